@@ -1,0 +1,47 @@
+# Everything a checkout needs is made in .venv; give PYTHON=python3.12 for another interpreter.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo demo-real test test-all lint bench reproduce clean
+
+demo: .venv/core
+	$(BIN)/rtdecode demo
+
+demo-real: .venv/core
+	$(BIN)/rtdecode demo --recorded
+
+test: .venv/test lint
+	$(BIN)/python -m pytest -m "not full"
+
+test-all: .venv/test lint
+	$(BIN)/python -m pytest
+
+lint: .venv/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+bench: .venv/test
+	$(BIN)/python -m benchmarks.run
+
+reproduce: .venv/test
+	$(BIN)/python -m train.reproduce
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rtdecode needs Python 3.11 or newer, found " + sys.version)'
+	$(PYTHON) -m venv .venv
+
+.venv/core: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) -c constraints.txt -e '.[cpu]'
+	touch $@
+
+# torch first and by its pin, so that nothing pulls a CUDA build.
+.venv/test: .venv/core
+	$(PIP) -c constraints.txt torch
+	$(PIP) -c constraints.txt -e '.[cpu,train,export,test]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info

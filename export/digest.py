@@ -1,0 +1,55 @@
+"""What a graph computes, as one number: the same for the same nodes, attributes and weights."""
+
+import hashlib
+from typing import Any
+
+from onnx import AttributeProto, ModelProto, NodeProto, helper, numpy_helper
+
+
+def digest(model: ModelProto) -> str:
+    """Hash ports, nodes in order, attributes and initialisers; names inside the graph do not matter.
+
+    Parameters
+    ----------
+    model : ModelProto
+
+    Returns
+    -------
+    str
+        SHA-256, 64 hexadecimal digits.
+    """
+    graph = model.graph
+    known: dict[str, str] = {}
+    total = hashlib.sha256()
+    for port in (*graph.input, *graph.output):
+        known[port.name] = port.name
+        shape = [d.dim_value or d.dim_param for d in port.type.tensor_type.shape.dim]
+        _put(total, port.name, port.type.tensor_type.elem_type, shape)
+    for opset in sorted((o.domain, o.version) for o in model.opset_import):
+        _put(total, *opset)
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        for name in node.input:
+            if name in weights and name not in known:
+                array = numpy_helper.to_array(weights[name])
+                _put(total, array.dtype.str, array.shape)
+                total.update(array.tobytes())
+            known.setdefault(name, f"#{len(known)}")
+        for name in node.output:
+            known.setdefault(name, f"#{len(known)}")
+        inputs, outputs = [known[n] for n in node.input], [known[n] for n in node.output]
+        _put(total, node.domain, node.op_type, inputs, outputs, _attributes(node))
+    return total.hexdigest()
+
+
+def _attributes(node: NodeProto) -> list[Any]:
+    return [(a.name, _value(a)) for a in sorted(node.attribute, key=lambda a: a.name)]
+
+
+def _value(attribute: AttributeProto) -> Any:
+    value = helper.get_attribute_value(attribute)
+    return value.SerializeToString(deterministic=True) if hasattr(value, "SerializeToString") else value
+
+
+def _put(total: "hashlib._Hash", *values: Any) -> None:
+    total.update(repr(values).encode() + b"\n")

@@ -1,0 +1,281 @@
+"""Accuracy of a session against its truth: identification and classification.
+
+*Identification*: the emitted clip against its true clip and other true clips, by Pearson correlation
+over pixels with the training-mean clip subtracted. A tie is lost, and so is a correlation that does not
+exist (a clip equal to the mean clip has none): the constant decoder that always shows the mean clip
+scores 0, not chance. Chance is 1/n.
+
+*Classification*: the strict rule, the category with the highest score must be the true one. Chance 1/n.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.events import Event, Span, apart, attribute, categories, distractors, same
+from rtdecode.types import Array
+
+Score = NDArray[np.float64]
+
+SHIFTS = 40
+MIN_SHIFTS = 20
+MIN_SHIFT_S = 30.0
+MIN_SHUFFLED = 50
+RESAMPLES = 2000
+METRICS = (
+    "identification_2way",
+    "identification_2way_same_background",
+    "identification_50way",
+    "identification_top1",
+    "classification_top1",
+)
+
+
+def correlations(clips: Sequence[Array], truths: Sequence[Array], mean_clip: Array) -> Score:
+    """Correlate every emitted clip with every true clip, over pixels (Pearson).
+
+    Parameters
+    ----------
+    clips : sequence of (frame, row, column, 3)
+        Emitted clips; frames beyond those of the truth (the instant of the cut) are left out.
+    truths : sequence of (frame, row, column, 3)
+    mean_clip : (frame, row, column, 3)
+        Training mean, subtracted from both.
+
+    Returns
+    -------
+    (clip, truth) float64
+        NaN where a clip has no variance.
+    """
+    frames = truths[0].shape[0]
+    dots = np.zeros((len(clips), len(truths)))
+    sums, squares = np.zeros((2, len(clips))), np.zeros((2, len(clips)))
+    for f in range(frames):
+        sides = [_pixels(side, mean_clip, f) for side in (clips, truths)]
+        dots += sides[0] @ sides[1].T
+        for row, side in enumerate(sides):
+            sums[row] += side.sum(1)
+            squares[row] += np.einsum("ij,ij->i", side, side)
+    count = truths[0].size
+    spread = squares - sums**2 / count
+    spread[spread <= 1e-9 * count] = np.nan
+    return (dots - np.outer(sums[0], sums[1]) / count) / np.sqrt(np.outer(spread[0], spread[1]))
+
+
+def _pixels(side: Sequence[Array], mean_clip: Array, frame: int) -> Score:
+    mean = mean_clip[frame].astype(np.float64).ravel()
+    return np.stack([clip[frame].ravel() for clip in side]).astype(np.float64) - mean
+
+
+def identification_nway(corr: Score, allowed: NDArray[np.bool_], n: int) -> Score:
+    """Probability of each clip to win against n - 1 of its distractors drawn without replacement.
+
+    The exact mean over all sets of distractors: of m distractors the truth beats w, and the probability
+    that all n - 1 drawn are beaten is hypergeometric, C(w, n - 1) / C(m, n - 1).
+
+    Parameters
+    ----------
+    corr : (clip, truth)
+        Correlations; the truth of clip i is truth i.
+    allowed : (clip, truth) bool
+        The distractors of each clip.
+    n : int
+        Truth and distractors together.
+
+    Returns
+    -------
+    (clip,) float64
+        NaN for a clip with fewer than n - 1 distractors.
+    """
+    wins, count = _wins(corr, allowed)
+    draws = np.arange(n - 1)
+    factors = (wins[:, None] - draws) / np.where(count[:, None] > draws, count[:, None] - draws, 1)
+    return np.where(count >= n - 1, np.clip(factors, 0, 1).prod(1), np.nan)
+
+
+def identification_top1(corr: Score, allowed: NDArray[np.bool_]) -> Score:
+    """1 for each clip that beats all of its distractors, else 0; NaN without distractors."""
+    wins, count = _wins(corr, allowed)
+    return np.where(count > 0, (wins == count).astype(np.float64), np.nan)
+
+
+def _wins(corr: Score, allowed: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    own = np.diagonal(corr)[:, None]
+    return ((own > corr) & allowed).sum(1), allowed.sum(1)
+
+
+def shift_orders(windows: Sequence[Span]) -> list[NDArray[np.int64]]:
+    """Orders that move the windows of each run circularly by at least 30 s; [] if there are under 20.
+
+    Parameters
+    ----------
+    windows : sequence of (run, start_s, stop_s)
+        In time order within each run.
+    """
+    runs = [np.flatnonzero([w[0] == run for w in windows]) for run in dict.fromkeys(w[0] for w in windows)]
+    ranges = [_shifts([windows[int(i)][1] for i in members]) for members in runs]
+    if not ranges or min(len(r) for r in ranges) == 0 or max(len(r) for r in ranges) < MIN_SHIFTS:
+        return []
+    orders = []
+    for step in np.linspace(0, 1, SHIFTS):
+        order = np.arange(len(windows))
+        for members, shifts in zip(runs, ranges, strict=True):
+            order[members] = np.roll(members, shifts[round(float(step) * (len(shifts) - 1))])
+        orders.append(order)
+    return orders
+
+
+def _shifts(starts: list[float]) -> range:
+    hop = min((b - a for a, b in pairwise(starts)), default=MIN_SHIFT_S)
+    least = int(np.ceil(MIN_SHIFT_S / hop - 1e-9))
+    return range(least, len(starts) - least + 1)
+
+
+def bootstrap_ci(scores: Score, groups: NDArray[np.int64] | None = None, seed: int = 0) -> list[float]:
+    """95 % percentile interval of the mean, resampling windows or whole groups of them.
+
+    Parameters
+    ----------
+    scores : (window,)
+    groups : (window,) int, optional
+        Block of each window; blocks are then resampled instead of windows.
+    seed : int
+    """
+    ids = np.arange(len(scores)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    total = np.bincount(ids, scores)
+    count = np.bincount(ids)
+    draws = np.random.default_rng(seed).integers(0, len(total), (RESAMPLES, len(total)))
+    means = total[draws].sum(1) / count[draws].sum(1)
+    return [float(q) for q in np.quantile(means, [0.025, 0.975])]
+
+
+def identification(
+    corr: Score, windows: Sequence[Span], events: Mapping[int, Sequence[Event]]
+) -> dict[str, dict[str, Any] | None]:
+    """Make the four identification entries of a report.
+
+    Parameters
+    ----------
+    corr : (clip, truth)
+        From `correlations`, of windows that do not overlap.
+    windows : sequence of (run, start_s, stop_s)
+        In time order within each run.
+    events : mapping
+        Run -> shots.
+    """
+    allowed = distractors(windows, events)
+    alike = allowed & same(attribute(windows, events, "background"))
+    orders = shift_orders(windows) if len(windows) >= MIN_SHUFFLED else []
+    moved = [corr[order] for order in orders]
+    chance_top1 = float(np.mean(1 / (allowed.sum(1) + 1))) if len(windows) else 1.0
+    return {
+        "identification_2way": _nway(corr, moved, allowed, 2),
+        "identification_2way_same_background": _nway(corr, moved, alike, 2),
+        "identification_50way": _nway(corr, moved, allowed, 50),
+        "identification_top1": entry(
+            identification_top1(corr, allowed),
+            chance_top1,
+            [identification_top1(m, allowed) for m in moved],
+        ),
+    }
+
+
+def _nway(corr: Score, moved: list[Score], allowed: NDArray[np.bool_], n: int) -> dict[str, Any] | None:
+    shuffled = [identification_nway(m, allowed, n) for m in moved]
+    return entry(identification_nway(corr, allowed, n), 1 / n, shuffled)
+
+
+def entry(
+    scores: Score, chance: float, shuffled: Sequence[Score] = (), groups: NDArray[np.int64] | None = None
+) -> dict[str, Any] | None:
+    """Make one figure of a report: {value, chance, shuffled, ci95, n}; None if no window can be scored.
+
+    Parameters
+    ----------
+    scores : (window,)
+        Score of each window; NaN where it cannot be scored.
+    chance : float
+    shuffled : sequence of (window,)
+        Scores under each circular shift.
+    groups : (window,) int, optional
+        Blocks, for the interval.
+    """
+    there = np.isfinite(scores)
+    if not there.any():
+        return None
+    known = None if groups is None else groups[there]
+    return {
+        "value": float(scores[there].mean()),
+        "chance": chance,
+        "shuffled": float(np.mean([np.nanmean(s) for s in shuffled])) if len(shuffled) else None,
+        "ci95": bootstrap_ci(scores[there], known),
+        "n": int(there.sum()),
+    }
+
+
+def classification(
+    scores: Array,
+    windows: Sequence[Span],
+    events: Mapping[int, Sequence[Event]],
+    labels: Sequence[str],
+    onset_correction_s: float = 0.0,
+) -> dict[str, Any] | None:
+    """Make the entry ``classification_top1``: strict, over windows wholly inside a block.
+
+    Parameters
+    ----------
+    scores : (window, label)
+        The bundle's scores.
+    windows, events, labels, onset_correction_s
+        As for `categories`.
+    """
+    truth, block = categories(windows, events, labels, onset_correction_s)
+    best = np.argmax(scores, axis=1)
+    counted = truth >= 0
+    hit = np.where(counted, best == truth, np.nan)
+    enough = int(counted.sum()) >= MIN_SHUFFLED
+    orders = shift_orders(windows) if enough else []
+    moved = [np.where(counted, best[order] == truth, np.nan) for order in orders]
+    return entry(hit, 1 / len(labels), moved, block)
+
+
+def report_accuracy(
+    windows: Sequence[Span],
+    events: Mapping[int, Sequence[Event]],
+    *,
+    clips: Sequence[Array] | None = None,
+    truths: Sequence[Array] | None = None,
+    mean_clip: Array | None = None,
+    scores: Array | None = None,
+    labels: Sequence[str] | None = None,
+    onset_correction_s: float = 0.0,
+) -> dict[str, dict[str, Any] | None]:
+    """Make the section ``accuracy`` of a session's report.
+
+    Parameters
+    ----------
+    windows : sequence of (run, start_s, stop_s)
+        One per emitted clip, in any order; of windows that overlap only the first counts.
+    events : mapping
+        Run -> events of that run.
+    clips, truths, mean_clip : optional
+        For identification: emitted and true clips (frame, row, column, 3), and the training mean.
+    scores, labels : optional
+        For classification: (window, label) and the names of the categories.
+    onset_correction_s : float
+        Seconds by which the onsets of `events` lag the pictures; from the bundle's provenance.
+    """
+    report: dict[str, dict[str, Any] | None] = dict.fromkeys(METRICS)
+    kept = apart(windows)
+    spans = [windows[i] for i in kept]
+    if clips is not None and truths is not None and mean_clip is not None and len(kept) > 1:
+        corr = correlations([clips[i] for i in kept], [truths[i] for i in kept], mean_clip)
+        report |= identification(corr, spans, events)
+    if scores is not None and labels and kept:
+        report["classification_top1"] = classification(
+            np.asarray(scores)[kept], spans, events, labels, onset_correction_s
+        )
+    return report

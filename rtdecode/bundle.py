@@ -1,0 +1,319 @@
+"""The bundle: the one directory that joins training to streaming.
+
+::
+
+    manifest.json      what the files are and how they fit together
+    encode.onnx        brain -> latent (and scores)
+    denoise.onnx       one denoising step, where the decoder has any
+    decode_first.onnx  latent frame 0 -> the first video frame
+    decode_next.onnx   a later latent frame -> the video frames it holds
+    stats.npz          eeg_mean, eeg_scale (channel,); fmri_mean, fmri_scale (voxel,)
+    projection.npz     voxels (voxel,), shape (3,), affine (4, 4)
+    golden.npz         windows and the clips expected from them
+
+Everything is read strictly: an unknown key, a wrong hash or a missing file is an error that names it.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field, fields
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.errors import BundleError
+from rtdecode.signal.eeg import EegBand
+from rtdecode.signal.volume import Baseline, Projection
+from rtdecode.timing import TimingGrid
+
+SCHEMA = 1
+SHIPPED = Path(__file__).parent / "bundles"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One graph: its file and the shape of each named port."""
+
+    file: str
+    inputs: dict[str, list[int]]
+    outputs: dict[str, list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class ClipGeometry:
+    """Shape of a clip: `frames` of (height, width, 3) at `fps`; `hop_frames` of them are shown per hop."""
+
+    frames: int
+    height: int
+    width: int
+    fps: float
+
+
+@dataclass(frozen=True, slots=True)
+class EegInput:
+    """The EEG a bundle takes: labels in the order of its arrays, reference, and the causal band."""
+
+    channels: list[str]
+    reference: str
+    unit: str
+    band: EegBand
+
+
+@dataclass(frozen=True, slots=True)
+class FmriInput:
+    """The volumes a bundle takes: voxel count, grid, and how the resting level is followed."""
+
+    voxels: int
+    shape: list[int]
+    affine: list[list[float]]
+    baseline: Baseline
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a bundle says of itself.
+
+    Attributes
+    ----------
+    simulated : bool
+        True where the participant it was trained on is simulated.
+    note : str or None
+        A sentence shown with every clip.
+    labels : list of str or None
+        Named categories, in the order of the ``scores`` port.
+    sigmas : list of float
+        Noise levels of the denoising steps; empty without a denoiser.
+    mean_clip, labels and the rest are plain values.
+    """
+
+    schema: int
+    name: str
+    recipe: str
+    recipe_digest: str
+    simulated: bool
+    note: str | None
+    grid: TimingGrid
+    eeg: EegInput | None
+    fmri: FmriInput | None
+    clip: ClipGeometry
+    dtype: str
+    sigmas: list[float]
+    steps: int
+    stages: dict[str, Stage | None]
+    labels: list[str] | None
+    confidence: dict[str, Any] | None
+    files: dict[str, str]
+    parity: dict[str, Any]
+    provenance: dict[str, Any]
+    licence: str
+
+    @property
+    def modalities(self) -> list[str]:
+        """The modalities the bundle can read."""
+        return [name for name in ("eeg", "fmri") if getattr(self, name) is not None]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that was read and verified.
+
+    Attributes
+    ----------
+    path : Path
+    manifest : Manifest
+    digest : str
+        SHA-256 of the manifest (which holds the hash of every other file), first 16 hexadecimal digits.
+    stats, projection
+        Contents of ``stats.npz`` and ``projection.npz``; projection is None without fMRI.
+    """
+
+    path: Path
+    manifest: Manifest
+    digest: str
+    stats: dict[str, NDArray[Any]] = field(repr=False)
+    projection: Projection | None = field(repr=False)
+
+    def golden(self) -> dict[str, NDArray[Any]]:
+        """Windows and the clips expected from them."""
+        return _arrays(self.path / "golden.npz")
+
+
+def resolve(name: str | Path) -> Path:
+    """The directory of a bundle given by path or by the name of a shipped one.
+
+    Raises
+    ------
+    BundleError
+        If there is no such bundle; the message lists the shipped ones.
+    """
+    path = Path(name)
+    if (path / "manifest.json").is_file():
+        return path
+    shipped = SHIPPED / str(name)
+    if os.sep not in str(name) and (shipped / "manifest.json").is_file():
+        return shipped
+    names = sorted(p.parent.name for p in SHIPPED.glob("*/manifest.json"))
+    raise BundleError(
+        f"no bundle at '{name}': a folder with manifest.json was expected. "
+        f"Give the path of one, or the name of a shipped one: {', '.join(names) or 'none is shipped'}."
+    )
+
+
+def load(name: str | Path, *, verify: bool = True) -> Bundle:
+    """Read a bundle and check every file against its hash.
+
+    Parameters
+    ----------
+    name : str or Path
+        A path, or the name of a shipped bundle.
+    verify : bool
+        False leaves the hashes unchecked.
+    """
+    path = resolve(name)
+    raw = (path / "manifest.json").read_bytes()
+    try:
+        manifest = _read(Manifest, json.loads(raw), "manifest.json")
+    except json.JSONDecodeError as error:
+        raise BundleError(
+            f"{path / 'manifest.json'} is not JSON ({error}). Export the bundle again."
+        ) from error
+    if manifest.schema != SCHEMA:
+        raise BundleError(
+            f"{path} has bundle schema {manifest.schema}, this version reads {SCHEMA}. Export it again."
+        )
+    if verify:
+        _verify(path, manifest)
+    projection = _projection(path, manifest)
+    return Bundle(path, manifest, _digest(raw), _arrays(path / "stats.npz"), projection)
+
+
+def write(target: Path, manifest: Manifest, files: dict[str, Path]) -> Bundle:
+    """Write a bundle in one step: a temporary folder that is renamed when it is whole.
+
+    Parameters
+    ----------
+    target : Path
+        Folder to be made; an existing bundle there is replaced, anything else is refused.
+    manifest : Manifest
+        `files` of it is filled in here.
+    files : dict
+        Name in the bundle -> file to copy.
+    """
+    if target.exists() and not (target / "manifest.json").is_file() and any(target.iterdir()):
+        raise BundleError(f"{target} exists and is no bundle. Give an empty or new folder with --out.")
+    part = target.with_name(target.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    hashes: dict[str, str] = {}
+    for name, source in sorted(files.items()):
+        shutil.copyfile(source, part / name)
+        hashes[name] = _file_hash(part / name)
+    tree = to_json(manifest)
+    tree["files"] = hashes
+    (part / "manifest.json").write_text(json.dumps(tree, indent=1) + "\n")
+    shutil.rmtree(target, ignore_errors=True)
+    part.rename(target)
+    return load(target)
+
+
+def to_json(manifest: Manifest) -> dict[str, Any]:
+    """The manifest as plain JSON values; fractions become text."""
+    tree = asdict(manifest)
+    tree["grid"] = {k: None if v is None else str(v) for k, v in tree["grid"].items()}
+    return tree
+
+
+def from_json(tree: Any, where: str = "manifest.json") -> Manifest:
+    """Read a manifest from JSON values, strictly; `where` begins the message of a fault."""
+    return _read(Manifest, tree, where)
+
+
+def _digest(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()[:16]
+
+
+def _file_hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _verify(path: Path, manifest: Manifest) -> None:
+    for name, expected in manifest.files.items():
+        file = path / name
+        if not file.is_file():
+            raise BundleError(f"{file} is missing, the manifest names it. Export or copy the bundle again.")
+        found = _file_hash(file)
+        if found != expected:
+            raise BundleError(
+                f"{file} was changed: the manifest says SHA-256 {expected[:12]}..., found {found[:12]}.... "
+                "Export or copy the bundle again."
+            )
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError) as error:
+        raise BundleError(
+            f"{path} cannot be read as arrays ({error}). Export or copy the bundle again."
+        ) from error
+
+
+def _projection(path: Path, manifest: Manifest) -> Projection | None:
+    if manifest.fmri is None:
+        return None
+    arrays = _arrays(path / "projection.npz")
+    i, j, k = (int(n) for n in arrays["shape"])
+    if len(arrays["voxels"]) != manifest.fmri.voxels:
+        raise BundleError(
+            f"{path / 'projection.npz'} holds {len(arrays['voxels'])} voxels, "
+            f"manifest.json fmri.voxels says {manifest.fmri.voxels}."
+        )
+    return Projection(arrays["voxels"].astype(np.int64), (i, j, k), arrays["affine"].astype(np.float64))
+
+
+_NESTED: dict[tuple[type, str], type] = {
+    (Manifest, "grid"): TimingGrid,
+    (Manifest, "eeg"): EegInput,
+    (Manifest, "fmri"): FmriInput,
+    (Manifest, "clip"): ClipGeometry,
+    (EegInput, "band"): EegBand,
+    (FmriInput, "baseline"): Baseline,
+}
+
+
+def _read(kind: type, tree: Any, where: str) -> Any:
+    """Build a dataclass from a JSON object that has exactly its keys."""
+    if not isinstance(tree, dict):
+        raise BundleError(f"{where} must be an object, found {type(tree).__name__}.")
+    names = {f.name for f in fields(kind)}
+    unknown, missing = sorted(set(tree) - names), sorted(names - set(tree))
+    if unknown or missing:
+        raise BundleError(f"{where}: unknown keys {unknown}, missing keys {missing}.")
+    values = {name: _value(kind, name, tree[name], f"{where}: {name}") for name in names}
+    try:
+        return kind(**values)
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"{where}: {error}") from error
+
+
+def _value(kind: type, name: str, value: Any, where: str) -> Any:
+    if value is None:
+        return None
+    if (kind, name) in _NESTED:
+        return _read(_NESTED[kind, name], value, where)
+    if kind is TimingGrid:
+        try:
+            return Fraction(value)
+        except (TypeError, ValueError, ZeroDivisionError) as error:
+            raise BundleError(f"{where}: '{value}' is no fraction of seconds.") from error
+    if (kind, name) == (Manifest, "stages"):
+        if not isinstance(value, dict):
+            raise BundleError(f"{where} must be an object, found {type(value).__name__}.")
+        return {k: v if v is None else _read(Stage, v, f"{where}.{k}") for k, v in value.items()}
+    return value

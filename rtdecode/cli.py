@@ -1,0 +1,271 @@
+"""The command line. Each command parses, imports its package inside the body and calls it."""
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rtdecode import __version__
+from rtdecode.errors import RtDecodeError
+
+app = typer.Typer(
+    name="rtdecode",
+    help="Decode continuous video from EEG and fMRI while they are recorded.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
+Out = Annotated[Path | None, typer.Option(help="Output folder; default runs/COMMAND-TIME.", metavar="DIR")]
+ReportFile = Annotated[
+    Path | None, typer.Option(help="Report file; default OUT/report.json.", metavar="FILE")
+]
+BundleName = Annotated[str, typer.Option(help="A bundle's folder, or the name of a shipped one.")]
+Wait = Annotated[float, typer.Option(help="Seconds to wait for the other side; 0: see the command.")]
+
+
+class Preset(StrEnum):
+    """How much the simulated participant's signals tell."""
+
+    easy = "easy"
+    default = "default"
+    hard = "hard"
+
+
+class Existing(StrEnum):
+    """What to do with files that lay in the folder at the start."""
+
+    ignore = "ignore"
+    read = "read"
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Decode continuous video from EEG and fMRI while they are recorded."""
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    seconds: Annotated[float, typer.Option(help="Length of the film, s.")] = 60.0,
+    out: Out = None,
+    recorded: Annotated[
+        bool, typer.Option("--recorded", help="Play two runs of recorded human fMRI instead of simulating.")
+    ] = False,
+    open_: Annotated[bool, typer.Option("--open/--no-open", help="Show the film when it is done.")] = False,
+) -> None:
+    """Run a live session against a simulated participant, or against recorded human fMRI."""
+    from streaming import demo as command
+
+    raise typer.Exit(command.run(seconds=seconds, out=out, open_film=open_, recorded=recorded))
+
+
+@app.command()
+def simulate(
+    lsl: Annotated[str | None, typer.Option(help="Name of the LSL stream to be opened.")] = None,
+    fmri_dir: Annotated[Path | None, typer.Option(help="Folder the volumes are written to.")] = None,
+    preset: Annotated[Preset, typer.Option(help="How much the signals tell.")] = Preset.default,
+    subject: Annotated[int, typer.Option(help="Which simulated brain; shipped bundles know 1.")] = 1,
+    seed: Annotated[int, typer.Option(help="Film and noise; below 1000 is for training.")] = 1000,
+    seconds: Annotated[float, typer.Option(help="Length of the film, s; the scan runs 8 s longer.")] = 60.0,
+    wait: Wait = 60.0,
+    scanner: Annotated[str, typer.Option(help="Form of the volumes: siemens-mosaic.")] = "siemens-mosaic",
+    in_magnet: Annotated[bool, typer.Option("--in-magnet/--clean", help="EEG with artefacts.")] = False,
+    sfreq: Annotated[float | None, typer.Option(help="EEG sampling rate, Hz; default 1000.")] = None,
+    motion: Annotated[str, typer.Option(help="Head motion: still.")] = "still",
+    faults: Annotated[
+        str,
+        typer.Option(help="Comma list of kind=rate per minute or kind@second[:duration]."),
+    ] = "",
+    cuts: Annotated[str, typer.Option(help="Where the film cuts: grid (every 4 s) or free.")] = "grid",
+    truth: Annotated[Path | None, typer.Option(help="Folder for film.mp4, events.tsv, faults.jsonl.")] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Write a recording as fast as possible; wait for no clock.")
+    ] = None,
+) -> None:
+    """Be a simulated participant, amplifier and scanner: an LSL stream and a folder of volumes."""
+    from rtdecode.phantom import simulate as command
+
+    code = command.run(
+        lsl=lsl,
+        fmri_dir=fmri_dir,
+        preset=preset.value,
+        subject=subject,
+        seed=seed,
+        seconds=seconds,
+        wait=wait,
+        scanner=scanner,
+        in_magnet=in_magnet,
+        sfreq=sfreq,
+        motion=motion,
+        faults=faults,
+        truth=truth,
+        record=record,
+        cuts=cuts,
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
+def stream(
+    lsl: Annotated[str | None, typer.Option(help="EEG stream: its name, else type, else source id.")] = None,
+    fmri_dir: Annotated[Path | None, typer.Option(help="The scanner's export folder.")] = None,
+    bundle: BundleName = "phantom",
+    calibration: Annotated[Path | None, typer.Option(help="Not built yet.", hidden=True)] = None,
+    out: Out = None,
+    report: ReportFile = None,
+    seconds: Annotated[float | None, typer.Option(help="Run time to decode; default: until stopped.")] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="Folder with film.mp4 and events.tsv, or the TSV.")
+    ] = None,
+    record: Annotated[Path | None, typer.Option(help="Keep everything that arrives in this folder.")] = None,
+    dashboard: Annotated[str | None, typer.Option(help="Not built yet.", hidden=True)] = None,
+    decoder: Annotated[str | None, typer.Option(help="Not built yet.", hidden=True)] = None,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for the run to start; 0: for ever.")] = 60.0,
+    lost_after: Annotated[float, typer.Option(help="Seconds of silence from everything that end it.")] = 30.0,
+    existing: Annotated[Existing, typer.Option(help="Files in the folder at the start.")] = Existing.ignore,
+    dummies: Annotated[int, typer.Option(help="Dummy volumes at the start of each run.", min=0)] = 0,
+    overwrite: Annotated[bool, typer.Option(help="Write into a folder that is not empty.")] = False,
+) -> None:
+    """Decode a live session into clips."""
+    from streaming import session as command
+
+    options = command.StreamOptions(
+        lsl=lsl,
+        fmri_dir=fmri_dir,
+        bundle=bundle,
+        calibration=calibration,
+        out=out,
+        report=report,
+        seconds=seconds,
+        truth=truth,
+        record=record,
+        dashboard=dashboard,
+        decoder=decoder,
+        wait=wait,
+        lost_after=lost_after,
+        existing=existing.value,
+        dummies=dummies,
+        overwrite=overwrite,
+    )
+    raise typer.Exit(command.run(options))
+
+
+@app.command()
+def replay(
+    recording: Annotated[Path, typer.Argument(help="A folder made by --record.")],
+    bundle: BundleName = "phantom",
+    speed: Annotated[str, typer.Option(help="Times real time, or max.")] = "1",
+    out: Out = None,
+    report: ReportFile = None,
+) -> None:
+    """Decode a recording through the same code on a virtual clock."""
+    from streaming import replay as command
+
+    raise typer.Exit(command.run(recording=recording, bundle=bundle, speed=speed, out=out, report=report))
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A training run.")],
+    out: Annotated[Path, typer.Option(help="The bundle's folder.", metavar="BUNDLE")],
+    target: Annotated[str, typer.Option(help="Form of the graphs: onnx.")] = "onnx",
+    precision: Annotated[str, typer.Option(help="Precision of the graphs: fp32.")] = "fp32",
+    steps: Annotated[int | None, typer.Option(help="Denoising steps; only with a denoiser.")] = None,
+) -> None:
+    """Turn a training run into a bundle."""
+    _needs("onnx", "export")
+    from export import run as command
+
+    made = command.run(run, out, target, precision, steps)
+    parity = made.manifest.parity["largest_difference"]
+    typer.echo(f"{made.path}  {made.digest}  largest difference from the run: {parity}")
+
+
+@app.command()
+def inspect(bundle: Annotated[str, typer.Argument(help="A bundle.")], as_json: Json = False) -> None:
+    """Show what a bundle says of itself, after checking every file against its hash."""
+    from rtdecode import bundle as bundles
+    from rtdecode import describe
+
+    read = bundles.load(bundle)
+    if as_json:
+        typer.echo(json.dumps(bundles.to_json(read.manifest) | {"digest": read.digest}))
+    else:
+        describe.show(read)
+
+
+@app.command()
+def volumes(
+    directory: Annotated[Path, typer.Argument(help="A scanner's export folder.")],
+    once: Annotated[bool, typer.Option("--once", help="Read what is there and end.")] = False,
+    as_json: Json = False,
+    nifti: Annotated[Path | None, typer.Option(help="Write each volume here as NIfTI.")] = None,
+) -> None:
+    """Show what the scanner side sees in a folder."""
+    from streaming import volumes as command
+
+    raise typer.Exit(command.run(directory, once, as_json, nifti))
+
+
+@app.command("play-volumes")
+def play_volumes(
+    bold: Annotated[Path, typer.Argument(help="A recorded 4-D NIfTI.")],
+    fmri_dir: Annotated[Path, typer.Option(help="The folder to write into.")],
+    tr: Annotated[float | None, typer.Option(help="Repetition time, s; default: the file's.")] = None,
+    speed: Annotated[float, typer.Option(help="Times real time.")] = 1.0,
+) -> None:
+    """Play a recorded run into a folder, volume by volume, as a scanner would."""
+    from streaming import play_volumes as command
+
+    raise typer.Exit(command.run(bold, fmri_dir, tr, speed))
+
+
+@app.command()
+def doctor(
+    lsl: Annotated[str | None, typer.Option(help="The EEG stream to look for.")] = None,
+    fmri_dir: Annotated[Path | None, typer.Option(help="The folder to look into.")] = None,
+    bundle: BundleName = "phantom",
+    as_json: Json = False,
+) -> None:
+    """Check what a session needs, and say what to do about each thing that is missing."""
+    from streaming import doctor as command
+
+    raise typer.Exit(command.run(lsl, fmri_dir, bundle, as_json))
+
+
+@app.command()
+def bench(as_json: Json = False, bundle: BundleName = "phantom") -> None:
+    """Time the stages of the runtime on this machine."""
+    from streaming import bench as command
+
+    command.run(bundle, as_json)
+
+
+def _needs(module: str, extra: str) -> None:
+    from importlib.util import find_spec
+
+    if find_spec(module) is None:
+        raise RtDecodeError(
+            f"this command needs the package {module}, which is not installed. "
+            f"Install it with: pip install 'rtdecode[{extra}]'"
+        )
+
+
+def main() -> None:
+    """Run the command line; a fault that is explained ends in one sentence and its exit code."""
+    try:
+        app()
+    except RtDecodeError as error:
+        typer.echo(f"rtdecode: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

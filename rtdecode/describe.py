@@ -1,0 +1,32 @@
+"""A bundle in words."""
+
+from rich.console import Console
+from rich.table import Table
+
+from rtdecode.bundle import Bundle
+
+
+def show(bundle: Bundle) -> None:
+    """Print what a bundle reads, gives and was trained on."""
+    manifest, grid = bundle.manifest, bundle.manifest.grid
+    table = Table(title=f"{manifest.name} {bundle.digest}", show_header=False, title_justify="left")
+    clip = manifest.clip
+    rows = {
+        "recipe": f"{manifest.recipe} ({manifest.recipe_digest})",
+        "participant": "simulated" if manifest.simulated else "recorded",
+        "note": manifest.note,
+        "EEG": manifest.eeg and f"{len(manifest.eeg.channels)} channels at {grid.sfreq} Hz",
+        "fMRI": manifest.fmri and f"{manifest.fmri.voxels} of {manifest.fmri.shape} voxels, TR {grid.tr} s",
+        "windows": f"{grid.window} s every {grid.hop} s, haemodynamic lag {grid.lag} s",
+        "clip": f"{clip.frames} frames of {clip.height} x {clip.width} at {clip.fps:g} fps",
+        "steps": manifest.steps,
+        "categories": manifest.labels and ", ".join(manifest.labels),
+        "graphs": ", ".join(name for name, stage in manifest.stages.items() if stage),
+        "parity": manifest.parity,
+        "provenance": manifest.provenance,
+        "licence": manifest.licence,
+        "folder": bundle.path,
+    }
+    for name, value in rows.items():
+        table.add_row(name, "-" if value is None else str(value))
+    Console().print(table)

@@ -1,0 +1,1 @@
+"""The simulated participant: film, brain, amplifier and scanner."""

@@ -1,0 +1,162 @@
+"""A session on disk: what arrived, when, in the order it arrived.
+
+::
+
+    recording.json   schema, montage, meta
+    eeg.f32          float32 microvolts, sample by sample (channels together)
+    stamps.f64       float64 stamp of each sample
+    volumes.bin      pixels of each volume, C order
+    events.jsonl     one line an item: chunk, trigger or volume, with its times
+    truth/           film.mp4, events.tsv, where the truth is known
+
+Only pixels and the fields of `rtdecode.types.Volume` are kept, never the scanner's file.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from rtdecode.errors import UsageError
+from rtdecode.types import EegChunk, Montage, Trigger, Volume
+
+SCHEMA = 1
+
+
+class RecordingWriter:
+    """Append items to a recording as they arrive; what was written stays readable after a crash.
+
+    Parameters
+    ----------
+    path : Path
+        A new or empty folder.
+    montage : Montage or None
+        None without EEG, or until `set_montage`.
+    meta : dict
+        Plain JSON values: who was recorded, simulated or not.
+    """
+
+    def __init__(self, path: Path, montage: Montage | None, meta: dict[str, Any]) -> None:
+        if path.exists() and any(path.iterdir()):
+            raise UsageError(f"the recording folder {path} is not empty. Give a new or empty folder.")
+        path.mkdir(parents=True, exist_ok=True)
+        self._path, self._meta = path, meta
+        self.set_montage(montage)
+        self._events = (path / "events.jsonl").open("w")
+        self._eeg = (path / "eeg.f32").open("wb")
+        self._stamps = (path / "stamps.f64").open("wb")
+        self._volumes = (path / "volumes.bin").open("wb")
+
+    def __enter__(self) -> "RecordingWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def set_montage(self, montage: Montage | None) -> None:
+        """Write down the montage once it is known."""
+        head = {"schema": SCHEMA, "montage": montage and asdict(montage), "meta": self._meta}
+        (self._path / "recording.json").write_text(json.dumps(head, indent=1) + "\n")
+
+    def write(self, item: EegChunk | Trigger | Volume) -> None:
+        """Append one item."""
+        if isinstance(item, EegChunk):
+            self._eeg.write(np.ascontiguousarray(item.data.T, np.float32).tobytes())
+            self._stamps.write(item.stamps.astype(np.float64).tobytes())
+            line: dict[str, Any] = {"samples": item.data.shape[1], "arrived_at": item.arrived_at}
+        elif isinstance(item, Trigger):
+            line = asdict(item)
+        else:
+            line = self._volume(item)
+        self._events.write(json.dumps(line) + "\n")
+        if not isinstance(item, EegChunk):
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand everything to the operating system; data before the lines that speak of them."""
+        for file in (self._eeg, self._stamps, self._volumes, self._events):
+            file.flush()
+
+    def close(self) -> None:
+        """Finish the files."""
+        self.flush()
+        for file in (self._eeg, self._stamps, self._volumes, self._events):
+            file.close()
+
+    def _volume(self, volume: Volume) -> dict[str, Any]:
+        at = self._volumes.tell()
+        self._volumes.write(np.ascontiguousarray(volume.data).tobytes())
+        names = ("index", "series", "tr_s", "acquired_s", "recon_s", "readable_at", "arrived_at", "parsed_at")
+        line = {name: getattr(volume, name) for name in (*names, "name", "uid")}
+        line |= {"shape": list(volume.data.shape), "dtype": volume.data.dtype.str, "at": at}
+        line["affine"] = volume.affine.tolist()
+        return line
+
+
+class Recording:
+    """A recording read back.
+
+    Attributes
+    ----------
+    montage : Montage or None
+    meta : dict
+    truth : Path or None
+        Folder with ``events.tsv`` and, for a film, ``film.mp4``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            head = json.loads((path / "recording.json").read_text())
+        except (OSError, json.JSONDecodeError) as error:
+            raise UsageError(
+                f"{path} is no recording: a folder with recording.json was expected ({error}). "
+                "Make one with `rtdecode stream --record DIR` or `rtdecode simulate --record DIR`."
+            ) from error
+        if head["schema"] != SCHEMA:
+            raise UsageError(f"{path} has recording schema {head['schema']}, this version reads {SCHEMA}.")
+        montage = head["montage"]
+        self.path = path
+        self.montage = montage and Montage(tuple(montage["channels"]), montage["sfreq"], montage["reference"])
+        self.meta: dict[str, Any] = head["meta"]
+        self.truth = path / "truth" if (path / "truth" / "events.tsv").is_file() else None
+
+    def has_triggers(self) -> bool:
+        """Whether any trigger was recorded."""
+        with (self.path / "events.jsonl").open() as lines:
+            return any('"stamp"' in line for line in lines)
+
+    def events(self) -> Iterator[EegChunk | Trigger | Volume]:
+        """The items in the order they arrived; a torn last line, as after a crash, ends them."""
+        channels = len(self.montage.channels) if self.montage else 0
+        with (
+            (self.path / "events.jsonl").open() as lines,
+            (self.path / "eeg.f32").open("rb") as eeg,
+            (self.path / "stamps.f64").open("rb") as stamps,
+            (self.path / "volumes.bin").open("rb") as volumes,
+        ):
+            for text in lines:
+                if not text.endswith("\n"):
+                    return
+                line = json.loads(text)
+                if "samples" in line:
+                    n = line["samples"]
+                    data = np.frombuffer(eeg.read(4 * n * channels), np.float32).reshape(n, channels).T
+                    when = np.frombuffer(stamps.read(8 * n), np.float64)
+                    yield EegChunk(data, when, line["arrived_at"])
+                elif "stamp" in line:
+                    yield Trigger(**line)
+                else:
+                    yield _volume(line, volumes)
+
+
+def _volume(line: dict[str, Any], file: Any) -> Volume:
+    shape, dtype = tuple(line.pop("shape")), np.dtype(line.pop("dtype"))
+    file.seek(line.pop("at"))
+    data = np.frombuffer(file.read(int(np.prod(shape)) * dtype.itemsize), dtype).reshape(shape)
+    return Volume(data=data, affine=np.array(line.pop("affine")), **line)

@@ -1,0 +1,1 @@
+"""Causal, stateful signal processing shared by training and streaming."""

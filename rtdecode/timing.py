@@ -1,0 +1,97 @@
+"""The grid of a session in exact fractions: TRs, samples, windows.
+
+Times are `fractions.Fraction` seconds. Floats would lose volumes: ``int(2.4 / 0.8)`` is 2.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil, floor
+
+
+def exact(value: float | str | Fraction) -> Fraction:
+    """Read a time as the fraction it was meant to be.
+
+    Parameters
+    ----------
+    value : float, str or Fraction
+        Floats are read by their shortest decimal form, so 0.8 is 4/5.
+    """
+    return Fraction(repr(value)) if isinstance(value, float) else Fraction(value)
+
+
+@dataclass(frozen=True, slots=True)
+class TimingGrid:
+    """Where windows, samples, volumes and frames lie on a run's time line.
+
+    Attributes
+    ----------
+    tr : Fraction or None
+        Repetition time, s; None for a bundle without fMRI.
+    sfreq : Fraction
+        Sampling rate of the model's EEG grid, Hz.
+    window, hop, lag : Fraction
+        Length of a window, distance of two windows, haemodynamic lag, s.
+    fps : Fraction
+        Frame rate of the clip, Hz.
+
+    Notes
+    -----
+    Window k covers stimulus time ``[k * hop, k * hop + window)`` and takes the EEG of that span.
+    A volume belongs to window k if the middle of its acquisition lies in
+    ``[start + lag, stop + lag)``.
+    """
+
+    tr: Fraction | None
+    sfreq: Fraction
+    window: Fraction
+    hop: Fraction
+    lag: Fraction
+    fps: Fraction
+
+    def __post_init__(self) -> None:
+        positive = {"sfreq": self.sfreq, "window": self.window, "hop": self.hop, "fps": self.fps}
+        for name, value in positive.items():
+            if value <= 0:
+                raise ValueError(f"{name} must be positive, found {value}")
+        if self.tr is not None and self.tr <= 0:
+            raise ValueError(f"tr must be positive, found {self.tr}")
+        if self.lag < 0:
+            raise ValueError(f"lag must not be negative, found {self.lag}")
+        if (self.window * self.sfreq).denominator != 1 or (self.hop * self.sfreq).denominator != 1:
+            raise ValueError(
+                f"window {self.window} s and hop {self.hop} s must be whole samples at {self.sfreq} Hz"
+            )
+
+    @property
+    def samples(self) -> int:
+        """EEG samples in a window."""
+        return int(self.window * self.sfreq)
+
+    @property
+    def slots(self) -> int:
+        """Most volumes that one window can hold."""
+        return 0 if self.tr is None else ceil(self.window / self.tr)
+
+    @property
+    def hop_frames(self) -> int:
+        """Video frames shown per hop, without the instant of the cut."""
+        return int(self.hop * self.fps)
+
+    def span(self, k: int) -> tuple[Fraction, Fraction]:
+        """Stimulus time [start, stop) of window k, s."""
+        start = k * self.hop
+        return start, start + self.window
+
+    def volumes(self, k: int) -> range:
+        """Indices of the volumes of window k; empty without fMRI."""
+        if self.tr is None:
+            return range(0)
+        start, stop = self.span(k)
+        first = ceil((start + self.lag) / self.tr - Fraction(1, 2))
+        end = ceil((stop + self.lag) / self.tr - Fraction(1, 2))
+        return range(max(first, 0), max(end, 0))
+
+    def count(self, seconds: float | Fraction) -> int:
+        """Windows that lie wholly inside the first `seconds` of stimulus time."""
+        room = exact(seconds) - self.window
+        return 0 if room < 0 else floor(room / self.hop) + 1

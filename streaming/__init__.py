@@ -1,0 +1,1 @@
+"""The live session: sources, decoder and sinks."""

@@ -1,0 +1,284 @@
+"""The acquisition process: sources, recording, clock and windows, apart from decoding.
+
+::
+
+    [thread] LSL ------+
+                       +--> queue (bounded, blocks) --> [main] record -> assemble --> mailbox
+    [thread] folder ---+
+
+What goes wrong here travels through the mailbox as an item, and the session decides.
+"""
+
+import contextlib
+import math
+import multiprocessing
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.synchronize import Event
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode import bundle as bundles
+from rtdecode.bundle import Bundle
+from rtdecode.errors import GeometryError, RtDecodeError
+from rtdecode.recording import RecordingWriter
+from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
+from rtdecode.windows import Assembler
+from streaming.mailbox import Mailbox, Message, pack
+from streaming.orders import Sources
+from streaming.sources.folder import FolderSource
+from streaming.sources.lsl import LslSource
+
+_STATUS_EVERY = 0.5
+_LSL_POLL = 0.005
+_FOLDER_POLL = 0.015
+# Time in which a marker stream must show up before a run without volumes starts without one, s.
+_MARKERS_WITHIN = 6.0
+
+# Silence of a source after which the operator is told, s.
+_SILENT = {"eeg": 3.0, "fmri": 10.0}
+# What the folder thread says once it has read everything that lay there.
+_CAUGHT_UP = "caught up"
+
+Item = EegChunk | Trigger | Volume | Montage | BaseException | str
+
+
+def main(sources: Sources, mailbox: Mailbox, stop: Event) -> None:
+    """Read the sources until `stop` is set; the body of the acquisition process."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    alive = parent.is_alive if parent is not None else lambda: True
+    try:
+        acquisition = _Acquisition(sources, mailbox, stop, alive)
+        try:
+            acquisition.run()
+        finally:
+            acquisition.close()
+    except (RtDecodeError, OSError) as error:
+        mailbox.put(fault(error), timeout=60.0)
+
+
+def fault(error: BaseException) -> Message:
+    """Make a message of an error."""
+    code = error.exit_code if isinstance(error, RtDecodeError) else 1
+    text = str(error) if isinstance(error, RtDecodeError) else f"{type(error).__name__}: {error}"
+    return Message({"kind": "fault", "text": text[:8000], "exit_code": code}, {})
+
+
+class _Acquisition:
+    def __init__(
+        self, sources: Sources, mailbox: Mailbox, stop: Event, parent_alive: Callable[[], bool]
+    ) -> None:
+        self._sources, self._mailbox, self._stop, self._parent_alive = sources, mailbox, stop, parent_alive
+        self._queue: queue.Queue[Item] = queue.Queue(maxsize=256)
+        self._threads: list[threading.Thread] = []
+        self._lsl = LslSource(sources.lsl) if sources.lsl else None
+        bundle = bundles.load(sources.bundle, verify=False)
+        self._folder = _folder(sources, bundle)
+        there = {"eeg": self._lsl, "fmri": self._folder}
+        modalities = [name for name, source in there.items() if source is not None]
+        self._assembler = Assembler(
+            bundle, None, modalities, sources.seconds, dummies=sources.dummies, now=time.monotonic
+        )
+        self._writer = RecordingWriter(sources.record, None, sources.meta) if sources.record else None
+        self._data_at: dict[str, float] = {}
+        self._status_at = 0.0
+        # While volumes are read that lay there before, the clock of the deadlines is theirs.
+        self._behind_at: float | None = -math.inf if self._folder and sources.existing == "read" else None
+        self._costs: dict[str, list[float]] = {"volume_to_vector": [], "eeg_push": []}
+        self._newest: dict[str, float | None] = dict.fromkeys(self._costs)
+
+    def run(self) -> None:
+        # A fault of a thread comes to the loop below as an item.
+        threading.excepthook = lambda caught: self._put(caught.exc_value or RuntimeError("a source ended"))
+        self._start(self._read_lsl if self._lsl else None)
+        self._start(self._read_folder if self._folder else None)
+        while not self._stop.is_set():
+            self._step(timeout=0.02)
+        while not self._queue.empty():
+            self._step(timeout=0.0)
+        now = time.monotonic()
+        self._emit(self._assembler.flush(now))
+        self.send(Message(self._status(now) | {"kind": "end"}, {}))
+
+    def close(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(timeout=3.0)
+        if self._writer is not None:
+            self._writer.close()
+
+    def send(self, message: Message) -> None:
+        """Put a message into the mailbox, however long that takes, unless nobody is left to read it."""
+        while not self._mailbox.put(message, timeout=0.5):
+            if not self._parent_alive():
+                return
+
+    def _step(self, timeout: float) -> None:
+        try:
+            item = self._queue.get(timeout=timeout) if timeout else self._queue.get_nowait()
+        except queue.Empty:
+            item = None
+        if isinstance(item, BaseException):
+            raise item
+        if isinstance(item, Montage):
+            self._assembler.set_montage(item)
+            if self._writer is not None:
+                self._writer.set_montage(item)
+        elif isinstance(item, str):
+            self._emit(self._assembler.tick(time.monotonic()))
+            self._behind_at = None
+        elif item is not None:
+            self._take(item)
+        self._emit(self._assembler.tick(self._due_at()))
+        now = time.monotonic()
+        if now - self._status_at >= _STATUS_EVERY:
+            self._status_at = now
+            self.send(Message(self._status(now), {}))
+            if not self._parent_alive():
+                self._stop.set()
+
+    def _take(self, item: EegChunk | Trigger | Volume) -> None:
+        self._record(item)
+        if self._behind_at is not None and isinstance(item, Volume):
+            self._behind_at = max(self._behind_at, item.readable_at)
+        windows = self._assembler.push(item, self._due_at())
+        now = time.monotonic()
+        if isinstance(item, EegChunk):
+            self._data_at["eeg"] = item.arrived_at
+            self._count("eeg_push", now - float(item.stamps[-1]))
+        elif isinstance(item, Volume):
+            self._data_at["fmri"] = item.arrived_at
+            self._count("volume_to_vector", now - item.readable_at)
+        self._emit(windows)
+
+    def _record(self, item: EegChunk | Trigger | Volume) -> None:
+        if self._writer is None:
+            return
+        try:
+            self._writer.write(item)
+        except OSError as error:
+            raise RtDecodeError(
+                f"the recording in {self._sources.record} cannot be written any more: {error.strerror}. What "
+                "was recorded before is whole. Free space, or give --record on another disk, and start again."
+            ) from error
+
+    def _due_at(self) -> float:
+        """The clock of the deadlines."""
+        return time.monotonic() if self._behind_at is None else self._behind_at
+
+    def _count(self, name: str, seconds: float) -> None:
+        self._newest[name] = round(1e3 * seconds, 3)
+        self._costs[name].append(1e3 * seconds)
+
+    def _emit(self, windows: list[Window]) -> None:
+        for window in windows:
+            backlog = self._behind_at is not None
+            self.send(pack(window, clip=self._assembler.clip(window), costs=self._newest, backlog=backlog))
+
+    def _status(self, now: float) -> dict[str, Any]:
+        costs, self._costs = self._costs, {name: [] for name in self._costs}
+        counters = self._assembler.counters()
+        folder = self._folder.counters() if self._folder is not None else {}
+        for key in ("duplicate", "out_of_order"):
+            counters["fmri"][key] += folder.get(key, 0)
+        counters["fmri"]["rejected_files"] = folder.get("rejected_files")
+        return {
+            "kind": "status",
+            "elapsed": self._assembler.elapsed(now),
+            "expected": self._assembler.expected(now),
+            "done": self._assembler.done(),
+            "waiting": self._waiting(now),
+            "silent": now - max(self._data_at.values()) if self._data_at else None,
+            "counters": counters,
+            "costs": costs,
+            "existing": folder.get("existing_files", 0),
+        }
+
+    def _waiting(self, now: float) -> list[str]:
+        """What has not come yet, or has fallen silent, in words."""
+        waiting = []
+        if self._lsl is not None and now - self._data_at.get("eeg", -math.inf) > _SILENT["eeg"]:
+            waiting.append(f"EEG: {self._since('eeg', now)}{self._lsl.state}")
+        if self._folder is not None and now - self._data_at.get("fmri", -math.inf) > _SILENT["fmri"]:
+            waiting.append(f"fMRI: {self._since('fmri', now)}{_folder_state(self._folder)}")
+        if not waiting and self._assembler.elapsed(now) is None:
+            waiting.append("the first volume trigger")
+        return waiting
+
+    def _since(self, name: str, now: float) -> str:
+        return f"silent for {now - self._data_at[name]:.0f} s, " if name in self._data_at else ""
+
+    def _start(self, body: Callable[[], None] | None) -> None:
+        if body is not None:
+            self._threads.append(threading.Thread(target=body, daemon=True))
+            self._threads[-1].start()
+
+    def _put(self, item: Item) -> None:
+        while not self._stop.is_set():
+            with contextlib.suppress(queue.Full):
+                self._queue.put(item, timeout=0.5)
+                break
+
+    def _read_lsl(self) -> None:
+        assert self._lsl is not None
+        montage, since = None, 0.0
+        while not self._stop.is_set():
+            for item in self._lsl.poll():
+                if montage is None:
+                    montage, since = self._lsl.montage, time.monotonic()
+                    if montage is not None:
+                        self._put(montage)
+                self._put(item)
+            if montage and not self._lsl.has_triggers and time.monotonic() - since > _MARKERS_WITHIN:
+                self._assembler.triggers_expected = False
+            time.sleep(_LSL_POLL)
+        self._lsl.close()
+
+    def _read_folder(self) -> None:
+        assert self._folder is not None
+        behind = self._behind_at is not None
+        while not self._stop.is_set():
+            volumes = self._folder.poll(time.monotonic())
+            for volume in volumes:
+                self._put(volume)
+            if behind and not volumes:
+                behind = False
+                self._put(_CAUGHT_UP)
+            time.sleep(_FOLDER_POLL)
+
+
+def _folder(sources: Sources, bundle: Bundle) -> FolderSource | None:
+    if sources.fmri_dir is None:
+        return None
+    projection = bundle.projection
+
+    def accept(shape: tuple[int, ...], affine: NDArray[np.float64]) -> str | None:
+        """Pass over series of another geometry: a localizer, a field map."""
+        try:
+            projection.bind(shape, affine) if projection is not None else None
+        except GeometryError as error:
+            return str(error)
+        return None
+
+    return FolderSource(sources.fmri_dir, sources.existing, accept=accept)
+
+
+def _folder_state(folder: FolderSource) -> str:
+    """What is seen in the folder instead of volumes."""
+    if folder.state == "missing":
+        return f"the folder {folder.directory} is not there"
+    if folder.waiting:
+        name, reason = folder.waiting[-1]
+        return f"{name} in {folder.directory} is not readable yet ({reason})"
+    if folder.ignored:
+        name, reason = folder.ignored[-1]
+        return f"{len(folder.ignored)} files in {folder.directory} are of no use, the last {name}: {reason}"
+    old = f" ({folder.existing} lay there before: --existing read takes them)" if folder.existing else ""
+    return f"no new volume in {folder.directory}{old}"

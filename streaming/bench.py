@@ -1,0 +1,218 @@
+"""How long the stages of the runtime take on this machine: the command ``rtdecode bench``."""
+
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from rtdecode import bundle as bundles
+from rtdecode.bundle import Bundle, EegInput
+from rtdecode.eeg_stream import EegStream
+from rtdecode.phantom.mosaic import mosaic_bytes
+from rtdecode.signal.eeg import EegBand
+from rtdecode.signal.volume import Baseline, Projection, VolumeNormalizer, project
+from rtdecode.types import EegChunk, Montage, Window
+from streaming.decoder import Decoder
+from streaming.sources.folder import FolderSource
+
+_SHAPE = (104, 104, 72)
+_TR = Fraction(4, 5)
+# Stages of the contract that no code stands behind yet.
+_NOT_BUILT = ("volume_to_vector_enhanced", "clip_1_step", "clip_2_steps", "clip_4_steps")
+
+Timings = dict[str, list[float]]
+
+
+def run(bundle: str, as_json: bool, *, samples: int = 1000) -> dict[str, Any]:
+    """Time the stages one after another, one thread, and print percentiles.
+
+    Parameters
+    ----------
+    bundle : str
+        The bundle whose graphs are timed.
+    as_json : bool
+        Print one JSON object instead of a table.
+    samples : int
+        Repetitions of each stage; volumes take a tenth of it per round, clips too.
+
+    Returns
+    -------
+    dict
+        What was printed: machine, stages (ms), memory_mb, probe (ms).
+    """
+    read = bundles.load(bundle)
+    probe = {"p99_ms": _percentiles(_probe(samples))["p99_ms"]}
+    stages: dict[str, Any] = dict.fromkeys(_NOT_BUILT)
+    timings = {
+        "volume_to_vector": _volumes(samples),
+        "eeg_push": _eeg(samples),
+        **_clips(read, samples),
+        "cold_start": _cold_start(read.path),
+    }
+    stages |= {name: _percentiles(values) for name, values in timings.items()}
+    memory = psutil.Process().memory_full_info()
+    report = {
+        "machine": _machine(),
+        "bundle": read.digest,
+        "stages": stages,
+        "memory_mb": round(getattr(memory, "pss", memory.rss) / 2**20, 1),
+        "probe": probe,
+        "notes": {"eeg_push": "64 channels at 5 kHz, band-pass; artefact cleaning is not built yet"},
+    }
+    if as_json:
+        Console().print_json(json.dumps(report))
+    else:
+        _show(report)
+    return report
+
+
+def _track(count: int, what: str) -> Iterator[int]:
+    yield from track(range(count), description=what, console=Console(stderr=True), transient=True)
+
+
+def _probe(samples: int) -> list[float]:
+    """How late a 1 ms sleep ends: what the machine itself adds."""
+    late = []
+    for _ in _track(samples, "probe"):
+        start = time.perf_counter()
+        time.sleep(0.001)
+        late.append(1e3 * (time.perf_counter() - start) - 1)
+    return late
+
+
+def _volumes(samples: int) -> list[float]:
+    """A mosaic file in the folder -> normalised vector of 20,000 voxels."""
+    rng = np.random.default_rng(0)
+    affine = np.array([[2.0, 0, 0, -104], [0, 2, 0, -104], [0, 0, 2, -72], [0, 0, 0, 1]])
+    volume = rng.integers(0, 2000, _SHAPE).astype(np.int16)
+    voxels = np.sort(rng.choice(volume.size, 20_000, replace=False))
+    projection = Projection(voxels, _SHAPE, affine)
+    norm = VolumeNormalizer(np.full(20_000, 1000.0), np.full(20_000, 50.0), Baseline(0, 0.005))
+    spent = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        source = FolderSource(folder)
+        source.poll(time.monotonic())
+        for i in _track(samples, "volume_to_vector"):
+            raw = mosaic_bytes(
+                volume, affine, float(_TR), i, 3, datetime(2026, 1, 1, 12), 1.6, "1.2.3", slice_times=None
+            )
+            (folder / "part").write_bytes(raw)
+            (folder / "part").rename(folder / f"{i:05d}.dcm")
+            start = time.perf_counter()
+            found = source.poll(time.monotonic())
+            vector = norm.push(project(found[0].data, projection.bind(found[0].data.shape, found[0].affine)))
+            spent.append(1e3 * (time.perf_counter() - start))
+            assert vector.shape == (20_000,)
+            (folder / f"{i:05d}.dcm").unlink()
+    return spent
+
+
+def _eeg(samples: int) -> list[float]:
+    """A 20 ms chunk of 64 channels at 5 kHz -> filtered in the ring."""
+    channels = [f"C{i}" for i in range(64)]
+    stats = {"eeg_mean": np.zeros(64, np.float32), "eeg_scale": np.ones(64, np.float32)}
+    wanted = EegInput(channels, "FCz", "microvolts", EegBand())
+    stream = EegStream(wanted, stats, Montage(tuple(channels), 5000.0), 40.0)
+    data = np.random.default_rng(0).standard_normal((64, 100)).astype(np.float32)
+    spent = []
+    for i in _track(samples, "eeg_push"):
+        stamps = (i * 100 + np.arange(100)) / 5000
+        start = time.perf_counter()
+        stream.push(EegChunk(data, stamps, float(stamps[-1])))
+        spent.append(1e3 * (time.perf_counter() - start))
+    return spent
+
+
+def _clips(bundle: Bundle, samples: int) -> Timings:
+    """A window -> condition, first frame, whole clip."""
+    window, decoder = _window(bundle), Decoder(bundle)
+    spent: Timings = {"encode": [], "first_frame": [], "clip_0_steps": []}
+    for _ in _track(samples, "clips"):
+        done = decoder.decode(window)
+        spent["encode"].append(1e3 * (done.encoded_at - done.started_at))
+        spent["first_frame"].append(1e3 * (done.first_frame_at - done.started_at))
+        spent["clip_0_steps"].append(1e3 * (done.last_frame_at - done.started_at))
+    return spent
+
+
+def _window(bundle: Bundle) -> Window:
+    golden, manifest = bundle.golden(), bundle.manifest
+    masks = {m: golden.get(f"{m}_mask", np.zeros((1, 0)))[0] > 0 for m in ("eeg", "fmri")}
+    data = {m: golden[m][0] if m in golden else None for m in ("eeg", "fmri")}
+    return Window(
+        run=0,
+        index=0,
+        start_s=0.0,
+        stop_s=float(manifest.grid.window),
+        session_s=0.0,
+        revision="final",
+        eeg=data["eeg"],
+        eeg_mask=masks["eeg"],
+        fmri=data["fmri"],
+        fmri_mask=masks["fmri"],
+        fmri_expected=masks["fmri"],
+        floor_at=0.0,
+    )
+
+
+def _cold_start(path: Path, times: int = 5) -> list[float]:
+    """A new interpreter -> the first clip."""
+    code = (
+        "import sys; from rtdecode import bundle; from streaming.bench import _window; "
+        "from streaming.decoder import Decoder; b = bundle.load(sys.argv[1]); Decoder(b).decode(_window(b))"
+    )
+    spent = []
+    for _ in _track(times, "cold_start"):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code, str(path.resolve())], check=True)
+        spent.append(1e3 * (time.perf_counter() - start))
+    return spent
+
+
+def _percentiles(values: list[float]) -> dict[str, float]:
+    points: Callable[[float], float] = lambda q: round(float(np.percentile(values, q)), 3)  # noqa: E731
+    return {"p50_ms": points(50), "p95_ms": points(95), "p99_ms": points(99), "n": len(values)}
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "processor": _processor(),
+        "cores": psutil.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "load": round(psutil.getloadavg()[0], 2),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _show(report: dict[str, Any]) -> None:
+    machine = report["machine"]
+    table = Table(title=f"{machine['processor']}, {machine['cores']} cores", title_justify="left")
+    for column in ("stage", "median ms", "p95", "p99", "n"):
+        table.add_column(column, justify="left" if column == "stage" else "right")
+    for name, s in report["stages"].items():
+        cells = [str(s[k]) for k in ("p50_ms", "p95_ms", "p99_ms", "n")] if s else ["not built yet"]
+        table.add_row(name, *cells)
+    Console().print(table)
+    Console().print(f"memory {report['memory_mb']} MB; the machine's own lateness {report['probe']}")

@@ -1,0 +1,110 @@
+"""A bounded queue between two processes in shared memory. Policy: block, nothing is dropped."""
+
+import json
+import struct
+from dataclasses import dataclass, fields
+from multiprocessing.context import SpawnContext
+from typing import Any
+
+import numpy as np
+
+from rtdecode.bundle import Bundle
+from rtdecode.types import Array, Window
+
+_LENGTH = struct.Struct("<I")
+_HEAD_BYTES = 65536
+_ARRAYS = ("eeg", "eeg_mask", "fmri", "fmri_mask", "fmri_expected")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One item: plain JSON values and named arrays."""
+
+    head: dict[str, Any]
+    arrays: dict[str, Array]
+
+
+class Mailbox:
+    """Messages from one process to one other, in order.
+
+    The memory has no name, so nothing is left behind however the processes end.
+
+    Parameters
+    ----------
+    context : SpawnContext
+        The multiprocessing context of both processes.
+    slots : int
+        Most messages that wait.
+    slot_bytes : int
+        Largest message.
+    """
+
+    def __init__(self, context: SpawnContext, slots: int, slot_bytes: int) -> None:
+        self._memory = context.RawArray("B", slots * slot_bytes)
+        self._slots, self._slot_bytes = slots, slot_bytes
+        self._free = context.Semaphore(slots)
+        self._full = context.Semaphore(0)
+        self._put = self._got = 0
+
+    def put(self, message: Message, timeout: float) -> bool:
+        """Append a message; False if every slot was taken for `timeout` seconds."""
+        raw = _encode(message)
+        if len(raw) > self._slot_bytes:
+            raise ValueError(f"a message has {len(raw)} bytes, a slot holds {self._slot_bytes}")
+        if not self._free.acquire(timeout=timeout):
+            return False
+        start = (self._put % self._slots) * self._slot_bytes
+        memoryview(self._memory).cast("B")[start : start + len(raw)] = raw
+        self._put += 1
+        self._full.release()
+        return True
+
+    def get(self, timeout: float) -> Message | None:
+        """Take the oldest message; None if there was none for `timeout` seconds."""
+        if not self._full.acquire(timeout=timeout):
+            return None
+        start = (self._got % self._slots) * self._slot_bytes
+        message = _decode(memoryview(self._memory).cast("B")[start : start + self._slot_bytes])
+        self._got += 1
+        self._free.release()
+        return message
+
+
+def slot_bytes(bundle: Bundle) -> int:
+    """Bytes that a window of this bundle takes in a mailbox."""
+    manifest = bundle.manifest
+    samples, slots = manifest.grid.samples, manifest.grid.slots
+    eeg = len(manifest.eeg.channels) * samples * 4 + samples if manifest.eeg else 0
+    fmri = slots * (manifest.fmri.voxels * 4 + 2) if manifest.fmri else 0
+    return _HEAD_BYTES + eeg + fmri
+
+
+def pack(window: Window, **head: Any) -> Message:
+    """Make a message of a window, with further plain values beside it."""
+    plain = {f.name: getattr(window, f.name) for f in fields(Window) if f.name not in _ARRAYS}
+    arrays = {name: getattr(window, name) for name in _ARRAYS if getattr(window, name) is not None}
+    return Message({"kind": "window", "window": plain, **head}, arrays)
+
+
+def unpack(message: Message) -> Window:
+    """Read the window of a message."""
+    return Window(**message.head["window"], **{name: message.arrays.get(name) for name in _ARRAYS})  # type: ignore[arg-type]
+
+
+def _encode(message: Message) -> bytes:
+    arrays = {name: np.ascontiguousarray(array) for name, array in message.arrays.items()}
+    specs = [[name, array.dtype.str, list(array.shape)] for name, array in arrays.items()]
+    head = json.dumps({"head": message.head, "arrays": specs}).encode()
+    return b"".join([_LENGTH.pack(len(head)), head, *(array.tobytes() for array in arrays.values())])
+
+
+def _decode(raw: memoryview) -> Message:
+    (length,) = _LENGTH.unpack_from(raw)
+    at = _LENGTH.size + length
+    tree = json.loads(bytes(raw[_LENGTH.size : at]))
+    arrays: dict[str, Array] = {}
+    for name, dtype, shape in tree["arrays"]:
+        count = int(np.prod(shape))
+        arrays[name] = np.frombuffer(raw, dtype, count, at).reshape(shape).copy()
+        at += arrays[name].nbytes
+    return Message(tree["head"], arrays)

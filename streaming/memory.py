@@ -1,0 +1,30 @@
+"""Memory of a session: the sum of its processes' proportional set sizes."""
+
+import psutil
+
+_EVERY = 3.0
+
+
+class Memory:
+    """Samples the memory of this process and its children every few seconds."""
+
+    def __init__(self) -> None:
+        self._sampled_at = 0.0
+        self._this = psutil.Process()
+        self.peak_mb: float | None = None
+
+    def sample(self, at: float, *, now: bool = False) -> None:
+        """Look, if it is time or `now`."""
+        if not now and at - self._sampled_at < _EVERY:
+            return
+        self._sampled_at = at
+        total = sum(_pss(process) for process in [self._this, *self._this.children(recursive=True)])
+        self.peak_mb = max(self.peak_mb or 0.0, total / 2**20)
+
+
+def _pss(process: psutil.Process) -> int:
+    try:
+        info = process.memory_full_info()
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return 0
+    return getattr(info, "pss", info.rss)

@@ -1,0 +1,49 @@
+"""What a session asks of its acquisition process; light, as both processes import it."""
+
+from dataclasses import dataclass, field
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+from streaming.mailbox import Mailbox
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What the acquisition process is to read; plain values, as they cross to another process.
+
+    Attributes
+    ----------
+    bundle : Path
+    lsl : str or None
+        Name, type or source id of the EEG stream.
+    fmri_dir : Path or None
+        The scanner's export folder.
+    existing : str
+        ``ignore`` or ``read``: files that lie in it already.
+    seconds : float or None
+        Run time to be decoded.
+    dummies : int
+        Dummy volumes of each run.
+    record : Path or None
+        Folder of the recording.
+    meta : dict
+        Written into the recording.
+    """
+
+    bundle: Path
+    lsl: str | None
+    fmri_dir: Path | None
+    existing: str
+    seconds: float | None
+    dummies: int
+    record: Path | None
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+def acquire(sources: Sources, mailbox: Mailbox, stop: Event) -> None:
+    """Be the acquisition process until `stop` is set."""
+    # Only the process that reads pays for what reading imports.
+    from streaming.acquire import main
+
+    main(sources, mailbox, stop)

@@ -1,0 +1,200 @@
+"""From a window to everything that is shown and kept of it: one way for live sessions and replays."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rtdecode.bundle import Bundle
+from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.types import Window
+from streaming import meter
+from streaming.deadline import Work
+from streaming.decoder import Decoded, Decoder
+from streaming.sinks.clips import ClipSink
+from streaming.sinks.film import FilmSink
+from streaming.sinks.sheet import ContactSheet
+from streaming.truth import Archive, Truth
+
+_OURS = ("clips.jsonl", "film.mp4", "contact_sheet.png", "report.json", ".finals")
+
+
+class Output:
+    """Decode windows and hand the clips to every sink.
+
+    Parameters
+    ----------
+    out : Path
+        The session's folder (see `prepare`).
+    session : str
+        Name of the session, in each record.
+    bundle : Bundle
+    decoder : Decoder
+    truth : Truth
+    now : callable
+        Reads the clock of the ledger.
+    simulated : bool
+        Whether the participant is simulated.
+    live : bool
+        False on a virtual clock.
+
+    Attributes
+    ----------
+    counts : Counter
+        final, preview, skipped, degraded.
+    meter : Meter
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        session: str,
+        bundle: Bundle,
+        decoder: Decoder,
+        truth: Truth,
+        now: Callable[[], float],
+        *,
+        simulated: bool,
+        live: bool = True,
+    ) -> None:
+        manifest = bundle.manifest
+        self._session, self._bundle, self._decoder, self._now = session, bundle, decoder, now
+        self._truth, self._simulated, self._live = truth, simulated, live
+        note = banner(bundle, simulated=simulated)
+        self._clips = ClipSink(out, simulated=simulated)
+        title = "decoded category" if manifest.labels else "reconstruction"
+        self._film = FilmSink(out / "film.mp4", manifest.clip, manifest.grid.hop_frames, note, title)
+        self._sheet, self._sheet_path = ContactSheet(note, title), out / "contact_sheet.png"
+        self._archive = Archive(out / ".finals")
+        self.counts: Counter[str] = Counter()
+        self.meter = meter.Meter()
+
+    def emit(self, work: Work) -> None:
+        """Decode a window and show its clip; a final without any data is skipped.
+
+        Raises
+        ------
+        RtDecodeError
+            If the clip cannot be written.
+        """
+        if work.empty:
+            self.skip(work)
+            return
+        decoded = self._decoder.decode(work.window)
+        with writing():
+            self._publish(work, decoded)
+            if work.window.revision == "final":
+                self._keep(work, decoded)
+
+    def skip(self, work: Work) -> None:
+        """Count a window that has no clip, and say so in the film."""
+        if work.window.revision == "final":
+            self.counts["skipped"] += 1
+            with writing():
+                self._film.skip(work.window)
+
+    def accuracy(self) -> dict[str, Any]:
+        """The section ``accuracy`` of the report."""
+        return self._truth.accuracy(self._archive)
+
+    def close(self) -> None:
+        """Finish every file."""
+        self._archive.close()
+        with writing():
+            self._clips.close()
+            self._film.close()
+            self._sheet.save(self._sheet_path)
+
+    def _publish(self, work: Work, decoded: Decoded) -> None:
+        window, fps = work.window, self._bundle.manifest.clip.fps
+        file = self._clips.save(work.clip, window.revision, decoded.clip.frames, fps)
+        latent = self._clips.save_latent(work.clip, window.revision, decoded.clip.latent)
+        stamps = window.stamps | decoded.stamps | {"emitted": self._now()}
+        spent = meter.durations(window, decoded.started_at, stamps, work.costs, live=self._live)
+        self._clips.append(self._record(work, decoded, stamps, spent) | {"file": file, "latent": latent})
+        # Every volume and chunk has been counted as such; a preview is not what the stimulus waits for.
+        apart = {*work.costs, *(["since_stimulus"] if window.revision == "preview" else [])}
+        self.meter.add({name: spent[name] for name in spent.keys() - apart})
+        self.counts[window.revision] += 1
+        self.counts["degraded"] += window.revision == "final" and self._is_degraded(window)
+
+    def _keep(self, work: Work, decoded: Decoded) -> None:
+        frames, truth = decoded.clip.frames, self._truth.clip(work.window)
+        self._film.write(work.window, frames, truth, self._truth.category(work.window))
+        self._sheet.add(f"window {work.window.index}", frames[: self._bundle.manifest.grid.hop_frames], truth)
+        self._archive.add(work.window, decoded.clip, truth)
+
+    def _is_degraded(self, window: Window) -> bool:
+        return any(window.missing[name] > 0 for name in self._bundle.manifest.modalities)
+
+    def _record(
+        self, work: Work, decoded: Decoded, stamps: dict[str, float], spent: meter.Durations
+    ) -> dict[str, Any]:
+        window = work.window
+        length = window.stop_s - window.start_s
+        record: dict[str, Any] = {
+            "session": self._session,
+            "run": window.run,
+            "clip": work.clip,
+            "revision": window.revision,
+            "window_s": [window.start_s, window.stop_s],
+            "session_s": [round(window.session_s, 6), round(window.session_s + length, 6)],
+            "modalities": window.modalities,
+            "missing": {name: round(share, 6) for name, share in window.missing.items()},
+            "confidence": None,
+            "steps": decoded.clip.steps,
+            "latency_ms": spent,
+            "t_ms": meter.instants(window, stamps, live=self._live),
+            "simulated": self._simulated,
+            "bundle": self._bundle.digest,
+        }
+        if decoded.clip.scores is not None:
+            record["scores"] = decoded.clip.scores
+        return record
+
+
+def banner(bundle: Bundle, *, simulated: bool) -> str:
+    """The sentence that goes with every picture: that it is simulated, or the bundle's note."""
+    return "SIMULATED PARTICIPANT" if simulated else bundle.manifest.note or ""
+
+
+def check_free(out: Path) -> None:
+    """Refuse a folder that holds something, or that is none.
+
+    Raises
+    ------
+    UsageError
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"--out {out} is in use. Give a new or empty folder, or --overwrite.")
+
+
+def prepare(out: Path, *, overwrite: bool) -> None:
+    """Make the session's folder; with `overwrite` the files of an earlier session go.
+
+    Raises
+    ------
+    UsageError
+        If it holds something already, or cannot be made.
+    """
+    if not overwrite:
+        check_free(out)
+    try:
+        (out / "clips").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out {out} cannot be made ({error.strerror}). Give another folder.") from error
+    for old in [*(out / "clips").glob("clip_*.*"), *(out / name for name in _OURS)]:
+        old.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """Turn a full or failing disk into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise RtDecodeError(
+            f"the session's folder cannot be written any more: {error.strerror or error}. What was emitted "
+            "before is whole. Free space, or give --out on another disk, and start again."
+        ) from error

@@ -1,0 +1,147 @@
+"""A recording, decoded through the same code as a live session on a virtual clock."""
+
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+
+from rtdecode import bundle as bundles
+from rtdecode.bundle import Bundle
+from rtdecode.errors import GeometryError, UsageError
+from rtdecode.recording import Recording
+from rtdecode.types import EegChunk, Trigger, Volume
+from rtdecode.windows import Assembler
+from streaming import report as reports
+from streaming.deadline import Work
+from streaming.decoder import Decoder
+from streaming.memory import Memory
+from streaming.output import Output, prepare, writing
+from streaming.truth import Truth
+
+Item = EegChunk | Trigger | Volume
+
+
+def run(
+    recording: Path,
+    bundle: str,
+    speed: str = "1",
+    out: Path | None = None,
+    report: Path | None = None,
+) -> int:
+    """Decode a recording.
+
+    Parameters
+    ----------
+    recording : Path
+        Folder made by ``--record``.
+    bundle : str
+        Path or name of a bundle.
+    speed : str
+        Times real time, or ``max``: as fast as the machine decodes.
+    out, report : Path, optional
+        As for a live session.
+
+    Raises
+    ------
+    UsageError
+        If the recording holds nothing that the bundle reads.
+    """
+    pace = _pace(speed)
+    kept = Recording(recording)
+    loaded = bundles.load(bundle)
+    name = time.strftime("%Y%m%d-%H%M%S")
+    folder = out or Path("runs") / f"replay-{name}"
+    assembler = Assembler(loaded, kept.montage, _modalities(kept, loaded))
+    decoder = Decoder(loaded)
+    prepare(folder, overwrite=False)
+    simulated = bool(kept.meta.get("simulated")) or loaded.manifest.simulated
+    truth = Truth(kept.truth, loaded)
+    output = Output(folder, name, loaded, decoder, truth, time.monotonic, simulated=simulated, live=False)
+    path = report or folder / "report.json"
+    _play(kept, assembler, output, pace)
+    _close(name, loaded, output, assembler, path, simulated=simulated)
+    print(folder)  # noqa: T201
+    print(path)  # noqa: T201
+    return 0
+
+
+def windows(events: Iterator[Item], assembler: Assembler) -> Iterator[Work]:
+    """Cut the windows of a recording in the order a live session would have cut them.
+
+    The virtual clock is the arrival of the items; between two of them it stops at every deadline.
+    """
+    now = 0.0
+    for item in events:
+        now = max(now, item.arrived_at)
+        while (due := assembler.next_deadline()) < now:
+            for window in assembler.tick(due):
+                yield Work(window, assembler.clip(window))
+        for window in assembler.push(item, now):
+            yield Work(window, assembler.clip(window))
+    for window in assembler.flush(now):
+        yield Work(window, assembler.clip(window))
+
+
+def _play(kept: Recording, assembler: Assembler, output: Output, pace: float | None) -> None:
+    began, first = time.monotonic(), None
+    console = Console(stderr=True)
+    works = windows(kept.events(), assembler)
+    shown = track(works, "replay", console=console, transient=True, disable=not console.is_terminal)
+    for work in shown:
+        first = work.window.stamps["windowed"] if first is None else first
+        if pace is not None:
+            due = began + (work.window.stamps["windowed"] - first) / pace
+            time.sleep(max(0.0, due - time.monotonic()))
+        output.emit(work)
+
+
+def _close(
+    name: str, bundle: Bundle, output: Output, assembler: Assembler, path: Path, *, simulated: bool
+) -> None:
+    # The flush has set the end of every run: no clock is asked any more.
+    status: dict[str, Any] = {"counters": assembler.counters(), "expected": assembler.expected(math.inf)}
+    memory = Memory()
+    memory.sample(0.0, now=True)
+    try:
+        made = reports.build(
+            name,
+            bundle,
+            output,
+            status,
+            simulated=simulated,
+            ended="end of the recording",
+            memory_mb=memory.peak_mb,
+            accuracy=output.accuracy(),
+        )
+        with writing():
+            reports.write(path, made)
+    finally:
+        output.close()
+    reports.show(made)
+
+
+def _pace(speed: str) -> float | None:
+    if speed == "max":
+        return None
+    try:
+        value = float(speed)
+    except ValueError:
+        value = 0.0
+    if not value > 0:
+        raise UsageError(f"--speed {speed}: a positive number (times real time) or 'max' was expected.")
+    return value
+
+
+def _modalities(kept: Recording, bundle: Bundle) -> list[str]:
+    has_volumes = any(isinstance(item, Volume) for item in kept.events())
+    there = [n for n, has in (("eeg", kept.montage is not None), ("fmri", has_volumes)) if has]
+    if not set(there) & set(bundle.manifest.modalities):
+        raise GeometryError(
+            f"bundle {bundle.manifest.name} decodes {' and '.join(bundle.manifest.modalities)}, the "
+            f"recording {kept.path} holds {' and '.join(there) or 'nothing'}. Give another --bundle."
+        )
+    return there

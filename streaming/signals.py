@@ -1,0 +1,35 @@
+"""Ctrl-C and SIGTERM end things in order."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_BOTH = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def told(stop: Callable[[str], None]) -> Iterator[None]:
+    """Call `stop` with the signal's name instead of dying; a second Ctrl-C ends at once."""
+
+    def handler(number: int, _frame: object) -> None:
+        stop(signal.Signals(number).name)
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)
+
+    before = {number: signal.signal(number, handler) for number in _BOTH}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+@contextmanager
+def ignored() -> Iterator[None]:
+    """Let a program that is started in this block never see them."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _BOTH}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)

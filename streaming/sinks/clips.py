@@ -1,0 +1,68 @@
+"""Clips as MP4 files with their latents as arrays, and their records as JSON lines."""
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.types import Float
+from rtdecode.video import write_mp4
+
+
+class ClipSink:
+    """A folder of clips with ``clips.jsonl`` beside it.
+
+    What was emitted stays valid: a clip appears under its name when it is whole, and a line that
+    could not be written to its end is taken back.
+
+    Parameters
+    ----------
+    out : Path
+        Folder of the session.
+    simulated : bool
+        Puts the word into each file name.
+    """
+
+    def __init__(self, out: Path, *, simulated: bool) -> None:
+        self._out = out
+        self._suffix = "_simulated" if simulated else ""
+        (out / "clips").mkdir(parents=True, exist_ok=True)
+        (out / "clips.jsonl").write_bytes(b"")
+        # Unbuffered: what a full disk refuses must not come back at the next write.
+        self._lines = (out / "clips.jsonl").open("ab", buffering=0)
+
+    def save(self, clip: int, revision: str, frames: NDArray[np.uint8], fps: float) -> str:
+        """Write the frames (frame, row, column, 3); returns the path relative to the folder."""
+        name = f"clips/clip_{clip:05d}_{revision}{self._suffix}.mp4"
+        part = self._out / f"{name}.part"
+        try:
+            write_mp4(part, frames, fps)
+            part.replace(self._out / name)
+        finally:
+            part.unlink(missing_ok=True)
+        return name
+
+    def save_latent(self, clip: int, revision: str, latent: Float) -> str:
+        """Write what the encoder gave the video decoder; returns the path relative to the folder."""
+        name = f"clips/clip_{clip:05d}_{revision}{self._suffix}.npy"
+        np.save(self._out / name, latent, allow_pickle=False)
+        return name
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Write one line; it is in the file on return."""
+        line = (json.dumps(record) + "\n").encode()
+        whole = os.fstat(self._lines.fileno()).st_size
+        try:
+            if self._lines.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            os.ftruncate(self._lines.fileno(), whole)
+            raise
+
+    def close(self) -> None:
+        """Close the lines."""
+        self._lines.close()

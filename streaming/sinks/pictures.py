@@ -1,0 +1,42 @@
+"""Text and enlarged frames, for the film and the contact sheet."""
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+Picture = NDArray[np.uint8]
+
+PAPER = (24, 26, 30)
+INK = (226, 228, 232)
+FAINT = (140, 146, 156)
+ALERT = (255, 176, 64)
+
+
+def enlarge(frame: Picture, scale: int) -> Picture:
+    """Enlarge a frame (row, column, 3) by a whole factor, bicubic."""
+    height, width = frame.shape[:2]
+    picture = Image.fromarray(frame).resize((width * scale, height * scale), Image.Resampling.BICUBIC)
+    return np.asarray(picture)
+
+
+def bar(width: int, height: int, lines: list[tuple[str, tuple[int, int, int]]], size: int = 15) -> Picture:
+    """Draw lines of coloured text on a dark bar, (height, width, 3)."""
+    picture = Image.new("RGB", (width, height), PAPER)
+    draw = ImageDraw.Draw(picture)
+    step = height // max(1, len(lines))
+    for row, (text, colour) in enumerate(lines):
+        draw.text((8, row * step + step // 2), text, fill=colour, font=font(size), anchor="lm")
+    return np.asarray(picture)
+
+
+def card(width: int, height: int, text: str) -> Picture:
+    """Draw a grey card with a word in its middle, (height, width, 3)."""
+    picture = Image.new("RGB", (width, height), (88, 90, 94))
+    draw = ImageDraw.Draw(picture)
+    draw.text((width // 2, height // 2), text, fill=INK, font=font(18), anchor="mm", align="center")
+    return np.asarray(picture)
+
+
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The font that comes with Pillow."""
+    return ImageFont.load_default(size)

@@ -1,0 +1,70 @@
+"""The contact sheet: truth above reconstruction, four frames a clip."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from streaming.sinks.pictures import ALERT, FAINT, PAPER, card, font
+
+Frames = NDArray[np.uint8]
+
+_MOST = 24
+_ACROSS = 3
+_PAD, _LABEL, _HEAD = 10, 18, 30
+_CELL_WIDTH = 96
+
+
+class ContactSheet:
+    """Collects clips evenly over a session, `_MOST` at the most, and draws them at the end."""
+
+    def __init__(self, note: str, title: str = "reconstruction") -> None:
+        self._note, self._title = note, title
+        self._kept: list[tuple[str, Frames, Frames | None]] = []
+        self._seen, self._stride = 0, 1
+
+    def add(self, label: str, clip: Frames, truth: Frames | None) -> None:
+        """Take four frames of a clip (frame, row, column, 3) and of its truth."""
+        if self._seen % self._stride == 0:
+            self._kept.append((label, _four(clip), None if truth is None else _four(truth)))
+        self._seen += 1
+        if len(self._kept) > _MOST:
+            self._kept, self._stride = self._kept[::2], 2 * self._stride
+
+    def save(self, path: Path) -> None:
+        """Draw the sheet as PNG; without a clip nothing is written."""
+        if not self._kept:
+            return
+        part = path.with_suffix(".part.png")
+        self._draw().save(part)
+        part.replace(path)
+
+    def _draw(self) -> Image.Image:
+        blocks = [_block(*kept) for kept in self._kept]
+        height, width = blocks[0].size[1] + _PAD, blocks[0].size[0] + _PAD
+        rows = -(-len(blocks) // _ACROSS)
+        across = min(_ACROSS, len(blocks))
+        sheet = Image.new("RGB", (across * width + _PAD, _HEAD + rows * height + _PAD), PAPER)
+        head = f"truth above, {self._title} below   {self._note}"
+        ImageDraw.Draw(sheet).text((_PAD, _HEAD // 2), head, fill=ALERT, font=font(14), anchor="lm")
+        for n, block in enumerate(blocks):
+            sheet.paste(block, (_PAD + n % _ACROSS * width, _HEAD + n // _ACROSS * height))
+        return sheet
+
+
+def _block(label: str, clip: Frames, truth: Frames | None) -> Image.Image:
+    height, width = clip.shape[1:3]
+    cell = (_CELL_WIDTH, round(height * _CELL_WIDTH / width))
+    block = Image.new("RGB", (4 * cell[0], _LABEL + 2 * cell[1]), PAPER)
+    ImageDraw.Draw(block).text((0, _LABEL // 2), label, fill=FAINT, font=font(12), anchor="lm")
+    above = [card(*cell, "unknown")] * 4 if truth is None else list(truth)
+    for row, frames in enumerate((above, list(clip))):
+        for column, frame in enumerate(frames):
+            picture = Image.fromarray(frame).resize(cell, Image.Resampling.BICUBIC)
+            block.paste(picture, (column * cell[0], _LABEL + row * cell[1]))
+    return block
+
+
+def _four(frames: Frames) -> Frames:
+    return frames[np.linspace(0, len(frames) - 1, 4).round().astype(int)].copy()

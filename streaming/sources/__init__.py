@@ -1,0 +1,1 @@
+"""Where EEG and volumes come from."""

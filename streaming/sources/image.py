@@ -1,0 +1,105 @@
+"""One decoded volume before it has a place in a run, and the two ways a file can fail to be one."""
+
+import gzip
+import zlib
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.types import Array
+
+_GZIP = b"\x1f\x8b"
+_DAY = 86400.0
+# Stands for the day where a header gives the time alone; room below it for what came before.
+NO_DAY = date(1, 2, 1)
+
+
+class IncompleteError(Exception):
+    """The bytes do not decode to a whole image: they may still be arriving."""
+
+
+class NotAVolumeError(Exception):
+    """The bytes are whole, but nothing that a run is made of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One volume as its file describes it.
+
+    Attributes
+    ----------
+    data : int16 or float32, (i, j, k)
+        Rescaled values.
+    affine : float64, (4, 4)
+        Voxel indices to scanner RAS+ coordinates, mm.
+    number : int or None
+        Place in the series by the file's own counter, from 0; None where it has none.
+    series : int
+        SeriesNumber; 0 where there is none.
+    uid : str
+        Identity of the series.
+    tr_s : float or None
+        Repetition time, s.
+    acquired : datetime or None
+        Start of the acquisition by the header; in the year 1 where only the time of day is known (`NO_DAY`).
+    recon_s : float or None
+        From there to the finished image, s.
+    """
+
+    data: Array
+    affine: NDArray[np.float64]
+    number: int | None
+    series: int
+    uid: str
+    tr_s: float | None
+    acquired: datetime | None = None
+    recon_s: float | None = None
+
+
+def seconds_between(earlier: datetime, later: datetime) -> float:
+    """Seconds from one header time to another; over midnight where neither has a day."""
+    seconds = (later - earlier).total_seconds()
+    return seconds + _DAY if later.year == NO_DAY.year and seconds < -_DAY / 2 else seconds
+
+
+def unpacked(data: bytes) -> bytes:
+    """Undo gzip, if that is what the bytes are.
+
+    Raises
+    ------
+    IncompleteError
+        If the compressed stream has no valid end.
+    """
+    if data[:2] != _GZIP:
+        return data
+    try:
+        return gzip.decompress(data)
+    except (EOFError, OSError, zlib.error) as error:
+        raise IncompleteError(f"the gzip stream is cut short or damaged ({error})") from error
+
+
+def unpacked_head(head: bytes) -> bytes:
+    """Undo gzip on the first bytes of a file, as far as they go."""
+    if head[:2] != _GZIP:
+        return head
+    try:
+        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head)
+    except zlib.error as error:
+        raise IncompleteError(f"the gzip stream is damaged ({error})") from error
+
+
+def compact(data: NDArray[Any], slope: float = 1.0, intercept: float = 0.0) -> Array:
+    """Rescale stored values: int16 where that is exact without scaling, float32 otherwise."""
+    if (slope, intercept) != (1.0, 0.0):
+        return (data * np.float64(slope) + np.float64(intercept)).astype(np.float32)
+    kind = data.dtype
+    if kind.kind not in "iu":
+        return data.astype(np.float32, copy=False)
+    fits = np.can_cast(kind, np.int16)
+    if not fits:
+        span = np.iinfo(np.int16)
+        fits = bool(data.size) and int(data.max()) <= span.max and int(data.min()) >= span.min
+    return data.astype(np.int16 if fits else np.float32, copy=False)

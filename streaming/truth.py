@@ -1,0 +1,151 @@
+"""The truth of a session, where it is known: film and events, and what they say of the clips."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.accuracy import METRICS, report_accuracy
+from rtdecode.bundle import Bundle
+from rtdecode.events import Event, Span, categories, read_events
+from rtdecode.types import Clip, Window
+from rtdecode.video import iter_mp4
+
+Frames = NDArray[np.uint8]
+
+
+class Truth:
+    """Film and events of a session's first run, read when they are needed.
+
+    The folder may be filled after the session began: the simulated participant writes it before
+    its first sample.
+
+    Parameters
+    ----------
+    path : Path or None
+        Folder with ``events.tsv`` and, where there is one, ``film.mp4``; or the TSV itself.
+    bundle : Bundle
+    """
+
+    def __init__(self, path: Path | None, bundle: Bundle) -> None:
+        self._bundle = bundle
+        folder = path is not None and path.suffix != ".tsv"
+        self._film_path = path / "film.mp4" if path and folder else None
+        self._events_path = path / "events.tsv" if path and folder else path
+        self._events: list[Event] = []
+        self._film: Iterator[Frames] | None = None
+        self._next = 0
+        self._recent: dict[int, Frames] = {}
+
+    @property
+    def has_film(self) -> bool:
+        """Whether there is a film now."""
+        return self._film_path is not None and self._film_path.is_file()
+
+    @property
+    def known(self) -> bool:
+        """Whether there are events now."""
+        return self._events_path is not None and self._events_path.is_file()
+
+    def clip(self, window: Window) -> Frames | None:
+        """What was shown during a window's hop, (frame, row, column, 3); None where it is not known."""
+        if window.run != 0 or not self.has_film:
+            return None
+        geometry, grid = self._bundle.manifest.clip, self._bundle.manifest.grid
+        first = round(window.start_s * geometry.fps)
+        wanted = range(first, first + grid.hop_frames)
+        frames = self._read(wanted)
+        shape = (geometry.height, geometry.width, 3)
+        if len(frames) < len(wanted) or frames[0].shape != shape:
+            return None
+        return np.stack(frames)
+
+    def category(self, window: Window) -> str | None:
+        """Name what was shown during a window, for a bundle with named categories; None where unknown."""
+        labels = self._bundle.manifest.labels
+        if labels is None or window.run != 0 or self._events_path is None or not self.known:
+            return None
+        self._events = self._events or read_events(self._events_path)
+        span = (window.run, window.start_s, window.stop_s)
+        (truth, *_), _ = categories([span], {0: self._events}, labels, self._onset_correction)
+        return labels[truth] if truth >= 0 else "between blocks"
+
+    @property
+    def _onset_correction(self) -> float:
+        return float(self._bundle.manifest.provenance.get("onset_correction_s") or 0.0)
+
+    def accuracy(self, shown: "Archive") -> dict[str, Any]:
+        """Make the section ``accuracy`` of the report from what was emitted."""
+        if self._events_path is None or not self.known:
+            return dict.fromkeys(METRICS)
+        manifest, mean_clip = self._bundle.manifest, self._bundle.stats.get("mean_clip")
+        events = {0: read_events(self._events_path)}
+        found: dict[str, Any] = dict.fromkeys(METRICS)
+        if shown.paired and mean_clip is not None:
+            clips, truths = shown.pairs()
+            found = report_accuracy(shown.paired, events, clips=clips, truths=truths, mean_clip=mean_clip)
+        if shown.scored and manifest.labels:
+            scores = np.array([[one[name] for name in manifest.labels] for one in shown.scores])
+            found["classification_top1"] = report_accuracy(
+                shown.scored,
+                events,
+                scores=scores,
+                labels=manifest.labels,
+                onset_correction_s=self._onset_correction,
+            )["classification_top1"]
+        return found
+
+    def _read(self, wanted: range) -> list[Frames]:
+        if self._film is None or wanted.start < self._next - len(self._recent):
+            assert self._film_path is not None
+            self._film, self._next, self._recent = iter_mp4(self._film_path), 0, {}
+        while self._next < wanted.stop:
+            frame = next(self._film, None)
+            if frame is None:
+                break
+            self._recent[self._next] = frame
+            self._next += 1
+            self._recent.pop(self._next - len(wanted) - 1, None)
+        return [self._recent[i] for i in wanted if i in self._recent]
+
+
+class Archive:
+    """The finals of a session with their truths, on disk until they are compared.
+
+    Parameters
+    ----------
+    path : Path
+        A file that `close` removes again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("w+b")
+        self._shape: tuple[int, ...] = ()
+        self.paired: list[Span] = []
+        self.scored: list[Span] = []
+        self.scores: list[dict[str, float]] = []
+
+    def add(self, window: Window, clip: Clip, truth: Frames | None) -> None:
+        """Keep a final."""
+        span = (window.run, window.start_s, window.stop_s)
+        if truth is not None:
+            self._shape = truth.shape
+            self._file.write(clip.frames[: len(truth)].tobytes() + truth.tobytes())
+            self.paired.append(span)
+        if clip.scores is not None:
+            self.scored.append(span)
+            self.scores.append(clip.scores)
+
+    def pairs(self) -> tuple[Sequence[Frames], Sequence[Frames]]:
+        """The clips and their truths, each (frame, row, column, 3)."""
+        self._file.flush()
+        both = np.memmap(self._path, np.uint8, "r", shape=(len(self.paired), 2, *self._shape))
+        return list(both[:, 0]), list(both[:, 1])
+
+    def close(self) -> None:
+        """Remove the file."""
+        self._file.close()
+        self._path.unlink(missing_ok=True)

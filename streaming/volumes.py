@@ -1,0 +1,196 @@
+"""What the scanner side sees in a folder: the command ``rtdecode volumes``."""
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from rich.console import Console
+
+from rtdecode.errors import UsageError
+from rtdecode.types import Volume
+from streaming.sources.folder import FolderSource
+from streaming.sources.series import Run
+
+_POLL_S = 0.02
+# A volume counts as lost when a later one has been there this many TRs, or 3 s without a TR.
+_LOST_AFTER_TR = 1.5
+_LOST_AFTER_S = 3.0
+_KEYS = (
+    "index", "series", "run", "shape", "affine", "tr_s", "acquired_s", "complete", "missing_slices", "mean",
+    "parse_ms", "file",
+)  # fmt: skip
+_COLUMNS = "{:>6} {:>6}  {:<15} {:>7} {:>9} {:>9} {:>8}  {}"
+
+Line = dict[str, Any]
+
+
+def run(directory: Path, once: bool, as_json: bool, nifti: Path | None) -> int:
+    """List the volumes of a folder, one line each, and at the end the files that are none.
+
+    Parameters
+    ----------
+    directory : Path
+        Files that lie in it are read.
+    once : bool
+        Read what is there, in order, and end; otherwise follow the folder until interrupted.
+    as_json : bool
+        JSON lines instead of a table.
+    nifti : Path or None
+        Folder to write each volume to, as ``<series>_<index>.nii``.
+
+    Returns
+    -------
+    int
+        Exit code.
+
+    Raises
+    ------
+    UsageError
+        If the folder does not exist, or is to be read and written at once.
+    """
+    if not directory.is_dir():
+        raise UsageError(f"there is no folder {directory}: give the folder the scanner exports to")
+    if nifti is not None and nifti.resolve() == directory.resolve():
+        raise UsageError(f"--nifti {nifti} is the folder that is read: give another one")
+    if nifti is not None:
+        nifti.mkdir(parents=True, exist_ok=True)
+    source = FolderSource(directory, existing="read", bound=False, exclude=nifti)
+    lines = _once(source, nifti) if once else _follow(source, nifti)
+    total = _print_json(lines) if as_json else _print_rows(lines)
+    _print_end(source, total, as_json)
+    return 0
+
+
+def write_nifti(volume: Volume, path: Path) -> None:
+    """Write a volume as a single-file NIfTI-1: int16 where that is exact, float32 otherwise."""
+    image = nib.Nifti1Image(volume.data, volume.affine)
+    image.header.set_xyzt_units("mm", "sec")
+    image.header["pixdim"][4] = volume.tr_s or 0.0
+    image.set_sform(volume.affine, code=1)
+    image.set_qform(volume.affine, code=1)
+    image.to_filename(path)
+
+
+def _once(source: FolderSource, nifti: Path | None) -> Iterator[Line]:
+    found: dict[str, dict[int, Line]] = {}
+    while volumes := source.drain():
+        for volume in volumes:
+            found.setdefault(volume.uid, {})[volume.index] = _take(source, volume, nifti)
+    for each in sorted(source.runs, key=lambda r: (r.series, r.order)):
+        lines = found.get(each.uid, {})
+        _start_at_first(lines)
+        for index in range(max(lines, default=-1) + 1):
+            yield lines.get(index) or _lost(each, index)
+
+
+def _follow(source: FolderSource, nifti: Path | None) -> Iterator[Line]:
+    """Volumes as they come, and lost ones when they are overdue, until Ctrl-C."""
+    overdue: dict[tuple[str, int], float] = {}
+    while True:
+        now = time.monotonic()
+        for volume in source.poll(now):
+            yield _take(source, volume, nifti)
+        for each in source.runs:
+            wait = _LOST_AFTER_TR * each.kind[2] if each.kind[2] else _LOST_AFTER_S
+            for index in each.missing():
+                since = overdue.setdefault((each.uid, index), now)
+                if now - since >= wait:
+                    overdue[each.uid, index] = float("inf")
+                    yield _lost(each, index)
+        time.sleep(_POLL_S)
+
+
+def _take(source: FolderSource, volume: Volume, nifti: Path | None) -> Line:
+    label = source.runs.of(volume).label
+    if nifti is not None:
+        write_nifti(volume, nifti / f"{label}_{volume.index:05d}.nii")
+    return {
+        "index": volume.index,
+        "series": volume.series,
+        "run": label,
+        "shape": list(volume.data.shape),
+        "affine": np.round(volume.affine, 6).tolist(),
+        "tr_s": volume.tr_s,
+        "acquired_s": volume.acquired_s,
+        "complete": True,
+        "missing_slices": 0,
+        "mean": float(volume.data.mean(dtype=np.float64)),
+        "parse_ms": round(1000 * (volume.parsed_at - volume.arrived_at), 3),
+        "file": volume.name,
+    }
+
+
+def _lost(run: Run, index: int) -> Line:
+    line: Line = dict.fromkeys(_KEYS)
+    shape, _, tr = run.kind
+    return line | {
+        "index": index,
+        "series": run.series,
+        "run": run.label,
+        "tr_s": tr,
+        "complete": False,
+        "missing_slices": shape[2],
+    }
+
+
+def _start_at_first(lines: dict[int, Line]) -> None:
+    """Count header times from the run's first volume, in whatever order the files were read."""
+    times = {index: line["acquired_s"] for index, line in lines.items() if line["acquired_s"] is not None}
+    if not times:
+        return
+    first = min(times)
+    lead = first * (lines[first]["tr_s"] or 0.0) - times[first]
+    for index, at in times.items():
+        lines[index]["acquired_s"] = round(at + lead, 6)
+
+
+def _print_json(lines: Iterator[Line]) -> int:
+    return _each(lines, lambda line: _write(json.dumps(line)))
+
+
+def _print_rows(lines: Iterator[Line]) -> int:
+    heads = ("series", "index", "shape", "TR s", "start s", "mean", "parse ms", "file")
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(_COLUMNS.format(*heads), style="bold")
+    return _each(lines, lambda line: console.print(_COLUMNS.format(*_cells(line)), markup=False))
+
+
+def _each(lines: Iterator[Line], show: Callable[[Line], None]) -> int:
+    """Show every line until they end or Ctrl-C; count the complete volumes."""
+    total = 0
+    with contextlib.suppress(KeyboardInterrupt):
+        for line in lines:
+            show(line)
+            total += line["complete"]
+    return total
+
+
+def _cells(line: Line) -> list[str]:
+    if not line["complete"]:
+        return [line["run"], str(line["index"]), "lost", *[""] * 5]
+    shape = " x ".join(str(n) for n in line["shape"])
+    times = ["" if line[key] is None else f"{line[key]:.3f}" for key in ("tr_s", "acquired_s")]
+    numbers = [f"{line['mean']:.1f}", f"{line['parse_ms']:.1f}"]
+    return [line["run"], str(line["index"]), shape, *times, *numbers, line["file"]]
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _print_end(source: FolderSource, total: int, as_json: bool) -> None:
+    ignored = [{"file": name, "reason": reason} for name, reason in source.ignored]
+    if as_json:
+        _write(json.dumps({"ignored": ignored, "volumes": total}))
+        return
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"{total} volumes, {len(ignored)} files ignored")
+    for entry in ignored:
+        console.print(f"  {entry['file']}: {entry['reason']}", markup=False)

@@ -1,0 +1,35 @@
+"""Shared fixtures; with RTDECODE_DATA set, a test that needs real data must not be skipped."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# These machines are shared: a slow example is no failure, pytest's own limit holds the rest.
+settings.register_profile("rtdecode", deadline=None, max_examples=25, derandomize=True)
+settings.load_profile("rtdecode")
+
+_SKIPPED: list[str] = []
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """Folder of real data, from the environment variable RTDECODE_DATA."""
+    root = os.environ.get("RTDECODE_DATA")
+    if not root:
+        pytest.skip("RTDECODE_DATA is not set: no real data")
+    assert Path(root).is_dir(), f"RTDECODE_DATA={root} is no folder"
+    return Path(root)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped and not hasattr(report, "wasxfail"):
+        _SKIPPED.append(report.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run that had the real data and skipped a test all the same."""
+    if os.environ.get("RTDECODE_DATA") and _SKIPPED and session.exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        print(f"\nRTDECODE_DATA is set, yet these were skipped: {', '.join(_SKIPPED)}")

@@ -1,0 +1,120 @@
+"""Runs become bundles whose graphs equal the run's own decoder."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from export.digest import digest
+from export.parity import compare, decode_window, session
+from export.run import build, run
+from rtdecode import bundle
+from rtdecode.errors import BundleError, UsageError
+from tests.train.tiny import tiny
+from train.decode import decode, frames
+from train.evaluate import open_run
+from train.run import arrays, read_run
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = ("phantom", "haxby")
+
+
+@pytest.mark.parametrize("recipe", ["ridge", "haxby"])
+def test_a_run_becomes_a_bundle(recipe: str, tmp_path: Path) -> None:
+    made = run(tiny(recipe), tmp_path / "bundle")
+    manifest = made.manifest
+    assert manifest.stages["denoise"] is None
+    assert manifest.steps == 0
+    assert max(manifest.parity["largest_difference"].values()) < 1e-4
+    assert manifest.provenance["figures"]
+    assert manifest.recipe_digest == read_run(tiny(recipe))["digest"]
+    again = run(tiny(recipe), tmp_path / "bundle")
+    assert again.digest == made.digest, "exporting twice gives the same bytes"
+
+
+@pytest.mark.parametrize(
+    ("asked", "what"),
+    [
+        ({"target": "tensorrt"}, "tensorrt is not built yet; there is onnx"),
+        ({"precision": "fp16"}, "fp16 is not built yet; there is fp32"),
+        ({"steps": 4}, "needs a run with a denoiser"),
+    ],
+)
+def test_what_is_not_built_is_said(asked: dict, what: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=what):
+        run(tiny("haxby"), tmp_path / "bundle", **asked)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("keep me")
+    with pytest.raises(BundleError, match="is no bundle"):
+        run(tiny("haxby"), tmp_path)
+    assert (tmp_path / "letter.txt").read_text() == "keep me"
+
+
+def test_graphs_that_differ_from_the_run_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(tiny("haxby"), folder)
+    tree, held = open_run(folder)
+    weights, golden = arrays(folder, "weights"), arrays(folder, "golden")
+    expected = decode(tree["model"], weights, golden)
+    clips = frames(tree["model"], weights, expected["latent"])
+    graphs = build(
+        tree["model"], held.manifest, weights | {"offset": weights["offset"] + np.arange(8) * 0.01}
+    )
+    with pytest.raises(BundleError, match="differ from the run's own decoder"):
+        compare(graphs, {**golden, **expected, "frames": clips})
+
+
+def test_windows_with_holes_take_the_same_way_in_both_decoders(tmp_path: Path) -> None:
+    made = run(tiny("ridge"), tmp_path / "bundle")
+    stages = ("encode", "decode_first", "decode_next")
+    sessions = {name: session(made.path / f"{name}.onnx") for name in stages}
+    rng = np.random.default_rng(0)
+    golden = {n: made.golden()[n] for n in ("eeg", "eeg_mask", "fmri", "fmri_mask")}
+    for _ in range(6):
+        window = {name: value[:1].copy() for name, value in golden.items()}
+        window["fmri_mask"] = (rng.random((1, 5)) < 0.5).astype(np.float32)
+        window["fmri"] *= window["fmri_mask"][:, :, None]
+        window["eeg_mask"][:, : rng.integers(0, 501)] = 0
+        window["eeg"] *= window["eeg_mask"][:, None]
+        found = decode_window(sessions, window)
+        expected = decode("patch-ridge", arrays(tiny("ridge"), "weights"), window)
+        assert np.abs(found["latent"] - expected["latent"]).max() < 1e-4
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_shipped_run_gives_the_shipped_graphs_and_clips(name: str) -> None:
+    folder, shipped = ROOT / "train" / "runs" / name, bundle.load(name)
+    tree, held = open_run(folder)
+    graphs = build(tree["model"], held.manifest, arrays(folder, "weights"))
+    for stage, made in graphs.items():
+        on_disk = onnx.load(shipped.path / f"{stage}.onnx")
+        assert digest(made) == digest(on_disk) == shipped.manifest.parity["digests"][stage]
+    found = compare(graphs, shipped.golden())
+    assert max(found["largest_difference"].values()) < 1e-4
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_golden_windows_are_the_runs_own(name: str) -> None:
+    run_golden, golden = arrays(ROOT / "train" / "runs" / name, "golden"), bundle.load(name).golden()
+    for key, value in run_golden.items():
+        assert np.array_equal(value, golden[key])
+
+
+def test_what_ships_is_small_and_holds_no_pickle() -> None:
+    files = [
+        path
+        for place in ("rtdecode/bundles", "train/runs")
+        for path in (ROOT / place).rglob("*")
+        if path.is_file()
+    ]
+    assert sum(path.stat().st_size for path in files) <= 24 * 2**20
+    assert {path.suffix for path in files} <= {".json", ".npz", ".onnx", ".png"}
+    for path in files:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                assert [archive[key].dtype.kind for key in archive.files]

@@ -1,0 +1,76 @@
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from rtdecode.phantom.film import Film
+from rtdecode.phantom.presets import PRESETS
+
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def oracle() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("oracle", BENCHMARKS / "oracle.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["oracle"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_codec_keeps_the_picture(oracle: ModuleType) -> None:
+    codec = oracle.fit_codec([Film(200, 1)])
+    clip = Film(8, 2).clip(1)
+    latent = codec.encode(clip)
+    assert latent.shape == (9, 8, 12, 16)
+    error = codec.decode(latent) - clip
+    assert 10 * np.log10(255**2 / np.mean(error**2)) > 25
+
+
+def test_ridge_finds_the_modality_that_tells(oracle: ModuleType) -> None:
+    rng = np.random.default_rng(1)
+    latent = rng.normal(size=(260, 4))
+    told = latent @ rng.normal(size=(4, 30)) + 0.1 * rng.normal(size=(260, 30))
+    silent = rng.normal(size=(260, 30))
+    kernels = {}
+    for name, x in (("fmri", told), ("eeg", silent)):
+        x = x / np.sqrt(x.shape[1])
+        kernels[name] = (x[:200] @ x[:200].T, x[200:] @ x[:200].T)
+    targets = latent @ rng.normal(size=(4, oracle.COMPONENTS))
+    targets -= targets[:200].mean(axis=0)
+    found, notes = oracle.predict(oracle.Problem(kernels, targets[:200]), (0.1, 0.5, 0.9))
+    assert np.corrcoef(found.ravel(), targets[200:].ravel())[0, 1] > 0.95
+    assert {note["fmri_weight"] for note in notes} == {0.9}
+
+
+def test_the_bars_are_those_of_the_presets_as_they_are(oracle: ModuleType) -> None:
+    held = json.loads((BENCHMARKS / "bars.json").read_text())["oracle"]
+    assert held["seeds"]["training"] == list(oracle.TRAINING)
+    assert max(held["seeds"]["testing"]) < 1000
+    for name, preset in PRESETS.items():
+        constants = held[name]["constants"]
+        assert {key: getattr(preset, key) for key in constants} == constants
+    easy = {m: held["easy"][m]["identification_2way"] for m in ("both", "eeg")}
+    assert abs(easy["both"]["value"] - 0.97) <= 0.02
+    assert abs(easy["eeg"]["value"] - 0.85) <= 0.02
+    assert easy["both"]["n"] >= 200
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1200)
+def test_the_easy_figures_come_out_again(oracle: ModuleType) -> None:
+    training, testing = oracle.TRAINING, oracle.TESTING
+    pictures = oracle.see(
+        [Film(oracle.SECONDS, s) for s in training], [Film(oracle.SECONDS, s) for s in testing]
+    )
+    found = oracle.oracle(PRESETS["easy"], pictures, training, testing)
+    held = json.loads((BENCHMARKS / "bars.json").read_text())["oracle"]["easy"]
+    for modality in ("both", "fmri", "eeg"):
+        for metric in ("identification_2way", "identification_2way_same_background"):
+            assert abs(found[modality][metric]["value"] - held[modality][metric]["value"]) < 0.005

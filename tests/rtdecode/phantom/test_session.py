@@ -1,0 +1,153 @@
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rtdecode.errors import UsageError
+from rtdecode.phantom import amplifier
+from rtdecode.phantom.brain import LEAD_S, subject
+from rtdecode.phantom.presets import PRESETS, Preset, preset_named
+from rtdecode.phantom.scanner import Scanner
+from rtdecode.phantom.session import LEAD_IN_S, START_AT, PhantomSession
+from rtdecode.types import EegChunk, Trigger, Volume
+from rtdecode.video import read_mp4
+
+
+@pytest.fixture(scope="module")
+def session() -> PhantomSession:
+    return PhantomSession("easy", seed=41, seconds=12)
+
+
+def test_everything_arrives_in_order_and_completely(session: PhantomSession) -> None:
+    items = list(session.events())
+    arrivals = [item.arrived_at for item in items]
+    assert arrivals == sorted(arrivals)
+    volumes = [item for item in items if isinstance(item, Volume)]
+    triggers = [item for item in items if isinstance(item, Trigger)]
+    chunks = [item for item in items if isinstance(item, EegChunk)]
+    assert len(volumes) == len(triggers) == 25
+    assert sum(chunk.data.shape[1] for chunk in chunks) == 30_000
+    assert chunks[0].stamps[0] == START_AT - LEAD_IN_S
+    assert triggers[0].stamp == START_AT
+    assert [v.index for v in volumes] == list(range(25))
+    assert volumes[3].readable_at == pytest.approx(START_AT + 4 * 0.8 + 0.85)
+    assert volumes[3].recon_s == pytest.approx(1.6)
+    assert volumes[3].acquired_s == pytest.approx(2.4)
+
+
+def test_same_arguments_same_bits(session: PhantomSession) -> None:
+    again = PhantomSession("easy", seed=41, seconds=12)
+    assert np.array_equal(session.eeg(), again.eeg())
+    assert np.array_equal(session.scanner.volume(11), again.scanner.volume(11))
+    assert again.uid == session.uid
+
+
+def test_another_seed_is_another_film_and_noise_in_the_same_brain(session: PhantomSession) -> None:
+    other = PhantomSession("easy", seed=42, seconds=12)
+    assert other.film.shots != session.film.shots
+    assert not np.array_equal(other.scanner.volume(2), session.scanner.volume(2))
+    assert np.array_equal(other.head.voxels, session.head.voxels)
+    assert np.array_equal(other.head.mean, session.head.mean)
+
+
+def test_another_subject_is_another_brain(session: PhantomSession) -> None:
+    other = PhantomSession("easy", 2, seed=41, seconds=12)
+    assert other.film.shots == session.film.shots
+    assert not np.array_equal(other.head.voxels, session.head.voxels)
+    assert not np.array_equal(amplifier.leads(1).evoked, amplifier.leads(2).evoked)
+
+
+def test_chunks_of_any_size_hold_the_same_samples(session: PhantomSession) -> None:
+    whole = session.eeg()
+    for chunk_s in (0.007, 0.02, 1.7):
+        chunks = [item for item in session.events(chunk_s) if isinstance(item, EegChunk)]
+        assert np.array_equal(np.concatenate([c.data for c in chunks], axis=1), whole)
+        stamps = np.concatenate([c.stamps for c in chunks])
+        assert np.allclose(np.diff(stamps), 0.001, atol=1e-9)
+
+
+def test_vectors_are_what_the_volumes_hold(session: PhantomSession) -> None:
+    volumes = [item for item in session.events(1.0) if isinstance(item, Volume)]
+    flat = np.stack([v.data.reshape(-1)[session.head.voxels] for v in volumes])
+    assert np.array_equal(flat, session.vectors())
+
+
+def test_the_state_noise_is_shared_by_eeg_and_fmri() -> None:
+    """On fresh time, what sources and voxels say of the state's noise agrees within a session only."""
+    first, second = (_noise_readings(seed) for seed in (43, 44))
+    assert _correlation(first[0], first[1]) > 0.2
+    assert abs(_correlation(first[0], second[1])) < 0.1
+
+
+def test_the_presets_grow_harder() -> None:
+    order = [PRESETS[name] for name in ("easy", "default", "hard")]
+    assert [p.feature_noise for p in order] == sorted(p.feature_noise for p in order)
+    assert [p.eeg_db for p in order] == sorted((p.eeg_db for p in order), reverse=True)
+    for preset in order:
+        assert str(preset.feature_noise) in preset.describe()
+        assert str(preset.eeg_db) in preset.describe()
+
+
+def test_truth_is_complete(session: PhantomSession, tmp_path: Path) -> None:
+    session.truth(tmp_path)
+    film = read_mp4(tmp_path / "film.mp4").astype(float)
+    assert film.shape == session.film.frames.shape
+    assert np.abs(film - session.film.frames).mean() < 4
+    with (tmp_path / "events.tsv").open() as file:
+        assert len(list(csv.DictReader(file, delimiter="\t"))) == 3
+    assert (tmp_path / "faults.jsonl").read_text() == ""
+
+
+def test_lost_items_do_not_arrive() -> None:
+    session = PhantomSession("easy", seed=41, seconds=12, spec="volume-drop@4:1.6,eeg-drop@3:0.5")
+    items = list(session.events())
+    indices = [item.index for item in items if isinstance(item, Volume)]
+    assert sorted(set(range(25)) - set(indices)) == [5, 6]
+    stamps = np.concatenate([item.stamps for item in items if isinstance(item, EegChunk)])
+    assert len(stamps) == 29_500
+    assert np.diff(stamps).max() == pytest.approx(0.501)
+    assert sum(isinstance(item, Trigger) for item in items) == 25
+    assert json.dumps([f.kind for f in session.faults]) == '["eeg-drop", "volume-drop"]'
+
+
+def test_what_cannot_be_is_said() -> None:
+    with pytest.raises(UsageError, match="easy, default, hard"):
+        preset_named("trivial")
+    with pytest.raises(UsageError, match="200"):
+        PhantomSession("easy", sfreq=99.5)
+
+
+def _noise_readings(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The slow part of the state's noise, read from EEG sources and from voxels, (volume, feature).
+
+    The same session without noise in the state is subtracted, so that nothing else is left; the
+    readouts are fitted on the first two thirds of the time and used on the rest.
+    """
+    noisy = PhantomSession("default", seed=seed, seconds=300)
+    still = PhantomSession(Preset("still", 0.0, -15.0, 0.3, 70.0), seed=seed, seconds=300).state
+    noise, cuts = noisy.state - still, noisy.film.cut_frames
+    slow = np.stack([np.convolve(n, np.ones(24) / 24)[: len(n)] for n in noise.T], axis=1)
+    sources = amplifier.source_drive(1, noisy.state, cuts) - amplifier.source_drive(1, still, cuts)
+    sources = np.stack([np.convolve(n, np.ones(24) / 24)[: len(n)] for n in sources.T], axis=1)
+    scan = Scanner(noisy.head, subject(1), noisy.preset, still, noisy.volumes, seed)
+    volumes = range(noisy.volumes)
+    rest = np.stack([scan.volume(i).reshape(-1)[noisy.head.voxels] for i in volumes])
+    voxels = noisy.vectors().astype(float) - rest
+    now = (((np.arange(len(voxels)) + 0.5) * 0.8 + LEAD_S) * 8).astype(int)
+    return _readout(sources[now], slow[now]), _readout(voxels, slow[now - 32])[5:]
+
+
+def _readout(signals: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Ridge estimate of the targets in the last third of the time, fitted on the rest."""
+    part = 2 * len(signals) // 3
+    x = signals - signals[:part].mean(axis=0)
+    gram = x[:part] @ x[:part].T
+    weights = np.linalg.solve(gram + 0.03 * np.trace(gram) / part * np.eye(part), targets[:part])
+    return x[part:] @ x[:part].T @ weights
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    count = min(len(a), len(b))
+    return float(np.corrcoef(a[:count].ravel(), b[:count].ravel())[0, 1])

@@ -1,0 +1,88 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rtdecode import __version__
+
+
+def run(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "rtdecode.cli", *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def test_version_and_help() -> None:
+    assert run("--version").stdout.strip() == __version__
+    text = run("--help").stdout
+    for command in ("demo", "simulate", "stream", "replay", "export", "inspect", "volumes", "doctor"):
+        assert command in text
+
+
+@pytest.mark.parametrize("name", ["phantom", "haxby"])
+def test_inspect_reads_the_shipped_bundles(name: str) -> None:
+    done = run("inspect", name, "--json")
+    assert done.returncode == 0, done.stderr
+    tree = json.loads(done.stdout)
+    assert tree["simulated"] is (name == "phantom")
+    assert len(tree["digest"]) == 16
+    assert run("inspect", name).stdout.startswith(name)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["stream"], 2, "nothing to read"),
+        (["stream", "--lsl", "X", "--bundle", "nowhere"], 4, "no bundle at 'nowhere'"),
+        (["stream", "--fmri-dir", "/no/such/parent/dir"], 2, "parent folder does not exist"),
+        (["stream", "--lsl", "X", "--dashboard", "localhost:1"], 2, "not built yet"),
+        (["stream", "--lsl", "X", "--bundle", "haxby"], 2, "decodes fmri"),
+        (["simulate", "--lsl", "X", "--scanner", "ge"], 2, "siemens-mosaic"),
+        (["simulate", "--lsl", "X", "--in-magnet"], 2, "not built yet"),
+        (["simulate", "--lsl", "X", "--faults", "folder-vanish=1"], 2, "volume-drop"),
+        (["replay", "/no/such/recording"], 2, "is no recording"),
+        (["volumes", "/no/such/folder"], 2, "no folder"),
+        (["export", "/no/such/run", "--out", "/tmp/x", "--target", "tensorrt"], 2, "onnx"),
+        (["fit", "R"], 2, "No such command"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_its_code_and_in_words(
+    words: list[str], code: int, said: str, tmp_path: Path
+) -> None:
+    more = ["--out", str(tmp_path / "out")] if words[0] in ("stream", "replay") else []
+    done = run(*words, *more)
+    assert done.returncode == code, done.stderr
+    assert said in " ".join(done.stderr.replace("│", " ").split())
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_in_use_is_not_written_into(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("keep")
+    done = run("stream", "--lsl", "X", "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert "in use" in done.stderr
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
+def test_a_bundle_with_a_changed_byte_is_refused(tmp_path: Path) -> None:
+    from rtdecode.bundle import SHIPPED
+
+    copy = tmp_path / "bundle"
+    copy.mkdir()
+    for file in (SHIPPED / "haxby").iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    raw = bytearray((copy / "encode.onnx").read_bytes())
+    raw[len(raw) // 2] ^= 1
+    (copy / "encode.onnx").write_bytes(raw)
+    done = run("stream", "--fmri-dir", tmp_path, "--bundle", copy, "--out", tmp_path / "out")
+    assert done.returncode == 4
+    assert "encode.onnx was changed" in " ".join(done.stderr.split())

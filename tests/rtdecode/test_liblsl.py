@@ -1,0 +1,41 @@
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pylsl
+import pytest
+
+PACKAGE = Path(pylsl.__file__).parent
+CODE = "from rtdecode.liblsl import pylsl; print(pylsl.library_version(), pylsl.__file__)"
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """A pylsl as on systems whose wheel carries no library."""
+    shutil.copytree(PACKAGE, tmp_path / "pylsl", ignore=shutil.ignore_patterns("*.so*", "__pycache__"))
+    return tmp_path
+
+
+def load(first: Path) -> subprocess.CompletedProcess[str]:
+    env = {k: v for k, v in os.environ.items() if k != "PYLSL_LIB"} | {"PYTHONPATH": str(first)}
+    return subprocess.run(
+        [sys.executable, "-c", CODE], env=env, capture_output=True, text=True, check=False, cwd=first
+    )
+
+
+def test_the_library_of_mne_lsl_is_taken(bare: Path) -> None:
+    own = next(PACKAGE.rglob("*lsl*.so*"))
+    (bare / "mne_lsl" / "lsl" / "lib").mkdir(parents=True)
+    (bare / "mne_lsl" / "__init__.py").touch()
+    shutil.copy(own, bare / "mne_lsl" / "lsl" / "lib" / "liblsl.so.1.17.7")
+    done = load(bare)
+    assert done.returncode == 0, done.stderr
+    assert str(bare) in done.stdout
+
+
+def test_without_any_the_error_says_what_to_install(bare: Path) -> None:
+    done = load(bare)
+    assert done.returncode == 1
+    assert "rtdecode[lsl]" in done.stderr

@@ -1,0 +1,229 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rtdecode.errors import GeometryError
+from rtdecode.types import EegChunk, Montage, Window
+from rtdecode.windows import Assembler
+from tests import small
+
+ZERO = 500.0
+
+
+def run(items: list, seconds: float | None = None, *, end: float = 40.0, **kwargs) -> list[Window]:
+    """Windows of items that arrive in order, with the deadlines between them kept."""
+    kwargs.setdefault("modalities", ("eeg", "fmri"))
+    made = Assembler(kwargs.pop("bundle", small.bundle()), small.montage(), seconds=seconds, **kwargs)
+    out: list[Window] = []
+    for item in items:
+        while made.next_deadline() <= item.arrived_at:
+            out += made.tick(made.next_deadline())
+        out += made.push(item, item.arrived_at)
+    return out + made.flush(ZERO + end)
+
+
+def session(cuts: list[int] | None = None, seconds: float = 30.0, seed: int = 0) -> list:
+    whole = small.eeg(seconds + 10, ZERO - 10, seed)
+    cuts = list(range(20, int(1000 * (seconds + 10)), 20)) if cuts is None else cuts
+    count = int(seconds / 0.8)
+    return small.in_order(
+        small.chunks(whole, cuts), small.triggers(count, ZERO), small.volumes(count, ZERO, seed)
+    )
+
+
+def same(a: Window, b: Window) -> bool:
+    return all(
+        np.array_equal(getattr(a, name), getattr(b, name))
+        for name in ("eeg", "eeg_mask", "fmri", "fmri_mask")
+    )
+
+
+def finals(windows: list[Window]) -> list[Window]:
+    return [w for w in windows if w.revision == "final"]
+
+
+def test_windows_come_out_in_order_previews_first() -> None:
+    windows = run(session(), seconds=16)
+    assert [(w.revision, w.index) for w in windows] == [
+        ("preview", 0),
+        ("preview", 1),
+        ("final", 0),
+        ("preview", 2),
+        ("final", 1),
+        ("preview", 3),
+        ("final", 2),
+        ("final", 3),
+    ]
+    assert all(w.missing == {"eeg": 0.0, "fmri": 0.0} for w in finals(windows))
+
+
+def test_a_window_holds_the_eeg_of_its_span_and_the_volumes_a_lag_later() -> None:
+    items = session()
+    window = finals(run(items, seconds=16))[2]
+    volumes = small.volumes(37, ZERO)
+    level = np.full(5, 100.0)
+    vectors = []
+    for volume in volumes[:20]:
+        x = volume.data.reshape(-1)[[1, 5, 9, 14, 23]].astype(np.float64)
+        level = level + 0.01 * (x - level)
+        vectors.append((x - level) / 4)
+    assert window.fmri == pytest.approx(np.array(vectors[15:20]), abs=1e-5)
+    from rtdecode.signal.eeg import EegFilter
+
+    whole = small.eeg(40, ZERO - 10)
+    spec = small.manifest().eeg
+    assert spec is not None
+    filtered = EegFilter(spec.band, 1000.0).push(whole.data)
+    assert window.eeg == pytest.approx(filtered[:, 18_000:22_000:8] / 2, abs=1e-4)
+
+
+def test_the_floor_is_the_last_input_and_the_final_leaves_with_it() -> None:
+    windows = finals(run(session(), seconds=16))
+    assert [w.floor_at - ZERO for w in windows] == pytest.approx([8.85, 12.85, 16.85, 20.85])
+    assert windows[0].stamps["acquired"] - ZERO == pytest.approx(8.0)
+
+
+@settings(max_examples=8)
+@given(seed=st.integers(0, 10_000))
+def test_what_a_window_holds_does_not_depend_on_the_chunks(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    cuts = np.cumsum(rng.integers(1, rng.integers(20, 800), 10_000)).tolist()
+    a, b = run(session(), seconds=20), run(session(cuts), seconds=20)
+    assert len(finals(a)) == 5
+    for x, y in zip(finals(a), finals(b), strict=True):
+        assert same(x, y)
+
+
+@settings(max_examples=8)
+@given(at_s=st.floats(2, 24), seed=st.integers(1, 9))
+def test_the_future_cannot_change_the_past(at_s: float, seed: int) -> None:
+    items, other = session(), session(seed=seed)
+    swapped = [a if a.arrived_at < ZERO + at_s else b for a, b in zip(items, other, strict=True)]
+    before, after = run(items, seconds=24), run(swapped, seconds=24)
+    for x, y in zip(before, after, strict=True):
+        if x.floor_at < ZERO + at_s:
+            assert same(x, y)
+    assert not same(finals(before)[-1], finals(after)[-1])
+
+
+@settings(max_examples=8)
+@given(drop=st.integers(0, 29))
+def test_a_lost_volume_is_a_hole_and_the_final_goes_out_in_time(drop: int) -> None:
+    items = [i for i in session() if getattr(i, "index", None) != drop]
+    windows = finals(run(items, seconds=20))
+    assert [w.index for w in windows] == [0, 1, 2, 3, 4]
+    for window in windows:
+        wanted = small.grid().volumes(window.index)
+        assert window.fmri_mask.tolist() == [i != drop for i in wanted]
+        late = window.floor_at - ZERO - (wanted.stop * 0.8 + small.DELAY)
+        assert late == pytest.approx(1.2 if drop in wanted else 0.0, abs=1e-6)
+
+
+def test_lost_samples_are_masked_and_counted() -> None:
+    whole = small.eeg(40, ZERO - 10)
+    kept = np.r_[0:15_000, 15_500:40_000]
+    holed = EegChunk(whole.data[:, kept], whole.stamps[kept], whole.arrived_at)
+    items = small.in_order(
+        small.chunks(holed, list(range(20, 39_500, 20))),
+        small.triggers(37, ZERO),
+        small.volumes(37, ZERO),
+    )
+    made = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"), 16)
+    windows = finals([w for item in items for w in made.push(item, item.arrived_at)])
+    eeg = made.counters()["eeg"]
+    assert (eeg["lost_samples"], eeg["gaps"]) == (500, 1)
+    assert windows[1].missing["eeg"] == pytest.approx(0.125, abs=0.005)
+    assert windows[1].eeg is not None
+    assert np.all(windows[1].eeg[:, ~windows[1].eeg_mask] == 0)
+    clean = finals(run(session(), seconds=16))
+    assert same(windows[0], clean[0])
+    assert windows[3].eeg == pytest.approx(clean[3].eeg, abs=0.5)
+
+
+def test_eeg_alone_has_finals_only_as_soon_as_the_window_ends() -> None:
+    items = [i for i in session() if not hasattr(i, "affine")]
+    windows = run(items, seconds=16, modalities=("eeg",))
+    assert [(w.revision, w.modalities) for w in windows] == [("final", ["eeg"])] * 4
+    assert all(w.floor_at <= ZERO + w.stop_s for w in windows)
+
+
+def test_eeg_alone_without_triggers_starts_at_its_first_sample() -> None:
+    items = small.chunks(small.eeg(13, ZERO), list(range(20, 13_000, 20)))
+    windows = run(items, modalities=("eeg",), triggers_expected=False, end=13)
+    assert len(windows) == 3
+    assert windows[0].stamps["acquired"] == pytest.approx(ZERO + 3.992)
+
+
+def test_volumes_alone_without_triggers_or_header_times() -> None:
+    items = [dataclasses.replace(v, recon_s=None, acquired_s=None) for v in small.volumes(30, ZERO)]
+    windows = run(items, modalities=("fmri",), end=24)
+    assert [w.missing["fmri"] for w in windows] == [0.0] * 5
+    assert all(w.eeg is None and w.missing["eeg"] == 1.0 for w in windows)
+
+
+def test_when_the_eeg_dies_finals_go_on_with_volumes() -> None:
+    items = [
+        i for i in session() if not (hasattr(i, "data") and hasattr(i, "stamps") and i.arrived_at > ZERO + 9)
+    ]
+    windows = finals(run(items, seconds=20))
+    assert [w.modalities for w in windows[3:]] == [["fmri"]] * 2
+    assert len(windows) == 5
+
+
+def test_when_the_scanner_dies_finals_go_on_with_eeg() -> None:
+    items = [i for i in session() if not (hasattr(i, "affine") and i.arrived_at > ZERO + 9)]
+    windows = finals(run(items, seconds=20))
+    assert [w.modalities for w in windows[2:]] == [["eeg"]] * 3
+
+
+def test_a_second_run_has_its_own_time_line_and_clips() -> None:
+    gap, count = 60.0, 20
+    first = small.in_order(small.triggers(count, ZERO), small.volumes(count, ZERO))
+    second = small.in_order(small.triggers(count, ZERO + gap), small.volumes(count, ZERO + gap, uid="2"))
+    eeg = small.chunks(small.eeg(100, ZERO - 10), list(range(20, 100_000, 20)))
+    made = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"))
+    windows = [w for i in small.in_order(first, second, eeg) for w in made.push(i, i.arrived_at)]
+    later = [w for w in finals(windows) if w.run == 1]
+    assert [w.index for w in later[:2]] == [0, 1]
+    assert later[0].start_s == 0
+    assert later[0].session_s == pytest.approx(gap, abs=1e-6)
+    clips = [made.clip(w) for w in finals(windows)]
+    assert len(set(clips)) == len(clips)
+
+
+def test_a_lost_first_trigger_shifts_no_window() -> None:
+    whole = finals(run(session(), seconds=16))
+    items = session()
+    items.remove(next(i for i in items if getattr(i, "label", "") == "R128"))
+    for a, b in zip(whole, finals(run(items, seconds=16)), strict=True):
+        assert np.array_equal(a.fmri, b.fmri)
+        assert b.eeg == pytest.approx(a.eeg, abs=1e-3)
+
+
+def test_duplicates_are_counted_and_change_nothing() -> None:
+    items = session()
+    again = [i for i in items if getattr(i, "index", None) == 7]
+    made = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"), 16)
+    windows = finals([w for i in [*items[:900], *again, *items[900:]] for w in made.push(i, i.arrived_at)])
+    assert made.counters()["fmri"]["duplicate"] == 1
+    assert all(same(a, b) for a, b in zip(windows, finals(run(items, seconds=16)), strict=True))
+
+
+def test_another_tr_or_cap_is_refused_in_words() -> None:
+    made = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"))
+    volume = dataclasses.replace(small.volumes(1, ZERO)[0], tr_s=2.0)
+    with pytest.raises(GeometryError, match=r"trained at TR 0\.8 s, v0 says 2 s"):
+        made.push(volume, ZERO)
+    with pytest.raises(GeometryError, match="lacks Oz"):
+        Assembler(small.bundle(), Montage(("Fz", "Cz", "Pz"), 1000.0), ("eeg", "fmri"))
+
+
+def test_expected_counts_what_has_passed() -> None:
+    made = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"))
+    for item in session(seconds=30):
+        made.push(item, item.arrived_at)
+    assert made.expected(ZERO + 28.1) == 6
+    assert made.expected(ZERO + 27.9) == 5

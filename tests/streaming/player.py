@@ -1,0 +1,117 @@
+"""A small amplifier and a small scanner in real time, over the real interfaces."""
+
+import threading
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pylsl
+
+from tests.streaming.bundles import AFFINE, CHANNELS, SHAPE
+
+SFREQ = 500
+
+
+def outlet(
+    name: str,
+    channels: tuple[str, ...] = CHANNELS,
+    *,
+    types: tuple[str, ...] | None = None,
+    unit: str = "microvolts",
+    source_id: str = "",
+    kind: str = "EEG",
+) -> pylsl.StreamOutlet:
+    """An EEG outlet with its description."""
+    types = types or ("EEG",) * len(channels)
+    info = pylsl.StreamInfo(name, kind, len(channels), SFREQ, pylsl.cf_float32, source_id)
+    described = info.desc().append_child("channels")
+    for label, of in zip(channels, types, strict=True):
+        channel = described.append_child("channel")
+        for key, value in (("label", label), ("unit", unit), ("type", of)):
+            channel.append_child_value(key, value)
+    info.desc().append_child("reference").append_child_value("label", "FCz")
+    return pylsl.StreamOutlet(info)
+
+
+def markers(name: str) -> pylsl.StreamOutlet:
+    """The outlet of the volume triggers."""
+    return pylsl.StreamOutlet(pylsl.StreamInfo(f"{name}-markers", "Markers", 1, 0, pylsl.cf_string, ""))
+
+
+class Player(threading.Thread):
+    """Amplifier from the start, scanner `lead` seconds later for `seconds`.
+
+    Parameters
+    ----------
+    name : str or None
+        LSL stream; None without EEG.
+    folder : Path or None
+        Where the volumes go; None without fMRI.
+    """
+
+    def __init__(
+        self,
+        name: str | None,
+        folder: Path | None,
+        seconds: float,
+        *,
+        tr: float = 0.5,
+        lead: float = 1.5,
+        delay: float = 0.1,
+        dropped: tuple[int, ...] = (),
+        eeg_stops: float = np.inf,
+        affine: np.ndarray = AFFINE,
+        marked: bool = True,
+    ) -> None:
+        super().__init__(daemon=True)
+        self.name_, self.folder, self.seconds, self.tr = name, folder, seconds, tr
+        self.lead, self.delay, self.dropped, self.eeg_stops = lead, delay, dropped, eeg_stops
+        self.affine, self.marked = affine, marked
+        self.cancel = threading.Event()
+        self._rng = np.random.default_rng(3)
+
+    def run(self) -> None:
+        eeg = outlet(self.name_) if self.name_ else None
+        marks = markers(self.name_) if self.name_ and self.marked else None
+        if eeg is not None:
+            self._wait(lambda: eeg.have_consumers() and (marks is None or marks.have_consumers()))
+        began = pylsl.local_clock()
+        sent = volume = trigger = 0
+        while not self.cancel.is_set():
+            now = pylsl.local_clock() - began - self.lead
+            if now > self.seconds:
+                break
+            if eeg is not None and now < self.eeg_stops:
+                sent = self._send(eeg, sent, now, began)
+            if marks is not None and now >= trigger * self.tr:
+                marks.push_sample(["R128"], began + self.lead + trigger * self.tr)
+                trigger += 1
+            if self.folder is not None and now >= (volume + 1) * self.tr + self.delay:
+                self._write(volume)
+                volume += 1
+            time.sleep(0.005)
+
+    def _send(self, eeg: pylsl.StreamOutlet, sent: int, now: float, began: float) -> int:
+        due = int((now + self.lead) * SFREQ)
+        if due - sent < SFREQ // 50:
+            return sent
+        data = self._rng.normal(0, 20, (due - sent, len(CHANNELS))).astype(np.float32)
+        eeg.push_chunk(data, began + (due - 1) / SFREQ)
+        return due
+
+    def _write(self, index: int) -> None:
+        if index in self.dropped:
+            return
+        data = self._rng.normal(500, 20, SHAPE).astype(np.float32)
+        image = nib.Nifti1Image(data, self.affine)
+        image.header.set_xyzt_units("mm", "sec")
+        image.header["pixdim"][4] = self.tr
+        part = self.folder.parent / f"part_{index}.nii"
+        nib.save(image, part)
+        part.rename(self.folder / f"vol_{index:05d}.nii")
+
+    def _wait(self, condition) -> None:
+        until = time.monotonic() + 20
+        while not condition() and time.monotonic() < until and not self.cancel.is_set():
+            time.sleep(0.02)

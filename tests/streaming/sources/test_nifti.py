@@ -1,0 +1,116 @@
+import gzip
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from streaming.sources.image import IncompleteError, NotAVolumeError
+from streaming.sources.nifti import is_nifti, read_nifti, repetition_time, split_number
+
+AFFINE = np.array([[-3.0, 0, 0, 90], [0, 2.5, 0.3, 80], [0, -0.3, 4.0, -50], [0, 0, 0, 1]])
+
+
+def nifti(data, tr=2.5, unit="sec", cls=nib.Nifti1Image) -> bytes:
+    image = cls(data, AFFINE)
+    image.header.set_xyzt_units("mm", unit)
+    image.header["pixdim"][4] = tr
+    return image.to_bytes()
+
+
+def values(shape=(5, 6, 4), kind=np.int16) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 30000, shape).astype(kind)
+
+
+@pytest.mark.parametrize("cls", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize("kind", [np.int16, np.uint8, np.uint16, np.float32, np.float64, np.int32])
+def test_one_volume(cls, kind):
+    stored = values(kind=np.uint8 if kind is np.uint8 else kind)
+    data = nifti(stored, cls=cls)
+    assert is_nifti(data[:352])
+    (image,) = read_nifti(data, "a/vol_00012.nii")
+    np.testing.assert_array_equal(image.data, stored)
+    np.testing.assert_allclose(image.affine, AFFINE)
+    assert image.data.dtype == (np.float32 if np.dtype(kind).kind == "f" else np.int16)
+    assert (image.number, image.series, image.uid, image.tr_s) == (12, 0, "nifti:a/vol_#", 2.5)
+    assert image.acquired is None
+
+
+def test_a_run_in_one_file():
+    stored = values((4, 5, 3, 6))
+    images = read_nifti(nifti(stored), "bold.nii")
+    assert [image.number for image in images] == list(range(6))
+    assert len({image.uid for image in images}) == 1
+    for t, image in enumerate(images):
+        np.testing.assert_array_equal(image.data, stored[..., t])
+
+
+def test_scaled_and_byte_swapped_files():
+    image = nib.Nifti1Image(values(), AFFINE, nib.Nifti1Header(endianness=">"))
+    image.header.set_slope_inter(0.25, -3)
+    image.header.set_data_dtype(np.int16)
+    data = bytearray(image.to_bytes())
+    assert is_nifti(bytes(data[:352]))
+    want = np.asanyarray(nib.Nifti1Image.from_bytes(bytes(data)).dataobj)
+    (read,) = read_nifti(bytes(data), "x.nii")
+    np.testing.assert_allclose(read.data, want, rtol=1e-6)
+    assert read.data.dtype.isnative
+
+
+def test_no_cut_is_taken_for_a_volume():
+    data = nifti(values((9, 9, 9)))
+    for cut in [*range(360, len(data), 61), len(data) - 1]:
+        with pytest.raises(IncompleteError):
+            read_nifti(data[:cut], "x.nii")
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "tr"),
+    [
+        (0.8, "sec", 0.8),
+        (800, "msec", 0.8),
+        (1.26e6, "usec", 1.26),
+        (2000, "sec", 2.0),
+        (2.5, "unknown", 2.5),
+        (1.0, "unknown", None),
+        (1.0, "sec", 1.0),
+        (0.0, "sec", None),
+        (np.nan, "sec", None),
+    ],
+)
+def test_repetition_time_of_what_people_write(value, unit, tr):
+    header = nib.Nifti1Header()
+    header.set_data_shape((2, 2, 2, 2))
+    header["pixdim"][4] = value
+    header.set_xyzt_units("mm", unit)
+    assert repetition_time(header) == tr
+
+
+@pytest.mark.parametrize(
+    ("name", "stem", "number"),
+    [
+        ("vol_00000.nii", "vol_#", 0),
+        ("run-02/vol_00017.nii.gz", "run-02/vol_#", 17),
+        ("run-02/bold.nii", "run-02/bold", None),
+        ("f013_run2_vol7_echo.nii", "f013_run2_vol#_echo", 7),
+    ],
+)
+def test_the_last_number_of_a_name_is_the_volume(name, stem, number):
+    assert split_number(name) == (stem, number)
+
+
+def test_planes_and_colours_are_no_volumes():
+    with pytest.raises(NotAVolumeError, match="shape"):
+        read_nifti(nifti(values((5, 6))), "x.nii")
+    rgb = np.zeros((3, 3, 3), [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    with pytest.raises(NotAVolumeError, match="type"):
+        read_nifti(nib.Nifti1Image(rgb, AFFINE).to_bytes(), "x.nii")
+
+
+def test_real_files(data_root):
+    folder = data_root / "scanner" / "nibabel_nifti"
+    run = read_nifti((folder / "functional.nii").read_bytes(), "functional.nii")
+    assert (len(run), run[0].tr_s, run[0].data.shape) == (20, 2.0, (17, 21, 3))
+    mislabelled = read_nifti(gzip.decompress((folder / "example4d.nii.gz").read_bytes()), "x.nii")
+    assert (len(mislabelled), mislabelled[0].tr_s) == (2, 2.0)
+    original = nib.load(folder / "example4d.nii.gz")
+    np.testing.assert_array_equal(mislabelled[1].data, np.asanyarray(original.dataobj[..., 1]))

@@ -1,0 +1,407 @@
+"""Whole live sessions as programs, over LSL and a folder, seconds long."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from rtdecode.video import read_mp4
+from streaming import replay
+from streaming.meter import DURATIONS, INSTANTS
+from tests.streaming.bundles import CHANNELS, damage, make_bundle
+from tests.streaming.player import Player
+
+_NUMBER = count()
+WINDOW = Fraction(1)
+TR = Fraction(1, 2)
+LIMIT = 60
+
+
+@dataclass
+class Ended:
+    """What a session left."""
+
+    code: int
+    said: str
+    out: Path
+    report: dict[str, Any] = field(default_factory=dict)
+    clips: list[dict[str, Any]] = field(default_factory=list)
+
+    def finals(self) -> list[dict[str, Any]]:
+        return [clip for clip in self.clips if clip["revision"] == "final"]
+
+
+def stream(*flags: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "rtdecode.cli", "stream", *flags]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def end(process: subprocess.Popen[str], out: Path) -> Ended:
+    said, _ = process.communicate(timeout=LIMIT)
+    ended = Ended(process.returncode, said, out)
+    if (out / "report.json").is_file():
+        ended.report = json.loads((out / "report.json").read_text())
+    if (out / "clips.jsonl").is_file():
+        ended.clips = [json.loads(line) for line in (out / "clips.jsonl").read_text().splitlines()]
+    return ended
+
+
+def play(
+    folder: Path,
+    bundle: Path,
+    *flags: str,
+    eeg: bool = True,
+    fmri: bool = True,
+    during: Callable[[subprocess.Popen[str], Path], None] | None = None,
+    **how: Any,
+) -> Ended:
+    """Run one session with a player beside it."""
+    folder.mkdir()
+    volumes, out = folder / "volumes", folder / "out"
+    volumes.mkdir()
+    name = f"session-{os.getpid()}-{next(_NUMBER)}"
+    given = ["--bundle", str(bundle), "--out", str(out), *flags]
+    given += ["--lsl", name] if eeg else []
+    given += ["--fmri-dir", str(volumes)] if fmri else []
+    player = Player(name if eeg else None, volumes if fmri else None, tr=float(TR), **how)
+    player.start()
+    process = stream(*given)
+    try:
+        if during is not None:
+            during(process, out)
+        return end(process, out)
+    finally:
+        process.kill()
+        process.communicate()
+        player.cancel.set()
+        player.join()
+
+
+def interrupt(process: subprocess.Popen[str], out: Path) -> None:
+    """Ctrl-C after the first final."""
+    _until(lambda: '"final"' in _text(out / "clips.jsonl"))
+    process.send_signal(signal.SIGINT)
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.is_file() else ""
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < until, "did not happen in time"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_bundle(tmp_path_factory.mktemp("b") / "bundle", tr=TR, window=WINDOW).path
+
+
+@pytest.fixture(scope="module")
+def sessions(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ended]]:
+    """Several sessions side by side: each takes its seconds by the clock."""
+    root = tmp_path_factory.mktemp("s")
+    record = ("--record", str(root / "recording"))
+    jobs: dict[str, Callable[[], Ended]] = {
+        "both": lambda: play(root / "both", bundle, "--seconds", "4", *record, seconds=20),
+        "eeg": lambda: play(root / "eeg", bundle, "--seconds", "3", fmri=False, seconds=20),
+        "unmarked": lambda: play(
+            root / "unmarked", bundle, "--seconds", "8", fmri=False, seconds=20, marked=False
+        ),
+        "holes": lambda: play(
+            root / "holes",
+            *(bundle, "--seconds", "4", "--existing", "read"),
+            eeg=False,
+            seconds=20,
+            dropped=(5,),
+        ),
+        "interrupt": lambda: play(root / "interrupt", bundle, seconds=30, during=interrupt),
+        "lost": lambda: play(root / "lost", bundle, "--lost-after", "2", seconds=4.2),
+        "no-eeg": lambda: play(root / "no-eeg", bundle, "--seconds", "5", seconds=20, eeg_stops=2.2),
+    }
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        running = {name: pool.submit(job) for name, job in jobs.items()}
+        yield {name: job.result() for name, job in running.items()}
+
+
+def test_every_window_comes_out_as_preview_and_final(sessions: dict[str, Ended]) -> None:
+    ended = sessions["both"]
+    assert ended.code == 0, ended.said
+    windows = ended.report["windows"]
+    assert windows == {
+        "expected": 4,
+        "final": 4,
+        "preview": 4,
+        "refined": 0,
+        "skipped": 0,
+        "degraded": 0,
+    }, ended.said
+    assert [clip["clip"] for clip in ended.finals()] == [0, 1, 2, 3]
+    assert [clip["window_s"] for clip in ended.finals()] == [[0, 1], [1, 2], [2, 3], [3, 4]]
+    for clip in ended.clips:
+        assert read_mp4(ended.out / clip["file"]).shape == (33, 64, 96, 3)
+        assert "simulated" in clip["file"]
+    both, one = {"eeg": 0, "fmri": 0}, {"eeg": 0, "fmri": 1}
+    for clip in ended.clips:
+        assert clip["missing"] == (both if clip["revision"] == "final" else one)
+        assert clip["modalities"] == (["eeg", "fmri"] if clip["revision"] == "final" else ["eeg"])
+
+
+def test_a_line_holds_what_the_contract_names(sessions: dict[str, Ended]) -> None:
+    clip = sessions["both"].finals()[-1]
+    assert set(clip) == {
+        *("session", "run", "clip", "revision", "window_s", "session_s", "file", "modalities", "missing"),
+        *("confidence", "steps", "latency_ms", "t_ms", "simulated", "bundle", "latent"),
+    }
+    assert set(clip["latency_ms"]) == set(DURATIONS)
+    assert list(clip["t_ms"]) == list(INSTANTS)
+    assert clip["simulated"] is True
+    times = [clip["t_ms"][name] for name in INSTANTS]
+    assert times == sorted(times)
+    spent = clip["latency_ms"]
+    assert spent["beyond_floor"] == pytest.approx(clip["t_ms"]["emitted"])
+    # A lag of 1 s, and the player's 0.1 s from a volume's end to its file.
+    assert spent["since_stimulus"] == pytest.approx(1100 + spent["beyond_floor"], abs=120)
+
+
+def test_the_report_holds_what_the_contract_names(sessions: dict[str, Ended]) -> None:
+    report = sessions["both"].report
+    assert set(report["eeg"]) == {
+        *("samples", "lost_samples", "gaps", "rate_hz", "drift_ppm", "triggers", "artifact_residual_db"),
+    }
+    assert set(report["fmri"]) == {
+        *("volumes", "missing", "late", "duplicate", "out_of_order", "rejected_files", "max_fd_mm"),
+    }
+    assert report["clock"]["source"] == "trigger"
+    assert report["clock"]["residual_ms"] < 5
+    assert report["eeg"]["lost_samples"] == 0
+    assert report["eeg"]["rate_hz"] == pytest.approx(500, rel=0.01)
+    assert report["fmri"]["volumes"] >= 10
+    assert report["fmri"]["missing"] == 0
+    assert set(report["latency_ms"]) == set(DURATIONS)
+    assert set(report["latency_ms"]["beyond_floor"]) == {"p50", "p95", "p99", "max"}
+    assert 50 < report["memory_mb"]["peak"] < 600
+    assert set(report["accuracy"].values()) == {None}
+
+
+def test_the_paths_are_printed_last(sessions: dict[str, Ended]) -> None:
+    ended = sessions["both"]
+    last = ended.said.strip().splitlines()[-2:]
+    assert last == [str(ended.out), str(ended.out / "report.json")]
+    assert "imulated participant" in ended.said
+
+
+def test_the_film_has_a_hop_for_each_window(sessions: dict[str, Ended]) -> None:
+    assert len(read_mp4(sessions["both"].out / "film.mp4")) == 4 * 8
+    assert (sessions["both"].out / "contact_sheet.png").is_file()
+
+
+def test_a_recording_replays_to_the_same_clips(
+    sessions: dict[str, Ended], bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    live = sessions["both"]
+    recording = live.out.parents[1] / "recording"
+    for name in "ab":
+        assert replay.run(recording, str(bundle), "max", tmp_path / name) == 0
+    lines = (tmp_path / "a" / "clips.jsonl").read_text().splitlines()
+    replayed = {(c["clip"], c["revision"]): c for c in map(json.loads, lines)}
+    for clip in live.clips:
+        twin = replayed[clip["clip"], clip["revision"]]
+        assert (live.out / clip["file"]).read_bytes() == (tmp_path / "a" / twin["file"]).read_bytes()
+        before, after = (np.load(at / c["latent"]) for at, c in ((live.out, clip), (tmp_path / "a", twin)))
+        assert np.abs(before - after).max() < 1e-5
+        assert twin["missing"] == clip["missing"]
+        assert twin["latency_ms"]["beyond_floor"] is None
+        assert twin["latency_ms"]["encode"] > 0
+    for file in (tmp_path / "a" / "clips").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / "clips" / file.name).read_bytes()
+    assert str(tmp_path / "a" / "report.json") in capsys.readouterr().out
+
+
+def test_eeg_alone_has_finals_and_no_previews(sessions: dict[str, Ended]) -> None:
+    ended = sessions["eeg"]
+    assert ended.code == 0, ended.said
+    windows = ended.report["windows"]
+    assert (windows["expected"], windows["final"], windows["preview"]) == (3, 3, 0), ended.said
+    assert windows["degraded"] == 3
+    assert all(clip["modalities"] == ["eeg"] for clip in ended.clips)
+
+
+def test_without_volumes_and_triggers_time_begins_at_the_first_sample(sessions: dict[str, Ended]) -> None:
+    ended = sessions["unmarked"]
+    assert ended.code == 0, ended.said
+    assert ended.report["clock"]["source"] == "first-sample"
+    assert [clip["window_s"][0] for clip in ended.finals()] == list(range(8))
+    # The filter's first samples may lie before the reader was connected.
+    assert all(clip["missing"]["eeg"] < 0.05 for clip in ended.finals())
+
+
+def test_a_lost_volume_is_seen_in_its_window_alone(sessions: dict[str, Ended]) -> None:
+    ended = sessions["holes"]
+    assert ended.code == 0, ended.said
+    assert [clip["missing"]["fmri"] for clip in ended.finals()] == [0, 0.5, 0, 0]
+    assert ended.report["fmri"]["missing"] == 1
+    assert all(clip["modalities"] == ["fmri"] for clip in ended.clips)
+
+
+def test_ctrl_c_writes_everything_and_ends_with_0(sessions: dict[str, Ended]) -> None:
+    ended = sessions["interrupt"]
+    assert ended.code == 0, ended.said
+    windows = ended.report["windows"]
+    assert windows["final"] == len(ended.finals()) >= 1
+    assert windows["expected"] == windows["final"] + windows["skipped"]
+    assert "SIGINT" in ended.report["ended"]
+    assert len(read_mp4(ended.out / "film.mp4")) == 8 * (windows["final"] + windows["skipped"])
+
+
+def test_silence_from_everything_ends_with_3(sessions: dict[str, Ended]) -> None:
+    ended = sessions["lost"]
+    assert ended.code == 3, ended.said
+    assert "silent" in ended.said
+    windows = ended.report["windows"]
+    assert windows["final"] >= 3
+    assert windows["expected"] == windows["final"] + windows["skipped"]
+
+
+def test_a_lost_amplifier_degrades_and_does_not_end_it(sessions: dict[str, Ended]) -> None:
+    ended = sessions["no-eeg"]
+    assert ended.code == 0, ended.said
+    finals = ended.finals()
+    assert len(finals) == 5
+    assert finals[0]["modalities"] == ["eeg", "fmri"]
+    assert 0.7 < finals[2]["missing"]["eeg"] < 0.9
+    assert [clip["modalities"] for clip in finals[3:]] == [["fmri"], ["fmri"]]
+    assert ended.report["windows"]["degraded"] == 3
+
+
+def test_sources_that_do_not_come_end_the_wait_with_1(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "volumes").mkdir()
+    (tmp_path / "volumes" / "old.nii").write_bytes(b"old")
+    ended = end(
+        stream(
+            *("--lsl", "nobody-is-called-so", "--fmri-dir", str(tmp_path / "volumes"), "--wait", "5.5"),
+            *("--bundle", str(bundle), "--out", str(tmp_path / "out")),
+        ),
+        tmp_path / "out",
+    )
+    assert ended.code == 1
+    said = " ".join(ended.said.split())
+    assert "waiting for EEG" in said
+    assert "nobody-is-called-so" in said
+    assert "1 lay there before" in said
+    assert ended.report["windows"]["expected"] == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "words"),
+    [
+        ((), 2, "nothing to read"),
+        (("--lsl", "x", "--dashboard", "localhost:80"), 2, "not built yet"),
+        (("--lsl", "x", "--decoder", "http://x"), 2, "not built yet"),
+        (("--fmri-dir", "/nowhere/at/all"), 2, "parent"),
+        (("--lsl", "x", "--out", "USED"), 2, "in use"),
+        (("--lsl", "x", "--bundle", "nothing"), 4, "no bundle"),
+        (("--lsl", "x", "--bundle", "DAMAGED"), 4, "changed"),
+        (("--lsl", "x", "--bundle", "FMRI"), 2, "decodes fmri"),
+    ],
+)
+def test_what_cannot_be_is_refused_at_once(
+    flags: tuple[str, ...], code: int, words: str, bundle: Path, tmp_path: Path
+) -> None:
+    from rtdecode.bundle import load
+    from rtdecode.errors import RtDecodeError
+    from streaming.session import StreamOptions, run
+
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "film.mp4").write_bytes(b"precious")
+    made = {"USED": str(tmp_path / "used")}
+    if "DAMAGED" in flags:
+        made["DAMAGED"] = str(damage(load(bundle), tmp_path / "damaged"))
+    if "FMRI" in flags:
+        made["FMRI"] = str(make_bundle(tmp_path / "fmri", eeg=False).path)
+    values = {
+        flag.removeprefix("--").replace("-", "_"): made.get(value, value)
+        for flag, value in zip(flags[::2], flags[1::2], strict=True)
+    }
+    paths = {name: Path(values.pop(name)) for name in ("fmri_dir", "out") if name in values}
+    options = {"bundle": str(bundle), "out": tmp_path / "out", **values, **paths}
+    with pytest.raises(RtDecodeError, match=words) as caught:
+        run(StreamOptions(**options))
+    assert caught.value.exit_code == code
+    assert (tmp_path / "used" / "film.mp4").read_bytes() == b"precious"
+
+
+def test_an_acquisition_that_dies_ends_with_1_and_everything_written(bundle: Path, tmp_path: Path) -> None:
+    def kill(process: subprocess.Popen[str], out: Path) -> None:
+        _until(lambda: '"final"' in _text(out / "clips.jsonl"))
+        for child in psutil.Process(process.pid).children():
+            if "spawn_main" in " ".join(child.cmdline()):
+                child.kill()
+
+    ended = play(tmp_path / "s", bundle, "--existing", "read", eeg=False, seconds=30, during=kill)
+    assert ended.code == 1, ended.said
+    assert "acquisition process ended by itself" in ended.said
+    assert ended.report["windows"]["final"] == len(ended.finals()) >= 1
+    assert len(read_mp4(ended.out / "film.mp4")) >= 8
+
+
+@pytest.mark.parametrize("other", ["montage", "tr"])
+def test_a_bundle_for_another_montage_or_tr_ends_with_4(other: str, tmp_path: Path) -> None:
+    wrong = {"montage": {"channels": (*CHANNELS, "T99")}, "tr": {"tr": Fraction(1)}}[other]
+    given = {"tr": TR, "window": WINDOW} | wrong
+    made = make_bundle(tmp_path / "bundle", **given).path
+    ended = play(tmp_path / "s", made, eeg=other == "montage", seconds=20, lead=0.2)
+    assert ended.code == 4, ended.said
+    assert ("T99" if other == "montage" else "TR 1 s") in ended.said
+    assert ended.report["windows"]["final"] == 0
+
+
+def test_a_full_disk_ends_with_1_and_what_was_emitted_is_whole(bundle: Path, tmp_path: Path) -> None:
+    def fill(process: subprocess.Popen[str], out: Path) -> None:
+        """Let no file of the program grow much longer, as a full disk would."""
+        _until(lambda: (out / "film.mp4").is_file() and (out / "film.mp4").stat().st_size > 2_000)
+        most = (out / "film.mp4").stat().st_size + 20_000
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most, most))
+
+    ended = play(tmp_path / "s", bundle, "--existing", "read", eeg=False, seconds=30, during=fill)
+    out = ended.out
+    assert ended.code == 1, ended.said
+    assert "cannot be written" in ended.said
+    assert len(ended.clips) >= 1
+    for clip in ended.clips:
+        assert len(read_mp4(out / clip["file"])) == 33
+    assert len(read_mp4(out / "film.mp4")) >= 1
+    assert not list(out.glob("**/*.part"))
+
+
+def test_no_process_outlives_a_session_that_is_killed(bundle: Path, tmp_path: Path) -> None:
+    seen: list[psutil.Process] = []
+
+    def kill(process: subprocess.Popen[str], out: Path) -> None:
+        _until(lambda: (out / "film.mp4").is_file() and (out / "film.mp4").stat().st_size > 2_000)
+        seen.extend(psutil.Process(process.pid).children(recursive=True))
+        process.kill()
+
+    ended = play(tmp_path / "s", bundle, "--existing", "read", eeg=False, seconds=30, during=kill)
+    assert ended.code == -signal.SIGKILL
+    assert seen
+    _, alive = psutil.wait_procs(seen, timeout=10)
+    assert not alive
+    assert len(read_mp4(ended.out / "film.mp4")) >= 1
+    assert ended.finals()

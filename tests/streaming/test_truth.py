@@ -1,0 +1,86 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rtdecode.types import Clip
+from rtdecode.video import write_mp4
+from streaming.truth import Archive, Truth
+from tests.streaming.bundles import LABELS, make_bundle
+from tests.streaming.windows import window
+
+HEAD = "onset\tduration\ttrial_type"
+
+
+def write_film(folder: Path, clips: int) -> np.ndarray:
+    """Clips of one grey level each, and the events that say so."""
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(2)
+    coarse = rng.integers(0, 256, (clips, 4, 4, 6, 3), np.uint8)
+    film = coarse.repeat(8, 1).repeat(16, 2).repeat(16, 3).reshape(32 * clips, 64, 96, 3)
+    write_mp4(folder / "film.mp4", film, 8)
+    rows = [f"{4 * k}\t4\tshot\t{'red' if k % 2 else 'blue'}" for k in range(clips)]
+    (folder / "events.tsv").write_text("\n".join([f"{HEAD}\tbackground", *rows]) + "\n")
+    return film
+
+
+def test_the_film_is_cut_at_the_windows_in_any_order(tmp_path: Path) -> None:
+    truth = Truth(tmp_path / "truth", make_bundle(tmp_path / "bundle"))
+    assert truth.clip(window(0)) is None
+    film = write_film(tmp_path / "truth", 4)
+    for k in (0, 1, 1, 3, 2, 0):
+        clip = truth.clip(window(k))
+        assert clip is not None
+        assert clip.shape == (32, 64, 96, 3)
+        assert np.abs(clip.astype(int) - film[32 * k : 32 * k + 32]).mean() < 3
+    assert truth.clip(window(4)) is None
+
+
+def test_a_film_of_another_size_is_not_compared(tmp_path: Path) -> None:
+    (tmp_path / "truth").mkdir()
+    write_mp4(tmp_path / "truth" / "film.mp4", np.zeros((64, 32, 48, 3), np.uint8), 8)
+    truth = Truth(tmp_path / "truth", make_bundle(tmp_path / "bundle"))
+    assert truth.clip(window(0)) is None
+
+
+def test_a_perfect_decoder_is_perfect_and_leaves_no_file(tmp_path: Path) -> None:
+    film = write_film(tmp_path / "truth", 6)
+    truth = Truth(tmp_path / "truth", make_bundle(tmp_path / "bundle"))
+    archive = Archive(tmp_path / "kept")
+    for k in range(6):
+        frames = np.concatenate([film[32 * k : 32 * k + 32], film[32 * k : 32 * k + 1]])
+        archive.add(window(k), Clip(frames, np.zeros(1, np.float32), None, 0), truth.clip(window(k)))
+    archive.add(window(6), Clip(frames, np.zeros(1, np.float32), None, 0), truth.clip(window(6)))
+    accuracy = truth.accuracy(archive)
+    assert accuracy["identification_2way"]["value"] == pytest.approx(1)
+    assert accuracy["identification_2way"]["n"] == 6
+    assert accuracy["identification_2way_same_background"]["n"] == 6
+    assert accuracy["identification_50way"] is None
+    assert accuracy["classification_top1"] is None
+    archive.close()
+    assert not (tmp_path / "kept").exists()
+
+
+def test_categories_from_events_alone(tmp_path: Path) -> None:
+    events = tmp_path / "events.tsv"
+    events.write_text(f"{HEAD}\n0\t10\tface\n12\t12\thouse\n")
+    truth = Truth(events, make_bundle(tmp_path / "bundle", eeg=False, labels=LABELS))
+    named = [truth.category(window(k)) for k in range(6)]
+    assert named == ["face", "face", "between blocks", "house", "house", "house"]
+    archive = Archive(tmp_path / "kept")
+    for k in range(6):
+        scores = dict.fromkeys(LABELS, 0.2) | {"face" if k < 4 else "house": 0.6}
+        archive.add(
+            window(k), Clip(np.zeros((1, 2, 2, 3), np.uint8), np.zeros(1, np.float32), scores, 0), None
+        )
+    entry = truth.accuracy(archive)["classification_top1"]
+    assert (entry["value"], entry["n"]) == (pytest.approx(4 / 5), 5)
+    archive.close()
+
+
+def test_without_a_truth_everything_is_unknown(tmp_path: Path) -> None:
+    truth = Truth(None, make_bundle(tmp_path / "bundle"))
+    archive = Archive(tmp_path / "kept")
+    assert truth.clip(window(0)) is None
+    assert set(truth.accuracy(archive).values()) == {None}
+    archive.close()

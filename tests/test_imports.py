@@ -1,0 +1,71 @@
+"""The arrows between packages, proved by making the forbidden ones unimportable."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+OURS = {"rtdecode", "streaming", "train", "export"}
+MAY = {
+    "rtdecode": {"rtdecode"},
+    "streaming": {"rtdecode", "streaming"},
+    "train": {"rtdecode", "train"},
+    "export": {"rtdecode", "train", "export"},
+}
+HEAVY = ("torch", "onnx", "yaml", "matplotlib", "diffusers", "peft", "accelerate")
+WALL = """
+import importlib, pkgutil, sys
+class Wall:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {banned!r}:
+            raise ImportError("the wall: " + name)
+sys.meta_path.insert(0, Wall())
+for package in {packages!r}:
+    root = importlib.import_module(package)
+    for found in pkgutil.walk_packages(root.__path__, package + "."):
+        importlib.import_module(found.name)
+"""
+
+
+def _imports(node: ast.AST) -> set[str]:
+    names: set[str] = set()
+    for child in ast.walk(node):
+        if isinstance(child, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in child.names}
+        elif isinstance(child, ast.ImportFrom) and child.module:
+            names.add(child.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("package", sorted(MAY))
+def test_imports_follow_the_arrows(package: str) -> None:
+    for file in (ROOT / package).rglob("*.py"):
+        found = _imports(ast.parse(file.read_text())) & OURS
+        if file == ROOT / "rtdecode" / "cli.py":
+            continue
+        assert found <= MAY[package], f"{file.relative_to(ROOT)} imports {found - MAY[package]}"
+
+
+def test_the_command_line_reaches_up_inside_bodies_only() -> None:
+    tree = ast.parse((ROOT / "rtdecode" / "cli.py").read_text())
+    top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert not {name for node in top for name in _imports(node)} & (OURS - {"rtdecode"})
+
+
+@pytest.mark.parametrize(
+    ("packages", "banned"),
+    [(["rtdecode"], (*HEAVY, "streaming", "train", "export")), (["streaming"], (*HEAVY, "train", "export"))],
+)
+def test_the_runtime_imports_behind_a_wall(packages: list[str], banned: tuple[str, ...]) -> None:
+    code = WALL.format(banned=set(banned), packages=packages)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_loads_no_numbers_library() -> None:
+    code = "import sys, rtdecode.cli; assert not {'numpy', 'torch', 'onnxruntime', 'av'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,215 @@
+"""Sessions in real time over the real interfaces, and what must be equal about them."""
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rtdecode import bundle as bundles
+from rtdecode.accuracy import classification
+from rtdecode.bundle import Bundle
+from rtdecode.clock import Dejitter, RunClock
+from rtdecode.events import read_events
+from rtdecode.recording import Recording
+from rtdecode.signal.eeg import EegFilter
+from rtdecode.signal.volume import VolumeNormalizer, project
+from rtdecode.types import EegChunk, Trigger, Volume, Window
+from streaming.decoder import Decoder
+from train.data import haxby
+from train.decode import decode
+
+SHIPPED_RUNS = Path(__file__).parents[1] / "train" / "runs"
+HAXBY = Path(__file__).parent / "data" / "haxby"
+
+
+@contextlib.contextmanager
+def program(*words: object) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rtdecode.cli", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+        process.kill()
+        process.communicate()
+
+
+def finals(out: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (out / "clips.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["revision"] == "final"]
+
+
+def in_one_pass(recording: Recording, bundle: Bundle, count: int) -> Iterator[Window]:
+    """The windows of a recording from whole arrays: no chunks, no rings, no deadlines."""
+    items = list(recording.events())
+    manifest, grid, stats = bundle.manifest, bundle.manifest.grid, bundle.stats
+    assert manifest.eeg is not None
+    assert manifest.fmri is not None
+    assert bundle.projection is not None
+    assert recording.montage is not None
+    chunks = [i for i in items if isinstance(i, EegChunk)]
+    volumes = sorted((i for i in items if isinstance(i, Volume)), key=lambda v: v.index)
+    clock = RunClock(grid.tr)
+    for trigger in (i for i in items if isinstance(i, Trigger)):
+        clock.add_trigger(trigger.stamp)
+    for volume in volumes[:5]:
+        clock.add_volume(volume)
+    pick = [recording.montage.channels.index(name) for name in manifest.eeg.channels]
+    sfreq = recording.montage.sfreq
+    eeg = EegFilter(manifest.eeg.band, sfreq).push(np.concatenate([c.data for c in chunks], axis=1)[pick])
+    mean, scale = stats["eeg_mean"][:, None], stats["eeg_scale"][:, None]
+    times = Dejitter(sfreq).push(np.concatenate([c.stamps for c in chunks]))
+    norm = VolumeNormalizer(stats["fmri_mean"], stats["fmri_scale"], manifest.fmri.baseline)
+    voxels = bundle.projection.bind(volumes[0].data.shape, volumes[0].affine)
+    vectors = np.stack([norm.push(project(v.data, voxels)) for v in volumes])
+    assert [v.index for v in volumes] == list(range(len(volumes)))
+    for k in range(count):
+        start, stop = (float(t) for t in grid.span(k))
+        at = clock.to_local(start + np.arange(grid.samples) / float(grid.sfreq), stop)
+        place = np.interp(at, times, np.arange(times.size))
+        # An instant within a thousandth of a sample of a sample is that sample.
+        place = np.where(np.abs(place - np.rint(place)) < 1e-3, np.rint(place), place)
+        left = np.floor(place).astype(int)
+        share = (place - left).astype(np.float32)
+        yield Window(
+            run=0,
+            index=k,
+            start_s=start,
+            stop_s=stop,
+            session_s=start,
+            revision="final",
+            eeg=((eeg[:, left] * (1 - share) + eeg[:, left + 1] * share - mean) / scale).astype(np.float32),
+            eeg_mask=np.ones(grid.samples, bool),
+            fmri=vectors[list(grid.volumes(k))],
+            fmri_mask=np.ones(grid.slots, bool),
+            fmri_expected=np.ones(grid.slots, bool),
+            floor_at=0.0,
+        )
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+def test_ten_minutes_live_equal_the_batch_on_every_window(tmp_path: Path) -> None:
+    out, record = tmp_path / "out", tmp_path / "recording"
+    both = [
+        "--lsl",
+        "rtdecode-ten-minutes",
+        "--fmri-dir",
+        tmp_path / "scanner",
+        "--truth",
+        tmp_path / "truth",
+    ]
+    both += ["--seconds", 600]
+    with (
+        program("simulate", *both, "--preset", "easy", "--seed", 1003) as player,
+        program("stream", *both, "--out", out, "--record", record, "--wait", 120) as reader,
+    ):
+        said, _ = reader.communicate(timeout=800)
+        assert reader.returncode == 0, said
+        assert player.poll() in (None, 0)
+    report = json.loads((out / "report.json").read_text())
+    print(json.dumps({name: report[name] for name in ("windows", "latency_ms", "memory_mb", "accuracy")}))
+    assert report["windows"] == {
+        "expected": 150,
+        "final": 150,
+        "preview": 150,
+        "refined": 0,
+        "skipped": 0,
+        "degraded": 0,
+    }
+    _check_accuracy(report["accuracy"])
+    bundle = bundles.load("phantom")
+    decoder = Decoder(bundle)
+    lines = finals(out)
+    assert [line["clip"] for line in lines] == list(range(150))
+    for line, window in zip(lines, in_one_pass(Recording(record), bundle, 150), strict=True):
+        batch = decoder.decode(window).clip.latent
+        live = np.load(out / line["latent"])
+        assert np.abs(live - batch).max() <= 1e-5, f"window {line['clip']}"
+
+
+def _check_accuracy(accuracy: dict[str, Any]) -> None:
+    assert accuracy["identification_2way"]["value"] >= 0.85
+    assert accuracy["identification_2way_same_background"]["value"] >= 0.65
+    assert 0.45 <= accuracy["identification_2way"]["shuffled"] <= 0.55
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+def test_two_recorded_runs_at_real_time_equal_the_batch(tmp_path: Path) -> None:
+    runs, scores, spans = (9, 10), [], []
+    with contextlib.ExitStack() as stack:
+        readers = [_play(stack, run, tmp_path / str(run)) for run in runs]
+        for reader in readers:
+            said, _ = reader.communicate(timeout=500)
+            assert reader.returncode == 0, said
+    bundle = bundles.load("haxby")
+    labels = bundle.manifest.labels
+    assert labels is not None
+    for run in runs:
+        lines = finals(tmp_path / str(run) / "out")
+        live = np.array([[line["scores"][label] for label in labels] for line in lines])
+        assert live.shape == (73, 8)
+        assert np.abs(live - _batch_scores(bundle, run)[:73]).max() <= 1e-5
+        scores.append(live)
+        spans += [(run, *line["window_s"]) for line in lines]
+    events = {run: read_events(HAXBY / f"run{run:03d}" / "bold_events.tsv") for run in runs}
+    correction = bundle.manifest.provenance["onset_correction_s"]
+    found = classification(np.concatenate(scores), spans, events, labels, correction)
+    assert found is not None
+    print(json.dumps(found))
+    assert found["value"] >= 0.42
+    assert found["ci95"][0] > 0.125
+    assert found["n"] >= 60
+
+
+def _play(stack: contextlib.ExitStack, run: int, folder: Path) -> subprocess.Popen[str]:
+    """Start one program that plays a run and one that decodes it."""
+    (folder / "scanner").mkdir(parents=True)
+    source = HAXBY / f"run{run:03d}"
+    words = ["--fmri-dir", folder / "scanner", "--bundle", "haxby", "--out", folder / "out"]
+    words += ["--truth", source / "bold_events.tsv", "--seconds", 295]
+    # The player may be the faster one to start.
+    words += ["--existing", "read"]
+    reader = stack.enter_context(program("stream", *words))
+    stack.enter_context(
+        program("play-volumes", source / "bold_1slice.nii.gz", "--fmri-dir", folder / "scanner")
+    )
+    return reader
+
+
+def _batch_scores(bundle: Bundle, run: int) -> np.ndarray:
+    """Scores of a run by the training package's own decoder, from whole arrays."""
+    image = haxby.load(HAXBY, run)
+    grid, spec, stats = bundle.manifest.grid, bundle.manifest.fmri, bundle.stats
+    assert spec is not None
+    assert bundle.projection is not None
+    norm = VolumeNormalizer(stats["fmri_mean"], stats["fmri_scale"], spec.baseline)
+    voxels = bundle.projection.bind(image.data.shape[:3], image.affine)
+    vectors = np.stack([norm.push(project(image.data[..., n], voxels)) for n in range(image.data.shape[3])])
+    wanted = [grid.volumes(k) for k in range(73)]
+    fmri = np.zeros((73, grid.slots, spec.voxels), np.float32)
+    mask = np.zeros((73, grid.slots), np.float32)
+    for k, indices in enumerate(wanted):
+        fmri[k, : len(indices)], mask[k, : len(indices)] = vectors[list(indices)], 1
+    model, weights = _trained("haxby")
+    return decode(model, weights, {"fmri": fmri, "fmri_mask": mask})["scores"]
+
+
+def _trained(name: str) -> tuple[str, dict[str, np.ndarray]]:
+    run = SHIPPED_RUNS / name
+    with np.load(run / "weights.npz") as weights:
+        return json.loads((run / "run.json").read_text())["model"], dict(weights)

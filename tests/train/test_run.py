@@ -1,0 +1,101 @@
+"""A run appears whole or not at all, and finished stages are not done twice."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rtdecode.errors import UsageError
+from tests.train.tiny import tiny
+from train import ridge
+from train.run import arrays, main, read_run, run
+from train.work import Work
+
+SMALL = [
+    "scale=tiny",
+    "sessions=0-1",
+    "seconds=24",
+    "sizes.components=4",
+    "sizes.eeg_components=4",
+    "judged_seconds=12",
+]
+
+
+def test_an_interrupted_run_leaves_nothing_and_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "mine"
+    real, calls = ridge.session_arrays, []
+
+    def interrupted(*args: object) -> dict:
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(ridge, "session_arrays", interrupted)
+    assert main(["ridge", *SMALL, f"out={out}"]) == 130
+    assert "resume=" in capsys.readouterr().err
+    assert not out.exists()
+    assert main(["ridge", *SMALL, f"resume={out}"]) == 0
+    assert len(calls) == 4, "the first session was kept; the second again, and one to be shown"
+    assert capsys.readouterr().out.strip().splitlines()[-1] == str(out)
+    assert not out.with_name("mine.part").exists()
+    assert read_run(out)["figures"]["identification_2way"]["n"] == 3
+
+
+def test_resuming_asks_for_the_same_arguments(tmp_path: Path) -> None:
+    part = tmp_path / "mine.part"
+    part.mkdir()
+    (part / "request.json").write_text(json.dumps({"recipe": "ridge", "digest": "other"}))
+    with pytest.raises(UsageError, match="started from other arguments"):
+        run("ridge", [f"resume={tmp_path / 'mine'}"])
+    with pytest.raises(UsageError, match="nothing to resume"):
+        run("ridge", [f"resume={tmp_path / 'yours'}"])
+
+
+def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("keep me")
+    with pytest.raises(UsageError, match="not empty"):
+        run("haxby", [f"out={tmp_path}"])
+    assert [p.name for p in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_faults_end_in_a_sentence_and_a_status(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["haxby", "widht=1"]) == 2
+    assert "widht" in capsys.readouterr().err
+    assert main([]) == 2
+
+
+def test_a_stage_is_made_once(tmp_path: Path) -> None:
+    work, made = Work(None, 0, "tiny", tmp_path / "stages"), []
+
+    def make() -> dict[str, np.ndarray]:
+        made.append(1)
+        return {"x": np.arange(3)}
+
+    for _ in range(2):
+        assert np.array_equal(work.stage("numbers", make)["x"], np.arange(3))
+    assert made == [1]
+
+
+def test_judging_seeds_are_not_trained_on(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="1000 on judge"):
+        run("ridge", [*SMALL, "seed=999", f"out={tmp_path / 'x'}"])
+
+
+def test_a_run_holds_what_export_needs() -> None:
+    folder = tiny("ridge")
+    tree = read_run(folder)
+    assert tree["recipe"] == "ridge"
+    assert tree["manifest"]["simulated"] is True
+    assert {"figures", "arguments", "digest", "seed", "versions"} <= set(tree)
+    for name in ("weights", "stats", "projection", "golden"):
+        assert arrays(folder, name)
+    assert arrays(folder, "stats")["mean_clip"].shape == (33, 64, 96, 3)
+
+
+def test_a_folder_without_a_run(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"run\.json was expected"):
+        read_run(tmp_path)

@@ -1,0 +1,1 @@
+"""Training of decoders: recipes, parts and metrics."""

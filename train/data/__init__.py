@@ -1,0 +1,1 @@
+"""Training data: recordings and simulated sessions through the causal chain."""

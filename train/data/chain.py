@@ -1,0 +1,125 @@
+"""The causal chain of a session, run over training data before there is a bundle."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.bundle import SCHEMA, Bundle, ClipGeometry, EegInput, FmriInput, Manifest
+from rtdecode.signal.volume import Projection
+from rtdecode.timing import TimingGrid
+from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
+from rtdecode.windows import Assembler
+
+LICENCE = "Apache-2.0"
+
+
+def draft_manifest(
+    name: str, grid: TimingGrid, clip: ClipGeometry, eeg: EegInput | None, fmri: FmriInput | None, **more: Any
+) -> Manifest:
+    """Write the part of a manifest that is known before training; export adds the rest.
+
+    Parameters
+    ----------
+    name : str
+    grid, clip, eeg, fmri
+        As in `rtdecode.bundle.Manifest`.
+    **more
+        Any other field of the manifest.
+    """
+    blank: dict[str, Any] = {
+        "schema": SCHEMA,
+        "recipe": name,
+        "recipe_digest": "",
+        "simulated": False,
+        "note": None,
+        "dtype": "float32",
+        "sigmas": [],
+        "steps": 0,
+        "stages": {},
+        "labels": None,
+        "confidence": None,
+        "files": {},
+        "parity": {},
+        "provenance": {},
+        "licence": LICENCE,
+    }
+    return Manifest(name=name, grid=grid, eeg=eeg, fmri=fmri, clip=clip, **(blank | more))
+
+
+def unit_statistics(manifest: Manifest, fmri_mean: NDArray[Any] | None = None) -> dict[str, NDArray[Any]]:
+    """Make statistics that leave the data in their own units.
+
+    Parameters
+    ----------
+    manifest : Manifest
+    fmri_mean : (voxel,), optional
+        Resting level that each run starts from.
+    """
+    stats: dict[str, NDArray[Any]] = {}
+    if manifest.eeg is not None:
+        channels = len(manifest.eeg.channels)
+        stats |= {
+            "eeg_mean": np.zeros(channels, np.float32),
+            "eeg_scale": np.ones(channels, np.float32),
+        }
+    if manifest.fmri is not None:
+        voxels = manifest.fmri.voxels
+        level = np.zeros(voxels, np.float32) if fmri_mean is None else fmri_mean.astype(np.float32)
+        stats |= {"fmri_mean": level, "fmri_scale": np.ones(voxels, np.float32)}
+    return stats
+
+
+def draft_bundle(
+    manifest: Manifest, stats: dict[str, NDArray[Any]], projection: Projection | None, **changes: Any
+) -> Bundle:
+    """Hold together in memory what the chain needs of a bundle; `changes` replace manifest fields."""
+    return Bundle(Path(), replace(manifest, **changes), "", stats, projection)
+
+
+def windows(
+    bundle: Bundle,
+    items: Iterable[EegChunk | Trigger | Volume],
+    montage: Montage | None,
+    modalities: list[str] | None = None,
+    seconds: float | None = None,
+) -> list[Window]:
+    """Run one recording through the chain of a session, on the times it arrived.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    items : iterable
+        In arrival order.
+    montage : Montage or None
+    modalities : list of str, optional
+        The sources to be used; all that the bundle has where not given.
+    seconds : float, optional
+        Stimulus time that counts.
+
+    Returns
+    -------
+    list of Window
+        The ``final`` ones.
+    """
+    assembler = Assembler(bundle, montage, modalities or bundle.manifest.modalities, seconds)
+    found: list[Window] = []
+    now_at = 0.0
+    for item in items:
+        now_at = item.parsed_at if isinstance(item, Volume) else item.arrived_at
+        while (due := assembler.next_deadline()) < now_at:
+            found += assembler.tick(due)
+        found += assembler.push(item, now_at)
+        if assembler.done():
+            break
+    found += assembler.flush(now_at)
+    return [window for window in found if window.revision == "final"]
+
+
+def slot_mean(data: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Mean of the volumes that were received, (window, slot, voxel) -> (window, voxel)."""
+    weight = mask / np.maximum(mask.sum(-1, keepdims=True), 1)
+    return np.einsum("ns,nsv->nv", weight, data.astype(np.float64))

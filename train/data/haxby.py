@@ -1,0 +1,86 @@
+"""Runs 1 to 10 of one participant of Haxby et al. (2001), Science 293:2425."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.errors import UsageError
+from rtdecode.events import Event, read_events
+from rtdecode.types import Volume
+
+LABELS = ("house", "scrambledpix", "cat", "shoe", "bottle", "scissors", "chair", "face")
+_SHIPPED = Path(__file__).parents[2] / "tests" / "data" / "haxby"
+
+
+@dataclass(frozen=True)
+class BoldRun:
+    """One run: volumes (i, j, k, n) as the file has them, affine, TR in s, and its events."""
+
+    number: int
+    data: NDArray[Any]
+    affine: NDArray[np.float64]
+    tr_s: float
+    events: list[Event]
+
+    def volumes(self) -> Iterator[Volume]:
+        """Yield the volumes as a scanner would hand them over: each at its end."""
+        for n in range(self.data.shape[3]):
+            end = (n + 1) * self.tr_s
+            yield Volume(
+                data=self.data[..., n],
+                affine=self.affine,
+                index=n,
+                series=self.number,
+                tr_s=self.tr_s,
+                acquired_s=n * self.tr_s,
+                recon_s=self.tr_s,
+                readable_at=end,
+                arrived_at=end,
+                parsed_at=end,
+                uid=f"run-{self.number}",
+            )
+
+
+def folder(given: Path | None) -> Path:
+    """Find the data: the folder given, else ``RTDECODE_DATA/haxby``, else what the project ships.
+
+    Raises
+    ------
+    UsageError
+        If none of them holds a run.
+    """
+    known = os.environ.get("RTDECODE_DATA")
+    places = [given] if given else [*([Path(known) / "haxby"] if known else []), _SHIPPED]
+    for place in places:
+        if place and (place / "run001" / "bold_events.tsv").is_file():
+            return place
+    raise UsageError(
+        f"no Haxby runs in {', '.join(str(p) for p in places)}: folders run001, run002, ... with "
+        "bold_1slice.nii.gz and bold_events.tsv were expected. Give them with data=DIR."
+    )
+
+
+def load(place: Path, number: int, bold: str = "bold_1slice.nii.gz") -> BoldRun:
+    """Read one run.
+
+    Parameters
+    ----------
+    place : Path
+        Folder that holds ``run001``, ``run002``, ...
+    number : int
+    bold : str
+        Name of the 4-D series in the run's folder.
+    """
+    path = place / f"run{number:03d}"
+    if not (path / bold).is_file():
+        raise UsageError(f"{path / bold} is not there. Leave run {number} out, or give another data=DIR.")
+    image: Any = nibabel.load(path / bold)
+    events = read_events(path / "bold_events.tsv")
+    data = np.asarray(image.dataobj)
+    return BoldRun(number, data, image.affine, float(image.header.get_zooms()[3]), events)

@@ -1,0 +1,109 @@
+"""Sessions of the simulated participant through the causal chain."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.bundle import Bundle, ClipGeometry, EegInput, FmriInput, Manifest
+from rtdecode.events import Event, Span
+from rtdecode.phantom.amplifier import montage
+from rtdecode.phantom.film import FPS, HEIGHT, WIDTH, Film
+from rtdecode.phantom.scanner import SHAPE, head
+from rtdecode.phantom.session import PhantomSession
+from rtdecode.signal.eeg import EegBand
+from rtdecode.signal.volume import Baseline, Projection
+from rtdecode.timing import TimingGrid
+from rtdecode.types import Window
+from train.data.chain import draft_manifest, windows
+from train.work import Arrays
+
+# The seeds of sessions that may be trained on; the others judge.
+TRAINING_SEEDS = range(1000)
+
+
+@dataclass(frozen=True)
+class Participant:
+    """A simulated participant and how hard it is to read: preset, brain, size of a volume."""
+
+    preset: str = "easy"
+    subject: int = 1
+    shape: tuple[int, int, int] = SHAPE
+
+    def session(self, seed: int, seconds: float) -> PhantomSession:
+        """Make one session; the seed fixes film and noise."""
+        return PhantomSession(self.preset, self.subject, seed, seconds, shape=self.shape)
+
+    def projection(self) -> Projection:
+        """The voxels that see."""
+        place = head(self.subject, self.shape)
+        return Projection(place.voxels, self.shape, place.affine)
+
+
+def participant(preset: str, subject: int) -> Participant:
+    """Choose a participant as recipes write it."""
+    return Participant(preset, subject)
+
+
+def manifest(who: Participant, grid: TimingGrid, band: EegBand, baseline: Baseline) -> Manifest:
+    """Draft the manifest of a bundle for a participant."""
+    projection, cap = who.projection(), montage()
+    eeg = EegInput(list(cap.channels), cap.reference, "microvolts", band)
+    affine = projection.affine.tolist()
+    fmri = FmriInput(len(projection.voxels), list(projection.shape), affine, baseline)
+    clip = ClipGeometry(int(grid.window * FPS) + 1, HEIGHT, WIDTH, float(FPS))
+    return draft_manifest("phantom", grid, clip, eeg, fmri, simulated=True)
+
+
+def session_arrays(bundle: Bundle, session: PhantomSession, modalities: list[str] | None = None) -> Arrays:
+    """Run one session through the chain.
+
+    Returns
+    -------
+    dict
+        As `window_arrays`, one row a window of the film.
+    """
+    found = windows(bundle, session.events(chunk_s=1.0), session.montage, modalities, session.seconds)
+    return window_arrays(bundle.manifest, found)
+
+
+def window_arrays(manifest: Manifest, found: Sequence[Window]) -> Arrays:
+    """Stack windows as the ports of the encode graph want them.
+
+    Returns
+    -------
+    dict
+        ``eeg`` (window, channel, sample), ``eeg_mask`` (window, sample), ``fmri`` (window, slot,
+        voxel), ``fmri_mask`` (window, slot), float32; absent modalities are zeros.
+    """
+    arrays: Arrays = {}
+    if manifest.eeg is not None:
+        blank = np.zeros((len(manifest.eeg.channels), manifest.grid.samples), np.float32)
+        arrays["eeg"] = np.stack([blank if w.eeg is None else w.eeg for w in found])
+        arrays["eeg_mask"] = np.stack([w.eeg_mask for w in found]).astype(np.float32)
+    if manifest.fmri is not None:
+        blank = np.zeros((manifest.grid.slots, manifest.fmri.voxels), np.float32)
+        arrays["fmri"] = np.stack([blank if w.fmri is None else w.fmri for w in found])
+        arrays["fmri_mask"] = np.stack([w.fmri_mask for w in found]).astype(np.float32)
+    return arrays
+
+
+def spans(run: int, count: int, grid: TimingGrid) -> list[Span]:
+    """List run, start and stop of the first `count` windows of a run."""
+    return [(run, float(grid.span(k)[0]), float(grid.span(k)[1])) for k in range(count)]
+
+
+def events(films: Mapping[int, Film]) -> dict[int, list[Event]]:
+    """Write the shots of films as events, by run."""
+    return {run: [_event(shot) for shot in film.shots] for run, film in films.items()}
+
+
+def _event(shot: Any) -> Event:
+    return Event(shot.first / FPS, shot.frames / FPS, "shot", dict(shot.attributes))
+
+
+def film_clips(film: Film) -> NDArray[np.uint8]:
+    """Cut a film into the clips of its windows, (window, 33, 64, 96, 3)."""
+    return np.stack([film.clip(k) for k in range(film.windows)])

@@ -1,0 +1,180 @@
+"""Figures of a decoder on fresh sessions and on recordings."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.accuracy import correlations, entry, identification, identification_nway, report_accuracy
+from rtdecode.bundle import Bundle
+from rtdecode.errors import UsageError
+from rtdecode.events import Event, Span, apart, attribute, distractors, film_clip, read_events
+from rtdecode.phantom.film import Film
+from rtdecode.recording import Recording
+from rtdecode.video import read_mp4
+from train.data import haxby
+from train.data.chain import windows
+from train.data.phantom import Participant, events, film_clips, session_arrays, spans, window_arrays
+from train.decode import clips_of, decode
+from train.work import Arrays
+
+Figures = dict[str, dict[str, Any]]
+ROUTES = {"": ("eeg", "fmri"), "_eeg": ("eeg",), "_fmri": ("fmri",)}
+
+
+def judge_phantom(
+    model: str, weights: Arrays, bundle: Bundle, who: Participant, seeds: Sequence[int], seconds: float
+) -> Figures:
+    """Judge a decoder on fresh sessions of the simulated participant.
+
+    Parameters
+    ----------
+    model, weights
+        As of `train.decode.decode`.
+    bundle : Bundle
+    who : Participant
+    seeds : sequence of int
+        1000 and up.
+    seconds : float
+        Film in each session.
+
+    Returns
+    -------
+    dict
+        The identification metrics with both modalities, with ``_eeg`` and ``_fmri`` for one alone,
+        and ``_background`` for a decoder that knows the true background and nothing else.
+    """
+    if min(seeds) < 1000:
+        raise UsageError(f"seeds below 1000 are for training; judge with 1000 and up, not {list(seeds)}.")
+    films = {seed: Film(seconds, seed) for seed in seeds}
+    parts = [session_arrays(bundle, who.session(seed, seconds)) for seed in seeds]
+    inputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    truths = np.concatenate([film_clips(film)[:, :-1] for film in films.values()])
+    where = [span for seed, film in films.items() for span in spans(seed, film.windows, bundle.manifest.grid)]
+    known = events(films)
+    return judge_clips(model, weights, bundle, inputs, truths, where, known)
+
+
+def judge_clips(
+    model: str,
+    weights: Arrays,
+    bundle: Bundle,
+    inputs: Arrays,
+    truths: NDArray[np.uint8],
+    where: list[Span],
+    known: Mapping[int, Sequence[Event]],
+) -> Figures:
+    """Judge a decoder on given windows, by every route through it and against baselines.
+
+    Parameters
+    ----------
+    model, weights
+        As of `train.decode.decode`.
+    bundle : Bundle
+    inputs : dict
+        Ports of the encode graph.
+    truths : uint8, (window, frame, row, column, 3)
+    where : list of (run, start_s, stop_s)
+    known : mapping
+        Run -> shots.
+    """
+    mean = bundle.stats["mean_clip"]
+    figures: Figures = {}
+    for suffix, kept in ROUTES.items():
+        clips = clips_of(model, weights, only(inputs, kept))
+        found = identification(correlations(list(clips), list(truths), mean), where, known)
+        figures |= {f"{name}{suffix}": _with_constant(value) for name, value in found.items() if value}
+    return figures | background_baseline(truths, where, known, mean)
+
+
+def only(inputs: Arrays, kept: Sequence[str]) -> Arrays:
+    """Leave the given modalities and blank the others, masks too."""
+    names = {name for modality in kept for name in (modality, f"{modality}_mask")}
+    return {name: x if name in names else np.zeros_like(x) for name, x in inputs.items()}
+
+
+def _with_constant(figure: dict[str, Any]) -> dict[str, Any]:
+    # The mean clip correlates with nothing, and a tie is lost.
+    return {**figure, "constant": 0.0}
+
+
+def background_baseline(
+    truths: NDArray[np.uint8],
+    where: list[Span],
+    known: Mapping[int, Sequence[Event]],
+    mean: NDArray[np.uint8],
+) -> Figures:
+    """Judge a decoder that knows each clip's background and nothing else.
+
+    It shows the mean of all true clips of that background, the judged one among them: better than
+    any mean from training could be.
+    """
+    names = np.array([str(value) for value in attribute(where, known, "background")])
+    means = {name: truths[names == name].mean(0) for name in np.unique(names)}
+    clips = [means[name] for name in names]
+    corr = correlations(clips, list(truths), mean)
+    figure = entry(identification_nway(corr, distractors(where, known), 2), 0.5)
+    return {"identification_2way_background": _with_constant(figure)} if figure else {}
+
+
+def judge_recording(model: str, weights: Arrays, bundle: Bundle, path: Path) -> Figures:
+    """Judge a decoder on a recording whose truth is known.
+
+    Raises
+    ------
+    UsageError
+        If the recording has no truth.
+    """
+    recording = Recording(path)
+    if recording.truth is None:
+        raise UsageError(f"{path} has no truth/events.tsv, and accuracy needs one. Record it with --truth.")
+    modalities = [m for m in bundle.manifest.modalities if m != "eeg" or recording.montage is not None]
+    found = windows(bundle, recording.events(), recording.montage, modalities)
+    inputs, manifest = window_arrays(bundle.manifest, found), bundle.manifest
+    known = {0: read_events(recording.truth / "events.tsv")}
+    where = [(w.run, w.start_s, w.stop_s) for w in found]
+    if manifest.labels:
+        return _classified(decode(model, weights, inputs)["scores"], where, known, bundle)
+    film = read_mp4(recording.truth / "film.mp4")
+    frames = manifest.grid.hop_frames
+    truths = [film_clip(film, start, manifest.clip.fps, frames) for _, start, _ in where]
+    kept = [i for i in apart(where) if len(truths[i]) == frames]
+    inputs = {name: x[kept] for name, x in inputs.items()}
+    chosen = np.stack([truths[i] for i in kept]).astype(np.uint8)
+    return judge_clips(model, weights, bundle, inputs, chosen, [where[i] for i in kept], known)
+
+
+def judge_haxby(model: str, weights: Arrays, bundle: Bundle, data: Path | None, runs: list[int]) -> Figures:
+    """Judge a classifier on runs it was not trained on.
+
+    Parameters
+    ----------
+    model, weights, bundle
+        As of `judge_recording`.
+    data : Path or None
+        See `train.data.haxby.folder`.
+    runs : list of int
+    """
+    seen = set(bundle.manifest.provenance.get("runs", [])) & set(runs)
+    if seen:
+        raise UsageError(f"runs {sorted(seen)} were trained on and cannot judge.")
+    place = haxby.folder(data)
+    every = [haxby.load(place, number) for number in runs]
+    found = [(run.number, w) for run in every for w in windows(bundle, run.volumes(), None)]
+    inputs = window_arrays(bundle.manifest, [w for _, w in found])
+    where = [(number, w.start_s, w.stop_s) for number, w in found]
+    scores = decode(model, weights, inputs)["scores"]
+    return _classified(scores, where, {run.number: run.events for run in every}, bundle)
+
+
+def _classified(
+    scores: NDArray[Any], where: list[Span], known: Mapping[int, Sequence[Event]], bundle: Bundle
+) -> Figures:
+    labels = bundle.manifest.labels or []
+    correction = float(bundle.manifest.provenance.get("onset_correction_s", 0.0))
+    told = report_accuracy(where, known, scores=scores, labels=labels, onset_correction_s=correction)
+    figure = told["classification_top1"]
+    # Blocks are balanced in the design; one label for all windows is right at chance.
+    return {"classification_top1": {**figure, "constant": 1 / len(labels)}} if figure else {}

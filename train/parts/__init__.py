@@ -1,0 +1,1 @@
+"""Parts that recipes put together."""

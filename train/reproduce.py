@@ -1,0 +1,81 @@
+"""Train the shipped runs again and compare: ``python -m train.reproduce [RECIPE or RUN ...]``."""
+
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from rtdecode.errors import RtDecodeError, UsageError
+from train.run import read_run, run
+
+SHIPPED = Path(__file__).parent / "runs"
+Row = tuple[str, float, float, float, float, bool]
+
+
+def shipped() -> dict[str, Path]:
+    """Find the shipped runs: recipe -> folder."""
+    return {str(read_run(path.parent)["recipe"]): path.parent for path in sorted(SHIPPED.glob("*/run.json"))}
+
+
+def compare(again: Path) -> list[Row]:
+    """Hold a retrained run's figures against the intervals that the shipped one states.
+
+    Parameters
+    ----------
+    again : Path
+        A folder that `train.run` wrote.
+
+    Returns
+    -------
+    list of (metric, value, stated value, low, high, whether it lies within)
+    """
+    found = read_run(again)
+    ours = shipped()
+    if found["recipe"] not in ours:
+        raise UsageError(f"no shipped run has the recipe '{found['recipe']}'; there are {', '.join(ours)}.")
+    rows = []
+    for name, figure in read_run(ours[found["recipe"]])["figures"].items():
+        low, high = figure["ci95"]
+        value = found["figures"].get(name, {}).get("value", float("nan"))
+        rows.append((name, value, figure["value"], low, high, low <= value <= high))
+    return rows
+
+
+def retrain(recipe: str) -> Path:
+    """Train a shipped recipe again at its recorded seed."""
+    ours = shipped()
+    if recipe not in ours:
+        raise UsageError(f"no shipped run has the recipe '{recipe}'; there are {', '.join(ours)}.")
+    out = Path("runs") / f"reproduce-{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return run(recipe, [f"seed={read_run(ours[recipe])['seed']}", f"out={out}"])
+
+
+def main(arguments: list[str]) -> int:
+    """Print the comparison; 0 if every figure lies within its stated interval, else 1."""
+    rows: dict[Path, list[Row]] = {}
+    try:
+        for name in arguments or shipped():
+            again = Path(name) if (Path(name) / "run.json").is_file() else retrain(name)
+            rows[again] = compare(again)
+    except RtDecodeError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    for again, found in rows.items():
+        Console(width=None if sys.stdout.isatty() else 120).print(_table(again, found))
+    for again in rows:
+        print(again)  # noqa: T201
+    return 0 if all(row[-1] for found in rows.values() for row in found) else 1
+
+
+def _table(again: Path, rows: list[Row]) -> Table:
+    table = Table("metric", "retrained", "shipped", "95 %", "", title=str(again))
+    for name, value, stated, low, high, inside in rows:
+        verdict = "within" if inside else "OUTSIDE"
+        table.add_row(name, f"{value:.3f}", f"{stated:.3f}", f"{low:.3f} .. {high:.3f}", verdict)
+    return table
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

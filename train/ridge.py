@@ -1,0 +1,298 @@
+"""The recipe `ridge`: closed-form decoder of the simulated participant's film from EEG and fMRI."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from rtdecode.bundle import Bundle, Manifest
+from rtdecode.errors import UsageError
+from rtdecode.phantom.session import PhantomSession
+from rtdecode.signal.eeg import EegBand
+from rtdecode.signal.volume import Baseline
+from rtdecode.timing import TimingGrid
+from train.data.chain import draft_bundle, unit_statistics
+from train.data.phantom import TRAINING_SEEDS, Participant, film_clips, manifest, session_arrays
+from train.decode import clips_of
+from train.judge import judge_phantom
+from train.parts import codec as patch
+from train.parts.pictures import rows
+from train.parts.ridge import RidgeFit, fit_ridge
+from train.parts.stem import EegStem, fit_eeg_stem, fit_voxel_stem, fixed_signs
+from train.recipe import numbers
+from train.work import Arrays, Trained, Work
+
+_SHOWN = (0, 8, 16, 24)
+_SHOWN_S = 20.0
+
+
+def band(highpass_hz: float, lowpass_hz: float, order: int, reference: str) -> EegBand:
+    """Choose the EEG's pass band."""
+    return EegBand(highpass_hz, lowpass_hz, order, reference)
+
+
+def baseline(warmup: int, rate: float) -> Baseline:
+    """Choose how a run's resting level is followed."""
+    return Baseline(warmup, rate)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of each thing is kept.
+
+    Attributes
+    ----------
+    channels : int
+        Of the codec.
+    components : int
+        Of the latents.
+    voxel_components, eeg_components, eeg_frequencies : int
+        Of the stems.
+    whiten : float
+        See `train.parts.stem.fit_eeg_stem`.
+    shares : list of float
+        See `train.parts.ridge.fit_ridge`.
+    restore : float
+        A ridge prediction has the share R^2 of its target's variance; it is multiplied by
+        R^-(2 restore), so that with 1/2 a clip has the contrast of the film.
+    """
+
+    channels: int
+    components: int
+    voxel_components: int
+    eeg_components: int
+    eeg_frequencies: int
+    whiten: float
+    shares: list[float]
+    restore: float
+
+
+def sizes(
+    channels: int,
+    components: int,
+    voxel_components: int,
+    eeg_components: int,
+    eeg_frequencies: int,
+    whiten: float,
+    shares: list[float],
+    restore: float,
+) -> Sizes:
+    """Choose how much of each thing is kept."""
+    return Sizes(
+        channels,
+        components,
+        voxel_components,
+        eeg_components,
+        eeg_frequencies,
+        whiten,
+        shares,
+        restore,
+    )
+
+
+def train(
+    work: Work,
+    who: Participant,
+    grid: TimingGrid,
+    band: EegBand,
+    baseline: Baseline,
+    sessions: str,
+    seconds: float,
+    sizes: Sizes,
+    judged: str,
+    judged_seconds: float,
+) -> Trained:
+    """Simulate the training sessions, fit, and judge on fresh ones.
+
+    Parameters
+    ----------
+    work : Work
+    who : Participant
+    grid, band, baseline
+        Grid of the windows, EEG filter, and how the resting level of the volumes is followed.
+    sessions, judged : str
+        Seeds of the training sessions (below 1000; ``seed=`` is added) and of the judging ones.
+    seconds, judged_seconds : float
+        Film in each session.
+    sizes : Sizes
+    """
+    seeds = [work.seed + n for n in numbers(sessions)]
+    if not {*seeds} <= {*TRAINING_SEEDS}:
+        raise UsageError(f"seeds from 1000 on judge and are not trained on, found {seeds}.")
+    draft = manifest(who, grid, band, baseline)
+    level = work.stage(f"level-{seeds[0]}", lambda: _level(who, seeds[0], seconds))["level"]
+    raw = draft_bundle(draft, unit_statistics(draft, level), who.projection())
+    data = _sessions(work, raw, who, seeds, seconds)
+    stats = statistics(data, level)
+    weights = fit(_scaled(data, stats), data["clips"], sizes)
+    provenance = {
+        "participant": f"simulated, preset {who.preset}, subject {who.subject}",
+        "sessions": seeds,
+        "seconds": seconds,
+        "explained": {name: float(weights.pop(f"explained_{name}")) for name in ("both", "eeg", "fmri")},
+    }
+    draft = replace(draft, provenance=provenance)
+    bundle = draft_bundle(draft, stats, who.projection())
+    figures = judge_phantom("patch-ridge", weights, bundle, who, numbers(judged), judged_seconds)
+    sheet = _sheet(weights, bundle, who.session(numbers(judged)[0], _SHOWN_S))
+    told = replace(draft, provenance=provenance | {"figures": figures})
+    return _trained(bundle, weights, data, told, figures, sheet)
+
+
+def _level(who: Participant, seed: int, seconds: float) -> Arrays:
+    return {"level": who.session(seed, seconds).vectors().mean(0).astype(np.float32)}
+
+
+def _sessions(work: Work, raw: Bundle, who: Participant, seeds: list[int], seconds: float) -> Arrays:
+    """Windows and clips of all training sessions; each session is a stage."""
+
+    def make(seed: int) -> Arrays:
+        session = who.session(seed, seconds)
+        return session_arrays(raw, session) | {"clips": film_clips(session.film)}
+
+    parts = [work.stage(f"session-{s}", lambda s=s: make(s)) for s in work.track(seeds, "sessions")]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def statistics(data: Arrays, level: NDArray[Any]) -> Arrays:
+    """Mean and scale of channels and voxels over the training windows, and the mean clip."""
+    voxels = data["fmri"].reshape(-1, data["fmri"].shape[-1])
+    return {
+        "eeg_mean": data["eeg"].mean((0, 2), dtype=np.float64).astype(np.float32),
+        "eeg_scale": np.maximum(data["eeg"].std((0, 2), dtype=np.float64), 1e-3).astype(np.float32),
+        "fmri_mean": level.astype(np.float32),
+        "fmri_scale": np.maximum(voxels.std(0, dtype=np.float64), 1e-3).astype(np.float32),
+        "mean_clip": np.rint(data["clips"].mean(0)).astype(np.uint8),
+    }
+
+
+def _scaled(data: Arrays, stats: Arrays) -> Arrays:
+    eeg = (data["eeg"] - stats["eeg_mean"][:, None]) / stats["eeg_scale"][:, None]
+    return {"eeg": eeg * data["eeg_mask"][:, None], "fmri": data["fmri"] / stats["fmri_scale"]}
+
+
+def fit(data: Arrays, clips: NDArray[np.uint8], sizes: Sizes) -> Arrays:
+    """Fit codec, latent components, stems, and the three linear maps.
+
+    Parameters
+    ----------
+    data : dict
+        ``eeg`` (window, channel, sample) and ``fmri`` (window, slot, voxel), normalised.
+    clips : uint8, (window, frame, row, column, 3)
+    sizes : Sizes
+
+    Returns
+    -------
+    dict
+        Weights as `train.decode` reads them, and ``explained_*``, the held-out R^2.
+    """
+    codec = patch.fit_codec(clips, sizes.channels)
+    latent = patch.encode(codec, clips)
+    mean, basis, targets = _components(latent.reshape(len(latent), -1), sizes.components)
+    eeg = fit_eeg_stem(data["eeg"], sizes.eeg_components, sizes.eeg_frequencies, sizes.whiten)
+    voxels = fit_voxel_stem(data["fmri"], sizes.voxel_components).astype(np.float16)
+    x_eeg = eeg(data["eeg"])
+    x_fmri = (data["fmri"] @ voxels.astype(np.float32)).reshape(len(clips), -1)
+    fits = {
+        "both": fit_ridge([x_fmri, x_eeg], targets, sizes.shares),
+        "fmri": fit_ridge([x_fmri], targets, sizes.shares),
+        "eeg": fit_ridge([x_eeg], targets, sizes.shares),
+    }
+    weights: Arrays = {
+        "codec_mean": codec.mean,
+        "codec_basis": codec.basis,
+        "latent_mean": mean.astype(np.float32),
+        "latent_basis": basis.astype(np.float16),
+        "latent_shape": np.array(latent.shape[1:]),
+        "voxels": voxels,
+    }
+    weights |= _stem_arrays(eeg) | _maps(fits, sizes.restore)
+    spread = targets.var(0)
+    return weights | {
+        f"explained_{name}": np.array((found.explained * spread).sum() / spread.sum())
+        for name, found in fits.items()
+    }
+
+
+def _components(
+    x: NDArray[np.float32], count: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Principal components of the latents: mean, basis (component, latent), scores."""
+    mean = x.mean(0, dtype=np.float64)
+    centred = x - mean.astype(np.float32)
+    values, vectors = np.linalg.eigh((centred @ centred.T).astype(np.float64))
+    values, vectors = values[::-1][:count], fixed_signs(vectors[:, ::-1][:, :count])
+    basis = (vectors / np.sqrt(values)).T @ centred
+    return mean, basis, vectors * np.sqrt(values)
+
+
+def _stem_arrays(eeg: EegStem) -> Arrays:
+    return {"mixing": eeg.mixing.astype(np.float32), "cosines": eeg.cosines.astype(np.float32)}
+
+
+def _maps(fits: dict[str, RidgeFit], restore: float) -> Arrays:
+    """The maps of each combination, in half precision, with the means they are applied after."""
+    groups = {"both": ("fmri", "eeg"), "fmri": ("fmri",), "eeg": ("eeg",)}
+    arrays: Arrays = {}
+    for name, found in fits.items():
+        gain = np.clip(found.explained, 0.02, 1) ** -restore
+        for group, mean, linear in zip(groups[name], found.means, found.maps, strict=True):
+            arrays[f"{group}_feature_mean"] = mean.astype(np.float32)
+            arrays[f"{name}_{group}"] = (linear * gain).astype(np.float16)
+    return arrays
+
+
+def _trained(
+    bundle: Bundle,
+    weights: Arrays,
+    data: Arrays,
+    draft: Manifest,
+    figures: dict[str, dict[str, Any]],
+    sheet: Image.Image,
+) -> Trained:
+    stats, projection = bundle.stats, bundle.projection
+    assert projection is not None
+    few = {name: values[:3].copy() for name, values in data.items()}
+    inputs = _scaled(few, stats) | {"eeg_mask": few["eeg_mask"], "fmri_mask": few["fmri_mask"]}
+    return Trained(
+        model="patch-ridge",
+        manifest=draft,
+        weights=weights,
+        stats=stats,
+        projection={
+            "voxels": projection.voxels,
+            "shape": np.array(projection.shape),
+            "affine": projection.affine,
+        },
+        golden=golden(inputs),
+        figures=figures,
+        pictures={"fresh.png": sheet},
+    )
+
+
+def _sheet(weights: Arrays, bundle: Bundle, session: PhantomSession) -> Image.Image:
+    """Film and reconstruction of a fresh session, row below row."""
+    shown = clips_of("patch-ridge", weights, session_arrays(bundle, session))
+    pairs = zip(film_clips(session.film), shown, strict=True)
+    sheet = rows([clip for pair in pairs for clip in pair], _SHOWN)
+    return sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.LANCZOS)
+
+
+def golden(inputs: Arrays) -> Arrays:
+    """Make windows that take every way through the encoder: whole, EEG alone, fMRI with a hole.
+
+    Parameters
+    ----------
+    inputs : dict
+        Ports of the encode graph, at least three windows.
+    """
+    found = {name: values[:3].astype(np.float32).copy() for name, values in inputs.items()}
+    for name in ("eeg", "fmri"):
+        # Few significant bits: the values stay exact and the file small.
+        found[name] = found[name].astype(np.float16).astype(np.float32)
+    for window, name in ((1, "fmri"), (2, "eeg")):
+        found[name][window] = found[f"{name}_mask"][window] = 0
+    found["fmri"][2, 1] = found["fmri_mask"][2, 1] = 0
+    return found

@@ -1,0 +1,192 @@
+"""Train a recipe: ``python -m train.run RECIPE [key=value ...]``."""
+
+import json
+import signal
+import sys
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Column, Table
+
+from rtdecode import __version__, bundle
+from rtdecode.errors import RtDecodeError, UsageError
+from train.recipe import Recipe, build, check, names, read
+from train.work import Trained, Work, clear
+
+SCHEMA = 1
+
+
+def run(recipe: str, overrides: list[str]) -> Path:
+    """Train a recipe and write its run.
+
+    Parameters
+    ----------
+    recipe : str
+        Name of a shipped recipe, or a path.
+    overrides : list of str
+        ``key=value``; ``out``, ``data``, ``scale``, ``seed`` and ``resume`` are known to all.
+
+    Returns
+    -------
+    Path
+        The run's folder: run.json, weights.npz, stats.npz, projection.npz, golden.npz, pictures.
+        It appears when the run is whole; until then ``<folder>.part`` keeps the finished stages.
+
+    Raises
+    ------
+    UsageError
+        If the recipe does not fit its builders, or the folder is in use.
+    """
+    wanted = read(recipe, overrides)
+    out, part = _folders(wanted)
+    common = wanted.common
+    work = Work(common.data, common.seed, common.scale, part / "stages")
+    check(wanted, work=work)
+    _claim(part, wanted)
+    trained = build(wanted.tree, work=work)
+    whole = part / "run"
+    clear(whole)
+    whole.mkdir()
+    write(whole, wanted, trained)
+    if out.exists():
+        out.rmdir()
+    whole.rename(out)
+    clear(part)
+    return out
+
+
+def _folders(recipe: Recipe) -> tuple[Path, Path]:
+    common = recipe.common
+    out = common.resume or common.out or Path("runs") / f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    part = out.with_name(out.name + ".part")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} is there already and not empty. Give a new folder with out=DIR.")
+    if common.resume and not (part / "request.json").is_file():
+        raise UsageError(f"nothing to resume: {part} holds no started run. Start one with out={out}.")
+    return out, part
+
+
+def _claim(part: Path, recipe: Recipe) -> None:
+    """Take up the stages of an interrupted run of the same recipe, or start afresh."""
+    note = part / "request.json"
+    if recipe.common.resume:
+        found = json.loads(note.read_text())["digest"]
+        if found != recipe.digest:
+            raise UsageError(
+                f"{part} was started from other arguments ({found}, now {recipe.digest}). "
+                "Give the same ones, or start afresh with out=DIR."
+            )
+        return
+    clear(part)
+    part.mkdir(parents=True)
+    note.write_text(json.dumps({"recipe": recipe.name, "digest": recipe.digest}) + "\n")
+
+
+def write(folder: Path, recipe: Recipe, trained: Trained) -> None:
+    """Write the files of a run into an empty folder."""
+    manifest = replace(trained.manifest, recipe=recipe.name, recipe_digest=recipe.digest)
+    groups = {
+        "weights": trained.weights,
+        "stats": trained.stats,
+        "projection": trained.projection,
+        "golden": trained.golden,
+    }
+    for name, arrays in groups.items():
+        if arrays:
+            np.savez_compressed(folder / f"{name}.npz", allow_pickle=False, **arrays)
+    for name, picture in trained.pictures.items():
+        picture.save(folder / name, optimize=True)
+    tree = {
+        "schema": SCHEMA,
+        "recipe": recipe.name,
+        "digest": recipe.digest,
+        "model": trained.model,
+        "arguments": recipe.tree,
+        "scale": recipe.common.scale,
+        "seed": recipe.common.seed,
+        "date": datetime.now(UTC).date().isoformat(),
+        "versions": {"rtdecode": __version__, "numpy": np.__version__, "python": sys.version.split()[0]},
+        "figures": trained.figures,
+        "tables": trained.tables,
+        "manifest": bundle.to_json(manifest),
+    }
+    (folder / "run.json").write_text(json.dumps(tree, indent=1) + "\n")
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Read run.json of a run.
+
+    Raises
+    ------
+    UsageError
+        If the folder holds no run of this schema.
+    """
+    try:
+        tree = json.loads((folder / "run.json").read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise UsageError(
+            f"{folder} is no run: a folder with run.json was expected ({error}). "
+            "Train one with `python -m train.run RECIPE`."
+        ) from error
+    if tree.get("schema") != SCHEMA:
+        raise UsageError(f"{folder} has run schema {tree.get('schema')}, this version reads {SCHEMA}.")
+    return tree
+
+
+def arrays(folder: Path, name: str) -> dict[str, np.ndarray]:
+    """Read ``NAME.npz`` of a run; empty if it has none."""
+    path = folder / f"{name}.npz"
+    if not path.is_file():
+        return {}
+    with np.load(path, allow_pickle=False) as archive:
+        return {key: archive[key] for key in archive.files}
+
+
+def table(figures: dict[str, dict[str, Any]]) -> Table:
+    """Lay out figures for a person."""
+    found = Table(Column("metric", no_wrap=True), "value", "95 %", "chance", "shuffled", "constant", "n")
+    for name, figure in figures.items():
+        low, high = figure["ci95"]
+        others = [figure.get(key) for key in ("chance", "shuffled", "constant")]
+        texts = ["" if v is None else f"{v:.3f}" for v in others]
+        found.add_row(name, f"{figure['value']:.3f}", f"{low:.3f} .. {high:.3f}", *texts, str(figure["n"]))
+    return found
+
+
+def show(figures: dict[str, dict[str, Any]]) -> None:
+    """Print figures as a table that does not break off where nobody watches."""
+    Console(width=None if sys.stdout.isatty() else 120).print(table(figures))
+
+
+def main(arguments: list[str]) -> int:
+    """Run the program; return its exit status."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        recipes = ", ".join(names())
+        print(f"python -m train.run RECIPE [key=value ...]   recipes: {recipes}", file=sys.stderr)  # noqa: T201
+        return 0 if arguments else 2
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        out = run(arguments[0], arguments[1:])
+    except RtDecodeError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped; finished stages are kept: the same command with resume=DIR goes on", file=sys.stderr)  # noqa: T201
+        return 130
+    show(read_run(out)["figures"])
+    print(out)  # noqa: T201
+    return 0
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,95 @@
+"""What a builder is given and what it hands back: stages kept on disk, progress, the finished run."""
+
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+from rtdecode.bundle import Manifest
+
+T = TypeVar("T")
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run.
+
+    Attributes
+    ----------
+    model : str
+        Which graphs `export` builds: ``category`` or ``patch-ridge``.
+    manifest : Manifest
+        All that the bundle will say, but for the files, stages and parity that export adds.
+    weights : dict
+        Arrays of the model.
+    stats, projection, golden : dict
+        The arrays of the bundle's files of these names; golden holds windows only, no clips yet.
+    figures : dict
+        Metric -> {value, chance, shuffled, constant, ci95, n}.
+    tables : dict
+        Further JSON values: choices made inside the training runs, curves.
+    pictures : dict
+        File name -> picture.
+    """
+
+    model: str
+    manifest: Manifest
+    weights: Arrays
+    stats: Arrays
+    projection: Arrays
+    golden: Arrays
+    figures: dict[str, dict[str, Any]]
+    tables: dict[str, Any] = field(default_factory=dict)
+    pictures: dict[str, Image.Image] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Where a builder works.
+
+    Attributes
+    ----------
+    data : Path or None
+        Folder given with ``data=``.
+    seed : int
+    scale : str
+        ``tiny`` or ``full``.
+    stages : Path
+        Folder of finished stages; what lies there is not computed again.
+    """
+
+    data: Path | None
+    seed: int
+    scale: str
+    stages: Path
+
+    def stage(self, name: str, make: Callable[[], Arrays]) -> Arrays:
+        """Return the arrays of a stage, made by `make` unless they lie there already."""
+        path = self.stages / f"{name}.npz"
+        if not path.is_file():
+            part = path.with_suffix(".part.npz")
+            self.stages.mkdir(parents=True, exist_ok=True)
+            np.savez(part, allow_pickle=False, **make())
+            part.rename(path)
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+
+    def track(self, items: Iterable[T], label: str) -> Iterator[T]:
+        """Pass items on, with a progress bar where a person watches."""
+        yield from track(
+            list(items), label, console=Console(file=sys.stderr), disable=not sys.stderr.isatty()
+        )
+
+
+def clear(folder: Path) -> None:
+    """Remove a working folder and all that is in it."""
+    shutil.rmtree(folder, ignore_errors=True)
