@@ -70,7 +70,7 @@ def run(bundle: str, as_json: bool, *, samples: int = 1000) -> dict[str, Any]:
         "stages": stages,
         "memory_mb": round(getattr(memory, "pss", memory.rss) / 2**20, 1),
         "probe": probe,
-        "notes": {"eeg_push": "64 channels at 5 kHz, band-pass; artefact cleaning is not built yet"},
+        "notes": {"eeg_push": "64 channels at 5 kHz, chunk to ring, no transport, no artefact cleaning"},
     }
     if as_json:
         Console().print_json(json.dumps(report))

@@ -121,8 +121,9 @@ class Output:
 
     def _keep(self, work: Work, decoded: Decoded) -> None:
         frames, truth = decoded.clip.frames, self._truth.clip(work.window)
-        self._film.write(work.window, frames, truth, self._truth.category(work.window))
-        self._sheet.add(f"window {work.window.index}", frames[: self._bundle.manifest.grid.hop_frames], truth)
+        word, hop = self._truth.category(work.window), self._bundle.manifest.grid.hop_frames
+        self._film.write(work.window, frames, truth, word)
+        self._sheet.add(f"window {work.window.index}", frames[:hop], truth, word)
         self._archive.add(work.window, decoded.clip, truth)
 
     def _is_degraded(self, window: Window) -> bool:

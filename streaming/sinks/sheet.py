@@ -21,13 +21,13 @@ class ContactSheet:
 
     def __init__(self, note: str, title: str = "reconstruction") -> None:
         self._note, self._title = note, title
-        self._kept: list[tuple[str, Frames, Frames | None]] = []
+        self._kept: list[tuple[str, Frames, Frames | str]] = []
         self._seen, self._stride = 0, 1
 
-    def add(self, label: str, clip: Frames, truth: Frames | None) -> None:
-        """Take four frames of a clip (frame, row, column, 3) and of its truth."""
+    def add(self, label: str, clip: Frames, truth: Frames | None, word: str | None = None) -> None:
+        """Take four frames of a clip (frame, row, column, 3) and of its truth, or a word for it."""
         if self._seen % self._stride == 0:
-            self._kept.append((label, _four(clip), None if truth is None else _four(truth)))
+            self._kept.append((label, _four(clip), (word or "unknown") if truth is None else _four(truth)))
         self._seen += 1
         if len(self._kept) > _MOST:
             self._kept, self._stride = self._kept[::2], 2 * self._stride
@@ -53,13 +53,14 @@ class ContactSheet:
         return sheet
 
 
-def _block(label: str, clip: Frames, truth: Frames | None) -> Image.Image:
+def _block(label: str, clip: Frames, truth: Frames | str) -> Image.Image:
     height, width = clip.shape[1:3]
     cell = (_CELL_WIDTH, round(height * _CELL_WIDTH / width))
     block = Image.new("RGB", (4 * cell[0], _LABEL + 2 * cell[1]), PAPER)
     ImageDraw.Draw(block).text((0, _LABEL // 2), label, fill=FAINT, font=font(12), anchor="lm")
-    above = [card(*cell, "unknown")] * 4 if truth is None else list(truth)
-    for row, frames in enumerate((above, list(clip))):
+    if isinstance(truth, str):
+        block.paste(Image.fromarray(card(4 * cell[0], cell[1], truth)), (0, _LABEL))
+    for row, frames in enumerate(([] if isinstance(truth, str) else list(truth), list(clip))):
         for column, frame in enumerate(frames):
             picture = Image.fromarray(frame).resize(cell, Image.Resampling.BICUBIC)
             block.paste(picture, (column * cell[0], _LABEL + row * cell[1]))
