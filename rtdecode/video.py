@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 Frames = NDArray[np.uint8]
 
-# Full chroma resolution: halved, colours of shapes a few pixels wide would bleed.
+# Clips keep full chroma resolution: halved, colours of shapes a few pixels wide would bleed. Films
+# show enlarged frames and take halved chroma, which every player reads.
 # x264's macroblock tree is left out: with it the same frames gave other bytes in half of the runs.
 _CLIP = {"crf": "10", "preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
 _FILM = {"crf": "18", "preset": "veryfast", "tune": "zerolatency", "threads": "1"}
@@ -36,7 +37,7 @@ def write_mp4(path: str | Path, frames: Frames, fps: float) -> None:
     _check(frames, frames.shape[1:3])
     options = {"fflags": "+bitexact", "movflags": "+faststart"}
     with av.open(str(path), "w", format="mp4", options=options) as container:
-        stream = _stream(container, frames.shape[1], frames.shape[2], fps, _CLIP)
+        stream = _stream(container, frames.shape[1], frames.shape[2], fps, "yuv444p", _CLIP)
         for frame in frames:
             container.mux(stream.encode(_picture(frame)))
         container.mux(stream.encode(None))
@@ -79,7 +80,9 @@ class FilmWriter:
         self._size, self._path = (height, width), Path(path)
         container = av.open(str(path), "w", format="mp4", options=_LIVE)
         self._container: OutputContainer | None = container
-        self._stream = _stream(container, height, width, fps, _FILM)
+        even = height % 2 == 0 and width % 2 == 0
+        chroma = "yuv420p" if even else "yuv444p"
+        self._stream = _stream(container, height, width, fps, chroma, _FILM)
         container.start_encoding()
         self._whole = self._path.stat().st_size
         self.frames = 0
@@ -124,11 +127,11 @@ class FilmWriter:
 
 
 def _stream(
-    container: OutputContainer, height: int, width: int, fps: float, options: dict[str, str]
+    container: OutputContainer, height: int, width: int, fps: float, chroma: str, options: dict[str, str]
 ) -> VideoStream:
     rate = Fraction(fps).limit_denominator(1001)
     stream = container.add_stream("libx264", rate=rate, options=dict(options))
-    stream.width, stream.height, stream.pix_fmt = width, height, "yuv444p"
+    stream.width, stream.height, stream.pix_fmt = width, height, chroma
     stream.codec_context.thread_count = 1
     return stream
 
