@@ -41,9 +41,9 @@ def run(
     Raises
     ------
     UsageError
-        If something is asked for that is not built, or `run_dir` is no run.
+        If something is asked for that is not built, `run_dir` is no run, or `out` holds something else.
     BundleError
-        If the graphs differ from the run's own decoder, or `out` holds something else.
+        If the graphs differ from the run's own decoder.
     """
     _check(target, precision, steps)
     tree = read_run(run_dir)

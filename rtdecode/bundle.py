@@ -2,7 +2,7 @@
 
 ::
 
-    manifest.json      what the files are and how they fit together
+    manifest.json      what the files are and how they fit together, and its own digest
     encode.onnx        brain -> latent (and scores)
     denoise.onnx       one denoising step, where the decoder has any
     decode_first.onnx  latent frame 0 -> the first video frame
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.errors import BundleError
+from rtdecode.errors import BundleError, UsageError
 from rtdecode.signal.eeg import EegBand
 from rtdecode.signal.volume import Baseline, Projection
 from rtdecode.timing import TimingGrid
@@ -127,7 +127,8 @@ class Bundle:
     path : Path
     manifest : Manifest
     digest : str
-        SHA-256 of the manifest (which holds the hash of every other file), first 16 hexadecimal digits.
+        SHA-256 over the values of the manifest (which holds the hash of every other file), first 16
+        hexadecimal digits.
     stats, projection
         Contents of ``stats.npz`` and ``projection.npz``; projection is None without fMRI.
     """
@@ -173,15 +174,22 @@ def load(name: str | Path, *, verify: bool = True) -> Bundle:
         A path, or the name of a shipped bundle.
     verify : bool
         False leaves the hashes unchecked.
+
+    Raises
+    ------
+    BundleError
+        If a file is missing or was changed, or the files do not fit together.
     """
     path = resolve(name)
-    raw = (path / "manifest.json").read_bytes()
-    try:
-        manifest = _read(Manifest, json.loads(raw), "manifest.json")
-    except json.JSONDecodeError as error:
+    file = path / "manifest.json"
+    tree, stated = _manifest_tree(file)
+    found = digest_of(tree)
+    if verify and stated != found:
         raise BundleError(
-            f"{path / 'manifest.json'} is not JSON ({error}). Export the bundle again."
-        ) from error
+            f"{file} was changed: its digest says {stated or 'nothing'}, found {found}. "
+            "Export or copy the bundle again."
+        )
+    manifest = from_json(tree, str(file))
     if manifest.schema != SCHEMA:
         raise BundleError(
             f"{path} has bundle schema {manifest.schema}, this version reads {SCHEMA}. Export it again."
@@ -189,7 +197,7 @@ def load(name: str | Path, *, verify: bool = True) -> Bundle:
     if verify:
         _verify(path, manifest)
     projection = _projection(path, manifest)
-    return Bundle(path, manifest, _digest(raw), _arrays(path / "stats.npz"), projection)
+    return Bundle(path, manifest, found, _arrays(path / "stats.npz"), projection)
 
 
 def write(target: Path, manifest: Manifest, files: dict[str, Path]) -> Bundle:
@@ -203,9 +211,15 @@ def write(target: Path, manifest: Manifest, files: dict[str, Path]) -> Bundle:
         `files` of it is filled in here.
     files : dict
         Name in the bundle -> file to copy.
+
+    Raises
+    ------
+    UsageError
+        If `target` holds something that is no bundle.
     """
-    if target.exists() and not (target / "manifest.json").is_file() and any(target.iterdir()):
-        raise BundleError(f"{target} exists and is no bundle. Give an empty or new folder with --out.")
+    taken = target.exists() and not (target / "manifest.json").is_file()
+    if taken and (not target.is_dir() or any(target.iterdir())):
+        raise UsageError(f"{target} exists and is no bundle. Give an empty or new folder with --out.")
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -215,6 +229,7 @@ def write(target: Path, manifest: Manifest, files: dict[str, Path]) -> Bundle:
         hashes[name] = _file_hash(part / name)
     tree = to_json(manifest)
     tree["files"] = hashes
+    tree["digest"] = digest_of(tree)
     (part / "manifest.json").write_text(json.dumps(tree, indent=1) + "\n")
     shutil.rmtree(target, ignore_errors=True)
     part.rename(target)
@@ -233,8 +248,21 @@ def from_json(tree: Any, where: str = "manifest.json") -> Manifest:
     return _read(Manifest, tree, where)
 
 
-def _digest(raw: bytes) -> str:
-    return hashlib.sha256(raw).hexdigest()[:16]
+def digest_of(tree: dict[str, Any]) -> str:
+    """Digest of a manifest's JSON values: SHA-256 over their canonical form, first 16 digits."""
+    text = json.dumps(tree, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _manifest_tree(file: Path) -> tuple[dict[str, Any], Any]:
+    """Values of a manifest, and the digest that it states of them."""
+    try:
+        tree = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise BundleError(f"{file} is not JSON ({error}). Export or copy the bundle again.") from error
+    if not isinstance(tree, dict):
+        raise BundleError(f"{file} must be an object, found {type(tree).__name__}. Export the bundle again.")
+    return tree, tree.pop("digest", None)
 
 
 def _file_hash(path: Path) -> str:
@@ -267,14 +295,23 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
 def _projection(path: Path, manifest: Manifest) -> Projection | None:
     if manifest.fmri is None:
         return None
-    arrays = _arrays(path / "projection.npz")
+    file = path / "projection.npz"
+    arrays = _arrays(file)
+    if missing := {"voxels", "shape", "affine"} - set(arrays):
+        raise BundleError(f"{file} lacks {', '.join(sorted(missing))}. Export the bundle again.")
+    held = {"voxels": len(arrays["voxels"]), "shape": arrays["shape"], "affine": arrays["affine"]}
+    for name, found in held.items():
+        _check_fit(file, name, found, getattr(manifest.fmri, name))
     i, j, k = (int(n) for n in arrays["shape"])
-    if len(arrays["voxels"]) != manifest.fmri.voxels:
-        raise BundleError(
-            f"{path / 'projection.npz'} holds {len(arrays['voxels'])} voxels, "
-            f"manifest.json fmri.voxels says {manifest.fmri.voxels}."
-        )
     return Projection(arrays["voxels"].astype(np.int64), (i, j, k), arrays["affine"].astype(np.float64))
+
+
+def _check_fit(file: Path, name: str, found: Any, stated: Any) -> None:
+    if np.shape(found) != np.shape(stated) or not np.allclose(found, stated, rtol=1e-9, atol=1e-9):
+        raise BundleError(
+            f"{file}: {name} is {np.asarray(found).tolist()}, manifest.json fmri.{name} says {stated}. "
+            "Export the bundle again."
+        )
 
 
 _NESTED: dict[tuple[type, str], type] = {

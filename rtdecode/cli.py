@@ -4,14 +4,28 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from rtdecode import __version__
-from rtdecode.errors import RtDecodeError
+from rtdecode.errors import RtDecodeError, UsageError
+
+
+class _Commands(TyperGroup):
+    """Names what there is when something is asked for that is not."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        found = super().get_command(ctx, cmd_name)
+        if found is None:
+            there = ", ".join(sorted(self.commands))
+            raise UsageError(f"there is no command '{cmd_name}' yet; there are {there}.")
+        return found
+
 
 app = typer.Typer(
+    cls=_Commands,
     name="rtdecode",
     help="Decode continuous video from EEG and fMRI while they are recorded.",
     no_args_is_help=True,

@@ -110,6 +110,11 @@ class RunClock:
         return len(self._triggers)
 
     @property
+    def newest_trigger(self) -> int:
+        """Index of the newest trigger's volume, as the scanner counts them; -1 without triggers."""
+        return max(self._triggers) - self._shift if self._triggers else -1
+
+    @property
     def source(self) -> str:
         """What the time line rests on."""
         if self._triggers:

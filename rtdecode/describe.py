@@ -22,8 +22,9 @@ def show(bundle: Bundle) -> None:
         "steps": manifest.steps,
         "categories": manifest.labels and ", ".join(manifest.labels),
         "graphs": ", ".join(name for name, stage in manifest.stages.items() if stage),
-        "parity": manifest.parity,
-        "provenance": manifest.provenance,
+        "parity": manifest.parity.get("largest_difference"),
+        "trained": manifest.provenance.get("trained"),
+        "on": manifest.provenance.get("participant") or manifest.provenance.get("data"),
         "licence": manifest.licence,
         "folder": bundle.path,
     }

@@ -29,7 +29,8 @@ except RuntimeError as error:
 
 __all__ = ["pylsl"]
 
-# LSL's notes stay off the terminal, unless this site has an LSL configuration of its own.
+# LSL's own lines stay off the terminal (sessions say what they lost), unless this site has its own
+# LSL configuration.
 _CONFIGURED = [Path("lsl_api.cfg"), Path.home() / "lsl_api/lsl_api.cfg", Path("/etc/lsl_api/lsl_api.cfg")]
 if "LSLAPICFG" not in os.environ and not any(file.is_file() for file in _CONFIGURED):
-    pylsl.set_config_content("[log]\nlevel = -2\n")
+    pylsl.set_config_content("[log]\nlevel = -3\n")

@@ -44,8 +44,8 @@ class RecordingWriter:
         if path.exists() and any(path.iterdir()):
             raise UsageError(f"the recording folder {path} is not empty. Give a new or empty folder.")
         path.mkdir(parents=True, exist_ok=True)
-        self._path, self._meta = path, meta
-        self.set_montage(montage)
+        self._path, self._meta, self._montage = path, dict(meta), montage
+        self._write_head()
         self._events = (path / "events.jsonl").open("w")
         self._eeg = (path / "eeg.f32").open("wb")
         self._stamps = (path / "stamps.f64").open("wb")
@@ -61,7 +61,16 @@ class RecordingWriter:
 
     def set_montage(self, montage: Montage | None) -> None:
         """Write down the montage once it is known."""
-        head = {"schema": SCHEMA, "montage": montage and asdict(montage), "meta": self._meta}
+        self._montage = montage
+        self._write_head()
+
+    def note(self, **meta: Any) -> None:
+        """Add to `meta`: how the session ended, for example."""
+        self._meta |= meta
+        self._write_head()
+
+    def _write_head(self) -> None:
+        head = {"schema": SCHEMA, "montage": self._montage and asdict(self._montage), "meta": self._meta}
         (self._path / "recording.json").write_text(json.dumps(head, indent=1) + "\n")
 
     def write(self, item: EegChunk | Trigger | Volume) -> None:

@@ -15,6 +15,8 @@ from rtdecode.types import Float, Volume
 
 # Delay of a file after its volume's end that is assumed until one was measured, s.
 _FILE_DELAY = 1.3
+# Longest a window of EEG alone waits for samples on their way, s.
+_EEG_PATIENCE = 3.0
 
 
 class Run:
@@ -43,6 +45,8 @@ class Run:
         self.next_preview = self.next_final = 0
         self.ended_s = math.inf
         self.newest = -1
+        self.readable_at = -math.inf
+        self.session_offset_s: float | None = None
         self._bundle, self._dummies = bundle, dummies
         self._ring = VolumeRing()
         self._delays: deque[float] = deque(maxlen=50)
@@ -68,6 +72,7 @@ class Run:
             assert self._bundle.projection is not None
             self._voxels = self._bundle.projection.bind(volume.data.shape, volume.affine, volume.name)
         self.newest = max(self.newest, volume.index)
+        self.readable_at = max(self.readable_at, volume.readable_at)
         self.clock.add_volume(volume)
         vector = self._normalizer.push(project(volume.data, self._voxels))
         self._delays.append(volume.readable_at - self.end_at(volume.index))
@@ -103,18 +108,34 @@ class Run:
     def deadline(self, k: int) -> float:
         """Local time at which window k is final with what it has.
 
-        1.5 TR after its last volume was due; without volumes, a second after its last sample.
+        1.5 TR after its last volume was due; without volumes, 3 s after its last sample.
         """
         if not self.fmri:
             stop = float(self.grid.span(k)[1])
-            return float(self.clock.to_local(stop, stop)) + 1.0
+            return float(self.clock.to_local(stop, stop)) + _EEG_PATIENCE
+        return self._overdue_at(self.volumes(k).stop - 1)
+
+    def due(self, now_at: float) -> int:
+        """How many volumes should have come by now, lost ones at the end included.
+
+        A trigger proves a volume; without triggers only a later one does.
+        """
+        proven = self.clock.newest_trigger if self.fmri else -1
+        while proven > self.newest and now_at < self._overdue_at(proven):
+            proven -= 1
+        return max(self.newest, proven) + 1
+
+    def _overdue_at(self, index: int) -> float:
         delay = float(np.median(self._delays)) if self._delays else _FILE_DELAY
-        return self.end_at(self.volumes(k).stop - 1) + delay + 1.5 * self._tr
+        return self.end_at(index) + delay + 1.5 * self._tr
+
+    def needs_s(self, k: int) -> float:
+        """Run time by which window k's data were acquired: its stop, and the lag where volumes count."""
+        return float(self.grid.span(k)[1] + (self.grid.lag if self.fmri else 0))
 
     def over(self, k: int, now_at: float) -> bool:
         """Whether window k's stop and lag lie in the past."""
-        lag = self.grid.lag if self.fmri else 0
-        return self.clock.elapsed(now_at) >= float(self.grid.span(k)[1] + lag)
+        return self.clock.elapsed(now_at) >= self.needs_s(k)
 
     def too_late(self, index: int) -> bool:
         """Whether the last window that could have used the volume has gone out."""

@@ -17,6 +17,10 @@ from rtdecode.types import EegChunk, Float, Montage, Trigger, Volume, Window
 
 # A trigger that comes later than this after the last one begins a run, s.
 RUN_PAUSE = 10.0
+# A volume of another series begins a run when the running one has been silent for so many TRs, or
+# when so many come without one of the running series between them. Until then it is a stranger.
+_SILENT_TRS = 3.0
+_STRANGERS = 8
 
 
 class Assembler:
@@ -69,6 +73,9 @@ class Assembler:
         self._last_trigger = -math.inf
         self._triggers = 0
         self._volumes = dict.fromkeys(("volumes", "late", "duplicate", "out_of_order"), 0)
+        self._strangers: list[Volume] = []
+        self.refused: list[str] = []
+        self._now_at = -math.inf
         self._eeg: EegStream | None = None
         if montage is not None:
             self.set_montage(montage)
@@ -110,6 +117,7 @@ class Assembler:
 
     def tick(self, now_at: float) -> list[Window]:
         """Windows that are complete, or whose time has come."""
+        self._now_at = max(self._now_at, now_at)
         out: list[Window] = []
         for run in self._known_runs()[-2:]:
             self._previews(run, now_at, out)
@@ -119,6 +127,16 @@ class Assembler:
                 self._final(run, now_at, out)
         return out
 
+    def advance(self, until_at: float) -> list[Window]:
+        """Let time pass up to a local time, with a `tick` at every deadline before it.
+
+        What comes out depends on the deadlines alone, not on how often the clock was looked at.
+        """
+        out: list[Window] = []
+        while (due := self.next_deadline()) < until_at:
+            out += self.tick(due)
+        return out
+
     def next_deadline(self) -> float:
         """Local time at which `tick` has something to do although nothing arrives; inf for none."""
         waiting = [r for r in self._known_runs()[-2:] if self._open(r, r.next_final)]
@@ -126,6 +144,7 @@ class Assembler:
 
     def flush(self, now_at: float) -> list[Window]:
         """The windows left when the session ends: those whose stop + lag has passed."""
+        self._now_at = max(self._now_at, now_at)
         out: list[Window] = []
         for run in self._known_runs():
             run.ended_s = min(run.ended_s, run.clock.elapsed(now_at))
@@ -135,11 +154,15 @@ class Assembler:
 
     def expected(self, now_at: float) -> int:
         """Windows of this session: by its limit, or those whose stop + lag has passed, over the runs."""
+        known = self._known_runs()
         if math.isfinite(self._limit):
-            return int(self._limit) * max(1, len(self._runs))
-        lag = float(self.grid.lag) if self._fmri_on else 0.0
-        seconds = [min(r.ended_s, r.clock.elapsed(now_at)) - lag for r in self._known_runs()]
-        return sum(self.grid.count(max(0.0, round(s, 6))) for s in seconds)
+            ended = [min(int(self._limit), self._passed(run, run.ended_s)) for run in known[:-1]]
+            return sum(ended) + int(self._limit)
+        return sum(self._passed(run, min(run.ended_s, run.clock.elapsed(now_at))) for run in known)
+
+    def _passed(self, run: Run, elapsed_s: float) -> int:
+        lag = float(self.grid.lag) if run.fmri else 0.0
+        return self.grid.count(max(0.0, round(elapsed_s - lag, 6)))
 
     def done(self) -> bool:
         """Whether every window of a limited session has gone out."""
@@ -159,8 +182,8 @@ class Assembler:
         eeg: dict[str, Any] = dict.fromkeys(("samples", "lost_samples", "gaps"), 0)
         eeg |= {"rate_hz": None, "drift_ppm": None, "triggers": self._triggers}
         eeg |= {"artifact_residual_db": None} | (self._eeg.report() if self._eeg else {})
-        missing = sum(run.newest + 1 for run in self._runs) - self._volumes["volumes"]
-        fmri = self._volumes | {"missing": missing, "rejected_files": None, "max_fd_mm": None}
+        missing = sum(run.due(self._now_at) for run in self._known_runs()) - self._volumes["volumes"]
+        fmri = self._volumes | {"missing": missing, "rejected_files": len(self.refused), "max_fd_mm": None}
         clock = self._runs[-1].clock if self._runs else RunClock(None)
         return {"eeg": eeg, "fmri": fmri, "clock": clock.fit()}
 
@@ -185,7 +208,38 @@ class Assembler:
         if not self._fmri_on:
             return
         self._check_tr(volume)
-        run = self._run_of(volume)
+        run = next((r for r in reversed(self._runs) if r.uid == volume.uid), None)
+        if run is not None:
+            self._refuse_strangers()
+            self._add(run, volume)
+            return
+        last = self._runs[-1] if self._runs else None
+        if last is not None and last.uid is not None and not self._begins_run(last, volume):
+            return
+        if last is None or last.uid is not None:
+            self._end_run(volume.readable_at)
+            last = self._begin()
+        last.uid = volume.uid
+        held, self._strangers = self._strangers or [volume], []
+        for one in held:
+            self._add(last, one)
+
+    def _begins_run(self, last: Run, volume: Volume) -> bool:
+        """Hold a volume of another series until it is clear that the running one is over."""
+        if self._strangers and self._strangers[-1].uid != volume.uid:
+            self._refuse_strangers()
+        self._strangers.append(volume)
+        silent = volume.readable_at - last.readable_at > _SILENT_TRS * float(self.grid.tr or 0)
+        return silent or len(self._strangers) >= _STRANGERS
+
+    def _refuse_strangers(self) -> None:
+        self.refused += [
+            f"{v.name or 'a volume'} of series {v.series} came in the middle of another series"
+            for v in self._strangers
+        ]
+        self._strangers = []
+
+    def _add(self, run: Run, volume: Volume) -> None:
         if volume.index in run:
             self._volumes["duplicate"] += 1
             return
@@ -202,16 +256,6 @@ class Assembler:
                 f"{volume.tr_s:g} s. Scan with the trained protocol, or give another --bundle."
             )
 
-    def _run_of(self, volume: Volume) -> Run:
-        for run in reversed(self._runs):
-            if run.uid == volume.uid:
-                return run
-        if not self._runs or self._runs[-1].uid is not None:
-            self._end_run(volume.readable_at)
-            self._begin()
-        self._runs[-1].uid = volume.uid
-        return self._runs[-1]
-
     def _begin(self) -> Run:
         last = self._runs[-1] if self._runs else None
         first = last.first_clip + max(last.next_final, last.next_preview) if last else 0
@@ -226,7 +270,7 @@ class Assembler:
         return [run for run in self._runs if run.clock.known]
 
     def _open(self, run: Run, k: int) -> bool:
-        return k < self._limit and float(self.grid.span(k)[1]) <= run.ended_s
+        return k < self._limit and run.needs_s(k) <= run.ended_s
 
     def _eeg_in(self, run: Run, k: int) -> bool:
         return self._eeg is not None and self._eeg.newest >= run.last_sample_at(k)
@@ -255,8 +299,10 @@ class Assembler:
         eeg, eeg_mask = self._cut_eeg(times)
         wanted = run.volumes(k) if revision == "final" else range(0)
         held = run.held(k) if revision == "final" else {}
-        zero_at = float(run.clock.to_local(0.0, stop))
-        self._origin = zero_at if self._origin is None else self._origin
+        if run.session_offset_s is None:
+            zero_at = float(run.clock.to_local(0.0, stop))
+            self._origin = zero_at if self._origin is None else self._origin
+            run.session_offset_s = zero_at - self._origin
         stamps, floor_at = self._ledger(run, run.last_sample_at(k), held, now_at)
         stamps["stop"] = float(run.clock.to_local(stop, stop))
         if revision == "final" and not self._complete(run, k):
@@ -266,7 +312,7 @@ class Assembler:
             index=k,
             start_s=start,
             stop_s=stop,
-            session_s=start + zero_at - self._origin,
+            session_s=start + run.session_offset_s,
             revision=revision,
             eeg=eeg,
             eeg_mask=eeg_mask,

@@ -87,6 +87,7 @@ class _Acquisition:
             bundle, None, modalities, sources.seconds, dummies=sources.dummies, now=time.monotonic
         )
         self._writer = RecordingWriter(sources.record, None, sources.meta) if sources.record else None
+        self._noted: set[str] = set()
         self._data_at: dict[str, float] = {}
         self._status_at = 0.0
         # While volumes are read that lay there before, the clock of the deadlines is theirs.
@@ -105,6 +106,8 @@ class _Acquisition:
             self._step(timeout=0.0)
         now = time.monotonic()
         self._emit(self._assembler.flush(now))
+        if self._writer is not None:
+            self._writer.note(ended_at=now, triggers_expected=self._assembler.triggers_expected)
         self.send(Message(self._status(now) | {"kind": "end"}, {}))
 
     def close(self) -> None:
@@ -136,7 +139,8 @@ class _Acquisition:
             self._behind_at = None
         elif item is not None:
             self._take(item)
-        self._emit(self._assembler.tick(self._due_at()))
+        if item is None:
+            self._emit(self._assembler.advance(self._due_at()))
         now = time.monotonic()
         if now - self._status_at >= _STATUS_EVERY:
             self._status_at = now
@@ -148,7 +152,9 @@ class _Acquisition:
         self._record(item)
         if self._behind_at is not None and isinstance(item, Volume):
             self._behind_at = max(self._behind_at, item.readable_at)
-        windows = self._assembler.push(item, self._due_at())
+        # An item counts from its arrival, however long it waited here: a replay does the same.
+        at = item.arrived_at if self._behind_at is None else self._behind_at
+        windows = self._assembler.advance(at) + self._assembler.push(item, at)
         now = time.monotonic()
         if isinstance(item, EegChunk):
             self._data_at["eeg"] = item.arrived_at
@@ -188,7 +194,7 @@ class _Acquisition:
         folder = self._folder.counters() if self._folder is not None else {}
         for key in ("duplicate", "out_of_order"):
             counters["fmri"][key] += folder.get(key, 0)
-        counters["fmri"]["rejected_files"] = folder.get("rejected_files")
+        counters["fmri"]["rejected_files"] += folder.get("rejected_files", 0)
         return {
             "kind": "status",
             "elapsed": self._assembler.elapsed(now),
@@ -199,7 +205,17 @@ class _Acquisition:
             "counters": counters,
             "costs": costs,
             "existing": folder.get("existing_files", 0),
+            "notes": self._notes(),
         }
+
+    def _notes(self) -> list[str]:
+        """What was passed over since the last status, one sentence for each reason."""
+        files = self._folder.ignored if self._folder is not None else []
+        passed = [(reason, f"{name}: {reason}") for name, reason in files]
+        passed += [("another series", sentence) for sentence in self._assembler.refused]
+        fresh = {reason: sentence for reason, sentence in passed if reason not in self._noted}
+        self._noted |= fresh.keys()
+        return [f"not used: {sentence}" for sentence in fresh.values()]
 
     def _waiting(self, now: float) -> list[str]:
         """What has not come yet, or has fallen silent, in words."""

@@ -14,7 +14,6 @@ from rich.console import Console
 
 from rtdecode.errors import UsageError
 from streaming import signals
-from streaming.output import check_free
 
 _RECORDED = Path(__file__).parents[1] / "tests" / "data" / "haxby"
 _RUNS = ("run009", "run010")
@@ -41,9 +40,15 @@ def run(
     -------
     int
         Exit code of the decoding program.
+
+    Raises
+    ------
+    UsageError
+        If the folder is in use, or the recorded runs are not there.
     """
     folder = out or Path("runs") / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
-    check_free(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"--out {folder} is in use. Give a new or empty folder.")
     console = Console(stderr=True)
     code = _recorded(folder, seconds, console) if recorded else _simulated(folder, seconds, console)
     if open_film and code == 0:

@@ -55,7 +55,14 @@ def run(
     loaded = bundles.load(bundle)
     name = time.strftime("%Y%m%d-%H%M%S")
     folder = out or Path("runs") / f"replay-{name}"
-    assembler = Assembler(loaded, kept.montage, _modalities(kept, loaded))
+    assembler = Assembler(
+        loaded,
+        kept.montage,
+        _modalities(kept, loaded),
+        kept.meta.get("seconds"),
+        dummies=kept.meta.get("dummies", 0),
+        triggers_expected=kept.meta.get("triggers_expected", kept.has_triggers()),
+    )
     decoder = Decoder(loaded)
     prepare(folder, overwrite=False)
     simulated = bool(kept.meta.get("simulated")) or loaded.manifest.simulated
@@ -69,27 +76,26 @@ def run(
     return 0
 
 
-def windows(events: Iterator[Item], assembler: Assembler) -> Iterator[Work]:
+def windows(events: Iterator[Item], assembler: Assembler, ended_at: float = 0.0) -> Iterator[Work]:
     """Cut the windows of a recording in the order a live session would have cut them.
 
-    The virtual clock is the arrival of the items; between two of them it stops at every deadline.
+    The virtual clock is the arrival of the items; between two of them, and from the last one to the
+    end of the session, it stops at every deadline.
     """
     now = 0.0
     for item in events:
         now = max(now, item.arrived_at)
-        while (due := assembler.next_deadline()) < now:
-            for window in assembler.tick(due):
-                yield Work(window, assembler.clip(window))
-        for window in assembler.push(item, now):
+        for window in assembler.advance(now) + assembler.push(item, now):
             yield Work(window, assembler.clip(window))
-    for window in assembler.flush(now):
+    now = max(now, ended_at)
+    for window in assembler.advance(now) + assembler.flush(now):
         yield Work(window, assembler.clip(window))
 
 
 def _play(kept: Recording, assembler: Assembler, output: Output, pace: float | None) -> None:
     began, first = time.monotonic(), None
     console = Console(stderr=True)
-    works = windows(kept.events(), assembler)
+    works = windows(kept.events(), assembler, kept.meta.get("ended_at", 0.0))
     shown = track(works, "replay", console=console, transient=True, disable=not console.is_terminal)
     for work in shown:
         first = work.window.stamps["windowed"] if first is None else first

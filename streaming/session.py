@@ -99,6 +99,16 @@ def _check(options: StreamOptions, bundle: Bundle) -> None:
         raise UsageError(
             f"--fmri-dir {folder}: its parent folder does not exist. Check the path or the mount."
         )
+    window = float(bundle.manifest.grid.window)
+    if options.seconds is not None and options.seconds < window:
+        raise UsageError(
+            f"--seconds {options.seconds:g} holds no window of {window:g} s. Give {window:g} or more."
+        )
+    for flag, value in {"--wait": options.wait, "--lost-after": options.lost_after}.items():
+        if value < 0:
+            raise UsageError(f"{flag} {value:g}: seconds from 0 on were expected.")
+    if options.report is not None and not options.report.resolve().parent.is_dir():
+        raise UsageError(f"--report {options.report}: its folder does not exist. Make it, or give another.")
     if options.truth is not None and not options.truth.resolve().parent.is_dir():
         raise UsageError(f"--truth {options.truth}: its parent folder does not exist. Check the path.")
 
@@ -132,10 +142,10 @@ class _Session:
     def run(self) -> None:
         with signals.told(self._interrupt), _process(self._process, self._stop):
             decoder = Decoder(self._bundle, time.monotonic)
-            truth = Truth(self._options.truth, self._bundle)
+            self._truth = Truth(self._options.truth, self._bundle)
             simulated = self._bundle.manifest.simulated
             self._output = Output(
-                self._out, self._name, self._bundle, decoder, truth, time.monotonic, simulated=simulated
+                self._out, self._name, self._bundle, decoder, self._truth, time.monotonic, simulated=simulated
             )
             self._progress = Progress(self._console, self._options.seconds)
             ended = "a fault that was not foreseen"
@@ -185,6 +195,8 @@ class _Session:
     def _take_status(self, status: dict[str, Any]) -> None:
         if status["existing"] and not self._status:
             self._progress.say(f"{status['existing']} files that lay in {self._options.fmri_dir} are ignored")
+        for sentence in status["notes"]:
+            self._progress.say(sentence)
         self._status = status
         self._ended = status["kind"] == "end"
         for name, values in status["costs"].items():
@@ -251,9 +263,15 @@ class _Session:
         counts["skipped"] += max(0, self._status.get("expected", 0) - counts["final"] - counts["skipped"])
         try:
             accuracy = self._output.accuracy()
-            final = self._write_report(ended, accuracy)
         finally:
+            # Before the report: closing gives back the room that a full disk lacks.
             self._output.close()
+        final = self._write_report(ended, accuracy)
+        if self._options.record is not None:
+            with writing():
+                self._truth.copy_to(self._options.record / "truth")
+        if self._options.truth is not None and not self._truth.known:
+            self._progress.say(f"no truth came to {self._options.truth}: the report has no accuracy")
         report.show(final)
         print(self._out)  # noqa: T201
         print(self._report_path)  # noqa: T201
@@ -286,7 +304,13 @@ def _sources(options: StreamOptions, bundle: Bundle, name: str) -> orders.Source
         seconds=options.seconds,
         dummies=options.dummies,
         record=options.record,
-        meta={"session": name, "simulated": bundle.manifest.simulated, "bundle": bundle.digest},
+        meta={
+            "session": name,
+            "simulated": bundle.manifest.simulated,
+            "bundle": bundle.digest,
+            "seconds": options.seconds,
+            "dummies": options.dummies,
+        },
     )
 
 

@@ -1,5 +1,6 @@
 """The truth of a session, where it is known: film and events, and what they say of the clips."""
 
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,16 @@ class Truth:
     def known(self) -> bool:
         """Whether there are events now."""
         return self._events_path is not None and self._events_path.is_file()
+
+    def copy_to(self, folder: Path) -> None:
+        """Copy what is known into a folder: ``events.tsv``, and film and faults where there are any."""
+        if self._events_path is None or not self.known:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self._events_path, folder / "events.tsv")
+        beside = [self._film_path, self._film_path.with_name("faults.jsonl")] if self._film_path else []
+        for file in (file for file in beside if file.is_file()):
+            shutil.copyfile(file, folder / file.name)
 
     def clip(self, window: Window) -> Frames | None:
         """What was shown during a window's hop, (frame, row, column, 3); None where it is not known."""

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from rtdecode.errors import UsageError
+from rtdecode.errors import RtDecodeError, UsageError
 
 FOLDER = Path(__file__).parent / "recipes"
 PREFIX = "train."
@@ -67,7 +65,7 @@ def read(recipe: str, overrides: list[str]) -> Recipe:
     path = FOLDER / f"{recipe}.yaml" if recipe in names() else Path(recipe)
     if not path.is_file():
         raise UsageError(f"no recipe '{recipe}'. There are {', '.join(names())}; a path is taken too.")
-    tree = _mapping(yaml.safe_load(path.read_text()), path)
+    tree = _mapping(_parsed(path.read_text(), str(path)), path)
     tiny = tree.pop("tiny", {})
     changes = [_change(text) for text in overrides]
     common = _common({key: value for key, value in changes if key in Common.__slots__})
@@ -77,6 +75,21 @@ def read(recipe: str, overrides: list[str]) -> Recipe:
         if key not in Common.__slots__:
             _put(tree, key.split("."), value)
     return Recipe(path.stem, tree, common)
+
+
+def _parsed(text: str, where: str) -> Any:
+    # Here and not above: without it the program still says what is wanting.
+    try:
+        import yaml
+    except ModuleNotFoundError as error:
+        raise RtDecodeError(
+            "training needs the package yaml, which is not installed. "
+            "Install it with: pip install 'rtdecode[train]'"
+        ) from error
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{where} cannot be read as YAML ({error}).") from error
 
 
 def _mapping(tree: Any, path: Path) -> dict[str, Any]:
@@ -89,7 +102,7 @@ def _change(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise UsageError(f"'{text}' is no change to the recipe. Write key=value.")
-    return key, yaml.safe_load(value)
+    return key, _parsed(value, f"'{text}'")
 
 
 def _common(given: dict[str, Any]) -> Common:

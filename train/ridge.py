@@ -117,7 +117,14 @@ def train(
     seconds, judged_seconds : float
         Film in each session.
     sizes : Sizes
+
+    Raises
+    ------
+    UsageError
+        If it is given a folder of data, or seeds that judge.
     """
+    if work.data is not None:
+        raise UsageError(f"data={work.data} cannot be used: this recipe simulates its data. Leave data= out.")
     seeds = [work.seed + n for n in numbers(sessions)]
     if not {*seeds} <= {*TRAINING_SEEDS}:
         raise UsageError(f"seeds from 1000 on judge and are not trained on, found {seeds}.")

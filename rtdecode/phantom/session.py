@@ -2,6 +2,7 @@
 
 import hashlib
 import heapq
+import math
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import cached_property
@@ -36,11 +37,11 @@ class PhantomSession:
     ----------
     preset : Preset or str
     subject_number : int
-        Fixes the brain.
+        Fixes the brain; from 1 on.
     seed : int
-        Fixes film and noise.
+        Fixes film and noise; from 0 on.
     seconds : float
-        Length of the film; the scan lasts 8 s longer, the EEG begins 10 s before it.
+        Length of the film, one frame or more; the scan lasts 8 s longer, the EEG begins 10 s before it.
     cuts : str
         ``grid`` or ``free``.
     sfreq : float
@@ -51,6 +52,11 @@ class PhantomSession:
         From a volume's end to its file being complete, s.
     spec : str
         Faults, as of `rtdecode.phantom.faults.plan`.
+
+    Raises
+    ------
+    UsageError
+        For values that cannot be simulated.
     """
 
     def __init__(
@@ -65,10 +71,7 @@ class PhantomSession:
         volume_delay: float = 0.85,
         spec: str = "",
     ) -> None:
-        if sfreq < 200 or sfreq != int(sfreq):
-            raise UsageError(
-                f"the phantom's EEG has a whole number of samples a second from 200 on, found {sfreq}"
-            )
+        _check(subject_number, seed, seconds, sfreq)
         self.preset = preset_named(preset) if isinstance(preset, str) else preset
         self.subject, self.seed, self.seconds, self.sfreq = subject_number, seed, float(seconds), int(sfreq)
         self.film = Film(seconds, seed, cuts)
@@ -181,3 +184,16 @@ class PhantomSession:
                 name=self.file_name(i),
                 uid=self.uid,
             )
+
+
+def _check(subject_number: int, seed: int, seconds: float, sfreq: float) -> None:
+    if subject_number < 1:
+        raise UsageError(f"simulated subjects are numbered from 1, found {subject_number}.")
+    if seed < 0:
+        raise UsageError(f"a seed is a whole number from 0, found {seed}.")
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise UsageError(f"the film lasts a number of seconds above 0, found {seconds:g}.")
+    if not (math.isfinite(sfreq) and sfreq >= 200 and sfreq == int(sfreq)):
+        raise UsageError(
+            f"the phantom's EEG has a whole number of samples a second from 200 on, found {sfreq:g}."
+        )

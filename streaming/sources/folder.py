@@ -3,6 +3,7 @@
 import os
 import re
 import time
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,6 +24,8 @@ _HEAD = 4096
 # A file is watched at every poll for this long after a change, s; later, at each retry.
 _RESTLESS = 5.0
 _RETRY_FIRST, _RETRY_MOST = 0.02, 1.0
+# Names that promise an image, whatever the bytes turn out to be.
+_IMAGE_NAMES = (".dcm", ".ima", ".nii", ".nii.gz", ".hdr", ".img")
 
 
 @dataclass(slots=True)
@@ -35,6 +38,16 @@ class _Pending:
     absent_at: float
     tries: int = 0
     reason: str = ""
+    image: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A file that was decoded: its state then, and a checksum over that many bytes."""
+
+    content: tuple[int, int]
+    size: int
+    checksum: int
 
 
 class FolderSource:
@@ -77,9 +90,11 @@ class FolderSource:
         self._drained = False
         self._pending: dict[str, _Pending] = {}
         self._ignored: dict[str, str] = {}
-        self._taken: set[tuple[tuple[int, int], tuple[int, int]]] = set()
+        self._taken: dict[tuple[int, int], _Taken] = {}
         self._firsts: dict[str, int] = {}
-        self._volumes = self._rejected = 0
+        self._rejected: set[str] = set()
+        self._volumes = 0
+        self._polled_at = -float("inf")
         if existing == "ignore":
             self.existing = len(self._scan.poll(-float("inf")))
 
@@ -101,13 +116,23 @@ class FolderSource:
         return [(name, pending.reason) for name, pending in self._pending.items()]
 
     def counters(self) -> dict[str, int]:
-        """Volumes and files so far, by what became of them."""
+        """Volumes and files so far, by what became of them.
+
+        `rejected_files` are those that are images, or are named like one, and gave no volume: refused,
+        or incomplete and unchanged for 5 s now. A second file for a volume is a `duplicate` instead.
+        """
+        now_at = max(self._polled_at, time.monotonic())
+        stuck = {
+            name
+            for name, pending in self._pending.items()
+            if _is_image(name, pending) and now_at - pending.changed_at > _RESTLESS
+        }
         return {
             "volumes": self._volumes,
             "missing": sum(len(run.missing()) for run in self.runs),
             "duplicate": self.runs.duplicate,
             "out_of_order": self.runs.out_of_order,
-            "rejected_files": self._rejected,
+            "rejected_files": len(self._rejected | stuck),
             "ignored_files": len(self._ignored),
             "existing_files": self.existing,
         }
@@ -141,10 +166,11 @@ class FolderSource:
             if volumes := self._take(now):
                 return volumes
         for name, pending in list(self._pending.items()):
-            self._reject(name, pending.reason)
+            self._ignore(name, pending.reason)
         return []
 
     def _look(self, now_at: float) -> None:
+        self._polled_at = now_at
         swept_at = self._scan.swept_at
         for name, stamp in self._scan.poll(now_at).items():
             self._pending[name] = _Pending(stamp.content, now_at, now_at, swept_at)
@@ -184,7 +210,6 @@ class FolderSource:
             self._postpone(name, str(error), now_at)
             return []
         del self._pending[name]
-        self._ignored.pop(name, None)
         moments = Moments(_readable_at(stamp, pending.absent_at, arrived_at), arrived_at, time.monotonic())
         return self._place(name, images, moments)
 
@@ -197,19 +222,30 @@ class FolderSource:
             pending.tries, pending.retry_at, pending.reason = 1, now_at, "the folder has vanished"
 
     def _read(self, name: str) -> tuple[Stamp, list[Image]]:
-        """Stamp and volumes of a file; no volumes if it is one that was taken under another name."""
+        """Stamp and volumes of a file; no volumes if they were taken from it before."""
         with (self.directory / name).open("rb") as file:
-            stamp = stamp_of(os.fstat(file.fileno()))
-            if (stamp.inode, stamp.content) in self._taken:
-                return stamp, []
+            before = stamp_of(os.fstat(file.fileno()))
+            taken = self._taken.get(before.inode)
+            if taken is not None and taken.content == before.content:
+                return before, []
             head = file.read(_HEAD)
             kind = _kind(head)
-            images = _decode(head + file.read(), kind, name)
-        self._taken.add((stamp.inode, stamp.content))
+            self._pending[name].image = True
+            data = head + file.read()
+            stamp = stamp_of(os.fstat(file.fileno()))
+        if _changed_while_read(before, stamp, len(data)):
+            raise IncompleteError(f"{len(data)} bytes, and still being written")
+        # Other times, or more bytes behind the image: still the file that was decoded.
+        known = taken is not None and zlib.crc32(data[: taken.size]) == taken.checksum
+        images = [] if known else _decode(data, kind, name)
+        self._taken[stamp.inode] = _Taken(stamp.content, len(data), zlib.crc32(data))
         return stamp, images
 
     def _place(self, name: str, images: list[Image], moments: Moments) -> list[Volume]:
-        volumes = []
+        if images:
+            self._ignored.pop(name, None)
+            self._rejected.discard(name)
+        volumes, doubles = [], self.runs.duplicate
         for image in images:
             first = self._first_number(name, image) if image.uid.startswith("nifti:") else 0
             placed = self.runs.place(image, name, moments, first)
@@ -217,6 +253,8 @@ class FolderSource:
                 volumes.append(placed)
             else:
                 self._ignored[name] = placed
+        if len(volumes) + self.runs.duplicate - doubles < len(images):
+            self._rejected.add(name)
         return volumes
 
     def _first_number(self, name: str, image: Image) -> int:
@@ -233,18 +271,24 @@ class FolderSource:
         pending = self._pending[name]
         pending.reason, pending.absent_at = reason, time.monotonic()
         if now_at - pending.changed_at >= GIVE_UP:
-            self._reject(name, f"{reason}, unchanged for {GIVE_UP:.0f} s")
+            self._ignore(name, f"{reason}, unchanged for {GIVE_UP:.0f} s")
             return
         pending.retry_at = now_at + min(_RETRY_FIRST * 2**pending.tries, _RETRY_MOST)
         pending.tries += 1
 
-    def _reject(self, name: str, reason: str) -> None:
-        self._rejected += 1
-        self._ignore(name, reason)
-
     def _ignore(self, name: str, reason: str) -> None:
-        self._pending.pop(name, None)
+        if _is_image(name, self._pending.pop(name)):
+            self._rejected.add(name)
         self._ignored[name] = reason
+
+
+def _is_image(name: str, pending: _Pending) -> bool:
+    return pending.image or name.lower().endswith(_IMAGE_NAMES)
+
+
+def _changed_while_read(before: Stamp, after: Stamp, size: int) -> bool:
+    """Whether what was read may be neither the earlier nor the later state; growth read whole is fine."""
+    return after.size != size or (before.size == size and before.content != after.content)
 
 
 def _kind(head: bytes) -> str:

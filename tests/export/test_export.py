@@ -50,7 +50,7 @@ def test_what_is_not_built_is_said(asked: dict, what: str, tmp_path: Path) -> No
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("keep me")
-    with pytest.raises(BundleError, match="is no bundle"):
+    with pytest.raises(UsageError, match="is no bundle"):
         run(tiny("haxby"), tmp_path)
     assert (tmp_path / "letter.txt").read_text() == "keep me"
 

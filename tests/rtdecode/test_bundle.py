@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 
 from rtdecode import bundle as bundles
-from rtdecode.errors import BundleError
+from rtdecode.errors import BundleError, UsageError
 from tests import small
 
 
@@ -28,8 +29,21 @@ def written(tmp_path: Path) -> Path:
 
 
 def edit(path: Path, **changes: object) -> None:
+    """Change a manifest so that its own digest holds again."""
     file = path / "manifest.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    tree = json.loads(file.read_text()) | changes
+    del tree["digest"]
+    file.write_text(json.dumps(tree | {"digest": bundles.digest_of(tree)}))
+
+
+def edit_projection(path: Path, **changes: np.ndarray) -> None:
+    """Change a projection so that the manifest's hash of it holds again."""
+    file = path / "projection.npz"
+    with np.load(file) as archive:
+        arrays = dict(archive) | changes
+    np.savez(file, **arrays)
+    files = json.loads((path / "manifest.json").read_text())["files"]
+    edit(path, files=files | {file.name: hashlib.sha256(file.read_bytes()).hexdigest()})
 
 
 def test_round_trip(written: Path) -> None:
@@ -47,6 +61,38 @@ def test_a_changed_byte_is_found(written: Path) -> None:
     (written / "stats.npz").write_bytes(raw)
     with pytest.raises(BundleError, match=r"stats\.npz was changed: the manifest says SHA-256"):
         bundles.load(written)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"lag": "4"', '"lag": "5"'),
+        ('"digest": "', '"digest": "0'),
+        ('"digest"', '"digesu"'),
+        ('"schema": 1', '"schema": 2'),
+    ],
+)
+def test_an_edited_manifest_is_found(written: Path, old: str, new: str) -> None:
+    file = written / "manifest.json"
+    text = file.read_text()
+    assert text.count(old) == 1
+    file.write_text(text.replace(old, new))
+    with pytest.raises(BundleError, match=r"bundle/manifest\.json was changed: its digest says"):
+        bundles.load(written)
+
+
+@pytest.mark.parametrize("raw", [b"{", b"\xff{}", b"[]", b""])
+def test_a_manifest_that_is_none_is_named(written: Path, raw: bytes) -> None:
+    (written / "manifest.json").write_bytes(raw)
+    with pytest.raises(BundleError, match=r"bundle/manifest\.json (is not JSON|must be an object)"):
+        bundles.load(written)
+
+
+def test_the_digest_is_of_the_values_and_not_of_their_layout(written: Path) -> None:
+    digest, file = bundles.load(written).digest, written / "manifest.json"
+    tree = json.loads(file.read_text())
+    file.write_text(json.dumps(dict(sorted(tree.items()))))
+    assert bundles.load(written).digest == digest == tree["digest"]
 
 
 def test_a_missing_file_is_named(written: Path) -> None:
@@ -67,8 +113,9 @@ def test_a_missing_file_is_named(written: Path) -> None:
 )
 def test_a_manifest_that_is_not_as_agreed_is_refused(written: Path, changes: dict, message: str) -> None:
     edit(written, **changes)
-    with pytest.raises(BundleError, match=message):
+    with pytest.raises(BundleError, match=message) as caught:
         bundles.load(written)
+    assert str(written) in str(caught.value)
 
 
 def test_a_fraction_that_is_none_is_refused(written: Path) -> None:
@@ -81,7 +128,23 @@ def test_a_fraction_that_is_none_is_refused(written: Path) -> None:
 def test_a_voxel_count_that_does_not_fit_is_refused(written: Path) -> None:
     fmri = json.loads((written / "manifest.json").read_text())["fmri"]
     edit(written, fmri=fmri | {"voxels": 6})
-    with pytest.raises(BundleError, match="holds 5 voxels"):
+    with pytest.raises(
+        BundleError, match=r"projection\.npz: voxels is 5, manifest\.json fmri\.voxels says 6"
+    ):
+        bundles.load(written)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shape": np.array([9, 9, 9])}, r"shape is \[9, 9, 9\], .*fmri\.shape says \["),
+        ({"affine": small.AFFINE + np.eye(4)}, r"affine is \[\[.*fmri\.affine says \[\["),
+        ({"affine": np.eye(3)}, r"affine is \[\[1\.0, 0\.0, 0\.0\], .*fmri\.affine says"),
+    ],
+)
+def test_a_grid_other_than_the_manifests_is_refused(written: Path, changes: dict, message: str) -> None:
+    edit_projection(written, **changes)
+    with pytest.raises(BundleError, match=r"projection\.npz: " + message):
         bundles.load(written)
 
 
@@ -93,6 +156,7 @@ def test_an_unknown_name_lists_the_shipped_ones(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_bundle_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(BundleError, match="exists and is no bundle"):
-        bundles.write(tmp_path / "mine", small.manifest(), {})
+    for target in (tmp_path / "mine", tmp_path / "mine" / "thesis.txt"):
+        with pytest.raises(UsageError, match="exists and is no bundle"):
+            bundles.write(target, small.manifest(), {})
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"

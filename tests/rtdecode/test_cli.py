@@ -7,6 +7,8 @@ import pytest
 
 from rtdecode import __version__
 
+ROOT = Path(__file__).parents[2]
+
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -46,15 +48,22 @@ def test_inspect_reads_the_shipped_bundles(name: str) -> None:
         (["stream", "--lsl", "X", "--bundle", "haxby"], 2, "decodes fmri"),
         (["simulate", "--lsl", "X", "--scanner", "ge"], 2, "siemens-mosaic"),
         (["simulate", "--lsl", "X", "--in-magnet"], 2, "not built yet"),
+        (["simulate", "--lsl", "X", "--subject", "-1"], 2, "numbered from 1, found -1"),
+        (["simulate", "--lsl", "X", "--seed", "-1"], 2, "from 0, found -1"),
         (["simulate", "--lsl", "X", "--faults", "folder-vanish=1"], 2, "volume-drop"),
         (["replay", "/no/such/recording"], 2, "is no recording"),
         (["volumes", "/no/such/folder"], 2, "no folder"),
         (["export", "/no/such/run", "--out", "/tmp/x", "--target", "tensorrt"], 2, "onnx"),
-        (["fit", "R"], 2, "No such command"),
+        (["export", ROOT / "train" / "runs" / "haxby", "--out", ROOT], 2, "exists and is no bundle"),
+        (["demo", "--out", ROOT], 2, "is in use. Give a new or empty folder."),
+        (["fit", "R"], 2, "no command 'fit' yet; there are bench, demo"),
+        (["stream", "--lsl", "X", "--seconds", "3"], 2, "holds no window"),
+        (["stream", "--lsl", "X", "--wait", "-1"], 2, "--wait -1"),
+        (["stream", "--lsl", "X", "--report", "/no/such/dir/r.json"], 2, "its folder does not exist"),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_code_and_in_words(
-    words: list[str], code: int, said: str, tmp_path: Path
+    words: list[object], code: int, said: str, tmp_path: Path
 ) -> None:
     more = ["--out", str(tmp_path / "out")] if words[0] in ("stream", "replay") else []
     done = run(*words, *more)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtdecode.errors import GeometryError
-from rtdecode.types import EegChunk, Montage, Window
+from rtdecode.types import EegChunk, Montage, Volume, Window
 from rtdecode.windows import Assembler
 from tests import small
 
@@ -19,9 +19,7 @@ def run(items: list, seconds: float | None = None, *, end: float = 40.0, **kwarg
     made = Assembler(kwargs.pop("bundle", small.bundle()), small.montage(), seconds=seconds, **kwargs)
     out: list[Window] = []
     for item in items:
-        while made.next_deadline() <= item.arrived_at:
-            out += made.tick(made.next_deadline())
-        out += made.push(item, item.arrived_at)
+        out += made.advance(item.arrived_at) + made.push(item, item.arrived_at)
     return out + made.flush(ZERO + end)
 
 
@@ -227,3 +225,62 @@ def test_expected_counts_what_has_passed() -> None:
         made.push(item, item.arrived_at)
     assert made.expected(ZERO + 28.1) == 6
     assert made.expected(ZERO + 27.9) == 5
+
+
+def stranger(at_s: float, uid: str = "other", index: int = 0) -> Volume:
+    """A volume of another series of the same geometry."""
+    at = ZERO + at_s
+    return dataclasses.replace(
+        small.volumes(1, ZERO)[0],
+        uid=uid,
+        series=99,
+        index=index,
+        readable_at=at,
+        arrived_at=at,
+        parsed_at=at,
+    )
+
+
+def test_a_stray_volume_of_another_series_harms_nothing() -> None:
+    items = session()
+    made = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"), 20)
+    strays = [stranger(5.3), stranger(9.1, "third"), stranger(9.2, "third", 1)]
+    windows = finals([w for i in small.in_order(items, strays) for w in made.push(i, i.arrived_at)])
+    assert all(same(a, b) for a, b in zip(windows, finals(run(items, seconds=20)), strict=True))
+    assert len(made.refused) == 3
+    assert "series 99 came in the middle of another series" in made.refused[0]
+    assert made.counters()["fmri"]["rejected_files"] == 3
+
+
+def test_a_second_series_without_a_trigger_begins_a_run_when_the_first_has_fallen_silent() -> None:
+    count, gap = 15, 30.0
+    items = small.in_order(small.volumes(count, ZERO), small.volumes(count, ZERO + gap, uid="2"))
+    made = Assembler(small.bundle(), None, ("fmri",))
+    windows = [w for i in items for w in [*made.tick(i.arrived_at), *made.push(i, i.arrived_at)]]
+    windows += made.flush(ZERO + gap + 12.1)
+    late = [w for w in windows if w.run == 1]
+    assert [w.missing["fmri"] for w in late] == [0.0, 0.0]
+    assert late[0].session_s == pytest.approx(gap, abs=0.1)
+    full = [w for w in windows if w.fmri is not None or w.eeg is not None]
+    assert made.expected(ZERO + gap + 12.1) == len(windows) >= len(full)
+
+
+def test_two_series_that_arrive_at_once_are_two_runs() -> None:
+    items = [dataclasses.replace(v, readable_at=ZERO, arrived_at=ZERO) for v in small.volumes(20, 0.0)]
+    items += [
+        dataclasses.replace(v, readable_at=ZERO, arrived_at=ZERO, uid="2") for v in small.volumes(20, 0.0)
+    ]
+    made = Assembler(small.bundle(), None, ("fmri",))
+    windows = [w for i in items for w in made.push(i, ZERO)]
+    assert {w.run for w in windows if w.fmri is not None} == {0, 1}
+    assert made.counters()["fmri"]["rejected_files"] == 0
+
+
+def test_volumes_lost_at_the_end_are_counted_where_triggers_prove_them() -> None:
+    items = small.in_order(small.triggers(20, ZERO), small.volumes(18, ZERO))
+    made = Assembler(small.bundle(), None, ("fmri",))
+    for item in items:
+        made.push(item, item.arrived_at)
+    assert made.counters()["fmri"]["missing"] == 0
+    made.tick(ZERO + 30)
+    assert made.counters()["fmri"]["missing"] == 2

@@ -221,6 +221,7 @@ def test_a_recording_replays_to_the_same_clips(
         assert replay.run(recording, str(bundle), "max", tmp_path / name) == 0
     lines = (tmp_path / "a" / "clips.jsonl").read_text().splitlines()
     replayed = {(c["clip"], c["revision"]): c for c in map(json.loads, lines)}
+    assert replayed.keys() == {(c["clip"], c["revision"]) for c in live.clips}
     for clip in live.clips:
         twin = replayed[clip["clip"], clip["revision"]]
         assert (live.out / clip["file"]).read_bytes() == (tmp_path / "a" / twin["file"]).read_bytes()

@@ -36,6 +36,18 @@ def test_the_film_is_cut_at_the_windows_in_any_order(tmp_path: Path) -> None:
     assert truth.clip(window(4)) is None
 
 
+def test_the_truth_goes_with_a_recording(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    write_film(tmp_path / "truth", 2)
+    (tmp_path / "truth" / "faults.jsonl").write_text("")
+    Truth(tmp_path / "truth", bundle).copy_to(tmp_path / "kept")
+    assert sorted(p.name for p in (tmp_path / "kept").iterdir()) == ["events.tsv", "faults.jsonl", "film.mp4"]
+    Truth(tmp_path / "truth" / "events.tsv", bundle).copy_to(tmp_path / "alone")
+    assert [p.name for p in (tmp_path / "alone").iterdir()] == ["events.tsv"]
+    Truth(None, bundle).copy_to(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_film_of_another_size_is_not_compared(tmp_path: Path) -> None:
     (tmp_path / "truth").mkdir()
     write_mp4(tmp_path / "truth" / "film.mp4", np.zeros((64, 32, 48, 3), np.uint8), 8)

@@ -64,6 +64,7 @@ def test_what_the_program_hands_over_is_not_for_the_recipe() -> None:
         (["scale=huge"], "scale is 'tiny' or 'full'"),
         (["seed=many"], "seed is a whole number"),
         (["nonsense"], "key=value"),
+        (["runs=[1"], "cannot be read as YAML"),
         (["runs.deep=1"], "has no keys of its own"),
     ],
 )

@@ -1,6 +1,8 @@
 """A run appears whole or not at all, and finished stages are not done twice."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +85,24 @@ def test_a_stage_is_made_once(tmp_path: Path) -> None:
 def test_judging_seeds_are_not_trained_on(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="1000 on judge"):
         run("ridge", [*SMALL, "seed=999", f"out={tmp_path / 'x'}"])
+
+
+def test_a_folder_of_data_is_refused_by_a_recipe_that_simulates(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ridge", *SMALL, f"data={tmp_path}", f"out={tmp_path / 'x'}"]) == 2
+    assert f"data={tmp_path} cannot be used: this recipe simulates its data" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+def test_without_the_train_extra_the_program_says_what_to_install() -> None:
+    hide = "import sys; sys.modules['yaml'] = None; from train.run import main; sys.exit(main(['ridge']))"
+    done = subprocess.run(
+        [sys.executable, "-c", hide], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 1
+    assert "pip install 'rtdecode[train]'" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_run_holds_what_export_needs() -> None:

@@ -110,9 +110,7 @@ def windows(
     now_at = 0.0
     for item in items:
         now_at = item.parsed_at if isinstance(item, Volume) else item.arrived_at
-        while (due := assembler.next_deadline()) < now_at:
-            found += assembler.tick(due)
-        found += assembler.push(item, now_at)
+        found += assembler.advance(now_at) + assembler.push(item, now_at)
         if assembler.done():
             break
     found += assembler.flush(now_at)

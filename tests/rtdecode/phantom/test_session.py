@@ -115,8 +115,26 @@ def test_lost_items_do_not_arrive() -> None:
 def test_what_cannot_be_is_said() -> None:
     with pytest.raises(UsageError, match="easy, default, hard"):
         preset_named("trivial")
-    with pytest.raises(UsageError, match="200"):
-        PhantomSession("easy", sfreq=99.5)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"subject_number": 0}, "numbered from 1, found 0"),
+        ({"subject_number": -1}, "numbered from 1, found -1"),
+        ({"seed": -3}, "from 0, found -3"),
+        ({"seconds": 0}, "above 0, found 0"),
+        ({"seconds": 0.05}, "at least one frame"),
+        ({"seconds": float("nan")}, "above 0, found nan"),
+        ({"seconds": float("inf")}, "above 0, found inf"),
+        ({"sfreq": 99.0}, "from 200 on, found 99"),
+        ({"sfreq": 250.5}, "from 200 on, found 250.5"),
+        ({"sfreq": float("inf")}, "from 200 on, found inf"),
+    ],
+)
+def test_a_session_that_cannot_be_simulated_is_refused(asked: dict, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        PhantomSession("easy", **asked)
 
 
 def _noise_readings(seed: int) -> tuple[np.ndarray, np.ndarray]:

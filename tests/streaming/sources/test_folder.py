@@ -1,6 +1,7 @@
 import gzip
 import os
 import shutil
+import threading
 import time
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -138,6 +139,74 @@ def test_half_a_file_is_given_up_with_a_reason_and_taken_when_it_comes_whole(tmp
     clock.ahead += 10
     assert indices(source.poll(clock())) == [0]
     assert source.ignored == []
+
+
+def test_files_written_in_pieces_while_the_folder_is_polled_count_once(tmp_path):
+    source = FolderSource(tmp_path)
+
+    def write() -> None:
+        for n in range(40):
+            with (tmp_path / f"{n}.dcm").open("wb", buffering=0) as file:
+                for piece in np.array_split(np.frombuffer(dicom(n) + bytes(64), np.uint8), 12):
+                    file.write(piece.tobytes())
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    found = []
+    while writer.is_alive():
+        found += source.poll(time.monotonic())
+    writer.join()
+    found += polled(source, 0.6)
+    assert sorted(indices(found)) == list(range(40))
+    assert (source.counters()["duplicate"], source.ignored) == (0, [])
+
+
+def test_a_file_that_is_only_dated_or_padded_afterwards_is_the_same_file(tmp_path):
+    source = FolderSource(tmp_path)
+    for n in range(3):
+        (tmp_path / f"{n}.dcm").write_bytes(dicom(n))
+    other = tmp_path / "other.dcm"
+    other.write_bytes(dicom(0, uid="1.7", shape=(8, 8, 9)))
+    assert len(polled(source, 0.1)) == 3
+    os.utime(tmp_path / "0.dcm", (1e9, 1e9))
+    os.utime(other, (1e9, 1e9))
+    with (tmp_path / "1.dcm").open("ab") as file:
+        file.write(bytes(100))
+    assert polled(source, 0.6) == []
+    assert source.counters()["duplicate"] == 0
+    assert [name for name, _ in source.ignored] == ["other.dcm"]
+    (tmp_path / "2.dcm").write_bytes(dicom(5))
+    assert indices(polled(source, 0.6)) == [5]
+
+
+def test_rejected_files_are_the_images_that_gave_no_volume(tmp_path):
+    (tmp_path / "before.dcm").write_bytes(b"passed over")
+    clock = Clock()
+    source = FolderSource(tmp_path)
+    (tmp_path / "0.dcm").write_bytes(dicom(0))
+    assert indices(source.poll(clock())) == [0]
+    (tmp_path / "tr.dcm").write_bytes(dicom(1, uid="1.7", tr=2.0))
+    (tmp_path / "shape").write_bytes(dicom(1, uid="1.8", shape=(8, 8, 9)))
+    nib.Nifti1Image(np.zeros((4, 4), np.int16), AFFINE).to_filename(tmp_path / "flat.nii")
+    (tmp_path / "again.dcm").write_bytes(dicom(0) + b"\0")
+    (tmp_path / "junk.txt").write_text("no image")
+    (tmp_path / "half").write_bytes(dicom(1)[:-100])
+    (tmp_path / "noise.IMA").write_bytes(bytes(range(256)))
+    clock.ahead = 1
+    assert source.poll(clock()) == []
+    counts = source.counters()
+    assert (counts["rejected_files"], counts["duplicate"], counts["existing_files"]) == (3, 1, 1)
+    clock.ahead = 7
+    assert source.poll(clock()) == []
+    assert source.counters()["rejected_files"] == 5
+    clock.ahead = GIVE_UP + 2
+    assert source.poll(clock()) == []
+    assert source.counters()["rejected_files"] == 5
+    assert len(source.ignored) == 7
+    (tmp_path / "half").write_bytes(dicom(1))
+    clock.ahead += 1
+    assert indices(source.poll(clock())) == [1]
+    assert source.counters()["rejected_files"] == 4
 
 
 def test_order_holes_and_doubles(tmp_path):
