@@ -261,12 +261,15 @@ class _Session:
         self._memory.sample(time.monotonic(), now=True)
         counts = self._output.counts
         counts["skipped"] += max(0, self._status.get("expected", 0) - counts["final"] - counts["skipped"])
+        accuracy = None
         try:
             accuracy = self._output.accuracy()
         finally:
-            # Before the report: closing gives back the room that a full disk lacks.
-            self._output.close()
-        final = self._write_report(ended, accuracy)
+            # Closing gives back the room that a full disk lacks for the report.
+            try:
+                self._output.close()
+            finally:
+                final = self._write_report(ended, accuracy)
         if self._options.record is not None:
             with writing():
                 self._truth.copy_to(self._options.record / "truth")
