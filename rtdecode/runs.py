@@ -129,9 +129,14 @@ class Run:
         delay = float(np.median(self._delays)) if self._delays else _FILE_DELAY
         return self.end_at(index) + delay + 1.5 * self._tr
 
+    @property
+    def lag_s(self) -> float:
+        """How long after a window its data go on, s: the haemodynamic lag where volumes count."""
+        return float(self.grid.lag) if self.fmri else 0.0
+
     def needs_s(self, k: int) -> float:
         """Run time by which window k's data were acquired: its stop, and the lag where volumes count."""
-        return float(self.grid.span(k)[1] + (self.grid.lag if self.fmri else 0))
+        return float(self.grid.span(k)[1]) + self.lag_s
 
     def over(self, k: int, now_at: float) -> bool:
         """Whether window k's stop and lag lie in the past."""

@@ -161,8 +161,7 @@ class Assembler:
         return sum(self._passed(run, min(run.ended_s, run.clock.elapsed(now_at))) for run in known)
 
     def _passed(self, run: Run, elapsed_s: float) -> int:
-        lag = float(self.grid.lag) if run.fmri else 0.0
-        return self.grid.count(max(0.0, round(elapsed_s - lag, 6)))
+        return self.grid.count(max(0.0, round(elapsed_s - run.lag_s, 6)))
 
     def done(self) -> bool:
         """Whether every window of a limited session has gone out."""
