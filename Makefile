@@ -40,7 +40,7 @@ reproduce: .venv/test
 # torch first and by its pin, so that nothing pulls a CUDA build.
 .venv/test: .venv/core
 	$(PIP) -c constraints.txt torch
-	$(PIP) -c constraints.txt -e '.[cpu,train,export,test]'
+	$(PIP) -c constraints.txt -e '.[cpu,train,export,play,test]'
 	touch $@
 
 clean:

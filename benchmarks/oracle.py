@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.accuracy import bootstrap_ci, correlations, identification_nway
+from rtdecode.accuracy import above, bootstrap_ci, correlations, identification_nway
 from rtdecode.phantom.film import FPS, Film
 from rtdecode.phantom.presets import PRESETS, Preset
 from rtdecode.phantom.session import PhantomSession
@@ -166,16 +166,29 @@ def same_background(films: Sequence[Film]) -> NDArray[np.bool_]:
 
 def score(
     clips: Sequence[NDArray[Any]], truths: Sequence[NDArray[Any]], mean: Float, alike: NDArray[np.bool_]
-) -> dict[str, Any]:
-    """Identification of clips among all others and among those of the same background."""
+) -> dict[str, NDArray[np.float64]]:
+    """Identification of each clip among all others and among those of the same background."""
     corr = correlations(clips, truths, mean)
     others = ~np.eye(len(clips), dtype=bool)
-    found = {
+    return {
         "identification_2way": identification_nway(corr, others, 2),
         "identification_2way_same_background": identification_nway(corr, others & alike, 2),
         "identification_50way": identification_nway(corr, others, 50),
     }
-    return {name: _figure(each[np.isfinite(each)]) for name, each in found.items()}
+
+
+def figures(scores: dict[str, NDArray[np.float64]]) -> dict[str, Any]:
+    """Mean, interval and count of each kind of score."""
+    return {name: _figure(each[np.isfinite(each)]) for name, each in scores.items()}
+
+
+def fusion(scores: dict[str, dict[str, NDArray[np.float64]]]) -> dict[str, Any]:
+    """What both modalities together gain over the better of the two alone, window by window."""
+    gains = {}
+    for way in ("2way", "50way"):
+        both, *alone = (scores[route][f"identification_{way}"] for route in ("both", "fmri", "eeg"))
+        gains[f"fusion_gain_{way}"] = above(both, max(alone, key=lambda each: float(each.mean())))
+    return gains
 
 
 def _figure(scores: NDArray[np.float64]) -> dict[str, Any]:
@@ -231,12 +244,14 @@ def oracle(
     axes = _leading(pictures.latents - center)
     problem = Problem(kernels, (pictures.latents - center) @ axes.T)
     out: dict[str, Any] = {"constants": asdict(preset)}
+    scores = {}
     for name, weights in FMRI_WEIGHTS.items():
         parts, notes = predict(problem, weights)
         latents = (parts.astype(np.float32) @ axes + center).reshape(-1, 9, 8, 12, CHANNELS)
         clips = [np.rint(pictures.codec.decode(latent)[:32]).astype(np.uint8) for latent in latents]
-        out[name] = score(clips, pictures.truths, pictures.mean, pictures.alike) | {"groups": notes}
-    return out
+        scores[name] = score(clips, pictures.truths, pictures.mean, pictures.alike)
+        out[name] = figures(scores[name]) | {"groups": notes}
+    return out | fusion(scores)
 
 
 def _leading(x: Float) -> Float:
@@ -253,14 +268,15 @@ def main() -> None:
     names = reader.parse_args().presets
     pictures = see([Film(SECONDS, s) for s in TRAINING], [Film(SECONDS, s) for s in TESTING])
     path = Path(__file__).with_name("bars.json")
-    bars = json.loads(path.read_text()) if path.is_file() else {}
-    held = bars.setdefault("oracle", {})
+    held = json.loads(path.read_text()).get("oracle", {}) if path.is_file() else {}
     held["seeds"] = {"training": list(TRAINING), "testing": list(TESTING), "seconds": SECONDS}
-    held["background_only"] = score(pictures.backgrounds, pictures.truths, pictures.mean, pictures.alike)
+    alone = score(pictures.backgrounds, pictures.truths, pictures.mean, pictures.alike)
+    held["background_only"] = figures(alone)
     for name in names:
         held[name] = oracle(PRESETS[name], pictures, TRAINING, TESTING)
         print(name, json.dumps(held[name]))  # noqa: T201
-        path.write_text(json.dumps(bars, indent=1) + "\n")
+        others = json.loads(path.read_text()) if path.is_file() else {}
+        path.write_text(json.dumps(others | {"oracle": held}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ scores 0, not chance. Chance is 1/n.
 *Classification*: the strict rule, the category with the highest score must be the true one. Chance 1/n.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -214,6 +214,53 @@ def entry(
         "ci95": bootstrap_ci(scores[there], known),
         "n": int(there.sum()),
     }
+
+
+def above(scores: Score, others: Score) -> dict[str, Any]:
+    """Compare two decoders on the same windows: a figure of the mean difference, with chance 0.
+
+    Parameters
+    ----------
+    scores, others : (window,)
+        NaN where a window cannot be scored; windows that both can be are compared.
+
+    Returns
+    -------
+    dict
+        {value, chance, shuffled, ci95, n}; the interval resamples the differences.
+
+    Raises
+    ------
+    ValueError
+        If the two differ in length, or there is no window to compare.
+    """
+    if scores.shape != others.shape or not np.isfinite(scores - others).any():
+        raise ValueError(f"two scores a window are compared, found {scores.shape} and {others.shape}")
+    found = entry(scores - others, 0.0)
+    assert found is not None
+    return found
+
+
+def psnr(clips: Iterable[Array], truths: Iterable[Array]) -> Score:
+    """Peak signal-to-noise ratio of each clip, dB: one mean squared error over all its frames.
+
+    Parameters
+    ----------
+    clips : iterable of uint8 (frame, row, column, 3)
+        Frames beyond those of the truth are left out.
+    truths : iterable of uint8 (frame, row, column, 3)
+
+    Returns
+    -------
+    (clip,) float64
+        Infinite for a clip that equals its truth.
+    """
+    errors = [
+        np.square(clip[: len(truth)].astype(np.float32) - truth.astype(np.float32)).mean(dtype=np.float64)
+        for clip, truth in zip(clips, truths, strict=True)
+    ]
+    with np.errstate(divide="ignore"):
+        return 10 * np.log10(255.0**2 / np.array(errors))
 
 
 def classification(

@@ -39,7 +39,22 @@ ReportFile = Annotated[
     Path | None, typer.Option(help="Report file; default OUT/report.json.", metavar="FILE")
 ]
 BundleName = Annotated[str, typer.Option(help="A bundle's folder, or the name of a shipped one.")]
+Steps = Annotated[
+    int | None, typer.Option(help="Denoising steps of a clip (1, 2, 4, 8); default: the bundle's.", min=1)
+]
+Carry = Annotated[bool, typer.Option("--carry/--no-carry", help="Carry each clip on from the one before it.")]
+Twin = Annotated[
+    bool, typer.Option("--twin", help="Show what the bundle makes of no signal beside each clip.")
+]
 Wait = Annotated[float, typer.Option(help="Seconds to wait for the other side; 0: see the command.")]
+
+
+class StartOn(StrEnum):
+    """What starts a film."""
+
+    trigger = "trigger"
+    key = "key"
+    now = "now"
 
 
 class Preset(StrEnum):
@@ -146,6 +161,9 @@ def stream(
     existing: Annotated[Existing, typer.Option(help="Files in the folder at the start.")] = Existing.ignore,
     dummies: Annotated[int, typer.Option(help="Dummy volumes at the start of each run.", min=0)] = 0,
     overwrite: Annotated[bool, typer.Option(help="Write into a folder that is not empty.")] = False,
+    steps: Steps = None,
+    carry: Carry = True,
+    twin: Twin = False,
 ) -> None:
     """Decode a live session into clips."""
     from streaming import session as command
@@ -167,6 +185,9 @@ def stream(
         existing=existing.value,
         dummies=dummies,
         overwrite=overwrite,
+        steps=steps,
+        carry=carry,
+        twin=twin,
     )
     raise typer.Exit(command.run(options))
 
@@ -178,11 +199,15 @@ def replay(
     speed: Annotated[str, typer.Option(help="Times real time, or max.")] = "1",
     out: Out = None,
     report: ReportFile = None,
+    steps: Steps = None,
+    carry: Carry = True,
+    twin: Twin = False,
 ) -> None:
     """Decode a recording through the same code on a virtual clock."""
     from streaming import replay as command
 
-    raise typer.Exit(command.run(recording=recording, bundle=bundle, speed=speed, out=out, report=report))
+    code = command.run(recording, bundle, speed, out, report, steps=steps, carry=carry, twin=twin)
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -200,6 +225,29 @@ def export(
     made = command.run(run, out, target, precision, steps)
     parity = made.manifest.parity["largest_difference"]
     typer.echo(f"{made.path}  {made.digest}  largest difference from the run: {parity}")
+
+
+@app.command()
+def fit(
+    recordings: Annotated[
+        list[Path], typer.Argument(help="Folders made by --record.", metavar="RECORDING...")
+    ],
+    out: Annotated[Path, typer.Option(help="The new bundle's folder.", metavar="BUNDLE")],
+    film: Annotated[
+        Path | None, typer.Option(help="The film shown; default: RECORDING/truth/film.mp4.", metavar="FILE")
+    ] = None,
+    events: Annotated[
+        Path | None,
+        typer.Option(help="The film's shots and attributes; default: RECORDING/truth.", metavar="TSV"),
+    ] = None,
+    bundle: BundleName = "phantom",
+) -> None:
+    """Adapt a bundle to another participant, from ten minutes of recording with a known film."""
+    _needs("onnx", "export")
+    from export import fit as command
+
+    made = command.run(recordings, film, events, bundle, out)
+    typer.echo(f"{made.path}  {made.digest}")
 
 
 @app.command()
@@ -239,6 +287,42 @@ def play_volumes(
     from streaming import play_volumes as command
 
     raise typer.Exit(command.run(bold, fmri_dir, tr, speed))
+
+
+@app.command()
+def play(
+    film: Annotated[Path, typer.Argument(help="A film: MP4, MKV, AVI, ...")],
+    lsl: Annotated[str, typer.Option(help="EEG stream; frames are marked on NAME-film.", metavar="NAME")],
+    start_on: Annotated[
+        StartOn, typer.Option(help="The first volume trigger, a key (space, 5, t), or now.")
+    ] = StartOn.trigger,
+    screen: Annotated[int | None, typer.Option(help="Screen to fill, from 0; default: a window.")] = None,
+    headless: Annotated[bool, typer.Option("--headless", help="Mark the frames; show nothing.")] = False,
+    patch: Annotated[str, typer.Option(help="Photodiode square: CORNER[:PIXELS].")] = "bottom-right:64",
+    no_patch: Annotated[bool, typer.Option("--no-patch", help="No square for a photodiode.")] = False,
+    trigger: Annotated[
+        str | None, typer.Option(help="Text of the volume trigger; default R128, or a stim channel's edge.")
+    ] = None,
+    wait: Annotated[float, typer.Option(help="Seconds that now waits for a reader; 0: not at all.")] = 60.0,
+    log: Annotated[Path | None, typer.Option(help="TSV of the frames shown, a new file.")] = None,
+) -> None:
+    """Show a film to the participant; mark each frame when it is shown."""
+    from streaming import play as command
+
+    if not headless:
+        _needs("pygame", "play")
+    options = command.PlayOptions(
+        film=film,
+        lsl=lsl,
+        start_on=start_on.value,
+        screen=screen,
+        headless=headless,
+        patch=None if no_patch else patch,
+        trigger=trigger,
+        wait=wait,
+        log=log,
+    )
+    raise typer.Exit(command.run(options))
 
 
 @app.command()

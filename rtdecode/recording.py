@@ -7,6 +7,7 @@
     stamps.f64       float64 stamp of each sample
     volumes.bin      pixels of each volume, C order
     events.jsonl     one line an item: chunk, trigger or volume, with its times
+    film.jsonl       one line a marker of `rtdecode play`, where a film was shown
     truth/           film.mp4, events.tsv, where the truth is known
 
 Only pixels and the fields of `rtdecode.types.Volume` are kept, never the scanner's file.
@@ -17,11 +18,12 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from rtdecode.errors import UsageError
+from rtdecode.film_marks import FilmMark, ShownFilm, showings
 from rtdecode.types import EegChunk, Montage, Trigger, Volume
 
 SCHEMA = 1
@@ -50,6 +52,7 @@ class RecordingWriter:
         self._eeg = (path / "eeg.f32").open("wb")
         self._stamps = (path / "stamps.f64").open("wb")
         self._volumes = (path / "volumes.bin").open("wb")
+        self._film: IO[str] | None = None
 
     def __enter__(self) -> "RecordingWriter":
         return self
@@ -73,8 +76,11 @@ class RecordingWriter:
         head = {"schema": SCHEMA, "montage": self._montage and asdict(self._montage), "meta": self._meta}
         (self._path / "recording.json").write_text(json.dumps(head, indent=1) + "\n")
 
-    def write(self, item: EegChunk | Trigger | Volume) -> None:
+    def write(self, item: EegChunk | Trigger | Volume | FilmMark) -> None:
         """Append one item."""
+        if isinstance(item, FilmMark):
+            self._write_mark(item)
+            return
         if isinstance(item, EegChunk):
             self._eeg.write(np.ascontiguousarray(item.data.T, np.float32).tobytes())
             self._stamps.write(item.stamps.astype(np.float64).tobytes())
@@ -97,6 +103,13 @@ class RecordingWriter:
         self.flush()
         for file in (self._eeg, self._stamps, self._volumes, self._events):
             file.close()
+        if self._film is not None:
+            self._film.close()
+
+    def _write_mark(self, mark: FilmMark) -> None:
+        if self._film is None:
+            self._film = (self._path / "film.jsonl").open("w", buffering=1)
+        self._film.write(json.dumps(asdict(mark)) + "\n")
 
     def _volume(self, volume: Volume) -> dict[str, Any]:
         at = self._volumes.tell()
@@ -162,6 +175,15 @@ class Recording:
                     yield Trigger(**line)
                 else:
                     yield _volume(line, volumes)
+
+    def films(self) -> list[ShownFilm]:
+        """The films that `rtdecode play` showed, in order; their times are those of `events`.
+
+        ``films()[0].onset_at`` is the film's zero on the clock of the samples and triggers.
+        """
+        file = self.path / "film.jsonl"
+        lines = file.read_text().splitlines(keepends=True) if file.is_file() else []
+        return showings(FilmMark(**json.loads(text)) for text in lines if text.endswith("\n"))
 
 
 def _volume(line: dict[str, Any], file: Any) -> Volume:

@@ -205,9 +205,14 @@ class Clip:
         What the encoder (or the denoiser) handed to the video decoder.
     scores : dict or None
         Label -> probability, where the bundle decodes named categories.
+    steps : int
+        Denoising steps taken; 0 in closed form.
+    confidence : float or None
+        Calibrated probability that the clip wins its 2-way identification.
     """
 
     frames: NDArray[np.uint8]
     latent: Float
     scores: dict[str, float] | None
     steps: int
+    confidence: float | None = None

@@ -3,8 +3,8 @@
 ::
 
     [thread] LSL ------+
-                       +--> queue (bounded, blocks) --> [main] record -> assemble --> mailbox
-    [thread] folder ---+
+    [thread] folder ---+--> queue (bounded, blocks) --> [main] record -> assemble --> mailbox
+    [thread] film -----+    (markers of `rtdecode play`, for the recording alone)
 
 What goes wrong here travels through the mailbox as an item, and the session decides.
 """
@@ -24,8 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode import bundle as bundles
+from rtdecode import film_marks
 from rtdecode.bundle import Bundle
 from rtdecode.errors import GeometryError, RtDecodeError
+from rtdecode.film_marks import FilmMark
 from rtdecode.recording import RecordingWriter
 from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
 from rtdecode.windows import Assembler
@@ -33,10 +35,12 @@ from streaming.mailbox import Mailbox, Message, pack
 from streaming.orders import Sources
 from streaming.sources.folder import FolderSource
 from streaming.sources.lsl import LslSource
+from streaming.sources.markers import MarkerSource
 
 _STATUS_EVERY = 0.5
 _LSL_POLL = 0.005
 _FOLDER_POLL = 0.015
+_FILM_POLL = 0.02
 # Time in which a marker stream must show up before a run without volumes starts without one, s.
 _MARKERS_WITHIN = 6.0
 
@@ -45,7 +49,7 @@ _SILENT = {"eeg": 3.0, "fmri": 10.0}
 # What the folder thread says once it has read everything that lay there.
 _CAUGHT_UP = "caught up"
 
-Item = EegChunk | Trigger | Volume | Montage | BaseException | str
+Item = EegChunk | Trigger | Volume | FilmMark | Montage | BaseException | str
 
 
 def main(sources: Sources, mailbox: Mailbox, stop: Event) -> None:
@@ -100,6 +104,7 @@ class _Acquisition:
         threading.excepthook = lambda caught: self._put(caught.exc_value or RuntimeError("a source ended"))
         self._start(self._read_lsl if self._lsl else None)
         self._start(self._read_folder if self._folder else None)
+        self._start(self._read_film if self._lsl and self._writer else None)
         while not self._stop.is_set():
             self._step(timeout=0.02)
         while not self._queue.empty():
@@ -137,6 +142,8 @@ class _Acquisition:
         elif isinstance(item, str):
             self._emit(self._assembler.tick(time.monotonic()))
             self._behind_at = None
+        elif isinstance(item, FilmMark):
+            self._record(item)
         elif item is not None:
             self._take(item)
         if item is None:
@@ -164,7 +171,7 @@ class _Acquisition:
             self._count("volume_to_vector", now - item.readable_at)
         self._emit(windows)
 
-    def _record(self, item: EegChunk | Trigger | Volume) -> None:
+    def _record(self, item: EegChunk | Trigger | Volume | FilmMark) -> None:
         if self._writer is None:
             return
         try:
@@ -256,6 +263,14 @@ class _Acquisition:
                 self._assembler.triggers_expected = False
             time.sleep(_LSL_POLL)
         self._lsl.close()
+
+    def _read_film(self) -> None:
+        assert self._sources.lsl is not None
+        source = MarkerSource(self._sources.lsl, film_marks.SUFFIX)
+        while not self._stop.is_set():
+            for label, stamp, at in source.poll():
+                self._put(FilmMark(stamp, label, at))
+            time.sleep(_FILM_POLL)
 
     def _read_folder(self) -> None:
         assert self._folder is not None

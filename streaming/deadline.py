@@ -1,9 +1,17 @@
-"""Which window next. Policy: drop oldest, whole windows, every one counted."""
+"""Which window next, and with how many steps. Policy: fewer steps, then drop oldest, whole windows.
 
+Every window that got fewer steps and every one that was dropped is counted.
+"""
+
+import math
 from collections import deque
 from dataclasses import dataclass, field
 
 from rtdecode.types import Window
+
+_LADDER = (8, 4, 2, 1)
+# Weight of the newest clip in the running mean of what clips cost.
+_NEWEST = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +38,89 @@ class Work:
     def empty(self) -> bool:
         """Whether nothing at all was received for the window."""
         return self.window.eeg is None and self.window.fmri is None
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a clip costs on this machine, s.
+
+    Attributes
+    ----------
+    encode_s : float
+        From a window to its condition.
+    step_s : float
+        One denoising step.
+    decode_s : float
+        From the clean latent to a clip that is written and shown.
+    """
+
+    encode_s: float
+    step_s: float
+    decode_s: float
+
+    def of(self, steps: int) -> float:
+        """Seconds that a clip of so many steps takes."""
+        return self.encode_s + steps * self.step_s + self.decode_s
+
+    def followed_by(self, newest: "Cost") -> "Cost":
+        """The running mean after another clip."""
+        pairs = (
+            (self.encode_s, newest.encode_s),
+            (self.step_s, newest.step_s),
+            (self.decode_s, newest.decode_s),
+        )
+        return Cost(*(old + _NEWEST * (new - old) for old, new in pairs))
+
+
+def time_left(work: Work, now_at: float, patience: float, waiting: int = 1) -> float:
+    """Time that a window may take so that the next ones are not late, s.
+
+    Until the next clip is due, that is `patience` after the window was cut, all windows that wait must
+    be decoded. A preview takes half of the time at the most: its final comes in the same hop.
+
+    Parameters
+    ----------
+    work : Work
+    now_at : float
+        The local clock.
+    patience : float
+        One hop, s.
+    waiting : int
+        Windows that wait, this one among them.
+
+    Returns
+    -------
+    float
+        Zero or less for a window that is late; infinite for a backlog, which nothing presses.
+    """
+    if work.backlog:
+        return math.inf
+    left = patience - (now_at - work.window.stamps["windowed"])
+    share = left / max(1, waiting)
+    return min(share, patience / 2) if work.window.revision == "preview" else share
+
+
+def steps_within(left_s: float, cost: Cost, wanted: int) -> int:
+    """How many denoising steps fit into the time that is left.
+
+    Parameters
+    ----------
+    left_s : float
+        See `time_left`.
+    cost : Cost
+        As measured on the clips before.
+    wanted : int
+        Steps without pressure; 0 where there is nothing to denoise.
+
+    Returns
+    -------
+    int
+        `wanted`, else the most of 8, 4, 2 and 1 that fit, and never less than 1.
+    """
+    if wanted < 1:
+        return wanted
+    ladder = [wanted, *(steps for steps in _LADDER if steps < wanted)]
+    return next((steps for steps in ladder if cost.of(steps) <= left_s), ladder[-1])
 
 
 class Inbox:

@@ -1,6 +1,6 @@
 """From a window to its clip: the bundle's graphs in order."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from time import monotonic
 
@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from rtdecode.bundle import Bundle
 from rtdecode.errors import BundleError, UsageError
+from rtdecode.noise import noise
 from rtdecode.types import Clip, Float, Window
+from streaming import golden
+from streaming.carry import Carry
+from streaming.deadline import Cost
 from streaming.engine import Graph
-
-_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +24,16 @@ class Decoded:
     clip: Clip
     started_at: float
     encoded_at: float
+    denoised_at: float
     first_frame_at: float
     last_frame_at: float
 
     @property
     def stamps(self) -> dict[str, float]:
-        """The stages by their names in the ledger."""
+        """The stages by their names in the ledger; ``denoised`` only where there was a step."""
         return {
             "encoded": self.encoded_at,
+            **({"denoised": self.denoised_at} if self.clip.steps else {}),
             "first_frame": self.first_frame_at,
             "last_frame": self.last_frame_at,
         }
@@ -43,6 +47,15 @@ class Decoder:
     bundle : Bundle
     now : callable
         Reads the local clock.
+    carry : bool
+        Whether a window carries on from the one before it, where the bundle can.
+
+    Attributes
+    ----------
+    steps : int
+        Denoising steps of a clip by default; 0 for a bundle that decodes in closed form.
+    cost : Cost
+        What the golden window cost at the start.
 
     Raises
     ------
@@ -50,42 +63,66 @@ class Decoder:
         If a graph is missing, cannot be run, or does not give the clip its golden window expects.
     """
 
-    def __init__(self, bundle: Bundle, now: Callable[[], float] = monotonic) -> None:
-        stages = bundle.manifest.stages
-        if stages.get("denoise") is not None:
-            raise UsageError(
-                f"bundle {bundle.path} has a denoising stage, and this version runs encode, decode_first and "
-                "decode_next. Use a bundle without one, or a later version."
-            )
+    def __init__(self, bundle: Bundle, now: Callable[[], float] = monotonic, *, carry: bool = True) -> None:
         self._bundle, self._now = bundle, now
         self._encode, self._first, self._next = (
             _graph(bundle, name) for name in ("encode", "decode_first", "decode_next")
         )
-        self._check_golden()
+        self._denoise = _graph(bundle, "denoise") if has_denoiser(bundle) else None
+        self.steps = bundle.manifest.steps if self._denoise else 0
+        self._carry = Carry() if carry and "carry" in self._encode.inputs else None
+        self._check_manifest()
+        self.cost = self._check_golden()
 
-    def decode(self, window: Window) -> Decoded:
-        """Decode one window; what it lacks enters as zeros under a zero mask."""
+    def decode(self, window: Window, steps: int | None = None, *, null: bool = False) -> Decoded:
+        """Decode one window; what it lacks enters as zeros under a zero mask.
+
+        Parameters
+        ----------
+        window : Window
+        steps : int, optional
+            Denoising steps; default: the bundle's.
+        null : bool
+            Decode the null-brain twin instead: the same weights and noise, and nothing else. It leaves
+            no trace in the clips that follow.
+
+        Raises
+        ------
+        UsageError
+            If `steps` cannot be taken.
+        """
+        count = check_steps(self._bundle, steps)
         started = self._now()
-        encoded = self._encode(**self._inputs(window))
+        encoded = self._encode(**self._inputs(None if null else window))
         encoded_at = self._now()
-        latent = encoded["latent"]
-        frames, caches, first_at = [], {}, encoded_at
-        for t in range(latent.shape[2]):
-            graph = self._next if t else self._first
-            out = graph(latent=latent[:, :, t : t + 1], **caches)
-            caches = {name: value for name, value in out.items() if name.startswith("cache")}
-            frames.append(_to_uint8(out["frames"][0]))
+        latent = self._latent(encoded, window, count)
+        denoised_at = self._now()
+        if self._carry is not None and not null:
+            self._carry.keep(window, latent)
+        frames, first_at = [], denoised_at
+        for t, drawn in enumerate(draw(self._first, self._next, latent)):
+            frames.append(_to_uint8(drawn[0]))
             first_at = first_at if t else self._now()
-        clip = Clip(np.concatenate(frames), latent, self._scores(encoded), steps=0)
-        return Decoded(clip, started, encoded_at, first_at, self._now())
+        clip = Clip(np.concatenate(frames), latent, self._scores(encoded), count, self._confidence(encoded))
+        return Decoded(clip, started, encoded_at, denoised_at, first_at, self._now())
 
-    def _inputs(self, window: Window) -> dict[str, Float]:
-        ports: dict[str, Float] = {}
-        for name, shape in self._encode.inputs.items():
-            there = getattr(window, name.removesuffix("_mask")) is not None
-            ports[name] = (
-                getattr(window, name)[None].astype(np.float32) if there else np.zeros(shape, np.float32)
-            )
+    def _latent(self, encoded: dict[str, Float], window: Window, steps: int) -> Float:
+        if self._denoise is None:
+            return encoded["latent"]
+        _, *shape = self._denoise.inputs["latent"]
+        start = noise(self._bundle.digest, window.run, window.index, (1, *shape))
+        return denoise(self._denoise, encoded, start, steps)
+
+    def _inputs(self, window: Window | None) -> dict[str, Float]:
+        ports = {name: np.zeros(shape, np.float32) for name, shape in self._encode.inputs.items()}
+        if window is None:
+            return ports
+        for name in ports.keys() & {"eeg", "eeg_mask", "fmri", "fmri_mask"}:
+            if getattr(window, name.removesuffix("_mask")) is not None:
+                ports[name] = getattr(window, name)[None].astype(np.float32)
+        before = self._carry.before(window) if self._carry else None
+        if before is not None:
+            ports |= {"carry": before, "carry_mask": np.ones_like(ports["carry_mask"])}
         return ports
 
     def _scores(self, encoded: dict[str, Float]) -> dict[str, float] | None:
@@ -96,24 +133,108 @@ class Decoder:
             label: float(value) for label, value in zip(labels, encoded["scores"].reshape(-1), strict=True)
         }
 
-    def _check_golden(self) -> None:
-        """Decode the first golden window and compare."""
-        golden = self._bundle.golden()
-        ports = {name: golden[name][:1].astype(np.float32) for name in self._encode.inputs}
-        found = self._encode(**ports)
-        found["frames"] = self._first(latent=found["latent"][:, :, :1])["frames"][:, 0]
-        for name in ("latent", "scores", "frames"):
-            if name not in golden or name not in found:
-                continue
-            expected = golden[name][0, 0] if name == "frames" else golden[name][0]
-            scale = 255.0 if expected.dtype == np.uint8 else 1.0
-            tolerance = 0.6 if expected.dtype == np.uint8 else _TOLERANCE
-            error = float(np.abs(found[name][0] * scale - expected.astype(np.float64)).max())
-            if error > tolerance:
-                raise BundleError(
-                    f"bundle {self._bundle.path}: its golden window gives {name} {error:.2g} away from "
-                    f"golden.npz (allowed {tolerance:g}). Export the bundle again with this ONNX Runtime."
-                )
+    def _confidence(self, encoded: dict[str, Float]) -> float | None:
+        if self._bundle.manifest.confidence is None:
+            return None
+        return float(np.clip(encoded["confidence"].item(), 0, 1))
+
+    def _check_manifest(self) -> None:
+        """Refuse a bundle that does not hold together."""
+        path, manifest = self._bundle.path, self._bundle.manifest
+        if manifest.confidence is not None and "confidence" not in self._encode.outputs:
+            raise BundleError(
+                f"bundle {path}: the manifest has a calibrated confidence, encode.onnx has no output "
+                "'confidence'. Export it again."
+            )
+        if self._denoise is not None and self.steps < 1:
+            raise BundleError(
+                f"bundle {path}: it has a denoising stage and manifest.json says {self.steps} steps; 1 or "
+                "more were expected. Export it again."
+            )
+
+    def _check_golden(self) -> Cost:
+        """Refuse a bundle that decodes otherwise than promised; tell what a clip costs."""
+        kept = golden.first(self._bundle)
+        given = golden.take(self._bundle, kept, self._encode.inputs)
+        start = golden.take(self._bundle, kept, ["noise"])["noise"] if self._denoise else None
+        expected = golden.take(self._bundle, kept, ["latent"])["latent"]
+        at = [self._now()]
+        found = self._encode(**given)
+        at.append(self._now())
+        if self._denoise is not None and start is not None:
+            found["latent"] = denoise(self._denoise, found, start, self.steps)
+        at.append(self._now())
+        # Drawn from the latent that was expected: a fault is told of one stage, not of those after it.
+        found["frames"] = np.concatenate(list(draw(self._first, self._next, expected)), axis=1)
+        at.append(self._now())
+        golden.compare(self._bundle, kept, found)
+        return Cost(at[1] - at[0], (at[2] - at[1]) / max(1, self.steps), at[3] - at[2])
+
+
+def has_denoiser(bundle: Bundle) -> bool:
+    """Whether a bundle denoises; one that does not decodes in closed form."""
+    return bundle.manifest.stages.get("denoise") is not None
+
+
+def check_steps(bundle: Bundle, steps: int | None) -> int:
+    """How many denoising steps a bundle takes when `steps` are asked for.
+
+    Raises
+    ------
+    UsageError
+        If it has no denoiser, or `steps` is not positive.
+    """
+    if steps is None:
+        return bundle.manifest.steps if has_denoiser(bundle) else 0
+    if not has_denoiser(bundle):
+        raise UsageError(
+            f"{steps} steps were asked for, and bundle {bundle.path} has no denoising stage: it decodes in "
+            "closed form, in 0 steps. Leave the steps out, or give a --bundle with a stage 'denoise'."
+        )
+    if steps < 1:
+        raise UsageError(f"{steps} steps were asked for: a whole number from 1 on was expected.")
+    return steps
+
+
+def denoise(graph: Graph, encoded: dict[str, Float], start: Float, steps: int) -> Float:
+    """Take every denoising step.
+
+    Parameters
+    ----------
+    graph : Graph
+        One step, its schedule inside; its only output is the next latent.
+    encoded : dict
+        Outputs of the encoder; those that are ports of the step go in.
+    start : float32, (1, channel, latent frame, row, column)
+        Standard normal noise.
+    steps : int
+
+    Returns
+    -------
+    float32, shape of `start`
+        The clean latent.
+    """
+    given = {name: value for name, value in encoded.items() if name in graph.inputs and name != "latent"}
+    given["steps"] = np.array([steps], np.float32)
+    latent = start
+    for step in range(steps):
+        (latent,) = graph(latent=latent, step=np.array([step], np.float32), **given).values()
+    return latent
+
+
+def draw(first: Graph, following: Graph, latent: Float) -> Iterator[Float]:
+    """Yield the frames of each latent frame as they are drawn, (1, frame, row, column, 3) in [0, 1].
+
+    The caches that come out go into the next latent frame in their order: ONNX forbids an output the
+    name of an input.
+    """
+    ports = [name for name in following.inputs if name.startswith("cache")]
+    caches: dict[str, Float] = {}
+    for t in range(latent.shape[2]):
+        out = (following if t else first)(latent=latent[:, :, t : t + 1], **caches)
+        made = [value for name, value in out.items() if name.startswith("cache")]
+        caches = dict(zip(ports, made, strict=True))
+        yield out["frames"]
 
 
 def _graph(bundle: Bundle, name: str) -> Graph:

@@ -10,6 +10,7 @@ DURATIONS = (
     "volume_to_vector",
     "eeg_push",
     "encode",
+    "denoise",
     "first_frame",
     "last_frame",
     "beyond_floor",
@@ -52,6 +53,8 @@ def durations(
     """
     found: Durations = dict.fromkeys(DURATIONS)
     found["encode"] = _ms(stamps["encoded"] - started_at)
+    if "denoised" in stamps:
+        found["denoise"] = _ms(stamps["denoised"] - stamps["encoded"])
     for name in ("first_frame", "last_frame"):
         found[name] = _ms(stamps[name] - (stamps["windowed"] if live else started_at))
     if live:

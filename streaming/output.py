@@ -1,23 +1,29 @@
 """From a window to everything that is shown and kept of it: one way for live sessions and replays."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rtdecode.bundle import Bundle
 from rtdecode.errors import RtDecodeError, UsageError
 from rtdecode.types import Window
-from streaming import meter
-from streaming.deadline import Work
-from streaming.decoder import Decoded, Decoder
+from streaming import judged, meter
+from streaming.deadline import Cost, Work, steps_within
+from streaming.decoder import Decoded, Decoder, check_steps
+from streaming.sinks import curves
 from streaming.sinks.clips import ClipSink
 from streaming.sinks.film import FilmSink
 from streaming.sinks.sheet import ContactSheet
 from streaming.truth import Archive, Truth
 
-_OURS = ("clips.jsonl", "film.mp4", "contact_sheet.png", "report.json", ".finals")
+_OURS = ("clips.jsonl", "film.mp4", "contact_sheet.png", "confidence.png", "report.json", ".finals")
+_TWIN = "null brain (same noise, no signal)"
 
 
 class Output:
@@ -38,11 +44,18 @@ class Output:
         Whether the participant is simulated.
     live : bool
         False on a virtual clock.
+    steps : int, optional
+        Denoising steps of a clip while nothing presses; default: the bundle's.
+    twin : bool
+        Show each final's null-brain twin beside it. Where the truth is known, a bundle that denoises is
+        judged against its twins in any case.
 
     Attributes
     ----------
     counts : Counter
         final, preview, skipped, degraded.
+    steps : Counter
+        Emitted clips by the denoising steps they got.
     meter : Meter
     """
 
@@ -57,21 +70,34 @@ class Output:
         *,
         simulated: bool,
         live: bool = True,
+        steps: int | None = None,
+        twin: bool = False,
     ) -> None:
         manifest = bundle.manifest
         self._session, self._bundle, self._decoder, self._now = session, bundle, decoder, now
         self._truth, self._simulated, self._live = truth, simulated, live
-        note = banner(bundle, simulated=simulated)
+        self._note = note = banner(bundle, simulated=simulated)
         self._clips = ClipSink(out, simulated=simulated)
         title = "decoded category" if manifest.labels else "reconstruction"
-        self._film = FilmSink(out / "film.mp4", manifest.clip, manifest.grid.hop_frames, note, title)
-        self._sheet, self._sheet_path = ContactSheet(note, title), out / "contact_sheet.png"
-        self._archive = Archive(out / ".finals")
+        self._wanted, self._twin = check_steps(bundle, steps), _TWIN if twin else None
+        hop = manifest.grid.hop_frames
+        self._film = FilmSink(out / "film.mp4", manifest.clip, hop, note, title, self._twin)
+        self._sheet = ContactSheet(note, title, self._twin)
+        self._out, self._archive = out, Archive(out / ".finals")
+        self._cost = decoder.cost
+        self._sections: dict[str, Any] = dict.fromkeys(judged.SECTIONS)
         self.counts: Counter[str] = Counter()
+        self.steps: Counter[int] = Counter()
         self.meter = meter.Meter()
 
-    def emit(self, work: Work) -> None:
+    def emit(self, work: Work, left_s: float = math.inf) -> None:
         """Decode a window and show its clip; a final without any data is skipped.
+
+        Parameters
+        ----------
+        work : Work
+        left_s : float
+            Time it may take, s: with less than its steps cost it gets fewer.
 
         Raises
         ------
@@ -81,11 +107,18 @@ class Output:
         if work.empty:
             self.skip(work)
             return
-        decoded = self._decoder.decode(work.window)
+        steps = steps_within(left_s, self._cost, self._wanted)
+        decoded = self._decoder.decode(work.window, steps or None)
         with writing():
             self._publish(work, decoded)
             if work.window.revision == "final":
                 self._keep(work, decoded)
+        newest = Cost(
+            decoded.encoded_at - decoded.started_at,
+            (decoded.denoised_at - decoded.encoded_at) / max(1, steps),
+            self._now() - decoded.denoised_at,
+        )
+        self._cost = self._cost.followed_by(newest)
 
     def skip(self, work: Work) -> None:
         """Count a window that has no clip, and say so in the film."""
@@ -94,9 +127,10 @@ class Output:
             with writing():
                 self._film.skip(work.window)
 
-    def accuracy(self) -> dict[str, Any]:
-        """The section ``accuracy`` of the report."""
-        return self._truth.accuracy(self._archive)
+    def judge(self) -> dict[str, Any]:
+        """Compare what was emitted with the truth: the sections of the report that rest on it."""
+        self._sections = judged.sections(self._truth, self._archive, self._bundle)
+        return self._sections
 
     def close(self) -> None:
         """Finish every file."""
@@ -104,7 +138,9 @@ class Output:
         with writing():
             self._clips.close()
             self._film.close()
-            self._sheet.save(self._sheet_path)
+            self._sheet.save(self._out / "contact_sheet.png")
+            if self._sections["confidence"] is not None:
+                curves.save(self._out / "confidence.png", self._sections["confidence"], self._note)
 
     def _publish(self, work: Work, decoded: Decoded) -> None:
         window, fps = work.window, self._bundle.manifest.clip.fps
@@ -117,14 +153,22 @@ class Output:
         apart = {*work.costs, *(["since_stimulus"] if window.revision == "preview" else [])}
         self.meter.add({name: spent[name] for name in spent.keys() - apart})
         self.counts[window.revision] += 1
+        self.steps[decoded.clip.steps] += 1
         self.counts["degraded"] += window.revision == "final" and self._is_degraded(window)
 
     def _keep(self, work: Work, decoded: Decoded) -> None:
         frames, truth = decoded.clip.frames, self._truth.clip(work.window)
         word, hop = self._truth.category(work.window), self._bundle.manifest.grid.hop_frames
-        self._film.write(work.window, frames, truth, word)
-        self._sheet.add(f"window {work.window.index}", frames[:hop], truth, word)
-        self._archive.add(work.window, decoded.clip, truth)
+        judged_too = truth is not None and decoded.clip.steps > 0
+        twin = self._null_brain(work, decoded.clip.steps) if self._twin or judged_too else None
+        shown = twin if self._twin else None
+        self._film.write(work.window, frames, truth, word, shown)
+        four = None if shown is None else shown[:hop]
+        self._sheet.add(f"window {work.window.index}", frames[:hop], truth, word, four)
+        self._archive.add(work.window, decoded.clip, truth, twin)
+
+    def _null_brain(self, work: Work, steps: int) -> NDArray[np.uint8]:
+        return self._decoder.decode(work.window, steps or None, null=True).clip.frames
 
     def _is_degraded(self, window: Window) -> bool:
         return any(window.missing[name] > 0 for name in self._bundle.manifest.modalities)
@@ -143,7 +187,7 @@ class Output:
             "session_s": [round(window.session_s, 6), round(window.session_s + length, 6)],
             "modalities": window.modalities,
             "missing": {name: round(share, 6) for name, share in window.missing.items()},
-            "confidence": None,
+            "confidence": None if decoded.clip.confidence is None else round(decoded.clip.confidence, 6),
             "steps": decoded.clip.steps,
             "latency_ms": spent,
             "t_ms": meter.instants(window, stamps, live=self._live),

@@ -17,7 +17,7 @@ from rtdecode.types import EegChunk, Trigger, Volume
 from rtdecode.windows import Assembler
 from streaming import report as reports
 from streaming.deadline import Work
-from streaming.decoder import Decoder
+from streaming.decoder import Decoder, check_steps
 from streaming.memory import Memory
 from streaming.output import Output, prepare, writing
 from streaming.truth import Truth
@@ -31,6 +31,10 @@ def run(
     speed: str = "1",
     out: Path | None = None,
     report: Path | None = None,
+    *,
+    steps: int | None = None,
+    carry: bool = True,
+    twin: bool = False,
 ) -> int:
     """Decode a recording.
 
@@ -44,30 +48,35 @@ def run(
         Times real time, or ``max``: as fast as the machine decodes.
     out, report : Path, optional
         As for a live session.
+    steps : int, optional
+        Denoising steps, the same for every clip at any speed; default: the bundle's.
+    carry, twin : bool
+        As for a live session.
 
     Raises
     ------
     UsageError
+        If the bundle cannot take `steps`.
+    GeometryError
         If the recording holds nothing that the bundle reads.
     """
     pace = _pace(speed)
     kept = Recording(recording)
     loaded = bundles.load(bundle)
+    check_steps(loaded, steps)
     name = time.strftime("%Y%m%d-%H%M%S")
     folder = out or Path("runs") / f"replay-{name}"
-    assembler = Assembler(
-        loaded,
-        kept.montage,
-        _modalities(kept, loaded),
-        kept.meta.get("seconds"),
-        dummies=kept.meta.get("dummies", 0),
-        triggers_expected=kept.meta.get("triggers_expected", kept.has_triggers()),
-    )
-    decoder = Decoder(loaded)
+    assembler, decoder = _assembler(kept, loaded), Decoder(loaded, carry=carry)
     prepare(folder, overwrite=False)
     simulated = bool(kept.meta.get("simulated")) or loaded.manifest.simulated
     truth = Truth(kept.truth, loaded)
-    output = Output(folder, name, loaded, decoder, truth, time.monotonic, simulated=simulated, live=False)
+    output = Output(
+        *(folder, name, loaded, decoder, truth, time.monotonic),
+        simulated=simulated,
+        live=False,
+        steps=steps,
+        twin=twin,
+    )
     path = report or folder / "report.json"
     _play(kept, assembler, output, pace)
     _close(name, loaded, output, assembler, path, simulated=simulated)
@@ -90,6 +99,17 @@ def windows(events: Iterator[Item], assembler: Assembler, ended_at: float = 0.0)
     now = max(now, ended_at)
     for window in assembler.advance(now) + assembler.flush(now):
         yield Work(window, assembler.clip(window))
+
+
+def _assembler(kept: Recording, bundle: Bundle) -> Assembler:
+    return Assembler(
+        bundle,
+        kept.montage,
+        _modalities(kept, bundle),
+        kept.meta.get("seconds"),
+        dummies=kept.meta.get("dummies", 0),
+        triggers_expected=kept.meta.get("triggers_expected", kept.has_triggers()),
+    )
 
 
 def _play(kept: Recording, assembler: Assembler, output: Output, pace: float | None) -> None:
@@ -121,7 +141,7 @@ def _close(
             simulated=simulated,
             ended="end of the recording",
             memory_mb=memory.peak_mb,
-            accuracy=output.accuracy(),
+            judged=output.judge(),
         )
         with writing():
             reports.write(path, made)

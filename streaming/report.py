@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from rtdecode import __version__
-from rtdecode.accuracy import METRICS
 from rtdecode.bundle import Bundle
+from streaming.judged import EMPTY
 from streaming.output import Output
 
 _EEG = ("samples", "lost_samples", "gaps", "rate_hz", "drift_ppm", "triggers", "artifact_residual_db")
@@ -34,7 +34,7 @@ def build(
     simulated: bool,
     ended: str,
     memory_mb: float | None,
-    accuracy: dict[str, Any] | None,
+    judged: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Make the report; what is not known is None.
 
@@ -50,8 +50,8 @@ def build(
         Why the session ended, in words.
     memory_mb : float or None
         Highest sum of the processes' PSS.
-    accuracy : dict or None
-        Its section, once the session is over.
+    judged : dict or None
+        The sections that rest on the truth (`streaming.judged`), once the session is over.
     """
     counters = status.get("counters", {})
     counts = output.counts
@@ -71,7 +71,8 @@ def build(
         **sections,
         "latency_ms": output.meter.summary(),
         "memory_mb": {"peak": memory_mb},
-        "accuracy": accuracy or dict.fromkeys(METRICS),
+        "steps": {str(n): output.steps[n] for n in sorted(output.steps, reverse=True) if n} or None,
+        **(judged or EMPTY),
     }
 
 
@@ -98,9 +99,10 @@ def show(report: dict[str, Any]) -> None:
     table.add_row("windows expected", str(windows["expected"]))
     for key in ("final", "preview", "skipped", "degraded"):
         table.add_row(f"  {key}", str(windows[key]))
-    for key, title in _FIGURES.items():
-        if report["accuracy"][key] is not None:
-            table.add_row(title, _figure(report["accuracy"][key]))
+    if report["steps"]:
+        table.add_row("clips by steps", "   ".join(f"{n}: {count}" for n, count in report["steps"].items()))
+    for title, text in _judged(report):
+        table.add_row(title, text)
     latency = report["latency_ms"]
     for key, title in (
         ("beyond_floor", "final, beyond the floor"),
@@ -110,6 +112,27 @@ def show(report: dict[str, Any]) -> None:
         table.add_row(title, _spread(latency[key]))
     table.add_row("peak memory", _or_dash(report["memory_mb"]["peak"], "{:.0f} MB"))
     console.print(table)
+
+
+def _judged(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """Rows of what is known of the clips' accuracy."""
+    accuracy, baselines = report["accuracy"], report["baselines"] or {}
+    rows = [(title, _figure(accuracy[key])) for key, title in _FIGURES.items() if accuracy[key]]
+    twin = baselines.get("null_brain", {}).get("identification_2way")
+    if twin:
+        rows.append(("null brain, 2-way", _figure(twin)))
+    if report["confidence"] is not None:
+        curve, risks = report["confidence"]["reliability"], report["confidence"]["risk_coverage"]
+        text = f"calibration error {curve['ece']:.3f}   risk area {risks['area']:.3f}   n {curve['n']}"
+        rows.append(("confidence", text))
+    if report["seam"] is not None:
+        rows += [_seam(report["seam"], *names) for names in (("seam ratio", ""), ("  with cuts", "_all"))]
+    return rows
+
+
+def _seam(seam: dict[str, Any], title: str, suffix: str) -> tuple[str, str]:
+    ours, truth = (_or_dash(seam[name + suffix], "{:.2f}") for name in ("reconstruction", "truth"))
+    return title, f"{ours}   truth {truth}   n {seam['n' + suffix]}"
 
 
 def _figure(entry: dict[str, Any]) -> str:

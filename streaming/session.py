@@ -16,8 +16,8 @@ from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle
 from rtdecode.errors import RtDecodeError, SourceLostError, UsageError
 from streaming import orders, report, signals
-from streaming.deadline import Inbox, Work
-from streaming.decoder import Decoder
+from streaming.deadline import Inbox, Work, time_left
+from streaming.decoder import Decoder, check_steps
 from streaming.mailbox import Mailbox, slot_bytes, unpack
 from streaming.memory import Memory
 from streaming.output import Output, prepare, writing
@@ -52,6 +52,9 @@ class StreamOptions:
     existing: str = "ignore"
     dummies: int = 0
     overwrite: bool = False
+    steps: int | None = None
+    carry: bool = True
+    twin: bool = False
 
 
 def run(options: StreamOptions) -> int:
@@ -86,6 +89,7 @@ def _check(options: StreamOptions, bundle: Bundle) -> None:
     for flag, value in missing.items():
         if value is not None:
             raise UsageError(f"{flag} is not built yet. There are --lsl, --fmri-dir, --bundle and --truth.")
+    check_steps(bundle, options.steps)
     given = {"eeg": options.lsl, "fmri": options.fmri_dir}
     if all(value is None for value in given.values()):
         raise UsageError("nothing to read: give --lsl NAME, --fmri-dir DIR, or both.")
@@ -130,7 +134,8 @@ class _Session:
             args=(_sources(options, bundle, name), self._mailbox, self._stop),
             daemon=True,
         )
-        self._inbox = Inbox(float(bundle.manifest.grid.hop))
+        self._patience = float(bundle.manifest.grid.hop)
+        self._inbox = Inbox(self._patience)
         self._status: dict[str, Any] = {}
         self._interrupted = ""
         self._fault: RtDecodeError | None = None
@@ -141,11 +146,14 @@ class _Session:
 
     def run(self) -> None:
         with signals.told(self._interrupt), _process(self._process, self._stop):
-            decoder = Decoder(self._bundle, time.monotonic)
             self._truth = Truth(self._options.truth, self._bundle)
-            simulated = self._bundle.manifest.simulated
             self._output = Output(
-                self._out, self._name, self._bundle, decoder, self._truth, time.monotonic, simulated=simulated
+                *(self._out, self._name, self._bundle),
+                Decoder(self._bundle, time.monotonic, carry=self._options.carry),
+                *(self._truth, time.monotonic),
+                simulated=self._bundle.manifest.simulated,
+                steps=self._options.steps,
+                twin=self._options.twin,
             )
             self._progress = Progress(self._console, self._options.seconds)
             ended = "a fault that was not foreseen"
@@ -204,11 +212,12 @@ class _Session:
                 self._output.meter.add({name: value})
 
     def _decode_one(self) -> None:
-        work, skipped = self._inbox.take(time.monotonic())
+        now = time.monotonic()
+        work, skipped = self._inbox.take(now)
         for late in skipped:
             self._output.skip(late)
         if work is not None:
-            self._output.emit(work)
+            self._output.emit(work, time_left(work, now, self._patience, len(self._inbox) + 1))
 
     def _periodic(self) -> None:
         now = time.monotonic()
@@ -261,15 +270,15 @@ class _Session:
         self._memory.sample(time.monotonic(), now=True)
         counts = self._output.counts
         counts["skipped"] += max(0, self._status.get("expected", 0) - counts["final"] - counts["skipped"])
-        accuracy = None
+        judged = None
         try:
-            accuracy = self._output.accuracy()
+            judged = self._output.judge()
         finally:
             # Closing gives back the room that a full disk lacks for the report.
             try:
                 self._output.close()
             finally:
-                final = self._write_report(ended, accuracy)
+                final = self._write_report(ended, judged)
         if self._options.record is not None:
             with writing():
                 self._truth.copy_to(self._options.record / "truth")
@@ -279,7 +288,7 @@ class _Session:
         print(self._out)  # noqa: T201
         print(self._report_path)  # noqa: T201
 
-    def _write_report(self, ended: str, accuracy: dict[str, Any] | None) -> dict[str, Any]:
+    def _write_report(self, ended: str, judged: dict[str, Any] | None) -> dict[str, Any]:
         made = report.build(
             self._name,
             self._bundle,
@@ -288,7 +297,7 @@ class _Session:
             simulated=self._bundle.manifest.simulated,
             ended=ended,
             memory_mb=self._memory.peak_mb,
-            accuracy=accuracy,
+            judged=judged,
         )
         with writing():
             report.write(self._report_path, made)

@@ -3,12 +3,10 @@
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.accuracy import METRICS, report_accuracy
 from rtdecode.bundle import Bundle
 from rtdecode.events import Event, Span, categories, read_events
 from rtdecode.types import Clip, Window
@@ -76,37 +74,21 @@ class Truth:
     def category(self, window: Window) -> str | None:
         """Name what was shown during a window, for a bundle with named categories; None where unknown."""
         labels = self._bundle.manifest.labels
-        if labels is None or window.run != 0 or self._events_path is None or not self.known:
+        if labels is None or window.run != 0 or not self.known:
             return None
-        self._events = self._events or read_events(self._events_path)
+        self._events = self._events or self.events()
         span = (window.run, window.start_s, window.stop_s)
-        (truth, *_), _ = categories([span], {0: self._events}, labels, self._onset_correction)
+        (truth, *_), _ = categories([span], {0: self._events}, labels, self.onset_correction_s)
         return labels[truth] if truth >= 0 else "between blocks"
 
-    @property
-    def _onset_correction(self) -> float:
-        return float(self._bundle.manifest.provenance.get("onset_correction_s") or 0.0)
+    def events(self) -> list[Event]:
+        """Read the events of the first run; none where they are not known."""
+        return read_events(self._events_path) if self._events_path is not None and self.known else []
 
-    def accuracy(self, shown: "Archive") -> dict[str, Any]:
-        """Make the section ``accuracy`` of the report from what was emitted."""
-        if self._events_path is None or not self.known:
-            return dict.fromkeys(METRICS)
-        manifest, mean_clip = self._bundle.manifest, self._bundle.stats.get("mean_clip")
-        events = {0: read_events(self._events_path)}
-        found: dict[str, Any] = dict.fromkeys(METRICS)
-        if shown.paired and mean_clip is not None:
-            clips, truths = shown.pairs()
-            found = report_accuracy(shown.paired, events, clips=clips, truths=truths, mean_clip=mean_clip)
-        if shown.scored and manifest.labels:
-            scores = np.array([[one[name] for name in manifest.labels] for one in shown.scores])
-            found["classification_top1"] = report_accuracy(
-                shown.scored,
-                events,
-                scores=scores,
-                labels=manifest.labels,
-                onset_correction_s=self._onset_correction,
-            )["classification_top1"]
-        return found
+    @property
+    def onset_correction_s(self) -> float:
+        """Seconds by which the onsets of the events lag the pictures."""
+        return float(self._bundle.manifest.provenance.get("onset_correction_s") or 0.0)
 
     def _read(self, wanted: range) -> list[Frames]:
         if self._film is None or wanted.start < self._next - len(self._recent):
@@ -129,32 +111,45 @@ class Archive:
     ----------
     path : Path
         A file that `close` removes again.
+
+    Attributes
+    ----------
+    paired, scored : list of (run, start_s, stop_s)
+        Windows whose true clip is known, and those with scores.
+    confidences : list of float or None
+        Of the paired clips.
+    scores : list of dict
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = path.open("w+b")
-        self._shape: tuple[int, ...] = ()
+        self._parts: list[tuple[str, str, tuple[int, ...]]] = []
         self.paired: list[Span] = []
+        self.confidences: list[float | None] = []
         self.scored: list[Span] = []
         self.scores: list[dict[str, float]] = []
 
-    def add(self, window: Window, clip: Clip, truth: Frames | None) -> None:
-        """Keep a final."""
+    def add(self, window: Window, clip: Clip, truth: Frames | None, twin: Frames | None = None) -> None:
+        """Keep a final, and its null-brain twin where there is one."""
         span = (window.run, window.start_s, window.stop_s)
         if truth is not None:
-            self._shape = truth.shape
-            self._file.write(clip.frames[: len(truth)].tobytes() + truth.tobytes())
+            kept = {"clip": clip.frames, "truth": truth} | ({} if twin is None else {"twin": twin})
+            self._parts = [(name, "u1", frames.shape) for name, frames in kept.items()]
+            self._file.write(b"".join(frames.tobytes() for frames in kept.values()))
             self.paired.append(span)
+            self.confidences.append(clip.confidence)
         if clip.scores is not None:
             self.scored.append(span)
             self.scores.append(clip.scores)
 
-    def pairs(self) -> tuple[Sequence[Frames], Sequence[Frames]]:
-        """The clips and their truths, each (frame, row, column, 3)."""
+    def pairs(self) -> dict[str, Sequence[Frames]]:
+        """By name ``clip``, ``truth`` and, where there are any, ``twin``: each (frame, row, column, 3)."""
+        if not self.paired:
+            return {}
         self._file.flush()
-        both = np.memmap(self._path, np.uint8, "r", shape=(len(self.paired), 2, *self._shape))
-        return list(both[:, 0]), list(both[:, 1])
+        kept = np.memmap(self._path, np.dtype(self._parts), "r", shape=(len(self.paired),))
+        return {name: list(kept[name]) for name, *_ in self._parts}
 
     def close(self) -> None:
         """Remove the file."""

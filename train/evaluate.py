@@ -3,11 +3,14 @@
 import json
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+from rich.console import Console
+from rich.table import Table
 
 from rtdecode import bundle
 from rtdecode.bundle import Bundle
@@ -15,16 +18,19 @@ from rtdecode.errors import RtDecodeError, UsageError
 from rtdecode.signal.volume import Projection
 from train.data.chain import draft_bundle
 from train.data.phantom import Participant
-from train.judge import Figures, judge_haxby, judge_phantom, judge_recording
+from train.judge import Figures, Judged, judge_haxby, judge_phantom, judge_recording
+from train.judge_compact import Show, judge, judge_preset
 from train.recipe import numbers
 from train.run import arrays, read_run, show
+from train.work import Arrays
 
 _USAGE = """python -m train.evaluate RUN [--json] [key=value ...]
   presets=easy,default,hard  of the simulated participant; easy where not given
   seeds=1000-1001            fresh sessions, 1000 and up
   seconds=400                of film in each
   runs=9-10                  of the recorded data, for a run trained on them
-  data=DIR                   a recording with its truth, or the folder of the recorded data"""
+  data=DIR                   a recording with its truth, or the folder of the recorded data
+  out=DIR                    figures.json, tables and pictures go there"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,7 @@ class Request:
     seconds: float = 400.0
     runs: str | int = "9-10"
     data: Path | None = None
+    out: Path | None = None
 
 
 def evaluate(run: Path, request: Request) -> Figures:
@@ -53,18 +60,44 @@ def evaluate(run: Path, request: Request) -> Figures:
         Metric -> {value, chance, shuffled, constant, ci95, n}; figures of presets other than the
         first carry the preset's name before a slash.
     """
+    return judged(run, request).figures
+
+
+def judged(run: Path, request: Request) -> Judged:
+    """Judge a run as `evaluate` does, with the tables and pictures that its model has."""
     tree, held = open_run(run)
     weights, model = arrays(run, "weights"), tree["model"]
     if request.data is not None and (request.data / "recording.json").is_file():
-        return judge_recording(model, weights, held, request.data)
+        return Judged(judge_recording(model, weights, held, request.data))
     if model == "category":
-        return judge_haxby(model, weights, held, request.data, numbers(request.runs))
-    figures: Figures = {}
+        return Judged(judge_haxby(model, weights, held, request.data, numbers(request.runs)))
+    show = _show_of(weights, tree["digest"]) if model == "compact" else None
+    found = Judged({})
     for n, preset in enumerate(request.presets.split(",")):
         who = replace(_participant(tree), preset=preset.strip())
-        found = judge_phantom(model, weights, held, who, numbers(request.seeds), request.seconds)
-        figures |= found if n == 0 else {f"{preset.strip()}/{name}": value for name, value in found.items()}
-    return figures
+        where = (held, who, numbers(request.seeds), request.seconds)
+        if show is None:
+            part = Judged(judge_phantom(model, weights, *where))
+        else:
+            part = judge(show, *where) if n == 0 else judge_preset(show, *where)
+        found = part if n == 0 else _joined(found, part, preset.strip())
+    return found
+
+
+def _show_of(weights: Arrays, digest: str) -> Show:
+    # Closed-form decoders are judged without torch.
+    import torch
+
+    from train.reconstruct import reconstruct
+
+    torch.set_num_threads(1)
+    return partial(reconstruct, weights, digest=digest)
+
+
+def _joined(first: Judged, other: Judged, preset: str) -> Judged:
+    figures = {f"{preset}/{name}": figure for name, figure in other.figures.items()}
+    tables = {f"{preset}/{name}": table for name, table in other.tables.items()}
+    return replace(first, figures=first.figures | figures, tables=first.tables | tables)
 
 
 def open_run(run: Path) -> tuple[dict[str, Any], Bundle]:
@@ -101,9 +134,42 @@ def read_request(changes: list[str]) -> Request:
     if unknown:
         raise UsageError(f"cannot take {', '.join(unknown)}. Known keys: {', '.join(Request.__slots__)}.")
     values: dict[str, Any] = {key: yaml.safe_load(value) for key, _, value in pairs}
-    if values.get("data") is not None:
-        values["data"] = Path(str(values["data"]))
+    for key in ("data", "out"):
+        if values.get(key) is not None:
+            values[key] = Path(str(values[key]))
     return Request(**values)
+
+
+def claim(folder: Path) -> None:
+    """Make the folder for `write`.
+
+    Raises
+    ------
+    UsageError
+        If it is no folder, or not empty.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} is there already and not empty. Give a new folder with out=DIR.")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def write(folder: Path, found: Judged) -> None:
+    """Write figures.json {figures, tables} and the pictures."""
+    told = {"figures": found.figures, "tables": found.tables}
+    (folder / "figures.json").write_text(json.dumps(told, indent=1) + "\n")
+    for name, picture in found.pictures.items():
+        picture.save(folder / name)
+
+
+def show_tables(tables: dict[str, Any]) -> None:
+    """Print those tables that are lists of rows."""
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    for title, rows in tables.items():
+        if isinstance(rows, list) and rows:
+            table = Table(*rows[0], title=title, title_justify="left")
+            for row in rows:
+                table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
+            console.print(table)
 
 
 def main(arguments: list[str]) -> int:
@@ -114,14 +180,20 @@ def main(arguments: list[str]) -> int:
     as_json = "--json" in arguments
     run, *changes = [text for text in arguments if text != "--json"]
     try:
-        figures = evaluate(Path(run), read_request(changes))
+        request = read_request(changes)
+        if request.out is not None:
+            claim(request.out)
+        found = judged(Path(run), request)
+        if request.out is not None:
+            write(request.out, found)
     except RtDecodeError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return error.exit_code
     if as_json:
-        print(json.dumps(figures))  # noqa: T201
+        print(json.dumps(found.figures))  # noqa: T201
     else:
-        show(figures)
+        show(found.figures)
+        show_tables(found.tables)
     return 0
 
 

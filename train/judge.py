@@ -1,17 +1,18 @@
 """Figures of a decoder on fresh sessions and on recordings."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from rtdecode.accuracy import correlations, entry, identification, identification_nway, report_accuracy
 from rtdecode.bundle import Bundle
 from rtdecode.errors import UsageError
 from rtdecode.events import Event, Span, apart, attribute, distractors, film_clip, read_events
-from rtdecode.phantom.film import Film
 from rtdecode.recording import Recording
 from rtdecode.video import read_mp4
 from train.data import haxby
@@ -21,13 +22,34 @@ from train.decode import clips_of, decode
 from train.work import Arrays
 
 Figures = dict[str, dict[str, Any]]
+
+# How the routes through a decoder are named in figures.
 ROUTES = {"": ("eeg", "fmri"), "_eeg": ("eeg",), "_fmri": ("fmri",)}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What was found.
+
+    Attributes
+    ----------
+    figures : dict
+        Metric -> {value, chance, shuffled, constant, ci95, n}.
+    tables : dict
+        Lists of rows, and ``curves``.
+    pictures : dict
+        File name -> picture.
+    """
+
+    figures: Figures
+    tables: dict[str, Any] = field(default_factory=dict)
+    pictures: dict[str, Image.Image] = field(default_factory=dict)
 
 
 def judge_phantom(
     model: str, weights: Arrays, bundle: Bundle, who: Participant, seeds: Sequence[int], seconds: float
 ) -> Figures:
-    """Judge a decoder on fresh sessions of the simulated participant.
+    """Judge a closed-form decoder on fresh sessions of the simulated participant.
 
     Parameters
     ----------
@@ -46,15 +68,51 @@ def judge_phantom(
         The identification metrics with both modalities, with ``_eeg`` and ``_fmri`` for one alone,
         and ``_background`` for a decoder that knows the true background and nothing else.
     """
+    data = fresh(bundle, who, seeds, seconds)
+    return judge_clips(model, weights, bundle, data.inputs, data.truths, data.where, data.known)
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """Windows of sessions that nothing was trained on.
+
+    Attributes
+    ----------
+    inputs : dict
+        Ports of the encode graph.
+    truths : uint8, (window, frame, row, column, 3)
+        Without the instant of the cut.
+    where : list of (run, start_s, stop_s)
+        The run is the seed.
+    known : dict
+        Run -> shots.
+    """
+
+    inputs: Arrays
+    truths: NDArray[np.uint8]
+    where: list[Span]
+    known: dict[int, list[Event]]
+
+
+def fresh(
+    bundle: Bundle, who: Participant, seeds: Sequence[int], seconds: float, cuts: str = "grid"
+) -> Fresh:
+    """Simulate fresh sessions; arguments as of `judge_phantom`, `cuts` as of `Film`.
+
+    Raises
+    ------
+    UsageError
+        For seeds that train.
+    """
     if min(seeds) < 1000:
         raise UsageError(f"seeds below 1000 are for training; judge with 1000 and up, not {list(seeds)}.")
-    films = {seed: Film(seconds, seed) for seed in seeds}
-    parts = [session_arrays(bundle, who.session(seed, seconds)) for seed in seeds]
+    sessions = {seed: who.session(seed, seconds, cuts) for seed in seeds}
+    films = {seed: session.film for seed, session in sessions.items()}
+    parts = [session_arrays(bundle, session) for session in sessions.values()]
     inputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     truths = np.concatenate([film_clips(film)[:, :-1] for film in films.values()])
     where = [span for seed, film in films.items() for span in spans(seed, film.windows, bundle.manifest.grid)]
-    known = events(films)
-    return judge_clips(model, weights, bundle, inputs, truths, where, known)
+    return Fresh(inputs, truths, where, events(films))
 
 
 def judge_clips(
@@ -83,10 +141,22 @@ def judge_clips(
     mean = bundle.stats["mean_clip"]
     figures: Figures = {}
     for suffix, kept in ROUTES.items():
-        clips = clips_of(model, weights, only(inputs, kept))
+        clips = _shown(model, weights, bundle, only(inputs, kept), where)
         found = identification(correlations(list(clips), list(truths), mean), where, known)
-        figures |= {f"{name}{suffix}": _with_constant(value) for name, value in found.items() if value}
+        figures |= {f"{name}{suffix}": with_constant(value) for name, value in found.items() if value}
     return figures | background_baseline(truths, where, known, mean)
+
+
+def _shown(
+    model: str, weights: Arrays, bundle: Bundle, inputs: Arrays, where: list[Span]
+) -> NDArray[np.uint8]:
+    if model != "compact":
+        return clips_of(model, weights, inputs)
+    # Closed-form decoders are judged without torch.
+    from train.reconstruct import reconstruct
+
+    digest = bundle.manifest.recipe_digest or "0"  # while it is being trained it has none
+    return reconstruct(weights, inputs, where, digest, steps=bundle.manifest.steps).clips
 
 
 def only(inputs: Arrays, kept: Sequence[str]) -> Arrays:
@@ -95,8 +165,8 @@ def only(inputs: Arrays, kept: Sequence[str]) -> Arrays:
     return {name: x if name in names else np.zeros_like(x) for name, x in inputs.items()}
 
 
-def _with_constant(figure: dict[str, Any]) -> dict[str, Any]:
-    # The mean clip correlates with nothing, and a tie is lost.
+def with_constant(figure: dict[str, Any]) -> dict[str, Any]:
+    """Say what the mean clip scores: it correlates with nothing, and a tie is lost."""
     return {**figure, "constant": 0.0}
 
 
@@ -111,12 +181,21 @@ def background_baseline(
     It shows the mean of all true clips of that background, the judged one among them: better than
     any mean from training could be.
     """
+    figure = entry(background_wins(truths, where, known, mean), 0.5)
+    return {"identification_2way_background": with_constant(figure)} if figure else {}
+
+
+def background_wins(
+    truths: NDArray[np.uint8],
+    where: list[Span],
+    known: Mapping[int, Sequence[Event]],
+    mean: NDArray[np.uint8],
+) -> NDArray[np.float64]:
+    """Share of 2-way comparisons that the clips of `background_baseline` win, (window,)."""
     names = np.array([str(value) for value in attribute(where, known, "background")])
     means = {name: truths[names == name].mean(0) for name in np.unique(names)}
-    clips = [means[name] for name in names]
-    corr = correlations(clips, list(truths), mean)
-    figure = entry(identification_nway(corr, distractors(where, known), 2), 0.5)
-    return {"identification_2way_background": _with_constant(figure)} if figure else {}
+    corr = correlations([means[name] for name in names], list(truths), mean)
+    return identification_nway(corr, distractors(where, known), 2)
 
 
 def judge_recording(model: str, weights: Arrays, bundle: Bundle, path: Path) -> Figures:

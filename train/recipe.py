@@ -5,7 +5,7 @@ import importlib
 import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -203,8 +203,8 @@ def _function(path: str) -> Callable[..., Any]:
         found = getattr(importlib.import_module(module), name, None)
     except ModuleNotFoundError as error:
         raise UsageError(f"builder '{path}' cannot be imported ({error})") from error
-    if not inspect.isfunction(found):
-        raise UsageError(f"builder '{path}': {module} has no function '{name}'")
+    if not (inspect.isfunction(found) or (inspect.isclass(found) and is_dataclass(found))):
+        raise UsageError(f"builder '{path}': {module} has no function or dataclass '{name}'")
     return found
 
 

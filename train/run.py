@@ -46,7 +46,7 @@ def run(recipe: str, overrides: list[str]) -> Path:
     wanted = read(recipe, overrides)
     out, part = _folders(wanted)
     common = wanted.common
-    work = Work(common.data, common.seed, common.scale, part / "stages")
+    work = Work(common.data, common.seed, common.scale, part / "stages", wanted.digest)
     check(wanted, work=work)
     _claim(part, wanted)
     trained = build(wanted.tree, work=work)
@@ -101,7 +101,8 @@ def write(folder: Path, recipe: Recipe, trained: Trained) -> None:
         if arrays:
             np.savez_compressed(folder / f"{name}.npz", allow_pickle=False, **arrays)
     for name, picture in trained.pictures.items():
-        picture.save(folder / name, optimize=True)
+        # A palette keeps large sheets small enough to ship.
+        picture.convert("RGB").quantize(256).save(folder / name, optimize=True)
     tree = {
         "schema": SCHEMA,
         "recipe": recipe.name,
@@ -150,7 +151,15 @@ def arrays(folder: Path, name: str) -> dict[str, np.ndarray]:
 
 def table(figures: dict[str, dict[str, Any]]) -> Table:
     """Lay out figures for a person."""
-    found = Table(Column("metric", no_wrap=True), "value", "95 %", "chance", "shuffled", "constant", "n")
+    found = Table(
+        Column("metric", no_wrap=True),
+        "value",
+        Column("95 %", no_wrap=True),
+        "chance",
+        "shuffled",
+        "constant",
+        "n",
+    )
     for name, figure in figures.items():
         low, high = figure["ci95"]
         others = [figure.get(key) for key in ("chance", "shuffled", "constant")]
@@ -161,7 +170,7 @@ def table(figures: dict[str, dict[str, Any]]) -> Table:
 
 def show(figures: dict[str, dict[str, Any]]) -> None:
     """Print figures as a table that does not break off where nobody watches."""
-    Console(width=None if sys.stdout.isatty() else 120).print(table(figures))
+    Console(width=None if sys.stdout.isatty() else 140).print(table(figures))
 
 
 def main(arguments: list[str]) -> int:

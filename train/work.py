@@ -26,7 +26,7 @@ class Trained:
     Attributes
     ----------
     model : str
-        Which graphs `export` builds: ``category`` or ``patch-ridge``.
+        Which graphs `export` builds: ``category``, ``patch-ridge`` or ``compact``.
     manifest : Manifest
         All that the bundle will say, but for the files, stages and parity that export adds.
     weights : dict
@@ -65,12 +65,15 @@ class Work:
         ``tiny`` or ``full``.
     stages : Path
         Folder of finished stages; what lies there is not computed again.
+    digest : str
+        Of the recipe, see `train.recipe.Recipe`.
     """
 
     data: Path | None
     seed: int
     scale: str
     stages: Path
+    digest: str = "0"
 
     def stage(self, name: str, make: Callable[[], Arrays]) -> Arrays:
         """Return the arrays of a stage, made by `make` unless they lie there already."""

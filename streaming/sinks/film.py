@@ -1,5 +1,6 @@
-"""The running film: truth beside reconstruction, playable while it is written."""
+"""The running film: truth beside reconstruction (and null-brain twin), playable while it is written."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +24,17 @@ class _Layout:
     scale: int
     height: int
     width: int
+    panels: int
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of a film frame, even numbers."""
-        return _TITLE + self.height + _CAPTION, 2 * self.width + _GAP
+        return _TITLE + self.height + _CAPTION, self.panels * (self.width + _GAP) - _GAP
+
+    def columns(self, panel: int) -> slice:
+        """Where a panel lies."""
+        start = panel * (self.width + _GAP)
+        return slice(start, start + self.width)
 
 
 class FilmSink:
@@ -42,32 +49,46 @@ class FilmSink:
     note : str
         A sentence under every frame: that the participant is simulated, for example.
     title : str
-        What the right half shows.
+        What the second panel shows.
+    twin : str or None
+        What a third panel shows; None without one.
     """
 
     def __init__(
-        self, path: Path, geometry: ClipGeometry, hop_frames: int, note: str, title: str = "reconstruction"
+        self,
+        path: Path,
+        geometry: ClipGeometry,
+        hop_frames: int,
+        note: str,
+        title: str = "reconstruction",
+        twin: str | None = None,
     ) -> None:
         scale = max(1, _HEIGHT // geometry.height)
-        self._layout = _Layout(scale, scale * geometry.height, scale * geometry.width)
-        self._path, self._hop, self._note, self._title = path, hop_frames, note, title
+        self._titles = ["truth", title, *([twin] if twin else [])]
+        self._layout = _Layout(scale, scale * geometry.height, scale * geometry.width, len(self._titles))
+        self._path, self._hop, self._note = path, hop_frames, note
         self._writer = FilmWriter(path, *self._layout.size, geometry.fps)
 
-    def write(self, window: Window, clip: Frames, truth: Frames | None, word: str | None = None) -> None:
-        """Show a window's clip (frame, row, column, 3) beside its truth, or a word for it."""
+    def write(
+        self,
+        window: Window,
+        clip: Frames,
+        truth: Frames | None,
+        word: str | None = None,
+        twin: Frames | None = None,
+    ) -> None:
+        """Show a window's clip (frame, row, column, 3) beside its truth, or a word for it, and its twin."""
         place = self._layout
-        right = [enlarge(frame, place.scale) for frame in clip[: self._hop]]
+        made = self._enlarged(clip)
+        known = self._enlarged(() if truth is None else truth)
         unknown = card(place.width, place.height, word or "truth unknown")
-        shown = truth if truth is not None else ()
-        left = [enlarge(frame, place.scale) for frame in shown[: self._hop]]
-        left += [left[-1] if left else unknown] * (len(right) - len(left))
-        self._append(left, right, describe(window))
+        known += [known[-1] if known else unknown] * (len(made) - len(known))
+        self._append([known, made, *([] if twin is None else [self._enlarged(twin)])], describe(window))
 
     def skip(self, window: Window) -> None:
         """Show a grey card for a window that has no clip."""
-        place = self._layout
-        grey = card(place.width, place.height, f"window {window.index} skipped")
-        self._append([grey] * self._hop, [grey] * self._hop, describe(window))
+        grey = card(self._layout.width, self._layout.height, f"window {window.index} skipped")
+        self._append([[grey] * self._hop] * len(self._titles), describe(window))
 
     def close(self) -> None:
         """Finish the film; one without a frame is removed."""
@@ -75,14 +96,17 @@ class FilmSink:
         if self._writer.frames == 0:
             self._path.unlink(missing_ok=True)
 
-    def _append(self, left: list[Frames], right: list[Frames], caption: str) -> None:
-        height, width = self._layout.size
-        picture = np.empty((len(right), height, width, 3), np.uint8)
+    def _enlarged(self, frames: Sequence[Frames] | Frames) -> list[Frames]:
+        return [enlarge(frame, self._layout.scale) for frame in frames[: self._hop]]
+
+    def _append(self, panels: list[list[Frames]], caption: str) -> None:
+        place = self._layout
+        height, width = place.size
+        picture = np.empty((len(panels[0]), height, width, 3), np.uint8)
         picture[:] = bar(1, 1, [])[0, 0]
-        picture[:, :_TITLE, : self._layout.width] = bar(self._layout.width, _TITLE, [("truth", FAINT)])
-        picture[:, :_TITLE, -self._layout.width :] = bar(self._layout.width, _TITLE, [(self._title, FAINT)])
-        picture[:, _TITLE:-_CAPTION, : self._layout.width] = left
-        picture[:, _TITLE:-_CAPTION, -self._layout.width :] = right
+        for n, (frames, title) in enumerate(zip(panels, self._titles, strict=True)):
+            picture[:, :_TITLE, place.columns(n)] = bar(place.width, _TITLE, [(title, FAINT)])
+            picture[:, _TITLE:-_CAPTION, place.columns(n)] = frames
         picture[:, -_CAPTION:] = bar(width, _CAPTION, [(caption, INK), (self._note, ALERT)])
         self._writer.write(picture)
 

@@ -1,4 +1,4 @@
-"""The contact sheet: truth above reconstruction, four frames a clip."""
+"""The contact sheet: truth above reconstruction (above null-brain twin), four frames a clip."""
 
 from pathlib import Path
 
@@ -17,17 +17,36 @@ _CELL_WIDTH = 96
 
 
 class ContactSheet:
-    """Collects clips evenly over a session, `_MOST` at the most, and draws them at the end."""
+    """Collects clips evenly over a session, `_MOST` at the most, and draws them at the end.
 
-    def __init__(self, note: str, title: str = "reconstruction") -> None:
-        self._note, self._title = note, title
-        self._kept: list[tuple[str, Frames, Frames | str]] = []
+    Parameters
+    ----------
+    note : str
+        A sentence above the sheet.
+    title : str
+        What the second row of a clip shows.
+    twin : str or None
+        What a third row shows; None without one.
+    """
+
+    def __init__(self, note: str, title: str = "reconstruction", twin: str | None = None) -> None:
+        rows = ["truth", title, *([twin] if twin else [])]
+        self._head = f"from above: {', '.join(rows)}   {note}"
+        self._kept: list[tuple[str, list[Frames | str]]] = []
         self._seen, self._stride = 0, 1
 
-    def add(self, label: str, clip: Frames, truth: Frames | None, word: str | None = None) -> None:
-        """Take four frames of a clip (frame, row, column, 3) and of its truth, or a word for it."""
+    def add(
+        self,
+        label: str,
+        clip: Frames,
+        truth: Frames | None,
+        word: str | None = None,
+        twin: Frames | None = None,
+    ) -> None:
+        """Take four frames of a clip (frame, row, column, 3), its truth, or a word for it, and its twin."""
         if self._seen % self._stride == 0:
-            self._kept.append((label, _four(clip), (word or "unknown") if truth is None else _four(truth)))
+            rows: list[Frames | str] = [(word or "unknown") if truth is None else _four(truth), _four(clip)]
+            self._kept.append((label, rows if twin is None else [*rows, _four(twin)]))
         self._seen += 1
         if len(self._kept) > _MOST:
             self._kept, self._stride = self._kept[::2], 2 * self._stride
@@ -46,24 +65,25 @@ class ContactSheet:
         rows = -(-len(blocks) // _ACROSS)
         across = min(_ACROSS, len(blocks))
         sheet = Image.new("RGB", (across * width + _PAD, _HEAD + rows * height + _PAD), PAPER)
-        head = f"truth above, {self._title} below   {self._note}"
-        ImageDraw.Draw(sheet).text((_PAD, _HEAD // 2), head, fill=ALERT, font=font(14), anchor="lm")
+        ImageDraw.Draw(sheet).text((_PAD, _HEAD // 2), self._head, fill=ALERT, font=font(14), anchor="lm")
         for n, block in enumerate(blocks):
             sheet.paste(block, (_PAD + n % _ACROSS * width, _HEAD + n // _ACROSS * height))
         return sheet
 
 
-def _block(label: str, clip: Frames, truth: Frames | str) -> Image.Image:
-    height, width = clip.shape[1:3]
+def _block(label: str, rows: list[Frames | str]) -> Image.Image:
+    height, width = next(row for row in rows if not isinstance(row, str)).shape[1:3]
     cell = (_CELL_WIDTH, round(height * _CELL_WIDTH / width))
-    block = Image.new("RGB", (4 * cell[0], _LABEL + 2 * cell[1]), PAPER)
+    block = Image.new("RGB", (4 * cell[0], _LABEL + len(rows) * cell[1]), PAPER)
     ImageDraw.Draw(block).text((0, _LABEL // 2), label, fill=FAINT, font=font(12), anchor="lm")
-    if isinstance(truth, str):
-        block.paste(Image.fromarray(card(4 * cell[0], cell[1], truth)), (0, _LABEL))
-    for row, frames in enumerate(([] if isinstance(truth, str) else list(truth), list(clip))):
-        for column, frame in enumerate(frames):
+    for n, row in enumerate(rows):
+        top = _LABEL + n * cell[1]
+        if isinstance(row, str):
+            block.paste(Image.fromarray(card(4 * cell[0], cell[1], row)), (0, top))
+            continue
+        for column, frame in enumerate(row):
             picture = Image.fromarray(frame).resize(cell, Image.Resampling.BICUBIC)
-            block.paste(picture, (column * cell[0], _LABEL + row * cell[1]))
+            block.paste(picture, (column * cell[0], top))
     return block
 
 

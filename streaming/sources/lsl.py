@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pylsl.util import LostError
 from pylsl.util import TimeoutError as LslTimeoutError
 
+from rtdecode import film_marks
 from rtdecode.errors import GeometryError
 from rtdecode.liblsl import pylsl
 from rtdecode.types import Array, EegChunk, Float, Montage, Trigger
@@ -109,9 +110,9 @@ class LslSource:
     def __init__(self, name: str) -> None:
         self._name = name
         self._resolver = pylsl.ContinuousResolver(forget_after=5.0)
-        self._eeg: _Inlet | None = None
+        self._eeg: Inlet | None = None
         self._layout: Layout | None = None
-        self._markers: _Inlet | None = None
+        self._markers: Inlet | None = None
         self._stim: Float | None = None
         self._opened_at = 0.0
         self._looked_at = -np.inf
@@ -177,7 +178,7 @@ class LslSource:
 
     def _open(self, info: pylsl.StreamInfo, now: float) -> None:
         try:
-            inlet = _Inlet(info)
+            inlet = Inlet(info)
             found = layout(inlet.inlet.info(timeout=5.0))
         except (LslTimeoutError, LostError):
             self.state = f"LSL stream '{info.name()}' is announced by {info.hostname()} but does not answer"
@@ -208,19 +209,21 @@ class LslSource:
         elif self._markers is None and self._eeg is not None and now - self._opened_at > _OWN_MARKERS_WITHIN:
             taken = {f"{s.name()}-markers" for s in streams}
             near = [s for s in markers if s.hostname() == self._eeg.host and s.name() not in taken]
+            near = [s for s in near if not s.name().endswith(film_marks.SUFFIX)]
             if near:
                 self._open_markers(max(near, key=lambda s: s.created_at()))
 
     def _open_markers(self, info: pylsl.StreamInfo) -> None:
         try:
-            self._markers = _Inlet(info)
+            self._markers = Inlet(info)
         except (LslTimeoutError, LostError):
             self._markers = None
 
     def _pull_markers(self) -> list[Trigger]:
         if self._markers is None:
             return []
-        return [Trigger(stamp, label, at) for label, stamp, at in self._markers.pull_text()]
+        marks = [mark for mark in self._markers.pull_text() if not film_marks.is_film_mark(mark[0])]
+        return [Trigger(stamp, label, at) for label, stamp, at in marks]
 
     def _pull_eeg(self) -> list[EegChunk | Trigger]:
         if self._eeg is None or self._layout is None:
@@ -282,8 +285,14 @@ class _ClockOffset:
         return level + slope * (stamps + offset[-1] - at[-1])
 
 
-class _Inlet:
-    """One inlet with its clock offset and its buffer."""
+class Inlet:
+    """One inlet with its clock offset and its buffer.
+
+    Parameters
+    ----------
+    info : pylsl.StreamInfo
+        Of a stream that answers; opening waits up to 10 s for it.
+    """
 
     def __init__(self, info: pylsl.StreamInfo) -> None:
         self.uid, self.name, self.host = info.uid(), info.name(), info.hostname()
@@ -296,6 +305,7 @@ class _Inlet:
         self._correct(timeout=5.0)
 
     def pull(self) -> tuple[Array, NDArray[np.float64]]:
+        """Samples that are there, (sample, channel), with their stamps on the local clock."""
         assert self._buffer is not None
         _, stamps = self.inlet.pull_chunk(timeout=0.0, max_samples=_PULL, dest_obj=self._buffer)
         self._correct(timeout=0.5)
@@ -303,6 +313,7 @@ class _Inlet:
         return self._buffer[: len(raw)], raw + self._offset.of(raw)
 
     def pull_text(self) -> list[tuple[str, float, float]]:
+        """Markers that are there: text, stamp on the local clock, time of arrival."""
         samples, stamps = self.inlet.pull_chunk(timeout=0.0, max_samples=64)
         self._correct(timeout=0.5)
         now = pylsl.local_clock()

@@ -12,23 +12,26 @@ from export.parity import compare, decode_window, session
 from export.run import build, run
 from rtdecode import bundle
 from rtdecode.errors import BundleError, UsageError
+from rtdecode.types import Window
+from streaming.decoder import Decoder
 from tests.train.tiny import tiny
 from train.decode import decode, frames
 from train.evaluate import open_run
+from train.reconstruct import reconstruct
 from train.run import arrays, read_run
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ("phantom", "haxby")
 
 
-@pytest.mark.parametrize("recipe", ["ridge", "haxby"])
-def test_a_run_becomes_a_bundle(recipe: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("recipe", "steps"), [("ridge", 0), ("haxby", 0), ("compact", 4)])
+def test_a_run_becomes_a_bundle(recipe: str, steps: int, tmp_path: Path) -> None:
     made = run(tiny(recipe), tmp_path / "bundle")
     manifest = made.manifest
-    assert manifest.stages["denoise"] is None
-    assert manifest.steps == 0
-    assert max(manifest.parity["largest_difference"].values()) < 1e-4
-    assert manifest.provenance["figures"]
+    assert (manifest.stages["denoise"] is not None) == (steps > 0)
+    assert manifest.steps == len(manifest.sigmas) == steps
+    assert max(manifest.parity["largest_difference"].values()) < 1e-3
+    assert read_run(tiny(recipe))["figures"]
     assert manifest.recipe_digest == read_run(tiny(recipe))["digest"]
     again = run(tiny(recipe), tmp_path / "bundle")
     assert again.digest == made.digest, "exporting twice gives the same bytes"
@@ -86,6 +89,44 @@ def test_windows_with_holes_take_the_same_way_in_both_decoders(tmp_path: Path) -
         assert np.abs(found["latent"] - expected["latent"]).max() < 1e-4
 
 
+def test_steps_asked_for_become_the_bundles_default(tmp_path: Path) -> None:
+    made = run(tiny("compact"), tmp_path / "bundle", steps=2)
+    assert made.manifest.steps == 2
+    assert made.manifest.sigmas[0] == 1.0
+    with pytest.raises(UsageError, match="one step or more"):
+        run(tiny("compact"), tmp_path / "other", steps=0)
+
+
+def test_live_windows_and_their_holes_take_the_same_way_as_in_training(tmp_path: Path) -> None:
+    made = run(tiny("compact"), tmp_path / "bundle")
+    decoder, weights = Decoder(made), arrays(tiny("compact"), "weights")
+    golden = {n: made.golden()[n] for n in ("eeg", "eeg_mask", "fmri", "fmri_mask")}
+    golden["fmri_mask"][1, 2] = golden["fmri"][1, 2] = 0
+    golden["eeg"][2], golden["eeg_mask"][2] = 0, 0
+    where = [(0, 4.0 * k, 4.0 * k + 4) for k in range(3)]
+    offline = reconstruct(weights, golden, where, made.digest)
+    for k, (_, start, stop) in enumerate(where):
+        masks = {m: golden[f"{m}_mask"][k] > 0 for m in ("eeg", "fmri")}
+        data = {m: golden[m][k] if masks[m].any() else None for m in masks}
+        window = Window(
+            run=0,
+            index=k,
+            start_s=start,
+            stop_s=stop,
+            session_s=start,
+            revision="final",
+            eeg=data["eeg"],
+            eeg_mask=masks["eeg"],
+            fmri=data["fmri"],
+            fmri_mask=masks["fmri"],
+            fmri_expected=np.ones(5, bool),
+            floor_at=0.0,
+        )
+        clip = decoder.decode(window).clip
+        assert np.abs(clip.latent[0] - offline.latents[k]).max() < 1e-3
+        assert np.abs(clip.frames.astype(int) - offline.clips[k]).max() <= 1
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_shipped_run_gives_the_shipped_graphs_and_clips(name: str) -> None:
     folder, shipped = ROOT / "train" / "runs" / name, bundle.load(name)
@@ -94,8 +135,8 @@ def test_the_shipped_run_gives_the_shipped_graphs_and_clips(name: str) -> None:
     for stage, made in graphs.items():
         on_disk = onnx.load(shipped.path / f"{stage}.onnx")
         assert digest(made) == digest(on_disk) == shipped.manifest.parity["digests"][stage]
-    found = compare(graphs, shipped.golden())
-    assert max(found["largest_difference"].values()) < 1e-4
+    found = compare(graphs, shipped.golden(), shipped.manifest.steps)
+    assert max(found["largest_difference"].values()) < 1e-3
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from rtdecode import accuracy
 from rtdecode.accuracy import (
     METRICS,
+    above,
     bootstrap_ci,
     correlations,
     identification_nway,
     identification_top1,
+    psnr,
     report_accuracy,
     shift_orders,
 )
@@ -237,3 +239,34 @@ def test_a_table_that_holds_no_events_is_named(tmp_path: Path, text: str) -> Non
     path.write_text(text)
     with pytest.raises(UsageError, match=r"events\.tsv.*onset, duration and"):
         read_events(path)
+
+
+def test_two_decoders_are_compared_window_by_window() -> None:
+    rng = np.random.default_rng(3)
+    hard = rng.random(200)
+    ours, theirs = 0.9 - 0.3 * hard, 0.88 - 0.3 * hard + rng.normal(0, 0.01, 200)
+    found = above(ours, theirs)
+    assert found["value"] == pytest.approx((ours - theirs).mean())
+    # What makes a window hard is in both and cancels: each interval alone would overlap the other's.
+    assert found["ci95"][0] > 0.015
+    assert bootstrap_ci(ours)[0] < bootstrap_ci(theirs)[1]
+    assert found["chance"] == 0
+    assert found["n"] == 200
+
+
+def test_windows_that_only_one_decoder_is_scored_on_are_not_compared() -> None:
+    found = above(np.array([1.0, np.nan, 0.5]), np.array([0.5, 0.0, np.nan]))
+    assert (found["value"], found["n"]) == (0.5, 1)
+    for other in (np.array([np.nan, 1.0, np.nan]), np.zeros(2)):
+        with pytest.raises(ValueError, match="two scores a window"):
+            above(np.array([1.0, np.nan, 0.5]), other)
+
+
+def test_noise_is_told_in_decibel_over_all_frames() -> None:
+    truth = np.full((2, 8, 8, 3), 100, np.uint8)
+    clip = truth + np.array([0, 10], np.uint8)[:, None, None, None]
+    longer = np.concatenate([clip, clip])
+    found = psnr([clip, longer, truth], [truth, truth, truth])
+    assert found[:2] == pytest.approx(10 * np.log10(255**2 / 50))
+    assert found[2] == np.inf
+    assert psnr([truth], [clip])[0] == found[0], "bytes do not wrap around"

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,6 +20,8 @@ VOXELS = 40
 LATENT = (4, 9, 4, 6)
 CHANNELS = ("Fp1", "Fz", "Cz", "Oz")
 LABELS = ["face", "house", "chair"]
+_AROUND = {"embedding": [1, 1], "confidence": [1, 1]}
+_STEP = {"latent": [1, *LATENT], "condition": [1, *LATENT], "step": [1], "steps": [1]}
 
 
 def make_bundle(
@@ -33,14 +36,26 @@ def make_bundle(
     simulated: bool = True,
     tr: Fraction = Fraction(4, 5),
     window: Fraction = Fraction(4),
+    steps: int = 0,
+    confidence: dict[str, Any] | None = None,
+    toil: int = 0,
 ) -> Bundle:
-    """Write a bundle whose decoder is random but whose every part is real; hop and lag are the window."""
+    """Write a bundle whose decoder is random but whose every part is real; hop and lag are the window.
+
+    With `steps` it denoises, carries on and says how sure it is; `toil` makes each step cost that many
+    products of matrices more.
+    """
     work = folder.with_name(folder.name + ".parts")
     work.mkdir(parents=True)
     rng = np.random.default_rng(7)
     grid = TimingGrid(tr if fmri else None, Fraction(125), window, window, window, Fraction(8))
     ports = _ports(grid, channels if eeg else (), fmri)
-    onnx.save(_encode(ports, labels, rng), work / "encode.onnx")
+    names = ["encode.onnx", "decode_first.onnx", "decode_next.onnx", "stats.npz", "golden.npz"]
+    if steps:
+        ports |= {"carry": [1, LATENT[0], 1, *LATENT[2:]], "carry_mask": [1, 1]}
+        onnx.save(_denoise(toil), work / "denoise.onnx")
+        names.append("denoise.onnx")
+    onnx.save(_encode(ports, labels, rng, denoised=steps > 0), work / "encode.onnx")
     onnx.save(_decode(1), work / "decode_first.onnx")
     onnx.save(_decode(4), work / "decode_next.onnx")
     voxels = np.sort(rng.choice(int(np.prod(shape)), VOXELS, replace=False))
@@ -53,11 +68,12 @@ def make_bundle(
     }
     np.savez(work / "stats.npz", **stats)
     np.savez(work / "projection.npz", voxels=voxels, shape=np.array(shape), affine=affine)
-    np.savez(work / "golden.npz", **_golden(work, ports, rng))
+    np.savez(work / "golden.npz", **_golden(work, ports, rng, steps))
     manifest = _manifest(grid, ports, channels if eeg else None, fmri, labels, shape, affine, simulated)
-    names = ("encode.onnx", "decode_first.onnx", "decode_next.onnx", "stats.npz", "golden.npz")
-    files = {name: work / name for name in (*names, "projection.npz")}
-    return write(folder, manifest, files)
+    if steps:
+        stages = manifest.stages | _denoising_stages(ports)
+        manifest = replace(manifest, stages=stages, steps=steps, confidence=confidence)
+    return write(folder, manifest, {name: work / name for name in (*names, "projection.npz")})
 
 
 def damage(bundle: Bundle, folder: Path) -> Path:
@@ -87,13 +103,18 @@ def _ports(grid: TimingGrid, channels: tuple[str, ...], fmri: bool) -> dict[str,
 
 
 def _encode(
-    ports: dict[str, list[int]], labels: list[str] | None, rng: np.random.Generator
+    ports: dict[str, list[int]], labels: list[str] | None, rng: np.random.Generator, *, denoised: bool
 ) -> onnx.ModelProto:
-    """Mean over time, a random map into the latent, everything summed."""
+    """Mean over time, a random map into the latent (or the condition), everything summed."""
     nodes, weights, terms = [], [], []
+    widths = {
+        "eeg": ports.get("eeg", [0, 0])[1],
+        "fmri": VOXELS,
+        "carry": int(np.prod(ports.get("carry", [0]))),
+    }
     for name, shape in ports.items():
-        axis = len(shape) - 1 if name != "fmri" else 1
-        width = shape[1] if name == "eeg" else VOXELS if name == "fmri" else 1
+        axis = 1 if name in ("fmri", "carry_mask") else 2 if name == "carry" else len(shape) - 1
+        width = widths.get(name, 1)
         weight = rng.normal(0, 0.3, (width, int(np.prod(LATENT)))).astype(np.float32)
         weights += [
             numpy_helper.from_array(weight, f"W_{name}"),
@@ -108,8 +129,16 @@ def _encode(
         terms.append(f"t_{name}")
     nodes.append(helper.make_node("Sum", terms, ["sum"]))
     weights.append(numpy_helper.from_array(np.array([1, *LATENT]), "shape"))
-    nodes.append(helper.make_node("Reshape", ["sum", "shape"], ["latent"]))
-    outputs = [helper.make_tensor_value_info("latent", TensorProto.FLOAT, [1, *LATENT])]
+    made = "condition" if denoised else "latent"
+    nodes.append(helper.make_node("Reshape", ["sum", "shape"], [made]))
+    outputs = [helper.make_tensor_value_info(made, TensorProto.FLOAT, [1, *LATENT])]
+    if denoised:
+        outputs += [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in _AROUND.items()]
+        weights.append(numpy_helper.from_array(np.array([1]), "axis_all"))
+        nodes += [
+            helper.make_node("ReduceMean", ["sum", "axis_all"], ["embedding"], keepdims=1),
+            helper.make_node("Sigmoid", ["embedding"], ["confidence"]),
+        ]
     if labels:
         pick = rng.normal(0, 0.1, (int(np.prod(LATENT)), len(labels))).astype(np.float32)
         weights.append(numpy_helper.from_array(pick, "W_scores"))
@@ -118,6 +147,40 @@ def _encode(
         outputs.append(helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, len(labels)]))
     inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in ports.items()]
     return _model(helper.make_graph(nodes, "encode", inputs, outputs, weights))
+
+
+def _denoise(toil: int) -> onnx.ModelProto:
+    """x + (condition + embedding + tanh(x) / 2 - x) / (steps - step): what it ends in depends on the way."""
+    values: dict[str, np.ndarray] = {
+        "half": np.array([0.5], np.float32),
+        "tiny": np.array([1e-30], np.float32),
+    }
+    values["mix"] = np.full((512, 512), 1 / 512, np.float32)
+    values["cells"], values["broad"] = np.array([1, 1, 1, 1, 1]), np.array([512, 512])
+    nodes = [
+        helper.make_node("Sub", ["steps", "step"], ["left"]),
+        helper.make_node("Tanh", ["latent"], ["bent"]),
+        helper.make_node("Mul", ["bent", "half"], ["halved"]),
+        helper.make_node("Reshape", ["embedding", "cells"], ["level"]),
+        helper.make_node("Reshape", ["step", "cells"], ["number"]),
+        helper.make_node("Expand", ["step", "broad"], ["work0"]),
+        *(helper.make_node("MatMul", [f"work{n}", "mix"], [f"work{n + 1}"]) for n in range(toil)),
+        helper.make_node("ReduceMean", [f"work{toil}"], ["effort"], keepdims=0),
+        helper.make_node("Mul", ["effort", "tiny"], ["nothing"]),
+        helper.make_node("Sum", ["condition", "level", "halved", "nothing"], ["aim"]),
+        helper.make_node("Sub", ["aim", "latent"], ["way"]),
+        helper.make_node("Div", ["way", "left"], ["stride"]),
+        helper.make_node("Add", ["latent", "stride"], ["next"]),
+    ]
+    shapes = _STEP | {"embedding": _AROUND["embedding"]}
+    graph = helper.make_graph(
+        nodes,
+        "denoise",
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in shapes.items()],
+        [helper.make_tensor_value_info("next", TensorProto.FLOAT, [1, *LATENT])],
+        [numpy_helper.from_array(v, k) for k, v in values.items()],
+    )
+    return _model(graph)
 
 
 def _decode(frames: int) -> onnx.ModelProto:
@@ -157,13 +220,41 @@ def _model(graph: onnx.GraphProto) -> onnx.ModelProto:
     return model
 
 
-def _golden(work: Path, ports: dict[str, list[int]], rng: np.random.Generator) -> dict[str, np.ndarray]:
+def _golden(
+    work: Path, ports: dict[str, list[int]], rng: np.random.Generator, steps: int
+) -> dict[str, np.ndarray]:
+    arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in ports.items()}
+    found = _run(work / "encode.onnx", arrays)
+    if not steps:
+        return arrays | found
+    arrays["noise"] = found["latent"] = rng.normal(size=(1, *LATENT)).astype(np.float32)
+    given = {name: found[name] for name in ("condition", "embedding")}
+    given["steps"] = np.array([steps], np.float32)
+    for step in range(steps):
+        at = {"latent": found["latent"], "step": np.array([step], np.float32)}
+        found["latent"] = _run(work / "denoise.onnx", given | at)["next"]
+    parts = [
+        _run(work / f"decode_{'next' if t else 'first'}.onnx", {"latent": found["latent"][:, :, t : t + 1]})
+        for t in range(LATENT[1])
+    ]
+    frames = np.concatenate([part["frames"] for part in parts], axis=1)
+    return arrays | {"latent": found["latent"], "confidence": found["confidence"], "frames": frames}
+
+
+def _run(graph: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(work / "encode.onnx"))
-    arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in ports.items()}
+    session = onnxruntime.InferenceSession(str(graph))
     names = [port.name for port in session.get_outputs()]
-    return arrays | dict(zip(names, session.run(names, arrays), strict=True))
+    return dict(zip(names, session.run(names, arrays), strict=True))
+
+
+def _denoising_stages(ports: dict[str, list[int]]) -> dict[str, Stage]:
+    whole = [1, *LATENT]
+    return {
+        "encode": Stage("encode.onnx", ports, {"condition": whole} | _AROUND),
+        "denoise": Stage("denoise.onnx", _STEP | {"embedding": [1, 1]}, {"next": whole}),
+    }
 
 
 def _manifest(

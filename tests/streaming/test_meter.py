@@ -15,6 +15,7 @@ def test_durations_of_a_final() -> None:
             "volume_to_vector": 9.5,
             "eeg_push": None,
             "encode": 10,
+            "denoise": None,
             "first_frame": 40,
             "last_frame": 60,
             "beyond_floor": 100,
@@ -55,3 +56,9 @@ def test_percentiles() -> None:
     summary = collected.summary()
     assert summary["eeg_push"] is None
     assert summary["encode"] == pytest.approx({"p50": 50.5, "p95": 95.05, "p99": 99.01, "max": 100})
+
+
+def test_denoising_is_told_where_there_was_a_step() -> None:
+    stamps = STAMPS | {"denoised": 100.035}
+    assert meter.durations(window(), 100.02, stamps, {}, live=False)["denoise"] == pytest.approx(5)
+    assert "denoised" not in meter.instants(window(), stamps, live=True)

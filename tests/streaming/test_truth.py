@@ -5,6 +5,7 @@ import pytest
 
 from rtdecode.types import Clip
 from rtdecode.video import write_mp4
+from streaming.judged import sections
 from streaming.truth import Archive, Truth
 from tests.streaming.bundles import LABELS, make_bundle
 from tests.streaming.windows import window
@@ -57,13 +58,14 @@ def test_a_film_of_another_size_is_not_compared(tmp_path: Path) -> None:
 
 def test_a_perfect_decoder_is_perfect_and_leaves_no_file(tmp_path: Path) -> None:
     film = write_film(tmp_path / "truth", 6)
-    truth = Truth(tmp_path / "truth", make_bundle(tmp_path / "bundle"))
+    bundle = make_bundle(tmp_path / "bundle")
+    truth = Truth(tmp_path / "truth", bundle)
     archive = Archive(tmp_path / "kept")
     for k in range(6):
         frames = np.concatenate([film[32 * k : 32 * k + 32], film[32 * k : 32 * k + 1]])
         archive.add(window(k), Clip(frames, np.zeros(1, np.float32), None, 0), truth.clip(window(k)))
     archive.add(window(6), Clip(frames, np.zeros(1, np.float32), None, 0), truth.clip(window(6)))
-    accuracy = truth.accuracy(archive)
+    accuracy = sections(truth, archive, bundle)["accuracy"]
     assert accuracy["identification_2way"]["value"] == pytest.approx(1)
     assert accuracy["identification_2way"]["n"] == 6
     assert accuracy["identification_2way_same_background"]["n"] == 6
@@ -76,7 +78,8 @@ def test_a_perfect_decoder_is_perfect_and_leaves_no_file(tmp_path: Path) -> None
 def test_categories_from_events_alone(tmp_path: Path) -> None:
     events = tmp_path / "events.tsv"
     events.write_text(f"{HEAD}\n0\t10\tface\n12\t12\thouse\n")
-    truth = Truth(events, make_bundle(tmp_path / "bundle", eeg=False, labels=LABELS))
+    bundle = make_bundle(tmp_path / "bundle", eeg=False, labels=LABELS)
+    truth = Truth(events, bundle)
     named = [truth.category(window(k)) for k in range(6)]
     assert named == ["face", "face", "between blocks", "house", "house", "house"]
     archive = Archive(tmp_path / "kept")
@@ -85,14 +88,17 @@ def test_categories_from_events_alone(tmp_path: Path) -> None:
         archive.add(
             window(k), Clip(np.zeros((1, 2, 2, 3), np.uint8), np.zeros(1, np.float32), scores, 0), None
         )
-    entry = truth.accuracy(archive)["classification_top1"]
+    entry = sections(truth, archive, bundle)["accuracy"]["classification_top1"]
     assert (entry["value"], entry["n"]) == (pytest.approx(4 / 5), 5)
     archive.close()
 
 
 def test_without_a_truth_everything_is_unknown(tmp_path: Path) -> None:
-    truth = Truth(None, make_bundle(tmp_path / "bundle"))
+    bundle = make_bundle(tmp_path / "bundle")
+    truth = Truth(None, bundle)
     archive = Archive(tmp_path / "kept")
     assert truth.clip(window(0)) is None
-    assert set(truth.accuracy(archive).values()) == {None}
+    found = sections(truth, archive, bundle)
+    assert set(found.pop("accuracy").values()) == {None}
+    assert found == {"baselines": None, "confidence": None, "seam": None}
     archive.close()

@@ -1,51 +1,121 @@
-"""The shipped decoder against the ridge oracle on the same fresh windows, and at every preset."""
+"""The shipped decoder against the bars that were set before it was judged."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from benchmarks.oracle import SECONDS, TRAINING, oracle, see
-from rtdecode.phantom.film import Film
-from rtdecode.phantom.presets import PRESETS
-from train.evaluate import Request, evaluate
+from benchmarks.bars import PATH, SPEED, Bar, Verdict, compact, main, read, verdicts
+from streaming import bench
+from train.evaluate import Request, judged, write
+from train.judge import Judged
 from train.run import read_run
 
 SHIPPED = Path(__file__).parents[2] / "train" / "runs" / "phantom"
-JUDGED = (1000, 1001)
+# A machine whose own lateness is above this cannot judge an absolute bar, ms.
+QUIET = 5.0
 
 
-def test_the_shipped_figures_pass_the_bars() -> None:
+def figure(value: float, low: float = 0.0, high: float = 1.0, shuffled: float = 0.5) -> dict[str, object]:
+    return {"value": value, "ci95": [low, high], "shuffled": shuffled}
+
+
+# The bars that the shipped run misses: docs/figures.md says by how much and why. A run that reaches one of
+# them, or misses another, fails here until list and page are brought up to date.
+MISSED = {"attribute_texture", "fusion_gain_2way", "seam_ratio"}
+
+
+def missed(found: list[Verdict]) -> set[str]:
+    return {one.bar.figure for one in found if not one.passed}
+
+
+def test_the_bars_are_frozen_as_the_oracle_sets_them() -> None:
+    held = json.loads(PATH.read_text())
+    assert read() == compact(held["oracle"])
+    assert held["compact"]["speed"] == SPEED
+
+
+def test_bars_follow_the_oracle_above_chance() -> None:
+    held = json.loads(PATH.read_text())["oracle"]
+    bars = {(bar.figure, bar.part): bar.bar for bar in compact(held)}
+    reached = held["default"]["both"]["identification_50way"]["value"]
+    assert bars["default/identification_50way", "value"] == pytest.approx(0.02 + 0.8 * (reached - 0.02))
+    gain = held["easy"]["fusion_gain_2way"]["value"]
+    assert bars["fusion_gain_2way", "value"] == pytest.approx(0.8 * gain)
+
+
+def test_where_the_oracle_gains_nothing_by_fusion_nothing_is_asked() -> None:
+    held = json.loads(PATH.read_text())["oracle"]
+    held["default"]["fusion_gain_50way"] = figure(0.01, -0.01, 0.03)
+    bars = [bar for bar in compact(held) if bar.figure == "default/fusion_gain_50way"]
+    assert [bar.rule for bar in bars] == ["none"]
+    assert verdicts({"default/fusion_gain_50way": figure(-0.5)}, bars)[0].passed
+
+
+@pytest.mark.parametrize(
+    ("bar", "passed"),
+    [
+        (Bar("a", "value", ">=", 0.9, ""), True),
+        (Bar("a", "value", ">=", 0.91, ""), False),
+        (Bar("a", "low", ">", 0.8, ""), False),
+        (Bar("a", "low", ">", 0.79, ""), True),
+        (Bar("a", "high", ">=", 0.95, ""), True),
+        (Bar("a", "shuffled", "<=", 0.55, ""), False),
+        (Bar("not judged", "value", ">=", 0.0, ""), False),
+    ],
+)
+def test_a_bar_is_held_against_its_part_of_the_figure(bar: Bar, passed: bool) -> None:
+    found = verdicts({"a": figure(0.9, 0.8, 0.95, 0.56)}, [bar])[0]
+    assert found.passed == passed
+
+
+def test_figures_that_miss_a_bar_fail(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, Judged({"identification_2way": figure(0.7)}))
+    assert main([str(tmp_path / "figures.json")]) == 1
+    assert "FAIL" in capsys.readouterr().out
+
+
+def test_the_shipped_figures_pass_all_bars_but_those_told() -> None:
     figures = read_run(SHIPPED)["figures"]
-    bars = json.loads((SHIPPED.parents[2] / "benchmarks" / "bars.json").read_text())["oracle"]["easy"]
-    both, eeg = figures["identification_2way"], figures["identification_2way_eeg"]
-    assert both["n"] >= 200
-    assert both["value"] >= 0.85
-    assert figures["identification_2way_same_background"]["value"] >= 0.65
-    assert figures["identification_50way"]["value"] > figures["identification_50way"]["chance"]
-    assert 0.45 <= both["shuffled"] <= 0.55
-    assert 0.45 <= eeg["shuffled"] <= 0.55
-    for figure, route in ((both, "both"), (eeg, "eeg")):
-        assert figure["value"] - 0.5 >= 0.9 * (bars[route]["identification_2way"]["value"] - 0.5)
+    assert figures["identification_2way"]["n"] >= 200
+    assert (
+        missed(verdicts(figures, [bar for bar in read() if not bar.figure.startswith("default/")])) == MISSED
+    )
+
+
+@cache
+def shipped() -> Judged:
+    return judged(SHIPPED, Request(presets="easy,default", seeds="1000-1001", seconds=400.0))
 
 
 @pytest.mark.full
 @pytest.mark.timeout(1800)
-def test_the_shipped_decoder_reaches_the_oracle_on_the_same_fresh_windows() -> None:
-    found = evaluate(SHIPPED, Request(seeds="1000-1001", seconds=float(SECONDS)))
-    pictures = see([Film(SECONDS, s) for s in TRAINING], [Film(SECONDS, s) for s in JUDGED])
-    bars = oracle(PRESETS["easy"], pictures, TRAINING, JUDGED)
-    for suffix, route in (("", "both"), ("_eeg", "eeg")):
-        figure = found[f"identification_2way{suffix}"]
-        assert figure["n"] == len(pictures.truths)
-        assert figure["value"] - 0.5 >= 0.9 * (bars[route]["identification_2way"]["value"] - 0.5)
-    assert found["identification_2way"]["value"] >= 0.85
-    assert found["identification_2way_same_background"]["value"] >= 0.65
+def test_the_shipped_decoder_passes_all_bars_but_those_told_on_fresh_windows() -> None:
+    figures = shipped().figures
+    for name in ("identification_2way", "default/identification_2way", "psnr", "attribute_color"):
+        assert figures[name]["n"] >= 200
+    assert missed(verdicts(figures, read())) == MISSED
 
 
 @pytest.mark.full
 @pytest.mark.timeout(1800)
-def test_the_default_and_hard_presets_are_above_chance_and_harder() -> None:
-    figures = evaluate(SHIPPED, Request(presets="easy,default,hard", seeds="1000-1001", seconds=400.0))
-    values = [figures[f"{p}identification_2way"]["value"] for p in ("", "default/", "hard/")]
-    assert values[0] > values[1] > values[2] > 0.5
+def test_attributes_are_read_off_the_film_itself_and_not_off_the_twin() -> None:
+    for name in ("background", "texture", "color", "shape"):
+        found = shipped().figures[f"attribute_{name}"]
+        assert found["reader"] >= 0.99
+        assert found["constant"] < found["chance"] + 0.15 < found["value"]
+        assert abs(found["shuffled"] - found["chance"]) < 0.1
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+def test_the_shipped_decoder_is_fast_enough_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    report = bench.run("phantom", as_json=True, samples=200)
+    stages = report["stages"]
+    slower = stages["clip_50_steps"]["p50_ms"] / stages["clip_4_steps"]["p50_ms"]
+    assert slower >= SPEED["fifty_steps_over_four"]
+    # Absolute bars count only on a machine that keeps its own time.
+    if report["probe"]["p99_ms"] < QUIET:
+        assert stages["clip_4_steps"]["p95_ms"] <= SPEED["clip_4_steps"]
+        assert stages["first_frame"]["p95_ms"] <= SPEED["first_frame"]

@@ -47,8 +47,8 @@ def test_all_faults_are_told_together_with_their_places() -> None:
     assert "ridge.who: builder 'os.system' is refused" in message
 
 
-@pytest.mark.parametrize("builder", ["train.nowhere.thing", "train.run.nothing", "train.work.Work"])
-def test_a_builder_must_be_a_function_that_is_there(recipe_file: Path, builder: str) -> None:
+@pytest.mark.parametrize("builder", ["train.nowhere.thing", "train.run.nothing", "train.judge_compact.Show"])
+def test_a_builder_must_be_a_function_or_dataclass_that_is_there(recipe_file: Path, builder: str) -> None:
     with pytest.raises(UsageError, match="builder '"):
         check(read(str(recipe_file), [f"builder={builder}"]))
 

@@ -86,6 +86,8 @@ def windows(
     montage: Montage | None,
     modalities: list[str] | None = None,
     seconds: float | None = None,
+    *,
+    triggers_expected: bool = True,
 ) -> list[Window]:
     """Run one recording through the chain of a session, on the times it arrived.
 
@@ -99,13 +101,16 @@ def windows(
         The sources to be used; all that the bundle has where not given.
     seconds : float, optional
         Stimulus time that counts.
+    triggers_expected : bool
+        See `rtdecode.windows.Assembler`.
 
     Returns
     -------
     list of Window
         The ``final`` ones.
     """
-    assembler = Assembler(bundle, montage, modalities or bundle.manifest.modalities, seconds)
+    sources = modalities or bundle.manifest.modalities
+    assembler = Assembler(bundle, montage, sources, seconds, triggers_expected=triggers_expected)
     found: list[Window] = []
     now_at = 0.0
     for item in items:

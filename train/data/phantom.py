@@ -32,9 +32,9 @@ class Participant:
     subject: int = 1
     shape: tuple[int, int, int] = SHAPE
 
-    def session(self, seed: int, seconds: float) -> PhantomSession:
+    def session(self, seed: int, seconds: float, cuts: str = "grid") -> PhantomSession:
         """Make one session; the seed fixes film and noise."""
-        return PhantomSession(self.preset, self.subject, seed, seconds, shape=self.shape)
+        return PhantomSession(self.preset, self.subject, seed, seconds, cuts, shape=self.shape)
 
     def projection(self) -> Projection:
         """The voxels that see."""

@@ -32,10 +32,9 @@ def fit_lda(
     """
     means = np.stack([x[y == c].mean(0) for c in range(classes)])
     residual = (x - means[y]) / np.sqrt(len(x) - classes)
-    values, left = np.linalg.eigh(residual @ residual.T)
-    there = values > 1e-10 * values[-1]
-    values = values[there]
-    axes = residual.T @ (left[:, there] / np.sqrt(values))
+    _, lengths, right = np.linalg.svd(residual, full_matrices=False)
+    there = lengths**2 > 1e-10 * lengths[0] ** 2
+    values, axes = lengths[there] ** 2, right[there].T
     level = values.sum() / x.shape[1]
     inside = axes.T @ means.T
     fits = []

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 
 def curves(table: dict[str, list[float]], axis: str, chance: float) -> Image.Image:
@@ -49,3 +49,84 @@ def rows(clips: Sequence[NDArray[Any]], frames: Sequence[int]) -> Image.Image:
     """
     sheet = np.concatenate([np.concatenate([clip[f] for f in frames], axis=1) for clip in clips])
     return Image.fromarray(np.asarray(sheet, np.uint8))
+
+
+def step_curves(rows: Sequence[dict[str, Any]]) -> Image.Image:
+    """Draw what steps buy and cost; `rows` as of `train.judge_compact.step_rows`."""
+    figure = Figure(figsize=(10, 3.2), layout="constrained", dpi=110)
+    panels = {
+        "share of clips": ("identification_2way", "background", "texture", "color", "shape"),
+        "PSNR, dB": ("psnr",),
+        "gradient energy over the film's": ("sharpness",),
+    }
+    steps = [row["steps"] for row in rows]
+    for place, (label, names) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(1, len(panels), place)
+        for name in names:
+            axes.plot(steps, [row[name] for row in rows], marker="o", label=name.replace("_", " "))
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(steps, [str(n) for n in steps])
+        axes.set(xlabel="steps", ylabel=label)
+        if len(names) > 1:
+            axes.legend(fontsize="small")
+    return _image(figure)
+
+
+def confidence_curves(curves: dict[str, dict[str, Any]]) -> Image.Image:
+    """Draw reliability, and risk against coverage, one line a route.
+
+    Parameters
+    ----------
+    curves : dict
+        Route -> {reliability, risk_coverage}, as `rtdecode.reliability` makes them.
+    """
+    figure = Figure(figsize=(9, 4.2), layout="constrained", dpi=110)
+    left, right = figure.subplots(1, 2)
+    left.plot([0, 1], [0, 1], linestyle="--", color="grey", label="as promised")
+    for name, found in curves.items():
+        bins, risks = found["reliability"]["bins"], found["risk_coverage"]
+        points = [(one["confidence"], one["win_rate"]) for one in bins]
+        left.plot(
+            *zip(*points, strict=True), marker="o", label=f"{name}: error {found['reliability']['ece']:.3f}"
+        )
+        right.plot(risks["coverage"], risks["risk"], label=f"{name}: area {risks['area']:.3f}")
+    low = min(min(one.values()) for c in curves.values() for one in c["reliability"]["bins"])
+    left.set(
+        xlabel="confidence", ylabel="2-way comparisons won", xlim=(low - 0.05, 1), ylim=(low - 0.05, 1.02)
+    )
+    right.set(xlabel="share of clips kept, the surest first", ylabel="2-way comparisons lost", ylim=(0, None))
+    for axes in (left, right):
+        axes.legend(fontsize="small")
+    return _image(figure)
+
+
+def contact_sheet(
+    clips: dict[str, NDArray[Any]], frames: Sequence[int], title: str, scale: float = 1.5
+) -> Image.Image:
+    """Lay several versions of the same windows side by side, one row a window, with headings.
+
+    Parameters
+    ----------
+    clips : dict
+        Heading -> clips, uint8 (window, frame, row, column, 3).
+    frames : sequence of int
+        Shown of each clip.
+    title : str
+    scale : float
+        Enlargement.
+    """
+    gap, top = 6, 44
+    blocks = [np.concatenate([each[:, f] for f in frames], axis=2) for each in clips.values()]
+    height, width = blocks[0].shape[1:3]
+    tall, wide = round(height * scale), round(width * scale)
+    size = (len(blocks) * (wide + gap) - gap, top + len(blocks[0]) * (tall + gap) - gap)
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.text((4, 3), title, fill="black", font=ImageFont.load_default(15))
+    for column, (name, block) in enumerate(zip(clips, blocks, strict=True)):
+        left = column * (wide + gap)
+        draw.text((left + 4, 23), name, fill="black", font=ImageFont.load_default(15))
+        for row, strip in enumerate(block):
+            picture = Image.fromarray(strip).resize((wide, tall), Image.Resampling.LANCZOS)
+            sheet.paste(picture, (left, top + row * (tall + gap)))
+    return sheet

@@ -24,12 +24,15 @@ class RidgeFit:
         Mean of the targets.
     explained : (target,)
         Share of each target's variance that held-out predictions explain.
+    held_out : (window, target)
+        Prediction of each window by the fit to all others, without `offset`.
     """
 
     means: list[Matrix]
     maps: list[Matrix]
     offset: Matrix
     explained: Matrix
+    held_out: Matrix
 
 
 def fit_ridge(groups: Sequence[NDArray[np.floating]], y: Matrix, shares: Sequence[float]) -> RidgeFit:
@@ -52,18 +55,19 @@ def fit_ridge(groups: Sequence[NDArray[np.floating]], y: Matrix, shares: Sequenc
     centred = [group - mean.astype(group.dtype) for group, mean in zip(groups, means, strict=True)]
     kernels, scales = zip(*(_kernel(group) for group in centred), strict=True)
     offset = y.mean(0)
-    error = np.full(y.shape[1], np.inf)
+    error, held_out = np.full(y.shape[1], np.inf), np.zeros_like(y)
     duals = [np.zeros_like(y) for _ in groups]
     for share in shares if len(groups) > 1 else [1.0]:
         weights = [share, 1 - share][: len(groups)]
         mixed = np.einsum("g,gij->ij", weights, np.stack(kernels))
-        found, dual = _leave_one_out(mixed, y - offset)
+        found, dual, predicted = _leave_one_out(mixed, y - offset)
         better = found < error
         error = np.where(better, found, error)
+        held_out[:, better] = predicted[:, better]
         for own, weight, scale in zip(duals, weights, scales, strict=True):
             own[:, better] = dual[:, better] * (weight / scale)
     maps = [group.T.astype(np.float64) @ dual for group, dual in zip(centred, duals, strict=True)]
-    return RidgeFit(means, maps, offset, 1 - error / y.var(0))
+    return RidgeFit(means, maps, offset, 1 - error / y.var(0), held_out)
 
 
 def _kernel(x: NDArray[np.floating]) -> tuple[Matrix, float]:
@@ -72,21 +76,19 @@ def _kernel(x: NDArray[np.floating]) -> tuple[Matrix, float]:
     return gram / scale, scale
 
 
-def _leave_one_out(kernel: Matrix, y: Matrix) -> tuple[Matrix, Matrix]:
-    """Held-out mean squared error of each target at its best penalty, and its dual weights there."""
+def _leave_one_out(kernel: Matrix, y: Matrix) -> tuple[Matrix, Matrix, Matrix]:
+    """Held-out mean squared error of each target at its best penalty, its dual weights and predictions."""
     # The kernel is centred: the constant direction, lifted above all others, is left out.
     values, vectors = np.linalg.eigh(kernel + np.trace(kernel) / len(kernel))
     values, vectors = np.maximum(values[:-1], 0), vectors[:, :-1]
     inner, squares = vectors.T @ y, vectors**2
-    error, best = np.full(y.shape[1], np.inf), np.zeros(y.shape[1], int)
-    for p, penalty in enumerate(PENALTIES):
+    error, dual, predicted = np.full(y.shape[1], np.inf), np.zeros_like(y), np.zeros_like(y)
+    for penalty in PENALTIES:
         gain = 1 / (values + penalty)
         alpha = vectors @ (gain[:, None] * inner)
-        found = np.mean((alpha / (squares @ gain)[:, None]) ** 2, axis=0)
-        best = np.where(found < error, p, best)
-        error = np.minimum(found, error)
-    dual = np.zeros_like(y)
-    for p in np.unique(best):
-        gain = 1 / (values + PENALTIES[p])
-        dual[:, best == p] = vectors @ (gain[:, None] * inner[:, best == p])
-    return error, dual
+        residual = alpha / (squares @ gain)[:, None]
+        found = np.mean(residual**2, axis=0)
+        better = found < error
+        error = np.where(better, found, error)
+        dual[:, better], predicted[:, better] = alpha[:, better], (y - residual)[:, better]
+    return error, dual, predicted

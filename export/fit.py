@@ -1,0 +1,250 @@
+"""`rtdecode fit`: a bundle adapted to another participant, its generator untouched."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from export import lags
+from export.fitted import weights_of, write
+from rtdecode import bundle as bundles
+from rtdecode.bundle import Bundle, Manifest
+from rtdecode.errors import BundleError, UsageError
+from rtdecode.events import read_events
+from rtdecode.recording import Recording
+from train import fit as closed_form
+from train.data.films import Frames, clips_at, look, read_film, tell
+from train.data.recorded import Recorded, read_recordings
+from train.fit import LEAST_WINDOWS, Fitted, Sizes, Story
+from train.parts import codec as patch
+from train.parts.brain import GROUPS
+from train.parts.encoding import fit_features
+from train.parts.space import Space
+from train.work import Arrays
+
+Matrix = NDArray[np.float64]
+_CODEC = ("codec_mean", "codec_basis", "scale")
+_SPACE = ("space_latent_mean", "space_mean", "space_scale")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the participant saw in each recording.
+
+    Attributes
+    ----------
+    films : list of uint8 (frame, row, column, 3)
+        At the clip's size and rate.
+    names : list of str
+    events : list of Path or None
+    """
+
+    films: list[Frames]
+    names: list[str]
+    events: list[Path | None]
+
+
+def run(recordings: Sequence[Path], film: Path | None, events: Path | None, bundle: str, out: Path) -> Bundle:
+    """Adapt a bundle to the participant of recordings; print how well it went.
+
+    Parameters
+    ----------
+    recordings : sequence of Path
+        Folders made by ``--record``, all of the same participant.
+    film : Path, optional
+        What was shown; else ``truth/film.mp4`` of each recording.
+    events : Path, optional
+        Shots of the film with their attributes, on the film's time line; else ``truth/events.tsv`` of
+        each recording; without either they are read off the film.
+    bundle : str
+        The bundle to start from.
+    out : Path
+        The new bundle's folder; the curve over lags is drawn beside it.
+
+    Raises
+    ------
+    UsageError
+        If the bundle has no generator, or recordings and film do not suffice.
+    BundleError
+        If the bundle lacks what a fit needs.
+    """
+    console, started = Console(soft_wrap=True, highlight=False), (time.process_time(), time.monotonic())
+    base = bundles.load(bundle)
+    _check_bundle(base)
+    model = onnx.load(base.path / "encode.onnx")
+    old = weights_of(model, base.path)
+    space, codec = _space(base, old)
+    opened = [Recording(path) for path in recordings]
+    shown = _shown(opened, film, events, base.manifest)
+    lengths = [len(frames) / base.manifest.clip.fps for frames in shown.films]
+    recorded = read_recordings(opened, lengths, shown.names, base.manifest)
+    _check_length(recorded, old)
+    story, told = tell_story(recorded, shown, base.manifest, codec, space)
+    fitted = closed_form.fit(recorded, story, _sizes(old), old)
+    fitted = closed_form.completed(fitted, {name: value.shape for name, value in old.items()})
+    console.print(f"{len(recorded)} windows; attributes of the film: {told}")
+    found = _report(console, recorded, story, space, fitted, old)
+    curve = lags.sweep(console, recorded, story, space, base.manifest, out)
+    about = _about(base, opened, recorded, shown) | {"attributes": told, "held_out": found, "lag": curve}
+    changes = _changes(base, opened, recorded, about)
+    made = write(base, model, old | fitted.weights, recorded, fitted, changes, out)
+    spent, passed = time.process_time() - started[0], time.monotonic() - started[1]
+    console.print(f"{spent:.0f} s of computing, {passed:.0f} s by the clock")
+    return made
+
+
+def _check_bundle(base: Bundle) -> None:
+    if base.manifest.stages.get("denoise") is None:
+        raise UsageError(
+            f"--bundle {base.path} has no generator (stage denoise): there is nothing to adapt a participant "
+            "to. Give a bundle of the recipe compact, or train this one's recipe on the participant."
+        )
+    if missing := [name for name in (*_CODEC, *_SPACE) if name not in base.stats]:
+        raise BundleError(f"{base.path / 'stats.npz'} lacks {', '.join(missing)}. Export the bundle again.")
+
+
+def _space(base: Bundle, old: Arrays) -> tuple[Space, patch.Codec]:
+    """Space and codec of a bundle with a generator, of whose encoder `old` holds the weights."""
+    mean, basis, scale = (base.stats[name].astype(np.float64) for name in _CODEC)
+    # The basis draws scaled latents; divided twice by the scale it finds them.
+    codec = patch.Codec(mean.astype(np.float32), (basis / scale**2).astype(np.float32))
+    latent_mean, middle, spread = (base.stats[name].astype(np.float64) for name in _SPACE)
+    # The encoder draws standardised components: its basis carries their spread.
+    axes = old["basis"].astype(np.float64) / spread[: len(old["basis"]), None]
+    return Space(latent_mean, axes, middle, spread), codec
+
+
+def _sizes(old: Arrays) -> Sizes:
+    voxels, components = old["voxels"].shape
+    return Sizes(voxels, components, old["mixing"].shape[0], old["cosines"].shape[1])
+
+
+def _shown(
+    recordings: Sequence[Recording], film: Path | None, events: Path | None, manifest: Manifest
+) -> Shown:
+    """Find films and events of the recordings."""
+    paths: list[Path] = []
+    for recording in recordings:
+        path = film or (recording.path / "truth" / "film.mp4")
+        if not path.is_file():
+            raise UsageError(f"the film of {recording.path} was looked for at {path}: give it with --film.")
+        paths.append(path)
+    if events is not None and not events.is_file():
+        raise UsageError(f"--events {events} is no file: a table of the film's shots was expected.")
+    known = {path: read_film(path, manifest.clip) for path in dict.fromkeys(paths)}
+    told = [events or (r.truth and r.truth / "events.tsv" if film is None else None) for r in recordings]
+    return Shown([known[path] for path in paths], [path.name for path in paths], told)
+
+
+def _check_length(recorded: Recorded, old: Arrays) -> None:
+    if len(recorded) < LEAST_WINDOWS:
+        raise UsageError(
+            f"a fit needs {LEAST_WINDOWS} windows with film and every modality, found {len(recorded)}. "
+            "Record longer (ten minutes do), give more recordings, or the film that belongs to them."
+        )
+    room = old["voxels"].shape[0]
+    if recorded.fmri is not None and len(recorded.fmri.head.voxels) < room:
+        raise UsageError(
+            f"the bundle reads {room} voxels, and the head has {len(recorded.fmri.head.voxels)} on this "
+            "grid. Scan with smaller voxels or more slices."
+        )
+
+
+def tell_story(
+    recorded: Recorded, shown: Shown, manifest: Manifest, codec: patch.Codec, space: Space
+) -> tuple[Story, str]:
+    """Put the film into the space: what each window showed, and features of the whole film.
+
+    Returns
+    -------
+    story : Story
+    told : str
+        Where the attributes come from.
+    """
+    window_s = float(manifest.grid.window)
+    seen: list[tuple[Matrix, Matrix]] = []
+    tiles: list[tuple[NDArray[np.float32], Matrix]] = []
+    sources: list[str] = []
+    for number, film in enumerate(shown.films):
+        mine = recorded.start_s[recorded.film == number]
+        whole = np.arange(0, len(film) / manifest.clip.fps - window_s + 1e-6, window_s)
+        latents, attributes, source = _watch(film, shown.events[number], mine, manifest, codec)
+        seen.append((space.targets(latents, attributes), attributes))
+        tiles.append(_watch(film, shown.events[number], whole, manifest, codec)[:2])
+        sources.append(source)
+    latents, attributes = (np.concatenate(part) for part in zip(*tiles, strict=True))
+    found = fit_features(latents, attributes, space, window_s)
+    targets, attributes = (np.concatenate(part) for part in zip(*seen, strict=True))
+    story = Story(targets, attributes, found, [found.series(*tile) for tile in tiles])
+    return story, " and ".join(dict.fromkeys(sources))
+
+
+def _watch(
+    film: Frames, events: Path | None, starts: Matrix, manifest: Manifest, codec: patch.Codec
+) -> tuple[NDArray[np.float32], Matrix, str]:
+    """Latents and attributes of the clips at film times, and where the attributes come from."""
+    clips = clips_at(film, starts, manifest.clip, int(manifest.grid.window * manifest.grid.fps))
+    shots = [] if events is None else read_events(events)
+    shares = tell(shots, starts, float(manifest.grid.window))
+    source = "read off the film" if shares is None else "events"
+    return patch.encode(codec, clips), look(clips) if shares is None else shares, source
+
+
+def _report(
+    console: Console, recorded: Recorded, story: Story, space: Space, fitted: Fitted, old: Arrays
+) -> dict[str, dict[str, float]]:
+    """Print 2-way identification of held-out windows by route, and the same for a film nobody saw."""
+    other = closed_form.shifted(story)
+    control = closed_form.fit(recorded, other, _sizes(old), old)
+    table = Table("from", "2-way identification, held out", "fitted to a shifted film")
+    found: dict[str, dict[str, float]] = {}
+    for route, points in fitted.points.items():
+        value = closed_form.identify(points, recorded, story, space)
+        null = closed_form.identify(control.points[route], recorded, other, space)
+        table.add_row(" + ".join(GROUPS[route]), f"{value:.3f}", f"{null:.3f}")
+        found[route] = {"value": round(value, 4), "shifted": round(null, 4), "chance": 0.5}
+    console.print(table)
+    for name, side in (("EEG", recorded.eeg), ("fMRI", recorded.fmri)):
+        if side is None:
+            console.print(f"no {name} was recorded: the new bundle draws nothing from {name}.")
+    return found
+
+
+def _about(base: Bundle, recordings: Sequence[Recording], recorded: Recorded, shown: Shown) -> dict[str, Any]:
+    """What the manifest says of the fit."""
+    return {
+        "from": base.digest,
+        "recordings": [recording.path.resolve().name for recording in recordings],
+        "films": sorted({*shown.names}),
+        "modalities": [name for name in ("eeg", "fmri") if getattr(recorded, name) is not None],
+        "windows": len(recorded),
+        "minutes": round(len(recorded) * float(base.manifest.grid.hop) / 60, 2),
+    }
+
+
+def _changes(
+    base: Bundle, recordings: Sequence[Recording], recorded: Recorded, about: dict[str, Any]
+) -> dict[str, Any]:
+    """Fields of the manifest that the fit changes; its confidence was calibrated on somebody else."""
+    manifest, metas = base.manifest, [recording.meta for recording in recordings]
+    simulated = all(meta.get("simulated") is True for meta in metas)
+    people = {f"preset {m['preset']}, subject {m['subject']}" for m in metas if {"preset", "subject"} <= {*m}}
+    who = "; ".join(sorted(people)) if simulated and people else ", ".join(about["recordings"])
+    provenance = {
+        "participant": f"{'simulated' if simulated else 'recorded'}, {who}",
+        "trained": manifest.provenance.get("trained"),
+        "fitted": about,
+        "decoder": manifest.provenance,
+    }
+    changes: dict[str, Any] = {"provenance": provenance, "confidence": None, "simulated": simulated}
+    if recorded.fmri is not None and manifest.fmri is not None:
+        head = recorded.fmri.head
+        changes["fmri"] = replace(manifest.fmri, shape=list(head.shape), affine=head.affine.tolist())
+    return changes

@@ -1,0 +1,238 @@
+"""The bundle of a fitted participant: the weights of its encoder, and golden windows to hold it to."""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import ModelProto, numpy_helper
+
+from export.digest import digest
+from export.running import decode_window, session
+from rtdecode import bundle as bundles
+from rtdecode.bundle import Bundle, Stage
+from rtdecode.errors import BundleError
+from train.data.recorded import Recorded
+from train.fit import Fitted
+from train.parts.brain import GROUPS, features, place
+from train.parts.stem import fill_slots
+from train.work import Arrays
+
+# Of the spread of what the encoder draws.
+_TOLERANCE = 1e-3
+_GOLDEN = 3
+_KEPT = ("denoise", "decode_first", "decode_next")
+_WEIGHTS = (
+    *("voxels", "mixing", "cosines", "fmri_feature_mean", "eeg_feature_mean", "basis"),
+    *(f"{route}_{group}" for route, groups in GROUPS.items() for group in groups),
+    *(f"{kind}_{route}" for kind in ("discriminant", "offset") for route in GROUPS),
+)
+
+
+def weights_of(model: ModelProto, where: Path) -> Arrays:
+    """Read the weights of an encoder that belong to a participant.
+
+    Raises
+    ------
+    BundleError
+        If one is not there by its name.
+    """
+    held = {tensor.name.removesuffix(".half"): tensor for tensor in model.graph.initializer}
+    if missing := [name for name in _WEIGHTS if name not in held]:
+        raise BundleError(
+            f"{where / 'encode.onnx'} has no weights called {', '.join(missing)}. Export the bundle again."
+        )
+    return {name: numpy_helper.to_array(held[name]) for name in _WEIGHTS}
+
+
+def replaced(model: ModelProto, weights: Arrays) -> ModelProto:
+    """Copy an encoder with other weights, each in the shape and precision of the old one.
+
+    Raises
+    ------
+    BundleError
+        If a shape differs.
+    """
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    for tensor in copy.graph.initializer:
+        value = weights.get(tensor.name.removesuffix(".half"))
+        if value is None:
+            continue
+        if list(value.shape) != list(tensor.dims):
+            raise BundleError(
+                f"the encoder takes {tensor.name} of shape {list(tensor.dims)}, found {list(value.shape)}. "
+                "Fit with the version that exported the bundle."
+            )
+        kept = np.ascontiguousarray(value.astype(numpy_helper.to_array(tensor).dtype))
+        tensor.CopyFrom(numpy_helper.from_array(kept, tensor.name))
+    onnx.checker.check_model(copy)
+    return copy
+
+
+def write(
+    base: Bundle,
+    model: ModelProto,
+    weights: Arrays,
+    recorded: Recorded,
+    fitted: Fitted,
+    changes: dict[str, Any],
+    out: Path,
+) -> Bundle:
+    """Write the bundle of a fitted participant.
+
+    Parameters
+    ----------
+    base : Bundle
+    model : ModelProto
+        Its encoder.
+    weights : dict
+        All that `weights_of` names.
+    recorded : Recorded
+    fitted : Fitted
+    changes : dict
+        Fields of the manifest to be replaced.
+    out : Path
+
+    Raises
+    ------
+    BundleError
+        If the new encoder does not draw what the fit says.
+    """
+    encoder = replaced(model, weights)
+    golden, parity = verified(base, encoder, weights, golden_inputs(base, recorded, fitted))
+    arrays = {"stats": base.stats | fitted.statistics, "golden": golden}
+    if recorded.fmri is not None and fitted.voxels is not None:
+        head = recorded.fmri.head
+        chosen = head.voxels[fitted.voxels]
+        arrays["projection"] = {"voxels": chosen, "shape": np.array(head.shape), "affine": head.affine}
+    files = {name: base.path / name for name in base.manifest.files}
+    with tempfile.TemporaryDirectory() as place_:
+        folder = Path(place_)
+        (folder / "encode.onnx").write_bytes(encoder.SerializeToString(deterministic=True))
+        for name, held in arrays.items():
+            np.savez_compressed(folder / f"{name}.npz", allow_pickle=False, **held)
+        files |= {file.name: file for file in folder.iterdir()}
+        return bundles.write(out, replace(base.manifest, parity=parity, **changes), files)
+
+
+def golden_inputs(base: Bundle, recorded: Recorded, fitted: Fitted) -> Arrays:
+    """Make three windows that take every way through the encoder: whole, EEG alone, fMRI with a hole."""
+    ports = {name: shape for name, shape in _stage(base, "encode").inputs.items() if "carry" not in name}
+    found: Arrays = {name: np.zeros((_GOLDEN, *shape[1:]), np.float32) for name, shape in ports.items()}
+    if recorded.eeg is not None:
+        mean, scale = (fitted.statistics[f"eeg_{name}"][:, None] for name in ("mean", "scale"))
+        mask = recorded.eeg.mask[:_GOLDEN]
+        found["eeg"] = (recorded.eeg.data[:_GOLDEN] - mean) / scale * mask[:, None]
+        found["eeg_mask"] = mask
+    if recorded.fmri is not None and fitted.voxels is not None:
+        rows = recorded.fmri.rows[:_GOLDEN]
+        volumes = recorded.fmri.volumes[:, fitted.voxels] / fitted.statistics["fmri_scale"]
+        found["fmri"], found["fmri_mask"] = volumes[rows] * (rows >= 0)[:, :, None], rows >= 0
+    # Few significant bits: the values stay exact and the file small.
+    found = {name: value.astype(np.float16).astype(np.float32) for name, value in found.items()}
+    for window, name in ((1, "fmri"), (2, "eeg")):
+        found[name][window] = found[f"{name}_mask"][window] = 0
+    found["fmri"][2, 1] = found["fmri_mask"][2, 1] = 0
+    return found
+
+
+def _stage(base: Bundle, name: str) -> Stage:
+    stage = base.manifest.stages[name]
+    assert stage is not None
+    return stage
+
+
+def verified(
+    base: Bundle, encoder: ModelProto, weights: Arrays, windows: Arrays
+) -> tuple[Arrays, dict[str, Any]]:
+    """Decode the golden windows, and hold the encoder against the closed form in numpy.
+
+    Returns
+    -------
+    golden : dict
+        The last window carries on from the first.
+    parity : dict
+
+    Raises
+    ------
+    BundleError
+        If what the encoder draws differs from the closed form by more than a thousandth of its spread.
+    """
+    sessions = {name: session(base.path / f"{name}.onnx") for name in _KEPT} | {"encode": session(encoder)}
+    carry = _stage(base, "encode").inputs["carry"]
+    latent = _stage(base, "denoise").inputs["latent"]
+    noise = np.random.default_rng(0).standard_normal((_GOLDEN, *latent[1:]), np.float32)
+    given = windows | {
+        "noise": noise.astype(np.float16).astype(np.float32),
+        "carry": np.zeros((_GOLDEN, *carry[1:]), np.float32),
+        "carry_mask": np.zeros((_GOLDEN, 1), np.float32),
+    }
+    found: list[Arrays] = []
+    for n in range(_GOLDEN):
+        if n == _GOLDEN - 1:
+            given["carry"][n] = found[0]["latent"][0, :, -1:].astype(np.float16)
+            given["carry_mask"][n] = 1
+        one = {name: value[n : n + 1] for name, value in given.items()}
+        found.append(decode_window(sessions, one, base.manifest.steps))
+    drawn = np.concatenate([part["condition"][:, : carry[1]] for part in found])
+    difference = compare(weights, windows, drawn)
+    kept = {
+        name: np.concatenate([part[name] for part in found]) for name in ("latent", "confidence", "frames")
+    }
+    kept["frames"] = np.rint(255 * kept["frames"]).astype(np.uint8)
+    return given | kept, _parity(base, encoder, difference)
+
+
+def _parity(base: Bundle, encoder: ModelProto, difference: float) -> dict[str, Any]:
+    digests = {name: digest(onnx.load(base.path / f"{name}.onnx")) for name in _KEPT}
+    return {
+        "windows": _GOLDEN,
+        "runtime": onnxruntime.__version__,
+        "compared": "the encoder's drawing with the closed form in numpy; golden clips are the graphs' own",
+        "largest_difference": {"condition": difference},
+        "digests": {"encode": digest(encoder), **digests},
+    }
+
+
+def compare(weights: Arrays, windows: Arrays, drawn: NDArray[np.float32]) -> float:
+    """Hold what the encoder draws against the closed form.
+
+    Parameters
+    ----------
+    weights : dict
+    windows : dict
+        ``eeg``, ``eeg_mask``, ``fmri``, ``fmri_mask``.
+    drawn : (window, channel, latent frame, row, column)
+
+    Returns
+    -------
+    float
+        Largest difference over the spread.
+
+    Raises
+    ------
+    BundleError
+        If it is above a thousandth.
+    """
+    fmri = fill_slots(windows["fmri"], windows["fmri_mask"])
+    points = place(weights, features(weights, windows["eeg"], fmri))
+    fmri_in, eeg_in = (windows[f"{name}_mask"].max(1, keepdims=True) for name in ("fmri", "eeg"))
+    chosen = (
+        fmri_in * eeg_in * points["both"]
+        + fmri_in * (1 - eeg_in) * points["fmri"]
+        + eeg_in * (1 - fmri_in) * points["eeg"]
+    )
+    basis = weights["basis"].astype(np.float64)
+    expected = (chosen[:, : len(basis)] @ basis).reshape(drawn.shape)
+    error = float(np.abs(drawn - expected).max() / max(float(expected.std()), 1e-9))
+    if not error <= _TOLERANCE:
+        raise BundleError(
+            f"the fitted encoder draws something {error:.2g} of its spread away from the closed form "
+            f"(allowed {_TOLERANCE}). Nothing was written; report it with the version of ONNX Runtime."
+        )
+    return float(f"{error:.2g}")

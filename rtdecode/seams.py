@@ -1,0 +1,115 @@
+"""How well clips join where the film goes on: the difference across a seam over that inside clips."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.accuracy import RESAMPLES
+from rtdecode.events import Span
+from rtdecode.types import Array
+
+
+def seam_ratio(
+    clips: Sequence[Array],
+    truths: Sequence[Array],
+    windows: Sequence[Span],
+    cuts: Mapping[int, Sequence[float]],
+) -> dict[str, Any] | None:
+    """Compare the seams between consecutive clips with the steps inside them.
+
+    A clip ends with the first instant of the next window. Where both say of it the same, clips join:
+    the seam is the mean absolute difference of that frame and the first frame of the next clip. It
+    stands over the mean absolute difference of neighbouring frames inside the later clip of each pair;
+    clips that join like neighbouring frames have a ratio of 1 at the most. A film agrees with itself
+    there, so its own figure is the step that it shows from the last frame of one window to the first
+    of the next, by the same rule: about 1 where nothing is cut. `shown` is that step in the
+    reconstruction, what a viewer sees.
+
+    Parameters
+    ----------
+    clips : sequence of (frame, row, column, 3)
+        Emitted clips with the instant of the cut, one frame more than `truths`.
+    truths : sequence of (frame, row, column, 3)
+    windows : sequence of (run, start_s, stop_s)
+        In any order.
+    cuts : mapping
+        Run -> instants at which its film cuts, s.
+
+    Returns
+    -------
+    dict or None
+        `reconstruction`, `shown`, `truth` and `n` over pairs without a cut from the start of the later
+        window to its end, None and 0 where there is none; the same with ``_same_shot`` over those of them
+        in which what goes on fills the second half of the earlier window as well, so that both clips
+        should show it, and with ``_all`` over every pair;
+        `ci95`, the 95 % percentile interval of `reconstruction`, resampling pairs. None without a pair,
+        and for clips that do not hold the instant of the cut.
+    """
+    place = {(run, round(start, 6)): i for i, (run, start, _) in enumerate(windows)}
+    pairs = [
+        (i, place[run, round(stop, 6)])
+        for i, (run, _, stop) in enumerate(windows)
+        if (run, round(stop, 6)) in place
+    ]
+    if not pairs or len(clips[0]) <= len(truths[0]):
+        return None
+    pairs.sort(key=lambda pair: windows[pair[0]][:2])
+    whole = [pair for pair in pairs if not _is_cut(windows[pair[1]], cuts)]
+    same = [pair for pair in whole if not _is_cut(_second_half(windows[pair[0]]), cuts)]
+    found = _figures(clips, truths, whole, "") | _figures(clips, truths, same, "_same_shot")
+    return (
+        found
+        | _figures(clips, truths, pairs, "_all")
+        | {"ci95": _interval(*_differences(clips, whole, len(truths[0])))}
+    )
+
+
+def _second_half(window: Span) -> Span:
+    run, start, stop = window
+    return run, (start + stop) / 2 + 2e-6, stop
+
+
+def _is_cut(window: Span, cuts: Mapping[int, Sequence[float]]) -> bool:
+    run, start, stop = window
+    return any(start - 1e-6 <= cut < stop - 1e-6 for cut in cuts.get(run, ()))
+
+
+def _figures(
+    clips: Sequence[Array], truths: Sequence[Array], pairs: list[tuple[int, int]], suffix: str
+) -> dict[str, Any]:
+    last = len(truths[0]) - 1
+    found: dict[str, Any] = {
+        "reconstruction": _ratio(clips, pairs, last + 1),
+        "shown": _ratio(clips, pairs, last),
+        "truth": _ratio(truths, pairs, last),
+        "n": len(pairs),
+    }
+    return {name + suffix: value for name, value in found.items()}
+
+
+def _ratio(clips: Sequence[Array], pairs: list[tuple[int, int]], frame: int) -> float | None:
+    across, inside = _differences(clips, pairs, frame)
+    return float(across.mean() / inside.mean()) if len(inside) and inside.mean() > 0 else None
+
+
+def _differences(
+    clips: Sequence[Array], pairs: list[tuple[int, int]], frame: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Across each seam, and inside the clip after it."""
+    across = np.array([_difference(clips[i][frame], clips[j][0]) for i, j in pairs])
+    inside = np.array([_difference(clips[j][1:], clips[j][:-1]) for _, j in pairs])
+    return across, inside
+
+
+def _interval(across: NDArray[np.float64], inside: NDArray[np.float64]) -> list[float] | None:
+    if len(inside) == 0 or inside.min() <= 0:
+        return None
+    draws = np.random.default_rng(0).integers(0, len(inside), (RESAMPLES, len(inside)))
+    ratios = across[draws].mean(1) / inside[draws].mean(1)
+    return [float(q) for q in np.quantile(ratios, [0.025, 0.975])]
+
+
+def _difference(one: Array, other: Array) -> float:
+    return float(np.abs(one.astype(np.float32) - other.astype(np.float32)).mean())

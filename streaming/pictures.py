@@ -1,0 +1,163 @@
+"""The pictures of a film file, decoded ahead of their time."""
+
+import contextlib
+import queue
+import threading
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.error import FFmpegError
+from numpy.typing import NDArray
+
+from rtdecode.errors import RtDecodeError, UsageError
+
+Picture = NDArray[np.uint8]
+
+_AHEAD = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Film:
+    """A film file.
+
+    Attributes
+    ----------
+    path : Path
+    fps : Fraction
+        Frames per second.
+    frames : int
+        As many as the file holds.
+    height, width : int
+        Of a frame with square pixels.
+    """
+
+    path: Path
+    fps: Fraction
+    frames: int
+    height: int
+    width: int
+
+    @property
+    def seconds(self) -> float:
+        """Length, s."""
+        return float(self.frames / self.fps)
+
+
+def read_film(path: Path) -> Film:
+    """Look through a film file without decoding it, except for its first frame.
+
+    Raises
+    ------
+    UsageError
+        If it is not there, cannot be decoded, or its frames do not come at a steady rate.
+    """
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}: give a film (MP4, MKV, AVI, ...)")
+    try:
+        with av.open(str(path)) as container:
+            return _look_through(path, container)
+    except (FFmpegError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read as a film ({error}): give MP4, MKV, AVI, ...") from error
+
+
+def _look_through(path: Path, container: InputContainer) -> Film:
+    stream = container.streams.best("video")
+    first = None if stream is None else next(container.decode(stream), None)
+    if stream is None or not isinstance(first, av.VideoFrame):
+        raise UsageError(f"{path} holds no video frame: give a film (MP4, MKV, AVI, ...)")
+    fps = getattr(stream, "average_rate", None)
+    container.seek(0)
+    packets = [p for p in container.demux(stream) if p.size and not p.is_discard]
+    if not fps or not packets:
+        raise UsageError(f"{path} says no frame rate: convert it with `ffmpeg -i {path.name} -r 25 film.mp4`")
+    times = [float(p.pts * p.time_base) for p in packets if p.pts is not None and p.time_base]
+    _check_steady(path, np.sort(times), float(fps))
+    aspect = getattr(stream, "sample_aspect_ratio", None) or 1
+    return Film(path, Fraction(fps), len(packets), first.height, max(1, round(first.width * aspect)))
+
+
+def _check_steady(path: Path, times: NDArray[np.float64], fps: float) -> None:
+    off = np.abs(times - times[:1] - np.arange(len(times)) / fps)
+    if len(off) and off.max() > 1 / fps:
+        raise UsageError(
+            f"the frames of {path} do not come at a steady rate: frame {off.argmax()} lies {off.max():.3f} s "
+            f"from where {fps:g} a second put it. Convert it: `ffmpeg -i {path.name} -r {fps:.0f} film.mp4`."
+        )
+
+
+class Pictures:
+    """Decode a film in a thread, a few frames ahead, each scaled to a size.
+
+    Parameters
+    ----------
+    film : Film
+    height, width : int
+        Pixels of the pictures.
+
+    Attributes
+    ----------
+    skip_to : int
+        Frames before this one are decoded but not made into pictures: their time is over.
+    """
+
+    def __init__(self, film: Film, height: int, width: int) -> None:
+        self._film, self._size = film, (height, width)
+        self._queue: queue.Queue[Picture | FFmpegError | str | None] = queue.Queue(_AHEAD)
+        self._stop = threading.Event()
+        self.skip_to = 0
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def next(self, timeout: float) -> Picture | None:
+        """The next picture, (row, column, 3) RGB, or None for a skipped one.
+
+        Raises
+        ------
+        queue.Empty
+            If it is not decoded within `timeout` seconds.
+        EOFError
+            After the last.
+        RtDecodeError
+            If the file is damaged from here on.
+        """
+        item = self._queue.get(timeout=timeout)
+        if isinstance(item, str):
+            raise EOFError(item)
+        if isinstance(item, FFmpegError):
+            raise RtDecodeError(f"{self._film.path} cannot be decoded any further ({item})") from item
+        return item
+
+    def close(self) -> None:
+        """End the thread."""
+        self._stop.set()
+
+    def _work(self) -> None:
+        try:
+            self._decode()
+        except FFmpegError as error:
+            self._put(error)
+        self._put("the film is over")
+
+    def _decode(self) -> None:
+        height, width = self._size
+        with av.open(str(self._film.path)) as container:
+            stream = container.streams.best("video")
+            assert stream is not None
+            stream.codec_context.thread_type = "AUTO"
+            for number, frame in enumerate(container.decode(stream)):
+                if self._stop.is_set() or not isinstance(frame, av.VideoFrame):
+                    return
+                if number < self.skip_to:
+                    self._put(None)
+                    continue
+                scaled = frame.reformat(width, height, "rgb24", interpolation="BICUBIC")
+                self._put(np.ascontiguousarray(scaled.to_ndarray(), np.uint8))
+
+    def _put(self, item: Picture | FFmpegError | str | None) -> None:
+        while not self._stop.is_set():
+            with contextlib.suppress(queue.Full):
+                self._queue.put(item, timeout=0.2)
+                return

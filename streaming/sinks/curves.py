@@ -1,0 +1,90 @@
+"""The two curves of a session's confidence as a picture: reliability, and risk against coverage."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+from streaming.sinks.pictures import ALERT, FAINT, INK, PAPER, font
+
+_SIDE, _LEFT, _TOP, _FOOT, _GAP = 300, 64, 56, 52, 56
+_CURVE = (102, 178, 255)
+_TICKS = 5
+
+Point = tuple[float, float]
+
+
+def save(path: Path, confidence: dict[str, Any], note: str = "") -> None:
+    """Draw the section ``confidence`` of a report as PNG.
+
+    Parameters
+    ----------
+    path : Path
+    confidence : dict
+        `reliability` and `risk_coverage` as `rtdecode.reliability` makes them.
+    note : str
+        A sentence under the picture.
+    """
+    size = (2 * (_LEFT + _SIDE + _GAP), _TOP + _SIDE + _FOOT + 30)
+    picture = Image.new("RGB", size, PAPER)
+    draw = ImageDraw.Draw(picture)
+    curve, risks = confidence["reliability"], confidence["risk_coverage"]
+    _reliability(draw, _LEFT, curve)
+    _risk_coverage(draw, 2 * _LEFT + _SIDE + _GAP, risks)
+    draw.text((_LEFT, size[1] - 16), note, fill=ALERT, font=font(14), anchor="lm")
+    part = path.with_suffix(".part.png")
+    picture.save(part)
+    part.replace(path)
+
+
+def _reliability(draw: ImageDraw.ImageDraw, left: int, curve: dict[str, Any]) -> None:
+    title = f"reliability   calibration error {curve['ece']:.3f}, n {curve['n']}"
+    _axes(draw, left, title, "confidence", "2-way wins", 1.0)
+    _line(draw, left, [(0, 0), (1, 1)], 1.0, FAINT, 1)
+    points = [(one["confidence"], one["win_rate"]) for one in curve["bins"]]
+    _line(draw, left, points, 1.0, _CURVE, 2)
+    most = max((one["n"] for one in curve["bins"]), default=1)
+    for point, one in zip(points, curve["bins"], strict=True):
+        x, y = _at(left, point, 1.0)
+        radius = 3 + 7 * (one["n"] / most) ** 0.5
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=_CURVE)
+        draw.text((x + radius + 3, y + radius), str(one["n"]), fill=FAINT, font=font(11), anchor="lt")
+
+
+def _risk_coverage(draw: ImageDraw.ImageDraw, left: int, risks: dict[str, Any]) -> None:
+    highest = next((top for top in (0.1, 0.2, 0.5) if max(risks["risk"], default=1.0) <= top), 1.0)
+    _axes(
+        draw, left, f"risk and coverage   area {risks['area']:.3f}", "share of clips kept", "losses", highest
+    )
+    _line(draw, left, list(zip(risks["coverage"], risks["risk"], strict=True)), highest, _CURVE, 2)
+
+
+def _axes(draw: ImageDraw.ImageDraw, left: int, title: str, across: str, up: str, highest: float) -> None:
+    draw.text((left, 20), title, fill=INK, font=font(15), anchor="lm")
+    draw.text((left, _TOP - 12), up, fill=FAINT, font=font(12), anchor="lm")
+    draw.text((left + _SIDE, _TOP + _SIDE + 36), across, fill=FAINT, font=font(12), anchor="rm")
+    for n in range(_TICKS + 1):
+        share = n / _TICKS
+        x, y = _at(left, (share, share), 1.0)
+        draw.line((left, y, left + _SIDE, y), fill=(52, 55, 62))
+        draw.line((x, _TOP, x, _TOP + _SIDE), fill=(52, 55, 62))
+        draw.text((left - 8, y), f"{share * highest:.2g}", fill=FAINT, font=font(12), anchor="rm")
+        draw.text((x, _TOP + _SIDE + 8), f"{share:.1f}", fill=FAINT, font=font(12), anchor="mt")
+    draw.rectangle((left, _TOP, left + _SIDE, _TOP + _SIDE), outline=FAINT)
+
+
+def _line(
+    draw: ImageDraw.ImageDraw,
+    left: int,
+    points: Sequence[Point],
+    highest: float,
+    colour: tuple[int, int, int],
+    width: int,
+) -> None:
+    draw.line([_at(left, point, highest) for point in points], fill=colour, width=width, joint="curve")
+
+
+def _at(left: int, point: Point, highest: float) -> Point:
+    """Pixel of a point, x in 0 to 1 and y in 0 to `highest`."""
+    return left + _SIDE * point[0], _TOP + _SIDE * (1 - min(1.0, point[1] / highest))

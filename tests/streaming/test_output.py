@@ -1,0 +1,114 @@
+"""From windows to clips, film, twin and judgement, without processes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rtdecode.bundle import Bundle
+from rtdecode.video import read_mp4
+from streaming.deadline import Work
+from streaming.decoder import Decoder
+from streaming.output import Output, prepare
+from streaming.truth import Truth
+from tests.streaming.bundles import make_bundle
+from tests.streaming.test_truth import write_film
+from tests.streaming.windows import window
+
+FITTED = {"fitted_on": "a held-out run"}
+
+
+Session = tuple[Output, dict[str, Any], list[dict[str, Any]]]
+
+
+class Clock:
+    """A clock of which every reading is a millisecond later."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        self.now += 1e-3
+        return self.now
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_bundle(tmp_path_factory.mktemp("b") / "bundle", steps=4, confidence=FITTED)
+
+
+def session(bundle: Bundle, folder: Path, count: int, **how: Any) -> Session:
+    """Decode windows 0 to `count` with their truth; returns it, the sections and the clips' lines."""
+    write_film(folder / "truth", count)
+    clock = Clock()
+    truth, out = Truth(folder / "truth", bundle), folder / "out"
+    prepare(out, overwrite=False)
+    decoder = Decoder(bundle, clock, carry=how.pop("carry", True))
+    lefts = how.pop("lefts", {})
+    output = Output(out, "s", bundle, decoder, truth, clock, simulated=True, **how)
+    for k in range(count):
+        output.emit(Work(window(k, seed=k), k), *([lefts[k]] if k in lefts else []))
+    sections = output.judge()
+    output.close()
+    return output, sections, [json.loads(line) for line in (out / "clips.jsonl").read_text().splitlines()]
+
+
+def test_a_twin_is_shown_and_judged_but_is_no_clip(bundle: Bundle, tmp_path: Path) -> None:
+    _, sections, lines = session(bundle, tmp_path, 6, twin=True)
+    assert [line["revision"] for line in lines] == ["final"] * 6
+    assert len(list((tmp_path / "out" / "clips").iterdir())) == 12
+    baselines = sections["baselines"]
+    assert baselines["mean_clip"]["identification_2way"]["value"] == 0
+    assert baselines["null_brain"]["identification_2way"]["n"] == 6
+    film = read_mp4(tmp_path / "out" / "film.mp4")
+    assert film.shape == (6 * 32, 24 + 256 + 48, 3 * 384 + 2 * 8, 3)
+    decoder = Decoder(bundle, carry=False)
+    twin = decoder.decode(window(2), null=True).clip.frames
+    middle, right = (film[2 * 32 + 10, 24:-48, at : at + 384] for at in (392, 784))
+    assert off(right, twin[10]) < 6
+    assert off(middle, twin[10]) > 12
+
+
+def off(panel: np.ndarray, frame: np.ndarray) -> float:
+    """Mean difference of an enlarged panel from a frame, grey levels."""
+    small = panel.astype(float).reshape(64, 4, 96, 4, 3).mean((1, 3))
+    return float(np.abs(small - frame).mean())
+
+
+def test_less_time_gives_fewer_steps_and_each_is_counted(bundle: Bundle, tmp_path: Path) -> None:
+    output, _, lines = session(bundle, tmp_path, 4, lefts={1: 0.0, 3: -2.0})
+    assert [line["steps"] for line in lines] == [4, 1, 4, 1]
+    assert output.steps == {4: 2, 1: 2}
+
+
+def test_a_known_truth_gives_curves_and_seams(bundle: Bundle, tmp_path: Path) -> None:
+    _, sections, lines = session(bundle, tmp_path, 22)
+    curve = sections["confidence"]["reliability"]
+    assert curve["n"] == 22
+    mean = sum(one["n"] * one["confidence"] for one in curve["bins"]) / 22
+    assert mean == pytest.approx(np.mean([line["confidence"] for line in lines]), abs=1e-5)
+    risks = sections["confidence"]["risk_coverage"]
+    won = sections["accuracy"]["identification_2way"]["value"]
+    assert risks["risk"][-1] == pytest.approx(1 - won)
+    with Image.open(tmp_path / "out" / "confidence.png") as picture:
+        assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 20
+    # Every window of this film begins with a shot.
+    assert sections["seam"]["n"] == 0
+    assert sections["seam"]["n_all"] == 21
+    assert sections["seam"]["truth_all"] > 0
+
+
+def test_few_clips_have_no_curves(bundle: Bundle, tmp_path: Path) -> None:
+    _, sections, _ = session(bundle, tmp_path, 5)
+    assert sections["confidence"] is None
+    assert sections["accuracy"]["identification_2way"]["n"] == 5
+    assert not (tmp_path / "out" / "confidence.png").exists()
+
+
+def test_twins_that_are_not_shown_are_judged_all_the_same(bundle: Bundle, tmp_path: Path) -> None:
+    _, sections, _ = session(bundle, tmp_path, 2)
+    assert sections["baselines"]["null_brain"]["identification_2way"]["n"] == 2
+    assert read_mp4(tmp_path / "out" / "film.mp4").shape[2] == 2 * 384 + 8

@@ -1,0 +1,255 @@
+"""The recipe `compact`: a small flow model draws the film that the signals point to, in a few steps."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from rtdecode.bundle import Manifest
+from rtdecode.errors import UsageError
+from rtdecode.signal.eeg import EegBand
+from rtdecode.signal.volume import Baseline, Projection
+from rtdecode.timing import TimingGrid
+from train import loop
+from train.calibrate import calibrate
+from train.data.chain import draft_bundle, unit_statistics
+from train.data.conditions import Clips, Mixture, batch, fit_errors
+from train.data.phantom import TRAINING_SEEDS, Participant, manifest
+from train.data.watched import CUTS, STATISTICS, Watched, codec_statistics, fit_codec, normalised
+from train.judge_compact import judge
+from train.loop import Schedule, System
+from train.models import system as systems
+from train.models.brain import routes
+from train.models.flow import Denoiser, levels
+from train.parts import pictures
+from train.parts.brain import StemSizes
+from train.recipe import numbers
+from train.reconstruct import decode, decoder_of, pack, reconstruct, sample
+from train.ridge import golden
+from train.work import Arrays, Trained, Work
+
+_SHOWN, _SHOWN_FRAMES = 6, (0, 8, 16, 24, 32)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which films and sessions.
+
+    Attributes
+    ----------
+    sessions, free, held : str
+        Seeds of the sessions that are watched: cut on the window grid, cut freely, and kept out of
+        everything but the calibration.
+    film, free_film : str
+        Seeds of further film that nobody watches, of both kinds.
+    judged : str
+        Seeds of fresh sessions, from 1000 on.
+    seconds, judged_seconds : float
+        Of film under each seed.
+    """
+
+    sessions: str
+    free: str
+    held: str
+    film: str
+    free_film: str
+    judged: str
+    seconds: float
+    judged_seconds: float
+
+    def seeds(self, offset: int) -> dict[str, list[int]]:
+        """Seeds of each kind, moved by `offset`.
+
+        Raises
+        ------
+        UsageError
+            If one is used twice or is for judging.
+        """
+        found = {kind: [offset + n for n in numbers(getattr(self, kind))] for kind in CUTS}
+        every = [n for seeds in found.values() for n in seeds]
+        if not {*every} <= {*TRAINING_SEEDS} or len({*every}) < len(every):
+            raise UsageError(f"training seeds are distinct and below 1000 (the others judge), found {found}.")
+        return found
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large the parts are.
+
+    Attributes
+    ----------
+    channels : int
+        Of the codec.
+    contrast : float
+        Power of a channel's standard deviation that its latents are divided by: 0 leaves the codec's
+        scale, at which fine detail drowns in the noise first; 1 makes all channels alike.
+    components : int
+        Of the latents, in the space the signals are mapped into.
+    shrinkage : float
+        Of the discriminants.
+    embedding : int
+    widths, blocks : list of two int
+        See `train.models.flow.VideoFlow`.
+    shift : float
+        See `train.models.flow.Denoiser`.
+    steps : int
+        Default number of steps.
+    """
+
+    channels: int
+    contrast: float
+    components: int
+    shrinkage: float
+    embedding: int
+    widths: list[int]
+    blocks: list[int]
+    shift: float
+    steps: int
+
+
+def train(
+    work: Work,
+    who: Participant,
+    grid: TimingGrid,
+    band: EegBand,
+    baseline: Baseline,
+    data: Data,
+    stems: StemSizes,
+    sizes: Sizes,
+    mixture: Mixture,
+    schedule: Schedule,
+) -> Trained:
+    """Simulate sessions, fit the closed-form encoder, train the flow on held-out predictions, calibrate.
+
+    Parameters
+    ----------
+    work : Work
+    who : Participant
+    grid, band, baseline
+        Grid of the windows, EEG filter, and how the resting level of the volumes is followed.
+    data : Data
+    stems : StemSizes
+    sizes : Sizes
+    mixture : Mixture
+    schedule : Schedule
+
+    Raises
+    ------
+    UsageError
+        If it is given a folder of data, or seeds that judge.
+    """
+    if work.data is not None:
+        raise UsageError(f"data={work.data} cannot be used: this recipe simulates its data. Leave data= out.")
+    # Two threads on two busy cores are slower than one.
+    torch.set_num_threads(1)
+    seeds, draft = data.seeds(work.seed), manifest(who, grid, band, baseline)
+    watched, fitted = _watch(work, who, draft, seeds, data, stems, sizes)
+    clips = {kind: watched.clips(kind, fitted) for kind in CUTS}
+    shape = {"embedding": sizes.embedding, "widths": sizes.widths, "blocks": sizes.blocks}
+    system = systems.build(fitted, watched.codec, clips, work.seed, **shape)
+    log = _train_flow(work, system, watched.codec, clips, mixture, schedule, sizes)
+    calibrated = calibrate(system, watched.codec, clips["held"], sizes.shift, sizes.steps)
+    guidance = calibrated.guidance
+    draft = replace(
+        draft,
+        sigmas=levels(sizes.steps, sizes.shift),
+        steps=sizes.steps,
+        confidence={"fitted_on": seeds["held"], **calibrated.confidence},
+        provenance={
+            "participant": f"simulated, preset {who.preset}, subject {who.subject}",
+            **seeds,
+            "seconds": data.seconds,
+            "shift": sizes.shift,
+        },
+    )
+    stats = {name: fitted[name] for name in STATISTICS} | codec_statistics(watched.codec, fitted)
+    weights = pack(system, watched.codec, sizes.shift, guidance)
+    bundle = draft_bundle(draft, stats, who.projection())
+    show = partial(reconstruct, weights, digest=work.digest)
+    found = judge(show, bundle, who, numbers(data.judged), data.judged_seconds)
+    windows = {name: x[:3] for name, x in watched.windows("sessions").items()}
+    eeg, fmri = normalised(windows, stats)
+    samples = Image.open(work.stages / "flow" / f"step-{schedule.steps}.png")
+    return Trained(
+        model="compact",
+        manifest=draft,
+        weights=weights,
+        stats=stats,
+        projection=_projection(who.projection()),
+        golden=golden(windows | {"eeg": eeg, "fmri": fmri}),
+        figures=found.figures,
+        tables=found.tables | {"loss": log, "calibration": calibrated.table},
+        pictures=found.pictures | {"samples.png": samples},
+    )
+
+
+def _watch(
+    work: Work,
+    who: Participant,
+    draft: Manifest,
+    seeds: dict[str, list[int]],
+    data: Data,
+    stems: StemSizes,
+    sizes: Sizes,
+) -> tuple[Watched, Arrays]:
+    """Let the participant watch, and fit the closed-form encoder."""
+    first, seconds = seeds["sessions"][0], data.seconds
+    resting = work.stage(f"level-{first}", lambda: {"level": who.session(first, seconds).vectors().mean(0)})
+    level = resting["level"].astype(np.float32)
+    codec = work.stage("codec", lambda: fit_codec(seeds["sessions"], seconds, sizes.channels, sizes.contrast))
+    watched = Watched(work, seeds, seconds, codec)
+    watched.prepare(who, draft_bundle(draft, unit_statistics(draft, level), who.projection()))
+    fit = partial(watched.fit, stems, sizes.components, sizes.shrinkage, level)
+    return watched, work.stage("brain", fit)
+
+
+def _train_flow(
+    work: Work,
+    system: System,
+    codec: Arrays,
+    clips: dict[str, Clips],
+    mixture: Mixture,
+    schedule: Schedule,
+    sizes: Sizes,
+) -> list[dict[str, float]]:
+    """Train flow and tokens; sheets of samples and the log lie in the folder of the stage."""
+    seen, unseen = [clips["sessions"], clips["free"]], [clips["film"], clips["free_film"]]
+    truth = clips["sessions"].truth
+    errors = {route: fit_errors(truth, points) for route, points in clips["sessions"].points.items()}
+    folder = work.stages / "flow"
+    return loop.train(
+        system,
+        lambda step: batch(seen, unseen, errors, mixture, schedule.batch, sizes.shift, (work.seed, step)),
+        schedule,
+        folder,
+        lambda step: _show(folder / f"step-{step}.png", system, codec, clips["sessions"], sizes),
+    )
+
+
+def _projection(projection: Projection) -> Arrays:
+    return {
+        "voxels": projection.voxels,
+        "shape": np.array(projection.shape),
+        "affine": projection.affine,
+    }
+
+
+@torch.no_grad()
+def _show(path: Path, system: System, codec: Arrays, clips: Clips, sizes: Sizes) -> None:
+    """Draw a few training clips from their held-out points: truth, all steps, one step."""
+    picked = np.linspace(0, len(clips.latents) - 1, _SHOWN).astype(int)
+    truth = clips.latents[picked].astype(np.float32)
+    blank = torch.zeros(_SHOWN, truth.shape[1], 1, *truth.shape[3:])
+    point, route = torch.from_numpy(clips.points["both"][picked]), routes(torch.ones(_SHOWN, 2))
+    condition, embedding, _ = system.encoder.condition(point, route, blank, torch.zeros(_SHOWN, 1))
+    noise = torch.from_numpy(np.random.default_rng(0).standard_normal(truth.shape, np.float32))
+    ways = (sizes.steps, 1)
+    denoiser = Denoiser(system.flow, sizes.shift, 1.0, system.encoder.null, system.encoder.still)
+    drawn = [sample(denoiser, noise, condition, embedding, n).numpy() for n in ways]
+    videos = [decode(decoder_of(codec), latents) for latents in (truth, *drawn)]
+    sheet = [video[n] for n in range(_SHOWN) for video in videos]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pictures.rows(sheet, _SHOWN_FRAMES).save(path)

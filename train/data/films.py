@@ -1,0 +1,98 @@
+"""Films from files: brought to a clip's size and rate, cut where windows lie, told by events or looks."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.error
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from rtdecode.bundle import ClipGeometry
+from rtdecode.errors import UsageError
+from rtdecode.events import Event
+from rtdecode.phantom.film import ATTRIBUTES
+from rtdecode.phantom.reader import read
+from train.parts.space import SIZES
+
+Frames = NDArray[np.uint8]
+Matrix = NDArray[np.float64]
+
+
+def read_film(path: Path, clip: ClipGeometry) -> Frames:
+    """Read a film at a clip's size and frame rate, (frame, row, column, 3).
+
+    Of the file's frames the one that is on at each instant is taken; another size is resampled.
+
+    Raises
+    ------
+    UsageError
+        If the file is no film, or its frame rate is unknown.
+    """
+    try:
+        with av.open(str(path)) as container:
+            rate = container.streams.video[0].average_rate if container.streams.video else None
+            if not rate:
+                raise UsageError(f"--film {path} has no video with a steady frame rate. Give the film shown.")
+            step = Fraction(rate) / Fraction(clip.fps).limit_denominator(1001)
+            frames: list[Frames] = []
+            for number, frame in enumerate(container.decode(video=0)):
+                while len(frames) * step < number + 1:
+                    frames.append(_sized(frame, clip))
+    except (OSError, av.error.FFmpegError) as error:
+        raise UsageError(f"--film {path} cannot be read as a film ({error}). Give the film shown.") from error
+    return np.stack(frames)
+
+
+def _sized(frame: av.VideoFrame, clip: ClipGeometry) -> Frames:
+    picture = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+    if picture.shape[:2] == (clip.height, clip.width):
+        return picture
+    image = Image.fromarray(picture).resize((clip.width, clip.height), Image.Resampling.BOX)
+    return np.asarray(image, np.uint8)
+
+
+def clips_at(film: Frames, starts: Sequence[float] | Matrix, clip: ClipGeometry, hop_frames: int) -> Frames:
+    """Cut clips that begin at film times in s, (clip, frame, row, column, 3).
+
+    The instant after a window's last frame may lie behind a cut: the last frame stands in for it.
+    """
+    firsts = np.rint(np.asarray(starts) * clip.fps).astype(int)
+    steps = np.minimum(np.arange(clip.frames), hop_frames - 1)
+    return film[np.minimum(firsts[:, None] + steps, len(film) - 1)]
+
+
+def tell(events: Sequence[Event], starts: Sequence[float] | Matrix, window_s: float) -> Matrix | None:
+    """Share of each window for which each value of each attribute is shown, (window, value).
+
+    Parameters
+    ----------
+    events : sequence of Event
+        Shots on the film's time line with the attributes of `rtdecode.phantom.film.ATTRIBUTES`.
+    starts : (window,)
+        Film times, s.
+    window_s : float
+
+    Returns
+    -------
+    (window, value), or None where the events do not tell all attributes.
+    """
+    if not events or not all(e.attributes.get(n) in v for e in events for n, v in ATTRIBUTES.items()):
+        return None
+    edges = np.array([(e.onset_s, e.stop_s) for e in events])
+    begin = np.asarray(starts)[:, None]
+    shared = np.minimum(begin + window_s, edges[:, 1]) - np.maximum(begin, edges[:, 0])
+    parts = np.maximum(shared, 0) / window_s
+    return parts @ np.stack([_one_hot(event.attributes) for event in events])
+
+
+def look(clips: Frames) -> Matrix:
+    """Read the attributes off clips of one shot each, (clip, value): one value an attribute."""
+    return np.stack([_one_hot(read(clip)) for clip in clips])
+
+
+def _one_hot(attributes: dict[str, str]) -> Matrix:
+    chosen = [values.index(attributes[name]) for name, values in ATTRIBUTES.items()]
+    return np.concatenate([np.eye(size)[n] for size, n in zip(SIZES, chosen, strict=True)])

@@ -1,0 +1,256 @@
+"""Recordings of one participant who watched a film, through the chain of a session."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.bundle import Bundle, Manifest
+from rtdecode.errors import UsageError
+from rtdecode.film_marks import ShownFilm
+from rtdecode.recording import Recording
+from rtdecode.signal.volume import Projection
+from rtdecode.types import Volume, Window
+from train.data.chain import draft_bundle, unit_statistics, windows
+
+Matrix = NDArray[np.float64]
+Reals = NDArray[np.float32]
+# Share of the bright end of the mean image above which a voxel is taken to lie in the head.
+_HEAD = 0.3
+_BRIGHT = 98
+
+
+@dataclass(frozen=True)
+class Eeg:
+    """EEG of the windows.
+
+    Attributes
+    ----------
+    data : float32, (window, channel, sample)
+        Filtered, microvolts; holes are zero.
+    mask : bool, (window, sample)
+    """
+
+    data: Reals
+    mask: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Fmri:
+    """Volumes of the windows, in the order they were acquired.
+
+    Attributes
+    ----------
+    head : Projection
+        The voxels of the head.
+    level : (voxel,)
+        Mean over the recordings.
+    volumes : float32, (volume, voxel)
+        Above the resting level.
+    film : int64, (volume,)
+        Number of the recording, and so of its film.
+    times : (volume,)
+        Film time of the middle of the acquisition, s.
+    rows : int64, (window, slot)
+        Each window's volumes; -1 where one is missing.
+    slot_s : (slot,)
+        Middle of each after the window's start, s.
+    """
+
+    head: Projection
+    level: Reals
+    volumes: Reals
+    film: NDArray[np.int64]
+    times: Matrix
+    rows: NDArray[np.int64]
+    slot_s: Matrix
+
+    def slots(self, parts: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Arrange rows of (volume, component) by window; the mean of its others stands in for a hole."""
+        there = (self.rows >= 0)[:, :, None]
+        held = np.where(there, parts[self.rows], 0)
+        mean = held.sum(1, keepdims=True) / np.maximum(there.sum(1, keepdims=True), 1)
+        return np.where(there, held, mean)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a participant's recordings hold.
+
+    Attributes
+    ----------
+    eeg : Eeg or None
+    fmri : Fmri or None
+    film : int64, (window,)
+        Number of the recording, and so of its film.
+    start_s : (window,)
+        Film time of each window's start, s.
+    """
+
+    eeg: Eeg | None
+    fmri: Fmri | None
+    film: NDArray[np.int64]
+    start_s: Matrix
+
+    def __len__(self) -> int:
+        return len(self.start_s)
+
+
+def modalities(recordings: Sequence[Recording], manifest: Manifest) -> list[str]:
+    """The sources that the bundle reads and every recording has.
+
+    Raises
+    ------
+    UsageError
+        If there is none.
+    """
+    eeg = all(recording.montage is not None for recording in recordings)
+    fmri = all(next(_volumes(recording), None) is not None for recording in recordings)
+    found = [name for name, there in (("eeg", eeg), ("fmri", fmri)) if there and name in manifest.modalities]
+    if not found:
+        raise UsageError(
+            "no modality can be fitted: every recording must hold EEG, or every one volumes, that the bundle "
+            "reads. Look into recording.json and events.jsonl of each."
+        )
+    return found
+
+
+def read_recordings(
+    recordings: Sequence[Recording], lengths: Sequence[float], names: Sequence[str], manifest: Manifest
+) -> Recorded:
+    """Run recordings through the chain and place their windows on the time of the film.
+
+    Where a recording holds the markers of `rtdecode play`, they say when the film began; else the
+    film's zero is the run's.
+
+    Parameters
+    ----------
+    recordings : sequence of Recording
+    lengths : sequence of float
+        Seconds of the film each of them saw.
+    names : sequence of str
+        File names of the films.
+    manifest : Manifest
+        Of the bundle to be fitted.
+    """
+    sources = modalities(recordings, manifest)
+    head, level = _head(recordings) if "fmri" in sources else (None, None)
+    raw = _raw(manifest, head, level)
+    found: list[tuple[Window, int, float]] = []
+    for number, recording in enumerate(recordings):
+        triggered = recording.has_triggers()
+        cut = windows(raw, recording.events(), recording.montage, sources, triggers_expected=triggered)
+        starts = film_starts(recording, cut, lengths[number], names[number])
+        placed = zip(cut, starts, strict=True)
+        found += [(w, number, t) for w, t in placed if np.isfinite(t) and _whole(w, sources)]
+    if not found:
+        where = ", ".join(str(recording.path) for recording in recordings)
+        raise UsageError(
+            f"no window of {where} lies inside the film. Give the film shown, and its recording."
+        )
+    kept = [window for window, _, _ in found]
+    film, start_s = np.array([n for _, n, _ in found]), np.array([t for _, _, t in found])
+    eeg = _eeg(kept) if "eeg" in sources else None
+    fmri = None
+    if head is not None and level is not None:
+        fmri = _fmri(kept, film, start_s, raw, level)
+    return Recorded(eeg, fmri, film, start_s)
+
+
+def film_starts(
+    recording: Recording, cut: Sequence[Window], seconds: float, name: str
+) -> NDArray[np.float64]:
+    """Film time of the start of each window, s; NaN for one that does not lie inside the film.
+
+    Raises
+    ------
+    UsageError
+        If there are several runs and no markers of `rtdecode play` to tell which one showed the film.
+    """
+    shown = recording.films()
+    shown = [film for film in shown if film.name == name] or shown
+    if not shown and len({window.run for window in cut}) > 1:
+        raise UsageError(
+            f"{recording.path} has {len({window.run for window in cut})} runs and no markers of `rtdecode "
+            "play` to tell which one showed the film. Give recordings of one run each."
+        )
+    starts = [_start(window, shown, seconds) if shown else window.start_s for window in cut]
+    length = float(cut[0].stop_s - cut[0].start_s) if cut else 0.0
+    return np.array([t if -1e-6 <= t <= seconds - length + 1e-6 else np.nan for t in starts])
+
+
+def _start(window: Window, shown: Sequence[ShownFilm], seconds: float) -> float:
+    """Film time of a window's start, in the last film that had begun."""
+    start_at = window.stamps["stop"] - (window.stop_s - window.start_s)
+    begun = [start_at - film.onset_at for film in shown if start_at >= film.onset_at - 1e-6]
+    return max(0.0, begun[-1]) if begun and begun[-1] <= seconds else np.nan
+
+
+def _whole(window: Window, sources: Sequence[str]) -> bool:
+    """Whether at least half of each modality was received."""
+    return all(window.missing[name] <= 0.5 for name in sources)
+
+
+def _volumes(recording: Recording) -> Iterator[Volume]:
+    return (item for item in recording.events() if isinstance(item, Volume))
+
+
+def _head(recordings: Sequence[Recording]) -> tuple[Projection, Reals]:
+    """Voxels of the head, on the grid of the first volume, and their mean over all volumes."""
+    first = next(_volumes(recordings[0]))
+    grid = Projection(np.arange(first.data.size), (first.data.shape[0], *first.data.shape[1:]), first.affine)
+    order, like = np.arange(first.data.size), first
+    total, count = np.zeros(first.data.size), 0
+    for recording in recordings:
+        for volume in _volumes(recording):
+            if volume.data.shape != like.data.shape or not np.array_equal(volume.affine, like.affine):
+                order, like = grid.bind(volume.data.shape, volume.affine, volume.name), volume
+            total += volume.data.reshape(-1)[order].astype(np.float64)
+            count += 1
+    mean = total / count
+    inside = np.flatnonzero(mean > _HEAD * np.percentile(mean, _BRIGHT))
+    return replace(grid, voxels=inside), mean[inside].astype(np.float32)
+
+
+def _raw(manifest: Manifest, head: Projection | None, level: Reals | None) -> Bundle:
+    """Make a bundle that leaves EEG and every voxel of the head in their own units."""
+    if head is not None and manifest.fmri is not None:
+        affine = head.affine.tolist()
+        voxels = replace(manifest.fmri, voxels=len(head.voxels), shape=list(head.shape), affine=affine)
+        manifest = replace(manifest, fmri=voxels)
+    return draft_bundle(manifest, unit_statistics(manifest, level), head)
+
+
+def _eeg(kept: Sequence[Window]) -> Eeg:
+    data = [window.eeg for window in kept if window.eeg is not None]
+    return Eeg(np.stack(data), np.stack([window.eeg_mask for window in kept]))
+
+
+def _fmri(
+    kept: Sequence[Window], film: NDArray[np.int64], start_s: Matrix, raw: Bundle, level: Reals
+) -> Fmri:
+    """Line up the volumes of the windows, each once."""
+    grid, head = raw.manifest.grid, raw.projection
+    assert head is not None
+    assert grid.tr is not None
+    tr = float(grid.tr)
+    rows = np.full((len(kept), grid.slots), -1)
+    row_of: dict[tuple[int, int, int], int] = {}
+    data: list[Reals] = []
+    where: list[tuple[int, float]] = []
+    total, count = np.zeros((2, grid.slots))
+    for n, window in enumerate(kept):
+        first = grid.volumes(window.index).start
+        for slot in np.flatnonzero(window.fmri_mask):
+            assert window.fmri is not None
+            key = (int(film[n]), window.run, int(first + slot))
+            after_s = (key[2] + 0.5) * tr - window.start_s
+            total[slot], count[slot] = total[slot] + after_s, count[slot] + 1
+            if key not in row_of:
+                row_of[key] = len(data)
+                data.append(window.fmri[slot])
+                where.append((key[0], start_s[n] + after_s))
+            rows[n, slot] = row_of[key]
+    numbers, times = np.array([n for n, _ in where]), np.array([t for _, t in where])
+    return Fmri(head, level, np.stack(data), numbers, times, rows, total / np.maximum(count, 1))

@@ -1,0 +1,392 @@
+"""A new participant mapped into the space of a trained decoder, in closed form; the decoder stays."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from train.data.recorded import Eeg, Fmri, Recorded
+from train.parts.brain import GROUPS
+from train.parts.encoding import FilmFeatures, Matrix, Reals, Timing, fold_errors, invert, widened
+from train.parts.lda import softmax
+from train.parts.ridge import fit_ridge
+from train.parts.space import Space, split
+from train.parts.stem import fit_eeg_stem, fixed_signs
+from train.work import Arrays
+
+LEAST_WINDOWS = 60
+_FOLDS = 10
+# Of the encoding model when it picks voxels, and when it is turned around.
+_PICKING, _INVERTING = 3.0, 0.6
+# Responses overlap: this much on either side of what is held out is not fitted to, s.
+_GAP_S = 5.0
+# A target's own weights count against the common ones as so many windows.
+_COMMON = 80
+_LEAST_WEIGHT = 0.01
+_WHITEN = 1.0
+# Of the sweep over lags: leading components that are predicted, voxels, penalty.
+_LEADING, _SWEPT, _SWEEPING = 8, 1000, 1.0
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the decoder's encoder has room for."""
+
+    voxels: int
+    voxel_components: int
+    eeg_components: int
+    eeg_frequencies: int
+
+
+@dataclass(frozen=True)
+class Story:
+    """What the film showed.
+
+    Attributes
+    ----------
+    targets : (window, target)
+        The windows' clips in the space.
+    shown : (window, value)
+        Shares of the attributes.
+    features : FilmFeatures
+    series : list of (step, feature)
+        Features of each film from its start on.
+    """
+
+    targets: Matrix
+    shown: Matrix
+    features: FilmFeatures
+    series: list[Matrix]
+
+    def responses(self, film: NDArray[np.int64], times: Matrix) -> Matrix:
+        """Film features as the haemodynamic response delays them, (volume, feature)."""
+        found = np.zeros((len(times), self.series[0].shape[1]))
+        for number, series in enumerate(self.series):
+            found[film == number] = self.features.kernel(times[film == number], len(series)) @ series
+        return found
+
+
+@dataclass(frozen=True)
+class Side:
+    """One modality fitted.
+
+    Attributes
+    ----------
+    weights : dict
+        Of the encoder: stem, ``{modality}_feature_mean`` and ``map`` (feature, target).
+    statistics : dict
+        ``{modality}_mean`` and ``{modality}_scale``.
+    held_out : (window, target)
+        Prediction of each window without it.
+    voxels : (voxel,) or None
+        Places of the chosen voxels among those of the head.
+    """
+
+    weights: Arrays
+    statistics: Arrays
+    held_out: Matrix
+    voxels: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A participant mapped into the space.
+
+    Attributes
+    ----------
+    weights : dict
+        Of the encoder, by name; zeros for what could not be fitted.
+    statistics : dict
+    voxels : (voxel,) or None
+        Places of the chosen voxels among those of the head.
+    points : dict
+        Route -> held-out predictions (window, target); the routes that could be fitted.
+    """
+
+    weights: Arrays
+    statistics: Arrays
+    voxels: NDArray[np.int64] | None
+    points: dict[str, Matrix]
+
+
+def fit(recorded: Recorded, story: Story, sizes: Sizes, discriminants: Arrays) -> Fitted:
+    """Map a participant's signals into the space.
+
+    Parameters
+    ----------
+    recorded : Recorded
+    story : Story
+    sizes : Sizes
+    discriminants : dict
+        ``discriminant_{route}`` and ``offset_{route}`` of the decoder.
+    """
+    sides: dict[str, Side] = {}
+    if recorded.fmri is not None:
+        sides["fmri"] = fit_fmri(recorded.fmri, recorded.film, story, sizes)
+    if recorded.eeg is not None:
+        sides["eeg"] = fit_eeg(recorded.eeg, story, sizes)
+    weights: Arrays = {}
+    for side in sides.values():
+        weights |= {name: value for name, value in side.weights.items() if name != "map"}
+    points: dict[str, Matrix] = {}
+    for route, groups in GROUPS.items():
+        there = [group for group in groups if group in sides]
+        if there:
+            held_out = [sides[group].held_out for group in there]
+            for group, share in zip(there, join(held_out, story.targets), strict=True):
+                weights[f"{route}_{group}"] = (sides[group].weights["map"] * share).astype(np.float16)
+            points[route] = _joined(held_out, story.targets)
+            weights |= tempered(points[route], story.shown, discriminants, route, there)
+    statistics = {name: value for side in sides.values() for name, value in side.statistics.items()}
+    return Fitted(weights, statistics, sides["fmri"].voxels if "fmri" in sides else None, points)
+
+
+def fit_fmri(fmri: Fmri, film: NDArray[np.int64], story: Story, sizes: Sizes) -> Side:
+    """Choose the voxels that follow the film best, and invert the encoding model of their components.
+
+    Held-out predictions come from ten blocks of windows, each predicted from the others with voxels
+    chosen on the others.
+    """
+    x = story.responses(fmri.film, fmri.times)
+    volumes = fmri.volumes - fmri.volumes.mean(0)
+    windows = _blocks(len(film))
+    fold = np.full(len(volumes), -1)
+    fold[fmri.rows[fmri.rows >= 0]] = np.repeat(windows, (fmri.rows >= 0).sum(1))
+    gap = int(np.ceil(_GAP_S / np.median(np.diff(fmri.times))))
+    errors, totals = fold_errors(x, volumes, fold, gap, _PICKING)
+    timing = Timing(fmri.slot_s, _window_s(story))
+    held_out = np.zeros_like(story.targets)
+    for n in range(_FOLDS):
+        others = np.arange(_FOLDS) != n
+        picked = _best(errors[others].sum(0), totals[others].sum(0), sizes.voxels)
+        inside, told = ~widened(fold == n, gap), ~widened(windows == n, 1)
+        parts = _components(volumes[:, picked], sizes.voxel_components)[0]
+        prior = np.cov(story.targets[told], rowvar=False)
+        mean, back = invert(story.features, x[inside], parts[inside], timing, prior, _INVERTING)
+        held = (fmri.slots(parts)[windows == n] - mean).reshape(int((windows == n).sum()), -1)
+        held_out[windows == n] = held @ back
+    picked = np.sort(_best(errors.sum(0), totals.sum(0), sizes.voxels))
+    parts, axes, scale = _components(volumes[:, picked], sizes.voxel_components)
+    prior = np.cov(story.targets, rowvar=False)
+    mean, back = invert(story.features, x, parts, timing, prior, _INVERTING)
+    # The volumes were centred here, and are not where the encoder reads them.
+    rest = (fmri.volumes[:, picked].mean(0) / scale) @ axes
+    weights = {
+        "voxels": axes,
+        "fmri_feature_mean": np.tile(mean + rest, len(fmri.slot_s)).astype(np.float32),
+        "map": back,
+    }
+    return Side(weights, {"fmri_mean": fmri.level[picked], "fmri_scale": scale}, held_out, picked)
+
+
+def _window_s(story: Story) -> float:
+    return story.features.step_s * story.features.spelled.shape[1]
+
+
+def _best(errors: Matrix, totals: Matrix, count: int) -> NDArray[np.int64]:
+    """Voxels that are explained best, best first."""
+    explained = 1 - errors / np.maximum(totals, 1e-12)
+    return np.argsort(-np.where(totals > 0, explained, -np.inf), kind="stable")[:count]
+
+
+def _components(volumes: Reals, count: int) -> tuple[Reals, NDArray[np.float16], Reals]:
+    """Components of centred volumes in their own scale: values, axes (voxel, component), scale (voxel,)."""
+    scale = np.maximum(volumes.std(0), 1e-3).astype(np.float32)
+    z = volumes / scale
+    values, vectors = np.linalg.eigh((z @ z.T).astype(np.float64))
+    count = min(count, len(z) - 1)
+    axes = z.T @ vectors[:, ::-1][:, :count] / np.sqrt(values[::-1][:count])
+    axes = fixed_signs(axes).astype(np.float16)
+    return z @ axes.astype(np.float32), axes, scale
+
+
+def fit_eeg(eeg: Eeg, story: Story, sizes: Sizes) -> Side:
+    """Reduce the EEG and map it by ridge, each window held out in turn."""
+    mean = eeg.data.mean((0, 2), dtype=np.float64).astype(np.float32)
+    scale = np.maximum(eeg.data.std((0, 2), dtype=np.float64), 1e-3).astype(np.float32)
+    z = (eeg.data - mean[:, None]) / scale[:, None] * eeg.mask[:, None]
+    stem = fit_eeg_stem(z, sizes.eeg_components, sizes.eeg_frequencies, _WHITEN)
+    found = fit_ridge([stem(z)], story.targets, [1.0])
+    weights = {
+        "mixing": stem.mixing.astype(np.float32),
+        "cosines": stem.cosines.astype(np.float32),
+        "eeg_feature_mean": found.means[0].astype(np.float32),
+        "map": found.maps[0],
+    }
+    return Side(weights, {"eeg_mean": mean, "eeg_scale": scale}, found.held_out)
+
+
+def join(held_out: list[Matrix], targets: Matrix) -> list[Matrix]:
+    """Weigh predictions of the same targets, target by target.
+
+    Least squares, with each target's weights drawn towards those that all targets have in common (a
+    ridge penalty on the difference). Held-out predictions of noise oppose the truth a little, as what is
+    left out lies on the other side of the mean; weights therefore stay above zero.
+
+    Parameters
+    ----------
+    held_out : list of (window, target)
+    targets : (window, target)
+
+    Returns
+    -------
+    list of (target,)
+        Weights of each prediction.
+    """
+    p, y = np.stack(held_out), targets - targets.mean(0)
+    gram = np.einsum("ant,bnt->tab", p, p)
+    inner = np.einsum("ant,nt->ta", p, y)
+    common = np.linalg.solve(gram.sum(0), inner.sum(0))
+    if common.min() < 0 < common.max():
+        common = inner.sum(0) / np.diag(gram.sum(0)) * (common > 0)
+    common = np.maximum(common, _LEAST_WEIGHT)
+    pull = np.diag(np.diag(gram.mean(0))) * _COMMON / len(y)
+    own = np.linalg.solve(gram + pull, (inner + pull @ common)[:, :, None])[:, :, 0]
+    return list(np.maximum(own, _LEAST_WEIGHT).T)
+
+
+def _joined(held_out: list[Matrix], targets: Matrix) -> Matrix:
+    """Weighted predictions, each block of windows with weights from the others."""
+    fold = _blocks(len(targets))
+    found = np.zeros_like(targets)
+    for n in range(_FOLDS):
+        own, others = fold == n, fold != n
+        shares = join([p[others] for p in held_out], targets[others])
+        found[own] = sum(p[own] * share for p, share in zip(held_out, shares, strict=True))
+    return found
+
+
+def _blocks(count: int) -> NDArray[np.int64]:
+    """Number of the block that each window belongs to."""
+    return np.arange(count) * _FOLDS // count
+
+
+def tempered(points: Matrix, shown: Matrix, discriminants: Arrays, route: str, there: list[str]) -> Arrays:
+    """Divide the logits of a route by what makes held-out probabilities most likely.
+
+    The discriminants belong to the space and stay; predictions from fewer windows deserve less trust.
+
+    Parameters
+    ----------
+    points : (window, target)
+    shown : (window, value)
+    discriminants : dict
+        As of `fit`.
+    route : str
+        Route to be written.
+    there : list of str
+        Modalities that were fitted: with one of two, its own route's discriminants are taken.
+    """
+    origin = there[0] if len(there) == 1 else "both"
+    weights, offset = discriminants[f"discriminant_{origin}"], discriminants[f"offset_{origin}"]
+    logits = split(points @ weights.astype(np.float64) + offset)
+    best = [part.argmax(1)[:, None] for part in split(shown)]
+    grid = np.geomspace(0.3, 10, 71)
+    cost = [
+        -sum(
+            np.log(np.take_along_axis(softmax(part / heat), row, 1) + 1e-9).mean()
+            for part, row in zip(logits, best, strict=True)
+        )
+        for heat in grid
+    ]
+    heat = float(grid[int(np.argmin(cost))])
+    return {
+        f"discriminant_{route}": (weights / heat).astype(np.float32),
+        f"offset_{route}": (offset / heat).astype(np.float32),
+    }
+
+
+def identify(points: Matrix, recorded: Recorded, story: Story, space: Space) -> float:
+    """2-way identification of points among the true ones of the other windows.
+
+    By correlation over the principal components in units of the latents; windows that share film time
+    do not stand against each other.
+    """
+    size = space.components
+    seen, true = (p[:, :size] * space.scale[:size] for p in (points, story.targets))
+    apart = np.abs(recorded.start_s[:, None] - recorded.start_s) >= _window_s(story) - 1e-6
+    allowed = apart | (recorded.film[:, None] != recorded.film)
+    corr = np.corrcoef(seen, true)[: len(seen), len(seen) :]
+    beaten = (np.diag(corr)[:, None] > corr) & allowed
+    return float((beaten.sum(1) / np.maximum(allowed.sum(1), 1)).mean())
+
+
+def shifted(story: Story) -> Story:
+    """Shift a film by half its windows, circularly: what nobody saw."""
+    half = len(story.targets) // 2
+    steps = story.features.spelled.shape[1]
+    return replace(
+        story,
+        targets=np.roll(story.targets, half, axis=0),
+        shown=np.roll(story.shown, half, axis=0),
+        series=[np.roll(series, len(series) // steps // 2 * steps, axis=0) for series in story.series],
+    )
+
+
+def lag_curve(recorded: Recorded, story: Story, space: Space, lags: Matrix) -> Matrix:
+    """R^2 of held-out predictions of the leading components from the volumes alone, at several lags.
+
+    Ridge from the mean of a window's volumes, in ten blocks. Each lag has voxels of its own, chosen on
+    the other blocks: the curve does not know the lag of the decoder.
+
+    Parameters
+    ----------
+    recorded : Recorded
+        With fMRI.
+    story : Story
+    space : Space
+    lags : (lag,)
+        Seconds after a window's start at which its volumes begin.
+
+    Returns
+    -------
+    (lag,)
+        NaN where volumes are missing.
+    """
+    fmri = recorded.fmri
+    assert fmri is not None
+    found = np.full(len(lags), np.nan)
+    for n, lag in enumerate(lags):
+        rows = _moved(fmri, recorded, float(lag), _window_s(story))
+        there = (rows >= 0).all(1)
+        if there.sum() >= LEAST_WINDOWS // 2:
+            mean = sum(fmri.volumes[slot] for slot in rows[there].T) / np.float32(rows.shape[1])
+            found[n] = _explained(np.asarray(mean), story.targets[there], space.scale[:_LEADING])
+    return found
+
+
+def _moved(fmri: Fmri, recorded: Recorded, lag: float, window_s: float) -> NDArray[np.int64]:
+    """Volumes of each window at another lag, (window, slot); -1 where one is missing."""
+    slots = len(fmri.slot_s)
+    rows = np.full((len(recorded), slots), -1)
+    for n, (film, start) in enumerate(zip(recorded.film, recorded.start_s, strict=True)):
+        after = np.where(fmri.film == film, fmri.times - start - lag, np.nan)
+        inside = np.flatnonzero((after >= -1e-6) & (after < window_s - 1e-6))[:slots]
+        rows[n, : len(inside)] = inside
+    return rows
+
+
+def _explained(volumes: Reals, targets: Matrix, scale: Matrix) -> float:
+    """Held-out R^2 of the leading targets from one volume a window."""
+    volumes = volumes - volumes.mean(0)
+    volumes /= np.maximum(volumes.std(0), 1e-3)
+    y = targets[:, : len(scale)] - targets[:, : len(scale)].mean(0)
+    fold = _blocks(len(y))
+    errors, totals = fold_errors(targets, volumes, fold, 1, _PICKING)
+    held_out = np.zeros_like(y)
+    for n in range(_FOLDS):
+        others = np.arange(_FOLDS) != n
+        z = volumes[:, _best(errors[others].sum(0), totals[others].sum(0), _SWEPT)].astype(np.float64)
+        gram = z @ z.T
+        gram /= np.trace(gram) / len(gram)
+        outside, inside = fold == n, ~widened(fold == n, 1)
+        lifted = gram[np.ix_(inside, inside)] + _SWEEPING * np.eye(int(inside.sum()))
+        held_out[outside] = gram[np.ix_(outside, inside)] @ np.linalg.solve(lifted, y[inside])
+    return float(1 - (np.square(y - held_out) @ scale**2).sum() / (np.square(y) @ scale**2).sum())
+
+
+def completed(fitted: Fitted, shapes: dict[str, tuple[int, ...]]) -> Fitted:
+    """Add zero maps for what could not be fitted, in the shapes the encoder has."""
+    names = [f"{route}_{group}" for route, groups in GROUPS.items() for group in groups]
+    blank = {name: np.zeros(shapes[name], np.float16) for name in names if name not in fitted.weights}
+    return replace(fitted, weights=fitted.weights | blank)

@@ -1,0 +1,341 @@
+"""Figures of the compact model on fresh sessions: identification, pictures, attributes, seams, confidence."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from rtdecode.accuracy import above, correlations, entry, identification, identification_nway, psnr
+from rtdecode.bundle import Bundle
+from rtdecode.events import distractors
+from rtdecode.phantom.film import FPS, Film
+from rtdecode.reliability import reliability, risk_coverage
+from rtdecode.seams import seam_ratio
+from train.data.phantom import Participant
+from train.judge import (
+    ROUTES,
+    Figures,
+    Fresh,
+    Judged,
+    background_baseline,
+    background_wins,
+    fresh,
+    only,
+    with_constant,
+)
+from train.metrics import attributes
+from train.metrics.pixels import gradient_energy, nearest
+from train.parts.pictures import confidence_curves, contact_sheet, step_curves
+from train.work import Arrays
+
+if TYPE_CHECKING:
+    from train.reconstruct import Reconstruction
+
+STEPS = (1, 2, 4, 8)
+FREE_SEED = 1010
+_WAYS = {"2way": 2, "50way": 50}
+_SHEET_ROWS = 10
+
+Scores = dict[str, NDArray[np.float64]]
+
+
+class Show(Protocol):
+    """What is judged: `train.reconstruct.reconstruct` with weights and digest given."""
+
+    def __call__(
+        self,
+        inputs: Arrays,
+        where: list[tuple[int, float, float]],
+        *,
+        steps: int = 4,
+        carry: bool = True,
+        null: bool = False,
+    ) -> "Reconstruction":
+        """Reconstruct windows."""
+        ...
+
+
+@dataclass(frozen=True)
+class Route:
+    """Clips of one way through the decoder, how each window is identified by them, CPU time a clip."""
+
+    made: "Reconstruction"
+    figures: Figures
+    scores: Scores
+    cpu_s: float
+
+
+def judge(
+    show: Show,
+    bundle: Bundle,
+    who: Participant,
+    seeds: Sequence[int],
+    seconds: float,
+    free_seed: int = FREE_SEED,
+) -> Judged:
+    """Judge on fresh sessions, with every table and picture.
+
+    Parameters
+    ----------
+    show : callable
+        See `Show`.
+    bundle : Bundle
+        Of it are used the statistics, the default number of steps, and the seeds of the training films.
+    who : Participant
+    seeds : sequence of int
+        1000 and up.
+    seconds : float
+        Of film in each session, and in the freely cut one.
+    free_seed : int
+        Of the freely cut film.
+    """
+    data, steps = fresh(bundle, who, seeds, seconds), bundle.manifest.steps
+    mean = bundle.stats["mean_clip"]
+    routes = judge_routes(show, data, mean, steps)
+    null = _route(show, data, mean, "_null", steps=steps, null=True)
+    read = attributes.readings(_shown(routes[""], data))
+    rows, one = step_rows(show, data, mean, steps, routes[""], read)
+    close = nearest(one.clips[:, :-1], _films(bundle), mean)
+    figures = routes_figures(routes) | baselines(data, mean, routes[""]) | null.figures
+    figures |= _named(_identified(close, data, mean), "_nearest")
+    figures |= null_figures(data, read, null)
+    joined, seams = judge_seams(show, fresh(bundle, who, [free_seed], seconds, "free"), mean, steps)
+    told, curves = confidence_rows(routes)
+    tables: dict[str, Any] = {
+        "steps": rows,
+        "fusion": fusion_rows(figures),
+        "seam": seams,
+        "confidence": told,
+    }
+    clips = {"film": data.truths, "both": routes[""].made.clips, "EEG alone": routes["_eeg"].made.clips}
+    clips |= {"null brain": null.made.clips, "1 step": one.clips}
+    title = f"simulated participant, preset {who.preset}, fresh session {seeds[0]}, {steps} steps"
+    pictures = {"sheet.png": _sheet(clips, title), "steps.png": step_curves(rows)}
+    if curves:
+        tables["curves"], pictures["reliability.png"] = curves, confidence_curves(curves)
+    return Judged(figures | joined, tables, pictures)
+
+
+def judge_preset(
+    show: Show, bundle: Bundle, who: Participant, seeds: Sequence[int], seconds: float
+) -> Judged:
+    """Judge identification, fusion and PSNR alone; arguments as of `judge`."""
+    data, mean = fresh(bundle, who, seeds, seconds), bundle.stats["mean_clip"]
+    routes = judge_routes(show, data, mean, bundle.manifest.steps)
+    figures = routes_figures(routes) | baselines(data, mean, routes[""])
+    return Judged(figures, {"fusion": fusion_rows(figures)})
+
+
+def judge_routes(show: Show, data: Fresh, mean: NDArray[np.uint8], steps: int) -> dict[str, Route]:
+    """Judge both modalities and each alone, with carry, as a session decodes them."""
+    return {
+        suffix: _route(show, replace(data, inputs=only(data.inputs, kept)), mean, suffix, steps=steps)
+        for suffix, kept in ROUTES.items()
+    }
+
+
+def _route(show: Show, data: Fresh, mean: NDArray[np.uint8], suffix: str, **how: Any) -> Route:
+    start = time.process_time()
+    made = show(data.inputs, data.where, **how)
+    spent = (time.process_time() - start) / len(data.where)
+    corr = correlations(list(made.clips), list(data.truths), mean)
+    allowed = distractors(data.where, data.known)
+    scores = {name: identification_nway(corr, allowed, n) for name, n in _WAYS.items()}
+    found = identification(corr, data.where, data.known)
+    return Route(made, _named(found, suffix), scores, spent)
+
+
+def _identified(clips: NDArray[np.uint8], data: Fresh, mean: NDArray[np.uint8]) -> dict[str, Any]:
+    return identification(correlations(list(clips), list(data.truths), mean), data.where, data.known)
+
+
+def _named(found: dict[str, dict[str, Any] | None], suffix: str) -> Figures:
+    return {f"{name}{suffix}": with_constant(figure) for name, figure in found.items() if figure}
+
+
+def routes_figures(routes: dict[str, Route]) -> Figures:
+    """Collect the figures of all routes, and what both modalities gain over the better of the two.
+
+    ``fusion_gain_*`` is the mean paired difference; the better modality is the one with the higher mean.
+    """
+    figures = {name: figure for route in routes.values() for name, figure in route.figures.items()}
+    for way in _WAYS:
+        scores = {suffix: route.scores[way] for suffix, route in routes.items()}
+        if np.isfinite(scores[""]).any():
+            better = max(("_eeg", "_fmri"), key=lambda name: float(np.nanmean(scores[name])))
+            figures[f"fusion_gain_{way}"] = _plain(above(scores[""], scores[better])) | {"over": better[1:]}
+    return figures
+
+
+def baselines(data: Fresh, mean: NDArray[np.uint8], both: Route) -> Figures:
+    """Compare with the background alone and with the mean clip, window by window."""
+    args = (data.truths, data.where, data.known, mean)
+    wins = background_wins(*args)
+    noise, flat = psnr(both.made.clips, data.truths), psnr([mean] * len(data.truths), data.truths)
+    figures = background_baseline(*args)
+    if np.isfinite(wins).any():
+        figures["identification_2way_above_background"] = _plain(above(both.scores["2way"], wins))
+    return figures | {
+        "psnr": _decibel(noise),
+        "psnr_mean_clip": _decibel(flat),
+        "psnr_above_mean_clip": _plain(above(noise, flat)),
+    }
+
+
+def _decibel(values: NDArray[np.float64]) -> dict[str, Any]:
+    found = entry(values, 0.0)
+    assert found is not None
+    return _plain(found) | {"chance": None}
+
+
+def _plain(figure: dict[str, Any]) -> dict[str, Any]:
+    return {**figure, "constant": None}
+
+
+def null_figures(data: Fresh, read: list[dict[str, str]], null: Route) -> Figures:
+    """Make the figures of what was read off the clips, beside the null-brain twin, and the twin's PSNR."""
+    twin, film = attributes.readings(_shown(null, data)), attributes.readings(data.truths)
+    found = attributes.figures(read, twin, film, data.where, data.known)
+    return found | {"psnr_null": _decibel(psnr(null.made.clips, data.truths))}
+
+
+def _shown(route: Route, data: Fresh) -> NDArray[np.uint8]:
+    """What of the clips a session emits."""
+    return route.made.clips[:, : data.truths.shape[1]]
+
+
+def step_rows(
+    show: Show,
+    data: Fresh,
+    mean: NDArray[np.uint8],
+    steps: int,
+    shown: Route,
+    read: list[dict[str, str]],
+) -> tuple[list[dict[str, Any]], "Reconstruction"]:
+    """Tell what steps buy and cost: one row for each number of steps, and the clips of one step.
+
+    `shown` are the clips of the default number of steps, `read` what was read off them. ``sharpness`` is
+    the gradient energy of the clips over that of the film, ``cpu_s`` what a clip takes from the encoder's
+    ports to pixels.
+    """
+    truth = gradient_energy(data.truths).mean()
+    rows, one = [], shown.made
+    for count in STEPS:
+        route = shown if count == steps else _route(show, data, mean, "", steps=count)
+        one = route.made if count == 1 else one
+        found = read if count == steps else attributes.readings(_shown(route, data))
+        sharp = float(gradient_energy(_shown(route, data)).mean() / truth)
+        rows.append(
+            {"steps": count, **_legible(route, data, found), "sharpness": sharp, "cpu_s": route.cpu_s}
+        )
+    return rows, one
+
+
+def _legible(route: Route, data: Fresh, read: list[dict[str, str]]) -> dict[str, float | None]:
+    seen = attributes.shown(data.where, data.known)
+    names = ("background", "texture", "color", "shape")
+    ways = {f"identification_{way}": _mean(scores) for way, scores in route.scores.items()}
+    noise = {"psnr": _mean(psnr(route.made.clips, data.truths))}
+    return ways | noise | {name: _mean(attributes.hits(read, seen, name)) for name in names}
+
+
+def _mean(scores: NDArray[np.float64]) -> float | None:
+    there = scores[np.isfinite(scores)]
+    return float(there.mean()) if len(there) else None
+
+
+def judge_seams(
+    show: Show, data: Fresh, mean: NDArray[np.uint8], steps: int
+) -> tuple[Figures, list[dict[str, Any]]]:
+    """Judge how clips of a freely cut film join, with carry and without.
+
+    Returns
+    -------
+    figures : dict
+        ``seam_ratio`` and identification on that film (``_free``), each without carry too, and
+        ``carry_gain_2way``, their paired difference.
+    rows : list of dict
+        As `rtdecode.seams.seam_ratio` tells them of each kind of pairs.
+    """
+    cuts = {run: [shot.onset_s for shot in shots] for run, shots in data.known.items()}
+    figures: Figures = {}
+    rows, wins = [], []
+    for suffix, carry in (("", True), ("_without_carry", False)):
+        route = _route(show, data, mean, f"_free{suffix}", steps=steps, carry=carry)
+        wins.append(route.scores["2way"])
+        figures |= route.figures
+        ratio = seam_ratio(list(route.made.clips), list(data.truths), data.where, cuts)
+        rows += _seam_rows(carry, ratio or {})
+        if ratio and ratio["reconstruction"] is not None:
+            figures[f"seam_ratio{suffix}"] = _seam_figure(ratio)
+    if np.isfinite(wins[0]).any():
+        figures["carry_gain_2way"] = _plain(above(wins[0], wins[1]))
+    return figures, rows
+
+
+def _seam_rows(carry: bool, ratio: dict[str, Any]) -> list[dict[str, Any]]:
+    names = ("reconstruction", "shown", "truth", "n")
+    kinds = {"": "no cut", "_same_shot": "same shot", "_all": "all"}
+    return [
+        {"carry": carry, "pairs": kind, **{name: ratio.get(f"{name}{suffix}") for name in names}}
+        for suffix, kind in kinds.items()
+    ]
+
+
+def _seam_figure(ratio: dict[str, Any]) -> dict[str, Any]:
+    more = {"value": ratio["reconstruction"], "chance": None, "shuffled": None, "constant": None}
+    return more | {name: ratio[name] for name in ("ci95", "n", "truth", "shown")}
+
+
+def confidence_rows(routes: dict[str, Route]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Hold the confidence against the share of 2-way comparisons won: one row a route, and the curves."""
+    rows, curves = [], {}
+    for suffix, route in routes.items():
+        sure, wins = route.made.confidence, route.scores["2way"]
+        if sure is None or not np.isfinite(wins).any():
+            continue
+        there = np.isfinite(wins)
+        bins, risks = reliability(sure[there], wins[there]), risk_coverage(sure[there], wins[there])
+        name = suffix[1:] or "both"
+        curves[name] = {"reliability": bins, "risk_coverage": risks}
+        rows.append(
+            {
+                "route": name,
+                "confidence": float(sure[there].mean()),
+                "wins": float(wins[there].mean()),
+                "calibration_error": bins["ece"],
+                "risk_area": risks["area"],
+                "risk_of_all": risks["risk"][-1],
+                "n": bins["n"],
+            }
+        )
+    return rows, curves
+
+
+def fusion_rows(figures: Figures) -> list[dict[str, Any]]:
+    """List each route's identification and what fusion gains."""
+    rows = []
+    for way in _WAYS:
+        found = {suffix[1:] or "both": figures.get(f"identification_{way}{suffix}") for suffix in ROUTES}
+        gain = figures.get(f"fusion_gain_{way}")
+        if gain:
+            values = {name: figure["value"] for name, figure in found.items() if figure}
+            low, high = gain["ci95"]
+            rows.append({"way": way, **values, "gain": gain["value"], "low": low, "high": high})
+    return rows
+
+
+def _films(bundle: Bundle) -> list[Film]:
+    told = bundle.manifest.provenance
+    return [Film(told["seconds"], seed) for seed in told["sessions"]]
+
+
+def _sheet(clips: dict[str, NDArray[np.uint8]], title: str) -> Image.Image:
+    count = len(clips["film"])
+    rows = np.linspace(0, count - 1, min(_SHEET_ROWS, count)).astype(int)
+    picked = {name: each[rows] for name, each in clips.items()}
+    return contact_sheet(picked, [round(FPS * s) for s in (0.5, 2.0, 3.5)], title)

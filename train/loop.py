@@ -1,0 +1,179 @@
+"""The training loop of the video flow, on accelerate."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from train.data.conditions import Batch
+from train.models.brain import BrainEncoder
+from train.models.flow import VideoFlow, preconditioning
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast.
+
+    Attributes
+    ----------
+    steps, batch : int
+    rate : float
+        Largest learning rate; it rises over the first `warmup` steps and falls along a cosine.
+    warmup : int
+    decay : float
+        Weight decay.
+    ema : float
+        Decay of the moving average of the weights that is kept.
+    precision : str
+        Of accelerate: ``no`` or ``bf16``.
+    keep_every, show_every : int
+        Steps between checkpoints and between pictures.
+    """
+
+    steps: int
+    batch: int
+    rate: float
+    warmup: int
+    decay: float
+    ema: float
+    precision: str
+    keep_every: int
+    show_every: int
+
+
+class System(nn.Module):
+    """The parts that are trained together: the encoder's tokens and the flow."""
+
+    def __init__(self, encoder: BrainEncoder, flow: VideoFlow) -> None:
+        super().__init__()
+        self.encoder, self.flow = encoder, flow
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Mean squared error of the network's output, channels weighted by their variance.
+
+        The target is what turns the noisy latents into the clean ones under
+        `train.models.flow.preconditioning`.
+        """
+        condition, embedding, _ = self.encoder.condition(
+            batch.points,
+            batch.route,
+            batch.carry,
+            batch.carry_mask,
+            told=(batch.values, batch.told),
+            surround=(batch.surround, batch.surrounded),
+        )
+        spread = self.flow.deviation
+        t = batch.level.view(-1, 1, 1, 1, 1)
+        noisy = (1 - t) * batch.latents + t * batch.noise
+        keep, gain, scale = preconditioning(batch.level, spread)
+        target = (batch.latents - keep * noisy) / gain
+        found = self.flow.network(noisy * scale, batch.level, condition, embedding)
+        return ((found.float() - target).square() * spread**2).mean()
+
+
+def train(
+    system: System,
+    draw: Callable[[int], Batch],
+    schedule: Schedule,
+    folder: Path,
+    show: Callable[[int], None],
+    label: str = "flow",
+) -> list[dict[str, float]]:
+    """Train, keeping a checkpoint; a run that was stopped goes on from it to the same bits.
+
+    Parameters
+    ----------
+    system : System
+        On return it holds the moving average of its weights.
+    draw : callable
+        Step -> its batch, always the same.
+    schedule : Schedule
+    folder : Path
+        Of the checkpoint, ``log.jsonl`` and what `show` writes.
+    show : callable
+        Called with the step while the moving average is in place.
+    label : str
+        Of the progress bar.
+
+    Returns
+    -------
+    list of {step, loss, seconds}
+        Mean loss since the entry before.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    accelerator = Accelerator(mixed_precision=schedule.precision, cpu=not torch.cuda.is_available())
+    learned = [p for p in system.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(learned, lr=schedule.rate, weight_decay=schedule.decay, betas=(0.9, 0.99))
+    rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: _rate(n, schedule))
+    model, optimizer, rates = accelerator.prepare(system, optimizer, rates)
+    ema = EMAModel(learned, decay=schedule.ema, use_ema_warmup=True, power=0.75)
+    state = {"model": system, "optimizer": optimizer, "rates": rates, "ema": ema}
+    first, log = _load(folder / "checkpoint.pt", state, schedule)
+    total, count, started = 0.0, 0, time.monotonic()
+    before = log[-1]["seconds"] if log else 0.0
+    with _progress(accelerator) as bar:
+        task = bar.add_task(label, total=schedule.steps, completed=first)
+        for step in range(first, schedule.steps):
+            loss = model(draw(step))
+            accelerator.backward(loss)
+            accelerator.clip_grad_norm_(learned, 1.0)
+            optimizer.step()
+            rates.step()
+            optimizer.zero_grad()
+            ema.step(learned)
+            total, count = total + float(loss.detach()), count + 1
+            bar.update(task, advance=1, description=f"{label}, loss {total / count:.4f}")
+            done = step + 1
+            if done % schedule.keep_every == 0 or done == schedule.steps:
+                spent = before + time.monotonic() - started
+                log.append({"step": done, "loss": total / count, "seconds": round(spent, 1)})
+                total, count = 0.0, 0
+                _save(folder / "checkpoint.pt", state, done, log, schedule)
+                (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
+            if done % schedule.show_every == 0 or done == schedule.steps:
+                ema.store(learned)
+                ema.copy_to(learned)
+                show(done)
+                ema.restore(learned)
+    ema.copy_to(learned)
+    return log
+
+
+def _rate(step: int, schedule: Schedule) -> float:
+    rise = min(1.0, (step + 1) / schedule.warmup)
+    done = torch.tensor(min(1.0, step / schedule.steps))
+    return rise * float(0.02 + 0.98 * (1 + torch.cos(torch.pi * done)) / 2)
+
+
+def _progress(accelerator: Accelerator) -> Progress:
+    console = Console(stderr=True)
+    columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}")]
+    hidden = not (console.is_terminal and accelerator.is_main_process)
+    return Progress(*columns, TimeRemainingColumn(), console=console, disable=hidden)
+
+
+def _save(path: Path, state: dict[str, Any], step: int, log: list[Any], schedule: Schedule) -> None:
+    held = {name: part.state_dict() for name, part in state.items()}
+    part = path.with_suffix(".part")
+    torch.save({"step": step, "log": log, "schedule": asdict(schedule), **held}, part)
+    part.rename(path)
+
+
+def _load(path: Path, state: dict[str, Any], schedule: Schedule) -> tuple[int, list[Any]]:
+    if not path.is_file():
+        return 0, []
+    held = torch.load(path, weights_only=True)
+    if held["schedule"] != asdict(schedule):
+        raise ValueError(f"{path} is of another schedule: {held['schedule']}")
+    for name, part in state.items():
+        part.load_state_dict(held[name])
+    return held["step"], held["log"]

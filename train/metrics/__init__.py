@@ -1,0 +1,1 @@
+"""What clips are worth, beside identification."""

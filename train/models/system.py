@@ -1,0 +1,143 @@
+"""The trainable model around what is fitted in closed form."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rtdecode.phantom.film import ATTRIBUTES
+from train.data.conditions import Clips
+from train.data.watched import space_of
+from train.loop import System
+from train.models.brain import CORNERS, ROUTES, SEAM_FEATURES, BrainEncoder
+from train.models.flow import VideoFlow
+from train.parts import brain
+from train.parts import codec as patch
+from train.parts.space import SIZES, Space, split
+from train.work import Arrays
+
+# The attributes that the surround shows, and how many clips of each kind are remembered.
+SURROUND = ("background", "texture", "pan")
+REMEMBERED = 8
+
+
+def build(
+    fitted: Arrays, codec: Arrays, clips: dict[str, Clips], seed: int, embedding: int, **flow: Any
+) -> System:
+    """Make the trainable parts, the test for a seam fitted.
+
+    Parameters
+    ----------
+    fitted, codec : dict
+        See `train.data.watched`.
+    clips : dict
+        ``sessions``, of which surrounds are remembered; ``held`` and ``free``, for the test.
+    seed : int
+        Of the first weights.
+    embedding : int
+    **flow
+        Further sizes of `train.models.flow.VideoFlow`.
+    """
+    shape = clips["sessions"].latents.shape[1:]
+    torch.manual_seed(seed)
+    encoder = BrainEncoder(encoder_arrays(fitted, codec, clips["sessions"]), embedding)
+    for route, weights in fit_seam(encoder, clips["held"], clips["free"]).items():
+        encoder.get_buffer(f"seam_{route}").copy_(torch.from_numpy(weights))
+    made = VideoFlow(
+        channels=shape[0],
+        frames=shape[1],
+        height=shape[2],
+        width=shape[3],
+        condition_channels=3 * shape[0] + 2,
+        embedding=embedding,
+        spread=[float(x) for x in codec["spread"]],
+        **flow,
+    )
+    return System(encoder, made)
+
+
+def fit_seam(encoder: BrainEncoder, cut: Clips, free: Clips) -> dict[str, NDArray[np.float64]]:
+    """Fit, for each route, the test whether a clip goes on where the one before ended.
+
+    Parameters
+    ----------
+    encoder : BrainEncoder
+    cut : Clips
+        Every window begins with a cut.
+    free : Clips
+        Of these, the windows that show one shot alone, which began earlier.
+    """
+    found = {}
+    whole = ~free.cut & ((free.attributes > 1 - 1e-9).sum(1) == len(SIZES))
+    for n, route in enumerate(ROUTES):
+        sides = []
+        for clips, picked in ((cut, cut.joined), (free, free.joined & whole)):
+            at = np.flatnonzero(picked)
+            before = torch.from_numpy(clips.latents[at - 1, :, -1:].astype(np.float32))
+            point = torch.from_numpy(clips.points[route][at])
+            values = encoder.probabilities(point, torch.eye(3)[n].expand(len(point), -1), 1.0)
+            drawn = (point[:, : len(encoder.basis)] @ encoder.basis.float()).view(-1, *encoder.shape)
+            sides.append(encoder.seam_features(drawn, values, before).numpy().astype(np.float64))
+        few = min(len(side) for side in sides)
+        sides = [side[np.linspace(0, len(side) - 1, few).astype(int)] for side in sides]
+        found[route] = brain.fit_logistic(np.concatenate(sides), np.repeat([0.0, 1.0], few))
+    return found
+
+
+def encoder_arrays(fitted: Arrays, codec: Arrays, cut: Clips) -> Arrays:
+    """Collect the encoder's closed-form arrays; the tests for seam and confidence say nothing yet."""
+    shape = cut.latents.shape[1:]
+    kept = ("voxels", "mixing", "cosines", *(f"{m}_feature_mean" for m in ("eeg", "fmri")))
+    maps = [f"{route}_{group}" for route, groups in brain.GROUPS.items() for group in groups]
+    own = [f"{name}_{of}" for name in ("discriminant", "offset") for of in (*brain.GROUPS, "carry")]
+    arrays = {name: fitted[name] for name in (*kept, *maps, *own)}
+    space = space_of(fitted)
+    frame, offset = seam_frame(codec)
+    first = space.latent_mean.reshape(shape)[:, :1]
+    blank = {f"seam_{route}": np.append(np.zeros(SEAM_FEATURES), -9.0) for route in brain.GROUPS}
+    blank |= {f"confidence_{route}": np.zeros(len(SIZES) + 1) for route in brain.GROUPS}
+    return (
+        arrays
+        | blank
+        | {
+            "basis": (space.basis * space.scale[: space.components, None]).astype(np.float16),
+            "seam_frame": frame.astype(np.float32),
+            "seam_offset": (offset[:, None, None, None] - first).astype(np.float32),
+            "still": np.concatenate([frame, offset[:, None]], 1).astype(np.float32),
+            "latent_shape": np.array(shape),
+            **memory(cut, space),
+        }
+    )
+
+
+def memory(clips: Clips, space: Space) -> Arrays:
+    """Remember the corners of a few clips of every kind of surround.
+
+    Returns
+    -------
+    dict
+        ``bank`` (clip, corner), without the mean, ``bank_values`` (clip, value), and ``corner_mean``.
+    """
+    shape = clips.latents.shape[1:]
+    corners = clips.latents[..., CORNERS[0], CORNERS[1]].astype(np.float32)
+    mean = space.latent_mean.reshape(shape)[..., CORNERS[0], CORNERS[1]].astype(np.float32)
+    kinds = np.concatenate(
+        [part * (name in SURROUND) for name, part in zip(ATTRIBUTES, split(clips.attributes), strict=True)], 1
+    )
+    _, kind = np.unique(kinds, axis=0, return_inverse=True)
+    kept = np.concatenate([np.flatnonzero(kind == k)[:REMEMBERED] for k in np.unique(kind)])
+    return {
+        "bank": (corners - mean)[kept].reshape(len(kept), -1).astype(np.float16),
+        "bank_values": kinds[kept].astype(np.float32),
+        "corner_mean": mean[None],
+    }
+
+
+def seam_frame(codec: Arrays) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Turn a latent frame into that of its last video frame standing still: matrix and offset."""
+    basis, mean = codec["codec_basis"].astype(np.float64), codec["codec_mean"].astype(np.float64)
+    inverse = basis / codec["scale"] ** 2
+    still = inverse.reshape(patch.FRAMES, -1, basis.shape[1]).sum(0)
+    last = basis.reshape(patch.FRAMES, -1, basis.shape[1])[-1]
+    return still.T @ last, still.T @ mean.reshape(patch.FRAMES, -1)[-1] - inverse.T @ mean
