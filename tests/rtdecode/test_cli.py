@@ -56,7 +56,7 @@ def test_inspect_reads_the_shipped_bundles(name: str) -> None:
         (["export", "/no/such/run", "--out", "/tmp/x", "--target", "tensorrt"], 2, "onnx"),
         (["export", ROOT / "train" / "runs" / "haxby", "--out", ROOT], 2, "exists and is no bundle"),
         (["demo", "--out", ROOT], 2, "is in use. Give a new or empty folder."),
-        (["fit", "R"], 2, "no command 'fit' yet; there are bench, demo"),
+        (["calibrate", "R"], 2, "no command 'calibrate' yet; there are bench, demo"),
         (["stream", "--lsl", "X", "--seconds", "3"], 2, "holds no window"),
         (["stream", "--lsl", "X", "--wait", "-1"], 2, "--wait -1"),
         (["stream", "--lsl", "X", "--report", "/no/such/dir/r.json"], 2, "its folder does not exist"),
