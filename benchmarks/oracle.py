@@ -23,8 +23,8 @@ from rtdecode.accuracy import above, bootstrap_ci, correlations, identification_
 from rtdecode.phantom.film import FPS, Film
 from rtdecode.phantom.presets import PRESETS, Preset
 from rtdecode.phantom.session import PhantomSession
+from rtdecode.signal.baseline import Baseline, VolumeNormalizer
 from rtdecode.signal.eeg import EegBand, EegFilter
-from rtdecode.signal.volume import Baseline, VolumeNormalizer
 from rtdecode.timing import TimingGrid
 from rtdecode.types import Float
 

@@ -14,11 +14,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import install
+from benchmarks import install, volumes
 from streaming import bench
 
 # At p99, ms; from the table of bars in the project's design. Stages without code have none.
-STAGES = {"volume_to_vector": 50.0, "eeg_push": 10.0, "first_frame": 100.0, "clip_4_steps": 250.0}
+STAGES = {**volumes.BARS, "eeg_push": 10.0, "first_frame": 100.0, "clip_4_steps": 250.0}
 # At p95, ms, with the simulator on the same machine.
 LIVE = {"beyond_floor": 600.0, "beyond_floor_preview": 400.0}
 MEMORY_MB = 600.0
@@ -40,10 +40,12 @@ def main() -> None:
     rows += [(f"live {name}", live["latency_ms"][name]["p95"], bar, "ms, p95") for name, bar in LIVE.items()]
     rows += [("live windows skipped", live["windows"]["skipped"], 0.0, "of 15")]
     rows += [("live peak memory", live["memory_mb"]["peak"], MEMORY_MB, "MB, PSS of all processes")]
+    scanner = volumes.measure(samples=200)
+    rows += volumes.rows(scanner)
     installed = install.measure()
     rows += [("core install, wheels at hand", installed["seconds"], INSTALL_S, "s")]
     _show(rows, late)
-    figures = {"rounds": rounds, "live": live, "probe_p99_ms": late, "install": installed}
+    figures = {"rounds": rounds, "live": live, "probe_p99_ms": late, "install": installed, "volumes": scanner}
     _OUT.write_text(json.dumps(figures, indent=1) + "\n")
 
 
@@ -62,7 +64,7 @@ def _show(rows: list[tuple[str, float, float, str]], late: float) -> None:
     busy = "" if late < _QUIET else " (not counted: the machine is busy)"
     for name, found, bar, unit in rows:
         verdict = "pass" if found <= bar else "FAIL"
-        table.add_row(name, f"{found:.1f}", f"{bar:g}", unit, verdict + busy)
+        table.add_row(name, f"{found:.2f}", f"{bar:g}", unit, verdict + busy)
     Console().print(table)
 
 

@@ -7,7 +7,8 @@
     denoise.onnx       one denoising step, where the decoder has any
     decode_first.onnx  latent frame 0 -> the first video frame
     decode_next.onnx   a later latent frame -> the video frames it holds
-    stats.npz          eeg_mean, eeg_scale (channel,); fmri_mean, fmri_scale (voxel,)
+    stats.npz          eeg_mean, eeg_scale (channel,); fmri_mean, fmri_scale (voxel,);
+                       drift_read, drift_write, drift_prior where the baseline has components
     projection.npz     voxels (voxel,), shape (3,), affine (4, 4)
     golden.npz         windows and the clips expected from them
 
@@ -18,7 +19,7 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.errors import BundleError, UsageError
+from rtdecode.signal.baseline import Baseline, drift_of
 from rtdecode.signal.eeg import EegBand
-from rtdecode.signal.volume import Baseline, Projection
+from rtdecode.signal.volume import Projection
 from rtdecode.timing import TimingGrid
 
 SCHEMA = 1
@@ -196,8 +198,12 @@ def load(name: str | Path, *, verify: bool = True) -> Bundle:
         )
     if verify:
         _verify(path, manifest)
-    projection = _projection(path, manifest)
-    return Bundle(path, manifest, found, _arrays(path / "stats.npz"), projection)
+    projection, stats = _projection(path, manifest), _arrays(path / "stats.npz")
+    try:
+        drift_of(stats, manifest.fmri.baseline if manifest.fmri else Baseline())
+    except ValueError as error:
+        raise BundleError(f"{path / 'stats.npz'}: {error}. Export the bundle again.") from error
+    return Bundle(path, manifest, found, stats, projection)
 
 
 def write(target: Path, manifest: Manifest, files: dict[str, Path]) -> Bundle:
@@ -296,14 +302,14 @@ def _projection(path: Path, manifest: Manifest) -> Projection | None:
     if manifest.fmri is None:
         return None
     file = path / "projection.npz"
-    arrays = _arrays(file)
-    if missing := {"voxels", "shape", "affine"} - set(arrays):
-        raise BundleError(f"{file} lacks {', '.join(sorted(missing))}. Export the bundle again.")
-    held = {"voxels": len(arrays["voxels"]), "shape": arrays["shape"], "affine": arrays["affine"]}
+    try:
+        projection = Projection.from_arrays(_arrays(file))
+    except ValueError as error:
+        raise BundleError(f"{file}: {error}. Export the bundle again.") from error
+    held = {"voxels": projection.features, "shape": projection.shape, "affine": projection.affine}
     for name, found in held.items():
         _check_fit(file, name, found, getattr(manifest.fmri, name))
-    i, j, k = (int(n) for n in arrays["shape"])
-    return Projection(arrays["voxels"].astype(np.int64), (i, j, k), arrays["affine"].astype(np.float64))
+    return projection
 
 
 def _check_fit(file: Path, name: str, found: Any, stated: Any) -> None:
@@ -325,14 +331,15 @@ _NESTED: dict[tuple[type, str], type] = {
 
 
 def _read(kind: type, tree: Any, where: str) -> Any:
-    """Build a dataclass from a JSON object that has exactly its keys."""
+    """Build a dataclass from a JSON object that has its keys; those with a default may be absent."""
     if not isinstance(tree, dict):
         raise BundleError(f"{where} must be an object, found {type(tree).__name__}.")
     names = {f.name for f in fields(kind)}
-    unknown, missing = sorted(set(tree) - names), sorted(names - set(tree))
+    needed = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
+    unknown, missing = sorted(set(tree) - names), sorted(needed - set(tree))
     if unknown or missing:
         raise BundleError(f"{where}: unknown keys {unknown}, missing keys {missing}.")
-    values = {name: _value(kind, name, tree[name], f"{where}: {name}") for name in names}
+    values = {name: _value(kind, name, tree[name], f"{where}: {name}") for name in names & set(tree)}
     try:
         return kind(**values)
     except (TypeError, ValueError) as error:

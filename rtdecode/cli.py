@@ -46,6 +46,14 @@ Carry = Annotated[bool, typer.Option("--carry/--no-carry", help="Carry each clip
 Twin = Annotated[
     bool, typer.Option("--twin", help="Show what the bundle makes of no signal beside each clip.")
 ]
+Peers = Annotated[
+    str | None,
+    typer.Option(help="Ask these hosts for LSL streams, where discovery is blocked.", metavar="HOST,..."),
+]
+Series = Annotated[int | None, typer.Option(help="Take this SeriesNumber alone.")]
+Moco = Annotated[
+    bool, typer.Option("--moco", help="Take the scanner's motion-corrected copy instead of the original.")
+]
 Wait = Annotated[float, typer.Option(help="Seconds to wait for the other side; 0: see the command.")]
 
 
@@ -104,13 +112,25 @@ def simulate(
     seed: Annotated[int, typer.Option(help="Film and noise; below 1000 is for training.")] = 1000,
     seconds: Annotated[float, typer.Option(help="Length of the film, s; the scan runs 8 s longer.")] = 60.0,
     wait: Wait = 60.0,
-    scanner: Annotated[str, typer.Option(help="Form of the volumes: siemens-mosaic.")] = "siemens-mosaic",
+    scanner: Annotated[
+        str, typer.Option(help="siemens-mosaic, siemens-enhanced, ge, philips or nifti.")
+    ] = "siemens-mosaic",
     in_magnet: Annotated[bool, typer.Option("--in-magnet/--clean", help="EEG with artefacts.")] = False,
     sfreq: Annotated[float | None, typer.Option(help="EEG sampling rate, Hz; default 1000.")] = None,
-    motion: Annotated[str, typer.Option(help="Head motion: still.")] = "still",
+    motion: Annotated[str, typer.Option(help="Head motion: still or typical.")] = "still",
+    first_delay: Annotated[
+        float | None,
+        typer.Option(help="Further delay of the first file, s; default: the vendor's."),
+    ] = None,
+    settling: Annotated[
+        bool,
+        typer.Option("--settling/--settled", help="The first volumes are brighter (T1)."),
+    ] = False,
     faults: Annotated[
         str,
-        typer.Option(help="Comma list of kind=rate per minute or kind@second[:duration]."),
+        typer.Option(
+            help="Comma list of kind=rate per minute or kind@second[:duration], volume-drop@12 for example."
+        ),
     ] = "",
     cuts: Annotated[str, typer.Option(help="Where the film cuts: grid (every 4 s) or free.")] = "grid",
     truth: Annotated[Path | None, typer.Option(help="Folder for film.mp4, events.tsv, faults.jsonl.")] = None,
@@ -133,6 +153,8 @@ def simulate(
         in_magnet=in_magnet,
         sfreq=sfreq,
         motion=motion,
+        first_delay=first_delay,
+        settling=settling,
         faults=faults,
         truth=truth,
         record=record,
@@ -146,7 +168,9 @@ def stream(
     lsl: Annotated[str | None, typer.Option(help="EEG stream: its name, else type, else source id.")] = None,
     fmri_dir: Annotated[Path | None, typer.Option(help="The scanner's export folder.")] = None,
     bundle: BundleName = "phantom",
-    calibration: Annotated[Path | None, typer.Option(help="Not built yet.", hidden=True)] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="A folder made by calibrate: corrects for motion, and places voxels.")
+    ] = None,
     out: Out = None,
     report: ReportFile = None,
     seconds: Annotated[float | None, typer.Option(help="Run time to decode; default: until stopped.")] = None,
@@ -164,6 +188,9 @@ def stream(
     steps: Steps = None,
     carry: Carry = True,
     twin: Twin = False,
+    series: Series = None,
+    moco: Moco = False,
+    peers: Peers = None,
 ) -> None:
     """Decode a live session into clips."""
     from streaming import session as command
@@ -188,6 +215,9 @@ def stream(
         steps=steps,
         carry=carry,
         twin=twin,
+        series=series,
+        moco=moco,
+        peers=tuple(_hosts(peers)),
     )
     raise typer.Exit(command.run(options))
 
@@ -269,11 +299,58 @@ def volumes(
     once: Annotated[bool, typer.Option("--once", help="Read what is there and end.")] = False,
     as_json: Json = False,
     nifti: Annotated[Path | None, typer.Option(help="Write each volume here as NIfTI.")] = None,
+    series: Series = None,
+    moco: Moco = False,
 ) -> None:
     """Show what the scanner side sees in a folder."""
     from streaming import volumes as command
 
-    raise typer.Exit(command.run(directory, once, as_json, nifti))
+    raise typer.Exit(command.run(directory, once, as_json, nifti, series=series, moco=moco))
+
+
+@app.command()
+def calibrate(
+    fmri_dir: Annotated[Path, typer.Option(help="Folder of a short run without a film.")],
+    out: Annotated[Path, typer.Option(help="The calibration's folder.", metavar="DIR")],
+    mask: Annotated[
+        Path | None, typer.Option(help="Mask or label image in the volumes' space.", metavar="NIFTI")
+    ] = None,
+    fmriprep: Annotated[Path | None, typer.Option(help="Not built yet.", hidden=True)] = None,
+    subject: Annotated[str | None, typer.Option(help="Not built yet.", hidden=True)] = None,
+    labels: Annotated[str, typer.Option(help="A feature for each of voxels, or the mean of each label.")] = (
+        "voxels"
+    ),
+    bundle: Annotated[
+        str | None, typer.Option(help="Find the voxels of this bundle on today's head.", metavar="BUNDLE")
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="An earlier calibration to be carried over.", metavar="DIR")
+    ] = None,
+    volumes: Annotated[int, typer.Option(help="Volumes to rest on.", min=2)] = 60,
+    series: Series = None,
+    existing: Annotated[Existing, typer.Option(help="Files in the folder at the start.")] = Existing.read,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for the next volume.")] = 60.0,
+    overwrite: Annotated[bool, typer.Option(help="Write into a folder that is not empty.")] = False,
+) -> None:
+    """Prepare a session: reference volume, projection, warm-up statistics, one page on the signal."""
+    from streaming import calibrate as command
+
+    code = command.run(
+        fmri_dir,
+        mask,
+        out,
+        bundle=bundle,
+        reference=reference,
+        fmriprep=fmriprep,
+        subject=subject,
+        labels=labels,
+        volumes=volumes,
+        series=series,
+        existing=existing.value,
+        wait=wait,
+        overwrite=overwrite,
+    )
+    raise typer.Exit(code)
 
 
 @app.command("play-volumes")
@@ -331,11 +408,26 @@ def doctor(
     fmri_dir: Annotated[Path | None, typer.Option(help="The folder to look into.")] = None,
     bundle: BundleName = "phantom",
     as_json: Json = False,
+    peers: Peers = None,
 ) -> None:
     """Check what a session needs, and say what to do about each thing that is missing."""
+    _reach(peers)
     from streaming import doctor as command
 
     raise typer.Exit(command.run(lsl, fmri_dir, bundle, as_json))
+
+
+@app.command()
+def eeg(
+    lsl: Annotated[str | None, typer.Option(help="The EEG stream; default: every one.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="End after so long; default: at Ctrl-C.")] = None,
+    as_json: Json = False,
+    peers: Peers = None,
+) -> None:
+    """Show what the amplifier side sees on this network."""
+    from streaming import eeg as command
+
+    raise typer.Exit(command.run(lsl, seconds, as_json, peers=_hosts(peers)))
 
 
 @app.command()
@@ -344,6 +436,18 @@ def bench(as_json: Json = False, bundle: BundleName = "phantom") -> None:
     from streaming import bench as command
 
     command.run(bundle, as_json)
+
+
+def _hosts(peers: str | None) -> list[str]:
+    return [host.strip() for host in (peers or "").split(",") if host.strip()]
+
+
+def _reach(peers: str | None) -> None:
+    """Before anything else touches LSL: it reads its settings once."""
+    if hosts := _hosts(peers):
+        from rtdecode import liblsl
+
+        liblsl.reach(hosts)
 
 
 def _needs(module: str, extra: str) -> None:

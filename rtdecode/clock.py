@@ -2,70 +2,28 @@
 
 A run's zero is the start of its first volume. Triggers are placed on the acquisition grid by their
 times, and the grid is pinned to the volumes by when their files could be read; nothing is counted,
-so a lost trigger shifts nothing.
+so a lost trigger shifts nothing. Without triggers the headers' times place the run, without these the
+files' arrival.
 """
 
 import math
-from collections import deque
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode.arrivals import USUAL_DELAY, Arrivals
+from rtdecode.lines import robust_line
+from rtdecode.triggers import Chain, Train
 from rtdecode.types import Volume
 
-# Fewer triggers than this do not bear a slope: the nominal TR is taken.
-_SLOPE_NEEDS = 20
-# Time from a volume's last readout to its readable file, where no header tells (s): the middle of
-# the 0 to 1.3 s seen in scanner headers.
-_USUAL_DELAY = 0.65
-
-
-class Dejitter:
-    """Sampling times of a steady amplifier from its jittered stamps, causally.
-
-    The offset between stamp and nominal sample time is followed by an exponential mean, sample by
-    sample, so the way the samples were cut into chunks does not matter.
-
-    Parameters
-    ----------
-    sfreq : float
-        Nominal rate, Hz.
-    seconds : float
-        Time constant, s.
-    """
-
-    def __init__(self, sfreq: float, seconds: float = 10.0) -> None:
-        self._sfreq = sfreq
-        self._gain = 1.0 / max(1.0, sfreq * seconds)
-        self.reset()
-
-    def reset(self) -> None:
-        """Start again, as after a jump."""
-        self._base = 0.0
-        self._count = 0
-        self._state: NDArray[np.float64] | None = None
-        self.offset = 0.0
-
-    def expected(self) -> float | None:
-        """Time at which the next sample is due; None before the first."""
-        if self._state is None:
-            return None
-        return self._base + self._count / self._sfreq + self.offset
-
-    def push(self, stamps: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Smooth the stamps of the next samples, (sample,) s -> (sample,) s."""
-        from scipy import signal
-
-        if self._state is None:
-            self._base = float(stamps[0])
-            self._state = np.zeros(1)
-        nominal = self._base + (self._count + np.arange(len(stamps))) / self._sfreq
-        keep = [self._gain], [1.0, self._gain - 1.0]
-        smooth, self._state = signal.lfilter(*keep, stamps - nominal, zi=self._state)
-        self._count += len(stamps)
-        self.offset = float(smooth[-1])
-        return nominal + smooth
+# A trigger may be seen before its volume began by this share of a TR, and no more.
+_EARLY = 0.15
+# So many triggers in a row take over a run that was placed by its volumes, once windows were cut.
+_TAKE_OVER = 5
+# No volume is readable before it was acquired; stamps may be off by this, s.
+_SLACK = 0.02
 
 
 class RunClock:
@@ -75,53 +33,60 @@ class RunClock:
     ----------
     tr : Fraction or None
         Repetition time, s; None where the bundle has no fMRI.
-
-    Attributes
-    ----------
-    source : str
-        ``trigger``, ``header`` (file times with the header's reconstruction delay), ``arrival``
-        (file times alone) or ``first-sample``.
+    dummies : int
+        Volumes at the start that zero is moved past.
+    volumes_come : bool
+        Whether volumes are expected: then triggers that do not follow each other at the TR place
+        nothing. Otherwise the first trigger is zero, whatever comes.
     """
 
-    def __init__(self, tr: Fraction | None, dummies: int = 0) -> None:
+    def __init__(self, tr: Fraction | None, dummies: int = 0, *, volumes_come: bool = False) -> None:
         self._tr = None if tr is None else float(tr)
-        self._dummies = dummies
-        self._triggers: dict[int, float] = {}
-        self._shift = 0
-        self._starts: deque[tuple[float, bool]] = deque(maxlen=50)
+        self._dummies, self._volumes_come = dummies, volumes_come
+        self._trains: dict[str, Train] = {}
+        self._arrivals = Arrivals(self._tr or 1.0)
+        self._chain: Chain | None = None
+        self._placed = self._slices = self._total = self._shift = 0
+        self._first_trigger: float | None = None
         self._first_sample: float | None = None
+        self._zero: float | None = None
         self._frozen = False
         self._lines: dict[float, tuple[float, float, float | None]] = {}
-        self.extra_triggers = 0
 
     @property
     def known(self) -> bool:
         """Whether the run's zero can be placed on the local clock."""
-        return bool(self._triggers or self._starts or self._first_sample is not None)
+        alone = self._first_trigger is not None and not self._volumes_come
+        return self._chain is not None or bool(self._arrivals) or alone or self._first_sample is not None
 
     @property
     def triggered(self) -> bool:
-        """Whether the run has triggers."""
-        return bool(self._triggers)
+        """Whether the run has had triggers, of whatever kind."""
+        return self._total > 0
 
     @property
     def triggers(self) -> int:
-        """Triggers placed on the grid."""
-        return len(self._triggers)
+        """Triggers that mark a volume's start."""
+        return self._chain.count if self._chain is not None else 0
+
+    @property
+    def extra_triggers(self) -> int:
+        """Triggers that mark neither a volume nor a slice of this run."""
+        return self._total - self._placed
 
     @property
     def newest_trigger(self) -> int:
         """Index of the newest trigger's volume, as the scanner counts them; -1 without triggers."""
-        return max(self._triggers) - self._shift if self._triggers else -1
+        return self._chain.newest - self._shift if self._chain is not None else -1
 
     @property
     def source(self) -> str:
-        """What the time line rests on."""
-        if self._triggers:
+        """What the time line rests on: ``trigger``, ``header``, ``arrival`` or ``first-sample``."""
+        if self._chain is not None:
             return "trigger"
-        if self._starts:
-            return "header" if self._starts[-1][1] else "arrival"
-        return "first-sample"
+        if self._arrivals:
+            return self._arrivals.source
+        return "trigger" if self._first_trigger is not None else "first-sample"
 
     def start_at(self, stamp: float) -> None:
         """Put zero at the first EEG sample, where there are neither triggers nor volumes."""
@@ -130,45 +95,42 @@ class RunClock:
 
     def freeze(self) -> None:
         """Let the zero stand: windows have been cut on it."""
+        if self._frozen:
+            return
         self._frozen = True
+        self._zero = self._arrivals.zero() if self._arrivals else None
+        for train in self._trains.values():
+            train.locked = True
 
-    def add_trigger(self, stamp: float) -> None:
-        """Place a volume trigger by its time, s on the local clock."""
+    def add_trigger(self, stamp: float, label: str = "") -> None:
+        """Place a trigger by its time, s on the local clock."""
         self._lines.clear()
-        if self._tr is None:
-            if self._first_sample is None:
-                self._first_sample = stamp
-            return
-        if not self._triggers:
-            self._shift = round((self._zero_of_volumes() - stamp) / self._tr) if self._starts else 0
-            self._triggers[0] = stamp
-            return
-        origin = self._triggers[min(self._triggers)] - min(self._triggers) * self._tr
-        index = round((stamp - origin) / self._tr)
-        if index in self._triggers or abs(stamp - origin - index * self._tr) > self._tr / 4:
-            self.extra_triggers += 1
-            return
-        self._triggers[index] = stamp
+        self._total += 1
+        if self._first_trigger is None:
+            self._first_trigger = stamp
+        if self._tr is not None:
+            self._trains.setdefault(label, Train(self._tr)).push(stamp)
+            self._settle()
 
     def add_volume(self, volume: Volume) -> None:
-        """Use the time a volume's file could be read to pin the trigger grid to the volumes."""
+        """Use a volume's header time, and when its file could be read."""
         self._lines.clear()
         if self._tr is None:
             return
-        delay = volume.recon_s if volume.recon_s is not None else self._tr + _USUAL_DELAY
-        self._starts.append(
-            (volume.readable_at - delay - volume.index * self._tr, volume.recon_s is not None)
-        )
-        if not self._triggers or self._frozen:
-            return
-        lead = self._zero_of_volumes() - self._origin()
-        if volume.recon_s is None:
-            # Without the header's delay only impossibility counts: no file is readable before
-            # its volume was acquired.
-            lead = min(lead + _USUAL_DELAY, 0.0)
-            self._shift = self._shift if lead > -0.02 else math.floor(lead / self._tr)
-        else:
-            self._shift = round(lead / self._tr)
+        zero = self._arrivals.add(volume)
+        if self._zero is not None and zero < self._zero - self._tr / 2:
+            self._zero = zero  # half a TR too early for the line: the line was wrong
+        if self._frozen and self._zero is None and self._chain is None:
+            self._zero = zero
+        self._settle()
+
+    def take_back(self, stamp: float) -> list[tuple[float, str]]:
+        """Forget the triggers from a time on, s; return times and labels: they belong to the next run."""
+        self._lines.clear()
+        pairs = [(s, label) for label, train in self._trains.items() for s in train.take_back(stamp)]
+        self._total -= len(pairs)
+        self._settle()
+        return sorted(pairs)
 
     def to_local(self, seconds: NDArray[np.float64] | float, upto_s: float) -> NDArray[np.float64]:
         """Local clock of instants on the run's time line.
@@ -178,8 +140,8 @@ class RunClock:
         seconds : float or (n,)
             Run time, s.
         upto_s : float
-            Only triggers before this run time are used, so that the answer does not depend on
-            when it was asked.
+            Only what came before this run time is used, so that the answer does not depend on when it
+            was asked.
         """
         zero, slope, _ = self._line(upto_s)
         return zero + slope * np.asarray(seconds, np.float64)
@@ -189,25 +151,63 @@ class RunClock:
         zero, slope, _ = self._line(math.inf)
         return (local_at - zero) / slope
 
-    def fit(self) -> dict[str, float | str | None]:
-        """Slope, offset and residual of the line, for the report."""
+    def fit(self) -> dict[str, Any]:
+        """Slope, offset and residual of the line, and what became of the triggers, for the report."""
+        report: dict[str, Any] = {"source": None, "slope_ppm": None, "offset_s": None, "residual_ms": None}
+        report |= {"triggers": self.triggers, "extra_triggers": self.extra_triggers}
+        report["slices_per_volume"] = self._slices if self._slices > 1 else None
         if not self.known:
-            return {"source": None, "slope_ppm": None, "offset_s": None, "residual_ms": None}
+            return report
         zero, slope, residual = self._line(math.inf)
-        return {
-            "source": self.source,
-            "slope_ppm": None if residual is None else (slope - 1) * 1e6,
-            "offset_s": zero,
-            "residual_ms": None if residual is None else residual * 1e3,
-        }
+        report |= {"source": self.source, "offset_s": zero}
+        if residual is not None:
+            report |= {"slope_ppm": (slope - 1) * 1e6, "residual_ms": residual * 1e3}
+        return report
+
+    def _settle(self) -> None:
+        """Decide which triggers mark volumes, and which volume the first of them marks."""
+        train = next((t for t in self._trains.values() if self._chain in t.chains), None)
+        if train is None or not self._frozen:
+            self._choose()
+            train = next((t for t in self._trains.values() if self._chain in t.chains), None)
+        self._placed = 0
+        if train is not None and self._chain is not None:
+            train.locked = self._frozen
+            self._placed = train.placed if self._slices > 1 else self._chain.count
+
+    def _choose(self) -> None:
+        assert self._tr is not None
+        since = self._zero_of_volumes() - self._tr if self._arrivals else -math.inf
+        found = [best for train in self._trains.values() if (best := train.best(since)) is not None]
+        chain, slices = max(found, key=lambda one: one[0].count, default=(None, 0))
+        if chain is None and self._total == 1:
+            chain, slices = self._lone(), 1
+        if self._frozen and (chain is None or chain.count < _TAKE_OVER):
+            chain, slices = None, 0
+        self._chain, self._slices = chain, slices
+        self._shift = self._shift_of(chain.first_at) if chain is not None and self._arrivals else 0
+
+    def _lone(self) -> Chain | None:
+        """The only trigger, if it can be the start of the first volume."""
+        chain = next(t.chains[0] for t in self._trains.values() if t.chains)
+        if not self._arrivals:
+            return None if self._volumes_come else chain
+        return chain if self._shift_of(chain.first_at) == 0 else None
 
     def _zero_of_volumes(self) -> float:
-        return min(start for start, _ in self._starts)
+        return self._arrivals.zero() if self._zero is None else self._zero
 
-    def _origin(self) -> float:
+    def _shift_of(self, origin_at: float) -> int:
+        """Volumes between a trigger and the first volume; negative if the trigger came later."""
         assert self._tr is not None
-        first = min(self._triggers)
-        return self._triggers[first] - first * self._tr
+        tr = self._tr * self._arrivals.ratio
+        lead = self._zero_of_volumes() - origin_at
+        if self._arrivals.exact:
+            return math.floor(lead / tr + _EARLY)
+        # Without the header's delay only impossibility counts: no file is readable before its volume
+        # was acquired.
+        possible = lead + USUAL_DELAY
+        return 0 if possible > -_SLACK else min(round(lead / tr), math.floor(possible / tr))
 
     def _line(self, upto_s: float) -> tuple[float, float, float | None]:
         """Zero on the local clock, local seconds per run second, residual (s)."""
@@ -216,27 +216,21 @@ class RunClock:
         return self._lines[upto_s]
 
     def _fit_line(self, upto_s: float) -> tuple[float, float, float | None]:
-        if self._triggers:
-            return self._trigger_line(upto_s)
+        if self._chain is not None:
+            return self._trigger_line(self._chain, upto_s)
         dummies = self._dummies * (self._tr or 0.0)
-        if self._starts:
-            return self._zero_of_volumes() + dummies, 1.0, None
-        assert self._first_sample is not None
-        return self._first_sample + dummies, 1.0, None
+        if self._arrivals:
+            zero = self._zero_of_volumes()
+            slope, residual = self._arrivals.line(zero + (upto_s + dummies) * self._arrivals.ratio)
+            return zero + dummies * slope, slope, residual
+        first = self._first_trigger if self._first_trigger is not None else self._first_sample
+        assert first is not None
+        return first + dummies, 1.0, None
 
-    def _trigger_line(self, upto_s: float) -> tuple[float, float, float | None]:
+    def _trigger_line(self, chain: Chain, upto_s: float) -> tuple[float, float, float | None]:
         assert self._tr is not None
-        index = np.array(sorted(self._triggers), np.float64)
-        stamp = np.array([self._triggers[int(i)] for i in index])
+        index, stamp = chain.arrays()
         nominal = (index - self._shift - self._dummies) * self._tr
-        used = nominal <= upto_s - self._tr / 2
-        if not used.any():
-            used[0] = True
-        nominal, stamp = nominal[used], stamp[used]
-        offset = float(np.median(stamp - nominal))
-        slope = 1.0
-        if len(nominal) >= _SLOPE_NEEDS:
-            near = np.abs(stamp - nominal - offset) < self._tr / 4
-            slope, offset = (float(v) for v in np.polyfit(nominal[near], stamp[near], 1))
-        residual = float(np.sqrt(np.mean((stamp - offset - slope * nominal) ** 2)))
-        return offset, slope, residual
+        used = max(1, int(np.sum(nominal <= upto_s - self._tr / 2)))
+        line = robust_line(nominal[:used], stamp[:used], self._arrivals.ratio)
+        return line if used > 1 else (line.offset, line.slope, None)

@@ -1,24 +1,29 @@
 """The EEG of a session: from chunks as they come to values at any instant of the recent past."""
 
+import itertools
 from collections import deque
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode import channels
 from rtdecode.bundle import EegInput
-from rtdecode.clock import Dejitter
-from rtdecode.errors import GeometryError
+from rtdecode.eeg_cap import Cap
+from rtdecode.eeg_chain import Cleaner, Part
+from rtdecode.eeg_clock import Piece, SampleClock
 from rtdecode.rings import EegRing
-from rtdecode.signal.eeg import EegFilter
+from rtdecode.signal.quality import GAP, LEARNING, UNCORRECTED, Quality, usable, worse
 from rtdecode.types import EegChunk, Float, Montage
 
-# How far a stamp may lie from where the next sample is due before it counts as a hole, s.
-_JITTER = 0.010
+Times = NDArray[np.float64]
 
 
 class EegStream:
-    """Pick the bundle's channels, find holes, filter causally, remember.
+    """Place samples in time, clean them, pick the bundle's channels, filter causally, remember.
+
+    What is remembered of a sample depends on the samples up to it alone, and on how they were cut into
+    chunks only where stamps jump (then arrivals count).
 
     Parameters
     ----------
@@ -30,63 +35,97 @@ class EegStream:
         What the stream has.
     keep_s : float
         Seconds to remember.
+    tr_s : float or None
+        Repetition time, s, where the scanner's is known.
+
+    Attributes
+    ----------
+    montage : Montage
+    first : float
+        Time of the first sample, s on the local clock.
+    samples : int
+        Samples received.
 
     Raises
     ------
     GeometryError
-        If a channel of the bundle is not in the stream.
+        If more channels of the bundle are not in the stream than can be interpolated.
     """
 
     def __init__(
-        self, wanted: EegInput, stats: dict[str, NDArray[Any]], montage: Montage, keep_s: float
+        self,
+        wanted: EegInput,
+        stats: dict[str, NDArray[Any]],
+        montage: Montage,
+        keep_s: float,
+        *,
+        tr_s: float | None = None,
     ) -> None:
-        absent = [name for name in wanted.channels if name not in montage.channels]
-        if absent:
-            raise GeometryError(
-                f"the bundle reads {len(wanted.channels)} EEG channels, and the stream lacks "
-                f"{', '.join(absent[:8])}{' ...' if len(absent) > 8 else ''} (it has "
-                f"{', '.join(montage.channels[:8])} ...). Use the trained cap, or another --bundle."
-            )
-        self.montage = montage
-        self._pick = np.array([montage.channels.index(name) for name in wanted.channels])
+        self._wanted, self._tr_s = wanted, tr_s
         self._mean, self._scale = stats["eeg_mean"][:, None], stats["eeg_scale"][:, None]
-        self._filter = EegFilter(wanted.band, montage.sfreq)
-        self._dejitter = Dejitter(montage.sfreq)
-        self._capacity = int(keep_s * montage.sfreq)
-        self._ring = EegRing(len(wanted.channels), self._capacity)
         self._delivered: deque[tuple[float, float]] = deque(maxlen=4096)
-        self.first = self._last = 0.0
-        self.samples = self.lost = self.gaps = 0
+        self._past = {"lost_samples": 0, "gaps": 0, "epochs": 0}
+        self.first, self.samples = 0.0, 0
+        self._last: float | None = None
+        self._begin(montage)
+        self._ring = EegRing(len(wanted.channels), int(keep_s * self._cleaner.rate))
 
     @property
     def newest(self) -> float:
-        """Time of the newest sample on the local clock; -inf before the first."""
+        """Time of the newest clean sample on the local clock, s; -inf before the first."""
         return self._ring.newest
 
-    def push(self, chunk: EegChunk) -> None:
-        """Take the next chunk."""
-        count = chunk.data.shape[1]
-        if count == 0:
-            return
-        self.first = self.first if self.samples else float(chunk.stamps[0])
-        self._last = float(chunk.stamps[-1])
-        self.samples += count
-        breaks = np.flatnonzero(np.diff(chunk.stamps) > 1 / self.montage.sfreq + _JITTER) + 1
-        start = 0
-        for stop in [*breaks.tolist(), count]:
-            self._append(chunk.data[self._pick, start:stop], chunk.stamps[start:stop])
-            start = stop
-        self._delivered.append((self._last, chunk.arrived_at))
+    def change(self, montage: Montage) -> None:
+        """Go on with a stream that came back with other channels or another rate.
 
-    def read(self, times: NDArray[np.float64]) -> tuple[Float | None, NDArray[np.bool_]]:
-        """z-scored values (channel, n) at ascending local times, and which were received.
-
-        Values are None where nothing was; holes are zero.
+        Raises
+        ------
+        GeometryError
+            If the bundle's channels are not in it; all stays as it was.
         """
-        values, mask = self._ring.read(times)
+        self._begin(montage)
+
+    def push(self, chunk: EegChunk) -> None:
+        """Take the next chunk; one that came too late to be decoded leaves a hole."""
+        if chunk.data.shape[1] == 0 or not chunk.live:
+            return
+        pieces = self._clock.push(chunk.stamps, chunk.arrived_at)
+        for piece in pieces:
+            self._place(chunk.data[:, piece.start : piece.stop], piece)
+        if pieces:
+            self._delivered.append((float(pieces[-1].times[-1]), chunk.arrived_at))
+
+    def trigger(self, stamp: float, moved: bool = False, arrived_at: float | None = None) -> None:
+        """Take a volume trigger.
+
+        Parameters
+        ----------
+        stamp : float
+            s on the local clock, or on the stream's where its stamps have jumped.
+        moved : bool
+            The head moved in this volume; may be told later, by a second call.
+        arrived_at : float, optional
+            When the trigger was read.
+        """
+        at = stamp if arrived_at is None else self._clock.local(stamp, arrived_at)
+        self._cleaner.trigger(at, moved)
+
+    def read(self, times: Times) -> tuple[Float | None, NDArray[np.bool_]]:
+        """z-scored values (channel, n) at ascending local times, and which can be used.
+
+        Values are None where nothing can; holes and uncorrected samples are zero.
+        """
+        values, quality = self._ring.read(times)
+        mask = usable(quality)
         if not mask.any():
             return None, mask
         return np.where(mask, (values - self._mean) / self._scale, 0).astype(np.float32), mask
+
+    def quality(self, times: Times) -> tuple[Quality, list[str]]:
+        """How good the samples at ascending local times are, (n,), and which channels were interpolated."""
+        bad = self._ring.bad(times)
+        names = [name for name, is_bad in zip(self._wanted.channels, bad, strict=True) if is_bad]
+        return self._ring.read(times)[1], names
 
     def delivery(self, time: float) -> tuple[float, float] | None:
         """When the sample of a local time left the amplifier and when it was read; None if it is not in.
@@ -96,33 +135,110 @@ class EegStream:
         return next((pair for pair in self._delivered if pair[0] >= time), None)
 
     def report(self) -> dict[str, Any]:
-        """Counts and the measured rate."""
-        span, total = self._last - self.first, self.samples + self.lost
-        rate = (total - 1) / span if span > 0 else None
+        """Counts, the clock's fit, what was removed and what is wrong now."""
+        clock = self._clock.report()
+        counts = {name: clock[name] + before for name, before in self._past.items()}
+        age = self._delivered[-1][1] - self.newest if self._delivered else None
         return {
             "samples": self.samples,
-            "lost_samples": self.lost,
-            "gaps": self.gaps,
-            "rate_hz": rate,
-            "drift_ppm": rate and (rate / self.montage.sfreq - 1) * 1e6,
+            **clock,
+            **counts,
+            **self._cleaner.report(),
+            "bad_channels": self._cap.bad_channels,
+            "too_many_bad": self._cap.too_many,
+            "age_ms": None if age is None or not np.isfinite(age) else float(age) * 1e3,
+            "delay_ms": (self._cleaner.delay_s + self._cap.delay_s) * 1e3,
+            "learning_s": self._settling / self._cleaner.rate,
         }
 
-    def _append(self, data: Float, stamps: NDArray[np.float64]) -> None:
-        due = self._dejitter.expected()
-        if due is not None and abs(stamps[0] - due) > _JITTER:
-            self._leave_hole(due, float(stamps[0]))
-        self._ring.append(self._filter.push(data), self._dejitter.push(stamps))
+    def _begin(self, montage: Montage) -> None:
+        picks, _ = channels.match(self._wanted.channels, montage)
+        cleaner = Cleaner(montage, self._tr_s)
+        cap = Cap(self._wanted, picks, cleaner.rate, montage.reference)
+        if self.samples:
+            self._past = {name: self._clock.report()[name] + n for name, n in self._past.items()}
+        self.montage, self._clock = montage, SampleClock(montage.sfreq)
+        self._cleaner, self._cap = cleaner, cap
+        self._settling = round(self._wanted.band.settling_s(cleaner.rate) * cleaner.rate)
+        self._learning = self._settling
+        self._block, self._filled = np.zeros((len(picks), round(montage.sfreq)), np.float32), 0
+        self._anew = self._hole = self.samples > 0
 
-    def _leave_hole(self, due: float, found: float) -> None:
-        """Mark what was lost, and filter afresh behind it; a step back in time forgets the past."""
-        lost = round((found - due) * self.montage.sfreq)
-        self.gaps += 1
-        self._filter.reset()
-        self._dejitter.reset()
-        if lost <= 0:
-            self._ring.clear()
-            return
-        self.lost += lost
-        kept = min(lost, self._capacity)
-        times = found - np.arange(kept, 0, -1) / self.montage.sfreq
-        self._ring.append(np.zeros((len(self._pick), kept), np.float32), times, valid=False)
+    def _place(self, data: Float, piece: Piece) -> None:
+        if not self.samples:
+            self.first = float(piece.times[0])
+        lost, start = piece.lost + self._lost_between(float(piece.times[0])), 0
+        self.samples += data.shape[1]
+        self._last = float(piece.times[-1])
+        while start < data.shape[1]:
+            part = slice(start, start + self._block.shape[1] - self._filled)
+            for clean in self._cleaner.push(data[:, part], piece.times[part], lost):
+                self._take(clean)
+            self._look(data[:, part])
+            lost, start = 0, part.stop
+
+    def _lost_between(self, at: float) -> int:
+        """Samples that a stream which came back is behind the one before it."""
+        if not self._anew or self._last is None:
+            return 0
+        self._anew = False
+        lost = max(0, round((at - self._last) * self.montage.sfreq) - 1)
+        self._past["lost_samples"] += lost
+        self._past["gaps"] += 1
+        return lost
+
+    def _look(self, data: Float) -> None:
+        """Collect raw samples, and look once a second at which channels were saturated."""
+        stop = self._filled + data.shape[1]
+        self._block[:, self._filled : stop] = self._cap.pick(data)
+        self._filled = stop % self._block.shape[1]
+        if not self._filled:
+            self._cap.saturated(self._block)
+
+    def _take(self, part: Part) -> None:
+        if part.hole or self._hole:
+            self._hole = False
+            self._leave_hole(float(part.times[0]))
+        x, ok = self._cap.pick(part.data), usable(part.quality)
+        edges = [0, *(np.flatnonzero(np.diff(ok)) + 1).tolist(), len(ok)]
+        for start, stop in itertools.pairwise(edges):
+            piece, times, quality = x[:, start:stop], part.times[start:stop], part.quality[start:stop]
+            if not ok[start]:
+                self._append(np.zeros(piece.shape, np.float32), times, quality)
+                self._restart()
+                continue
+            for values, bad, count in self._cap.push(piece, quality):
+                self._append(values, times[:count], self._judged(quality[:count]), bad)
+                times, quality = times[count:], quality[count:]
+
+    def _append(
+        self, data: Float, times: Times, quality: Quality, bad: NDArray[np.bool_] | None = None
+    ) -> None:
+        self._ring.append(data, times - self._cap.delay_s, quality, bad)
+
+    def _judged(self, quality: Quality) -> Quality:
+        """What is left of a quality while filters settle, or too many channels are bad."""
+        learning = np.arange(len(quality)) < self._learning
+        self._learning = max(0, self._learning - len(quality))
+        limit = np.where(learning, np.uint8(LEARNING), quality)
+        if self._cap.too_many:
+            limit = np.minimum(limit, np.uint8(UNCORRECTED))
+        return worse(quality, limit)
+
+    def _restart(self) -> None:
+        self._cap.reset()
+        self._learning = self._settling
+
+    def _leave_hole(self, found: float) -> None:
+        """Mark what was lost, and filter afresh behind it."""
+        self._restart()
+        rate = self._cleaner.rate
+        before = self.newest + self._cap.delay_s
+        lost = round((found - before) * rate) - 1 if np.isfinite(before) else 0
+        if lost < 0:
+            self._ring = EegRing(len(self._wanted.channels), self._ring.capacity)
+        if lost > 0:
+            kept = min(lost, self._ring.capacity)
+            times = found - np.arange(kept, 0, -1) / rate
+            empty = np.zeros((len(self._wanted.channels), kept), np.float32)
+            self._append(empty, times, np.full(kept, GAP, np.uint8))

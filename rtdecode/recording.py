@@ -85,6 +85,8 @@ class RecordingWriter:
             self._eeg.write(np.ascontiguousarray(item.data.T, np.float32).tobytes())
             self._stamps.write(item.stamps.astype(np.float64).tobytes())
             line: dict[str, Any] = {"samples": item.data.shape[1], "arrived_at": item.arrived_at}
+            line |= {} if item.live else {"live": False}
+            line |= {} if item.montage is None else {"montage": asdict(item.montage)}
         elif isinstance(item, Trigger):
             line = asdict(item)
         else:
@@ -144,7 +146,7 @@ class Recording:
             raise UsageError(f"{path} has recording schema {head['schema']}, this version reads {SCHEMA}.")
         montage = head["montage"]
         self.path = path
-        self.montage = montage and Montage(tuple(montage["channels"]), montage["sfreq"], montage["reference"])
+        self.montage = montage and _montage(montage)
         self.meta: dict[str, Any] = head["meta"]
         self.truth = path / "truth" if (path / "truth" / "events.tsv").is_file() else None
 
@@ -167,10 +169,11 @@ class Recording:
                     return
                 line = json.loads(text)
                 if "samples" in line:
-                    n = line["samples"]
+                    n, changed = line["samples"], line.get("montage") and _montage(line["montage"])
+                    channels = len(changed.channels) if changed else channels
                     data = np.frombuffer(eeg.read(4 * n * channels), np.float32).reshape(n, channels).T
                     when = np.frombuffer(stamps.read(8 * n), np.float64)
-                    yield EegChunk(data, when, line["arrived_at"])
+                    yield EegChunk(data, when, line["arrived_at"], line.get("live", True), changed)
                 elif "stamp" in line:
                     yield Trigger(**line)
                 else:
@@ -184,6 +187,11 @@ class Recording:
         file = self.path / "film.jsonl"
         lines = file.read_text().splitlines(keepends=True) if file.is_file() else []
         return showings(FilmMark(**json.loads(text)) for text in lines if text.endswith("\n"))
+
+
+def _montage(line: dict[str, Any]) -> Montage:
+    kinds = tuple(line.get("kinds", ()))
+    return Montage(tuple(line["channels"]), line["sfreq"], line["reference"], kinds)
 
 
 def _volume(line: dict[str, Any], file: Any) -> Volume:

@@ -3,11 +3,12 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode.signal.quality import GAP, Quality, usable, worse
 from rtdecode.types import Float
 
 
 class EegRing:
-    """The last samples of a filtered EEG stream, each with its time and whether it was received.
+    """The last samples of a filtered EEG stream, each with its time and how good it is.
 
     Parameters
     ----------
@@ -19,31 +20,52 @@ class EegRing:
     def __init__(self, channels: int, capacity: int) -> None:
         self._data = np.zeros((channels, capacity), np.float32)
         self._times = np.full(capacity, -np.inf)
-        self._valid = np.zeros(capacity, bool)
+        self._quality = np.full(capacity, GAP, np.uint8)
+        self._bad = np.zeros((channels, capacity), bool)
         self._capacity = capacity
         self._end = 0
 
-    def clear(self) -> None:
-        """Forget everything."""
-        self._end = 0
-        self._valid[:] = False
+    @property
+    def capacity(self) -> int:
+        """Samples kept."""
+        return self._capacity
 
     @property
     def newest(self) -> float:
         """Time of the newest sample, s; -inf while empty."""
         return -np.inf if self._end == 0 else float(self._times[(self._end - 1) % self._capacity])
 
-    def append(self, data: Float, times: NDArray[np.float64], *, valid: bool = True) -> None:
-        """Add samples, (channel, sample) with ascending times (sample,)."""
-        if data.shape[1] > self._capacity:
-            data, times = data[:, -self._capacity :], times[-self._capacity :]
-        where = (self._end + np.arange(data.shape[1])) % self._capacity
-        self._data[:, where] = data
-        self._times[where] = times
-        self._valid[where] = valid
-        self._end += data.shape[1]
+    def append(
+        self,
+        data: Float,
+        times: NDArray[np.float64],
+        quality: Quality,
+        bad: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """Add samples.
 
-    def read(self, times: NDArray[np.float64]) -> tuple[Float, NDArray[np.bool_]]:
+        Parameters
+        ----------
+        data : (channel, sample)
+        times : (sample,)
+            Ascending, s.
+        quality : (sample,) uint8
+            As of `rtdecode.signal.quality`.
+        bad : (channel,) bool, optional
+            Channels that were interpolated in all of them.
+        """
+        start, count = max(0, data.shape[1] - self._capacity), data.shape[1]
+        while start < count:
+            at = (self._end + start) % self._capacity
+            stop = min(count, start + self._capacity - at)
+            here, now = slice(at, at + stop - start), slice(start, stop)
+            self._data[:, here], self._times[here] = data[:, now], times[now]
+            self._quality[here] = quality[now]
+            self._bad[:, here] = False if bad is None else bad[:, None]
+            start = stop
+        self._end += count
+
+    def read(self, times: NDArray[np.float64]) -> tuple[Float, Quality]:
         """Values at given times by linear interpolation between neighbouring samples.
 
         The stream has been low-passed, so a straight line between samples is close: at an eighth
@@ -57,26 +79,38 @@ class EegRing:
         Returns
         -------
         values : (channel, n) float32
-            Zero where no sample was received.
-        mask : (n,) bool
-            True where both neighbours were received.
+            Zero where no usable sample is.
+        quality : (n,) uint8
+            That of the worse neighbour.
         """
+        left, right, share, quality = self._around(times)
+        if not len(left):
+            return np.zeros((len(self._data), len(times)), np.float32), quality
+        values = self._data[:, left] * (1 - share) + self._data[:, right] * share
+        return np.where(usable(quality), values, np.float32(0)), quality
+
+    def bad(self, times: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Channels that were interpolated at one of the given ascending times, (channel,)."""
+        left, right, _, _ = self._around(times)
+        return np.any(self._bad[:, np.concatenate([left, right])], axis=1, keepdims=True)[:, 0]
+
+    def _around(
+        self, times: NDArray[np.float64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], Float, Quality]:
         size = min(self._end, self._capacity)
         order = (self._end - size + np.arange(size)) % self._capacity
         if size < 2:
-            return np.zeros((len(self._data), len(times)), np.float32), np.zeros(len(times), bool)
-        known = self._times[order]
-        place = np.interp(times, known, np.arange(size), left=-1, right=-1)
+            none = np.zeros(0, np.int64)
+            return none, none, np.zeros(0, np.float32), np.full(len(times), GAP, np.uint8)
+        place = np.interp(times, self._times[order], np.arange(size), left=-1, right=-1)
         # A time on a sample needs that sample alone, whatever the last bits say.
         near = np.rint(place)
         place = np.where(np.abs(place - near) < 1e-3, near, place)
-        left = np.clip(np.floor(place), 0, size - 1).astype(int)
-        right = np.clip(np.ceil(place), 0, size - 1).astype(int)
-        share = (place - left).astype(np.float32)
-        valid = self._valid[order]
-        mask = (place >= 0) & valid[left] & valid[right]
-        values = self._data[:, order[left]] * (1 - share) + self._data[:, order[right]] * share
-        return np.where(mask, values, np.float32(0)), mask
+        left = order[np.clip(np.floor(place), 0, size - 1).astype(int)]
+        right = order[np.clip(np.ceil(place), 0, size - 1).astype(int)]
+        share = (place - np.clip(np.floor(place), 0, size - 1)).astype(np.float32)
+        quality = worse(self._quality[left], self._quality[right])
+        return left, right, share, np.where(place >= 0, quality, np.uint8(GAP))
 
 
 class VolumeRing:

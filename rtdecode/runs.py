@@ -1,20 +1,27 @@
 """What is known of one run of the scanner: its clock, its volumes, and which windows have gone out."""
 
 import math
+import zlib
 from collections import deque
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.bundle import Bundle
+from rtdecode.calibration import Calibration
 from rtdecode.clock import RunClock
+from rtdecode.head import Head
 from rtdecode.rings import VolumeRing
-from rtdecode.signal.volume import VolumeNormalizer, project
+from rtdecode.saturation import Held, Onset
+from rtdecode.signal.baseline import normalizer
 from rtdecode.timing import TimingGrid
 from rtdecode.types import Float, Volume
 
 # Delay of a file after its volume's end that is assumed until one was measured, s.
 _FILE_DELAY = 1.3
+# What a pause must be longer than to end a run, s.
+RUN_PAUSE = 10.0
 # Longest a window of EEG alone waits for samples on their way, s.
 _EEG_PATIENCE = 3.0
 
@@ -33,32 +40,50 @@ class Run:
         Volumes at the start that zero is moved past.
     fmri : bool
         Whether volumes are expected.
+    calibration : Calibration or None
+        Of this session, matched to the bundle.
     """
 
-    def __init__(self, number: int, bundle: Bundle, first_clip: int, dummies: int, *, fmri: bool) -> None:
+    def __init__(
+        self,
+        number: int,
+        bundle: Bundle,
+        first_clip: int,
+        dummies: int,
+        *,
+        fmri: bool,
+        calibration: Calibration | None = None,
+    ) -> None:
         self.number, self.first_clip = number, first_clip
         self.grid: TimingGrid = bundle.manifest.grid
         self.fmri = fmri
         self._tr = float(self.grid.tr) if fmri and self.grid.tr is not None else 0.0
-        self.clock = RunClock(self.grid.tr, dummies)
+        self.clock = RunClock(self.grid.tr, dummies, volumes_come=fmri)
         self.uid: str | None = None
+        self.series: int | None = None
         self.next_preview = self.next_final = 0
         self.ended_s = math.inf
         self.newest = -1
         self.readable_at = -math.inf
         self.session_offset_s: float | None = None
+        self.received: set[int] = set()
+        self.check: dict[str, float | None] | None = None
+        self._first: tuple[int, int] | None = None
         self._bundle, self._dummies = bundle, dummies
         self._ring = VolumeRing()
-        self._delays: deque[float] = deque(maxlen=50)
-        self._voxels: NDArray[np.int64] | None = None
+        self._files: deque[tuple[int, float]] = deque(maxlen=50)
+        self._delay: float | None = None
+        self.head: Head | None = None
         if bundle.manifest.fmri is not None:
-            self._normalizer = VolumeNormalizer(
-                bundle.stats["fmri_mean"], bundle.stats["fmri_scale"], bundle.manifest.fmri.baseline
-            )
+            # Today's resting level, where it was measured, is a better start than that of training.
+            today = {} if calibration is None else {"fmri_mean": calibration.warmup_mean}
+            self._normalizer = normalizer(bundle.stats | today, bundle.manifest.fmri.baseline)
+            self._onset = Onset(bundle.stats["fmri_scale"])
+            self.head = Head(bundle, calibration)
 
     def __contains__(self, index: int) -> bool:
-        """Whether the volume of this index is in."""
-        return index in self._ring
+        """Whether nothing more is to be waited for at this index: its volume is in, or was dropped."""
+        return index in self._ring or (self.fmri and index in self._onset.dropped)
 
     def add(self, volume: Volume, corrected_at: float | None) -> None:
         """Normalise and keep a volume.
@@ -68,17 +93,43 @@ class Run:
         GeometryError
             If it lies on another grid than the bundle's.
         """
-        if self._voxels is None:
-            assert self._bundle.projection is not None
-            self._voxels = self._bundle.projection.bind(volume.data.shape, volume.affine, volume.name)
+        vector = self._vector(volume)
+        if self._first is None:
+            self._first, self.series = (volume.index, _checksum(volume)), volume.series
+        self.received.add(volume.index)
         self.newest = max(self.newest, volume.index)
         self.readable_at = max(self.readable_at, volume.readable_at)
         self.clock.add_volume(volume)
-        vector = self._normalizer.push(project(volume.data, self._voxels))
-        self._delays.append(volume.readable_at - self.end_at(volume.index))
+        self._files.append((volume.index, volume.readable_at))
+        self._delay = None
         stamps = {"readable": volume.readable_at, "arrived": volume.arrived_at, "parsed": volume.parsed_at}
         stamps["corrected"] = volume.parsed_at if corrected_at is None else corrected_at
-        self._ring.put(volume.index, vector, stamps)
+        for held in self._onset.push(Held(volume.index, vector, stamps)):
+            self._ring.put(held.index, self._normalizer.push(held.vector), held.stamps)
+
+    def _vector(self, volume: Volume) -> Float:
+        """Features of a volume before normalisation, (feature,): the one place where they are read."""
+        assert self.head is not None
+        vector = self.head.read(volume)
+        if self.check is None and self._bundle.projection is not None:
+            trained = self._bundle.projection
+            self.check = _apart((trained.shape, trained.affine), (volume.data.shape, volume.affine))
+        return vector
+
+    def begins_again(self, volume: Volume) -> bool:
+        """Whether a volume of this run's series was acquired by a scanner that was started once more.
+
+        Its number came before, the files have paused, and the header gives it another time; without
+        header times it must be the first volume again, with other pixels.
+        """
+        if volume.index > self.newest or volume.readable_at - self.readable_at <= RUN_PAUSE:
+            return False
+        if volume.acquired_s is not None:
+            late = volume.acquired_s - volume.index * self._tr
+            return abs(late - 86400.0 * round(late / 86400.0)) > RUN_PAUSE
+        return (
+            self._first is not None and volume.index == self._first[0] and _checksum(volume) != self._first[1]
+        )
 
     def volumes(self, k: int) -> range:
         """Indices of window k's volumes, as the scanner counts them."""
@@ -126,8 +177,50 @@ class Run:
         return max(self.newest, proven) + 1
 
     def _overdue_at(self, index: int) -> float:
-        delay = float(np.median(self._delays)) if self._delays else _FILE_DELAY
-        return self.end_at(index) + delay + 1.5 * self._tr
+        if self._delay is None:
+            self._delay = self._usual_delay()
+        return self.end_at(index) + self._delay + 1.5 * self._tr
+
+    def _usual_delay(self) -> float:
+        """Time from a volume's end to its file, s: the median without the first, which is often slow."""
+        ends = self.end_at(0) + self._tr * np.array([index for index, _ in self._files])
+        delays = np.array([at for _, at in self._files]) - ends
+        first = np.array([self._first is not None and index == self._first[0] for index, _ in self._files])
+        if len(delays) and not first.all():
+            return float(np.median(delays[~first]))
+        return min([_FILE_DELAY, *delays.tolist()])
+
+    def windows_by(self, elapsed_s: float) -> int:
+        """How many windows' stop + lag have passed at a run time, s."""
+        return self.grid.count(max(0.0, round(elapsed_s - self.lag_s, 6)))
+
+    def counts(self, now_at: float) -> dict[str, int]:
+        """Volumes received, missing by now, and dropped as saturated."""
+        missing = self.due(now_at) - len(self.received) if self.clock.known else 0
+        dropped = len(self._onset.dropped) if self.fmri else 0
+        return {"volumes": len(self.received), "missing": missing, "saturated": dropped}
+
+    def report(self, origin_at: float | None, now_at: float) -> dict[str, Any]:
+        """What there is to say of the run; its begin and end on the session's time line.
+
+        Parameters
+        ----------
+        origin_at : float or None
+            Local time of the session's zero.
+        now_at : float
+        """
+        began_s = ended_s = None
+        if self.clock.known and origin_at is not None:
+            began_s = self.session_offset_s
+            if began_s is None:
+                began_s = float(self.clock.to_local(0.0, math.inf)) - origin_at
+            due = self.due(now_at)
+            stop_s = (due - self._dummies) * self._tr if due else self.ended_s
+            ended_s = began_s + stop_s if math.isfinite(self.ended_s) else None
+        known = {"run": self.number, "series": self.series} | self.counts(now_at)
+        known |= {"began_s": began_s, "ended_s": ended_s, "clock": self.clock.fit(), "check": self.check}
+        known["motion"] = self.head and self.head.report()
+        return known
 
     @property
     def lag_s(self) -> float:
@@ -145,3 +238,21 @@ class Run:
     def too_late(self, index: int) -> bool:
         """Whether the last window that could have used the volume has gone out."""
         return self.next_final > 0 and index < self.volumes(self.next_final - 1).stop
+
+
+def _checksum(volume: Volume) -> int:
+    return zlib.crc32(np.ascontiguousarray(volume.data).tobytes())
+
+
+def _apart(
+    one: tuple[tuple[int, ...], NDArray[np.float64]], other: tuple[tuple[int, ...], NDArray[np.float64]]
+) -> dict[str, float | None]:
+    """Distance of two grids' middles (mm) and the angle between their axes (degrees; None beyond 45)."""
+    middles = [(affine @ [*(np.array(shape) - 1) / 2, 1.0])[:3] for shape, affine in (one, other)]
+    axes = [affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0) for _, affine in (one, other)]
+    order = np.rint(axes[0].T @ axes[1])
+    turned = None
+    if np.all(np.abs(order).sum(0) == 1) and np.all(np.abs(order).sum(1) == 1):
+        cosine = (np.trace(axes[1] @ order.T @ axes[0].T) - 1) / 2
+        turned = round(float(np.degrees(np.arccos(np.clip(cosine, -1, 1)))), 3)
+    return {"moved_mm": round(float(np.linalg.norm(middles[1] - middles[0])), 3), "turned_deg": turned}

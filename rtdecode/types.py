@@ -15,23 +15,30 @@ Float = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Montage:
-    """The EEG channels of a stream.
+    """The channels of a stream that are kept.
 
     Attributes
     ----------
     channels : tuple of str
-        Labels of the EEG channels, in stream order (10-10 names).
+        Labels, in the order of the data (EEG by 10-10 names).
     sfreq : float
         Nominal sampling rate, Hz.
     reference : str
         Label of the recording reference.
+    kinds : tuple of str
+        Kind of each channel, of `rtdecode.channels.KINDS`; all EEG where none is given.
     """
 
     channels: tuple[str, ...]
     sfreq: float
     reference: str = "FCz"
+    kinds: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not self.kinds:
+            object.__setattr__(self, "kinds", ("eeg",) * len(self.channels))
+        if len(self.kinds) != len(self.channels):
+            raise ValueError(f"a kind for each channel, found {len(self.kinds)} of {len(self.channels)}")
         if not self.channels or len(set(self.channels)) != len(self.channels):
             raise ValueError(f"channel labels must be present and unique, found {self.channels}")
         if self.sfreq <= 0:
@@ -50,11 +57,17 @@ class EegChunk:
         Acquisition times on the local clock, after clock correction.
     arrived_at : float
         When the read returned.
+    live : bool
+        False where it was read too late to be of use: recorded, but not decoded.
+    montage : Montage or None
+        Of this chunk and those that follow, where it is not that of the chunks before.
     """
 
     data: Float
     stamps: NDArray[np.float64]
     arrived_at: float
+    live: bool = True
+    montage: Montage | None = None
 
     def __post_init__(self) -> None:
         if self.data.ndim != 2 or self.stamps.shape != (self.data.shape[1],):
@@ -147,7 +160,7 @@ class Window:
     eeg : float32, (channel, sample), or None
         Filtered microvolts on the model's grid, z-scored; holes are zero.
     eeg_mask : bool, (sample,)
-        True where a sample was received.
+        True where a sample was received, and corrected where gradients were in it.
     fmri : float32, (slot, voxel), or None
         Normalised volumes; holes and unused slots are zero.
     fmri_mask : bool, (slot,)
@@ -160,6 +173,11 @@ class Window:
         Instants of the ledger on the local clock: acquired, arrived, parsed, corrected, windowed.
     session_s : float
         ``start_s`` on the session's time line.
+    eeg_quality : dict
+        Share of the EEG samples that are ``gap``, ``uncorrected`` (both masked), ``learning``,
+        ``interpolated`` and ``corrected``; empty without EEG.
+    eeg_bad : list of str
+        Channels that were interpolated in at least one sample.
     """
 
     run: int
@@ -175,6 +193,8 @@ class Window:
     fmri_expected: NDArray[np.bool_]
     floor_at: float
     stamps: dict[str, float] = field(default_factory=dict)
+    eeg_quality: dict[str, float] = field(default_factory=dict)
+    eeg_bad: list[str] = field(default_factory=list)
 
     @property
     def missing(self) -> dict[str, float]:

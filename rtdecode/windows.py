@@ -1,26 +1,21 @@
 """From arriving items to windows: the one causal pipeline of training and of a session."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.bundle import Bundle
+from rtdecode.calibration import Calibration
 from rtdecode.clock import RunClock
 from rtdecode.eeg_stream import EegStream
-from rtdecode.errors import GeometryError
 from rtdecode.runs import Run
+from rtdecode.session_runs import SessionRuns
+from rtdecode.signal.quality import fractions
 from rtdecode.timing import exact
-from rtdecode.types import EegChunk, Float, Montage, Trigger, Volume, Window
-
-# A trigger that comes later than this after the last one begins a run, s.
-RUN_PAUSE = 10.0
-# A volume of another series begins a run when the running one has been silent for so many TRs, or
-# when so many come without one of the running series between them. Until then it is a stranger.
-_SILENT_TRS = 3.0
-_STRANGERS = 8
+from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
 
 
 class Assembler:
@@ -47,6 +42,13 @@ class Assembler:
         where there is no source of triggers either.
     now : callable or None
         Reads the local clock for the ledger; None takes the `now_at` that is handed in.
+    calibration : Calibration or None
+        Of this session.
+
+    Raises
+    ------
+    GeometryError
+        If the calibration does not read the bundle's features.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Assembler:
         dummies: int = 0,
         triggers_expected: bool = True,
         now: Callable[[], float] | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         manifest = bundle.manifest
         self.grid = manifest.grid
@@ -66,15 +69,13 @@ class Assembler:
         self._eeg_on = "eeg" in modalities and manifest.eeg is not None
         self._fmri_on = "fmri" in modalities and manifest.fmri is not None
         self._limit = math.inf if seconds is None else self.grid.count(exact(seconds))
-        self._dummies, self._now = dummies, now
+        self._now = now
         self.triggers_expected = triggers_expected
-        self._runs: list[Run] = []
+        if calibration is not None and bundle.projection is not None:
+            calibration = calibration.matched(bundle.projection)
+        on = {"fmri": self._fmri_on, "calibration": calibration}
+        self._session = SessionRuns(bundle, dummies, self._limit, **on)
         self._origin: float | None = None
-        self._last_trigger = -math.inf
-        self._triggers = 0
-        self._volumes = dict.fromkeys(("volumes", "late", "duplicate", "out_of_order"), 0)
-        self._strangers: list[Volume] = []
-        self.refused: list[str] = []
         self._now_at = -math.inf
         self._eeg: EegStream | None = None
         if montage is not None:
@@ -85,18 +86,26 @@ class Assembler:
         """Montage of the stream, once it is known."""
         return self._eeg.montage if self._eeg else None
 
+    @property
+    def refused(self) -> list[str]:
+        """Volumes that belong to no run, one sentence each."""
+        return self._session.refused
+
     def set_montage(self, montage: Montage) -> None:
-        """Take the montage of the stream; of another bundle's it is an error.
+        """Take the montage of the stream, or of one that came back changed.
 
         Raises
         ------
         GeometryError
-            If a channel of the bundle is not in the stream.
+            If more of the bundle's channels are not in the stream than can be interpolated.
         """
-        if self._eeg_on:
+        if self._eeg is not None:
+            self._eeg.change(montage)
+        elif self._eeg_on:
             assert self._manifest.eeg is not None
             keep_s = float(self.grid.window + self.grid.lag) + 30.0
-            self._eeg = EegStream(self._manifest.eeg, self._bundle.stats, montage, keep_s)
+            tr_s = None if self.grid.tr is None else float(self.grid.tr)
+            self._eeg = EegStream(self._manifest.eeg, self._bundle.stats, montage, keep_s, tr_s=tr_s)
 
     def push(self, item: EegChunk | Trigger | Volume, now_at: float) -> list[Window]:
         """Take one item; return the windows it completed.
@@ -111,15 +120,41 @@ class Assembler:
             self._push_eeg(item)
         elif isinstance(item, Trigger):
             self._push_trigger(item)
-        else:
-            self._push_volume(item)
+        elif self._fmri_on:
+            self._session.volume(item, self._now() if self._now else None)
         return self.tick(now_at)
+
+    def play(
+        self, items: Iterable[EegChunk | Trigger | Volume], ended_at: float = 0.0, *, to_end: bool = True
+    ) -> Iterator[Window]:
+        """Windows of a whole recording, in the order in which a live session would have cut them.
+
+        The virtual clock is the arrival of the items; between two of them, and from the last one to the
+        end of the session, it stops at every deadline.
+
+        Parameters
+        ----------
+        items : iterable
+            In arrival order.
+        ended_at : float
+            Local time at which the session ended, if that was later than the last item.
+        to_end : bool
+            False stops as soon as every window of a limited session has gone out.
+        """
+        now_at = 0.0
+        for item in items:
+            now_at = max(now_at, item.arrived_at)
+            yield from self.advance(now_at) + self.push(item, now_at)
+            if not to_end and self.done():
+                break
+        now_at = max(now_at, ended_at)
+        yield from self.advance(now_at) + self.flush(now_at)
 
     def tick(self, now_at: float) -> list[Window]:
         """Windows that are complete, or whose time has come."""
         self._now_at = max(self._now_at, now_at)
         out: list[Window] = []
-        for run in self._known_runs()[-2:]:
+        for run in self._session.known:
             self._previews(run, now_at, out)
             while self._open(run, run.next_final) and (
                 self._complete(run, run.next_final) or now_at >= run.deadline(run.next_final)
@@ -139,14 +174,15 @@ class Assembler:
 
     def next_deadline(self) -> float:
         """Local time at which `tick` has something to do although nothing arrives; inf for none."""
-        waiting = [r for r in self._known_runs()[-2:] if self._open(r, r.next_final)]
+        waiting = [r for r in self._session.known if self._open(r, r.next_final)]
         return min((r.deadline(r.next_final) for r in waiting), default=math.inf)
 
     def flush(self, now_at: float) -> list[Window]:
         """The windows left when the session ends: those whose stop + lag has passed."""
+        self._session.close()
         self._now_at = max(self._now_at, now_at)
         out: list[Window] = []
-        for run in self._known_runs():
+        for run in self._session.known:
             run.ended_s = min(run.ended_s, run.clock.elapsed(now_at))
             while self._open(run, run.next_final) and run.over(run.next_final, now_at):
                 self._final(run, now_at, out)
@@ -154,119 +190,64 @@ class Assembler:
 
     def expected(self, now_at: float) -> int:
         """Windows of this session: by its limit, or those whose stop + lag has passed, over the runs."""
-        known = self._known_runs()
+        known = self._session.known
         if math.isfinite(self._limit):
-            ended = [min(int(self._limit), self._passed(run, run.ended_s)) for run in known[:-1]]
+            ended = [min(int(self._limit), run.windows_by(run.ended_s)) for run in known[:-1]]
             return sum(ended) + int(self._limit)
-        return sum(self._passed(run, min(run.ended_s, run.clock.elapsed(now_at))) for run in known)
-
-    def _passed(self, run: Run, elapsed_s: float) -> int:
-        return self.grid.count(max(0.0, round(elapsed_s - run.lag_s, 6)))
+        return sum(run.windows_by(min(run.ended_s, run.clock.elapsed(now_at))) for run in known)
 
     def done(self) -> bool:
         """Whether every window of a limited session has gone out."""
-        return bool(self._runs) and self._runs[-1].next_final >= self._limit
+        return bool(self._session.runs) and self._session.runs[-1].next_final >= self._limit
 
     def elapsed(self, now_at: float) -> float | None:
         """Run time of the newest run, s; None before the first."""
-        known = self._known_runs()
+        known = self._session.known
         return known[-1].clock.elapsed(now_at) if known else None
 
     def clip(self, window: Window) -> int:
         """Number of the window's clip, unique in the session."""
-        return self._runs[window.run].first_clip + window.index
+        return self._session.runs[window.run].first_clip + window.index
 
-    def counters(self) -> dict[str, dict[str, Any]]:
-        """The ``eeg``, ``fmri`` and ``clock`` parts of a report."""
+    def counters(self) -> dict[str, Any]:
+        """The ``eeg``, ``fmri`` and ``clock`` parts of a report, and a list of the ``runs``."""
         eeg: dict[str, Any] = dict.fromkeys(("samples", "lost_samples", "gaps"), 0)
-        eeg |= {"rate_hz": None, "drift_ppm": None, "triggers": self._triggers}
+        eeg |= {"rate_hz": None, "drift_ppm": None, "triggers": self._session.triggers}
         eeg |= {"artifact_residual_db": None} | (self._eeg.report() if self._eeg else {})
-        missing = sum(run.due(self._now_at) for run in self._known_runs()) - self._volumes["volumes"]
-        fmri = self._volumes | {"missing": missing, "rejected_files": len(self.refused), "max_fd_mm": None}
-        clock = self._runs[-1].clock if self._runs else RunClock(None)
-        return {"eeg": eeg, "fmri": fmri, "clock": clock.fit()}
+        runs = self._session.runs
+        fmri: dict[str, Any] = {"volumes": 0, "missing": 0, "saturated": 0} | self._session.counts
+        for run in runs:
+            for name, count in run.counts(self._now_at).items():
+                fmri[name] += count
+        moved = [run.head.max_fd_mm for run in runs if run.head is not None]
+        moved = [fd_mm for fd_mm in moved if fd_mm is not None]
+        fmri |= {"rejected_files": len(self.refused), "max_fd_mm": max(moved, default=None)}
+        clock = runs[-1].clock if runs else RunClock(None)
+        reports = [run.report(self._zero_at(), self._now_at) for run in runs]
+        return {"eeg": eeg, "fmri": fmri, "clock": clock.fit(), "runs": reports}
+
+    def _zero_at(self) -> float | None:
+        """Local time of the session's zero, the first run's; None before that is known."""
+        known = self._session.known
+        if self._origin is None and known:
+            return float(known[0].clock.to_local(0.0, math.inf))
+        return self._origin
 
     def _push_eeg(self, chunk: EegChunk) -> None:
         if self._eeg is None or chunk.data.shape[1] == 0:
             return
+        if chunk.montage is not None:
+            self.set_montage(chunk.montage)
+        if not chunk.live:
+            return  # a hole in what is decoded, whole in the recording
         self._eeg.push(chunk)
-        if not (self._fmri_on or self.triggers_expected or self._runs):
-            self._begin().clock.start_at(self._eeg.first)
+        if not (self._fmri_on or self.triggers_expected or self._session.runs):
+            self._session.first_sample(self._eeg.first)
 
     def _push_trigger(self, trigger: Trigger) -> None:
-        self._triggers += 1
-        pause = trigger.stamp - self._last_trigger > RUN_PAUSE
-        self._last_trigger = trigger.stamp
-        run = self._runs[-1] if self._runs else None
-        if run is None or (pause and run.clock.triggered):
-            self._end_run(trigger.stamp)
-            run = self._begin()
-        run.clock.add_trigger(trigger.stamp)
-
-    def _push_volume(self, volume: Volume) -> None:
-        if not self._fmri_on:
-            return
-        self._check_tr(volume)
-        run = next((r for r in reversed(self._runs) if r.uid == volume.uid), None)
-        if run is not None:
-            self._refuse_strangers()
-            self._add(run, volume)
-            return
-        last = self._runs[-1] if self._runs else None
-        if last is not None and last.uid is not None and not self._begins_run(last, volume):
-            return
-        if last is None or last.uid is not None:
-            self._end_run(volume.readable_at)
-            last = self._begin()
-        last.uid = volume.uid
-        held, self._strangers = self._strangers or [volume], []
-        for one in held:
-            self._add(last, one)
-
-    def _begins_run(self, last: Run, volume: Volume) -> bool:
-        """Hold a volume of another series until it is clear that the running one is over."""
-        if self._strangers and self._strangers[-1].uid != volume.uid:
-            self._refuse_strangers()
-        self._strangers.append(volume)
-        silent = volume.readable_at - last.readable_at > _SILENT_TRS * float(self.grid.tr or 0)
-        return silent or len(self._strangers) >= _STRANGERS
-
-    def _refuse_strangers(self) -> None:
-        self.refused += [
-            f"{v.name or 'a volume'} of series {v.series} came in the middle of another series"
-            for v in self._strangers
-        ]
-        self._strangers = []
-
-    def _add(self, run: Run, volume: Volume) -> None:
-        if volume.index in run:
-            self._volumes["duplicate"] += 1
-            return
-        self._volumes["volumes"] += 1
-        self._volumes["out_of_order"] += volume.index < run.newest
-        self._volumes["late"] += run.too_late(volume.index)
-        run.add(volume, self._now() if self._now else None)
-
-    def _check_tr(self, volume: Volume) -> None:
-        tr = float(self.grid.tr or 0)
-        if volume.tr_s is not None and abs(volume.tr_s - tr) > 0.01 * tr:
-            raise GeometryError(
-                f"the bundle was trained at TR {tr:g} s, {volume.name or 'the series'} says "
-                f"{volume.tr_s:g} s. Scan with the trained protocol, or give another --bundle."
-            )
-
-    def _begin(self) -> Run:
-        last = self._runs[-1] if self._runs else None
-        first = last.first_clip + max(last.next_final, last.next_preview) if last else 0
-        self._runs.append(Run(len(self._runs), self._bundle, first, self._dummies, fmri=self._fmri_on))
-        return self._runs[-1]
-
-    def _end_run(self, at: float) -> None:
-        for run in self._known_runs()[-1:]:
-            run.ended_s = min(run.ended_s, run.clock.elapsed(at))
-
-    def _known_runs(self) -> list[Run]:
-        return [run for run in self._runs if run.clock.known]
+        self._session.trigger(trigger)
+        if self._eeg is not None:
+            self._eeg.trigger(trigger.stamp, arrived_at=trigger.arrived_at)
 
     def _open(self, run: Run, k: int) -> bool:
         return k < self._limit and run.needs_s(k) <= run.ended_s
@@ -295,11 +276,12 @@ class Assembler:
         run.clock.freeze()
         start, stop = (float(t) for t in self.grid.span(k))
         times = run.sample_times(k)
-        eeg, eeg_mask = self._cut_eeg(times)
         wanted = run.volumes(k) if revision == "final" else range(0)
         held = run.held(k) if revision == "final" else {}
         if run.session_offset_s is None:
             zero_at = float(run.clock.to_local(0.0, stop))
+            if run is not self._session.known[0]:
+                self._origin = self._zero_at()  # a run before this one may have had no window
             self._origin = zero_at if self._origin is None else self._origin
             run.session_offset_s = zero_at - self._origin
         stamps, floor_at = self._ledger(run, run.last_sample_at(k), held, now_at)
@@ -313,17 +295,19 @@ class Assembler:
             stop_s=stop,
             session_s=start + run.session_offset_s,
             revision=revision,
-            eeg=eeg,
-            eeg_mask=eeg_mask,
             floor_at=floor_at,
             stamps=stamps,
+            **self._cut_eeg(times),
             **self._cut_fmri(wanted, held),
         )
 
-    def _cut_eeg(self, times: NDArray[np.float64]) -> tuple[Float | None, NDArray[np.bool_]]:
+    def _cut_eeg(self, times: NDArray[np.float64]) -> dict[str, Any]:
         if self._eeg is None:
-            return None, np.zeros(self.grid.samples if self._manifest.eeg else 0, bool)
-        return self._eeg.read(times)
+            count = self.grid.samples if self._manifest.eeg else 0
+            return {"eeg": None, "eeg_mask": np.zeros(count, bool)}
+        eeg, mask = self._eeg.read(times)
+        quality, bad = self._eeg.quality(times)
+        return {"eeg": eeg, "eeg_mask": mask, "eeg_quality": fractions(quality), "eeg_bad": bad}
 
     def _cut_fmri(self, wanted: range, held: dict[int, Any]) -> dict[str, Any]:
         slots = self.grid.slots if self._manifest.fmri else 0

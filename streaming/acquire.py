@@ -24,8 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode import bundle as bundles
+from rtdecode import calibration as calibrations
 from rtdecode import film_marks
 from rtdecode.bundle import Bundle
+from rtdecode.channels import match
 from rtdecode.errors import GeometryError, RtDecodeError
 from rtdecode.film_marks import FilmMark
 from rtdecode.recording import RecordingWriter
@@ -34,6 +36,7 @@ from rtdecode.windows import Assembler
 from streaming.mailbox import Mailbox, Message, pack
 from streaming.orders import Sources
 from streaming.sources.folder import FolderSource
+from streaming.sources.lag import Lag
 from streaming.sources.lsl import LslSource
 from streaming.sources.markers import MarkerSource
 
@@ -82,13 +85,17 @@ class _Acquisition:
         self._sources, self._mailbox, self._stop, self._parent_alive = sources, mailbox, stop, parent_alive
         self._queue: queue.Queue[Item] = queue.Queue(maxsize=256)
         self._threads: list[threading.Thread] = []
-        self._lsl = LslSource(sources.lsl) if sources.lsl else None
         bundle = bundles.load(sources.bundle, verify=False)
+        self._lsl = LslSource(sources.lsl, sources.peers, accept=_fits(bundle)) if sources.lsl else None
+        self._lag = Lag(time.monotonic())
         self._folder = _folder(sources, bundle)
         there = {"eeg": self._lsl, "fmri": self._folder}
         modalities = [name for name, source in there.items() if source is not None]
         self._assembler = Assembler(
-            bundle, None, modalities, sources.seconds, dummies=sources.dummies, now=time.monotonic
+            *(bundle, None, modalities, sources.seconds),
+            dummies=sources.dummies,
+            now=time.monotonic,
+            calibration=calibrations.load(sources.calibration) if sources.calibration else None,
         )
         self._writer = RecordingWriter(sources.record, None, sources.meta) if sources.record else None
         self._noted: set[str] = set()
@@ -147,6 +154,7 @@ class _Acquisition:
         elif item is not None:
             self._take(item)
         if item is None:
+            self._lag.idle(time.monotonic())
             self._emit(self._assembler.advance(self._due_at()))
         now = time.monotonic()
         if now - self._status_at >= _STATUS_EVERY:
@@ -156,6 +164,8 @@ class _Acquisition:
                 self._stop.set()
 
     def _take(self, item: EegChunk | Trigger | Volume) -> None:
+        if isinstance(item, EegChunk) and self._behind_at is None:
+            item = self._lag.judge(item, time.monotonic())
         self._record(item)
         if self._behind_at is not None and isinstance(item, Volume):
             self._behind_at = max(self._behind_at, item.readable_at)
@@ -198,10 +208,13 @@ class _Acquisition:
     def _status(self, now: float) -> dict[str, Any]:
         costs, self._costs = self._costs, {name: [] for name in self._costs}
         counters = self._assembler.counters()
+        counters["eeg"]["skipped_samples"] = self._lag.samples
         folder = self._folder.counters() if self._folder is not None else {}
-        for key in ("duplicate", "out_of_order"):
+        for key in ("duplicate", "rejected_files"):
             counters["fmri"][key] += folder.get(key, 0)
-        counters["fmri"]["rejected_files"] += folder.get("rejected_files", 0)
+        # The source and the assembler see the same volume late or out of order: it counts once.
+        for key in ("out_of_order", "late"):
+            counters["fmri"][key] = max(counters["fmri"][key], folder.get(key, 0))
         return {
             "kind": "status",
             "elapsed": self._assembler.elapsed(now),
@@ -222,7 +235,8 @@ class _Acquisition:
         passed += [("another series", sentence) for sentence in self._assembler.refused]
         fresh = {reason: sentence for reason, sentence in passed if reason not in self._noted}
         self._noted |= fresh.keys()
-        return [f"not used: {sentence}" for sentence in fresh.values()]
+        said = [f"not used: {sentence}" for sentence in [*fresh.values(), *self._lag.notes()]]
+        return said + [f"EEG: {sentence}" for sentence in (self._lsl.notes() if self._lsl else [])]
 
     def _waiting(self, now: float) -> list[str]:
         """What has not come yet, or has fallen silent, in words."""
@@ -279,10 +293,23 @@ class _Acquisition:
             volumes = self._folder.poll(time.monotonic())
             for volume in volumes:
                 self._put(volume)
-            if behind and not volumes:
+            if behind and not volumes and not self._folder.unread:
                 behind = False
                 self._put(_CAUGHT_UP)
-            time.sleep(_FOLDER_POLL)
+            time.sleep(0.0 if self._folder.unread else _FOLDER_POLL)
+
+
+def _fits(bundle: Bundle) -> Callable[[Montage], str | None]:
+    """Refuse a stream that comes back without the bundle's channels."""
+
+    def accept(montage: Montage) -> str | None:
+        try:
+            match(bundle.manifest.eeg.channels, montage) if bundle.manifest.eeg is not None else None
+        except GeometryError as error:
+            return str(error)
+        return None
+
+    return accept
 
 
 def _folder(sources: Sources, bundle: Bundle) -> FolderSource | None:
@@ -298,7 +325,9 @@ def _folder(sources: Sources, bundle: Bundle) -> FolderSource | None:
             return str(error)
         return None
 
-    return FolderSource(sources.fmri_dir, sources.existing, accept=accept)
+    # A calibration has placed the features in this session: they are read from any grid.
+    wanted = accept if sources.calibration is None else None
+    return FolderSource(sources.fmri_dir, sources.existing, sources.series, moco=sources.moco, accept=wanted)
 
 
 def _folder_state(folder: FolderSource) -> str:

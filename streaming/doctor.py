@@ -114,7 +114,7 @@ def _folder(directory: Path | None) -> Finding:
     from streaming.sources.folder import FolderSource
 
     source = FolderSource(directory, "read")
-    volumes = source.poll(0.0)
+    volumes = source.drain()
     if not volumes:
         ignored = f", {len(source.ignored)} files of no use" if source.ignored else ""
         return Finding("folder", "note", f"{directory}: no volume yet{ignored}", "see rtdecode volumes DIR")

@@ -27,6 +27,14 @@ class Sources:
         Dummy volumes of each run.
     record : Path or None
         Folder of the recording.
+    series : int or None
+        Take this SeriesNumber alone.
+    moco : bool
+        Take the scanner's motion-corrected copy instead of the original.
+    calibration : Path or None
+        A folder made by ``rtdecode calibrate``.
+    peers : tuple of str
+        Hosts that are asked for their LSL streams directly.
     meta : dict
         Written into the recording.
     """
@@ -38,6 +46,10 @@ class Sources:
     seconds: float | None
     dummies: int
     record: Path | None
+    series: int | None = None
+    moco: bool = False
+    calibration: Path | None = None
+    peers: tuple[str, ...] = ()
     meta: dict[str, Any] = field(default_factory=dict)
 
 

@@ -187,6 +187,7 @@ class Output:
             "session_s": [round(window.session_s, 6), round(window.session_s + length, 6)],
             "modalities": window.modalities,
             "missing": {name: round(share, 6) for name, share in window.missing.items()},
+            "eeg_quality": {name: round(share, 6) for name, share in window.eeg_quality.items()} or None,
             "confidence": None if decoded.clip.confidence is None else round(decoded.clip.confidence, 6),
             "steps": decoded.clip.steps,
             "latency_ms": spent,

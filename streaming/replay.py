@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.progress import track
 
 from rtdecode import bundle as bundles
+from rtdecode import calibration as calibrations
 from rtdecode.bundle import Bundle
+from rtdecode.calibration import Calibration
 from rtdecode.errors import GeometryError, UsageError
 from rtdecode.recording import Recording
 from rtdecode.types import EegChunk, Trigger, Volume
@@ -86,18 +88,8 @@ def run(
 
 
 def windows(events: Iterator[Item], assembler: Assembler, ended_at: float = 0.0) -> Iterator[Work]:
-    """Cut the windows of a recording in the order a live session would have cut them.
-
-    The virtual clock is the arrival of the items; between two of them, and from the last one to the
-    end of the session, it stops at every deadline.
-    """
-    now = 0.0
-    for item in events:
-        now = max(now, item.arrived_at)
-        for window in assembler.advance(now) + assembler.push(item, now):
-            yield Work(window, assembler.clip(window))
-    now = max(now, ended_at)
-    for window in assembler.advance(now) + assembler.flush(now):
+    """Cut the windows of a recording in the order a live session would have cut them."""
+    for window in assembler.play(events, ended_at):
         yield Work(window, assembler.clip(window))
 
 
@@ -109,7 +101,14 @@ def _assembler(kept: Recording, bundle: Bundle) -> Assembler:
         kept.meta.get("seconds"),
         dummies=kept.meta.get("dummies", 0),
         triggers_expected=kept.meta.get("triggers_expected", kept.has_triggers()),
+        calibration=_calibration(kept),
     )
+
+
+def _calibration(kept: Recording) -> Calibration | None:
+    """Load what the session was calibrated with."""
+    path = kept.meta.get("calibration")
+    return None if path is None else calibrations.load(Path(path))
 
 
 def _play(kept: Recording, assembler: Assembler, output: Output, pace: float | None) -> None:

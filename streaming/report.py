@@ -13,8 +13,14 @@ from rtdecode.bundle import Bundle
 from streaming.judged import EMPTY
 from streaming.output import Output
 
-_EEG = ("samples", "lost_samples", "gaps", "rate_hz", "drift_ppm", "triggers", "artifact_residual_db")
-_FMRI = ("volumes", "missing", "late", "duplicate", "out_of_order", "rejected_files", "max_fd_mm")
+_EEG = (
+    *("samples", "lost_samples", "gaps", "rate_hz", "drift_ppm", "triggers", "artifact_residual_db"),
+    *("epochs", "bad_channels", "age_ms"),
+)
+_FMRI = (
+    *("volumes", "missing", "late", "duplicate", "out_of_order", "rejected_files", "max_fd_mm"),
+    "saturated",
+)
 _CLOCK = ("source", "slope_ppm", "offset_s", "residual_ms")
 _FIGURES = {
     "identification_2way": "identification, 2-way",
@@ -69,6 +75,7 @@ def build(
         "ended": ended,
         "windows": {"expected": status.get("expected", 0), **windows},
         **sections,
+        "runs": counters.get("runs", []),
         "latency_ms": output.meter.summary(),
         "memory_mb": {"peak": memory_mb},
         "steps": {str(n): output.steps[n] for n in sorted(output.steps, reverse=True) if n} or None,

@@ -55,6 +55,9 @@ class StreamOptions:
     steps: int | None = None
     carry: bool = True
     twin: bool = False
+    series: int | None = None
+    moco: bool = False
+    peers: tuple[str, ...] = ()
 
 
 def run(options: StreamOptions) -> int:
@@ -84,9 +87,7 @@ def run(options: StreamOptions) -> int:
 
 
 def _check(options: StreamOptions, bundle: Bundle) -> None:
-    missing = {"--calibration": options.calibration, "--dashboard": options.dashboard}
-    missing["--decoder"] = options.decoder
-    for flag, value in missing.items():
+    for flag, value in {"--dashboard": options.dashboard, "--decoder": options.decoder}.items():
         if value is not None:
             raise UsageError(f"{flag} is not built yet. There are --lsl, --fmri-dir, --bundle and --truth.")
     check_steps(bundle, options.steps)
@@ -315,6 +316,10 @@ def _sources(options: StreamOptions, bundle: Bundle, name: str) -> orders.Source
         existing=options.existing,
         seconds=options.seconds,
         dummies=options.dummies,
+        series=options.series,
+        moco=options.moco,
+        calibration=options.calibration,
+        peers=options.peers,
         record=options.record,
         meta={
             "session": name,
@@ -322,6 +327,7 @@ def _sources(options: StreamOptions, bundle: Bundle, name: str) -> orders.Source
             "bundle": bundle.digest,
             "seconds": options.seconds,
             "dummies": options.dummies,
+            "calibration": options.calibration and str(options.calibration.resolve()),
         },
     )
 

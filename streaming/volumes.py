@@ -18,9 +18,6 @@ from streaming.sources.folder import FolderSource
 from streaming.sources.series import Run
 
 _POLL_S = 0.02
-# A volume counts as lost when a later one has been there this many TRs, or 3 s without a TR.
-_LOST_AFTER_TR = 1.5
-_LOST_AFTER_S = 3.0
 _KEYS = (
     "index", "series", "run", "shape", "affine", "tr_s", "acquired_s", "complete", "missing_slices", "mean",
     "parse_ms", "file",
@@ -30,7 +27,15 @@ _COLUMNS = "{:>6} {:>6}  {:<15} {:>7} {:>9} {:>9} {:>8}  {}"
 Line = dict[str, Any]
 
 
-def run(directory: Path, once: bool, as_json: bool, nifti: Path | None) -> int:
+def run(
+    directory: Path,
+    once: bool,
+    as_json: bool,
+    nifti: Path | None,
+    *,
+    series: int | None = None,
+    moco: bool = False,
+) -> int:
     """List the volumes of a folder, one line each, and at the end the files that are none.
 
     Parameters
@@ -43,6 +48,10 @@ def run(directory: Path, once: bool, as_json: bool, nifti: Path | None) -> int:
         JSON lines instead of a table.
     nifti : Path or None
         Folder to write each volume to, as ``<series>_<index>.nii``.
+    series : int or None
+        Take only runs that begin with this SeriesNumber.
+    moco : bool
+        Take the scanner's motion-corrected series instead of the plain one.
 
     Returns
     -------
@@ -60,7 +69,7 @@ def run(directory: Path, once: bool, as_json: bool, nifti: Path | None) -> int:
         raise UsageError(f"--nifti {nifti} is the folder that is read: give another one")
     if nifti is not None:
         nifti.mkdir(parents=True, exist_ok=True)
-    source = FolderSource(directory, existing="read", bound=False, exclude=nifti)
+    source = FolderSource(directory, existing="read", series=series, moco=moco, bound=False, exclude=nifti)
     lines = _once(source, nifti) if once else _follow(source, nifti)
     total = _print_json(lines) if as_json else _print_rows(lines)
     _print_end(source, total, as_json)
@@ -85,24 +94,24 @@ def _once(source: FolderSource, nifti: Path | None) -> Iterator[Line]:
     for each in sorted(source.runs, key=lambda r: (r.series, r.order)):
         lines = found.get(each.uid, {})
         _start_at_first(lines)
-        for index in range(max(lines, default=-1) + 1):
-            yield lines.get(index) or _lost(each, index)
+        lost = {index: _lost(each, index, hole.missing_slices) for index, hole in each.holes.items()}
+        for _, line in sorted((lines | lost).items()):
+            yield line
 
 
 def _follow(source: FolderSource, nifti: Path | None) -> Iterator[Line]:
     """Volumes as they come, and lost ones when they are overdue, until Ctrl-C."""
-    overdue: dict[tuple[str, int], float] = {}
+    state = source.state
     while True:
         now = time.monotonic()
         for volume in source.poll(now):
             yield _take(source, volume, nifti)
-        for each in source.runs:
-            wait = _LOST_AFTER_TR * each.kind[2] if each.kind[2] else _LOST_AFTER_S
-            for index in each.missing():
-                since = overdue.setdefault((each.uid, index), now)
-                if now - since >= wait:
-                    overdue[each.uid, index] = float("inf")
-                    yield _lost(each, index)
+        for each, index, slices in source.lost(now):
+            yield _lost(each, index, slices)
+        if source.state != state and "missing" in (state, source.state):
+            gone = "is not there any more" if source.state == "missing" else "is there again"
+            sys.stderr.write(f"the folder {source.directory} {gone}\n")
+        state = source.state
         time.sleep(_POLL_S)
 
 
@@ -126,16 +135,15 @@ def _take(source: FolderSource, volume: Volume, nifti: Path | None) -> Line:
     }
 
 
-def _lost(run: Run, index: int) -> Line:
+def _lost(run: Run, index: int, missing_slices: int) -> Line:
     line: Line = dict.fromkeys(_KEYS)
-    shape, _, tr = run.kind
     return line | {
         "index": index,
         "series": run.series,
         "run": run.label,
-        "tr_s": tr,
+        "tr_s": run.kind[2],
         "complete": False,
-        "missing_slices": shape[2],
+        "missing_slices": missing_slices,
     }
 
 
@@ -173,7 +181,7 @@ def _each(lines: Iterator[Line], show: Callable[[Line], None]) -> int:
 
 def _cells(line: Line) -> list[str]:
     if not line["complete"]:
-        return [line["run"], str(line["index"]), "lost", *[""] * 5]
+        return [line["run"], str(line["index"]), f"lost ({line['missing_slices']} slices)", *[""] * 5]
     shape = " x ".join(str(n) for n in line["shape"])
     times = ["" if line[key] is None else f"{line[key]:.3f}" for key in ("tr_s", "acquired_s")]
     numbers = [f"{line['mean']:.1f}", f"{line['parse_ms']:.1f}"]

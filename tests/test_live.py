@@ -14,11 +14,13 @@ import pytest
 from rtdecode import bundle as bundles
 from rtdecode.accuracy import classification
 from rtdecode.bundle import Bundle
-from rtdecode.clock import Dejitter, RunClock
+from rtdecode.clock import RunClock
+from rtdecode.eeg_clock import SampleClock
 from rtdecode.events import read_events
 from rtdecode.recording import Recording
+from rtdecode.signal.baseline import normalizer
 from rtdecode.signal.eeg import EegFilter
-from rtdecode.signal.volume import VolumeNormalizer, project
+from rtdecode.signal.volume import project
 from rtdecode.types import EegChunk, Trigger, Volume, Window
 from streaming.decoder import Decoder
 from train.data import haxby
@@ -71,8 +73,12 @@ def in_one_pass(recording: Recording, bundle: Bundle, count: int) -> Iterator[Wi
     sfreq = recording.montage.sfreq
     eeg = EegFilter(manifest.eeg.band, sfreq).push(np.concatenate([c.data for c in chunks], axis=1)[pick])
     mean, scale = stats["eeg_mean"][:, None], stats["eeg_scale"][:, None]
-    times = Dejitter(sfreq).push(np.concatenate([c.stamps for c in chunks]))
-    norm = VolumeNormalizer(stats["fmri_mean"], stats["fmri_scale"], manifest.fmri.baseline)
+    clock_of_samples = SampleClock(sfreq).push(
+        np.concatenate([c.stamps for c in chunks]), chunks[-1].arrived_at
+    )
+    times = np.concatenate([piece.times for piece in clock_of_samples])
+    assert not any(piece.lost for piece in clock_of_samples)
+    norm = normalizer(stats, manifest.fmri.baseline)
     voxels = bundle.projection.bind(volumes[0].data.shape, volumes[0].affine)
     vectors = np.stack([norm.push(project(v.data, voxels)) for v in volumes])
     assert [v.index for v in volumes] == list(range(len(volumes)))
@@ -197,7 +203,7 @@ def _batch_scores(bundle: Bundle, run: int) -> np.ndarray:
     grid, spec, stats = bundle.manifest.grid, bundle.manifest.fmri, bundle.stats
     assert spec is not None
     assert bundle.projection is not None
-    norm = VolumeNormalizer(stats["fmri_mean"], stats["fmri_scale"], spec.baseline)
+    norm = normalizer(stats, spec.baseline)
     voxels = bundle.projection.bind(image.data.shape[:3], image.affine)
     vectors = np.stack([norm.push(project(image.data[..., n], voxels)) for n in range(image.data.shape[3])])
     wanted = [grid.volumes(k) for k in range(73)]

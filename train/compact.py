@@ -10,8 +10,9 @@ from PIL import Image
 
 from rtdecode.bundle import Manifest
 from rtdecode.errors import UsageError
+from rtdecode.signal.baseline import Baseline
 from rtdecode.signal.eeg import EegBand
-from rtdecode.signal.volume import Baseline, Projection
+from rtdecode.signal.volume import Projection
 from rtdecode.timing import TimingGrid
 from train import loop
 from train.calibrate import calibrate

@@ -1,19 +1,22 @@
 """The recipe `haxby`: which of eight kinds of object is seen, from fMRI alone, recorded data."""
 
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from rtdecode.accuracy import Score, entry
 from rtdecode.bundle import ClipGeometry, FmriInput, Manifest
-from rtdecode.signal.volume import Baseline, Projection
+from rtdecode.signal.baseline import Baseline
+from rtdecode.signal.volume import Projection
 from rtdecode.timing import TimingGrid, exact
 from train.data import haxby
-from train.data.chain import draft_bundle, draft_manifest, slot_mean, unit_statistics, windows
+from train.data.chain import draft_bundle, draft_manifest, windows
+from train.parts.causal import Chain
 from train.parts.pictograms import pictograms
 from train.parts.pictures import curves
-from train.parts.trials import Blocks, Candidates, Choice, Trials, accuracies, choose, fit
+from train.parts.trials import Blocks, Candidates, Choice, Learn, Trials, accuracies, choose, fit
 from train.recipe import numbers
 from train.work import Trained, Work
 
@@ -27,8 +30,10 @@ def train(
     runs: str,
     judged: str,
     grid: TimingGrid,
-    warmup: int,
-    rates: list[float],
+    floors: list[float],
+    walk: float,
+    colour: float,
+    memory: float,
     shrinkages: list[float],
     corrections: list[float],
     lags: list[float],
@@ -42,9 +47,9 @@ def train(
     runs, judged : str
         Run numbers, ``1-8`` for example.
     grid : TimingGrid
-    warmup : int
-        Volumes whose mean is a run's first resting level.
-    rates, shrinkages, corrections : list of float
+    walk, colour, memory : float
+        How the level of a run is followed (`rtdecode.signal.baseline.Baseline`).
+    floors, shrinkages, corrections : list of float
         Candidates; chosen inside the training runs of each fold.
     lags : list of float
         Seconds, for the curve of accuracy against lag.
@@ -54,25 +59,33 @@ def train(
     place = haxby.folder(work.data)
     every = {n: haxby.load(place, n) for n in sorted({*numbers(runs), *numbers(judged)})}
     voxels = brain(list(every.values()), numbers(runs))
-    manifest = _manifest(grid, every[numbers(runs)[0]], voxels, warmup)
-    candidates = Candidates(corrections, rates, shrinkages)
+    baseline = Baseline(walk=walk, colour=colour, memory=memory)
+    chain = Chain(_manifest(grid, every[numbers(runs)[0]], voxels, baseline), every, voxels)
+    candidates = Candidates(corrections, floors, shrinkages)
     blocks = Blocks({n: run.events for n, run in every.items()}, haxby.LABELS)
-    by_rate = {r: causal_trials(manifest, every, voxels, rate=r) for r in work.track(rates, "windows")}
 
-    final = choose(by_rate, blocks, numbers(runs), candidates)
+    final = choose(by_floor(chain, blocks, floors), blocks, numbers(runs), candidates)
     offline = {lag: offline_trials(grid, every, voxels, lag) for lag in lags}
-    folds = leave_one_out(work, by_rate, offline, blocks, numbers(judged), candidates, permutations)
+    folds = leave_one_out(work, chain, offline, blocks, numbers(judged), candidates, permutations)
     figures = _figures(folds)
-    figures["classification_top1_held_out"] = _held_out(by_rate, blocks, final, numbers(runs), every)
+    trials = chain.trials(numbers(runs), final.floor, blocks)
+    figures["classification_top1_held_out"] = _held_out(trials, blocks, final, numbers(runs), every)
     tables = {
         "choice": asdict(final),
         "folds": [fold["choice"] for fold in folds],
         "offline_lags_s": [fold["offline_lag_s"] for fold in folds],
         "live_over_offline": live_over_offline(folds),
-        "lag": lag_table(manifest, every, voxels, offline, blocks, final, numbers(judged), shrinkages),
-        "correction": correction_table(by_rate[final.rate], blocks, numbers(runs), candidates),
+        "lag": lag_table(chain, offline, blocks, final, numbers(judged), shrinkages),
+        "correction": correction_table(
+            by_floor(chain, blocks, floors)[final.floor], blocks, numbers(runs), candidates
+        ),
     }
-    return _trained(manifest, every, voxels, by_rate, blocks, final, numbers(runs), figures, tables)
+    return _trained(chain, trials, blocks, final, numbers(runs), figures, tables)
+
+
+def by_floor(chain: Chain, blocks: Blocks, floors: list[float]) -> dict[float, Learn]:
+    """Floor of the drift components -> windows normalised by what some runs taught."""
+    return {floor: partial(chain.trials, floor=floor, blocks=blocks) for floor in floors}
 
 
 def brain(runs: list[haxby.BoldRun], training: list[int]) -> np.ndarray:
@@ -81,39 +94,12 @@ def brain(runs: list[haxby.BoldRun], training: list[int]) -> np.ndarray:
     return np.flatnonzero(mean > 0.1 * np.quantile(mean, 0.99))
 
 
-def _manifest(grid: TimingGrid, run: haxby.BoldRun, voxels: np.ndarray, warmup: int) -> Manifest:
+def _manifest(grid: TimingGrid, run: haxby.BoldRun, voxels: np.ndarray, baseline: Baseline) -> Manifest:
     shape = [int(n) for n in run.data.shape[:3]]
-    fmri = FmriInput(len(voxels), shape, run.affine.tolist(), Baseline(warmup=warmup, rate=0.0))
+    fmri = FmriInput(len(voxels), shape, run.affine.tolist(), baseline)
     frames = int(grid.window * grid.fps) + 1
     clip = ClipGeometry(frames, *_SIZE, fps=float(grid.fps))
     return draft_manifest("haxby", grid, clip, None, fmri, note=NOTE, labels=list(haxby.LABELS))
-
-
-def _projection(manifest: Manifest, voxels: np.ndarray) -> Projection:
-    assert manifest.fmri is not None
-    i, j, k = manifest.fmri.shape
-    return Projection(voxels.astype(np.int64), (i, j, k), np.array(manifest.fmri.affine))
-
-
-def _with_rate(manifest: Manifest, rate: float) -> Manifest:
-    assert manifest.fmri is not None
-    baseline = replace(manifest.fmri.baseline, rate=rate)
-    return replace(manifest, fmri=replace(manifest.fmri, baseline=baseline))
-
-
-def causal_trials(
-    manifest: Manifest, runs: dict[int, haxby.BoldRun], voxels: np.ndarray, rate: float
-) -> Trials:
-    """Windows of the runs through the chain of a session, in the scanner's units."""
-    manifest = _with_rate(manifest, rate)
-    bundle = draft_bundle(manifest, unit_statistics(manifest), _projection(manifest, voxels))
-    rows, spans = [], []
-    for number, run in runs.items():
-        for window in windows(bundle, run.volumes(), None):
-            if window.fmri is not None:
-                rows.append(slot_mean(window.fmri[None], window.fmri_mask[None])[0])
-                spans.append((number, window.start_s, window.stop_s))
-    return Trials(np.stack(rows), spans)
 
 
 def offline_trials(
@@ -145,7 +131,7 @@ def _detrended(series: Score) -> Score:
 
 def leave_one_out(
     work: Work,
-    by_rate: dict[float, Trials],
+    chain: Chain,
     offline: dict[float, Trials],
     blocks: Blocks,
     runs: list[int],
@@ -156,19 +142,18 @@ def leave_one_out(
     folds = []
     for left in work.track(runs, "leave one run out"):
         rest = [run for run in runs if run != left]
-        choice = choose(by_rate, blocks, rest, candidates)
+        choice = choose(by_floor(chain, blocks, candidates.floors), blocks, rest, candidates)
         scores = {
-            lag: accuracies(trials, blocks, rest, choice.correction_s, candidates.shrinkages)
+            lag: accuracies(_fixed(trials), blocks, rest, choice.correction_s, candidates.shrinkages)
             for lag, trials in offline.items()
         }
         lag = max(scores, key=lambda lag: scores[lag].max())
         shrinkage = candidates.shrinkages[int(scores[lag].argmax())]
-        causal = by_rate[choice.rate]
         rng = np.random.default_rng([work.seed, left])
         controls = [
-            _judge(causal, blocks, rest, left, choice.correction_s, choice.shrinkage, blocks.permuted(rng))[0]
-            for _ in range(permutations)
+            _control(chain, blocks, rest, left, choice, blocks.permuted(rng)) for _ in range(permutations)
         ]
+        causal = chain.trials(rest, choice.floor, blocks)
         hit, block, truth = _judge(causal, blocks, rest, left, choice.correction_s, choice.shrinkage)
         after, _, _ = _judge(offline[lag], blocks, rest, left, choice.correction_s, shrinkage)
         folds.append(
@@ -183,6 +168,19 @@ def leave_one_out(
             }
         )
     return folds
+
+
+def _fixed(trials: Trials) -> Learn:
+    """Windows that were normalised without learning from other runs."""
+    return lambda _: trials
+
+
+def _control(
+    chain: Chain, blocks: Blocks, runs: list[int], left: int, choice: Choice, taught: Blocks
+) -> Score:
+    """Hits in the run left out when drift and classifier were taught exchanged labels."""
+    trials = chain.trials(runs, choice.floor, taught, keep=False)
+    return _judge(trials, blocks, runs, left, choice.correction_s, choice.shrinkage, taught)[0]
 
 
 def _judge(
@@ -218,14 +216,9 @@ def _figures(folds: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def _held_out(
-    by_rate: dict[float, Trials],
-    blocks: Blocks,
-    choice: Choice,
-    runs: list[int],
-    every: dict[int, haxby.BoldRun],
+    trials: Trials, blocks: Blocks, choice: Choice, runs: list[int], every: dict[int, haxby.BoldRun]
 ) -> dict[str, Any]:
     """Accuracy of the shipped classifier on the runs it has not seen."""
-    trials = by_rate[choice.rate]
     parts = [
         _judge(trials, blocks, runs, n, choice.correction_s, choice.shrinkage) for n in every if n not in runs
     ]
@@ -247,9 +240,7 @@ def live_over_offline(folds: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def lag_table(
-    manifest: Manifest,
-    every: dict[int, haxby.BoldRun],
-    voxels: np.ndarray,
+    chain: Chain,
     offline: dict[float, Trials],
     blocks: Blocks,
     choice: Choice,
@@ -259,37 +250,33 @@ def lag_table(
     """Cross-validated accuracy of the same windows when their volumes are taken at other lags."""
     table: dict[str, list[float]] = {"lag_s": list(offline), "causal": [], "offline": []}
     for lag, after in offline.items():
-        moved = replace(manifest, grid=replace(manifest.grid, lag=exact(lag)))
-        causal = causal_trials(moved, every, voxels, choice.rate)
-        for name, trials in (("causal", causal), ("offline", after)):
-            found = accuracies(trials, blocks, runs, choice.correction_s, shrinkages)
+        manifest = replace(chain.manifest, grid=replace(chain.manifest.grid, lag=exact(lag)))
+        causal = by_floor(Chain(manifest, chain.runs, chain.voxels), blocks, [choice.floor])[choice.floor]
+        for name, learn in (("causal", causal), ("offline", _fixed(after))):
+            found = accuracies(learn, blocks, runs, choice.correction_s, shrinkages)
             table[name].append(float(found.max()))
     return table
 
 
 def correction_table(
-    trials: Trials, blocks: Blocks, runs: list[int], candidates: Candidates
+    learn: Learn, blocks: Blocks, runs: list[int], candidates: Candidates
 ) -> dict[str, list[float]]:
     """Cross-validated accuracy within the training runs against the onset correction."""
     found = [
-        float(accuracies(trials, blocks, runs, c, candidates.shrinkages).max())
-        for c in candidates.corrections
+        float(accuracies(learn, blocks, runs, c, candidates.shrinkages).max()) for c in candidates.corrections
     ]
     return {"correction_s": list(candidates.corrections), "causal": found}
 
 
 def _trained(
-    manifest: Manifest,
-    every: dict[int, haxby.BoldRun],
-    voxels: np.ndarray,
-    by_rate: dict[float, Trials],
+    chain: Chain,
+    trials: Trials,
     blocks: Blocks,
     choice: Choice,
     runs: list[int],
     figures: dict[str, dict[str, Any]],
     tables: dict[str, Any],
 ) -> Trained:
-    trials = by_rate[choice.rate]
     truth, _ = blocks.truth(trials.spans, choice.correction_s)
     scale, [(weights, offset)] = fit(trials, truth, runs, [choice.shrinkage], len(blocks.labels))
     provenance = {
@@ -299,8 +286,9 @@ def _trained(
         "choice": asdict(choice),
         "figures": figures,
     }
-    manifest = replace(_with_rate(manifest, choice.rate), provenance=provenance)
-    rest = np.mean([every[n].data.reshape(-1, every[n].data.shape[3])[voxels].mean(1) for n in runs], axis=0)
+    mean, drift = chain.drift(runs, choice.floor, blocks)
+    manifest = replace(chain.with_drift(drift), provenance=provenance)
+    stats = {"fmri_mean": mean.astype(np.float32), "fmri_scale": scale.astype(np.float32)} | drift.arrays()
     return Trained(
         model="category",
         manifest=manifest,
@@ -309,9 +297,9 @@ def _trained(
             "offset": (offset / choice.temperature).astype(np.float32),
             "pictures": pictograms(haxby.LABELS, _SIZE, NOTE),
         },
-        stats={"fmri_mean": rest.astype(np.float32), "fmri_scale": scale.astype(np.float32)},
-        projection=_arrays(_projection(manifest, voxels)),
-        golden=_golden(manifest, every[runs[0]], voxels, scale, rest),
+        stats=stats,
+        projection=_arrays(chain.projection),
+        golden=_golden(manifest, chain, stats, chain.runs[runs[0]]),
         figures=figures,
         tables=tables,
         pictures={
@@ -330,10 +318,9 @@ def _arrays(projection: Projection) -> dict[str, np.ndarray]:
 
 
 def _golden(
-    manifest: Manifest, run: haxby.BoldRun, voxels: np.ndarray, scale: Score, rest: Score
+    manifest: Manifest, chain: Chain, stats: dict[str, np.ndarray], run: haxby.BoldRun
 ) -> dict[str, np.ndarray]:
-    stats = {"fmri_mean": rest.astype(np.float32), "fmri_scale": scale.astype(np.float32)}
-    bundle = draft_bundle(manifest, stats, _projection(manifest, voxels))
+    bundle = draft_bundle(manifest, stats, chain.projection)
     chosen = windows(bundle, run.volumes(), None)[6 : 6 + _GOLDEN]
     data = np.stack([w.fmri for w in chosen if w.fmri is not None])
     return {"fmri": data, "fmri_mask": np.stack([w.fmri_mask for w in chosen]).astype(np.float32)}

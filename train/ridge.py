@@ -10,8 +10,8 @@ from PIL import Image
 from rtdecode.bundle import Bundle, Manifest
 from rtdecode.errors import UsageError
 from rtdecode.phantom.session import PhantomSession
+from rtdecode.signal.baseline import Baseline
 from rtdecode.signal.eeg import EegBand
-from rtdecode.signal.volume import Baseline
 from rtdecode.timing import TimingGrid
 from train.data.chain import draft_bundle, unit_statistics
 from train.data.phantom import TRAINING_SEEDS, Participant, film_clips, manifest, session_arrays

@@ -27,6 +27,7 @@ _TRF_S = 0.6
 _ADAPTED, _ADAPTATION_S = 0.5, 1.0
 _CUT_GAIN, _FLOW_GAIN, _CUT_S = 1.0, 0.12, 0.3
 _JITTER = 0.3
+_CLOSED_GAIN = 3.0  # of the alpha
 _BACKGROUND_UV, _ALPHA_UV, _LINE_UV, _SENSOR_UV, _BLINK_UV = 12.0, 6.0, 2.0, 0.5, 100.0
 _LINE_HZ, _BLINKS_PER_MIN = 50.0, 12.0
 
@@ -136,6 +137,10 @@ class Amplifier:
         Sampling rate, Hz.
     seed : int
         Of the noise.
+    clock : float
+        How much faster its samples come than `sfreq` says, as a ratio.
+    closed : tuple of (float, float)
+        Start and stop of the times with closed eyes, s of film time: the alpha is three times as large.
 
     Notes
     -----
@@ -152,8 +157,11 @@ class Amplifier:
         cuts: NDArray[np.int64],
         sfreq: int,
         seed: int,
+        clock: float = 1.0,
+        closed: tuple[tuple[float, float], ...] = (),
     ) -> None:
         self._sfreq, self._seed, self._leads = sfreq, seed, leads(number)
+        self._clock, self._closed = clock, closed
         jitter = 1 + _JITTER * np.random.default_rng((seed, 32)).standard_normal((len(cuts) + 1, SOURCES))
         shot = np.searchsorted(cuts + round(LEAD_S * FPS), np.arange(len(state)), side="right")
         gain = evoked_gain(number, preset.feature_noise, preset.eeg_db)
@@ -161,9 +169,10 @@ class Amplifier:
 
     def blocks(self, seconds: int) -> Iterator[Float]:
         """EEG from `LEAD_IN_S` before the film on, one second at a time, (64, sfreq) float32, microvolts."""
-        noise = _background(self._leads, self._sfreq, seconds, self._seed)
+        noise = _background(self._leads, self._sfreq, seconds, self._seed, self._clock, self._closed)
         for second, rest in zip(range(-LEAD_IN_S, seconds - LEAD_IN_S), noise, strict=False):
             times = second + np.arange(self._sfreq) / self._sfreq
+            times += (times + LEAD_IN_S) * (1 / self._clock - 1)
             yield np.ascontiguousarray((evoked(self._leads, self._drive, times) + rest).T)
 
 
@@ -204,7 +213,14 @@ def evoked_gain(number: int, noise: float, level_db: float) -> float:
     return float(_BACKGROUND_UV * np.sqrt(10 ** (level_db / 10) / power))
 
 
-def _background(head: Leads, sfreq: int, seconds: int, seed: int) -> Iterator[Float]:
+def _background(
+    head: Leads,
+    sfreq: int,
+    seconds: int,
+    seed: int,
+    clock: float,
+    closed: tuple[tuple[float, float], ...],
+) -> Iterator[Float]:
     """Everything that is not evoked, (sfreq, 64) a second, drawn in order."""
     rng = np.random.default_rng((seed, 33))
     phase, strength = (
@@ -214,9 +230,9 @@ def _background(head: Leads, sfreq: int, seconds: int, seed: int) -> Iterator[Fl
     blinks = np.cumsum(rng.exponential(60 / _BLINKS_PER_MIN, 20 + int(seconds)))
     pink, alpha = _Shaped(_pink(sfreq), BACKGROUND, sfreq, rng), _Shaped(_alpha(sfreq), 3, sfreq, rng)
     for second in range(seconds):
-        times = second + np.arange(sfreq) / sfreq
+        times = (second + np.arange(sfreq) / sfreq) / clock
         out = pink.next(sfreq) @ head.background
-        out += alpha.next(sfreq) @ head.alpha
+        out += (alpha.next(sfreq) * _openness(times - LEAD_IN_S, closed)) @ head.alpha
         out += np.float32(_SENSOR_UV) * rng.standard_normal((sfreq, 64), dtype=np.float32)
         out += np.sin(2 * np.pi * _LINE_HZ * times + phase).astype(np.float32)[:, None] * strength
         close = blinks[np.abs(blinks - second - 0.5) < 1]
@@ -224,6 +240,14 @@ def _background(head: Leads, sfreq: int, seconds: int, seed: int) -> Iterator[Fl
             lids = np.exp(-0.5 * ((times[:, None] - close) / 0.07) ** 2).sum(axis=1)
             out += lids.astype(np.float32)[:, None] * head.blink
         yield out
+
+
+def _openness(times: NDArray[np.float64], closed: tuple[tuple[float, float], ...]) -> Float:
+    """Factor of the alpha, (time, 1): rises and falls within a quarter of a second of the lids."""
+    shut = np.zeros(len(times))
+    for start, stop in closed:
+        shut = np.maximum(shut, np.clip(np.minimum(times - start, stop - times) / 0.25, 0, 1))
+    return (1 + (_CLOSED_GAIN - 1) * shut).astype(np.float32)[:, None]
 
 
 class _Shaped:

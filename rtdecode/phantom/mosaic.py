@@ -8,26 +8,34 @@ the cross product of the in-plane axes. The private headers are lists of tags, e
 items, of which most are empty.
 """
 
-import hashlib
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.datadict import dictionary_VR, tag_for_keyword
-from pydicom.valuerep import format_number_as_ds
 
-_MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
-_EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
-_LPS = np.diag([-1.0, -1.0, 1.0])
-_LONG = {"OB", "OW", "UN", "UT"}
-_BINARY = {"US": "H", "UL": "I", "SL": "i", "FD": "d"}
+from rtdecode.phantom.dicom import (
+    MR_IMAGE_STORAGE,
+    Encoded,
+    Value,
+    axes_of,
+    checked,
+    common_tags,
+    decimals,
+    encoded,
+    epi_tags,
+    joined,
+    moments,
+    plane,
+    preamble,
+    private,
+    uid,
+)
+
 _CSA_TYPES = {"IS": 6, "DS": 3, "FD": 4, "US": 10, "LO": 19, "SH": 22, "CS": 16, "UN": 0, "SL": 7}
-
-Value = str | int | float | bytes | Sequence[int] | Sequence[float] | Sequence[str]
 
 
 def mosaic_bytes(
@@ -69,19 +77,15 @@ def mosaic_bytes(
     ValueError
         If values are negative, or the axes of `affine` are not orthogonal.
     """
-    low, high = int(volume.min()), int(volume.max())
-    if low < 0:
-        raise ValueError(f"a magnitude image has no negative values, found {low}: clip the volume first")
+    low, high = checked(int(volume.min())), int(volume.max())
     times = slice_times or interleaved(volume.shape[2], tr_s)
     key = np.ascontiguousarray(affine, np.float64).tobytes()
     fixed = _fixed(volume.shape, key, tr_s, series, series_uid, times)
-    instance = _uid(f"{series_uid}/{index}")
+    instance = uid(f"{series_uid}/{index}")
     varying = _varying(index, acquired, recon_s, tr_s, instance)
     varying |= {"SmallestImagePixelValue": low, "LargestImagePixelValue": high}
-    moving = [_named(name, value) for name, value in varying.items()]
-    elements = sorted([*fixed, *moving], key=lambda element: element[0])
-    pixels = _element(0x7FE00010, "OW", tile(volume).tobytes())
-    return b"".join([_preamble(instance), *(data for _, data in elements), pixels])
+    pixels = private(0x7FE00010, "OW", tile(volume).tobytes())
+    return preamble(instance) + joined([*fixed, *encoded(varying), pixels])
 
 
 def tile(volume: NDArray[np.int16]) -> NDArray[np.uint16]:
@@ -107,10 +111,7 @@ def interleaved(slices: int, tr_s: float) -> tuple[float, ...]:
 def _varying(index: int, acquired: datetime, recon_s: float, tr_s: float, instance: str) -> dict[str, Value]:
     start = acquired - timedelta(seconds=index * tr_s)
     done = acquired + timedelta(seconds=recon_s)
-    moments = {"Study": start, "Series": start, "Acquisition": acquired, "Content": done}
-    moments["InstanceCreation"] = done
-    values: dict[str, Value] = {f"{name}Date": f"{at:%Y%m%d}" for name, at in moments.items()}
-    values |= {f"{name}Time": f"{at:%H%M%S.%f}" for name, at in moments.items()}
+    values = moments(Study=start, Series=start, Acquisition=acquired, Content=done, InstanceCreation=done)
     number = str(index + 1)
     return values | {"InstanceNumber": number, "AcquisitionNumber": number, "SOPInstanceUID": instance}
 
@@ -123,7 +124,7 @@ def _fixed(
     series: int,
     series_uid: str,
     times: tuple[float, ...],
-) -> list[tuple[int, bytes]]:
+) -> list[Encoded]:
     """Elements that are the same in every file of a series, encoded."""
     affine = np.frombuffer(affine_bytes).reshape(4, 4)
     geometry, normal = _geometry(shape, affine)
@@ -131,9 +132,9 @@ def _fixed(
     matrix = f"{rows}*{columns}"
     image = _csa(_image_tags(slices, normal, times, matrix, tr_s))
     protocol = _csa(_series_tags(slices, tr_s))
-    named = _description() | geometry | _contrast(tr_s, rows)
-    named |= {"SeriesNumber": str(series), "SeriesInstanceUID": series_uid}
-    private = {
+    values = common_tags() | _description() | geometry | epi_tags(tr_s, rows)
+    values |= {"SeriesNumber": str(series), "SeriesInstanceUID": series_uid}
+    own: dict[int, tuple[str, Value]] = {
         0x00190010: ("LO", "SIEMENS MR HEADER"),
         0x0019100A: ("US", slices),
         0x00191028: ("FD", _phase_bandwidth(rows)),
@@ -149,31 +150,21 @@ def _fixed(
         0x0051100B: ("LO", matrix),
         0x0051100F: ("LO", "HEA;HEP"),
     }
-    elements = [_named(name, value) for name, value in named.items()]
-    return elements + [(tag, _element(tag, vr, value)) for tag, (vr, value) in private.items()]
+    return encoded(values) + [private(tag, vr, value) for tag, (vr, value) in own.items()]
 
 
 def _geometry(
     shape: tuple[int, int, int], affine: NDArray[np.float64]
 ) -> tuple[dict[str, Value], NDArray[np.float64]]:
     columns, rows, slices = shape
-    axes = _LPS @ affine[:3, :3]
-    step = np.linalg.norm(axes, axis=0)
-    axes = axes / step
-    if not np.allclose(axes.T @ axes, np.eye(3), atol=1e-4):
-        raise ValueError(f"a mosaic needs orthogonal axes, found the affine {affine.tolist()}")
+    axes, step, origin = axes_of(affine)
     side = math.ceil(math.sqrt(slices))
     beyond = np.array([columns, rows]) * (side - 1) / 2
-    corner = _LPS @ affine[:3, 3] - (axes[:, :2] * step[:2]) @ beyond
-    values: dict[str, Value] = {
+    values = plane(affine) | {
         "Rows": side * rows,
         "Columns": side * columns,
-        "PixelSpacing": _decimals([step[1], step[0]]),
-        "SliceThickness": _decimals([step[2]]),
-        "SpacingBetweenSlices": _decimals([step[2]]),
-        "ImageOrientationPatient": _decimals(axes[:, :2].T.ravel()),
-        "ImagePositionPatient": _decimals(corner),
-        "SliceLocation": _decimals([float(axes[:, 2] @ (_LPS @ affine[:3, 3]))]),
+        "ImagePositionPatient": decimals(origin - (axes[:, :2] * step[:2]) @ beyond),
+        "SliceLocation": decimals([float(axes[:, 2] @ origin)]),
         "AcquisitionMatrix": [columns, 0, 0, rows],
         "NumberOfPhaseEncodingSteps": str(rows),
     }
@@ -182,56 +173,18 @@ def _geometry(
 
 def _description() -> dict[str, Value]:
     return {
-        "SpecificCharacterSet": "ISO_IR 100",
         "ImageType": ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"],
-        "SOPClassUID": _MR_IMAGE_STORAGE,
-        "Modality": "MR",
+        "SOPClassUID": MR_IMAGE_STORAGE,
         "Manufacturer": "SIEMENS",
         "ManufacturerModelName": "Prisma_fit",
-        "InstitutionName": "rtdecode simulated scanner",
-        "StudyDescription": "simulated",
-        "SeriesDescription": "simulated bold",
-        "ProtocolName": "simulated bold",
-        "PatientName": "Simulated^Participant",
-        "PatientID": "PHANTOM",
-        "PatientPosition": "HFS",
-        "BodyPartExamined": "BRAIN",
         "SoftwareVersions": "syngo MR E11",
-        "StudyInstanceUID": _uid("study"),
-        "FrameOfReferenceUID": _uid("frame of reference"),
-        "StudyID": "1",
-        "ImageComments": "simulated by rtdecode",
-        "SamplesPerPixel": 1,
-        "PhotometricInterpretation": "MONOCHROME2",
-        "BitsAllocated": 16,
         "BitsStored": 16,
         "HighBit": 15,
         "PixelRepresentation": 0,
         "RescaleSlope": "1",
         "RescaleIntercept": "0",
         "RescaleType": "US",
-    }
-
-
-def _contrast(tr_s: float, rows: int) -> dict[str, Value]:
-    return {
-        "ScanningSequence": "EP",
-        "SequenceVariant": "SK",
-        "ScanOptions": "FS",
-        "MRAcquisitionType": "2D",
         "SequenceName": "*epfid2d1_64",
-        "RepetitionTime": _decimals([1000 * tr_s]),
-        "EchoTime": "30",
-        "EchoNumbers": "1",
-        "FlipAngle": "52",
-        "NumberOfAverages": "1",
-        "ImagingFrequency": "123.25",
-        "ImagedNucleus": "1H",
-        "MagneticFieldStrength": "3",
-        "EchoTrainLength": str(rows),
-        "PixelBandwidth": "2290",
-        "TransmitCoilName": "Body",
-        "InPlanePhaseEncodingDirection": "COL",
     }
 
 
@@ -293,51 +246,3 @@ def _csa(tags: Mapping[str, tuple[str, int, list[str]]]) -> bytes:
         parts += [struct.pack("<4i", 0, 0, 77 if values else 205, 0)] * (items - len(values))
     data = b"".join(parts)
     return data + bytes(-len(data) % 4)
-
-
-def _preamble(instance: str) -> bytes:
-    group = {
-        "FileMetaInformationVersion": b"\0\1",
-        "MediaStorageSOPClassUID": _MR_IMAGE_STORAGE,
-        "MediaStorageSOPInstanceUID": instance,
-        "TransferSyntaxUID": _EXPLICIT_LITTLE_ENDIAN,
-        "ImplementationClassUID": _uid("implementation"),
-        "ImplementationVersionName": "RTDECODE_PHANTOM",
-    }
-    meta = b"".join(_named(name, value)[1] for name, value in group.items())
-    return b"".join([bytes(128), b"DICM", _element(0x00020000, "UL", len(meta)), meta])
-
-
-def _named(keyword: str, value: Value) -> tuple[int, bytes]:
-    tag = tag_for_keyword(keyword)
-    if tag is None:
-        raise KeyError(f"{keyword} is no DICOM keyword")
-    vr = dictionary_VR(tag)
-    return tag, _element(tag, "US" if vr == "US or SS" else vr, value)
-
-
-def _element(tag: int, vr: str, value: Value) -> bytes:
-    """Encode one element in explicit VR little endian (PS3.5, 7.1.2)."""
-    raw = _encode(vr, value)
-    raw += (b"\0" if vr in {"UI", "OB", "UN"} else b" ") * (len(raw) % 2)
-    head = struct.pack("<HH2s", tag >> 16, tag & 0xFFFF, vr.encode())
-    return head + struct.pack("<HI" if vr in _LONG else "<H", *([0] if vr in _LONG else []), len(raw)) + raw
-
-
-def _encode(vr: str, value: Value) -> bytes:
-    if isinstance(value, bytes):
-        return value
-    values = [value] if isinstance(value, (str, int, float)) else list(value)
-    if vr in _BINARY:
-        return struct.pack(f"<{len(values)}{_BINARY[vr]}", *values)
-    return "\\".join(str(v) for v in values).encode("latin-1")
-
-
-def _decimals(values: Sequence[float] | NDArray[np.float64]) -> list[str]:
-    return [format_number_as_ds(float(value)) for value in values]
-
-
-def _uid(name: str) -> str:
-    """Map a name to a unique identifier below 2.25, the arc of UUIDs; always 44 characters."""
-    digest = int.from_bytes(hashlib.sha256(f"rtdecode {name}".encode()).digest()[:15], "big")
-    return f"2.25.{10**38 + digest}"

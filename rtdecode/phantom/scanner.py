@@ -7,15 +7,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.phantom.brain import TR, VOXELS, Subject, autoregressive, bold, bold_scale
+from rtdecode.phantom.movement import Resampler
 from rtdecode.phantom.presets import Preset
 from rtdecode.types import Float
 
 SHAPE = (64, 64, 36)
+CENTRE = (0.0, -12.0, 6.0)  # of the head, scanner RAS+ mm
 
 _THERMAL = 6.0  # scanner units
 _SHARED, _DRIFTS = 30, 6
 _TILT_DEG = (9.0, -4.0, 3.0)  # oblique, so that a wrong orientation shows
 _PRIVATE, _COMMON, _DRIFT, _CYCLES = 0.40, 0.40, 0.15, 0.05  # shares of the noise variance
+_MARGIN = 6  # voxels beyond the grid from which tissue can move in
+_T1_S, _FLIP_DEG = 1.33, 52.0  # grey matter at 3 T: Wansapura et al. 1999, JMRI 9:531
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +49,27 @@ class Head:
 @lru_cache(maxsize=4)
 def head(number: int, shape: tuple[int, int, int] = SHAPE) -> Head:
     """The head of a subject on a grid of 3 mm voxels (2 mm from 104 x 104 on)."""
-    rng = np.random.default_rng((number, 12))
     affine = _affine(shape)
-    place = _places(shape, affine)
-    size = 1 + 0.03 * rng.normal(size=3)
-    depth = _depth(place, (72 * size[0], 88 * size[1], 62 * size[2]))
-    mean = _mean_image(place, depth, rng)
+    mean, depth, rng = _anatomy(number, shape, affine)
     brain = np.flatnonzero(depth < 0.88)
-    x, y, z = place.reshape(3, -1)[:, brain]
+    x, y, z = _places(shape, affine).reshape(3, -1)[:, brain]
     posterior = (y < -8) & (depth.reshape(-1)[brain] > 0.6) & (np.abs(x) > 4) & (np.abs(z) < 45)
     voxels = np.sort(rng.choice(brain[posterior], VOXELS, replace=False))
     return Head(shape, affine, mean, brain, voxels)
+
+
+def settling_factor(index: int) -> float:
+    """Signal of volume `index` over that of the steady state, in a run that starts from full magnetisation.
+
+    Notes
+    -----
+    One tissue (grey matter), longitudinal magnetisation after n pulses of a flip angle a:
+    ``M(n) = M + (1 - M) (E cos a)^n`` with ``E = exp(-TR / T1)``, ``M = (1 - E) / (1 - E cos a)``.
+    """
+    decay = np.exp(-TR / _T1_S)
+    ratio = decay * np.cos(np.deg2rad(_FLIP_DEG))
+    steady = (1 - decay) / (1 - ratio)
+    return float(1 + (1 / steady - 1) * ratio**index)
 
 
 def slice_times(slices: int) -> NDArray[np.float64]:
@@ -79,6 +93,11 @@ class Scanner:
         Volumes to scan, one per `TR` from film time 0 on.
     seed : int
         Of the noise.
+    path : (volume, 6), optional
+        Where the head is, as of `rtdecode.phantom.movement.head_path`; at rest by default. Thermal noise
+        does not move with it.
+    settling : bool
+        Whether the first volumes are brighter, until the magnetisation has settled.
 
     Notes
     -----
@@ -90,9 +109,21 @@ class Scanner:
     """
 
     def __init__(
-        self, place: Head, person: Subject, preset: Preset, state: Float, count: int, seed: int
+        self,
+        place: Head,
+        person: Subject,
+        preset: Preset,
+        state: Float,
+        count: int,
+        seed: int,
+        path: NDArray[np.float64] | None = None,
+        settling: bool = False,
     ) -> None:
-        self.head, self.count, self._seed = place, count, seed
+        self.head, self.count, self._seed, self._settling = place, count, seed, settling
+        if path is not None:
+            place = _enlarged(place, person.number)
+            self._resampler = Resampler(place.mean, _MARGIN, self.head.affine, CENTRE)
+        self._path, self._body = path, place
         rng = np.random.default_rng((seed, 21))
         mean = place.mean.reshape(-1)
         spread = np.full(mean.size, 1 / preset.tsnr, np.float32)
@@ -112,14 +143,27 @@ class Scanner:
     def volume(self, index: int) -> NDArray[np.int16]:
         """Volume `index`, (i, j, k), values 0 to 4095; any order of calls gives the same."""
         rng = np.random.default_rng((self._seed, 23, index))
-        place = self.head
-        out = rng.standard_normal(place.mean.size, dtype=np.float32)
+        out = rng.standard_normal(self.head.mean.size, dtype=np.float32)
         out *= np.float32(_THERMAL)
-        out += place.mean.reshape(-1)
-        out[place.brain] += self._series[index] @ self._maps
-        out[place.voxels] += self._driven[index]
+        if self._path is None and not self._settling:
+            self._add_tissue(out, index)
+        else:
+            out += self._scene(index)
         np.abs(out, out=out)
-        return np.minimum(np.rint(out), 4095).astype(np.int16).reshape(place.shape)
+        return np.minimum(np.rint(out), 4095).astype(np.int16).reshape(self.head.shape)
+
+    def _add_tissue(self, out: Float, index: int) -> None:
+        out += self._body.mean.reshape(-1)
+        out[self._body.brain] += self._series[index] @ self._maps
+        out[self._body.voxels] += self._driven[index]
+
+    def _scene(self, index: int) -> Float:
+        """The image without thermal noise, flat."""
+        out = np.zeros(self._body.mean.size, np.float32)
+        self._add_tissue(out, index)
+        if self._settling:
+            out *= np.float32(settling_factor(index))
+        return out if self._path is None else self._resampler.moved(out, self._path[index])
 
     def _response(self, person: Subject, preset: Preset, state: Float) -> Float:
         slices = np.unravel_index(self.head.voxels, self.head.shape)[2]
@@ -142,15 +186,37 @@ def _affine(shape: tuple[int, int, int]) -> NDArray[np.float64]:
         turn = turn @ step
     affine = np.eye(4)
     affine[:3, :3] = turn @ np.diag([-size, -size, size])
-    affine[:3, 3] = (1.5, -12.0, 6.0) - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    affine[:3, 3] = np.add(CENTRE, (1.5, 0.0, 0.0)) - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
     return affine
 
 
 def _places(shape: tuple[int, int, int], affine: NDArray[np.float64]) -> Float:
     """Position of each voxel relative to the middle of the head, mm, (3, i, j, k)."""
     index = np.indices(shape, dtype=np.float64).reshape(3, -1)
-    place = affine[:3, :3] @ index + affine[:3, 3:] - np.array([[0.0], [-12.0], [6.0]])
+    place = affine[:3, :3] @ index + affine[:3, 3:] - np.array(CENTRE)[:, None]
     return place.reshape(3, *shape).astype(np.float32)
+
+
+def _anatomy(
+    number: int, shape: tuple[int, int, int], affine: NDArray[np.float64]
+) -> tuple[Float, Float, np.random.Generator]:
+    """Image and depth of a subject's head on any grid, and the generator that drew it."""
+    rng = np.random.default_rng((number, 12))
+    size = 1 + 0.03 * rng.normal(size=3)
+    place = _places(shape, affine)
+    depth = _depth(place, (72 * size[0], 88 * size[1], 62 * size[2]))
+    return _mean_image(place, depth, rng), depth, rng
+
+
+def _enlarged(place: Head, number: int) -> Head:
+    """The same head on a grid that is larger by `_MARGIN` voxels on every side."""
+    shape = (place.shape[0] + 2 * _MARGIN, place.shape[1] + 2 * _MARGIN, place.shape[2] + 2 * _MARGIN)
+    affine = place.affine.copy()
+    affine[:3, 3] -= affine[:3, :3] @ np.full(3, _MARGIN)
+    mean, depth, _ = _anatomy(number, shape, affine)
+    index = np.stack(np.unravel_index(place.voxels, place.shape)) + _MARGIN
+    voxels = np.asarray(np.ravel_multi_index(tuple(index), shape), np.int64)
+    return Head(shape, affine, mean, np.flatnonzero(depth < 0.88), voxels)
 
 
 def _depth(place: Float, axes: tuple[float, float, float]) -> Float:

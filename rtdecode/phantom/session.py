@@ -7,17 +7,23 @@ from collections.abc import Iterator
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.errors import UsageError
+from rtdecode.phantom import eeg_faults
 from rtdecode.phantom import faults as damage
 from rtdecode.phantom.amplifier import LEAD_IN_S, Amplifier, montage
+from rtdecode.phantom.bore import Artifacts, BoreAmplifier, base_rate, bore_montage, clock_drift, closed_eyes
 from rtdecode.phantom.brain import TR, neural_state, subject
 from rtdecode.phantom.film import FPS, Film
+from rtdecode.phantom.magnet import GradientArtifact
+from rtdecode.phantom.movement import MOTIONS, head_path, write_path
 from rtdecode.phantom.presets import Preset, preset_named
-from rtdecode.phantom.scanner import SHAPE, Scanner, head
+from rtdecode.phantom.scanner import SHAPE, Scanner, head, slice_times
+from rtdecode.phantom.vendors import vendor_named
 from rtdecode.types import EegChunk, Float, Trigger, Volume
 from rtdecode.video import write_mp4
 
@@ -25,9 +31,11 @@ SCAN_ON_S = 8
 SERIES = 4
 START_AT = 1000.0
 MARKER = "R128"
+AGAIN_S = 0.3  # after a file, its duplicate
 
 _EEG_DELAY_S = 0.002
-_FILE_DELAY_S = 0.05  # of the delay after a volume's end, what the file takes
+_STAMP_S = 0.0001  # mean lateness of a chunk's stamps inside the magnet
+_QUEUE_S = 0.2  # between volumes that waited for a late first one
 
 
 class PhantomSession:
@@ -48,10 +56,20 @@ class PhantomSession:
         EEG sampling rate, whole Hz from 200 on.
     shape : (int, int, int)
         Voxels of a volume.
-    volume_delay : float
-        From a volume's end to its file being complete, s.
+    volume_delay : float, optional
+        From a volume's end to its file being complete, s; the vendor's by default.
     spec : str
         Faults, as of `rtdecode.phantom.faults.plan`.
+    vendor : str
+        Whose delays and header times the volumes have, one of `rtdecode.phantom.vendors.VENDORS`.
+    first_delay : float, optional
+        How much later the first volume is, s; the vendor's by default.
+    motion : str
+        ``still`` or ``typical``.
+    settling : bool
+        Whether the first volumes are brighter, until the magnetisation has settled.
+    artifacts : Artifacts, optional
+        Inside the magnet, with these artefacts; outside it by default.
 
     Raises
     ------
@@ -68,22 +86,40 @@ class PhantomSession:
         cuts: str = "grid",
         sfreq: float = 1000,
         shape: tuple[int, int, int] = SHAPE,
-        volume_delay: float = 0.85,
+        volume_delay: float | None = None,
         spec: str = "",
+        vendor: str = "siemens-mosaic",
+        first_delay: float | None = None,
+        motion: str = "still",
+        settling: bool = False,
+        artifacts: Artifacts | None = None,
     ) -> None:
         _check(subject_number, seed, seconds, sfreq)
+        if first_delay is not None and not (math.isfinite(first_delay) and first_delay >= 0):
+            raise UsageError(
+                f"the first volume's delay is a number of seconds from 0, found {first_delay:g}."
+            )
+        if motion not in MOTIONS:
+            raise UsageError(f"--motion {motion} is not built yet; there is {', '.join(MOTIONS)}")
+        self.vendor, self.motion, self.settling = vendor_named(vendor), motion, settling
         self.preset = preset_named(preset) if isinstance(preset, str) else preset
         self.subject, self.seed, self.seconds, self.sfreq = subject_number, seed, float(seconds), int(sfreq)
         self.film = Film(seconds, seed, cuts)
-        self.montage = montage(sfreq)
+        self.artifacts, self.montage, self.drift_ppm = artifacts, montage(sfreq), 0.0
+        if artifacts is not None:
+            base_rate(self.sfreq)
+            self.montage = bore_montage(sfreq, artifacts.references)
+            self.drift_ppm = clock_drift(seed, artifacts)
+        self.rate = self.sfreq * (1 + self.drift_ppm * 1e-6)
         self.head = head(subject_number, shape)
         self.volumes = int((Fraction(str(seconds)) + SCAN_ON_S) / Fraction(str(TR)))
         self.samples = int((Fraction(str(seconds)) + SCAN_ON_S + LEAD_IN_S) * self.sfreq)
-        self.volume_delay = volume_delay
-        self.recon_s = TR + volume_delay - _FILE_DELAY_S
+        self.volume_delay = self.vendor.delay_s if volume_delay is None else volume_delay
+        self._first_s = self.vendor.first_s if first_delay is None else first_delay
         self.faults = damage.plan(spec, self.seconds, seed)
-        self.lost_volumes = damage.dropped_volumes(self.faults, TR, self.volumes)
+        self.fates = damage.fates(self.faults, TR, self.volumes, seed)
         name = f"{self.preset.name}/{subject_number}/{seed}/{seconds}/{cuts}/{shape}"
+        name += f"/{motion}" * (motion != "still") + "/settling" * settling
         self.uid = f"2.25.{int.from_bytes(hashlib.sha256(name.encode()).digest()[:15], 'big')}"
 
     @cached_property
@@ -95,24 +131,94 @@ class PhantomSession:
     @cached_property
     def scanner(self) -> Scanner:
         """The scanner with this participant in it."""
-        return Scanner(self.head, subject(self.subject), self.preset, self.state, self.volumes, self.seed)
+        return Scanner(
+            self.head,
+            subject(self.subject),
+            self.preset,
+            self.state,
+            self.volumes,
+            self.seed,
+            self.path,
+            self.settling,
+        )
 
     @cached_property
-    def amplifier(self) -> Amplifier:
+    def path(self) -> NDArray[np.float64] | None:
+        """Where the head is in each volume, as of `rtdecode.phantom.movement.head_path`; None at rest."""
+        return None if self.motion == "still" else head_path(self.volumes, TR, self.seed)
+
+    @cached_property
+    def delays(self) -> list[float]:
+        """From each volume's end to its last file being complete, s, without faults."""
+        out, queue = [], self._first_s
+        for _ in range(self.volumes):
+            out.append(self.volume_delay + queue if queue > 0 else self.volume_delay)
+            queue += _QUEUE_S - TR
+        return out
+
+    def recon_of(self, index: int) -> float:
+        """From the start of a volume's acquisition to the finished image, s."""
+        return TR + self.delays[index] - self.vendor.transfer_s
+
+    def amplifier(self, artifacts: Artifacts | None) -> Amplifier | BoreAmplifier:
         """The amplifier with this participant's cap on it."""
         cuts = self.film.cut_frames
-        return Amplifier(self.subject, self.preset, self.state, cuts, self.sfreq, self.seed)
+        if artifacts is None:
+            return Amplifier(self.subject, self.preset, self.state, cuts, self.sfreq, self.seed)
+        clock, closed = 1 + self.drift_ppm * 1e-6, closed_eyes(self.seconds)
+        rate = base_rate(self.sfreq)
+        eeg = Amplifier(self.subject, self.preset, self.state, cuts, rate, self.seed, clock, closed)
+        stop_s = self.samples / self.rate
+        return BoreAmplifier(
+            eeg,
+            self.subject,
+            self.seed,
+            self.sfreq,
+            self.drift_ppm,
+            self.gradient(artifacts),
+            artifacts,
+            stop_s,
+        )
+
+    def gradient(self, artifacts: Artifacts) -> GradientArtifact:
+        """The gradient artefact of this run."""
+        shots = len(np.unique(slice_times(self.head.shape[2])))
+        return GradientArtifact(
+            self.subject,
+            63 + artifacts.references + 1,
+            TR,
+            shots,
+            1,
+            self.seed,
+            slow=0.01 if artifacts.motion else 0.0,
+            path=self.path if artifacts.motion else None,
+            volumes=self.volumes,
+        )
 
     def eeg_blocks(self) -> Iterator[Float]:
-        """The EEG one second at a time, (64, sfreq) float32 microvolts; the last block may be shorter."""
+        """The EEG one second at a time, (channel, sfreq) float32 microvolts; the last may be shorter."""
+        hit = eeg_faults.clips(self.faults, len(self.montage.channels), self.seed)
+        done = 0
+        for block in self._sent(self.artifacts):
+            if hit:
+                eeg_faults.clip(block, self.sample_times(done, block.shape[1]), hit)
+            yield block
+            done += block.shape[1]
+
+    def _sent(self, artifacts: Artifacts | None) -> Iterator[Float]:
         left = self.samples
-        for block in self.amplifier.blocks(-(-self.samples // self.sfreq)):
+        for block in self.amplifier(artifacts).blocks(-(-self.samples // self.sfreq)):
             yield block[:, :left]
             left -= block.shape[1]
 
     def eeg(self) -> Float:
-        """The EEG of the whole session, (64, sample)."""
+        """The EEG of the whole session, (channel, sample)."""
         return np.concatenate(list(self.eeg_blocks()), axis=1)
+
+    def clean(self) -> Float:
+        """The same run through the same amplifier without artefacts and clips, (channel, sample)."""
+        artifacts = None if self.artifacts is None else self.artifacts.without()
+        return np.concatenate(list(self._sent(artifacts)), axis=1)
 
     def vectors(self) -> NDArray[np.int16]:
         """What the driven voxels read in each volume, (volume, voxel)."""
@@ -120,11 +226,13 @@ class PhantomSession:
         return np.stack([self.scanner.volume(i).reshape(-1)[voxels] for i in range(self.volumes)])
 
     def truth(self, folder: Path) -> None:
-        """Write ``film.mp4``, ``events.tsv`` and an empty ``faults.jsonl``."""
+        """Write ``film.mp4``, ``events.tsv``, an empty ``faults.jsonl``; of a moving head ``motion.tsv``."""
         folder.mkdir(parents=True, exist_ok=True)
         write_mp4(folder / "film.mp4", self.film.frames, FPS)
         self.film.write_events(folder / "events.tsv")
         (folder / "faults.jsonl").write_text("")
+        if self.path is not None:
+            write_path(folder / "motion.tsv", self.path)
 
     def file_name(self, index: int) -> str:
         """Name of a volume's file."""
@@ -132,7 +240,35 @@ class PhantomSession:
 
     def sample_times(self, first: int, count: int) -> NDArray[np.float64]:
         """Run time of consecutive EEG samples, (count,) s."""
-        return np.arange(first, first + count) / self.sfreq - LEAD_IN_S
+        return np.arange(first, first + count) / self.rate - LEAD_IN_S
+
+    def sample_span(self, start_s: float, stop_s: float) -> tuple[int, int]:
+        """Number of the first EEG sample within a span of run time, and how many there are."""
+        edges = []
+        for at in (start_s, stop_s):
+            near = math.floor(min(max((at + LEAD_IN_S) * self.rate, 0), self.samples))
+            first = max(near - 2, 0)
+            edges.append(min(first + int((self.sample_times(first, 5) < at).sum()), self.samples))
+        return edges[0], edges[1] - edges[0]
+
+    def stamps(self, first: int, times: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What the amplifier says is the run time of a chunk that begins at sample `first`, (count,) s."""
+        stamps = times + eeg_faults.stamp_shift(self.faults, times)
+        if self.artifacts is None:
+            return stamps
+        return stamps + np.random.default_rng((self.seed, 81, first)).exponential(_STAMP_S)
+
+    def trigger_times(self) -> list[float]:
+        """Run time of each trigger; inside the magnet that of the sample that saw it."""
+        sent = damage.triggers(self.faults, TR, self.volumes)[0]
+        if self.artifacts is None:
+            return sent
+        return [float(self.sample_times(self.sample_span(at, math.inf)[0], 1)[0]) for at in sent]
+
+    def signal_lines(self) -> list[tuple[str, float, dict[str, Any]]]:
+        """What is logged of samples and triggers, in order: kind, run time, detail."""
+        eeg = eeg_faults.eeg_lines(self.faults, self.montage.channels, self.seed, self.sample_span)
+        return sorted([*eeg, *damage.trigger_lines(self.faults, TR, self.volumes)], key=lambda line: line[1])
 
     def events(self, chunk_s: float = 0.02) -> Iterator[EegChunk | Trigger | Volume]:
         """Everything that arrives, in order, on a virtual clock whose first trigger is at `START_AT`.
@@ -147,41 +283,78 @@ class PhantomSession:
 
     def _chunks(self, chunk_s: float) -> Iterator[EegChunk]:
         size, done = max(1, round(chunk_s * self.sfreq)), 0
-        rest = np.zeros((64, 0), np.float32)
+        rest = np.zeros((len(self.montage.channels), 0), np.float32)
         for block in self.eeg_blocks():
             rest = np.concatenate([rest, block], axis=1)
             last = done + rest.shape[1] == self.samples
             while rest.shape[1] >= size or (last and rest.shape[1]):
                 part, rest = rest[:, :size], rest[:, size:]
                 times = self.sample_times(done, part.shape[1])
+                stamps = START_AT + self.stamps(done, times)
                 done += part.shape[1]
                 kept = damage.received(self.faults, times)
                 if kept.any():
-                    stamps = START_AT + times
-                    yield EegChunk(part[:, kept], stamps[kept], stamps[-1] + _EEG_DELAY_S)
+                    yield EegChunk(part[:, kept], stamps[kept], START_AT + times[-1] + _EEG_DELAY_S)
 
     def _triggers(self) -> Iterator[Trigger]:
+        for at in self.trigger_times():
+            yield Trigger(START_AT + at, MARKER, START_AT + at + _EEG_DELAY_S)
+
+    def arrivals(self) -> list[tuple[float, int, bool]]:
+        """When volumes can be read, with all that goes wrong.
+
+        Returns
+        -------
+        list of (float, int, bool)
+            In order: the instant, s, on the clock of `events`; the volume; whether for a second time.
+        """
+        found = []
         for i in range(self.volumes):
-            stamp = START_AT + i * TR
-            yield Trigger(stamp, MARKER, stamp + _EEG_DELAY_S)
+            fate = self.fates.get(i, damage.Fate())
+            readable = START_AT + (i + 1) * TR + self.delays[i]
+            if fate.faults:
+                readable += fate.late_s + fate.slow_s
+            if fate.whole:
+                found.append((self._when_back(readable), i, False))
+            if fate.whole and fate.again:
+                found.append((self._when_back(readable + AGAIN_S), i, True))
+        return sorted(found)
+
+    def whole_s(self, index: int) -> float:
+        """Run time from which a volume can be read in full, with all that goes wrong before."""
+        fate = self.fates.get(index, damage.Fate())
+        due = (index + 1) * TR + self.delays[index] + fate.late_s + fate.slow_s
+        return round(next((stop for start, stop, _ in self._absences if start <= due < stop), due), 6)
+
+    def hidden(self, start_s: float, stop_s: float) -> list[int]:
+        """Volumes that would have been whole while the folder was away."""
+        due = [(i + 1) * TR + self.delays[i] for i in range(self.volumes)]
+        return [i for i in range(self.volumes) if start_s <= due[i] < stop_s]
+
+    @cached_property
+    def _absences(self) -> list[tuple[float, float, damage.Fault]]:
+        return damage.absences(self.faults)
+
+    def _when_back(self, readable: float) -> float:
+        for start, stop, _ in self._absences:
+            if START_AT + start <= readable < START_AT + stop:
+                return START_AT + stop
+        return readable
 
     def _volumes(self) -> Iterator[Volume]:
-        for i in range(self.volumes):
-            readable = START_AT + (i + 1) * TR + self.volume_delay
-            if i in self.lost_volumes:
-                continue
+        for readable, i, again in self.arrivals():
             yield Volume(
                 data=self.scanner.volume(i),
                 affine=self.head.affine,
                 index=i,
                 series=SERIES,
                 tr_s=TR,
-                acquired_s=round(i * TR, 6),
-                recon_s=self.recon_s,
+                acquired_s=round(i * TR, 6) if self.vendor.dated else None,
+                recon_s=self.recon_of(i) if self.vendor.finished else None,
                 readable_at=readable,
                 arrived_at=readable + 0.005,
                 parsed_at=readable + 0.01,
-                name=self.file_name(i),
+                name=self.file_name(i) + (" (1)" if again else ""),
                 uid=self.uid,
             )
 

@@ -6,13 +6,12 @@ from rich.console import Console
 from rich.progress import track
 
 from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.phantom import bore
 from rtdecode.phantom.brain import TR
-from rtdecode.phantom.faults import FaultLog, eeg_fault, volume_fault
+from rtdecode.phantom.faults import FaultLog, absences, folder_fault, volume_fault
+from rtdecode.phantom.movement import describe as describe_motion
 from rtdecode.phantom.session import SCAN_ON_S, PhantomSession
 from rtdecode.recording import RecordingWriter
-
-SCANNERS = ("siemens-mosaic",)
-MOTIONS = ("still",)
 
 
 def run(
@@ -32,6 +31,8 @@ def run(
     truth: Path | None = None,
     record: Path | None = None,
     cuts: str = "grid",
+    first_delay: float | None = None,
+    settling: bool = False,
 ) -> int:
     """Simulate one session; the options are those of the command line.
 
@@ -41,6 +42,8 @@ def run(
         Name of the EEG stream (its triggers go out as ``NAME-markers``); folder for the volumes.
     wait : float
         Longest wait for a reader of the stream, s; 0 starts at once.
+    in_magnet : bool
+        63 channels of EEG and an ECG at 5000 Hz, as of `rtdecode.phantom.bore`.
     truth : Path, optional
         Folder for ``film.mp4``, ``events.tsv``, ``faults.jsonl``.
     record : Path, optional
@@ -53,9 +56,33 @@ def run(
     UsageError
         For what is not built, or if there is nowhere to send anything.
     """
-    _check(lsl, fmri_dir, record, scanner, in_magnet, motion)
-    rate = 1000 if sfreq is None else sfreq
-    session = PhantomSession(preset, subject, seed, seconds, cuts, rate, spec=faults)
+    if lsl is None and fmri_dir is None and record is None:
+        raise UsageError("nothing to simulate into: give --lsl NAME, --fmri-dir DIR, both, or --record DIR")
+    session = PhantomSession(
+        preset,
+        subject,
+        seed,
+        seconds,
+        cuts,
+        (bore.SFREQ if in_magnet else 1000) if sfreq is None else sfreq,
+        spec=faults,
+        vendor=scanner,
+        first_delay=first_delay,
+        motion=motion,
+        settling=settling,
+        artifacts=bore.Artifacts() if in_magnet else None,
+    )
+    return _send(session, lsl, fmri_dir, wait, truth, record)
+
+
+def _send(
+    session: PhantomSession,
+    lsl: str | None,
+    fmri_dir: Path | None,
+    wait: float,
+    truth: Path | None,
+    record: Path | None,
+) -> int:
     console = Console(stderr=True)
     console.print(_introduction(session), highlight=False, soft_wrap=True)
     log = FaultLog(None if truth is None else truth / "faults.jsonl")
@@ -76,10 +103,20 @@ def run(
 
 def _introduction(session: PhantomSession) -> str:
     preset = session.preset
+    first = session.delays[0] - session.volume_delay
+    late = f", the first {first:g} s later" if first else ""
+    head = "still" if session.path is None else f"moving ({describe_motion()})"
     return (
         f"The participant is simulated: preset {preset.name} ({preset.describe()}), subject "
-        f"{session.subject}, seed {session.seed}, {session.seconds:g} s of film, {session.volumes} volumes."
+        f"{session.subject}, seed {session.seed}, {session.seconds:g} s of film, {session.volumes} volumes.\n"
+        f"Scanner {session.vendor.name}: files whole {session.volume_delay:g} s after a volume's end{late}; "
+        f"head {head}{', first volumes brighter (T1)' if session.settling else ''}.\n"
+        f"EEG {len(session.montage.channels)} channels at {session.sfreq} Hz, {_surroundings(session)}."
     )
+
+
+def _surroundings(session: PhantomSession) -> str:
+    return "without the magnet's artefacts" if session.artifacts is None else bore.describe(session.drift_ppm)
 
 
 def _record(session: PhantomSession, folder: Path, console: Console) -> None:
@@ -90,6 +127,9 @@ def _record(session: PhantomSession, folder: Path, console: Console) -> None:
         "subject": session.subject,
         "seed": session.seed,
         "seconds": session.seconds,
+        "scanner": session.vendor.name,
+        "motion": session.motion,
+        "in_magnet": session.artifacts is not None,
     }
     total = session.volumes * 2 + session.samples / (0.02 * session.sfreq)
     with RecordingWriter(folder, session.montage, meta) as writer:
@@ -102,22 +142,13 @@ def _record(session: PhantomSession, folder: Path, console: Console) -> None:
 
 
 def _log_all(session: PhantomSession, log: FaultLog) -> None:
-    lines = [(f.kind, f.start_s, eeg_fault(f)) for f in session.faults if f.kind == "eeg-drop"]
-    for index, fault in session.lost_volumes.items():
-        t = index * TR
-        lines.append((fault.kind, t, volume_fault(index, fault, session.file_name(index))))
+    lines = session.signal_lines()
+    for start, stop, fault in absences(session.faults):
+        lines.append((fault.kind, start, folder_fault(start, stop, session.hidden(start, stop))))
+    for index, fate in session.fates.items():
+        whole = {"whole_s": session.whole_s(index)} if fate.whole else {}
+        for fault in fate.faults:
+            detail = volume_fault(index, fault, session.file_name(index)) | whole
+            lines.append((fault.kind, index * TR, detail))
     for line in sorted(lines, key=lambda line: line[1]):
         log.write(*line)
-
-
-def _check(
-    lsl: str | None, fmri_dir: Path | None, record: Path | None, scanner: str, in_magnet: bool, motion: str
-) -> None:
-    if scanner not in SCANNERS:
-        raise UsageError(f"--scanner {scanner} is not built yet; there is {', '.join(SCANNERS)}")
-    if in_magnet:
-        raise UsageError("--in-magnet is not built yet; there is --clean, EEG without the magnet's artefacts")
-    if motion not in MOTIONS:
-        raise UsageError(f"--motion {motion} is not built yet; there is {', '.join(MOTIONS)}")
-    if lsl is None and fmri_dir is None and record is None:
-        raise UsageError("nothing to simulate into: give --lsl NAME, --fmri-dir DIR, both, or --record DIR")

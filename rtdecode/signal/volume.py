@@ -1,32 +1,147 @@
-"""From a volume to a normalised feature vector, causally."""
+"""From a raw volume to a vector of features: which voxels, weighted how, read where the head is now."""
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.sparse import csr_array
 
 from rtdecode.errors import GeometryError
 from rtdecode.types import Array, Float
 
+Reals = NDArray[np.float64]
+
+# An index this near to a whole number is one: products of affines leave as much behind.
+_WHOLE = 1e-6
+
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """The voxels a bundle reads, on the grid it was trained on.
+    """The features a model reads: a sparse matrix over the voxels of a reference grid.
 
     Attributes
     ----------
     voxels : int64, (voxel,)
-        Flat C-order indices into an array of `shape`.
+        Flat C-order indices into an array of `shape`: the columns of the matrix that are not empty.
     shape : (int, int, int)
+        Of the reference grid.
     affine : float64, (4, 4)
-        Voxel indices to scanner RAS+ coordinates, mm.
+        Voxel indices of that grid to scanner RAS+ coordinates, mm. Where a session's head lies
+        elsewhere than at training, the same grid is placed on it by another affine.
+    weights : csr_array or None, (feature, voxel)
+        Columns in the order of `voxels`; None is the identity, each voxel a feature.
     """
 
     voxels: NDArray[np.int64]
     shape: tuple[int, int, int]
-    affine: NDArray[np.float64]
+    affine: Reals
+    weights: Any = None
 
-    def bind(self, shape: tuple[int, ...], affine: NDArray[np.float64], name: str = "") -> NDArray[np.int64]:
+    @classmethod
+    def of_matrix(cls, matrix: Any, shape: tuple[int, int, int], affine: Reals) -> "Projection":
+        """Make a projection of its whole matrix.
+
+        Parameters
+        ----------
+        matrix : scipy sparse, (feature, voxel of the grid)
+            Rows with a single 1 each are an identity selection.
+        shape, affine
+            Of the reference grid.
+
+        Raises
+        ------
+        ValueError
+            If the matrix does not fit the grid, or has no entry.
+        """
+        whole: Any = csr_array(matrix, dtype=np.float64)
+        if whole.shape[1] != np.prod(shape):
+            raise ValueError(f"a matrix of {whole.shape[1]} columns for {np.prod(shape)} voxels of {shape}")
+        if whole.nnz == 0:
+            raise ValueError("a projection without a voxel")
+        single = np.array_equal(whole.indptr, np.arange(whole.shape[0] + 1))
+        if single and np.all(whole.data == 1):
+            return cls(whole.indices.astype(np.int64), shape, affine)
+        voxels, columns = np.unique(whole.indices, return_inverse=True)
+        size = (whole.shape[0], len(voxels))
+        return cls(
+            voxels.astype(np.int64), shape, affine, csr_array((whole.data, columns, whole.indptr), size)
+        )
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "Projection":
+        """Read what `to_arrays` gave.
+
+        Parameters
+        ----------
+        arrays : mapping
+            ``shape``, ``affine``, and ``voxels`` or the ``data``, ``indices``, ``indptr`` of a CSR matrix.
+
+        Raises
+        ------
+        ValueError
+            If arrays are wanting or do not fit together.
+        """
+        names = {"voxels"} if "voxels" in arrays else {"data", "indices", "indptr"}
+        if missing := ({"shape", "affine"} | names) - set(arrays):
+            raise ValueError(f"lacks {', '.join(sorted(missing))}")
+        affine = np.asarray(arrays["affine"], np.float64)
+        if arrays["shape"].shape != (3,) or affine.shape != (4, 4):
+            raise ValueError(f"a grid of shape {arrays['shape'].tolist()} with an affine of {affine.shape}")
+        i, j, k = (int(n) for n in arrays["shape"])
+        if "voxels" in names:
+            voxels = np.asarray(arrays["voxels"]).astype(np.int64)
+            if voxels.ndim != 1 or not voxels.size or voxels.min() < 0 or voxels.max() >= i * j * k:
+                raise ValueError(f"voxels that do not lie in a grid of {i} x {j} x {k}")
+            return cls(voxels, (i, j, k), affine)
+        parts = (arrays["data"], arrays["indices"], arrays["indptr"])
+        matrix = csr_array(parts, (len(arrays["indptr"]) - 1, i * j * k))
+        matrix.check_format(full_check=True)
+        return cls.of_matrix(matrix, (i, j, k), affine)
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Arrays that say all of it, for ``projection.npz``."""
+        grid = {"shape": np.array(self.shape), "affine": self.affine}
+        if self.weights is None:
+            return {"voxels": self.voxels, **grid}
+        whole = self.matrix
+        return {"data": whole.data, "indices": whole.indices, "indptr": whole.indptr, **grid}
+
+    @property
+    def matrix(self) -> Any:
+        """The whole matrix, csr (feature, voxel of the grid) float64."""
+        size = int(np.prod(self.shape))
+        if self.weights is None:
+            rows = np.arange(len(self.voxels) + 1)
+            return csr_array((np.ones(len(self.voxels)), self.voxels, rows), (len(self.voxels), size))
+        parts = (self.weights.data, self.voxels[self.weights.indices], self.weights.indptr)
+        return csr_array(parts, (self.features, size))
+
+    @property
+    def features(self) -> int:
+        """Length of the vector."""
+        return len(self.voxels) if self.weights is None else int(self.weights.shape[0])
+
+    @property
+    def digest(self) -> str:
+        """Digest of matrix and grid shape, wherever the grid is placed; 16 hexadecimal digits."""
+        whole = self.matrix
+        whole.sort_indices()
+        known = hashlib.sha256(np.array(self.shape, np.int64).tobytes())
+        for part, kind in ((whole.indptr, np.int64), (whole.indices, np.int64), (whole.data, np.float64)):
+            known.update(part.astype(kind).tobytes())
+        return known.hexdigest()[:16]
+
+    @property
+    def points_mm(self) -> Reals:
+        """World positions of `voxels`, (3, voxel)."""
+        index = np.stack(np.unravel_index(self.voxels, self.shape))
+        return self.affine[:3, :3] @ index + self.affine[:3, 3:]
+
+    def bind(self, shape: tuple[int, ...], affine: Reals, name: str = "") -> NDArray[np.int64]:
         """Flat indices of the same voxels in an array of another storage order.
 
         Parameters
@@ -43,20 +158,25 @@ class Projection:
         GeometryError
             If the array is not the same grid up to flipped or permuted axes.
         """
-        step = np.linalg.solve(affine, self.affine)
-        whole = np.rint(step)
-        same = bool(np.allclose(step, whole, atol=0.02)) and self._is_permutation(whole, shape)
-        if not same:
+        found = self._flips(shape, affine)
+        if found is None:
             raise GeometryError(
                 f"the bundle reads volumes of {self.shape} voxels with the affine "
                 f"{np.round(self.affine, 2).tolist()}, but {name or 'this series'} has {tuple(shape)} with "
                 f"{np.round(affine, 2).tolist()}. Scan with the trained protocol, or train a bundle on it."
             )
+        return found
+
+    def _flips(self, shape: tuple[int, ...], affine: Reals) -> NDArray[np.int64] | None:
+        step = np.linalg.solve(affine, self.affine)
+        whole = np.rint(step)
+        if not (np.allclose(step, whole, atol=0.02) and self._is_permutation(whole, shape)):
+            return None
         corner = np.stack(np.unravel_index(self.voxels, self.shape)).astype(np.float64)
         target = np.rint(whole[:3, :3] @ corner + whole[:3, 3:]).astype(np.int64)
         return np.asarray(np.ravel_multi_index(tuple(target), tuple(shape)), np.int64)
 
-    def _is_permutation(self, whole: NDArray[np.float64], shape: tuple[int, ...]) -> bool:
+    def _is_permutation(self, whole: Reals, shape: tuple[int, ...]) -> bool:
         axes = np.abs(whole[:3, :3])
         if not (np.all(axes.sum(0) == 1) and np.all(axes.sum(1) == 1)):
             return False
@@ -72,57 +192,90 @@ def project(data: Array, voxels: NDArray[np.int64]) -> Float:
     return np.asarray(data).reshape(-1)[voxels].astype(np.float32)
 
 
-@dataclass(frozen=True, slots=True)
-class Baseline:
-    """How the resting level of a run is followed.
-
-    Attributes
-    ----------
-    warmup : int
-        Volumes whose mean is the resting level; 0 starts from the training mean.
-    rate : float
-        Share of each later volume that enters the level (an exponential mean); 0 keeps it.
-    """
-
-    warmup: int = 0
-    rate: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.warmup < 0 or not 0 <= self.rate < 1:
-            raise ValueError(f"warmup counts volumes and rate lies in [0, 1), found {self}")
-
-
-class VolumeNormalizer:
-    """Subtract a causal resting level, divide by a frozen scale.
-
-    The level that is subtracted from volume n rests on volumes up to n only; the scale comes from
-    training runs.
+def sample(data: Array, volume_affine: Reals, points_mm: Reals) -> Float:
+    """Interpolate a raw volume at world positions, once and trilinearly.
 
     Parameters
     ----------
-    mean, scale : (voxel,)
-        Training mean and standard deviation.
-    baseline : Baseline
+    data : (i, j, k)
+    volume_affine : (4, 4)
+        Voxel indices to world, mm.
+    points_mm : (3, point)
+        World positions, mm. Outside the volume the nearest value inside counts (see `outside`).
+
+    Returns
+    -------
+    (point,) float32
+    """
+    index = _indices(volume_affine, points_mm)
+    values: Any = ndimage.map_coordinates(data, index, np.float32, order=1, mode="nearest", prefilter=False)
+    return values
+
+
+def outside(shape: tuple[int, ...], volume_affine: Reals, points_mm: Reals) -> NDArray[np.bool_]:
+    """Which positions (3, point) lie beyond the outermost voxels' faces, (point,)."""
+    index = _indices(volume_affine, points_mm)
+    most = np.array(shape)[:, None] - 0.5
+    return np.any((index < -0.5) | (index > most), axis=0)
+
+
+def _indices(volume_affine: Reals, points_mm: Reals) -> Reals:
+    into = np.linalg.inv(volume_affine)
+    index = into[:3, :3] @ points_mm + into[:3, 3:]
+    whole = np.rint(index)
+    return np.where(np.abs(index - whole) < _WHOLE, whole, index)
+
+
+class Reader:
+    """Read the features of one series' volumes.
+
+    Parameters
+    ----------
+    projection : Projection
+    shape, affine
+        Of the volumes.
+    name : str
+        Where they come from, for a message.
+    placed : bool
+        Whether the projection's grid was placed in this session (a calibration): then any grid of
+        volumes is read. Otherwise only the projection's own grid, up to flipped or permuted axes.
+
+    Raises
+    ------
+    GeometryError
+        If the volumes lie on another grid than a projection that was not placed.
     """
 
-    def __init__(self, mean: Float, scale: Float, baseline: Baseline) -> None:
-        self._mean = mean.astype(np.float64)
-        self._scale = scale.astype(np.float64)
-        self._baseline = baseline
-        self.reset()
+    def __init__(
+        self,
+        projection: Projection,
+        shape: tuple[int, ...],
+        affine: Reals,
+        name: str = "",
+        *,
+        placed: bool = False,
+    ) -> None:
+        self._affine = np.asarray(affine, np.float64)
+        self._weights, self._shape = projection.weights, tuple(shape)
+        known = projection._flips(self._shape, self._affine)
+        self._voxels = known if placed else projection.bind(self._shape, self._affine, name)
+        self._points = projection.points_mm
+        self.outside = 0
 
-    def reset(self) -> None:
-        """Start a run: forget the last one's resting level."""
-        self._level = self._mean.copy()
-        self._seen = 0
+    def read(self, data: Array, motion: Reals | None = None) -> Float:
+        """Features of a volume, (feature,) float32.
 
-    def push(self, vector: Float) -> Float:
-        """Normalise the next volume, (voxel,) -> (voxel,) float32."""
-        x = vector.astype(np.float64)
-        self._seen += 1
-        if self._seen <= self._baseline.warmup:
-            start = x if self._seen == 1 else self._level
-            self._level = start + (x - start) / self._seen
+        Parameters
+        ----------
+        data : (i, j, k)
+        motion : (4, 4) or None
+            World position in the reference to world position in this volume; None for a head that
+            lies as in the reference. `outside` then counts the voxels that left the volume.
+        """
+        if motion is None and self._voxels is not None:
+            values = project(data, self._voxels)
         else:
-            self._level = self._level + self._baseline.rate * (x - self._level)
-        return ((x - self._level) / self._scale).astype(np.float32)
+            moved = self._points if motion is None else motion[:3, :3] @ self._points + motion[:3, 3:]
+            values = sample(data, self._affine, moved)
+            self.outside = int(outside(self._shape, self._affine, moved).sum())
+        return values if self._weights is None else (self._weights @ values).astype(np.float32)

@@ -1,6 +1,11 @@
 """The private header of Siemens images before XA: a flat list of named tags."""
 
+import re
 import struct
+
+from pydicom import Dataset
+
+from streaming.sources.fields import private
 
 _TAG = struct.Struct("<64si4s3i")
 _ITEM = struct.Struct("<4i")
@@ -40,6 +45,37 @@ def read_csa(data: bytes) -> dict[str, list[str]]:
     except struct.error as error:
         raise ValueError("the private header ends before its last tag") from error
     return tags
+
+
+def siemens_private(ds: Dataset) -> dict[str, list[str]]:
+    """Tags of the image's private header, empty where the file has none."""
+    header = private(ds, 0x0029, "SIEMENS CSA HEADER", 0x10)
+    return read_csa(header) if isinstance(header, bytes) and header else {}
+
+
+def protocol_values(data: bytes, name: str) -> dict[str, float]:
+    """Settings of the measurement protocol (its ASCCONV text), which lies in the header as plain text.
+
+    Parameters
+    ----------
+    data : bytes
+        The header.
+    name : str
+        What their names begin with.
+
+    Returns
+    -------
+    dict of str to float
+        The numbers, by the rest of their names.
+    """
+    found = {}
+    for line in re.finditer(re.escape(name).encode() + rb"([\w.\[\]]*)[ \t]*=[ \t]*([-+.\w]+)", data):
+        rest, value = (part.decode("latin-1") for part in line.groups())
+        try:
+            found[rest] = float(int(value, 16) if value[:2] == "0x" else value)
+        except ValueError:
+            continue
+    return found
 
 
 def _items(data: bytes, at: int, count: int) -> tuple[list[str], int]:

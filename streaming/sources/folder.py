@@ -1,53 +1,31 @@
 """A scanner's export folder as a source of volumes: complete means decoded."""
 
 import os
-import re
 import time
-import zlib
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from rtdecode.types import Volume
-from streaming.sources.dicom import is_dicom, read_dicom
-from streaming.sources.image import Image, IncompleteError, NotAVolumeError, unpacked, unpacked_head
-from streaming.sources.nifti import is_nifti, read_nifti, split_number
-from streaming.sources.scan import FolderScan, Stamp, stamp_of
-from streaming.sources.series import Accept, Moments, Runs
+from streaming.sources.files import HalfError, counterparts, shown
+from streaming.sources.image import Image, IncompleteError, Moments, NotAVolumeError, Plane
+from streaming.sources.nifti import split_number
+from streaming.sources.pending import RESTLESS, Pending, Queue
+from streaming.sources.reader import Reader, Reading
+from streaming.sources.restart import Restarts
+from streaming.sources.scan import FolderScan, Stamp
+from streaming.sources.series import Accept, Run, Runs
+from streaming.sources.stack import Stacked, Stacks
 
 State = Literal["missing", "empty", "ok"]
 
-# An undecodable file is given up this long after its last change, s.
+# A file that cannot be decoded is given up this long after its last change, s; see also `_patience`.
 GIVE_UP = 30.0
-_BATCH = 32
-_HEAD = 4096
-# A file is watched at every poll for this long after a change, s; later, at each retry.
-_RESTLESS = 5.0
-_RETRY_FIRST, _RETRY_MOST = 0.02, 1.0
-# Names that promise an image, whatever the bytes turn out to be.
-_IMAGE_NAMES = (".dcm", ".ima", ".nii", ".nii.gz", ".hdr", ".img")
-
-
-@dataclass(slots=True)
-class _Pending:
-    """A file that has not been decoded: when it last changed, and when to try again."""
-
-    content: tuple[int, int]
-    changed_at: float
-    retry_at: float
-    absent_at: float
-    tries: int = 0
-    reason: str = ""
-    image: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Taken:
-    """A file that was decoded: its state then, and a checksum over that many bytes."""
-
-    content: tuple[int, int]
-    size: int
-    checksum: int
+# A poll begins no file after this time of the processor, and by the clock, s: a busy machine still gets on.
+_POLL_S, _POLL_MOST_S = 0.06, 0.5
+# When nobody has looked for so long (a busy machine), nothing is given up before what has come meanwhile
+# had so long to be seen, s.
+_STALL, _CATCH_UP = 0.5, 0.3
 
 
 class FolderSource:
@@ -60,17 +38,25 @@ class FolderSource:
     Parameters
     ----------
     directory : Path
-        May not exist yet.
+        May not exist yet, may vanish and come back.
     existing : str
         ``ignore`` passes over the files that lie there now and counts them; ``read`` takes them.
     series : int or None
-        Take only this SeriesNumber.
+        Take only runs that begin with this SeriesNumber.
+    moco : bool
+        Take the scanner's motion-corrected series instead of the plain one.
     bound : bool
         Follow one kind of series (see `Runs`).
     accept : callable or None
         Maps (shape, affine) of a series to the reason why it is not wanted, or None.
     exclude : Path or None
         A subfolder that is not looked into: the program's own output.
+
+    Attributes
+    ----------
+    runs : Runs
+    existing : int
+        Files that were passed over.
     """
 
     def __init__(
@@ -79,6 +65,7 @@ class FolderSource:
         existing: str = "ignore",
         series: int | None = None,
         *,
+        moco: bool = False,
         bound: bool = True,
         accept: Accept | None = None,
         exclude: Path | None = None,
@@ -87,16 +74,24 @@ class FolderSource:
         self.runs = Runs(bound, series, accept)
         self.existing = 0
         self._scan = FolderScan(directory, exclude)
+        self._reader = Reader(directory, moco)
+        self._stacks = Stacks()
+        self._restarts = Restarts()
         self._drained = False
-        self._pending: dict[str, _Pending] = {}
+        self._queue = Queue(self._reader.content)
+        self._pending = self._queue.files
         self._ignored: dict[str, str] = {}
-        self._taken: dict[tuple[int, int], _Taken] = {}
+        self._passed: dict[str, int] = {}
         self._firsts: dict[str, int] = {}
         self._rejected: set[str] = set()
+        self._doubled: set[str] = set()
         self._volumes = 0
-        self._polled_at = -float("inf")
+        self._polled_at = self._resumed_at = -float("inf")
+        self._looked_at = time.monotonic()
         if existing == "ignore":
-            self.existing = len(self._scan.poll(-float("inf")))
+            stamps = self._scan.poll(-float("inf"))
+            self._passed = {name: stamp.size for name, stamp in stamps.items()}
+            self.existing = len(stamps)
 
     @property
     def state(self) -> State:
@@ -108,33 +103,42 @@ class FolderSource:
     @property
     def ignored(self) -> list[tuple[str, str]]:
         """Files that are no volumes, each once, with the reason; names relative to the folder."""
-        return list(self._ignored.items())
+        return [(shown(name), reason) for name, reason in list(self._ignored.items())]
 
     @property
     def waiting(self) -> list[tuple[str, str]]:
         """Files that have not been decoded yet, with what is wanting."""
-        return [(name, pending.reason) for name, pending in self._pending.items()]
+        return [(shown(name), pending.reason) for name, pending in list(self._pending.items())]
+
+    @property
+    def unread(self) -> bool:
+        """Whether there are files that have not been tried at all: the next polls go on with them."""
+        return self._queue.unread()
 
     def counters(self) -> dict[str, int]:
         """Volumes and files so far, by what became of them.
 
         `rejected_files` are those that are images, or are named like one, and gave no volume: refused,
-        or incomplete and unchanged for 5 s now. A second file for a volume is a `duplicate` instead.
+        or incomplete and unchanged for 1.5 TR now. A second file for a volume is a `duplicate` instead.
+        `late` volumes came after they had counted as lost, or from a file that took as long.
         """
         now_at = max(self._polled_at, time.monotonic())
+        patience = max((run.patience_s for run in self.runs), default=RESTLESS)
         stuck = {
             name
-            for name, pending in self._pending.items()
-            if _is_image(name, pending) and now_at - pending.changed_at > _RESTLESS
+            for name, pending in list(self._pending.items())
+            if pending.promises(name) and now_at - pending.changed_at > patience
         }
         return {
             "volumes": self._volumes,
-            "missing": sum(len(run.missing()) for run in self.runs),
-            "duplicate": self.runs.duplicate,
+            "missing": sum(len(run.holes) for run in self.runs),
+            "duplicate": self.runs.duplicate + len(self._doubled),
             "out_of_order": self.runs.out_of_order,
+            "late": self.runs.late,
             "rejected_files": len(self._rejected | stuck),
             "ignored_files": len(self._ignored),
             "existing_files": self.existing,
+            "vanished": self._scan.vanished,
         }
 
     def poll(self, now_at: float) -> list[Volume]:
@@ -148,13 +152,25 @@ class FolderSource:
         Returns
         -------
         list of Volume
-            Of at most 32 files, in order of run and index; the next call goes on with the rest.
+            Of some files at most, in order of run and index; the next call goes on with the rest.
         """
+        began_at = time.monotonic()
+        if min(began_at - self._looked_at, now_at - self._polled_at) > _STALL:
+            self._resumed_at = began_at
         self._look(now_at)
-        return self._take(now_at)
+        found = self._take(now_at, waits=True)
+        if not self._queue.unread() and began_at - self._resumed_at >= _CATCH_UP:
+            found += [volume for stacked in self._stacks.overdue(now_at) for volume in self._stacked(stacked)]
+        self._looked_at = time.monotonic()
+        self._volumes += len(found)
+        return self._ordered(found)
+
+    def lost(self, now_at: float) -> list[tuple[Run, int, int]]:
+        """Volumes that are given up by now, each once: run, index, missing slices."""
+        return [(run, *hole) for run in self.runs for hole in run.lost(now_at)]
 
     def drain(self) -> list[Volume]:
-        """Read what lay there at the first call: a batch a call, at last none.
+        """Read what lay there at the first call: some files a call, at last none.
 
         Nothing is waited for. Files that cannot be decoded now are listed in `ignored` at the end.
         """
@@ -162,93 +178,118 @@ class FolderSource:
         if not self._drained:
             self._drained = True
             self._look(now)
-        while any(not pending.tries for pending in self._pending.values()):
-            if volumes := self._take(now):
-                return volumes
+        while self._queue.unread():
+            if volumes := self._take(now, waits=False):
+                self._volumes += len(volumes)
+                return self._ordered(volumes)
+        volumes = [volume for stacked in self._stacks.drain() for volume in self._stacked(stacked)]
+        self._note_refused()
         for name, pending in list(self._pending.items()):
             self._ignore(name, pending.reason)
-        return []
+        self._volumes += len(volumes)
+        return self._ordered(volumes)
+
+    def _ordered(self, volumes: list[Volume]) -> list[Volume]:
+        return sorted(volumes, key=lambda volume: (self.runs.of(volume).order, volume.index))
 
     def _look(self, now_at: float) -> None:
         self._polled_at = now_at
-        swept_at = self._scan.swept_at
+        seen_at = self._scan.seen_at
         for name, stamp in self._scan.poll(now_at).items():
-            self._pending[name] = _Pending(stamp.content, now_at, now_at, swept_at)
+            if self._passed.get(name) == stamp.size and self._scan.returning:
+                continue
+            self._passed.pop(name, None)
+            self._queue.put(name, stamp.content, now_at, seen_at, self._reader.knows(name))
 
-    def _take(self, now_at: float) -> list[Volume]:
-        due = [name for name, pending in self._pending.items() if self._is_due(name, pending, now_at)]
-        found = [v for name in sorted(due, key=_natural)[:_BATCH] for v in self._try(name, now_at)]
-        self._volumes += len(found)
-        return sorted(found, key=lambda volume: (self.runs.of(volume).order, volume.index))
+    def _take(self, now_at: float, waits: bool) -> list[Volume]:
+        found: list[Volume] = []
+        until, most_at = time.thread_time() + _POLL_S, time.monotonic() + _POLL_MOST_S
+        for name in self._queue.due(now_at):
+            if name in self._pending:
+                found += self._try(name, now_at, waits)
+            if time.thread_time() > until or time.monotonic() > most_at:
+                break
+        self._note_refused()
+        return found
 
-    def _is_due(self, name: str, pending: _Pending, now_at: float) -> bool:
-        if not pending.tries or now_at >= pending.retry_at:
-            return True
-        if now_at - pending.changed_at > _RESTLESS:
-            return False
-        try:
-            content = stamp_of(os.stat(self.directory / name)).content
-        except OSError:
-            return False
-        if content != pending.content:
-            pending.content, pending.changed_at, pending.tries = content, now_at, 1
-            return True
-        return False
-
-    def _try(self, name: str, now_at: float) -> list[Volume]:
+    def _try(self, name: str, now_at: float, waits: bool) -> list[Volume]:
         pending = self._pending[name]
         arrived_at = time.monotonic()
         try:
-            stamp, images = self._read(name)
+            reading = self._reader.read(name, now_at - pending.changed_at if waits else float("inf"))
         except FileNotFoundError:
             self._gone(name, pending, now_at)
+            return []
+        except HalfError as error:
+            self._wait_for_header(name, str(error), now_at, arrived_at)
             return []
         except NotAVolumeError as error:
             self._ignore(name, str(error))
             return []
-        except (IncompleteError, OSError) as error:
-            self._postpone(name, str(error), now_at)
+        except IncompleteError as error:
+            self._postpone(name, str(error), now_at, arrived_at)
             return []
-        del self._pending[name]
-        moments = Moments(_readable_at(stamp, pending.absent_at, arrived_at), arrived_at, time.monotonic())
-        return self._place(name, images, moments)
+        except OSError as error:
+            self._postpone(name, error.strerror or type(error).__name__, now_at, arrived_at)
+            return []
+        return self._place(name, reading, now_at, arrived_at)
 
-    def _gone(self, name: str, pending: _Pending, now_at: float) -> None:
+    def _gone(self, name: str, pending: Pending, now_at: float) -> None:
         """Drop a file that was deleted or renamed; keep it in mind while the whole folder is away."""
-        if self.directory.is_dir():
+        if os.path.isdir(self.directory):
             del self._pending[name]
             self._scan.forget(name)
         else:
             pending.tries, pending.retry_at, pending.reason = 1, now_at, "the folder has vanished"
 
-    def _read(self, name: str) -> tuple[Stamp, list[Image]]:
-        """Stamp and volumes of a file; no volumes if they were taken from it before."""
-        with (self.directory / name).open("rb") as file:
-            before = stamp_of(os.fstat(file.fileno()))
-            taken = self._taken.get(before.inode)
-            if taken is not None and taken.content == before.content:
-                return before, []
-            head = file.read(_HEAD)
-            kind = _kind(head)
-            self._pending[name].image = True
-            data = head + file.read()
-            stamp = stamp_of(os.fstat(file.fileno()))
-        if _changed_while_read(before, stamp, len(data)):
-            raise IncompleteError(f"{len(data)} bytes, and still being written")
-        # Other times, or more bytes behind the image: still the file that was decoded.
-        known = taken is not None and zlib.crc32(data[: taken.size]) == taken.checksum
-        images = [] if known else _decode(data, kind, name)
-        self._taken[stamp.inode] = _Taken(stamp.content, len(data), zlib.crc32(data))
-        return stamp, images
+    def _wait_for_header(self, name: str, reason: str, now_at: float, began_at: float) -> None:
+        """Leave a pair's data to its header, if that is there: it is tried again at once."""
+        headers = [other for other in counterparts(name) if self._scan.knows(other)]
+        if not headers:
+            self._postpone(name, reason, now_at, began_at)
+            return
+        del self._pending[name]
+        self._ignored.pop(name, None)
+        for header in headers:
+            if header in self._pending:
+                self._pending[header].retry_at = now_at
 
-    def _place(self, name: str, images: list[Image], moments: Moments) -> list[Volume]:
-        if images:
+    def _place(self, name: str, reading: Reading, now_at: float, arrived_at: float) -> list[Volume]:
+        pending = self._pending[name]
+        readable_at = _readable_at(reading.stamp, pending.absent_at, arrived_at)
+        moments = Moments(readable_at, arrived_at, time.monotonic())
+        for mate in reading.mates:
+            self._pending.pop(mate, None)
+            self._ignored.pop(mate, None)
+        if isinstance(reading.images, Plane):
+            self._finish(name, True)
+            plane = replace(reading.images, uid=self._restarts.name(reading.images, arrived_at))
+            stacks = self._stacks.push(plane, name, moments)
+            return [volume for stacked in stacks for volume in self._stacked(stacked)]
+        pending.more = bool(reading.rest and reading.images)
+        if not reading.rest:
+            self._finish(name, bool(reading.images))
+        elif pending.more:
+            pending.reason, pending.absent_at, pending.image = reading.rest, arrived_at, True
+            pending.changed_at = pending.retry_at = pending.since = now_at
+            pending.tries = 1
+        else:
+            self._postpone(name, reading.rest, now_at, arrived_at)
+        return self._placed(name, reading, moments, pending.since if pending.tries else None)
+
+    def _finish(self, name: str, anew: bool) -> None:
+        del self._pending[name]
+        if anew:
             self._ignored.pop(name, None)
             self._rejected.discard(name)
+
+    def _placed(self, name: str, reading: Reading, moments: Moments, since: float | None) -> list[Volume]:
         volumes, doubles = [], self.runs.duplicate
+        images = [] if isinstance(reading.images, Plane) else reading.images
         for image in images:
-            first = self._first_number(name, image) if image.uid.startswith("nifti:") else 0
-            placed = self.runs.place(image, name, moments, first)
+            first = self._first_number(name, image) if reading.by_name else 0
+            uid = image.uid if reading.by_name else self._restarts.name(image, moments.arrived_at)
+            placed = self.runs.place(replace(image, uid=uid), shown(name), moments, first, since)
             if isinstance(placed, Volume):
                 volumes.append(placed)
             else:
@@ -257,62 +298,56 @@ class FolderSource:
             self._rejected.add(name)
         return volumes
 
+    def _stacked(self, stacked: Stacked) -> list[Volume]:
+        """Place a volume of slices, or keep its place where it lacks some."""
+        if stacked.missing_slices:
+            placed = self.runs.give_up(stacked.image, stacked.missing_slices, time.monotonic())
+        else:
+            placed = self.runs.place(stacked.image, shown(stacked.names[-1]), stacked.moments)
+        if isinstance(placed, Volume):
+            return [placed]
+        self._ignored |= dict.fromkeys(stacked.names, placed)
+        return []
+
+    def _note_refused(self) -> None:
+        """List the slices that made no volume; a second one counts once for its volume."""
+        for name, reason in self._stacks.refused():
+            self._ignored[name] = reason
+            if reason.startswith("a second file"):
+                self._doubled.add(reason)
+
     def _first_number(self, name: str, image: Image) -> int:
-        """Number that the names of a run of NIfTI volumes begin with: index 0."""
-        if image.number is None or image.uid == f"nifti:{name}":
+        """Number that the names of a run of volumes begin with: index 0."""
+        if image.number is None:
             return 0
         if image.uid not in self._firsts:
             stem = split_number(name)[0]
-            split = (split_number(other) for other in self._scan.files)
+            split = (split_number(other) for other in self._scan.files())
             self._firsts[image.uid] = min(n for s, n in split if s == stem and n is not None)
         return self._firsts[image.uid]
 
-    def _postpone(self, name: str, reason: str, now_at: float) -> None:
+    def _postpone(self, name: str, reason: str, now_at: float, began_at: float) -> None:
         pending = self._pending[name]
-        pending.reason, pending.absent_at = reason, time.monotonic()
+        ended_at = time.monotonic()
+        pending.reason, pending.absent_at, pending.more = reason, ended_at, False
+        pending.image = pending.image or self._reader.image
+        if pending.watched != self._reader.watched:
+            pending.watched = self._reader.watched
+            pending.content = self._reader.content(pending.watched) or (0, 0)
         if now_at - pending.changed_at >= GIVE_UP:
             self._ignore(name, f"{reason}, unchanged for {GIVE_UP:.0f} s")
             return
-        pending.retry_at = now_at + min(_RETRY_FIRST * 2**pending.tries, _RETRY_MOST)
-        pending.tries += 1
+        pending.postpone(now_at, ended_at - began_at)
 
     def _ignore(self, name: str, reason: str) -> None:
-        if _is_image(name, self._pending.pop(name)):
+        pending = self._pending.pop(name)
+        pending.image = pending.image or (self._reader.image and self._reader.watched == name)
+        if pending.promises(name):
             self._rejected.add(name)
         self._ignored[name] = reason
-
-
-def _is_image(name: str, pending: _Pending) -> bool:
-    return pending.image or name.lower().endswith(_IMAGE_NAMES)
-
-
-def _changed_while_read(before: Stamp, after: Stamp, size: int) -> bool:
-    """Whether what was read may be neither the earlier nor the later state; growth read whole is fine."""
-    return after.size != size or (before.size == size and before.content != after.content)
-
-
-def _kind(head: bytes) -> str:
-    """Tell by its first bytes what a file is, before the rest is read."""
-    start = unpacked_head(head)
-    if is_dicom(start):
-        return "dicom"
-    if is_nifti(start):
-        return "nifti"
-    raise IncompleteError(f"{len(head)} bytes" if len(start) < 352 else "neither DICOM nor NIfTI")
-
-
-def _decode(data: bytes, kind: str, name: str) -> list[Image]:
-    data = unpacked(data)
-    return [read_dicom(data)] if kind == "dicom" else read_nifti(data, name)
 
 
 def _readable_at(stamp: Stamp, absent_at: float, arrived_at: float) -> float:
     """Local time of a file's last change, between when it was not there yet and when it was read."""
     age = time.time() - stamp.changed_at
     return min(max(time.monotonic() - age, absent_at), arrived_at)
-
-
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    """Order names as people do: numbers by value."""
-    parts = re.split(r"(\d+)", name)
-    return [(1, int(part), part) if part.isdigit() else (0, 0, part) for part in parts]

@@ -47,6 +47,8 @@ class Image:
         Start of the acquisition by the header; in the year 1 where only the time of day is known (`NO_DAY`).
     recon_s : float or None
         From there to the finished image, s.
+    slice_times : tuple of float, or None
+        Start of each slice k after the volume's start, s.
     """
 
     data: Array
@@ -57,6 +59,55 @@ class Image:
     tr_s: float | None
     acquired: datetime | None = None
     recon_s: float | None = None
+    slice_times: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """One slice of a volume, alone in its file.
+
+    Attributes
+    ----------
+    data : int16 or float32, (i, j)
+        Rescaled values.
+    affine : float64, (4, 4)
+        Voxel indices of this slice, as a volume of one, to scanner RAS+ coordinates, mm.
+    normal_mm : float
+        Position along the slice normal, mm.
+    uid : str
+        Identity of the run, the same for all its volumes.
+    series : int
+        SeriesNumber; 0 where there is none.
+    number : int or None
+        Place of the volume in the run where a header says it, from 0.
+    instance : int or None
+        InstanceNumber, from 0.
+    slices : int or None
+        Slices of a volume where a header says it.
+    tr_s, acquired, recon_s
+        As in `Image`; `acquired` is this slice's.
+    """
+
+    data: Array
+    affine: NDArray[np.float64]
+    normal_mm: float
+    uid: str
+    series: int
+    number: int | None = None
+    instance: int | None = None
+    slices: int | None = None
+    tr_s: float | None = None
+    acquired: datetime | None = None
+    recon_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """When a file could be read in full, was seen, and was decoded; local clock, s."""
+
+    readable_at: float
+    arrived_at: float
+    parsed_at: float
 
 
 def seconds_between(earlier: datetime, later: datetime) -> float:

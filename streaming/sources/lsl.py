@@ -1,133 +1,120 @@
 """EEG and volume triggers from Lab Streaming Layer."""
 
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
-from pylsl.util import LostError
-from pylsl.util import TimeoutError as LslTimeoutError
 
-from rtdecode import film_marks
+from rtdecode import film_marks, liblsl
 from rtdecode.errors import GeometryError
 from rtdecode.liblsl import pylsl
-from rtdecode.types import Array, EegChunk, Float, Montage, Trigger
+from rtdecode.types import EegChunk, Montage, Trigger
+from streaming.sources.eeg_layout import layout
+from streaming.sources.eeg_reader import EegReader
+from streaming.sources.inlet import DTYPES, Inlet, Opening
+from streaming.sources.pulses import Triggers
 
-_MICROVOLTS = {
-    "": 1.0, "microvolts": 1.0, "microvolt": 1.0, "uv": 1.0, "µv": 1.0, "μv": 1.0,
-    "millivolts": 1e3, "millivolt": 1e3, "mv": 1e3, "volts": 1e6, "volt": 1e6, "v": 1e6,
-}  # fmt: skip
-_STIM = {"stim", "stimulus", "trigger", "trig", "marker", "markers", "ttl"}
-_DTYPES = {
-    pylsl.cf_float32: np.float32,
-    pylsl.cf_double64: np.float64,
-    pylsl.cf_int32: np.int32,
-    pylsl.cf_int16: np.int16,
-    pylsl.cf_int8: np.int8,
-}
-# Samples per pull; the pull is repeated until nothing is left.
-_PULL = 1024
-_CORRECT_EVERY = 5.0
+# How often the network is looked at while something is missing, and while nothing is, s.
+_LOOK_EVERY, _LOOK_IDLY = 0.1, 1.0
 # A marker stream of another name is taken only when the stream's own has not shown up by then (s).
 _OWN_MARKERS_WITHIN = 3.0
 # Silence after which a newly opened stream of the same name replaces the old one (s).
 _SILENT = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Where the channels of an LSL stream go.
-
-    Attributes
-    ----------
-    montage : Montage
-        The EEG channels, in the order they are handed on.
-    columns : int64, (channel,)
-        Their columns in the stream.
-    scale : float32, (channel, 1)
-        Microvolts per unit of the stream.
-    stim : list of int
-        Columns of stim channels.
-    """
-
-    montage: Montage
-    columns: NDArray[np.int64]
-    scale: Float
-    stim: list[int] = field(default_factory=list)
-
-
-def layout(info: pylsl.StreamInfo) -> Layout:
-    """Find the EEG channels of a stream by label and type.
-
-    Parameters
-    ----------
-    info : pylsl.StreamInfo
-        With its description, as an inlet returns it.
-
-    Raises
-    ------
-    GeometryError
-        If the stream has no labelled EEG channel, no steady rate, or a unit that is no voltage.
-    """
-    labels, kinds, units = (_described(info, key) for key in ("label", "type", "unit"))
-    kinds = [kind.lower() for kind in kinds]
-    columns = [i for i, kind in enumerate(kinds) if kind in ("eeg", "") and labels[i]]
-    if not columns or info.nominal_srate() <= 0:
-        raise GeometryError(
-            f"LSL stream '{info.name()}' has {info.channel_count()} channels, {len(columns)} of them EEG "
-            f"with a label, at {info.nominal_srate():g} Hz; labels (desc/channels/channel/label) and a "
-            "steady rate are needed. Switch the channel description on in the amplifier's LSL program."
-        )
-    scale = np.array([[_scale(info.name(), labels[i], units[i])] for i in columns], np.float32)
-    reference = info.desc().child("reference").child_value("label") or "unknown"
-    montage = Montage(tuple(labels[i] for i in columns), info.nominal_srate(), reference)
-    stim = [i for i, kind in enumerate(kinds) if kind in _STIM]
-    return Layout(montage, np.array(columns, np.int64), scale, stim)
+# A stream that did not answer is tried again after this, s.
+_RETRY = 0.5
+# Calls further apart than this let samples pile up, s.
+_HELD_UP = 0.1
 
 
 class LslSource:
     """An EEG stream and its volume triggers, by name, else type, else source id.
 
     Nothing here waits for a stream: `poll` returns what there is, and a stream that is not there
-    yet, or not there any more, is looked for again at each call.
+    yet, or not there any more, is looked for again at each call. One that comes back with its channels
+    in another order goes on in the first one's order; one with another rate or other channels is
+    announced by the `montage` of its first chunk, or refused.
 
     Parameters
     ----------
     name : str
         Name, type or source id of the EEG stream.
+    peers : sequence of str
+        Hosts to ask directly, where discovery does not reach them (`rtdecode.liblsl.reach`).
+    accept : callable or None
+        Handed the montage of a stream that came back changed; returns why it cannot be used, or None.
 
     Attributes
     ----------
-    montage : Montage or None
-        None until the stream has been found.
     data_at : float or None
         When samples last came in.
-    state : str
-        What was found, or what is seen instead.
+    newest_at : float or None
+        Stamp of the newest sample, on the local clock.
+    reopened : int
+        Times the stream came back.
     """
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(
+        self,
+        name: str,
+        peers: Sequence[str] = (),
+        accept: Callable[[Montage], str | None] | None = None,
+    ) -> None:
+        if peers:
+            liblsl.reach(peers)
+        self._name, self._accept = name, accept
         self._resolver = pylsl.ContinuousResolver(forget_after=5.0)
-        self._eeg: Inlet | None = None
-        self._layout: Layout | None = None
+        self._eeg: EegReader | None = None
+        self._opening: Opening | None = None
         self._markers: Inlet | None = None
-        self._stim: Float | None = None
+        self._opening_markers: Opening | None = None
+        self._triggers = Triggers()
+        self._notes: deque[str] = deque(maxlen=64)
+        self._unit_note = ""
+        self._first: Montage | None = None
+        self._montage: Montage | None = None
+        self._changed: Montage | None = None
+        self._retry_at: dict[str, float] = {}
         self._opened_at = 0.0
         self._looked_at = -np.inf
+        self._polled_at = pylsl.local_clock()
+        self._state = "not looked for yet"
         self.data_at: float | None = None
-        self.state = "not looked for yet"
+        self.newest_at: float | None = None
+        self.reopened = 0
+
+    @property
+    def state(self) -> str:
+        """What was found, or what is seen instead."""
+        note = self._eeg.note if self._eeg is not None else ""
+        return f"{self._state}; {note}" if note else self._state
 
     @property
     def montage(self) -> Montage | None:
-        """Channels of the stream, None until it has been found."""
-        return None if self._layout is None else self._layout.montage
+        """Channels that are handed on, None until the stream has been found."""
+        return self._montage
 
     @property
     def has_triggers(self) -> bool:
         """Whether a marker stream or a stim channel has been found."""
-        return self._markers is not None or bool(self._layout and self._layout.stim)
+        return self._markers is not None or bool(self._eeg and self._eeg.layout.stim)
+
+    def notes(self) -> list[str]:
+        """What happened to the stream since the last call, in sentences; from any thread."""
+        unit = self._eeg.note if self._eeg is not None else ""
+        fresh = [self._notes.popleft() for _ in range(len(self._notes))]
+        fresh += [unit] if unit and unit != self._unit_note else []
+        self._unit_note = unit
+        return fresh
+
+    @property
+    def clock_resets(self) -> int:
+        """Times the clock of the present sender was set anew."""
+        return self._eeg.inlet.offset.resets if self._eeg is not None else 0
+
+    def age_s(self, now_at: float) -> float | None:
+        """Age of the newest sample, s; None before the first."""
+        return None if self.newest_at is None else now_at - self.newest_at
 
     def poll(self) -> list[EegChunk | Trigger]:
         """Everything that has come in since the last call, markers first.
@@ -135,30 +122,29 @@ class LslSource:
         Raises
         ------
         GeometryError
-            If the stream found carries no usable EEG, or came back as another one.
+            If the first stream found carries no usable EEG.
         """
         now = pylsl.local_clock()
-        if now - self._looked_at > (0.2 if self._eeg is None or self._markers is None else 1.0):
+        missing = self._eeg is None or self._markers is None
+        if now - self._looked_at > (_LOOK_EVERY if missing else _LOOK_IDLY):
             self._looked_at = now
             self._look(now)
-        items: list[EegChunk | Trigger] = []
-        try:
-            items += self._pull_markers()
-            items += self._pull_eeg()
-        except LostError:
-            self._eeg = self._markers = None
-            self.state = f"LSL stream '{self._name}' was closed; waiting for it to come back"
+        self._opened(now)
+        items = [*self._pull_markers(), *self._pull_eeg()]
+        self._polled_at = pylsl.local_clock()
         return items
 
     def close(self) -> None:
         """Close the inlets."""
-        self._eeg = self._markers = None
+        self._eeg = self._markers = self._opening = self._opening_markers = None
 
     def _look(self, now: float) -> None:
         streams = self._resolver.results()
         if self._eeg is None or self._silent(now):
             self._find_eeg(streams, now)
-        if self._eeg is not None and (self._markers is None or not self._own(self._markers.name)):
+        sought = self._markers is None or not self._own(self._markers.name)
+        sought = sought or now - self._opened_at < _OWN_MARKERS_WITHIN
+        if self._eeg is not None and sought and self._opening_markers is None:
             self._find_markers(streams, now)
 
     def _silent(self, now: float) -> bool:
@@ -168,93 +154,126 @@ class LslSource:
         matches = select(streams, self._name)
         names = sorted({s.name() for s in matches})
         if self._eeg is not None:
-            matches = [s for s in matches if s.uid() != self._eeg.uid]
+            matches = [s for s in matches if s.uid() != self._eeg.inlet.uid]
+        ready = [s for s in matches if self._retry_at.get(s.uid(), 0.0) <= now]
         if len(names) > 1:
-            self.state = f"{len(names)} LSL streams match '{self._name}': {', '.join(names)}; give one's name"
-        elif matches:
-            self._open(max(matches, key=lambda s: s.created_at()), now)
-        elif self._eeg is None:
-            self.state = f"no LSL stream with name, type or source id '{self._name}'; seen: {seen(streams)}"
-
-    def _open(self, info: pylsl.StreamInfo, now: float) -> None:
-        try:
-            inlet = Inlet(info)
-            found = layout(inlet.inlet.info(timeout=5.0))
-        except (LslTimeoutError, LostError):
-            self.state = f"LSL stream '{info.name()}' is announced by {info.hostname()} but does not answer"
-            return
-        self._check_same(found)
-        self._eeg, self._layout, self._stim = inlet, found, None
-        self._markers = None
-        self._opened_at = now
-        count = len(found.montage.channels)
-        self.state = f"LSL stream '{info.name()}': {count} EEG channels at {found.montage.sfreq:g} Hz"
-
-    def _check_same(self, found: Layout) -> None:
-        if self._layout is not None and found.montage != self._layout.montage:
-            old, new = self._layout.montage, found.montage
-            raise GeometryError(
-                f"LSL stream '{self._name}' came back with {len(new.channels)} channels at {new.sfreq:g} Hz, "
-                f"the session began with {len(old.channels)} at {old.sfreq:g} Hz. Start a new session."
+            self._state = (
+                f"{len(names)} LSL streams match '{self._name}': {', '.join(names)}; give one's name"
             )
+        elif ready:
+            # One that was lost or did not answer comes after one that was not tried.
+            best = max(ready, key=lambda s: (s.uid() not in self._retry_at, s.created_at()))
+            if self._opening is None or (
+                best.uid() != self._opening.uid and best.uid() not in self._retry_at
+            ):
+                self._opening = Opening(best)
+        elif self._eeg is None and not matches:
+            wanted = f"no LSL stream with name, type or source id '{self._name}'"
+            self._state = f"{wanted}; seen: {seen(streams)}"
+
+    def _opened(self, now: float) -> None:
+        """Take the inlets that have been opened meanwhile."""
+        markers, opening = self._opening_markers, self._opening
+        if markers is not None and markers.done:
+            self._markers, self._opening_markers = markers.inlet or self._markers, None
+        if opening is None or not opening.done:
+            return
+        self._opening = None
+        if opening.inlet is not None:
+            self._take(opening.inlet, now)
+            return
+        self._retry_at[opening.uid] = now + _RETRY
+        self._state = f"LSL stream '{opening.name}' is announced by {opening.host} but does not answer"
+
+    def _take(self, inlet: Inlet, now: float) -> None:
+        """Go on with an opened stream, if its channels fit."""
+        old = self._montage
+        if self._eeg is not None and not self._silent(now):
+            return  # the old one speaks again
+        try:
+            found = layout(inlet.info)
+        except GeometryError as error:
+            if old is None:
+                raise
+            self._refuse(inlet, str(error))
+            return
+        found = found.ordered_as(self._first) if self._first is not None else found
+        same = old is not None and (old.channels, old.sfreq) == (found.montage.channels, found.montage.sfreq)
+        reason = self._accept(found.montage) if old is not None and not same and self._accept else None
+        if reason is not None:
+            self._refuse(inlet, reason)
+            return
+        self._eeg, self._opened_at = EegReader(inlet, found), now
+        self._retry_at.clear()
+        self.reopened += old is not None
+        count = found.montage.kinds.count("eeg")
+        self._state = f"LSL stream '{inlet.name}': {count} EEG channels at {found.montage.sfreq:g} Hz"
+        if old is not None:
+            self._notes.append(f"{self._state}, is back")
+        self._changed = None if old is None or same else found.montage
+        self._montage, self._first = found.montage, self._first or found.montage
+
+    def _refuse(self, inlet: Inlet, reason: str) -> None:
+        self._retry_at[inlet.uid] = np.inf
+        self._state = f"LSL stream '{inlet.name}' came back, but not as it was: {reason}"
+        self._notes.append(self._state)
 
     def _own(self, marker_name: str) -> bool:
-        return self._eeg is not None and marker_name == f"{self._eeg.name}-markers"
+        return self._eeg is not None and marker_name == f"{self._eeg.inlet.name}-markers"
 
     def _find_markers(self, streams: list[pylsl.StreamInfo], now: float) -> None:
-        markers = [s for s in streams if s.type() == "Markers"]
-        own = [s for s in markers if self._own(s.name())]
-        if own:
-            self._open_markers(max(own, key=lambda s: s.created_at()))
-        elif self._markers is None and self._eeg is not None and now - self._opened_at > _OWN_MARKERS_WITHIN:
+        assert self._eeg is not None
+        present = self._markers.uid if self._markers is not None else None
+        markers = [s for s in streams if s.type() == "Markers" and self._retry_at.get(s.uid(), 0.0) <= now]
+        markers = [s for s in markers if s.uid() != present]
+        found = [s for s in markers if self._own(s.name())]
+        if not found and self._markers is None and now - self._opened_at > _OWN_MARKERS_WITHIN:
             taken = {f"{s.name()}-markers" for s in streams}
-            near = [s for s in markers if s.hostname() == self._eeg.host and s.name() not in taken]
-            near = [s for s in near if not s.name().endswith(film_marks.SUFFIX)]
-            if near:
-                self._open_markers(max(near, key=lambda s: s.created_at()))
-
-    def _open_markers(self, info: pylsl.StreamInfo) -> None:
-        try:
-            self._markers = Inlet(info)
-        except (LslTimeoutError, LostError):
-            self._markers = None
+            near = [s for s in markers if s.hostname() == self._eeg.inlet.host and s.name() not in taken]
+            found = [s for s in near if not s.name().endswith(film_marks.SUFFIX)]
+        if found:
+            newest = max(found, key=lambda s: s.created_at())
+            self._retry_at[newest.uid()] = now + _RETRY
+            self._opening_markers = Opening(newest)
 
     def _pull_markers(self) -> list[Trigger]:
         if self._markers is None:
             return []
         marks = [mark for mark in self._markers.pull_text() if not film_marks.is_film_mark(mark[0])]
-        return [Trigger(stamp, label, at) for label, stamp, at in marks]
+        if self._markers.lost:
+            self._markers = None
+        return self._triggers.once("markers", [Trigger(stamp, label, at) for label, stamp, at in marks])
 
     def _pull_eeg(self) -> list[EegChunk | Trigger]:
-        if self._eeg is None or self._layout is None:
+        if self._eeg is None:
             return []
-        items: list[EegChunk | Trigger] = []
-        while True:
-            raw, stamps = self._eeg.pull()
-            if len(stamps) == 0:
-                return items
-            now = self.data_at = pylsl.local_clock()
-            items += self._stim_triggers(raw, stamps, now)
-            data = raw[:, self._layout.columns].T.astype(np.float32) * self._layout.scale
-            items.append(EegChunk(data, stamps, now))
+        chunks, triggers = self._eeg.pull()
+        now = pylsl.local_clock()
+        if now - self._polled_at > _HELD_UP:
+            chunks = self._dated(chunks, self._eeg.layout.montage.sfreq, now)
+        if chunks:
+            chunks[0] = replace(chunks[0], montage=self._changed)
+            self._changed = None
+            self.data_at, self.newest_at = chunks[-1].arrived_at, float(chunks[-1].stamps[-1])
+        if self._eeg.inlet.lost:
+            self._retry_at[self._eeg.inlet.uid] = now
+            self._eeg = None
+            self._state = f"LSL stream '{self._name}' was closed; waiting for it to come back"
+            self._notes.append(self._state)
+        return [*self._triggers.once("stim", triggers), *chunks]
 
-    def _stim_triggers(self, raw: Array, stamps: NDArray[np.float64], now: float) -> list[Trigger]:
-        assert self._layout is not None
-        if not self._layout.stim:
-            return []
-        values = raw[:, self._layout.stim].astype(np.float32)
-        before = values[:1] if self._stim is None else self._stim[None]
-        past = np.concatenate([before, values[:-1]])
-        self._stim = values[-1]
-        rows, columns = np.nonzero((past == 0) & (values != 0))
-        return [
-            Trigger(float(stamps[r]), f"{values[r, c]:g}", now) for r, c in zip(rows, columns, strict=True)
-        ]
+    def _dated(self, chunks: list[EegChunk], sfreq: float, now: float) -> list[EegChunk]:
+        """Say of what had piled up when it could have been read, not when that was done."""
+        waited, out = 0.0, list[EegChunk]()
+        for chunk in reversed(chunks):
+            out.append(replace(chunk, arrived_at=max(self._polled_at, now - waited)))
+            waited += chunk.data.shape[1] / sfreq
+        return out[::-1]
 
 
 def select(streams: Sequence[pylsl.StreamInfo], name: str) -> list[pylsl.StreamInfo]:
     """Streams called `name`; if there are none, of that type; if there are none, of that source id."""
-    signals = [s for s in streams if s.channel_format() in _DTYPES]
+    signals = [s for s in streams if s.channel_format() in DTYPES]
     for key in (pylsl.StreamInfo.name, pylsl.StreamInfo.type, pylsl.StreamInfo.source_id):
         matches = [s for s in signals if key(s) == name]
         if matches:
@@ -266,87 +285,3 @@ def seen(streams: Sequence[pylsl.StreamInfo]) -> str:
     """Name the streams on the network."""
     words = [f"{s.name()} ({s.type() or 'no type'}, {s.channel_count()} ch)" for s in streams]
     return ", ".join(sorted(words)[:8]) or "none"
-
-
-class _ClockOffset:
-    """Offset between a sender's clock and ours: a line through the last minute of estimates."""
-
-    def __init__(self) -> None:
-        self._seen: deque[tuple[float, float]] = deque(maxlen=12)
-
-    def push(self, at: float, offset: float) -> None:
-        self._seen.append((at, offset))
-
-    def of(self, stamps: NDArray[np.float64]) -> NDArray[np.float64]:
-        at, offset = np.array(self._seen).T
-        if len(at) < 4:
-            return np.full(stamps.shape, float(np.median(offset)))
-        slope, level = np.polyfit(at - at[-1], offset, 1)
-        return level + slope * (stamps + offset[-1] - at[-1])
-
-
-class Inlet:
-    """One inlet with its clock offset and its buffer.
-
-    Parameters
-    ----------
-    info : pylsl.StreamInfo
-        Of a stream that answers; opening waits up to 10 s for it.
-    """
-
-    def __init__(self, info: pylsl.StreamInfo) -> None:
-        self.uid, self.name, self.host = info.uid(), info.name(), info.hostname()
-        self.inlet = pylsl.StreamInlet(info, max_buflen=360, recover=True)
-        self.inlet.open_stream(timeout=5.0)
-        self._offset = _ClockOffset()
-        self._corrected_at = -np.inf
-        dtype = _DTYPES.get(info.channel_format())
-        self._buffer = None if dtype is None else np.empty((_PULL, info.channel_count()), dtype)
-        self._correct(timeout=5.0)
-
-    def pull(self) -> tuple[Array, NDArray[np.float64]]:
-        """Samples that are there, (sample, channel), with their stamps on the local clock."""
-        assert self._buffer is not None
-        _, stamps = self.inlet.pull_chunk(timeout=0.0, max_samples=_PULL, dest_obj=self._buffer)
-        self._correct(timeout=0.5)
-        raw = np.asarray(stamps, np.float64)
-        return self._buffer[: len(raw)], raw + self._offset.of(raw)
-
-    def pull_text(self) -> list[tuple[str, float, float]]:
-        """Markers that are there: text, stamp on the local clock, time of arrival."""
-        samples, stamps = self.inlet.pull_chunk(timeout=0.0, max_samples=64)
-        self._correct(timeout=0.5)
-        now = pylsl.local_clock()
-        raw = np.asarray(stamps, np.float64)
-        local = raw + self._offset.of(raw)
-        return [(str(s[0]), float(at), now) for s, at in zip(samples or [], local, strict=True)]
-
-    def _correct(self, timeout: float) -> None:
-        now = pylsl.local_clock()
-        if now - self._corrected_at < _CORRECT_EVERY:
-            return
-        self._corrected_at = now
-        try:
-            self._offset.push(now, self.inlet.time_correction(timeout=timeout))
-        except LslTimeoutError:
-            if np.isneginf(self._corrected_at):
-                raise
-
-
-def _described(info: pylsl.StreamInfo, key: str) -> list[str]:
-    values: list[str] = []
-    channel = info.desc().child("channels").child("channel")
-    for _ in range(info.channel_count()):
-        values.append(channel.child_value(key))
-        channel = channel.next_sibling("channel")
-    return values
-
-
-def _scale(name: str, label: str, unit: str) -> float:
-    scale = _MICROVOLTS.get(unit.strip().lower())
-    if scale is None:
-        raise GeometryError(
-            f"channel {label} of LSL stream '{name}' is in '{unit}'; microvolts, millivolts and volts "
-            "are read. Set the unit in the amplifier's LSL program."
-        )
-    return scale

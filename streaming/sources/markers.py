@@ -4,7 +4,8 @@ from pylsl.util import LostError
 from pylsl.util import TimeoutError as LslTimeoutError
 
 from rtdecode.liblsl import pylsl
-from streaming.sources.lsl import Inlet, seen, select
+from streaming.sources.inlet import Inlet
+from streaming.sources.lsl import seen, select
 
 _LOOK_EVERY = 0.2
 
@@ -53,11 +54,10 @@ class MarkerSource:
     def _pull(self) -> list[tuple[str, float, float]]:
         if self._inlet is None:
             return []
-        try:
-            return self._inlet.pull_text()
-        except LostError:
+        marks = self._inlet.pull_text()
+        if self._inlet.lost:
             self._inlet = None
-            return []
+        return marks
 
     def _look(self) -> None:
         streams = self._resolver.results()

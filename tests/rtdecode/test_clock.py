@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtdecode.clock import Dejitter, RunClock
+from rtdecode.clock import RunClock
 from tests import small
 
 ZERO = 1234.5
@@ -69,19 +69,3 @@ def test_without_triggers_the_header_places_the_run_within_the_file_transfer() -
         made.add_volume(volume)
     assert made.source == "header"
     assert made.to_local(0.0, math.inf) == pytest.approx(ZERO + 0.05, abs=1e-6)
-
-
-@given(cuts=st.lists(st.integers(1, 1999), max_size=12), seed=st.integers(0, 99))
-def test_dejitter_does_not_see_how_samples_were_cut_into_chunks(cuts: list[int], seed: int) -> None:
-    stamps = 50 + np.arange(2000) / 500 + np.random.default_rng(seed).normal(0, 1e-3, 2000)
-    whole = Dejitter(500.0).push(stamps)
-    pieces = Dejitter(500.0)
-    parts = [pieces.push(p) for p in np.split(stamps, sorted(set(cuts)))]
-    assert np.array_equal(np.concatenate(parts), whole)
-
-
-def test_dejitter_smooths() -> None:
-    rng = np.random.default_rng(0)
-    true = 50 + np.arange(60_000) / 1000 * (1 + 2e-5)
-    smooth = Dejitter(1000.0).push(true + rng.normal(0, 2e-3, true.size))
-    assert np.abs(smooth - true)[20_000:].max() < 5e-4

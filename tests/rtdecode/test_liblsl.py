@@ -36,6 +36,9 @@ def test_the_library_of_mne_lsl_is_taken(bare: Path) -> None:
 
 
 def test_without_any_the_error_says_what_to_install(bare: Path) -> None:
+    # An mne-lsl that is installed is hidden by one that holds nothing.
+    (bare / "mne_lsl").mkdir()
+    (bare / "mne_lsl" / "__init__.py").touch()
     done = load(bare)
     assert done.returncode == 1
     assert "rtdecode[lsl]" in done.stderr

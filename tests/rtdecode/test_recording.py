@@ -5,7 +5,7 @@ import pytest
 
 from rtdecode.errors import UsageError
 from rtdecode.recording import Recording, RecordingWriter
-from rtdecode.types import EegChunk, Trigger
+from rtdecode.types import EegChunk, Montage, Trigger
 from tests import small
 
 
@@ -63,3 +63,21 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_recording_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is no recording"):
         Recording(tmp_path)
+
+
+def test_another_montage_and_chunks_that_came_late_are_read_back(tmp_path: Path) -> None:
+    other = Montage(("Fz", "ECG"), 1000.0, "Cz", ("eeg", "ecg"))
+    rng, times = np.random.default_rng(0), np.arange(6.0)
+    sent = [
+        EegChunk(rng.normal(size=(4, 6)).astype(np.float32), times, 1.0),
+        EegChunk(rng.normal(size=(2, 6)).astype(np.float32), times, 2.0, live=False, montage=other),
+        EegChunk(rng.normal(size=(2, 6)).astype(np.float32), times, 3.0),
+    ]
+    with RecordingWriter(tmp_path / "r", small.montage(), {}) as writer:
+        for chunk in sent:
+            writer.write(chunk)
+    read = list(Recording(tmp_path / "r").events())
+    for a, b in zip(sent, read, strict=True):
+        assert isinstance(b, EegChunk)
+        assert np.array_equal(a.data, b.data)
+        assert (a.live, a.montage) == (b.live, b.montage)

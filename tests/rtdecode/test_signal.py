@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 from scipy import signal as scipy_signal
 
 from rtdecode.errors import GeometryError
+from rtdecode.signal.baseline import Baseline, VolumeNormalizer
 from rtdecode.signal.eeg import EegBand, EegFilter
-from rtdecode.signal.volume import Baseline, Projection, VolumeNormalizer, project
+from rtdecode.signal.volume import Projection, project
 from tests import small
 
 BAND = EegBand(0.5, 40.0, 2, "average")
@@ -123,3 +124,30 @@ def test_another_grid_is_refused_in_words(change: str) -> None:
         shape = (5, 3, 2)
     with pytest.raises(GeometryError, match=r"reads volumes of \(4, 3, 2\).*Scan with"):
         projection.bind(shape, affine, "vol.dcm")
+
+
+def test_the_papers_band_settles_in_8_s_and_its_upper_delay_is_taken_off_the_times() -> None:
+    band = EegBand(0.1, 30.0, 2, "none", notch_hz=50.0, compensate=True)
+    settled = band.settling_s(1000.0)
+    assert settled == pytest.approx(8.2, abs=0.1)
+    made = EegFilter(band, 1000.0)
+    made.push(np.zeros((1, 1), np.float32))
+    step = made.push(np.ones((1, 20_000), np.float32))[0]
+    late = round(1000 * settled)
+    assert np.abs(step[late:]).max() <= 0.01 < abs(step[late - 1])
+    times = np.arange(30_000) / 1000
+    for hz in (4.0, 8.0, 15.0):
+        wave = np.sin(2 * np.pi * hz * times)
+        out = EegFilter(band, 1000.0).push(wave[None].astype(np.float32))[0]
+        behind = np.sin(2 * np.pi * hz * (times - band.delay_s(1000.0)))
+        assert out[20_000:] == pytest.approx(behind[20_000:], abs=0.08)
+    assert EegBand(0.1, 30.0).delay_s(1000.0) == 0.0
+    line = EegFilter(band, 1000.0).push(np.sin(2 * np.pi * 50 * times)[None].astype(np.float32))[0]
+    assert np.abs(line[20_000:]).max() < 1e-3
+
+
+def test_a_sample_on_its_own_gives_the_bits_it_gives_in_a_row() -> None:
+    data = (50 * np.random.default_rng(0).standard_normal((64, 40))).astype(np.float32)
+    one = EegFilter(BAND, 1000.0)
+    parts = [one.push(data[:, i : i + 1]) for i in range(40)]
+    assert np.array_equal(np.concatenate(parts, axis=1), EegFilter(BAND, 1000.0).push(data))

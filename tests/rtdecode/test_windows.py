@@ -134,6 +134,10 @@ def test_lost_samples_are_masked_and_counted() -> None:
     eeg = made.counters()["eeg"]
     assert (eeg["lost_samples"], eeg["gaps"]) == (500, 1)
     assert windows[1].missing["eeg"] == pytest.approx(0.125, abs=0.005)
+    assert windows[1].eeg_quality["gap"] == windows[1].missing["eeg"]
+    assert windows[1].eeg_quality["learning"] == pytest.approx(1.654 / 4, abs=0.01)
+    assert sum(windows[1].eeg_quality.values()) == pytest.approx(1.0)
+    assert windows[0].eeg_quality["corrected"] == 1.0
     assert windows[1].eeg is not None
     assert np.all(windows[1].eeg[:, ~windows[1].eeg_mask] == 0)
     clean = finals(run(session(), seconds=16))

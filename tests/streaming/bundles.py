@@ -10,8 +10,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from rtdecode.bundle import Bundle, ClipGeometry, EegInput, FmriInput, Manifest, Stage, write
+from rtdecode.signal.baseline import Baseline
 from rtdecode.signal.eeg import EegBand
-from rtdecode.signal.volume import Baseline
 from rtdecode.timing import TimingGrid
 
 SHAPE = (12, 10, 6)

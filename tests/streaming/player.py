@@ -21,10 +21,11 @@ def outlet(
     unit: str = "microvolts",
     source_id: str = "",
     kind: str = "EEG",
+    sfreq: float = SFREQ,
 ) -> pylsl.StreamOutlet:
     """An EEG outlet with its description."""
     types = types or ("EEG",) * len(channels)
-    info = pylsl.StreamInfo(name, kind, len(channels), SFREQ, pylsl.cf_float32, source_id)
+    info = pylsl.StreamInfo(name, kind, len(channels), sfreq, pylsl.cf_float32, source_id)
     described = info.desc().append_child("channels")
     for label, of in zip(channels, types, strict=True):
         channel = described.append_child("channel")

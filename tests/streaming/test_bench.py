@@ -1,5 +1,8 @@
 from pathlib import Path
 
+import pytest
+
+from streaming import bench_volumes
 from streaming.bench import _clips
 from tests.streaming.bundles import make_bundle
 
@@ -18,3 +21,13 @@ def test_a_closed_form_bundle_takes_no_step(tmp_path: Path) -> None:
     spent = _clips(make_bundle(tmp_path / "bundle"), 5)
     assert set(spent) == {"encode", "first_frame", "clip_0_steps"}
     assert len(spent["encode"]) == 5
+
+
+@pytest.mark.parametrize("form", ["mosaic", "enhanced", "nifti", "slices"])
+def test_every_form_of_file_is_timed_from_the_folder_to_the_vector(tmp_path: Path, form: str) -> None:
+    made = bench_volumes.case(make_bundle(tmp_path / "bundle"), (64, 64, 36), 200)
+    rows = list(bench_volumes.measure(made, form, range(3), others=5))
+    assert len(rows) == 3
+    for wall, cpu, parse in rows:
+        assert 0 < parse < wall
+        assert 0 < cpu < wall

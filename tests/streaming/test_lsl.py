@@ -1,17 +1,24 @@
 """The LSL source against real outlets in this process."""
 
 import os
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from itertools import count
+from pathlib import Path
 
 import numpy as np
 import pylsl
 import pytest
 
-from rtdecode.errors import GeometryError
-from rtdecode.types import EegChunk, Trigger
-from streaming.sources.lsl import LslSource, layout, select
+from rtdecode import liblsl
+from rtdecode.errors import GeometryError, UsageError
+from rtdecode.types import EegChunk, Montage, Trigger
+from streaming.sources.eeg_layout import layout
+from streaming.sources.lsl import LslSource, select
 from tests.streaming.player import SFREQ, markers, outlet
 
 _NUMBER = count()
@@ -78,8 +85,8 @@ def test_samples_and_triggers_arrive_with_their_own_stamps(name: str) -> None:
     source.close()
 
 
-def test_other_channels_are_dropped_volts_become_microvolts_and_stim_edges_triggers(name: str) -> None:
-    channels, types = ("ECG", "Cz", "TRIG", "Oz"), ("ECG", "EEG", "stim", "EEG")
+def test_ecg_is_kept_volts_become_microvolts_and_stim_edges_triggers(name: str) -> None:
+    channels, types = ("ECG", "cz", "TRIG", "EEG Oz-Ref"), ("ECG", "EEG", "stim", "EEG")
     eeg = outlet(name, channels, types=types, unit="volts")
     source = LslSource(name)
     connect(source)
@@ -93,8 +100,9 @@ def test_other_channels_are_dropped_volts_become_microvolts_and_stim_edges_trigg
         eeg.push_chunk(block, first + (part + len(block) - 1) / SFREQ)
     chunk, triggers = collect(source, 200, triggers=2)
     assert source.montage is not None
-    assert source.montage.channels == ("Cz", "Oz")
-    assert np.allclose(chunk.data, [[1.0], [-2.0]], atol=1e-5)
+    assert source.montage.channels == ("ECG", "Cz", "Oz")
+    assert source.montage.kinds == ("ecg", "eeg", "eeg")
+    assert np.allclose(chunk.data, [[9e6], [1.0], [-2.0]], atol=1e-5)
     assert [t.label for t in triggers] == ["8", "16"]
     offsets = [t.stamp - first for t in triggers]
     assert offsets == pytest.approx([50 / SFREQ, 120 / SFREQ], abs=2e-3)
@@ -128,27 +136,154 @@ def test_a_stream_that_is_not_there_is_no_error_and_what_is_seen_is_said(name: s
     del eeg, other
 
 
-def test_a_stream_that_comes_back_is_read_again(name: str) -> None:
-    eeg = outlet(name)
+def again(source: LslSource, stream: pylsl.StreamOutlet) -> None:
+    until(lambda: (source.poll(), bool(stream.have_consumers()))[1], seconds=25)
+
+
+def test_a_stream_that_comes_back_in_another_order_goes_on_in_the_first_one(name: str) -> None:
+    eeg, marks = outlet(name), markers(name)
     source = LslSource(name)
     connect(source)
-    until(lambda: bool(eeg.have_consumers()))
+    until(lambda: (source.poll(), bool(eeg.have_consumers() and marks.have_consumers()))[1])
     eeg.push_chunk(np.ones((10, 4), np.float32))
     collect(source, 10)
     del eeg
-    time.sleep(0.3)
-    eeg = outlet(name)
-    until(lambda: (source.poll(), bool(eeg.have_consumers()))[1], seconds=25)
-    eeg.push_chunk(np.full((10, 4), 2, np.float32))
+    until(lambda: (source.poll(), "was closed" in source.state)[1])
+    marks.push_sample(["R128"])
+    until(lambda: any(isinstance(item, Trigger) for item in source.poll()))
+    eeg = outlet(name, ("OZ", "Fp1", "extra", "CZ", "FZ"), source_id="another")
+    until(lambda: (source.poll(), source.reopened)[1] == 1, seconds=2.0)
+    again(source, eeg)
+    eeg.push_chunk(np.tile(np.arange(5, dtype=np.float32), (10, 1)))
     chunk, _ = collect(source, 10)
-    assert (chunk.data == 2).all()
+    assert (chunk.data.T == [1, 4, 3, 0]).all()
+    assert chunk.montage is None
+    assert [word in note for word, note in zip(("was closed", "is back"), source.notes(), strict=True)]
+    assert (source.montage and source.montage.channels, source.reopened) == (("Fp1", "Fz", "Cz", "Oz"), 1)
+    marks.push_sample(["R128"])
+    until(lambda: any(isinstance(item, Trigger) for item in source.poll()))
     source.close()
+
+
+def test_another_rate_is_announced_and_lost_channels_are_refused_until_they_are_back(name: str) -> None:
+    def needs_oz(montage: Montage) -> str | None:
+        return None if "Oz" in montage.channels else "Oz is gone"
+
+    eeg = outlet(name)
+    source = LslSource(name, accept=needs_oz)
+    connect(source)
+    del eeg
+    wrong = outlet(name, ("Fp1", "Fz", "Cz", "Pz"))
+    until(lambda: (source.poll(), "Oz is gone" in source.state)[1])
+    del wrong
+    eeg = outlet(name, ("Fp1", "Fz", "Cz", "Oz", "Pz"), sfreq=1000)
+    again(source, eeg)
+    eeg.push_chunk(np.ones((10, 5), np.float32))
+    chunk = next(i for i in collect_chunks(source, 10) if i.montage is not None)
+    assert chunk.montage == source.montage == Montage(("Fp1", "Fz", "Cz", "Oz"), 1000)
+    del eeg
+    eeg = outlet(name, ("Oz", "Fp1", "Cz"), sfreq=1000)
+    again(source, eeg)
+    eeg.push_chunk(np.tile(np.array([3, 1, 2], np.float32), (10, 1)))
+    chunks = collect_chunks(source, 10)
+    assert chunks[0].montage == Montage(("Fp1", "Cz", "Oz"), 1000)
+    assert (chunks[0].data.T == [1, 2, 3]).all()
+    source.close()
+
+
+def collect_chunks(source: LslSource, samples: int) -> list[EegChunk]:
+    chunks: list[EegChunk] = []
+
+    def enough() -> bool:
+        chunks.extend(item for item in source.poll() if isinstance(item, EegChunk))
+        return sum(chunk.data.shape[1] for chunk in chunks) >= samples
+
+    until(enough)
+    return chunks
+
+
+@pytest.mark.parametrize(("size", "word", "scale"), [(20.0, "microvolts", 1.0), (3e-5, "volts", 1e6)])
+def test_a_missing_unit_is_concluded_from_the_data_and_said(
+    name: str, size: float, word: str, scale: float
+) -> None:
+    eeg = outlet(name, unit="")
+    source = LslSource(name)
+    connect(source)
+    until(lambda: bool(eeg.have_consumers()))
+    sent = np.random.default_rng(1).normal(0, size, (2 * SFREQ, 4)).astype(np.float32)
+    sent[: SFREQ // 2] = 0
+    for part in range(0, len(sent), SFREQ // 4):
+        eeg.push_chunk(sent[part : part + SFREQ // 4])
+        time.sleep(0.01)
+        assert part > SFREQ // 4 or not [i for i in source.poll() if isinstance(i, EegChunk)]
+    chunk = np.concatenate([c.data for c in collect_chunks(source, len(sent))], 1)
+    assert np.array_equal(chunk, (sent.T * np.float64(scale)).astype(np.float32))
+    assert f"no unit: taken as {word}" in source.state
+    assert [f"no unit: taken as {word}" in note for note in source.notes()] == [True]
+    assert source.notes() == []
+    source.close()
+
+
+def test_what_piled_up_is_whole_and_dated_by_when_it_could_be_read(name: str) -> None:
+    eeg = outlet(name, source_id="x")
+    source = LslSource(name)
+    connect(source)
+    until(lambda: bool(eeg.have_consumers()))
+    sent = np.arange(4000 * 4, dtype=np.float32).reshape(4000, 4)
+    source.poll()
+    polled = pylsl.local_clock()
+    eeg.push_chunk(sent)
+    time.sleep(0.5)
+    chunks = collect_chunks(source, 4000)
+    assert np.array_equal(np.concatenate([c.data for c in chunks], 1), sent.T)
+    arrivals = [c.arrived_at for c in chunks]
+    assert arrivals == sorted(arrivals)
+    assert arrivals[0] <= polled
+    assert arrivals[-1] >= polled + 0.5
+    age = source.age_s(pylsl.local_clock())
+    assert age is not None
+    assert 0 <= age < 10
+    source.close()
+
+
+_READER = """
+import sys, time
+from streaming.sources.lsl import LslSource
+source = LslSource("nobody", peers=sys.argv[1:])
+time.sleep(20)
+"""
+
+
+def test_named_peers_are_asked_directly_and_so_are_those_of_the_site(tmp_path: Path) -> None:
+    hosts = ("127.0.0.8", "127.0.0.9")
+    with ExitStack() as stack:
+        peers = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in hosts]
+        peers[0].bind((hosts[0], 0))
+        port = peers[0].getsockname()[1]
+        peers[1].bind((hosts[1], port))
+        settings = tmp_path / "lsl_api.cfg"
+        settings.write_text(f"[ports]\nBasePort = {port}\n[lab]\nKnownPeers = {{{hosts[0]}}} ; the lab's\n")
+        env = os.environ | {"LSLAPICFG": str(settings)}
+        command = [sys.executable, "-c", _READER, hosts[1]]
+        reader = stack.enter_context(subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL))
+        stack.callback(reader.kill)
+        for peer in peers:
+            peer.settimeout(15)
+            assert peer.recv(2000).startswith(b"LSL:shortinfo")
+
+
+def test_a_peer_with_a_port_is_refused() -> None:
+    with pytest.raises(UsageError, match="'host 16572'"):
+        liblsl.reach(["host 16572"])
 
 
 def test_a_stream_without_labels_or_with_another_unit_is_refused(name: str) -> None:
     bare = pylsl.StreamInfo(name, "EEG", 4, SFREQ, pylsl.cf_float32, "")
     with pytest.raises(GeometryError, match="label"):
         layout(bare)
+    twice = outlet(name, ("T7", "T3", "Cz"))
+    with pytest.raises(GeometryError, match=r"called T7 \(labels T7, T3\)"):
+        layout(twice.get_info())
     stream = outlet(name, unit="degrees")
     with pytest.raises(GeometryError, match="degrees"):
         layout(stream.get_info())

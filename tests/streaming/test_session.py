@@ -115,7 +115,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sessions(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ended]]:
-    """Several sessions side by side: each takes its seconds by the clock."""
+    """One session alone, as its deadlines are short; then the others, three at a time."""
     root = tmp_path_factory.mktemp("s")
     record = ("--record", str(root / "recording"))
     jobs: dict[str, Callable[[], Ended]] = {
@@ -135,9 +135,10 @@ def sessions(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         "lost": lambda: play(root / "lost", bundle, "--lost-after", "2", seconds=4.2),
         "no-eeg": lambda: play(root / "no-eeg", bundle, "--seconds", "5", seconds=20, eeg_stops=2.2),
     }
-    with ThreadPoolExecutor(len(jobs)) as pool:
+    done = {"both": jobs.pop("both")()}
+    with ThreadPoolExecutor(3) as pool:
         running = {name: pool.submit(job) for name, job in jobs.items()}
-        yield {name: job.result() for name, job in running.items()}
+        yield done | {name: job.result() for name, job in running.items()}
 
 
 def test_every_window_comes_out_as_preview_and_final(sessions: dict[str, Ended]) -> None:
@@ -167,7 +168,7 @@ def test_a_line_holds_what_the_contract_names(sessions: dict[str, Ended]) -> Non
     clip = sessions["both"].finals()[-1]
     assert set(clip) == {
         *("session", "run", "clip", "revision", "window_s", "session_s", "file", "modalities", "missing"),
-        *("confidence", "steps", "latency_ms", "t_ms", "simulated", "bundle", "latent"),
+        *("confidence", "steps", "latency_ms", "t_ms", "simulated", "bundle", "latent", "eeg_quality"),
     }
     assert set(clip["latency_ms"]) == set(DURATIONS)
     assert list(clip["t_ms"]) == list(INSTANTS)
@@ -184,6 +185,7 @@ def test_the_report_holds_what_the_contract_names(sessions: dict[str, Ended]) ->
     report = sessions["both"].report
     assert set(report["eeg"]) == {
         *("samples", "lost_samples", "gaps", "rate_hz", "drift_ppm", "triggers", "artifact_residual_db"),
+        *("epochs", "bad_channels", "age_ms"),
     }
     assert set(report["fmri"]) == {
         *("volumes", "missing", "late", "duplicate", "out_of_order", "rejected_files", "max_fd_mm"),
@@ -221,7 +223,10 @@ def test_a_recording_replays_to_the_same_clips(
         assert replay.run(recording, str(bundle), "max", tmp_path / name) == 0
     lines = (tmp_path / "a" / "clips.jsonl").read_text().splitlines()
     replayed = {(c["clip"], c["revision"]): c for c in map(json.loads, lines)}
-    assert replayed.keys() == {(c["clip"], c["revision"]) for c in live.clips}
+    # On a busy machine a preview gives way to its final; nothing presses a replay.
+    more = replayed.keys() - {(c["clip"], c["revision"]) for c in live.clips}
+    assert len(replayed) == 8
+    assert all(revision == "preview" for _, revision in more)
     for clip in live.clips:
         twin = replayed[clip["clip"], clip["revision"]]
         assert (live.out / clip["file"]).read_bytes() == (tmp_path / "a" / twin["file"]).read_bytes()

@@ -80,14 +80,6 @@ def test_the_lost_volume_of_a_real_series_keeps_its_line(data_root, capsys):
     )
 
 
-def test_what_other_scanners_write_is_listed_once_each_with_a_reason(data_root, capsys):
-    lines, end = listed(data_root / "scanner" / "dcm_qa_xa30_enhanced_TR1000", capsys)
-    assert lines == []
-    assert end["volumes"] == 0
-    assert len({entry["file"] for entry in end["ignored"]}) == len(end["ignored"]) == 8
-    assert all("Enhanced MR" in entry["reason"] for entry in end["ignored"])
-
-
 def test_a_folder_of_everything(data_root, capsys):
     lines, end = listed(data_root / "scanner", capsys)
     assert end["volumes"] == sum(line["complete"] for line in lines)

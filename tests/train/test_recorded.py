@@ -12,8 +12,8 @@ from rtdecode.phantom.amplifier import montage
 from rtdecode.phantom.scanner import head
 from rtdecode.phantom.session import START_AT, PhantomSession
 from rtdecode.recording import Recording, RecordingWriter
+from rtdecode.signal.baseline import Baseline
 from rtdecode.signal.eeg import EegBand
-from rtdecode.signal.volume import Baseline
 from rtdecode.types import EegChunk, Trigger, Volume
 from train.data.chain import windows
 from train.data.phantom import Participant, manifest

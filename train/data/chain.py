@@ -111,15 +111,8 @@ def windows(
     """
     sources = modalities or bundle.manifest.modalities
     assembler = Assembler(bundle, montage, sources, seconds, triggers_expected=triggers_expected)
-    found: list[Window] = []
-    now_at = 0.0
-    for item in items:
-        now_at = item.parsed_at if isinstance(item, Volume) else item.arrived_at
-        found += assembler.advance(now_at) + assembler.push(item, now_at)
-        if assembler.done():
-            break
-    found += assembler.flush(now_at)
-    return [window for window in found if window.revision == "final"]
+    played = assembler.play(items, to_end=False)
+    return [window for window in played if window.revision == "final"]
 
 
 def slot_mean(data: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[np.float64]:

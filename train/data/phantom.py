@@ -13,8 +13,9 @@ from rtdecode.phantom.amplifier import montage
 from rtdecode.phantom.film import FPS, HEIGHT, WIDTH, Film
 from rtdecode.phantom.scanner import SHAPE, head
 from rtdecode.phantom.session import PhantomSession
+from rtdecode.signal.baseline import Baseline
 from rtdecode.signal.eeg import EegBand
-from rtdecode.signal.volume import Baseline, Projection
+from rtdecode.signal.volume import Projection
 from rtdecode.timing import TimingGrid
 from rtdecode.types import Window
 from train.data.chain import draft_manifest, windows

@@ -1,6 +1,6 @@
 """Windows of several runs as rows to classify, and what is chosen from them by cross-validation."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from rtdecode.accuracy import Score
 from rtdecode.events import Event, Span, categories
-from train.parts.lda import fit_lda, fit_temperature
+from train.parts.lda import fit_lda, fit_temperature, relevance, softmax
 
 Labels = NDArray[np.int64]
 
@@ -33,6 +33,10 @@ class Trials:
         return np.array([span[0] for span in self.spans])
 
 
+Learn = Callable[[Sequence[int]], Trials]
+"""Windows of all runs, normalised by what the runs given taught; their order never changes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """What was chosen inside training runs.
@@ -41,15 +45,15 @@ class Choice:
     ----------
     correction_s : float
         Seconds by which the file's onsets lag the pictures.
-    rate : float
-        Share of each volume that enters the resting level.
+    floor : float
+        Share of the drift's variance that lies in no particular pattern (`train.parts.drift`).
     shrinkage : float
     temperature : float
         Divisor of the logits.
     """
 
     correction_s: float
-    rate: float
+    floor: float
     shrinkage: float
     temperature: float
 
@@ -59,7 +63,7 @@ class Candidates:
     """What is chosen from."""
 
     corrections: list[float]
-    rates: list[float]
+    floors: list[float]
     shrinkages: list[float]
 
 
@@ -87,7 +91,7 @@ def _exchange(blocks: Sequence[Event], rng: np.random.Generator) -> list[Event]:
 def fit(
     trials: Trials, truth: Labels, runs: Sequence[int], shrinkages: list[float], classes: int
 ) -> tuple[Score, list[tuple[Score, Score]]]:
-    """Scale by the training runs' own spread and fit, once for each shrinkage.
+    """Scale by the training runs' own spread, weigh voxels by relevance and fit, once for each shrinkage.
 
     Returns
     -------
@@ -98,57 +102,65 @@ def fit(
     inside = np.isin(trials.run, runs)
     scale = np.maximum(trials.x[inside].std(0), 1e-6)
     rows = inside & (truth >= 0)
-    return scale, fit_lda(trials.x[rows] / scale, truth[rows], classes, shrinkages)
+    x, y = trials.x[rows] / scale, truth[rows]
+    told = relevance(x, y, classes)
+    fits = fit_lda(x * told, y, classes, shrinkages)
+    return scale, [(told[:, None] * weights, offset) for weights, offset in fits]
 
 
 def held_out(
-    trials: Trials, truth: Labels, runs: Sequence[int], shrinkages: list[float], classes: int
+    learn: Learn, truth: Labels, runs: Sequence[int], shrinkages: list[float], classes: int
 ) -> Iterator[tuple[Labels, list[Score]]]:
     """Leave one of `runs` out in turn: rows of its counted windows, and their logits by shrinkage."""
     for left in runs:
+        rest = [run for run in runs if run != left]
+        trials = learn(rest)
         rows = np.flatnonzero((trials.run == left) & (truth >= 0))
-        scale, fits = fit(trials, truth, [run for run in runs if run != left], shrinkages, classes)
+        scale, fits = fit(trials, truth, rest, shrinkages, classes)
         yield rows, [trials.x[rows] / scale @ weights + offset for weights, offset in fits]
 
 
 def accuracies(
-    trials: Trials, blocks: Blocks, runs: Sequence[int], correction_s: float, shrinkages: list[float]
+    learn: Learn, blocks: Blocks, runs: Sequence[int], correction_s: float, shrinkages: list[float]
 ) -> Score:
     """Cross-validated accuracy within `runs`, (shrinkage,)."""
-    truth, _ = blocks.truth(trials.spans, correction_s)
-    folds = list(held_out(trials, truth, runs, shrinkages, len(blocks.labels)))
+    truth, _ = blocks.truth(learn(runs).spans, correction_s)
+    folds = list(held_out(learn, truth, runs, shrinkages, len(blocks.labels)))
     hits = [[(logits.argmax(1) == truth[rows]) for logits in by] for rows, by in folds]
     return np.array([np.concatenate(column).mean() for column in zip(*hits, strict=True)])
 
 
-def choose(by_rate: Mapping[float, Trials], blocks: Blocks, runs: Sequence[int], given: Candidates) -> Choice:
-    """Choose correction, rate, shrinkage and temperature by leaving runs out of `runs`.
+def choose(by_floor: Mapping[float, Learn], blocks: Blocks, runs: Sequence[int], given: Candidates) -> Choice:
+    """Choose correction, floor, shrinkage and temperature by leaving runs out of `runs`.
 
     Blocks of 22.5 s make accuracy flat over seconds of correction, so its highest point wanders;
-    the middle of all corrections within one standard error of the highest does not.
+    the middle of all corrections within one standard error of the highest does not. Floor and
+    shrinkage have no such plateau, but their log probability is smoother than their accuracy.
 
     Parameters
     ----------
-    by_rate : mapping
-        Rate of the resting level -> windows.
+    by_floor : mapping
+        Floor of the drift components -> windows by what was learned from.
     blocks : Blocks
     runs : sequence of int
         Training runs.
     given : Candidates
     """
-    middle = by_rate[given.rates[len(given.rates) // 2]]
+    middle = by_floor[given.floors[len(given.floors) // 2]]
     curve = np.array([accuracies(middle, blocks, runs, c, given.shrinkages).max() for c in given.corrections])
     correction = plateau(given.corrections, curve, sum(len(blocks.events[run]) for run in runs))
-    table = np.array(
-        [accuracies(by_rate[r], blocks, runs, correction, given.shrinkages) for r in given.rates]
-    )
-    r, s = np.unravel_index(int(table.argmax()), table.shape)
-    rate, shrinkage = given.rates[int(r)], given.shrinkages[int(s)]
-    truth, _ = blocks.truth(by_rate[rate].spans, correction)
-    folds = list(held_out(by_rate[rate], truth, runs, [shrinkage], len(blocks.labels)))
-    logits = np.concatenate([by[0] for _, by in folds])
-    temperature = fit_temperature(logits, np.concatenate([truth[rows] for rows, _ in folds]))
-    return Choice(correction, rate, shrinkage, temperature)
+    found = []
+    for floor in given.floors:
+        truth, _ = blocks.truth(by_floor[floor](runs).spans, correction)
+        folds = list(held_out(by_floor[floor], truth, runs, given.shrinkages, len(blocks.labels)))
+        y = np.concatenate([truth[rows] for rows, _ in folds])
+        for s, shrinkage in enumerate(given.shrinkages):
+            logits = np.concatenate([by[s] for _, by in folds])
+            temperature = fit_temperature(logits, y)
+            likely = softmax(logits / temperature)[np.arange(len(y)), y]
+            cost = -float(np.log(likely + 1e-12).mean())
+            found.append((cost, Choice(correction, floor, shrinkage, temperature)))
+    return min(found, key=lambda one: one[0])[1]
 
 
 def plateau(values: Sequence[float], accuracy: Score, blocks: int) -> float:

@@ -41,10 +41,11 @@ def test_a_recording_is_what_the_session_sends(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"scanner": "ge"}, "siemens-mosaic"),
-        ({"in_magnet": True}, "--clean"),
-        ({"motion": "typical"}, "still"),
-        ({"faults": "folder-vanish@3"}, "eeg-drop"),
+        ({"scanner": "hitachi"}, "siemens-mosaic, siemens-enhanced, ge, philips, nifti"),
+        ({"in_magnet": True, "sfreq": 512}, "5000"),
+        ({"motion": "wild"}, "still, typical"),
+        ({"first_delay": -1.0}, "found -1"),
+        ({"faults": "eeg-warp@3"}, "eeg-jump, eeg-restart, eeg-clip"),
         ({"preset": "trivial"}, "easy"),
         ({"cuts": "none"}, "grid"),
     ],
@@ -121,7 +122,7 @@ def _listen(name: str, thread: threading.Thread) -> tuple[np.ndarray, np.ndarray
         for inlet, held in zip(inlets, (stamps, triggers), strict=True):
             try:
                 _, times = inlet.pull_chunk(timeout=0.01, max_samples=4096)
-            except pylsl.LostError:
+            except pylsl.util.LostError:
                 return np.array(stamps), np.array(triggers), late
             held += times
             if times and inlet is inlets[0]:

@@ -1,11 +1,22 @@
 import gzip
+import io
+import struct
 
 import nibabel as nib
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from streaming.sources.image import IncompleteError, NotAVolumeError
-from streaming.sources.nifti import is_nifti, read_nifti, repetition_time, split_number
+from streaming.sources.nifti import (
+    is_nifti,
+    is_nifti_header,
+    read_layout,
+    read_volume,
+    repetition_time,
+    split_number,
+)
 
 AFFINE = np.array([[-3.0, 0, 0, 90], [0, 2.5, 0.3, 80], [0, -0.3, 4.0, -50], [0, 0, 0, 1]])
 
@@ -15,6 +26,11 @@ def nifti(data, tr=2.5, unit="sec", cls=nib.Nifti1Image) -> bytes:
     image.header.set_xyzt_units("mm", unit)
     image.header["pixdim"][4] = tr
     return image.to_bytes()
+
+
+def read_nifti(data: bytes, name: str) -> list:
+    layout = read_layout(data[:540])
+    return [read_volume(layout, name, t, lambda at, n: data[at : at + n]) for t in range(layout.promised)]
 
 
 def values(shape=(5, 6, 4), kind=np.int16) -> np.ndarray:
@@ -96,6 +112,57 @@ def test_repetition_time_of_what_people_write(value, unit, tr):
 )
 def test_the_last_number_of_a_name_is_the_volume(name, stem, number):
     assert split_number(name) == (stem, number)
+
+
+def test_pairs_have_a_header_of_their_own():
+    pair = nib.Nifti1Pair(values(), AFFINE)
+    pair.header["pixdim"][4] = 2.5
+    header, data = (io.BytesIO() for _ in range(2))
+    pair.to_file_map({"header": nib.FileHolder(fileobj=header), "image": nib.FileHolder(fileobj=data)})
+    assert is_nifti_header(header.getvalue())
+    assert not is_nifti(header.getvalue())
+    read = read_volume(
+        read_layout(header.getvalue()), "a_1.hdr", 0, lambda at, n: data.getvalue()[at : at + n]
+    )
+    np.testing.assert_array_equal(read.data, values())
+    assert (read.uid, read.number) == ("nifti:a_#", 1)
+
+
+def test_masks_and_maps_are_no_volumes():
+    mask = (values() > 15000).astype(np.uint8)
+    sparse = np.zeros((20, 20, 20), np.float32)
+    sparse[3:6, 3:6, 3:6] = np.random.default_rng(0).random((3, 3, 3))
+    for data in (mask, sparse):
+        with pytest.raises(NotAVolumeError, match="mask"):
+            read_nifti(nifti(data), "mask.nii")
+    assert len(read_nifti(nifti(mask), "vol_1.nii")) == 1
+    assert len(read_nifti(nifti(np.zeros((4, 4, 4), np.int16) + 5), "constant.nii")) == 1
+
+
+@pytest.mark.parametrize("shape", [(32767, 32767, 32767), (3, 4, 5, 32767), (1, 1, 1)])
+def test_absurd_dimensions_take_no_memory(shape):
+    data = bytearray(nifti(values()))
+    data[40:56] = struct.pack("<8h", len(shape), *shape, *[1] * (7 - len(shape)))
+    layout = read_layout(bytes(data))
+    if layout.promised * layout.volume_bytes > len(data):
+        with pytest.raises(IncompleteError):
+            read_nifti(bytes(data), "x_1.nii")
+
+
+@settings(max_examples=200)
+@given(st.lists(st.tuples(st.integers(0, 347), st.integers(0, 255)), max_size=12))
+def test_damaged_headers_are_refused_or_read(changes):
+    data = bytearray(nifti(values()))
+    for at, value in changes:
+        data[at] = value
+    try:
+        layout = read_layout(bytes(data))
+        assert layout.volume_bytes > 0
+        assert np.isfinite(layout.affine).all()
+        image = read_volume(layout, "x_1.nii", 0, lambda at, n: bytes(data[at : at + n]))
+        assert image.data.shape == layout.shape
+    except (IncompleteError, NotAVolumeError):
+        pass
 
 
 def test_planes_and_colours_are_no_volumes():

@@ -1,0 +1,192 @@
+"""From a file in the folder to a normalised vector, beside what others use, and over a long run.
+
+    python -m benchmarks.volumes [--samples 1000] [--volumes 3000] [--others 10000] [--oracle 20]
+
+Prints a table and writes volumes.json beside this file. The oracles see the same volumes, on one thread:
+python-rtspm (realign and reslice; GPL, used here and in tests only), and dcm2niix with a nibabel load, as
+pipelines of that kind call them for every volume. Times by the clock hold only on a quiet machine, so
+those of the processor stand beside them.
+"""
+
+import argparse
+import gc
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+import nibabel as nib  # noqa: E402 (after the number of threads)
+import numpy as np  # noqa: E402
+import psutil  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+from benchmarks import folder  # noqa: E402
+from benchmarks.motion import Spm  # noqa: E402
+from rtdecode import bundle as bundles  # noqa: E402
+from streaming import bench, bench_volumes  # noqa: E402
+from streaming.bench_volumes import Case  # noqa: E402
+
+# At p99, ms; of the oracles' sum, how many times faster at the median.
+BARS = {
+    "volume_to_vector": 50.0,
+    "volume_to_vector_enhanced": 80.0,
+    "volume_to_vector_nifti": 50.0,
+    "volume_to_vector_slices": 80.0,
+    "parse_mosaic": 10.0,
+}
+FASTER = 10.0
+# What counts as flat: the last tenth of a run over the first, beside other files over alone, and MB.
+FLAT, GROWN_MB = 1.5, 20.0
+_OUT = Path(__file__).with_suffix(".json")
+
+
+def points(values: Iterable[float]) -> dict[str, float]:
+    """Percentiles of times in ms."""
+    found = np.array(list(values))
+    return {f"p{q}": round(float(np.percentile(found, q)), 3) for q in (50, 95, 99)} | {"n": len(found)}
+
+
+def stages(made: Case, samples: int) -> dict[str, Any]:
+    """Every form of file: by the clock, of the processor, and parsing alone."""
+    forms = bench_volumes.timed(made, lambda count, name: range(count), samples)
+    rows = {
+        name: {"wall_ms": points(spent.wall), "cpu_ms": points(spent.cpu), "parse_ms": points(spent.parse)}
+        for name, spent in forms.items()
+    }
+    return rows | {"parse_mosaic": {"wall_ms": rows["volume_to_vector"]["parse_ms"]}}
+
+
+def oracles(made: Case, count: int) -> dict[str, Any]:
+    """What python-rtspm, and dcm2niix with nibabel, take for a volume."""
+    spm = Spm(made.calibration.reference, made.affine)
+    realign = [_timed(lambda n=n: spm.push(made.volumes[n % len(made.volumes)])) for n in range(count)]
+    with tempfile.TemporaryDirectory() as name:
+        convert = [_timed(lambda n=n: _converted(made, n, Path(name))) for n in range(count)]
+    rows = {"rtspm": realign, "dcm2niix_nibabel": convert}
+    return {
+        name: {"wall_ms": points(row[0] for row in found), "cpu_ms": points(row[1] for row in found)}
+        for name, found in rows.items()
+    }
+
+
+def _converted(made: Case, n: int, work: Path) -> None:
+    into, out = work / f"{n}", work / f"{n}-out"
+    into.mkdir()
+    out.mkdir()
+    (into / "volume.dcm").write_bytes(made.files("mosaic")(n)[0])
+    program = Path(sys.executable).parent / "dcm2niix"
+    words = [str(program), "-z", "n", "-b", "n", "-f", "v", "-o", str(out), str(into)]
+    subprocess.run(words, check=True, capture_output=True)
+    (found,) = out.glob("*.nii")
+    assert np.asanyarray(nib.Nifti1Image.from_filename(found).dataobj).shape[:3] == made.volumes.shape[1:]
+
+
+def _timed(call: Callable[[], object]) -> tuple[float, float]:
+    """Milliseconds by the clock, and of the processor with that of programs which were called."""
+    began, work = time.perf_counter(), _work()
+    call()
+    return 1e3 * (time.perf_counter() - began), 1e3 * (_work() - work)
+
+
+def _work() -> float:
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in spent)
+
+
+def long_run(made: Case, volumes: int, others: int) -> dict[str, Any]:
+    """Early and late cost of a run of whole volumes (mosaics), and the memory that it grows by."""
+    rows, memory, process = [], 0, psutil.Process()
+    for n, row in enumerate(bench_volumes.measure(made, "mosaic", range(volumes), others)):
+        rows.append(row)
+        if n == volumes // 10:
+            gc.collect()
+            memory = process.memory_info().rss
+    gc.collect()
+    grown = (process.memory_info().rss - memory) / 1e6
+    tenth = max(1, volumes // 10)
+    parts = {"early": rows[1:tenth], "late": rows[-tenth:]}
+    found: dict[str, Any] = {"volumes": volumes, "others": others, "memory_mb": round(grown, 2)}
+    for name, part in parts.items():
+        found[f"{name}_wall_ms"] = points(row[0] for row in part)
+        found[f"{name}_cpu_ms"] = points(row[1] for row in part)
+    return found
+
+
+def measure(
+    samples: int = 1000, volumes: int = 3000, others: int = 10_000, oracle: int = 20
+) -> dict[str, Any]:
+    """Run everything in one process, one part after another."""
+    made = bench_volumes.case(bundles.load("phantom"))
+    found: dict[str, Any] = {"machine": bench._machine(), "probe_ms": points(bench._probe(samples))}
+    found["stages"] = stages(made, samples)
+    found["oracles"] = oracles(made, oracle)
+    found["times_faster"] = {
+        kind: round(
+            sum(one[kind]["p50"] for one in found["oracles"].values())
+            / found["stages"]["volume_to_vector"][kind]["p50"],
+            1,
+        )
+        for kind in ("wall_ms", "cpu_ms")
+    }
+    found["long_runs"] = [long_run(made, volumes, n) for n in (0, others)]
+    found["folder"] = [folder.long_run(volumes, n) for n in (0, others)]
+    return found
+
+
+def rows(found: dict[str, Any]) -> list[tuple[str, float, float, str]]:
+    """What was found beside its bar, for the table of ``make bench``: of the processor's time, at p50."""
+    alone, beside = found["long_runs"]
+    late, early = alone["late_cpu_ms"]["p50"], alone["early_cpu_ms"]["p50"]
+    return [
+        (
+            "volume to vector beside the oracles",
+            1 / found["times_faster"]["cpu_ms"],
+            1 / FASTER,
+            "of their time",
+        ),
+        ("last tenth of 3,000 volumes", late / early, FLAT, "times the first"),
+        ("beside 10,000 files", beside["late_cpu_ms"]["p50"] / late, FLAT, "times alone"),
+        ("memory of a long run", max(alone["memory_mb"], beside["memory_mb"]), GROWN_MB, "MB grown"),
+    ]
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print what `measure` gave."""
+    table = Table(title="file complete -> vector, ms", title_justify="left")
+    for column in ("what", "p50", "p95", "p99", "cpu p50", "cpu p99", "bar", "n"):
+        table.add_column(column, justify="left" if column == "what" else "right")
+    for name, row in {**found["stages"], **found["oracles"]}.items():
+        wall, cpu = row["wall_ms"], row.get("cpu_ms", {})
+        cells = [wall["p50"], wall["p95"], wall["p99"], cpu.get("p50", ""), cpu.get("p99", "")]
+        table.add_row(name, *map(str, cells), str(BARS.get(name, "")), str(wall["n"]))
+    console = Console(width=120)
+    console.print(table)
+    console.print(f"times faster than the oracles' sum: {found['times_faster']} (bar {FASTER:g})")
+    for run in (*found["long_runs"], *found["folder"]):
+        console.print(json.dumps(run))
+
+
+def main() -> None:
+    """Measure, print, and write the figures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name, usual in {"samples": 1000, "volumes": 3000, "others": 10_000, "oracle": 20}.items():
+        parser.add_argument(f"--{name}", type=int, default=usual)
+    found = measure(**vars(parser.parse_args()))
+    show(found)
+    _OUT.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

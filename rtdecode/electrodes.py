@@ -1,0 +1,73 @@
+"""Where the electrodes of the 10-20, 10-10 and 10-5 systems lie on a unit sphere.
+
+Computed, not measured: the outer ring runs 92 degrees from Cz in steps of 18 degrees (10-10) or 9
+(10-5), the midline in steps of 23 or 11.5, and a row divides the great circle from the midline to the
+ring into quarters or eighths. Below the ring, electrodes numbered 9 and 10 lie 115 degrees from Cz
+(names as in Oostenveld and Praamstra 2001, Clin Neurophysiol 112, p. 713).
+"""
+
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+_RING, _RING_STEP, _ROW_STEP = 92.0, 9.0, 11.5  # degrees
+# Rows between Fp and O, from the front: midline's name, and the name at 7h and further out.
+_ROWS = (
+    ("AFp", "AFp"), ("AF", "AF"), ("AFF", "AFF"), ("F", "F"), ("FFC", "FFT"), ("FC", "FT"),
+    ("FCC", "FTT"), ("C", "T"), ("CCP", "TTP"), ("CP", "TP"), ("CPP", "TPP"), ("P", "P"),
+    ("PPO", "PPO"), ("PO", "PO"), ("POO", "POO"),
+)  # fmt: skip
+# What lies on a parallel of the ring: name, distance from Cz.
+_ENDS = (("NFp", -103.5), ("N", -115.0), ("Fp", -_RING), ("O", _RING), ("OI", 103.5), ("I", 115.0))
+_OLD = {"T3": "T7", "T4": "T8", "T5": "P7", "T6": "P8"}
+
+Place = NDArray[np.float64]
+
+
+@cache
+def places() -> dict[str, Place]:
+    """Every electrode by its name: a unit vector to the right, to the front and up, (3,).
+
+    With the older names T3 to T6, and mastoids (M1, M2) and earlobes (A1, A2) about where they are.
+    """
+    found = _pair("M", "1", _point(105.0, 128.0)) | _pair("A", "1", _point(93.0, 130.0))
+    for row, (inner, outer) in enumerate(_ROWS):
+        found |= _row(inner, outer, row)
+    for name, polar in _ENDS:
+        found[f"{name}z"] = _point(0.0, -polar)
+        for steps, suffix in ((1, "1h"), (2, "1")):
+            azimuth = steps * _RING_STEP
+            found |= _pair(name, suffix, _point(azimuth if polar < 0 else 180 - azimuth, abs(polar)))
+    return found | {old: found[new] for old, new in _OLD.items()}
+
+
+def _row(inner: str, outer: str, row: int) -> dict[str, Place]:
+    """A row's electrodes: the great circle from the midline to the ring, and what lies below it."""
+    middle = _point(0.0, _RING - (row + 1) * _ROW_STEP)
+    azimuth = (row + 3) * _RING_STEP
+    ring = _point(azimuth, _RING)
+    found = {f"{inner}z": middle}
+    for eighth in range(1, 11):
+        suffix = f"{eighth - 1}" if eighth % 2 == 0 else f"{eighth}h"
+        below = _point(azimuth, _RING + (eighth - 8) * _ROW_STEP)
+        place = _between(middle, ring, eighth / 8) if eighth <= 8 else below
+        found |= _pair(outer if eighth >= 7 else inner, suffix, place)
+    return found
+
+
+def _pair(name: str, suffix: str, left: Place) -> dict[str, Place]:
+    """An electrode of the left hemisphere and its twin, whose number is one higher."""
+    number, half = suffix.rstrip("h"), suffix[len(suffix.rstrip("h")) :]
+    return {f"{name}{suffix}": left, f"{name}{int(number) + 1}{half}": left * (-1, 1, 1)}
+
+
+def _point(azimuth: float, polar: float) -> Place:
+    """`polar` degrees from Cz towards the front, turned to the left by `azimuth` degrees."""
+    a, p = np.deg2rad(azimuth), np.deg2rad(polar)
+    return np.array([-np.sin(p) * np.sin(a), np.sin(p) * np.cos(a), np.cos(p)])
+
+
+def _between(a: Place, b: Place, share: float) -> Place:
+    angle = np.arccos(a @ b)
+    return (np.sin((1 - share) * angle) * a + np.sin(share * angle) * b) / np.sin(angle)

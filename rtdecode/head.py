@@ -1,0 +1,86 @@
+"""The head during one run: features of each volume, read where it lies now, and how steady it is."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from rtdecode.bundle import Bundle
+from rtdecode.calibration import Calibration
+from rtdecode.errors import GeometryError
+from rtdecode.signal.motion import Aligner, Motion
+from rtdecode.signal.steady import Quality
+from rtdecode.signal.volume import Reader
+from rtdecode.types import Float, Volume
+
+
+class Head:
+    """Read one run's volumes.
+
+    With a calibration, volumes are aligned to its reference and the features are read where the head
+    lies now. Without one the run's first volume is the reference, motion is measured alone, and the
+    features are read where the bundle says.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        With a projection.
+    calibration : Calibration or None
+        Matched to the bundle (`rtdecode.calibration.Calibration.matched`).
+    """
+
+    def __init__(self, bundle: Bundle, calibration: Calibration | None = None) -> None:
+        projection = bundle.projection if calibration is None else calibration.projection
+        assert projection is not None
+        self._projection, self._calibration = projection, calibration
+        self._reader: Reader | None = None
+        self._aligner: Aligner | None = None
+        self._quality = Quality(float(bundle.manifest.grid.tr or 1))
+        self.newest: Motion | None = None
+        self.outside = 0
+
+    def read(self, volume: Volume) -> Float:
+        """Features of a volume before normalisation, (feature,).
+
+        Raises
+        ------
+        GeometryError
+            If it lies on a grid that cannot be read.
+        """
+        if self._reader is None:
+            self._reader = self._open(volume)
+        self.newest = self._aligner and self._aligner.push(volume.data, volume.affine)
+        corrected = self._calibration is not None and self.newest is not None
+        values = self._reader.read(volume.data, self.newest.matrix if corrected and self.newest else None)
+        self.outside = max(self.outside, self._reader.outside)
+        self._quality.push(values, self.newest and self.newest.fd_mm)
+        return values
+
+    def _open(self, volume: Volume) -> Reader:
+        shape, affine, known = volume.data.shape, volume.affine, self._calibration
+        reader = Reader(self._projection, shape, affine, volume.name, placed=known is not None)
+        reference = (volume.data, affine) if known is None else (known.reference, known.affine)
+        try:
+            self._aligner = Aligner(*reference)
+        except GeometryError:
+            # A few slices cannot be aligned; the features are read all the same.
+            if known is not None:
+                raise
+        return reader
+
+    @property
+    def max_fd_mm(self) -> float | None:
+        """Largest framewise displacement so far, mm; None where nothing was aligned."""
+        return self._quality.now().max_fd_mm
+
+    def report(self) -> dict[str, Any]:
+        """What there is to say of the run's motion and signal."""
+        verdict = self._quality.verdict
+        return {
+            **asdict(self._quality.now()),
+            "corrected": self._calibration is not None,
+            "outside": self.outside,
+            "parameters": None if self.newest is None else np.round(self.newest.parameters, 5).tolist(),
+            "verdict": verdict and verdict.grade,
+            "reasons": list(verdict.reasons) if verdict else [],
+        }

@@ -1,0 +1,91 @@
+"""A straight line through points of which some are wrong."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Spread of the slope around what is expected of it: clocks of crystals differ by some 1e-5.
+_SLOPE_SPREAD = 1e-4
+# Noise below this is not believed (s), and no point nearer to the line than this is an outlier.
+_NOISE_FLOOR = 2e-4
+_CLIP = 4.0  # in standard deviations
+_PASSES = 4
+
+
+class Line(NamedTuple):
+    """``offset + slope * x``, and the root mean square of what lies around it."""
+
+    offset: float
+    slope: float
+    residual: float
+
+
+def robust_line(
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    expected: float = 1.0,
+    *,
+    noise_floor: float = _NOISE_FLOOR,
+    slope_spread: float = _SLOPE_SPREAD,
+) -> Line:
+    """Fit a line; points far from the others have no say.
+
+    Least squares over the points within four standard deviations of the line, the deviation from the
+    median absolute residual, begun at the median slope of far pairs and repeated until the points stay
+    the same. The slope is drawn towards `expected` as a Gaussian prior would, so that few points do not
+    bear a wild one.
+
+    Parameters
+    ----------
+    x, y : (n,)
+        At least one point; `x` ascending.
+    expected : float
+        Mean of the prior on the slope.
+    noise_floor : float
+        Least standard deviation of a point about the line, in units of `y`.
+    slope_spread : float
+        Standard deviation of the prior.
+
+    Notes
+    -----
+    Pairs half the data apart: Theil's estimator with n/2 of its pairs; the rest is an MM-estimate with a
+    hard cut, which loses nothing where no point is wrong.
+    """
+    offset, slope = 0.0, _start(x, y, expected)
+    keep = _near(y - slope * x, noise_floor)
+    for _ in range(_PASSES):
+        offset, slope = _least_squares(x[keep], y[keep], expected, slope, noise_floor, slope_spread)
+        before, keep = keep, _near(y - slope * x, noise_floor)
+        if np.array_equal(before, keep):
+            break
+    rest = (y - offset - slope * x)[keep]
+    return Line(offset, slope, float(np.sqrt(np.mean(rest**2))))
+
+
+def _start(x: NDArray[np.float64], y: NDArray[np.float64], expected: float) -> float:
+    half = len(x) // 2
+    if half < 4:
+        return expected
+    return float(np.median((y[half:] - y[: len(y) - half]) / (x[half:] - x[: len(x) - half])))
+
+
+def _near(rest: NDArray[np.float64], floor: float) -> NDArray[np.bool_]:
+    off = np.abs(rest - np.median(rest))
+    return off <= _CLIP * max(1.4826 * float(np.median(off)), floor)
+
+
+def _least_squares(
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    expected: float,
+    slope: float,
+    noise_floor: float,
+    slope_spread: float,
+) -> tuple[float, float]:
+    centre, level = float(x.mean()), float(y.mean())
+    dx, dy = x - centre, y - level
+    noise = max(float(np.mean((dy - slope * dx) ** 2)), noise_floor**2)
+    faith = noise / slope_spread**2
+    slope = float((dx @ dy + faith * expected) / (dx @ dx + faith))
+    return level - slope * centre, slope

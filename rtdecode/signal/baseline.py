@@ -1,0 +1,199 @@
+"""The resting level of a run, followed causally, and what is left when it is taken away."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.types import Float
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """How the resting level of a run is followed.
+
+    Attributes
+    ----------
+    warmup : int
+        Volumes whose mean is the resting level; 0 starts from the training mean.
+    rate : float
+        Share of each later volume that enters the level (an exponential mean); 0 keeps it.
+    components : int
+        Spatial components of drift that were learned in training; each has a filter of its own, and the
+        others share one. 0 follows every voxel alike, by `warmup` and `rate`.
+    walk : float
+        Variance that a component's level gains per volume, in shares of its variance over runs.
+    colour : float
+        Share of the noise variance that lasts from volume to volume.
+    memory : float
+        Volumes over which the correlation of the lasting noise falls to 1/e.
+    """
+
+    warmup: int = 0
+    rate: float = 0.0
+    components: int = 0
+    walk: float = 0.0
+    colour: float = 0.0
+    memory: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.warmup < 0 or not 0 <= self.rate < 1:
+            raise ValueError(f"warmup counts volumes and rate lies in [0, 1), found {self}")
+        if self.components < 0 or self.walk < 0 or not 0 <= self.colour < 1 or self.memory <= 0:
+            raise ValueError(f"walk >= 0, 0 <= colour < 1 and memory > 0 were expected, found {self}")
+        if self.components and (self.warmup or self.rate):
+            raise ValueError(f"drift components take the place of warmup and rate, found {self}")
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Spatial components of the resting level, from training runs.
+
+    Attributes
+    ----------
+    read : (component, voxel)
+        Weights that give a component's amplitude, in units of its noise.
+    write : (component, voxel)
+        What one unit of a component is in each voxel, in scanner units; ``write @ read.T`` is the identity.
+    prior : (component,)
+        Variance of each amplitude over runs.
+    rest : float
+        The same for everything the components leave.
+    """
+
+    read: Matrix
+    write: Matrix
+    prior: Matrix
+    rest: float
+
+    def arrays(self) -> dict[str, Float]:
+        """The arrays that travel in ``stats.npz``."""
+        prior = np.append(self.prior, self.rest)
+        found = {"drift_read": self.read, "drift_write": self.write, "drift_prior": prior}
+        return {name: array.astype(np.float32) for name, array in found.items()}
+
+
+def drift_of(stats: Mapping[str, NDArray[Any]], baseline: Baseline) -> Drift | None:
+    """Take a bundle's drift components out of its statistics; None where its baseline has none.
+
+    Raises
+    ------
+    ValueError
+        If the arrays are not there or do not fit the baseline.
+    """
+    if not baseline.components:
+        return None
+    wanted = ("drift_read", "drift_write", "drift_prior")
+    if missing := [name for name in wanted if name not in stats]:
+        raise ValueError(f"drift components need {', '.join(missing)} among the statistics")
+    read, write, prior = (np.asarray(stats[name], np.float64) for name in wanted)
+    shape = (baseline.components, len(stats["fmri_mean"]))
+    if read.shape != shape or write.shape != shape or prior.shape != (shape[0] + 1,):
+        found = [read.shape, write.shape, prior.shape]
+        raise ValueError(f"drift components must be {shape}, {shape} and ({shape[0] + 1},), found {found}")
+    return Drift(read, write, prior[:-1], float(prior[-1]))
+
+
+def normalizer(stats: Mapping[str, NDArray[Any]], baseline: Baseline) -> "VolumeNormalizer":
+    """Make the normaliser of a bundle from its statistics (``fmri_mean``, ``fmri_scale``, ``drift_*``)."""
+    return VolumeNormalizer(stats["fmri_mean"], stats["fmri_scale"], baseline, drift_of(stats, baseline))
+
+
+class VolumeNormalizer:
+    """Subtract a causal resting level, divide by a frozen scale.
+
+    The level that is subtracted from volume n rests on volumes up to n only; mean, scale and drift
+    components come from training runs.
+
+    Parameters
+    ----------
+    mean, scale : (voxel,)
+        Training mean and standard deviation.
+    baseline : Baseline
+    drift : Drift, optional
+        Needed where the baseline has components.
+    """
+
+    def __init__(self, mean: Float, scale: Float, baseline: Baseline, drift: Drift | None = None) -> None:
+        if (drift is None) != (baseline.components == 0):
+            raise ValueError(f"drift components and {baseline} must come together")
+        self._mean = mean.astype(np.float64)
+        self._scale = scale.astype(np.float64)
+        self._baseline, self._drift = baseline, drift
+        self.reset()
+
+    def reset(self) -> None:
+        """Start a run: forget the last one's resting level."""
+        self._level = self._mean.copy()
+        self._seen = 0
+        if self._drift is not None:
+            self._own = Levels(self._drift.prior, self._baseline)
+            self._others = Levels(np.array([self._drift.rest]), self._baseline)
+
+    def push(self, vector: Float) -> Float:
+        """Normalise the next volume, (voxel,) -> (voxel,) float32."""
+        x = vector.astype(np.float64)
+        self._seen += 1
+        if self._drift is not None:
+            self._level = self._mean + self._follow(x - self._mean, self._drift)
+        elif self._seen <= self._baseline.warmup:
+            start = x if self._seen == 1 else self._level
+            self._level = start + (x - start) / self._seen
+        else:
+            self._level = self._level + self._baseline.rate * (x - self._level)
+        return ((x - self._level) / self._scale).astype(np.float32)
+
+    def _follow(self, x: Matrix, drift: Drift) -> Matrix:
+        """Level of this volume above the training mean, (voxel,)."""
+        amplitude = drift.read @ x
+        others = self._others.push(x - amplitude @ drift.write)
+        return self._own.push(amplitude) @ drift.write + others
+
+
+class Levels:
+    """Kalman filters of several series that do not touch each other: a slow level under coloured noise.
+
+    Each series is ``level + lasting + white``: the level starts from N(0, prior) and walks, the lasting
+    noise is first-order autoregressive, and together with the white noise it has variance 1 (a local level
+    model: Durbin and Koopman 2012, Time Series Analysis by State Space Methods, section 2.1, here with a
+    second state).
+    What the lasting noise takes up includes the response to a block of stimuli, so that the level does
+    not follow it.
+
+    Parameters
+    ----------
+    prior : (series,) or (1,)
+        Variance of the level at the first volume; one value serves any number of series.
+    baseline : Baseline
+    """
+
+    def __init__(self, prior: Matrix, baseline: Baseline) -> None:
+        self._keep = float(np.exp(-1 / baseline.memory))
+        self._colour = baseline.colour
+        self._walk = baseline.walk * prior
+        # Variances of the states before the first volume; the gains never depend on the data.
+        self._nn = np.full_like(prior, baseline.colour)
+        self._nl, self._ll = np.zeros_like(prior), prior.astype(np.float64)
+        self._noise: Matrix | float = 0.0
+        self._level: Matrix | float = 0.0
+
+    def push(self, y: Matrix) -> Matrix:
+        """Level of each series after the next values, (series,) -> (series,)."""
+        of_noise, of_level = self._nn + self._nl, self._nl + self._ll
+        total = of_noise + of_level + 1 - self._colour
+        surprise = (y - self._noise - self._level) / total
+        level = self._level + of_level * surprise
+        self._level, noise = level, self._noise + of_noise * surprise
+        self._nn, self._nl, self._ll = (
+            self._nn - of_noise**2 / total,
+            self._nl - of_noise * of_level / total,
+            self._ll - of_level**2 / total,
+        )
+        self._noise = self._keep * noise
+        self._nn = self._keep**2 * self._nn + (1 - self._keep**2) * self._colour
+        self._nl, self._ll = self._keep * self._nl, self._ll + self._walk
+        return level

@@ -1,0 +1,211 @@
+"""When epochs of the gradient artefact start, in samples of the amplifier: triggers, lines, lags."""
+
+from bisect import insort
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+from rtdecode.types import Float
+
+# Two intervals between triggers that differ by less than this share are the same.
+_SAME = 0.02
+_HUBER = 1.345  # 95 % efficiency for a normal distribution (Huber 1981)
+_ROUNDS = 5
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Trigger:
+    """A volume trigger: its time, s on the local clock, its place, samples, and whether the head moved."""
+
+    at: float
+    place: float
+    moved: bool = False
+
+
+class Triggers:
+    """Triggers wait here until the sample they belong to has come.
+
+    Parameters
+    ----------
+    sfreq : float
+    """
+
+    def __init__(self, sfreq: float) -> None:
+        self._sfreq = sfreq
+        self._waiting: list[tuple[float, bool]] = []
+        self._placed: deque[Trigger] = deque()
+        self._recent: deque[float] = deque(maxlen=3)
+
+    def add(self, at: float, moved: bool) -> None:
+        """Take a trigger of any time."""
+        insort(self._waiting, (at, moved))
+
+    def place(self, times: NDArray[np.float64], index: int) -> None:
+        """Find the samples of the triggers that lie before the end of a chunk.
+
+        Parameters
+        ----------
+        times : (n,)
+            Of the chunk's samples, s.
+        index : int
+            Of its first sample.
+        """
+        while self._waiting and self._waiting[0][0] <= times[-1]:
+            at, moved = self._waiting.pop(0)
+            first = int(np.searchsorted(times, at))
+            place = index + first - (times[first] - at) * self._sfreq
+            self._placed.append(Trigger(at, float(place), moved))
+
+    def take(self, index: int) -> list[Trigger]:
+        """Those at or before a sample, each once."""
+        found = []
+        while self._placed and self._placed[0].place <= index:
+            found.append(self._placed.popleft())
+            if not self._recent or found[-1].place > self._recent[-1]:
+                self._recent.append(found[-1].place)
+        return found
+
+    def period(self, expected: float) -> float:
+        """Samples from trigger to trigger: as expected, unless the last three agree on something else."""
+        if len(self._recent) < 3:
+            return expected
+        first, second = np.diff(np.array(self._recent))
+        whole = round(first / expected) if first > expected else 1
+        if abs(first - second) > _SAME * second or abs(first / whole - expected) < _SAME * expected:
+            return expected
+        return float(first + second) / 2
+
+
+class Line:
+    """Starts of epochs on a straight line, fitted robustly to the last few measured ones.
+
+    Parameters
+    ----------
+    start : float
+        Of epoch 0, samples.
+    period : float
+        Samples of an epoch, until there are two of them.
+    count : int
+        Epochs the line is fitted to.
+    """
+
+    def __init__(self, start: float, period: float, count: int) -> None:
+        self._points: deque[tuple[int, float]] = deque([(0, start)], maxlen=count)
+        self._at, self.period = (0, start), period
+        self.scatter = 0.0
+
+    def __call__(self, epoch: int) -> float:
+        """Where an epoch starts, samples."""
+        return self._at[1] + (epoch - self._at[0]) * self.period
+
+    def add(self, epoch: int, start: float) -> None:
+        """Take a measured start, in the place of an earlier measurement of the same epoch."""
+        if self._points[-1][0] == epoch:
+            self._points.pop()
+        self._points.append((epoch, start))
+        self._fit()
+
+    def move(self, epoch: int, start: float) -> None:
+        """Forget all starts but this one; the period stays."""
+        self._points.clear()
+        self._points.append((epoch, start))
+        self._at = (epoch, start)
+
+    def _fit(self) -> None:
+        if len(self._points) < 2:
+            self._at = self._points[-1]
+            return
+        epochs, starts = np.array(self._points, np.float64).T
+        k, y = epochs - epochs[-1], starts - starts[-1]
+        weights = np.ones(len(k))
+        for _ in range(_ROUNDS):
+            weights /= weights.sum()
+            middle, height = weights @ k, weights @ y
+            slope = weights @ ((k - middle) * (y - height)) / (weights @ (k - middle) ** 2)
+            self.period = float(slope)
+            self._at = (int(epochs[-1]), float(starts[-1] + height - slope * middle))
+            rest = y - height - slope * (k - middle)
+            self.scatter = float(np.sqrt(np.mean(rest**2)))
+            scale = 1.4826 * np.median(np.abs(rest)) + 1e-6
+            weights = 1 / np.maximum(1, np.abs(rest) / (_HUBER * scale))
+
+
+def lag(first: Float, second: Float, most: int) -> tuple[float, float]:
+    """By how many samples the second recording of the same artefact lies behind the first.
+
+    Their differences in time are correlated, all channels together, so that slow signals count little;
+    the top is found between the samples by a parabola.
+
+    Parameters
+    ----------
+    first, second : (channel, n)
+    most : int
+        The largest lag looked for, to both sides.
+
+    Returns
+    -------
+    lag : float
+        Samples.
+    likeness : float
+        Correlation there, -1 to 1, the middle channel's.
+    """
+    a, b = _level(np.diff(first)), _level(np.diff(second))
+    count = int(fft.next_fast_len(a.shape[1] + most, real=True) or 0)
+    product = np.sum(_spectrum(a, count).conj() * _spectrum(b, count), axis=0)
+    curve = np.asarray(fft.irfft(product, count))[np.arange(-most, most + 1)]
+    top = int(np.argmax(curve[1:-1])) + 1
+    shift = top - most
+    common = a.shape[1] - abs(shift)
+    early, late = a[:, max(0, -shift) :][:, :common], b[:, max(0, shift) :][:, :common]
+    return shift + _summit(*curve[top - 1 : top + 2]), _alike(early, late)
+
+
+def _spectrum(data: Float, count: int) -> NDArray[np.complexfloating]:
+    return np.asarray(fft.rfft(data, count))
+
+
+def _summit(before: float, top: float, after: float) -> float:
+    bend = before - 2 * top + after
+    return float(0.5 * (before - after) / bend) if bend < 0 else 0.0
+
+
+def find(template: Float, data: Float) -> tuple[float, float]:
+    """Where in a periodic template a short recording begins.
+
+    Parameters
+    ----------
+    template : (channel, period)
+    data : (channel, n)
+
+    Returns
+    -------
+    place : float
+        Samples after the template's first one.
+    likeness : float
+        Correlation there, -1 to 1, the middle channel's.
+    """
+    period, count = template.shape[1], data.shape[1] - 1
+    going_on = np.concatenate([template, template[:, : count + 1]], axis=1)
+    a, b = _level(np.diff(going_on)), _level(np.diff(data))
+    size = int(fft.next_fast_len(a.shape[1], real=True) or 0)
+    product = np.sum(_spectrum(a, size) * _spectrum(b, size).conj(), axis=0)
+    energy = np.cumsum(np.concatenate([[0.0], np.sum(a * a, axis=0, dtype=np.float64)]))
+    energy = energy[count : count + period] - energy[:period]
+    curve = np.asarray(fft.irfft(product, size))[:period] / np.sqrt(np.maximum(energy, 1e-3 * energy.max()))
+    top = int(np.argmax(curve))
+    around = curve[[top - 1, top, (top + 1) % period]]
+    return top + _summit(*around), _alike(a[:, top : top + count], b)
+
+
+def _level(data: Float) -> Float:
+    """Rows of unit length, so that a loud channel counts like the others."""
+    length = np.sqrt(np.einsum("cn,cn->c", data, data))[:, None]
+    return data / np.maximum(length, np.float32(1e-12))
+
+
+def _alike(a: Float, b: Float) -> float:
+    """Correlation, the middle channel's."""
+    return float(np.median(np.einsum("cn,cn->c", _level(a), _level(b))))

@@ -1,0 +1,278 @@
+"""The heartbeat artefact of one beat as a running template whose components are fitted beat by beat.
+
+The template is the average of past beats (Allen et al. 1998, NeuroImage 8:229), aligned below a sample and
+weighted by what each beat's size tells. Its spatial modes and its slope may vary from beat to beat, like the
+bases of Niazy et al. 2005 (NeuroImage 28:720); they are modes of the average, not of the beats, so that
+what is not locked to the heart does not get into them. The fit is a Gaussian posterior over all channels:
+early in a beat the usual size counts, later the beat itself.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Values = NDArray[np.float64]
+
+MODES = 2
+PARTS = 2 + MODES  # the whole, its slope, its modes
+SPAN = 5  # points that an interpolation reads
+_QUIET_S = 0.05  # after the R-peak: nothing has moved yet
+_PRIOR = np.array([0.3, 0.5, *[0.15] * MODES]) ** 2
+_FLOOR = np.array([0.1, 0.1, *[0.03] * MODES]) ** 2
+_ROLLS = (0.23, 0.37, 0.61, 0.79)  # of the length of a beat
+_SLOWLY = 0.1
+_ODD = 4.0  # times the usual misfit: a beat that teaches nothing
+_PATIENCE = 9
+
+
+def lagrange(offset: float) -> Values:
+    """Weights of the five points around 0 for the value at `offset`, (5,); exact up to the fourth order."""
+    nodes = np.arange(SPAN) - SPAN // 2
+    gaps = np.where(np.eye(SPAN, dtype=bool), 1.0, nodes[:, None] - nodes[None, :])
+    steps = np.where(np.eye(SPAN, dtype=bool), 1.0, offset - nodes[None, :])
+    return np.asarray((steps / gaps).prod(axis=1))
+
+
+def shifted(values: Values, offset: float) -> Values:
+    """Rows (time first) between the given ones: row n of the result is the value at n + `offset`.
+
+    The edges are repeated.
+    """
+    edge = SPAN // 2
+    whole = int(np.floor(offset + 0.5))
+    weights = lagrange(offset - whole)
+    index = np.clip(np.arange(-edge, len(values) + edge) + whole, 0, len(values) - 1)
+    padded, count = values[index], len(values)
+    out = weights[0] * padded[:count]
+    for point in range(1, SPAN):
+        out += weights[point] * padded[point : point + count]
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What a beat is fitted with: (latency, part, channel), shifted to the samples of that beat.
+
+    Attributes
+    ----------
+    parts : (latency, part, channel)
+        Microvolts; the slope is per step of latency.
+    weighted : (latency, part, channel)
+        The same over the channels' noise variances.
+    sums : (latency, part, channel)
+        `weighted` summed over latency, up to and with each.
+    gram : (latency, part, part)
+        Products of the parts about their means up to each latency.
+    gain : (latency, part, part)
+        From what is not explained by the usual beat, projected on the parts, to the amounts' change.
+    """
+
+    parts: Values
+    weighted: Values
+    sums: Values
+    gram: Values
+    gain: Values
+
+
+class PulseWave:
+    """Running template of the heartbeat artefact.
+
+    Parameters
+    ----------
+    channels : int
+    rate : float
+        Steps of latency a second.
+    reach_s : float
+        How far after the R-peak it goes.
+    memory : float
+        Beats after which an old one counts 1/e; the average is over twice as many.
+
+    Attributes
+    ----------
+    presence : float
+        How much of the template new beats have, on average: 1 for an artefact, 0 for noise that did not
+        average out.
+    beats, rejected : int
+        Beats in it, and beats that were too odd.
+    """
+
+    def __init__(self, channels: int, rate: float, reach_s: float, memory: float) -> None:
+        self.length = round(reach_s * rate)
+        self._quiet = max(2, round(_QUIET_S * rate))
+        self._keep = float(np.exp(-1 / memory))
+        self._sum = np.zeros((self.length, channels))
+        self._weight = np.zeros((self.length, 1))
+        self._variance = np.ones(channels)
+        self._prior, self._noise = _PRIOR.copy(), 30.0
+        self._modes: Values | None = None
+        self._misfits: deque[float] = deque(maxlen=9)
+        self._odd = 0
+        self.presence = 0.0
+        self.beats = self.rejected = self._met = 0
+
+    @property
+    def mean(self) -> Values:
+        """The template, (latency, channel), 0 where the heart has not moved anything yet."""
+        mean = self._sum / (self._weight + 0.5)
+        return mean - mean[: self._quiet].mean(axis=0)
+
+    def matched(self, first: int, last: int) -> Values:
+        """A part of the template over the channels' noise, about its mean, (latency, channel)."""
+        part = self.mean[first:last] / np.sqrt(self._variance)
+        return part - part.mean(axis=0)
+
+    def whiten(self, values: Values) -> Values:
+        """Values (latency, channel) over the channels' noise, about their mean."""
+        return (values - values.mean(axis=0)) / np.sqrt(self._variance)
+
+    def basis(self, offset: float) -> Basis:
+        """The components at latencies 0 + `offset`, 1 + `offset` and so on."""
+        mean = shifted(self.mean, offset)
+        parts = np.stack([mean, np.gradient(mean, axis=0), *self._split(mean)], axis=1)
+        weighted = parts / self._variance
+        sums = np.cumsum(weighted, axis=0)
+        products = np.matmul(weighted, parts.transpose(0, 2, 1)).cumsum(axis=0)
+        counts = np.arange(1, self.length + 1)[:, None, None]
+        gram = products - np.matmul(sums * self._variance, sums.transpose(0, 2, 1)) / counts
+        gain = np.linalg.inv(gram + np.diag(self._noise / self._prior))
+        return Basis(parts, weighted, sums, gram, gain)
+
+    def learn(self, epoch: Values, amounts: Values, basis: Basis, offset: float) -> bool:
+        """Take a beat that is over into the template.
+
+        Parameters
+        ----------
+        epoch : (n, channel)
+            The samples at latencies `offset`, 1 + `offset` and so on.
+        amounts : (part,)
+            What was fitted to it.
+        basis : Basis
+        offset : float
+
+        Returns
+        -------
+        bool
+            Whether it was taken: a beat that is far from the template is not.
+        """
+        count = len(epoch)
+        rest = epoch - amounts @ basis.parts[:count]
+        level = rest.mean(axis=0)
+        rest -= level
+        if self._is_odd(rest):
+            self.rejected += 1
+            return False
+        self._judge(rest, amounts, basis)
+        size = float(np.clip(amounts[0], 0.3, 3.0)) if self.beats >= 3 else 1.0
+        # Only the wave's size is divided out: what else was fitted belongs to this beat.
+        usual = epoch - level - amounts[1:] @ basis.parts[:count, 1:]
+        usual = shifted(usual, -offset)
+        self._sum[:count] *= self._keep
+        self._weight[:count] *= self._keep
+        self._sum[:count] += size * usual
+        self._weight[:count] += size * size
+        self.beats += 1
+        return True
+
+    def meet(self, size: float) -> None:
+        """Count what a new beat has of the template, by its own samples alone."""
+        self._met += 1
+        self.presence += max(_SLOWLY, 1 / self._met) * (float(np.clip(size, -1.0, 2.0)) - self.presence)
+
+    def vouch(self) -> None:
+        """Take the artefact for present: the beats were found by it."""
+        self.presence, self._met = 1.0, round(1 / _SLOWLY)
+
+    def doubt(self) -> None:
+        """Let what was learned so far count little from now on."""
+        self._sum *= 0.1
+        self._weight *= 0.1
+
+    def _split(self, mean: Values) -> list[Values]:
+        """The template's strongest topographies, each with its own course."""
+        scale = np.sqrt(self._variance)
+        if self._modes is None or self.beats % 4 == 0:
+            self._modes = np.linalg.eigh((mean / scale).T @ (mean / scale))[1][:, ::-1][:, :MODES]
+        course = (mean / scale) @ self._modes
+        return [course[:, [mode]] * (self._modes[:, mode] * scale) for mode in range(MODES)]
+
+    def _is_odd(self, rest: Values) -> bool:
+        """Whether a misfit is out of the ordinary, unless it has become the ordinary."""
+        misfit = float((rest * rest / self._variance).mean())
+        usual = float(np.median(self._misfits)) if len(self._misfits) > 4 else np.inf
+        self._odd = self._odd + 1 if misfit > _ODD * usual else 0
+        if 0 < self._odd < _PATIENCE:
+            return True
+        if self._odd:
+            self._misfits.clear()
+        self._misfits.append(misfit)
+        return False
+
+    def _judge(self, rest: Values, amounts: Values, basis: Basis) -> None:
+        """What the beat says about the noise of the channels and of the fit, and about the beats' spread."""
+        share = max(_SLOWLY, 1 / (self.beats + 1))
+        found = rest.var(axis=0) + 1e-6
+        self._variance += share * (np.minimum(found, 1e4 * np.median(found)) - self._variance)
+        if self.beats < 3:
+            return
+        last = basis.gram[len(rest) - 1].diagonal() + 1e-9
+        by_chance = [
+            np.vdot(basis.weighted[: len(rest), 0], np.roll(rest, int(roll * len(rest)), axis=0))
+            for roll in _ROLLS
+        ]
+        noise = float((np.square(by_chance) / last[0]).mean())
+        self._noise += _SLOWLY * (max(noise, 1.0) - self._noise)
+        spread = np.square(amounts - np.eye(PARTS)[0]) - self._noise / last
+        self._prior += _SLOWLY * (np.minimum(spread, 4 * _PRIOR) - self._prior)
+        self._prior = np.maximum(self._prior, _FLOOR)
+
+
+class Beat:
+    """One beat while it passes: its components, fitted to what has been seen of it.
+
+    Parameters
+    ----------
+    at : float
+        Its R-peak, in steps.
+    wave : PulseWave
+
+    Attributes
+    ----------
+    first : int
+        The first step that is not before it.
+    amounts, before : (part,)
+        The fit now, and a step ago.
+    """
+
+    def __init__(self, at: float, wave: PulseWave) -> None:
+        self.at, self.first = at, int(np.ceil(at))
+        self.offset = self.first - at
+        self.basis = wave.basis(self.offset)
+        self.amounts = np.eye(PARTS)[0]
+        self.before = self.amounts
+        self._usual = self.amounts
+        self._products, self._level = np.zeros(PARTS), np.zeros(self.basis.parts.shape[2])
+        self.seen = 0
+
+    @property
+    def size(self) -> float:
+        """The beat's size by its own samples alone, in units of the template."""
+        if not self.seen:
+            return 0.0
+        products = self._products[0] - float(self.basis.sums[self.seen - 1, 0] @ self._level) / self.seen
+        return float(products / max(self.basis.gram[self.seen - 1, 0, 0], 1e-12))
+
+    def see(self, rows: Values) -> None:
+        """Fit to the next steps, (n, channel)."""
+        rows = rows[: len(self.basis.parts) - self.seen]
+        self.before = self.amounts
+        if not len(rows):
+            return
+        weighted = self.basis.weighted[self.seen : self.seen + len(rows)]
+        self._products += np.matmul(weighted, rows[:, :, None]).sum(axis=0)[:, 0]
+        self._level += rows.sum(axis=0)
+        self.seen += len(rows)
+        last = self.seen - 1
+        products = self._products - self.basis.sums[last] @ self._level / self.seen
+        self.amounts = self._usual + self.basis.gain[last] @ (products - self.basis.gram[last, :, 0])

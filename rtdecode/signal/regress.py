@@ -1,0 +1,115 @@
+"""Artefacts out of EEG by regression on channels that see artefacts only.
+
+Reference electrodes or carbon-wire loops move with the head and touch no scalp (Masterton et al. 2007,
+NeuroImage 37:202); their present and recent past is regressed out of every channel, with weights that follow
+slowly, as the Kalman filter of Levitt et al. 2023 (NeuroImage 273:120092) has them: recursive least squares
+with forgetting, the weights fitted to the past alone.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Values = NDArray[np.float64]
+
+_LAGS = (0, 2, 4, 6, 8, 10)  # steps
+_MOST = 48  # inputs of the regression: many references have fewer lags each
+_BATCH = 12  # steps between two fits
+_FIT_HZ = 0.5  # what is slower does not count for the weights
+_BASE_HZ = 0.02  # of the references' resting level
+_RIDGE = 1e-5
+
+
+class ReferenceRegression:
+    """Weights of the references for every channel, and what they explain; no delay.
+
+    Parameters
+    ----------
+    channels, references : int
+    step : int
+        Samples of a step: the weights are fitted to averages over steps.
+    rate : float
+        Steps a second.
+    memory_s : float
+        Time after which the past counts 1/e.
+
+    Attributes
+    ----------
+    seen_s : float
+        How long the weights have been learned.
+    """
+
+    def __init__(self, channels: int, references: int, step: int, rate: float, memory_s: float) -> None:
+        self._step, self._rate = step, rate
+        self._lags = _LAGS[: max(1, _MOST // references)]
+        size = references * len(self._lags)
+        self._own, self._cross = np.zeros((size, size)), np.zeros((size, channels))
+        self._weights = np.zeros((channels, size))
+        self._keep = float(np.exp(-_BATCH / (memory_s * rate)))
+        self._pole = 1 / (1 + 2 * np.pi * _FIT_HZ / rate)
+        self._slow = 2 * np.pi * _BASE_HZ / rate
+        self._channels, self._references = channels, references
+        self.seen_s = 0.0
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the recent samples, as after a gap; the weights stay."""
+        width = (max(self._lags) + 1) * self._step
+        self._past = np.zeros((self._references, width))
+        self._level: Values | None = None
+        self._before: Values | None = None
+        self._passed = np.zeros(self._channels + self._references)
+        self._lagged = np.zeros((max(self._lags) + 1, self._references))
+        self._rows: list[tuple[Values, Values]] = []
+
+    def explained(self, references: Values) -> Values:
+        """What the references explain in a step, (channel, step).
+
+        Parameters
+        ----------
+        references : (reference, n)
+            The samples of the step that are there.
+
+        Returns
+        -------
+        (channel, step)
+            The columns behind n mean nothing.
+        """
+        if self._level is None:
+            self._level = references[:, 0].copy()
+            self._past[:] = 0
+        self._past[:, -self._step :] = 0
+        self._past[:, -self._step :][:, : references.shape[1]] = references - self._level[:, None]
+        stop = self._past.shape[1]
+        lagged = [
+            self._past[:, stop - (lag + 1) * self._step : stop - lag * self._step] for lag in self._lags
+        ]
+        return self._weights @ np.concatenate(lagged)
+
+    def close(self, data: Values, references: Values, usable: bool) -> None:
+        """A step is whole: learn from it, (channel, step) and (reference, step).
+
+        Steps that are not usable teach nothing.
+        """
+        assert self._level is not None
+        means = references.mean(axis=1)
+        row = np.concatenate([data.mean(axis=1), means])
+        self._passed = self._pole * (self._passed + row - (row if self._before is None else self._before))
+        self._before = row
+        self._lagged = np.concatenate([self._passed[None, self._channels :], self._lagged[:-1]])
+        if usable:
+            self._rows.append((self._lagged[list(self._lags)].ravel(), self._passed[: self._channels]))
+        self._level = self._level + self._slow * (means - self._level)
+        self._past = np.concatenate([self._past[:, self._step :], np.zeros((len(means), self._step))], axis=1)
+        if len(self._rows) == _BATCH:
+            self._fit(self._rows)
+            self._rows = []
+
+    def _fit(self, rows: Sequence[tuple[Values, Values]]) -> None:
+        inputs, targets = np.stack([row[0] for row in rows]), np.stack([row[1] for row in rows])
+        self._own = self._keep * self._own + inputs.T @ inputs
+        self._cross = self._keep * self._cross + inputs.T @ targets
+        self.seen_s += len(rows) / self._rate
+        ridge = _RIDGE * np.trace(self._own) + 1e-9
+        self._weights = np.linalg.solve(self._own + ridge * np.eye(len(self._own)), self._cross).T.copy()

@@ -1,0 +1,247 @@
+"""R-peaks from an electrocardiogram, causally; heartbeats from the EEG itself where there is none.
+
+Inside the magnet the flow of blood raises the T-wave and the gradients leave residues, so the detector looks
+at the energy between 9 and 32 Hz only (the band-pass, energy and adaptive thresholds of Pan & Tompkins 1985,
+IEEE Trans. Biomed. Eng. 32:230, with linear-phase filters) and takes the time of a peak from the shape that
+its QRS complexes have.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import signal
+
+Values = NDArray[np.float64]
+
+_RATE = 250.0
+_BAND_HZ = (9.0, 32.0)
+_REACH = 15  # taps of the matched QRS to either side, 60 ms
+_SLIP = 10  # by how many samples its place is refined
+
+
+@dataclass(frozen=True, slots=True)
+class Peaks:
+    """How R-peaks are found.
+
+    Attributes
+    ----------
+    refractory_s : float
+        No second beat within it.
+    warm_up_s : float
+        Thresholds are set from that much signal before the first beat is reported.
+    share : float
+        Where the threshold lies between the level of the noise's peaks and that of the beats.
+    late : float
+        After so many usual intervals without a beat, half of the threshold is enough, also for a peak
+        that has been seen already and may still be reported in time.
+    """
+
+    refractory_s: float = 0.3
+    warm_up_s: float = 2.5
+    share: float = 0.3
+    late: float = 1.15
+
+
+class RPeaks:
+    """Causal R-peak detector; chunking changes nothing.
+
+    Parameters
+    ----------
+    sfreq : float
+        Sampling rate of the electrocardiogram, Hz; 200 or more.
+    settings : Peaks
+
+    Attributes
+    ----------
+    delay_s : float
+        A peak is reported within that time.
+
+    Raises
+    ------
+    ValueError
+        If `sfreq` is below 200 Hz.
+    """
+
+    def __init__(self, sfreq: float, settings: Peaks | None = None) -> None:
+        if sfreq < 200:
+            raise ValueError(f"R-peaks need 200 samples a second or more, found {sfreq}")
+        self._set = settings or Peaks()
+        self._bin = max(1, int(sfreq / _RATE))
+        self._rate = rate = sfreq / self._bin
+        half = round(0.08 * rate)
+        self._taps = np.asarray(signal.firwin(2 * half + 1, _BAND_HZ, pass_zero=False, fs=rate))
+        self._taps -= self._taps.mean()  # an electrode's offset passes otherwise
+        width = round(0.05 * rate)
+        self._smooth = np.hanning(2 * width + 3)[1:-1]
+        self._smooth /= self._smooth.sum()
+        self._confirm, self._back = round(0.09 * rate), half + width
+        self._longest = round(0.31 * rate)
+        self.delay_s = self._longest / rate
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything, as after a gap; positions count from 0 again."""
+        self._rest, self._count = np.zeros(0), 0
+        self._start_level: float | None = None
+        self._raw, self._narrow, self._energy, self._track = (_Tail(256) for _ in range(4))
+        self._levels: deque[float] = deque(maxlen=8)
+        self._usual_level, self._interval = 0.0, 0.9 * self._rate
+        self._noise, self._warm = 0.0, np.zeros(4)
+        self._last = -np.inf
+        self._gaps: deque[float] = deque(maxlen=8)
+        self._pending: tuple[int, float] | None = None
+        self._shape: Values | None = None
+
+    @property
+    def interval_s(self) -> float:
+        """The usual time between two beats; 0.9 before three of them."""
+        return self._interval / self._rate
+
+    def push(self, ecg: Values) -> list[float]:
+        """Take the next samples.
+
+        Parameters
+        ----------
+        ecg : (n,)
+            Microvolts, of either polarity.
+
+        Returns
+        -------
+        list of float
+            Positions of the beats that are certain now, in samples after the last reset, with fractions.
+        """
+        values = np.concatenate([self._rest, np.asarray(ecg, np.float64)])
+        whole = len(values) // self._bin
+        self._rest = values[whole * self._bin :]
+        found = []
+        for value in values[: whole * self._bin].reshape(whole, self._bin).mean(axis=1).tolist():
+            place = self._step(value)
+            if place is not None:
+                found.append((place + 0.5) * self._bin - 0.5)
+        return found
+
+    def _step(self, value: float) -> float | None:
+        if self._start_level is None:
+            self._start_level = value
+        self._raw.append(value - self._start_level)
+        narrow = float(self._taps @ self._raw.last(len(self._taps)))
+        self._narrow.append(narrow)
+        self._energy.append(narrow * narrow)
+        self._track.append(float(np.sqrt(self._smooth @ self._energy.last(len(self._smooth)))))
+        self._count += 1
+        return self._judge()
+
+    def _judge(self) -> float | None:
+        """Whether a beat is certain now; its place in samples of the lower rate."""
+        track = self._track.last(2 * self._confirm + 1)
+        value = float(track[self._confirm])
+        at = self._count - 1 - self._confirm - self._back  # of the electrocardiogram under `value`
+        if not self._warmed(float(track[-1])):
+            return None
+        # The first of equal values is the peak.
+        if value > 0 and int(track.argmax()) == self._confirm:
+            if value >= self._threshold(at):
+                return self._accept(at, value)
+            self._noise += 0.1 * (value - self._noise)
+            self._pending = (at, value)
+        return self._search_back()
+
+    def _warmed(self, value: float) -> bool:
+        """Whether thresholds are set. Not every quarter of the first seconds has a beat; two have."""
+        total = round(self._set.warm_up_s * self._rate)
+        if self._count <= 2 * self._back:
+            return False
+        if self._count < total:
+            quarter = 4 * self._count // total
+            self._warm[quarter] = max(self._warm[quarter], value)
+            return False
+        if self._count == total:
+            self._learn_level(float(np.sort(self._warm)[-2]))
+        return True
+
+    def _learn_level(self, value: float) -> None:
+        self._levels.append(value)
+        self._usual_level = float(np.median(self._levels))
+
+    def _threshold(self, at: int) -> float:
+        level = self._usual_level
+        since, usual = at - self._last, self._interval
+        if since < self._set.refractory_s * self._rate:
+            return np.inf
+        # Nothing for seconds: the level itself was wrong.
+        forgotten = 0.5 ** max(0.0, (min(since, 1e6) - 2.5 * self._rate) / (2 * self._rate))
+        level *= forgotten if np.isfinite(self._last) else 1.0
+        noise = min(self._noise, 0.5 * level)
+        share = 0.75 if since < 0.6 * usual else self._set.share if len(self._gaps) > 2 else 0.6
+        return noise + share * (level - noise)
+
+    def _search_back(self) -> float | None:
+        """A lower peak, once a beat is overdue and while it may still be reported."""
+        if self._pending is None:
+            return None
+        at, value = self._pending
+        if self._count - 1 - at > self._longest - 1:
+            self._pending = None
+            return None
+        since = (self._count - 1 - self._last) / self._interval
+        overdue = self._set.late < since < 2
+        if overdue and len(self._gaps) > 2 and value >= 0.5 * self._threshold(at) and value > 2 * self._noise:
+            return self._accept(at, value)
+        return None
+
+    def _accept(self, at: int, value: float) -> float:
+        self._pending = None
+        gap = at - self._last
+        if gap > 2.5 * self._rate:
+            self._levels.clear()  # the lead is another one
+            self._usual_level = value
+        else:
+            self._gaps.append(gap)
+            self._interval = float(np.median(self._gaps)) if len(self._gaps) > 1 else self._interval
+        self._last = at
+        self._learn_level(min(value, 2 * self._usual_level))
+        return at + self._refined(at)
+
+    def _refined(self, at: int) -> float:
+        """Where the QRS complex lies against `at`, by its usual shape."""
+        back = self._count - 1 - at - (len(self._taps) - 1) // 2
+        around = self._narrow.last(back + _REACH + _SLIP + 1)[: 2 * (_REACH + _SLIP) + 1]
+        if self._shape is None:
+            shift = int(np.argmax(np.abs(around[_REACH:-_REACH]))) - _SLIP
+            self._shape = around[_SLIP + shift : _SLIP + shift + 2 * _REACH + 1].copy()
+            return float(shift)
+        match = np.correlate(around, self._shape)
+        best = int(np.argmax(match))
+        segment = around[best : best + 2 * _REACH + 1]
+        like = match[best] / max(float(np.linalg.norm(segment) * np.linalg.norm(self._shape)), 1e-12)
+        if like > 0.6:
+            self._shape += 0.1 * (segment - self._shape)
+        return best - _SLIP + vertex(match, best)
+
+
+class _Tail:
+    """The last values of a signal, in one piece."""
+
+    def __init__(self, size: int) -> None:
+        self._kept, self._size, self._end = np.zeros(4 * size), size, size
+
+    def append(self, value: float) -> None:
+        if self._end == len(self._kept):
+            self._kept[: self._size] = self._kept[-self._size :]
+            self._end = self._size
+        self._kept[self._end] = value
+        self._end += 1
+
+    def last(self, count: int) -> Values:
+        return self._kept[self._end - count : self._end]
+
+
+def vertex(values: Values, best: int) -> float:
+    """Where between its neighbours a maximum lies, by a parabola; 0 at the ends."""
+    if not 0 < best < len(values) - 1:
+        return 0.0
+    left, middle, right = values[best - 1 : best + 2]
+    bend = left - 2 * middle + right
+    return float(np.clip(0.5 * (left - right) / bend, -0.5, 0.5)) if bend < 0 else 0.0

@@ -1,0 +1,235 @@
+"""How steady a run's signal is: motion, signal changes between volumes, temporal signal-to-noise ratio."""
+
+import math
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.types import Float
+
+GRADES = ("good", "acceptable", "bad")
+
+_MINUTE_S = 60.0
+_RECENT = 60  # volumes whose median DVARS is the usual one
+_FEW = 5
+_JUMP = 1.5  # times the usual DVARS
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A figure's limits.
+
+    Attributes
+    ----------
+    figure : str
+        Of `Steadiness`.
+    good, bad : float
+        Good up to (for tsnr: from) here, bad beyond (for tsnr: below) there, acceptable between.
+    source : str
+    """
+
+    figure: str
+    good: float
+    bad: float
+    source: str
+
+
+_OURS = "a choice of this project"
+BARS = (
+    Bar("mean_fd_mm", 0.25, 0.55, "Parkes et al. 2018, NeuroImage 171:415, stringent and lenient"),
+    Bar("max_fd_mm", 5.0, 10.0, f"5 mm: Parkes et al. 2018, stringent; 10 mm: {_OURS}"),
+    Bar(
+        "moved_share",
+        0.2,
+        0.5,
+        f"0.2: Parkes et al. 2018, of FD above 0.5 mm, Power et al. 2012; 0.5: {_OURS}",
+    ),
+    Bar("jump_share", 0.1, 0.3, f"{_OURS}, DVARS above {_JUMP} times its running median"),
+    Bar("unaligned_share", 0.05, 0.2, _OURS),
+    Bar(
+        "tsnr",
+        40.0,
+        20.0,
+        f"{_OURS}; 3 T and 3 mm give 50 to 100, Triantafyllou et al. 2005, NeuroImage 26:243",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Steadiness:
+    """The run so far.
+
+    Attributes
+    ----------
+    volumes : int
+    mean_fd_mm, max_fd_mm : float or None
+        Framewise displacement; None before a volume was aligned.
+    moved_share : float or None
+        Share of the aligned volumes with more than 0.5 mm.
+    unaligned_share : float or None
+        Share of the volumes whose alignment did not converge.
+    dvars_percent : float or None
+        Root mean square over voxels of the change since the last volume, of the mean signal
+        (Power et al. 2012, NeuroImage 59:2142), the last one's.
+    jump_share : float or None
+        Share of the volumes whose DVARS is more than 1.5 times the median of the 60 before.
+    tsnr : float or None
+        Median over voxels of the mean over the standard deviation about a straight line; None before
+        ten volumes.
+    """
+
+    volumes: int
+    mean_fd_mm: float | None
+    max_fd_mm: float | None
+    moved_share: float | None
+    unaligned_share: float | None
+    dvars_percent: float | None
+    jump_share: float | None
+    tsnr: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the first minute of a run says.
+
+    Attributes
+    ----------
+    grade : str
+        ``good``, ``acceptable`` or ``bad``: the worst of the figures'.
+    reasons : tuple of str
+        One for each figure that is not good, with its limit and where that comes from.
+    figures : Steadiness
+    """
+
+    grade: str
+    reasons: tuple[str, ...]
+    figures: Steadiness
+
+
+class Quality:
+    """Follow a run; memory and cost per volume do not grow.
+
+    Parameters
+    ----------
+    tr_s : float
+    seconds : float
+        Length of signal on which the verdict rests.
+
+    Attributes
+    ----------
+    verdict : Verdict or None
+        None before the run has lasted so long; unchanged afterwards.
+    """
+
+    def __init__(self, tr_s: float, seconds: float = _MINUTE_S) -> None:
+        if not (tr_s > 0 and seconds > 0):
+            raise ValueError(f"the TR and the time to judge are above 0 s, found {tr_s} and {seconds}")
+        self._judge_at = max(10, math.ceil(seconds / tr_s - 1e-6))
+        self.reset()
+
+    def reset(self) -> None:
+        """Start a run."""
+        self.verdict: Verdict | None = None
+        self._count = self._aligned = self._moved = self._unaligned = self._jumps = self._compared = 0
+        self._fd_sum = self._fd_max = 0.0
+        self._dvars: float | None = None
+        self._recent: deque[float] = deque(maxlen=_RECENT)
+        self._last: NDArray[np.float64] | None = None
+
+    def push(self, values: Float, fd_mm: float | None = None) -> None:
+        """Take in the next volume.
+
+        Parameters
+        ----------
+        values : (voxel,)
+            Of the same voxels in every volume of a run, not normalised, after motion correction where
+            there is one.
+        fd_mm : float or None
+            Framewise displacement; NaN where the alignment did not converge, None without alignment.
+        """
+        x = values.astype(np.float64)
+        self._count += 1
+        if fd_mm is not None:
+            self._displaced(fd_mm)
+        if self._last is None:
+            self._mean, self._spread, self._slope = x.copy(), np.zeros_like(x), np.zeros_like(x)
+        else:
+            self._changed(x - self._last)
+            self._accumulate(x)
+        self._last = x
+        if self._count == self._judge_at:
+            self.verdict = judge(self.now())
+
+    def now(self) -> Steadiness:
+        """The run's figures up to the last volume."""
+        aligned = self._aligned or None
+        seen = self._aligned + self._unaligned
+        tsnr = self.tsnr_map()
+        return Steadiness(
+            volumes=self._count,
+            mean_fd_mm=aligned and self._fd_sum / aligned,
+            max_fd_mm=aligned and self._fd_max,
+            moved_share=aligned and self._moved / aligned,
+            unaligned_share=self._unaligned / seen if seen else None,
+            dvars_percent=self._dvars,
+            jump_share=self._jumps / self._compared if self._compared else None,
+            tsnr=None if tsnr is None or not tsnr.any() else float(np.median(tsnr[tsnr > 0])),
+        )
+
+    def tsnr_map(self) -> Float | None:
+        """Temporal signal-to-noise ratio of each voxel, (voxel,) float32; None before ten volumes."""
+        n = self._count
+        if n < 10 or self._last is None:
+            return None
+        times = n * (n * n - 1) / 12  # sum of squares of 0 .. n-1 about their mean
+        left = np.maximum(self._spread - self._slope**2 / times, 0.0) / (n - 2)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.where((left > 0) & (self._mean > 0), self._mean / np.sqrt(left), 0.0)
+        return ratio.astype(np.float32)
+
+    def _displaced(self, fd_mm: float) -> None:
+        if math.isnan(fd_mm):
+            self._unaligned += 1
+            return
+        self._aligned += 1
+        self._moved += fd_mm > 0.5
+        self._fd_sum += fd_mm
+        self._fd_max = max(self._fd_max, fd_mm)
+
+    def _changed(self, change: NDArray[np.float64]) -> None:
+        level = abs(float(self._mean.mean()))
+        self._dvars = 100 * float(np.sqrt(np.mean(change**2))) / level if level > 0 else None
+        if self._dvars is None:
+            return
+        if len(self._recent) >= _FEW:
+            self._compared += 1
+            self._jumps += self._dvars > _JUMP * float(np.median(self._recent))
+        self._recent.append(self._dvars)
+
+    def _accumulate(self, x: NDArray[np.float64]) -> None:
+        """Welford's moments, and with them the co-moment with time (Pebay 2008, SAND2008-6212)."""
+        n = self._count
+        before = x - self._mean
+        self._mean += before / n
+        self._spread += before * (x - self._mean)
+        self._slope += before * ((n - 1) / 2)
+
+
+def judge(figures: Steadiness) -> Verdict:
+    """Hold a run's figures to `BARS`; figures that are not known do not count."""
+    worst, reasons = 0, []
+    for bar in BARS:
+        value = getattr(figures, bar.figure)
+        if value is None:
+            continue
+        sign = 1 if bar.bad > bar.good else -1
+        level = int(sign * (value - bar.good) > 0) + int(sign * (value - bar.bad) > 0)
+        worst = max(worst, level)
+        if level:
+            side = "up to" if sign > 0 else "from"
+            reasons.append(
+                f"{bar.figure} {value:.3g} is {GRADES[level]} (good: {side} {bar.good:g}; {bar.source})"
+            )
+    return Verdict(GRADES[worst], tuple(reasons), figures)

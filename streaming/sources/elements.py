@@ -1,0 +1,208 @@
+"""Where the elements of a DICOM data set lie in its bytes (PS3.5, section 7), without decoding them.
+
+A walk of lengths alone: it costs a microsecond an element, where decoding an Enhanced MR file's
+sequences costs hundreds, and it never believes a length that reaches beyond the bytes at hand.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+PIXELS = 0x7FE00010
+_TRANSFER_SYNTAX = 0x00020010
+_EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
+_EXPLICIT_BIG = "1.2.840.10008.1.2.2"
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+# Value representations whose length takes four bytes.
+_LONG = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
+_SHORT = frozenset(
+    {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN"}
+    | {b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US"}
+)
+_SHORT_HEAD = {True: struct.Struct("<HH2sH"), False: struct.Struct(">HH2sH")}
+_LENGTH = {True: struct.Struct("<I"), False: struct.Struct(">I")}
+_UNDEFINED = 0xFFFFFFFF
+_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_DEEPEST = 32
+# No scanner's file inflates beyond this.
+_INFLATED_MOST = 1 << 30
+
+
+class BrokenError(Exception):
+    """The bytes end before an element does, or are no elements."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How lengths and numbers are written, and where sequences of undefined length were found to end."""
+
+    implicit: bool
+    little: bool
+    ends: dict[int, int] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def order(self) -> str:
+        """Byte order in the notation of struct and numpy."""
+        return "<" if self.little else ">"
+
+
+class Element(NamedTuple):
+    """Where an element and its value lie; `undefined`: its end is marked instead of its length given."""
+
+    tag: int
+    vr: bytes
+    head: int
+    start: int
+    stop: int
+    undefined: bool
+
+
+def opened(data: bytes) -> tuple[str, bytes, int, Encoding]:
+    """Read the file's preamble: transfer syntax, bytes that hold the data set, its start, its encoding.
+
+    Raises
+    ------
+    BrokenError
+        If the bytes end before the data set begins, or a deflated one before its end.
+    """
+    if data[128:132] != b"DICM":
+        raise BrokenError("no DICOM preamble")
+    syntax, at = _EXPLICIT_LITTLE, 132
+    meta = Encoding(implicit=False, little=True)
+    while data[at : at + 2] == b"\x02\x00":
+        element = element_at(data, at, len(data), meta)
+        if element.tag == _TRANSFER_SYNTAX:
+            syntax = data[element.start : element.stop].rstrip(b"\0 ").decode("latin-1")
+        at = element.stop
+    if at >= len(data):
+        raise BrokenError("nothing behind the preamble")
+    if syntax == _DEFLATED:
+        return syntax, _inflated(data[at:]), 0, meta
+    # Some writers claim one kind and write the other: the first element tells.
+    explicit = data[at + 4 : at + 6] in _SHORT | _LONG
+    return syntax, data, at, Encoding(not explicit, syntax != _EXPLICIT_BIG)
+
+
+def _inflated(data: bytes) -> bytes:
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        body = stream.decompress(data, _INFLATED_MOST)
+    except zlib.error as error:
+        raise BrokenError("the deflated data set is damaged") from error
+    if not stream.eof:
+        raise BrokenError("the deflated data set has no end")
+    return body
+
+
+def elements(data: bytes, at: int, stop: int, encoding: Encoding, depth: int = 0) -> Iterator[Element]:
+    """Elements one after another, without what they contain.
+
+    Parameters
+    ----------
+    data : bytes
+    at, stop : int
+        Where the first one begins, and where the last one ends.
+    encoding : Encoding
+    depth : int
+        Sequences around this one.
+
+    Raises
+    ------
+    BrokenError
+        If an element reaches beyond `stop`.
+    """
+    while at < stop:
+        element = element_at(data, at, stop, encoding, depth)
+        yield element
+        at = element.stop + 8 * element.undefined
+
+
+def element_at(data: bytes, at: int, stop: int, encoding: Encoding, depth: int = 0) -> Element:
+    """Find the element that begins at a place; arguments and errors as for `elements`."""
+    tag, vr, start, length = _head(data, at, stop, encoding)
+    if length == _UNDEFINED:
+        end = encoding.ends.get(start)
+        if end is None:
+            end = _sequence_end(data, start, stop, _inside(vr, encoding), depth + 1)
+        return Element(tag, vr, at, start, end, True)
+    if start + length > stop:
+        what = "pixel data" if tag == PIXELS else "an element"
+        raise BrokenError(f"{max(stop - start, 0)} of {length} bytes of {what}")
+    return Element(tag, vr, at, start, start + length, False)
+
+
+def items(data: bytes, sequence: Element, encoding: Encoding) -> Iterator[tuple[int, int]]:
+    """First and last byte of each item of a sequence or of encapsulated pixel data."""
+    at = sequence.start
+    while at < sequence.stop:
+        item = element_at(data, at, sequence.stop, encoding, 1)
+        if item.tag != _ITEM:
+            return
+        yield item.start, item.stop
+        at = item.stop + 8 * item.undefined
+
+
+def values(
+    data: bytes, start: int, stop: int, encoding: Encoding, wanted: Mapping[int, frozenset[int]]
+) -> dict[int, bytes]:
+    """Values within an item: of its own elements, and of the first item of each of its sequences.
+
+    Parameters
+    ----------
+    data : bytes
+    start, stop : int
+        The item.
+    encoding : Encoding
+    wanted : mapping
+        Tag of a sequence to the tags wanted of it; 0 to those of the item itself.
+    """
+    found = {}
+    own = wanted.get(0, frozenset())
+    for element in elements(data, start, stop, encoding, 2):
+        if element.tag in own:
+            found[element.tag] = data[element.start : element.stop]
+        inner = wanted.get(element.tag)
+        item = next(items(data, element, encoding), None) if inner else None
+        if item is not None and inner:
+            found |= values(data, *item, encoding, {0: inner})
+    return found
+
+
+def _head(data: bytes, at: int, stop: int, encoding: Encoding) -> tuple[int, bytes, int, int]:
+    """Tag, value representation, start of the value and its length."""
+    if at + 8 > stop:
+        raise BrokenError("the bytes end inside an element's head")
+    group, number, vr, length = _SHORT_HEAD[encoding.little].unpack_from(data, at)
+    start = at + 8
+    if encoding.implicit or group == 0xFFFE or vr not in _SHORT:
+        if encoding.implicit or group == 0xFFFE:
+            vr = b""
+        elif vr in _LONG and at + 12 <= stop:
+            start = at + 12
+        else:
+            raise BrokenError("bytes that are no element")
+        (length,) = _LENGTH[encoding.little].unpack_from(data, start - 4)
+    return group << 16 | number, vr, start, length
+
+
+def _inside(vr: bytes, encoding: Encoding) -> Encoding:
+    """Encoding within a sequence; one of unknown kind is implicit (PS3.5, 6.2.2)."""
+    return Encoding(True, True, encoding.ends) if vr == b"UN" else encoding
+
+
+def _sequence_end(data: bytes, at: int, stop: int, encoding: Encoding, depth: int) -> int:
+    """Place of the delimiter that ends a sequence, or an item, of undefined length."""
+    if depth > _DEEPEST:
+        raise BrokenError("sequences nested beyond reason")
+    begin = at
+    while True:
+        tag, vr, start, length = _head(data, at, stop, encoding)
+        if tag in (_ITEM_END, _SEQUENCE_END):
+            encoding.ends[begin] = at
+            return at
+        if length == _UNDEFINED:
+            at = _sequence_end(data, start, stop, _inside(vr, encoding), depth + 1) + 8
+        else:
+            at = start + length

@@ -1,0 +1,72 @@
+"""What the kernel tells of local folders (Linux inotify): it spares the listing, where it tells anything.
+
+Nothing rests on events: shares, containers and full tables of watches have none, and a folder whose
+time moved without one is listed.
+"""
+
+import ctypes
+import os
+import struct
+import weakref
+
+_CLOSE_WRITE, _MOVED_TO, _CREATE = 0x8, 0x80, 0x100
+_GONE = 0x8000
+_EVENT = struct.Struct("iIII")
+_BUFFER = 1 << 16
+
+
+class Events:
+    """Names that were made, renamed or written in some folders since the last call."""
+
+    def __init__(self) -> None:
+        self._folders: dict[int, str] = {}
+        self._watches: dict[str, int] = {}
+        self._number = -1
+        # Any C library has these on Linux; elsewhere there are no events.
+        library = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
+        if hasattr(library, "inotify_init1"):
+            self._library = library
+            self._number = library.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        if self._number >= 0:
+            weakref.finalize(self, os.close, self._number)
+
+    def watch(self, key: str, path: str) -> None:
+        """Begin to watch a folder, if that is possible; once for each key."""
+        if self._number < 0 or key in self._watches:
+            return
+        mask = _CLOSE_WRITE | _MOVED_TO | _CREATE
+        watch = self._library.inotify_add_watch(self._number, os.fsencode(path), mask)
+        if watch >= 0:
+            self._watches[key], self._folders[watch] = watch, key
+
+    def keep(self, keys: set[str]) -> None:
+        """Watch no other folders than these any more."""
+        for key in [key for key in self._watches if key not in keys]:
+            watch = self._watches.pop(key)
+            self._folders.pop(watch, None)
+            self._library.inotify_rm_watch(self._number, watch)
+
+    def read(self) -> dict[str, set[str]]:
+        """Names by folder's key."""
+        found: dict[str, set[str]] = {}
+        while self._number >= 0:
+            try:
+                data = os.read(self._number, _BUFFER)
+            except BlockingIOError:
+                break
+            self._sort(data, found)
+            if len(data) < _BUFFER // 2:
+                break
+        return found
+
+    def _sort(self, data: bytes, found: dict[str, set[str]]) -> None:
+        at = 0
+        while at < len(data):
+            watch, mask, _, length = _EVENT.unpack_from(data, at)
+            name = data[at + _EVENT.size : at + _EVENT.size + length].rstrip(b"\0")
+            at += _EVENT.size + length
+            key = self._folders.get(watch)
+            if mask & _GONE and key is not None:
+                del self._folders[watch], self._watches[key]
+            elif key is not None and name:
+                found.setdefault(key, set()).add(os.fsdecode(name))

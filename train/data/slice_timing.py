@@ -1,0 +1,77 @@
+"""Which moment a volume of a prepared data set stands for, against ours.
+
+In a session nothing is corrected for slice timing: volume n begins at ``n * TR``, its slices follow, and
+it stands for the middle of its acquisition. A data set that was corrected has every voxel at one moment
+of the TR, which its sidecar names (BIDS: ``SliceTimingCorrected``, ``StartTime``). Where that is not the
+middle, its time line is moved against ours.
+"""
+
+from collections.abc import Mapping
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from rtdecode.errors import UsageError
+
+
+def acquired_shift_s(sidecar: Mapping[str, Any]) -> float:
+    """Start of acquisition that volume n has in our convention, after ``n * TR`` of the data set's, s.
+
+    Our volume stands for the mean time of its slices. Corrected data stand for ``StartTime``, so that
+    their volume n is to be treated as one whose acquisition began at ``n * TR + shift``; or, which is the
+    same, every onset is moved by ``-shift`` (`moved_onset_s`).
+
+    Parameters
+    ----------
+    sidecar : mapping
+        The JSON beside the images: ``RepetitionTime``, ``SliceTimingCorrected``, ``StartTime``,
+        ``SliceTiming``, all s.
+
+    Returns
+    -------
+    float
+        0 for data that were not corrected, and for corrected ones that do not say to which moment:
+        the middle is fMRIPrep's default.
+
+    Raises
+    ------
+    UsageError
+        If a time is no number or lies outside the TR, or the TR is wanted and not there.
+
+    Notes
+    -----
+    BIDS 1.9, derivatives of functional MRI, defines ``StartTime`` as the time that slices were
+    interpolated to, after the start of the volume. fMRIPrep takes ``first + ref * (last - first)`` of
+    ``SliceTiming`` with ``--slice-time-ref`` 0.5 as the default, so up to half a slice before TR/2:
+    with ``SliceTiming`` at hand its shift is 0 for evenly spaced slices, without it -TR / (2 * slices).
+    Gorgolewski et al. 2016 (BIDS); Esteban et al. 2019 (fMRIPrep).
+    """
+    start = sidecar.get("StartTime")
+    corrected = sidecar.get("SliceTimingCorrected", start is not None)
+    if not corrected or start is None:
+        return 0.0
+    tr = _seconds(sidecar, "RepetitionTime") if "RepetitionTime" in sidecar else None
+    start_s = _seconds(sidecar, "StartTime")
+    slices = sidecar.get("SliceTiming")
+    if tr is None and not slices:
+        raise UsageError(
+            "the sidecar names a StartTime, but neither RepetitionTime nor SliceTiming: where in the volume "
+            "it lies cannot be known. Add RepetitionTime, as in the scanner's own sidecar."
+        )
+    if start_s < 0 or (tr is not None and start_s > tr):
+        raise UsageError(f"the sidecar's StartTime {start_s:g} s lies outside its volume of {tr} s.")
+    middle = float(np.mean(np.asarray(slices, np.float64))) if slices else (tr or 0.0) / 2
+    return start_s - middle
+
+
+def moved_onset_s(onset_s: float, sidecar: Mapping[str, Any]) -> float:
+    """Onset of an event on our time line, whose zero is where volume 0 begins by our convention, s."""
+    return onset_s - acquired_shift_s(sidecar)
+
+
+def _seconds(sidecar: Mapping[str, Any], name: str) -> float:
+    value = sidecar[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        raise UsageError(f"the sidecar's {name} must be a number of seconds, found {value!r}.")
+    return float(value)
