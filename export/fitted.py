@@ -16,6 +16,7 @@ from export.running import decode_window, session
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle, Stage
 from rtdecode.errors import BundleError
+from train.data.arrays import golden, normalised_eeg
 from train.data.recorded import Recorded
 from train.fit import Fitted
 from train.parts.brain import GROUPS, features, place
@@ -125,20 +126,13 @@ def golden_inputs(base: Bundle, recorded: Recorded, fitted: Fitted) -> Arrays:
     ports = {name: shape for name, shape in _stage(base, "encode").inputs.items() if "carry" not in name}
     found: Arrays = {name: np.zeros((_GOLDEN, *shape[1:]), np.float32) for name, shape in ports.items()}
     if recorded.eeg is not None:
-        mean, scale = (fitted.statistics[f"eeg_{name}"][:, None] for name in ("mean", "scale"))
-        mask = recorded.eeg.mask[:_GOLDEN]
-        found["eeg"] = (recorded.eeg.data[:_GOLDEN] - mean) / scale * mask[:, None]
-        found["eeg_mask"] = mask
+        mask = found["eeg_mask"] = recorded.eeg.mask[:_GOLDEN]
+        found["eeg"] = normalised_eeg(recorded.eeg.data[:_GOLDEN], mask, fitted.statistics)
     if recorded.fmri is not None and fitted.voxels is not None:
         rows = recorded.fmri.rows[:_GOLDEN]
         volumes = recorded.fmri.volumes[:, fitted.voxels] / fitted.statistics["fmri_scale"]
         found["fmri"], found["fmri_mask"] = volumes[rows] * (rows >= 0)[:, :, None], rows >= 0
-    # Few significant bits: the values stay exact and the file small.
-    found = {name: value.astype(np.float16).astype(np.float32) for name, value in found.items()}
-    for window, name in ((1, "fmri"), (2, "eeg")):
-        found[name][window] = found[f"{name}_mask"][window] = 0
-    found["fmri"][2, 1] = found["fmri_mask"][2, 1] = 0
-    return found
+    return golden(found)
 
 
 def _stage(base: Bundle, name: str) -> Stage:

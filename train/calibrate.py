@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from rtdecode.accuracy import correlations, identification_nway
 from rtdecode.phantom.film import ATTRIBUTES
-from rtdecode.phantom.reader import read
+from rtdecode.phantom.reader import accuracy
 from train.data.conditions import Clips
 from train.loop import System
 from train.models.brain import ROUTES
@@ -66,7 +66,7 @@ def calibrate(system: System, codec: Arrays, held: Clips, shift: float, steps: i
 
     def tried(guidance: float, sharpness: float) -> dict[str, float]:
         system.encoder.sharpness = sharpness
-        denoiser = Denoiser(system.flow, shift, guidance, system.encoder.null, system.encoder.still)
+        denoiser = system.denoiser(shift, guidance)
         clips, _ = _draw(system, denoiser, codec, held, "both", steps)
         row = {"guidance": guidance, "sharpness": sharpness}
         return (
@@ -78,7 +78,7 @@ def calibrate(system: System, codec: Arrays, held: Clips, shift: float, steps: i
     rows = [row for row in table if row["guidance"] == guidance]
     more = [tried(guidance, sharpness) for sharpness in SHARPNESS if sharpness != SHARPNESS[1]]
     system.encoder.sharpness = _best(rows + more)["sharpness"]
-    denoiser = Denoiser(system.flow, shift, guidance, system.encoder.null, system.encoder.still)
+    denoiser = system.denoiser(shift, guidance)
     for route in ROUTES:
         clips, doubt = _draw(system, denoiser, codec, held, route, steps)
         weights = fit_logistic(doubt, _wins(clips, truths, codec))
@@ -117,9 +117,10 @@ def _wins(clips: NDArray[np.uint8], truths: NDArray[np.uint8], codec: Arrays) ->
 
 def _legible(clips: NDArray[np.uint8], held: Clips) -> dict[str, float]:
     """Share of clips off which each attribute is read correctly, and the mean over four of them."""
-    seen = [read(clip) for clip in clips]
-    found = {}
-    for (name, values), share in zip(ATTRIBUTES.items(), split(held.attributes), strict=True):
-        truth = share.argmax(1)
-        found[name] = float(np.mean([values[t] == one[name] for t, one in zip(truth, seen, strict=True)]))
+    shown = {
+        name: [values[n] for n in share.argmax(1)]
+        for (name, values), share in zip(ATTRIBUTES.items(), split(held.attributes), strict=True)
+    }
+    truths = [dict(zip(shown, row, strict=True)) for row in zip(*shown.values(), strict=True)]
+    found = {name: float(hits.mean()) for name, hits in accuracy(list(clips), truths).items()}
     return found | {"attributes": float(np.mean([found[name] for name in _SHOWN]))}

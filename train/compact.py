@@ -12,24 +12,23 @@ from rtdecode.bundle import Manifest
 from rtdecode.errors import UsageError
 from rtdecode.signal.baseline import Baseline
 from rtdecode.signal.eeg import EegBand
-from rtdecode.signal.volume import Projection
 from rtdecode.timing import TimingGrid
 from train import loop
 from train.calibrate import calibrate
+from train.data.arrays import golden, normalised, projection_arrays
 from train.data.chain import draft_bundle, unit_statistics
 from train.data.conditions import Clips, Mixture, batch, fit_errors
-from train.data.phantom import TRAINING_SEEDS, Participant, manifest
-from train.data.watched import CUTS, STATISTICS, Watched, codec_statistics, fit_codec, normalised
+from train.data.phantom import TRAINING_SEEDS, Participant, manifest, resting_level
+from train.data.watched import CUTS, STATISTICS, Watched, codec_statistics, fit_codec
 from train.judge_compact import judge
 from train.loop import Schedule, System
 from train.models import system as systems
 from train.models.brain import routes
-from train.models.flow import Denoiser, levels
+from train.models.flow import levels
 from train.parts import pictures
 from train.parts.brain import StemSizes
 from train.recipe import numbers
 from train.reconstruct import decode, decoder_of, pack, reconstruct, sample
-from train.ridge import golden
 from train.work import Arrays, Trained, Work
 
 _SHOWN, _SHOWN_FRAMES = 6, (0, 8, 16, 24, 32)
@@ -142,8 +141,7 @@ def train(
     UsageError
         If it is given a folder of data, or seeds that judge.
     """
-    if work.data is not None:
-        raise UsageError(f"data={work.data} cannot be used: this recipe simulates its data. Leave data= out.")
+    work.refuse_data()
     # Two threads on two busy cores are slower than one.
     torch.set_num_threads(1)
     seeds, draft = data.seeds(work.seed), manifest(who, grid, band, baseline)
@@ -179,7 +177,7 @@ def train(
         manifest=draft,
         weights=weights,
         stats=stats,
-        projection=_projection(who.projection()),
+        projection=projection_arrays(who.projection()),
         golden=golden(windows | {"eeg": eeg, "fmri": fmri}),
         figures=found.figures,
         tables=found.tables | {"loss": log, "calibration": calibrated.table},
@@ -198,8 +196,7 @@ def _watch(
 ) -> tuple[Watched, Arrays]:
     """Let the participant watch, and fit the closed-form encoder."""
     first, seconds = seeds["sessions"][0], data.seconds
-    resting = work.stage(f"level-{first}", lambda: {"level": who.session(first, seconds).vectors().mean(0)})
-    level = resting["level"].astype(np.float32)
+    level = resting_level(work, who, first, seconds)
     codec = work.stage("codec", lambda: fit_codec(seeds["sessions"], seconds, sizes.channels, sizes.contrast))
     watched = Watched(work, seeds, seconds, codec)
     watched.prepare(who, draft_bundle(draft, unit_statistics(draft, level), who.projection()))
@@ -230,14 +227,6 @@ def _train_flow(
     )
 
 
-def _projection(projection: Projection) -> Arrays:
-    return {
-        "voxels": projection.voxels,
-        "shape": np.array(projection.shape),
-        "affine": projection.affine,
-    }
-
-
 @torch.no_grad()
 def _show(path: Path, system: System, codec: Arrays, clips: Clips, sizes: Sizes) -> None:
     """Draw a few training clips from their held-out points: truth, all steps, one step."""
@@ -248,7 +237,7 @@ def _show(path: Path, system: System, codec: Arrays, clips: Clips, sizes: Sizes)
     condition, embedding, _ = system.encoder.condition(point, route, blank, torch.zeros(_SHOWN, 1))
     noise = torch.from_numpy(np.random.default_rng(0).standard_normal(truth.shape, np.float32))
     ways = (sizes.steps, 1)
-    denoiser = Denoiser(system.flow, sizes.shift, 1.0, system.encoder.null, system.encoder.still)
+    denoiser = system.denoiser(sizes.shift, 1.0)
     drawn = [sample(denoiser, noise, condition, embedding, n).numpy() for n in ways]
     videos = [decode(decoder_of(codec), latents) for latents in (truth, *drawn)]
     sheet = [video[n] for n in range(_SHOWN) for video in videos]

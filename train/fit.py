@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from train.data.arrays import eeg_statistics, normalised_eeg
 from train.data.recorded import Eeg, Fmri, Recorded
 from train.parts.brain import GROUPS
 from train.parts.encoding import FilmFeatures, Matrix, Reals, Timing, fold_errors, invert, widened
@@ -202,9 +203,8 @@ def _components(volumes: Reals, count: int) -> tuple[Reals, NDArray[np.float16],
 
 def fit_eeg(eeg: Eeg, story: Story, sizes: Sizes) -> Side:
     """Reduce the EEG and map it by ridge, each window held out in turn."""
-    mean = eeg.data.mean((0, 2), dtype=np.float64).astype(np.float32)
-    scale = np.maximum(eeg.data.std((0, 2), dtype=np.float64), 1e-3).astype(np.float32)
-    z = (eeg.data - mean[:, None]) / scale[:, None] * eeg.mask[:, None]
+    stats = eeg_statistics(eeg.data)
+    z = normalised_eeg(eeg.data, eeg.mask, stats)
     stem = fit_eeg_stem(z, sizes.eeg_components, sizes.eeg_frequencies, _WHITEN)
     found = fit_ridge([stem(z)], story.targets, [1.0])
     weights = {
@@ -213,7 +213,7 @@ def fit_eeg(eeg: Eeg, story: Story, sizes: Sizes) -> Side:
         "eeg_feature_mean": found.means[0].astype(np.float32),
         "map": found.maps[0],
     }
-    return Side(weights, {"eeg_mean": mean, "eeg_scale": scale}, found.held_out)
+    return Side(weights, stats, found.held_out)
 
 
 def join(held_out: list[Matrix], targets: Matrix) -> list[Matrix]:

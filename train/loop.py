@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from train.data.conditions import Batch
 from train.models.brain import BrainEncoder
-from train.models.flow import VideoFlow, preconditioning
+from train.models.flow import Denoiser, VideoFlow, preconditioning
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,10 @@ class System(nn.Module):
     def __init__(self, encoder: BrainEncoder, flow: VideoFlow) -> None:
         super().__init__()
         self.encoder, self.flow = encoder, flow
+
+    def denoiser(self, shift: float, guidance: float) -> Denoiser:
+        """Make the sampler's step out of the parts as they are."""
+        return Denoiser(self.flow, shift, guidance, self.encoder.null, self.encoder.still)
 
     def forward(self, batch: Batch) -> Tensor:
         """Mean squared error of the network's output, channels weighted by their variance.
@@ -133,17 +137,18 @@ def train(
             total, count = total + float(loss.detach()), count + 1
             bar.update(task, advance=1, description=f"{label}, loss {total / count:.4f}")
             done = step + 1
+            # First the pictures: a run that is stopped here draws them again, and lacks none later.
+            if done % schedule.show_every == 0 or done == schedule.steps:
+                ema.store(learned)
+                ema.copy_to(learned)
+                show(done)
+                ema.restore(learned)
             if done % schedule.keep_every == 0 or done == schedule.steps:
                 spent = before + time.monotonic() - started
                 log.append({"step": done, "loss": total / count, "seconds": round(spent, 1)})
                 total, count = 0.0, 0
                 _save(folder / "checkpoint.pt", state, done, log, schedule)
                 (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
-            if done % schedule.show_every == 0 or done == schedule.steps:
-                ema.store(learned)
-                ema.copy_to(learned)
-                show(done)
-                ema.restore(learned)
     ema.copy_to(learned)
     return log
 

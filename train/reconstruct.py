@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -162,9 +161,10 @@ def reconstruct(
     shape = tuple(model.encoder.shape)
     starts = torch.from_numpy(np.stack([_noise(digest, span, shape) for span in where]))
     latents = torch.zeros_like(starts)
+    joins = carry and not null
     sure = torch.zeros(len(where), 1)
-    for rows in _order(where, carry=carry and not null):
-        before = [n - 1 if carry and not null and _joined(where, n) else -1 for n in rows]
+    for rows in _order(where, carry=joins):
+        before = [n - 1 if joins and _joined(where, n) else -1 for n in rows]
         known = torch.tensor([[float(n >= 0)] for n in before])
         last = latents[before, :, -1:] * known[:, :, None, None, None]
         given = [value[rows] for value in ports.values()]
@@ -176,14 +176,9 @@ def reconstruct(
     return Reconstruction(decode(model.decoder, found), found, sure_of)
 
 
-@lru_cache(maxsize=512)
-def _draw(digest: str, run: int, window: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    return noise(digest, run, window, (1, *shape))[0]
-
-
 def _noise(digest: str, span: Span, shape: tuple[int, ...]) -> NDArray[np.float32]:
     run, start, stop = span
-    return _draw(digest, run, round(start / (stop - start)), shape)
+    return noise(digest, run, round(start / (stop - start)), (1, *shape))[0]
 
 
 def _joined(where: Sequence[Span], n: int) -> bool:

@@ -13,14 +13,23 @@ from rtdecode.phantom.session import PhantomSession
 from rtdecode.signal.baseline import Baseline
 from rtdecode.signal.eeg import EegBand
 from rtdecode.timing import TimingGrid
+from train.data.arrays import golden, normalised, projection_arrays, statistics
 from train.data.chain import draft_bundle, unit_statistics
-from train.data.phantom import TRAINING_SEEDS, Participant, film_clips, manifest, session_arrays
+from train.data.phantom import (
+    TRAINING_SEEDS,
+    Participant,
+    film_clips,
+    manifest,
+    resting_level,
+    session_arrays,
+)
 from train.decode import clips_of
 from train.judge import judge_phantom
 from train.parts import codec as patch
 from train.parts.pictures import rows
 from train.parts.ridge import RidgeFit, fit_ridge
-from train.parts.stem import EegStem, fit_eeg_stem, fit_voxel_stem, fixed_signs
+from train.parts.space import principal_components
+from train.parts.stem import EegStem, fit_eeg_stem, fit_voxel_stem
 from train.recipe import numbers
 from train.work import Arrays, Trained, Work
 
@@ -69,29 +78,6 @@ class Sizes:
     restore: float
 
 
-def sizes(
-    channels: int,
-    components: int,
-    voxel_components: int,
-    eeg_components: int,
-    eeg_frequencies: int,
-    whiten: float,
-    shares: list[float],
-    restore: float,
-) -> Sizes:
-    """Choose how much of each thing is kept."""
-    return Sizes(
-        channels,
-        components,
-        voxel_components,
-        eeg_components,
-        eeg_frequencies,
-        whiten,
-        shares,
-        restore,
-    )
-
-
 def train(
     work: Work,
     who: Participant,
@@ -123,17 +109,16 @@ def train(
     UsageError
         If it is given a folder of data, or seeds that judge.
     """
-    if work.data is not None:
-        raise UsageError(f"data={work.data} cannot be used: this recipe simulates its data. Leave data= out.")
+    work.refuse_data()
     seeds = [work.seed + n for n in numbers(sessions)]
     if not {*seeds} <= {*TRAINING_SEEDS}:
         raise UsageError(f"seeds from 1000 on judge and are not trained on, found {seeds}.")
     draft = manifest(who, grid, band, baseline)
-    level = work.stage(f"level-{seeds[0]}", lambda: _level(who, seeds[0], seconds))["level"]
+    level = resting_level(work, who, seeds[0], seconds)
     raw = draft_bundle(draft, unit_statistics(draft, level), who.projection())
     data = _sessions(work, raw, who, seeds, seconds)
-    stats = statistics(data, level)
-    weights = fit(_scaled(data, stats), data["clips"], sizes)
+    stats = statistics(data, level) | {"mean_clip": np.rint(data["clips"].mean(0)).astype(np.uint8)}
+    weights = fit(*normalised(data, stats), data["clips"], sizes)
     provenance = {
         "participant": f"simulated, preset {who.preset}, subject {who.subject}",
         "sessions": seeds,
@@ -148,10 +133,6 @@ def train(
     return _trained(bundle, weights, data, told, figures, sheet)
 
 
-def _level(who: Participant, seed: int, seconds: float) -> Arrays:
-    return {"level": who.session(seed, seconds).vectors().mean(0).astype(np.float32)}
-
-
 def _sessions(work: Work, raw: Bundle, who: Participant, seeds: list[int], seconds: float) -> Arrays:
     """Windows and clips of all training sessions; each session is a stage."""
 
@@ -163,30 +144,13 @@ def _sessions(work: Work, raw: Bundle, who: Participant, seeds: list[int], secon
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def statistics(data: Arrays, level: NDArray[Any]) -> Arrays:
-    """Mean and scale of channels and voxels over the training windows, and the mean clip."""
-    voxels = data["fmri"].reshape(-1, data["fmri"].shape[-1])
-    return {
-        "eeg_mean": data["eeg"].mean((0, 2), dtype=np.float64).astype(np.float32),
-        "eeg_scale": np.maximum(data["eeg"].std((0, 2), dtype=np.float64), 1e-3).astype(np.float32),
-        "fmri_mean": level.astype(np.float32),
-        "fmri_scale": np.maximum(voxels.std(0, dtype=np.float64), 1e-3).astype(np.float32),
-        "mean_clip": np.rint(data["clips"].mean(0)).astype(np.uint8),
-    }
-
-
-def _scaled(data: Arrays, stats: Arrays) -> Arrays:
-    eeg = (data["eeg"] - stats["eeg_mean"][:, None]) / stats["eeg_scale"][:, None]
-    return {"eeg": eeg * data["eeg_mask"][:, None], "fmri": data["fmri"] / stats["fmri_scale"]}
-
-
-def fit(data: Arrays, clips: NDArray[np.uint8], sizes: Sizes) -> Arrays:
+def fit(eeg: NDArray[Any], fmri: NDArray[Any], clips: NDArray[np.uint8], sizes: Sizes) -> Arrays:
     """Fit codec, latent components, stems, and the three linear maps.
 
     Parameters
     ----------
-    data : dict
-        ``eeg`` (window, channel, sample) and ``fmri`` (window, slot, voxel), normalised.
+    eeg, fmri : (window, channel, sample), (window, slot, voxel)
+        Normalised.
     clips : uint8, (window, frame, row, column, 3)
     sizes : Sizes
 
@@ -197,11 +161,11 @@ def fit(data: Arrays, clips: NDArray[np.uint8], sizes: Sizes) -> Arrays:
     """
     codec = patch.fit_codec(clips, sizes.channels)
     latent = patch.encode(codec, clips)
-    mean, basis, targets = _components(latent.reshape(len(latent), -1), sizes.components)
-    eeg = fit_eeg_stem(data["eeg"], sizes.eeg_components, sizes.eeg_frequencies, sizes.whiten)
-    voxels = fit_voxel_stem(data["fmri"], sizes.voxel_components).astype(np.float16)
-    x_eeg = eeg(data["eeg"])
-    x_fmri = (data["fmri"] @ voxels.astype(np.float32)).reshape(len(clips), -1)
+    mean, basis, targets = principal_components(latent.reshape(len(latent), -1), sizes.components)
+    stem = fit_eeg_stem(eeg, sizes.eeg_components, sizes.eeg_frequencies, sizes.whiten)
+    voxels = fit_voxel_stem(fmri, sizes.voxel_components).astype(np.float16)
+    x_eeg = stem(eeg)
+    x_fmri = (fmri @ voxels.astype(np.float32)).reshape(len(clips), -1)
     fits = {
         "both": fit_ridge([x_fmri, x_eeg], targets, sizes.shares),
         "fmri": fit_ridge([x_fmri], targets, sizes.shares),
@@ -215,24 +179,12 @@ def fit(data: Arrays, clips: NDArray[np.uint8], sizes: Sizes) -> Arrays:
         "latent_shape": np.array(latent.shape[1:]),
         "voxels": voxels,
     }
-    weights |= _stem_arrays(eeg) | _maps(fits, sizes.restore)
+    weights |= _stem_arrays(stem) | _maps(fits, sizes.restore)
     spread = targets.var(0)
     return weights | {
         f"explained_{name}": np.array((found.explained * spread).sum() / spread.sum())
         for name, found in fits.items()
     }
-
-
-def _components(
-    x: NDArray[np.float32], count: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Principal components of the latents: mean, basis (component, latent), scores."""
-    mean = x.mean(0, dtype=np.float64)
-    centred = x - mean.astype(np.float32)
-    values, vectors = np.linalg.eigh((centred @ centred.T).astype(np.float64))
-    values, vectors = values[::-1][:count], fixed_signs(vectors[:, ::-1][:, :count])
-    basis = (vectors / np.sqrt(values)).T @ centred
-    return mean, basis, vectors * np.sqrt(values)
 
 
 def _stem_arrays(eeg: EegStem) -> Arrays:
@@ -262,17 +214,14 @@ def _trained(
     stats, projection = bundle.stats, bundle.projection
     assert projection is not None
     few = {name: values[:3].copy() for name, values in data.items()}
-    inputs = _scaled(few, stats) | {"eeg_mask": few["eeg_mask"], "fmri_mask": few["fmri_mask"]}
+    eeg, fmri = normalised(few, stats)
+    inputs = {"eeg": eeg, "eeg_mask": few["eeg_mask"], "fmri": fmri, "fmri_mask": few["fmri_mask"]}
     return Trained(
         model="patch-ridge",
         manifest=draft,
         weights=weights,
         stats=stats,
-        projection={
-            "voxels": projection.voxels,
-            "shape": np.array(projection.shape),
-            "affine": projection.affine,
-        },
+        projection=projection_arrays(projection),
         golden=golden(inputs),
         figures=figures,
         pictures={"fresh.png": sheet},
@@ -285,21 +234,3 @@ def _sheet(weights: Arrays, bundle: Bundle, session: PhantomSession) -> Image.Im
     pairs = zip(film_clips(session.film), shown, strict=True)
     sheet = rows([clip for pair in pairs for clip in pair], _SHOWN)
     return sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.LANCZOS)
-
-
-def golden(inputs: Arrays) -> Arrays:
-    """Make windows that take every way through the encoder: whole, EEG alone, fMRI with a hole.
-
-    Parameters
-    ----------
-    inputs : dict
-        Ports of the encode graph, at least three windows.
-    """
-    found = {name: values[:3].astype(np.float32).copy() for name, values in inputs.items()}
-    for name in ("eeg", "fmri"):
-        # Few significant bits: the values stay exact and the file small.
-        found[name] = found[name].astype(np.float16).astype(np.float32)
-    for window, name in ((1, "fmri"), (2, "eeg")):
-        found[name][window] = found[f"{name}_mask"][window] = 0
-    found["fmri"][2, 1] = found["fmri_mask"][2, 1] = 0
-    return found

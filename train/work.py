@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import track
 
 from rtdecode.bundle import Manifest
+from rtdecode.errors import UsageError
 
 T = TypeVar("T")
 Arrays = dict[str, NDArray[Any]]
@@ -74,6 +75,13 @@ class Work:
     scale: str
     stages: Path
     digest: str = "0"
+
+    def refuse_data(self) -> None:
+        """Raise a `UsageError` where a recipe that simulates was given a folder of data."""
+        if self.data is not None:
+            raise UsageError(
+                f"data={self.data} cannot be used: this recipe simulates its data. Leave data= out."
+            )
 
     def stage(self, name: str, make: Callable[[], Arrays]) -> Arrays:
         """Return the arrays of a stage, made by `make` unless they lie there already."""

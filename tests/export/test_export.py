@@ -14,7 +14,7 @@ from rtdecode import bundle
 from rtdecode.errors import BundleError, UsageError
 from rtdecode.types import Window
 from streaming.decoder import Decoder
-from tests.train.tiny import tiny
+from tests.train.tiny import tiny, tiny_bundle
 from train.decode import decode, frames
 from train.evaluate import open_run
 from train.reconstruct import reconstruct
@@ -26,7 +26,7 @@ SHIPPED = ("phantom", "haxby")
 
 @pytest.mark.parametrize(("recipe", "steps"), [("ridge", 0), ("haxby", 0), ("compact", 4)])
 def test_a_run_becomes_a_bundle(recipe: str, steps: int, tmp_path: Path) -> None:
-    made = run(tiny(recipe), tmp_path / "bundle")
+    made = tiny_bundle(recipe)
     manifest = made.manifest
     assert (manifest.stages["denoise"] is not None) == (steps > 0)
     assert manifest.steps == len(manifest.sigmas) == steps
@@ -72,8 +72,8 @@ def test_graphs_that_differ_from_the_run_are_refused(tmp_path: Path) -> None:
         compare(graphs, {**golden, **expected, "frames": clips})
 
 
-def test_windows_with_holes_take_the_same_way_in_both_decoders(tmp_path: Path) -> None:
-    made = run(tiny("ridge"), tmp_path / "bundle")
+def test_windows_with_holes_take_the_same_way_in_both_decoders() -> None:
+    made = tiny_bundle("ridge")
     stages = ("encode", "decode_first", "decode_next")
     sessions = {name: session(made.path / f"{name}.onnx") for name in stages}
     rng = np.random.default_rng(0)
@@ -97,8 +97,8 @@ def test_steps_asked_for_become_the_bundles_default(tmp_path: Path) -> None:
         run(tiny("compact"), tmp_path / "other", steps=0)
 
 
-def test_live_windows_and_their_holes_take_the_same_way_as_in_training(tmp_path: Path) -> None:
-    made = run(tiny("compact"), tmp_path / "bundle")
+def test_live_windows_and_their_holes_take_the_same_way_as_in_training() -> None:
+    made = tiny_bundle("compact")
     decoder, weights = Decoder(made), arrays(tiny("compact"), "weights")
     golden = {n: made.golden()[n] for n in ("eeg", "eeg_mask", "fmri", "fmri_mask")}
     golden["fmri_mask"][1, 2] = golden["fmri"][1, 2] = 0

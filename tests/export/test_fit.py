@@ -11,7 +11,6 @@ import onnx
 import pytest
 
 from export import fit as command
-from export import run as exporting
 from export.fitted import replaced, weights_of, write
 from export.lags import implausible, plot
 from rtdecode import bundle as bundles
@@ -22,7 +21,7 @@ from rtdecode.phantom.scanner import head
 from rtdecode.recording import Recording
 from streaming import replay
 from streaming.decoder import Decoder
-from tests.train.tiny import tiny
+from tests.train.tiny import tiny_bundle
 from train.data.recorded import Recorded, read_recordings
 from train.fit import Fitted, Sizes, Story, completed, fit, identify, join, lag_curve, shifted
 from train.parts.space import Space
@@ -52,7 +51,7 @@ class Setup:
 @pytest.fixture(scope="module")
 def setup(tmp_path_factory: pytest.TempPathFactory) -> Setup:
     root = tmp_path_factory.mktemp("fit")
-    base = exporting.run(tiny("compact"), root / "base")
+    base = tiny_bundle("compact")
     folder = root / "session"
     simulate.run(preset="easy", subject=SUBJECT, seed=5, seconds=SECONDS, record=folder, sfreq=250)
     model = onnx.load(base.path / "encode.onnx")

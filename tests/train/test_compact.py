@@ -151,7 +151,7 @@ class _Encoder(torch.nn.Module):
         return wide, self.gain * torch.nn.functional.pad(point, (0, 12)), route
 
 
-def _run(folder, stop: int | None = None):
+def _run(folder, stop: int | None = None, show=None):
     torch.manual_seed(7)
     system = System(_Encoder(), VideoFlow(**FLOW))  # type: ignore[arg-type]
     watched = [_clips(watched=True)]
@@ -163,7 +163,7 @@ def _run(folder, stop: int | None = None):
             raise KeyboardInterrupt
         return batch(watched, watched, {}, MIXTURE, 2, 5.0, (0, step))
 
-    log = loop.train(system, draw, schedule, folder, seen.append)
+    log = loop.train(system, draw, schedule, folder, show or seen.append)
     return system, log, seen
 
 
@@ -176,6 +176,15 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path):
     assert [row["loss"] for row in log] == [row["loss"] for row in log_again]
     for (name, a), b in zip(whole.state_dict().items(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
+
+
+def test_a_run_stopped_while_it_draws_its_last_picture_draws_it_again(tmp_path):
+    def interrupted(step: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _run(tmp_path, show=interrupted)
+    assert _run(tmp_path)[2] == [4]
 
 
 def test_a_checkpoint_of_another_schedule_is_refused(tmp_path):

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from train.models.brain import CORNERS, ROUTES
+from train.models.flow import shifted
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,7 @@ def batch(
         _row(watched if rng.random() < mixture.watched else film, errors, mixture, rng) for _ in range(size)
     ]
     latents, *others = (np.stack(x) for x in zip(*rows, strict=True))
-    u = rng.random(size)
-    level = shift * u / (1 + (shift - 1) * u)
+    level = shifted(rng.random(size), shift)
     level[: round(mixture.largest * size)] = 1
     arrays = (latents, *others, rng.standard_normal(latents.shape), np.maximum(level, 0.01))
     return Batch(*(torch.from_numpy(np.ascontiguousarray(a, np.float32)) for a in arrays))
@@ -173,15 +173,11 @@ def _row(sets: list[Clips], errors: dict[str, Errors], mixture: Mixture, rng: np
     else:
         point = errors[ROUTES[which]].draw(clips.truth[n : n + 1], rng)[0]
     given = clips.joined[n] and rng.random() < mixture.carry
-    carry = (
-        clips.latents[n - 1, :, -1:].astype(np.float32)
-        if given
-        else np.zeros_like(clips.latents[n, :, -1:], np.float32)
-    )
+    carry = np.zeros_like(clips.latents[n, :, -1:], np.float32)
     if given:
-        carry = carry + rng.uniform(0, mixture.carry_noise) * rng.standard_normal(
-            carry.shape, dtype=np.float32
-        )
+        spread = rng.uniform(0, mixture.carry_noise)
+        noise = rng.standard_normal(carry.shape, dtype=np.float32)
+        carry = clips.latents[n - 1, :, -1:] + spread * noise
     told = which < 3 and rng.random() < mixture.told
     corners = clips.latents[n][..., CORNERS[0], CORNERS[1]].astype(np.float32)
     corners += mixture.surround_noise * rng.standard_normal(corners.shape, dtype=np.float32)

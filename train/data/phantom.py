@@ -19,7 +19,7 @@ from rtdecode.signal.volume import Projection
 from rtdecode.timing import TimingGrid
 from rtdecode.types import Window
 from train.data.chain import draft_manifest, windows
-from train.work import Arrays
+from train.work import Arrays, Work
 
 # The seeds of sessions that may be trained on; the others judge.
 TRAINING_SEEDS = range(1000)
@@ -56,6 +56,12 @@ def manifest(who: Participant, grid: TimingGrid, band: EegBand, baseline: Baseli
     fmri = FmriInput(len(projection.voxels), list(projection.shape), affine, baseline)
     clip = ClipGeometry(int(grid.window * FPS) + 1, HEIGHT, WIDTH, float(FPS))
     return draft_manifest("phantom", grid, clip, eeg, fmri, simulated=True)
+
+
+def resting_level(work: Work, who: Participant, seed: int, seconds: float) -> NDArray[np.float32]:
+    """Mean of each voxel over a session, (voxel,): what a run starts from; a stage of the work."""
+    made = work.stage(f"level-{seed}", lambda: {"level": who.session(seed, seconds).vectors().mean(0)})
+    return made["level"].astype(np.float32)
 
 
 def session_arrays(bundle: Bundle, session: PhantomSession, modalities: list[str] | None = None) -> Arrays:

@@ -1,13 +1,13 @@
 """The compact recipe's data: films coded, sessions watched, and where their signals lead."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.bundle import Bundle
 from rtdecode.phantom.film import SHOT_FRAMES, Film
+from train.data.arrays import normalised, statistics
 from train.data.conditions import Clips
 from train.data.phantom import Participant, film_clips, session_arrays
 from train.models.codec import fit_decoder
@@ -163,23 +163,6 @@ def encode(codec: Arrays, clips: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Encode clips to scaled latents, (clip, channel, latent frame, row, column)."""
     inverse = np.asarray(codec["codec_basis"] / codec["scale"] ** 2, np.float32)
     return patch.encode(patch.Codec(codec["codec_mean"], inverse), clips)
-
-
-def statistics(data: Arrays, level: NDArray[Any]) -> Arrays:
-    """Mean and scale of channels and voxels over the training windows."""
-    voxels = data["fmri"].reshape(-1, data["fmri"].shape[-1])
-    return {
-        "eeg_mean": data["eeg"].mean((0, 2), dtype=np.float64).astype(np.float32),
-        "eeg_scale": np.maximum(data["eeg"].std((0, 2), dtype=np.float64), 1e-3).astype(np.float32),
-        "fmri_mean": level.astype(np.float32),
-        "fmri_scale": np.maximum(voxels.std(0, dtype=np.float64), 1e-3).astype(np.float32),
-    }
-
-
-def normalised(data: Arrays, stats: Arrays) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Normalise windows of the raw chain: EEG (window, channel, sample), fMRI (window, slot, voxel)."""
-    eeg = (data["eeg"] - stats["eeg_mean"][:, None]) / stats["eeg_scale"][:, None]
-    return eeg * data["eeg_mask"][:, None], data["fmri"] / stats["fmri_scale"]
 
 
 def space_of(arrays: Arrays) -> Space:

@@ -1,16 +1,15 @@
 """From the two signals to what the video flow is conditioned on: closed-form maps, then learned tokens."""
 
-from typing import Any
-
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rtdecode.phantom.film import ATTRIBUTES
+from train.parts.brain import GROUPS
 from train.parts.space import SIZES
+from train.work import Arrays
 
-ROUTES = ("both", "fmri", "eeg")
+ROUTES = tuple(GROUPS)
 # The attributes that a single latent frame shows well enough to compare two clips by.
 COMPARED = ("color", "background")
 SEAM_FEATURES = len(COMPARED) + 2
@@ -18,7 +17,6 @@ SEAM_FEATURES = len(COMPARED) + 2
 CORNERS = ([0, 0, -1, -1], [0, -1, 0, -1])
 # How much the nearness of a remembered surround counts against the probability of its kind.
 _NEAR = 0.5
-Arrays = dict[str, NDArray[Any]]
 # Logarithms are clamped, not moved by a small number: the exporter to ONNX drops an addition of 1e-9.
 # What is learned by gradient; everything else is closed form and lies in buffers.
 LEARNED = ("tokens", "null_eeg", "null_fmri")
@@ -74,7 +72,7 @@ class BrainEncoder(nn.Module):
         self.shape = [int(n) for n in arrays["latent_shape"]]
         self.sharpness = sharpness
         for name, value in arrays.items():
-            if name not in ("latent_shape", "latent_mean", "sharpness"):
+            if name != "latent_shape":
                 kept = value if value.dtype == np.float16 else value.astype(np.float32)
                 self.register_buffer(name, torch.from_numpy(kept.copy()))
         targets = arrays["discriminant_both"].shape[0]

@@ -6,13 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.phantom.film import ATTRIBUTES
 from train.parts.lda import fit_lda, fit_temperature
 from train.parts.ridge import fit_ridge
 from train.parts.space import split
 from train.parts.stem import fit_eeg_stem, fit_voxel_stem
+from train.work import Arrays
 
-Arrays = dict[str, NDArray[Any]]
 Matrix = NDArray[np.float64]
 GROUPS = {"both": ("fmri", "eeg"), "fmri": ("fmri",), "eeg": ("eeg",)}
 _FOLDS = 5
@@ -129,12 +128,3 @@ def fit_logistic(x: Matrix, y: Matrix, penalty: float = 1.0, rounds: int = 50) -
         w = w + np.linalg.solve(hessian, z.T @ (y - p) - held @ w)
     slope = w[:-1] / scale
     return np.append(slope, w[-1] - slope @ mean)
-
-
-def accuracies(probabilities: Matrix, attributes: Matrix) -> dict[str, float]:
-    """Share of windows whose likeliest value is the one shown longest, by attribute."""
-    pairs = zip(split(probabilities), split(attributes), strict=True)
-    return {
-        name: float((p.argmax(1) == a.argmax(1)).mean())
-        for name, (p, a) in zip(ATTRIBUTES, pairs, strict=True)
-    }

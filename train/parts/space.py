@@ -59,14 +59,31 @@ class Space:
 
 def fit_space(latents: NDArray[np.float32], attributes: NDArray[Any], components: int) -> Space:
     """Find the space of training clips; arguments as of `Space.targets`."""
-    flat = latents.reshape(len(latents), -1)
-    mean = flat.mean(0, dtype=np.float64)
-    centred = flat - mean.astype(np.float32)
-    values, vectors = np.linalg.eigh((centred @ centred.T).astype(np.float64))
-    values, vectors = values[::-1][:components], fixed_signs(vectors[:, ::-1][:, :components])
-    basis = (vectors / np.sqrt(values)).T @ centred
+    mean, basis, _ = principal_components(latents.reshape(len(latents), -1), components)
     raw = _raw(mean, basis, latents, attributes)
     return Space(mean, basis, raw.mean(0), np.maximum(raw.std(0), 1e-6))
+
+
+def principal_components(x: NDArray[np.float32], count: int) -> tuple[Matrix, Matrix, Matrix]:
+    """Find the leading principal components of fewer rows than columns.
+
+    Parameters
+    ----------
+    x : (row, column)
+    count : int
+
+    Returns
+    -------
+    mean : (column,)
+    basis : (count, column)
+        Orthonormal.
+    scores : (row, count)
+    """
+    mean = x.mean(0, dtype=np.float64)
+    centred = x - mean.astype(np.float32)
+    values, vectors = np.linalg.eigh((centred @ centred.T).astype(np.float64))
+    values, vectors = values[::-1][:count], fixed_signs(vectors[:, ::-1][:, :count])
+    return mean, (vectors / np.sqrt(values)).T @ centred, vectors * np.sqrt(values)
 
 
 def _raw(mean: Matrix, basis: Matrix, latents: NDArray[Any], attributes: NDArray[Any]) -> Matrix:

@@ -1,0 +1,78 @@
+"""Arrays of windows: their statistics, their normalised form, and those that a bundle is held to."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.signal.volume import Projection
+from train.work import Arrays
+
+_GOLDEN = 3
+# A scale is never smaller, in the data's own units.
+_LEAST_SCALE = 1e-3
+
+
+def statistics(data: Arrays, level: NDArray[Any]) -> Arrays:
+    """Mean and scale of channels and voxels over the training windows.
+
+    Parameters
+    ----------
+    data : dict
+        ``eeg`` (window, channel, sample) and ``fmri`` (window, slot, voxel) of the raw chain.
+    level : (voxel,)
+        Resting level.
+
+    Returns
+    -------
+    dict
+        ``eeg_mean``, ``eeg_scale`` (channel,), ``fmri_mean``, ``fmri_scale`` (voxel,), float32.
+    """
+    voxels = data["fmri"].reshape(-1, data["fmri"].shape[-1])
+    scale = np.maximum(voxels.std(0, dtype=np.float64), _LEAST_SCALE)
+    fmri = {"fmri_mean": level.astype(np.float32), "fmri_scale": scale.astype(np.float32)}
+    return eeg_statistics(data["eeg"]) | fmri
+
+
+def eeg_statistics(eeg: NDArray[Any]) -> Arrays:
+    """Mean and scale of the channels of windows (window, channel, sample)."""
+    scale = np.maximum(eeg.std((0, 2), dtype=np.float64), _LEAST_SCALE)
+    mean = eeg.mean((0, 2), dtype=np.float64)
+    return {"eeg_mean": mean.astype(np.float32), "eeg_scale": scale.astype(np.float32)}
+
+
+def normalised(data: Arrays, stats: Arrays) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Normalise windows of the raw chain: EEG (window, channel, sample), fMRI (window, slot, voxel)."""
+    return normalised_eeg(data["eeg"], data["eeg_mask"], stats), data["fmri"] / stats["fmri_scale"]
+
+
+def normalised_eeg(eeg: NDArray[Any], mask: NDArray[Any], stats: Arrays) -> NDArray[Any]:
+    """Normalise EEG (window, channel, sample); samples that are not there stay zero."""
+    return (eeg - stats["eeg_mean"][:, None]) / stats["eeg_scale"][:, None] * mask[:, None]
+
+
+def projection_arrays(projection: Projection) -> Arrays:
+    """Collect what ``projection.npz`` holds."""
+    return {
+        "voxels": projection.voxels,
+        "shape": np.array(projection.shape),
+        "affine": projection.affine,
+    }
+
+
+def golden(inputs: Arrays) -> Arrays:
+    """Make windows that take every way through the encoder: whole, EEG alone, fMRI with a hole.
+
+    Parameters
+    ----------
+    inputs : dict
+        Ports of the encode graph, at least three windows.
+    """
+    found = {name: values[:_GOLDEN].astype(np.float32) for name, values in inputs.items()}
+    for name in ("eeg", "fmri"):
+        # Few significant bits: the values stay exact and the file small.
+        found[name] = found[name].astype(np.float16).astype(np.float32)
+    for window, name in ((1, "fmri"), (2, "eeg")):
+        found[name][window] = found[f"{name}_mask"][window] = 0
+    found["fmri"][2, 1] = found["fmri_mask"][2, 1] = 0
+    return found
