@@ -79,6 +79,7 @@ class Run:
             today = {} if calibration is None else {"fmri_mean": calibration.warmup_mean}
             self._normalizer = normalizer(bundle.stats | today, bundle.manifest.fmri.baseline)
             self._onset = Onset(bundle.stats["fmri_scale"])
+        if bundle.projection is not None:
             self.head = Head(bundle, calibration)
 
     def __contains__(self, index: int) -> bool:

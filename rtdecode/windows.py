@@ -17,6 +17,9 @@ from rtdecode.signal.quality import fractions
 from rtdecode.timing import exact
 from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
 
+# Framewise displacement above which a volume's gradient artefact is not typical (Power et al. 2012).
+_MOVED_MM = 0.5
+
 
 class Assembler:
     """Filter, place and cut what arrives.
@@ -122,6 +125,7 @@ class Assembler:
             self._push_trigger(item)
         elif self._fmri_on:
             self._session.volume(item, self._now() if self._now else None)
+            self._tell_motion(item)
         return self.tick(now_at)
 
     def play(
@@ -243,6 +247,15 @@ class Assembler:
         self._eeg.push(chunk)
         if not (self._fmri_on or self.triggers_expected or self._session.runs):
             self._session.first_sample(self._eeg.first)
+
+    def _tell_motion(self, volume: Volume) -> None:
+        """Keep volumes in which the head moved out of the gradient artefact's template."""
+        run = self._session.runs[-1] if self._session.runs else None
+        if self._eeg is None or run is None or run.head is None or run.uid != volume.uid:
+            return
+        motion = run.head.newest
+        if motion is not None and motion.fd_mm > _MOVED_MM:
+            self._eeg.trigger(run.end_at(volume.index - 1), moved=True)
 
     def _push_trigger(self, trigger: Trigger) -> None:
         self._session.trigger(trigger)

@@ -188,7 +188,16 @@ def test_the_report_holds_what_the_contract_names(sessions: dict[str, Ended]) ->
         *("epochs", "bad_channels", "age_ms"),
     }
     assert set(report["fmri"]) == {
-        *("volumes", "missing", "late", "duplicate", "out_of_order", "rejected_files", "max_fd_mm"),
+        *(
+            "volumes",
+            "missing",
+            "late",
+            "duplicate",
+            "out_of_order",
+            "rejected_files",
+            "max_fd_mm",
+            "saturated",
+        ),
     }
     assert report["clock"]["source"] == "trigger"
     assert report["clock"]["residual_ms"] < 5

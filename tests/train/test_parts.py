@@ -166,7 +166,7 @@ def simulated_runs(shift_s: float) -> tuple[Trials, Blocks]:
 def test_the_onset_correction_is_found(shift_s: float) -> None:
     trials, blocks = simulated_runs(shift_s)
     given_ = Candidates([-4.0, 0.0, 4.0, 8.0], [0.0], [0.3])
-    assert choose({0.0: trials}, blocks, list(range(6)), given_).correction_s == shift_s
+    assert choose({0.0: lambda runs: trials}, blocks, list(range(6)), given_).correction_s == shift_s
 
 
 def test_what_is_chosen_rests_on_the_training_runs_alone() -> None:
@@ -175,8 +175,9 @@ def test_what_is_chosen_rests_on_the_training_runs_alone() -> None:
     other = trials.x.copy()
     other[trials.run == 5] += 100
     changed = Trials(other, trials.spans)
+    before, after = ({0.0: lambda runs, found=found: found} for found in (trials, changed))
     rest = list(range(5))
-    assert choose({0.0: trials}, blocks, rest, given_) == choose({0.0: changed}, blocks, rest, given_)
+    assert choose(before, blocks, rest, given_) == choose(after, blocks, rest, given_)
 
 
 def test_exchanged_labels_keep_each_runs_categories() -> None:

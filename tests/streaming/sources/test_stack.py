@@ -303,7 +303,7 @@ def test_ten_thousand_slices_cost_the_same_each_and_leave_nothing() -> None:
 
 
 def _planes_alive() -> int:
-    return sum(isinstance(kept, Plane) for kept in gc.get_objects())
+    return sum(type(kept) is Plane for kept in gc.get_objects())
 
 
 def test_a_count_that_was_found_too_small_returns_to_the_promise() -> None:
