@@ -89,6 +89,7 @@ def test_windows_with_holes_take_the_same_way_in_both_decoders() -> None:
         assert np.abs(found["latent"] - expected["latent"]).max() < 1e-4
 
 
+@pytest.mark.full
 def test_steps_asked_for_become_the_bundles_default(tmp_path: Path) -> None:
     made = run(tiny("compact"), tmp_path / "bundle", steps=2)
     assert made.manifest.steps == 2

@@ -99,6 +99,7 @@ def test_every_stream_has_a_line_a_second_with_what_was_lost(network: dict[str, 
         assert min(line["age_ms"] for line in seen) < 500
 
 
+@pytest.mark.full
 def test_a_stream_that_is_not_there_is_waited_for_and_ctrl_c_ends_it(network: dict[str, str]) -> None:
     with amplifier(network, "other", 60):
         process = started(network, "absent", 0, "json")
@@ -112,6 +113,7 @@ def test_a_stream_that_is_not_there_is_waited_for_and_ctrl_c_ends_it(network: di
     assert "other (EEG, 5 ch)" in said[-1]
 
 
+@pytest.mark.full
 def test_the_page_says_it_in_words(network: dict[str, str]) -> None:
     with amplifier(network, "cap", 60):
         process = started(network, "cap", 11, "page")

@@ -38,6 +38,7 @@ _BRAINVISION = {
 _CAP = ("Fp1", "Fp2", "C3", "C4", "P7", "P8", "O1", "O2")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("file", _BRAINVISION)
 def test_a_brainvision_recording_arrives_bit_by_bit(data_root: Path, file: str) -> None:
     kind, order, resolution, voltages, samples = _BRAINVISION[file]

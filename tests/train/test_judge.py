@@ -82,6 +82,7 @@ def test_the_background_baseline_knows_the_background_alone() -> None:
     assert np.isfinite(correlations(list(truths), list(truths), mean)).all()
 
 
+@pytest.mark.full
 def test_a_shuffled_brain_is_at_chance() -> None:
     folder = tiny("ridge")
     tree, bundle = open_run(folder)

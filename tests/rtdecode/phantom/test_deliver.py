@@ -116,6 +116,7 @@ def test_a_late_first_volume_holds_up_those_behind_it() -> None:
     assert enhanced.recon_of(0) - enhanced.recon_of(10) == pytest.approx(5.0)
 
 
+@pytest.mark.full
 def test_every_scanner_by_the_clock(tmp_path: Path) -> None:
     """All at once, to save time: each file appears whole at its time, and the folder vanishes and returns."""
     began = time.monotonic()

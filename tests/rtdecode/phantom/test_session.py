@@ -74,6 +74,7 @@ def test_vectors_are_what_the_volumes_hold(session: PhantomSession) -> None:
     assert np.array_equal(flat, session.vectors())
 
 
+@pytest.mark.full
 def test_the_state_noise_is_shared_by_eeg_and_fmri() -> None:
     """On fresh time, what sources and voxels say of the state's noise agrees within a session only."""
     first, second = (_noise_readings(seed) for seed in (43, 44))

@@ -61,6 +61,7 @@ def test_nowhere_to_send_is_refused() -> None:
         simulate.run()
 
 
+@pytest.mark.full
 def test_live_samples_triggers_and_files_keep_their_times(tmp_path: Path) -> None:
     name = f"phantom-test-{os.getpid()}"
     done: list[int] = []

@@ -43,6 +43,7 @@ def same(found: list, data: np.ndarray, first: int = 0) -> None:
         assert volume.tr_s == 2.0
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("promised", [6, 9, 1], ids=["as many", "more", "not said yet"])
 @pytest.mark.parametrize("name", ["bold.nii", "run_02.nii"])
 def test_a_run_that_grows_in_one_file(tmp_path, promised, name):
