@@ -9,22 +9,18 @@ both errors after a line was taken out of the EEG and of our result alike.
 """
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from scipy import signal
 
-import numpy as np  # noqa: E402 (after the number of threads)
-from numpy.typing import NDArray  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
-from scipy import signal  # noqa: E402
-
-from benchmarks.gradient_signals import (  # noqa: E402
+from benchmarks.gradient_signals import (
     SFREQ,
     Recording,
     corrected,
@@ -33,8 +29,8 @@ from benchmarks.gradient_signals import (  # noqa: E402
     likeness,
     recorded,
 )
-from rtdecode.signal.gradient import Gradient, GradientRemover  # noqa: E402
-from streaming import bench  # noqa: E402
+from rtdecode.signal.gradient import Gradient, GradientRemover
+from streaming import bench
 
 FROM_S, SECONDS = 60.0, 100.0
 SHOTS = 11  # in a TR: 33 slices, 3 at once

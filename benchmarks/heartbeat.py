@@ -8,24 +8,20 @@ from the 40th second on, between 0.5 and 30 Hz; cost is processor time on one th
 """
 
 import json
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from scipy import signal
 
-import numpy as np  # noqa: E402 (after the number of threads)
-from numpy.typing import NDArray  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
-from scipy import signal  # noqa: E402
-
-from benchmarks.heartbeat_signals import Recipe, Recording, record  # noqa: E402
-from rtdecode.signal.heartbeat import HeartbeatRemover  # noqa: E402
-from rtdecode.signal.quality import CORRECTED, Quality  # noqa: E402
+from benchmarks.heartbeat_signals import Recipe, Recording, record
+from rtdecode.signal.heartbeat import HeartbeatRemover
+from rtdecode.signal.quality import CORRECTED, Quality
 
 _OUT = Path(__file__).with_suffix(".json")
 _BAND_HZ, _ALPHA_HZ = (0.5, 30.0), (8.0, 12.0)

@@ -14,21 +14,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
 
-import numpy as np  # noqa: E402 (after the number of threads)
-from numpy.typing import NDArray  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
-
-from benchmarks.moving_head import MovingHead, moving_head  # noqa: E402
-from rtdecode.signal.motion import Aligner, rigid  # noqa: E402
-from rtdecode.types import Array  # noqa: E402
-from streaming import bench  # noqa: E402
-from streaming.sources.dicom import read_dicom  # noqa: E402
-from streaming.sources.image import Image, Moments, Plane, unpacked  # noqa: E402
-from streaming.sources.stack import Stacks  # noqa: E402
+from benchmarks.moving_head import MovingHead, distance, moving_head
+from rtdecode.signal.motion import Aligner, rigid
+from rtdecode.types import Array
+from streaming import bench
+from streaming.sources.dicom import read_dicom
+from streaming.sources.files import gunzip
+from streaming.sources.image import Image, Moments, Plane
+from streaming.sources.stack import Stacks
 
 Matrix = NDArray[np.float64]
 
@@ -79,7 +77,7 @@ def read_series(folder: Path) -> list[Image]:
     """The volumes of a folder of DICOM files, in order."""
     stacks, found = Stacks(), []
     for index, file in enumerate(sorted(path for path in folder.rglob("*") if path.is_file())):
-        read = read_dicom(unpacked(file.read_bytes()))
+        read = read_dicom(gunzip(file.read_bytes()))
         if isinstance(read, Plane):
             at = float(index)
             found += [done.image for done in stacks.push(read, file.name, Moments(at, at, at))]
@@ -87,12 +85,6 @@ def read_series(folder: Path) -> list[Image]:
             found += read
     found += [done.image for done in stacks.drain() if not done.missing_slices]
     return sorted(found, key=lambda image: image.number or 0)
-
-
-def distance(one: Matrix, other: Matrix, points: Matrix) -> float:
-    """Mean distance between where two matrices put points (3, point), mm."""
-    gap = (one - other)[:3]
-    return float(np.linalg.norm(gap[:, :3] @ points + gap[:, 3:], axis=0).mean())
 
 
 def brain_points(data: Array, affine: Matrix) -> Matrix:

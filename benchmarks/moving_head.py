@@ -11,7 +11,12 @@ from rtdecode.types import Float
 
 Matrix = NDArray[np.float64]
 OVER = 2  # the truth's grid is finer by this
-THERMAL = 6.0  # scanner units, as the phantom's
+
+
+def distance(one: Matrix, other: Matrix, points: Matrix) -> float:
+    """Mean distance between where two matrices put points (3, point), mm."""
+    gap = (one - other)[:3]
+    return float(np.linalg.norm(gap[:, :3] @ points + gap[:, 3:], axis=0).mean())
 
 
 @dataclass(frozen=True)
@@ -54,13 +59,12 @@ class MovingHead:
         if rng is not None:
             strength = rng.standard_normal(len(self.noise)).astype(np.float32)
             out *= 1 + np.tensordot(strength, self.noise, 1)
-            out += THERMAL * rng.standard_normal(self.shape, dtype=np.float32)
+            out += scanner._THERMAL * rng.standard_normal(self.shape, dtype=np.float32)
         return np.clip(np.rint(np.abs(out)), 0, 4095).astype(np.int16)
 
     def error(self, found: Matrix, truth: Matrix) -> float:
         """Mean distance between where two matrices put the brain, mm."""
-        gap = (found - truth)[:3]
-        return float(np.linalg.norm(gap[:, :3] @ self.brain + gap[:, 3:], axis=0).mean())
+        return distance(found, truth, self.brain)
 
 
 def moving_head(
@@ -79,11 +83,7 @@ def moving_head(
     fine = rest.affine.copy()
     fine[:3, :3] /= OVER
     fine[:3, 3] -= fine[:3, :3] @ np.full(3, (OVER - 1) / 2)
-    rng = np.random.default_rng((number, 12))
-    size = 1 + 0.03 * rng.normal(size=3)
-    place = scanner._places((OVER * shape[0], OVER * shape[1], OVER * shape[2]), fine)
-    depth = scanner._depth(place, (72 * size[0], 88 * size[1], 62 * size[2]))
-    image = scanner._mean_image(place, depth, rng)
+    image, _, _ = scanner._anatomy(number, (OVER * shape[0], OVER * shape[1], OVER * shape[2]), fine)
     image = ndimage.gaussian_filter(image, 0.45 * OVER)  # the width of a voxel's own blur
     index = np.stack(np.unravel_index(rest.brain, shape))[:, ::7]
     grid = scanner._places(shape, rest.affine)

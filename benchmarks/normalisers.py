@@ -1,7 +1,7 @@
 """Ways to follow the resting level of a run: the candidates of `benchmarks.normalise`."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,7 @@ class Method:
     name: str
     make: Callable[..., Normalise]
     grid: list[dict[str, Any]]
-    kind: str = field(default="plain")
+    kind: str = "plain"
 
 
 def first_volumes(_: Sequence[Recorded], warmup: int = 6) -> Normalise:

@@ -11,7 +11,6 @@ those of the processor stand beside them.
 import argparse
 import gc
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -21,20 +20,17 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
+import nibabel as nib
+import numpy as np
+import psutil
+from rich.console import Console
+from rich.table import Table
 
-import nibabel as nib  # noqa: E402 (after the number of threads)
-import numpy as np  # noqa: E402
-import psutil  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
-
-from benchmarks import folder  # noqa: E402
-from benchmarks.motion import Spm  # noqa: E402
-from rtdecode import bundle as bundles  # noqa: E402
-from streaming import bench, bench_volumes  # noqa: E402
-from streaming.bench_volumes import Case  # noqa: E402
+from benchmarks import folder
+from benchmarks.motion import Spm
+from rtdecode import bundle as bundles
+from streaming import bench, bench_volumes
+from streaming.bench_volumes import Case
 
 # At p99, ms; of the oracles' sum, how many times faster at the median.
 BARS = {

@@ -109,8 +109,7 @@ def write(
     arrays = {"stats": base.stats | fitted.statistics, "golden": golden}
     if recorded.fmri is not None and fitted.voxels is not None:
         head = recorded.fmri.head
-        chosen = head.voxels[fitted.voxels]
-        arrays["projection"] = {"voxels": chosen, "shape": np.array(head.shape), "affine": head.affine}
+        arrays["projection"] = replace(head, voxels=head.voxels[fitted.voxels]).to_arrays()
     files = {name: base.path / name for name in base.manifest.files}
     with tempfile.TemporaryDirectory() as place_:
         folder = Path(place_)

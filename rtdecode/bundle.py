@@ -15,7 +15,6 @@
 Everything is read strictly: an unknown key, a wrong hash or a missing file is an error that names it.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -28,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.errors import BundleError, UsageError
+from rtdecode.sealed import check_files, digest_of, file_hash, read_arrays, read_tree
 from rtdecode.signal.baseline import Baseline, drift_of
 from rtdecode.signal.eeg import EegBand
 from rtdecode.signal.volume import Projection
@@ -35,6 +35,7 @@ from rtdecode.timing import TimingGrid
 
 SCHEMA = 1
 SHIPPED = Path(__file__).parent / "bundles"
+_AGAIN = "Export or copy the bundle again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,7 @@ class Bundle:
 
     def golden(self) -> dict[str, NDArray[Any]]:
         """Windows and the clips expected from them."""
-        return _arrays(self.path / "golden.npz")
+        return read_arrays(self.path / "golden.npz", _AGAIN)
 
 
 def resolve(name: str | Path) -> Path:
@@ -184,21 +185,15 @@ def load(name: str | Path, *, verify: bool = True) -> Bundle:
     """
     path = resolve(name)
     file = path / "manifest.json"
-    tree, stated = _manifest_tree(file)
-    found = digest_of(tree)
-    if verify and stated != found:
-        raise BundleError(
-            f"{file} was changed: its digest says {stated or 'nothing'}, found {found}. "
-            "Export or copy the bundle again."
-        )
+    tree, found = read_tree(file, _AGAIN, verify=verify)
     manifest = from_json(tree, str(file))
     if manifest.schema != SCHEMA:
         raise BundleError(
             f"{path} has bundle schema {manifest.schema}, this version reads {SCHEMA}. Export it again."
         )
     if verify:
-        _verify(path, manifest)
-    projection, stats = _projection(path, manifest), _arrays(path / "stats.npz")
+        check_files(file, manifest.files, _AGAIN)
+    projection, stats = _projection(path, manifest), read_arrays(path / "stats.npz", _AGAIN)
     try:
         drift_of(stats, manifest.fmri.baseline if manifest.fmri else Baseline())
     except ValueError as error:
@@ -232,7 +227,7 @@ def write(target: Path, manifest: Manifest, files: dict[str, Path]) -> Bundle:
     hashes: dict[str, str] = {}
     for name, source in sorted(files.items()):
         shutil.copyfile(source, part / name)
-        hashes[name] = _file_hash(part / name)
+        hashes[name] = file_hash(part / name)
     tree = to_json(manifest)
     tree["files"] = hashes
     tree["digest"] = digest_of(tree)
@@ -254,56 +249,12 @@ def from_json(tree: Any, where: str = "manifest.json") -> Manifest:
     return _read(Manifest, tree, where)
 
 
-def digest_of(tree: dict[str, Any]) -> str:
-    """Digest of a manifest's JSON values: SHA-256 over their canonical form, first 16 digits."""
-    text = json.dumps(tree, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _manifest_tree(file: Path) -> tuple[dict[str, Any], Any]:
-    """Values of a manifest, and the digest that it states of them."""
-    try:
-        tree = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise BundleError(f"{file} is not JSON ({error}). Export or copy the bundle again.") from error
-    if not isinstance(tree, dict):
-        raise BundleError(f"{file} must be an object, found {type(tree).__name__}. Export the bundle again.")
-    return tree, tree.pop("digest", None)
-
-
-def _file_hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _verify(path: Path, manifest: Manifest) -> None:
-    for name, expected in manifest.files.items():
-        file = path / name
-        if not file.is_file():
-            raise BundleError(f"{file} is missing, the manifest names it. Export or copy the bundle again.")
-        found = _file_hash(file)
-        if found != expected:
-            raise BundleError(
-                f"{file} was changed: the manifest says SHA-256 {expected[:12]}..., found {found[:12]}.... "
-                "Export or copy the bundle again."
-            )
-
-
-def _arrays(path: Path) -> dict[str, NDArray[Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError) as error:
-        raise BundleError(
-            f"{path} cannot be read as arrays ({error}). Export or copy the bundle again."
-        ) from error
-
-
 def _projection(path: Path, manifest: Manifest) -> Projection | None:
     if manifest.fmri is None:
         return None
     file = path / "projection.npz"
     try:
-        projection = Projection.from_arrays(_arrays(file))
+        projection = Projection.from_arrays(read_arrays(file, _AGAIN))
     except ValueError as error:
         raise BundleError(f"{file}: {error}. Export the bundle again.") from error
     held = {"voxels": projection.features, "shape": projection.shape, "affine": projection.affine}

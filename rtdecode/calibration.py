@@ -11,7 +11,6 @@
 Read as strictly as a bundle: an unknown key, a wrong hash or a missing file is an error that names it.
 """
 
-import hashlib
 import json
 import shutil
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -21,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.bundle import digest_of
 from rtdecode.errors import BundleError, GeometryError, UsageError
+from rtdecode.sealed import check_files, digest_of, file_hash, read_arrays, read_tree
 from rtdecode.signal.volume import Projection, Reals
 from rtdecode.types import Float
 
@@ -220,7 +219,7 @@ def write(
         np.savez_compressed(part / f"{name}.npz", **arrays)
     for name, data in extra.items():
         (part / name).write_bytes(data)
-    hashes = {file.name: _hash(file) for file in sorted(part.iterdir())}
+    hashes = {file.name: file_hash(file) for file in sorted(part.iterdir())}
     tree = asdict(replace(record, files=hashes))
     tree["digest"] = digest_of(tree)
     (part / "calibration.json").write_text(json.dumps(tree, indent=1) + "\n")
@@ -244,29 +243,20 @@ def load(path: Path) -> Calibration:
         raise UsageError(
             f"no calibration at {path}: a folder made by `rtdecode calibrate --out` was expected."
         )
-    tree, stated = _tree(file)
-    found = digest_of(tree)
-    if stated != found:
-        raise BundleError(
-            f"{file} was changed: its digest says {stated or 'nothing'}, found {found}. {_AGAIN}"
-        )
+    tree, found = read_tree(file, _AGAIN)
     if tree.get("schema") != SCHEMA:
         raise BundleError(f"{file} has schema {tree.get('schema')}, this version reads {SCHEMA}. {_AGAIN}")
     record = _record(tree, file)
-    for name, expected in record.files.items():
-        if not (path / name).is_file():
-            raise BundleError(f"{path / name} is missing, calibration.json names it. {_AGAIN}")
-        if _hash(path / name) != expected:
-            raise BundleError(f"{path / name} was changed: its SHA-256 is not {expected[:12]}.... {_AGAIN}")
+    check_files(file, record.files, _AGAIN)
     return _fitted(path, record, found)
 
 
 def _fitted(path: Path, record: Record, digest: str) -> Calibration:
     """Read the arrays and check them against the record and each other."""
-    reference = _arrays(path / "reference.npz", "volume", "affine")
-    warmup = _arrays(path / "warmup.npz", "mean", "scale")
+    reference = read_arrays(path / "reference.npz", _AGAIN, "volume", "affine")
+    warmup = read_arrays(path / "warmup.npz", _AGAIN, "mean", "scale")
     try:
-        projection = Projection.from_arrays(_arrays(path / "projection.npz"))
+        projection = Projection.from_arrays(read_arrays(path / "projection.npz", _AGAIN))
     except ValueError as error:
         raise BundleError(f"{path / 'projection.npz'}: {error}. {_AGAIN}") from error
     size = (record.features,)
@@ -286,16 +276,6 @@ def _fitted(path: Path, record: Record, digest: str) -> Calibration:
     return Calibration(path, record, digest, volume, affine, projection, mean, scale)
 
 
-def _tree(file: Path) -> tuple[dict[str, Any], Any]:
-    try:
-        tree = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise BundleError(f"{file} is not JSON ({error}). {_AGAIN}") from error
-    if not isinstance(tree, dict):
-        raise BundleError(f"{file} must be an object, found {type(tree).__name__}. {_AGAIN}")
-    return tree, tree.pop("digest", None)
-
-
 def _record(tree: dict[str, Any], file: Path) -> Record:
     placement = tree.get("placement")
     values = dict(tree)
@@ -313,21 +293,6 @@ def _exactly(kind: Any, tree: Any, where: str) -> Any:
     if unknown or missing:
         raise BundleError(f"{where}: unknown keys {unknown}, missing keys {missing}. {_AGAIN}")
     return kind(**tree)
-
-
-def _arrays(path: Path, *names: str) -> dict[str, NDArray[Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path} cannot be read as arrays ({error}). {_AGAIN}") from error
-    if missing := set(names) - set(arrays):
-        raise BundleError(f"{path} lacks {', '.join(sorted(missing))}. {_AGAIN}")
-    return arrays
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _same_size(one: Projection, other: Projection) -> bool:

@@ -19,7 +19,6 @@ MAX_ABSENT = 8
 ABSENT = -1
 
 _BIOSEMI = Path(__file__).with_name("montages") / "biosemi.tsv"
-_OLD = {"T3": "T7", "T4": "T8", "T5": "P7", "T6": "P8"}
 # What follows a dash where all channels share one reference.
 _REFERENCES = {"REF", "LE", "RE", "AR", "AVG", "AV", "A1", "A2", "A12", "A1A2", "M1", "M2", "M1M2", "CMS"}
 _NUMBERED = re.compile(r"(?:CH|CHAN|CHANNEL|EEG|E|REF|)[ _-]*\d+")
@@ -183,7 +182,7 @@ def infer_unit(rms: float) -> float | None:
 
 def _spelled(bare: str) -> str | None:
     name = _spellings().get(bare)
-    return _OLD.get(name, name) if name else None
+    return electrodes.OLD.get(name, name) if name else None
 
 
 @cache

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +10,21 @@ from typer.core import TyperGroup
 
 from rtdecode import __version__
 from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.options import (
+    BundleName,
+    Carry,
+    Existing,
+    Json,
+    Moco,
+    Out,
+    Peers,
+    ReportFile,
+    Series,
+    StartOn,
+    Steps,
+    Twin,
+)
+from rtdecode.phantom.command import simulate
 
 
 class _Commands(TyperGroup):
@@ -32,52 +46,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
-Out = Annotated[Path | None, typer.Option(help="Output folder; default runs/COMMAND-TIME.", metavar="DIR")]
-ReportFile = Annotated[
-    Path | None, typer.Option(help="Report file; default OUT/report.json.", metavar="FILE")
-]
-BundleName = Annotated[str, typer.Option(help="A bundle's folder, or the name of a shipped one.")]
-Steps = Annotated[
-    int | None, typer.Option(help="Denoising steps of a clip (1, 2, 4, 8); default: the bundle's.", min=1)
-]
-Carry = Annotated[bool, typer.Option("--carry/--no-carry", help="Carry each clip on from the one before it.")]
-Twin = Annotated[
-    bool, typer.Option("--twin", help="Show what the bundle makes of no signal beside each clip.")
-]
-Peers = Annotated[
-    str | None,
-    typer.Option(help="Ask these hosts for LSL streams, where discovery is blocked.", metavar="HOST,..."),
-]
-Series = Annotated[int | None, typer.Option(help="Take this SeriesNumber alone.")]
-Moco = Annotated[
-    bool, typer.Option("--moco", help="Take the scanner's motion-corrected copy instead of the original.")
-]
-Wait = Annotated[float, typer.Option(help="Seconds to wait for the other side; 0: see the command.")]
-
-
-class StartOn(StrEnum):
-    """What starts a film."""
-
-    trigger = "trigger"
-    key = "key"
-    now = "now"
-
-
-class Preset(StrEnum):
-    """How much the simulated participant's signals tell."""
-
-    easy = "easy"
-    default = "default"
-    hard = "hard"
-
-
-class Existing(StrEnum):
-    """What to do with files that lay in the folder at the start."""
-
-    ignore = "ignore"
-    read = "read"
 
 
 @app.callback(invoke_without_command=True)
@@ -103,64 +71,7 @@ def demo(
     raise typer.Exit(command.run(seconds=seconds, out=out, open_film=open_, recorded=recorded))
 
 
-@app.command()
-def simulate(
-    lsl: Annotated[str | None, typer.Option(help="Name of the LSL stream to be opened.")] = None,
-    fmri_dir: Annotated[Path | None, typer.Option(help="Folder the volumes are written to.")] = None,
-    preset: Annotated[Preset, typer.Option(help="How much the signals tell.")] = Preset.default,
-    subject: Annotated[int, typer.Option(help="Which simulated brain; shipped bundles know 1.")] = 1,
-    seed: Annotated[int, typer.Option(help="Film and noise; below 1000 is for training.")] = 1000,
-    seconds: Annotated[float, typer.Option(help="Length of the film, s; the scan runs 8 s longer.")] = 60.0,
-    wait: Wait = 60.0,
-    scanner: Annotated[
-        str, typer.Option(help="siemens-mosaic, siemens-enhanced, ge, philips or nifti.")
-    ] = "siemens-mosaic",
-    in_magnet: Annotated[bool, typer.Option("--in-magnet/--clean", help="EEG with artefacts.")] = False,
-    sfreq: Annotated[float | None, typer.Option(help="EEG sampling rate, Hz; default 1000.")] = None,
-    motion: Annotated[str, typer.Option(help="Head motion: still or typical.")] = "still",
-    first_delay: Annotated[
-        float | None,
-        typer.Option(help="Further delay of the first file, s; default: the vendor's."),
-    ] = None,
-    settling: Annotated[
-        bool,
-        typer.Option("--settling/--settled", help="The first volumes are brighter (T1)."),
-    ] = False,
-    faults: Annotated[
-        str,
-        typer.Option(
-            help="Comma list of kind=rate per minute or kind@second[:duration], volume-drop@12 for example."
-        ),
-    ] = "",
-    cuts: Annotated[str, typer.Option(help="Where the film cuts: grid (every 4 s) or free.")] = "grid",
-    truth: Annotated[Path | None, typer.Option(help="Folder for film.mp4, events.tsv, faults.jsonl.")] = None,
-    record: Annotated[
-        Path | None, typer.Option(help="Write a recording as fast as possible; wait for no clock.")
-    ] = None,
-) -> None:
-    """Be a simulated participant, amplifier and scanner: an LSL stream and a folder of volumes."""
-    from rtdecode.phantom import simulate as command
-
-    code = command.run(
-        lsl=lsl,
-        fmri_dir=fmri_dir,
-        preset=preset.value,
-        subject=subject,
-        seed=seed,
-        seconds=seconds,
-        wait=wait,
-        scanner=scanner,
-        in_magnet=in_magnet,
-        sfreq=sfreq,
-        motion=motion,
-        first_delay=first_delay,
-        settling=settling,
-        faults=faults,
-        truth=truth,
-        record=record,
-        cuts=cuts,
-    )
-    raise typer.Exit(code)
+app.command()(simulate)
 
 
 @app.command()

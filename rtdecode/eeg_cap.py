@@ -40,10 +40,10 @@ class Cap:
         self._average = wanted.band.reference == "average"
         self._filter = EegFilter(wanted.band, sfreq)
         self.delay_s = wanted.band.delay_s(sfreq)
-        placed = all(channels.canonical(name) in electrodes.places() for name in wanted.channels)
+        names = [channels.canonical(name) for name in wanted.channels]
+        placed = all(name in electrodes.places() for name in names)
         self._judge: BadChannels | None = None
         if self._absent.any() or (placed and len(picks) >= _LEAST):
-            names = [channels.canonical(name) for name in wanted.channels]
             own = channels.canonical(reference)
             flat = names.index(own) if own in names else None
             self._judge = BadChannels(channels.places(names), sfreq, self._absent, flat)
@@ -54,6 +54,11 @@ class Cap:
         if self._judge is None:
             return []
         return [name for name, bad in zip(self._names, self._judge.bad, strict=True) if bad]
+
+    @property
+    def judges(self) -> bool:
+        """Whether bad channels are looked for."""
+        return self._judge is not None
 
     @property
     def too_many(self) -> bool:

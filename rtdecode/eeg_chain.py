@@ -94,6 +94,11 @@ class Cleaner:
             self._heart.hold_s if self._heart else 0.0
         )
 
+    @property
+    def in_magnet(self) -> bool:
+        """Whether a gradient artefact has been seen."""
+        return self._gradient is not None
+
     def trigger(self, at: float, moved: bool = False) -> None:
         """Take a volume trigger, s on the local clock; `moved` may be told later, by a second call."""
         self._triggers.append((at, moved))

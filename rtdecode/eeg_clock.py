@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.lines import robust_line
+from rtdecode.lines import mad, robust_line
 
 Times = NDArray[np.float64]
 
@@ -217,14 +217,13 @@ class SampleClock:
         last = self._count + left - 1
         due = self._base + last / self.sfreq + float(self._line(np.array([last]))[0])
         delays = np.array(self._delays)
-        spread = 1.4826 * float(np.median(np.abs(delays - np.median(delays))))
-        return arrived_at - due - float(delays.min()), spread
+        return arrived_at - due - float(delays.min()), mad(delays)
 
     def _close_block(self, left: int, arrived_at: float) -> None:
         index, rest = (np.concatenate(parts) for parts in zip(*self._rest, strict=True))
         self._rest, self._held = [], 0
         middle, place = float(np.median(rest)), float(np.median(index)) / self.sfreq
-        self._wobbles.append(1.4826 * float(np.median(np.abs(rest - middle))))
+        self._wobbles.append(mad(rest))
         self._wobble = float(np.median(self._wobbles))
         off = middle - self._offset - self._slope * place
         if self._jumped:

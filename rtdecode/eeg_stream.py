@@ -2,7 +2,7 @@
 
 import itertools
 from collections import deque
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,30 @@ from rtdecode.signal.quality import GAP, LEARNING, UNCORRECTED, Quality, usable,
 from rtdecode.types import EegChunk, Float, Montage
 
 Times = NDArray[np.float64]
+
+# Inside the magnet smaller chunks are gathered up to this, s: each would cost nearly as much as a large one.
+_GATHERED_S = 0.02
+
+
+class EegSpan(NamedTuple):
+    """What is remembered of some instants.
+
+    Attributes
+    ----------
+    values : (channel, n) float32, or None
+        z-scored; holes and uncorrected samples are zero. None where nothing can be used.
+    mask : (n,) bool
+        Which can be used.
+    quality : (n,) uint8
+        As of `rtdecode.signal.quality`.
+    bad : list of str
+        Channels that were interpolated.
+    """
+
+    values: Float | None
+    mask: NDArray[np.bool_]
+    quality: Quality
+    bad: list[str]
 
 
 class EegStream:
@@ -67,6 +91,8 @@ class EegStream:
         self._past = {"lost_samples": 0, "gaps": 0, "epochs": 0}
         self.first, self.samples = 0.0, 0
         self._last: float | None = None
+        self._waiting: list[tuple[Float, Times]] = []
+        self._lost = 0
         self._begin(montage)
         self._ring = EegRing(len(wanted.channels), int(keep_s * self._cleaner.rate))
 
@@ -110,22 +136,17 @@ class EegStream:
         at = stamp if arrived_at is None else self._clock.local(stamp, arrived_at)
         self._cleaner.trigger(at, moved)
 
-    def read(self, times: Times) -> tuple[Float | None, NDArray[np.bool_]]:
-        """z-scored values (channel, n) at ascending local times, and which can be used.
-
-        Values are None where nothing can; holes and uncorrected samples are zero.
-        """
-        values, quality = self._ring.read(times)
+    def read(self, times: Times) -> EegSpan:
+        """What is known of ascending local times, (n,)."""
+        if len(times) and times[-1] > self.newest:
+            self._clean()
+        values, quality, bad = self._ring.read(times)
         mask = usable(quality)
-        if not mask.any():
-            return None, mask
-        return np.where(mask, (values - self._mean) / self._scale, 0).astype(np.float32), mask
-
-    def quality(self, times: Times) -> tuple[Quality, list[str]]:
-        """How good the samples at ascending local times are, (n,), and which channels were interpolated."""
-        bad = self._ring.bad(times)
         names = [name for name, is_bad in zip(self._wanted.channels, bad, strict=True) if is_bad]
-        return self._ring.read(times)[1], names
+        if not mask.any():
+            return EegSpan(None, mask, quality, names)
+        scored = np.where(mask, (values - self._mean) / self._scale, 0).astype(np.float32)
+        return EegSpan(scored, mask, quality, names)
 
     def delivery(self, time: float) -> tuple[float, float] | None:
         """When the sample of a local time left the amplifier and when it was read; None if it is not in.
@@ -155,24 +176,42 @@ class EegStream:
         picks, _ = channels.match(self._wanted.channels, montage)
         cleaner = Cleaner(montage, self._tr_s)
         cap = Cap(self._wanted, picks, cleaner.rate, montage.reference)
+        self._clean()
         if self.samples:
             self._past = {name: self._clock.report()[name] + n for name, n in self._past.items()}
         self.montage, self._clock = montage, SampleClock(montage.sfreq)
         self._cleaner, self._cap = cleaner, cap
         self._settling = round(self._wanted.band.settling_s(cleaner.rate) * cleaner.rate)
         self._learning = self._settling
-        self._block, self._filled = np.zeros((len(picks), round(montage.sfreq)), np.float32), 0
+        rows = len(picks) if cap.judges else 0
+        self._block, self._filled = np.zeros((rows, round(montage.sfreq)), np.float32), 0
         self._anew = self._hole = self.samples > 0
 
     def _place(self, data: Float, piece: Piece) -> None:
         if not self.samples:
             self.first = float(piece.times[0])
-        lost, start = piece.lost + self._lost_between(float(piece.times[0])), 0
+        lost = piece.lost + self._lost_between(float(piece.times[0]))
+        if lost:
+            self._clean()
+            self._lost = lost
         self.samples += data.shape[1]
         self._last = float(piece.times[-1])
+        self._waiting.append((data, piece.times))
+        gathered = sum(len(times) for _, times in self._waiting)
+        if not self._cleaner.in_magnet or gathered >= _GATHERED_S * self.montage.sfreq:
+            self._clean()
+
+    def _clean(self) -> None:
+        """Push what was gathered through the chain."""
+        if not self._waiting:
+            return
+        data = np.concatenate([data for data, _ in self._waiting], axis=1)
+        times = np.concatenate([times for _, times in self._waiting])
+        lost, start = self._lost, 0
+        self._waiting, self._lost = [], 0
         while start < data.shape[1]:
             part = slice(start, start + self._block.shape[1] - self._filled)
-            for clean in self._cleaner.push(data[:, part], piece.times[part], lost):
+            for clean in self._cleaner.push(data[:, part], times[part], lost):
                 self._take(clean)
             self._look(data[:, part])
             lost, start = 0, part.stop
@@ -189,6 +228,8 @@ class EegStream:
 
     def _look(self, data: Float) -> None:
         """Collect raw samples, and look once a second at which channels were saturated."""
+        if not self._cap.judges:
+            return
         stop = self._filled + data.shape[1]
         self._block[:, self._filled : stop] = self._cap.pick(data)
         self._filled = stop % self._block.shape[1]

@@ -20,7 +20,7 @@ _ROWS = (
 )  # fmt: skip
 # What lies on a parallel of the ring: name, distance from Cz.
 _ENDS = (("NFp", -103.5), ("N", -115.0), ("Fp", -_RING), ("O", _RING), ("OI", 103.5), ("I", 115.0))
-_OLD = {"T3": "T7", "T4": "T8", "T5": "P7", "T6": "P8"}
+OLD = {"T3": "T7", "T4": "T8", "T5": "P7", "T6": "P8"}
 
 Place = NDArray[np.float64]
 
@@ -39,7 +39,7 @@ def places() -> dict[str, Place]:
         for steps, suffix in ((1, "1h"), (2, "1")):
             azimuth = steps * _RING_STEP
             found |= _pair(name, suffix, _point(azimuth if polar < 0 else 180 - azimuth, abs(polar)))
-    return found | {old: found[new] for old, new in _OLD.items()}
+    return found | {old: found[new] for old, new in OLD.items()}
 
 
 def _row(inner: str, outer: str, row: int) -> dict[str, Place]:

@@ -8,7 +8,7 @@ import numpy as np
 from rtdecode.bundle import Bundle
 from rtdecode.calibration import Calibration
 from rtdecode.errors import GeometryError
-from rtdecode.signal.motion import Aligner, Motion
+from rtdecode.signal.motion import THIN, Aligner, Motion
 from rtdecode.signal.steady import Quality
 from rtdecode.signal.volume import Reader
 from rtdecode.types import Float, Volume
@@ -18,8 +18,8 @@ class Head:
     """Read one run's volumes.
 
     With a calibration, volumes are aligned to its reference and the features are read where the head
-    lies now. Without one the run's first volume is the reference, motion is measured alone, and the
-    features are read where the bundle says.
+    lies now. Without one the run's first volume is the reference, motion is measured alone and later
+    (`follow`), and the features are read where the bundle says.
 
     Parameters
     ----------
@@ -35,6 +35,8 @@ class Head:
         self._projection, self._calibration = projection, calibration
         self._reader: Reader | None = None
         self._aligner: Aligner | None = None
+        self._waiting: list[tuple[Volume, Float]] = []
+        self._moved: list[tuple[int, Motion]] = []
         self._quality = Quality(float(bundle.manifest.grid.tr or 1))
         self.newest: Motion | None = None
         self.outside = 0
@@ -49,12 +51,35 @@ class Head:
         """
         if self._reader is None:
             self._reader = self._open(volume)
-        self.newest = self._aligner and self._aligner.push(volume.data, volume.affine)
-        corrected = self._calibration is not None and self.newest is not None
-        values = self._reader.read(volume.data, self.newest.matrix if corrected and self.newest else None)
+        if self._calibration is None:
+            values = self._reader.read(volume.data)
+            self._waiting.append((volume, values))
+        else:
+            motion = self._align(volume)
+            values = self._reader.read(volume.data, motion and motion.matrix)
+            self._quality.push(values, motion and motion.fd_mm)
         self.outside = max(self.outside, self._reader.outside)
-        self._quality.push(values, self.newest and self.newest.fd_mm)
         return values
+
+    def follow(self) -> list[tuple[int, Motion]]:
+        """Index and motion of each volume aligned since the last call.
+
+        Without a calibration no feature depends on the motion, and it is here that it is measured: no
+        window need wait for it.
+        """
+        waiting, self._waiting = self._waiting, []
+        for volume, values in waiting:
+            motion = self._align(volume)
+            self._quality.push(values, motion and motion.fd_mm)
+        moved, self._moved = self._moved, []
+        return moved
+
+    def _align(self, volume: Volume) -> Motion | None:
+        if self._aligner is None:
+            return None
+        self.newest = self._aligner.push(volume.data, volume.affine)
+        self._moved.append((volume.index, self.newest))
+        return self.newest
 
     def _open(self, volume: Volume) -> Reader:
         shape, affine, known = volume.data.shape, volume.affine, self._calibration
@@ -64,7 +89,7 @@ class Head:
             self._aligner = Aligner(*reference)
         except GeometryError:
             # A few slices cannot be aligned; the features are read all the same.
-            if known is not None:
+            if known is not None and min(known.reference.shape) >= THIN:
                 raise
         return reader
 
@@ -78,7 +103,7 @@ class Head:
         verdict = self._quality.verdict
         return {
             **asdict(self._quality.now()),
-            "corrected": self._calibration is not None,
+            "corrected": self._calibration is not None and self._aligner is not None,
             "outside": self.outside,
             "parameters": None if self.newest is None else np.round(self.newest.parameters, 5).tolist(),
             "verdict": verdict and verdict.grade,

@@ -31,7 +31,11 @@ except RuntimeError as error:
     os.environ["PYLSL_LIB"] = path
     import pylsl
 
-__all__ = ["pylsl", "reach"]
+# After the library has been found.
+from pylsl.util import LostError  # noqa: E402
+from pylsl.util import TimeoutError as LslTimeoutError  # noqa: E402
+
+__all__ = ["LostError", "LslTimeoutError", "pylsl", "reach"]
 
 # Unless this site has its own LSL configuration, LSL's own lines stay off the terminal (sessions say
 # what they lost), streams are looked for four times a second, and the eight probes of a sender's clock

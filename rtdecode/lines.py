@@ -1,6 +1,6 @@
 """A straight line through points of which some are wrong."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,11 @@ def robust_line(
             break
     rest = (y - offset - slope * x)[keep]
     return Line(offset, slope, float(np.sqrt(np.mean(rest**2))))
+
+
+def mad(values: NDArray[Any]) -> float:
+    """Median absolute deviation of values (n,), scaled to be a normal distribution's standard deviation."""
+    return 1.4826 * float(np.median(np.abs(values - np.median(values))))
 
 
 def _start(x: NDArray[np.float64], y: NDArray[np.float64], expected: float) -> float:

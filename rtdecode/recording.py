@@ -155,6 +155,11 @@ class Recording:
         with (self.path / "events.jsonl").open() as lines:
             return any('"stamp"' in line for line in lines)
 
+    def has_volumes(self) -> bool:
+        """Whether any volume was recorded."""
+        with (self.path / "events.jsonl").open() as lines:
+            return any('"shape": ' in line for line in lines if line.endswith("\n"))
+
     def events(self) -> Iterator[EegChunk | Trigger | Volume]:
         """The items in the order they arrived; a torn last line, as after a crash, ends them."""
         channels = len(self.montage.channels) if self.montage else 0

@@ -65,7 +65,7 @@ class EegRing:
             start = stop
         self._end += count
 
-    def read(self, times: NDArray[np.float64]) -> tuple[Float, Quality]:
+    def read(self, times: NDArray[np.float64]) -> tuple[Float, Quality, NDArray[np.bool_]]:
         """Values at given times by linear interpolation between neighbouring samples.
 
         The stream has been low-passed, so a straight line between samples is close: at an eighth
@@ -82,17 +82,15 @@ class EegRing:
             Zero where no usable sample is.
         quality : (n,) uint8
             That of the worse neighbour.
+        bad : (channel,) bool
+            Channels that were interpolated at one of the times.
         """
         left, right, share, quality = self._around(times)
+        bad = np.asarray(self._bad[:, left].any(axis=1) | self._bad[:, right].any(axis=1))
         if not len(left):
-            return np.zeros((len(self._data), len(times)), np.float32), quality
+            return np.zeros((len(self._data), len(times)), np.float32), quality, bad
         values = self._data[:, left] * (1 - share) + self._data[:, right] * share
-        return np.where(usable(quality), values, np.float32(0)), quality
-
-    def bad(self, times: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Channels that were interpolated at one of the given ascending times, (channel,)."""
-        left, right, _, _ = self._around(times)
-        return np.any(self._bad[:, np.concatenate([left, right])], axis=1, keepdims=True)[:, 0]
+        return np.where(usable(quality), values, np.float32(0)), quality, bad
 
     def _around(
         self, times: NDArray[np.float64]

@@ -56,14 +56,21 @@ def seam_ratio(
     if not pairs or len(clips[0]) <= len(truths[0]):
         return None
     pairs.sort(key=lambda pair: windows[pair[0]][:2])
-    whole = [pair for pair in pairs if not _is_cut(windows[pair[1]], cuts)]
-    same = [pair for pair in whole if not _is_cut(_second_half(windows[pair[0]]), cuts)]
-    found = _figures(clips, truths, whole, "") | _figures(clips, truths, same, "_same_shot")
-    return (
-        found
-        | _figures(clips, truths, pairs, "_all")
-        | {"ci95": _interval(*_differences(clips, whole, len(truths[0])))}
-    )
+    last = len(truths[0]) - 1
+    sides = {"reconstruction": (clips, last + 1), "shown": (clips, last), "truth": (truths, last)}
+    across = {
+        name: np.array([_difference(shown[i][frame], shown[j][0]) for i, j in pairs])
+        for name, (shown, frame) in sides.items()
+    }
+    ours, film = (np.array([_difference(c[j][1:], c[j][:-1]) for _, j in pairs]) for c in (clips, truths))
+    inside = {"reconstruction": ours, "shown": ours, "truth": film}
+    whole = np.array([not _is_cut(windows[j], cuts) for _, j in pairs])
+    same = whole & [not _is_cut(_second_half(windows[i]), cuts) for i, _ in pairs]
+    found: dict[str, Any] = {}
+    for suffix, rows in {"": whole, "_same_shot": same, "_all": np.full(len(pairs), True)}.items():
+        found |= {f"{name}{suffix}": _ratio(across[name][rows], inside[name][rows]) for name in sides}
+        found[f"n{suffix}"] = int(rows.sum())
+    return found | {"ci95": _interval(across["reconstruction"][whole], ours[whole])}
 
 
 def _second_half(window: Span) -> Span:
@@ -76,31 +83,8 @@ def _is_cut(window: Span, cuts: Mapping[int, Sequence[float]]) -> bool:
     return any(start - 1e-6 <= cut < stop - 1e-6 for cut in cuts.get(run, ()))
 
 
-def _figures(
-    clips: Sequence[Array], truths: Sequence[Array], pairs: list[tuple[int, int]], suffix: str
-) -> dict[str, Any]:
-    last = len(truths[0]) - 1
-    found: dict[str, Any] = {
-        "reconstruction": _ratio(clips, pairs, last + 1),
-        "shown": _ratio(clips, pairs, last),
-        "truth": _ratio(truths, pairs, last),
-        "n": len(pairs),
-    }
-    return {name + suffix: value for name, value in found.items()}
-
-
-def _ratio(clips: Sequence[Array], pairs: list[tuple[int, int]], frame: int) -> float | None:
-    across, inside = _differences(clips, pairs, frame)
+def _ratio(across: NDArray[np.float64], inside: NDArray[np.float64]) -> float | None:
     return float(across.mean() / inside.mean()) if len(inside) and inside.mean() > 0 else None
-
-
-def _differences(
-    clips: Sequence[Array], pairs: list[tuple[int, int]], frame: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Across each seam, and inside the clip after it."""
-    across = np.array([_difference(clips[i][frame], clips[j][0]) for i, j in pairs])
-    inside = np.array([_difference(clips[j][1:], clips[j][:-1]) for _, j in pairs])
-    return across, inside
 
 
 def _interval(across: NDArray[np.float64], inside: NDArray[np.float64]) -> list[float] | None:

@@ -4,8 +4,8 @@ import math
 
 from rtdecode.bundle import Bundle
 from rtdecode.calibration import Calibration
-from rtdecode.errors import GeometryError
 from rtdecode.runs import RUN_PAUSE, Run
+from rtdecode.timing import check_tr
 from rtdecode.types import Trigger, Volume
 
 # A volume of another series begins a run when the running one has been silent for so many TRs, or
@@ -100,7 +100,7 @@ class SessionRuns:
         GeometryError
             If its TR is another than the bundle's, or its grid.
         """
-        self._check_tr(volume)
+        check_tr(volume.tr_s, self._tr, volume.name or "the series")
         run = next((r for r in reversed(self.runs) if r.uid == volume.uid), None)
         again = run is not None and run.begins_again(volume)
         if run is not None and not again:
@@ -180,10 +180,3 @@ class SessionRuns:
         self.counts["out_of_order"] += volume.index < run.newest
         self.counts["late"] += run.too_late(volume.index)
         run.add(volume, corrected_at)
-
-    def _check_tr(self, volume: Volume) -> None:
-        if volume.tr_s is not None and abs(volume.tr_s - self._tr) > 0.01 * self._tr:
-            raise GeometryError(
-                f"the bundle was trained at TR {self._tr:g} s, {volume.name or 'the series'} says "
-                f"{volume.tr_s:g} s. Scan with the trained protocol, or give another --bundle."
-            )

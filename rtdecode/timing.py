@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, floor
 
+from rtdecode.errors import GeometryError
+
 
 def exact(value: float | str | Fraction) -> Fraction:
     """Read a time as the fraction it was meant to be.
@@ -95,3 +97,27 @@ class TimingGrid:
         """Windows that lie wholly inside the first `seconds` of stimulus time."""
         room = exact(seconds) - self.window
         return 0 if room < 0 else floor(room / self.hop) + 1
+
+
+def check_tr(tr_s: float | None, trained_s: float, name: str = "this series") -> None:
+    """Refuse a series that was acquired at another TR than the bundle's.
+
+    Parameters
+    ----------
+    tr_s : float or None
+        What its header says; None is taken as it comes.
+    trained_s : float
+        The bundle's.
+    name : str
+        The series, for the message.
+
+    Raises
+    ------
+    GeometryError
+        If they differ by more than 1 %.
+    """
+    if tr_s is not None and abs(tr_s - trained_s) > 0.01 * trained_s:
+        raise GeometryError(
+            f"the bundle was trained at TR {trained_s:g} s, {name} says {tr_s:g} s. Scan with the trained "
+            "protocol, or give another --bundle."
+        )

@@ -119,14 +119,14 @@ class Assembler:
         now_at : float
             The local clock.
         """
+        self.follow()
         if isinstance(item, EegChunk):
             self._push_eeg(item)
         elif isinstance(item, Trigger):
             self._push_trigger(item)
         elif self._fmri_on:
             self._session.volume(item, self._now() if self._now else None)
-            self._tell_motion(item)
-        return self.tick(now_at)
+        return self._due(now_at)
 
     def play(
         self, items: Iterable[EegChunk | Trigger | Volume], ended_at: float = 0.0, *, to_end: bool = True
@@ -156,6 +156,22 @@ class Assembler:
 
     def tick(self, now_at: float) -> list[Window]:
         """Windows that are complete, or whose time has come."""
+        self.follow()
+        return self._due(now_at)
+
+    def follow(self) -> None:
+        """Measure the motion of the newest volumes, where no window had to wait for it.
+
+        Every call that takes or gives anything does so first; a live session, once the windows are
+        on their way.
+        """
+        for run in self._session.runs:
+            for index, motion in run.head.follow() if run.head else ():
+                # Volumes in which the head moved are kept out of the gradient artefact's template.
+                if self._eeg is not None and motion.fd_mm > _MOVED_MM:
+                    self._eeg.trigger(run.end_at(index - 1), moved=True)
+
+    def _due(self, now_at: float) -> list[Window]:
         self._now_at = max(self._now_at, now_at)
         out: list[Window] = []
         for run in self._session.known:
@@ -183,6 +199,7 @@ class Assembler:
 
     def flush(self, now_at: float) -> list[Window]:
         """The windows left when the session ends: those whose stop + lag has passed."""
+        self.follow()
         self._session.close()
         self._now_at = max(self._now_at, now_at)
         out: list[Window] = []
@@ -215,6 +232,7 @@ class Assembler:
 
     def counters(self) -> dict[str, Any]:
         """The ``eeg``, ``fmri`` and ``clock`` parts of a report, and a list of the ``runs``."""
+        self.follow()
         eeg: dict[str, Any] = dict.fromkeys(("samples", "lost_samples", "gaps"), 0)
         eeg |= {"rate_hz": None, "drift_ppm": None, "triggers": self._session.triggers}
         eeg |= {"artifact_residual_db": None} | (self._eeg.report() if self._eeg else {})
@@ -247,15 +265,6 @@ class Assembler:
         self._eeg.push(chunk)
         if not (self._fmri_on or self.triggers_expected or self._session.runs):
             self._session.first_sample(self._eeg.first)
-
-    def _tell_motion(self, volume: Volume) -> None:
-        """Keep volumes in which the head moved out of the gradient artefact's template."""
-        run = self._session.runs[-1] if self._session.runs else None
-        if self._eeg is None or run is None or run.head is None or run.uid != volume.uid:
-            return
-        motion = run.head.newest
-        if motion is not None and motion.fd_mm > _MOVED_MM:
-            self._eeg.trigger(run.end_at(volume.index - 1), moved=True)
 
     def _push_trigger(self, trigger: Trigger) -> None:
         self._session.trigger(trigger)
@@ -318,9 +327,9 @@ class Assembler:
         if self._eeg is None:
             count = self.grid.samples if self._manifest.eeg else 0
             return {"eeg": None, "eeg_mask": np.zeros(count, bool)}
-        eeg, mask = self._eeg.read(times)
-        quality, bad = self._eeg.quality(times)
-        return {"eeg": eeg, "eeg_mask": mask, "eeg_quality": fractions(quality), "eeg_bad": bad}
+        found = self._eeg.read(times)
+        share = fractions(found.quality)
+        return {"eeg": found.values, "eeg_mask": found.mask, "eeg_quality": share, "eeg_bad": found.bad}
 
     def _cut_fmri(self, wanted: range, held: dict[int, Any]) -> dict[str, Any]:
         slots = self.grid.slots if self._manifest.fmri else 0

@@ -31,6 +31,7 @@ from rtdecode.channels import match
 from rtdecode.errors import GeometryError, RtDecodeError
 from rtdecode.film_marks import FilmMark
 from rtdecode.recording import RecordingWriter
+from rtdecode.timing import check_tr
 from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
 from rtdecode.windows import Assembler
 from streaming.mailbox import Mailbox, Message, pack
@@ -49,6 +50,8 @@ _MARKERS_WITHIN = 6.0
 
 # Silence of a source after which the operator is told, s.
 _SILENT = {"eeg": 3.0, "fmri": 10.0}
+# A status has to fit a slot of the mailbox: it tells of the newest runs, and of so many files passed over.
+_RUNS_TOLD, _NOTES_TOLD = 16, 30
 # What the folder thread says once it has read everything that lay there.
 _CAUGHT_UP = "caught up"
 
@@ -180,6 +183,7 @@ class _Acquisition:
             self._data_at["fmri"] = item.arrived_at
             self._count("volume_to_vector", now - item.readable_at)
         self._emit(windows)
+        self._assembler.follow()
 
     def _record(self, item: EegChunk | Trigger | Volume | FilmMark) -> None:
         if self._writer is None:
@@ -208,7 +212,7 @@ class _Acquisition:
     def _status(self, now: float) -> dict[str, Any]:
         costs, self._costs = self._costs, {name: [] for name in self._costs}
         counters = self._assembler.counters()
-        counters["eeg"]["skipped_samples"] = self._lag.samples
+        counters["runs"] = counters["runs"][-_RUNS_TOLD:]
         folder = self._folder.counters() if self._folder is not None else {}
         for key in ("duplicate", "rejected_files"):
             counters["fmri"][key] += folder.get(key, 0)
@@ -235,7 +239,9 @@ class _Acquisition:
         passed += [("another series", sentence) for sentence in self._assembler.refused]
         fresh = {reason: sentence for reason, sentence in passed if reason not in self._noted}
         self._noted |= fresh.keys()
-        said = [f"not used: {sentence}" for sentence in [*fresh.values(), *self._lag.notes()]]
+        told = [*fresh.values()][:_NOTES_TOLD]
+        more = [f"{len(fresh) - _NOTES_TOLD} more files"] if len(fresh) > _NOTES_TOLD else []
+        said = [f"not used: {sentence}" for sentence in [*told, *more, *self._lag.notes()]]
         return said + [f"EEG: {sentence}" for sentence in (self._lsl.notes() if self._lsl else [])]
 
     def _waiting(self, now: float) -> list[str]:
@@ -244,7 +250,7 @@ class _Acquisition:
         if self._lsl is not None and now - self._data_at.get("eeg", -math.inf) > _SILENT["eeg"]:
             waiting.append(f"EEG: {self._since('eeg', now)}{self._lsl.state}")
         if self._folder is not None and now - self._data_at.get("fmri", -math.inf) > _SILENT["fmri"]:
-            waiting.append(f"fMRI: {self._since('fmri', now)}{_folder_state(self._folder)}")
+            waiting.append(f"fMRI: {self._since('fmri', now)}{self._folder.state}")
         if not waiting and self._assembler.elapsed(now) is None:
             waiting.append("the first volume trigger")
         return waiting
@@ -317,28 +323,16 @@ def _folder(sources: Sources, bundle: Bundle) -> FolderSource | None:
         return None
     projection = bundle.projection
 
-    def accept(shape: tuple[int, ...], affine: NDArray[np.float64]) -> str | None:
-        """Pass over series of another geometry: a localizer, a field map."""
+    def accept(shape: tuple[int, ...], affine: NDArray[np.float64], tr_s: float | None) -> str | None:
+        """Pass over other series: a localizer, a field map."""
         try:
-            projection.bind(shape, affine) if projection is not None else None
+            if projection is not None and sources.calibration is None:
+                projection.bind(shape, affine)
+            elif projection is not None:
+                # A calibration has placed the features in this session: they are read from any grid.
+                check_tr(tr_s, float(bundle.manifest.grid.tr or 0))
         except GeometryError as error:
             return str(error)
         return None
 
-    # A calibration has placed the features in this session: they are read from any grid.
-    wanted = accept if sources.calibration is None else None
-    return FolderSource(sources.fmri_dir, sources.existing, sources.series, moco=sources.moco, accept=wanted)
-
-
-def _folder_state(folder: FolderSource) -> str:
-    """What is seen in the folder instead of volumes."""
-    if folder.state == "missing":
-        return f"the folder {folder.directory} is not there"
-    if folder.waiting:
-        name, reason = folder.waiting[-1]
-        return f"{name} in {folder.directory} is not readable yet ({reason})"
-    if folder.ignored:
-        name, reason = folder.ignored[-1]
-        return f"{len(folder.ignored)} files in {folder.directory} are of no use, the last {name}: {reason}"
-    old = f" ({folder.existing} lay there before: --existing read takes them)" if folder.existing else ""
-    return f"no new volume in {folder.directory}{old}"
+    return FolderSource(sources.fmri_dir, sources.existing, sources.series, moco=sources.moco, accept=accept)

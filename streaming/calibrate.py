@@ -15,9 +15,11 @@ from rtdecode import calibration as calibrations
 from rtdecode.bundle import Bundle
 from rtdecode.calibration import SCHEMA, Calibration, Figures, Placement, Record
 from rtdecode.errors import GeometryError, UsageError
+from rtdecode.signal.motion import THIN
 from rtdecode.signal.register import Registration, register, register_points
 from rtdecode.signal.volume import Projection, Reals, outside
-from rtdecode.types import Float, Volume
+from rtdecode.timing import check_tr
+from rtdecode.types import Volume
 from streaming import quality
 from streaming.gather import folder_of, gather
 from streaming.output import check_free
@@ -31,7 +33,6 @@ _SAME_HEAD = 0.9
 _MOST_OUTSIDE = 0.1
 # What is found by a bundle's features alone is sure to this; less is none.
 _POINTS_MM, _POINTS_DEG = 2.0, 1.0
-_THIN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,7 @@ def _choose(aligned: Aligned, sources: _Sources) -> _Chosen:
         return _of_earlier(aligned, sources.earlier, sources)
     assert sources.mask is not None
     path, region = sources.mask
-    projection, labels = choose(region, path, aligned.reference, aligned.affine, mean=sources.mean)
+    projection, labels = choose(region, path, aligned.brain, aligned.affine, mean=sources.mean)
     return _Chosen(projection, "mask", region.digest, labels, None)
 
 
@@ -166,35 +167,22 @@ def _of_bundle(aligned: Aligned, trained: Bundle) -> _Chosen:
     projection = trained.projection
     if projection is None:
         raise UsageError(f"the bundle {trained.manifest.name} reads no volumes: it needs no calibration.")
-    _check_tr(aligned.volumes[0].tr_s, trained)
-    if min(*aligned.reference.shape, *projection.shape) < _THIN:
+    check_tr(aligned.volumes[0].tr_s, float(trained.manifest.grid.tr or 0))
+    if min(*aligned.reference.shape, *projection.shape) < THIN:
         # Too few slices to tell where the head is: it must lie where it lay.
         projection.bind(aligned.reference.shape, aligned.affine, "this series")
         return _Chosen(projection, "bundle", trained.digest, None, None)
-    held = _bundle_reference(trained)
-    if held is not None:
-        found = register(*held, aligned.reference, aligned.affine)
-    elif projection.weights is None:
-        level = trained.stats["fmri_mean"].astype(np.float64)
-        found = register_points(projection.points_mm, level, aligned.reference, aligned.affine)
-        if found.moved_mm < _POINTS_MM and found.turned_deg < _POINTS_DEG:
-            found = replace(found, matrix=np.eye(4), moved_mm=0.0, turned_deg=0.0)
-    else:
+    if projection.weights is not None:
         raise UsageError(
             f"the bundle {trained.manifest.name} holds no reference volume to find its head by. "
             "Calibrate with --reference, the calibration it was trained on."
         )
+    level = trained.stats["fmri_mean"].astype(np.float64)
+    found = register_points(projection.points_mm, level, aligned.reference, aligned.affine)
+    if found.moved_mm < _POINTS_MM and found.turned_deg < _POINTS_DEG:
+        found = replace(found, matrix=np.eye(4), moved_mm=0.0, turned_deg=0.0)
     placed, placement = _placed(projection, found, aligned, f"the bundle {trained.manifest.name}")
     return _Chosen(placed, "bundle", trained.digest, None, placement)
-
-
-def _check_tr(tr_s: float | None, trained: Bundle) -> None:
-    wanted = float(trained.manifest.grid.tr or 0)
-    if tr_s is not None and abs(tr_s - wanted) > 0.01 * wanted:
-        raise GeometryError(
-            f"the bundle {trained.manifest.name} was trained at TR {wanted:g} s, this series has {tr_s:g} s. "
-            "Scan with the trained protocol, or give another --bundle."
-        )
 
 
 def _of_earlier(aligned: Aligned, earlier: Calibration, sources: _Sources) -> _Chosen:
@@ -202,19 +190,12 @@ def _of_earlier(aligned: Aligned, earlier: Calibration, sources: _Sources) -> _C
     origin, digest = "calibration", earlier.digest
     if sources.mask is not None:
         path, region = sources.mask
-        projection, labels = choose(region, path, earlier.reference, earlier.affine, mean=sources.mean)
+        theirs = brain_of(earlier.reference)
+        projection, labels = choose(region, path, theirs, earlier.affine, mean=sources.mean)
         origin, digest = "mask", region.digest
     found = register(earlier.reference, earlier.affine, aligned.reference, aligned.affine)
     placed, placement = _placed(projection, found, aligned, f"the calibration in {earlier.path}")
     return _Chosen(placed, origin, digest, labels, placement)
-
-
-def _bundle_reference(trained: Bundle) -> tuple[Float, Reals] | None:
-    """Volume and affine that a bundle holds beside its projection, where it does."""
-    if "reference.npz" not in trained.manifest.files:
-        return None
-    with np.load(trained.path / "reference.npz", allow_pickle=False) as arrays:
-        return arrays["volume"].astype(np.float32), arrays["affine"].astype(np.float64)
 
 
 def _placed(
@@ -271,15 +252,14 @@ def _write(out: Path, aligned: Aligned, chosen: _Chosen, warmup: Warmup) -> Cali
 
 def _figures(aligned: Aligned, chosen: _Chosen, warmup: Warmup) -> Figures:
     moved = [m.fd_mm for m in aligned.motions or []][1:]
-    brain = brain_of(aligned.reference)
-    inside = _in_brain(brain, aligned.affine, chosen.projection)
+    inside = _in_brain(aligned.brain, aligned.affine, chosen.projection)
     known = len(aligned.volumes) > 2
     return Figures(
         max_fd_mm=float(np.max(moved)) if moved else None,
         mean_fd_mm=float(np.mean(moved)) if moved else None,
         unaligned=aligned.unaligned,
         tsnr_region=float(np.median(warmup.tsnr)) if known else None,
-        tsnr_brain=float(np.median(aligned.tsnr[brain])) if known else None,
+        tsnr_brain=float(np.median(aligned.tsnr[aligned.brain])) if known else None,
         drift_percent=float(np.median(np.abs(warmup.drift))) if aligned.volumes[0].tr_s else None,
         region_in_brain=inside,
         outside=warmup.outside,

@@ -3,6 +3,7 @@
 import json
 import platform
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +17,8 @@ from rtdecode import bundle as bundles
 from rtdecode.errors import RtDecodeError
 
 _COLOURS = {"ok": "green", "note": "yellow", "bad": "red"}
-_LOOK_S = 2.0
+# Time for a look at the network's streams, and for reading what lies in the folder, s.
+_LOOK_S, _READ_S = 2.0, 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +116,19 @@ def _folder(directory: Path | None) -> Finding:
     from streaming.sources.folder import FolderSource
 
     source = FolderSource(directory, "read")
-    volumes = source.drain()
-    if not volumes:
+    until_at = time.monotonic() + _READ_S
+    first, count = None, 0
+    while volumes := source.drain():
+        first, count = first or volumes[0], count + len(volumes)
+        if time.monotonic() > until_at:
+            break
+    if first is None:
         ignored = f", {len(source.ignored)} files of no use" if source.ignored else ""
         return Finding("folder", "note", f"{directory}: no volume yet{ignored}", "see rtdecode volumes DIR")
-    first = volumes[0]
     size = " x ".join(str(n) for n in first.data.shape)
-    return Finding(
-        "folder", "ok", f"{directory}: {len(volumes)} volumes of {size} at TR {first.tr_s} s so far"
-    )
+    least = "at least " if volumes else ""
+    found = f"{directory}: {least}{count} volumes of {size} at TR {first.tr_s} s so far"
+    return Finding("folder", "ok", found)
 
 
 def _providers() -> Finding:

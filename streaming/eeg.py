@@ -172,14 +172,14 @@ def page(network: _Network) -> RenderableType:
 
 def box(watch: Watch) -> Panel:
     """Draw one stream."""
-    line, colour = watch.line(), _colour(watch)
+    colour = _colour(watch)
     title = Text(f" {watch.name} ", f"bold {colour}")
     if watch.montage is None:
         return Panel(Text(watch.state), title=title, title_align="left", border_style=colour, width=_WIDTH)
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True, width=10)
     table.add_column()
-    for name, text in _rows(watch, line):
+    for name, text in _rows(watch):
         table.add_row(name, text)
     return Panel(table, title=title, title_align="left", border_style=colour, width=_WIDTH)
 
@@ -191,8 +191,9 @@ def _colour(watch: Watch) -> str:
     return "yellow" if age is None or age > _LATE_MS else "green"
 
 
-def _rows(watch: Watch, line: dict[str, Any]) -> Iterator[tuple[str, str | Text]]:
+def _rows(watch: Watch) -> Iterator[tuple[str, str | Text]]:
     details = watch.details()
+    line = watch.line(details)
     yield "channels", _channels(watch)
     measured = f"{_number(line['rate_hz'], '.3f')} Hz"
     yield "rate", f"{measured}, {_number(line['drift_ppm'], '+.1f')} ppm off its nominal rate"

@@ -2,11 +2,10 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from rtdecode.channels import kind_of
 from rtdecode.eeg_stream import EegStream
 from rtdecode.phantom.amplifier import LEAD_IN_S
 from rtdecode.phantom.bore import Artifacts
@@ -75,9 +74,7 @@ def bore() -> Bore:
         have += block.shape[1]
         if have >= start + repeated:
             break
-    labels = session.montage.channels
-    montage = replace(session.montage, kinds=tuple(kind_of(label) for label in labels))
-    return Bore(montage, np.concatenate(blocks, axis=1)[:, : start + repeated], start, session.rate)
+    return Bore(session.montage, np.concatenate(blocks, axis=1)[:, : start + repeated], start, session.rate)
 
 
 def eeg_push(samples: int) -> list[float]:

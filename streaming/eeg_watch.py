@@ -82,10 +82,10 @@ class Watch:
         """Stop reading."""
         self._source.close()
 
-    def line(self) -> dict[str, Any]:
-        """What is known, by `KEYS`; what is not is None."""
+    def line(self, known: dict[str, Any] | None = None) -> dict[str, Any]:
+        """What is known, by `KEYS`; what is not is None. From `details`, where they have been asked for."""
         found: dict[str, Any] = dict.fromkeys(KEYS)
-        known = self._stream.report() if self._stream is not None else {}
+        known = self.details() if known is None else known
         found |= {key: known[key] for key in KEYS if key in known}
         found |= {"stream": self.name, "age_ms": self.age_ms()}
         found["triggers"] = self._count if self._source.has_triggers or self._count else None
@@ -109,8 +109,8 @@ class Watch:
             return None, None
         before = _level(np.concatenate(self._raw, axis=1))
         times = self._stream.newest - np.arange(_LEVEL_S, 0, -1 / min(self._stream.montage.sfreq, 250.0))
-        after, mask = self._stream.read(times)
-        return before, None if after is None else _level(after[:, mask])
+        after = self._stream.read(times)
+        return before, None if after.values is None else _level(after.values[:, after.mask])
 
     def trigger_every_s(self) -> float | None:
         """Median distance of the last triggers, s."""

@@ -84,25 +84,10 @@ def _fill(
                 return
             if not runs and now - said_at > _SAY_EVERY:
                 said_at = now
-                console.print(f"waiting for volumes: {seen(source)}", highlight=False, soft_wrap=True)
+                console.print(f"waiting for volumes: {source.state}", highlight=False, soft_wrap=True)
             time.sleep(_POLL_S)
     except KeyboardInterrupt:
         console.print("stopped: going on with what is there", highlight=False)
-
-
-def seen(source: FolderSource) -> str:
-    """What is seen in a folder, in words, where volumes are missing."""
-    if source.state == "missing":
-        return f"the folder {source.directory} is not there"
-    if source.waiting:
-        name, reason = source.waiting[-1]
-        why = f" ({reason})" if reason else ""
-        return f"{name} in {source.directory} is not readable yet{why}"
-    if source.ignored:
-        name, reason = source.ignored[-1]
-        return f"{len(source.ignored)} files in {source.directory} are of no use, the last {name}: {reason}"
-    old = f" ({source.existing} lay there before: --existing read takes them)" if source.existing else ""
-    return f"no volume in {source.directory}{old}"
 
 
 def _too_few(source: FolderSource, found: int, count: int, wait: float) -> str:
@@ -112,7 +97,7 @@ def _too_few(source: FolderSource, found: int, count: int, wait: float) -> str:
             f"needs {_LEAST} at the least and should have {count}. Let the scanner run on, and call again."
         )
     return (
-        f"waited {wait:g} s (--wait) for volumes, none came: {seen(source)}. Start the scanner, correct "
+        f"waited {wait:g} s (--wait) for volumes, none came: {source.state}. Start the scanner, correct "
         f"--fmri-dir, or wait longer (--wait 0: for ever)."
     )
 

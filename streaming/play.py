@@ -261,17 +261,16 @@ def _bar(film: Film, console: Console) -> Iterator[Callable[[int], None]]:
         yield lambda _number: None
         return
     columns = TextColumn("{task.completed:.0f} s"), BarColumn(), TimeRemainingColumn()
-    bar = Progress(*columns, console=console, auto_refresh=False, transient=True)
-    task, drawn_at = bar.add_task("playing", total=film.seconds), 0.0
+    with Progress(*columns, console=console, auto_refresh=False, transient=True) as bar:
+        task, drawn_at = bar.add_task("playing", total=film.seconds), 0.0
 
-    def tick(number: int) -> None:
-        nonlocal drawn_at
-        if pylsl.local_clock() - drawn_at > 1.0:
-            drawn_at = pylsl.local_clock()
-            bar.update(task, completed=float(number / film.fps), refresh=True)
+        def tick(number: int) -> None:
+            nonlocal drawn_at
+            if pylsl.local_clock() - drawn_at > 1.0:
+                drawn_at = pylsl.local_clock()
+                bar.update(task, completed=float(number / film.fps), refresh=True)
 
-    yield tick
-    bar.stop()
+        yield tick
 
 
 @contextlib.contextmanager

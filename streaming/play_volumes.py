@@ -11,8 +11,11 @@ from rich.console import Console
 from rich.progress import track
 
 from rtdecode.errors import UsageError
-from streaming.sources.image import IncompleteError, unpacked
+from streaming.sources.files import gunzip
+from streaming.sources.image import IncompleteError
 from streaming.sources.nifti import repetition_time
+
+_ANY_SIZE = 1 << 62
 
 
 def run(bold: Path, fmri_dir: Path, tr: float | None, speed: float) -> int:
@@ -94,7 +97,7 @@ def _load(bold: Path) -> Any:
     """Open an image; a compressed one is unpacked once, not from its start for every volume."""
     image: Any = nib.load(bold)
     if bold.name.endswith(".gz"):
-        return type(image).from_bytes(unpacked(bold.read_bytes()))
+        return type(image).from_bytes(gunzip(bold.read_bytes(), most=_ANY_SIZE))
     return image
 
 

@@ -14,7 +14,6 @@ from PIL import Image, ImageDraw
 from rtdecode.calibration import Record
 from rtdecode.signal.volume import Projection, Reals
 from rtdecode.types import Array
-from streaming.region import brain_of
 from streaming.sinks.pictures import ALERT, FAINT, INK, PAPER, font
 from streaming.warmup import Aligned, Warmup
 
@@ -57,9 +56,8 @@ def verdict(record: Record) -> list[str]:
 
 def picture(record: Record, aligned: Aligned, projection: Projection, warmup: Warmup) -> bytes:
     """Draw everything as one PNG."""
-    brain = brain_of(aligned.reference)
     mask = _region(aligned, projection)
-    mean = aligned.reference
+    mean, brain = aligned.reference, aligned.brain
     top = float(np.percentile(mean[brain], 99)) if brain.any() else float(mean.max())
     best = float(np.percentile(aligned.tsnr[brain], 98)) if brain.any() else 1.0
     upright = [_upright(part, aligned.affine) for part in (mean, aligned.tsnr, mask, brain)]

@@ -92,17 +92,17 @@ def on_grid(region: Region, shape: tuple[int, ...], affine: Reals) -> Labels:
 
 
 def choose(
-    region: Region, path: Path, reference: Array, affine: Reals, *, mean: bool
+    region: Region, path: Path, brain: NDArray[np.bool_], affine: Reals, *, mean: bool
 ) -> tuple[Projection, list[int] | None]:
-    """The projection that a region makes on a reference volume.
+    """The projection that a region makes on the grid of a reference volume.
 
     Parameters
     ----------
     region : Region
     path : Path
         Its file, for messages.
-    reference, affine
-        Mean volume (i, j, k) and its affine.
+    brain, affine
+        Where the reference shows the brain (i, j, k), see `brain_of`, and its affine.
     mean : bool
         Each label's mean as a feature, in ascending order of labels; False takes every voxel.
 
@@ -117,11 +117,11 @@ def choose(
     UsageError
         If less than half of the region lies in the brain.
     """
-    labels = on_grid(region, reference.shape, affine)
-    _check_place(region, path, reference, affine)
+    labels = on_grid(region, brain.shape, affine)
+    _check_place(region, path, brain, affine)
     flat = labels.reshape(-1)
     voxels = np.flatnonzero(flat).astype(np.int64)
-    i, j, k = reference.shape
+    i, j, k = brain.shape
     if not mean:
         return Projection(voxels, (i, j, k), affine), None
     names, rows = np.unique(flat[voxels], return_inverse=True)
@@ -135,19 +135,19 @@ def brain_of(reference: Array) -> NDArray[np.bool_]:
     return np.asarray(ndimage.binary_fill_holes(head_of(reference)))
 
 
-def _check_place(region: Region, path: Path, reference: Array, affine: Reals) -> None:
+def _check_place(region: Region, path: Path, brain: NDArray[np.bool_], affine: Reals) -> None:
     """Refuse a region that lies elsewhere, with what was found of it where."""
     index = np.argwhere(region.labels).T
     into = np.linalg.inv(affine) @ region.affine
     ours = np.rint(into[:3, :3] @ index + into[:3, 3:]).astype(np.int64)
-    inside = np.all((ours >= 0) & (ours < np.array(reference.shape)[:, None]), axis=0)
-    brain = brain_of(reference)[tuple(ours[:, inside])]
-    if brain.sum() >= _IN_BRAIN * index.shape[1]:
+    inside = np.all((ours >= 0) & (ours < np.array(brain.shape)[:, None]), axis=0)
+    held = int(brain[tuple(ours[:, inside])].sum())
+    if held >= _IN_BRAIN * index.shape[1]:
         return
     raise UsageError(
         f"--mask {path} lies elsewhere than the brain: of its {index.shape[1]} voxels {int(inside.sum())} "
-        f"lie in the volumes and {int(brain.sum())} in the brain. The mask has {region.labels.shape} voxels "
-        f"with the affine {np.round(region.affine, 2).tolist()}, the volumes {reference.shape} with "
+        f"lie in the volumes and {held} in the brain. The mask has {region.labels.shape} voxels "
+        f"with the affine {np.round(region.affine, 2).tolist()}, the volumes {brain.shape} with "
         f"{np.round(affine, 2).tolist()}. Draw it on a volume of this session, or give the session it was "
         "drawn in with --reference."
     )

@@ -162,8 +162,7 @@ def _pace(speed: str) -> float | None:
 
 
 def _modalities(kept: Recording, bundle: Bundle) -> list[str]:
-    has_volumes = any(isinstance(item, Volume) for item in kept.events())
-    there = [n for n, has in (("eeg", kept.montage is not None), ("fmri", has_volumes)) if has]
+    there = [n for n, has in (("eeg", kept.montage is not None), ("fmri", kept.has_volumes())) if has]
     if not set(there) & set(bundle.manifest.modalities):
         raise GeometryError(
             f"bundle {bundle.manifest.name} decodes {' and '.join(bundle.manifest.modalities)}, the "

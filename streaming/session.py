@@ -118,6 +118,12 @@ def _check(options: StreamOptions, bundle: Bundle) -> None:
         raise UsageError(f"--truth {options.truth}: its parent folder does not exist. Check the path.")
 
 
+def keep_runs(known: dict[int, dict[str, Any]], status: dict[str, Any]) -> None:
+    """Put what earlier statuses said of the runs, by number, back into one that tells of the newest."""
+    known |= {one["run"]: one for one in status["counters"]["runs"]}
+    status["counters"]["runs"] = list(known.values())
+
+
 class _Session:
     """What one session holds; `run` is its whole life."""
 
@@ -138,6 +144,7 @@ class _Session:
         self._patience = float(bundle.manifest.grid.hop)
         self._inbox = Inbox(self._patience)
         self._status: dict[str, Any] = {}
+        self._runs: dict[int, dict[str, Any]] = {}
         self._interrupted = ""
         self._fault: RtDecodeError | None = None
         self._ended = False
@@ -206,6 +213,7 @@ class _Session:
             self._progress.say(f"{status['existing']} files that lay in {self._options.fmri_dir} are ignored")
         for sentence in status["notes"]:
             self._progress.say(sentence)
+        keep_runs(self._runs, status)
         self._status = status
         self._ended = status["kind"] == "end"
         for name, values in status["costs"].items():

@@ -101,17 +101,17 @@ def _once(source: FolderSource, nifti: Path | None) -> Iterator[Line]:
 
 def _follow(source: FolderSource, nifti: Path | None) -> Iterator[Line]:
     """Volumes as they come, and lost ones when they are overdue, until Ctrl-C."""
-    state = source.state
+    missing = source.missing
     while True:
         now = time.monotonic()
         for volume in source.poll(now):
             yield _take(source, volume, nifti)
         for each, index, slices in source.lost(now):
             yield _lost(each, index, slices)
-        if source.state != state and "missing" in (state, source.state):
-            gone = "is not there any more" if source.state == "missing" else "is there again"
+        if source.missing != missing:
+            missing = source.missing
+            gone = "is not there any more" if missing else "is there again"
             sys.stderr.write(f"the folder {source.directory} {gone}\n")
-        state = source.state
         time.sleep(_POLL_S)
 
 

@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from rtdecode.errors import RtDecodeError
-from rtdecode.signal.motion import Aligner, Motion
+from rtdecode.signal.motion import THIN, Aligner, Motion
 from rtdecode.signal.register import head_of
 from rtdecode.signal.volume import Projection, Reader, Reals
 from rtdecode.types import Float, Volume
+from streaming.region import brain_of
 
 Track = Callable[[Iterable[Volume], str], Iterable[Volume]]
 
-_THIN = 4
 _LINE = 2  # values that a line takes
 # Volumes before the steady state are brighter than the later ones by so many of their spreads and
 # by this share; ten of them at the most.
@@ -42,6 +42,8 @@ class Aligned:
     affine : (4, 4)
     tsnr : float32, (i, j, k)
         Mean over the standard deviation about a line, per voxel; 0 below three volumes.
+    brain : bool, (i, j, k)
+        Where the reference shows the brain.
     """
 
     volumes: list[Volume]
@@ -51,6 +53,7 @@ class Aligned:
     reference: Float
     affine: Reals
     tsnr: Float
+    brain: NDArray[np.bool_]
 
     def matrices(self) -> list[Reals | None]:
         """World in the reference to world in each volume."""
@@ -92,14 +95,14 @@ def align(volumes: Sequence[Volume], track: Track) -> Aligned:
     dropped = unsteady(volumes)
     kept = list(volumes[dropped:])
     affine = np.asarray(kept[0].affine, np.float64)
-    if min(kept[0].data.shape) < _THIN:
+    if min(kept[0].data.shape) < THIN:
         mean, tsnr = _summed(kept, [None] * len(kept), affine)
-        return Aligned(kept, None, dropped, 0, mean, affine, tsnr)
+        return Aligned(kept, None, dropped, 0, mean, affine, tsnr, brain_of(mean))
     first, motions = _aligned(kept, _back(kept[0], None, affine), affine, track, "aligning")
     mean, _ = _summed(first, [m.matrix for m in motions], affine)
     last, motions = _aligned(kept, mean, affine, track, "aligning to the mean")
     mean, tsnr = _summed(last, [m.matrix for m in motions], affine)
-    return Aligned(last, motions, dropped, len(kept) - len(last), mean, affine, tsnr)
+    return Aligned(last, motions, dropped, len(kept) - len(last), mean, affine, tsnr, brain_of(mean))
 
 
 def unsteady(volumes: Sequence[Volume]) -> int:

@@ -115,7 +115,7 @@ class Sums:
         assert window.eeg is None or not window.eeg[:, masked].any()
         holes = amplifier.holes(times, amplifier.lost)
         long = amplifier.holes(times, amplifier.lost & ~amplifier.bridged)
-        quality, _ = stream.quality(times)
+        quality = stream.read(times).quality
         shares = {name: round(share * len(times)) for name, share in window.eeg_quality.items()}
         assert shares["gap"] >= long.sum()
         assert len(times) - shares["corrected"] >= holes.sum()

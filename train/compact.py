@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from rtdecode.signal.eeg import EegBand
 from rtdecode.timing import TimingGrid
 from train import loop
 from train.calibrate import calibrate
-from train.data.arrays import golden, normalised, projection_arrays
+from train.data.arrays import golden, normalised
 from train.data.chain import draft_bundle, unit_statistics
 from train.data.conditions import Clips, Mixture, batch, fit_errors
 from train.data.phantom import TRAINING_SEEDS, Participant, manifest, resting_level
@@ -151,38 +152,47 @@ def train(
     system = systems.build(fitted, watched.codec, clips, work.seed, **shape)
     log = _train_flow(work, system, watched.codec, clips, mixture, schedule, sizes)
     calibrated = calibrate(system, watched.codec, clips["held"], sizes.shift, sizes.steps)
-    guidance = calibrated.guidance
     draft = replace(
         draft,
         sigmas=levels(sizes.steps, sizes.shift),
         steps=sizes.steps,
         confidence={"fitted_on": seeds["held"], **calibrated.confidence},
-        provenance={
-            "participant": f"simulated, preset {who.preset}, subject {who.subject}",
-            **seeds,
-            "seconds": data.seconds,
-            "shift": sizes.shift,
-        },
+        provenance=_provenance(who, seeds, data, sizes),
     )
     stats = {name: fitted[name] for name in STATISTICS} | codec_statistics(watched.codec, fitted)
-    weights = pack(system, watched.codec, sizes.shift, guidance)
-    bundle = draft_bundle(draft, stats, who.projection())
+    weights = pack(system, watched.codec, sizes.shift, calibrated.guidance)
+    projection = who.projection()
     show = partial(reconstruct, weights, digest=work.digest)
+    bundle = draft_bundle(draft, stats, projection)
     found = judge(show, bundle, who, numbers(data.judged), data.judged_seconds)
-    windows = {name: x[:3] for name, x in watched.windows("sessions").items()}
-    eeg, fmri = normalised(windows, stats)
     samples = Image.open(work.stages / "flow" / f"step-{schedule.steps}.png")
     return Trained(
         model="compact",
         manifest=draft,
         weights=weights,
         stats=stats,
-        projection=projection_arrays(who.projection()),
-        golden=golden(windows | {"eeg": eeg, "fmri": fmri}),
+        projection=projection.to_arrays(),
+        golden=_golden(work, seeds["sessions"][0], stats),
         figures=found.figures,
         tables=found.tables | {"loss": log, "calibration": calibrated.table},
         pictures=found.pictures | {"samples.png": samples},
     )
+
+
+def _provenance(who: Participant, seeds: dict[str, list[int]], data: Data, sizes: Sizes) -> dict[str, Any]:
+    return {
+        "participant": f"simulated, preset {who.preset}, subject {who.subject}",
+        **seeds,
+        "seconds": data.seconds,
+        "shift": sizes.shift,
+    }
+
+
+def _golden(work: Work, seed: int, stats: Arrays) -> Arrays:
+    """Make golden windows of the first ones of a watched session."""
+    first = {name: x[:3].copy() for name, x in work.stage(f"session-{seed}", dict).items()}
+    eeg, fmri = normalised(first, stats)
+    return golden(first | {"eeg": eeg, "fmri": fmri})
 
 
 def _watch(

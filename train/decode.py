@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.data.chain import slot_mean
 from train.parts import codec
 from train.parts.lda import softmax
-from train.parts.stem import fill_slots
+from train.parts.stem import fill_slots, slot_mean
 from train.work import Arrays
 
 _AT_ONCE = 20

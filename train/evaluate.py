@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -20,7 +19,7 @@ from train.data.chain import draft_bundle
 from train.data.phantom import Participant
 from train.judge import Figures, Judged, judge_haxby, judge_phantom, judge_recording
 from train.judge_compact import Show, judge, judge_preset
-from train.recipe import numbers
+from train.recipe import numbers, parsed
 from train.run import arrays, read_run, show
 from train.work import Arrays
 
@@ -133,7 +132,7 @@ def read_request(changes: list[str]) -> Request:
     ]
     if unknown:
         raise UsageError(f"cannot take {', '.join(unknown)}. Known keys: {', '.join(Request.__slots__)}.")
-    values: dict[str, Any] = {key: yaml.safe_load(value) for key, _, value in pairs}
+    values: dict[str, Any] = {key: parsed(value, f"'{key}={value}'") for key, _, value in pairs}
     for key in ("data", "out"):
         if values.get(key) is not None:
             values[key] = Path(str(values[key]))

@@ -208,8 +208,7 @@ def fit_eeg(eeg: Eeg, story: Story, sizes: Sizes) -> Side:
     stem = fit_eeg_stem(z, sizes.eeg_components, sizes.eeg_frequencies, _WHITEN)
     found = fit_ridge([stem(z)], story.targets, [1.0])
     weights = {
-        "mixing": stem.mixing.astype(np.float32),
-        "cosines": stem.cosines.astype(np.float32),
+        **stem.arrays(),
         "eeg_feature_mean": found.means[0].astype(np.float32),
         "map": found.maps[0],
     }

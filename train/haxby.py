@@ -8,12 +8,13 @@ import numpy as np
 
 from rtdecode.accuracy import Score, entry
 from rtdecode.bundle import ClipGeometry, FmriInput, Manifest
+from rtdecode.events import Span
 from rtdecode.signal.baseline import Baseline
-from rtdecode.signal.volume import Projection
 from rtdecode.timing import TimingGrid, exact
 from train.data import haxby
 from train.data.chain import draft_bundle, draft_manifest, windows
-from train.parts.causal import Chain
+from train.data.phantom import window_arrays
+from train.parts.causal import Chain, window_means
 from train.parts.pictograms import pictograms
 from train.parts.pictures import curves
 from train.parts.trials import Blocks, Candidates, Choice, Learn, Trials, accuracies, choose, fit
@@ -111,15 +112,12 @@ def offline_trials(
     causal chain is compared with.
     """
     grid = replace(grid, lag=exact(lag))
-    rows, spans = [], []
+    rows: list[np.ndarray] = []
+    spans: list[Span] = []
     for number, run in runs.items():
-        clean = _detrended(run.data.reshape(-1, run.data.shape[3])[voxels].T.astype(np.float64))
-        for k in range(grid.count(len(clean) * run.tr_s)):
-            inside = [n for n in grid.volumes(k) if n < len(clean)]
-            if inside:
-                start, stop = (float(t) for t in grid.span(k))
-                rows.append(clean[inside].mean(0))
-                spans.append((number, start, stop))
+        found, where = window_means(_detrended(run.series(voxels)), grid, number, run.tr_s)
+        rows += found
+        spans += where
     return Trials(np.stack(rows), spans)
 
 
@@ -298,7 +296,7 @@ def _trained(
             "pictures": pictograms(haxby.LABELS, _SIZE, NOTE),
         },
         stats=stats,
-        projection=_arrays(chain.projection),
+        projection=chain.projection.to_arrays(),
         golden=_golden(manifest, chain, stats, chain.runs[runs[0]]),
         figures=figures,
         tables=tables,
@@ -309,18 +307,8 @@ def _trained(
     )
 
 
-def _arrays(projection: Projection) -> dict[str, np.ndarray]:
-    return {
-        "voxels": projection.voxels,
-        "shape": np.array(projection.shape),
-        "affine": projection.affine,
-    }
-
-
 def _golden(
     manifest: Manifest, chain: Chain, stats: dict[str, np.ndarray], run: haxby.BoldRun
 ) -> dict[str, np.ndarray]:
     bundle = draft_bundle(manifest, stats, chain.projection)
-    chosen = windows(bundle, run.volumes(), None)[6 : 6 + _GOLDEN]
-    data = np.stack([w.fmri for w in chosen if w.fmri is not None])
-    return {"fmri": data, "fmri_mask": np.stack([w.fmri_mask for w in chosen]).astype(np.float32)}
+    return window_arrays(manifest, windows(bundle, run.volumes(), None)[6 : 6 + _GOLDEN])

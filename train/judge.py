@@ -144,7 +144,7 @@ def judge_clips(
         clips = _shown(model, weights, bundle, only(inputs, kept), where)
         found = identification(correlations(list(clips), list(truths), mean), where, known)
         figures |= {f"{name}{suffix}": with_constant(value) for name, value in found.items() if value}
-    return figures | background_baseline(truths, where, known, mean)
+    return figures | background_baseline(background_wins(truths, where, known, mean))
 
 
 def _shown(
@@ -170,18 +170,13 @@ def with_constant(figure: dict[str, Any]) -> dict[str, Any]:
     return {**figure, "constant": 0.0}
 
 
-def background_baseline(
-    truths: NDArray[np.uint8],
-    where: list[Span],
-    known: Mapping[int, Sequence[Event]],
-    mean: NDArray[np.uint8],
-) -> Figures:
-    """Judge a decoder that knows each clip's background and nothing else.
+def background_baseline(wins: NDArray[np.float64]) -> Figures:
+    """Judge a decoder that knows each clip's background and nothing else, by `background_wins`.
 
     It shows the mean of all true clips of that background, the judged one among them: better than
     any mean from training could be.
     """
-    figure = entry(background_wins(truths, where, known, mean), 0.5)
+    figure = entry(wins, 0.5)
     return {"identification_2way_background": with_constant(figure)} if figure else {}
 
 

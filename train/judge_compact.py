@@ -173,10 +173,9 @@ def routes_figures(routes: dict[str, Route]) -> Figures:
 
 def baselines(data: Fresh, mean: NDArray[np.uint8], both: Route) -> Figures:
     """Compare with the background alone and with the mean clip, window by window."""
-    args = (data.truths, data.where, data.known, mean)
-    wins = background_wins(*args)
+    wins = background_wins(data.truths, data.where, data.known, mean)
     noise, flat = psnr(both.made.clips, data.truths), psnr([mean] * len(data.truths), data.truths)
-    figures = background_baseline(*args)
+    figures = background_baseline(wins)
     if np.isfinite(wins).any():
         figures["identification_2way_above_background"] = _plain(above(both.scores["2way"], wins))
     return figures | {

@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from diffusers.training_utils import EMAModel
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
 
 from train.data.conditions import Batch
 from train.models.brain import BrainEncoder
@@ -90,7 +93,6 @@ def train(
     schedule: Schedule,
     folder: Path,
     show: Callable[[int], None],
-    label: str = "flow",
 ) -> list[dict[str, float]]:
     """Train, keeping a checkpoint; a run that was stopped goes on from it to the same bits.
 
@@ -105,8 +107,6 @@ def train(
         Of the checkpoint, ``log.jsonl`` and what `show` writes.
     show : callable
         Called with the step while the moving average is in place.
-    label : str
-        Of the progress bar.
 
     Returns
     -------
@@ -116,16 +116,14 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator(mixed_precision=schedule.precision, cpu=not torch.cuda.is_available())
     learned = [p for p in system.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(learned, lr=schedule.rate, weight_decay=schedule.decay, betas=(0.9, 0.99))
-    rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: _rate(n, schedule))
-    model, optimizer, rates = accelerator.prepare(system, optimizer, rates)
+    model, optimizer, rates = accelerator.prepare(system, *_optimizer(learned, schedule))
     ema = EMAModel(learned, decay=schedule.ema, use_ema_warmup=True, power=0.75)
     state = {"model": system, "optimizer": optimizer, "rates": rates, "ema": ema}
     first, log = _load(folder / "checkpoint.pt", state, schedule)
     total, count, started = 0.0, 0, time.monotonic()
     before = log[-1]["seconds"] if log else 0.0
     with _progress(accelerator) as bar:
-        task = bar.add_task(label, total=schedule.steps, completed=first)
+        task = bar.add_task("flow", total=schedule.steps, completed=first)
         for step in range(first, schedule.steps):
             loss = model(draw(step))
             accelerator.backward(loss)
@@ -135,14 +133,12 @@ def train(
             optimizer.zero_grad()
             ema.step(learned)
             total, count = total + float(loss.detach()), count + 1
-            bar.update(task, advance=1, description=f"{label}, loss {total / count:.4f}")
+            bar.update(task, advance=1, description=f"flow, loss {total / count:.4f}")
             done = step + 1
             # First the pictures: a run that is stopped here draws them again, and lacks none later.
             if done % schedule.show_every == 0 or done == schedule.steps:
-                ema.store(learned)
-                ema.copy_to(learned)
-                show(done)
-                ema.restore(learned)
+                with _averaged(ema, learned):
+                    show(done)
             if done % schedule.keep_every == 0 or done == schedule.steps:
                 spent = before + time.monotonic() - started
                 log.append({"step": done, "loss": total / count, "seconds": round(spent, 1)})
@@ -151,6 +147,20 @@ def train(
                 (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
     ema.copy_to(learned)
     return log
+
+
+def _optimizer(learned: list[nn.Parameter], schedule: Schedule) -> tuple[AdamW, LambdaLR]:
+    optimizer = AdamW(learned, lr=schedule.rate, weight_decay=schedule.decay, betas=(0.9, 0.99))
+    return optimizer, LambdaLR(optimizer, lambda n: _rate(n, schedule))
+
+
+@contextmanager
+def _averaged(ema: EMAModel, learned: list[nn.Parameter]) -> Iterator[None]:
+    """Put the moving average in place of the weights; a fault ends the run, and leaves it there."""
+    ema.store(learned)
+    ema.copy_to(learned)
+    yield
+    ema.restore(learned)
 
 
 def _rate(step: int, schedule: Schedule) -> float:

@@ -65,7 +65,7 @@ def read(recipe: str, overrides: list[str]) -> Recipe:
     path = FOLDER / f"{recipe}.yaml" if recipe in names() else Path(recipe)
     if not path.is_file():
         raise UsageError(f"no recipe '{recipe}'. There are {', '.join(names())}; a path is taken too.")
-    tree = _mapping(_parsed(path.read_text(), str(path)), path)
+    tree = _mapping(parsed(path.read_text(), str(path)), path)
     tiny = tree.pop("tiny", {})
     changes = [_change(text) for text in overrides]
     common = _common({key: value for key, value in changes if key in Common.__slots__})
@@ -77,7 +77,14 @@ def read(recipe: str, overrides: list[str]) -> Recipe:
     return Recipe(path.stem, tree, common)
 
 
-def _parsed(text: str, where: str) -> Any:
+def parsed(text: str, where: str) -> Any:
+    """Read YAML; `where` names its place in the message.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be read.
+    """
     # Here and not above: without it the program still says what is wanting.
     try:
         import yaml
@@ -102,7 +109,7 @@ def _change(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise UsageError(f"'{text}' is no change to the recipe. Write key=value.")
-    return key, _parsed(value, f"'{text}'")
+    return key, parsed(value, f"'{text}'")
 
 
 def _common(given: dict[str, Any]) -> Common:

@@ -13,7 +13,7 @@ from rtdecode.phantom.session import PhantomSession
 from rtdecode.signal.baseline import Baseline
 from rtdecode.signal.eeg import EegBand
 from rtdecode.timing import TimingGrid
-from train.data.arrays import golden, normalised, projection_arrays, statistics
+from train.data.arrays import golden, normalised, statistics
 from train.data.chain import draft_bundle, unit_statistics
 from train.data.phantom import (
     TRAINING_SEEDS,
@@ -26,10 +26,11 @@ from train.data.phantom import (
 from train.decode import clips_of
 from train.judge import judge_phantom
 from train.parts import codec as patch
+from train.parts.brain import GROUPS
 from train.parts.pictures import rows
 from train.parts.ridge import RidgeFit, fit_ridge
 from train.parts.space import principal_components
-from train.parts.stem import EegStem, fit_eeg_stem, fit_voxel_stem
+from train.parts.stem import fit_eeg_stem, fit_voxel_stem
 from train.recipe import numbers
 from train.work import Arrays, Trained, Work
 
@@ -179,7 +180,7 @@ def fit(eeg: NDArray[Any], fmri: NDArray[Any], clips: NDArray[np.uint8], sizes: 
         "latent_shape": np.array(latent.shape[1:]),
         "voxels": voxels,
     }
-    weights |= _stem_arrays(stem) | _maps(fits, sizes.restore)
+    weights |= stem.arrays() | _maps(fits, sizes.restore)
     spread = targets.var(0)
     return weights | {
         f"explained_{name}": np.array((found.explained * spread).sum() / spread.sum())
@@ -187,17 +188,12 @@ def fit(eeg: NDArray[Any], fmri: NDArray[Any], clips: NDArray[np.uint8], sizes: 
     }
 
 
-def _stem_arrays(eeg: EegStem) -> Arrays:
-    return {"mixing": eeg.mixing.astype(np.float32), "cosines": eeg.cosines.astype(np.float32)}
-
-
 def _maps(fits: dict[str, RidgeFit], restore: float) -> Arrays:
     """The maps of each combination, in half precision, with the means they are applied after."""
-    groups = {"both": ("fmri", "eeg"), "fmri": ("fmri",), "eeg": ("eeg",)}
     arrays: Arrays = {}
     for name, found in fits.items():
         gain = np.clip(found.explained, 0.02, 1) ** -restore
-        for group, mean, linear in zip(groups[name], found.means, found.maps, strict=True):
+        for group, mean, linear in zip(GROUPS[name], found.means, found.maps, strict=True):
             arrays[f"{group}_feature_mean"] = mean.astype(np.float32)
             arrays[f"{name}_{group}"] = (linear * gain).astype(np.float16)
     return arrays
@@ -221,7 +217,7 @@ def _trained(
         manifest=draft,
         weights=weights,
         stats=stats,
-        projection=projection_arrays(projection),
+        projection=projection.to_arrays(),
         golden=golden(inputs),
         figures=figures,
         pictures={"fresh.png": sheet},

@@ -18,7 +18,6 @@ from rtdecode.phantom.amplifier import LEAD_IN_S, REFERENCE, Amplifier, electrod
 from rtdecode.types import Float, Montage
 
 SFREQ = 5000
-MULTIBAND = 4
 GROUND, ECG = "AFz", "ECG"
 BIT_UV, RAIL_UV = 0.5, (-16384.0, 16383.5)
 MOST_DRIFT_PPM = 50.0
@@ -60,7 +59,8 @@ def bore_montage(sfreq: float = SFREQ, references: int = 0) -> Montage:
     """The channels inside the magnet: 63 of `standard64`, carbon-wire loops if any, the ECG last."""
     cap = tuple(label for label in montage().channels if label != GROUND)
     loops = tuple(f"CWL{i + 1}" for i in range(references))
-    return Montage((*cap, *loops, ECG), float(sfreq), REFERENCE)
+    kinds = ("eeg",) * len(cap) + ("reference",) * references + ("ecg",)
+    return Montage((*cap, *loops, ECG), float(sfreq), REFERENCE, kinds)
 
 
 def clock_drift(seed: int, artifacts: Artifacts) -> float:
@@ -182,7 +182,6 @@ def converted(microvolts: Float) -> Float:
 
 def _faster(blocks: Iterator[Float], sfreq: int) -> Iterator[Float]:
     """Blocks of a second at a higher rate; the new samples lie between the old ones, in place."""
-    before = np.zeros((64, 0), np.float32)
     block = next(blocks)
     factor = sfreq // block.shape[1]
     taps = (factor * signal.firwin(2 * _TAPS * factor + 1, 0.9 / factor, window="blackman")).astype(

@@ -13,25 +13,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.phantom.dicom import (
-    MR_IMAGE_STORAGE,
     Encoded,
     Value,
-    axes_of,
-    checked,
+    affine_of,
+    check_magnitude,
     common_tags,
     decimals,
     encoded,
     epi_tags,
+    extremes,
     joined,
+    key_of,
     moments,
+    pixel_data,
     plane,
     preamble,
     private,
+    series_tags,
+    slice_place,
     uid,
 )
 from rtdecode.phantom.mosaic import interleaved
-
-VENDORS = ("ge", "philips")
 
 
 def slice_bytes(
@@ -62,10 +64,10 @@ def slice_bytes(
     ValueError
         If values are negative, or the axes of `affine` are not orthogonal.
     """
-    checked(int(volume.min()))
+    check_magnitude(volume)
     slices = volume.shape[2]
     times = slice_times or interleaved(slices, tr_s)
-    key = np.ascontiguousarray(affine, np.float64).tobytes()
+    key = key_of(affine)
     started = acquired - timedelta(seconds=index * tr_s)
     fixed = _fixed(vendor, volume.shape, key, tr_s, series, series_uid, volumes)
     shared = encoded(_volume(vendor, started, acquired, index, tr_s))
@@ -81,13 +83,8 @@ def slice_bytes(
 
 
 def _image(pixels: NDArray[np.int16], instance: str, number: int) -> list[Encoded]:
-    values: dict[str, Value] = {
-        "SOPInstanceUID": instance,
-        "InstanceNumber": str(number),
-        "SmallestImagePixelValue": int(pixels.min()),
-        "LargestImagePixelValue": int(pixels.max()),
-    }
-    return [*encoded(values), private(0x7FE00010, "OW", pixels.tobytes())]
+    values = extremes(pixels) | {"SOPInstanceUID": instance, "InstanceNumber": str(number)}
+    return [*encoded(values), pixel_data(pixels)]
 
 
 def instance_number(vendor: str, index: int, k: int, slices: int, volumes: int) -> int:
@@ -107,18 +104,9 @@ def _fixed(
 ) -> list[Encoded]:
     """Elements that are the same in every file of a series, encoded."""
     columns, rows, slices = shape
-    values = common_tags() | plane(np.frombuffer(key).reshape(4, 4)) | epi_tags(tr_s, rows)
-    values |= {
-        "SOPClassUID": MR_IMAGE_STORAGE,
-        "SeriesNumber": str(series),
-        "SeriesInstanceUID": series_uid,
-        "Rows": rows,
-        "Columns": columns,
-        "AcquisitionMatrix": [columns, 0, 0, rows],
-        "NumberOfTemporalPositions": str(volumes),
-        "BitsStored": 16,
-        "HighBit": 15,
-    }
+    values = common_tags() | plane(affine_of(key)) | epi_tags(tr_s, columns, rows)
+    values |= series_tags(series, series_uid)
+    values |= {"Rows": rows, "Columns": columns, "NumberOfTemporalPositions": str(volumes)}
     if vendor == "ge":
         return encoded(values | _ge_series(slices)) + _ge_own(slices, volumes)
     return encoded(values | _philips_series()) + _philips_own(slices, volumes)
@@ -126,16 +114,10 @@ def _fixed(
 
 @lru_cache(maxsize=8)
 def _places(key: bytes, slices: int) -> list[list[Encoded]]:
-    axes, step, first = axes_of(np.frombuffer(key).reshape(4, 4))
-    origins = [first + axes[:, 2] * step[2] * k for k in range(slices)]
+    places = [slice_place(affine_of(key), k) for k in range(slices)]
     return [
-        encoded(
-            {
-                "ImagePositionPatient": decimals(origin),
-                "SliceLocation": decimals([float(axes[:, 2] @ origin)]),
-            }
-        )
-        for origin in origins
+        encoded({"ImagePositionPatient": decimals(origin), "SliceLocation": location})
+        for origin, location in places
     ]
 
 

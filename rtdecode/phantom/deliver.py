@@ -56,7 +56,7 @@ class Delivery:
         """Go through the run; raises OSError where a file cannot be written."""
         for index in range(self._session.volumes):
             fate = self._session.fates.get(index, Fate())
-            begin = self._due(index) + fate.late_s - self._session.vendor.writing_s - _AHEAD_S
+            begin = self._session.due_s(index) + fate.late_s - self._session.vendor.writing_s - _AHEAD_S
             self._at(begin, partial(self._prepare, index, fate))
         for start, stop, fault in damage.absences(self._session.faults):
             self._at(start, partial(self._vanish, fault, start, stop))
@@ -72,9 +72,6 @@ class Delivery:
     def _at(self, seconds: float, act: Callable[[], None]) -> None:
         """Plan a step; steps of the same run time keep their order."""
         heapq.heappush(self._steps, (seconds, next(self._order), act))
-
-    def _due(self, index: int) -> float:
-        return (index + 1) * TR + self._session.delays[index]
 
     def _root(self) -> Path:
         return self._hidden if self._away else self._folder
@@ -100,11 +97,15 @@ class Delivery:
                 self._plan_file(repeat, done + slow + AGAIN_S, 0.0, len(made))
         for fault in fate.faults:
             detail = self._detail(index, fate, fault, made, hit)
-            self._at(self._due(index), partial(self._note, fault.kind, index * TR, detail))
+            self._at(self._session.due_s(index), partial(self._note, fault.kind, index * TR, detail))
 
     def _done(self, index: int, fate: Fate, place: int, total: int) -> float:
         """When file `place` of a volume is whole; the last one at the volume's time."""
-        return self._due(index) + fate.late_s - self._session.vendor.writing_s * (1 - (place + 1) / total)
+        return (
+            self._session.due_s(index)
+            + fate.late_s
+            - self._session.vendor.writing_s * (1 - (place + 1) / total)
+        )
 
     def _plan_file(self, writing: "_Writing", done: float, slow_s: float, total: int) -> None:
         """Plan the pieces of a file, the last of them at its time."""

@@ -126,6 +126,23 @@ def axes_of(
     return axes, step, _LPS @ affine[:3, 3]
 
 
+def key_of(affine: NDArray[np.float64]) -> bytes:
+    """An affine as something that can be hashed."""
+    return np.ascontiguousarray(affine, np.float64).tobytes()
+
+
+def affine_of(key: bytes) -> NDArray[np.float64]:
+    """The affine, (4, 4), that `key_of` was given."""
+    return np.frombuffer(key).reshape(4, 4)
+
+
+def slice_place(affine: NDArray[np.float64], k: int) -> tuple[NDArray[np.float64], list[str]]:
+    """Centre of the first voxel of slice `k`, LPS+ mm, and its SliceLocation."""
+    axes, step, first = axes_of(affine)
+    origin = first + axes[:, 2] * step[2] * k
+    return origin, decimals([float(axes[:, 2] @ origin)])
+
+
 def plane(affine: NDArray[np.float64]) -> dict[str, Value]:
     """What describes the grid of an image whatever its place: spacing, thickness, orientation."""
     axes, step, _ = axes_of(affine)
@@ -137,17 +154,25 @@ def plane(affine: NDArray[np.float64]) -> dict[str, Value]:
     }
 
 
-def checked(low: int) -> int:
-    """The lowest value of a volume.
-
-    Raises
-    ------
-    ValueError
-        If it is negative.
-    """
-    if low < 0:
+def check_magnitude(volume: NDArray[np.int16]) -> None:
+    """Refuse a volume with negative values by a ValueError."""
+    if (low := int(volume.min())) < 0:
         raise ValueError(f"a magnitude image has no negative values, found {low}: clip the volume first")
-    return low
+
+
+def extremes(values: NDArray[np.int16]) -> dict[str, Value]:
+    """The lowest and the highest value of an image."""
+    return {"SmallestImagePixelValue": int(values.min()), "LargestImagePixelValue": int(values.max())}
+
+
+def pixel_data(values: NDArray[np.int16] | NDArray[np.uint16]) -> Encoded:
+    """Encode an image's values, little endian."""
+    return private(0x7FE00010, "OW", values.tobytes())
+
+
+def series_tags(series: int, series_uid: str) -> dict[str, Value]:
+    """What a file says of the series that it belongs to."""
+    return {"SeriesNumber": str(series), "SeriesInstanceUID": series_uid}
 
 
 def moments(**instants: datetime) -> dict[str, Value]:
@@ -181,9 +206,13 @@ def common_tags() -> dict[str, Value]:
     }
 
 
-def epi_tags(tr_s: float, rows: int) -> dict[str, Value]:
-    """Contrast of a classic (not enhanced) echo-planar image."""
+def epi_tags(tr_s: float, columns: int, rows: int) -> dict[str, Value]:
+    """Kind and contrast of a classic (not enhanced) echo-planar image."""
     return {
+        "SOPClassUID": MR_IMAGE_STORAGE,
+        "BitsStored": 16,
+        "HighBit": 15,
+        "AcquisitionMatrix": [columns, 0, 0, rows],
         "ScanningSequence": "EP",
         "SequenceVariant": "SK",
         "ScanOptions": "FS",

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode.phantom.bore import RAIL_UV
 from rtdecode.phantom.faults import Fault, absences
-
-RAIL_UV = 16384.0
 
 _MOST_CLIPPED = 4  # channels
 Span = Callable[[float, float], tuple[int, int]]
@@ -45,7 +44,7 @@ def clips(
     for i, fault in enumerate(fault for fault in faults if fault.kind == "eeg-clip"):
         rng = np.random.default_rng((seed, 43, i))
         hit = np.sort(rng.permutation(channels)[: rng.integers(1, _MOST_CLIPPED + 1)])
-        found.append((fault, hit, float(rng.choice([-RAIL_UV, RAIL_UV - 0.5]))))
+        found.append((fault, hit, float(rng.choice(RAIL_UV))))
     return found
 
 

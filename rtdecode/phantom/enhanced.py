@@ -15,19 +15,24 @@ from rtdecode.phantom.dicom import (
     ENHANCED_MR_IMAGE_STORAGE,
     Encoded,
     Value,
-    axes_of,
-    checked,
+    affine_of,
+    check_magnitude,
     common_tags,
     decimals,
     encoded,
+    extremes,
     item,
     joined,
+    key_of,
     moments,
     named,
+    pixel_data,
     plane,
     preamble,
     private,
     sequence,
+    series_tags,
+    slice_place,
     uid,
 )
 from rtdecode.phantom.mosaic import interleaved
@@ -72,20 +77,19 @@ def enhanced_bytes(
     ValueError
         If values are negative, or the axes of `affine` are not orthogonal.
     """
-    slices = volume.shape[2]
+    check_magnitude(volume)
+    slices, key = volume.shape[2], key_of(affine)
     kept = [k for k in range(slices) if k != absent]
-    low, high = checked(int(volume.min())), int(volume.max())
     times = slice_times or interleaved(slices, tr_s)
-    key = np.ascontiguousarray(affine, np.float64).tobytes()
     instance = uid(f"{series_uid}/{index}")
     values = _varying(index, acquired, acquired + timedelta(seconds=recon_s), tr_s, instance)
-    values |= {"SmallestImagePixelValue": low, "LargestImagePixelValue": high, "NumberOfFrames": len(kept)}
-    values |= {"NumberOfTemporalPositions": str(volumes or index + 1)}
-    depth = 12 if high < 4096 else 16
+    values |= extremes(volume)
+    values |= {"NumberOfFrames": len(kept), "NumberOfTemporalPositions": str(volumes or index + 1)}
+    depth = 12 if volume.max() < 4096 else 16
     values |= {"BitsStored": depth, "HighBit": depth - 1}
     moving = [*encoded(values), _frames(volume.shape, key, tr_s, times, index, acquired, kept)]
     stack = np.ascontiguousarray(volume.transpose(2, 1, 0)[kept], "<i2")
-    moving.append(private(0x7FE00010, "OW", stack.tobytes()))
+    moving.append(pixel_data(stack))
     fixed = _fixed(volume.shape, key, tr_s, series, series_uid)
     return preamble(instance, ENHANCED_MR_IMAGE_STORAGE) + joined([*fixed, *moving])
 
@@ -132,7 +136,7 @@ def _templates(
     shape: tuple[int, int, int], key: bytes, times: tuple[float, ...]
 ) -> tuple[bytes, tuple[bytes, ...]]:
     """Elements of a frame before its FrameContentSequence, and after it for every slice."""
-    affine = np.frombuffer(key).reshape(4, 4)
+    affine = affine_of(key)
     kind = [named("FrameType", _KIND), *encoded(_CONTENT)]
     before = [
         sequence("MREchoSequence", [named("EffectiveEchoTime", 30.0)]),
@@ -143,8 +147,7 @@ def _templates(
 
 
 def _place(affine: NDArray[np.float64], shape: tuple[int, int, int], k: int, time_s: float) -> list[Encoded]:
-    axes, step, first = axes_of(affine)
-    origin = first + axes[:, 2] * step[2] * k
+    origin, location = slice_place(affine, k)
     grid = plane(affine)
     measures = {name: grid[name] for name in ("PixelSpacing", "SliceThickness", "SpacingBetweenSlices")}
     rescale: dict[str, Value] = {"RescaleIntercept": "0", "RescaleSlope": "1", "RescaleType": "US"}
@@ -154,7 +157,7 @@ def _place(affine: NDArray[np.float64], shape: tuple[int, int, int], k: int, tim
         private(0x00211158, "SH", f"{shape[1]}p*{shape[0]}"),
         private(0x0021115B, "FD", origin.tolist()),
         private(0x00211175, "CS", ["ORIGINAL", "PRIMARY", "M", "ND"]),
-        private(0x00211188, "DS", decimals([float(axes[:, 2] @ origin)])),
+        private(0x00211188, "DS", location),
     ]
     orientation = named("ImageOrientationPatient", grid["ImageOrientationPatient"])
     return [
@@ -173,10 +176,8 @@ def _fixed(
     shape: tuple[int, int, int], key: bytes, tr_s: float, series: int, series_uid: str
 ) -> list[Encoded]:
     """Elements that are the same in every file of a series, encoded."""
-    _, step, _ = axes_of(np.frombuffer(key).reshape(4, 4))
-    values = common_tags() | _CONTENT | _description(shape)
-    values |= {"SeriesNumber": str(series), "SeriesInstanceUID": series_uid}
-    values |= {"SpacingBetweenSlices": decimals([step[2]])}
+    values = common_tags() | _CONTENT | _description(shape) | series_tags(series, series_uid)
+    values["SpacingBetweenSlices"] = plane(affine_of(key))["SpacingBetweenSlices"]
     organization = uid("dimensions")
     groups = (0x9056, 0x0020), (0x9057, 0x0020), (0x9128, 0x0020)  # stack, place in it, time
     dimensions = [

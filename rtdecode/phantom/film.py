@@ -154,10 +154,6 @@ class Film:
             parts.append(render(shot, stop + 1 - shot.first if last else shot.frames)[start:])
         return np.concatenate(parts)
 
-    def shot_at(self, frame: int) -> Shot:
-        """The shot that is on at a film frame."""
-        return self.shots[int(np.searchsorted(self.cut_frames, frame, side="right")) - 1]
-
     def labels(self) -> NDArray[np.int64]:
         """Index of each attribute's value at each frame, (frame, attribute)."""
         rows = [[ATTRIBUTES[name].index(value) for name, value in s.attributes.items()] for s in self.shots]

@@ -7,26 +7,22 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TypeVar
 
 from rich.console import Console
 
-from rtdecode.errors import RtDecodeError
 from rtdecode.liblsl import pylsl
 from rtdecode.phantom.amplifier import LEAD_IN_S
 from rtdecode.phantom.deliver import Delivery, sleep_until
 from rtdecode.phantom.export import Run, next_series
 from rtdecode.phantom.faults import FaultLog
 from rtdecode.phantom.outlet import EegOutlet, marker_outlet
-from rtdecode.phantom.session import MARKER, PhantomSession
+from rtdecode.phantom.session import CHUNK_S, MARKER, PhantomSession
 from rtdecode.types import Float
 
-T = TypeVar("T")
-
-_CHUNK_S = 0.02
-_AHEAD = 3  # blocks of EEG, or volumes, made before they are due
+_AHEAD = 3  # blocks of EEG made before they are due
 _GRACE_S = 0.7
 
 
@@ -51,6 +47,11 @@ def run(
         Longest wait for a reader of the stream, s.
     log : FaultLog
     console : rich.console.Console
+
+    Raises
+    ------
+    OSError
+        Where a file cannot be written; that ends the session.
     """
     stop = threading.Event()
     with stop_on_signals(stop):
@@ -68,17 +69,16 @@ def run(
         if folder is not None:
             files = Run(next_series(folder, session.vendor.name), f"2.25.{uuid.uuid4().int}", wall)
             delivery = Delivery(session, folder, files, trigger_at, log, stop)
-            writer = threading.Thread(target=_write_all, args=(delivery, stop, failed))
+            writer = threading.Thread(target=_tried, args=(delivery.write_all, stop, failed))
             writer.start()
         if outlets is not None and blocks is not None:
-            _send_all(session, outlets, blocks, trigger_at, log, stop)
+            send = partial(_send_all, session, outlets, blocks, trigger_at, log, stop)
+            _tried(send, stop, failed)
         if writer is not None:
             writer.join()
         stop.wait(_GRACE_S)  # the last samples are still on their way to readers
         if failed:
-            raise RtDecodeError(
-                f"the export to {folder} failed ({failed[0]}). Make room, or give another folder."
-            )
+            raise failed[0]
         console.print("stopped" if stop.is_set() else "the session is over")
     return 0
 
@@ -123,7 +123,7 @@ def _send_all(
     stop: threading.Event,
 ) -> None:
     """Push EEG chunks when their last sample is due, and each trigger with its volume's start."""
-    size, done = round(_CHUNK_S * session.sfreq), 0
+    size, done = round(CHUNK_S * session.sfreq), 0
     triggers, pending = session.trigger_times(), session.signal_lines()
     while (block := blocks()) is not None:
         for start in range(0, block.shape[1], size):
@@ -139,30 +139,31 @@ def _send_all(
                 log.write(*pending.pop(0))
 
 
-def _write_all(delivery: Delivery, stop: threading.Event, failed: list[OSError]) -> None:
+def _tried(work: Callable[[], None], stop: threading.Event, failed: list[OSError]) -> None:
+    """Do one part of the session; where it cannot write, the other part ends too."""
     try:
-        delivery.write_all()
+        work()
     except OSError as error:
         failed.append(error)
         stop.set()
 
 
-def _ahead(items: Iterator[T], stop: threading.Event) -> Callable[[], T | None]:
-    """Draw items in a thread of their own, at most `_AHEAD` early; the result returns None at the end."""
-    made: queue.Queue[T | None] = queue.Queue(_AHEAD)
+def _ahead(blocks: Iterator[Float], stop: threading.Event) -> Callable[[], Float | None]:
+    """Draw blocks in a thread of their own, at most `_AHEAD` early; the result returns None at the end."""
+    made: queue.Queue[Float | None] = queue.Queue(_AHEAD)
 
-    def offer(item: T | None) -> None:
+    def offer(block: Float | None) -> None:
         while not stop.is_set():
             try:
-                made.put(item, timeout=0.2)
+                made.put(block, timeout=0.2)
             except queue.Full:
                 continue
             return
 
     def work() -> None:
         try:
-            for item in items:
-                offer(item)
+            for block in blocks:
+                offer(block)
                 if stop.is_set():
                     return
         finally:
@@ -170,7 +171,7 @@ def _ahead(items: Iterator[T], stop: threading.Event) -> Callable[[], T | None]:
 
     threading.Thread(target=work, daemon=True).start()
 
-    def draw() -> T | None:
+    def draw() -> Float | None:
         while not stop.is_set():
             try:
                 return made.get(timeout=0.2)

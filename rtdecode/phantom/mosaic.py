@@ -18,24 +18,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.phantom.dicom import (
-    MR_IMAGE_STORAGE,
     Encoded,
     Value,
+    affine_of,
     axes_of,
-    checked,
+    check_magnitude,
     common_tags,
     decimals,
     encoded,
     epi_tags,
+    extremes,
     joined,
+    key_of,
     moments,
+    pixel_data,
     plane,
     preamble,
     private,
+    series_tags,
+    slice_place,
     uid,
 )
 
-_CSA_TYPES = {"IS": 6, "DS": 3, "FD": 4, "US": 10, "LO": 19, "SH": 22, "CS": 16, "UN": 0, "SL": 7}
+_CSA_TYPES = {"IS": 6, "DS": 3, "FD": 4, "US": 10, "LO": 19, "SH": 22, "UN": 0}
 
 
 def mosaic_bytes(
@@ -77,15 +82,12 @@ def mosaic_bytes(
     ValueError
         If values are negative, or the axes of `affine` are not orthogonal.
     """
-    low, high = checked(int(volume.min())), int(volume.max())
+    check_magnitude(volume)
     times = slice_times or interleaved(volume.shape[2], tr_s)
-    key = np.ascontiguousarray(affine, np.float64).tobytes()
-    fixed = _fixed(volume.shape, key, tr_s, series, series_uid, times)
+    fixed = _fixed(volume.shape, key_of(affine), tr_s, series, series_uid, times)
     instance = uid(f"{series_uid}/{index}")
-    varying = _varying(index, acquired, recon_s, tr_s, instance)
-    varying |= {"SmallestImagePixelValue": low, "LargestImagePixelValue": high}
-    pixels = private(0x7FE00010, "OW", tile(volume).tobytes())
-    return preamble(instance) + joined([*fixed, *encoded(varying), pixels])
+    varying = _varying(index, acquired, recon_s, tr_s, instance) | extremes(volume)
+    return preamble(instance) + joined([*fixed, *encoded(varying), pixel_data(tile(volume))])
 
 
 def tile(volume: NDArray[np.int16]) -> NDArray[np.uint16]:
@@ -119,25 +121,25 @@ def _varying(index: int, acquired: datetime, recon_s: float, tr_s: float, instan
 @lru_cache(maxsize=8)
 def _fixed(
     shape: tuple[int, int, int],
-    affine_bytes: bytes,
+    key: bytes,
     tr_s: float,
     series: int,
     series_uid: str,
     times: tuple[float, ...],
 ) -> list[Encoded]:
     """Elements that are the same in every file of a series, encoded."""
-    affine = np.frombuffer(affine_bytes).reshape(4, 4)
-    geometry, normal = _geometry(shape, affine)
+    geometry, normal = _geometry(shape, affine_of(key))
     columns, rows, slices = shape
     matrix = f"{rows}*{columns}"
-    image = _csa(_image_tags(slices, normal, times, matrix, tr_s))
+    bandwidth = _phase_bandwidth(rows)
+    image = _csa(_image_tags(slices, normal, times, matrix, bandwidth, tr_s))
     protocol = _csa(_series_tags(slices, tr_s))
-    values = common_tags() | _description() | geometry | epi_tags(tr_s, rows)
-    values |= {"SeriesNumber": str(series), "SeriesInstanceUID": series_uid}
+    values = common_tags() | _description() | geometry | epi_tags(tr_s, columns, rows)
+    values |= series_tags(series, series_uid)
     own: dict[int, tuple[str, Value]] = {
         0x00190010: ("LO", "SIEMENS MR HEADER"),
         0x0019100A: ("US", slices),
-        0x00191028: ("FD", _phase_bandwidth(rows)),
+        0x00191028: ("FD", bandwidth),
         0x00191029: ("FD", [1000 * t for t in times]),
         0x00290010: ("LO", "SIEMENS CSA HEADER"),
         0x00291008: ("CS", "IMAGE NUM 4"),
@@ -164,8 +166,7 @@ def _geometry(
         "Rows": side * rows,
         "Columns": side * columns,
         "ImagePositionPatient": decimals(origin - (axes[:, :2] * step[:2]) @ beyond),
-        "SliceLocation": decimals([float(axes[:, 2] @ origin)]),
-        "AcquisitionMatrix": [columns, 0, 0, rows],
+        "SliceLocation": slice_place(affine, 0)[1],
         "NumberOfPhaseEncodingSteps": str(rows),
     }
     return values, axes[:, 2]
@@ -174,12 +175,9 @@ def _geometry(
 def _description() -> dict[str, Value]:
     return {
         "ImageType": ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"],
-        "SOPClassUID": MR_IMAGE_STORAGE,
         "Manufacturer": "SIEMENS",
         "ManufacturerModelName": "Prisma_fit",
         "SoftwareVersions": "syngo MR E11",
-        "BitsStored": 16,
-        "HighBit": 15,
         "PixelRepresentation": 0,
         "RescaleSlope": "1",
         "RescaleIntercept": "0",
@@ -194,7 +192,12 @@ def _phase_bandwidth(rows: int) -> float:
 
 
 def _image_tags(
-    slices: int, normal: NDArray[np.float64], times: tuple[float, ...], matrix: str, tr_s: float
+    slices: int,
+    normal: NDArray[np.float64],
+    times: tuple[float, ...],
+    matrix: str,
+    bandwidth: float,
+    tr_s: float,
 ) -> dict[str, tuple[str, int, list[str]]]:
     milliseconds = [f"{1000 * t:.8f}" for t in times]
     return {
@@ -208,7 +211,7 @@ def _image_tags(
         "SliceNormalVector": ("FD", 3, [f"{x:.8f}" for x in normal]),
         "ImaCoilString": ("LO", 1, ["HEA;HEP"]),
         "ImaPATModeText": ("LO", 1, ["p1"]),
-        "BandwidthPerPixelPhaseEncode": ("FD", 1, [f"{_phase_bandwidth(int(matrix.split('*')[0])):.8f}"]),
+        "BandwidthPerPixelPhaseEncode": ("FD", 1, [f"{bandwidth:.8f}"]),
         "MosaicRefAcqTimes": ("FD", 0, milliseconds),
         "NonPlanarImage": ("US", 1, ["0"]),
     }

@@ -5,9 +5,10 @@ import numpy as np
 from rtdecode.liblsl import pylsl
 from rtdecode.phantom import eeg_faults
 from rtdecode.phantom import faults as damage
-from rtdecode.phantom.bore import ECG
 from rtdecode.phantom.session import PhantomSession
 from rtdecode.types import Float
+
+_TYPES = {"eeg": "EEG", "ecg": "ECG", "reference": "REF"}
 
 
 class EegOutlet:
@@ -57,9 +58,9 @@ class EegOutlet:
         info.desc().append_child_value("manufacturer", "rtdecode phantom (simulated)")
         info.desc().append_child("reference").append_child_value("label", montage.reference)
         channels = info.desc().append_child("channels")
-        for label in montage.channels:
+        for label, kind in zip(montage.channels, montage.kinds, strict=True):
             channel = channels.append_child("channel")
-            for key, value in (("label", label), ("unit", "microvolts"), ("type", _kind(label))):
+            for key, value in (("label", label), ("unit", "microvolts"), ("type", _TYPES[kind])):
                 channel.append_child_value(key, value)
         return pylsl.StreamOutlet(info)
 
@@ -74,9 +75,3 @@ def marker_outlet(name: str) -> pylsl.StreamOutlet:
 
 def _source(name: str) -> str:
     return f"rtdecode-phantom-{name}"
-
-
-def _kind(label: str) -> str:
-    if label == ECG:
-        return "ECG"
-    return "REF" if label.startswith("CWL") else "EEG"

@@ -32,6 +32,7 @@ SERIES = 4
 START_AT = 1000.0
 MARKER = "R128"
 AGAIN_S = 0.3  # after a file, its duplicate
+CHUNK_S = 0.02  # of EEG
 
 _EEG_DELAY_S = 0.002
 _STAMP_S = 0.0001  # mean lateness of a chunk's stamps inside the magnet
@@ -56,8 +57,6 @@ class PhantomSession:
         EEG sampling rate, whole Hz from 200 on.
     shape : (int, int, int)
         Voxels of a volume.
-    volume_delay : float, optional
-        From a volume's end to its file being complete, s; the vendor's by default.
     spec : str
         Faults, as of `rtdecode.phantom.faults.plan`.
     vendor : str
@@ -86,7 +85,6 @@ class PhantomSession:
         cuts: str = "grid",
         sfreq: float = 1000,
         shape: tuple[int, int, int] = SHAPE,
-        volume_delay: float | None = None,
         spec: str = "",
         vendor: str = "siemens-mosaic",
         first_delay: float | None = None,
@@ -114,7 +112,7 @@ class PhantomSession:
         self.head = head(subject_number, shape)
         self.volumes = int((Fraction(str(seconds)) + SCAN_ON_S) / Fraction(str(TR)))
         self.samples = int((Fraction(str(seconds)) + SCAN_ON_S + LEAD_IN_S) * self.sfreq)
-        self.volume_delay = self.vendor.delay_s if volume_delay is None else volume_delay
+        self.volume_delay = self.vendor.delay_s
         self._first_s = self.vendor.first_s if first_delay is None else first_delay
         self.faults = damage.plan(spec, self.seconds, seed)
         self.fates = damage.fates(self.faults, TR, self.volumes, seed)
@@ -185,7 +183,7 @@ class PhantomSession:
         shots = len(np.unique(slice_times(self.head.shape[2])))
         return GradientArtifact(
             self.subject,
-            63 + artifacts.references + 1,
+            len(bore_montage(self.sfreq, artifacts.references).channels),
             TR,
             shots,
             1,
@@ -270,7 +268,7 @@ class PhantomSession:
         eeg = eeg_faults.eeg_lines(self.faults, self.montage.channels, self.seed, self.sample_span)
         return sorted([*eeg, *damage.trigger_lines(self.faults, TR, self.volumes)], key=lambda line: line[1])
 
-    def events(self, chunk_s: float = 0.02) -> Iterator[EegChunk | Trigger | Volume]:
+    def events(self, chunk_s: float = CHUNK_S) -> Iterator[EegChunk | Trigger | Volume]:
         """Everything that arrives, in order, on a virtual clock whose first trigger is at `START_AT`.
 
         Parameters
@@ -311,25 +309,26 @@ class PhantomSession:
         found = []
         for i in range(self.volumes):
             fate = self.fates.get(i, damage.Fate())
-            readable = START_AT + (i + 1) * TR + self.delays[i]
-            if fate.faults:
-                readable += fate.late_s + fate.slow_s
+            readable = START_AT + (i + 1) * TR + self.delays[i] + (fate.late_s + fate.slow_s)
             if fate.whole:
                 found.append((self._when_back(readable), i, False))
             if fate.whole and fate.again:
                 found.append((self._when_back(readable + AGAIN_S), i, True))
         return sorted(found)
 
+    def due_s(self, index: int) -> float:
+        """Run time from which a volume can be read in full if nothing goes wrong, s."""
+        return (index + 1) * TR + self.delays[index]
+
     def whole_s(self, index: int) -> float:
         """Run time from which a volume can be read in full, with all that goes wrong before."""
         fate = self.fates.get(index, damage.Fate())
-        due = (index + 1) * TR + self.delays[index] + fate.late_s + fate.slow_s
+        due = self.due_s(index) + fate.late_s + fate.slow_s
         return round(next((stop for start, stop, _ in self._absences if start <= due < stop), due), 6)
 
     def hidden(self, start_s: float, stop_s: float) -> list[int]:
         """Volumes that would have been whole while the folder was away."""
-        due = [(i + 1) * TR + self.delays[i] for i in range(self.volumes)]
-        return [i for i in range(self.volumes) if start_s <= due[i] < stop_s]
+        return [i for i in range(self.volumes) if start_s <= self.due_s(i) < stop_s]
 
     @cached_property
     def _absences(self) -> list[tuple[float, float, damage.Fault]]:

@@ -1,5 +1,7 @@
 """`rtdecode simulate`: the simulated participant live, or its recording as fast as it can be made."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -10,7 +12,7 @@ from rtdecode.phantom import bore
 from rtdecode.phantom.brain import TR
 from rtdecode.phantom.faults import FaultLog, absences, folder_fault, volume_fault
 from rtdecode.phantom.movement import describe as describe_motion
-from rtdecode.phantom.session import SCAN_ON_S, PhantomSession
+from rtdecode.phantom.session import CHUNK_S, SCAN_ON_S, PhantomSession
 from rtdecode.recording import RecordingWriter
 
 
@@ -86,19 +88,26 @@ def _send(
     console = Console(stderr=True)
     console.print(_introduction(session), highlight=False, soft_wrap=True)
     log = FaultLog(None if truth is None else truth / "faults.jsonl")
-    try:
+    with _writing():
         if truth is not None:
             session.truth(truth)
         if record is not None:
             _record(session, record, console)
             _log_all(session, log)
             return 0
-    except OSError as error:
-        raise RtDecodeError(f"cannot write: {error}. Make room, or give another folder.") from error
     # pylsl loads a C library; a recording needs none.
     from rtdecode.phantom import live
 
-    return live.run(session, lsl, fmri_dir, wait, log, console)
+    with _writing():
+        return live.run(session, lsl, fmri_dir, wait, log, console)
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RtDecodeError(f"cannot write: {error}. Make room, or give another folder.") from error
 
 
 def _introduction(session: PhantomSession) -> str:
@@ -131,7 +140,7 @@ def _record(session: PhantomSession, folder: Path, console: Console) -> None:
         "motion": session.motion,
         "in_magnet": session.artifacts is not None,
     }
-    total = session.volumes * 2 + session.samples / (0.02 * session.sfreq)
+    total = session.volumes * 2 + session.samples / (CHUNK_S * session.sfreq)
     with RecordingWriter(folder, session.montage, meta) as writer:
         session.truth(folder / "truth")
         items = track(session.events(), "recording", total=total, console=console, transient=True)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode.lines import mad
 from rtdecode.signal.quality import LEARNING, Quality
 
 Reals = NDArray[np.floating[Any]]
@@ -13,6 +14,8 @@ Mask = NDArray[np.bool_]
 
 # Spherical splines: order of the smoothness, terms of the series, what is added to the diagonal.
 _ORDER, _TERMS, _RIDGE = 4, 50, 1e-5
+# With fewer good channels nothing is interpolated.
+_LEAST_GOOD = 4
 _RAIL_SHARE = 0.02
 _BIN_S = 0.02  # samples are averaged over this before channels are compared with what others predict
 
@@ -76,9 +79,7 @@ def spline_weights(known: Reals, wanted: Reals) -> Reals:
     4, with m = 4.
     """
     known, wanted = _unit(known), _unit(wanted)
-    inverse = _inverse(known)
-    kernel = _kernel(wanted @ known.T)
-    return kernel @ inverse[:-1, :-1] + inverse[-1, :-1]
+    return _weights(_inverse(known), known, wanted)
 
 
 def saturated(block: Reals | NDArray[np.float32], share: float = _RAIL_SHARE) -> Mask:
@@ -138,8 +139,8 @@ class BadChannels:
 
     @property
     def too_many(self) -> bool:
-        """Whether more channels are bad than may be interpolated."""
-        return int(self.bad.sum()) > self.allowed
+        """Whether more channels are bad than may be interpolated, or too few are left to do it."""
+        return int(self.bad.sum()) > self.allowed or self._too_few
 
     @property
     def room(self) -> int:
@@ -169,8 +170,8 @@ class BadChannels:
             self._held, self._whole = 0, True
 
     def interpolate(self, data: Reals) -> Reals:
-        """Replace the bad channels of (channel, n) by what the others predict."""
-        if not self.bad.any() or self.bad.all():
+        """Replace the bad channels of (channel, n) by what the others predict, where there are enough."""
+        if not self.bad.any() or self._too_few:
             return data
         out = data.copy()
         # Summed along an axis that is not the last, in the order of the channels: the bits do not depend
@@ -181,15 +182,16 @@ class BadChannels:
 
     def _learn(self) -> None:
         good = self._places[~self.bad]
-        if len(good) < 4:
+        self._too_few = bool(self.bad.any()) and len(good) < _LEAST_GOOD
+        if self._too_few:
             return
-        self._fill = spline_weights(good, self._places[self.bad])
-        inverse = _inverse(good)[:-1, :-1]
-        self._alone = inverse / np.diag(inverse)[:, None]
+        inverse = _inverse(good)
+        self._fill = _weights(inverse, good, self._places[self.bad])
+        self._alone = inverse[:-1, :-1] / np.diag(inverse)[:-1, None]
 
     def _judge(self) -> None:
         rules, before = self._rules, self.bad
-        x = _detrended(self._block)
+        x = detrended(self._block)
         flat = self._flat(_spread(x))
         x -= np.median(x[~before], axis=0) if not before.all() else 0.0
         at_once = (flat | self._rails) & ~self._absent
@@ -245,6 +247,10 @@ def _kernel(cosine: Reals) -> Reals:
     return np.asarray(np.polynomial.legendre.legval(np.clip(cosine, -1, 1), [0.0, *factors]))
 
 
+def _weights(inverse: Reals, known: Reals, wanted: Reals) -> Reals:
+    return _kernel(wanted @ known.T) @ inverse[:-1, :-1] + inverse[-1, :-1]
+
+
 def _inverse(places: Reals) -> Reals:
     """Inverse of the spline system of some electrodes, with its constant, (n + 1, n + 1)."""
     count = len(places)
@@ -254,7 +260,8 @@ def _inverse(places: Reals) -> Reals:
     return np.linalg.inv(system)
 
 
-def _detrended(block: Reals) -> Reals:
+def detrended(block: Reals) -> Reals:
+    """Rows of a block (channel, sample) without their mean and slope."""
     ramp = np.linspace(-1.0, 1.0, block.shape[1])
     x = block - block.mean(axis=1, keepdims=True)
     return x - (x @ ramp / (ramp @ ramp))[:, None] * ramp
@@ -267,9 +274,8 @@ def _spread(x: Reals) -> Reals:
 
 def _robust_z(values: Reals, among: Mask) -> Reals:
     held = values[among] if among.any() else values
-    middle = np.median(held)
-    spread: Any = (values - middle) / max(1.4826 * float(np.median(np.abs(held - middle))), 0.05)
-    return spread
+    z: Any = (values - np.median(held)) / max(mad(held), 0.05)
+    return z
 
 
 def _correlation(a: Reals, b: Reals) -> Reals:

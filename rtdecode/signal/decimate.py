@@ -12,6 +12,7 @@ from rtdecode.signal.quality import LEARNING, Quality
 _STOP_DB = 70.0
 # The pass band ends at this share of the new rate; the stop band begins at half of it.
 _PASS = 0.25
+_SAME = 1e-6
 
 
 class Decimator:
@@ -24,10 +25,13 @@ class Decimator:
     Parameters
     ----------
     sfreq, target : float
-        Rates of input and output, Hz; their ratio need not be a whole number.
+        Rates of input and output, Hz. A ratio within a millionth of a whole number is that number; others
+        are fractions of small numbers.
 
     Attributes
     ----------
+    target : float
+        Rate of the output, Hz.
     delay_s : float
         Delay of the low-pass, s: an output's time is that much before the newest sample it rests on.
 
@@ -42,7 +46,12 @@ class Decimator:
     """
 
     def __init__(self, sfreq: float, target: float) -> None:
-        ratio = Fraction(target).limit_denominator(1000) / Fraction(sfreq).limit_denominator(1000)
+        whole = round(sfreq / target)
+        if abs(sfreq / target - whole) < _SAME * whole:
+            # Rates as amplifiers state them (1666.667 Hz) are no fractions of small numbers.
+            ratio, target = Fraction(1, whole), sfreq / whole
+        else:
+            ratio = Fraction(target).limit_denominator(1000) / Fraction(sfreq).limit_denominator(1000)
         if not 0 < ratio < 1 or ratio.numerator > 1000:
             raise ValueError(f"a stream of {sfreq:g} Hz cannot be decimated to {target:g} Hz")
         from scipy import signal

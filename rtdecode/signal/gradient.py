@@ -59,7 +59,6 @@ class GradientRemover:
         self._steepness = Steepness(sfreq, settings.slope_uv_s, settings.hold_s)
         self._last: float | None = None
         self._anchor = (0.0, 0)
-        self._cut = False
 
     def trigger(self, at: float, moved: bool = False) -> None:
         """Take a volume trigger.
@@ -73,10 +72,6 @@ class GradientRemover:
             second call for the same trigger.
         """
         self._follower.triggers.add(at, moved)
-
-    def reset(self) -> None:
-        """Samples are missing before the next one; the times tell how many."""
-        self._cut = True
 
     def push(self, data: NDArray[T], times: NDArray[np.float64]) -> tuple[NDArray[T], Quality]:
         """Correct the next samples.
@@ -144,7 +139,7 @@ class GradientRemover:
             return
         steps = np.diff(times, prepend=times[0] if self._last is None else self._last)
         holes = np.abs(steps - 1 / self._sfreq) > (_HOLE - 1) / self._sfreq
-        holes[0] = self._last is not None and (self._cut or holes[0])
+        holes[0] &= self._last is not None
         starts = np.flatnonzero(holes)
         edges = [0, *starts[starts > 0].tolist(), len(times)]
         for start, stop in itertools.pairwise(edges):
@@ -153,7 +148,6 @@ class GradientRemover:
             elif holes[start]:
                 self._skip(float(steps[start]), float(times[start]))
             yield start, stop
-        self._cut = False
 
     def _skip(self, step: float, at: float) -> None:
         """Go on after a step of the times, s, to a sample at a time."""

@@ -19,14 +19,12 @@ from numpy.typing import NDArray
 from rtdecode.errors import GeometryError
 from rtdecode.signal.align import COARSE, FINE, MATCH, Fit, Grid, gauss_newton, grid_of, level_of, shrink
 from rtdecode.signal.rigid import Matrix, framewise_displacement, parameters_of, rigid
-from rtdecode.signal.steady import Quality, Verdict
 from rtdecode.types import Array
 
-__all__ = [
-    "Aligner", "Motion", "Quality", "Verdict", "framewise_displacement", "parameters_of", "rigid",
-]  # fmt: skip
+__all__ = ["THIN", "Aligner", "Motion", "framewise_displacement", "parameters_of", "rigid"]
 
-_THIN = 4
+# Voxels along each axis below which a head cannot be aligned.
+THIN = 4
 # A misfit, 1 - match squared, so many times the run's usual one and above the floor is odd.
 _ODD, _FLOOR = 20.0, 0.04
 
@@ -84,9 +82,9 @@ class Aligner:
 
     def __init__(self, reference: Array, affine: Matrix, mask: NDArray[np.bool_] | None = None) -> None:
         data = np.asarray(reference)
-        if data.ndim != 3 or min(data.shape) < _THIN:
+        if data.ndim != 3 or min(data.shape) < THIN:
             raise GeometryError(
-                f"a head can be aligned in volumes of {_THIN} voxels and more along each axis, found "
+                f"a head can be aligned in volumes of {THIN} voxels and more along each axis, found "
                 f"{data.shape}. Run without motion correction."
             )
         self._affine = np.asarray(affine, np.float64)
@@ -149,9 +147,9 @@ class Aligner:
     def _both(self, shape: tuple[int, ...], affine: Matrix) -> tuple[Grid, Grid]:
         known = self._grids
         if known is None or known[1].shape != shape or not np.array_equal(known[0], affine):
-            if len(shape) != 3 or min(shape) < _THIN:
+            if len(shape) != 3 or min(shape) < THIN:
                 raise GeometryError(
-                    f"the volume to align has {shape} voxels: at least {_THIN} are needed along each axis"
+                    f"the volume to align has {shape} voxels: at least {THIN} are needed along each axis"
                 )
             known = (affine.copy(), grid_of(shape, affine, FINE), grid_of(shape, affine, COARSE))
             self._grids = known

@@ -32,18 +32,12 @@ class Matcher:
     ----------
     rate : float
         Steps a second.
-
-    Attributes
-    ----------
-    delay_s : float
-        From the R-peak to the moment at which it is reported.
     """
 
     def __init__(self, rate: float) -> None:
         self._first, self._last = round(FIRST_S * rate), round(LAST_S * rate)
         self._confirm = round(_CONFIRM_S * rate)
         self._rate = rate
-        self.delay_s = (self._last + self._confirm) / rate
         self._likes: deque[float] = deque(maxlen=8)
         self.reset()
 

@@ -45,18 +45,13 @@ class Peaks:
 
 
 class RPeaks:
-    """Causal R-peak detector; chunking changes nothing.
+    """Causal R-peak detector; a peak is reported within 0.31 s, and chunking changes nothing.
 
     Parameters
     ----------
     sfreq : float
         Sampling rate of the electrocardiogram, Hz; 200 or more.
     settings : Peaks
-
-    Attributes
-    ----------
-    delay_s : float
-        A peak is reported within that time.
 
     Raises
     ------
@@ -78,7 +73,6 @@ class RPeaks:
         self._smooth /= self._smooth.sum()
         self._confirm, self._back = round(0.09 * rate), half + width
         self._longest = round(0.31 * rate)
-        self.delay_s = self._longest / rate
         self.reset()
 
     def reset(self) -> None:

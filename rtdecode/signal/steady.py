@@ -137,6 +137,7 @@ class Quality:
         self._dvars: float | None = None
         self._recent: deque[float] = deque(maxlen=_RECENT)
         self._last: NDArray[np.float64] | None = None
+        self._now: Steadiness | None = None
 
     def push(self, values: Float, fd_mm: float | None = None) -> None:
         """Take in the next volume.
@@ -151,6 +152,7 @@ class Quality:
         """
         x = values.astype(np.float64)
         self._count += 1
+        self._now = None
         if fd_mm is not None:
             self._displaced(fd_mm)
         if self._last is None:
@@ -164,6 +166,11 @@ class Quality:
 
     def now(self) -> Steadiness:
         """The run's figures up to the last volume."""
+        if self._now is None:
+            self._now = self._figures()
+        return self._now
+
+    def _figures(self) -> Steadiness:
         aligned = self._aligned or None
         seen = self._aligned + self._unaligned
         tsnr = self.tsnr_map()

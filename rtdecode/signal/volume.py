@@ -207,14 +207,20 @@ def sample(data: Array, volume_affine: Reals, points_mm: Reals) -> Float:
     -------
     (point,) float32
     """
-    index = _indices(volume_affine, points_mm)
+    return _values(data, _indices(volume_affine, points_mm))
+
+
+def _values(data: Array, index: Reals) -> Float:
     values: Any = ndimage.map_coordinates(data, index, np.float32, order=1, mode="nearest", prefilter=False)
     return values
 
 
 def outside(shape: tuple[int, ...], volume_affine: Reals, points_mm: Reals) -> NDArray[np.bool_]:
     """Which positions (3, point) lie beyond the outermost voxels' faces, (point,)."""
-    index = _indices(volume_affine, points_mm)
+    return _beyond(shape, _indices(volume_affine, points_mm))
+
+
+def _beyond(shape: tuple[int, ...], index: Reals) -> NDArray[np.bool_]:
     most = np.array(shape)[:, None] - 0.5
     return np.any((index < -0.5) | (index > most), axis=0)
 
@@ -257,8 +263,10 @@ class Reader:
     ) -> None:
         self._affine = np.asarray(affine, np.float64)
         self._weights, self._shape = projection.weights, tuple(shape)
-        known = projection._flips(self._shape, self._affine)
-        self._voxels = known if placed else projection.bind(self._shape, self._affine, name)
+        if placed:
+            self._voxels = projection._flips(self._shape, self._affine)
+        else:
+            self._voxels = projection.bind(self._shape, self._affine, name)
         self._points = projection.points_mm
         self.outside = 0
 
@@ -276,6 +284,7 @@ class Reader:
             values = project(data, self._voxels)
         else:
             moved = self._points if motion is None else motion[:3, :3] @ self._points + motion[:3, 3:]
-            values = sample(data, self._affine, moved)
-            self.outside = int(outside(self._shape, self._affine, moved).sum())
+            index = _indices(self._affine, moved)
+            values = _values(data, index)
+            self.outside = int(_beyond(self._shape, index).sum())
         return values if self._weights is None else (self._weights @ values).astype(np.float32)

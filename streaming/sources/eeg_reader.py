@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from rtdecode.channels import infer_unit
 from rtdecode.liblsl import pylsl
+from rtdecode.signal.badchannels import detrended
 from rtdecode.types import Array, EegChunk, Trigger
 from streaming.sources.eeg_layout import Layout
 from streaming.sources.inlet import PULL, Inlet
@@ -91,7 +92,4 @@ class EegReader:
         eeg = [i for i, kind in enumerate(kinds) if kind == "eeg" and np.isnan(self.layout.scale[i, 0])]
         columns = self.layout.columns[eeg or list(range(len(kinds)))]
         data = np.concatenate([raw[:, columns] for raw, _, _ in self._held])[-count:].astype(np.float64)
-        ramp = np.linspace(-1, 1, len(data))[:, None]
-        rest = data - data.mean(0)
-        rest -= ramp * (rest * ramp).sum(0) / (ramp**2).sum()
-        return float(np.median(rest.std(0)))
+        return float(np.median(detrended(data.T).std(axis=1)))

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streaming.sources.elements import Encoding, items, values
-from streaming.sources.fields import elapsed, moment, numbers, text, whole
-from streaming.sources.header import PER_FRAME, SHARED, Header, date_time, number_of, sane_times, started
+from streaming.sources.fields import elapsed, moment, numbers, repetition_s, text, whole
+from streaming.sources.header import PER_FRAME, SHARED, Header, date_time, number_of, started
 from streaming.sources.image import Image, NotAVolumeError, Plane, compact
 from streaming.sources.mosaic import stack_affine
 from streaming.sources.pixels import decoded
@@ -130,8 +130,7 @@ def read_enhanced(header: Header, frames: Frames) -> list[Image] | Plane:
     complete = {number: group for number, group in enumerate(groups) if len(group) == len(positions)}
     if not complete:
         raise NotAVolumeError(f"{len(kept)} frames at {len(positions)} places make no whole volume")
-    times = _times(header, frames)
-    starts = _starts(header, times, list(complete.values()))
+    starts = _starts(header, frames, list(complete.values()))
     stored, scales = decoded(header), _scales(header, frames)
     if len(frames.each) == 1:
         return _plane(header, frames, _rescaled(stored, scales, [0])[0], axes, positions[0], starts[0])
@@ -150,7 +149,6 @@ def read_enhanced(header: Header, frames: Frames) -> list[Image] | Plane:
             tr_s=tr_s,
             acquired=start,
             recon_s=elapsed(start, done),
-            slice_times=_slice_times(times, group, tr_s),
         )
         for (number, group), start in zip(complete.items(), starts, strict=True)
     ]
@@ -284,30 +282,19 @@ def _keys(header: Header, frames: Frames) -> list[tuple[float, ...]]:
     return [tuple(index[n] for n in reversed(columns)) for index in indices]
 
 
-def _times(header: Header, frames: Frames) -> list[datetime | None]:
-    zone = text(header.ds, "TimezoneOffsetFromUTC")
-    return [date_time(value, zone) for value in frames.texts(_ACQUIRED)]
-
-
-def _starts(header: Header, times: list[datetime | None], groups: list[list[int]]) -> list[datetime | None]:
+def _starts(header: Header, frames: Frames, groups: list[list[int]]) -> list[datetime | None]:
     """Start of each volume: of the first of its frames, or of the file's only volume.
 
     None for all of several volumes whose times do not rise.
     """
+    zone = text(header.ds, "TimezoneOffsetFromUTC")
+    times = [date_time(value, zone) for value in frames.texts(_ACQUIRED)]
     starts = [min((t for t in (times[n] for n in group) if t), default=None) for group in groups]
     if len(groups) == 1:
         return [starts[0] or started(header.ds)]
     known = [start for start in starts if start is not None]
     rising = len(known) == len(starts) and all(a < b for a, b in pairwise(known))
     return starts if rising else [None] * len(groups)
-
-
-def _slice_times(
-    times: list[datetime | None], group: list[int], tr_s: float | None
-) -> tuple[float, ...] | None:
-    own = [time for time in (times[index] for index in group) if time is not None]
-    seconds = [(time - min(own)).total_seconds() for time in own]
-    return sane_times(seconds, len(group), tr_s)
 
 
 def _first_number(header: Header, frames: Frames, groups: list[list[int]]) -> int:
@@ -322,8 +309,7 @@ def _first_number(header: Header, frames: Frames, groups: list[list[int]]) -> in
 
 def _repetition_s(header: Header, frames: Frames) -> float | None:
     found = frames.decimals(_TR, 1)
-    value = float(found[0, 0]) if found is not None else (numbers(header.ds, "RepetitionTime") or [0.0])[0]
-    return value / 1000 if value > 0 else None
+    return repetition_s(numbers(header.ds, "RepetitionTime") if found is None else found[0].tolist())
 
 
 def _rescaled(

@@ -2,6 +2,7 @@
 
 import math
 import struct
+from collections.abc import Sequence
 from datetime import date, datetime, time, timedelta
 from typing import Any
 
@@ -18,11 +19,6 @@ LPS = np.diag([-1.0, -1.0, 1.0])
 _PACKED = {2: "<h", 4: "<i"}
 
 
-def syntax(ds: Dataset) -> UID:
-    """Transfer syntax of a file."""
-    return ds.file_meta.TransferSyntaxUID
-
-
 def stored(ds: Dataset) -> NDArray[Any]:
     """Stored values of all frames in a row, before rescaling; a view of the file's bytes where it can be.
 
@@ -33,9 +29,10 @@ def stored(ds: Dataset) -> NDArray[Any]:
     ValueError
         If there are fewer than the header declares.
     """
-    if syntax(ds).is_compressed:
+    syntax: UID = ds.file_meta.TransferSyntaxUID
+    if syntax.is_compressed:
         return ds.pixel_array.reshape(-1)
-    little = syntax(ds).is_little_endian
+    little = syntax.is_little_endian
     kind = np.dtype(
         f"{'<' if little else '>'}{'i' if ds.PixelRepresentation else 'u'}{ds.BitsAllocated // 8}"
     )
@@ -94,6 +91,11 @@ def whole(ds: Dataset, keyword: str) -> int | None:
     """First value of an integer string, None where there is none."""
     values = numbers(ds, keyword)
     return int(values[0]) if values else None
+
+
+def repetition_s(milliseconds: Sequence[float]) -> float | None:
+    """TR by the values of a RepetitionTime, s; None where there is none above zero."""
+    return milliseconds[0] / 1000 if milliseconds and 0 < milliseconds[0] < math.inf else None
 
 
 def private(ds: Dataset, group: int, creator: str, element: int) -> Any:

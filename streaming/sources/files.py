@@ -12,7 +12,7 @@ import numpy as np
 
 from rtdecode.types import Array
 from streaming.sources.dicom import is_dicom
-from streaming.sources.image import Image, IncompleteError, NotAVolumeError, unpacked_head
+from streaming.sources.image import Image, IncompleteError, NotAVolumeError
 from streaming.sources.nifti import is_nifti, is_nifti_header
 from streaming.sources.parrec import is_par
 
@@ -81,7 +81,7 @@ def kind_of(head: bytes) -> str:
     IncompleteError
         If there are too few, or nothing but zeros.
     """
-    start = unpacked_head(head)
+    start = _unpacked_head(head)
     if is_dicom(start):
         return "dicom"
     if is_nifti(start):
@@ -113,7 +113,7 @@ def gunzip(data: bytes, most: int = _MOST) -> bytes:
         If there is more in it.
     """
     parts, size = [], 0
-    while data[:2] == _GZIP:
+    while is_packed(data):
         stream = zlib.decompressobj(zlib.MAX_WBITS | 16)
         try:
             parts.append(stream.decompress(data, most - size + 1))
@@ -208,6 +208,16 @@ class Tails:
     def _wait(age: float, needed: float, words: str) -> None:
         if age < needed:
             raise IncompleteError(words)
+
+
+def _unpacked_head(head: bytes) -> bytes:
+    """Undo gzip on the first bytes of a file, as far as they go."""
+    if not is_packed(head):
+        return head
+    try:
+        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head)
+    except zlib.error as error:
+        raise IncompleteError(f"the gzip stream is damaged ({error})") from error
 
 
 def _zeros(tail: ReadAt, most: int) -> int:

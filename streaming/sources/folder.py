@@ -4,7 +4,6 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from rtdecode.types import Volume
 from streaming.sources.files import HalfError, counterparts, shown
@@ -17,9 +16,7 @@ from streaming.sources.scan import FolderScan, Stamp
 from streaming.sources.series import Accept, Run, Runs
 from streaming.sources.stack import Stacked, Stacks
 
-State = Literal["missing", "empty", "ok"]
-
-# A file that cannot be decoded is given up this long after its last change, s; see also `_patience`.
+# A file that cannot be decoded is given up this long after its last change, s; see also `patience_s`.
 GIVE_UP = 30.0
 # A poll begins no file after this time of the processor, and by the clock, s: a busy machine still gets on.
 _POLL_S, _POLL_MOST_S = 0.06, 0.5
@@ -48,7 +45,7 @@ class FolderSource:
     bound : bool
         Follow one kind of series (see `Runs`).
     accept : callable or None
-        Maps (shape, affine) of a series to the reason why it is not wanted, or None.
+        Maps (shape, affine, TR) of a series to the reason why it is not wanted, or None.
     exclude : Path or None
         A subfolder that is not looked into: the program's own output.
 
@@ -84,7 +81,6 @@ class FolderSource:
         self._passed: dict[str, int] = {}
         self._firsts: dict[str, int] = {}
         self._rejected: set[str] = set()
-        self._doubled: set[str] = set()
         self._volumes = 0
         self._polled_at = self._resumed_at = -float("inf")
         self._looked_at = time.monotonic()
@@ -94,11 +90,24 @@ class FolderSource:
             self.existing = len(stamps)
 
     @property
-    def state(self) -> State:
-        """``missing``: no such folder now; ``empty``: nothing has come into it; ``ok``."""
-        if not self._scan.alive:
-            return "missing"
-        return "ok" if self._pending or self._ignored or self._volumes else "empty"
+    def missing(self) -> bool:
+        """Whether there is no such folder now."""
+        return not self._scan.alive
+
+    @property
+    def state(self) -> str:
+        """What is seen in the folder instead of volumes, in words."""
+        if self.missing:
+            return f"the folder {self.directory} is not there"
+        if self.waiting:
+            name, reason = self.waiting[-1]
+            why = f" ({reason})" if reason else ""
+            return f"{name} in {self.directory} is not readable yet{why}"
+        if self.ignored:
+            name, reason = self.ignored[-1]
+            return f"{len(self.ignored)} files in {self.directory} are of no use, the last {name}: {reason}"
+        old = f" ({self.existing} lay there before: --existing read takes them)" if self.existing else ""
+        return f"no new volume in {self.directory}{old}"
 
     @property
     def ignored(self) -> list[tuple[str, str]]:
@@ -132,7 +141,7 @@ class FolderSource:
         return {
             "volumes": self._volumes,
             "missing": sum(len(run.holes) for run in self.runs),
-            "duplicate": self.runs.duplicate + len(self._doubled),
+            "duplicate": self.runs.duplicate + len(self._stacks.doubled),
             "out_of_order": self.runs.out_of_order,
             "late": self.runs.late,
             "rejected_files": len(self._rejected | stuck),
@@ -310,11 +319,8 @@ class FolderSource:
         return []
 
     def _note_refused(self) -> None:
-        """List the slices that made no volume; a second one counts once for its volume."""
-        for name, reason in self._stacks.refused():
-            self._ignored[name] = reason
-            if reason.startswith("a second file"):
-                self._doubled.add(reason)
+        """List the slices that made no volume."""
+        self._ignored.update(self._stacks.refused())
 
     def _first_number(self, name: str, image: Image) -> int:
         """Number that the names of a run of volumes begin with: index 0."""

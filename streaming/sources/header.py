@@ -92,12 +92,6 @@ def number_of(ds: Dataset) -> int | None:
     return None
 
 
-def repetition_s(ds: Dataset) -> float | None:
-    """RepetitionTime, s."""
-    value = ds.get("RepetitionTime")
-    return float(value) / 1000 if value else None
-
-
 def started(ds: Dataset) -> datetime | None:
     """Start of the acquisition: AcquisitionDate and -Time, or AcquisitionDateTime."""
     start = moment(ds, "Acquisition")
@@ -125,20 +119,6 @@ def date_time(value: str, zone: str = "") -> datetime | None:
     if offset and zone.strip():
         start += _offset(zone.strip()) - _offset(offset)
     return start
-
-
-def sane_times(times_s: list[float], slices: int, tr_s: float | None) -> tuple[float, ...] | None:
-    """Slice times from the first on, s; None unless there is one for each slice, all within one TR.
-
-    The first volume of multiband series may carry the times of its single-band reference.
-    """
-    if len(times_s) != slices or not times_s:
-        return None
-    first = min(times_s)
-    times = tuple(round(value - first, 6) for value in times_s)
-    if not 0 < max(times) <= 1.001 * (tr_s or float("inf")):
-        return None
-    return times
 
 
 def _offset(value: str) -> timedelta:

@@ -1,7 +1,5 @@
 """One decoded volume before it has a place in a run, and the two ways a file can fail to be one."""
 
-import gzip
-import zlib
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -11,8 +9,9 @@ from numpy.typing import NDArray
 
 from rtdecode.types import Array
 
-_GZIP = b"\x1f\x8b"
 _DAY = 86400.0
+# What has not come by then is given up: so many TRs, or s without a TR.
+_PATIENCE_TR, _PATIENCE_S = 1.5, 3.0
 # Stands for the day where a header gives the time alone; room below it for what came before.
 NO_DAY = date(1, 2, 1)
 
@@ -47,8 +46,6 @@ class Image:
         Start of the acquisition by the header; in the year 1 where only the time of day is known (`NO_DAY`).
     recon_s : float or None
         From there to the finished image, s.
-    slice_times : tuple of float, or None
-        Start of each slice k after the volume's start, s.
     """
 
     data: Array
@@ -59,7 +56,6 @@ class Image:
     tr_s: float | None
     acquired: datetime | None = None
     recon_s: float | None = None
-    slice_times: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,30 +112,9 @@ def seconds_between(earlier: datetime, later: datetime) -> float:
     return seconds + _DAY if later.year == NO_DAY.year and seconds < -_DAY / 2 else seconds
 
 
-def unpacked(data: bytes) -> bytes:
-    """Undo gzip, if that is what the bytes are.
-
-    Raises
-    ------
-    IncompleteError
-        If the compressed stream has no valid end.
-    """
-    if data[:2] != _GZIP:
-        return data
-    try:
-        return gzip.decompress(data)
-    except (EOFError, OSError, zlib.error) as error:
-        raise IncompleteError(f"the gzip stream is cut short or damaged ({error})") from error
-
-
-def unpacked_head(head: bytes) -> bytes:
-    """Undo gzip on the first bytes of a file, as far as they go."""
-    if head[:2] != _GZIP:
-        return head
-    try:
-        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head)
-    except zlib.error as error:
-        raise IncompleteError(f"the gzip stream is damaged ({error})") from error
+def patience_s(tr_s: float | None) -> float:
+    """Time after which a volume or a slice that has not come is given up, s."""
+    return _PATIENCE_TR * tr_s if tr_s else _PATIENCE_S
 
 
 def compact(data: NDArray[Any], slope: float = 1.0, intercept: float = 0.0) -> Array:

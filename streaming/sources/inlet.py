@@ -5,10 +5,8 @@ from collections import deque
 
 import numpy as np
 from numpy.typing import NDArray
-from pylsl.util import LostError
-from pylsl.util import TimeoutError as LslTimeoutError
 
-from rtdecode.liblsl import pylsl
+from rtdecode.liblsl import LostError, LslTimeoutError, pylsl
 from rtdecode.lines import robust_line
 from rtdecode.types import Array
 

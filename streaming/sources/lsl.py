@@ -107,11 +107,6 @@ class LslSource:
         self._unit_note = unit
         return fresh
 
-    @property
-    def clock_resets(self) -> int:
-        """Times the clock of the present sender was set anew."""
-        return self._eeg.inlet.offset.resets if self._eeg is not None else 0
-
     def age_s(self, now_at: float) -> float | None:
         """Age of the newest sample, s; None before the first."""
         return None if self.newest_at is None else now_at - self.newest_at

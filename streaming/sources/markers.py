@@ -1,9 +1,6 @@
 """Marker streams that belong to a stream, read as text."""
 
-from pylsl.util import LostError
-from pylsl.util import TimeoutError as LslTimeoutError
-
-from rtdecode.liblsl import pylsl
+from rtdecode.liblsl import LostError, LslTimeoutError, pylsl
 from streaming.sources.inlet import Inlet
 from streaming.sources.lsl import seen, select
 

@@ -14,8 +14,8 @@ from pydicom import Dataset
 
 from streaming.sources.csa import protocol_values
 from streaming.sources.elements import items, values
-from streaming.sources.fields import LPS, elapsed, moment, numbers, private_number, text, whole
-from streaming.sources.header import Header, date_time, number_of, repetition_s, sane_times, started, words
+from streaming.sources.fields import LPS, elapsed, moment, numbers, private_number, repetition_s, text, whole
+from streaming.sources.header import Header, number_of, started, words
 from streaming.sources.image import Image, NotAVolumeError, compact
 from streaming.sources.pixels import decoded
 
@@ -23,7 +23,7 @@ Private = dict[str, list[str]]
 
 _MR_HEADER = "SIEMENS MR HEADER"
 _GRID_SLICES, _GRID_FRAMES = 0x00651050, 0x00651051
-_POSITION, _DATE_TIME, _TIME = 0x00200032, 0x0008002A, 0x00080032
+_POSITION = 0x00200032
 _TILES_MOST = 4096
 
 
@@ -66,8 +66,7 @@ def read_mosaic(header: Header, private: Private, slices: int) -> Image:
     side = math.ceil(math.sqrt(slices))
     rows, columns = _tile(header.ds, side, side)
     affine = _mosaic_affine(header, (rows, columns), private)
-    times = [float(value) for value in private.get("MosaicRefAcqTimes", [])] or _plain_times(header.ds)
-    return _image(header, _stack(header, side, side, slices), affine, [0.001 * t for t in times])
+    return _image(header, _stack(header, side, side, slices), affine)
 
 
 def read_grid(header: Header, slices: int) -> Image:
@@ -76,7 +75,7 @@ def read_grid(header: Header, slices: int) -> Image:
     down = math.ceil(slices / across)
     _tile(header.ds, down, across)
     frames = [
-        values(header.body, start, stop, header.encoding, {0: frozenset({_POSITION, _DATE_TIME, _TIME})})
+        values(header.body, start, stop, header.encoding, {0: frozenset({_POSITION})})
         for start, stop in items(header.body, header.top[_GRID_FRAMES], header.encoding)
     ]
     if len(frames) != slices or not all(_POSITION in frame for frame in frames):
@@ -86,10 +85,7 @@ def read_grid(header: Header, slices: int) -> Image:
     )
     axes, _ = _axes(header.ds)
     affine = stack_affine(axes, positions)
-    times = [date_time(frame.get(_DATE_TIME, b"").decode("latin-1")) for frame in frames]
-    first = min((time for time in times if time), default=None)
-    seconds = [(time - first).total_seconds() for time in times if time and first]
-    return _image(header, _stack(header, down, across, slices), affine, seconds)
+    return _image(header, _stack(header, down, across, slices), affine)
 
 
 def stack_affine(axes: NDArray[np.float64], positions: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -123,9 +119,9 @@ def stack_affine(axes: NDArray[np.float64], positions: NDArray[np.float64]) -> N
     return affine
 
 
-def _image(header: Header, data: NDArray[Any], affine: NDArray[np.float64], times_s: list[float]) -> Image:
+def _image(header: Header, data: NDArray[Any], affine: NDArray[np.float64]) -> Image:
     ds = header.ds
-    acquired, tr_s = started(ds), repetition_s(ds)
+    acquired = started(ds)
     slope, intercept = (numbers(ds, name) or [0.0] for name in ("RescaleSlope", "RescaleIntercept"))
     echo = whole(ds, "EchoNumbers") or 1
     return Image(
@@ -134,10 +130,9 @@ def _image(header: Header, data: NDArray[Any], affine: NDArray[np.float64], time
         number=_number(header),
         series=whole(ds, "SeriesNumber") or 0,
         uid=text(ds, "SeriesInstanceUID") + (f" echo {echo}" if echo > 1 else ""),
-        tr_s=tr_s,
+        tr_s=repetition_s(numbers(ds, "RepetitionTime")),
         acquired=acquired,
         recon_s=elapsed(acquired, moment(ds, "Content")),
-        slice_times=sane_times(times_s, data.shape[2], tr_s),
     )
 
 
@@ -207,13 +202,6 @@ def _protocol_normal(header: Header) -> list[float]:
     last = int(max((float(name.split("]")[0]) for name in places), default=0))
     ends = [[places.get(f"{k}].sPosition.d{axis}", 0.0) for axis in ("Sag", "Cor", "Tra")] for k in (0, last)]
     return [b - a for a, b in zip(*ends, strict=True)] if last else []
-
-
-def _plain_times(ds: Dataset) -> list[float]:
-    """MosaicRefAcqTimes outside the private header, ms."""
-    element = ds.get((0x0019, 0x1029))
-    value = [] if element is None or isinstance(element.value, bytes) else element.value
-    return [float(t) for t in value] if hasattr(value, "__iter__") else []
 
 
 def _is_tiled(ds: Dataset) -> bool:

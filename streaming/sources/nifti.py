@@ -199,9 +199,8 @@ def split_number(name: str) -> tuple[str, int | None]:
 
 def _is_mask(data: Array) -> bool:
     """Whether there are two values alone, or hardly any but zeros; most images tell by a few of theirs."""
-    some = data[::5, ::5]
-    for each in (some, data):
-        low, high = data.min(), data.max()
+    low, high = data.min(), data.max()
+    for each in (data[::5, ::5], data):
         two = low < high and np.isin(each, (low, high)).all()
         if not two and np.count_nonzero(each) >= _SPARSE * each.size:
             return False

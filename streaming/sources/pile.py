@@ -145,17 +145,11 @@ def _affine(planes: Sequence[Plane], at: Sequence[int]) -> NDArray[np.float64]:
     return affine
 
 
-def timed(planes: Sequence[Plane]) -> tuple[datetime | None, float | None, tuple[float, ...] | None]:
-    """Start of a volume, seconds from there to its image, and each slice's start after it, s.
-
-    None for each that the headers do not say; the slice times only where they differ.
-    """
+def timed(planes: Sequence[Plane]) -> tuple[datetime | None, float | None]:
+    """Start of a volume, and seconds from there to its image; None for what the headers do not say."""
     starts = [plane.acquired for plane in planes if plane.acquired is not None]
     if len(starts) < len(planes):
-        return None, None, None
+        return None, None
     after = [seconds_between(starts[0], start) for start in starts]
-    earliest = min(after)
     recon = [plane.recon_s for plane in planes if plane.recon_s is not None]
-    times = tuple(round(seconds - earliest, 6) for seconds in after)
-    start = starts[after.index(earliest)]
-    return start, max(recon, default=None), times if max(times) > 0 else None
+    return starts[after.index(min(after))], max(recon, default=None)

@@ -11,20 +11,18 @@ from typing import BinaryIO
 from streaming.sources import files, nifti, parrec
 from streaming.sources.dicom import read_dicom
 from streaming.sources.files import HEAD, Container, HalfError, ReadAt, Tails
-from streaming.sources.image import Image, IncompleteError, NotAVolumeError, Plane
+from streaming.sources.image import Image, IncompleteError, NotAVolumeError, Plane, patience_s
 from streaming.sources.scan import Content, Stamp, stamp_of
 
 # Volumes of one file that one reading gives.
 _MOST_VOLUMES = 16
 # Files that are told after a rename: so many that were taken last.
 _RECENT = 1024
-# Without a TR, a volume may be waited for this long, s.
-_PATIENCE, _PATIENCE_TR = 3.0, 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class _Taken:
-    """A file that was decoded: its state then, and a checksum over that many bytes."""
+    """A file that was decoded: its state then, and a checksum over that many bytes, none if 0."""
 
     content: Content
     size: int
@@ -93,6 +91,7 @@ class Reader:
         self._given: dict[str, _Given] = {}
         self._lowest: dict[str, int] = {}
         self._generation: dict[str, int] = {}
+        self._last_header: tuple[str, bytes, Container] | None = None
         self.image, self.watched = False, ""
 
     def knows(self, name: str) -> bool:
@@ -162,7 +161,7 @@ class Reader:
         if _changed_while_read(before, stamp, len(data)):
             raise IncompleteError(f"{len(data)} bytes, and still being written")
         taken = self._taken.get(name)
-        known = taken is not None and files.fingerprint(data, taken.size) == taken.checksum
+        known = taken and taken.size and files.fingerprint(data, taken.size) == taken.checksum
         reading = Reading([], stamp)
         if not known:
             plain = files.gunzip(data)
@@ -181,7 +180,7 @@ class Reader:
             return found
         last = found if isinstance(found, Plane) else found[-1]
         place = round(100 * last.normal_mm) if isinstance(last, Plane) else 0
-        self._tails.check((last.uid, place), last.data, _tail_of(data), age, _patience(last.tr_s))
+        self._tails.check((last.uid, place), last.data, _tail_of(data), age, patience_s(last.tr_s))
         return found
 
     def _parts(self, name: str, file: BinaryIO, kind: str, head: bytes, before: Stamp, age: float) -> Reading:
@@ -191,7 +190,7 @@ class Reader:
         header = head + file.read()
         if _changed_while_read(before, stamp_of(os.fstat(file.fileno())), len(header)):
             raise IncompleteError("a header that is still being written")
-        container = _container(kind, header, name)
+        container = self._parsed(kind, header, name)
         self.watched, mates = self._mate(name)
         with files.opened(self._directory / self.watched) as data:
             stamp = stamp_of(os.fstat(data.fileno()))
@@ -202,6 +201,12 @@ class Reader:
         if not reading.rest:
             self._take(name, before, len(header), zlib.crc32(header))
         return replace(reading, mates=mates)
+
+    def _parsed(self, kind: str, header: bytes, name: str) -> Container:
+        """What a pair's header says, which is read again for every volume that comes into its data."""
+        if self._last_header is None or self._last_header[:2] != (name, header):
+            self._last_header = name, header, _container(kind, header, name)
+        return self._last_header[2]
 
     def _mate(self, name: str) -> tuple[str, tuple[str, ...]]:
         mates = tuple(files.counterparts(name))
@@ -231,7 +236,7 @@ class Reader:
         most: int = _MOST_VOLUMES,
     ) -> Reading:
         there = container.there(stamp.size)
-        given = self._begun(name, container, read_at, there, stamp)
+        given, first = self._begun(name, container, read_at, there, stamp)
         grew = stamp.size > given.size
         if there > container.promised and not grew:
             self._given[name] = given
@@ -240,7 +245,8 @@ class Reader:
         images, reason = [], ""
         for t in range(given.count, min(there, given.count + most)):
             try:
-                images.append(self._one(container, t, read_at, age, given))
+                image = container.image(t, read_at) if t or first is None else first
+                images.append(self._checked(image, container, t, read_at, age, given))
             except (IncompleteError, NotAVolumeError) as error:
                 if not images:
                     self._given[name] = given
@@ -257,24 +263,27 @@ class Reader:
             self._take(name, stamp, 0, 0)
         return Reading(images, stamp, reason, given.by_name)
 
-    def _one(self, container: Container, t: int, read_at: ReadAt, age: float, given: _Given) -> Image:
-        image = container.image(t, read_at)
+    def _checked(
+        self, image: Image, container: Container, t: int, read_at: ReadAt, age: float, given: _Given
+    ) -> Image:
         tail = _tail_in(container, t, read_at)
-        self._tails.check((given.uid, 0), image.data, tail, age, _patience(image.tr_s))
+        self._tails.check((given.uid, 0), image.data, tail, age, patience_s(image.tr_s))
         number = t
         if given.by_name:
             number = None if given.number is None else given.number + t
         return replace(image, uid=given.uid, number=number)
 
-    def _begun(self, name: str, container: Container, read_at: ReadAt, there: int, stamp: Stamp) -> _Given:
-        """What the file has given; begins again where its first volume is another one."""
+    def _begun(
+        self, name: str, container: Container, read_at: ReadAt, there: int, stamp: Stamp
+    ) -> tuple[_Given, Image | None]:
+        """What the file has given; begins again, with its first volume, where that is another one."""
         given = self._given.get(name)
         if there == 0:
             self._given.setdefault(name, _Given(0, "", None, -1, stamp.size, False))
             raise IncompleteError(f"{stamp.size} bytes, not one volume yet")
         checksum = zlib.crc32(read_at(*container.span(0)))
         if given is not None and given.first == checksum:
-            return given if stamp.size >= given.size else replace(given, size=stamp.size)
+            return replace(given, size=min(given.size, stamp.size)), None
         image = container.image(0, read_at)
         by_name = container.promised == 1
         uid, number = image.uid, image.number
@@ -287,7 +296,7 @@ class Reader:
         generation = self._generation.get(uid, 1)
         full = uid if generation == 1 else f"{uid} ({generation})"
         size = stamp.size if given is None else min(given.size, stamp.size)
-        return _Given(0, full, number, checksum, size, by_name)
+        return _Given(0, full, number, checksum, size, by_name), image
 
 
 def _kind(head: bytes, name: str) -> str:
@@ -332,10 +341,6 @@ def _tail_of(data: bytes) -> Callable[[int, int], bytes]:
 def _tail_in(container: Container, t: int, read_at: ReadAt) -> Callable[[int, int], bytes]:
     start, length = container.span(t)
     return lambda back, n: read_at(start + max(0, length - back - n), min(n, length - back))
-
-
-def _patience(tr_s: float | None) -> float:
-    return _PATIENCE_TR * tr_s if tr_s else _PATIENCE
 
 
 def _changed_while_read(before: Stamp, after: Stamp, size: int) -> bool:

@@ -8,14 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.types import Volume
-from streaming.sources.image import Image, Moments, seconds_between
+from streaming.sources.image import Image, Moments, patience_s, seconds_between
 
 Kind = tuple[tuple[int, ...], tuple[float, ...], float | None]
-Accept = Callable[[tuple[int, ...], NDArray[np.float64]], str | None]
+Accept = Callable[[tuple[int, ...], NDArray[np.float64], float | None], str | None]
 
-# A volume counts as lost when a later one has been there this many TRs, or so many s without a TR.
-LOST_AFTER_TR = 1.5
-_LOST_AFTER_S = 3.0
 # No run has more volumes: a greater number comes from a damaged header.
 _MOST = 100_000
 # A number that skips more than this is believed once another one near it, within so many, has come.
@@ -67,11 +64,7 @@ class Run:
     @property
     def patience_s(self) -> float:
         """Time after which a volume that has not come is lost, s."""
-        return LOST_AFTER_TR * self.kind[2] if self.kind[2] else _LOST_AFTER_S
-
-    def missing(self) -> list[int]:
-        """Indices below the highest so far of which there was no whole volume."""
-        return sorted(self.holes)
+        return patience_s(self.kind[2])
 
     def lost(self, now_at: float) -> list[tuple[int, int]]:
         """Holes that no volume came for in time, each once: index and missing slices."""
@@ -111,7 +104,7 @@ class Runs:
     series : int or None
         Take only runs that begin with this SeriesNumber.
     accept : callable or None
-        Maps (shape, affine) to the reason why a series is not wanted, or None.
+        Maps (shape, affine, TR) to the reason why a series is not wanted, or None.
 
     Attributes
     ----------
@@ -228,7 +221,7 @@ class Runs:
             return f"of another series ({_say(kind)}); {followed_says}"
         if run is not None:
             return run
-        refused = self._accept(image.data.shape, image.affine) if self._accept else None
+        refused = self._accept(image.data.shape, image.affine, image.tr_s) if self._accept else None
         return refused if refused is not None else self._begin(image, kind)
 
     def _begin(self, image: Image, kind: Kind) -> Run:

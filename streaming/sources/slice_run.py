@@ -172,7 +172,7 @@ class SliceRun:
         planes = [slot.plane for slot in slots]
         at, count = self._places([slot.key for slot in slots])
         data, affine = joined(planes, at, count)
-        acquired, recon_s, slice_times = timed(planes)
+        acquired, recon_s = timed(planes)
         if acquired is not None:
             self.clock = self.clock or (index, acquired)
             if self.clock[1] == acquired and self.clock[0] != index:
@@ -180,10 +180,7 @@ class SliceRun:
                 acquired, recon_s = None, None
         missing = count - len(slots)
         number = None if self.rest == "order" else index
-        times = None if missing else slice_times
-        image = Image(
-            data, affine, number, self.series, self.first.uid, self.first.tr_s, acquired, recon_s, times
-        )
+        image = Image(data, affine, number, self.series, self.first.uid, self.first.tr_s, acquired, recon_s)
         return Stacked(image, tuple(slot.name for slot in slots), _last(slots), missing)
 
     def _places(self, keys: list[float]) -> tuple[list[int], int]:

@@ -17,6 +17,7 @@ from streaming.sources.fields import (
     numbers,
     private,
     private_number,
+    repetition_s,
     stored,
     text,
     whole,
@@ -54,7 +55,6 @@ def read_plane(ds: Dataset) -> Plane:
     vendor = text(ds, "Manufacturer").upper()
     data = stored(ds).reshape(ds.Rows, ds.Columns)
     acquired = started(ds)
-    tr = numbers(ds, "RepetitionTime")
     affine, normal_mm = _geometry(ds)
     instance = _counted(whole(ds, "InstanceNumber"))
     slices = _slices(ds, vendor)
@@ -68,7 +68,7 @@ def read_plane(ds: Dataset) -> Plane:
         number=_number(ds, vendor, instance, slices),
         instance=instance,
         slices=slices,
-        tr_s=tr[0] / 1000 if tr and tr[0] > 0 else None,
+        tr_s=repetition_s(numbers(ds, "RepetitionTime")),
         acquired=acquired,
         recon_s=elapsed(acquired, moment(ds, "Content")),
     )

@@ -11,13 +11,11 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from streaming.sources.image import Moments, Plane
+from streaming.sources.image import Moments, Plane, patience_s
 from streaming.sources.layout import Layout
 from streaming.sources.pile import Pile, Slot
 from streaming.sources.slice_run import SliceRun, Stacked
 
-# A volume is given up this many TR after its last slice.
-_PATIENCE = 1.5
 # A run whose slices cannot be told in time is decided on after this many TR.
 _UNDECIDED = 3.0
 _PARALLEL = 0.99
@@ -38,8 +36,8 @@ class Stacks:
 
     Attributes
     ----------
-    duplicate, late : int
-        Slices that came a second time, and after their volume was given up.
+    doubled : set of (str, int)
+        Volumes of which a slice came a second time: identity of the run, and index.
     """
 
     def __init__(self, limit_bytes: int = 2**30) -> None:
@@ -47,8 +45,7 @@ class Stacks:
         self._refused: list[tuple[str, str]] = []
         self._limit = limit_bytes
         self._bytes = 0
-        self.duplicate = 0
-        self.late = 0
+        self.doubled: set[tuple[str, int]] = set()
 
     def push(self, plane: Plane, name: str, moments: Moments) -> list[Stacked]:
         """Take one slice.
@@ -85,22 +82,11 @@ class Stacks:
         for run in self._runs.values():
             if run.unplaced and _is_late(run, now_at):
                 found += self._settle(run)
-            patience = _PATIENCE * run.tr_s
+            patience = patience_s(run.tr_s)
             for index in sorted(run.piles):
                 pile = run.piles.get(index)
                 if pile is not None and now_at - pile.last_at > patience:
                     found += self._give_up(run, index)
-        return found
-
-    def waiting(self) -> list[tuple[str, str]]:
-        """Files whose volume is not whole yet, with what it has."""
-        found = []
-        for run in self._runs.values():
-            found += [(slot.name, f"a slice of series {run.series}") for slot in run.unplaced]
-            for index, pile in run.piles.items():
-                have = f"{len(pile.slots)} of {run.count}" if run.count else f"{len(pile.slots)}"
-                reason = f"a slice of volume {index} of series {run.series}, which has {have}"
-                found += [(slot.name, reason) for slot in pile.slots.values()]
         return found
 
     def refused(self) -> list[tuple[str, str]]:
@@ -181,7 +167,6 @@ class Stacks:
             return self._second(run, slot, index)
         if any(key == slot.key for key, _ in known):
             return self._clash(run, slot, index)
-        self.late += 1
         run.believe(slot)
         self._drop(
             slot, f"a slice of volume {index} of series {run.series} that came after the volume was given"
@@ -189,7 +174,7 @@ class Stacks:
         return []
 
     def _second(self, run: SliceRun, slot: Slot, index: int) -> list[Stacked]:
-        self.duplicate += 1
+        self.doubled.add((run.first.uid, index))
         self._drop(slot, f"a second file for a slice of volume {index} of series {run.series}")
         return []
 
@@ -292,4 +277,4 @@ def _normal(plane: Plane) -> NDArray[np.float64]:
 def _is_late(run: SliceRun, now_at: float) -> bool:
     """Whether the slices of a run wait too long to be told apart."""
     first_at, last_at = (slot.moments.arrived_at for slot in (run.unplaced[0], run.unplaced[-1]))
-    return now_at - last_at > _PATIENCE * run.tr_s or now_at - first_at > _UNDECIDED * run.tr_s
+    return now_at - last_at > patience_s(run.tr_s) or now_at - first_at > _UNDECIDED * run.tr_s

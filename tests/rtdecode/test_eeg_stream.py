@@ -50,10 +50,10 @@ def test_a_clean_stream_is_filtered_and_nothing_else() -> None:
     data = noise(8)
     made = stream(cap(1000))
     push(made, data, stamps_of(data))
-    values, mask = made.read(stamps_of(data))
+    values, mask, _, _ = made.read(stamps_of(data))
     assert np.array_equal(values, EegFilter(EegBand(), 1000.0).push(data))
     assert mask.all()
-    quality, bad = made.quality(stamps_of(data))
+    _, _, quality, bad = made.read(stamps_of(data))
     settled = round(1000 * EegBand().settling_s(1000.0))
     assert np.all(quality[:settled] == LEARNING)
     assert np.all(quality[settled:] == CORRECTED)
@@ -66,11 +66,11 @@ def test_lost_samples_are_marked_and_counted(lost: int, mark: int) -> None:
     kept = np.r_[0:5000, 5000 + lost : 8000]
     made = stream(cap(1000))
     push(made, data[:, kept], stamps_of(data)[kept])
-    quality, _ = made.quality(stamps_of(data))
+    quality = made.read(stamps_of(data)).quality
     assert np.all(quality[5000 : 5000 + lost] == mark)
     after = quality[5000 + lost : 5000 + lost + 1600]
     assert np.all(after == (LEARNING if mark == GAP else CORRECTED))
-    values, mask = made.read(stamps_of(data))
+    values, mask, _, _ = made.read(stamps_of(data))
     assert values is not None
     assert np.all(values[:, ~mask] == 0)
     assert (~mask).sum() == (lost if mark == GAP else 0)
@@ -85,7 +85,7 @@ def test_a_jump_of_the_stamps_leaves_no_hole_and_moves_nothing() -> None:
     made = stream(cap(1000))
     for i in range(0, 8000, 20):
         made.push(EegChunk(data[:, i : i + 20], jumped[i : i + 20], float(stamps[i + 19]) + 0.005))
-    values, mask = made.read(stamps)
+    values, mask, _, _ = made.read(stamps)
     assert mask.all()
     assert np.array_equal(values, EegFilter(EegBand(), 1000.0).push(data))
     assert made.report()["epochs"] == 2
@@ -102,9 +102,9 @@ def test_chunks_change_no_bit(seed: int) -> None:
     one, two = stream(cap(1000)), stream(cap(1000))
     push(one, data[:, kept], stamps_of(data)[kept])
     push(two, data[:, kept], stamps_of(data)[kept], cuts)
-    (a, _), (b, _) = one.read(stamps_of(data)), two.read(stamps_of(data))
+    (a, _, _, _), (b, _, _, _) = one.read(stamps_of(data)), two.read(stamps_of(data))
     assert np.array_equal(a, b)
-    assert np.array_equal(one.quality(stamps_of(data))[0], two.quality(stamps_of(data))[0])
+    assert np.array_equal(one.read(stamps_of(data)).quality, two.read(stamps_of(data)).quality)
     assert one.report()["bad_channels"] == [NAMES[9]]
 
 
@@ -115,7 +115,7 @@ def test_the_future_cannot_change_the_past() -> None:
     one, two = stream(cap(1000)), stream(cap(1000))
     push(one, data, stamps_of(data))
     push(two, other, stamps_of(data))
-    (a, _), (b, _) = one.read(stamps_of(data)), two.read(stamps_of(data))
+    (a, _, _, _), (b, _, _, _) = one.read(stamps_of(data)), two.read(stamps_of(data))
     assert a is not None
     assert b is not None
     assert np.array_equal(a[:, :4000], b[:, :4000])
@@ -130,10 +130,10 @@ def test_a_bad_channel_is_filled_in_and_kept_out_of_the_reference() -> None:
     push(made, broken, stamps_of(data))
     push(clean, data, stamps_of(data))
     late = stamps_of(data)[12_000:20_000]
-    (values, _), (truth, _) = made.read(late), clean.read(late)
+    (values, _, _, _), (truth, _, _, _) = made.read(late), clean.read(late)
     assert values is not None
     assert truth is not None
-    assert made.quality(late)[1] == [NAMES[20]]
+    assert made.read(late).bad == [NAMES[20]]
     others = np.arange(64) != 20
     assert values[others] == pytest.approx(truth[others], abs=1.5)
     assert np.corrcoef(values[20], truth[20])[0, 1] > 0.8
@@ -146,7 +146,7 @@ def test_with_too_many_bad_channels_nothing_is_decoded() -> None:
     push(made, data, stamps_of(data))
     assert made.report()["too_many_bad"]
     assert made.report()["bad_channels"] == list(NAMES[:10])
-    quality, _ = made.quality(stamps_of(data)[3000:])
+    quality = made.read(stamps_of(data)[3000:]).quality
     assert np.all(quality == UNCORRECTED)
 
 
@@ -168,10 +168,10 @@ def test_a_stream_that_comes_back_changed_goes_on() -> None:
     made.change(Montage(tuple(NAMES[i] for i in order), 500.0))
     fewer = data[order][:, 5000::2]
     push(made, fewer, stamps_of(data)[5000::2])
-    quality, _ = made.quality(stamps_of(data))
+    quality = made.read(stamps_of(data)).quality
     assert np.all(quality[4001:4999] == GAP)
     assert np.all(quality[5000:6000] == LEARNING)
-    values, _ = made.read(stamps_of(data)[7500:7900])
+    values, _, _, _ = made.read(stamps_of(data)[7500:7900])
     assert values is not None
     expected = EegFilter(EegBand(), 500.0).push(data[:, 5000::2])[:, 1250:1450]
     assert values[:, ::2] == pytest.approx(expected, abs=1e-3)
@@ -188,7 +188,7 @@ def test_a_fast_stream_is_thinned_and_stays_where_it_was_in_time(sfreq: float) -
     made = stream(cap(sfreq), EegBand(0.05, 30.0, 2, "none", compensate=True))
     push(made, data, times, round(0.02 * sfreq))
     at = START + 8 + np.arange(100) / 125
-    values, mask = made.read(at)
+    values, mask, _, _ = made.read(at)
     assert mask.all()
     assert values is not None
     expected = 60 * np.sin(2 * np.pi * 6 * (at - START))[None] * np.arange(64)[:, None] / 64
@@ -217,8 +217,8 @@ def in_magnet(seconds: float, cuts: list[int] | None = None) -> EegStream:
 def test_inside_the_magnet_no_gradient_reaches_the_model() -> None:
     made = in_magnet(4.0)
     at = made.first + np.arange(0, 20, 0.008)
-    values, mask = made.read(at)
-    quality, _ = made.quality(at)
+    values, mask, _, _ = made.read(at)
+    quality = made.read(at).quality
     assert values is not None
     assert np.all(mask == (quality > UNCORRECTED))
     assert (quality == UNCORRECTED).mean() > 0.1
@@ -229,9 +229,30 @@ def test_inside_the_magnet_no_gradient_reaches_the_model() -> None:
 def test_inside_the_magnet_chunks_change_no_bit() -> None:
     one, two = in_magnet(1.0), in_magnet(1.0, [1, 33, 34])
     at = one.first + np.arange(0, 17, 0.008)
-    (a, _), (b, _) = one.read(at), two.read(at)
+    (a, _, _, _), (b, _, _, _) = one.read(at), two.read(at)
     assert np.array_equal(a, b)
-    assert np.array_equal(one.quality(at)[0], two.quality(at)[0])
+    assert np.array_equal(one.read(at).quality, two.read(at).quality)
+
+
+def test_small_chunks_are_gathered_inside_the_magnet_alone_and_for_20_ms_at_most() -> None:
+    session = PhantomSession("easy", 1, 1000, 1.0, sfreq=5000, artifacts=Artifacts())
+    made, ages, newest = stream(session.montage, EegBand(0.5, 30.0)), [], []
+    delay_s = made.report()["delay_ms"] / 1e3
+    chunks = [item for item in session.events(0.002) if isinstance(item, EegChunk)]
+    for item in chunks[:-3]:
+        made.push(item)
+        ages.append(float(item.stamps[-1]) - made.newest)
+        newest.append(made.newest)
+    outside = round(3.0 / 0.002)
+    assert max(ages[10:outside]) <= delay_s + 0.002
+    assert len(np.unique(newest[:outside])) == outside
+    settled = np.array(newest[-1000:])
+    assert len(np.unique(settled)) <= 101
+    assert max(ages[-1000:]) <= made.report()["delay_ms"] / 1e3 + 0.02 + 0.002
+    # Whoever asks for the newest samples gets all that came.
+    before = made.newest
+    made.read(np.array([before + 1.0]))
+    assert before < made.newest
 
 
 @pytest.mark.full
@@ -244,7 +265,7 @@ def test_the_whole_chain_keeps_the_eeg_inside_the_magnet() -> None:
         if isinstance(item, EegChunk):
             clean.push(item)
     at = made.first + np.arange(60, 80, 0.008)
-    (x, mask), (y, _) = made.read(at), clean.read(at)
+    (x, mask, _, _), (y, _, _, _) = made.read(at), clean.read(at)
     assert x is not None
     assert y is not None
     assert mask.all()

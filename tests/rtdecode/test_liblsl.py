@@ -8,7 +8,11 @@ import pylsl
 import pytest
 
 PACKAGE = Path(pylsl.__file__).parent
-CODE = "from rtdecode.liblsl import pylsl; print(pylsl.library_version(), pylsl.__file__)"
+# What reads streams finds the library in the same way.
+CODE = (
+    "import streaming.sources.markers; from rtdecode.liblsl import pylsl; "
+    "print(pylsl.library_version(), pylsl.__file__)"
+)
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.motion import SERIES, Spm, brain_points, distance, read_series
-from benchmarks.moving_head import MovingHead, moving_head
+from benchmarks.motion import SERIES, Spm, brain_points, read_series
+from benchmarks.moving_head import MovingHead, distance, moving_head
 from rtdecode.errors import GeometryError
 from rtdecode.signal.motion import Aligner, framewise_displacement, parameters_of, rigid
 

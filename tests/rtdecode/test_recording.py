@@ -29,6 +29,7 @@ def test_what_is_read_is_what_was_written_in_order(tmp_path: Path) -> None:
     assert read.montage == small.montage()
     assert read.meta == {"simulated": True}
     assert read.has_triggers()
+    assert read.has_volumes()
     for a, b in zip(items(), read.events(), strict=True):
         assert type(a) is type(b)
         if isinstance(a, Trigger):
@@ -43,6 +44,20 @@ def test_a_recording_that_was_cut_off_reads_up_to_there(tmp_path: Path) -> None:
     file = tmp_path / "r" / "events.jsonl"
     file.write_bytes(file.read_bytes()[:-30])
     assert len(list(Recording(tmp_path / "r").events())) == len(items()) - 1
+
+
+def test_eeg_alone_or_a_volume_that_was_torn_off_is_no_volume(tmp_path: Path) -> None:
+    write(tmp_path / "r")
+    file = tmp_path / "r" / "events.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    volume = next(line for line in lines if '"shape"' in line)
+    others = [line for line in lines if '"shape"' not in line]
+    file.write_text("".join(others))
+    assert not Recording(tmp_path / "r").has_volumes()
+    file.write_text("".join([*others, volume[:-30]]))
+    assert not Recording(tmp_path / "r").has_volumes()
+    file.write_text("".join([*others, volume]))
+    assert Recording(tmp_path / "r").has_volumes()
 
 
 def test_items_are_on_disk_before_the_end(tmp_path: Path) -> None:

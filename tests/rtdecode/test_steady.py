@@ -95,6 +95,16 @@ def test_a_new_run_forgets_the_last() -> None:
     assert quality.verdict is None
 
 
+def test_what_is_asked_twice_is_reckoned_once() -> None:
+    quality, data = Quality(1.0), run(30)
+    for volume in data[:20]:
+        quality.push(volume, 0.1)
+    first = quality.now()
+    assert quality.now() is first
+    quality.push(data[20], 0.1)
+    assert quality.now().volumes == first.volumes + 1
+
+
 def test_memory_does_not_grow() -> None:
     quality, data = Quality(1.0), run(100)
     for volume in data:

@@ -15,7 +15,7 @@ from rtdecode.video import read_mp4
 from streaming import replay
 from streaming.session import StreamOptions, run
 from tests.streaming.bundles import make_bundle
-from tests.streaming.test_session import Ended, play
+from tests.streaming.sessions import Ended, play
 
 WINDOW, TR = Fraction(1), Fraction(1, 2)
 

@@ -144,7 +144,7 @@ def test_no_file_stops_the_windows(
     projection = bundle.projection
     assert projection is not None
 
-    def accept(shape: tuple[int, ...], affine: np.ndarray) -> str | None:
+    def accept(shape: tuple[int, ...], affine: np.ndarray, _: float | None) -> str | None:
         return None if projection._flips(shape, affine) is not None else "another grid"
 
     source, windows = FolderSource(folder, accept=accept), []

@@ -1,19 +1,13 @@
 """Whole live sessions as programs, over LSL and a folder, seconds long."""
 
 import json
-import os
 import resource
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import count
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
@@ -23,89 +17,7 @@ from rtdecode.video import read_mp4
 from streaming import replay
 from streaming.meter import DURATIONS, INSTANTS
 from tests.streaming.bundles import CHANNELS, damage, make_bundle
-from tests.streaming.player import Player
-
-_NUMBER = count()
-WINDOW = Fraction(1)
-TR = Fraction(1, 2)
-LIMIT = 60
-
-
-@dataclass
-class Ended:
-    """What a session left."""
-
-    code: int
-    said: str
-    out: Path
-    report: dict[str, Any] = field(default_factory=dict)
-    clips: list[dict[str, Any]] = field(default_factory=list)
-
-    def finals(self) -> list[dict[str, Any]]:
-        return [clip for clip in self.clips if clip["revision"] == "final"]
-
-
-def stream(*flags: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "rtdecode.cli", "stream", *flags]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def end(process: subprocess.Popen[str], out: Path) -> Ended:
-    said, _ = process.communicate(timeout=LIMIT)
-    ended = Ended(process.returncode, said, out)
-    if (out / "report.json").is_file():
-        ended.report = json.loads((out / "report.json").read_text())
-    if (out / "clips.jsonl").is_file():
-        ended.clips = [json.loads(line) for line in (out / "clips.jsonl").read_text().splitlines()]
-    return ended
-
-
-def play(
-    folder: Path,
-    bundle: Path,
-    *flags: str,
-    eeg: bool = True,
-    fmri: bool = True,
-    during: Callable[[subprocess.Popen[str], Path], None] | None = None,
-    **how: Any,
-) -> Ended:
-    """Run one session with a player beside it."""
-    folder.mkdir()
-    volumes, out = folder / "volumes", folder / "out"
-    volumes.mkdir()
-    name = f"session-{os.getpid()}-{next(_NUMBER)}"
-    given = ["--bundle", str(bundle), "--out", str(out), *flags]
-    given += ["--lsl", name] if eeg else []
-    given += ["--fmri-dir", str(volumes)] if fmri else []
-    player = Player(name if eeg else None, volumes if fmri else None, tr=float(TR), **how)
-    player.start()
-    process = stream(*given)
-    try:
-        if during is not None:
-            during(process, out)
-        return end(process, out)
-    finally:
-        process.kill()
-        process.communicate()
-        player.cancel.set()
-        player.join()
-
-
-def interrupt(process: subprocess.Popen[str], out: Path) -> None:
-    """Ctrl-C after the first final."""
-    _until(lambda: '"final"' in _text(out / "clips.jsonl"))
-    process.send_signal(signal.SIGINT)
-
-
-def _text(path: Path) -> str:
-    return path.read_text() if path.is_file() else ""
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < until, "did not happen in time"
-        time.sleep(0.05)
+from tests.streaming.sessions import TR, WINDOW, Ended, end, interrupt, play, stream, text, until
 
 
 @pytest.fixture(scope="module")
@@ -364,7 +276,7 @@ def test_what_cannot_be_is_refused_at_once(
 
 def test_an_acquisition_that_dies_ends_with_1_and_everything_written(bundle: Path, tmp_path: Path) -> None:
     def kill(process: subprocess.Popen[str], out: Path) -> None:
-        _until(lambda: '"final"' in _text(out / "clips.jsonl"))
+        until(lambda: '"final"' in text(out / "clips.jsonl"))
         for child in psutil.Process(process.pid).children():
             if "spawn_main" in " ".join(child.cmdline()):
                 child.kill()
@@ -390,7 +302,7 @@ def test_a_bundle_for_another_montage_or_tr_ends_with_4(other: str, tmp_path: Pa
 def test_a_full_disk_ends_with_1_and_what_was_emitted_is_whole(bundle: Path, tmp_path: Path) -> None:
     def fill(process: subprocess.Popen[str], out: Path) -> None:
         """Let no file of the program grow much longer, as a full disk would."""
-        _until(lambda: (out / "film.mp4").is_file() and (out / "film.mp4").stat().st_size > 2_000)
+        until(lambda: (out / "film.mp4").is_file() and (out / "film.mp4").stat().st_size > 2_000)
         most = (out / "film.mp4").stat().st_size + 20_000
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most, most))
 
@@ -409,7 +321,7 @@ def test_no_process_outlives_a_session_that_is_killed(bundle: Path, tmp_path: Pa
     seen: list[psutil.Process] = []
 
     def kill(process: subprocess.Popen[str], out: Path) -> None:
-        _until(lambda: (out / "film.mp4").is_file() and (out / "film.mp4").stat().st_size > 2_000)
+        until(lambda: (out / "film.mp4").is_file() and (out / "film.mp4").stat().st_size > 2_000)
         seen.extend(psutil.Process(process.pid).children(recursive=True))
         process.kill()
 

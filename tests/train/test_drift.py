@@ -112,9 +112,10 @@ def test_a_run_is_never_normalised_by_what_it_taught_itself() -> None:
 def test_the_windows_are_those_of_a_session() -> None:
     from tests.train.tiny import tiny
     from train.data import haxby
-    from train.data.chain import draft_bundle, slot_mean, unit_statistics, windows
+    from train.data.chain import draft_bundle, unit_statistics, windows
     from train.evaluate import open_run
     from train.parts.causal import Chain
+    from train.parts.stem import slot_mean
     from train.parts.trials import Blocks
 
     place = Path(__file__).parents[1] / "data" / "haxby"

@@ -15,7 +15,7 @@ from train.data.chain import windows
 from train.data.phantom import participant, session_arrays, window_arrays
 from train.decode import clips_of
 from train.evaluate import Request, evaluate, main, open_run, read_request
-from train.judge import background_baseline, judge_clips, only
+from train.judge import background_baseline, background_wins, judge_clips, only
 from train.run import arrays
 
 
@@ -76,7 +76,9 @@ def test_the_background_baseline_knows_the_background_alone() -> None:
     spans = [(0, 4.0 * k, 4.0 * k + 4) for k in range(60)]
     events = {0: [Event(4.0 * k, 4.0, "shot", {"background": str(n)}) for k, n in enumerate(names)]}
     mean = truths.mean(0).astype(np.uint8)
-    figure = background_baseline(truths, spans, events, mean)["identification_2way_background"]
+    figure = background_baseline(background_wins(truths, spans, events, mean))[
+        "identification_2way_background"
+    ]
     alike = np.mean([(names == n).sum() - 1 for n in names]) / 59
     assert figure["value"] == pytest.approx(1 - alike / 2, abs=0.06)
     assert np.isfinite(correlations(list(truths), list(truths), mean)).all()

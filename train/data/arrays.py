@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.signal.volume import Projection
 from train.work import Arrays
 
 _GOLDEN = 3
@@ -49,15 +48,6 @@ def normalised(data: Arrays, stats: Arrays) -> tuple[NDArray[Any], NDArray[Any]]
 def normalised_eeg(eeg: NDArray[Any], mask: NDArray[Any], stats: Arrays) -> NDArray[Any]:
     """Normalise EEG (window, channel, sample); samples that are not there stay zero."""
     return (eeg - stats["eeg_mean"][:, None]) / stats["eeg_scale"][:, None] * mask[:, None]
-
-
-def projection_arrays(projection: Projection) -> Arrays:
-    """Collect what ``projection.npz`` holds."""
-    return {
-        "voxels": projection.voxels,
-        "shape": np.array(projection.shape),
-        "affine": projection.affine,
-    }
 
 
 def golden(inputs: Arrays) -> Arrays:

@@ -113,9 +113,3 @@ def windows(
     assembler = Assembler(bundle, montage, sources, seconds, triggers_expected=triggers_expected)
     played = assembler.play(items, to_end=False)
     return [window for window in played if window.revision == "final"]
-
-
-def slot_mean(data: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Mean of the volumes that were received, (window, slot, voxel) -> (window, voxel)."""
-    weight = mask / np.maximum(mask.sum(-1, keepdims=True), 1)
-    return np.einsum("ns,nsv->nv", weight, data.astype(np.float64))

@@ -28,6 +28,10 @@ class BoldRun:
     tr_s: float
     events: list[Event]
 
+    def series(self, voxels: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Take the time courses of some voxels (flat C-order indices), (volume, voxel)."""
+        return self.data.reshape(-1, self.data.shape[3])[voxels].T.astype(np.float64)
+
     def volumes(self) -> Iterator[Volume]:
         """Yield the volumes as a scanner would hand them over: each at its end."""
         for n in range(self.data.shape[3]):

@@ -31,11 +31,8 @@ class StemSizes:
 def fit_stems(eeg: NDArray[np.float32], fmri: NDArray[np.float32], sizes: StemSizes) -> Arrays:
     """Fit what reduces normalised windows to features, without means yet."""
     stem = fit_eeg_stem(eeg, sizes.eeg_components, sizes.eeg_frequencies, sizes.whiten)
-    return {
-        "voxels": fit_voxel_stem(fmri, sizes.voxel_components).astype(np.float16),
-        "mixing": stem.mixing.astype(np.float32),
-        "cosines": stem.cosines.astype(np.float32),
-    }
+    voxels = fit_voxel_stem(fmri, sizes.voxel_components).astype(np.float16)
+    return {"voxels": voxels, **stem.arrays()}
 
 
 def features(stems: Arrays, eeg: NDArray[Any], fmri: NDArray[Any]) -> dict[str, NDArray[np.float32]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from rtdecode.bundle import Manifest
 from rtdecode.events import Span
 from rtdecode.signal.baseline import Drift, normalizer
 from rtdecode.signal.volume import Projection
+from rtdecode.timing import TimingGrid
 from train.data.chain import unit_statistics
 from train.data.haxby import BoldRun
 from train.parts.drift import learn_drift, responses
@@ -47,16 +49,12 @@ class Chain:
 
     def drift(self, training: Sequence[int], floor: float, blocks: Blocks) -> tuple[Matrix, Drift]:
         """Mean level (voxel,) and drift components of the runs `training`, told what `blocks` say."""
-        series = [self._series(n) for n in training]
+        series = [self.runs[n].series(self.voxels) for n in training]
         courses = [
             responses(blocks.events[n], blocks.labels, len(y), self.runs[n].tr_s)
             for n, y in zip(training, series, strict=True)
         ]
         return learn_drift(series, courses, floor)
-
-    def _series(self, number: int) -> Matrix:
-        data = self.runs[number].data
-        return data.reshape(-1, data.shape[3])[self.voxels].T.astype(np.float64)
 
     def with_drift(self, drift: Drift) -> Manifest:
         """The manifest of a bundle with these components."""
@@ -94,12 +92,30 @@ class Chain:
         assert manifest.fmri is not None
         stats = unit_statistics(manifest, mean) | drift.arrays()
         norm = normalizer(stats, manifest.fmri.baseline)
-        left = np.stack([norm.push(x.astype(np.float32)) for x in self._series(number)])
-        x, spans = [], []
-        for k in range(manifest.grid.count(len(left) * self.runs[number].tr_s)):
-            inside = [n for n in manifest.grid.volumes(k) if n < len(left)]
-            if inside:
-                start, stop = (float(t) for t in manifest.grid.span(k))
-                x.append(left[inside].mean(0, dtype=np.float64))
-                spans.append((number, start, stop))
+        left = np.stack([norm.push(x.astype(np.float32)) for x in self.runs[number].series(self.voxels)])
+        x, spans = window_means(left, manifest.grid, number, self.runs[number].tr_s)
         return np.stack(x), spans
+
+
+def window_means(
+    series: NDArray[Any], grid: TimingGrid, number: int, tr_s: float
+) -> tuple[list[Matrix], list[Span]]:
+    """Mean of each window's volumes in a run, and the window's span; windows without a volume are left out.
+
+    Parameters
+    ----------
+    series : (volume, voxel)
+    grid : TimingGrid
+    number : int
+        Of the run.
+    tr_s : float
+    """
+    x: list[Matrix] = []
+    spans: list[Span] = []
+    for k in range(grid.count(len(series) * tr_s)):
+        inside = [n for n in grid.volumes(k) if n < len(series)]
+        if inside:
+            start, stop = (float(t) for t in grid.span(k))
+            x.append(series[inside].mean(0, dtype=np.float64))
+            spans.append((number, start, stop))
+    return x, spans

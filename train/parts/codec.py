@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from train.parts.stem import fixed_signs
+
 FRAMES, SIDE, COLOURS = 4, 8, 3
 SIZE = FRAMES * SIDE * SIDE * COLOURS
 _AT_ONCE = 50
@@ -59,9 +61,7 @@ def fit_codec(clips: NDArray[np.uint8], channels: int) -> Codec:
         count += len(x)
     mean = total / count
     basis = np.linalg.eigh(gram / count - np.outer(mean, mean))[1][:, ::-1][:, :channels]
-    # The sign of an eigenvector is arbitrary; fix it, so that a retrained codec is the same.
-    basis = basis * np.sign(basis[np.abs(basis).argmax(0), np.arange(channels)])
-    return Codec(mean.astype(np.float32), basis.astype(np.float32))
+    return Codec(mean.astype(np.float32), fixed_signs(basis).astype(np.float32))
 
 
 def encode(codec: Codec, clips: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import idct
 
+from train.work import Arrays
+
 Matrix = NDArray[np.float64]
 
 
@@ -24,6 +26,10 @@ class EegStem:
 
     mixing: Matrix
     cosines: Matrix
+
+    def arrays(self) -> Arrays:
+        """Both, as weights hold them."""
+        return {"mixing": self.mixing.astype(np.float32), "cosines": self.cosines.astype(np.float32)}
 
     def __call__(self, eeg: NDArray[Any]) -> NDArray[np.float32]:
         """Reduce windows, (window, channel, sample) -> (window, component * frequency)."""
@@ -70,9 +76,13 @@ def fill_slots(fmri: NDArray[Any], mask: NDArray[Any]) -> NDArray[np.float64]:
 
     Volumes of one window are alike, so the mean is a better guess than the resting level.
     """
-    share = mask / np.maximum(mask.sum(1, keepdims=True), 1)
-    mean = np.einsum("ns,nsv->nv", share, fmri.astype(np.float64))
-    return fmri + (1 - mask)[:, :, None] * mean[:, None]
+    return fmri + (1 - mask)[:, :, None] * slot_mean(fmri, mask)[:, None]
+
+
+def slot_mean(data: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Mean of the volumes that were received, (window, slot, voxel) -> (window, voxel)."""
+    weight = mask / np.maximum(mask.sum(-1, keepdims=True), 1)
+    return np.einsum("ns,nsv->nv", weight, data.astype(np.float64))
 
 
 def fixed_signs(vectors: Matrix) -> Matrix:

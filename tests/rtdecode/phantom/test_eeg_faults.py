@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rtdecode.phantom import eeg_faults
-from rtdecode.phantom.bore import Artifacts
+from rtdecode.phantom.bore import RAIL_UV, Artifacts
 from rtdecode.phantom.faults import plan, received
 from rtdecode.phantom.session import START_AT, PhantomSession
 from rtdecode.types import EegChunk
@@ -72,7 +72,7 @@ def test_clipped_channels_are_at_the_rail_for_as_long(artifacts: Artifacts | Non
     )
     (_, _, detail) = session.signal_lines()[0]
     eeg, clean = session.eeg(), session.clean()
-    railed = np.abs(eeg) >= eeg_faults.RAIL_UV - 0.5
+    railed = np.abs(eeg) >= RAIL_UV[1]
     names = [session.montage.channels[i] for i in np.flatnonzero(railed.any(axis=1))]
     assert names == detail["channels"]
     assert 1 <= len(names) <= 4

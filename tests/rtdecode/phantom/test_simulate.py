@@ -11,9 +11,11 @@ import numpy as np
 import pydicom
 import pylsl
 import pytest
+from rich.console import Console
 
-from rtdecode.errors import UsageError
-from rtdecode.phantom import simulate
+from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.phantom import live, simulate
+from rtdecode.phantom.faults import FaultLog
 from rtdecode.phantom.session import PhantomSession
 from rtdecode.recording import Recording
 from rtdecode.types import EegChunk, Volume
@@ -59,6 +61,23 @@ def test_what_is_not_built_is_refused_by_name(tmp_path: Path, options: dict, nam
 def test_nowhere_to_send_is_refused() -> None:
     with pytest.raises(UsageError, match="--record"):
         simulate.run()
+
+
+def test_a_folder_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(RtDecodeError, match="give another folder"):
+        simulate.run(fmri_dir=tmp_path / "file" / "volumes", seconds=1)
+
+
+def test_a_log_that_cannot_be_written_ends_the_export_too(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    session = PhantomSession("easy", seconds=60, spec="eeg-drop@-9.9:0.01")
+    name, log = f"phantom-test-{os.getpid()}-log", FaultLog(tmp_path)
+    with pytest.raises(IsADirectoryError):
+        live.run(session, name, tmp_path / "dicom", 0, log, Console(stderr=True))
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 @pytest.mark.full

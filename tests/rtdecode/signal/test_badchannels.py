@@ -120,3 +120,21 @@ def test_absent_channels_stay_bad(eeg: np.ndarray) -> None:
     made, verdicts = judged(eeg, absent=absent)
     assert verdicts[-1] == {7}
     assert not made.too_many
+
+
+@pytest.mark.parametrize("left", [0, 1, 3, 4])
+def test_a_cap_of_which_hardly_a_channel_is_left_says_so(eeg: np.ndarray, left: int) -> None:
+    broken = eeg.copy()
+    broken[left:, 1000:] = 0.0
+    made, _ = judged(broken)
+    assert made.bad.sum() == 64 - left
+    assert made.too_many
+    assert np.array_equal(made.interpolate(broken)[left:], broken[left:]) == (left < 4)
+
+
+def test_of_a_few_channels_none_is_predicted_by_one() -> None:
+    absent = np.array([False, True, True, True])
+    made = BadChannels(PLACES[:4], SFREQ, absent)
+    data = np.ones((4, 10))
+    assert made.too_many
+    assert np.array_equal(made.interpolate(data), data)

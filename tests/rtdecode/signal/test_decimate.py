@@ -95,6 +95,17 @@ def test_a_start_at_rest_has_no_transient() -> None:
     assert when[0] == pytest.approx(100 - Decimator(5000.0, 250.0).delay_s)
 
 
+@pytest.mark.parametrize(
+    ("sfreq", "ratio"), [(1666.667, 2), (2048.123, 3), (4999.98, 5), (5000.0 / 3, 2), (20000.01, 21)]
+)
+def test_rates_as_amplifiers_state_them_are_divided_by_a_whole_number(sfreq: float, ratio: int) -> None:
+    made = Decimator(sfreq, rate_within(sfreq, 1000))
+    assert made.target == sfreq / ratio
+    _, when, _ = whole(made, np.zeros((1, 60 * ratio)))
+    assert len(when) == 60
+    assert np.diff(when) == pytest.approx(ratio / sfreq, abs=1e-9)
+
+
 def test_rates_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ValueError, match="cannot be decimated"):
         Decimator(1000.0, 2000.0)

@@ -15,7 +15,8 @@ from rtdecode.phantom.mosaic import mosaic_bytes
 from streaming.sources.dicom import read_dicom
 from streaming.sources.elements import PIXELS as PIXEL_DATA
 from streaming.sources.elements import elements, opened
-from streaming.sources.image import Image, IncompleteError, NotAVolumeError, Plane, unpacked
+from streaming.sources.files import gunzip
+from streaming.sources.image import Image, IncompleteError, NotAVolumeError, Plane
 from tests.dicoms import changed, enhanced, written
 
 SERIES = (
@@ -37,7 +38,7 @@ ABSURD = [
 
 
 def first_of(data_root, series: str) -> bytes:
-    return unpacked(min((data_root / "scanner" / series).iterdir()).read_bytes())
+    return gunzip(min((data_root / "scanner" / series).iterdir()).read_bytes())
 
 
 def volumes_of(data: bytes) -> list[Image]:

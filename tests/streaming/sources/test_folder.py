@@ -53,7 +53,7 @@ def polled(source: FolderSource, seconds: float = 0.35) -> list:
 
 def test_a_volume_is_what_the_scanner_wrote(tmp_path):
     source = FolderSource(tmp_path)
-    assert source.state == "empty"
+    assert source.state == f"no new volume in {tmp_path}"
     assert source.poll(time.monotonic()) == []
     before = time.monotonic()
     (tmp_path / "a.dcm").write_bytes(dicom(3))
@@ -65,7 +65,7 @@ def test_a_volume_is_what_the_scanner_wrote(tmp_path):
     assert volume.recon_s == pytest.approx(1.65)
     assert before - 0.02 <= volume.readable_at <= after + 0.02
     assert volume.readable_at <= volume.arrived_at <= volume.parsed_at
-    assert source.state == "ok"
+    assert not source.missing
     assert polled(source, 0.4) == []
 
 
@@ -73,7 +73,8 @@ def test_files_that_lay_there_are_passed_over_and_counted(tmp_path):
     for n in range(3):
         (tmp_path / f"{n}.dcm").write_bytes(dicom(n))
     source = FolderSource(tmp_path)
-    assert (source.existing, source.state, polled(source)) == (3, "empty", [])
+    assert (source.existing, polled(source)) == (3, [])
+    assert source.state == f"no new volume in {tmp_path} (3 lay there before: --existing read takes them)"
     (tmp_path / "3.dcm").write_bytes(dicom(3))
     assert indices(polled(source)) == [3]
     assert source.counters()["existing_files"] == 3
@@ -224,17 +225,18 @@ def test_order_holes_and_doubles(tmp_path):
 def test_a_folder_that_vanishes_and_comes_back_gives_nothing_twice(tmp_path):
     folder, away = tmp_path / "export", tmp_path / "away"
     source = FolderSource(folder)
-    assert source.state == "missing"
+    assert source.missing
+    assert source.state == f"the folder {folder} is not there"
     assert source.poll(time.monotonic()) == []
     folder.mkdir()
     assert polled(source, 0.05) == []
-    assert source.state == "empty"
+    assert not source.missing
     (folder / "0.dcm").write_bytes(dicom(0))
     (folder / "1.dcm").write_bytes(dicom(1)[:3000])
     assert indices(polled(source, 0.1)) == [0]
     folder.rename(away)
     assert polled(source, 0.05) == []
-    assert source.state == "missing"
+    assert source.missing
     folder.mkdir()
     assert polled(source, 0.3) == []
     folder.rmdir()
@@ -242,8 +244,19 @@ def test_a_folder_that_vanishes_and_comes_back_gives_nothing_twice(tmp_path):
     (away / "2.dcm").write_bytes(dicom(2))
     away.rename(folder)
     assert indices(polled(source, 0.3)) == [1, 2]
-    assert source.state == "ok"
+    assert not source.missing
     assert source.counters()["duplicate"] == 0
+
+
+def test_what_is_seen_instead_of_volumes_is_told(tmp_path):
+    source = FolderSource(tmp_path)
+    (tmp_path / "notes.txt").write_text("no image, and long enough to be sure of that. " * 10)
+    source.poll(time.monotonic())
+    words = "neither DICOM, NIfTI nor PAR/REC"
+    assert source.state == f"1 files in {tmp_path} are of no use, the last notes.txt: {words}"
+    (tmp_path / "0.dcm").write_bytes(dicom(0)[:3000])
+    polled(source, 0.05)
+    assert source.state.startswith(f"0.dcm in {tmp_path} is not readable yet (")
 
 
 def test_subfolders_and_a_second_run(tmp_path):
@@ -370,4 +383,4 @@ def test_a_folder_replaced_by_a_file_is_missing(tmp_path):
     shutil.rmtree(folder)
     folder.write_text("not a folder")
     assert source.poll(time.monotonic()) == []
-    assert source.state == "missing"
+    assert source.missing

@@ -57,11 +57,11 @@ def test_a_share_that_is_mounted_anew_gives_the_same_files_once(tmp_path, existi
     shutil.copytree(folder, copy, copy_function=shutil.copyfile)
     shutil.rmtree(folder)
     assert polled(source, 0.05) == []
-    assert (source.state, source.counters()["vanished"]) == ("missing", 1)
+    assert (source.missing, source.counters()["vanished"]) == (True, 1)
     (copy / "12.dcm").write_bytes(dicom(12))
     copy.rename(folder)
     assert [volume.index for volume in polled(source, 1.0)] == [12]
-    assert source.state == "ok"
+    assert not source.missing
     assert source.counters()["duplicate"] == 0
     assert source.ignored == []
 

@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from streaming.sources import nifti, parrec
 from streaming.sources.folder import FolderSource
 from tests.streaming.sources.test_parrec import par, rec
 
@@ -115,6 +116,29 @@ def test_one_file_that_is_overwritten_by_every_volume(tmp_path):
     assert len({volume.uid for volume in found}) == 1
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_packed_file_in_place_of_a_plain_one_of_the_same_name(tmp_path, count):
+    source = FolderSource(tmp_path)
+    for seed in (0, 1):
+        data = run_of(count, seed)
+        raw = encoded(data if count > 1 else data[..., 0])
+        (tmp_path / "current.nii").write_bytes(gzip.compress(raw) if seed else raw)
+        found = polled(source, 0.3)
+        assert len(found) == count
+        for t, volume in enumerate(found):
+            np.testing.assert_array_equal(volume.data, data[..., t])
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_each_volume_of_a_file_is_decoded_once(tmp_path, monkeypatch, single):
+    decoded, read = [], nifti.read_volume
+    monkeypatch.setattr(nifti, "read_volume", lambda *args: decoded.append(args[2]) or read(*args))
+    data = run_of(3)
+    (tmp_path / "bold_1.nii").write_bytes(encoded(data[..., 0] if single else data))
+    source = FolderSource(tmp_path, existing="read")
+    assert len(polled(source)) == len(decoded) == (1 if single else 3)
+
+
 def test_a_header_that_promises_less_than_there_is_waits(tmp_path):
     (tmp_path / "x_1.nii").write_bytes(encoded(run_of(5), promised=2))
     source = FolderSource(tmp_path, existing="read")
@@ -171,15 +195,18 @@ def test_par_and_rec_in_either_order(tmp_path, order):
     assert (source.ignored, source.counters()["duplicate"]) == ([], 0)
 
 
-def test_a_rec_that_grows_beside_its_par(tmp_path):
+def test_a_rec_that_grows_beside_its_par_which_is_parsed_once(tmp_path, monkeypatch):
     (tmp_path / "scan.PAR").write_bytes(par())
     source, found = FolderSource(tmp_path, existing="read"), []
+    parsed, read = [], parrec.read_par
+    monkeypatch.setattr(parrec, "read_par", lambda data: parsed.append(len(data)) or read(data))
     with (tmp_path / "scan.REC").open("wb", buffering=0) as file:
         for t in range(3):
             file.write(rec(12)[t * 240 : t * 240 + 240])
             found += polled(source, 0.2)
             assert len(found) == t + 1
     assert [volume.acquired_s for volume in found] == [0.0, 2.0, 4.0]
+    assert len(parsed) == 1
     assert (source.ignored, source.waiting) == ([], [])
 
 

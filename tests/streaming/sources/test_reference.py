@@ -9,7 +9,8 @@ import pydicom
 import pytest
 
 from streaming.sources.dicom import read_dicom
-from streaming.sources.image import Image, unpacked
+from streaming.sources.files import gunzip
+from streaming.sources.image import Image
 from tests.scans import dcm2niix
 
 MOSAICS = (
@@ -42,7 +43,7 @@ def test_every_volume_agrees_with_dcm2niix(series, data_root, tmp_path):
     (tmp_path / "out").mkdir()
     ours: dict[int | None, Image] = {}
     for n, path in enumerate(sorted((data_root / "scanner" / series).iterdir())):
-        data = unpacked(path.read_bytes())
+        data = gunzip(path.read_bytes())
         (tmp_path / "in" / f"{n}.dcm").write_bytes(data)
         ours |= {image.number: image for image in images_of(data)}
     (theirs,) = dcm2niix(tmp_path / "in", tmp_path / "out")
@@ -53,7 +54,7 @@ def test_every_volume_agrees_with_dcm2niix(series, data_root, tmp_path):
 
 @pytest.mark.parametrize("series", [name for name in (*MOSAICS, *ENHANCED) if "philips" not in name])
 def test_a_volume_agrees_with_nibabel(series, data_root):
-    data = unpacked(min((data_root / "scanner" / series).iterdir()).read_bytes())
+    data = gunzip(min((data_root / "scanner" / series).iterdir()).read_bytes())
     (image,) = images_of(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -70,8 +71,8 @@ def test_a_volume_agrees_with_nibabel(series, data_root):
 
 def test_philips_values_are_on_the_scale_that_compares_between_series(data_root):
     (path,) = (data_root / "scanner" / "dcm_qa_philips_enhanced_4D").iterdir()
-    images = images_of(unpacked(path.read_bytes()))
-    ds = pydicom.dcmread(io.BytesIO(unpacked(path.read_bytes())))
+    images = images_of(gunzip(path.read_bytes()))
+    ds = pydicom.dcmread(io.BytesIO(gunzip(path.read_bytes())))
     scale = ds.PerFrameFunctionalGroupsSequence[0][0x2005, 0x140F][0][0x2005, 0x100E].value
     stored = np.concatenate([image.data.ravel() for image in images]) * scale
     assert np.sort(np.rint(stored)).astype(int).tolist() == np.sort(ds.pixel_array.ravel()).tolist()
@@ -97,7 +98,3 @@ def test_header_times_of_real_series(data_root):
             assert image.number is not None
             elapsed = (image.acquired - first.acquired).total_seconds()
             assert elapsed == pytest.approx(image.number * tr_s, abs=0.011)
-            assert image.slice_times is not None
-            assert len(image.slice_times) == image.data.shape[2]
-            assert min(image.slice_times) == 0
-            assert max(image.slice_times) < tr_s

@@ -1,0 +1,53 @@
+"""Options that several commands of the command line share, and the values that some may have."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
+Out = Annotated[Path | None, typer.Option(help="Output folder; default runs/COMMAND-TIME.", metavar="DIR")]
+ReportFile = Annotated[
+    Path | None, typer.Option(help="Report file; default OUT/report.json.", metavar="FILE")
+]
+BundleName = Annotated[str, typer.Option(help="A bundle's folder, or the name of a shipped one.")]
+Steps = Annotated[
+    int | None, typer.Option(help="Denoising steps of a clip (1, 2, 4, 8); default: the bundle's.", min=1)
+]
+Carry = Annotated[bool, typer.Option("--carry/--no-carry", help="Carry each clip on from the one before it.")]
+Twin = Annotated[
+    bool, typer.Option("--twin", help="Show what the bundle makes of no signal beside each clip.")
+]
+Peers = Annotated[
+    str | None,
+    typer.Option(help="Ask these hosts for LSL streams, where discovery is blocked.", metavar="HOST,..."),
+]
+Series = Annotated[int | None, typer.Option(help="Take this SeriesNumber alone.")]
+Moco = Annotated[
+    bool, typer.Option("--moco", help="Take the scanner's motion-corrected copy instead of the original.")
+]
+Wait = Annotated[float, typer.Option(help="Seconds to wait for the other side; 0: see the command.")]
+
+
+class StartOn(StrEnum):
+    """What starts a film."""
+
+    trigger = "trigger"
+    key = "key"
+    now = "now"
+
+
+class Preset(StrEnum):
+    """How much the simulated participant's signals tell."""
+
+    easy = "easy"
+    default = "default"
+    hard = "hard"
+
+
+class Existing(StrEnum):
+    """What to do with files that lay in the folder at the start."""
+
+    ignore = "ignore"
+    read = "read"

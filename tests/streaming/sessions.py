@@ -1,0 +1,98 @@
+"""Runs of `rtdecode stream` beside a player, and what they leave."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from tests.streaming.player import Player
+
+_NUMBER = count()
+WINDOW = Fraction(1)
+TR = Fraction(1, 2)
+LIMIT = 60
+
+
+@dataclass
+class Ended:
+    """What a session left."""
+
+    code: int
+    said: str
+    out: Path
+    report: dict[str, Any] = field(default_factory=dict)
+    clips: list[dict[str, Any]] = field(default_factory=list)
+
+    def finals(self) -> list[dict[str, Any]]:
+        return [clip for clip in self.clips if clip["revision"] == "final"]
+
+
+def stream(*flags: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "rtdecode.cli", "stream", *flags]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def end(process: subprocess.Popen[str], out: Path) -> Ended:
+    said, _ = process.communicate(timeout=LIMIT)
+    ended = Ended(process.returncode, said, out)
+    if (out / "report.json").is_file():
+        ended.report = json.loads((out / "report.json").read_text())
+    if (out / "clips.jsonl").is_file():
+        ended.clips = [json.loads(line) for line in (out / "clips.jsonl").read_text().splitlines()]
+    return ended
+
+
+def play(
+    folder: Path,
+    bundle: Path,
+    *flags: str,
+    eeg: bool = True,
+    fmri: bool = True,
+    during: Callable[[subprocess.Popen[str], Path], None] | None = None,
+    **how: Any,
+) -> Ended:
+    """Run one session with a player beside it."""
+    folder.mkdir()
+    volumes, out = folder / "volumes", folder / "out"
+    volumes.mkdir()
+    name = f"session-{os.getpid()}-{next(_NUMBER)}"
+    given = ["--bundle", str(bundle), "--out", str(out), *flags]
+    given += ["--lsl", name] if eeg else []
+    given += ["--fmri-dir", str(volumes)] if fmri else []
+    player = Player(name if eeg else None, volumes if fmri else None, tr=float(TR), **how)
+    player.start()
+    process = stream(*given)
+    try:
+        if during is not None:
+            during(process, out)
+        return end(process, out)
+    finally:
+        process.kill()
+        process.communicate()
+        player.cancel.set()
+        player.join()
+
+
+def interrupt(process: subprocess.Popen[str], out: Path) -> None:
+    """Ctrl-C after the first final."""
+    until(lambda: '"final"' in text(out / "clips.jsonl"))
+    process.send_signal(signal.SIGINT)
+
+
+def text(path: Path) -> str:
+    return path.read_text() if path.is_file() else ""
+
+
+def until(condition: Callable[[], bool]) -> None:
+    last = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < last, "did not happen in time"
+        time.sleep(0.05)

@@ -1,0 +1,47 @@
+"""What is decoded from EEG alone inside a running scanner, against the same session without one."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rtdecode.phantom.bore import SFREQ, Artifacts
+from rtdecode.phantom.session import PhantomSession
+from rtdecode.recording import RecordingWriter
+from rtdecode.types import Volume
+from streaming import replay
+
+SEED, SECONDS = 1003, 420.0
+DRIFT_PPM = 20.0
+
+
+def decoded(folder: Path, artifacts: Artifacts | None) -> dict[str, Any]:
+    """Record the EEG of a session, decode it on the virtual clock; what the report says."""
+    sfreq = 1000 if artifacts is None else SFREQ
+    session = PhantomSession("easy", 1, SEED, SECONDS, sfreq=sfreq, artifacts=artifacts)
+    kept, report = folder / "recording", folder / "report.json"
+    with RecordingWriter(kept, session.montage, {"simulated": True, "seconds": SECONDS}) as writer:
+        session.truth(kept / "truth")
+        for item in session.events():
+            if not isinstance(item, Volume):
+                writer.write(item)
+    replay.run(kept, "phantom", "max", out=folder / "out", report=report)
+    shutil.rmtree(kept)
+    return json.loads(report.read_text())
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1800)
+def test_eeg_alone_tells_the_films_apart_inside_the_magnet_nearly_as_well_as_outside(tmp_path: Path) -> None:
+    (tmp_path / "clean").mkdir()
+    (tmp_path / "magnet").mkdir()
+    clean = decoded(tmp_path / "clean", None)
+    magnet = decoded(tmp_path / "magnet", Artifacts(drift_ppm=DRIFT_PPM))
+    outside, inside = (report["accuracy"]["identification_2way"] for report in (clean, magnet))
+    told = f"inside {inside}, outside {outside}"
+    print(told)
+    assert min(inside["n"], outside["n"]) >= 100, told
+    assert outside["ci95"][0] > outside["chance"], told
+    assert inside["value"] - inside["chance"] >= 0.9 * (outside["value"] - outside["chance"]), told
