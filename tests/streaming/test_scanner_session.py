@@ -210,7 +210,7 @@ def test_every_scanner_feeds_a_session(tmp_path: Path, scanner: str) -> None:
     [
         ("siemens-mosaic", "volume-dup@8:2.5", {"duplicate": 4, "missing": 0}),
         ("ge", "volume-dup@8:2.5", {"duplicate": 4, "missing": 0}),
-        ("siemens-enhanced", "volume-late@8:2", {"late": 1, "missing": 0}),
+        ("siemens-enhanced", "volume-late@8:2.4", {"late": 1, "missing": 0}),
         ("siemens-mosaic", "volume-reorder@6,volume-reorder@14", {"out_of_order": 2, "missing": 0}),
         ("ge", "slice-drop@9:1.2", {"missing": 2}),
         ("siemens-mosaic", "file-truncate@8:1.2", {"missing": 2, "rejected_files": 2}),
