@@ -13,8 +13,6 @@ from train.judge import Judged
 from train.run import read_run
 
 SHIPPED = Path(__file__).parents[2] / "train" / "runs" / "phantom"
-# A machine whose own lateness is above this cannot judge an absolute bar, ms.
-QUIET = 5.0
 
 
 def figure(value: float, low: float = 0.0, high: float = 1.0, shuffled: float = 0.5) -> dict[str, object]:
@@ -110,12 +108,8 @@ def test_attributes_are_read_off_the_film_itself_and_not_off_the_twin() -> None:
 
 @pytest.mark.full
 @pytest.mark.timeout(600)
-def test_the_shipped_decoder_is_fast_enough_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    report = bench.run("phantom", as_json=True, samples=200)
-    stages = report["stages"]
+def test_fifty_steps_take_ten_times_as_long_as_four(capsys: pytest.CaptureFixture[str]) -> None:
+    # What is counted in milliseconds is judged by `make bench`, on a machine that keeps its own time.
+    stages = bench.run("phantom", as_json=True, samples=50)["stages"]
     slower = stages["clip_50_steps"]["p50_ms"] / stages["clip_4_steps"]["p50_ms"]
     assert slower >= SPEED["fifty_steps_over_four"]
-    # Absolute bars count only on a machine that keeps its own time.
-    if report["probe"]["p99_ms"] < QUIET:
-        assert stages["clip_4_steps"]["p95_ms"] <= SPEED["clip_4_steps"]
-        assert stages["first_frame"]["p95_ms"] <= SPEED["first_frame"]
