@@ -53,25 +53,28 @@ def measure(seconds: float) -> dict[str, Any]:
     """
     source = eeg_bench.bore()
     stream = whole_stream(source.montage, _KEEP_S, float(TR))
-    wall, work, age, memory = [], [], [], []
+    # Filled beforehand: what grows is the chain's.
+    spent = np.full((3, round(seconds / eeg_bench.CHUNK_S)), np.nan)
+    count, memory = 0, []
     this = psutil.Process()
     for item in source.stream(seconds):
         begun, worked = time.perf_counter(), time.thread_time()
         eeg_bench.take(stream, item)
         if not isinstance(item, EegChunk):
             continue
-        work.append(1e3 * (time.thread_time() - worked))
-        wall.append(1e3 * (time.perf_counter() - begun))
-        age.append(1e3 * (float(item.stamps[-1]) - stream.newest))
-        if len(wall) % _MINUTE == 0:
+        work, wall = time.thread_time() - worked, time.perf_counter() - begun
+        spent[:, count] = work, wall, float(item.stamps[-1]) - stream.newest
+        count += 1
+        if count % _MINUTE == 0:
             memory.append(round(this.memory_info().rss / 2**20, 2))
-    settled = round(eeg_bench.SETTLED_S / eeg_bench.CHUNK_S)
+    settled = 1e3 * spent[:, round(eeg_bench.SETTLED_S / eeg_bench.CHUNK_S) : count]
+    work_ms, wall_ms, age_ms = settled.tolist()
     return {
         "stream_s": seconds,
-        "push_ms": bench._percentiles(wall[settled:]),
-        "push_cpu_ms": bench._percentiles(work[settled:]),
-        "core_share": float(np.sum(work[settled:]) / (1e3 * eeg_bench.CHUNK_S * len(work[settled:]))),
-        "age_ms": bench._percentiles(age[settled:]),
+        "push_ms": bench._percentiles(wall_ms),
+        "push_cpu_ms": bench._percentiles(work_ms),
+        "core_share": float(np.mean(work_ms) / (1e3 * eeg_bench.CHUNK_S)),
+        "age_ms": bench._percentiles(age_ms),
         "memory_mb": memory,
         "memory_grown_mb": round(memory[-1] - memory[min(4, len(memory) - 1)], 2) if memory else None,
         "chain": stream.report(),
