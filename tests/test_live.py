@@ -146,7 +146,7 @@ def test_ten_minutes_live_equal_the_batch_on_every_window(tmp_path: Path) -> Non
     for line, window in zip(lines, in_one_pass(Recording(record), bundle, 150), strict=True):
         batch = decoder.decode(window).clip.latent
         live = np.load(out / line["latent"])
-        assert np.abs(live - batch).max() <= 1e-4, f"window {line['clip']}"
+        assert np.abs(live - batch).max() <= 1e-3, f"window {line['clip']}"
 
 
 def _check_accuracy(accuracy: dict[str, Any]) -> None:
