@@ -24,16 +24,14 @@ from rich.console import Console
 
 from rtdecode import bundle
 from rtdecode.eeg_stream import EegStream
-from rtdecode.phantom.brain import TR
 from rtdecode.types import EegChunk, Trigger
 from rtdecode.video import write_mp4
 from streaming import bench, bench_volumes, eeg_bench
-from streaming.eeg_watch import whole_stream
 from streaming.sources.folder import FolderSource
 
 PUSH_MS, CORE_PERCENT, GROWN_MB = 10.0, 10.0, 5.0
 _OUT = Path(__file__).with_suffix(".json")
-_KEEP_S, _BESIDE_S, _WINDOW_S = 40.0, 120.0, 4.0
+_BESIDE_S, _WINDOW_S = 120.0, 4.0
 _MINUTE = round(60 / eeg_bench.CHUNK_S)
 
 
@@ -51,8 +49,7 @@ def measure(seconds: float) -> dict[str, Any]:
         ``push_ms`` and ``age_ms`` (percentiles), ``core_share``, ``memory_mb`` (one a minute),
         ``memory_grown_mb`` (from the fifth minute to the last), ``chain``.
     """
-    source = eeg_bench.bore()
-    stream = whole_stream(source.montage, _KEEP_S, float(TR))
+    source, stream = eeg_bench.begun()
     # Filled beforehand: what grows is the chain's.
     spent = np.full((3, round(seconds / eeg_bench.CHUNK_S)), np.nan)
     count, memory = 0, []
@@ -89,8 +86,7 @@ def beside(seconds: float = _BESIDE_S) -> dict[str, Any]:
     dict
         ``push_ms`` (percentiles) and the number of ``volumes`` parsed and ``clips`` encoded meanwhile.
     """
-    source = eeg_bench.bore()
-    stream = whole_stream(source.montage, _KEEP_S, float(TR))
+    source, stream = eeg_bench.begun()
     items = source.stream(eeg_bench.SETTLED_S + seconds)
     for item in items:
         eeg_bench.take(stream, item)
@@ -104,7 +100,7 @@ def beside(seconds: float = _BESIDE_S) -> dict[str, Any]:
         reader = threading.Thread(target=_parse, args=(folder, parsed, ended))
         other.start()
         reader.start()
-        while not parsed:
+        while not parsed and other.is_alive():
             time.sleep(0.01)
         wall = _paced(stream, items)
         ended.set()

@@ -31,11 +31,9 @@ except RuntimeError as error:
     os.environ["PYLSL_LIB"] = path
     import pylsl
 
-# After the library has been found.
-from pylsl.util import LostError  # noqa: E402
-from pylsl.util import TimeoutError as LslTimeoutError  # noqa: E402
-
 __all__ = ["LostError", "LslTimeoutError", "pylsl", "reach"]
+
+LostError, LslTimeoutError = pylsl.util.LostError, pylsl.util.TimeoutError
 
 # Unless this site has its own LSL configuration, LSL's own lines stay off the terminal (sessions say
 # what they lost), streams are looked for four times a second, and the eight probes of a sender's clock

@@ -77,6 +77,12 @@ def bore() -> Bore:
     return Bore(session.montage, np.concatenate(blocks, axis=1)[:, : start + repeated], start, session.rate)
 
 
+def begun() -> tuple[Bore, EegStream]:
+    """The scanner's EEG, and the chain that takes it with every cleaning step on."""
+    source = bore()
+    return source, whole_stream(source.montage, _KEEP_S, float(TR))
+
+
 def eeg_push(samples: int) -> list[float]:
     """Time chunks of 20 ms (64 channels at 5 kHz, gradients on) until they are clean and in the ring.
 
@@ -90,8 +96,7 @@ def eeg_push(samples: int) -> list[float]:
     list of float
         Milliseconds of each.
     """
-    source, spent = bore(), []
-    stream = whole_stream(source.montage, _KEEP_S, float(TR))
+    (source, stream), spent = begun(), []
     for item in source.stream(SETTLED_S + (samples + 1) * CHUNK_S):
         start = time.perf_counter()
         take(stream, item)
