@@ -6,10 +6,11 @@ import warnings
 import numpy as np
 import onnx
 import torch
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from rtdecode.bundle import Manifest
+from train.models.brain import CARRIED
 from train.models.codec import First, Next
 from train.reconstruct import Model, unpack
 from train.work import Arrays
@@ -66,7 +67,7 @@ def encode_inputs(manifest: Manifest, model: Model) -> dict[str, Tensor]:
         "eeg_mask": torch.ones(1, grid.samples),
         "fmri": torch.randn(1, grid.slots, manifest.fmri.voxels),
         "fmri_mask": torch.ones(1, grid.slots),
-        "carry": torch.randn(1, channels, 1, rows, columns),
+        "carry": torch.randn(1, channels, CARRIED, rows, columns),
         "carry_mask": torch.ones(1, 1),
     }
 
@@ -88,11 +89,13 @@ def graph(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str]) -> M
         )
     assert program is not None
     model = halved(program.model_proto)
-    for node in model.graph.node:
-        del node.metadata_props[:]
-        node.doc_string = ""
-    del model.graph.value_info[:]
-    del model.graph.metadata_props[:]
+    attributes = [attribute for node in model.graph.node for attribute in node.attribute]
+    for each in (model.graph, *(a.g for a in attributes if a.type == AttributeProto.GRAPH)):
+        for node in each.node:
+            del node.metadata_props[:]
+            node.doc_string = ""
+        del each.value_info[:]
+        del each.metadata_props[:]
     del model.metadata_props[:]
     onnx.checker.check_model(model)
     return model

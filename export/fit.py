@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from export import lags
-from export.fitted import weights_of, write
+from export.fitted import perceptron, weights_of, write
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle, Manifest
 from rtdecode.errors import BundleError, UsageError
@@ -87,7 +87,7 @@ def run(recordings: Sequence[Path], film: Path | None, events: Path | None, bund
     recorded = read_recordings(opened, lengths, shown.names, base.manifest)
     _check_length(recorded, old)
     story, told = tell_story(recorded, shown, base.manifest, codec, space)
-    fitted = closed_form.fit(recorded, story, _sizes(old), old)
+    fitted = closed_form.fit(recorded, story, _sizes(old), perceptron(old))
     fitted = closed_form.completed(fitted, {name: value.shape for name, value in old.items()})
     console.print(f"{len(recorded)} windows; attributes of the film: {told}")
     found = _report(console, recorded, story, space, fitted, old)
@@ -202,7 +202,7 @@ def _report(
 ) -> dict[str, dict[str, float]]:
     """Print 2-way identification of held-out windows by route, and the same for a film nobody saw."""
     other = closed_form.shifted(story)
-    control = closed_form.fit(recorded, other, _sizes(old), old)
+    control = closed_form.fit(recorded, other, _sizes(old), perceptron(old))
     table = Table("from", "2-way identification, held out", "fitted to a shifted film")
     found: dict[str, dict[str, float]] = {}
     for route, points in fitted.points.items():

@@ -20,6 +20,7 @@ from train.data.arrays import golden, normalised_eeg
 from train.data.recorded import Recorded
 from train.fit import Fitted
 from train.parts.brain import GROUPS, features, place
+from train.parts.refine import LAYERS, refine
 from train.parts.stem import fill_slots
 from train.work import Arrays
 
@@ -30,7 +31,8 @@ _KEPT = ("denoise", "decode_first", "decode_next")
 _WEIGHTS = (
     *("voxels", "mixing", "cosines", "fmri_feature_mean", "eeg_feature_mean", "basis"),
     *(f"{route}_{group}" for route, groups in GROUPS.items() for group in groups),
-    *(f"{kind}_{route}" for kind in ("discriminant", "offset") for route in GROUPS),
+    *("heat", "reads", "refiner.scale"),
+    *(f"refiner.body.{layer}.{part}" for layer in LAYERS for part in ("weight", "bias")),
 )
 
 
@@ -48,6 +50,11 @@ def weights_of(model: ModelProto, where: Path) -> Arrays:
             f"{where / 'encode.onnx'} has no weights called {', '.join(missing)}. Export the bundle again."
         )
     return {name: numpy_helper.to_array(held[name]) for name in _WEIGHTS}
+
+
+def perceptron(weights: Arrays) -> Arrays:
+    """Take what `train.parts.refine.refine` wants out of the weights of an encoder."""
+    return {n.removeprefix("refiner."): value for n, value in weights.items() if n.startswith("refiner.")}
 
 
 def replaced(model: ModelProto, weights: Arrays) -> ModelProto:
@@ -168,7 +175,7 @@ def verified(
     found: list[Arrays] = []
     for n in range(_GOLDEN):
         if n == _GOLDEN - 1:
-            given["carry"][n] = found[0]["latent"][0, :, -1:].astype(np.float16)
+            given["carry"][n] = found[0]["latent"][0, :, -carry[2] :].astype(np.float16)
             given["carry_mask"][n] = 1
         one = {name: value[n : n + 1] for name, value in given.items()}
         found.append(decode_window(sessions, one, base.manifest.steps))
@@ -177,7 +184,7 @@ def verified(
     kept = {
         name: np.concatenate([part[name] for part in found]) for name in ("latent", "confidence", "frames")
     }
-    kept["frames"] = np.rint(255 * kept["frames"]).astype(np.uint8)
+    kept["frames"] = np.rint(255 * kept["frames"][:1]).astype(np.uint8)
     return given | kept, _parity(base, encoder, difference)
 
 
@@ -213,12 +220,15 @@ def compare(weights: Arrays, windows: Arrays, drawn: NDArray[np.float32]) -> flo
         If it is above a thousandth.
     """
     fmri = fill_slots(windows["fmri"], windows["fmri_mask"])
-    points = place(weights, features(weights, windows["eeg"], fmri))
-    fmri_in, eeg_in = (windows[f"{name}_mask"].max(1, keepdims=True) for name in ("fmri", "eeg"))
+    places, net = place(weights, features(weights, windows["eeg"], fmri)), perceptron(weights)
+    fmri_in, eeg_in = (
+        windows[f"{name}_mask"].max(1, keepdims=True) * reads
+        for name, reads in zip(("fmri", "eeg"), weights["reads"], strict=True)
+    )
     chosen = (
-        fmri_in * eeg_in * points["both"]
-        + fmri_in * (1 - eeg_in) * points["fmri"]
-        + eeg_in * (1 - fmri_in) * points["eeg"]
+        fmri_in * eeg_in * refine(net, places, "both")
+        + fmri_in * (1 - eeg_in) * refine(net, places, "fmri")
+        + eeg_in * (1 - fmri_in) * refine(net, places, "eeg")
     )
     basis = weights["basis"].astype(np.float64)
     expected = (chosen[:, : len(basis)] @ basis).reshape(drawn.shape)

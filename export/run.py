@@ -59,7 +59,8 @@ def run(
     digests = {name: digest(model) for name, model in graphs.items()}
     parity = compare(graphs, golden, manifest.steps) | {"digests": digests}
     # As a session emits them, and a quarter of the size.
-    golden["frames"] = np.rint(255 * golden["frames"]).astype(np.uint8)
+    # The other windows' frames would be most of the file; their latents are kept.
+    golden["frames"] = np.rint(255 * golden["frames"][:1]).astype(np.uint8)
     provenance = manifest.provenance | {
         "trained": tree["date"],
         "seed": tree["seed"],

@@ -1,6 +1,7 @@
 """How well clips join where the film goes on: the difference across a seam over that inside clips."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,9 @@ def seam_ratio(
     clips that join like neighbouring frames have a ratio of 1 at the most. A film agrees with itself
     there, so its own figure is the step that it shows from the last frame of one window to the first
     of the next, by the same rule: about 1 where nothing is cut. `shown` is that step in the
-    reconstruction, what a viewer sees.
+    reconstruction, what a viewer sees. Clips that join may change fast right after; `steepest` is the
+    largest step from the last frame shown to the end of the later clip's first quarter, `steepest_truth`
+    that of the film.
 
     Parameters
     ----------
@@ -40,12 +43,12 @@ def seam_ratio(
     Returns
     -------
     dict or None
-        `reconstruction`, `shown`, `truth` and `n` over pairs without a cut from the start of the later
-        window to its end, None and 0 where there is none; the same with ``_same_shot`` over those of them
-        in which what goes on fills the second half of the earlier window as well, so that both clips
-        should show it, and with ``_all`` over every pair;
-        `ci95`, the 95 % percentile interval of `reconstruction`, resampling pairs. None without a pair,
-        and for clips that do not hold the instant of the cut.
+        `reconstruction`, `shown`, `steepest`, `truth`, `steepest_truth` and `n` over pairs without a cut
+        from the start of the later window to its end, None and 0 where there is none; the same with
+        ``_same_shot`` over those of them in which what goes on fills the second half of the earlier window
+        as well, so that both clips should show it, and with ``_all`` over every pair; `ci95`, the
+        95 % percentile interval of `reconstruction`, resampling pairs. None without a pair, and for clips
+        that do not hold the instant of the cut.
     """
     place = {(run, round(start, 6)): i for i, (run, start, _) in enumerate(windows)}
     pairs = [
@@ -62,13 +65,15 @@ def seam_ratio(
         name: np.array([_difference(shown[i][frame], shown[j][0]) for i, j in pairs])
         for name, (shown, frame) in sides.items()
     }
+    for name, shown in {"steepest": clips, "steepest_truth": truths}.items():
+        across[name] = np.array([_steepest(shown[i][last], shown[j][: last // 4 + 1]) for i, j in pairs])
     ours, film = (np.array([_difference(c[j][1:], c[j][:-1]) for _, j in pairs]) for c in (clips, truths))
-    inside = {"reconstruction": ours, "shown": ours, "truth": film}
+    inside = {"reconstruction": ours, "shown": ours, "truth": film, "steepest": ours, "steepest_truth": film}
     whole = np.array([not _is_cut(windows[j], cuts) for _, j in pairs])
     same = whole & [not _is_cut(_second_half(windows[i]), cuts) for i, _ in pairs]
     found: dict[str, Any] = {}
     for suffix, rows in {"": whole, "_same_shot": same, "_all": np.full(len(pairs), True)}.items():
-        found |= {f"{name}{suffix}": _ratio(across[name][rows], inside[name][rows]) for name in sides}
+        found |= {f"{name}{suffix}": _ratio(across[name][rows], inside[name][rows]) for name in inside}
         found[f"n{suffix}"] = int(rows.sum())
     return found | {"ci95": _interval(across["reconstruction"][whole], ours[whole])}
 
@@ -93,6 +98,10 @@ def _interval(across: NDArray[np.float64], inside: NDArray[np.float64]) -> list[
     draws = np.random.default_rng(0).integers(0, len(inside), (RESAMPLES, len(inside)))
     ratios = across[draws].mean(1) / inside[draws].mean(1)
     return [float(q) for q in np.quantile(ratios, [0.025, 0.975])]
+
+
+def _steepest(before: Array, frames: Array) -> float:
+    return max(_difference(a, b) for a, b in pairwise([before, *frames]))
 
 
 def _difference(one: Array, other: Array) -> float:

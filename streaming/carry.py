@@ -1,4 +1,4 @@
-"""What a window carries on from: the last latent frame of the window before it."""
+"""What a window carries on from: the last latent frames of the window before it."""
 
 from dataclasses import dataclass
 
@@ -22,13 +22,19 @@ class Carry:
     Window k + 1 carries on from window k of the same run, if that was decoded: a final from the final,
     a preview from the final if that was cut before it, else from the preview. In what order the two
     were decoded does not matter, so that a replay carries what the live session carried.
+
+    Parameters
+    ----------
+    frames : int
+        Latent frames that are carried.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, frames: int) -> None:
+        self._frames = frames
         self._last: dict[str, _Last] = {}
 
     def before(self, window: Window) -> Float | None:
-        """The latent frame (1, channel, 1, row, column) to carry on from; None after a hole."""
+        """Latent frames (1, channel, frame, row, column) to carry on from; None after a hole."""
         wanted = (window.run, window.index - 1)
         for revision in _CHAINS[window.revision]:
             last = self._last.get(revision)
@@ -39,7 +45,7 @@ class Carry:
     def keep(self, window: Window, latent: Float) -> None:
         """Take the clean latent (1, channel, latent frame, row, column) of a window."""
         self._last[window.revision] = _Last(
-            window.run, window.index, _windowed_at(window), latent[:, :, -1:].copy()
+            window.run, window.index, _windowed_at(window), latent[:, :, -self._frames :].copy()
         )
 
 

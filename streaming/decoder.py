@@ -70,7 +70,8 @@ class Decoder:
         )
         self._denoise = _graph(bundle, "denoise") if has_denoiser(bundle) else None
         self.steps = bundle.manifest.steps if self._denoise else 0
-        self._carry = Carry() if carry and "carry" in self._encode.inputs else None
+        port = self._encode.inputs.get("carry")
+        self._carry = Carry(port[2]) if carry and port else None
         self._check_manifest()
         self.cost = self._check_golden()
 

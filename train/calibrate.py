@@ -12,9 +12,10 @@ from rtdecode.phantom.film import ATTRIBUTES
 from rtdecode.phantom.reader import accuracy
 from train.data.conditions import Clips
 from train.loop import System
-from train.models.brain import ROUTES
+from train.models.brain import CARRIED
 from train.models.flow import Denoiser
 from train.parts.brain import fit_logistic
+from train.parts.refine import ROUTES
 from train.parts.space import split
 from train.reconstruct import decode, decoder_of, sample
 from train.work import Arrays
@@ -66,7 +67,7 @@ def calibrate(system: System, codec: Arrays, held: Clips, shift: float, steps: i
 
     def tried(guidance: float, sharpness: float) -> dict[str, float]:
         system.encoder.sharpness = sharpness
-        denoiser = system.denoiser(shift, guidance)
+        denoiser = system.denoiser(decoder_of(codec), shift, guidance)
         clips, _ = _draw(system, denoiser, codec, held, "both", steps)
         row = {"guidance": guidance, "sharpness": sharpness}
         return (
@@ -78,7 +79,7 @@ def calibrate(system: System, codec: Arrays, held: Clips, shift: float, steps: i
     rows = [row for row in table if row["guidance"] == guidance]
     more = [tried(guidance, sharpness) for sharpness in SHARPNESS if sharpness != SHARPNESS[1]]
     system.encoder.sharpness = _best(rows + more)["sharpness"]
-    denoiser = system.denoiser(shift, guidance)
+    denoiser = system.denoiser(decoder_of(codec), shift, guidance)
     for route in ROUTES:
         clips, doubt = _draw(system, denoiser, codec, held, route, steps)
         weights = fit_logistic(doubt, _wins(clips, truths, codec))
@@ -103,7 +104,7 @@ def _draw(
         point = torch.from_numpy(clips.points[route][n : n + _AT_ONCE])
         way = torch.eye(3)[ROUTES.index(route)].expand(len(point), -1)
         start = torch.from_numpy(rng.standard_normal(clips.latents[n : n + _AT_ONCE].shape, np.float32))
-        blank = torch.zeros_like(start[:, :, -1:])
+        blank = torch.zeros_like(start[:, :, -CARRIED:])
         condition, embedding, values = system.encoder.condition(point, way, blank, torch.zeros(len(point), 1))
         shown.append(sample(denoiser, start, condition, embedding, steps).numpy())
         doubt.append(system.encoder.doubt(values).numpy().astype(np.float64))

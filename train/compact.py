@@ -18,14 +18,15 @@ from train import loop
 from train.calibrate import calibrate
 from train.data.arrays import golden, normalised
 from train.data.chain import draft_bundle, unit_statistics
-from train.data.conditions import Clips, Mixture, batch, fit_errors
+from train.data.conditions import Clips, Mixture, batch
 from train.data.phantom import TRAINING_SEEDS, Participant, manifest, resting_level
-from train.data.watched import CUTS, STATISTICS, Watched, codec_statistics, fit_codec
+from train.data.watched import CUTS, STATISTICS, TAUGHT, Watched, codec_statistics, fit_codec
 from train.judge_compact import judge
 from train.loop import Schedule, System
 from train.models import system as systems
-from train.models.brain import routes
+from train.models.brain import CARRIED, routes
 from train.models.flow import levels
+from train.models.refiner import RefinerSizes
 from train.parts import pictures
 from train.parts.brain import StemSizes
 from train.recipe import numbers
@@ -44,8 +45,6 @@ class Data:
     sessions, free, held : str
         Seeds of the sessions that are watched: cut on the window grid, cut freely, and kept out of
         everything but the calibration.
-    film, free_film : str
-        Seeds of further film that nobody watches, of both kinds.
     judged : str
         Seeds of fresh sessions, from 1000 on.
     seconds, judged_seconds : float
@@ -55,8 +54,6 @@ class Data:
     sessions: str
     free: str
     held: str
-    film: str
-    free_film: str
     judged: str
     seconds: float
     judged_seconds: float
@@ -90,7 +87,7 @@ class Sizes:
     components : int
         Of the latents, in the space the signals are mapped into.
     shrinkage : float
-        Of the discriminants.
+        Of the discriminant that reads the end of a clip.
     embedding : int
     widths, blocks : list of two int
         See `train.models.flow.VideoFlow`.
@@ -119,11 +116,12 @@ def train(
     baseline: Baseline,
     data: Data,
     stems: StemSizes,
+    refiner: RefinerSizes,
     sizes: Sizes,
     mixture: Mixture,
     schedule: Schedule,
 ) -> Trained:
-    """Simulate sessions, fit the closed-form encoder, train the flow on held-out predictions, calibrate.
+    """Simulate sessions, fit the encoder, train the flow on held-out predictions, calibrate.
 
     Parameters
     ----------
@@ -133,6 +131,7 @@ def train(
         Grid of the windows, EEG filter, and how the resting level of the volumes is followed.
     data : Data
     stems : StemSizes
+    refiner : RefinerSizes
     sizes : Sizes
     mixture : Mixture
     schedule : Schedule
@@ -146,7 +145,7 @@ def train(
     # Two threads on two busy cores are slower than one.
     torch.set_num_threads(1)
     seeds, draft = data.seeds(work.seed), manifest(who, grid, band, baseline)
-    watched, fitted = _watch(work, who, draft, seeds, data, stems, sizes)
+    watched, fitted = _watch(work, who, draft, seeds, data, stems, refiner, sizes)
     clips = {kind: watched.clips(kind, fitted) for kind in CUTS}
     shape = {"embedding": sizes.embedding, "widths": sizes.widths, "blocks": sizes.blocks}
     system = systems.build(fitted, watched.codec, clips, work.seed, **shape)
@@ -202,15 +201,16 @@ def _watch(
     seeds: dict[str, list[int]],
     data: Data,
     stems: StemSizes,
+    refiner: RefinerSizes,
     sizes: Sizes,
 ) -> tuple[Watched, Arrays]:
-    """Let the participant watch, and fit the closed-form encoder."""
+    """Let the participant watch, and fit the encoder."""
     first, seconds = seeds["sessions"][0], data.seconds
     level = resting_level(work, who, first, seconds)
     codec = work.stage("codec", lambda: fit_codec(seeds["sessions"], seconds, sizes.channels, sizes.contrast))
     watched = Watched(work, seeds, seconds, codec)
     watched.prepare(who, draft_bundle(draft, unit_statistics(draft, level), who.projection()))
-    fit = partial(watched.fit, stems, sizes.components, sizes.shrinkage, level)
+    fit = partial(watched.fit, stems, sizes.components, sizes.shrinkage, refiner, level)
     return watched, work.stage("brain", fit)
 
 
@@ -224,13 +224,11 @@ def _train_flow(
     sizes: Sizes,
 ) -> list[dict[str, float]]:
     """Train flow and tokens; sheets of samples and the log lie in the folder of the stage."""
-    seen, unseen = [clips["sessions"], clips["free"]], [clips["film"], clips["free_film"]]
-    truth = clips["sessions"].truth
-    errors = {route: fit_errors(truth, points) for route, points in clips["sessions"].points.items()}
+    sets = [clips[kind] for kind in TAUGHT]
     folder = work.stages / "flow"
     return loop.train(
         system,
-        lambda step: batch(seen, unseen, errors, mixture, schedule.batch, sizes.shift, (work.seed, step)),
+        lambda step: batch(sets, mixture, schedule.batch, sizes.shift, (work.seed, step)),
         schedule,
         folder,
         lambda step: _show(folder / f"step-{step}.png", system, codec, clips["sessions"], sizes),
@@ -242,12 +240,12 @@ def _show(path: Path, system: System, codec: Arrays, clips: Clips, sizes: Sizes)
     """Draw a few training clips from their held-out points: truth, all steps, one step."""
     picked = np.linspace(0, len(clips.latents) - 1, _SHOWN).astype(int)
     truth = clips.latents[picked].astype(np.float32)
-    blank = torch.zeros(_SHOWN, truth.shape[1], 1, *truth.shape[3:])
+    blank = torch.zeros_like(torch.from_numpy(truth[:, :, -CARRIED:]))
     point, route = torch.from_numpy(clips.points["both"][picked]), routes(torch.ones(_SHOWN, 2))
     condition, embedding, _ = system.encoder.condition(point, route, blank, torch.zeros(_SHOWN, 1))
     noise = torch.from_numpy(np.random.default_rng(0).standard_normal(truth.shape, np.float32))
     ways = (sizes.steps, 1)
-    denoiser = system.denoiser(sizes.shift, 1.0)
+    denoiser = system.denoiser(decoder_of(codec), sizes.shift, 1.0)
     drawn = [sample(denoiser, noise, condition, embedding, n).numpy() for n in ways]
     videos = [decode(decoder_of(codec), latents) for latents in (truth, *drawn)]
     sheet = [video[n] for n in range(_SHOWN) for video in videos]

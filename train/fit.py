@@ -10,6 +10,7 @@ from train.data.recorded import Eeg, Fmri, Recorded
 from train.parts.brain import GROUPS
 from train.parts.encoding import FilmFeatures, Matrix, Reals, Timing, fold_errors, invert, widened
 from train.parts.lda import softmax
+from train.parts.refine import ROUTES, refine
 from train.parts.ridge import fit_ridge
 from train.parts.space import Space, split
 from train.parts.stem import fit_eeg_stem, fixed_signs
@@ -101,7 +102,7 @@ class Fitted:
     voxels : (voxel,) or None
         Places of the chosen voxels among those of the head.
     points : dict
-        Route -> held-out predictions (window, target); the routes that could be fitted.
+        Route -> held-out predictions, refined (window, component + value); the routes that could be fitted.
     """
 
     weights: Arrays
@@ -110,7 +111,7 @@ class Fitted:
     points: dict[str, Matrix]
 
 
-def fit(recorded: Recorded, story: Story, sizes: Sizes, discriminants: Arrays) -> Fitted:
+def fit(recorded: Recorded, story: Story, sizes: Sizes, net: Arrays) -> Fitted:
     """Map a participant's signals into the space.
 
     Parameters
@@ -118,8 +119,8 @@ def fit(recorded: Recorded, story: Story, sizes: Sizes, discriminants: Arrays) -
     recorded : Recorded
     story : Story
     sizes : Sizes
-    discriminants : dict
-        ``discriminant_{route}`` and ``offset_{route}`` of the decoder.
+    net : dict
+        The perceptron of the decoder, see `train.parts.refine`.
     """
     sides: dict[str, Side] = {}
     if recorded.fmri is not None:
@@ -129,15 +130,16 @@ def fit(recorded: Recorded, story: Story, sizes: Sizes, discriminants: Arrays) -
     weights: Arrays = {}
     for side in sides.values():
         weights |= {name: value for name, value in side.weights.items() if name != "map"}
-    points: dict[str, Matrix] = {}
+    places: dict[str, Matrix] = {}
     for route, groups in GROUPS.items():
-        there = [group for group in groups if group in sides]
-        if there:
-            held_out = [sides[group].held_out for group in there]
-            for group, share in zip(there, join(held_out, story.targets), strict=True):
+        if {*groups} <= {*sides}:
+            held_out = [sides[group].held_out for group in groups]
+            for group, share in zip(groups, join(held_out, story.targets), strict=True):
                 weights[f"{route}_{group}"] = (sides[group].weights["map"] * share).astype(np.float16)
-            points[route] = _joined(held_out, story.targets)
-            weights |= tempered(points[route], story.shown, discriminants, route, there)
+            places[route] = _joined(held_out, story.targets)
+    points = {route: refine(net, places, route) for route in places}
+    heat = [temperature(points[route], story.shown) if route in points else 1.0 for route in ROUTES]
+    weights |= {"heat": np.array(heat), "reads": np.array([float(name in sides) for name in ("fmri", "eeg")])}
     statistics = {name: value for side in sides.values() for name, value in side.statistics.items()}
     return Fitted(weights, statistics, sides["fmri"].voxels if "fmri" in sides else None, points)
 
@@ -260,25 +262,17 @@ def _blocks(count: int) -> NDArray[np.int64]:
     return np.arange(count) * _FOLDS // count
 
 
-def tempered(points: Matrix, shown: Matrix, discriminants: Arrays, route: str, there: list[str]) -> Arrays:
-    """Divide the logits of a route by what makes held-out probabilities most likely.
+def temperature(points: Matrix, shown: Matrix) -> float:
+    """Find what the logits of held-out points are to be divided by, so that the truth is likeliest.
 
-    The discriminants belong to the space and stay; predictions from fewer windows deserve less trust.
+    The perceptron belongs to the space and stays; predictions from fewer windows deserve less trust.
 
     Parameters
     ----------
-    points : (window, target)
+    points : (window, component + value)
     shown : (window, value)
-    discriminants : dict
-        As of `fit`.
-    route : str
-        Route to be written.
-    there : list of str
-        Modalities that were fitted: with one of two, its own route's discriminants are taken.
     """
-    origin = there[0] if len(there) == 1 else "both"
-    weights, offset = discriminants[f"discriminant_{origin}"], discriminants[f"offset_{origin}"]
-    logits = split(points @ weights.astype(np.float64) + offset)
+    logits = split(points[:, -shown.shape[1] :])
     best = [part.argmax(1)[:, None] for part in split(shown)]
     grid = np.geomspace(0.3, 10, 71)
     cost = [
@@ -288,11 +282,7 @@ def tempered(points: Matrix, shown: Matrix, discriminants: Arrays, route: str, t
         )
         for heat in grid
     ]
-    heat = float(grid[int(np.argmin(cost))])
-    return {
-        f"discriminant_{route}": (weights / heat).astype(np.float32),
-        f"offset_{route}": (offset / heat).astype(np.float32),
-    }
+    return float(grid[int(np.argmin(cost))])
 
 
 def identify(points: Matrix, recorded: Recorded, story: Story, space: Space) -> float:

@@ -277,7 +277,7 @@ def judge_seams(
 
 
 def _seam_rows(carry: bool, ratio: dict[str, Any]) -> list[dict[str, Any]]:
-    names = ("reconstruction", "shown", "truth", "n")
+    names = ("reconstruction", "shown", "steepest", "truth", "steepest_truth", "n")
     kinds = {"": "no cut", "_same_shot": "same shot", "_all": "all"}
     return [
         {"carry": carry, "pairs": kind, **{name: ratio.get(f"{name}{suffix}") for name in names}}
@@ -287,7 +287,7 @@ def _seam_rows(carry: bool, ratio: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _seam_figure(ratio: dict[str, Any]) -> dict[str, Any]:
     more = {"value": ratio["reconstruction"], "chance": None, "shuffled": None, "constant": None}
-    return more | {name: ratio[name] for name in ("ci95", "n", "truth", "shown")}
+    return more | {name: ratio[name] for name in ("ci95", "n", "truth", "shown", "steepest")}
 
 
 def confidence_rows(routes: dict[str, Route]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -337,4 +337,4 @@ def _sheet(clips: dict[str, NDArray[np.uint8]], title: str) -> Image.Image:
     count = len(clips["film"])
     rows = np.linspace(0, count - 1, min(_SHEET_ROWS, count)).astype(int)
     picked = {name: each[rows] for name, each in clips.items()}
-    return contact_sheet(picked, [round(FPS * s) for s in (0.5, 2.0, 3.5)], title)
+    return contact_sheet(picked, [round(FPS * s) for s in (1.0, 2.25, 3.5)], title)

@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from train.data.conditions import Batch
 from train.models.brain import BrainEncoder
+from train.models.codec import ClipDecoder, making_up
 from train.models.flow import Denoiser, VideoFlow, preconditioning
 
 
@@ -60,9 +61,9 @@ class System(nn.Module):
         super().__init__()
         self.encoder, self.flow = encoder, flow
 
-    def denoiser(self, shift: float, guidance: float) -> Denoiser:
+    def denoiser(self, decoder: ClipDecoder, shift: float, guidance: float) -> Denoiser:
         """Make the sampler's step out of the parts as they are."""
-        return Denoiser(self.flow, shift, guidance, self.encoder.null, self.encoder.still)
+        return Denoiser(self.flow, shift, guidance, self.encoder.null, making_up(decoder))
 
     def forward(self, batch: Batch) -> Tensor:
         """Mean squared error of the network's output, channels weighted by their variance.

@@ -13,8 +13,8 @@ from torch import Tensor
 from rtdecode.events import Span
 from rtdecode.noise import noise
 from train.loop import System
-from train.models.brain import LEARNED, BrainEncoder
-from train.models.codec import ClipDecoder, load_decoder
+from train.models.brain import CARRIED, LEARNED, BrainEncoder
+from train.models.codec import ClipDecoder, load_decoder, making_up
 from train.models.flow import Denoiser, VideoFlow
 from train.work import Arrays
 
@@ -60,7 +60,7 @@ def pack(system: System, codec: Arrays, shift: float, guidance: float) -> Arrays
     """Collect the weights of a trained system, what was learned in half precision."""
     arrays: Arrays = {}
     for name, value in system.encoder.state_dict().items():
-        learned = name.split(".")[0] in LEARNED
+        learned = name.split(".")[0] in LEARNED or name.startswith("refiner.body.")
         arrays[f"encoder.{name}"] = value.half().numpy() if learned else value.numpy()
     for name, value in system.flow.state_dict().items():
         arrays[f"flow.{name}"] = value.numpy() if name in _BUFFERS else value.half().numpy()
@@ -97,8 +97,9 @@ def unpack(weights: Arrays) -> Model:
     for module, found in ((encoder, parts["encoder"]), (flow, parts["flow"])):
         module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in found.items()})
         module.eval()
-    denoiser = Denoiser(flow, told["shift"], told["guidance"], encoder.null, encoder.still).eval()
-    return Model(encoder, denoiser, decoder_of(weights))
+    decoder = decoder_of(weights)
+    denoiser = Denoiser(flow, told["shift"], told["guidance"], encoder.null, making_up(decoder)).eval()
+    return Model(encoder, denoiser, decoder)
 
 
 def decoder_of(arrays: Arrays) -> ClipDecoder:
@@ -166,7 +167,7 @@ def reconstruct(
     for rows in _order(where, carry=joins):
         before = [n - 1 if joins and _joined(where, n) else -1 for n in rows]
         known = torch.tensor([[float(n >= 0)] for n in before])
-        last = latents[before, :, -1:] * known[:, :, None, None, None]
+        last = latents[before, :, -CARRIED:] * known[:, :, None, None, None]
         given = [value[rows] for value in ports.values()]
         condition, embedding, confidence = model.encoder(*given, last, known)
         latents[rows] = sample(model.denoiser, starts[rows], condition, embedding, steps)

@@ -1,9 +1,12 @@
 """What a builder is given and what it hands back: stages kept on disk, progress, the finished run."""
 
+import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +21,9 @@ from rtdecode.errors import UsageError
 
 T = TypeVar("T")
 Arrays = dict[str, NDArray[Any]]
+
+# Fewer than this for each process, and a process is not worth its start.
+_JOBS = 8
 
 
 @dataclass(frozen=True)
@@ -94,11 +100,35 @@ class Work:
         with np.load(path, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
 
-    def track(self, items: Iterable[T], label: str) -> Iterator[T]:
+    def make_all(self, jobs: Mapping[str, Callable[[], Arrays]], label: str) -> None:
+        """Make stages that do not need each other, a process for each core where there are many.
+
+        Parameters
+        ----------
+        jobs : mapping
+            Name of a stage -> what makes it; both are sent to other processes.
+        label : str
+            Of the progress bar.
+        """
+        missing = {name: make for name, make in jobs.items() if not (self.stages / f"{name}.npz").is_file()}
+        processes = min(os.cpu_count() or 1, len(missing) // _JOBS)
+        if processes < 2:
+            for name in self.track(missing, label):
+                self.stage(name, missing[name])
+            return
+        with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+            made = [pool.submit(_make, self, name, make) for name, make in missing.items()]
+            for one in self.track(as_completed(made), label, len(made)):
+                one.result()
+
+    def track(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
         """Pass items on, with a progress bar where a person watches."""
-        yield from track(
-            list(items), label, console=Console(file=sys.stderr), disable=not sys.stderr.isatty()
-        )
+        console, hidden = Console(file=sys.stderr), not sys.stderr.isatty()
+        yield from track(items, label, total, console=console, disable=hidden)
+
+
+def _make(work: Work, name: str, make: Callable[[], Arrays]) -> None:
+    work.stage(name, make)
 
 
 def clear(folder: Path) -> None:

@@ -88,4 +88,5 @@ def _block(label: str, rows: list[Frames | str]) -> Image.Image:
 
 
 def _four(frames: Frames) -> Frames:
-    return frames[np.linspace(0, len(frames) - 1, 4).round().astype(int)].copy()
+    # In its first quarter a clip may still dissolve from the one before.
+    return frames[np.linspace(len(frames) // 4, len(frames) - 1, 4).round().astype(int)].copy()

@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from export import fit as command
-from export.fitted import replaced, weights_of, write
+from export.fitted import perceptron, replaced, weights_of, write
 from export.lags import implausible, plot
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle
@@ -44,7 +44,7 @@ class Setup:
     model: onnx.ModelProto
 
     def fit(self, recorded: Recorded | None = None, story: Story | None = None) -> Fitted:
-        found = fit(recorded or self.recorded, story or self.story, self.sizes, self.old)
+        found = fit(recorded or self.recorded, story or self.story, self.sizes, perceptron(self.old))
         return completed(found, {name: value.shape for name, value in self.old.items()})
 
 
@@ -190,11 +190,10 @@ def test_one_modality_alone_is_fitted_and_the_other_draws_nothing(missing, setup
     recorded = replace(setup.recorded, **{missing: None})
     found = setup.fit(recorded)
     there = "fmri" if missing == "eeg" else "eeg"
-    assert set(found.points) == {"both", there}
-    np.testing.assert_array_equal(found.points["both"], found.points[there])
-    for name in (f"both_{missing}", f"{missing}_{missing}"):
+    assert set(found.points) == {there}
+    assert found.weights["reads"].tolist() == [float(name == there) for name in ("fmri", "eeg")]
+    for name in ("both_fmri", "both_eeg", f"{missing}_{missing}"):
         assert not found.weights[name].any()
-    np.testing.assert_array_equal(found.weights[f"both_{there}"], found.weights[f"{there}_{there}"])
     weights = setup.old | found.weights
     made = write(setup.base, setup.model, weights, recorded, found, {"confidence": None}, tmp_path / "one")
     assert Decoder(made).steps == setup.base.manifest.steps

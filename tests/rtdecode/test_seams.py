@@ -28,6 +28,18 @@ def test_a_film_joins_with_itself() -> None:
     assert found["n"] == found["n_all"] == 4
 
 
+@pytest.mark.parametrize(("jump_at", "steepest"), [(1, 8.0), (5, 0.0)])
+def test_a_jump_right_after_the_seam_is_told(jump_at: int, steepest: float) -> None:
+    still, later = np.zeros((2, 9, 4, 6, 3))
+    later[jump_at:] = 40
+    truths = [clip[:-1] for clip in cut(film(2), 2)]
+    found = seam_ratio([still, later], truths, WINDOWS[:2], {})
+    assert found is not None
+    assert found["reconstruction"] == 0
+    assert found["steepest"] == steepest
+    assert found["steepest_truth"] == pytest.approx(1)
+
+
 def test_clips_that_know_nothing_of_each_other_have_a_seam() -> None:
     clips = [film(1, seed) + 40 * seed for seed in range(5)]
     truths = [clip[:-1] for clip in cut(film(5), 5)]

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from train.models.brain import ROUTES, SEAM_FEATURES, BrainEncoder, routes
-from train.parts.brain import fit_discriminants, fit_logistic, fit_maps, place
-from train.parts.space import SIZES, split
+from train.models.brain import SEAM_FEATURES, BrainEncoder, routes
+from train.models.refiner import Refiner, RefinerSizes, fit_refiner
+from train.parts.brain import fit_discriminant, fit_logistic, fit_maps, place
+from train.parts.refine import ROUTES, refine
+from train.parts.space import SIZES, Space, split
 
 SHAPE, COMPONENTS, TARGETS = (2, 3, 2, 2), 4, 4 + sum(SIZES)
 
@@ -29,16 +31,20 @@ def encoder() -> BrainEncoder:
         "bank": draw(5, 24).astype(np.float16),
         "bank_values": np.eye(sum(SIZES), dtype=np.float32)[[11, 12, 13, 14, 15]],
         "corner_mean": draw(1, 2, 3, 4),
-        "still": draw(2, 3),
+        "still_weight": draw(2, 4, 3, 3),
+        "still_bias": draw(2),
+        "heat": np.ones(3),
+        "reads": np.ones(2),
     }
     arrays |= {f"{name}_feature_mean": draw(size) for name, size in groups.items()}
     pairs = (("both", "fmri"), ("both", "eeg"), ("fmri", "fmri"), ("eeg", "eeg"))
     arrays |= {f"{r}_{g}": 0.1 * draw(groups[g], TARGETS) for r, g in pairs}
     for route in ROUTES:
-        arrays |= {f"discriminant_{route}": draw(TARGETS, sum(SIZES)), f"offset_{route}": draw(sum(SIZES))}
         arrays[f"seam_{route}"] = np.append(np.zeros(SEAM_FEATURES), -9.0)
         arrays[f"confidence_{route}"] = draw(len(SIZES) + 1)
     torch.manual_seed(0)
+    state = Refiner(TARGETS, COMPONENTS, 6).state_dict()
+    arrays |= {f"refiner.{name}": value.numpy() for name, value in state.items()}
     return BrainEncoder(arrays, 8).eval()
 
 
@@ -49,7 +55,7 @@ def _window(seed: int = 0) -> dict[str, torch.Tensor]:
         "eeg_mask": torch.ones(1, 10),
         "fmri": torch.randn(1, 5, 7),
         "fmri_mask": torch.ones(1, 5),
-        "carry": torch.randn(1, 2, 1, 2, 2),
+        "carry": torch.randn(1, 2, 2, 2, 2),
         "carry_mask": torch.zeros(1, 1),
     }
 
@@ -96,13 +102,32 @@ def test_the_clip_before_is_shown_only_if_this_one_goes_on(encoder):
     condition, *_ = encoder(**window)
     assert not condition[:, 2:5].any(), "the test for a seam says no"
     assert condition[:, 7].eq(1).all(), "a surround is remembered instead"
+    start = encoder.stand_still(window["carry"])
+    assert torch.equal(condition[:, 8:10], start.expand(-1, -1, 3, -1, -1)), "the sampler begins with its end"
+    assert condition[:, 10].eq(1).all()
     encoder.seam_both[-1] = 9.0
     condition, *_ = encoder(**window)
     assert condition[:, 4].eq(1).all()
-    assert torch.equal(condition[:, 2:4], window["carry"].expand(-1, -1, 3, -1, -1))
-    assert not condition[:, 5:].any()
+    assert torch.equal(condition[:, 2:4], window["carry"][:, :, 1:].expand(-1, -1, 3, -1, -1))
+    assert not condition[:, 5:8].any()
     condition, *_ = encoder(**(window | {"carry_mask": torch.zeros(1, 1)}))
     assert not condition[:, 2:5].any()
+    assert not condition[:, 8:].any()
+
+
+def test_a_modality_that_is_not_read_is_as_good_as_absent(encoder):
+    window = _window()
+    expected = encoder(**_without(window, "eeg"))
+    encoder.reads[1] = 0
+    for a, b in zip(encoder(**window), expected, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_heat_makes_probabilities_even(encoder):
+    point, route = torch.randn(1, TARGETS), torch.eye(3)[:1]
+    plain = encoder.probabilities(point, route, 1.0)
+    encoder.heat[0] = 4.0
+    torch.testing.assert_close(encoder.probabilities(point, route, 4.0), plain)
 
 
 def test_the_surround_remembered_is_of_the_likeliest_kind_and_fits_into_the_corners(encoder):
@@ -158,14 +183,56 @@ def test_a_discriminants_probabilities_are_as_often_right_as_they_say():
     labels = [rng.integers(0, n, 3000) for n in SIZES]
     attributes = np.concatenate([np.eye(n)[y] for n, y in zip(SIZES, labels, strict=True)], axis=1)
     points = attributes @ rng.standard_normal((sum(SIZES), 20)) + 1.5 * rng.standard_normal((3000, 20))
-    fitted = fit_discriminants({"both": points[:2000]}, attributes[:2000], 0.1)
-    logits = points[2000:] @ fitted["discriminant_both"] + fitted["offset_both"]
-    for part, y in zip(split(logits), labels, strict=True):
+    weights, offset = fit_discriminant(points[:2000], attributes[:2000], 0.1)
+    for part, y in zip(split(points[2000:] @ weights + offset), labels, strict=True):
         p = np.exp(part - part.max(1, keepdims=True))
         p /= p.sum(1, keepdims=True)
         right = p.argmax(1) == y[2000:]
         assert right.mean() > 1.3 / part.shape[1]
         assert abs(p.max(1).mean() - right.mean()) < 0.06
+
+
+def _products(count: int) -> tuple[dict[str, np.ndarray], np.ndarray, Space]:
+    """Points of which the first two targets' product tells the third and the first attribute."""
+    rng = np.random.default_rng(1)
+    seen = rng.standard_normal((count, 2))
+    hidden = seen[:, :1] * seen[:, 1:]
+    shown = [np.eye(n)[rng.integers(0, n, count)] for n in SIZES]
+    shown[0] = np.eye(SIZES[0])[(hidden[:, 0] > 0).astype(int)]
+    truth = np.concatenate([seen, hidden, *shown], axis=1)
+    blank = np.zeros_like(truth)
+    points = {route: blank.copy() for route in ROUTES}
+    for route, noise in (("both", 0.1), ("fmri", 0.2), ("eeg", 2.0)):
+        points[route][:, :2] = seen + noise * rng.standard_normal(seen.shape)
+    size = truth.shape[1]
+    return points, truth, Space(np.zeros(1), np.zeros((3, 1)), np.zeros(size), np.ones(size))
+
+
+def test_the_perceptron_finds_what_linear_maps_cannot_tell():
+    points, truth, space = _products(1200)
+    sizes = RefinerSizes(32, 0.0, 12, 32, 5e-3, 0.01, 1.0, 3)
+    net, held_out = fit_refiner({r: p[:1000] for r, p in points.items()}, truth[:1000], space, sizes, 0)
+    right = truth[1000:, 3:6].argmax(1)
+    found = {r: refine(net, {q: p[1000:] for q, p in points.items()}, r) for r in ROUTES}
+    for refined, true in ((found["both"], truth[1000:]), (held_out["both"], truth[:1000])):
+        assert np.corrcoef(refined[:, 2], true[:, 2])[0, 1] > 0.8
+    accuracy = {r: float((found[r][:, 3:6].argmax(1) == right).mean()) for r in ROUTES}
+    assert accuracy["both"] > 0.85
+    assert accuracy["fmri"] > 0.8
+    assert accuracy["eeg"] < accuracy["fmri"]
+
+
+def test_the_perceptron_in_numpy_is_the_one_in_torch_and_sees_its_own_route_alone():
+    points, _, _ = _products(5)
+    net = Refiner(points["both"].shape[1], 3, 8)
+    state = {name: value.numpy() for name, value in net.state_dict().items()}
+    stacked = torch.from_numpy(np.stack([points[r] for r in ROUTES], 1).astype(np.float32))
+    for n, route in enumerate(ROUTES):
+        found = Refiner.load(state)(stacked, torch.eye(3)[n].expand(5, -1)).numpy()
+        np.testing.assert_allclose(found, refine(state, points, route), atol=1e-5)
+        alone = {q: p if q == route or route == "both" else np.full_like(p, 9.0) for q, p in points.items()}
+        np.testing.assert_array_equal(refine(state, points, route), refine(state, alone, route))
+    assert not Refiner.load(state)(stacked, torch.zeros(5, 3)).any()
 
 
 def test_the_logistic_regression_finds_the_slope_that_made_the_data():

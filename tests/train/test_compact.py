@@ -7,12 +7,19 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from rtdecode.phantom.film import Film
 from train import loop
-from train.data.conditions import Clips, Mixture, batch, fit_errors
+from train.data.conditions import Clips, Mixture, batch
+from train.data.phantom import film_clips
 from train.loop import Schedule, System
+from train.models.codec import fit_decoder, making_up
 from train.models.flow import Denoiser, VideoFlow, levels, preconditioning
+from train.parts.codec import encode, fit_codec
 
 SHAPE = (16, 9, 8, 12)
+NOTHING = torch.zeros(16, 16, 3, 3)
+# Channels of a condition: those that the flow sees, then the clip before and whether there is one.
+WIDE = 50 + 17
 FLOW = {"embedding": 16, "widths": (16, 16), "blocks": (1, 1), "heads": 2}
 
 
@@ -45,13 +52,11 @@ def test_velocity_and_clean_latents_say_the_same(flow):
 
 
 def test_the_last_step_ends_at_the_clean_latents_and_levels_fall_from_noise(flow):
-    given = torch.randn(1, 50, *SHAPE[1:]), torch.randn(1, 16)
+    given = torch.randn(1, WIDE, *SHAPE[1:]), torch.randn(1, 16)
     latent = torch.randn(1, *SHAPE)
     steps = torch.tensor([4.0])
-    given[0][:, 32] = 0
-    last = Denoiser(flow, 5.0, 1.0, torch.zeros(16), torch.zeros(16, 17))(
-        latent, *given, torch.tensor([3.0]), steps
-    )
+    given[0][:, 32] = given[0][:, -1] = 0
+    last = Denoiser(flow, 5.0, 1.0, torch.zeros(16), NOTHING)(latent, *given, torch.tensor([3.0]), steps)
     at = torch.tensor([levels(4, 5.0)[3]])
     torch.testing.assert_close(last, flow.clean(latent, at, *given))
     assert levels(4, 5.0)[0] == 1.0
@@ -63,12 +68,11 @@ def test_guidance_leads_away_from_the_null_brain_and_a_clip_that_carries_on_is_j
     for p in flow.parameters():
         torch.nn.init.normal_(p, std=0.1)
     latent, level = torch.randn(1, *SHAPE), torch.tensor([0.8])
-    condition, embedding, null = torch.randn(1, 50, *SHAPE[1:]), torch.randn(1, 16), torch.randn(16)
+    condition, embedding, null = torch.randn(1, WIDE, *SHAPE[1:]), torch.randn(1, 16), torch.randn(16)
     condition[:, 32] = 0
     brain = flow.clean(latent, level, condition, embedding)
     nobody = flow.clean(latent, level, torch.zeros_like(condition), null[None])
-    still = torch.cat([torch.eye(16), torch.ones(16, 1)], 1)
-    guided = Denoiser(flow, 5.0, 2.5, null, still)
+    guided = Denoiser(flow, 5.0, 2.5, null, NOTHING)
     found = guided.clean(latent, level, condition, embedding)
     strength = 1.5 * (1 - 0.8**8)
     torch.testing.assert_close(found, brain + strength * (brain - nobody), rtol=1e-3, atol=1e-4)
@@ -82,8 +86,49 @@ def test_guidance_leads_away_from_the_null_brain_and_a_clip_that_carries_on_is_j
     condition[:, 32] = 1
     brain = flow.clean(latent, level, condition, embedding)
     found = guided.clean(latent, level, condition, embedding)
-    torch.testing.assert_close(found[:, :, :1], condition[:, 16:32, :1] + 1, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(found[:, :, :1], condition[:, 50:66, :1], rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(found[:, :, 6:], brain[:, :, 6:], rtol=1e-3, atol=1e-4)
+
+
+def test_a_clip_that_shows_something_else_dissolves_from_the_one_before_in_its_last_step(flow):
+    torch.manual_seed(3)
+    latent, steps = torch.randn(1, *SHAPE), torch.tensor([4.0])
+    condition, embedding = torch.randn(1, WIDE, *SHAPE[1:]), torch.randn(1, 16)
+    condition[:, 32], condition[:, -1] = 0, 1
+    step = Denoiser(flow, 5.0, 1.0, torch.zeros(16), NOTHING)
+    alone = condition.clone()
+    alone[:, -1] = 0
+    for n in range(4):
+        at = torch.tensor([float(n)])
+        found, cut = (step(latent, each, embedding, at, steps) for each in (condition, alone))
+        if n < 3:
+            assert torch.equal(found, cut)
+    before = condition[:, 50:66, :1]
+    torch.testing.assert_close(found[:, :, :1], before)
+    torch.testing.assert_close(found[:, :, 1:2], (before + cut[:, :, 1:2]) / 2)
+    torch.testing.assert_close(found[:, :, 2:], cut[:, :, 2:])
+
+
+def test_a_dissolve_is_decoded_as_one_picture_over_the_other():
+    clips = film_clips(Film(200, 0))
+    codec = fit_codec(clips, 16)
+    latents = torch.from_numpy(encode(codec, clips))
+    decoder = fit_decoder(latents.numpy(), clips)
+    one, other = latents[:10], latents[10:20]
+    condition = torch.zeros(10, 4 * 16 + 3, 9, 8, 12)
+    condition[:, -17:-1] = one[:, :, :1]
+    pictures = [decoder(each).detach() for each in (one, other)]
+    apart = {}
+    for name, more in (("made up", making_up(decoder)), ("plain", NOTHING)):
+        step = Denoiser(VideoFlow(**FLOW), 5.0, 1.0, torch.zeros(16), more)
+        mixed = decoder(step.dissolved(other, condition)).detach()
+        for frame, share in ((2, 0.5), (6, 0.0), (10, 0.0)):
+            expected = share * pictures[0][:, 0] + (1 - share) * pictures[1][:, frame]
+            apart[name, frame] = float((mixed[:, frame] - expected).abs().mean())
+        torch.testing.assert_close(mixed[:, 0], pictures[0][:, 0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(mixed[:, 13:], pictures[1][:, 13:], atol=1e-5, rtol=0)
+    for frame in (2, 6, 10):
+        assert apart["made up", frame] < 0.5 * apart["plain", min(frame, 6)]
 
 
 def test_a_lora_attaches_to_convolutions_and_attention(flow):
@@ -96,37 +141,19 @@ def test_a_lora_attaches_to_convolutions_and_attention(flow):
     assert all("lora" in name for name in trained)
 
 
-def test_the_error_model_draws_predictions_with_the_errors_it_saw():
-    rng = np.random.default_rng(0)
-    truth = rng.standard_normal((4000, 3))
-    noise = rng.standard_normal((4000, 3)) @ np.array([[0.5, 0.2, 0], [0, 0.4, 0], [0, 0, 0.9]])
-    predicted = truth * [0.9, 0.5, 0.1] + 0.3 + noise
-    errors = fit_errors(truth, predicted)
-    drawn = errors.draw(truth.astype(np.float32), rng)
-    np.testing.assert_allclose(np.cov(drawn.T), np.cov(predicted.T), atol=0.06)
-    np.testing.assert_allclose(
-        [np.corrcoef(drawn[:, i], truth[:, i])[0, 1] for i in range(3)],
-        [np.corrcoef(predicted[:, i], truth[:, i])[0, 1] for i in range(3)],
-        atol=0.04,
-    )
-
-
-def _clips(*, watched: bool) -> Clips:
+def _clips() -> Clips:
     rng = np.random.default_rng(5)
-    truth = rng.standard_normal((6, 4)).astype(np.float32)
-    points = dict.fromkeys(("both", "fmri", "eeg"), truth + 0.1) if watched else {}
+    points = {r: rng.standard_normal((6, 4)).astype(np.float32) for r in ("both", "fmri", "eeg")}
     latents = rng.standard_normal((6, *SHAPE)).astype(np.float16)
     joined = np.arange(6) % 3 > 0
-    return Clips(latents, truth, points, joined, ~joined, np.eye(6, 30))
+    return Clips(latents, points, joined, ~joined, np.eye(6, 30))
 
 
-MIXTURE = Mixture(0.5, [0.4, 0.2, 0.2, 0.2], 1.0, 0.0, 0.5, 0.5, 0.1, 0.25)
+MIXTURE = Mixture([0.4, 0.2, 0.2, 0.2], 1.0, 0.0, 0.5, 0.5, 0.1, 0.25)
 
 
 def test_a_batch_is_a_function_of_its_key_and_holds_what_the_mixture_says():
-    watched, film = [_clips(watched=True)], [_clips(watched=False)]
-    errors = {r: fit_errors(watched[0].truth, watched[0].points["both"]) for r in ("both", "fmri", "eeg")}
-    one, again, other = (batch(watched, film, errors, MIXTURE, 40, 5.0, (0, n)) for n in (3, 3, 4))
+    one, again, other = (batch([_clips(), _clips()], MIXTURE, 40, 5.0, (0, n)) for n in (3, 3, 4))
     assert torch.equal(one.latents, again.latents)
     assert torch.equal(one.noise, again.noise)
     assert not torch.equal(one.noise, other.noise)
@@ -134,6 +161,7 @@ def test_a_batch_is_a_function_of_its_key_and_holds_what_the_mixture_says():
     none = one.route.sum(1) == 0
     assert none.any()
     assert not one.points[none].any()
+    assert one.points[~none].any(1).all()
     # Two of three clips have one before them, and it is always given here.
     assert 15 < int(one.carry_mask.sum()) < 38
     assert not one.carry[one.carry_mask[:, 0] == 0].any()
@@ -154,14 +182,13 @@ class _Encoder(torch.nn.Module):
 def _run(folder, stop: int | None = None, show=None):
     torch.manual_seed(7)
     system = System(_Encoder(), VideoFlow(**FLOW))  # type: ignore[arg-type]
-    watched = [_clips(watched=True)]
     schedule = Schedule(4, 2, 1e-2, 1, 0.01, 0.9, "bf16", 2, 4)
     seen = []
 
     def draw(step: int):
         if step == stop:
             raise KeyboardInterrupt
-        return batch(watched, watched, {}, MIXTURE, 2, 5.0, (0, step))
+        return batch([_clips()], MIXTURE, 2, 5.0, (0, step))
 
     log = loop.train(system, draw, schedule, folder, show or seen.append)
     return system, log, seen

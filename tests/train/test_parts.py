@@ -75,6 +75,19 @@ def test_the_held_out_error_is_the_one_of_leaving_out() -> None:
     assert np.allclose(found.explained, 1 - errors.min(0) / y.var(0), atol=1e-6)
 
 
+def test_many_windows_and_many_features_are_fitted_to_the_same() -> None:
+    a, b = noise(60, 5), 20 * noise(60, 8, seed=1)
+    a[:, 4] = a[:, 0] - a[:, 1]
+    y = a @ noise(5, 2, seed=2) + noise(60, 2, seed=3)
+    few = fit_ridge([a, b], y, [0.3, 0.6])
+    # Features of zeros: the same regression from the other Gram matrix.
+    wide = fit_ridge([np.pad(a, ((0, 0), (0, 60))), b], y, [0.3, 0.6])
+    assert np.allclose(few.held_out, wide.held_out, atol=1e-6)
+    assert np.allclose(few.explained, wide.explained, atol=1e-6)
+    assert np.allclose(few.maps[0], wide.maps[0][:5], atol=1e-6)
+    assert np.allclose(few.maps[1], wide.maps[1], atol=1e-6)
+
+
 def test_two_groups_are_one_group_of_weighted_features() -> None:
     a, b = noise(30, 5), 20 * noise(30, 8, seed=1)
     y = a @ noise(5, 2, seed=2) + noise(30, 2, seed=3)

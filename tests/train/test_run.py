@@ -1,8 +1,10 @@
 """A run appears whole or not at all, and finished stages are not done twice."""
 
 import json
+import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +70,33 @@ def test_faults_end_in_a_sentence_and_a_status(capsys: pytest.CaptureFixture[str
     assert main(["haxby", "widht=1"]) == 2
     assert "widht" in capsys.readouterr().err
     assert main([]) == 2
+
+
+def _counted(name: str, folder: Path) -> dict[str, np.ndarray]:
+    with (folder / name).open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    return {"x": np.arange(3)}
+
+
+@pytest.mark.parametrize("count", [3, 20])
+def test_stages_that_do_not_need_each_other_are_made_once_each(tmp_path: Path, count: int) -> None:
+    work = Work(None, 0, "tiny", tmp_path / "stages")
+    jobs = {f"s{n}": partial(_counted, f"s{n}", tmp_path) for n in range(count)}
+    work.stage("s1", jobs["s1"])
+    for _ in range(2):
+        work.make_all(jobs, "counting")
+    made = [(tmp_path / name).read_text().split() for name in jobs]
+    assert [len(pids) for pids in made] == [1] * count
+    assert all(np.array_equal(work.stage(name, dict)["x"], np.arange(3)) for name in jobs)
+    many = count > 10 and (os.cpu_count() or 1) > 1
+    assert ({pid for (pid,) in made[2:]} == {str(os.getpid())}) != many
+
+
+def test_a_stage_that_fails_in_another_process_ends_the_run(tmp_path: Path) -> None:
+    work = Work(None, 0, "tiny", tmp_path / "stages")
+    jobs = {f"s{n}": partial(_counted, f"s{n}", tmp_path / "nowhere") for n in range(20)}
+    with pytest.raises(FileNotFoundError):
+        work.make_all(jobs, "counting")
 
 
 def test_a_stage_is_made_once(tmp_path: Path) -> None:

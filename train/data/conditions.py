@@ -1,4 +1,4 @@
-"""What the video flow is trained on: clips, and the points to which a brain would lead, errors and all."""
+"""What the video flow is trained on: clips, and the points to which a brain led, errors and all."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,42 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from train.models.brain import CORNERS, ROUTES
+from train.models.brain import CARRIED, CORNERS
 from train.models.flow import shifted
-
-
-@dataclass(frozen=True)
-class Errors:
-    """How a route's held-out predictions differ from the truth: ``p = y @ gain + offset + noise``.
-
-    Attributes
-    ----------
-    gain : (target, target)
-    offset : (target,)
-    factor : (target, target)
-        Noise is standard normal times this.
-    """
-
-    gain: NDArray[np.float32]
-    offset: NDArray[np.float32]
-    factor: NDArray[np.float32]
-
-    def draw(self, truth: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-        """Predict as imperfectly as the brain would, (window, target)."""
-        noise = rng.standard_normal(truth.shape, dtype=np.float32)
-        return np.asarray(truth @ self.gain + self.offset + noise @ self.factor, np.float32)
-
-
-def fit_errors(truth: NDArray[Any], predicted: NDArray[Any], penalty: float = 1.0) -> Errors:
-    """Fit the errors of held-out predictions; both (window, target), standardised."""
-    x = np.concatenate([truth, np.ones((len(truth), 1))], axis=1)
-    gram = x.T @ x + penalty * np.eye(x.shape[1])
-    linear = np.linalg.solve(gram, x.T @ predicted)
-    residual = predicted - x @ linear
-    free = max(len(x) - x.shape[1], len(x) // 2)
-    values, vectors = np.linalg.eigh(residual.T @ residual / free)
-    factor = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
-    return Errors(*(a.astype(np.float32) for a in (linear[:-1], linear[-1], factor)))
+from train.parts.refine import ROUTES
 
 
 @dataclass(frozen=True)
@@ -54,10 +21,8 @@ class Clips:
     ----------
     latents : float16 or float32, (clip, channel, latent frame, row, column)
         Scaled.
-    truth : float32, (clip, target)
-        Their points in the space.
     points : dict
-        Route -> held-out predictions (clip, target); empty for films that nobody watched.
+        Route -> where the signals lead, held out and refined, (clip, component + value).
     joined : bool, (clip,)
         Whether another clip comes before.
     cut : bool, (clip,)
@@ -67,7 +32,6 @@ class Clips:
     """
 
     latents: NDArray[Any]
-    truth: NDArray[np.float32]
     points: dict[str, NDArray[np.float32]]
     joined: NDArray[np.bool_]
     cut: NDArray[np.bool_]
@@ -80,8 +44,6 @@ class Mixture:
 
     Attributes
     ----------
-    watched : float
-        Share of clips that a brain has seen; the others are new film under the error model.
     dropout : list of float
         Probability of the routes both, fmri, eeg, and of none.
     carry : float
@@ -98,7 +60,6 @@ class Mixture:
         Share of the batch at noise level 1.
     """
 
-    watched: float
     dropout: list[float]
     carry: float
     carry_noise: float
@@ -126,9 +87,7 @@ class Batch:
 
 
 def batch(
-    watched: list[Clips],
-    film: list[Clips],
-    errors: dict[str, Errors],
+    sets: list[Clips],
     mixture: Mixture,
     size: int,
     shift: float,
@@ -138,10 +97,8 @@ def batch(
 
     Parameters
     ----------
-    watched, film : list of Clips
-        Sets to draw from, each set equally often.
-    errors : dict
-        Route -> Errors.
+    sets : list of Clips
+        To draw from, each equally often.
     mixture : Mixture
     size : int
     shift : float
@@ -150,9 +107,7 @@ def batch(
         Seed and step.
     """
     rng = np.random.default_rng(key)
-    rows = [
-        _row(watched if rng.random() < mixture.watched else film, errors, mixture, rng) for _ in range(size)
-    ]
+    rows = [_row(sets, mixture, rng) for _ in range(size)]
     latents, *others = (np.stack(x) for x in zip(*rows, strict=True))
     level = shifted(rng.random(size), shift)
     level[: round(mixture.largest * size)] = 1
@@ -160,24 +115,20 @@ def batch(
     return Batch(*(torch.from_numpy(np.ascontiguousarray(a, np.float32)) for a in arrays))
 
 
-def _row(sets: list[Clips], errors: dict[str, Errors], mixture: Mixture, rng: np.random.Generator) -> Any:
+def _row(sets: list[Clips], mixture: Mixture, rng: np.random.Generator) -> Any:
     """One clip, in the order of `Batch`: from the latents to whether the surround is known."""
     clips = sets[rng.integers(len(sets))]
     n = int(rng.integers(len(clips.latents)))
     which = int(rng.choice(4, p=mixture.dropout))
     route = np.eye(4)[which, :3]
-    if which == 3:
-        point = np.zeros_like(clips.truth[n])
-    elif clips.points:
-        point = clips.points[ROUTES[which]][n]
-    else:
-        point = errors[ROUTES[which]].draw(clips.truth[n : n + 1], rng)[0]
+    points = clips.points[ROUTES[min(which, 2)]][n]
+    point = np.zeros_like(points) if which == 3 else points
     given = clips.joined[n] and rng.random() < mixture.carry
-    carry = np.zeros_like(clips.latents[n, :, -1:], np.float32)
+    carry = np.zeros_like(clips.latents[n, :, -CARRIED:], np.float32)
     if given:
         spread = rng.uniform(0, mixture.carry_noise)
-        noise = rng.standard_normal(carry.shape, dtype=np.float32)
-        carry = clips.latents[n - 1, :, -1:] + spread * noise
+        carry[:] = clips.latents[n - 1, :, -CARRIED:]
+        carry[:, -1] += spread * rng.standard_normal(carry[:, -1].shape, dtype=np.float32)
     told = which < 3 and rng.random() < mixture.told
     corners = clips.latents[n][..., CORNERS[0], CORNERS[1]].astype(np.float32)
     corners += mixture.surround_noise * rng.standard_normal(corners.shape, dtype=np.float32)

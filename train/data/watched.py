@@ -1,6 +1,8 @@
 """The compact recipe's data: films coded, sessions watched, and where their signals lead."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,17 +13,21 @@ from train.data.arrays import normalised, statistics
 from train.data.conditions import Clips
 from train.data.phantom import Participant, film_clips, session_arrays
 from train.models.codec import fit_decoder
+from train.models.refiner import RefinerSizes, fit_refiner
 from train.parts import brain
 from train.parts import codec as patch
 from train.parts.brain import StemSizes
+from train.parts.refine import refine
 from train.parts.space import Space, fit_space, shares
 from train.work import Arrays, Work
 
-# How the films of each kind are cut, and which kinds are watched.
-CUTS = {"sessions": "grid", "free": "free", "held": "grid", "film": "grid", "free_film": "free"}
-WATCHED = ("sessions", "free", "held")
+# How the films of each kind are cut, and the kinds that teach.
+CUTS = {"sessions": "grid", "free": "free", "held": "grid"}
+TAUGHT = ("sessions", "free")
 STATISTICS = ("eeg_mean", "eeg_scale", "fmri_mean", "fmri_scale")
 _CODEC_FILMS = 4
+# So many sessions and clips are enough for statistics, stems and principal components.
+_STEM_SESSIONS, _CLIPS = 24, 5000
 
 
 @dataclass(frozen=True)
@@ -45,17 +51,23 @@ class Watched:
     codec: Arrays
 
     def prepare(self, who: Participant, raw: Bundle) -> None:
-        """Draw every film, and let the participant watch those that are watched."""
+        """Draw every film, and let the participant watch it."""
+        jobs: dict[str, Callable[[], Arrays]] = {}
         for kind, cuts in CUTS.items():
-            for seed in self.work.track(self.seeds[kind], f"{kind}: drawing"):
-                self.work.stage(f"film-{seed}", lambda s=seed, c=cuts: self._film(Film(self.seconds, s, c)))
-        for kind in WATCHED:
-            for seed in self.work.track(self.seeds[kind], f"{kind}: watching"):
-                session = who.session(seed, self.seconds, CUTS[kind])
-                self.work.stage(f"session-{seed}", lambda s=session: session_arrays(raw, s))
+            for seed in self.seeds[kind]:
+                jobs[f"film-{seed}"] = partial(_film, self.codec, self.seconds, seed, cuts)
+                jobs[f"session-{seed}"] = partial(_watch, who, raw, self.seconds, seed, cuts)
+        self.work.make_all(jobs, "watching films")
 
-    def fit(self, stems: StemSizes, components: int, shrinkage: float, level: NDArray[np.float32]) -> Arrays:
-        """Fit the closed-form encoder on the sessions cut on the grid.
+    def fit(
+        self,
+        stems: StemSizes,
+        components: int,
+        shrinkage: float,
+        refiner: RefinerSizes,
+        level: NDArray[np.float32],
+    ) -> Arrays:
+        """Fit the encoder: stems, linear maps, and the perceptron that refines where they lead.
 
         Parameters
         ----------
@@ -63,66 +75,90 @@ class Watched:
         components : int
             Of the space, see `train.parts.space`.
         shrinkage : float
-            Of the discriminants.
+            Of the discriminant that reads a clip's last latent frame.
+        refiner : RefinerSizes
         level : (voxel,)
             Resting level.
 
         Returns
         -------
         dict
-            The statistics, ``space_*``, what `train.parts.brain` fits, and ``points_{route}``, the
-            held-out points of the windows.
+            The statistics, ``space_*``, what `train.parts.brain` fits, ``refiner.*``, and
+            ``points_{route}``, the held-out refined points of the windows that teach.
         """
-        windows, film = self.windows("sessions"), self.films("sessions")
-        stats = statistics(windows, level)
-        space = fit_space(film["latents"].astype(np.float32), film["shares"], components)
-        eeg, fmri = normalised(windows, stats)
-        fitted = brain.fit_stems(eeg, fmri, stems)
-        truth = space.targets(film["latents"], film["shares"])
-        maps, held_out = brain.fit_maps(brain.features(fitted, eeg, fmri), truth, stems)
-        fitted |= maps | brain.fit_discriminants(held_out, film["shares"], shrinkage)
-        last = film["latents"][:, :, -1].reshape(len(truth), -1).astype(np.float64)
-        fitted |= brain.fit_discriminants({"carry": last}, film["shares"], shrinkage)
-        fitted["discriminant_carry"] = fitted["discriminant_carry"].astype(np.float16)
+        stats, fitted = self._stems(stems, level)
+        film = self.films(*TAUGHT)
+        few = slice(None, None, -(-len(film["shares"]) // _CLIPS))
+        space = fit_space(film["latents"][few].astype(np.float32), film["shares"][few], components)
+        truth = _placed(space, film)
+        maps, held_out = brain.fit_maps(self._features(TAUGHT, fitted | stats), truth, stems)
+        net, refined = fit_refiner(held_out, truth, space, refiner, self.work.seed)
+        last = film["latents"][few, :, -1].reshape(len(truth[few]), -1).astype(np.float64)
+        weights, offset = brain.fit_discriminant(last, film["shares"][few], shrinkage)
+        fitted |= maps | {f"refiner.{name}": value for name, value in net.items()}
+        fitted |= {
+            "discriminant_carry": weights.astype(np.float16),
+            "offset_carry": offset.astype(np.float32),
+        }
         fitted |= {f"space_{name}": value for name, value in vars(space).items()}
-        fitted |= {f"points_{route}": points.astype(np.float32) for route, points in held_out.items()}
-        return fitted | stats
+        return fitted | {f"points_{route}": points for route, points in refined.items()} | stats
 
     def clips(self, kind: str, fitted: Arrays) -> Clips:
-        """Clips of one kind, with their points where they were watched."""
-        film, space = self.films(kind), space_of(fitted)
-        points: Arrays = {}
-        if kind == "sessions":
-            points = {route: fitted[f"points_{route}"] for route in brain.GROUPS}
-        elif kind in WATCHED:
-            eeg, fmri = normalised(self.windows(kind), fitted)
-            points = brain.place(fitted, brain.features(fitted, eeg, fmri))
-            points = {route: found.astype(np.float32) for route, found in points.items()}
+        """Clips of one kind, with the points that their windows lead to."""
+        film = self.films(kind)
         count = len(film["latents"]) // len(self.seeds[kind])
         joined = np.arange(len(film["latents"])) % count > 0
-        truth = space.targets(film["latents"], film["shares"]).astype(np.float32)
-        return Clips(film["latents"], truth, points, joined, film["cut"], film["shares"])
+        if kind in TAUGHT:
+            first = sum(len(self.seeds[k]) for k in TAUGHT[: TAUGHT.index(kind)]) * count
+            points = {r: fitted[f"points_{r}"][first : first + len(joined)] for r in brain.GROUPS}
+        else:
+            places = brain.place(fitted, self._features((kind,), fitted))
+            net = {k.removeprefix("refiner."): v for k, v in fitted.items() if k.startswith("refiner.")}
+            points = {r: refine(net, places, r).astype(np.float32) for r in brain.GROUPS}
+        return Clips(film["latents"], points, joined, film["cut"], film["shares"])
 
-    def windows(self, kind: str) -> Arrays:
-        """Windows of the sessions of one kind, as the chain made them."""
-        return self._stacked([f"session-{seed}" for seed in self.seeds[kind]])
+    def films(self, *kinds: str) -> Arrays:
+        """Scaled latents, shares of the attributes and cuts of the films of some kinds."""
+        return self._stacked([f"film-{seed}" for kind in kinds for seed in self.seeds[kind]])
 
-    def films(self, kind: str) -> Arrays:
-        """Scaled latents, shares of the attributes and cuts of the films of one kind."""
-        return self._stacked([f"film-{seed}" for seed in self.seeds[kind]])
+    def _stems(self, stems: StemSizes, level: NDArray[np.float32]) -> tuple[Arrays, Arrays]:
+        windows = self._stacked([f"session-{seed}" for seed in self.seeds["sessions"][:_STEM_SESSIONS]])
+        stats = statistics(windows, level)
+        return stats, brain.fit_stems(*normalised(windows, stats), stems)
+
+    def _features(self, kinds: Sequence[str], fitted: Arrays) -> dict[str, NDArray[np.float32]]:
+        """Features of all windows of some kinds; one session's signals are held at a time."""
+        parts = []
+        for seed in (seed for kind in kinds for seed in self.seeds[kind]):
+            eeg, fmri = normalised(self.work.stage(f"session-{seed}", dict), fitted)
+            parts.append(brain.features(fitted, eeg, fmri))
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _stacked(self, names: list[str]) -> Arrays:
         parts = [self.work.stage(name, dict) for name in names]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _film(self, film: Film) -> Arrays:
-        latents = np.concatenate([encode(self.codec, film.clip(k)[None]) for k in range(film.windows)])
-        edges = np.arange(1, film.windows) * SHOT_FRAMES
-        return {
-            "latents": latents.astype(np.float16),
-            "shares": shares(film),
-            "cut": np.isin(np.append(0, edges), film.cut_frames),
-        }
+
+def _film(codec: Arrays, seconds: float, seed: int, cuts: str) -> Arrays:
+    film = Film(seconds, seed, cuts)
+    latents = np.concatenate([encode(codec, film.clip(k)[None]) for k in range(film.windows)])
+    edges = np.arange(1, film.windows) * SHOT_FRAMES
+    return {
+        "latents": latents.astype(np.float16),
+        "shares": shares(film),
+        "cut": np.isin(np.append(0, edges), film.cut_frames),
+    }
+
+
+def _watch(who: Participant, raw: Bundle, seconds: float, seed: int, cuts: str) -> Arrays:
+    return session_arrays(raw, who.session(seed, seconds, cuts))
+
+
+def _placed(space: Space, film: Arrays) -> NDArray[np.float64]:
+    """Place clips in the space, some at a time."""
+    at = range(0, len(film["shares"]), _CLIPS)
+    parts = [space.targets(film["latents"][n : n + _CLIPS], film["shares"][n : n + _CLIPS]) for n in at]
+    return np.concatenate(parts)
 
 
 def fit_codec(seeds: list[int], seconds: float, channels: int, contrast: float) -> Arrays:

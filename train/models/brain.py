@@ -5,20 +5,23 @@ import torch
 from torch import Tensor, nn
 
 from rtdecode.phantom.film import ATTRIBUTES
-from train.parts.brain import GROUPS
+from train.models.codec import to_patches
+from train.models.refiner import Refiner
+from train.parts.refine import ROUTES
 from train.parts.space import SIZES
 from train.work import Arrays
 
-ROUTES = tuple(GROUPS)
 # The attributes that a single latent frame shows well enough to compare two clips by.
 COMPARED = ("color", "background")
 SEAM_FEATURES = len(COMPARED) + 2
+# Latent frames of the clip before that are carried.
+CARRIED = 2
 # Rows and columns of the corners of a latent frame.
 CORNERS = ([0, 0, -1, -1], [0, -1, 0, -1])
 # How much the nearness of a remembered surround counts against the probability of its kind.
 _NEAR = 0.5
-# Logarithms are clamped, not moved by a small number: the exporter to ONNX drops an addition of 1e-9.
-# What is learned by gradient; everything else is closed form and lies in buffers.
+_REFINER = "refiner."
+# What is learned with the flow; everything else was fitted before and lies in buffers.
 LEARNED = ("tokens", "null_eeg", "null_fmri")
 
 
@@ -26,23 +29,24 @@ class BrainEncoder(nn.Module):
     """Encode windows: what ``encode.onnx`` computes.
 
     A window takes one of three routes, by the modalities it has: ``both``, ``fmri`` or ``eeg``. Each
-    route has its own linear map into the space of `train.parts.space` and its own discriminant, which
-    turns the point reached there into probabilities of what is shown.
+    route has its own linear map into the space of `train.parts.space`. A perceptron refines the points
+    that the maps lead to (`train.models.refiner`) and tells what is shown.
 
-    The signals do not tell the phase of a texture, and a small flow does not invent one in four steps.
-    So it is remembered: of the surrounds (the corners) of training clips, the one is taken that fits
-    what the signals say best.
+    A small flow does not invent the phase of a texture in four steps, and the signals tell it badly. So it
+    is remembered: of the surrounds (the corners) of training clips, the one is taken that fits what the
+    signals say best.
 
     Parameters
     ----------
     arrays : dict
         ``voxels`` (voxel, component), ``mixing`` (component, channel), ``cosines`` (sample, frequency),
         ``{modality}_feature_mean``, ``{route}_{modality}`` (feature, target), ``basis`` (component,
-        latent), ``discriminant_{route}`` (target, value), ``offset_{route}`` (value,), ``seam_frame``
+        latent), ``refiner.*``, the state of the perceptron, ``heat`` (route,), what the logits of each route
+        are divided by, ``reads`` ([fmri, eeg]), 1 for the modalities that are read, ``seam_frame``
         (channel, channel), ``seam_offset`` (channel, 1, row, column), ``discriminant_carry`` (latent,
         value), ``offset_carry`` (value,), ``seam_{route}`` and ``confidence_{route}`` (feature,);
-        ``bank``, ``bank_values`` and ``corner_mean``, see `train.models.system.memory`; ``still``, see
-        `train.models.flow.Denoiser`; ``latent_shape``. Half-precision arrays stay so.
+        ``bank``, ``bank_values`` and ``corner_mean``, see `train.models.system.memory`; ``still_weight`` and
+        ``still_bias``, see `train.models.codec.fit_still`; ``latent_shape``. Half-precision arrays stay so.
     embedding : int
     sharpness : float
         Power of the probabilities; above 1 the clip commits itself to the likeliest.
@@ -58,6 +62,8 @@ class BrainEncoder(nn.Module):
     fmri_fmri: Tensor
     eeg_eeg: Tensor
     basis: Tensor
+    heat: Tensor
+    reads: Tensor
     seam_frame: Tensor
     seam_offset: Tensor
     discriminant_carry: Tensor
@@ -65,19 +71,23 @@ class BrainEncoder(nn.Module):
     bank: Tensor
     bank_values: Tensor
     corner_mean: Tensor
-    still: Tensor
+    still_weight: Tensor
+    still_bias: Tensor
 
     def __init__(self, arrays: Arrays, embedding: int, sharpness: float = 1.0) -> None:
         super().__init__()
         self.shape = [int(n) for n in arrays["latent_shape"]]
         self.sharpness = sharpness
         for name, value in arrays.items():
-            if name != "latent_shape":
+            if name != "latent_shape" and not name.startswith(_REFINER):
                 kept = value if value.dtype == np.float16 else value.astype(np.float32)
                 self.register_buffer(name, torch.from_numpy(kept.copy()))
-        targets = arrays["discriminant_both"].shape[0]
+        self.components = len(arrays["basis"])
+        self.refiner = Refiner.load(
+            {k.removeprefix(_REFINER): v for k, v in arrays.items() if k.startswith(_REFINER)}
+        )
         self.tokens = nn.Sequential(
-            nn.Linear(targets + sum(SIZES), embedding), nn.SiLU(), nn.Linear(embedding, embedding)
+            nn.Linear(self.components + sum(SIZES), embedding), nn.SiLU(), nn.Linear(embedding, embedding)
         )
         self.null_eeg = nn.Parameter(0.02 * torch.randn(embedding))
         self.null_fmri = nn.Parameter(0.02 * torch.randn(embedding))
@@ -97,21 +107,24 @@ class BrainEncoder(nn.Module):
         ----------
         eeg, eeg_mask, fmri, fmri_mask
             (batch, channel, sample), (batch, sample), (batch, slot, voxel), (batch, slot).
-        carry : (batch, channel, 1, row, column)
-            Last latent frame of the clip before.
+        carry : (batch, channel, 2, row, column)
+            Last latent frames of the clip before.
         carry_mask : (batch, 1)
             1 where there is one.
 
         Returns
         -------
-        condition : (batch, 3 channels + 2, frame, row, column)
-            The clip that the signals draw; the clip before, and where it counts; the surround, likewise.
+        condition : (batch, 4 channels + 3, frame, row, column)
+            The clip that the signals draw; the clip before, and 1 where this one goes on from it; the
+            surround, and where it counts; for the sampler alone the latent frame to begin with, which shows
+            the last video frame before, and 1 where there is one.
         embedding : (batch, embedding)
         confidence : (batch, 1)
         """
-        there = torch.cat([m.amax(1, keepdim=True) for m in (fmri_mask, eeg_mask)], 1)
+        there = torch.cat([m.amax(1, keepdim=True) for m in (fmri_mask, eeg_mask)], 1) * self.reads
         route = routes(there)
-        point = self.place(self.fmri_features(fmri, fmri_mask), self.eeg_features(eeg), route)
+        places = self.place(self.fmri_features(fmri, fmri_mask), self.eeg_features(eeg))
+        point = self.refiner(places, route)
         condition, embedding, values = self.condition(point, route, carry, carry_mask)
         return condition, embedding, self.confidence(values, route)
 
@@ -131,14 +144,10 @@ class BrainEncoder(nn.Module):
         """Reduce EEG to slow cosines of mixed channels."""
         return (self.mixing @ (eeg @ self.cosines)).flatten(1) - self.eeg_feature_mean
 
-    def place(self, fmri: Tensor, eeg: Tensor, route: Tensor) -> Tensor:
-        """Map features into the space, each window by its route, (batch, target); 0 without a signal."""
-        both, alone_fmri, alone_eeg = (route[:, n : n + 1] for n in range(3))
-        return (
-            both * (fmri @ self.both_fmri.float() + eeg @ self.both_eeg.float())
-            + alone_fmri * (fmri @ self.fmri_fmri.float())
-            + alone_eeg * (eeg @ self.eeg_eeg.float())
-        )
+    def place(self, fmri: Tensor, eeg: Tensor) -> Tensor:
+        """Map features into the space by every route, (batch, route, target)."""
+        both = fmri @ self.both_fmri.float() + eeg @ self.both_eeg.float()
+        return torch.stack([both, fmri @ self.fmri_fmri.float(), eeg @ self.eeg_eeg.float()], 1)
 
     def condition(
         self,
@@ -153,7 +162,8 @@ class BrainEncoder(nn.Module):
 
         Parameters
         ----------
-        point : (batch, target)
+        point : (batch, component + value)
+            Refined: components of the latents and logits of the attributes' values.
         route : (batch, 3)
             One-hot, or zeros where there is no signal.
         carry, carry_mask
@@ -172,32 +182,38 @@ class BrainEncoder(nn.Module):
             Probabilities of the attributes' values.
         """
         values = self.probabilities(point, route, self.sharpness)
-        drawn = (point[:, : len(self.basis)] @ self.basis.float()).view(-1, *self.shape)
+        drawn = self.draw(point)
         plain = self.probabilities(point, route, 1.0)
-        used = carry_mask * (self.continues(drawn, plain, route, carry) > 0.5).float()
+        last = carry[:, :, -1:]
+        used = carry_mask * (self.continues(drawn, plain, route, last) > 0.5).float()
         flag = used[:, :, None, None, None]
         frames = self.shape[1]
         if told is not None:
             truth, tell = told
             values = tell * truth + (1 - tell) * values
-        held = (carry * flag).expand(-1, -1, frames, -1, -1)
+        known = carry_mask[:, :, None, None, None]
+        held = (last * flag).expand(-1, -1, frames, -1, -1)
+        start = (self.stand_still(carry) * known).expand(-1, -1, frames, -1, -1)
         sign = flag.expand(-1, 1, *self.shape[1:])
         corners, seen = self.remember(values, drawn, route) if surround is None else surround
         around = self.around(corners - self.corner_mean, seen * (1 - used))
-        condition = torch.cat([drawn, held, sign, around], 1)
+        there = known.expand(-1, 1, *self.shape[1:])
+        condition = torch.cat([drawn, held, sign, around, start, there], 1)
         has_fmri, has_eeg = route[:, :1] + route[:, 1:2], route[:, :1] + route[:, 2:]
-        known = self.tokens(torch.cat([point, values], 1)) * route.sum(1, keepdim=True)
-        embedding = known + (1 - has_eeg) * self.null_eeg + (1 - has_fmri) * self.null_fmri
+        told_of = self.tokens(torch.cat([point[:, : self.components], values], 1))
+        told_of = told_of * route.sum(1, keepdim=True)
+        embedding = told_of + (1 - has_eeg) * self.null_eeg + (1 - has_fmri) * self.null_fmri
         return condition, embedding, values
+
+    def draw(self, point: Tensor) -> Tensor:
+        """Latents of the components alone, without their mean."""
+        return (point[:, : self.components] @ self.basis.float()).view(-1, *self.shape)
 
     def probabilities(self, point: Tensor, route: Tensor, sharpness: float) -> Tensor:
         """Probability of each value of each attribute, (batch, value); uniform without a signal."""
-        logits = sum(
-            route[:, n : n + 1]
-            * (point @ self.get_buffer(f"discriminant_{name}") + self.get_buffer(f"offset_{name}"))
-            for n, name in enumerate(ROUTES)
-        )
-        parts = torch.split(sharpness * torch.as_tensor(logits), SIZES, 1)
+        heat = (route * self.heat).sum(1, keepdim=True).clamp(min=1e-3)
+        logits = point[:, self.components :] / heat
+        parts = torch.split(sharpness * logits, SIZES, 1)
         return torch.cat([part.softmax(1) for part in parts], 1)
 
     def remember(self, values: Tensor, drawn: Tensor, route: Tensor) -> tuple[Tensor, Tensor]:
@@ -207,6 +223,7 @@ class BrainEncoder(nn.Module):
         apart = (
             here.square().mean(1, keepdim=True) + bank.square().mean(1)
         ) - 2 * here @ bank.T / bank.shape[1]
+        # Clamped, not moved by a small number: the exporter to ONNX drops an addition of 1e-9.
         fit = values.clamp(min=1e-6).log() @ self.bank_values.T - _NEAR * apart
         best = fit.argmax(1)
         return bank[best].view(-1, *self.shape[:2], 4) + self.corner_mean, route.sum(1, keepdim=True)
@@ -222,6 +239,11 @@ class BrainEncoder(nn.Module):
         blank = top.new_zeros(*top.shape[:3], rows - 2, columns)
         laid = torch.cat([top[..., None, :], blank, bottom[..., None, :]], -2)
         return torch.cat([laid * flag, flag.expand(-1, 1, frames, rows, columns)], 1)
+
+    def stand_still(self, carry: Tensor) -> Tensor:
+        """Latent frame 0 that shows the end of the clip before, (batch, channel, 1, row, column)."""
+        both = torch.cat([carry[:, :, 1], carry[:, :, 0]], 1)
+        return to_patches(both, self.still_weight, self.still_bias)[:, :, None]
 
     def continues(self, drawn: Tensor, values: Tensor, route: Tensor, carry: Tensor) -> Tensor:
         """Probability that the clip goes on where the one before ended, (batch, 1)."""

@@ -109,7 +109,24 @@ class Next(nn.Module):
         return self.decoder.next(latent, cache)
 
 
-def to_patches(latent: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def making_up(decoder: ClipDecoder) -> Tensor:
+    """Find what a latent frame takes on to be decoded as if the one before it were another.
+
+    Returns
+    -------
+    (channel, channel, k, k)
+        ``next(z + conv(d), before)`` is near ``next(z, before + d)``, by least squares over the values of a
+        patch, with what the frames after it would show of ``conv(d)`` as penalty. What the latent frame
+        says to its neighbours is not looked at.
+    """
+    channels, k = decoder.next_weight.shape[1] // 2, decoder.next_weight.shape[-1]
+    now, before = decoder.next_weight.detach().double().split(channels, dim=1)
+    own, after = now[:, :, k // 2, k // 2], before[:, :, k // 2, k // 2]
+    found = torch.linalg.solve(own.T @ own + after.T @ after, own.T @ before.flatten(1))
+    return found.unflatten(1, (channels, k, k)).float().contiguous()
+
+
+def to_patches(latent: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Weigh latents (n, channel, row / 8, column / 8) to patches (n, values, row / 8, column / 8)."""
     edge = weight.shape[-1] // 2
     wider = functional.pad(latent, (edge,) * 4, mode="replicate") if edge else latent
@@ -171,6 +188,33 @@ def fit_decoder(
     first = _solve(_opening(even, clips, reach), noise, spread)
     following = _solve(_following(even, clips, reach), noise, np.concatenate([spread, spread]))
     return ClipDecoder(*first, *following)
+
+
+def fit_still(
+    ends: NDArray[np.float32], stills: NDArray[np.float32], reach: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Fit the latent frame 0 that shows the end of a clip, standing still, from its last two latent frames.
+
+    Parameters
+    ----------
+    ends : float32, (clip, channel, 2, row / 8, column / 8)
+        The last two latent frames.
+    stills : float32, (clip, channel, row / 8, column / 8)
+        Latent frame 0 of a clip that begins with the last video frame.
+    reach : int
+        Neighbours seen to each side, patches.
+
+    Returns
+    -------
+    weight : (channel, 2 channel, k, k)
+        The last latent frame's channels come first, as for `ClipDecoder.next`.
+    bias : (channel,)
+    """
+    both = np.concatenate([ends[:, :, 1], ends[:, :, 0]], axis=1)
+    spread = np.maximum(both.std((0, 2, 3), dtype=np.float64), _FLOOR)
+    even = torch.from_numpy((both / spread[:, None, None]).astype(np.float32))
+    target = torch.from_numpy(stills).permute(0, 2, 3, 1).flatten(0, 2)
+    return _solve(iter([(_around(even, reach), target)]), 0.0, spread)
 
 
 def _opening(latent: NDArray[np.float32], clips: NDArray[np.uint8], reach: int) -> Iterator[_Rows]:

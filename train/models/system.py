@@ -8,18 +8,23 @@ from numpy.typing import NDArray
 
 from rtdecode.phantom.film import ATTRIBUTES
 from train.data.conditions import Clips
-from train.data.watched import space_of
+from train.data.watched import encode, space_of
 from train.loop import System
-from train.models.brain import CORNERS, ROUTES, SEAM_FEATURES, BrainEncoder
+from train.models.brain import CARRIED, CORNERS, SEAM_FEATURES, BrainEncoder
+from train.models.codec import fit_still
 from train.models.flow import VideoFlow
 from train.parts import brain
 from train.parts import codec as patch
+from train.parts.refine import ROUTES
 from train.parts.space import SIZES, Space, split
+from train.reconstruct import decode, decoder_of
 from train.work import Arrays
 
 # The attributes that the surround shows, and how many clips of each kind are remembered.
 SURROUND = ("background", "texture", "pan")
 REMEMBERED = 8
+# So many clips are enough to learn how a clip's end stands still.
+_STILLS = 500
 
 
 def build(
@@ -77,8 +82,9 @@ def fit_seam(encoder: BrainEncoder, cut: Clips, free: Clips) -> dict[str, NDArra
             before = torch.from_numpy(clips.latents[at - 1, :, -1:].astype(np.float32))
             point = torch.from_numpy(clips.points[route][at])
             values = encoder.probabilities(point, torch.eye(3)[n].expand(len(point), -1), 1.0)
-            drawn = (point[:, : len(encoder.basis)] @ encoder.basis.float()).view(-1, *encoder.shape)
-            sides.append(encoder.seam_features(drawn, values, before).numpy().astype(np.float64))
+            sides.append(
+                encoder.seam_features(encoder.draw(point), values, before).numpy().astype(np.float64)
+            )
         few = min(len(side) for side in sides)
         sides = [side[np.linspace(0, len(side) - 1, few).astype(int)] for side in sides]
         found[route] = brain.fit_logistic(np.concatenate(sides), np.repeat([0.0, 1.0], few))
@@ -90,8 +96,9 @@ def encoder_arrays(fitted: Arrays, codec: Arrays, cut: Clips) -> Arrays:
     shape = cut.latents.shape[1:]
     kept = ("voxels", "mixing", "cosines", *(f"{m}_feature_mean" for m in ("eeg", "fmri")))
     maps = [f"{route}_{group}" for route, groups in brain.GROUPS.items() for group in groups]
-    own = [f"{name}_{of}" for name in ("discriminant", "offset") for of in (*brain.GROUPS, "carry")]
-    arrays = {name: fitted[name] for name in (*kept, *maps, *own)}
+    arrays = {name: fitted[name] for name in (*kept, *maps, "discriminant_carry", "offset_carry")}
+    arrays |= {name: value for name, value in fitted.items() if name.startswith("refiner.")}
+    arrays |= {"heat": np.ones(len(brain.GROUPS)), "reads": np.ones(2)}
     space = space_of(fitted)
     frame, offset = seam_frame(codec)
     first = space.latent_mean.reshape(shape)[:, :1]
@@ -104,7 +111,7 @@ def encoder_arrays(fitted: Arrays, codec: Arrays, cut: Clips) -> Arrays:
             "basis": (space.basis * space.scale[: space.components, None]).astype(np.float16),
             "seam_frame": frame.astype(np.float32),
             "seam_offset": (offset[:, None, None, None] - first).astype(np.float32),
-            "still": np.concatenate([frame, offset[:, None]], 1).astype(np.float32),
+            **still(codec, cut.latents[:: -(-len(cut.latents) // _STILLS)]),
             "latent_shape": np.array(shape),
             **memory(cut, space),
         }
@@ -132,6 +139,21 @@ def memory(clips: Clips, space: Space) -> Arrays:
         "bank_values": kinds[kept].astype(np.float32),
         "corner_mean": mean[None],
     }
+
+
+def still(codec: Arrays, latents: NDArray[Any]) -> Arrays:
+    """Fit what shows the end of the clip before, see `train.models.codec.fit_still`.
+
+    Returns
+    -------
+    dict
+        ``still_weight``, ``still_bias``.
+    """
+    latents = latents.astype(np.float32)
+    ends = decode(decoder_of(codec), latents)[:, -1:]
+    standing = encode(codec, np.repeat(ends, patch.FRAMES + 1, axis=1))[:, :, 0]
+    weight, bias = fit_still(latents[:, :, -CARRIED:], standing)
+    return {"still_weight": weight.numpy(), "still_bias": bias.numpy()}
 
 
 def seam_frame(codec: Arrays) -> tuple[NDArray[Any], NDArray[Any]]:

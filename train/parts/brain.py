@@ -1,4 +1,4 @@
-"""The closed-form part of the brain encoder: stems, maps by route, discriminants, the test for a seam."""
+"""The closed-form part of the brain encoder: stems, maps by route, a discriminant."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -72,33 +72,28 @@ def place(maps: Arrays, x: dict[str, NDArray[np.float32]]) -> Arrays:
     }  # type: ignore[return-value]
 
 
-def fit_discriminants(points: Arrays, attributes: Matrix, shrinkage: float) -> Arrays:
-    """Fit probabilities of the attributes' values to held-out points, each route by itself.
+def fit_discriminant(x: Matrix, attributes: Matrix, shrinkage: float) -> tuple[Matrix, Matrix]:
+    """Fit linear logits of the attributes' values; windows count for the value they show longest.
 
-    Windows count for the value they show longest. The temperature comes from five folds.
+    The temperature comes from five folds.
 
     Parameters
     ----------
-    points : dict
-        Route -> (window, target).
+    x : (window, feature)
     attributes : (window, value)
     shrinkage : float
         See `train.parts.lda.fit_lda`.
 
     Returns
     -------
-    dict
-        ``discriminant_{route}`` (target, value) and ``offset_{route}`` (value,).
+    weights : (feature, value)
+    offset : (value,)
     """
-    found: Arrays = {}
-    for route, x in points.items():
-        parts = [_discriminant(x, part.argmax(1), part.shape[1], shrinkage) for part in split(attributes)]
-        found[f"discriminant_{route}"] = np.concatenate([w for w, _ in parts], axis=1).astype(np.float32)
-        found[f"offset_{route}"] = np.concatenate([b for _, b in parts]).astype(np.float32)
-    return found
+    parts = [_one(x, part.argmax(1), part.shape[1], shrinkage) for part in split(attributes)]
+    return np.concatenate([w for w, _ in parts], axis=1), np.concatenate([b for _, b in parts])
 
 
-def _discriminant(x: Matrix, y: NDArray[np.int64], classes: int, shrinkage: float) -> tuple[Matrix, Matrix]:
+def _one(x: Matrix, y: NDArray[np.int64], classes: int, shrinkage: float) -> tuple[Matrix, Matrix]:
     fold = np.arange(len(x)) * _FOLDS // len(x)
     logits = np.zeros((len(x), classes))
     for n in range(_FOLDS):

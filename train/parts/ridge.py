@@ -38,10 +38,11 @@ class RidgeFit:
 def fit_ridge(groups: Sequence[NDArray[np.floating]], y: Matrix, shares: Sequence[float]) -> RidgeFit:
     """Fit every target with its own penalty and its own weighting of the groups.
 
-    Dual ridge: with K the weighted sum of the groups' centred linear kernels, each of mean variance 1,
-    ``alpha = (K + penalty)^-1 (y - mean)``; the error of the window left out is ``alpha_i / G_ii`` with G
-    the inverse on the space orthogonal to the constant (Hastie, Tibshirani and Friedman 2009,
-    The Elements of Statistical Learning, equation 7.64, with an intercept that is not penalised).
+    Ridge in its dual form: with K the weighted sum of the groups' centred linear kernels, each of mean
+    variance 1, ``alpha = (K + penalty)^-1 (y - mean)``; the error of the window left out is
+    ``alpha_i / G_ii`` with G the inverse on the space orthogonal to the constant (Hastie, Tibshirani and
+    Friedman 2009, The Elements of Statistical Learning, equation 7.64, with an intercept that is not
+    penalised).
 
     Parameters
     ----------
@@ -53,14 +54,14 @@ def fit_ridge(groups: Sequence[NDArray[np.floating]], y: Matrix, shares: Sequenc
     """
     means = [group.mean(0, dtype=np.float64) for group in groups]
     centred = [group - mean.astype(group.dtype) for group, mean in zip(groups, means, strict=True)]
-    kernels, scales = zip(*(_kernel(group) for group in centred), strict=True)
+    scales = [float(np.einsum("ij,ij->", x, x, dtype=np.float64)) / len(x) for x in centred]
     offset = y.mean(0)
     error, held_out = np.full(y.shape[1], np.inf), np.zeros_like(y)
     duals = [np.zeros_like(y) for _ in groups]
+    spectra = _Spectra(centred, scales)
     for share in shares if len(groups) > 1 else [1.0]:
         weights = [share, 1 - share][: len(groups)]
-        mixed = np.einsum("g,gij->ij", weights, np.stack(kernels))
-        found, dual, predicted = _leave_one_out(mixed, y - offset)
+        found, dual, predicted = _leave_one_out(*spectra(weights), y - offset)
         better = found < error
         error = np.where(better, found, error)
         held_out[:, better] = predicted[:, better]
@@ -70,23 +71,46 @@ def fit_ridge(groups: Sequence[NDArray[np.floating]], y: Matrix, shares: Sequenc
     return RidgeFit(means, maps, offset, 1 - error / y.var(0), held_out)
 
 
-def _kernel(x: NDArray[np.floating]) -> tuple[Matrix, float]:
-    gram = (x @ x.T).astype(np.float64)
-    scale = float(np.trace(gram)) / len(gram)
-    return gram / scale, scale
+class _Spectra:
+    """Eigenvalues and eigenvectors of weighted sums of kernels, from the smaller of the two Gram matrices."""
+
+    def __init__(self, centred: Sequence[NDArray[np.floating]], scales: Sequence[float]) -> None:
+        self.sizes = [x.shape[1] for x in centred]
+        self.scales = scales
+        self.wide = sum(self.sizes) >= len(centred[0])
+        if self.wide:
+            pairs = zip(centred, scales, strict=True)
+            self.kernels = [(x @ x.T).astype(np.float64) / scale for x, scale in pairs]
+        else:
+            self.features = np.concatenate(centred, axis=1)
+            self.gram = (self.features.T @ self.features).astype(np.float64)
+
+    def __call__(self, weights: Sequence[float]) -> tuple[Matrix, Matrix]:
+        """Return values (rank,) and vectors (window, rank); the constant is not among them."""
+        if self.wide:
+            pairs = zip(weights, self.kernels, strict=True)
+            kernel = sum((w * k for w, k in pairs), np.zeros_like(self.kernels[0]))
+            # The kernel is centred: the constant direction, lifted above all others, is left out.
+            values, vectors = np.linalg.eigh(kernel + np.trace(kernel) / len(kernel))
+            return np.maximum(values[:-1], 0), vectors[:, :-1]
+        each = [np.sqrt(w / scale) for w, scale in zip(weights, self.scales, strict=True)]
+        gain = np.repeat(each, self.sizes)
+        values, axes = np.linalg.eigh(gain[:, None] * self.gram * gain)
+        there = values > 1e-9 * values[-1]
+        back = (gain[:, None] * axes[:, there] / np.sqrt(values[there])).astype(self.features.dtype)
+        return values[there], (self.features @ back).astype(np.float64)
 
 
-def _leave_one_out(kernel: Matrix, y: Matrix) -> tuple[Matrix, Matrix, Matrix]:
+def _leave_one_out(values: Matrix, vectors: Matrix, y: Matrix) -> tuple[Matrix, Matrix, Matrix]:
     """Held-out mean squared error of each target at its best penalty, its dual weights and predictions."""
-    # The kernel is centred: the constant direction, lifted above all others, is left out.
-    values, vectors = np.linalg.eigh(kernel + np.trace(kernel) / len(kernel))
-    values, vectors = np.maximum(values[:-1], 0), vectors[:, :-1]
     inner, squares = vectors.T @ y, vectors**2
+    # What no feature reaches, but for the constant, has the penalty alone.
+    rest, others = y - vectors @ inner, np.maximum(1 - 1 / len(y) - squares.sum(1), 0)
     error, dual, predicted = np.full(y.shape[1], np.inf), np.zeros_like(y), np.zeros_like(y)
     for penalty in PENALTIES:
         gain = 1 / (values + penalty)
-        alpha = vectors @ (gain[:, None] * inner)
-        residual = alpha / (squares @ gain)[:, None]
+        alpha = vectors @ (gain[:, None] * inner) + rest / penalty
+        residual = alpha / (squares @ gain + others / penalty)[:, None]
         found = np.mean(residual**2, axis=0)
         better = found < error
         error = np.where(better, found, error)
