@@ -30,7 +30,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def sessions(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ended]]:
     root = tmp_path_factory.mktemp("s")
-    heavy = make_bundle(root / "heavy", tr=TR, window=WINDOW, steps=4, toil=_toil(0.2)).path
+    heavy = make_bundle(root / "heavy", tr=TR, window=WINDOW, steps=4, toil=_toil(0.35)).path
     record = ("--record", str(root / "recording"))
     jobs = {
         "both": lambda: play(root / "both", bundle, "--seconds", "4", *record, seconds=20),
@@ -44,7 +44,7 @@ def sessions(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def _toil(seconds: float) -> int:
-    """How many of a heavy bundle's products of matrices take so long on this machine."""
+    """How many of a heavy bundle's products of matrices take so long here, by numpy."""
     x, spent = np.ones((512, 512), np.float32), []
     for _ in range(30):
         started = monotonic()
