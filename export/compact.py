@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import onnx
 import torch
-from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from rtdecode.bundle import Manifest
@@ -89,13 +89,11 @@ def graph(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str]) -> M
         )
     assert program is not None
     model = halved(program.model_proto)
-    attributes = [attribute for node in model.graph.node for attribute in node.attribute]
-    for each in (model.graph, *(a.g for a in attributes if a.type == AttributeProto.GRAPH)):
-        for node in each.node:
-            del node.metadata_props[:]
-            node.doc_string = ""
-        del each.value_info[:]
-        del each.metadata_props[:]
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    del model.graph.value_info[:]
+    del model.graph.metadata_props[:]
     del model.metadata_props[:]
     onnx.checker.check_model(model)
     return model

@@ -3,7 +3,7 @@
 import hashlib
 from typing import Any
 
-from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, ModelProto, NodeProto, helper, numpy_helper
 
 
 def digest(model: ModelProto) -> str:
@@ -27,15 +27,7 @@ def digest(model: ModelProto) -> str:
         _put(total, port.name, port.type.tensor_type.elem_type, shape)
     for opset in sorted((o.domain, o.version) for o in model.opset_import):
         _put(total, *opset)
-    _put_nodes(total, graph, known, {})
-    return total.hexdigest()
-
-
-def _put_nodes(
-    total: "hashlib._Hash", graph: GraphProto, known: dict[str, str], outer: dict[str, TensorProto]
-) -> None:
-    """Hash the nodes of a graph or of a branch, which sees the weights around it."""
-    weights = outer | {tensor.name: tensor for tensor in graph.initializer}
+    weights = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         for name in node.input:
             if name in weights and name not in known:
@@ -46,14 +38,12 @@ def _put_nodes(
         for name in node.output:
             known.setdefault(name, f"#{len(known)}")
         inputs, outputs = [known[n] for n in node.input], [known[n] for n in node.output]
-        attributes = sorted(node.attribute, key=lambda a: a.name)
-        plain = [(a.name, _value(a)) for a in attributes if a.type != AttributeProto.GRAPH]
-        _put(total, node.domain, node.op_type, inputs, outputs, plain)
-        for branch in (a for a in attributes if a.type == AttributeProto.GRAPH):
-            inside = dict(known)
-            _put(total, branch.name)
-            _put_nodes(total, branch.g, inside, weights)
-            _put(total, [inside[port.name] for port in branch.g.output])
+        _put(total, node.domain, node.op_type, inputs, outputs, _attributes(node))
+    return total.hexdigest()
+
+
+def _attributes(node: NodeProto) -> list[Any]:
+    return [(a.name, _value(a)) for a in sorted(node.attribute, key=lambda a: a.name)]
 
 
 def _value(attribute: AttributeProto) -> Any:

@@ -288,25 +288,14 @@ class Denoiser(nn.Module):
 
     def clean(self, latent: Tensor, level: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:
         """Predict the clean latents with guidance; arguments as of `VideoFlow.clean`, level (1,)."""
+        given = torch.cat([condition, torch.zeros_like(condition)])
+        told = torch.cat([embedding, self.null.expand_as(embedding)])
+        twice = torch.cat([latent, latent])
+        brain, null = self.flow.clean(twice, level.expand(len(twice)), given, told).chunk(2)
         carried = self.carried(condition)
         # At level 1 the clean latents are a mean, which guidance would only exaggerate.
         strength = (self.guidance - 1) * (1 - level**_RISE) * (1 - carried)
-
-        def alone() -> Tensor:
-            return self.flow.clean(latent, level.expand(len(latent)), condition, embedding)
-
-        def guided() -> Tensor:
-            given = torch.cat([condition, torch.zeros_like(condition)])
-            told = torch.cat([embedding, self.null.expand_as(embedding)])
-            twice = torch.cat([latent, latent])
-            brain, null = self.flow.clean(twice, level.expand(len(twice)), given, told).chunk(2)
-            return brain + strength * (brain - null)
-
-        leads = strength.gt(0).any()
-        if torch.compiler.is_exporting():
-            clean = torch.cond(leads, guided, alone, ())
-        else:
-            clean = guided() if leads else alone()
+        clean = brain + strength * (brain - null)
         return clean + carried * self.joining * (self.start(condition) - clean[:, :, :1])
 
     def carried(self, condition: Tensor) -> Tensor:
