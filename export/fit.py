@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from export import lags
-from export.fitted import perceptron, weights_of, write
+from export.fitted import weights_of, write
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle, Manifest
 from rtdecode.errors import BundleError, UsageError
@@ -26,6 +26,7 @@ from train.fit import LEAST_WINDOWS, Fitted, Sizes, Story
 from train.parts import codec as patch
 from train.parts.brain import GROUPS
 from train.parts.encoding import fit_features
+from train.parts.refine import perceptron
 from train.parts.space import Space
 from train.work import Arrays
 

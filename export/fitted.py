@@ -20,7 +20,7 @@ from train.data.arrays import golden, normalised_eeg
 from train.data.recorded import Recorded
 from train.fit import Fitted
 from train.parts.brain import GROUPS, features, place
-from train.parts.refine import LAYERS, refine
+from train.parts.refine import LAYERS, PREFIX, perceptron, refine
 from train.parts.stem import fill_slots
 from train.work import Arrays
 
@@ -31,8 +31,8 @@ _KEPT = ("denoise", "decode_first", "decode_next")
 _WEIGHTS = (
     *("voxels", "mixing", "cosines", "fmri_feature_mean", "eeg_feature_mean", "basis"),
     *(f"{route}_{group}" for route, groups in GROUPS.items() for group in groups),
-    *("heat", "reads", "refiner.scale"),
-    *(f"refiner.body.{layer}.{part}" for layer in LAYERS for part in ("weight", "bias")),
+    *("heat", "reads", f"{PREFIX}scale"),
+    *(f"{PREFIX}body.{layer}.{part}" for layer in LAYERS for part in ("weight", "bias")),
 )
 
 
@@ -50,11 +50,6 @@ def weights_of(model: ModelProto, where: Path) -> Arrays:
             f"{where / 'encode.onnx'} has no weights called {', '.join(missing)}. Export the bundle again."
         )
     return {name: numpy_helper.to_array(held[name]) for name in _WEIGHTS}
-
-
-def perceptron(weights: Arrays) -> Arrays:
-    """Take what `train.parts.refine.refine` wants out of the weights of an encoder."""
-    return {n.removeprefix("refiner."): value for n, value in weights.items() if n.startswith("refiner.")}
 
 
 def replaced(model: ModelProto, weights: Arrays) -> ModelProto:

@@ -63,11 +63,12 @@ def calibrate(system: System, codec: Arrays, held: Clips, shift: float, steps: i
     shift, steps
         Of the sampler.
     """
-    truths = decode(decoder_of(codec), held.latents.astype(np.float32))
+    decoder = decoder_of(codec)
+    truths = decode(decoder, held.latents.astype(np.float32))
 
     def tried(guidance: float, sharpness: float) -> dict[str, float]:
         system.encoder.sharpness = sharpness
-        denoiser = system.denoiser(decoder_of(codec), shift, guidance)
+        denoiser = system.denoiser(decoder, shift, guidance)
         clips, _ = _draw(system, denoiser, codec, held, "both", steps)
         row = {"guidance": guidance, "sharpness": sharpness}
         return (
@@ -79,7 +80,7 @@ def calibrate(system: System, codec: Arrays, held: Clips, shift: float, steps: i
     rows = [row for row in table if row["guidance"] == guidance]
     more = [tried(guidance, sharpness) for sharpness in SHARPNESS if sharpness != SHARPNESS[1]]
     system.encoder.sharpness = _best(rows + more)["sharpness"]
-    denoiser = system.denoiser(decoder_of(codec), shift, guidance)
+    denoiser = system.denoiser(decoder, shift, guidance)
     for route in ROUTES:
         clips, doubt = _draw(system, denoiser, codec, held, route, steps)
         weights = fit_logistic(doubt, _wins(clips, truths, codec))

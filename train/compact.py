@@ -142,8 +142,6 @@ def train(
         If it is given a folder of data, or seeds that judge.
     """
     work.refuse_data()
-    # Two threads on two busy cores are slower than one.
-    torch.set_num_threads(1)
     seeds, draft = data.seeds(work.seed), manifest(who, grid, band, baseline)
     watched, fitted = _watch(work, who, draft, seeds, data, stems, refiner, sizes)
     clips = {kind: watched.clips(kind, fitted) for kind in CUTS}
@@ -245,9 +243,10 @@ def _show(path: Path, system: System, codec: Arrays, clips: Clips, sizes: Sizes)
     condition, embedding, _ = system.encoder.condition(point, route, blank, torch.zeros(_SHOWN, 1))
     noise = torch.from_numpy(np.random.default_rng(0).standard_normal(truth.shape, np.float32))
     ways = (sizes.steps, 1)
-    denoiser = system.denoiser(decoder_of(codec), sizes.shift, 1.0)
+    decoder = decoder_of(codec)
+    denoiser = system.denoiser(decoder, sizes.shift, 1.0)
     drawn = [sample(denoiser, noise, condition, embedding, n).numpy() for n in ways]
-    videos = [decode(decoder_of(codec), latents) for latents in (truth, *drawn)]
+    videos = [decode(decoder, latents) for latents in (truth, *drawn)]
     sheet = [video[n] for n in range(_SHOWN) for video in videos]
     path.parent.mkdir(parents=True, exist_ok=True)
     pictures.rows(sheet, _SHOWN_FRAMES).save(path)

@@ -85,11 +85,8 @@ def judged(run: Path, request: Request) -> Judged:
 
 def _show_of(weights: Arrays, digest: str) -> Show:
     # Closed-form decoders are judged without torch.
-    import torch
-
     from train.reconstruct import reconstruct
 
-    torch.set_num_threads(1)
     return partial(reconstruct, weights, digest=digest)
 
 

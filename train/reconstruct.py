@@ -16,6 +16,7 @@ from train.loop import System
 from train.models.brain import CARRIED, LEARNED, BrainEncoder
 from train.models.codec import ClipDecoder, load_decoder, making_up
 from train.models.flow import Denoiser, VideoFlow
+from train.parts.refine import PREFIX
 from train.work import Arrays
 
 PORTS = ("eeg", "eeg_mask", "fmri", "fmri_mask")
@@ -60,7 +61,7 @@ def pack(system: System, codec: Arrays, shift: float, guidance: float) -> Arrays
     """Collect the weights of a trained system, what was learned in half precision."""
     arrays: Arrays = {}
     for name, value in system.encoder.state_dict().items():
-        learned = name.split(".")[0] in LEARNED or name.startswith("refiner.body.")
+        learned = name.split(".")[0] in LEARNED or name.startswith(f"{PREFIX}body.")
         arrays[f"encoder.{name}"] = value.half().numpy() if learned else value.numpy()
     for name, value in system.flow.state_dict().items():
         arrays[f"flow.{name}"] = value.numpy() if name in _BUFFERS else value.half().numpy()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
+from threadpoolctl import threadpool_limits
 
 from rtdecode.bundle import Manifest
 from rtdecode.errors import UsageError
@@ -128,7 +129,9 @@ class Work:
 
 
 def _make(work: Work, name: str, make: Callable[[], Arrays]) -> None:
-    work.stage(name, make)
+    # Every core has its process: more threads would only wait for each other.
+    with threadpool_limits(1):
+        work.stage(name, make)
 
 
 def clear(folder: Path) -> None:

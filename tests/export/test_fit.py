@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from export import fit as command
-from export.fitted import perceptron, replaced, weights_of, write
+from export.fitted import replaced, weights_of, write
 from export.lags import implausible, plot
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle
@@ -24,6 +24,7 @@ from streaming.decoder import Decoder
 from tests.train.tiny import tiny_bundle
 from train.data.recorded import Recorded, read_recordings
 from train.fit import Fitted, Sizes, Story, completed, fit, identify, join, lag_curve, shifted
+from train.parts.refine import perceptron
 from train.parts.space import Space
 
 SUBJECT, SECONDS = 2, 256

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 from rtdecode.errors import UsageError
 from tests.train.tiny import tiny
@@ -90,6 +91,19 @@ def test_stages_that_do_not_need_each_other_are_made_once_each(tmp_path: Path, c
     assert all(np.array_equal(work.stage(name, dict)["x"], np.arange(3)) for name in jobs)
     many = count > 10 and (os.cpu_count() or 1) > 1
     assert ({pid for (pid,) in made[2:]} == {str(os.getpid())}) != many
+
+
+def _threads() -> dict[str, np.ndarray]:
+    return {"threads": np.array([pool["num_threads"] for pool in threadpool_info()])}
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core: no other processes")
+def test_a_process_for_each_core_has_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    work = Work(None, 0, "tiny", tmp_path / "stages")
+    work.make_all(dict.fromkeys([f"s{n}" for n in range(20)], _threads), "counting")
+    threads = [work.stage(f"s{n}", dict)["threads"] for n in range(20)]
+    assert {*np.concatenate(threads)} == {1}
 
 
 def test_a_stage_that_fails_in_another_process_ends_the_run(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from train.models.refiner import RefinerSizes, fit_refiner
 from train.parts import brain
 from train.parts import codec as patch
 from train.parts.brain import StemSizes
-from train.parts.refine import refine
+from train.parts.refine import PREFIX, perceptron, refine
 from train.parts.space import Space, fit_space, shares
 from train.work import Arrays, Work
 
@@ -95,7 +95,7 @@ class Watched:
         net, refined = fit_refiner(held_out, truth, space, refiner, self.work.seed)
         last = film["latents"][few, :, -1].reshape(len(truth[few]), -1).astype(np.float64)
         weights, offset = brain.fit_discriminant(last, film["shares"][few], shrinkage)
-        fitted |= maps | {f"refiner.{name}": value for name, value in net.items()}
+        fitted |= maps | {f"{PREFIX}{name}": value for name, value in net.items()}
         fitted |= {
             "discriminant_carry": weights.astype(np.float16),
             "offset_carry": offset.astype(np.float32),
@@ -113,7 +113,7 @@ class Watched:
             points = {r: fitted[f"points_{r}"][first : first + len(joined)] for r in brain.GROUPS}
         else:
             places = brain.place(fitted, self._features((kind,), fitted))
-            net = {k.removeprefix("refiner."): v for k, v in fitted.items() if k.startswith("refiner.")}
+            net = perceptron(fitted)
             points = {r: refine(net, places, r).astype(np.float32) for r in brain.GROUPS}
         return Clips(film["latents"], points, joined, film["cut"], film["shares"])
 

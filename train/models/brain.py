@@ -1,4 +1,4 @@
-"""From the two signals to what the video flow is conditioned on: closed-form maps, then learned tokens."""
+"""From the two signals to what the video flow is conditioned on: linear maps, perceptron, learned tokens."""
 
 import numpy as np
 import torch
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from rtdecode.phantom.film import ATTRIBUTES
 from train.models.codec import to_patches
 from train.models.refiner import Refiner
-from train.parts.refine import ROUTES
+from train.parts.refine import PREFIX, ROUTES, perceptron
 from train.parts.space import SIZES
 from train.work import Arrays
 
@@ -20,7 +20,6 @@ CARRIED = 2
 CORNERS = ([0, 0, -1, -1], [0, -1, 0, -1])
 # How much the nearness of a remembered surround counts against the probability of its kind.
 _NEAR = 0.5
-_REFINER = "refiner."
 # What is learned with the flow; everything else was fitted before and lies in buffers.
 LEARNED = ("tokens", "null_eeg", "null_fmri")
 
@@ -79,13 +78,11 @@ class BrainEncoder(nn.Module):
         self.shape = [int(n) for n in arrays["latent_shape"]]
         self.sharpness = sharpness
         for name, value in arrays.items():
-            if name != "latent_shape" and not name.startswith(_REFINER):
+            if name != "latent_shape" and not name.startswith(PREFIX):
                 kept = value if value.dtype == np.float16 else value.astype(np.float32)
                 self.register_buffer(name, torch.from_numpy(kept.copy()))
         self.components = len(arrays["basis"])
-        self.refiner = Refiner.load(
-            {k.removeprefix(_REFINER): v for k, v in arrays.items() if k.startswith(_REFINER)}
-        )
+        self.refiner = Refiner.load(perceptron(arrays))
         self.tokens = nn.Sequential(
             nn.Linear(self.components + sum(SIZES), embedding), nn.SiLU(), nn.Linear(embedding, embedding)
         )

@@ -15,7 +15,7 @@ from train.models.codec import fit_still
 from train.models.flow import VideoFlow
 from train.parts import brain
 from train.parts import codec as patch
-from train.parts.refine import ROUTES
+from train.parts.refine import PREFIX, ROUTES
 from train.parts.space import SIZES, Space, split
 from train.reconstruct import decode, decoder_of
 from train.work import Arrays
@@ -97,7 +97,7 @@ def encoder_arrays(fitted: Arrays, codec: Arrays, cut: Clips) -> Arrays:
     kept = ("voxels", "mixing", "cosines", *(f"{m}_feature_mean" for m in ("eeg", "fmri")))
     maps = [f"{route}_{group}" for route, groups in brain.GROUPS.items() for group in groups]
     arrays = {name: fitted[name] for name in (*kept, *maps, "discriminant_carry", "offset_carry")}
-    arrays |= {name: value for name, value in fitted.items() if name.startswith("refiner.")}
+    arrays |= {name: value for name, value in fitted.items() if name.startswith(PREFIX)}
     arrays |= {"heat": np.ones(len(brain.GROUPS)), "reads": np.ones(2)}
     space = space_of(fitted)
     frame, offset = seam_frame(codec)

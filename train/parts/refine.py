@@ -20,6 +20,12 @@ ROUTES = tuple(GROUPS)
 # Row: the route of a window. Column: whether the point that route leads to is known to it.
 KNOWN = np.array([[set(GROUPS[other]) <= set(groups) for other in ROUTES] for groups in GROUPS.values()])
 LAYERS = ("1", "4", "7")
+PREFIX = "refiner."
+
+
+def perceptron(weights: Arrays) -> Arrays:
+    """Take the state of the perceptron, which `refine` wants, out of an encoder's weights."""
+    return {n.removeprefix(PREFIX): value for n, value in weights.items() if n.startswith(PREFIX)}
 
 
 def refine(net: Arrays, points: Mapping[str, NDArray[Any]], route: str) -> Matrix:
