@@ -20,6 +20,9 @@ CARRIED = 2
 CORNERS = ([0, 0, -1, -1], [0, -1, 0, -1])
 # How much the nearness of a remembered surround counts against the probability of its kind.
 _NEAR = 0.5
+# How loud the probabilities are beside the components, of unit variance: about as many count then. At 1 the
+# flow learned not to draw squares as triangles, but still drew half of the discs as squares.
+_LOUD = 4.0
 # What is learned with the flow; everything else was fitted before and lies in buffers.
 LEARNED = ("tokens", "null_eeg", "null_fmri")
 
@@ -197,7 +200,7 @@ class BrainEncoder(nn.Module):
         there = known.expand(-1, 1, *self.shape[1:])
         condition = torch.cat([drawn, held, sign, around, start, there], 1)
         has_fmri, has_eeg = route[:, :1] + route[:, 1:2], route[:, :1] + route[:, 2:]
-        told_of = self.tokens(torch.cat([point[:, : self.components], values], 1))
+        told_of = self.tokens(torch.cat([point[:, : self.components], _LOUD * values], 1))
         told_of = told_of * route.sum(1, keepdim=True)
         embedding = told_of + (1 - has_eeg) * self.null_eeg + (1 - has_fmri) * self.null_fmri
         return condition, embedding, values
