@@ -20,8 +20,8 @@ CARRIED = 2
 CORNERS = ([0, 0, -1, -1], [0, -1, 0, -1])
 # How much the nearness of a remembered surround counts against the probability of its kind.
 _NEAR = 0.5
-# How loud the probabilities are beside the components, of unit variance: about as many count then. At 1 the
-# flow learned not to draw squares as triangles, but still drew half of the discs as squares.
+# Enlarges the probabilities until all of them weigh about as much as all components, which have unit variance.
+# As they are, the flow drew half of the discs as squares.
 _LOUD = 4.0
 # What is learned with the flow; everything else was fitted before and lies in buffers.
 LEARNED = ("tokens", "null_eeg", "null_fmri")
