@@ -20,7 +20,7 @@ CARRIED = 2
 CORNERS = ([0, 0, -1, -1], [0, -1, 0, -1])
 # How much the nearness of a remembered surround counts against the probability of its kind.
 _NEAR = 0.5
-# Enlarges the probabilities until all of them weigh about as much as all components, which have unit variance.
+# Enlarges the probabilities until all of them weigh about as much as all components, whose variance is 1.
 # As they are, the flow drew half of the discs as squares.
 _LOUD = 4.0
 # What is learned with the flow; everything else was fitted before and lies in buffers.
