@@ -13,6 +13,7 @@ from rtdecode.phantom.reader import accuracy
 from train.data.conditions import Clips
 from train.loop import System
 from train.models.brain import CARRIED
+from train.models.codec import ClipDecoder
 from train.models.flow import Denoiser
 from train.parts.brain import fit_logistic
 from train.parts.refine import ROUTES
@@ -69,7 +70,7 @@ def calibrate(system: System, codec: Arrays, held: Clips, shift: float, steps: i
     def tried(guidance: float, sharpness: float) -> dict[str, float]:
         system.encoder.sharpness = sharpness
         denoiser = system.denoiser(decoder, shift, guidance)
-        clips, _ = _draw(system, denoiser, codec, held, "both", steps)
+        clips, _ = _draw(system, denoiser, decoder, held, "both", steps)
         row = {"guidance": guidance, "sharpness": sharpness}
         return (
             row | {"identification_2way": float(_wins(clips, truths, codec).mean())} | _legible(clips, held)
@@ -82,7 +83,7 @@ def calibrate(system: System, codec: Arrays, held: Clips, shift: float, steps: i
     system.encoder.sharpness = _best(rows + more)["sharpness"]
     denoiser = system.denoiser(decoder, shift, guidance)
     for route in ROUTES:
-        clips, doubt = _draw(system, denoiser, codec, held, route, steps)
+        clips, doubt = _draw(system, denoiser, decoder, held, route, steps)
         weights = fit_logistic(doubt, _wins(clips, truths, codec))
         system.encoder.get_buffer(f"confidence_{route}").copy_(torch.from_numpy(weights))
     told = {"windows": len(truths), "by": "logistic regression on the entropies of what is shown"}
@@ -97,7 +98,7 @@ def _best(table: list[dict[str, float]]) -> dict[str, float]:
 
 @torch.no_grad()
 def _draw(
-    system: System, denoiser: Denoiser, codec: Arrays, clips: Clips, route: str, steps: int
+    system: System, denoiser: Denoiser, decoder: ClipDecoder, clips: Clips, route: str, steps: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """Draw every clip from its point by one route: clips, and the entropies of its attributes."""
     rng, shown, doubt = np.random.default_rng(0), [], []
@@ -109,7 +110,7 @@ def _draw(
         condition, embedding, values = system.encoder.condition(point, way, blank, torch.zeros(len(point), 1))
         shown.append(sample(denoiser, start, condition, embedding, steps).numpy())
         doubt.append(system.encoder.doubt(values).numpy().astype(np.float64))
-    return decode(decoder_of(codec), np.concatenate(shown)), np.concatenate(doubt)
+    return decode(decoder, np.concatenate(shown)), np.concatenate(doubt)
 
 
 def _wins(clips: NDArray[np.uint8], truths: NDArray[np.uint8], codec: Arrays) -> NDArray[np.float64]:
