@@ -2,9 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo demo-real test test-all lint bench reproduce clean
+
+# Sessions have a core beside them for the simulator; training takes them all.
+demo demo-real test test-all bench: export OMP_NUM_THREADS ?= 1
 
 demo: .venv/core
 	$(BIN)/rtdecode demo

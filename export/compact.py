@@ -2,17 +2,19 @@
 
 import logging
 import warnings
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from rtdecode.bundle import Manifest
 from train.models.brain import CARRIED
 from train.models.codec import First, Next
-from train.reconstruct import Model, unpack
+from train.reconstruct import PORTS, Model, sample, unpack
 from train.work import Arrays
 
 OPSET = 20
@@ -23,7 +25,7 @@ _SMALL = 256
 def compact(manifest: Manifest, weights: Arrays) -> dict[str, ModelProto]:
     """Build the graphs of a compact model.
 
-    ``encode`` takes the last latent frame of the clip before (``carry``, ``carry_mask``) besides the
+    ``encode`` takes the last two latent frames of the clip before (``carry``, ``carry_mask``) besides the
     signals; ``denoise`` takes ``step`` of ``steps`` and has the schedule inside.
 
     Parameters
@@ -116,3 +118,23 @@ def halved(model: ModelProto) -> ModelProto:
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     return model
+
+
+@torch.no_grad()
+def golden(weights: Arrays, windows: Arrays, steps: int) -> tuple[Arrays, Arrays, NDArray[Any]]:
+    """Decode the golden windows with the torch modules; the last of them carries on from the first."""
+    model = unpack(weights)
+    ports = {name: torch.from_numpy(windows[name]) for name in PORTS}
+    shape = (len(ports["eeg"]), *model.encoder.shape)
+    noise = np.random.default_rng(0).standard_normal(shape, np.float32)
+    noise = noise.astype(np.float16).astype(np.float32)
+    mask = torch.zeros(len(noise), 1)
+    carry = torch.zeros(len(noise), shape[1], CARRIED, *shape[3:])
+    for last in (False, True):
+        condition, embedding, confidence = model.encoder(*ports.values(), carry, mask)
+        latent = sample(model.denoiser, torch.from_numpy(noise), condition, embedding, steps)
+        if not last:
+            carry[-1], mask[-1] = latent[0, :, -CARRIED:].half().float(), 1
+    more = {"carry": carry.numpy(), "carry_mask": mask.numpy(), "noise": noise}
+    found = {"latent": latent.numpy(), "confidence": confidence.numpy()}
+    return windows | more, found, model.decoder(latent).numpy()

@@ -72,13 +72,14 @@ def run(recordings: Sequence[Path], film: Path | None, events: Path | None, bund
     Raises
     ------
     UsageError
-        If the bundle has no generator, or recordings and film do not suffice.
+        If the bundle has no generator, `out` holds something else, or recordings and film do not suffice.
     BundleError
         If the bundle lacks what a fit needs.
     """
     console, started = Console(soft_wrap=True, highlight=False), (time.process_time(), time.monotonic())
     base = bundles.load(bundle)
     _check_bundle(base)
+    bundles.check_target(out)
     model = onnx.load(base.path / "encode.onnx")
     old = weights_of(model, base.path)
     space, codec = _space(base, old)
@@ -92,10 +93,12 @@ def run(recordings: Sequence[Path], film: Path | None, events: Path | None, bund
     fitted = closed_form.completed(fitted, {name: value.shape for name, value in old.items()})
     console.print(f"{len(recorded)} windows; attributes of the film: {told}")
     found = _report(console, recorded, story, space, fitted, old)
-    curve = lags.sweep(console, recorded, story, space, base.manifest, out)
+    curve = lags.sweep(console, recorded, story, space, base.manifest)
     about = _about(base, opened, recorded, shown) | {"attributes": told, "held_out": found, "lag": curve}
     changes = _changes(base, opened, recorded, about)
     made = write(base, model, old | fitted.weights, recorded, fitted, changes, out)
+    if curve is not None:
+        lags.draw(console, curve, base.manifest, out)
     spent, passed = time.process_time() - started[0], time.monotonic() - started[1]
     console.print(f"{spent:.0f} s of computing, {passed:.0f} s by the clock")
     return made

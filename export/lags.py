@@ -21,9 +21,9 @@ _LONGEST = 8.0
 
 
 def sweep(
-    console: Console, recorded: Recorded, story: Story, space: Space, manifest: Manifest, out: Path
+    console: Console, recorded: Recorded, story: Story, space: Space, manifest: Manifest
 ) -> dict[str, Any] | None:
-    """Print, plot and judge the curve over lags from 0 to 8 s in steps of one TR.
+    """Print and judge the curve over lags from 0 to 8 s in steps of one TR.
 
     Parameters
     ----------
@@ -33,8 +33,6 @@ def sweep(
     space : Space
     manifest : Manifest
         Of the bundle, which keeps its lag.
-    out : Path
-        The curve is drawn to ``OUT.lag.png``.
 
     Returns
     -------
@@ -52,7 +50,6 @@ def sweep(
     doubt = implausible(lags, curve)
     if doubt is not None:
         console.print(f"warning: {doubt}", style="bold")
-    _draw(console, lags, curve, float(manifest.grid.lag), out.with_name(out.name + ".lag.png"))
     known = np.isfinite(curve)
     return {
         "best_s": round(float(lags[np.nanargmax(curve)]), 3) if known.any() else None,
@@ -86,12 +83,15 @@ def implausible(lags: Matrix, curve: Matrix) -> str | None:
     return None
 
 
-def _draw(console: Console, lags: Matrix, curve: Matrix, used_s: float, path: Path) -> None:
+def draw(console: Console, found: dict[str, Any], manifest: Manifest, out: Path) -> None:
+    """Draw what `sweep` found to ``OUT.lag.png``, where matplotlib is installed."""
     if find_spec("matplotlib") is None:
-        console.print("no plot, as matplotlib is not installed: pip install 'rtdecode[train]'")
+        console.print("no plot, as matplotlib is not installed: pip install matplotlib")
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    plot(lags, curve, used_s, path)
+    path = out.with_name(out.name + ".lag.png")
+    # Where the curve is not known it says None, which becomes NaN.
+    lags, curve = (np.array(found[name], np.float64) for name in ("lags_s", "r2"))
+    plot(lags, curve, float(manifest.grid.lag), path)
     console.print(f"drawn to {path}")
 
 

@@ -2,6 +2,7 @@
 
 import tempfile
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +10,19 @@ import numpy as np
 import onnx
 from onnx import ModelProto
 
-from export import compact
 from export.digest import digest
 from export.graphs import BUILDERS as CLOSED
 from export.parity import compare, expected
 from rtdecode import bundle
 from rtdecode.bundle import Bundle, Manifest, Stage
-from rtdecode.errors import UsageError
-from train.models.flow import levels
+from rtdecode.errors import RtDecodeError, UsageError
 from train.run import arrays, read_run
 from train.work import Arrays
 
-BUILDERS = CLOSED | {"compact": compact.compact}
 TARGETS = ("onnx",)
 PRECISIONS = ("fp32",)
+# What a compact run is made with and closed-form runs do without.
+_WITH_TORCH = ("torch", "onnxscript", "accelerate", "diffusers")
 
 
 def run(
@@ -45,11 +45,15 @@ def run(
     ------
     UsageError
         If something is asked for that is not built, `run_dir` is no run, or `out` holds something else.
+    RtDecodeError
+        If a package is missing that the run's model needs.
     BundleError
         If the graphs differ from the run's own decoder.
     """
     _check(target, precision)
+    bundle.check_target(out)
     tree = read_run(run_dir)
+    _check_installed(tree["model"])
     manifest = bundle.from_json(tree["manifest"], f"{run_dir / 'run.json'}: manifest")
     if steps is not None:
         manifest = _with_steps(manifest, steps)
@@ -81,9 +85,14 @@ def build(model: str, manifest: Manifest, weights: Arrays) -> dict[str, ModelPro
     UsageError
         If this version knows no such model.
     """
-    if model not in BUILDERS:
-        raise UsageError(f"a run of model '{model}' cannot be exported; there are {', '.join(BUILDERS)}.")
-    return BUILDERS[model](manifest, weights)
+    if model == "compact":
+        from export.compact import compact
+
+        return compact(manifest, weights)
+    if model not in CLOSED:
+        there = ", ".join((*CLOSED, "compact"))
+        raise UsageError(f"a run of model '{model}' cannot be exported; there are {there}.")
+    return CLOSED[model](manifest, weights)
 
 
 def _check(target: str, precision: str) -> None:
@@ -92,11 +101,22 @@ def _check(target: str, precision: str) -> None:
             raise UsageError(f"--{name} {value} is not built yet; there is {', '.join(there)}.")
 
 
+def _check_installed(model: str) -> None:
+    missing = [name for name in _WITH_TORCH if find_spec(name) is None]
+    if model == "compact" and missing:
+        raise RtDecodeError(
+            f"a run of model '{model}' cannot be exported without {', '.join(missing)}, not installed here. "
+            "Install it with: pip install 'rtdecode[train,export]'"
+        )
+
+
 def _with_steps(manifest: Manifest, steps: int) -> Manifest:
     if not manifest.steps:
         raise UsageError(f"--steps {steps} needs a run with a denoiser, and this one has none. Leave it out.")
     if steps < 1:
         raise UsageError(f"--steps {steps}: one step or more was expected.")
+    from train.models.flow import levels
+
     return replace(manifest, steps=steps, sigmas=levels(steps, manifest.provenance["shift"]))
 
 

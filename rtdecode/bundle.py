@@ -91,7 +91,7 @@ class Manifest:
         Named categories, in the order of the ``scores`` port.
     sigmas : list of float
         Noise levels of the denoising steps; empty without a denoiser.
-    mean_clip, labels and the rest are plain values.
+    The rest are plain values.
     """
 
     schema: int
@@ -201,6 +201,31 @@ def load(name: str | Path, *, verify: bool = True) -> Bundle:
     return Bundle(path, manifest, found, stats, projection)
 
 
+def check_target(target: Path) -> None:
+    """Refuse a folder that holds anything but a bundle, or that is none: it would be deleted.
+
+    Raises
+    ------
+    UsageError
+    """
+    if not target.exists():
+        return
+    held = {file.name for file in target.iterdir()} if target.is_dir() else {target.name}
+    if other := held - _listed(target / "manifest.json"):
+        raise UsageError(
+            f"{target} exists and is no bundle, or not that alone: found {', '.join(sorted(other)[:8])}. "
+            "Give an empty or new folder with --out."
+        )
+
+
+def _listed(path: Path) -> set[str]:
+    """The files of a bundle by its manifest, that among them; none where there is no manifest."""
+    try:
+        return {path.name, *json.loads(path.read_text())["files"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
 def write(target: Path, manifest: Manifest, files: dict[str, Path]) -> Bundle:
     """Write a bundle in one step: a temporary folder that is renamed when it is whole.
 
@@ -216,11 +241,9 @@ def write(target: Path, manifest: Manifest, files: dict[str, Path]) -> Bundle:
     Raises
     ------
     UsageError
-        If `target` holds something that is no bundle.
+        If `target` holds anything but a bundle.
     """
-    taken = target.exists() and not (target / "manifest.json").is_file()
-    if taken and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError(f"{target} exists and is no bundle. Give an empty or new folder with --out.")
+    check_target(target)
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -232,7 +255,8 @@ def write(target: Path, manifest: Manifest, files: dict[str, Path]) -> Bundle:
     tree["files"] = hashes
     tree["digest"] = digest_of(tree)
     (part / "manifest.json").write_text(json.dumps(tree, indent=1) + "\n")
-    shutil.rmtree(target, ignore_errors=True)
+    if target.exists():
+        shutil.rmtree(target)
     part.rename(target)
     return load(target)
 

@@ -65,6 +65,14 @@ def test_the_runtime_imports_behind_a_wall(packages: list[str], banned: tuple[st
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("module", ["export.fit", "export.run"])
+def test_fitting_and_exporting_closed_forms_import_behind_a_wall(module: str) -> None:
+    banned = {*HEAVY, "threadpoolctl"} - {"onnx"}
+    code = WALL.format(banned=banned, packages=[]) + f"importlib.import_module({module!r})\n"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_help_loads_no_numbers_library() -> None:
     code = "import sys, rtdecode.cli; assert not {'numpy', 'torch', 'onnxruntime', 'av'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -1,4 +1,7 @@
-"""What is chosen on the held-out training sessions: how sharply to commit, and what confidence is worth."""
+"""What is chosen on the held-out training sessions: how sharply to commit, and what confidence is worth.
+
+The test for a seam is fitted to them as well (`train.models.system`); no other weights are.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +63,8 @@ def calibrate(system: System, codec: Arrays, held: Clips, shift: float, steps: i
     system : System
     codec : dict
     held : Clips
-        Of sessions that nothing was trained on.
+        Of sessions that neither encoder nor flow was trained on. All is chosen on the same windows,
+        drawn without carry; the codec's reconstruction stands for the truth.
     shift, steps
         Of the sampler.
     """

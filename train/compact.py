@@ -21,6 +21,7 @@ from train.data.chain import draft_bundle, unit_statistics
 from train.data.conditions import Clips, Mixture, batch
 from train.data.phantom import TRAINING_SEEDS, Participant, manifest, resting_level
 from train.data.watched import CUTS, STATISTICS, TAUGHT, Watched, codec_statistics, fit_codec
+from train.judge import judging
 from train.judge_compact import judge
 from train.loop import Schedule, System
 from train.models import system as systems
@@ -43,8 +44,8 @@ class Data:
     Attributes
     ----------
     sessions, free, held : str
-        Seeds of the sessions that are watched: cut on the window grid, cut freely, and kept out of
-        everything but the calibration.
+        Seeds of the sessions that are watched: cut on the window grid, cut freely, and those to which
+        the test for a seam, guidance, sharpness and confidence are fitted, and no other weights.
     judged : str
         Seeds of fresh sessions, from 1000 on.
     seconds, judged_seconds : float
@@ -139,10 +140,11 @@ def train(
     Raises
     ------
     UsageError
-        If it is given a folder of data, or seeds that judge.
+        If it is given a folder of data, seeds to train on that judge, or the reverse.
     """
     work.refuse_data()
-    seeds, draft = data.seeds(work.seed), manifest(who, grid, band, baseline)
+    seeds, judged = data.seeds(work.seed), judging(data.judged)
+    draft = manifest(who, grid, band, baseline)
     watched, fitted = _watch(work, who, draft, seeds, data, stems, refiner, sizes)
     clips = {kind: watched.clips(kind, fitted) for kind in CUTS}
     shape = {"embedding": sizes.embedding, "widths": sizes.widths, "blocks": sizes.blocks}
@@ -161,7 +163,7 @@ def train(
     projection = who.projection()
     show = partial(reconstruct, weights, digest=work.digest)
     bundle = draft_bundle(draft, stats, projection)
-    found = judge(show, bundle, who, numbers(data.judged), data.judged_seconds)
+    found = judge(show, bundle, who, judged, data.judged_seconds)
     samples = Image.open(work.stages / "flow" / f"step-{schedule.steps}.png")
     return Trained(
         model="compact",
@@ -187,7 +189,7 @@ def _provenance(who: Participant, seeds: dict[str, list[int]], data: Data, sizes
 
 def _golden(work: Work, seed: int, stats: Arrays) -> Arrays:
     """Make golden windows of the first ones of a watched session."""
-    first = {name: x[:3].copy() for name, x in work.stage(f"session-{seed}", dict).items()}
+    first = {name: x[:3].copy() for name, x in work.read(f"session-{seed}").items()}
     eeg, fmri = normalised(first, stats)
     return golden(first | {"eeg": eeg, "fmri": fmri})
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from rtdecode import bundle
 from rtdecode.bundle import Bundle
 from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.phantom.presets import preset_named
 from rtdecode.signal.volume import Projection
 from train.data.chain import draft_bundle
 from train.data.phantom import Participant
@@ -63,7 +64,13 @@ def evaluate(run: Path, request: Request) -> Figures:
 
 
 def judged(run: Path, request: Request) -> Judged:
-    """Judge a run as `evaluate` does, with the tables and pictures that its model has."""
+    """Judge a run as `evaluate` does, with the tables and pictures that its model has.
+
+    Raises
+    ------
+    UsageError
+        Before anything is judged, if a preset is not known.
+    """
     tree, held = open_run(run)
     weights, model = arrays(run, "weights"), tree["model"]
     if request.data is not None and (request.data / "recording.json").is_file():
@@ -72,14 +79,15 @@ def judged(run: Path, request: Request) -> Judged:
         return Judged(judge_haxby(model, weights, held, request.data, numbers(request.runs)))
     show = _show_of(weights, tree["digest"]) if model == "compact" else None
     found = Judged({})
-    for n, preset in enumerate(request.presets.split(",")):
-        who = replace(_participant(tree), preset=preset.strip())
+    presets = [preset_named(name.strip()).name for name in str(request.presets).split(",")]
+    for n, preset in enumerate(presets):
+        who = replace(_participant(tree), preset=preset)
         where = (held, who, numbers(request.seeds), request.seconds)
         if show is None:
             part = Judged(judge_phantom(model, weights, *where))
         else:
             part = judge(show, *where) if n == 0 else judge_preset(show, *where)
-        found = part if n == 0 else _joined(found, part, preset.strip())
+        found = part if n == 0 else _joined(found, part, preset)
     return found
 
 
@@ -119,7 +127,7 @@ def read_request(changes: list[str]) -> Request:
     Raises
     ------
     UsageError
-        Naming every key that is not known.
+        Naming every key that is not known, or for seconds that are no number.
     """
     pairs = [text.partition("=") for text in changes]
     unknown = [
@@ -133,6 +141,8 @@ def read_request(changes: list[str]) -> Request:
     for key in ("data", "out"):
         if values.get(key) is not None:
             values[key] = Path(str(values[key]))
+    if not isinstance(values.get("seconds", 0), int | float):
+        raise UsageError(f"seconds is a number, found '{values['seconds']}'.")
     return Request(**values)
 
 

@@ -70,7 +70,8 @@ def train(
     folds = leave_one_out(work, chain, offline, blocks, numbers(judged), candidates, permutations)
     figures = _figures(folds)
     trials = chain.trials(numbers(runs), final.floor, blocks)
-    figures["classification_top1_held_out"] = _held_out(trials, blocks, final, numbers(runs), every)
+    if {*every} - {*numbers(runs)}:
+        figures["classification_top1_held_out"] = _held_out(trials, blocks, final, numbers(runs), every)
     tables = {
         "choice": asdict(final),
         "folds": [fold["choice"] for fold in folds],

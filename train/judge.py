@@ -19,6 +19,7 @@ from train.data import haxby
 from train.data.chain import windows
 from train.data.phantom import Participant, events, film_clips, session_arrays, spans, window_arrays
 from train.decode import clips_of, decode
+from train.recipe import numbers
 from train.work import Arrays
 
 Figures = dict[str, dict[str, Any]]
@@ -94,6 +95,20 @@ class Fresh:
     known: dict[int, list[Event]]
 
 
+def judging(seeds: str | int | list[int]) -> list[int]:
+    """Read the seeds of fresh sessions, as of `train.recipe.numbers`.
+
+    Raises
+    ------
+    UsageError
+        For seeds that train.
+    """
+    found = numbers(seeds)
+    if min(found, default=0) < 1000:
+        raise UsageError(f"seeds below 1000 are for training; judge with 1000 and up, not {found}.")
+    return found
+
+
 def fresh(
     bundle: Bundle, who: Participant, seeds: Sequence[int], seconds: float, cuts: str = "grid"
 ) -> Fresh:
@@ -104,9 +119,7 @@ def fresh(
     UsageError
         For seeds that train.
     """
-    if min(seeds) < 1000:
-        raise UsageError(f"seeds below 1000 are for training; judge with 1000 and up, not {list(seeds)}.")
-    sessions = {seed: who.session(seed, seconds, cuts) for seed in seeds}
+    sessions = {seed: who.session(seed, seconds, cuts) for seed in judging(list(seeds))}
     films = {seed: session.film for seed, session in sessions.items()}
     parts = [session_arrays(bundle, session) for session in sessions.values()]
     inputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -155,8 +168,8 @@ def _shown(
     # Closed-form decoders are judged without torch.
     from train.reconstruct import reconstruct
 
-    digest = bundle.manifest.recipe_digest or "0"  # while it is being trained it has none
-    return reconstruct(weights, inputs, where, digest, steps=bundle.manifest.steps).clips
+    manifest = bundle.manifest
+    return reconstruct(weights, inputs, where, manifest.recipe_digest, steps=manifest.steps).clips
 
 
 def only(inputs: Arrays, kept: Sequence[str]) -> Arrays:
@@ -199,13 +212,16 @@ def judge_recording(model: str, weights: Arrays, bundle: Bundle, path: Path) -> 
     Raises
     ------
     UsageError
-        If the recording has no truth.
+        If the recording has no truth, or no window to be judged.
     """
     recording = Recording(path)
     if recording.truth is None:
         raise UsageError(f"{path} has no truth/events.tsv, and accuracy needs one. Record it with --truth.")
     modalities = [m for m in bundle.manifest.modalities if m != "eeg" or recording.montage is not None]
-    found = windows(bundle, recording.events(), recording.montage, modalities)
+    dummies = recording.meta.get("dummies", 0)
+    found = windows(bundle, recording.events(), recording.montage, modalities, dummies=dummies)
+    if not found:
+        raise UsageError(f"{path} holds no whole window for {' and '.join(modalities)}. Record longer.")
     inputs, manifest = window_arrays(bundle.manifest, found), bundle.manifest
     known = {0: read_events(recording.truth / "events.tsv")}
     where = [(w.run, w.start_s, w.stop_s) for w in found]
@@ -215,6 +231,11 @@ def judge_recording(model: str, weights: Arrays, bundle: Bundle, path: Path) -> 
     frames = manifest.grid.hop_frames
     truths = [film_clip(film, start, manifest.clip.fps, frames) for _, start, _ in where]
     kept = [i for i in apart(where) if len(truths[i]) == frames]
+    if not kept:
+        raise UsageError(
+            f"no window of {path} lies inside {recording.truth / 'film.mp4'}, {len(film)} frames long. "
+            "Give a recording with the film that was shown."
+        )
     inputs = {name: x[kept] for name, x in inputs.items()}
     chosen = np.stack([truths[i] for i in kept]).astype(np.uint8)
     return judge_clips(model, weights, bundle, inputs, chosen, [where[i] for i in kept], known)

@@ -115,7 +115,8 @@ def train(
         Mean loss since the entry before.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    accelerator = Accelerator(mixed_precision=schedule.precision, cpu=not torch.cuda.is_available())
+    # Batches, pictures and calibration are the CPU's, and so are the bits of a recorded seed.
+    accelerator = Accelerator(mixed_precision=schedule.precision, cpu=True)
     learned = [p for p in system.parameters() if p.requires_grad]
     model, optimizer, rates = accelerator.prepare(system, *_optimizer(learned, schedule))
     ema = EMAModel(learned, decay=schedule.ema, use_ema_warmup=True, power=0.75)
@@ -181,7 +182,7 @@ def _save(path: Path, state: dict[str, Any], step: int, log: list[Any], schedule
     held = {name: part.state_dict() for name, part in state.items()}
     part = path.with_suffix(".part")
     torch.save({"step": step, "log": log, "schedule": asdict(schedule), **held}, part)
-    part.rename(path)
+    part.replace(path)
 
 
 def _load(path: Path, state: dict[str, Any], schedule: Schedule) -> tuple[int, list[Any]]:

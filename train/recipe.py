@@ -216,14 +216,23 @@ def _function(path: str) -> Callable[..., Any]:
 
 
 def numbers(text: str | int | list[int]) -> list[int]:
-    """Read whole numbers written as ``3``, ``1-8`` or ``1-3,7``."""
+    """Read whole numbers written as ``3``, ``1-8`` or ``1-3,7``.
+
+    Raises
+    ------
+    UsageError
+        If it is written otherwise, or a range runs backwards.
+    """
     if isinstance(text, list):
         return [int(n) for n in text]
     found: list[int] = []
     for part in str(text).split(","):
         first, dash, last = part.partition("-")
         try:
-            found += range(int(first), int(last if dash else first) + 1)
+            some = range(int(first), int(last if dash else first) + 1)
         except ValueError as error:
             raise UsageError(f"'{text}' is no list of whole numbers. Write 3, 1-8 or 1-3,7.") from error
+        if not some:
+            raise UsageError(f"'{part}' in '{text}' runs backwards. Write the smaller number first.")
+        found += some
     return found

@@ -3,6 +3,7 @@
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -20,7 +21,10 @@ def shipped() -> dict[str, Path]:
 
 
 def compare(again: Path) -> list[Row]:
-    """Hold a retrained run's figures against the intervals that the shipped one states.
+    """Hold a retrained run's figures against those that the shipped one states.
+
+    Two figures agree where their 95 % intervals meet: other processors round otherwise, and a generator
+    whose training began to differ in the last bit is another generator of the same kind.
 
     Parameters
     ----------
@@ -29,7 +33,8 @@ def compare(again: Path) -> list[Row]:
 
     Returns
     -------
-    list of (metric, value, stated value, low, high, whether it lies within)
+    list of (metric, value, stated value, low, high, whether they agree)
+        The interval is the shipped run's.
     """
     found = read_run(again)
     ours = shipped()
@@ -37,10 +42,17 @@ def compare(again: Path) -> list[Row]:
         raise UsageError(f"no shipped run has the recipe '{found['recipe']}'; there are {', '.join(ours)}.")
     rows = []
     for name, figure in read_run(ours[found["recipe"]])["figures"].items():
-        low, high = figure["ci95"]
-        value = found["figures"].get(name, {}).get("value", float("nan"))
-        rows.append((name, value, figure["value"], low, high, low <= value <= high))
+        low, high = _interval(figure)
+        made = found["figures"].get(name, {"value": float("nan")})
+        bottom, top = _interval(made)
+        rows.append((name, made["value"], figure["value"], low, high, low <= top and bottom <= high))
     return rows
+
+
+def _interval(figure: dict[str, Any]) -> tuple[float, float]:
+    """The 95 % interval of a figure, or the figure itself where it has none."""
+    low, high = figure.get("ci95") or (figure["value"], figure["value"])
+    return low, high
 
 
 def retrain(recipe: str) -> Path:
@@ -53,7 +65,7 @@ def retrain(recipe: str) -> Path:
 
 
 def main(arguments: list[str]) -> int:
-    """Print the comparison; 0 if every figure lies within its stated interval, else 1."""
+    """Print the comparison; 0 if every figure agrees, else 1."""
     rows: dict[Path, list[Row]] = {}
     try:
         for name in arguments or shipped():
@@ -72,7 +84,7 @@ def main(arguments: list[str]) -> int:
 def _table(again: Path, rows: list[Row]) -> Table:
     table = Table("metric", "retrained", "shipped", "95 %", "", title=str(again))
     for name, value, stated, low, high, inside in rows:
-        verdict = "within" if inside else "OUTSIDE"
+        verdict = "agrees" if inside else "DIFFERS"
         table.add_row(name, f"{value:.3f}", f"{stated:.3f}", f"{low:.3f} .. {high:.3f}", verdict)
     return table
 

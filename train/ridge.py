@@ -24,7 +24,7 @@ from train.data.phantom import (
     session_arrays,
 )
 from train.decode import clips_of
-from train.judge import judge_phantom
+from train.judge import judge_phantom, judging
 from train.parts import codec as patch
 from train.parts.brain import GROUPS
 from train.parts.pictures import rows
@@ -108,10 +108,10 @@ def train(
     Raises
     ------
     UsageError
-        If it is given a folder of data, or seeds that judge.
+        If it is given a folder of data, seeds to train on that judge, or the reverse.
     """
     work.refuse_data()
-    seeds = [work.seed + n for n in numbers(sessions)]
+    seeds, judges = [work.seed + n for n in numbers(sessions)], judging(judged)
     if not {*seeds} <= {*TRAINING_SEEDS}:
         raise UsageError(f"seeds from 1000 on judge and are not trained on, found {seeds}.")
     draft = manifest(who, grid, band, baseline)
@@ -128,8 +128,8 @@ def train(
     }
     draft = replace(draft, provenance=provenance)
     bundle = draft_bundle(draft, stats, who.projection())
-    figures = judge_phantom("patch-ridge", weights, bundle, who, numbers(judged), judged_seconds)
-    sheet = _sheet(weights, bundle, who.session(numbers(judged)[0], _SHOWN_S))
+    figures = judge_phantom("patch-ridge", weights, bundle, who, judges, judged_seconds)
+    sheet = _sheet(weights, bundle, who.session(judges[0], _SHOWN_S))
     told = replace(draft, provenance=provenance | {"figures": figures})
     return _trained(bundle, weights, data, told, figures, sheet)
 

@@ -1,6 +1,7 @@
 """Train a recipe: ``python -m train.run RECIPE [key=value ...]``."""
 
 import json
+import shlex
 import signal
 import sys
 import time
@@ -42,14 +43,22 @@ def run(recipe: str, overrides: list[str]) -> Path:
     ------
     UsageError
         If the recipe does not fit its builders, or the folder is in use.
+    KeyboardInterrupt
+        With a note that says how to go on.
     """
     wanted = read(recipe, overrides)
     out, part = _folders(wanted)
     common = wanted.common
     work = Work(common.data, common.seed, common.scale, part / "stages", wanted.digest)
     check(wanted, work=work)
-    _claim(part, wanted)
-    trained = build(wanted.tree, work=work)
+    _claim(part, out, wanted)
+    try:
+        trained = build(wanted.tree, work=work)
+    except KeyboardInterrupt as stop:
+        kept = [text for text in overrides if text.partition("=")[0] not in ("out", "resume")]
+        again = shlex.join(["python", "-m", "train.run", recipe, *kept, f"resume={out}"])
+        stop.add_note(f"finished stages are kept; to go on: {again}")
+        raise
     whole = part / "run"
     clear(whole)
     whole.mkdir()
@@ -72,7 +81,7 @@ def _folders(recipe: Recipe) -> tuple[Path, Path]:
     return out, part
 
 
-def _claim(part: Path, recipe: Recipe) -> None:
+def _claim(part: Path, out: Path, recipe: Recipe) -> None:
     """Take up the stages of an interrupted run of the same recipe, or start afresh."""
     note = part / "request.json"
     if recipe.common.resume:
@@ -80,9 +89,13 @@ def _claim(part: Path, recipe: Recipe) -> None:
         if found != recipe.digest:
             raise UsageError(
                 f"{part} was started from other arguments ({found}, now {recipe.digest}). "
-                "Give the same ones, or start afresh with out=DIR."
+                "Give the same ones, or start afresh with another out=DIR."
             )
         return
+    if any((part / "stages").glob("*.npz")):
+        raise UsageError(
+            f"{part} holds the stages of an interrupted run. Go on with resume={out}, or remove {part}."
+        )
     clear(part)
     part.mkdir(parents=True)
     note.write_text(json.dumps({"recipe": recipe.name, "digest": recipe.digest}) + "\n")
@@ -161,10 +174,10 @@ def table(figures: dict[str, dict[str, Any]]) -> Table:
         "n",
     )
     for name, figure in figures.items():
-        low, high = figure["ci95"]
+        within = "{:.3f} .. {:.3f}".format(*figure["ci95"]) if figure["ci95"] else "-"
         others = [figure.get(key) for key in ("chance", "shuffled", "constant")]
         texts = ["" if v is None else f"{v:.3f}" for v in others]
-        found.add_row(name, f"{figure['value']:.3f}", f"{low:.3f} .. {high:.3f}", *texts, str(figure["n"]))
+        found.add_row(name, f"{figure['value']:.3f}", within, *texts, str(figure["n"]))
     return found
 
 
@@ -185,8 +198,8 @@ def main(arguments: list[str]) -> int:
     except RtDecodeError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return error.exit_code
-    except KeyboardInterrupt:
-        print("stopped; finished stages are kept: the same command with resume=DIR goes on", file=sys.stderr)  # noqa: T201
+    except KeyboardInterrupt as stop:
+        print("; ".join(["stopped", *getattr(stop, "__notes__", [])]), file=sys.stderr)  # noqa: T201
         return 130
     show(read_run(out)["figures"])
     print(out)  # noqa: T201

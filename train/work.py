@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
-from threadpoolctl import threadpool_limits
 
 from rtdecode.bundle import Manifest
 from rtdecode.errors import UsageError
@@ -97,8 +96,12 @@ class Work:
             part = path.with_suffix(".part.npz")
             self.stages.mkdir(parents=True, exist_ok=True)
             np.savez(part, allow_pickle=False, **make())
-            part.rename(path)
-        with np.load(path, allow_pickle=False) as archive:
+            part.replace(path)
+        return self.read(name)
+
+    def read(self, name: str) -> Arrays:
+        """Return the arrays of a stage that was made."""
+        with np.load(self.stages / f"{name}.npz", allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
 
     def make_all(self, jobs: Mapping[str, Callable[[], Arrays]], label: str) -> None:
@@ -119,8 +122,13 @@ class Work:
             return
         with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
             made = [pool.submit(_make, self, name, make) for name, make in missing.items()]
-            for one in self.track(as_completed(made), label, len(made)):
-                one.result()
+            try:
+                for one in self.track(as_completed(made), label, len(made)):
+                    one.result()
+            finally:
+                # After a fault nobody waits for what has not begun.
+                for one in made:
+                    one.cancel()
 
     def track(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
         """Pass items on, with a progress bar where a person watches."""
@@ -129,6 +137,9 @@ class Work:
 
 
 def _make(work: Work, name: str, make: Callable[[], Arrays]) -> None:
+    # Here and not above: `rtdecode fit` imports this module, and is installed without it.
+    from threadpoolctl import threadpool_limits
+
     # Every core has its process: more threads would only wait for each other.
     with threadpool_limits(1):
         work.stage(name, make)

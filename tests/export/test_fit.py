@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from rich.console import Console
 
 from export import fit as command
 from export.fitted import replaced, weights_of, write
-from export.lags import implausible, plot
+from export.lags import draw, implausible, plot
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle
 from rtdecode.errors import BundleError, UsageError
@@ -232,6 +233,31 @@ def test_what_cannot_be_fitted_is_said(setup, tmp_path):
     with pytest.raises(BundleError, match="lacks codec_mean"):
         command._check_bundle(bare)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_something_else_is_refused_before_the_work(setup, tmp_path):
+    (tmp_path / "letter.txt").write_text("keep me")
+    with pytest.raises(UsageError, match=f"{tmp_path} exists and is no bundle"):
+        command.run([tmp_path / "not looked for"], None, None, str(setup.base.path), tmp_path)
+
+
+def test_no_curve_is_drawn_where_no_bundle_is_written(setup, fitted, tmp_path, monkeypatch):
+    def refused(*_):
+        raise BundleError("the new encoder draws something else")
+
+    monkeypatch.setattr(command, "read_recordings", lambda *_: setup.recorded)
+    monkeypatch.setattr(command.closed_form, "fit", lambda *_: fitted)
+    monkeypatch.setattr(command, "write", refused)
+    with pytest.raises(BundleError, match="draws something else"):
+        command.run([setup.folder], None, None, str(setup.base.path), tmp_path / "mine")
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_matplotlib_its_name_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    draw(Console(), {"lags_s": [0.0], "r2": [0.1]}, bundles.load("phantom").manifest, tmp_path / "mine")
+    assert "pip install matplotlib" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_command_line_says_it_and_ends_with_2(tmp_path):

@@ -160,3 +160,13 @@ def test_a_folder_that_is_no_bundle_is_not_replaced(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="exists and is no bundle"):
             bundles.write(target, small.manifest(), {})
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_bundle_is_replaced_and_nothing_that_lies_in_it(written: Path) -> None:
+    files = {name: written.parent / name for name in ("stats.npz", "projection.npz")}
+    other = dataclasses.replace(small.manifest(), name="another")
+    assert bundles.write(written, other, files).manifest.name == "another"
+    (written / "thesis.txt").write_text("years of work")
+    with pytest.raises(UsageError, match=r"not that alone: found thesis\.txt"):
+        bundles.write(written, small.manifest(), files)
+    assert (written / "thesis.txt").read_text() == "years of work"

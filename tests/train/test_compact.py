@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from peft import LoraConfig, get_peft_model
 
 from rtdecode.phantom.film import Film
+from tests.train.tiny import tiny
 from train import loop
 from train.data.conditions import Clips, Mixture, batch
 from train.data.phantom import film_clips
@@ -15,6 +17,7 @@ from train.loop import Schedule, System
 from train.models.codec import fit_decoder, making_up
 from train.models.flow import Denoiser, VideoFlow, levels, preconditioning
 from train.parts.codec import encode, fit_codec
+from train.run import arrays, run
 
 SHAPE = (16, 9, 8, 12)
 NOTHING = torch.zeros(16, 16, 3, 3)
@@ -132,6 +135,9 @@ def test_a_dissolve_is_decoded_as_one_picture_over_the_other():
 
 
 def test_a_lora_attaches_to_convolutions_and_attention(flow):
+    # What begins with zeros would let nothing through.
+    for p in flow.parameters():
+        torch.nn.init.normal_(p, std=0.1)
     config = LoraConfig(r=2, target_modules=["to_q", "to_v", "space1", "modulate"])
     tuned = get_peft_model(flow, config)
     given = torch.randn(1, *SHAPE), torch.tensor([0.5]), torch.randn(1, 50, *SHAPE[1:]), torch.randn(1, 16)
@@ -139,6 +145,10 @@ def test_a_lora_attaches_to_convolutions_and_attention(flow):
     trained = [n for n, p in tuned.named_parameters() if p.requires_grad]
     assert trained
     assert all("lora" in name for name in trained)
+    for layer in ("space1", "to_q"):
+        moved = [p.grad for n, p in tuned.named_parameters() if f".{layer}.lora_B." in n]
+        assert moved
+        assert all(grad is not None and grad.any() for grad in moved), layer
 
 
 def _clips() -> Clips:
@@ -203,6 +213,36 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path):
     assert [row["loss"] for row in log] == [row["loss"] for row in log_again]
     for (name, a), b in zip(whole.state_dict().items(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
+
+
+@pytest.mark.full
+def test_a_recipe_stopped_after_a_checkpoint_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+    out, save = tmp_path / "run", loop._save
+
+    def stopped(*given):
+        save(*given)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_save", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run("compact", ["scale=tiny", f"out={out}"])
+    checkpoint = tmp_path / "run.part" / "stages" / "flow" / "checkpoint.pt"
+    assert torch.load(checkpoint, weights_only=True)["step"] == 10
+    run("compact", ["scale=tiny", f"resume={out}"])
+    for name in ("weights", "stats", "projection", "golden"):
+        whole, again = (arrays(folder, name) for folder in (tiny("compact"), out))
+        assert whole.keys() == again.keys()
+        for key, value in whole.items():
+            assert np.array_equal(value, again[key]), (name, key)
+
+
+def test_training_stays_on_the_cpu_where_there_is_a_gpu(tmp_path, monkeypatch):
+    AcceleratorState._reset_state(reset_partial_state=True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    system, _, seen = _run(tmp_path)
+    assert seen == [4]
+    assert {p.device.type for p in system.parameters()} == {"cpu"}
 
 
 def test_a_run_stopped_while_it_draws_its_last_picture_draws_it_again(tmp_path):

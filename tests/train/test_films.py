@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -40,6 +41,15 @@ def test_what_is_no_film_is_said(tmp_path: Path) -> None:
     (tmp_path / "film.mp4").write_text("a film about nothing")
     with pytest.raises(UsageError, match="cannot be read as a film"):
         read_film(tmp_path / "film.mp4", CLIP)
+
+
+def test_a_film_without_a_frame_is_said(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "film.avi"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        container.start_encoding()
+    with pytest.raises(UsageError, match="no frame that can be decoded"):
+        read_film(tmp_path / "film.avi", CLIP)
 
 
 def test_clips_lie_where_windows_do_and_do_not_look_behind_the_cut() -> None:

@@ -10,7 +10,7 @@ from tests.train.tiny import tiny
 from train.data import haxby
 from train.evaluate import Request, evaluate, open_run
 from train.haxby import offline_trials
-from train.run import arrays, read_run
+from train.run import arrays, read_run, run
 
 DATA = Path(__file__).parents[1] / "data" / "haxby"
 SHIPPED = Path(__file__).parents[2] / "train" / "runs" / "haxby"
@@ -40,6 +40,12 @@ def test_a_tiny_training_reads_categories_from_runs_it_has_not_seen() -> None:
     assert tree["manifest"]["provenance"]["onset_correction_s"] in (3, 4)
     assert tree["manifest"]["note"] == "category decoding, recorded data, not a reconstruction"
     assert tree["manifest"]["simulated"] is False
+
+
+def test_where_every_judged_run_is_trained_on_nothing_is_held_out(tmp_path: Path) -> None:
+    few = ["runs=1-4", "judged=1-4", "corrections=[3]", "lags=[4]", "permutations=1"]
+    made = run("haxby", ["scale=tiny", *few, f"data={DATA}", f"out={tmp_path / 'run'}"])
+    assert set(read_run(made)["figures"]) == {"classification_top1", "classification_top1_offline"}
 
 
 def test_the_offline_yardstick_removes_trend_and_level() -> None:
@@ -83,8 +89,6 @@ def test_the_scores_are_probabilities_that_mean_something() -> None:
 
 @pytest.mark.full
 def test_training_again_gives_the_same_figures(tmp_path: Path) -> None:
-    from train.run import run
-
     again = run("haxby", [f"out={tmp_path / 'again'}", f"data={DATA}"])
     for name, figure in read_run(SHIPPED)["figures"].items():
         found = read_run(again)["figures"][name]

@@ -9,8 +9,11 @@ import pytest
 from rtdecode.accuracy import correlations
 from rtdecode.errors import UsageError
 from rtdecode.events import Event
+from rtdecode.phantom.session import START_AT
 from rtdecode.recording import RecordingWriter
+from rtdecode.video import write_mp4
 from tests.train.tiny import tiny
+from train import judge
 from train.data.chain import windows
 from train.data.phantom import participant, session_arrays, window_arrays
 from train.decode import clips_of
@@ -37,6 +40,36 @@ def test_a_recording_is_judged_as_its_session_is(tmp_path: Path) -> None:
         assert from_disk[name]["n"] == 6
         # The film on disk went through a video codec: correlations move in the third digit.
         assert from_disk[name]["value"] == pytest.approx(fresh[name]["value"], abs=0.07)
+
+
+def test_a_recording_is_judged_after_its_dummies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = participant("easy", 1).session(1003, 16.0)
+    for dummies in (0, 5):
+        with RecordingWriter(tmp_path / str(dummies), session.montage, {"dummies": dummies}) as writer:
+            for item in session.events():
+                writer.write(item)
+        session.truth(tmp_path / str(dummies) / "truth")
+    seen: list[np.ndarray] = []
+    monkeypatch.setattr(judge, "judge_clips", lambda *given: seen.append(given[3]["eeg"]) or {})
+    for dummies in (0, 5):
+        evaluate(tiny("ridge"), Request(data=tmp_path / str(dummies)))
+    # Five volumes of 0.8 s are one window.
+    np.testing.assert_array_equal(seen[1][:3], seen[0][1:])
+
+
+def test_a_recording_without_a_window_to_judge_is_said(tmp_path: Path) -> None:
+    session = participant("easy", 1).session(1003, 8.0)
+    for name, until in (("short", START_AT + 3), ("other", np.inf)):
+        with RecordingWriter(tmp_path / name, session.montage, {}) as writer:
+            for item in session.events():
+                if item.arrived_at < until:
+                    writer.write(item)
+        session.truth(tmp_path / name / "truth")
+    with pytest.raises(UsageError, match="holds no whole window for eeg and fmri"):
+        evaluate(tiny("ridge"), Request(data=tmp_path / "short"))
+    write_mp4(tmp_path / "other" / "truth" / "film.mp4", session.film.frames[:8], 8)
+    with pytest.raises(UsageError, match=r"no window of .*other lies inside .* 8 frames long"):
+        evaluate(tiny("ridge"), Request(data=tmp_path / "other"))
 
 
 def test_the_chain_does_not_care_how_the_eeg_was_cut() -> None:
@@ -105,6 +138,22 @@ def test_the_report_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tiny("ridge")), "--json", "seeds=1000", "seconds=12"]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert {"value", "chance", "shuffled", "constant", "ci95", "n"} == set(figures["identification_2way"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        (["seconds=four"], "seconds is a number, found 'four'"),
+        (["presets=1"], "no preset is called '1'; there are easy, default, hard"),
+        (["presets=easy,defualt"], "no preset is called 'defualt'"),
+    ],
+)
+def test_a_request_that_cannot_be_judged_is_refused_before_anything_is(
+    changes: list[str], what: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("train.evaluate.judge_phantom", lambda *_: pytest.fail("judged"))
+    assert main([str(tiny("ridge")), *changes]) == 2
+    assert what in capsys.readouterr().err
 
 
 def test_unknown_keys_are_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,3 +94,5 @@ def test_lists_of_numbers(text: str, found: list[int]) -> None:
 def test_a_list_that_is_none() -> None:
     with pytest.raises(UsageError, match="1-8"):
         numbers("one to eight")
+    with pytest.raises(UsageError, match="'5-3' in '1,5-3' runs backwards"):
+        numbers("1,5-3")

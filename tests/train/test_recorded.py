@@ -130,6 +130,47 @@ def test_the_markers_of_the_named_film_count(draft, tmp_path):
     np.testing.assert_allclose(starts[np.isfinite(starts)], np.arange(0, 25, 4.0), atol=1e-6)
 
 
+def test_markers_of_another_film_are_refused_and_markers_without_a_name_taken(draft, tmp_path):
+    recording = eeg_recording(tmp_path / "other", 30, 0.0)
+    mark(recording.path, ZERO_AT, 28 * 8, "trailer.mp4")
+    found = cut(recording, draft)
+    with pytest.raises(UsageError, match=r"has the markers of trailer\.mp4, and the film given is film\.mp4"):
+        film_starts(recording, found, 28.0, "film.mp4")
+    named = film_starts(recording, found, 28.0, "trailer.mp4")
+    assert np.isfinite(named).any()
+    marks = recording.path / "film.jsonl"
+    marks.write_text("".join(marks.read_text().splitlines(keepends=True)[1:]))
+    np.testing.assert_allclose(film_starts(recording, found, 28.0, "film.mp4"), named, atol=1e-6)
+
+
+def test_a_name_with_wide_spaces_is_known_by_its_markers(draft, tmp_path):
+    recording = eeg_recording(tmp_path / "spaces", 30, 0.0)
+    mark(recording.path, ZERO_AT, 28 * 8, "my  film.mp4")
+    assert np.isfinite(film_starts(recording, cut(recording, draft), 28.0, "my  film.mp4")).any()
+
+
+@pytest.mark.parametrize(("late", "first"), [(0.02, 0.0), (0.12, 0.0), (0.13, np.nan)])
+def test_the_first_window_may_begin_a_frame_before_the_films_zero(late, first, draft, tmp_path):
+    recording = eeg_recording(tmp_path / "late", 30, 0.0)
+    mark(recording.path, ZERO_AT + late, 24 * 8)
+    starts = film_starts(recording, cut(recording, draft), 24.0, "film.mp4")
+    np.testing.assert_allclose(starts[:2], [first, 4 - late], atol=1e-6)
+
+
+def test_dummies_of_the_session_are_left_out(watched, draft):
+    plain = read_recordings([watched], [16.0], ["film.mp4"], draft)
+    watched.meta["dummies"] = 5
+    try:
+        found = read_recordings([watched], [12.0], ["film.mp4"], draft)
+    finally:
+        del watched.meta["dummies"]
+    # Five volumes of 0.8 s are one window.
+    assert found.start_s.tolist() == [0, 4, 8]
+    assert found.eeg is not None
+    assert plain.eeg is not None
+    np.testing.assert_array_equal(found.eeg.data, plain.eeg.data[1:])
+
+
 def test_several_runs_without_markers_are_refused(draft, tmp_path):
     recording = eeg_recording(tmp_path / "runs", 30, 0.0, (30,))
     with pytest.raises(UsageError, match="2 runs and no markers"):

@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from threadpoolctl import threadpool_info
 from rtdecode.errors import UsageError
 from tests.train.tiny import tiny
 from train import ridge
-from train.run import arrays, main, read_run, run
+from train.run import arrays, main, read_run, run, show
 from train.work import Work
 
 SMALL = [
@@ -41,13 +43,29 @@ def test_an_interrupted_run_leaves_nothing_and_resumes(
 
     monkeypatch.setattr(ridge, "session_arrays", interrupted)
     assert main(["ridge", *SMALL, f"out={out}"]) == 130
-    assert "resume=" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.endswith(f"python -m train.run ridge {' '.join(SMALL)} resume={out}\n")
     assert not out.exists()
+    assert main(["ridge", *SMALL, f"out={out}"]) == 2
+    assert f"Go on with resume={out}, or remove {out}.part" in capsys.readouterr().err
     assert main(["ridge", *SMALL, f"resume={out}"]) == 0
     assert len(calls) == 4, "the first session was kept; the second again, and one to be shown"
     assert capsys.readouterr().out.strip().splitlines()[-1] == str(out)
     assert not out.with_name("mine.part").exists()
     assert read_run(out)["figures"]["identification_2way"]["n"] == 3
+
+
+def test_the_default_folder_is_named_when_a_run_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: object) -> dict:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ridge, "session_arrays", stopped)
+    monkeypatch.chdir(tmp_path)
+    assert main(["ridge", *SMALL]) == 130
+    (part,) = (tmp_path / "runs").iterdir()
+    assert f"resume=runs/{part.stem}\n" in capsys.readouterr().err
 
 
 def test_resuming_asks_for_the_same_arguments(tmp_path: Path) -> None:
@@ -88,7 +106,7 @@ def test_stages_that_do_not_need_each_other_are_made_once_each(tmp_path: Path, c
         work.make_all(jobs, "counting")
     made = [(tmp_path / name).read_text().split() for name in jobs]
     assert [len(pids) for pids in made] == [1] * count
-    assert all(np.array_equal(work.stage(name, dict)["x"], np.arange(3)) for name in jobs)
+    assert all(np.array_equal(work.read(name)["x"], np.arange(3)) for name in jobs)
     many = count > 10 and (os.cpu_count() or 1) > 1
     assert ({pid for (pid,) in made[2:]} == {str(os.getpid())}) != many
 
@@ -102,15 +120,47 @@ def test_a_process_for_each_core_has_one_thread(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     work = Work(None, 0, "tiny", tmp_path / "stages")
     work.make_all(dict.fromkeys([f"s{n}" for n in range(20)], _threads), "counting")
-    threads = [work.stage(f"s{n}", dict)["threads"] for n in range(20)]
+    threads = [work.read(f"s{n}")["threads"] for n in range(20)]
     assert {*np.concatenate(threads)} == {1}
 
 
-def test_a_stage_that_fails_in_another_process_ends_the_run(tmp_path: Path) -> None:
+class _Pool(ProcessPoolExecutor):
+    """Lets go the jobs that wait for it, once it has been told to end."""
+
+    go: Path
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self.go.touch()
+        super().shutdown(wait, cancel_futures=cancel_futures)
+
+
+def _waiting(name: str, folder: Path) -> dict[str, np.ndarray]:
+    while not (folder / "go").exists():
+        time.sleep(0.01)
+    return _counted(name, folder)
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core: no other processes")
+def test_a_stage_that_fails_in_another_process_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Pool, "go", tmp_path / "go", raising=False)
+    monkeypatch.setattr("train.work.ProcessPoolExecutor", _Pool)
     work = Work(None, 0, "tiny", tmp_path / "stages")
-    jobs = {f"s{n}": partial(_counted, f"s{n}", tmp_path / "nowhere") for n in range(20)}
+    count = 20 * (os.cpu_count() or 1)
+    jobs = {"s0": partial(_counted, "s0", tmp_path / "nowhere")}
+    jobs |= {f"s{n}": partial(_waiting, f"s{n}", tmp_path) for n in range(1, count)}
     with pytest.raises(FileNotFoundError):
         work.make_all(jobs, "counting")
+    made = list(tmp_path.glob("s*[0-9]"))
+    assert len(made) < count / 2, "what had not begun is not made"
+
+
+def test_a_stage_that_must_be_there_is_not_made_empty(tmp_path: Path) -> None:
+    work = Work(None, 0, "tiny", tmp_path / "stages")
+    with pytest.raises(FileNotFoundError, match="film-3"):
+        work.read("film-3")
+    assert not (tmp_path / "stages").exists()
 
 
 def test_a_stage_is_made_once(tmp_path: Path) -> None:
@@ -128,6 +178,21 @@ def test_a_stage_is_made_once(tmp_path: Path) -> None:
 def test_judging_seeds_are_not_trained_on(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="1000 on judge"):
         run("ridge", [*SMALL, "seed=999", f"out={tmp_path / 'x'}"])
+
+
+@pytest.mark.parametrize(("recipe", "key"), [("ridge", "judged"), ("compact", "data.judged")])
+def test_training_seeds_do_not_judge_and_are_refused_before_anything_is_made(
+    recipe: str, key: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=r"judge with 1000 and up, not \[998, 999, 1000\]"):
+        run(recipe, ["scale=tiny", f"{key}=998-1000", f"out={tmp_path / 'x'}"])
+    assert not (tmp_path / "x.part" / "stages").exists()
+
+
+def test_a_figure_without_an_interval_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    show({"seam_ratio": {"value": 1.5, "ci95": None, "n": 7}})
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if "seam_ratio" in line]
+    assert row.replace("│", " ").split() == ["seam_ratio", "1.500", "-", "7"]
 
 
 def test_a_folder_of_data_is_refused_by_a_recipe_that_simulates(

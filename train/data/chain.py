@@ -87,6 +87,7 @@ def windows(
     modalities: list[str] | None = None,
     seconds: float | None = None,
     *,
+    dummies: int = 0,
     triggers_expected: bool = True,
 ) -> list[Window]:
     """Run one recording through the chain of a session, on the times it arrived.
@@ -101,7 +102,7 @@ def windows(
         The sources to be used; all that the bundle has where not given.
     seconds : float, optional
         Stimulus time that counts.
-    triggers_expected : bool
+    dummies, triggers_expected
         See `rtdecode.windows.Assembler`.
 
     Returns
@@ -110,6 +111,8 @@ def windows(
         The ``final`` ones.
     """
     sources = modalities or bundle.manifest.modalities
-    assembler = Assembler(bundle, montage, sources, seconds, triggers_expected=triggers_expected)
+    assembler = Assembler(
+        bundle, montage, sources, seconds, dummies=dummies, triggers_expected=triggers_expected
+    )
     played = assembler.play(items, to_end=False)
     return [window for window in played if window.revision == "final"]

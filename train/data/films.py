@@ -29,7 +29,7 @@ def read_film(path: Path, clip: ClipGeometry) -> Frames:
     Raises
     ------
     UsageError
-        If the file is no film, or its frame rate is unknown.
+        If the file is no film, or its frame rate is unknown, or no frame of it can be decoded.
     """
     try:
         with av.open(str(path)) as container:
@@ -43,6 +43,8 @@ def read_film(path: Path, clip: ClipGeometry) -> Frames:
                     frames.append(_sized(frame, clip))
     except (OSError, av.error.FFmpegError) as error:
         raise UsageError(f"--film {path} cannot be read as a film ({error}). Give the film shown.") from error
+    if not frames:
+        raise UsageError(f"--film {path} has no frame that can be decoded. Give the film shown.")
     return np.stack(frames)
 
 

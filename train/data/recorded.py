@@ -140,7 +140,14 @@ def read_recordings(
     found: list[tuple[Window, int, float]] = []
     for number, recording in enumerate(recordings):
         triggered = recording.has_triggers()
-        cut = windows(raw, recording.events(), recording.montage, sources, triggers_expected=triggered)
+        cut = windows(
+            raw,
+            recording.events(),
+            recording.montage,
+            sources,
+            dummies=recording.meta.get("dummies", 0),
+            triggers_expected=triggered,
+        )
         starts = film_starts(recording, cut, lengths[number], names[number])
         placed = zip(cut, starts, strict=True)
         found += [(w, number, t) for w, t in placed if np.isfinite(t) and _whole(w, sources)]
@@ -166,10 +173,10 @@ def film_starts(
     Raises
     ------
     UsageError
-        If there are several runs and no markers of `rtdecode play` to tell which one showed the film.
+        If the markers of `rtdecode play` are of other films; or if there are several runs and no markers
+        to tell which one showed the film.
     """
-    shown = recording.films()
-    shown = [film for film in shown if film.name == name] or shown
+    shown = _showings(recording, name)
     if not shown and len({window.run for window in cut}) > 1:
         raise UsageError(
             f"{recording.path} has {len({window.run for window in cut})} runs and no markers of `rtdecode "
@@ -180,10 +187,27 @@ def film_starts(
     return np.array([t if -1e-6 <= t <= seconds - length + 1e-6 else np.nan for t in starts])
 
 
+def _showings(recording: Recording, name: str) -> list[ShownFilm]:
+    """Showings of the named film; all of them where none was received from its start, which names it."""
+    every = recording.films()
+    known = {film.name for film in every} - {""}
+    # Markers hold a name with its spaces made single.
+    shown = [film for film in every if film.name == " ".join(name.split())]
+    if known and not shown:
+        raise UsageError(
+            f"{recording.path} has the markers of {', '.join(sorted(known))}, and the film given is {name}. "
+            "Give the film that was shown with --film, under the name it was shown by."
+        )
+    return shown or every
+
+
 def _start(window: Window, shown: Sequence[ShownFilm], seconds: float) -> float:
-    """Film time of a window's start, in the last film that had begun."""
+    """Film time of a window's start, in the last film that had begun.
+
+    The film's zero is a median over frames, some shown late: a window may start a frame before it.
+    """
     start_at = window.stamps["stop"] - (window.stop_s - window.start_s)
-    begun = [start_at - film.onset_at for film in shown if start_at >= film.onset_at - 1e-6]
+    begun = [start_at - film.onset_at for film in shown if start_at >= film.onset_at - 1 / film.fps]
     return max(0.0, begun[-1]) if begun and begun[-1] <= seconds else np.nan
 
 

@@ -130,12 +130,12 @@ class Watched:
         """Features of all windows of some kinds; one session's signals are held at a time."""
         parts = []
         for seed in (seed for kind in kinds for seed in self.seeds[kind]):
-            eeg, fmri = normalised(self.work.stage(f"session-{seed}", dict), fitted)
+            eeg, fmri = normalised(self.work.read(f"session-{seed}"), fitted)
             parts.append(brain.features(fitted, eeg, fmri))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _stacked(self, names: list[str]) -> Arrays:
-        parts = [self.work.stage(name, dict) for name in names]
+        parts = [self.work.read(name) for name in names]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -37,7 +37,8 @@ def build(
     fitted, codec : dict
         See `train.data.watched`.
     clips : dict
-        ``sessions``, of which surrounds are remembered; ``held`` and ``free``, for the test.
+        ``sessions``, of which surrounds are remembered; ``held``, which no other weights are fitted to, and
+        ``free``, for the test.
     seed : int
         Of the first weights.
     embedding : int
