@@ -33,7 +33,7 @@ _GIVEN = (
     ("attribute_color", "value", ">=", 0.60),
     ("attribute_shape", "value", ">=", 0.50),
     ("seam_ratio", "value", "<=", 1.5),
-    ("carry_gain_2way", "high", ">=", 0.0),
+    ("carry_gain_2way", "value", ">=", 0.0),
 )
 _SHIFTED = (0.45, 0.55)
 _RULES: dict[str, Callable[[float, float], bool]] = {">=": operator.ge, "<=": operator.le, ">": operator.gt}
