@@ -27,6 +27,7 @@ from rtdecode.types import Float
 
 SCHEMA = 1
 _AGAIN = "Calibrate again."
+_FILES = {"calibration.json", "reference.npz", "projection.npz", "warmup.npz", "quality.html", "quality.png"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +197,23 @@ class Calibration:
         )
 
 
+def check_target(target: Path) -> None:
+    """Refuse a folder that holds anything but a calibration, or that is none: it would be deleted.
+
+    Raises
+    ------
+    UsageError
+    """
+    if not target.exists():
+        return
+    held = {file.name for file in target.iterdir()} if target.is_dir() else {target.name}
+    if held and not {"calibration.json"} <= held <= _FILES:
+        raise UsageError(
+            f"{target} exists and is no calibration, or not that alone: found "
+            f"{', '.join(sorted(held - _FILES or held)[:8])}. Give an empty or new folder with --out."
+        )
+
+
 def write(
     target: Path, record: Record, parts: dict[str, dict[str, Any]], extra: dict[str, bytes]
 ) -> Calibration:
@@ -204,14 +222,20 @@ def write(
     Parameters
     ----------
     target : Path
-        Folder to be made; what was there is replaced.
+        Folder to be made; an existing calibration there is replaced, anything else is refused.
     record : Record
         `files` of it is filled in here.
     parts : dict
         ``reference``, ``projection``, ``warmup`` -> their arrays.
     extra : dict
         Further files by name.
+
+    Raises
+    ------
+    UsageError
+        If `target` holds anything but a calibration.
     """
+    check_target(target)
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -223,7 +247,8 @@ def write(
     tree = asdict(replace(record, files=hashes))
     tree["digest"] = digest_of(tree)
     (part / "calibration.json").write_text(json.dumps(tree, indent=1) + "\n")
-    shutil.rmtree(target, ignore_errors=True)
+    if target.exists():
+        shutil.rmtree(target)
     part.rename(target)
     return load(target)
 

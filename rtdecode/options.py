@@ -27,7 +27,7 @@ Series = Annotated[int | None, typer.Option(help="Take this SeriesNumber alone."
 Moco = Annotated[
     bool, typer.Option("--moco", help="Take the scanner's motion-corrected copy instead of the original.")
 ]
-Wait = Annotated[float, typer.Option(help="Seconds to wait for the other side; 0: see the command.")]
+Wait = Annotated[float, typer.Option(help="Seconds to wait for a reader of the EEG stream; 0: not at all.")]
 
 
 class StartOn(StrEnum):

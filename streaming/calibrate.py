@@ -21,9 +21,10 @@ from rtdecode.signal.volume import Projection, Reals, outside
 from rtdecode.timing import check_tr
 from rtdecode.types import Volume
 from streaming import quality
-from streaming.gather import folder_of, gather
+from streaming.gather import gather
 from streaming.output import check_free
-from streaming.region import Region, brain_of, choose, read_region
+from streaming.region import Region, brain_of, choose, nearest, read_region
+from streaming.sources.folder import FolderSource
 from streaming.warmup import Aligned, Warmup, align, measure
 
 LABELS = ("voxels", "mean")
@@ -81,7 +82,7 @@ def run(
     mask : Path or None
         Mask or label image in the volumes' space; with `reference`, in that calibration's.
     out : Path
-        The calibration's folder; with `overwrite` what is in it is replaced.
+        The calibration's folder; with `overwrite` a calibration in it is replaced.
     bundle, reference : str, Path or None
         A bundle, or an earlier calibration, whose head is to be found again; a calibration's features
         are taken where there is no `mask`.
@@ -92,15 +93,17 @@ def run(
     volumes, series : int, int or None
         How many to rest on; take only this SeriesNumber.
     existing, wait : str, float
-        ``read`` or ``ignore`` what lies in the folder; seconds to wait for a volume, 0 for ever.
+        ``read`` or ``ignore`` what lies in the folder; seconds to wait for the first volume, 0 for ever.
 
     Raises
     ------
     RtDecodeError
-        Flags that do not go together, a mask elsewhere than in the brain (`UsageError`); too few
-        volumes, or not of one head; an earlier head that is not in them (`GeometryError`).
+        Flags that do not go together, a mask elsewhere than in the brain, an `out` that holds something
+        else (`UsageError`); too few volumes, or not of one head; an earlier head that is not in them
+        (`GeometryError`).
     """
     _check(fmri_dir, mask, bundle, reference, fmriprep, subject, labels, volumes, wait)
+    calibrations.check_target(out)
     if not overwrite:
         check_free(out)
     # Files that are at fault are named before anyone waits for the scanner.
@@ -111,7 +114,8 @@ def run(
         labels == "mean",
     )
     console = Console(stderr=True)
-    scans = gather(folder_of(fmri_dir, existing, series), volumes, wait, console)
+    source = FolderSource(fmri_dir, existing, series, bound=False)
+    scans = gather(source, volumes, wait, console)
     aligned = align(scans, lambda each, word: _track(each, word, console))
     chosen = _choose(aligned, sources)
     _say(_write(out, aligned, chosen, measure(aligned, chosen.projection)), console)
@@ -267,8 +271,7 @@ def _figures(aligned: Aligned, chosen: _Chosen, warmup: Warmup) -> Figures:
 
 
 def _in_brain(brain: np.ndarray, affine: Reals, projection: Projection) -> float:
-    into, points = np.linalg.inv(affine), projection.points_mm
-    index = np.rint(into[:3, :3] @ points + into[:3, 3:]).astype(np.int64)
+    index, _ = nearest(np.linalg.inv(affine), projection.points_mm, brain.shape)
     most = np.array(brain.shape)[:, None] - 1
     return float(brain[tuple(np.clip(index, 0, most))].mean())
 

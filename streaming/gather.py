@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -25,7 +24,7 @@ def gather(source: FolderSource, count: int, wait: float, console: Console) -> l
     source : FolderSource
     count : int
     wait : float
-        Seconds to wait for a volume at all; 0 for ever.
+        Seconds to wait for the first volume; 0 for ever.
     console : Console
         For progress, on stderr.
 
@@ -100,8 +99,3 @@ def _too_few(source: FolderSource, found: int, count: int, wait: float) -> str:
         f"waited {wait:g} s (--wait) for volumes, none came: {source.state}. Start the scanner, correct "
         f"--fmri-dir, or wait longer (--wait 0: for ever)."
     )
-
-
-def folder_of(fmri_dir: Path, existing: str, series: int | None) -> FolderSource:
-    """The folder's volumes, every series as a run of its own."""
-    return FolderSource(fmri_dir, existing, series, bound=False)

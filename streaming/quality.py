@@ -14,10 +14,10 @@ from PIL import Image, ImageDraw
 from rtdecode.calibration import Record
 from rtdecode.signal.volume import Projection, Reals
 from rtdecode.types import Array
+from streaming.region import nearest
 from streaming.sinks.pictures import ALERT, FAINT, INK, PAPER, font
 from streaming.warmup import Aligned, Warmup
 
-Picture = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
 _WIDTH, _PAD, _HEAD = 1320, 14, 30
@@ -125,12 +125,9 @@ def _or(value: float | None, digits: int = 2) -> str:
 
 def _region(aligned: Aligned, projection: Projection) -> NDArray[np.bool_]:
     """The region's voxels on the reference's grid."""
-    into, points = np.linalg.inv(aligned.affine), projection.points_mm
-    index = np.rint(into[:3, :3] @ points + into[:3, 3:]).astype(np.int64)
-    most = np.array(aligned.reference.shape)[:, None]
-    index = index[:, np.all((index >= 0) & (index < most), axis=0)]
     out = np.zeros(aligned.reference.shape, bool)
-    out[tuple(index)] = True
+    index, inside = nearest(np.linalg.inv(aligned.affine), projection.points_mm, out.shape)
+    out[tuple(index[:, inside])] = True
     return out
 
 

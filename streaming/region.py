@@ -79,14 +79,19 @@ def _labels(values: Reals) -> Labels:
     return (values >= _PROBABLE if values.max() <= 1 else values > 0).astype(np.int32)
 
 
+def nearest(
+    into: NDArray[Any], points: NDArray[Any], shape: tuple[int, ...]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Voxels (3, point) nearest to positions, by the map into their indices; whether they exist (point,)."""
+    index = np.rint(into[:3, :3] @ points + into[:3, 3:]).astype(np.int64)
+    return index, np.all((index >= 0) & (index < np.array(shape)[:, None]), axis=0)
+
+
 def on_grid(region: Region, shape: tuple[int, ...], affine: Reals) -> Labels:
     """A region's labels at the voxels of another grid of the same space: nearest neighbour."""
-    index = np.indices(shape).reshape(3, -1)
     into = np.linalg.inv(region.affine) @ affine
-    theirs = np.rint(into[:3, :3] @ index + into[:3, 3:]).astype(np.int64)
-    most = np.array(region.labels.shape)[:, None]
-    inside = np.all((theirs >= 0) & (theirs < most), axis=0)
-    out = np.zeros(index.shape[1], np.int32)
+    theirs, inside = nearest(into, np.indices(shape).reshape(3, -1), region.labels.shape)
+    out = np.zeros(inside.size, np.int32)
     out[inside] = region.labels[tuple(theirs[:, inside])]
     return out.reshape(shape)
 
@@ -138,9 +143,7 @@ def brain_of(reference: Array) -> NDArray[np.bool_]:
 def _check_place(region: Region, path: Path, brain: NDArray[np.bool_], affine: Reals) -> None:
     """Refuse a region that lies elsewhere, with what was found of it where."""
     index = np.argwhere(region.labels).T
-    into = np.linalg.inv(affine) @ region.affine
-    ours = np.rint(into[:3, :3] @ index + into[:3, 3:]).astype(np.int64)
-    inside = np.all((ours >= 0) & (ours < np.array(brain.shape)[:, None]), axis=0)
+    ours, inside = nearest(np.linalg.inv(affine) @ region.affine, index, brain.shape)
     held = int(brain[tuple(ours[:, inside])].sum())
     if held >= _IN_BRAIN * index.shape[1]:
         return

@@ -99,13 +99,14 @@ class FolderSource:
         """What is seen in the folder instead of volumes, in words."""
         if self.missing:
             return f"the folder {self.directory} is not there"
-        if self.waiting:
-            name, reason = self.waiting[-1]
+        # The thread that polls may empty both lists meanwhile: each is looked at once.
+        if waiting := self.waiting:
+            name, reason = waiting[-1]
             why = f" ({reason})" if reason else ""
             return f"{name} in {self.directory} is not readable yet{why}"
-        if self.ignored:
-            name, reason = self.ignored[-1]
-            return f"{len(self.ignored)} files in {self.directory} are of no use, the last {name}: {reason}"
+        if ignored := self.ignored:
+            name, reason = ignored[-1]
+            return f"{len(ignored)} files in {self.directory} are of no use, the last {name}: {reason}"
         old = f" ({self.existing} lay there before: --existing read takes them)" if self.existing else ""
         return f"no new volume in {self.directory}{old}"
 

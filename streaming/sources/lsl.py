@@ -86,7 +86,7 @@ class LslSource:
     @property
     def state(self) -> str:
         """What was found, or what is seen instead."""
-        note = self._eeg.note if self._eeg is not None else ""
+        note = self._note()
         return f"{self._state}; {note}" if note else self._state
 
     @property
@@ -101,11 +101,15 @@ class LslSource:
 
     def notes(self) -> list[str]:
         """What happened to the stream since the last call, in sentences; from any thread."""
-        unit = self._eeg.note if self._eeg is not None else ""
+        unit = self._note()
         fresh = [self._notes.popleft() for _ in range(len(self._notes))]
         fresh += [unit] if unit and unit != self._unit_note else []
         self._unit_note = unit
         return fresh
+
+    def _note(self) -> str:
+        eeg = self._eeg  # looked at once: the thread that polls may close the stream meanwhile
+        return eeg.note if eeg is not None else ""
 
     def age_s(self, now_at: float) -> float | None:
         """Age of the newest sample, s; None before the first."""

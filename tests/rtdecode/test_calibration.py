@@ -93,6 +93,19 @@ def test_what_was_changed_or_lost_is_named(tmp_path) -> None:
         calibration.load(path)
 
 
+def test_a_folder_that_holds_anything_else_is_not_replaced(tmp_path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    made(tmp_path / "both")
+    (tmp_path / "both" / "thesis.txt").write_text("years of work")
+    for target in (tmp_path / "mine", tmp_path / "mine" / "thesis.txt", tmp_path / "both"):
+        with pytest.raises(UsageError, match=r"exists and is no calibration, .* found thesis\.txt\."):
+            made(target)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+    assert (tmp_path / "both" / "thesis.txt").read_text() == "years of work"
+    calibration.load(tmp_path / "both")
+
+
 def test_the_same_voxels_stored_otherwise_come_in_the_bundles_order(tmp_path) -> None:
     flipped = AFFINE.copy()
     flipped[:3, 3] += AFFINE[:3, 0] * 5

@@ -324,6 +324,19 @@ def test_files_and_flags_that_cannot_be_taken(still, mask, first, tmp_path) -> N
     assert not out.exists()
 
 
+def test_overwriting_replaces_a_calibration_and_nothing_else(still, mask, first, tmp_path) -> None:
+    scan, out = tmp_path / "scan", tmp_path / "cal"
+    shutil.copytree(still, scan)
+    with pytest.raises(UsageError, match=r"is no calibration, .* found v_000\.nii"):
+        calibrate.run(scan, mask, scan, overwrite=True)
+    assert sorted(p.name for p in scan.iterdir()) == sorted(p.name for p in still.iterdir())
+    with pytest.raises(UsageError, match="is no calibration"):
+        calibrate.run(tmp_path / "no-volumes-yet", mask, scan, overwrite=True, wait=0.2)
+    shutil.copytree(first.path, out)
+    assert calibrate.run(scan, mask, out, volumes=2, overwrite=True) == 0
+    assert calibration.load(out).record.volumes == 2
+
+
 def test_nothing_of_the_files_names_is_kept(first, still, mask) -> None:
     kept = b"".join(file.read_bytes() for file in first.path.iterdir())
     assert mask.name.encode() not in kept

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pylsl
@@ -189,6 +190,18 @@ def test_another_rate_is_announced_and_lost_channels_are_refused_until_they_are_
     assert chunks[0].montage == Montage(("Fp1", "Cz", "Oz"), 1000)
     assert (chunks[0].data.T == [1, 2, 3]).all()
     source.close()
+
+
+def test_a_stream_may_be_closed_while_its_note_is_asked_for(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread polls: what is there at the first look may be gone at the second."""
+    source = LslSource(name)
+    seen = iter([SimpleNamespace(note="no unit"), None] * 2)
+    monkeypatch.setattr(LslSource, "_eeg", property(lambda _: next(seen)), raising=False)
+    assert source.state.endswith("; no unit")
+    assert next(seen) is None
+    assert source.notes() == ["no unit"]
 
 
 def collect_chunks(source: LslSource, samples: int) -> list[EegChunk]:

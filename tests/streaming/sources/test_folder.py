@@ -259,6 +259,14 @@ def test_what_is_seen_instead_of_volumes_is_told(tmp_path):
     assert source.state.startswith(f"0.dcm in {tmp_path} is not readable yet (")
 
 
+@pytest.mark.parametrize(("listed", "said"), [("waiting", "is not readable yet"), ("ignored", "of no use")])
+def test_what_is_seen_may_be_read_in_between(tmp_path, monkeypatch, listed, said):
+    """Another thread polls while the state is put into words."""
+    seen = iter([[("0.dcm", "too short")], []])
+    monkeypatch.setattr(FolderSource, listed, property(lambda _: next(seen)))
+    assert said in FolderSource(tmp_path).state
+
+
 def test_subfolders_and_a_second_run(tmp_path):
     source = FolderSource(tmp_path)
     for run in ("20260301.a/0007", "20260301.a/0008"):
