@@ -92,7 +92,9 @@ def stream(
     dashboard: Annotated[str | None, typer.Option(help="Not built yet.", hidden=True)] = None,
     decoder: Annotated[str | None, typer.Option(help="Not built yet.", hidden=True)] = None,
     wait: Annotated[float, typer.Option(help="Seconds to wait for the run to start; 0: for ever.")] = 60.0,
-    lost_after: Annotated[float, typer.Option(help="Seconds of silence from everything that end it.")] = 30.0,
+    lost_after: Annotated[
+        float, typer.Option(help="Seconds of silence from everything that end it; 0: never.")
+    ] = 30.0,
     existing: Annotated[Existing, typer.Option(help="Files in the folder at the start.")] = Existing.ignore,
     dummies: Annotated[int, typer.Option(help="Dummy volumes at the start of each run.", min=0)] = 0,
     overwrite: Annotated[bool, typer.Option(help="Write into a folder that is not empty.")] = False,
@@ -161,6 +163,7 @@ def export(
 ) -> None:
     """Turn a training run into a bundle."""
     _needs("onnx", "export")
+    _needs("onnxruntime", "cpu")
     from export import run as command
 
     made = command.run(run, out, target, precision, steps)
@@ -185,6 +188,7 @@ def fit(
 ) -> None:
     """Adapt a bundle to another participant, from ten minutes of recording with a known film."""
     _needs("onnx", "export")
+    _needs("onnxruntime", "cpu")
     from export import fit as command
 
     made = command.run(recordings, film, events, bundle, out)
@@ -240,8 +244,8 @@ def calibrate(
     volumes: Annotated[int, typer.Option(help="Volumes to rest on.", min=2)] = 60,
     series: Series = None,
     existing: Annotated[Existing, typer.Option(help="Files in the folder at the start.")] = Existing.read,
-    wait: Annotated[float, typer.Option(help="Seconds to wait for the next volume.")] = 60.0,
-    overwrite: Annotated[bool, typer.Option(help="Write into a folder that is not empty.")] = False,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for the first volume; 0: for ever.")] = 60.0,
+    overwrite: Annotated[bool, typer.Option(help="Replace a calibration that is in the folder.")] = False,
 ) -> None:
     """Prepare a session: reference volume, projection, warm-up statistics, one page on the signal."""
     from streaming import calibrate as command

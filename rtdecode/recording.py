@@ -14,6 +14,7 @@ Only pixels and the fields of `rtdecode.types.Volume` are kept, never the scanne
 """
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +22,7 @@ from types import TracebackType
 from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rtdecode.errors import UsageError
 from rtdecode.film_marks import FilmMark, ShownFilm, showings
@@ -40,11 +42,15 @@ class RecordingWriter:
         None without EEG, or until `set_montage`.
     meta : dict
         Plain JSON values: who was recorded, simulated or not.
+
+    Raises
+    ------
+    UsageError
+        If the folder is in use.
     """
 
     def __init__(self, path: Path, montage: Montage | None, meta: dict[str, Any]) -> None:
-        if path.exists() and any(path.iterdir()):
-            raise UsageError(f"the recording folder {path} is not empty. Give a new or empty folder.")
+        check_unused(path)
         path.mkdir(parents=True, exist_ok=True)
         self._path, self._meta, self._montage = path, dict(meta), montage
         self._write_head()
@@ -74,7 +80,12 @@ class RecordingWriter:
 
     def _write_head(self) -> None:
         head = {"schema": SCHEMA, "montage": self._montage and asdict(self._montage), "meta": self._meta}
-        (self._path / "recording.json").write_text(json.dumps(head, indent=1) + "\n")
+        part = self._path / "recording.json.part"
+        try:
+            part.write_text(json.dumps(head, indent=1) + "\n")
+            part.replace(self._path / "recording.json")
+        finally:
+            part.unlink(missing_ok=True)
 
     def write(self, item: EegChunk | Trigger | Volume | FilmMark) -> None:
         """Append one item."""
@@ -86,6 +97,7 @@ class RecordingWriter:
             self._stamps.write(item.stamps.astype(np.float64).tobytes())
             line: dict[str, Any] = {"samples": item.data.shape[1], "arrived_at": item.arrived_at}
             line |= {} if item.live else {"live": False}
+            line |= {} if item.clock_at is None else {"clock_at": item.clock_at}
             line |= {} if item.montage is None else {"montage": asdict(item.montage)}
         elif isinstance(item, Trigger):
             line = asdict(item)
@@ -101,12 +113,15 @@ class RecordingWriter:
             file.flush()
 
     def close(self) -> None:
-        """Finish the files."""
-        self.flush()
-        for file in (self._eeg, self._stamps, self._volumes, self._events):
-            file.close()
-        if self._film is not None:
-            self._film.close()
+        """Finish the files: all of them, before the first error is raised."""
+        errors: list[OSError] = []
+        for file in (self._eeg, self._stamps, self._volumes, self._events, self._film):
+            try:
+                file.close() if file is not None else None
+            except OSError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
     def _write_mark(self, mark: FilmMark) -> None:
         if self._film is None:
@@ -117,7 +132,7 @@ class RecordingWriter:
         at = self._volumes.tell()
         self._volumes.write(np.ascontiguousarray(volume.data).tobytes())
         names = ("index", "series", "tr_s", "acquired_s", "recon_s", "readable_at", "arrived_at", "parsed_at")
-        line = {name: getattr(volume, name) for name in (*names, "name", "uid")}
+        line = {name: getattr(volume, name) for name in (*names, "name", "uid", "simulated", "clock_at")}
         line |= {"shape": list(volume.data.shape), "dtype": volume.data.dtype.str, "at": at}
         line["affine"] = volume.affine.tolist()
         return line
@@ -161,7 +176,7 @@ class Recording:
             return any('"shape": ' in line for line in lines if line.endswith("\n"))
 
     def events(self) -> Iterator[EegChunk | Trigger | Volume]:
-        """The items in the order they arrived; a torn last line, as after a crash, ends them."""
+        """The items in the order they arrived; what a crash has torn, a line or its data, ends them."""
         channels = len(self.montage.channels) if self.montage else 0
         with (
             (self.path / "events.jsonl").open() as lines,
@@ -176,13 +191,19 @@ class Recording:
                 if "samples" in line:
                     n, changed = line["samples"], line.get("montage") and _montage(line["montage"])
                     channels = len(changed.channels) if changed else channels
-                    data = np.frombuffer(eeg.read(4 * n * channels), np.float32).reshape(n, channels).T
-                    when = np.frombuffer(stamps.read(8 * n), np.float64)
-                    yield EegChunk(data, when, line["arrived_at"], line.get("live", True), changed)
+                    data, when = _values(eeg, np.float32, n, channels), _values(stamps, np.float64, n)
+                    if data is None or when is None:
+                        return
+                    live, clock_at = line.get("live", True), line.get("clock_at")
+                    yield EegChunk(data.T, when, line["arrived_at"], live, changed, clock_at)
                 elif "stamp" in line:
                     yield Trigger(**line)
                 else:
-                    yield _volume(line, volumes)
+                    volumes.seek(line.pop("at"))
+                    data = _values(volumes, line.pop("dtype"), *line.pop("shape"))
+                    if data is None:
+                        return
+                    yield Volume(data=data, affine=np.array(line.pop("affine")), **line)
 
     def films(self) -> list[ShownFilm]:
         """The films that `rtdecode play` showed, in order; their times are those of `events`.
@@ -194,13 +215,24 @@ class Recording:
         return showings(FilmMark(**json.loads(text)) for text in lines if text.endswith("\n"))
 
 
+def check_unused(path: Path) -> None:
+    """Refuse a recording's folder that holds something, or that is none.
+
+    Raises
+    ------
+    UsageError
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UsageError(f"the recording folder {path} is not empty. Give a new or empty folder.")
+
+
 def _montage(line: dict[str, Any]) -> Montage:
-    kinds = tuple(line.get("kinds", ()))
-    return Montage(tuple(line["channels"]), line["sfreq"], line["reference"], kinds)
+    kinds, simulated = tuple(line.get("kinds", ())), line.get("simulated", False)
+    return Montage(tuple(line["channels"]), line["sfreq"], line["reference"], kinds, simulated)
 
 
-def _volume(line: dict[str, Any], file: Any) -> Volume:
-    shape, dtype = tuple(line.pop("shape")), np.dtype(line.pop("dtype"))
-    file.seek(line.pop("at"))
-    data = np.frombuffer(file.read(int(np.prod(shape)) * dtype.itemsize), dtype).reshape(shape)
-    return Volume(data=data, affine=np.array(line.pop("affine")), **line)
+def _values(file: IO[bytes], kind: Any, *shape: int) -> NDArray[Any] | None:
+    """The next values of a file; None where some of them are missing."""
+    size = math.prod(shape) * np.dtype(kind).itemsize
+    raw = file.read(size)
+    return np.frombuffer(raw, kind).reshape(shape) if len(raw) == size else None

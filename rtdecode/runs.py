@@ -3,6 +3,7 @@
 import math
 import zlib
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -86,15 +87,18 @@ class Run:
         """Whether nothing more is to be waited for at this index: its volume is in, or was dropped."""
         return index in self._ring or (self.fmri and index in self._onset.dropped)
 
-    def add(self, volume: Volume, corrected_at: float | None) -> None:
-        """Normalise and keep a volume.
+    def add(self, volume: Volume, now: Callable[[], float] | None) -> None:
+        """Normalise and keep a volume; one that is not `live` has its place in the run alone.
+
+        `now` reads the local clock for the ledger, once the volume is corrected; None takes `parsed_at`.
 
         Raises
         ------
         GeometryError
             If it lies on another grid than the bundle's.
         """
-        vector = self._vector(volume)
+        vector = self._vector(volume) if volume.live else None
+        corrected_at = volume.parsed_at if now is None else now()
         if self._first is None:
             self._first, self.series = (volume.index, _checksum(volume)), volume.series
         self.received.add(volume.index)
@@ -103,8 +107,10 @@ class Run:
         self.clock.add_volume(volume)
         self._files.append((volume.index, volume.readable_at))
         self._delay = None
+        if vector is None:
+            return
         stamps = {"readable": volume.readable_at, "arrived": volume.arrived_at, "parsed": volume.parsed_at}
-        stamps["corrected"] = volume.parsed_at if corrected_at is None else corrected_at
+        stamps["corrected"] = corrected_at
         for held in self._onset.push(Held(volume.index, vector, stamps)):
             self._ring.put(held.index, self._normalizer.push(held.vector), held.stamps)
 

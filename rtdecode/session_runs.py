@@ -1,6 +1,7 @@
 """Which run an item belongs to, and where one run ends and the next begins."""
 
 import math
+from collections.abc import Callable
 
 from rtdecode.bundle import Bundle
 from rtdecode.calibration import Calibration
@@ -92,7 +93,7 @@ class SessionRuns:
             for one in loose:
                 begun.clock.add_trigger(one.stamp, one.label)
 
-    def volume(self, volume: Volume, corrected_at: float | None) -> None:
+    def volume(self, volume: Volume, now: Callable[[], float] | None) -> None:
         """Give a volume to its run, or hold it until it is clear whether it begins one.
 
         Raises
@@ -105,7 +106,7 @@ class SessionRuns:
         again = run is not None and run.begins_again(volume)
         if run is not None and not again:
             self._refuse_strangers()
-            self._add(run, volume, corrected_at)
+            self._add(run, volume, now)
             return
         last = self.runs[-1] if self.runs else None
         bound = last is not None and last.uid is not None
@@ -116,7 +117,7 @@ class SessionRuns:
         last.uid = volume.uid
         held, self._strangers = self._strangers or [volume], []
         for one in held:
-            self._add(last, one, corrected_at)
+            self._add(last, one, now)
 
     def close(self) -> None:
         """End the session: who is still held belongs to no run."""
@@ -173,10 +174,10 @@ class SessionRuns:
         ended = min(run.windows_by(run.ended_s), self._limit) if math.isfinite(run.ended_s) else 0
         return max(run.next_final, run.next_preview, int(ended))
 
-    def _add(self, run: Run, volume: Volume, corrected_at: float | None) -> None:
+    def _add(self, run: Run, volume: Volume, now: Callable[[], float] | None) -> None:
         if volume.index in run.received:
             self.counts["duplicate"] += 1
             return
         self.counts["out_of_order"] += volume.index < run.newest
         self.counts["late"] += run.too_late(volume.index)
-        run.add(volume, corrected_at)
+        run.add(volume, now)

@@ -27,12 +27,15 @@ class Montage:
         Label of the recording reference.
     kinds : tuple of str
         Kind of each channel, of `rtdecode.channels.KINDS`; all EEG where none is given.
+    simulated : bool
+        Whether the stream says that its participant is simulated.
     """
 
     channels: tuple[str, ...]
     sfreq: float
     reference: str = "FCz"
     kinds: tuple[str, ...] = ()
+    simulated: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.kinds:
@@ -61,6 +64,9 @@ class EegChunk:
         False where it was read too late to be of use: recorded, but not decoded.
     montage : Montage or None
         Of this chunk and those that follow, where it is not that of the chunks before.
+    clock_at : float or None
+        The clock of the deadlines when it was taken, where that was not `arrived_at`: while volumes were
+        read that lay there before.
     """
 
     data: Float
@@ -68,6 +74,7 @@ class EegChunk:
     arrived_at: float
     live: bool = True
     montage: Montage | None = None
+    clock_at: float | None = None
 
     def __post_init__(self) -> None:
         if self.data.ndim != 2 or self.stamps.shape != (self.data.shape[1],):
@@ -89,11 +96,14 @@ class Trigger:
         The marker's text, ``R128`` for example.
     arrived_at : float
         When the read returned.
+    clock_at : float or None
+        As for `EegChunk`.
     """
 
     stamp: float
     label: str
     arrived_at: float
+    clock_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +132,12 @@ class Volume:
         File name, for messages.
     uid : str
         Identity of the run's series; another value starts another run.
+    simulated : bool
+        Whether the file says that its participant is simulated.
+    live : bool
+        False where the bundle cannot read it: it keeps its place in the run, and is not decoded.
+    clock_at : float or None
+        As for `EegChunk`.
     """
 
     data: Array
@@ -136,6 +152,9 @@ class Volume:
     parsed_at: float
     name: str = ""
     uid: str = ""
+    simulated: bool = False
+    live: bool = True
+    clock_at: float | None = None
 
     def __post_init__(self) -> None:
         if self.data.ndim != 3 or self.affine.shape != (4, 4):

@@ -11,6 +11,7 @@ from rtdecode.bundle import Bundle
 from rtdecode.calibration import Calibration
 from rtdecode.clock import RunClock
 from rtdecode.eeg_stream import EegStream
+from rtdecode.errors import GeometryError
 from rtdecode.runs import Run
 from rtdecode.session_runs import SessionRuns
 from rtdecode.signal.quality import fractions
@@ -72,7 +73,7 @@ class Assembler:
         self._eeg_on = "eeg" in modalities and manifest.eeg is not None
         self._fmri_on = "fmri" in modalities and manifest.fmri is not None
         self._limit = math.inf if seconds is None else self.grid.count(exact(seconds))
-        self._now = now
+        self._now, self._calibrated = now, calibration is not None
         self.triggers_expected = triggers_expected
         if calibration is not None and bundle.projection is not None:
             calibration = calibration.matched(bundle.projection)
@@ -93,6 +94,19 @@ class Assembler:
     def refused(self) -> list[str]:
         """Volumes that belong to no run, one sentence each."""
         return self._session.refused
+
+    def unread(self, shape: tuple[int, ...], affine: NDArray[np.float64]) -> str | None:
+        """Why the bundle's features cannot be read on a grid of volumes; None where they can.
+
+        A calibration has placed them in its session: they are read from any grid.
+        """
+        if self._bundle.projection is None or self._calibrated:
+            return None
+        try:
+            self._bundle.projection.bind(shape, affine)
+        except GeometryError as error:
+            return str(error)
+        return None
 
     def set_montage(self, montage: Montage) -> None:
         """Take the montage of the stream, or of one that came back changed.
@@ -125,16 +139,20 @@ class Assembler:
         elif isinstance(item, Trigger):
             self._push_trigger(item)
         elif self._fmri_on:
-            self._session.volume(item, self._now() if self._now else None)
+            self._session.volume(item, self._now)
         return self._due(now_at)
 
     def play(
-        self, items: Iterable[EegChunk | Trigger | Volume], ended_at: float = 0.0, *, to_end: bool = True
+        self,
+        items: Iterable[EegChunk | Trigger | Volume],
+        ended_at: float = -math.inf,
+        *,
+        to_end: bool = True,
     ) -> Iterator[Window]:
         """Windows of a whole recording, in the order in which a live session would have cut them.
 
-        The virtual clock is the arrival of the items; between two of them, and from the last one to the
-        end of the session, it stops at every deadline.
+        The virtual clock is the arrival of the items, or what their `clock_at` says; between two of them,
+        and from the last one to the end of the session, it stops at every deadline.
 
         Parameters
         ----------
@@ -145,9 +163,9 @@ class Assembler:
         to_end : bool
             False stops as soon as every window of a limited session has gone out.
         """
-        now_at = 0.0
+        now_at = -math.inf
         for item in items:
-            now_at = max(now_at, item.arrived_at)
+            now_at = max(now_at, item.arrived_at if item.clock_at is None else item.clock_at)
             yield from self.advance(now_at) + self.push(item, now_at)
             if not to_end and self.done():
                 break

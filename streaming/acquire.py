@@ -17,6 +17,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.synchronize import Event
 from typing import Any
 
@@ -31,6 +32,7 @@ from rtdecode.channels import match
 from rtdecode.errors import GeometryError, RtDecodeError
 from rtdecode.film_marks import FilmMark
 from rtdecode.recording import RecordingWriter
+from rtdecode.signal.motion import THIN
 from rtdecode.timing import check_tr
 from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
 from rtdecode.windows import Assembler
@@ -52,6 +54,8 @@ _MARKERS_WITHIN = 6.0
 _SILENT = {"eeg": 3.0, "fmri": 10.0}
 # A status has to fit a slot of the mailbox: it tells of the newest runs, and of so many files passed over.
 _RUNS_TOLD, _NOTES_TOLD = 16, 30
+# The clock of the deadlines before the first volume that lay there; finite, as it goes into recordings.
+_LONG_AGO = -1e12
 # What the folder thread says once it has read everything that lay there.
 _CAUGHT_UP = "caught up"
 
@@ -64,14 +68,20 @@ def main(sources: Sources, mailbox: Mailbox, stop: Event) -> None:
         signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     alive = parent.is_alive if parent is not None else lambda: True
+    errors: list[RtDecodeError | OSError] = []
     try:
         acquisition = _Acquisition(sources, mailbox, stop, alive)
         try:
             acquisition.run()
+        except (RtDecodeError, OSError) as error:
+            errors.append(error)
         finally:
             acquisition.close()
     except (RtDecodeError, OSError) as error:
-        mailbox.put(fault(error), timeout=60.0)
+        errors.append(error)
+    if errors:
+        # The first says what happened; what closing finds comes of it.
+        mailbox.put(fault(errors[0]), timeout=60.0)
 
 
 def fault(error: BaseException) -> Message:
@@ -91,21 +101,25 @@ class _Acquisition:
         bundle = bundles.load(sources.bundle, verify=False)
         self._lsl = LslSource(sources.lsl, sources.peers, accept=_fits(bundle)) if sources.lsl else None
         self._lag = Lag(time.monotonic())
-        self._folder = _folder(sources, bundle)
-        there = {"eeg": self._lsl, "fmri": self._folder}
-        modalities = [name for name, source in there.items() if source is not None]
+        calibration = calibrations.load(sources.calibration) if sources.calibration else None
+        there = {"eeg": sources.lsl, "fmri": sources.fmri_dir}
         self._assembler = Assembler(
-            *(bundle, None, modalities, sources.seconds),
+            *(bundle, None, [name for name, source in there.items() if source], sources.seconds),
             dummies=sources.dummies,
             now=time.monotonic,
-            calibration=calibrations.load(sources.calibration) if sources.calibration else None,
+            calibration=calibration,
         )
-        self._writer = RecordingWriter(sources.record, None, sources.meta) if sources.record else None
+        self._folder = _folder(sources, bundle, self._assembler.unread)
+        meta = sources.meta | ({"calibration_digest": calibration.digest} if calibration else {})
+        self._writer = RecordingWriter(sources.record, None, meta) if sources.record else None
+        self._simulated = False
+        # Why the bundle cannot read a series, by its identity; empty where it can.
+        self._unread: dict[str, str] = {}
         self._noted: set[str] = set()
         self._data_at: dict[str, float] = {}
         self._status_at = 0.0
         # While volumes are read that lay there before, the clock of the deadlines is theirs.
-        self._behind_at: float | None = -math.inf if self._folder and sources.existing == "read" else None
+        self._behind_at: float | None = _LONG_AGO if self._folder and sources.existing == "read" else None
         self._costs: dict[str, list[float]] = {"volume_to_vector": [], "eeg_push": []}
         self._newest: dict[str, float | None] = dict.fromkeys(self._costs)
 
@@ -121,16 +135,15 @@ class _Acquisition:
             self._step(timeout=0.0)
         now = time.monotonic()
         self._emit(self._assembler.flush(now))
-        if self._writer is not None:
-            self._writer.note(ended_at=now, triggers_expected=self._assembler.triggers_expected)
+        expected = self._assembler.triggers_expected
+        self._record(lambda kept: kept.note(ended_at=now, triggers_expected=expected))
         self.send(Message(self._status(now) | {"kind": "end"}, {}))
 
     def close(self) -> None:
         self._stop.set()
         for thread in self._threads:
             thread.join(timeout=3.0)
-        if self._writer is not None:
-            self._writer.close()
+        self._record(RecordingWriter.close)
 
     def send(self, message: Message) -> None:
         """Put a message into the mailbox, however long that takes, unless nobody is left to read it."""
@@ -147,13 +160,13 @@ class _Acquisition:
             raise item
         if isinstance(item, Montage):
             self._assembler.set_montage(item)
-            if self._writer is not None:
-                self._writer.set_montage(item)
+            self._record(lambda kept: kept.set_montage(item))
+            self._learn(item.simulated)
         elif isinstance(item, str):
             self._emit(self._assembler.tick(time.monotonic()))
             self._behind_at = None
         elif isinstance(item, FilmMark):
-            self._record(item)
+            self._record(lambda kept: kept.write(item))
         elif item is not None:
             self._take(item)
         if item is None:
@@ -169,9 +182,15 @@ class _Acquisition:
     def _take(self, item: EegChunk | Trigger | Volume) -> None:
         if isinstance(item, EegChunk) and self._behind_at is None:
             item = self._lag.judge(item, time.monotonic())
-        self._record(item)
-        if self._behind_at is not None and isinstance(item, Volume):
-            self._behind_at = max(self._behind_at, item.readable_at)
+        if self._behind_at is not None:
+            later = item.readable_at if isinstance(item, Volume) else self._behind_at
+            self._behind_at = max(self._behind_at, later)
+            item = replace(item, clock_at=self._behind_at)
+        taken = item
+        self._record(lambda kept: kept.write(taken))
+        if isinstance(item, Volume):
+            self._learn(item.simulated)
+            item = self._judged(item)
         # An item counts from its arrival, however long it waited here: a replay does the same.
         at = item.arrived_at if self._behind_at is None else self._behind_at
         windows = self._assembler.advance(at) + self._assembler.push(item, at)
@@ -185,15 +204,31 @@ class _Acquisition:
         self._emit(windows)
         self._assembler.follow()
 
-    def _record(self, item: EegChunk | Trigger | Volume | FilmMark) -> None:
+    def _judged(self, volume: Volume) -> Volume:
+        """Leave what the bundle cannot read to the recording; of its run it has the times."""
+        if volume.uid not in self._unread:
+            self._unread[volume.uid] = self._assembler.unread(volume.data.shape, volume.affine) or ""
+            if self._unread[volume.uid]:
+                self._record(lambda kept: kept.note(unread=True))
+        return replace(volume, live=not self._unread[volume.uid])
+
+    def _learn(self, simulated: bool) -> None:
+        """Tell at once, before any window, that a source is simulated."""
+        if simulated and not self._simulated:
+            self._simulated = True
+            self._record(lambda kept: kept.note(simulated=True))
+            self.send(Message(self._status(time.monotonic()), {}))
+
+    def _record(self, write: Callable[[RecordingWriter], None]) -> None:
         if self._writer is None:
             return
         try:
-            self._writer.write(item)
+            write(self._writer)
         except OSError as error:
             raise RtDecodeError(
-                f"the recording in {self._sources.record} cannot be written any more: {error.strerror}. What "
-                "was recorded before is whole. Free space, or give --record on another disk, and start again."
+                f"the recording in {self._sources.record} cannot be written any more: "
+                f"{error.strerror or error}. What was recorded before is whole. Free space, or give --record "
+                "on another disk, and start again."
             ) from error
 
     def _due_at(self) -> float:
@@ -225,7 +260,8 @@ class _Acquisition:
             "expected": self._assembler.expected(now),
             "done": self._assembler.done(),
             "waiting": self._waiting(now),
-            "silent": now - max(self._data_at.values()) if self._data_at else None,
+            "silent": self._silent(now),
+            "simulated": self._simulated,
             "counters": counters,
             "costs": costs,
             "existing": folder.get("existing_files", 0),
@@ -242,7 +278,16 @@ class _Acquisition:
         told = [*fresh.values()][:_NOTES_TOLD]
         more = [f"{len(fresh) - _NOTES_TOLD} more files"] if len(fresh) > _NOTES_TOLD else []
         said = [f"not used: {sentence}" for sentence in [*told, *more, *self._lag.notes()]]
+        unread = {reason for reason in self._unread.values() if reason} - self._noted
+        self._noted |= unread
+        said += [f"recorded, but not decoded: {reason}" for reason in unread]
         return said + [f"EEG: {sentence}" for sentence in (self._lsl.notes() if self._lsl else [])]
+
+    def _silent(self, now: float) -> float | None:
+        """Time since anything came, s; None before that, and while items wait here."""
+        if not self._data_at or not self._queue.empty():
+            return None
+        return now - max(self._data_at.values())
 
     def _waiting(self, now: float) -> list[str]:
         """What has not come yet, or has fallen silent, in words."""
@@ -318,18 +363,21 @@ def _fits(bundle: Bundle) -> Callable[[Montage], str | None]:
     return accept
 
 
-def _folder(sources: Sources, bundle: Bundle) -> FolderSource | None:
+def _folder(
+    sources: Sources, bundle: Bundle, unread: Callable[[tuple[int, ...], NDArray[np.float64]], str | None]
+) -> FolderSource | None:
     if sources.fmri_dir is None:
         return None
-    projection = bundle.projection
 
     def accept(shape: tuple[int, ...], affine: NDArray[np.float64], tr_s: float | None) -> str | None:
         """Pass over other series: a localizer, a field map."""
+        reason = unread(shape, affine)
+        # A run on a grid that the bundle cannot read is worth recording: `rtdecode fit` reads any.
+        kept = reason is not None and sources.record is not None and tr_s is not None and min(shape) >= THIN
+        if reason is not None and not kept:
+            return reason
         try:
-            if projection is not None and sources.calibration is None:
-                projection.bind(shape, affine)
-            elif projection is not None:
-                # A calibration has placed the features in this session: they are read from any grid.
+            if kept or (sources.calibration is not None and bundle.projection is not None):
                 check_tr(tr_s, float(bundle.manifest.grid.tr or 0))
         except GeometryError as error:
             return str(error)

@@ -49,15 +49,17 @@ def run(
     folder = out or Path("runs") / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"--out {folder} is in use. Give a new or empty folder.")
-    console = Console(stderr=True)
-    code = _recorded(folder, seconds, console) if recorded else _simulated(folder, seconds, console)
-    if open_film and code == 0:
-        films = sorted(folder.glob("**/film.mp4"))
+    console, stopped = Console(stderr=True), list[str]()
+    show = _recorded if recorded else _simulated
+    with signals.told(stopped.append):
+        code = show(folder, seconds, console, stopped)
+    films = sorted(folder.glob("**/film.mp4"))
+    if open_film and code == 0 and films:
         webbrowser.open(films[0].resolve().as_uri())
     return code
 
 
-def _simulated(folder: Path, seconds: float, console: Console) -> int:
+def _simulated(folder: Path, seconds: float, console: Console, stopped: Sequence[str]) -> int:
     console.print(
         f"Demo: {seconds:g} s of film, seen by a [bold]simulated participant[/] (preset easy). One program "
         "is the participant, the amplifier and the scanner; the other decodes what it receives.",
@@ -69,10 +71,10 @@ def _simulated(folder: Path, seconds: float, console: Console) -> int:
     length = ["--seconds", f"{seconds:g}"]
     sources = ["--lsl", name, "--fmri-dir", str(volumes), "--truth", str(truth), *length]
     player = ["simulate", *sources, "--preset", "easy"]
-    return _session(player, ["stream", *sources], folder, volumes, console)
+    return _session(player, ["stream", *sources], folder, volumes, console, stopped)
 
 
-def _recorded(folder: Path, seconds: float, console: Console) -> int:
+def _recorded(folder: Path, seconds: float, console: Console, stopped: Sequence[str]) -> int:
     if not _RECORDED.is_dir():
         raise UsageError(
             f"the recorded runs are not at {_RECORDED}: they come with the repository, not with the "
@@ -85,25 +87,30 @@ def _recorded(folder: Path, seconds: float, console: Console) -> int:
     )
     code = 0
     for run_name in _RUNS:
+        if code or stopped:
+            break
         source, target = _RECORDED / run_name, folder / run_name
         volumes = target / "scanner"
         volumes.mkdir(parents=True)
         player = ["play-volumes", str(source / "bold_1slice.nii.gz"), "--fmri-dir", str(volumes)]
         reader = ["stream", "--fmri-dir", str(volumes), "--bundle", "haxby", "--existing", "read"]
         reader += ["--truth", str(source / "bold_events.tsv"), "--seconds", f"{seconds:g}"]
-        code = code or _session(player, reader, target, volumes, console)
+        code = _session(player, reader, target, volumes, console, stopped)
     return code
 
 
 def _session(
-    player: Sequence[str], reader: Sequence[str], folder: Path, volumes: Path, console: Console
+    player: Sequence[str],
+    reader: Sequence[str],
+    folder: Path,
+    volumes: Path,
+    console: Console,
+    stopped: Sequence[str],
 ) -> int:
-    """Run both programs until one ends; the reader has the terminal, the player a log."""
+    """Run both programs until one ends, or something is `stopped`; the reader has the terminal."""
     log = folder / f"{player[0]}.log"
     reader = [*reader, "--out", str(folder), "--overwrite", "--wait", "90", "--lost-after", "20"]
-    stopped: list[str] = []
     with (
-        signals.told(stopped.append),
         log.open("w") as lines,
         _program(player, lines.fileno()) as played,
         _program(reader, None) as read,

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ class Output:
     ) -> None:
         manifest = bundle.manifest
         self._session, self._bundle, self._decoder, self._now = session, bundle, decoder, now
-        self._truth, self._simulated, self._live = truth, simulated, live
+        self._truth, self._live = truth, live
         self._note = note = banner(bundle, simulated=simulated)
         self._clips = ClipSink(out, simulated=simulated)
         title = "decoded category" if manifest.labels else "reconstruction"
@@ -111,14 +111,23 @@ class Output:
         decoded = self._decoder.decode(work.window, steps or None)
         with writing():
             self._publish(work, decoded)
-            if work.window.revision == "final":
-                self._keep(work, decoded)
+        aside = self._keep(work, decoded) if work.window.revision == "final" else 0.0
         newest = Cost(
             decoded.encoded_at - decoded.started_at,
             (decoded.denoised_at - decoded.encoded_at) / max(1, steps),
-            self._now() - decoded.denoised_at,
+            self._now() - decoded.denoised_at - aside,
         )
         self._cost = self._cost.followed_by(newest)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the participant is simulated."""
+        return self._clips.simulated
+
+    def mark_simulated(self) -> None:
+        """Say from here on, with everything, that the participant is simulated."""
+        self._clips.simulated = True
+        self._note = self._film.note = self._sheet.note = banner(self._bundle, simulated=True)
 
     def skip(self, work: Work) -> None:
         """Count a window that has no clip, and say so in the film."""
@@ -129,18 +138,25 @@ class Output:
 
     def judge(self) -> dict[str, Any]:
         """Compare what was emitted with the truth: the sections of the report that rest on it."""
-        self._sections = judged.sections(self._truth, self._archive, self._bundle)
+        with writing():
+            found = judged.sections(self._truth, self._archive, self._bundle)
+        # A table that proves unreadable only here judges nothing.
+        self._sections = found if not self._truth.fault else dict(judged.EMPTY)
         return self._sections
 
     def close(self) -> None:
-        """Finish every file."""
-        self._archive.close()
-        with writing():
-            self._clips.close()
-            self._film.close()
-            self._sheet.save(self._out / "contact_sheet.png")
-            if self._sections["confidence"] is not None:
-                curves.save(self._out / "confidence.png", self._sections["confidence"], self._note)
+        """Finish every file, whatever the disk refuses of another."""
+        with writing(), ExitStack() as last_first:
+            last_first.callback(self._draw)
+            last_first.callback(self._film.close)
+            last_first.callback(self._clips.close)
+            # Its room may be what the others lack.
+            last_first.callback(self._archive.close)
+
+    def _draw(self) -> None:
+        self._sheet.save(self._out / "contact_sheet.png")
+        if self._sections["confidence"] is not None:
+            curves.save(self._out / "confidence.png", self._sections["confidence"], self._note)
 
     def _publish(self, work: Work, decoded: Decoded) -> None:
         window, fps = work.window, self._bundle.manifest.clip.fps
@@ -156,16 +172,21 @@ class Output:
         self.steps[decoded.clip.steps] += 1
         self.counts["degraded"] += window.revision == "final" and self._is_degraded(window)
 
-    def _keep(self, work: Work, decoded: Decoded) -> None:
+    def _keep(self, work: Work, decoded: Decoded) -> float:
+        """Add a final to what the session leaves behind; seconds that truth and twin took."""
+        began = self._now()
+        # What is at fault with the truth is none of the session's folder: it is read outside `writing`.
         frames, truth = decoded.clip.frames, self._truth.clip(work.window)
         word, hop = self._truth.category(work.window), self._bundle.manifest.grid.hop_frames
         judged_too = truth is not None and decoded.clip.steps > 0
         twin = self._null_brain(work, decoded.clip.steps) if self._twin or judged_too else None
         shown = twin if self._twin else None
-        self._film.write(work.window, frames, truth, word, shown)
-        four = None if shown is None else shown[:hop]
-        self._sheet.add(f"window {work.window.index}", frames[:hop], truth, word, four)
-        self._archive.add(work.window, decoded.clip, truth, twin)
+        four, aside = None if shown is None else shown[:hop], self._now() - began
+        with writing():
+            self._film.write(work.window, frames, truth, word, shown)
+            self._sheet.add(f"window {work.window.index}", frames[:hop], truth, word, four)
+            self._archive.add(work.window, decoded.clip, truth, twin)
+        return aside
 
     def _null_brain(self, work: Work, steps: int) -> NDArray[np.uint8]:
         return self._decoder.decode(work.window, steps or None, null=True).clip.frames
@@ -192,7 +213,7 @@ class Output:
             "steps": decoded.clip.steps,
             "latency_ms": spent,
             "t_ms": meter.instants(window, stamps, live=self._live),
-            "simulated": self._simulated,
+            "simulated": self.simulated,
             "bundle": self._bundle.digest,
         }
         if decoded.clip.scores is not None:

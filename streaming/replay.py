@@ -3,8 +3,8 @@
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import track
@@ -13,11 +13,12 @@ from rtdecode import bundle as bundles
 from rtdecode import calibration as calibrations
 from rtdecode.bundle import Bundle
 from rtdecode.calibration import Calibration
-from rtdecode.errors import GeometryError, UsageError
+from rtdecode.errors import GeometryError, RtDecodeError, UsageError
 from rtdecode.recording import Recording
 from rtdecode.types import EegChunk, Trigger, Volume
 from rtdecode.windows import Assembler
 from streaming import report as reports
+from streaming import signals
 from streaming.deadline import Work
 from streaming.decoder import Decoder, check_steps
 from streaming.memory import Memory
@@ -25,6 +26,8 @@ from streaming.output import Output, prepare, writing
 from streaming.truth import Truth
 
 Item = EegChunk | Trigger | Volume
+_WHOLE = "end of the recording"
+_LOOK_UP = 0.1
 
 
 def run(
@@ -38,7 +41,7 @@ def run(
     carry: bool = True,
     twin: bool = False,
 ) -> int:
-    """Decode a recording.
+    """Decode a recording; Ctrl-C and SIGTERM end it with everything written.
 
     Parameters
     ----------
@@ -58,7 +61,7 @@ def run(
     Raises
     ------
     UsageError
-        If the bundle cannot take `steps`.
+        If the bundle cannot take `steps`, or another calibration lies where the session's lay.
     GeometryError
         If the recording holds nothing that the bundle reads.
     """
@@ -80,14 +83,23 @@ def run(
         twin=twin,
     )
     path = report or folder / "report.json"
-    _play(kept, assembler, output, pace)
-    _close(name, loaded, output, assembler, path, simulated=simulated)
-    print(folder)  # noqa: T201
-    print(path)  # noqa: T201
+    ended, stopped = "a fault that was not foreseen", list[str]()
+    with signals.told(stopped.append):
+        try:
+            ended = _play(kept, loaded, assembler, output, pace, stopped)
+        except RtDecodeError as error:
+            ended = str(error)
+            raise
+        finally:
+            _close(name, loaded, output, assembler, path, ended)
+            print(folder)  # noqa: T201
+            print(path)  # noqa: T201
+    if truth.fault:
+        Console(stderr=True).print(truth.fault, highlight=False, soft_wrap=True)
     return 0
 
 
-def windows(events: Iterator[Item], assembler: Assembler, ended_at: float = 0.0) -> Iterator[Work]:
+def windows(events: Iterator[Item], assembler: Assembler, ended_at: float = -math.inf) -> Iterator[Work]:
     """Cut the windows of a recording in the order a live session would have cut them."""
     for window in assembler.play(events, ended_at):
         yield Work(window, assembler.clip(window))
@@ -107,45 +119,75 @@ def _assembler(kept: Recording, bundle: Bundle) -> Assembler:
 
 def _calibration(kept: Recording) -> Calibration | None:
     """Load what the session was calibrated with."""
-    path = kept.meta.get("calibration")
-    return None if path is None else calibrations.load(Path(path))
+    path, digest = kept.meta.get("calibration"), kept.meta.get("calibration_digest")
+    if path is None:
+        return None
+    found = calibrations.load(Path(path))
+    if digest not in (None, found.digest):
+        raise UsageError(
+            f"the recording {kept.path} was made with the calibration {digest} in {path}; there lies "
+            f"{found.digest} now, which may read other voxels. Put the first one back."
+        )
+    return found
 
 
-def _play(kept: Recording, assembler: Assembler, output: Output, pace: float | None) -> None:
+def _items(kept: Recording, bundle: Bundle, assembler: Assembler) -> Iterator[Item]:
+    """The items as the session took them: it recorded volumes that its bundle could not read."""
+    unread = kept.meta.get("unread", False) and kept.meta.get("bundle") == bundle.digest
+    for item in kept.events():
+        if unread and isinstance(item, Volume):
+            yield replace(item, live=assembler.unread(item.data.shape, item.affine) is None)
+        else:
+            yield item
+
+
+def _play(
+    kept: Recording,
+    bundle: Bundle,
+    assembler: Assembler,
+    output: Output,
+    pace: float | None,
+    stopped: list[str],
+) -> str:
+    """Decode until the end, or until something is `stopped`; returns what ended it, in words."""
     began, first = time.monotonic(), None
     console = Console(stderr=True)
-    works = windows(kept.events(), assembler, kept.meta.get("ended_at", 0.0))
+    works = windows(_items(kept, bundle, assembler), assembler, kept.meta.get("ended_at", -math.inf))
     shown = track(works, "replay", console=console, transient=True, disable=not console.is_terminal)
     for work in shown:
         first = work.window.stamps["windowed"] if first is None else first
         if pace is not None:
             due = began + (work.window.stamps["windowed"] - first) / pace
-            time.sleep(max(0.0, due - time.monotonic()))
+            while not stopped and due > time.monotonic():
+                time.sleep(min(_LOOK_UP, max(0.0, due - time.monotonic())))
+        if stopped:
+            return f"stopped by {stopped[0]}"
         output.emit(work)
+    return _WHOLE
 
 
-def _close(
-    name: str, bundle: Bundle, output: Output, assembler: Assembler, path: Path, *, simulated: bool
-) -> None:
-    # The flush has set the end of every run: no clock is asked any more.
-    status: dict[str, Any] = {"counters": assembler.counters(), "expected": assembler.expected(math.inf)}
-    memory = Memory()
+def _close(name: str, bundle: Bundle, output: Output, assembler: Assembler, path: Path, ended: str) -> None:
+    memory, counts = Memory(), output.counts
     memory.sample(0.0, now=True)
+    # The flush at the end has set the end of every run: no clock is asked any more.
+    expected = assembler.expected(math.inf) if ended == _WHOLE else counts["final"] + counts["skipped"]
+    judged = None
     try:
-        made = reports.build(
-            name,
-            bundle,
-            output,
-            status,
-            simulated=simulated,
-            ended="end of the recording",
-            memory_mb=memory.peak_mb,
-            judged=output.judge(),
-        )
-        with writing():
-            reports.write(path, made)
+        judged = output.judge()
     finally:
-        output.close()
+        # Closing gives back the room that a full disk lacks for the report.
+        try:
+            output.close()
+        finally:
+            made = reports.build(
+                *(name, bundle, output, {"counters": assembler.counters(), "expected": expected}),
+                simulated=output.simulated,
+                ended=ended,
+                memory_mb=memory.peak_mb,
+                judged=judged,
+            )
+            with writing():
+                reports.write(path, made)
     reports.show(made)
 
 

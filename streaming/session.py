@@ -15,6 +15,7 @@ from rich.console import Console
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle
 from rtdecode.errors import RtDecodeError, SourceLostError, UsageError
+from rtdecode.recording import check_unused
 from streaming import orders, report, signals
 from streaming.deadline import Inbox, Work, time_left
 from streaming.decoder import Decoder, check_steps
@@ -116,6 +117,14 @@ def _check(options: StreamOptions, bundle: Bundle) -> None:
         raise UsageError(f"--report {options.report}: its folder does not exist. Make it, or give another.")
     if options.truth is not None and not options.truth.resolve().parent.is_dir():
         raise UsageError(f"--truth {options.truth}: its parent folder does not exist. Check the path.")
+    if (
+        options.truth is not None
+        and options.out is not None
+        and options.truth.resolve() == options.out.resolve()
+    ):
+        raise UsageError(f"--truth and --out are both {options.out}: film.mp4 there would be overwritten.")
+    if options.record is not None:
+        check_unused(options.record)
 
 
 def keep_runs(known: dict[int, dict[str, Any]], status: dict[str, Any]) -> None:
@@ -213,6 +222,9 @@ class _Session:
             self._progress.say(f"{status['existing']} files that lay in {self._options.fmri_dir} are ignored")
         for sentence in status["notes"]:
             self._progress.say(sentence)
+        if status["simulated"] and not self._output.simulated:
+            self._progress.say("Simulated participant: a source says so.")
+            self._output.mark_simulated()
         keep_runs(self._runs, status)
         self._status = status
         self._ended = status["kind"] == "end"
@@ -255,12 +267,12 @@ class _Session:
                 f"waited {limit:g} s (--wait) for a run to begin. Still missing: {'; '.join(self._waiting)}. "
                 "Start the source, correct its name, or wait longer (--wait 0: for ever)."
             )
-        silent = self._status.get("silent")
-        if silent is not None and silent > self._options.lost_after:
+        silent, limit = self._status.get("silent"), self._options.lost_after
+        if limit and silent is not None and silent > limit:
             return SourceLostError(
-                f"every source has been silent for {silent:.0f} s (--lost-after "
-                f"{self._options.lost_after:g}): no EEG sample and no volume. Everything decoded so far was "
-                "written. Check the amplifier and the scanner's export, then start a new session."
+                f"every source has been silent for {silent:.0f} s (--lost-after {limit:g}): no EEG sample "
+                "and no volume. Everything decoded so far was written. Check the amplifier and the scanner's "
+                "export, then start a new session (--lost-after 0: never ends it)."
             )
         return None
 
@@ -288,14 +300,25 @@ class _Session:
                 self._output.close()
             finally:
                 final = self._write_report(ended, judged)
-        if self._options.record is not None:
-            with writing():
-                self._truth.copy_to(self._options.record / "truth")
-        if self._options.truth is not None and not self._truth.known:
-            self._progress.say(f"no truth came to {self._options.truth}: the report has no accuracy")
+        self._keep_truth()
         report.show(final)
         print(self._out)  # noqa: T201
         print(self._report_path)  # noqa: T201
+
+    def _keep_truth(self) -> None:
+        """Put the truth beside what was recorded, if anything was; say what is wrong with it."""
+        record, truth = self._options.record, self._options.truth
+        # Before the first status the acquisition may have refused the folder: it is another recording's.
+        if record is not None and self._status:
+            try:
+                self._truth.copy_to(record / "truth")
+            except OSError as error:
+                self._progress.say(
+                    f"the truth is not in the recording ({error}): copy it to {record / 'truth'}"
+                )
+        if truth is not None and not self._truth.known:
+            missing = f"no truth came to {truth}: the report has no accuracy"
+            self._progress.say(self._truth.fault or missing)
 
     def _write_report(self, ended: str, judged: dict[str, Any] | None) -> dict[str, Any]:
         made = report.build(
@@ -303,7 +326,7 @@ class _Session:
             self._bundle,
             self._output,
             self._status,
-            simulated=self._bundle.manifest.simulated,
+            simulated=self._output.simulated,
             ended=ended,
             memory_mb=self._memory.peak_mb,
             judged=judged,
@@ -331,7 +354,8 @@ def _sources(options: StreamOptions, bundle: Bundle, name: str) -> orders.Source
         record=options.record,
         meta={
             "session": name,
-            "simulated": bundle.manifest.simulated,
+            # Of the participant, until a source says so; a bundle made on one serves others too.
+            "simulated": False,
             "bundle": bundle.digest,
             "seconds": options.seconds,
             "dummies": options.dummies,

@@ -1,18 +1,24 @@
 """The truth of a session, where it is known: film and events, and what they say of the clips."""
 
+import csv
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from rtdecode.bundle import Bundle
+from rtdecode.errors import UsageError
 from rtdecode.events import Event, Span, categories, read_events
 from rtdecode.types import Clip, Window
 from rtdecode.video import iter_mp4
 
 Frames = NDArray[np.uint8]
+# What films and tables raise that are damaged, cannot be opened, or are none.
+_UNREADABLE = (FFmpegError, OSError, ValueError, LookupError, csv.Error, UsageError)
 
 
 class Truth:
@@ -26,10 +32,15 @@ class Truth:
     path : Path or None
         Folder with ``events.tsv`` and, where there is one, ``film.mp4``; or the TSV itself.
     bundle : Bundle
+
+    Attributes
+    ----------
+    fault : str
+        Why the truth cannot be read, and so is unknown from here on; empty where it can.
     """
 
     def __init__(self, path: Path | None, bundle: Bundle) -> None:
-        self._bundle = bundle
+        self._bundle, self._path, self.fault = bundle, path, ""
         folder = path is not None and path.suffix != ".tsv"
         self._film_path = path / "film.mp4" if path and folder else None
         self._events_path = path / "events.tsv" if path and folder else path
@@ -41,16 +52,16 @@ class Truth:
     @property
     def has_film(self) -> bool:
         """Whether there is a film now."""
-        return self._film_path is not None and self._film_path.is_file()
+        return not self.fault and self._film_path is not None and self._film_path.is_file()
 
     @property
     def known(self) -> bool:
         """Whether there are events now."""
-        return self._events_path is not None and self._events_path.is_file()
+        return not self.fault and self._events_path is not None and self._events_path.is_file()
 
     def copy_to(self, folder: Path) -> None:
         """Copy what is known into a folder: ``events.tsv``, and film and faults where there are any."""
-        if self._events_path is None or not self.known:
+        if self._events_path is None or not self._events_path.is_file():
             return
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(self._events_path, folder / "events.tsv")
@@ -65,7 +76,9 @@ class Truth:
         geometry, grid = self._bundle.manifest.clip, self._bundle.manifest.grid
         first = round(window.start_s * geometry.fps)
         wanted = range(first, first + grid.hop_frames)
-        frames = self._read(wanted)
+        frames: list[Frames] = []
+        with self._reading():
+            frames = self._read(wanted)
         shape = (geometry.height, geometry.width, 3)
         if len(frames) < len(wanted) or frames[0].shape != shape:
             return None
@@ -77,18 +90,33 @@ class Truth:
         if labels is None or window.run != 0 or not self.known:
             return None
         self._events = self._events or self.events()
+        if self.fault:
+            return None
         span = (window.run, window.start_s, window.stop_s)
         (truth, *_), _ = categories([span], {0: self._events}, labels, self.onset_correction_s)
         return labels[truth] if truth >= 0 else "between blocks"
 
     def events(self) -> list[Event]:
         """Read the events of the first run; none where they are not known."""
-        return read_events(self._events_path) if self._events_path is not None and self.known else []
+        with self._reading():
+            return read_events(self._events_path) if self._events_path is not None and self.known else []
+        return []
 
     @property
     def onset_correction_s(self) -> float:
         """Seconds by which the onsets of the events lag the pictures."""
         return float(self._bundle.manifest.provenance.get("onset_correction_s") or 0.0)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Give the truth up where it cannot be read: what is decoded does not depend on it."""
+        try:
+            yield
+        except _UNREADABLE as error:
+            self.fault = (
+                f"the truth in {self._path} cannot be read and is left out: {error}. The clips do without; "
+                "mend or replace the file for the next session."
+            )
 
     def _read(self, wanted: range) -> list[Frames]:
         if self._film is None or wanted.start < self._next - len(self._recent):
@@ -153,5 +181,5 @@ class Archive:
 
     def close(self) -> None:
         """Remove the file."""
-        self._file.close()
         self._path.unlink(missing_ok=True)
+        self._file.close()

@@ -25,15 +25,23 @@ class ClipSink:
         Folder of the session.
     simulated : bool
         Puts the word into each file name.
+
+    Attributes
+    ----------
+    simulated : bool
+        May change on the way.
     """
 
     def __init__(self, out: Path, *, simulated: bool) -> None:
-        self._out = out
-        self._suffix = "_simulated" if simulated else ""
+        self._out, self.simulated = out, simulated
         (out / "clips").mkdir(parents=True, exist_ok=True)
         (out / "clips.jsonl").write_bytes(b"")
         # Unbuffered: what a full disk refuses must not come back at the next write.
         self._lines = (out / "clips.jsonl").open("ab", buffering=0)
+
+    @property
+    def _suffix(self) -> str:
+        return "_simulated" if self.simulated else ""
 
     def save(self, clip: int, revision: str, frames: NDArray[np.uint8], fps: float) -> str:
         """Write the frames (frame, row, column, 3); returns the path relative to the folder."""

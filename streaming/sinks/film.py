@@ -52,6 +52,11 @@ class FilmSink:
         What the second panel shows.
     twin : str or None
         What a third panel shows; None without one.
+
+    Attributes
+    ----------
+    note : str
+        May change on the way.
     """
 
     def __init__(
@@ -66,7 +71,7 @@ class FilmSink:
         scale = max(1, _HEIGHT // geometry.height)
         self._titles = ["truth", title, *([twin] if twin else [])]
         self._layout = _Layout(scale, scale * geometry.height, scale * geometry.width, len(self._titles))
-        self._path, self._hop, self._note = path, hop_frames, note
+        self._path, self._hop, self.note = path, hop_frames, note
         self._writer = FilmWriter(path, *self._layout.size, geometry.fps)
 
     def write(
@@ -107,7 +112,7 @@ class FilmSink:
         for n, (frames, title) in enumerate(zip(panels, self._titles, strict=True)):
             picture[:, :_TITLE, place.columns(n)] = bar(place.width, _TITLE, [(title, FAINT)])
             picture[:, _TITLE:-_CAPTION, place.columns(n)] = frames
-        picture[:, -_CAPTION:] = bar(width, _CAPTION, [(caption, INK), (self._note, ALERT)])
+        picture[:, -_CAPTION:] = bar(width, _CAPTION, [(caption, INK), (self.note, ALERT)])
         self._writer.write(picture)
 
 

@@ -27,11 +27,16 @@ class ContactSheet:
         What the second row of a clip shows.
     twin : str or None
         What a third row shows; None without one.
+
+    Attributes
+    ----------
+    note : str
+        May change until the sheet is saved.
     """
 
     def __init__(self, note: str, title: str = "reconstruction", twin: str | None = None) -> None:
         rows = ["truth", title, *([twin] if twin else [])]
-        self._head = f"from above: {', '.join(rows)}   {note}"
+        self._rows, self.note = ", ".join(rows), note
         self._kept: list[tuple[str, list[Frames | str]]] = []
         self._seen, self._stride = 0, 1
 
@@ -65,7 +70,8 @@ class ContactSheet:
         rows = -(-len(blocks) // _ACROSS)
         across = min(_ACROSS, len(blocks))
         sheet = Image.new("RGB", (across * width + _PAD, _HEAD + rows * height + _PAD), PAPER)
-        ImageDraw.Draw(sheet).text((_PAD, _HEAD // 2), self._head, fill=ALERT, font=font(14), anchor="lm")
+        head = f"from above: {self._rows}   {self.note}"
+        ImageDraw.Draw(sheet).text((_PAD, _HEAD // 2), head, fill=ALERT, font=font(14), anchor="lm")
         for n, block in enumerate(blocks):
             sheet.paste(block, (_PAD + n % _ACROSS * width, _HEAD + n // _ACROSS * height))
         return sheet

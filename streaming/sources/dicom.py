@@ -3,14 +3,16 @@
 import struct
 import warnings
 import zlib
+from dataclasses import replace
 
 from pydicom.errors import InvalidDicomError
 
 from streaming.sources.csa import siemens_private
 from streaming.sources.elements import BrokenError
 from streaming.sources.enhanced import read_enhanced, read_frames
+from streaming.sources.fields import text
 from streaming.sources.header import PER_FRAME, Header, read_header
-from streaming.sources.image import Image, IncompleteError, Plane
+from streaming.sources.image import SIMULATED, Image, IncompleteError, Plane
 from streaming.sources.kinds import check_frames, check_image, check_object
 from streaming.sources.mosaic import grid_slices, mosaic_slices, read_grid, read_mosaic
 from streaming.sources.pixels import check_pixels, with_pixels
@@ -52,7 +54,13 @@ def read_dicom(data: bytes, *, moco: bool = False) -> list[Image] | Plane:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return _read(read_header(data), moco)
+            header = read_header(data)
+            found = _read(header, moco)
+            if text(header.ds, "ImageComments") != SIMULATED:
+                return found
+            if isinstance(found, Plane):
+                return replace(found, simulated=True)
+            return [replace(image, simulated=True) for image in found]
         except BrokenError as error:
             raise IncompleteError(f"not whole: {error}") from None
         except _BROKEN as error:

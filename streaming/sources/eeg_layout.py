@@ -11,6 +11,8 @@ from rtdecode.liblsl import pylsl
 from rtdecode.types import Array, Float, Montage
 
 _KEPT = ("eeg", "ecg", "eog", "reference")
+# What the simulated amplifier's stream says of its manufacturer.
+_SIMULATED = "rtdecode phantom (simulated)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +52,10 @@ class Layout:
         known = [own.channels.index(name) for name in montage.channels if name in own.channels]
         if len(known) < len(montage.channels):
             known += [i for i in range(len(own.channels)) if i not in known]
-        channels = Montage(
-            tuple(own.channels[i] for i in known),
-            own.sfreq,
-            own.reference,
-            tuple(own.kinds[i] for i in known),
+        channels = replace(
+            own,
+            channels=tuple(own.channels[i] for i in known),
+            kinds=tuple(own.kinds[i] for i in known),
         )
         return Layout(channels, self.columns[known], self.scale[known], self.stim)
 
@@ -86,7 +87,8 @@ def layout(info: pylsl.StreamInfo) -> Layout:
             f"{', '.join(labels[i] for i in kept if spelled[i] in twice)}). Give each its own name in the "
             "amplifier's LSL program."
         )
-    montage = Montage(chosen, info.nominal_srate(), reference, tuple(kinds[i] for i in kept))
+    simulated = info.desc().child_value("manufacturer") == _SIMULATED
+    montage = Montage(chosen, info.nominal_srate(), reference, tuple(kinds[i] for i in kept), simulated)
     scale = np.array([[_scale(info.name(), labels[i], units[i], kinds[i])] for i in kept], np.float64)
     eeg = scale[np.array(montage.kinds) == "eeg"]
     if not np.isnan(eeg).any():

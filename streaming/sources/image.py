@@ -12,6 +12,8 @@ from rtdecode.types import Array
 _DAY = 86400.0
 # What has not come by then is given up: so many TRs, or s without a TR.
 _PATIENCE_TR, _PATIENCE_S = 1.5, 3.0
+# What the simulated scanner's files say of themselves, in ImageComments or the description.
+SIMULATED = "simulated by rtdecode"
 # Stands for the day where a header gives the time alone; room below it for what came before.
 NO_DAY = date(1, 2, 1)
 
@@ -46,6 +48,8 @@ class Image:
         Start of the acquisition by the header; in the year 1 where only the time of day is known (`NO_DAY`).
     recon_s : float or None
         From there to the finished image, s.
+    simulated : bool
+        Whether the file says that its participant is simulated.
     """
 
     data: Array
@@ -56,6 +60,7 @@ class Image:
     tr_s: float | None
     acquired: datetime | None = None
     recon_s: float | None = None
+    simulated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,7 @@ class Plane:
         InstanceNumber, from 0.
     slices : int or None
         Slices of a volume where a header says it.
-    tr_s, acquired, recon_s
+    tr_s, acquired, recon_s, simulated
         As in `Image`; `acquired` is this slice's.
     """
 
@@ -95,6 +100,7 @@ class Plane:
     tr_s: float | None = None
     acquired: datetime | None = None
     recon_s: float | None = None
+    simulated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from rtdecode.types import Array
-from streaming.sources.image import Image, IncompleteError, NotAVolumeError, compact
+from streaming.sources.image import SIMULATED, Image, IncompleteError, NotAVolumeError, compact
 
 _HEADERS = {348: nifti1.Nifti1Header, 540: nifti2.Nifti2Header}
 _PAIR_HEADERS = {348: nifti1.Nifti1PairHeader, 540: nifti2.Nifti2PairHeader}
@@ -45,6 +45,8 @@ class Layout:
         Voxel indices to RAS+ mm.
     tr_s : float or None
         Repetition time.
+    simulated : bool
+        Whether the description says that the participant is simulated.
     """
 
     shape: tuple[int, int, int]
@@ -55,6 +57,7 @@ class Layout:
     intercept: float
     affine: NDArray[np.float64]
     tr_s: float | None
+    simulated: bool
 
     @property
     def volume_bytes(self) -> int:
@@ -121,6 +124,7 @@ def read_layout(head: bytes) -> Layout:
         0.0 if intercept is None else float(intercept),
         np.asarray(affine, np.float64),
         tr,
+        header["descrip"].item() == SIMULATED.encode(),
     )
 
 
@@ -166,10 +170,10 @@ def read_volume(layout: Layout, name: str, index: int, read_at: Callable[[int, i
         raise NotAVolumeError("values that are beyond any image: a damaged header")
     stem, number = split_number(name)
     if layout.promised > 1:
-        return Image(data, layout.affine, index, 0, f"nifti:{name}", layout.tr_s)
-    if number is None and _is_mask(data):
+        stem, number = name, index
+    elif number is None and _is_mask(data):
         raise NotAVolumeError("a mask or a map, not a volume of a run (two values, or hardly any but zeros)")
-    return Image(data, layout.affine, number, 0, f"nifti:{stem}", layout.tr_s)
+    return Image(data, layout.affine, number, 0, f"nifti:{stem}", layout.tr_s, simulated=layout.simulated)
 
 
 def repetition_time(header: Any) -> float | None:

@@ -170,6 +170,7 @@ class Runs:
             parsed_at=moments.parsed_at,
             name=name,
             uid=run.uid,
+            simulated=image.simulated,
         )
 
     def give_up(self, image: Image, missing_slices: int, at: float) -> str:

@@ -180,7 +180,8 @@ class SliceRun:
                 acquired, recon_s = None, None
         missing = count - len(slots)
         number = None if self.rest == "order" else index
-        image = Image(data, affine, number, self.series, self.first.uid, self.first.tr_s, acquired, recon_s)
+        uid, tr_s, simulated = self.first.uid, self.first.tr_s, self.first.simulated
+        image = Image(data, affine, number, self.series, uid, tr_s, acquired, recon_s, simulated)
         return Stacked(image, tuple(slot.name for slot in slots), _last(slots), missing)
 
     def _places(self, keys: list[float]) -> tuple[list[int], int]:

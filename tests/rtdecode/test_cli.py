@@ -4,10 +4,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_group
 
 from rtdecode import __version__
+from rtdecode.cli import app
 
 ROOT = Path(__file__).parents[2]
+COMMANDS = get_group(app).commands
 
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:
@@ -26,6 +29,15 @@ def test_version_and_help() -> None:
     text = run("--help").stdout
     for command in ("demo", "simulate", "stream", "replay", "export", "inspect", "volumes", "doctor"):
         assert command in text
+
+
+@pytest.mark.parametrize(
+    ("command", "zero"),
+    [("simulate", "not at all"), ("stream", "for ever"), ("calibrate", "for ever"), ("play", "not at all")],
+)
+def test_every_wait_says_what_zero_means(command: str, zero: str) -> None:
+    (wait,) = (option for option in COMMANDS[command].params if option.name == "wait")
+    assert wait.help.endswith(f"; 0: {zero}.")
 
 
 @pytest.mark.parametrize("name", ["phantom", "haxby"])

@@ -1,3 +1,8 @@
+import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +10,7 @@ import pytest
 
 from rtdecode.errors import UsageError
 from rtdecode.recording import Recording, RecordingWriter
-from rtdecode.types import EegChunk, Montage, Trigger
+from rtdecode.types import EegChunk, Montage, Trigger, Volume
 from tests import small
 
 
@@ -44,6 +49,73 @@ def test_a_recording_that_was_cut_off_reads_up_to_there(tmp_path: Path) -> None:
     file = tmp_path / "r" / "events.jsonl"
     file.write_bytes(file.read_bytes()[:-30])
     assert len(list(Recording(tmp_path / "r").events())) == len(items()) - 1
+
+
+@pytest.mark.parametrize("name", ["eeg.f32", "stamps.f64", "volumes.bin"])
+def test_lines_whose_data_did_not_reach_the_disk_end_it(name: str, tmp_path: Path) -> None:
+    write(tmp_path / "r")
+    file = tmp_path / "r" / name
+    file.write_bytes(file.read_bytes()[:-5])
+    kind = Volume if name == "volumes.bin" else EegChunk
+    torn = max(n for n, item in enumerate(items()) if isinstance(item, kind))
+    assert len(list(Recording(tmp_path / "r").events())) == torn
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_head_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -> None:
+    with RecordingWriter(tmp_path / "r", small.montage(), {"simulated": True}) as writer:
+        with full_disk(), pytest.raises(OSError, match="large"):
+            writer.note(ended_at=1.0)
+        assert Recording(tmp_path / "r").meta == {"simulated": True}
+        assert not (tmp_path / "r" / "recording.json.part").exists()
+
+
+def test_a_full_disk_leaves_no_file_open(tmp_path: Path) -> None:
+    writer = RecordingWriter(tmp_path / "r", small.montage(), {})
+    writer.write(next(item for item in items() if isinstance(item, EegChunk)))
+    with full_disk(), pytest.raises(OSError, match="large"):
+        writer.close()
+    assert all(file.closed for file in (writer._eeg, writer._stamps, writer._volumes, writer._events))
+
+
+def test_a_recording_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "r")
+    head, lines = tmp_path / "r" / "recording.json", tmp_path / "r" / "events.jsonl"
+    tree = json.loads(head.read_text())
+    del tree["montage"]["simulated"]
+    head.write_text(json.dumps(tree))
+    old = [json.loads(line) for line in lines.read_text().splitlines()]
+    for line in old:
+        line.pop("clock_at", None)
+        line.pop("simulated", None)
+    lines.write_text("".join(json.dumps(line) + "\n" for line in old))
+    read = Recording(tmp_path / "r")
+    assert read.montage == small.montage()
+    assert len(list(read.events())) == len(items())
+
+
+def test_the_clock_and_who_is_simulated_are_kept(tmp_path: Path) -> None:
+    given = [replace(item, clock_at=80.0 + n) for n, item in enumerate(items())]
+    volume = next(n for n, item in enumerate(given) if isinstance(item, Volume))
+    given[volume] = replace(given[volume], simulated=True)
+    with RecordingWriter(tmp_path / "r", replace(small.montage(), simulated=True), {}) as writer:
+        for item in given:
+            writer.write(item)
+    read = Recording(tmp_path / "r")
+    kept = list(read.events())
+    assert [item.clock_at for item in kept] == [item.clock_at for item in given]
+    assert [n for n, item in enumerate(kept) if isinstance(item, Volume) and item.simulated] == [volume]
+    assert read.montage is not None
+    assert read.montage.simulated
 
 
 def test_eeg_alone_or_a_volume_that_was_torn_off_is_no_volume(tmp_path: Path) -> None:

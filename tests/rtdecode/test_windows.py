@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtdecode.errors import GeometryError
+from rtdecode.head import Head
 from rtdecode.types import EegChunk, Montage, Volume, Window
 from rtdecode.windows import Assembler
 from tests import small
@@ -288,3 +289,45 @@ def test_volumes_lost_at_the_end_are_counted_where_triggers_prove_them() -> None
     assert made.counters()["fmri"]["missing"] == 0
     made.tick(ZERO + 30)
     assert made.counters()["fmri"]["missing"] == 2
+
+
+def test_volumes_that_the_bundle_cannot_read_keep_the_time_and_give_nothing() -> None:
+    other = np.diag([2.0, 2.0, 2.0, 1.0])
+    made = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"), 8)
+    items = [
+        dataclasses.replace(item, affine=other, live=False) if isinstance(item, Volume) else item
+        for item in session()
+        if not hasattr(item, "label")
+    ]
+    assert "the bundle reads volumes of" in (made.unread(small.SHAPE, other) or "")
+    assert made.unread(small.SHAPE, small.AFFINE) is None
+    windows = finals(list(made.play(items)))
+    assert [(w.modalities, w.missing) for w in windows] == [(["eeg"], {"eeg": 0.0, "fmri": 1.0})] * 2
+    assert made.counters()["clock"]["source"] == "header"
+    assert made.counters()["fmri"]["volumes"] == 37
+
+
+def test_what_was_taken_on_another_clock_than_its_arrival_is_played_on_it() -> None:
+    """Files that lay there before: all of them arrive at once, long after the run."""
+    volumes = small.volumes(20, ZERO)
+    late = [
+        dataclasses.replace(v, arrived_at=ZERO + 900 + n, clock_at=v.readable_at)
+        for n, v in enumerate(volumes)
+    ]
+    bundle = small.bundle(modalities=("fmri",))
+    played = [list(Assembler(bundle, None, ("fmri",), 8).play(items)) for items in (volumes, late)]
+    assert [window.missing["fmri"] for window in played[0]] == [0, 0]
+    assert all(same(a, b) for a, b in zip(*played, strict=True))
+
+
+def test_a_volume_counts_as_corrected_once_its_features_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, read = [ZERO], Head.read
+
+    def slowly(self: Head, volume: Volume) -> np.ndarray:
+        clock[0] += 1.0
+        return read(self, volume)
+
+    monkeypatch.setattr(Head, "read", slowly)
+    made = Assembler(small.bundle(modalities=("fmri",)), None, ("fmri",), 4, now=lambda: clock[0])
+    (window,) = made.play(small.volumes(10, ZERO))
+    assert window.stamps["corrected"] == ZERO + 10

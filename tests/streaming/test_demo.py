@@ -5,12 +5,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
 from rtdecode.video import read_mp4
+from streaming import demo
 
 DEMO = [sys.executable, "-m", "rtdecode.cli", "demo", "--no-open", "--out"]
 
@@ -57,3 +61,22 @@ def test_a_demo_that_is_stopped_leaves_no_process(tmp_path: Path) -> None:
     assert process.returncode == 0
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
+
+
+def test_ctrl_c_in_the_first_recorded_run_ends_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, presses = list[str](), [signal.SIGINT]
+
+    @contextmanager
+    def program(command: list[str], _output: int | None) -> Iterator[SimpleNamespace]:
+        started.append(command[0])
+        assert len(started) <= 2
+        yield SimpleNamespace(
+            poll=lambda: signal.raise_signal(presses.pop()) if presses else None, returncode=0
+        )
+
+    monkeypatch.setattr(demo, "_program", program)
+    monkeypatch.setattr(demo.webbrowser, "open", lambda _: pytest.fail("there is no film to open"))
+    assert demo.run(out=tmp_path / "out", recorded=True, open_film=True) == 0
+    assert started == ["play-volumes", "stream"]

@@ -1,11 +1,12 @@
 """Live sessions and replays of a bundle with a denoising stage, seconds long."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,12 +89,20 @@ def test_a_replay_takes_the_wanted_steps_and_makes_the_same_clips(
     lines = (tmp_path / "out" / "clips.jsonl").read_text().splitlines()
     replayed = {(c["clip"], c["revision"]): c for c in map(json.loads, lines)}
     assert {clip["steps"] for clip in replayed.values()} == {4}
-    whole = len(live.clips) == len(replayed) and all(clip["steps"] == 4 for clip in live.clips)
-    for clip in live.clips if whole else []:
-        twin = replayed[clip["clip"], clip["revision"]]
+    same = 0
+    # A clip of fewer steps, on a busy machine, changes those that carry on from it.
+    for clip, twin in zip(_ordered(live.clips), _ordered(replayed.values()), strict=False):
+        if any(clip[name] != twin[name] for name in ("clip", "revision", "steps")):
+            break
+        same += 1
         before, after = (np.load(at / c["latent"]) for at, c in ((live.out, clip), (tmp_path / "out", twin)))
         assert np.abs(before - after).max() < 1e-4
         assert twin["confidence"] == pytest.approx(clip["confidence"], abs=1e-5)
+    assert same
+
+
+def _ordered(clips: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(clips, key=lambda clip: (clip["clip"], clip["revision"]))
 
 
 def test_flags_of_a_replay_change_what_they_say(

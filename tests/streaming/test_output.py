@@ -1,5 +1,6 @@
 """From windows to clips, film, twin and judgement, without processes."""
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from rtdecode.bundle import Bundle
+from rtdecode.errors import RtDecodeError
 from rtdecode.video import read_mp4
 from streaming.deadline import Work
 from streaming.decoder import Decoder
@@ -43,17 +45,23 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def session(bundle: Bundle, folder: Path, count: int, **how: Any) -> Session:
     """Decode windows 0 to `count` with their truth; returns it, the sections and the clips' lines."""
     write_film(folder / "truth", count)
-    clock = Clock()
-    truth, out = Truth(folder / "truth", bundle), folder / "out"
-    prepare(out, overwrite=False)
-    decoder = Decoder(bundle, clock, carry=how.pop("carry", True))
     lefts = how.pop("lefts", {})
-    output = Output(out, "s", bundle, decoder, truth, clock, simulated=True, **how)
+    output = opened(bundle, folder, **how)
+    out = folder / "out"
     for k in range(count):
         output.emit(Work(window(k, seed=k), k), *([lefts[k]] if k in lefts else []))
     sections = output.judge()
     output.close()
     return output, sections, [json.loads(line) for line in (out / "clips.jsonl").read_text().splitlines()]
+
+
+def opened(bundle: Bundle, folder: Path, **how: Any) -> Output:
+    """An output into `folder`/out; the truth is what lies in `folder`/truth."""
+    clock, out = Clock(), folder / "out"
+    prepare(out, overwrite=False)
+    decoder = Decoder(bundle, clock, carry=how.pop("carry", True))
+    given = {"simulated": True} | how
+    return Output(out, "s", bundle, decoder, Truth(folder / "truth", bundle), clock, **given)
 
 
 def test_a_twin_is_shown_and_judged_but_is_no_clip(bundle: Bundle, tmp_path: Path) -> None:
@@ -112,3 +120,62 @@ def test_twins_that_are_not_shown_are_judged_all_the_same(bundle: Bundle, tmp_pa
     _, sections, _ = session(bundle, tmp_path, 2)
     assert sections["baselines"]["null_brain"]["identification_2way"]["n"] == 2
     assert read_mp4(tmp_path / "out" / "film.mp4").shape[2] == 2 * 384 + 8
+
+
+def test_a_twin_is_not_counted_in_what_a_clip_costs(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "bare").mkdir()
+    bare = opened(bundle, tmp_path / "bare")
+    bare.emit(Work(window(0), 0))
+    (tmp_path / "known").mkdir()
+    known, _, _ = session(bundle, tmp_path / "known", 1)
+    assert known._cost == bare._cost
+    bare.close()
+
+
+@pytest.mark.parametrize("broken", ["film.mp4", "events.tsv"])
+def test_a_truth_that_cannot_be_read_ends_nothing(broken: str, bundle: Bundle, tmp_path: Path) -> None:
+    write_film(tmp_path / "truth", 2)
+    (tmp_path / "truth" / broken).write_bytes(b"neither film nor table\n" * 100)
+    output = opened(bundle, tmp_path)
+    for k in range(2):
+        output.emit(Work(window(k, seed=k), k))
+    sections = output.judge()
+    output.close()
+    assert output.counts["final"] == 2
+    assert set(sections["accuracy"].values()) == {None}
+    assert sections["baselines"] is None
+    assert len(read_mp4(tmp_path / "out" / "film.mp4")) == 64
+
+
+def test_a_file_that_cannot_be_closed_leaves_the_others_whole(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    output = opened(bundle, tmp_path)
+    output.emit(Work(window(0), 0))
+    archive = output._archive
+    monkeypatch.setattr(output, "_archive", type("Full", (), {"close": staticmethod(full)}))
+    with pytest.raises(RtDecodeError, match="cannot be written any more: No space left"):
+        output.close()
+    archive.close()
+    assert output._clips._lines.closed
+    assert output._film._writer._container is None
+    assert len(read_mp4(tmp_path / "out" / "film.mp4")) == 32
+    assert (tmp_path / "out" / "contact_sheet.png").is_file()
+
+
+def test_a_source_may_say_on_the_way_that_the_participant_is_simulated(tmp_path: Path) -> None:
+    real = make_bundle(tmp_path / "bundle", simulated=False)
+    output = opened(real, tmp_path, simulated=False)
+    output.emit(Work(window(0), 0))
+    output.mark_simulated()
+    output.emit(Work(window(1), 1))
+    output.close()
+    lines = [json.loads(line) for line in (tmp_path / "out" / "clips.jsonl").read_text().splitlines()]
+    assert [line["simulated"] for line in lines] == [False, True]
+    assert ["simulated" in line["file"] for line in lines] == [False, True]
+    assert {output._film.note, output._sheet.note} == {"SIMULATED PARTICIPANT"}
+    caption = read_mp4(tmp_path / "out" / "film.mp4").astype(int)[:, -20:]
+    assert np.abs(caption[40] - caption[0]).max() > 60

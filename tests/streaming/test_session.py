@@ -8,16 +8,27 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import psutil
 import pytest
+from rich.console import Console
 
+from rtdecode.bundle import load
+from rtdecode.errors import RtDecodeError, SourceLostError
 from rtdecode.video import read_mp4
 from streaming import replay
+from streaming.decoder import Decoder
 from streaming.meter import DURATIONS, INSTANTS
+from streaming.output import Output, prepare
+from streaming.progress import Progress
+from streaming.session import StreamOptions, _Session, run
+from streaming.truth import Truth
 from tests.streaming.bundles import CHANNELS, damage, make_bundle
 from tests.streaming.sessions import TR, WINDOW, Ended, end, interrupt, play, stream, text, until
+from tests.streaming.test_truth import write_film
 
 
 @pytest.fixture(scope="module")
@@ -243,6 +254,8 @@ def test_sources_that_do_not_come_end_the_wait_with_1(bundle: Path, tmp_path: Pa
         (("--lsl", "x", "--decoder", "http://x"), 2, "not built yet"),
         (("--fmri-dir", "/nowhere/at/all"), 2, "parent"),
         (("--lsl", "x", "--out", "USED"), 2, "in use"),
+        (("--lsl", "x", "--truth", "USED", "--out", "USED"), 2, "--truth and --out are both"),
+        (("--lsl", "x", "--record", "USED"), 2, "recording folder .* is not empty"),
         (("--lsl", "x", "--bundle", "nothing"), 4, "no bundle"),
         (("--lsl", "x", "--bundle", "DAMAGED"), 4, "changed"),
         (("--lsl", "x", "--bundle", "FMRI"), 2, "decodes fmri"),
@@ -251,10 +264,6 @@ def test_sources_that_do_not_come_end_the_wait_with_1(bundle: Path, tmp_path: Pa
 def test_what_cannot_be_is_refused_at_once(
     flags: tuple[str, ...], code: int, words: str, bundle: Path, tmp_path: Path
 ) -> None:
-    from rtdecode.bundle import load
-    from rtdecode.errors import RtDecodeError
-    from streaming.session import StreamOptions, run
-
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "film.mp4").write_bytes(b"precious")
     made = {"USED": str(tmp_path / "used")}
@@ -266,12 +275,55 @@ def test_what_cannot_be_is_refused_at_once(
         flag.removeprefix("--").replace("-", "_"): made.get(value, value)
         for flag, value in zip(flags[::2], flags[1::2], strict=True)
     }
-    paths = {name: Path(values.pop(name)) for name in ("fmri_dir", "out") if name in values}
+    paths = {
+        name: Path(values.pop(name)) for name in ("fmri_dir", "out", "record", "truth") if name in values
+    }
     options = {"bundle": str(bundle), "out": tmp_path / "out", **values, **paths}
     with pytest.raises(RtDecodeError, match=words) as caught:
         run(StreamOptions(**options))
     assert caught.value.exit_code == code
     assert (tmp_path / "used" / "film.mp4").read_bytes() == b"precious"
+    if "--record" in flags:
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_session_that_never_began_to_record_leaves_no_recording(bundle: Path, tmp_path: Path) -> None:
+    write_film(tmp_path / "truth", 1)
+    options = StreamOptions(
+        lsl="nobody-is-called-so",
+        bundle=str(bundle),
+        out=tmp_path / "out",
+        calibration=tmp_path / "none",
+        truth=tmp_path / "truth",
+        record=tmp_path / "record",
+    )
+    with pytest.raises(RtDecodeError, match="no calibration"):
+        run(options)
+    assert not (tmp_path / "record").exists()
+
+
+@pytest.mark.parametrize("limit", [0.0, 30.0])
+def test_silence_ends_it_unless_it_may_last(limit: float, bundle: Path, tmp_path: Path) -> None:
+    options = StreamOptions(lsl="x", bundle=str(bundle), lost_after=limit)
+    made = _Session(options, load(str(bundle)), tmp_path, "s", Console())
+    made._status = {"elapsed": 1.0, "silent": 100.0}
+    found = made._judge()
+    assert (found is None) if limit == 0 else isinstance(found, SourceLostError)
+
+
+def test_what_a_source_says_of_the_participant_is_shown(tmp_path: Path) -> None:
+    real = make_bundle(tmp_path / "bundle", simulated=False)
+    made = _Session(StreamOptions(lsl="x"), real, tmp_path, "s", Console())
+    said: list[str] = []
+    prepare(tmp_path / "out", overwrite=False)
+    output = Output(tmp_path / "out", "s", real, Decoder(real), Truth(None, real), float, simulated=False)
+    made._output, made._progress = output, cast("Progress", SimpleNamespace(say=said.append))
+    status = {"kind": "status", "existing": 0, "notes": [], "counters": {"runs": []}, "costs": {}}
+    for simulated in (False, True, True):
+        made._take_status(status | {"simulated": simulated})
+    assert said == ["Simulated participant: a source says so."]
+    assert output.simulated
+    output.close()
 
 
 def test_an_acquisition_that_dies_ends_with_1_and_everything_written(bundle: Path, tmp_path: Path) -> None:

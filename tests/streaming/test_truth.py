@@ -56,6 +56,27 @@ def test_a_film_of_another_size_is_not_compared(tmp_path: Path) -> None:
     assert truth.clip(window(0)) is None
 
 
+def test_a_film_that_cannot_be_read_is_given_up_with_one_reason(tmp_path: Path) -> None:
+    write_film(tmp_path / "truth", 2)
+    (tmp_path / "truth" / "film.mp4").write_bytes(b"no film at all" * 100)
+    truth = Truth(tmp_path / "truth", make_bundle(tmp_path / "bundle"))
+    assert truth.clip(window(0)) is None
+    assert str(tmp_path / "truth") in truth.fault
+    assert not truth.known
+    assert truth.events() == []
+    truth.copy_to(tmp_path / "kept")
+    assert sorted(p.name for p in (tmp_path / "kept").iterdir()) == ["events.tsv", "film.mp4"]
+
+
+@pytest.mark.parametrize("table", ["onset\tnothing else\n3\t4\n", "\xff\xfe\n"])
+def test_events_that_cannot_be_read_are_given_up(table: str, tmp_path: Path) -> None:
+    events = tmp_path / "events.tsv"
+    events.write_bytes(table.encode("latin-1"))
+    truth = Truth(events, make_bundle(tmp_path / "bundle", eeg=False, labels=LABELS))
+    assert truth.category(window(0)) is None
+    assert "events.tsv" in truth.fault
+
+
 def test_a_perfect_decoder_is_perfect_and_leaves_no_file(tmp_path: Path) -> None:
     film = write_film(tmp_path / "truth", 6)
     bundle = make_bundle(tmp_path / "bundle")

@@ -1,0 +1,43 @@
+"""What is simulated is told by the files and the stream themselves."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from rtdecode.phantom.export import write_run
+from rtdecode.phantom.outlet import EegOutlet
+from rtdecode.phantom.session import PhantomSession
+from rtdecode.phantom.vendors import VENDORS
+from rtdecode.types import Montage
+from streaming.sources.eeg_layout import layout
+from streaming.sources.folder import FolderSource
+from tests.streaming.player import outlet
+
+
+@pytest.mark.parametrize("scanner", VENDORS)
+def test_the_simulated_scanners_volumes_say_so(scanner: str, tmp_path: Path) -> None:
+    write_run(tmp_path, PhantomSession("easy", seed=61, seconds=4), scanner, range(2))
+    source = FolderSource(tmp_path, "read")
+    volumes = []
+    while found := source.drain():
+        volumes += found
+    assert [volume.simulated for volume in volumes] == [True, True]
+
+
+@pytest.mark.parametrize("folder", ["rt-cloud_siemens_mosaic_VE11_TR1500", "nibabel_nifti"])
+def test_a_real_scanners_volumes_do_not(folder: str, data_root: Path) -> None:
+    volumes = FolderSource(data_root / "scanner" / folder, "read", bound=False).drain()
+    assert volumes
+    assert not any(volume.simulated for volume in volumes)
+
+
+def test_the_simulated_amplifiers_stream_says_so() -> None:
+    session = PhantomSession("easy", seconds=1, sfreq=1000)
+    made = EegOutlet(session, f"simulated-{os.getpid()}")
+    assert made._outlet is not None
+    found = layout(made._outlet.get_info())
+    assert found.montage.simulated
+    turned = Montage(found.montage.channels[::-1], 1000)
+    assert found.ordered_as(turned).montage.simulated
+    assert not layout(outlet(f"real-{os.getpid()}").get_info()).montage.simulated
