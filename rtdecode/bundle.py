@@ -15,7 +15,6 @@
 Everything is read strictly: an unknown key, a wrong hash or a missing file is an error that names it.
 """
 
-import json
 import os
 import shutil
 from dataclasses import MISSING, asdict, dataclass, field, fields
@@ -26,8 +25,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.errors import BundleError, UsageError
-from rtdecode.sealed import check_files, digest_of, file_hash, read_arrays, read_tree
+from rtdecode import sealed
+from rtdecode.errors import BundleError
+from rtdecode.sealed import check_files, read_arrays, read_tree
 from rtdecode.signal.baseline import Baseline, drift_of
 from rtdecode.signal.eeg import EegBand
 from rtdecode.signal.volume import Projection
@@ -35,6 +35,7 @@ from rtdecode.timing import TimingGrid
 
 SCHEMA = 1
 SHIPPED = Path(__file__).parent / "bundles"
+_HEAD = "manifest.json"
 _AGAIN = "Export or copy the bundle again."
 
 
@@ -156,12 +157,12 @@ def resolve(name: str | Path) -> Path:
         If there is no such bundle; the message lists the shipped ones.
     """
     path = Path(name)
-    if (path / "manifest.json").is_file():
+    if (path / _HEAD).is_file():
         return path
     shipped = SHIPPED / str(name)
-    if os.sep not in str(name) and (shipped / "manifest.json").is_file():
+    if os.sep not in str(name) and (shipped / _HEAD).is_file():
         return shipped
-    names = sorted(p.parent.name for p in SHIPPED.glob("*/manifest.json"))
+    names = sorted(p.parent.name for p in SHIPPED.glob(f"*/{_HEAD}"))
     raise BundleError(
         f"no bundle at '{name}': a folder with manifest.json was expected. "
         f"Give the path of one, or the name of a shipped one: {', '.join(names) or 'none is shipped'}."
@@ -184,7 +185,7 @@ def load(name: str | Path, *, verify: bool = True) -> Bundle:
         If a file is missing or was changed, or the files do not fit together.
     """
     path = resolve(name)
-    file = path / "manifest.json"
+    file = path / _HEAD
     tree, found = read_tree(file, _AGAIN, verify=verify)
     manifest = from_json(tree, str(file))
     if manifest.schema != SCHEMA:
@@ -202,28 +203,8 @@ def load(name: str | Path, *, verify: bool = True) -> Bundle:
 
 
 def check_target(target: Path) -> None:
-    """Refuse a folder that holds anything but a bundle, or that is none: it would be deleted.
-
-    Raises
-    ------
-    UsageError
-    """
-    if not target.exists():
-        return
-    held = {file.name for file in target.iterdir()} if target.is_dir() else {target.name}
-    if other := held - _listed(target / "manifest.json"):
-        raise UsageError(
-            f"{target} exists and is no bundle, or not that alone: found {', '.join(sorted(other)[:8])}. "
-            "Give an empty or new folder with --out."
-        )
-
-
-def _listed(path: Path) -> set[str]:
-    """The files of a bundle by its manifest, that among them; none where there is no manifest."""
-    try:
-        return {path.name, *json.loads(path.read_text())["files"]}
-    except (OSError, ValueError, KeyError, TypeError):
-        return set()
+    """Refuse what `write` would refuse, see `rtdecode.sealed.check_target`."""
+    sealed.check_target(target, _HEAD, "bundle")
 
 
 def write(target: Path, manifest: Manifest, files: dict[str, Path]) -> Bundle:
@@ -244,20 +225,10 @@ def write(target: Path, manifest: Manifest, files: dict[str, Path]) -> Bundle:
         If `target` holds anything but a bundle.
     """
     check_target(target)
-    part = target.with_name(target.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    hashes: dict[str, str] = {}
-    for name, source in sorted(files.items()):
-        shutil.copyfile(source, part / name)
-        hashes[name] = file_hash(part / name)
-    tree = to_json(manifest)
-    tree["files"] = hashes
-    tree["digest"] = digest_of(tree)
-    (part / "manifest.json").write_text(json.dumps(tree, indent=1) + "\n")
-    if target.exists():
-        shutil.rmtree(target)
-    part.rename(target)
+    with sealed.replacing(target) as part:
+        for name, source in files.items():
+            shutil.copyfile(source, part / name)
+        sealed.write_tree(part / _HEAD, to_json(manifest))
     return load(target)
 
 

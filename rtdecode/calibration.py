@@ -11,8 +11,6 @@
 Read as strictly as a bundle: an unknown key, a wrong hash or a missing file is an error that names it.
 """
 
-import json
-import shutil
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -20,14 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode import sealed
 from rtdecode.errors import BundleError, GeometryError, UsageError
-from rtdecode.sealed import check_files, digest_of, file_hash, read_arrays, read_tree
+from rtdecode.sealed import check_files, read_arrays, read_tree
 from rtdecode.signal.volume import Projection, Reals
 from rtdecode.types import Float
 
 SCHEMA = 1
 _AGAIN = "Calibrate again."
-_FILES = {"calibration.json", "reference.npz", "projection.npz", "warmup.npz", "quality.html", "quality.png"}
+_HEAD = "calibration.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,20 +197,8 @@ class Calibration:
 
 
 def check_target(target: Path) -> None:
-    """Refuse a folder that holds anything but a calibration, or that is none: it would be deleted.
-
-    Raises
-    ------
-    UsageError
-    """
-    if not target.exists():
-        return
-    held = {file.name for file in target.iterdir()} if target.is_dir() else {target.name}
-    if held and not {"calibration.json"} <= held <= _FILES:
-        raise UsageError(
-            f"{target} exists and is no calibration, or not that alone: found "
-            f"{', '.join(sorted(held - _FILES or held)[:8])}. Give an empty or new folder with --out."
-        )
+    """Refuse what `write` would refuse, see `rtdecode.sealed.check_target`."""
+    sealed.check_target(target, _HEAD, "calibration")
 
 
 def write(
@@ -236,20 +223,12 @@ def write(
         If `target` holds anything but a calibration.
     """
     check_target(target)
-    part = target.with_name(target.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    for name, arrays in parts.items():
-        np.savez_compressed(part / f"{name}.npz", **arrays)
-    for name, data in extra.items():
-        (part / name).write_bytes(data)
-    hashes = {file.name: file_hash(file) for file in sorted(part.iterdir())}
-    tree = asdict(replace(record, files=hashes))
-    tree["digest"] = digest_of(tree)
-    (part / "calibration.json").write_text(json.dumps(tree, indent=1) + "\n")
-    if target.exists():
-        shutil.rmtree(target)
-    part.rename(target)
+    with sealed.replacing(target) as part:
+        for name, arrays in parts.items():
+            np.savez_compressed(part / f"{name}.npz", **arrays)
+        for name, data in extra.items():
+            (part / name).write_bytes(data)
+        sealed.write_tree(part / _HEAD, asdict(record))
     return load(target)
 
 
@@ -263,7 +242,7 @@ def load(path: Path) -> Calibration:
     BundleError
         If a file is missing or was changed, or the files do not fit together.
     """
-    file = path / "calibration.json"
+    file = path / _HEAD
     if not file.is_file():
         raise UsageError(
             f"no calibration at {path}: a folder made by `rtdecode calibrate --out` was expected."

@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.errors import BundleError
+from rtdecode.errors import BundleError, UsageError
 
 
 def digest_of(tree: dict[str, Any]) -> str:
@@ -20,6 +23,59 @@ def digest_of(tree: dict[str, Any]) -> str:
 def file_hash(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def check_target(target: Path, head: str, kind: str) -> None:
+    """Refuse to replace a folder that holds anything but what its `head` names, or what is no folder.
+
+    Parameters
+    ----------
+    target : Path
+        What is there is about to be deleted.
+    head : str
+        Name of the JSON file with the digest.
+    kind : str
+        What such a folder is called.
+
+    Raises
+    ------
+    UsageError
+    """
+    if not target.exists():
+        return
+    held = {file.name for file in target.iterdir()} if target.is_dir() else {target.name}
+    if other := held - _listed(target / head):
+        raise UsageError(
+            f"{target} exists and is no {kind}, or not that alone: found {', '.join(sorted(other)[:8])}. "
+            "Give an empty or new folder with --out."
+        )
+
+
+def _listed(file: Path) -> set[str]:
+    """The files that a head names, itself among them; none where there is no head."""
+    try:
+        return {file.name, *json.loads(file.read_bytes())["files"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Give a new folder to fill, which takes the place of `target` when it is whole."""
+    part = target.with_name(target.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    yield part
+    if target.exists():
+        shutil.rmtree(target)
+    part.rename(target)
+
+
+def write_tree(file: Path, tree: dict[str, Any]) -> None:
+    """Write a head: JSON values with the hashes of the files beside it, under ``files``, and its digest."""
+    tree["files"] = {other.name: file_hash(other) for other in sorted(file.parent.iterdir())}
+    tree["digest"] = digest_of(tree)
+    file.write_text(json.dumps(tree, indent=1) + "\n")
 
 
 def read_tree(file: Path, advice: str, *, verify: bool = True) -> tuple[dict[str, Any], str]:

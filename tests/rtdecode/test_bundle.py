@@ -8,6 +8,7 @@ import pytest
 
 from rtdecode import bundle as bundles
 from rtdecode.errors import BundleError, UsageError
+from rtdecode.sealed import digest_of
 from tests import small
 
 
@@ -33,7 +34,7 @@ def edit(path: Path, **changes: object) -> None:
     file = path / "manifest.json"
     tree = json.loads(file.read_text()) | changes
     del tree["digest"]
-    file.write_text(json.dumps(tree | {"digest": bundles.digest_of(tree)}))
+    file.write_text(json.dumps(tree | {"digest": digest_of(tree)}))
 
 
 def edit_projection(path: Path, **changes: np.ndarray) -> None:

@@ -7,6 +7,7 @@ import pytest
 from rtdecode import calibration
 from rtdecode.calibration import Calibration, Figures, Placement, Record
 from rtdecode.errors import BundleError, GeometryError, UsageError
+from rtdecode.sealed import digest_of
 from rtdecode.signal.motion import rigid
 from rtdecode.signal.volume import Projection
 
@@ -48,7 +49,7 @@ def rewritten(path, **change) -> None:
     tree = json.loads((path / "calibration.json").read_text())
     tree.pop("digest")
     tree |= change
-    tree["digest"] = calibration.digest_of(tree)
+    tree["digest"] = digest_of(tree)
     (path / "calibration.json").write_text(json.dumps(tree))
 
 
