@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from rtdecode.errors import UsageError
 from rtdecode.film_marks import FilmMark, ShownFilm, showings
+from rtdecode.folders import taken
 from rtdecode.types import EegChunk, Montage, Trigger, Volume
 
 SCHEMA = 1
@@ -222,7 +223,7 @@ def check_unused(path: Path) -> None:
     ------
     UsageError
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if taken(path):
         raise UsageError(f"the recording folder {path} is not empty. Give a new or empty folder.")
 
 

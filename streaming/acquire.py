@@ -210,7 +210,7 @@ class _Acquisition:
             self._unread[volume.uid] = self._assembler.unread(volume.data.shape, volume.affine) or ""
             if self._unread[volume.uid]:
                 self._record(lambda kept: kept.note(unread=True))
-        return replace(volume, live=not self._unread[volume.uid])
+        return replace(volume, live=False) if self._unread[volume.uid] else volume
 
     def _learn(self, simulated: bool) -> None:
         """Tell at once, before any window, that a source is simulated."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from rtdecode.errors import UsageError
+from rtdecode.folders import taken
 from streaming import signals
 
 _RECORDED = Path(__file__).parents[1] / "tests" / "data" / "haxby"
@@ -47,7 +48,7 @@ def run(
         If the folder is in use, or the recorded runs are not there.
     """
     folder = out or Path("runs") / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if taken(folder):
         raise UsageError(f"--out {folder} is in use. Give a new or empty folder.")
     console, stopped = Console(stderr=True), list[str]()
     show = _recorded if recorded else _simulated

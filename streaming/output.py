@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rtdecode.bundle import Bundle
 from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.folders import taken
 from rtdecode.types import Window
 from streaming import judged, meter
 from streaming.deadline import Cost, Work, steps_within
@@ -233,7 +234,7 @@ def check_free(out: Path) -> None:
     ------
     UsageError
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if taken(out):
         raise UsageError(f"--out {out} is in use. Give a new or empty folder, or --overwrite.")
 
 

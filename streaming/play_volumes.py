@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import track
 
 from rtdecode.errors import UsageError
+from rtdecode.folders import taken
 from streaming.sources.files import gunzip
 from streaming.sources.image import IncompleteError
 from streaming.sources.nifti import repetition_time
@@ -104,7 +105,7 @@ def _load(bold: Path) -> Any:
 def _prepare(folder: Path) -> None:
     if not folder.parent.is_dir():
         raise UsageError(f"there is no folder {folder.parent} to make {folder.name} in")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if taken(folder):
         raise UsageError(f"{folder} is not an empty folder: each run is played into one of its own")
     folder.mkdir(exist_ok=True)
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from rtdecode import bundle
 from rtdecode.bundle import Bundle
 from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.folders import taken
 from rtdecode.phantom.presets import preset_named
 from rtdecode.signal.volume import Projection
 from train.data.chain import draft_bundle
@@ -154,7 +155,7 @@ def claim(folder: Path) -> None:
     UsageError
         If it is no folder, or not empty.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if taken(folder):
         raise UsageError(f"{folder} is there already and not empty. Give a new folder with out=DIR.")
     folder.mkdir(parents=True, exist_ok=True)
 

@@ -17,6 +17,7 @@ from rich.table import Column, Table
 
 from rtdecode import __version__, bundle
 from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.folders import taken
 from train.recipe import Recipe, build, check, names, read
 from train.work import Trained, Work, clear
 
@@ -49,7 +50,7 @@ def run(recipe: str, overrides: list[str]) -> Path:
     wanted = read(recipe, overrides)
     out, part = _folders(wanted)
     common = wanted.common
-    work = Work(common.data, common.seed, common.scale, part / "stages", wanted.digest)
+    work = Work(common.data, common.seed, part / "stages", wanted.digest)
     check(wanted, work=work)
     _claim(part, out, wanted)
     try:
@@ -74,7 +75,7 @@ def _folders(recipe: Recipe) -> tuple[Path, Path]:
     common = recipe.common
     out = common.resume or common.out or Path("runs") / f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     part = out.with_name(out.name + ".part")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if taken(out):
         raise UsageError(f"{out} is there already and not empty. Give a new folder with out=DIR.")
     if common.resume and not (part / "request.json").is_file():
         raise UsageError(f"nothing to resume: {part} holds no started run. Start one with out={out}.")

@@ -68,8 +68,6 @@ class Work:
     data : Path or None
         Folder given with ``data=``.
     seed : int
-    scale : str
-        ``tiny`` or ``full``.
     stages : Path
         Folder of finished stages; what lies there is not computed again.
     digest : str
@@ -78,7 +76,6 @@ class Work:
 
     data: Path | None
     seed: int
-    scale: str
     stages: Path
     digest: str = "0"
 

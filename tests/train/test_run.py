@@ -99,7 +99,7 @@ def _counted(name: str, folder: Path) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("count", [3, 20])
 def test_stages_that_do_not_need_each_other_are_made_once_each(tmp_path: Path, count: int) -> None:
-    work = Work(None, 0, "tiny", tmp_path / "stages")
+    work = Work(None, 0, tmp_path / "stages")
     jobs = {f"s{n}": partial(_counted, f"s{n}", tmp_path) for n in range(count)}
     work.stage("s1", jobs["s1"])
     for _ in range(2):
@@ -118,7 +118,7 @@ def _threads() -> dict[str, np.ndarray]:
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core: no other processes")
 def test_a_process_for_each_core_has_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    work = Work(None, 0, "tiny", tmp_path / "stages")
+    work = Work(None, 0, tmp_path / "stages")
     work.make_all(dict.fromkeys([f"s{n}" for n in range(20)], _threads), "counting")
     threads = [work.read(f"s{n}")["threads"] for n in range(20)]
     assert {*np.concatenate(threads)} == {1}
@@ -146,7 +146,7 @@ def test_a_stage_that_fails_in_another_process_ends_the_run(
 ) -> None:
     monkeypatch.setattr(_Pool, "go", tmp_path / "go", raising=False)
     monkeypatch.setattr("train.work.ProcessPoolExecutor", _Pool)
-    work = Work(None, 0, "tiny", tmp_path / "stages")
+    work = Work(None, 0, tmp_path / "stages")
     count = 20 * (os.cpu_count() or 1)
     jobs = {"s0": partial(_counted, "s0", tmp_path / "nowhere")}
     jobs |= {f"s{n}": partial(_waiting, f"s{n}", tmp_path) for n in range(1, count)}
@@ -157,14 +157,14 @@ def test_a_stage_that_fails_in_another_process_ends_the_run(
 
 
 def test_a_stage_that_must_be_there_is_not_made_empty(tmp_path: Path) -> None:
-    work = Work(None, 0, "tiny", tmp_path / "stages")
+    work = Work(None, 0, tmp_path / "stages")
     with pytest.raises(FileNotFoundError, match="film-3"):
         work.read("film-3")
     assert not (tmp_path / "stages").exists()
 
 
 def test_a_stage_is_made_once(tmp_path: Path) -> None:
-    work, made = Work(None, 0, "tiny", tmp_path / "stages"), []
+    work, made = Work(None, 0, tmp_path / "stages"), []
 
     def make() -> dict[str, np.ndarray]:
         made.append(1)

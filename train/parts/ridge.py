@@ -20,17 +20,14 @@ class RidgeFit:
         Mean of each group's features.
     maps : list of (feature, target)
         For centred features.
-    offset : (target,)
-        Mean of the targets.
     explained : (target,)
         Share of each target's variance that held-out predictions explain.
     held_out : (window, target)
-        Prediction of each window by the fit to all others, without `offset`.
+        Prediction of each window by the fit to all others, from the mean of the targets.
     """
 
     means: list[Matrix]
     maps: list[Matrix]
-    offset: Matrix
     explained: Matrix
     held_out: Matrix
 
@@ -55,20 +52,19 @@ def fit_ridge(groups: Sequence[NDArray[np.floating]], y: Matrix, shares: Sequenc
     means = [group.mean(0, dtype=np.float64) for group in groups]
     centred = [group - mean.astype(group.dtype) for group, mean in zip(groups, means, strict=True)]
     scales = [float(np.einsum("ij,ij->", x, x, dtype=np.float64)) / len(x) for x in centred]
-    offset = y.mean(0)
     error, held_out = np.full(y.shape[1], np.inf), np.zeros_like(y)
     duals = [np.zeros_like(y) for _ in groups]
     spectra = _Spectra(centred, scales)
     for share in shares if len(groups) > 1 else [1.0]:
         weights = [share, 1 - share][: len(groups)]
-        found, dual, predicted = _leave_one_out(*spectra(weights), y - offset)
+        found, dual, predicted = _leave_one_out(*spectra(weights), y - y.mean(0))
         better = found < error
         error = np.where(better, found, error)
         held_out[:, better] = predicted[:, better]
         for own, weight, scale in zip(duals, weights, scales, strict=True):
             own[:, better] = dual[:, better] * (weight / scale)
     maps = [group.T.astype(np.float64) @ dual for group, dual in zip(centred, duals, strict=True)]
-    return RidgeFit(means, maps, offset, 1 - error / y.var(0), held_out)
+    return RidgeFit(means, maps, 1 - error / y.var(0), held_out)
 
 
 class _Spectra:
