@@ -22,7 +22,8 @@ _LONGEST_TR = 100.0
 # A mask or a map has fewer values than this share that are not zero.
 _SPARSE = 0.05
 _NUMBER = re.compile(r"(\d+)(?=[^\d/]*$)")
-_ENDING = re.compile(r"\.(nii|hdr|img|par|rec)?(\.gz)?$", re.IGNORECASE)
+# With what a writer puts behind it until the file is whole: ``vol_7.nii.tmp`` is ``vol_7.nii`` already.
+_ENDING = re.compile(r"\.(nii|hdr|img|par|rec)(\.gz)?(\.[^\W\d]+)?$|\.(gz)?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

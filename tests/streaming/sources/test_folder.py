@@ -122,6 +122,22 @@ def test_a_rename_into_place_is_seen_and_counts_once(tmp_path):
     assert source.counters()["duplicate"] == 0
 
 
+@pytest.mark.parametrize("early", [0, 1])
+def test_a_volume_read_before_it_has_its_name_belongs_to_its_run(tmp_path, early):
+    source, read = FolderSource(tmp_path), []
+    for index in range(3):
+        name = tmp_path / f"run-4_vol-{index:05d}.nii"
+        nib.save(nib.Nifti1Image(volume_of(index), AFFINE), tmp_path / ".whole.nii")
+        (tmp_path / ".whole.nii").rename(name.with_suffix(".nii.tmp") if index == early else name)
+        read += indices(polled(source, 0.1))
+        if index == early:
+            name.with_suffix(".nii.tmp").rename(name)
+    assert read == [0, 1, 2]
+    assert polled(source, 0.4) == []
+    assert len(list(source.runs)) == 1
+    assert (source.counters()["duplicate"], source.ignored) == (0, [])
+
+
 def test_half_a_file_is_given_up_with_a_reason_and_taken_when_it_comes_whole(tmp_path):
     clock = Clock()
     source = FolderSource(tmp_path)

@@ -108,6 +108,9 @@ def test_repetition_time_of_what_people_write(value, unit, tr):
         ("run-02/vol_00017.nii.gz", "run-02/vol_#", 17),
         ("run-02/bold.nii", "run-02/bold", None),
         ("f013_run2_vol7_echo.nii", "f013_run2_vol#_echo", 7),
+        ("vol_00003.nii.tmp", "vol_#", 3),
+        ("vol_00003.nii.gz.part", "vol_#", 3),
+        ("run1.img.0003", "run1.img.#", 3),
     ],
 )
 def test_the_last_number_of_a_name_is_the_volume(name, stem, number):
