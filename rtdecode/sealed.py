@@ -61,7 +61,8 @@ def _listed(file: Path) -> set[str]:
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Give a new folder to fill, which takes the place of `target` when it is whole."""
+    """Give a new folder to fill, which takes the place of `target`, or of what it links to, when whole."""
+    target = target.resolve()
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

@@ -8,6 +8,7 @@ import numpy as np
 
 from rtdecode.accuracy import Score, entry
 from rtdecode.bundle import ClipGeometry, FmriInput, Manifest
+from rtdecode.errors import UsageError
 from rtdecode.events import Span
 from rtdecode.signal.baseline import Baseline
 from rtdecode.timing import TimingGrid, exact
@@ -24,6 +25,8 @@ from train.work import Trained, Work
 NOTE = "category decoding, recorded data, not a reconstruction"
 _SIZE = (128, 192)
 _GOLDEN = 4
+# One to learn from, where one is left out for the choice and one for the normalisation.
+_FEWEST = 3
 
 
 def train(
@@ -56,7 +59,18 @@ def train(
         Seconds, for the curve of accuracy against lag.
     permutations : int
         Trainings on exchanged labels, for the control.
+
+    Raises
+    ------
+    UsageError
+        If there are too few runs, or one is not in the data.
     """
+    for name, found, least in (("runs", numbers(runs), _FEWEST), ("judged", numbers(judged), _FEWEST + 1)):
+        if len({*found}) < least:
+            raise UsageError(
+                f"{name}={','.join(map(str, found))}: {least} runs or more are needed, as what is chosen is "
+                "chosen on runs left out of those that are trained on. Give more, 1-8 for example."
+            )
     place = haxby.folder(work.data)
     every = {n: haxby.load(place, n) for n in sorted({*numbers(runs), *numbers(judged)})}
     voxels = brain(list(every.values()), numbers(runs))

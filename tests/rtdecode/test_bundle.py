@@ -171,3 +171,12 @@ def test_a_bundle_is_replaced_and_nothing_that_lies_in_it(written: Path) -> None
     with pytest.raises(UsageError, match=r"not that alone: found thesis\.txt"):
         bundles.write(written, small.manifest(), files)
     assert (written / "thesis.txt").read_text() == "years of work"
+
+
+def test_what_a_link_leads_to_is_replaced_and_the_link_stays(written: Path) -> None:
+    link = written.parent / "current"
+    link.symlink_to(written.name)
+    files = {name: written.parent / name for name in ("stats.npz", "projection.npz")}
+    bundles.write(link, dataclasses.replace(small.manifest(), name="another"), files)
+    assert link.is_symlink()
+    assert bundles.load(written).manifest.name == "another"

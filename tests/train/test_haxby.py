@@ -48,6 +48,12 @@ def test_where_every_judged_run_is_trained_on_nothing_is_held_out(tmp_path: Path
     assert set(read_run(made)["figures"]) == {"classification_top1", "classification_top1_offline"}
 
 
+@pytest.mark.parametrize(("given", "named"), [("runs=1-2", "runs=1,2: 3 runs"), ("judged=1-3", "4 runs")])
+def test_too_few_runs_are_refused_before_the_work(tmp_path: Path, given: str, named: str) -> None:
+    with pytest.raises(UsageError, match=named):
+        run("haxby", ["scale=tiny", given, f"data={DATA}", f"out={tmp_path / 'run'}"])
+
+
 def test_the_offline_yardstick_removes_trend_and_level() -> None:
     run = haxby.load(DATA, 1)
     _, bundle = open_run(tiny("haxby"))
