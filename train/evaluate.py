@@ -14,7 +14,6 @@ from rich.table import Table
 from rtdecode import bundle
 from rtdecode.bundle import Bundle
 from rtdecode.errors import RtDecodeError, UsageError
-from rtdecode.folders import taken
 from rtdecode.phantom.presets import preset_named
 from rtdecode.signal.volume import Projection
 from train.data.chain import draft_bundle
@@ -23,7 +22,7 @@ from train.judge import Figures, Judged, judge_haxby, judge_phantom, judge_recor
 from train.judge_compact import Show, judge, judge_preset
 from train.recipe import numbers, parsed
 from train.run import arrays, read_run, show
-from train.work import Arrays
+from train.work import Arrays, check_new
 
 _USAGE = """python -m train.evaluate RUN [--json] [key=value ...]
   presets=easy,default,hard  of the simulated participant; easy where not given
@@ -155,8 +154,7 @@ def claim(folder: Path) -> None:
     UsageError
         If it is no folder, or not empty.
     """
-    if taken(folder):
-        raise UsageError(f"{folder} is there already and not empty. Give a new folder with out=DIR.")
+    check_new(folder)
     folder.mkdir(parents=True, exist_ok=True)
 
 

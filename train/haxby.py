@@ -65,38 +65,43 @@ def train(
     UsageError
         If there are too few runs, or one is not in the data.
     """
-    for name, found, least in (("runs", numbers(runs), _FEWEST), ("judged", numbers(judged), _FEWEST + 1)):
-        if len({*found}) < least:
-            raise UsageError(
-                f"{name}={','.join(map(str, found))}: {least} runs or more are needed, as what is chosen is "
-                "chosen on runs left out of those that are trained on. Give more, 1-8 for example."
-            )
+    taught, left = _enough("runs", runs, _FEWEST), _enough("judged", judged, _FEWEST + 1)
     place = haxby.folder(work.data)
-    every = {n: haxby.load(place, n) for n in sorted({*numbers(runs), *numbers(judged)})}
-    voxels = brain(list(every.values()), numbers(runs))
+    every = {n: haxby.load(place, n) for n in sorted({*taught, *left})}
+    voxels = brain(list(every.values()), taught)
     baseline = Baseline(walk=walk, colour=colour, memory=memory)
-    chain = Chain(_manifest(grid, every[numbers(runs)[0]], voxels, baseline), every, voxels)
+    chain = Chain(_manifest(grid, every[taught[0]], voxels, baseline), every, voxels)
     candidates = Candidates(corrections, floors, shrinkages)
     blocks = Blocks({n: run.events for n, run in every.items()}, haxby.LABELS)
 
-    final = choose(by_floor(chain, blocks, floors), blocks, numbers(runs), candidates)
+    final = choose(by_floor(chain, blocks, floors), blocks, taught, candidates)
     offline = {lag: offline_trials(grid, every, voxels, lag) for lag in lags}
-    folds = leave_one_out(work, chain, offline, blocks, numbers(judged), candidates, permutations)
+    folds = leave_one_out(work, chain, offline, blocks, left, candidates, permutations)
     figures = _figures(folds)
-    trials = chain.trials(numbers(runs), final.floor, blocks)
-    if {*every} - {*numbers(runs)}:
-        figures["classification_top1_held_out"] = _held_out(trials, blocks, final, numbers(runs), every)
+    trials = chain.trials(taught, final.floor, blocks)
+    if {*every} - {*taught}:
+        figures["classification_top1_held_out"] = _held_out(trials, blocks, final, taught, every)
     tables = {
         "choice": asdict(final),
         "folds": [fold["choice"] for fold in folds],
         "offline_lags_s": [fold["offline_lag_s"] for fold in folds],
         "live_over_offline": live_over_offline(folds),
-        "lag": lag_table(chain, offline, blocks, final, numbers(judged), shrinkages),
+        "lag": lag_table(chain, offline, blocks, final, left, shrinkages),
         "correction": correction_table(
-            by_floor(chain, blocks, floors)[final.floor], blocks, numbers(runs), candidates
+            by_floor(chain, blocks, floors)[final.floor], blocks, taught, candidates
         ),
     }
-    return _trained(chain, trials, blocks, final, numbers(runs), figures, tables)
+    return _trained(chain, trials, blocks, final, taught, figures, tables)
+
+
+def _enough(name: str, runs: str, least: int) -> list[int]:
+    found = numbers(runs)
+    if len({*found}) < least:
+        raise UsageError(
+            f"{name}={','.join(map(str, found))}: {least} runs or more are needed, as what is chosen is "
+            "chosen on runs left out of those that are trained on. Give more, 1-8 for example."
+        )
+    return found
 
 
 def by_floor(chain: Chain, blocks: Blocks, floors: list[float]) -> dict[float, Learn]:

@@ -17,9 +17,8 @@ from rich.table import Column, Table
 
 from rtdecode import __version__, bundle
 from rtdecode.errors import RtDecodeError, UsageError
-from rtdecode.folders import taken
 from train.recipe import Recipe, build, check, names, read
-from train.work import Trained, Work, clear
+from train.work import Trained, Work, check_new, clear
 
 SCHEMA = 1
 
@@ -75,8 +74,7 @@ def _folders(recipe: Recipe) -> tuple[Path, Path]:
     common = recipe.common
     out = common.resume or common.out or Path("runs") / f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     part = out.with_name(out.name + ".part")
-    if taken(out):
-        raise UsageError(f"{out} is there already and not empty. Give a new folder with out=DIR.")
+    check_new(out)
     if common.resume and not (part / "request.json").is_file():
         raise UsageError(f"nothing to resume: {part} holds no started run. Start one with out={out}.")
     return out, part

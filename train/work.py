@@ -18,6 +18,7 @@ from rich.progress import track
 
 from rtdecode.bundle import Manifest
 from rtdecode.errors import UsageError
+from rtdecode.folders import taken
 
 T = TypeVar("T")
 Arrays = dict[str, NDArray[Any]]
@@ -140,6 +141,17 @@ def _make(work: Work, name: str, make: Callable[[], Arrays]) -> None:
     # Every core has its process: more threads would only wait for each other.
     with threadpool_limits(1):
         work.stage(name, make)
+
+
+def check_new(out: Path) -> None:
+    """Refuse a folder that holds something, or that is none.
+
+    Raises
+    ------
+    UsageError
+    """
+    if taken(out):
+        raise UsageError(f"{out} is there already and not empty. Give a new folder with out=DIR.")
 
 
 def clear(folder: Path) -> None:

@@ -52,12 +52,13 @@ def fit_ridge(groups: Sequence[NDArray[np.floating]], y: Matrix, shares: Sequenc
     means = [group.mean(0, dtype=np.float64) for group in groups]
     centred = [group - mean.astype(group.dtype) for group, mean in zip(groups, means, strict=True)]
     scales = [float(np.einsum("ij,ij->", x, x, dtype=np.float64)) / len(x) for x in centred]
+    about = y - y.mean(0)
     error, held_out = np.full(y.shape[1], np.inf), np.zeros_like(y)
     duals = [np.zeros_like(y) for _ in groups]
     spectra = _Spectra(centred, scales)
     for share in shares if len(groups) > 1 else [1.0]:
         weights = [share, 1 - share][: len(groups)]
-        found, dual, predicted = _leave_one_out(*spectra(weights), y - y.mean(0))
+        found, dual, predicted = _leave_one_out(*spectra(weights), about)
         better = found < error
         error = np.where(better, found, error)
         held_out[:, better] = predicted[:, better]

@@ -122,22 +122,6 @@ def test_a_rename_into_place_is_seen_and_counts_once(tmp_path):
     assert source.counters()["duplicate"] == 0
 
 
-@pytest.mark.parametrize("early", [0, 1])
-def test_a_volume_read_before_it_has_its_name_belongs_to_its_run(tmp_path, early):
-    source, read = FolderSource(tmp_path), []
-    for index in range(3):
-        name = tmp_path / f"run-4_vol-{index:05d}.nii"
-        nib.save(nib.Nifti1Image(volume_of(index), AFFINE), tmp_path / ".whole.nii")
-        (tmp_path / ".whole.nii").rename(name.with_suffix(".nii.tmp") if index == early else name)
-        read += indices(polled(source, 0.1))
-        if index == early:
-            name.with_suffix(".nii.tmp").rename(name)
-    assert read == [0, 1, 2]
-    assert polled(source, 0.4) == []
-    assert len(list(source.runs)) == 1
-    assert (source.counters()["duplicate"], source.ignored) == (0, [])
-
-
 def test_half_a_file_is_given_up_with_a_reason_and_taken_when_it_comes_whole(tmp_path):
     clock = Clock()
     source = FolderSource(tmp_path)
@@ -308,30 +292,6 @@ def test_what_is_no_volume_is_reported_once_and_stops_nothing(tmp_path):
     assert "another series (8 x 8 x 9 voxels of 3 x 3 x 3 mm" in reasons["other.dcm"]
     assert reasons["empty.dcm"] == "0 bytes"
     assert source.counters()["rejected_files"] == 3
-
-
-@pytest.mark.parametrize("first", [0, 1, 5])
-def test_nifti_volumes_count_from_the_first_name(tmp_path, first):
-    source = FolderSource(tmp_path)
-    found = []
-    for n in range(first, first + 4):
-        if n == first + 2:
-            continue
-        image = nib.Nifti1Image(volume_of(n), AFFINE)
-        image.to_filename(tmp_path / f"vol_{n:05d}.nii")
-        found += polled(source, 0.03)
-    assert indices(found) == [0, 1, 3]
-    assert found[0].uid == found[2].uid
-    assert (found[0].acquired_s, found[0].series) == (None, 0)
-    assert source.counters()["missing"] == 1
-
-
-def test_a_run_in_one_nifti_file(tmp_path):
-    data = np.stack([volume_of(n) for n in range(5)], -1)
-    nib.Nifti1Image(data, AFFINE).to_filename(tmp_path / "bold.nii.gz")
-    found = FolderSource(tmp_path, existing="read").drain()
-    assert indices(found) == list(range(5))
-    np.testing.assert_array_equal(found[4].data, volume_of(4))
 
 
 def test_nothing_is_written_and_a_read_only_folder_will_do(tmp_path):
