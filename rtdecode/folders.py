@@ -1,8 +1,97 @@
 """Folders that a command is about to fill."""
 
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+from rtdecode.errors import UsageError
+
+_LOCK = ".rtdecode-lock"
 
 
 def taken(folder: Path) -> bool:
-    """Whether something is in the way of a new folder: a file, or a folder that is not empty."""
-    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    """Whether something is in the way of a new folder: a file, or a folder that is not empty.
+
+    Raises
+    ------
+    UsageError
+        If the folder cannot be looked into.
+    """
+    try:
+        if not folder.exists():
+            return False
+        return not folder.is_dir() or any(entry.name != _LOCK for entry in folder.iterdir())
+    except OSError as error:
+        raise UsageError(
+            f"the folder {folder} cannot be looked into ({error.strerror}). "
+            "Give another folder, or see to its permissions."
+        ) from error
+
+
+@contextmanager
+def held(folder: Path, flag: str, owner: str) -> Iterator[None]:
+    """Make a folder, and keep it from every other session while the block runs.
+
+    The kernel holds the lock for this process and frees it when the process ends, however it ends.
+    A folder that was made here and is still empty at the end goes again.
+
+    Parameters
+    ----------
+    folder : Path
+    flag : str
+        What the user gave it by, for messages.
+    owner : str
+        What is running, for the messages of others.
+
+    Raises
+    ------
+    UsageError
+        If the folder belongs to a session that is running, or cannot be made or written.
+    """
+    try:
+        made = not folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = _locked(folder / _LOCK)
+        if lock is not None:
+            os.write(lock.fileno(), f"{owner} (process {os.getpid()})".encode())
+    except OSError as error:
+        raise UsageError(
+            f"{flag} {folder} cannot be made or written ({error.strerror}). "
+            "Give another folder, or see to its permissions and its disk."
+        ) from error
+    if lock is None:
+        raise UsageError(
+            f"{flag} {folder} belongs to {(folder / _LOCK).read_text()}, which is running. "
+            "Stop that one first, or give another folder."
+        )
+    with lock:
+        try:
+            yield
+        finally:
+            (folder / _LOCK).unlink(missing_ok=True)
+            if made:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+
+
+def _locked(path: Path) -> IO[str] | None:
+    """An empty file that this process alone has locked; None where another process has."""
+    while True:
+        file = path.open("a")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return None
+        except OSError:
+            file.close()
+            raise
+        # The owner before may have removed the file between its opening and its locking here.
+        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            file.truncate(0)
+            return file
+        file.close()

@@ -250,10 +250,12 @@ def prepare(out: Path, *, overwrite: bool) -> None:
         check_free(out)
     try:
         (out / "clips").mkdir(parents=True, exist_ok=True)
+        for old in [*(out / "clips").glob("clip_*.*"), *(out / name for name in _OURS)]:
+            old.unlink(missing_ok=True)
     except OSError as error:
-        raise UsageError(f"--out {out} cannot be made ({error.strerror}). Give another folder.") from error
-    for old in [*(out / "clips").glob("clip_*.*"), *(out / name for name in _OURS)]:
-        old.unlink(missing_ok=True)
+        raise UsageError(
+            f"--out {out} cannot be made or written ({error.strerror}). Give another folder."
+        ) from error
 
 
 @contextmanager

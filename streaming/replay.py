@@ -14,6 +14,7 @@ from rtdecode import calibration as calibrations
 from rtdecode.bundle import Bundle
 from rtdecode.calibration import Calibration
 from rtdecode.errors import GeometryError, RtDecodeError, UsageError
+from rtdecode.folders import held
 from rtdecode.recording import Recording
 from rtdecode.types import EegChunk, Trigger, Volume
 from rtdecode.windows import Assembler
@@ -72,28 +73,29 @@ def run(
     name = time.strftime("%Y%m%d-%H%M%S")
     folder = out or Path("runs") / f"replay-{name}"
     assembler, decoder = _assembler(kept, loaded), Decoder(loaded, carry=carry)
-    prepare(folder, overwrite=False)
-    simulated = bool(kept.meta.get("simulated")) or loaded.manifest.simulated
-    truth = Truth(kept.truth, loaded)
-    output = Output(
-        *(folder, name, loaded, decoder, truth, time.monotonic),
-        simulated=simulated,
-        live=False,
-        steps=steps,
-        twin=twin,
-    )
-    path = report or folder / "report.json"
-    ended, stopped = "a fault that was not foreseen", list[str]()
-    with signals.told(stopped.append):
-        try:
-            ended = _play(kept, loaded, assembler, output, pace, stopped)
-        except RtDecodeError as error:
-            ended = str(error)
-            raise
-        finally:
-            _close(name, loaded, output, assembler, path, ended)
-            print(folder)  # noqa: T201
-            print(path)  # noqa: T201
+    with held(folder, "--out", f"replay {name}"):
+        prepare(folder, overwrite=False)
+        simulated = bool(kept.meta.get("simulated")) or loaded.manifest.simulated
+        truth = Truth(kept.truth, loaded)
+        output = Output(
+            *(folder, name, loaded, decoder, truth, time.monotonic),
+            simulated=simulated,
+            live=False,
+            steps=steps,
+            twin=twin,
+        )
+        path = report or folder / "report.json"
+        ended, stopped = "a fault that was not foreseen", list[str]()
+        with signals.told(stopped.append):
+            try:
+                ended = _play(kept, loaded, assembler, output, pace, stopped)
+            except RtDecodeError as error:
+                ended = str(error)
+                raise
+            finally:
+                _close(name, loaded, output, assembler, path, ended)
+                print(folder)  # noqa: T201
+                print(path)  # noqa: T201
     if truth.fault:
         Console(stderr=True).print(truth.fault, highlight=False, soft_wrap=True)
     return 0

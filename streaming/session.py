@@ -3,7 +3,7 @@
 import multiprocessing
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.context import SpawnProcess
 from multiprocessing.synchronize import Event
@@ -15,6 +15,7 @@ from rich.console import Console
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle
 from rtdecode.errors import RtDecodeError, SourceLostError, UsageError
+from rtdecode.folders import held
 from rtdecode.recording import check_unused
 from streaming import orders, report, signals
 from streaming.deadline import Inbox, Work, time_left
@@ -78,12 +79,19 @@ def run(options: StreamOptions) -> int:
     _check(options, bundle)
     name = time.strftime("%Y%m%d-%H%M%S")
     out = options.out or Path("runs") / f"stream-{name}"
-    prepare(out, overwrite=options.overwrite)
-    console = Console(stderr=True)
-    if bundle.manifest.simulated:
-        console.print("[bold]Simulated participant:[/] the bundle decodes one simulated brain, and no other.")
-    session = _Session(options, bundle, out, name, console)
-    session.run()
+    with ExitStack() as folders:
+        folders.enter_context(held(out, "--out", f"session {name}"))
+        if options.record is not None:
+            folders.enter_context(held(options.record, "--record", f"session {name}"))
+            check_unused(options.record)
+        prepare(out, overwrite=options.overwrite)
+        console = Console(stderr=True)
+        if bundle.manifest.simulated:
+            console.print(
+                "[bold]Simulated participant:[/] the bundle decodes one simulated brain, and no other."
+            )
+        session = _Session(options, bundle, out, name, console)
+        session.run()
     return 0
 
 
@@ -117,14 +125,11 @@ def _check(options: StreamOptions, bundle: Bundle) -> None:
         raise UsageError(f"--report {options.report}: its folder does not exist. Make it, or give another.")
     if options.truth is not None and not options.truth.resolve().parent.is_dir():
         raise UsageError(f"--truth {options.truth}: its parent folder does not exist. Check the path.")
-    if (
-        options.truth is not None
-        and options.out is not None
-        and options.truth.resolve() == options.out.resolve()
-    ):
+    out = options.out and options.out.resolve()
+    if out is not None and options.truth is not None and options.truth.resolve() == out:
         raise UsageError(f"--truth and --out are both {options.out}: film.mp4 there would be overwritten.")
-    if options.record is not None:
-        check_unused(options.record)
+    if out is not None and options.record is not None and options.record.resolve() == out:
+        raise UsageError(f"--record and --out are both {options.out}: give each a folder of its own.")
 
 
 def keep_runs(known: dict[int, dict[str, Any]], status: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from rtdecode.bundle import load
-from rtdecode.errors import RtDecodeError, SourceLostError
+from rtdecode.errors import RtDecodeError, SourceLostError, UsageError
 from rtdecode.video import read_mp4
 from streaming import replay
 from streaming.decoder import Decoder
@@ -256,6 +256,9 @@ def test_sources_that_do_not_come_end_the_wait_with_1(bundle: Path, tmp_path: Pa
         (("--lsl", "x", "--out", "USED"), 2, "in use"),
         (("--lsl", "x", "--truth", "USED", "--out", "USED"), 2, "--truth and --out are both"),
         (("--lsl", "x", "--record", "USED"), 2, "recording folder .* is not empty"),
+        (("--lsl", "x", "--out", "USED/film.mp4/below"), 2, "--out .* cannot be made"),
+        (("--lsl", "x", "--record", "USED/film.mp4/below"), 2, "--record .* cannot be made"),
+        (("--lsl", "x", "--record", "NEW", "--out", "NEW"), 2, "--record and --out are both"),
         (("--lsl", "x", "--bundle", "nothing"), 4, "no bundle"),
         (("--lsl", "x", "--bundle", "DAMAGED"), 4, "changed"),
         (("--lsl", "x", "--bundle", "FMRI"), 2, "decodes fmri"),
@@ -266,7 +269,9 @@ def test_what_cannot_be_is_refused_at_once(
 ) -> None:
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "film.mp4").write_bytes(b"precious")
-    made = {"USED": str(tmp_path / "used")}
+    below = "USED/film.mp4/below"
+    made = {"USED": str(tmp_path / "used"), "NEW": str(tmp_path / "new")}
+    made[below] = str(tmp_path / "used" / "film.mp4" / "below")
     if "DAMAGED" in flags:
         made["DAMAGED"] = str(damage(load(bundle), tmp_path / "damaged"))
     if "FMRI" in flags:
@@ -300,6 +305,34 @@ def test_a_session_that_never_began_to_record_leaves_no_recording(bundle: Path, 
     with pytest.raises(RtDecodeError, match="no calibration"):
         run(options)
     assert not (tmp_path / "record").exists()
+
+
+def test_a_running_sessions_folders_cannot_be_taken(bundle: Path, tmp_path: Path) -> None:
+    refused: list[RtDecodeError] = []
+
+    def take(process: subprocess.Popen[str], out: Path) -> None:
+        until(lambda: '"final"' in text(out / "clips.jsonl"))
+        for folder in (out, tmp_path / "record"):
+            options = StreamOptions(lsl="x", bundle=str(bundle), out=folder, overwrite=True)
+            with pytest.raises(UsageError, match=f"belongs to session .* .process {process.pid}.") as caught:
+                run(options)
+            refused.append(caught.value)
+        process.send_signal(signal.SIGINT)
+
+    record = ("--record", str(tmp_path / "record"))
+    ended = play(tmp_path / "s", bundle, *record, "--existing", "read", eeg=False, seconds=30, during=take)
+    assert ended.code == 0, ended.said
+    assert [error.exit_code for error in refused] == [2, 2]
+    assert ended.report["windows"]["final"] == len(ended.finals()) >= 1
+    assert run_again(bundle, ended.out) == 1
+
+
+def run_again(bundle: Path, out: Path) -> int:
+    """Exit code of a session that takes a folder whose session has ended, and finds no source."""
+    options = StreamOptions(lsl="nobody-is-called-so", bundle=str(bundle), out=out, overwrite=True, wait=0.2)
+    with pytest.raises(RtDecodeError, match="waited 0.2 s") as caught:
+        run(options)
+    return caught.value.exit_code
 
 
 @pytest.mark.parametrize("limit", [0.0, 30.0])
