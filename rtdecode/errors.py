@@ -3,6 +3,7 @@
 ::
 
     RtDecodeError            exit 1   a fault that is explained
+    ├── OutputError          exit 1   the session's folder cannot be written any more
     ├── UsageError           exit 2   the command line asks for what cannot be
     ├── SourceLostError      exit 3   every source fell silent during a session
     ├── BundleError          exit 4   a bundle that cannot be read or does not fit
@@ -16,6 +17,10 @@ class RtDecodeError(Exception):
     """A fault with an explanation for the operator."""
 
     exit_code = 1
+
+
+class OutputError(RtDecodeError):
+    """The session's folder cannot be written any more."""
 
 
 class UsageError(RtDecodeError):

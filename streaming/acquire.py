@@ -112,6 +112,8 @@ class _Acquisition:
         self._folder = _folder(sources, bundle, self._assembler.unread)
         meta = sources.meta | ({"calibration_digest": calibration.digest} if calibration else {})
         self._writer = RecordingWriter(sources.record, None, meta) if sources.record else None
+        # Why the recording ended before the session; empty while it goes on.
+        self._record_fault = ""
         self._simulated = False
         # Why the bundle cannot read a series, by its identity; empty where it can.
         self._unread: dict[str, str] = {}
@@ -137,6 +139,8 @@ class _Acquisition:
         self._emit(self._assembler.flush(now))
         expected = self._assembler.triggers_expected
         self._record(lambda kept: kept.note(ended_at=now, triggers_expected=expected))
+        # Closing writes what was held back: the last status says whether the disk took it.
+        self._record(RecordingWriter.close)
         self.send(Message(self._status(now) | {"kind": "end"}, {}))
 
     def close(self) -> None:
@@ -225,11 +229,14 @@ class _Acquisition:
         try:
             write(self._writer)
         except OSError as error:
-            raise RtDecodeError(
-                f"the recording in {self._sources.record} cannot be written any more: "
-                f"{error.strerror or error}. What was recorded before is whole. Free space, or give --record "
-                "on another disk, and start again."
-            ) from error
+            self._stop_recording(self._writer, error)
+
+    def _stop_recording(self, writer: RecordingWriter, error: OSError) -> None:
+        """Leave the recording as it is; decoding goes on without it."""
+        self._writer, self._record_fault = None, error.strerror or str(error)
+        # What closing finds comes of the same disk, and is told with it.
+        with contextlib.suppress(OSError):
+            writer.close()
 
     def _due_at(self) -> float:
         """The clock of the deadlines."""
@@ -266,6 +273,7 @@ class _Acquisition:
             "costs": costs,
             "existing": folder.get("existing_files", 0),
             "notes": self._notes(),
+            "record_fault": self._record_fault,
         }
 
     def _notes(self) -> list[str]:

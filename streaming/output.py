@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.bundle import Bundle
-from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.errors import OutputError, UsageError
 from rtdecode.folders import taken
 from rtdecode.types import Window
 from streaming import judged, meter
@@ -102,7 +102,7 @@ class Output:
 
         Raises
         ------
-        RtDecodeError
+        OutputError
             If the clip cannot be written.
         """
         if work.empty:
@@ -260,11 +260,16 @@ def prepare(out: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def writing() -> Iterator[None]:
-    """Turn a full or failing disk into a sentence."""
+    """Turn a full or failing disk into a sentence.
+
+    Raises
+    ------
+    OutputError
+    """
     try:
         yield
     except OSError as error:
-        raise RtDecodeError(
+        raise OutputError(
             f"the session's folder cannot be written any more: {error.strerror or error}. What was emitted "
             "before is whole. Free space, or give --out on another disk, and start again."
         ) from error

@@ -41,6 +41,7 @@ def build(
     ended: str,
     memory_mb: float | None,
     judged: dict[str, Any] | None,
+    recording: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Make the report; what is not known is None.
 
@@ -58,6 +59,8 @@ def build(
         Highest sum of the processes' PSS.
     judged : dict or None
         The sections that rest on the truth (`streaming.judged`), once the session is over.
+    recording : dict or None
+        `fault`: why ``--record`` ended before the session, None where it did not; None without ``--record``.
     """
     counters = status.get("counters", {})
     counts = output.counts
@@ -78,6 +81,7 @@ def build(
         "runs": counters.get("runs", []),
         "latency_ms": output.meter.summary(),
         "memory_mb": {"peak": memory_mb},
+        "recording": recording,
         "steps": {str(n): output.steps[n] for n in sorted(output.steps, reverse=True) if n} or None,
         **(judged or EMPTY),
     }

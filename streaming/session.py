@@ -14,7 +14,7 @@ from rich.console import Console
 
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle
-from rtdecode.errors import RtDecodeError, SourceLostError, UsageError
+from rtdecode.errors import OutputError, RtDecodeError, SourceLostError, UsageError
 from rtdecode.folders import held
 from rtdecode.recording import check_unused
 from streaming import orders, report, signals
@@ -161,6 +161,9 @@ class _Session:
         self._runs: dict[int, dict[str, Any]] = {}
         self._interrupted = ""
         self._fault: RtDecodeError | None = None
+        # What cannot be written any more: neither ends a session while the other can.
+        self._out_fault: OutputError | None = None
+        self._record_fault: RtDecodeError | None = None
         self._ended = False
         self._began_at = self._heard_at = time.monotonic()
         self._said_at = self._reported_at = self._began_at
@@ -169,32 +172,35 @@ class _Session:
     def run(self) -> None:
         with signals.told(self._interrupt), _process(self._process, self._stop):
             self._truth = Truth(self._options.truth, self._bundle)
-            self._output = Output(
-                *(self._out, self._name, self._bundle),
-                Decoder(self._bundle, time.monotonic, carry=self._options.carry),
-                *(self._truth, time.monotonic),
-                simulated=self._bundle.manifest.simulated,
-                steps=self._options.steps,
-                twin=self._options.twin,
-            )
+            with writing():
+                self._output = Output(
+                    *(self._out, self._name, self._bundle),
+                    Decoder(self._bundle, time.monotonic, carry=self._options.carry),
+                    *(self._truth, time.monotonic),
+                    simulated=self._bundle.manifest.simulated,
+                    steps=self._options.steps,
+                    twin=self._options.twin,
+                )
             self._progress = Progress(self._console, self._options.seconds)
             ended = "a fault that was not foreseen"
             try:
                 ended = self._loop()
                 self._hand_over()
+                ended = str(self._out_fault or ended)
             except RtDecodeError as error:
                 ended = str(error)
                 raise
             finally:
                 self._finish(ended)
-            if self._fault is not None:
-                raise self._fault
+            fault = self._fault or self._out_fault or self._record_fault
+            if fault is not None:
+                raise fault
 
     def _loop(self) -> str:
         """Decode until something ends the session; returns what did, in words."""
         while not (self._interrupted or self._status.get("done")):
             self._receive(timeout=0.05)
-            self._decode_one()
+            self._decode()
             self._periodic()
             self._fault = self._fault or self._judge()
             if self._fault is not None:
@@ -236,6 +242,46 @@ class _Session:
         for name, values in status["costs"].items():
             for value in values:
                 self._output.meter.add({name: value})
+        if status["record_fault"] and self._record_fault is None:
+            self._lose_recording(status["record_fault"])
+
+    def _lose_recording(self, reason: str) -> None:
+        """Go on decoding, if that still can be kept."""
+        self._record_fault = RtDecodeError(
+            f"the recording in {self._options.record} could not be written any more: {reason}. What was "
+            "recorded before can be replayed; nothing after it is recorded. Free space, or give --record on "
+            "another disk, and start a new session to record again."
+        )
+        if self._out_fault is not None:
+            raise self._out_fault
+        self._progress.say(f"{self._record_fault} Decoding goes on.")
+
+    def _decode(self) -> None:
+        if self._out_fault is not None:
+            self._drop_waiting()
+            return
+        try:
+            self._decode_one()
+        except OutputError as error:
+            self._lose_output(error)
+
+    def _drop_waiting(self) -> None:
+        """Count the windows whose clips cannot be written any more."""
+        while len(self._inbox):
+            work, skipped = self._inbox.take(time.monotonic())
+            dropped = skipped if work is None else [*skipped, work]
+            self._output.counts["skipped"] += sum(one.window.revision == "final" for one in dropped)
+
+    def _lose_output(self, error: OutputError) -> None:
+        """Go on for the recording's sake alone, if there is one."""
+        record = self._options.record
+        if record is None or self._record_fault is not None:
+            raise error
+        self._out_fault = error
+        self._progress.say(
+            f"{error} Nothing more is decoded. The recording in {record} goes on until the session ends "
+            f"(Ctrl-C, or --seconds); `rtdecode replay {record}` decodes it then."
+        )
 
     def _decode_one(self) -> None:
         now = time.monotonic()
@@ -251,10 +297,18 @@ class _Session:
         self._memory.sample(now)
         if now - self._reported_at > _REPORT_EVERY:
             self._reported_at = now
-            self._write_report("running", None)
+            self._keep_report()
         if now - self._said_at > _SAY_EVERY and self._waiting:
             self._said_at = now
             self._progress.say("waiting for " + "; ".join(self._waiting))
+
+    def _keep_report(self) -> None:
+        if self._out_fault is not None:
+            return
+        try:
+            self._write_report("running", None)
+        except OutputError as error:
+            self._lose_output(error)
 
     @property
     def _waiting(self) -> list[str]:
@@ -287,7 +341,7 @@ class _Session:
         self._heard_at = time.monotonic()
         while not (self._ended and len(self._inbox) == 0) and time.monotonic() < self._heard_at + _END_WITHIN:
             self._receive(timeout=0.05)
-            self._decode_one()
+            self._decode()
 
     def _finish(self, ended: str) -> None:
         self._progress.close()
@@ -296,6 +350,16 @@ class _Session:
         self._memory.sample(time.monotonic(), now=True)
         counts = self._output.counts
         counts["skipped"] += max(0, self._status.get("expected", 0) - counts["final"] - counts["skipped"])
+        try:
+            final = self._close(ended)
+        finally:
+            self._keep_truth()
+        report.show(final)
+        print(self._out)  # noqa: T201
+        print(self._report_path)  # noqa: T201
+
+    def _close(self, ended: str) -> dict[str, Any]:
+        """Finish the session's folder; returns its report."""
         judged = None
         try:
             judged = self._output.judge()
@@ -305,10 +369,7 @@ class _Session:
                 self._output.close()
             finally:
                 final = self._write_report(ended, judged)
-        self._keep_truth()
-        report.show(final)
-        print(self._out)  # noqa: T201
-        print(self._report_path)  # noqa: T201
+        return final
 
     def _keep_truth(self) -> None:
         """Put the truth beside what was recorded, if anything was; say what is wrong with it."""
@@ -335,10 +396,17 @@ class _Session:
             ended=ended,
             memory_mb=self._memory.peak_mb,
             judged=judged,
+            recording=self._recording(),
         )
         with writing():
             report.write(self._report_path, made)
         return made
+
+    def _recording(self) -> dict[str, Any] | None:
+        """What there is to say of the recording; None without one."""
+        if self._options.record is None:
+            return None
+        return {"fault": self._status.get("record_fault") or None}
 
     def _interrupt(self, name: str) -> None:
         self._interrupted = f"stopped by {name}"

@@ -3,7 +3,8 @@
 import multiprocessing
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 
 from rtdecode import calibration as calibrations
 from rtdecode.bundle import Bundle
-from rtdecode.errors import GeometryError, RtDecodeError
+from rtdecode.errors import GeometryError
 from rtdecode.phantom.mosaic import mosaic_bytes
 from rtdecode.recording import Recording
 from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
@@ -222,19 +223,49 @@ def write_montage(session: Session) -> None:
     session.made._step(timeout=1.0)
 
 
-@pytest.mark.parametrize("write", [write_montage, lambda session: session.made.run()])
-def test_a_full_disk_is_said_in_words_by_whatever_is_written(
-    write: Callable[[Session], None], tmp_path: Path
-) -> None:
-    session = Session(tmp_path, eeg=True)
+def write_volume(session: Session) -> None:
+    session.take(*volumes(1))
+
+
+def write_end(session: Session) -> None:
     session.made._stop.set()
+    session.made.run()
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Let this process write nothing more."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
     try:
-        with pytest.raises(RtDecodeError, match=r"the recording in .* cannot be written any more"):
-            write(session)
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("write", [write_montage, write_volume, write_end])
+def test_a_full_disk_ends_the_recording_and_nothing_else(
+    write: Callable[[Session], None], tmp_path: Path
+) -> None:
+    session = Session(tmp_path, eeg=True)
+    assert session.made._status(1000.0)["record_fault"] == ""
+    with full_disk():
+        write(session)
+    assert session.made._status(1000.0)["record_fault"] == "File too large"
+    assert list(Recording(session.record).events()) == []
+    session.made.close()
+
+
+def test_what_came_after_a_full_disk_is_decoded(tmp_path: Path) -> None:
+    session = Session(tmp_path)
+    arrived = volumes(10)
+    session.take(*arrived[:4])
+    with full_disk():
+        session.take(arrived[4])
+    session.take(*arrived[5:])
+    assert missing(session.windows) == [0.0] * 4
+    kept = [item.index for item in Recording(session.record).events() if isinstance(item, Volume)]
+    assert kept == [0, 1, 2, 3]
     session.made.close()
 
 
