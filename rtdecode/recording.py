@@ -15,6 +15,7 @@ Only pixels and the fields of `rtdecode.types.Volume` are kept, never the scanne
 
 import json
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -43,6 +44,8 @@ class RecordingWriter:
         None without EEG, or until `set_montage`.
     meta : dict
         Plain JSON values: who was recorded, simulated or not.
+    resume : bool
+        Go on with a recording whose writer died: what it left torn is cut off, its montage and meta stay.
 
     Raises
     ------
@@ -50,15 +53,25 @@ class RecordingWriter:
         If the folder is in use.
     """
 
-    def __init__(self, path: Path, montage: Montage | None, meta: dict[str, Any]) -> None:
-        check_unused(path)
-        path.mkdir(parents=True, exist_ok=True)
+    def __init__(
+        self, path: Path, montage: Montage | None, meta: dict[str, Any], *, resume: bool = False
+    ) -> None:
         self._path, self._meta, self._montage = path, dict(meta), montage
+        # The channels of the newest chunk, where a recording is gone on with, and those that come now.
+        self._before: Montage | None = None
+        self._changed: Montage | None = None
+        if resume:
+            kept = Recording(path)
+            self._meta, self._montage = kept.meta, kept.montage
+            self._before = _cut_torn(path, kept.montage)
+        else:
+            check_unused(path)
+            path.mkdir(parents=True, exist_ok=True)
         self._write_head()
-        self._events = (path / "events.jsonl").open("w")
-        self._eeg = (path / "eeg.f32").open("wb")
-        self._stamps = (path / "stamps.f64").open("wb")
-        self._volumes = (path / "volumes.bin").open("wb")
+        self._events = (path / "events.jsonl").open("a")
+        self._eeg = (path / "eeg.f32").open("ab")
+        self._stamps = (path / "stamps.f64").open("ab")
+        self._volumes = (path / "volumes.bin").open("ab")
         self._film: IO[str] | None = None
 
     def __enter__(self) -> "RecordingWriter":
@@ -70,9 +83,12 @@ class RecordingWriter:
         self.close()
 
     def set_montage(self, montage: Montage | None) -> None:
-        """Write down the montage once it is known."""
-        self._montage = montage
-        self._write_head()
+        """Write down the montage once it is known; a recording that is gone on with keeps its first."""
+        if self._before is None:
+            self._montage = montage
+            self._write_head()
+        elif montage != self._before:
+            self._changed = montage
 
     def note(self, **meta: Any) -> None:
         """Add to `meta`: how the session ended, for example."""
@@ -99,7 +115,8 @@ class RecordingWriter:
             line: dict[str, Any] = {"samples": item.data.shape[1], "arrived_at": item.arrived_at}
             line |= {} if item.live else {"live": False}
             line |= {} if item.clock_at is None else {"clock_at": item.clock_at}
-            line |= {} if item.montage is None else {"montage": asdict(item.montage)}
+            changed, self._changed = item.montage or self._changed, None
+            line |= {} if changed is None else {"montage": asdict(changed)}
         elif isinstance(item, Trigger):
             line = asdict(item)
         else:
@@ -126,7 +143,7 @@ class RecordingWriter:
 
     def _write_mark(self, mark: FilmMark) -> None:
         if self._film is None:
-            self._film = (self._path / "film.jsonl").open("w", buffering=1)
+            self._film = (self._path / "film.jsonl").open("a", buffering=1)
         self._film.write(json.dumps(asdict(mark)) + "\n")
 
     def _volume(self, volume: Volume) -> dict[str, Any]:
@@ -225,6 +242,42 @@ def check_unused(path: Path) -> None:
     """
     if taken(path):
         raise UsageError(f"the recording folder {path} is not empty. Give a new or empty folder.")
+
+
+def _cut_torn(path: Path, montage: Montage | None) -> Montage | None:
+    """Cut a recording to the items that are whole; returns the montage of the newest chunk."""
+    sizes = {"events.jsonl": 0, "eeg.f32": 0, "stamps.f64": 0, "volumes.bin": 0}
+    there = {name: _size(path / name) for name in sizes}
+    with (path / "events.jsonl").open("ab+") as lines:
+        lines.seek(0)
+        for text in lines:
+            if not text.endswith(b"\n"):
+                break
+            line = json.loads(text)
+            now, after = montage, dict(sizes)
+            after["events.jsonl"] += len(text)
+            if "samples" in line:
+                now = _montage(line["montage"]) if line.get("montage") else montage
+                channels = len(now.channels) if now is not None else 0
+                after["eeg.f32"] += line["samples"] * channels * np.dtype(np.float32).itemsize
+                after["stamps.f64"] += line["samples"] * np.dtype(np.float64).itemsize
+            elif "shape" in line:
+                bytes_of_one = math.prod(line["shape"]) * np.dtype(line["dtype"]).itemsize
+                after["volumes.bin"] = line["at"] + bytes_of_one
+            if any(after[name] > there[name] for name in sizes):
+                break
+            montage, sizes = now, after
+    for name, size in sizes.items():
+        if there[name] > size:
+            os.truncate(path / name, size)
+    film = path / "film.jsonl"
+    if film.is_file():
+        os.truncate(film, film.read_bytes().rfind(b"\n") + 1)
+    return montage
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.is_file() else 0
 
 
 def _montage(line: dict[str, Any]) -> Montage:

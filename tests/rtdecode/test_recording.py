@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rtdecode.errors import UsageError
+from rtdecode.film_marks import FilmMark
 from rtdecode.recording import Recording, RecordingWriter
 from rtdecode.types import EegChunk, Montage, Trigger, Volume
 from tests import small
@@ -139,6 +140,56 @@ def test_items_are_on_disk_before_the_end(tmp_path: Path) -> None:
     writer.flush()
     assert sum(isinstance(i, EegChunk) for i in Recording(tmp_path / "r").events()) == 200
     writer.close()
+
+
+@pytest.mark.parametrize(
+    "torn", [{}, {"events.jsonl": 30}, {"eeg.f32": 5}, {"stamps.f64": 5, "eeg.f32": 900}, {"volumes.bin": 5}]
+)
+def test_a_recording_is_gone_on_with_where_it_is_whole(torn: dict[str, int], tmp_path: Path) -> None:
+    write(tmp_path / "r")
+    for name, count in torn.items():
+        file = tmp_path / "r" / name
+        file.write_bytes(file.read_bytes()[:-count])
+    whole = len(list(Recording(tmp_path / "r").events()))
+    later = [replace(item, arrived_at=item.arrived_at + 100) for item in items()]
+    with RecordingWriter(tmp_path / "r", None, {"ignored": 1}, resume=True) as writer:
+        writer.set_montage(small.montage())
+        for item in later:
+            writer.write(item)
+    read = Recording(tmp_path / "r")
+    assert (read.montage, read.meta) == (small.montage(), {"simulated": True})
+    for a, b in zip([*items()[:whole], *later], read.events(), strict=True):
+        for name in a.__slots__:
+            assert np.array_equal(getattr(a, name), getattr(b, name)), name
+
+
+def test_channels_that_changed_while_nobody_recorded_are_written_down(tmp_path: Path) -> None:
+    write(tmp_path / "r")
+    other = Montage(("Fz", "ECG"), 1000.0, "Cz", ("eeg", "ecg"))
+    chunk = EegChunk(np.ones((2, 6), np.float32), np.arange(6.0), 200.0)
+    with RecordingWriter(tmp_path / "r", None, {}, resume=True) as writer:
+        writer.set_montage(other)
+        writer.write(chunk)
+        writer.write(chunk)
+    read = list(Recording(tmp_path / "r").events())
+    assert [item.montage for item in read[-2:] if isinstance(item, EegChunk)] == [other, None]
+    assert len(read) == len(items()) + 2
+    with RecordingWriter(tmp_path / "r", None, {}, resume=True) as writer:
+        writer.set_montage(other)
+        writer.write(chunk)
+    again = list(Recording(tmp_path / "r").events())
+    assert len(again) == len(items()) + 3
+    assert isinstance(again[-1], EegChunk)
+    assert again[-1].montage is None
+
+
+def test_film_marks_go_on_after_a_torn_one(tmp_path: Path) -> None:
+    write(tmp_path / "r")
+    (tmp_path / "r" / "film.jsonl").write_text('{"stamp": 1.0, "label": "a", "arrived_at": 1.0}\n{"stamp": 2')
+    with RecordingWriter(tmp_path / "r", None, {}, resume=True) as writer:
+        writer.write(FilmMark(3.0, "b", 3.0))
+    lines = (tmp_path / "r" / "film.jsonl").read_text().splitlines()
+    assert [json.loads(line)["label"] for line in lines] == ["a", "b"]
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
