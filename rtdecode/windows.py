@@ -244,6 +244,16 @@ class Assembler:
         known = self._session.known
         return known[-1].clock.elapsed(now_at) if known else None
 
+    def begin(self, stamp: float) -> None:
+        """Begin the run at an EEG sample that an earlier process received; local time, s."""
+        self._session.first_sample(stamp)
+
+    @property
+    def first_sample_at(self) -> float | None:
+        """Local time at which the run began with an EEG sample; None where it began otherwise."""
+        runs = self._session.runs
+        return self._eeg.first if self._eeg and runs and runs[0].clock.source == "first-sample" else None
+
     def clip(self, window: Window) -> int:
         """Number of the window's clip, unique in the session."""
         return self._session.runs[window.run].first_clip + window.index

@@ -31,11 +31,12 @@ from rtdecode.bundle import Bundle
 from rtdecode.channels import match
 from rtdecode.errors import GeometryError, RtDecodeError
 from rtdecode.film_marks import FilmMark
-from rtdecode.recording import RecordingWriter
+from rtdecode.recording import Recording, RecordingWriter
 from rtdecode.signal.motion import THIN
 from rtdecode.timing import check_tr
 from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
 from rtdecode.windows import Assembler
+from streaming import past
 from streaming.mailbox import Mailbox, Message, pack
 from streaming.orders import Sources
 from streaming.sources.folder import FolderSource
@@ -52,8 +53,9 @@ _MARKERS_WITHIN = 6.0
 
 # Silence of a source after which the operator is told, s.
 _SILENT = {"eeg": 3.0, "fmri": 10.0}
-# A status has to fit a slot of the mailbox: it tells of the newest runs, and of so many files passed over.
-_RUNS_TOLD, _NOTES_TOLD = 16, 30
+# A status has to fit a slot of the mailbox: it tells of the newest runs, of so many files passed over,
+# and of so many triggers and volumes; more make the next one due.
+_RUNS_TOLD, _NOTES_TOLD, _UNTOLD_MOST = 16, 30, 32
 # The clock of the deadlines before the first volume that lay there; finite, as it goes into recordings.
 _LONG_AGO = -1e12
 # What the folder thread says once it has read everything that lay there.
@@ -102,18 +104,25 @@ class _Acquisition:
         self._lsl = LslSource(sources.lsl, sources.peers, accept=_fits(bundle)) if sources.lsl else None
         self._lag = Lag(time.monotonic())
         calibration = calibrations.load(sources.calibration) if sources.calibration else None
-        there = {"eeg": sources.lsl, "fmri": sources.fmri_dir}
+        given = {"eeg": sources.lsl, "fmri": sources.fmri_dir}
+        self._there = [name for name, source in given.items() if source]
         self._assembler = Assembler(
-            *(bundle, None, [name for name, source in there.items() if source], sources.seconds),
+            *(bundle, None, self._there, sources.seconds),
             dummies=sources.dummies,
             now=time.monotonic,
             calibration=calibration,
         )
-        self._folder = _folder(sources, bundle, self._assembler.unread)
-        meta = sources.meta | ({"calibration_digest": calibration.digest} if calibration else {})
-        self._writer = RecordingWriter(sources.record, None, meta) if sources.record else None
+        self._resumed = past.Resumed(sources.past) if sources.past is not None else None
+        since = self._resumed.since if self._resumed is not None else None
+        self._folder = _folder(sources, bundle, self._assembler.unread, since)
         # Why the recording ended before the session; empty while it goes on.
         self._record_fault = ""
+        meta = sources.meta | ({"calibration_digest": calibration.digest} if calibration else {})
+        self._writer = self._opened(meta)
+        # Triggers and volumes that no status has told of yet.
+        self._untold: list[dict[str, Any]] = []
+        self._newest_sample_at: float | None = None
+        self._heard = False
         self._simulated = False
         # Why the bundle cannot read a series, by its identity; empty where it can.
         self._unread: dict[str, str] = {}
@@ -121,7 +130,8 @@ class _Acquisition:
         self._data_at: dict[str, float] = {}
         self._status_at = 0.0
         # While volumes are read that lay there before, the clock of the deadlines is theirs.
-        self._behind_at: float | None = _LONG_AGO if self._folder and sources.existing == "read" else None
+        behind = sources.existing == "read" and (self._resumed is None or self._resumed.behind)
+        self._behind_at: float | None = _LONG_AGO if self._folder and behind else None
         self._costs: dict[str, list[float]] = {"volume_to_vector": [], "eeg_push": []}
         self._newest: dict[str, float | None] = dict.fromkeys(self._costs)
 
@@ -131,6 +141,8 @@ class _Acquisition:
         self._start(self._read_lsl if self._lsl else None)
         self._start(self._read_folder if self._folder else None)
         self._start(self._read_film if self._lsl and self._writer else None)
+        if self._resumed is not None:
+            self._go_on(self._resumed)
         while not self._stop.is_set():
             self._step(timeout=0.02)
         while not self._queue.empty():
@@ -142,6 +154,34 @@ class _Acquisition:
         # Closing writes what was held back: the last status says whether the disk took it.
         self._record(RecordingWriter.close)
         self.send(Message(self._status(now) | {"kind": "end"}, {}))
+
+    def _go_on(self, resumed: past.Resumed) -> None:
+        """Place the runs where the acquisition before this one had them."""
+        if resumed.begun:
+            # What was heard before counts as silent from here.
+            self._data_at = dict.fromkeys(self._there, time.monotonic())
+        self._assembler.triggers_expected = resumed.triggers_expected
+        if resumed.first_sample_at is not None:
+            self._assembler.begin(resumed.first_sample_at)
+        for item in resumed.items():
+            at = item.arrived_at if item.clock_at is None else item.clock_at
+            self._emit(self._assembler.advance(at) + self._assembler.push(item, at))
+
+    def _opened(self, meta: dict[str, Any]) -> RecordingWriter | None:
+        """Begin the recording, or go on with the one of the acquisition before this one."""
+        folder, resumed = self._sources.record, self._resumed
+        if folder is None:
+            return None
+        begun = resumed is not None and (folder / "recording.json").is_file()
+        try:
+            writer = RecordingWriter(folder, None, meta, resume=begun)
+            if resumed is not None and begun:
+                restart = {"told_at": resumed.told_at, "resumed_at": time.monotonic()}
+                writer.note(restarts=[*Recording(folder).meta.get("restarts", []), restart])
+        except OSError as error:
+            self._record_fault = error.strerror or str(error)
+            return None
+        return writer
 
     def close(self) -> None:
         self._stop.set()
@@ -177,13 +217,19 @@ class _Acquisition:
             self._lag.idle(time.monotonic())
             self._emit(self._assembler.advance(self._due_at()))
         now = time.monotonic()
-        if now - self._status_at >= _STATUS_EVERY:
+        # An acquisition after this one would take a volume again that no status has told of.
+        told_at_once = isinstance(item, Volume) and self._behind_at is None
+        full = len(self._untold) >= _UNTOLD_MOST
+        if now - self._status_at >= _STATUS_EVERY or full or told_at_once:
             self._status_at = now
             self.send(Message(self._status(now), {}))
             if not self._parent_alive():
                 self._stop.set()
 
     def _take(self, item: EegChunk | Trigger | Volume) -> None:
+        if self._resumed is not None and isinstance(item, Volume) and self._resumed.knows(item):
+            return
+        self._heard = True
         if isinstance(item, EegChunk) and self._behind_at is None:
             item = self._lag.judge(item, time.monotonic())
         if self._behind_at is not None:
@@ -195,6 +241,7 @@ class _Acquisition:
         if isinstance(item, Volume):
             self._learn(item.simulated)
             item = self._judged(item)
+        self._remember(item)
         # An item counts from its arrival, however long it waited here: a replay does the same.
         at = item.arrived_at if self._behind_at is None else self._behind_at
         windows = self._assembler.advance(at) + self._assembler.push(item, at)
@@ -207,6 +254,15 @@ class _Acquisition:
             self._count("volume_to_vector", now - item.readable_at)
         self._emit(windows)
         self._assembler.follow()
+
+    def _remember(self, item: EegChunk | Trigger | Volume) -> None:
+        """Keep for the session what an acquisition after this one would need."""
+        if not isinstance(item, EegChunk):
+            self._untold.append(past.line(item))
+            return
+        self._newest_sample_at = float(item.stamps[-1])
+        if self._resumed is not None and self._assembler.montage is not None:
+            self._resumed.measure(item, self._assembler.montage.sfreq)
 
     def _judged(self, volume: Volume) -> Volume:
         """Leave what the bundle cannot read to the recording; of its run it has the times."""
@@ -261,6 +317,9 @@ class _Acquisition:
         # The source and the assembler see the same volume late or out of order: it counts once.
         for key in ("out_of_order", "late"):
             counters["fmri"][key] = max(counters["fmri"][key], folder.get(key, 0))
+        if self._resumed is not None:
+            counters = self._resumed.counted(counters)
+        untold, self._untold = self._untold, []
         return {
             "kind": "status",
             "elapsed": self._assembler.elapsed(now),
@@ -274,6 +333,14 @@ class _Acquisition:
             "existing": folder.get("existing_files", 0),
             "notes": self._notes(),
             "record_fault": self._record_fault,
+            "heard": self._heard,
+            "items": untold,
+            "newest_sample_at": self._newest_sample_at,
+            "first_sample_at": self._assembler.first_sample_at,
+            "triggers_expected": self._assembler.triggers_expected,
+            "behind": self._behind_at is not None,
+            "at": now,
+            "wall_s": time.time(),
         }
 
     def _notes(self) -> list[str]:
@@ -372,7 +439,10 @@ def _fits(bundle: Bundle) -> Callable[[Montage], str | None]:
 
 
 def _folder(
-    sources: Sources, bundle: Bundle, unread: Callable[[tuple[int, ...], NDArray[np.float64]], str | None]
+    sources: Sources,
+    bundle: Bundle,
+    unread: Callable[[tuple[int, ...], NDArray[np.float64]], str | None],
+    since: float | None = None,
 ) -> FolderSource | None:
     if sources.fmri_dir is None:
         return None
@@ -391,4 +461,11 @@ def _folder(
             return str(error)
         return None
 
-    return FolderSource(sources.fmri_dir, sources.existing, sources.series, moco=sources.moco, accept=accept)
+    return FolderSource(
+        sources.fmri_dir,
+        "ignore" if since is not None else sources.existing,
+        sources.series,
+        moco=sources.moco,
+        accept=accept,
+        since=since,
+    )

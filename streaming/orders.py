@@ -9,6 +9,22 @@ from streaming.mailbox import Mailbox
 
 
 @dataclass(frozen=True, slots=True)
+class Past:
+    """What an acquisition process had told before it died: the next one goes on from there.
+
+    Attributes
+    ----------
+    items : list of dict
+        Triggers and volumes in the order they came (`streaming.past`); they place the runs in time.
+    status : dict
+        The last status; empty before the first.
+    """
+
+    items: list[dict[str, Any]]
+    status: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Sources:
     """What the acquisition process is to read; plain values, as they cross to another process.
 
@@ -37,6 +53,8 @@ class Sources:
         Hosts that are asked for their LSL streams directly.
     meta : dict
         Written into the recording.
+    past : Past or None
+        Of the acquisition that died before this one.
     """
 
     bundle: Path
@@ -51,6 +69,7 @@ class Sources:
     calibration: Path | None = None
     peers: tuple[str, ...] = ()
     meta: dict[str, Any] = field(default_factory=dict)
+    past: Past | None = None
 
 
 def acquire(sources: Sources, mailbox: Mailbox, stop: Event) -> None:

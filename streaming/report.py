@@ -42,6 +42,7 @@ def build(
     memory_mb: float | None,
     judged: dict[str, Any] | None,
     recording: dict[str, Any] | None = None,
+    restarts: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Make the report; what is not known is None.
 
@@ -61,6 +62,9 @@ def build(
         The sections that rest on the truth (`streaming.judged`), once the session is over.
     recording : dict or None
         `fault`: why ``--record`` ended before the session, None where it did not; None without ``--record``.
+    restarts : list of dict or None
+        One for each time that the acquisition process died: `exit_code`, `run_s` (run time that it told last)
+        and `hole_s` (how long nothing was received; None where nothing was any more).
     """
     counters = status.get("counters", {})
     counts = output.counts
@@ -82,6 +86,7 @@ def build(
         "latency_ms": output.meter.summary(),
         "memory_mb": {"peak": memory_mb},
         "recording": recording,
+        "restarts": restarts or [],
         "steps": {str(n): output.steps[n] for n in sorted(output.steps, reverse=True) if n} or None,
         **(judged or EMPTY),
     }

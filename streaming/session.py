@@ -4,7 +4,7 @@ import multiprocessing
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.context import SpawnProcess
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -20,10 +20,12 @@ from rtdecode.recording import check_unused
 from streaming import orders, report, signals
 from streaming.deadline import Inbox, Work, time_left
 from streaming.decoder import Decoder, check_steps
-from streaming.mailbox import Mailbox, slot_bytes, unpack
+from streaming.mailbox import Mailbox, Message, slot_bytes, unpack
 from streaming.memory import Memory
+from streaming.orders import Past
 from streaming.output import Output, prepare, writing
 from streaming.progress import Progress
+from streaming.restarts import Restarts, cause
 from streaming.truth import Truth
 
 # Windows that wait in the mailbox and in the inbox; where both are full, acquisition waits.
@@ -147,14 +149,10 @@ class _Session:
         self._options, self._bundle, self._name, self._out = options, bundle, name, out
         self._console = console
         self._report_path = options.report or out / "report.json"
-        context = multiprocessing.get_context("spawn")
-        self._mailbox = Mailbox(context, _SLOTS, slot_bytes(bundle))
-        self._stop: Event = context.Event()
-        self._process: SpawnProcess = context.Process(
-            target=orders.acquire,
-            args=(_sources(options, bundle, name), self._mailbox, self._stop),
-            daemon=True,
-        )
+        self._acquisition = _Acquisition(_sources(options, bundle, name), slot_bytes(bundle))
+        self._restarts = Restarts()
+        self._items: list[dict[str, Any]] = []
+        self._handing_over = False
         self._patience = float(bundle.manifest.grid.hop)
         self._inbox = Inbox(self._patience)
         self._status: dict[str, Any] = {}
@@ -170,7 +168,7 @@ class _Session:
         self._memory = Memory()
 
     def run(self) -> None:
-        with signals.told(self._interrupt), _process(self._process, self._stop):
+        with signals.told(self._interrupt), self._running():
             self._truth = Truth(self._options.truth, self._bundle)
             with writing():
                 self._output = Output(
@@ -196,6 +194,15 @@ class _Session:
             if fault is not None:
                 raise fault
 
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """An acquisition process that is gone when the block is left, however it is left."""
+        self._acquisition.start()
+        try:
+            yield
+        finally:
+            self._acquisition.end()
+
     def _loop(self) -> str:
         """Decode until something ends the session; returns what did, in words."""
         while not (self._interrupted or self._status.get("done")):
@@ -209,24 +216,45 @@ class _Session:
 
     def _receive(self, timeout: float) -> None:
         """Take the messages that wait, for `timeout` seconds the first, until the inbox is full."""
-        message = self._mailbox.get(0.0 if len(self._inbox) else timeout)
-        if message is None and not self._process.is_alive() and not self._ended:
-            self._ended = True
-            self._fault = self._fault or RtDecodeError(
-                f"the acquisition process ended by itself (exit code {self._process.exitcode}); what it "
-                "printed above says why. Everything decoded so far was written. Start the session again."
-            )
+        # Looked at first: what a process sent before it died lies in the mailbox.
+        dead = not (self._ended or self._acquisition.is_alive())
+        message = self._acquisition.mailbox.get(0.0 if len(self._inbox) else timeout)
+        if message is None and dead:
+            self._acquisition_died()
         while message is not None:
             kind = message.head["kind"]
             if kind == "window":
-                head = message.head
-                self._inbox.put(Work(unpack(message), head["clip"], head["costs"], head["backlog"]))
+                self._take_window(message)
             elif kind == "fault":
                 self._fault, self._ended = _error(message.head), True
             else:
                 self._take_status(message.head)
             self._heard_at = time.monotonic()
-            message = self._mailbox.get(0.0) if len(self._inbox) < _INBOX else None
+            message = self._acquisition.mailbox.get(0.0) if len(self._inbox) < _INBOX else None
+
+    def _acquisition_died(self) -> None:
+        """Start the acquisition again, where it was."""
+        now, code = time.monotonic(), self._acquisition.exit_code
+        again = self._restarts.died(now, code, self._status.get("elapsed"))
+        if self._handing_over or not again:
+            often = "" if again else f" {len(self._restarts.report)} times, the last ones within a minute"
+            self._ended = True
+            self._fault = self._fault or RtDecodeError(
+                f"the acquisition process ended by itself{often} ({cause(code)}); what it printed above says "
+                "why. Everything decoded so far was written. Start the session again."
+            )
+            return
+        self._progress.say(
+            f"the acquisition process ended by itself ({cause(code)}) and is started again. Nothing is "
+            "received until it reads; the windows and the recording have a hole there."
+        )
+        self._acquisition.start_again(Past(self._items, self._status), recording=self._record_fault is None)
+
+    def _take_window(self, message: Message) -> None:
+        window, head = unpack(message), message.head
+        if self._restarts.is_new(window):
+            clip = self._restarts.clip(window, head["clip"])
+            self._inbox.put(Work(window, clip, head["costs"], head["backlog"]))
 
     def _take_status(self, status: dict[str, Any]) -> None:
         if status["existing"] and not self._status:
@@ -236,13 +264,17 @@ class _Session:
         if status["simulated"] and not self._output.simulated:
             self._progress.say("Simulated participant: a source says so.")
             self._output.mark_simulated()
+        hole_s = self._restarts.back(time.monotonic()) if status.get("heard") else None
+        if hole_s is not None:
+            self._progress.say(f"the acquisition receives again, after {hole_s:.1f} s without anything")
+        self._items += status.pop("items", [])
         keep_runs(self._runs, status)
         self._status = status
         self._ended = status["kind"] == "end"
         for name, values in status["costs"].items():
             for value in values:
                 self._output.meter.add({name: value})
-        if status["record_fault"] and self._record_fault is None:
+        if status.get("record_fault") and self._record_fault is None:
             self._lose_recording(status["record_fault"])
 
     def _lose_recording(self, reason: str) -> None:
@@ -337,7 +369,8 @@ class _Session:
 
     def _hand_over(self) -> None:
         """Let the acquisition finish, and decode what it still has."""
-        self._stop.set()
+        self._handing_over = True
+        self._acquisition.stop()
         self._heard_at = time.monotonic()
         while not (self._ended and len(self._inbox) == 0) and time.monotonic() < self._heard_at + _END_WITHIN:
             self._receive(timeout=0.05)
@@ -345,8 +378,8 @@ class _Session:
 
     def _finish(self, ended: str) -> None:
         self._progress.close()
-        self._stop.set()
-        self._process.join(timeout=5.0)
+        self._acquisition.stop()
+        self._acquisition.join()
         self._memory.sample(time.monotonic(), now=True)
         counts = self._output.counts
         counts["skipped"] += max(0, self._status.get("expected", 0) - counts["final"] - counts["skipped"])
@@ -397,6 +430,7 @@ class _Session:
             memory_mb=self._memory.peak_mb,
             judged=judged,
             recording=self._recording(),
+            restarts=self._restarts.report,
         )
         with writing():
             report.write(self._report_path, made)
@@ -443,16 +477,55 @@ def _error(head: dict[str, Any]) -> RtDecodeError:
     return error
 
 
-@contextmanager
-def _process(process: SpawnProcess, stop: Event) -> Iterator[None]:
-    """A process that is gone when the block is left, however it is left."""
-    with signals.ignored():
-        process.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        process.join(timeout=5.0)
-        if process.is_alive():
-            process.kill()
-            process.join()
+class _Acquisition:
+    """The acquisition process: started, started again, stopped.
+
+    Each start has a mailbox and a stop event of its own: those of a process that was killed may be locked
+    for ever.
+    """
+
+    def __init__(self, sources: orders.Sources, message_bytes: int) -> None:
+        self._sources, self._message_bytes = sources, message_bytes
+        self._make()
+
+    def _make(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.mailbox = Mailbox(context, _SLOTS, self._message_bytes)
+        self._stop: Event = context.Event()
+        self._process: SpawnProcess = context.Process(
+            target=orders.acquire, args=(self._sources, self.mailbox, self._stop), daemon=True
+        )
+
+    @property
+    def exit_code(self) -> int | None:
+        return self._process.exitcode
+
+    def is_alive(self) -> bool:
+        return self._process.is_alive()
+
+    def start(self) -> None:
+        with signals.ignored():
+            self._process.start()
+
+    def start_again(self, past: Past, *, recording: bool) -> None:
+        """Start another process that goes on from what the last one told."""
+        record = self._sources.record if recording else None
+        self._sources = replace(self._sources, past=past, record=record)
+        self._make()
+        self.start()
+
+    def stop(self) -> None:
+        """Ask the process to end."""
+        if self._process.is_alive():
+            self._stop.set()
+
+    def join(self) -> None:
+        self._process.join(timeout=5.0)
+
+    def end(self) -> None:
+        """See that the process is gone."""
+        self.stop()
+        self.join()
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()

@@ -48,6 +48,8 @@ class FolderSource:
         Maps (shape, affine, TR) of a series to the reason why it is not wanted, or None.
     exclude : Path or None
         A subfolder that is not looked into: the program's own output.
+    since : float or None
+        With ``ignore``, files that changed from this wall time on are taken all the same, s.
 
     Attributes
     ----------
@@ -66,6 +68,7 @@ class FolderSource:
         bound: bool = True,
         accept: Accept | None = None,
         exclude: Path | None = None,
+        since: float | None = None,
     ) -> None:
         self.directory = directory
         self.runs = Runs(bound, series, accept)
@@ -86,8 +89,11 @@ class FolderSource:
         self._looked_at = time.monotonic()
         if existing == "ignore":
             stamps = self._scan.poll(-float("inf"))
-            self._passed = {name: stamp.size for name, stamp in stamps.items()}
-            self.existing = len(stamps)
+            fresh = {n: s for n, s in stamps.items() if since is not None and s.changed_at >= since}
+            self._passed = {name: stamp.size for name, stamp in stamps.items() if name not in fresh}
+            self.existing = len(self._passed)
+            for name, stamp in fresh.items():
+                self._queue.put(name, stamp.content, self._looked_at, -float("inf"), again=False)
 
     @property
     def missing(self) -> bool:

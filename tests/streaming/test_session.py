@@ -6,10 +6,11 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import psutil
@@ -361,16 +362,68 @@ def test_what_a_source_says_of_the_participant_is_shown(tmp_path: Path) -> None:
     output.close()
 
 
-def test_an_acquisition_that_dies_ends_with_1_and_everything_written(bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sources", [("eeg", "fmri"), ("eeg",), ("fmri",)])
+def test_an_acquisition_that_is_killed_is_started_again_on_the_same_time_line(
+    sources: tuple[str, ...], bundle: Path, tmp_path: Path
+) -> None:
+    killed_after: list[int] = []
+
     def kill(process: subprocess.Popen[str], out: Path) -> None:
         until(lambda: '"final"' in text(out / "clips.jsonl"))
-        for child in psutil.Process(process.pid).children():
-            if "spawn_main" in " ".join(child.cmdline()):
-                child.kill()
+        acquisition(process).kill()
+        killed_after.append(len(finals(out)))
+        until(lambda: len(whole(out, sources)) > killed_after[0])
+        process.send_signal(signal.SIGINT)
 
-    ended = play(tmp_path / "s", bundle, "--existing", "read", eeg=False, seconds=30, during=kill)
+    def whole(out: Path, wanted: tuple[str, ...]) -> list[dict[str, Any]]:
+        return [clip for clip in finals(out) if all(clip["missing"][name] == 0 for name in wanted)]
+
+    record = tmp_path / "record"
+    given = {"eeg": "eeg" in sources, "fmri": "fmri" in sources}
+    ended = play(tmp_path / "s", bundle, "--record", str(record), **given, seconds=60, during=kill)
+    assert ended.code == 0, ended.said
+    assert "ended by itself (killed by SIGKILL) and is started again" in ended.said
+    assert "receives again, after" in ended.said
+    (restart,) = ended.report["restarts"]
+    assert restart["exit_code"] == -signal.SIGKILL
+    assert restart["hole_s"] > 0
+    windows = ended.report["windows"]
+    assert windows["final"] + windows["skipped"] == windows["expected"]
+    assert {clip["run"] for clip in ended.clips} == {0}
+    emitted = [(clip["clip"], clip["revision"]) for clip in ended.clips]
+    assert len(set(emitted)) == len(emitted)
+    assert all(clip["window_s"][0] == clip["clip"] for clip in ended.clips)
+    # A replay of what was recorded has one time line too, and holds the same volumes in each window.
+    assert len(Recording(record).meta["restarts"]) == 1
+    assert replay.run(record, str(bundle), "max", tmp_path / "again") == 0
+    again = {clip["clip"]: clip for clip in finals(tmp_path / "again")}
+    last = whole(ended.out, sources)[-1]
+    assert again[last["clip"]]["window_s"] == last["window_s"]
+    assert all(again[last["clip"]]["missing"][name] == 0 for name in sources)
+    if "eeg" in sources:
+        assert ended.report["eeg"]["lost_samples"] > 0
+        assert ended.report["eeg"]["gaps"] >= 1
+
+
+def finals(out: Path) -> list[dict[str, Any]]:
+    lines = text(out / "clips.jsonl").splitlines(keepends=True)
+    clips = [json.loads(line) for line in lines if line.endswith("\n")]
+    return [clip for clip in clips if clip["revision"] == "final"]
+
+
+def test_an_acquisition_that_dies_again_and_again_ends_with_1(bundle: Path, tmp_path: Path) -> None:
+    def kill(process: subprocess.Popen[str], out: Path) -> None:
+        until(lambda: '"final"' in text(out / "clips.jsonl"))
+        for _ in range(3):
+            victim = acquisition(process)
+            victim.kill()
+            until(lambda gone=victim: process.poll() is not None or not gone.is_running())
+            until(lambda: process.poll() is not None or bool(acquisitions(process)))
+
+    ended = play(tmp_path / "s", bundle, "--existing", "read", eeg=False, seconds=60, during=kill)
     assert ended.code == 1, ended.said
-    assert "acquisition process ended by itself" in ended.said
+    assert "ended by itself 3 times" in ended.said
+    assert len(ended.report["restarts"]) == 3
     assert ended.report["windows"]["final"] == len(ended.finals()) >= 1
     assert len(read_mp4(ended.out / "film.mp4")) >= 8
 
@@ -406,9 +459,20 @@ def test_a_full_disk_ends_with_1_and_what_was_emitted_is_whole(bundle: Path, tmp
 
 def acquisition(process: subprocess.Popen[str]) -> psutil.Process:
     """The process of a session that reads its sources."""
-    children = psutil.Process(process.pid).children()
-    (found,) = (child for child in children if "spawn_main" in " ".join(child.cmdline()))
+    (found,) = acquisitions(process)
     return found
+
+
+def acquisitions(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    children = psutil.Process(process.pid).children()
+    return [child for child in children if "spawn_main" in commanded(child)]
+
+
+def commanded(process: psutil.Process) -> str:
+    """The command line of a process; empty where it has ended."""
+    with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+        return " ".join(process.cmdline())
+    return ""
 
 
 def test_a_full_out_does_not_end_the_recording(bundle: Path, tmp_path: Path) -> None:
