@@ -10,7 +10,9 @@
     film.jsonl       one line a marker of `rtdecode play`, where a film was shown
     truth/           film.mp4, events.tsv, where the truth is known
 
-Only pixels and the fields of `rtdecode.types.Volume` are kept, never the scanner's file.
+Only pixels and the fields of `rtdecode.types.Volume` are kept, never the scanner's file. No name is
+written: a volume is called by its index, a series and a marker's text become digests under a key that is
+not kept (`rtdecode.identity`), and a film's name becomes a digest.
 """
 
 import json
@@ -25,8 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.errors import UsageError
-from rtdecode.film_marks import FilmMark, ShownFilm, showings
+from rtdecode.film_marks import FilmMark, ShownFilm, showings, without_name
 from rtdecode.folders import taken
+from rtdecode.identity import Pseudonyms, new_key
 from rtdecode.types import EegChunk, Montage, Trigger, Volume
 
 SCHEMA = 1
@@ -42,7 +45,9 @@ class RecordingWriter:
     montage : Montage or None
         None without EEG, or until `set_montage`.
     meta : dict
-        Plain JSON values: who was recorded, simulated or not.
+        Plain JSON values: simulated or not, by which bundle it was decoded.
+    key : bytes, optional
+        The session's, under which names become digests; default: a new one.
 
     Raises
     ------
@@ -50,10 +55,13 @@ class RecordingWriter:
         If the folder is in use.
     """
 
-    def __init__(self, path: Path, montage: Montage | None, meta: dict[str, Any]) -> None:
+    def __init__(
+        self, path: Path, montage: Montage | None, meta: dict[str, Any], key: bytes | None = None
+    ) -> None:
         check_unused(path)
         path.mkdir(parents=True, exist_ok=True)
         self._path, self._meta, self._montage = path, dict(meta), montage
+        self._pseudonyms = Pseudonyms(key or new_key())
         self._write_head()
         self._events = (path / "events.jsonl").open("w")
         self._eeg = (path / "eeg.f32").open("wb")
@@ -101,7 +109,7 @@ class RecordingWriter:
             line |= {} if item.clock_at is None else {"clock_at": item.clock_at}
             line |= {} if item.montage is None else {"montage": asdict(item.montage)}
         elif isinstance(item, Trigger):
-            line = asdict(item)
+            line = asdict(item) | {"label": self._pseudonyms.marker(item.label)}
         else:
             line = self._volume(item)
         self._events.write(json.dumps(line) + "\n")
@@ -127,13 +135,16 @@ class RecordingWriter:
     def _write_mark(self, mark: FilmMark) -> None:
         if self._film is None:
             self._film = (self._path / "film.jsonl").open("w", buffering=1)
-        self._film.write(json.dumps(asdict(mark)) + "\n")
+        line = asdict(mark) | {"label": without_name(mark.label)}
+        self._film.write(json.dumps(line) + "\n")
 
     def _volume(self, volume: Volume) -> dict[str, Any]:
         at = self._volumes.tell()
         self._volumes.write(np.ascontiguousarray(volume.data).tobytes())
         names = ("index", "series", "tr_s", "acquired_s", "recon_s", "readable_at", "arrived_at", "parsed_at")
-        line = {name: getattr(volume, name) for name in (*names, "name", "uid", "simulated", "clock_at")}
+        line = {name: getattr(volume, name) for name in (*names, "simulated", "clock_at")}
+        line["name"] = f"volume {volume.index}"
+        line["uid"] = self._pseudonyms.series(volume.uid)
         line |= {"shape": list(volume.data.shape), "dtype": volume.data.dtype.str, "at": at}
         line["affine"] = volume.affine.tolist()
         return line

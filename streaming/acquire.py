@@ -111,7 +111,7 @@ class _Acquisition:
         )
         self._folder = _folder(sources, bundle, self._assembler.unread)
         meta = sources.meta | ({"calibration_digest": calibration.digest} if calibration else {})
-        self._writer = RecordingWriter(sources.record, None, meta) if sources.record else None
+        self._writer = RecordingWriter(sources.record, None, meta, sources.key) if sources.record else None
         self._simulated = False
         # Why the bundle cannot read a series, by its identity; empty where it can.
         self._unread: dict[str, str] = {}

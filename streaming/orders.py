@@ -5,6 +5,7 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
+from rtdecode.identity import new_key
 from streaming.mailbox import Mailbox
 
 
@@ -37,6 +38,8 @@ class Sources:
         Hosts that are asked for their LSL streams directly.
     meta : dict
         Written into the recording.
+    key : bytes
+        Of this session: under it names become digests in the recording. It is never written.
     """
 
     bundle: Path
@@ -51,6 +54,7 @@ class Sources:
     calibration: Path | None = None
     peers: tuple[str, ...] = ()
     meta: dict[str, Any] = field(default_factory=dict)
+    key: bytes = field(default_factory=new_key, repr=False)
 
 
 def acquire(sources: Sources, mailbox: Mailbox, stop: Event) -> None:
