@@ -9,6 +9,7 @@
     events.jsonl     one line an item: chunk, trigger or volume, with its times
     film.jsonl       one line a marker of `rtdecode play`, where a film was shown
     truth/           film.mp4, events.tsv, where the truth is known
+    calibration/     the calibration of the session, where it had one
 
 Only pixels and the fields of `rtdecode.types.Volume` are kept, never the scanner's file. No name is
 written: a volume is called by its index, a series and a marker's text become digests under a key that is
@@ -26,6 +27,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode import calibration as calibrations
+from rtdecode.calibration import Calibration
 from rtdecode.errors import UsageError
 from rtdecode.film_marks import FilmMark, ShownFilm, showings, without_name
 from rtdecode.folders import taken
@@ -33,6 +36,8 @@ from rtdecode.identity import Pseudonyms, new_key
 from rtdecode.types import EegChunk, Montage, Trigger, Volume
 
 SCHEMA = 1
+CALIBRATION = "calibration"
+"""Folder in a recording that holds the session's calibration, and the key of `meta` that says so."""
 
 
 class RecordingWriter:
@@ -86,6 +91,10 @@ class RecordingWriter:
         """Add to `meta`: how the session ended, for example."""
         self._meta |= meta
         self._write_head()
+
+    def keep_calibration(self, calibration: Calibration) -> None:
+        """Copy the session's calibration into the recording, so that a replay needs nothing else."""
+        calibrations.copy(calibration, self._path / CALIBRATION)
 
     def _write_head(self) -> None:
         head = {"schema": SCHEMA, "montage": self._montage and asdict(self._montage), "meta": self._meta}

@@ -31,7 +31,7 @@ from rtdecode.bundle import Bundle
 from rtdecode.channels import match
 from rtdecode.errors import GeometryError, RtDecodeError
 from rtdecode.film_marks import FilmMark
-from rtdecode.recording import RecordingWriter
+from rtdecode.recording import CALIBRATION, RecordingWriter
 from rtdecode.signal.motion import THIN
 from rtdecode.timing import check_tr
 from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
@@ -110,7 +110,9 @@ class _Acquisition:
             calibration=calibration,
         )
         self._folder = _folder(sources, bundle, self._assembler.unread)
-        meta = sources.meta | ({"calibration_digest": calibration.digest} if calibration else {})
+        self._calibration = calibration
+        known = {CALIBRATION: CALIBRATION, "calibration_digest": calibration.digest} if calibration else {}
+        meta = sources.meta | known
         self._writer = RecordingWriter(sources.record, None, meta, sources.key) if sources.record else None
         self._simulated = False
         # Why the bundle cannot read a series, by its identity; empty where it can.
@@ -124,6 +126,8 @@ class _Acquisition:
         self._newest: dict[str, float | None] = dict.fromkeys(self._costs)
 
     def run(self) -> None:
+        if (used := self._calibration) is not None:
+            self._record(lambda kept: kept.keep_calibration(used))
         # A fault of a thread comes to the loop below as an item.
         threading.excepthook = lambda caught: self._put(caught.exc_value or RuntimeError("a source ended"))
         self._start(self._read_lsl if self._lsl else None)

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from rtdecode import bundle as bundles
+from rtdecode import calibration as calibrations
 from rtdecode.bundle import Bundle
 from rtdecode.errors import RtDecodeError, SourceLostError, UsageError
 from rtdecode.recording import check_unused
@@ -123,8 +124,17 @@ def _check(options: StreamOptions, bundle: Bundle) -> None:
         and options.truth.resolve() == options.out.resolve()
     ):
         raise UsageError(f"--truth and --out are both {options.out}: film.mp4 there would be overwritten.")
+    if options.calibration is not None:
+        _check_calibration(options.calibration, bundle)
     if options.record is not None:
         check_unused(options.record)
+
+
+def _check_calibration(path: Path, bundle: Bundle) -> None:
+    """Refuse a calibration that the acquisition could not use, before any folder is made."""
+    calibration = calibrations.load(path)
+    if bundle.projection is not None:
+        calibration.matched(bundle.projection)
 
 
 def keep_runs(known: dict[int, dict[str, Any]], status: dict[str, Any]) -> None:
@@ -359,7 +369,8 @@ def _sources(options: StreamOptions, bundle: Bundle, name: str) -> orders.Source
             "bundle": bundle.digest,
             "seconds": options.seconds,
             "dummies": options.dummies,
-            "calibration": options.calibration and str(options.calibration.resolve()),
+            # Acquisition puts a copy into the recording, and says so here.
+            "calibration": None,
         },
     )
 
