@@ -86,9 +86,11 @@ def main(sources: Sources, mailbox: Mailbox, stop: Event) -> None:
 
 def fault(error: BaseException) -> Message:
     """Make a message of an error."""
-    code = error.exit_code if isinstance(error, RtDecodeError) else 1
-    text = str(error) if isinstance(error, RtDecodeError) else f"{type(error).__name__}: {error}"
-    return Message({"kind": "fault", "text": text[:8000], "exit_code": code}, {})
+    if not isinstance(error, RtDecodeError):
+        name = type(error).__name__
+        error = RtDecodeError(f"{name}: {error}", f"a fault of the acquisition: {name}")
+    head = {"kind": "fault", "text": str(error)[:8000], "exit_code": error.exit_code, "reason": error.reason}
+    return Message(head, {})
 
 
 class _Acquisition:
@@ -232,7 +234,8 @@ class _Acquisition:
             raise RtDecodeError(
                 f"the recording in {self._sources.record} cannot be written any more: "
                 f"{error.strerror or error}. What was recorded before is whole. Free space, or give --record "
-                "on another disk, and start again."
+                "on another disk, and start again.",
+                f"the recording could not be written any more: {error.strerror or type(error).__name__}",
             ) from error
 
     def _due_at(self) -> float:

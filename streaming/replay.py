@@ -88,7 +88,7 @@ def run(
         try:
             ended = _play(kept, loaded, assembler, output, pace, stopped)
         except RtDecodeError as error:
-            ended = str(error)
+            ended = error.reason
             raise
         finally:
             _close(name, loaded, output, assembler, path, ended)

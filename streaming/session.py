@@ -188,7 +188,7 @@ class _Session:
                 ended = self._loop()
                 self._hand_over()
             except RtDecodeError as error:
-                ended = str(error)
+                ended = error.reason
                 raise
             finally:
                 self._finish(ended)
@@ -203,7 +203,7 @@ class _Session:
             self._periodic()
             self._fault = self._fault or self._judge()
             if self._fault is not None:
-                return str(self._fault)
+                return self._fault.reason
         return self._interrupted or "the requested seconds were decoded"
 
     def _receive(self, timeout: float) -> None:
@@ -213,7 +213,8 @@ class _Session:
             self._ended = True
             self._fault = self._fault or RtDecodeError(
                 f"the acquisition process ended by itself (exit code {self._process.exitcode}); what it "
-                "printed above says why. Everything decoded so far was written. Start the session again."
+                "printed above says why. Everything decoded so far was written. Start the session again.",
+                f"the acquisition process ended by itself (exit code {self._process.exitcode})",
             )
         while message is not None:
             kind = message.head["kind"]
@@ -273,9 +274,12 @@ class _Session:
         """Tell whether the sources did not come, or fell silent."""
         waited, limit = time.monotonic() - self._began_at, self._options.wait
         if limit and not self._begun and waited > limit:
+            # What comes before the colon is the modality; what comes behind it names streams and files.
+            missing = [sentence.partition(":")[0] for sentence in self._waiting]
             return RtDecodeError(
                 f"waited {limit:g} s (--wait) for a run to begin. Still missing: {'; '.join(self._waiting)}. "
-                "Start the source, correct its name, or wait longer (--wait 0: for ever)."
+                "Start the source, correct its name, or wait longer (--wait 0: for ever).",
+                f"waited {limit:g} s (--wait) for a run to begin; still missing: {', '.join(missing)}",
             )
         silent, limit = self._status.get("silent"), self._options.lost_after
         if limit and silent is not None and silent > limit:
@@ -376,7 +380,7 @@ def _sources(options: StreamOptions, bundle: Bundle, name: str) -> orders.Source
 
 
 def _error(head: dict[str, Any]) -> RtDecodeError:
-    error = RtDecodeError(head["text"])
+    error = RtDecodeError(head["text"], head["reason"])
     error.exit_code = head["exit_code"]
     return error
 

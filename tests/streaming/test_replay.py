@@ -61,11 +61,11 @@ def test_a_fault_in_a_replay_leaves_the_report(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_self: Output, _work: Work) -> None:
-        raise RtDecodeError("no space left")
+        raise RtDecodeError("no space left for DOE_JANE", "no space left")
 
     monkeypatch.setattr(Output, "emit", fail)
     out = tmp_path / "out"
-    with pytest.raises(RtDecodeError, match="no space left"):
+    with pytest.raises(RtDecodeError, match="no space left for DOE_JANE"):
         replay.run(recorded(tmp_path / "r"), str(bundle.path), "max", out)
     assert json.loads((out / "report.json").read_text())["ended"] == "no space left"
     assert not (out / ".finals").exists()

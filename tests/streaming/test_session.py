@@ -309,6 +309,8 @@ def test_a_session_that_never_began_to_record_leaves_no_truth_in_anothers_record
     with pytest.raises(RtDecodeError, match="is not empty"):
         run(options)
     assert [file.name for file in record.iterdir()] == ["recording.json"]
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["ended"] == "the command line asked for what cannot be"
 
 
 @pytest.mark.parametrize(
