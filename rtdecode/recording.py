@@ -33,6 +33,7 @@ from rtdecode.errors import UsageError
 from rtdecode.film_marks import FilmMark, ShownFilm, showings, without_name
 from rtdecode.folders import taken
 from rtdecode.identity import Pseudonyms, new_key
+from rtdecode.sealed import digest_of, file_hash
 from rtdecode.types import EegChunk, Montage, Trigger, Volume
 
 SCHEMA = 1
@@ -185,6 +186,10 @@ class Recording:
         self.montage = montage and _montage(montage)
         self.meta: dict[str, Any] = head["meta"]
         self.truth = path / "truth" if (path / "truth" / "events.tsv").is_file() else None
+
+    def digest(self) -> str:
+        """Digest of what was recorded and when, 16 hexadecimal digits: it tells recordings apart."""
+        return digest_of({name: file_hash(self.path / name) for name in ("recording.json", "events.jsonl")})
 
     def has_triggers(self) -> bool:
         """Whether any trigger was recorded."""
