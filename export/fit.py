@@ -19,6 +19,7 @@ from rtdecode.bundle import Bundle, Manifest
 from rtdecode.errors import BundleError, UsageError
 from rtdecode.events import read_events
 from rtdecode.recording import Recording
+from rtdecode.sealed import file_hash
 from train import fit as closed_form
 from train.data.films import Frames, clips_at, look, read_film, tell
 from train.data.recorded import Recorded, read_recordings
@@ -44,11 +45,14 @@ class Shown:
     films : list of uint8 (frame, row, column, 3)
         At the clip's size and rate.
     names : list of str
+    digests : list of str
+        Of the films' files, which say which film it was without naming it.
     events : list of Path or None
     """
 
     films: list[Frames]
     names: list[str]
+    digests: list[str]
     events: list[Path | None]
 
 
@@ -144,7 +148,13 @@ def _shown(
         raise UsageError(f"--events {events} is no file: a table of the film's shots was expected.")
     known = {path: read_film(path, manifest.clip) for path in dict.fromkeys(paths)}
     told = [events or (r.truth and r.truth / "events.tsv" if film is None else None) for r in recordings]
-    return Shown([known[path] for path in paths], [path.name for path in paths], told)
+    digests = {path: file_hash(path)[:16] for path in known}
+    return Shown(
+        films=[known[path] for path in paths],
+        names=[path.name for path in paths],
+        digests=[digests[path] for path in paths],
+        events=told,
+    )
 
 
 def _check_length(recorded: Recorded, old: Arrays) -> None:
@@ -222,11 +232,11 @@ def _report(
 
 
 def _about(base: Bundle, recordings: Sequence[Recording], recorded: Recorded, shown: Shown) -> dict[str, Any]:
-    """What the manifest says of the fit."""
+    """What the manifest says of the fit: a bundle is handed on, and names no recording and no film."""
     return {
         "from": base.digest,
-        "recordings": [recording.path.resolve().name for recording in recordings],
-        "films": sorted({*shown.names}),
+        "recordings": [recording.digest() for recording in recordings],
+        "films": sorted({*shown.digests}),
         "modalities": [name for name in ("eeg", "fmri") if getattr(recorded, name) is not None],
         "windows": len(recorded),
         "minutes": round(len(recorded) * float(base.manifest.grid.hop) / 60, 2),
@@ -245,7 +255,8 @@ def _changes(
         "participant": f"{'simulated' if simulated else 'recorded'}, {who}",
         "trained": manifest.provenance.get("trained"),
         "fitted": about,
-        "decoder": manifest.provenance,
+        # Of a bundle that was fitted itself nothing is left but the decoder; who it was fitted to goes.
+        "decoder": manifest.provenance.get("decoder", manifest.provenance),
     }
     changes: dict[str, Any] = {"provenance": provenance, "confidence": None, "simulated": simulated}
     if recorded.fmri is not None and manifest.fmri is not None:

@@ -11,6 +11,7 @@
 Read as strictly as a bundle: an unknown key, a wrong hash or a missing file is an error that names it.
 """
 
+import shutil
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -230,6 +231,13 @@ def write(
             (part / name).write_bytes(data)
         sealed.write_tree(part / _HEAD, asdict(record))
     return load(target)
+
+
+def copy(calibration: Calibration, target: Path) -> None:
+    """Copy a calibration's files into a folder, as they are: the copy has the same digest."""
+    target.mkdir(exist_ok=True)
+    for name in (*calibration.record.files, _HEAD):
+        shutil.copyfile(calibration.path / name, target / name)
 
 
 def load(path: Path) -> Calibration:

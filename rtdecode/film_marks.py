@@ -8,6 +8,7 @@ The markers go out on an LSL stream of their own, ``NAME-film``, as text::
     film end
 """
 
+import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ SUFFIX = "-film"
 """What the name of a film's marker stream ends in."""
 END = "film end"
 
-_MARK = re.compile(r"film end|film start (?P<name>.+) (?P<fps>\S+) (?P<frames>\d+)|frame (?P<frame>\d+)")
+_MARK = re.compile(
+    r"film end|film start (?P<name>.+) (?P<fps>\d+(?:\.\d+)?) (?P<frames>\d+)|frame (?P<frame>\d+)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,8 @@ class ShownFilm:
     Attributes
     ----------
     name : str
-        File name; empty where the start was not received.
+        File name in the markers; its digest (`name_digest`) in a recording. Empty where the start was not
+        received.
     fps : float
         Frames per second of the film (measured where the start was not received).
     frames : int or None
@@ -88,6 +92,24 @@ def frame_label(number: int) -> str:
 def is_film_mark(label: str) -> bool:
     """Whether a marker's text speaks of a film, so that it is no volume trigger."""
     return _MARK.fullmatch(label) is not None
+
+
+def name_digest(name: str) -> str:
+    """What a recording holds in place of a film's name: of SHA-256 the first 16 hexadecimal digits.
+
+    It has no key, as `rtdecode fit` tells by it whether a film is the one that was shown.
+    """
+    return hashlib.sha256(" ".join(name.split()).encode()).hexdigest()[:16]
+
+
+def without_name(label: str) -> str:
+    """A marker's text with the film's name as its digest; empty where it is none of `rtdecode play`."""
+    match = _MARK.fullmatch(label)
+    if match is None:
+        return ""
+    if match["name"] is None:
+        return label
+    return start_label(name_digest(match["name"]), float(match["fps"]), int(match["frames"]))
 
 
 def showings(marks: Iterable[FilmMark]) -> list[ShownFilm]:

@@ -9,8 +9,11 @@
     events.jsonl     one line an item: chunk, trigger or volume, with its times
     film.jsonl       one line a marker of `rtdecode play`, where a film was shown
     truth/           film.mp4, events.tsv, where the truth is known
+    calibration/     the calibration of the session, where it had one
 
-Only pixels and the fields of `rtdecode.types.Volume` are kept, never the scanner's file.
+Only pixels and the fields of `rtdecode.types.Volume` are kept, never the scanner's file. No name is
+written: a volume is called by its index, a series and a marker's text become digests under a key that is
+not kept (`rtdecode.identity`), and a film's name becomes a digest.
 """
 
 import json
@@ -25,12 +28,18 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode import calibration as calibrations
+from rtdecode.calibration import Calibration
 from rtdecode.errors import UsageError
-from rtdecode.film_marks import FilmMark, ShownFilm, showings
+from rtdecode.film_marks import FilmMark, ShownFilm, showings, without_name
 from rtdecode.folders import taken
+from rtdecode.identity import Pseudonyms, new_key
+from rtdecode.sealed import digest_of, file_hash
 from rtdecode.types import EegChunk, Montage, Trigger, Volume
 
 SCHEMA = 1
+CALIBRATION = "calibration"
+"""Folder in a recording that holds the session's calibration, and the key of `meta` that says so."""
 
 
 class RecordingWriter:
@@ -43,7 +52,9 @@ class RecordingWriter:
     montage : Montage or None
         None without EEG, or until `set_montage`.
     meta : dict
-        Plain JSON values: who was recorded, simulated or not.
+        Plain JSON values: simulated or not, by which bundle it was decoded.
+    key : bytes, optional
+        The session's, under which names become digests; default: a new one.
     resume : bool
         Go on with a recording whose writer died: what it left torn is cut off, its montage and meta stay.
 
@@ -54,9 +65,16 @@ class RecordingWriter:
     """
 
     def __init__(
-        self, path: Path, montage: Montage | None, meta: dict[str, Any], *, resume: bool = False
+        self,
+        path: Path,
+        montage: Montage | None,
+        meta: dict[str, Any],
+        key: bytes | None = None,
+        *,
+        resume: bool = False,
     ) -> None:
         self._path, self._meta, self._montage = path, dict(meta), montage
+        self._pseudonyms = Pseudonyms(key or new_key())
         # The channels of the newest chunk, where a recording is gone on with, and those that come now.
         self._before: Montage | None = None
         self._changed: Montage | None = None
@@ -95,6 +113,10 @@ class RecordingWriter:
         self._meta |= meta
         self._write_head()
 
+    def keep_calibration(self, calibration: Calibration) -> None:
+        """Copy the session's calibration into the recording, so that a replay needs nothing else."""
+        calibrations.copy(calibration, self._path / CALIBRATION)
+
     def _write_head(self) -> None:
         head = {"schema": SCHEMA, "montage": self._montage and asdict(self._montage), "meta": self._meta}
         part = self._path / "recording.json.part"
@@ -118,7 +140,7 @@ class RecordingWriter:
             changed, self._changed = item.montage or self._changed, None
             line |= {} if changed is None else {"montage": asdict(changed)}
         elif isinstance(item, Trigger):
-            line = asdict(item)
+            line = asdict(item) | {"label": self._pseudonyms.marker(item.label)}
         else:
             line = self._volume(item)
         self._events.write(json.dumps(line) + "\n")
@@ -144,13 +166,16 @@ class RecordingWriter:
     def _write_mark(self, mark: FilmMark) -> None:
         if self._film is None:
             self._film = (self._path / "film.jsonl").open("a", buffering=1)
-        self._film.write(json.dumps(asdict(mark)) + "\n")
+        line = asdict(mark) | {"label": without_name(mark.label)}
+        self._film.write(json.dumps(line) + "\n")
 
     def _volume(self, volume: Volume) -> dict[str, Any]:
         at = self._volumes.tell()
         self._volumes.write(np.ascontiguousarray(volume.data).tobytes())
         names = ("index", "series", "tr_s", "acquired_s", "recon_s", "readable_at", "arrived_at", "parsed_at")
-        line = {name: getattr(volume, name) for name in (*names, "name", "uid", "simulated", "clock_at")}
+        line = {name: getattr(volume, name) for name in (*names, "simulated", "clock_at")}
+        line["name"] = f"volume {volume.index}"
+        line["uid"] = self._pseudonyms.series(volume.uid)
         line |= {"shape": list(volume.data.shape), "dtype": volume.data.dtype.str, "at": at}
         line["affine"] = volume.affine.tolist()
         return line
@@ -182,6 +207,10 @@ class Recording:
         self.montage = montage and _montage(montage)
         self.meta: dict[str, Any] = head["meta"]
         self.truth = path / "truth" if (path / "truth" / "events.tsv").is_file() else None
+
+    def digest(self) -> str:
+        """Digest of what was recorded and when, 16 hexadecimal digits: it tells recordings apart."""
+        return digest_of({name: file_hash(self.path / name) for name in ("recording.json", "events.jsonl")})
 
     def has_triggers(self) -> bool:
         """Whether any trigger was recorded."""

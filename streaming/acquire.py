@@ -31,7 +31,7 @@ from rtdecode.bundle import Bundle
 from rtdecode.channels import match
 from rtdecode.errors import GeometryError, RtDecodeError
 from rtdecode.film_marks import FilmMark
-from rtdecode.recording import Recording, RecordingWriter
+from rtdecode.recording import CALIBRATION, Recording, RecordingWriter
 from rtdecode.signal.motion import THIN
 from rtdecode.timing import check_tr
 from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
@@ -88,9 +88,11 @@ def main(sources: Sources, mailbox: Mailbox, stop: Event) -> None:
 
 def fault(error: BaseException) -> Message:
     """Make a message of an error."""
-    code = error.exit_code if isinstance(error, RtDecodeError) else 1
-    text = str(error) if isinstance(error, RtDecodeError) else f"{type(error).__name__}: {error}"
-    return Message({"kind": "fault", "text": text[:8000], "exit_code": code}, {})
+    if not isinstance(error, RtDecodeError):
+        name = type(error).__name__
+        error = RtDecodeError(f"{name}: {error}", f"a fault of the acquisition: {name}")
+    head = {"kind": "fault", "text": str(error)[:8000], "exit_code": error.exit_code, "reason": error.reason}
+    return Message(head, {})
 
 
 class _Acquisition:
@@ -112,13 +114,14 @@ class _Acquisition:
             now=time.monotonic,
             calibration=calibration,
         )
+        self._calibration = calibration
         self._resumed = past.Resumed(sources.past) if sources.past is not None else None
         since = self._resumed.since if self._resumed is not None else None
         self._folder = _folder(sources, bundle, self._assembler.unread, since)
         # Why the recording ended before the session; empty while it goes on.
         self._record_fault = ""
-        meta = sources.meta | ({"calibration_digest": calibration.digest} if calibration else {})
-        self._writer = self._opened(meta)
+        known = {CALIBRATION: CALIBRATION, "calibration_digest": calibration.digest} if calibration else {}
+        self._writer = self._opened(sources.meta | known)
         # Triggers and volumes that no status has told of yet.
         self._untold: list[dict[str, Any]] = []
         self._newest_sample_at: float | None = None
@@ -136,6 +139,8 @@ class _Acquisition:
         self._newest: dict[str, float | None] = dict.fromkeys(self._costs)
 
     def run(self) -> None:
+        if (used := self._calibration) is not None and self._resumed is None:
+            self._record(lambda kept: kept.keep_calibration(used))
         # A fault of a thread comes to the loop below as an item.
         threading.excepthook = lambda caught: self._put(caught.exc_value or RuntimeError("a source ended"))
         self._start(self._read_lsl if self._lsl else None)
@@ -174,7 +179,7 @@ class _Acquisition:
             return None
         begun = resumed is not None and (folder / "recording.json").is_file()
         try:
-            writer = RecordingWriter(folder, None, meta, resume=begun)
+            writer = RecordingWriter(folder, None, meta, self._sources.key, resume=begun)
             if resumed is not None and begun:
                 restart = {"told_at": resumed.told_at, "resumed_at": time.monotonic()}
                 writer.note(restarts=[*Recording(folder).meta.get("restarts", []), restart])

@@ -5,6 +5,7 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
+from rtdecode.identity import new_key
 from streaming.mailbox import Mailbox
 
 
@@ -55,6 +56,8 @@ class Sources:
         Written into the recording.
     past : Past or None
         Of the acquisition that died before this one.
+    key : bytes
+        Of this session: under it names become digests in the recording. It is never written.
     """
 
     bundle: Path
@@ -70,6 +73,7 @@ class Sources:
     peers: tuple[str, ...] = ()
     meta: dict[str, Any] = field(default_factory=dict)
     past: Past | None = None
+    key: bytes = field(default_factory=new_key, repr=False)
 
 
 def acquire(sources: Sources, mailbox: Mailbox, stop: Event) -> None:

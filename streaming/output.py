@@ -271,5 +271,6 @@ def writing() -> Iterator[None]:
     except OSError as error:
         raise OutputError(
             f"the session's folder cannot be written any more: {error.strerror or error}. What was emitted "
-            "before is whole. Free space, or give --out on another disk, and start again."
+            "before is whole. Free space, or give --out on another disk, and start again.",
+            f"the session's folder could not be written any more: {error.strerror or type(error).__name__}",
         ) from error

@@ -15,7 +15,7 @@ from rtdecode.bundle import Bundle
 from rtdecode.calibration import Calibration
 from rtdecode.errors import GeometryError, RtDecodeError, UsageError
 from rtdecode.folders import held
-from rtdecode.recording import Recording
+from rtdecode.recording import CALIBRATION, Recording
 from rtdecode.types import EegChunk, Trigger, Volume
 from rtdecode.windows import Assembler
 from streaming import report as reports
@@ -62,7 +62,7 @@ def run(
     Raises
     ------
     UsageError
-        If the bundle cannot take `steps`, or another calibration lies where the session's lay.
+        If the bundle cannot take `steps`, or the session's calibration is missing or is another one.
     GeometryError
         If the recording holds nothing that the bundle reads.
     """
@@ -90,7 +90,7 @@ def run(
             try:
                 ended = _play(kept, loaded, assembler, output, pace, stopped)
             except RtDecodeError as error:
-                ended = str(error)
+                ended = error.reason
                 raise
             finally:
                 _close(name, loaded, output, assembler, path, ended)
@@ -121,16 +121,29 @@ def _assembler(kept: Recording, bundle: Bundle) -> Assembler:
 
 def _calibration(kept: Recording) -> Calibration | None:
     """Load what the session was calibrated with."""
-    path, digest = kept.meta.get("calibration"), kept.meta.get("calibration_digest")
-    if path is None:
+    stated, digest = kept.meta.get(CALIBRATION), kept.meta.get("calibration_digest")
+    if stated is None:
         return None
-    found = calibrations.load(Path(path))
+    path = kept.path / CALIBRATION
+    if not path.is_dir():
+        path = _elsewhere(kept, Path(stated))
+    found = calibrations.load(path)
     if digest not in (None, found.digest):
         raise UsageError(
-            f"the recording {kept.path} was made with the calibration {digest} in {path}; there lies "
-            f"{found.digest} now, which may read other voxels. Put the first one back."
+            f"the recording {kept.path} was made with the calibration {digest}; in {path} lies "
+            f"{found.digest}, which may read other voxels. Put the first one back."
         )
     return found
+
+
+def _elsewhere(kept: Recording, path: Path) -> Path:
+    """The calibration's folder of a recording made before recordings held a copy: it says where it lay."""
+    if not path.is_absolute() or not path.is_dir():
+        raise UsageError(
+            f"the recording {kept.path} was made with a calibration that is not in it. Copy the folder made "
+            f"by `rtdecode calibrate` to {kept.path / CALIBRATION}."
+        )
+    return path
 
 
 def _items(kept: Recording, bundle: Bundle, assembler: Assembler) -> Iterator[Item]:

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from rtdecode import bundle as bundles
+from rtdecode import calibration as calibrations
 from rtdecode.bundle import Bundle
 from rtdecode.errors import OutputError, RtDecodeError, SourceLostError, UsageError
 from rtdecode.folders import held
@@ -132,6 +133,15 @@ def _check(options: StreamOptions, bundle: Bundle) -> None:
         raise UsageError(f"--truth and --out are both {options.out}: film.mp4 there would be overwritten.")
     if out is not None and options.record is not None and options.record.resolve() == out:
         raise UsageError(f"--record and --out are both {options.out}: give each a folder of its own.")
+    if options.calibration is not None:
+        _check_calibration(options.calibration, bundle)
+
+
+def _check_calibration(path: Path, bundle: Bundle) -> None:
+    """Refuse a calibration that the acquisition could not use, before any folder is made."""
+    calibration = calibrations.load(path)
+    if bundle.projection is not None:
+        calibration.matched(bundle.projection)
 
 
 def keep_runs(known: dict[int, dict[str, Any]], status: dict[str, Any]) -> None:
@@ -184,9 +194,9 @@ class _Session:
             try:
                 ended = self._loop()
                 self._hand_over()
-                ended = str(self._out_fault or ended)
+                ended = self._out_fault.reason if self._out_fault is not None else ended
             except RtDecodeError as error:
-                ended = str(error)
+                ended = error.reason
                 raise
             finally:
                 self._finish(ended)
@@ -211,7 +221,7 @@ class _Session:
             self._periodic()
             self._fault = self._fault or self._judge()
             if self._fault is not None:
-                return str(self._fault)
+                return self._fault.reason
         return self._interrupted or "the requested seconds were decoded"
 
     def _receive(self, timeout: float) -> None:
@@ -241,7 +251,8 @@ class _Session:
             self._ended = True
             self._fault = self._fault or RtDecodeError(
                 f"the acquisition process ended by itself{often} ({cause(code)}); what it printed above says "
-                "why. Everything decoded so far was written. Start the session again."
+                "why. Everything decoded so far was written. Start the session again.",
+                f"the acquisition process ended by itself{often} ({cause(code)})",
             )
             return
         self._progress.say(
@@ -354,9 +365,12 @@ class _Session:
         """Tell whether the sources did not come, or fell silent."""
         waited, limit = time.monotonic() - self._began_at, self._options.wait
         if limit and not self._begun and waited > limit:
+            # What comes before the colon is the modality; what comes behind it names streams and files.
+            missing = [sentence.partition(":")[0] for sentence in self._waiting]
             return RtDecodeError(
                 f"waited {limit:g} s (--wait) for a run to begin. Still missing: {'; '.join(self._waiting)}. "
-                "Start the source, correct its name, or wait longer (--wait 0: for ever)."
+                "Start the source, correct its name, or wait longer (--wait 0: for ever).",
+                f"waited {limit:g} s (--wait) for a run to begin; still missing: {', '.join(missing)}",
             )
         silent, limit = self._status.get("silent"), self._options.lost_after
         if limit and silent is not None and silent > limit:
@@ -466,13 +480,14 @@ def _sources(options: StreamOptions, bundle: Bundle, name: str) -> orders.Source
             "bundle": bundle.digest,
             "seconds": options.seconds,
             "dummies": options.dummies,
-            "calibration": options.calibration and str(options.calibration.resolve()),
+            # Acquisition puts a copy into the recording, and says so here.
+            "calibration": None,
         },
     )
 
 
 def _error(head: dict[str, Any]) -> RtDecodeError:
-    error = RtDecodeError(head["text"])
+    error = RtDecodeError(head["text"], head["reason"])
     error.exit_code = head["exit_code"]
     return error
 

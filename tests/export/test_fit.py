@@ -1,6 +1,7 @@
 """A bundle is adapted to another participant in closed form, and its generator stays as it was."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from rtdecode.errors import BundleError, UsageError
 from rtdecode.phantom import simulate
 from rtdecode.phantom.scanner import head
 from rtdecode.recording import Recording
+from rtdecode.sealed import file_hash
 from streaming import replay
 from streaming.decoder import Decoder
 from tests.train.tiny import tiny_bundle
@@ -98,7 +100,9 @@ def test_the_command_writes_a_bundle_that_runs(setup, made):
     assert manifest.provenance["participant"] == "simulated, preset easy, subject 2"
     about = manifest.provenance["fitted"]
     assert (about["from"], about["minutes"], about["windows"]) == (setup.base.digest, 4.27, 64)
-    assert about["recordings"] == ["session"]
+    assert about["recordings"] == [Recording(setup.folder).digest()]
+    assert about["films"] == [file_hash(setup.folder / "truth" / "film.mp4")[:16]]
+    assert setup.folder.name not in json.dumps(about)
     assert 4 <= about["lag"]["best_s"] <= 6.4
     assert about["lag"]["doubt"] is None
     assert manifest.fmri is not None
@@ -108,6 +112,22 @@ def test_the_command_writes_a_bundle_that_runs(setup, made):
         assert manifest.files[name] == setup.base.manifest.files[name]
     assert about["held_out"]["both"]["value"] > about["held_out"]["both"]["shifted"] + 0.1
     assert Decoder(mine).steps == manifest.steps, "the golden windows agree"
+
+
+def test_a_bundle_names_no_recording_and_not_whom_it_was_fitted_to_before(setup, tmp_path):
+    folder = shutil.copytree(setup.folder, tmp_path / "DOE_JANE")
+    kept = Recording(folder)
+    kept.meta["simulated"] = False
+    film = shutil.copyfile(folder / "truth" / "film.mp4", tmp_path / "for_DOE_JANE.mp4")
+    shown = command._shown([kept], film, None, setup.base.manifest)
+    fitted_before = {"fitted": {"recordings": ["DOE_JOHN"]}, "decoder": setup.base.manifest.provenance}
+    base = replace(setup.base, manifest=replace(setup.base.manifest, provenance=fitted_before))
+    about = command._about(base, [kept], setup.recorded, shown)
+    told = command._changes(base, [kept], setup.recorded, about)["provenance"]
+    assert told["participant"] == f"recorded, {kept.digest()}"
+    assert told["decoder"] == setup.base.manifest.provenance
+    assert about["films"] == [file_hash(film)[:16]]
+    assert "DOE" not in json.dumps(told)
 
 
 def test_fitting_again_gives_the_same_weights(setup, made, fitted):

@@ -3,7 +3,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rtdecode.film_marks import END, FilmMark, frame_label, is_film_mark, showings, start_label
+from rtdecode.film_marks import (
+    END,
+    FilmMark,
+    frame_label,
+    is_film_mark,
+    name_digest,
+    showings,
+    start_label,
+)
 from rtdecode.recording import Recording, RecordingWriter
 from tests import small
 
@@ -65,14 +73,18 @@ def test_what_an_amplifier_says_is_none(label: str) -> None:
 
 
 def test_a_recording_keeps_a_films_markers_apart_from_what_is_decoded(tmp_path: Path) -> None:
-    film = shown(list(range(20)), 25, 91.0)
+    film = shown(list(range(20)), 25, 91.0, "Jane Doe.mp4")
+    film.insert(3, FilmMark(91.1, "for Jane Doe", 91.1))
     with RecordingWriter(tmp_path / "r", small.montage(), {}) as writer:
         for item in (*small.triggers(5, 90.0), *film):
             writer.write(item)
         assert (tmp_path / "r" / "film.jsonl").read_text().count("\n") == len(film)
     read = Recording(tmp_path / "r")
     assert list(read.events()) == small.triggers(5, 90.0)
-    assert read.films()[0].onset_at == pytest.approx(91.005, abs=0.001)
+    (known,) = read.films()
+    assert (known.name, known.fps, known.frames) == (name_digest("Jane  Doe.mp4"), 25, 100)
+    assert known.onset_at == pytest.approx(91.005, abs=0.001)
+    assert "Doe" not in (tmp_path / "r" / "film.jsonl").read_text()
     file = tmp_path / "r" / "film.jsonl"
     file.write_bytes(file.read_bytes()[:-9])
     assert not Recording(tmp_path / "r").films()[0].ended

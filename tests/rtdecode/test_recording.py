@@ -14,6 +14,8 @@ from rtdecode.recording import Recording, RecordingWriter
 from rtdecode.types import EegChunk, Montage, Trigger, Volume
 from tests import small
 
+KEY = b"of one session"
+
 
 def items() -> list:
     return small.in_order(
@@ -41,8 +43,50 @@ def test_what_is_read_is_what_was_written_in_order(tmp_path: Path) -> None:
         if isinstance(a, Trigger):
             assert a == b
             continue
-        for name in a.__slots__:
+        for name in set(a.__slots__) - {"name", "uid"}:
             assert np.array_equal(getattr(a, name), getattr(b, name)), name
+
+
+def volumes_of(folder: Path, *uids: str) -> list[Volume]:
+    """What a recording holds of a volume of each of these series."""
+    first = small.volumes(1, 90.0)[0]
+    with RecordingWriter(folder, None, {}, KEY) as writer:
+        for uid in uids:
+            writer.write(replace(first, name="DOE_JANE/0001.dcm", uid=uid))
+    return [item for item in Recording(folder).events() if isinstance(item, Volume)]
+
+
+def test_files_become_indices_and_series_digests_that_are_told_apart(tmp_path: Path) -> None:
+    first, again, other, none = volumes_of(tmp_path / "r", "1.2.3", "1.2.3", "1.2.4", "")
+    assert first.name == "volume 0"
+    assert first.uid == again.uid != other.uid
+    assert none.uid == ""
+    written = (tmp_path / "r" / "events.jsonl").read_text()
+    assert not {name for name in ("DOE_JANE", "1.2.3", "1.2.4") if name in written}
+
+
+def test_one_series_has_another_digest_in_another_session(tmp_path: Path) -> None:
+    uids = []
+    for name in ("a", "b"):
+        with RecordingWriter(tmp_path / name, None, {}) as writer:
+            writer.write(replace(small.volumes(1, 90.0)[0], uid="1.2.3"))
+        (volume,) = Recording(tmp_path / name).events()
+        assert isinstance(volume, Volume)
+        uids.append(volume.uid)
+    assert uids[0] != uids[1]
+    assert volumes_of(tmp_path / "c", "1.2.3")[0].uid == volumes_of(tmp_path / "d", "1.2.3")[0].uid
+
+
+@pytest.mark.parametrize("code", ["R128", "S  1", "8", "DIN4"])
+def test_markers_that_are_codes_stay_and_free_text_is_told_apart(code: str, tmp_path: Path) -> None:
+    labels = (code, "Jane Doe begins", "Jane Doe begins", "Jane Doe ends")
+    with RecordingWriter(tmp_path / "r", None, {}) as writer:
+        for n, label in enumerate(labels):
+            writer.write(Trigger(90.0 + n, label, 90.1 + n))
+    read = [item.label for item in Recording(tmp_path / "r").events() if isinstance(item, Trigger)]
+    assert read[0] == code
+    assert read[1] == read[2] != read[3]
+    assert "Doe" not in (tmp_path / "r" / "events.jsonl").read_text()
 
 
 def test_a_recording_that_was_cut_off_reads_up_to_there(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from rtdecode import calibration as calibrations
 from rtdecode.bundle import Bundle, ClipGeometry, EegInput, FmriInput, Manifest, Stage, write
+from rtdecode.calibration import SCHEMA, Calibration, Figures, Record
 from rtdecode.signal.baseline import Baseline
 from rtdecode.signal.eeg import EegBand
 from rtdecode.timing import TimingGrid
@@ -74,6 +76,38 @@ def make_bundle(
         stages = manifest.stages | _denoising_stages(ports)
         manifest = replace(manifest, stages=stages, steps=steps, confidence=confidence)
     return write(folder, manifest, {name: work / name for name in (*names, "projection.npz")})
+
+
+def make_calibration(folder: Path, bundle: Bundle, volume: np.ndarray) -> Calibration:
+    """Write a calibration that reads the bundle's own voxels, with a volume of its grid as reference."""
+    projection = bundle.projection
+    assert projection is not None
+    figures = Figures(0.2, 0.1, 0, 90.0, 80.0, None, 1.0, 0)
+    record = Record(
+        schema=SCHEMA,
+        version="0",
+        made_at="now",
+        origin="mask",
+        origin_digest="0" * 16,
+        labels=None,
+        features=projection.features,
+        series=1,
+        tr_s=float(bundle.manifest.grid.tr or 0),
+        volumes=20,
+        dropped=0,
+        shape=list(volume.shape),
+        affine=projection.affine.tolist(),
+        projection=projection.digest,
+        placement=None,
+        figures=figures,
+        files={},
+    )
+    parts = {
+        "reference": {"volume": volume.astype(np.float32), "affine": projection.affine},
+        "projection": projection.to_arrays(),
+        "warmup": {"mean": bundle.stats["fmri_mean"], "scale": bundle.stats["fmri_scale"]},
+    }
+    return calibrations.write(folder, record, parts, {"quality.html": b"page"})
 
 
 def damage(bundle: Bundle, folder: Path) -> Path:

@@ -22,8 +22,9 @@ def outlet(
     source_id: str = "",
     kind: str = "EEG",
     sfreq: float = SFREQ,
+    about: dict[str, str] | None = None,
 ) -> pylsl.StreamOutlet:
-    """An EEG outlet with its description."""
+    """An EEG outlet with its description, and with what else its description is to say."""
     types = types or ("EEG",) * len(channels)
     info = pylsl.StreamInfo(name, kind, len(channels), sfreq, pylsl.cf_float32, source_id)
     described = info.desc().append_child("channels")
@@ -32,6 +33,8 @@ def outlet(
         for key, value in (("label", label), ("unit", unit), ("type", of)):
             channel.append_child_value(key, value)
     info.desc().append_child("reference").append_child_value("label", "FCz")
+    for key, value in (about or {}).items():
+        info.desc().append_child_value(key, value)
     return pylsl.StreamOutlet(info)
 
 

@@ -1,22 +1,25 @@
 """Replays that end early, and recordings that were made otherwise than they are read."""
 
 import json
+import shutil
 import signal
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from rtdecode import calibration as calibrations
 from rtdecode.bundle import Bundle
+from rtdecode.calibration import Calibration
 from rtdecode.errors import RtDecodeError, UsageError
-from rtdecode.recording import Recording, RecordingWriter
+from rtdecode.recording import CALIBRATION, Recording, RecordingWriter
 from rtdecode.types import Volume
 from streaming import replay
 from streaming.deadline import Work
 from streaming.output import Output
-from tests.streaming.bundles import AFFINE, SHAPE, make_bundle
+from tests.streaming.bundles import AFFINE, SHAPE, make_bundle, make_calibration
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +28,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return make_bundle(folder, eeg=False, tr=Fraction(1, 2), window=Fraction(1))
 
 
-def recorded(folder: Path) -> Path:
+def recorded(folder: Path, meta: dict[str, Any] | None = None) -> Path:
     """Volumes for four windows."""
     rng = np.random.default_rng(0)
-    with RecordingWriter(folder, None, {"seconds": 4}) as writer:
+    with RecordingWriter(folder, None, meta or {"seconds": 4}) as writer:
         for index in range(12):
             data, at = rng.normal(500, 20, SHAPE).astype(np.float32), 100.6 + 0.5 * index
             writer.write(Volume(data, AFFINE, index, 1, 0.5, 0.5 * index, 0.6, at, at, at, "v", "1"))
@@ -58,11 +61,11 @@ def test_a_fault_in_a_replay_leaves_the_report(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_self: Output, _work: Work) -> None:
-        raise RtDecodeError("no space left")
+        raise RtDecodeError("no space left for DOE_JANE", "no space left")
 
     monkeypatch.setattr(Output, "emit", fail)
     out = tmp_path / "out"
-    with pytest.raises(RtDecodeError, match="no space left"):
+    with pytest.raises(RtDecodeError, match="no space left for DOE_JANE"):
         replay.run(recorded(tmp_path / "r"), str(bundle.path), "max", out)
     assert json.loads((out / "report.json").read_text())["ended"] == "no space left"
     assert not (out / ".finals").exists()
@@ -86,18 +89,68 @@ def test_a_truth_that_cannot_be_read_is_said_once(
     assert capsys.readouterr().err.count("cannot be read and is left out") == 1
 
 
-@pytest.mark.parametrize(("noted", "fits"), [(None, True), ("aaaa", True), ("bbbb", False)])
-def test_another_calibration_in_the_place_of_the_sessions_is_refused(
-    noted: str | None, fits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def of_an_earlier_version(folder: Path, calibration: Path) -> Path:
+    """Rewrite a recording as it was when names were kept, and the calibration's place instead of a copy."""
+    shutil.rmtree(folder / "calibration", ignore_errors=True)
+    head, events = folder / "recording.json", folder / "events.jsonl"
+    tree = json.loads(head.read_text())
+    tree["meta"]["calibration"] = str(calibration)
+    head.write_text(json.dumps(tree))
+    lines = [json.loads(line) for line in events.read_text().splitlines()]
+    named = [line | {"name": f"DOE_JANE/{line['index']:05d}.dcm", "uid": "1.2.3"} for line in lines]
+    events.write_text("".join(json.dumps(line) + "\n" for line in named))
+    return folder
+
+
+def calibrated(folder: Path, calibration: Calibration) -> Path:
+    """A recording of a session with a calibration."""
+    meta = {"seconds": 4, CALIBRATION: CALIBRATION, "calibration_digest": calibration.digest}
+    recorded(folder, meta)
+    calibrations.copy(calibration, folder / CALIBRATION)
+    return folder
+
+
+@pytest.fixture
+def calibration(bundle: Bundle, tmp_path: Path) -> Calibration:
+    first = next(iter(Recording(recorded(tmp_path / "first")).events()))
+    assert isinstance(first, Volume)
+    return make_calibration(tmp_path / "cal", bundle, first.data)
+
+
+def latents(out: Path) -> list[bytes]:
+    return [file.read_bytes() for file in sorted((out / "clips").glob("*.npy"))]
+
+
+def test_a_calibrated_session_is_replayed_by_the_copy_in_its_recording(
+    bundle: Bundle, calibration: Calibration, tmp_path: Path
 ) -> None:
-    found = SimpleNamespace(digest="aaaa")
-    monkeypatch.setattr(replay.calibrations, "load", lambda _: found)
-    meta = {"calibration": "/cal"} | ({"calibration_digest": noted} if noted else {})
-    with RecordingWriter(tmp_path / "r", None, meta):
-        pass
-    kept = Recording(tmp_path / "r")
-    if fits:
-        assert replay._calibration(kept) is found
-        return
-    with pytest.raises(UsageError, match=f"{tmp_path / 'r'} was made with the calibration bbbb in /cal"):
-        replay._calibration(kept)
+    kept = calibrated(tmp_path / "r", calibration)
+    shutil.rmtree(calibration.path)
+    kept = kept.rename(tmp_path / "elsewhere")
+    assert replay.run(kept, str(bundle.path), "max", tmp_path / "out") == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["runs"][0]["motion"]["corrected"], "without a calibration nothing is corrected"
+
+
+def test_a_recording_of_an_earlier_version_gives_the_same_clips(
+    bundle: Bundle, calibration: Calibration, tmp_path: Path
+) -> None:
+    new = calibrated(tmp_path / "new", calibration)
+    old = of_an_earlier_version(calibrated(tmp_path / "old", calibration), calibration.path)
+    for kept in (new, old):
+        assert replay.run(kept, str(bundle.path), "max", tmp_path / f"{kept.name}-out") == 0
+    assert len(latents(tmp_path / "new-out")) == 4
+    assert latents(tmp_path / "old-out") == latents(tmp_path / "new-out")
+
+
+def test_a_calibration_that_is_gone_or_another_one_is_refused(
+    bundle: Bundle, calibration: Calibration, tmp_path: Path
+) -> None:
+    kept = of_an_earlier_version(calibrated(tmp_path / "r", calibration), tmp_path / "gone")
+    with pytest.raises(UsageError, match=rf"Copy the folder .* to {kept / 'calibration'}"):
+        replay.run(kept, str(bundle.path), "max", tmp_path / "out")
+    other = make_calibration(tmp_path / "other", bundle, np.ones(SHAPE))
+    calibrations.copy(other, kept / CALIBRATION)
+    with pytest.raises(UsageError, match=f"was made with the calibration {calibration.digest}"):
+        replay.run(kept, str(bundle.path), "max", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

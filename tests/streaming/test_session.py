@@ -22,14 +22,14 @@ from rtdecode.errors import RtDecodeError, SourceLostError, UsageError
 from rtdecode.recording import Recording
 from rtdecode.types import Volume
 from rtdecode.video import read_mp4
-from streaming import replay
+from streaming import replay, session
 from streaming.decoder import Decoder
 from streaming.meter import DURATIONS, INSTANTS
 from streaming.output import Output, prepare
 from streaming.progress import Progress
 from streaming.session import StreamOptions, _Session, run
 from streaming.truth import Truth
-from tests.streaming.bundles import CHANNELS, damage, make_bundle
+from tests.streaming.bundles import AFFINE, CHANNELS, SHAPE, damage, make_bundle, make_calibration
 from tests.streaming.sessions import TR, WINDOW, Ended, end, interrupt, play, stream, text, until
 from tests.streaming.test_truth import write_film
 
@@ -295,18 +295,61 @@ def test_what_cannot_be_is_refused_at_once(
         assert not (tmp_path / "out").exists()
 
 
-def test_a_session_that_never_began_to_record_leaves_no_recording(bundle: Path, tmp_path: Path) -> None:
+def test_a_session_that_never_began_to_record_leaves_no_truth_in_anothers_recording(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_film(tmp_path / "truth", 1)
+    record = tmp_path / "record"
+
+    def prepared_beside_another(out: Path, *, overwrite: bool) -> None:
+        prepare(out, overwrite=overwrite)
+        record.mkdir()
+        (record / "recording.json").write_text("another session's")
+
+    monkeypatch.setattr(session, "prepare", prepared_beside_another)
     options = StreamOptions(
         lsl="nobody-is-called-so",
         bundle=str(bundle),
         out=tmp_path / "out",
-        calibration=tmp_path / "none",
         truth=tmp_path / "truth",
+        record=record,
+    )
+    with pytest.raises(RtDecodeError, match="is not empty"):
+        run(options)
+    assert [file.name for file in record.iterdir()] == ["recording.json"]
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["ended"] == "the command line asked for what cannot be"
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "words"),
+    [
+        ("missing", 2, "no calibration at"),
+        ("damaged", 4, "was changed"),
+        ("another's", 4, "reads 40 features .* the bundle reads 40 features"),
+    ],
+)
+def test_a_bad_calibration_is_told_before_any_folder_is_made(
+    fault: str, code: int, words: str, bundle: Path, tmp_path: Path
+) -> None:
+    given = tmp_path / "cal"
+    if fault != "missing":
+        affine = AFFINE + np.diag([1.0, 0, 0, 0]) if fault == "another's" else AFFINE
+        whose = make_bundle(tmp_path / "whose", affine=affine)
+        make_calibration(given, whose, np.ones(SHAPE))
+    if fault == "damaged":
+        (given / "quality.html").write_text("another page")
+    options = StreamOptions(
+        fmri_dir=tmp_path / "volumes",
+        bundle=str(bundle),
+        out=tmp_path / "out",
+        calibration=given,
         record=tmp_path / "record",
     )
-    with pytest.raises(RtDecodeError, match="no calibration"):
+    with pytest.raises(RtDecodeError, match=words) as caught:
         run(options)
+    assert caught.value.exit_code == code
+    assert not (tmp_path / "out").exists()
     assert not (tmp_path / "record").exists()
 
 

@@ -1,5 +1,6 @@
 """Recordings are placed on the time of the film: by markers where there are any, else by the run's zero."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -134,13 +135,29 @@ def test_markers_of_another_film_are_refused_and_markers_without_a_name_taken(dr
     recording = eeg_recording(tmp_path / "other", 30, 0.0)
     mark(recording.path, ZERO_AT, 28 * 8, "trailer.mp4")
     found = cut(recording, draft)
-    with pytest.raises(UsageError, match=r"has the markers of trailer\.mp4, and the film given is film\.mp4"):
+    with pytest.raises(UsageError, match=r"1 films of other names, and the film given is film\.mp4"):
         film_starts(recording, found, 28.0, "film.mp4")
     named = film_starts(recording, found, 28.0, "trailer.mp4")
     assert np.isfinite(named).any()
     marks = recording.path / "film.jsonl"
     marks.write_text("".join(marks.read_text().splitlines(keepends=True)[1:]))
     np.testing.assert_allclose(film_starts(recording, found, 28.0, "film.mp4"), named, atol=1e-6)
+
+
+def test_a_film_is_known_by_its_names_digest_in_a_recording(draft, tmp_path):
+    recording = eeg_recording(tmp_path / "plain", 30, 0.0)
+    mark(recording.path, ZERO_AT, 28 * 8, "my  film.mp4")
+    plain = recording.path / "film.jsonl"
+    marks = [FilmMark(**json.loads(line)) for line in plain.read_text().splitlines()]
+    kept = eeg_recording(tmp_path / "kept", 30, 0.0)
+    with RecordingWriter(tmp_path / "marks", None, {}) as writer:
+        for one in marks:
+            writer.write(one)
+    (tmp_path / "marks" / "film.jsonl").rename(kept.path / "film.jsonl")
+    starts = film_starts(kept, cut(kept, draft), 28.0, "my film.mp4")
+    assert np.isfinite(starts).any()
+    with pytest.raises(UsageError, match="films of other names"):
+        film_starts(kept, cut(kept, draft), 28.0, "another.mp4")
 
 
 def test_a_name_with_wide_spaces_is_known_by_its_markers(draft, tmp_path):

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from rtdecode.bundle import Bundle, Manifest
 from rtdecode.errors import UsageError
-from rtdecode.film_marks import ShownFilm
+from rtdecode.film_marks import ShownFilm, name_digest
 from rtdecode.recording import Recording
 from rtdecode.signal.volume import Projection
 from rtdecode.types import Volume, Window
@@ -191,12 +191,13 @@ def _showings(recording: Recording, name: str) -> list[ShownFilm]:
     """Showings of the named film; all of them where none was received from its start, which names it."""
     every = recording.films()
     known = {film.name for film in every} - {""}
-    # Markers hold a name with its spaces made single.
-    shown = [film for film in every if film.name == " ".join(name.split())]
+    # Recordings made before names became digests hold a name with its spaces made single.
+    wanted = (name_digest(name), " ".join(name.split()))
+    shown = [film for film in every if film.name in wanted]
     if known and not shown:
         raise UsageError(
-            f"{recording.path} has the markers of {', '.join(sorted(known))}, and the film given is {name}. "
-            "Give the film that was shown with --film, under the name it was shown by."
+            f"{recording.path} has the markers of {len(known)} films of other names, and the film given is "
+            f"{name}. Give the film that was shown with --film, under the name it was shown by."
         )
     return shown or every
 

@@ -1,0 +1,148 @@
+"""Names in LSL streams, and in what ends a session, reach no file."""
+
+import threading
+import uuid
+from fractions import Fraction
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pylsl
+import pytest
+from rich.console import Console
+
+from rtdecode.bundle import load
+from rtdecode.film_marks import name_digest, start_label
+from rtdecode.recording import Recording
+from rtdecode.types import Trigger
+from streaming.session import StreamOptions, _Session
+from tests.streaming.bundles import AFFINE, CHANNELS, SHAPE, make_bundle
+from tests.streaming.player import SFREQ, markers, outlet
+from tests.streaming.sessions import end, interrupt, stream
+from tests.test_privacy import BORN, NAME, PLACE, leaks
+
+ABOUT = {
+    "subject": NAME,
+    "birth_date": BORN,
+    "hostname": PLACE,
+    "acquisition": f"{PLACE} amplifier",
+    "manufacturer": f"{PLACE} GmbH",
+    "serial_number": f"{PLACE}-7",
+    "comment": f"{NAME} rested",
+}
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle") / "b"
+    return make_bundle(folder, tr=Fraction(1, 2), window=Fraction(1)).path
+
+
+class Amplifier(threading.Thread):
+    """EEG, triggers, a marker in words, and the markers of a film; the streams are named after somebody."""
+
+    def __init__(self, name: str, channels: tuple[str, ...] = CHANNELS) -> None:
+        super().__init__(daemon=True)
+        self.name_, self.channels = name, channels
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        eeg = outlet(self.name_, self.channels, source_id=f"{PLACE}-{uuid.uuid4()}", about=ABOUT)
+        triggers = markers(self.name_)
+        film = pylsl.StreamOutlet(
+            pylsl.StreamInfo(f"{self.name_}-film", "Markers", 1, 0, pylsl.cf_string, "")
+        )
+        rng = np.random.default_rng(0)
+        sent = number = 0
+        began = pylsl.local_clock()
+        while not self.over.wait(0.02):
+            due = int((pylsl.local_clock() - began) * SFREQ)
+            samples = rng.normal(0, 20, (due - sent, len(self.channels))).astype(np.float32)
+            eeg.push_chunk(samples, began + (due - 1) / SFREQ)
+            sent = due
+            if sent >= number * SFREQ // 2:
+                at = began + number / 2
+                triggers.push_sample(["R128"], at)
+                triggers.push_sample([f"{NAME} rests"], at + 0.1)
+                for label in (start_label(f"{PLACE}.mp4", 25, 9), "frame 0", f"for {NAME}"):
+                    film.push_sample([label], at)
+                number += 1
+
+
+@pytest.fixture
+def amplifier() -> Amplifier:
+    return Amplifier(f"{PLACE}-{uuid.uuid4()}")
+
+
+def test_what_a_stream_says_of_itself_and_of_others_is_not_kept(
+    bundle: Path, amplifier: Amplifier, tmp_path: Path
+) -> None:
+    left = tmp_path / "left"
+    left.mkdir()
+    amplifier.start()
+    words = ("--bundle", str(bundle), "--out", str(left / "out"), "--record", str(left / "recording"))
+    process = stream("--lsl", amplifier.name_, *words)
+    try:
+        interrupt(process, left / "out")
+        ended = end(process, left / "out")
+    finally:
+        process.kill()
+        process.communicate()
+        amplifier.over.set()
+        amplifier.join()
+    assert ended.code == 0, ended.said
+    assert not leaks(left)
+    kept = Recording(left / "recording")
+    labels = {item.label for item in kept.events() if isinstance(item, Trigger)}
+    assert len(labels) == 2
+    assert "R128" in labels
+    assert {film.name for film in kept.films()} == {name_digest(f"{PLACE}.mp4")}
+
+
+def volume_of_another_tr(folder: Path) -> None:
+    folder.mkdir()
+    image = nib.Nifti1Image(np.full(SHAPE, 500, np.float32), AFFINE)
+    image.header.set_xyzt_units("mm", "sec")
+    image.header["pixdim"][4] = 2.0
+    image.to_filename(folder / f"{PLACE}_00000.nii")
+
+
+def test_volumes_that_end_a_session_are_named_on_the_terminal_alone(bundle: Path, tmp_path: Path) -> None:
+    left, folder = tmp_path / "left", tmp_path / PLACE
+    left.mkdir()
+    volume_of_another_tr(folder)
+    words = ("--bundle", str(bundle), "--out", str(left / "out"), "--record", str(left / "recording"))
+    process = stream("--fmri-dir", str(folder), "--existing", "read", *words)
+    ended = end(process, left / "out")
+    assert ended.code == 4, ended.said
+    assert PLACE in ended.said
+    assert ended.report["ended"] == "volumes or channels came that the bundle does not read"
+    assert not leaks(left)
+
+
+def test_a_stream_that_ends_a_session_is_named_on_the_terminal_alone(bundle: Path, tmp_path: Path) -> None:
+    left = tmp_path / "left"
+    left.mkdir()
+    # Two channels of one name.
+    amplifier = Amplifier(f"{PLACE}-{uuid.uuid4()}", ("Cz", "Cz"))
+    amplifier.start()
+    words = ("--bundle", str(bundle), "--out", str(left / "out"), "--record", str(left / "recording"))
+    try:
+        ended = end(stream("--lsl", amplifier.name_, *words), left / "out")
+    finally:
+        amplifier.over.set()
+        amplifier.join()
+    assert ended.code == 4, ended.said
+    assert PLACE in ended.said
+    assert not leaks(left)
+
+
+def test_sources_that_do_not_come_are_named_on_the_terminal_alone(bundle: Path, tmp_path: Path) -> None:
+    options = StreamOptions(lsl=PLACE, bundle=str(bundle), wait=1.0)
+    session = _Session(options, load(str(bundle)), tmp_path, "s", Console())
+    session._status = {"waiting": [f"EEG: no LSL stream '{PLACE}'", f"fMRI: {PLACE}.nii: 16 bytes"]}
+    session._began_at -= 2
+    found = session._judge()
+    assert found is not None
+    assert str(found).count(PLACE) == 2
+    assert found.reason == "waited 1 s (--wait) for a run to begin; still missing: EEG, fMRI"
