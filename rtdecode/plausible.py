@@ -94,8 +94,10 @@ def eeg_level(spread_uv: Reals, trained_uv: Reals) -> str | None:
     spread_uv : (channel,)
         Standard deviation of each channel in the bundle's band, microvolts.
     trained_uv : (channel,)
-        The bundle's ``eeg_scale``.
+        The bundle's ``eeg_scale``; ones where training has not measured it yet.
     """
+    if (trained_uv == 1).all():
+        return None
     ratio = float(np.median(spread_uv / trained_uv))
     if 1 / FAR <= ratio <= FAR:
         return None

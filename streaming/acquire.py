@@ -281,6 +281,7 @@ class _Acquisition:
         unread = {reason for reason in self._unread.values() if reason} - self._noted
         self._noted |= unread
         said += [f"recorded, but not decoded: {reason}" for reason in unread]
+        said += self._assembler.notes()
         return said + [f"EEG: {sentence}" for sentence in (self._lsl.notes() if self._lsl else [])]
 
     def _silent(self, now: float) -> float | None:
