@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from rtdecode import bundle as bundles
 from rtdecode import calibration as calibrations
-from rtdecode import film_marks
+from rtdecode import film_marks, plausible
 from rtdecode.bundle import Bundle
 from rtdecode.channels import match
 from rtdecode.errors import GeometryError, RtDecodeError
@@ -352,14 +352,17 @@ class _Acquisition:
 
 
 def _fits(bundle: Bundle) -> Callable[[Montage], str | None]:
-    """Refuse a stream that comes back without the bundle's channels."""
+    """Refuse a stream that comes back without the bundle's channels, or too slow for it."""
 
     def accept(montage: Montage) -> str | None:
+        wanted = bundle.manifest.eeg
+        if wanted is None:
+            return None
         try:
-            match(bundle.manifest.eeg.channels, montage) if bundle.manifest.eeg is not None else None
+            match(wanted.channels, montage)
         except GeometryError as error:
             return str(error)
-        return None
+        return plausible.bundle_rate(montage.sfreq, float(bundle.manifest.grid.sfreq), wanted.band)
 
     return accept
 
