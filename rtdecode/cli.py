@@ -1,6 +1,5 @@
 """The command line. Each command parses, imports its package inside the body and calls it."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rtdecode import __version__
+from rtdecode import __version__, strict_json
 from rtdecode.errors import RtDecodeError, UsageError
 from rtdecode.options import (
     BundleName,
@@ -203,7 +202,7 @@ def inspect(bundle: Annotated[str, typer.Argument(help="A bundle.")], as_json: J
 
     read = bundles.load(bundle)
     if as_json:
-        typer.echo(json.dumps(bundles.to_json(read.manifest) | {"digest": read.digest}))
+        typer.echo(strict_json.dumps(bundles.to_json(read.manifest) | {"digest": read.digest}))
     else:
         describe.show(read)
 

@@ -77,9 +77,10 @@ class Cap:
         return picked
 
     def saturated(self, block: Float) -> None:
-        """Look at a second of raw samples for channels at the amplifier's limits."""
+        """Look at a second of raw samples for channels at the amplifier's limits, or that stand still."""
         if self._judge is not None:
-            self._judge.rails(saturated(block))
+            still = block.max(axis=1) == block.min(axis=1)
+            self._judge.rails(saturated(block) | (still & ~self._judge.may_be_flat))
 
     def push(
         self, data: NDArray[Any], quality: Quality

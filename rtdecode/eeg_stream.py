@@ -7,11 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode import channels
+from rtdecode import channels, plausible
 from rtdecode.bundle import EegInput
 from rtdecode.eeg_cap import Cap
 from rtdecode.eeg_chain import Cleaner, Part
 from rtdecode.eeg_clock import Piece, SampleClock
+from rtdecode.eeg_door import Door
+from rtdecode.eeg_rate import RateCheck
+from rtdecode.errors import GeometryError
 from rtdecode.rings import EegRing
 from rtdecode.signal.quality import GAP, LEARNING, UNCORRECTED, Quality, usable, worse
 from rtdecode.types import EegChunk, Float, Montage
@@ -20,6 +23,8 @@ Times = NDArray[np.float64]
 
 # Inside the magnet smaller chunks are gathered up to this, s: each would cost nearly as much as a large one.
 _GATHERED_S = 0.02
+# A level is judged where at least this share of a window can be used.
+_JUDGED_SHARE = 0.5
 
 
 class EegSpan(NamedTuple):
@@ -85,10 +90,13 @@ class EegStream:
         *,
         tr_s: float | None = None,
     ) -> None:
-        self._wanted, self._tr_s = wanted, tr_s
+        self._wanted, self._tr_s, self._keep_s = wanted, tr_s, keep_s
         self._mean, self._scale = stats["eeg_mean"][:, None], stats["eeg_scale"][:, None]
         self._delivered: deque[tuple[float, float]] = deque(maxlen=4096)
         self._past = {"lost_samples": 0, "gaps": 0, "epochs": 0}
+        self._notes: list[str] = []
+        self._nonfinite = 0
+        self._off_level = False
         self.first, self.samples = 0.0, 0
         self._last: float | None = None
         self._waiting: list[tuple[Float, Times]] = []
@@ -112,12 +120,26 @@ class EegStream:
         self._begin(montage)
 
     def push(self, chunk: EegChunk) -> None:
-        """Take the next chunk; one that came too late to be decoded leaves a hole."""
-        if chunk.data.shape[1] == 0 or not chunk.live:
+        """Take the next chunk; one that came too late to be decoded leaves a hole.
+
+        Raises
+        ------
+        GeometryError
+            If the stream does not send at the rate it declares.
+        """
+        data, stamps = chunk.data, chunk.stamps
+        if not np.isfinite(stamps).all():
+            # Samples of no time are lost; the clock sees their place.
+            dated = np.isfinite(stamps)
+            data, stamps = data[:, dated], stamps[dated]
+        if data.shape[1] == 0 or not chunk.live:
             return
-        pieces = self._clock.push(chunk.stamps, chunk.arrived_at)
+        wrong = self._rate.push(stamps, chunk.arrived_at)
+        if wrong is not None:
+            raise GeometryError(wrong)
+        pieces = self._clock.push(stamps, chunk.arrived_at)
         for piece in pieces:
-            self._place(chunk.data[:, piece.start : piece.stop], piece)
+            self._place(data[:, piece.start : piece.stop], piece)
         if pieces:
             self._delivered.append((float(pieces[-1].times[-1]), chunk.arrived_at))
 
@@ -145,8 +167,31 @@ class EegStream:
         names = [name for name, is_bad in zip(self._wanted.channels, bad, strict=True) if is_bad]
         if not mask.any():
             return EegSpan(None, mask, quality, names)
+        if self._far_off(values, mask):
+            quality = worse(quality, np.full(len(quality), UNCORRECTED, np.uint8))
+            return EegSpan(None, usable(quality), quality, names)
         scored = np.where(mask, (values - self._mean) / self._scale, 0).astype(np.float32)
         return EegSpan(scored, mask, quality, names)
+
+    def lacking(self, times: Times, mask: NDArray[np.bool_]) -> float:
+        """Share of the values at ascending times, (n,), that were no measurement in what `mask` lets pass."""
+        return self._door.missing(times, mask, self.montage.sfreq)
+
+    def notes(self) -> list[str]:
+        """What began to be wrong with the values since the last call, in sentences."""
+        told, self._notes = self._notes, []
+        return told + self._door.notes()
+
+    def _far_off(self, values: Float, mask: NDArray[np.bool_]) -> bool:
+        """Whether a window's level is none of the bundle's."""
+        if mask.mean() < _JUDGED_SHARE:
+            return False
+        spread_uv = values[:, mask].std(axis=1)
+        wrong = plausible.eeg_level(spread_uv, self._scale[:, 0])
+        if wrong is not None and not self._off_level:
+            self._notes.append(f"{wrong}. Windows of such a level count as missing")
+        self._off_level = wrong is not None
+        return self._off_level
 
     def delivery(self, time: float) -> tuple[float, float] | None:
         """When the sample of a local time left the amplifier and when it was read; None if it is not in.
@@ -165,6 +210,7 @@ class EegStream:
             **clock,
             **counts,
             **self._cleaner.report(),
+            "nonfinite_samples": self._nonfinite + self._door.samples,
             "bad_channels": self._cap.bad_channels,
             "too_many_bad": self._cap.too_many,
             "age_ms": None if age is None or not np.isfinite(age) else float(age) * 1e3,
@@ -179,6 +225,12 @@ class EegStream:
         self._clean()
         if self.samples:
             self._past = {name: self._clock.report()[name] + n for name, n in self._past.items()}
+            self._nonfinite += self._door.samples
+            self._notes += self._door.notes()
+        present = picks[picks != channels.ABSENT]
+        self._door = Door(montage.channels, present, self._keep_s)
+        self._gone = 0
+        self._rate = RateCheck(montage.sfreq)
         self.montage, self._clock = montage, SampleClock(montage.sfreq)
         self._cleaner, self._cap = cleaner, cap
         self._settling = round(self._wanted.band.settling_s(cleaner.rate) * cleaner.rate)
@@ -190,13 +242,28 @@ class EegStream:
     def _place(self, data: Float, piece: Piece) -> None:
         if not self.samples:
             self.first = float(piece.times[0])
-        lost = piece.lost + self._lost_between(float(piece.times[0]))
+        self.samples += data.shape[1]
+        self._gone += piece.lost
+        data, gone = self._door.push(data, piece.times)
+        if gone is None:
+            self._wait(data, piece.times)
+            return
+        edges = [0, *(np.flatnonzero(np.diff(gone)) + 1).tolist(), len(gone)]
+        for start, stop in itertools.pairwise(edges):
+            if gone[start]:
+                self._gone += stop - start
+            else:
+                self._wait(data[:, start:stop], piece.times[start:stop])
+
+    def _wait(self, data: Float, times: Times) -> None:
+        """Gather samples without a hole between them; before them those are missing that are `_gone`."""
+        lost = self._lost_between(float(times[0])) if self._anew else self._gone
+        self._gone = 0
         if lost:
             self._clean()
             self._lost = lost
-        self.samples += data.shape[1]
-        self._last = float(piece.times[-1])
-        self._waiting.append((data, piece.times))
+        self._last = float(times[-1])
+        self._waiting.append((data, times))
         gathered = sum(len(times) for _, times in self._waiting)
         if not self._cleaner.in_magnet or gathered >= _GATHERED_S * self.montage.sfreq:
             self._clean()

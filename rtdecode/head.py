@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rtdecode.bundle import Bundle
 from rtdecode.calibration import Calibration
@@ -37,6 +38,7 @@ class Head:
         self._aligner: Aligner | None = None
         self._waiting: list[tuple[Volume, Float]] = []
         self._moved: list[tuple[int, Motion]] = []
+        self._read_at: NDArray[np.float64] | None = None
         self._quality = Quality(float(bundle.manifest.grid.tr or 1))
         self.newest: Motion | None = None
         self.outside = 0
@@ -56,10 +58,16 @@ class Head:
             self._waiting.append((volume, values))
         else:
             motion = self._align(volume)
-            values = self._reader.read(volume.data, motion and motion.matrix)
+            self._read_at = motion and motion.matrix
+            values = self._reader.read(volume.data, self._read_at)
             self._quality.push(values, motion and motion.fd_mm)
         self.outside = max(self.outside, self._reader.outside)
         return values
+
+    def touched(self, voxels: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which features of the volume that was read last some of its voxels (i, j, k) enter, (feature,)."""
+        assert self._reader is not None
+        return np.asarray(self._reader.read(voxels.astype(np.float32), self._read_at) != 0)
 
     def follow(self) -> list[tuple[int, Motion]]:
         """Index and motion of each volume aligned since the last call.

@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode import calibration as calibrations
+from rtdecode import strict_json
 from rtdecode.calibration import Calibration
 from rtdecode.errors import UsageError
 from rtdecode.film_marks import FilmMark, ShownFilm, showings, without_name
@@ -121,7 +122,7 @@ class RecordingWriter:
         head = {"schema": SCHEMA, "montage": self._montage and asdict(self._montage), "meta": self._meta}
         part = self._path / "recording.json.part"
         try:
-            part.write_text(json.dumps(head, indent=1) + "\n")
+            part.write_text(strict_json.dumps(head, indent=1) + "\n")
             part.replace(self._path / "recording.json")
         finally:
             part.unlink(missing_ok=True)
@@ -143,7 +144,7 @@ class RecordingWriter:
             line = asdict(item) | {"label": self._pseudonyms.marker(item.label)}
         else:
             line = self._volume(item)
-        self._events.write(json.dumps(line) + "\n")
+        self._events.write(strict_json.dumps(line) + "\n")
         if not isinstance(item, EegChunk):
             self.flush()
 
@@ -167,7 +168,7 @@ class RecordingWriter:
         if self._film is None:
             self._film = (self._path / "film.jsonl").open("a", buffering=1)
         line = asdict(mark) | {"label": without_name(mark.label)}
-        self._film.write(json.dumps(line) + "\n")
+        self._film.write(strict_json.dumps(line) + "\n")
 
     def _volume(self, volume: Volume) -> dict[str, Any]:
         at = self._volumes.tell()
@@ -244,13 +245,14 @@ class Recording:
                     live, clock_at = line.get("live", True), line.get("clock_at")
                     yield EegChunk(data.T, when, line["arrived_at"], live, changed, clock_at)
                 elif "stamp" in line:
-                    yield Trigger(**line)
+                    stamp = line.pop("stamp")
+                    yield Trigger(stamp=math.nan if stamp is None else stamp, **line)
                 else:
                     volumes.seek(line.pop("at"))
                     data = _values(volumes, line.pop("dtype"), *line.pop("shape"))
                     if data is None:
                         return
-                    yield Volume(data=data, affine=np.array(line.pop("affine")), **line)
+                    yield Volume(data=data, affine=np.array(line.pop("affine"), np.float64), **line)
 
     def films(self) -> list[ShownFilm]:
         """The films that `rtdecode play` showed, in order; their times are those of `events`.

@@ -116,17 +116,17 @@ class VolumeRing:
 
     def __init__(self, keep: int = 64) -> None:
         self._keep = keep
-        self._held: dict[int, tuple[Float, dict[str, float]]] = {}
+        self._held: dict[int, tuple[Float, dict[str, float], float]] = {}
 
     def __contains__(self, index: int) -> bool:
         return index in self._held
 
-    def put(self, index: int, vector: Float, stamps: dict[str, float]) -> None:
-        """Store the vector (voxel,) of volume `index` with its ledger stamps."""
-        self._held[index] = (vector, stamps)
+    def put(self, index: int, vector: Float, stamps: dict[str, float], lacking: float = 0.0) -> None:
+        """Store the vector (voxel,) of volume `index`, its ledger stamps and the share that it lacks."""
+        self._held[index] = (vector, stamps, lacking)
         for old in [i for i in self._held if i <= index - self._keep]:
             del self._held[old]
 
-    def read(self, indices: range) -> dict[int, tuple[Float, dict[str, float]]]:
+    def read(self, indices: range) -> dict[int, tuple[Float, dict[str, float], float]]:
         """What is held of the given indices."""
         return {i: self._held[i] for i in indices if i in self._held}

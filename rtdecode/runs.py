@@ -4,6 +4,7 @@ import math
 import zlib
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from rtdecode.saturation import Held, Onset
 from rtdecode.signal.baseline import normalizer
 from rtdecode.timing import TimingGrid
 from rtdecode.types import Float, Volume
+from rtdecode.volume_door import VolumeDoor
 
 # Delay of a file after its volume's end that is assumed until one was measured, s.
 _FILE_DELAY = 1.3
@@ -75,17 +77,23 @@ class Run:
         self._files: deque[tuple[int, float]] = deque(maxlen=50)
         self._delay: float | None = None
         self.head: Head | None = None
+        self._door: VolumeDoor | None = None
         if bundle.manifest.fmri is not None:
             # Today's resting level, where it was measured, is a better start than that of training.
             today = {} if calibration is None else {"fmri_mean": calibration.warmup_mean}
-            self._normalizer = normalizer(bundle.stats | today, bundle.manifest.fmri.baseline)
+            stats = bundle.stats | today
+            self._normalizer = normalizer(stats, bundle.manifest.fmri.baseline)
+            self._door = VolumeDoor(stats["fmri_mean"])
             self._onset = Onset(bundle.stats["fmri_scale"])
         if bundle.projection is not None:
             self.head = Head(bundle, calibration)
 
     def __contains__(self, index: int) -> bool:
-        """Whether nothing more is to be waited for at this index: its volume is in, or was dropped."""
-        return index in self._ring or (self.fmri and index in self._onset.dropped)
+        """Whether nothing more is to be waited for at this index: its volume is in, or will not be used."""
+        if index in self._ring:
+            return True
+        unusable = self._door is not None and index in self._door.unusable
+        return self.fmri and (unusable or index in self._onset.dropped)
 
     def add(self, volume: Volume, now: Callable[[], float] | None) -> None:
         """Normalise and keep a volume; one that is not `live` has its place in the run alone.
@@ -97,7 +105,7 @@ class Run:
         GeometryError
             If it lies on another grid than the bundle's.
         """
-        vector = self._vector(volume) if volume.live else None
+        read = self._vector(volume) if volume.live else None
         corrected_at = volume.parsed_at if now is None else now()
         if self._first is None:
             self._first, self.series = (volume.index, _checksum(volume)), volume.series
@@ -107,21 +115,36 @@ class Run:
         self.clock.add_volume(volume)
         self._files.append((volume.index, volume.readable_at))
         self._delay = None
-        if vector is None:
+        if read is None:
             return
+        vector, holes = read
         stamps = {"readable": volume.readable_at, "arrived": volume.arrived_at, "parsed": volume.parsed_at}
         stamps["corrected"] = corrected_at
-        for held in self._onset.push(Held(volume.index, vector, stamps)):
-            self._ring.put(held.index, self._normalizer.push(held.vector), held.stamps)
+        for held in self._onset.push(Held(volume.index, vector, stamps, holes)):
+            lacking = 0.0 if held.holes is None else float(held.holes.mean())
+            self._ring.put(held.index, self._normalizer.push(held.vector, held.holes), held.stamps, lacking)
 
-    def _vector(self, volume: Volume) -> Float:
-        """Features of a volume before normalisation, (feature,): the one place where they are read."""
+    def notes(self) -> list[str]:
+        """What began to be wrong with the volumes since the last call, in sentences."""
+        return self._door.notes() if self._door is not None else []
+
+    def _vector(self, volume: Volume) -> tuple[Float, NDArray[np.bool_] | None] | None:
+        """Features of a volume before normalisation, (feature,): the one place where they are read.
+
+        With them comes which of them are holes, (feature,), or None; and nothing at all where the volume is
+        a hole as a whole.
+        """
         assert self.head is not None
-        vector = self.head.read(volume)
+        assert self._door is not None
+        filled = self._door.fill(volume.index, volume.data)
+        if filled is None:
+            return None
+        data, holes = filled
+        vector = self.head.read(volume if holes is None else replace(volume, data=data))
         if self.check is None and self._bundle.projection is not None:
             trained = self._bundle.projection
             self.check = _apart((trained.shape, trained.affine), (volume.data.shape, volume.affine))
-        return vector
+        return self._door.judge(volume.index, vector, None if holes is None else self.head.touched(holes))
 
     def begins_again(self, volume: Volume) -> bool:
         """Whether a volume of this run's series was acquired by a scanner that was started once more.
@@ -143,8 +166,8 @@ class Run:
         wanted = self.grid.volumes(k) if self.fmri else range(0)
         return range(wanted.start + self._dummies, wanted.stop + self._dummies)
 
-    def held(self, k: int) -> dict[int, tuple[Float, dict[str, float]]]:
-        """Vectors (voxel,) and ledger stamps of window k's volumes that are in."""
+    def held(self, k: int) -> dict[int, tuple[Float, dict[str, float], float]]:
+        """Vectors (voxel,), ledger stamps and lacking shares of window k's volumes that are in."""
         return self._ring.read(self.volumes(k))
 
     def end_at(self, index: int) -> float:
@@ -202,10 +225,13 @@ class Run:
         return self.grid.count(max(0.0, round(elapsed_s - self.lag_s, 6)))
 
     def counts(self, now_at: float) -> dict[str, int]:
-        """Volumes received, missing by now, and dropped as saturated."""
+        """Volumes received, missing by now, saturated and not usable; voxels that are no measurement."""
         missing = self.due(now_at) - len(self.received) if self.clock.known else 0
         dropped = len(self._onset.dropped) if self.fmri else 0
-        return {"volumes": len(self.received), "missing": missing, "saturated": dropped}
+        counts = {"volumes": len(self.received), "missing": missing, "saturated": dropped}
+        counts["implausible"] = len(self._door.unusable) if self._door is not None else 0
+        counts["nonfinite_voxels"] = self._door.voxels if self._door is not None else 0
+        return counts
 
     def report(self, origin_at: float | None, now_at: float) -> dict[str, Any]:
         """What there is to say of the run; its begin and end on the session's time line.

@@ -17,11 +17,15 @@ _MOST = 6
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A volume's index, its features (feature,) before normalisation, and its ledger stamps."""
+    """A volume's index, its features (feature,) before normalisation, and its ledger stamps.
+
+    `holes` (feature,) says which features were no measurement and are filled in; None where none is.
+    """
 
     index: int
     vector: Float
     stamps: dict[str, float]
+    holes: NDArray[np.bool_] | None = None
 
 
 class Onset:

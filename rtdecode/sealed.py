@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode import strict_json
 from rtdecode.errors import BundleError, UsageError
 
 
 def digest_of(tree: dict[str, Any]) -> str:
     """Digest of JSON values: SHA-256 over their canonical form, first 16 digits."""
-    text = json.dumps(tree, sort_keys=True, separators=(",", ":"))
+    text = strict_json.dumps(tree, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -76,7 +77,7 @@ def write_tree(file: Path, tree: dict[str, Any]) -> None:
     """Write a head: JSON values with the hashes of the files beside it, under ``files``, and its digest."""
     tree["files"] = {other.name: file_hash(other) for other in sorted(file.parent.iterdir())}
     tree["digest"] = digest_of(tree)
-    file.write_text(json.dumps(tree, indent=1) + "\n")
+    file.write_text(strict_json.dumps(tree, indent=1) + "\n")
 
 
 def read_tree(file: Path, advice: str, *, verify: bool = True) -> tuple[dict[str, Any], str]:

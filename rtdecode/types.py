@@ -197,6 +197,9 @@ class Window:
         ``interpolated`` and ``corrected``; empty without EEG.
     eeg_bad : list of str
         Channels that were interpolated in at least one sample.
+    eeg_lacking, fmri_lacking : float
+        Share of the values that were no numbers although their sample, or their volume, came; of all the
+        values that the window's grid has.
     """
 
     run: int
@@ -214,15 +217,17 @@ class Window:
     stamps: dict[str, float] = field(default_factory=dict)
     eeg_quality: dict[str, float] = field(default_factory=dict)
     eeg_bad: list[str] = field(default_factory=list)
+    eeg_lacking: float = 0.0
+    fmri_lacking: float = 0.0
 
     @property
     def missing(self) -> dict[str, float]:
-        """Fraction of each modality's grid that was not received."""
+        """Fraction of each modality's grid that was not received, or was no measurement."""
         expected = int(self.fmri_expected.sum())
         seen = int((self.fmri_mask & self.fmri_expected).sum())
         return {
-            "eeg": 1.0 - float(self.eeg_mask.mean()) if self.eeg_mask.size else 1.0,
-            "fmri": 1.0 - seen / expected if expected else 1.0,
+            "eeg": 1.0 - float(self.eeg_mask.mean()) + self.eeg_lacking if self.eeg_mask.size else 1.0,
+            "fmri": 1.0 - seen / expected + self.fmri_lacking if expected else 1.0,
         }
 
     @property

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode import plausible
 from rtdecode.bundle import Bundle
 from rtdecode.calibration import Calibration
 from rtdecode.clock import RunClock
@@ -17,6 +18,7 @@ from rtdecode.session_runs import SessionRuns
 from rtdecode.signal.quality import fractions
 from rtdecode.timing import exact
 from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
+from rtdecode.volume_door import dated
 
 # Framewise displacement above which a volume's gradient artefact is not typical (Power et al. 2012).
 _MOVED_MM = 0.5
@@ -74,6 +76,8 @@ class Assembler:
         self._fmri_on = "fmri" in modalities and manifest.fmri is not None
         self._limit = math.inf if seconds is None else self.grid.count(exact(seconds))
         self._now, self._calibrated = now, calibration is not None
+        self._notes: list[str] = []
+        self._eeg_refused = False
         self.triggers_expected = triggers_expected
         if calibration is not None and bundle.projection is not None:
             calibration = calibration.matched(bundle.projection)
@@ -114,12 +118,18 @@ class Assembler:
         Raises
         ------
         GeometryError
-            If more of the bundle's channels are not in the stream than can be interpolated.
+            If more of the bundle's channels are not in the stream than can be interpolated, or if it is
+            too slow for the bundle.
         """
+        if self._manifest.eeg is None or not self._eeg_on:
+            return
+        slow = plausible.bundle_rate(montage.sfreq, float(self.grid.sfreq), self._manifest.eeg.band)
+        if slow is not None:
+            raise GeometryError(slow)
+        self._eeg_refused = False
         if self._eeg is not None:
             self._eeg.change(montage)
-        elif self._eeg_on:
-            assert self._manifest.eeg is not None
+        else:
             keep_s = float(self.grid.window + self.grid.lag) + 30.0
             tr_s = None if self.grid.tr is None else float(self.grid.tr)
             self._eeg = EegStream(self._manifest.eeg, self._bundle.stats, montage, keep_s, tr_s=tr_s)
@@ -139,7 +149,7 @@ class Assembler:
         elif isinstance(item, Trigger):
             self._push_trigger(item)
         elif self._fmri_on:
-            self._session.volume(item, self._now)
+            self._session.volume(dated(item), self._now)
         return self._due(now_at)
 
     def play(
@@ -258,14 +268,23 @@ class Assembler:
         """Number of the window's clip, unique in the session."""
         return self._session.runs[window.run].first_clip + window.index
 
+    def notes(self) -> list[str]:
+        """What began to be wrong with the data since the last call, in sentences."""
+        told, self._notes = self._notes, []
+        told += [f"EEG: {sentence}" for sentence in (self._eeg.notes() if self._eeg else [])]
+        for run in self._session.runs:
+            told += [f"fMRI: {sentence}" for sentence in run.notes()]
+        return told
+
     def counters(self) -> dict[str, Any]:
         """The ``eeg``, ``fmri`` and ``clock`` parts of a report, and a list of the ``runs``."""
         self.follow()
-        eeg: dict[str, Any] = dict.fromkeys(("samples", "lost_samples", "gaps"), 0)
+        eeg: dict[str, Any] = dict.fromkeys(("samples", "lost_samples", "gaps", "nonfinite_samples"), 0)
         eeg |= {"rate_hz": None, "drift_ppm": None, "triggers": self._session.triggers}
         eeg |= {"artifact_residual_db": None} | (self._eeg.report() if self._eeg else {})
         runs = self._session.runs
-        fmri: dict[str, Any] = {"volumes": 0, "missing": 0, "saturated": 0} | self._session.counts
+        fmri: dict[str, Any] = {"volumes": 0, "missing": 0, "saturated": 0}
+        fmri |= {"implausible": 0, "nonfinite_voxels": 0} | self._session.counts
         for run in runs:
             for name, count in run.counts(self._now_at).items():
                 fmri[name] += count
@@ -288,13 +307,23 @@ class Assembler:
             return
         if chunk.montage is not None:
             self.set_montage(chunk.montage)
-        if not chunk.live:
+        if not chunk.live or self._eeg_refused:
             return  # a hole in what is decoded, whole in the recording
-        self._eeg.push(chunk)
+        try:
+            self._eeg.push(chunk)
+        except GeometryError as error:
+            if not (self._fmri_on and self._session.known):
+                raise
+            # A run goes on without its EEG; at the start there is time to set the stream right.
+            self._eeg_refused = True
+            self._notes.append(f"EEG is not decoded any more: {error}")
         if not (self._fmri_on or self.triggers_expected or self._session.runs):
             self._session.first_sample(self._eeg.first)
 
     def _push_trigger(self, trigger: Trigger) -> None:
+        if not math.isfinite(trigger.stamp):
+            self._notes.append("a trigger without a time is ignored: check the marker stream's clock")
+            return
         self._session.trigger(trigger)
         if self._eeg is not None:
             self._eeg.trigger(trigger.stamp, arrived_at=trigger.arrived_at)
@@ -357,19 +386,26 @@ class Assembler:
             return {"eeg": None, "eeg_mask": np.zeros(count, bool)}
         found = self._eeg.read(times)
         share = fractions(found.quality)
-        return {"eeg": found.values, "eeg_mask": found.mask, "eeg_quality": share, "eeg_bad": found.bad}
+        return {
+            "eeg": found.values,
+            "eeg_mask": found.mask,
+            "eeg_quality": share,
+            "eeg_bad": found.bad,
+            "eeg_lacking": self._eeg.lacking(times, found.mask),
+        }
 
     def _cut_fmri(self, wanted: range, held: dict[int, Any]) -> dict[str, Any]:
         slots = self.grid.slots if self._manifest.fmri else 0
         mask, expected = np.zeros(slots, bool), np.zeros(slots, bool)
         # A preview lacks every volume by definition.
         expected[: len(wanted) or slots] = True
-        data = None
+        data, lacking = None, 0.0
         if held and self._manifest.fmri is not None:
             data = np.zeros((slots, self._manifest.fmri.voxels), np.float32)
-            for index, (vector, _) in held.items():
+            for index, (vector, _, share) in held.items():
                 data[index - wanted.start], mask[index - wanted.start] = vector, True
-        return {"fmri": data, "fmri_mask": mask, "fmri_expected": expected}
+                lacking += share / int(expected.sum())
+        return {"fmri": data, "fmri_mask": mask, "fmri_expected": expected, "fmri_lacking": lacking}
 
     def _ledger(
         self, run: Run, last_sample: float, held: dict[int, Any], now_at: float

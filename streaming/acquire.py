@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from rtdecode import bundle as bundles
 from rtdecode import calibration as calibrations
-from rtdecode import film_marks
+from rtdecode import film_marks, plausible
 from rtdecode.bundle import Bundle
 from rtdecode.channels import match
 from rtdecode.errors import GeometryError, RtDecodeError
@@ -361,6 +361,7 @@ class _Acquisition:
         unread = {reason for reason in self._unread.values() if reason} - self._noted
         self._noted |= unread
         said += [f"recorded, but not decoded: {reason}" for reason in unread]
+        said += self._assembler.notes()
         return said + [f"EEG: {sentence}" for sentence in (self._lsl.notes() if self._lsl else [])]
 
     def _silent(self, now: float) -> float | None:
@@ -431,14 +432,17 @@ class _Acquisition:
 
 
 def _fits(bundle: Bundle) -> Callable[[Montage], str | None]:
-    """Refuse a stream that comes back without the bundle's channels."""
+    """Refuse a stream that comes back without the bundle's channels, or too slow for it."""
 
     def accept(montage: Montage) -> str | None:
+        wanted = bundle.manifest.eeg
+        if wanted is None:
+            return None
         try:
-            match(bundle.manifest.eeg.channels, montage) if bundle.manifest.eeg is not None else None
+            match(wanted.channels, montage)
         except GeometryError as error:
             return str(error)
-        return None
+        return plausible.bundle_rate(montage.sfreq, float(bundle.manifest.grid.sfreq), wanted.band)
 
     return accept
 

@@ -1,6 +1,5 @@
 """How long the stages of the runtime take on this machine: the command ``rtdecode bench``."""
 
-import json
 import platform
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from rich.progress import track
 from rich.table import Table
 
 from rtdecode import bundle as bundles
+from rtdecode import strict_json
 from rtdecode.bundle import Bundle
 from rtdecode.types import Window
 from streaming import bench_volumes
@@ -78,7 +78,7 @@ def run(bundle: str, as_json: bool, *, samples: int = 1000) -> dict[str, Any]:
         },
     }
     if as_json:
-        Console().print_json(json.dumps(report))
+        Console().print_json(strict_json.dumps(report))
     else:
         _show(report)
     return report

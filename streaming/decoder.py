@@ -8,13 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.bundle import Bundle
-from rtdecode.errors import BundleError, UsageError
+from rtdecode.errors import BundleError, RtDecodeError, UsageError
 from rtdecode.noise import noise
 from rtdecode.types import Clip, Float, Window
 from streaming import golden
 from streaming.carry import Carry
 from streaming.deadline import Cost
 from streaming.engine import Graph
+
+
+class NonFiniteError(RtDecodeError):
+    """A graph gave values that are no numbers: there is no clip to show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,19 +95,24 @@ class Decoder:
         ------
         UsageError
             If `steps` cannot be taken.
+        NonFiniteError
+            If a graph gave values that are no numbers. It leaves no trace in the clips that follow.
         """
         count = check_steps(self._bundle, steps)
         started = self._now()
         encoded = self._encode(**self._inputs(None if null else window))
         encoded_at = self._now()
         latent = self._latent(encoded, window, count)
+        for name, values in (encoded | {"latent": latent}).items():
+            _check_finite(name, values, window)
         denoised_at = self._now()
-        if self._carry is not None and not null:
-            self._carry.keep(window, latent)
         frames, first_at = [], denoised_at
         for t, drawn in enumerate(draw(self._first, self._next, latent)):
+            _check_finite("frames", drawn, window)
             frames.append(_to_uint8(drawn[0]))
             first_at = first_at if t else self._now()
+        if self._carry is not None and not null:
+            self._carry.keep(window, latent)
         clip = Clip(np.concatenate(frames), latent, self._scores(encoded), count, self._confidence(encoded))
         return Decoded(clip, started, encoded_at, denoised_at, first_at, self._now())
 
@@ -245,6 +254,15 @@ def _graph(bundle: Bundle, name: str) -> Graph:
             f"bundle {bundle.path} has no stage '{name}', which decoding needs. Export it again."
         )
     return Graph(bundle.path / stage.file)
+
+
+def _check_finite(name: str, values: Float, window: Window) -> None:
+    wrong = values.size - int(np.isfinite(values).sum())
+    if wrong:
+        raise NonFiniteError(
+            f"window {window.index} of run {window.run} has no clip: {wrong} of the {values.size} values of "
+            f"'{name}' are no numbers. Check the bundle with `rtdecode doctor`, and export it again."
+        )
 
 
 def _to_uint8(frames: Float) -> NDArray[np.uint8]:

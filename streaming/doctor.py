@@ -1,6 +1,5 @@
 """What a session needs, checked one by one: the command ``rtdecode doctor``."""
 
-import json
 import platform
 import shutil
 import time
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rtdecode import __version__
+from rtdecode import __version__, strict_json
 from rtdecode import bundle as bundles
 from rtdecode.errors import RtDecodeError
 
@@ -72,7 +71,7 @@ def run(lsl: str | None, fmri_dir: Path | None, bundle: str, as_json: bool) -> i
     }
     findings = [_checked(subject, check) for subject, check in checks.items()]
     if as_json:
-        Console().print_json(json.dumps([asdict(f) for f in findings]))
+        Console().print_json(strict_json.dumps([asdict(f) for f in findings]))
     else:
         _show(findings)
     return int(any(f.state == "bad" for f in findings))

@@ -1,6 +1,5 @@
 """What the amplifier side sees on this network: the command ``rtdecode eeg``."""
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from rtdecode import strict_json
 from rtdecode.liblsl import pylsl, reach
 from streaming.eeg_watch import Watch
 from streaming.signals import told
@@ -127,7 +127,7 @@ def _json() -> Iterator[Show]:
 
     def show(network: _Network) -> None:
         for watch in network.watches.values():
-            sys.stdout.write(json.dumps(watch.line()) + "\n")
+            sys.stdout.write(strict_json.dumps(watch.line()) + "\n")
             if watch.refused and watch.name not in refused:
                 refused.add(watch.name)
                 sys.stderr.write(watch.state + "\n")

@@ -16,7 +16,7 @@ from rtdecode.folders import taken
 from rtdecode.types import Window
 from streaming import judged, meter
 from streaming.deadline import Cost, Work, steps_within
-from streaming.decoder import Decoded, Decoder, check_steps
+from streaming.decoder import Decoded, Decoder, NonFiniteError, check_steps
 from streaming.sinks import curves
 from streaming.sinks.clips import ClipSink
 from streaming.sinks.film import FilmSink
@@ -87,12 +87,13 @@ class Output:
         self._out, self._archive = out, Archive(out / ".finals")
         self._cost = decoder.cost
         self._sections: dict[str, Any] = dict.fromkeys(judged.SECTIONS)
+        self._notes: list[str] = []
         self.counts: Counter[str] = Counter()
         self.steps: Counter[int] = Counter()
         self.meter = meter.Meter()
 
     def emit(self, work: Work, left_s: float = math.inf) -> None:
-        """Decode a window and show its clip; a final without any data is skipped.
+        """Decode a window and show its clip; a final without any data, or without a clip, is skipped.
 
         Parameters
         ----------
@@ -109,7 +110,12 @@ class Output:
             self.skip(work)
             return
         steps = steps_within(left_s, self._cost, self._wanted)
-        decoded = self._decoder.decode(work.window, steps or None)
+        try:
+            decoded = self._decoder.decode(work.window, steps or None)
+        except NonFiniteError as error:
+            self._notes.append(str(error))
+            self.skip(work)
+            return
         with writing():
             self._publish(work, decoded)
         aside = self._keep(work, decoded) if work.window.revision == "final" else 0.0
@@ -136,6 +142,11 @@ class Output:
             self.counts["skipped"] += 1
             with writing():
                 self._film.skip(work.window)
+
+    def notes(self) -> list[str]:
+        """What went wrong with the clips since the last call, in sentences."""
+        told, self._notes = self._notes, []
+        return told
 
     def judge(self) -> dict[str, Any]:
         """Compare what was emitted with the truth: the sections of the report that rest on it."""

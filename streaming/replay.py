@@ -178,6 +178,8 @@ def _play(
         if stopped:
             return f"stopped by {stopped[0]}"
         output.emit(work)
+        for sentence in [*assembler.notes(), *output.notes()]:
+            console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     return _WHOLE
 
 

@@ -1,6 +1,5 @@
 """The report of a session, and its table."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rtdecode import __version__
+from rtdecode import __version__, strict_json
 from rtdecode.bundle import Bundle
 from streaming.judged import EMPTY
 from streaming.output import Output
@@ -97,7 +96,7 @@ def write(path: Path, report: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:
-        part.write_text(json.dumps(report, indent=1) + "\n")
+        part.write_text(strict_json.dumps(report, indent=1) + "\n")
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

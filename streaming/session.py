@@ -333,6 +333,8 @@ class _Session:
             self._output.skip(late)
         if work is not None:
             self._output.emit(work, time_left(work, now, self._patience, len(self._inbox) + 1))
+        for sentence in self._output.notes():
+            self._progress.say(sentence)
 
     def _periodic(self) -> None:
         now = time.monotonic()

@@ -1,7 +1,6 @@
 """What the scanner side sees in a folder: the command ``rtdecode volumes``."""
 
 import contextlib
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ import nibabel as nib
 import numpy as np
 from rich.console import Console
 
+from rtdecode import strict_json
 from rtdecode.errors import UsageError
 from rtdecode.types import Volume
 from streaming.sources.folder import FolderSource
@@ -159,7 +159,7 @@ def _start_at_first(lines: dict[int, Line]) -> None:
 
 
 def _print_json(lines: Iterator[Line]) -> int:
-    return _each(lines, lambda line: _write(json.dumps(line)))
+    return _each(lines, lambda line: _write(strict_json.dumps(line)))
 
 
 def _print_rows(lines: Iterator[Line]) -> int:
@@ -196,7 +196,7 @@ def _write(text: str) -> None:
 def _print_end(source: FolderSource, total: int, as_json: bool) -> None:
     ignored = [{"file": name, "reason": reason} for name, reason in source.ignored]
     if as_json:
-        _write(json.dumps({"ignored": ignored, "volumes": total}))
+        _write(strict_json.dumps({"ignored": ignored, "volumes": total}))
         return
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"{total} volumes, {len(ignored)} files ignored")

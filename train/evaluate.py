@@ -1,6 +1,5 @@
 """Judge a run: ``python -m train.evaluate RUN [--json] [key=value ...]``."""
 
-import json
 import sys
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,7 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from rtdecode import bundle
+from rtdecode import bundle, strict_json
 from rtdecode.bundle import Bundle
 from rtdecode.errors import RtDecodeError, UsageError
 from rtdecode.phantom.presets import preset_named
@@ -161,7 +160,7 @@ def claim(folder: Path) -> None:
 def write(folder: Path, found: Judged) -> None:
     """Write figures.json {figures, tables} and the pictures."""
     told = {"figures": found.figures, "tables": found.tables}
-    (folder / "figures.json").write_text(json.dumps(told, indent=1) + "\n")
+    (folder / "figures.json").write_text(strict_json.dumps(told, indent=1) + "\n")
     for name, picture in found.pictures.items():
         picture.save(folder / name)
 
@@ -195,7 +194,7 @@ def main(arguments: list[str]) -> int:
         print(error, file=sys.stderr)  # noqa: T201
         return error.exit_code
     if as_json:
-        print(json.dumps(found.figures))  # noqa: T201
+        print(strict_json.dumps(found.figures))  # noqa: T201
     else:
         show(found.figures)
         show_tables(found.tables)

@@ -1,6 +1,5 @@
 """The training loop of the video flow, on accelerate."""
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from rtdecode import strict_json
 from train.data.conditions import Batch
 from train.models.brain import BrainEncoder
 from train.models.codec import ClipDecoder, making_up
@@ -146,7 +146,7 @@ def train(
                 log.append({"step": done, "loss": total / count, "seconds": round(spent, 1)})
                 total, count = 0.0, 0
                 _save(folder / "checkpoint.pt", state, done, log, schedule)
-                (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
+                (folder / "log.jsonl").write_text("".join(strict_json.dumps(row) + "\n" for row in log))
     ema.copy_to(learned)
     return log
 

@@ -3,12 +3,12 @@
 import hashlib
 import importlib
 import inspect
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from rtdecode import strict_json
 from rtdecode.errors import RtDecodeError, UsageError
 
 FOLDER = Path(__file__).parent / "recipes"
@@ -46,7 +46,7 @@ class Recipe:
     def digest(self) -> str:
         """SHA-256 of name, arguments, scale and seed, first 16 hexadecimal digits."""
         what = [self.name, self.tree, self.common.scale, self.common.seed]
-        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(strict_json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def names() -> list[str]:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rtdecode import strict_json
 from rtdecode.events import Span
 from rtdecode.noise import noise
 from train.loop import System
@@ -74,7 +75,7 @@ def pack(system: System, codec: Arrays, shift: float, guidance: float) -> Arrays
         "latent_shape": system.encoder.shape,
     }
     decoder = {name: value for name, value in codec.items() if name.startswith("decoder.")}
-    return arrays | decoder | {"config": np.array(json.dumps(told))}
+    return arrays | decoder | {"config": np.array(strict_json.dumps(told))}
 
 
 _BUFFERS = ("place", "deviation", "frequencies")

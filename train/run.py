@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Column, Table
 
-from rtdecode import __version__, bundle
+from rtdecode import __version__, bundle, strict_json
 from rtdecode.errors import RtDecodeError, UsageError
 from train.recipe import Recipe, build, check, names, read
 from train.work import Trained, Work, check_new, clear
@@ -97,7 +97,7 @@ def _claim(part: Path, out: Path, recipe: Recipe) -> None:
         )
     clear(part)
     part.mkdir(parents=True)
-    note.write_text(json.dumps({"recipe": recipe.name, "digest": recipe.digest}) + "\n")
+    note.write_text(strict_json.dumps({"recipe": recipe.name, "digest": recipe.digest}) + "\n")
 
 
 def write(folder: Path, recipe: Recipe, trained: Trained) -> None:
@@ -129,7 +129,7 @@ def write(folder: Path, recipe: Recipe, trained: Trained) -> None:
         "tables": trained.tables,
         "manifest": bundle.to_json(manifest),
     }
-    (folder / "run.json").write_text(json.dumps(tree, indent=1) + "\n")
+    (folder / "run.json").write_text(strict_json.dumps(tree, indent=1) + "\n")
 
 
 def read_run(folder: Path) -> dict[str, Any]:

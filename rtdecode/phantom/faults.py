@@ -1,6 +1,5 @@
 """What goes wrong in a simulated session, and what of it is written down."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode import strict_json
 from rtdecode.errors import UsageError
 
 
@@ -207,7 +207,7 @@ class FaultLog:
         """Append one line."""
         if self.path is not None:
             with self.path.open("a") as file:
-                file.write(json.dumps({"kind": kind, "t": round(t, 6), "detail": detail}) + "\n")
+                file.write(strict_json.dumps({"kind": kind, "t": round(t, 6), "detail": detail}) + "\n")
 
 
 def volume_fault(index: int, fault: Fault, name: str) -> dict[str, Any]:

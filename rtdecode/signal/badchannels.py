@@ -108,6 +108,8 @@ class BadChannels:
     ----------
     bad : (channel,) bool
         The verdict for the next sample.
+    may_be_flat : (channel,) bool
+        The recording reference.
     allowed : int
         So many may be interpolated.
     """
@@ -124,7 +126,7 @@ class BadChannels:
         count, places = len(places), _unit(places)
         self._places = places
         self._absent = np.zeros(count, bool) if absent is None else absent
-        self._may_be_flat = np.arange(count) == (-1 if reference is None else reference)
+        self.may_be_flat = np.arange(count) == (-1 if reference is None else reference)
         self._size = round(self._rules.block_s * sfreq)
         self._bin = max(1, round(_BIN_S * sfreq))
         nearest = np.argsort(-(places @ places.T), axis=1, kind="stable")
@@ -208,7 +210,7 @@ class BadChannels:
     def _flat(self, spread: Reals) -> Mask:
         usual = float(np.median(spread[~self.bad])) if not self.bad.all() else 0.0
         flat = (spread < self._rules.flat_uv) | (spread < self._rules.flat_ratio * usual)
-        return flat & ~self._may_be_flat
+        return flat & ~self.may_be_flat
 
     def _noisy(self, spread: Reals) -> Mask:
         rules = self._rules

@@ -134,9 +134,19 @@ class VolumeNormalizer:
             self._own = Levels(self._drift.prior, self._baseline)
             self._others = Levels(np.array([self._drift.rest]), self._baseline)
 
-    def push(self, vector: Float) -> Float:
-        """Normalise the next volume, (voxel,) -> (voxel,) float32."""
+    def push(self, vector: Float, holes: NDArray[np.bool_] | None = None) -> Float:
+        """Normalise the next volume, (voxel,) -> (voxel,) float32.
+
+        Parameters
+        ----------
+        vector : (voxel,)
+        holes : (voxel,) bool, optional
+            Voxels that were not measured: they lie at their resting level, which they do not move, and
+            come out as 0.
+        """
         x = vector.astype(np.float64)
+        if holes is not None:
+            x[holes] = self._level[holes]
         self._seen += 1
         if self._drift is not None:
             self._level = self._mean + self._follow(x - self._mean, self._drift)
@@ -145,6 +155,8 @@ class VolumeNormalizer:
             self._level = start + (x - start) / self._seen
         else:
             self._level = self._level + self._baseline.rate * (x - self._level)
+        if holes is not None:
+            x[holes] = self._level[holes]
         return ((x - self._level) / self._scale).astype(np.float32)
 
     def _follow(self, x: Matrix, drift: Drift) -> Matrix:

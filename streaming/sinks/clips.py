@@ -1,7 +1,6 @@
 """Clips as MP4 files with their latents as arrays, and their records as JSON lines."""
 
 import errno
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode import strict_json
 from rtdecode.types import Float
 from rtdecode.video import write_mp4
 
@@ -62,7 +62,7 @@ class ClipSink:
 
     def append(self, record: dict[str, Any]) -> None:
         """Write one line; it is in the file on return."""
-        line = (json.dumps(record) + "\n").encode()
+        line = (strict_json.dumps(record) + "\n").encode()
         whole = os.fstat(self._lines.fileno()).st_size
         try:
             if self._lines.write(line) != len(line):

@@ -1,0 +1,137 @@
+"""EEG values that are no measurement: filled in for what remembers, counted for what decodes."""
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode import plausible
+
+Data = NDArray[np.floating[Any]]
+Mask = NDArray[np.bool_]
+Times = NDArray[np.float64]
+
+# A channel that was whole for so long is told of again when it fails, s.
+_TOLD_AGAIN_S = 10.0
+_NAMES_TOLD = 8
+
+
+class Door:
+    """Let no value that is no measurement (`plausible.eeg_holes`) into anything that remembers.
+
+    A value is replaced by the last good one of its channel (0 before the first), so that nothing behind
+    the door needs the future. A channel that stays away is flat from there on, which is how `BadChannels`
+    finds and interpolates it. A sample that most channels lack is to be taken for a gap.
+
+    Parameters
+    ----------
+    names : sequence of str
+        All channels of the stream.
+    picks : (channel,) int
+        Those that the bundle reads.
+    keep_s : float
+        How long holes are remembered, s.
+
+    Attributes
+    ----------
+    samples : int
+        Samples in which at least one channel was no number.
+    """
+
+    def __init__(self, names: tuple[str, ...], picks: NDArray[np.int64], keep_s: float) -> None:
+        self._names, self._picks, self._keep_s = names, picks, keep_s
+        self._good = np.zeros(len(names), np.float32)
+        self._log: deque[tuple[Times, NDArray[np.float64]]] = deque()
+        self._failed_at = np.full(len(names), -np.inf)
+        self._notes: list[str] = []
+        self.samples = 0
+
+    def push(self, data: Data, times: Times) -> tuple[Data, Mask | None]:
+        """Take the next samples.
+
+        Parameters
+        ----------
+        data : (channel, sample)
+            Microvolts.
+        times : (sample,)
+            s on the local clock.
+
+        Returns
+        -------
+        data : (channel, sample)
+            The same array where all of it is good.
+        gone : (sample,) bool, or None
+            Which samples are gaps; None where none is.
+        """
+        holes = plausible.eeg_holes(data)
+        if holes is None:
+            self._good = data[:, -1].copy()
+            return data, None
+        self._count(holes, times)
+        filled = self._filled(data, holes)
+        self._good = filled[:, -1].copy()
+        gone = holes.mean(axis=0) > plausible.MOST_CHANNELS
+        return filled, gone if gone.any() else None
+
+    def missing(self, times: Times, mask: Mask, sfreq: float) -> float:
+        """Share of a window's EEG that is no number although its samples came.
+
+        Parameters
+        ----------
+        times : (n,)
+            Ascending, evenly spaced, s on the local clock.
+        mask : (n,) bool
+            Which of them are usable; the others are missing already.
+        sfreq : float
+            Rate at which samples come, Hz.
+        """
+        if not self._log or len(times) < 2:
+            return 0.0
+        step = float(times[-1] - times[0]) / (len(times) - 1)
+        at = np.concatenate([one for one, _ in self._log])
+        share = np.concatenate([one for _, one in self._log])
+        # A raw sample may lie a rounding before the window's first instant.
+        place = np.floor((at - times[0]) / step + 1e-6).astype(np.int64)
+        inside = (place >= 0) & (place < len(times))
+        counted = share[inside] * mask[place[inside]]
+        return min(1.0, float(counted.sum()) / (len(times) * step * sfreq))
+
+    def notes(self) -> list[str]:
+        """Sentences on what began since the last call."""
+        told, self._notes = self._notes, []
+        return told
+
+    def _filled(self, data: Data, holes: Mask) -> Data:
+        """Each hole holds the last good value of its channel."""
+        known = np.concatenate([self._good[:, None].astype(data.dtype), data], axis=1)
+        place = np.where(holes, 0, np.arange(1, data.shape[1] + 1))
+        newest = np.maximum.accumulate(place, axis=1)
+        return np.take_along_axis(known, newest, axis=1)
+
+    def _count(self, holes: Mask, times: Times) -> None:
+        some = holes.any(axis=0)
+        self.samples += int(some.sum())
+        share = holes[self._picks].mean(axis=0) if len(self._picks) else np.zeros(len(times))
+        share = np.where(holes.mean(axis=0) > plausible.MOST_CHANNELS, 1.0, share)
+        concerned = share > 0
+        if concerned.any():
+            self._log.append((times[concerned], share[concerned]))
+        while self._log and self._log[0][0][-1] < times[-1] - self._keep_s:
+            self._log.popleft()
+        self._tell(holes, times)
+
+    def _tell(self, holes: Mask, times: Times) -> None:
+        failed = holes.any(axis=1)
+        fresh = failed & (times[0] - self._failed_at > _TOLD_AGAIN_S)
+        last = holes.shape[1] - 1 - np.argmax(holes[:, ::-1], axis=1)
+        self._failed_at[failed] = times[last[failed]]
+        if not fresh.any():
+            return
+        names = [name for name, new in zip(self._names, fresh, strict=True) if new]
+        more = f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""
+        self._notes.append(
+            f"{', '.join(names[:_NAMES_TOLD])}{more}: values that are no measurement (not a number, or "
+            f"beyond {plausible.EEG_LIMIT_UV:g} uV). They count as missing, and a channel that stays away is "
+            "interpolated where its neighbours allow. Check the electrode, the cable and the amplifier"
+        )
