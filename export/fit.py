@@ -84,7 +84,7 @@ def run(recordings: Sequence[Path], film: Path | None, events: Path | None, bund
     base = bundles.load(bundle)
     _check_bundle(base)
     bundles.check_target(out)
-    model = onnx.load(base.path / "encode.onnx")
+    model = onnx.load_model_from_string(base.read("encode.onnx"))
     old = weights_of(model, base.path)
     space, codec = _space(base, old)
     opened = [Recording(path) for path in recordings]

@@ -158,7 +158,7 @@ def verified(
     BundleError
         If what the encoder draws differs from the closed form by more than a thousandth of its spread.
     """
-    sessions = {name: session(base.path / f"{name}.onnx") for name in _KEPT} | {"encode": session(encoder)}
+    sessions = {name: session(base.read(f"{name}.onnx")) for name in _KEPT} | {"encode": session(encoder)}
     carry = _stage(base, "encode").inputs["carry"]
     latent = _stage(base, "denoise").inputs["latent"]
     noise = np.random.default_rng(0).standard_normal((_GOLDEN, *latent[1:]), np.float32)
@@ -184,7 +184,7 @@ def verified(
 
 
 def _parity(base: Bundle, encoder: ModelProto, difference: float) -> dict[str, Any]:
-    digests = {name: digest(onnx.load(base.path / f"{name}.onnx")) for name in _KEPT}
+    digests = {name: digest(onnx.load_model_from_string(base.read(f"{name}.onnx"))) for name in _KEPT}
     return {
         "windows": _GOLDEN,
         "runtime": onnxruntime.__version__,

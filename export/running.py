@@ -11,11 +11,11 @@ from onnx import ModelProto
 from train.work import Arrays
 
 
-def session(model: ModelProto | Path) -> onnxruntime.InferenceSession:
-    """Load a graph on one thread."""
+def session(model: ModelProto | Path | bytes) -> onnxruntime.InferenceSession:
+    """Load a graph on one thread; bytes are the graph itself."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    source = str(model) if isinstance(model, Path) else model.SerializeToString()
+    source = model.SerializeToString() if isinstance(model, ModelProto) else model
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 

@@ -12,22 +12,23 @@
     projection.npz     voxels (voxel,), shape (3,), affine (4, 4)
     golden.npz         windows and the clips expected from them
 
-Everything is read strictly: an unknown key, a wrong hash or a missing file is an error that names it.
+Everything is read strictly: an unknown key, a value of another kind, a wrong hash, a missing file or one
+that the manifest does not list is an error that names it. Every file that is read lies in the folder
+itself, is listed and is hashed: the digest says all that a bundle is.
 """
 
 import os
 import shutil
-from dataclasses import MISSING, asdict, dataclass, field, fields
-from fractions import Fraction
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode import sealed
+from rtdecode import sealed, typed
 from rtdecode.errors import BundleError
-from rtdecode.sealed import check_files, read_arrays, read_tree
+from rtdecode.sealed import Sealed, read_tree
 from rtdecode.signal.baseline import Baseline, drift_of
 from rtdecode.signal.eeg import EegBand
 from rtdecode.signal.volume import Projection
@@ -37,6 +38,9 @@ SCHEMA = 1
 SHIPPED = Path(__file__).parent / "bundles"
 _HEAD = "manifest.json"
 _AGAIN = "Export or copy the bundle again."
+_STAGES = ("encode", "denoise", "decode_first", "decode_next")
+# Far above any schedule: a clip of so many steps would take minutes, and so would reading the bundle.
+_MOST_STEPS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,10 @@ class ClipGeometry:
     width: int
     fps: float
 
+    def __post_init__(self) -> None:
+        if min(self.frames, self.height, self.width) < 1 or self.fps <= 0:
+            raise ValueError(f"a clip has a frame, a row, a column and a frame rate at least, found {self}")
+
 
 @dataclass(frozen=True, slots=True)
 class EegInput:
@@ -67,6 +75,10 @@ class EegInput:
     unit: str
     band: EegBand
 
+    def __post_init__(self) -> None:
+        if not self.channels or len(set(self.channels)) < len(self.channels):
+            raise ValueError(f"channels are one or more different labels, found {self.channels}")
+
 
 @dataclass(frozen=True, slots=True)
 class FmriInput:
@@ -76,6 +88,12 @@ class FmriInput:
     shape: list[int]
     affine: list[list[float]]
     baseline: Baseline
+
+    def __post_init__(self) -> None:
+        if len(self.shape) != 3 or min(self.shape) < 1:
+            raise ValueError(f"shape is three counts of voxels, found {self.shape}")
+        if [len(row) for row in self.affine] != [4, 4, 4, 4]:
+            raise ValueError(f"affine has four rows of four numbers, found {self.affine}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +134,18 @@ class Manifest:
     provenance: dict[str, Any]
     licence: str
 
+    def __post_init__(self) -> None:
+        if self.eeg is None and self.fmri is None:
+            raise ValueError("it reads neither eeg nor fmri: one of them was expected")
+        if self.fmri is not None and self.grid.tr is None:
+            raise ValueError("it reads fmri, and grid.tr is null: the repetition time was expected")
+        if not 0 <= self.steps <= _MOST_STEPS:
+            raise ValueError(f"steps lies between 0 and {_MOST_STEPS}, found {self.steps}")
+        if unknown := sorted(set(self.stages) - set(_STAGES)):
+            raise ValueError(f"stages are {', '.join(_STAGES)}, found {unknown}")
+        if self.labels is not None and (not self.labels or len(set(self.labels)) < len(self.labels)):
+            raise ValueError(f"labels are one or more different names, or null, found {self.labels}")
+
     @property
     def modalities(self) -> list[str]:
         """The modalities the bundle can read."""
@@ -145,7 +175,21 @@ class Bundle:
 
     def golden(self) -> dict[str, NDArray[Any]]:
         """Windows and the clips expected from them."""
-        return read_arrays(self.path / "golden.npz", _AGAIN)
+        return self._sealed.arrays("golden.npz")
+
+    def read(self, name: str) -> bytes:
+        """Read a file of the bundle, held to its hash again: what is returned is what the digest says.
+
+        Raises
+        ------
+        BundleError
+            If the manifest does not list it, it lies elsewhere, or it was changed.
+        """
+        return self._sealed.read(name)
+
+    @property
+    def _sealed(self) -> Sealed:
+        return Sealed(self.path / _HEAD, self.manifest.files, _AGAIN)
 
 
 def resolve(name: str | Path) -> Path:
@@ -157,16 +201,30 @@ def resolve(name: str | Path) -> Path:
         If there is no such bundle; the message lists the shipped ones.
     """
     path = Path(name)
-    if (path / _HEAD).is_file():
-        return path
     shipped = SHIPPED / str(name)
-    if os.sep not in str(name) and (shipped / _HEAD).is_file():
-        return shipped
+    try:
+        if (path / _HEAD).is_file():
+            return path
+        if os.sep not in str(name) and (shipped / _HEAD).is_file():
+            return shipped
+        there = _found(path)
+    except (OSError, ValueError) as error:
+        raise BundleError(
+            f"the bundle {str(name)!r} cannot be read ({error}). Give a folder that can be read."
+        ) from error
     names = sorted(p.parent.name for p in SHIPPED.glob(f"*/{_HEAD}"))
     raise BundleError(
-        f"no bundle at '{name}': a folder with manifest.json was expected. "
+        f"no bundle at '{name}': {there}, a folder with manifest.json was expected. "
         f"Give the path of one, or the name of a shipped one: {', '.join(names) or 'none is shipped'}."
     )
+
+
+def _found(path: Path) -> str:
+    """Say what is there instead of a bundle."""
+    if path.is_dir():
+        held = sorted(entry.name for entry in path.iterdir())
+        return f"a folder that holds {', '.join(held[:5])}" if held else "a folder that is empty"
+    return "a file" if path.exists() else "nothing is there"
 
 
 def load(name: str | Path, *, verify: bool = True) -> Bundle:
@@ -177,24 +235,29 @@ def load(name: str | Path, *, verify: bool = True) -> Bundle:
     name : str or Path
         A path, or the name of a shipped bundle.
     verify : bool
-        False leaves the hashes unchecked.
+        False leaves the manifest's digest, and the hash of what is not read here, unchecked.
 
     Raises
     ------
     BundleError
-        If a file is missing or was changed, or the files do not fit together.
+        If a file is missing, not listed, elsewhere or changed, or the files do not fit together.
     """
     path = resolve(name)
     file = path / _HEAD
     tree, found = read_tree(file, _AGAIN, verify=verify)
-    manifest = from_json(tree, str(file))
-    if manifest.schema != SCHEMA:
+    if tree.get("schema") != SCHEMA:
         raise BundleError(
-            f"{path} has bundle schema {manifest.schema}, this version reads {SCHEMA}. Export it again."
+            f"{path} has bundle schema {tree.get('schema')!r}, this version reads {SCHEMA}. Export it again."
         )
+    manifest = from_json(tree, str(file))
+    held = Sealed(file, manifest.files, _AGAIN)
+    held.check_whole()
     if verify:
-        check_files(file, manifest.files, _AGAIN)
-    projection, stats = _projection(path, manifest), read_arrays(path / "stats.npz", _AGAIN)
+        held.check()
+    _check_stages(file, manifest)
+    projection = _projection(held, manifest)
+    stats = held.arrays("stats.npz")
+    _check_stats(path / "stats.npz", stats, manifest)
     try:
         drift_of(stats, manifest.fmri.baseline if manifest.fmri else Baseline())
     except ValueError as error:
@@ -241,15 +304,40 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
 
 def from_json(tree: Any, where: str = "manifest.json") -> Manifest:
     """Read a manifest from JSON values, strictly; `where` begins the message of a fault."""
-    return _read(Manifest, tree, where)
+    return typed.read(Manifest, tree, where)
 
 
-def _projection(path: Path, manifest: Manifest) -> Projection | None:
+def _check_stages(file: Path, manifest: Manifest) -> None:
+    for name, stage in manifest.stages.items():
+        if stage is not None and stage.file not in manifest.files:
+            raise BundleError(
+                f"{file}: stages.{name} is in the file {stage.file!r}, which is not listed under files: the "
+                f"name of a file in the bundle's own folder was expected. {_AGAIN}"
+            )
+    correction = manifest.provenance.get("onset_correction_s")
+    typed.read(float | None, correction, f"{file}: provenance.onset_correction_s")
+
+
+def _check_stats(file: Path, stats: dict[str, NDArray[Any]], manifest: Manifest) -> None:
+    sizes = {
+        "eeg": manifest.eeg and len(manifest.eeg.channels),
+        "fmri": manifest.fmri and manifest.fmri.voxels,
+    }
+    for modality in manifest.modalities:
+        for name in (f"{modality}_mean", f"{modality}_scale"):
+            found = stats[name].shape if name in stats else None
+            if found != (sizes[modality],):
+                raise BundleError(
+                    f"{file}: {name} has shape {found}, manifest.json asks for ({sizes[modality]},). {_AGAIN}"
+                )
+
+
+def _projection(files: Sealed, manifest: Manifest) -> Projection | None:
     if manifest.fmri is None:
         return None
-    file = path / "projection.npz"
+    file = files.head.parent / "projection.npz"
     try:
-        projection = Projection.from_arrays(read_arrays(file, _AGAIN))
+        projection = Projection.from_arrays(files.arrays(file.name))
     except ValueError as error:
         raise BundleError(f"{file}: {error}. Export the bundle again.") from error
     held = {"voxels": projection.features, "shape": projection.shape, "affine": projection.affine}
@@ -264,46 +352,3 @@ def _check_fit(file: Path, name: str, found: Any, stated: Any) -> None:
             f"{file}: {name} is {np.asarray(found).tolist()}, manifest.json fmri.{name} says {stated}. "
             "Export the bundle again."
         )
-
-
-_NESTED: dict[tuple[type, str], type] = {
-    (Manifest, "grid"): TimingGrid,
-    (Manifest, "eeg"): EegInput,
-    (Manifest, "fmri"): FmriInput,
-    (Manifest, "clip"): ClipGeometry,
-    (EegInput, "band"): EegBand,
-    (FmriInput, "baseline"): Baseline,
-}
-
-
-def _read(kind: type, tree: Any, where: str) -> Any:
-    """Build a dataclass from a JSON object that has its keys; those with a default may be absent."""
-    if not isinstance(tree, dict):
-        raise BundleError(f"{where} must be an object, found {type(tree).__name__}.")
-    names = {f.name for f in fields(kind)}
-    needed = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
-    unknown, missing = sorted(set(tree) - names), sorted(needed - set(tree))
-    if unknown or missing:
-        raise BundleError(f"{where}: unknown keys {unknown}, missing keys {missing}.")
-    values = {name: _value(kind, name, tree[name], f"{where}: {name}") for name in names & set(tree)}
-    try:
-        return kind(**values)
-    except (TypeError, ValueError) as error:
-        raise BundleError(f"{where}: {error}") from error
-
-
-def _value(kind: type, name: str, value: Any, where: str) -> Any:
-    if value is None:
-        return None
-    if (kind, name) in _NESTED:
-        return _read(_NESTED[kind, name], value, where)
-    if kind is TimingGrid:
-        try:
-            return Fraction(value)
-        except (TypeError, ValueError, ZeroDivisionError) as error:
-            raise BundleError(f"{where}: '{value}' is no fraction of seconds.") from error
-    if (kind, name) == (Manifest, "stages"):
-        if not isinstance(value, dict):
-            raise BundleError(f"{where} must be an object, found {type(value).__name__}.")
-        return {k: v if v is None else _read(Stage, v, f"{where}.{k}") for k, v in value.items()}
-    return value

@@ -12,16 +12,16 @@ Read as strictly as a bundle: an unknown key, a wrong hash or a missing file is 
 """
 
 import shutil
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode import sealed
+from rtdecode import sealed, typed
 from rtdecode.errors import BundleError, GeometryError, UsageError
-from rtdecode.sealed import check_files, read_arrays, read_tree
+from rtdecode.sealed import Sealed, read_tree
 from rtdecode.signal.volume import Projection, Reals
 from rtdecode.types import Float
 
@@ -258,17 +258,18 @@ def load(path: Path) -> Calibration:
     tree, found = read_tree(file, _AGAIN)
     if tree.get("schema") != SCHEMA:
         raise BundleError(f"{file} has schema {tree.get('schema')}, this version reads {SCHEMA}. {_AGAIN}")
-    record = _record(tree, file)
-    check_files(file, record.files, _AGAIN)
-    return _fitted(path, record, found)
+    record = typed.read(Record, tree, str(file))
+    files = Sealed(file, record.files, _AGAIN)
+    files.check()
+    return _fitted(path, record, files, found)
 
 
-def _fitted(path: Path, record: Record, digest: str) -> Calibration:
+def _fitted(path: Path, record: Record, files: Sealed, digest: str) -> Calibration:
     """Read the arrays and check them against the record and each other."""
-    reference = read_arrays(path / "reference.npz", _AGAIN, "volume", "affine")
-    warmup = read_arrays(path / "warmup.npz", _AGAIN, "mean", "scale")
+    reference = files.arrays("reference.npz", "volume", "affine")
+    warmup = files.arrays("warmup.npz", "mean", "scale")
     try:
-        projection = Projection.from_arrays(read_arrays(path / "projection.npz", _AGAIN))
+        projection = Projection.from_arrays(files.arrays("projection.npz"))
     except ValueError as error:
         raise BundleError(f"{path / 'projection.npz'}: {error}. {_AGAIN}") from error
     size = (record.features,)
@@ -286,25 +287,6 @@ def _fitted(path: Path, record: Record, digest: str) -> Calibration:
     volume = reference["volume"].astype(np.float32)
     mean, scale = (warmup[name].astype(np.float32) for name in ("mean", "scale"))
     return Calibration(path, record, digest, volume, affine, projection, mean, scale)
-
-
-def _record(tree: dict[str, Any], file: Path) -> Record:
-    placement = tree.get("placement")
-    values = dict(tree)
-    values["figures"] = _exactly(Figures, tree.get("figures"), f"{file}: figures")
-    values["placement"] = None if placement is None else _exactly(Placement, placement, f"{file}: placement")
-    return _exactly(Record, values, str(file))
-
-
-def _exactly(kind: Any, tree: Any, where: str) -> Any:
-    """Build a dataclass from an object that has exactly its keys."""
-    if not isinstance(tree, dict):
-        raise BundleError(f"{where} must be an object, found {type(tree).__name__}. {_AGAIN}")
-    names = {f.name for f in fields(kind)}
-    unknown, missing = sorted(set(tree) - names), sorted(names - set(tree))
-    if unknown or missing:
-        raise BundleError(f"{where}: unknown keys {unknown}, missing keys {missing}. {_AGAIN}")
-    return kind(**tree)
 
 
 def _same_size(one: Projection, other: Projection) -> bool:

@@ -3,8 +3,12 @@
 import hashlib
 import json
 import shutil
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +109,11 @@ def read_tree(file: Path, advice: str, *, verify: bool = True) -> tuple[dict[str
     """
     try:
         tree = json.loads(file.read_bytes())
-    except ValueError as error:
+        # NaN, infinities and halves of characters are read, and are no JSON.
+        json.dumps(tree, allow_nan=False, ensure_ascii=False).encode()
+    except OSError as error:
+        raise BundleError(f"{file} cannot be read ({error}). Give a folder that can be read.") from error
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{file} is not JSON ({error}). {advice}") from error
     if not isinstance(tree, dict):
         raise BundleError(f"{file} must be an object, found {type(tree).__name__}. {advice}")
@@ -118,39 +126,107 @@ def read_tree(file: Path, advice: str, *, verify: bool = True) -> tuple[dict[str
     return tree, found
 
 
-def check_files(file: Path, hashes: dict[str, str], advice: str) -> None:
-    """Hold the files beside `file` to the SHA-256 that it states of each.
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """The files beside a head, each held to the SHA-256 that the head states of it.
 
-    Raises
-    ------
-    BundleError
-        If one is missing or was changed.
+    Attributes
+    ----------
+    head : Path
+        The JSON file.
+    hashes : dict
+        File name -> SHA-256, as the head says.
+    advice : str
+        What to do about a fault; ends its message.
     """
-    for name, expected in hashes.items():
-        path = file.parent / name
-        if not path.is_file():
-            raise BundleError(f"{path} is missing, the {file.stem} names it. {advice}")
-        found = file_hash(path)
-        if found != expected:
+
+    head: Path
+    hashes: dict[str, str]
+    advice: str
+
+    def check(self) -> None:
+        """Hold every file to its hash.
+
+        Raises
+        ------
+        BundleError
+            If one is missing, was changed, or lies elsewhere.
+        """
+        for name in self.hashes:
+            self.read(name)
+
+    def check_whole(self) -> None:
+        """Refuse a folder that holds anything which its head does not name.
+
+        Raises
+        ------
+        BundleError
+        """
+        unlisted = sorted(self._held() - {self.head.name, *self.hashes})
+        if unlisted:
             raise BundleError(
-                f"{path} was changed: the {file.stem} says SHA-256 {expected[:12]}..., "
-                f"found {found[:12]}.... {advice}"
+                f"{self.head.parent} holds {', '.join(map(repr, unlisted[:8]))}, which {self.head.name} does "
+                f"not list under files: nobody says what that is. Take it out of the folder. {self.advice}"
             )
 
+    def read(self, name: str) -> bytes:
+        """Read a file that the head lists; what is returned is what was hashed.
 
-def read_arrays(path: Path, advice: str, *names: str) -> dict[str, NDArray[Any]]:
-    """Arrays of an ``.npz``, among them `names`.
+        Raises
+        ------
+        BundleError
+            If the head does not list it, it is missing, lies elsewhere, cannot be read, or was changed.
+        """
+        folder = self.head.parent
+        if name not in self.hashes:
+            raise BundleError(f"{self.head} does not list {name!r} under files. {self.advice}")
+        # Looked up among the names that are there: '../x' and '/x' are never among them.
+        if name not in self._held():
+            raise BundleError(
+                f"{folder}/{name} is missing, the {self.head.stem} names it: the name of a file in this "
+                f"folder was expected. {self.advice}"
+            )
+        path = folder / name
+        if path.resolve().parent != folder.resolve() or not path.is_file():
+            raise BundleError(
+                f"{path} is no file of this folder: it is a folder or leads elsewhere, to {path.resolve()}. "
+                f"{self.advice}"
+            )
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise BundleError(f"{path} cannot be read ({error}). {self.advice}") from error
+        expected = self.hashes[name]
+        found = hashlib.sha256(data).hexdigest()
+        if found != expected:
+            raise BundleError(
+                f"{path} was changed: the {self.head.stem} says SHA-256 {expected[:12]}..., "
+                f"found {found[:12]}.... {self.advice}"
+            )
+        return data
 
-    Raises
-    ------
-    BundleError
-        If it cannot be read, or one is not in it.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path} cannot be read as arrays ({error}). {advice}") from error
-    if missing := set(names) - set(arrays):
-        raise BundleError(f"{path} lacks {', '.join(sorted(missing))}. {advice}")
-    return arrays
+    def arrays(self, name: str, *wanted: str) -> dict[str, NDArray[Any]]:
+        """Arrays of an ``.npz`` that the head lists, among them `wanted`.
+
+        Raises
+        ------
+        BundleError
+            As of `read`; or if it holds no arrays, or one is not in it.
+        """
+        path = self.head.parent / name
+        try:
+            with np.load(BytesIO(self.read(name)), allow_pickle=False) as archive:
+                arrays = {key: archive[key] for key in archive.files}
+        except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+            raise BundleError(f"{path} cannot be read as arrays ({error}). {self.advice}") from error
+        if missing := set(wanted) - set(arrays):
+            raise BundleError(f"{path} lacks {', '.join(sorted(missing))}. {self.advice}")
+        return arrays
+
+    def _held(self) -> set[str]:
+        try:
+            return {path.name for path in self.head.parent.iterdir()}
+        except OSError as error:
+            raise BundleError(
+                f"{self.head.parent} cannot be read ({error}). Give a folder that can be read."
+            ) from error

@@ -156,6 +156,17 @@ class Decoder:
                 f"bundle {path}: the manifest has a calibrated confidence, encode.onnx has no output "
                 "'confidence'. Export it again."
             )
+        labels, scores = manifest.labels, self._encode.outputs.get("scores")
+        if labels is not None and scores != [1, len(labels)]:
+            raise BundleError(
+                f"bundle {path}: the manifest names {len(labels)} categories, and the output 'scores' of "
+                f"encode.onnx has the shape {scores}. Export it again."
+            )
+        if self._denoise is None and "latent" not in self._encode.outputs:
+            raise BundleError(
+                f"bundle {path}: it has no denoising stage, and encode.onnx no output 'latent': found "
+                f"{', '.join(self._encode.outputs)}. Export it again."
+            )
         if self._denoise is not None and self.steps < 1:
             raise BundleError(
                 f"bundle {path}: it has a denoising stage and manifest.json says {self.steps} steps; 1 or "
@@ -177,6 +188,13 @@ class Decoder:
         # Drawn from the latent that was expected: a fault is told of one stage, not of those after it.
         found["frames"] = np.concatenate(list(draw(self._first, self._next, expected)), axis=1)
         at.append(self._now())
+        clip = self._bundle.manifest.clip
+        stated = (1, clip.frames, clip.height, clip.width, 3)
+        if found["frames"].shape != stated:
+            raise BundleError(
+                f"bundle {self._bundle.path}: its graphs draw clips of {found['frames'].shape}, the clip of "
+                f"manifest.json is {stated}. Export it again."
+            )
         golden.compare(self._bundle, kept, found)
         return Cost(at[1] - at[0], (at[2] - at[1]) / max(1, self.steps), at[3] - at[2])
 
@@ -253,7 +271,17 @@ def _graph(bundle: Bundle, name: str) -> Graph:
         raise BundleError(
             f"bundle {bundle.path} has no stage '{name}', which decoding needs. Export it again."
         )
-    return Graph(bundle.path / stage.file)
+    graph = Graph(bundle.read(stage.file), str(bundle.path / stage.file))
+    for kind, stated, found in (
+        ("inputs", stage.inputs, graph.inputs),
+        ("outputs", stage.outputs, graph.outputs),
+    ):
+        if found != stated:
+            raise BundleError(
+                f"{bundle.path / stage.file} has the {kind} {found}, stages.{name} of manifest.json says "
+                f"{stated}. Export the bundle again."
+            )
+    return graph
 
 
 def _check_finite(name: str, values: Float, window: Window) -> None:

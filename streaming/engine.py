@@ -1,7 +1,7 @@
 """ONNX Runtime behind one call."""
 
+import os
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,26 +32,48 @@ class Graph:
 
     Parameters
     ----------
-    path : Path
+    model : bytes
+        The graph itself: what was hashed is what runs, whatever becomes of the file meanwhile.
+    name : str
+        Where it is from, for messages.
+
+    Attributes
+    ----------
+    inputs, outputs : dict
+        Name of each port -> its shape.
 
     Raises
     ------
     BundleError
-        If the file is no graph that ONNX Runtime can run.
+        If it is no graph that ONNX Runtime can run, or its weights lie in another file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, model: bytes, name: str) -> None:
+        self._name = name
         runtime = _runtime()
         try:
-            self._session = runtime.InferenceSession(str(path), _options(), providers=providers())
+            self._session = runtime.InferenceSession(model, _options(), providers=providers())
         except _faults() as error:
-            raise BundleError(f"{path} cannot be run ({error}). Export the bundle again.") from error
+            raise BundleError(f"{name} cannot be run ({error}). Export the bundle again.") from error
         self.inputs = {port.name: port.shape for port in self._session.get_inputs()}
-        self.outputs = [port.name for port in self._session.get_outputs()]
+        self.outputs = {port.name: port.shape for port in self._session.get_outputs()}
 
     def __call__(self, **arrays: Float) -> dict[str, Float]:
-        """Run the graph on arrays by port name; returns its outputs by name."""
-        found = self._session.run(self.outputs, {name: np.ascontiguousarray(a) for name, a in arrays.items()})
+        """Run the graph on arrays by port name; returns its outputs by name.
+
+        Raises
+        ------
+        BundleError
+            If the arrays do not fit its ports.
+        """
+        given = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        try:
+            found = self._session.run(list(self.outputs), given)
+        except (*_faults(), ValueError) as error:
+            shapes = {name: array.shape for name, array in given.items()}
+            raise BundleError(
+                f"{self._name} cannot be run on {shapes} ({error}). Export the bundle again."
+            ) from error
         return {name: np.asarray(value, np.float32) for name, value in zip(self.outputs, found, strict=True)}
 
 
@@ -68,6 +90,9 @@ def _options() -> "onnxruntime.SessionOptions":
     # Spinning threads would take the cores that acquisition needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    # Weights beside a graph are looked for here, and nothing can lie below a device: a graph holds its
+    # own weights, or it is refused. Without it they would be looked for in the working directory.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     options.log_severity_level = 3
     return options
 

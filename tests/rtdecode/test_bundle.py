@@ -1,12 +1,15 @@
 import dataclasses
 import hashlib
 import json
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rtdecode import bundle as bundles
+from rtdecode import cli
 from rtdecode.errors import BundleError, UsageError
 from rtdecode.sealed import digest_of
 from tests import small
@@ -180,3 +183,156 @@ def test_what_a_link_leads_to_is_replaced_and_the_link_stays(written: Path) -> N
     bundles.write(link, dataclasses.replace(small.manifest(), name="another"), files)
     assert link.is_symlink()
     assert bundles.load(written).manifest.name == "another"
+
+
+def listed(path: Path, name: str, file: Path) -> None:
+    """List a file in a manifest under any name, with the hash that it has."""
+    files = json.loads((path / "manifest.json").read_text())["files"]
+    edit(path, files=files | {name: hashlib.sha256(file.read_bytes()).hexdigest()})
+
+
+@pytest.mark.parametrize("name", ["../elsewhere.onnx", "/absolute", "inner/../stats.npz", "./stats.npz", ""])
+def test_a_file_that_is_no_name_in_the_folder_is_refused(written: Path, name: str) -> None:
+    elsewhere = written.parent / "elsewhere.onnx"
+    elsewhere.write_bytes(b"weights")
+    stage = {"file": str(elsewhere) if name == "/absolute" else name, "inputs": {}, "outputs": {}}
+    edit(written, stages={"encode": stage})
+    with pytest.raises(BundleError, match=r"stages\.encode is in the file .* not listed under files"):
+        bundles.load(written)
+    listed(written, stage["file"], elsewhere)
+    with pytest.raises(BundleError, match=r"is missing, the manifest names it") as caught:
+        bundles.load(written)
+    assert str(written) in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "pipe"])
+def test_a_listed_name_that_is_no_file_of_the_folder_is_refused(written: Path, kind: str) -> None:
+    elsewhere = written.parent / "elsewhere.onnx"
+    elsewhere.write_bytes(b"weights")
+    inside = written / "encode.onnx"
+    if kind == "link":
+        inside.symlink_to(elsewhere)
+    elif kind == "folder":
+        inside.mkdir()
+    else:
+        os.mkfifo(inside)
+    listed(written, "encode.onnx", elsewhere)
+    with pytest.raises(BundleError, match=r"bundle/encode\.onnx is no file of this folder"):
+        bundles.load(written)
+
+
+def test_a_bundle_without_a_list_of_its_files_is_refused(written: Path) -> None:
+    edit(written, files={})
+    with pytest.raises(
+        BundleError, match=r"holds 'projection\.npz', 'stats\.npz', which manifest\.json does not"
+    ):
+        bundles.load(written)
+
+
+@pytest.mark.parametrize("name", ["encode.onnx.data", ".hidden"])
+def test_a_file_that_nobody_listed_is_refused(written: Path, name: str) -> None:
+    (written / name).write_bytes(b"weights")
+    with pytest.raises(BundleError, match="does not list under files"):
+        bundles.load(written)
+
+
+@pytest.mark.parametrize("name", ["stats.npz", "projection.npz"])
+def test_what_is_read_is_listed(written: Path, name: str) -> None:
+    files = json.loads((written / "manifest.json").read_text())["files"]
+    del files[name]
+    (written / name).unlink()
+    edit(written, files=files)
+    with pytest.raises(BundleError, match=rf"manifest\.json does not list '{name}' under files"):
+        bundles.load(written)
+
+
+def test_what_is_read_is_hashed_without_the_rest(written: Path) -> None:
+    (written / "stats.npz").write_bytes((written / "projection.npz").read_bytes())
+    with pytest.raises(BundleError, match=r"stats\.npz was changed"):
+        bundles.load(written, verify=False)
+
+
+def test_statistics_of_another_size_are_refused(written: Path) -> None:
+    eeg = json.loads((written / "manifest.json").read_text())["eeg"]
+    edit(written, eeg=eeg | {"channels": ["Fz", "Cz"]})
+    with pytest.raises(BundleError, match=r"eeg_mean has shape \(4,\), manifest\.json asks for \(2,\)"):
+        bundles.load(written)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": "4"}, r"manifest\.json: steps must be a whole number of at most 2\^53, found '4'"),
+        ({"steps": True}, "steps must be a whole number"),
+        ({"steps": 10**9}, "steps lies between 0 and 1000"),
+        ({"name": None}, "name must be text, found None"),
+        ({"simulated": 1}, "simulated must be true or false, found 1"),
+        ({"sigmas": [1.0, "half"]}, r"sigmas\[1\] must be a number"),
+        ({"labels": ["face", 3]}, r"labels\[1\] must be text, found 3"),
+        ({"labels": ["face", "face"]}, "labels are one or more different names"),
+        ({"stages": {"draw": None}}, r"stages are encode, .* found \['draw'\]"),
+        ({"eeg": None, "fmri": None}, "reads neither eeg nor fmri"),
+        ({"files": ["stats.npz"]}, "files must be an object"),
+        (
+            {"clip": {"frames": "33", "height": 8, "width": 12, "fps": 8}},
+            "clip: frames must be a whole number",
+        ),
+        ({"clip": {"frames": -33, "height": 8, "width": 12, "fps": 8}}, "clip: a clip has a frame"),
+        ({"provenance": {"onset_correction_s": "3.5"}}, r"provenance\.onset_correction_s must be a number"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused(written: Path, changes: dict, message: str) -> None:
+    edit(written, **changes)
+    with pytest.raises(BundleError, match=message) as caught:
+        bundles.load(written)
+    assert str(written) in str(caught.value)
+
+
+def test_numbers_that_json_has_not_are_refused(written: Path) -> None:
+    edit(written, sigmas=[float("nan")])
+    with pytest.raises(BundleError, match=r"manifest\.json is not JSON"):
+        bundles.load(written)
+
+
+@pytest.mark.parametrize("what", ["missing", "empty", "file", "garbage", "no manifest", "too long", "\0"])
+def test_what_is_no_bundle_is_inspected_with_a_sentence(what: str, written: Path) -> None:
+    path = written.parent / what.replace("\0", "nul") if what != "too long" else written / ("x" * 5000)
+    if what in ("empty", "garbage", "no manifest"):
+        path.mkdir()
+    if what == "file":
+        path.write_text("thesis")
+    if what == "garbage":
+        (path / "manifest.json").write_bytes(os.urandom(100))
+    if what == "no manifest":
+        (path / "manifest.json").mkdir()
+    with pytest.raises(BundleError, match=r"expected|cannot be read|is not JSON"):
+        bundles.load(f"{path}\0" if what == "\0" else path)
+
+
+@pytest.mark.parametrize(("mode", "name"), [(0, "."), (0o300, "."), (0, "manifest.json"), (0, "stats.npz")])
+def test_what_may_not_be_read_is_refused_with_a_sentence(mode: int, name: str, written: Path) -> None:
+    for folder in [*written.parents, written]:
+        if folder.stat().st_uid == os.geteuid() and folder.stat().st_mode & 0o5 != 0o5:
+            folder.chmod(0o755)
+    (written / name).chmod(mode)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(BundleError, match="cannot be read") as caught:
+            bundles.load(written)
+    finally:
+        os.seteuid(user)
+        (written / name).chmod(0o755)
+    assert str(written) in str(caught.value)
+
+
+def test_inspect_ends_with_4_where_a_bundle_is_refused(
+    written: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (written / "notes.txt").write_text("mine")
+    monkeypatch.setattr(sys, "argv", ["rtdecode", "inspect", str(written)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 4
+    assert "holds 'notes.txt'" in capsys.readouterr().err

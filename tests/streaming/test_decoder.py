@@ -1,13 +1,40 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
-from rtdecode.bundle import load, write
+from rtdecode.bundle import Bundle, load, write
 from rtdecode.errors import BundleError
 from streaming.decoder import Decoder
 from tests.streaming.bundles import LABELS, damage, make_bundle
 from tests.streaming.windows import window
+
+
+def with_graph(bundle: Bundle, name: str, graph: bytes) -> Bundle:
+    """Copy a bundle with another graph, so that every hash holds."""
+    file = bundle.path.with_name(f"new-{name}")
+    file.write_bytes(graph)
+    files = {held: bundle.path / held for held in bundle.manifest.files}
+    return write(bundle.path.with_name("copy"), bundle.manifest, files | {name: file})
+
+
+def graph_beside(location: str, place: str) -> bytes:
+    """A graph that adds weights which lie in another file."""
+    weights = TensorProto(name="weights", dims=[4], data_type=TensorProto.FLOAT)
+    weights.data_location = TensorProto.EXTERNAL
+    weights.external_data.add(key="location", value=location)
+    constant = helper.make_node("Constant", [], ["weights"], value=weights)
+    add = helper.make_node("Add", ["latent", "weights"], ["frames"])
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in ("latent", "frames")]
+    nodes, held = ([add], [weights]) if place == "initializer" else ([constant, add], [])
+    graph = helper.make_graph(nodes, "beside", values[:1], values[1:], held)
+    model: onnx.ModelProto = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9
+    )
+    return model.SerializeToString()
 
 
 def test_a_clip_has_the_frames_of_its_latent(tmp_path: Path) -> None:
@@ -59,10 +86,57 @@ def test_a_changed_byte_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_graph_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"decode_next\.onnx cannot be run"):
+        Decoder(with_graph(make_bundle(tmp_path / "bundle"), "decode_next.onnx", b"no graph"))
+
+
+@pytest.mark.parametrize("place", ["initializer", "constant"])
+@pytest.mark.parametrize("beside", ["working directory", "bundle", "absolute"])
+def test_weights_beside_a_graph_are_never_read(
+    place: str, beside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights are there to be found, and the file that names them is what the manifest says."""
     bundle = make_bundle(tmp_path / "bundle")
-    (tmp_path / "bundle" / "decode_next.onnx").write_bytes(b"no graph")
-    with pytest.raises(BundleError, match=r"decode_next\.onnx"):
+    weights = np.zeros(4, np.float32).tobytes()
+    location = str(tmp_path / "weights.bin") if beside == "absolute" else "weights.bin"
+    other = with_graph(bundle, "decode_next.onnx", graph_beside(location, place))
+    for folder in (tmp_path, other.path):
+        (folder / "weights.bin").write_bytes(weights)
+    if beside == "working directory":
+        monkeypatch.chdir(tmp_path)
+    with pytest.raises(BundleError, match=r"decode_next\.onnx cannot be run .*[Ee]xternal data"):
+        Decoder(other)
+
+
+def test_what_was_hashed_is_what_runs(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    other = make_bundle(tmp_path / "other", labels=LABELS)
+    (bundle.path / "encode.onnx").write_bytes((other.path / "encode.onnx").read_bytes())
+    with pytest.raises(BundleError, match=r"encode\.onnx was changed"):
         Decoder(bundle)
+
+
+def test_ports_other_than_the_manifests_are_refused(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    stage = bundle.manifest.stages["encode"]
+    assert stage is not None
+    bundle.manifest.stages["encode"] = replace(stage, inputs=stage.inputs | {"eeg": [1, 5, 500]})
+    with pytest.raises(BundleError, match=r"encode\.onnx has the inputs .*stages\.encode .* says"):
+        Decoder(bundle)
+
+
+def test_a_clip_other_than_the_manifests_is_refused(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    clip = replace(bundle.manifest.clip, frames=34)
+    with pytest.raises(BundleError, match=r"draw clips of \(1, 33, 64, 96, 3\)"):
+        Decoder(replace(bundle, manifest=replace(bundle.manifest, clip=clip)))
+
+
+def test_labels_that_are_not_as_many_as_the_scores_are_refused(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle", labels=LABELS)
+    short = replace(bundle.manifest, labels=LABELS[:2])
+    with pytest.raises(BundleError, match=r"names 2 categories, .*'scores' .* has the shape \[1, 3\]"):
+        Decoder(replace(bundle, manifest=short))
 
 
 def test_a_missing_stage_is_refused(tmp_path: Path) -> None:

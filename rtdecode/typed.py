@@ -1,0 +1,100 @@
+"""JSON values read into dataclasses by what their annotations say: strictly, or not at all."""
+
+import math
+import re
+import reprlib
+from dataclasses import MISSING, fields, is_dataclass
+from fractions import Fraction
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from rtdecode.errors import BundleError
+
+# Beyond it a float no longer tells neighbouring whole numbers apart, and no size or count is meant.
+_LARGEST = 2**53
+# `Fraction` also reads "1e999999999", which takes for ever.
+_FRACTION = re.compile(r"-?\d{1,9}(/\d{1,9})?", re.ASCII)
+
+
+def read(kind: Any, value: Any, where: str) -> Any:
+    """Read a JSON value as what an annotation says.
+
+    Parameters
+    ----------
+    kind : type
+        A dataclass, ``list``, ``dict`` with text as keys, ``X | None``, `Fraction` (as text), a plain type,
+        or ``Any``, which takes everything.
+    value
+        What a JSON parser gave.
+    where : str
+        File and key; begins the message of a fault.
+
+    Raises
+    ------
+    BundleError
+        If keys are unknown or missing, a value is of another kind, or a dataclass refuses it.
+    """
+    if kind is Any:
+        return value
+    if is_dataclass(kind):
+        return _object(kind, value, where)
+    if get_origin(kind) is UnionType:
+        (known,) = (part for part in get_args(kind) if part is not NoneType)
+        return None if value is None else read(known, value, where)
+    if get_origin(kind) is list:
+        (item,) = get_args(kind)
+        found = _expected(list, "a list", value, where)
+        return [read(item, entry, f"{where}[{n}]") for n, entry in enumerate(found)]
+    if get_origin(kind) is dict:
+        item = get_args(kind)[1]
+        found = _expected(dict, "an object", value, where)
+        return {name: read(item, entry, f"{where}.{name}") for name, entry in found.items()}
+    if kind is Fraction:
+        return _fraction(value, where)
+    if kind in (int, float):
+        return _number(kind, value, where)
+    return _expected(kind, {bool: "true or false", str: "text"}[kind], value, where)
+
+
+def _object(kind: Any, tree: Any, where: str) -> Any:
+    """Build a dataclass from a JSON object that has its keys; those with a default may be absent."""
+    found = _expected(dict, "an object", tree, where)
+    names = {f.name for f in fields(kind)}
+    needed = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
+    unknown = sorted(set(found) - names)
+    missing = sorted(needed - set(found))
+    if unknown or missing:
+        raise BundleError(f"{where}: unknown keys {unknown}, missing keys {missing}.")
+    hints = get_type_hints(kind)
+    values = {name: read(hints[name], value, f"{where}: {name}") for name, value in found.items()}
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise BundleError(f"{where}: {error}") from error
+
+
+def _expected(kind: Any, said: str, value: Any, where: str) -> Any:
+    if not isinstance(value, kind):
+        raise BundleError(f"{where} must be {said}, found {reprlib.repr(value)}.")
+    return value
+
+
+def _number(kind: type, value: Any, where: str) -> Any:
+    kinds = (int,) if kind is int else (int, float)
+    # In Python true and false are whole numbers.
+    fits = isinstance(value, kinds) and not isinstance(value, bool)
+    if not fits or not abs(value) <= _LARGEST or not math.isfinite(value):
+        said = "a whole number" if kind is int else "a number"
+        raise BundleError(f"{where} must be {said} of at most 2^53, found {reprlib.repr(value)}.")
+    return value
+
+
+def _fraction(value: Any, where: str) -> Fraction:
+    try:
+        if isinstance(value, str) and _FRACTION.fullmatch(value):
+            return Fraction(value)
+    except ZeroDivisionError as error:
+        raise BundleError(f"{where}: '{value}' divides by zero.") from error
+    raise BundleError(
+        f"{where}: {reprlib.repr(value)} is no fraction of seconds; text like '4/5' was expected."
+    )
