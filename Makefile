@@ -32,7 +32,7 @@ reproduce: .venv/test
 	$(BIN)/python -m train.reproduce
 
 .venv/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rtdecode needs Python 3.11 or newer, found " + sys.version)'
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "rtdecode needs Python 3.11 to 3.13, found " + sys.version)'
 	$(PYTHON) -m venv .venv
 
 .venv/core: pyproject.toml constraints.txt | .venv/bin/python

@@ -318,17 +318,31 @@ def play(
 
 @app.command()
 def doctor(
-    lsl: Annotated[str | None, typer.Option(help="The EEG stream to look for.")] = None,
+    lsl: Annotated[str | None, typer.Option(help="The EEG stream to listen to.")] = None,
     fmri_dir: Annotated[Path | None, typer.Option(help="The folder to look into.")] = None,
     bundle: BundleName = "phantom",
+    calibration: Annotated[Path | None, typer.Option(help="A folder made by calibrate.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The session's folder.", metavar="DIR")] = None,
+    record: Annotated[Path | None, typer.Option(help="The recording's folder.", metavar="DIR")] = None,
+    minutes: Annotated[float, typer.Option(help="Length of the session that is to fit.")] = 60.0,
     as_json: Json = False,
     peers: Peers = None,
 ) -> None:
-    """Check what a session needs, and say what to do about each thing that is missing."""
+    """Check what a session needs against the bundle, and say what to do about each thing that is wrong."""
     _reach(peers)
     from streaming import doctor as command
 
-    raise typer.Exit(command.run(lsl, fmri_dir, bundle, as_json))
+    code = command.run(
+        lsl,
+        fmri_dir,
+        bundle,
+        as_json,
+        calibration=calibration,
+        out=out,
+        record=record,
+        minutes=minutes,
+    )
+    raise typer.Exit(code)
 
 
 @app.command()

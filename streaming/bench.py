@@ -17,8 +17,7 @@ from rich.table import Table
 from rtdecode import bundle as bundles
 from rtdecode import strict_json
 from rtdecode.bundle import Bundle
-from rtdecode.types import Window
-from streaming import bench_volumes
+from streaming import bench_volumes, golden
 from streaming.decoder import Decoder
 from streaming.eeg_bench import eeg_push
 
@@ -100,7 +99,7 @@ def _probe(samples: int) -> list[float]:
 
 def _clips(bundle: Bundle, samples: int) -> Timings:
     """A window -> condition, first frame, whole clip, by every number of steps the bundle can take."""
-    window, decoder = _window(bundle), Decoder(bundle)
+    window, decoder = golden.window(bundle), Decoder(bundle)
     spent: Timings = {"encode": [], "first_frame": []}
     for steps in sorted({*_STEPS, decoder.steps}) if decoder.steps else (0,):
         name = f"clip_{steps}_step{'s' if steps != 1 else ''}"
@@ -114,31 +113,12 @@ def _clips(bundle: Bundle, samples: int) -> Timings:
     return spent
 
 
-def _window(bundle: Bundle) -> Window:
-    golden, manifest = bundle.golden(), bundle.manifest
-    masks = {m: golden.get(f"{m}_mask", np.zeros((1, 0)))[0] > 0 for m in ("eeg", "fmri")}
-    data = {m: golden[m][0] if m in golden else None for m in ("eeg", "fmri")}
-    return Window(
-        run=0,
-        index=0,
-        start_s=0.0,
-        stop_s=float(manifest.grid.window),
-        session_s=0.0,
-        revision="final",
-        eeg=data["eeg"],
-        eeg_mask=masks["eeg"],
-        fmri=data["fmri"],
-        fmri_mask=masks["fmri"],
-        fmri_expected=masks["fmri"],
-        floor_at=0.0,
-    )
-
-
 def _cold_start(path: Path, times: int = 5) -> list[float]:
     """A new interpreter -> the first clip."""
     code = (
-        "import sys; from rtdecode import bundle; from streaming.bench import _window; "
-        "from streaming.decoder import Decoder; b = bundle.load(sys.argv[1]); Decoder(b).decode(_window(b))"
+        "import sys; from rtdecode import bundle; from streaming import golden; "
+        "from streaming.decoder import Decoder; "
+        "read = bundle.load(sys.argv[1]); Decoder(read).decode(golden.window(read))"
     )
     spent = []
     for _ in _track(times, "cold_start"):

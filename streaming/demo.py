@@ -12,11 +12,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+import rtdecode
 from rtdecode.errors import UsageError
 from rtdecode.folders import taken
 from streaming import signals
 
-_RECORDED = Path(__file__).parents[1] / "tests" / "data" / "haxby"
+_RECORDED = Path(rtdecode.__file__).with_name("recorded") / "haxby"
 _RUNS = ("run009", "run010")
 _LINES = 12
 
@@ -45,7 +46,7 @@ def run(
     Raises
     ------
     UsageError
-        If the folder is in use, or the recorded runs are not there.
+        If the folder is in use.
     """
     folder = out or Path("runs") / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
     if taken(folder):
@@ -76,11 +77,6 @@ def _simulated(folder: Path, seconds: float, console: Console, stopped: Sequence
 
 
 def _recorded(folder: Path, seconds: float, console: Console, stopped: Sequence[str]) -> int:
-    if not _RECORDED.is_dir():
-        raise UsageError(
-            f"the recorded runs are not at {_RECORDED}: they come with the repository, not with the "
-            "installed package. Run this from a clone (`make demo-real`)."
-        )
     console.print(
         f"Demo: the first {seconds:g} s of two runs of [bold]recorded human fMRI[/] (one slice, eight "
         "categories of objects), played at their own pace. Category decoding, not a reconstruction.",

@@ -1,10 +1,8 @@
 """What a session needs, checked one by one: the command ``rtdecode doctor``."""
 
+import math
 import platform
-import shutil
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
@@ -13,63 +11,64 @@ from rich.table import Table
 
 from rtdecode import __version__, strict_json
 from rtdecode import bundle as bundles
-from rtdecode.errors import RtDecodeError
+from rtdecode import calibration as calibrations
+from rtdecode.bundle import Bundle
+from rtdecode.calibration import Calibration
+from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.types import Montage, Volume
+from streaming import doctor_disk, doctor_fmri
+from streaming.doctor_disk import Place
+from streaming.finding import Finding
 
 _COLOURS = {"ok": "green", "note": "yellow", "bad": "red"}
-# Time for a look at the network's streams, and for reading what lies in the folder, s.
-_LOOK_S, _READ_S = 2.0, 5.0
+# Time for a look at the network's streams, s.
+_LOOK_S = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was checked.
-
-    Attributes
-    ----------
-    subject : str
-        What was looked at.
-    state : str
-        ``ok``, ``note`` (a session can do without) or ``bad``.
-    found : str
-        What was seen.
-    advice : str
-        What to do; empty where nothing is to be done.
-    """
-
-    subject: str
-    state: str
-    found: str
-    advice: str = ""
-
-
-def run(lsl: str | None, fmri_dir: Path | None, bundle: str, as_json: bool) -> int:
+def run(
+    lsl: str | None,
+    fmri_dir: Path | None,
+    bundle: str,
+    as_json: bool,
+    *,
+    calibration: Path | None = None,
+    out: Path | None = None,
+    record: Path | None = None,
+    minutes: float = 60.0,
+) -> int:
     """Check everything and say what to do about each thing that is missing.
 
     Parameters
     ----------
     lsl : str or None
-        Name of the EEG stream to look for; None lists what there is.
+        The EEG stream to listen to for some seconds; None lists what there is.
     fmri_dir : Path or None
         The folder to look into.
     bundle : str
-        The bundle to verify and run.
+        The bundle to verify and run, which stream and volumes are judged against.
     as_json : bool
         Print JSON instead of a table.
+    calibration : Path or None
+        Of the session that is to come.
+    out, record : Path or None
+        Folders that the session is to write into; `out` is judged at its default where it is not given.
+    minutes : float
+        Length of the session, for the room on the disks.
 
     Returns
     -------
     int
-        0, or 1 if a session could not run.
+        0, or 1 if a session would be refused or degraded.
+
+    Raises
+    ------
+    UsageError
+        If `minutes` is no length.
     """
-    checks: dict[str, Callable[[], Finding]] = {
-        "machine": _machine,
-        "LSL": lambda: _streams(lsl),
-        "folder": lambda: _folder(fmri_dir),
-        "graphs": _providers,
-        "bundle": lambda: _bundle(bundle),
-        "disk": _space,
-    }
-    findings = [_checked(subject, check) for subject, check in checks.items()]
+    if not (minutes > 0 and math.isfinite(minutes)):
+        raise UsageError(f"--minutes {minutes:g}: more than 0 was expected.")
+    with Console(stderr=True).status("looking and listening, up to 25 s"):
+        findings = _findings(lsl, fmri_dir, bundle, calibration, out, record, minutes)
     if as_json:
         Console().print_json(strict_json.dumps([asdict(f) for f in findings]))
     else:
@@ -77,11 +76,32 @@ def run(lsl: str | None, fmri_dir: Path | None, bundle: str, as_json: bool) -> i
     return int(any(f.state == "bad" for f in findings))
 
 
-def _checked(subject: str, check: Callable[[], Finding]) -> Finding:
-    try:
-        return check()
-    except RtDecodeError as error:
-        return Finding(subject, "bad", str(error))
+def _findings(
+    lsl: str | None,
+    fmri_dir: Path | None,
+    bundle: str,
+    calibration: Path | None,
+    out: Path | None,
+    record: Path | None,
+    minutes: float,
+) -> list[Finding]:
+    loaded, of_bundle = _bundle(bundle)
+    placed, of_calibration = _calibration(calibration, loaded)
+    of_eeg, montage = _eeg(lsl, loaded)
+    of_fmri, volume = _fmri(fmri_dir, loaded, placed)
+    findings = [_machine(), *of_eeg, *of_fmri, _providers(), of_bundle, *of_calibration]
+    if loaded is None:
+        return findings
+    given = {"eeg": lsl, "fmri": fmri_dir}
+    if any(given.values()) and not any(given[name] for name in loaded.manifest.modalities):
+        reads = " and ".join(loaded.manifest.modalities)
+        found = f"the bundle {loaded.manifest.name} reads {reads}, and no such source was given"
+        findings.append(Finding("sources", "bad", found, "give --lsl or --fmri-dir, or another --bundle"))
+    places = [Place("disk", out or Path("runs"), doctor_disk.clips_a_minute(loaded))]
+    if record is not None:
+        rate = doctor_disk.recording_a_minute(loaded, montage, volume)
+        places.append(Place("recording", record, rate))
+    return findings + doctor_disk.judge(places, minutes)
 
 
 def _machine() -> Finding:
@@ -89,8 +109,23 @@ def _machine() -> Finding:
     return Finding("machine", "ok", f"rtdecode {__version__} on {system}")
 
 
+def _eeg(name: str | None, bundle: Bundle | None) -> tuple[list[Finding], Montage | None]:
+    """What is on the network, and what the named stream is to the bundle."""
+    streams = _streams(name)
+    if name is None or bundle is None or streams.state == "bad":
+        return [streams], None
+    # Here and not above: without liblsl everything else is looked at all the same.
+    from streaming import doctor_eeg
+
+    judged, montage = doctor_eeg.judge(name, bundle)
+    return [streams, *judged], montage
+
+
 def _streams(name: str | None) -> Finding:
-    from rtdecode.liblsl import pylsl
+    try:
+        from rtdecode.liblsl import pylsl
+    except RtDecodeError as error:
+        return Finding("LSL", "bad", str(error))
     from streaming.sources.lsl import seen, select
 
     streams = pylsl.resolve_streams(wait_time=_LOOK_S)
@@ -104,57 +139,61 @@ def _streams(name: str | None) -> Finding:
         )
     if not streams:
         return Finding("LSL", "note", f"{library}: no stream on this network", "start the amplifier's outlet")
-    return Finding("LSL", "ok", f"{library}: {seen(streams)}")
+    found = f"{library}: {seen(streams)}"
+    advice = "" if name is not None else "give --lsl NAME to have one judged"
+    return Finding("LSL", "ok", found, advice)
 
 
-def _folder(directory: Path | None) -> Finding:
+def _fmri(
+    directory: Path | None, bundle: Bundle | None, calibration: Calibration | None
+) -> tuple[list[Finding], Volume | None]:
+    """What is in the folder, and what it is to the bundle."""
     if directory is None:
-        return Finding("folder", "note", "none was given", "give --fmri-dir DIR to have it looked into")
+        found = Finding("folder", "note", "none was given", "give --fmri-dir DIR to have it looked into")
+        return [found], None
     if not directory.is_dir():
-        return Finding("folder", "bad", f"{directory} is not there", "mount the scanner's export folder")
-    from streaming.sources.folder import FolderSource
-
-    source = FolderSource(directory, "read")
-    until_at = time.monotonic() + _READ_S
-    first, count = None, 0
-    while volumes := source.drain():
-        first, count = first or volumes[0], count + len(volumes)
-        if time.monotonic() > until_at:
-            break
-    if first is None:
-        ignored = f", {len(source.ignored)} files of no use" if source.ignored else ""
-        return Finding("folder", "note", f"{directory}: no volume yet{ignored}", "see rtdecode volumes DIR")
-    size = " x ".join(str(n) for n in first.data.shape)
-    least = "at least " if volumes else ""
-    found = f"{directory}: {least}{count} volumes of {size} at TR {first.tr_s} s so far"
-    return Finding("folder", "ok", found)
+        found = Finding("folder", "bad", f"{directory} is not there", "mount the scanner's export folder")
+        return [found], None
+    return doctor_fmri.judge(doctor_fmri.look(directory), bundle, calibration)
 
 
 def _providers() -> Finding:
     from streaming.engine import providers
 
-    names = providers()
+    try:
+        names = providers()
+    except RtDecodeError as error:
+        return Finding("graphs", "bad", str(error))
     if names[0] == "CPUExecutionProvider":
         return Finding("graphs", "ok", "ONNX Runtime on the CPU", "on a GPU: pip install 'rtdecode[gpu]'")
     return Finding("graphs", "ok", f"ONNX Runtime with {', '.join(names)}")
 
 
-def _bundle(name: str) -> Finding:
+def _bundle(name: str) -> tuple[Bundle | None, Finding]:
     from streaming.decoder import Decoder
 
-    read = bundles.load(name)
-    Decoder(read)
+    try:
+        read = bundles.load(name)
+        Decoder(read)
+    except RtDecodeError as error:
+        return None, Finding("bundle", "bad", str(error))
     reads = " + ".join(read.manifest.modalities)
-    return Finding(
-        "bundle", "ok", f"{read.manifest.name} {read.digest} reads {reads}; its golden window agrees"
-    )
+    found = f"{read.manifest.name} {read.digest} reads {reads}; its golden window agrees"
+    return read, Finding("bundle", "ok", found)
 
 
-def _space() -> Finding:
-    free = shutil.disk_usage(Path.cwd()).free / 1e9
-    state = "ok" if free > 5 else "note"
-    advice = "" if free > 5 else "a recorded hour takes about 3 GB: make room, or give --out elsewhere"
-    return Finding("disk", state, f"{free:.0f} GB free here", advice)
+def _calibration(folder: Path | None, bundle: Bundle | None) -> tuple[Calibration | None, list[Finding]]:
+    """The calibration where it fits the bundle."""
+    if folder is None or bundle is None:
+        return None, []
+    try:
+        read = calibrations.load(folder)
+        if bundle.projection is not None:
+            read.matched(bundle.projection)
+    except RtDecodeError as error:
+        return None, [Finding("calibration", "bad", str(error), "calibrate with --bundle")]
+    found = f"{read.record.features} features of {read.record.volumes} volumes, {read.record.made_at}"
+    return read, [Finding("calibration", "ok", found)]
 
 
 def _show(findings: list[Finding]) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from rtdecode.bundle import Bundle
 from rtdecode.errors import BundleError
-from rtdecode.types import Array, Float
+from rtdecode.types import Array, Float, Window
 
 _COMPARED = ("latent", "confidence", "scores", "frames")
 _CLOSED, _DENOISED = 1e-4, 1e-3
@@ -15,6 +15,27 @@ _CLOSED, _DENOISED = 1e-4, 1e-3
 def first(bundle: Bundle) -> dict[str, Array]:
     """Read the first golden window and what is expected of it, with a batch axis of 1."""
     return {name: array[:1] for name, array in bundle.golden().items()}
+
+
+def window(bundle: Bundle) -> Window:
+    """The first golden window as a session would hand it to the decoder."""
+    golden, manifest = bundle.golden(), bundle.manifest
+    masks = {m: golden.get(f"{m}_mask", np.zeros((1, 0)))[0] > 0 for m in ("eeg", "fmri")}
+    data = {m: golden[m][0] if m in golden else None for m in ("eeg", "fmri")}
+    return Window(
+        run=0,
+        index=0,
+        start_s=0.0,
+        stop_s=float(manifest.grid.window),
+        session_s=0.0,
+        revision="final",
+        eeg=data["eeg"],
+        eeg_mask=masks["eeg"],
+        fmri=data["fmri"],
+        fmri_mask=masks["fmri"],
+        fmri_expected=masks["fmri"],
+        floor_at=0.0,
+    )
 
 
 def take(bundle: Bundle, kept: dict[str, Array], names: Iterable[str]) -> dict[str, Float]:

@@ -16,7 +16,18 @@ Row = tuple[str, float, float, float, float, bool]
 
 
 def shipped() -> dict[str, Path]:
-    """Find the shipped runs: recipe -> folder."""
+    """Find the shipped runs: recipe -> folder.
+
+    Raises
+    ------
+    UsageError
+        If this is an installed wheel, which has none.
+    """
+    if not SHIPPED.is_dir():
+        raise UsageError(
+            f"no training runs at {SHIPPED}: they come with the repository, not with the installed wheel. "
+            "Run this in a clone."
+        )
     return {str(read_run(path.parent)["recipe"]): path.parent for path in sorted(SHIPPED.glob("*/run.json"))}
 
 

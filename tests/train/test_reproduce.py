@@ -35,6 +35,14 @@ def test_a_recipe_that_does_not_ship_is_named(capsys: pytest.CaptureFixture[str]
     assert "haxby, compact" in capsys.readouterr().err
 
 
+def test_an_installed_wheel_says_that_it_has_no_shipped_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("train.reproduce.SHIPPED", tmp_path / "runs")
+    assert main([]) == 2
+    assert "Run this in a clone" in capsys.readouterr().err
+
+
 def test_shipped_runs_name_no_place_of_the_machine_they_were_made_on() -> None:
     for path in SHIPPED.glob("*/run.json"):
         text = path.read_text()

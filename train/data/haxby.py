@@ -10,12 +10,13 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
+import rtdecode
 from rtdecode.errors import UsageError
 from rtdecode.events import Event, read_events
 from rtdecode.types import Volume
 
 LABELS = ("house", "scrambledpix", "cat", "shoe", "bottle", "scissors", "chair", "face")
-_SHIPPED = Path(__file__).parents[2] / "tests" / "data" / "haxby"
+_SHIPPED = Path(rtdecode.__file__).with_name("recorded") / "haxby"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,25 @@
+"""What `rtdecode doctor` says of one thing."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was checked.
+
+    Attributes
+    ----------
+    subject : str
+        What was looked at.
+    state : str
+        ``ok``, ``note`` (a session can do without) or ``bad`` (a session would be refused or degraded).
+    found : str
+        What was seen.
+    advice : str
+        What to do; empty where nothing is to be done.
+    """
+
+    subject: str
+    state: str
+    found: str
+    advice: str = ""
