@@ -22,6 +22,8 @@ from rtdecode.options import (
     StartOn,
     Steps,
     Twin,
+    from_zero,
+    positive,
 )
 from rtdecode.phantom.command import simulate
 
@@ -57,7 +59,7 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 @app.command()
 def demo(
-    seconds: Annotated[float, typer.Option(help="Length of the film, s.")] = 60.0,
+    seconds: Annotated[float, typer.Option(help="Length of the film, s.", callback=positive)] = 60.0,
     out: Out = None,
     recorded: Annotated[
         bool, typer.Option("--recorded", help="Play two runs of recorded human fMRI instead of simulating.")
@@ -83,16 +85,21 @@ def stream(
     ] = None,
     out: Out = None,
     report: ReportFile = None,
-    seconds: Annotated[float | None, typer.Option(help="Run time to decode; default: until stopped.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Run time to decode; default: until stopped.", callback=positive)
+    ] = None,
     truth: Annotated[
         Path | None, typer.Option(help="Folder with film.mp4 and events.tsv, or the TSV.")
     ] = None,
     record: Annotated[Path | None, typer.Option(help="Keep everything that arrives in this folder.")] = None,
     dashboard: Annotated[str | None, typer.Option(help="Not built yet.", hidden=True)] = None,
     decoder: Annotated[str | None, typer.Option(help="Not built yet.", hidden=True)] = None,
-    wait: Annotated[float, typer.Option(help="Seconds to wait for the run to start; 0: for ever.")] = 60.0,
+    wait: Annotated[
+        float, typer.Option(help="Seconds to wait for the run to start; 0: for ever.", callback=from_zero)
+    ] = 60.0,
     lost_after: Annotated[
-        float, typer.Option(help="Seconds of silence from everything that end it; 0: never.")
+        float,
+        typer.Option(help="Seconds of silence from everything that end it; 0: never.", callback=from_zero),
     ] = 30.0,
     existing: Annotated[Existing, typer.Option(help="Files in the folder at the start.")] = Existing.ignore,
     dummies: Annotated[int, typer.Option(help="Dummy volumes at the start of each run.", min=0)] = 0,
@@ -158,7 +165,9 @@ def export(
     out: Annotated[Path, typer.Option(help="The bundle's folder.", metavar="BUNDLE")],
     target: Annotated[str, typer.Option(help="Form of the graphs: onnx.")] = "onnx",
     precision: Annotated[str, typer.Option(help="Precision of the graphs: fp32.")] = "fp32",
-    steps: Annotated[int | None, typer.Option(help="Denoising steps; only with a denoiser.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Denoising steps, 1 or more; only with a denoiser.")
+    ] = None,
 ) -> None:
     """Turn a training run into a bundle."""
     _needs("onnx", "export")
@@ -243,7 +252,9 @@ def calibrate(
     volumes: Annotated[int, typer.Option(help="Volumes to rest on.", min=2)] = 60,
     series: Series = None,
     existing: Annotated[Existing, typer.Option(help="Files in the folder at the start.")] = Existing.read,
-    wait: Annotated[float, typer.Option(help="Seconds to wait for the first volume; 0: for ever.")] = 60.0,
+    wait: Annotated[
+        float, typer.Option(help="Seconds to wait for the first volume; 0: for ever.", callback=from_zero)
+    ] = 60.0,
     overwrite: Annotated[bool, typer.Option(help="Replace a calibration that is in the folder.")] = False,
 ) -> None:
     """Prepare a session: reference volume, projection, warm-up statistics, one page on the signal."""
@@ -271,8 +282,10 @@ def calibrate(
 def play_volumes(
     bold: Annotated[Path, typer.Argument(help="A recorded 4-D NIfTI.")],
     fmri_dir: Annotated[Path, typer.Option(help="The folder to write into.")],
-    tr: Annotated[float | None, typer.Option(help="Repetition time, s; default: the file's.")] = None,
-    speed: Annotated[float, typer.Option(help="Times real time.")] = 1.0,
+    tr: Annotated[
+        float | None, typer.Option(help="Repetition time, s; default: the file's.", callback=positive)
+    ] = None,
+    speed: Annotated[float, typer.Option(help="Times real time.", callback=positive)] = 1.0,
 ) -> None:
     """Play a recorded run into a folder, volume by volume, as a scanner would."""
     from streaming import play_volumes as command
@@ -294,7 +307,9 @@ def play(
     trigger: Annotated[
         str | None, typer.Option(help="Text of the volume trigger; default R128, or a stim channel's edge.")
     ] = None,
-    wait: Annotated[float, typer.Option(help="Seconds that now waits for a reader; 0: not at all.")] = 60.0,
+    wait: Annotated[
+        float, typer.Option(help="Seconds that now waits for a reader; 0: not at all.", callback=from_zero)
+    ] = 60.0,
     log: Annotated[Path | None, typer.Option(help="TSV of the frames shown, a new file.")] = None,
 ) -> None:
     """Show a film to the participant; mark each frame when it is shown."""
@@ -348,7 +363,9 @@ def doctor(
 @app.command()
 def eeg(
     lsl: Annotated[str | None, typer.Option(help="The EEG stream; default: every one.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="End after so long; default: at Ctrl-C.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="End after so long; default: at Ctrl-C.", callback=positive)
+    ] = None,
     as_json: Json = False,
     peers: Peers = None,
 ) -> None:

@@ -1,10 +1,28 @@
 """Options that several commands of the command line share, and the values that some may have."""
 
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from rtdecode.errors import UsageError
+
+
+def positive(option: typer.CallbackParam, value: float | None) -> float | None:
+    """Refuse the value of an option that is no number above 0; None, for one not given, passes."""
+    if value is not None and not 0 < value < math.inf:
+        raise UsageError(f"{option.opts[0]} {value:g}: a number above 0 was expected.")
+    return value
+
+
+def from_zero(option: typer.CallbackParam, value: float | None) -> float | None:
+    """Refuse the value of an option that is no number from 0 on; None, for one not given, passes."""
+    if value is not None and not 0 <= value < math.inf:
+        raise UsageError(f"{option.opts[0]} {value:g}: a number from 0 on was expected.")
+    return value
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
 Out = Annotated[Path | None, typer.Option(help="Output folder; default runs/COMMAND-TIME.", metavar="DIR")]
@@ -13,7 +31,7 @@ ReportFile = Annotated[
 ]
 BundleName = Annotated[str, typer.Option(help="A bundle's folder, or the name of a shipped one.")]
 Steps = Annotated[
-    int | None, typer.Option(help="Denoising steps of a clip (1, 2, 4, 8); default: the bundle's.", min=1)
+    int | None, typer.Option(help="Denoising steps of a clip, 1 or more; default: the bundle's.", min=1)
 ]
 Carry = Annotated[bool, typer.Option("--carry/--no-carry", help="Carry each clip on from the one before it.")]
 Twin = Annotated[
@@ -27,7 +45,10 @@ Series = Annotated[int | None, typer.Option(help="Take this SeriesNumber alone."
 Moco = Annotated[
     bool, typer.Option("--moco", help="Take the scanner's motion-corrected copy instead of the original.")
 ]
-Wait = Annotated[float, typer.Option(help="Seconds to wait for a reader of the EEG stream; 0: not at all.")]
+Wait = Annotated[
+    float,
+    typer.Option(help="Seconds to wait for a reader of the EEG stream; 0: not at all.", callback=from_zero),
+]
 
 
 class StartOn(StrEnum):

@@ -215,7 +215,7 @@ def _pace(speed: str) -> float | None:
         value = float(speed)
     except ValueError:
         value = 0.0
-    if not value > 0:
+    if not 0 < value < math.inf:
         raise UsageError(f"--speed {speed}: a positive number (times real time) or 'max' was expected.")
     return value
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rtdecode.options import Preset, Wait
+from rtdecode.options import Preset, Wait, from_zero, positive
 
 
 def simulate(
@@ -14,17 +14,21 @@ def simulate(
     preset: Annotated[Preset, typer.Option(help="How much the signals tell.")] = Preset.default,
     subject: Annotated[int, typer.Option(help="Which simulated brain; shipped bundles know 1.")] = 1,
     seed: Annotated[int, typer.Option(help="Film and noise; below 1000 is for training.")] = 1000,
-    seconds: Annotated[float, typer.Option(help="Length of the film, s; the scan runs 8 s longer.")] = 60.0,
+    seconds: Annotated[
+        float, typer.Option(help="Length of the film, s; the scan runs 8 s longer.", callback=positive)
+    ] = 60.0,
     wait: Wait = 60.0,
     scanner: Annotated[
         str, typer.Option(help="siemens-mosaic, siemens-enhanced, ge, philips or nifti.")
     ] = "siemens-mosaic",
     in_magnet: Annotated[bool, typer.Option("--in-magnet/--clean", help="EEG with artefacts.")] = False,
-    sfreq: Annotated[float | None, typer.Option(help="EEG sampling rate, Hz; default 1000.")] = None,
+    sfreq: Annotated[
+        float | None, typer.Option(help="EEG sampling rate, Hz; default 1000.", callback=positive)
+    ] = None,
     motion: Annotated[str, typer.Option(help="Head motion: still or typical.")] = "still",
     first_delay: Annotated[
         float | None,
-        typer.Option(help="Further delay of the first file, s; default: the vendor's."),
+        typer.Option(help="Further delay of the first file, s; default: the vendor's.", callback=from_zero),
     ] = None,
     settling: Annotated[
         bool,

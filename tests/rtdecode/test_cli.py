@@ -2,12 +2,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
+import typer
 from typer.main import get_group
 
 from rtdecode import __version__
 from rtdecode.cli import app
+from rtdecode.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = get_group(app).commands
@@ -38,6 +41,35 @@ def test_version_and_help() -> None:
 def test_every_wait_says_what_zero_means(command: str, zero: str) -> None:
     (wait,) = (option for option in COMMANDS[command].params if option.name == "wait")
     assert wait.help.endswith(f"; 0: {zero}.")
+
+
+def floats() -> list[tuple[str, str]]:
+    """Every option of every command that takes a number that need not be whole."""
+    found = []
+    for one in app.registered_commands:
+        assert one.callback is not None
+        name = one.name or one.callback.__name__
+        hints = get_type_hints(one.callback)
+        found += [(name, option) for option, kind in hints.items() if kind in (float, float | None)]
+    return found
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1"])
+@pytest.mark.parametrize(("command", "name"), floats())
+def test_no_length_of_time_or_rate_is_infinite_negative_or_no_number(
+    command: str, name: str, value: str
+) -> None:
+    (option,) = (option for option in COMMANDS[command].params if option.name == name)
+    with pytest.raises(UsageError, match=f"^{option.opts[0]} {value}: a number .* was expected") as caught:
+        option.process_value(typer.Context(COMMANDS[command]), value)
+    assert caught.value.exit_code == 2
+
+
+def test_steps_may_be_any_whole_number_from_1_and_the_help_says_so() -> None:
+    for command in ("stream", "replay"):
+        (steps,) = (option for option in COMMANDS[command].params if option.name == "steps")
+        assert "1 or more" in steps.help
+        assert steps.process_value(typer.Context(COMMANDS[command]), "3") == 3
 
 
 @pytest.mark.parametrize("name", ["phantom", "haxby"])
@@ -72,6 +104,8 @@ def test_inspect_reads_the_shipped_bundles(name: str) -> None:
         (["calibrate", "--fmri-dir", "/no/such/dir", "--out", "/tmp/x"], 2, "--mask"),
         (["stream", "--lsl", "X", "--seconds", "3"], 2, "holds no window"),
         (["stream", "--lsl", "X", "--wait", "-1"], 2, "--wait -1"),
+        (["stream", "--lsl", "X", "--wait", "nan"], 2, "--wait nan: a number from 0 on was expected"),
+        (["replay", ".", "--speed", "inf"], 2, "--speed inf: a positive number"),
         (["stream", "--lsl", "X", "--report", "/no/such/dir/r.json"], 2, "its folder does not exist"),
     ],
 )
