@@ -223,6 +223,24 @@ def test_resampling_blocks_widens_the_interval() -> None:
     assert bootstrap_ci(scores, block) == by_block, "seeded"
 
 
+def test_the_interval_of_a_classification_is_over_blocks() -> None:
+    labels = ["cat", "shoe"]
+    rng = np.random.default_rng(5)
+    names = rng.choice(labels, 12)
+    events = {0: [Event(24.0 * b, 24.0, str(name)) for b, name in enumerate(names)]}
+    windows = grid_windows(72)
+    truth, block = categories(windows, events, labels)
+    # A block is right as a whole or wrong as a whole: twelve things were tried, not 72.
+    hit = rng.integers(0, 2, 12)[block - block.min()]
+    scores = np.eye(2)[np.where(hit, truth, 1 - truth)]
+    figure = report_accuracy(windows, events, scores=scores, labels=labels)["classification_top1"]
+    assert figure is not None
+    assert figure["value"] == hit.mean()
+    assert figure["ci95"] == bootstrap_ci(hit.astype(float), block)
+    by_window = bootstrap_ci(hit.astype(float))
+    assert np.ptp(figure["ci95"]) > 1.8 * np.ptp(by_window)
+
+
 def test_events_are_read_with_their_attributes(tmp_path: Path) -> None:
     path = tmp_path / "events.tsv"
     path.write_text("onset\tduration\ttrial_type\tbackground\n4.0\t4.0\tshot\tsky\n0.0\t4.0\tshot\tnavy\n")

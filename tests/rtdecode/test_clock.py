@@ -63,6 +63,26 @@ def test_what_was_asked_of_the_past_does_not_change_with_later_triggers() -> Non
     assert np.array_equal(early.to_local(times, 8.0), late.to_local(times, 8.0))
 
 
+@given(upto=st.floats(3, 20), seed=st.integers(0, 99))
+def test_a_trigger_counts_from_half_a_tr_after_its_place(upto: float, seed: int) -> None:
+    """One at the very instant that is asked of may come before it or after: the answer must not tell."""
+    off = np.random.default_rng(seed).uniform(-0.005, 0.005, 30)
+    known = [i for i in range(30) if i * 0.8 <= upto - 0.4]
+    sparse, whole = RunClock(small.TR), RunClock(small.TR)
+    for i in range(30):
+        stamp = ZERO + i * 0.8 + off[i]
+        whole.add_trigger(stamp)
+        if i in known:
+            sparse.add_trigger(stamp)
+    times = np.linspace(0, upto, 9)
+    assert np.array_equal(sparse.to_local(times, upto), whole.to_local(times, upto))
+    before = sparse.to_local(upto, upto)
+    last = RunClock(small.TR)
+    for i in known[:-1]:
+        last.add_trigger(ZERO + i * 0.8 + off[i])
+    assert last.to_local(upto, upto) != before, "the newest of them has a say"
+
+
 def test_without_triggers_the_header_places_the_run_within_the_file_transfer() -> None:
     made = RunClock(small.TR)
     for volume in small.volumes(5, ZERO):

@@ -85,6 +85,38 @@ def test_the_floor_is_the_last_input_and_the_final_leaves_with_it() -> None:
     assert windows[0].stamps["acquired"] - ZERO == pytest.approx(8.0)
 
 
+def test_the_floor_is_when_a_volume_could_be_read_not_when_it_was() -> None:
+    """A program that looks late must not look fast."""
+    slow = [
+        dataclasses.replace(item, arrived_at=item.arrived_at + 0.3, parsed_at=item.parsed_at + 0.4)
+        if isinstance(item, Volume)
+        else item
+        for item in session()
+    ]
+    windows = finals(run(small.in_order(slow), seconds=16))
+    assert [w.floor_at - ZERO for w in windows] == pytest.approx([8.85, 12.85, 16.85, 20.85])
+    assert [w.stamps["arrived"] - w.floor_at for w in windows] == pytest.approx([0.3] * 4)
+    assert [w.stamps["parsed"] - w.floor_at for w in windows] == pytest.approx([0.4] * 4)
+
+
+@pytest.mark.parametrize("cut_s", [4.0, 12.0])
+def test_triggers_that_come_after_a_window_do_not_move_its_eeg(cut_s: float) -> None:
+    """They come before its volumes do, and so before its final is cut."""
+    items = session()
+    late = [
+        dataclasses.replace(item, stamp=item.stamp + 0.006)
+        if hasattr(item, "label") and item.stamp > ZERO + cut_s - 0.5
+        else item
+        for item in items
+    ]
+    plain, moved = finals(run(items, seconds=20)), finals(run(late, seconds=20))
+    before = [w.stop_s <= cut_s for w in plain]
+    assert [np.array_equal(a.eeg, b.eeg) for a, b in zip(plain, moved, strict=True)] == before
+    for one, other, same_before in zip(plain, moved, before, strict=True):
+        if same_before:
+            assert one.stamps["stop"] == other.stamps["stop"]
+
+
 @settings(max_examples=8)
 @given(seed=st.integers(0, 10_000))
 def test_what_a_window_holds_does_not_depend_on_the_chunks(seed: int) -> None:

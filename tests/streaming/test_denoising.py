@@ -9,6 +9,7 @@ import pytest
 from rtdecode.bundle import Bundle, write
 from rtdecode.errors import BundleError, UsageError
 from streaming.decoder import Decoder
+from streaming.engine import Graph
 from tests.streaming.bundles import make_bundle
 from tests.streaming.windows import window
 
@@ -130,8 +131,13 @@ def test_steps_must_be_positive(bundle: Bundle) -> None:
 
 def test_confidence_is_told_only_where_it_was_calibrated(bundle: Bundle, tmp_path: Path) -> None:
     sure = Decoder(bundle).decode(window()).clip.confidence
-    assert sure is not None
-    assert 0 < sure < 1
+    data = window()
+    ports = {name: getattr(data, name)[None] for name in ("eeg", "eeg_mask", "fmri", "fmri_mask")}
+    encode = Graph(bundle.path / "encode.onnx")
+    first = {"carry": np.zeros(encode.inputs["carry"]), "carry_mask": np.zeros(encode.inputs["carry_mask"])}
+    given = {name: value.astype(np.float32) for name, value in (ports | first).items()}
+    assert sure == pytest.approx(encode(**given)["confidence"].item())
+    assert abs(sure - 0.5) > 0.001, "or its contrary would pass"
     assert Decoder(make_bundle(tmp_path / "b", steps=4)).decode(window()).clip.confidence is None
 
 

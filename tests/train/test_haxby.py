@@ -75,6 +75,7 @@ def test_the_shipped_classifier_on_the_two_runs_it_has_not_seen() -> None:
     assert figure["ci95"][0] > 0.42
     stated = read_run(SHIPPED)["figures"]["classification_top1_held_out"]
     assert figure["value"] == pytest.approx(stated["value"])
+    assert figure["ci95"] == pytest.approx(stated["ci95"])
     assert figure["n"] == stated["n"]
 
 

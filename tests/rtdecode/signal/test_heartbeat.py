@@ -129,6 +129,20 @@ def test_early_beats_do_not_spoil_the_template():
     assert judged(small(ectopic=(20, 38, 45, 52)), FROM_S)["down_db"] >= 15
 
 
+def test_beats_that_moved_nothing_teach_nothing():
+    recording = small()
+    data = recording.data.copy()
+    still = [beat for beat in recording.beats if 25 < beat < 55][::4]
+    for beat in still:
+        part = slice(int((beat + 0.06) * 250), int((beat + 0.85) * 250))
+        data[:24, part] = recording.eeg[:, part]
+    usual = cleaned(recording)[0].report()
+    found = cleaned(Recording(250.0, data, recording.eeg, recording.beats))[0].report()
+    assert found["beats_ecg"] == usual["beats_ecg"]
+    assert found["beats_learned"] <= usual["beats_learned"] - len(still)
+    assert found["peak_uv"] > 0.96 * usual["peak_uv"]
+
+
 def test_beats_that_the_electrocardiogram_misses_are_seen_in_the_eeg():
     recording = small()
     ecg = recording.data[-1].copy()

@@ -69,6 +69,17 @@ def test_a_volume_is_what_the_scanner_wrote(tmp_path):
     assert polled(source, 0.4) == []
 
 
+def test_a_file_that_waited_to_be_looked_at_was_readable_all_the_while(tmp_path):
+    """The floor of a clip's latency rests on it: who looks late must not look fast."""
+    source = FolderSource(tmp_path)
+    assert source.poll(time.monotonic()) == []
+    (tmp_path / "a.dcm").write_bytes(dicom(0))
+    time.sleep(1.0)
+    looked_at = time.monotonic()
+    (volume,) = source.poll(looked_at)
+    assert volume.readable_at < looked_at <= volume.arrived_at
+
+
 def test_files_that_lay_there_are_passed_over_and_counted(tmp_path):
     for n in range(3):
         (tmp_path / f"{n}.dcm").write_bytes(dicom(n))
