@@ -24,6 +24,8 @@ SHIFTS = 40
 MIN_SHIFTS = 20
 MIN_SHIFT_S = 30.0
 MIN_SHUFFLED = 50
+# An interval over fewer sessions than this would rest on too few numbers.
+MIN_SESSIONS = 5
 RESAMPLES = 2000
 METRICS = (
     "identification_2way",
@@ -152,6 +154,25 @@ def bootstrap_ci(scores: Score, groups: NDArray[np.int64] | None = None, seed: i
     return [float(q) for q in np.quantile(means, [0.025, 0.975])]
 
 
+def sessions_of(windows: Sequence[Span]) -> NDArray[np.int64] | None:
+    """Tell which windows an interval keeps together: those of one session (its run).
+
+    Windows of one session share the noise of a brain and of a scanner, and the film where films differ by
+    session. Resampling single windows would make the interval too narrow.
+
+    Parameters
+    ----------
+    windows : sequence of (run, start_s, stop_s)
+
+    Returns
+    -------
+    (window,) int64, or None
+        Number of each window's session; None below 5 sessions, where windows are resampled one by one.
+    """
+    runs, session = np.unique([run for run, _, _ in windows], return_inverse=True)
+    return session.astype(np.int64) if len(runs) >= MIN_SESSIONS else None
+
+
 def identification(
     corr: Score, windows: Sequence[Span], events: Mapping[int, Sequence[Event]]
 ) -> dict[str, dict[str, Any] | None]:
@@ -162,30 +183,38 @@ def identification(
     corr : (clip, truth)
         From `correlations`, of windows that do not overlap.
     windows : sequence of (run, start_s, stop_s)
-        In time order within each run.
+        In time order within each run. Intervals resample whole runs, where there are at least 5.
     events : mapping
         Run -> shots.
     """
+    sessions = sessions_of(windows)
     allowed = distractors(windows, events)
     alike = allowed & same(attribute(windows, events, "background"))
     orders = shift_orders(windows) if len(windows) >= MIN_SHUFFLED else []
     moved = [corr[order] for order in orders]
     chance_top1 = float(np.mean(1 / (allowed.sum(1) + 1))) if len(windows) else 1.0
     return {
-        "identification_2way": _nway(corr, moved, allowed, 2),
-        "identification_2way_same_background": _nway(corr, moved, alike, 2),
-        "identification_50way": _nway(corr, moved, allowed, 50),
+        "identification_2way": _nway(corr, moved, allowed, 2, sessions),
+        "identification_2way_same_background": _nway(corr, moved, alike, 2, sessions),
+        "identification_50way": _nway(corr, moved, allowed, 50, sessions),
         "identification_top1": entry(
             identification_top1(corr, allowed),
             chance_top1,
             [identification_top1(m, allowed) for m in moved],
+            sessions,
         ),
     }
 
 
-def _nway(corr: Score, moved: list[Score], allowed: NDArray[np.bool_], n: int) -> dict[str, Any] | None:
+def _nway(
+    corr: Score,
+    moved: list[Score],
+    allowed: NDArray[np.bool_],
+    n: int,
+    sessions: NDArray[np.int64] | None,
+) -> dict[str, Any] | None:
     shuffled = [identification_nway(m, allowed, n) for m in moved]
-    return entry(identification_nway(corr, allowed, n), 1 / n, shuffled)
+    return entry(identification_nway(corr, allowed, n), 1 / n, shuffled, sessions)
 
 
 def entry(
@@ -216,13 +245,15 @@ def entry(
     }
 
 
-def above(scores: Score, others: Score) -> dict[str, Any]:
+def above(scores: Score, others: Score, groups: NDArray[np.int64] | None = None) -> dict[str, Any]:
     """Compare two decoders on the same windows: a figure of the mean difference, with chance 0.
 
     Parameters
     ----------
     scores, others : (window,)
         NaN where a window cannot be scored; windows that both can be are compared.
+    groups : (window,) int, optional
+        Blocks, for the interval.
 
     Returns
     -------
@@ -236,7 +267,7 @@ def above(scores: Score, others: Score) -> dict[str, Any]:
     """
     if scores.shape != others.shape or not np.isfinite(scores - others).any():
         raise ValueError(f"two scores a window are compared, found {scores.shape} and {others.shape}")
-    found = entry(scores - others, 0.0)
+    found = entry(scores - others, 0.0, groups=groups)
     assert found is not None
     return found
 

@@ -4,7 +4,6 @@ The test for a seam is fitted to them as well (`train.models.system`); no other 
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -39,14 +38,11 @@ class Calibration:
     Attributes
     ----------
     guidance : float
-    confidence : dict
-        What the manifest says of the confidence.
     table : list of dict
         Identification and attribute accuracy at each guidance and sharpness that was tried.
     """
 
     guidance: float
-    confidence: dict[str, Any]
     table: list[dict[str, float]]
 
 
@@ -90,8 +86,7 @@ def calibrate(system: System, codec: Arrays, held: Clips, shift: float, steps: i
         clips, doubt = _draw(system, denoiser, decoder, held, route, steps)
         weights = fit_logistic(doubt, _wins(clips, truths, codec))
         system.encoder.get_buffer(f"confidence_{route}").copy_(torch.from_numpy(weights))
-    told = {"windows": len(truths), "by": "logistic regression on the entropies of what is shown"}
-    return Calibration(guidance, told, table + more)
+    return Calibration(guidance, table + more)
 
 
 def _best(table: list[dict[str, float]]) -> dict[str, float]:

@@ -9,7 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rtdecode.accuracy import correlations, entry, identification, identification_nway, report_accuracy
+from rtdecode.accuracy import (
+    correlations,
+    entry,
+    identification,
+    identification_nway,
+    report_accuracy,
+    sessions_of,
+)
 from rtdecode.bundle import Bundle
 from rtdecode.errors import UsageError
 from rtdecode.events import Event, Span, apart, attribute, distractors, film_clip, read_events
@@ -157,7 +164,8 @@ def judge_clips(
         clips = _shown(model, weights, bundle, only(inputs, kept), where)
         found = identification(correlations(list(clips), list(truths), mean), where, known)
         figures |= {f"{name}{suffix}": with_constant(value) for name, value in found.items() if value}
-    return figures | background_baseline(background_wins(truths, where, known, mean))
+    wins = background_wins(truths, where, known, mean)
+    return figures | background_baseline(wins, where)
 
 
 def _shown(
@@ -183,14 +191,26 @@ def with_constant(figure: dict[str, Any]) -> dict[str, Any]:
     return {**figure, "constant": 0.0}
 
 
-def background_baseline(wins: NDArray[np.float64]) -> Figures:
+def background_baseline(wins: NDArray[np.float64], where: list[Span]) -> Figures:
     """Judge a decoder that knows each clip's background and nothing else, by `background_wins`.
 
-    It shows the mean of all true clips of that background, the judged one among them: better than
-    any mean from training could be.
+    It shows the clips of `background_clips`.
     """
-    figure = entry(wins, 0.5)
+    figure = entry(wins, 0.5, groups=sessions_of(where))
     return {"identification_2way_background": with_constant(figure)} if figure else {}
+
+
+def background_clips(
+    truths: NDArray[np.uint8], where: list[Span], known: Mapping[int, Sequence[Event]]
+) -> list[NDArray[np.float64]]:
+    """Draw what a decoder shows that is told the true background: a clip a window.
+
+    It is the mean of all true clips of that background, the judged one among them: better than any mean
+    from training could be.
+    """
+    names = np.array([str(value) for value in attribute(where, known, "background")])
+    means = {name: truths[names == name].mean(0) for name in np.unique(names)}
+    return [means[name] for name in names]
 
 
 def background_wins(
@@ -199,10 +219,8 @@ def background_wins(
     known: Mapping[int, Sequence[Event]],
     mean: NDArray[np.uint8],
 ) -> NDArray[np.float64]:
-    """Share of 2-way comparisons that the clips of `background_baseline` win, (window,)."""
-    names = np.array([str(value) for value in attribute(where, known, "background")])
-    means = {name: truths[names == name].mean(0) for name in np.unique(names)}
-    corr = correlations([means[name] for name in names], list(truths), mean)
+    """Share of 2-way comparisons that the clips of `background_clips` win, (window,)."""
+    corr = correlations(background_clips(truths, where, known), list(truths), mean)
     return identification_nway(corr, distractors(where, known), 2)
 
 

@@ -9,9 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rtdecode.accuracy import above, correlations, entry, identification, identification_nway, psnr
+from rtdecode.accuracy import (
+    above,
+    correlations,
+    entry,
+    identification,
+    identification_nway,
+    psnr,
+    sessions_of,
+)
 from rtdecode.bundle import Bundle
-from rtdecode.events import distractors
+from rtdecode.events import Span, distractors
 from rtdecode.phantom.film import FPS, Film
 from rtdecode.reliability import reliability, risk_coverage
 from rtdecode.seams import seam_ratio
@@ -22,6 +30,7 @@ from train.judge import (
     Fresh,
     Judged,
     background_baseline,
+    background_clips,
     background_wins,
     fresh,
     only,
@@ -100,7 +109,7 @@ def judge(
     read = attributes.readings(_shown(routes[""], data))
     rows, one = step_rows(show, data, mean, steps, routes[""], read)
     close = nearest(one.clips[:, :-1], _films(bundle), mean)
-    figures = routes_figures(routes) | baselines(data, mean, routes[""]) | null.figures
+    figures = routes_figures(routes, data.where) | baselines(data, mean, routes[""]) | null.figures
     figures |= _named(_identified(close, data, mean), "_nearest")
     figures |= null_figures(data, read, null)
     joined, seams = judge_seams(show, fresh(bundle, who, [free_seed], seconds, "free"), mean, steps)
@@ -126,7 +135,7 @@ def judge_preset(
     """Judge identification, fusion and PSNR alone; arguments as of `judge`."""
     data, mean = fresh(bundle, who, seeds, seconds), bundle.stats["mean_clip"]
     routes = judge_routes(show, data, mean, bundle.manifest.steps)
-    figures = routes_figures(routes) | baselines(data, mean, routes[""])
+    figures = routes_figures(routes, data.where) | baselines(data, mean, routes[""])
     return Judged(figures, {"fusion": fusion_rows(figures)})
 
 
@@ -157,7 +166,7 @@ def _named(found: dict[str, dict[str, Any] | None], suffix: str) -> Figures:
     return {f"{name}{suffix}": with_constant(figure) for name, figure in found.items() if figure}
 
 
-def routes_figures(routes: dict[str, Route]) -> Figures:
+def routes_figures(routes: dict[str, Route], where: list[Span]) -> Figures:
     """Collect the figures of all routes, and what both modalities gain over the better of the two.
 
     ``fusion_gain_*`` is the mean paired difference; the better modality is the one with the higher mean.
@@ -167,26 +176,32 @@ def routes_figures(routes: dict[str, Route]) -> Figures:
         scores = {suffix: route.scores[way] for suffix, route in routes.items()}
         if np.isfinite(scores[""]).any():
             better = max(("_eeg", "_fmri"), key=lambda name: float(np.nanmean(scores[name])))
-            figures[f"fusion_gain_{way}"] = _plain(above(scores[""], scores[better])) | {"over": better[1:]}
+            gain = above(scores[""], scores[better], sessions_of(where))
+            figures[f"fusion_gain_{way}"] = _plain(gain) | {"over": better[1:]}
     return figures
 
 
 def baselines(data: Fresh, mean: NDArray[np.uint8], both: Route) -> Figures:
     """Compare with the background alone and with the mean clip, window by window."""
+    sessions = sessions_of(data.where)
     wins = background_wins(data.truths, data.where, data.known, mean)
-    noise, flat = psnr(both.made.clips, data.truths), psnr([mean] * len(data.truths), data.truths)
-    figures = background_baseline(wins)
+    noise = psnr(both.made.clips, data.truths)
+    flat = psnr([mean] * len(data.truths), data.truths)
+    told = psnr(background_clips(data.truths, data.where, data.known), data.truths)
+    figures = background_baseline(wins, data.where)
     if np.isfinite(wins).any():
-        figures["identification_2way_above_background"] = _plain(above(both.scores["2way"], wins))
+        gain = above(both.scores["2way"], wins, sessions)
+        figures["identification_2way_above_background"] = _plain(gain)
     return figures | {
-        "psnr": _decibel(noise),
-        "psnr_mean_clip": _decibel(flat),
-        "psnr_above_mean_clip": _plain(above(noise, flat)),
+        "psnr": _decibel(noise, sessions),
+        "psnr_mean_clip": _decibel(flat, sessions),
+        "psnr_above_mean_clip": _plain(above(noise, flat, sessions)),
+        "psnr_background": _decibel(told, sessions),
     }
 
 
-def _decibel(values: NDArray[np.float64]) -> dict[str, Any]:
-    found = entry(values, 0.0)
+def _decibel(values: NDArray[np.float64], sessions: NDArray[np.int64] | None) -> dict[str, Any]:
+    found = entry(values, 0.0, groups=sessions)
     assert found is not None
     return _plain(found) | {"chance": None}
 
@@ -199,7 +214,8 @@ def null_figures(data: Fresh, read: list[dict[str, str]], null: Route) -> Figure
     """Make the figures of what was read off the clips, beside the null-brain twin, and the twin's PSNR."""
     twin, film = attributes.readings(_shown(null, data)), attributes.readings(data.truths)
     found = attributes.figures(read, twin, film, data.where, data.known)
-    return found | {"psnr_null": _decibel(psnr(null.made.clips, data.truths))}
+    noise = psnr(null.made.clips, data.truths)
+    return found | {"psnr_null": _decibel(noise, sessions_of(data.where))}
 
 
 def _shown(route: Route, data: Fresh) -> NDArray[np.uint8]:

@@ -14,10 +14,12 @@ from rtdecode.accuracy import (
     above,
     bootstrap_ci,
     correlations,
+    identification,
     identification_nway,
     identification_top1,
     psnr,
     report_accuracy,
+    sessions_of,
     shift_orders,
 )
 from rtdecode.errors import UsageError
@@ -270,6 +272,24 @@ def test_two_decoders_are_compared_window_by_window() -> None:
     assert bootstrap_ci(ours)[0] < bootstrap_ci(theirs)[1]
     assert found["chance"] == 0
     assert found["n"] == 200
+
+
+def test_an_interval_keeps_the_windows_of_a_session_together() -> None:
+    windows = [(run, 4.0 * n, 4.0 * n + 4) for run in (3, 7, 8, 9, 12) for n in range(10)]
+    sessions = sessions_of(windows)
+    assert sessions is not None
+    assert sessions.tolist() == [n // 10 for n in range(50)]
+    assert sessions_of(windows[:40]) is None, "four sessions are too few to resample"
+    # Clips of the first three sessions find themselves, those of the others do not.
+    own = np.repeat([1.0, 1.0, 1.0, -1.0, -1.0], 10)
+    corr = np.zeros((50, 50))
+    np.fill_diagonal(corr, own)
+    found = identification(corr, windows, {})["identification_2way"]
+    assert found is not None
+    scores = (own > 0).astype(float)
+    assert found["ci95"] == bootstrap_ci(scores, sessions)
+    low, high = bootstrap_ci(scores)
+    assert found["ci95"][1] - found["ci95"][0] > 2 * (high - low)
 
 
 def test_windows_that_only_one_decoder_is_scored_on_are_not_compared() -> None:

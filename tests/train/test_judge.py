@@ -109,7 +109,7 @@ def test_the_background_baseline_knows_the_background_alone() -> None:
     spans = [(0, 4.0 * k, 4.0 * k + 4) for k in range(60)]
     events = {0: [Event(4.0 * k, 4.0, "shot", {"background": str(n)}) for k, n in enumerate(names)]}
     mean = truths.mean(0).astype(np.uint8)
-    figure = background_baseline(background_wins(truths, spans, events, mean))[
+    figure = background_baseline(background_wins(truths, spans, events, mean), spans)[
         "identification_2way_background"
     ]
     alike = np.mean([(names == n).sum() - 1 for n in names]) / 59

@@ -59,6 +59,7 @@ def test_the_paired_figures_are_differences_of_the_others() -> None:
     value = {name: figure["value"] for name, figure in found().figures.items()}
     above = value["identification_2way"] - value["identification_2way_background"]
     assert value["identification_2way_above_background"] == pytest.approx(above)
+    assert value["psnr_mean_clip"] < value["psnr_background"] < 100
     assert value["psnr_above_mean_clip"] == pytest.approx(value["psnr"] - value["psnr_mean_clip"])
     better = max(value["identification_2way_eeg"], value["identification_2way_fmri"])
     assert value["fusion_gain_2way"] == pytest.approx(value["identification_2way"] - better)
@@ -140,10 +141,23 @@ def route(scores: list[float], confidence: list[float] | None = None) -> Route:
 
 def test_fusion_gains_over_the_better_modality() -> None:
     routes = {"": route([1, 0.9, 1, 1]), "_eeg": route([0.5, 0.9, 0.9, 0.9]), "_fmri": route([1, 0.6, 1, 1])}
-    figure = routes_figures(routes)["fusion_gain_2way"]
-    assert figure["value"] == pytest.approx(0.075)
-    assert figure["over"] == "fmri"
-    assert "fusion_gain_50way" not in routes_figures(routes)
+    where = [(0, 4.0 * k, 4.0 * k + 4) for k in range(4)]
+    figures = routes_figures(routes, where)
+    assert figures["fusion_gain_2way"]["value"] == pytest.approx(0.075)
+    assert figures["fusion_gain_2way"]["over"] == "fmri"
+    assert "fusion_gain_50way" not in figures
+
+
+def test_intervals_are_over_sessions_where_there_are_enough_of_them() -> None:
+    # Ten windows of each session are alike: there are six numbers, not sixty.
+    by_session = np.repeat([0.2, 0.9, 0.4, 0.8, 0.6, 0.7], 10).tolist()
+    even = [0.5] * 60
+    routes = {"": route(by_session), "_eeg": route(even), "_fmri": route(even)}
+    apart = [(n // 10, 4.0 * n, 4.0 * n + 4) for n in range(60)]
+    together = [(0, 4.0 * n, 4.0 * n + 4) for n in range(60)]
+    wide = routes_figures(routes, apart)["fusion_gain_2way"]["ci95"]
+    narrow = routes_figures(routes, together)["fusion_gain_2way"]["ci95"]
+    assert wide[1] - wide[0] > 2 * (narrow[1] - narrow[0])
 
 
 def test_windows_without_a_score_do_not_count_for_the_confidence() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.accuracy import MIN_SHUFFLED, entry, shift_orders
+from rtdecode.accuracy import MIN_SHUFFLED, entry, sessions_of, shift_orders
 from rtdecode.events import Event, Span, attribute
 from rtdecode.phantom.film import ATTRIBUTES, FPS
 from rtdecode.phantom.reader import read
@@ -72,7 +72,7 @@ def figures(
     made: Figures = {}
     for name, values in ATTRIBUTES.items():
         moved = [hits([found[i] for i in order], truths, name) for order in orders]
-        figure = entry(hits(found, truths, name), 1 / len(values), moved)
+        figure = entry(hits(found, truths, name), 1 / len(values), moved, sessions_of(where))
         if figure is not None:
             others = {"constant": hits(null, truths, name), "reader": hits(film, truths, name)}
             made[f"attribute_{name}"] = figure | {k: float(np.nanmean(v)) for k, v in others.items()}
