@@ -55,19 +55,13 @@ def held(folder: Path, flag: str, owner: str) -> Iterator[None]:
     try:
         made = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
-        lock = _locked(folder / _LOCK)
-        if lock is not None:
-            os.write(lock.fileno(), f"{owner} (process {os.getpid()})".encode())
+        lock = _locked(folder, flag)
+        os.write(lock.fileno(), f"{owner} (process {os.getpid()})".encode())
     except OSError as error:
         raise UsageError(
             f"{flag} {folder} cannot be made or written ({error.strerror}). "
             "Give another folder, or see to its permissions and its disk."
         ) from error
-    if lock is None:
-        raise UsageError(
-            f"{flag} {folder} belongs to {(folder / _LOCK).read_text()}, which is running. "
-            "Stop that one first, or give another folder."
-        )
     with lock:
         try:
             yield
@@ -78,15 +72,21 @@ def held(folder: Path, flag: str, owner: str) -> Iterator[None]:
                     folder.rmdir()
 
 
-def _locked(path: Path) -> IO[str] | None:
-    """An empty file that this process alone has locked; None where another process has."""
+def _locked(folder: Path, flag: str) -> IO[str]:
+    """The folder's lock file, empty and locked by this process alone."""
+    path = folder / _LOCK
     while True:
-        file = path.open("a")
+        file = path.open("a+")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except BlockingIOError as error:
+            file.seek(0)
+            owner = file.read() or "another session"
             file.close()
-            return None
+            raise UsageError(
+                f"{flag} {folder} belongs to {owner}, which is running. "
+                "Stop that one first, or give another folder."
+            ) from error
         except OSError:
             file.close()
             raise

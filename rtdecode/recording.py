@@ -138,7 +138,8 @@ class RecordingWriter:
             line: dict[str, Any] = {"samples": item.data.shape[1], "arrived_at": item.arrived_at}
             line |= {} if item.live else {"live": False}
             line |= {} if item.clock_at is None else {"clock_at": item.clock_at}
-            changed, self._changed = item.montage or self._changed, None
+            changed = item.montage or self._changed
+            self._changed = None
             line |= {} if changed is None else {"montage": asdict(changed)}
         elif isinstance(item, Trigger):
             line = asdict(item) | {"label": self._pseudonyms.marker(item.label)}
@@ -285,7 +286,8 @@ def _cut_torn(path: Path, montage: Montage | None) -> Montage | None:
             if not text.endswith(b"\n"):
                 break
             line = json.loads(text)
-            now, after = montage, dict(sizes)
+            now = montage
+            after = dict(sizes)
             after["events.jsonl"] += len(text)
             if "samples" in line:
                 now = _montage(line["montage"]) if line.get("montage") else montage
@@ -297,7 +299,8 @@ def _cut_torn(path: Path, montage: Montage | None) -> Montage | None:
                 after["volumes.bin"] = line["at"] + bytes_of_one
             if any(after[name] > there[name] for name in sizes):
                 break
-            montage, sizes = now, after
+            montage = now
+            sizes = after
     for name, size in sizes.items():
         if there[name] > size:
             os.truncate(path / name, size)

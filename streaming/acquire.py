@@ -174,7 +174,8 @@ class _Acquisition:
 
     def _opened(self, meta: dict[str, Any]) -> RecordingWriter | None:
         """Begin the recording, or go on with the one of the acquisition before this one."""
-        folder, resumed = self._sources.record, self._resumed
+        folder = self._sources.record
+        resumed = self._resumed
         if folder is None:
             return None
         begun = resumed is not None and (folder / "recording.json").is_file()
@@ -294,7 +295,8 @@ class _Acquisition:
 
     def _stop_recording(self, writer: RecordingWriter, error: OSError) -> None:
         """Leave the recording as it is; decoding goes on without it."""
-        self._writer, self._record_fault = None, error.strerror or str(error)
+        self._writer = None
+        self._record_fault = error.strerror or str(error)
         # What closing finds comes of the same disk, and is told with it.
         with contextlib.suppress(OSError):
             writer.close()
@@ -324,7 +326,8 @@ class _Acquisition:
             counters["fmri"][key] = max(counters["fmri"][key], folder.get(key, 0))
         if self._resumed is not None:
             counters = self._resumed.counted(counters)
-        untold, self._untold = self._untold, []
+        untold = self._untold
+        self._untold = []
         return {
             "kind": "status",
             "elapsed": self._assembler.elapsed(now),

@@ -36,7 +36,8 @@ class Resumed:
     """
 
     def __init__(self, past: Past) -> None:
-        self._items, self._status = past.items, past.status
+        self._items = past.items
+        self._status = past.status
         self._known = {(one["uid"], one["index"], one["name"]) for one in past.items if "uid" in one}
         self._hole: dict[str, int] = {}
 
@@ -73,7 +74,8 @@ class Resumed:
 
     def items(self) -> Iterator[Trigger | Volume]:
         """The items, volumes as ones that are not decoded."""
-        nothing, nowhere = np.zeros((1, 1, 1), np.float32), np.eye(4)
+        nothing = np.zeros((1, 1, 1), np.float32)
+        nowhere = np.eye(4)
         for one in self._items:
             if "uid" in one:
                 yield Volume(nothing, nowhere, live=False, **one)
@@ -97,7 +99,8 @@ class Resumed:
         before = self._status.get("counters")
         if before is None:
             return counters
-        eeg, fmri = dict(counters["eeg"]), dict(counters["fmri"])
+        eeg = dict(counters["eeg"])
+        fmri = dict(counters["fmri"])
         for name in ("samples", "lost_samples", "gaps", "epochs"):
             eeg[name] = eeg.get(name, 0) + before["eeg"].get(name, 0) + self._hole.get(name, 0)
         # The volumes of the past were pushed again and counted; what else there was of files was not.

@@ -172,6 +172,7 @@ class _Session:
         # What cannot be written any more: neither ends a session while the other can.
         self._out_fault: OutputError | None = None
         self._record_fault: RtDecodeError | None = None
+        self._record_reason: str | None = None
         self._ended = False
         self._began_at = self._heard_at = time.monotonic()
         self._said_at = self._reported_at = self._began_at
@@ -244,8 +245,8 @@ class _Session:
 
     def _acquisition_died(self) -> None:
         """Start the acquisition again, where it was."""
-        now, code = time.monotonic(), self._acquisition.exit_code
-        again = self._restarts.died(now, code, self._status.get("elapsed"))
+        code = self._acquisition.exit_code
+        again = self._restarts.died(time.monotonic(), code, self._status.get("elapsed"))
         if self._handing_over or not again:
             often = "" if again else f" {len(self._restarts.report)} times, the last ones within a minute"
             self._ended = True
@@ -262,7 +263,8 @@ class _Session:
         self._acquisition.start_again(Past(self._items, self._status), recording=self._record_fault is None)
 
     def _take_window(self, message: Message) -> None:
-        window, head = unpack(message), message.head
+        window = unpack(message)
+        head = message.head
         if self._restarts.is_new(window):
             clip = self._restarts.clip(window, head["clip"])
             self._inbox.put(Work(window, clip, head["costs"], head["backlog"]))
@@ -290,6 +292,7 @@ class _Session:
 
     def _lose_recording(self, reason: str) -> None:
         """Go on decoding, if that still can be kept."""
+        self._record_reason = reason
         self._record_fault = RtDecodeError(
             f"the recording in {self._options.record} could not be written any more: {reason}. What was "
             "recorded before can be replayed; nothing after it is recorded. Free space, or give --record on "
@@ -456,7 +459,7 @@ class _Session:
         """What there is to say of the recording; None without one."""
         if self._options.record is None:
             return None
-        return {"fault": self._status.get("record_fault") or None}
+        return {"fault": self._record_reason}
 
     def _interrupt(self, name: str) -> None:
         self._interrupted = f"stopped by {name}"
@@ -502,7 +505,8 @@ class _Acquisition:
     """
 
     def __init__(self, sources: orders.Sources, message_bytes: int) -> None:
-        self._sources, self._message_bytes = sources, message_bytes
+        self._sources = sources
+        self._message_bytes = message_bytes
         self._make()
 
     def _make(self) -> None:
