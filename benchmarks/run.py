@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import eeg, install, volumes
+from benchmarks import checks, eeg, install, volumes
 from benchmarks.bars import SPEED
 from streaming import bench
 
@@ -49,11 +49,13 @@ def main() -> None:
     rows += volumes.rows(scanner)
     magnet = {"beside": eeg.beside()} | eeg.measure(_MAGNET_S)
     rows += eeg.rows(magnet)
+    door = checks.measure()
+    rows += checks.rows(door)
     installed = install.measure()
     rows += [("core install, wheels at hand", installed["seconds"], INSTALL_S, "s")]
     _show(rows, late)
     figures = {"rounds": rounds, "live": live, "probe_p99_ms": late, "install": installed}
-    figures |= {"volumes": scanner, "eeg": magnet}
+    figures |= {"volumes": scanner, "eeg": magnet, "checks": door}
     _OUT.write_text(json.dumps(figures, indent=1) + "\n")
 
 

@@ -285,9 +285,9 @@ class EegStream:
 
     def _lost_between(self, at: float) -> int:
         """Samples that a stream which came back is behind the one before it."""
-        if not self._anew or self._last is None:
-            return 0
         self._anew = False
+        if self._last is None:
+            return 0
         lost = max(0, round((at - self._last) * self.montage.sfreq) - 1)
         self._past["lost_samples"] += lost
         self._past["gaps"] += 1

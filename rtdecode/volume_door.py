@@ -89,6 +89,7 @@ class VolumeDoor:
         Returns
         -------
         vector : (feature,)
+            Where it is no measurement, the level of training.
         holes : (feature,) bool, or None
             Features that are no measurement; None where all are good.
         None
@@ -98,6 +99,7 @@ class VolumeDoor:
         # Before training the level is not known.
         if self._most > 0:
             holes = holes | (np.abs(vector) > self._most)
+            vector = np.where(holes, self._trained, vector).astype(np.float32) if holes.any() else vector
         share = float(holes.mean())
         if self._refused(index, self._fault(vector, holes, share)):
             return None

@@ -317,7 +317,8 @@ class Assembler:
             # A run goes on without its EEG; at the start there is time to set the stream right.
             self._eeg_refused = True
             self._notes.append(f"EEG is not decoded any more: {error}")
-        if not (self._fmri_on or self.triggers_expected or self._session.runs):
+        begun = self._eeg.samples and not self._session.runs
+        if begun and not (self._fmri_on or self.triggers_expected):
             self._session.first_sample(self._eeg.first)
 
     def _push_trigger(self, trigger: Trigger) -> None:

@@ -14,11 +14,11 @@ from streaming.output import Output
 
 _EEG = (
     *("samples", "lost_samples", "gaps", "rate_hz", "drift_ppm", "triggers", "artifact_residual_db"),
-    *("epochs", "bad_channels", "age_ms"),
+    *("epochs", "bad_channels", "age_ms", "nonfinite_samples"),
 )
 _FMRI = (
     *("volumes", "missing", "late", "duplicate", "out_of_order", "rejected_files", "max_fd_mm"),
-    "saturated",
+    *("saturated", "implausible", "nonfinite_voxels"),
 )
 _CLOCK = ("source", "slope_ppm", "offset_s", "residual_ms")
 _FIGURES = {

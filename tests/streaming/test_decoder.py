@@ -8,7 +8,7 @@ from onnx import TensorProto, helper
 
 from rtdecode.bundle import Bundle, load, write
 from rtdecode.errors import BundleError
-from streaming.decoder import Decoder
+from streaming.decoder import Decoder, NonFiniteError
 from tests.streaming.bundles import LABELS, damage, make_bundle
 from tests.streaming.windows import window
 
@@ -144,3 +144,21 @@ def test_a_missing_stage_is_refused(tmp_path: Path) -> None:
     bundle.manifest.stages["decode_first"] = None
     with pytest.raises(BundleError, match="decode_first"):
         Decoder(bundle)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("steps", [0, 2])
+def test_a_window_of_numbers_that_are_none_gives_no_clip_and_leaves_no_trace(
+    value: float, steps: int, tmp_path: Path
+) -> None:
+    bundle = make_bundle(tmp_path / "bundle", steps=steps)
+    decoder, other = Decoder(bundle), Decoder(bundle)
+    bad = window(1)
+    assert bad.eeg is not None
+    bad.eeg[0, 7] = value
+    for each in (decoder, other):
+        each.decode(window(0))
+    with pytest.raises(NonFiniteError, match="window 1 of run 0 has no clip"):
+        decoder.decode(bad)
+    found, expected = (each.decode(window(2)).clip.latent for each in (decoder, other))
+    assert np.array_equal(found, expected)

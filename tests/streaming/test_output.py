@@ -55,6 +55,21 @@ def session(bundle: Bundle, folder: Path, count: int, **how: Any) -> Session:
     return output, sections, [json.loads(line) for line in (out / "clips.jsonl").read_text().splitlines()]
 
 
+def test_a_window_that_gives_no_numbers_is_skipped_and_said(bundle: Bundle, tmp_path: Path) -> None:
+    output = opened(bundle, tmp_path)
+    bad = window(1)
+    assert bad.fmri is not None
+    bad.fmri[2, 3] = np.nan
+    for work in (Work(window(0), 0), Work(bad, 1), Work(window(2), 2)):
+        output.emit(work)
+    output.close()
+    lines = [json.loads(line) for line in (tmp_path / "out" / "clips.jsonl").read_text().splitlines()]
+    assert [line["clip"] for line in lines] == [0, 2]
+    assert output.counts["skipped"] == 1
+    (note,) = output.notes()
+    assert "window 1 of run 0 has no clip" in note
+
+
 def opened(bundle: Bundle, folder: Path, **how: Any) -> Output:
     """An output into `folder`/out; the truth is what lies in `folder`/truth."""
     clock, out = Clock(), folder / "out"

@@ -111,7 +111,7 @@ def test_the_report_holds_what_the_contract_names(sessions: dict[str, Ended]) ->
     report = sessions["both"].report
     assert set(report["eeg"]) == {
         *("samples", "lost_samples", "gaps", "rate_hz", "drift_ppm", "triggers", "artifact_residual_db"),
-        *("epochs", "bad_channels", "age_ms"),
+        *("epochs", "bad_channels", "age_ms", "nonfinite_samples"),
     }
     assert set(report["fmri"]) == {
         *(
@@ -123,6 +123,8 @@ def test_the_report_holds_what_the_contract_names(sessions: dict[str, Ended]) ->
             "rejected_files",
             "max_fd_mm",
             "saturated",
+            "implausible",
+            "nonfinite_voxels",
         ),
     }
     assert report["clock"]["source"] == "trigger"

@@ -1,0 +1,101 @@
+"""What it costs to look at every value at the door: share of a core for the EEG, time for a volume.
+
+python -m benchmarks.checks    # writes checks.json beside this file
+
+64 channels at 5 kHz in chunks of 20 ms, and volumes of 104 x 104 x 72, all of them clean, as nearly all are.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from rtdecode.eeg_door import Door
+from rtdecode.eeg_rate import RateCheck
+from rtdecode.volume_door import VolumeDoor
+from streaming import bench
+
+CORE_PERCENT, VOLUME_MS = 0.5, 1.0
+_OUT = Path(__file__).with_suffix(".json")
+_SFREQ, _CHANNELS, _CHUNK = 5000, 64, 100
+_SHAPE, _FEATURES = (104, 104, 72), 20_000
+_TIMES = 1000
+
+
+def measure(times: int = _TIMES) -> dict[str, Any]:
+    """Time the checks of clean data.
+
+    Returns
+    -------
+    dict
+        ``eeg_ms`` a chunk and ``volume_ms`` a volume (percentiles), ``core_percent`` of the EEG's mean.
+    """
+    chunks = _timed(_eeg_check(), times)
+    volumes = _timed(_volume_check(), times)
+    chunk_ms = 1e3 * _CHUNK / _SFREQ
+    return {
+        "eeg_ms": bench._percentiles(chunks),
+        "core_percent": 100 * float(np.mean(chunks)) / chunk_ms,
+        "volume_ms": bench._percentiles(volumes),
+    }
+
+
+def rows(found: dict[str, Any]) -> list[tuple[str, float, float, str]]:
+    """What was found beside its bar, for the table of ``make bench``."""
+    return [
+        ("EEG checks", found["core_percent"], CORE_PERCENT, "% of a core"),
+        ("volume checks", found["volume_ms"]["p50_ms"], VOLUME_MS, "ms, p50"),
+    ]
+
+
+def _eeg_check() -> Callable[[int], None]:
+    rng = np.random.default_rng(0)
+    data = rng.normal(0, 800, (_CHANNELS, _CHUNK)).astype(np.float32)
+    names = tuple(f"E{index}" for index in range(_CHANNELS))
+    door = Door(names, np.arange(_CHANNELS), 38.0)
+    rate = RateCheck(_SFREQ)
+
+    def check(index: int) -> None:
+        times = (index * _CHUNK + np.arange(_CHUNK)) / _SFREQ
+        rate.push(times, float(times[-1]))
+        door.push(data, times)
+
+    return check
+
+
+def _volume_check() -> Callable[[int], None]:
+    rng = np.random.default_rng(0)
+    data = rng.normal(1000, 100, _SHAPE).astype(np.float32)
+    vector = data.reshape(-1)[:_FEATURES].copy()
+    door = VolumeDoor(np.full(_FEATURES, 1000.0))
+
+    def check(index: int) -> None:
+        door.fill(index, data)
+        door.judge(index, vector, None)
+
+    return check
+
+
+def _timed(check: Callable[[int], None], times: int) -> list[float]:
+    """Milliseconds of this thread's work for each call."""
+    spent = []
+    for index in range(times):
+        began = time.thread_time()
+        check(index)
+        spent.append(1e3 * (time.thread_time() - began))
+    return spent
+
+
+def main() -> None:
+    """Measure, print, write."""
+    found = {"machine": bench._machine(), "probe_ms": bench._percentiles(bench._probe(500))} | measure()
+    Console().print_json(json.dumps(found))
+    _OUT.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
