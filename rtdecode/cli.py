@@ -360,11 +360,15 @@ def eeg(
 
 
 @app.command()
-def bench(as_json: Json = False, bundle: BundleName = "phantom") -> None:
+def bench(
+    as_json: Json = False,
+    bundle: BundleName = "phantom",
+    quick: Annotated[bool, typer.Option("--quick", help="A first impression, within a minute.")] = False,
+) -> None:
     """Time the stages of the runtime on this machine."""
     from streaming import bench as command
 
-    command.run(bundle, as_json)
+    command.run(bundle, as_json, quick=quick)
 
 
 def _hosts(peers: str | None) -> list[str]:
