@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rtdecode import __version__
+from rtdecode import __version__, installing
 from rtdecode.errors import RtDecodeError, UsageError
 from rtdecode.options import (
     BundleName,
@@ -389,7 +389,7 @@ def _needs(module: str, extra: str) -> None:
     if find_spec(module) is None:
         raise RtDecodeError(
             f"this command needs the package {module}, which is not installed. "
-            f"Install it with: pip install 'rtdecode[{extra}]'"
+            f"Install it with: {installing.command(extra)}"
         )
 
 
