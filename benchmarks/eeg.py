@@ -27,6 +27,7 @@ from rtdecode.eeg_stream import EegStream
 from rtdecode.types import EegChunk, Trigger
 from rtdecode.video import write_mp4
 from streaming import bench, bench_volumes, eeg_bench
+from streaming.bench_pace import Pace
 from streaming.sources.folder import FolderSource
 
 PUSH_MS, CORE_PERCENT, GROWN_MB = 10.0, 10.0, 5.0
@@ -156,7 +157,7 @@ def rows(found: dict[str, Any]) -> list[tuple[str, float, float, str]]:
 
 def main(seconds: float) -> None:
     """Measure, print, write."""
-    found = {"machine": bench._machine(), "probe_ms": bench._percentiles(bench._probe(500))}
+    found = {"machine": bench._machine(), "probe_ms": bench._percentiles(bench._probe(Pace(500)))}
     found |= {"beside": beside()} | measure(seconds)
     Console().print_json(json.dumps(found, default=str))
     _OUT.write_text(json.dumps(found, indent=1, default=str) + "\n")

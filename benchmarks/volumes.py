@@ -30,6 +30,7 @@ from benchmarks import folder
 from benchmarks.motion import Spm
 from rtdecode import bundle as bundles
 from streaming import bench, bench_volumes
+from streaming.bench_pace import Pace
 from streaming.bench_volumes import Case
 
 # At p99, ms; of the oracles' sum, how many times faster at the median.
@@ -54,7 +55,7 @@ def points(values: Iterable[float]) -> dict[str, float]:
 
 def stages(made: Case, samples: int) -> dict[str, Any]:
     """Every form of file: by the clock, of the processor, and parsing alone."""
-    forms = bench_volumes.timed(made, lambda count, name: range(count), samples)
+    forms = bench_volumes.timed(made, Pace(samples).repeat, samples)
     rows = {
         name: {"wall_ms": points(spent.wall), "cpu_ms": points(spent.cpu), "parse_ms": points(spent.parse)}
         for name, spent in forms.items()
@@ -123,7 +124,7 @@ def measure(
 ) -> dict[str, Any]:
     """Run everything in one process, one part after another."""
     made = bench_volumes.case(bundles.load("phantom"))
-    found: dict[str, Any] = {"machine": bench._machine(), "probe_ms": points(bench._probe(samples))}
+    found: dict[str, Any] = {"machine": bench._machine(), "probe_ms": points(bench._probe(Pace(samples)))}
     found["stages"] = stages(made, samples)
     found["oracles"] = oracles(made, oracle)
     found["times_faster"] = {

@@ -13,7 +13,7 @@ from onnx import ModelProto
 from export.digest import digest
 from export.graphs import BUILDERS as CLOSED
 from export.parity import compare, expected
-from rtdecode import bundle
+from rtdecode import bundle, installing
 from rtdecode.bundle import Bundle, Manifest, Stage
 from rtdecode.errors import RtDecodeError, UsageError
 from train.run import arrays, read_run
@@ -106,7 +106,7 @@ def _check_installed(model: str) -> None:
     if model == "compact" and missing:
         raise RtDecodeError(
             f"a run of model '{model}' cannot be exported without {', '.join(missing)}, not installed here. "
-            "Install it with: pip install 'rtdecode[train,export]'"
+            f"Install it with: {installing.command('train,export')}"
         )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rtdecode import __version__, strict_json
+from rtdecode import __version__, installing, strict_json
 from rtdecode.errors import RtDecodeError, UsageError
 from rtdecode.options import (
     BundleName,
@@ -376,11 +376,15 @@ def eeg(
 
 
 @app.command()
-def bench(as_json: Json = False, bundle: BundleName = "phantom") -> None:
+def bench(
+    as_json: Json = False,
+    bundle: BundleName = "phantom",
+    quick: Annotated[bool, typer.Option("--quick", help="A first impression, within a minute.")] = False,
+) -> None:
     """Time the stages of the runtime on this machine."""
     from streaming import bench as command
 
-    command.run(bundle, as_json)
+    command.run(bundle, as_json, quick=quick)
 
 
 def _hosts(peers: str | None) -> list[str]:
@@ -401,7 +405,7 @@ def _needs(module: str, extra: str) -> None:
     if find_spec(module) is None:
         raise RtDecodeError(
             f"this command needs the package {module}, which is not installed. "
-            f"Install it with: pip install 'rtdecode[{extra}]'"
+            f"Install it with: {installing.command(extra)}"
         )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from rtdecode import installing
 from rtdecode.errors import RtDecodeError, UsageError
 
 
@@ -26,7 +27,7 @@ except RuntimeError as error:
     if path is None:
         raise RtDecodeError(
             f"liblsl, the library behind LSL, cannot be loaded ({str(error).strip().splitlines()[0]}). "
-            "Install one with `pip install 'rtdecode[lsl]'`, or set PYLSL_LIB to its path."
+            f"Install one with `{installing.command('lsl')}`, or set PYLSL_LIB to its path."
         ) from error
     os.environ["PYLSL_LIB"] = path
     import pylsl

@@ -1,28 +1,35 @@
 """How long the stages of the runtime take on this machine: the command ``rtdecode bench``."""
 
+import math
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from rtdecode import bundle as bundles
 from rtdecode import strict_json
 from rtdecode.bundle import Bundle
 from streaming import bench_volumes, golden
+from streaming.bench_pace import SAMPLES, Pace
+from streaming.bench_volumes import Case
 from streaming.decoder import Decoder
-from streaming.eeg_bench import eeg_push
+from streaming.eeg_bench import CHUNK_S, eeg_push
 
 _STEPS = (1, 2, 4, 8, 50)
 _FEWER = {8: 5, 50: 50}
+_COLD_STARTS = 5
+_QUICK_PUSHES = 100
+# For the forecast: volumes of each form that are tried, a sleep of the probe, and what is fixed about the
+# EEG (a minute of it is simulated and cleaned, cold starts counted in), s.
+_TRIED, _PROBE_S, _EEG_S = 3, 0.001, 40.0
 # Stages of the contract that no code stands behind yet, or that the bundle has not.
 _UNKNOWN = (
     "clip_0_steps",
@@ -33,7 +40,7 @@ _UNKNOWN = (
 Timings = dict[str, list[float]]
 
 
-def run(bundle: str, as_json: bool, *, samples: int = 1000) -> dict[str, Any]:
+def run(bundle: str, as_json: bool, *, samples: int = SAMPLES, quick: bool = False) -> dict[str, Any]:
     """Time the stages one after another, one thread, and print percentiles.
 
     Parameters
@@ -44,22 +51,33 @@ def run(bundle: str, as_json: bool, *, samples: int = 1000) -> dict[str, Any]:
         Print one JSON object instead of a table.
     samples : int
         Repetitions of each stage; clips of 8 steps take a fifth of them, of 50 a fiftieth.
+    quick : bool
+        A first impression within a minute: the same stages, repeated as often as the time allows.
 
     Returns
     -------
     dict
         What was printed: machine, stages (ms), memory_mb, probe (ms).
     """
+    pace = Pace.of(samples, quick=quick)
     read = bundles.load(bundle)
-    probe = {"p99_ms": _percentiles(_probe(samples))["p99_ms"]}
+    decoder = Decoder(read)
+    with pace.console.status("making volumes"):
+        made = bench_volumes.case(read)
+    if quick:
+        pace.console.print("This takes at most a minute.")
+    else:
+        minutes = math.ceil(_expected_s(made, decoder, samples) / 60)
+        pace.console.print(f"This takes about {minutes} minutes here; --quick takes at most one.")
+    probe = {"p99_ms": _percentiles(_probe(pace))["p99_ms"]}
     stages: dict[str, Any] = dict.fromkeys(_UNKNOWN)
-    volumes = bench_volumes.stages(read, _track, samples)
+    volumes = bench_volumes.timed(made, pace.repeat, pace.samples)
     timings = {
         **{name: spent.wall for name, spent in volumes.items()},
         "parse_mosaic": volumes["volume_to_vector"].parse,
-        "eeg_push": eeg_push(samples),
-        **_clips(read, samples),
-        "cold_start": _cold_start(read.path),
+        "eeg_push": _eeg_push(pace, quick=quick),
+        **_clips(read, decoder, pace),
+        "cold_start": _cold_start(read.path, pace),
     }
     stages |= {name: _percentiles(values) for name, values in timings.items()}
     for name, spent in volumes.items():
@@ -68,6 +86,7 @@ def run(bundle: str, as_json: bool, *, samples: int = 1000) -> dict[str, Any]:
     report = {
         "machine": _machine(),
         "bundle": read.digest,
+        "quick": quick,
         "stages": stages,
         "memory_mb": round(getattr(memory, "pss", memory.rss) / 2**20, 1),
         "probe": probe,
@@ -83,28 +102,52 @@ def run(bundle: str, as_json: bool, *, samples: int = 1000) -> dict[str, Any]:
     return report
 
 
-def _track(count: int, what: str) -> Iterator[int]:
-    yield from track(range(count), description=what, console=Console(stderr=True), transient=True)
+def _expected_s(made: Case, decoder: Decoder, samples: int) -> float:
+    """About how long the whole takes here, by the golden window and a few volumes of each form."""
+    began = time.perf_counter()
+    for form in bench_volumes.STAGES.values():
+        list(bench_volumes.measure(made, form, range(_TRIED)))
+    volume_s = (time.perf_counter() - began) / _TRIED
+    cost = decoder.cost
+    clips_s = 0.0
+    for steps in _all_steps(decoder):
+        clip_s = cost.encode_s + steps * cost.step_s + cost.decode_s
+        clips_s += _repetitions(steps, samples) * clip_s
+    return samples * (volume_s + _PROBE_S) + clips_s + _EEG_S + samples * CHUNK_S
 
 
-def _probe(samples: int) -> list[float]:
+def _all_steps(decoder: Decoder) -> list[int]:
+    """Every number of steps that is timed; 0 in closed form."""
+    return sorted({*_STEPS, decoder.steps}) if decoder.steps else [0]
+
+
+def _repetitions(steps: int, samples: int) -> int:
+    return max(3, samples // _FEWER.get(steps, 1))
+
+
+def _eeg_push(pace: Pace, *, quick: bool) -> list[float]:
+    with pace.console.status("eeg_push: a minute of EEG from inside a scanner"):
+        return eeg_push(_QUICK_PUSHES if quick else pace.samples, quick=quick)
+
+
+def _probe(pace: Pace) -> list[float]:
     """How late a 1 ms sleep ends: what the machine itself adds."""
     late = []
-    for _ in _track(samples, "probe"):
+    for _ in pace.repeat(pace.samples, "probe"):
         start = time.perf_counter()
         time.sleep(0.001)
         late.append(1e3 * (time.perf_counter() - start) - 1)
     return late
 
 
-def _clips(bundle: Bundle, samples: int) -> Timings:
+def _clips(bundle: Bundle, decoder: Decoder, pace: Pace) -> Timings:
     """A window -> condition, first frame, whole clip, by every number of steps the bundle can take."""
-    window, decoder = golden.window(bundle), Decoder(bundle)
+    window = golden.window(bundle)
     spent: Timings = {"encode": [], "first_frame": []}
-    for steps in sorted({*_STEPS, decoder.steps}) if decoder.steps else (0,):
+    for steps in _all_steps(decoder):
         name = f"clip_{steps}_step{'s' if steps != 1 else ''}"
         spent[name] = []
-        for _ in _track(max(3, samples // _FEWER.get(steps, 1)), name):
+        for _ in pace.repeat(_repetitions(steps, pace.samples), name):
             done = decoder.decode(window, steps or None)
             spent[name].append(1e3 * (done.last_frame_at - done.started_at))
             if steps == decoder.steps:
@@ -113,7 +156,7 @@ def _clips(bundle: Bundle, samples: int) -> Timings:
     return spent
 
 
-def _cold_start(path: Path, times: int = 5) -> list[float]:
+def _cold_start(path: Path, pace: Pace) -> list[float]:
     """A new interpreter -> the first clip."""
     code = (
         "import sys; from rtdecode import bundle; from streaming import golden; "
@@ -121,7 +164,7 @@ def _cold_start(path: Path, times: int = 5) -> list[float]:
         "read = bundle.load(sys.argv[1]); Decoder(read).decode(golden.window(read))"
     )
     spent = []
-    for _ in _track(times, "cold_start"):
+    for _ in pace.repeat(_COLD_STARTS, "cold_start"):
         start = time.perf_counter()
         subprocess.run([sys.executable, "-c", code, str(path.resolve())], check=True)
         spent.append(1e3 * (time.perf_counter() - start))

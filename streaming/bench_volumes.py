@@ -31,6 +31,13 @@ from streaming.sources.folder import FolderSource
 SHAPE = (104, 104, 72)
 FEATURES = 10_000
 TR = 0.8
+# Stage of ``rtdecode bench`` -> form of its files.
+STAGES = {
+    "volume_to_vector": "mosaic",
+    "volume_to_vector_enhanced": "enhanced",
+    "volume_to_vector_nifti": "nifti",
+    "volume_to_vector_slices": "slices",
+}
 # A session looks into the folder this often, s: a file waits for it, at most so long.
 POLL = 0.015
 # Poses of the head that come in turns, and the size of a step from one to the next, mm and rad.
@@ -211,19 +218,12 @@ def _timed(
     return 1e3 * wall, 1e3 * work, 1e3 * (found[0].parsed_at - found[0].arrived_at)
 
 
-def stages(bundle: Bundle, track: Callable[[int, str], Iterable[int]], samples: int) -> dict[str, Spent]:
+def timed(made: Case, track: Callable[[int, str, int], Iterable[int]], samples: int) -> dict[str, Spent]:
     """Time every form; the names are those of the stages of ``rtdecode bench``."""
-    return timed(case(bundle), track, samples)
-
-
-def timed(made: Case, track: Callable[[int, str], Iterable[int]], samples: int) -> dict[str, Spent]:
-    """Time every form on a case that was made before."""
-    forms = {"": "mosaic", "_enhanced": "enhanced", "_nifti": "nifti", "_slices": "slices"}
     found = {}
-    for ending, form in forms.items():
-        name = f"volume_to_vector{ending}"
+    for name, form in STAGES.items():
         # The first volume opens readers and grids.
-        rows = list(measure(made, form, track(samples + 1, name)))[1:]
+        rows = list(measure(made, form, track(samples + 1, name, 2)))[1:]
         wall, cpu, parse = (list(column) for column in zip(*rows, strict=True))
         found[name] = Spent(wall, cpu, parse)
     return found

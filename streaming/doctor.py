@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rtdecode import __version__, strict_json
+from rtdecode import __version__, installing, strict_json
 from rtdecode import bundle as bundles
 from rtdecode import calibration as calibrations
 from rtdecode.bundle import Bundle
@@ -165,7 +165,7 @@ def _providers() -> Finding:
     except RtDecodeError as error:
         return Finding("graphs", "bad", str(error))
     if names[0] == "CPUExecutionProvider":
-        return Finding("graphs", "ok", "ONNX Runtime on the CPU", "on a GPU: pip install 'rtdecode[gpu]'")
+        return Finding("graphs", "ok", "ONNX Runtime on the CPU", f"on a GPU: {installing.command('gpu')}")
     return Finding("graphs", "ok", f"ONNX Runtime with {', '.join(names)}")
 
 

@@ -20,6 +20,8 @@ CHUNK_S = 0.02
 SETTLED_S = 40.0
 # At this drift the time that repeats is whole samples and whole TRs.
 DRIFT_PPM, REPEATED_S = 20.0, 40
+# The same for a first impression.
+_QUICK_SETTLED_S, _QUICK_REPEATED_S = 19.0, 8
 _START_AT, _DELAY_S, _JITTER_S = 10_000.0, 0.002, 1e-4
 _KEEP_S = 40.0
 
@@ -62,11 +64,17 @@ class Bore:
         return self.data[:, np.where(index < total, index, again)]
 
 
-def bore() -> Bore:
-    """Simulate the scanner's EEG; takes some 20 s."""
+def bore(repeated_s: int = REPEATED_S) -> Bore:
+    """Simulate the scanner's EEG; takes some 20 s.
+
+    Parameters
+    ----------
+    repeated_s : int
+        Time inside the running scanner, s; it repeats without a step where it is `REPEATED_S`.
+    """
     artifacts = Artifacts(drift_ppm=DRIFT_PPM)
-    session = PhantomSession("easy", seconds=float(REPEATED_S), sfreq=SFREQ, artifacts=artifacts)
-    repeated = round(REPEATED_S * session.rate)
+    session = PhantomSession("easy", seconds=float(repeated_s), sfreq=SFREQ, artifacts=artifacts)
+    repeated = round(repeated_s * session.rate)
     start = round((LEAD_IN_S + 4) * session.rate)
     blocks, have = [], 0
     for block in session.eeg_blocks():
@@ -77,27 +85,31 @@ def bore() -> Bore:
     return Bore(session.montage, np.concatenate(blocks, axis=1)[:, : start + repeated], start, session.rate)
 
 
-def begun() -> tuple[Bore, EegStream]:
+def begun(repeated_s: int = REPEATED_S) -> tuple[Bore, EegStream]:
     """The scanner's EEG, and the chain that takes it with every cleaning step on."""
-    source = bore()
+    source = bore(repeated_s)
     return source, whole_stream(source.montage, _KEEP_S, float(TR))
 
 
-def eeg_push(samples: int) -> list[float]:
+def eeg_push(samples: int, *, quick: bool = False) -> list[float]:
     """Time chunks of 20 ms (64 channels at 5 kHz, gradients on) until they are clean and in the ring.
 
     Parameters
     ----------
     samples : int
         Pushes that count, after 40 s of stream.
+    quick : bool
+        After 19 s of it, nine of them in the running scanner; at most 100 pushes, so that nothing repeats.
 
     Returns
     -------
     list of float
         Milliseconds of each.
     """
-    (source, stream), spent = begun(), []
-    for item in source.stream(SETTLED_S + (samples + 1) * CHUNK_S):
+    settled_s = _QUICK_SETTLED_S if quick else SETTLED_S
+    source, stream = begun(_QUICK_REPEATED_S if quick else REPEATED_S)
+    spent: list[float] = []
+    for item in source.stream(settled_s + (samples + 1) * CHUNK_S):
         start = time.perf_counter()
         take(stream, item)
         if isinstance(item, EegChunk):

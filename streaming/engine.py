@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rtdecode import installing
 from rtdecode.errors import BundleError, RtDecodeError
 from rtdecode.types import Float
 
@@ -103,6 +104,6 @@ def _runtime() -> Any:
     except ImportError as error:
         raise RtDecodeError(
             "decoding needs ONNX Runtime, which is not installed. Install it with "
-            "`pip install 'rtdecode[cpu]'`, or 'rtdecode[gpu]' for CUDA and TensorRT."
+            f"`{installing.command('cpu')}`, or the extra gpu for CUDA and TensorRT."
         ) from error
     return onnxruntime

@@ -8,7 +8,7 @@ from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from rtdecode import strict_json
+from rtdecode import installing, strict_json
 from rtdecode.errors import RtDecodeError, UsageError
 
 FOLDER = Path(__file__).parent / "recipes"
@@ -91,7 +91,7 @@ def parsed(text: str, where: str) -> Any:
     except ModuleNotFoundError as error:
         raise RtDecodeError(
             "training needs the package yaml, which is not installed. "
-            "Install it with: pip install 'rtdecode[train]'"
+            f"Install it with: {installing.command('train')}"
         ) from error
     try:
         return yaml.safe_load(text)

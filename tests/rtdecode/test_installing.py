@@ -1,0 +1,23 @@
+"""What advice names is the way that the reader installed the package by."""
+
+import sys
+
+import pytest
+
+from rtdecode import installing
+
+
+@pytest.mark.parametrize(
+    ("source", "wanted"),
+    [
+        (None, "'rtdecode[train]'"),
+        ({"url": "file:///home/a/rtdecode", "dir_info": {"editable": True}}, "-e '/home/a/rtdecode[train]'"),
+        ({"url": "file:///tmp/r.whl", "archive_info": {}}, "'rtdecode[train] @ file:///tmp/r.whl'"),
+    ],
+)
+def test_a_clone_a_wheel_and_an_index_are_told_apart(source: dict | None, wanted: str) -> None:
+    assert installing._wanted("train", source) == wanted
+
+
+def test_it_is_this_interpreter_that_is_named() -> None:
+    assert installing.command("cpu").startswith(f"{sys.executable} -m pip install ")
