@@ -194,21 +194,23 @@ def test_fusion_that_gains_is_kept(setup, fitted):
 
 
 def test_where_fusion_hurts_the_new_bundle_reads_the_better_modality_alone(setup, fitted, tmp_path):
-    worse = replace(fitted, points=fitted.points | {"both": fitted.points["eeg"]})
+    alone = {r: identify(fitted.points[r], setup.recorded, setup.story, setup.space) for r in ("fmri", "eeg")}
+    better, other = sorted(alone, key=lambda route: -alone[route])
+    worse = replace(fitted, points=fitted.points | {"both": fitted.points["both"][::-1]})
     found = never_worse(worse, setup.recorded, setup.story, setup.space)
-    assert found.alone == "fmri"
-    assert found.weights["reads"].tolist() == [1.0, 0.0]
-    np.testing.assert_array_equal(found.points["both"], fitted.points["fmri"])
+    assert found.alone == better
+    assert found.weights["reads"].tolist() == [float(name == better) for name in ("fmri", "eeg")]
+    np.testing.assert_array_equal(found.points["both"], fitted.points[better])
     made = write(
         setup.base, setup.model, setup.old | found.weights, setup.recorded, found, {}, tmp_path / "one"
     )
     golden = {name: value[:1].astype(np.float32) for name, value in made.golden().items()}
     assert golden["eeg_mask"].any()
-    names = [port.name for port in session(made.read("encode.onnx")).get_inputs()]
-    whole = {name: golden[name] for name in names}
-    blind = whole | {"eeg": np.zeros_like(whole["eeg"]), "eeg_mask": np.zeros_like(whole["eeg_mask"])}
-    both, alone = (session(made.read("encode.onnx")).run(["condition"], given)[0] for given in (whole, blind))
-    np.testing.assert_array_equal(both, alone)
+    assert golden["fmri_mask"].any()
+    encode = session(made.read("encode.onnx"))
+    whole = {port.name: golden[port.name] for port in encode.get_inputs()}
+    without = whole | {name: np.zeros_like(whole[name]) for name in (other, f"{other}_mask")}
+    np.testing.assert_array_equal(encode.run(["condition"], whole)[0], encode.run(["condition"], without)[0])
 
 
 def test_a_modality_at_chance_is_named(setup, capsys):
