@@ -14,10 +14,12 @@ from rich.table import Table
 
 from export import lags
 from export.fitted import weights_of, write
+from rtdecode import accuracy
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle, Manifest
-from rtdecode.errors import BundleError, UsageError
+from rtdecode.errors import BundleError, RtDecodeError, UsageError
 from rtdecode.events import read_events
+from rtdecode.phantom.film import ATTRIBUTES
 from rtdecode.recording import Recording
 from rtdecode.sealed import file_hash
 from train import fit as closed_form
@@ -34,6 +36,10 @@ from train.work import Arrays
 Matrix = NDArray[np.float64]
 _CODEC = ("codec_mean", "codec_basis", "scale")
 _SPACE = ("space_latent_mean", "space_mean", "space_scale")
+_CHANCE = 0.5
+_NAMES = {"eeg": "EEG", "fmri": "fMRI"}
+# Clips of a film that are held against what the bundle can draw of them.
+_LOOKED_AT = 20
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,8 @@ def run(recordings: Sequence[Path], film: Path | None, events: Path | None, bund
         If the bundle has no generator, `out` holds something else, or recordings and film do not suffice.
     BundleError
         If the bundle lacks what a fit needs.
+    RtDecodeError
+        If held-out windows are not identified better than by chance; nothing is written.
     """
     console, started = Console(soft_wrap=True, highlight=False), (time.process_time(), time.monotonic())
     base = bundles.load(bundle)
@@ -95,10 +103,19 @@ def run(recordings: Sequence[Path], film: Path | None, events: Path | None, bund
     story, told = tell_story(recorded, shown, base.manifest, codec, space)
     fitted = closed_form.fit(recorded, story, _sizes(old), perceptron(old))
     fitted = closed_form.completed(fitted, {name: value.shape for name, value in old.items()})
+    fused = fitted.points.get("both")
+    fitted = closed_form.never_worse(fitted, recorded, story, space)
     console.print(f"{len(recorded)} windows; attributes of the film: {told}")
+    share = drawable(base, shown, space, codec)
+    _say_kind(console, share)
     found = _report(console, recorded, story, space, fitted, old)
+    if fitted.alone is not None and fused is not None:
+        found["both"] |= {"alone": fitted.alone, "fused": _figure(fused, recorded, story, space)["value"]}
+    _say_routes(console, found, recorded)
     curve = lags.sweep(console, recorded, story, space, base.manifest)
+    _check_beyond_chance(found)
     about = _about(base, opened, recorded, shown) | {"attributes": told, "held_out": found, "lag": curve}
+    about |= {"drawable": round(share, 4)}
     changes = _changes(base, opened, recorded, about)
     made = write(base, model, old | fitted.weights, recorded, fitted, changes, out)
     if curve is not None:
@@ -211,24 +228,110 @@ def _watch(
     return patch.encode(codec, clips), look(clips) if shares is None else shares, source
 
 
+def drawable(base: Bundle, shown: Shown, space: Space, codec: patch.Codec) -> float:
+    """Share of the films' pixels, about the mean picture, that some point of the bundle's space draws.
+
+    What the space does not hold cannot be told to the generator, however well a brain is read.
+    """
+    clip = base.manifest.clip
+    window_s = float(base.manifest.grid.window)
+    frames = int(base.manifest.grid.window * base.manifest.grid.fps)
+    pictures = patch.Codec(base.stats["codec_mean"], base.stats["codec_basis"])
+    missed = 0.0
+    whole = 0.0
+    for film in {id(film): film for film in shown.films}.values():
+        starts = np.linspace(0, max(0.0, len(film) / clip.fps - window_s), _LOOKED_AT)
+        clips = clips_at(film, starts, clip, frames)
+        latents = patch.encode(codec, clips)
+        about = latents.reshape(len(latents), -1) - space.latent_mean
+        nearest = space.latent_mean + about @ space.basis.T @ space.basis
+        drawn = patch.decode(pictures, nearest.reshape(latents.shape))
+        mean = patch.decode(pictures, space.latent_mean.reshape(1, *latents.shape[1:]))
+        missed += float(np.square(clips / 255 - drawn).sum())
+        whole += float(np.square(clips / 255 - mean).sum())
+    return 1 - missed / whole
+
+
+def _say_kind(console: Console, share: float) -> None:
+    console.print(
+        f"The bundle draws one kind of film, the simulated participant's, told by {', '.join(ATTRIBUTES)}. "
+        f"Of the film given it can draw {share:.0%} of what differs from its mean picture; the rest cannot "
+        "appear in a clip, however well the brain is read."
+    )
+
+
 def _report(
     console: Console, recorded: Recorded, story: Story, space: Space, fitted: Fitted, old: Arrays
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, Any]]:
     """Print 2-way identification of held-out windows by route, and the same for a film nobody saw."""
     other = closed_form.shifted(story)
     control = closed_form.fit(recorded, other, _sizes(old), perceptron(old))
-    table = Table("from", "2-way identification, held out", "fitted to a shifted film")
-    found: dict[str, dict[str, float]] = {}
+    control = closed_form.never_worse(control, recorded, other, space)
+    table = Table("from", "2-way identification, held out", "95 %", "fitted to a shifted film")
+    found: dict[str, dict[str, Any]] = {}
     for route, points in fitted.points.items():
-        value = closed_form.identify(points, recorded, story, space)
+        figure = _figure(points, recorded, story, space)
         null = closed_form.identify(control.points[route], recorded, other, space)
-        table.add_row(" + ".join(GROUPS[route]), f"{value:.3f}", f"{null:.3f}")
-        found[route] = {"value": round(value, 4), "shifted": round(null, 4), "chance": 0.5}
+        low, high = figure["ci95"]
+        name = " + ".join(GROUPS[route])
+        table.add_row(name, f"{figure['value']:.3f}", f"{low:.3f} to {high:.3f}", f"{null:.3f}")
+        found[route] = figure | {"shifted": round(null, 4)}
     console.print(table)
-    for name, side in (("EEG", recorded.eeg), ("fMRI", recorded.fmri)):
-        if side is None:
-            console.print(f"no {name} was recorded: the new bundle draws nothing from {name}.")
     return found
+
+
+def _figure(points: Matrix, recorded: Recorded, story: Story, space: Space) -> dict[str, Any]:
+    """Identification of held-out windows with its interval over stretches of film."""
+    scores = closed_form.identified(points, recorded, story, space)
+    interval = accuracy.bootstrap_ci(scores, closed_form.stretches(recorded))
+    return {
+        "value": round(float(scores.mean()), 4),
+        "chance": _CHANCE,
+        "ci95": [round(edge, 4) for edge in interval],
+        "n": len(scores),
+    }
+
+
+def _beyond_chance(figure: dict[str, Any]) -> bool:
+    """Whether the interval lies above chance, and above what a film that nobody saw gives."""
+    return figure["ci95"][0] > max(_CHANCE, figure["shifted"])
+
+
+def _say_routes(console: Console, found: dict[str, dict[str, Any]], recorded: Recorded) -> None:
+    """Say which modalities the new bundle draws nothing from, or nothing that was seen."""
+    alone = found.get("both", {}).get("alone")
+    if alone is not None:
+        console.print(
+            f"{_NAMES[alone]} is read alone: held-out windows are identified {found['both']['value']:.3f} "
+            f"from it, and {found['both']['fused']:.3f} from both. A clip that rests on the other alone "
+            "draws nothing of the participant."
+        )
+    for name, side in (("eeg", recorded.eeg), ("fmri", recorded.fmri)):
+        if side is None:
+            console.print(
+                f"no {_NAMES[name]} was recorded: the new bundle draws nothing from {_NAMES[name]}."
+            )
+        elif not _beyond_chance(found[name]):
+            console.print(
+                f"warning: {_NAMES[name]} alone does not differ from chance: a clip that rests on it alone "
+                "shows nothing that was seen.",
+                style="bold",
+            )
+
+
+def _check_beyond_chance(found: dict[str, dict[str, Any]]) -> None:
+    """Refuse a fit that tells nothing, by the route that takes all there is."""
+    route = next(iter(found))
+    figure = found[route]
+    if not _beyond_chance(figure):
+        low, high = figure["ci95"]
+        raise RtDecodeError(
+            f"held-out windows are identified {figure['value']:.3f} (95 % {low:.3f} to {high:.3f}; after a "
+            f"fit to a film that nobody saw {figure['shifted']:.3f}) from "
+            f"{' + '.join(_NAMES[name] for name in GROUPS[route])}, which does not differ from chance "
+            f"({_CHANCE}): no bundle was written. Check that the film given is the one that was shown and "
+            "began when the recording says, that the participant watched, and record ten minutes or more."
+        )
 
 
 def _about(base: Bundle, recordings: Sequence[Recording], recorded: Recorded, shown: Shown) -> dict[str, Any]:

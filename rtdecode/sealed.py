@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import zipfile
 import zlib
@@ -17,6 +18,9 @@ from numpy.typing import NDArray
 
 from rtdecode import strict_json
 from rtdecode.errors import BundleError, UsageError
+
+# What numpy raises, beside the usual, for bytes that are no `.npz` or a damaged or locked one.
+_NO_ARRAYS = (TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def digest_of(tree: dict[str, Any]) -> str:
@@ -187,9 +191,11 @@ class Sealed:
                 f"folder was expected. {self.advice}"
             )
         path = folder / name
-        if path.resolve().parent != folder.resolve() or not path.is_file():
+        # Unlike `Path.resolve`, this takes a link that leads to itself.
+        leads_to = os.path.realpath(path)
+        if os.path.dirname(leads_to) != os.path.realpath(folder) or not path.is_file():
             raise BundleError(
-                f"{path} is no file of this folder: it is a folder or leads elsewhere, to {path.resolve()}. "
+                f"{path} is no file of this folder: it is a folder or leads elsewhere, to {leads_to}. "
                 f"{self.advice}"
             )
         try:
@@ -217,7 +223,7 @@ class Sealed:
         try:
             with np.load(BytesIO(self.read(name)), allow_pickle=False) as archive:
                 arrays = {key: archive[key] for key in archive.files}
-        except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        except (*_NO_ARRAYS, OSError, EOFError, ValueError) as error:
             raise BundleError(f"{path} cannot be read as arrays ({error}). {self.advice}") from error
         if missing := set(wanted) - set(arrays):
             raise BundleError(f"{path} lacks {', '.join(sorted(missing))}. {self.advice}")

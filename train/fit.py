@@ -18,6 +18,7 @@ from train.work import Arrays
 
 LEAST_WINDOWS = 60
 _FOLDS = 10
+_THIRDS = 3
 # Of the encoding model when it picks voxels, and when it is turned around.
 _PICKING, _INVERTING = 3.0, 0.6
 # Responses overlap: this much on either side of what is held out is not fitted to, s.
@@ -28,6 +29,8 @@ _LEAST_WEIGHT = 0.01
 _WHITEN = 1.0
 # Of the sweep over lags: leading components that are predicted, voxels, penalty.
 _LEADING, _SWEPT, _SWEEPING = 8, 1000, 1.0
+# Neighbouring windows are alike in film and signal: an interval resamples stretches of so long, s.
+_STRETCH_S = 24.0
 
 
 @dataclass(frozen=True)
@@ -103,12 +106,15 @@ class Fitted:
         Places of the chosen voxels among those of the head.
     points : dict
         Route -> held-out predictions, refined (window, component + value); the routes that could be fitted.
+    alone : str or None
+        The one modality that is read because both together are told worse than it, see `never_worse`.
     """
 
     weights: Arrays
     statistics: Arrays
     voxels: NDArray[np.int64] | None
     points: dict[str, Matrix]
+    alone: str | None = None
 
 
 def fit(recorded: Recorded, story: Story, sizes: Sizes, net: Arrays) -> Fitted:
@@ -156,18 +162,20 @@ def fit_fmri(fmri: Fmri, film: NDArray[np.int64], story: Story, sizes: Sizes) ->
     fold = np.full(len(volumes), -1)
     fold[fmri.rows[fmri.rows >= 0]] = np.repeat(windows, (fmri.rows >= 0).sum(1))
     gap = int(np.ceil(_GAP_S / np.median(np.diff(fmri.times))))
-    errors, totals = fold_errors(x, volumes, fold, gap, _PICKING)
     timing = Timing(fmri.slot_s, _window_s(story))
     held_out = np.zeros_like(story.targets)
     for n in range(_FOLDS):
-        others = np.arange(_FOLDS) != n
-        picked = _best(errors[others].sum(0), totals[others].sum(0), sizes.voxels)
         inside, told = ~widened(fold == n, gap), ~widened(windows == n, 1)
+        # A model of another block that had seen this one would choose its voxels for it.
+        thirds = fold[inside] * _THIRDS // _FOLDS
+        errors, totals = fold_errors(x[inside], volumes[inside], thirds, gap, _PICKING)
+        picked = _best(errors.sum(0), totals.sum(0), sizes.voxels)
         parts = _components(volumes[:, picked], sizes.voxel_components)[0]
         prior = np.cov(story.targets[told], rowvar=False)
         mean, back = invert(story.features, x[inside], parts[inside], timing, prior, _INVERTING)
         held = (fmri.slots(parts)[windows == n] - mean).reshape(int((windows == n).sum()), -1)
         held_out[windows == n] = held @ back
+    errors, totals = fold_errors(x, volumes, fold, gap, _PICKING)
     picked = np.sort(_best(errors.sum(0), totals.sum(0), sizes.voxels))
     parts, axes, scale = _components(volumes[:, picked], sizes.voxel_components)
     prior = np.cov(story.targets, rowvar=False)
@@ -204,17 +212,25 @@ def _components(volumes: Reals, count: int) -> tuple[Reals, NDArray[np.float16],
 
 
 def fit_eeg(eeg: Eeg, story: Story, sizes: Sizes) -> Side:
-    """Reduce the EEG and map it by ridge, each window held out in turn."""
+    """Reduce the EEG and map it by ridge; ten blocks of windows are predicted from the others in turn."""
     stats = eeg_statistics(eeg.data)
     z = normalised_eeg(eeg.data, eeg.mask, stats)
     stem = fit_eeg_stem(z, sizes.eeg_components, sizes.eeg_frequencies, _WHITEN)
-    found = fit_ridge([stem(z)], story.targets, [1.0])
+    x = stem(z)
+    windows = _blocks(len(x))
+    held_out = np.zeros_like(story.targets)
+    for n in range(_FOLDS):
+        own = windows == n
+        others = ~widened(own, 1)
+        part = fit_ridge([x[others]], story.targets[others], [1.0])
+        held_out[own] = (x[own] - part.means[0]) @ part.maps[0]
+    found = fit_ridge([x], story.targets, [1.0])
     weights = {
         **stem.arrays(),
         "eeg_feature_mean": found.means[0].astype(np.float32),
         "map": found.maps[0],
     }
-    return Side(weights, stats, found.held_out)
+    return Side(weights, stats, held_out)
 
 
 def join(held_out: list[Matrix], targets: Matrix) -> list[Matrix]:
@@ -285,8 +301,40 @@ def temperature(points: Matrix, shown: Matrix) -> float:
     return float(grid[int(np.argmin(cost))])
 
 
+def never_worse(fitted: Fitted, recorded: Recorded, story: Story, space: Space) -> Fitted:
+    """Read the better modality alone where both together identify held-out windows worse than it.
+
+    The encoder then takes the other modality for absent, and ``points["both"]`` are those of the one that
+    is read.
+    """
+    if "both" not in fitted.points:
+        return fitted
+    values = {route: identify(points, recorded, story, space) for route, points in fitted.points.items()}
+    alone = max(("fmri", "eeg"), key=lambda route: values[route])
+    if values["both"] >= values[alone]:
+        return fitted
+    reads = np.array([float(name == alone) for name in ("fmri", "eeg")])
+    return replace(
+        fitted,
+        weights=fitted.weights | {"reads": reads},
+        points=fitted.points | {"both": fitted.points[alone]},
+        alone=alone,
+    )
+
+
 def identify(points: Matrix, recorded: Recorded, story: Story, space: Space) -> float:
-    """2-way identification of points among the true ones of the other windows.
+    """Mean of `identified`."""
+    return float(identified(points, recorded, story, space).mean())
+
+
+def stretches(recorded: Recorded) -> NDArray[np.int64]:
+    """Number of the stretch of film, 24 s of one recording, that each window begins in."""
+    number = (recorded.start_s // _STRETCH_S).astype(np.int64)
+    return recorded.film * (int(number.max()) + 1) + number
+
+
+def identified(points: Matrix, recorded: Recorded, story: Story, space: Space) -> Matrix:
+    """2-way identification of each window's point among the true ones of the other windows, (window,).
 
     By correlation over the principal components in units of the latents; windows that share film time
     do not stand against each other.
@@ -297,7 +345,7 @@ def identify(points: Matrix, recorded: Recorded, story: Story, space: Space) -> 
     allowed = apart | (recorded.film[:, None] != recorded.film)
     corr = np.corrcoef(seen, true)[: len(seen), len(seen) :]
     beaten = (np.diag(corr)[:, None] > corr) & allowed
-    return float((beaten.sum(1) / np.maximum(allowed.sum(1), 1)).mean())
+    return beaten.sum(1) / np.maximum(allowed.sum(1), 1)
 
 
 def shifted(story: Story) -> Story:

@@ -15,9 +15,10 @@ from rich.console import Console
 from export import fit as command
 from export.fitted import replaced, weights_of, write
 from export.lags import draw, implausible, plot
+from export.running import session
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle
-from rtdecode.errors import BundleError, UsageError
+from rtdecode.errors import BundleError, RtDecodeError, UsageError
 from rtdecode.phantom import simulate
 from rtdecode.phantom.scanner import head
 from rtdecode.recording import Recording
@@ -26,7 +27,19 @@ from streaming import replay
 from streaming.decoder import Decoder
 from tests.train.tiny import tiny_bundle
 from train.data.recorded import Recorded, read_recordings
-from train.fit import Fitted, Sizes, Story, completed, fit, identify, join, lag_curve, shifted
+from train.fit import (
+    Fitted,
+    Sizes,
+    Story,
+    completed,
+    fit,
+    identify,
+    join,
+    lag_curve,
+    never_worse,
+    shifted,
+    stretches,
+)
 from train.parts.refine import perceptron
 from train.parts.space import Space
 
@@ -110,7 +123,13 @@ def test_the_command_writes_a_bundle_that_runs(setup, made):
     assert manifest.parity["largest_difference"]["condition"] < 1e-4
     for name in ("denoise.onnx", "decode_first.onnx", "decode_next.onnx"):
         assert manifest.files[name] == setup.base.manifest.files[name]
-    assert about["held_out"]["both"]["value"] > about["held_out"]["both"]["shifted"] + 0.1
+    held_out = about["held_out"]
+    assert held_out["both"]["value"] > held_out["both"]["shifted"] + 0.1
+    assert held_out["both"]["value"] >= max(held_out["fmri"]["value"], held_out["eeg"]["value"])
+    low, high = held_out["both"]["ci95"]
+    assert 0.5 < low < held_out["both"]["value"] < high
+    assert 0.5 < about["drawable"] < 1
+    assert f"it can draw {about['drawable']:.0%} of what differs" in " ".join(told.split())
     assert Decoder(mine).steps == manifest.steps, "the golden windows agree"
 
 
@@ -150,6 +169,99 @@ def test_a_film_that_was_not_shown_tells_little(setup):
     for points in found.points.values():
         assert 0.35 < identify(points, setup.recorded, other, setup.space) < 0.66
     assert implausible(LAGS, lag_curve(setup.recorded, other, setup.space, LAGS)) is not None
+
+
+def test_a_film_that_does_not_belong_to_the_recording_gives_no_bundle(setup, tmp_path):
+    """The recording as it is, with the truth of another session."""
+    elsewhere = tmp_path / "elsewhere"
+    simulate.run(preset="easy", subject=SUBJECT, seed=6, seconds=SECONDS, record=elsewhere, sfreq=250)
+    truth = elsewhere / "truth"
+    words = ["--film", str(truth / "film.mp4"), "--events", str(truth / "events.tsv")]
+    out = tmp_path / "made" / "mine"
+    done = cli("fit", str(setup.folder), *words, "--bundle", str(setup.base.path), "--out", str(out))
+    assert done.returncode == 1, done.stderr
+    assert "does not differ from chance (0.5): no bundle was written" in done.stderr
+    assert not out.parent.exists()
+
+
+def noisy(setup: Setup) -> Recorded:
+    """The recording with EEG in which nothing is to be found."""
+    eeg = setup.recorded.eeg
+    assert eeg is not None
+    noise = np.random.default_rng(3).normal(size=eeg.data.shape).astype(np.float32)
+    return replace(setup.recorded, eeg=replace(eeg, data=noise))
+
+
+@pytest.mark.parametrize(
+    ("low", "shifted", "proven"),
+    [(0.49, 0.5, False), (0.52, 0.5, True), (0.52, 0.56, False), (0.6, 0.56, True)],
+)
+def test_chance_is_a_half_and_what_a_shifted_film_gives(low, shifted, proven):
+    figure = {"value": 0.65, "ci95": [low, 0.7], "shifted": shifted, "chance": 0.5, "n": 60}
+    if proven:
+        command._check_beyond_chance({"fmri": figure})
+    else:
+        with pytest.raises(
+            RtDecodeError, match=rf"identified 0\.650 .* saw {shifted:.3f}\) from fMRI, which does"
+        ):
+            command._check_beyond_chance({"fmri": figure})
+
+
+def test_fusion_that_gains_is_kept(setup, fitted):
+    found = never_worse(fitted, setup.recorded, setup.story, setup.space)
+    assert found is fitted
+    assert found.weights["reads"].tolist() == [1.0, 1.0]
+
+
+def test_where_fusion_hurts_the_new_bundle_reads_the_better_modality_alone(setup, fitted, tmp_path):
+    alone = {r: identify(fitted.points[r], setup.recorded, setup.story, setup.space) for r in ("fmri", "eeg")}
+    better, other = sorted(alone, key=lambda route: -alone[route])
+    worse = replace(fitted, points=fitted.points | {"both": fitted.points["both"][::-1]})
+    found = never_worse(worse, setup.recorded, setup.story, setup.space)
+    assert found.alone == better
+    assert found.weights["reads"].tolist() == [float(name == better) for name in ("fmri", "eeg")]
+    np.testing.assert_array_equal(found.points["both"], fitted.points[better])
+    made = write(
+        setup.base, setup.model, setup.old | found.weights, setup.recorded, found, {}, tmp_path / "one"
+    )
+    golden = {name: value[:1].astype(np.float32) for name, value in made.golden().items()}
+    assert golden["eeg_mask"].any()
+    assert golden["fmri_mask"].any()
+    encode = session(made.read("encode.onnx"))
+    whole = {port.name: golden[port.name] for port in encode.get_inputs()}
+    without = whole | {name: np.zeros_like(whole[name]) for name in (other, f"{other}_mask")}
+    np.testing.assert_array_equal(encode.run(["condition"], whole)[0], encode.run(["condition"], without)[0])
+
+
+def test_a_modality_at_chance_is_named(setup, capsys):
+    recorded = noisy(setup)
+    found = never_worse(setup.fit(recorded), recorded, setup.story, setup.space)
+    figures = command._report(Console(), recorded, setup.story, setup.space, found, setup.old)
+    assert figures["eeg"]["ci95"][0] < 0.5
+    assert figures["both"]["value"] >= figures["fmri"]["value"] > 0.6
+    command._say_routes(Console(width=300), figures, recorded)
+    assert "warning: EEG alone does not differ from chance" in capsys.readouterr().out
+
+
+def test_what_a_bundle_can_draw_of_a_film_is_told(setup):
+    space, codec = command._space(setup.base, setup.old)
+    clip = setup.base.manifest.clip
+    noise = np.random.default_rng(0).integers(0, 256, (200, clip.height, clip.width, 3), np.uint8)
+    own = command._shown([Recording(setup.folder)], None, None, setup.base.manifest)
+    shares = [
+        command.drawable(setup.base, shown, space, codec)
+        for shown in (own, command.Shown([noise], ["noise"], [None]))
+    ]
+    assert shares[0] > 0.5
+    assert shares[1] < 0.2
+
+
+def test_an_interval_keeps_neighbours_together(setup):
+    stretch = stretches(setup.recorded)
+    assert len(np.unique(stretch)) == 11
+    np.testing.assert_array_equal(stretch, setup.recorded.start_s // 24)
+    two = replace(setup.recorded, film=np.arange(len(stretch)) % 2)
+    assert len(np.unique(stretches(two))) == 22
 
 
 def test_noise_is_weighed_near_nothing():

@@ -205,13 +205,15 @@ def test_a_file_that_is_no_name_in_the_folder_is_refused(written: Path, name: st
     assert str(written) in str(caught.value)
 
 
-@pytest.mark.parametrize("kind", ["link", "folder", "pipe"])
+@pytest.mark.parametrize("kind", ["link", "loop", "folder", "pipe"])
 def test_a_listed_name_that_is_no_file_of_the_folder_is_refused(written: Path, kind: str) -> None:
     elsewhere = written.parent / "elsewhere.onnx"
     elsewhere.write_bytes(b"weights")
     inside = written / "encode.onnx"
     if kind == "link":
         inside.symlink_to(elsewhere)
+    elif kind == "loop":
+        inside.symlink_to(inside)
     elif kind == "folder":
         inside.mkdir()
     else:
@@ -336,3 +338,19 @@ def test_inspect_ends_with_4_where_a_bundle_is_refused(
         cli.main()
     assert ended.value.code == 4
     assert "holds 'notes.txt'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"\x93NUMPY", b"text"])
+def test_arrays_that_are_none_are_refused(written: Path, data: bytes) -> None:
+    (written / "stats.npz").write_bytes(data)
+    listed(written, "stats.npz", written / "stats.npz")
+    with pytest.raises(BundleError, match=r"stats\.npz cannot be read as arrays"):
+        bundles.load(written)
+
+
+def test_a_lone_array_is_no_archive(written: Path) -> None:
+    with (written / "stats.npz").open("wb") as file:
+        np.save(file, np.zeros(4))
+    listed(written, "stats.npz", written / "stats.npz")
+    with pytest.raises(BundleError, match=r"stats\.npz cannot be read as arrays"):
+        bundles.load(written)
