@@ -68,6 +68,19 @@ def test_each_confidence_is_held_against_the_clip_it_was_said_of(bundle: Bundle,
     assert found["risk_coverage"]["risk"][-1] == pytest.approx(8 / 24)
 
 
+@pytest.mark.parametrize(("count", "curved"), [(19, False), (20, True)])
+def test_fewer_than_twenty_clips_have_no_curves(
+    count: int, curved: bool, bundle: Bundle, tmp_path: Path
+) -> None:
+    truth = told(tmp_path, [f"{4 * k}\t4\tshot" for k in range(count)], bundle)
+    archive = Archive(tmp_path / "kept")
+    for k, true in enumerate(films(count)):
+        archive.add(window(k), Clip(true, LATENT, None, 0, 0.9), true)
+    found = sections(truth, archive, bundle)["confidence"]
+    archive.close()
+    assert (found is not None) == curved
+
+
 def test_categories_are_judged_where_the_pictures_were(tmp_path: Path) -> None:
     """The table's onsets lag the pictures by 4 s, as the bundle's provenance says."""
     named = make_bundle(tmp_path / "bundle", eeg=False, labels=LABELS)
