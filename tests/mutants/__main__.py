@@ -1,4 +1,4 @@
-"""python -m tests.mutants [--json]: apply every mutant to a copy, and see whether its tests notice."""
+"""python -m tests.mutants [NAME ...] [--json]: apply mutants to a copy; do their tests notice?"""
 
 import argparse
 import json
@@ -6,16 +6,23 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.mutants import ROOT, applies, copied, mutants, notices, passing
+from tests.mutants import ROOT, Mutant, applies, copied, mutants, notices, passing
 
 
 def main() -> int:
     """Print what became of every mutant; 0 if none survived and every patch applies."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print counts and names as JSON alone")
-    quiet = parser.parse_args().json
+    parser.add_argument("names", nargs="*", metavar="NAME", help="only these; default: all")
+    given = parser.parse_args()
+    quiet = given.json
+    every = mutants()
+    unknown = set(given.names) - {mutant.name for mutant in every}
+    if unknown:
+        parser.error(f"no mutant is called {', '.join(sorted(unknown))}; tests/mutants holds the patches")
+    chosen = [mutant for mutant in every if mutant.name in given.names or not given.names]
     with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
-        found = _judged(copied(ROOT, Path(scratch).resolve()), quiet=quiet)
+        found = _judged(copied(ROOT, Path(scratch).resolve()), chosen, quiet=quiet)
     named = {kind: [name for name, became in found.items() if became == kind] for kind in found.values()}
     survivors = named.get("survived", [])
     stale = named.get("stale", [])
@@ -31,16 +38,15 @@ def main() -> int:
     return 1 if survivors or stale else 0
 
 
-def _judged(tree: Path, *, quiet: bool) -> dict[str, str]:
+def _judged(tree: Path, chosen: list[Mutant], *, quiet: bool) -> dict[str, str]:
     """What became of each mutant by name: killed, survived, equivalent or stale."""
-    every = mutants()
-    named = {test for mutant in every for test in mutant.tests}
+    named = {test for mutant in chosen for test in mutant.tests}
     if not quiet:
         print(f"without any change: {len(named)} tests ...", flush=True)
-    if not passing(tree, tuple(sorted(named))):
+    if named and not passing(tree, tuple(sorted(named))):
         raise SystemExit("the tests that must notice mutants fail without any. Mend those first.")
     found: dict[str, str] = {}
-    for mutant in every:
+    for mutant in chosen:
         if not quiet:
             print(f"{mutant.name:<32}", end="", flush=True)
         if not applies(tree, mutant.patch):

@@ -91,6 +91,12 @@ def test_the_closed_form_is_the_mean_over_all_sets_of_distractors(count: int, n:
         assert found[i] == pytest.approx(np.mean(wins))
 
 
+def test_one_distractor_is_enough_to_be_first_of() -> None:
+    corr = np.array([[0.9, 0.1], [0.7, 0.3]])
+    assert identification_top1(corr, ~np.eye(2, dtype=bool)).tolist() == [1, 0]
+    assert np.isnan(identification_top1(corr, np.zeros((2, 2), bool))).all()
+
+
 def test_distractors_share_neither_time_nor_shot() -> None:
     events = {0: [Event(0, 3, "shot"), Event(3, 6, "shot"), Event(9, 7, "shot")]}
     windows = [*grid_windows(4), (1, 0.0, 4.0), (0, 2.0, 6.0)]
@@ -122,6 +128,11 @@ def test_shifts_go_at_least_half_a_minute_around_within_a_run(counts: tuple[int,
             assert run == other
             apart_s = abs(start - moved)
             assert min(apart_s, counts[run] * 4 - apart_s) >= 30
+
+
+def test_shifts_are_the_same_wherever_a_run_begins() -> None:
+    late = [(run, start + 600, stop + 600) for run, start, stop in grid_windows(60)]
+    assert np.array_equal(shift_orders(late), shift_orders(grid_windows(60)))
 
 
 def test_a_short_run_has_too_few_shifts() -> None:
@@ -211,6 +222,9 @@ def test_classification_is_strict_and_over_blocks() -> None:
     report = report_accuracy(windows, events, scores=scores, labels=labels)
     figure = report["classification_top1"]
     assert (figure["value"], figure["chance"], figure["n"]) == (1, 0.25, 96)
+    best = scores.argmax(1)
+    moved = [(best[order] == truth)[truth >= 0].mean() for order in shift_orders(windows)]
+    assert figure["shuffled"] == pytest.approx(np.mean(moved))
     assert figure["shuffled"] < 0.6
     wrong = report_accuracy(windows, events, scores=np.roll(scores, 1, axis=1), labels=labels)
     assert wrong["classification_top1"]["value"] == 0

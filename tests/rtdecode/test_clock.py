@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -89,3 +90,45 @@ def test_without_triggers_the_header_places_the_run_within_the_file_transfer() -
         made.add_volume(volume)
     assert made.source == "header"
     assert made.to_local(0.0, math.inf) == pytest.approx(ZERO + 0.05, abs=1e-6)
+
+
+@pytest.mark.parametrize("source", ["trigger", "header", "first-sample"])
+def test_zero_lies_behind_the_dummies_and_time_runs_back_and_forth(source: str) -> None:
+    made = RunClock(small.TR, 5)
+    for item in {"trigger": small.triggers(9, ZERO), "header": small.volumes(9, ZERO)}.get(source, []):
+        add = made.add_trigger if hasattr(item, "stamp") else made.add_volume
+        add(item.stamp if hasattr(item, "stamp") else item)
+    if source == "first-sample":
+        made.start_at(ZERO)
+    assert made.source == source
+    # The file's way into the folder is in the zero by headers.
+    late = 0.05 if source == "header" else 0.0
+    assert made.to_local(0.0, math.inf) == pytest.approx(ZERO + 4.0 + late, abs=1e-6)
+    assert made.elapsed(ZERO + 4.0 + late + 2.5) == pytest.approx(2.5, abs=1e-3)
+    assert made.fit()["offset_s"] == pytest.approx(ZERO + 4.0 + late, abs=1e-6)
+
+
+@pytest.mark.parametrize(("delay_s", "first"), [(-0.01, 0), (0.0, 0), (0.7, 0), (-0.05, -1)])
+def test_no_file_is_readable_before_its_volume_was_acquired(delay_s: float, first: int) -> None:
+    """Without the header's delay a file may come at once, and stamps may be off by 20 ms, but by no more."""
+    made = RunClock(small.TR)
+    for i in range(6):
+        made.add_trigger(ZERO + i * 0.8)
+        at = ZERO + (i + 1) * 0.8 + delay_s
+        made.add_volume(dataclasses.replace(small.volumes(6, ZERO)[i], recon_s=None, readable_at=at))
+    assert made.source == "trigger"
+    assert made.to_local(0.0, math.inf) == pytest.approx(ZERO + first * 0.8, abs=1e-6)
+
+
+@pytest.mark.parametrize(("early_tr", "moved"), [(0.45, False), (0.55, True)])
+def test_a_zero_that_windows_were_cut_on_moves_for_a_volume_half_a_tr_too_early_only(
+    early_tr: float, moved: bool
+) -> None:
+    made = RunClock(small.TR)
+    first, second, *_ = small.volumes(3, ZERO)
+    made.add_volume(first)
+    made.freeze()
+    before = made.to_local(0.0, math.inf)
+    early_s = early_tr * 0.8
+    made.add_volume(dataclasses.replace(second, readable_at=second.readable_at - early_s))
+    assert made.to_local(0.0, math.inf) == pytest.approx(before - (early_s if moved else 0.0), abs=1e-6)

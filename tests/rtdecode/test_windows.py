@@ -264,6 +264,14 @@ def test_expected_counts_what_has_passed() -> None:
     assert made.expected(ZERO + 27.9) == 5
 
 
+def test_a_limited_session_is_done_with_its_last_window() -> None:
+    made = Assembler(small.bundle(modalities=("fmri",)), None, ("fmri",), 8)
+    assert not made.done()
+    told = [(len(made.push(volume, volume.arrived_at)), made.done()) for volume in small.volumes(16, ZERO)]
+    # Window 0 ends with volume 9, window 1 with volume 14.
+    assert told == [(0, False)] * 9 + [(1, False)] + [(0, False)] * 4 + [(1, True), (0, True)]
+
+
 def stranger(at_s: float, uid: str = "other", index: int = 0) -> Volume:
     """A volume of another series of the same geometry."""
     at = ZERO + at_s

@@ -68,6 +68,30 @@ def test_each_confidence_is_held_against_the_clip_it_was_said_of(bundle: Bundle,
     assert found["risk_coverage"]["risk"][-1] == pytest.approx(8 / 24)
 
 
+@pytest.mark.parametrize("sure", [19, 20])
+def test_curves_are_of_twenty_clips_or_more_that_have_a_confidence(
+    sure: int, bundle: Bundle, tmp_path: Path
+) -> None:
+    truth = told(tmp_path, [f"{4 * k}\t4\tshot" for k in range(sure + 3)], bundle)
+    archive = Archive(tmp_path / "kept")
+    for k, true in enumerate(films(sure + 3)):
+        archive.add(window(k), Clip(true, LATENT, None, 0, 0.9 if k >= 3 else None), true)
+    found = sections(truth, archive, bundle)["confidence"]
+    archive.close()
+    assert (found and found["reliability"]["n"]) == (20 if sure == 20 else None)
+
+
+def test_two_clips_can_be_told_apart_and_one_cannot(bundle: Bundle, tmp_path: Path) -> None:
+    truth = told(tmp_path, ["0\t4\tshot", "4\t4\tshot"], bundle)
+    archive = Archive(tmp_path / "kept")
+    for k, true in enumerate(films(2)):
+        assert sections(truth, archive, bundle)["accuracy"]["identification_2way"] is None
+        archive.add(window(k), Clip(true, LATENT, None, 0), true)
+    found = sections(truth, archive, bundle)["accuracy"]["identification_2way"]
+    archive.close()
+    assert (found["value"], found["n"]) == (1, 2)
+
+
 def test_categories_are_judged_where_the_pictures_were(tmp_path: Path) -> None:
     """The table's onsets lag the pictures by 4 s, as the bundle's provenance says."""
     named = make_bundle(tmp_path / "bundle", eeg=False, labels=LABELS)

@@ -56,6 +56,16 @@ def test_a_healthy_cap_has_no_bad_channel(eeg: np.ndarray) -> None:
     assert not any(judged(eeg)[1])
 
 
+def test_a_channel_is_saturated_where_it_stays_at_an_extreme_and_nowhere_else() -> None:
+    rng = np.random.default_rng(6)
+    stairs = rng.integers(-400, 400, 500).repeat(2).astype(float)
+    clipped = np.clip(600 * rng.standard_normal(1000), -700, 700)
+    sagging = np.clip(600 * rng.standard_normal(1000), -300, np.inf)
+    quiet = np.clip(rng.standard_normal(1000), -1, 1)
+    block = np.stack([stairs, clipped, sagging, quiet])
+    assert saturated(block).tolist() == [False, True, True, False]
+
+
 def test_flat_noisy_and_saturated_channels_are_found_and_forgiven(eeg: np.ndarray) -> None:
     rng = np.random.default_rng(0)
     broken = np.tile(eeg[:, :12_000], (1, 3))[:, :30_000]

@@ -80,6 +80,16 @@ def test_a_file_that_waited_to_be_looked_at_was_readable_all_the_while(tmp_path)
     assert volume.readable_at < looked_at <= volume.arrived_at
 
 
+def test_a_poll_whose_time_is_over_leaves_the_other_files_to_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr("streaming.sources.folder._POLL_S", -1.0)
+    source = FolderSource(tmp_path, existing="read")
+    for n in range(3):
+        (tmp_path / f"{n}.dcm").write_bytes(dicom(n))
+    for n in range(3):
+        assert indices(source.poll(time.monotonic())) == [n]
+        assert source.unread == (n < 2)
+
+
 def test_files_that_lay_there_are_passed_over_and_counted(tmp_path):
     for n in range(3):
         (tmp_path / f"{n}.dcm").write_bytes(dicom(n))

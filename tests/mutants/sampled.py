@@ -1,0 +1,201 @@
+"""A sample of all small changes to the modules that everything rests on: which do the tests not notice?
+
+python -m tests.mutants.sampled OUT.jsonl [--seed 0] [--workers 2] [--minutes 60]
+
+The changes are those of cosmic-ray (the extra ``mutation``): another operator, another number, a loop that
+does not run, an exception that is not caught. Each is made in a copy, and the narrow tests of its module are
+run until one fails. A line is written for each: module, line, what was changed, and whether it survived.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from cosmic_ray.ast import ast_nodes, get_ast
+from cosmic_ray.mutating import mutate_code
+from cosmic_ray.plugins import get_operator, operator_names
+
+from tests.mutants import ROOT, copied
+
+# What a change may cost, s: one that never ends is noticed too.
+_LIMIT_S = 300.0
+# X | None in a signature is no computation: to change it is noticed by the import alone.
+_LEFT_OUT = ("BitOr", "ExceptionReplacer")
+
+# How many of the changes fall to a module, or to all modules of a folder.
+COUNTS = {
+    "rtdecode/accuracy.py": 30,
+    "rtdecode/clock.py": 30,
+    "streaming/judged.py": 14,
+    "streaming/sources/stack.py": 26,
+    "streaming/sources/folder.py": 22,
+    "rtdecode/signal/": 60,
+    "rtdecode/bundle.py": 10,
+    "rtdecode/windows.py": 8,
+}
+_HEART = ["rtdecode/signal/test_heartbeat.py"]
+_GRADIENT = ["rtdecode/signal/test_gradient.py"]
+_FOLDER = [
+    f"streaming/sources/test_{name}.py" for name in ("folder", "folder_slices", "folder_faults", "growing")
+]
+# The tests that are asked about each module, in the folder of tests; the quickest first.
+TESTS = {
+    "rtdecode/accuracy.py": ["rtdecode/test_accuracy.py", "streaming/test_judged.py"],
+    "rtdecode/clock.py": ["rtdecode/test_clock.py", "rtdecode/test_triggers.py"],
+    "streaming/judged.py": ["streaming/test_judged.py", "streaming/test_truth.py"],
+    "streaming/sources/stack.py": [
+        "streaming/sources/test_stack.py",
+        "streaming/sources/test_slices.py",
+        "streaming/sources/test_folder_slices.py",
+    ],
+    "streaming/sources/folder.py": [
+        "streaming/sources/test_folder.py",
+        "streaming/sources/test_folder_slices.py",
+        "streaming/sources/test_folder_faults.py",
+        "streaming/sources/test_growing.py",
+    ],
+    "rtdecode/signal/badchannels.py": ["rtdecode/signal/test_badchannels.py"],
+    "rtdecode/signal/baseline.py": ["rtdecode/test_baseline.py", "rtdecode/test_signal.py"],
+    "rtdecode/signal/beats.py": _HEART,
+    "rtdecode/signal/decimate.py": ["rtdecode/signal/test_decimate.py"],
+    "rtdecode/signal/eeg.py": ["rtdecode/test_signal.py", "rtdecode/test_eeg_stream.py"],
+    "rtdecode/signal/gradient.py": _GRADIENT,
+    "rtdecode/signal/gradient_follow.py": _GRADIENT,
+    "rtdecode/signal/gradient_template.py": _GRADIENT,
+    "rtdecode/signal/gradient_timing.py": _GRADIENT,
+    "rtdecode/signal/heartbeat.py": _HEART,
+    "rtdecode/signal/motion.py": ["rtdecode/test_motion.py"],
+    "rtdecode/signal/pulsematch.py": _HEART,
+    "rtdecode/signal/pulsewave.py": _HEART,
+    "rtdecode/signal/register.py": ["rtdecode/test_register.py"],
+    "rtdecode/signal/regress.py": _HEART,
+    "rtdecode/signal/rigid.py": ["rtdecode/test_register.py", "rtdecode/test_motion.py"],
+    "rtdecode/signal/rpeaks.py": _HEART,
+    "rtdecode/signal/steady.py": ["rtdecode/test_steady.py"],
+    "rtdecode/signal/volume.py": ["rtdecode/test_signal.py", "rtdecode/test_projection.py"],
+    "rtdecode/bundle.py": ["rtdecode/test_bundle.py"],
+    "rtdecode/windows.py": ["rtdecode/test_windows.py", "rtdecode/test_runs.py"],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change: the operator's n-th place in a module, and the line it begins in."""
+
+    module: str
+    operator: str
+    occurrence: int
+    line: int
+
+
+def changes(module: str) -> Iterator[Change]:
+    """Every change that can be made to a module."""
+    tree = get_ast((ROOT / module).read_text())
+    for name in operator_names():
+        if any(word in name for word in _LEFT_OUT) or get_operator(name).arguments():
+            continue
+        operator = get_operator(name)()
+        places = (at for node in ast_nodes(tree) for at in operator.mutation_positions(node))
+        for occurrence, ((line, _), _) in enumerate(places):
+            yield Change(module, name, occurrence, line)
+
+
+def sample(seed: int) -> list[Change]:
+    """Draw from each module or folder its count, in an order of which any beginning holds a share of each."""
+    drawn: list[tuple[float, Change]] = []
+    for place, count in COUNTS.items():
+        modules = [module for module in TESTS if module.startswith(place)]
+        pool = [change for module in modules for change in changes(module)]
+        chosen = random.Random(f"{Path(place).stem} {seed}").sample(pool, count)
+        drawn += [(rank / count, change) for rank, change in enumerate(chosen)]
+    return [change for _, change in sorted(drawn, key=lambda pair: pair[0])]
+
+
+def survives(tree: Path, change: Change) -> tuple[bool, str]:
+    """Whether a change passes its module's tests in a tree, and its new line; the tree is as before after."""
+    file = tree / change.module
+    before = file.read_text()
+    after = mutate_code(before, get_operator(change.operator)(), change.occurrence)
+    assert after is not None
+    file.write_text(after)
+    try:
+        return _passing(tree, TESTS[change.module]), after.splitlines()[change.line - 1].strip()
+    finally:
+        file.write_text(before)
+
+
+def _passing(tree: Path, tests: list[str]) -> bool:
+    named = [f"tests/{test}" for test in tests]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not full", *named]
+    given = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    # A group of its own: what a test started ends with it.
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    run = subprocess.Popen(command, cwd=tree, env=given, start_new_session=True, **quiet)
+    try:
+        return run.wait(_LIMIT_S) == 0
+    except subprocess.TimeoutExpired:
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+        return False
+
+
+def _told(tree: Path, change: Change) -> dict[str, Any]:
+    survived, line = survives(tree, change)
+    return asdict(change) | {"new": line, "survived": survived}
+
+
+def _judged(drawn: list[Change], out: Path, workers: int, until: float) -> None:
+    """Judge changes, each worker in a tree of its own, and add a line for each to a file."""
+    write = Lock()
+
+    def work(number: int, tree: Path) -> None:
+        for change in drawn[number::workers]:
+            if time.monotonic() > until:
+                return
+            told = _told(tree, change)
+            with write, out.open("a") as file:
+                file.write(json.dumps(told) + "\n")
+
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(workers) as pool:
+        trees = [copied(ROOT, Path(scratch).resolve() / str(number)) for number in range(workers)]
+        list(pool.map(work, range(workers), trees))
+
+
+def main() -> int:
+    """Judge what OUT does not hold yet, and print the score of all that it holds."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants.sampled", description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--minutes", type=float, default=60.0, help="begin no further change after that")
+    given = parser.parse_args()
+    given.out.touch()
+    before = [json.loads(line) for line in given.out.read_text().splitlines()]
+    known = {(told["module"], told["operator"], told["occurrence"]) for told in before}
+    drawn = [one for one in sample(given.seed) if (one.module, one.operator, one.occurrence) not in known]
+    _judged(drawn, given.out, given.workers, time.monotonic() + 60 * given.minutes)
+    every = [json.loads(line) for line in given.out.read_text().splitlines()]
+    survivors = [told for told in every if told["survived"]]
+    # A survivor proves that the tests of its module pass; elsewhere they are run without any change.
+    unproven = {told["module"] for told in every} - {told["module"] for told in survivors}
+    failing = [module for module in sorted(unproven) if not _passing(ROOT, TESTS[module])]
+    if failing:
+        raise SystemExit(f"the tests of {', '.join(failing)} fail without any change. Mend those first.")
+    print(f"{len(every) - len(survivors)} of {len(every)} noticed; each has a line in {given.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
