@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import count
@@ -35,8 +35,8 @@ class Ended:
         return [clip for clip in self.clips if clip["revision"] == "final"]
 
 
-def stream(*flags: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "rtdecode.cli", "stream", *flags]
+def stream(*flags: str, before: Sequence[str] = ()) -> subprocess.Popen[str]:
+    command = [*before, sys.executable, "-m", "rtdecode.cli", "stream", *flags]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -57,9 +57,10 @@ def play(
     eeg: bool = True,
     fmri: bool = True,
     during: Callable[[subprocess.Popen[str], Path], None] | None = None,
+    before: Sequence[str] = (),
     **how: Any,
 ) -> Ended:
-    """Run one session with a player beside it."""
+    """Run one session with a player beside it; `before` is put before its command line."""
     folder.mkdir()
     volumes, out = folder / "volumes", folder / "out"
     volumes.mkdir()
@@ -69,7 +70,7 @@ def play(
     given += ["--fmri-dir", str(volumes)] if fmri else []
     player = Player(name if eeg else None, volumes if fmri else None, tr=float(TR), **how)
     player.start()
-    process = stream(*given)
+    process = stream(*given, before=before)
     try:
         if during is not None:
             during(process, out)
