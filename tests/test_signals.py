@@ -17,7 +17,7 @@ import pytest
 
 from rtdecode.video import read_mp4
 from tests.streaming.bundles import make_bundle
-from tests.streaming.sessions import LIMIT, play, text, until
+from tests.streaming.sessions import LIMIT, gone, play, text, until
 
 # What `program & wait` is in a script: the shell ends as the program does.
 SCRIPT = ("sh", "-c", '"$@" & wait $!', "sh")
@@ -36,13 +36,10 @@ def program_of(shell: subprocess.Popen[str]) -> psutil.Process:
 def script(*words: object) -> Iterator[subprocess.Popen[str]]:
     command = [*SCRIPT, sys.executable, "-m", "rtdecode.cli", *map(str, words)]
     shell = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    program = program_of(shell)
     try:
         yield shell
     finally:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            program.kill()
-        shell.communicate()
+        gone(shell)
 
 
 def stopped(shell: subprocess.Popen[str], number: signal.Signals) -> str:

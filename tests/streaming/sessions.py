@@ -13,12 +13,15 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tests.streaming.player import Player
 
 _NUMBER = count()
 WINDOW = Fraction(1)
 TR = Fraction(1, 2)
-LIMIT = 60
+# Nothing here takes so long: it only ends a test that would hang, s.
+LIMIT = 180
 
 
 @dataclass
@@ -41,13 +44,25 @@ def stream(*flags: str, before: Sequence[str] = ()) -> subprocess.Popen[str]:
 
 
 def end(process: subprocess.Popen[str], out: Path) -> Ended:
-    said, _ = process.communicate(timeout=LIMIT)
+    try:
+        said, _ = process.communicate(timeout=LIMIT)
+    finally:
+        gone(process)
     ended = Ended(process.returncode, said, out)
     if (out / "report.json").is_file():
         ended.report = json.loads((out / "report.json").read_text())
     if (out / "clips.jsonl").is_file():
         ended.clips = [json.loads(line) for line in (out / "clips.jsonl").read_text().splitlines()]
     return ended
+
+
+def gone(process: subprocess.Popen[str]) -> None:
+    """Leave nothing of a program to a later test, however it ended: no process, no open pipe."""
+    if process.poll() is None:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.kill()
+    process.kill()
+    process.communicate()
 
 
 def play(
@@ -76,8 +91,7 @@ def play(
             during(process, out)
         return end(process, out)
     finally:
-        process.kill()
-        process.communicate()
+        gone(process)
         player.cancel.set()
         player.join()
 
