@@ -1,5 +1,6 @@
 """The command line. Each command parses, imports its package inside the body and calls it."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -411,6 +412,8 @@ def _needs(module: str, extra: str) -> None:
 
 def main() -> None:
     """Run the command line; a fault that is explained ends in one sentence and its exit code."""
+    # Where a script started it with `&`, Ctrl-C is ignored, and Python leaves it so.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         app()
     except RtDecodeError as error:

@@ -1,5 +1,6 @@
 """A recorded run, played into a folder as a scanner would write it: ``rtdecode play-volumes``."""
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from rich.progress import track
 
 from rtdecode.errors import UsageError
 from rtdecode.folders import taken
+from streaming import signals
 from streaming.sources.files import gunzip
 from streaming.sources.image import IncompleteError
 from streaming.sources.nifti import repetition_time
@@ -21,6 +23,8 @@ _ANY_SIZE = 1 << 62
 
 def run(bold: Path, fmri_dir: Path, tr: float | None, speed: float) -> int:
     """Write volume n of a 4-D NIfTI when its acquisition would have ended, (n + 1) TR after the start.
+
+    Ctrl-C and SIGTERM end it between two volumes.
 
     Parameters
     ----------
@@ -52,15 +56,15 @@ def run(bold: Path, fmri_dir: Path, tr: float | None, speed: float) -> int:
     console = Console(stderr=True)
     console.print(f"{count} volumes of recorded data, TR {tr_s:g} s, into {fmri_dir}", highlight=False)
     began = time.monotonic()
-    written = 0
-    try:
+    stop = threading.Event()
+    with signals.told(lambda _name: stop.set()):
         for n in track(range(count), "playing", console=console):
             data = encoded(image, n, tr_s)
-            time.sleep(max(0.0, began + (n + 1) * tr_s / speed - time.monotonic()))
+            due = began + (n + 1) * tr_s / speed
+            if stop.wait(max(0.0, due - time.monotonic())):
+                console.print(f"stopped after {n} of {count} volumes", highlight=False)
+                break
             _place(data, fmri_dir / f"vol_{n:05d}.nii")
-            written += 1
-    except KeyboardInterrupt:
-        console.print(f"stopped after {written} of {count} volumes", highlight=False)
     return 0
 
 

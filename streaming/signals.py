@@ -1,4 +1,8 @@
-"""Ctrl-C and SIGTERM end things in order."""
+"""Ctrl-C and SIGTERM end things in order.
+
+A shell starts a script's ``program &`` with SIGINT ignored, and Python then leaves it so. Who wants to be
+stopped puts a handler in place itself.
+"""
 
 import signal
 from collections.abc import Callable, Iterator

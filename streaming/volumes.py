@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.console import Console
 from rtdecode import strict_json
 from rtdecode.errors import UsageError
 from rtdecode.types import Volume
+from streaming import signals
 from streaming.sources.folder import FolderSource
 from streaming.sources.series import Run
 
@@ -43,7 +45,7 @@ def run(
     directory : Path
         Files that lie in it are read.
     once : bool
-        Read what is there, in order, and end; otherwise follow the folder until interrupted.
+        Read what is there, in order, and end; otherwise follow the folder until Ctrl-C or SIGTERM.
     as_json : bool
         JSON lines instead of a table.
     nifti : Path or None
@@ -70,8 +72,10 @@ def run(
     if nifti is not None:
         nifti.mkdir(parents=True, exist_ok=True)
     source = FolderSource(directory, existing="read", series=series, moco=moco, bound=False, exclude=nifti)
-    lines = _once(source, nifti) if once else _follow(source, nifti)
-    total = _print_json(lines) if as_json else _print_rows(lines)
+    stop = threading.Event()
+    with signals.told(lambda _name: stop.set()):
+        lines = _once(source, nifti, stop) if once else _follow(source, nifti, stop)
+        total = _print_json(lines, stop) if as_json else _print_rows(lines, stop)
     _print_end(source, total, as_json)
     return 0
 
@@ -86,9 +90,9 @@ def write_nifti(volume: Volume, path: Path) -> None:
     image.to_filename(path)
 
 
-def _once(source: FolderSource, nifti: Path | None) -> Iterator[Line]:
+def _once(source: FolderSource, nifti: Path | None, stop: threading.Event) -> Iterator[Line]:
     found: dict[str, dict[int, Line]] = {}
-    while volumes := source.drain():
+    while not stop.is_set() and (volumes := source.drain()):
         for volume in volumes:
             found.setdefault(volume.uid, {})[volume.index] = _take(source, volume, nifti)
     for each in sorted(source.runs, key=lambda r: (r.series, r.order)):
@@ -99,10 +103,10 @@ def _once(source: FolderSource, nifti: Path | None) -> Iterator[Line]:
             yield line
 
 
-def _follow(source: FolderSource, nifti: Path | None) -> Iterator[Line]:
-    """Volumes as they come, and lost ones when they are overdue, until Ctrl-C."""
+def _follow(source: FolderSource, nifti: Path | None, stop: threading.Event) -> Iterator[Line]:
+    """Volumes as they come, and lost ones when they are overdue, until it is stopped."""
     missing = source.missing
-    while True:
+    while not stop.is_set():
         now = time.monotonic()
         for volume in source.poll(now):
             yield _take(source, volume, nifti)
@@ -158,24 +162,25 @@ def _start_at_first(lines: dict[int, Line]) -> None:
         lines[index]["acquired_s"] = round(at + lead, 6)
 
 
-def _print_json(lines: Iterator[Line]) -> int:
-    return _each(lines, lambda line: _write(strict_json.dumps(line)))
+def _print_json(lines: Iterator[Line], stop: threading.Event) -> int:
+    return _each(lines, lambda line: _write(strict_json.dumps(line)), stop)
 
 
-def _print_rows(lines: Iterator[Line]) -> int:
+def _print_rows(lines: Iterator[Line], stop: threading.Event) -> int:
     heads = ("series", "index", "shape", "TR s", "start s", "mean", "parse ms", "file")
     console = Console(soft_wrap=True, highlight=False)
     console.print(_COLUMNS.format(*heads), style="bold")
-    return _each(lines, lambda line: console.print(_COLUMNS.format(*_cells(line)), markup=False))
+    return _each(lines, lambda line: console.print(_COLUMNS.format(*_cells(line)), markup=False), stop)
 
 
-def _each(lines: Iterator[Line], show: Callable[[Line], None]) -> int:
-    """Show every line until they end or Ctrl-C; count the complete volumes."""
+def _each(lines: Iterator[Line], show: Callable[[Line], None], stop: threading.Event) -> int:
+    """Show every line until they end or it is stopped; count the complete volumes."""
     total = 0
-    with contextlib.suppress(KeyboardInterrupt):
-        for line in lines:
-            show(line)
-            total += line["complete"]
+    for line in lines:
+        show(line)
+        total += line["complete"]
+        if stop.is_set():
+            break
     return total
 
 

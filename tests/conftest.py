@@ -1,6 +1,9 @@
 """Shared fixtures; with RTDECODE_DATA set, a test that needs real data must not be skipped."""
 
+import gc
+import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +24,24 @@ def data_root() -> Path:
         pytest.skip("RTDECODE_DATA is not set: no real data")
     assert Path(root).is_dir(), f"RTDECODE_DATA={root} is no folder"
     return Path(root)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Close the files that a failed test left open: a later test is not to be blamed for them."""
+    report = yield
+    folder = getattr(item, "funcargs", {}).get("tmp_path")
+    if report.failed and folder is not None:
+        _close_below(folder)
+    return report
+
+
+def _close_below(folder: Path) -> None:
+    files = [kept for kept in gc.get_objects() if isinstance(kept, io.IOBase) and not kept.closed]
+    for file in files:
+        name = getattr(file, "name", None)
+        if isinstance(name, str) and Path(name).is_relative_to(folder):
+            file.close()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -250,7 +250,6 @@ def test_nothing_that_a_session_wrote_or_printed_names_the_participant(
     assert len({volume.uid for volume in volumes}) == 1
 
 
-@pytest.mark.timeout(120)
 def test_nor_does_what_is_said_of_real_series(tmp_path: Path, data_root: Path) -> None:
     folder, left = tmp_path / "scanner", tmp_path / "left"
     for file in sorted((data_root / "scanner").rglob("*")):

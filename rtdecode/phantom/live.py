@@ -1,15 +1,12 @@
 """The simulated session by the clock: an LSL outlet, a marker outlet, and files in a folder."""
 
 import queue
-import signal
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 
@@ -33,8 +30,9 @@ def run(
     wait: float,
     log: FaultLog,
     console: Console,
+    stop: threading.Event,
 ) -> int:
-    """Send one session by the clock; Ctrl-C and SIGTERM end it early.
+    """Send one session by the clock.
 
     Parameters
     ----------
@@ -47,58 +45,40 @@ def run(
         Longest wait for a reader of the stream, s.
     log : FaultLog
     console : rich.console.Console
+    stop : threading.Event
+        Ends the session early.
 
     Raises
     ------
     OSError
         Where a file cannot be written; that ends the session.
     """
-    stop = threading.Event()
-    with stop_on_signals(stop):
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            session.scanner.volume(0)  # what takes seconds is done before anybody waits
-        outlets = None if lsl is None else (EegOutlet(session, lsl), marker_outlet(lsl))
-        blocks = None if outlets is None else _ahead(session.eeg_blocks(), stop)
-        if lsl is not None and outlets is not None:
-            _wait_for_reader(outlets[0], lsl, wait, stop, console)
-        lead_s = LEAD_IN_S + 0.5 if outlets else 0.5
-        trigger_at, wall = pylsl.local_clock() + lead_s, datetime.now() + timedelta(seconds=lead_s)
-        failed: list[OSError] = []
-        writer = None
-        if folder is not None:
-            files = Run(next_series(folder, session.vendor.name), f"2.25.{uuid.uuid4().int}", wall)
-            delivery = Delivery(session, folder, files, trigger_at, log, stop)
-            writer = threading.Thread(target=_tried, args=(delivery.write_all, stop, failed))
-            writer.start()
-        if outlets is not None and blocks is not None:
-            send = partial(_send_all, session, outlets, blocks, trigger_at, log, stop)
-            _tried(send, stop, failed)
-        if writer is not None:
-            writer.join()
-        stop.wait(_GRACE_S)  # the last samples are still on their way to readers
-        if failed:
-            raise failed[0]
-        console.print("stopped" if stop.is_set() else "the session is over")
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        session.scanner.volume(0)  # what takes seconds is done before anybody waits
+    outlets = None if lsl is None else (EegOutlet(session, lsl), marker_outlet(lsl))
+    blocks = None if outlets is None else _ahead(session.eeg_blocks(), stop)
+    if lsl is not None and outlets is not None:
+        _wait_for_reader(outlets[0], lsl, wait, stop, console)
+    lead_s = LEAD_IN_S + 0.5 if outlets else 0.5
+    trigger_at, wall = pylsl.local_clock() + lead_s, datetime.now() + timedelta(seconds=lead_s)
+    failed: list[OSError] = []
+    writer = None
+    if folder is not None:
+        files = Run(next_series(folder, session.vendor.name), f"2.25.{uuid.uuid4().int}", wall)
+        delivery = Delivery(session, folder, files, trigger_at, log, stop)
+        writer = threading.Thread(target=_tried, args=(delivery.write_all, stop, failed))
+        writer.start()
+    if outlets is not None and blocks is not None:
+        send = partial(_send_all, session, outlets, blocks, trigger_at, log, stop)
+        _tried(send, stop, failed)
+    if writer is not None:
+        writer.join()
+    stop.wait(_GRACE_S)  # the last samples are still on their way to readers
+    if failed:
+        raise failed[0]
+    console.print("stopped" if stop.is_set() else "the session is over")
     return 0
-
-
-@contextmanager
-def stop_on_signals(stop: threading.Event) -> Iterator[None]:
-    """Set an event on Ctrl-C or SIGTERM instead of raising; outside the main thread, nothing."""
-
-    def handle(_signal: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 def _wait_for_reader(

@@ -1,5 +1,7 @@
 """`rtdecode simulate`: the simulated participant live, or its recording as fast as it can be made."""
 
+import math
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +14,8 @@ from rtdecode.phantom import bore
 from rtdecode.phantom.brain import TR
 from rtdecode.phantom.faults import FaultLog, absences, folder_fault, volume_fault
 from rtdecode.phantom.movement import describe as describe_motion
-from rtdecode.phantom.session import CHUNK_S, SCAN_ON_S, PhantomSession
+from rtdecode.phantom.session import CHUNK_S, SCAN_ON_S, START_AT, PhantomSession
+from rtdecode.phantom.stop import stop_on_signals
 from rtdecode.recording import RecordingWriter
 
 
@@ -36,7 +39,7 @@ def run(
     first_delay: float | None = None,
     settling: bool = False,
 ) -> int:
-    """Simulate one session; the options are those of the command line.
+    """Simulate one session; the options are those of the command line. Ctrl-C and SIGTERM end it early.
 
     Parameters
     ----------
@@ -60,21 +63,22 @@ def run(
     """
     if lsl is None and fmri_dir is None and record is None:
         raise UsageError("nothing to simulate into: give --lsl NAME, --fmri-dir DIR, both, or --record DIR")
-    session = PhantomSession(
-        preset,
-        subject,
-        seed,
-        seconds,
-        cuts,
-        (bore.SFREQ if in_magnet else 1000) if sfreq is None else sfreq,
-        spec=faults,
-        vendor=scanner,
-        first_delay=first_delay,
-        motion=motion,
-        settling=settling,
-        artifacts=bore.Artifacts() if in_magnet else None,
-    )
-    return _send(session, lsl, fmri_dir, wait, truth, record)
+    with stop_on_signals() as stop:
+        session = PhantomSession(
+            preset,
+            subject,
+            seed,
+            seconds,
+            cuts,
+            (bore.SFREQ if in_magnet else 1000) if sfreq is None else sfreq,
+            spec=faults,
+            vendor=scanner,
+            first_delay=first_delay,
+            motion=motion,
+            settling=settling,
+            artifacts=bore.Artifacts() if in_magnet else None,
+        )
+        return _send(session, lsl, fmri_dir, wait, truth, record, stop)
 
 
 def _send(
@@ -84,6 +88,7 @@ def _send(
     wait: float,
     truth: Path | None,
     record: Path | None,
+    stop: threading.Event,
 ) -> int:
     console = Console(stderr=True)
     console.print(_introduction(session), highlight=False, soft_wrap=True)
@@ -92,14 +97,14 @@ def _send(
         if truth is not None:
             session.truth(truth)
         if record is not None:
-            _record(session, record, console)
-            _log_all(session, log)
+            until_s = _record(session, record, console, stop)
+            _log_all(session, log, until_s)
             return 0
     # pylsl loads a C library; a recording needs none.
     from rtdecode.phantom import live
 
     with _writing():
-        return live.run(session, lsl, fmri_dir, wait, log, console)
+        return live.run(session, lsl, fmri_dir, wait, log, console, stop)
 
 
 @contextmanager
@@ -128,7 +133,8 @@ def _surroundings(session: PhantomSession) -> str:
     return "without the magnet's artefacts" if session.artifacts is None else bore.describe(session.drift_ppm)
 
 
-def _record(session: PhantomSession, folder: Path, console: Console) -> None:
+def _record(session: PhantomSession, folder: Path, console: Console, stop: threading.Event) -> float:
+    """Write the recording until its end or `stop`; how far it went, s after the first trigger."""
     meta = {
         "simulated": True,
         "preset": session.preset.name,
@@ -144,13 +150,21 @@ def _record(session: PhantomSession, folder: Path, console: Console) -> None:
     with RecordingWriter(folder, session.montage, meta) as writer:
         session.truth(folder / "truth")
         items = track(session.events(), "recording", total=total, console=console, transient=True)
+        until_s = math.inf
         for item in items:
+            if stop.is_set():
+                until_s = item.arrived_at - START_AT
+                break
             writer.write(item)
-    _log_all(session, FaultLog(folder / "truth" / "faults.jsonl"))
-    console.print(f"recorded {session.seconds + SCAN_ON_S:g} s to {folder}", highlight=False)
+    _log_all(session, FaultLog(folder / "truth" / "faults.jsonl"), until_s)
+    whole_s = session.seconds + SCAN_ON_S
+    part = f", stopped after {max(until_s, 0.0):.1f} s of them" if until_s < math.inf else ""
+    console.print(f"recorded {whole_s:g} s{part} to {folder}", highlight=False)
+    return until_s
 
 
-def _log_all(session: PhantomSession, log: FaultLog) -> None:
+def _log_all(session: PhantomSession, log: FaultLog, until_s: float) -> None:
+    """Log the faults that happened before `until_s`."""
     lines = session.signal_lines()
     for start, stop, fault in absences(session.faults):
         lines.append((fault.kind, start, folder_fault(start, stop, session.hidden(start, stop))))
@@ -160,4 +174,5 @@ def _log_all(session: PhantomSession, log: FaultLog) -> None:
             detail = volume_fault(index, fault, session.file_name(index)) | whole
             lines.append((fault.kind, index * TR, detail))
     for line in sorted(lines, key=lambda line: line[1]):
-        log.write(*line)
+        if line[1] < until_s:
+            log.write(*line)

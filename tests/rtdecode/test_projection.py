@@ -155,6 +155,7 @@ def test_bundles_made_before_are_selections(name: str) -> None:
     assert np.array_equal(again.voxels, held.projection.voxels)
 
 
+@pytest.mark.full
 def test_ten_thousand_features_of_a_large_volume_take_milliseconds() -> None:
     shape, rng = (104, 104, 72), np.random.default_rng(0)
     data = rng.integers(0, 4096, shape).astype(np.int16)

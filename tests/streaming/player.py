@@ -86,8 +86,8 @@ class Player(threading.Thread):
             now = pylsl.local_clock() - began - self.lead
             if now > self.seconds:
                 break
-            if eeg is not None and now < self.eeg_stops:
-                sent = self._send(eeg, sent, now, began)
+            if eeg is not None:
+                sent = self._send(eeg, sent, min(now, self.eeg_stops), began)
             if marks is not None and now >= trigger * self.tr:
                 marks.push_sample(["R128"], began + self.lead + trigger * self.tr)
                 trigger += 1
@@ -116,6 +116,6 @@ class Player(threading.Thread):
         part.rename(self.folder / f"vol_{index:05d}.nii")
 
     def _wait(self, condition) -> None:
-        until = time.monotonic() + 20
+        until = time.monotonic() + 120
         while not condition() and time.monotonic() < until and not self.cancel.is_set():
             time.sleep(0.02)

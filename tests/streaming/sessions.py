@@ -6,19 +6,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tests.streaming.player import Player
 
 _NUMBER = count()
 WINDOW = Fraction(1)
 TR = Fraction(1, 2)
-LIMIT = 60
+# Nothing here takes so long: it only ends a test that would hang, s.
+LIMIT = 180
 
 
 @dataclass
@@ -35,19 +38,31 @@ class Ended:
         return [clip for clip in self.clips if clip["revision"] == "final"]
 
 
-def stream(*flags: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "rtdecode.cli", "stream", *flags]
+def stream(*flags: str, before: Sequence[str] = ()) -> subprocess.Popen[str]:
+    command = [*before, sys.executable, "-m", "rtdecode.cli", "stream", *flags]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def end(process: subprocess.Popen[str], out: Path) -> Ended:
-    said, _ = process.communicate(timeout=LIMIT)
+    try:
+        said, _ = process.communicate(timeout=LIMIT)
+    finally:
+        gone(process)
     ended = Ended(process.returncode, said, out)
     if (out / "report.json").is_file():
         ended.report = json.loads((out / "report.json").read_text())
     if (out / "clips.jsonl").is_file():
         ended.clips = [json.loads(line) for line in (out / "clips.jsonl").read_text().splitlines()]
     return ended
+
+
+def gone(process: subprocess.Popen[str]) -> None:
+    """Leave nothing of a program to a later test, however it ended: no process, no open pipe."""
+    if process.poll() is None:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.kill()
+    process.kill()
+    process.communicate()
 
 
 def play(
@@ -57,9 +72,10 @@ def play(
     eeg: bool = True,
     fmri: bool = True,
     during: Callable[[subprocess.Popen[str], Path], None] | None = None,
+    before: Sequence[str] = (),
     **how: Any,
 ) -> Ended:
-    """Run one session with a player beside it."""
+    """Run one session with a player beside it; `before` is put before its command line."""
     folder.mkdir()
     volumes, out = folder / "volumes", folder / "out"
     volumes.mkdir()
@@ -69,14 +85,13 @@ def play(
     given += ["--fmri-dir", str(volumes)] if fmri else []
     player = Player(name if eeg else None, volumes if fmri else None, tr=float(TR), **how)
     player.start()
-    process = stream(*given)
+    process = stream(*given, before=before)
     try:
         if during is not None:
             during(process, out)
         return end(process, out)
     finally:
-        process.kill()
-        process.communicate()
+        gone(process)
         player.cancel.set()
         player.join()
 

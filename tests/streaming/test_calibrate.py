@@ -259,11 +259,17 @@ def test_a_thin_slab_is_taken_as_it_lies(place, tmp_path) -> None:
     assert "motion is not corrected" in (tmp_path / "cal" / "quality.html").read_text()
 
 
-def test_waits_for_a_run_and_takes_the_first_volumes_of_it(still, mask, tmp_path) -> None:
-    folder = tmp_path / "scan"
+def test_waits_for_a_run_and_takes_the_first_volumes_of_it(still, mask, tmp_path, monkeypatch) -> None:
+    folder, waits, poll = tmp_path / "scan", threading.Event(), FolderSource.poll
+
+    def polled(source: FolderSource, now_at: float) -> list:
+        waits.set()
+        return poll(source, now_at)
+
+    monkeypatch.setattr(FolderSource, "poll", polled)
 
     def scan() -> None:
-        time.sleep(0.5)
+        assert waits.wait(120)
         folder.mkdir()
         for file in sorted(still.iterdir()):
             shutil.copyfile(file, folder / f".{file.name}")
@@ -272,7 +278,7 @@ def test_waits_for_a_run_and_takes_the_first_volumes_of_it(still, mask, tmp_path
 
     thread = threading.Thread(target=scan)
     thread.start()
-    assert calibrate.run(folder, mask, tmp_path / "cal", volumes=2, existing="ignore", wait=20) == 0
+    assert calibrate.run(folder, mask, tmp_path / "cal", volumes=2, existing="ignore", wait=120) == 0
     thread.join()
     assert calibration.load(tmp_path / "cal").record.volumes == 2
 

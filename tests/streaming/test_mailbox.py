@@ -16,7 +16,7 @@ def send(mailbox: Mailbox, count: int) -> None:
     """Body of the sending process."""
     for n in range(count):
         array = np.full((3, n + 1), n, np.float32)
-        assert mailbox.put(Message({"n": n}, {"x": array, "none": np.zeros(0, bool)}), timeout=20)
+        assert mailbox.put(Message({"n": n}, {"x": array, "none": np.zeros(0, bool)}), timeout=120)
 
 
 def test_messages_cross_processes_in_order() -> None:
@@ -24,13 +24,13 @@ def test_messages_cross_processes_in_order() -> None:
     process = CONTEXT.Process(target=send, args=(mailbox, 50))
     process.start()
     for n in range(50):
-        message = mailbox.get(timeout=20)
+        message = mailbox.get(timeout=120)
         assert message is not None
         assert message.head == {"n": n}
         assert message.arrays["x"].shape == (3, n + 1)
         assert (message.arrays["x"] == n).all()
         assert message.arrays["none"].shape == (0,)
-    process.join(10)
+    process.join(120)
     assert process.exitcode == 0
 
 

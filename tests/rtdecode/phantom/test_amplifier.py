@@ -92,6 +92,7 @@ def test_other_sampling_rates_give_the_same_levels(sfreq: int) -> None:
     assert 5 < np.median((x - x.mean(axis=0)).std(axis=1)) < 30
 
 
+@pytest.mark.full
 def test_the_eeg_costs_little() -> None:
     session = PhantomSession("easy", seed=31, seconds=20)
     blocks = session.eeg_blocks()

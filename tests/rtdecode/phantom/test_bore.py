@@ -131,6 +131,7 @@ def test_a_rate_that_does_not_fit_is_refused() -> None:
     assert session(sfreq=2500).eeg().shape == (64, 20 * 2500)
 
 
+@pytest.mark.full
 def test_it_is_made_faster_than_three_times_real_time() -> None:
     made = session(seconds=10)
     blocks = made.eeg_blocks()

@@ -70,6 +70,7 @@ def test_at_rest_the_moving_scanner_says_what_the_still_one_says(session: Phanto
     assert (difference != 0).mean() < 1e-3
 
 
+@pytest.mark.full
 def test_a_moved_volume_is_cheap(session: PhantomSession) -> None:
     scan = moving(session, np.array([1.0, 1, 1, 0.02, 0.02, 0.02]))
     scan.volume(1)

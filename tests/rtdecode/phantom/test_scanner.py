@@ -96,6 +96,7 @@ def test_the_benchmark_size_works() -> None:
     assert len(head(1, (104, 104, 72)).voxels) == VOXELS
 
 
+@pytest.mark.full
 def test_a_volume_is_cheap(session: PhantomSession) -> None:
     session.scanner.volume(0)
     start = time.process_time()

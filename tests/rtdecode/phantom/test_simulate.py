@@ -16,9 +16,9 @@ from rich.console import Console
 from rtdecode.errors import RtDecodeError, UsageError
 from rtdecode.phantom import live, simulate
 from rtdecode.phantom.faults import FaultLog
-from rtdecode.phantom.session import PhantomSession
-from rtdecode.recording import Recording
-from rtdecode.types import EegChunk, Volume
+from rtdecode.phantom.session import START_AT, PhantomSession
+from rtdecode.recording import Recording, RecordingWriter
+from rtdecode.types import EegChunk, Trigger, Volume
 
 
 def test_a_recording_is_what_the_session_sends(tmp_path: Path) -> None:
@@ -38,6 +38,30 @@ def test_a_recording_is_what_the_session_sends(tmp_path: Path) -> None:
     assert (recording.truth / "film.mp4").is_file()
     lines = (recording.truth / "faults.jsonl").read_text().splitlines()
     assert [json.loads(line)["kind"] for line in lines] == ["volume-drop"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_recording_that_is_stopped_is_whole_as_far_as_it_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    written: list[float] = []
+    write = RecordingWriter.write
+
+    def interrupted(self: RecordingWriter, item: EegChunk | Trigger | Volume) -> None:
+        write(self, item)
+        written.append(item.arrived_at - START_AT)
+        if written[-1] > 3:
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(RecordingWriter, "write", interrupted)
+    record = tmp_path / "r"
+    assert (
+        simulate.run(preset="easy", seconds=8, record=record, faults="volume-drop@1.6,volume-drop@6.4") == 0
+    )
+    assert "recorded 16 s, stopped after 3.0 s of them" in " ".join(capsys.readouterr().err.split())
+    assert [item.arrived_at - START_AT for item in Recording(record).events()] == written
+    faults = [json.loads(line) for line in (record / "truth" / "faults.jsonl").read_text().splitlines()]
+    assert [fault["t"] for fault in faults] == [1.6]
 
 
 @pytest.mark.parametrize(
@@ -73,10 +97,11 @@ def test_a_log_that_cannot_be_written_ends_the_export_too(tmp_path: Path) -> Non
     before = set(threading.enumerate())
     session = PhantomSession("easy", seconds=60, spec="eeg-drop@-9.9:0.01")
     name, log = f"phantom-test-{os.getpid()}-log", FaultLog(tmp_path)
+    console, stop = Console(stderr=True), threading.Event()
     with pytest.raises(IsADirectoryError):
-        live.run(session, name, tmp_path / "dicom", 0, log, Console(stderr=True))
+        live.run(session, name, tmp_path / "dicom", 0, log, console, stop)
     for thread in set(threading.enumerate()) - before:
-        thread.join(10)
+        thread.join(120)
         assert not thread.is_alive()
 
 
@@ -114,11 +139,11 @@ def test_a_second_run_in_a_folder_is_another_series_and_sigterm_ends_it(tmp_path
     (tmp_path / "001_000004_000001.dcm").write_bytes(b"an earlier run")
     command = [sys.executable, "-m", "rtdecode.cli", "simulate", "--fmri-dir", str(tmp_path)]
     process = subprocess.Popen([*command, "--seconds", "60"], stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 180
     while len(list(tmp_path.glob("001_000005_*.dcm"))) < 2 and time.monotonic() < until:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=20)
+    _, said = process.communicate(timeout=180)
     assert process.returncode == 0, said
     assert "simulated" in said
     assert "feature_noise 2.0" in said

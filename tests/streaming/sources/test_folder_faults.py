@@ -14,6 +14,7 @@ import pytest
 
 from rtdecode.phantom.mosaic import mosaic_bytes
 from streaming.sources.folder import FolderSource
+from tests.streaming.sources.polling import polled, polled_until
 
 START = datetime(2026, 3, 1, 12)
 AFFINE = np.diag([3.0, 3.0, 3.0, 1.0])
@@ -27,15 +28,6 @@ def volume_of(index: int) -> np.ndarray:
 def dicom(index: int, uid="1.2.3") -> bytes:
     acquired = START + timedelta(seconds=0.8 * index)
     return mosaic_bytes(volume_of(index), AFFINE, 0.8, index, 7, acquired, 1.65, uid)
-
-
-def polled(source: FolderSource, seconds: float = 0.3, count: int | None = None) -> list:
-    """Every volume of polls for some time, or until there are so many."""
-    found, until = [], time.monotonic() + (seconds if count is None else 30.0)
-    while time.monotonic() < until and len(found) != count:
-        found += source.poll(time.monotonic())
-        time.sleep(0.01)
-    return found
 
 
 def drained(source: FolderSource) -> list:
@@ -53,7 +45,10 @@ def test_a_share_that_is_mounted_anew_gives_the_same_files_once(tmp_path, existi
         (folder / f"{n}.dcm").write_bytes(dicom(n))
     (folder / "bold.nii").write_bytes(nib.Nifti1Image(volume_of(0), AFFINE).to_bytes())
     source = FolderSource(folder, existing="ignore" if existing else "read", bound=False)
-    assert len(polled(source, count=None if existing else 13)) == (0 if existing else 13)
+    if existing:
+        assert polled(source, 0.3) == []
+    else:
+        assert len(polled_until(source, lambda found: len(found) >= 13)) == 13
     shutil.copytree(folder, copy, copy_function=shutil.copyfile)
     shutil.rmtree(folder)
     assert polled(source, 0.05) == []
@@ -72,7 +67,7 @@ def test_a_new_file_does_not_wait_behind_a_mounted_share(tmp_path):
     for n in range(150):
         (folder / f"{n}.dcm").write_bytes(dicom(n))
     source = FolderSource(folder, existing="read")
-    assert len(polled(source, count=150)) == 150
+    assert len(polled_until(source, lambda found: len(found) >= 150)) == 150
     shutil.copytree(folder, copy, copy_function=shutil.copyfile)
     folder.rename(tmp_path / "away")
     copy.rename(folder)
@@ -104,7 +99,7 @@ def test_a_copy_that_stops_in_the_middle_is_no_volume(tmp_path):
     source = FolderSource(tmp_path)
     data = [dicom(n) for n in range(3)]
     (tmp_path / "0.dcm").write_bytes(data[0])
-    assert len(polled(source)) == 1
+    assert len(polled(source, 0.3)) == 1
     (tmp_path / "1.dcm").write_bytes(data[1][:7000] + bytes(len(data[1]) - 7000))
     (tmp_path / "2.dcm").write_bytes(data[2])
     assert [volume.index for volume in polled(source, 0.6)] == [2]
@@ -121,8 +116,9 @@ def test_what_comes_after_its_deadline_is_late_and_counts(tmp_path):
     source = FolderSource(tmp_path)
     for n in (0, 2):
         (tmp_path / f"{n}.dcm").write_bytes(dicom(n))
-    assert len(polled(source, 0.1)) == 2
-    assert source.lost(time.monotonic()) == []
+    found = polled(source, 0.1)
+    assert len(found) == 2
+    assert source.lost(found[-1].arrived_at) == []
     half = dicom(4)
     (tmp_path / "4.dcm").write_bytes(half[:-9])
     assert polled(source, 1.3) == []

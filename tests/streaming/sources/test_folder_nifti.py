@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from streaming.sources.folder import FolderSource
-from tests.streaming.sources.test_folder import AFFINE, indices, polled, volume_of
+from tests.streaming.sources.polling import polled
+from tests.streaming.sources.test_folder import AFFINE, indices, volume_of
 
 
 @pytest.mark.parametrize("first", [0, 1, 5])

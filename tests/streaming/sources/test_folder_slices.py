@@ -13,6 +13,7 @@ from benchmarks.folder import long_run
 from rtdecode.phantom.classic import slice_bytes
 from rtdecode.phantom.nifti import nifti_bytes
 from streaming.sources.folder import FolderSource
+from tests.streaming.sources.polling import polled, polled_until
 
 START = datetime(2026, 3, 1, 12)
 AFFINE = np.diag([3.0, 3.0, 3.0, 1.0])
@@ -28,14 +29,6 @@ def slices_of(vendor: str, index: int, uid: str = "1.2.3", series: int = 5) -> l
     return slice_bytes(vendor, volume_of(index), AFFINE, TR, index, series, acquired, uid, volumes=20)
 
 
-def polled(source: FolderSource, seconds: float) -> list:
-    found, until = [], time.monotonic() + seconds
-    while time.monotonic() < until:
-        found += source.poll(time.monotonic())
-        time.sleep(0.01)
-    return found
-
-
 @pytest.mark.parametrize("vendor", ["ge", "philips"])
 def test_slices_in_any_order_and_a_lost_one(tmp_path, vendor):
     source, found = FolderSource(tmp_path), []
@@ -48,7 +41,7 @@ def test_slices_in_any_order_and_a_lost_one(tmp_path, vendor):
                 (tmp_path / f"i{n}_{k}").write_bytes(files[k])
         found += polled(source, 0.1)
     (tmp_path / "twice").write_bytes(slices_of(vendor, 4)[3])
-    found += polled(source, 1.5 * TR + 0.3)
+    found += polled_until(source, lambda _: len(source.ignored) == 12)
     assert [volume.index for volume in found] == [0, 1, 3, 4]
     for volume in found:
         np.testing.assert_array_equal(
@@ -94,6 +87,7 @@ def test_a_long_run_leaves_nothing_behind(tmp_path):
     assert grown / 240 < 2000
 
 
+@pytest.mark.full
 def test_the_cost_of_a_volume_is_flat_in_the_run_and_beside_others():
     alone, beside = long_run(volumes=150, others=0), long_run(volumes=150, others=3000)
     assert alone["late_ms"]["p50"] < 2 * alone["early_ms"]["p50"] + 0.5

@@ -1,7 +1,6 @@
 import gzip
 import io
 import os
-import time
 
 import nibabel as nib
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 
 from streaming.sources import nifti, parrec
 from streaming.sources.folder import FolderSource
+from tests.streaming.sources.polling import polled
 from tests.streaming.sources.test_parrec import par, rec
 
 AFFINE = np.diag([3.0, 3.0, 3.0, 1.0])
@@ -29,14 +29,6 @@ def encoded(data: np.ndarray, promised: int | None = None, tr: float = 2.0) -> b
     return bytes(raw)
 
 
-def polled(source: FolderSource, seconds: float = 0.1) -> list:
-    found, until = [], time.monotonic() + seconds
-    while time.monotonic() < until:
-        found += source.poll(time.monotonic())
-        time.sleep(0.01)
-    return found
-
-
 def same(found: list, data: np.ndarray, first: int = 0) -> None:
     assert [volume.index for volume in found] == list(range(first, first + len(found)))
     for volume in found:
@@ -53,9 +45,9 @@ def test_a_run_that_grows_in_one_file(tmp_path, promised, name):
     source, found = FolderSource(tmp_path), []
     with (tmp_path / name).open("wb", buffering=0) as file:
         file.write(raw[:200])
-        assert polled(source) == []
+        assert polled(source, 0.1) == []
         file.write(raw[200 : 352 + step - 1])
-        assert polled(source) == []
+        assert polled(source, 0.1) == []
         for t in range(6):
             start = 352 + (t + 1) * step - 1
             file.write(raw[start : start + step])
@@ -136,7 +128,7 @@ def test_each_volume_of_a_file_is_decoded_once(tmp_path, monkeypatch, single):
     data = run_of(3)
     (tmp_path / "bold_1.nii").write_bytes(encoded(data[..., 0] if single else data))
     source = FolderSource(tmp_path, existing="read")
-    assert len(polled(source)) == len(decoded) == (1 if single else 3)
+    assert len(polled(source, 0.1)) == len(decoded) == (1 if single else 3)
 
 
 def test_a_header_that_promises_less_than_there_is_waits(tmp_path):
@@ -229,7 +221,7 @@ def test_a_pair_of_nifti_files(tmp_path):
     pair.to_file_map({"header": nib.FileHolder(fileobj=header), "image": nib.FileHolder(fileobj=image)})
     source = FolderSource(tmp_path)
     (tmp_path / "bold.img").write_bytes(image.getvalue())
-    assert polled(source) == []
+    assert polled(source, 0.1) == []
     (tmp_path / "bold.hdr").write_bytes(header.getvalue())
     same(polled(source, 0.3), data)
     assert (source.ignored, source.waiting) == ([], [])
