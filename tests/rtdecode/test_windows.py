@@ -232,6 +232,16 @@ def test_expected_counts_what_has_passed() -> None:
     assert made.expected(ZERO + 27.9) == 5
 
 
+def test_of_the_windows_that_were_asked_for_those_are_reached_that_have_passed() -> None:
+    made = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"), 400)
+    for item in session(seconds=30):
+        made.push(item, item.arrived_at)
+    assert made.expected(ZERO + 28.1) == 100
+    assert made.reached(ZERO + 27.9) == 5
+    assert made.reached(ZERO + 28.1) == 6
+    assert made.reached(ZERO + 4000) == 100
+
+
 def stranger(at_s: float, uid: str = "other", index: int = 0) -> Volume:
     """A volume of another series of the same geometry."""
     at = ZERO + at_s
