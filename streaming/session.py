@@ -110,9 +110,6 @@ def _check(options: StreamOptions, bundle: Bundle) -> None:
         raise UsageError(
             f"--seconds {options.seconds:g} holds no window of {window:g} s. Give {window:g} or more."
         )
-    for flag, value in {"--wait": options.wait, "--lost-after": options.lost_after}.items():
-        if value < 0:
-            raise UsageError(f"{flag} {value:g}: seconds from 0 on were expected.")
     if options.report is not None and not options.report.resolve().parent.is_dir():
         raise UsageError(f"--report {options.report}: its folder does not exist. Make it, or give another.")
     if options.truth is not None and not options.truth.resolve().parent.is_dir():
@@ -172,7 +169,7 @@ class _Session:
                 steps=self._options.steps,
                 twin=self._options.twin,
             )
-            self._progress = Progress(self._console, self._options.seconds)
+            self._progress = Progress(self._console, self._options.seconds, self._output.hop_s)
             ended = "a fault that was not foreseen"
             try:
                 ended = self._loop()
@@ -242,7 +239,7 @@ class _Session:
 
     def _periodic(self) -> None:
         now = time.monotonic()
-        self._progress.update(self._status, self._output.counts)
+        self._progress.update(self._status, self._output)
         self._memory.sample(now)
         if now - self._reported_at > _REPORT_EVERY:
             self._reported_at = now
@@ -285,12 +282,12 @@ class _Session:
             self._decode_one()
 
     def _finish(self, ended: str) -> None:
-        self._progress.close()
         self._stop.set()
         self._process.join(timeout=5.0)
         self._memory.sample(time.monotonic(), now=True)
         counts = self._output.counts
-        counts["skipped"] += max(0, self._status.get("expected", 0) - counts["final"] - counts["skipped"])
+        self._output.abandon(self._status.get("reached", 0) - counts["final"] - counts["skipped"])
+        self._progress.close(self._status, self._output)
         judged = None
         try:
             judged = self._output.judge()
