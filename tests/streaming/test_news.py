@@ -1,6 +1,7 @@
 """What the operator is told, and when."""
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture
-def output(bundle: Bundle, tmp_path: Path) -> Output:
-    return opened(bundle, tmp_path)
+def output(bundle: Bundle, tmp_path: Path) -> Iterator[Output]:
+    made = opened(bundle, tmp_path)
+    yield made
+    made.close()
 
 
 def counted(count: int, stands_s: float = 0.0) -> list[Event]:
@@ -105,7 +108,6 @@ def test_what_changes_in_a_status_is_told_with_what_to_do(
     assert told.startswith(begins)
     assert advice in told
     assert news.take(happened(status, output, 200.0), 200.0) == []
-    output.close()
 
 
 def test_a_clip_is_told_as_late_degraded_or_stale_and_a_window_as_skipped(output: Output) -> None:
@@ -130,12 +132,11 @@ def test_a_clip_is_told_as_late_degraded_or_stale_and_a_window_as_skipped(output
     (skipped,) = told(107.5)
     assert skipped.startswith("window skipped (1 more, 2 in all): final of window 4: nothing was received")
     (stale,) = told(109.0)
+    assert stale.startswith("no new clip: the last one is 9 s old, ")
     output.abandon(-1)
     output.abandon(2)
     (skipped,) = told(111.6)
     assert skipped.startswith("window skipped (2 more, 4 in all): the session ended before it was decoded. ")
-    assert stale.startswith("no new clip: the last one is 9 s old ")
-    output.close()
 
 
 def test_the_standing_line_tells_a_clip_that_is_late_degraded_or_stale(output: Output) -> None:
@@ -150,7 +151,6 @@ def test_the_standing_line_tells_a_clip_that_is_late_degraded_or_stale(output: O
     first, counts = standing(QUIET, output, 101.0)
     assert first.endswith("final of window 1, LATE, DEGRADED")
     assert "late 1   degraded 1" in counts
-    output.close()
 
 
 def test_text_in_brackets_is_printed_as_it_is() -> None:
