@@ -243,7 +243,12 @@ class Assembler:
         if math.isfinite(self._limit):
             ended = [min(int(self._limit), run.windows_by(run.ended_s)) for run in known[:-1]]
             return sum(ended) + int(self._limit)
-        return sum(run.windows_by(min(run.ended_s, run.clock.elapsed(now_at))) for run in known)
+        return self.reached(now_at)
+
+    def reached(self, now_at: float) -> int:
+        """Windows of this session whose stop + lag has passed, over the runs."""
+        passed = [run.windows_by(min(run.ended_s, run.clock.elapsed(now_at))) for run in self._session.known]
+        return sum(int(min(self._limit, count)) for count in passed)
 
     def done(self) -> bool:
         """Whether every window of a limited session has gone out."""

@@ -131,6 +131,8 @@ class _Acquisition:
         self._unread: dict[str, str] = {}
         self._noted: set[str] = set()
         self._data_at: dict[str, float] = {}
+        # How often a source came back that had been silent.
+        self._back = dict.fromkeys(_SILENT, 0)
         self._status_at = 0.0
         # While volumes are read that lay there before, the clock of the deadlines is theirs.
         behind = sources.existing == "read" and (self._resumed is None or self._resumed.behind)
@@ -253,10 +255,10 @@ class _Acquisition:
         windows = self._assembler.advance(at) + self._assembler.push(item, at)
         now = time.monotonic()
         if isinstance(item, EegChunk):
-            self._data_at["eeg"] = item.arrived_at
+            self._came("eeg", item.arrived_at)
             self._count("eeg_push", now - float(item.stamps[-1]))
         elif isinstance(item, Volume):
-            self._data_at["fmri"] = item.arrived_at
+            self._came("fmri", item.arrived_at)
             self._count("volume_to_vector", now - item.readable_at)
         self._emit(windows)
         self._assembler.follow()
@@ -269,6 +271,11 @@ class _Acquisition:
         self._newest_sample_at = float(item.stamps[-1])
         if self._resumed is not None and self._assembler.montage is not None:
             self._resumed.measure(item, self._assembler.montage.sfreq)
+
+    def _came(self, name: str, at: float) -> None:
+        """Note that a source gave something, and whether it had been silent."""
+        self._back[name] += at - self._data_at.get(name, at) > _SILENT[name]
+        self._data_at[name] = at
 
     def _judged(self, volume: Volume) -> Volume:
         """Leave what the bundle cannot read to the recording; of its run it has the times."""
@@ -332,8 +339,11 @@ class _Acquisition:
             "kind": "status",
             "elapsed": self._assembler.elapsed(now),
             "expected": self._assembler.expected(now),
+            "reached": self._assembler.reached(now),
             "done": self._assembler.done(),
             "waiting": self._waiting(now),
+            "back": dict(self._back),
+            "folder": self._folder_seen(folder),
             "silent": self._silent(now),
             "simulated": self._simulated,
             "counters": counters,
@@ -366,6 +376,12 @@ class _Acquisition:
         said += [f"recorded, but not decoded: {reason}" for reason in unread]
         said += self._assembler.notes()
         return said + [f"EEG: {sentence}" for sentence in (self._lsl.notes() if self._lsl else [])]
+
+    def _folder_seen(self, counters: dict[str, int]) -> dict[str, int]:
+        """How often the folder went away, and how often it came back."""
+        gone = counters.get("vanished", 0)
+        away = gone > 0 and self._folder is not None and self._folder.missing
+        return {"gone": gone, "back": gone - away}
 
     def _silent(self, now: float) -> float | None:
         """Time since anything came, s; None before that, and while items wait here."""

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,31 @@ from streaming.deadline import Cost, Work, steps_within
 from streaming.decoder import Decoded, Decoder, NonFiniteError, check_steps
 from streaming.sinks import curves
 from streaming.sinks.clips import ClipSink
-from streaming.sinks.film import FilmSink
+from streaming.sinks.film import FilmSink, describe
 from streaming.sinks.sheet import ContactSheet
 from streaming.truth import Archive, Truth
 
 _OURS = ("clips.jsonl", "film.mp4", "contact_sheet.png", "confidence.png", "report.json", ".finals")
 _TWIN = "null brain (same noise, no signal)"
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The newest clip that was emitted.
+
+    Attributes
+    ----------
+    name : str
+        Its revision and window.
+    emitted_at : float
+        On the clock of the ledger, s.
+    marks : list of str
+        ``late``, ``degraded``.
+    """
+
+    name: str
+    emitted_at: float
+    marks: list[str]
 
 
 class Output:
@@ -53,8 +73,14 @@ class Output:
 
     Attributes
     ----------
+    hop_s, tr_s : float
+        Time from one window to the next, and from one volume to the next (0 without volumes), s.
     counts : Counter
-        final, preview, skipped, degraded.
+        final, preview, skipped, degraded, late.
+    newest : Shown or None
+        The newest clip, None before the first.
+    words : dict
+        What there is to say of the newest clip or window that counted as late, degraded or skipped.
     steps : Counter
         Emitted clips by the denoising steps they got.
     meter : Meter
@@ -88,7 +114,11 @@ class Output:
         self._cost = decoder.cost
         self._sections: dict[str, Any] = dict.fromkeys(judged.SECTIONS)
         self._notes: list[str] = []
+        self.hop_s = float(manifest.grid.hop)
+        self.tr_s = float(manifest.grid.tr or 0)
         self.counts: Counter[str] = Counter()
+        self.newest: Shown | None = None
+        self.words: dict[str, str] = {}
         self.steps: Counter[int] = Counter()
         self.meter = meter.Meter()
 
@@ -117,8 +147,8 @@ class Output:
             self.skip(work)
             return
         with writing():
-            self._publish(work, decoded)
-        aside = self._keep(work, decoded) if work.window.revision == "final" else 0.0
+            late_s = self._publish(work, decoded)
+        aside = self._keep(work, decoded, late_s) if work.window.revision == "final" else 0.0
         newest = Cost(
             decoded.encoded_at - decoded.started_at,
             (decoded.denoised_at - decoded.encoded_at) / max(1, steps),
@@ -140,6 +170,8 @@ class Output:
         """Count a window that has no clip, and say so in the film."""
         if work.window.revision == "final":
             self.counts["skipped"] += 1
+            why = "nothing was received for it" if work.empty else "this machine does not keep up"
+            self.words["skipped"] = f"{_name(work.window)}: {why}"
             with writing():
                 self._film.skip(work.window)
 
@@ -147,6 +179,12 @@ class Output:
         """What went wrong with the clips since the last call, in sentences."""
         told, self._notes = self._notes, []
         return told
+
+    def abandon(self, count: int) -> None:
+        """Count windows that were reached and whose data never came here."""
+        if count > 0:
+            self.counts["skipped"] += count
+            self.words["skipped"] = "the session ended before it was decoded"
 
     def judge(self) -> dict[str, Any]:
         """Compare what was emitted with the truth: the sections of the report that rest on it."""
@@ -170,21 +208,45 @@ class Output:
         if self._sections["confidence"] is not None:
             curves.save(self._out / "confidence.png", self._sections["confidence"], self._note)
 
-    def _publish(self, work: Work, decoded: Decoded) -> None:
+    def _publish(self, work: Work, decoded: Decoded) -> float:
+        """Write a clip and its line; seconds after its floor where it is late, else 0."""
         window, fps = work.window, self._bundle.manifest.clip.fps
         file = self._clips.save(work.clip, window.revision, decoded.clip.frames, fps)
         latent = self._clips.save_latent(work.clip, window.revision, decoded.clip.latent)
         stamps = window.stamps | decoded.stamps | {"emitted": self._now()}
         spent = meter.durations(window, decoded.started_at, stamps, work.costs, live=self._live)
-        self._clips.append(self._record(work, decoded, stamps, spent) | {"file": file, "latent": latent})
+        late_s = self._late_s(window, stamps["emitted"])
+        record = self._record(work, decoded, stamps, spent) | {"late": late_s > 0}
+        self._clips.append(record | {"file": file, "latent": latent})
         # Every volume and chunk has been counted as such; a preview is not what the stimulus waits for.
         apart = {*work.costs, *(["since_stimulus"] if window.revision == "preview" else [])}
         self.meter.add({name: spent[name] for name in spent.keys() - apart})
         self.counts[window.revision] += 1
         self.steps[decoded.clip.steps] += 1
-        self.counts["degraded"] += window.revision == "final" and self._is_degraded(window)
+        self._count_marks(window, stamps["emitted"], late_s)
+        return late_s
 
-    def _keep(self, work: Work, decoded: Decoded) -> float:
+    def _late_s(self, window: Window, emitted_at: float) -> float:
+        """Seconds after its floor, for a clip that came more than a hop after it; 0 for one in time.
+
+        Nothing is late on a virtual clock.
+        """
+        after_s = emitted_at - window.floor_at
+        return after_s if self._live and after_s > self.hop_s else 0.0
+
+    def _count_marks(self, window: Window, emitted_at: float, late_s: float) -> None:
+        """Count a clip as late or degraded, and keep what is to be said of it."""
+        marks = []
+        if late_s:
+            marks.append("late")
+            self.words["late"] = f"{_name(window)} came {late_s:.1f} s after its last input could be read"
+        if window.revision == "final" and self._is_degraded(window):
+            marks.append("degraded")
+            self.words["degraded"] = describe(window)
+        self.counts.update(marks)
+        self.newest = Shown(_name(window), emitted_at, marks)
+
+    def _keep(self, work: Work, decoded: Decoded, late_s: float) -> float:
         """Add a final to what the session leaves behind; seconds that truth and twin took."""
         began = self._now()
         # What is at fault with the truth is none of the session's folder: it is read outside `writing`.
@@ -194,9 +256,12 @@ class Output:
         twin = self._null_brain(work, decoded.clip.steps) if self._twin or judged_too else None
         shown = twin if self._twin else None
         four, aside = None if shown is None else shown[:hop], self._now() - began
+        named = top(decoded.clip.scores)
+        late = f"LATE {late_s:.1f} s" if late_s else ""
+        label = "   ".join(part for part in (f"window {work.window.index}", named, late) if part)
         with writing():
-            self._film.write(work.window, frames, truth, word, shown)
-            self._sheet.add(f"window {work.window.index}", frames[:hop], truth, word, four)
+            self._film.write(work.window, frames, truth, word, shown, named=named, late=late)
+            self._sheet.add(label, frames[:hop], truth, word, four)
             self._archive.add(work.window, decoded.clip, truth, twin)
         return aside
 
@@ -231,6 +296,20 @@ class Output:
         if decoded.clip.scores is not None:
             record["scores"] = decoded.clip.scores
         return record
+
+
+def top(scores: dict[str, float] | None) -> str:
+    """The likeliest category and its probability, ``house 0.43``; empty without scores."""
+    if not scores:
+        return ""
+    label = max(scores, key=lambda name: scores[name])
+    return f"{label} {scores[label]:.2f}"
+
+
+def _name(window: Window) -> str:
+    """A window's revision and number; the run's too, from the second on."""
+    run = f" of run {window.run}" if window.run else ""
+    return f"{window.revision} of window {window.index}{run}"
 
 
 def banner(bundle: Bundle, *, simulated: bool) -> str:

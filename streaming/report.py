@@ -80,6 +80,7 @@ def build(
         "note": bundle.manifest.note,
         "ended": ended,
         "windows": {"expected": status.get("expected", 0), **windows},
+        "late": counts["late"],
         **sections,
         "runs": counters.get("runs", []),
         "latency_ms": output.meter.summary(),
@@ -114,6 +115,7 @@ def show(report: dict[str, Any]) -> None:
     table.add_row("windows expected", str(windows["expected"]))
     for key in ("final", "preview", "skipped", "degraded"):
         table.add_row(f"  {key}", str(windows[key]))
+    table.add_row("clips that came late", str(report["late"]))
     if report["steps"]:
         table.add_row("clips by steps", "   ".join(f"{n}: {count}" for n, count in report["steps"].items()))
     for title, text in _judged(report):

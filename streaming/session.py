@@ -121,9 +121,6 @@ def _check(options: StreamOptions, bundle: Bundle) -> None:
         raise UsageError(
             f"--seconds {options.seconds:g} holds no window of {window:g} s. Give {window:g} or more."
         )
-    for flag, value in {"--wait": options.wait, "--lost-after": options.lost_after}.items():
-        if value < 0:
-            raise UsageError(f"{flag} {value:g}: seconds from 0 on were expected.")
     if options.report is not None and not options.report.resolve().parent.is_dir():
         raise UsageError(f"--report {options.report}: its folder does not exist. Make it, or give another.")
     if options.truth is not None and not options.truth.resolve().parent.is_dir():
@@ -190,7 +187,7 @@ class _Session:
                     steps=self._options.steps,
                     twin=self._options.twin,
                 )
-            self._progress = Progress(self._console, self._options.seconds)
+            self._progress = Progress(self._console, self._options.seconds, self._output.hop_s)
             ended = "a fault that was not foreseen"
             try:
                 ended = self._loop()
@@ -341,7 +338,7 @@ class _Session:
 
     def _periodic(self) -> None:
         now = time.monotonic()
-        self._progress.update(self._status, self._output.counts)
+        self._progress.update(self._status, self._output)
         self._memory.sample(now)
         if now - self._reported_at > _REPORT_EVERY:
             self._reported_at = now
@@ -396,12 +393,12 @@ class _Session:
             self._decode()
 
     def _finish(self, ended: str) -> None:
-        self._progress.close()
         self._acquisition.stop()
         self._acquisition.join()
         self._memory.sample(time.monotonic(), now=True)
         counts = self._output.counts
-        counts["skipped"] += max(0, self._status.get("expected", 0) - counts["final"] - counts["skipped"])
+        self._output.abandon(self._status.get("reached", 0) - counts["final"] - counts["skipped"])
+        self._progress.close(self._status, self._output)
         try:
             final = self._close(ended)
         finally:

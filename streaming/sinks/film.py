@@ -17,6 +17,8 @@ Frames = NDArray[np.uint8]
 _GAP = 8
 _TITLE, _CAPTION = 24, 48
 _HEIGHT = 256
+# The panel of what was decoded: the truth is on its left.
+_DECODED = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +83,26 @@ class FilmSink:
         truth: Frames | None,
         word: str | None = None,
         twin: Frames | None = None,
+        *,
+        named: str = "",
+        late: str = "",
     ) -> None:
-        """Show a window's clip (frame, row, column, 3) beside its truth, or a word for it, and its twin."""
+        """Show a window's clip (frame, row, column, 3) beside its truth, or a word for it, and its twin.
+
+        Parameters
+        ----------
+        named : str
+            The category that was decoded, and its probability.
+        late : str
+            The mark of a clip that came late; empty for one in time.
+        """
         place = self._layout
         made = self._enlarged(clip)
         known = self._enlarged(() if truth is None else truth)
         unknown = card(place.width, place.height, word or "truth unknown")
         known += [known[-1] if known else unknown] * (len(made) - len(known))
-        self._append([known, made, *([] if twin is None else [self._enlarged(twin)])], describe(window))
+        panels = [known, made, *([] if twin is None else [self._enlarged(twin)])]
+        self._append(panels, describe(window), named, late)
 
     def skip(self, window: Window) -> None:
         """Show a grey card for a window that has no clip."""
@@ -104,7 +118,7 @@ class FilmSink:
     def _enlarged(self, frames: Sequence[Frames] | Frames) -> list[Frames]:
         return [enlarge(frame, self._layout.scale) for frame in frames[: self._hop]]
 
-    def _append(self, panels: list[list[Frames]], caption: str) -> None:
+    def _append(self, panels: list[list[Frames]], caption: str, named: str = "", late: str = "") -> None:
         place = self._layout
         height, width = place.size
         picture = np.empty((len(panels[0]), height, width, 3), np.uint8)
@@ -112,8 +126,16 @@ class FilmSink:
         for n, (frames, title) in enumerate(zip(panels, self._titles, strict=True)):
             picture[:, :_TITLE, place.columns(n)] = bar(place.width, _TITLE, [(title, FAINT)])
             picture[:, _TITLE:-_CAPTION, place.columns(n)] = frames
+        if named or late:
+            picture[:, :_TITLE, place.columns(_DECODED)] = self._marked(named, late)
         picture[:, -_CAPTION:] = bar(width, _CAPTION, [(caption, INK), (self.note, ALERT)])
         self._writer.write(picture)
+
+    def _marked(self, named: str, late: str) -> Frames:
+        """The title of the decoded panel with the category, and with the mark of a clip that came late."""
+        title = ": ".join(part for part in (self._titles[_DECODED], named) if part)
+        text = "   ".join(part for part in (title, late) if part)
+        return bar(self._layout.width, _TITLE, [(text, ALERT if late else INK)])
 
 
 def describe(window: Window) -> str:

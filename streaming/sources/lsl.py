@@ -208,7 +208,7 @@ class LslSource:
         count = found.montage.kinds.count("eeg")
         self._state = f"LSL stream '{inlet.name}': {count} EEG channels at {found.montage.sfreq:g} Hz"
         if old is not None:
-            self._notes.append(f"{self._state}, is back")
+            self._notes.append(f"{self._state}, is back; samples count again once the filters have settled")
         self._changed = None if old is None or same else found.montage
         self._montage, self._first = found.montage, self._first or found.montage
 
@@ -258,7 +258,9 @@ class LslSource:
             self._retry_at[self._eeg.inlet.uid] = now
             self._eeg = None
             self._state = f"LSL stream '{self._name}' was closed; waiting for it to come back"
-            self._notes.append(self._state)
+            self._notes.append(
+                f"{self._state}. Start it again at the amplifier; the session goes on meanwhile"
+            )
         return [*self._triggers.once("stim", triggers), *chunks]
 
     def _dated(self, chunks: list[EegChunk], sfreq: float, now: float) -> list[EegChunk]:

@@ -272,6 +272,16 @@ def test_a_limited_session_is_done_with_its_last_window() -> None:
     assert told == [(0, False)] * 9 + [(1, False)] + [(0, False)] * 4 + [(1, True), (0, True)]
 
 
+def test_of_the_windows_that_were_asked_for_those_are_reached_that_have_passed() -> None:
+    made = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"), 400)
+    for item in session(seconds=30):
+        made.push(item, item.arrived_at)
+    assert made.expected(ZERO + 28.1) == 100
+    assert made.reached(ZERO + 27.9) == 5
+    assert made.reached(ZERO + 28.1) == 6
+    assert made.reached(ZERO + 4000) == 100
+
+
 def stranger(at_s: float, uid: str = "other", index: int = 0) -> Volume:
     """A volume of another series of the same geometry."""
     at = ZERO + at_s

@@ -194,3 +194,55 @@ def test_a_source_may_say_on_the_way_that_the_participant_is_simulated(tmp_path:
     assert {output._film.note, output._sheet.note} == {"SIMULATED PARTICIPANT"}
     caption = read_mp4(tmp_path / "out" / "film.mp4").astype(int)[:, -20:]
     assert np.abs(caption[40] - caption[0]).max() > 60
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "out" / "clips.jsonl").read_text().splitlines()]
+
+
+def orange(frame: np.ndarray) -> int:
+    """Pixels of a film frame's title bar in the colour of a warning."""
+    title = frame[:24].astype(int)
+    return int((title[..., 0] - title[..., 2] > 60).sum())
+
+
+def test_a_clip_is_late_more_than_a_hop_after_its_floor(bundle: Bundle, tmp_path: Path) -> None:
+    output = opened(bundle, tmp_path)
+    # The clock stands at 100 s, a floor lies 0.01 s before the cut, and the hop is 4 s.
+    output.emit(Work(window(0, at=97.0), 0))
+    output.emit(Work(window(1, at=95.0), 1))
+    output.emit(Work(window(2, "preview", at=95.0), 2))
+    output.close()
+    lines = lines_of(tmp_path)
+    assert [line["late"] for line in lines] == [False, True, True]
+    assert [line["t_ms"]["emitted"] > 4000 for line in lines] == [False, True, True]
+    assert output.counts["late"] == 2
+    film = read_mp4(tmp_path / "out" / "film.mp4")
+    assert orange(film[16]) == 0
+    assert orange(film[48]) > 200
+
+
+def test_nothing_is_late_on_a_virtual_clock(bundle: Bundle, tmp_path: Path) -> None:
+    output = opened(bundle, tmp_path, live=False)
+    output.emit(Work(window(0, at=10.0), 0))
+    output.close()
+    assert [line["late"] for line in lines_of(tmp_path)] == [False]
+
+
+def test_the_likeliest_category_is_named_in_film_and_sheet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labelled = make_bundle(tmp_path / "bundle", labels=["face", "house", "chair"])
+    output = opened(labelled, tmp_path)
+    shown: list[str] = []
+    kept = output._film.write
+    monkeypatch.setattr(
+        output._film, "write", lambda *given, **how: (shown.append(how["named"]), kept(*given, **how))
+    )
+    output.emit(Work(window(0), 0))
+    output.close()
+    (line,) = lines_of(tmp_path)
+    label = max(line["scores"], key=line["scores"].get)
+    named = f"{label} {line['scores'][label]:.2f}"
+    assert shown == [named]
+    assert [label for label, _ in output._sheet._kept] == [f"window 0   {named}"]

@@ -108,7 +108,18 @@ def test_every_window_comes_out_as_preview_and_final(sessions: dict[str, Ended])
 def test_a_line_holds_what_the_contract_names(sessions: dict[str, Ended]) -> None:
     clip = sessions["both"].finals()[-1]
     assert set(clip) == {
-        *("session", "run", "clip", "revision", "window_s", "session_s", "file", "modalities", "missing"),
+        *(
+            "session",
+            "run",
+            "clip",
+            "revision",
+            "late",
+            "window_s",
+            "session_s",
+            "file",
+            "modalities",
+            "missing",
+        ),
         *("confidence", "steps", "latency_ms", "t_ms", "simulated", "bundle", "latent", "eeg_quality"),
     }
     assert set(clip["latency_ms"]) == set(DURATIONS)
@@ -231,6 +242,16 @@ def test_ctrl_c_writes_everything_and_ends_with_0(sessions: dict[str, Ended]) ->
     assert windows["expected"] == windows["final"] + windows["skipped"]
     assert "SIGINT" in ended.report["ended"]
     assert len(read_mp4(ended.out / "film.mp4")) == 8 * (windows["final"] + windows["skipped"])
+
+
+def test_a_session_that_is_stopped_skips_only_what_it_reached(bundle: Path, tmp_path: Path) -> None:
+    how = {"eeg": False, "seconds": 30, "during": interrupt}
+    ended = play(tmp_path / "s", bundle, "--seconds", "6000", "--existing", "read", **how)
+    assert ended.code == 0, ended.said
+    windows = ended.report["windows"]
+    assert windows["expected"] == 6000
+    assert windows["final"] == len(ended.finals()) >= 1
+    assert windows["final"] + windows["skipped"] < 1000
 
 
 def test_silence_from_everything_ends_with_3(sessions: dict[str, Ended]) -> None:

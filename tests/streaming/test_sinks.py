@@ -67,6 +67,29 @@ def test_the_film_shows_truth_beside_reconstruction_a_hop_a_window(tmp_path: Pat
     assert np.abs(orange).sum(-1).min() < 60
 
 
+def test_a_clip_that_came_late_is_marked_and_a_category_is_named(tmp_path: Path) -> None:
+    def title(path: Path, **how: str) -> np.ndarray:
+        film = FilmSink(path, GEOMETRY, 32, "note", "decoded category")
+        film.write(window(0), plain(128), None, **how)
+        film.close()
+        return read_mp4(path)[16, :24, -384:].astype(int)
+
+    bare = title(tmp_path / "bare.mp4")
+    named = title(tmp_path / "named.mp4", named="house 0.43")
+    late = title(tmp_path / "late.mp4", named="house 0.43", late="LATE 6.1 s")
+
+    def written(picture: np.ndarray) -> int:
+        """Columns in which there is text."""
+        return int((np.ptp(picture.mean(-1), axis=0) > 60).sum())
+
+    def orange(picture: np.ndarray) -> int:
+        return int((picture[..., 0] - picture[..., 2] > 60).sum())
+
+    assert written(bare) < written(named) < written(late)
+    assert orange(bare) == orange(named) == 0
+    assert orange(late) > 200
+
+
 def test_a_window_says_what_it_rests_on() -> None:
     assert describe(window(2)) == "window 2   8 - 12 s   EEG + fMRI"
     partial = window(0)
