@@ -218,6 +218,8 @@ class _Session:
             message = self._mailbox.get(0.0) if len(self._inbox) < _INBOX else None
 
     def _take_status(self, status: dict[str, Any]) -> None:
+        if not self._status:
+            self._began_at = time.monotonic()
         if status["existing"] and not self._status:
             self._progress.say(f"{status['existing']} files that lay in {self._options.fmri_dir} are ignored")
         for sentence in status["notes"]:
@@ -262,7 +264,8 @@ class _Session:
     def _judge(self) -> RtDecodeError | None:
         """Tell whether the sources did not come, or fell silent."""
         waited, limit = time.monotonic() - self._began_at, self._options.wait
-        if limit and not self._begun and waited > limit:
+        # --wait is for the sources: nobody looks for them while the acquisition process is starting.
+        if limit and self._status and not self._begun and waited > limit:
             return RtDecodeError(
                 f"waited {limit:g} s (--wait) for a run to begin. Still missing: {'; '.join(self._waiting)}. "
                 "Start the source, correct its name, or wait longer (--wait 0: for ever)."
