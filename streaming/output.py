@@ -137,14 +137,14 @@ class Output:
             If the clip cannot be written.
         """
         if work.empty:
-            self.skip(work)
+            self.skip(work, "nothing was received for it")
             return
         steps = steps_within(left_s, self._cost, self._wanted)
         try:
             decoded = self._decoder.decode(work.window, steps or None)
         except NonFiniteError as error:
             self._notes.append(str(error))
-            self.skip(work)
+            self.skip(work, "what was decoded holds values that are no numbers")
             return
         with writing():
             late_s = self._publish(work, decoded)
@@ -166,11 +166,10 @@ class Output:
         self._clips.simulated = True
         self._note = self._film.note = self._sheet.note = banner(self._bundle, simulated=True)
 
-    def skip(self, work: Work) -> None:
-        """Count a window that has no clip, and say so in the film."""
+    def skip(self, work: Work, why: str = "this machine does not keep up") -> None:
+        """Count a window that has no clip, say why, and show in the film that there is none."""
         if work.window.revision == "final":
             self.counts["skipped"] += 1
-            why = "nothing was received for it" if work.empty else "this machine does not keep up"
             self.words["skipped"] = f"{_name(work.window)}: {why}"
             with writing():
                 self._film.skip(work.window)

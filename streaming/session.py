@@ -267,6 +267,8 @@ class _Session:
             self._inbox.put(Work(window, clip, head["costs"], head["backlog"]))
 
     def _take_status(self, status: dict[str, Any]) -> None:
+        if not self._status:
+            self._began_at = time.monotonic()
         if status["existing"] and not self._status:
             self._progress.say(f"{status['existing']} files that lay in {self._options.fmri_dir} are ignored")
         for sentence in status["notes"]:
@@ -366,7 +368,8 @@ class _Session:
     def _judge(self) -> RtDecodeError | None:
         """Tell whether the sources did not come, or fell silent."""
         waited, limit = time.monotonic() - self._began_at, self._options.wait
-        if limit and not self._begun and waited > limit:
+        # --wait is for the sources: nobody looks for them while the acquisition process is starting.
+        if limit and self._status and not self._begun and waited > limit:
             # What comes before the colon is the modality; what comes behind it names streams and files.
             missing = [sentence.partition(":")[0] for sentence in self._waiting]
             return RtDecodeError(

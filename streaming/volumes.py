@@ -1,6 +1,5 @@
 """What the scanner side sees in a folder: the command ``rtdecode volumes``."""
 
-import contextlib
 import sys
 import threading
 import time

@@ -56,7 +56,7 @@ while sent < seconds * 500:
 """
 _BARE = """
 import time, pylsl
-outlet = pylsl.StreamOutlet(pylsl.StreamInfo("bare", "EEG", 4, 100.0))
+outlet = pylsl.StreamOutlet(pylsl.StreamInfo("bare", "EEG", 4, 100.0, pylsl.cf_float32, "bare"))
 print("on", flush=True)
 time.sleep(600)
 """
@@ -94,9 +94,12 @@ def started(network: dict[str, str], name: str, seconds: float, how: str) -> Ite
 
 
 def test_every_stream_has_a_line_a_second_with_what_was_lost(network: dict[str, str]) -> None:
-    with amplifier(network, "one", 600), amplifier(network, "two", 600):
-        with started(network, "", 12, "json") as process:
-            out, err = process.communicate(timeout=LIMIT)
+    with (
+        amplifier(network, "one", 600),
+        amplifier(network, "two", 600),
+        started(network, "", 12, "json") as process,
+    ):
+        out, err = process.communicate(timeout=LIMIT)
     lines = [json.loads(line) for line in out.splitlines()]
     assert all(tuple(line) == KEYS for line in lines), err
     for name in ("one", "two"):

@@ -423,6 +423,21 @@ def run_again(bundle: Path, out: Path) -> int:
     return caught.value.exit_code
 
 
+def test_the_wait_for_sources_begins_when_they_are_looked_for(bundle: Path, tmp_path: Path) -> None:
+    """The acquisition process takes long to start: only then is told what is missing."""
+    options = StreamOptions(lsl="x", bundle=str(bundle), wait=30.0)
+    made = _Session(options, load(str(bundle)), tmp_path, "s", Console())
+    made._began_at -= 40
+    assert made._judge() is None
+    status = {"kind": "status", "existing": 0, "notes": [], "counters": {"runs": []}, "costs": {}}
+    made._take_status(status | {"simulated": False, "waiting": ["EEG: no stream"]})
+    assert made._judge() is None
+    made._began_at -= 40
+    fault = made._judge()
+    assert fault is not None
+    assert "Still missing: EEG: no stream" in str(fault)
+
+
 @pytest.mark.parametrize("limit", [0.0, 30.0])
 def test_silence_ends_it_unless_it_may_last(limit: float, bundle: Path, tmp_path: Path) -> None:
     options = StreamOptions(lsl="x", bundle=str(bundle), lost_after=limit)
