@@ -18,6 +18,7 @@ from rtdecode.eeg_door import Door
 from rtdecode.eeg_rate import RateCheck
 from rtdecode.volume_door import VolumeDoor
 from streaming import bench
+from streaming.bench_pace import Pace
 
 CORE_PERCENT, VOLUME_MS = 0.5, 1.0
 _OUT = Path(__file__).with_suffix(".json")
@@ -92,7 +93,7 @@ def _timed(check: Callable[[int], None], times: int) -> list[float]:
 
 def main() -> None:
     """Measure, print, write."""
-    found = {"machine": bench._machine(), "probe_ms": bench._percentiles(bench._probe(500))} | measure()
+    found = {"machine": bench._machine(), "probe_ms": bench._percentiles(bench._probe(Pace(500)))} | measure()
     Console().print_json(json.dumps(found))
     _OUT.write_text(json.dumps(found, indent=1) + "\n")
 
