@@ -13,7 +13,7 @@ from rtdecode.signal.heartbeat import Heartbeat, HeartbeatRemover
 from rtdecode.signal.pulsematch import find_beats
 from rtdecode.signal.pulsewave import lagrange, shifted
 from rtdecode.signal.quality import CORRECTED, GAP, LEARNING, UNCORRECTED
-from rtdecode.signal.rpeaks import RPeaks
+from rtdecode.signal.rpeaks import RPeaks, vertex
 
 SMALL = {"seconds": 62.0, "sfreq": 250.0, "channels": 24}
 FROM_S = 30.0
@@ -63,6 +63,12 @@ def test_thresholds_follow_a_lead_that_loosens():
     found = peaks_of(ecg, 250)
     true = recording.beats[(recording.beats > 36) & (recording.beats < 61)]
     assert np.abs(true[:, None] - found[None, :]).min(axis=1).max() < 0.012
+
+
+def test_a_maximum_lies_between_its_neighbours_and_at_an_end_nowhere_else():
+    parabola = -np.square(np.arange(5) - 2.3)
+    assert vertex(parabola, 2) == pytest.approx(0.3)
+    assert vertex(parabola[:3], 2) == vertex(parabola[2:], 0) == 0
 
 
 def test_a_slow_signal_has_no_r_peaks_at_that_rate():
