@@ -302,9 +302,9 @@ def _say_routes(console: Console, found: dict[str, dict[str, Any]], recorded: Re
     alone = found.get("both", {}).get("alone")
     if alone is not None:
         console.print(
-            f"{_NAMES[alone]} is read alone: held-out windows are identified {found['both']['value']:.3f} "
-            f"from it, and {found['both']['fused']:.3f} from both. A clip that rests on the other alone "
-            "draws nothing of the participant."
+            f"{_NAMES[alone]} is read alone where both are there: held-out windows are identified "
+            f"{found['both']['value']:.3f} from it, and {found['both']['fused']:.3f} from both. The other "
+            "counts where it is alone, as in a preview."
         )
     for name, side in (("eeg", recorded.eeg), ("fmri", recorded.fmri)):
         if side is None:

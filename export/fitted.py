@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto, helper, numpy_helper
 
 from export.digest import digest
 from export.running import decode_window, session
@@ -73,8 +73,43 @@ def replaced(model: ModelProto, weights: Arrays) -> ModelProto:
             )
         kept = np.ascontiguousarray(value.astype(numpy_helper.to_array(tensor).dtype))
         tensor.CopyFrom(numpy_helper.from_array(kept, tensor.name))
+    held = {tensor.name for tensor in copy.graph.initializer}
+    if weights.get("yields", np.zeros(2)).any() and "yields" not in held:
+        _let_yield(copy, weights["yields"])
     onnx.checker.check_model(copy)
     return copy
+
+
+def _let_yield(model: ModelProto, yields: NDArray[np.floating[Any]]) -> None:
+    """Take a modality for absent where the other one is there: ``read * (1 - yields * other's presence)``.
+
+    Parameters
+    ----------
+    model : ModelProto
+        An encoder that multiplies which modalities are there, (batch, [fmri, eeg]), by ``reads``.
+    yields : ([fmri, eeg],)
+        1 for the modality that gives way.
+    """
+    nodes = list(model.graph.node)
+    at = next(index for index, node in enumerate(nodes) if "reads" in node.input)
+    reading = nodes[at]
+    there = next(name for name in reading.input if name != "reads")
+    read = reading.output[0]
+    reading.output[0] = "read_of_all"
+    gate = [
+        helper.make_node("Gather", [there, "other_modality"], ["other_there"], axis=1),
+        helper.make_node("Mul", ["other_there", "yields"], ["gives_way"]),
+        helper.make_node("Sub", ["one_of_each", "gives_way"], ["stays"]),
+        helper.make_node("Mul", ["read_of_all", "stays"], [read]),
+    ]
+    constants = {
+        "other_modality": np.array([1, 0]),
+        "yields": yields.astype(np.float32),
+        "one_of_each": np.ones(2, np.float32),
+    }
+    model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes[: at + 1], *gate, *nodes[at + 1 :]])
 
 
 def write(
@@ -216,10 +251,10 @@ def compare(weights: Arrays, windows: Arrays, drawn: NDArray[np.float32]) -> flo
     """
     fmri = fill_slots(windows["fmri"], windows["fmri_mask"])
     places, net = place(weights, features(weights, windows["eeg"], fmri)), perceptron(weights)
-    fmri_in, eeg_in = (
-        windows[f"{name}_mask"].max(1, keepdims=True) * reads
-        for name, reads in zip(("fmri", "eeg"), weights["reads"], strict=True)
-    )
+    there = np.hstack([windows[f"{name}_mask"].max(1, keepdims=True) for name in ("fmri", "eeg")])
+    read = there * weights["reads"] * (1 - weights["yields"] * there[:, ::-1])
+    fmri_in = read[:, :1]
+    eeg_in = read[:, 1:]
     chosen = (
         fmri_in * eeg_in * refine(net, places, "both")
         + fmri_in * (1 - eeg_in) * refine(net, places, "fmri")

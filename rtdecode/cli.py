@@ -340,7 +340,9 @@ def doctor(
     calibration: Annotated[Path | None, typer.Option(help="A folder made by calibrate.")] = None,
     out: Annotated[Path | None, typer.Option(help="The session's folder.", metavar="DIR")] = None,
     record: Annotated[Path | None, typer.Option(help="The recording's folder.", metavar="DIR")] = None,
-    minutes: Annotated[float, typer.Option(help="Length of the session that is to fit.")] = 60.0,
+    minutes: Annotated[
+        float, typer.Option(help="Length of the session that is to fit.", callback=positive)
+    ] = 60.0,
     as_json: Json = False,
     peers: Peers = None,
 ) -> None:

@@ -1,6 +1,5 @@
 """What a session needs, checked one by one: the command ``rtdecode doctor``."""
 
-import math
 import platform
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +13,7 @@ from rtdecode import bundle as bundles
 from rtdecode import calibration as calibrations
 from rtdecode.bundle import Bundle
 from rtdecode.calibration import Calibration
-from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.errors import RtDecodeError
 from rtdecode.types import Montage, Volume
 from streaming import doctor_disk, doctor_fmri
 from streaming.doctor_disk import Place
@@ -59,14 +58,7 @@ def run(
     -------
     int
         0, or 1 if a session would be refused or degraded.
-
-    Raises
-    ------
-    UsageError
-        If `minutes` is no length.
     """
-    if not (minutes > 0 and math.isfinite(minutes)):
-        raise UsageError(f"--minutes {minutes:g}: more than 0 was expected.")
     with Console(stderr=True).status("looking and listening, up to 25 s"):
         findings = _findings(lsl, fmri_dir, bundle, calibration, out, record, minutes)
     if as_json:

@@ -203,13 +203,12 @@ def _level(heard: Heard, bundle: Bundle, wanted: EegInput, montage: Montage) -> 
         return Finding("level", "bad", found, "check the electrodes and the reference, see rtdecode eeg")
     rate_hz = float(bundle.manifest.grid.sfreq)
     span = chain.read(chain.newest - np.arange(int(_JUDGED_S * rate_hz))[::-1] / rate_hz)
+    if wrong := chain.notes():
+        return _bad("level", wrong[0])
     if span.values is None or span.mask.sum() < _LEAST_S * rate_hz:
         found = "too little of it could be corrected to judge its level"
         return Finding("level", "note", found, "look again while the scanner rests")
     spread_uv = span.values[:, span.mask].std(axis=1) * bundle.stats["eeg_scale"]
-    wrong = plausible.eeg_level(spread_uv, bundle.stats["eeg_scale"])
-    if wrong is not None:
-        return _bad("level", wrong)
     found = f"{np.median(spread_uv):.1f} uV in the bundle's band"
     if report["bad_channels"]:
         interpolated = f"{found}; {_listed(report['bad_channels'])} would be interpolated"

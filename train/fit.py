@@ -145,7 +145,9 @@ def fit(recorded: Recorded, story: Story, sizes: Sizes, net: Arrays) -> Fitted:
             places[route] = _joined(held_out, story.targets)
     points = {route: refine(net, places, route) for route in places}
     heat = [temperature(points[route], story.shown) if route in points else 1.0 for route in ROUTES]
-    weights |= {"heat": np.array(heat), "reads": np.array([float(name in sides) for name in ("fmri", "eeg")])}
+    weights["heat"] = np.array(heat)
+    weights["reads"] = np.array([float(name in sides) for name in ("fmri", "eeg")])
+    weights["yields"] = np.zeros(2)
     statistics = {name: value for side in sides.values() for name, value in side.statistics.items()}
     return Fitted(weights, statistics, sides["fmri"].voxels if "fmri" in sides else None, points)
 
@@ -304,8 +306,8 @@ def temperature(points: Matrix, shown: Matrix) -> float:
 def never_worse(fitted: Fitted, recorded: Recorded, story: Story, space: Space) -> Fitted:
     """Read the better modality alone where both together identify held-out windows worse than it.
 
-    The encoder then takes the other modality for absent, and ``points["both"]`` are those of the one that
-    is read.
+    The encoder then takes the other modality for absent wherever both are there, and ``points["both"]`` are
+    those of the one that is read. A window with the other modality alone, as a preview is, is drawn from it.
     """
     if "both" not in fitted.points:
         return fitted
@@ -313,10 +315,10 @@ def never_worse(fitted: Fitted, recorded: Recorded, story: Story, space: Space) 
     alone = max(("fmri", "eeg"), key=lambda route: values[route])
     if values["both"] >= values[alone]:
         return fitted
-    reads = np.array([float(name == alone) for name in ("fmri", "eeg")])
+    yields = np.array([float(name != alone) for name in ("fmri", "eeg")])
     return replace(
         fitted,
-        weights=fitted.weights | {"reads": reads},
+        weights=fitted.weights | {"yields": yields},
         points=fitted.points | {"both": fitted.points[alone]},
         alone=alone,
     )

@@ -45,4 +45,4 @@ def test_without_any_the_error_says_what_to_install(bare: Path) -> None:
     (bare / "mne_lsl" / "__init__.py").touch()
     done = load(bare)
     assert done.returncode == 1
-    assert "rtdecode[lsl]" in done.stderr
+    assert "[lsl]" in done.stderr

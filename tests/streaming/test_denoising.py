@@ -133,7 +133,7 @@ def test_confidence_is_told_only_where_it_was_calibrated(bundle: Bundle, tmp_pat
     sure = Decoder(bundle).decode(window()).clip.confidence
     data = window()
     ports = {name: getattr(data, name)[None] for name in ("eeg", "eeg_mask", "fmri", "fmri_mask")}
-    encode = Graph(bundle.path / "encode.onnx")
+    encode = Graph(bundle.read("encode.onnx"), "encode.onnx")
     first = {"carry": np.zeros(encode.inputs["carry"]), "carry_mask": np.zeros(encode.inputs["carry_mask"])}
     given = {name: value.astype(np.float32) for name, value in (ports | first).items()}
     assert sure == pytest.approx(encode(**given)["confidence"].item())

@@ -14,7 +14,6 @@ import pylsl
 import pytest
 
 from rtdecode import bundle as bundles
-from rtdecode.errors import UsageError
 from streaming import doctor
 from tests.streaming.player import outlet
 
@@ -131,8 +130,3 @@ def test_a_source_that_the_bundle_does_not_read_is_said(
     assert code == 1
     assert "reads no EEG" in found["cap"]["found"]
     assert "reads fmri" in found["sources"]["found"]
-
-
-def test_a_length_that_is_none_is_refused() -> None:
-    with pytest.raises(UsageError, match="--minutes nan"):
-        doctor.run(None, None, "haxby", True, minutes=float("nan"))

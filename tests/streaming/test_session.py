@@ -345,7 +345,7 @@ def test_a_session_that_never_began_to_record_leaves_no_truth_in_anothers_record
 
     def prepared_beside_another(out: Path, *, overwrite: bool) -> None:
         prepare(out, overwrite=overwrite)
-        record.mkdir()
+        record.mkdir(exist_ok=True)
         (record / "recording.json").write_text("another session's")
 
     monkeypatch.setattr(session, "prepare", prepared_beside_another)
