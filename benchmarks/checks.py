@@ -20,10 +20,14 @@ from rtdecode.volume_door import VolumeDoor
 from streaming import bench
 from streaming.bench_pace import Pace
 
-CORE_PERCENT, VOLUME_MS = 0.5, 1.0
+CORE_PERCENT = 0.5
+VOLUME_MS = 1.0
 _OUT = Path(__file__).with_suffix(".json")
-_SFREQ, _CHANNELS, _CHUNK = 5000, 64, 100
-_SHAPE, _FEATURES = (104, 104, 72), 20_000
+_SFREQ = 5000
+_CHANNELS = 64
+_CHUNK = 100
+_SHAPE = (104, 104, 72)
+_FEATURES = 20_000
 _TIMES = 1000
 
 

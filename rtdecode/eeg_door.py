@@ -40,7 +40,9 @@ class Door:
     """
 
     def __init__(self, names: tuple[str, ...], picks: NDArray[np.int64], keep_s: float) -> None:
-        self._names, self._picks, self._keep_s = names, picks, keep_s
+        self._names = names
+        self._picks = picks
+        self._keep_s = keep_s
         self._good = np.zeros(len(names), np.float32)
         self._log: deque[tuple[Times, NDArray[np.float64]]] = deque()
         self._failed_at = np.full(len(names), -np.inf)
@@ -99,7 +101,8 @@ class Door:
 
     def notes(self) -> list[str]:
         """Sentences on what began since the last call."""
-        told, self._notes = self._notes, []
+        told = self._notes
+        self._notes = []
         return told
 
     def _filled(self, data: Data, holes: Mask) -> Data:

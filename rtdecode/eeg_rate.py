@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from rtdecode import plausible
 
 # What is measured at least before it is judged, and what is measured anew, s.
-_LEAST_S, _ANEW_S = 0.5, 30.0
+_LEAST_S = 0.5
+_ANEW_S = 30.0
 
 
 class RateCheck:

@@ -90,7 +90,9 @@ class EegStream:
         *,
         tr_s: float | None = None,
     ) -> None:
-        self._wanted, self._tr_s, self._keep_s = wanted, tr_s, keep_s
+        self._wanted = wanted
+        self._tr_s = tr_s
+        self._keep_s = keep_s
         self._mean, self._scale = stats["eeg_mean"][:, None], stats["eeg_scale"][:, None]
         self._delivered: deque[tuple[float, float]] = deque(maxlen=4096)
         self._past = {"lost_samples": 0, "gaps": 0, "epochs": 0}
@@ -127,11 +129,13 @@ class EegStream:
         GeometryError
             If the stream does not send at the rate it declares.
         """
-        data, stamps = chunk.data, chunk.stamps
+        data = chunk.data
+        stamps = chunk.stamps
         if not np.isfinite(stamps).all():
             # Samples of no time are lost; the clock sees their place.
             dated = np.isfinite(stamps)
-            data, stamps = data[:, dated], stamps[dated]
+            data = data[:, dated]
+            stamps = stamps[dated]
         if data.shape[1] == 0 or not chunk.live:
             return
         wrong = self._rate.push(stamps, chunk.arrived_at)
@@ -179,7 +183,8 @@ class EegStream:
 
     def notes(self) -> list[str]:
         """What began to be wrong with the values since the last call, in sentences."""
-        told, self._notes = self._notes, []
+        told = self._notes
+        self._notes = []
         return told + self._door.notes()
 
     def _far_off(self, values: Float, mask: NDArray[np.bool_]) -> bool:

@@ -81,7 +81,8 @@ class RecordingWriter:
         self._changed: Montage | None = None
         if resume:
             kept = Recording(path)
-            self._meta, self._montage = kept.meta, kept.montage
+            self._meta = kept.meta
+            self._montage = kept.montage
             self._before = _cut_torn(path, kept.montage)
         else:
             check_unused(path)

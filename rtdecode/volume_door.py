@@ -114,7 +114,8 @@ class VolumeDoor:
 
     def notes(self) -> list[str]:
         """Sentences on what began since the last call."""
-        told, self._notes = self._notes, []
+        told = self._notes
+        self._notes = []
         return told
 
     def _likely(self, known: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:

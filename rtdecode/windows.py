@@ -275,7 +275,8 @@ class Assembler:
 
     def notes(self) -> list[str]:
         """What began to be wrong with the data since the last call, in sentences."""
-        told, self._notes = self._notes, []
+        told = self._notes
+        self._notes = []
         told += [f"EEG: {sentence}" for sentence in (self._eeg.notes() if self._eeg else [])]
         for run in self._session.runs:
             told += [f"fMRI: {sentence}" for sentence in run.notes()]
@@ -405,7 +406,8 @@ class Assembler:
         mask, expected = np.zeros(slots, bool), np.zeros(slots, bool)
         # A preview lacks every volume by definition.
         expected[: len(wanted) or slots] = True
-        data, lacking = None, 0.0
+        data = None
+        lacking = 0.0
         if held and self._manifest.fmri is not None:
             data = np.zeros((slots, self._manifest.fmri.voxels), np.float32)
             for index, (vector, _, share) in held.items():

@@ -55,7 +55,9 @@ _MARKERS_WITHIN = 6.0
 _SILENT = {"eeg": 3.0, "fmri": 10.0}
 # A status has to fit a slot of the mailbox: it tells of the newest runs, of so many files passed over,
 # and of so many triggers and volumes; more make the next one due.
-_RUNS_TOLD, _NOTES_TOLD, _UNTOLD_MOST = 16, 30, 32
+_RUNS_TOLD = 16
+_NOTES_TOLD = 30
+_UNTOLD_MOST = 32
 # The clock of the deadlines before the first volume that lay there; finite, as it goes into recordings.
 _LONG_AGO = -1e12
 # What the folder thread says once it has read everything that lay there.

@@ -29,7 +29,9 @@ _COLD_STARTS = 5
 _QUICK_PUSHES = 100
 # For the forecast: volumes of each form that are tried, a sleep of the probe, and what is fixed about the
 # EEG (a minute of it is simulated and cleaned, cold starts counted in), s.
-_TRIED, _PROBE_S, _EEG_S = 3, 0.001, 40.0
+_TRIED = 3
+_PROBE_S = 0.001
+_EEG_S = 40.0
 # Stages of the contract that no code stands behind yet, or that the bundle has not.
 _UNKNOWN = (
     "clip_0_steps",

@@ -156,7 +156,8 @@ class Decoder:
                 f"bundle {path}: the manifest has a calibrated confidence, encode.onnx has no output "
                 "'confidence'. Export it again."
             )
-        labels, scores = manifest.labels, self._encode.outputs.get("scores")
+        labels = manifest.labels
+        scores = self._encode.outputs.get("scores")
         if labels is not None and scores != [1, len(labels)]:
             raise BundleError(
                 f"bundle {path}: the manifest names {len(labels)} categories, and the output 'scores' of "

@@ -21,7 +21,8 @@ _LINE = 1500
 # A stamp of each sample in a recording, bytes.
 _STAMP = 8
 # Where no amplifier was heard, the usual one inside a magnet: channels, Hz.
-_CHANNELS, _SFREQ = 64, 5000.0
+_CHANNELS = 64
+_SFREQ = 5000.0
 # Where no volume was seen, a voxel of the bundle's grid, bytes.
 _VOXEL = 2
 _ROOM = "make room, or give a folder on another disk"

@@ -139,7 +139,8 @@ def _cap(wanted: EegInput, montage: Montage) -> Finding:
 
 
 def _rate(heard: Heard, montage: Montage, grid_hz: float, band: EegBand) -> Finding:
-    first, last = heard.chunks[0], heard.chunks[-1]
+    first = heard.chunks[0]
+    last = heard.chunks[-1]
     span_s = last.arrived_at - first.arrived_at
     # The first chunk was being gathered before anybody listened.
     samples = sum(chunk.data.shape[1] for chunk in heard.chunks[1:])

@@ -21,7 +21,8 @@ SETTLED_S = 40.0
 # At this drift the time that repeats is whole samples and whole TRs.
 DRIFT_PPM, REPEATED_S = 20.0, 40
 # The same for a first impression.
-_QUICK_SETTLED_S, _QUICK_REPEATED_S = 19.0, 8
+_QUICK_SETTLED_S = 19.0
+_QUICK_REPEATED_S = 8
 _START_AT, _DELAY_S, _JITTER_S = 10_000.0, 0.002, 1e-4
 _KEEP_S = 40.0
 

@@ -19,7 +19,8 @@ def first(bundle: Bundle) -> dict[str, Array]:
 
 def window(bundle: Bundle) -> Window:
     """The first golden window as a session would hand it to the decoder."""
-    golden, manifest = bundle.golden(), bundle.manifest
+    golden = bundle.golden()
+    manifest = bundle.manifest
     masks = {m: golden.get(f"{m}_mask", np.zeros((1, 0)))[0] > 0 for m in ("eeg", "fmri")}
     data = {m: golden[m][0] if m in golden else None for m in ("eeg", "fmri")}
     return Window(

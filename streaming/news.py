@@ -75,7 +75,8 @@ class News:
 
     def _tell(self, event: Event, now_at: float) -> str:
         more = event.count - self._told[event.kind]
-        self._told[event.kind], self._told_at[event.kind] = event.count, now_at
+        self._told[event.kind] = event.count
+        self._told_at[event.kind] = now_at
         del self._risen_at[event.kind]
         return f"{event.kind}{_counted(more, event.count)}: {event.detail}"
 
@@ -107,7 +108,8 @@ def is_stale(age_s: float, hop_s: float) -> bool:
 
 def _sources(status: dict[str, Any]) -> list[Event]:
     """The folder and the silence of the sources."""
-    folder, back = status.get("folder", {}), status.get("back", {})
+    folder = status.get("folder", {})
+    back = status.get("back", {})
     runs = status.get("counters", {}).get("runs", [])
     newest = runs[-1]["run"] if runs else 0
     return [
@@ -132,7 +134,8 @@ def _sources(status: dict[str, Any]) -> list[Event]:
 def _signals(status: dict[str, Any], output: Output) -> list[Event]:
     """Holes and faults in what came."""
     counters = status.get("counters", {})
-    eeg, fmri = counters.get("eeg", {}), counters.get("fmri", {})
+    eeg = counters.get("eeg", {})
+    fmri = counters.get("fmri", {})
     bad = eeg.get("bad_channels") or []
     return [
         Event(
@@ -169,7 +172,9 @@ def _signals(status: dict[str, Any], output: Output) -> list[Event]:
 
 def _clips(status: dict[str, Any], output: Output, now_at: float) -> list[Event]:
     """What is wrong with the clips themselves."""
-    counts, words, newest = output.counts, output.words, output.newest
+    counts = output.counts
+    words = output.words
+    newest = output.newest
     age_s = 0.0 if newest is None or status.get("elapsed") is None else now_at - newest.emitted_at
     return [
         Event(

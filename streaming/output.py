@@ -176,7 +176,8 @@ class Output:
 
     def notes(self) -> list[str]:
         """What went wrong with the clips since the last call, in sentences."""
-        told, self._notes = self._notes, []
+        told = self._notes
+        self._notes = []
         return told
 
     def abandon(self, count: int) -> None:

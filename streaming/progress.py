@@ -71,9 +71,11 @@ class Progress:
 
 def standing(status: dict[str, Any], output: Output, now_at: float) -> list[str]:
     """How a session stands, in two lines: its time and newest clip, and what was counted."""
-    counts, newest = output.counts, output.newest
+    counts = output.counts
+    newest = output.newest
     counters = status.get("counters", {})
-    eeg, fmri = counters.get("eeg", {}), counters.get("fmri", {})
+    eeg = counters.get("eeg", {})
+    fmri = counters.get("fmri", {})
     clip = "no clip yet"
     if newest is not None:
         age_s = max(0.0, now_at - newest.emitted_at)

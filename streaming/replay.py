@@ -85,7 +85,8 @@ def run(
             twin=twin,
         )
         path = report or folder / "report.json"
-        ended, stopped = "a fault that was not foreseen", list[str]()
+        ended = "a fault that was not foreseen"
+        stopped = list[str]()
         with signals.told(stopped.append):
             try:
                 ended = _play(kept, loaded, assembler, output, pace, stopped)
@@ -121,7 +122,8 @@ def _assembler(kept: Recording, bundle: Bundle) -> Assembler:
 
 def _calibration(kept: Recording) -> Calibration | None:
     """Load what the session was calibrated with."""
-    stated, digest = kept.meta.get(CALIBRATION), kept.meta.get("calibration_digest")
+    stated = kept.meta.get(CALIBRATION)
+    digest = kept.meta.get("calibration_digest")
     if stated is None:
         return None
     path = kept.path / CALIBRATION

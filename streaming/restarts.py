@@ -6,7 +6,8 @@ from typing import Any
 from rtdecode.types import Window
 
 # So many deaths within so long are no accident, s.
-_MOST, _WITHIN = 3, 60.0
+_MOST = 3
+_WITHIN = 60.0
 
 
 class Restarts:

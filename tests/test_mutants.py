@@ -39,7 +39,8 @@ def kept(folder: Path, head: str, old: str = "left = 1", new: str = "left = 3") 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """A program of one file with one test of half of it, copied out of its repository."""
-    source, copy = tmp_path / "source", tmp_path / "copy"
+    source = tmp_path / "source"
+    copy = tmp_path / "copy"
     source.mkdir()
     copy.mkdir()
     (source / "where.py").write_text(WHERE)

@@ -210,7 +210,8 @@ def par_rec_bundle(folder: Path) -> Bundle:
 def test_nothing_that_a_session_wrote_or_printed_names_the_participant(
     tmp_path: Path, bundle: Path, vendor: str
 ) -> None:
-    folder, left = tmp_path / PLACE / "scanner", tmp_path / "left"
+    folder = tmp_path / PLACE / "scanner"
+    left = tmp_path / "left"
     deliver(folder, vendor)
     left.mkdir()
     used = par_rec_bundle(tmp_path / "par-rec") if vendor == "par-rec" else bundles.load(str(bundle))

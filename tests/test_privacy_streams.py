@@ -43,7 +43,8 @@ class Amplifier(threading.Thread):
 
     def __init__(self, name: str, channels: tuple[str, ...] = CHANNELS) -> None:
         super().__init__(daemon=True)
-        self.name_, self.channels = name, channels
+        self.name_ = name
+        self.channels = channels
         self.over = threading.Event()
 
     def run(self) -> None:
@@ -108,7 +109,8 @@ def volume_of_another_tr(folder: Path) -> None:
 
 
 def test_volumes_that_end_a_session_are_named_on_the_terminal_alone(bundle: Path, tmp_path: Path) -> None:
-    left, folder = tmp_path / "left", tmp_path / PLACE
+    left = tmp_path / "left"
+    folder = tmp_path / PLACE
     left.mkdir()
     volume_of_another_tr(folder)
     words = ("--bundle", str(bundle), "--out", str(left / "out"), "--record", str(left / "recording"))

@@ -61,7 +61,8 @@ def test_it_holds_what_a_session_reads_and_nothing_of_training(wheel: Path) -> N
 
 @pytest.mark.full
 def test_the_recorded_demo_runs_from_it_in_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
-    place, here = tmp_path / "site", tmp_path / "here"
+    place = tmp_path / "site"
+    here = tmp_path / "here"
     pip("install", str(wheel), "--no-deps", "--no-index", "--target", str(place))
     here.mkdir()
     # Before the repository, which this interpreter knows by its editable install.

@@ -61,7 +61,8 @@ def run(
     if lsl is not None and outlets is not None:
         _wait_for_reader(outlets[0], lsl, wait, stop, console)
     lead_s = LEAD_IN_S + 0.5 if outlets else 0.5
-    trigger_at, wall = pylsl.local_clock() + lead_s, datetime.now() + timedelta(seconds=lead_s)
+    trigger_at = pylsl.local_clock() + lead_s
+    wall = datetime.now() + timedelta(seconds=lead_s)
     failed: list[OSError] = []
     writer = None
     if folder is not None:

@@ -69,7 +69,8 @@ def test_a_trigger_counts_from_half_a_tr_after_its_place(upto: float, seed: int)
     """One at the very instant that is asked of may come before it or after: the answer must not tell."""
     off = np.random.default_rng(seed).uniform(-0.005, 0.005, 30)
     known = [i for i in range(30) if i * 0.8 <= upto - 0.4]
-    sparse, whole = RunClock(small.TR), RunClock(small.TR)
+    sparse = RunClock(small.TR)
+    whole = RunClock(small.TR)
     for i in range(30):
         stamp = ZERO + i * 0.8 + off[i]
         whole.add_trigger(stamp)

@@ -28,14 +28,17 @@ def read(made: EegStream, data: np.ndarray, from_s: float, to_s: float) -> tuple
 @pytest.mark.parametrize("value", BAD)
 def test_one_value_that_is_no_measurement_ends_with_itself(value: float) -> None:
     data = noise(20)
-    whole, holed = stream(cap(1000)), stream(cap(1000))
+    whole = stream(cap(1000))
+    holed = stream(cap(1000))
     push(whole, data, stamps_of(data))
     bad = data.copy()
     bad[17, 6000] = value
     push(holed, bad, stamps_of(data))
-    before, after = read(whole, data, 0, 6), read(holed, data, 0, 6)
+    before = read(whole, data, 0, 6)
+    after = read(holed, data, 0, 6)
     assert np.array_equal(before[0], after[0])
-    clean, later = read(whole, data, 6, 20)[0], read(holed, data, 6, 20)[0]
+    clean = read(whole, data, 6, 20)[0]
+    later = read(holed, data, 6, 20)[0]
     assert np.isfinite(later).all()
     # The hole is a step of one sample in one channel; the filters forget it.
     assert np.abs(clean - later)[:, 4000:].max() < 0.01 * clean.std()
@@ -151,7 +154,8 @@ def test_a_stream_that_sends_less_than_it_declares_is_refused() -> None:
 
 
 def test_a_network_that_catches_up_or_loses_a_tenth_is_not_taken_for_another_rate() -> None:
-    late, lossy = stream(cap(1000)), stream(cap(1000))
+    late = stream(cap(1000))
+    lossy = stream(cap(1000))
     chunks = outlet(1000.0, 1000.0, 20.0, deduced=False)
     for chunk in chunks:
         arrived_at = max(chunk.arrived_at, START + 3.0)

@@ -109,7 +109,8 @@ def test_triggers_that_come_after_a_window_do_not_move_its_eeg(cut_s: float) -> 
         else item
         for item in items
     ]
-    plain, moved = finals(run(items, seconds=20)), finals(run(late, seconds=20))
+    plain = finals(run(items, seconds=20))
+    moved = finals(run(late, seconds=20))
     before = [w.stop_s <= cut_s for w in plain]
     assert [np.array_equal(a.eeg, b.eeg) for a, b in zip(plain, moved, strict=True)] == before
     for one, other, same_before in zip(plain, moved, before, strict=True):

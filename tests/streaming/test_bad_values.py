@@ -18,7 +18,9 @@ from rtdecode.video import read_mp4
 from streaming import replay
 
 # On the run's time line, s; the window of each is known.
-ONE_SAMPLE_S, CHANNEL_FROM_S, CHANNEL_TO_S = 9.5, 20.5, 25.5
+ONE_SAMPLE_S = 9.5
+CHANNEL_FROM_S = 20.5
+CHANNEL_TO_S = 25.5
 # Volumes of TR 0.8 s that window 9 (36 to 40 s) reads with a lag of 4 s.
 VOLUMES = (51, 52, 53)
 CONCERNED = {2: "eeg", 5: "eeg", 6: "eeg", 9: "fmri"}
@@ -107,7 +109,8 @@ def test_a_report_counts_what_was_no_number(replays: Replays) -> None:
 
 
 def test_what_came_before_a_hole_has_the_same_bits(replays: Replays) -> None:
-    whole, holed = finals(replays.whole), finals(replays.damaged)
+    whole = finals(replays.whole)
+    holed = finals(replays.damaged)
     for one, other in zip(whole[:2], holed[:2], strict=True):
         before = np.load(replays.whole / one["latent"])
         assert np.array_equal(before, np.load(replays.damaged / other["latent"]))

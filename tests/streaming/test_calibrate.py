@@ -260,7 +260,9 @@ def test_a_thin_slab_is_taken_as_it_lies(place, tmp_path) -> None:
 
 
 def test_waits_for_a_run_and_takes_the_first_volumes_of_it(still, mask, tmp_path, monkeypatch) -> None:
-    folder, waits, poll = tmp_path / "scan", threading.Event(), FolderSource.poll
+    folder = tmp_path / "scan"
+    waits = threading.Event()
+    poll = FolderSource.poll
 
     def polled(source: FolderSource, now_at: float) -> list:
         waits.set()

@@ -152,7 +152,8 @@ def test_a_window_of_numbers_that_are_none_gives_no_clip_and_leaves_no_trace(
     value: float, steps: int, tmp_path: Path
 ) -> None:
     bundle = make_bundle(tmp_path / "bundle", steps=steps)
-    decoder, other = Decoder(bundle), Decoder(bundle)
+    decoder = Decoder(bundle)
+    other = Decoder(bundle)
     bad = window(1)
     assert bad.eeg is not None
     bad.eeg[0, 7] = value

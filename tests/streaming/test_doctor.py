@@ -89,7 +89,8 @@ def test_each_thing_that_is_missing_is_named_with_what_to_do(
 
 def test_a_trained_cap_and_grid_pass(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     read = bundles.load("phantom")
-    wanted, volumes = read.manifest.eeg, read.manifest.fmri
+    wanted = read.manifest.eeg
+    volumes = read.manifest.fmri
     assert wanted is not None
     assert volumes is not None
     rng = np.random.default_rng(1)

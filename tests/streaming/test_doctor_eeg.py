@@ -11,7 +11,8 @@ from rtdecode.types import EegChunk, Montage
 from streaming.doctor_eeg import Heard, findings
 from streaming.finding import Finding
 
-SECONDS, CHUNK_S = 5.0, 0.02
+SECONDS = 5.0
+CHUNK_S = 0.02
 
 
 @pytest.fixture(scope="module")

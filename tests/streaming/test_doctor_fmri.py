@@ -60,7 +60,8 @@ def test_what_fits_passes(tmp_path: Path, small: Bundle) -> None:
 
 def test_all_volumes_of_a_folder_are_counted(tmp_path: Path) -> None:
     for n in range(150):
-        volume, acquired = np.full((6, 6, 4), n + 1, np.int16), datetime(2026, 3, 1, 12, n // 60, n % 60)
+        volume = np.full((6, 6, 4), n + 1, np.int16)
+        acquired = datetime(2026, 3, 1, 12, n // 60, n % 60)
         data = mosaic_bytes(volume, np.diag([3.0, 3.0, 3.0, 1.0]), 1.0, n, 7, acquired, 1.65, "1.2.3")
         (tmp_path / f"{n}.dcm").write_bytes(data)
     (found,), _ = doctor_fmri.judge(doctor_fmri.look(tmp_path, seconds=60.0), None, None)

@@ -38,7 +38,8 @@ def told(folder: Path, rows: list[str], bundle: Bundle) -> Truth:
 def test_twins_are_scored_by_their_own_clips(bundle: Bundle, tmp_path: Path) -> None:
     truth = told(tmp_path, [f"{4 * k}\t4\tshot" for k in range(8)], bundle)
     archive = Archive(tmp_path / "kept")
-    true, blind = films(8), films(9)[8]
+    true = films(8)
+    blind = films(9)[8]
     for k in range(8):
         archive.add(window(k), Clip(true[k], LATENT, None, 0), true[k], blind)
     found = sections(truth, archive, bundle)

@@ -14,7 +14,10 @@ from rtdecode.windows import Assembler
 from streaming.decoder import Decoder
 from tests.streaming.bundles import AFFINE, CHANNELS, SHAPE, make_bundle
 
-ZERO, SECONDS, SFREQ, TR = 300.0, 13.0, 250.0, 0.8
+ZERO = 300.0
+SECONDS = 13.0
+SFREQ = 250.0
+TR = 0.8
 Item = EegChunk | Trigger | Volume
 Rng = np.random.Generator
 
@@ -114,7 +117,8 @@ def run(bundle: Bundle, items: list[Item], decoder: Decoder) -> int:
 
 def many(bundle: Bundle, count: int, seed: int) -> None:
     """Sessions with changed inputs until so many were changed."""
-    decoder, rng = Decoder(bundle), np.random.default_rng(seed)
+    decoder = Decoder(bundle)
+    rng = np.random.default_rng(seed)
     changed = clips = sessions = 0
     while changed < count:
         share = rng.choice([0.02, 0.2, 1.0])

@@ -110,7 +110,8 @@ def test_every_frame_is_marked_when_it_was_shown(tmp_path: Path, name: str) -> N
 
 
 def test_what_is_late_is_dropped_and_the_rest_stays_in_time(tmp_path: Path, name: str) -> None:
-    film, log = make_film(tmp_path / "film.mp4", 100), tmp_path / "log.tsv"
+    film = make_film(tmp_path / "film.mp4", 100)
+    log = tmp_path / "log.tsv"
     words = ("play", film, "--lsl", name, "--start-on", "now", "--wait", 0, "--headless", "--log", log)
     with program(*words) as process:
         until(lambda: log.exists() and log.read_text().count("\n") > 10)

@@ -53,7 +53,8 @@ def test_plays_a_run_as_a_scanner_writes_it(tmp_path, name, kind):
 def test_lateness_does_not_add_up(tmp_path, monkeypatch):
     """On a virtual clock: the second volume takes four times as long to write as there is time for it."""
     bold(tmp_path / "bold.nii")
-    now, written = 100.0, []
+    now = 100.0
+    written = []
 
     class Stop:
         def wait(self, seconds):

@@ -92,7 +92,8 @@ def test_a_truth_that_cannot_be_read_is_said_once(
 def of_an_earlier_version(folder: Path, calibration: Path) -> Path:
     """Rewrite a recording as it was when names were kept, and the calibration's place instead of a copy."""
     shutil.rmtree(folder / "calibration", ignore_errors=True)
-    head, events = folder / "recording.json", folder / "events.jsonl"
+    head = folder / "recording.json"
+    events = folder / "events.jsonl"
     tree = json.loads(head.read_text())
     tree["meta"]["calibration"] = str(calibration)
     head.write_text(json.dumps(tree))

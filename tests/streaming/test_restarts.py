@@ -32,7 +32,9 @@ class Acquired:
 
     def __init__(self, bundle: Bundle, folder: Path, past: Past | None = None, *, fmri: bool = True) -> None:
         (folder / "scanner").mkdir(exist_ok=True)
-        self._bundle, self._folder, self._fmri = bundle, folder, fmri
+        self._bundle = bundle
+        self._folder = folder
+        self._fmri = fmri
         sources = Sources(
             bundle.path,
             "an amplifier",
@@ -101,7 +103,8 @@ def test_runs_go_on_where_they_were(fmri: bool, bundle: Bundle, tmp_path: Path) 
     before.take(session(0, 20, fmri=fmri))
     after = before.killed()
     after.take(session(24, 44, fmri=fmri))
-    ended, went_on = finals(before.windows), finals(after.windows)
+    ended = finals(before.windows)
+    went_on = finals(after.windows)
     assert [key for key in went_on if key not in ended] == [(0, n) for n in range(len(ended), len(went_on))]
     wanted = ["eeg", "fmri"] if fmri else ["eeg"]
     hole = [n for (_, n), one in went_on.items() if n >= len(ended) and max(one.missing[m] for m in wanted)]

@@ -69,7 +69,8 @@ def sessions(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 def check_windows(ended: Ended, expected: int) -> None:
     """Every window is one final or one that was skipped: how many of either, the machine's speed decides."""
-    windows, finals = ended.report["windows"], ended.finals()
+    windows = ended.report["windows"]
+    finals = ended.finals()
     assert windows["expected"] == windows["final"] + windows["skipped"] == expected, ended.said
     assert windows["final"] == len(finals) >= 1
     assert windows["preview"] == len(ended.clips) - len(finals) <= expected

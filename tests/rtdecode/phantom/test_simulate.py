@@ -97,7 +97,8 @@ def test_a_log_that_cannot_be_written_ends_the_export_too(tmp_path: Path) -> Non
     before = set(threading.enumerate())
     session = PhantomSession("easy", seconds=60, spec="eeg-drop@-9.9:0.01")
     name, log = f"phantom-test-{os.getpid()}-log", FaultLog(tmp_path)
-    console, stop = Console(stderr=True), threading.Event()
+    console = Console(stderr=True)
+    stop = threading.Event()
     with pytest.raises(IsADirectoryError):
         live.run(session, name, tmp_path / "dicom", 0, log, console, stop)
     for thread in set(threading.enumerate()) - before:

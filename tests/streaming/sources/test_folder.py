@@ -324,9 +324,12 @@ def test_many_files_are_neither_read_nor_listed_again_when_nothing_happens(tmp_p
     data = dicom(0)
     for n in range(2000):
         (tmp_path / f"{n:05d}.dcm").write_bytes(data[:200])
-    source, began = FolderSource(tmp_path), time.monotonic()
-    listed, opened = [], []
-    listdir, open_file = os.listdir, os.open
+    source = FolderSource(tmp_path)
+    began = time.monotonic()
+    listed = []
+    opened = []
+    listdir = os.listdir
+    open_file = os.open
     monkeypatch.setattr(os, "listdir", lambda path: listed.append(path) or listdir(path))
     monkeypatch.setattr(
         os, "open", lambda path, *how, **more: opened.append(path) or open_file(path, *how, **more)

@@ -22,7 +22,9 @@ def found(scan: FolderScan, seconds: float = 0.35) -> set[str]:
 
 def listings(scan: FolderScan, monkeypatch: pytest.MonkeyPatch, seconds: float) -> int:
     """How often a folder is listed while nothing happens, at a session's pace on a virtual clock."""
-    listed, real, began = [], os.listdir, time.monotonic()
+    listed = []
+    real = os.listdir
+    began = time.monotonic()
     with monkeypatch.context() as patch:
         patch.setattr(os, "listdir", lambda path: listed.append(path) or real(path))
         for n in range(round(seconds / 0.015)):
@@ -143,7 +145,8 @@ def test_ten_thousand_other_files_are_not_listed_at_every_poll(tmp_path, events,
     assert listings(scan, monkeypatch, 1.5) <= 8
     (tmp_path / "new").touch()
     # The virtual clock went on by 1.5 s.
-    now, polls = time.monotonic() + 1.5, 0
+    now = time.monotonic() + 1.5
+    polls = 0
     while "new" not in scan.poll(now + 0.015 * polls):
         polls += 1
     assert polls == 0 or not events

@@ -284,7 +284,9 @@ def test_slices_that_wait_take_bounded_memory() -> None:
 
 
 def test_ten_thousand_slices_leave_nothing() -> None:
-    scan, stacks, before = Scan(slices=20, volumes=500, promised=20), Stacks(), _planes_alive()
+    scan = Scan(slices=20, volumes=500, promised=20)
+    stacks = Stacks()
+    before = _planes_alive()
     for start in range(0, 500, 100):
         planes = [
             ("", scan.plane(volume, place)) for volume in range(start, start + 100) for place in range(20)
