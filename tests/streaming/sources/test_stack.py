@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming.sources.image import Plane
-from streaming.sources.pile import places
-from streaming.sources.stack import Stacks
+from streaming.sources.pile import Slot, places
+from streaming.sources.slice_run import SliceRun
+from streaming.sources.stack import Stacks, _is_late
 from tests.streaming.sources.planes import Scan, at, check, pushed
 
 # What headers say, from all to nothing; the last has the order of time alone.
@@ -48,6 +49,24 @@ def test_any_order_of_arrival_gives_the_same_volumes(order: list[int], name: str
     assert sorted(volume.image.number or 0 for volume in volumes) == list(range(5))
     for volume in volumes:
         check(volume, volume.image.number)
+
+
+@pytest.mark.parametrize(
+    ("first_at", "last_at", "late"),
+    [
+        (100.0, 100.5, False),
+        # Nothing new for 1.5 TR.
+        (100.0, 100.0, True),
+        # Something new all the time, and still untold after 3 TR.
+        (98.0, 102.9, False),
+        (96.5, 102.9, True),
+    ],
+)
+def test_slices_that_cannot_be_told_apart_wait_so_long(first_at: float, last_at: float, late: bool) -> None:
+    name, plane = Scan(says="", promised=None, tr_s=2.0).planes()[0]
+    run = SliceRun(plane, plane.series, "unknown", None)
+    run.unplaced = [Slot(plane, name, at(first_at)), Slot(plane, name, at(last_at))]
+    assert _is_late(run, 103.1) is late
 
 
 def test_a_volume_is_given_with_its_last_slice() -> None:
