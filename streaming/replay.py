@@ -78,7 +78,12 @@ def run(
         simulated = bool(kept.meta.get("simulated")) or loaded.manifest.simulated
         truth = Truth(kept.truth, loaded)
         output = Output(
-            *(folder, name, loaded, decoder, truth, time.monotonic),
+            folder,
+            name,
+            loaded,
+            decoder,
+            truth,
+            time.monotonic,
             simulated=simulated,
             live=False,
             steps=steps,

@@ -180,9 +180,12 @@ class _Session:
             self._truth = Truth(self._options.truth, self._bundle)
             with writing():
                 self._output = Output(
-                    *(self._out, self._name, self._bundle),
+                    self._out,
+                    self._name,
+                    self._bundle,
                     Decoder(self._bundle, time.monotonic, carry=self._options.carry),
-                    *(self._truth, time.monotonic),
+                    self._truth,
+                    time.monotonic,
                     simulated=self._bundle.manifest.simulated,
                     steps=self._options.steps,
                     twin=self._options.twin,
