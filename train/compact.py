@@ -162,7 +162,7 @@ def train(
     stats = {name: fitted[name] for name in STATISTICS} | codec_statistics(watched.codec, fitted)
     weights = pack(system, watched.codec, sizes.shift, calibrated.guidance)
     projection = who.projection()
-    show = partial(reconstruct, weights, digest=work.digest)
+    show = partial(reconstruct, weights, noise_key=work.noise_key)
     bundle = draft_bundle(draft, stats, projection)
     found = judge(show, bundle, who, judged, data.judged_seconds)
     samples = Image.open(work.stages / "flow" / f"step-{schedule.steps}.png")

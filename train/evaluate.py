@@ -73,10 +73,10 @@ def judged(run: Path, request: Request) -> Judged:
     tree, held = open_run(run)
     weights, model = arrays(run, "weights"), tree["model"]
     if request.data is not None and (request.data / "recording.json").is_file():
-        return Judged(judge_recording(model, weights, held, request.data))
+        return Judged(judge_recording(model, weights, held, request.data, tree["noise_key"]))
     if model == "category":
         return Judged(judge_haxby(model, weights, held, request.data, numbers(request.runs)))
-    show = _show_of(weights, tree["digest"]) if model == "compact" else None
+    show = _show_of(weights, tree["noise_key"]) if model == "compact" else None
     found = Judged({})
     presets = [preset_named(name.strip()).name for name in str(request.presets).split(",")]
     for n, preset in enumerate(presets):
@@ -90,11 +90,11 @@ def judged(run: Path, request: Request) -> Judged:
     return found
 
 
-def _show_of(weights: Arrays, digest: str) -> Show:
+def _show_of(weights: Arrays, noise_key: str) -> Show:
     # Closed-form decoders are judged without torch.
     from train.reconstruct import reconstruct
 
-    return partial(reconstruct, weights, digest=digest)
+    return partial(reconstruct, weights, noise_key=noise_key)
 
 
 def _joined(first: Judged, other: Judged, preset: str) -> Judged:

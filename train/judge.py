@@ -143,6 +143,7 @@ def judge_clips(
     truths: NDArray[np.uint8],
     where: list[Span],
     known: Mapping[int, Sequence[Event]],
+    noise_key: str = "0",
 ) -> Figures:
     """Judge a decoder on given windows, by every route through it and against baselines.
 
@@ -157,11 +158,13 @@ def judge_clips(
     where : list of (run, start_s, stop_s)
     known : mapping
         Run -> shots.
+    noise_key : str
+        Seeds the noise that clips start from, where the decoder has any.
     """
     mean = bundle.stats["mean_clip"]
     figures: Figures = {}
     for suffix, kept in ROUTES.items():
-        clips = _shown(model, weights, bundle, only(inputs, kept), where)
+        clips = _shown(model, weights, bundle, only(inputs, kept), where, noise_key)
         found = identification(correlations(list(clips), list(truths), mean), where, known)
         figures |= {f"{name}{suffix}": with_constant(value) for name, value in found.items() if value}
     wins = background_wins(truths, where, known, mean)
@@ -169,15 +172,14 @@ def judge_clips(
 
 
 def _shown(
-    model: str, weights: Arrays, bundle: Bundle, inputs: Arrays, where: list[Span]
+    model: str, weights: Arrays, bundle: Bundle, inputs: Arrays, where: list[Span], noise_key: str
 ) -> NDArray[np.uint8]:
     if model != "compact":
         return clips_of(model, weights, inputs)
     # Closed-form decoders are judged without torch.
     from train.reconstruct import reconstruct
 
-    manifest = bundle.manifest
-    return reconstruct(weights, inputs, where, manifest.recipe_digest, steps=manifest.steps).clips
+    return reconstruct(weights, inputs, where, noise_key, steps=bundle.manifest.steps).clips
 
 
 def only(inputs: Arrays, kept: Sequence[str]) -> Arrays:
@@ -224,8 +226,8 @@ def background_wins(
     return identification_nway(corr, distractors(where, known), 2)
 
 
-def judge_recording(model: str, weights: Arrays, bundle: Bundle, path: Path) -> Figures:
-    """Judge a decoder on a recording whose truth is known.
+def judge_recording(model: str, weights: Arrays, bundle: Bundle, path: Path, noise_key: str) -> Figures:
+    """Judge a decoder on a recording whose truth is known; arguments as of `judge_clips`.
 
     Raises
     ------
@@ -256,7 +258,7 @@ def judge_recording(model: str, weights: Arrays, bundle: Bundle, path: Path) -> 
         )
     inputs = {name: x[kept] for name, x in inputs.items()}
     chosen = np.stack([truths[i] for i in kept]).astype(np.uint8)
-    return judge_clips(model, weights, bundle, inputs, chosen, [where[i] for i in kept], known)
+    return judge_clips(model, weights, bundle, inputs, chosen, [where[i] for i in kept], known, noise_key)
 
 
 def judge_haxby(model: str, weights: Arrays, bundle: Bundle, data: Path | None, runs: list[int]) -> Figures:

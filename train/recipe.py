@@ -1,18 +1,18 @@
 """Recipes: a YAML file that names a builder and its arguments, bound before anything runs."""
 
 import hashlib
-import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from rtdecode import installing, strict_json
 from rtdecode.errors import RtDecodeError, UsageError
+from train import builders
 
 FOLDER = Path(__file__).parent / "recipes"
-PREFIX = "train."
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +43,18 @@ class Recipe:
     common: Common
 
     @property
+    def values(self) -> dict[str, Any]:
+        """All that a run rests on: the seed and every argument, those that builders default to included.
+
+        Neither the recipe's name, the scale that chose the arguments, nor how they are laid out is in it.
+        """
+        return {"seed": self.common.seed, "arguments": _resolved(self.tree)}
+
+    @property
     def digest(self) -> str:
-        """SHA-256 of name, arguments, scale and seed, first 16 hexadecimal digits."""
-        what = [self.name, self.tree, self.common.scale, self.common.seed]
-        return hashlib.sha256(strict_json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+        """SHA-256 of `values`, first 16 hexadecimal digits."""
+        text = strict_json.dumps(self.values, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def names() -> list[str]:
@@ -141,6 +149,33 @@ def _put(tree: dict[str, Any], keys: list[str], value: Any) -> None:
     tree[keys[-1]] = value
 
 
+def _resolved(tree: Any) -> Any:
+    """Fill in what the builders of a tree default to."""
+    if not isinstance(tree, dict):
+        return tree
+    values = {key: _resolved(value) for key, value in tree.items()}
+    if "builder" not in tree:
+        return values
+    return _defaults(builders.find(tree["builder"])) | values
+
+
+def _defaults(builder: Callable[..., Any]) -> dict[str, Any]:
+    known = inspect.signature(builder).parameters.values()
+    # What is no JSON value is handed over by the program.
+    plain = (str, int, float, list, dict, NoneType)
+    return {one.name: one.default for one in known if isinstance(one.default, plain)}
+
+
+def differences(old: Any, new: Any, where: str = "") -> Iterator[str]:
+    """Say where two trees of values differ, a sentence each."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted({*old, *new}):
+            path = f"{where}.{key}" if where else key
+            yield from differences(old.get(key), new.get(key), path)
+    elif old != new:
+        yield f"{where} was {old!r} and is {new!r}"
+
+
 def check(recipe: Recipe, **given: Any) -> None:
     """Bind every builder of a recipe to its signature without calling any.
 
@@ -168,7 +203,7 @@ def _faults(tree: Any, where: str, given: set[str]) -> Iterator[str]:
     if "builder" not in tree:
         return
     try:
-        known = inspect.signature(_function(tree["builder"])).parameters
+        known = inspect.signature(builders.find(tree["builder"])).parameters
     except UsageError as error:
         yield f"{where}: {error}"
         return
@@ -197,22 +232,9 @@ def build(tree: Any, **given: Any) -> Any:
     values = {key: build(value, **given) for key, value in tree.items() if key != "builder"}
     if "builder" not in tree:
         return values
-    function = _function(tree["builder"])
+    function = builders.find(tree["builder"])
     known = inspect.signature(function).parameters
     return function(**values, **{key: value for key, value in given.items() if key in known})
-
-
-def _function(path: str) -> Callable[..., Any]:
-    module, _, name = path.rpartition(".")
-    if not path.startswith(PREFIX):
-        raise UsageError(f"builder '{path}' is refused: builders live below '{PREFIX}'")
-    try:
-        found = getattr(importlib.import_module(module), name, None)
-    except ModuleNotFoundError as error:
-        raise UsageError(f"builder '{path}' cannot be imported ({error})") from error
-    if not (inspect.isfunction(found) or (inspect.isclass(found) and is_dataclass(found))):
-        raise UsageError(f"builder '{path}': {module} has no function or dataclass '{name}'")
-    return found
 
 
 def numbers(text: str | int | list[int]) -> list[int]:

@@ -132,7 +132,7 @@ def reconstruct(
     weights: Arrays,
     inputs: Arrays,
     where: Sequence[Span],
-    digest: str,
+    noise_key: str,
     *,
     steps: int = 4,
     carry: bool = True,
@@ -149,8 +149,8 @@ def reconstruct(
     where : sequence of (run, start_s, stop_s)
         Windows in time order within each run; one that begins where the one before it ends carries on
         from it.
-    digest : str
-        Fixes the noise, see `rtdecode.noise.noise`.
+    noise_key : str
+        Seeds the noise, see `rtdecode.noise.noise`.
     steps : int
     carry : bool
         False lets every clip begin afresh.
@@ -162,7 +162,7 @@ def reconstruct(
     if null:
         ports = {name: torch.zeros_like(value) for name, value in ports.items()}
     shape = tuple(model.encoder.shape)
-    starts = torch.from_numpy(np.stack([_noise(digest, span, shape) for span in where]))
+    starts = torch.from_numpy(np.stack([_noise(noise_key, span, shape) for span in where]))
     latents = torch.zeros_like(starts)
     joins = carry and not null
     sure = torch.zeros(len(where), 1)
@@ -179,9 +179,9 @@ def reconstruct(
     return Reconstruction(decode(model.decoder, found), found, sure_of)
 
 
-def _noise(digest: str, span: Span, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def _noise(noise_key: str, span: Span, shape: tuple[int, ...]) -> NDArray[np.float32]:
     run, start, stop = span
-    return noise(digest, run, round(start / (stop - start)), (1, *shape))[0]
+    return noise(noise_key, run, round(start / (stop - start)), (1, *shape))[0]
 
 
 def _joined(where: Sequence[Span], n: int) -> bool:

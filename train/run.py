@@ -17,7 +17,7 @@ from rich.table import Column, Table
 
 from rtdecode import __version__, bundle, strict_json
 from rtdecode.errors import RtDecodeError, UsageError
-from train.recipe import Recipe, build, check, names, read
+from train.recipe import Recipe, build, check, differences, names, read
 from train.work import Trained, Work, check_new, clear
 
 SCHEMA = 1
@@ -49,8 +49,8 @@ def run(recipe: str, overrides: list[str]) -> Path:
     wanted = read(recipe, overrides)
     out, part = _folders(wanted)
     common = wanted.common
-    work = Work(common.data, common.seed, part / "stages", wanted.digest)
-    check(wanted, work=work)
+    check(wanted, work=None)
+    work = Work(common.data, common.seed, part / "stages", noise_key=wanted.digest)
     _claim(part, out, wanted)
     try:
         trained = build(wanted.tree, work=work)
@@ -84,10 +84,16 @@ def _claim(part: Path, out: Path, recipe: Recipe) -> None:
     """Take up the stages of an interrupted run of the same recipe, or start afresh."""
     note = part / "request.json"
     if recipe.common.resume:
-        found = json.loads(note.read_text())["digest"]
-        if found != recipe.digest:
+        started = json.loads(note.read_text()).get("values")
+        if started is None:
             raise UsageError(
-                f"{part} was started from other arguments ({found}, now {recipe.digest}). "
+                f"{part} was started by another version, which did not keep its arguments. "
+                "Start afresh with another out=DIR."
+            )
+        changed = "; ".join(differences(started, recipe.values))
+        if changed:
+            raise UsageError(
+                f"{part} was started from other arguments: {changed}. "
                 "Give the same ones, or start afresh with another out=DIR."
             )
         return
@@ -97,7 +103,7 @@ def _claim(part: Path, out: Path, recipe: Recipe) -> None:
         )
     clear(part)
     part.mkdir(parents=True)
-    note.write_text(strict_json.dumps({"recipe": recipe.name, "digest": recipe.digest}) + "\n")
+    note.write_text(strict_json.dumps({"recipe": recipe.name, "values": recipe.values}) + "\n")
 
 
 def write(folder: Path, recipe: Recipe, trained: Trained) -> None:
@@ -119,6 +125,7 @@ def write(folder: Path, recipe: Recipe, trained: Trained) -> None:
         "schema": SCHEMA,
         "recipe": recipe.name,
         "digest": recipe.digest,
+        "noise_key": recipe.digest,
         "model": trained.model,
         "arguments": recipe.tree,
         "scale": recipe.common.scale,

@@ -71,14 +71,14 @@ class Work:
     seed : int
     stages : Path
         Folder of finished stages; what lies there is not computed again.
-    digest : str
-        Of the recipe, see `train.recipe.Recipe`.
+    noise_key : str
+        Seeds the noise that clips start from when the run is judged (`rtdecode.noise`), hexadecimal.
     """
 
     data: Path | None
     seed: int
     stages: Path
-    digest: str = "0"
+    noise_key: str = "0"
 
     def refuse_data(self) -> None:
         """Raise a `UsageError` where a recipe that simulates was given a folder of data."""

@@ -1,12 +1,17 @@
 """Recipes are bound before anything runs, and every fault is told at once."""
 
+import inspect
+import sys
+from dataclasses import is_dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
 from rtdecode.errors import UsageError
-from train.recipe import build, check, names, numbers, read
+from train import builders
+from train.parts import grids
+from train.recipe import FOLDER, build, check, differences, names, numbers, read
 
 
 def part(size: int, colour: str = "red") -> tuple[int, str]:
@@ -17,9 +22,7 @@ def part(size: int, colour: str = "red") -> tuple[int, str]:
 def recipe_file(tmp_path: Path) -> Path:
     path = tmp_path / "mine.yaml"
     path.write_text(
-        "builder: train.parts.grids.grid\n"
-        "tr: 4/5\nwindow: 4\nhop: 4\nlag: 4\nsfreq: 125\nfps: 8\n"
-        "tiny: {window: 8}\n"
+        "builder: grid\ntr: 4/5\nwindow: 4\nhop: 4\nlag: 4\nsfreq: 125\nfps: 8\ntiny: {window: 8}\n"
     )
     return path
 
@@ -41,16 +44,36 @@ def test_all_faults_are_told_together_with_their_places() -> None:
     with pytest.raises(UsageError) as caught:
         check(wrong, work=None)
     message = str(caught.value)
-    for piece in ("ridge: train.ridge.train has no argument 'widht'", "ridge.grid", "'tempo'"):
+    for piece in ("ridge: ridge has no argument 'widht'", "ridge.grid", "'tempo'"):
         assert piece in message
     assert "needs 'channels'" in message
-    assert "ridge.who: builder 'os.system' is refused" in message
+    assert "ridge.who: there is no builder 'os.system'; there are baseline, compact," in message
 
 
-@pytest.mark.parametrize("builder", ["train.nowhere.thing", "train.run.nothing", "train.judge_compact.Show"])
-def test_a_builder_must_be_a_function_or_dataclass_that_is_there(recipe_file: Path, builder: str) -> None:
-    with pytest.raises(UsageError, match="builder '"):
+@pytest.mark.parametrize("builder", ["train.run.nothing", "os.system", "grids"])
+def test_a_builder_that_is_not_there_is_refused(recipe_file: Path, builder: str) -> None:
+    with pytest.raises(UsageError, match=f"there is no builder '{builder}'; there are .*grid"):
         check(read(str(recipe_file), [f"builder={builder}"]))
+
+
+@pytest.mark.parametrize("name", builders.SHIPPED)
+def test_every_shipped_builder_is_there(name: str) -> None:
+    found = builders.find(name)
+    assert inspect.isfunction(found) or is_dataclass(found)
+
+
+def test_another_package_registers_a_builder(recipe_file: Path) -> None:
+    builders.register("test-part", part)
+    builders.register("test-part", part)
+    mine = recipe_file.with_name("other.yaml")
+    mine.write_text("builder: test-part\nsize: 3\n")
+    assert build(read(str(mine), []).tree) == (3, "red")
+    with pytest.raises(ValueError, match="there is a builder 'test-part' already"):
+        builders.register("test-part", numbers)
+    with pytest.raises(ValueError, match="there is a builder 'grid' already"):
+        builders.register("grid", part)
+    with pytest.raises(ValueError, match="must be a function or a dataclass"):
+        builders.register("test-path", Path)
 
 
 def test_what_the_program_hands_over_is_not_for_the_recipe() -> None:
@@ -78,10 +101,30 @@ def test_an_unknown_recipe_lists_the_known_ones() -> None:
         read("cinesync-plus", [])
 
 
-def test_the_digest_follows_arguments_and_seed_but_not_places() -> None:
+def test_the_digest_follows_arguments_and_seed_but_not_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plain = read("haxby", []).digest
     assert read("haxby", ["out=somewhere", "data=elsewhere"]).digest == plain
+    renamed = tmp_path / "renamed.yaml"
+    renamed.write_text((FOLDER / "haxby.yaml").read_text())
+    assert read(str(renamed), []).digest == plain
+    # The code of a builder moves to another module.
+    monkeypatch.setitem(sys.modules, "somewhere_else", grids)
+    monkeypatch.setitem(builders.SHIPPED, "grid", "somewhere_else:grid")
+    assert read("haxby", []).digest == plain
     assert len({plain, read("haxby", ["warmup=7"]).digest, read("haxby", ["seed=1"]).digest}) == 3
+
+
+def test_what_a_builder_defaults_to_is_a_value_of_the_recipe(recipe_file: Path) -> None:
+    mine = recipe_file.with_name("defaults.yaml")
+    builders.register("test-part", part)
+    mine.write_text("builder: test-part\nsize: 3\n")
+    unsaid = read(str(mine), [])
+    assert unsaid.values["arguments"] == {"builder": "test-part", "size": 3, "colour": "red"}
+    assert unsaid.digest == read(str(mine), ["colour=red"]).digest
+    blue = read(str(mine), ["colour=blue"])
+    assert list(differences(unsaid.values, blue.values)) == ["arguments.colour was 'red' and is 'blue'"]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from rtdecode import installing
 from rtdecode.errors import UsageError
 from tests.train.tiny import tiny
 from train import ridge
+from train.recipe import read
 from train.run import arrays, main, read_run, run, show
 from train.work import Work
 
@@ -73,7 +74,11 @@ def test_resuming_asks_for_the_same_arguments(tmp_path: Path) -> None:
     part = tmp_path / "mine.part"
     part.mkdir()
     (part / "request.json").write_text(json.dumps({"recipe": "ridge", "digest": "other"}))
-    with pytest.raises(UsageError, match="started from other arguments"):
+    with pytest.raises(UsageError, match="started by another version"):
+        run("ridge", [f"resume={tmp_path / 'mine'}"])
+    started = {"recipe": "ridge", "values": read("ridge", ["sizes.channels=8"]).values}
+    (part / "request.json").write_text(json.dumps(started))
+    with pytest.raises(UsageError, match=r"arguments: arguments\.sizes\.channels was 8 and is 16\. Give"):
         run("ridge", [f"resume={tmp_path / 'mine'}"])
     with pytest.raises(UsageError, match="nothing to resume"):
         run("ridge", [f"resume={tmp_path / 'yours'}"])

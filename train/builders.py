@@ -1,0 +1,91 @@
+"""Builders by names of their own: a recipe says what is built, not where its code lies.
+
+A recipe's digest, and whether a run can be gone on with, rest on these names. Code can move, as long as the
+name finds it. Other packages add builders in the entry-point group ``rtdecode.builders`` or with `register`.
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import is_dataclass
+from importlib.metadata import entry_points
+from typing import Any
+
+from rtdecode.errors import UsageError
+
+GROUP = "rtdecode.builders"
+# Name -> module and function or dataclass. They are imported when they are asked for: some need torch.
+SHIPPED = {
+    "participant": "train.data.phantom:participant",
+    "grid": "train.parts.grids:grid",
+    "eeg-band": "train.ridge:band",
+    "baseline": "train.ridge:baseline",
+    "ridge": "train.ridge:train",
+    "ridge-sizes": "train.ridge:Sizes",
+    "haxby": "train.haxby:train",
+    "compact": "train.compact:train",
+    "compact-sessions": "train.compact:Data",
+    "compact-sizes": "train.compact:Sizes",
+    "stems": "train.parts.brain:StemSizes",
+    "refiner": "train.models.refiner:RefinerSizes",
+    "mixture": "train.data.conditions:Mixture",
+    "schedule": "train.loop:Schedule",
+}
+_registered: dict[str, Callable[..., Any]] = {}
+
+
+def register(name: str, function: Callable[..., Any]) -> None:
+    """Give a builder a name for this process.
+
+    Parameters
+    ----------
+    name : str
+    function : callable
+        A function or a dataclass.
+
+    Raises
+    ------
+    ValueError
+        If another builder has the name already, or `function` is neither.
+    """
+    if _registered.get(name, function) is not function or name in SHIPPED:
+        raise ValueError(f"there is a builder '{name}' already: choose another name")
+    if not _builds(function):
+        raise ValueError(f"builder '{name}' must be a function or a dataclass, found {function!r}")
+    _registered[name] = function
+
+
+def names() -> list[str]:
+    """List the builders that can be named."""
+    installed = {point.name for point in entry_points(group=GROUP)}
+    return sorted({*SHIPPED, *_registered, *installed})
+
+
+def find(name: str) -> Callable[..., Any]:
+    """Find a builder by its name.
+
+    Raises
+    ------
+    UsageError
+        If there is none, or its code cannot be imported.
+    """
+    if name in _registered:
+        return _registered[name]
+    if name in SHIPPED:
+        module, _, attribute = SHIPPED[name].partition(":")
+        return getattr(importlib.import_module(module), attribute)
+    points = entry_points(group=GROUP, name=name)
+    if not points:
+        raise UsageError(f"there is no builder '{name}'; there are {', '.join(names())}")
+    (point, *_) = points
+    try:
+        found = point.load()
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"builder '{name}' of {point.value} cannot be imported ({error})") from error
+    if not _builds(found):
+        raise UsageError(f"builder '{name}': {point.value} is no function or dataclass")
+    return found
+
+
+def _builds(found: Any) -> bool:
+    return inspect.isfunction(found) or (inspect.isclass(found) and is_dataclass(found))
