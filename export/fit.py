@@ -129,7 +129,7 @@ def _check_bundle(base: Bundle) -> None:
     if base.manifest.stages.get("denoise") is None:
         raise UsageError(
             f"--bundle {base.path} has no generator (stage denoise): there is nothing to adapt a participant "
-            "to. Give a bundle of the recipe compact, or train this one's recipe on the participant."
+            "to. Give a bundle that has one, or train this one's recipe on the participant."
         )
     if missing := [name for name in (*_CODEC, *_SPACE) if name not in base.stats]:
         raise BundleError(f"{base.path / 'stats.npz'} lacks {', '.join(missing)}. Export the bundle again.")

@@ -11,22 +11,25 @@ import onnx
 from onnx import ModelProto
 
 from export.digest import digest
-from export.graphs import BUILDERS as CLOSED
 from export.parity import compare, expected
 from rtdecode import bundle, installing
 from rtdecode.bundle import Bundle, Manifest, Stage
 from rtdecode.errors import RtDecodeError, UsageError
+from train.recipe import ExportDefaults, build
 from train.run import arrays, read_run
-from train.work import Arrays
+from train.system import System, Traced, Written
 
 TARGETS = ("onnx",)
 PRECISIONS = ("fp32",)
-# What a compact run is made with and closed-form runs do without.
-_WITH_TORCH = ("torch", "onnxscript", "accelerate", "diffusers")
+_TO_TRACE = ("torch", "onnxscript")
 
 
 def run(
-    run_dir: Path, out: Path, target: str = "onnx", precision: str = "fp32", steps: int | None = None
+    run_dir: Path,
+    out: Path,
+    target: str | None = None,
+    precision: str | None = None,
+    steps: int | None = None,
 ) -> Bundle:
     """Write the bundle of a run.
 
@@ -36,8 +39,8 @@ def run(
         A folder that `train.run` wrote.
     out : Path
         The bundle's folder; an older bundle there is replaced.
-    target, precision : str
-        ``onnx`` and ``fp32`` are built.
+    target, precision : str, optional
+        ``onnx`` and ``fp32`` are built; default: what the run's recipe says.
     steps : int or None
         Default number of denoising steps, for runs that have a denoiser; the run's own where not given.
 
@@ -46,20 +49,21 @@ def run(
     UsageError
         If something is asked for that is not built, `run_dir` is no run, or `out` holds something else.
     RtDecodeError
-        If a package is missing that the run's model needs.
+        If a package is missing that the run's system needs.
     BundleError
         If the graphs differ from the run's own decoder.
     """
-    _check(target, precision)
-    bundle.check_target(out)
     tree = read_run(run_dir)
-    _check_installed(tree["model"])
+    recipe = build(tree["arguments"])
+    defaults: ExportDefaults = recipe["export"]
+    _check(target or defaults.target, precision or defaults.precision)
+    bundle.check_target(out)
+    system: System = recipe["system"].restore(arrays(run_dir, "weights"))
     manifest = bundle.from_json(tree["manifest"], f"{run_dir / 'run.json'}: manifest")
     if steps is not None:
-        manifest = _with_steps(manifest, steps)
-    weights = arrays(run_dir, "weights")
-    graphs = build(tree["model"], manifest, weights)
-    golden = expected(tree["model"], weights, arrays(run_dir, "golden"), manifest.steps)
+        manifest = _with_steps(system, manifest, steps)
+    graphs = graphs_of(system, manifest)
+    golden = expected(system, arrays(run_dir, "golden"), manifest.steps)
     digests = {name: digest(model) for name, model in graphs.items()}
     parity = compare(graphs, golden, manifest.steps) | {"digests": digests}
     # As a session emits them, and a quarter of the size.
@@ -77,22 +81,31 @@ def run(
     return _write(run_dir, out, manifest, graphs, golden)
 
 
-def build(model: str, manifest: Manifest, weights: Arrays) -> dict[str, ModelProto]:
-    """Build the graphs of a run's model.
+def graphs_of(system: System, manifest: Manifest) -> dict[str, ModelProto]:
+    """Build the graphs of a system's stages.
 
     Raises
     ------
-    UsageError
-        If this version knows no such model.
+    RtDecodeError
+        If a package is missing that tracing needs.
     """
-    if model == "compact":
-        from export.compact import compact
+    graphs: dict[str, ModelProto] = {}
+    for stage in system.stages(manifest):
+        graphs[stage.name] = stage.model if isinstance(stage, Written) else _traced(stage)
+    return graphs
 
-        return compact(manifest, weights)
-    if model not in CLOSED:
-        there = ", ".join((*CLOSED, "compact"))
-        raise UsageError(f"a run of model '{model}' cannot be exported; there are {there}.")
-    return CLOSED[model](manifest, weights)
+
+def _traced(stage: Traced) -> ModelProto:
+    missing = [name for name in _TO_TRACE if find_spec(name) is None]
+    if missing:
+        raise RtDecodeError(
+            f"stage '{stage.name}' cannot be traced without {', '.join(missing)}, not installed here. "
+            f"Install it with: {installing.command('train,export')}"
+        )
+    # Closed forms are exported without torch.
+    from export.trace import graph
+
+    return graph(stage)
 
 
 def _check(target: str, precision: str) -> None:
@@ -101,23 +114,12 @@ def _check(target: str, precision: str) -> None:
             raise UsageError(f"--{name} {value} is not built yet; there is {', '.join(there)}.")
 
 
-def _check_installed(model: str) -> None:
-    missing = [name for name in _WITH_TORCH if find_spec(name) is None]
-    if model == "compact" and missing:
-        raise RtDecodeError(
-            f"a run of model '{model}' cannot be exported without {', '.join(missing)}, not installed here. "
-            f"Install it with: {installing.command('train,export')}"
-        )
-
-
-def _with_steps(manifest: Manifest, steps: int) -> Manifest:
-    if not manifest.steps:
+def _with_steps(system: System, manifest: Manifest, steps: int) -> Manifest:
+    if not system.denoises:
         raise UsageError(f"--steps {steps} needs a run with a denoiser, and this one has none. Leave it out.")
     if steps < 1:
         raise UsageError(f"--steps {steps}: one step or more was expected.")
-    from train.models.flow import levels
-
-    return replace(manifest, steps=steps, sigmas=levels(steps, manifest.provenance["shift"]))
+    return replace(manifest, steps=steps, sigmas=system.levels(steps))
 
 
 def _opset(graphs: dict[str, ModelProto]) -> int:

@@ -164,8 +164,12 @@ def replay(
 def export(
     run: Annotated[Path, typer.Argument(help="A training run.")],
     out: Annotated[Path, typer.Option(help="The bundle's folder.", metavar="BUNDLE")],
-    target: Annotated[str, typer.Option(help="Form of the graphs: onnx.")] = "onnx",
-    precision: Annotated[str, typer.Option(help="Precision of the graphs: fp32.")] = "fp32",
+    target: Annotated[
+        str | None, typer.Option(help="Form of the graphs: onnx; default: the recipe's.")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Precision of the graphs: fp32; default: the recipe's.")
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(help="Denoising steps, 1 or more; only with a denoiser.")
     ] = None,

@@ -24,7 +24,8 @@ from rtdecode.signal.volume import project
 from rtdecode.types import EegChunk, Trigger, Volume, Window
 from streaming.decoder import Decoder
 from train.data import haxby
-from train.decode import decode
+from train.models.category import Category
+from train.run import arrays
 
 SHIPPED_RUNS = Path(__file__).parents[1] / "train" / "runs"
 HAXBY = Path(__file__).parent / "data" / "haxby"
@@ -213,11 +214,5 @@ def _batch_scores(bundle: Bundle, run: int) -> np.ndarray:
     mask = np.zeros((73, grid.slots), np.float32)
     for k, indices in enumerate(wanted):
         fmri[k, : len(indices)], mask[k, : len(indices)] = vectors[list(indices)], 1
-    model, weights = _trained("haxby")
-    return decode(model, weights, {"fmri": fmri, "fmri_mask": mask})["scores"]
-
-
-def _trained(name: str) -> tuple[str, dict[str, np.ndarray]]:
-    run = SHIPPED_RUNS / name
-    with np.load(run / "weights.npz") as weights:
-        return json.loads((run / "run.json").read_text())["model"], dict(weights)
+    system = Category(arrays(SHIPPED_RUNS / "haxby", "weights"))
+    return system.condition({"fmri": fmri, "fmri_mask": mask}).scores

@@ -11,25 +11,32 @@ from dataclasses import is_dataclass
 from importlib.metadata import entry_points
 from typing import Any
 
-from rtdecode.errors import UsageError
+from rtdecode import installing
+from rtdecode.errors import RtDecodeError, UsageError
 
 GROUP = "rtdecode.builders"
 # Name -> module and function or dataclass. They are imported when they are asked for: some need torch.
 SHIPPED = {
-    "participant": "train.data.phantom:participant",
     "grid": "train.parts.grids:grid",
-    "eeg-band": "train.ridge:band",
-    "baseline": "train.ridge:baseline",
-    "ridge": "train.ridge:train",
-    "ridge-sizes": "train.ridge:Sizes",
-    "haxby": "train.haxby:train",
-    "compact": "train.compact:train",
-    "compact-sessions": "train.compact:Data",
-    "compact-sizes": "train.compact:Sizes",
+    "eeg-band": "train.parts.grids:band",
+    "baseline": "train.parts.grids:baseline",
+    "participant": "train.data.phantom:participant",
+    "simulated-sessions": "train.data.simulated:SimulatedSessions",
+    "haxby-runs": "train.haxby:HaxbyRuns",
+    "patch-codec": "train.parts.codec:CodecSizes",
     "stems": "train.parts.brain:StemSizes",
     "refiner": "train.models.refiner:RefinerSizes",
+    "refined-encoder": "train.compact:EncoderSizes",
+    "video-flow": "train.compact:FlowSizes",
     "mixture": "train.data.conditions:Mixture",
+    "patch-ridge": "train.ridge:PatchRidgePlan",
+    "category": "train.haxby:CategoryPlan",
+    "compact": "train.compact:CompactPlan",
     "schedule": "train.loop:Schedule",
+    "identification": "train.judge:Identification",
+    "film": "train.judge_film:FilmJudge",
+    "leave-one-run-out": "train.judge_haxby:LeaveOneRunOut",
+    "export": "train.recipe:ExportDefaults",
 }
 _registered: dict[str, Callable[..., Any]] = {}
 
@@ -68,12 +75,20 @@ def find(name: str) -> Callable[..., Any]:
     ------
     UsageError
         If there is none, or its code cannot be imported.
+    RtDecodeError
+        If a package is missing that it needs.
     """
     if name in _registered:
         return _registered[name]
     if name in SHIPPED:
         module, _, attribute = SHIPPED[name].partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            raise RtDecodeError(
+                f"'{name}' needs the package {error.name}, which is not installed. "
+                f"Install it with: {installing.command('train,export')}"
+            ) from error
     points = entry_points(group=GROUP, name=name)
     if not points:
         raise UsageError(f"there is no builder '{name}'; there are {', '.join(names())}")

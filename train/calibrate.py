@@ -16,11 +16,11 @@ from train.data.conditions import Clips
 from train.loop import System
 from train.models.brain import CARRIED
 from train.models.codec import ClipDecoder
+from train.models.compact import decode, decoder_of, sample
 from train.models.flow import Denoiser
 from train.parts.brain import fit_logistic
 from train.parts.refine import ROUTES
 from train.parts.space import split
-from train.reconstruct import decode, decoder_of, sample
 from train.work import Arrays
 
 SHARPNESS = (1.0, 3.0, 8.0)

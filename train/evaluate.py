@@ -1,27 +1,20 @@
 """Judge a run: ``python -m train.evaluate RUN [--json] [key=value ...]``."""
 
 import sys
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from rtdecode import bundle, strict_json
-from rtdecode.bundle import Bundle
+from rtdecode import strict_json
 from rtdecode.errors import RtDecodeError, UsageError
-from rtdecode.phantom.presets import preset_named
-from rtdecode.signal.volume import Projection
-from train.data.chain import draft_bundle
-from train.data.phantom import Participant
-from train.judge import Figures, Judged, judge_haxby, judge_phantom, judge_recording
-from train.judge_compact import Show, judge, judge_preset
-from train.recipe import numbers, parsed
-from train.run import arrays, read_run, show
-from train.work import Arrays, check_new
+from train.judge import Figures, Judged, Request, judge_recording
+from train.recipe import build, parsed
+from train.reconstruct import reconstruct
+from train.run import arrays, draft_of, read_run, show
+from train.work import check_new
 
 _USAGE = """python -m train.evaluate RUN [--json] [key=value ...]
   presets=easy,default,hard  of the simulated participant; easy where not given
@@ -30,18 +23,6 @@ _USAGE = """python -m train.evaluate RUN [--json] [key=value ...]
   runs=9-10                  of the recorded data, for a run trained on them
   data=DIR                   a recording with its truth, or the folder of the recorded data
   out=DIR                    figures.json, tables and pictures go there"""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a run is judged on."""
-
-    presets: str = "easy"
-    seeds: str | int = "1000-1001"
-    seconds: float = 400.0
-    runs: str | int = "9-10"
-    data: Path | None = None
-    out: Path | None = None
 
 
 def evaluate(run: Path, request: Request) -> Figures:
@@ -63,61 +44,21 @@ def evaluate(run: Path, request: Request) -> Figures:
 
 
 def judged(run: Path, request: Request) -> Judged:
-    """Judge a run as `evaluate` does, with the tables and pictures that its model has.
+    """Judge a run as `evaluate` does, with the tables and pictures that its judge has.
 
     Raises
     ------
     UsageError
-        Before anything is judged, if a preset is not known.
+        Before anything is judged, if the request cannot be met.
     """
-    tree, held = open_run(run)
-    weights, model = arrays(run, "weights"), tree["model"]
-    if request.data is not None and (request.data / "recording.json").is_file():
-        return Judged(judge_recording(model, weights, held, request.data, tree["noise_key"]))
-    if model == "category":
-        return Judged(judge_haxby(model, weights, held, request.data, numbers(request.runs)))
-    show = _show_of(weights, tree["noise_key"]) if model == "compact" else None
-    found = Judged({})
-    presets = [preset_named(name.strip()).name for name in str(request.presets).split(",")]
-    for n, preset in enumerate(presets):
-        who = replace(_participant(tree), preset=preset)
-        where = (held, who, numbers(request.seeds), request.seconds)
-        if show is None:
-            part = Judged(judge_phantom(model, weights, *where))
-        else:
-            part = judge(show, *where) if n == 0 else judge_preset(show, *where)
-        found = part if n == 0 else _joined(found, part, preset)
-    return found
-
-
-def _show_of(weights: Arrays, noise_key: str) -> Show:
-    # Closed-form decoders are judged without torch.
-    from train.reconstruct import reconstruct
-
-    return partial(reconstruct, weights, noise_key=noise_key)
-
-
-def _joined(first: Judged, other: Judged, preset: str) -> Judged:
-    figures = {f"{preset}/{name}": figure for name, figure in other.figures.items()}
-    tables = {f"{preset}/{name}": table for name, table in other.tables.items()}
-    return replace(first, figures=first.figures | figures, tables=first.tables | tables)
-
-
-def open_run(run: Path) -> tuple[dict[str, Any], Bundle]:
-    """Read run.json, and hold the run's statistics as the chain wants them."""
     tree = read_run(run)
-    manifest = bundle.from_json(tree["manifest"], f"{run / 'run.json'}: manifest")
-    place = arrays(run, "projection")
-    projection = None
-    if place:
-        i, j, k = (int(n) for n in place["shape"])
-        projection = Projection(place["voxels"].astype(np.int64), (i, j, k), place["affine"])
-    return tree, draft_bundle(manifest, arrays(run, "stats"), projection)
-
-
-def _participant(tree: dict[str, Any]) -> Participant:
-    given = {k: v for k, v in tree["arguments"]["who"].items() if k != "builder"}
-    return Participant(**given)
+    recipe = build(tree["arguments"])
+    system = recipe["system"].restore(arrays(run, "weights"))
+    held = draft_of(run)
+    show = partial(reconstruct, system, noise_key=tree["noise_key"], steps=held.manifest.steps)
+    if request.data is not None and (request.data / "recording.json").is_file():
+        return Judged(judge_recording(show, held, request.data))
+    return recipe["judge"].evaluate(recipe["data"], held, show, request)
 
 
 def read_request(changes: list[str]) -> Request:

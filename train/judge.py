@@ -1,9 +1,10 @@
 """Figures of a decoder on fresh sessions and on recordings."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,19 +21,54 @@ from rtdecode.accuracy import (
 from rtdecode.bundle import Bundle
 from rtdecode.errors import UsageError
 from rtdecode.events import Event, Span, apart, attribute, distractors, film_clip, read_events
+from rtdecode.phantom.presets import preset_named
+from rtdecode.phantom.session import PhantomSession
 from rtdecode.recording import Recording
 from rtdecode.video import read_mp4
-from train.data import haxby
 from train.data.chain import windows
 from train.data.phantom import Participant, events, film_clips, session_arrays, spans, window_arrays
-from train.decode import clips_of, decode
+from train.data.simulated import SimulatedSessions
+from train.parts.pictures import rows
 from train.recipe import numbers
-from train.work import Arrays
+from train.reconstruct import Reconstruction
+from train.system import Plan, Trained
+from train.work import Arrays, Work
 
 Figures = dict[str, dict[str, Any]]
 
+# Frames, and seconds of a fresh session, on the sheet.
+_SHOWN = (0, 8, 16, 24)
+_SHOWN_S = 20.0
 # How the routes through a decoder are named in figures.
 ROUTES = {"": ("eeg", "fmri"), "_eeg": ("eeg",), "_fmri": ("fmri",)}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What `train.evaluate` is asked to judge a run on."""
+
+    presets: str = "easy"
+    seeds: str | int = "1000-1001"
+    seconds: float = 400.0
+    runs: str | int = "9-10"
+    data: Path | None = None
+    out: Path | None = None
+
+
+class Show(Protocol):
+    """What is judged: `train.reconstruct.reconstruct` with system, noise key and default steps given."""
+
+    def __call__(
+        self,
+        inputs: Arrays,
+        where: Sequence[Span],
+        *,
+        steps: int = ...,
+        carry: bool = True,
+        null: bool = False,
+    ) -> Reconstruction:
+        """Reconstruct windows."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -54,15 +90,88 @@ class Judged:
     pictures: dict[str, Image.Image] = field(default_factory=dict)
 
 
-def judge_phantom(
-    model: str, weights: Arrays, bundle: Bundle, who: Participant, seeds: Sequence[int], seconds: float
-) -> Figures:
-    """Judge a closed-form decoder on fresh sessions of the simulated participant.
+@dataclass(frozen=True)
+class Identification:
+    """The judge `identification`: clips against the film of fresh sessions, by every route.
+
+    Attributes
+    ----------
+    seeds : str
+        Of fresh sessions, from 1000 on.
+    seconds : float
+        Of film in each.
+    """
+
+    seeds: str
+    seconds: float
+
+    def check(self, data: SimulatedSessions) -> None:
+        """Refuse seeds that train.
+
+        Raises
+        ------
+        UsageError
+        """
+        judging(self.seeds)
+
+    def judge(self, work: Work, plan: Plan, data: SimulatedSessions, trained: Trained, show: Show) -> Judged:
+        """Judge what was trained, with a picture of the first fresh session."""
+        seeds = judging(self.seeds)
+        figures = judge_phantom(show, trained.bundle, data.who, seeds, self.seconds)
+        session = data.who.session(seeds[0], _SHOWN_S)
+        return Judged(figures, pictures={"fresh.png": _sheet(show, trained.bundle, session)})
+
+    def evaluate(self, data: SimulatedSessions, bundle: Bundle, show: Show, request: Request) -> Judged:
+        """Judge a run as it is asked for."""
+        return by_preset(data.who, request, partial(self._figures, bundle, show, request))
+
+    def _figures(self, bundle: Bundle, show: Show, request: Request, who: Participant, first: bool) -> Judged:
+        return Judged(judge_phantom(show, bundle, who, numbers(request.seeds), request.seconds))
+
+
+def by_preset(who: Participant, request: Request, judge: Callable[[Participant, bool], Judged]) -> Judged:
+    """Judge on each preset that is asked for; figures and tables of all but the first carry its name.
 
     Parameters
     ----------
-    model, weights
-        As of `train.decode.decode`.
+    who : Participant
+    request : Request
+    judge : callable
+        Takes the participant at a preset, and whether it is the first.
+
+    Raises
+    ------
+    UsageError
+        Before anything is judged, if a preset is not known.
+    """
+    presets = [preset_named(name.strip()).name for name in str(request.presets).split(",")]
+    found = judge(replace(who, preset=presets[0]), True)
+    for preset in presets[1:]:
+        other = judge(replace(who, preset=preset), False)
+        figures = {f"{preset}/{name}": figure for name, figure in other.figures.items()}
+        tables = {f"{preset}/{name}": table for name, table in other.tables.items()}
+        found = replace(found, figures=found.figures | figures, tables=found.tables | tables)
+    return found
+
+
+def _sheet(show: Show, bundle: Bundle, session: PhantomSession) -> Image.Image:
+    """Film and reconstruction of a fresh session, row below row."""
+    inputs = session_arrays(bundle, session)
+    where = spans(session.seed, session.film.windows, bundle.manifest.grid)
+    pairs = zip(film_clips(session.film), show(inputs, where).clips, strict=True)
+    sheet = rows([clip for pair in pairs for clip in pair], _SHOWN)
+    return sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.LANCZOS)
+
+
+def judge_phantom(
+    show: Show, bundle: Bundle, who: Participant, seeds: Sequence[int], seconds: float
+) -> Figures:
+    """Judge identification on fresh sessions of the simulated participant.
+
+    Parameters
+    ----------
+    show : callable
+        See `Show`.
     bundle : Bundle
     who : Participant
     seeds : sequence of int
@@ -77,7 +186,7 @@ def judge_phantom(
         and ``_background`` for a decoder that knows the true background and nothing else.
     """
     data = fresh(bundle, who, seeds, seconds)
-    return judge_clips(model, weights, bundle, data.inputs, data.truths, data.where, data.known)
+    return judge_clips(show, bundle, data.inputs, data.truths, data.where, data.known)
 
 
 @dataclass(frozen=True)
@@ -136,21 +245,19 @@ def fresh(
 
 
 def judge_clips(
-    model: str,
-    weights: Arrays,
+    show: Show,
     bundle: Bundle,
     inputs: Arrays,
     truths: NDArray[np.uint8],
     where: list[Span],
     known: Mapping[int, Sequence[Event]],
-    noise_key: str = "0",
 ) -> Figures:
     """Judge a decoder on given windows, by every route through it and against baselines.
 
     Parameters
     ----------
-    model, weights
-        As of `train.decode.decode`.
+    show : callable
+        See `Show`.
     bundle : Bundle
     inputs : dict
         Ports of the encode graph.
@@ -158,28 +265,15 @@ def judge_clips(
     where : list of (run, start_s, stop_s)
     known : mapping
         Run -> shots.
-    noise_key : str
-        Seeds the noise that clips start from, where the decoder has any.
     """
     mean = bundle.stats["mean_clip"]
     figures: Figures = {}
     for suffix, kept in ROUTES.items():
-        clips = _shown(model, weights, bundle, only(inputs, kept), where, noise_key)
+        clips = show(only(inputs, kept), where).clips
         found = identification(correlations(list(clips), list(truths), mean), where, known)
         figures |= {f"{name}{suffix}": with_constant(value) for name, value in found.items() if value}
     wins = background_wins(truths, where, known, mean)
     return figures | background_baseline(wins, where)
-
-
-def _shown(
-    model: str, weights: Arrays, bundle: Bundle, inputs: Arrays, where: list[Span], noise_key: str
-) -> NDArray[np.uint8]:
-    if model != "compact":
-        return clips_of(model, weights, inputs)
-    # Closed-form decoders are judged without torch.
-    from train.reconstruct import reconstruct
-
-    return reconstruct(weights, inputs, where, noise_key, steps=bundle.manifest.steps).clips
 
 
 def only(inputs: Arrays, kept: Sequence[str]) -> Arrays:
@@ -226,7 +320,7 @@ def background_wins(
     return identification_nway(corr, distractors(where, known), 2)
 
 
-def judge_recording(model: str, weights: Arrays, bundle: Bundle, path: Path, noise_key: str) -> Figures:
+def judge_recording(show: Show, bundle: Bundle, path: Path) -> Figures:
     """Judge a decoder on a recording whose truth is known; arguments as of `judge_clips`.
 
     Raises
@@ -246,7 +340,7 @@ def judge_recording(model: str, weights: Arrays, bundle: Bundle, path: Path, noi
     known = {0: read_events(recording.truth / "events.tsv")}
     where = [(w.run, w.start_s, w.stop_s) for w in found]
     if manifest.labels:
-        return _classified(decode(model, weights, inputs)["scores"], where, known, bundle)
+        return classified(show(inputs, where), where, known, bundle)
     film = read_mp4(recording.truth / "film.mp4")
     frames = manifest.grid.hop_frames
     truths = [film_clip(film, start, manifest.clip.fps, frames) for _, start, _ in where]
@@ -258,38 +352,16 @@ def judge_recording(model: str, weights: Arrays, bundle: Bundle, path: Path, noi
         )
     inputs = {name: x[kept] for name, x in inputs.items()}
     chosen = np.stack([truths[i] for i in kept]).astype(np.uint8)
-    return judge_clips(model, weights, bundle, inputs, chosen, [where[i] for i in kept], known, noise_key)
+    return judge_clips(show, bundle, inputs, chosen, [where[i] for i in kept], known)
 
 
-def judge_haxby(model: str, weights: Arrays, bundle: Bundle, data: Path | None, runs: list[int]) -> Figures:
-    """Judge a classifier on runs it was not trained on.
-
-    Parameters
-    ----------
-    model, weights, bundle
-        As of `judge_recording`.
-    data : Path or None
-        See `train.data.haxby.folder`.
-    runs : list of int
-    """
-    seen = set(bundle.manifest.provenance.get("runs", [])) & set(runs)
-    if seen:
-        raise UsageError(f"runs {sorted(seen)} were trained on and cannot judge.")
-    place = haxby.folder(data)
-    every = [haxby.load(place, number) for number in runs]
-    found = [(run.number, w) for run in every for w in windows(bundle, run.volumes(), None)]
-    inputs = window_arrays(bundle.manifest, [w for _, w in found])
-    where = [(number, w.start_s, w.stop_s) for number, w in found]
-    scores = decode(model, weights, inputs)["scores"]
-    return _classified(scores, where, {run.number: run.events for run in every}, bundle)
-
-
-def _classified(
-    scores: NDArray[Any], where: list[Span], known: Mapping[int, Sequence[Event]], bundle: Bundle
+def classified(
+    made: Reconstruction, where: list[Span], known: Mapping[int, Sequence[Event]], bundle: Bundle
 ) -> Figures:
+    """Judge the scores of named categories against what was shown."""
     labels = bundle.manifest.labels or []
     correction = float(bundle.manifest.provenance.get("onset_correction_s", 0.0))
-    told = report_accuracy(where, known, scores=scores, labels=labels, onset_correction_s=correction)
+    told = report_accuracy(where, known, scores=made.scores, labels=labels, onset_correction_s=correction)
     figure = told["classification_top1"]
     # Blocks are balanced in the design; one label for all windows is right at chance.
     return {"classification_top1": {**figure, "constant": 1 / len(labels)}} if figure else {}

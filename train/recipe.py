@@ -1,8 +1,19 @@
-"""Recipes: a YAML file that names a builder and its arguments, bound before anything runs."""
+"""Recipes: YAML files whose nodes name builders and their arguments, bound before anything runs.
+
+::
+
+    base: NAME or path    another recipe, whose values this one changes
+    data:                 what is trained on
+    system:               what is trained (`train.system.Plan`)
+    phases:               a list of what is done to it with gradients, in order; none for closed forms
+    judge:                what finds its figures
+    export:               how its bundle is written by default
+    tiny:                 changes at ``scale=tiny``
+"""
 
 import hashlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
@@ -13,6 +24,7 @@ from rtdecode.errors import RtDecodeError, UsageError
 from train import builders
 
 FOLDER = Path(__file__).parent / "recipes"
+SLOTS = ("data", "system", "phases", "judge", "export")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +39,14 @@ class Common:
 
 
 @dataclass(frozen=True, slots=True)
+class ExportDefaults:
+    """What `rtdecode export` writes where it is not told otherwise; the values are those of its options."""
+
+    target: str = "onnx"
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """A recipe with the command line's changes in it.
 
@@ -34,7 +54,7 @@ class Recipe:
     ----------
     name : str
     tree : dict
-        ``builder`` and its arguments; nested nodes may have builders too.
+        Slot -> node; a node is a ``builder`` with its arguments, which may be nodes too.
     common : Common
     """
 
@@ -70,10 +90,8 @@ def read(recipe: str, overrides: list[str]) -> Recipe:
     UsageError
         If there is no such recipe, or a change or a common key cannot be taken.
     """
-    path = FOLDER / f"{recipe}.yaml" if recipe in names() else Path(recipe)
-    if not path.is_file():
-        raise UsageError(f"no recipe '{recipe}'. There are {', '.join(names())}; a path is taken too.")
-    tree = _mapping(parsed(path.read_text(), str(path)), path)
+    path = _path(recipe, Path())
+    tree = _inherited(path, [])
     tiny = tree.pop("tiny", {})
     changes = [_change(text) for text in overrides]
     common = _common({key: value for key, value in changes if key in Common.__slots__})
@@ -81,8 +99,32 @@ def read(recipe: str, overrides: list[str]) -> Recipe:
         _merge(tree, tiny)
     for key, value in changes:
         if key not in Common.__slots__:
+            _check_slots({key.split(".")[0]}, f"'{key}'")
             _put(tree, key.split("."), value)
     return Recipe(path.stem, tree, common)
+
+
+def _path(recipe: str, folder: Path) -> Path:
+    """The file of a recipe given by its name, or by its path below a folder."""
+    path = FOLDER / f"{recipe}.yaml" if recipe in names() else folder / recipe
+    if not path.is_file():
+        raise UsageError(f"no recipe '{recipe}'. There are {', '.join(names())}; a path is taken too.")
+    return path
+
+
+def _inherited(path: Path, heirs: list[Path]) -> dict[str, Any]:
+    """Read a recipe over the one it is based on; `heirs` are those that led here."""
+    if path.resolve() in heirs:
+        raise UsageError(f"{path} is based on itself, by way of {', '.join(map(str, heirs))}.")
+    tree = _mapping(parsed(path.read_text(), str(path)), path)
+    base = tree.pop("base", None)
+    if base is not None:
+        below = _inherited(_path(str(base), path.parent), [*heirs, path.resolve()])
+        # What is tiny of one system need not fit another.
+        below.pop("tiny", None)
+        _merge(below, tree)
+        tree = below
+    return tree
 
 
 def parsed(text: str, where: str) -> Any:
@@ -108,9 +150,15 @@ def parsed(text: str, where: str) -> Any:
 
 
 def _mapping(tree: Any, path: Path) -> dict[str, Any]:
-    if not isinstance(tree, dict) or not isinstance(tree.get("builder"), str):
-        raise UsageError(f"{path} is no recipe: a mapping with the key 'builder' was expected.")
+    if not isinstance(tree, dict):
+        raise UsageError(f"{path} is no recipe: a mapping of {', '.join(SLOTS)} was expected.")
+    _check_slots({*tree} - {"base", "tiny"}, str(path))
     return tree
+
+
+def _check_slots(slots: set[str], where: str) -> None:
+    if unknown := sorted(slots - {*SLOTS}):
+        raise UsageError(f"{where}: there is no slot {', '.join(unknown)}; a recipe has {', '.join(SLOTS)}.")
 
 
 def _change(text: str) -> tuple[str, Any]:
@@ -134,23 +182,49 @@ def _common(given: dict[str, Any]) -> Common:
 
 
 def _merge(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
+    """Change a tree; a mapping over a list changes its entries by their numbers."""
     for key, value in over.items():
-        if isinstance(value, dict) and isinstance(tree.get(key), dict):
-            _merge(tree[key], value)
+        below = tree.get(key)
+        if isinstance(value, dict) and isinstance(below, dict) and _same_builder(below, value):
+            _merge(below, value)
+        elif isinstance(value, dict) and isinstance(below, list):
+            for number, change in value.items():
+                _merge(_entry(below, str(number), [key, str(number)]), change)
         else:
             tree[key] = value
 
 
+def _same_builder(below: Mapping[str, Any], over: Mapping[str, Any]) -> bool:
+    """Whether a node changes another one; one with another builder takes its place."""
+    return "builder" not in over or over["builder"] == below.get("builder")
+
+
 def _put(tree: dict[str, Any], keys: list[str], value: Any) -> None:
+    node: Any = tree
     for key in keys[:-1]:
-        tree = tree.setdefault(key, {})
-        if not isinstance(tree, dict):
+        node = node.setdefault(key, {}) if isinstance(node, dict) else _entry(node, key, keys)
+        if not isinstance(node, dict | list):
             raise UsageError(f"'{'.'.join(keys)}' cannot be set: '{key}' has no keys of its own.")
-    tree[keys[-1]] = value
+    if isinstance(node, list):
+        _entry(node, keys[-1], keys)
+        node[int(keys[-1])] = value
+    else:
+        node[keys[-1]] = value
+
+
+def _entry(nodes: list[Any], key: str, keys: Sequence[str]) -> Any:
+    """Entry of a list by its number, from 0."""
+    if not key.isdecimal() or int(key) >= len(nodes):
+        raise UsageError(
+            f"'{'.'.join(keys)}' cannot be set: '{key}' is no entry; there are {len(nodes)}, from 0 on."
+        )
+    return nodes[int(key)]
 
 
 def _resolved(tree: Any) -> Any:
     """Fill in what the builders of a tree default to."""
+    if isinstance(tree, list):
+        return [_resolved(value) for value in tree]
     if not isinstance(tree, dict):
         return tree
     values = {key: _resolved(value) for key, value in tree.items()}
@@ -176,65 +250,52 @@ def differences(old: Any, new: Any, where: str = "") -> Iterator[str]:
         yield f"{where} was {old!r} and is {new!r}"
 
 
-def check(recipe: Recipe, **given: Any) -> None:
+def check(recipe: Recipe) -> None:
     """Bind every builder of a recipe to its signature without calling any.
-
-    Parameters
-    ----------
-    recipe : Recipe
-    **given
-        Arguments the program hands to builders that ask for them.
 
     Raises
     ------
     UsageError
         Naming every fault and where in the recipe it lies.
     """
-    faults = list(_faults(recipe.tree, recipe.name, set(given)))
+    faults = [f"{recipe.name}: it has no {slot}" for slot in SLOTS if slot not in recipe.tree]
+    faults += _faults(recipe.tree, recipe.name)
     if faults:
         raise UsageError("the recipe cannot be run:\n" + "\n".join(f"  {fault}" for fault in faults))
 
 
-def _faults(tree: Any, where: str, given: set[str]) -> Iterator[str]:
+def _faults(tree: Any, where: str) -> Iterator[str]:
+    if isinstance(tree, list):
+        for number, value in enumerate(tree):
+            yield from _faults(value, f"{where}[{number}]")
     if not isinstance(tree, dict):
         return
     for key, value in tree.items():
-        yield from _faults(value, f"{where}.{key}", given)
+        yield from _faults(value, f"{where}.{key}")
     if "builder" not in tree:
         return
+    builder = tree["builder"]
     try:
-        known = inspect.signature(builders.find(tree["builder"])).parameters
+        known = inspect.signature(builders.find(builder)).parameters
     except UsageError as error:
         yield f"{where}: {error}"
         return
-    asked = set(tree) - {"builder"}
-    for name in sorted(asked - set(known)):
-        yield f"{where}: {tree['builder']} has no argument '{name}'; it has {', '.join(sorted(known))}"
-    for name in sorted(asked & given):
-        yield f"{where}: '{name}' comes from the command line, not from the recipe"
+    asked = {*tree} - {"builder"}
+    for name in sorted(asked - {*known}):
+        yield f"{where}: {builder} has no argument '{name}'; it has {', '.join(sorted(known))}"
     for name, parameter in known.items():
-        if parameter.default is parameter.empty and name not in asked | given:
-            yield f"{where}: {tree['builder']} needs '{name}'"
+        if parameter.default is parameter.empty and name not in asked:
+            yield f"{where}: {builder} needs '{name}'"
 
 
-def build(tree: Any, **given: Any) -> Any:
-    """Call the builders of a tree from the leaves up; other values stay as they are.
-
-    Parameters
-    ----------
-    tree
-        A node of a recipe that `check` has passed.
-    **given
-        Handed to the builders that have an argument of that name.
-    """
+def build(tree: Any) -> Any:
+    """Call the builders of a tree that `check` has passed, from the leaves up; other values stay."""
+    if isinstance(tree, list):
+        return [build(value) for value in tree]
     if not isinstance(tree, dict):
         return tree
-    values = {key: build(value, **given) for key, value in tree.items() if key != "builder"}
-    if "builder" not in tree:
-        return values
-    function = builders.find(tree["builder"])
-    known = inspect.signature(function).parameters
-    return function(**values, **{key: value for key, value in given.items() if key in known})
+    values = {key: build(value) for key, value in tree.items() if key != "builder"}
+    return builders.find(tree["builder"])(**values) if "builder" in tree else values
 
 
 def numbers(text: str | int | list[int]) -> list[int]:

@@ -1,44 +1,18 @@
-"""A trained compact model run on windows, in torch: what the exported graphs must equal."""
+"""Windows decoded by a trained system as a session decodes them, each carrying on from the one before."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from rtdecode import strict_json
 from rtdecode.events import Span
 from rtdecode.noise import noise
-from train.loop import System
-from train.models.brain import CARRIED, LEARNED, BrainEncoder
-from train.models.codec import ClipDecoder, load_decoder, making_up
-from train.models.flow import Denoiser, VideoFlow
-from train.parts.refine import PREFIX
+from train.system import System
 from train.work import Arrays
 
-PORTS = ("eeg", "eeg_mask", "fmri", "fmri_mask")
 _AT_ONCE = 20
-
-
-@dataclass(frozen=True)
-class Model:
-    """A trained model.
-
-    Attributes
-    ----------
-    encoder : BrainEncoder
-    denoiser : Denoiser
-    decoder : ClipDecoder
-        Of scaled latents.
-    """
-
-    encoder: BrainEncoder
-    denoiser: Denoiser
-    decoder: ClipDecoder
 
 
 @dataclass(frozen=True)
@@ -50,91 +24,24 @@ class Reconstruction:
     clips : uint8, (window, frame, row, column, 3)
     latents : float32, (window, channel, latent frame, row, column)
     confidence : float64, (window,), or None
-        None without a signal.
+        None without a signal, and for a system that has none.
+    scores : float64, (window, label), or None
+        Of systems that name categories.
     """
 
     clips: NDArray[np.uint8]
     latents: NDArray[np.float32]
     confidence: NDArray[np.float64] | None
+    scores: NDArray[np.float64] | None = None
 
 
-def pack(system: System, codec: Arrays, shift: float, guidance: float) -> Arrays:
-    """Collect the weights of a trained system, what was learned in half precision."""
-    arrays: Arrays = {}
-    for name, value in system.encoder.state_dict().items():
-        learned = name.split(".")[0] in LEARNED or name.startswith(f"{PREFIX}body.")
-        arrays[f"encoder.{name}"] = value.half().numpy() if learned else value.numpy()
-    for name, value in system.flow.state_dict().items():
-        arrays[f"flow.{name}"] = value.numpy() if name in _BUFFERS else value.half().numpy()
-    config = {k: v for k, v in system.flow.config.items() if not k.startswith("_")}
-    told = {
-        "flow": config,
-        "shift": shift,
-        "guidance": guidance,
-        "sharpness": system.encoder.sharpness,
-        "latent_shape": system.encoder.shape,
-    }
-    decoder = {name: value for name, value in codec.items() if name.startswith("decoder.")}
-    return arrays | decoder | {"config": np.array(strict_json.dumps(told))}
-
-
-_BUFFERS = ("place", "deviation", "frequencies")
-
-
-def unpack(weights: Arrays) -> Model:
-    """Make the model of a run's weights."""
-    told = json.loads(str(weights["config"]))
-    parts: dict[str, dict[str, Any]] = {"encoder": {}, "flow": {}, "decoder": {}}
-    for name, value in weights.items():
-        part, dot, rest = name.partition(".")
-        if dot:
-            parts[part][rest] = value
-    closed = {k: v for k, v in parts["encoder"].items() if k.split(".")[0] not in LEARNED}
-    encoder = BrainEncoder(
-        closed | {"latent_shape": np.array(told["latent_shape"])},
-        len(parts["encoder"]["null_eeg"]),
-        told["sharpness"],
-    )
-    flow = VideoFlow(**told["flow"])
-    for module, found in ((encoder, parts["encoder"]), (flow, parts["flow"])):
-        module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in found.items()})
-        module.eval()
-    decoder = decoder_of(weights)
-    denoiser = Denoiser(flow, told["shift"], told["guidance"], encoder.null, making_up(decoder)).eval()
-    return Model(encoder, denoiser, decoder)
-
-
-def decoder_of(arrays: Arrays) -> ClipDecoder:
-    """Make the decoder out of arrays that hold it."""
-    found = {n.removeprefix("decoder."): v for n, v in arrays.items() if n.startswith("decoder.")}
-    return load_decoder({name: torch.from_numpy(value).float() for name, value in found.items()}).eval()
-
-
-@torch.no_grad()
-def sample(denoiser: Denoiser, start: Tensor, condition: Tensor, embedding: Tensor, steps: int) -> Tensor:
-    """Take all steps from noise to clean latents."""
-    latent, total = start, torch.tensor([float(steps)])
-    for step in range(steps):
-        latent = denoiser(latent, condition, embedding, torch.tensor([float(step)]), total)
-    return latent
-
-
-@torch.no_grad()
-def decode(decoder: ClipDecoder, latents: NDArray[Any]) -> NDArray[np.uint8]:
-    """Decode scaled latents to clips as a session emits them."""
-    starts = range(0, len(latents), _AT_ONCE)
-    parts = [decoder(torch.from_numpy(latents[n : n + _AT_ONCE].astype(np.float32))) for n in starts]
-    return np.rint(torch.cat(parts).numpy() * 255).astype(np.uint8)
-
-
-@torch.no_grad()
 def reconstruct(
-    weights: Arrays,
+    system: System,
     inputs: Arrays,
     where: Sequence[Span],
     noise_key: str,
     *,
-    steps: int = 4,
+    steps: int = 0,
     carry: bool = True,
     null: bool = False,
 ) -> Reconstruction:
@@ -142,41 +49,54 @@ def reconstruct(
 
     Parameters
     ----------
-    weights : dict
-        Of a run.
+    system : System
     inputs : dict
-        Ports of the encode graph, one row a window, as of `train.decode.decode`.
+        Signals by port, one row a window.
     where : sequence of (run, start_s, stop_s)
         Windows in time order within each run; one that begins where the one before it ends carries on
         from it.
     noise_key : str
         Seeds the noise, see `rtdecode.noise.noise`.
     steps : int
+        Denoising steps, for a system that denoises.
     carry : bool
         False lets every clip begin afresh.
     null : bool
         The null-brain twin: no signal, same noise.
     """
-    model = unpack(weights)
-    ports = {name: torch.from_numpy(np.asarray(inputs[name], np.float32)) for name in PORTS}
     if null:
-        ports = {name: torch.zeros_like(value) for name, value in ports.items()}
-    shape = tuple(model.encoder.shape)
-    starts = torch.from_numpy(np.stack([_noise(noise_key, span, shape) for span in where]))
-    latents = torch.zeros_like(starts)
-    joins = carry and not null
-    sure = torch.zeros(len(where), 1)
+        inputs = {name: np.zeros_like(value) for name, value in inputs.items()}
+    joins = carry and not null and system.carried > 0
+    latents = np.zeros((len(where), *system.latent_shape), np.float32)
+    said: dict[str, NDArray[np.float64]] = {}
     for rows in _order(where, carry=joins):
         before = [n - 1 if joins and _joined(where, n) else -1 for n in rows]
-        known = torch.tensor([[float(n >= 0)] for n in before])
-        last = latents[before, :, -CARRIED:] * known[:, :, None, None, None]
-        given = [value[rows] for value in ports.values()]
-        condition, embedding, confidence = model.encoder(*given, last, known)
-        latents[rows] = sample(model.denoiser, starts[rows], condition, embedding, steps)
-        sure[rows] = confidence
-    found = latents.numpy()
-    sure_of = None if null else sure[:, 0].numpy().astype(np.float64)
-    return Reconstruction(decode(model.decoder, found), found, sure_of)
+        given = {name: value[rows] for name, value in inputs.items()} | _carried(system, latents, before)
+        starts = np.stack([_noise(noise_key, where[n], system.latent_shape) for n in rows])
+        condition = system.condition(given)
+        latents[rows] = system.sample(condition, starts, steps)
+        for name in ("confidence", "scores"):
+            value = getattr(condition, name)
+            if value is not None:
+                said.setdefault(name, np.zeros((len(where), value.shape[1])))[rows] = np.asarray(value)
+    confidence = said["confidence"][:, 0] if "confidence" in said and not null else None
+    return Reconstruction(clips_of(system, latents), latents, confidence, said.get("scores"))
+
+
+def clips_of(system: System, latents: NDArray[Any]) -> NDArray[np.uint8]:
+    """Draw latents as a session emits them, some at a time."""
+    starts = range(0, len(latents), _AT_ONCE)
+    parts = [np.rint(system.frames(latents[n : n + _AT_ONCE]) * 255).astype(np.uint8) for n in starts]
+    return np.concatenate(parts)
+
+
+def _carried(system: System, latents: NDArray[np.float32], before: list[int]) -> Arrays:
+    """The end of the clip before each window, and whether there is one; nothing where none is read."""
+    if not system.carried:
+        return {}
+    known = np.array([[float(n >= 0)] for n in before], np.float32)
+    last = latents[before, :, -system.carried :] * known[:, :, None, None, None]
+    return {"carry": last, "carry_mask": known}
 
 
 def _noise(noise_key: str, span: Span, shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,9 +17,16 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from rtdecode import __version__, bundle, strict_json
+from rtdecode.accuracy import METRICS
+from rtdecode.bundle import Bundle
 from rtdecode.errors import RtDecodeError, UsageError
-from train.recipe import Recipe, build, check, differences, names, read
-from train.work import Trained, Work, check_new, clear
+from rtdecode.signal.volume import Projection
+from train.data.chain import draft_bundle
+from train.judge import Judged
+from train.recipe import ExportDefaults, Recipe, build, check, differences, names, read
+from train.reconstruct import reconstruct
+from train.system import Plan, Trained
+from train.work import Work, check_new, clear
 
 SCHEMA = 1
 
@@ -47,13 +55,16 @@ def run(recipe: str, overrides: list[str]) -> Path:
         With a note that says how to go on.
     """
     wanted = read(recipe, overrides)
+    check(wanted)
     out, part = _folders(wanted)
     common = wanted.common
-    check(wanted, work=None)
     work = Work(common.data, common.seed, part / "stages", noise_key=wanted.digest)
+    parts = build(wanted.tree)
+    parts["data"].check(work)
+    parts["judge"].check(parts["data"])
     _claim(part, out, wanted)
     try:
-        trained = build(wanted.tree, work=work)
+        trained, found = _train(work, **parts)
     except KeyboardInterrupt as stop:
         kept = [text for text in overrides if text.partition("=")[0] not in ("out", "resume")]
         again = shlex.join(["python", "-m", "train.run", recipe, *kept, f"resume={out}"])
@@ -62,12 +73,21 @@ def run(recipe: str, overrides: list[str]) -> Path:
     whole = part / "run"
     clear(whole)
     whole.mkdir()
-    write(whole, wanted, trained)
+    write(whole, wanted, trained, found)
     if out.exists():
         out.rmdir()
     whole.rename(out)
     clear(part)
     return out
+
+
+def _train(
+    work: Work, data: Any, system: Plan, phases: list[Any], judge: Any, export: ExportDefaults
+) -> tuple[Trained, Judged]:
+    """Train the system on the data, and judge it."""
+    trained = system.train(work, data, phases)
+    show = partial(reconstruct, trained.system, noise_key=work.noise_key, steps=trained.manifest.steps)
+    return trained, judge.judge(work, system, data, trained, show)
 
 
 def _folders(recipe: Recipe) -> tuple[Path, Path]:
@@ -106,19 +126,23 @@ def _claim(part: Path, out: Path, recipe: Recipe) -> None:
     note.write_text(strict_json.dumps({"recipe": recipe.name, "values": recipe.values}) + "\n")
 
 
-def write(folder: Path, recipe: Recipe, trained: Trained) -> None:
+def write(folder: Path, recipe: Recipe, trained: Trained, found: Judged) -> None:
     """Write the files of a run into an empty folder."""
-    manifest = replace(trained.manifest, recipe=recipe.name, recipe_digest=recipe.digest)
+    headline = {name: found.figures[name] for name in METRICS if name in found.figures}
+    provenance = trained.manifest.provenance | {"figures": headline}
+    manifest = replace(
+        trained.manifest, recipe=recipe.name, recipe_digest=recipe.digest, provenance=provenance
+    )
     groups = {
-        "weights": trained.weights,
+        "weights": trained.system.weights(),
         "stats": trained.stats,
-        "projection": trained.projection,
+        "projection": {} if trained.projection is None else trained.projection.to_arrays(),
         "golden": trained.golden,
     }
     for name, arrays in groups.items():
         if arrays:
             np.savez_compressed(folder / f"{name}.npz", allow_pickle=False, **arrays)
-    for name, picture in trained.pictures.items():
+    for name, picture in (trained.pictures | found.pictures).items():
         # A palette keeps large sheets small enough to ship.
         picture.convert("RGB").quantize(256).save(folder / name, optimize=True)
     tree = {
@@ -126,14 +150,13 @@ def write(folder: Path, recipe: Recipe, trained: Trained) -> None:
         "recipe": recipe.name,
         "digest": recipe.digest,
         "noise_key": recipe.digest,
-        "model": trained.model,
         "arguments": recipe.tree,
         "scale": recipe.common.scale,
         "seed": recipe.common.seed,
         "date": datetime.now(UTC).date().isoformat(),
         "versions": {"rtdecode": __version__, "numpy": np.__version__, "python": sys.version.split()[0]},
-        "figures": trained.figures,
-        "tables": trained.tables,
+        "figures": found.figures,
+        "tables": trained.tables | found.tables,
         "manifest": bundle.to_json(manifest),
     }
     (folder / "run.json").write_text(strict_json.dumps(tree, indent=1) + "\n")
@@ -157,6 +180,14 @@ def read_run(folder: Path) -> dict[str, Any]:
     if tree.get("schema") != SCHEMA:
         raise UsageError(f"{folder} has run schema {tree.get('schema')}, this version reads {SCHEMA}.")
     return tree
+
+
+def draft_of(folder: Path) -> Bundle:
+    """Hold a run's manifest, statistics and projection as the causal chain wants them."""
+    manifest = bundle.from_json(read_run(folder)["manifest"], f"{folder / 'run.json'}: manifest")
+    place = arrays(folder, "projection")
+    projection = Projection.from_arrays(place) if place else None
+    return draft_bundle(manifest, arrays(folder, "stats"), projection)
 
 
 def arrays(folder: Path, name: str) -> dict[str, np.ndarray]:

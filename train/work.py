@@ -1,22 +1,20 @@
-"""What a builder is given and what it hands back: stages kept on disk, progress, the finished run."""
+"""Where a training run works: stages kept on disk, processes, progress."""
 
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from rtdecode.bundle import Manifest
 from rtdecode.errors import UsageError
 from rtdecode.folders import taken
 
@@ -25,39 +23,6 @@ Arrays = dict[str, NDArray[Any]]
 
 # Fewer than this for each process, and a process is not worth its start.
 _JOBS = 8
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A finished run.
-
-    Attributes
-    ----------
-    model : str
-        Which graphs `export` builds: ``category``, ``patch-ridge`` or ``compact``.
-    manifest : Manifest
-        All that the bundle will say, but for the files, stages and parity that export adds.
-    weights : dict
-        Arrays of the model.
-    stats, projection, golden : dict
-        The arrays of the bundle's files of these names; golden holds windows only, no clips yet.
-    figures : dict
-        Metric -> {value, chance, shuffled, constant, ci95, n}.
-    tables : dict
-        Further JSON values: choices made inside the training runs, curves.
-    pictures : dict
-        File name -> picture.
-    """
-
-    model: str
-    manifest: Manifest
-    weights: Arrays
-    stats: Arrays
-    projection: Arrays
-    golden: Arrays
-    figures: dict[str, dict[str, Any]]
-    tables: dict[str, Any] = field(default_factory=dict)
-    pictures: dict[str, Image.Image] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,15 @@ import numpy as np
 from onnx import ModelProto
 
 from export.digest import digest
-from export.graphs import Sheet
+from train.parts.graph_writer import GraphWriter
 
 
 def model(weight: float = 2.0, axis: int = 1, renamed: bool = False, twice: bool = False) -> ModelProto:
-    sheet = Sheet()
-    y = sheet.add("Mul", "x", sheet.constant(np.array([weight], np.float32)))
+    writer = GraphWriter()
+    y = writer.add("Mul", "x", writer.constant(np.array([weight], np.float32)))
     for _ in range(2 if twice else 1):
-        y = sheet.add("Softmax", y, axis=axis)
-    made = sheet.model("m", {"x": [1, 3]}, {"y": (y, [1, 3])})
+        y = writer.add("Softmax", y, axis=axis)
+    made = writer.model("m", {"x": [1, 3]}, {"y": (y, [1, 3])})
     if renamed:
         for node in made.graph.node:
             for names in (node.input, node.output):

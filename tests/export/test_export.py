@@ -13,19 +13,26 @@ import pytest
 from export import parity
 from export.digest import digest
 from export.parity import allowed, compare, decode_window, session
-from export.run import build, run
+from export.run import graphs_of, run
 from rtdecode import bundle, installing
 from rtdecode.errors import BundleError, UsageError
 from rtdecode.types import Window
 from streaming.decoder import Decoder
 from tests.train.tiny import tiny, tiny_bundle
-from train.decode import decode, frames
-from train.evaluate import open_run
+from train.models.category import Category
+from train.models.patch_ridge import PatchRidge
+from train.recipe import build
 from train.reconstruct import reconstruct
-from train.run import arrays, read_run
+from train.run import arrays, draft_of, read_run
+from train.system import System
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ("phantom", "haxby")
+
+
+def system_of(folder: Path) -> System:
+    plan = build(read_run(folder)["arguments"]["system"])
+    return plan.restore(arrays(folder, "weights"))
 
 
 @pytest.mark.parametrize(("recipe", "steps"), [("ridge", 0), ("haxby", 0), ("compact", 4)])
@@ -65,15 +72,11 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
 def test_graphs_that_differ_from_the_run_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(tiny("haxby"), folder)
-    tree, held = open_run(folder)
-    weights, golden = arrays(folder, "weights"), arrays(folder, "golden")
-    expected = decode(tree["model"], weights, golden)
-    clips = frames(tree["model"], weights, expected["latent"])
-    graphs = build(
-        tree["model"], held.manifest, weights | {"offset": weights["offset"] + np.arange(8) * 0.01}
-    )
+    weights = arrays(folder, "weights")
+    golden = parity.expected(Category(weights), arrays(folder, "golden"))
+    moved = Category(weights | {"offset": weights["offset"] + np.arange(8) * 0.01})
     with pytest.raises(BundleError, match="differ from the run's own decoder"):
-        compare(graphs, {**golden, **expected, "frames": clips})
+        compare(graphs_of(moved, draft_of(folder).manifest), golden)
 
 
 def without_torch(*words: str) -> subprocess.CompletedProcess[str]:
@@ -93,7 +96,7 @@ def test_a_compact_run_says_that_it_needs_torch(tmp_path: Path) -> None:
     run_dir = ROOT / "train" / "runs" / "phantom"
     done = without_torch("export", str(run_dir), "--out", str(tmp_path / "bundle"), "--steps", "2")
     assert done.returncode == 1
-    assert "model 'compact' cannot be exported without torch" in done.stderr
+    assert "'compact' needs the package torch, which is not installed" in done.stderr
     assert installing.command("train,export") in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -127,8 +130,8 @@ def test_windows_with_holes_take_the_same_way_in_both_decoders() -> None:
         window["eeg_mask"][:, : rng.integers(0, 501)] = 0
         window["eeg"] *= window["eeg_mask"][:, None]
         found = decode_window(sessions, window)
-        expected = decode("patch-ridge", arrays(tiny("ridge"), "weights"), window)
-        assert np.abs(found["latent"] - expected["latent"]).max() < 1e-4
+        expected = PatchRidge(arrays(tiny("ridge"), "weights")).condition(window).start
+        assert np.abs(found["latent"] - expected).max() < 1e-4
 
 
 @pytest.mark.full
@@ -142,12 +145,12 @@ def test_steps_asked_for_become_the_bundles_default(tmp_path: Path) -> None:
 
 def test_live_windows_and_their_holes_take_the_same_way_as_in_training() -> None:
     made = tiny_bundle("compact")
-    decoder, weights = Decoder(made), arrays(tiny("compact"), "weights")
+    decoder, system = Decoder(made), system_of(tiny("compact"))
     golden = {n: made.golden()[n] for n in ("eeg", "eeg_mask", "fmri", "fmri_mask")}
     golden["fmri_mask"][1, 2] = golden["fmri"][1, 2] = 0
     golden["eeg"][2], golden["eeg_mask"][2] = 0, 0
     where = [(0, 4.0 * k, 4.0 * k + 4) for k in range(3)]
-    offline = reconstruct(weights, golden, where, made.digest)
+    offline = reconstruct(system, golden, where, made.digest, steps=4)
     for k, (_, start, stop) in enumerate(where):
         masks = {m: golden[f"{m}_mask"][k] > 0 for m in ("eeg", "fmri")}
         data = {m: golden[m][k] if masks[m].any() else None for m in masks}
@@ -173,8 +176,7 @@ def test_live_windows_and_their_holes_take_the_same_way_as_in_training() -> None
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_shipped_run_gives_the_shipped_graphs_and_clips(name: str) -> None:
     folder, shipped = ROOT / "train" / "runs" / name, bundle.load(name)
-    tree, held = open_run(folder)
-    graphs = build(tree["model"], held.manifest, arrays(folder, "weights"))
+    graphs = graphs_of(system_of(folder), draft_of(folder).manifest)
     for stage, made in graphs.items():
         on_disk = onnx.load(shipped.path / f"{stage}.onnx")
         assert digest(made) == digest(on_disk) == shipped.manifest.parity["digests"][stage]

@@ -1,25 +1,27 @@
-"""A closed-form decoder in the place of the compact one: what the judge sees of either is the same."""
+"""A closed-form decoder in the place of one that denoises: what the judge sees of either is the same."""
 
 from typing import Any
 
 import numpy as np
 
-from train.decode import decode, frames
 from train.judge import only
-from train.reconstruct import Reconstruction
+from train.models.patch_ridge import PatchRidge
+from train.reconstruct import Reconstruction, clips_of
 from train.work import Arrays
 
 
 def ridge(weights: Arrays) -> Any:
     """Show windows with the weights of a ridge run; every confidence is how bright a clip is."""
 
+    system = PatchRidge(weights)
+
     def show(
         inputs: Arrays, where: list[Any], *, steps: int = 4, carry: bool = True, null: bool = False
     ) -> Reconstruction:
-        latents = decode("patch-ridge", weights, only(inputs, ()) if null else inputs)["latent"]
+        latents = system.condition(only(inputs, ()) if null else inputs).start
         # Fewer steps give a fainter clip; with carry a clip begins where the one before it ended.
         latents = latents * (1 - 0.1 / steps)
-        clips = np.rint(frames("patch-ridge", weights, latents) * 255).astype(np.uint8)
+        clips = clips_of(system, latents)
         for n in range(1, len(clips)) if carry else ():
             if where[n][:2] == (where[n - 1][0], where[n - 1][2]):
                 clips[n, 0] = clips[n - 1, -1]

@@ -93,14 +93,14 @@ def test_a_voxel_that_tells_nothing_has_no_relevance() -> None:
 def test_a_run_is_never_normalised_by_what_it_taught_itself() -> None:
     from tests.train.tiny import tiny
     from train.data import haxby
-    from train.evaluate import open_run
     from train.parts.causal import Chain
     from train.parts.trials import Blocks
+    from train.run import draft_of
 
     place = Path(__file__).parents[1] / "data" / "haxby"
     runs = {n: haxby.load(place, n) for n in (1, 2, 3, 4)}
     told = Blocks({n: run.events for n, run in runs.items()}, haxby.LABELS)
-    _, bundle = open_run(tiny("haxby"))
+    bundle = draft_of(tiny("haxby"))
     assert bundle.projection is not None
     chain = Chain(bundle.manifest, runs, bundle.projection.voxels)
     both = chain.trials([1, 2, 3], 0.02, told)
@@ -113,15 +113,15 @@ def test_the_windows_are_those_of_a_session() -> None:
     from tests.train.tiny import tiny
     from train.data import haxby
     from train.data.chain import draft_bundle, unit_statistics, windows
-    from train.evaluate import open_run
     from train.parts.causal import Chain
     from train.parts.stem import slot_mean
     from train.parts.trials import Blocks
+    from train.run import draft_of
 
     place = Path(__file__).parents[1] / "data" / "haxby"
     runs = {n: haxby.load(place, n) for n in (1, 2, 3)}
     told = Blocks({n: run.events for n, run in runs.items()}, haxby.LABELS)
-    _, bundle = open_run(tiny("haxby"))
+    bundle = draft_of(tiny("haxby"))
     assert bundle.projection is not None
     chain = Chain(bundle.manifest, runs, bundle.projection.voxels)
     trials = chain.trials([2, 3], 0.02, told)

@@ -8,9 +8,9 @@ import pytest
 from rtdecode.errors import UsageError
 from tests.train.tiny import tiny
 from train.data import haxby
-from train.evaluate import Request, evaluate, open_run
-from train.haxby import offline_trials
-from train.run import arrays, read_run, run
+from train.evaluate import Request, evaluate
+from train.judge_haxby import offline_trials
+from train.run import arrays, draft_of, read_run, run
 
 DATA = Path(__file__).parents[1] / "data" / "haxby"
 SHIPPED = Path(__file__).parents[2] / "train" / "runs" / "haxby"
@@ -43,12 +43,20 @@ def test_a_tiny_training_reads_categories_from_runs_it_has_not_seen() -> None:
 
 
 def test_where_every_judged_run_is_trained_on_nothing_is_held_out(tmp_path: Path) -> None:
-    few = ["runs=1-4", "judged=1-4", "corrections=[3]", "lags=[4]", "permutations=1"]
+    few = [
+        "data.runs=1-4",
+        "data.others=",
+        "system.corrections=[3]",
+        "judge.lags=[4]",
+        "judge.permutations=1",
+    ]
     made = run("haxby", ["scale=tiny", *few, f"data={DATA}", f"out={tmp_path / 'run'}"])
     assert set(read_run(made)["figures"]) == {"classification_top1", "classification_top1_offline"}
 
 
-@pytest.mark.parametrize(("given", "named"), [("runs=1-2", "runs=1,2: 3 runs"), ("judged=1-3", "4 runs")])
+@pytest.mark.parametrize(
+    ("given", "named"), [("data.runs=1-2", "data.runs=1,2: 3 runs"), ("data.others=", "4 runs")]
+)
 def test_too_few_runs_are_refused_before_the_work(tmp_path: Path, given: str, named: str) -> None:
     with pytest.raises(UsageError, match=named):
         run("haxby", ["scale=tiny", given, f"data={DATA}", f"out={tmp_path / 'run'}"])
@@ -56,7 +64,7 @@ def test_too_few_runs_are_refused_before_the_work(tmp_path: Path, given: str, na
 
 def test_the_offline_yardstick_removes_trend_and_level() -> None:
     run = haxby.load(DATA, 1)
-    _, bundle = open_run(tiny("haxby"))
+    bundle = draft_of(tiny("haxby"))
     voxels = np.flatnonzero(run.data.mean(-1) > 300)
     drift = run.data + 50 + np.arange(121) * 3 + np.arange(121) ** 2 // 40
     moved = haxby.BoldRun(1, drift.astype(np.int16), run.affine, run.tr_s, run.events)

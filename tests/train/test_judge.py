@@ -1,6 +1,7 @@
 """Judging: fresh seeds, every route, controls, and the same windows as a session."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,11 @@ from tests.train.tiny import tiny
 from train import judge
 from train.data.chain import windows
 from train.data.phantom import participant, session_arrays, window_arrays
-from train.decode import clips_of
-from train.evaluate import Request, evaluate, main, open_run, read_request
+from train.evaluate import Request, evaluate, main, read_request
 from train.judge import background_baseline, background_wins, judge_clips, only
-from train.run import arrays
+from train.models.patch_ridge import PatchRidge
+from train.reconstruct import clips_of, reconstruct
+from train.run import arrays, draft_of
 
 
 def test_training_seeds_cannot_judge() -> None:
@@ -50,7 +52,7 @@ def test_a_recording_is_judged_after_its_dummies(tmp_path: Path, monkeypatch: py
                 writer.write(item)
         session.truth(tmp_path / str(dummies) / "truth")
     seen: list[np.ndarray] = []
-    monkeypatch.setattr(judge, "judge_clips", lambda *given: seen.append(given[3]["eeg"]) or {})
+    monkeypatch.setattr(judge, "judge_clips", lambda *given: seen.append(given[2]["eeg"]) or {})
     for dummies in (0, 5):
         evaluate(tiny("ridge"), Request(data=tmp_path / str(dummies)))
     # Five volumes of 0.8 s are one window.
@@ -73,7 +75,7 @@ def test_a_recording_without_a_window_to_judge_is_said(tmp_path: Path) -> None:
 
 
 def test_the_chain_does_not_care_how_the_eeg_was_cut() -> None:
-    _, bundle = open_run(tiny("ridge"))
+    bundle = draft_of(tiny("ridge"))
     session = participant("easy", 1).session(1004, 8.0)
     coarse = session_arrays(bundle, session)
     found = windows(bundle, session.events(chunk_s=0.02), session.montage, seconds=8.0)
@@ -95,7 +97,8 @@ def test_blanking_a_modality_blanks_its_mask() -> None:
 def test_without_any_signal_the_mean_clip_is_shown() -> None:
     folder = tiny("ridge")
     golden, weights = arrays(folder, "golden"), arrays(folder, "weights")
-    shown = clips_of("patch-ridge", weights, only(golden, ()))
+    system = PatchRidge(weights)
+    shown = clips_of(system, system.condition(only(golden, ())).start)
     assert np.array_equal(shown[0], shown[1])
     mean = arrays(folder, "stats")["mean_clip"].astype(int)
     assert np.abs(shown[0] - mean).mean() < 2
@@ -120,14 +123,14 @@ def test_the_background_baseline_knows_the_background_alone() -> None:
 @pytest.mark.full
 def test_a_shuffled_brain_is_at_chance() -> None:
     folder = tiny("ridge")
-    tree, bundle = open_run(folder)
-    weights = arrays(folder, "weights")
+    bundle = draft_of(folder)
+    show = partial(reconstruct, PatchRidge(arrays(folder, "weights")), noise_key="0")
     session = participant("easy", 1).session(1005, 240.0)
     inputs = session_arrays(bundle, session)
     truths = np.stack([session.film.clip(k)[:32] for k in range(60)])
     spans = [(0, 4.0 * k, 4.0 * k + 4) for k in range(60)]
     events = {0: [Event(s.onset, s.duration, "shot", dict(s.attributes)) for s in session.film.shots]}
-    figures = judge_clips(tree["model"], weights, bundle, inputs, truths, spans, events)
+    figures = judge_clips(show, bundle, inputs, truths, spans, events)
     for name in ("identification_2way", "identification_2way_eeg", "identification_2way_fmri"):
         assert 0.44 < figures[name]["shuffled"] < 0.56
         assert figures[name]["constant"] == 0
@@ -151,7 +154,7 @@ def test_the_report_is_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_request_that_cannot_be_judged_is_refused_before_anything_is(
     changes: list[str], what: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("train.evaluate.judge_phantom", lambda *_: pytest.fail("judged"))
+    monkeypatch.setattr("train.judge.judge_phantom", lambda *_: pytest.fail("judged"))
     assert main([str(tiny("ridge")), *changes]) == 2
     assert what in capsys.readouterr().err
 

@@ -18,11 +18,15 @@ def part(size: int, colour: str = "red") -> tuple[int, str]:
     return size, colour
 
 
+GRID = "{builder: grid, tr: 4/5, window: 4, hop: 4, lag: 4, sfreq: 125, fps: 8}"
+
+
 @pytest.fixture
 def recipe_file(tmp_path: Path) -> Path:
     path = tmp_path / "mine.yaml"
     path.write_text(
-        "builder: grid\ntr: 4/5\nwindow: 4\nhop: 4\nlag: 4\nsfreq: 125\nfps: 8\ntiny: {window: 8}\n"
+        f"data: {GRID}\nsystem: {{}}\nphases: []\njudge: {{}}\nexport: {{builder: export}}\n"
+        "tiny: {data: {window: 8}}\n"
     )
     return path
 
@@ -30,30 +34,71 @@ def recipe_file(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", names())
 @pytest.mark.parametrize("scale", ["tiny", "full"])
 def test_every_shipped_recipe_binds(name: str, scale: str) -> None:
-    check(read(name, [f"scale={scale}"]), work=None)
+    check(read(name, [f"scale={scale}"]))
 
 
-def test_a_recipe_builds_what_its_builder_returns(recipe_file: Path) -> None:
-    assert build(read(str(recipe_file), ["lag=28/5"]).tree).lag == Fraction(28, 5)
-    assert build(read(str(recipe_file), ["scale=tiny"]).tree).window == 8
+def test_a_recipe_builds_what_its_builders_return(recipe_file: Path) -> None:
+    assert build(read(str(recipe_file), ["data.lag=28/5"]).tree)["data"].lag == Fraction(28, 5)
+    assert build(read(str(recipe_file), ["scale=tiny"]).tree)["data"].window == 8
 
 
 def test_all_faults_are_told_together_with_their_places() -> None:
-    wrong = read("ridge", ["widht=3", "grid.tempo=1", "who.builder=os.system", "band.order=2"])
-    del wrong.tree["sizes"]["channels"]
+    changes = ["system.widht=3", "data.grid.tempo=1", "data.who.builder=os.system", "data.band.order=2"]
+    wrong = read("ridge", changes)
+    del wrong.tree["system"]["codec"]["channels"]
+    del wrong.tree["judge"]
     with pytest.raises(UsageError) as caught:
-        check(wrong, work=None)
+        check(wrong)
     message = str(caught.value)
-    for piece in ("ridge: ridge has no argument 'widht'", "ridge.grid", "'tempo'"):
+    for piece in ("ridge.system: patch-ridge has no argument 'widht'", "ridge.data.grid", "'tempo'"):
         assert piece in message
-    assert "needs 'channels'" in message
-    assert "ridge.who: there is no builder 'os.system'; there are baseline, compact," in message
+    assert "ridge.system.codec: patch-codec needs 'channels'" in message
+    assert "ridge.data.who: there is no builder 'os.system'; there are baseline, category," in message
+    assert "ridge: it has no judge" in message
+
+
+def test_a_slot_that_is_not_there_is_refused(recipe_file: Path) -> None:
+    recipe_file.write_text(recipe_file.read_text() + "modle: {}\n")
+    with pytest.raises(UsageError, match="there is no slot modle; a recipe has data, system, phases, judge"):
+        read(str(recipe_file), [])
+    with pytest.raises(UsageError, match="there is no slot sizes; a recipe has"):
+        read("ridge", ["sizes.channels=3"])
+
+
+def test_a_phase_that_nobody_builds_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"compact\.phases\[0\]: there is no builder 'dream'"):
+        check(read("compact", ["phases.0.builder=dream"]))
+
+
+def test_a_recipe_inherits_from_another(recipe_file: Path) -> None:
+    heir = recipe_file.with_name("heir.yaml")
+    heir.write_text("base: mine.yaml\ndata: {hop: 2}\njudge: {builder: film, seeds: 1000, seconds: 4}\n")
+    found = read(str(heir), [])
+    assert (found.tree["data"]["hop"], found.tree["data"]["window"]) == (2, 4)
+    assert found.tree["judge"] == {"builder": "film", "seeds": 1000, "seconds": 4}
+    assert read(str(heir), ["scale=tiny"]).tree["data"]["window"] == 4, "what is tiny is not inherited"
+    # Another builder takes the place of the whole node.
+    heir.write_text("base: mine.yaml\ndata: {builder: patch-codec, channels: 3, components: 2}\n")
+    assert read(str(heir), []).tree["data"] == {"builder": "patch-codec", "channels": 3, "components": 2}
+    heir.write_text("base: heir.yaml\n")
+    with pytest.raises(UsageError, match="is based on itself"):
+        read(str(heir), [])
+    heir.write_text("base: nowhere\n")
+    with pytest.raises(UsageError, match="no recipe 'nowhere'"):
+        read(str(heir), [])
+
+
+def test_entries_of_a_list_are_changed_by_their_numbers() -> None:
+    assert read("compact", ["phases.0.steps=3"]).tree["phases"][0]["steps"] == 3
+    assert read("compact", ["scale=tiny"]).tree["phases"][0]["steps"] == 20
+    with pytest.raises(UsageError, match=r"'phases\.1\.steps' cannot be set: '1' is no entry; there are 1"):
+        read("compact", ["phases.1.steps=3"])
 
 
 @pytest.mark.parametrize("builder", ["train.run.nothing", "os.system", "grids"])
 def test_a_builder_that_is_not_there_is_refused(recipe_file: Path, builder: str) -> None:
     with pytest.raises(UsageError, match=f"there is no builder '{builder}'; there are .*grid"):
-        check(read(str(recipe_file), [f"builder={builder}"]))
+        check(read(str(recipe_file), [f"data.builder={builder}"]))
 
 
 @pytest.mark.parametrize("name", builders.SHIPPED)
@@ -65,20 +110,14 @@ def test_every_shipped_builder_is_there(name: str) -> None:
 def test_another_package_registers_a_builder(recipe_file: Path) -> None:
     builders.register("test-part", part)
     builders.register("test-part", part)
-    mine = recipe_file.with_name("other.yaml")
-    mine.write_text("builder: test-part\nsize: 3\n")
-    assert build(read(str(mine), []).tree) == (3, "red")
+    recipe_file.write_text("data: {builder: test-part, size: 3}\n")
+    assert build(read(str(recipe_file), []).tree)["data"] == (3, "red")
     with pytest.raises(ValueError, match="there is a builder 'test-part' already"):
         builders.register("test-part", numbers)
     with pytest.raises(ValueError, match="there is a builder 'grid' already"):
         builders.register("grid", part)
     with pytest.raises(ValueError, match="must be a function or a dataclass"):
         builders.register("test-path", Path)
-
-
-def test_what_the_program_hands_over_is_not_for_the_recipe() -> None:
-    with pytest.raises(UsageError, match="'work' comes from the command line"):
-        check(read("haxby", ["work=1"]), work=None)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +127,7 @@ def test_what_the_program_hands_over_is_not_for_the_recipe() -> None:
         (["seed=many"], "seed is a whole number"),
         (["nonsense"], "key=value"),
         (["runs=[1"], "cannot be read as YAML"),
-        (["runs.deep=1"], "has no keys of its own"),
+        (["data.runs.deep=1"], "has no keys of its own"),
     ],
 )
 def test_changes_that_cannot_be_taken(changes: list[str], what: str) -> None:
@@ -113,18 +152,18 @@ def test_the_digest_follows_arguments_and_seed_but_not_places(
     monkeypatch.setitem(sys.modules, "somewhere_else", grids)
     monkeypatch.setitem(builders.SHIPPED, "grid", "somewhere_else:grid")
     assert read("haxby", []).digest == plain
-    assert len({plain, read("haxby", ["warmup=7"]).digest, read("haxby", ["seed=1"]).digest}) == 3
+    assert len({plain, read("haxby", ["data.runs=1-7"]).digest, read("haxby", ["seed=1"]).digest}) == 3
 
 
 def test_what_a_builder_defaults_to_is_a_value_of_the_recipe(recipe_file: Path) -> None:
-    mine = recipe_file.with_name("defaults.yaml")
     builders.register("test-part", part)
-    mine.write_text("builder: test-part\nsize: 3\n")
-    unsaid = read(str(mine), [])
-    assert unsaid.values["arguments"] == {"builder": "test-part", "size": 3, "colour": "red"}
-    assert unsaid.digest == read(str(mine), ["colour=red"]).digest
-    blue = read(str(mine), ["colour=blue"])
-    assert list(differences(unsaid.values, blue.values)) == ["arguments.colour was 'red' and is 'blue'"]
+    recipe_file.write_text("data: {builder: test-part, size: 3}\n")
+    unsaid = read(str(recipe_file), [])
+    assert unsaid.values["arguments"]["data"] == {"builder": "test-part", "size": 3, "colour": "red"}
+    assert unsaid.digest == read(str(recipe_file), ["data.colour=red"]).digest
+    blue = read(str(recipe_file), ["data.colour=blue"])
+    changed = list(differences(unsaid.values, blue.values))
+    assert changed == ["arguments.data.colour was 'red' and is 'blue'"]
 
 
 @pytest.mark.parametrize(

@@ -23,11 +23,11 @@ from train.work import Work
 
 SMALL = [
     "scale=tiny",
-    "sessions=0-1",
-    "seconds=24",
-    "sizes.components=4",
-    "sizes.eeg_components=4",
-    "judged_seconds=12",
+    "data.sessions=0-1",
+    "data.seconds=24",
+    "system.codec.components=4",
+    "system.encoder.eeg_components=4",
+    "judge.seconds=12",
 ]
 
 
@@ -76,9 +76,11 @@ def test_resuming_asks_for_the_same_arguments(tmp_path: Path) -> None:
     (part / "request.json").write_text(json.dumps({"recipe": "ridge", "digest": "other"}))
     with pytest.raises(UsageError, match="started by another version"):
         run("ridge", [f"resume={tmp_path / 'mine'}"])
-    started = {"recipe": "ridge", "values": read("ridge", ["sizes.channels=8"]).values}
+    started = {"recipe": "ridge", "values": read("ridge", ["system.codec.channels=8"]).values}
     (part / "request.json").write_text(json.dumps(started))
-    with pytest.raises(UsageError, match=r"arguments: arguments\.sizes\.channels was 8 and is 16\. Give"):
+    with pytest.raises(
+        UsageError, match=r"arguments: arguments\.system\.codec\.channels was 8 and is 16\. Give"
+    ):
         run("ridge", [f"resume={tmp_path / 'mine'}"])
     with pytest.raises(UsageError, match="nothing to resume"):
         run("ridge", [f"resume={tmp_path / 'yours'}"])
@@ -182,11 +184,11 @@ def test_a_stage_is_made_once(tmp_path: Path) -> None:
 
 
 def test_judging_seeds_are_not_trained_on(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="1000 on judge"):
+    with pytest.raises(UsageError, match="from 1000 on judge"):
         run("ridge", [*SMALL, "seed=999", f"out={tmp_path / 'x'}"])
 
 
-@pytest.mark.parametrize(("recipe", "key"), [("ridge", "judged"), ("compact", "data.judged")])
+@pytest.mark.parametrize(("recipe", "key"), [("ridge", "judge.seeds"), ("compact", "judge.seeds")])
 def test_training_seeds_do_not_judge_and_are_refused_before_anything_is_made(
     recipe: str, key: str, tmp_path: Path
 ) -> None:

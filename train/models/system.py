@@ -12,12 +12,12 @@ from train.data.watched import encode, space_of
 from train.loop import System
 from train.models.brain import CARRIED, CORNERS, SEAM_FEATURES, BrainEncoder
 from train.models.codec import fit_still
+from train.models.compact import decode, decoder_of
 from train.models.flow import VideoFlow
 from train.parts import brain
 from train.parts import codec as patch
 from train.parts.refine import PREFIX, ROUTES
 from train.parts.space import SIZES, Space, split
-from train.reconstruct import decode, decoder_of
 from train.work import Arrays
 
 # The attributes that the surround shows, and how many clips of each kind are remembered.

@@ -17,6 +17,26 @@ _AT_ONCE = 50
 
 
 @dataclass(frozen=True)
+class CodecSizes:
+    """How much of a film is kept.
+
+    Attributes
+    ----------
+    channels : int
+        Of the codec.
+    components : int
+        Of the latents, in the space that the signals are mapped into.
+    contrast : float
+        Power of a channel's standard deviation that its latents are divided by: 0 leaves the codec's
+        scale, at which fine detail drowns in the noise first; 1 makes all channels alike.
+    """
+
+    channels: int
+    components: int
+    contrast: float = 0.0
+
+
+@dataclass(frozen=True)
 class Codec:
     """The codec.
 

@@ -1,6 +1,8 @@
-"""Timing grids as recipes write them."""
+"""Grid, pass band and baseline as recipes write them."""
 
 from rtdecode.errors import UsageError
+from rtdecode.signal.baseline import Baseline
+from rtdecode.signal.eeg import EegBand
 from rtdecode.timing import TimingGrid, exact
 
 
@@ -24,3 +26,15 @@ def grid(
         )
     except (ValueError, TypeError) as error:
         raise UsageError(f"the recipe's grid cannot be used: {error}") from error
+
+
+def band(highpass_hz: float, lowpass_hz: float, order: int, reference: str) -> EegBand:
+    """Choose the EEG's pass band."""
+    return EegBand(highpass_hz, lowpass_hz, order, reference)
+
+
+def baseline(
+    warmup: int = 0, rate: float = 0.0, walk: float = 0.0, colour: float = 0.0, memory: float = 1.0
+) -> Baseline:
+    """Choose how a run's resting level is followed."""
+    return Baseline(warmup=warmup, rate=rate, walk=walk, colour=colour, memory=memory)

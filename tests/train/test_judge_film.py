@@ -16,21 +16,21 @@ from rtdecode.reliability import reliability
 from tests.train.shows import ridge
 from tests.train.tiny import tiny
 from train.data.phantom import film_clips, participant
-from train.evaluate import claim, open_run, show_tables, write
+from train.evaluate import claim, show_tables, write
 from train.judge import Fresh, Judged, fresh
-from train.judge_compact import STEPS, Route, confidence_rows, judge, judge_preset, routes_figures
+from train.judge_film import STEPS, Route, confidence_rows, judge, judge_preset, routes_figures
 from train.metrics import attributes
 from train.metrics.pixels import gradient_energy, nearest
 from train.reconstruct import Reconstruction
-from train.run import arrays
+from train.run import arrays, draft_of
 
 SECONDS = 32.0
 
 
 @cache
 def run() -> tuple[Any, Any]:
-    tree, held = open_run(tiny("ridge"))
-    provenance = tree["manifest"]["provenance"] | {"sessions": [0], "seconds": 40.0}
+    held = draft_of(tiny("ridge"))
+    provenance = held.manifest.provenance | {"sessions": [0], "seconds": 40.0}
     held = replace(held, manifest=replace(held.manifest, steps=4, provenance=provenance))
     return ridge(arrays(tiny("ridge"), "weights")), held
 

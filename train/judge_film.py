@@ -1,9 +1,10 @@
-"""Figures of the compact model on fresh sessions: identification, pictures, attributes, seams, confidence."""
+"""The judge `film`: identification, pictures, attributes, seams and confidence on fresh sessions."""
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,25 +25,30 @@ from rtdecode.phantom.film import FPS, Film
 from rtdecode.reliability import reliability, risk_coverage
 from rtdecode.seams import seam_ratio
 from train.data.phantom import Participant
+from train.data.simulated import SimulatedSessions
 from train.judge import (
     ROUTES,
     Figures,
     Fresh,
     Judged,
+    Request,
+    Show,
     background_baseline,
     background_clips,
     background_wins,
+    by_preset,
     fresh,
+    judging,
     only,
     with_constant,
 )
 from train.metrics import attributes
 from train.metrics.pixels import gradient_energy, nearest
 from train.parts.pictures import confidence_curves, contact_sheet, step_curves
-from train.work import Arrays
-
-if TYPE_CHECKING:
-    from train.reconstruct import Reconstruction
+from train.recipe import numbers
+from train.reconstruct import Reconstruction
+from train.system import Plan, Trained
+from train.work import Work
 
 STEPS = (1, 2, 4, 8)
 FREE_SEED = 1010
@@ -52,27 +58,48 @@ _SHEET_ROWS = 10
 Scores = dict[str, NDArray[np.float64]]
 
 
-class Show(Protocol):
-    """What is judged: `train.reconstruct.reconstruct` with weights and digest given."""
+@dataclass(frozen=True)
+class FilmJudge:
+    """Everything that is asked of a decoder that draws the simulated film.
 
-    def __call__(
-        self,
-        inputs: Arrays,
-        where: list[tuple[int, float, float]],
-        *,
-        steps: int = 4,
-        carry: bool = True,
-        null: bool = False,
-    ) -> "Reconstruction":
-        """Reconstruct windows."""
-        ...
+    Attributes
+    ----------
+    seeds : str
+        Of fresh sessions, from 1000 on.
+    seconds : float
+        Of film in each.
+    """
+
+    seeds: str
+    seconds: float
+
+    def check(self, data: SimulatedSessions) -> None:
+        """Refuse seeds that train.
+
+        Raises
+        ------
+        UsageError
+        """
+        judging(self.seeds)
+
+    def judge(self, work: Work, plan: Plan, data: SimulatedSessions, trained: Trained, show: Show) -> Judged:
+        """Judge what was trained."""
+        return judge(show, trained.bundle, data.who, judging(self.seeds), self.seconds)
+
+    def evaluate(self, data: SimulatedSessions, bundle: Bundle, show: Show, request: Request) -> Judged:
+        """Judge a run as it is asked for: everything at the first preset, the rest by identification."""
+        return by_preset(data.who, request, partial(self._judged, bundle, show, request))
+
+    def _judged(self, bundle: Bundle, show: Show, request: Request, who: Participant, first: bool) -> Judged:
+        judged = judge if first else judge_preset
+        return judged(show, bundle, who, numbers(request.seeds), request.seconds)
 
 
 @dataclass(frozen=True)
 class Route:
     """Clips of one way through the decoder, how each window is identified by them, CPU time a clip."""
 
-    made: "Reconstruction"
+    made: Reconstruction
     figures: Figures
     scores: Scores
     cpu_s: float
@@ -230,7 +257,7 @@ def step_rows(
     steps: int,
     shown: Route,
     read: list[dict[str, str]],
-) -> tuple[list[dict[str, Any]], "Reconstruction"]:
+) -> tuple[list[dict[str, Any]], Reconstruction]:
     """Tell what steps buy and cost: one row for each number of steps, and the clips of one step.
 
     `shown` are the clips of the default number of steps, `read` what was read off them. ``sharpness`` is

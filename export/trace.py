@@ -1,0 +1,61 @@
+"""A torch module traced into an ONNX graph."""
+
+import logging
+import warnings
+
+import numpy as np
+import onnx
+import torch
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from train.system import Traced
+
+OPSET = 20
+# Weights of fewer elements stay in single precision.
+_SMALL = 256
+
+
+def graph(stage: Traced) -> ModelProto:
+    """Trace a stage; weights that half precision holds exactly are stored in half precision."""
+    # The exporter warns of its own internals and logs what it cannot optimise.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            stage.module.eval(),
+            tuple(stage.inputs.values()),
+            input_names=list(stage.inputs),
+            output_names=stage.outputs,
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    model = halved(program.model_proto)
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    del model.graph.value_info[:]
+    del model.graph.metadata_props[:]
+    del model.metadata_props[:]
+    onnx.checker.check_model(model)
+    return model
+
+
+def halved(model: ModelProto) -> ModelProto:
+    """Store weights in half precision where that loses nothing, cast where they are used."""
+    casts = []
+    for tensor in model.graph.initializer:
+        value = numpy_helper.to_array(tensor)
+        if value.dtype != np.float32 or value.size < _SMALL:
+            continue
+        half = value.astype(np.float16)
+        if not np.array_equal(half.astype(np.float32), value):
+            continue
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
+        casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model
