@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode.clip_file import Pixels, keep
 from train.parts import codec
 from train.parts.lda import softmax
 from train.parts.stem import fill_slots, slot_mean
@@ -40,12 +41,12 @@ def frames(model: str, weights: Arrays, latent: NDArray[Any]) -> NDArray[np.floa
     return _DECODERS[model](weights, latent)
 
 
-def clips_of(model: str, weights: Arrays, inputs: Arrays) -> NDArray[np.uint8]:
-    """Decode windows to clips as a session emits them, (window, frame, row, column, 3) uint8."""
+def clips_of(model: str, weights: Arrays, inputs: Arrays) -> list[Pixels]:
+    """Decode windows to clips as a session emits them, each uint8 (frame, row, column, 3)."""
     latent = decode(model, weights, inputs)["latent"]
     starts = range(0, len(latent), _AT_ONCE)
-    parts = [frames(model, weights, latent[start : start + _AT_ONCE]) for start in starts]
-    return np.concatenate([np.rint(part * 255).astype(np.uint8) for part in parts])
+    parts = (frames(model, weights, latent[start : start + _AT_ONCE]) for start in starts)
+    return keep(clip for part in parts for clip in np.rint(part * 255).astype(np.uint8))
 
 
 def _category(weights: Arrays, inputs: Arrays) -> Arrays:

@@ -1,7 +1,7 @@
 """A trained compact model run on windows, in torch: what the exported graphs must equal."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rtdecode import strict_json
+from rtdecode.clip_file import Pixels, keep
 from rtdecode.events import Span
 from rtdecode.noise import noise
 from train.loop import System
@@ -22,6 +23,8 @@ from train.work import Arrays
 
 PORTS = ("eeg", "eeg_mask", "fmri", "fmri_mask")
 _AT_ONCE = 20
+# Latent values that are decoded at once: 20 clips of 33 frames of 64 x 96 pixels need no more.
+_LATENTS = 2**19
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,14 @@ class Reconstruction:
 
     Attributes
     ----------
-    clips : uint8, (window, frame, row, column, 3)
+    clips : sequence of uint8 (frame, row, column, 3)
+        A clip a window; in a temporary file where they are many or large (`rtdecode.clip_file.keep`).
     latents : float32, (window, channel, latent frame, row, column)
     confidence : float64, (window,), or None
         None without a signal.
     """
 
-    clips: NDArray[np.uint8]
+    clips: Sequence[Pixels]
     latents: NDArray[np.float32]
     confidence: NDArray[np.float64] | None
 
@@ -122,9 +126,15 @@ def sample(denoiser: Denoiser, start: Tensor, condition: Tensor, embedding: Tens
 @torch.no_grad()
 def decode(decoder: ClipDecoder, latents: NDArray[Any]) -> NDArray[np.uint8]:
     """Decode scaled latents to clips as a session emits them."""
-    starts = range(0, len(latents), _AT_ONCE)
-    parts = [decoder(torch.from_numpy(latents[n : n + _AT_ONCE].astype(np.float32))) for n in starts]
-    return np.rint(torch.cat(parts).numpy() * 255).astype(np.uint8)
+    return np.concatenate(list(_decoded(decoder, latents)))
+
+
+def _decoded(decoder: ClipDecoder, latents: NDArray[Any]) -> Iterator[NDArray[np.uint8]]:
+    """Decode a few clips at a time, the fewer the larger they are."""
+    at_once = max(1, min(_AT_ONCE, _LATENTS // latents[0].size))
+    for n in range(0, len(latents), at_once):
+        clips = decoder(torch.from_numpy(latents[n : n + at_once].astype(np.float32)))
+        yield np.rint(clips.numpy() * 255).astype(np.uint8)
 
 
 @torch.no_grad()
@@ -176,7 +186,8 @@ def reconstruct(
         sure[rows] = confidence
     found = latents.numpy()
     sure_of = None if null else sure[:, 0].numpy().astype(np.float64)
-    return Reconstruction(decode(model.decoder, found), found, sure_of)
+    clips = keep(clip for part in _decoded(model.decoder, found) for clip in part)
+    return Reconstruction(clips, found, sure_of)
 
 
 def _noise(digest: str, span: Span, shape: tuple[int, ...]) -> NDArray[np.float32]:
