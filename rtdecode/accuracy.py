@@ -29,8 +29,8 @@ MIN_SHUFFLED = 50
 # An interval over fewer sessions than this would rest on too few numbers.
 MIN_SESSIONS = 5
 RESAMPLES = 2000
-# Values of each clip that are correlated at once. A frame of 64 x 96 pixels is one block.
-BLOCK = 2**15
+# Values of each clip that are correlated at once: a frame of 64 x 96 pixels.
+BLOCK = 64 * 96 * 3
 METRICS = (
     "identification_2way",
     "identification_2way_same_background",

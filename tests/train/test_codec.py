@@ -10,6 +10,7 @@ import torch
 
 from benchmarks.codec import blockiness, real_clips, ssim
 from rtdecode.phantom.film import Film
+from train import reconstruct
 from train.data.phantom import film_clips
 from train.models.codec import ClipDecoder, First, Next, fit_decoder, load_decoder, patch_decoder
 from train.parts import codec as patch
@@ -55,6 +56,18 @@ def test_the_patch_decoder_is_the_closed_form() -> None:
     found, _ = fitted()
     latent = patch.encode(found, clips(2)[:3])
     assert np.abs(decode(patch_decoder(found), latent) - patch.decode(found, latent)).max() < 1e-6
+
+
+def test_large_clips_are_decoded_fewer_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = drawn()
+    latents = noise(5, 16, 9, 8, 12).numpy()
+    together = reconstruct.decode(decoder, latents)
+    batches: list[int] = []
+    decoder.register_forward_pre_hook(lambda _, given: batches.append(len(given[0])))
+    monkeypatch.setattr(reconstruct, "_LATENTS", 2 * latents[0].size)
+    apart = reconstruct.decode(decoder, latents)
+    assert batches == [2, 2, 1]
+    assert np.abs(apart.astype(int) - together).max() <= 1
 
 
 def test_training_a_decoder_leaves_the_codec_alone() -> None:
