@@ -8,13 +8,15 @@ scores 0, not chance. Chance is 1/n.
 *Classification*: the strict rule, the category with the highest score must be the true one. Chance 1/n.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode.clip_file import Pixels, pieces
 from rtdecode.events import Event, Span, apart, attribute, categories, distractors, same
 from rtdecode.types import Array
 
@@ -27,6 +29,8 @@ MIN_SHUFFLED = 50
 # An interval over fewer sessions than this would rest on too few numbers.
 MIN_SESSIONS = 5
 RESAMPLES = 2000
+# Values of each clip that are correlated at once: a frame of 64 x 96 pixels.
+BLOCK = 64 * 96 * 3
 METRICS = (
     "identification_2way",
     "identification_2way_same_background",
@@ -36,8 +40,11 @@ METRICS = (
 )
 
 
-def correlations(clips: Sequence[Array], truths: Sequence[Array], mean_clip: Array) -> Score:
+def correlations(clips: Sequence[Pixels], truths: Sequence[Pixels], mean_clip: Pixels) -> Score:
     """Correlate every emitted clip with every true clip, over pixels (Pearson).
+
+    Of each clip only some rows of one frame are held at a time, so that clips may lie in files
+    (`rtdecode.clip_file`) and be of any size.
 
     Parameters
     ----------
@@ -52,24 +59,34 @@ def correlations(clips: Sequence[Array], truths: Sequence[Array], mean_clip: Arr
     (clip, truth) float64
         NaN where a clip has no variance.
     """
-    frames = truths[0].shape[0]
+    shape = truths[0].shape
     dots = np.zeros((len(clips), len(truths)))
     sums, squares = np.zeros((2, len(clips))), np.zeros((2, len(clips)))
-    for f in range(frames):
-        sides = [_pixels(side, mean_clip, f) for side in (clips, truths)]
+    for frame, rows in _blocks(shape):
+        sides = [_pixels(side, mean_clip, frame, rows) for side in (clips, truths)]
         dots += sides[0] @ sides[1].T
         for row, side in enumerate(sides):
             sums[row] += side.sum(1)
             squares[row] += np.einsum("ij,ij->i", side, side)
-    count = truths[0].size
+    count = math.prod(shape)
     spread = squares - sums**2 / count
     spread[spread <= 1e-9 * count] = np.nan
     return (dots - np.outer(sums[0], sums[1]) / count) / np.sqrt(np.outer(spread[0], spread[1]))
 
 
-def _pixels(side: Sequence[Array], mean_clip: Array, frame: int) -> Score:
-    mean = mean_clip[frame].astype(np.float64).ravel()
-    return np.stack([clip[frame].ravel() for clip in side]).astype(np.float64) - mean
+def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[int, slice]]:
+    """Cut a clip (frame, row, column, 3) into frames, and those into rows of up to `BLOCK` values."""
+    frames, height = shape[:2]
+    rows = max(1, BLOCK // math.prod(shape[2:]))
+    for frame in range(frames):
+        for top in range(0, height, rows):
+            yield frame, slice(top, top + rows)
+
+
+def _pixels(side: Sequence[Pixels], mean_clip: Pixels, frame: int, rows: slice) -> Score:
+    values = np.stack([clip[frame, rows].ravel() for clip in side]).astype(np.float64)
+    values -= mean_clip[frame, rows].astype(np.float64).ravel()
+    return values
 
 
 def identification_nway(corr: Score, allowed: NDArray[np.bool_], n: int) -> Score:
@@ -272,7 +289,7 @@ def above(scores: Score, others: Score, groups: NDArray[np.int64] | None = None)
     return found
 
 
-def psnr(clips: Iterable[Array], truths: Iterable[Array]) -> Score:
+def psnr(clips: Iterable[Pixels], truths: Iterable[Pixels]) -> Score:
     """Peak signal-to-noise ratio of each clip, dB: one mean squared error over all its frames.
 
     Parameters
@@ -286,12 +303,18 @@ def psnr(clips: Iterable[Array], truths: Iterable[Array]) -> Score:
     (clip,) float64
         Infinite for a clip that equals its truth.
     """
-    errors = [
-        np.square(clip[: len(truth)].astype(np.float32) - truth.astype(np.float32)).mean(dtype=np.float64)
-        for clip, truth in zip(clips, truths, strict=True)
-    ]
+    errors = [_squared_error(clip, truth) for clip, truth in zip(clips, truths, strict=True)]
     with np.errstate(divide="ignore"):
         return 10 * np.log10(255.0**2 / np.array(errors))
+
+
+def _squared_error(clip: Pixels, truth: Pixels) -> float:
+    total = 0.0
+    for frames in pieces(truth.shape):
+        shown = np.asarray(clip[frames], np.float32)
+        true = np.asarray(truth[frames], np.float32)
+        total += float(np.square(shown - true).sum(dtype=np.float64))
+    return total / math.prod(truth.shape)
 
 
 def classification(
@@ -324,9 +347,9 @@ def report_accuracy(
     windows: Sequence[Span],
     events: Mapping[int, Sequence[Event]],
     *,
-    clips: Sequence[Array] | None = None,
-    truths: Sequence[Array] | None = None,
-    mean_clip: Array | None = None,
+    clips: Sequence[Pixels] | None = None,
+    truths: Sequence[Pixels] | None = None,
+    mean_clip: Pixels | None = None,
     scores: Array | None = None,
     labels: Sequence[str] | None = None,
     onset_correction_s: float = 0.0,

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode.clip_file import Pixels
 from rtdecode.errors import UsageError
-from rtdecode.types import Array
 
 Span = tuple[int, float, float]
 """Run, start_s, stop_s of a window."""
@@ -55,8 +55,8 @@ def _event(row: dict[str, str]) -> Event:
     return Event(onset, duration, row.pop("trial_type"), row)
 
 
-def film_clip(film: Array, start_s: float, fps: float, frames: int) -> Array:
-    """Cut `frames` frames from a film (n, row, column, 3) at `start_s`, as a view."""
+def film_clip(film: Pixels, start_s: float, fps: float, frames: int) -> Pixels:
+    """Cut `frames` frames from a film (n, row, column, 3) at `start_s`, without a copy."""
     first = round(start_s * fps)
     return film[first : first + frames]
 

@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.accuracy import RESAMPLES
+from rtdecode.clip_file import Pixels, pieces
 from rtdecode.events import Span
 from rtdecode.types import Array
 
 
 def seam_ratio(
-    clips: Sequence[Array],
-    truths: Sequence[Array],
+    clips: Sequence[Pixels],
+    truths: Sequence[Pixels],
     windows: Sequence[Span],
     cuts: Mapping[int, Sequence[float]],
 ) -> dict[str, Any] | None:
@@ -67,7 +68,7 @@ def seam_ratio(
     }
     for name, shown in {"steepest": clips, "steepest_truth": truths}.items():
         across[name] = np.array([_steepest(shown[i][last], shown[j][: last // 4 + 1]) for i, j in pairs])
-    ours, film = (np.array([_difference(c[j][1:], c[j][:-1]) for _, j in pairs]) for c in (clips, truths))
+    ours, film = (np.array([_step(shown[j]) for _, j in pairs]) for shown in (clips, truths))
     inside = {"reconstruction": ours, "shown": ours, "truth": film, "steepest": ours, "steepest_truth": film}
     whole = np.array([not _is_cut(windows[j], cuts) for _, j in pairs])
     same = whole & [not _is_cut(_second_half(windows[i]), cuts) for i, _ in pairs]
@@ -102,6 +103,14 @@ def _interval(across: NDArray[np.float64], inside: NDArray[np.float64]) -> list[
 
 def _steepest(before: Array, frames: Array) -> float:
     return max(_difference(a, b) for a, b in pairwise([before, *frames]))
+
+
+def _step(clip: Pixels) -> float:
+    """Mean absolute difference of neighbouring frames."""
+    later, earlier = clip[1:], clip[:-1]
+    parts = pieces(later.shape)
+    steps = [_difference(np.asarray(later[part]), np.asarray(earlier[part])) for part in parts]
+    return float(np.average(steps, weights=[part.stop - part.start for part in parts]))
 
 
 def _difference(one: Array, other: Array) -> float:

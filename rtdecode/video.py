@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -11,6 +12,8 @@ import numpy as np
 from av.container import OutputContainer
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
+
+from rtdecode.clip_file import ClipFile, StoredClip
 
 Frames = NDArray[np.uint8]
 
@@ -55,6 +58,21 @@ def read_mp4(path: str | Path) -> Frames:
     if not frames:
         raise ValueError(f"{path} holds no video frame")
     return np.stack(frames)
+
+
+def unpack_mp4(path: str | Path) -> StoredClip:
+    """Unpack a film into a temporary file, where `read_mp4` would fill the memory.
+
+    Raises
+    ------
+    ValueError
+        If the file holds no video frame.
+    """
+    frames = iter_mp4(path)
+    first = next(frames, None)
+    if first is None:
+        raise ValueError(f"{path} holds no video frame")
+    return ClipFile().add(chain([first], frames))
 
 
 def iter_mp4(path: str | Path) -> Iterator[Frames]:

@@ -2,7 +2,7 @@
 
 import csv
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from rtdecode.bundle import Bundle
+from rtdecode.clip_file import ClipFile, StoredClip
 from rtdecode.errors import UsageError
 from rtdecode.events import Event, Span, categories, read_events
 from rtdecode.types import Clip, Window
@@ -151,8 +152,9 @@ class Archive:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = path.open("w+b")
-        self._parts: list[tuple[str, str, tuple[int, ...]]] = []
+        self._file = path.open("w+b", buffering=0)
+        self._clips = ClipFile(self._file)
+        self._pairs: dict[str, list[StoredClip]] = {}
         self.paired: list[Span] = []
         self.confidences: list[float | None] = []
         self.scored: list[Span] = []
@@ -163,21 +165,18 @@ class Archive:
         span = (window.run, window.start_s, window.stop_s)
         if truth is not None:
             kept = {"clip": clip.frames, "truth": truth} | ({} if twin is None else {"twin": twin})
-            self._parts = [(name, "u1", frames.shape) for name, frames in kept.items()]
-            self._file.write(b"".join(frames.tobytes() for frames in kept.values()))
+            stored = {name: self._clips.add(frames) for name, frames in kept.items()}
+            for name, frames in stored.items():
+                self._pairs.setdefault(name, []).append(frames)
             self.paired.append(span)
             self.confidences.append(clip.confidence)
         if clip.scores is not None:
             self.scored.append(span)
             self.scores.append(clip.scores)
 
-    def pairs(self) -> dict[str, Sequence[Frames]]:
+    def pairs(self) -> dict[str, list[StoredClip]]:
         """By name ``clip``, ``truth`` and, where there are any, ``twin``: each (frame, row, column, 3)."""
-        if not self.paired:
-            return {}
-        self._file.flush()
-        kept = np.memmap(self._path, np.dtype(self._parts), "r", shape=(len(self.paired),))
-        return {name: list(kept[name]) for name, *_ in self._parts}
+        return self._pairs
 
     def close(self) -> None:
         """Remove the file."""

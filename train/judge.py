@@ -1,6 +1,6 @@
 """Figures of a decoder on fresh sessions and on recordings."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,12 +19,13 @@ from rtdecode.accuracy import (
     sessions_of,
 )
 from rtdecode.bundle import Bundle
+from rtdecode.clip_file import ClipFile, Pixels, keep
 from rtdecode.errors import UsageError
 from rtdecode.events import Event, Span, apart, attribute, distractors, film_clip, read_events
 from rtdecode.phantom.presets import preset_named
 from rtdecode.phantom.session import PhantomSession
 from rtdecode.recording import Recording
-from rtdecode.video import read_mp4
+from rtdecode.video import unpack_mp4
 from train.data.chain import windows
 from train.data.phantom import Participant, events, film_clips, session_arrays, spans, window_arrays
 from train.data.simulated import SimulatedSessions
@@ -197,8 +198,8 @@ class Fresh:
     ----------
     inputs : dict
         Ports of the encode graph.
-    truths : uint8, (window, frame, row, column, 3)
-        Without the instant of the cut.
+    truths : sequence of uint8 (frame, row, column, 3)
+        A clip a window, without the instant of the cut.
     where : list of (run, start_s, stop_s)
         The run is the seed.
     known : dict
@@ -206,7 +207,7 @@ class Fresh:
     """
 
     inputs: Arrays
-    truths: NDArray[np.uint8]
+    truths: Sequence[Pixels]
     where: list[Span]
     known: dict[int, list[Event]]
 
@@ -239,7 +240,7 @@ def fresh(
     films = {seed: session.film for seed, session in sessions.items()}
     parts = [session_arrays(bundle, session) for session in sessions.values()]
     inputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    truths = np.concatenate([film_clips(film)[:, :-1] for film in films.values()])
+    truths = keep(film.clip(k)[:-1] for film in films.values() for k in range(film.windows))
     where = [span for seed, film in films.items() for span in spans(seed, film.windows, bundle.manifest.grid)]
     return Fresh(inputs, truths, where, events(films))
 
@@ -248,7 +249,7 @@ def judge_clips(
     show: Show,
     bundle: Bundle,
     inputs: Arrays,
-    truths: NDArray[np.uint8],
+    truths: Sequence[Pixels],
     where: list[Span],
     known: Mapping[int, Sequence[Event]],
 ) -> Figures:
@@ -261,7 +262,8 @@ def judge_clips(
     bundle : Bundle
     inputs : dict
         Ports of the encode graph.
-    truths : uint8, (window, frame, row, column, 3)
+    truths : sequence of uint8 (frame, row, column, 3)
+        A clip a window.
     where : list of (run, start_s, stop_s)
     known : mapping
         Run -> shots.
@@ -270,7 +272,7 @@ def judge_clips(
     figures: Figures = {}
     for suffix, kept in ROUTES.items():
         clips = show(only(inputs, kept), where).clips
-        found = identification(correlations(list(clips), list(truths), mean), where, known)
+        found = identification(correlations(clips, truths, mean), where, known)
         figures |= {f"{name}{suffix}": with_constant(value) for name, value in found.items() if value}
     wins = background_wins(truths, where, known, mean)
     return figures | background_baseline(wins, where)
@@ -297,26 +299,39 @@ def background_baseline(wins: NDArray[np.float64], where: list[Span]) -> Figures
 
 
 def background_clips(
-    truths: NDArray[np.uint8], where: list[Span], known: Mapping[int, Sequence[Event]]
-) -> list[NDArray[np.float64]]:
-    """Draw what a decoder shows that is told the true background: a clip a window.
+    truths: Sequence[Pixels], where: list[Span], known: Mapping[int, Sequence[Event]]
+) -> list[Pixels]:
+    """Draw what a decoder shows that is told the true background: a clip a window, float64.
 
     It is the mean of all true clips of that background, the judged one among them: better than any mean
     from training could be.
     """
-    names = np.array([str(value) for value in attribute(where, known, "background")])
-    means = {name: truths[names == name].mean(0) for name in np.unique(names)}
+    alike: dict[str | None, list[Pixels]] = {}
+    names = attribute(where, known, "background")
+    for name, truth in zip(names, truths, strict=True):
+        alike.setdefault(name, []).append(truth)
+    file = ClipFile()
+    means = {name: file.add(_mean_frames(clips)) for name, clips in alike.items()}
     return [means[name] for name in names]
 
 
+def _mean_frames(clips: Sequence[Pixels]) -> Iterator[NDArray[np.float64]]:
+    """Yield the mean of clips, frame by frame."""
+    for frame in range(len(clips[0])):
+        total = np.zeros(clips[0].shape[1:])
+        for clip in clips:
+            total += clip[frame]
+        yield total / len(clips)
+
+
 def background_wins(
-    truths: NDArray[np.uint8],
+    truths: Sequence[Pixels],
     where: list[Span],
     known: Mapping[int, Sequence[Event]],
-    mean: NDArray[np.uint8],
+    mean: Pixels,
 ) -> NDArray[np.float64]:
     """Share of 2-way comparisons that the clips of `background_clips` win, (window,)."""
-    corr = correlations(background_clips(truths, where, known), list(truths), mean)
+    corr = correlations(background_clips(truths, where, known), truths, mean)
     return identification_nway(corr, distractors(where, known), 2)
 
 
@@ -341,7 +356,7 @@ def judge_recording(show: Show, bundle: Bundle, path: Path) -> Figures:
     where = [(w.run, w.start_s, w.stop_s) for w in found]
     if manifest.labels:
         return classified(show(inputs, where), where, known, bundle)
-    film = read_mp4(recording.truth / "film.mp4")
+    film = unpack_mp4(recording.truth / "film.mp4")
     frames = manifest.grid.hop_frames
     truths = [film_clip(film, start, manifest.clip.fps, frames) for _, start, _ in where]
     kept = [i for i in apart(where) if len(truths[i]) == frames]
@@ -351,7 +366,7 @@ def judge_recording(show: Show, bundle: Bundle, path: Path) -> Figures:
             "Give a recording with the film that was shown."
         )
     inputs = {name: x[kept] for name, x in inputs.items()}
-    chosen = np.stack([truths[i] for i in kept]).astype(np.uint8)
+    chosen = [truths[i] for i in kept]
     return judge_clips(show, bundle, inputs, chosen, [where[i] for i in kept], known)
 
 

@@ -1,7 +1,7 @@
 """The judge `film`: identification, pictures, attributes, seams and confidence on fresh sessions."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -20,6 +20,7 @@ from rtdecode.accuracy import (
     sessions_of,
 )
 from rtdecode.bundle import Bundle
+from rtdecode.clip_file import Pixels
 from rtdecode.events import Span, distractors
 from rtdecode.phantom.film import FPS, Film
 from rtdecode.reliability import reliability, risk_coverage
@@ -135,7 +136,7 @@ def judge(
     null = _route(show, data, mean, "_null", steps=steps, null=True)
     read = attributes.readings(_shown(routes[""], data))
     rows, one = step_rows(show, data, mean, steps, routes[""], read)
-    close = nearest(one.clips[:, :-1], _films(bundle), mean)
+    close = nearest([clip[:-1] for clip in one.clips], _films(bundle), mean)
     figures = routes_figures(routes, data.where) | baselines(data, mean, routes[""]) | null.figures
     figures |= _named(_identified(close, data, mean), "_nearest")
     figures |= null_figures(data, read, null)
@@ -147,7 +148,8 @@ def judge(
         "seam": seams,
         "confidence": told,
     }
-    clips = {"film": data.truths, "both": routes[""].made.clips, "EEG alone": routes["_eeg"].made.clips}
+    clips: dict[str, Sequence[Pixels]] = {"film": data.truths}
+    clips |= {"both": routes[""].made.clips, "EEG alone": routes["_eeg"].made.clips}
     clips |= {"null brain": null.made.clips, "1 step": one.clips}
     title = f"simulated participant, preset {who.preset}, fresh session {seeds[0]}, {steps} steps"
     pictures = {"sheet.png": _sheet(clips, title), "steps.png": step_curves(rows)}
@@ -178,15 +180,15 @@ def _route(show: Show, data: Fresh, mean: NDArray[np.uint8], suffix: str, **how:
     start = time.process_time()
     made = show(data.inputs, data.where, **how)
     spent = (time.process_time() - start) / len(data.where)
-    corr = correlations(list(made.clips), list(data.truths), mean)
+    corr = correlations(made.clips, data.truths, mean)
     allowed = distractors(data.where, data.known)
     scores = {name: identification_nway(corr, allowed, n) for name, n in _WAYS.items()}
     found = identification(corr, data.where, data.known)
     return Route(made, _named(found, suffix), scores, spent)
 
 
-def _identified(clips: NDArray[np.uint8], data: Fresh, mean: NDArray[np.uint8]) -> dict[str, Any]:
-    return identification(correlations(list(clips), list(data.truths), mean), data.where, data.known)
+def _identified(clips: Sequence[Pixels], data: Fresh, mean: NDArray[np.uint8]) -> dict[str, Any]:
+    return identification(correlations(clips, data.truths, mean), data.where, data.known)
 
 
 def _named(found: dict[str, dict[str, Any] | None], suffix: str) -> Figures:
@@ -245,9 +247,10 @@ def null_figures(data: Fresh, read: list[dict[str, str]], null: Route) -> Figure
     return found | {"psnr_null": _decibel(noise, sessions_of(data.where))}
 
 
-def _shown(route: Route, data: Fresh) -> NDArray[np.uint8]:
+def _shown(route: Route, data: Fresh) -> list[Pixels]:
     """What of the clips a session emits."""
-    return route.made.clips[:, : data.truths.shape[1]]
+    frames = len(data.truths[0])
+    return [clip[:frames] for clip in route.made.clips]
 
 
 def step_rows(
@@ -310,7 +313,7 @@ def judge_seams(
         route = _route(show, data, mean, f"_free{suffix}", steps=steps, carry=carry)
         wins.append(route.scores["2way"])
         figures |= route.figures
-        ratio = seam_ratio(list(route.made.clips), list(data.truths), data.where, cuts)
+        ratio = seam_ratio(route.made.clips, data.truths, data.where, cuts)
         rows += _seam_rows(carry, ratio or {})
         if ratio and ratio["reconstruction"] is not None:
             figures[f"seam_ratio{suffix}"] = _seam_figure(ratio)
@@ -371,13 +374,17 @@ def fusion_rows(figures: Figures) -> list[dict[str, Any]]:
     return rows
 
 
-def _films(bundle: Bundle) -> list[Film]:
+def _films(bundle: Bundle) -> Iterator[list[NDArray[np.uint8]]]:
+    """The windows of each training film, one film after the other."""
     told = bundle.manifest.provenance
-    return [Film(told["seconds"], seed) for seed in told["sessions"]]
+    for seed in told["sessions"]:
+        film = Film(told["seconds"], seed)
+        # Clips of their own and not the rows of one array: those that are chosen do not keep the others.
+        yield [film.clip(k) for k in range(film.windows)]
 
 
-def _sheet(clips: dict[str, NDArray[np.uint8]], title: str) -> Image.Image:
+def _sheet(clips: dict[str, Sequence[Pixels]], title: str) -> Image.Image:
     count = len(clips["film"])
     rows = np.linspace(0, count - 1, min(_SHEET_ROWS, count)).astype(int)
-    picked = {name: each[rows] for name, each in clips.items()}
+    picked = {name: [each[row] for row in rows] for name, each in clips.items()}
     return contact_sheet(picked, [round(FPS * s) for s in (1.0, 2.25, 3.5)], title)

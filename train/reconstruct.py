@@ -1,18 +1,21 @@
 """Windows decoded by a trained system as a session decodes them, each carrying on from the one before."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode.clip_file import Pixels, keep
 from rtdecode.events import Span
 from rtdecode.noise import noise
 from train.system import System
 from train.work import Arrays
 
 _AT_ONCE = 20
+# Latent values that are decoded at once: 20 clips of 33 frames of 64 x 96 pixels need no more.
+_LATENTS = 2**19
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,8 @@ class Reconstruction:
 
     Attributes
     ----------
-    clips : uint8, (window, frame, row, column, 3)
+    clips : sequence of uint8 (frame, row, column, 3)
+        A clip a window; in a temporary file where they are many or large (`rtdecode.clip_file.keep`).
     latents : float32, (window, channel, latent frame, row, column)
     confidence : float64, (window,), or None
         None without a signal, and for a system that has none.
@@ -29,7 +33,7 @@ class Reconstruction:
         Of systems that name categories.
     """
 
-    clips: NDArray[np.uint8]
+    clips: Sequence[Pixels]
     latents: NDArray[np.float32]
     confidence: NDArray[np.float64] | None
     scores: NDArray[np.float64] | None = None
@@ -83,11 +87,16 @@ def reconstruct(
     return Reconstruction(clips_of(system, latents), latents, confidence, said.get("scores"))
 
 
-def clips_of(system: System, latents: NDArray[Any]) -> NDArray[np.uint8]:
-    """Draw latents as a session emits them, some at a time."""
-    starts = range(0, len(latents), _AT_ONCE)
-    parts = [np.rint(system.frames(latents[n : n + _AT_ONCE]) * 255).astype(np.uint8) for n in starts]
-    return np.concatenate(parts)
+def clips_of(system: System, latents: NDArray[Any]) -> list[Pixels]:
+    """Draw latents as a session emits them: clips, each uint8 (frame, row, column, 3)."""
+    return keep(clip for part in _drawn(system, latents) for clip in part)
+
+
+def _drawn(system: System, latents: NDArray[Any]) -> Iterator[NDArray[np.uint8]]:
+    """Draw a few clips at a time, the fewer the larger they are."""
+    at_once = max(1, min(_AT_ONCE, _LATENTS // latents[0].size))
+    for n in range(0, len(latents), at_once):
+        yield np.rint(system.frames(latents[n : n + at_once]) * 255).astype(np.uint8)
 
 
 def _carried(system: System, latents: NDArray[np.float32], before: list[int]) -> Arrays:

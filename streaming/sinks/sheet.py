@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 from streaming.sinks.pictures import ALERT, FAINT, PAPER, card, font
 
 Frames = NDArray[np.uint8]
+Cells = list[Image.Image]
 
 _MOST = 24
 _ACROSS = 3
@@ -37,7 +38,7 @@ class ContactSheet:
     def __init__(self, note: str, title: str = "reconstruction", twin: str | None = None) -> None:
         rows = ["truth", title, *([twin] if twin else [])]
         self._rows, self.note = ", ".join(rows), note
-        self._kept: list[tuple[str, list[Frames | str]]] = []
+        self._kept: list[tuple[str, list[Cells | str]]] = []
         self._seen, self._stride = 0, 1
 
     def add(
@@ -50,7 +51,7 @@ class ContactSheet:
     ) -> None:
         """Take four frames of a clip (frame, row, column, 3), its truth, or a word for it, and its twin."""
         if self._seen % self._stride == 0:
-            rows: list[Frames | str] = [(word or "unknown") if truth is None else _four(truth), _four(clip)]
+            rows: list[Cells | str] = [(word or "unknown") if truth is None else _four(truth), _four(clip)]
             self._kept.append((label, rows if twin is None else [*rows, _four(twin)]))
         self._seen += 1
         if len(self._kept) > _MOST:
@@ -77,9 +78,8 @@ class ContactSheet:
         return sheet
 
 
-def _block(label: str, rows: list[Frames | str]) -> Image.Image:
-    height, width = next(row for row in rows if not isinstance(row, str)).shape[1:3]
-    cell = (_CELL_WIDTH, round(height * _CELL_WIDTH / width))
+def _block(label: str, rows: list[Cells | str]) -> Image.Image:
+    cell = next(row for row in rows if not isinstance(row, str))[0].size
     block = Image.new("RGB", (4 * cell[0], _LABEL + len(rows) * cell[1]), PAPER)
     ImageDraw.Draw(block).text((0, _LABEL // 2), label, fill=FAINT, font=font(12), anchor="lm")
     for n, row in enumerate(rows):
@@ -87,12 +87,15 @@ def _block(label: str, rows: list[Frames | str]) -> Image.Image:
         if isinstance(row, str):
             block.paste(Image.fromarray(card(4 * cell[0], cell[1], row)), (0, top))
             continue
-        for column, frame in enumerate(row):
-            picture = Image.fromarray(frame).resize(cell, Image.Resampling.BICUBIC)
+        for column, picture in enumerate(row):
             block.paste(picture, (column * cell[0], top))
     return block
 
 
-def _four(frames: Frames) -> Frames:
+def _four(frames: Frames) -> Cells:
+    """Four frames of a clip at the size that the sheet shows, so that it holds no larger ones."""
+    height, width = frames.shape[1:3]
+    cell = (_CELL_WIDTH, round(height * _CELL_WIDTH / width))
     # In its first quarter a clip may still dissolve from the one before.
-    return frames[np.linspace(len(frames) // 4, len(frames) - 1, 4).round().astype(int)].copy()
+    chosen = np.linspace(len(frames) // 4, len(frames) - 1, 4).round().astype(int)
+    return [Image.fromarray(frame).resize(cell, Image.Resampling.BICUBIC) for frame in frames[chosen]]

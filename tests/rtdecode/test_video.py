@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from rtdecode.video import FilmWriter, read_mp4, write_mp4
+from rtdecode.video import FilmWriter, read_mp4, unpack_mp4, write_mp4
 
 
 def colours(frames: int, height: int = 64, width: int = 96) -> np.ndarray:
@@ -78,3 +78,18 @@ def test_frames_of_another_shape_are_refused(tmp_path: Path) -> None:
     writer.close()
     with pytest.raises(ValueError, match="closed"):
         writer.write(colours(1))
+
+
+def test_a_film_is_unpacked_into_a_file(tmp_path: Path) -> None:
+    write_mp4(tmp_path / "film.mp4", colours(40), 8)
+    film = unpack_mp4(tmp_path / "film.mp4")
+    assert film.shape == (40, 64, 96, 3)
+    assert np.array_equal(np.asarray(film), read_mp4(tmp_path / "film.mp4"))
+
+
+def test_a_film_without_a_picture_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "empty.mp4"
+    FilmWriter(path, 48, 64, 8).close()
+    for read in (read_mp4, unpack_mp4):
+        with pytest.raises(ValueError, match=r"empty\.mp4 holds no video frame"):
+            read(path)

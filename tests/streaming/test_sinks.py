@@ -109,6 +109,22 @@ def test_the_contact_sheet_stays_bounded_over_a_long_session(tmp_path: Path) -> 
     assert 12 <= len(sheet._kept) <= 24
 
 
+def test_the_contact_sheet_holds_small_pictures_of_large_clips(tmp_path: Path) -> None:
+    clip = np.zeros((8, 480, 720, 3), np.uint8)
+    clip[:, 240:] = 200
+    sheet = ContactSheet("note")
+    sheet.add("window 0", clip, None, word="unknown")
+    _, (_, kept) = sheet._kept[0]
+    assert [picture.size for picture in kept] == [(96, 64)] * 4
+    sheet.save(tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as picture:
+        shown = np.asarray(picture)
+    # Below the head, the label and the row of the unknown truth.
+    row = shown[30 + 18 + 64 :, 10 : 10 + 4 * 96]
+    assert (row[:30] == 0).all()
+    assert (row[34:64] == 200).all()
+
+
 def test_without_a_clip_there_is_no_sheet(tmp_path: Path) -> None:
     ContactSheet("note").save(tmp_path / "sheet.png")
     assert not list(tmp_path.iterdir())

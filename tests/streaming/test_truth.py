@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rtdecode.clip_file import StoredClip
 from rtdecode.types import Clip
 from rtdecode.video import write_mp4
 from streaming.judged import sections
@@ -94,6 +95,21 @@ def test_a_perfect_decoder_is_perfect_and_leaves_no_file(tmp_path: Path) -> None
     assert accuracy["classification_top1"] is None
     archive.close()
     assert not (tmp_path / "kept").exists()
+
+
+def test_what_is_kept_for_the_report_is_read_from_the_disk(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    kept = rng.integers(0, 256, (4, 3, 4, 9, 5, 3)).astype(np.uint8)
+    archive = Archive(tmp_path / "kept")
+    assert archive.pairs() == {}
+    for k, (frames, truth, twin) in enumerate(kept):
+        archive.add(window(k), Clip(frames, np.zeros(1, np.float32), None, 0), truth[:3], twin)
+    parts = archive.pairs()
+    assert {type(clip) for clips in parts.values() for clip in clips} == {StoredClip}
+    for n, name in enumerate(("clip", "truth", "twin")):
+        shown = np.stack([np.asarray(clip) for clip in parts[name]])
+        assert np.array_equal(shown, kept[:, n, : 3 if name == "truth" else 4])
+    archive.close()
 
 
 def test_categories_from_events_alone(tmp_path: Path) -> None:

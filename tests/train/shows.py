@@ -21,7 +21,7 @@ def ridge(weights: Arrays) -> Any:
         latents = system.condition(only(inputs, ()) if null else inputs).start
         # Fewer steps give a fainter clip; with carry a clip begins where the one before it ended.
         latents = latents * (1 - 0.1 / steps)
-        clips = clips_of(system, latents)
+        clips = np.stack(clips_of(system, latents))
         for n in range(1, len(clips)) if carry else ():
             if where[n][:2] == (where[n - 1][0], where[n - 1][2]):
                 clips[n, 0] = clips[n - 1, -1]

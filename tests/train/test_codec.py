@@ -2,6 +2,8 @@
 
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -10,6 +12,7 @@ import torch
 
 from benchmarks.codec import blockiness, real_clips, ssim
 from rtdecode.phantom.film import Film
+from train import reconstruct
 from train.data.phantom import film_clips
 from train.models.codec import ClipDecoder, First, Next, fit_decoder, load_decoder, patch_decoder
 from train.parts import codec as patch
@@ -55,6 +58,23 @@ def test_the_patch_decoder_is_the_closed_form() -> None:
     found, _ = fitted()
     latent = patch.encode(found, clips(2)[:3])
     assert np.abs(decode(patch_decoder(found), latent) - patch.decode(found, latent)).max() < 1e-6
+
+
+def test_large_clips_are_drawn_fewer_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = drawn()
+    latents = noise(5, 16, 9, 8, 12).numpy()
+    batches: list[int] = []
+
+    def frames(few: np.ndarray) -> np.ndarray:
+        batches.append(len(few))
+        return decoder(torch.from_numpy(few)).detach().numpy()
+
+    system: Any = SimpleNamespace(frames=frames)
+    together = reconstruct.clips_of(system, latents)
+    monkeypatch.setattr(reconstruct, "_LATENTS", 2 * latents[0].size)
+    apart = reconstruct.clips_of(system, latents)
+    assert batches == [5, 2, 2, 1]
+    assert np.abs(np.stack(apart).astype(int) - np.stack(together)).max() <= 1
 
 
 def test_training_a_decoder_leaves_the_codec_alone() -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rtdecode import clip_file
+from rtdecode.clip_file import keep
 from rtdecode.errors import UsageError
 from rtdecode.events import Event
 from rtdecode.phantom.film import ATTRIBUTES, Film
@@ -21,6 +23,7 @@ from train.judge import Fresh, Judged, fresh
 from train.judge_film import STEPS, Route, confidence_rows, judge, judge_preset, routes_figures
 from train.metrics import attributes
 from train.metrics.pixels import gradient_energy, nearest
+from train.parts.pictures import contact_sheet
 from train.reconstruct import Reconstruction
 from train.run import arrays, draft_of
 
@@ -120,6 +123,34 @@ def test_pictures_and_figures_are_written(tmp_path: Path, capsys: pytest.Capture
         claim(tmp_path / "new")
 
 
+def test_clips_in_a_file_are_judged_as_those_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    show, held = run()
+    before = found()
+    monkeypatch.setattr(clip_file, "IN_MEMORY", 0)
+
+    def kept(*given: Any, **how: Any) -> Reconstruction:
+        made = show(*given, **how)
+        return replace(made, clips=keep(made.clips))
+
+    again = judge(kept, held, participant("easy", 1), [1000], SECONDS, free_seed=1011)
+    assert again.figures == before.figures
+    assert again.tables["seam"] == before.tables["seam"]
+    assert [row["sharpness"] for row in again.tables["steps"]] == [
+        row["sharpness"] for row in before.tables["steps"]
+    ]
+    assert again.pictures["sheet.png"].tobytes() == before.pictures["sheet.png"].tobytes()
+
+
+def test_a_sheet_of_large_clips_has_small_pictures() -> None:
+    clip = np.zeros((3, 480, 720, 3), np.uint8)
+    clip[2, :, 360:] = 200
+    sheet = contact_sheet({"film": [clip] * 4}, [0, 2], "large")
+    assert sheet.size == (2 * 240, 44 + 4 * (160 + 6) - 6)
+    column = np.asarray(sheet)[44 : 44 + 160]
+    assert (column[:, :350] == 0).all()
+    assert (column[:, 370:] == 200).all()
+
+
 def test_a_further_preset_is_judged_sparingly() -> None:
     harder = judge_preset(*run(), participant("hard", 1), [1000], SECONDS)
     assert {"identification_2way", "fusion_gain_2way", "psnr_above_mean_clip"} <= set(harder.figures)
@@ -187,8 +218,8 @@ def test_attributes_are_held_against_the_film_and_its_shifts() -> None:
 
 
 def test_the_nearest_clip_is_the_one_itself_however_faint() -> None:
-    films = [Film(40.0, seed) for seed in (3, 4)]
-    clips = np.concatenate([film_clips(film) for film in films])[:, :32]
+    films = [film_clips(Film(40.0, seed)) for seed in (3, 4)]
+    clips = np.concatenate(films)[:, :32]
     mean = np.rint(clips.mean(0)).astype(np.uint8)
     faint = np.rint(0.3 * clips[[2, 15]] + 0.7 * mean).astype(np.uint8)
     assert np.array_equal(nearest(faint, films, mean), clips[[2, 15]])
@@ -204,5 +235,5 @@ def test_blur_takes_gradient_energy() -> None:
 def test_fresh_windows_of_a_free_film_know_their_shots() -> None:
     data = fresh(run()[1], participant("easy", 1), [1011], 16.0, "free")
     assert isinstance(data, Fresh)
-    assert data.truths.shape == (4, 32, 64, 96, 3)
+    assert [clip.shape for clip in data.truths] == [(32, 64, 96, 3)] * 4
     assert [shot.onset_s % 4 for shot in data.known[1011]] != [0.0] * len(data.known[1011])

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.accuracy import MIN_SHUFFLED, entry, sessions_of, shift_orders
+from rtdecode.clip_file import Pixels
 from rtdecode.events import Event, Span, attribute
 from rtdecode.phantom.film import ATTRIBUTES, FPS
 from rtdecode.phantom.reader import read
@@ -17,7 +18,7 @@ from train.judge import Figures
 Reading = Mapping[str, str | None]
 
 
-def readings(clips: Iterable[NDArray[np.uint8]]) -> list[dict[str, str]]:
+def readings(clips: Iterable[Pixels]) -> list[dict[str, str]]:
     """Write each clip as a session does, and read the attributes off the file.
 
     Parameters

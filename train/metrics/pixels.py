@@ -1,66 +1,77 @@
 """How sharp clips are, and the clips of the training film that come nearest to them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.phantom.film import Film
+from rtdecode.clip_file import Pixels, pieces
 from rtdecode.types import Float
 
 _EVERY, _SIDE = 4, 8  # frames, px
 
 
-def gradient_energy(clips: Iterable[NDArray[np.uint8]]) -> NDArray[np.float64]:
+def gradient_energy(clips: Iterable[Pixels]) -> NDArray[np.float64]:
     """Mean squared difference of neighbouring pixels along rows and columns, (clip,).
 
     Parameters
     ----------
     clips : iterable of uint8 (frame, row, column, 3)
     """
-    return np.array([_steps(clip.astype(np.float32)) for clip in clips])
+    return np.array([_energy(clip) for clip in clips])
 
 
-def _steps(clip: Float) -> float:
-    return float(np.mean([np.square(np.diff(clip, axis=axis)).mean() for axis in (1, 2)]))
+def _energy(clip: Pixels) -> float:
+    parts = pieces(clip.shape)
+    energies = [_steps(np.asarray(clip[part], np.float32)) for part in parts]
+    return float(np.average(energies, weights=[part.stop - part.start for part in parts]))
 
 
-def nearest(
-    clips: NDArray[np.uint8], films: Iterable[Film], mean_clip: NDArray[np.uint8]
-) -> NDArray[np.uint8]:
+def _steps(frames: Float) -> float:
+    return float(np.mean([np.square(np.diff(frames, axis=axis)).mean() for axis in (1, 2)]))
+
+
+def nearest(clips: Sequence[Pixels], films: Iterable[Sequence[Pixels]], mean_clip: Pixels) -> list[Pixels]:
     """Choose for each clip the window of some films that correlates with it best.
 
     Every fourth frame is compared, averaged over blocks of 8 x 8 pixels, the mean clip subtracted.
 
     Parameters
     ----------
-    clips : uint8, (clip, frame, row, column, 3)
-    films : iterable of Film
+    clips : sequence of uint8 (frame, row, column, 3)
+    films : iterable of sequence of uint8 (frame, row, column, 3)
+        The windows of each film; frames beyond those of the clips are left out.
     mean_clip : uint8, (frame, row, column, 3)
 
     Returns
     -------
-    uint8, (clip, frame, row, column, 3)
+    list of uint8 (frame, row, column, 3)
+        The windows themselves, not copies; the mean clip where there is no film.
     """
-    frames = clips.shape[1]
+    frames = len(clips[0])
     centre = _blocks(mean_clip[:frames])
     wanted = _unit(np.stack([_blocks(clip) - centre for clip in clips]))
     best = np.full(len(clips), -np.inf)
-    chosen = np.zeros_like(clips)
+    chosen: list[Pixels] = [mean_clip[:frames]] * len(clips)
     for film in films:
-        windows = np.stack([film.clip(k)[:frames] for k in range(film.windows)])
+        windows = [window[:frames] for window in film]
         match = wanted @ _unit(np.stack([_blocks(window) - centre for window in windows])).T
         top = match.argmax(1)
         values = match[np.arange(len(clips)), top]
-        better = values > best
-        best[better], chosen[better] = values[better], windows[top[better]]
+        for n in np.flatnonzero(values > best):
+            best[n] = values[n]
+            chosen[n] = windows[top[n]]
     return chosen
 
 
-def _blocks(clip: NDArray[np.uint8]) -> Float:
-    frames = clip[::_EVERY].astype(np.float32)
-    t, h, w, _ = frames.shape
-    return frames.reshape(t, h // _SIDE, _SIDE, w // _SIDE, _SIDE, 3).mean((2, 4)).reshape(-1)
+def _blocks(clip: Pixels) -> Float:
+    """Every fourth frame in means of 8 x 8 pixels; what is left over at the right and below is left out."""
+    frames = np.stack([clip[frame] for frame in range(0, len(clip), _EVERY)]).astype(np.float32)
+    rows = frames.shape[1] // _SIDE
+    columns = frames.shape[2] // _SIDE
+    whole = frames[:, : rows * _SIDE, : columns * _SIDE]
+    cells = whole.reshape(len(frames), rows, _SIDE, columns, _SIDE, 3)
+    return cells.mean((2, 4)).reshape(-1)
 
 
 def _unit(x: Float) -> Float:

@@ -1,13 +1,17 @@
 """Pictures of a run: curves and rows of clips."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from rtdecode.clip_file import Pixels
+
+# Wider frames than this are made smaller on a contact sheet, px.
+_WIDEST = 240
 
 
 def curves(table: dict[str, list[float]], axis: str, chance: float) -> Image.Image:
@@ -39,7 +43,7 @@ def _image(figure: Figure) -> Image.Image:
     return Image.open(buffer).convert("RGB")
 
 
-def rows(clips: Sequence[NDArray[Any]], frames: Sequence[int]) -> Image.Image:
+def rows(clips: Sequence[Pixels], frames: Sequence[int]) -> Image.Image:
     """Lay chosen frames of clips side by side, one row a clip.
 
     Parameters
@@ -101,32 +105,34 @@ def confidence_curves(curves: dict[str, dict[str, Any]]) -> Image.Image:
 
 
 def contact_sheet(
-    clips: dict[str, NDArray[Any]], frames: Sequence[int], title: str, scale: float = 1.5
+    clips: Mapping[str, Sequence[Pixels]], frames: Sequence[int], title: str, scale: float = 1.5
 ) -> Image.Image:
     """Lay several versions of the same windows side by side, one row a window, with headings.
 
     Parameters
     ----------
-    clips : dict
-        Heading -> clips, uint8 (window, frame, row, column, 3).
+    clips : mapping
+        Heading -> clips, each uint8 (frame, row, column, 3).
     frames : sequence of int
         Shown of each clip.
     title : str
     scale : float
-        Enlargement.
+        Enlargement; less where a frame would be wider than 240 pixels.
     """
     gap, top = 6, 44
-    blocks = [np.concatenate([each[:, f] for f in frames], axis=2) for each in clips.values()]
-    height, width = blocks[0].shape[1:3]
-    tall, wide = round(height * scale), round(width * scale)
-    size = (len(blocks) * (wide + gap) - gap, top + len(blocks[0]) * (tall + gap) - gap)
+    versions = list(clips.values())
+    height, width = versions[0][0].shape[1:3]
+    scale = min(scale, _WIDEST / width)
+    tall, wide = round(height * scale), round(width * len(frames) * scale)
+    size = (len(versions) * (wide + gap) - gap, top + len(versions[0]) * (tall + gap) - gap)
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     draw.text((4, 3), title, fill="black", font=ImageFont.load_default(15))
-    for column, (name, block) in enumerate(zip(clips, blocks, strict=True)):
+    for column, (name, version) in enumerate(clips.items()):
         left = column * (wide + gap)
         draw.text((left + 4, 23), name, fill="black", font=ImageFont.load_default(15))
-        for row, strip in enumerate(block):
+        for row, clip in enumerate(version):
+            strip = np.concatenate([clip[frame] for frame in frames], axis=1)
             picture = Image.fromarray(strip).resize((wide, tall), Image.Resampling.LANCZOS)
             sheet.paste(picture, (left, top + row * (tall + gap)))
     return sheet

@@ -1,0 +1,223 @@
+"""Clips that need not fit into memory: they lie in a file, and are read where they are looked at.
+
+A clip of 33 frames of 480 x 720 pixels is 34 MB, so that 200 of them with their truths are 14 GB. They are
+read by ordinary reads: the pages of a mapped file would count as memory of the process.
+"""
+
+import math
+import tempfile
+import weakref
+from collections.abc import Iterable, Iterator
+from typing import IO, Any, Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+# Clips that together take more bytes than this are kept in a file.
+IN_MEMORY = 2**27
+# Values that are computed with at once: a clip of 33 frames of 64 x 96 pixels is one piece.
+_PIECE = 2**20
+
+
+class Pixels(Protocol):
+    """A clip (frame, row, column, 3) in memory or in a file: a numpy array, or a `StoredClip`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size of every axis."""
+        ...
+
+    def __len__(self) -> int:
+        """Count the frames."""
+        ...
+
+    def __getitem__(self, index: Any, /) -> Any:
+        """Take some frames as a shorter clip, one frame as an array, or some rows of one frame."""
+        ...
+
+    def __array__(self, *how: Any, **more: Any) -> NDArray[Any]:
+        """Read all frames."""
+        ...
+
+
+class ClipFile:
+    """A file of clips, one behind the other. It is closed when nothing refers to it or its clips any more.
+
+    Parameters
+    ----------
+    file : binary file, optional
+        Unbuffered, open for writing and reading. Default: a temporary file without a name, in the folder
+        that the environment variable TMPDIR names.
+    """
+
+    def __init__(self, file: IO[bytes] | None = None) -> None:
+        self._file: Any = _nameless() if file is None else file
+        self._end = 0
+        weakref.finalize(self, self._file.close)
+
+    def add(self, frames: Iterable[NDArray[Any]]) -> "StoredClip":
+        """Append a clip, frame by frame; what a full disk cuts short is written over by the next one.
+
+        Parameters
+        ----------
+        frames : iterable of (row, column, 3)
+            A clip, or whatever yields its frames; all of one size and kind.
+
+        Raises
+        ------
+        ValueError
+            If there is no frame, or one differs in size or kind from the first.
+        OSError
+            If the disk is full.
+        """
+        size: tuple[int, ...] = ()
+        kind = np.dtype(np.uint8)
+        start = self._end
+        stop = start
+        count = 0
+        self._file.seek(start)
+        for frame in frames:
+            if count == 0:
+                size = frame.shape
+                kind = frame.dtype
+            if frame.shape != size or frame.dtype != kind:
+                raise ValueError(
+                    f"frame {count} of a clip is {frame.dtype} {frame.shape}, the first is {kind} {size}. "
+                    "Give frames of one size and kind."
+                )
+            self._write(frame)
+            stop += frame.nbytes
+            count += 1
+        if count == 0:
+            raise ValueError("a clip has one frame at least, found none")
+        self._end = stop
+        return StoredClip(self, start, (count, *size), kind)
+
+    def _write(self, frame: NDArray[Any]) -> None:
+        left = np.ascontiguousarray(frame).reshape(-1).view(np.uint8)
+        while len(left):
+            left = left[self._file.write(left) :]
+
+    def read(self, start: int, shape: tuple[int, ...], kind: np.dtype[Any]) -> NDArray[Any]:
+        """Read an array that begins at a byte of the file.
+
+        Raises
+        ------
+        OSError
+            If the file ends before the array does.
+        """
+        found = np.empty(shape, kind)
+        left = found.reshape(-1).view(np.uint8)
+        self._file.seek(start)
+        while len(left):
+            count = self._file.readinto(left)
+            if not count:
+                raise OSError(f"a file of clips was cut short: it ends {len(left)} bytes too early")
+            left = left[count:]
+        return found
+
+
+def _nameless() -> IO[bytes]:
+    return tempfile.TemporaryFile(buffering=0)
+
+
+class StoredClip:
+    """A clip in a file. Slices of frames are shorter clips in the file; single frames and rows are read.
+
+    Parameters
+    ----------
+    file : ClipFile
+    start : int
+        Byte at which the first frame begins.
+    shape : (frame, row, column, 3)
+    kind : dtype
+        Of its values.
+    """
+
+    def __init__(self, file: ClipFile, start: int, shape: tuple[int, ...], kind: np.dtype[Any]) -> None:
+        self._file = file
+        self._start = start
+        self._kind = kind
+        self.shape = shape
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the file."""
+        return math.prod(self.shape) * self._kind.itemsize
+
+    def __len__(self) -> int:
+        """Count the frames."""
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        """Read frame by frame."""
+        for frame in range(len(self)):
+            yield self[frame]
+
+    def __getitem__(self, index: Any) -> Any:
+        """Take frames: ``clip[a:b]`` stays in the file, ``clip[frame]`` and ``clip[frame, a:b]`` are read.
+
+        Raises
+        ------
+        IndexError
+            For a frame beyond the last, or another kind of index.
+        """
+        if isinstance(index, slice):
+            return self._shorter(index)
+        frame, rows = index if isinstance(index, tuple) else (index, slice(None))
+        if not isinstance(rows, slice) or rows.step not in (None, 1):
+            raise IndexError(f"a clip in a file is read by frame and by rows [a:b] of it, not by {index}")
+        if not -len(self) <= frame < len(self):
+            raise IndexError(f"frame {frame} of a clip of {len(self)} frames")
+        first, last, _ = rows.indices(self.shape[1])
+        size = (max(0, last - first), *self.shape[2:])
+        row_bytes = math.prod(self.shape[2:]) * self._kind.itemsize
+        start = self._at(frame % len(self)) + first * row_bytes
+        return self._file.read(start, size, self._kind)
+
+    def _shorter(self, frames: slice) -> "StoredClip":
+        first, last, step = frames.indices(len(self))
+        if step != 1:
+            raise IndexError(f"a clip in a file is cut into frames [a:b], not into every {step}.")
+        return StoredClip(self._file, self._at(first), (max(0, last - first), *self.shape[1:]), self._kind)
+
+    def _at(self, frame: int) -> int:
+        return self._start + frame * math.prod(self.shape[1:]) * self._kind.itemsize
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        """Read all frames; every call makes a new array."""
+        if copy is False:
+            raise ValueError("a clip in a file cannot be had without reading it")
+        found = self._file.read(self._start, self.shape, self._kind)
+        return found if dtype is None else found.astype(dtype, copy=False)
+
+
+def keep(clips: Iterable[NDArray[Any]]) -> list[Pixels]:
+    """Keep clips: in memory as long as all of them take up to 128 MiB, else in a temporary file.
+
+    Parameters
+    ----------
+    clips : iterable of (frame, row, column, 3)
+        Taken one after the other, so that they may be made on the way.
+    """
+    kept: list[Pixels] = []
+    file: ClipFile | None = None
+    size = 0
+    for clip in clips:
+        size += clip.nbytes
+        if file is None and size > IN_MEMORY:
+            file = ClipFile()
+            kept = [file.add(np.asarray(one)) for one in kept]
+        kept.append(clip if file is None else file.add(clip))
+    return kept
+
+
+def pieces(shape: tuple[int, ...]) -> list[slice]:
+    """Cut a clip into slices of frames of about a million values each, one frame at least.
+
+    Parameters
+    ----------
+    shape : (frame, row, column, 3)
+    """
+    frames = max(1, _PIECE // math.prod(shape[1:]))
+    return [slice(first, min(first + frames, shape[0])) for first in range(0, shape[0], frames)]
