@@ -241,14 +241,22 @@ class Assembler:
         """Windows of this session: by its limit, or those whose stop + lag has passed, over the runs."""
         known = self._session.known
         if math.isfinite(self._limit):
-            ended = [min(int(self._limit), run.windows_by(run.ended_s)) for run in known[:-1]]
+            ended = [self._reached(run, run.ended_s) for run in known[:-1]]
             return sum(ended) + int(self._limit)
         return self.reached(now_at)
 
     def reached(self, now_at: float) -> int:
         """Windows of this session whose stop + lag has passed, over the runs."""
-        passed = [run.windows_by(min(run.ended_s, run.clock.elapsed(now_at))) for run in self._session.known]
-        return sum(int(min(self._limit, count)) for count in passed)
+        known = self._session.known
+        return sum(self._reached(run, min(run.ended_s, run.clock.elapsed(now_at))) for run in known)
+
+    def _reached(self, run: Run, until_s: float) -> int:
+        """Windows of a run whose stop + lag lies before a run time, s, and those that went out before that.
+
+        Stamps are fitted to a line: on a busy machine the newest samples may lie ahead of the clock, and the
+        window that they complete goes out a moment before its stop has passed.
+        """
+        return int(min(self._limit, max(run.next_final, run.windows_by(until_s))))
 
     def done(self) -> bool:
         """Whether every window of a limited session has gone out."""

@@ -104,7 +104,7 @@ class CategoryPlan:
         """What is chosen from."""
         return Candidates(self.corrections, self.floors, self.shrinkages)
 
-    def train(self, work: Work, data: HaxbyRuns, phases: list[Any]) -> Trained:
+    def train(self, work: Work, data: HaxbyRuns, phases: dict[str, Any]) -> Trained:
         """Choose and fit; there are no phases."""
         chain, blocks, runs = data.chain(work), data.blocks(work), data.taught
         choice = choose(by_floor(chain, blocks, self.floors), blocks, runs, self.candidates)

@@ -5,7 +5,7 @@
     base: NAME or path    another recipe, whose values this one changes
     data:                 what is trained on
     system:               what is trained (`train.system.Plan`)
-    phases:               a list of what is done to it with gradients, in order; none for closed forms
+    phases:               name -> what is done to it with gradients, in order; none for closed forms
     judge:                what finds its figures
     export:               how its bundle is written by default
     tiny:                 changes at ``scale=tiny``
@@ -13,7 +13,7 @@
 
 import hashlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
@@ -182,14 +182,10 @@ def _common(given: dict[str, Any]) -> Common:
 
 
 def _merge(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
-    """Change a tree; a mapping over a list changes its entries by their numbers."""
     for key, value in over.items():
         below = tree.get(key)
         if isinstance(value, dict) and isinstance(below, dict) and _same_builder(below, value):
             _merge(below, value)
-        elif isinstance(value, dict) and isinstance(below, list):
-            for number, change in value.items():
-                _merge(_entry(below, str(number), [key, str(number)]), change)
         else:
             tree[key] = value
 
@@ -200,31 +196,15 @@ def _same_builder(below: Mapping[str, Any], over: Mapping[str, Any]) -> bool:
 
 
 def _put(tree: dict[str, Any], keys: list[str], value: Any) -> None:
-    node: Any = tree
     for key in keys[:-1]:
-        node = node.setdefault(key, {}) if isinstance(node, dict) else _entry(node, key, keys)
-        if not isinstance(node, dict | list):
+        tree = tree.setdefault(key, {})
+        if not isinstance(tree, dict):
             raise UsageError(f"'{'.'.join(keys)}' cannot be set: '{key}' has no keys of its own.")
-    if isinstance(node, list):
-        _entry(node, keys[-1], keys)
-        node[int(keys[-1])] = value
-    else:
-        node[keys[-1]] = value
-
-
-def _entry(nodes: list[Any], key: str, keys: Sequence[str]) -> Any:
-    """Entry of a list by its number, from 0."""
-    if not key.isdecimal() or int(key) >= len(nodes):
-        raise UsageError(
-            f"'{'.'.join(keys)}' cannot be set: '{key}' is no entry; there are {len(nodes)}, from 0 on."
-        )
-    return nodes[int(key)]
+    tree[keys[-1]] = value
 
 
 def _resolved(tree: Any) -> Any:
     """Fill in what the builders of a tree default to."""
-    if isinstance(tree, list):
-        return [_resolved(value) for value in tree]
     if not isinstance(tree, dict):
         return tree
     values = {key: _resolved(value) for key, value in tree.items()}
@@ -265,9 +245,6 @@ def check(recipe: Recipe) -> None:
 
 
 def _faults(tree: Any, where: str) -> Iterator[str]:
-    if isinstance(tree, list):
-        for number, value in enumerate(tree):
-            yield from _faults(value, f"{where}[{number}]")
     if not isinstance(tree, dict):
         return
     for key, value in tree.items():
@@ -290,8 +267,6 @@ def _faults(tree: Any, where: str) -> Iterator[str]:
 
 def build(tree: Any) -> Any:
     """Call the builders of a tree that `check` has passed, from the leaves up; other values stay."""
-    if isinstance(tree, list):
-        return [build(value) for value in tree]
     if not isinstance(tree, dict):
         return tree
     values = {key: build(value) for key, value in tree.items() if key != "builder"}

@@ -39,7 +39,7 @@ class PatchRidgePlan:
     encoder: StemSizes
     gain: float
 
-    def train(self, work: Work, data: SimulatedSessions, phases: list[Any]) -> Trained:
+    def train(self, work: Work, data: SimulatedSessions, phases: dict[str, Any]) -> Trained:
         """Simulate the sessions and fit; there are no phases."""
         seeds, who = data.seeds(work)["sessions"], data.who
         draft = data.manifest()

@@ -82,7 +82,7 @@ def run(recipe: str, overrides: list[str]) -> Path:
 
 
 def _train(
-    work: Work, data: Any, system: Plan, phases: list[Any], judge: Any, export: ExportDefaults
+    work: Work, data: Any, system: Plan, phases: dict[str, Any], judge: Any, export: ExportDefaults
 ) -> tuple[Trained, Judged]:
     """Train the system on the data, and judge it."""
     trained = system.train(work, data, phases)

@@ -198,7 +198,7 @@ class Trained:
 class Plan(Protocol):
     """How a system is made: what the builder of a recipe's `system` node returns."""
 
-    def train(self, work: Work, data: Any, phases: list[Any]) -> Trained:
+    def train(self, work: Work, data: Any, phases: dict[str, Any]) -> Trained:
         """Train on what the recipe's `data` node gave, in the phases that it lists."""
         ...
 

@@ -257,12 +257,21 @@ def test_another_tr_or_cap_is_refused_in_words() -> None:
         Assembler(small.bundle(), Montage(("Fz", "Cz", "Pz"), 1000.0), ("eeg", "fmri"))
 
 
-def test_expected_counts_what_has_passed() -> None:
+@pytest.mark.parametrize(("at_s", "count"), [(27.9, 5), (28.1, 6)])
+def test_expected_counts_what_has_passed(at_s: float, count: int) -> None:
     made = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"))
     for item in session(seconds=30):
-        made.push(item, item.arrived_at)
-    assert made.expected(ZERO + 28.1) == 6
-    assert made.expected(ZERO + 27.9) == 5
+        if item.arrived_at <= ZERO + at_s:
+            made.push(item, item.arrived_at)
+    assert made.expected(ZERO + at_s) == count
+
+
+def test_a_window_that_went_out_is_expected_although_its_samples_are_ahead_of_the_clock() -> None:
+    items = small.chunks(small.eeg(13, ZERO), list(range(20, 13_000, 20)))
+    made = Assembler(small.bundle(), small.montage(), ("eeg",), triggers_expected=False)
+    early = [dataclasses.replace(item, arrived_at=item.arrived_at - 0.1) for item in items]
+    out = [window for item in early for window in made.push(item, item.arrived_at)]
+    assert made.expected(ZERO + 11.95) == len(out) == 3
 
 
 def test_a_limited_session_is_done_with_its_last_window() -> None:
@@ -276,8 +285,9 @@ def test_a_limited_session_is_done_with_its_last_window() -> None:
 def test_of_the_windows_that_were_asked_for_those_are_reached_that_have_passed() -> None:
     made = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"), 400)
     for item in session(seconds=30):
-        made.push(item, item.arrived_at)
-    assert made.expected(ZERO + 28.1) == 100
+        if item.arrived_at <= ZERO + 27.9:
+            made.push(item, item.arrived_at)
+    assert made.expected(ZERO + 27.9) == 100
     assert made.reached(ZERO + 27.9) == 5
     assert made.reached(ZERO + 28.1) == 6
     assert made.reached(ZERO + 4000) == 100

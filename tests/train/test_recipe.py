@@ -25,7 +25,7 @@ GRID = "{builder: grid, tr: 4/5, window: 4, hop: 4, lag: 4, sfreq: 125, fps: 8}"
 def recipe_file(tmp_path: Path) -> Path:
     path = tmp_path / "mine.yaml"
     path.write_text(
-        f"data: {GRID}\nsystem: {{}}\nphases: []\njudge: {{}}\nexport: {{builder: export}}\n"
+        f"data: {GRID}\nsystem: {{}}\nphases: {}\njudge: {{}}\nexport: {{builder: export}}\n"
         "tiny: {data: {window: 8}}\n"
     )
     return path
@@ -66,8 +66,8 @@ def test_a_slot_that_is_not_there_is_refused(recipe_file: Path) -> None:
 
 
 def test_a_phase_that_nobody_builds_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"compact\.phases\[0\]: there is no builder 'dream'"):
-        check(read("compact", ["phases.0.builder=dream"]))
+    with pytest.raises(UsageError, match=r"compact\.phases\.flow: there is no builder 'dream'"):
+        check(read("compact", ["phases.flow.builder=dream"]))
 
 
 def test_a_recipe_inherits_from_another(recipe_file: Path) -> None:
@@ -86,13 +86,6 @@ def test_a_recipe_inherits_from_another(recipe_file: Path) -> None:
     heir.write_text("base: nowhere\n")
     with pytest.raises(UsageError, match="no recipe 'nowhere'"):
         read(str(heir), [])
-
-
-def test_entries_of_a_list_are_changed_by_their_numbers() -> None:
-    assert read("compact", ["phases.0.steps=3"]).tree["phases"][0]["steps"] == 3
-    assert read("compact", ["scale=tiny"]).tree["phases"][0]["steps"] == 20
-    with pytest.raises(UsageError, match=r"'phases\.1\.steps' cannot be set: '1' is no entry; there are 1"):
-        read("compact", ["phases.1.steps=3"])
 
 
 @pytest.mark.parametrize("builder", ["train.run.nothing", "os.system", "grids"])
