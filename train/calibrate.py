@@ -13,10 +13,10 @@ from rtdecode.accuracy import correlations, identification_nway
 from rtdecode.phantom.film import ATTRIBUTES
 from rtdecode.phantom.reader import accuracy
 from train.data.conditions import Clips
-from train.loop import System
 from train.models.brain import CARRIED
 from train.models.codec import ClipDecoder
 from train.models.flow import Denoiser
+from train.models.trainable import System
 from train.parts.brain import fit_logistic
 from train.parts.refine import ROUTES
 from train.parts.space import split

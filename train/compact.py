@@ -23,11 +23,12 @@ from train.data.phantom import TRAINING_SEEDS, Participant, manifest, resting_le
 from train.data.watched import CUTS, STATISTICS, TAUGHT, Watched, codec_statistics, fit_codec
 from train.judge import judging
 from train.judge_compact import judge
-from train.loop import Schedule, System
+from train.loop import Schedule
 from train.models import system as systems
 from train.models.brain import CARRIED, routes
 from train.models.flow import levels
 from train.models.refiner import RefinerSizes
+from train.models.trainable import System
 from train.parts import pictures
 from train.parts.brain import StemSizes
 from train.recipe import numbers
@@ -229,6 +230,7 @@ def _train_flow(
     folder = work.stages / "flow"
     return loop.train(
         system,
+        {"velocity": 1.0},
         lambda step: batch(sets, mixture, schedule.batch, sizes.shift, (work.seed, step)),
         schedule,
         folder,

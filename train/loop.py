@@ -1,4 +1,4 @@
-"""The training loop of the video flow, on accelerate."""
+"""The training loop, on accelerate: it trains any module that offers losses by name."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -12,15 +12,11 @@ from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from rtdecode import strict_json
-from train.data.conditions import Batch
-from train.models.brain import BrainEncoder
-from train.models.codec import ClipDecoder, making_up
-from train.models.flow import Denoiser, VideoFlow, preconditioning
 
 
 @dataclass(frozen=True)
@@ -54,43 +50,10 @@ class Schedule:
     show_every: int
 
 
-class System(nn.Module):
-    """The parts that are trained together: the encoder's tokens and the flow."""
-
-    def __init__(self, encoder: BrainEncoder, flow: VideoFlow) -> None:
-        super().__init__()
-        self.encoder, self.flow = encoder, flow
-
-    def denoiser(self, decoder: ClipDecoder, shift: float, guidance: float) -> Denoiser:
-        """Make the sampler's step out of the parts as they are."""
-        return Denoiser(self.flow, shift, guidance, self.encoder.null, making_up(decoder))
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Mean squared error of the network's output, channels weighted by their variance.
-
-        The target is what turns the noisy latents into the clean ones under
-        `train.models.flow.preconditioning`.
-        """
-        condition, embedding, _ = self.encoder.condition(
-            batch.points,
-            batch.route,
-            batch.carry,
-            batch.carry_mask,
-            told=(batch.values, batch.told),
-            surround=(batch.surround, batch.surrounded),
-        )
-        spread = self.flow.deviation
-        t = batch.level.view(-1, 1, 1, 1, 1)
-        noisy = (1 - t) * batch.latents + t * batch.noise
-        keep, gain, scale = preconditioning(batch.level, spread)
-        target = (batch.latents - keep * noisy) / gain
-        found = self.flow.network(noisy * scale, batch.level, condition, embedding)
-        return ((found.float() - target).square() * spread**2).mean()
-
-
 def train(
-    system: System,
-    draw: Callable[[int], Batch],
+    system: nn.Module,
+    losses: dict[str, float],
+    draw: Callable[[int], Any],
     schedule: Schedule,
     folder: Path,
     show: Callable[[int], None],
@@ -99,8 +62,11 @@ def train(
 
     Parameters
     ----------
-    system : System
-        On return it holds the moving average of its weights.
+    system : Module
+        Called with a batch and names of losses it returns these losses, name -> scalar. After training it
+        holds the moving average of its weights.
+    losses : dict
+        Name of a loss -> its weight in the sum that is minimised.
     draw : callable
         Step -> its batch, always the same.
     schedule : Schedule
@@ -125,9 +91,10 @@ def train(
     total, count, started = 0.0, 0, time.monotonic()
     before = log[-1]["seconds"] if log else 0.0
     with _progress(accelerator) as bar:
-        task = bar.add_task("flow", total=schedule.steps, completed=first)
+        task = bar.add_task("training", total=schedule.steps, completed=first)
         for step in range(first, schedule.steps):
-            loss = model(draw(step))
+            found = model(draw(step), list(losses))
+            loss = torch.stack([weight * found[name] for name, weight in losses.items()]).sum()
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(learned, 1.0)
             optimizer.step()
@@ -135,7 +102,7 @@ def train(
             optimizer.zero_grad()
             ema.step(learned)
             total, count = total + float(loss.detach()), count + 1
-            bar.update(task, advance=1, description=f"flow, loss {total / count:.4f}")
+            bar.update(task, advance=1, description=f"training, loss {total / count:.4f}")
             done = step + 1
             # First the pictures: a run that is stopped here draws them again, and lacks none later.
             if done % schedule.show_every == 0 or done == schedule.steps:

@@ -13,10 +13,10 @@ from torch import Tensor
 from rtdecode import strict_json
 from rtdecode.events import Span
 from rtdecode.noise import noise
-from train.loop import System
 from train.models.brain import CARRIED, LEARNED, BrainEncoder
 from train.models.codec import ClipDecoder, load_decoder, making_up
 from train.models.flow import Denoiser, VideoFlow
+from train.models.trainable import System
 from train.parts.refine import PREFIX
 from train.work import Arrays
 

@@ -13,9 +13,10 @@ from tests.train.tiny import tiny
 from train import loop
 from train.data.conditions import Clips, Mixture, batch
 from train.data.phantom import film_clips
-from train.loop import Schedule, System
+from train.loop import Schedule
 from train.models.codec import fit_decoder, making_up
 from train.models.flow import Denoiser, VideoFlow, levels, preconditioning
+from train.models.trainable import System
 from train.parts.codec import encode, fit_codec
 from train.run import arrays, run
 
@@ -200,7 +201,7 @@ def _run(folder, stop: int | None = None, show=None):
             raise KeyboardInterrupt
         return batch([_clips()], MIXTURE, 2, 5.0, (0, step))
 
-    log = loop.train(system, draw, schedule, folder, show or seen.append)
+    log = loop.train(system, {"velocity": 1.0}, draw, schedule, folder, show or seen.append)
     return system, log, seen
 
 
@@ -259,4 +260,4 @@ def test_a_checkpoint_of_another_schedule_is_refused(tmp_path):
     system = System(_Encoder(), VideoFlow(**FLOW))  # type: ignore[arg-type]
     schedule = replace(Schedule(4, 2, 1e-2, 1, 0.01, 0.9, "bf16", 2, 4), rate=1e-3)
     with pytest.raises(ValueError, match="another schedule"):
-        loop.train(system, lambda step: pytest.fail("trained"), schedule, tmp_path, print)
+        loop.train(system, {}, lambda step: pytest.fail("trained"), schedule, tmp_path, print)
