@@ -65,7 +65,7 @@ def calibrate(system: System, codec: Arrays, held: Clips, shift: float, steps: i
         Of the sampler.
     """
     decoder = decoder_of(codec)
-    truths = decode(decoder, held.latents.astype(np.float32))
+    truths = decode(decoder, held.latents[:].astype(np.float32))
 
     def tried(guidance: float, sharpness: float) -> dict[str, float]:
         system.encoder.sharpness = sharpness

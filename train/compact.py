@@ -1,5 +1,6 @@
 """The recipe `compact`: a small flow model draws the film that the signals point to, in a few steps."""
 
+import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from train.data.phantom import TRAINING_SEEDS, Participant, manifest, resting_le
 from train.data.watched import CUTS, STATISTICS, TAUGHT, Watched, codec_statistics, fit_codec
 from train.judge import judging
 from train.judge_compact import judge
-from train.loop import Schedule
+from train.loop import Machine
 from train.models import system as systems
 from train.models.brain import CARRIED, routes
 from train.models.flow import levels
@@ -31,6 +32,7 @@ from train.models.refiner import RefinerSizes
 from train.models.trainable import System
 from train.parts import pictures
 from train.parts.brain import StemSizes
+from train.phases import Phase, check_losses
 from train.recipe import numbers
 from train.reconstruct import decode, decoder_of, pack, reconstruct, sample
 from train.work import Arrays, Trained, Work
@@ -121,7 +123,8 @@ def train(
     refiner: RefinerSizes,
     sizes: Sizes,
     mixture: Mixture,
-    schedule: Schedule,
+    phases: dict[str, Phase],
+    machine: Machine,
 ) -> Trained:
     """Simulate sessions, fit the encoder, train the flow on held-out predictions, calibrate.
 
@@ -136,7 +139,8 @@ def train(
     refiner : RefinerSizes
     sizes : Sizes
     mixture : Mixture
-    schedule : Schedule
+    phases : dict
+    machine : Machine
 
     Raises
     ------
@@ -144,13 +148,14 @@ def train(
         If it is given a folder of data, seeds to train on that judge, or the reverse.
     """
     work.refuse_data()
+    check_losses(phases, System.offered)
     seeds, judged = data.seeds(work.seed), judging(data.judged)
     draft = manifest(who, grid, band, baseline)
     watched, fitted = _watch(work, who, draft, seeds, data, stems, refiner, sizes)
     clips = {kind: watched.clips(kind, fitted) for kind in CUTS}
     shape = {"embedding": sizes.embedding, "widths": sizes.widths, "blocks": sizes.blocks}
     system = systems.build(fitted, watched.codec, clips, work.seed, **shape)
-    log = _train_flow(work, system, watched.codec, clips, mixture, schedule, sizes)
+    log = _train_flow(work, system, watched.codec, clips, mixture, phases, machine, sizes)
     calibrated = calibrate(system, watched.codec, clips["held"], sizes.shift, sizes.steps)
     # The manifest takes no confidence: the fitted one tells windows of this film apart, and is 0.99 for a
     # participant at rest too. It stays in the run, and no live record shows it.
@@ -166,7 +171,8 @@ def train(
     show = partial(reconstruct, weights, digest=work.digest)
     bundle = draft_bundle(draft, stats, projection)
     found = judge(show, bundle, who, judged, data.judged_seconds)
-    samples = Image.open(work.stages / "flow" / f"step-{schedule.steps}.png")
+    last, phase = list(phases.items())[-1]
+    samples = Image.open(_sheet(work, last, phase.steps))
     return Trained(
         model="compact",
         manifest=draft,
@@ -222,25 +228,36 @@ def _train_flow(
     codec: Arrays,
     clips: dict[str, Clips],
     mixture: Mixture,
-    schedule: Schedule,
+    phases: dict[str, Phase],
+    machine: Machine,
     sizes: Sizes,
-) -> list[dict[str, float]]:
+) -> list[dict[str, Any]]:
     """Train flow and tokens; sheets of samples and the log lie in the folder of the stage."""
     sets = [clips[kind] for kind in TAUGHT]
-    folder = work.stages / "flow"
+
+    def show(phase: str, step: int) -> None:
+        _show(_sheet(work, phase, step), system, codec, clips["sessions"], sizes)
+
     return loop.train(
         system,
-        {"velocity": 1.0},
-        lambda step: batch(sets, mixture, schedule.batch, sizes.shift, (work.seed, step)),
-        schedule,
-        folder,
-        lambda step: _show(folder / f"step-{step}.png", system, codec, clips["sessions"], sizes),
+        phases,
+        partial(batch, sets, mixture, sizes.shift),
+        work.stages / "training",
+        show,
+        work.seed,
+        machine,
     )
+
+
+def _sheet(work: Work, phase: str, step: int) -> Path:
+    return work.stages / "training" / f"{phase}-{step}.png"
 
 
 @torch.no_grad()
 def _show(path: Path, system: System, codec: Arrays, clips: Clips, sizes: Sizes) -> None:
     """Draw a few training clips from their held-out points: truth, all steps, one step."""
+    # The system may lie on an accelerator, and what is drawn here lies on the CPU.
+    system = copy.deepcopy(system).cpu()
     picked = np.linspace(0, len(clips.latents) - 1, _SHOWN).astype(int)
     truth = clips.latents[picked].astype(np.float32)
     blank = torch.zeros_like(torch.from_numpy(truth[:, :, -CARRIED:]))

@@ -2,21 +2,19 @@
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from train.data.conditions import Batch
+from train.loop import Trainable
 from train.models.brain import BrainEncoder
 from train.models.codec import ClipDecoder, making_up
 from train.models.flow import Denoiser, VideoFlow, preconditioning
 
 
-class System(nn.Module):
+class System(Trainable):
     """The encoder, of which the tokens learn, and the flow.
 
-    Attributes
-    ----------
-    offered : tuple of str
-        Names of the losses it can return.
+    It offers one loss, ``velocity``.
     """
 
     offered = ("velocity",)
@@ -30,14 +28,9 @@ class System(nn.Module):
         """Make the sampler's step out of the parts as they are."""
         return Denoiser(self.flow, shift, guidance, self.encoder.null, making_up(decoder))
 
-    def forward(self, batch: Batch, names: Sequence[str]) -> dict[str, Tensor]:
-        """Return the losses of these names; accelerate wraps this method."""
-        return self.losses(batch, names)
-
     def losses(self, batch: Batch, names: Sequence[str]) -> dict[str, Tensor]:
         """Return the losses of these names, name -> scalar."""
-        offered = {"velocity": self.velocity}
-        return {name: offered[name](batch) for name in names}
+        return {name: {"velocity": self.velocity}[name](batch) for name in names}
 
     def velocity(self, batch: Batch) -> Tensor:
         """Mean squared error of the network's output, channels weighted by their variance.
