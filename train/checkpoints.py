@@ -16,6 +16,8 @@ from rtdecode import strict_json
 from rtdecode.errors import UsageError
 from train.phases import Phase
 
+_NOTE = "training.json"
+
 
 def request(system: nn.Module, phases: Mapping[str, Phase], seed: int, processes: int) -> dict[str, Any]:
     """Say what fixes the bits of a training, as flat values that can be compared and shown."""
@@ -32,29 +34,31 @@ def request(system: nn.Module, phases: Mapping[str, Phase], seed: int, processes
     return json.loads(strict_json.dumps(told))
 
 
-def claim(accelerator: Accelerator, folder: Path, wanted: dict[str, Any]) -> None:
-    """Note in a folder what is trained there, or refuse to go on with what another training left.
+def refuse_others(folder: Path, wanted: dict[str, Any]) -> None:
+    """Refuse to go on with what another training left in a folder.
 
     Raises
     ------
     UsageError
         Naming what differs.
     """
-    path = folder / "training.json"
-    if path.is_file():
-        found = json.loads(path.read_text())
-        names = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
-        if names:
-            changes = [f"{n} was {found.get(n)}, now {wanted.get(n)}" for n in names]
-            raise UsageError(
-                f"{folder} holds checkpoints of another training: {'; '.join(changes)}. "
-                "Train as before, or in another folder."
-            )
-    # No process writes the note before every process has looked for one.
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(strict_json.dumps(wanted, indent=1) + "\n")
+    path = folder / _NOTE
+    if not path.is_file():
+        return
+    found = json.loads(path.read_text())
+    names = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
+    if names:
+        changes = [f"{n} was {found.get(n)}, now {wanted.get(n)}" for n in names]
+        raise UsageError(
+            f"{folder} holds checkpoints of another training: {'; '.join(changes)}. "
+            "Train as before, or in another folder."
+        )
+
+
+def note(folder: Path, wanted: dict[str, Any]) -> None:
+    """Note in a folder what is trained there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _NOTE).write_text(strict_json.dumps(wanted, indent=1) + "\n")
 
 
 def leave_out_still(system: nn.Module, learned: list[str]) -> Callable[..., None]:

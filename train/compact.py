@@ -234,16 +234,12 @@ def _train_flow(
 ) -> list[dict[str, Any]]:
     """Train flow and tokens; sheets of samples and the log lie in the folder of the stage."""
     sets = [clips[kind] for kind in TAUGHT]
-
-    def show(phase: str, step: int) -> None:
-        _show(_sheet(work, phase, step), system, codec, clips["sessions"], sizes)
-
     return loop.train(
         system,
         phases,
         partial(batch, sets, mixture, sizes.shift),
         work.stages / "training",
-        show,
+        partial(_show, work, system, codec, clips["sessions"], sizes),
         work.seed,
         machine,
     )
@@ -254,7 +250,9 @@ def _sheet(work: Work, phase: str, step: int) -> Path:
 
 
 @torch.no_grad()
-def _show(path: Path, system: System, codec: Arrays, clips: Clips, sizes: Sizes) -> None:
+def _show(
+    work: Work, system: System, codec: Arrays, clips: Clips, sizes: Sizes, phase: str, step: int
+) -> None:
     """Draw a few training clips from their held-out points: truth, all steps, one step."""
     # The system may lie on an accelerator, and what is drawn here lies on the CPU.
     system = copy.deepcopy(system).cpu()
@@ -270,5 +268,4 @@ def _show(path: Path, system: System, codec: Arrays, clips: Clips, sizes: Sizes)
     drawn = [sample(denoiser, noise, condition, embedding, n).numpy() for n in ways]
     videos = [decode(decoder, latents) for latents in (truth, *drawn)]
     sheet = [video[n] for n in range(_SHOWN) for video in videos]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pictures.rows(sheet, _SHOWN_FRAMES).save(path)
+    pictures.rows(sheet, _SHOWN_FRAMES).save(_sheet(work, phase, step))

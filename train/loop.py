@@ -1,5 +1,6 @@
 """The training loop, on accelerate: it trains any module that offers losses by name, phase by phase."""
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,12 +24,15 @@ from rtdecode.errors import UsageError
 from train import checkpoints
 from train.loader import Batches, Place, loader
 from train.phases import Phase, begin, check, check_losses, end
+from train.processes import together
 
 DEVICES = ("auto", "cpu")
 
 
 class Trainable(nn.Module):
     """What the loop trains: a module that offers losses by name.
+
+    The loop leaves each part in the mode, training or evaluation, in which it finds it.
 
     Attributes
     ----------
@@ -60,11 +64,15 @@ class Machine:
         Processes that draw batches beside the training; 0 draws them in between.
     prefetch : int
         Batches that each of them draws ahead.
+    processes : int
+        Processes that train together, each with batches and, where there are some, an accelerator of its
+        own. 1 where torchrun or accelerate start them.
     """
 
     device: str = "auto"
     workers: int = 0
     prefetch: int = 2
+    processes: int = 1
 
     def __post_init__(self) -> None:
         if self.device not in DEVICES:
@@ -82,8 +90,8 @@ def train(
 ) -> list[dict[str, Any]]:
     """Train through all phases; a training that was stopped goes on from its last checkpoint.
 
-    On the CPU it goes on to the same bits. Where accelerate or torchrun started several processes, each
-    of them calls this function, and each takes batches of its own.
+    On the CPU it goes on to the same bits. Several processes, which see different batches, are either
+    started here (`Machine.processes`), or torchrun started them and each of them calls this function.
 
     Parameters
     ----------
@@ -93,11 +101,13 @@ def train(
         Name -> phase, in the order in which they run.
     draw : callable
         Place -> the batch that belongs there, always the same. A batch is a tensor, a mapping or sequence
-        of batches, or something with a method `to` as tensors have it.
+        of batches, or something with a method `to` as tensors have it. For `Machine.workers` and
+        `Machine.processes` it must be picklable.
     folder : Path
         Folder of checkpoints, ``log.jsonl``, and ``tensorboard/`` where that is installed.
     show : callable
-        Called with phase and step while the moving average is in place, in the first process alone.
+        Called with phase and step while the moving average is in place, in the first process alone. For
+        `Machine.processes` it must be picklable, and may hold the system.
     seed : int
         Fixes the batches, the adapters' first weights and what the system draws itself.
     machine : Machine, optional
@@ -116,13 +126,35 @@ def train(
     machine = machine or Machine()
     check_losses(phases, system.offered)
     check(phases, system)
+    world = max(machine.processes, int(os.environ.get("WORLD_SIZE", "1")))
+    wanted = checkpoints.request(system, phases, seed, world)
+    checkpoints.refuse_others(folder, wanted)
+    if machine.processes > 1:
+        together(machine.processes, _train, system, phases, draw, folder, show, seed, machine, wanted)
+    # After other processes have trained, this takes up what they left.
+    return _train(system, phases, draw, folder, show, seed, machine, wanted)
+
+
+def _train(
+    system: Trainable,
+    phases: Mapping[str, Phase],
+    draw: Callable[[Place], Any],
+    folder: Path,
+    show: Callable[[str, int], None],
+    seed: int,
+    machine: Machine,
+    wanted: dict[str, Any],
+) -> list[dict[str, Any]]:
+    """Train as one of the processes."""
     home = next(system.parameters()).device
     log: list[dict[str, Any]] = []
     for order, (name, phase) in enumerate(phases.items()):
         accelerator = _accelerator(machine, phase, folder)
         if order == 0:
-            wanted = checkpoints.request(system, phases, seed, accelerator.num_processes)
-            checkpoints.claim(accelerator, folder, wanted)
+            # No process writes the note before every process has looked for one.
+            accelerator.wait_for_everyone()
+            if accelerator.is_main_process:
+                checkpoints.note(folder, wanted)
         # The first weights of adapters are drawn here.
         torch.manual_seed(seed)
         learned = begin(system, name, phase)
@@ -179,6 +211,27 @@ class _Position:
         self.rows = state["rows"]
 
 
+class _Weighted(nn.Module):
+    """A system with the losses and the precision of a phase; accelerate wraps it where processes are several.
+
+    The wrapper exchanges buffers before it calls this, so that the precision does not reach them.
+    """
+
+    def __init__(self, system: Trainable, phase: Phase, device: str) -> None:
+        super().__init__()
+        self.system = system
+        self.weights = phase.losses
+        self.lower = phase.precision == "bf16"
+        self.device = device
+
+    def forward(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted sum of the losses, and each of them by its name."""
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.lower):
+            found = self.system(batch, list(self.weights))
+            weighted = [weight * found[name] for name, weight in self.weights.items()]
+            return torch.stack(weighted).sum(), found
+
+
 @dataclass(frozen=True)
 class _Running:
     """A phase under way: what accelerate made of its parts, and how far it has come."""
@@ -206,11 +259,13 @@ def _start(
         num_warmup_steps=phase.warmup,
         num_training_steps=phase.steps,
     )
-    model, optimizer, rates = accelerator.prepare(system, optimizer, rates)
+    weighted = _Weighted(system, phase, accelerator.device.type)
+    model, optimizer, rates = accelerator.prepare(weighted, optimizer, rates)
     ema = EMAModel(learned, decay=phase.ema, use_ema_warmup=True, power=0.75)
     position = _Position()
     accelerator.register_for_checkpointing(ema, position)
-    accelerator.register_save_state_pre_hook(checkpoints.leave_out_still(system, names))
+    kept = [f"system.{name}" for name in names]
+    accelerator.register_save_state_pre_hook(checkpoints.leave_out_still(weighted, kept))
     newest = checkpoints.newest(folder)
     if newest is not None:
         accelerator.load_state(str(newest), strict=False)
@@ -265,10 +320,7 @@ def _step(running: _Running, batches: Batches, drawn: Iterator[Any], meter: "_Me
         # What the system draws itself is a function of the place, too.
         torch.manual_seed(batches.at(number).torch_seed)
         with accelerator.accumulate(running.model):
-            with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=phase.precision == "bf16"):
-                found = running.model(batch, list(phase.losses))
-                weighted = [weight * found[name] for name, weight in phase.losses.items()]
-                loss = torch.stack(weighted).sum()
+            loss, found = running.model(batch)
             accelerator.backward(loss)
             if accelerator.sync_gradients:
                 accelerator.clip_grad_norm_(running.learned, phase.clip)

@@ -43,6 +43,8 @@ class Line(Trainable):
         self.norm = nn.BatchNorm1d(8)
         self.drop = nn.Dropout(0.3)
         self.second = nn.Linear(8, 4)
+        # What stands still is often kept small; not every precision can be computed with another.
+        self.register_buffer("still", torch.ones(4, dtype=torch.float16))
 
     def losses(self, batch: dict[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
         given = batch["x"]

@@ -1,8 +1,7 @@
 """The loop: phases, what they train, several processes, and going on to the same bits."""
 
 import json
-import math
-import socket
+import os
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -13,8 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.distributed import destroy_process_group
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing import ProcessRaisedException
 
 from rtdecode.errors import UsageError
 from tests.train.lines import COUNT, CPU, EXACT, PHASE, Line, Plain, equal, nothing, points
@@ -59,6 +57,21 @@ def test_a_stopped_training_goes_on_to_the_same_bits(tmp_path: Path, at: tuple[s
     assert drawn[0] == (at[0], at[1] // 4 * 4)
     lines = (tmp_path / "again" / "log.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == log_again
+
+
+def test_a_checkpoint_that_was_not_written_to_its_end_is_not_taken_up(tmp_path: Path) -> None:
+    whole = Line()
+    loop.train(whole, TWO, points, tmp_path / "whole", nothing, machine=CPU)
+    draw = partial(stopping, ("rough", 5))
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(Line(), TWO, draw, tmp_path / "again", nothing, machine=CPU)
+    part = tmp_path / "again" / "rough" / "step-00000003.part"
+    part.mkdir()
+    (part / "model.safetensors").write_bytes(b"half")
+    again = Line()
+    loop.train(again, TWO, points, tmp_path / "again", nothing, machine=CPU)
+    assert equal(whole, again)
+    assert [path.name for path in part.parent.iterdir()] == ["done.pt"]
 
 
 def test_a_finished_training_is_not_trained_again(tmp_path: Path) -> None:
@@ -215,56 +228,71 @@ def test_losses_are_logged_for_tensorboard_where_it_is_installed(tmp_path: Path)
         assert logged == [(step, pytest.approx(value)) for step, value in expected]
 
 
-def _one_of_two(process: int, folder: Path) -> None:
-    """Train as one process of two, and write down what was seen and what came of it."""
-    with pytest.MonkeyPatch.context() as patch:
-        for key, value in {"RANK": process, "LOCAL_RANK": process, "WORLD_SIZE": 2}.items():
-            patch.setenv(key, str(value))
-        patch.setenv("MASTER_ADDR", "127.0.0.1")
-        patch.setenv("MASTER_PORT", (folder / "port").read_text())
-        seen: list[list[int]] = []
-        shown: list[int] = []
+def watched(folder: Path, system: nn.Module, stop: int, place: Place) -> dict[str, Tensor]:
+    """Draw a batch; write down its rows, and what the system of this process had learned before."""
+    told = {"rows": place.rows(COUNT).tolist(), "weights": system.state_dict()}
+    torch.save(told, folder / f"{place.phase}-{place.number}-{place.process}.pt")
+    if (place.phase, place.number) == ("more", stop):
+        raise RuntimeError("stopped here")
+    return points(place)
 
-        def noted(place: Place) -> dict[str, Tensor]:
-            seen.append(place.rows(COUNT).tolist())
-            return points(place)
 
+def written(folder: Path, phase: str, step: int) -> None:
+    """Write down which process shows something."""
+    (folder / f"shown-{phase}-{step}-{os.environ['RANK']}").touch()
+
+
+def test_two_processes_see_different_batches_end_with_equal_weights_and_go_on(tmp_path: Path) -> None:
+    phases = {"only": EXACT, "more": replace(PHASE, trained=["second.*"])}
+    machine = Machine(device="cpu", processes=2)
+
+    def trained(folder: Path, stop: int) -> list[dict[str, Any]]:
+        folder.mkdir()
         system = Plain()
-        if process:
-            nn.init.zeros_(system.first.weight)
-        log = loop.train(
-            system,
-            {"only": EXACT, "more": replace(EXACT, trained=["second.*"])},
-            noted,
-            folder / "training",
-            lambda phase, step: shown.append(step),
-            machine=CPU,
+        draw = partial(watched, folder, system, stop)
+        show = partial(written, folder)
+        return loop.train(system, phases, draw, tmp_path / "both", show, machine=machine)
+
+    with pytest.raises(ProcessRaisedException, match="stopped here"):
+        trained(tmp_path / "first", 5)
+    log = trained(tmp_path / "again", -1)
+
+    drawn = [("only", n) for n in range(8)] + [("more", n) for n in range(5)]
+    taken = []
+    for phase, number in drawn:
+        one, other = (
+            torch.load(tmp_path / "first" / f"{phase}-{number}-{process}.pt", weights_only=True)
+            for process in (0, 1)
         )
-        told = {"seen": seen, "shown": shown, "weights": system.state_dict(), "log": log}
-        torch.save(told, folder / f"{process}.pt")
-        destroy_process_group()
+        assert not {*one["rows"]} & {*other["rows"]}
+        taken += one["rows"] + other["rows"]
+        for name, value in one["weights"].items():
+            assert torch.equal(value, other["weights"][name]), (phase, number, name)
+    # Eight batches of two rows for each of two processes: in the first phase every row comes twice.
+    assert sorted(taken[: 2 * COUNT]) == sorted([*range(COUNT)] * 2)
 
+    drawn_again = sorted(path.name for path in (tmp_path / "again").glob("*.pt"))
+    assert drawn_again == [f"more-{number}-{process}.pt" for number in range(4, 8) for process in (0, 1)]
+    before, after = (
+        torch.load(tmp_path / folder / "more-4-1.pt", weights_only=True)["weights"]
+        for folder in ("first", "again")
+    )
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    shown = [path.name for folder in ("first", "again") for path in (tmp_path / folder).glob("shown-*")]
+    assert shown == ["shown-only-4-0", "shown-more-4-0"], "the first process alone shows"
 
-def test_two_processes_see_different_batches_and_end_with_equal_weights(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        (tmp_path / "port").write_text(str(free.getsockname()[1]))
-    spawn(_one_of_two, (tmp_path,), nprocs=2)
-    one, other = (torch.load(tmp_path / f"{process}.pt", weights_only=True) for process in (0, 1))
-    for name, value in one["weights"].items():
-        assert torch.equal(value, other["weights"][name]), name
-    assert one["log"] == other["log"]
-    assert one["shown"] == [4, 4]
-    assert not other["shown"], "pictures are the first process's"
-    # Four steps of two batches of two rows, by two processes: each row twice in a phase.
-    for seen in zip(one["seen"], other["seen"], strict=True):
-        assert not {*seen[0]} & {*seen[1]}
-    taken = [row for seen in (one["seen"][:8], other["seen"][:8]) for batch in seen for row in batch]
-    assert sorted(taken) == sorted([*range(COUNT)] * math.ceil(len(taken) / COUNT))
-
+    # Two processes that halve a batch do what one does with the whole of it.
     alone = Plain()
-    large = replace(EXACT, batch=4)
-    phases = {"only": large, "more": replace(large, trained=["second.*"])}
-    log = loop.train(alone, phases, points, tmp_path / "alone", nothing, machine=CPU)
-    torch.testing.assert_close(dict(alone.state_dict()), dict(one["weights"]))
-    assert [row["loss"] for row in one["log"]] == pytest.approx([row["loss"] for row in log], rel=1e-4)
+    at_once = {"only": replace(EXACT, batch=2 * EXACT.batch)}
+    log_alone = loop.train(alone, at_once, points, tmp_path / "alone", nothing, machine=CPU)
+    halved = torch.load(tmp_path / "first" / "more-0-0.pt", weights_only=True)["weights"]
+    torch.testing.assert_close(halved, dict(alone.state_dict()))
+    losses = [row["loss"] for row in log if row["phase"] == "only"]
+    assert losses == pytest.approx([row["loss"] for row in log_alone], rel=1e-4)
+
+
+def test_checkpoints_of_another_number_of_processes_are_refused(tmp_path: Path) -> None:
+    loop.train(Line(), {"rough": PHASE}, points, tmp_path, nothing, machine=CPU)
+    machine = Machine(device="cpu", processes=2)
+    with pytest.raises(UsageError, match="processes was 1, now 2"):
+        loop.train(Line(), {"rough": PHASE}, points, tmp_path, nothing, machine=machine)
