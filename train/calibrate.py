@@ -13,11 +13,11 @@ from rtdecode.accuracy import correlations, identification_nway
 from rtdecode.phantom.film import ATTRIBUTES
 from rtdecode.phantom.reader import accuracy
 from train.data.conditions import Clips
-from train.loop import System
 from train.models.brain import CARRIED
 from train.models.codec import ClipDecoder
 from train.models.compact import decode, decoder_of, sample
 from train.models.flow import Denoiser
+from train.models.trainable import System
 from train.parts.brain import fit_logistic
 from train.parts.refine import ROUTES
 from train.parts.space import split
@@ -65,7 +65,7 @@ def calibrate(system: System, codec: Arrays, held: Clips, shift: float, steps: i
         Of the sampler.
     """
     decoder = decoder_of(codec)
-    truths = decode(decoder, held.latents.astype(np.float32))
+    truths = decode(decoder, held.latents[:].astype(np.float32))
 
     def tried(guidance: float, sharpness: float) -> dict[str, float]:
         system.encoder.sharpness = sharpness

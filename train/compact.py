@@ -1,8 +1,10 @@
 """The plan `compact`: a small flow model draws the film that the signals point to, in a few steps."""
 
+import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,15 +19,17 @@ from train.data.conditions import Clips, Mixture, batch
 from train.data.phantom import resting_level
 from train.data.simulated import SimulatedSessions
 from train.data.watched import CUTS, STATISTICS, TAUGHT, Watched, codec_statistics, fit_codec
-from train.loop import Schedule, System
+from train.loop import Machine
 from train.models import system as systems
 from train.models.brain import CARRIED, routes
 from train.models.compact import Compact, decode, decoder_of, pack, sample
 from train.models.flow import levels
 from train.models.refiner import RefinerSizes
+from train.models.trainable import System
 from train.parts import pictures
 from train.parts.brain import StemSizes
 from train.parts.codec import CodecSizes
+from train.phases import Phase, check_losses
 from train.system import Trained
 from train.work import Arrays, Work
 
@@ -77,15 +81,16 @@ class FlowSizes:
 
 @dataclass(frozen=True)
 class CompactPlan:
-    """How the small video model is made: codec, brain encoder, and the flow that draws."""
+    """How the small video model is made, and on which machine the flow that draws is trained."""
 
     codec: CodecSizes
     encoder: EncoderSizes
     generator: FlowSizes
+    machine: Machine
 
-    def train(self, work: Work, data: SimulatedSessions, phases: list[Schedule]) -> Trained:
+    def train(self, work: Work, data: SimulatedSessions, phases: dict[str, Phase]) -> Trained:
         """Simulate sessions, fit the encoder, train the flow on held-out predictions, calibrate."""
-        (schedule,) = phases
+        check_losses(phases, System.offered)
         seeds, who, generator = data.seeds(work), data.who, self.generator
         draft = data.manifest()
         watched, fitted = self._watch(work, data, draft)
@@ -96,7 +101,7 @@ class CompactPlan:
             "blocks": generator.blocks,
         }
         system = systems.build(fitted, watched.codec, clips, work.seed, **shape)
-        log = _train_flow(work, system, watched.codec, clips, schedule, generator)
+        log = _train_flow(work, system, watched.codec, clips, phases, self.machine, generator)
         calibrated = calibrate(system, watched.codec, clips["held"], generator.shift, generator.steps)
         # The manifest takes no confidence: the fitted one tells windows of this film apart, and is 0.99 for a
         # participant at rest too. It stays in the run, and no live record shows it.
@@ -107,7 +112,8 @@ class CompactPlan:
             provenance=data.provenance(work) | {"shift": generator.shift},
         )
         stats = {name: fitted[name] for name in STATISTICS} | codec_statistics(watched.codec, fitted)
-        samples = Image.open(work.stages / "flow" / f"step-{schedule.steps}.png")
+        last, phase = list(phases.items())[-1]
+        samples = Image.open(_sheet(work, last, phase.steps))
         return Trained(
             system=Compact(pack(system, watched.codec, generator.shift, calibrated.guidance)),
             manifest=draft,
@@ -149,24 +155,34 @@ def _train_flow(
     system: System,
     codec: Arrays,
     clips: dict[str, Clips],
-    schedule: Schedule,
+    phases: dict[str, Phase],
+    machine: Machine,
     sizes: FlowSizes,
-) -> list[dict[str, float]]:
+) -> list[dict[str, Any]]:
     """Train flow and tokens; sheets of samples and the log lie in the folder of the stage."""
     sets = [clips[kind] for kind in TAUGHT]
-    folder = work.stages / "flow"
     return loop.train(
         system,
-        lambda step: batch(sets, sizes.mixture, schedule.batch, sizes.shift, (work.seed, step)),
-        schedule,
-        folder,
-        lambda step: _show(folder / f"step-{step}.png", system, codec, clips["sessions"], sizes),
+        phases,
+        partial(batch, sets, sizes.mixture, sizes.shift),
+        work.stages / "training",
+        partial(_show, work, system, codec, clips["sessions"], sizes),
+        work.seed,
+        machine,
     )
 
 
+def _sheet(work: Work, phase: str, step: int) -> Path:
+    return work.stages / "training" / f"{phase}-{step}.png"
+
+
 @torch.no_grad()
-def _show(path: Path, system: System, codec: Arrays, clips: Clips, sizes: FlowSizes) -> None:
+def _show(
+    work: Work, system: System, codec: Arrays, clips: Clips, sizes: FlowSizes, phase: str, step: int
+) -> None:
     """Draw a few training clips from their held-out points: truth, all steps, one step."""
+    # The system may lie on an accelerator, and what is drawn here lies on the CPU.
+    system = copy.deepcopy(system).cpu()
     picked = np.linspace(0, len(clips.latents) - 1, _SHOWN).astype(int)
     truth = clips.latents[picked].astype(np.float32)
     blank = torch.zeros_like(torch.from_numpy(truth[:, :, -CARRIED:]))
@@ -179,5 +195,4 @@ def _show(path: Path, system: System, codec: Arrays, clips: Clips, sizes: FlowSi
     drawn = [sample(denoiser, noise, condition, embedding, n).numpy() for n in ways]
     videos = [decode(decoder, latents) for latents in (truth, *drawn)]
     sheet = [video[n] for n in range(_SHOWN) for video in videos]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pictures.rows(sheet, _SHOWN_FRAMES).save(path)
+    pictures.rows(sheet, _SHOWN_FRAMES).save(_sheet(work, phase, step))

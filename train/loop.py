@@ -1,159 +1,387 @@
-"""The training loop of the video flow, on accelerate."""
+"""The training loop, on accelerate: it trains any module that offers losses by name, phase by phase."""
 
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import send_to_device
+from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
 
 from rtdecode import strict_json
-from train.data.conditions import Batch
-from train.models.brain import BrainEncoder
-from train.models.codec import ClipDecoder, making_up
-from train.models.flow import Denoiser, VideoFlow, preconditioning
+from rtdecode.errors import UsageError
+from train import checkpoints
+from train.loader import Batches, Place, loader
+from train.phases import Phase, begin, check, check_losses, end
+from train.processes import together
+
+DEVICES = ("auto", "cpu")
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast.
+class Trainable(nn.Module):
+    """What the loop trains: a module that offers losses by name.
+
+    The loop leaves each part in the mode, training or evaluation, in which it finds it.
 
     Attributes
     ----------
-    steps, batch : int
-    rate : float
-        Largest learning rate; it rises over the first `warmup` steps and falls along a cosine.
-    warmup : int
-    decay : float
-        Weight decay.
-    ema : float
-        Decay of the moving average of the weights that is kept.
-    precision : str
-        Of accelerate: ``no`` or ``bf16``.
-    keep_every, show_every : int
-        Steps between checkpoints and between pictures.
+    offered : tuple of str
+        Names of the losses.
     """
 
-    steps: int
-    batch: int
-    rate: float
-    warmup: int
-    decay: float
-    ema: float
-    precision: str
-    keep_every: int
-    show_every: int
+    offered: tuple[str, ...] = ()
+
+    def losses(self, batch: Any, names: Sequence[str]) -> dict[str, Tensor]:
+        """Return the losses of these names for a batch, name -> scalar."""
+        raise NotImplementedError
+
+    def forward(self, batch: Any, names: Sequence[str]) -> dict[str, Tensor]:
+        """Do as `losses` does; it is through this method that accelerate reaches a wrapped module."""
+        return self.losses(batch, names)
 
 
-class System(nn.Module):
-    """The parts that are trained together: the encoder's tokens and the flow."""
+@dataclass(frozen=True)
+class Machine:
+    """What a training runs on.
 
-    def __init__(self, encoder: BrainEncoder, flow: VideoFlow) -> None:
-        super().__init__()
-        self.encoder, self.flow = encoder, flow
+    Attributes
+    ----------
+    device : str
+        ``auto`` for the accelerator that accelerate finds, or ``cpu``. Seeded trainings repeat to the bit
+        on the CPU only.
+    workers : int
+        Processes that draw batches beside the training; 0 draws them in between.
+    prefetch : int
+        Batches that each of them draws ahead.
+    processes : int
+        Processes that train together, each with batches and, where there are some, an accelerator of its
+        own. 1 where torchrun or accelerate start them.
+    """
 
-    def denoiser(self, decoder: ClipDecoder, shift: float, guidance: float) -> Denoiser:
-        """Make the sampler's step out of the parts as they are."""
-        return Denoiser(self.flow, shift, guidance, self.encoder.null, making_up(decoder))
+    device: str = "auto"
+    workers: int = 0
+    prefetch: int = 2
+    processes: int = 1
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Mean squared error of the network's output, channels weighted by their variance.
-
-        The target is what turns the noisy latents into the clean ones under
-        `train.models.flow.preconditioning`.
-        """
-        condition, embedding, _ = self.encoder.condition(
-            batch.points,
-            batch.route,
-            batch.carry,
-            batch.carry_mask,
-            told=(batch.values, batch.told),
-            surround=(batch.surround, batch.surrounded),
-        )
-        spread = self.flow.deviation
-        t = batch.level.view(-1, 1, 1, 1, 1)
-        noisy = (1 - t) * batch.latents + t * batch.noise
-        keep, gain, scale = preconditioning(batch.level, spread)
-        target = (batch.latents - keep * noisy) / gain
-        found = self.flow.network(noisy * scale, batch.level, condition, embedding)
-        return ((found.float() - target).square() * spread**2).mean()
+    def __post_init__(self) -> None:
+        if self.device not in DEVICES:
+            raise UsageError(f"device is one of {', '.join(DEVICES)}, found '{self.device}'.")
 
 
 def train(
-    system: System,
-    draw: Callable[[int], Batch],
-    schedule: Schedule,
+    system: Trainable,
+    phases: Mapping[str, Phase],
+    draw: Callable[[Place], Any],
     folder: Path,
-    show: Callable[[int], None],
-) -> list[dict[str, float]]:
-    """Train, keeping a checkpoint; a run that was stopped goes on from it to the same bits.
+    show: Callable[[str, int], None],
+    seed: int = 0,
+    machine: Machine | None = None,
+) -> list[dict[str, Any]]:
+    """Train through all phases; a training that was stopped goes on from its last checkpoint.
+
+    On the CPU it goes on to the same bits. Several processes, which see different batches, are either
+    started here (`Machine.processes`), or torchrun started them and each of them calls this function.
 
     Parameters
     ----------
-    system : System
-        On return it holds the moving average of its weights.
+    system : Trainable
+        After training it holds the moving average of its weights, on the device where it was before.
+    phases : mapping
+        Name -> phase, in the order in which they run.
     draw : callable
-        Step -> its batch, always the same.
-    schedule : Schedule
+        Place -> the batch that belongs there, always the same. A batch is a tensor, a mapping or sequence
+        of batches, or something with a method `to` as tensors have it. For `Machine.workers` and
+        `Machine.processes` it must be picklable.
     folder : Path
-        Of the checkpoint, ``log.jsonl`` and what `show` writes.
+        Folder of checkpoints, ``log.jsonl``, and ``tensorboard/`` where that is installed.
     show : callable
-        Called with the step while the moving average is in place.
+        Called with phase and step while the moving average is in place, in the first process alone. For
+        `Machine.processes` it must be picklable, and may hold the system.
+    seed : int
+        Fixes the batches, the adapters' first weights and what the system draws itself.
+    machine : Machine, optional
 
     Returns
     -------
-    list of {step, loss, seconds}
-        Mean loss since the entry before.
+    list of {phase, step, loss, losses, rate, seconds}
+        Mean losses since the entry before.
+
+    Raises
+    ------
+    UsageError
+        Before anything is trained, if the phases do not fit the system, or the folder holds checkpoints of
+        another training.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    # Batches, pictures and calibration are the CPU's, and so are the bits of a recorded seed.
-    accelerator = Accelerator(mixed_precision=schedule.precision, cpu=True)
-    learned = [p for p in system.parameters() if p.requires_grad]
-    model, optimizer, rates = accelerator.prepare(system, *_optimizer(learned, schedule))
-    ema = EMAModel(learned, decay=schedule.ema, use_ema_warmup=True, power=0.75)
-    state = {"model": system, "optimizer": optimizer, "rates": rates, "ema": ema}
-    first, log = _load(folder / "checkpoint.pt", state, schedule)
-    total, count, started = 0.0, 0, time.monotonic()
-    before = log[-1]["seconds"] if log else 0.0
-    with _progress(accelerator) as bar:
-        task = bar.add_task("flow", total=schedule.steps, completed=first)
-        for step in range(first, schedule.steps):
-            loss = model(draw(step))
-            accelerator.backward(loss)
-            accelerator.clip_grad_norm_(learned, 1.0)
-            optimizer.step()
-            rates.step()
-            optimizer.zero_grad()
-            ema.step(learned)
-            total, count = total + float(loss.detach()), count + 1
-            bar.update(task, advance=1, description=f"flow, loss {total / count:.4f}")
-            done = step + 1
-            # First the pictures: a run that is stopped here draws them again, and lacks none later.
-            if done % schedule.show_every == 0 or done == schedule.steps:
-                with _averaged(ema, learned):
-                    show(done)
-            if done % schedule.keep_every == 0 or done == schedule.steps:
-                spent = before + time.monotonic() - started
-                log.append({"step": done, "loss": total / count, "seconds": round(spent, 1)})
-                total, count = 0.0, 0
-                _save(folder / "checkpoint.pt", state, done, log, schedule)
-                (folder / "log.jsonl").write_text("".join(strict_json.dumps(row) + "\n" for row in log))
-    ema.copy_to(learned)
+    machine = machine or Machine()
+    check_losses(phases, system.offered)
+    check(phases, system)
+    world = max(machine.processes, int(os.environ.get("WORLD_SIZE", "1")))
+    wanted = checkpoints.request(system, phases, seed, world)
+    checkpoints.refuse_others(folder, wanted)
+    if machine.processes > 1:
+        together(machine.processes, _train, system, phases, draw, folder, show, seed, machine, wanted)
+    # After other processes have trained, this takes up what they left.
+    return _train(system, phases, draw, folder, show, seed, machine, wanted)
+
+
+def _train(
+    system: Trainable,
+    phases: Mapping[str, Phase],
+    draw: Callable[[Place], Any],
+    folder: Path,
+    show: Callable[[str, int], None],
+    seed: int,
+    machine: Machine,
+    wanted: dict[str, Any],
+) -> list[dict[str, Any]]:
+    """Train as one of the processes."""
+    home = next(system.parameters()).device
+    log: list[dict[str, Any]] = []
+    for order, (name, phase) in enumerate(phases.items()):
+        accelerator = _accelerator(machine, phase, folder)
+        if order == 0:
+            # No process writes the note before every process has looked for one.
+            accelerator.wait_for_everyone()
+            if accelerator.is_main_process:
+                checkpoints.note(folder, wanted)
+        # The first weights of adapters are drawn here.
+        torch.manual_seed(seed)
+        learned = begin(system, name, phase)
+        own = folder / name
+        if not checkpoints.finished(own):
+            first = Place(
+                phase=name,
+                size=phase.batch,
+                seed=seed,
+                order=order,
+                number=0,
+                process=accelerator.process_index,
+                processes=accelerator.num_processes,
+            )
+            running = _start(accelerator, system, phase, learned, own)
+            _go_on(running, Batches(draw, first), machine, log, show)
+            running.ema.copy_to(running.learned)
+            if accelerator.is_main_process:
+                checkpoints.finish(own, system, learned, running.position.rows)
+            accelerator.wait_for_everyone()
+            accelerator.free_memory()
+        system.to(home)
+        log += checkpoints.take_up(own, system)
+        end(system, phase)
     return log
 
 
-def _optimizer(learned: list[nn.Parameter], schedule: Schedule) -> tuple[AdamW, LambdaLR]:
-    optimizer = AdamW(learned, lr=schedule.rate, weight_decay=schedule.decay, betas=(0.9, 0.99))
-    return optimizer, LambdaLR(optimizer, lambda n: _rate(n, schedule))
+def _accelerator(machine: Machine, phase: Phase, folder: Path) -> Accelerator:
+    return Accelerator(
+        cpu=machine.device == "cpu" or not torch.accelerator.is_available(),
+        # Each phase has its own precision; accelerate has one for the life of a process.
+        mixed_precision="no",
+        gradient_accumulation_steps=phase.accumulate,
+        step_scheduler_with_optimizer=False,
+        log_with="tensorboard" if find_spec("tensorboard") else None,
+        project_dir=folder / "tensorboard",
+    )
+
+
+@dataclass
+class _Position:
+    """How far a phase has come; accelerate keeps it in checkpoints."""
+
+    step: int = 0
+    seconds: float = 0.0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def state_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+        self.seconds = state["seconds"]
+        self.rows = state["rows"]
+
+
+class _Weighted(nn.Module):
+    """A system with the losses and the precision of a phase; accelerate wraps it where processes are several.
+
+    The wrapper exchanges buffers before it calls this, so that the precision does not reach them.
+    """
+
+    def __init__(self, system: Trainable, phase: Phase, device: str) -> None:
+        super().__init__()
+        self.system = system
+        self.weights = phase.losses
+        self.lower = phase.precision == "bf16"
+        self.device = device
+
+    def forward(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted sum of the losses, and each of them by its name."""
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.lower):
+            found = self.system(batch, list(self.weights))
+            weighted = [weight * found[name] for name, weight in self.weights.items()]
+            return torch.stack(weighted).sum(), found
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A phase under way: what accelerate made of its parts, and how far it has come."""
+
+    accelerator: Accelerator
+    phase: Phase
+    folder: Path
+    model: Any
+    learned: list[nn.Parameter]
+    optimizer: Any
+    rates: Any
+    ema: EMAModel
+    position: _Position
+
+
+def _start(
+    accelerator: Accelerator, system: Trainable, phase: Phase, names: list[str], folder: Path
+) -> _Running:
+    """Make a phase's optimizer, schedule and average, and take up its newest checkpoint."""
+    learned = [system.get_parameter(name) for name in names]
+    optimizer = AdamW(learned, lr=phase.rate, weight_decay=phase.decay, betas=(0.9, 0.99))
+    rates = get_scheduler(
+        phase.schedule,
+        optimizer,
+        num_warmup_steps=phase.warmup,
+        num_training_steps=phase.steps,
+    )
+    weighted = _Weighted(system, phase, accelerator.device.type)
+    model, optimizer, rates = accelerator.prepare(weighted, optimizer, rates)
+    ema = EMAModel(learned, decay=phase.ema, use_ema_warmup=True, power=0.75)
+    position = _Position()
+    accelerator.register_for_checkpointing(ema, position)
+    kept = [f"system.{name}" for name in names]
+    accelerator.register_save_state_pre_hook(checkpoints.leave_out_still(weighted, kept))
+    newest = checkpoints.newest(folder)
+    if newest is not None:
+        accelerator.load_state(str(newest), strict=False)
+        ema.to(accelerator.device)
+    return _Running(accelerator, phase, folder, model, learned, optimizer, rates, ema, position)
+
+
+def _go_on(
+    running: _Running,
+    batches: Batches,
+    machine: Machine,
+    log: list[dict[str, Any]],
+    show: Callable[[str, int], None],
+) -> None:
+    """Take the steps of a phase that are left."""
+    accelerator = running.accelerator
+    phase = running.phase
+    position = running.position
+    name = batches.first.phase
+    first = position.step * phase.accumulate
+    last = phase.steps * phase.accumulate
+    pinned = accelerator.device.type == "cuda"
+    drawn = iter(loader(batches, first, last, machine.workers, machine.prefetch, pinned=pinned))
+    meter = _Meter(list(phase.losses))
+    started = time.monotonic() - position.seconds
+    with _progress(accelerator) as bar, _tracked(accelerator, name, position.step):
+        task = bar.add_task(name, total=phase.steps, completed=position.step)
+        while position.step < phase.steps:
+            _step(running, batches, drawn, meter)
+            bar.update(task, advance=1, description=f"{name}, loss {meter.loss:.4f}")
+            at_end = position.step == phase.steps
+            # First the pictures: a run that is stopped here draws them again, and lacks none later.
+            if at_end or position.step % phase.show_every == 0:
+                if accelerator.is_main_process:
+                    with _averaged(running.ema, running.learned):
+                        show(name, position.step)
+                accelerator.wait_for_everyone()
+            if at_end or position.step % phase.keep_every == 0:
+                position.seconds = time.monotonic() - started
+                _write_log(running, name, meter, log)
+                if not at_end:
+                    checkpoints.keep(accelerator, running.folder, position.step)
+
+
+def _step(running: _Running, batches: Batches, drawn: Iterator[Any], meter: "_Meter") -> None:
+    """Take one step of the optimizer, on as many batches as are accumulated."""
+    accelerator = running.accelerator
+    phase = running.phase
+    first = running.position.step * phase.accumulate
+    for number in range(first, first + phase.accumulate):
+        batch = send_to_device(next(drawn), accelerator.device)
+        # What the system draws itself is a function of the place, too.
+        torch.manual_seed(batches.at(number).torch_seed)
+        with accelerator.accumulate(running.model):
+            loss, found = running.model(batch)
+            accelerator.backward(loss)
+            if accelerator.sync_gradients:
+                accelerator.clip_grad_norm_(running.learned, phase.clip)
+            # Both wait for the last of the accumulated batches.
+            running.optimizer.step()
+            running.optimizer.zero_grad()
+        meter.add(loss, found)
+    running.rates.step()
+    running.ema.step(running.learned)
+    running.position.step += 1
+
+
+class _Meter:
+    """Mean losses since they were read last."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+        self._begin()
+
+    def _begin(self) -> None:
+        self.count = 0
+        self.totals = [0.0] * (1 + len(self.names))
+
+    def add(self, loss: Tensor, found: Mapping[str, Tensor]) -> None:
+        values = torch.stack([loss, *(found[name] for name in self.names)]).tolist()
+        self.totals = [total + value for total, value in zip(self.totals, values, strict=True)]
+        self.count += 1
+
+    @property
+    def loss(self) -> float:
+        return self.totals[0] / self.count
+
+    def read(self, accelerator: Accelerator) -> list[float]:
+        """Return the means over all processes, that of the weighted sum first, and begin anew."""
+        means = torch.tensor([[total / self.count for total in self.totals]], device=accelerator.device)
+        self._begin()
+        gathered: Any = accelerator.gather(means)
+        return gathered.mean(0).tolist()
+
+
+def _write_log(running: _Running, name: str, meter: _Meter, log: list[dict[str, Any]]) -> None:
+    accelerator = running.accelerator
+    position = running.position
+    loss, *others = meter.read(accelerator)
+    losses = dict(zip(meter.names, others, strict=True))
+    rate = running.rates.get_last_lr()[0]
+    row = {
+        "phase": name,
+        "step": position.step,
+        "loss": loss,
+        "losses": losses,
+        "rate": rate,
+        "seconds": round(position.seconds, 1),
+    }
+    position.rows.append(row)
+    accelerator.log(
+        {"loss": loss, "rate": rate, **{f"losses/{n}": x for n, x in losses.items()}}, position.step
+    )
+    if accelerator.is_main_process:
+        lines = [strict_json.dumps(each) + "\n" for each in [*log, *position.rows]]
+        (running.folder.parent / "log.jsonl").write_text("".join(lines))
 
 
 @contextmanager
@@ -165,10 +393,15 @@ def _averaged(ema: EMAModel, learned: list[nn.Parameter]) -> Iterator[None]:
     ema.restore(learned)
 
 
-def _rate(step: int, schedule: Schedule) -> float:
-    rise = min(1.0, (step + 1) / schedule.warmup)
-    done = torch.tensor(min(1.0, step / schedule.steps))
-    return rise * float(0.02 + 0.98 * (1 + torch.cos(torch.pi * done)) / 2)
+@contextmanager
+def _tracked(accelerator: Accelerator, name: str, step: int) -> Iterator[None]:
+    """Log for TensorBoard; what a stopped run logged after its last checkpoint is to be forgotten."""
+    accelerator.init_trackers(name, init_kwargs={"tensorboard": {"purge_step": step}})
+    try:
+        yield
+    finally:
+        for tracker in accelerator.trackers:
+            tracker.finish()
 
 
 def _progress(accelerator: Accelerator) -> Progress:
@@ -176,21 +409,3 @@ def _progress(accelerator: Accelerator) -> Progress:
     columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}")]
     hidden = not (console.is_terminal and accelerator.is_main_process)
     return Progress(*columns, TimeRemainingColumn(), console=console, disable=hidden)
-
-
-def _save(path: Path, state: dict[str, Any], step: int, log: list[Any], schedule: Schedule) -> None:
-    held = {name: part.state_dict() for name, part in state.items()}
-    part = path.with_suffix(".part")
-    torch.save({"step": step, "log": log, "schedule": asdict(schedule), **held}, part)
-    part.replace(path)
-
-
-def _load(path: Path, state: dict[str, Any], schedule: Schedule) -> tuple[int, list[Any]]:
-    if not path.is_file():
-        return 0, []
-    held = torch.load(path, weights_only=True)
-    if held["schedule"] != asdict(schedule):
-        raise ValueError(f"{path} is of another schedule: {held['schedule']}")
-    for name, part in state.items():
-        part.load_state_dict(held[name])
-    return held["step"], held["log"]

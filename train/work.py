@@ -54,7 +54,7 @@ class Work:
 
     def stage(self, name: str, make: Callable[[], Arrays]) -> Arrays:
         """Return the arrays of a stage, made by `make` unless they lie there already."""
-        path = self.stages / f"{name}.npz"
+        path = self.path(name)
         if not path.is_file():
             part = path.with_suffix(".part.npz")
             self.stages.mkdir(parents=True, exist_ok=True)
@@ -62,9 +62,13 @@ class Work:
             part.replace(path)
         return self.read(name)
 
+    def path(self, name: str) -> Path:
+        """Return where the arrays of a stage lie, uncompressed, once it was made."""
+        return self.stages / f"{name}.npz"
+
     def read(self, name: str) -> Arrays:
         """Return the arrays of a stage that was made."""
-        with np.load(self.stages / f"{name}.npz", allow_pickle=False) as archive:
+        with np.load(self.path(name), allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
 
     def make_all(self, jobs: Mapping[str, Callable[[], Arrays]], label: str) -> None:
@@ -77,7 +81,7 @@ class Work:
         label : str
             Of the progress bar.
         """
-        missing = {name: make for name, make in jobs.items() if not (self.stages / f"{name}.npz").is_file()}
+        missing = {name: make for name, make in jobs.items() if not self.path(name).is_file()}
         processes = min(os.cpu_count() or 1, len(missing) // _JOBS)
         if processes < 2:
             for name in self.track(missing, label):

@@ -1,22 +1,24 @@
 """The recipe `compact` at its smallest: it trains, resumes to the bit, and its flow takes a LoRA."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 from peft import LoraConfig, get_peft_model
 
+from rtdecode.errors import UsageError
 from rtdecode.phantom.film import Film
 from tests.train.tiny import tiny
-from train import loop
+from train import checkpoints, loop
 from train.data.conditions import Clips, Mixture, batch
 from train.data.phantom import film_clips
-from train.loop import Schedule, System
+from train.loader import Place
+from train.loop import Machine
 from train.models.codec import fit_decoder, making_up
 from train.models.flow import Denoiser, VideoFlow, levels, preconditioning
+from train.models.trainable import System
 from train.parts.codec import encode, fit_codec
+from train.phases import Phase
 from train.run import arrays, run
 
 SHAPE = (16, 9, 8, 12)
@@ -163,7 +165,8 @@ MIXTURE = Mixture([0.4, 0.2, 0.2, 0.2], 1.0, 0.0, 0.5, 0.5, 0.1, 0.25)
 
 
 def test_a_batch_is_a_function_of_its_key_and_holds_what_the_mixture_says():
-    one, again, other = (batch([_clips(), _clips()], MIXTURE, 40, 5.0, (0, n)) for n in (3, 3, 4))
+    places = [Place("flow", 40, 0, 0, n) for n in (3, 3, 4)]
+    one, again, other = (batch([_clips(), _clips()], MIXTURE, 5.0, place) for place in places)
     assert torch.equal(one.latents, again.latents)
     assert torch.equal(one.noise, again.noise)
     assert not torch.equal(one.noise, other.noise)
@@ -189,18 +192,36 @@ class _Encoder(torch.nn.Module):
         return wide, self.gain * torch.nn.functional.pad(point, (0, 12)), route
 
 
+PHASE = Phase(
+    losses={"velocity": 1.0},
+    trained=["encoder.gain", "flow.*"],
+    steps=4,
+    batch=2,
+    rate=1e-2,
+    warmup=1,
+    schedule="cosine",
+    decay=0.01,
+    ema=0.9,
+    precision="bf16",
+    keep_every=2,
+    show_every=4,
+)
+
+
 def _run(folder, stop: int | None = None, show=None):
     torch.manual_seed(7)
     system = System(_Encoder(), VideoFlow(**FLOW))  # type: ignore[arg-type]
-    schedule = Schedule(4, 2, 1e-2, 1, 0.01, 0.9, "bf16", 2, 4)
     seen = []
 
-    def draw(step: int):
-        if step == stop:
+    def draw(place: Place):
+        if place.number == stop:
             raise KeyboardInterrupt
-        return batch([_clips()], MIXTURE, 2, 5.0, (0, step))
+        return batch([_clips()], MIXTURE, 5.0, place)
 
-    log = loop.train(system, draw, schedule, folder, show or seen.append)
+    def shown(phase: str, step: int) -> None:
+        seen.append(step)
+
+    log = loop.train(system, {"flow": PHASE}, draw, folder, show or shown, machine=Machine("cpu"))
     return system, log, seen
 
 
@@ -217,18 +238,17 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path):
 
 @pytest.mark.full
 def test_a_recipe_stopped_after_a_checkpoint_goes_on_to_the_same_bits(tmp_path, monkeypatch):
-    out, save = tmp_path / "run", loop._save
+    out, save = tmp_path / "run", checkpoints.keep
 
     def stopped(*given):
         save(*given)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_save", stopped)
+        patch.setattr(checkpoints, "keep", stopped)
         with pytest.raises(KeyboardInterrupt):
             run("compact", ["scale=tiny", f"out={out}"])
-    checkpoint = tmp_path / "run.part" / "stages" / "flow" / "checkpoint.pt"
-    assert torch.load(checkpoint, weights_only=True)["step"] == 10
+    assert (tmp_path / "run.part" / "stages" / "training" / "flow" / "step-00000010").is_dir()
     run("compact", ["scale=tiny", f"resume={out}"])
     for name in ("weights", "stats", "projection", "golden"):
         whole, again = (arrays(folder, name) for folder in (tiny("compact"), out))
@@ -237,7 +257,7 @@ def test_a_recipe_stopped_after_a_checkpoint_goes_on_to_the_same_bits(tmp_path, 
             assert np.array_equal(value, again[key]), (name, key)
 
 
-def test_training_stays_on_the_cpu_where_there_is_a_gpu(tmp_path, monkeypatch):
+def test_training_stays_on_the_cpu_where_it_is_told_to_and_there_is_a_gpu(tmp_path, monkeypatch):
     AcceleratorState._reset_state(reset_partial_state=True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     system, _, seen = _run(tmp_path)
@@ -246,7 +266,7 @@ def test_training_stays_on_the_cpu_where_there_is_a_gpu(tmp_path, monkeypatch):
 
 
 def test_a_run_stopped_while_it_draws_its_last_picture_draws_it_again(tmp_path):
-    def interrupted(step: int) -> None:
+    def interrupted(phase: str, step: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -254,9 +274,16 @@ def test_a_run_stopped_while_it_draws_its_last_picture_draws_it_again(tmp_path):
     assert _run(tmp_path)[2] == [4]
 
 
-def test_a_checkpoint_of_another_schedule_is_refused(tmp_path):
-    _run(tmp_path)
-    system = System(_Encoder(), VideoFlow(**FLOW))  # type: ignore[arg-type]
-    schedule = replace(Schedule(4, 2, 1e-2, 1, 0.01, 0.9, "bf16", 2, 4), rate=1e-3)
-    with pytest.raises(ValueError, match="another schedule"):
-        loop.train(system, lambda step: pytest.fail("trained"), schedule, tmp_path, print)
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("phases.flow.losses={speed: 1}", "phase 'flow' asks for 'speed'; the losses offered are 'velocity'"),
+        ("phases.more.steps=3", "phase 'more' is .* Give it builder: phase"),
+        ("phases.flow.speed=3", r"compact\.phases\.flow: phase has no argument 'speed'"),
+        ("phases.flow.schedule=sine", "schedule is one of .*found 'sine'"),
+    ],
+)
+def test_phases_that_cannot_be_trained_are_refused_before_anything_is_made(tmp_path, change, said):
+    with pytest.raises(UsageError, match=said):
+        run("compact", ["scale=tiny", change, f"out={tmp_path / 'x'}"])
+    assert not (tmp_path / "x.part" / "stages").exists()

@@ -25,7 +25,7 @@ GRID = "{builder: grid, tr: 4/5, window: 4, hop: 4, lag: 4, sfreq: 125, fps: 8}"
 def recipe_file(tmp_path: Path) -> Path:
     path = tmp_path / "mine.yaml"
     path.write_text(
-        f"data: {GRID}\nsystem: {{}}\nphases: {}\njudge: {{}}\nexport: {{builder: export}}\n"
+        f"data: {GRID}\nsystem: {{}}\nphases: {{}}\njudge: {{}}\nexport: {{builder: export}}\n"
         "tiny: {data: {window: 8}}\n"
     )
     return path

@@ -8,9 +8,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from train.data.shards import Shards
+from train.loader import Place
 from train.models.brain import CARRIED, CORNERS
 from train.models.flow import shifted
 from train.parts.refine import ROUTES
+
+# Below this level of noise nothing is left to be learned.
+_LEAST_LEVEL = 0.01
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,7 @@ class Clips:
     Attributes
     ----------
     latents : float16 or float32, (clip, channel, latent frame, row, column)
-        Scaled.
+        Scaled; in memory, or on disk.
     points : dict
         Route -> where the signals lead, held out and refined, (clip, component + value).
     joined : bool, (clip,)
@@ -31,7 +36,7 @@ class Clips:
         Share of the time for which each value of each attribute is shown.
     """
 
-    latents: NDArray[Any]
+    latents: NDArray[Any] | Shards
     points: dict[str, NDArray[np.float32]]
     joined: NDArray[np.bool_]
     cut: NDArray[np.bool_]
@@ -85,34 +90,33 @@ class Batch:
     noise: Tensor
     level: Tensor
 
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> "Batch":
+        """Send all tensors to a device."""
+        return Batch(*(tensor.to(device, non_blocking=non_blocking) for tensor in vars(self).values()))
 
-def batch(
-    sets: list[Clips],
-    mixture: Mixture,
-    size: int,
-    shift: float,
-    key: tuple[int, ...],
-) -> Batch:
-    """Draw one batch: a function of `key` and the data, so that a resumed run sees the same.
+
+def batch(sets: list[Clips], mixture: Mixture, shift: float, place: Place) -> Batch:
+    """Draw one batch: a function of its place and the data, so that a resumed run sees the same.
 
     Parameters
     ----------
     sets : list of Clips
         To draw from, each equally often.
     mixture : Mixture
-    size : int
     shift : float
         See `train.models.flow.Denoiser`.
-    key : tuple of int
-        Seed and step.
+    place : Place
     """
-    rng = np.random.default_rng(key)
-    rows = [_row(sets, mixture, rng) for _ in range(size)]
-    latents, *others = (np.stack(x) for x in zip(*rows, strict=True))
-    level = shifted(rng.random(size), shift)
-    level[: round(mixture.largest * size)] = 1
-    arrays = (latents, *others, rng.standard_normal(latents.shape), np.maximum(level, 0.01))
-    return Batch(*(torch.from_numpy(np.ascontiguousarray(a, np.float32)) for a in arrays))
+    rows = []
+    for n in range(place.size):
+        rng = place.draws(n)
+        drawn = _row(sets, mixture, rng)
+        noise = rng.standard_normal(drawn[0].shape, np.float32)
+        largest = n < round(mixture.largest * place.size)
+        level = 1.0 if largest else max(shifted(rng.random(), shift), _LEAST_LEVEL)
+        rows.append((*drawn, noise, level))
+    columns = (np.stack(column) for column in zip(*rows, strict=True))
+    return Batch(*(torch.from_numpy(np.ascontiguousarray(c, np.float32)) for c in columns))
 
 
 def _row(sets: list[Clips], mixture: Mixture, rng: np.random.Generator) -> Any:
@@ -124,14 +128,15 @@ def _row(sets: list[Clips], mixture: Mixture, rng: np.random.Generator) -> Any:
     points = clips.points[ROUTES[min(which, 2)]][n]
     point = np.zeros_like(points) if which == 3 else points
     given = clips.joined[n] and rng.random() < mixture.carry
-    carry = np.zeros_like(clips.latents[n, :, -CARRIED:], np.float32)
+    latents = clips.latents[n]
+    carry = np.zeros_like(latents[:, -CARRIED:], np.float32)
     if given:
         spread = rng.uniform(0, mixture.carry_noise)
         carry[:] = clips.latents[n - 1, :, -CARRIED:]
         carry[:, -1] += spread * rng.standard_normal(carry[:, -1].shape, dtype=np.float32)
     told = which < 3 and rng.random() < mixture.told
-    corners = clips.latents[n][..., CORNERS[0], CORNERS[1]].astype(np.float32)
+    corners = latents[..., CORNERS[0], CORNERS[1]].astype(np.float32)
     corners += mixture.surround_noise * rng.standard_normal(corners.shape, dtype=np.float32)
     seen = which < 3 and rng.random() < mixture.surround
     flags = [float(given)], clips.attributes[n], [float(told)], corners, [float(seen)]
-    return clips.latents[n], point, route, carry, *flags
+    return latents, point, route, carry, *flags

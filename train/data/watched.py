@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,7 @@ from rtdecode.phantom.film import SHOT_FRAMES, Film
 from train.data.arrays import normalised, statistics
 from train.data.conditions import Clips
 from train.data.phantom import Participant, film_clips, session_arrays
+from train.data.shards import Shards
 from train.models.codec import fit_decoder
 from train.models.refiner import RefinerSizes, fit_refiner
 from train.parts import brain
@@ -87,14 +90,15 @@ class Watched:
             ``points_{route}``, the held-out refined points of the windows that teach.
         """
         stats, fitted = self._stems(stems, level)
-        film = self.films(*TAUGHT)
-        few = slice(None, None, -(-len(film["shares"]) // _CLIPS))
-        space = fit_space(film["latents"][few].astype(np.float32), film["shares"][few], components)
-        truth = _placed(space, film)
+        latents = self.latents(*TAUGHT)
+        shown = self.film("shares", *TAUGHT)
+        few = slice(None, None, -(-len(shown) // _CLIPS))
+        space = fit_space(latents[few].astype(np.float32), shown[few], components)
+        truth = _placed(space, latents, shown)
         maps, held_out = brain.fit_maps(self._features(TAUGHT, fitted | stats), truth, stems)
         net, refined = fit_refiner(held_out, truth, space, refiner, self.work.seed)
-        last = film["latents"][few, :, -1].reshape(len(truth[few]), -1).astype(np.float64)
-        weights, offset = brain.fit_discriminant(last, film["shares"][few], shrinkage)
+        last = latents[few, :, -1].reshape(len(truth[few]), -1).astype(np.float64)
+        weights, offset = brain.fit_discriminant(last, shown[few], shrinkage)
         fitted |= maps | {f"{PREFIX}{name}": value for name, value in net.items()}
         fitted |= {
             "discriminant_carry": weights.astype(np.float16),
@@ -105,9 +109,9 @@ class Watched:
 
     def clips(self, kind: str, fitted: Arrays) -> Clips:
         """Clips of one kind, with the points that their windows lead to."""
-        film = self.films(kind)
-        count = len(film["latents"]) // len(self.seeds[kind])
-        joined = np.arange(len(film["latents"])) % count > 0
+        latents = self.latents(kind)
+        count = len(latents) // len(self.seeds[kind])
+        joined = np.arange(len(latents)) % count > 0
         if kind in TAUGHT:
             first = sum(len(self.seeds[k]) for k in TAUGHT[: TAUGHT.index(kind)]) * count
             points = {r: fitted[f"points_{r}"][first : first + len(joined)] for r in brain.GROUPS}
@@ -115,11 +119,18 @@ class Watched:
             places = brain.place(fitted, self._features((kind,), fitted))
             net = perceptron(fitted)
             points = {r: refine(net, places, r).astype(np.float32) for r in brain.GROUPS}
-        return Clips(film["latents"], points, joined, film["cut"], film["shares"])
+        return Clips(latents, points, joined, self.film("cut", kind), self.film("shares", kind))
 
-    def films(self, *kinds: str) -> Arrays:
-        """Scaled latents, shares of the attributes and cuts of the films of some kinds."""
-        return self._stacked([f"film-{seed}" for kind in kinds for seed in self.seeds[kind]])
+    def latents(self, *kinds: str) -> Shards:
+        """Scaled latents of the films of some kinds, which stay on disk."""
+        return Shards(self._films(kinds), "latents")
+
+    def film(self, name: str, *kinds: str) -> NDArray[Any]:
+        """Read ``shares`` of the attributes or cuts (``cut``) of the films of some kinds."""
+        return Shards(self._films(kinds), name)[:]
+
+    def _films(self, kinds: Sequence[str]) -> list[Path]:
+        return [self.work.path(f"film-{seed}") for kind in kinds for seed in self.seeds[kind]]
 
     def _stems(self, stems: StemSizes, level: NDArray[np.float32]) -> tuple[Arrays, Arrays]:
         windows = self._stacked([f"session-{seed}" for seed in self.seeds["sessions"][:_STEM_SESSIONS]])
@@ -154,10 +165,10 @@ def _watch(who: Participant, raw: Bundle, seconds: float, seed: int, cuts: str) 
     return session_arrays(raw, who.session(seed, seconds, cuts))
 
 
-def _placed(space: Space, film: Arrays) -> NDArray[np.float64]:
+def _placed(space: Space, latents: Shards, shown: NDArray[Any]) -> NDArray[np.float64]:
     """Place clips in the space, some at a time."""
-    at = range(0, len(film["shares"]), _CLIPS)
-    parts = [space.targets(film["latents"][n : n + _CLIPS], film["shares"][n : n + _CLIPS]) for n in at]
+    at = range(0, len(shown), _CLIPS)
+    parts = [space.targets(latents[n : n + _CLIPS], shown[n : n + _CLIPS]) for n in at]
     return np.concatenate(parts)
 
 

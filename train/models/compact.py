@@ -12,10 +12,10 @@ from torch import Tensor
 
 from rtdecode import strict_json
 from rtdecode.bundle import Manifest
-from train import loop
 from train.models.brain import CARRIED, LEARNED, BrainEncoder
 from train.models.codec import ClipDecoder, First, Next, load_decoder, making_up
 from train.models.flow import Denoiser, VideoFlow, levels
+from train.models.trainable import System as Trainables
 from train.parts.refine import PREFIX
 from train.system import Condition, Port, Stage, System, Traced, signal_ports
 from train.work import Arrays
@@ -121,7 +121,7 @@ class Model:
     decoder: ClipDecoder
 
 
-def pack(system: loop.System, codec: Arrays, shift: float, guidance: float) -> Arrays:
+def pack(system: Trainables, codec: Arrays, shift: float, guidance: float) -> Arrays:
     """Collect the weights of a trained system, what was learned in half precision."""
     arrays: Arrays = {}
     for name, value in system.encoder.state_dict().items():

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from rtdecode.phantom.film import ATTRIBUTES
 from train.data.conditions import Clips
 from train.data.watched import encode, space_of
-from train.loop import System
 from train.models.brain import CARRIED, CORNERS, SEAM_FEATURES, BrainEncoder
 from train.models.codec import fit_still
 from train.models.compact import decode, decoder_of
 from train.models.flow import VideoFlow
+from train.models.trainable import System
 from train.parts import brain
 from train.parts import codec as patch
 from train.parts.refine import PREFIX, ROUTES

@@ -1,0 +1,142 @@
+"""Adapters on a published generator: what they change, what is kept of them, and how they are merged."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import CogVideoXTransformer3DModel
+from torch import Tensor
+
+from tests.train.lines import CPU, EXACT, equal, nothing
+from train import loop
+from train.adapters import Adapter, merge
+from train.loader import Place
+from train.loop import Trainable
+
+
+class Film(Trainable):
+    """A video transformer as it is published, at its smallest, that learns to say nothing."""
+
+    offered = ("silence",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.generator = CogVideoXTransformer3DModel(
+            num_attention_heads=2,
+            attention_head_dim=16,
+            in_channels=4,
+            out_channels=4,
+            time_embed_dim=8,
+            text_embed_dim=8,
+            num_layers=2,
+            sample_width=4,
+            sample_height=4,
+            sample_frames=5,
+            max_text_seq_length=3,
+        )
+
+    def drawn(self, latents: Tensor) -> Tensor:
+        tokens = torch.ones(len(latents), 3, 8)
+        level = torch.full((len(latents),), 500)
+        return self.generator(latents, tokens, level, return_dict=False)[0]
+
+    def losses(self, batch: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        return {name: self.drawn(batch).square().mean() for name in names}
+
+
+def latents(place: Place) -> Tensor:
+    rows = [place.draws(n).standard_normal((2, 4, 4, 4)) for n in range(place.size)]
+    return torch.from_numpy(np.stack(rows)).float()
+
+
+LORA = Adapter(["to_q", "to_v", "ff.net.0.proj"], rank=2, alpha=4, merge=False)
+TUNED = replace(
+    EXACT,
+    losses={"silence": 1.0},
+    trained=[],
+    adapters={"generator": LORA},
+    rate=0.05,
+    accumulate=1,
+    steps=6,
+    keep_every=3,
+)
+
+
+def test_a_generator_is_tuned_by_an_adapter_that_is_merged_on_request(tmp_path: Path) -> None:
+    plain = Film()
+    beside = Film()
+    log = loop.train(beside, {"tuned": TUNED}, latents, tmp_path / "beside", nothing, machine=CPU)
+    assert log[-1]["loss"] < log[0]["loss"]
+    for name, value in plain.generator.state_dict().items():
+        still = {n.replace(".base_layer", ""): p for n, p in beside.generator.state_dict().items()}
+        assert torch.equal(value, still[name]), name
+    learned = [n for n, p in beside.named_parameters() if p.requires_grad]
+    assert learned
+    assert all("lora_" in name for name in learned)
+
+    merged = Film()
+    phase = replace(TUNED, adapters={"generator": replace(LORA, merge=True)})
+    loop.train(merged, {"tuned": phase}, latents, tmp_path / "merged", nothing, machine=CPU)
+    assert merged.state_dict().keys() == plain.state_dict().keys()
+    given = latents(Place("any", 2, 9, 0, 0))
+    with torch.no_grad():
+        expected = beside.drawn(given)
+        assert (expected - plain.drawn(given)).abs().max() > 0.01
+        torch.testing.assert_close(merged.drawn(given), expected, rtol=1e-4, atol=1e-5)
+        merge(beside.generator)
+        torch.testing.assert_close(beside.drawn(given), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_checkpoints_hold_what_learns_alone(tmp_path: Path) -> None:
+    def stopped(place: Place) -> Tensor:
+        if place.number == 5:
+            raise KeyboardInterrupt
+        return latents(place)
+
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(Film(), {"tuned": TUNED}, stopped, tmp_path, nothing, machine=CPU)
+    size = (tmp_path / "tuned" / "step-00000003" / "model.safetensors").stat().st_size
+    assert size < sum(p.numel() for p in Film().parameters())
+    torch.manual_seed(99)
+    again = Film()
+    loop.train(again, {"tuned": TUNED}, latents, tmp_path, nothing, machine=CPU)
+    whole = Film()
+    loop.train(whole, {"tuned": TUNED}, latents, tmp_path / "whole", nothing, machine=CPU)
+    assert equal(whole, again)
+
+
+def test_adapters_of_two_phases_stand_side_by_side_or_are_merged_in_turn(tmp_path: Path) -> None:
+    for keep in (True, False):
+        adapter = replace(LORA, merge=not keep)
+        phase = replace(TUNED, adapters={"generator": adapter}, steps=2, precision="bf16")
+        phases = {"one": phase, "two": phase}
+        folder = tmp_path / str(keep)
+        system = Film()
+
+        def stopped(place: Place) -> Tensor:
+            if place.phase == "two":
+                raise KeyboardInterrupt
+            return latents(place)
+
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(system, phases, stopped, folder, nothing, machine=CPU)
+        again = Film()
+        loop.train(again, phases, latents, folder, nothing, machine=CPU)
+        whole = Film()
+        loop.train(whole, phases, latents, folder / "whole", nothing, machine=CPU)
+        assert equal(again, whole)
+        assert any("lora_A.one" in name for name in whole.state_dict()) == keep
+        assert any("lora_A.two" in name for name in whole.state_dict()) == keep
+
+
+def test_what_learns_is_kept_in_single_precision_and_the_rest_as_it_was(tmp_path: Path) -> None:
+    system = Film()
+    system.generator.to(torch.bfloat16)
+    phase = replace(TUNED, precision="bf16", steps=2)
+    loop.train(system, {"tuned": phase}, latents, tmp_path, nothing, machine=CPU)
+    kinds = {("lora_" in name, p.dtype) for name, p in system.named_parameters()}
+    assert kinds == {(True, torch.float32), (False, torch.bfloat16)}

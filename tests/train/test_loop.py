@@ -1,0 +1,298 @@
+"""The loop: phases, what they train, several processes, and going on to the same bits."""
+
+import json
+import os
+from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing import ProcessRaisedException
+
+from rtdecode.errors import UsageError
+from tests.train.lines import COUNT, CPU, EXACT, PHASE, Line, Plain, equal, nothing, points
+from train import loop
+from train.adapters import Adapter
+from train.data.shards import Shards
+from train.loader import Place, Rows
+from train.loop import Machine
+from train.phases import Phase
+
+
+def stopping(at: tuple[str, int], place: Place) -> dict[str, Tensor]:
+    if (place.phase, place.number) == at:
+        raise KeyboardInterrupt
+    return points(place)
+
+
+TWO = {
+    "rough": PHASE,
+    "fine": replace(PHASE, trained=["second.*"], losses={"far": 1.0}, rate=1e-3, schedule="linear"),
+}
+
+
+@pytest.mark.parametrize("at", [("rough", 1), ("rough", 4), ("rough", 5), ("fine", 0), ("fine", 7)])
+def test_a_stopped_training_goes_on_to_the_same_bits(tmp_path: Path, at: tuple[str, int]) -> None:
+    whole = Line()
+    log = loop.train(whole, TWO, points, tmp_path / "whole", nothing, machine=CPU)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(Line(), TWO, partial(stopping, at), tmp_path / "again", nothing, machine=CPU)
+    drawn: list[tuple[str, int]] = []
+
+    def noted(place: Place) -> dict[str, Tensor]:
+        drawn.append((place.phase, place.number))
+        return points(place)
+
+    again = Line()
+    log_again = loop.train(again, TWO, noted, tmp_path / "again", nothing, machine=CPU)
+    assert equal(whole, again)
+    kept = ["phase", "step", "loss", "losses", "rate"]
+    assert [[row[k] for k in kept] for row in log] == [[row[k] for k in kept] for row in log_again]
+    # A checkpoint is kept every two steps of two batches.
+    assert drawn[0] == (at[0], at[1] // 4 * 4)
+    lines = (tmp_path / "again" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == log_again
+
+
+def test_a_checkpoint_that_was_not_written_to_its_end_is_not_taken_up(tmp_path: Path) -> None:
+    whole = Line()
+    loop.train(whole, TWO, points, tmp_path / "whole", nothing, machine=CPU)
+    draw = partial(stopping, ("rough", 5))
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(Line(), TWO, draw, tmp_path / "again", nothing, machine=CPU)
+    part = tmp_path / "again" / "rough" / "step-00000003.part"
+    part.mkdir()
+    (part / "model.safetensors").write_bytes(b"half")
+    again = Line()
+    loop.train(again, TWO, points, tmp_path / "again", nothing, machine=CPU)
+    assert equal(whole, again)
+    assert [path.name for path in part.parent.iterdir()] == ["done.pt"]
+
+
+def test_a_finished_training_is_not_trained_again(tmp_path: Path) -> None:
+    first = Line()
+    log = loop.train(first, TWO, points, tmp_path, nothing, machine=CPU)
+    again = Line()
+    assert loop.train(again, TWO, pytest.fail, tmp_path, nothing, machine=CPU) == log
+    assert equal(first, again)
+
+
+def test_a_phase_trains_what_it_names_and_leaves_the_rest(tmp_path: Path) -> None:
+    before = Line()
+    after = Line()
+    log = loop.train(after, {"fine": TWO["fine"]}, points, tmp_path, nothing, machine=CPU)
+    assert torch.equal(before.first.weight, after.first.weight)
+    assert not torch.equal(before.second.weight, after.second.weight)
+    assert [sorted(row["losses"]) for row in log] == [["far"], ["far"]]
+    assert all(row["loss"] == row["losses"]["far"] for row in log)
+
+
+def test_losses_are_weighted(tmp_path: Path) -> None:
+    (_, row) = loop.train(Line(), {"rough": PHASE}, points, tmp_path, nothing, machine=CPU)
+    assert row["loss"] == pytest.approx(row["losses"]["far"] + 0.1 * row["losses"]["small"], rel=0.02)
+
+
+def test_accumulated_batches_count_as_one(tmp_path: Path) -> None:
+    small = Plain()
+    loop.train(small, {"only": EXACT}, points, tmp_path / "small", nothing, machine=CPU)
+    large = Plain()
+    at_once = {"only": replace(EXACT, batch=4, accumulate=1)}
+    loop.train(large, at_once, points, tmp_path / "large", nothing, machine=CPU)
+    torch.testing.assert_close(small.state_dict(), large.state_dict())
+
+
+def test_the_average_is_shown_and_left_behind(tmp_path: Path) -> None:
+    system = Plain()
+    raw: list[Tensor] = []
+    shown: list[Tensor] = []
+
+    def noted(place: Place) -> dict[str, Tensor]:
+        raw.append(system.first.weight.detach().clone())
+        return points(place)
+
+    def show(phase: str, step: int) -> None:
+        shown.append(system.first.weight.detach().clone())
+
+    phase = replace(EXACT, accumulate=1, show_every=3)
+    loop.train(system, {"only": phase}, noted, tmp_path, show, machine=CPU)
+    # Three weights follow the first ones; the average warms up with the power 3/4, and begins with the first.
+    average = raw[1].clone()
+    for step, weight in ((1, raw[2]), (2, raw[3])):
+        share = min(0.9, 1 - (1 + step) ** -0.75)
+        average = share * average + (1 - share) * weight
+    torch.testing.assert_close(shown[0], average)
+    assert torch.equal(shown[1], system.first.weight)
+    assert not torch.equal(raw[3], shown[0]), "what goes on being trained is not the average"
+
+
+def test_rows_that_workers_read_from_disk_give_the_same_bits(tmp_path: Path) -> None:
+    np.savez(tmp_path / "half.npz", x=np.eye(4, dtype=np.float32))
+    np.savez(tmp_path / "rest.npz", x=np.ones((3, 4), np.float32))
+    draw = Rows({"x": Shards([tmp_path / "half.npz", tmp_path / "rest.npz"], "x")})
+    alone = Line()
+    loop.train(alone, {"rough": PHASE}, draw, tmp_path / "alone", nothing, machine=CPU)
+    helped = Line()
+    machine = Machine(device="cpu", workers=1)
+    loop.train(helped, {"rough": PHASE}, draw, tmp_path / "helped", nothing, machine=machine)
+    assert equal(alone, helped)
+    assert not equal(alone, Line())
+
+
+@pytest.mark.parametrize(
+    ("phases", "said"),
+    [
+        ({}, "at least one phase"),
+        ({"x": replace(PHASE, losses={"near": 1.0})}, "phase 'x' asks for 'near'; .* are 'far', 'small'"),
+        ({"x": PHASE, "y": replace(PHASE, trained=["third.*"])}, "phase 'y' trains 'third.*', which matches"),
+        ({"x": replace(PHASE, trained=[])}, "phase 'x' trains nothing"),
+        ({"x": replace(PHASE, adapters={"third": Adapter(["a"], 2, 2)})}, "'third', which is no part"),
+        ({"x": replace(PHASE, adapters={"": Adapter(["third"], 2, 2)})}, "cannot be put on: .*third"),
+    ],
+)
+def test_phases_that_do_not_fit_are_refused_before_anything_is_trained(
+    tmp_path: Path, phases: dict[str, Phase], said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        loop.train(Line(), phases, pytest.fail, tmp_path / "new", nothing, machine=CPU)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"schedule": "sine"}, "schedule is one of linear, cosine.*found 'sine'"),
+        ({"precision": "fp8"}, "precision is one of no, bf16, found 'fp8'"),
+        ({"accumulate": 0}, "accumulate of a phase is 1 or more, found 0"),
+        ({"losses": {}}, "at least one loss"),
+        ({"adapters": {"first": {"rank": 2}}}, "adapter of 'first' is .* Give it builder: train.adapters"),
+    ],
+)
+def test_a_phase_that_makes_no_sense_is_refused(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        replace(PHASE, **change)
+
+
+def test_an_unknown_device_and_an_adapter_of_no_rank_are_refused() -> None:
+    with pytest.raises(UsageError, match="device is one of auto, cpu, found 'tpu'"):
+        Machine(device="tpu")
+    with pytest.raises(UsageError, match="rank of an adapter is 1 or more"):
+        Adapter(["a"], 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("phases", "seed", "said"),
+    [
+        ({**TWO, "rough": replace(PHASE, rate=2.0)}, 0, r"rough\.rate was 0\.01, now 2\.0"),
+        (
+            {"fine": TWO["fine"], "rough": PHASE},
+            0,
+            r"phases was \['rough', 'fine'\], now \['fine', 'rough'\]",
+        ),
+        (TWO, 1, "seed was 0, now 1"),
+    ],
+)
+def test_checkpoints_of_another_training_are_refused(
+    tmp_path: Path, phases: dict[str, Phase], seed: int, said: str
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(Line(), TWO, partial(stopping, ("rough", 5)), tmp_path, nothing, machine=CPU)
+    with pytest.raises(UsageError, match=said):
+        loop.train(Line(), phases, pytest.fail, tmp_path, nothing, seed=seed, machine=CPU)
+
+
+def test_checkpoints_of_another_system_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(Line(), TWO, partial(stopping, ("rough", 5)), tmp_path, nothing, machine=CPU)
+    with pytest.raises(UsageError, match="digest of the parameters' names and shapes was"):
+        loop.train(Plain(), TWO, pytest.fail, tmp_path, nothing, machine=CPU)
+
+
+def test_losses_are_logged_for_tensorboard_where_it_is_installed(tmp_path: Path) -> None:
+    log = loop.train(Line(), {"rough": PHASE}, points, tmp_path, nothing, machine=CPU)
+    found = list((tmp_path / "tensorboard" / "rough").glob("events.*"))
+    if find_spec("tensorboard") is None:
+        assert not found
+        return
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(found[0].parent))
+    events.Reload()
+    for name, key in (("loss", None), ("losses/far", "far"), ("losses/small", "small")):
+        logged = [(event.step, event.value) for event in events.Scalars(name)]
+        expected = [(row["step"], row["losses"][key] if key else row["loss"]) for row in log]
+        assert logged == [(step, pytest.approx(value)) for step, value in expected]
+
+
+def watched(folder: Path, system: nn.Module, stop: int, place: Place) -> dict[str, Tensor]:
+    """Draw a batch; write down its rows, and what the system of this process had learned before."""
+    told = {"rows": place.rows(COUNT).tolist(), "weights": system.state_dict()}
+    torch.save(told, folder / f"{place.phase}-{place.number}-{place.process}.pt")
+    if (place.phase, place.number) == ("more", stop):
+        raise RuntimeError("stopped here")
+    return points(place)
+
+
+def written(folder: Path, phase: str, step: int) -> None:
+    """Write down which process shows something."""
+    (folder / f"shown-{phase}-{step}-{os.environ['RANK']}").touch()
+
+
+def test_two_processes_see_different_batches_end_with_equal_weights_and_go_on(tmp_path: Path) -> None:
+    phases = {"only": EXACT, "more": replace(PHASE, trained=["second.*"])}
+    machine = Machine(device="cpu", processes=2)
+
+    def trained(folder: Path, stop: int) -> list[dict[str, Any]]:
+        folder.mkdir()
+        system = Plain()
+        draw = partial(watched, folder, system, stop)
+        show = partial(written, folder)
+        return loop.train(system, phases, draw, tmp_path / "both", show, machine=machine)
+
+    with pytest.raises(ProcessRaisedException, match="stopped here"):
+        trained(tmp_path / "first", 5)
+    log = trained(tmp_path / "again", -1)
+
+    drawn = [("only", n) for n in range(8)] + [("more", n) for n in range(5)]
+    taken = []
+    for phase, number in drawn:
+        one, other = (
+            torch.load(tmp_path / "first" / f"{phase}-{number}-{process}.pt", weights_only=True)
+            for process in (0, 1)
+        )
+        assert not {*one["rows"]} & {*other["rows"]}
+        taken += one["rows"] + other["rows"]
+        for name, value in one["weights"].items():
+            assert torch.equal(value, other["weights"][name]), (phase, number, name)
+    # Eight batches of two rows for each of two processes: in the first phase every row comes twice.
+    assert sorted(taken[: 2 * COUNT]) == sorted([*range(COUNT)] * 2)
+
+    drawn_again = sorted(path.name for path in (tmp_path / "again").glob("*.pt"))
+    assert drawn_again == [f"more-{number}-{process}.pt" for number in range(4, 8) for process in (0, 1)]
+    before, after = (
+        torch.load(tmp_path / folder / "more-4-1.pt", weights_only=True)["weights"]
+        for folder in ("first", "again")
+    )
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    shown = [path.name for folder in ("first", "again") for path in (tmp_path / folder).glob("shown-*")]
+    assert shown == ["shown-only-4-0", "shown-more-4-0"], "the first process alone shows"
+
+    # Two processes that halve a batch do what one does with the whole of it.
+    alone = Plain()
+    at_once = {"only": replace(EXACT, batch=2 * EXACT.batch)}
+    log_alone = loop.train(alone, at_once, points, tmp_path / "alone", nothing, machine=CPU)
+    halved = torch.load(tmp_path / "first" / "more-0-0.pt", weights_only=True)["weights"]
+    torch.testing.assert_close(halved, dict(alone.state_dict()))
+    losses = [row["loss"] for row in log if row["phase"] == "only"]
+    assert losses == pytest.approx([row["loss"] for row in log_alone], rel=1e-4)
+
+
+def test_checkpoints_of_another_number_of_processes_are_refused(tmp_path: Path) -> None:
+    loop.train(Line(), {"rough": PHASE}, points, tmp_path, nothing, machine=CPU)
+    machine = Machine(device="cpu", processes=2)
+    with pytest.raises(UsageError, match="processes was 1, now 2"):
+        loop.train(Line(), {"rough": PHASE}, points, tmp_path, nothing, machine=machine)

@@ -1,0 +1,92 @@
+"""Arrays that lie in many files are indexed as one, and only what is asked for is read."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from train.data.shards import Shards
+
+LENGTHS = (3, 1, 4)
+WHOLE = np.random.default_rng(0).standard_normal((sum(LENGTHS), 2, 5)).astype(np.float16)
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("shards")
+    found = []
+    for n, part in enumerate(np.split(WHOLE, np.cumsum(LENGTHS)[:-1])):
+        found.append(folder / f"{n}.npz")
+        # Another array of odd length comes first, so that nothing lies where it would be easy.
+        np.savez(found[-1], other=np.arange(n + 1, dtype=np.uint8), x=part)
+    return found
+
+
+numbers = st.integers(-len(WHOLE), len(WHOLE) - 1)
+steps = st.integers(-3, 3).filter(bool)
+rows = st.one_of(
+    numbers,
+    st.builds(slice, st.none() | numbers, st.none() | numbers, steps),
+    st.lists(numbers, min_size=1).map(np.array),
+    st.lists(st.booleans(), min_size=len(WHOLE), max_size=len(WHOLE)).map(np.array),
+)
+inside = st.sampled_from([(), (slice(None), slice(-2, None)), (..., 1), (0,), (..., [0, 1], [4, 0])])
+
+
+@given(first=rows, others=inside)
+def test_they_are_indexed_as_the_whole_array(paths: list[Path], first: object, others: tuple) -> None:
+    found = Shards(paths, "x")[(first, *others)]
+    if isinstance(first, np.ndarray) and any(isinstance(index, list) for index in others):
+        # Where two indices are lists numpy pairs them; here the first one picks rows.
+        expected = WHOLE[first][(slice(None), *others)]
+    else:
+        expected = WHOLE[(first, *others)]
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == WHOLE.dtype
+
+
+def test_dots_reach_over_the_rows_too(paths: list[Path]) -> None:
+    shards = Shards(paths, "x")
+    np.testing.assert_array_equal(shards[..., [0, 1], [4, 0]], WHOLE[..., [0, 1], [4, 0]])
+    np.testing.assert_array_equal(shards[...], WHOLE)
+    assert shards.shape == WHOLE.shape
+
+
+@pytest.mark.parametrize("row", [len(WHOLE), -len(WHOLE) - 1])
+def test_a_row_that_is_not_there(paths: list[Path], row: int) -> None:
+    with pytest.raises(IndexError, match="'x' has 8"):
+        Shards(paths, "x")[row]
+
+
+def test_only_what_is_asked_for_is_read_and_a_copy_for_another_process_is_small(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{n}.npz" for n in range(2)]
+    for path in paths:
+        np.savez(path, x=np.ones((64, 1 << 20), np.uint8))
+    process = psutil.Process()
+    before = process.memory_info().rss
+    shards = Shards(paths, "x")
+    sent = pickle.dumps(shards)
+    assert shards[100, 5] == 1
+    assert shards[::16].sum() == 8 << 20
+    assert pickle.loads(sent)[127].all()
+    assert process.memory_info().rss - before < 32 << 20, "of 128 MiB"
+    assert len(sent) < 1000
+
+
+def test_files_that_do_not_fit_are_refused(paths: list[Path], tmp_path: Path) -> None:
+    packed = tmp_path / "packed.npz"
+    np.savez_compressed(packed, x=WHOLE)
+    other = tmp_path / "other.npz"
+    np.savez(other, x=WHOLE[:, :1])
+    with pytest.raises(ValueError, match=r"packed\.npz is compressed"):
+        Shards([packed], "x")
+    with pytest.raises(ValueError, match=r"has no array 'y'; it has other\.npy, x\.npy"):
+        Shards(paths, "y")
+    with pytest.raises(ValueError, match=r"rows of 'x' in .*other\.npz are float16 \(1, 5\)"):
+        Shards([*paths, other], "x")
+    with pytest.raises(ValueError, match="at least one was expected"):
+        Shards([], "x")

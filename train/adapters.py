@@ -1,0 +1,87 @@
+"""Low-rank adapters on any part of a system, by PEFT."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from torch import nn
+
+from rtdecode.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A low-rank adapter (LoRA; Hu et al. 2021, arXiv:2106.09685).
+
+    Attributes
+    ----------
+    layers : list of str
+        Ends of the names of the layers that are adapted, such as ``to_q``.
+    rank : int
+    alpha : int
+        The adapter's output is multiplied by ``alpha / rank``.
+    dropout : float
+        Share of its input that is dropped while it is trained.
+    merge : bool
+        Whether the adapter is added to the weights when the phase ends. Otherwise it stays beside them.
+    """
+
+    layers: list[str]
+    rank: int
+    alpha: int
+    dropout: float = 0.0
+    merge: bool = True
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise UsageError(f"rank of an adapter is 1 or more, found {self.rank}.")
+
+
+def inject(system: nn.Module, part: str, name: str, adapter: Adapter) -> None:
+    """Put an adapter on the layers of one part of a system, in place.
+
+    Parameters
+    ----------
+    system : Module
+    part : str
+        Dotted name of the part; an empty one is the whole system.
+    name : str
+        Of the adapter. Adapters of other names that are there already stay in use.
+    adapter : Adapter
+
+    Raises
+    ------
+    UsageError
+        If there is no such part, or none of its layers has such a name.
+    """
+    try:
+        module = system.get_submodule(part)
+    except AttributeError as error:
+        parts = ", ".join(f"'{n}'" for n, _ in system.named_children())
+        raise UsageError(f"an adapter is put on '{part}', which is no part; there are {parts}.") from error
+    config = LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        target_modules=list(adapter.layers),
+    )
+    try:
+        inject_adapter_in_model(config, module, name)
+    except ValueError as error:
+        raise UsageError(f"the adapter of '{part}' cannot be put on: {error}") from error
+    # PEFT's note of what it put there, at which it would warn when a second adapter comes.
+    del module.peft_config
+    for layer in _adapted(module).values():
+        layer.set_adapter(list(layer.r))
+
+
+def merge(module: nn.Module) -> None:
+    """Add all adapters of a module to its weights, and take them off."""
+    for name, layer in _adapted(module).items():
+        layer.merge()
+        module.set_submodule(name, layer.get_base_layer())
+
+
+def _adapted(module: nn.Module) -> dict[str, Any]:
+    return {name: layer for name, layer in module.named_modules() if isinstance(layer, LoraLayer)}

@@ -1,0 +1,124 @@
+"""What a training keeps on disk, so that it can be stopped and go on."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from rtdecode import strict_json
+from rtdecode.errors import UsageError
+from train.phases import Phase
+
+_NOTE = "training.json"
+
+
+def request(system: nn.Module, phases: Mapping[str, Phase], seed: int, processes: int) -> dict[str, Any]:
+    """Say what fixes the bits of a training, as flat values that can be compared and shown."""
+    shapes = [(name, list(p.shape)) for name, p in system.named_parameters()]
+    digest = hashlib.sha256(strict_json.dumps(shapes).encode()).hexdigest()[:16]
+    told: dict[str, Any] = {
+        "seed": seed,
+        "processes": processes,
+        "phases": list(phases),
+        "digest of the parameters' names and shapes": digest,
+    }
+    for name, phase in phases.items():
+        told |= {f"{name}.{key}": value for key, value in asdict(phase).items()}
+    return json.loads(strict_json.dumps(told))
+
+
+def refuse_others(folder: Path, wanted: dict[str, Any]) -> None:
+    """Refuse to go on with what another training left in a folder.
+
+    Raises
+    ------
+    UsageError
+        Naming what differs.
+    """
+    path = folder / _NOTE
+    if not path.is_file():
+        return
+    found = json.loads(path.read_text())
+    names = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
+    if names:
+        changes = [f"{n} was {found.get(n)}, now {wanted.get(n)}" for n in names]
+        raise UsageError(
+            f"{folder} holds checkpoints of another training: {'; '.join(changes)}. "
+            "Train as before, or in another folder."
+        )
+
+
+def note(folder: Path, wanted: dict[str, Any]) -> None:
+    """Note in a folder what is trained there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _NOTE).write_text(strict_json.dumps(wanted, indent=1) + "\n")
+
+
+def leave_out_still(system: nn.Module, learned: list[str]) -> Callable[..., None]:
+    """Make a hook for accelerate that leaves parameters which stand still out of its checkpoints."""
+    kept = _kept(system, learned)
+
+    def leave_out(models: list[nn.Module], weights: list[dict[str, Tensor]], folder: str) -> None:
+        for state in weights:
+            # Several processes wrap the module, and its names then begin so.
+            still = [name for name in state if name.removeprefix("module.") not in kept]
+            for name in still:
+                del state[name]
+
+    return leave_out
+
+
+def _kept(system: nn.Module, learned: list[str]) -> set[str]:
+    """Names of what learns and of all buffers; the rest may be large, and comes from elsewhere."""
+    still = {name for name, _ in system.named_parameters()} - set(learned)
+    return set(system.state_dict()) - still
+
+
+def newest(folder: Path) -> Path | None:
+    """Return the newest whole checkpoint in the folder of a phase."""
+    return max(folder.glob("step-*[0-9]"), default=None)
+
+
+def keep(accelerator: Accelerator, folder: Path, step: int) -> None:
+    """Keep a checkpoint, whole or not at all, and remove the one before."""
+    whole = folder / f"step-{step:08d}"
+    part = whole.with_suffix(".part")
+    accelerator.save_state(str(part))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        before = newest(folder)
+        part.rename(whole)
+        if before is not None:
+            shutil.rmtree(before)
+    accelerator.wait_for_everyone()
+
+
+def finish(folder: Path, system: nn.Module, learned: list[str], rows: list[dict[str, Any]]) -> None:
+    """Write what a phase leaves behind, and remove its checkpoints."""
+    kept = _kept(system, learned)
+    weights = {name: value for name, value in system.state_dict().items() if name in kept}
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / "done.part"
+    torch.save({"weights": weights, "rows": rows}, part)
+    part.replace(folder / "done.pt")
+    for path in folder.glob("step-*"):
+        shutil.rmtree(path)
+
+
+def finished(folder: Path) -> bool:
+    """Whether a phase came to its end."""
+    return (folder / "done.pt").is_file()
+
+
+def take_up(folder: Path, system: nn.Module) -> list[dict[str, Any]]:
+    """Load what a finished phase left behind into the system; return the rows of its log."""
+    found = torch.load(folder / "done.pt", map_location="cpu", weights_only=True)
+    system.load_state_dict(found["weights"], strict=False)
+    return found["rows"]

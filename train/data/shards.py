@@ -1,0 +1,123 @@
+"""Rows of one array that lie in many files, read from disk as they are asked for."""
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+# A zip archive's local header: a fixed part, which ends with the lengths of the two that follow.
+_FIXED = 30
+_LENGTHS = slice(26, 30)
+
+
+class Shards:
+    """One array whose rows lie in several files, one file's rows behind the other's.
+
+    It is indexed as the concatenated array would be. The files are memory-mapped: what is not asked for is
+    not read, so that the array may be larger than the memory. A copy that is sent to another process maps
+    the files anew.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Archives that `numpy.savez` wrote, as the stages of a run are.
+    name : str
+        The array's name in each of them.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    dtype : numpy.dtype
+
+    Raises
+    ------
+    ValueError
+        If there is no file, a file does not hold the array uncompressed, or rows differ in shape or dtype.
+    """
+
+    def __init__(self, paths: Sequence[Path], name: str) -> None:
+        if not paths:
+            raise ValueError(f"no file was given for the array '{name}'; at least one was expected.")
+        self._paths = list(paths)
+        self._name = name
+        self._parts = [mapped(path, name) for path in paths]
+        first = self._parts[0]
+        for path, part in zip(paths, self._parts, strict=True):
+            if part.shape[1:] != first.shape[1:] or part.dtype != first.dtype:
+                raise ValueError(
+                    f"rows of '{name}' in {path} are {part.dtype} {part.shape[1:]}, "
+                    f"those in {paths[0]} are {first.dtype} {first.shape[1:]}. Make the files anew."
+                )
+        self._ends = np.cumsum([len(part) for part in self._parts])
+        self.shape = (int(self._ends[-1]), *first.shape[1:])
+        self.dtype = first.dtype
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Shards, (self._paths, self._name)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        """Read rows: the first index picks them (number, slice, numbers or mask), others look into each."""
+        wanted, *inside = key if isinstance(key, tuple) else (key,)
+        if wanted is Ellipsis:
+            # The dots reach over the rows and over what the other indices leave.
+            wanted = slice(None)
+            inside = [Ellipsis, *inside]
+        if isinstance(wanted, int | np.integer):
+            return self._rows(np.array([wanted]), inside)[0]
+        if isinstance(wanted, slice):
+            return self._rows(np.arange(len(self))[wanted], inside)
+        numbers = np.asarray(wanted)
+        if numbers.dtype == bool:
+            numbers = np.flatnonzero(numbers)
+        return self._rows(numbers, inside)
+
+    def _rows(self, wanted: NDArray[np.integer], inside: list[Any]) -> NDArray[Any]:
+        rows = np.where(wanted < 0, wanted + len(self), wanted)
+        if ((rows < 0) | (rows >= len(self))).any():
+            raise IndexError(f"rows {wanted} were asked for; '{self._name}' has {len(self)}.")
+        which = np.searchsorted(self._ends, rows, side="right")
+        found = None
+        for n in np.unique(which):
+            here = which == n
+            before = self._ends[n] - len(self._parts[n])
+            # Row by row, so that of a row no more is read than is looked at.
+            picked = np.stack([self._parts[n][row][tuple(inside)] for row in rows[here] - before])
+            if found is None:
+                found = np.empty((len(rows), *picked.shape[1:]), self.dtype)
+            found[here] = picked
+        if found is None:
+            return self._parts[0][:0][(slice(None), *inside)]
+        return found
+
+
+def mapped(path: Path, name: str) -> NDArray[Any]:
+    """Map one array of an archive that `numpy.savez` wrote into memory, without reading it.
+
+    Raises
+    ------
+    ValueError
+        If the archive has no such array, or compressed it.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if f"{name}.npy" not in archive.namelist():
+            raise ValueError(f"{path} has no array '{name}'; it has {', '.join(archive.namelist())}.")
+        member = archive.getinfo(f"{name}.npy")
+    if member.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"'{name}' in {path} is compressed. Write the archive with numpy.savez.")
+    with path.open("rb") as file:
+        file.seek(member.header_offset)
+        lengths = np.frombuffer(file.read(_FIXED)[_LENGTHS], "<u2")
+        file.seek(member.header_offset + _FIXED + int(lengths.sum()))
+        version = npy.read_magic(file)
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, fortran, dtype = read(file)
+        start = file.tell()
+    order = "F" if fortran else "C"
+    return np.memmap(path, dtype, "r", offset=start, shape=shape, order=order)

@@ -1,0 +1,166 @@
+"""The phases of a training, as a recipe says them: losses, what is trained, adapters, steps."""
+
+import copy
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from diffusers.optimization import SchedulerType
+from diffusers.training_utils import cast_training_params
+from torch import nn
+
+from rtdecode.errors import UsageError
+from train import adapters
+from train.adapters import Adapter
+
+PRECISIONS = ("no", "bf16")
+# The other schedules of diffusers' need more than a phase says.
+SCHEDULES = tuple(s.value for s in SchedulerType if s is not SchedulerType.PIECEWISE_CONSTANT)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase of a training.
+
+    Attributes
+    ----------
+    losses : dict
+        Name of a loss that the system offers -> its weight in the sum that is minimised.
+    trained : list of str
+        Patterns of the names of the parameters that learn, such as ``flow.*``; all others stand still.
+        Adapters that the phase adds learn without being named.
+    steps : int
+        Steps of the optimizer.
+    batch : int
+        Rows that one process takes at once. A step sees `batch` x `accumulate` x processes.
+    rate : float
+        Largest learning rate, of AdamW.
+    warmup : int
+        Steps over which the rate rises.
+    schedule : str
+        How the rate goes on, by its name in `diffusers.optimization.get_scheduler`.
+    decay : float
+        Weight decay.
+    ema : float
+        Decay of the moving average of the weights, which is what the phase leaves behind.
+    precision : str
+        Of the forward pass: ``no`` for that of the weights, or ``bf16``.
+    keep_every, show_every : int
+        Steps between checkpoints and between pictures.
+    accumulate : int
+        Batches whose gradients are added up for one step.
+    clip : float
+        Largest norm of the gradient.
+    adapters : dict
+        Name of a part of the system, as ``flow`` -> the low-rank adapter that is put on it.
+    """
+
+    losses: dict[str, float]
+    trained: list[str]
+    steps: int
+    batch: int
+    rate: float
+    warmup: int
+    schedule: str
+    decay: float
+    ema: float
+    precision: str
+    keep_every: int
+    show_every: int
+    accumulate: int = 1
+    clip: float = 1.0
+    adapters: dict[str, Adapter] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise UsageError(f"schedule is one of {', '.join(SCHEDULES)}, found '{self.schedule}'.")
+        if self.precision not in PRECISIONS:
+            raise UsageError(f"precision is one of {', '.join(PRECISIONS)}, found '{self.precision}'.")
+        for name in ("steps", "batch", "accumulate", "keep_every", "show_every"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} of a phase is 1 or more, found {getattr(self, name)}.")
+        for part, adapter in self.adapters.items():
+            if not isinstance(adapter, Adapter):
+                raise UsageError(f"the adapter of '{part}' is {adapter}. Give it builder: adapter.")
+        if not self.losses:
+            raise UsageError("a phase needs at least one loss, found none.")
+
+
+def check_losses(phases: Mapping[str, Phase], offered: Sequence[str]) -> None:
+    """Refuse what is no phase, and phases that ask for losses which are not offered.
+
+    Raises
+    ------
+    UsageError
+    """
+    if not phases:
+        raise UsageError("a training needs at least one phase, found none.")
+    for name, phase in phases.items():
+        if not isinstance(phase, Phase):
+            raise UsageError(f"phase '{name}' is {phase}. Give it builder: phase.")
+        unknown = [loss for loss in phase.losses if loss not in offered]
+        if unknown:
+            raise UsageError(
+                f"phase '{name}' asks for {_listed(unknown)}; the losses offered are {_listed(offered)}."
+            )
+
+
+def check(phases: Mapping[str, Phase], system: nn.Module) -> None:
+    """Go through all phases without training, and refuse those that do not fit the system.
+
+    Raises
+    ------
+    UsageError
+        If a pattern matches no parameter, or an adapter finds no part or no layer.
+    """
+    # The same modules around parameters without numbers: nothing is copied, whatever the system's size.
+    hollow = {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in system.parameters()}
+    empty = {id(b): b.detach().to("meta") for b in system.buffers()}
+    rehearsed = copy.deepcopy(system, {**hollow, **empty})
+    for name, phase in phases.items():
+        begin(rehearsed, name, phase)
+        end(rehearsed, phase)
+
+
+def begin(system: nn.Module, name: str, phase: Phase) -> list[str]:
+    """Put on the phase's adapters and let only what it trains learn; return these parameters' names.
+
+    What learns is kept in single precision, whatever the precision of the rest.
+
+    Raises
+    ------
+    UsageError
+        If a pattern matches no parameter, or an adapter finds no part or no layer.
+    """
+    before = {id(p) for p in system.parameters()}
+    for part, adapter in phase.adapters.items():
+        adapters.inject(system, part, name, adapter)
+    parameters = dict(system.named_parameters())
+    learned = {n for n, p in parameters.items() if id(p) not in before}
+    for pattern in phase.trained:
+        found = fnmatch.filter(parameters, pattern)
+        if not found:
+            heads = sorted({n.partition(".")[0] for n in parameters})
+            raise UsageError(
+                f"phase '{name}' trains '{pattern}', which matches no parameter. "
+                f"Their names begin with {_listed(heads)}."
+            )
+        learned.update(found)
+    if not learned:
+        raise UsageError(f"phase '{name}' trains nothing. Give it patterns (trained) or adapters.")
+    for n, parameter in parameters.items():
+        parameter.requires_grad_(n in learned)
+    cast_training_params(system, torch.float32)
+    return sorted(learned)
+
+
+def end(system: nn.Module, phase: Phase) -> None:
+    """Add those of the phase's adapters to the weights that are to be merged."""
+    for part, adapter in phase.adapters.items():
+        if adapter.merge:
+            adapters.merge(system.get_submodule(part))
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
