@@ -208,7 +208,7 @@ def fit(
 def inspect(bundle: Annotated[str, typer.Argument(help="A bundle.")], as_json: Json = False) -> None:
     """Show what a bundle says of itself, after checking every file against its hash."""
     from rtdecode import bundle as bundles
-    from rtdecode import describe
+    from rtdecode.bundle import describe
 
     read = bundles.load(bundle)
     if as_json:

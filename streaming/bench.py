@@ -16,8 +16,8 @@ from rich.table import Table
 
 from rtdecode import bundle as bundles
 from rtdecode import strict_json
-from rtdecode.bundle import Bundle
-from streaming import bench_volumes, golden
+from rtdecode.bundle import Bundle, golden
+from streaming import bench_volumes
 from streaming.bench_pace import SAMPLES, Pace
 from streaming.bench_volumes import Case
 from streaming.decoder import Decoder
@@ -161,7 +161,7 @@ def _clips(bundle: Bundle, decoder: Decoder, pace: Pace) -> Timings:
 def _cold_start(path: Path, pace: Pace) -> list[float]:
     """A new interpreter -> the first clip."""
     code = (
-        "import sys; from rtdecode import bundle; from streaming import golden; "
+        "import sys; from rtdecode import bundle; from rtdecode.bundle import golden; "
         "from streaming.decoder import Decoder; "
         "read = bundle.load(sys.argv[1]); Decoder(read).decode(golden.window(read))"
     )

@@ -155,7 +155,7 @@ def train(
     # participant at rest too. It stays in the run, and no live record shows it.
     draft = replace(
         draft,
-        sigmas=levels(sizes.steps, sizes.shift),
+        sigmas={str(sizes.steps): levels(sizes.steps, sizes.shift)},
         steps=sizes.steps,
         provenance=_provenance(who, seeds, data, sizes),
     )

@@ -102,7 +102,9 @@ def _claim(part: Path, out: Path, recipe: Recipe) -> None:
 
 def write(folder: Path, recipe: Recipe, trained: Trained) -> None:
     """Write the files of a run into an empty folder."""
-    manifest = replace(trained.manifest, recipe=recipe.name, recipe_digest=recipe.digest)
+    manifest = replace(
+        trained.manifest, recipe=recipe.name, recipe_digest=recipe.digest, noise_key=recipe.digest
+    )
     groups = {
         "weights": trained.weights,
         "stats": trained.stats,

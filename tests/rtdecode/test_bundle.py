@@ -73,7 +73,7 @@ def test_a_changed_byte_is_found(written: Path) -> None:
         ('"lag": "4"', '"lag": "5"'),
         ('"digest": "', '"digest": "0'),
         ('"digest"', '"digesu"'),
-        ('"schema": 1', '"schema": 2'),
+        ('"schema": 2', '"schema": 3'),
     ],
 )
 def test_an_edited_manifest_is_found(written: Path, old: str, new: str) -> None:
@@ -109,7 +109,8 @@ def test_a_missing_file_is_named(written: Path) -> None:
     ("changes", "message"),
     [
         ({"speed": 3}, r"unknown keys \['speed'\]"),
-        ({"schema": 99}, "schema 99, this version reads 1"),
+        ({"schema": 1}, r"schema 1, this version reads 2.*`rtdecode export RUN --out DIR`"),
+        ({"schema": 99}, "schema 99, this version reads 2"),
         ({"grid": {"tr": "4/5"}}, r"manifest\.json: grid: .*missing keys"),
         ({"eeg": {"channels": []}}, r"manifest\.json: eeg: .*missing keys"),
         ({"stages": {"encode": {"file": "x"}}}, r"stages\.encode: .*missing keys"),
@@ -269,10 +270,18 @@ def test_statistics_of_another_size_are_refused(written: Path) -> None:
         ({"steps": 10**9}, "steps lies between 0 and 1000"),
         ({"name": None}, "name must be text, found None"),
         ({"simulated": 1}, "simulated must be true or false, found 1"),
-        ({"sigmas": [1.0, "half"]}, r"sigmas\[1\] must be a number"),
+        ({"sigmas": {"2": [1.0, "half"]}}, r"sigmas\.2\[1\] must be a number"),
+        (
+            {"sigmas": {"4": [1.0, 0.5]}},
+            "sigmas has a level for each step, found 2 levels for '4' steps",
+        ),
+        ({"sigmas": {"1": [0]}}, r"sigmas\.1: noise levels above 0"),
+        ({"noise_key": "phantom"}, "noise_key is 1 to 64 hexadecimal digits, found 'phantom'"),
+        ({"latent": [1, 4, 9]}, r"latent is \(1, channel, latent frame, row, column\), or null"),
+        ({"dtype": "float32"}, r"unknown keys \['dtype'\]"),
         ({"labels": ["face", 3]}, r"labels\[1\] must be text, found 3"),
         ({"labels": ["face", "face"]}, "labels are one or more different names"),
-        ({"stages": {"draw": None}}, r"stages are encode, .* found \['draw'\]"),
+        ({"stages": {"draw": None}}, r"stages are front, .* found \['draw'\]"),
         ({"eeg": None, "fmri": None}, "reads neither eeg nor fmri"),
         ({"files": ["stats.npz"]}, "files must be an object"),
         (
@@ -291,7 +300,7 @@ def test_a_value_of_another_kind_is_refused(written: Path, changes: dict, messag
 
 
 def test_numbers_that_json_has_not_are_refused(written: Path) -> None:
-    edit(written, sigmas=[float("nan")])
+    edit(written, sigmas={"1": [float("nan")]})
     with pytest.raises(BundleError, match=r"manifest\.json is not JSON"):
         bundles.load(written)
 

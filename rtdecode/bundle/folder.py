@@ -1,25 +1,13 @@
-"""The bundle: the one directory that joins training to streaming.
+"""A bundle's folder, read and written: strictly, or not at all.
 
-::
-
-    manifest.json      what the files are and how they fit together, and its own digest
-    encode.onnx        brain -> latent (and scores)
-    denoise.onnx       one denoising step, where the decoder has any
-    decode_first.onnx  latent frame 0 -> the first video frame
-    decode_next.onnx   a later latent frame -> the video frames it holds
-    stats.npz          eeg_mean, eeg_scale (channel,); fmri_mean, fmri_scale (voxel,);
-                       drift_read, drift_write, drift_prior where the baseline has components
-    projection.npz     voxels (voxel,), shape (3,), affine (4, 4)
-    golden.npz         windows and the clips expected from them
-
-Everything is read strictly: an unknown key, a value of another kind, a wrong hash, a missing file or one
-that the manifest does not list is an error that names it. Every file that is read lies in the folder
-itself, is listed and is hashed: the digest says all that a bundle is.
+An unknown key, a value of another kind, a wrong hash, a missing file or one that the manifest does not list
+is an error that names it. Every file that is read lies in the folder, is listed and is hashed: the digest
+says all that a bundle is.
 """
 
 import os
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,129 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode import sealed, typed
+from rtdecode.bundle import wiring
+from rtdecode.bundle.manifest import SCHEMA, Manifest, from_json, to_json
 from rtdecode.errors import BundleError
 from rtdecode.sealed import Sealed, read_tree
 from rtdecode.signal.baseline import Baseline, drift_of
-from rtdecode.signal.eeg import EegBand
 from rtdecode.signal.volume import Projection
-from rtdecode.timing import TimingGrid
 
-SCHEMA = 1
-SHIPPED = Path(__file__).parent / "bundles"
+SHIPPED = Path(__file__).parents[1] / "bundles"
 _HEAD = "manifest.json"
 _AGAIN = "Export or copy the bundle again."
-_STAGES = ("encode", "denoise", "decode_first", "decode_next")
-# Far above any schedule: a clip of so many steps would take minutes, and so would reading the bundle.
-_MOST_STEPS = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One graph: its file and the shape of each named port."""
-
-    file: str
-    inputs: dict[str, list[int]]
-    outputs: dict[str, list[int]]
-
-
-@dataclass(frozen=True, slots=True)
-class ClipGeometry:
-    """Shape of a clip: `frames` of (height, width, 3) at `fps`; `hop_frames` of them are shown per hop."""
-
-    frames: int
-    height: int
-    width: int
-    fps: float
-
-    def __post_init__(self) -> None:
-        if min(self.frames, self.height, self.width) < 1 or self.fps <= 0:
-            raise ValueError(f"a clip has a frame, a row, a column and a frame rate at least, found {self}")
-
-
-@dataclass(frozen=True, slots=True)
-class EegInput:
-    """The EEG a bundle takes: labels in the order of its arrays, reference, and the causal band."""
-
-    channels: list[str]
-    reference: str
-    unit: str
-    band: EegBand
-
-    def __post_init__(self) -> None:
-        if not self.channels or len(set(self.channels)) < len(self.channels):
-            raise ValueError(f"channels are one or more different labels, found {self.channels}")
-
-
-@dataclass(frozen=True, slots=True)
-class FmriInput:
-    """The volumes a bundle takes: voxel count, grid, and how the resting level is followed."""
-
-    voxels: int
-    shape: list[int]
-    affine: list[list[float]]
-    baseline: Baseline
-
-    def __post_init__(self) -> None:
-        if len(self.shape) != 3 or min(self.shape) < 1:
-            raise ValueError(f"shape is three counts of voxels, found {self.shape}")
-        if [len(row) for row in self.affine] != [4, 4, 4, 4]:
-            raise ValueError(f"affine has four rows of four numbers, found {self.affine}")
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """What a bundle says of itself.
-
-    Attributes
-    ----------
-    simulated : bool
-        True where the participant it was trained on is simulated.
-    note : str or None
-        A sentence shown with every clip.
-    labels : list of str or None
-        Named categories, in the order of the ``scores`` port.
-    sigmas : list of float
-        Noise levels of the denoising steps; empty without a denoiser.
-    The rest are plain values.
-    """
-
-    schema: int
-    name: str
-    recipe: str
-    recipe_digest: str
-    simulated: bool
-    note: str | None
-    grid: TimingGrid
-    eeg: EegInput | None
-    fmri: FmriInput | None
-    clip: ClipGeometry
-    dtype: str
-    sigmas: list[float]
-    steps: int
-    stages: dict[str, Stage | None]
-    labels: list[str] | None
-    confidence: dict[str, Any] | None
-    files: dict[str, str]
-    parity: dict[str, Any]
-    provenance: dict[str, Any]
-    licence: str
-
-    def __post_init__(self) -> None:
-        if self.eeg is None and self.fmri is None:
-            raise ValueError("it reads neither eeg nor fmri: one of them was expected")
-        if self.fmri is not None and self.grid.tr is None:
-            raise ValueError("it reads fmri, and grid.tr is null: the repetition time was expected")
-        if not 0 <= self.steps <= _MOST_STEPS:
-            raise ValueError(f"steps lies between 0 and {_MOST_STEPS}, found {self.steps}")
-        if unknown := sorted(set(self.stages) - set(_STAGES)):
-            raise ValueError(f"stages are {', '.join(_STAGES)}, found {unknown}")
-        if self.labels is not None and (not self.labels or len(set(self.labels)) < len(self.labels)):
-            raise ValueError(f"labels are one or more different names, or null, found {self.labels}")
-
-    @property
-    def modalities(self) -> list[str]:
-        """The modalities the bundle can read."""
-        return [name for name in ("eeg", "fmri") if getattr(self, name) is not None]
 
 
 @dataclass(frozen=True)
@@ -247,14 +122,16 @@ def load(name: str | Path, *, verify: bool = True) -> Bundle:
     tree, found = read_tree(file, _AGAIN, verify=verify)
     if tree.get("schema") != SCHEMA:
         raise BundleError(
-            f"{path} has bundle schema {tree.get('schema')!r}, this version reads {SCHEMA}. Export it again."
+            f"{path} has bundle schema {tree.get('schema')!r}, this version reads {SCHEMA}. Make it anew "
+            "from its run: `rtdecode export RUN --out DIR`."
         )
     manifest = from_json(tree, str(file))
     held = Sealed(file, manifest.files, _AGAIN)
     held.check_whole()
     if verify:
         held.check()
-    _check_stages(file, manifest)
+    _check_listed(file, manifest)
+    wiring.check(manifest, str(file))
     projection = _projection(held, manifest)
     stats = held.arrays("stats.npz")
     _check_stats(path / "stats.npz", stats, manifest)
@@ -295,21 +172,9 @@ def write(target: Path, manifest: Manifest, files: dict[str, Path]) -> Bundle:
     return load(target)
 
 
-def to_json(manifest: Manifest) -> dict[str, Any]:
-    """The manifest as plain JSON values; fractions become text."""
-    tree = asdict(manifest)
-    tree["grid"] = {k: None if v is None else str(v) for k, v in tree["grid"].items()}
-    return tree
-
-
-def from_json(tree: Any, where: str = "manifest.json") -> Manifest:
-    """Read a manifest from JSON values, strictly; `where` begins the message of a fault."""
-    return typed.read(Manifest, tree, where)
-
-
-def _check_stages(file: Path, manifest: Manifest) -> None:
-    for name, stage in manifest.stages.items():
-        if stage is not None and stage.file not in manifest.files:
+def _check_listed(file: Path, manifest: Manifest) -> None:
+    for name, stage in manifest.built.items():
+        if stage.file not in manifest.files:
             raise BundleError(
                 f"{file}: stages.{name} is in the file {stage.file!r}, which is not listed under files: the "
                 f"name of a file in the bundle's own folder was expected. {_AGAIN}"
