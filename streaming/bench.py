@@ -120,7 +120,11 @@ def _expected_s(made: Case, decoder: Decoder, samples: int) -> float:
 
 def _all_steps(decoder: Decoder) -> list[int]:
     """Every number of steps that is timed; 0 in closed form."""
-    return sorted({*_STEPS, decoder.steps}) if decoder.steps else [0]
+    if not decoder.steps:
+        return [0]
+    wanted = {*_STEPS, decoder.steps}
+    there = decoder.numbers_of_steps
+    return sorted(wanted if there is None else wanted & there)
 
 
 def _repetitions(steps: int, samples: int) -> int:

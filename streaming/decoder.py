@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.bundle import Bundle, engine, golden
+from rtdecode.bundle import Bundle, engine, golden, wiring
 from rtdecode.bundle.engine import Engine
 from rtdecode.errors import BundleError, RtDecodeError
 from rtdecode.types import Clip, Window
@@ -21,7 +21,18 @@ class NonFiniteError(RtDecodeError):
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A clip and when its stages were done, on the local clock."""
+    """A clip and when its stages were done, on the local clock.
+
+    Attributes
+    ----------
+    clip : Clip
+    started_at, encoded_at : float
+    denoised_at : float
+        When the first latent frames were clean: all of them, where they are not denoised in chunks.
+    first_frame_at, last_frame_at : float
+    denoising_s : float
+        What all denoising took.
+    """
 
     clip: Clip
     started_at: float
@@ -29,6 +40,7 @@ class Decoded:
     denoised_at: float
     first_frame_at: float
     last_frame_at: float
+    denoising_s: float
 
     @property
     def stamps(self) -> dict[str, float]:
@@ -58,6 +70,8 @@ class Decoder:
     ----------
     steps : int
         Denoising steps of a clip by default; 0 for a bundle that decodes in closed form.
+    numbers_of_steps : set of int or None
+        The numbers of steps that can be taken; None for any.
     cost : Cost
         What the golden window cost at the start.
 
@@ -80,6 +94,7 @@ class Decoder:
         self._engine = engine.load(bundle) if loaded is None else loaded
         self._session = self._engine.session(carry=carry)
         self.steps = self._engine.steps()
+        self.numbers_of_steps = wiring.numbers_of_steps(bundle.manifest)
         self.cost = self._check_golden()
 
     def decode(self, window: Window, steps: int | None = None, *, null: bool = False) -> Decoded:
@@ -111,13 +126,18 @@ class Decoder:
         denoised_at: float | None = None
         first_at: float | None = None
         frames: list[NDArray[np.uint8]] = []
+        denoising_s = 0.0
+        began_at = encoded_at
         for latent in opened.latents():
             _check_finite("latent", latent, window)
-            denoised_at = self._now() if denoised_at is None else denoised_at
+            clean_at = self._now()
+            denoised_at = clean_at if denoised_at is None else denoised_at
+            denoising_s += clean_at - began_at
             for drawn in opened.draw(latent):
                 _check_finite("frames", drawn, window)
                 frames.append(_to_uint8(drawn[0]))
                 first_at = self._now() if first_at is None else first_at
+            began_at = self._now()
         assert denoised_at is not None
         assert first_at is not None
         if not null:
@@ -125,7 +145,7 @@ class Decoder:
         clip = Clip(
             np.concatenate(frames), opened.latent, self._scores(encoded), count, self._confidence(encoded)
         )
-        return Decoded(clip, started_at, encoded_at, denoised_at, first_at, self._now())
+        return Decoded(clip, started_at, encoded_at, denoised_at, first_at, self._now(), denoising_s)
 
     def _scores(self, encoded: dict[str, NDArray[Any]]) -> dict[str, float] | None:
         labels = self._bundle.manifest.labels
@@ -143,7 +163,7 @@ class Decoder:
     def _check_golden(self) -> Cost:
         """Refuse a bundle that decodes otherwise than promised; tell what a clip costs."""
         kept = golden.first(self._bundle)
-        where = str(self._bundle.path / "golden.npz")
+        where = str(self._bundle.golden_file)
         expected = golden.take(where, kept, ["latent"])["latent"]
         opened = golden.open_pass(self._engine, kept, self.steps, where)
         started_at = self._now()

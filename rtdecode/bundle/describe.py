@@ -23,6 +23,7 @@ def show(bundle: Bundle) -> None:
         "noise key": manifest.noise_key,
         "categories": manifest.labels and ", ".join(manifest.labels),
         "graphs": ", ".join(manifest.built),
+        "subjects": ", ".join(manifest.subjects) or None,
         "parity": manifest.parity.get("largest_difference"),
         "trained": manifest.provenance.get("trained"),
         "on": manifest.provenance.get("participant") or manifest.provenance.get("data"),

@@ -1,11 +1,14 @@
 """A bundle that is loaded: its graphs, which any number of sessions share."""
 
+import posixpath
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rtdecode.bundle import wiring
 from rtdecode.bundle.folder import Bundle
 from rtdecode.bundle.graph import Graph, Provider, check_providers
-from rtdecode.bundle.manifest import Input, Manifest, Output
+from rtdecode.bundle.manifest import Input, Manifest, Output, Stage
+from rtdecode.bundle.memory import Rows, rows
 from rtdecode.bundle.runner import Plan
 from rtdecode.bundle.session import Session
 from rtdecode.errors import BundleError, UsageError
@@ -23,6 +26,10 @@ class Engine:
         Where it is from, for messages.
     chosen : sequence of str or (str, dict), optional
         Execution providers with their options; by default those that there are, the fastest first.
+    beside : dict, optional
+        Stage -> the files that hold weights of it, by the names that the graph knows them by.
+    memories : dict, optional
+        The rows of each memory by its name.
 
     Attributes
     ----------
@@ -46,6 +53,8 @@ class Engine:
         models: Mapping[str, bytes],
         name: str,
         chosen: Sequence[Provider] | None = None,
+        beside: Mapping[str, Mapping[str, Any]] | None = None,
+        memories: Mapping[str, Rows] | None = None,
     ) -> None:
         if "encode" not in manifest.built:
             raise BundleError(f"{name} has no stage 'encode', which decoding needs. Export it again.")
@@ -54,8 +63,11 @@ class Engine:
             check_providers(chosen)
         self.manifest = manifest
         self._name = name
-        self.graphs = {stage: self._graph(stage, models[stage], chosen) for stage in manifest.built}
-        self.plan = Plan(manifest, self.graphs)
+        weights = beside or {}
+        self.graphs = {
+            stage: self._graph(stage, models[stage], chosen, weights.get(stage)) for stage in manifest.built
+        }
+        self.plan = Plan(manifest, self.graphs, memories)
 
     def session(self, *, carry: bool = True) -> Session:
         """Begin a session: its state is its own, the graphs are shared.
@@ -71,11 +83,17 @@ class Engine:
         """How many denoising steps are taken when `asked` for so many; see `check_steps`."""
         return check_steps(self.manifest, self._name, asked)
 
-    def _graph(self, stage: str, model: bytes, chosen: Sequence[Provider] | None) -> Graph:
+    def _graph(
+        self,
+        stage: str,
+        model: bytes,
+        chosen: Sequence[Provider] | None,
+        beside: Mapping[str, Any] | None,
+    ) -> Graph:
         """Load a graph, and hold it to the ports that the manifest states."""
         stated = self.manifest.built[stage]
         where = f"{self._name}/{stated.file}"
-        graph = Graph(model, where, chosen)
+        graph = Graph(model, where, chosen, beside=beside)
         for kind, ports, found in (
             ("inputs", stated.inputs, graph.inputs),
             ("outputs", stated.outputs, graph.outputs),
@@ -90,8 +108,20 @@ class Engine:
 
 def load(bundle: Bundle, chosen: Sequence[Provider] | None = None) -> Engine:
     """Load the graphs of a bundle, each held to its hash; see `Engine`."""
-    models = {name: bundle.read(stage.file) for name, stage in bundle.manifest.built.items()}
-    return Engine(bundle.manifest, models, f"bundle {bundle.path}", chosen)
+    manifest = bundle.manifest
+    models = {name: bundle.read(stage.file) for name, stage in manifest.built.items()}
+    beside = {name: _beside(bundle, stage) for name, stage in manifest.built.items()}
+    memories = {
+        name: rows(bundle.mapped(memory.file), memory, str(bundle.path / memory.file))
+        for name, memory in manifest.memories.items()
+    }
+    return Engine(manifest, models, f"bundle {bundle.path}", chosen, beside, memories)
+
+
+def _beside(bundle: Bundle, stage: Stage) -> dict[str, Any]:
+    """The files that hold weights of a graph, by their way from the graph's own folder."""
+    folder = posixpath.dirname(stage.file) or "."
+    return {posixpath.relpath(name, folder): bundle.mapped(name) for name in stage.data}
 
 
 def check_steps(manifest: Manifest, name: str, steps: int | None) -> int:
@@ -112,7 +142,8 @@ def check_steps(manifest: Manifest, name: str, steps: int | None) -> int:
         )
     if steps < 1:
         raise UsageError(f"{steps} steps were asked for: a whole number from 1 on was expected.")
-    if wiring.reads_levels(manifest) and str(steps) not in manifest.sigmas:
+    numbers = wiring.numbers_of_steps(manifest)
+    if numbers is not None and steps not in numbers:
         raise UsageError(
             f"{steps} steps were asked for, and {name} has noise levels for {', '.join(manifest.sigmas)} "
             "steps. Ask for one of these."

@@ -5,8 +5,10 @@ is an error that names it. Every file that is read lies in the folder, is listed
 says all that a bundle is.
 """
 
+import mmap
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 
 from rtdecode import sealed, typed
 from rtdecode.bundle import wiring
-from rtdecode.bundle.manifest import SCHEMA, Manifest, from_json, to_json
+from rtdecode.bundle.manifest import SCHEMA, Manifest, from_json, of_subject, to_json
 from rtdecode.errors import BundleError
 from rtdecode.sealed import Sealed, read_tree
 from rtdecode.signal.baseline import Baseline, drift_of
@@ -40,6 +42,8 @@ class Bundle:
         hexadecimal digits.
     stats, projection
         Contents of ``stats.npz`` and ``projection.npz``; projection is None without fMRI.
+    subject : str or None
+        Whose signals it reads; None for the default subject.
     """
 
     path: Path
@@ -47,10 +51,16 @@ class Bundle:
     digest: str
     stats: dict[str, NDArray[Any]] = field(repr=False)
     projection: Projection | None = field(repr=False)
+    subject: str | None = None
 
     def golden(self) -> dict[str, NDArray[Any]]:
         """Windows and the clips expected from them."""
-        return self._sealed.arrays("golden.npz")
+        return self._sealed.arrays(_of_subject(self.subject, "golden.npz"))
+
+    @property
+    def golden_file(self) -> Path:
+        """Where the golden windows are kept."""
+        return self.path / _of_subject(self.subject, "golden.npz")
 
     def read(self, name: str) -> bytes:
         """Read a file of the bundle, held to its hash again: what is returned is what the digest says.
@@ -61,6 +71,16 @@ class Bundle:
             If the manifest does not list it, it lies elsewhere, or it was changed.
         """
         return self._sealed.read(name)
+
+    def mapped(self, name: str) -> mmap.mmap:
+        """Map a file of the bundle into memory, held to its hash again.
+
+        Raises
+        ------
+        BundleError
+            As of `read`.
+        """
+        return self._sealed.mapped(name)
 
     @property
     def _sealed(self) -> Sealed:
@@ -102,7 +122,7 @@ def _found(path: Path) -> str:
     return "a file" if path.exists() else "nothing is there"
 
 
-def load(name: str | Path, *, verify: bool = True) -> Bundle:
+def load(name: str | Path, *, verify: bool = True, subject: str | None = None) -> Bundle:
     """Read a bundle and check every file against its hash.
 
     Parameters
@@ -111,11 +131,14 @@ def load(name: str | Path, *, verify: bool = True) -> Bundle:
         A path, or the name of a shipped bundle.
     verify : bool
         False leaves the manifest's digest, and the hash of what is not read here, unchecked.
+    subject : str, optional
+        One of the bundle's subjects; by default the one that the files beside the manifest are of.
 
     Raises
     ------
     BundleError
-        If a file is missing, not listed, elsewhere or changed, or the files do not fit together.
+        If a file is missing, not listed, elsewhere or changed, the files do not fit together, or there is
+        no such subject.
     """
     path = resolve(name)
     file = path / _HEAD
@@ -132,14 +155,19 @@ def load(name: str | Path, *, verify: bool = True) -> Bundle:
         held.check()
     _check_listed(file, manifest)
     wiring.check(manifest, str(file))
-    projection = _projection(held, manifest)
-    stats = held.arrays("stats.npz")
-    _check_stats(path / "stats.npz", stats, manifest)
+    for name_ in manifest.subjects:
+        wiring.check(of_subject(manifest, name_), f"{file}: subjects.{name_}")
+    if subject is not None:
+        manifest = of_subject(manifest, subject)
+    projection = _projection(held, manifest, _of_subject(subject, "projection.npz"))
+    stats_file = _of_subject(subject, "stats.npz")
+    stats = held.arrays(stats_file)
+    _check_stats(path / stats_file, stats, manifest)
     try:
         drift_of(stats, manifest.fmri.baseline if manifest.fmri else Baseline())
     except ValueError as error:
-        raise BundleError(f"{path / 'stats.npz'}: {error}. Export the bundle again.") from error
-    return Bundle(path, manifest, found, stats, projection)
+        raise BundleError(f"{path / stats_file}: {error}. Export the bundle again.") from error
+    return Bundle(path, manifest, found, stats, projection, subject)
 
 
 def check_target(target: Path) -> None:
@@ -157,7 +185,7 @@ def write(target: Path, manifest: Manifest, files: dict[str, Path]) -> Bundle:
     manifest : Manifest
         `files` of it is filled in here.
     files : dict
-        Name in the bundle -> file to copy.
+        Name in the bundle, with slashes where it lies in a folder -> file to copy.
 
     Raises
     ------
@@ -167,20 +195,40 @@ def write(target: Path, manifest: Manifest, files: dict[str, Path]) -> Bundle:
     check_target(target)
     with sealed.replacing(target) as part:
         for name, source in files.items():
-            shutil.copyfile(source, part / name)
+            place = part / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, place)
         sealed.write_tree(part / _HEAD, to_json(manifest))
     return load(target)
 
 
 def _check_listed(file: Path, manifest: Manifest) -> None:
-    for name, stage in manifest.built.items():
-        if stage.file not in manifest.files:
+    for place, name in _named(manifest):
+        if name not in manifest.files:
             raise BundleError(
-                f"{file}: stages.{name} is in the file {stage.file!r}, which is not listed under files: the "
+                f"{file}: {place} is in the file {name!r}, which is not listed under files: the "
                 f"name of a file in the bundle's own folder was expected. {_AGAIN}"
             )
     correction = manifest.provenance.get("onset_correction_s")
     typed.read(float | None, correction, f"{file}: provenance.onset_correction_s")
+
+
+def _named(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Every file that a part of the manifest names, after the place that names it."""
+    stages = {f"stages.{name}": stage for name, stage in manifest.built.items()}
+    for subject, found in manifest.subjects.items():
+        stages |= {f"subjects.{subject}.stages.{name}": stage for name, stage in found.stages.items()}
+    for place, stage in stages.items():
+        yield place, stage.file
+        for name in stage.data:
+            yield f"a weight of {place}", name
+    for name, memory in manifest.memories.items():
+        yield f"memories.{name}", memory.file
+
+
+def _of_subject(subject: str | None, name: str) -> str:
+    """Where a file of a subject lies."""
+    return name if subject is None else f"subjects/{subject}/{name}"
 
 
 def _check_stats(file: Path, stats: dict[str, NDArray[Any]], manifest: Manifest) -> None:
@@ -197,12 +245,12 @@ def _check_stats(file: Path, stats: dict[str, NDArray[Any]], manifest: Manifest)
                 )
 
 
-def _projection(files: Sealed, manifest: Manifest) -> Projection | None:
+def _projection(files: Sealed, manifest: Manifest, name: str) -> Projection | None:
     if manifest.fmri is None:
         return None
-    file = files.head.parent / "projection.npz"
+    file = files.head.parent / name
     try:
-        projection = Projection.from_arrays(files.arrays(file.name))
+        projection = Projection.from_arrays(files.arrays(name))
     except ValueError as error:
         raise BundleError(f"{file}: {error}. Export the bundle again.") from error
     held = {"voxels": projection.features, "shape": projection.shape, "affine": projection.affine}

@@ -24,7 +24,7 @@ _ON_A_GPU = _PROVIDERS[:2]
 _DTYPES = {"float": "float32", "double": "float64"}
 
 
-def providers() -> list[Provider]:
+def providers() -> list[str]:
     """Name the execution providers that would be used, the fastest first.
 
     Raises
@@ -93,7 +93,7 @@ class Graph:
     ) -> None:
         self._name = name
         runtime = _runtime()
-        used = providers() if chosen is None else list(chosen)
+        used: list[Provider] = [*providers()] if chosen is None else list(chosen)
         self._device = device_of(used) if device is None else device
         try:
             options = _options()

@@ -1,10 +1,12 @@
 """What a bundle says of itself: the values of ``manifest.json``, schema 2."""
 
 import math
-from dataclasses import asdict, dataclass, field
+import re
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rtdecode import typed
+from rtdecode.errors import BundleError
 from rtdecode.signal.baseline import Baseline
 from rtdecode.signal.eeg import EegBand
 from rtdecode.timing import TimingGrid
@@ -17,6 +19,8 @@ DTYPES = ("float32", "float16", "float64", "int64", "int32", "int16", "int8", "u
 # Far above any schedule: a clip of so many steps would take minutes, and so would reading the bundle.
 _MOST_STEPS = 1000
 _KEY_DIGITS = 64
+# A subject's name is the name of its folder.
+_SUBJECT = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,29 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
+class Memory:
+    """Rows to be looked up, in a file of their own that is never read whole.
+
+    Attributes
+    ----------
+    file : str
+        ``.npy``, (row, value).
+    rows, width : int
+        How many rows there are, and how many values a row has.
+    dtype : str
+        Of the values; ``bfloat16`` is kept as uint16, and handed on as float32.
+    """
+
+    file: str
+    rows: int
+    width: int
+    dtype: str
+
+    def __post_init__(self) -> None:
+        _check_array([self.rows, self.width], "uint16" if self.dtype == "bfloat16" else self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
 class ClipGeometry:
     """Shape of a clip: `frames` of (height, width, 3) at `fps`; `hop_frames` of them are shown per hop."""
 
@@ -151,6 +178,33 @@ class FmriInput:
 
 
 @dataclass(frozen=True, slots=True)
+class Subject:
+    """Another participant: its own signals and its own way into the stages that all share.
+
+    Attributes
+    ----------
+    eeg, fmri : EegInput, FmriInput or None
+        The signals that are read of this participant.
+    stages : dict
+        Its ``encode``, and its ``front`` where there is one.
+    number : int or None
+        What ports with the source ``subject`` get.
+    confidence : dict or None
+        What its confidence was calibrated on; None where it was not.
+    """
+
+    eeg: EegInput | None
+    fmri: FmriInput | None
+    stages: dict[str, Stage]
+    number: int | None = None
+    confidence: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if not {"encode"} <= set(self.stages) <= {"front", "encode"}:
+            raise ValueError(f"stages are encode, and front where there is one, found {sorted(self.stages)}")
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """What a bundle says of itself.
 
@@ -176,6 +230,12 @@ class Manifest:
         Name -> `State`.
     labels : list of str or None
         Named categories, in the order of the ``scores`` port.
+    memories : dict
+        Name -> `Memory`.
+    subjects : dict
+        Name -> `Subject`, besides the default one, whose signals and stages are the bundle's own.
+    subject : int or None
+        What ports with the source ``subject`` get for the default subject.
     The rest are plain values.
     """
 
@@ -201,6 +261,9 @@ class Manifest:
     parity: dict[str, Any]
     provenance: dict[str, Any]
     licence: str
+    memories: dict[str, Memory] = field(default_factory=dict)
+    subjects: dict[str, Subject] = field(default_factory=dict)
+    subject: int | None = None
 
     def __post_init__(self) -> None:
         if self.eeg is None and self.fmri is None:
@@ -217,6 +280,8 @@ class Manifest:
             raise ValueError(
                 f"latent is (1, channel, latent frame, row, column), or null, found {self.latent}"
             )
+        if bad := [name for name in self.subjects if not _SUBJECT.fullmatch(name)]:
+            raise ValueError(f"names of subjects have letters, digits, '-' and '_', found {bad}")
         _check_key(self.noise_key)
         _check_sigmas(self.sigmas)
 
@@ -232,13 +297,41 @@ class Manifest:
         return {name: stage for name, stage in found.items() if stage is not None}
 
 
+def of_subject(manifest: Manifest, name: str) -> Manifest:
+    """The manifest of one of the subjects: its signals and stages in place of the default subject's.
+
+    Raises
+    ------
+    BundleError
+        If there is no such subject, or it does not fit the rest.
+    """
+    if name not in manifest.subjects:
+        there = ", ".join(manifest.subjects) or "the default one alone"
+        raise BundleError(
+            f"bundle {manifest.name} has no subject '{name}': there is {there}. Give one of these with "
+            "--subject, or leave it out for the default one."
+        )
+    found = manifest.subjects[name]
+    own = {
+        "eeg": found.eeg,
+        "fmri": found.fmri,
+        "stages": {**manifest.stages, "front": None, **found.stages},
+        "subject": found.number,
+        "confidence": found.confidence,
+    }
+    try:
+        return replace(manifest, **own)
+    except ValueError as error:
+        raise BundleError(f"bundle {manifest.name}: subject '{name}': {error}. Export it again.") from error
+
+
 def to_json(manifest: Manifest) -> dict[str, Any]:
     """The manifest as plain JSON values; fractions become text, and what a port leaves open is left out."""
     tree = asdict(manifest)
     tree["grid"] = {name: None if value is None else str(value) for name, value in tree["grid"].items()}
-    for stage in tree["stages"].values():
-        if stage is None:
-            continue
+    own = [stage for stage in tree["stages"].values() if stage is not None]
+    others = [stage for subject in tree["subjects"].values() for stage in subject["stages"].values()]
+    for stage in own + others:
         for side in ("inputs", "outputs"):
             stage[side] = {name: _stated(port) for name, port in stage[side].items()}
     return tree

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from rtdecode.bundle.graph import Graph, Value, host
 from rtdecode.bundle.manifest import Input, Manifest, Stage
+from rtdecode.bundle.memory import Rows
 from rtdecode.bundle.states import States
 from rtdecode.bundle.wiring import SIGNALS, clean_latent, latent_frames
 from rtdecode.types import Float
@@ -42,6 +43,8 @@ class Plan:
         Checked by `rtdecode.bundle.wiring.check`.
     graphs : dict
         The graph of each stage that is there.
+    memories : dict
+        The rows of each memory by its name.
 
     Attributes
     ----------
@@ -51,9 +54,12 @@ class Plan:
         Latent frames that are denoised together; all of them in closed form.
     """
 
-    def __init__(self, manifest: Manifest, graphs: Mapping[str, Graph]) -> None:
+    def __init__(
+        self, manifest: Manifest, graphs: Mapping[str, Graph], memories: Mapping[str, Rows] | None = None
+    ) -> None:
         self.manifest = manifest
         self.graphs = graphs
+        self.memories = dict(memories or {})
         self.stages: dict[str, Stage] = manifest.built
         assert manifest.latent is not None
         self.latent = tuple(manifest.latent)
@@ -222,6 +228,12 @@ class Pass:
             if port.there:
                 return np.full(port.shape, self._states.there(port.state), port.dtype)
             return self._states.read(port.state)
+        if port.source == "memory":
+            assert port.memory is not None
+            rows = host(self._made[port.rows or ""])
+            return self._plan.memories[port.memory].take(rows).reshape(port.shape)
+        if port.source == "subject":
+            return np.full(port.shape, self._plan.manifest.subject, port.dtype)
         if port.source == "start":
             return now["start"]
         if port.source == "noise":

@@ -19,6 +19,7 @@ latent of the chunk. Without ``denoise`` the clean latent is ``encode.latent``. 
 clean latent in turn, as many latent frames at a time as their port has.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -129,7 +130,8 @@ class _Check:
             elif port.source in _OF_STEPS:
                 _refuse_elsewhere(place, stage, port.source, only=("denoise", "remember"))
             elif port.source == "subject":
-                raise ValueError(f"{place} reads the subject, and the manifest has no number of it")
+                if self.manifest.subject is None:
+                    raise ValueError(f"{place} reads the subject, and the manifest has no number of it")
             else:
                 self._joined(place, stage, port)
         self._written(stage)
@@ -162,7 +164,21 @@ class _Check:
             )
 
     def _memory(self, place: str, stage: str, port: Input) -> None:
-        raise ValueError(f"{place} of {stage} reads the memory {port.memory!r}, and there is none")
+        memory = self.manifest.memories.get(port.memory or "")
+        if memory is None:
+            there = ", ".join(self.manifest.memories) or "none"
+            raise ValueError(f"{place} reads the memory {port.memory!r}, memories has {there}")
+        told = self._output(place, stage, port.rows or "")
+        if "int" not in told.dtype:
+            raise ValueError(
+                f"{place} takes its rows from {port.rows}, {told.dtype}: whole numbers were expected"
+            )
+        wanted = math.prod(told.shape) * memory.width
+        if math.prod(port.shape) != wanted:
+            raise ValueError(
+                f"{place} has the shape {port.shape}, and {told.shape} rows of {memory.width} values are "
+                f"{wanted} values"
+            )
 
     def _joined(self, place: str, stage: str, port: Input) -> None:
         """An output of an earlier stage; of the clean latent a decode stage takes as many frames as fit."""
@@ -251,7 +267,8 @@ class _Check:
             raise ValueError(
                 f"it has a stage 'denoise', and steps is {manifest.steps}: 1 or more was expected"
             )
-        if reads_levels(manifest) and str(manifest.steps) not in manifest.sigmas:
+        numbers = numbers_of_steps(manifest)
+        if numbers is not None and manifest.steps not in numbers:
             raise ValueError(
                 f"denoise reads noise levels, and sigmas has none for {manifest.steps} steps: found "
                 f"{', '.join(manifest.sigmas) or 'none'}"
@@ -307,10 +324,17 @@ class _Check:
             )
 
 
-def reads_levels(manifest: Manifest) -> bool:
-    """Whether the denoiser is told noise levels, so that only the steps of `sigmas` can be taken."""
+def numbers_of_steps(manifest: Manifest) -> set[int] | None:
+    """The numbers of denoising steps that can be taken; None for any.
+
+    A denoiser that is told noise levels takes those that `sigmas` has levels for.
+    """
     denoise = manifest.built.get("denoise")
-    return denoise is not None and any(port.source in ("t", "r") for port in denoise.inputs.values())
+    if denoise is None:
+        return {0}
+    if any(port.source in ("t", "r") for port in denoise.inputs.values()):
+        return {int(steps) for steps in manifest.sigmas}
+    return None
 
 
 def by_name(graphs: Mapping[str, tuple[Ports, Ports]]) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def test_a_draft_has_no_stages_and_passes(manifest: Manifest) -> None:
         ),
         (lambda m: extra(m, "encode", "step"), "'step', which is for denoise and remember alone"),
         (lambda m: extra(m, "decode_next", "start"), "'start', which is for denoise alone"),
-        (lambda m: extra(m, "encode", "memory"), "reads the memory None, and there is none"),
+        (lambda m: extra(m, "encode", "memory"), "reads the memory None, memories has none"),
         (lambda m: extra(m, "encode", "subject"), "reads the subject, and the manifest has no number of it"),
         (lambda m: port(m, "encode", "eeg", shape=[1, 64, 400]), r"a window's eeg has \[1, 64, 500\]"),
         (lambda m: replace(m, fmri=None), r"inputs\.fmri reads fmri, which the manifest has not"),
