@@ -9,6 +9,7 @@ from rtdecode.bundle import Bundle
 def show(bundle: Bundle) -> None:
     """Print what a bundle reads, gives and was trained on."""
     manifest, grid = bundle.manifest, bundle.manifest.grid
+    more = grid.before + grid.after > 0
     table = Table(title=f"{manifest.name} {bundle.digest}", show_header=False, title_justify="left")
     clip = manifest.clip
     rows = {
@@ -18,6 +19,7 @@ def show(bundle: Bundle) -> None:
         "EEG": manifest.eeg and f"{len(manifest.eeg.channels)} channels at {grid.sfreq} Hz",
         "fMRI": manifest.fmri and f"{manifest.fmri.voxels} of {manifest.fmri.shape} voxels, TR {grid.tr} s",
         "windows": f"{grid.window} s every {grid.hop} s, haemodynamic lag {grid.lag} s",
+        "look-ahead": f"{grid.before} volumes before a window and {grid.after} after it" if more else None,
         "clip": f"{clip.frames} frames of {clip.height} x {clip.width} at {clip.fps:g} fps",
         "steps": manifest.steps,
         "noise key": manifest.noise_key,

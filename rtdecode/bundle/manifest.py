@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import asdict, dataclass, field, replace
+from fractions import Fraction
 from typing import Any
 
 from rtdecode import typed
@@ -328,7 +329,8 @@ def of_subject(manifest: Manifest, name: str) -> Manifest:
 def to_json(manifest: Manifest) -> dict[str, Any]:
     """The manifest as plain JSON values; fractions become text, and what a port leaves open is left out."""
     tree = asdict(manifest)
-    tree["grid"] = {name: None if value is None else str(value) for name, value in tree["grid"].items()}
+    grid = tree["grid"].items()
+    tree["grid"] = {name: str(value) if isinstance(value, Fraction) else value for name, value in grid}
     own = [stage for stage in tree["stages"].values() if stage is not None]
     others = [stage for subject in tree["subjects"].values() for stage in subject["stages"].values()]
     for stage in own + others:
