@@ -16,6 +16,7 @@ from rtdecode.types import Float
 
 # The outputs of `encode` that are told of a clip, or that its start is made of.
 _TOLD = ("latent", "scores", "confidence", "start", "start_level")
+_DRAWN = ("frames",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,8 @@ class Plan:
         Shape of the clean latent of a window.
     chunk_frames : int
         Latent frames that are denoised together; all of them in closed form.
+    drawn_frames : dict
+        Latent frames that a call of each decode stage takes.
     """
 
     def __init__(
@@ -66,14 +69,14 @@ class Plan:
         self.denoises = "denoise" in graphs
         self.clean = clean_latent(self.stages)
         self.chunk_frames = latent_frames(manifest, "denoise") if self.denoises else self.latent[2]
+        decoding = [stage for stage in graphs if stage.startswith("decode")]
+        self.drawn_frames = {stage: latent_frames(manifest, stage) for stage in decoding}
         self.stay = {stage: self._stay(stage) for stage in graphs}
 
     def _stay(self, stage: str) -> set[str]:
         """The outputs of a stage that only other calls of the graphs read: they may stay on a device."""
-        if stage.startswith("decode"):
-            return {name for name, port in self.stages[stage].outputs.items() if port.state is not None}
-        told = {*_TOLD, *self._rows(stage)} if stage == "encode" else self._rows(stage)
-        return set(self.stages[stage].outputs) - told
+        told = {"encode": _TOLD, "decode_first": _DRAWN, "decode_next": _DRAWN}.get(stage, ())
+        return set(self.stages[stage].outputs) - {*told, *self._rows(stage)}
 
     def _rows(self, stage: str) -> set[str]:
         """The outputs of a stage that tell rows of a memory."""
@@ -143,7 +146,7 @@ class Pass:
         waiting = latent if self._waiting is None else np.concatenate([self._waiting, latent], axis=2)
         while waiting.shape[2]:
             stage = "decode_next" if self._drawn else "decode_first"
-            count = latent_frames(self._plan.manifest, stage)
+            count = self._plan.drawn_frames[stage]
             if waiting.shape[2] < count:
                 break
             self._made[self._plan.clean] = waiting[:, :, :count]
