@@ -8,7 +8,8 @@ from rtdecode.bundle import Bundle
 
 def show(bundle: Bundle) -> None:
     """Print what a bundle reads, gives and was trained on."""
-    manifest, grid = bundle.manifest, bundle.manifest.grid
+    manifest = bundle.manifest
+    grid = manifest.grid
     more = grid.before + grid.after > 0
     table = Table(title=f"{manifest.name} {bundle.digest}", show_header=False, title_justify="left")
     clip = manifest.clip

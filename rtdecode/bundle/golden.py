@@ -57,7 +57,8 @@ def read(manifest: Manifest) -> list[str]:
     signals = [source for source in SIGNALS if any(port.source == source for port in ports)]
     states = [name for name, state in manifest.states.items() if state.scope == "session"]
     masks = [f"{name}_mask" for name in states if any(port.there and port.state == name for port in ports)]
-    return [*signals, *states, *masks, *(["noise"] if "denoise" in manifest.built else [])]
+    noise_too = ["noise"] if "denoise" in manifest.built else []
+    return signals + states + masks + noise_too
 
 
 def open_pass(engine: Engine, kept: Mapping[str, Array], steps: int, where: str) -> Pass:

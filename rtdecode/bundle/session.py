@@ -92,9 +92,11 @@ class Session:
         return None
 
     def _noise(self, window: Window) -> Noise:
-        key, run, index = self._plan.manifest.noise_key, window.run, window.index
-        start = noise(key, run, index, self._plan.latent) if self._plan.denoises else None
-        return Noise(start, partial(_later, key, run, index))
+        key = self._plan.manifest.noise_key
+        later = partial(_later, key, window.run, window.index)
+        if not self._plan.denoises:
+            return Noise(None, later)
+        return Noise(noise(key, window.run, window.index, self._plan.latent), later)
 
 
 def signals(window: Window) -> dict[str, NDArray[Any]]:

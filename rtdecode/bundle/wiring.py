@@ -112,6 +112,7 @@ class _Check:
             self._ports(stage)
         self._states()
         self._latent()
+        self._start()
         self._steps()
         self._clip()
         self._results()
@@ -137,7 +138,9 @@ class _Check:
         self._written(stage)
 
     def _signal(self, place: str, port: Input) -> None:
-        grid, eeg, fmri = self.manifest.grid, self.manifest.eeg, self.manifest.fmri
+        grid = self.manifest.grid
+        eeg = self.manifest.eeg
+        fmri = self.manifest.fmri
         shapes: dict[str, list[int]] = {}
         if eeg is not None:
             shapes["eeg"] = [1, len(eeg.channels), grid.samples]
@@ -233,7 +236,8 @@ class _Check:
                 raise ValueError(f"states.{name} has the source {state.source!r}, and a port writes it too")
 
     def _latent(self) -> None:
-        manifest, stages = self.manifest, self.manifest.built
+        manifest = self.manifest
+        stages = manifest.built
         for name, state in manifest.states.items():
             if state.source == "latent" and not _is_part(state.shape, self._whole):
                 raise ValueError(f"states.{name} has the shape {state.shape}, the latent has {self._whole}")
@@ -257,6 +261,19 @@ class _Check:
         if not _is_part(begun, self._whole) or self._whole[2] % begun[2]:
             raise ValueError(f"denoise takes a latent of {begun}, whole parts of {self._whole} were expected")
 
+    def _start(self) -> None:
+        """What ``encode`` gives for a start, and the share of noise in it: both, or neither."""
+        outputs = self.manifest.built["encode"].outputs
+        given = [name for name in ("start", "start_level") if name in outputs]
+        if not given:
+            return
+        if len(given) == 1:
+            raise ValueError(f"encode has the output {given[0]!r}: start and start_level go together")
+        if outputs["start"].shape != self._whole:
+            raise ValueError(f"encode.start has the shape {outputs['start'].shape}, latent is {self._whole}")
+        if math.prod(outputs["start_level"].shape) != 1:
+            raise ValueError(f"encode.start_level is one number, found {outputs['start_level'].shape}")
+
     def _steps(self) -> None:
         manifest = self.manifest
         if "denoise" not in manifest.built:
@@ -276,7 +293,8 @@ class _Check:
 
     def _clip(self) -> None:
         """The clip that the decode stages draw, latent frame by latent frame."""
-        manifest, stages = self.manifest, self.manifest.built
+        manifest = self.manifest
+        stages = manifest.built
         first = self._drawn("decode_first")
         rest = self._whole[2] - latent_frames(manifest, "decode_first")
         total = first[1]
@@ -313,7 +331,8 @@ class _Check:
 
     def _results(self) -> None:
         """What is read of the outputs of ``encode`` by name."""
-        outputs, labels = self.manifest.built["encode"].outputs, self.manifest.labels
+        outputs = self.manifest.built["encode"].outputs
+        labels = self.manifest.labels
         if self.manifest.confidence is not None and "confidence" not in outputs:
             raise ValueError("the manifest has a calibrated confidence, and encode no output 'confidence'")
         scores = outputs["scores"].shape if "scores" in outputs else None

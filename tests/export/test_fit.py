@@ -109,6 +109,7 @@ def test_the_command_writes_a_bundle_that_runs(setup, made):
     assert mine.path.with_name("mine.lag.png").stat().st_size > 1000
     manifest = mine.manifest
     assert manifest.confidence is None
+    assert manifest.noise_key == setup.base.manifest.noise_key
     assert manifest.simulated
     assert manifest.provenance["participant"] == "simulated, preset easy, subject 2"
     about = manifest.provenance["fitted"]

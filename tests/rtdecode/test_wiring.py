@@ -42,6 +42,11 @@ def extra(manifest: Manifest, name: str, source: str, shape: list[int] | None = 
     return stage(manifest, name, {"extra": Input(shape or [1], FLOAT, source)}, {})
 
 
+def begun(manifest: Manifest, **shapes: list[int]) -> Manifest:
+    """Copy a manifest whose encoder gives more outputs."""
+    return stage(manifest, "encode", {}, {name: Output(shape, FLOAT) for name, shape in shapes.items()})
+
+
 def state(manifest: Manifest, name: str, found: State) -> Manifest:
     """Copy a manifest with another state."""
     return replace(manifest, states=manifest.states | {name: found})
@@ -102,6 +107,12 @@ def test_a_draft_has_no_stages_and_passes(manifest: Manifest) -> None:
         (lambda m: written(m, "denoise", "next", shape=[1, 16, 9, 8, 11]), "and gives one of"),
         (lambda m: stage(m, "denoise", {}, {"more": Output([1], FLOAT)}), "one output that writes no state"),
         (lambda m: stage(m, "denoise", {"latent": None}, {}), "denoise has 0 ports with the source 'start'"),
+        (lambda m: begun(m, start=[1, 16, 9, 8, 12]), "'start': start and start_level go together"),
+        (lambda m: begun(m, start=[1, 16], start_level=[1]), r"encode\.start has the shape \[1, 16\]"),
+        (
+            lambda m: begun(m, start=[1, 16, 9, 8, 12], start_level=[2]),
+            r"start_level is one number, found \[2\]",
+        ),
         (lambda m: replace(m, steps=0), "has a stage 'denoise', and steps is 0"),
         (lambda m: extra(replace(m, steps=3), "denoise", "t"), "sigmas has none for 3 steps: found 4"),
         (lambda m: replace(m, clip=replace(m.clip, frames=34)), r"draw clips of \(1, 33, 64, 96, 3\)"),
@@ -154,6 +165,10 @@ def test_ports_with_the_usual_names_are_wired(manifest: Manifest) -> None:
     }
     found = wiring.by_name(graphs)
     assert found == {"stages": manifest.built, "states": manifest.states, "latent": manifest.latent}
+    graphs["decode_first"][1]["cache_more"] = ([1], FLOAT)
+    with pytest.raises(BundleError, match="'decode_first' writes 2 caches and decode_next reads 1"):
+        wiring.by_name(graphs)
+    del graphs["decode_first"][1]["cache_more"]
     graphs["denoise"][0]["style"] = ([1, 8], FLOAT)
     with pytest.raises(BundleError, match="stage 'denoise' has a port 'style', and no source"):
         wiring.by_name(graphs)
