@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from onnx import ModelProto, helper, numpy_helper
 
 from export.digest import digest
-from export.running import decode_window, session
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle, Stage
+from rtdecode.bundle.engine import Engine
+from rtdecode.bundle.golden import decode
+from rtdecode.bundle.wiring import SIGNALS
 from rtdecode.errors import BundleError
 from train.data.arrays import golden, normalised_eeg
 from train.data.recorded import Recorded
@@ -159,8 +161,8 @@ def write(
 
 def golden_inputs(base: Bundle, recorded: Recorded, fitted: Fitted) -> Arrays:
     """Make three windows that take every way through the encoder: whole, EEG alone, fMRI with a hole."""
-    ports = {name: shape for name, shape in _stage(base, "encode").inputs.items() if "carry" not in name}
-    found: Arrays = {name: np.zeros((_GOLDEN, *shape[1:]), np.float32) for name, shape in ports.items()}
+    ports = {port.source: port for port in _stage(base, "encode").inputs.values() if port.source in SIGNALS}
+    found: Arrays = {name: np.zeros((_GOLDEN, *port.shape[1:]), np.float32) for name, port in ports.items()}
     if recorded.eeg is not None:
         mask = found["eeg_mask"] = recorded.eeg.mask[:_GOLDEN]
         found["eeg"] = normalised_eeg(recorded.eeg.data[:_GOLDEN], mask, fitted.statistics)
@@ -193,10 +195,11 @@ def verified(
     BundleError
         If what the encoder draws differs from the closed form by more than a thousandth of its spread.
     """
-    sessions = {name: session(base.read(f"{name}.onnx")) for name in _KEPT} | {"encode": session(encoder)}
-    carry = _stage(base, "encode").inputs["carry"]
-    latent = _stage(base, "denoise").inputs["latent"]
-    noise = np.random.default_rng(0).standard_normal((_GOLDEN, *latent[1:]), np.float32)
+    models = {name: base.read(_stage(base, name).file) for name in _KEPT}
+    models["encode"] = encoder.SerializeToString()
+    engine = Engine(base.manifest, models, f"the bundle fitted from {base.path}")
+    carry = base.manifest.states["carry"].shape
+    noise = np.random.default_rng(0).standard_normal((_GOLDEN, *engine.plan.latent[1:]), np.float32)
     given = windows | {
         "noise": noise.astype(np.float16).astype(np.float32),
         "carry": np.zeros((_GOLDEN, *carry[1:]), np.float32),
@@ -208,7 +211,7 @@ def verified(
             given["carry"][n] = found[0]["latent"][0, :, -carry[2] :].astype(np.float16)
             given["carry_mask"][n] = 1
         one = {name: value[n : n + 1] for name, value in given.items()}
-        found.append(decode_window(sessions, one, base.manifest.steps))
+        found.append(decode(engine, one, base.manifest.steps, "a golden window"))
     drawn = np.concatenate([part["condition"][:, : carry[1]] for part in found])
     difference = compare(weights, windows, drawn)
     kept = {
@@ -219,7 +222,9 @@ def verified(
 
 
 def _parity(base: Bundle, encoder: ModelProto, difference: float) -> dict[str, Any]:
-    digests = {name: digest(onnx.load_model_from_string(base.read(f"{name}.onnx"))) for name in _KEPT}
+    digests = {
+        name: digest(onnx.load_model_from_string(base.read(_stage(base, name).file))) for name in _KEPT
+    }
     return {
         "windows": _GOLDEN,
         "runtime": onnxruntime.__version__,

@@ -4,9 +4,12 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 from onnx import ModelProto
 
-from export.running import decode_window, session
+from rtdecode.bundle import Manifest
+from rtdecode.bundle.engine import Engine
+from rtdecode.bundle.golden import decode
 from rtdecode.errors import BundleError
 from train.system import System
 from train.work import Arrays
@@ -56,10 +59,53 @@ def allowed(name: str) -> float:
     return _LOOSE.get(name, _TOLERANCE)
 
 
-def compare(graphs: dict[str, ModelProto], golden: Arrays, steps: int = 0) -> dict[str, Any]:
+def compare(manifest: Manifest, graphs: dict[str, ModelProto], golden: Arrays) -> dict[str, Any]:
     """Decode the golden windows with the graphs and measure how far they are off.
 
     A bundle keeps the frames of its first golden window alone.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        With the stages of the graphs.
+    graphs : dict
+        Stage -> graph.
+    golden : dict
+        As `expected` gives them.
+
+    Raises
+    ------
+    BundleError
+        As of `held_to`.
+    """
+    models = {name: model.SerializeToString() for name, model in graphs.items()}
+    engine = Engine(manifest, models, "the export")
+    count = len(golden["latent"])
+    found = []
+    for n in range(count):
+        window = {name: values[n : n + 1] for name, values in golden.items()}
+        found.append(decode(engine, window, manifest.steps, "the run's golden.npz"))
+    return {
+        "windows": count,
+        "runtime": onnxruntime.__version__,
+        "largest_difference": held_to(golden, found),
+    }
+
+
+def held_to(golden: Arrays, found: list[dict[str, NDArray[Any]]]) -> dict[str, float]:
+    """Measure how far decoded windows are from the expected ones.
+
+    Parameters
+    ----------
+    golden : dict
+        What is expected, one row a window.
+    found : list of dict
+        What was decoded, a window each, with a leading 1.
+
+    Returns
+    -------
+    dict
+        The largest difference of each output.
 
     Raises
     ------
@@ -67,13 +113,9 @@ def compare(graphs: dict[str, ModelProto], golden: Arrays, steps: int = 0) -> di
         If anything is off by more than 1e-4 (the confidence 1e-3), frames of 8 bits by more than their
         rounding besides.
     """
-    sessions = {name: session(model) for name, model in graphs.items()}
-    ports = [port.name for port in sessions["encode"].get_inputs()] + ["noise"] * ("noise" in golden)
     worst: dict[str, float] = {}
-    for n in range(len(golden["latent"])):
-        window = {port: golden[port][n : n + 1].astype(np.float32) for port in ports}
-        found = decode_window(sessions, window, steps)
-        for name, value in ((name, found[name]) for name in found if n < len(golden.get(name, ()))):
+    for n, window in enumerate(found):
+        for name, value in ((name, window[name]) for name in window if n < len(golden.get(name, ()))):
             unit, slack = (255, 0.5) if golden[name].dtype == np.uint8 else (1, 0.0)
             error = float(np.abs(value[0] - golden[name][n].astype(np.float64) / unit).max()) - slack / unit
             # A value that is no number differs from every other.
@@ -85,8 +127,4 @@ def compare(graphs: dict[str, ModelProto], golden: Arrays, steps: int = 0) -> di
             f"the graphs differ from the run's own decoder: {beyond}, allowed {limits}. "
             "Nothing was exported; train the run again, or report the ONNX Runtime version."
         )
-    return {
-        "windows": len(golden["latent"]),
-        "runtime": onnxruntime.__version__,
-        "largest_difference": {name: float(f"{error:.2g}") for name, error in worst.items()},
-    }
+    return {name: float(f"{error:.2g}") for name, error in worst.items()}

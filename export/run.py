@@ -1,6 +1,7 @@
 """A training run becomes a bundle."""
 
 import tempfile
+from collections.abc import Iterable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import ModelProto
+from onnx import ModelProto, ValueInfoProto, helper
 
 from export.digest import digest
 from export.parity import compare, expected
 from rtdecode import bundle, installing
-from rtdecode.bundle import Bundle, Manifest, Stage
+from rtdecode.bundle import Bundle, Manifest, Stage, wiring
 from rtdecode.errors import RtDecodeError, UsageError
 from train.recipe import ExportDefaults, build
 from train.run import arrays, read_run
@@ -64,8 +65,9 @@ def run(
         manifest = _with_steps(system, manifest, steps)
     graphs = graphs_of(system, manifest)
     golden = expected(system, arrays(run_dir, "golden"), manifest.steps)
+    manifest = wired(manifest, graphs)
     digests = {name: digest(model) for name, model in graphs.items()}
-    parity = compare(graphs, golden, manifest.steps) | {"digests": digests}
+    parity = compare(manifest, graphs, golden) | {"digests": digests}
     # As a session emits them, and a quarter of the size.
     # The other windows' frames would be most of the file; their latents are kept.
     golden["frames"] = np.rint(255 * golden["frames"][:1]).astype(np.uint8)
@@ -75,9 +77,7 @@ def run(
         "scale": tree["scale"],
         "versions": tree["versions"] | {"onnx": onnx.__version__, "opset": _opset(graphs)},
     }
-    stages: dict[str, Stage | None] = {"denoise": None}
-    stages |= {name: _stage(name, model) for name, model in graphs.items()}
-    manifest = replace(manifest, stages=stages, parity=parity, provenance=provenance)
+    manifest = replace(manifest, parity=parity, provenance=provenance)
     return _write(run_dir, out, manifest, graphs, golden)
 
 
@@ -119,19 +119,37 @@ def _with_steps(system: System, manifest: Manifest, steps: int) -> Manifest:
         raise UsageError(f"--steps {steps} needs a run with a denoiser, and this one has none. Leave it out.")
     if steps < 1:
         raise UsageError(f"--steps {steps}: one step or more was expected.")
-    return replace(manifest, steps=steps, sigmas=system.levels(steps))
+    return replace(manifest, steps=steps, sigmas={str(steps): system.levels(steps)})
 
 
 def _opset(graphs: dict[str, ModelProto]) -> int:
     return max(opset.version for model in graphs.values() for opset in model.opset_import)
 
 
-def _stage(name: str, model: ModelProto) -> Stage:
-    ports = [
-        {port.name: [d.dim_value for d in port.type.tensor_type.shape.dim] for port in side}
-        for side in (model.graph.input, model.graph.output)
-    ]
-    return Stage(f"{name}.onnx", *ports)
+def wired(manifest: Manifest, graphs: dict[str, ModelProto]) -> Manifest:
+    """Copy a manifest with the stages of graphs whose ports have the usual names.
+
+    Raises
+    ------
+    BundleError
+        If a port is called like nothing that there is, see `rtdecode.bundle.wiring.by_name`.
+    """
+    ports = {name: (_ports(model.graph.input), _ports(model.graph.output)) for name, model in graphs.items()}
+    found = wiring.by_name(ports)
+    stages: dict[str, Stage | None] = {"denoise": None, **found["stages"]}
+    return replace(manifest, stages=stages, states=found["states"], latent=found["latent"])
+
+
+def _ports(side: Iterable[ValueInfoProto]) -> dict[str, tuple[list[int], str]]:
+    """Shape and dtype of each port."""
+    kinds = {port.name: port.type.tensor_type for port in side}
+    return {
+        name: (
+            [size.dim_value for size in kind.shape.dim],
+            helper.tensor_dtype_to_np_dtype(kind.elem_type).name,
+        )
+        for name, kind in kinds.items()
+    }
 
 
 def _write(

@@ -22,6 +22,7 @@ from rtdecode.options import (
     Series,
     StartOn,
     Steps,
+    SubjectName,
     Twin,
     from_zero,
     positive,
@@ -81,6 +82,7 @@ def stream(
     lsl: Annotated[str | None, typer.Option(help="EEG stream: its name, else type, else source id.")] = None,
     fmri_dir: Annotated[Path | None, typer.Option(help="The scanner's export folder.")] = None,
     bundle: BundleName = "phantom",
+    subject: SubjectName = None,
     calibration: Annotated[
         Path | None, typer.Option(help="A folder made by calibrate: corrects for motion, and places voxels.")
     ] = None,
@@ -119,6 +121,7 @@ def stream(
         lsl=lsl,
         fmri_dir=fmri_dir,
         bundle=bundle,
+        subject=subject,
         calibration=calibration,
         out=out,
         report=report,
@@ -146,6 +149,7 @@ def stream(
 def replay(
     recording: Annotated[Path, typer.Argument(help="A folder made by --record.")],
     bundle: BundleName = "phantom",
+    subject: SubjectName = None,
     speed: Annotated[str, typer.Option(help="Times real time, or max.")] = "1",
     out: Out = None,
     report: ReportFile = None,
@@ -156,7 +160,9 @@ def replay(
     """Decode a recording through the same code on a virtual clock."""
     from streaming import replay as command
 
-    code = command.run(recording, bundle, speed, out, report, steps=steps, carry=carry, twin=twin)
+    code = command.run(
+        recording, bundle, speed, out, report, steps=steps, carry=carry, twin=twin, subject=subject
+    )
     raise typer.Exit(code)
 
 
@@ -212,7 +218,7 @@ def fit(
 def inspect(bundle: Annotated[str, typer.Argument(help="A bundle.")], as_json: Json = False) -> None:
     """Show what a bundle says of itself, after checking every file against its hash."""
     from rtdecode import bundle as bundles
-    from rtdecode import describe
+    from rtdecode.bundle import describe
 
     read = bundles.load(bundle)
     if as_json:

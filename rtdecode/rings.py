@@ -114,7 +114,7 @@ class EegRing:
 class VolumeRing:
     """The last feature vectors of a run, by their index on the acquisition grid."""
 
-    def __init__(self, keep: int = 64) -> None:
+    def __init__(self, keep: int) -> None:
         self._keep = keep
         self._held: dict[int, tuple[Float, dict[str, float], float]] = {}
 

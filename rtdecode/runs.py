@@ -25,6 +25,8 @@ from rtdecode.volume_door import VolumeDoor
 _FILE_DELAY = 1.3
 # What a pause must be longer than to end a run, s.
 RUN_PAUSE = 10.0
+# At least so many volumes are held: a window may be cut long after its volumes came.
+_KEPT_VOLUMES = 64
 # Longest a window of EEG alone waits for samples on their way, s.
 _EEG_PATIENCE = 3.0
 
@@ -73,7 +75,7 @@ class Run:
         self.check: dict[str, float | None] | None = None
         self._first: tuple[int, int] | None = None
         self._bundle, self._dummies = bundle, dummies
-        self._ring = VolumeRing()
+        self._ring = VolumeRing(max(_KEPT_VOLUMES, 2 * self.grid.slots))
         self._files: deque[tuple[int, float]] = deque(maxlen=50)
         self._delay: float | None = None
         self.head: Head | None = None
@@ -221,7 +223,7 @@ class Run:
         return min([_FILE_DELAY, *delays.tolist()])
 
     def windows_by(self, elapsed_s: float) -> int:
-        """How many windows' stop + lag have passed at a run time, s."""
+        """How many windows' volumes have all been acquired at a run time, s."""
         return self.grid.count(max(0.0, round(elapsed_s - self.lag_s, 6)))
 
     def counts(self, now_at: float) -> dict[str, int]:
@@ -257,20 +259,23 @@ class Run:
 
     @property
     def lag_s(self) -> float:
-        """How long after a window its data go on, s: the haemodynamic lag where volumes count."""
-        return float(self.grid.lag) if self.fmri else 0.0
+        """How long after a window its data go on, s: lag and look-ahead where volumes count."""
+        return float(self.grid.wait) if self.fmri else 0.0
 
     def needs_s(self, k: int) -> float:
         """Run time by which window k's data were acquired: its stop, and the lag where volumes count."""
         return float(self.grid.span(k)[1]) + self.lag_s
 
     def over(self, k: int, now_at: float) -> bool:
-        """Whether window k's stop and lag lie in the past."""
+        """Whether the time by which window k's data were acquired lies in the past."""
         return self.clock.elapsed(now_at) >= self.needs_s(k)
 
     def too_late(self, index: int) -> bool:
         """Whether the last window that could have used the volume has gone out."""
-        return self.next_final > 0 and index < self.volumes(self.next_final - 1).stop
+        if self.next_final == 0:
+            return False
+        gone = self.volumes(self.next_final - 1)
+        return index < min(gone.stop, self.volumes(self.next_final).start)
 
 
 def _checksum(volume: Volume) -> int:

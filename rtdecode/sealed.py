@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import mmap
 import os
 import shutil
 import zipfile
@@ -19,6 +20,8 @@ from numpy.typing import NDArray
 from rtdecode import strict_json
 from rtdecode.errors import BundleError, UsageError
 
+# As much of a mapped file is hashed at a time.
+_PIECE_BYTES = 2**24
 # What numpy raises, beside the usual, for bytes that are no `.npz` or a damaged or locked one.
 _NO_ARRAYS = (TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
@@ -30,8 +33,32 @@ def digest_of(tree: dict[str, Any]) -> str:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """SHA-256 of a file, hexadecimal; it is read in pieces, as it may be larger than memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def held_in(folder: Path) -> set[str]:
+    """Name what lies in a folder and the folders in it, relative to it, with slashes.
+
+    Links are named and not followed; of a folder, what lies in it is named, or itself where it is empty.
+
+    Raises
+    ------
+    OSError
+        If one of them cannot be read.
+    """
+    found: set[str] = set()
+    waiting = [""]
+    while waiting:
+        inside = waiting.pop()
+        with os.scandir(folder / inside) as entries:
+            names = {f"{inside}{entry.name}": entry.is_dir(follow_symlinks=False) for entry in entries}
+        found |= {name for name, is_folder in names.items() if not is_folder}
+        waiting += [f"{name}/" for name, is_folder in names.items() if is_folder]
+        if not names and inside:
+            found.add(inside.removesuffix("/"))
+    return found
 
 
 def check_target(target: Path, head: str, kind: str) -> None:
@@ -52,7 +79,7 @@ def check_target(target: Path, head: str, kind: str) -> None:
     """
     if not target.exists():
         return
-    held = {file.name for file in target.iterdir()} if target.is_dir() else {target.name}
+    held = held_in(target) if target.is_dir() else {target.name}
     if other := held - _listed(target / head):
         raise UsageError(
             f"{target} exists and is no {kind}, or not that alone: found {', '.join(sorted(other)[:8])}. "
@@ -83,7 +110,7 @@ def replacing(target: Path) -> Iterator[Path]:
 
 def write_tree(file: Path, tree: dict[str, Any]) -> None:
     """Write a head: JSON values with the hashes of the files beside it, under ``files``, and its digest."""
-    tree["files"] = {other.name: file_hash(other) for other in sorted(file.parent.iterdir())}
+    tree["files"] = {name: file_hash(file.parent / name) for name in sorted(held_in(file.parent))}
     tree["digest"] = digest_of(tree)
     file.write_text(strict_json.dumps(tree, indent=1) + "\n")
 
@@ -139,7 +166,7 @@ class Sealed:
     head : Path
         The JSON file.
     hashes : dict
-        File name -> SHA-256, as the head says.
+        File name -> SHA-256, as the head says. A file in a folder in it has a name with slashes.
     advice : str
         What to do about a fault; ends its message.
     """
@@ -157,7 +184,7 @@ class Sealed:
             If one is missing, was changed, or lies elsewhere.
         """
         for name in self.hashes:
-            self.read(name)
+            self.check_file(name)
 
     def check_whole(self) -> None:
         """Refuse a folder that holds anything which its head does not name.
@@ -181,35 +208,89 @@ class Sealed:
         BundleError
             If the head does not list it, it is missing, lies elsewhere, cannot be read, or was changed.
         """
+        path = self._place(name)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise self._unreadable(path, error) from error
+        self._hold(path, name, hashlib.sha256(data).hexdigest())
+        return data
+
+    def check_file(self, name: str) -> None:
+        """Hold a file that the head lists to its hash, without having the whole of it in memory.
+
+        Raises
+        ------
+        BundleError
+            As of `read`.
+        """
+        path = self._place(name)
+        try:
+            found = file_hash(path)
+        except OSError as error:
+            raise self._unreadable(path, error) from error
+        self._hold(path, name, found)
+
+    def mapped(self, name: str) -> mmap.mmap:
+        """Map a file that the head lists into memory, read-only; what is mapped is what was hashed.
+
+        Raises
+        ------
+        BundleError
+            As of `read`, or if it is empty.
+        """
+        path = self._place(name)
+        try:
+            with path.open("rb") as file:
+                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise self._unreadable(path, error) from error
+        digest = hashlib.sha256()
+        for start in range(0, len(data), _PIECE_BYTES):
+            digest.update(memoryview(data)[start : start + _PIECE_BYTES])
+        self._hold(path, name, digest.hexdigest())
+        return data
+
+    def _place(self, name: str) -> Path:
+        """Where a file that the head lists lies.
+
+        Raises
+        ------
+        BundleError
+            If the head does not list it, it is missing, or lies elsewhere.
+        """
         folder = self.head.parent
         if name not in self.hashes:
             raise BundleError(f"{self.head} does not list {name!r} under files. {self.advice}")
-        # Looked up among the names that are there: '../x' and '/x' are never among them.
-        if name not in self._held():
+        # Looked up among the names that are there: '../x' and '/x' are never among them. A backslash
+        # would be a name here and a folder on another system.
+        if name not in self._held() or "\\" in name:
             raise BundleError(
                 f"{folder}/{name} is missing, the {self.head.stem} names it: the name of a file in this "
-                f"folder was expected. {self.advice}"
+                f"folder, or of a folder in it with slashes, was expected. {self.advice}"
             )
         path = folder / name
         # Unlike `Path.resolve`, this takes a link that leads to itself.
         leads_to = os.path.realpath(path)
-        if os.path.dirname(leads_to) != os.path.realpath(folder) or not path.is_file():
+        inside = os.path.realpath(folder) + os.sep
+        if not leads_to.startswith(inside) or not path.is_file():
             raise BundleError(
                 f"{path} is no file of this folder: it is a folder or leads elsewhere, to {leads_to}. "
                 f"{self.advice}"
             )
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise BundleError(f"{path} cannot be read ({error}). {self.advice}") from error
+        return path
+
+    def _unreadable(self, path: Path, error: Exception) -> BundleError:
+        return BundleError(f"{path} cannot be read ({error}). {self.advice}")
+
+    def _hold(self, path: Path, name: str, found: str) -> None:
+        """Refuse a file whose hash is another one than the head says."""
         expected = self.hashes[name]
-        found = hashlib.sha256(data).hexdigest()
         if found != expected:
             raise BundleError(
                 f"{path} was changed: the {self.head.stem} says SHA-256 {expected[:12]}..., "
                 f"found {found[:12]}.... {self.advice}"
             )
-        return data
 
     def arrays(self, name: str, *wanted: str) -> dict[str, NDArray[Any]]:
         """Arrays of an ``.npz`` that the head lists, among them `wanted`.
@@ -231,7 +312,7 @@ class Sealed:
 
     def _held(self) -> set[str]:
         try:
-            return {path.name for path in self.head.parent.iterdir()}
+            return held_in(self.head.parent)
         except OSError as error:
             raise BundleError(
                 f"{self.head.parent} cannot be read ({error}). Give a folder that can be read."

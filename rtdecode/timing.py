@@ -35,6 +35,9 @@ class TimingGrid:
         Length of a window, distance of two windows, haemodynamic lag, s.
     fps : Fraction
         Frame rate of the clip, Hz.
+    before, after : int
+        Volumes before and after its own that a window reads too. Those after it are latency: a window
+        waits for them.
 
     Notes
     -----
@@ -49,6 +52,8 @@ class TimingGrid:
     hop: Fraction
     lag: Fraction
     fps: Fraction
+    before: int = 0
+    after: int = 0
 
     def __post_init__(self) -> None:
         positive = {"sfreq": self.sfreq, "window": self.window, "hop": self.hop, "fps": self.fps}
@@ -59,6 +64,10 @@ class TimingGrid:
             raise ValueError(f"tr must be positive, found {self.tr}")
         if self.lag < 0:
             raise ValueError(f"lag must not be negative, found {self.lag}")
+        if min(self.before, self.after) < 0:
+            raise ValueError(f"before and after are counts of volumes, found {self.before} and {self.after}")
+        if self.tr is None and (self.before or self.after):
+            raise ValueError(f"{self.before} volumes before and {self.after} after are read, and tr is null")
         if (self.window * self.sfreq).denominator != 1 or (self.hop * self.sfreq).denominator != 1:
             raise ValueError(
                 f"window {self.window} s and hop {self.hop} s must be whole samples at {self.sfreq} Hz"
@@ -72,7 +81,12 @@ class TimingGrid:
     @property
     def slots(self) -> int:
         """Most volumes that one window can hold."""
-        return 0 if self.tr is None else ceil(self.window / self.tr)
+        return 0 if self.tr is None else self.before + ceil(self.window / self.tr) + self.after
+
+    @property
+    def wait(self) -> Fraction:
+        """Time from a window's end to that of its volumes: the lag, and the volumes after it, s."""
+        return self.lag if self.tr is None else self.lag + self.after * self.tr
 
     @property
     def hop_frames(self) -> int:
@@ -85,13 +99,22 @@ class TimingGrid:
         return start, start + self.window
 
     def volumes(self, k: int) -> range:
-        """Indices of the volumes of window k; empty without fMRI."""
+        """Indices of the volumes of window k, with those before and after it; empty without fMRI."""
         if self.tr is None:
             return range(0)
-        start, stop = self.span(k)
-        first = ceil((start + self.lag) / self.tr - Fraction(1, 2))
-        end = ceil((stop + self.lag) / self.tr - Fraction(1, 2))
-        return range(max(first, 0), max(end, 0))
+        stop = self.span(k)[1]
+        end = ceil((stop + self.lag) / self.tr - Fraction(1, 2)) + self.after
+        return range(max(self._first(k), 0), max(end, 0))
+
+    def empty_slots(self, k: int) -> int:
+        """Count the slots of window k that lie before the first volume of the run."""
+        return 0 if self.tr is None else max(0, -self._first(k))
+
+    def _first(self, k: int) -> int:
+        """Index of the volume of window k's first slot; below 0 where there can be none."""
+        assert self.tr is not None
+        start = self.span(k)[0]
+        return ceil((start + self.lag) / self.tr - Fraction(1, 2)) - self.before
 
     def count(self, seconds: float | Fraction) -> int:
         """Windows that lie wholly inside the first `seconds` of stimulus time."""

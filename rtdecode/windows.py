@@ -130,7 +130,7 @@ class Assembler:
         if self._eeg is not None:
             self._eeg.change(montage)
         else:
-            keep_s = float(self.grid.window + self.grid.lag) + 30.0
+            keep_s = float(self.grid.window + self.grid.wait) + 30.0
             tr_s = None if self.grid.tr is None else float(self.grid.tr)
             self._eeg = EegStream(self._manifest.eeg, self._bundle.stats, montage, keep_s, tr_s=tr_s)
 
@@ -226,7 +226,7 @@ class Assembler:
         return min((r.deadline(r.next_final) for r in waiting), default=math.inf)
 
     def flush(self, now_at: float) -> list[Window]:
-        """The windows left when the session ends: those whose stop + lag has passed."""
+        """The windows left when the session ends: those whose volumes were all acquired."""
         self.follow()
         self._session.close()
         self._now_at = max(self._now_at, now_at)
@@ -238,7 +238,7 @@ class Assembler:
         return out
 
     def expected(self, now_at: float) -> int:
-        """Windows of this session: by its limit, or those whose stop + lag has passed, over the runs."""
+        """Windows of this session: by its limit, or those whose volumes were all acquired, over the runs."""
         known = self._session.known
         if math.isfinite(self._limit):
             ended = [self._reached(run, run.ended_s) for run in known[:-1]]
@@ -246,12 +246,12 @@ class Assembler:
         return self.reached(now_at)
 
     def reached(self, now_at: float) -> int:
-        """Windows of this session whose stop + lag has passed, over the runs."""
+        """Windows of this session whose volumes were all acquired, over the runs."""
         known = self._session.known
         return sum(self._reached(run, min(run.ended_s, run.clock.elapsed(now_at))) for run in known)
 
     def _reached(self, run: Run, until_s: float) -> int:
-        """Windows of a run whose stop + lag lies before a run time, s, and those that went out before that.
+        """Windows of a run whose volumes were acquired by a run time, s, and those that went out before that.
 
         Stamps are fitted to a line: on a busy machine the newest samples may lie ahead of the clock, and the
         window that they complete goes out a moment before its stop has passed.
@@ -392,7 +392,7 @@ class Assembler:
             floor_at=floor_at,
             stamps=stamps,
             **self._cut_eeg(times),
-            **self._cut_fmri(wanted, held),
+            **self._cut_fmri(self.grid.empty_slots(k), wanted, held),
         )
 
     def _cut_eeg(self, times: NDArray[np.float64]) -> dict[str, Any]:
@@ -409,17 +409,19 @@ class Assembler:
             "eeg_lacking": self._eeg.lacking(times, found.mask),
         }
 
-    def _cut_fmri(self, wanted: range, held: dict[int, Any]) -> dict[str, Any]:
+    def _cut_fmri(self, empty: int, wanted: range, held: dict[int, Any]) -> dict[str, Any]:
+        """Put volumes into their slots; `empty` ones at the beginning are before the run."""
         slots = self.grid.slots if self._manifest.fmri else 0
         mask, expected = np.zeros(slots, bool), np.zeros(slots, bool)
         # A preview lacks every volume by definition.
-        expected[: len(wanted) or slots] = True
+        expected[empty : empty + (len(wanted) or slots)] = True
         data = None
         lacking = 0.0
         if held and self._manifest.fmri is not None:
             data = np.zeros((slots, self._manifest.fmri.voxels), np.float32)
             for index, (vector, _, share) in held.items():
-                data[index - wanted.start], mask[index - wanted.start] = vector, True
+                slot = empty + index - wanted.start
+                data[slot], mask[slot] = vector, True
                 lacking += share / int(expected.sum())
         return {"fmri": data, "fmri_mask": mask, "fmri_expected": expected, "fmri_lacking": lacking}
 

@@ -104,7 +104,7 @@ class _Acquisition:
         self._sources, self._mailbox, self._stop, self._parent_alive = sources, mailbox, stop, parent_alive
         self._queue: queue.Queue[Item] = queue.Queue(maxsize=256)
         self._threads: list[threading.Thread] = []
-        bundle = bundles.load(sources.bundle, verify=False)
+        bundle = bundles.load(sources.bundle, verify=False, subject=sources.subject)
         self._lsl = LslSource(sources.lsl, sources.peers, accept=_fits(bundle)) if sources.lsl else None
         self._lag = Lag(time.monotonic())
         calibration = calibrations.load(sources.calibration) if sources.calibration else None

@@ -16,8 +16,8 @@ from rich.table import Table
 
 from rtdecode import bundle as bundles
 from rtdecode import strict_json
-from rtdecode.bundle import Bundle
-from streaming import bench_volumes, golden
+from rtdecode.bundle import Bundle, golden
+from streaming import bench_volumes
 from streaming.bench_pace import SAMPLES, Pace
 from streaming.bench_volumes import Case
 from streaming.decoder import Decoder
@@ -120,7 +120,11 @@ def _expected_s(made: Case, decoder: Decoder, samples: int) -> float:
 
 def _all_steps(decoder: Decoder) -> list[int]:
     """Every number of steps that is timed; 0 in closed form."""
-    return sorted({*_STEPS, decoder.steps}) if decoder.steps else [0]
+    if not decoder.steps:
+        return [0]
+    wanted = {*_STEPS, decoder.steps}
+    there = decoder.numbers_of_steps
+    return sorted(wanted if there is None else wanted & there)
 
 
 def _repetitions(steps: int, samples: int) -> int:
@@ -161,7 +165,7 @@ def _clips(bundle: Bundle, decoder: Decoder, pace: Pace) -> Timings:
 def _cold_start(path: Path, pace: Pace) -> list[float]:
     """A new interpreter -> the first clip."""
     code = (
-        "import sys; from rtdecode import bundle; from streaming import golden; "
+        "import sys; from rtdecode import bundle; from rtdecode.bundle import golden; "
         "from streaming.decoder import Decoder; "
         "read = bundle.load(sys.argv[1]); Decoder(read).decode(golden.window(read))"
     )

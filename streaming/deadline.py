@@ -5,6 +5,7 @@ Every window that got fewer steps and every one that was dropped is counted.
 
 import math
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from rtdecode.types import Window
@@ -100,7 +101,7 @@ def time_left(work: Work, now_at: float, patience: float, waiting: int = 1) -> f
     return min(share, patience / 2) if work.window.revision == "preview" else share
 
 
-def steps_within(left_s: float, cost: Cost, wanted: int) -> int:
+def steps_within(left_s: float, cost: Cost, wanted: int, among: Collection[int] | None = None) -> int:
     """How many denoising steps fit into the time that is left.
 
     Parameters
@@ -111,15 +112,18 @@ def steps_within(left_s: float, cost: Cost, wanted: int) -> int:
         As measured on the clips before.
     wanted : int
         Steps without pressure; 0 where there is nothing to denoise.
+    among : collection of int, optional
+        The numbers of steps that the bundle can take; by default any.
 
     Returns
     -------
     int
-        `wanted`, else the most of 8, 4, 2 and 1 that fit, and never less than 1.
+        `wanted`, else the most of 8, 4, 2 and 1 that fit and can be taken; where none fits, the fewest.
     """
     if wanted < 1:
         return wanted
-    ladder = [wanted, *(steps for steps in _LADDER if steps < wanted)]
+    fewer = [steps for steps in _LADDER if steps < wanted and (among is None or steps in among)]
+    ladder = [wanted, *fewer]
     return next((steps for steps in ladder if cost.of(steps) <= left_s), ladder[-1])
 
 

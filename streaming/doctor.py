@@ -150,7 +150,7 @@ def _fmri(
 
 
 def _providers() -> Finding:
-    from streaming.engine import providers
+    from rtdecode.bundle.graph import providers
 
     try:
         names = providers()

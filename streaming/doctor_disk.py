@@ -6,11 +6,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from rtdecode.bundle import Bundle
+from rtdecode.bundle import Bundle, golden
 from rtdecode.folders import taken
 from rtdecode.types import Montage, Volume
 from rtdecode.video import write_mp4
-from streaming import golden
 from streaming.decoder import Decoder
 from streaming.finding import Finding
 

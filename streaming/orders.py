@@ -50,6 +50,8 @@ class Sources:
         Take the scanner's motion-corrected copy instead of the original.
     calibration : Path or None
         A folder made by ``rtdecode calibrate``.
+    subject : str or None
+        One of the bundle's subjects.
     peers : tuple of str
         Hosts that are asked for their LSL streams directly.
     meta : dict
@@ -70,6 +72,7 @@ class Sources:
     series: int | None = None
     moco: bool = False
     calibration: Path | None = None
+    subject: str | None = None
     peers: tuple[str, ...] = ()
     meta: dict[str, Any] = field(default_factory=dict)
     past: Past | None = None

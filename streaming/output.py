@@ -139,7 +139,7 @@ class Output:
         if work.empty:
             self.skip(work, "nothing was received for it")
             return
-        steps = steps_within(left_s, self._cost, self._wanted)
+        steps = steps_within(left_s, self._cost, self._wanted, self._decoder.numbers_of_steps)
         try:
             decoded = self._decoder.decode(work.window, steps or None)
         except NonFiniteError as error:
@@ -149,11 +149,10 @@ class Output:
         with writing():
             late_s = self._publish(work, decoded)
         aside = self._keep(work, decoded, late_s) if work.window.revision == "final" else 0.0
-        newest = Cost(
-            decoded.encoded_at - decoded.started_at,
-            (decoded.denoised_at - decoded.encoded_at) / max(1, steps),
-            self._now() - decoded.denoised_at - aside,
-        )
+        encode_s = decoded.encoded_at - decoded.started_at
+        whole_s = self._now() - decoded.started_at - aside
+        decode_s = whole_s - encode_s - decoded.denoising_s
+        newest = Cost(encode_s, decoded.denoising_s / max(1, steps), decode_s)
         self._cost = self._cost.followed_by(newest)
 
     @property

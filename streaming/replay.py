@@ -41,6 +41,7 @@ def run(
     steps: int | None = None,
     carry: bool = True,
     twin: bool = False,
+    subject: str | None = None,
 ) -> int:
     """Decode a recording; Ctrl-C and SIGTERM end it with everything written.
 
@@ -58,6 +59,8 @@ def run(
         Denoising steps, the same for every clip at any speed; default: the bundle's.
     carry, twin : bool
         As for a live session.
+    subject : str, optional
+        One of the bundle's subjects; a recording does not say whose it is.
 
     Raises
     ------
@@ -68,7 +71,7 @@ def run(
     """
     pace = _pace(speed)
     kept = Recording(recording)
-    loaded = bundles.load(bundle)
+    loaded = bundles.load(bundle, subject=subject)
     check_steps(loaded, steps)
     name = time.strftime("%Y%m%d-%H%M%S")
     folder = out or Path("runs") / f"replay-{name}"

@@ -44,6 +44,7 @@ class StreamOptions:
     lsl: str | None = None
     fmri_dir: Path | None = None
     bundle: str = "phantom"
+    subject: str | None = None
     calibration: Path | None = None
     out: Path | None = None
     report: Path | None = None
@@ -78,7 +79,7 @@ def run(options: StreamOptions) -> int:
     RtDecodeError
         With everything written; its `exit_code` says which fault.
     """
-    bundle = bundles.load(options.bundle)
+    bundle = bundles.load(options.bundle, subject=options.subject)
     _check(options, bundle)
     name = time.strftime("%Y%m%d-%H%M%S")
     out = options.out or Path("runs") / f"stream-{name}"
@@ -471,6 +472,7 @@ class _Session:
 def _sources(options: StreamOptions, bundle: Bundle, name: str) -> orders.Sources:
     return orders.Sources(
         bundle=bundle.path.resolve(),
+        subject=bundle.subject,
         lsl=options.lsl,
         fmri_dir=options.fmri_dir,
         existing=options.existing,

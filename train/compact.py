@@ -107,7 +107,7 @@ class CompactPlan:
         # participant at rest too. It stays in the run, and no live record shows it.
         draft = replace(
             draft,
-            sigmas=levels(generator.steps, generator.shift),
+            sigmas={str(generator.steps): levels(generator.steps, generator.shift)},
             steps=generator.steps,
             provenance=data.provenance(work) | {"shift": generator.shift},
         )

@@ -131,7 +131,11 @@ def write(folder: Path, recipe: Recipe, trained: Trained, found: Judged) -> None
     headline = {name: found.figures[name] for name in METRICS if name in found.figures}
     provenance = trained.manifest.provenance | {"figures": headline}
     manifest = replace(
-        trained.manifest, recipe=recipe.name, recipe_digest=recipe.digest, provenance=provenance
+        trained.manifest,
+        recipe=recipe.name,
+        recipe_digest=recipe.digest,
+        noise_key=recipe.digest,
+        provenance=provenance,
     )
     groups = {
         "weights": trained.system.weights(),

@@ -4,17 +4,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
 
-from export import parity
 from export.digest import digest
-from export.parity import allowed, compare, decode_window, session
-from export.run import graphs_of, run
+from export.parity import allowed, compare, expected, held_to
+from export.run import graphs_of, run, wired
 from rtdecode import bundle, installing
+from rtdecode.bundle.engine import load
+from rtdecode.bundle.golden import decode as decode_golden
 from rtdecode.errors import BundleError, UsageError
 from rtdecode.types import Window
 from streaming.decoder import Decoder
@@ -40,7 +40,9 @@ def test_a_run_becomes_a_bundle(recipe: str, steps: int, tmp_path: Path) -> None
     made = tiny_bundle(recipe)
     manifest = made.manifest
     assert (manifest.stages["denoise"] is not None) == (steps > 0)
-    assert manifest.steps == len(manifest.sigmas) == steps
+    assert manifest.steps == steps
+    assert list(manifest.sigmas) == ([str(steps)] if steps else [])
+    assert manifest.noise_key == manifest.recipe_digest
     assert all(error <= allowed(name) for name, error in manifest.parity["largest_difference"].items())
     assert read_run(tiny(recipe))["figures"]
     assert manifest.recipe_digest == read_run(tiny(recipe))["digest"]
@@ -73,10 +75,12 @@ def test_graphs_that_differ_from_the_run_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(tiny("haxby"), folder)
     weights = arrays(folder, "weights")
-    golden = parity.expected(Category(weights), arrays(folder, "golden"))
+    golden = expected(Category(weights), arrays(folder, "golden"))
+    manifest = draft_of(folder).manifest
     moved = Category(weights | {"offset": weights["offset"] + np.arange(8) * 0.01})
+    graphs = graphs_of(moved, manifest)
     with pytest.raises(BundleError, match="differ from the run's own decoder"):
-        compare(graphs_of(moved, draft_of(folder).manifest), golden)
+        compare(wired(manifest, graphs), graphs, golden)
 
 
 def without_torch(*words: str) -> subprocess.CompletedProcess[str]:
@@ -101,26 +105,21 @@ def test_a_compact_run_says_that_it_needs_torch(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_how_far_off_is_too_far_is_said_of_each_output(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_far_off_is_too_far_is_said_of_each_output() -> None:
     off = {"latent": np.zeros((1, 2), np.float32), "confidence": np.full((1, 1), 5e-4, np.float32)}
-    encode = SimpleNamespace(get_inputs=list)
-    monkeypatch.setattr(parity, "session", lambda model: encode)
-    monkeypatch.setattr(parity, "decode_window", lambda *_: off)
     truth = {name: np.zeros_like(value) for name, value in off.items()}
-    graphs: dict = {"encode": None}
-    assert compare(graphs, truth)["largest_difference"] == {"latent": 0.0, "confidence": 5e-4}
+    assert held_to(truth, [off]) == {"latent": 0.0, "confidence": 5e-4}
     off["confidence"][:] = 2e-3
     with pytest.raises(BundleError, match=r"allowed {'confidence': 0.001}"):
-        compare(graphs, truth)
+        held_to(truth, [off])
     off["latent"][:] = 5e-4
     with pytest.raises(BundleError, match=r"allowed {'latent': 0.0001, 'confidence': 0.001}"):
-        compare(graphs, truth)
+        held_to(truth, [off])
 
 
 def test_windows_with_holes_take_the_same_way_in_both_decoders() -> None:
     made = tiny_bundle("ridge")
-    stages = ("encode", "decode_first", "decode_next")
-    sessions = {name: session(made.path / f"{name}.onnx") for name in stages}
+    engine = load(made)
     rng = np.random.default_rng(0)
     golden = {n: made.golden()[n] for n in ("eeg", "eeg_mask", "fmri", "fmri_mask")}
     for _ in range(6):
@@ -129,7 +128,7 @@ def test_windows_with_holes_take_the_same_way_in_both_decoders() -> None:
         window["fmri"] *= window["fmri_mask"][:, :, None]
         window["eeg_mask"][:, : rng.integers(0, 501)] = 0
         window["eeg"] *= window["eeg_mask"][:, None]
-        found = decode_window(sessions, window)
+        found = decode_golden(engine, window, 0, "the window")
         expected = PatchRidge(arrays(tiny("ridge"), "weights")).condition(window).start
         assert np.abs(found["latent"] - expected).max() < 1e-4
 
@@ -138,7 +137,7 @@ def test_windows_with_holes_take_the_same_way_in_both_decoders() -> None:
 def test_steps_asked_for_become_the_bundles_default(tmp_path: Path) -> None:
     made = run(tiny("compact"), tmp_path / "bundle", steps=2)
     assert made.manifest.steps == 2
-    assert made.manifest.sigmas[0] == 1.0
+    assert made.manifest.sigmas["2"][0] == 1.0
     with pytest.raises(UsageError, match="one step or more"):
         run(tiny("compact"), tmp_path / "other", steps=0)
 
@@ -150,7 +149,7 @@ def test_live_windows_and_their_holes_take_the_same_way_as_in_training() -> None
     golden["fmri_mask"][1, 2] = golden["fmri"][1, 2] = 0
     golden["eeg"][2], golden["eeg_mask"][2] = 0, 0
     where = [(0, 4.0 * k, 4.0 * k + 4) for k in range(3)]
-    offline = reconstruct(system, golden, where, made.digest, steps=4)
+    offline = reconstruct(system, golden, where, made.manifest.noise_key, steps=4)
     for k, (_, start, stop) in enumerate(where):
         masks = {m: golden[f"{m}_mask"][k] > 0 for m in ("eeg", "fmri")}
         data = {m: golden[m][k] if masks[m].any() else None for m in masks}
@@ -176,11 +175,12 @@ def test_live_windows_and_their_holes_take_the_same_way_as_in_training() -> None
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_shipped_run_gives_the_shipped_graphs_and_clips(name: str) -> None:
     folder, shipped = ROOT / "train" / "runs" / name, bundle.load(name)
-    graphs = graphs_of(system_of(folder), draft_of(folder).manifest)
+    manifest = draft_of(folder).manifest
+    graphs = graphs_of(system_of(folder), manifest)
     for stage, made in graphs.items():
         on_disk = onnx.load(shipped.path / f"{stage}.onnx")
         assert digest(made) == digest(on_disk) == shipped.manifest.parity["digests"][stage]
-    found = compare(graphs, shipped.golden(), shipped.manifest.steps)
+    found = compare(wired(manifest, graphs), graphs, shipped.golden())
     assert all(error <= allowed(name) for name, error in found["largest_difference"].items())
 
 

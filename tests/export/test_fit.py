@@ -15,9 +15,9 @@ from rich.console import Console
 from export import fit as command
 from export.fitted import replaced, weights_of, write
 from export.lags import draw, implausible, plot
-from export.running import session
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle
+from rtdecode.bundle.graph import Graph
 from rtdecode.errors import BundleError, RtDecodeError, UsageError
 from rtdecode.phantom import simulate
 from rtdecode.phantom.scanner import head
@@ -109,6 +109,7 @@ def test_the_command_writes_a_bundle_that_runs(setup, made):
     assert mine.path.with_name("mine.lag.png").stat().st_size > 1000
     manifest = mine.manifest
     assert manifest.confidence is None
+    assert manifest.noise_key == setup.base.manifest.noise_key
     assert manifest.simulated
     assert manifest.provenance["participant"] == "simulated, preset easy, subject 2"
     about = manifest.provenance["fitted"]
@@ -231,14 +232,14 @@ def test_where_fusion_hurts_the_new_bundle_reads_the_better_modality_alone(setup
     golden = {name: value[:1].astype(np.float32) for name, value in made.golden().items()}
     assert golden["eeg_mask"].any()
     assert golden["fmri_mask"].any()
-    encode = session(made.read("encode.onnx"))
-    whole = {port.name: golden[port.name] for port in encode.get_inputs()}
+    encode = Graph(made.read("encode.onnx"), "encode.onnx")
+    whole = {name: golden[name] for name in encode.inputs}
     without = whole | {name: np.zeros_like(whole[name]) for name in (other, f"{other}_mask")}
-    np.testing.assert_array_equal(encode.run(["condition"], whole)[0], encode.run(["condition"], without)[0])
+    np.testing.assert_array_equal(encode(whole)["condition"], encode(without)["condition"])
     # Alone the other one counts: a preview is not the picture of nobody.
     blank = {name: np.zeros_like(value) for name, value in whole.items()}
     lone = blank | {name: whole[name] for name in (other, f"{other}_mask")}
-    assert np.abs(encode.run(["condition"], lone)[0] - encode.run(["condition"], blank)[0]).max() > 0.01
+    assert np.abs(encode(lone)["condition"] - encode(blank)["condition"]).max() > 0.01
 
 
 def test_a_modality_at_chance_is_named(setup, capsys):

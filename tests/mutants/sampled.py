@@ -42,7 +42,7 @@ COUNTS = {
     "streaming/sources/stack.py": 26,
     "streaming/sources/folder.py": 22,
     "rtdecode/signal/": 60,
-    "rtdecode/bundle.py": 10,
+    "rtdecode/bundle/folder.py": 10,
     "rtdecode/windows.py": 8,
 }
 _HEART = ["rtdecode/signal/test_heartbeat.py"]
@@ -85,7 +85,7 @@ TESTS = {
     "rtdecode/signal/rpeaks.py": _HEART,
     "rtdecode/signal/steady.py": ["rtdecode/test_steady.py"],
     "rtdecode/signal/volume.py": ["rtdecode/test_signal.py", "rtdecode/test_projection.py"],
-    "rtdecode/bundle.py": ["rtdecode/test_bundle.py"],
+    "rtdecode/bundle/folder.py": ["rtdecode/test_bundle.py"],
     "rtdecode/windows.py": ["rtdecode/test_windows.py", "rtdecode/test_runs.py"],
 }
 

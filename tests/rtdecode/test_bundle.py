@@ -3,6 +3,7 @@ import hashlib
 import json
 import os
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from rtdecode import bundle as bundles
 from rtdecode import cli
 from rtdecode.errors import BundleError, UsageError
-from rtdecode.sealed import digest_of
+from rtdecode.sealed import Sealed, digest_of
 from tests import small
 
 
@@ -73,7 +74,7 @@ def test_a_changed_byte_is_found(written: Path) -> None:
         ('"lag": "4"', '"lag": "5"'),
         ('"digest": "', '"digest": "0'),
         ('"digest"', '"digesu"'),
-        ('"schema": 1', '"schema": 2'),
+        ('"schema": 2', '"schema": 3'),
     ],
 )
 def test_an_edited_manifest_is_found(written: Path, old: str, new: str) -> None:
@@ -109,7 +110,8 @@ def test_a_missing_file_is_named(written: Path) -> None:
     ("changes", "message"),
     [
         ({"speed": 3}, r"unknown keys \['speed'\]"),
-        ({"schema": 99}, "schema 99, this version reads 1"),
+        ({"schema": 1}, r"schema 1, this version reads 2.*`rtdecode export RUN --out DIR`"),
+        ({"schema": 99}, "schema 99, this version reads 2"),
         ({"grid": {"tr": "4/5"}}, r"manifest\.json: grid: .*missing keys"),
         ({"eeg": {"channels": []}}, r"manifest\.json: eeg: .*missing keys"),
         ({"stages": {"encode": {"file": "x"}}}, r"stages\.encode: .*missing keys"),
@@ -223,6 +225,102 @@ def test_a_listed_name_that_is_no_file_of_the_folder_is_refused(written: Path, k
         bundles.load(written)
 
 
+@pytest.fixture
+def nested(written: Path, tmp_path: Path) -> Path:
+    """A bundle with a file in a folder of a folder."""
+    engine = tmp_path / "engine"
+    engine.write_bytes(b"built for one GPU")
+    files = {name: written / name for name in ("stats.npz", "projection.npz")}
+    made = bundles.write(tmp_path / "nested", small.manifest(), files | {"engines/h200/encode.plan": engine})
+    return made.path
+
+
+def test_files_may_lie_in_folders_by_their_way_from_the_bundles_own(nested: Path) -> None:
+    read = bundles.load(nested)
+    assert "engines/h200/encode.plan" in read.manifest.files
+    assert read.read("engines/h200/encode.plan") == b"built for one GPU"
+    assert bytes(read.mapped("engines/h200/encode.plan")) == b"built for one GPU"
+    again = bundles.write(nested, read.manifest, {name: nested / name for name in read.manifest.files})
+    assert again.digest == read.digest, "a bundle with folders is replaced as one without"
+
+
+@pytest.mark.parametrize(
+    "kind", ["changed", "gone", "link", "folder that is a link", "unlisted", "empty folder"]
+)
+def test_a_file_in_a_folder_is_held_as_one_beside_the_manifest(nested: Path, kind: str) -> None:
+    file = nested / "engines" / "h200" / "encode.plan"
+    elsewhere = nested.with_name("elsewhere")
+    if kind == "changed":
+        file.write_bytes(b"built for one CPU")
+    elif kind == "gone":
+        file.unlink()
+    elif kind == "link":
+        file.rename(elsewhere)
+        file.symlink_to(elsewhere)
+    elif kind == "folder that is a link":
+        file.parent.rename(elsewhere)
+        file.parent.symlink_to(elsewhere)
+    elif kind == "unlisted":
+        file.with_name("more.plan").write_bytes(b"mine")
+    else:
+        (nested / "engines" / "empty").mkdir()
+    words = {
+        "changed": r"engines/h200/encode\.plan was changed",
+        "gone": r"holds 'engines/h200', which manifest\.json does not list",
+        "link": r"engines/h200/encode\.plan is no file of this folder: .* leads elsewhere, to",
+        "folder that is a link": r"holds 'engines/h200', which manifest\.json does not list",
+        "unlisted": r"holds 'engines/h200/more\.plan', which",
+        "empty folder": r"holds 'engines/empty', which",
+    }
+    with pytest.raises(BundleError, match=words[kind]):
+        bundles.load(nested)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["engines/../stats.npz", "engines//h200/encode.plan", "/engines/h200/encode.plan", "engines\\plan"],
+)
+def test_a_name_is_the_plain_way_to_a_file(nested: Path, name: str) -> None:
+    file = nested / "engines" / "h200" / "encode.plan"
+    if "\\" in name:
+        (nested / name).write_bytes(file.read_bytes())
+    listed(nested, name, file)
+    with pytest.raises(BundleError, match="is missing, the manifest names it: the name of a file"):
+        bundles.load(nested)
+
+
+def test_a_folder_with_something_else_in_a_folder_is_not_replaced(nested: Path) -> None:
+    (nested / "engines" / "thesis.txt").write_text("years of work")
+    with pytest.raises(UsageError, match=r"not that alone: found engines/thesis\.txt"):
+        bundles.write(nested, small.manifest(), {})
+
+
+def test_a_file_is_hashed_in_pieces(tmp_path: Path) -> None:
+    large = tmp_path / "large"
+    with large.open("wb") as file:
+        file.truncate(2**26)
+    head = tmp_path / "head.json"
+    head.write_text("{}")
+    held = Sealed(head, {"large": hashlib.sha256(bytes(2**26)).hexdigest()}, "Copy it again.")
+    tracemalloc.start()
+    try:
+        held.check()
+        assert len(held.mapped("large")) == 2**26
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**22, "the whole of it was never in memory"
+
+
+def test_an_empty_file_cannot_be_mapped(nested: Path) -> None:
+    empty = nested.with_name("empty")
+    empty.touch()
+    files = {name: nested / name for name in bundles.load(nested).manifest.files}
+    made = bundles.write(nested.with_name("other"), small.manifest(), files | {"engines/none": empty})
+    with pytest.raises(BundleError, match="engines/none cannot be read"):
+        made.mapped("engines/none")
+
+
 def test_a_bundle_without_a_list_of_its_files_is_refused(written: Path) -> None:
     edit(written, files={})
     with pytest.raises(
@@ -269,10 +367,18 @@ def test_statistics_of_another_size_are_refused(written: Path) -> None:
         ({"steps": 10**9}, "steps lies between 0 and 1000"),
         ({"name": None}, "name must be text, found None"),
         ({"simulated": 1}, "simulated must be true or false, found 1"),
-        ({"sigmas": [1.0, "half"]}, r"sigmas\[1\] must be a number"),
+        ({"sigmas": {"2": [1.0, "half"]}}, r"sigmas\.2\[1\] must be a number"),
+        (
+            {"sigmas": {"4": [1.0, 0.5]}},
+            "sigmas has a level for each step, found 2 levels for '4' steps",
+        ),
+        ({"sigmas": {"1": [0]}}, r"sigmas\.1: noise levels above 0"),
+        ({"noise_key": "phantom"}, "noise_key is 1 to 64 hexadecimal digits, found 'phantom'"),
+        ({"latent": [1, 4, 9]}, r"latent is \(1, channel, latent frame, row, column\), or null"),
+        ({"dtype": "float32"}, r"unknown keys \['dtype'\]"),
         ({"labels": ["face", 3]}, r"labels\[1\] must be text, found 3"),
         ({"labels": ["face", "face"]}, "labels are one or more different names"),
-        ({"stages": {"draw": None}}, r"stages are encode, .* found \['draw'\]"),
+        ({"stages": {"draw": None}}, r"stages are front, .* found \['draw'\]"),
         ({"eeg": None, "fmri": None}, "reads neither eeg nor fmri"),
         ({"files": ["stats.npz"]}, "files must be an object"),
         (
@@ -291,7 +397,7 @@ def test_a_value_of_another_kind_is_refused(written: Path, changes: dict, messag
 
 
 def test_numbers_that_json_has_not_are_refused(written: Path) -> None:
-    edit(written, sigmas=[float("nan")])
+    edit(written, sigmas={"1": [float("nan")]})
     with pytest.raises(BundleError, match=r"manifest\.json is not JSON"):
         bundles.load(written)
 

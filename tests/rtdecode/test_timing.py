@@ -1,3 +1,4 @@
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -28,6 +29,26 @@ def test_the_demo_window_holds_five_volumes_that_end_eight_seconds_after_its_sta
 @pytest.mark.parametrize(("tr", "counts"), [("4/5", {5}), ("2", {2}), ("5/2", {1, 2})])
 def test_volumes_per_window(tr: str, counts: set[int]) -> None:
     assert {len(grid(tr).volumes(k)) for k in range(50)} == counts
+
+
+def test_volumes_before_and_after_a_window_have_slots_of_their_own() -> None:
+    wide = replace(grid("4/5"), before=2, after=1)
+    assert list(wide.volumes(0)) == [3, 4, 5, 6, 7, 8, 9, 10]
+    assert (wide.slots, wide.empty_slots(0)) == (8, 0)
+    assert wide.wait == 4 + Fraction(4, 5)
+    at_once = replace(wide, lag=Fraction(0))
+    assert list(at_once.volumes(0)) == [0, 1, 2, 3, 4, 5]
+    assert (at_once.slots, at_once.empty_slots(0), at_once.empty_slots(1)) == (8, 2, 0)
+    assert list(at_once.volumes(1)) == [3, 4, 5, 6, 7, 8, 9, 10]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"after": -1}, "are counts of volumes, found 0 and -1"), ({"before": 1, "tr": None}, "and tr is null")],
+)
+def test_volumes_beside_a_window_are_counts_of_volumes(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(grid("4/5"), **changes)
 
 
 def test_count_is_the_windows_wholly_inside() -> None:

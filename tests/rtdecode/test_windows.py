@@ -1,10 +1,13 @@
 import dataclasses
+import itertools
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rtdecode.bundle import Bundle
 from rtdecode.errors import GeometryError
 from rtdecode.head import Head
 from rtdecode.types import EegChunk, Montage, Volume, Window
@@ -57,6 +60,56 @@ def test_windows_come_out_in_order_previews_first() -> None:
         ("final", 3),
     ]
     assert all(w.missing == {"eeg": 0.0, "fmri": 0.0} for w in finals(windows))
+
+
+def looking(before: int, after: int, lag: int = 4) -> Bundle:
+    """The small bundle, with volumes before and after each window."""
+    plain = small.bundle()
+    grid = dataclasses.replace(plain.manifest.grid, before=before, after=after, lag=Fraction(lag))
+    return dataclasses.replace(plain, manifest=dataclasses.replace(plain.manifest, grid=grid))
+
+
+def test_a_window_with_look_ahead_waits_for_its_last_volume() -> None:
+    near = finals(run(session(), seconds=16))
+    far = finals(run(session(), seconds=16, bundle=looking(2, 1)))
+    assert [w.index for w in far] == [0, 1, 2, 3]
+    for one, other in zip(near, far, strict=True):
+        assert other.fmri is not None
+        assert other.fmri.shape == (8, 5)
+        assert np.array_equal(other.fmri[2:7], one.fmri)
+        assert other.fmri_mask.all()
+        assert other.missing == {"eeg": 0.0, "fmri": 0.0}
+        assert other.floor_at == pytest.approx(one.floor_at + 0.8)
+    for window, following in itertools.pairwise(far):
+        assert np.array_equal(window.fmri[7], following.fmri[2]), "one volume, read by two windows"
+
+
+def test_without_its_last_volume_a_window_is_final_one_tr_later_than_without_look_ahead() -> None:
+    """Volume 10, the one after window 0, is lost; 2.8 s later than volume 9 was due nothing is waited for."""
+    items = [i for i in session() if not (isinstance(i, Volume) and i.index == 10)]
+    near, far = (finals(run(items, seconds=16, bundle=looking(0, n)))[0] for n in (0, 1))
+    assert far.fmri_mask.tolist() == [True] * 5 + [False]
+    assert far.missing["fmri"] == pytest.approx(1 / 6)
+    assert near.missing["fmri"] == 0
+    assert near.floor_at + 0.8 < far.floor_at < near.floor_at + 0.8 + 1.5 * 0.8 + 0.1
+
+
+def test_slots_before_a_run_are_empty_and_not_missed() -> None:
+    window = finals(run(session(), seconds=16, bundle=looking(2, 0, lag=0)))[0]
+    assert window.fmri_mask.tolist() == window.fmri_expected.tolist() == [False] * 2 + [True] * 5
+    assert window.fmri is not None
+    assert not window.fmri[:2].any()
+    assert window.missing["fmri"] == 0
+
+
+def test_a_session_ends_with_the_windows_whose_look_ahead_was_acquired() -> None:
+    """Window 1 ends at 8 s, its volumes with lag at 12 s, with look-ahead at 12.8 s."""
+    for seconds, count in ((12.4, 1), (13.2, 2)):
+        made = Assembler(looking(0, 1), small.montage(), ("eeg", "fmri"))
+        for item in session(seconds=40):
+            if item.arrived_at < ZERO + seconds:
+                made.push(item, item.arrived_at)
+        assert made.reached(ZERO + seconds) == count
 
 
 def test_a_window_holds_the_eeg_of_its_span_and_the_volumes_a_lag_later() -> None:

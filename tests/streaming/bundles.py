@@ -10,7 +10,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from rtdecode import calibration as calibrations
-from rtdecode.bundle import Bundle, ClipGeometry, EegInput, FmriInput, Manifest, Stage, write
+from rtdecode.bundle import Bundle, ClipGeometry, EegInput, FmriInput, Manifest, wiring, write
+from rtdecode.bundle.graph import Graph
 from rtdecode.calibration import SCHEMA, Calibration, Figures, Record
 from rtdecode.signal.baseline import Baseline
 from rtdecode.signal.eeg import EegBand
@@ -71,10 +72,8 @@ def make_bundle(
     np.savez(work / "stats.npz", **stats)
     np.savez(work / "projection.npz", voxels=voxels, shape=np.array(shape), affine=affine)
     np.savez(work / "golden.npz", **_golden(work, ports, rng, steps))
-    manifest = _manifest(grid, ports, channels if eeg else None, fmri, labels, shape, affine, simulated)
-    if steps:
-        stages = manifest.stages | _denoising_stages(ports)
-        manifest = replace(manifest, stages=stages, steps=steps, confidence=confidence)
+    manifest = _manifest(grid, channels if eeg else None, fmri, labels, shape, affine, simulated)
+    manifest = replace(manifest, steps=steps, confidence=confidence, **_wired(work))
     return write(folder, manifest, {name: work / name for name in (*names, "projection.npz")})
 
 
@@ -258,6 +257,8 @@ def _golden(
     work: Path, ports: dict[str, list[int]], rng: np.random.Generator, steps: int
 ) -> dict[str, np.ndarray]:
     arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in ports.items()}
+    if steps:
+        arrays["carry_mask"] = np.ones((1, 1), np.float32)
     found = _run(work / "encode.onnx", arrays)
     if not steps:
         return arrays | found
@@ -283,17 +284,18 @@ def _run(graph: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return dict(zip(names, session.run(names, arrays), strict=True))
 
 
-def _denoising_stages(ports: dict[str, list[int]]) -> dict[str, Stage]:
-    whole = [1, *LATENT]
-    return {
-        "encode": Stage("encode.onnx", ports, {"condition": whole} | _AROUND),
-        "denoise": Stage("denoise.onnx", _STEP | {"embedding": [1, 1]}, {"next": whole}),
-    }
+def _wired(work: Path) -> dict[str, Any]:
+    """Stages, states and latent of the graphs in a folder, by the names of their ports."""
+    return wiring.by_name({graph.stem: _graph_ports(graph) for graph in sorted(work.glob("*.onnx"))})
+
+
+def _graph_ports(file: Path) -> tuple[wiring.Ports, wiring.Ports]:
+    graph = Graph(file.read_bytes(), file.name)
+    return graph.inputs, graph.outputs
 
 
 def _manifest(
     grid: TimingGrid,
-    ports: dict[str, list[int]],
     channels: tuple[str, ...] | None,
     fmri: bool,
     labels: list[str] | None,
@@ -301,31 +303,23 @@ def _manifest(
     affine: np.ndarray,
     simulated: bool,
 ) -> Manifest:
-    outputs = {"latent": [1, *LATENT]} | ({"scores": [1, len(labels)]} if labels else {})
-    c, _, h, w = LATENT
-    stages = {
-        "encode": Stage("encode.onnx", ports, outputs),
-        "denoise": None,
-        "decode_first": Stage(
-            "decode_first.onnx", {"latent": [1, c, 1, h, w]}, {"frames": [1, 1, 64, 96, 3]}
-        ),
-        "decode_next": Stage("decode_next.onnx", {"latent": [1, c, 1, h, w]}, {"frames": [1, 4, 64, 96, 3]}),
-    }
     return Manifest(
-        schema=1,
+        schema=2,
         name="test",
         recipe="none",
         recipe_digest="0" * 8,
+        noise_key="5eed",
         simulated=simulated,
         note=None if simulated else "random weights",
         grid=grid,
         eeg=EegInput(list(channels), "FCz", "microvolts", EegBand()) if channels else None,
         fmri=FmriInput(VOXELS, list(shape), affine.tolist(), Baseline()) if fmri else None,
         clip=ClipGeometry(33, 64, 96, 8.0),
-        dtype="float32",
-        sigmas=[],
+        latent=None,
         steps=0,
-        stages=stages,
+        sigmas={},
+        stages={},
+        states={},
         labels=labels,
         confidence=None,
         files={},

@@ -15,6 +15,7 @@ from rtdecode import bundle as bundles
 from rtdecode.errors import BundleError
 from rtdecode.sealed import digest_of
 from streaming.decoder import Decoder
+from tests.streaming import rich
 from tests.streaming.bundles import LABELS, make_bundle
 
 NUMBERS = st.integers() | st.floats() | st.sampled_from([0, -1, 2**31, 2**63, 10**400, 1e308, True])
@@ -53,10 +54,12 @@ def mutated(tree: dict[str, Any], way: tuple[Any, ...], how: str, value: Any) ->
     return tree
 
 
-@pytest.fixture(scope="module", params=["closed", "denoised"])
+@pytest.fixture(scope="module", params=["closed", "denoised", "rich"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two bundles whose manifests have every kind of value between them."""
+    """Bundles whose manifests have every kind of value between them."""
     path = tmp_path_factory.mktemp("fuzz") / "bundle"
+    if request.param == "rich":
+        return rich.make(path).path
     closed = request.param == "closed"
     how: dict[str, Any] = {"labels": LABELS} if closed else {"steps": 2, "confidence": {"windows": 3}}
     return make_bundle(path, **how).path

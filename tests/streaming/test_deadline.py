@@ -73,6 +73,7 @@ def test_any_number_of_steps_can_be_wanted_and_nothing_is_denoised_in_none() -> 
     assert steps_within(0.0, COST, 0) == 0
     assert steps_within(0.45, COST, 3) == 3
     assert [steps_within(t, COST, 50) for t in (6.0, 1.0, 0.5)] == [50, 8, 4]
+    assert [steps_within(t, COST, 4, {4, 1}) for t in (1.0, 0.35, 0.0)] == [4, 1, 1]
 
 
 def test_time_is_shared_by_the_windows_that_wait() -> None:

@@ -6,7 +6,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from rtdecode.bundle import Bundle, load, write
+from rtdecode.bundle import Bundle, Input, load, write
 from rtdecode.errors import BundleError
 from streaming.decoder import Decoder, NonFiniteError
 from tests.streaming.bundles import LABELS, damage, make_bundle
@@ -35,6 +35,11 @@ def graph_beside(location: str, place: str) -> bytes:
         graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9
     )
     return model.SerializeToString()
+
+
+def without(ports: dict[str, Input], name: str) -> dict[str, Input]:
+    """Copy ports without one of them."""
+    return {known: port for known, port in ports.items() if known != name}
 
 
 def test_a_clip_has_the_frames_of_its_latent(tmp_path: Path) -> None:
@@ -120,9 +125,14 @@ def test_ports_other_than_the_manifests_are_refused(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "bundle")
     stage = bundle.manifest.stages["encode"]
     assert stage is not None
-    bundle.manifest.stages["encode"] = replace(stage, inputs=stage.inputs | {"eeg": [1, 5, 500]})
-    with pytest.raises(BundleError, match=r"encode\.onnx has the inputs .*stages\.encode .* says"):
-        Decoder(bundle)
+    eeg = stage.inputs["eeg"]
+    for changed in (
+        stage.inputs | {"eeg": replace(eeg, dtype="float16")},
+        without(stage.inputs, "fmri_mask"),
+    ):
+        bundle.manifest.stages["encode"] = replace(stage, inputs=changed)
+        with pytest.raises(BundleError, match=r"encode\.onnx has the inputs .*stages\.encode .* says"):
+            Decoder(bundle)
 
 
 def test_a_clip_other_than_the_manifests_is_refused(tmp_path: Path) -> None:

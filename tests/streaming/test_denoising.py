@@ -7,9 +7,13 @@ import numpy as np
 import pytest
 
 from rtdecode.bundle import Bundle, write
+from rtdecode.bundle.engine import Engine, load
+from rtdecode.bundle.graph import Graph
+from rtdecode.bundle.runner import Plan
+from rtdecode.bundle.session import Session
 from rtdecode.errors import BundleError, UsageError
+from rtdecode.types import Window
 from streaming.decoder import Decoder
-from streaming.engine import Graph
 from tests.streaming.bundles import make_bundle
 from tests.streaming.windows import window
 
@@ -66,14 +70,34 @@ def test_a_final_carries_on_from_the_final_before_it(bundle: Bundle) -> None:
     assert not np.allclose(latent(with_carry, 1), latent(without, 1))
 
 
+def read_by_encode(engine: Engine, session: Session, given: Window) -> dict[str, np.ndarray]:
+    """What the encode graph is run on for a window."""
+    seen: list[dict[str, np.ndarray]] = []
+    graph = engine.graphs["encode"]
+
+    def watch(arrays: dict[str, np.ndarray], stay: set[str]) -> dict[str, np.ndarray]:
+        seen.append({name: np.asarray(values) for name, values in arrays.items()})
+        return graph(arrays, stay)
+
+    plan = Plan(engine.manifest, engine.graphs | {"encode": watch})
+    watched = Session(plan)
+    watched.restore(session.snapshot())
+    watched.open(given, 4).encode()
+    return seen[0]
+
+
 def test_what_is_carried_is_the_last_latent_frame(bundle: Bundle) -> None:
-    """The test bundle's condition is linear in what it is given, so the carry's share can be told."""
-    decoder, seen = Decoder(bundle), []
-    before = latent(decoder, 0)
-    seen.append(decoder._inputs(window(1)))
-    assert np.array_equal(seen[0]["carry"], before[:, :, 8:9])
-    assert seen[0]["carry_mask"] == 1
-    assert decoder._inputs(window(2))["carry_mask"] == 0
+    engine = load(bundle)
+    session = engine.session()
+    first = window(0)
+    opened = session.open(first, 4)
+    opened.encode()
+    before = np.concatenate(list(opened.latents()), axis=2)
+    session.keep(first, opened)
+    seen = read_by_encode(engine, session, window(1))
+    assert np.array_equal(seen["carry"], before[:, :, 8:9])
+    assert seen["carry_mask"] == 1
+    assert read_by_encode(engine, session, window(2))["carry_mask"] == 0
 
 
 def test_after_a_hole_or_in_another_run_nothing_is_carried(bundle: Bundle) -> None:
@@ -134,9 +158,8 @@ def test_confidence_is_told_only_where_it_was_calibrated(bundle: Bundle, tmp_pat
     data = window()
     ports = {name: getattr(data, name)[None] for name in ("eeg", "eeg_mask", "fmri", "fmri_mask")}
     encode = Graph(bundle.read("encode.onnx"), "encode.onnx")
-    first = {"carry": np.zeros(encode.inputs["carry"]), "carry_mask": np.zeros(encode.inputs["carry_mask"])}
-    given = {name: value.astype(np.float32) for name, value in (ports | first).items()}
-    assert sure == pytest.approx(encode(**given)["confidence"].item())
+    first = {name: np.zeros(encode.inputs[name][0]) for name in ("carry", "carry_mask")}
+    assert sure == pytest.approx(encode(ports | first)["confidence"].item())
     assert abs(sure - 0.5) > 0.001, "or its contrary would pass"
     assert Decoder(make_bundle(tmp_path / "b", steps=4)).decode(window()).clip.confidence is None
 
@@ -157,22 +180,20 @@ def test_carry_and_noise_of_the_golden_window_are_checked(bundle: Bundle, tmp_pa
 
 def test_a_manifest_that_promises_what_the_graphs_lack_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     files = {name: bundle.path / name for name in bundle.manifest.files}
-    never = write(tmp_path / "never", replace(bundle.manifest, steps=0), files)
-    with pytest.raises(BundleError, match="0 steps"):
-        Decoder(never)
+    with pytest.raises(BundleError, match="has a stage 'denoise', and steps is 0"):
+        write(tmp_path / "never", replace(bundle.manifest, steps=0), files)
     closed = make_bundle(tmp_path / "closed")
     files = {name: closed.path / name for name in closed.manifest.files}
-    sure = write(tmp_path / "sure", replace(closed.manifest, confidence=FITTED), files)
     with pytest.raises(BundleError, match="no output 'confidence'"):
-        Decoder(sure)
+        write(tmp_path / "sure", replace(closed.manifest, confidence=FITTED), files)
 
 
 def test_an_empty_modality_and_no_carry_share_the_zero_mask(bundle: Bundle) -> None:
-    ports = Decoder(bundle)._inputs(window(fmri=False))
+    engine = load(bundle)
+    ports = read_by_encode(engine, engine.session(), window(fmri=False))
     assert set(ports) == {"eeg", "eeg_mask", "fmri", "fmri_mask", "carry", "carry_mask"}
     for name in ("fmri", "fmri_mask", "carry", "carry_mask"):
         assert not ports[name].any()
-    assert all(port.dtype == np.float32 for port in ports.values())
     whole = window()
     assert whole.eeg is not None
     assert np.array_equal(ports["eeg"][0], whole.eeg)

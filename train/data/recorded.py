@@ -266,7 +266,7 @@ def _fmri(
     where: list[tuple[int, float]] = []
     total, count = np.zeros((2, grid.slots))
     for n, window in enumerate(kept):
-        first = grid.volumes(window.index).start
+        first = grid.volumes(window.index).start - grid.empty_slots(window.index)
         for slot in np.flatnonzero(window.fmri_mask):
             assert window.fmri is not None
             key = (int(film[n]), window.run, int(first + slot))

@@ -8,7 +8,9 @@ from rtdecode.bundle import Bundle
 
 def show(bundle: Bundle) -> None:
     """Print what a bundle reads, gives and was trained on."""
-    manifest, grid = bundle.manifest, bundle.manifest.grid
+    manifest = bundle.manifest
+    grid = manifest.grid
+    more = grid.before + grid.after > 0
     table = Table(title=f"{manifest.name} {bundle.digest}", show_header=False, title_justify="left")
     clip = manifest.clip
     rows = {
@@ -18,10 +20,13 @@ def show(bundle: Bundle) -> None:
         "EEG": manifest.eeg and f"{len(manifest.eeg.channels)} channels at {grid.sfreq} Hz",
         "fMRI": manifest.fmri and f"{manifest.fmri.voxels} of {manifest.fmri.shape} voxels, TR {grid.tr} s",
         "windows": f"{grid.window} s every {grid.hop} s, haemodynamic lag {grid.lag} s",
+        "look-ahead": f"{grid.before} volumes before a window and {grid.after} after it" if more else None,
         "clip": f"{clip.frames} frames of {clip.height} x {clip.width} at {clip.fps:g} fps",
         "steps": manifest.steps,
+        "noise key": manifest.noise_key,
         "categories": manifest.labels and ", ".join(manifest.labels),
-        "graphs": ", ".join(name for name, stage in manifest.stages.items() if stage),
+        "graphs": ", ".join(manifest.built),
+        "subjects": ", ".join(manifest.subjects) or None,
         "parity": manifest.parity.get("largest_difference"),
         "trained": manifest.provenance.get("trained"),
         "on": manifest.provenance.get("participant") or manifest.provenance.get("data"),

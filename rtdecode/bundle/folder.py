@@ -1,0 +1,267 @@
+"""A bundle's folder, read and written: strictly, or not at all.
+
+An unknown key, a value of another kind, a wrong hash, a missing file or one that the manifest does not list
+is an error that names it. Every file that is read lies in the folder, is listed and is hashed: the digest
+says all that a bundle is.
+"""
+
+import mmap
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode import sealed, typed
+from rtdecode.bundle import wiring
+from rtdecode.bundle.manifest import SCHEMA, Manifest, from_json, of_subject, to_json
+from rtdecode.errors import BundleError
+from rtdecode.sealed import Sealed, read_tree
+from rtdecode.signal.baseline import Baseline, drift_of
+from rtdecode.signal.volume import Projection
+
+SHIPPED = Path(__file__).parents[1] / "bundles"
+_HEAD = "manifest.json"
+_AGAIN = "Export or copy the bundle again."
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that was read and verified.
+
+    Attributes
+    ----------
+    path : Path
+    manifest : Manifest
+    digest : str
+        SHA-256 over the values of the manifest (which holds the hash of every other file), first 16
+        hexadecimal digits.
+    stats, projection
+        Contents of ``stats.npz`` and ``projection.npz``; projection is None without fMRI.
+    subject : str or None
+        Whose signals it reads; None for the default subject.
+    """
+
+    path: Path
+    manifest: Manifest
+    digest: str
+    stats: dict[str, NDArray[Any]] = field(repr=False)
+    projection: Projection | None = field(repr=False)
+    subject: str | None = None
+
+    def golden(self) -> dict[str, NDArray[Any]]:
+        """Windows and the clips expected from them."""
+        return self._sealed.arrays(_of_subject(self.subject, "golden.npz"))
+
+    @property
+    def golden_file(self) -> Path:
+        """Where the golden windows are kept."""
+        return self.path / _of_subject(self.subject, "golden.npz")
+
+    def read(self, name: str) -> bytes:
+        """Read a file of the bundle, held to its hash again: what is returned is what the digest says.
+
+        Raises
+        ------
+        BundleError
+            If the manifest does not list it, it lies elsewhere, or it was changed.
+        """
+        return self._sealed.read(name)
+
+    def mapped(self, name: str) -> mmap.mmap:
+        """Map a file of the bundle into memory, held to its hash again.
+
+        Raises
+        ------
+        BundleError
+            As of `read`.
+        """
+        return self._sealed.mapped(name)
+
+    @property
+    def _sealed(self) -> Sealed:
+        return Sealed(self.path / _HEAD, self.manifest.files, _AGAIN)
+
+
+def resolve(name: str | Path) -> Path:
+    """The directory of a bundle given by path or by the name of a shipped one.
+
+    Raises
+    ------
+    BundleError
+        If there is no such bundle; the message lists the shipped ones.
+    """
+    path = Path(name)
+    shipped = SHIPPED / str(name)
+    try:
+        if (path / _HEAD).is_file():
+            return path
+        if os.sep not in str(name) and (shipped / _HEAD).is_file():
+            return shipped
+        there = _found(path)
+    except (OSError, ValueError) as error:
+        raise BundleError(
+            f"the bundle {str(name)!r} cannot be read ({error}). Give a folder that can be read."
+        ) from error
+    names = sorted(p.parent.name for p in SHIPPED.glob(f"*/{_HEAD}"))
+    raise BundleError(
+        f"no bundle at '{name}': {there}, a folder with manifest.json was expected. "
+        f"Give the path of one, or the name of a shipped one: {', '.join(names) or 'none is shipped'}."
+    )
+
+
+def _found(path: Path) -> str:
+    """Say what is there instead of a bundle."""
+    if path.is_dir():
+        held = sorted(entry.name for entry in path.iterdir())
+        return f"a folder that holds {', '.join(held[:5])}" if held else "a folder that is empty"
+    return "a file" if path.exists() else "nothing is there"
+
+
+def load(name: str | Path, *, verify: bool = True, subject: str | None = None) -> Bundle:
+    """Read a bundle and check every file against its hash.
+
+    Parameters
+    ----------
+    name : str or Path
+        A path, or the name of a shipped bundle.
+    verify : bool
+        False leaves the manifest's digest, and the hash of what is not read here, unchecked.
+    subject : str, optional
+        One of the bundle's subjects; by default the one that the files beside the manifest are of.
+
+    Raises
+    ------
+    BundleError
+        If a file is missing, not listed, elsewhere or changed, the files do not fit together, or there is
+        no such subject.
+    """
+    path = resolve(name)
+    file = path / _HEAD
+    tree, found = read_tree(file, _AGAIN, verify=verify)
+    if tree.get("schema") != SCHEMA:
+        raise BundleError(
+            f"{path} has bundle schema {tree.get('schema')!r}, this version reads {SCHEMA}. Make it anew "
+            "from its run: `rtdecode export RUN --out DIR`."
+        )
+    manifest = from_json(tree, str(file))
+    held = Sealed(file, manifest.files, _AGAIN)
+    held.check_whole()
+    if verify:
+        held.check()
+    _check_listed(file, manifest)
+    wiring.check(manifest, str(file))
+    for name_ in manifest.subjects:
+        wiring.check(of_subject(manifest, name_), f"{file}: subjects.{name_}")
+    if subject is not None:
+        manifest = of_subject(manifest, subject)
+    projection = _projection(held, manifest, _of_subject(subject, "projection.npz"))
+    stats_file = _of_subject(subject, "stats.npz")
+    stats = held.arrays(stats_file)
+    _check_stats(path / stats_file, stats, manifest)
+    try:
+        drift_of(stats, manifest.fmri.baseline if manifest.fmri else Baseline())
+    except ValueError as error:
+        raise BundleError(f"{path / stats_file}: {error}. Export the bundle again.") from error
+    return Bundle(path, manifest, found, stats, projection, subject)
+
+
+def check_target(target: Path) -> None:
+    """Refuse what `write` would refuse, see `rtdecode.sealed.check_target`."""
+    sealed.check_target(target, _HEAD, "bundle")
+
+
+def write(target: Path, manifest: Manifest, files: dict[str, Path]) -> Bundle:
+    """Write a bundle in one step: a temporary folder that is renamed when it is whole.
+
+    Parameters
+    ----------
+    target : Path
+        Folder to be made; an existing bundle there is replaced, anything else is refused.
+    manifest : Manifest
+        `files` of it is filled in here.
+    files : dict
+        Name in the bundle, with slashes where it lies in a folder -> file to copy.
+
+    Raises
+    ------
+    UsageError
+        If `target` holds anything but a bundle.
+    """
+    check_target(target)
+    with sealed.replacing(target) as part:
+        for name, source in files.items():
+            place = part / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, place)
+        sealed.write_tree(part / _HEAD, to_json(manifest))
+    return load(target)
+
+
+def _check_listed(file: Path, manifest: Manifest) -> None:
+    for place, name in _named(manifest):
+        if name not in manifest.files:
+            raise BundleError(
+                f"{file}: {place} is in the file {name!r}, which is not listed under files: the "
+                f"name of a file in the bundle's own folder was expected. {_AGAIN}"
+            )
+    correction = manifest.provenance.get("onset_correction_s")
+    typed.read(float | None, correction, f"{file}: provenance.onset_correction_s")
+
+
+def _named(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Every file that a part of the manifest names, after the place that names it."""
+    stages = {f"stages.{name}": stage for name, stage in manifest.built.items()}
+    for subject, found in manifest.subjects.items():
+        stages |= {f"subjects.{subject}.stages.{name}": stage for name, stage in found.stages.items()}
+    for place, stage in stages.items():
+        yield place, stage.file
+        for name in stage.data:
+            yield f"a weight of {place}", name
+    for name, memory in manifest.memories.items():
+        yield f"memories.{name}", memory.file
+
+
+def _of_subject(subject: str | None, name: str) -> str:
+    """Where a file of a subject lies."""
+    return name if subject is None else f"subjects/{subject}/{name}"
+
+
+def _check_stats(file: Path, stats: dict[str, NDArray[Any]], manifest: Manifest) -> None:
+    sizes = {
+        "eeg": manifest.eeg and len(manifest.eeg.channels),
+        "fmri": manifest.fmri and manifest.fmri.voxels,
+    }
+    for modality in manifest.modalities:
+        for name in (f"{modality}_mean", f"{modality}_scale"):
+            found = stats[name].shape if name in stats else None
+            if found != (sizes[modality],):
+                raise BundleError(
+                    f"{file}: {name} has shape {found}, manifest.json asks for ({sizes[modality]},). {_AGAIN}"
+                )
+
+
+def _projection(files: Sealed, manifest: Manifest, name: str) -> Projection | None:
+    if manifest.fmri is None:
+        return None
+    file = files.head.parent / name
+    try:
+        projection = Projection.from_arrays(files.arrays(name))
+    except ValueError as error:
+        raise BundleError(f"{file}: {error}. Export the bundle again.") from error
+    held = {"voxels": projection.features, "shape": projection.shape, "affine": projection.affine}
+    for name, found in held.items():
+        _check_fit(file, name, found, getattr(manifest.fmri, name))
+    return projection
+
+
+def _check_fit(file: Path, name: str, found: Any, stated: Any) -> None:
+    if np.shape(found) != np.shape(stated) or not np.allclose(found, stated, rtol=1e-9, atol=1e-9):
+        raise BundleError(
+            f"{file}: {name} is {np.asarray(found).tolist()}, manifest.json fmri.{name} says {stated}. "
+            "Export the bundle again."
+        )

@@ -1,0 +1,139 @@
+"""The golden windows of a bundle: what this machine makes of them must be what the export made.
+
+A golden window holds the signals that the stages read, the states that it carries on from (``carry``, and
+``carry_mask``, 0 where there is none), and the ``noise`` that its latent starts from; then what is expected.
+"""
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.bundle.engine import Engine
+from rtdecode.bundle.folder import Bundle
+from rtdecode.bundle.manifest import Manifest
+from rtdecode.bundle.runner import Noise, Pass
+from rtdecode.bundle.wiring import SIGNALS
+from rtdecode.errors import BundleError
+from rtdecode.noise import noise
+from rtdecode.types import Array, Float, Window
+
+_COMPARED = ("latent", "confidence", "scores", "frames")
+_CLOSED, _DENOISED = 1e-4, 1e-3
+
+
+def first(bundle: Bundle) -> dict[str, Array]:
+    """Read the first golden window and what is expected of it, with a batch axis of 1."""
+    return {name: array[:1] for name, array in bundle.golden().items()}
+
+
+def window(bundle: Bundle) -> Window:
+    """The first golden window as a session would hand it to the decoder."""
+    golden = bundle.golden()
+    manifest = bundle.manifest
+    masks = {m: golden.get(f"{m}_mask", np.zeros((1, 0)))[0] > 0 for m in ("eeg", "fmri")}
+    data = {m: golden[m][0] if m in golden else None for m in ("eeg", "fmri")}
+    return Window(
+        run=0,
+        index=0,
+        start_s=0.0,
+        stop_s=float(manifest.grid.window),
+        session_s=0.0,
+        revision="final",
+        eeg=data["eeg"],
+        eeg_mask=masks["eeg"],
+        fmri=data["fmri"],
+        fmri_mask=masks["fmri"],
+        fmri_expected=masks["fmri"],
+        floor_at=0.0,
+    )
+
+
+def read(manifest: Manifest) -> list[str]:
+    """Name the arrays that a golden window of this bundle must hold, beside what is expected of it."""
+    ports = [port for stage in manifest.built.values() for port in stage.inputs.values()]
+    signals = [source for source in SIGNALS if any(port.source == source for port in ports)]
+    states = [name for name, state in manifest.states.items() if state.scope == "session"]
+    masks = [f"{name}_mask" for name in states if any(port.there and port.state == name for port in ports)]
+    noise_too = ["noise"] if "denoise" in manifest.built else []
+    return signals + states + masks + noise_too
+
+
+def open_pass(engine: Engine, kept: Mapping[str, Array], steps: int, where: str) -> Pass:
+    """Begin the pass of a golden window, whose arrays have a leading 1.
+
+    Raises
+    ------
+    BundleError
+        If an array is missing; `where` names the file.
+    """
+    manifest = engine.manifest
+    given = take(where, kept, read(manifest))
+    states = [name for name, state in manifest.states.items() if state.scope == "session"]
+    before = {name: given[name] for name in states if given.get(f"{name}_mask", np.ones(1)).any()}
+    later = partial(_later, manifest.noise_key)
+    signals = {name: given[name] for name in SIGNALS if name in given}
+    return Pass(engine.plan, signals, Noise(given.get("noise"), later), steps, before)
+
+
+def decode(engine: Engine, kept: Mapping[str, Array], steps: int, where: str) -> dict[str, NDArray[Any]]:
+    """Decode a golden window.
+
+    Returns
+    -------
+    dict
+        The outputs of ``encode``, the clean ``latent``, and ``frames`` in [0, 1].
+
+    Raises
+    ------
+    BundleError
+        As of `open_pass`.
+    """
+    opened = open_pass(engine, kept, steps, where)
+    found = opened.encode()
+    frames = [drawn for latent in opened.latents() for drawn in opened.draw(latent)]
+    return found | {"latent": opened.latent, "frames": np.concatenate(frames, axis=1)}
+
+
+def take(where: str, kept: Mapping[str, Array], names: Iterable[str]) -> dict[str, Float]:
+    """Pick arrays of a golden window by name, as float32.
+
+    Raises
+    ------
+    BundleError
+        If one is not there.
+    """
+    if missing := sorted(set(names) - set(kept)):
+        raise BundleError(f"{where} lacks {', '.join(missing)}: found {', '.join(kept)}. Export it again.")
+    return {name: kept[name].astype(np.float32) for name in names}
+
+
+def compare(bundle: Bundle, kept: Mapping[str, Array], found: Mapping[str, NDArray[Any]]) -> None:
+    """Compare what was decoded of a golden window with what is expected of it.
+
+    A closed-form latent may be 1e-4 off; a denoised one, which went through many more operations,
+    a thousandth of its spread. Frames of 8 bits may differ by a rounding.
+
+    Raises
+    ------
+    BundleError
+        If anything is further off; the message says which and by how much.
+    """
+    denoised = "denoise" in bundle.manifest.built
+    for name in (name for name in _COMPARED if name in kept and name in found):
+        expected, eight_bits = kept[name].astype(np.float64), kept[name].dtype == np.uint8
+        tolerance = 0.6 if eight_bits else _DENOISED if denoised else _CLOSED
+        if name == "latent" and denoised:
+            tolerance *= float(expected.std())
+        error = float(np.abs(found[name] * (255.0 if eight_bits else 1.0) - expected).max())
+        if not error <= tolerance:
+            raise BundleError(
+                f"bundle {bundle.path}: its golden window gives {name} {error:.2g} away from golden.npz "
+                f"(allowed {tolerance:.2g}). Export the bundle again with this ONNX Runtime."
+            )
+
+
+def _later(key: str, shape: tuple[int, ...], draw: int) -> Float:
+    return noise(key, 0, 0, shape, draw)

@@ -1,0 +1,371 @@
+"""What a bundle says of itself: the values of ``manifest.json``, schema 2."""
+
+import math
+import re
+from dataclasses import asdict, dataclass, field, replace
+from fractions import Fraction
+from typing import Any
+
+from rtdecode import typed
+from rtdecode.errors import BundleError
+from rtdecode.signal.baseline import Baseline
+from rtdecode.signal.eeg import EegBand
+from rtdecode.timing import TimingGrid
+
+SCHEMA = 2
+STAGES = ("front", "encode", "denoise", "remember", "decode_first", "decode_next")
+SCOPES = ("chunk", "window", "session")
+# What numpy and ONNX Runtime both know by these names.
+DTYPES = ("float32", "float16", "float64", "int64", "int32", "int16", "int8", "uint16", "uint8", "bool")
+# Far above any schedule: a clip of so many steps would take minutes, and so would reading the bundle.
+_MOST_STEPS = 1000
+_KEY_DIGITS = 64
+# A subject's name is the name of its folder.
+_SUBJECT = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A port that a graph reads.
+
+    Attributes
+    ----------
+    shape : list of int
+    dtype : str
+        What is handed in is cast to it where it is of another type.
+    source : str
+        Where its values come from, see `rtdecode.bundle.wiring`.
+    state : str or None
+        The state that is read, where the source is ``state``.
+    there : bool
+        True reads whether the state holds anything, 1 or 0, in place of its values.
+    memory, rows : str or None
+        The memory that is read where the source is ``memory``, and the output (``STAGE.PORT``, whole
+        numbers) that says which of its rows.
+    """
+
+    shape: list[int]
+    dtype: str
+    source: str
+    state: str | None = None
+    there: bool = False
+    memory: str | None = None
+    rows: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_array(self.shape, self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A port that a graph writes; `state` names the state that keeps the values, where one does."""
+
+    shape: list[int]
+    dtype: str
+    state: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_array(self.shape, self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One graph: its file, its ports by name, and the files beside it that hold weights of it (`data`)."""
+
+    file: str
+    inputs: dict[str, Input]
+    outputs: dict[str, Output]
+    data: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What calls of the graphs hand on to later ones; zeros where nothing was written yet.
+
+    Attributes
+    ----------
+    scope : str
+        How long it lives: ``chunk`` (the steps of one chunk), ``window``, or ``session`` (until a window
+        is missing).
+    shape : list of int
+    dtype : str
+    source : str or None
+        ``latent``: it is the last frames of each window's clean latent, and no port writes it.
+    """
+
+    scope: str
+    shape: list[int]
+    dtype: str
+    source: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_array(self.shape, self.dtype)
+        if self.scope not in SCOPES:
+            raise ValueError(f"scope is one of {', '.join(SCOPES)}, found {self.scope!r}")
+        if self.source not in (None, "latent"):
+            raise ValueError(f"source is null or 'latent', found {self.source!r}")
+        if self.source == "latent" and (self.scope != "session" or len(self.shape) != 5):
+            raise ValueError(
+                "what is kept of the clean latent is (1, channel, latent frame, row, column) of scope "
+                f"session, found {self.shape} of scope {self.scope}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Rows to be looked up, in a file of their own that is never read whole.
+
+    Attributes
+    ----------
+    file : str
+        ``.npy``, (row, value).
+    rows, width : int
+        How many rows there are, and how many values a row has.
+    dtype : str
+        Of the values; ``bfloat16`` is kept as uint16, and handed on as float32.
+    """
+
+    file: str
+    rows: int
+    width: int
+    dtype: str
+
+    def __post_init__(self) -> None:
+        _check_array([self.rows, self.width], "uint16" if self.dtype == "bfloat16" else self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class ClipGeometry:
+    """Shape of a clip: `frames` of (height, width, 3) at `fps`; `hop_frames` of them are shown per hop."""
+
+    frames: int
+    height: int
+    width: int
+    fps: float
+
+    def __post_init__(self) -> None:
+        if min(self.frames, self.height, self.width) < 1 or self.fps <= 0:
+            raise ValueError(f"a clip has a frame, a row, a column and a frame rate at least, found {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class EegInput:
+    """The EEG a bundle takes: labels in the order of its arrays, reference, and the causal band."""
+
+    channels: list[str]
+    reference: str
+    unit: str
+    band: EegBand
+
+    def __post_init__(self) -> None:
+        if not self.channels or len(set(self.channels)) < len(self.channels):
+            raise ValueError(f"channels are one or more different labels, found {self.channels}")
+
+
+@dataclass(frozen=True, slots=True)
+class FmriInput:
+    """The volumes a bundle takes: voxel count, grid, and how the resting level is followed."""
+
+    voxels: int
+    shape: list[int]
+    affine: list[list[float]]
+    baseline: Baseline
+
+    def __post_init__(self) -> None:
+        if len(self.shape) != 3 or min(self.shape) < 1:
+            raise ValueError(f"shape is three counts of voxels, found {self.shape}")
+        if [len(row) for row in self.affine] != [4, 4, 4, 4]:
+            raise ValueError(f"affine has four rows of four numbers, found {self.affine}")
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Another participant: its own signals and its own way into the stages that all share.
+
+    Attributes
+    ----------
+    eeg, fmri : EegInput, FmriInput or None
+        The signals that are read of this participant.
+    stages : dict
+        Its ``encode``, and its ``front`` where there is one.
+    number : int or None
+        What ports with the source ``subject`` get.
+    confidence : dict or None
+        What its confidence was calibrated on; None where it was not.
+    """
+
+    eeg: EegInput | None
+    fmri: FmriInput | None
+    stages: dict[str, Stage]
+    number: int | None = None
+    confidence: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if not {"encode"} <= set(self.stages) <= {"front", "encode"}:
+            raise ValueError(f"stages are encode, and front where there is one, found {sorted(self.stages)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a bundle says of itself.
+
+    Attributes
+    ----------
+    noise_key : str
+        Hexadecimal digits that seed the noise of its clips, see `rtdecode.noise`.
+    simulated : bool
+        True where the participant it was trained on is simulated.
+    note : str or None
+        A sentence shown with every clip.
+    latent : list of int or None
+        Shape of the clean latent of a window, (1, channel, latent frame, row, column); null before there
+        are stages.
+    steps : int
+        Denoising steps of a clip by default; 0 without a denoiser.
+    sigmas : dict
+        Number of steps, as text -> the noise level that each of them begins at. A denoiser that reads
+        levels (sources ``t`` and ``r``) takes these numbers of steps and no other.
+    stages : dict
+        Name -> `Stage`, or null for one that the bundle does without.
+    states : dict
+        Name -> `State`.
+    labels : list of str or None
+        Named categories, in the order of the ``scores`` port.
+    memories : dict
+        Name -> `Memory`.
+    subjects : dict
+        Name -> `Subject`, besides the default one, whose signals and stages are the bundle's own.
+    subject : int or None
+        What ports with the source ``subject`` get for the default subject.
+    The rest are plain values.
+    """
+
+    schema: int
+    name: str
+    recipe: str
+    recipe_digest: str
+    noise_key: str
+    simulated: bool
+    note: str | None
+    grid: TimingGrid
+    eeg: EegInput | None
+    fmri: FmriInput | None
+    clip: ClipGeometry
+    latent: list[int] | None
+    steps: int
+    sigmas: dict[str, list[float]]
+    stages: dict[str, Stage | None]
+    states: dict[str, State]
+    labels: list[str] | None
+    confidence: dict[str, Any] | None
+    files: dict[str, str]
+    parity: dict[str, Any]
+    provenance: dict[str, Any]
+    licence: str
+    memories: dict[str, Memory] = field(default_factory=dict)
+    subjects: dict[str, Subject] = field(default_factory=dict)
+    subject: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.eeg is None and self.fmri is None:
+            raise ValueError("it reads neither eeg nor fmri: one of them was expected")
+        if self.fmri is not None and self.grid.tr is None:
+            raise ValueError("it reads fmri, and grid.tr is null: the repetition time was expected")
+        if not 0 <= self.steps <= _MOST_STEPS:
+            raise ValueError(f"steps lies between 0 and {_MOST_STEPS}, found {self.steps}")
+        if unknown := sorted(set(self.stages) - set(STAGES)):
+            raise ValueError(f"stages are {', '.join(STAGES)}, found {unknown}")
+        if self.labels is not None and (not self.labels or len(set(self.labels)) < len(self.labels)):
+            raise ValueError(f"labels are one or more different names, or null, found {self.labels}")
+        if self.latent is not None and (len(self.latent) != 5 or min(self.latent) < 1):
+            raise ValueError(
+                f"latent is (1, channel, latent frame, row, column), or null, found {self.latent}"
+            )
+        if bad := [name for name in self.subjects if not _SUBJECT.fullmatch(name)]:
+            raise ValueError(f"names of subjects have letters, digits, '-' and '_', found {bad}")
+        _check_key(self.noise_key)
+        _check_sigmas(self.sigmas)
+
+    @property
+    def modalities(self) -> list[str]:
+        """The modalities the bundle can read."""
+        return [name for name in ("eeg", "fmri") if getattr(self, name) is not None]
+
+    @property
+    def built(self) -> dict[str, Stage]:
+        """The stages that are there, in the order in which they run."""
+        found = {name: self.stages.get(name) for name in STAGES}
+        return {name: stage for name, stage in found.items() if stage is not None}
+
+
+def of_subject(manifest: Manifest, name: str) -> Manifest:
+    """The manifest of one of the subjects: its signals and stages in place of the default subject's.
+
+    Raises
+    ------
+    BundleError
+        If there is no such subject, or it does not fit the rest.
+    """
+    if name not in manifest.subjects:
+        there = ", ".join(manifest.subjects) or "the default one alone"
+        raise BundleError(
+            f"bundle {manifest.name} has no subject '{name}': there is {there}. Give one of these with "
+            "--subject, or leave it out for the default one."
+        )
+    found = manifest.subjects[name]
+    own = {
+        "eeg": found.eeg,
+        "fmri": found.fmri,
+        "stages": {**manifest.stages, "front": None, **found.stages},
+        "subject": found.number,
+        "confidence": found.confidence,
+    }
+    try:
+        return replace(manifest, **own)
+    except ValueError as error:
+        raise BundleError(f"bundle {manifest.name}: subject '{name}': {error}. Export it again.") from error
+
+
+def to_json(manifest: Manifest) -> dict[str, Any]:
+    """The manifest as plain JSON values; fractions become text, and what a port leaves open is left out."""
+    tree = asdict(manifest)
+    grid = tree["grid"].items()
+    tree["grid"] = {name: str(value) if isinstance(value, Fraction) else value for name, value in grid}
+    own = [stage for stage in tree["stages"].values() if stage is not None]
+    others = [stage for subject in tree["subjects"].values() for stage in subject["stages"].values()]
+    for stage in own + others:
+        for side in ("inputs", "outputs"):
+            stage[side] = {name: _stated(port) for name, port in stage[side].items()}
+    return tree
+
+
+def from_json(tree: Any, where: str = "manifest.json") -> Manifest:
+    """Read a manifest from JSON values, strictly; `where` begins the message of a fault."""
+    return typed.read(Manifest, tree, where)
+
+
+def _stated(port: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in port.items() if value is not None and value is not False}
+
+
+def _check_array(shape: list[int], dtype: str) -> None:
+    if not all(size >= 1 for size in shape):
+        raise ValueError(f"shape has sizes from 1 on, found {shape}")
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype is one of {', '.join(DTYPES)}, found {dtype!r}")
+
+
+def _check_key(key: str) -> None:
+    digits = "0123456789abcdef"
+    if not 0 < len(key) <= _KEY_DIGITS or any(letter not in digits for letter in key):
+        raise ValueError(f"noise_key is 1 to {_KEY_DIGITS} hexadecimal digits, found {key[:80]!r}")
+
+
+def _check_sigmas(sigmas: dict[str, list[float]]) -> None:
+    for steps, levels in sigmas.items():
+        if steps != str(len(levels)):
+            raise ValueError(
+                f"sigmas has a level for each step, found {len(levels)} levels for {steps[:80]!r} steps"
+            )
+        if not all(level > 0 and math.isfinite(level) for level in levels):
+            raise ValueError(f"sigmas.{steps}: noise levels above 0 were expected, found {levels}")

@@ -1,0 +1,93 @@
+"""The rows of a memory: a file of any size, of which only the rows that are asked for are read."""
+
+import mmap
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.bundle.manifest import Memory
+from rtdecode.errors import BundleError
+
+# No header of a plain array is as long.
+_HEADER_BYTES = 2**16
+_AGAIN = "Export the bundle again."
+
+
+class Rows:
+    """The rows of one memory.
+
+    Parameters
+    ----------
+    values : (row, value)
+    dtype : str
+        What the values are; ``bfloat16`` where they are kept as uint16.
+    name : str
+        Where it is from, for messages.
+    """
+
+    def __init__(self, values: NDArray[Any], dtype: str, name: str) -> None:
+        self._values = values
+        self._dtype = dtype
+        self._name = name
+
+    def take(self, numbers: NDArray[np.integer]) -> NDArray[Any]:
+        """Gather rows by their numbers, (number, value).
+
+        Raises
+        ------
+        BundleError
+            If there is no such row.
+        """
+        asked = numbers.reshape(-1)
+        count = len(self._values)
+        if asked.min() < 0 or asked.max() >= count:
+            raise BundleError(
+                f"{self._name} has the rows 0 to {count - 1}, and a graph asked for {asked.tolist()[:8]}. "
+                f"{_AGAIN}"
+            )
+        found = self._values[asked]
+        if self._dtype != "bfloat16":
+            return found
+        # bfloat16 is the upper half of a float32.
+        return (found.astype(np.uint32) << 16).view(np.float32)
+
+
+def rows(data: mmap.mmap, memory: Memory, name: str) -> Rows:
+    """Find the rows of a memory in its mapped file.
+
+    Parameters
+    ----------
+    data : mmap
+        The whole file, ``.npy``.
+    memory : Memory
+        What the manifest says of it.
+    name : str
+        Where it is from, for messages.
+
+    Raises
+    ------
+    BundleError
+        If the file is none, is cut short, or holds something else than the manifest says.
+    """
+    kept = np.dtype("uint16" if memory.dtype == "bfloat16" else memory.dtype)
+    header = BytesIO(data[:_HEADER_BYTES])
+    try:
+        version = np.lib.format.read_magic(header)
+        read = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
+        shape, by_column, dtype = read(header)
+    except ValueError as error:
+        raise BundleError(f"{name} is no array ({error}). {_AGAIN}") from error
+    if (shape, dtype, by_column) != ((memory.rows, memory.width), kept, False):
+        raise BundleError(
+            f"{name} holds {dtype} {shape}, memories of manifest.json says {kept} "
+            f"({memory.rows}, {memory.width}), row by row. {_AGAIN}"
+        )
+    start = header.tell()
+    if len(data) != start + memory.rows * memory.width * kept.itemsize:
+        raise BundleError(f"{name} has {len(data)} bytes, and its header says another size. {_AGAIN}")
+    values = np.frombuffer(data, kept, offset=start).reshape(memory.rows, memory.width)
+    return Rows(values, memory.dtype, name)

@@ -1,0 +1,246 @@
+"""One window on its way through the graphs of a bundle: the one code that runs them."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.bundle.graph import Graph, Value, host
+from rtdecode.bundle.manifest import Input, Manifest, Stage
+from rtdecode.bundle.memory import Rows
+from rtdecode.bundle.states import States
+from rtdecode.bundle.wiring import SIGNALS, clean_latent, latent_frames
+from rtdecode.types import Float
+
+# The outputs of `encode` that are told of a clip, or that its start is made of.
+_TOLD = ("latent", "scores", "confidence", "start", "start_level")
+_DRAWN = ("frames",)
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """The noise of one window.
+
+    Attributes
+    ----------
+    start : float32 or None
+        What the whole latent starts from, (1, channel, latent frame, row, column); None in closed form.
+    later : callable
+        Draws more, of a shape, by the number of the draw from 0.
+    """
+
+    start: Float | None
+    later: Callable[[tuple[int, ...], int], Float]
+
+
+class Plan:
+    """What there is to run: the graphs of a bundle, and what the manifest says of how they are joined.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        Checked by `rtdecode.bundle.wiring.check`.
+    graphs : dict
+        The graph of each stage that is there.
+    memories : dict
+        The rows of each memory by its name.
+
+    Attributes
+    ----------
+    latent : tuple of int
+        Shape of the clean latent of a window.
+    chunk_frames : int
+        Latent frames that are denoised together; all of them in closed form.
+    drawn_frames : dict
+        Latent frames that a call of each decode stage takes.
+    """
+
+    def __init__(
+        self, manifest: Manifest, graphs: Mapping[str, Graph], memories: Mapping[str, Rows] | None = None
+    ) -> None:
+        self.manifest = manifest
+        self.graphs = graphs
+        self.memories = dict(memories or {})
+        self.stages: dict[str, Stage] = manifest.built
+        assert manifest.latent is not None
+        self.latent = tuple(manifest.latent)
+        self.denoises = "denoise" in graphs
+        self.clean = clean_latent(self.stages)
+        self.chunk_frames = latent_frames(manifest, "denoise") if self.denoises else self.latent[2]
+        decoding = [stage for stage in graphs if stage.startswith("decode")]
+        self.drawn_frames = {stage: latent_frames(manifest, stage) for stage in decoding}
+        self.stay = {stage: self._stay(stage) for stage in graphs}
+
+    def _stay(self, stage: str) -> set[str]:
+        """The outputs of a stage that only other calls of the graphs read: they may stay on a device."""
+        told = {"encode": _TOLD, "decode_first": _DRAWN, "decode_next": _DRAWN}.get(stage, ())
+        return set(self.stages[stage].outputs) - {*told, *self._rows(stage)}
+
+    def _rows(self, stage: str) -> set[str]:
+        """The outputs of a stage that tell rows of a memory."""
+        ports = [port for other in self.stages.values() for port in other.inputs.values()]
+        rows = [port.rows.partition(".") for port in ports if port.rows is not None]
+        return {name for known, _, name in rows if known == stage}
+
+
+class Pass:
+    """One window's pass through the graphs: `encode`, then `latents`, and `draw` of what they give.
+
+    Parameters
+    ----------
+    plan : Plan
+    given : dict
+        ``eeg``, ``eeg_mask``, ``fmri``, ``fmri_mask``, with a leading 1; absent signals are left out.
+    noise : Noise
+    steps : int
+        Denoising steps; 0 in closed form.
+    before : dict or None
+        The session's states that the window carries on from; None to begin afresh.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        given: Mapping[str, NDArray[Any]],
+        noise: Noise,
+        steps: int,
+        before: Mapping[str, Value] | None = None,
+    ) -> None:
+        self._plan = plan
+        self._given = given
+        self._noise = noise
+        self._steps = steps
+        self._states = States(plan.manifest.states, before)
+        self._made: dict[str, Value] = {}
+        self._clean: list[NDArray[Any]] = []
+        self._waiting: NDArray[Any] | None = None
+        self._drawn = 0
+
+    def encode(self) -> dict[str, NDArray[Any]]:
+        """Encode the window; returns the outputs of ``encode`` that are in the host's memory, by name."""
+        if "front" in self._plan.graphs:
+            self._run("front", {})
+        found = self._run("encode", {})
+        return {name: value for name, value in found.items() if isinstance(value, np.ndarray)}
+
+    def latents(self) -> Iterator[NDArray[Any]]:
+        """Yield the clean latent chunk by chunk, (1, channel, latent frame, row, column)."""
+        if not self._plan.denoises:
+            yield self._keep(self._made[self._plan.clean])
+            return
+        for chunk in range(self._plan.latent[2] // self._plan.chunk_frames):
+            yield self._keep(self._denoised(chunk))
+
+    @property
+    def latent(self) -> NDArray[Any]:
+        """The clean latent, as far as there is one."""
+        return self._clean[0] if len(self._clean) == 1 else np.concatenate(self._clean, axis=2)
+
+    def draw(self, latent: NDArray[Any]) -> Iterator[NDArray[Any]]:
+        """Yield the frames of the next latent frames as they are drawn, (1, frame, row, column, 3) in [0, 1].
+
+        Latent frames too few for a call of the graph wait for the next ones.
+        """
+        waiting = latent if self._waiting is None else np.concatenate([self._waiting, latent], axis=2)
+        while waiting.shape[2]:
+            stage = "decode_next" if self._drawn else "decode_first"
+            count = self._plan.drawn_frames[stage]
+            if waiting.shape[2] < count:
+                break
+            self._made[self._plan.clean] = waiting[:, :, :count]
+            found = self._run(stage, {})
+            self._drawn += 1
+            waiting = waiting[:, :, count:]
+            yield found["frames"]
+        self._waiting = waiting if waiting.shape[2] else None
+
+    def carried(self) -> dict[str, Value]:
+        """The states of the session that the next window carries on from."""
+        return self._states.of_session(self.latent)
+
+    def _keep(self, latent: Value) -> NDArray[Any]:
+        self._clean.append(host(latent))
+        return self._clean[-1]
+
+    def _denoised(self, chunk: int) -> Value:
+        """Take every denoising step of one chunk, and let the caches be written of what came out."""
+        self._states.forget("chunk")
+        count = self._steps
+        latent: Value = self._start(chunk)
+        levels = self._levels()
+        following = [*levels[1:], 0.0]
+        name = self._plan.clean.partition(".")[2]
+        for step in range(count):
+            now = {
+                "start": latent,
+                "noise": chunk * count + step,
+                "step": step,
+                "steps": count,
+                "t": levels[step],
+                "r": following[step],
+                "chunk": chunk,
+            }
+            latent = self._run("denoise", now)[name]
+        if "remember" in self._plan.graphs:
+            self._run("remember", {"step": count, "steps": count, "t": 0.0, "r": 0.0, "chunk": chunk})
+        return latent
+
+    def _start(self, chunk: int) -> NDArray[Any]:
+        """The noisy latent that a chunk begins with: noise, mixed with what ``encode`` gives for a start."""
+        start = self._noise.start
+        assert start is not None
+        frames = self._plan.chunk_frames
+        first = chunk * frames
+        noise = start[:, :, first : first + frames]
+        if "encode.start" not in self._made:
+            return noise
+        level = self._level()
+        guess = host(self._made["encode.start"])[:, :, first : first + frames]
+        return (1 - level) * guess + level * noise
+
+    def _level(self) -> np.float32:
+        """The noise level that the latent starts at, a share of that of pure noise."""
+        if "encode.start_level" not in self._made:
+            return np.float32(1)
+        return np.float32(host(self._made["encode.start_level"]).item())
+
+    def _levels(self) -> list[float]:
+        """The noise level at the beginning of each step."""
+        sigmas = self._plan.manifest.sigmas.get(str(self._steps), [0.0] * self._steps)
+        return [float(self._level()) * sigma for sigma in sigmas]
+
+    def _run(self, stage: str, now: Mapping[str, Any]) -> dict[str, Value]:
+        """Run one graph, and keep what it writes. `now` has the sources that change from call to call."""
+        ports = self._plan.stages[stage]
+        arrays = {name: self._value(port, now) for name, port in ports.inputs.items()}
+        found = self._plan.graphs[stage](arrays, self._plan.stay[stage])
+        for name, port in ports.outputs.items():
+            self._made[f"{stage}.{name}"] = found[name]
+            if port.state is not None:
+                self._states.write(port.state, found[name])
+        return found
+
+    def _value(self, port: Input, now: Mapping[str, Any]) -> Value:
+        if port.source in SIGNALS:
+            given = self._given.get(port.source)
+            return np.zeros(port.shape, port.dtype) if given is None else given
+        if port.source == "state":
+            assert port.state is not None
+            if port.there:
+                return np.full(port.shape, self._states.there(port.state), port.dtype)
+            return self._states.read(port.state)
+        if port.source == "memory":
+            assert port.memory is not None
+            rows = host(self._made[port.rows or ""])
+            return self._plan.memories[port.memory].take(rows).reshape(port.shape)
+        if port.source == "subject":
+            return np.full(port.shape, self._plan.manifest.subject, port.dtype)
+        if port.source == "start":
+            return now["start"]
+        if port.source == "noise":
+            return self._noise.later(tuple(port.shape), now["noise"])
+        if port.source in now:
+            return np.full(port.shape, now[port.source], port.dtype)
+        return self._made[port.source]

@@ -1,0 +1,443 @@
+"""How the stages of a bundle fit together: where each port's values come from.
+
+| source | what the port gets |
+|---|---|
+| ``eeg``, ``fmri`` | the window's signal; zeros where it is absent |
+| ``eeg_mask``, ``fmri_mask`` | 1 where a sample or volume was received; zeros where the signal is absent |
+| ``subject`` | the number of the subject |
+| ``memory`` | rows of a memory, told by an output of an earlier stage |
+| ``state`` | what an earlier call wrote under a name, or (`there`) whether any did |
+| ``start`` | the latent that is being denoised: the start at the first step, then what the last step gave |
+| ``noise`` | standard normal noise, drawn anew for each step |
+| ``step``, ``steps`` | number of the step from 0, and how many there are |
+| ``t``, ``r`` | the noise level that the step begins at, and the one that it ends at |
+| ``chunk`` | number of the chunk of latent frames from 0 |
+| ``STAGE.PORT`` | an output of an earlier stage |
+
+The output of ``denoise`` that writes no state is the next latent; after the last step it is the clean
+latent of the chunk. Without ``denoise`` the clean latent is ``encode.latent``. The decode stages take the
+clean latent in turn, as many latent frames at a time as their port has.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rtdecode.bundle.manifest import STAGES, Input, Manifest, Output, Stage, State
+from rtdecode.errors import BundleError
+
+SIGNALS = ("eeg", "eeg_mask", "fmri", "fmri_mask")
+_EVERYWHERE = (*SIGNALS, "subject", "memory", "state")
+# What only a denoiser, or what writes its caches, can be told.
+_OF_STEPS = ("step", "steps", "t", "r", "chunk")
+_OF_DENOISING = ("start", "noise")
+SOURCES = (*_EVERYWHERE, *_OF_DENOISING, *_OF_STEPS)
+_AGAIN = "Export it again."
+_DECODING = ("decode_first", "decode_next")
+
+# Shape and dtype of each port of a graph.
+Ports = Mapping[str, tuple[list[int], str]]
+
+
+def clean_latent(stages: Mapping[str, Stage]) -> str:
+    """Name the output, ``STAGE.PORT``, that is the clean latent.
+
+    Raises
+    ------
+    ValueError
+        If ``denoise`` has not one output that writes no state.
+    """
+    if "denoise" not in stages:
+        return "encode.latent"
+    free = [name for name, port in stages["denoise"].outputs.items() if port.state is None]
+    if len(free) != 1:
+        raise ValueError(f"denoise has one output that writes no state, the next latent; found {free}")
+    return f"denoise.{free[0]}"
+
+
+def latent_frames(manifest: Manifest, stage: str) -> int:
+    """Count the latent frames of a call of ``denoise``, ``decode_first`` or ``decode_next``."""
+    stages = manifest.built
+    source = "start" if stage == "denoise" else clean_latent(stages)
+    return next(port.shape[2] for port in stages[stage].inputs.values() if port.source == source)
+
+
+def check(manifest: Manifest, where: str) -> None:
+    """Refuse a manifest whose stages do not fit together; one without stages passes.
+
+    Parameters
+    ----------
+    manifest : Manifest
+    where : str
+        Begins the message of a fault.
+
+    Raises
+    ------
+    BundleError
+    """
+    if not manifest.built:
+        return
+    try:
+        _Check(manifest).whole()
+    except ValueError as error:
+        raise BundleError(f"{where}: {error}. {_AGAIN}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Check:
+    """The checks of one manifest; each raises a `ValueError` that says what does not fit."""
+
+    manifest: Manifest
+
+    @property
+    def _whole(self) -> list[int]:
+        """Shape of a window's clean latent."""
+        assert self.manifest.latent is not None
+        return self.manifest.latent
+
+    def whole(self) -> None:
+        stages = self.manifest.built
+        if self.manifest.latent is None:
+            raise ValueError("latent is null: the shape of a window's clean latent was expected")
+        for name in ("encode", "decode_first"):
+            if name not in stages:
+                raise ValueError(
+                    f"there is no stage '{name}', which decoding needs: found {', '.join(stages)}"
+                )
+        if "remember" in stages and "denoise" not in stages:
+            raise ValueError("there is a stage 'remember' and no stage 'denoise' whose caches it could write")
+        clean_latent(stages)
+        for stage in stages:
+            self._ports(stage)
+        self._states()
+        self._latent()
+        self._start()
+        self._steps()
+        self._clip()
+        self._results()
+
+    def _ports(self, stage: str) -> None:
+        for name, port in self.manifest.built[stage].inputs.items():
+            place = f"stages.{stage}.inputs.{name}"
+            if port.source in SIGNALS:
+                self._signal(place, port)
+            elif port.source == "state":
+                self._read(place, port)
+            elif port.source == "memory":
+                self._memory(place, stage, port)
+            elif port.source in _OF_DENOISING:
+                _refuse_elsewhere(place, stage, port.source, only=("denoise",))
+            elif port.source in _OF_STEPS:
+                _refuse_elsewhere(place, stage, port.source, only=("denoise", "remember"))
+            elif port.source == "subject":
+                if self.manifest.subject is None:
+                    raise ValueError(f"{place} reads the subject, and the manifest has no number of it")
+            else:
+                self._joined(place, stage, port)
+        self._written(stage)
+
+    def _signal(self, place: str, port: Input) -> None:
+        grid = self.manifest.grid
+        eeg = self.manifest.eeg
+        fmri = self.manifest.fmri
+        shapes: dict[str, list[int]] = {}
+        if eeg is not None:
+            shapes["eeg"] = [1, len(eeg.channels), grid.samples]
+            shapes["eeg_mask"] = [1, grid.samples]
+        if fmri is not None:
+            shapes["fmri"] = [1, grid.slots, fmri.voxels]
+            shapes["fmri_mask"] = [1, grid.slots]
+        if port.source not in shapes:
+            raise ValueError(f"{place} reads {port.source}, which the manifest has not")
+        if port.shape != shapes[port.source]:
+            raise ValueError(
+                f"{place} has the shape {port.shape}, a window's {port.source} has {shapes[port.source]}"
+            )
+
+    def _read(self, place: str, port: Input) -> None:
+        state = self.manifest.states.get(port.state or "")
+        if state is None:
+            there = ", ".join(self.manifest.states) or "none"
+            raise ValueError(f"{place} reads the state {port.state!r}, states has {there}")
+        if not port.there and (port.shape, port.dtype) != (state.shape, state.dtype):
+            raise ValueError(
+                f"{place} is {port.dtype} {port.shape}, the state {port.state!r} is {state.dtype} "
+                f"{state.shape}"
+            )
+
+    def _memory(self, place: str, stage: str, port: Input) -> None:
+        memory = self.manifest.memories.get(port.memory or "")
+        if memory is None:
+            there = ", ".join(self.manifest.memories) or "none"
+            raise ValueError(f"{place} reads the memory {port.memory!r}, memories has {there}")
+        told = self._output(place, stage, port.rows or "")
+        if "int" not in told.dtype:
+            raise ValueError(
+                f"{place} takes its rows from {port.rows}, {told.dtype}: whole numbers were expected"
+            )
+        wanted = math.prod(told.shape) * memory.width
+        if math.prod(port.shape) != wanted:
+            raise ValueError(
+                f"{place} has the shape {port.shape}, and {told.shape} rows of {memory.width} values are "
+                f"{wanted} values"
+            )
+
+    def _joined(self, place: str, stage: str, port: Input) -> None:
+        """An output of an earlier stage; of the clean latent a decode stage takes as many frames as fit."""
+        found = self._output(place, stage, port.source)
+        in_turn = stage in _DECODING and port.source == clean_latent(self.manifest.built)
+        if port.shape != found.shape and not (in_turn and _is_part(port.shape, self._whole)):
+            raise ValueError(f"{place} has the shape {port.shape}, {port.source} has {found.shape}")
+
+    def _output(self, place: str, stage: str, source: str) -> Output:
+        other, _, name = source.partition(".")
+        stages = self.manifest.built
+        earlier = [known for known in stages if STAGES.index(known) < STAGES.index(stage)]
+        if not name or other not in STAGES:
+            known = ", ".join((*SOURCES, "STAGE.PORT"))
+            raise ValueError(f"{place} has the unknown source {source!r}: there are {known}")
+        if other not in earlier or name not in stages[other].outputs:
+            outputs = [f"{known}.{port}" for known in earlier for port in stages[known].outputs]
+            raise ValueError(
+                f"{place} has the source {source!r}, which no earlier stage gives: there are "
+                f"{', '.join(outputs) or 'none'}"
+            )
+        return stages[other].outputs[name]
+
+    def _written(self, stage: str) -> None:
+        seen: set[str] = set()
+        for name, port in self.manifest.built[stage].outputs.items():
+            if port.state is None:
+                continue
+            place = f"stages.{stage}.outputs.{name}"
+            state = self.manifest.states.get(port.state)
+            if state is None:
+                there = ", ".join(self.manifest.states) or "none"
+                raise ValueError(f"{place} writes the state {port.state!r}, states has {there}")
+            if (port.shape, port.dtype) != (state.shape, state.dtype):
+                raise ValueError(
+                    f"{place} is {port.dtype} {port.shape}, the state {port.state!r} is {state.dtype} "
+                    f"{state.shape}"
+                )
+            if port.state in seen:
+                raise ValueError(
+                    f"{place} writes the state {port.state!r}, as another port of the stage does"
+                )
+            seen.add(port.state)
+
+    def _states(self) -> None:
+        outputs = [port for stage in self.manifest.built.values() for port in stage.outputs.values()]
+        written = {port.state for port in outputs}
+        for name, state in self.manifest.states.items():
+            if state.source is None and name not in written:
+                raise ValueError(f"states.{name} is written by no port, and has no source")
+            if state.source is not None and name in written:
+                raise ValueError(f"states.{name} has the source {state.source!r}, and a port writes it too")
+
+    def _latent(self) -> None:
+        manifest = self.manifest
+        stages = manifest.built
+        for name, state in manifest.states.items():
+            if state.source == "latent" and not _is_part(state.shape, self._whole):
+                raise ValueError(f"states.{name} has the shape {state.shape}, the latent has {self._whole}")
+        stage, _, name = clean_latent(stages).partition(".")
+        if name not in stages[stage].outputs:
+            raise ValueError(
+                "it has no stage 'denoise', and encode no output 'latent': found "
+                f"{', '.join(stages[stage].outputs)}"
+            )
+        found = stages[stage].outputs[name].shape
+        if stage == "encode":
+            if found != self._whole:
+                raise ValueError(f"encode.latent has the shape {found}, the latent has {self._whole}")
+            return
+        ports = [port for port in stages["denoise"].inputs.values() if port.source == "start"]
+        if len(ports) != 1:
+            raise ValueError(f"denoise has {len(ports)} ports with the source 'start', one was expected")
+        begun = ports[0].shape
+        if begun != found:
+            raise ValueError(f"denoise takes a latent of {begun} and gives one of {found}")
+        if not _is_part(begun, self._whole) or self._whole[2] % begun[2]:
+            raise ValueError(f"denoise takes a latent of {begun}, whole parts of {self._whole} were expected")
+
+    def _start(self) -> None:
+        """What ``encode`` gives for a start, and the share of noise in it: both, or neither."""
+        outputs = self.manifest.built["encode"].outputs
+        given = [name for name in ("start", "start_level") if name in outputs]
+        if not given:
+            return
+        if len(given) == 1:
+            raise ValueError(f"encode has the output {given[0]!r}: start and start_level go together")
+        if outputs["start"].shape != self._whole:
+            raise ValueError(f"encode.start has the shape {outputs['start'].shape}, latent is {self._whole}")
+        if math.prod(outputs["start_level"].shape) != 1:
+            raise ValueError(f"encode.start_level is one number, found {outputs['start_level'].shape}")
+
+    def _steps(self) -> None:
+        manifest = self.manifest
+        if "denoise" not in manifest.built:
+            if manifest.steps:
+                raise ValueError(f"it has no stage 'denoise', and steps is {manifest.steps}: 0 was expected")
+            return
+        if manifest.steps < 1:
+            raise ValueError(
+                f"it has a stage 'denoise', and steps is {manifest.steps}: 1 or more was expected"
+            )
+        numbers = numbers_of_steps(manifest)
+        if numbers is not None and manifest.steps not in numbers:
+            raise ValueError(
+                f"denoise reads noise levels, and sigmas has none for {manifest.steps} steps: found "
+                f"{', '.join(manifest.sigmas) or 'none'}"
+            )
+
+    def _clip(self) -> None:
+        """The clip that the decode stages draw, latent frame by latent frame."""
+        manifest = self.manifest
+        stages = manifest.built
+        first = self._drawn("decode_first")
+        rest = self._whole[2] - latent_frames(manifest, "decode_first")
+        total = first[1]
+        if rest and "decode_next" not in stages:
+            raise ValueError(f"there is no stage 'decode_next' for the other {rest} latent frames")
+        if rest:
+            following = self._drawn("decode_next")
+            at_once = latent_frames(manifest, "decode_next")
+            if rest < 0 or rest % at_once or following[2:] != first[2:]:
+                raise ValueError(
+                    f"decode_first and decode_next, which draw {first} and {following}, do not take "
+                    f"{self._whole[2]} latent frames in whole turns"
+                )
+            total += rest // at_once * following[1]
+        clip = manifest.clip
+        stated = (1, clip.frames, clip.height, clip.width, 3)
+        found = (1, total, *first[2:])
+        if found != stated:
+            raise ValueError(f"its graphs draw clips of {found}, the clip of manifest.json is {stated}")
+
+    def _drawn(self, name: str) -> list[int]:
+        stage = self.manifest.built[name]
+        source = clean_latent(self.manifest.built)
+        read = [port for port in stage.inputs.values() if port.source == source]
+        if len(read) != 1:
+            raise ValueError(f"{name} has {len(read)} ports with the source {source!r}, one was expected")
+        frames = stage.outputs.get("frames")
+        if frames is None or len(frames.shape) != 5:
+            raise ValueError(
+                f"{name} has no output 'frames' of shape (1, frame, row, column, 3): found "
+                f"{', '.join(stage.outputs)}"
+            )
+        return frames.shape
+
+    def _results(self) -> None:
+        """What is read of the outputs of ``encode`` by name."""
+        outputs = self.manifest.built["encode"].outputs
+        labels = self.manifest.labels
+        if self.manifest.confidence is not None and "confidence" not in outputs:
+            raise ValueError("the manifest has a calibrated confidence, and encode no output 'confidence'")
+        scores = outputs["scores"].shape if "scores" in outputs else None
+        if labels is not None and scores != [1, len(labels)]:
+            raise ValueError(
+                f"the manifest names {len(labels)} categories, and the output 'scores' of encode has the "
+                f"shape {scores}"
+            )
+
+
+def numbers_of_steps(manifest: Manifest) -> set[int] | None:
+    """The numbers of denoising steps that can be taken; None for any.
+
+    A denoiser that is told noise levels takes those that `sigmas` has levels for.
+    """
+    denoise = manifest.built.get("denoise")
+    if denoise is None:
+        return {0}
+    if any(port.source in ("t", "r") for port in denoise.inputs.values()):
+        return {int(steps) for steps in manifest.sigmas}
+    return None
+
+
+def by_name(graphs: Mapping[str, tuple[Ports, Ports]]) -> dict[str, Any]:
+    """Wire graphs whose ports have the usual names.
+
+    A port called like a source gets it. ``carry`` is what is kept of the clean latent before, ``carry_mask``
+    whether there is any. ``latent`` is the latent under way, and for a decode stage the clean one. The n-th
+    port ``cache...`` reads what the n-th output ``cache...`` wrote. Any other port reads the output of that
+    name of the earlier stage next to it.
+
+    Parameters
+    ----------
+    graphs : dict
+        Stage -> shape and dtype of its inputs, and of its outputs, by name.
+
+    Returns
+    -------
+    dict
+        ``stages``, ``states`` and ``latent`` of a manifest.
+
+    Raises
+    ------
+    BundleError
+        If a port is called like nothing that there is.
+    """
+    stages: dict[str, Stage] = {}
+    states: dict[str, State] = {}
+    for name in (known for known in STAGES if known in graphs):
+        inputs, outputs = graphs[name]
+        kept = _caches(graphs, name)
+        for port, state in kept.items():
+            states[state] = State("window", *outputs[port])
+        wired = {port: _wired(name, port, inputs[port], stages, states) for port in inputs}
+        written = {port: Output(*outputs[port], state=kept.get(port)) for port in outputs}
+        stages[name] = Stage(f"{name}.onnx", wired, written)
+    stage, _, port = clean_latent(stages).partition(".")
+    found = stages[stage].outputs.get(port)
+    return {"stages": stages, "states": states, "latent": None if found is None else found.shape}
+
+
+def _caches(graphs: Mapping[str, tuple[Ports, Ports]], stage: str) -> dict[str, str]:
+    """Name the state that each cache of a decode stage is kept under: the port that reads it."""
+    if stage not in _DECODING or "decode_next" not in graphs:
+        return {}
+    read = [port for port in graphs["decode_next"][0] if port.startswith("cache")]
+    written = [port for port in graphs[stage][1] if port.startswith("cache")]
+    if len(read) != len(written):
+        raise BundleError(
+            f"the stage '{stage}' writes {len(written)} caches and decode_next reads {len(read)}: as many "
+            "were expected. Export every cache under a name of its own."
+        )
+    return dict(zip(written, read, strict=True))
+
+
+def _wired(
+    stage: str, name: str, port: tuple[list[int], str], earlier: Mapping[str, Stage], states: dict[str, State]
+) -> Input:
+    if name in SOURCES and name not in ("state", "memory"):
+        return Input(*port, source=name)
+    if name == "carry":
+        states[name] = State("session", *port, source="latent")
+        return Input(*port, source="state", state=name)
+    if name == "carry_mask":
+        return Input(*port, source="state", state="carry", there=True)
+    if name.startswith("cache"):
+        return Input(*port, source="state", state=name)
+    if name == "latent":
+        return Input(*port, source="start" if stage == "denoise" else clean_latent(earlier))
+    given = [f"{known}.{name}" for known in earlier if name in earlier[known].outputs]
+    if not given:
+        raise BundleError(
+            f"the stage '{stage}' has a port '{name}', and no source and no earlier stage's output is called "
+            f"so. There are {', '.join(SOURCES)}. Rename the port, or say its source."
+        )
+    return Input(*port, source=given[-1])
+
+
+def _refuse_elsewhere(place: str, stage: str, source: str, only: tuple[str, ...]) -> None:
+    if stage not in only:
+        raise ValueError(f"{place} has the source {source!r}, which is for {' and '.join(only)} alone")
+
+
+def _is_part(shape: list[int], whole: list[int]) -> bool:
+    """Whether a shape has the frames of a whole latent, or fewer."""
+    if len(shape) != 5 or len(whole) != 5:
+        return False
+    return [*shape[:2], *shape[3:]] == [*whole[:2], *whole[3:]] and shape[2] <= whole[2]
