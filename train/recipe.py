@@ -66,9 +66,11 @@ class Recipe:
     def values(self) -> dict[str, Any]:
         """All that a run rests on: the seed and every argument, those that builders default to included.
 
-        Neither the recipe's name, the scale that chose the arguments, nor how they are laid out is in it.
+        Neither the recipe's name, the scale that chose the arguments, how they are laid out, nor the machine
+        that trains is in it.
         """
-        return {"seed": self.common.seed, "arguments": _resolved(self.tree)}
+        order = list(self.tree.get("phases", {}))
+        return {"seed": self.common.seed, "arguments": _resolved(self.tree), "order of phases": order}
 
     @property
     def digest(self) -> str:
@@ -207,10 +209,14 @@ def _resolved(tree: Any) -> Any:
     """Fill in what the builders of a tree default to."""
     if not isinstance(tree, dict):
         return tree
-    values = {key: _resolved(value) for key, value in tree.items()}
+    values = {key: _resolved(value) for key, value in tree.items() if not _is_machine(value)}
     if "builder" not in tree:
         return values
     return _defaults(builders.find(tree["builder"])) | values
+
+
+def _is_machine(node: Any) -> bool:
+    return isinstance(node, dict) and node.get("builder") == "machine"
 
 
 def _defaults(builder: Callable[..., Any]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def test_all_faults_are_told_together_with_their_places() -> None:
     for piece in ("ridge.system: patch-ridge has no argument 'widht'", "ridge.data.grid", "'tempo'"):
         assert piece in message
     assert "ridge.system.codec: patch-codec needs 'channels'" in message
-    assert "ridge.data.who: there is no builder 'os.system'; there are baseline, category," in message
+    assert "ridge.data.who: there is no builder 'os.system'; there are adapter, baseline," in message
     assert "ridge: it has no judge" in message
 
 
@@ -145,6 +145,9 @@ def test_the_digest_follows_arguments_and_seed_but_not_places(
     monkeypatch.setitem(sys.modules, "somewhere_else", grids)
     monkeypatch.setitem(builders.SHIPPED, "grid", "somewhere_else:grid")
     assert read("haxby", []).digest == plain
+    compact = read("compact", []).digest
+    assert read("compact", ["system.machine.workers=2"]).digest == compact, "a machine is no value"
+    assert read("compact", ["phases.flow.steps=5"]).digest != compact
     assert len({plain, read("haxby", ["data.runs=1-7"]).digest, read("haxby", ["seed=1"]).digest}) == 3
 
 
