@@ -26,7 +26,7 @@ from rtdecode.clip_file import keep
 from rtdecode.events import Event
 from rtdecode.seams import seam_ratio
 from streaming import bench
-from train.judge import background_clips
+from train.judging.identification import background_clips
 from train.metrics.pixels import gradient_energy, nearest
 from train.parts.pictures import contact_sheet
 

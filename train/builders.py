@@ -35,9 +35,9 @@ SHIPPED = {
     "phase": "train.phases:Phase",
     "adapter": "train.adapters:Adapter",
     "machine": "train.loop:Machine",
-    "identification": "train.judge:Identification",
-    "film": "train.judge_film:FilmJudge",
-    "leave-one-run-out": "train.judge_haxby:LeaveOneRunOut",
+    "identification": "train.judging.identification:Identification",
+    "film": "train.judging.film:FilmJudge",
+    "leave-one-run-out": "train.leave_one_run_out:LeaveOneRunOut",
     "export": "train.recipe:ExportDefaults",
 }
 _registered: dict[str, Callable[..., Any]] = {}

@@ -10,7 +10,8 @@ from rich.table import Table
 
 from rtdecode import strict_json
 from rtdecode.errors import RtDecodeError, UsageError
-from train.judge import Figures, Judged, Request, judge_recording
+from train.judging.identification import judge_recording
+from train.judging.judged import Figures, Judged, Request
 from train.recipe import build, parsed
 from train.reconstruct import reconstruct
 from train.run import arrays, draft_of, read_run, show

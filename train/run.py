@@ -22,7 +22,7 @@ from rtdecode.bundle import Bundle
 from rtdecode.errors import RtDecodeError, UsageError
 from rtdecode.signal.volume import Projection
 from train.data.chain import draft_bundle
-from train.judge import Judged
+from train.judging.judged import Judged
 from train.recipe import ExportDefaults, Recipe, build, check, differences, names, read
 from train.reconstruct import reconstruct
 from train.system import Plan, Trained

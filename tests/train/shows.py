@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from train.judge import only
+from train.judging.identification import only
 from train.models.patch_ridge import PatchRidge
 from train.reconstruct import Reconstruction, clips_of
 from train.work import Arrays

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.bars import PATH, SPEED, Bar, Verdict, compact, main, read, verdicts
 from streaming import bench
 from train.evaluate import Request, judged, write
-from train.judge import Judged
+from train.judging.judged import Judged
 from train.run import read_run
 
 FIGURES = PATH.with_name("compact.json")

@@ -5,7 +5,7 @@ import pytest
 
 from rtdecode.clip_file import StoredClip
 from tests.rtdecode.test_clip_file import LARGE, WIDE, clips, peak, stored
-from train.judge import background_clips
+from train.judging.identification import background_clips
 from train.metrics.pixels import gradient_energy, nearest
 
 

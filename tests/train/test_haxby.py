@@ -9,7 +9,7 @@ from rtdecode.errors import UsageError
 from tests.train.tiny import tiny
 from train.data import haxby
 from train.evaluate import Request, evaluate
-from train.judge_haxby import offline_trials
+from train.leave_one_run_out import offline_trials
 from train.run import arrays, draft_of, read_run, run
 
 DATA = Path(__file__).parents[1] / "data" / "haxby"

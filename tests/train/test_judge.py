@@ -14,11 +14,11 @@ from rtdecode.phantom.session import START_AT
 from rtdecode.recording import RecordingWriter
 from rtdecode.video import write_mp4
 from tests.train.tiny import tiny
-from train import judge
 from train.data.chain import windows
 from train.data.phantom import participant, session_arrays, window_arrays
 from train.evaluate import Request, evaluate, main, read_request
-from train.judge import background_baseline, background_wins, judge_clips, only
+from train.judging import identification as judge
+from train.judging.identification import background_baseline, background_wins, judge_clips, only
 from train.models.patch_ridge import PatchRidge
 from train.reconstruct import clips_of, reconstruct
 from train.run import arrays, draft_of
@@ -154,7 +154,7 @@ def test_the_report_is_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_request_that_cannot_be_judged_is_refused_before_anything_is(
     changes: list[str], what: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("train.judge.judge_phantom", lambda *_: pytest.fail("judged"))
+    monkeypatch.setattr("train.judging.identification.judge_phantom", lambda *_: pytest.fail("judged"))
     assert main([str(tiny("ridge")), *changes]) == 2
     assert what in capsys.readouterr().err
 

@@ -19,8 +19,9 @@ from tests.train.shows import ridge
 from tests.train.tiny import tiny
 from train.data.phantom import film_clips, participant
 from train.evaluate import claim, show_tables, write
-from train.judge import Fresh, Judged, fresh
-from train.judge_film import STEPS, Route, confidence_rows, judge, judge_preset, routes_figures
+from train.judging.film import STEPS, Route, confidence_rows, judge, judge_preset, routes_figures
+from train.judging.identification import Fresh, fresh
+from train.judging.judged import Judged
 from train.metrics import attributes
 from train.metrics.pixels import gradient_energy, nearest
 from train.parts.pictures import contact_sheet

@@ -13,7 +13,7 @@ from rtdecode.events import Event, Span, attribute
 from rtdecode.phantom.film import ATTRIBUTES, FPS
 from rtdecode.phantom.reader import read
 from rtdecode.video import read_mp4, write_mp4
-from train.judge import Figures
+from train.judging.judged import Figures
 
 Reading = Mapping[str, str | None]
 

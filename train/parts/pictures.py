@@ -56,7 +56,7 @@ def rows(clips: Sequence[Pixels], frames: Sequence[int]) -> Image.Image:
 
 
 def step_curves(rows: Sequence[dict[str, Any]]) -> Image.Image:
-    """Draw what steps buy and cost; `rows` as of `train.judge_film.step_rows`."""
+    """Draw what steps buy and cost; `rows` as of `train.judging.film.step_rows`."""
     figure = Figure(figsize=(10, 3.2), layout="constrained", dpi=110)
     panels = {
         "share of clips": ("identification_2way", "background", "texture", "color", "shape"),

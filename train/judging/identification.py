@@ -1,10 +1,10 @@
 """Figures of a decoder on fresh sessions and on recordings."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,66 +29,18 @@ from rtdecode.video import unpack_mp4
 from train.data.chain import windows
 from train.data.phantom import Participant, events, film_clips, session_arrays, spans, window_arrays
 from train.data.simulated import SimulatedSessions
+from train.judging.judged import Figures, Judged, Request, Show
 from train.parts.pictures import rows
 from train.recipe import numbers
 from train.reconstruct import Reconstruction
 from train.system import Plan, Trained
 from train.work import Arrays, Work
 
-Figures = dict[str, dict[str, Any]]
-
 # Frames, and seconds of a fresh session, on the sheet.
 _SHOWN = (0, 8, 16, 24)
 _SHOWN_S = 20.0
 # How the routes through a decoder are named in figures.
 ROUTES = {"": ("eeg", "fmri"), "_eeg": ("eeg",), "_fmri": ("fmri",)}
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What `train.evaluate` is asked to judge a run on."""
-
-    presets: str = "easy"
-    seeds: str | int = "1000-1001"
-    seconds: float = 400.0
-    runs: str | int = "9-10"
-    data: Path | None = None
-    out: Path | None = None
-
-
-class Show(Protocol):
-    """What is judged: `train.reconstruct.reconstruct` with system, noise key and default steps given."""
-
-    def __call__(
-        self,
-        inputs: Arrays,
-        where: Sequence[Span],
-        *,
-        steps: int = ...,
-        carry: bool = True,
-        null: bool = False,
-    ) -> Reconstruction:
-        """Reconstruct windows."""
-        ...
-
-
-@dataclass(frozen=True)
-class Judged:
-    """What was found.
-
-    Attributes
-    ----------
-    figures : dict
-        Metric -> {value, chance, shuffled, constant, ci95, n}.
-    tables : dict
-        Lists of rows, and ``curves``.
-    pictures : dict
-        File name -> picture.
-    """
-
-    figures: Figures
-    tables: dict[str, Any] = field(default_factory=dict)
-    pictures: dict[str, Image.Image] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -113,11 +65,11 @@ class Identification:
         ------
         UsageError
         """
-        judging(self.seeds)
+        judging_seeds(self.seeds)
 
     def judge(self, work: Work, plan: Plan, data: SimulatedSessions, trained: Trained, show: Show) -> Judged:
         """Judge what was trained, with a picture of the first fresh session."""
-        seeds = judging(self.seeds)
+        seeds = judging_seeds(self.seeds)
         figures = judge_phantom(show, trained.bundle, data.who, seeds, self.seconds)
         session = data.who.session(seeds[0], _SHOWN_S)
         return Judged(figures, pictures={"fresh.png": _sheet(show, trained.bundle, session)})
@@ -212,7 +164,7 @@ class Fresh:
     known: dict[int, list[Event]]
 
 
-def judging(seeds: str | int | list[int]) -> list[int]:
+def judging_seeds(seeds: str | int | list[int]) -> list[int]:
     """Read the seeds of fresh sessions, as of `train.recipe.numbers`.
 
     Raises
@@ -236,7 +188,7 @@ def fresh(
     UsageError
         For seeds that train.
     """
-    sessions = {seed: who.session(seed, seconds, cuts) for seed in judging(list(seeds))}
+    sessions = {seed: who.session(seed, seconds, cuts) for seed in judging_seeds(list(seeds))}
     films = {seed: session.film for seed, session in sessions.items()}
     parts = [session_arrays(bundle, session) for session in sessions.values()]
     inputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -27,22 +27,19 @@ from rtdecode.reliability import reliability, risk_coverage
 from rtdecode.seams import seam_ratio
 from train.data.phantom import Participant
 from train.data.simulated import SimulatedSessions
-from train.judge import (
+from train.judging.identification import (
     ROUTES,
-    Figures,
     Fresh,
-    Judged,
-    Request,
-    Show,
     background_baseline,
     background_clips,
     background_wins,
     by_preset,
     fresh,
-    judging,
+    judging_seeds,
     only,
     with_constant,
 )
+from train.judging.judged import Figures, Judged, Request, Show
 from train.metrics import attributes
 from train.metrics.pixels import gradient_energy, nearest
 from train.parts.pictures import confidence_curves, contact_sheet, step_curves
@@ -81,11 +78,11 @@ class FilmJudge:
         ------
         UsageError
         """
-        judging(self.seeds)
+        judging_seeds(self.seeds)
 
     def judge(self, work: Work, plan: Plan, data: SimulatedSessions, trained: Trained, show: Show) -> Judged:
         """Judge what was trained."""
-        return judge(show, trained.bundle, data.who, judging(self.seeds), self.seconds)
+        return judge(show, trained.bundle, data.who, judging_seeds(self.seeds), self.seconds)
 
     def evaluate(self, data: SimulatedSessions, bundle: Bundle, show: Show, request: Request) -> Judged:
         """Judge a run as it is asked for: everything at the first preset, the rest by identification."""

@@ -15,7 +15,8 @@ from train.data import haxby
 from train.data.chain import windows
 from train.data.phantom import window_arrays
 from train.haxby import CategoryPlan, HaxbyRuns, by_floor, choice_of, enough
-from train.judge import Figures, Judged, Request, Show, classified
+from train.judging.identification import classified
+from train.judging.judged import Figures, Judged, Request, Show
 from train.parts.causal import Chain, window_means
 from train.parts.pictures import curves
 from train.parts.trials import Blocks, Candidates, Choice, Learn, Trials, accuracies, choose, fit
@@ -88,7 +89,7 @@ def judge_runs(show: Show, bundle: Bundle, data: Path | None, runs: list[int]) -
     Parameters
     ----------
     show : callable
-        See `train.judge.Show`.
+        See `train.judging.judged.Show`.
     bundle : Bundle
     data : Path or None
         See `train.data.haxby.folder`.

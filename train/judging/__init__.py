@@ -1,0 +1,1 @@
+"""Finding the figures of whatever decodes: `identification` and `film` judge clips against a film."""

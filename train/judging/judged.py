@@ -1,0 +1,66 @@
+"""What a judge is asked, what it is shown, and what it finds.
+
+A recipe's `judge` node builds a judge. It has three methods: ``check(data)`` refuses what cannot be judged
+before anything is trained, ``judge(work, plan, data, trained, show)`` judges what was just trained, and
+``evaluate(data, bundle, show, request)`` a finished run; both return a `Judged`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL import Image
+
+from rtdecode.events import Span
+from train.reconstruct import Reconstruction
+from train.work import Arrays
+
+Figures = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What `train.evaluate` is asked to judge a run on."""
+
+    presets: str = "easy"
+    seeds: str | int = "1000-1001"
+    seconds: float = 400.0
+    runs: str | int = "9-10"
+    data: Path | None = None
+    out: Path | None = None
+
+
+class Show(Protocol):
+    """What is judged: `train.reconstruct.reconstruct` with system, noise key and default steps given."""
+
+    def __call__(
+        self,
+        inputs: Arrays,
+        where: Sequence[Span],
+        *,
+        steps: int = ...,
+        carry: bool = True,
+        null: bool = False,
+    ) -> Reconstruction:
+        """Reconstruct windows."""
+        ...
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What was found.
+
+    Attributes
+    ----------
+    figures : dict
+        Metric -> {value, chance, shuffled, constant, ci95, n}.
+    tables : dict
+        Lists of rows, and ``curves``.
+    pictures : dict
+        File name -> picture.
+    """
+
+    figures: Figures
+    tables: dict[str, Any] = field(default_factory=dict)
+    pictures: dict[str, Image.Image] = field(default_factory=dict)
