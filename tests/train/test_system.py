@@ -1,0 +1,78 @@
+"""The systems of the shipped recipes seen through the seam: ports, named conditions, negatives, stages."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.train.tiny import tiny
+from train.recipe import build
+from train.reconstruct import reconstruct
+from train.run import arrays, draft_of, read_run
+from train.system import System, Traced, Written
+from train.work import Arrays
+
+
+def system_of(recipe: str) -> System:
+    folder = tiny(recipe)
+    plan = build(read_run(folder)["arguments"]["system"])
+    return plan.restore(arrays(folder, "weights"))
+
+
+def inputs_of(recipe: str, system: System) -> Arrays:
+    """The golden windows of a run, with whatever else the system's ports ask for as zeros."""
+    given = arrays(tiny(recipe), "golden")
+    count = len(next(iter(given.values())))
+    ports = system.ports(draft_of(tiny(recipe)).manifest)
+    return {port.name: given.get(port.name, np.zeros((count, *port.shape), np.float32)) for port in ports}
+
+
+@pytest.mark.parametrize("recipe", ["ridge", "haxby"])
+def test_a_closed_form_starts_from_finished_latents(recipe: str) -> None:
+    system = system_of(recipe)
+    condition = system.condition(inputs_of(recipe, system))
+    assert condition.start_level == 0
+    assert condition.start.shape[1:] == system.latent_shape
+    noise = np.full(condition.start.shape, np.nan, np.float32)
+    assert np.array_equal(system.sample(condition, noise, 0), condition.start)
+    assert system.negative(condition) is None
+    assert (condition.scores is not None) == (recipe == "haxby")
+    assert {type(stage) for stage in system.stages(draft_of(tiny(recipe)).manifest)} == {Written}
+
+
+def test_a_denoiser_names_what_guidance_leads_away_from() -> None:
+    system = system_of("compact")
+    condition = system.condition(inputs_of("compact", system))
+    negative = system.negative(condition)
+    assert negative is not None
+    assert not negative.map.any()
+    assert torch.equal(negative.pooled[0], negative.pooled[-1]), "it is the same whatever was seen"
+    assert not torch.equal(condition.pooled[0], condition.pooled[-1])
+    # The embedding of no brain is what the encoder gives where both modalities are absent.
+    nothing = {name: np.zeros_like(value) for name, value in inputs_of("compact", system).items()}
+    torch.testing.assert_close(system.condition(nothing).pooled, negative.pooled)
+
+
+def test_a_denoiser_lists_its_stages_with_ports_in_order() -> None:
+    system = system_of("compact")
+    manifest = draft_of(tiny("compact")).manifest
+    stages = {stage.name: stage for stage in system.stages(manifest)}
+    assert list(stages) == ["encode", "denoise", "decode_first", "decode_next"]
+    encode = stages["encode"]
+    assert isinstance(encode, Traced)
+    assert list(encode.inputs) == [port.name for port in system.ports(manifest)]
+    assert len(system.levels(4)) == 4
+
+
+def test_what_is_carried_reaches_the_next_window_alone() -> None:
+    system = system_of("compact")
+    given = {name: value for name, value in inputs_of("compact", system).items() if "carry" not in name}
+    joined = [(0, 0.0, 4.0), (0, 4.0, 8.0), (0, 8.0, 12.0)]
+    apart = [(0, 0.0, 4.0), (0, 8.0, 12.0), (0, 16.0, 20.0)]
+    carried = reconstruct(system, given, joined, "a", steps=2)
+    alone = reconstruct(system, given, joined, "a", steps=2, carry=False)
+    # Windows that are decoded together differ in the last bits from one that is decoded alone.
+    np.testing.assert_allclose(carried.latents[0], alone.latents[0], atol=1e-4)
+    assert np.abs(carried.latents[1] - alone.latents[1]).max() > 0.01
+    holes = reconstruct(system, given, apart, "a", steps=2)
+    again = reconstruct(system, given, apart, "a", steps=2, carry=False)
+    np.testing.assert_allclose(holes.latents, again.latents, atol=1e-4)
