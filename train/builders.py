@@ -88,7 +88,7 @@ def find(name: str) -> Callable[..., Any]:
             return getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as error:
             raise RtDecodeError(
-                f"'{name}' needs the package {error.name}, which is not installed. "
+                f"builder '{name}' needs the package {error.name}, which is not installed. "
                 f"Install it with: {installing.command('train,export')}"
             ) from error
     points = entry_points(group=GROUP, name=name)

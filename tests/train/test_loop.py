@@ -169,7 +169,7 @@ def test_phases_that_do_not_fit_are_refused_before_anything_is_trained(
         ({"precision": "fp8"}, "precision is one of no, bf16, found 'fp8'"),
         ({"accumulate": 0}, "accumulate of a phase is 1 or more, found 0"),
         ({"losses": {}}, "at least one loss"),
-        ({"adapters": {"first": {"rank": 2}}}, "adapter of 'first' is .* Give it builder: train.adapters"),
+        ({"adapters": {"first": {"rank": 2}}}, "adapter of 'first' is .* Give it builder: adapter"),
     ],
 )
 def test_a_phase_that_makes_no_sense_is_refused(change: dict[str, Any], said: str) -> None:
