@@ -154,9 +154,7 @@ def load(name: str | Path, *, verify: bool = True, subject: str | None = None) -
     if verify:
         held.check()
     _check_listed(file, manifest)
-    wiring.check(manifest, str(file))
-    for name_ in manifest.subjects:
-        wiring.check(of_subject(manifest, name_), f"{file}: subjects.{name_}")
+    _check_wiring(manifest, file)
     if subject is not None:
         manifest = of_subject(manifest, subject)
     projection = _projection(held, manifest, _of_subject(subject, "projection.npz"))
@@ -191,8 +189,11 @@ def write(target: Path, manifest: Manifest, files: dict[str, Path]) -> Bundle:
     ------
     UsageError
         If `target` holds anything but a bundle.
+    BundleError
+        If the stages do not fit together: then nothing is replaced.
     """
     check_target(target)
+    _check_wiring(manifest, target / _HEAD)
     with sealed.replacing(target) as part:
         for name, source in files.items():
             place = part / name
@@ -200,6 +201,13 @@ def write(target: Path, manifest: Manifest, files: dict[str, Path]) -> Bundle:
             shutil.copyfile(source, place)
         sealed.write_tree(part / _HEAD, to_json(manifest))
     return load(target)
+
+
+def _check_wiring(manifest: Manifest, file: Path) -> None:
+    """Refuse stages that do not fit together, those of every subject too."""
+    wiring.check(manifest, str(file))
+    for subject in manifest.subjects:
+        wiring.check(of_subject(manifest, subject), f"{file}: subjects.{subject}")
 
 
 def _check_listed(file: Path, manifest: Manifest) -> None:

@@ -1,5 +1,6 @@
 """One engine, several sessions: each decodes what it would decode alone."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,19 @@ def test_two_sessions_on_one_engine_decode_what_each_would_alone(bundle: Bundle)
             np.testing.assert_array_equal(decode(one, given), decode(other, given))
     first, second = (decode(session, window(4, seed=3)) for session in shared)
     assert not np.allclose(first, second), "what they carry on from differs, or this would show nothing"
+
+
+def test_sessions_may_run_at_the_same_time(bundle: Bundle) -> None:
+    engine = load(bundle)
+    wanted = [[decode(session, given) for given in film(n)] for n, session in enumerate(sessions(engine))]
+    with ThreadPoolExecutor(4) as pool:
+        streams = [(session, film(n)) for n, session in enumerate(sessions(engine))]
+        found = list(pool.map(lambda stream: [decode(stream[0], given) for given in stream[1]], streams))
+    np.testing.assert_array_equal(np.array(found), np.array(wanted))
+
+
+def sessions(engine: Engine) -> list[Session]:
+    return [engine.session() for _ in range(4)]
 
 
 def test_the_graphs_are_loaded_once_and_sessions_hold_their_states_alone(bundle: Bundle) -> None:

@@ -159,6 +159,7 @@ def test_a_subject_that_does_not_fit_the_shared_stages_is_refused(bundle: Bundle
     broken = replace(second, stages=second.stages | {"encode": narrow})
     with pytest.raises(BundleError, match=r"subjects\.two: stages\.denoise\.inputs\.condition has the shape"):
         rewritten(bundle, tmp_path / "copy", subjects={"two": broken})
+    assert not (tmp_path / "copy").exists(), "nothing was written, and nothing would have been replaced"
 
 
 def rewritten(bundle: Bundle, folder: Path, **changes: object) -> Bundle:
