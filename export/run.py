@@ -17,8 +17,8 @@ from rtdecode import bundle, installing
 from rtdecode.bundle import Bundle, Manifest, Stage, wiring
 from rtdecode.errors import RtDecodeError, UsageError
 from train.recipe import ExportDefaults, build
-from train.run import arrays, read_run
-from train.system import System, Traced, Written
+from train.run_folder import arrays, read_run
+from train.system import Plan, System, Traced, Written
 
 TARGETS = ("onnx",)
 PRECISIONS = ("fp32",)
@@ -54,12 +54,13 @@ def run(
     BundleError
         If the graphs differ from the run's own decoder.
     """
+    _check(target, precision)
     tree = read_run(run_dir)
-    recipe = build(tree["arguments"])
-    defaults: ExportDefaults = recipe["export"]
+    defaults: ExportDefaults = build(tree["arguments"]["export"])
     _check(target or defaults.target, precision or defaults.precision)
     bundle.check_target(out)
-    system: System = recipe["system"].restore(arrays(run_dir, "weights"))
+    plan: Plan = build(tree["arguments"]["system"])
+    system = plan.restore(arrays(run_dir, "weights"))
     manifest = bundle.from_json(tree["manifest"], f"{run_dir / 'run.json'}: manifest")
     if steps is not None:
         manifest = _with_steps(system, manifest, steps)
@@ -108,9 +109,9 @@ def _traced(stage: Traced) -> ModelProto:
     return graph(stage)
 
 
-def _check(target: str, precision: str) -> None:
+def _check(target: str | None, precision: str | None) -> None:
     for name, value, there in (("target", target, TARGETS), ("precision", precision, PRECISIONS)):
-        if value not in there:
+        if value is not None and value not in there:
             raise UsageError(f"--{name} {value} is not built yet; there is {', '.join(there)}.")
 
 

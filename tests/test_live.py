@@ -25,7 +25,7 @@ from rtdecode.types import EegChunk, Trigger, Volume, Window
 from streaming.decoder import Decoder
 from train.data import haxby
 from train.models.category import Category
-from train.run import arrays
+from train.run_folder import arrays
 
 SHIPPED_RUNS = Path(__file__).parents[1] / "train" / "runs"
 HAXBY = Path(__file__).parent / "data" / "haxby"

@@ -14,7 +14,8 @@ from train.judging.identification import judge_recording
 from train.judging.judged import Figures, Judged, Request
 from train.recipe import build, parsed
 from train.reconstruct import reconstruct
-from train.run import arrays, draft_of, read_run, show
+from train.run import show
+from train.run_folder import arrays, draft_of, read_run
 from train.work import check_new
 
 _USAGE = """python -m train.evaluate RUN [--json] [key=value ...]

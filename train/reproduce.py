@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from rtdecode.errors import RtDecodeError, UsageError
-from train.run import read_run, run
+from train.run import run
+from train.run_folder import read_run
 
 SHIPPED = Path(__file__).parent / "runs"
 Row = tuple[str, float, float, float, float, bool]

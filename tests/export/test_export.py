@@ -23,7 +23,7 @@ from train.models.category import Category
 from train.models.patch_ridge import PatchRidge
 from train.recipe import build
 from train.reconstruct import reconstruct
-from train.run import arrays, draft_of, read_run
+from train.run_folder import arrays, draft_of, read_run
 from train.system import System
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ from benchmarks.bars import PATH, SPEED, Bar, Verdict, compact, main, read, verd
 from streaming import bench
 from train.evaluate import Request, judged, write
 from train.judging.judged import Judged
-from train.run import read_run
+from train.run_folder import read_run
 
 FIGURES = PATH.with_name("compact.json")
 SHIPPED = Path(__file__).parents[2] / "train" / "runs" / "phantom"

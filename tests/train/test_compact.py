@@ -19,7 +19,8 @@ from train.models.flow import Denoiser, VideoFlow, levels, preconditioning
 from train.models.trainable import System
 from train.parts.codec import encode, fit_codec
 from train.phases import Phase
-from train.run import arrays, run
+from train.run import run
+from train.run_folder import arrays
 
 SHAPE = (16, 9, 8, 12)
 NOTHING = torch.zeros(16, 16, 3, 3)

@@ -95,7 +95,7 @@ def test_a_run_is_never_normalised_by_what_it_taught_itself() -> None:
     from train.data import haxby
     from train.parts.causal import Chain
     from train.parts.trials import Blocks
-    from train.run import draft_of
+    from train.run_folder import draft_of
 
     place = Path(__file__).parents[1] / "data" / "haxby"
     runs = {n: haxby.load(place, n) for n in (1, 2, 3, 4)}
@@ -116,7 +116,7 @@ def test_the_windows_are_those_of_a_session() -> None:
     from train.parts.causal import Chain
     from train.parts.stem import slot_mean
     from train.parts.trials import Blocks
-    from train.run import draft_of
+    from train.run_folder import draft_of
 
     place = Path(__file__).parents[1] / "data" / "haxby"
     runs = {n: haxby.load(place, n) for n in (1, 2, 3)}

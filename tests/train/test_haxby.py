@@ -10,7 +10,8 @@ from tests.train.tiny import tiny
 from train.data import haxby
 from train.evaluate import Request, evaluate
 from train.leave_one_run_out import offline_trials
-from train.run import arrays, draft_of, read_run, run
+from train.run import run
+from train.run_folder import arrays, draft_of, read_run
 
 DATA = Path(__file__).parents[1] / "data" / "haxby"
 SHIPPED = Path(__file__).parents[2] / "train" / "runs" / "haxby"

@@ -21,7 +21,7 @@ from train.judging import identification as judge
 from train.judging.identification import background_baseline, background_wins, judge_clips, only
 from train.models.patch_ridge import PatchRidge
 from train.reconstruct import clips_of, reconstruct
-from train.run import arrays, draft_of
+from train.run_folder import arrays, draft_of
 
 
 def test_training_seeds_cannot_judge() -> None:

@@ -26,7 +26,7 @@ from train.metrics import attributes
 from train.metrics.pixels import gradient_energy, nearest
 from train.parts.pictures import contact_sheet
 from train.reconstruct import Reconstruction
-from train.run import arrays, draft_of
+from train.run_folder import arrays, draft_of
 
 SECONDS = 32.0
 

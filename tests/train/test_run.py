@@ -18,7 +18,8 @@ from rtdecode.errors import UsageError
 from tests.train.tiny import tiny
 from train import ridge
 from train.recipe import read
-from train.run import arrays, main, read_run, run, show
+from train.run import main, run, show
+from train.run_folder import arrays, read_run
 from train.work import Work
 
 SMALL = [
@@ -212,7 +213,7 @@ def test_a_folder_of_data_is_refused_by_a_recipe_that_simulates(
 
 
 def test_without_the_train_extra_the_program_says_what_to_install() -> None:
-    hide = "import sys; sys.modules['yaml'] = None; from train.run import main; sys.exit(main(['ridge']))"
+    hide = "import sys; sys.modules['yaml'] = None; from train.run import main; sys.exit main ['ridge']  "
     done = subprocess.run(
         [sys.executable, "-c", hide], capture_output=True, text=True, check=False, timeout=180
     )

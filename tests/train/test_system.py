@@ -7,7 +7,7 @@ import torch
 from tests.train.tiny import tiny
 from train.recipe import build
 from train.reconstruct import reconstruct
-from train.run import arrays, draft_of, read_run
+from train.run_folder import arrays, draft_of, read_run
 from train.system import System, Traced, Written
 from train.work import Arrays
 
