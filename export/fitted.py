@@ -199,7 +199,7 @@ def verified(
     models["encode"] = encoder.SerializeToString()
     engine = Engine(base.manifest, models, f"the bundle fitted from {base.path}")
     carry = base.manifest.states["carry"].shape
-    noise = np.random.default_rng(0).standard_normal((_GOLDEN, *engine.plan.latent[1:]), np.float32)
+    noise = np.random.default_rng(0).standard_normal((_GOLDEN, *engine.program.latent[1:]), np.float32)
     given = windows | {
         "noise": noise.astype(np.float16).astype(np.float32),
         "carry": np.zeros((_GOLDEN, *carry[1:]), np.float32),

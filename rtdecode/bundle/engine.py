@@ -9,7 +9,7 @@ from rtdecode.bundle.folder import Bundle
 from rtdecode.bundle.graph import Graph, Provider, check_providers
 from rtdecode.bundle.manifest import Input, Manifest, Output, Stage
 from rtdecode.bundle.memory import Rows, rows
-from rtdecode.bundle.runner import Plan
+from rtdecode.bundle.runner import Program
 from rtdecode.bundle.session import Session
 from rtdecode.errors import BundleError, UsageError
 
@@ -36,7 +36,7 @@ class Engine:
     manifest : Manifest
     graphs : dict
         Stage -> `Graph`.
-    plan : Plan
+    program : Program
         What there is to run.
 
     Raises
@@ -67,7 +67,7 @@ class Engine:
         self.graphs = {
             stage: self._graph(stage, models[stage], chosen, weights.get(stage)) for stage in manifest.built
         }
-        self.plan = Plan(manifest, self.graphs, memories)
+        self.program = Program(manifest, self.graphs, memories)
 
     def session(self, *, carry: bool = True) -> Session:
         """Begin a session: its state is its own, the graphs are shared.
@@ -77,7 +77,7 @@ class Engine:
         carry : bool
             Whether a window carries on from the one before it, where the bundle can.
         """
-        return Session(self.plan, carry=carry)
+        return Session(self.program, carry=carry)
 
     def steps(self, asked: int | None = None) -> int:
         """How many denoising steps are taken when `asked` for so many; see `check_steps`."""

@@ -75,7 +75,7 @@ def open_pass(engine: Engine, kept: Mapping[str, Array], steps: int, where: str)
     before = {name: given[name] for name in states if given.get(f"{name}_mask", np.ones(1)).any()}
     later = partial(_later, manifest.noise_key)
     signals = {name: given[name] for name in SIGNALS if name in given}
-    return Pass(engine.plan, signals, Noise(given.get("noise"), later), steps, before)
+    return Pass(engine.program, signals, Noise(given.get("noise"), later), steps, before)
 
 
 def decode(engine: Engine, kept: Mapping[str, Array], steps: int, where: str) -> dict[str, NDArray[Any]]:

@@ -35,7 +35,7 @@ class Noise:
     later: Callable[[tuple[int, ...], int], Float]
 
 
-class Plan:
+class Program:
     """What there is to run: the graphs of a bundle, and what the manifest says of how they are joined.
 
     Parameters
@@ -90,7 +90,7 @@ class Pass:
 
     Parameters
     ----------
-    plan : Plan
+    program : Program
     given : dict
         ``eeg``, ``eeg_mask``, ``fmri``, ``fmri_mask``, with a leading 1; absent signals are left out.
     noise : Noise
@@ -102,17 +102,17 @@ class Pass:
 
     def __init__(
         self,
-        plan: Plan,
+        program: Program,
         given: Mapping[str, NDArray[Any]],
         noise: Noise,
         steps: int,
         before: Mapping[str, Value] | None = None,
     ) -> None:
-        self._plan = plan
+        self._program = program
         self._given = given
         self._noise = noise
         self._steps = steps
-        self._states = States(plan.manifest.states, before)
+        self._states = States(program.manifest.states, before)
         self._made: dict[str, Value] = {}
         self._clean: list[NDArray[Any]] = []
         self._waiting: NDArray[Any] | None = None
@@ -120,17 +120,17 @@ class Pass:
 
     def encode(self) -> dict[str, NDArray[Any]]:
         """Encode the window; returns the outputs of ``encode`` that are in the host's memory, by name."""
-        if "front" in self._plan.graphs:
+        if "front" in self._program.graphs:
             self._run("front", {})
         found = self._run("encode", {})
         return {name: value for name, value in found.items() if isinstance(value, np.ndarray)}
 
     def latents(self) -> Iterator[NDArray[Any]]:
         """Yield the clean latent chunk by chunk, (1, channel, latent frame, row, column)."""
-        if not self._plan.denoises:
-            yield self._keep(self._made[self._plan.clean])
+        if not self._program.denoises:
+            yield self._keep(self._made[self._program.clean])
             return
-        for chunk in range(self._plan.latent[2] // self._plan.chunk_frames):
+        for chunk in range(self._program.latent[2] // self._program.chunk_frames):
             yield self._keep(self._denoised(chunk))
 
     @property
@@ -146,10 +146,10 @@ class Pass:
         waiting = latent if self._waiting is None else np.concatenate([self._waiting, latent], axis=2)
         while waiting.shape[2]:
             stage = "decode_next" if self._drawn else "decode_first"
-            count = self._plan.drawn_frames[stage]
+            count = self._program.drawn_frames[stage]
             if waiting.shape[2] < count:
                 break
-            self._made[self._plan.clean] = waiting[:, :, :count]
+            self._made[self._program.clean] = waiting[:, :, :count]
             found = self._run(stage, {})
             self._drawn += 1
             waiting = waiting[:, :, count:]
@@ -171,7 +171,7 @@ class Pass:
         latent: Value = self._start(chunk)
         levels = self._levels()
         following = [*levels[1:], 0.0]
-        name = self._plan.clean.partition(".")[2]
+        name = self._program.clean.partition(".")[2]
         for step in range(count):
             now = {
                 "start": latent,
@@ -183,7 +183,7 @@ class Pass:
                 "chunk": chunk,
             }
             latent = self._run("denoise", now)[name]
-        if "remember" in self._plan.graphs:
+        if "remember" in self._program.graphs:
             self._run("remember", {"step": count, "steps": count, "t": 0.0, "r": 0.0, "chunk": chunk})
         return latent
 
@@ -191,7 +191,7 @@ class Pass:
         """The noisy latent that a chunk begins with: noise, mixed with what ``encode`` gives for a start."""
         start = self._noise.start
         assert start is not None
-        frames = self._plan.chunk_frames
+        frames = self._program.chunk_frames
         first = chunk * frames
         noise = start[:, :, first : first + frames]
         if "encode.start" not in self._made:
@@ -208,14 +208,14 @@ class Pass:
 
     def _levels(self) -> list[float]:
         """The noise level at the beginning of each step."""
-        sigmas = self._plan.manifest.sigmas.get(str(self._steps), [0.0] * self._steps)
+        sigmas = self._program.manifest.sigmas.get(str(self._steps), [0.0] * self._steps)
         return [float(self._level()) * sigma for sigma in sigmas]
 
     def _run(self, stage: str, now: Mapping[str, Any]) -> dict[str, Value]:
         """Run one graph, and keep what it writes. `now` has the sources that change from call to call."""
-        ports = self._plan.stages[stage]
+        ports = self._program.stages[stage]
         arrays = {name: self._value(port, now) for name, port in ports.inputs.items()}
-        found = self._plan.graphs[stage](arrays, self._plan.stay[stage])
+        found = self._program.graphs[stage](arrays, self._program.stay[stage])
         for name, port in ports.outputs.items():
             self._made[f"{stage}.{name}"] = found[name]
             if port.state is not None:
@@ -234,9 +234,9 @@ class Pass:
         if port.source == "memory":
             assert port.memory is not None
             rows = host(self._made[port.rows or ""])
-            return self._plan.memories[port.memory].take(rows).reshape(port.shape)
+            return self._program.memories[port.memory].take(rows).reshape(port.shape)
         if port.source == "subject":
-            return np.full(port.shape, self._plan.manifest.subject, port.dtype)
+            return np.full(port.shape, self._program.manifest.subject, port.dtype)
         if port.source == "start":
             return now["start"]
         if port.source == "noise":

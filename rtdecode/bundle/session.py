@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.bundle.graph import Value
-from rtdecode.bundle.runner import Noise, Pass, Plan
+from rtdecode.bundle.runner import Noise, Pass, Program
 from rtdecode.bundle.wiring import SIGNALS
 from rtdecode.noise import noise
 from rtdecode.types import Float, Window
@@ -39,14 +39,14 @@ class Session:
 
     Parameters
     ----------
-    plan : Plan
+    program : Program
         Of an engine, which other sessions use too.
     carry : bool
         False lets every window begin afresh.
     """
 
-    def __init__(self, plan: Plan, *, carry: bool = True) -> None:
-        self._plan = plan
+    def __init__(self, program: Program, *, carry: bool = True) -> None:
+        self._program = program
         self._carry = carry
         self._last: dict[str, _Last] = {}
 
@@ -64,8 +64,8 @@ class Session:
         """
         drawn = self._noise(window)
         if null:
-            return Pass(self._plan, {}, drawn, steps)
-        return Pass(self._plan, signals(window), drawn, steps, self._before(window))
+            return Pass(self._program, {}, drawn, steps)
+        return Pass(self._program, signals(window), drawn, steps, self._before(window))
 
     def keep(self, window: Window, done: Pass) -> None:
         """Let the windows that follow carry on from this one, all of whose latent is clean."""
@@ -92,11 +92,11 @@ class Session:
         return None
 
     def _noise(self, window: Window) -> Noise:
-        key = self._plan.manifest.noise_key
+        key = self._program.manifest.noise_key
         later = partial(_later, key, window.run, window.index)
-        if not self._plan.denoises:
+        if not self._program.denoises:
             return Noise(None, later)
-        return Noise(noise(key, window.run, window.index, self._plan.latent), later)
+        return Noise(noise(key, window.run, window.index, self._program.latent), later)
 
 
 def signals(window: Window) -> dict[str, NDArray[Any]]:

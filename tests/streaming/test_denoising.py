@@ -9,7 +9,7 @@ import pytest
 from rtdecode.bundle import Bundle, write
 from rtdecode.bundle.engine import Engine, load
 from rtdecode.bundle.graph import Graph
-from rtdecode.bundle.runner import Plan
+from rtdecode.bundle.runner import Program
 from rtdecode.bundle.session import Session
 from rtdecode.errors import BundleError, UsageError
 from rtdecode.types import Window
@@ -79,7 +79,7 @@ def read_by_encode(engine: Engine, session: Session, given: Window) -> dict[str,
         seen.append({name: np.asarray(values) for name, values in arrays.items()})
         return graph(arrays, stay)
 
-    plan = Plan(engine.manifest, engine.graphs | {"encode": watch})
+    plan = Program(engine.manifest, engine.graphs | {"encode": watch})
     watched = Session(plan)
     watched.restore(session.snapshot())
     watched.open(given, 4).encode()

@@ -68,9 +68,9 @@ def sessions(engine: Engine) -> list[Session]:
 def test_the_graphs_are_loaded_once_and_sessions_hold_their_states_alone(bundle: Bundle) -> None:
     engine = load(bundle)
     decoders = [Decoder(bundle, loaded=engine), Decoder(bundle, loaded=engine)]
-    plans = {id(decoder._session._plan) for decoder in decoders}
-    assert plans == {id(engine.plan)}
-    assert all(engine.plan.graphs[name] is graph for name, graph in engine.graphs.items())
+    programs = {id(decoder._session._program) for decoder in decoders}
+    assert programs == {id(engine.program)}
+    assert all(engine.program.graphs[name] is graph for name, graph in engine.graphs.items())
     for decoder in decoders:
         decoder.decode(window(0))
         held = decoder._session.snapshot()["final"].states

@@ -202,7 +202,7 @@ def test_a_memory_cut_short_is_refused(bundle: Bundle, tmp_path: Path) -> None:
 def test_rows_that_are_not_there_are_refused_and_bfloat16_is_read(bundle: Bundle) -> None:
     engine = engines.load(bundle)
     with pytest.raises(BundleError, match=r"has the rows 0 to 2, and a graph asked for \[0, 3\]"):
-        engine.plan.memories["words"].take(np.array([[0, 3]]))
+        engine.program.memories["words"].take(np.array([[0, 3]]))
     values = np.array([[1.0, -2.5]], np.float32)
     halves = (values.view(np.uint32) >> 16).astype(np.uint16)
     np.testing.assert_array_equal(Rows(halves, "bfloat16", "words").take(np.array([0])), values)
