@@ -130,6 +130,12 @@ def test_shifts_go_at_least_half_a_minute_around_within_a_run(counts: tuple[int,
             assert min(apart_s, counts[run] * 4 - apart_s) >= 30
 
 
+def test_the_shortest_shift_is_half_a_minute_where_windows_follow_each_other_by_the_second() -> None:
+    windows = [(0, float(k), k + 4.0) for k in range(120)]
+    shifts = {int(order[0]) for order in shift_orders(windows)}
+    assert min(min(shift, 120 - shift) for shift in shifts) == 30
+
+
 def test_shifts_are_the_same_wherever_a_run_begins() -> None:
     late = [(run, start + 600, stop + 600) for run, start, stop in grid_windows(60)]
     assert np.array_equal(shift_orders(late), shift_orders(grid_windows(60)))

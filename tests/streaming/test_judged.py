@@ -69,6 +69,30 @@ def test_each_confidence_is_held_against_the_clip_it_was_said_of(bundle: Bundle,
     assert found["risk_coverage"]["risk"][-1] == pytest.approx(8 / 24)
 
 
+def test_a_confidence_is_held_against_the_share_of_2_way_comparisons(bundle: Bundle, tmp_path: Path) -> None:
+    truth = told(tmp_path, [f"{4 * k}\t4\tshot" for k in range(24)], bundle)
+    archive = Archive(tmp_path / "kept")
+    true = films(24)
+    for k in range(24):
+        # Every clip is that of the next window: it loses against one of the 23 others alone.
+        archive.add(window(k), Clip(true[(k + 1) % 24], LATENT, None, 0, 0.9), true[k])
+    found = sections(truth, archive, bundle)["confidence"]
+    archive.close()
+    (only,) = found["reliability"]["bins"]
+    assert only["win_rate"] == pytest.approx(np.mean(_wins_of(true)))
+
+
+def _wins_of(true: np.ndarray) -> list[float]:
+    """Share of the other truths that a window's own truth beats, by correlation with the clip of the next."""
+    flat = true.reshape(len(true), -1).astype(np.float64) - 128
+    near = np.corrcoef(flat)
+    shown = np.roll(near, -1, axis=0)
+    return [
+        float(np.mean([row[k] > other for n, other in enumerate(row) if n != k]))
+        for k, row in enumerate(shown)
+    ]
+
+
 @pytest.mark.parametrize("sure", [19, 20])
 def test_curves_are_of_twenty_clips_or_more_that_have_a_confidence(
     sure: int, bundle: Bundle, tmp_path: Path
