@@ -13,7 +13,7 @@ from rtdecode.errors import RtDecodeError, UsageError
 from train.judge import Figures, Judged, Request, judge_recording
 from train.recipe import build, parsed
 from train.reconstruct import reconstruct
-from train.run import arrays, draft_of, read_run, show
+from train.run import draft_of, read_run, restored, show
 from train.work import check_new
 
 _USAGE = """python -m train.evaluate RUN [--json] [key=value ...]
@@ -21,6 +21,7 @@ _USAGE = """python -m train.evaluate RUN [--json] [key=value ...]
   seeds=1000-1001            fresh sessions, 1000 and up
   seconds=400                of film in each
   runs=9-10                  of the recorded data, for a run trained on them
+  subject=NAME               one of the run's other participants
   data=DIR                   a recording with its truth, or the folder of the recorded data
   out=DIR                    figures.json, tables and pictures go there"""
 
@@ -53,8 +54,10 @@ def judged(run: Path, request: Request) -> Judged:
     """
     tree = read_run(run)
     recipe = build(tree["arguments"])
-    system = recipe["system"].restore(arrays(run, "weights"))
-    held = draft_of(run)
+    system = restored(run, recipe["system"])
+    held = draft_of(run, request.subject)
+    if request.subject is not None:
+        system = system.of_subject(request.subject)
     show = partial(reconstruct, system, noise_key=tree["noise_key"], steps=held.manifest.steps)
     if request.data is not None and (request.data / "recording.json").is_file():
         return Judged(judge_recording(show, held, request.data))
