@@ -19,7 +19,7 @@ from rtdecode.bundle.wiring import Said
 from rtdecode.errors import RtDecodeError, UsageError
 from train.recipe import ExportDefaults, build
 from train.run import arrays, read_run, restored, subject_of
-from train.system import Stage, System, Table, Traced, Written
+from train.system import Plan, Stage, System, Table, Traced, Written
 from train.work import Arrays
 
 TARGETS = ("onnx",)
@@ -59,11 +59,13 @@ def run(
         If the graphs differ from the run's own decoder.
     """
     tree = read_run(run_dir)
-    recipe = build(tree["arguments"])
-    defaults: ExportDefaults = recipe["export"]
+    # The other slots may need packages that an export does without.
+    arguments = tree["arguments"]
+    defaults: ExportDefaults = build(arguments["export"])
+    plan: Plan = build(arguments["system"])
     _check(target or defaults.target, precision or defaults.precision)
     bundle.check_target(out)
-    system = restored(run_dir, recipe["system"])
+    system = restored(run_dir, plan)
     _check_scopes(system)
     memories = system.memories()
     made = _made(system, run_dir, None, steps, {}, memories)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -22,11 +22,14 @@ from rtdecode.bundle import Bundle, Manifest
 from rtdecode.errors import RtDecodeError, UsageError
 from rtdecode.signal.volume import Projection
 from train.data.chain import draft_bundle
-from train.judge import Judged
 from train.recipe import ExportDefaults, Recipe, build, check, differences, names, read
 from train.reconstruct import reconstruct
 from train.system import OtherSubject, Plan, System, Trained
 from train.work import Arrays, Work, check_new, clear
+
+if TYPE_CHECKING:
+    # An export reads runs, and does without what judging needs.
+    from train.judge import Judged
 
 SCHEMA = 1
 
@@ -84,7 +87,7 @@ def run(recipe: str, overrides: list[str]) -> Path:
 
 def _train(
     work: Work, data: Any, system: Plan, phases: dict[str, Any], judge: Any, export: ExportDefaults
-) -> tuple[Trained, Judged]:
+) -> tuple[Trained, "Judged"]:
     """Train the system on the data, and judge it."""
     trained = system.train(work, data, phases)
     show = partial(reconstruct, trained.system, noise_key=work.noise_key, steps=trained.manifest.steps)
@@ -127,7 +130,7 @@ def _claim(part: Path, out: Path, recipe: Recipe) -> None:
     note.write_text(strict_json.dumps({"recipe": recipe.name, "values": recipe.values}) + "\n")
 
 
-def write(folder: Path, recipe: Recipe, trained: Trained, found: Judged) -> None:
+def write(folder: Path, recipe: Recipe, trained: Trained, found: "Judged") -> None:
     """Write the files of a run into an empty folder."""
     headline = {name: found.figures[name] for name in METRICS if name in found.figures}
     provenance = trained.manifest.provenance | {"figures": headline}
