@@ -228,6 +228,14 @@ def test_a_system_that_says_something_of_a_port_that_is_not_there_is_refused(
         exporting.wired(draft_of(trained).manifest, graphs, said)
 
 
+def test_a_state_that_outlives_its_window_is_refused(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SeamSystem, "scopes", {"past": "session"})
+    with pytest.raises(UsageError, match="keeps past from window to window"):
+        exporting.run(trained, tmp_path / "bundle")
+
+
 @cache
 def recorded(folder: Path, data: Scans, name: str) -> Path:
     """A session of one of the participants that nothing was trained on."""
