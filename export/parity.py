@@ -1,5 +1,6 @@
 """The exported graphs against the run's own decoder on the golden windows."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ from onnx import ModelProto
 from rtdecode.bundle import Manifest
 from rtdecode.bundle.engine import Engine
 from rtdecode.bundle.golden import decode
+from rtdecode.bundle.memory import Rows
 from rtdecode.errors import BundleError
-from train.system import System
+from train.system import System, Table
 from train.work import Arrays
 
 _TOLERANCE = 1e-4
@@ -59,7 +61,12 @@ def allowed(name: str) -> float:
     return _LOOSE.get(name, _TOLERANCE)
 
 
-def compare(manifest: Manifest, graphs: dict[str, ModelProto], golden: Arrays) -> dict[str, Any]:
+def compare(
+    manifest: Manifest,
+    graphs: dict[str, ModelProto],
+    golden: Arrays,
+    memories: Mapping[str, Table] | None = None,
+) -> dict[str, Any]:
     """Decode the golden windows with the graphs and measure how far they are off.
 
     A bundle keeps the frames of its first golden window alone.
@@ -72,6 +79,8 @@ def compare(manifest: Manifest, graphs: dict[str, ModelProto], golden: Arrays) -
         Stage -> graph.
     golden : dict
         As `expected` gives them.
+    memories : mapping, optional
+        As of `System.memories`.
 
     Raises
     ------
@@ -79,7 +88,9 @@ def compare(manifest: Manifest, graphs: dict[str, ModelProto], golden: Arrays) -
         As of `held_to`.
     """
     models = {name: model.SerializeToString() for name, model in graphs.items()}
-    engine = Engine(manifest, models, "the export")
+    tables = (memories or {}).items()
+    rows = {name: Rows(table.values, table.dtype, f"the memory '{name}'") for name, table in tables}
+    engine = Engine(manifest, models, "the export", memories=rows)
     count = len(golden["latent"])
     found = []
     for n in range(count):

@@ -1,8 +1,8 @@
 """A training run becomes a bundle."""
 
 import tempfile
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,18 @@ from onnx import ModelProto, ValueInfoProto, helper
 from export.digest import digest
 from export.parity import compare, expected
 from rtdecode import bundle, installing
-from rtdecode.bundle import Bundle, Manifest, Stage, wiring
+from rtdecode.bundle import Bundle, Manifest, Memory, Subject, wiring
+from rtdecode.bundle.wiring import Said
 from rtdecode.errors import RtDecodeError, UsageError
 from train.recipe import ExportDefaults, build
-from train.run_folder import arrays, read_run
-from train.system import Plan, System, Traced, Written
+from train.run_folder import arrays, read_run, restored, subject_of
+from train.system import Plan, Stage, System, Table, Traced, Written
+from train.work import Arrays
 
 TARGETS = ("onnx",)
 PRECISIONS = ("fp32",)
+# The stages that each participant has of its own; all others are shared.
+OWN = ("front", "encode")
 _TO_TRACE = ("torch", "onnxscript")
 
 
@@ -56,30 +60,97 @@ def run(
     """
     _check(target, precision)
     tree = read_run(run_dir)
-    defaults: ExportDefaults = build(tree["arguments"]["export"])
+    # The other slots may need packages that an export does without.
+    arguments = tree["arguments"]
+    defaults: ExportDefaults = build(arguments["export"])
+    plan: Plan = build(arguments["system"])
     _check(target or defaults.target, precision or defaults.precision)
     bundle.check_target(out)
-    plan: Plan = build(tree["arguments"]["system"])
-    system = plan.restore(arrays(run_dir, "weights"))
-    manifest = bundle.from_json(tree["manifest"], f"{run_dir / 'run.json'}: manifest")
-    if steps is not None:
-        manifest = _with_steps(system, manifest, steps)
-    graphs = graphs_of(system, manifest)
-    golden = expected(system, arrays(run_dir, "golden"), manifest.steps)
-    manifest = wired(manifest, graphs)
-    digests = {name: digest(model) for name, model in graphs.items()}
-    parity = compare(manifest, graphs, golden) | {"digests": digests}
-    # As a session emits them, and a quarter of the size.
-    # The other windows' frames would be most of the file; their latents are kept.
-    golden["frames"] = np.rint(255 * golden["frames"][:1]).astype(np.uint8)
+    system = restored(run_dir, plan)
+    _check_scopes(system)
+    memories = system.memories()
+    made = _made(system, run_dir, None, steps, {}, memories)
+    others: dict[str, _Made] = {}
+    for name in tree.get("subjects", {}):
+        others[name] = _made(system.of_subject(name), run_dir, name, steps, made.graphs, memories)
+    manifest = made.manifest
+    graphs = made.graphs
+    parity: dict[str, Any] = made.parity
+    if others:
+        parity["subjects"] = {name: other.parity for name, other in others.items()}
     provenance = manifest.provenance | {
         "trained": tree["date"],
         "seed": tree["seed"],
         "scale": tree["scale"],
         "versions": tree["versions"] | {"onnx": onnx.__version__, "opset": _opset(graphs)},
     }
-    manifest = replace(manifest, parity=parity, provenance=provenance)
-    return _write(run_dir, out, manifest, graphs, golden)
+    subjects = {name: _subject(name, other) for name, other in others.items()}
+    manifest = replace(manifest, parity=parity, provenance=provenance, subjects=subjects)
+    return _write(run_dir, out, manifest, {None: made, **others})
+
+
+@dataclass(frozen=True)
+class _Made:
+    """The graphs of one participant, and what they were held to.
+
+    Attributes
+    ----------
+    manifest : Manifest
+        With the stages.
+    graphs : dict
+        Stage -> graph; of another participant those of the shared stages too.
+    own : list of str
+        The stages that are not shared.
+    golden : dict
+    parity : dict
+    """
+
+    manifest: Manifest
+    graphs: dict[str, ModelProto]
+    own: list[str]
+    golden: Arrays
+    parity: dict[str, Any]
+
+
+def _made(
+    system: System,
+    run_dir: Path,
+    subject: str | None,
+    steps: int | None,
+    shared: dict[str, ModelProto],
+    memories: dict[str, Table],
+) -> _Made:
+    """Make the graphs of one participant, and hold them to the run's own decoder.
+
+    Another participant than the default one (None) takes from `shared` all but its own way into it.
+    """
+    manifest, place = subject_of(run_dir, subject)
+    if steps is not None:
+        manifest = _with_steps(system, manifest, steps)
+    stages = list(system.stages(manifest))
+    own = [stage for stage in stages if subject is None or stage.name in OWN]
+    graphs = {name: graph for name, graph in shared.items() if name not in OWN}
+    graphs |= {stage.name: _graph(stage) for stage in own}
+    golden = expected(system, arrays(place, "golden"), manifest.steps)
+    kept = {name: _memory(name, table) for name, table in memories.items()}
+    manifest = wired(manifest, graphs, {stage.name: stage.said for stage in stages}, system.scopes)
+    manifest = replace(manifest, latent=[1, *system.latent_shape], memories=kept)
+    digests = {stage.name: digest(graphs[stage.name]) for stage in own}
+    parity = compare(manifest, graphs, golden, memories) | {"digests": digests}
+    # As a session emits them, and a quarter of the size.
+    # The other windows' frames would be most of the file; their latents are kept.
+    golden["frames"] = np.rint(255 * golden["frames"][:1]).astype(np.uint8)
+    return _Made(manifest, graphs, [stage.name for stage in own], golden, parity)
+
+
+def _subject(name: str, made: _Made) -> Subject:
+    """Say in the bundle what is another participant's own."""
+    manifest = made.manifest
+    stages: dict[str, bundle.Stage] = {}
+    for stage in made.own:
+        built = manifest.built[stage]
+        stages[stage] = replace(built, file=f"subjects/{name}/{built.file}")
+    return Subject(manifest.eeg, manifest.fmri, stages, manifest.subject, manifest.confidence)
 
 
 def graphs_of(system: System, manifest: Manifest) -> dict[str, ModelProto]:
@@ -90,10 +161,11 @@ def graphs_of(system: System, manifest: Manifest) -> dict[str, ModelProto]:
     RtDecodeError
         If a package is missing that tracing needs.
     """
-    graphs: dict[str, ModelProto] = {}
-    for stage in system.stages(manifest):
-        graphs[stage.name] = stage.model if isinstance(stage, Written) else _traced(stage)
-    return graphs
+    return {stage.name: _graph(stage) for stage in system.stages(manifest)}
+
+
+def _graph(stage: Stage) -> ModelProto:
+    return stage.model if isinstance(stage, Written) else _traced(stage)
 
 
 def _traced(stage: Traced) -> ModelProto:
@@ -115,6 +187,15 @@ def _check(target: str | None, precision: str | None) -> None:
             raise UsageError(f"--{name} {value} is not built yet; there is {', '.join(there)}.")
 
 
+def _check_scopes(system: System) -> None:
+    lasting = sorted(name for name, scope in system.scopes.items() if scope == "session")
+    if lasting:
+        raise UsageError(
+            f"the system keeps {', '.join(lasting)} from window to window, and its own code cannot be held "
+            "to that. From window to window it can carry the end of its latents (System.carried)."
+        )
+
+
 def _with_steps(system: System, manifest: Manifest, steps: int) -> Manifest:
     if not system.denoises:
         raise UsageError(f"--steps {steps} needs a run with a denoiser, and this one has none. Leave it out.")
@@ -127,8 +208,23 @@ def _opset(graphs: dict[str, ModelProto]) -> int:
     return max(opset.version for model in graphs.values() for opset in model.opset_import)
 
 
-def wired(manifest: Manifest, graphs: dict[str, ModelProto]) -> Manifest:
-    """Copy a manifest with the stages of graphs whose ports have the usual names.
+def wired(
+    manifest: Manifest,
+    graphs: dict[str, ModelProto],
+    said: Mapping[str, Said] | None = None,
+    scopes: Mapping[str, str] | None = None,
+) -> Manifest:
+    """Copy a manifest with the stages of graphs, joined as their system says, or by the usual names.
+
+    Parameters
+    ----------
+    manifest : Manifest
+    graphs : dict
+        Stage -> graph.
+    said : mapping, optional
+        Stage -> what its system says of its ports.
+    scopes : mapping, optional
+        As of `System.scopes`.
 
     Raises
     ------
@@ -136,9 +232,14 @@ def wired(manifest: Manifest, graphs: dict[str, ModelProto]) -> Manifest:
         If a port is called like nothing that there is, see `rtdecode.bundle.wiring.by_name`.
     """
     ports = {name: (_ports(model.graph.input), _ports(model.graph.output)) for name, model in graphs.items()}
-    found = wiring.by_name(ports)
-    stages: dict[str, Stage | None] = {"denoise": None, **found["stages"]}
-    return replace(manifest, stages=stages, states=found["states"], latent=found["latent"])
+    found = wiring.by_name(ports, said, scopes)
+    built: dict[str, bundle.Stage | None] = {"denoise": None, **found["stages"]}
+    return replace(manifest, stages=built, states=found["states"], latent=found["latent"])
+
+
+def _memory(name: str, table: Table) -> Memory:
+    rows, width = table.values.shape
+    return Memory(f"memory/{name}.npy", rows, width, table.dtype)
 
 
 def _ports(side: Iterable[ValueInfoProto]) -> dict[str, tuple[list[int], str]]:
@@ -153,16 +254,23 @@ def _ports(side: Iterable[ValueInfoProto]) -> dict[str, tuple[list[int], str]]:
     }
 
 
-def _write(
-    run_dir: Path, out: Path, manifest: Manifest, graphs: dict[str, ModelProto], golden: dict[str, Any]
-) -> Bundle:
+def _write(run_dir: Path, out: Path, manifest: Manifest, made: dict[str | None, _Made]) -> Bundle:
+    """Write the bundle of all participants; the default one is None."""
+    files: dict[str, Path] = {}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        for name, model in graphs.items():
-            (folder / f"{name}.onnx").write_bytes(model.SerializeToString(deterministic=True))
-        np.savez_compressed(folder / "golden.npz", **golden)
-        files = {path.name: path for path in sorted(folder.iterdir())}
-        for name in ("stats.npz", "projection.npz"):
-            if (run_dir / name).is_file():
-                files[name] = run_dir / name
+        for subject, one in made.items():
+            within = Path() if subject is None else Path("subjects") / subject
+            (folder / within).mkdir(parents=True, exist_ok=True)
+            for name in one.own:
+                graph = one.graphs[name].SerializeToString(deterministic=True)
+                (folder / within / f"{name}.onnx").write_bytes(graph)
+            np.savez_compressed(folder / within / "golden.npz", allow_pickle=False, **one.golden)
+            for path in sorted((folder / within).glob("*.*")):
+                files[(within / path.name).as_posix()] = path
+            for name in ("stats.npz", "projection.npz"):
+                if (run_dir / within / name).is_file():
+                    files[(within / name).as_posix()] = run_dir / within / name
+        for memory in manifest.memories.values():
+            files[memory.file] = run_dir / memory.file
         return bundle.write(out, manifest, files)

@@ -19,11 +19,13 @@ def graph(stage: Traced) -> ModelProto:
     """Trace a stage; weights that half precision holds exactly are stored in half precision."""
     # The exporter warns of its own internals and logs what it cannot optimise.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    # One tensor given for two ports would be traced as one port.
+    examples = [example.clone() for example in stage.inputs.values()]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             stage.module.eval(),
-            tuple(stage.inputs.values()),
+            tuple(examples),
             input_names=list(stage.inputs),
             output_names=stage.outputs,
             opset_version=OPSET,

@@ -18,6 +18,7 @@ GROUP = "rtdecode.builders"
 # Name -> module and function or dataclass. They are imported when they are asked for: some need torch.
 SHIPPED = {
     "grid": "train.parts.grids:grid",
+    "look-ahead-grid": "train.parts.grids:look_ahead_grid",
     "eeg-band": "train.parts.grids:band",
     "baseline": "train.parts.grids:baseline",
     "participant": "train.data.phantom:participant",

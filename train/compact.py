@@ -1,7 +1,7 @@
 """The plan `compact`: a small flow model draws the film that the signals point to, in a few steps."""
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,8 @@ class CompactPlan:
     codec: CodecSizes
     encoder: EncoderSizes
     generator: FlowSizes
-    machine: Machine
+    # A run that was trained before a recipe named its machine has none.
+    machine: Machine = field(default_factory=Machine)
 
     def train(self, work: Work, data: SimulatedSessions, phases: dict[str, Phase]) -> Trained:
         """Simulate sessions, fit the encoder, train the flow on held-out predictions, calibrate."""

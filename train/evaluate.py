@@ -15,7 +15,7 @@ from train.judging.judged import Figures, Judged, Request
 from train.recipe import build, parsed
 from train.reconstruct import reconstruct
 from train.run import show
-from train.run_folder import arrays, draft_of, read_run
+from train.run_folder import draft_of, read_run, restored
 from train.work import check_new
 
 _USAGE = """python -m train.evaluate RUN [--json] [key=value ...]
@@ -23,6 +23,7 @@ _USAGE = """python -m train.evaluate RUN [--json] [key=value ...]
   seeds=1000-1001            fresh sessions, 1000 and up
   seconds=400                of film in each
   runs=9-10                  of the recorded data, for a run trained on them
+  subject=NAME               one of the run's other participants
   data=DIR                   a recording with its truth, or the folder of the recorded data
   out=DIR                    figures.json, tables and pictures go there"""
 
@@ -55,8 +56,10 @@ def judged(run: Path, request: Request) -> Judged:
     """
     tree = read_run(run)
     recipe = build(tree["arguments"])
-    system = recipe["system"].restore(arrays(run, "weights"))
-    held = draft_of(run)
+    system = restored(run, recipe["system"])
+    held = draft_of(run, request.subject)
+    if request.subject is not None:
+        system = system.of_subject(request.subject)
     show = partial(reconstruct, system, noise_key=tree["noise_key"], steps=held.manifest.steps)
     if request.data is not None and (request.data / "recording.json").is_file():
         return Judged(judge_recording(show, held, request.data))

@@ -275,8 +275,10 @@ def build(tree: Any) -> Any:
     """Call the builders of a tree that `check` has passed, from the leaves up; other values stay."""
     if not isinstance(tree, dict):
         return tree
+    # Looked up before what lies within: a package that is missing is told of the whole, not of a part.
+    builder = builders.find(tree["builder"]) if "builder" in tree else None
     values = {key: build(value) for key, value in tree.items() if key != "builder"}
-    return builders.find(tree["builder"])(**values) if "builder" in tree else values
+    return values if builder is None else builder(**values)
 
 
 def numbers(text: str | int | list[int]) -> list[int]:

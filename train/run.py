@@ -36,7 +36,8 @@ def run(recipe: str, overrides: list[str]) -> Path:
     Returns
     -------
     Path
-        The run's folder: run.json, weights.npz, stats.npz, projection.npz, golden.npz, pictures.
+        The run's folder: run.json, weights.npz, stats.npz, projection.npz, golden.npz, pictures; where
+        there are some, ``memory/NAME.npy`` and the arrays of other participants in ``subjects/NAME``.
         It appears when the run is whole; until then ``<folder>.part`` keeps the finished stages.
 
     Raises
@@ -75,7 +76,7 @@ def run(recipe: str, overrides: list[str]) -> Path:
 
 def _train(
     work: Work, data: Any, system: Plan, phases: dict[str, Any], judge: Any, export: ExportDefaults
-) -> tuple[Trained, Judged]:
+) -> tuple[Trained, "Judged"]:
     """Train the system on the data, and judge it."""
     trained = system.train(work, data, phases)
     show = partial(reconstruct, trained.system, noise_key=work.noise_key, steps=trained.manifest.steps)

@@ -11,13 +11,14 @@ import numpy as np
 
 from rtdecode import __version__, bundle, strict_json
 from rtdecode.accuracy import METRICS
-from rtdecode.bundle import Bundle
+from rtdecode.bundle import Bundle, Manifest
 from rtdecode.errors import UsageError
 from rtdecode.signal.volume import Projection
 from train.data.chain import draft_bundle
 from train.judging.judged import Judged
 from train.recipe import Recipe
-from train.system import Trained
+from train.system import OtherSubject, Plan, System, Trained
+from train.work import Arrays
 
 SCHEMA = 1
 
@@ -26,22 +27,25 @@ def write(folder: Path, recipe: Recipe, trained: Trained, found: Judged) -> None
     """Write the files of a run into an empty folder."""
     headline = {name: found.figures[name] for name in METRICS if name in found.figures}
     provenance = trained.manifest.provenance | {"figures": headline}
-    manifest = replace(
-        trained.manifest,
-        recipe=recipe.name,
-        recipe_digest=recipe.digest,
-        noise_key=recipe.digest,
-        provenance=provenance,
-    )
-    groups = {
-        "weights": trained.system.weights(),
-        "stats": trained.stats,
-        "projection": {} if trained.projection is None else trained.projection.to_arrays(),
-        "golden": trained.golden,
+    stated = {
+        "recipe": recipe.name,
+        "recipe_digest": recipe.digest,
+        "noise_key": recipe.digest,
+        "provenance": provenance,
     }
-    for name, arrays in groups.items():
-        if arrays:
-            np.savez_compressed(folder / f"{name}.npz", allow_pickle=False, **arrays)
+    manifest = replace(trained.manifest, **stated)
+    _write_arrays(folder, "weights", trained.system.weights())
+    _write_subject(folder, trained)
+    subjects: dict[str, Any] = {}
+    for name, other in trained.subjects.items():
+        place = folder / "subjects" / name
+        place.mkdir(parents=True)
+        _write_subject(place, other)
+        subjects[name] = bundle.to_json(replace(other.manifest, **stated))
+    for name, table in trained.system.memories().items():
+        place = folder / "memory" / f"{name}.npy"
+        place.parent.mkdir(exist_ok=True)
+        np.save(place, table.values, allow_pickle=False)
     for name, picture in (trained.pictures | found.pictures).items():
         # A palette keeps large sheets small enough to ship.
         picture.convert("RGB").quantize(256).save(folder / name, optimize=True)
@@ -58,8 +62,21 @@ def write(folder: Path, recipe: Recipe, trained: Trained, found: Judged) -> None
         "figures": found.figures,
         "tables": trained.tables | found.tables,
         "manifest": bundle.to_json(manifest),
+        "subjects": subjects,
     }
     (folder / "run.json").write_text(strict_json.dumps(tree, indent=1) + "\n")
+
+
+def _write_subject(folder: Path, found: Trained | OtherSubject) -> None:
+    """Write what belongs to one participant."""
+    _write_arrays(folder, "stats", found.stats)
+    _write_arrays(folder, "projection", {} if found.projection is None else found.projection.to_arrays())
+    _write_arrays(folder, "golden", found.golden)
+
+
+def _write_arrays(folder: Path, name: str, found: Arrays) -> None:
+    if found:
+        np.savez_compressed(folder / f"{name}.npz", allow_pickle=False, **found)
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -82,12 +99,53 @@ def read_run(folder: Path) -> dict[str, Any]:
     return tree
 
 
-def draft_of(folder: Path) -> Bundle:
-    """Hold a run's manifest, statistics and projection as the causal chain wants them."""
-    manifest = bundle.from_json(read_run(folder)["manifest"], f"{folder / 'run.json'}: manifest")
-    place = arrays(folder, "projection")
-    projection = Projection.from_arrays(place) if place else None
-    return draft_bundle(manifest, arrays(folder, "stats"), projection)
+def subject_of(folder: Path, name: str | None) -> tuple[Manifest, Path]:
+    """Read the manifest's draft of one of a run's participants, and find the folder of its arrays.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run.
+    name : str or None
+        None for the default participant.
+
+    Raises
+    ------
+    UsageError
+        If the folder holds no run, or the run has no such participant.
+    """
+    tree = read_run(folder)
+    if name is None:
+        return bundle.from_json(tree["manifest"], f"{folder / 'run.json'}: manifest"), folder
+    subjects = tree.get("subjects", {})
+    if name not in subjects:
+        there = ", ".join(subjects) or "the default one alone"
+        raise UsageError(f"{folder} has no subject '{name}': there is {there}. Leave it out for the default.")
+    manifest = bundle.from_json(subjects[name], f"{folder / 'run.json'}: subjects.{name}")
+    return manifest, folder / "subjects" / name
+
+
+def draft_of(folder: Path, subject: str | None = None) -> Bundle:
+    """Hold a run's manifest, statistics and projection as the causal chain wants them.
+
+    Parameters
+    ----------
+    folder : Path
+    subject : str, optional
+        One of the run's other participants.
+    """
+    manifest, place = subject_of(folder, subject)
+    found = arrays(place, "projection")
+    projection = Projection.from_arrays(found) if found else None
+    return draft_bundle(manifest, arrays(place, "stats"), projection)
+
+
+def restored(folder: Path, plan: Plan) -> System:
+    """Take up the system of a run: its weights, and its memories as they lie on disk."""
+    mapped: Arrays = {}
+    for path in sorted((folder / "memory").glob("*.npy")):
+        mapped[f"memory.{path.stem}"] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return plan.restore(arrays(folder, "weights") | mapped)
 
 
 def arrays(folder: Path, name: str) -> dict[str, np.ndarray]:

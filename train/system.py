@@ -6,8 +6,9 @@ samples latents under it, draws them, and lists the stages that an export writes
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rtdecode.bundle import Bundle, Manifest
+from rtdecode.bundle.wiring import Said
+from rtdecode.errors import UsageError
 from rtdecode.signal.volume import Projection
 from train.data.chain import draft_bundle
 from train.work import Arrays, Work
@@ -59,10 +62,11 @@ class Condition:
         (window, channel, latent frame, row, column), laid beside the latents.
     start
         Latents to start from, (window, channel, latent frame, row, column).
-    start_level : float
-        Noise level at which sampling starts from them. A closed-form decoder takes them as they are, at 0.
+    start_level
+        Noise level at which sampling starts from them, a number or (window, 1). A closed-form decoder takes
+        them as they are, at 0.
     memory
-        (window, item, width).
+        (window, item, width), the rows of a memory that were looked up.
     scores
         Probabilities of named categories, (window, label).
     confidence
@@ -73,10 +77,26 @@ class Condition:
     pooled: Any = None
     map: Any = None
     start: Any = None
-    start_level: float = 1.0
+    start_level: Any = 1.0
     memory: Any = None
     scores: Any = None
     confidence: Any = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A memory: rows to be looked up, kept in a file of their own.
+
+    Attributes
+    ----------
+    values : (row, value)
+        They may be mapped from a file, and larger than the working memory.
+    dtype : str
+        Of the values, as `rtdecode.bundle.Memory` has it.
+    """
+
+    values: NDArray[Any]
+    dtype: str
 
 
 @dataclass(frozen=True)
@@ -92,20 +112,25 @@ class Traced:
         Port -> an example of the right shape, in the order of the module's arguments.
     outputs : list of str
         Ports, in the order of what the module returns.
+    said : Said
+        Where ports get their values and where they go, for those whose names do not say it
+        (`rtdecode.bundle.wiring.by_name`).
     """
 
     name: str
     module: "nn.Module"
     inputs: "dict[str, Tensor]"
     outputs: list[str]
+    said: Said = field(default_factory=Said)
 
 
 @dataclass(frozen=True)
 class Written:
-    """A stage whose graph the system writes itself."""
+    """A stage whose graph the system writes itself; `said` as for `Traced`."""
 
     name: str
     model: "ModelProto"
+    said: Said = field(default_factory=Said)
 
 
 Stage = Traced | Written
@@ -122,11 +147,14 @@ class System(ABC):
         Latent frames of the clip before that it reads, at the ports ``carry`` and ``carry_mask``; 0 for none.
     denoises : bool
         Whether it samples from noise; one that does not decodes in closed form.
+    scopes : mapping
+        State that its stages write -> ``chunk`` or ``window``; ``window`` for those not named.
     """
 
     latent_shape: tuple[int, int, int, int]
     carried: int = 0
     denoises: bool = False
+    scopes: Mapping[str, str] = MappingProxyType({})
 
     @abstractmethod
     def ports(self, manifest: Manifest) -> tuple[Port, ...]:
@@ -160,6 +188,40 @@ class System(ABC):
         """Noise levels before each of `steps` steps; none for a system that does not denoise."""
         return []
 
+    def memories(self) -> dict[str, Table]:
+        """Name the memories whose rows it looks up; a run and a bundle keep them in files of their own.
+
+        They are no part of `weights`: `Plan.restore` gets them beside those, as ``memory.NAME``.
+        """
+        return {}
+
+    def of_subject(self, name: str) -> "System":
+        """Read the signals of another participant that it was trained on, see `Trained.subjects`.
+
+        Its stages ``encode`` and ``front`` are exported as that subject's; all others are shared.
+
+        Raises
+        ------
+        UsageError
+            If it was not trained on a participant of this name.
+        """
+        raise UsageError(f"there is no subject '{name}': the run has the default one alone. Leave it out.")
+
+
+@dataclass(frozen=True)
+class OtherSubject:
+    """What a plan hands over of a participant besides the default one; attributes as of `Trained`."""
+
+    manifest: Manifest
+    stats: Arrays
+    projection: Projection | None
+    golden: Arrays
+
+    @property
+    def bundle(self) -> Bundle:
+        """What the causal chain needs of a bundle, in memory."""
+        return draft_bundle(self.manifest, self.stats, self.projection)
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -179,6 +241,8 @@ class Trained:
         JSON values: choices made in training, curves.
     pictures : dict
         File name -> picture.
+    subjects : dict
+        Name -> what belongs to another participant.
     """
 
     system: System
@@ -188,6 +252,7 @@ class Trained:
     golden: Arrays
     tables: dict[str, Any] = field(default_factory=dict)
     pictures: dict[str, Image.Image] = field(default_factory=dict)
+    subjects: dict[str, OtherSubject] = field(default_factory=dict)
 
     @property
     def bundle(self) -> Bundle:
@@ -203,7 +268,7 @@ class Plan(Protocol):
         ...
 
     def restore(self, weights: Arrays) -> System:
-        """Take up the weights of a run that such a plan has trained."""
+        """Take up the weights of a run that such a plan has trained, and its memories (`System.memories`)."""
         ...
 
 

@@ -21,7 +21,7 @@ clean latent in turn, as many latent frames at a time as their port has.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rtdecode.bundle.manifest import STAGES, Input, Manifest, Output, Stage, State
@@ -38,6 +38,33 @@ _DECODING = ("decode_first", "decode_next")
 
 # Shape and dtype of each port of a graph.
 Ports = Mapping[str, tuple[list[int], str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where an input port gets its values; the fields are those of `rtdecode.bundle.Input`."""
+
+    source: str
+    state: str | None = None
+    there: bool = False
+    memory: str | None = None
+    rows: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What is said of the ports of a stage; all others go by their names.
+
+    Attributes
+    ----------
+    reads : dict
+        Input port -> where it gets its values.
+    writes : dict
+        Output port -> the state that keeps its values.
+    """
+
+    reads: Mapping[str, Source] = field(default_factory=dict)
+    writes: Mapping[str, str] = field(default_factory=dict)
 
 
 def clean_latent(stages: Mapping[str, Stage]) -> str:
@@ -356,8 +383,12 @@ def numbers_of_steps(manifest: Manifest) -> set[int] | None:
     return None
 
 
-def by_name(graphs: Mapping[str, tuple[Ports, Ports]]) -> dict[str, Any]:
-    """Wire graphs whose ports have the usual names.
+def by_name(
+    graphs: Mapping[str, tuple[Ports, Ports]],
+    said: Mapping[str, Said] | None = None,
+    scopes: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Wire graphs: ports as it is said of them, and all others by their usual names.
 
     A port called like a source gets it. ``carry`` is what is kept of the clean latent before, ``carry_mask``
     whether there is any. ``latent`` is the latent under way, and for a decode stage the clean one. The n-th
@@ -368,6 +399,10 @@ def by_name(graphs: Mapping[str, tuple[Ports, Ports]]) -> dict[str, Any]:
     ----------
     graphs : dict
         Stage -> shape and dtype of its inputs, and of its outputs, by name.
+    said : dict, optional
+        Stage -> what is said of its ports.
+    scopes : dict, optional
+        State -> how long it lives; a state that is not named here lives for a window.
 
     Returns
     -------
@@ -377,21 +412,42 @@ def by_name(graphs: Mapping[str, tuple[Ports, Ports]]) -> dict[str, Any]:
     Raises
     ------
     BundleError
-        If a port is called like nothing that there is.
+        If a port is called like nothing that there is, or something is said of a port that is not there.
     """
+    told = said or {}
+    lives = scopes or {}
     stages: dict[str, Stage] = {}
     states: dict[str, State] = {}
     for name in (known for known in STAGES if known in graphs):
         inputs, outputs = graphs[name]
-        kept = _caches(graphs, name)
+        own = told.get(name, Said())
+        _check_said(name, own, graphs[name])
+        kept = {**_caches(graphs, name), **own.writes}
         for port, state in kept.items():
-            states[state] = State("window", *outputs[port])
-        wired = {port: _wired(name, port, inputs[port], stages, states) for port in inputs}
+            states[state] = State(lives.get(state, "window"), *outputs[port])
+        wired: dict[str, Input] = {}
+        for port in inputs:
+            if port in own.reads:
+                wired[port] = Input(*inputs[port], **asdict(own.reads[port]))
+            else:
+                wired[port] = _wired(name, port, inputs[port], stages, states)
         written = {port: Output(*outputs[port], state=kept.get(port)) for port in outputs}
         stages[name] = Stage(f"{name}.onnx", wired, written)
     stage, _, port = clean_latent(stages).partition(".")
     found = stages[stage].outputs.get(port)
     return {"stages": stages, "states": states, "latent": None if found is None else found.shape}
+
+
+def _check_said(stage: str, said: Said, graph: tuple[Ports, Ports]) -> None:
+    """Refuse what is said of ports that the graph has not."""
+    inputs, outputs = graph
+    for kind, named, ports in (("input", said.reads, inputs), ("output", said.writes, outputs)):
+        unknown = sorted(set(named) - set(ports))
+        if unknown:
+            raise BundleError(
+                f"the stage '{stage}' has no {kind} {', '.join(unknown)}, of which something is said: it has "
+                f"{', '.join(ports)}. Say it of one of these."
+            )
 
 
 def _caches(graphs: Mapping[str, tuple[Ports, Ports]], stage: str) -> dict[str, str]:

@@ -155,6 +155,31 @@ def test_ports_and_states_are_what_they_can_be(found: Callable[[], object], mess
         found()
 
 
+def test_ports_are_wired_as_it_is_said_of_them() -> None:
+    small = ([1, 1], FLOAT)
+    latent = ([1, 2, 1, 1, 1], FLOAT)
+    graphs = {
+        "encode": ({"eeg": small}, {"told": small, "which": ([1, 1], "int64")}),
+        "denoise": (
+            {"latent": latent, "words": small, "count": small},
+            {"next": latent, "count_next": small},
+        ),
+    }
+    looked_up = wiring.Source("memory", memory="words", rows="encode.which")
+    count = wiring.Source("state", state="count")
+    said = {"denoise": wiring.Said({"words": looked_up, "count": count}, {"count_next": "count"})}
+    found = wiring.by_name(graphs, said, {"count": "chunk"})
+    assert found["states"] == {"count": State("chunk", *small)}
+    denoise = found["stages"]["denoise"]
+    assert denoise.inputs["words"] == Input(*small, source="memory", memory="words", rows="encode.which")
+    assert denoise.inputs["count"] == Input(*small, source="state", state="count")
+    assert denoise.inputs["latent"].source == "start"
+    assert denoise.outputs["count_next"].state == "count"
+    said["encode"] = wiring.Said(writes={"mood": "mood"})
+    with pytest.raises(BundleError, match="stage 'encode' has no output mood, of which"):
+        wiring.by_name(graphs, said)
+
+
 def test_ports_with_the_usual_names_are_wired(manifest: Manifest) -> None:
     graphs = {
         name: (

@@ -29,6 +29,7 @@ class Request:
     runs: str | int = "9-10"
     data: Path | None = None
     out: Path | None = None
+    subject: str | None = None
 
 
 class Show(Protocol):

@@ -15,6 +15,22 @@ def grid(
     fps: float | str,
 ) -> TimingGrid:
     """Make a grid from numbers or fractions written as text (``4/5``)."""
+    # Volumes around a window have a builder of their own: another argument here would change the digest of
+    # every recipe that there is.
+    return look_ahead_grid(tr, window, hop, lag, sfreq, fps, before=0, after=0)
+
+
+def look_ahead_grid(
+    tr: float | str | None,
+    window: float | str,
+    hop: float | str,
+    lag: float | str,
+    sfreq: float | str,
+    fps: float | str,
+    before: int,
+    after: int,
+) -> TimingGrid:
+    """Make a grid as `grid` does, whose windows read some volumes before and after their own too."""
     try:
         return TimingGrid(
             tr=None if tr is None else exact(tr),
@@ -23,6 +39,8 @@ def grid(
             lag=exact(lag),
             sfreq=exact(sfreq),
             fps=exact(fps),
+            before=before,
+            after=after,
         )
     except (ValueError, TypeError) as error:
         raise UsageError(f"the recipe's grid cannot be used: {error}") from error

@@ -1,0 +1,295 @@
+"""A system of its own, from its training to a live session, without touching a file of the product.
+
+`tests.seam_system` is that system, and ``tests/seam.yaml`` its recipe.
+"""
+
+import json
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from export import run as exporting
+from export.parity import compare, expected
+from rtdecode import bundle as bundles
+from rtdecode.bundle import Bundle, State
+from rtdecode.errors import BundleError, UsageError
+from rtdecode.recording import RecordingWriter
+from rtdecode.video import read_mp4
+from streaming import replay
+from tests import seam_scans, seam_system
+from tests.seam_scans import PARTICIPANTS, Scans
+from tests.seam_system import SeamSystem
+from tests.streaming.sessions import Ended, play
+from train.data.phantom import spans
+from train.evaluate import evaluate
+from train.judging.judged import Request
+from train.loader import Place
+from train.recipe import build
+from train.reconstruct import reconstruct
+from train.run import run
+from train.run_folder import arrays, draft_of, read_run, restored
+
+RECIPE = str(Path(__file__).with_name("seam.yaml"))
+SHOWN = 1001
+# Nothing waits so long: it only ends a player whose session was stopped, s.
+_LIMIT_S = 120
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(RECIPE, [f"out={tmp_path_factory.mktemp('seam') / 'run'}"])
+
+
+@pytest.fixture(scope="module")
+def bundle(trained: Path) -> Bundle:
+    return exporting.run(trained, trained.with_name("bundle"))
+
+
+@pytest.fixture(scope="module")
+def live(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    folder = tmp_path_factory.mktemp("live")
+    record = ("--record", str(folder / "recording"))
+    return play(folder / "session", bundle.path, "--seconds", "8", *record, seconds=_LIMIT_S)
+
+
+def system_of(folder: Path) -> SeamSystem:
+    return restored(folder, build(read_run(folder)["arguments"]["system"]))  # type: ignore[return-value]
+
+
+def data_of(folder: Path) -> Scans:
+    return build(read_run(folder)["arguments"]["data"])
+
+
+def test_a_training_that_is_stopped_twice_goes_on_to_the_same_bits(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once between two checkpoints of the first phase, and once under the adapters of the second."""
+    whole = seam_system.batch
+    stops = [("whole", 70), ("tuned", 6)]
+
+    def stopping(taught: Any, table: Any, place: Place) -> Any:
+        if stops and (place.phase, place.number) == stops[0]:
+            stops.pop(0)
+            raise KeyboardInterrupt
+        return whole(taught, table, place)
+
+    monkeypatch.setattr(seam_system, "batch", stopping)
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        run(RECIPE, [f"out={out}"])
+    with pytest.raises(KeyboardInterrupt):
+        run(RECIPE, [f"resume={out}"])
+    run(RECIPE, [f"resume={out}"])
+    assert not stops
+    again = arrays(out, "weights")
+    for name, value in arrays(trained, "weights").items():
+        np.testing.assert_array_equal(value, again[name], err_msg=name)
+    assert read_run(out)["figures"] == read_run(trained)["figures"]
+
+
+def test_adapters_of_the_recipe_changed_the_generator_and_left_no_layer_behind(trained: Path) -> None:
+    names = list(arrays(trained, "weights"))
+    assert any("transformer" in name for name in names)
+    assert not any("lora" in name for name in names)
+    log = read_run(trained)["tables"]["loss"]
+    assert [row["phase"] for row in log] == ["whole"] * 3 + ["tuned"] * 3
+    whole = [row["loss"] for row in log if row["phase"] == "whole"]
+    assert whole[-1] < whole[0]
+
+
+def test_both_participants_are_judged_by_the_systems_own_code(trained: Path) -> None:
+    stated = read_run(trained)["figures"]
+    one = evaluate(trained, Request())
+    two = evaluate(trained, Request(subject="two"))
+    assert one == stated
+    for figures in (one, two):
+        found = figures["identification_2way"]
+        assert found["ci95"][0] > found["chance"] == 0.5
+    assert two != one
+    with pytest.raises(UsageError, match=r"has no subject 'three': there is two"):
+        evaluate(trained, Request(subject="three"))
+
+
+def test_the_bundle_says_what_the_system_said(bundle: Bundle) -> None:
+    manifest = bundle.manifest
+    stages = manifest.built
+    sources = {
+        name: {port: kind.source for port, kind in stage.inputs.items()} for name, stage in stages.items()
+    }
+    assert sources["encode"]["subject"] == "subject"
+    assert sources["denoise"] == {
+        "latent": "start",
+        "past": "state",
+        "tokens": "encode.tokens",
+        "pooled": "encode.pooled",
+        "words": "memory",
+        "t": "t",
+        "r": "r",
+    }
+    assert stages["denoise"].inputs["words"].rows == "encode.rows"
+    assert sources["remember"] == {"latent": "denoise.next", "past": "state"}
+    assert {"start", "start_level"} < set(stages["encode"].outputs)
+    frame = [1, 4, 1, 6, 10]
+    assert manifest.states == {
+        "carry": State("session", frame, "float32", "latent"),
+        "past": State("window", frame, "float32"),
+        "cache_last": State("window", frame, "float32"),
+        "cache_mean": State("window", frame, "float32"),
+    }
+    assert manifest.latent == [1, 4, 4, 6, 10]
+    assert stages["denoise"].inputs["latent"].shape == [1, 4, 2, 6, 10]
+    assert (manifest.clip.frames, manifest.clip.height, manifest.clip.width) == (17, 48, 80)
+    assert (manifest.grid.after, manifest.grid.slots) == (1, 5)
+    words = manifest.memories["words"]
+    assert (words.file, words.rows, words.width, words.dtype) == ("memory/words.npy", 12, 16, "float16")
+
+
+def test_another_participant_has_its_own_way_in_and_shares_the_rest(bundle: Bundle) -> None:
+    second = bundles.load(bundle.path, subject="two")
+    assert bundle.manifest.fmri is not None
+    assert second.manifest.fmri is not None
+    assert (bundle.manifest.fmri.voxels, second.manifest.fmri.voxels) == (6, 9)
+    assert (bundle.manifest.subject, second.manifest.subject) == (1, 2)
+    assert set(bundle.manifest.subjects["two"].stages) == {"encode"}
+    assert bundle.manifest.parity["subjects"]["two"]["windows"] == 3
+
+
+class Forgetful(torch.nn.Module):
+    """Remembers nothing of the chunks before."""
+
+    def forward(self, latent: torch.Tensor, past: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(past)
+
+
+def changed(system: SeamSystem, how: str) -> SeamSystem:
+    """The same system but for one part."""
+    if how == "another memory":
+        system._table = np.roll(system._table, 1, 0)
+    elif how == "no guidance":
+        system._step.guidance = 1.0
+    elif how == "another mean brain":
+        system._step.brain_tokens += 1
+    elif how == "no chunk before":
+        system._keep = Forgetful()  # type: ignore[assignment]
+    elif how == "another start":
+        system._parts.head.start.bias += 0.1
+    elif how == "another level":
+        system._parts.head.level.bias += 1
+    elif how == "another pooled vector":
+        system._parts.generator.shift.bias += 1
+    elif how == "another cache":
+        system._codec.blend = 0.2
+    return system
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("how", "what"),
+    [
+        ("the same", None),
+        ("another memory", "latent"),
+        ("no guidance", "latent"),
+        ("another mean brain", "latent"),
+        ("no chunk before", "latent"),
+        ("another start", "latent"),
+        ("another level", "latent"),
+        ("another pooled vector", "latent"),
+        ("another cache", "frames"),
+    ],
+)
+def test_graphs_are_held_to_every_part_of_the_systems_own_code(
+    trained: Path, bundle: Bundle, how: str, what: str | None
+) -> None:
+    graphs = {name: onnx.load(bundle.path / stage.file) for name, stage in bundle.manifest.built.items()}
+    memories = system_of(trained).memories()
+    golden = expected(changed(system_of(trained), how), arrays(trained, "golden"), seam_system.STEPS)
+    if what is None:
+        compare(bundle.manifest, graphs, golden, memories)
+        return
+    with pytest.raises(BundleError, match=rf"differ from the run's own decoder: {{.*'{what}'"):
+        compare(bundle.manifest, graphs, golden, memories)
+
+
+def test_a_system_that_says_something_of_a_port_that_is_not_there_is_refused(
+    trained: Path, bundle: Bundle
+) -> None:
+    graphs = {name: onnx.load(bundle.path / stage.file) for name, stage in bundle.manifest.built.items()}
+    stages = system_of(trained).stages(bundle.manifest)
+    said = {stage.name: stage.said for stage in stages}
+    said["encode"] = replace(said["denoise"], reads={"words": said["denoise"].reads["words"]})
+    with pytest.raises(
+        BundleError, match="the stage 'encode' has no input words, of which something is said"
+    ):
+        exporting.wired(draft_of(trained).manifest, graphs, said)
+
+
+def test_a_state_that_outlives_its_window_is_refused(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SeamSystem, "scopes", {"past": "session"})
+    with pytest.raises(UsageError, match="keeps past from window to window"):
+        exporting.run(trained, tmp_path / "bundle")
+
+
+@cache
+def recorded(folder: Path, data: Scans, name: str) -> Path:
+    """A session of one of the participants that nothing was trained on."""
+    path = folder / name
+    with RecordingWriter(path, data.montage, {"seconds": data.seconds}) as writer:
+        for item in data.items(name, SHOWN):
+            writer.write(item)
+    return path
+
+
+@pytest.mark.parametrize("name", list(PARTICIPANTS))
+def test_a_replay_decodes_what_the_systems_own_code_decodes(
+    trained: Path, bundle: Bundle, tmp_path: Path, name: str
+) -> None:
+    data = replace(data_of(trained), seconds=12.0)
+    subject = None if name == "one" else name
+    kept = recorded(tmp_path, data, name)
+    assert replay.run(kept, str(bundle.path), "max", tmp_path / "out", subject=subject) == 0
+    lines = [json.loads(line) for line in (tmp_path / "out" / "clips.jsonl").read_text().splitlines()]
+    finals = [np.load(tmp_path / "out" / line["latent"]) for line in lines if line["revision"] == "final"]
+    manifest = bundle.manifest
+    where = spans(0, data.count, manifest.grid)
+    inputs = data.inputs(name, SHOWN)
+    assert inputs["fmri"].shape == (6, 5, PARTICIPANTS[name][1])
+    assert inputs["fmri_mask"].all()
+    # The volume that a window looks ahead to is the first one of the next.
+    np.testing.assert_array_equal(inputs["fmri"][:-1, -1], inputs["fmri"][1:, 0])
+    system = system_of(trained).of_subject(name)
+    found = reconstruct(system, inputs, where, manifest.noise_key, steps=manifest.steps)
+    assert len(finals) == len(found.latents) == 6
+    for one, other in zip(finals, found.latents, strict=True):
+        np.testing.assert_allclose(one.reshape(other.shape), other, atol=1e-3)
+
+
+def test_a_live_session_shows_clips_of_its_size_and_a_replay_makes_them_again(
+    bundle: Bundle, live: Ended, tmp_path: Path
+) -> None:
+    assert live.code == 0, live.said
+    counted = live.report["windows"]
+    assert counted["final"] + counted["skipped"] == counted["expected"] == 4
+    assert {clip["steps"] for clip in live.clips} == {seam_system.STEPS}
+    shown = read_mp4(live.out / live.clips[0]["file"])
+    assert shown.shape == (seam_scans.FRAMES, seam_scans.ROWS, seam_scans.COLUMNS, 3)
+    recording = live.out.parents[1] / "recording"
+    assert replay.run(recording, str(bundle.path), "max", tmp_path / "out") == 0
+    lines = [json.loads(line) for line in (tmp_path / "out" / "clips.jsonl").read_text().splitlines()]
+    again = {line["clip"]: line for line in lines if line["revision"] == "final"}
+    finals = live.finals()
+    assert finals, live.said
+    for number, clip in enumerate(finals):
+        # After a window that a busy machine skipped, a clip carries on from nothing.
+        if clip["clip"] != number:
+            break
+        before = np.load(live.out / clip["latent"])
+        after = np.load(tmp_path / "out" / again[number]["latent"])
+        np.testing.assert_allclose(before, after, atol=1e-4)
