@@ -213,7 +213,7 @@ def test_a_folder_of_data_is_refused_by_a_recipe_that_simulates(
 
 
 def test_without_the_train_extra_the_program_says_what_to_install() -> None:
-    hide = "import sys; sys.modules['yaml'] = None; from train.run import main; sys.exit main ['ridge']  "
+    hide = "import sys; sys.modules['yaml'] = None; from train.run import main; sys.exit(main(['ridge']))"
     done = subprocess.run(
         [sys.executable, "-c", hide], capture_output=True, text=True, check=False, timeout=180
     )
