@@ -5,7 +5,6 @@
 
 import json
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -236,7 +235,6 @@ def test_a_state_that_outlives_its_window_is_refused(
         exporting.run(trained, tmp_path / "bundle")
 
 
-@cache
 def recorded(folder: Path, data: Scans, name: str) -> Path:
     """A session of one of the participants that nothing was trained on."""
     path = folder / name
