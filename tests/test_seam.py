@@ -181,6 +181,8 @@ def changed(system: SeamSystem, how: str) -> SeamSystem:
         system._parts.head.level.bias += 1
     elif how == "another pooled vector":
         system._parts.generator.shift.bias += 1
+    elif how == "another number":
+        system._number = 2
     elif how == "another cache":
         system._codec.blend = 0.2
     return system
@@ -198,6 +200,7 @@ def changed(system: SeamSystem, how: str) -> SeamSystem:
         ("another start", "latent"),
         ("another level", "latent"),
         ("another pooled vector", "latent"),
+        ("another number", "latent"),
         ("another cache", "frames"),
     ],
 )
