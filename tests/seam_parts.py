@@ -125,10 +125,10 @@ class Step(nn.Module):
         for name, value in brain.items():
             self.register_buffer(f"brain_{name}", value)
 
-    def brain(self, count: int) -> tuple[Tensor, ...]:
+    def brain(self, count: int) -> dict[str, Tensor]:
         """Tokens, pooled vector and words of the mean brain, for so many rows."""
-        parts = [self.get_buffer(f"brain_{name}") for name in ("tokens", "pooled", "words")]
-        return tuple(part.expand(count, *part.shape[1:]) for part in parts)
+        parts = {name: self.get_buffer(f"brain_{name}") for name in ("tokens", "pooled", "words")}
+        return {name: part.expand(count, *part.shape[1:]) for name, part in parts.items()}
 
     def forward(
         self,
@@ -140,8 +140,9 @@ class Step(nn.Module):
         t: Tensor,
         r: Tensor,
     ) -> Tensor:
+        brain = self.brain(len(latent))
         toward = self.generator(latent, past, tokens, pooled, words, t)
-        away = self.generator(latent, past, *self.brain(len(latent)), t)
+        away = self.generator(latent, past, brain["tokens"], brain["pooled"], brain["words"], t)
         velocity = away + self.guidance * (toward - away)
         return latent + (r - t)[:, None, None, None, None] * velocity
 
@@ -235,8 +236,8 @@ class Parts(Trainable):
         self.generator = generator
 
     def losses(self, batch: dict[str, Any], names: Sequence[str]) -> dict[str, Tensor]:
-        signals = [batch[name] for name in ("eeg", "eeg_mask", "fmri", "fmri_mask")]
-        features = self.stems[batch["name"]](*signals)
+        stem = self.stems[batch["name"]]
+        features = stem(batch["eeg"], batch["eeg_mask"], batch["fmri"], batch["fmri_mask"])
         fresh = torch.zeros(len(features), 1)
         nothing = torch.zeros(len(features), LATENT[0], 1, *LATENT[2:])
         tokens, pooled, rows, start, _ = self.head(features, batch["subject"], nothing, fresh)

@@ -118,23 +118,29 @@ class SeamSystem(System):
     @torch.no_grad()
     def condition(self, inputs: Arrays) -> Condition:
         given = {name: torch.from_numpy(np.asarray(value, np.float32)) for name, value in inputs.items()}
-        signals = [given[name] for name in _SIGNALS]
-        subject = torch.tensor([self._number])
         tokens, pooled, rows, start, level = self._encode(
-            *signals, subject, given["carry"], given["carry_mask"]
+            given["eeg"],
+            given["eeg_mask"],
+            given["fmri"],
+            given["fmri_mask"],
+            torch.tensor([self._number]),
+            given["carry"],
+            given["carry_mask"],
         )
         words = torch.from_numpy(self._table[rows.numpy()].astype(np.float32))
         return Condition(tokens=tokens, pooled=pooled, memory=words, start=start, start_level=level)
 
     def negative(self, condition: Condition) -> Condition:
         """The mean brain."""
-        tokens, pooled, words = self._step.brain(len(condition.tokens))
-        return Condition(tokens=tokens, pooled=pooled, memory=words)
+        brain = self._step.brain(len(condition.tokens))
+        return Condition(tokens=brain["tokens"], pooled=brain["pooled"], memory=brain["words"])
 
     @torch.no_grad()
     def sample(self, condition: Condition, noise: NDArray[np.float32], steps: int) -> NDArray[np.float32]:
         """Denoise chunk by chunk; the step is guided away from its negative itself."""
-        told = (condition.tokens, condition.pooled, condition.memory)
+        tokens = condition.tokens
+        pooled = condition.pooled
+        words = condition.memory
         level = condition.start_level
         share = level[:, :, None, None, None]
         whole = (1 - share) * condition.start + share * torch.from_numpy(noise)
@@ -142,7 +148,9 @@ class SeamSystem(System):
         chunks = []
         for latent in whole.split(CHUNK_FRAMES, 2):
             for now, after in pairwise([*self.levels(steps), 0.0]):
-                latent = self._step(latent, past, *told, now * level[:, 0], after * level[:, 0])
+                t = now * level[:, 0]
+                r = after * level[:, 0]
+                latent = self._step(latent, past, tokens, pooled, words, t, r)
             past = self._keep(latent, past)
             chunks.append(latent)
         return torch.cat(chunks, 2).numpy()
@@ -175,13 +183,13 @@ class SeamSystem(System):
         channels, _, rows, columns = LATENT
         chunk = torch.zeros(1, channels, CHUNK_FRAMES, rows, columns)
         frame = torch.zeros(1, channels, 1, rows, columns)
-        tokens, pooled, words = self._step.brain(1)
+        brain = self._step.brain(1)
         denoised = {
             "latent": chunk,
             "past": frame,
-            "tokens": tokens,
-            "pooled": pooled,
-            "words": words,
+            "tokens": brain["tokens"],
+            "pooled": brain["pooled"],
+            "words": brain["words"],
             "t": torch.ones(1),
             "r": torch.zeros(1),
         }
@@ -327,20 +335,25 @@ def batch(taught: dict[str, Arrays], table: Tensor, place: Place) -> dict[str, A
 @torch.no_grad()
 def _mean_brain(parts: Parts, taught: dict[str, Arrays], table: NDArray[np.float16]) -> dict[str, Tensor]:
     """What is told of the mean window of both participants."""
-    tokens = []
-    pooled = []
-    rows = []
+    channels, _, height, width = LATENT
+    nothing = torch.zeros(1, channels, 1, height, width)
+    told: dict[str, list[Tensor]] = {"tokens": [], "pooled": [], "words": []}
     for name, (number, _) in PARTICIPANTS.items():
-        signals = [torch.from_numpy(taught[name][port].mean(0, keepdims=True)) for port in _SIGNALS]
-        channels, _, height, width = LATENT
-        nothing = torch.zeros(1, channels, 1, height, width)
+        mean = {port: torch.from_numpy(taught[name][port].mean(0, keepdims=True)) for port in _SIGNALS}
         encode = Encode(parts.stems[name], parts.head).eval()
-        told = encode(*signals, torch.tensor([number]), nothing, torch.zeros(1, 1))
-        tokens.append(told[0])
-        pooled.append(told[1])
-        rows.append(torch.from_numpy(table[told[2].numpy()].astype(np.float32)))
-    parts_of = {"tokens": tokens, "pooled": pooled, "words": rows}
-    return {name: torch.stack(values).mean(0) for name, values in parts_of.items()}
+        tokens, pooled, rows, _, _ = encode(
+            mean["eeg"],
+            mean["eeg_mask"],
+            mean["fmri"],
+            mean["fmri_mask"],
+            torch.tensor([number]),
+            nothing,
+            torch.zeros(1, 1),
+        )
+        told["tokens"].append(tokens)
+        told["pooled"].append(pooled)
+        told["words"].append(torch.from_numpy(table[rows.numpy()].astype(np.float32)))
+    return {name: torch.stack(values).mean(0) for name, values in told.items()}
 
 
 def _show_nothing(phase: str, step: int) -> None:

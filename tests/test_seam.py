@@ -5,7 +5,6 @@
 
 import json
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +182,8 @@ def changed(system: SeamSystem, how: str) -> SeamSystem:
         system._parts.head.level.bias += 1
     elif how == "another pooled vector":
         system._parts.generator.shift.bias += 1
+    elif how == "another number":
+        system._number = 2
     elif how == "another cache":
         system._codec.blend = 0.2
     return system
@@ -200,6 +201,7 @@ def changed(system: SeamSystem, how: str) -> SeamSystem:
         ("another start", "latent"),
         ("another level", "latent"),
         ("another pooled vector", "latent"),
+        ("another number", "latent"),
         ("another cache", "frames"),
     ],
 )
@@ -237,7 +239,6 @@ def test_a_state_that_outlives_its_window_is_refused(
         exporting.run(trained, tmp_path / "bundle")
 
 
-@cache
 def recorded(folder: Path, data: Scans, name: str) -> Path:
     """A session of one of the participants that nothing was trained on."""
     path = folder / name
