@@ -208,6 +208,38 @@ class System(ABC):
         raise UsageError(f"there is no subject '{name}': the run has the default one alone. Leave it out.")
 
 
+class ClosedForm(System):
+    """A system whose condition is the finished latents, and whose graphs are written from its weights.
+
+    Parameters
+    ----------
+    weights : dict
+    """
+
+    def __init__(self, weights: Arrays) -> None:
+        self._weights = weights
+
+    @abstractmethod
+    def graphs(self, manifest: Manifest) -> "dict[str, ModelProto]":
+        """Write the graph of each stage."""
+
+    def ports(self, manifest: Manifest) -> tuple[Port, ...]:
+        """List the signals."""
+        return signal_ports(manifest)
+
+    def sample(self, condition: Condition, noise: NDArray[np.float32], steps: int) -> NDArray[Any]:
+        """Return the latents that the condition starts from: there is nothing to denoise."""
+        return condition.start
+
+    def stages(self, manifest: Manifest) -> Sequence[Stage]:
+        """List the graphs that were written."""
+        return [Written(name, model) for name, model in self.graphs(manifest).items()]
+
+    def weights(self) -> Arrays:
+        """Return the weights as they were given."""
+        return self._weights
+
+
 @dataclass(frozen=True)
 class OtherSubject:
     """What a plan hands over of a participant besides the default one; attributes as of `Trained`."""

@@ -30,6 +30,7 @@ from train.data.simulated import SimulatedSessions
 from train.judging.identification import (
     ROUTES,
     Fresh,
+    Identification,
     background_baseline,
     background_clips,
     background_wins,
@@ -57,28 +58,8 @@ Scores = dict[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
-class FilmJudge:
-    """Everything that is asked of a decoder that draws the simulated film.
-
-    Attributes
-    ----------
-    seeds : str
-        Of fresh sessions, from 1000 on.
-    seconds : float
-        Of film in each.
-    """
-
-    seeds: str
-    seconds: float
-
-    def check(self, data: SimulatedSessions) -> None:
-        """Refuse seeds that train.
-
-        Raises
-        ------
-        UsageError
-        """
-        judging_seeds(self.seeds)
+class FilmJudge(Identification):
+    """The judge `film`: everything that is asked of a decoder that draws the simulated film."""
 
     def judge(self, work: Work, plan: Plan, data: SimulatedSessions, trained: Trained, show: Show) -> Judged:
         """Judge what was trained."""
@@ -86,9 +67,9 @@ class FilmJudge:
 
     def evaluate(self, data: SimulatedSessions, bundle: Bundle, show: Show, request: Request) -> Judged:
         """Judge a run as it is asked for: everything at the first preset, the rest by identification."""
-        return by_preset(data.who, request, partial(self._judged, bundle, show, request))
+        return by_preset(data.who, request, partial(self._figures, bundle, show, request))
 
-    def _judged(self, bundle: Bundle, show: Show, request: Request, who: Participant, first: bool) -> Judged:
+    def _figures(self, bundle: Bundle, show: Show, request: Request, who: Participant, first: bool) -> Judged:
         judged = judge if first else judge_preset
         return judged(show, bundle, who, numbers(request.seeds), request.seconds)
 

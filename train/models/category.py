@@ -1,6 +1,5 @@
 """A linear classifier that shows a picture of the likeliest category: a system in closed form."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from rtdecode.bundle import Manifest
 from train.parts.graph_writer import GraphWriter
 from train.parts.lda import softmax
 from train.parts.stem import slot_mean
-from train.system import Condition, Port, Stage, System, Written, batched, signal_ports
+from train.system import ClosedForm, Condition, batched, signal_ports
 from train.work import Arrays
 
 # Latent frames of a clip; the first holds one video frame, each later one `_FRAMES`.
@@ -19,7 +18,7 @@ _LATENT_FRAMES = 9
 _FRAMES = 4
 
 
-class Category(System):
+class Category(ClosedForm):
     """A linear discriminant of the mean of a window's volumes; latents are the likeliest category, one-hot.
 
     Parameters
@@ -29,12 +28,8 @@ class Category(System):
     """
 
     def __init__(self, weights: Arrays) -> None:
-        self._weights = weights
+        super().__init__(weights)
         self.latent_shape = (len(weights["pictures"]), _LATENT_FRAMES, 1, 1)
-
-    def ports(self, manifest: Manifest) -> tuple[Port, ...]:
-        """List the signals."""
-        return signal_ports(manifest)
 
     def condition(self, inputs: Arrays) -> Condition:
         """Classify windows: scores, and the finished latents, float64."""
@@ -45,23 +40,15 @@ class Category(System):
         latents = np.repeat(hot[:, :, None, None, None], _LATENT_FRAMES, axis=2)
         return Condition(start=latents, start_level=0.0, scores=scores)
 
-    def sample(self, condition: Condition, noise: NDArray[np.float32], steps: int) -> NDArray[np.float64]:
-        """Return the latents that the condition starts from: there is nothing to denoise."""
-        return condition.start
-
     def frames(self, latents: NDArray[Any]) -> NDArray[np.float64]:
         """Show the picture of each category that is on."""
         following = np.repeat(latents[:, :, 1:], _FRAMES, axis=2)
         shown = np.concatenate([latents[:, :, :1], following], axis=2)[..., 0, 0]
         return np.einsum("nlf,lhwc->nfhwc", shown, self._weights["pictures"] / 255.0)
 
-    def stages(self, manifest: Manifest) -> Sequence[Stage]:
-        """List the encoder and the two ways to decode a latent frame."""
-        return [Written(name, model) for name, model in graphs(manifest, self._weights).items()]
-
-    def weights(self) -> Arrays:
-        """Return the weights as they were given."""
-        return self._weights
+    def graphs(self, manifest: Manifest) -> dict[str, ModelProto]:
+        """Write the encoder and the two ways to decode a latent frame."""
+        return graphs(manifest, self._weights)
 
 
 def graphs(manifest: Manifest, weights: Arrays) -> dict[str, ModelProto]:

@@ -1,6 +1,5 @@
 """Linear maps from both signals to the latents of a patch codec: a system in closed form."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +11,11 @@ from train.parts import codec
 from train.parts.codec import COLOURS, FRAMES, SIDE
 from train.parts.graph_writer import GraphWriter
 from train.parts.stem import fill_slots
-from train.system import Condition, Port, Stage, System, Written, batched, signal_ports
+from train.system import ClosedForm, Condition, batched, signal_ports
 from train.work import Arrays
 
 
-class PatchRidge(System):
+class PatchRidge(ClosedForm):
     """Maps by route from reduced volumes and slow EEG to principal components of the latents.
 
     Parameters
@@ -26,13 +25,9 @@ class PatchRidge(System):
     """
 
     def __init__(self, weights: Arrays) -> None:
-        self._weights = weights
+        super().__init__(weights)
         channels, frames, rows, columns = (int(n) for n in weights["latent_shape"])
         self.latent_shape = (channels, frames, rows, columns)
-
-    def ports(self, manifest: Manifest) -> tuple[Port, ...]:
-        """List the signals."""
-        return signal_ports(manifest)
 
     def condition(self, inputs: Arrays) -> Condition:
         """Place windows: the finished latents, float64."""
@@ -48,21 +43,13 @@ class PatchRidge(System):
         latents = total @ w["latent_basis"] + w["latent_mean"]
         return Condition(start=latents.reshape(count, *self.latent_shape), start_level=0.0)
 
-    def sample(self, condition: Condition, noise: NDArray[np.float32], steps: int) -> NDArray[np.float64]:
-        """Return the latents that the condition starts from: there is nothing to denoise."""
-        return condition.start
-
     def frames(self, latents: NDArray[Any]) -> NDArray[np.float64]:
         """Draw latents as patches."""
         return codec.decode(codec.Codec(self._weights["codec_mean"], self._weights["codec_basis"]), latents)
 
-    def stages(self, manifest: Manifest) -> Sequence[Stage]:
-        """List the encoder and the two ways to decode a latent frame."""
-        return [Written(name, model) for name, model in graphs(manifest, self._weights).items()]
-
-    def weights(self) -> Arrays:
-        """Return the weights as they were given."""
-        return self._weights
+    def graphs(self, manifest: Manifest) -> dict[str, ModelProto]:
+        """Write the encoder and the two ways to decode a latent frame."""
+        return graphs(manifest, self._weights)
 
 
 def graphs(manifest: Manifest, weights: Arrays) -> dict[str, ModelProto]:
