@@ -29,8 +29,8 @@ def fitted(folder: Path) -> Case:
 @pytest.mark.parametrize(
     ("make", "before"),
     [
-        (same_clips.easy, EASY),
         (same_clips.recorded, RECORDED),
+        pytest.param(same_clips.easy, EASY, marks=pytest.mark.full),
         pytest.param(same_clips.magnet, MAGNET, marks=pytest.mark.full),
         pytest.param(fitted, FITTED, marks=pytest.mark.full),
     ],
