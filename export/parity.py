@@ -1,6 +1,8 @@
 """The exported graphs against the run's own decoder on the golden windows."""
 
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from export.files import save
 from rtdecode.bundle import Manifest
 from rtdecode.bundle.engine import Engine
 from rtdecode.bundle.golden import decode
@@ -87,10 +90,17 @@ def compare(
     BundleError
         As of `held_to`.
     """
-    models = {name: model.SerializeToString() for name, model in graphs.items()}
     tables = (memories or {}).items()
     rows = {name: Rows(table.values, table.dtype, f"the memory '{name}'") for name, table in tables}
-    engine = Engine(manifest, models, "the export", memories=rows)
+    models: dict[str, bytes] = {}
+    beside: dict[str, dict[str, bytes]] = {}
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        for name, model in graphs.items():
+            weights = save(model, folder, name)
+            models[name] = (folder / f"{name}.onnx").read_bytes()
+            beside[name] = {file: (folder / file).read_bytes() for file in weights}
+    engine = Engine(manifest, models, "the export", beside=beside, memories=rows)
     count = len(golden["latent"])
     found = []
     for n in range(count):

@@ -12,6 +12,7 @@ import onnx
 from onnx import ModelProto, ValueInfoProto, helper
 
 from export.digest import digest
+from export.files import save
 from export.parity import compare, expected
 from rtdecode import bundle, installing
 from rtdecode.bundle import Bundle, Manifest, Memory, Subject, wiring
@@ -254,6 +255,16 @@ def _ports(side: Iterable[ValueInfoProto]) -> dict[str, tuple[list[int], str]]:
     }
 
 
+def _with_weights(manifest: Manifest, subject: str | None, stage: str, files: list[str]) -> Manifest:
+    """Say which files hold weights of a participant's stage."""
+    if subject is None:
+        stages = manifest.stages | {stage: replace(manifest.built[stage], data=files)}
+        return replace(manifest, stages=stages)
+    other = manifest.subjects[subject]
+    theirs = other.stages | {stage: replace(other.stages[stage], data=files)}
+    return replace(manifest, subjects=manifest.subjects | {subject: replace(other, stages=theirs)})
+
+
 def _write(run_dir: Path, out: Path, manifest: Manifest, made: dict[str | None, _Made]) -> Bundle:
     """Write the bundle of all participants; the default one is None."""
     files: dict[str, Path] = {}
@@ -263,8 +274,9 @@ def _write(run_dir: Path, out: Path, manifest: Manifest, made: dict[str | None, 
             within = Path() if subject is None else Path("subjects") / subject
             (folder / within).mkdir(parents=True, exist_ok=True)
             for name in one.own:
-                graph = one.graphs[name].SerializeToString(deterministic=True)
-                (folder / within / f"{name}.onnx").write_bytes(graph)
+                weights = save(one.graphs[name], folder / within, name)
+                beside = [(within / file).as_posix() for file in weights]
+                manifest = _with_weights(manifest, subject, name, beside)
             np.savez_compressed(folder / within / "golden.npz", allow_pickle=False, **one.golden)
             for path in sorted((folder / within).glob("*.*")):
                 files[(within / path.name).as_posix()] = path

@@ -4,10 +4,10 @@ import logging
 import warnings
 
 import numpy as np
-import onnx
 import torch
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from export.files import check
 from train.system import Traced
 
 OPSET = 20
@@ -40,7 +40,7 @@ def graph(stage: Traced) -> ModelProto:
     del model.graph.value_info[:]
     del model.graph.metadata_props[:]
     del model.metadata_props[:]
-    onnx.checker.check_model(model)
+    check(model)
     return model
 
 

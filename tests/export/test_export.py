@@ -143,6 +143,23 @@ def test_windows_with_holes_take_the_same_way_in_both_decoders() -> None:
         assert np.abs(found["latent"] - expected).max() < 1e-4
 
 
+def test_weights_that_do_not_fit_into_one_file_lie_beside_their_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = tiny_bundle("ridge")
+    monkeypatch.setattr("export.files.LARGEST", 2**14)
+    made = run(tiny("ridge"), tmp_path / "bundle")
+    stages = made.manifest.built
+    assert stages["encode"].data == ["encode.weights"]
+    assert (made.path / "encode.weights").stat().st_size > 10 * (made.path / "encode.onnx").stat().st_size
+    golden = {name: values[:1] for name, values in made.golden().items()}
+    apart, together = (decode_golden(load(bundle), golden, 0, "golden.npz") for bundle in (made, whole))
+    assert np.array_equal(apart["frames"], together["frames"])
+    (made.path / "encode.weights").write_bytes(b"")
+    with pytest.raises(BundleError, match=r"encode\.weights"):
+        bundle.load(made.path)
+
+
 @pytest.mark.full
 def test_steps_asked_for_become_the_bundles_default(tmp_path: Path) -> None:
     made = run(tiny("compact"), tmp_path / "bundle", steps=2)
