@@ -65,6 +65,7 @@ def data_of(folder: Path) -> Scans:
     return build(read_run(folder)["arguments"]["data"])
 
 
+@pytest.mark.full
 def test_a_training_that_is_stopped_twice_goes_on_to_the_same_bits(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,6 +273,7 @@ def test_a_replay_decodes_what_the_systems_own_code_decodes(
         np.testing.assert_allclose(one.reshape(other.shape), other, atol=1e-3)
 
 
+@pytest.mark.full
 def test_a_live_session_shows_clips_of_its_size_and_a_replay_makes_them_again(
     bundle: Bundle, live: Ended, tmp_path: Path
 ) -> None:

@@ -242,6 +242,7 @@ def written(folder: Path, phase: str, step: int) -> None:
     (folder / f"shown-{phase}-{step}-{os.environ['RANK']}").touch()
 
 
+@pytest.mark.full
 def test_two_processes_see_different_batches_end_with_equal_weights_and_go_on(tmp_path: Path) -> None:
     phases = {"only": EXACT, "more": replace(PHASE, trained=["second.*"])}
     machine = Machine(device="cpu", processes=2)
