@@ -107,7 +107,8 @@ def _steepest(before: Array, frames: Array) -> float:
 
 def _step(clip: Pixels) -> float:
     """Mean absolute difference of neighbouring frames."""
-    later, earlier = clip[1:], clip[:-1]
+    later = clip[1:]
+    earlier = clip[:-1]
     parts = pieces(later.shape)
     steps = [_difference(np.asarray(later[part]), np.asarray(earlier[part])) for part in parts]
     return float(np.average(steps, weights=[part.stop - part.start for part in parts]))

@@ -421,7 +421,8 @@ class Assembler:
             data = np.zeros((slots, self._manifest.fmri.voxels), np.float32)
             for index, (vector, _, share) in held.items():
                 slot = empty + index - wanted.start
-                data[slot], mask[slot] = vector, True
+                data[slot] = vector
+                mask[slot] = True
                 lacking += share / int(expected.sum())
         return {"fmri": data, "fmri_mask": mask, "fmri_expected": expected, "fmri_lacking": lacking}
 

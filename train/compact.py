@@ -92,7 +92,9 @@ class CompactPlan:
     def train(self, work: Work, data: SimulatedSessions, phases: dict[str, Phase]) -> Trained:
         """Simulate sessions, fit the encoder, train the flow on held-out predictions, calibrate."""
         check_losses(phases, System.offered)
-        seeds, who, generator = data.seeds(work), data.who, self.generator
+        seeds = data.seeds(work)
+        who = data.who
+        generator = self.generator
         draft = data.manifest()
         watched, fitted = self._watch(work, data, draft)
         clips = {kind: watched.clips(kind, fitted) for kind in CUTS}
@@ -131,8 +133,11 @@ class CompactPlan:
 
     def _watch(self, work: Work, data: SimulatedSessions, draft: Manifest) -> tuple[Watched, Arrays]:
         """Let the participant watch, and fit the encoder."""
-        seeds, who, seconds = data.seeds(work), data.who, data.seconds
-        first, sizes = seeds["sessions"][0], self.codec
+        seeds = data.seeds(work)
+        who = data.who
+        seconds = data.seconds
+        first = seeds["sessions"][0]
+        sizes = self.codec
         level = resting_level(work, who, first, seconds)
         codec = work.stage(
             "codec", lambda: fit_codec(seeds["sessions"], seconds, sizes.channels, sizes.contrast)

@@ -106,7 +106,9 @@ class CategoryPlan:
 
     def train(self, work: Work, data: HaxbyRuns, phases: dict[str, Any]) -> Trained:
         """Choose and fit; there are no phases."""
-        chain, blocks, runs = data.chain(work), data.blocks(work), data.taught
+        chain = data.chain(work)
+        blocks = data.blocks(work)
+        runs = data.taught
         choice = choose(by_floor(chain, blocks, self.floors), blocks, runs, self.candidates)
         trials = chain.trials(runs, choice.floor, blocks)
         truth, _ = blocks.truth(trials.spans, choice.correction_s)

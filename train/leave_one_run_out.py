@@ -54,8 +54,11 @@ class LeaveOneRunOut:
 
     def judge(self, work: Work, plan: CategoryPlan, data: HaxbyRuns, trained: Trained, show: Show) -> Judged:
         """Train again for each run that is left out, every choice made on the other runs."""
-        chain, blocks, runs = data.chain(work), data.blocks(work), data.every
-        candidates, final = plan.candidates, choice_of(trained)
+        chain = data.chain(work)
+        blocks = data.blocks(work)
+        runs = data.every
+        candidates = plan.candidates
+        final = choice_of(trained)
         offline = {lag: offline_trials(data.grid, chain.runs, chain.voxels, lag) for lag in self.lags}
         folds = leave_one_out(work, chain, offline, blocks, runs, candidates, self.permutations)
         figures = _figures(folds)

@@ -41,7 +41,8 @@ class PatchRidgePlan:
 
     def train(self, work: Work, data: SimulatedSessions, phases: dict[str, Any]) -> Trained:
         """Simulate the sessions and fit; there are no phases."""
-        seeds, who = data.seeds(work)["sessions"], data.who
+        seeds = data.seeds(work)["sessions"]
+        who = data.who
         draft = data.manifest()
         level = resting_level(work, who, seeds[0], data.seconds)
         raw = draft_bundle(draft, unit_statistics(draft, level), who.projection())

@@ -21,7 +21,8 @@ from rtdecode.noise import noise
 from rtdecode.types import Array, Float, Window
 
 _COMPARED = ("latent", "confidence", "scores", "frames")
-_CLOSED, _DENOISED = 1e-4, 1e-3
+_CLOSED = 1e-4
+_DENOISED = 1e-3
 
 
 def first(bundle: Bundle) -> dict[str, Array]:
@@ -123,7 +124,8 @@ def compare(bundle: Bundle, kept: Mapping[str, Array], found: Mapping[str, NDArr
     """
     denoised = "denoise" in bundle.manifest.built
     for name in (name for name in _COMPARED if name in kept and name in found):
-        expected, eight_bits = kept[name].astype(np.float64), kept[name].dtype == np.uint8
+        expected = kept[name].astype(np.float64)
+        eight_bits = kept[name].dtype == np.uint8
         tolerance = 0.6 if eight_bits else _DENOISED if denoised else _CLOSED
         if name == "latent" and denoised:
             tolerance *= float(expected.std())

@@ -171,7 +171,8 @@ def test_steps_asked_for_become_the_bundles_default(tmp_path: Path) -> None:
 
 def test_live_windows_and_their_holes_take_the_same_way_as_in_training() -> None:
     made = tiny_bundle("compact")
-    decoder, system = Decoder(made), system_of(tiny("compact"))
+    decoder = Decoder(made)
+    system = system_of(tiny("compact"))
     golden = {n: made.golden()[n] for n in ("eeg", "eeg_mask", "fmri", "fmri_mask")}
     golden["fmri_mask"][1, 2] = golden["fmri"][1, 2] = 0
     golden["eeg"][2], golden["eeg_mask"][2] = 0, 0

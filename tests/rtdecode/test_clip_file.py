@@ -33,7 +33,8 @@ def stored(kept: list[np.ndarray]) -> list[StoredClip]:
 def as_before(shown: list[np.ndarray], true: list[np.ndarray], mean: np.ndarray) -> np.ndarray:
     """Correlate whole frames, in the order of the frames."""
     dots = np.zeros((len(shown), len(true)))
-    sums, squares = np.zeros((2, len(shown))), np.zeros((2, len(shown)))
+    sums = np.zeros((2, len(shown)))
+    squares = np.zeros((2, len(shown)))
     for f in range(len(true[0])):
         offset = mean[f].astype(np.float64).ravel()
         sides = [
@@ -134,7 +135,8 @@ def test_a_clip_of_the_shipped_size_is_one_piece() -> None:
 
 @pytest.mark.parametrize("shape", [(33, 64, 96, 3), (5, 17, 9, 3)])
 def test_small_clips_are_correlated_to_the_bit_as_before(shape: tuple[int, ...]) -> None:
-    shown, true = clips(6, shape, 1), clips(6, shape, 2)
+    shown = clips(6, shape, 1)
+    true = clips(6, shape, 2)
     true = [np.clip(0.4 * a + 0.6 * b, 0, 255).astype(np.uint8) for a, b in zip(shown, true, strict=True)]
     mean = np.rint(np.mean(true, 0)).astype(np.uint8)
     found = correlations(stored(shown), stored(true), mean)
@@ -150,7 +152,8 @@ def test_small_clips_are_correlated_to_the_bit_as_before(shape: tuple[int, ...])
 @pytest.mark.parametrize("shape", [WIDE, LARGE])
 def test_large_clips_are_correlated_in_blocks(shape: tuple[int, ...]) -> None:
     assert len(list(accuracy._blocks(shape))) > 2 * shape[0]
-    shown, true = clips(4, shape, 1), clips(4, shape, 2)
+    shown = clips(4, shape, 1)
+    true = clips(4, shape, 2)
     mean = np.rint(np.mean(true, 0)).astype(np.uint8)
     found = correlations(stored(shown), stored(true), mean)
     np.testing.assert_allclose(found, as_before(shown, true, mean), atol=1e-9, rtol=0)
@@ -193,7 +196,8 @@ def peak(call: Callable[[], object]) -> int:
 
 @pytest.mark.parametrize("shape", [(2, 300, 400, 3), (8, 300, 400, 3), (2, 900, 800, 3)])
 def test_correlations_hold_a_few_blocks_whatever_the_size(shape: tuple[int, ...]) -> None:
-    shown, true = stored(clips(8, shape, 1)), stored(clips(8, shape, 2))
+    shown = stored(clips(8, shape, 1))
+    true = stored(clips(8, shape, 2))
     (mean,) = clips(1, shape, 3)
     block = 8 * accuracy.BLOCK * 8
     assert peak(lambda: correlations(shown, true, mean)) < 6 * block
@@ -202,7 +206,8 @@ def test_correlations_hold_a_few_blocks_whatever_the_size(shape: tuple[int, ...]
 @pytest.mark.parametrize("frames", [4, 16])
 def test_pixels_are_compared_by_a_few_frames_whatever_the_length(frames: int) -> None:
     shape = (frames, 600, 800, 3)
-    shown, true = stored(clips(3, shape, 1)), stored(clips(3, shape, 2))
+    shown = stored(clips(3, shape, 1))
+    true = stored(clips(3, shape, 2))
     spans = [(0, 4.0 * k, 4.0 * k + 4) for k in range(3)]
     shorter = [clip[:-1] for clip in true]
     frame = 600 * 800 * 3 * 8

@@ -97,7 +97,8 @@ def test_outputs_that_stay_on_a_device_give_the_same_clips(bundle: Bundle) -> No
     there = load(bundle)
     for graph in there.graphs.values():
         graph._device = "cpu"
-    one, other = here.session(), there.session()
+    one = here.session()
+    other = there.session()
     for given in film(1):
         np.testing.assert_array_equal(decode(one, given), decode(other, given))
     opened = other.open(window(9), STEPS)

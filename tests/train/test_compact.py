@@ -239,7 +239,8 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path):
 
 @pytest.mark.full
 def test_a_recipe_stopped_after_a_checkpoint_goes_on_to_the_same_bits(tmp_path, monkeypatch):
-    out, save = tmp_path / "run", checkpoints.keep
+    out = tmp_path / "run"
+    save = checkpoints.keep
 
     def stopped(*given):
         save(*given)

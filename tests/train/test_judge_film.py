@@ -193,7 +193,8 @@ def test_intervals_are_over_sessions_where_there_are_enough_of_them() -> None:
 
 
 def test_windows_without_a_score_do_not_count_for_the_confidence() -> None:
-    scores, sure = [1.0, np.nan, 0.5], [0.9, 0.8, 0.6]
+    scores = [1.0, np.nan, 0.5]
+    sure = [0.9, 0.8, 0.6]
     rows, curves = confidence_rows({"": route(scores, sure), "_eeg": route(scores)})
     assert [row["route"] for row in rows] == ["both"]
     assert rows[0]["n"] == 2

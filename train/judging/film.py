@@ -108,7 +108,8 @@ def judge(
     free_seed : int
         Of the freely cut film.
     """
-    data, steps = fresh(bundle, who, seeds, seconds), bundle.manifest.steps
+    data = fresh(bundle, who, seeds, seconds)
+    steps = bundle.manifest.steps
     mean = bundle.stats["mean_clip"]
     routes = judge_routes(show, data, mean, steps)
     null = _route(show, data, mean, "_null", steps=steps, null=True)
@@ -132,7 +133,8 @@ def judge(
     title = f"simulated participant, preset {who.preset}, fresh session {seeds[0]}, {steps} steps"
     pictures = {"sheet.png": _sheet(clips, title), "steps.png": step_curves(rows)}
     if curves:
-        tables["curves"], pictures["reliability.png"] = curves, confidence_curves(curves)
+        tables["curves"] = curves
+        pictures["reliability.png"] = confidence_curves(curves)
     return Judged(figures | joined, tables, pictures)
 
 
@@ -140,7 +142,8 @@ def judge_preset(
     show: Show, bundle: Bundle, who: Participant, seeds: Sequence[int], seconds: float
 ) -> Judged:
     """Judge identification, fusion and PSNR alone; arguments as of `judge`."""
-    data, mean = fresh(bundle, who, seeds, seconds), bundle.stats["mean_clip"]
+    data = fresh(bundle, who, seeds, seconds)
+    mean = bundle.stats["mean_clip"]
     routes = judge_routes(show, data, mean, bundle.manifest.steps)
     figures = routes_figures(routes, data.where) | baselines(data, mean, routes[""])
     return Judged(figures, {"fusion": fusion_rows(figures)})
@@ -219,7 +222,8 @@ def _plain(figure: dict[str, Any]) -> dict[str, Any]:
 
 def null_figures(data: Fresh, read: list[dict[str, str]], null: Route) -> Figures:
     """Make the figures of what was read off the clips, beside the null-brain twin, and the twin's PSNR."""
-    twin, film = attributes.readings(_shown(null, data)), attributes.readings(data.truths)
+    twin = attributes.readings(_shown(null, data))
+    film = attributes.readings(data.truths)
     found = attributes.figures(read, twin, film, data.where, data.known)
     noise = psnr(null.made.clips, data.truths)
     return found | {"psnr_null": _decibel(noise, sessions_of(data.where))}
@@ -246,7 +250,8 @@ def step_rows(
     ports to pixels.
     """
     truth = gradient_energy(data.truths).mean()
-    rows, one = [], shown.made
+    rows = []
+    one = shown.made
     for count in STEPS:
         route = shown if count == steps else _route(show, data, mean, "", steps=count)
         one = route.made if count == 1 else one
@@ -286,7 +291,8 @@ def judge_seams(
     """
     cuts = {run: [shot.onset_s for shot in shots] for run, shots in data.known.items()}
     figures: Figures = {}
-    rows, wins = [], []
+    rows = []
+    wins = []
     for suffix, carry in (("", True), ("_without_carry", False)):
         route = _route(show, data, mean, f"_free{suffix}", steps=steps, carry=carry)
         wins.append(route.scores["2way"])
@@ -316,13 +322,16 @@ def _seam_figure(ratio: dict[str, Any]) -> dict[str, Any]:
 
 def confidence_rows(routes: dict[str, Route]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Hold the confidence against the share of 2-way comparisons won: one row a route, and the curves."""
-    rows, curves = [], {}
+    rows = []
+    curves = {}
     for suffix, route in routes.items():
-        sure, wins = route.made.confidence, route.scores["2way"]
+        sure = route.made.confidence
+        wins = route.scores["2way"]
         if sure is None or not np.isfinite(wins).any():
             continue
         there = np.isfinite(wins)
-        bins, risks = reliability(sure[there], wins[there]), risk_coverage(sure[there], wins[there])
+        bins = reliability(sure[there], wins[there])
+        risks = risk_coverage(sure[there], wins[there])
         name = suffix[1:] or "both"
         curves[name] = {"reliability": bins, "risk_coverage": risks}
         rows.append(

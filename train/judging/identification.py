@@ -303,7 +303,8 @@ def judge_recording(show: Show, bundle: Bundle, path: Path) -> Figures:
     found = windows(bundle, recording.events(), recording.montage, modalities, dummies=dummies)
     if not found:
         raise UsageError(f"{path} holds no whole window for {' and '.join(modalities)}. Record longer.")
-    inputs, manifest = window_arrays(bundle.manifest, found), bundle.manifest
+    inputs = window_arrays(bundle.manifest, found)
+    manifest = bundle.manifest
     known = {0: read_events(recording.truth / "events.tsv")}
     where = [(w.run, w.start_s, w.stop_s) for w in found]
     if manifest.labels:

@@ -63,10 +63,12 @@ def graphs(manifest: Manifest, weights: Arrays) -> dict[str, ModelProto]:
     pictures = weights["pictures"]
     labels, height, width = pictures.shape[:3]
     latents = (manifest.clip.frames - 1) // 4 + 1
-    writer, one = GraphWriter(), [1, labels, 1, 1, 1]
+    writer = GraphWriter()
+    one = [1, labels, 1, 1, 1]
     scores = writer.add("Softmax", _logits(writer, weights), axis=1)
     best = writer.add("ArgMax", scores, axis=1, keepdims=0)
-    depth, values = writer.constant(np.array(labels, np.int64)), writer.constant(np.array([0, 1], np.float32))
+    depth = writer.constant(np.array(labels, np.int64))
+    values = writer.constant(np.array([0, 1], np.float32))
     hot = writer.shaped(writer.add("OneHot", best, depth, values), *one)
     shape = [1, labels, latents, 1, 1]
     latent = writer.add("Expand", hot, writer.constant(np.array(shape, np.int64)))

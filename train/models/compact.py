@@ -176,7 +176,8 @@ def decoder_of(arrays: Arrays) -> ClipDecoder:
 @torch.no_grad()
 def sample(denoiser: Denoiser, start: Tensor, condition: Tensor, embedding: Tensor, steps: int) -> Tensor:
     """Take all steps from noise to clean latents."""
-    latent, total = start, torch.tensor([float(steps)])
+    latent = start
+    total = torch.tensor([float(steps)])
     for step in range(steps):
         latent = denoiser(latent, condition, embedding, torch.tensor([float(step)]), total)
     return latent

@@ -61,7 +61,8 @@ def graphs(manifest: Manifest, weights: Arrays) -> dict[str, ModelProto]:
     weights : dict
         As `train.ridge.fit` returns them.
     """
-    ports, writer = batched(signal_ports(manifest)), GraphWriter()
+    ports = batched(signal_ports(manifest))
+    writer = GraphWriter()
     shape = [1, *(int(n) for n in weights["latent_shape"])]
     features = {"fmri": _volumes(writer, weights, ports["fmri"]), "eeg": _slow(writer, weights)}
     one = writer.constant(np.float32(1))
@@ -86,7 +87,8 @@ def graphs(manifest: Manifest, weights: Arrays) -> dict[str, ModelProto]:
 
 def _volumes(writer: GraphWriter, weights: Arrays, port: list[int]) -> str:
     """Put the window's mean where a volume is missing, then reduce the voxels."""
-    axis, last = writer.constant(np.array([1], np.int64)), writer.constant(np.array([2], np.int64))
+    axis = writer.constant(np.array([1], np.int64))
+    last = writer.constant(np.array([2], np.int64))
     one = writer.constant(np.float32(1))
     count = writer.add("Max", writer.add("ReduceSum", "fmri_mask", axis, keepdims=1), one)
     share = writer.add("Unsqueeze", writer.add("Div", "fmri_mask", count), axis)
@@ -104,7 +106,9 @@ def _slow(writer: GraphWriter, weights: Arrays) -> str:
 def _patches(name: str, weights: Arrays, shape: list[int], *, first: bool) -> ModelProto:
     """Decode one latent frame to its four video frames; of the first, all four are the same one."""
     _, channels, _, rows, columns = shape
-    mean, basis, frames = weights["codec_mean"], weights["codec_basis"], FRAMES
+    mean = weights["codec_mean"]
+    basis = weights["codec_basis"]
+    frames = FRAMES
     if first:
         frames = 1
         mean = mean.reshape(FRAMES, -1).mean(0)

@@ -123,7 +123,8 @@ def contact_sheet(
     versions = list(clips.values())
     height, width = versions[0][0].shape[1:3]
     scale = min(scale, _WIDEST / width)
-    tall, wide = round(height * scale), round(width * len(frames) * scale)
+    tall = round(height * scale)
+    wide = round(width * len(frames) * scale)
     size = (len(versions) * (wide + gap) - gap, top + len(versions[0]) * (tall + gap) - gap)
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
