@@ -16,6 +16,7 @@ from export.files import save
 from export.parity import compare, expected
 from rtdecode import bundle, installing
 from rtdecode.bundle import Bundle, Manifest, Memory, Subject, wiring
+from rtdecode.bundle.manifest import OWN_STAGES
 from rtdecode.bundle.wiring import Said
 from rtdecode.errors import RtDecodeError, UsageError
 from train.recipe import ExportDefaults, build
@@ -25,8 +26,6 @@ from train.work import Arrays
 
 TARGETS = ("onnx",)
 PRECISIONS = ("fp32",)
-# The stages that each participant has of its own; all others are shared.
-OWN = ("front", "encode")
 _TO_TRACE = ("torch", "onnxscript")
 
 
@@ -129,8 +128,8 @@ def _made(
     if steps is not None:
         manifest = _with_steps(system, manifest, steps)
     stages = list(system.stages(manifest))
-    own = [stage for stage in stages if subject is None or stage.name in OWN]
-    graphs = {name: graph for name, graph in shared.items() if name not in OWN}
+    own = [stage for stage in stages if subject is None or stage.name in OWN_STAGES]
+    graphs = {name: graph for name, graph in shared.items() if name not in OWN_STAGES}
     graphs |= {stage.name: _graph(stage) for stage in own}
     golden = expected(system, arrays(place, "golden"), manifest.steps)
     kept = {name: _memory(name, table) for name, table in memories.items()}

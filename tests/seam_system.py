@@ -48,7 +48,7 @@ from train.loop import Machine
 from train.phases import Phase
 from train.system import (
     Condition,
-    OtherSubject,
+    OfSubject,
     Port,
     Stage,
     System,
@@ -294,10 +294,10 @@ class SeamPlan:
         }
         return Parts(stems, Head(keys), Generator(self.generator.layers))
 
-    def _of(self, system: SeamSystem, data: Scans, name: str, taught: Arrays) -> OtherSubject:
+    def _of(self, system: SeamSystem, data: Scans, name: str, taught: Arrays) -> OfSubject:
         manifest = replace(data.manifest(name), steps=STEPS, sigmas={str(STEPS): system.levels(STEPS)})
         few = golden({name: taught[name] for name in _SIGNALS})
-        return OtherSubject(manifest, data.stats(name), data.projection(name), few)
+        return OfSubject(manifest, data.stats(name), data.projection(name), few)
 
 
 def _taught(work: Work, data: Scans, name: str, codec: Codec) -> Arrays:

@@ -76,7 +76,7 @@ def run(recipe: str, overrides: list[str]) -> Path:
 
 def _train(
     work: Work, data: Any, system: Plan, phases: dict[str, Any], judge: Any, export: ExportDefaults
-) -> tuple[Trained, "Judged"]:
+) -> tuple[Trained, Judged]:
     """Train the system on the data, and judge it."""
     trained = system.train(work, data, phases)
     show = partial(reconstruct, trained.system, noise_key=work.noise_key, steps=trained.manifest.steps)

@@ -17,7 +17,7 @@ from rtdecode.signal.volume import Projection
 from train.data.chain import draft_bundle
 from train.judging.judged import Judged
 from train.recipe import Recipe
-from train.system import OtherSubject, Plan, System, Trained
+from train.system import OfSubject, Plan, System, Trained
 from train.work import Arrays
 
 SCHEMA = 1
@@ -67,7 +67,7 @@ def write(folder: Path, recipe: Recipe, trained: Trained, found: Judged) -> None
     (folder / "run.json").write_text(strict_json.dumps(tree, indent=1) + "\n")
 
 
-def _write_subject(folder: Path, found: Trained | OtherSubject) -> None:
+def _write_subject(folder: Path, found: OfSubject) -> None:
     """Write what belongs to one participant."""
     _write_arrays(folder, "stats", found.stats)
     _write_arrays(folder, "projection", {} if found.projection is None else found.projection.to_arrays())

@@ -241,8 +241,19 @@ class ClosedForm(System):
 
 
 @dataclass(frozen=True)
-class OtherSubject:
-    """What a plan hands over of a participant besides the default one; attributes as of `Trained`."""
+class OfSubject:
+    """What a plan hands over that belongs to one participant.
+
+    Attributes
+    ----------
+    manifest : Manifest
+        All that the bundle will say, but for the files, stages and parity that export adds.
+    stats : dict
+        Arrays of the bundle's ``stats.npz``.
+    projection : Projection or None
+    golden : dict
+        Windows that the bundle is held to, without their clips.
+    """
 
     manifest: Manifest
     stats: Arrays
@@ -256,19 +267,12 @@ class OtherSubject:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What a plan hands over when it has trained.
+class Trained(OfSubject):
+    """What a plan hands over when it has trained: a system, and what belongs to the default participant.
 
     Attributes
     ----------
     system : System
-    manifest : Manifest
-        All that the bundle will say, but for the files, stages and parity that export adds.
-    stats : dict
-        Arrays of the bundle's ``stats.npz``.
-    projection : Projection or None
-    golden : dict
-        Windows that the bundle is held to, without their clips.
     tables : dict
         JSON values: choices made in training, curves.
     pictures : dict
@@ -278,18 +282,9 @@ class Trained:
     """
 
     system: System
-    manifest: Manifest
-    stats: Arrays
-    projection: Projection | None
-    golden: Arrays
     tables: dict[str, Any] = field(default_factory=dict)
     pictures: dict[str, Image.Image] = field(default_factory=dict)
-    subjects: dict[str, OtherSubject] = field(default_factory=dict)
-
-    @property
-    def bundle(self) -> Bundle:
-        """What the causal chain needs of a bundle, in memory."""
-        return draft_bundle(self.manifest, self.stats, self.projection)
+    subjects: dict[str, OfSubject] = field(default_factory=dict)
 
 
 class Plan(Protocol):

@@ -74,9 +74,9 @@ def open_pass(engine: Engine, kept: Mapping[str, Array], steps: int, where: str)
     given = take(where, kept, read(manifest))
     states = [name for name, state in manifest.states.items() if state.scope == "session"]
     before = {name: given[name] for name in states if given.get(f"{name}_mask", np.ones(1)).any()}
-    later = partial(_later, manifest.noise_key)
+    more = partial(noise, manifest.noise_key, 0, 0)
     signals = {name: given[name] for name in SIGNALS if name in given}
-    return Pass(engine.program, signals, Noise(given.get("noise"), later), steps, before)
+    return Pass(engine.program, signals, Noise(given.get("noise"), more), steps, before)
 
 
 def decode(engine: Engine, kept: Mapping[str, Array], steps: int, where: str) -> dict[str, NDArray[Any]]:
@@ -135,7 +135,3 @@ def compare(bundle: Bundle, kept: Mapping[str, Array], found: Mapping[str, NDArr
                 f"bundle {bundle.path}: its golden window gives {name} {error:.2g} away from golden.npz "
                 f"(allowed {tolerance:.2g}). Export the bundle again with this ONNX Runtime."
             )
-
-
-def _later(key: str, shape: tuple[int, ...], draw: int) -> Float:
-    return noise(key, 0, 0, shape, draw)

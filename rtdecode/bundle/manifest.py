@@ -14,6 +14,8 @@ from rtdecode.timing import TimingGrid
 
 SCHEMA = 2
 STAGES = ("front", "encode", "denoise", "remember", "decode_first", "decode_next")
+# What each subject has of its own; all others are shared.
+OWN_STAGES = ("front", "encode")
 SCOPES = ("chunk", "window", "session")
 # What numpy and ONNX Runtime both know by these names.
 DTYPES = ("float32", "float16", "float64", "int64", "int32", "int16", "int8", "uint16", "uint8", "bool")
@@ -201,7 +203,7 @@ class Subject:
     confidence: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        if not {"encode"} <= set(self.stages) <= {"front", "encode"}:
+        if not {"encode"} <= set(self.stages) <= set(OWN_STAGES):
             raise ValueError(f"stages are encode, and front where there is one, found {sorted(self.stages)}")
 
 

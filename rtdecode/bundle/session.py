@@ -12,7 +12,7 @@ from rtdecode.bundle.graph import Value
 from rtdecode.bundle.runner import Noise, Pass, Program
 from rtdecode.bundle.wiring import SIGNALS
 from rtdecode.noise import noise
-from rtdecode.types import Float, Window
+from rtdecode.types import Window
 
 # The revisions that each revision may carry on from, the best first.
 _CHAINS = {"preview": ("final", "preview"), "final": ("final",)}
@@ -93,10 +93,10 @@ class Session:
 
     def _noise(self, window: Window) -> Noise:
         key = self._program.manifest.noise_key
-        later = partial(_later, key, window.run, window.index)
+        more = partial(noise, key, window.run, window.index)
         if not self._program.denoises:
-            return Noise(None, later)
-        return Noise(noise(key, window.run, window.index, self._program.latent), later)
+            return Noise(None, more)
+        return Noise(noise(key, window.run, window.index, self._program.latent), more)
 
 
 def signals(window: Window) -> dict[str, NDArray[Any]]:
@@ -106,10 +106,6 @@ def signals(window: Window) -> dict[str, NDArray[Any]]:
         if getattr(window, source.removesuffix("_mask")) is not None:
             found[source] = getattr(window, source)[np.newaxis]
     return found
-
-
-def _later(key: str, run: int, index: int, shape: tuple[int, ...], draw: int) -> Float:
-    return noise(key, run, index, shape, draw)
 
 
 def _windowed_at(window: Window) -> float:
