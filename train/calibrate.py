@@ -1,128 +1,125 @@
-"""What is chosen on the held-out training sessions: how sharply to commit, and what confidence is worth.
+"""What is chosen on held-out training sessions: settings of a system, and what its confidence is worth.
 
-The test for a seam is fitted to them as well (`train.models.system`); no other weights are.
+A system comes in as `HeldOut`, which draws its held-out windows under settings that are being tried. The
+settings that were chosen and the weights of the confidence go out. The system puts them where they belong.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from rtdecode.accuracy import correlations, identification_nway
-from rtdecode.phantom.film import ATTRIBUTES
-from rtdecode.phantom.reader import accuracy
-from train.data.conditions import Clips
-from train.models.brain import CARRIED
-from train.models.codec import ClipDecoder
-from train.models.compact import decode, decoder_of, sample
-from train.models.flow import Denoiser
-from train.models.trainable import System
 from train.parts.brain import fit_logistic
-from train.parts.refine import ROUTES
-from train.parts.space import split
-from train.work import Arrays
 
-SHARPNESS = (1.0, 3.0, 8.0)
-GUIDANCE = (1.0, 2.0, 3.0, 4.0)
-_AT_ONCE = 20
-_SHOWN = ("shape", "color", "background", "texture")
-# Identification that may be given up for attributes that are legible.
+# Identification that may be given up for a better value of the figure that is preferred.
 _SLACK = 0.01
+_IDENTIFICATION = "identification_2way"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Held-out windows as a system draws them.
+
+    Attributes
+    ----------
+    clips : uint8, (window, frame, row, column, 3)
+    doubt : (window, feature)
+        What tells how sure the system is of each clip, for instance the entropies of its probabilities.
+    """
+
+    clips: NDArray[np.uint8]
+    doubt: NDArray[np.float64]
+
+
+class HeldOut(Protocol):
+    """Windows of sessions that no part of a system was trained on, and the system that draws them.
+
+    Attributes
+    ----------
+    settings : mapping
+        Name -> the values to be tried, in the order in which the settings are chosen.
+    routes : sequence of str
+        The sets of modalities that a window may have, by name. Settings are chosen on the first one.
+    truths : uint8, (window, frame, row, column, 3)
+        What was shown.
+    mean_clip : (frame, row, column, 3)
+        The mean of the training clips, which is taken off before clips are correlated.
+    preferred : str
+        The one of `figures` that decides between settings that identify equally well.
+    """
+
+    settings: Mapping[str, Sequence[float]]
+    routes: Sequence[str]
+    truths: NDArray[np.uint8]
+    mean_clip: NDArray[np.floating]
+    preferred: str
+
+    def draw(self, route: str, settings: Mapping[str, float]) -> Drawn:
+        """Draw every window by one route, from the same noise each time."""
+        ...
+
+    def figures(self, clips: NDArray[np.uint8]) -> dict[str, float]:
+        """Measure what else can be told of clips that were drawn."""
+        ...
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was found; the sharpness and the confidence lie in the encoder.
+    """What was found.
 
     Attributes
     ----------
-    guidance : float
+    settings : dict
+        Name -> the value that was chosen.
+    confidence : dict
+        Route -> weights of the features of doubt, and an offset, (feature + 1,).
     table : list of dict
-        Identification and attribute accuracy at each guidance and sharpness that was tried.
+        Settings, identification and further figures of everything that was tried.
     """
 
-    guidance: float
+    settings: dict[str, float]
+    confidence: dict[str, NDArray[np.float64]]
     table: list[dict[str, float]]
 
 
-def calibrate(system: System, codec: Arrays, held: Clips, shift: float, steps: int) -> Calibration:
-    """Choose guidance and sharpness, and fit the confidence.
+def calibrate(held: HeldOut) -> Calibration:
+    """Choose the settings one after the other, and fit the confidence at those that were chosen.
 
-    First the guidance at the middle sharpness, then the sharpness: the value at which most of shape,
-    colour, background and texture are read correctly off the clips, among those whose 2-way
-    identification lies within 0.01 of the best. The confidence is a logistic regression of the share of
-    2-way comparisons that a clip wins on the entropies of the attributes' probabilities, by route.
-
-    Parameters
-    ----------
-    system : System
-    codec : dict
-    held : Clips
-        Of sessions that neither encoder nor flow was trained on. All is chosen on the same windows,
-        drawn without carry; the codec's reconstruction stands for the truth.
-    shift, steps
-        Of the sampler.
+    A setting that is not chosen yet has its middle value. Of the values of a setting, the one is chosen whose
+    preferred figure is best, among those whose 2-way identification lies within 0.01 of the best. The
+    confidence is, by route, a logistic regression of the share of 2-way comparisons that a clip wins on the
+    features of its doubt.
     """
-    decoder = decoder_of(codec)
-    truths = decode(decoder, held.latents[:].astype(np.float32))
-
-    def tried(guidance: float, sharpness: float) -> dict[str, float]:
-        system.encoder.sharpness = sharpness
-        denoiser = system.denoiser(decoder, shift, guidance)
-        clips, _ = _draw(system, denoiser, decoder, held, "both", steps)
-        row = {"guidance": guidance, "sharpness": sharpness}
-        return (
-            row | {"identification_2way": float(_wins(clips, truths, codec).mean())} | _legible(clips, held)
-        )
-
-    table = [tried(guidance, SHARPNESS[1]) for guidance in GUIDANCE]
-    guidance = _best(table)["guidance"]
-    rows = [row for row in table if row["guidance"] == guidance]
-    more = [tried(guidance, sharpness) for sharpness in SHARPNESS if sharpness != SHARPNESS[1]]
-    system.encoder.sharpness = _best(rows + more)["sharpness"]
-    denoiser = system.denoiser(decoder, shift, guidance)
-    for route in ROUTES:
-        clips, doubt = _draw(system, denoiser, decoder, held, route, steps)
-        weights = fit_logistic(doubt, _wins(clips, truths, codec))
-        system.encoder.get_buffer(f"confidence_{route}").copy_(torch.from_numpy(weights))
-    return Calibration(guidance, table + more)
+    chosen = {name: values[len(values) // 2] for name, values in held.settings.items()}
+    table: list[dict[str, float]] = []
+    for name, values in held.settings.items():
+        rows = [row for row in table if all(row[other] == value for other, value in chosen.items())]
+        known = {row[name] for row in rows}
+        found = [_tried(held, chosen | {name: value}) for value in values if value not in known]
+        chosen[name] = _best(rows + found, held.preferred)[name]
+        table += found
+    confidence: dict[str, NDArray[np.float64]] = {}
+    for route in held.routes:
+        drawn = held.draw(route, chosen)
+        confidence[route] = fit_logistic(drawn.doubt, _wins(drawn.clips, held))
+    return Calibration(chosen, confidence, table)
 
 
-def _best(table: list[dict[str, float]]) -> dict[str, float]:
-    best = max(row["identification_2way"] for row in table)
-    fair = [row for row in table if row["identification_2way"] >= best - _SLACK]
-    return max(fair, key=lambda row: row["attributes"])
+def _tried(held: HeldOut, settings: dict[str, float]) -> dict[str, float]:
+    clips = held.draw(held.routes[0], settings).clips
+    return settings | {_IDENTIFICATION: float(_wins(clips, held).mean())} | held.figures(clips)
 
 
-@torch.no_grad()
-def _draw(
-    system: System, denoiser: Denoiser, decoder: ClipDecoder, clips: Clips, route: str, steps: int
-) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Draw every clip from its point by one route: clips, and the entropies of its attributes."""
-    rng, shown, doubt = np.random.default_rng(0), [], []
-    for n in range(0, len(clips.latents), _AT_ONCE):
-        point = torch.from_numpy(clips.points[route][n : n + _AT_ONCE])
-        way = torch.eye(3)[ROUTES.index(route)].expand(len(point), -1)
-        start = torch.from_numpy(rng.standard_normal(clips.latents[n : n + _AT_ONCE].shape, np.float32))
-        blank = torch.zeros_like(start[:, :, -CARRIED:])
-        condition, embedding, values = system.encoder.condition(point, way, blank, torch.zeros(len(point), 1))
-        shown.append(sample(denoiser, start, condition, embedding, steps).numpy())
-        doubt.append(system.encoder.doubt(values).numpy().astype(np.float64))
-    return decode(decoder, np.concatenate(shown)), np.concatenate(doubt)
+def _best(table: list[dict[str, float]], preferred: str) -> dict[str, float]:
+    best = max(row[_IDENTIFICATION] for row in table)
+    fair = [row for row in table if row[_IDENTIFICATION] >= best - _SLACK]
+    return max(fair, key=lambda row: row[preferred])
 
 
-def _wins(clips: NDArray[np.uint8], truths: NDArray[np.uint8], codec: Arrays) -> NDArray[np.float64]:
-    corr = correlations(list(clips[:, :-1]), list(truths[:, :-1]), codec["mean_clip"])
+def _wins(clips: NDArray[np.uint8], held: HeldOut) -> NDArray[np.float64]:
+    """Share of the 2-way comparisons that each clip wins; the last frame belongs to the next window too."""
+    corr = correlations(list(clips[:, :-1]), list(held.truths[:, :-1]), held.mean_clip)
     return identification_nway(corr, ~np.eye(len(clips), dtype=bool), 2)
-
-
-def _legible(clips: NDArray[np.uint8], held: Clips) -> dict[str, float]:
-    """Share of clips off which each attribute is read correctly, and the mean over four of them."""
-    shown = {
-        name: [values[n] for n in share.argmax(1)]
-        for (name, values), share in zip(ATTRIBUTES.items(), split(held.attributes), strict=True)
-    }
-    truths = [dict(zip(shown, row, strict=True)) for row in zip(*shown.values(), strict=True)]
-    found = {name: float(hits.mean()) for name, hits in accuracy(list(clips), truths).items()}
-    return found | {"attributes": float(np.mean([found[name] for name in _SHOWN]))}

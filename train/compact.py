@@ -24,6 +24,7 @@ from train.models import system as systems
 from train.models.brain import CARRIED, routes
 from train.models.compact import Compact, decode, decoder_of, pack, sample
 from train.models.flow import levels
+from train.models.held_out import HeldOutClips
 from train.models.refiner import RefinerSizes
 from train.models.trainable import System
 from train.parts import pictures
@@ -105,7 +106,11 @@ class CompactPlan:
         }
         system = systems.build(fitted, watched.codec, clips, work.seed, **shape)
         log = _train_flow(work, system, watched.codec, clips, phases, self.machine, generator)
-        calibrated = calibrate(system, watched.codec, clips["held"], generator.shift, generator.steps)
+        held = HeldOutClips(system, watched.codec, clips["held"], generator.shift, generator.steps)
+        calibrated = calibrate(held)
+        system.encoder.sharpness = calibrated.settings["sharpness"]
+        for route, weights in calibrated.confidence.items():
+            system.encoder.get_buffer(f"confidence_{route}").copy_(torch.from_numpy(weights))
         # The manifest takes no confidence: the fitted one tells windows of this film apart, and is 0.99 for a
         # participant at rest too. It stays in the run, and no live record shows it.
         draft = replace(
@@ -118,7 +123,7 @@ class CompactPlan:
         last, phase = list(phases.items())[-1]
         samples = Image.open(_sheet(work, last, phase.steps))
         return Trained(
-            system=Compact(pack(system, watched.codec, generator.shift, calibrated.guidance)),
+            system=Compact(pack(system, watched.codec, generator.shift, calibrated.settings["guidance"])),
             manifest=draft,
             stats=stats,
             projection=who.projection(),

@@ -1,0 +1,81 @@
+"""Settings and confidence are chosen on what a system draws, whatever system it is."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from train.calibrate import Calibration, Drawn, calibrate
+
+WINDOWS = 40
+BLUR, GAIN = (1.0, 0.3, 3.0), (0.1, 0.2, 0.3)
+
+
+class Noisy:
+    """A system that shows the truth under noise: how much depends on the window, the route and `blur`.
+
+    `gain` changes the contrast alone, which a correlation does not see; `contrast` measures it.
+    """
+
+    settings: Mapping[str, tuple[float, ...]] = {"blur": BLUR, "gain": GAIN}
+    routes = ("both", "one")
+    preferred = "contrast"
+
+    def __init__(self, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        self.truths = rng.integers(100, 156, (WINDOWS, 3, 4, 5, 3)).astype(np.uint8)
+        self.mean_clip = np.full(self.truths.shape[1:], 127.5)
+        self.doubt = rng.uniform(0, 1, WINDOWS)
+        self.noise = rng.standard_normal(self.truths.shape)
+        self.asked: list[tuple[str, dict[str, float]]] = []
+
+    def draw(self, route: str, settings: Mapping[str, float]) -> Drawn:
+        self.asked.append((route, dict(settings)))
+        amount = 600 * self.doubt**2 * settings["blur"] * (1 if route == "both" else 4)
+        shown = self.truths - self.mean_clip + amount[:, None, None, None, None] * self.noise
+        clips = np.clip(self.mean_clip + settings["gain"] * shown, 0, 255)
+        return Drawn(np.rint(clips).astype(np.uint8), self.doubt[:, None])
+
+    def figures(self, clips: NDArray[np.uint8]) -> dict[str, float]:
+        return {"contrast": float(clips.std())}
+
+
+@pytest.fixture(scope="module")
+def held() -> Noisy:
+    return Noisy(0)
+
+
+@pytest.fixture(scope="module")
+def found(held) -> Calibration:
+    return calibrate(held)
+
+
+def test_the_setting_that_identifies_best_is_chosen_and_a_figure_decides_among_equals(found):
+    rows = {(row["blur"], row["gain"]): row for row in found.table}
+    identified = {blur: rows[blur, 0.2]["identification_2way"] for blur in BLUR}
+    assert identified[0.3] > max(identified[1.0], identified[3.0]) + 0.01
+    assert abs(rows[0.3, 0.3]["identification_2way"] - rows[0.3, 0.2]["identification_2way"]) < 0.01
+    assert found.settings == {"blur": 0.3, "gain": 0.3}
+
+
+def test_settings_are_tried_in_turn_from_the_middle_each_once_on_the_first_route(found, held):
+    tried = [(row["blur"], row["gain"]) for row in found.table]
+    assert tried == [(1.0, 0.2), (0.3, 0.2), (3.0, 0.2), (0.3, 0.1), (0.3, 0.3)]
+    chosen = {"blur": 0.3, "gain": 0.3}
+    assert held.asked[-2:] == [("both", chosen), ("one", chosen)]
+    assert [route for route, _ in held.asked[:-2]] == ["both"] * len(tried)
+
+
+def test_confidence_tells_the_share_of_comparisons_won_by_route(found):
+    """On windows of another seed: the mean confidence is what they win, and doubt lowers it."""
+    fresh = Noisy(1)
+    for route in fresh.routes:
+        clips = fresh.draw(route, found.settings).clips[:, :-1].reshape(WINDOWS, -1) - 127.5
+        truths = fresh.truths[:, :-1].reshape(WINDOWS, -1) - 127.5
+        corr = np.corrcoef(clips, truths)[:WINDOWS, WINDOWS:]
+        won = (np.diag(corr)[:, None] > corr).sum(1) / (WINDOWS - 1)
+        slope, offset = found.confidence[route]
+        confidence = 1 / (1 + np.exp(-slope * fresh.doubt - offset))
+        assert slope < 0
+        assert confidence.mean() == pytest.approx(won.mean(), abs=0.05)
