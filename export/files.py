@@ -1,5 +1,7 @@
-"""The files of a graph: the graph itself, and its weights beside it where one file cannot hold both."""
+"""A graph as it lies in a bundle: in one file, or with its weights in another where one cannot hold both."""
 
+import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
@@ -12,41 +14,48 @@ LARGEST = 2**31 - 2**26
 _SMALL = 1024
 
 
+@dataclass(frozen=True)
+class Packed:
+    """The bytes of a graph.
+
+    Attributes
+    ----------
+    graph : bytes
+    beside : dict
+        Name of a file -> the weights that lie in it.
+    """
+
+    graph: bytes
+    beside: dict[str, bytes] = field(default_factory=dict)
+
+
 def check(model: ModelProto) -> None:
-    """Check a graph, where it can be checked in memory; `save` checks the others."""
-    if not is_large(model):
+    """Check a graph, where it can be checked in memory; `packed` checks the others."""
+    if not _is_large(model):
         onnx.checker.check_model(model)
 
 
-def is_large(model: ModelProto) -> bool:
-    """Whether a graph's weights do not fit into one file with it."""
-    return sum(len(tensor.raw_data) for tensor in model.graph.initializer) > LARGEST
+def beside(model: ModelProto, name: str) -> list[str]:
+    """Name the files that hold weights of a graph: ``NAME.weights`` for a large one."""
+    return [f"{name}.weights"] if _is_large(model) else []
 
 
-def save(model: ModelProto, folder: Path, name: str) -> list[str]:
-    """Write a graph as ``NAME.onnx``, and where it is large its weights as ``NAME.weights``.
-
-    Parameters
-    ----------
-    model : ModelProto
-        It stays as it is.
-    folder : Path
-    name : str
-
-    Returns
-    -------
-    list of str
-        Names of the files that hold weights of it.
-    """
-    if not is_large(model):
-        (folder / f"{name}.onnx").write_bytes(model.SerializeToString(deterministic=True))
-        return []
-    beside = f"{name}.weights"
+def packed(model: ModelProto, name: str) -> Packed:
+    """Pack a graph, which stays as it is; `name` is that of its file, without the ending."""
+    if not _is_large(model):
+        return Packed(model.SerializeToString(deterministic=True))
+    (weights,) = beside(model, name)
     apart = ModelProto()
     apart.CopyFrom(model)
-    convert_model_to_external_data(apart, location=beside, size_threshold=_SMALL)
-    write_external_data_tensors(apart, str(folder))
-    graph = folder / f"{name}.onnx"
-    graph.write_bytes(apart.SerializeToString(deterministic=True))
-    onnx.checker.check_model(str(graph))
-    return [beside]
+    convert_model_to_external_data(apart, location=weights, size_threshold=_SMALL)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        write_external_data_tensors(apart, str(folder))
+        graph = folder / f"{name}.onnx"
+        graph.write_bytes(apart.SerializeToString(deterministic=True))
+        onnx.checker.check_model(str(graph))
+        return Packed(graph.read_bytes(), {weights: (folder / weights).read_bytes()})
+
+
+def _is_large(model: ModelProto) -> bool:
+    return sum(len(tensor.raw_data) for tensor in model.graph.initializer) > LARGEST

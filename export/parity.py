@@ -1,8 +1,6 @@
 """The exported graphs against the run's own decoder on the golden windows."""
 
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +8,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from export.files import save
+from export.files import packed
 from rtdecode.bundle import Manifest
 from rtdecode.bundle.engine import Engine
 from rtdecode.bundle.golden import decode
@@ -92,14 +90,9 @@ def compare(
     """
     tables = (memories or {}).items()
     rows = {name: Rows(table.values, table.dtype, f"the memory '{name}'") for name, table in tables}
-    models: dict[str, bytes] = {}
-    beside: dict[str, dict[str, bytes]] = {}
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        for name, model in graphs.items():
-            weights = save(model, folder, name)
-            models[name] = (folder / f"{name}.onnx").read_bytes()
-            beside[name] = {file: (folder / file).read_bytes() for file in weights}
+    files = {name: packed(model, name) for name, model in graphs.items()}
+    models = {name: file.graph for name, file in files.items()}
+    beside = {name: file.beside for name, file in files.items()}
     engine = Engine(manifest, models, "the export", beside=beside, memories=rows)
     count = len(golden["latent"])
     found = []

@@ -12,7 +12,7 @@ import onnx
 from onnx import ModelProto, ValueInfoProto, helper
 
 from export.digest import digest
-from export.files import save
+from export.files import beside, packed
 from export.parity import compare, expected
 from rtdecode import bundle, installing
 from rtdecode.bundle import Bundle, Manifest, Memory, Subject, wiring
@@ -149,7 +149,9 @@ def _subject(name: str, made: _Made) -> Subject:
     stages: dict[str, bundle.Stage] = {}
     for stage in made.own:
         built = manifest.built[stage]
-        stages[stage] = replace(built, file=f"subjects/{name}/{built.file}")
+        place = f"subjects/{name}"
+        data = [f"{place}/{file}" for file in built.data]
+        stages[stage] = replace(built, file=f"{place}/{built.file}", data=data)
     return Subject(manifest.eeg, manifest.fmri, stages, manifest.subject, manifest.confidence)
 
 
@@ -233,7 +235,9 @@ def wired(
     """
     ports = {name: (_ports(model.graph.input), _ports(model.graph.output)) for name, model in graphs.items()}
     found = wiring.by_name(ports, said, scopes)
-    built: dict[str, bundle.Stage | None] = {"denoise": None, **found["stages"]}
+    built: dict[str, bundle.Stage | None] = {"denoise": None}
+    for name, stage in found["stages"].items():
+        built[name] = replace(stage, data=beside(graphs[name], name))
     return replace(manifest, stages=built, states=found["states"], latent=found["latent"])
 
 
@@ -254,16 +258,6 @@ def _ports(side: Iterable[ValueInfoProto]) -> dict[str, tuple[list[int], str]]:
     }
 
 
-def _with_weights(manifest: Manifest, subject: str | None, stage: str, files: list[str]) -> Manifest:
-    """Say which files hold weights of a participant's stage."""
-    if subject is None:
-        stages = manifest.stages | {stage: replace(manifest.built[stage], data=files)}
-        return replace(manifest, stages=stages)
-    other = manifest.subjects[subject]
-    theirs = other.stages | {stage: replace(other.stages[stage], data=files)}
-    return replace(manifest, subjects=manifest.subjects | {subject: replace(other, stages=theirs)})
-
-
 def _write(run_dir: Path, out: Path, manifest: Manifest, made: dict[str | None, _Made]) -> Bundle:
     """Write the bundle of all participants; the default one is None."""
     files: dict[str, Path] = {}
@@ -273,9 +267,10 @@ def _write(run_dir: Path, out: Path, manifest: Manifest, made: dict[str | None, 
             within = Path() if subject is None else Path("subjects") / subject
             (folder / within).mkdir(parents=True, exist_ok=True)
             for name in one.own:
-                weights = save(one.graphs[name], folder / within, name)
-                beside = [(within / file).as_posix() for file in weights]
-                manifest = _with_weights(manifest, subject, name, beside)
+                file = packed(one.graphs[name], name)
+                (folder / within / f"{name}.onnx").write_bytes(file.graph)
+                for weights, data in file.beside.items():
+                    (folder / within / weights).write_bytes(data)
             np.savez_compressed(folder / within / "golden.npz", allow_pickle=False, **one.golden)
             for path in sorted((folder / within).glob("*.*")):
                 files[(within / path.name).as_posix()] = path
