@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
+# So many test files run at once; the tests of one file share what is slow to make, and stay together.
+WORKERS ?= 2
+
 .PHONY: demo demo-real test test-all lint bench reproduce clean
 
 # Sessions have a core beside them for the simulator; training takes them all.
@@ -15,10 +18,11 @@ demo-real: .venv/core
 	$(BIN)/rtdecode demo --recorded
 
 test: .venv/test lint
-	$(BIN)/python -m pytest -m "not full"
+	$(BIN)/python -m pytest -m "not full" --numprocesses $(WORKERS) --dist loadfile
 
-test-all: .venv/test lint
-	$(BIN)/python -m pytest
+# The full tests run one by one: their sessions in real time and bars of speed want the machine alone.
+test-all: test
+	$(BIN)/python -m pytest -m full
 
 lint: .venv/test
 	$(BIN)/ruff check .
