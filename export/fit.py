@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from export import lags
-from export.fitted import weights_of, write
+from export.fitted import write
 from rtdecode import accuracy
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle, Manifest
@@ -22,10 +22,11 @@ from rtdecode.events import read_events
 from rtdecode.phantom.film import ATTRIBUTES
 from rtdecode.recording import Recording
 from rtdecode.sealed import file_hash
-from train import fit as closed_form
 from train.data.films import Frames, clips_at, look, read_film, tell
 from train.data.recorded import Recorded, read_recordings
-from train.fit import LEAST_WINDOWS, Fitted, Sizes, Story
+from train.fitting import closed_form
+from train.fitting.closed_form import LEAST_WINDOWS, Fitted, Sizes, Story
+from train.fitting.encoder_graph import weights_of
 from train.parts import codec as patch
 from train.parts.brain import GROUPS
 from train.parts.encoding import fit_features

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from rtdecode.bundle import Manifest
 from train.data.recorded import Recorded
-from train.fit import Story, lag_curve
+from train.fitting.closed_form import Story, lag_curve
 from train.parts.space import Space
 
 Matrix = NDArray[np.float64]

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from export import fit as command
-from export.fitted import replaced, weights_of, write
+from export.fitted import write
 from export.lags import draw, implausible, plot
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle
@@ -27,7 +27,7 @@ from streaming import replay
 from streaming.decoder import Decoder
 from tests.train.tiny import tiny_bundle
 from train.data.recorded import Recorded, read_recordings
-from train.fit import (
+from train.fitting.closed_form import (
     Fitted,
     Sizes,
     Story,
@@ -40,6 +40,7 @@ from train.fit import (
     shifted,
     stretches,
 )
+from train.fitting.encoder_graph import replaced, weights_of
 from train.parts.refine import perceptron
 from train.parts.space import Space
 
