@@ -27,6 +27,7 @@ def show(bundle: Bundle) -> None:
         "categories": manifest.labels and ", ".join(manifest.labels),
         "graphs": ", ".join(manifest.built),
         "subjects": ", ".join(manifest.subjects) or None,
+        "fitter": manifest.fitter,
         "parity": manifest.parity.get("largest_difference"),
         "trained": manifest.provenance.get("trained"),
         "on": manifest.provenance.get("participant") or manifest.provenance.get("data"),

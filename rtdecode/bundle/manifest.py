@@ -239,6 +239,9 @@ class Manifest:
         Name -> `Subject`, besides the default one, whose signals and stages are the bundle's own.
     subject : int or None
         What ports with the source ``subject`` get for the default subject.
+    fitter : str or None
+        The registered builder of what can fit it to another participant, see `train.fitting.fitter`; None
+        where nothing can.
     The rest are plain values.
     """
 
@@ -267,6 +270,7 @@ class Manifest:
     memories: dict[str, Memory] = field(default_factory=dict)
     subjects: dict[str, Subject] = field(default_factory=dict)
     subject: int | None = None
+    fitter: str | None = None
 
     def __post_init__(self) -> None:
         if self.eeg is None and self.fmri is None:
