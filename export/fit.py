@@ -1,13 +1,13 @@
 """`rtdecode fit`: a bundle adapted to another participant, its generator untouched."""
 
+import inspect
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -18,49 +18,17 @@ from rtdecode import accuracy
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle, Manifest
 from rtdecode.errors import BundleError, RtDecodeError, UsageError
-from rtdecode.events import read_events
-from rtdecode.phantom.film import ATTRIBUTES
 from rtdecode.recording import Recording
 from rtdecode.sealed import file_hash
-from train.data.films import Frames, clips_at, look, read_film, tell
+from train import builders
+from train.data.films import read_film
 from train.data.recorded import Recorded, read_recordings
-from train.fitting import closed_form
-from train.fitting.closed_form import LEAST_WINDOWS, Fitted, Sizes, Story
-from train.fitting.encoder_graph import weights_of
-from train.parts import codec as patch
-from train.parts.brain import GROUPS
-from train.parts.encoding import fit_features
-from train.parts.refine import perceptron
-from train.parts.space import Space
-from train.work import Arrays
+from train.fitting.fitter import Fitted, Fitter, Matrix, Shown, Story, identified
 
-Matrix = NDArray[np.float64]
-_CODEC = ("codec_mean", "codec_basis", "scale")
-_SPACE = ("space_latent_mean", "space_mean", "space_scale")
 _CHANCE = 0.5
 _NAMES = {"eeg": "EEG", "fmri": "fMRI"}
-# Clips of a film that are held against what the bundle can draw of them.
-_LOOKED_AT = 20
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What the participant saw in each recording.
-
-    Attributes
-    ----------
-    films : list of uint8 (frame, row, column, 3)
-        At the clip's size and rate.
-    names : list of str
-    digests : list of str
-        Of the films' files, which say which film it was without naming it.
-    events : list of Path or None
-    """
-
-    films: list[Frames]
-    names: list[str]
-    digests: list[str]
-    events: list[Path | None]
+# Neighbouring windows are alike in film and signal: an interval resamples stretches of so long, s.
+_STRETCH_S = 24.0
 
 
 def run(recordings: Sequence[Path], film: Path | None, events: Path | None, bundle: str, out: Path) -> Bundle:
@@ -83,42 +51,38 @@ def run(recordings: Sequence[Path], film: Path | None, events: Path | None, bund
     Raises
     ------
     UsageError
-        If the bundle has no generator, `out` holds something else, or recordings and film do not suffice.
+        If nothing can fit the bundle, `out` holds something else, or recordings and film do not suffice.
     BundleError
-        If the bundle lacks what a fit needs.
+        If what fits the bundle is not installed, or the bundle lacks what that needs.
     RtDecodeError
         If held-out windows are not identified better than by chance; nothing is written.
     """
     console, started = Console(soft_wrap=True, highlight=False), (time.process_time(), time.monotonic())
     base = bundles.load(bundle)
-    _check_bundle(base)
+    fitter = fitter_of(base)
     bundles.check_target(out)
-    model = onnx.load_model_from_string(base.read("encode.onnx"))
-    old = weights_of(model, base.path)
-    space, codec = _space(base, old)
     opened = [Recording(path) for path in recordings]
     shown = _shown(opened, film, events, base.manifest)
     lengths = [len(frames) / base.manifest.clip.fps for frames in shown.films]
     recorded = read_recordings(opened, lengths, shown.names, base.manifest)
-    _check_length(recorded, old)
-    story, told = tell_story(recorded, shown, base.manifest, codec, space)
-    fitted = closed_form.fit(recorded, story, _sizes(old), perceptron(old))
-    fitted = closed_form.completed(fitted, {name: value.shape for name, value in old.items()})
-    fused = fitted.points.get("both")
-    fitted = closed_form.never_worse(fitted, recorded, story, space)
-    console.print(f"{len(recorded)} windows; attributes of the film: {told}")
-    share = drawable(base, shown, space, codec)
-    _say_kind(console, share)
-    found = _report(console, recorded, story, space, fitted, old)
-    if fitted.alone is not None and fused is not None:
-        found["both"] |= {"alone": fitted.alone, "fused": _figure(fused, recorded, story, space)["value"]}
-    _say_routes(console, found, recorded)
-    curve = lags.sweep(console, recorded, story, space, base.manifest)
+    _check_length(recorded, fitter.least_windows, base.manifest)
+    story = fitter.story(recorded, shown)
+    fitted = fitter.fit(recorded, story)
+    told = [f"{name} of the film: {source}" for name, source in story.told.items()]
+    console.print("; ".join([f"{len(recorded)} windows", *told]))
+    share = fitter.drawable(shown)
+    _say_kind(console, fitter.kind, share)
+    found = _report(console, recorded, story, fitter, fitted)
+    if fitted.alone is not None and fitted.fused is not None:
+        found["both"] |= {"alone": fitted.alone, "fused": _figure(fitted.fused, recorded, story)["value"]}
+    _say_routes(console, found, recorded, base.manifest)
+    curve = lags.sweep(console, recorded, story, base.manifest)
     _check_beyond_chance(found)
-    about = _about(base, opened, recorded, shown) | {"attributes": told, "held_out": found, "lag": curve}
-    about |= {"drawable": round(share, 4)}
+    about = _about(base, opened, recorded, shown) | story.told | {"held_out": found, "lag": curve}
+    if share is not None:
+        about["drawable"] = round(share, 4)
     changes = _changes(base, opened, recorded, about)
-    made = write(base, model, old | fitted.weights, recorded, fitted, changes, out)
+    made = write(base, fitter, fitted, recorded, changes, out)
     if curve is not None:
         lags.draw(console, curve, base.manifest, out)
     spent, passed = time.process_time() - started[0], time.monotonic() - started[1]
@@ -126,30 +90,33 @@ def run(recordings: Sequence[Path], film: Path | None, events: Path | None, bund
     return made
 
 
-def _check_bundle(base: Bundle) -> None:
-    if base.manifest.stages.get("denoise") is None:
+def fitter_of(base: Bundle) -> Fitter:
+    """Make what fits a bundle, by the name that its manifest has of it.
+
+    Raises
+    ------
+    UsageError
+        If nothing can fit it.
+    BundleError
+        If there is no fitter of that name here, or the bundle lacks what the fitter needs.
+    """
+    name = base.manifest.fitter
+    if name is None:
         raise UsageError(
-            f"--bundle {base.path} has no generator (stage denoise): there is nothing to adapt a participant "
-            "to. Give a bundle that has one, or train this one's recipe on the participant."
+            f"--bundle {base.path} cannot be adapted to another participant: its manifest names nothing that "
+            "could do so (fitter: null). Give a bundle that names its fitter, as `rtdecode inspect` shows, "
+            f"or train the recipe {base.manifest.recipe} on the participant."
         )
-    if missing := [name for name in (*_CODEC, *_SPACE) if name not in base.stats]:
-        raise BundleError(f"{base.path / 'stats.npz'} lacks {', '.join(missing)}. Export the bundle again.")
-
-
-def _space(base: Bundle, old: Arrays) -> tuple[Space, patch.Codec]:
-    """Space and codec of a bundle with a generator, of whose encoder `old` holds the weights."""
-    mean, basis, scale = (base.stats[name].astype(np.float64) for name in _CODEC)
-    # The basis draws scaled latents; divided twice by the scale it finds them.
-    codec = patch.Codec(mean.astype(np.float32), (basis / scale**2).astype(np.float32))
-    latent_mean, middle, spread = (base.stats[name].astype(np.float64) for name in _SPACE)
-    # The encoder draws standardised components: its basis carries their spread.
-    axes = old["basis"].astype(np.float64) / spread[: len(old["basis"]), None]
-    return Space(latent_mean, axes, middle, spread), codec
-
-
-def _sizes(old: Arrays) -> Sizes:
-    voxels, components = old["voxels"].shape
-    return Sizes(voxels, components, old["mixing"].shape[0], old["cosines"].shape[1])
+    try:
+        builder = builders.find(name)
+        inspect.signature(builder).bind(base=base)
+    except (UsageError, TypeError) as error:
+        raise BundleError(
+            f"{base.path} names the fitter '{name}', and there is none of that name here: {error}. Install "
+            f"the package that has the recipe {base.manifest.recipe}: it registers '{name}' in the "
+            f"entry-point group {builders.GROUP}."
+        ) from error
+    return builder(base=base)
 
 
 def _shown(
@@ -175,13 +142,13 @@ def _shown(
     )
 
 
-def _check_length(recorded: Recorded, old: Arrays) -> None:
-    if len(recorded) < LEAST_WINDOWS:
+def _check_length(recorded: Recorded, least: int, manifest: Manifest) -> None:
+    if len(recorded) < least:
         raise UsageError(
-            f"a fit needs {LEAST_WINDOWS} windows with film and every modality, found {len(recorded)}. "
+            f"a fit needs {least} windows with film and every modality, found {len(recorded)}. "
             "Record longer (ten minutes do), give more recordings, or the film that belongs to them."
         )
-    room = old["voxels"].shape[0]
+    room = 0 if manifest.fmri is None else manifest.fmri.voxels
     if recorded.fmri is not None and len(recorded.fmri.head.voxels) < room:
         raise UsageError(
             f"the bundle reads {room} voxels, and the head has {len(recorded.fmri.head.voxels)} on this "
@@ -189,102 +156,44 @@ def _check_length(recorded: Recorded, old: Arrays) -> None:
         )
 
 
-def tell_story(
-    recorded: Recorded, shown: Shown, manifest: Manifest, codec: patch.Codec, space: Space
-) -> tuple[Story, str]:
-    """Put the film into the space: what each window showed, and features of the whole film.
-
-    Returns
-    -------
-    story : Story
-    told : str
-        Where the attributes come from.
-    """
-    window_s = float(manifest.grid.window)
-    seen: list[tuple[Matrix, Matrix]] = []
-    tiles: list[tuple[NDArray[np.float32], Matrix]] = []
-    sources: list[str] = []
-    for number, film in enumerate(shown.films):
-        mine = recorded.start_s[recorded.film == number]
-        whole = np.arange(0, len(film) / manifest.clip.fps - window_s + 1e-6, window_s)
-        latents, attributes, source = _watch(film, shown.events[number], mine, manifest, codec)
-        seen.append((space.targets(latents, attributes), attributes))
-        tiles.append(_watch(film, shown.events[number], whole, manifest, codec)[:2])
-        sources.append(source)
-    latents, attributes = (np.concatenate(part) for part in zip(*tiles, strict=True))
-    found = fit_features(latents, attributes, space, window_s)
-    targets, attributes = (np.concatenate(part) for part in zip(*seen, strict=True))
-    story = Story(targets, attributes, found, [found.series(*tile) for tile in tiles])
-    return story, " and ".join(dict.fromkeys(sources))
-
-
-def _watch(
-    film: Frames, events: Path | None, starts: Matrix, manifest: Manifest, codec: patch.Codec
-) -> tuple[NDArray[np.float32], Matrix, str]:
-    """Latents and attributes of the clips at film times, and where the attributes come from."""
-    clips = clips_at(film, starts, manifest.clip, int(manifest.grid.window * manifest.grid.fps))
-    shots = [] if events is None else read_events(events)
-    shares = tell(shots, starts, float(manifest.grid.window))
-    source = "read off the film" if shares is None else "events"
-    return patch.encode(codec, clips), look(clips) if shares is None else shares, source
-
-
-def drawable(base: Bundle, shown: Shown, space: Space, codec: patch.Codec) -> float:
-    """Share of the films' pixels, about the mean picture, that some point of the bundle's space draws.
-
-    What the space does not hold cannot be told to the generator, however well a brain is read.
-    """
-    clip = base.manifest.clip
-    window_s = float(base.manifest.grid.window)
-    frames = int(base.manifest.grid.window * base.manifest.grid.fps)
-    pictures = patch.Codec(base.stats["codec_mean"], base.stats["codec_basis"])
-    missed = 0.0
-    whole = 0.0
-    for film in {id(film): film for film in shown.films}.values():
-        starts = np.linspace(0, max(0.0, len(film) / clip.fps - window_s), _LOOKED_AT)
-        clips = clips_at(film, starts, clip, frames)
-        latents = patch.encode(codec, clips)
-        about = latents.reshape(len(latents), -1) - space.latent_mean
-        nearest = space.latent_mean + about @ space.basis.T @ space.basis
-        drawn = patch.decode(pictures, nearest.reshape(latents.shape))
-        mean = patch.decode(pictures, space.latent_mean.reshape(1, *latents.shape[1:]))
-        missed += float(np.square(clips / 255 - drawn).sum())
-        whole += float(np.square(clips / 255 - mean).sum())
-    return 1 - missed / whole
-
-
-def _say_kind(console: Console, share: float) -> None:
-    console.print(
-        f"The bundle draws one kind of film, the simulated participant's, told by {', '.join(ATTRIBUTES)}. "
-        f"Of the film given it can draw {share:.0%} of what differs from its mean picture; the rest cannot "
-        "appear in a clip, however well the brain is read."
-    )
+def _say_kind(console: Console, kind: str, share: float | None) -> None:
+    said = f"The bundle draws one kind of film, {kind}."
+    if share is not None:
+        said += (
+            f" Of the film given it can draw {share:.0%} of what differs from its mean picture; the rest "
+            "cannot appear in a clip, however well the brain is read."
+        )
+    console.print(said)
 
 
 def _report(
-    console: Console, recorded: Recorded, story: Story, space: Space, fitted: Fitted, old: Arrays
+    console: Console, recorded: Recorded, story: Story, fitter: Fitter, fitted: Fitted
 ) -> dict[str, dict[str, Any]]:
     """Print 2-way identification of held-out windows by route, and the same for a film nobody saw."""
-    other = closed_form.shifted(story)
-    control = closed_form.fit(recorded, other, _sizes(old), perceptron(old))
-    control = closed_form.never_worse(control, recorded, other, space)
+    other = story.shifted()
+    control = fitter.fit(recorded, other)
     table = Table("from", "2-way identification, held out", "95 %", "fitted to a shifted film")
     found: dict[str, dict[str, Any]] = {}
-    for route, points in fitted.points.items():
-        figure = _figure(points, recorded, story, space)
-        null = closed_form.identify(control.points[route], recorded, other, space)
+    for route, points in fitted.held_out.items():
+        figure = _figure(points, recorded, story)
+        null = float(identified(control.held_out[route], recorded, other).mean())
         low, high = figure["ci95"]
-        name = " + ".join(GROUPS[route])
+        name = " + ".join(_read_by(route))
         table.add_row(name, f"{figure['value']:.3f}", f"{low:.3f} to {high:.3f}", f"{null:.3f}")
         found[route] = figure | {"shifted": round(null, 4)}
     console.print(table)
     return found
 
 
-def _figure(points: Matrix, recorded: Recorded, story: Story, space: Space) -> dict[str, Any]:
+def _read_by(route: str) -> tuple[str, ...]:
+    """Name the modalities of a route."""
+    return ("fmri", "eeg") if route == "both" else (route,)
+
+
+def _figure(points: Matrix, recorded: Recorded, story: Story) -> dict[str, Any]:
     """Identification of held-out windows with its interval over stretches of film."""
-    scores = closed_form.identified(points, recorded, story, space)
-    interval = accuracy.bootstrap_ci(scores, closed_form.stretches(recorded))
+    scores = identified(points, recorded, story)
+    interval = accuracy.bootstrap_ci(scores, stretches(recorded))
     return {
         "value": round(float(scores.mean()), 4),
         "chance": _CHANCE,
@@ -293,12 +202,20 @@ def _figure(points: Matrix, recorded: Recorded, story: Story, space: Space) -> d
     }
 
 
+def stretches(recorded: Recorded) -> NDArray[np.int64]:
+    """Number of the stretch of film, 24 s of one recording, that each window begins in."""
+    number = (recorded.start_s // _STRETCH_S).astype(np.int64)
+    return recorded.film * (int(number.max()) + 1) + number
+
+
 def _beyond_chance(figure: dict[str, Any]) -> bool:
     """Whether the interval lies above chance, and above what a film that nobody saw gives."""
     return figure["ci95"][0] > max(_CHANCE, figure["shifted"])
 
 
-def _say_routes(console: Console, found: dict[str, dict[str, Any]], recorded: Recorded) -> None:
+def _say_routes(
+    console: Console, found: dict[str, dict[str, Any]], recorded: Recorded, manifest: Manifest
+) -> None:
     """Say which modalities the new bundle draws nothing from, or nothing that was seen."""
     alone = found.get("both", {}).get("alone")
     if alone is not None:
@@ -307,8 +224,8 @@ def _say_routes(console: Console, found: dict[str, dict[str, Any]], recorded: Re
             f"{found['both']['value']:.3f} from it, and {found['both']['fused']:.3f} from both. The other "
             "counts where it is alone, as in a preview."
         )
-    for name, side in (("eeg", recorded.eeg), ("fmri", recorded.fmri)):
-        if side is None:
+    for name in manifest.modalities:
+        if getattr(recorded, name) is None:
             console.print(
                 f"no {_NAMES[name]} was recorded: the new bundle draws nothing from {_NAMES[name]}."
             )
@@ -329,7 +246,7 @@ def _check_beyond_chance(found: dict[str, dict[str, Any]]) -> None:
         raise RtDecodeError(
             f"held-out windows are identified {figure['value']:.3f} (95 % {low:.3f} to {high:.3f}; after a "
             f"fit to a film that nobody saw {figure['shifted']:.3f}) from "
-            f"{' + '.join(_NAMES[name] for name in GROUPS[route])}, which does not differ from chance "
+            f"{' + '.join(_NAMES[name] for name in _read_by(route))}, which does not differ from chance "
             f"({_CHANCE}): no bundle was written. Check that the film given is the one that was shown and "
             "began when the recording says, that the participant watched, and record ten minutes or more."
         )

@@ -10,19 +10,22 @@ from rich.console import Console
 from rich.table import Table
 
 from rtdecode.bundle import Manifest
-from train.data.recorded import Recorded
-from train.fitting.closed_form import Story, lag_curve
-from train.parts.space import Space
+from train.data.recorded import Fmri, Recorded
+from train.fitting.fitter import Story
+from train.parts.encoding import FOLDS, best_explained, blocks, fold_errors, widened
 
 Matrix = NDArray[np.float64]
+Reals = NDArray[np.float32]
 # Where a haemodynamic response may peak, s after the film; less explained than this is no signal.
 _PLAUSIBLE, _SIGNAL = (3.0, 7.0), 0.05
 _LONGEST = 8.0
+# A lag with fewer windows has no value.
+_LEAST_WINDOWS = 30
+# Leading components that are predicted, voxels, and the penalties of choosing them and of predicting.
+_LEADING, _SWEPT, _PICKING, _SWEEPING = 8, 1000, 3.0, 1.0
 
 
-def sweep(
-    console: Console, recorded: Recorded, story: Story, space: Space, manifest: Manifest
-) -> dict[str, Any] | None:
+def sweep(console: Console, recorded: Recorded, story: Story, manifest: Manifest) -> dict[str, Any] | None:
     """Print and judge the curve over lags from 0 to 8 s in steps of one TR.
 
     Parameters
@@ -30,7 +33,6 @@ def sweep(
     console : Console
     recorded : Recorded
     story : Story
-    space : Space
     manifest : Manifest
         Of the bundle, which keeps its lag.
 
@@ -42,7 +44,7 @@ def sweep(
     if recorded.fmri is None or manifest.grid.tr is None:
         return None
     lags = np.arange(0, _LONGEST + 1e-6, float(manifest.grid.tr))
-    curve = lag_curve(recorded, story, space, lags)
+    curve = lag_curve(recorded, story, lags)
     table = Table("lag, s", "R2 from volumes, held out")
     for lag, value in zip(lags, curve, strict=True):
         table.add_row(f"{lag:.1f}", f"{value:.3f}")
@@ -57,6 +59,69 @@ def sweep(
         "r2": [round(float(v), 4) if there else None for v, there in zip(curve, known, strict=True)],
         "doubt": doubt,
     }
+
+
+def lag_curve(recorded: Recorded, story: Story, lags: Matrix) -> Matrix:
+    """R^2 of held-out predictions of the leading components from the volumes alone, at several lags.
+
+    A penalised regression from the mean of a window's volumes, in ten blocks. Each lag has voxels of its own,
+    chosen on the other blocks: the curve does not know the lag of the decoder.
+
+    Parameters
+    ----------
+    recorded : Recorded
+        With fMRI.
+    story : Story
+    lags : (lag,)
+        Seconds after a window's start at which its volumes begin.
+
+    Returns
+    -------
+    (lag,)
+        NaN where volumes are missing.
+    """
+    fmri = recorded.fmri
+    assert fmri is not None
+    found = np.full(len(lags), np.nan)
+    for n, lag in enumerate(lags):
+        rows = _moved(fmri, recorded, float(lag), story.window_s)
+        there = (rows >= 0).all(1)
+        if there.sum() >= _LEAST_WINDOWS:
+            mean = sum(fmri.volumes[slot] for slot in rows[there].T) / np.float32(rows.shape[1])
+            found[n] = _explained(np.asarray(mean), story.targets[there], story.scale[:_LEADING])
+    return found
+
+
+def _moved(fmri: Fmri, recorded: Recorded, lag: float, window_s: float) -> NDArray[np.int64]:
+    """Volumes of each window at another lag, (window, slot); -1 where one is missing."""
+    slots = len(fmri.slot_s)
+    rows = np.full((len(recorded), slots), -1)
+    for n, (film, start) in enumerate(zip(recorded.film, recorded.start_s, strict=True)):
+        after = np.where(fmri.film == film, fmri.times - start - lag, np.nan)
+        inside = np.flatnonzero((after >= -1e-6) & (after < window_s - 1e-6))[:slots]
+        rows[n, : len(inside)] = inside
+    return rows
+
+
+def _explained(volumes: Reals, targets: Matrix, scale: Matrix) -> float:
+    """Held-out R^2 of the leading targets from one volume a window."""
+    volumes = volumes - volumes.mean(0)
+    volumes /= np.maximum(volumes.std(0), 1e-3)
+    y = targets[:, : len(scale)] - targets[:, : len(scale)].mean(0)
+    fold = blocks(len(y))
+    errors, totals = fold_errors(targets, volumes, fold, 1, _PICKING)
+    held_out = np.zeros_like(y)
+    for n in range(FOLDS):
+        others = np.arange(FOLDS) != n
+        z = volumes[:, best_explained(errors[others].sum(0), totals[others].sum(0), _SWEPT)].astype(
+            np.float64
+        )
+        gram = z @ z.T
+        gram /= np.trace(gram) / len(gram)
+        outside, inside = fold == n, ~widened(fold == n, 1)
+        lifted = gram[np.ix_(inside, inside)] + _SWEEPING * np.eye(int(inside.sum()))
+        held_out[outside] = gram[np.ix_(outside, inside)] @ np.linalg.solve(lifted, y[inside])
+    return float(1 - (np.square(y - held_out) @ scale**2).sum() / (np.square(y) @ scale**2).sum())
 
 
 def implausible(lags: Matrix, curve: Matrix) -> str | None:

@@ -65,7 +65,7 @@ def test_the_runtime_imports_behind_a_wall(packages: list[str], banned: tuple[st
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("module", ["export.fit", "export.run"])
+@pytest.mark.parametrize("module", ["export.fit", "export.run", "train.fitting.compact"])
 def test_fitting_and_exporting_closed_forms_import_behind_a_wall(module: str) -> None:
     banned = {*HEAVY, "threadpoolctl"} - {"onnx"}
     code = WALL.format(banned=banned, packages=[]) + f"importlib.import_module({module!r})\n"

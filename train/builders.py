@@ -33,6 +33,7 @@ SHIPPED = {
     "patch-ridge": "train.ridge:PatchRidgePlan",
     "category": "train.haxby:CategoryPlan",
     "compact": "train.compact:CompactPlan",
+    "compact-fitter": "train.fitting.compact:compact_fitter",
     "phase": "train.phases:Phase",
     "adapter": "train.adapters:Adapter",
     "machine": "train.loop:Machine",

@@ -117,6 +117,7 @@ class CompactPlan:
             draft,
             sigmas={str(generator.steps): levels(generator.steps, generator.shift)},
             steps=generator.steps,
+            fitter="compact-fitter",
             provenance=data.provenance(work) | {"shift": generator.shift},
         )
         stats = {name: fitted[name] for name in STATISTICS} | codec_statistics(watched.codec, fitted)

@@ -106,11 +106,26 @@ class Engine:
         return graph
 
 
-def load(bundle: Bundle, chosen: Sequence[Provider] | None = None) -> Engine:
-    """Load the graphs of a bundle, each held to its hash; see `Engine`."""
+def load(
+    bundle: Bundle,
+    chosen: Sequence[Provider] | None = None,
+    instead: Mapping[str, bytes] | None = None,
+) -> Engine:
+    """Load the graphs of a bundle, each held to its hash; see `Engine`.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    chosen
+        As of `Engine`.
+    instead : dict, optional
+        Stage -> a graph that stands in for the bundle's own, with the same ports.
+    """
     manifest = bundle.manifest
-    models = {name: bundle.read(stage.file) for name, stage in manifest.built.items()}
-    beside = {name: _beside(bundle, stage) for name, stage in manifest.built.items()}
+    models = dict(instead or {})
+    kept = {name: stage for name, stage in manifest.built.items() if name not in models}
+    models |= {name: bundle.read(stage.file) for name, stage in kept.items()}
+    beside = {name: _beside(bundle, stage) for name, stage in kept.items()}
     memories = {
         name: rows(bundle.mapped(memory.file), memory, str(bundle.path / memory.file))
         for name, memory in manifest.memories.items()

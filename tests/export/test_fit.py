@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 from export import fit as command
-from export.fitted import write
-from export.lags import draw, implausible, plot
+from export.fitted import compare, write
+from export.lags import draw, implausible, lag_curve, plot
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle
 from rtdecode.bundle.graph import Graph
@@ -27,22 +27,12 @@ from streaming import replay
 from streaming.decoder import Decoder
 from tests.train.tiny import tiny_bundle
 from train.data.recorded import Recorded, read_recordings
-from train.fitting.closed_form import (
-    Fitted,
-    Sizes,
-    Story,
-    completed,
-    fit,
-    identify,
-    join,
-    lag_curve,
-    never_worse,
-    shifted,
-    stretches,
-)
+from train.fitting import closed_form
+from train.fitting.closed_form import EncoderFit, FilmStory, join, never_worse
+from train.fitting.compact import CompactFitter, compact_fitter
 from train.fitting.encoder_graph import replaced, weights_of
+from train.fitting.fitter import Shown, identified
 from train.parts.refine import perceptron
-from train.parts.space import Space
 
 SUBJECT, SECONDS = 2, 256
 LAGS = np.arange(0, 8.1, 0.8)
@@ -55,15 +45,21 @@ class Setup:
     base: Bundle
     folder: Path
     recorded: Recorded
-    story: Story
-    space: Space
-    sizes: Sizes
-    old: dict[str, np.ndarray]
-    model: onnx.ModelProto
+    story: FilmStory
+    fitter: CompactFitter
 
-    def fit(self, recorded: Recorded | None = None, story: Story | None = None) -> Fitted:
-        found = fit(recorded or self.recorded, story or self.story, self.sizes, perceptron(self.old))
-        return completed(found, {name: value.shape for name, value in self.old.items()})
+    @property
+    def model(self) -> onnx.ModelProto:
+        return self.fitter.encoder
+
+    def fit(self, recorded: Recorded | None = None, story: FilmStory | None = None) -> EncoderFit:
+        net = perceptron(self.fitter.weights)
+        found = closed_form.fit(recorded or self.recorded, story or self.story, self.fitter.sizes, net)
+        shapes = {name: value.shape for name, value in self.fitter.weights.items()}
+        return closed_form.completed(found, shapes)
+
+    def identify(self, points: np.ndarray, story: FilmStory | None = None) -> float:
+        return float(identified(points, self.recorded, story or self.story).mean())
 
 
 @pytest.fixture(scope="module")
@@ -72,19 +68,17 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Setup:
     base = tiny_bundle("compact")
     folder = root / "session"
     simulate.run(preset="easy", subject=SUBJECT, seed=5, seconds=SECONDS, record=folder, sfreq=250)
-    model = onnx.load(base.path / "encode.onnx")
-    old = weights_of(model, base.path)
-    space, codec = command._space(base, old)
+    fitter = compact_fitter(base)
     recording = Recording(folder)
     shown = command._shown([recording], None, None, base.manifest)
     recorded = read_recordings([recording], [float(SECONDS)], shown.names, base.manifest)
-    story, told = command.tell_story(recorded, shown, base.manifest, codec, space)
-    assert told == "events"
-    return Setup(base, folder, recorded, story, space, command._sizes(old), old, model)
+    story = fitter.story(recorded, shown)
+    assert story.told == {"attributes": "events"}
+    return Setup(base, folder, recorded, story, fitter)
 
 
 @pytest.fixture(scope="module")
-def fitted(setup: Setup) -> Fitted:
+def fitted(setup: Setup) -> EncoderFit:
     return setup.fit()
 
 
@@ -160,7 +154,7 @@ def test_fitting_again_gives_the_same_weights(setup, made, fitted):
 
 
 def test_held_out_windows_are_identified(setup, fitted):
-    scores = {r: identify(p, setup.recorded, setup.story, setup.space) for r, p in fitted.points.items()}
+    scores = {route: setup.identify(points) for route, points in fitted.held_out.items()}
     assert set(scores) == {"both", "fmri", "eeg"}
     assert scores["both"] > 0.75
     assert scores["fmri"] > 0.7
@@ -168,11 +162,11 @@ def test_held_out_windows_are_identified(setup, fitted):
 
 
 def test_a_film_that_was_not_shown_tells_little(setup):
-    other = shifted(setup.story)
+    other = setup.story.shifted()
     found = setup.fit(story=other)
-    for points in found.points.values():
-        assert 0.35 < identify(points, setup.recorded, other, setup.space) < 0.66
-    assert implausible(LAGS, lag_curve(setup.recorded, other, setup.space, LAGS)) is not None
+    for points in found.held_out.values():
+        assert 0.35 < setup.identify(points, other) < 0.66
+    assert implausible(LAGS, lag_curve(setup.recorded, other, LAGS)) is not None
 
 
 def test_a_film_that_does_not_belong_to_the_recording_gives_no_bundle(setup, tmp_path):
@@ -212,24 +206,23 @@ def test_chance_is_a_half_and_what_a_shifted_film_gives(low, shifted, proven):
 
 
 def test_fusion_that_gains_is_kept(setup, fitted):
-    true = np.concatenate([setup.story.targets[:, : fitted.points["both"].shape[1]], setup.story.shown], 1)
-    gains = replace(fitted, points=fitted.points | {"both": true})
-    found = never_worse(gains, setup.recorded, setup.story, setup.space)
+    true = np.concatenate([setup.story.targets[:, : fitted.held_out["both"].shape[1]], setup.story.shown], 1)
+    gains = replace(fitted, held_out=fitted.held_out | {"both": true})
+    found = never_worse(gains, setup.recorded, setup.story)
     assert found is gains
     assert not found.weights["yields"].any()
 
 
 def test_where_fusion_hurts_the_new_bundle_reads_the_better_modality_alone(setup, fitted, tmp_path):
-    alone = {r: identify(fitted.points[r], setup.recorded, setup.story, setup.space) for r in ("fmri", "eeg")}
+    alone = {route: setup.identify(fitted.held_out[route]) for route in ("fmri", "eeg")}
     better, other = sorted(alone, key=lambda route: -alone[route])
-    worse = replace(fitted, points=fitted.points | {"both": fitted.points["both"][::-1]})
-    found = never_worse(worse, setup.recorded, setup.story, setup.space)
+    worse = replace(fitted, held_out=fitted.held_out | {"both": fitted.held_out["both"][::-1]})
+    found = never_worse(worse, setup.recorded, setup.story)
     assert found.alone == better
     assert found.weights["yields"].tolist() == [float(name == other) for name in ("fmri", "eeg")]
-    np.testing.assert_array_equal(found.points["both"], fitted.points[better])
-    made = write(
-        setup.base, setup.model, setup.old | found.weights, setup.recorded, found, {}, tmp_path / "one"
-    )
+    np.testing.assert_array_equal(found.held_out["both"], fitted.held_out[better])
+    assert found.fused is worse.held_out["both"]
+    made = write(setup.base, setup.fitter, found, setup.recorded, {}, tmp_path / "one")
     golden = {name: value[:1].astype(np.float32) for name, value in made.golden().items()}
     assert golden["eeg_mask"].any()
     assert golden["fmri_mask"].any()
@@ -245,33 +238,28 @@ def test_where_fusion_hurts_the_new_bundle_reads_the_better_modality_alone(setup
 
 def test_a_modality_at_chance_is_named(setup, capsys):
     recorded = noisy(setup)
-    found = never_worse(setup.fit(recorded), recorded, setup.story, setup.space)
-    figures = command._report(Console(), recorded, setup.story, setup.space, found, setup.old)
+    found = never_worse(setup.fit(recorded), recorded, setup.story)
+    figures = command._report(Console(), recorded, setup.story, setup.fitter, found)
     assert figures["eeg"]["ci95"][0] < 0.5
     assert figures["both"]["value"] >= figures["fmri"]["value"] > 0.6
-    command._say_routes(Console(width=300), figures, recorded)
+    command._say_routes(Console(width=300), figures, recorded, setup.base.manifest)
     assert "warning: EEG alone does not differ from chance" in capsys.readouterr().out
 
 
 def test_what_a_bundle_can_draw_of_a_film_is_told(setup):
-    space, codec = command._space(setup.base, setup.old)
     clip = setup.base.manifest.clip
     noise = np.random.default_rng(0).integers(0, 256, (200, clip.height, clip.width, 3), np.uint8)
     own = command._shown([Recording(setup.folder)], None, None, setup.base.manifest)
-    shares = [
-        command.drawable(setup.base, shown, space, codec)
-        for shown in (own, command.Shown([noise], ["noise"], ["0"], [None]))
-    ]
-    assert shares[0] > 0.5
-    assert shares[1] < 0.2
+    assert setup.fitter.drawable(own) > 0.5
+    assert setup.fitter.drawable(Shown([noise], ["noise"], ["0"], [None])) < 0.2
 
 
 def test_an_interval_keeps_neighbours_together(setup):
-    stretch = stretches(setup.recorded)
+    stretch = command.stretches(setup.recorded)
     assert len(np.unique(stretch)) == 11
     np.testing.assert_array_equal(stretch, setup.recorded.start_s // 24)
     two = replace(setup.recorded, film=np.arange(len(stretch)) % 2)
-    assert len(np.unique(stretches(two))) == 22
+    assert len(np.unique(command.stretches(two))) == 22
 
 
 def test_noise_is_weighed_near_nothing():
@@ -295,7 +283,7 @@ def test_the_voxels_that_see_are_chosen(setup, fitted):
 
 
 def test_the_curve_over_lags_follows_the_response_not_the_bundle(setup):
-    curve = lag_curve(setup.recorded, setup.story, setup.space, LAGS)
+    curve = lag_curve(setup.recorded, setup.story, LAGS)
     assert 4 <= LAGS[curve.argmax()] <= 6.4
     assert implausible(LAGS, curve) is None
     # As if the film had begun 4 s later: each window is given the clip of the one before.
@@ -304,7 +292,7 @@ def test_the_curve_over_lags_follows_the_response_not_the_bundle(setup):
         targets=np.roll(setup.story.targets, 1, axis=0),
         shown=np.roll(setup.story.shown, 1, axis=0),
     )
-    late = lag_curve(setup.recorded, moved, setup.space, LAGS)
+    late = lag_curve(setup.recorded, moved, LAGS)
     assert LAGS[late.argmax()] <= 2.4
     said = implausible(LAGS, late)
     assert said is not None
@@ -334,17 +322,16 @@ def test_one_modality_alone_is_fitted_and_the_other_draws_nothing(missing, setup
     recorded = replace(setup.recorded, **{missing: None})
     found = setup.fit(recorded)
     there = "fmri" if missing == "eeg" else "eeg"
-    assert set(found.points) == {there}
+    assert set(found.held_out) == {there}
     assert found.weights["reads"].tolist() == [float(name == there) for name in ("fmri", "eeg")]
     for name in ("both_fmri", "both_eeg", f"{missing}_{missing}"):
         assert not found.weights[name].any()
-    weights = setup.old | found.weights
-    made = write(setup.base, setup.model, weights, recorded, found, {"confidence": None}, tmp_path / "one")
+    made = write(setup.base, setup.fitter, found, recorded, {"confidence": None}, tmp_path / "one")
     assert Decoder(made).steps == setup.base.manifest.steps
 
 
 def test_only_the_participants_weights_change(setup, fitted):
-    copy = replaced(setup.model, setup.old | fitted.weights)
+    copy = setup.fitter.graphs(fitted)["encode"]
     before = {t.name: t for t in setup.model.graph.initializer}
     changed = {t.name.removesuffix(".half") for t in copy.graph.initializer if t != before[t.name]}
     assert {"voxels", "mixing", "both_fmri", "both_eeg", "eeg_feature_mean"} <= changed
@@ -360,7 +347,7 @@ def test_only_the_participants_weights_change(setup, fitted):
 
 
 def test_what_cannot_be_fitted_is_said(setup, tmp_path):
-    with pytest.raises(UsageError, match="no generator"):
+    with pytest.raises(UsageError, match=r"names nothing that could do so \(fitter: null\)"):
         command.run([setup.folder], None, None, "haxby", tmp_path / "out")
     with pytest.raises(UsageError, match="give it with --film"):
         command.run([setup.folder], tmp_path / "no.mp4", None, str(setup.base.path), tmp_path / "out")
@@ -368,13 +355,41 @@ def test_what_cannot_be_fitted_is_said(setup, tmp_path):
         command.run([setup.folder], None, tmp_path / "no.tsv", str(setup.base.path), tmp_path / "out")
     few = replace(setup.recorded, start_s=setup.recorded.start_s[:10])
     with pytest.raises(UsageError, match=r"needs 60 windows .* found 10"):
-        command._check_length(few, setup.old)
+        command._check_length(few, setup.fitter.least_windows, setup.base.manifest)
+    assert setup.base.manifest.fmri is not None
+    more = replace(setup.base.manifest, fmri=replace(setup.base.manifest.fmri, voxels=90_000))
     with pytest.raises(UsageError, match="reads 90000 voxels"):
-        command._check_length(setup.recorded, {"voxels": np.zeros((90_000, 1))})
+        command._check_length(setup.recorded, 60, more)
     bare = replace(setup.base, stats={"eeg_mean": setup.base.stats["eeg_mean"]})
     with pytest.raises(BundleError, match="lacks codec_mean"):
-        command._check_bundle(bare)
+        command.fitter_of(bare)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("nobodys-fitter", "there is no builder 'nobodys-fitter'"), ("grid", "missing a required argument")],
+)
+def test_a_fitter_that_is_none_here_is_named_with_what_would_bring_it(setup, name, why):
+    other = replace(setup.base, manifest=replace(setup.base.manifest, fitter=name))
+    with pytest.raises(BundleError) as caught:
+        command.fitter_of(other)
+    said = str(caught.value)
+    assert f"names the fitter '{name}', and there is none of that name here: {why}" in said
+    assert "the package that has the recipe compact" in said
+    assert "entry-point group rtdecode.builders" in said
+
+
+def test_graphs_are_held_to_what_the_fit_says():
+    said = {"condition": np.random.default_rng(0).normal(size=(3, 2, 4))}
+    given = {"condition": np.concatenate([said["condition"], np.ones((3, 1, 4))], 1)}
+    assert compare(said, given) == {"condition": 0.0}
+    given["condition"][1, 0, 0] += 0.01
+    with pytest.raises(BundleError, match=r"give a condition that is 0\.01\d* of its spread away"):
+        compare(said, given)
+    for expected, told in (({}, "expects nothing"), ({"start": said["condition"]}, "expects start")):
+        with pytest.raises(BundleError, match=f"{told} of its graphs, and they give condition"):
+            compare(expected, given)
 
 
 def test_a_folder_with_something_else_is_refused_before_the_work(setup, tmp_path):
@@ -388,7 +403,7 @@ def test_no_curve_is_drawn_where_no_bundle_is_written(setup, fitted, tmp_path, m
         raise BundleError("the new encoder draws something else")
 
     monkeypatch.setattr(command, "read_recordings", lambda *_: setup.recorded)
-    monkeypatch.setattr(command.closed_form, "fit", lambda *_: fitted)
+    monkeypatch.setattr(closed_form, "fit", lambda *_: fitted)
     monkeypatch.setattr(command, "write", refused)
     with pytest.raises(BundleError, match="draws something else"):
         command.run([setup.folder], None, None, str(setup.base.path), tmp_path / "mine")
@@ -405,15 +420,14 @@ def test_without_matplotlib_its_name_is_told(tmp_path, monkeypatch, capsys):
 def test_the_command_line_says_it_and_ends_with_2(tmp_path):
     done = cli("fit", str(tmp_path), "--bundle", "haxby", "--out", str(tmp_path / "out"))
     assert done.returncode == 2
-    assert "has no generator" in done.stderr
+    assert "names nothing that could do so" in done.stderr
 
 
 def test_a_fitted_bundle_can_be_fitted_again(setup, made):
-    base = made[0]
-    old = weights_of(onnx.load(base.path / "encode.onnx"), base.path)
-    assert command._sizes(old) == setup.sizes
-    space, _ = command._space(base, old)
-    np.testing.assert_array_equal(space.basis, setup.space.basis)
+    again = command.fitter_of(made[0])
+    assert isinstance(again, CompactFitter)
+    assert again.sizes == setup.fitter.sizes
+    np.testing.assert_array_equal(again.space.basis, setup.fitter.space.basis)
 
 
 @pytest.mark.full

@@ -56,13 +56,14 @@ def golden(inputs: Arrays) -> Arrays:
     Parameters
     ----------
     inputs : dict
-        Ports of the encode graph, at least three windows.
+        Signals and their masks, at least three windows; of one modality or both.
     """
     found = {name: values[:_GOLDEN].astype(np.float32) for name, values in inputs.items()}
-    for name in ("eeg", "fmri"):
-        # Few significant bits: the values stay exact and the file small.
-        found[name] = found[name].astype(np.float16).astype(np.float32)
-    for window, name in ((1, "fmri"), (2, "eeg")):
-        found[name][window] = found[f"{name}_mask"][window] = 0
-    found["fmri"][2, 1] = found["fmri_mask"][2, 1] = 0
+    for window, name in ((2, "eeg"), (1, "fmri")):
+        if name in found:
+            # Few significant bits: the values stay exact and the file small.
+            found[name] = found[name].astype(np.float16).astype(np.float32)
+            found[name][window] = found[f"{name}_mask"][window] = 0
+    if "fmri" in found:
+        found["fmri"][2, 1] = found["fmri_mask"][2, 1] = 0
     return found

@@ -218,7 +218,7 @@ def space_of(arrays: Arrays) -> Space:
 
 
 def codec_statistics(codec: Arrays, fitted: Arrays) -> Arrays:
-    """Collect what fitting a new participant needs besides the graphs (`export.fit`)."""
+    """Collect what fitting a new participant needs besides the graphs (`train.fitting.compact`)."""
     names = ("space_latent_mean", "space_mean", "space_scale")
     space: Arrays = {name: np.asarray(fitted[name], np.float32) for name in names}
     return space | {name: codec[name] for name in ("codec_mean", "codec_basis", "scale", "mean_clip")}

@@ -1,23 +1,34 @@
 """A new participant mapped into the space of a trained decoder, in closed form; the decoder stays."""
 
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from train.data.arrays import eeg_statistics, normalised_eeg
 from train.data.recorded import Eeg, Fmri, Recorded
+from train.fitting.fitter import Fitted, Story, identified
 from train.parts.brain import GROUPS
-from train.parts.encoding import FilmFeatures, Matrix, Reals, Timing, fold_errors, invert, widened
+from train.parts.encoding import (
+    FOLDS,
+    FilmFeatures,
+    Matrix,
+    Reals,
+    Timing,
+    best_explained,
+    blocks,
+    fold_errors,
+    invert,
+    widened,
+)
 from train.parts.lda import softmax
 from train.parts.refine import ROUTES, refine
 from train.parts.ridge import fit_ridge
-from train.parts.space import Space, split
+from train.parts.space import split
 from train.parts.stem import fit_eeg_stem, fixed_signs
 from train.work import Arrays
 
-LEAST_WINDOWS = 60
-_FOLDS = 10
 _THIRDS = 3
 # Of the encoding model when it picks voxels, and when it is turned around.
 _PICKING, _INVERTING = 3.0, 0.6
@@ -27,10 +38,6 @@ _GAP_S = 5.0
 _COMMON = 80
 _LEAST_WEIGHT = 0.01
 _WHITEN = 1.0
-# Of the sweep over lags: leading components that are predicted, voxels, penalty.
-_LEADING, _SWEPT, _SWEEPING = 8, 1000, 1.0
-# Neighbouring windows are alike in film and signal: an interval resamples stretches of so long, s.
-_STRETCH_S = 24.0
 
 
 @dataclass(frozen=True)
@@ -44,13 +51,11 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Story:
-    """What the film showed.
+class FilmStory(Story):
+    """What the film showed, in the space of `train.parts.space`, whose components come first.
 
     Attributes
     ----------
-    targets : (window, target)
-        The windows' clips in the space.
     shown : (window, value)
         Shares of the attributes.
     features : FilmFeatures
@@ -58,10 +63,18 @@ class Story:
         Features of each film from its start on.
     """
 
-    targets: Matrix
     shown: Matrix
     features: FilmFeatures
     series: list[Matrix]
+
+    def shifted(self) -> Self:
+        """Shift the film by half its windows, and its features by as much."""
+        steps = self.features.spelled.shape[1]
+        return replace(
+            super().shifted(),
+            shown=np.roll(self.shown, len(self.targets) // 2, axis=0),
+            series=[np.roll(series, len(series) // steps // 2 * steps, axis=0) for series in self.series],
+        )
 
     def responses(self, film: NDArray[np.int64], times: Matrix) -> Matrix:
         """Film features as the haemodynamic response delays them, (volume, feature)."""
@@ -93,37 +106,26 @@ class Side:
     voxels: NDArray[np.int64] | None = None
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """A participant mapped into the space.
+@dataclass(frozen=True, kw_only=True)
+class EncoderFit(Fitted):
+    """A participant mapped into the space; what is held out is refined, (window, component + value).
 
     Attributes
     ----------
     weights : dict
         Of the encoder, by name; zeros for what could not be fitted.
-    statistics : dict
-    voxels : (voxel,) or None
-        Places of the chosen voxels among those of the head.
-    points : dict
-        Route -> held-out predictions, refined (window, component + value); the routes that could be fitted.
-    alone : str or None
-        The one modality that is read because both together are told worse than it, see `never_worse`.
     """
 
     weights: Arrays
-    statistics: Arrays
-    voxels: NDArray[np.int64] | None
-    points: dict[str, Matrix]
-    alone: str | None = None
 
 
-def fit(recorded: Recorded, story: Story, sizes: Sizes, net: Arrays) -> Fitted:
+def fit(recorded: Recorded, story: FilmStory, sizes: Sizes, net: Arrays) -> EncoderFit:
     """Map a participant's signals into the space.
 
     Parameters
     ----------
     recorded : Recorded
-    story : Story
+    story : FilmStory
     sizes : Sizes
     net : dict
         The perceptron of the decoder, see `train.parts.refine`.
@@ -149,10 +151,15 @@ def fit(recorded: Recorded, story: Story, sizes: Sizes, net: Arrays) -> Fitted:
     weights["reads"] = np.array([float(name in sides) for name in ("fmri", "eeg")])
     weights["yields"] = np.zeros(2)
     statistics = {name: value for side in sides.values() for name, value in side.statistics.items()}
-    return Fitted(weights, statistics, sides["fmri"].voxels if "fmri" in sides else None, points)
+    return EncoderFit(
+        held_out=points,
+        statistics=statistics,
+        voxels=sides["fmri"].voxels if "fmri" in sides else None,
+        weights=weights,
+    )
 
 
-def fit_fmri(fmri: Fmri, film: NDArray[np.int64], story: Story, sizes: Sizes) -> Side:
+def fit_fmri(fmri: Fmri, film: NDArray[np.int64], story: FilmStory, sizes: Sizes) -> Side:
     """Choose the voxels that follow the film best, and invert the encoding model of their components.
 
     Held-out predictions come from ten blocks of windows, each predicted from the others with voxels
@@ -160,25 +167,25 @@ def fit_fmri(fmri: Fmri, film: NDArray[np.int64], story: Story, sizes: Sizes) ->
     """
     x = story.responses(fmri.film, fmri.times)
     volumes = fmri.volumes - fmri.volumes.mean(0)
-    windows = _blocks(len(film))
+    windows = blocks(len(film))
     fold = np.full(len(volumes), -1)
     fold[fmri.rows[fmri.rows >= 0]] = np.repeat(windows, (fmri.rows >= 0).sum(1))
     gap = int(np.ceil(_GAP_S / np.median(np.diff(fmri.times))))
-    timing = Timing(fmri.slot_s, _window_s(story))
+    timing = Timing(fmri.slot_s, story.window_s)
     held_out = np.zeros_like(story.targets)
-    for n in range(_FOLDS):
+    for n in range(FOLDS):
         inside, told = ~widened(fold == n, gap), ~widened(windows == n, 1)
         # A model of another block that had seen this one would choose its voxels for it.
-        thirds = fold[inside] * _THIRDS // _FOLDS
+        thirds = fold[inside] * _THIRDS // FOLDS
         errors, totals = fold_errors(x[inside], volumes[inside], thirds, gap, _PICKING)
-        picked = _best(errors.sum(0), totals.sum(0), sizes.voxels)
+        picked = best_explained(errors.sum(0), totals.sum(0), sizes.voxels)
         parts = _components(volumes[:, picked], sizes.voxel_components)[0]
         prior = np.cov(story.targets[told], rowvar=False)
         mean, back = invert(story.features, x[inside], parts[inside], timing, prior, _INVERTING)
         held = (fmri.slots(parts)[windows == n] - mean).reshape(int((windows == n).sum()), -1)
         held_out[windows == n] = held @ back
     errors, totals = fold_errors(x, volumes, fold, gap, _PICKING)
-    picked = np.sort(_best(errors.sum(0), totals.sum(0), sizes.voxels))
+    picked = np.sort(best_explained(errors.sum(0), totals.sum(0), sizes.voxels))
     parts, axes, scale = _components(volumes[:, picked], sizes.voxel_components)
     prior = np.cov(story.targets, rowvar=False)
     mean, back = invert(story.features, x, parts, timing, prior, _INVERTING)
@@ -192,16 +199,6 @@ def fit_fmri(fmri: Fmri, film: NDArray[np.int64], story: Story, sizes: Sizes) ->
     return Side(weights, {"fmri_mean": fmri.level[picked], "fmri_scale": scale}, held_out, picked)
 
 
-def _window_s(story: Story) -> float:
-    return story.features.step_s * story.features.spelled.shape[1]
-
-
-def _best(errors: Matrix, totals: Matrix, count: int) -> NDArray[np.int64]:
-    """Voxels that are explained best, best first."""
-    explained = 1 - errors / np.maximum(totals, 1e-12)
-    return np.argsort(-np.where(totals > 0, explained, -np.inf), kind="stable")[:count]
-
-
 def _components(volumes: Reals, count: int) -> tuple[Reals, NDArray[np.float16], Reals]:
     """Components of centred volumes in their own scale: values, axes (voxel, component), scale (voxel,)."""
     scale = np.maximum(volumes.std(0), 1e-3).astype(np.float32)
@@ -213,15 +210,15 @@ def _components(volumes: Reals, count: int) -> tuple[Reals, NDArray[np.float16],
     return z @ axes.astype(np.float32), axes, scale
 
 
-def fit_eeg(eeg: Eeg, story: Story, sizes: Sizes) -> Side:
+def fit_eeg(eeg: Eeg, story: FilmStory, sizes: Sizes) -> Side:
     """Reduce the EEG and map it by ridge; ten blocks of windows are predicted from the others in turn."""
     stats = eeg_statistics(eeg.data)
     z = normalised_eeg(eeg.data, eeg.mask, stats)
     stem = fit_eeg_stem(z, sizes.eeg_components, sizes.eeg_frequencies, _WHITEN)
     x = stem(z)
-    windows = _blocks(len(x))
+    windows = blocks(len(x))
     held_out = np.zeros_like(story.targets)
-    for n in range(_FOLDS):
+    for n in range(FOLDS):
         own = windows == n
         others = ~widened(own, 1)
         part = fit_ridge([x[others]], story.targets[others], [1.0])
@@ -266,18 +263,13 @@ def join(held_out: list[Matrix], targets: Matrix) -> list[Matrix]:
 
 def _joined(held_out: list[Matrix], targets: Matrix) -> Matrix:
     """Weighted predictions, each block of windows with weights from the others."""
-    fold = _blocks(len(targets))
+    fold = blocks(len(targets))
     found = np.zeros_like(targets)
-    for n in range(_FOLDS):
+    for n in range(FOLDS):
         own, others = fold == n, fold != n
         shares = join([p[others] for p in held_out], targets[others])
         found[own] = sum(p[own] * share for p, share in zip(held_out, shares, strict=True))
     return found
-
-
-def _blocks(count: int) -> NDArray[np.int64]:
-    """Number of the block that each window belongs to."""
-    return np.arange(count) * _FOLDS // count
 
 
 def temperature(points: Matrix, shown: Matrix) -> float:
@@ -303,15 +295,17 @@ def temperature(points: Matrix, shown: Matrix) -> float:
     return float(grid[int(np.argmin(cost))])
 
 
-def never_worse(fitted: Fitted, recorded: Recorded, story: Story, space: Space) -> Fitted:
+def never_worse(fitted: EncoderFit, recorded: Recorded, story: Story) -> EncoderFit:
     """Read the better modality alone where both together identify held-out windows worse than it.
 
-    The encoder then takes the other modality for absent wherever both are there, and ``points["both"]`` are
-    those of the one that is read. A window with the other modality alone, as a preview is, is drawn from it.
+    The encoder then takes the other modality for absent wherever both are there, and ``held_out["both"]`` are
+    the predictions of the one that is read. A window with the other modality alone, as a preview is, is drawn
+    from it.
     """
-    if "both" not in fitted.points:
+    held_out = fitted.held_out
+    if "both" not in held_out:
         return fitted
-    values = {route: identify(points, recorded, story, space) for route, points in fitted.points.items()}
+    values = {route: identified(points, recorded, story).mean() for route, points in held_out.items()}
     alone = max(("fmri", "eeg"), key=lambda route: values[route])
     if values["both"] >= values[alone]:
         return fitted
@@ -319,112 +313,13 @@ def never_worse(fitted: Fitted, recorded: Recorded, story: Story, space: Space) 
     return replace(
         fitted,
         weights=fitted.weights | {"yields": yields},
-        points=fitted.points | {"both": fitted.points[alone]},
+        held_out=held_out | {"both": held_out[alone]},
         alone=alone,
+        fused=held_out["both"],
     )
 
 
-def identify(points: Matrix, recorded: Recorded, story: Story, space: Space) -> float:
-    """Mean of `identified`."""
-    return float(identified(points, recorded, story, space).mean())
-
-
-def stretches(recorded: Recorded) -> NDArray[np.int64]:
-    """Number of the stretch of film, 24 s of one recording, that each window begins in."""
-    number = (recorded.start_s // _STRETCH_S).astype(np.int64)
-    return recorded.film * (int(number.max()) + 1) + number
-
-
-def identified(points: Matrix, recorded: Recorded, story: Story, space: Space) -> Matrix:
-    """2-way identification of each window's point among the true ones of the other windows, (window,).
-
-    By correlation over the principal components in units of the latents; windows that share film time
-    do not stand against each other.
-    """
-    size = space.components
-    seen, true = (p[:, :size] * space.scale[:size] for p in (points, story.targets))
-    apart = np.abs(recorded.start_s[:, None] - recorded.start_s) >= _window_s(story) - 1e-6
-    allowed = apart | (recorded.film[:, None] != recorded.film)
-    corr = np.corrcoef(seen, true)[: len(seen), len(seen) :]
-    beaten = (np.diag(corr)[:, None] > corr) & allowed
-    return beaten.sum(1) / np.maximum(allowed.sum(1), 1)
-
-
-def shifted(story: Story) -> Story:
-    """Shift a film by half its windows, circularly: what nobody saw."""
-    half = len(story.targets) // 2
-    steps = story.features.spelled.shape[1]
-    return replace(
-        story,
-        targets=np.roll(story.targets, half, axis=0),
-        shown=np.roll(story.shown, half, axis=0),
-        series=[np.roll(series, len(series) // steps // 2 * steps, axis=0) for series in story.series],
-    )
-
-
-def lag_curve(recorded: Recorded, story: Story, space: Space, lags: Matrix) -> Matrix:
-    """R^2 of held-out predictions of the leading components from the volumes alone, at several lags.
-
-    Ridge from the mean of a window's volumes, in ten blocks. Each lag has voxels of its own, chosen on
-    the other blocks: the curve does not know the lag of the decoder.
-
-    Parameters
-    ----------
-    recorded : Recorded
-        With fMRI.
-    story : Story
-    space : Space
-    lags : (lag,)
-        Seconds after a window's start at which its volumes begin.
-
-    Returns
-    -------
-    (lag,)
-        NaN where volumes are missing.
-    """
-    fmri = recorded.fmri
-    assert fmri is not None
-    found = np.full(len(lags), np.nan)
-    for n, lag in enumerate(lags):
-        rows = _moved(fmri, recorded, float(lag), _window_s(story))
-        there = (rows >= 0).all(1)
-        if there.sum() >= LEAST_WINDOWS // 2:
-            mean = sum(fmri.volumes[slot] for slot in rows[there].T) / np.float32(rows.shape[1])
-            found[n] = _explained(np.asarray(mean), story.targets[there], space.scale[:_LEADING])
-    return found
-
-
-def _moved(fmri: Fmri, recorded: Recorded, lag: float, window_s: float) -> NDArray[np.int64]:
-    """Volumes of each window at another lag, (window, slot); -1 where one is missing."""
-    slots = len(fmri.slot_s)
-    rows = np.full((len(recorded), slots), -1)
-    for n, (film, start) in enumerate(zip(recorded.film, recorded.start_s, strict=True)):
-        after = np.where(fmri.film == film, fmri.times - start - lag, np.nan)
-        inside = np.flatnonzero((after >= -1e-6) & (after < window_s - 1e-6))[:slots]
-        rows[n, : len(inside)] = inside
-    return rows
-
-
-def _explained(volumes: Reals, targets: Matrix, scale: Matrix) -> float:
-    """Held-out R^2 of the leading targets from one volume a window."""
-    volumes = volumes - volumes.mean(0)
-    volumes /= np.maximum(volumes.std(0), 1e-3)
-    y = targets[:, : len(scale)] - targets[:, : len(scale)].mean(0)
-    fold = _blocks(len(y))
-    errors, totals = fold_errors(targets, volumes, fold, 1, _PICKING)
-    held_out = np.zeros_like(y)
-    for n in range(_FOLDS):
-        others = np.arange(_FOLDS) != n
-        z = volumes[:, _best(errors[others].sum(0), totals[others].sum(0), _SWEPT)].astype(np.float64)
-        gram = z @ z.T
-        gram /= np.trace(gram) / len(gram)
-        outside, inside = fold == n, ~widened(fold == n, 1)
-        lifted = gram[np.ix_(inside, inside)] + _SWEEPING * np.eye(int(inside.sum()))
-        held_out[outside] = gram[np.ix_(outside, inside)] @ np.linalg.solve(lifted, y[inside])
-    return float(1 - (np.square(y - held_out) @ scale**2).sum() / (np.square(y) @ scale**2).sum())
-
-
-def completed(fitted: Fitted, shapes: dict[str, tuple[int, ...]]) -> Fitted:
+def completed(fitted: EncoderFit, shapes: dict[str, tuple[int, ...]]) -> EncoderFit:
     """Add zero maps for what could not be fitted, in the shapes the encoder has."""
     names = [f"{route}_{group}" for route, groups in GROUPS.items() for group in groups]
     blank = {name: np.zeros(shapes[name], np.float16) for name in names if name not in fitted.weights}

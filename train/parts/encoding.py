@@ -18,6 +18,8 @@ from train.parts.space import Space
 Matrix = NDArray[np.float64]
 Reals = NDArray[np.float32]
 
+# Blocks of windows that are held out in turn.
+FOLDS = 10
 _COMPONENTS = 48
 # Standard deviation of an attribute's share beside 1 for the first component of the latents.
 _TOLD = 0.5
@@ -137,6 +139,17 @@ def fold_errors(
         errors.append(np.einsum("tv,tv->v", residual, residual, dtype=np.float64))
         sizes.append(np.einsum("tv,tv->v", volumes[outside], volumes[outside], dtype=np.float64))
     return np.stack(errors), np.stack(sizes)
+
+
+def best_explained(errors: Matrix, sizes: Matrix, count: int) -> NDArray[np.int64]:
+    """Name the voxels that are explained best, best first, by what `fold_errors` gives, summed over folds."""
+    explained = 1 - errors / np.maximum(sizes, 1e-12)
+    return np.argsort(-np.where(sizes > 0, explained, -np.inf), kind="stable")[:count]
+
+
+def blocks(count: int) -> NDArray[np.int64]:
+    """Number of the block that each of so many windows belongs to."""
+    return np.arange(count) * FOLDS // count
 
 
 def widened(chosen: NDArray[np.bool_], gap: int) -> NDArray[np.bool_]:

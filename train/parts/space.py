@@ -1,7 +1,7 @@
 """The space that brain signals are mapped into: principal components of the latents, and what is shown.
 
 It belongs to the film, not to a participant: a new participant's signals are mapped into the same space
-(`export.fit`), and all that comes after it stays as it is.
+(`train.fitting.compact`), and all that comes after it stays as it is.
 """
 
 from dataclasses import dataclass

@@ -1,0 +1,168 @@
+"""The fitter of the recipe `compact`: it maps another participant into the space that the flow is told of."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from rtdecode.bundle import Bundle, Manifest
+from rtdecode.errors import BundleError
+from rtdecode.events import read_events
+from rtdecode.phantom.film import ATTRIBUTES
+from train.data.films import Frames, clips_at, look, tell
+from train.data.recorded import Recorded
+from train.fitting import closed_form, encoder_graph
+from train.fitting.closed_form import EncoderFit, FilmStory, Sizes
+from train.fitting.fitter import Shown
+from train.parts import codec as patch
+from train.parts.encoding import fit_features
+from train.parts.refine import perceptron
+from train.parts.space import Space
+from train.work import Arrays
+
+Matrix = NDArray[np.float64]
+_CODEC = ("codec_mean", "codec_basis", "scale")
+_SPACE = ("space_latent_mean", "space_mean", "space_scale")
+# Clips of a film that are held against what the bundle can draw of them.
+_LOOKED_AT = 20
+
+
+@dataclass(frozen=True)
+class CompactFitter:
+    """Which voxels are read and how channels are mixed is fitted; space, perceptron and flow stay.
+
+    Attributes
+    ----------
+    manifest : Manifest
+    encoder : ModelProto
+        The graph of the participant before.
+    weights : dict
+        Of it, see `train.fitting.encoder_graph.weights_of`.
+    space : Space
+    codec : train.parts.codec.Codec
+        Finds latents of clips.
+    pictures : train.parts.codec.Codec
+        Draws latents.
+    """
+
+    manifest: Manifest
+    encoder: ModelProto
+    weights: Arrays
+    space: Space
+    codec: patch.Codec
+    pictures: patch.Codec
+
+    least_windows: ClassVar[int] = 60
+    kind: ClassVar[str] = f"the simulated participant's, told by {', '.join(ATTRIBUTES)}"
+
+    @property
+    def sizes(self) -> Sizes:
+        """What the encoder has room for."""
+        voxels, components = self.weights["voxels"].shape
+        return Sizes(voxels, components, self.weights["mixing"].shape[0], self.weights["cosines"].shape[1])
+
+    def drawable(self, shown: Shown) -> float:
+        """Find the share of the films' pixels, about the mean picture, that some point of the space draws.
+
+        What the space does not hold cannot be told to the flow, however well a brain is read.
+        """
+        clip = self.manifest.clip
+        space = self.space
+        window_s = float(self.manifest.grid.window)
+        frames = int(self.manifest.grid.window * self.manifest.grid.fps)
+        missed = 0.0
+        whole = 0.0
+        for film in {id(film): film for film in shown.films}.values():
+            starts = np.linspace(0, max(0.0, len(film) / clip.fps - window_s), _LOOKED_AT)
+            clips = clips_at(film, starts, clip, frames)
+            latents = patch.encode(self.codec, clips)
+            about = latents.reshape(len(latents), -1) - space.latent_mean
+            nearest = space.latent_mean + about @ space.basis.T @ space.basis
+            drawn = patch.decode(self.pictures, nearest.reshape(latents.shape))
+            mean = patch.decode(self.pictures, space.latent_mean.reshape(1, *latents.shape[1:]))
+            missed += float(np.square(clips / 255 - drawn).sum())
+            whole += float(np.square(clips / 255 - mean).sum())
+        return 1 - missed / whole
+
+    def story(self, recorded: Recorded, shown: Shown) -> FilmStory:
+        """Put the film into the space: what each window showed, and features of the whole film.
+
+        The attributes come from the events, or are read off the film where there are none.
+        """
+        window_s = float(self.manifest.grid.window)
+        seen: list[tuple[Matrix, Matrix]] = []
+        tiles: list[tuple[NDArray[np.float32], Matrix]] = []
+        sources: list[str] = []
+        for number, film in enumerate(shown.films):
+            mine = recorded.start_s[recorded.film == number]
+            whole = np.arange(0, len(film) / self.manifest.clip.fps - window_s + 1e-6, window_s)
+            latents, attributes, source = self._watch(film, shown.events[number], mine)
+            seen.append((self.space.targets(latents, attributes), attributes))
+            tiles.append(self._watch(film, shown.events[number], whole)[:2])
+            sources.append(source)
+        latents, attributes = (np.concatenate(part) for part in zip(*tiles, strict=True))
+        features = fit_features(latents, attributes, self.space, window_s)
+        targets, attributes = (np.concatenate(part) for part in zip(*seen, strict=True))
+        return FilmStory(
+            targets=targets,
+            scale=self.space.scale[: self.space.components],
+            window_s=window_s,
+            told={"attributes": " and ".join(dict.fromkeys(sources))},
+            shown=attributes,
+            features=features,
+            series=[features.series(*tile) for tile in tiles],
+        )
+
+    def fit(self, recorded: Recorded, story: FilmStory) -> EncoderFit:
+        """Fit in closed form; where both modalities are told worse than one, that one is read alone."""
+        fitted = closed_form.fit(recorded, story, self.sizes, perceptron(self.weights))
+        fitted = closed_form.completed(fitted, {name: value.shape for name, value in self.weights.items()})
+        return closed_form.never_worse(fitted, recorded, story)
+
+    def graphs(self, fitted: EncoderFit) -> dict[str, ModelProto]:
+        """Copy the encoder with the weights of the participant."""
+        return {"encode": encoder_graph.replaced(self.encoder, self.weights | fitted.weights)}
+
+    def expected(self, fitted: EncoderFit, windows: Arrays) -> Arrays:
+        """Compute in closed form what the encoder draws, the first channels of its condition."""
+        assert self.manifest.latent is not None
+        drawn = encoder_graph.drawn(self.weights | fitted.weights, windows)
+        return {"condition": drawn.reshape(-1, *self.manifest.latent[1:])}
+
+    def _watch(
+        self, film: Frames, events: Path | None, starts: Matrix
+    ) -> tuple[NDArray[np.float32], Matrix, str]:
+        """Latents and attributes of the clips at film times, and where the attributes come from."""
+        grid = self.manifest.grid
+        clips = clips_at(film, starts, self.manifest.clip, int(grid.window * grid.fps))
+        shots = [] if events is None else read_events(events)
+        shares = tell(shots, starts, float(grid.window))
+        source = "read off the film" if shares is None else "events"
+        return patch.encode(self.codec, clips), look(clips) if shares is None else shares, source
+
+
+def compact_fitter(base: Bundle) -> CompactFitter:
+    """Take what a fit needs out of a bundle: its encoder, and space and codec of its statistics.
+
+    Raises
+    ------
+    BundleError
+        If the bundle lacks any of it.
+    """
+    if missing := [name for name in (*_CODEC, *_SPACE) if name not in base.stats]:
+        raise BundleError(f"{base.path / 'stats.npz'} lacks {', '.join(missing)}. Export the bundle again.")
+    encoder = onnx.load_model_from_string(base.read(base.manifest.built["encode"].file))
+    weights = encoder_graph.weights_of(encoder, base.path)
+    mean, basis, scale = (base.stats[name].astype(np.float64) for name in _CODEC)
+    # The basis draws scaled latents; divided twice by the scale it finds them.
+    codec = patch.Codec(mean.astype(np.float32), (basis / scale**2).astype(np.float32))
+    pictures = patch.Codec(base.stats["codec_mean"], base.stats["codec_basis"])
+    latent_mean, middle, spread = (base.stats[name].astype(np.float64) for name in _SPACE)
+    # The encoder draws standardised components: its basis carries their spread.
+    axes = weights["basis"].astype(np.float64) / spread[: len(weights["basis"]), None]
+    space = Space(latent_mean, axes, middle, spread)
+    return CompactFitter(base.manifest, encoder, weights, space, codec, pictures)
