@@ -94,7 +94,8 @@ def lag_curve(recorded: Recorded, story: Story, lags: Matrix) -> Matrix:
 
 def _moved(fmri: Fmri, recorded: Recorded, lag: float, window_s: float) -> NDArray[np.int64]:
     """Volumes of each window at another lag, (window, slot); -1 where one is missing."""
-    slots = len(fmri.slot_s)
+    # A window that looks ahead reads more volumes than are acquired in its length.
+    slots = int((fmri.slot_s < fmri.slot_s[0] + window_s - 1e-6).sum())
     rows = np.full((len(recorded), slots), -1)
     for n, (film, start) in enumerate(zip(recorded.film, recorded.start_s, strict=True)):
         after = np.where(fmri.film == film, fmri.times - start - lag, np.nan)

@@ -22,6 +22,9 @@ ROWS = 48
 COLUMNS = 80
 # Name of a participant -> the number and the count of voxels that are read of it.
 PARTICIPANTS = {"one": (1, 6), "two": (2, 9)}
+# Nothing is trained on this one.
+NEWCOMER = "three"
+_EVERYBODY = PARTICIPANTS | {NEWCOMER: (3, 6)}
 # Of the player and of what is made here: microvolts and scanner units.
 EEG_SCALE = 20.0
 RESTING = 500.0
@@ -50,19 +53,19 @@ class Scans:
         work.refuse_data()
 
     def manifest(self, name: str) -> Manifest:
-        number, voxels = PARTICIPANTS[name]
+        number, voxels = _EVERYBODY[name]
         eeg = EegInput(list(CHANNELS), "FCz", "microvolts", EegBand(0.5, 40.0, 2, "none"))
         fmri = FmriInput(voxels, list(SHAPE), AFFINE.tolist(), Baseline(0, 0.0))
         clip = ClipGeometry(FRAMES, ROWS, COLUMNS, float(self.grid.fps))
         return draft_manifest("seam", self.grid, clip, eeg, fmri, simulated=True, subject=number)
 
     def projection(self, name: str) -> Projection:
-        number, voxels = PARTICIPANTS[name]
+        number, voxels = _EVERYBODY[name]
         places = np.random.default_rng(number).choice(int(np.prod(SHAPE)), voxels, replace=False)
         return Projection(np.sort(places), SHAPE, AFFINE)
 
     def stats(self, name: str) -> Arrays:
-        _, voxels = PARTICIPANTS[name]
+        _, voxels = _EVERYBODY[name]
         grey = np.full((FRAMES, ROWS, COLUMNS, 3), 128, np.uint8)
         return {
             "eeg_mean": np.zeros(len(CHANNELS), np.float32),
@@ -138,7 +141,7 @@ class Scans:
         """Each voxel follows the colours in its own way, by the lag later."""
         assert self.grid.tr is not None
         tr = float(self.grid.tr)
-        number, voxels = PARTICIPANTS[name]
+        number, voxels = _EVERYBODY[name]
         rng = np.random.default_rng((seed, 3))
         mixing = np.random.default_rng((number, 4)).standard_normal((3, voxels))
         seen = self._seen(seed, self._starts + tr / 2 - float(self.grid.lag))

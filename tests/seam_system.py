@@ -295,7 +295,8 @@ class SeamPlan:
         return Parts(stems, Head(keys), Generator(self.generator.layers))
 
     def _of(self, system: SeamSystem, data: Scans, name: str, taught: Arrays) -> OfSubject:
-        manifest = replace(data.manifest(name), steps=STEPS, sigmas={str(STEPS): system.levels(STEPS)})
+        sigmas = {str(STEPS): system.levels(STEPS)}
+        manifest = replace(data.manifest(name), steps=STEPS, sigmas=sigmas, fitter="seam-fitter")
         few = golden({name: taught[name] for name in _SIGNALS})
         return OfSubject(manifest, data.stats(name), data.projection(name), few)
 

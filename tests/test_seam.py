@@ -13,16 +13,18 @@ import onnx
 import pytest
 import torch
 
+from export import fit as fitting
 from export import run as exporting
 from export.parity import compare, expected
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle, State
 from rtdecode.errors import BundleError, UsageError
 from rtdecode.recording import RecordingWriter
-from rtdecode.video import read_mp4
+from rtdecode.video import read_mp4, write_mp4
 from streaming import replay
 from tests import seam_scans, seam_system
-from tests.seam_scans import PARTICIPANTS, Scans
+from tests.seam_fitter import SeamFitter
+from tests.seam_scans import NEWCOMER, PARTICIPANTS, Scans
 from tests.seam_system import SeamSystem
 from tests.streaming.sessions import Ended, play
 from train.data.phantom import spans
@@ -240,11 +242,11 @@ def test_a_state_that_outlives_its_window_is_refused(
         exporting.run(trained, tmp_path / "bundle")
 
 
-def recorded(folder: Path, data: Scans, name: str) -> Path:
+def recorded(folder: Path, data: Scans, name: str, seed: int = SHOWN) -> Path:
     """A session of one of the participants that nothing was trained on."""
-    path = folder / name
+    path = folder / f"{name}-{seed}"
     with RecordingWriter(path, data.montage, {"seconds": data.seconds}) as writer:
-        for item in data.items(name, SHOWN):
+        for item in data.items(name, seed):
             writer.write(item)
     return path
 
@@ -271,6 +273,54 @@ def test_a_replay_decodes_what_the_systems_own_code_decodes(
     assert len(finals) == len(found.latents) == 6
     for one, other in zip(finals, found.latents, strict=True):
         np.testing.assert_allclose(one.reshape(other.shape), other, atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def mine(trained: Path, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The bundle fitted to a participant that nothing was trained on."""
+    folder = tmp_path_factory.mktemp("fitted")
+    data = replace(data_of(trained), seconds=100.0)
+    film = data.clips(SHOWN)[:, :-1]
+    write_mp4(folder / "film.mp4", film.reshape(-1, *film.shape[2:]), float(data.grid.fps))
+    kept = recorded(folder, data, NEWCOMER)
+    return fitting.run([kept], folder / "film.mp4", None, str(bundle.path), folder / "mine")
+
+
+def test_the_systems_own_fitter_takes_its_bundle_to_another_participant(
+    trained: Path, bundle: Bundle, mine: Bundle
+) -> None:
+    assert isinstance(fitting.fitter_of(mine), SeamFitter), "it can be fitted again"
+    manifest = mine.manifest
+    about = manifest.provenance["fitted"]
+    assert (about["from"], about["windows"]) == (bundle.digest, 50)
+    assert "drawable" not in about
+    held_out = about["held_out"]
+    assert list(held_out) == ["both", "fmri", "eeg"]
+    assert held_out["both"]["ci95"][0] > max(0.6, held_out["both"]["shifted"])
+    assert about["lag"]["best_s"] in (1.0, 1.5)
+    assert mine.projection is not None
+    assert set(mine.projection.voxels) == set(data_of(trained).projection(NEWCOMER).voxels)
+    assert 0 < manifest.parity["largest_difference"]["start"] < 1e-5
+    own = {"encode.onnx", "stats.npz", "projection.npz", "golden.npz"}
+    assert {name for name in manifest.files if manifest.files[name] != bundle.manifest.files[name]} == own
+    assert manifest.noise_key == bundle.manifest.noise_key
+
+
+@pytest.mark.full
+def test_a_fitted_bundle_shows_a_new_session_what_the_one_before_did_not(
+    trained: Path, bundle: Bundle, mine: Bundle, tmp_path: Path
+) -> None:
+    data = replace(data_of(trained), seconds=24.0)
+    kept = recorded(tmp_path, data, NEWCOMER, SHOWN + 1)
+    seen = data.colours(SHOWN + 1)
+    found = {}
+    for name, one in (("before", bundle), ("fitted", mine)):
+        assert replay.run(kept, str(one.path), "max", tmp_path / name) == 0
+        lines = [json.loads(line) for line in (tmp_path / name / "clips.jsonl").read_text().splitlines()]
+        finals = [np.load(tmp_path / name / line["latent"]) for line in lines if line["revision"] == "final"]
+        colours = np.stack(finals).reshape(len(seen), *bundle.manifest.latent[1:])[:, :3].mean((2, 3, 4))
+        found[name] = float(np.corrcoef(colours.ravel(), seen.ravel())[0, 1])
+    assert found["fitted"] > found["before"] + 0.2, found
 
 
 @pytest.mark.full
