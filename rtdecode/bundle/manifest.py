@@ -335,6 +335,9 @@ def of_subject(manifest: Manifest, name: str) -> Manifest:
 def to_json(manifest: Manifest) -> dict[str, Any]:
     """The manifest as plain JSON values; fractions become text, and what a port leaves open is left out."""
     tree = asdict(manifest)
+    if manifest.fitter is None:
+        # Bundles from before there was this key read as they were written.
+        del tree["fitter"]
     grid = tree["grid"].items()
     tree["grid"] = {name: str(value) if isinstance(value, Fraction) else value for name, value in grid}
     own = [stage for stage in tree["stages"].values() if stage is not None]
