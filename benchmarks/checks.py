@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from rtdecode.eeg_door import Door
-from rtdecode.eeg_rate import RateCheck
-from rtdecode.volume_door import VolumeDoor
-from streaming import bench
-from streaming.bench_pace import Pace
+from rtdecode.eeg.door import Door
+from rtdecode.eeg.rate import RateCheck
+from rtdecode.windows.volume_door import VolumeDoor
+from streaming.tools import bench
+from streaming.tools.bench_pace import Pace
 
 CORE_PERCENT = 0.5
 VOLUME_MS = 1.0

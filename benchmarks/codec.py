@@ -25,10 +25,10 @@ from rich.table import Table
 from scipy.ndimage import gaussian_filter
 
 from benchmarks.codec_nets import CHANNELS, ConvEncoder, NetDecoder, onnx_speed, train_net
-from rtdecode.phantom.film import FPS, HEIGHT, WIDTH, Film
+from rtdecode.phantom.film.film import FPS, HEIGHT, WIDTH, Film
+from train.closed_form import patch_codec as patch
 from train.data.phantom import film_clips
-from train.models.codec import ClipDecoder, fit_decoder, patch_decoder
-from train.parts import codec as patch
+from train.models.compact.codec import ClipDecoder, fit_decoder, patch_decoder
 
 WIDTH_NET, BLOCKS = 64, 2
 TRAINING, JUDGING, SECONDS = range(100, 103), (1900,), 600.0

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from train.models.codec import ClipDecoder, First, Next, to_frames, to_patches
-from train.parts import codec as patch
+from train.closed_form import patch_codec as patch
+from train.models.compact.codec import ClipDecoder, First, Next, to_frames, to_patches
 
 CHANNELS = 16
 _BATCH, _RATE, _WARM, _NOISE = 6, 2e-3, 30, 0.25
@@ -113,7 +113,7 @@ class ConvEncoder(nn.Module):
         return latent.unflatten(0, found.shape[:2]).transpose(1, 2)
 
     def encode(self, clips: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Encode clips, see `train.parts.codec.encode`."""
+        """Encode clips, see `train.closed_form.patch_codec.encode`."""
         parts = []
         with torch.inference_mode():
             for k in range(0, len(clips), _AT_ONCE):

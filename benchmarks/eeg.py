@@ -23,17 +23,17 @@ import psutil
 from rich.console import Console
 
 from rtdecode import bundle
-from rtdecode.eeg_stream import EegStream
+from rtdecode.disk.video import write_mp4
+from rtdecode.eeg.stream import EegStream
 from rtdecode.types import EegChunk, Trigger
-from rtdecode.video import write_mp4
-from streaming import bench, bench_volumes, eeg_bench
-from streaming.bench_pace import Pace
-from streaming.sources.folder import FolderSource
+from streaming.sources.folder.source import FolderSource
+from streaming.tools import bench, bench_eeg, bench_volumes
+from streaming.tools.bench_pace import Pace
 
 PUSH_MS, CORE_PERCENT, GROWN_MB = 10.0, 10.0, 5.0
 _OUT = Path(__file__).with_suffix(".json")
 _BESIDE_S, _WINDOW_S = 120.0, 4.0
-_MINUTE = round(60 / eeg_bench.CHUNK_S)
+_MINUTE = round(60 / bench_eeg.CHUNK_S)
 
 
 def measure(seconds: float) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def measure(seconds: float) -> dict[str, Any]:
     Parameters
     ----------
     seconds : float
-        Length of the stream; what comes before `eeg_bench.SETTLED_S` does not count.
+        Length of the stream; what comes before `bench_eeg.SETTLED_S` does not count.
 
     Returns
     -------
@@ -50,14 +50,14 @@ def measure(seconds: float) -> dict[str, Any]:
         ``push_ms`` and ``age_ms`` (percentiles), ``core_share``, ``memory_mb`` (one a minute),
         ``memory_grown_mb`` (from the fifth minute to the last), ``chain``.
     """
-    source, stream = eeg_bench.begun()
+    source, stream = bench_eeg.begun()
     # Filled beforehand: what grows is the chain's.
-    spent = np.full((3, round(seconds / eeg_bench.CHUNK_S)), np.nan)
+    spent = np.full((3, round(seconds / bench_eeg.CHUNK_S)), np.nan)
     count, memory = 0, []
     this = psutil.Process()
     for item in source.stream(seconds):
         begun, worked = time.perf_counter(), time.thread_time()
-        eeg_bench.take(stream, item)
+        bench_eeg.take(stream, item)
         if not isinstance(item, EegChunk):
             continue
         work, wall = time.thread_time() - worked, time.perf_counter() - begun
@@ -65,13 +65,13 @@ def measure(seconds: float) -> dict[str, Any]:
         count += 1
         if count % _MINUTE == 0:
             memory.append(round(this.memory_info().rss / 2**20, 2))
-    settled = 1e3 * spent[:, round(eeg_bench.SETTLED_S / eeg_bench.CHUNK_S) : count]
+    settled = 1e3 * spent[:, round(bench_eeg.SETTLED_S / bench_eeg.CHUNK_S) : count]
     work_ms, wall_ms, age_ms = settled.tolist()
     return {
         "stream_s": seconds,
         "push_ms": bench._percentiles(wall_ms),
         "push_cpu_ms": bench._percentiles(work_ms),
-        "core_share": float(np.mean(work_ms) / (1e3 * eeg_bench.CHUNK_S)),
+        "core_share": float(np.mean(work_ms) / (1e3 * bench_eeg.CHUNK_S)),
         "age_ms": bench._percentiles(age_ms),
         "memory_mb": memory,
         "memory_grown_mb": round(memory[-1] - memory[min(4, len(memory) - 1)], 2) if memory else None,
@@ -87,11 +87,11 @@ def beside(seconds: float = _BESIDE_S) -> dict[str, Any]:
     dict
         ``push_ms`` (percentiles) and the number of ``volumes`` parsed and ``clips`` encoded meanwhile.
     """
-    source, stream = eeg_bench.begun()
-    items = source.stream(eeg_bench.SETTLED_S + seconds)
+    source, stream = bench_eeg.begun()
+    items = source.stream(bench_eeg.SETTLED_S + seconds)
     for item in items:
-        eeg_bench.take(stream, item)
-        if stream.samples >= eeg_bench.SETTLED_S * eeg_bench.SFREQ:
+        bench_eeg.take(stream, item)
+        if stream.samples >= bench_eeg.SETTLED_S * bench_eeg.SFREQ:
             break
     with tempfile.TemporaryDirectory() as name:
         folder, ended = Path(name) / "scanner", threading.Event()
@@ -116,10 +116,10 @@ def _paced(stream: EegStream, items: Iterator[EegChunk | Trigger]) -> list[float
     begun, wall = time.perf_counter(), []
     for item in items:
         if isinstance(item, EegChunk):
-            due = begun + (len(wall) + 1) * eeg_bench.CHUNK_S
+            due = begun + (len(wall) + 1) * bench_eeg.CHUNK_S
             time.sleep(max(0.0, due - time.perf_counter()))
         start = time.perf_counter()
-        eeg_bench.take(stream, item)
+        bench_eeg.take(stream, item)
         if isinstance(item, EegChunk):
             wall.append(1e3 * (time.perf_counter() - start))
     return wall

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 import psutil
 
-from rtdecode.phantom.classic import slice_bytes
-from rtdecode.phantom.nifti import nifti_bytes
-from streaming.sources.folder import FolderSource
+from rtdecode.phantom.files.classic import slice_bytes
+from rtdecode.phantom.files.nifti import nifti_bytes
+from streaming.sources.folder.source import FolderSource
 
 _AFFINE = np.diag([3.0, 3.0, 3.0, 1.0])
 _START = datetime(2026, 3, 1, 12)

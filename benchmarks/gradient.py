@@ -29,8 +29,8 @@ from benchmarks.gradient_signals import (
     likeness,
     recorded,
 )
-from rtdecode.signal.gradient import Gradient, GradientRemover
-from streaming import bench
+from rtdecode.signal.gradient.remover import Gradient, GradientRemover
+from streaming.tools import bench
 
 FROM_S, SECONDS = 60.0, 100.0
 SHOTS = 11  # in a TR: 33 slices, 3 at once

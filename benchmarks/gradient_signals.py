@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import signal
 
-from rtdecode.phantom.bore import converted
-from rtdecode.phantom.magnet import GradientArtifact
-from rtdecode.signal.gradient import Gradient, GradientRemover
-from rtdecode.signal.quality import Quality
+from rtdecode.phantom.body.bore import converted
+from rtdecode.phantom.body.magnet import GradientArtifact
+from rtdecode.signal.eeg.quality import Quality
+from rtdecode.signal.gradient.remover import Gradient, GradientRemover
 from rtdecode.types import Float
 
 SFREQ = 5000.0

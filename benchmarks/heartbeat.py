@@ -20,8 +20,8 @@ from rich.table import Table
 from scipy import signal
 
 from benchmarks.heartbeat_signals import Recipe, Recording, record
-from rtdecode.signal.heartbeat import HeartbeatRemover
-from rtdecode.signal.quality import CORRECTED, Quality
+from rtdecode.signal.eeg.quality import CORRECTED, Quality
+from rtdecode.signal.heartbeat.remover import HeartbeatRemover
 
 _OUT = Path(__file__).with_suffix(".json")
 _BAND_HZ, _ALPHA_HZ = (0.5, 30.0), (8.0, 12.0)

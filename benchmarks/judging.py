@@ -2,7 +2,7 @@
 
 python -m benchmarks.judging    # writes judging.json beside this file
 
-Clips are drawn at random and kept as those of a decoder are (`rtdecode.clip_file.keep`), in 15 GB of
+Clips are drawn at random and kept as those of a decoder are (`rtdecode.disk.clip_file.keep`), in 15 GB of
 temporary files. A process of its own draws and judges them by all that looks at pixels of any size, and tells
 the most memory that it held.
 """
@@ -21,14 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from rtdecode.accuracy import correlations, identification, psnr
-from rtdecode.clip_file import keep
-from rtdecode.events import Event
-from rtdecode.seams import seam_ratio
-from streaming import bench
+from rtdecode.disk.clip_file import keep
+from rtdecode.scores.accuracy import correlations, identification, psnr
+from rtdecode.scores.events import Event
+from rtdecode.scores.seams import seam_ratio
+from streaming.tools import bench
 from train.judging.identification import background_clips
+from train.judging.pictures import contact_sheet
 from train.metrics.pixels import gradient_energy, nearest
-from train.parts.pictures import contact_sheet
 
 MEMORY_MB = 2000.0
 _OUT = Path(__file__).with_suffix(".json")

@@ -20,13 +20,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.moving_head import MovingHead, distance, moving_head
-from rtdecode.signal.motion import Aligner, rigid
+from rtdecode.signal.volume.motion import Aligner, rigid
 from rtdecode.types import Array
-from streaming import bench
-from streaming.sources.dicom import read_dicom
-from streaming.sources.files import gunzip
-from streaming.sources.image import Image, Moments, Plane
-from streaming.sources.stack import Stacks
+from streaming.sources.folder.files import gunzip
+from streaming.sources.folder.stack import Stacks
+from streaming.sources.formats.dicom import read_dicom
+from streaming.sources.formats.image import Image, Moments, Plane
+from streaming.tools import bench
 
 Matrix = NDArray[np.float64]
 

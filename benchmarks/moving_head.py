@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from rtdecode.phantom import scanner
+from rtdecode.phantom.body import scanner
 from rtdecode.types import Float
 
 Matrix = NDArray[np.float64]

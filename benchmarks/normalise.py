@@ -19,13 +19,13 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.normalisers import METHODS, OURS, YARDSTICK, Method, Recorded
-from rtdecode.accuracy import bootstrap_ci
+from rtdecode.scores.accuracy import bootstrap_ci
 from rtdecode.timing import TimingGrid, exact
+from train.closed_form.lda import fit_lda, fit_temperature, relevance, softmax
 from train.data import haxby
-from train.haxby import brain
-from train.parts.drift import responses
-from train.parts.lda import fit_lda, fit_temperature, relevance, softmax
-from train.parts.trials import Blocks, plateau
+from train.models.haxby.drift import responses
+from train.models.haxby.plan import brain
+from train.models.haxby.trials import Blocks, plateau
 
 Matrix = NDArray[np.float64]
 Series = NDArray[np.float32]

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.signal.baseline import Baseline, Levels, VolumeNormalizer
-from train.parts.drift import learn_drift, patterns
-from train.parts.lda import softmax
+from rtdecode.signal.volume.baseline import Baseline, Levels, VolumeNormalizer
+from train.closed_form.lda import softmax
+from train.models.haxby.drift import learn_drift, patterns
 
 Matrix = NDArray[np.float64]
 Normalise = Callable[["Recorded"], Matrix]

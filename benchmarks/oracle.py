@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.accuracy import above, bootstrap_ci, correlations, identification_nway
-from rtdecode.phantom.film import FPS, Film
-from rtdecode.phantom.presets import PRESETS, Preset
+from rtdecode.phantom.body.presets import PRESETS, Preset
+from rtdecode.phantom.film.film import FPS, Film
 from rtdecode.phantom.session import PhantomSession
-from rtdecode.signal.baseline import Baseline, VolumeNormalizer
-from rtdecode.signal.eeg import EegBand, EegFilter
+from rtdecode.scores.accuracy import above, bootstrap_ci, correlations, identification_nway
+from rtdecode.signal.eeg.band import EegBand, EegFilter
+from rtdecode.signal.volume.baseline import Baseline, VolumeNormalizer
 from rtdecode.timing import TimingGrid
 from rtdecode.types import Float
 

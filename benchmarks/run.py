@@ -16,7 +16,7 @@ from rich.table import Table
 
 from benchmarks import checks, eeg, install, judging, volumes
 from benchmarks.bars import SPEED
-from streaming import bench
+from streaming.tools import bench
 
 # At p99, ms; from the table of bars in the project's design. Stages without code have none.
 STAGES = {**volumes.BARS, "eeg_push": 10.0, "first_frame": 100.0, "clip_4_steps": 250.0}

@@ -29,9 +29,9 @@ from rich.table import Table
 from benchmarks import folder
 from benchmarks.motion import Spm
 from rtdecode import bundle as bundles
-from streaming import bench, bench_volumes
-from streaming.bench_pace import Pace
-from streaming.bench_volumes import Case
+from streaming.tools import bench, bench_volumes
+from streaming.tools.bench_pace import Pace
+from streaming.tools.bench_volumes import Case
 
 # At p99, ms; of the oracles' sum, how many times faster at the median.
 BARS = {

@@ -14,12 +14,12 @@ from rich.table import Table
 
 from export import lags
 from export.fitted import write
-from rtdecode import accuracy
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle, Manifest
+from rtdecode.disk.recording import Recording
+from rtdecode.disk.sealed import file_hash
 from rtdecode.errors import BundleError, RtDecodeError, UsageError
-from rtdecode.recording import Recording
-from rtdecode.sealed import file_hash
+from rtdecode.scores import accuracy
 from train import builders
 from train.data.films import read_film
 from train.data.recorded import Recorded, read_recordings

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from rtdecode.bundle import Manifest
+from train.closed_form.encoding import FOLDS, best_explained, blocks, fold_errors, widened
 from train.data.recorded import Fmri, Recorded
 from train.fitting.fitter import Story
-from train.parts.encoding import FOLDS, best_explained, blocks, fold_errors, widened
 
 Matrix = NDArray[np.float64]
 Reals = NDArray[np.float32]

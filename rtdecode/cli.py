@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rtdecode import __version__, installing, strict_json
+from rtdecode import __version__, installing
+from rtdecode.disk import strict_json
 from rtdecode.errors import RtDecodeError, UsageError
 from rtdecode.options import (
     BundleName,
@@ -27,7 +28,7 @@ from rtdecode.options import (
     from_zero,
     positive,
 )
-from rtdecode.phantom.command import simulate
+from rtdecode.phantom.live.command import simulate
 
 
 class _Commands(TyperGroup):
@@ -69,7 +70,7 @@ def demo(
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Show the film when it is done.")] = False,
 ) -> None:
     """Run a live session against a simulated participant, or against recorded human fMRI."""
-    from streaming import demo as command
+    from streaming.tools import demo as command
 
     raise typer.Exit(command.run(seconds=seconds, out=out, open_film=open_, recorded=recorded))
 
@@ -115,7 +116,7 @@ def stream(
     peers: Peers = None,
 ) -> None:
     """Decode a live session into clips."""
-    from streaming import session as command
+    from streaming.session import live as command
 
     options = command.StreamOptions(
         lsl=lsl,
@@ -158,7 +159,7 @@ def replay(
     twin: Twin = False,
 ) -> None:
     """Decode a recording through the same code on a virtual clock."""
-    from streaming import replay as command
+    from streaming.session import replay as command
 
     code = command.run(
         recording, bundle, speed, out, report, steps=steps, carry=carry, twin=twin, subject=subject
@@ -237,7 +238,7 @@ def volumes(
     moco: Moco = False,
 ) -> None:
     """Show what the scanner side sees in a folder."""
-    from streaming import volumes as command
+    from streaming.tools import volumes as command
 
     raise typer.Exit(command.run(directory, once, as_json, nifti, series=series, moco=moco))
 
@@ -269,7 +270,7 @@ def calibrate(
     overwrite: Annotated[bool, typer.Option(help="Replace a calibration that is in the folder.")] = False,
 ) -> None:
     """Prepare a session: reference volume, projection, warm-up statistics, one page on the signal."""
-    from streaming import calibrate as command
+    from streaming.calibrate import command
 
     code = command.run(
         fmri_dir,
@@ -299,7 +300,7 @@ def play_volumes(
     speed: Annotated[float, typer.Option(help="Times real time.", callback=positive)] = 1.0,
 ) -> None:
     """Play a recorded run into a folder, volume by volume, as a scanner would."""
-    from streaming import play_volumes as command
+    from streaming.tools import play_volumes as command
 
     raise typer.Exit(command.run(bold, fmri_dir, tr, speed))
 
@@ -324,7 +325,7 @@ def play(
     log: Annotated[Path | None, typer.Option(help="TSV of the frames shown, a new file.")] = None,
 ) -> None:
     """Show a film to the participant; mark each frame when it is shown."""
-    from streaming import play as command
+    from streaming.play import command
 
     if not headless:
         _needs("pygame", "play")
@@ -358,7 +359,7 @@ def doctor(
 ) -> None:
     """Check what a session needs against the bundle, and say what to do about each thing that is wrong."""
     _reach(peers)
-    from streaming import doctor as command
+    from streaming.tools import doctor as command
 
     code = command.run(
         lsl,
@@ -383,7 +384,7 @@ def eeg(
     peers: Peers = None,
 ) -> None:
     """Show what the amplifier side sees on this network."""
-    from streaming import eeg as command
+    from streaming.tools import eeg as command
 
     raise typer.Exit(command.run(lsl, seconds, as_json, peers=_hosts(peers)))
 
@@ -395,7 +396,7 @@ def bench(
     quick: Annotated[bool, typer.Option("--quick", help="A first impression, within a minute.")] = False,
 ) -> None:
     """Time the stages of the runtime on this machine."""
-    from streaming import bench as command
+    from streaming.tools import bench as command
 
     command.run(bundle, as_json, quick=quick)
 

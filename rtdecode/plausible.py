@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.signal.eeg import EegBand
+from rtdecode.signal.eeg.band import EegBand
 
 Reals = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]

@@ -26,7 +26,7 @@ class Montage:
     reference : str
         Label of the recording reference.
     kinds : tuple of str
-        Kind of each channel, of `rtdecode.channels.KINDS`; all EEG where none is given.
+        Kind of each channel, of `rtdecode.eeg.channels.KINDS`; all EEG where none is given.
     simulated : bool
         Whether the stream says that its participant is simulated.
     """

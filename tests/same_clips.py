@@ -15,9 +15,9 @@ import numpy as np
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle, engine
 from rtdecode.bundle.golden import decode
-from rtdecode.phantom import simulate
-from rtdecode.recording import RecordingWriter
-from streaming import replay
+from rtdecode.disk.recording import RecordingWriter
+from rtdecode.phantom.live import simulate
+from streaming.session import replay
 from train.data import haxby
 
 _FAULTS = "volume-drop@12,volume-late@20,volume-dup@26,eeg-drop@16:0.5,eeg-clip@30:1,trigger-drop@24"

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from rtdecode.bundle import Bundle, ClipGeometry, EegInput, FmriInput, Manifest
-from rtdecode.events import Event, Span
-from rtdecode.signal.baseline import Baseline
-from rtdecode.signal.eeg import EegBand
-from rtdecode.signal.volume import Projection
+from rtdecode.scores.events import Event, Span
+from rtdecode.signal.eeg.band import EegBand
+from rtdecode.signal.volume.baseline import Baseline
+from rtdecode.signal.volume.projection import Projection
 from rtdecode.timing import TimingGrid
 from rtdecode.types import EegChunk, Montage, Trigger, Volume
 from tests.streaming.bundles import AFFINE, CHANNELS, SHAPE

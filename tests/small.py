@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from rtdecode.bundle import Bundle, ClipGeometry, EegInput, FmriInput, Manifest
-from rtdecode.signal.baseline import Baseline
-from rtdecode.signal.eeg import EegBand
-from rtdecode.signal.volume import Projection
+from rtdecode.signal.eeg.band import EegBand
+from rtdecode.signal.volume.baseline import Baseline
+from rtdecode.signal.volume.projection import Projection
 from rtdecode.timing import TimingGrid
 from rtdecode.types import EegChunk, Montage, Trigger, Volume
 

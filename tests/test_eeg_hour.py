@@ -9,10 +9,10 @@ import psutil
 import pytest
 
 from rtdecode.bundle import Bundle
-from rtdecode.eeg_stream import EegStream
-from rtdecode.signal.quality import CORRECTED
+from rtdecode.eeg.stream import EegStream
+from rtdecode.signal.eeg.quality import CORRECTED
 from rtdecode.types import EegChunk, Montage, Trigger, Window
-from rtdecode.windows import Assembler
+from rtdecode.windows.assembler import Assembler
 from tests.streaming.bundles import CHANNELS, make_bundle
 
 SFREQ, TR = 250.0, 0.8

@@ -12,19 +12,19 @@ import numpy as np
 import pytest
 
 from rtdecode import bundle as bundles
-from rtdecode.accuracy import classification
 from rtdecode.bundle import Bundle
-from rtdecode.clock import RunClock
-from rtdecode.eeg_clock import SampleClock
-from rtdecode.events import read_events
-from rtdecode.recording import Recording
-from rtdecode.signal.baseline import normalizer
-from rtdecode.signal.eeg import EegFilter
-from rtdecode.signal.volume import project
+from rtdecode.clocks.run_clock import RunClock
+from rtdecode.clocks.sample_clock import SampleClock
+from rtdecode.disk.recording import Recording
+from rtdecode.scores.accuracy import classification
+from rtdecode.scores.events import read_events
+from rtdecode.signal.eeg.band import EegFilter
+from rtdecode.signal.volume.baseline import normalizer
+from rtdecode.signal.volume.projection import project
 from rtdecode.types import EegChunk, Trigger, Volume, Window
-from streaming.decoder import Decoder
+from streaming.decode.decoder import Decoder
 from train.data import haxby
-from train.models.category import Category
+from train.models.haxby.system import Category
 from train.run_folder import arrays
 
 SHIPPED_RUNS = Path(__file__).parents[1] / "train" / "runs"

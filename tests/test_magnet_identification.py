@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from rtdecode.phantom.bore import SFREQ, Artifacts
+from rtdecode.disk.recording import RecordingWriter
+from rtdecode.phantom.body.bore import SFREQ, Artifacts
 from rtdecode.phantom.session import PhantomSession
-from rtdecode.recording import RecordingWriter
 from rtdecode.types import Volume
-from streaming import replay
+from streaming.session import replay
 
 SEED, SECONDS = 1003, 420.0
 DRIFT_PPM = 20.0

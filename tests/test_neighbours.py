@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 _TWO_TESTS = """
 import gc
-from rtdecode.recording import RecordingWriter
+from rtdecode.disk.recording import RecordingWriter
 
 def test_that_fails_before_it_closes_what_it_opened(tmp_path):
     writer = RecordingWriter(tmp_path / "r", None, {})

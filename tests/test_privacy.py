@@ -23,18 +23,18 @@ from pydicom.tag import BaseTag
 
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle
-from rtdecode.phantom import scanner
-from rtdecode.phantom.classic import slice_bytes
-from rtdecode.phantom.enhanced import enhanced_bytes
-from rtdecode.phantom.mosaic import mosaic_bytes
-from rtdecode.phantom.nifti import nifti_bytes
-from rtdecode.recording import Recording
+from rtdecode.disk.recording import Recording
+from rtdecode.phantom.body import scanner
+from rtdecode.phantom.files.classic import slice_bytes
+from rtdecode.phantom.files.enhanced import enhanced_bytes
+from rtdecode.phantom.files.mosaic import mosaic_bytes
+from rtdecode.phantom.files.nifti import nifti_bytes
 from rtdecode.types import Volume
-from streaming.sources import parrec
-from streaming.sources.folder import FolderSource
+from streaming.sources.folder.source import FolderSource
+from streaming.sources.formats import parrec
 from tests.dicoms import written
 from tests.streaming.bundles import make_bundle, make_calibration
-from tests.streaming.sources.test_parrec import par
+from tests.streaming.sources.formats.test_parrec import par
 
 NAME, BORN = "Qwyzzle^Xaverine", "19031207"
 # The name that somebody gave to files, folders and streams.

@@ -12,10 +12,10 @@ import pytest
 from rich.console import Console
 
 from rtdecode.bundle import load
-from rtdecode.film_marks import name_digest, start_label
-from rtdecode.recording import Recording
+from rtdecode.disk.film_marks import name_digest, start_label
+from rtdecode.disk.recording import Recording
 from rtdecode.types import Trigger
-from streaming.session import StreamOptions, _Session
+from streaming.session.live import StreamOptions, _Session
 from tests.streaming.bundles import AFFINE, CHANNELS, SHAPE, make_bundle
 from tests.streaming.player import SFREQ, markers, outlet
 from tests.streaming.sessions import end, interrupt, stream

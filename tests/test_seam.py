@@ -18,10 +18,10 @@ from export import run as exporting
 from export.parity import compare, expected
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle, State
+from rtdecode.disk.recording import RecordingWriter
+from rtdecode.disk.video import read_mp4, write_mp4
 from rtdecode.errors import BundleError, UsageError
-from rtdecode.recording import RecordingWriter
-from rtdecode.video import read_mp4, write_mp4
-from streaming import replay
+from streaming.session import replay
 from tests import seam_scans, seam_system
 from tests.seam_fitter import SeamFitter
 from tests.seam_scans import NEWCOMER, PARTICIPANTS, Scans

@@ -15,7 +15,7 @@ import psutil
 import pydicom
 import pytest
 
-from rtdecode.video import read_mp4
+from rtdecode.disk.video import read_mp4
 from tests.streaming.bundles import make_bundle
 from tests.streaming.sessions import LIMIT, gone, play, text, until
 

@@ -11,8 +11,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.accuracy import correlations, identification_nway
-from train.parts.brain import fit_logistic
+from rtdecode.scores.accuracy import correlations, identification_nway
+from train.closed_form.brain_maps import fit_logistic
 
 # Identification that may be given up for a better value of the figure that is preferred.
 _SLACK = 0.01

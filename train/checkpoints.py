@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from rtdecode import strict_json
+from rtdecode.disk import strict_json
 from rtdecode.errors import UsageError
 from train.phases import Phase
 

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rtdecode import strict_json
+from rtdecode.disk import strict_json
 from rtdecode.errors import RtDecodeError, UsageError
 from train.judging.identification import judge_recording
 from train.judging.judged import Figures, Judged, Request

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from rtdecode import strict_json
+from rtdecode.disk import strict_json
 from rtdecode.errors import UsageError
 from train import checkpoints
 from train.loader import Batches, Place, loader

@@ -19,7 +19,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from rtdecode import installing, strict_json
+from rtdecode import installing
+from rtdecode.disk import strict_json
 from rtdecode.errors import RtDecodeError, UsageError
 from train import builders
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.clip_file import Pixels, keep
-from rtdecode.events import Span
-from rtdecode.noise import noise
+from rtdecode.bundle.noise import noise
+from rtdecode.disk.clip_file import Pixels, keep
+from rtdecode.scores.events import Span
 from train.system import System
 from train.work import Arrays
 
@@ -25,7 +25,7 @@ class Reconstruction:
     Attributes
     ----------
     clips : sequence of uint8 (frame, row, column, 3)
-        A clip a window; in a temporary file where they are many or large (`rtdecode.clip_file.keep`).
+        A clip a window; in a temporary file where they are many or large (`rtdecode.disk.clip_file.keep`).
     latents : float32, (window, channel, latent frame, row, column)
     confidence : float64, (window,), or None
         None without a signal, and for a system that has none.
@@ -60,7 +60,7 @@ def reconstruct(
         Windows in time order within each run; one that begins where the one before it ends carries on
         from it.
     noise_key : str
-        Seeds the noise, see `rtdecode.noise.noise`.
+        Seeds the noise, see `rtdecode.bundle.noise.noise`.
     steps : int
         Denoising steps, for a system that denoises.
     carry : bool

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
-from rtdecode import strict_json
+from rtdecode.disk import strict_json
 from rtdecode.errors import RtDecodeError, UsageError
 from train.judging.judged import Judged
 from train.recipe import ExportDefaults, Recipe, build, check, differences, names, read

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from rtdecode import __version__, bundle, strict_json
-from rtdecode.accuracy import METRICS
+from rtdecode import __version__, bundle
 from rtdecode.bundle import Bundle, Manifest
+from rtdecode.disk import strict_json
 from rtdecode.errors import UsageError
-from rtdecode.signal.volume import Projection
+from rtdecode.scores.accuracy import METRICS
+from rtdecode.signal.volume.projection import Projection
 from train.data.chain import draft_bundle
 from train.judging.judged import Judged
 from train.recipe import Recipe

@@ -18,7 +18,7 @@ from PIL import Image
 from rtdecode.bundle import Bundle, Manifest
 from rtdecode.bundle.wiring import Said
 from rtdecode.errors import UsageError
-from rtdecode.signal.volume import Projection
+from rtdecode.signal.volume.projection import Projection
 from train.data.chain import draft_bundle
 from train.work import Arrays, Work
 

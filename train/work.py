@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
+from rtdecode.disk.folders import taken
 from rtdecode.errors import UsageError
-from rtdecode.folders import taken
 
 T = TypeVar("T")
 Arrays = dict[str, NDArray[Any]]
@@ -37,7 +37,7 @@ class Work:
     stages : Path
         Folder of finished stages; what lies there is not computed again.
     noise_key : str
-        Seeds the noise that clips start from when the run is judged (`rtdecode.noise`), hexadecimal.
+        Seeds the noise that clips start from when the run is judged (`rtdecode.bundle.noise`), hexadecimal.
     """
 
     data: Path | None

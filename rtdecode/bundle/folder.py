@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode import sealed, typed
 from rtdecode.bundle import wiring
 from rtdecode.bundle.manifest import SCHEMA, Manifest, from_json, of_subject, to_json
+from rtdecode.disk import sealed, typed
+from rtdecode.disk.sealed import Sealed, read_tree
 from rtdecode.errors import BundleError
-from rtdecode.sealed import Sealed, read_tree
-from rtdecode.signal.baseline import Baseline, drift_of
-from rtdecode.signal.volume import Projection
+from rtdecode.signal.volume.baseline import Baseline, drift_of
+from rtdecode.signal.volume.projection import Projection
 
 SHIPPED = Path(__file__).parents[1] / "bundles"
 _HEAD = "manifest.json"
@@ -169,7 +169,7 @@ def load(name: str | Path, *, verify: bool = True, subject: str | None = None) -
 
 
 def check_target(target: Path) -> None:
-    """Refuse what `write` would refuse, see `rtdecode.sealed.check_target`."""
+    """Refuse what `write` would refuse, see `rtdecode.disk.sealed.check_target`."""
     sealed.check_target(target, _HEAD, "bundle")
 
 

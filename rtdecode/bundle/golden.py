@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from rtdecode.bundle.engine import Engine
 from rtdecode.bundle.folder import Bundle
 from rtdecode.bundle.manifest import Manifest
+from rtdecode.bundle.noise import noise
 from rtdecode.bundle.runner import Noise, Pass
 from rtdecode.bundle.wiring import SIGNALS
 from rtdecode.errors import BundleError
-from rtdecode.noise import noise
 from rtdecode.types import Array, Float, Window
 
 _COMPARED = ("latent", "confidence", "scores", "frames")

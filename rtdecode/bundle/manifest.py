@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
-from rtdecode import typed
+from rtdecode.disk import typed
 from rtdecode.errors import BundleError
-from rtdecode.signal.baseline import Baseline
-from rtdecode.signal.eeg import EegBand
+from rtdecode.signal.eeg.band import EegBand
+from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.timing import TimingGrid
 
 SCHEMA = 2
@@ -214,7 +214,7 @@ class Manifest:
     Attributes
     ----------
     noise_key : str
-        Hexadecimal digits that seed the noise of its clips, see `rtdecode.noise`.
+        Hexadecimal digits that seed the noise of its clips, see `rtdecode.bundle.noise`.
     simulated : bool
         True where the participant it was trained on is simulated.
     note : str or None

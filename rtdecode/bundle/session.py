@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.bundle.graph import Value
+from rtdecode.bundle.noise import noise
 from rtdecode.bundle.runner import Noise, Pass, Program
 from rtdecode.bundle.wiring import SIGNALS
-from rtdecode.noise import noise
 from rtdecode.types import Window
 
 # The revisions that each revision may carry on from, the best first.

@@ -12,20 +12,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode.disk.video import write_mp4
 from rtdecode.errors import UsageError
-from rtdecode.phantom import eeg_faults
-from rtdecode.phantom import faults as damage
-from rtdecode.phantom.amplifier import LEAD_IN_S, Amplifier, montage
-from rtdecode.phantom.bore import Artifacts, BoreAmplifier, base_rate, bore_montage, clock_drift, closed_eyes
-from rtdecode.phantom.brain import TR, neural_state, subject
-from rtdecode.phantom.film import FPS, Film
-from rtdecode.phantom.magnet import GradientArtifact
-from rtdecode.phantom.movement import MOTIONS, head_path, write_path
-from rtdecode.phantom.presets import Preset, preset_named
-from rtdecode.phantom.scanner import SHAPE, Scanner, head, slice_times
-from rtdecode.phantom.vendors import vendor_named
+from rtdecode.phantom.body.amplifier import LEAD_IN_S, Amplifier, montage
+from rtdecode.phantom.body.bore import (
+    Artifacts,
+    BoreAmplifier,
+    base_rate,
+    bore_montage,
+    clock_drift,
+    closed_eyes,
+)
+from rtdecode.phantom.body.brain import TR, neural_state, subject
+from rtdecode.phantom.body.magnet import GradientArtifact
+from rtdecode.phantom.body.movement import MOTIONS, head_path, write_path
+from rtdecode.phantom.body.presets import Preset, preset_named
+from rtdecode.phantom.body.scanner import SHAPE, Scanner, head, slice_times
+from rtdecode.phantom.files.vendors import vendor_named
+from rtdecode.phantom.film.film import FPS, Film
+from rtdecode.phantom.live import eeg_faults
+from rtdecode.phantom.live import faults as damage
 from rtdecode.types import EegChunk, Float, Trigger, Volume
-from rtdecode.video import write_mp4
 
 SCAN_ON_S = 8
 SERIES = 4
@@ -58,9 +65,9 @@ class PhantomSession:
     shape : (int, int, int)
         Voxels of a volume.
     spec : str
-        Faults, as of `rtdecode.phantom.faults.plan`.
+        Faults, as of `rtdecode.phantom.live.faults.plan`.
     vendor : str
-        Whose delays and header times the volumes have, one of `rtdecode.phantom.vendors.VENDORS`.
+        Whose delays and header times the volumes have, one of `rtdecode.phantom.files.vendors.VENDORS`.
     first_delay : float, optional
         How much later the first volume is, s; the vendor's by default.
     motion : str
@@ -122,7 +129,7 @@ class PhantomSession:
 
     @cached_property
     def state(self) -> Float:
-        """The neural state, (frame, feature), from `rtdecode.phantom.brain.LEAD_S` before the film on."""
+        """The neural state, (frame, feature), which begins `LEAD_S` before the film."""
         rng = np.random.default_rng((self.seed, 51))
         return neural_state(self.film, self.preset.feature_noise, SCAN_ON_S + 2.0, rng)
 
@@ -142,7 +149,7 @@ class PhantomSession:
 
     @cached_property
     def path(self) -> NDArray[np.float64] | None:
-        """Where the head is in each volume, as of `rtdecode.phantom.movement.head_path`; None at rest."""
+        """Where the head is in each volume, as of `head_path`; None at rest."""
         return None if self.motion == "still" else head_path(self.volumes, TR, self.seed)
 
     @cached_property

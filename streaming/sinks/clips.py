@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode import strict_json
+from rtdecode.disk import strict_json
+from rtdecode.disk.video import write_mp4
 from rtdecode.types import Float
-from rtdecode.video import write_mp4
 
 
 class ClipSink:

@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from streaming.sinks.pictures import ALERT, FAINT, INK, PAPER, font
+from streaming.sinks.text import ALERT, FAINT, INK, PAPER, font
 
 _SIDE, _LEFT, _TOP, _FOOT, _GAP = 300, 64, 56, 52, 56
 _CURVE = (102, 178, 255)
@@ -22,7 +22,7 @@ def save(path: Path, confidence: dict[str, Any], note: str = "") -> None:
     ----------
     path : Path
     confidence : dict
-        `reliability` and `risk_coverage` as `rtdecode.reliability` makes them.
+        `reliability` and `risk_coverage` as `rtdecode.scores.reliability` makes them.
     note : str
         A sentence under the picture.
     """

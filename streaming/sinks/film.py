@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.bundle import ClipGeometry
+from rtdecode.disk.video import FilmWriter
 from rtdecode.types import Window
-from rtdecode.video import FilmWriter
-from streaming.sinks.pictures import ALERT, FAINT, INK, bar, card, enlarge
+from streaming.sinks.text import ALERT, FAINT, INK, bar, card, enlarge
 
 Frames = NDArray[np.uint8]
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from streaming.sinks.pictures import ALERT, FAINT, PAPER, card, font
+from streaming.sinks.text import ALERT, FAINT, PAPER, card, font
 
 Frames = NDArray[np.uint8]
 Cells = list[Image.Image]

@@ -4,7 +4,7 @@ import numpy as np
 from onnx import ModelProto
 
 from export.digest import digest
-from train.parts.graph_writer import GraphWriter
+from train.closed_form.graph_writer import GraphWriter
 
 
 def model(weight: float = 2.0, axis: int = 1, renamed: bool = False, twice: bool = False) -> ModelProto:

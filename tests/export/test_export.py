@@ -17,10 +17,10 @@ from rtdecode.bundle.engine import load
 from rtdecode.bundle.golden import decode as decode_golden
 from rtdecode.errors import BundleError, UsageError
 from rtdecode.types import Window
-from streaming.decoder import Decoder
+from streaming.decode.decoder import Decoder
 from tests.train.tiny import tiny, tiny_bundle
-from train.models.category import Category
-from train.models.patch_ridge import PatchRidge
+from train.models.haxby.system import Category
+from train.models.ridge.system import PatchRidge
 from train.recipe import build
 from train.reconstruct import reconstruct
 from train.run_folder import arrays, draft_of, read_run

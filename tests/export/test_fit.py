@@ -18,21 +18,21 @@ from export.lags import draw, implausible, lag_curve, plot
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle
 from rtdecode.bundle.graph import Graph
+from rtdecode.disk.recording import Recording
+from rtdecode.disk.sealed import file_hash
 from rtdecode.errors import BundleError, RtDecodeError, UsageError
-from rtdecode.phantom import simulate
-from rtdecode.phantom.scanner import head
-from rtdecode.recording import Recording
-from rtdecode.sealed import file_hash
-from streaming import replay
-from streaming.decoder import Decoder
+from rtdecode.phantom.body.scanner import head
+from rtdecode.phantom.live import simulate
+from streaming.decode.decoder import Decoder
+from streaming.session import replay
 from tests.train.tiny import tiny_bundle
+from train.closed_form.refine import perceptron
 from train.data.recorded import Recorded, read_recordings
-from train.fitting import closed_form
-from train.fitting.closed_form import EncoderFit, FilmStory, join, never_worse
+from train.fitting import participant
 from train.fitting.compact import CompactFitter, compact_fitter
 from train.fitting.encoder_graph import replaced, weights_of
 from train.fitting.fitter import Shown, identified
-from train.parts.refine import perceptron
+from train.fitting.participant import EncoderFit, FilmStory, join, never_worse
 
 SUBJECT, SECONDS = 2, 256
 LAGS = np.arange(0, 8.1, 0.8)
@@ -54,9 +54,9 @@ class Setup:
 
     def fit(self, recorded: Recorded | None = None, story: FilmStory | None = None) -> EncoderFit:
         net = perceptron(self.fitter.weights)
-        found = closed_form.fit(recorded or self.recorded, story or self.story, self.fitter.sizes, net)
+        found = participant.fit(recorded or self.recorded, story or self.story, self.fitter.sizes, net)
         shapes = {name: value.shape for name, value in self.fitter.weights.items()}
-        return closed_form.completed(found, shapes)
+        return participant.completed(found, shapes)
 
     def identify(self, points: np.ndarray, story: FilmStory | None = None) -> float:
         return float(identified(points, self.recorded, story or self.story).mean())
@@ -403,7 +403,7 @@ def test_no_curve_is_drawn_where_no_bundle_is_written(setup, fitted, tmp_path, m
         raise BundleError("the new encoder draws something else")
 
     monkeypatch.setattr(command, "read_recordings", lambda *_: setup.recorded)
-    monkeypatch.setattr(closed_form, "fit", lambda *_: fitted)
+    monkeypatch.setattr(participant, "fit", lambda *_: fitted)
     monkeypatch.setattr(command, "write", refused)
     with pytest.raises(BundleError, match="draws something else"):
         command.run([setup.folder], None, None, str(setup.base.path), tmp_path / "mine")

@@ -36,57 +36,64 @@ _LEFT_OUT = ("BitOr", "ExceptionReplacer")
 
 # How many of the changes fall to a module, or to all modules of a folder.
 COUNTS = {
-    "rtdecode/accuracy.py": 30,
-    "rtdecode/clock.py": 30,
-    "streaming/judged.py": 14,
-    "streaming/sources/stack.py": 26,
-    "streaming/sources/folder.py": 22,
+    "rtdecode/scores/accuracy.py": 30,
+    "rtdecode/clocks/run_clock.py": 30,
+    "streaming/sinks/judged.py": 14,
+    "streaming/sources/folder/stack.py": 26,
+    "streaming/sources/folder/source.py": 22,
     "rtdecode/signal/": 60,
     "rtdecode/bundle/folder.py": 10,
-    "rtdecode/windows.py": 8,
+    "rtdecode/windows/assembler.py": 8,
 }
-_HEART = ["rtdecode/signal/test_heartbeat.py"]
-_GRADIENT = ["rtdecode/signal/test_gradient.py"]
-_FOLDER = [
-    f"streaming/sources/test_{name}.py" for name in ("folder", "folder_slices", "folder_faults", "growing")
-]
+_HEART = ["rtdecode/signal/heartbeat/test_remover.py"]
+_GRADIENT = ["rtdecode/signal/gradient/test_remover.py"]
+_FOLDER = [f"streaming/sources/folder/test_{name}.py" for name in ("source", "slices", "faults", "growing")]
 # The tests that are asked about each module, in the folder of tests; the quickest first.
 TESTS = {
-    "rtdecode/accuracy.py": ["rtdecode/test_accuracy.py", "streaming/test_judged.py"],
-    "rtdecode/clock.py": ["rtdecode/test_clock.py", "rtdecode/test_triggers.py"],
-    "streaming/judged.py": ["streaming/test_judged.py", "streaming/test_truth.py"],
-    "streaming/sources/stack.py": [
-        "streaming/sources/test_stack.py",
-        "streaming/sources/test_slices.py",
-        "streaming/sources/test_folder_slices.py",
+    "rtdecode/scores/accuracy.py": ["rtdecode/scores/test_accuracy.py", "streaming/sinks/test_judged.py"],
+    "rtdecode/clocks/run_clock.py": ["rtdecode/clocks/test_run_clock.py", "rtdecode/clocks/test_triggers.py"],
+    "streaming/sinks/judged.py": ["streaming/sinks/test_judged.py", "streaming/sinks/test_truth.py"],
+    "streaming/sources/folder/stack.py": [
+        "streaming/sources/folder/test_stack.py",
+        "streaming/sources/formats/test_slices.py",
+        "streaming/sources/folder/test_slices.py",
     ],
-    "streaming/sources/folder.py": [
-        "streaming/sources/test_folder.py",
-        "streaming/sources/test_folder_slices.py",
-        "streaming/sources/test_folder_faults.py",
-        "streaming/sources/test_growing.py",
+    "streaming/sources/folder/source.py": [
+        "streaming/sources/folder/test_source.py",
+        "streaming/sources/folder/test_slices.py",
+        "streaming/sources/folder/test_faults.py",
+        "streaming/sources/folder/test_growing.py",
     ],
-    "rtdecode/signal/badchannels.py": ["rtdecode/signal/test_badchannels.py"],
-    "rtdecode/signal/baseline.py": ["rtdecode/test_baseline.py", "rtdecode/test_signal.py"],
-    "rtdecode/signal/beats.py": _HEART,
-    "rtdecode/signal/decimate.py": ["rtdecode/signal/test_decimate.py"],
-    "rtdecode/signal/eeg.py": ["rtdecode/test_signal.py", "rtdecode/test_eeg_stream.py"],
-    "rtdecode/signal/gradient.py": _GRADIENT,
-    "rtdecode/signal/gradient_follow.py": _GRADIENT,
-    "rtdecode/signal/gradient_template.py": _GRADIENT,
-    "rtdecode/signal/gradient_timing.py": _GRADIENT,
-    "rtdecode/signal/heartbeat.py": _HEART,
-    "rtdecode/signal/motion.py": ["rtdecode/test_motion.py"],
-    "rtdecode/signal/pulsematch.py": _HEART,
-    "rtdecode/signal/pulsewave.py": _HEART,
-    "rtdecode/signal/register.py": ["rtdecode/test_register.py"],
-    "rtdecode/signal/regress.py": _HEART,
-    "rtdecode/signal/rigid.py": ["rtdecode/test_register.py", "rtdecode/test_motion.py"],
-    "rtdecode/signal/rpeaks.py": _HEART,
-    "rtdecode/signal/steady.py": ["rtdecode/test_steady.py"],
-    "rtdecode/signal/volume.py": ["rtdecode/test_signal.py", "rtdecode/test_projection.py"],
-    "rtdecode/bundle/folder.py": ["rtdecode/test_bundle.py"],
-    "rtdecode/windows.py": ["rtdecode/test_windows.py", "rtdecode/test_runs.py"],
+    "rtdecode/signal/eeg/badchannels.py": ["rtdecode/signal/eeg/test_badchannels.py"],
+    "rtdecode/signal/volume/baseline.py": [
+        "rtdecode/signal/volume/test_baseline.py",
+        "rtdecode/signal/eeg/test_band.py",
+    ],
+    "rtdecode/signal/heartbeat/beats.py": _HEART,
+    "rtdecode/signal/eeg/decimate.py": ["rtdecode/signal/eeg/test_decimate.py"],
+    "rtdecode/signal/eeg/band.py": ["rtdecode/signal/eeg/test_band.py", "rtdecode/eeg/test_stream.py"],
+    "rtdecode/signal/gradient/remover.py": _GRADIENT,
+    "rtdecode/signal/gradient/follower.py": _GRADIENT,
+    "rtdecode/signal/gradient/template.py": _GRADIENT,
+    "rtdecode/signal/gradient/timing.py": _GRADIENT,
+    "rtdecode/signal/heartbeat/remover.py": _HEART,
+    "rtdecode/signal/volume/motion.py": ["rtdecode/signal/volume/test_motion.py"],
+    "rtdecode/signal/heartbeat/match.py": _HEART,
+    "rtdecode/signal/heartbeat/wave.py": _HEART,
+    "rtdecode/signal/volume/register.py": ["rtdecode/signal/volume/test_register.py"],
+    "rtdecode/signal/eeg/regress.py": _HEART,
+    "rtdecode/signal/volume/rigid.py": [
+        "rtdecode/signal/volume/test_register.py",
+        "rtdecode/signal/volume/test_motion.py",
+    ],
+    "rtdecode/signal/heartbeat/rpeaks.py": _HEART,
+    "rtdecode/signal/volume/steady.py": ["rtdecode/signal/volume/test_steady.py"],
+    "rtdecode/signal/volume/projection.py": [
+        "rtdecode/signal/eeg/test_band.py",
+        "rtdecode/signal/volume/test_projection.py",
+    ],
+    "rtdecode/bundle/folder.py": ["rtdecode/bundle/test_folder.py"],
+    "rtdecode/windows/assembler.py": ["rtdecode/windows/test_assembler.py", "rtdecode/windows/test_run.py"],
 }
 
 

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(pylsl.__file__).parent
 # What reads streams finds the library in the same way.
 CODE = (
-    "import streaming.sources.markers; from rtdecode.liblsl import pylsl; "
+    "import streaming.sources.lsl.markers; from rtdecode.liblsl import pylsl; "
     "print(pylsl.library_version(), pylsl.__file__)"
 )
 

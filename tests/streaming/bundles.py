@@ -9,12 +9,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from rtdecode import calibration as calibrations
 from rtdecode.bundle import Bundle, ClipGeometry, EegInput, FmriInput, Manifest, wiring, write
 from rtdecode.bundle.graph import Graph
-from rtdecode.calibration import SCHEMA, Calibration, Figures, Record
-from rtdecode.signal.baseline import Baseline
-from rtdecode.signal.eeg import EegBand
+from rtdecode.disk import calibration as calibrations
+from rtdecode.disk.calibration import SCHEMA, Calibration, Figures, Record
+from rtdecode.signal.eeg.band import EegBand
+from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.timing import TimingGrid
 
 SHAPE = (12, 10, 6)

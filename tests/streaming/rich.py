@@ -28,8 +28,8 @@ from rtdecode.bundle import (
     write,
 )
 from rtdecode.bundle.graph import Graph
-from rtdecode.noise import noise
-from rtdecode.signal.eeg import EegBand
+from rtdecode.bundle.noise import noise
+from rtdecode.signal.eeg.band import EegBand
 from rtdecode.timing import TimingGrid
 from rtdecode.types import Window
 

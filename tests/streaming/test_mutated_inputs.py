@@ -10,8 +10,8 @@ import pytest
 from rtdecode.bundle import Bundle
 from rtdecode.errors import GeometryError
 from rtdecode.types import EegChunk, Montage, Trigger, Volume
-from rtdecode.windows import Assembler
-from streaming.decoder import Decoder
+from rtdecode.windows.assembler import Assembler
+from streaming.decode.decoder import Decoder
 from tests.streaming.bundles import AFFINE, CHANNELS, SHAPE, make_bundle
 
 ZERO = 300.0

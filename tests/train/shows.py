@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from train.judging.identification import only
-from train.models.patch_ridge import PatchRidge
+from train.models.ridge.system import PatchRidge
 from train.reconstruct import Reconstruction, clips_of
 from train.work import Arrays
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.bars import PATH, SPEED, Bar, Verdict, compact, main, read, verdicts
-from streaming import bench
+from streaming.tools import bench
 from train.evaluate import Request, judged, write
 from train.judging.judged import Judged
 from train.run_folder import read_run

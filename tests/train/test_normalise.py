@@ -9,8 +9,8 @@ import pytest
 from benchmarks.normalise import decode, difference, from_onsets, gathered, on_grid, ratio
 from benchmarks.normalisers import METHODS, OURS, YARDSTICK, Method, Recorded
 from train.data import haxby
-from train.parts.drift import responses
-from train.parts.trials import Blocks
+from train.models.haxby.drift import responses
+from train.models.haxby.trials import Blocks
 
 DATA = Path(__file__).parents[1] / "data" / "haxby"
 FIGURES = Path(__file__).parents[2] / "benchmarks" / "normalise.json"

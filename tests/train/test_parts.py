@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtdecode.events import Event
+from rtdecode.scores.events import Event
+from train.closed_form import patch_codec
+from train.closed_form.lda import fit_lda, fit_temperature, softmax
+from train.closed_form.ridge import PENALTIES, fit_ridge
+from train.closed_form.stem import fill_slots, fit_eeg_stem, fit_voxel_stem
 from train.data.haxby import LABELS
-from train.parts import codec
-from train.parts.lda import fit_lda, fit_temperature, softmax
-from train.parts.pictograms import pictograms
-from train.parts.ridge import PENALTIES, fit_ridge
-from train.parts.stem import fill_slots, fit_eeg_stem, fit_voxel_stem
-from train.parts.trials import Blocks, Candidates, Trials, choose, plateau
+from train.models.haxby.pictograms import pictograms
+from train.models.haxby.trials import Blocks, Candidates, Trials, choose, plateau
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -30,8 +30,8 @@ def film(clips: int, seed: int = 0) -> np.ndarray:
 
 def test_patches_hold_every_pixel_where_it_belongs() -> None:
     clips = film(2)
-    cut = codec.patches(clips)
-    assert cut.shape == (2, 3, 2, 3, codec.SIZE)
+    cut = patch_codec.patches(clips)
+    assert cut.shape == (2, 3, 2, 3, patch_codec.SIZE)
     block = cut[1, 2, 1, 2].reshape(4, 8, 8, 3) * 255
     assert np.allclose(block, clips[1, 5:9, 8:16, 16:24], atol=1e-3)
     assert np.allclose(cut[0, 0, 0, 0].reshape(4, -1), cut[0, 0, 0, 0].reshape(4, -1)[0])
@@ -39,8 +39,8 @@ def test_patches_hold_every_pixel_where_it_belongs() -> None:
 
 def test_a_codec_with_all_components_loses_nothing() -> None:
     clips = film(6)
-    whole = codec.fit_codec(clips, codec.SIZE)
-    again = codec.decode(whole, codec.encode(whole, clips))
+    whole = patch_codec.fit_codec(clips, patch_codec.SIZE)
+    again = patch_codec.decode(whole, patch_codec.encode(whole, clips))
     assert np.abs(again - clips / 255.0).max() < 1e-4
 
 
@@ -48,9 +48,11 @@ def test_fewer_components_lose_more_and_the_signs_are_settled() -> None:
     clips = film(8)
     errors = []
     for channels in (4, 16, 64):
-        small = codec.fit_codec(clips, channels)
-        errors.append(np.square(codec.decode(small, codec.encode(small, clips)) - clips / 255.0).mean())
-        assert np.allclose(small.basis, codec.fit_codec(clips[::-1], channels).basis, atol=1e-3)
+        small = patch_codec.fit_codec(clips, channels)
+        errors.append(
+            np.square(patch_codec.decode(small, patch_codec.encode(small, clips)) - clips / 255.0).mean()
+        )
+        assert np.allclose(small.basis, patch_codec.fit_codec(clips[::-1], channels).basis, atol=1e-3)
     assert errors[0] > errors[1] > errors[2]
 
 

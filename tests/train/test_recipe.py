@@ -10,7 +10,7 @@ import pytest
 
 from rtdecode.errors import UsageError
 from train import builders
-from train.parts import grids
+from train.data import nodes
 from train.recipe import FOLDER, build, check, differences, names, numbers, read
 
 
@@ -142,7 +142,7 @@ def test_the_digest_follows_arguments_and_seed_but_not_places(
     renamed.write_text((FOLDER / "haxby.yaml").read_text())
     assert read(str(renamed), []).digest == plain
     # The code of a builder moves to another module.
-    monkeypatch.setitem(sys.modules, "somewhere_else", grids)
+    monkeypatch.setitem(sys.modules, "somewhere_else", nodes)
     monkeypatch.setitem(builders.SHIPPED, "grid", "somewhere_else:grid")
     assert read("haxby", []).digest == plain
     compact = read("compact", []).digest

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_info
 from rtdecode import installing
 from rtdecode.errors import UsageError
 from tests.train.tiny import tiny
-from train import ridge
+from train.models.ridge import plan
 from train.recipe import read
 from train.run import main, run, show
 from train.run_folder import arrays, read_run
@@ -36,7 +36,7 @@ def test_an_interrupted_run_leaves_nothing_and_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "mine"
-    real, calls = ridge.session_arrays, []
+    real, calls = plan.session_arrays, []
 
     def interrupted(*args: object) -> dict:
         calls.append(args)
@@ -44,7 +44,7 @@ def test_an_interrupted_run_leaves_nothing_and_resumes(
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(ridge, "session_arrays", interrupted)
+    monkeypatch.setattr(plan, "session_arrays", interrupted)
     assert main(["ridge", *SMALL, f"out={out}"]) == 130
     said = capsys.readouterr().err
     assert said.endswith(f"python -m train.run ridge {' '.join(SMALL)} resume={out}\n")
@@ -64,7 +64,7 @@ def test_the_default_folder_is_named_when_a_run_is_stopped(
     def stopped(*_: object) -> dict:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ridge, "session_arrays", stopped)
+    monkeypatch.setattr(plan, "session_arrays", stopped)
     monkeypatch.chdir(tmp_path)
     assert main(["ridge", *SMALL]) == 130
     (part,) = (tmp_path / "runs").iterdir()

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.bundle import SCHEMA, Bundle, ClipGeometry, EegInput, FmriInput, Manifest
-from rtdecode.signal.volume import Projection
+from rtdecode.signal.volume.projection import Projection
 from rtdecode.timing import TimingGrid
 from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
-from rtdecode.windows import Assembler
+from rtdecode.windows.assembler import Assembler
 
 LICENCE = "Apache-2.0"
 
@@ -106,7 +106,7 @@ def windows(
     seconds : float, optional
         Stimulus time that counts.
     dummies, triggers_expected
-        See `rtdecode.windows.Assembler`.
+        See `rtdecode.windows.assembler.Assembler`.
 
     Returns
     -------

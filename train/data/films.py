@@ -12,10 +12,10 @@ from PIL import Image
 
 from rtdecode.bundle import ClipGeometry
 from rtdecode.errors import UsageError
-from rtdecode.events import Event
-from rtdecode.phantom.film import ATTRIBUTES
-from rtdecode.phantom.reader import read
-from train.parts.space import SIZES
+from rtdecode.phantom.film.film import ATTRIBUTES
+from rtdecode.phantom.film.reader import read
+from rtdecode.scores.events import Event
+from train.closed_form.space import SIZES
 
 Frames = NDArray[np.uint8]
 Matrix = NDArray[np.float64]
@@ -72,7 +72,7 @@ def tell(events: Sequence[Event], starts: Sequence[float] | Matrix, window_s: fl
     Parameters
     ----------
     events : sequence of Event
-        Shots on the film's time line with the attributes of `rtdecode.phantom.film.ATTRIBUTES`.
+        Shots on the film's time line with the attributes of `rtdecode.phantom.film.film.ATTRIBUTES`.
     starts : (window,)
         Film times, s.
     window_s : float

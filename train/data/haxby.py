@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import rtdecode
 from rtdecode.errors import UsageError
-from rtdecode.events import Event, read_events
+from rtdecode.scores.events import Event, read_events
 from rtdecode.types import Volume
 
 LABELS = ("house", "scrambledpix", "cat", "shoe", "bottle", "scissors", "chair", "face")

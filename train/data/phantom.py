@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.bundle import Bundle, ClipGeometry, EegInput, FmriInput, Manifest
-from rtdecode.events import Event, Span
-from rtdecode.phantom.amplifier import montage
-from rtdecode.phantom.film import FPS, HEIGHT, WIDTH, Film
-from rtdecode.phantom.scanner import SHAPE, head
+from rtdecode.phantom.body.amplifier import montage
+from rtdecode.phantom.body.scanner import SHAPE, head
+from rtdecode.phantom.film.film import FPS, HEIGHT, WIDTH, Film
 from rtdecode.phantom.session import PhantomSession
-from rtdecode.signal.baseline import Baseline
-from rtdecode.signal.eeg import EegBand
-from rtdecode.signal.volume import Projection
+from rtdecode.scores.events import Event, Span
+from rtdecode.signal.eeg.band import EegBand
+from rtdecode.signal.volume.baseline import Baseline
+from rtdecode.signal.volume.projection import Projection
 from rtdecode.timing import TimingGrid
 from rtdecode.types import Window
 from train.data.chain import draft_manifest, windows

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.bundle import Bundle, Manifest
+from rtdecode.disk.film_marks import ShownFilm, name_digest
+from rtdecode.disk.recording import Recording
 from rtdecode.errors import UsageError
-from rtdecode.film_marks import ShownFilm, name_digest
-from rtdecode.recording import Recording
-from rtdecode.signal.volume import Projection
+from rtdecode.signal.volume.projection import Projection
 from rtdecode.types import Volume, Window
 from train.data.chain import draft_bundle, unit_statistics, windows
 

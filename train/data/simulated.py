@@ -5,8 +5,8 @@ from typing import Any
 
 from rtdecode.bundle import Manifest
 from rtdecode.errors import UsageError
-from rtdecode.signal.baseline import Baseline
-from rtdecode.signal.eeg import EegBand
+from rtdecode.signal.eeg.band import EegBand
+from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.timing import TimingGrid
 from train.data.phantom import TRAINING_SEEDS, Participant, manifest
 from train.recipe import numbers

@@ -11,17 +11,17 @@ from onnx import ModelProto
 
 from rtdecode.bundle import Bundle, Manifest
 from rtdecode.errors import BundleError
-from rtdecode.events import read_events
-from rtdecode.phantom.film import ATTRIBUTES
+from rtdecode.phantom.film.film import ATTRIBUTES
+from rtdecode.scores.events import read_events
+from train.closed_form import patch_codec as patch
+from train.closed_form.encoding import fit_features
+from train.closed_form.refine import perceptron
+from train.closed_form.space import Space
 from train.data.films import Frames, clips_at, look, tell
 from train.data.recorded import Recorded
-from train.fitting import closed_form, encoder_graph
-from train.fitting.closed_form import EncoderFit, FilmStory, Sizes
+from train.fitting import encoder_graph, participant
 from train.fitting.fitter import Shown
-from train.parts import codec as patch
-from train.parts.encoding import fit_features
-from train.parts.refine import perceptron
-from train.parts.space import Space
+from train.fitting.participant import EncoderFit, FilmStory, Sizes
 from train.work import Arrays
 
 Matrix = NDArray[np.float64]
@@ -43,9 +43,9 @@ class CompactFitter:
     weights : dict
         Of it, see `train.fitting.encoder_graph.weights_of`.
     space : Space
-    codec : train.parts.codec.Codec
+    codec : train.closed_form.patch_codec.Codec
         Finds latents of clips.
-    pictures : train.parts.codec.Codec
+    pictures : train.closed_form.patch_codec.Codec
         Draws latents.
     """
 
@@ -119,9 +119,9 @@ class CompactFitter:
 
     def fit(self, recorded: Recorded, story: FilmStory) -> EncoderFit:
         """Fit in closed form; where both modalities are told worse than one, that one is read alone."""
-        fitted = closed_form.fit(recorded, story, self.sizes, perceptron(self.weights))
-        fitted = closed_form.completed(fitted, {name: value.shape for name, value in self.weights.items()})
-        return closed_form.never_worse(fitted, recorded, story)
+        fitted = participant.fit(recorded, story, self.sizes, perceptron(self.weights))
+        fitted = participant.completed(fitted, {name: value.shape for name, value in self.weights.items()})
+        return participant.never_worse(fitted, recorded, story)
 
     def graphs(self, fitted: EncoderFit) -> dict[str, ModelProto]:
         """Copy the encoder with the weights of the participant."""

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, helper, numpy_helper
 
 from rtdecode.errors import BundleError
-from train.parts.brain import GROUPS, features, place
-from train.parts.refine import LAYERS, PREFIX, perceptron, refine
-from train.parts.stem import fill_slots
+from train.closed_form.brain_maps import GROUPS, features, place
+from train.closed_form.refine import LAYERS, PREFIX, perceptron, refine
+from train.closed_form.stem import fill_slots
 from train.work import Arrays
 
 _WEIGHTS = (

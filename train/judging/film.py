@@ -10,7 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rtdecode.accuracy import (
+from rtdecode.bundle import Bundle
+from rtdecode.disk.clip_file import Pixels
+from rtdecode.phantom.film.film import FPS, Film
+from rtdecode.scores.accuracy import (
     above,
     correlations,
     entry,
@@ -19,12 +22,9 @@ from rtdecode.accuracy import (
     psnr,
     sessions_of,
 )
-from rtdecode.bundle import Bundle
-from rtdecode.clip_file import Pixels
-from rtdecode.events import Span, distractors
-from rtdecode.phantom.film import FPS, Film
-from rtdecode.reliability import reliability, risk_coverage
-from rtdecode.seams import seam_ratio
+from rtdecode.scores.events import Span, distractors
+from rtdecode.scores.reliability import reliability, risk_coverage
+from rtdecode.scores.seams import seam_ratio
 from train.data.phantom import Participant
 from train.data.simulated import SimulatedSessions
 from train.judging.identification import (
@@ -41,9 +41,9 @@ from train.judging.identification import (
     with_constant,
 )
 from train.judging.judged import Figures, Judged, Request, Show
+from train.judging.pictures import confidence_curves, contact_sheet, step_curves
 from train.metrics import attributes
 from train.metrics.pixels import gradient_energy, nearest
-from train.parts.pictures import confidence_curves, contact_sheet, step_curves
 from train.recipe import numbers
 from train.reconstruct import Reconstruction
 from train.system import Plan, Trained
@@ -287,7 +287,7 @@ def judge_seams(
         ``seam_ratio`` and identification on that film (``_free``), each without carry too, and
         ``carry_gain_2way``, their paired difference.
     rows : list of dict
-        As `rtdecode.seams.seam_ratio` tells them of each kind of pairs.
+        As `rtdecode.scores.seams.seam_ratio` tells them of each kind of pairs.
     """
     cuts = {run: [shot.onset_s for shot in shots] for run, shots in data.known.items()}
     figures: Figures = {}

@@ -10,7 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rtdecode.accuracy import (
+from rtdecode.bundle import Bundle
+from rtdecode.disk.clip_file import ClipFile, Pixels, keep
+from rtdecode.disk.recording import Recording
+from rtdecode.disk.video import unpack_mp4
+from rtdecode.errors import UsageError
+from rtdecode.phantom.body.presets import preset_named
+from rtdecode.phantom.session import PhantomSession
+from rtdecode.scores.accuracy import (
     correlations,
     entry,
     identification,
@@ -18,19 +25,12 @@ from rtdecode.accuracy import (
     report_accuracy,
     sessions_of,
 )
-from rtdecode.bundle import Bundle
-from rtdecode.clip_file import ClipFile, Pixels, keep
-from rtdecode.errors import UsageError
-from rtdecode.events import Event, Span, apart, attribute, distractors, film_clip, read_events
-from rtdecode.phantom.presets import preset_named
-from rtdecode.phantom.session import PhantomSession
-from rtdecode.recording import Recording
-from rtdecode.video import unpack_mp4
+from rtdecode.scores.events import Event, Span, apart, attribute, distractors, film_clip, read_events
 from train.data.chain import windows
 from train.data.phantom import Participant, events, film_clips, session_arrays, spans, window_arrays
 from train.data.simulated import SimulatedSessions
 from train.judging.judged import Figures, Judged, Request, Show
-from train.parts.pictures import rows
+from train.judging.pictures import rows
 from train.recipe import numbers
 from train.reconstruct import Reconstruction
 from train.system import Plan, Trained

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from rtdecode.events import Span
+from rtdecode.scores.events import Span
 from train.reconstruct import Reconstruction
 from train.work import Arrays
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.accuracy import MIN_SHUFFLED, entry, sessions_of, shift_orders
-from rtdecode.clip_file import Pixels
-from rtdecode.events import Event, Span, attribute
-from rtdecode.phantom.film import ATTRIBUTES, FPS
-from rtdecode.phantom.reader import read
-from rtdecode.video import read_mp4, write_mp4
+from rtdecode.disk.clip_file import Pixels
+from rtdecode.disk.video import read_mp4, write_mp4
+from rtdecode.phantom.film.film import ATTRIBUTES, FPS
+from rtdecode.phantom.film.reader import read
+from rtdecode.scores.accuracy import MIN_SHUFFLED, entry, sessions_of, shift_orders
+from rtdecode.scores.events import Event, Span, attribute
 from train.judging.judged import Figures
 
 Reading = Mapping[str, str | None]

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.clip_file import Pixels, pieces
+from rtdecode.disk.clip_file import Pixels, pieces
 from rtdecode.types import Float
 
 _EVERY, _SIDE = 4, 8  # frames, px

@@ -7,8 +7,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from rtdecode.phantom.film import Film
-from rtdecode.phantom.presets import PRESETS
+from rtdecode.phantom.body.presets import PRESETS
+from rtdecode.phantom.film.film import Film
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 

@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rtdecode.disk.video import read_mp4
 from rtdecode.errors import UsageError
-from rtdecode.phantom import amplifier
-from rtdecode.phantom.brain import LEAD_S, subject
-from rtdecode.phantom.presets import PRESETS, Preset, preset_named
-from rtdecode.phantom.scanner import Scanner
+from rtdecode.phantom.body import amplifier
+from rtdecode.phantom.body.brain import LEAD_S, subject
+from rtdecode.phantom.body.presets import PRESETS, Preset, preset_named
+from rtdecode.phantom.body.scanner import Scanner
 from rtdecode.phantom.session import LEAD_IN_S, START_AT, PhantomSession
 from rtdecode.types import EegChunk, Trigger, Volume
-from rtdecode.video import read_mp4
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from streaming.sources.image import Moments, Plane
-from streaming.sources.stack import Stacked, Stacks
+from streaming.sources.folder.stack import Stacked, Stacks
+from streaming.sources.formats.image import Moments, Plane
 
 STEP = 3.0
 

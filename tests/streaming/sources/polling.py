@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from rtdecode.types import Volume
-from streaming.sources.folder import FolderSource
+from streaming.sources.folder.source import FolderSource
 
 _PACE = 0.01
 # Nothing here takes long: this only ends a test that would hang.

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from rtdecode.phantom.export import write_run
-from rtdecode.phantom.outlet import EegOutlet
+from rtdecode.phantom.files.names import write_run
+from rtdecode.phantom.files.vendors import VENDORS
+from rtdecode.phantom.live.outlet import EegOutlet
 from rtdecode.phantom.session import PhantomSession
-from rtdecode.phantom.vendors import VENDORS
 from rtdecode.types import Montage
-from streaming.sources.eeg_layout import layout
-from streaming.sources.folder import FolderSource
+from streaming.sources.folder.source import FolderSource
+from streaming.sources.lsl.layout import layout
 from tests.streaming.player import outlet
 
 

@@ -1,0 +1,271 @@
+"""When each EEG sample was taken: a robust, causal fit of the amplifier's rate and offset to its stamps.
+
+Stamps jitter, come in steps where whole chunks are stamped at their end, lie beside the nominal rate, and
+jump. Samples are counted; the line through the stamps of the last minutes says when the counted samples
+were taken, and where a stamp leaves that line, the number of samples against the clock and their arrival
+tell lost samples from a jump of the stamps.
+"""
+
+import math
+from collections import deque
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.clocks.lines import mad, robust_line
+
+Times = NDArray[np.float64]
+
+# Length of a block whose median stamp enters the fit, s, and blocks that are remembered.
+_BLOCK_S, _REMEMBERED = 0.5, 600
+# Blocks before the fit is believed.
+_SETTLED = 4
+# Rates differ from the nominal one by some 1e-3 (499.83 Hz, 500.6 Hz for 500); noise not believed below, s.
+_RATE_SPREAD, _NOISE_FLOOR = 1e-3, 1e-6
+# A stamp off by more than this is no jitter, s; a smaller step must be whole samples of a steady clock.
+_JITTER = 0.010
+_WHOLE = 0.25  # of a sample
+# How exactly arrivals tell how much time has passed, at best, s.
+_ARRIVAL_FLOOR = 0.02
+# Data that come later than this were lost, if the stamps jumped too, s.
+_SILENCE = 0.25
+# A step back that undoes a step within this time was a late stamp, s.
+_UNDONE = 1.0
+
+
+class Piece(NamedTuple):
+    """Samples without a hole between them.
+
+    Attributes
+    ----------
+    start, stop : int
+        Which samples of the chunk.
+    times : (stop - start,)
+        When they were taken, s on the local clock.
+    lost : int
+        Samples that are missing before the first of them.
+    """
+
+    start: int
+    stop: int
+    times: Times
+    lost: int
+
+
+class SampleClock:
+    """Sampling times of one stream.
+
+    What comes out for a sample depends on the samples up to it; how they were cut into chunks changes
+    nothing but the arrivals.
+
+    Parameters
+    ----------
+    sfreq : float
+        Nominal rate, Hz.
+
+    Attributes
+    ----------
+    lost, gaps : int
+        Samples that never came, and at how many places.
+    epochs : int
+        Clock epochs: one, and one more for each jump of the stamps.
+
+    Notes
+    -----
+    The residuals of the stamps against the nominal rate go through a median of half-second blocks and
+    `robust_line` over the last five minutes; a new line is reached over the length of one block, so that
+    times stay ascending and continuous.
+    """
+
+    def __init__(self, sfreq: float) -> None:
+        self.sfreq = sfreq
+        self._size = max(2, round(_BLOCK_S * sfreq))
+        self._base: float | None = None
+        self._count = self._began = 0
+        self._offset = self._slope = self._carry = self._shift = 0.0
+        self._rest: list[tuple[NDArray[Any], Times]] = []
+        self._held = self._pending = self._drop = self._jumped = 0
+        self._blocks: deque[tuple[float, float]] = deque(maxlen=_REMEMBERED)
+        self._wobbles: deque[float] = deque(maxlen=8)
+        self._residual = self._stray = self._wobble = 0.0
+        self._delays: deque[float] = deque(maxlen=64)
+        self._last_gap = (-math.inf, 0.0, 0)
+        self.lost = self.gaps = 0
+        self.epochs = 1
+
+    def push(self, stamps: Times, arrived_at: float) -> list[Piece]:
+        """Place the next samples.
+
+        Parameters
+        ----------
+        stamps : (sample,)
+            As the source has them, s on the local clock.
+        arrived_at : float
+            When they were read, s on the local clock.
+        """
+        pieces: list[Piece] = []
+        start, total = 0, len(stamps)
+        if self._base is None and total:
+            self._base = float(stamps[0])
+        while start < total:
+            if self._drop:
+                gone = min(self._drop, total - start)
+                self._drop, start = self._drop - gone, start + gone
+                continue
+            take = min(total - start, self._size - self._held)
+            start += self._follow(stamps[start : start + take], start, total - start, arrived_at, pieces)
+        if pieces:
+            self._delays.append(arrived_at - float(pieces[-1].times[-1]))
+        return pieces
+
+    def local(self, stamp: float, arrived_at: float) -> float:
+        """Instant of a trigger of the same clock, s: the stamp, or what it is without the jumps so far.
+
+        The one whose delay to its arrival is nearer to that of the samples is taken.
+        """
+        if self._shift == 0.0 or not self._delays:
+            return stamp
+        usual = float(np.median(self._delays))
+        return min(stamp, stamp - self._shift, key=lambda at: abs(arrived_at - at - usual))
+
+    def report(self) -> dict[str, Any]:
+        """``rate_hz``, ``drift_ppm``, ``jitter_ms``, ``lost_samples``, ``gaps`` and ``epochs``."""
+        known = len(self._blocks) >= 2
+        rate = self.sfreq / (1 + self._slope) if known else None
+        return {
+            "rate_hz": rate,
+            "drift_ppm": rate and (rate / self.sfreq - 1) * 1e6,
+            "jitter_ms": self._wobble * 1e3 if self._wobbles else None,
+            "lost_samples": self.lost,
+            "gaps": self.gaps,
+            "epochs": self.epochs,
+        }
+
+    def _follow(self, stamps: Times, start: int, left: int, arrived_at: float, pieces: list[Piece]) -> int:
+        """Take samples up to the next step, or all; return how many."""
+        assert self._base is not None
+        index = self._count + np.arange(len(stamps))
+        rest = stamps - self._shift - self._base - index / self.sfreq
+        line = self._line(index)
+        steps = self._steps(rest - line)
+        stop = steps if steps is not None else len(stamps)
+        if stop == 0:
+            self._step(float(rest[0] - line[0]), left, arrived_at)
+            if self._drop:
+                return 0
+            stop, index = 1, index[:1] - index[0] + self._count
+            rest = stamps[:1] - self._shift - self._base - index / self.sfreq
+            line = self._line(index)
+        times = self._base + index[:stop] / self.sfreq + line[:stop]
+        pieces.append(Piece(start, start + stop, times, self._pending))
+        self._pending = 0
+        self._rest.append((index[:stop], rest[:stop]))
+        self._count, self._held = int(index[stop - 1]) + 1, self._held + stop
+        if self._held == self._size:
+            self._close_block(left - stop, arrived_at)
+        return stop
+
+    def _line(self, index: NDArray[Any]) -> Times:
+        """What the stamps differ by from the nominal rate, (index,) s."""
+        left = np.maximum(0.0, 1.0 - (index - self._began) / self._size)
+        return self._offset + self._slope * (index / self.sfreq) + self._carry * left
+
+    def _steps(self, off: Times) -> int | None:
+        """First sample whose stamp is no jitter."""
+        wobble, settled = self._wobble, len(self._blocks) >= _SETTLED
+        wide = np.abs(off) > max(_JITTER, 6 * wobble)
+        if settled and max(wobble, self._residual) * self.sfreq < 0.05:
+            samples = off * self.sfreq
+            whole = np.abs(samples - np.rint(samples)) < _WHOLE
+            wide |= (np.abs(samples) > 0.6) & whole
+        found = np.flatnonzero(wide)
+        return int(found[0]) if len(found) else None
+
+    def _step(self, step_s: float, left: int, arrived_at: float) -> None:
+        """Decide what a step of the stamps is: lost samples, a jump, or a late stamp that is over."""
+        at, before, lost = self._last_gap
+        now_s = self._count / self.sfreq
+        if lost and now_s - at < _UNDONE + before and abs(step_s + before) < max(_JITTER, 0.25 * before):
+            # Samples that came in the meantime stand where these belong.
+            self._drop, self._last_gap = lost, (-math.inf, 0.0, 0)
+            return
+        late_s, spread = self._lateness(left, arrived_at)
+        period = (1 + self._slope) / self.sfreq
+        if 0 < step_s <= late_s + max(_ARRIVAL_FLOOR, 5 * spread):
+            lost = round(step_s / period)
+            self._last_gap = (now_s, step_s, lost)
+        else:
+            silent = math.isfinite(late_s) and late_s > max(_SILENCE, 10 * spread)
+            lost = round(late_s / period) if silent else 0
+            self._shift += step_s - lost * period
+            self.epochs += 1
+            self._jumped = 2
+        self._lose(lost)
+
+    def _lose(self, lost: int) -> None:
+        self._count += lost
+        self._pending += lost
+        self.lost += lost
+        self.gaps += lost > 0
+
+    def _lateness(self, left: int, arrived_at: float) -> tuple[float, float]:
+        """By how much more than at best the samples come after they are due, s, and the spread of that."""
+        assert self._base is not None
+        if not self._delays:
+            return math.inf, 0.0
+        last = self._count + left - 1
+        due = self._base + last / self.sfreq + float(self._line(np.array([last]))[0])
+        delays = np.array(self._delays)
+        return arrived_at - due - float(delays.min()), mad(delays)
+
+    def _close_block(self, left: int, arrived_at: float) -> None:
+        index, rest = (np.concatenate(parts) for parts in zip(*self._rest, strict=True))
+        self._rest, self._held = [], 0
+        middle, place = float(np.median(rest)), float(np.median(index)) / self.sfreq
+        self._wobbles.append(mad(rest))
+        self._wobble = float(np.median(self._wobbles))
+        off = middle - self._offset - self._slope * place
+        if self._jumped:
+            self._jumped -= 1
+            if self._jumped:
+                return  # stamps of two epochs
+            # A whole block says better than one stamp by how much the stamps have jumped.
+            self._shift, middle, off = self._shift + off, middle - off, 0.0
+        self._blocks.append((place, middle))
+        if self._astray(off):
+            self._come_back(off, left, arrived_at)
+        self._fit()
+
+    def _astray(self, off: float) -> bool:
+        """Whether the stamps made a step too small to be told from jitter in one: two blocks agree on it."""
+        before, self._stray = self._stray, 0.0
+        known = len(self._blocks) - 1
+        least = 20e-6 if known >= 20 else max(3e-3, 3 / self.sfreq)
+        if known < _SETTLED or abs(off) <= max(least, 6 * self._residual):
+            return False
+        if before != 0.0 and abs(off - before) <= 0.5 * abs(off):
+            return True
+        self._stray = off
+        return False
+
+    def _come_back(self, off: float, left: int, arrived_at: float) -> None:
+        """Take a step that two blocks agree on: samples were lost, or the line moves to the stamps."""
+        if abs(off) * self.sfreq < 0.6 or -_JITTER < off < 0:
+            moved = [(x, y + off) for x, y in self._blocks]
+            self._blocks.clear()
+            self._blocks.extend([*moved[:-2], *((x, y - off) for x, y in moved[-2:])])
+            return
+        shift, count = self._shift, self._count
+        self._step(off, left, arrived_at)
+        taken = self._shift - shift + (self._count - count) / self.sfreq
+        late = [self._blocks.pop() for _ in range(2)]
+        self._blocks.extend((x, y - taken) for x, y in reversed(late))
+
+    def _fit(self) -> None:
+        before = float(self._line(np.array([self._count]))[0])
+        x, y = np.array(self._blocks).T
+        line = robust_line(x, y, 0.0, noise_floor=_NOISE_FLOOR, slope_spread=_RATE_SPREAD)
+        self._offset, self._slope, self._residual = line
+        self._began, self._carry = self._count, 0.0
+        self._carry = before - float(self._line(np.array([self._count]))[0])

@@ -1,0 +1,302 @@
+"""A session's calibration: where this head's features are read, and how they are at rest.
+
+::
+
+    calibration.json   what it was made of and how it fits together, and its own digest
+    reference.npz      volume (i, j, k) float32, affine (4, 4): the mean of the aligned volumes
+    projection.npz     the matrix, its grid, and the affine that places the grid on this head
+    warmup.npz         mean, scale (feature,): of the aligned volumes' features
+    quality.html, .png for people
+
+Read as strictly as a bundle: an unknown key, a wrong hash or a missing file is an error that names it.
+"""
+
+import shutil
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.disk import sealed, typed
+from rtdecode.disk.sealed import Sealed, read_tree
+from rtdecode.errors import BundleError, GeometryError, UsageError
+from rtdecode.signal.volume.projection import Projection, Reals
+from rtdecode.types import Float
+
+SCHEMA = 1
+_AGAIN = "Calibrate again."
+_HEAD = "calibration.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """How an earlier session's head lies in this one.
+
+    Attributes
+    ----------
+    matrix : list, (4, 4)
+        World position then to world position now, mm.
+    correlation : float
+        Of the two sessions' mean volumes.
+    moved_mm, turned_deg : float
+    """
+
+    matrix: list[list[float]]
+    correlation: float
+    moved_mm: float
+    turned_deg: float
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What the quality report says, in numbers; None where it cannot be known.
+
+    Attributes
+    ----------
+    max_fd_mm, mean_fd_mm : float or None
+        Framewise displacement; None without motion correction.
+    unaligned : int
+        Volumes that could not be aligned; they are left out.
+    tsnr_region, tsnr_brain : float or None
+        Median temporal signal-to-noise ratio of the features and of the brain's voxels.
+    drift_percent : float or None
+        Median of the features' linear trend, percent of their mean a minute, by size.
+    region_in_brain : float
+        Share of the features' voxels that lie in the brain.
+    outside : int
+        Voxels of the region that lie out of the volumes.
+    """
+
+    max_fd_mm: float | None
+    mean_fd_mm: float | None
+    unaligned: int
+    tsnr_region: float | None
+    tsnr_brain: float | None
+    drift_percent: float | None
+    region_in_brain: float
+    outside: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a calibration says of itself.
+
+    Attributes
+    ----------
+    origin, origin_digest : str
+        ``mask``, ``bundle`` or ``calibration``, and the digest of the one that gave the features.
+    labels : list of int or None
+        Value of each feature's region, where the features are means over regions.
+    volumes, dropped : int
+        How many volumes it rests on, and how many before them were left out as not yet steady.
+    shape, affine
+        Of the reference.
+    projection : str
+        Digest of the matrix (`Projection.digest`).
+    placement : Placement or None
+        None where no earlier session's head was looked for.
+    """
+
+    schema: int
+    version: str
+    made_at: str
+    origin: str
+    origin_digest: str
+    labels: list[int] | None
+    features: int
+    series: int
+    tr_s: float | None
+    volumes: int
+    dropped: int
+    shape: list[int]
+    affine: list[list[float]]
+    projection: str
+    placement: Placement | None
+    figures: Figures
+    files: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A calibration that was read and verified.
+
+    Attributes
+    ----------
+    path : Path
+    record : Record
+    digest : str
+        SHA-256 over the record's values, first 16 hexadecimal digits.
+    reference : float32, (i, j, k)
+    affine : float64, (4, 4)
+        Of the reference.
+    projection : Projection
+        Its affine places the grid on this session's head.
+    warmup_mean, warmup_scale : float32, (feature,)
+    """
+
+    path: Path
+    record: Record
+    digest: str
+    reference: Float = field(repr=False)
+    affine: Reals = field(repr=False)
+    projection: Projection = field(repr=False)
+    warmup_mean: Float = field(repr=False)
+    warmup_scale: Float = field(repr=False)
+
+    def matched(self, trained: Projection) -> "Calibration":
+        """The calibration with its features in the order of a bundle's.
+
+        Parameters
+        ----------
+        trained : Projection
+            The bundle's.
+
+        Raises
+        ------
+        GeometryError
+            If it does not read the bundle's features: another number of them, another grid, other
+            voxels, or a head that was not registered to the bundle's.
+        """
+        mine = self.projection
+        if self.record.placement is not None:
+            if mine.digest == trained.digest and _same_size(mine, trained):
+                return self
+            raise self._misfit(trained, "the head was registered, but for other features")
+        order = self._order(trained)
+        if order is None:
+            raise self._misfit(trained, "no head was registered, so both must read the same voxels")
+        moved = replace(mine, voxels=mine.voxels[order]) if mine.weights is None else mine
+        return replace(
+            self,
+            projection=moved,
+            warmup_mean=self.warmup_mean[order],
+            warmup_scale=self.warmup_scale[order],
+        )
+
+    def _order(self, trained: Projection) -> NDArray[np.int64] | None:
+        """Where each of the bundle's features is in this calibration's vector; None if it is not."""
+        mine = self.projection
+        try:
+            theirs = trained.bind(mine.shape, mine.affine)
+        except GeometryError:
+            return None
+        if mine.weights is not None:
+            return np.arange(mine.features) if mine.digest == trained.digest else None
+        if trained.weights is not None or not np.array_equal(np.sort(theirs), np.sort(mine.voxels)):
+            return None
+        by_voxel = np.argsort(mine.voxels)
+        return by_voxel[np.searchsorted(mine.voxels, theirs, sorter=by_voxel)]
+
+    def _misfit(self, trained: Projection, why: str) -> GeometryError:
+        mine, theirs = _say(self.projection), _say(trained)
+        return GeometryError(
+            f"the calibration in {self.path} reads {mine}; the bundle reads {theirs}: {why}. "
+            "Calibrate with --bundle, or give the bundle that was trained on this calibration."
+        )
+
+
+def check_target(target: Path) -> None:
+    """Refuse what `write` would refuse, see `rtdecode.disk.sealed.check_target`."""
+    sealed.check_target(target, _HEAD, "calibration")
+
+
+def write(
+    target: Path, record: Record, parts: dict[str, dict[str, Any]], extra: dict[str, bytes]
+) -> Calibration:
+    """Write a calibration in one step: a temporary folder that is renamed when it is whole.
+
+    Parameters
+    ----------
+    target : Path
+        Folder to be made; an existing calibration there is replaced, anything else is refused.
+    record : Record
+        `files` of it is filled in here.
+    parts : dict
+        ``reference``, ``projection``, ``warmup`` -> their arrays.
+    extra : dict
+        Further files by name.
+
+    Raises
+    ------
+    UsageError
+        If `target` holds anything but a calibration.
+    """
+    check_target(target)
+    with sealed.replacing(target) as part:
+        for name, arrays in parts.items():
+            np.savez_compressed(part / f"{name}.npz", **arrays)
+        for name, data in extra.items():
+            (part / name).write_bytes(data)
+        sealed.write_tree(part / _HEAD, asdict(record))
+    return load(target)
+
+
+def copy(calibration: Calibration, target: Path) -> None:
+    """Copy a calibration's files into a folder, as they are: the copy has the same digest."""
+    target.mkdir(exist_ok=True)
+    for name in (*calibration.record.files, _HEAD):
+        shutil.copyfile(calibration.path / name, target / name)
+
+
+def load(path: Path) -> Calibration:
+    """Read a calibration and check every file against its hash.
+
+    Raises
+    ------
+    UsageError
+        If there is none.
+    BundleError
+        If a file is missing or was changed, or the files do not fit together.
+    """
+    file = path / _HEAD
+    if not file.is_file():
+        raise UsageError(
+            f"no calibration at {path}: a folder made by `rtdecode calibrate --out` was expected."
+        )
+    tree, found = read_tree(file, _AGAIN)
+    if tree.get("schema") != SCHEMA:
+        raise BundleError(f"{file} has schema {tree.get('schema')}, this version reads {SCHEMA}. {_AGAIN}")
+    record = typed.read(Record, tree, str(file))
+    files = Sealed(file, record.files, _AGAIN)
+    files.check()
+    return _fitted(path, record, files, found)
+
+
+def _fitted(path: Path, record: Record, files: Sealed, digest: str) -> Calibration:
+    """Read the arrays and check them against the record and each other."""
+    reference = files.arrays("reference.npz", "volume", "affine")
+    warmup = files.arrays("warmup.npz", "mean", "scale")
+    try:
+        projection = Projection.from_arrays(files.arrays("projection.npz"))
+    except ValueError as error:
+        raise BundleError(f"{path / 'projection.npz'}: {error}. {_AGAIN}") from error
+    size = (record.features,)
+    for what, is_, stated in (
+        ("the reference's shape", reference["volume"].shape, tuple(record.shape)),
+        ("the reference's affine", reference["affine"].tolist(), record.affine),
+        ("the number of features", (projection.features,), size),
+        ("the matrix's digest", projection.digest, record.projection),
+        ("the warm-up mean's shape", warmup["mean"].shape, size),
+        ("the warm-up scale's shape", warmup["scale"].shape, size),
+    ):
+        if is_ != stated:
+            raise BundleError(f"{path}: {what} is {is_}, calibration.json says {stated}. {_AGAIN}")
+    affine = reference["affine"].astype(np.float64)
+    volume = reference["volume"].astype(np.float32)
+    mean, scale = (warmup[name].astype(np.float32) for name in ("mean", "scale"))
+    return Calibration(path, record, digest, volume, affine, projection, mean, scale)
+
+
+def _same_size(one: Projection, other: Projection) -> bool:
+    """Whether two grids' steps have the same lengths and angles, wherever they are placed."""
+    a, b = (steps.T @ steps for steps in (one.affine[:3, :3], other.affine[:3, :3]))
+    return one.shape == other.shape and bool(np.abs(a - b).max() < 0.01 * np.abs(b).max())
+
+
+def _say(projection: Projection) -> str:
+    return (
+        f"{projection.features} features of a grid of {projection.shape} voxels with the affine "
+        f"{np.round(projection.affine, 2).tolist()}"
+    )

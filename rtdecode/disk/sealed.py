@@ -1,0 +1,319 @@
+"""Folders of files under one digest, as bundles and calibrations are: read strictly, or not at all."""
+
+import hashlib
+import json
+import mmap
+import os
+import shutil
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.disk import strict_json
+from rtdecode.errors import BundleError, UsageError
+
+# As much of a mapped file is hashed at a time.
+_PIECE_BYTES = 2**24
+# What numpy raises, beside the usual, for bytes that are no `.npz` or a damaged or locked one.
+_NO_ARRAYS = (TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+
+def digest_of(tree: dict[str, Any]) -> str:
+    """Digest of JSON values: SHA-256 over their canonical form, first 16 digits."""
+    text = strict_json.dumps(tree, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal; it is read in pieces, as it may be larger than memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def held_in(folder: Path) -> set[str]:
+    """Name what lies in a folder and the folders in it, relative to it, with slashes.
+
+    Links are named and not followed; of a folder, what lies in it is named, or itself where it is empty.
+
+    Raises
+    ------
+    OSError
+        If one of them cannot be read.
+    """
+    found: set[str] = set()
+    waiting = [""]
+    while waiting:
+        inside = waiting.pop()
+        with os.scandir(folder / inside) as entries:
+            names = {f"{inside}{entry.name}": entry.is_dir(follow_symlinks=False) for entry in entries}
+        found |= {name for name, is_folder in names.items() if not is_folder}
+        waiting += [f"{name}/" for name, is_folder in names.items() if is_folder]
+        if not names and inside:
+            found.add(inside.removesuffix("/"))
+    return found
+
+
+def check_target(target: Path, head: str, kind: str) -> None:
+    """Refuse to replace a folder that holds anything but what its `head` names, or what is no folder.
+
+    Parameters
+    ----------
+    target : Path
+        What is there is about to be deleted.
+    head : str
+        Name of the JSON file with the digest.
+    kind : str
+        What such a folder is called.
+
+    Raises
+    ------
+    UsageError
+    """
+    if not target.exists():
+        return
+    held = held_in(target) if target.is_dir() else {target.name}
+    if other := held - _listed(target / head):
+        raise UsageError(
+            f"{target} exists and is no {kind}, or not that alone: found {', '.join(sorted(other)[:8])}. "
+            "Give an empty or new folder with --out."
+        )
+
+
+def _listed(file: Path) -> set[str]:
+    """The files that a head names, itself among them; none where there is no head."""
+    try:
+        return {file.name, *json.loads(file.read_bytes())["files"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Give a new folder to fill, which takes the place of `target`, or of what it links to, when whole."""
+    target = target.resolve()
+    part = target.with_name(target.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    yield part
+    if target.exists():
+        shutil.rmtree(target)
+    part.rename(target)
+
+
+def write_tree(file: Path, tree: dict[str, Any]) -> None:
+    """Write a head: JSON values with the hashes of the files beside it, under ``files``, and its digest."""
+    tree["files"] = {name: file_hash(file.parent / name) for name in sorted(held_in(file.parent))}
+    tree["digest"] = digest_of(tree)
+    file.write_text(strict_json.dumps(tree, indent=1) + "\n")
+
+
+def read_tree(file: Path, advice: str, *, verify: bool = True) -> tuple[dict[str, Any], str]:
+    """Read a JSON object that states its own digest under ``digest``.
+
+    Parameters
+    ----------
+    file : Path
+    advice : str
+        What to do about a fault; ends its message.
+    verify : bool
+        False leaves the digest unchecked.
+
+    Returns
+    -------
+    tree : dict
+        Without the digest.
+    digest : str
+        As found.
+
+    Raises
+    ------
+    BundleError
+        If it is no such object, or was changed.
+    """
+    try:
+        tree = json.loads(file.read_bytes())
+        # NaN, infinities and halves of characters are read, and are no JSON.
+        json.dumps(tree, allow_nan=False, ensure_ascii=False).encode()
+    except OSError as error:
+        raise BundleError(f"{file} cannot be read ({error}). Give a folder that can be read.") from error
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{file} is not JSON ({error}). {advice}") from error
+    if not isinstance(tree, dict):
+        raise BundleError(f"{file} must be an object, found {type(tree).__name__}. {advice}")
+    stated = tree.pop("digest", None)
+    found = digest_of(tree)
+    if verify and stated != found:
+        raise BundleError(
+            f"{file} was changed: its digest says {stated or 'nothing'}, found {found}. {advice}"
+        )
+    return tree, found
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """The files beside a head, each held to the SHA-256 that the head states of it.
+
+    Attributes
+    ----------
+    head : Path
+        The JSON file.
+    hashes : dict
+        File name -> SHA-256, as the head says. A file in a folder in it has a name with slashes.
+    advice : str
+        What to do about a fault; ends its message.
+    """
+
+    head: Path
+    hashes: dict[str, str]
+    advice: str
+
+    def check(self) -> None:
+        """Hold every file to its hash.
+
+        Raises
+        ------
+        BundleError
+            If one is missing, was changed, or lies elsewhere.
+        """
+        for name in self.hashes:
+            self.check_file(name)
+
+    def check_whole(self) -> None:
+        """Refuse a folder that holds anything which its head does not name.
+
+        Raises
+        ------
+        BundleError
+        """
+        unlisted = sorted(self._held() - {self.head.name, *self.hashes})
+        if unlisted:
+            raise BundleError(
+                f"{self.head.parent} holds {', '.join(map(repr, unlisted[:8]))}, which {self.head.name} does "
+                f"not list under files: nobody says what that is. Take it out of the folder. {self.advice}"
+            )
+
+    def read(self, name: str) -> bytes:
+        """Read a file that the head lists; what is returned is what was hashed.
+
+        Raises
+        ------
+        BundleError
+            If the head does not list it, it is missing, lies elsewhere, cannot be read, or was changed.
+        """
+        path = self._place(name)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise self._unreadable(path, error) from error
+        self._hold(path, name, hashlib.sha256(data).hexdigest())
+        return data
+
+    def check_file(self, name: str) -> None:
+        """Hold a file that the head lists to its hash, without having the whole of it in memory.
+
+        Raises
+        ------
+        BundleError
+            As of `read`.
+        """
+        path = self._place(name)
+        try:
+            found = file_hash(path)
+        except OSError as error:
+            raise self._unreadable(path, error) from error
+        self._hold(path, name, found)
+
+    def mapped(self, name: str) -> mmap.mmap:
+        """Map a file that the head lists into memory, read-only; what is mapped is what was hashed.
+
+        Raises
+        ------
+        BundleError
+            As of `read`, or if it is empty.
+        """
+        path = self._place(name)
+        try:
+            with path.open("rb") as file:
+                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise self._unreadable(path, error) from error
+        digest = hashlib.sha256()
+        for start in range(0, len(data), _PIECE_BYTES):
+            digest.update(memoryview(data)[start : start + _PIECE_BYTES])
+        self._hold(path, name, digest.hexdigest())
+        return data
+
+    def _place(self, name: str) -> Path:
+        """Where a file that the head lists lies.
+
+        Raises
+        ------
+        BundleError
+            If the head does not list it, it is missing, or lies elsewhere.
+        """
+        folder = self.head.parent
+        if name not in self.hashes:
+            raise BundleError(f"{self.head} does not list {name!r} under files. {self.advice}")
+        # Looked up among the names that are there: '../x' and '/x' are never among them. A backslash
+        # would be a name here and a folder on another system.
+        if name not in self._held() or "\\" in name:
+            raise BundleError(
+                f"{folder}/{name} is missing, the {self.head.stem} names it: the name of a file in this "
+                f"folder, or of a folder in it with slashes, was expected. {self.advice}"
+            )
+        path = folder / name
+        # Unlike `Path.resolve`, this takes a link that leads to itself.
+        leads_to = os.path.realpath(path)
+        inside = os.path.realpath(folder) + os.sep
+        if not leads_to.startswith(inside) or not path.is_file():
+            raise BundleError(
+                f"{path} is no file of this folder: it is a folder or leads elsewhere, to {leads_to}. "
+                f"{self.advice}"
+            )
+        return path
+
+    def _unreadable(self, path: Path, error: Exception) -> BundleError:
+        return BundleError(f"{path} cannot be read ({error}). {self.advice}")
+
+    def _hold(self, path: Path, name: str, found: str) -> None:
+        """Refuse a file whose hash is another one than the head says."""
+        expected = self.hashes[name]
+        if found != expected:
+            raise BundleError(
+                f"{path} was changed: the {self.head.stem} says SHA-256 {expected[:12]}..., "
+                f"found {found[:12]}.... {self.advice}"
+            )
+
+    def arrays(self, name: str, *wanted: str) -> dict[str, NDArray[Any]]:
+        """Arrays of an ``.npz`` that the head lists, among them `wanted`.
+
+        Raises
+        ------
+        BundleError
+            As of `read`; or if it holds no arrays, or one is not in it.
+        """
+        path = self.head.parent / name
+        try:
+            with np.load(BytesIO(self.read(name)), allow_pickle=False) as archive:
+                arrays = {key: archive[key] for key in archive.files}
+        except (*_NO_ARRAYS, OSError, EOFError, ValueError) as error:
+            raise BundleError(f"{path} cannot be read as arrays ({error}). {self.advice}") from error
+        if missing := set(wanted) - set(arrays):
+            raise BundleError(f"{path} lacks {', '.join(sorted(missing))}. {self.advice}")
+        return arrays
+
+    def _held(self) -> set[str]:
+        try:
+            return held_in(self.head.parent)
+        except OSError as error:
+            raise BundleError(
+                f"{self.head.parent} cannot be read ({error}). Give a folder that can be read."
+            ) from error

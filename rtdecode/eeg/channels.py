@@ -1,0 +1,214 @@
+"""What a stream's channels are: their names, kinds, units and places, whoever wrote the labels."""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.eeg import electrodes
+from rtdecode.errors import GeometryError
+from rtdecode.types import Montage
+
+KINDS = ("eeg", "ecg", "eog", "emg", "stim", "reference", "aux")
+"""``reference`` are channels that see the artefact and no brain: carbon-wire loops, a reference layer."""
+MAX_ABSENT = 8
+"""So many channels of 64 may be interpolated; of fewer wanted, one in eight."""
+ABSENT = -1
+
+_BIOSEMI = Path(__file__).parents[1] / "montages" / "biosemi.tsv"
+# What follows a dash where all channels share one reference.
+_REFERENCES = {"REF", "LE", "RE", "AR", "AVG", "AV", "A1", "A2", "A12", "A1A2", "M1", "M2", "M1M2", "CMS"}
+_NUMBERED = re.compile(r"(?:CH|CHAN|CHANNEL|EEG|E|REF|)[ _-]*\d+")
+# Words a label begins with, in the order they are tried.
+_WORDS = {
+    "stim": r"STI\d*|STIM|STATUS|TRIG|TRG|TTL|MARKER|DIN|EVENT",
+    "reference": r"CWL?|CARBON|LOOP|REFLAYER|ARTE?FA?C?T",
+    "ecg": r"E[CK]G|EXG[ _-]*HEART|BIP[ _-]*0*1\b|HEART",
+    "eog": r"[HV]?EOG|[LR]OC\b|IO\b|[LR]?EYE",
+    "emg": r"EMG|CHIN",
+    "aux": r"AUX|BIP|GSR|EDA|SCR?\b|RESP|PLETH?|PPG|PULS|TEMP|ERGO?|EXG|ACC|GYR|[XYZ]_?DIR|COUNTER|PACKET|"
+    r"SAMPLE|BATT|LIGHT|PHOTO|AUDIO|SPO2|MISC|CMS|DRL|GND|GROUND|REF(?:ERENCE)?$",
+}
+_STATED = {
+    "eeg": {"eeg", "ref"},
+    "ecg": {"ecg", "ekg"},
+    "eog": {"eog", "heog", "veog"},
+    "emg": {"emg"},
+    "stim": {"stim", "stimulus", "trigger", "trig", "trg", "marker", "markers", "ttl", "status"},
+    "reference": {"cwl", "cw", "carbon", "reference", "noise"},
+}
+_POWERS = {"nano": 1e-3, "micro": 1.0, "milli": 1e3, "": 1e6, "n": 1e-3, "u": 1.0, "m": 1e3}
+
+
+def canonical(label: str) -> str:
+    """Spell a label as the 10-5 system does; a label that names no electrode comes back trimmed.
+
+    ``FP1``, ``EEG Fp1-Ref``, ``Fp1.`` and ``fp1`` are Fp1; ``T3``, ``T7/T3`` and ``T3 (T7)`` are T7.
+    """
+    trimmed = " ".join(label.split())
+    bare = re.sub(r"^EEG[ _:-]*(?=[A-Z])|[ ._]+$", "", trimmed.upper())
+    bare = bare.removesuffix(")").replace("(", "/")
+    parts = re.fullmatch(r"(.+?)[-_ ]+(\w+)", bare)
+    if parts is not None and parts[2] in _REFERENCES:
+        bare = parts[1]
+    found = {_spelled(part.strip()) for part in bare.split("/")}
+    return found.pop() or trimmed if len(found) == 1 else trimmed
+
+
+def names(labels: Sequence[str]) -> tuple[str, ...]:
+    """Names of a whole cap, where one label alone does not tell.
+
+    BioSemi's pins (A1 to B32, and A1 to A32 alone) become the electrodes of its caps of 64 and 32, and
+    ``Fp1-Cz``, ``Fz-Cz``, ... lose a reference that all of them share.
+    """
+    pins = [label.strip().upper() for label in labels]
+    cap = _biosemi(pins)
+    if cap:
+        return tuple(cap.get(pin, label.strip()) for pin, label in zip(pins, labels, strict=True))
+    ends = {pin.rpartition("-")[2] for pin in pins if "-" in pin}
+    if len(ends) == 1 and sum("-" in pin for pin in pins) > 2:
+        labels = [label.rpartition("-")[0] or label for label in labels]
+    return tuple(canonical(label) for label in labels)
+
+
+def kind_of(label: str, stated_type: str = "") -> str:
+    """What a channel carries, by its label and by what the stream says its type is.
+
+    Returns
+    -------
+    str
+        One of `KINDS`. A type that says something is believed; where it says EEG (some programs call
+        everything EEG), nothing, or MISC and the like, the words ECG, EOG, AUX, ... in a label count.
+    """
+    stated = stated_type.strip().lower()
+    known = next((kind for kind, words in _STATED.items() if stated in words), "aux" if stated else "eeg")
+    if known not in ("eeg", "aux") or canonical(label) in electrodes.places():
+        return known
+    bare = re.sub(r"^EEG[ _:-]*", "", label.strip().upper())
+    return next((kind for kind, words in _WORDS.items() if re.match(words, bare)), known)
+
+
+def microvolts(unit: str) -> float | None:
+    """Microvolts per unit; None where it is no unit of voltage, or none is stated.
+
+    Words (``microvolts``, ``uV``, ``V``, ``nanovolt``) and powers of ten of a volt (``-6``), which
+    some programs write.
+    """
+    bare = unit.strip().lower().replace("µ", "u").replace("μ", "u").replace("\u00c2", "")
+    if re.fullmatch(r"0|-[369]", bare):
+        return 10.0 ** (int(bare) + 6)
+    match = re.fullmatch(r"(nano|micro|milli|)[ -]?volts?|(n|u|m|)(?:v|volts?)", bare)
+    return None if match is None else _POWERS[match[1] or match[2] or ""]
+
+
+def places(labels: Sequence[str]) -> NDArray[np.float64]:
+    """Where channels lie on the unit sphere: right, front, up, (channel, 3).
+
+    Raises
+    ------
+    GeometryError
+        If a label names no electrode of the 10-5 system.
+    """
+    known = electrodes.places()
+    found = names(labels)
+    unplaced = [label for label, name in zip(labels, found, strict=True) if name not in known]
+    if unplaced:
+        raise GeometryError(
+            f"no place is known for {_listed(unplaced)}: names of the 10-20, 10-10 or 10-5 system are "
+            f"needed{_hint(unplaced)}."
+        )
+    return np.array([known[name] for name in found]).reshape(-1, 3)
+
+
+def match(wanted: Sequence[str], montage: Montage) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Find a bundle's channels in a stream by their names, in whatever order.
+
+    Parameters
+    ----------
+    wanted : sequence of str
+        Channels of the bundle.
+    montage : Montage
+        Of the stream.
+
+    Returns
+    -------
+    picks : (wanted,) int64
+        Column of each channel in the stream; `ABSENT` where it is not there.
+    absent : tuple of str
+        The names that are not there: at most `MAX_ABSENT`, to be interpolated from the others.
+
+    Raises
+    ------
+    GeometryError
+        If more are missing, or one that has no place to interpolate at.
+    """
+    eeg = {canonical(c): i for i, c in enumerate(montage.channels) if montage.kinds[i] == "eeg"}
+    picks = np.array([eeg.get(canonical(name), ABSENT) for name in wanted], np.int64)
+    absent = tuple(name for name, pick in zip(wanted, picks, strict=True) if pick == ABSENT)
+    allowed = min(MAX_ABSENT, len(wanted) // 8)
+    unplaced = [name for name in absent if canonical(name) not in electrodes.places()]
+    if len(absent) > allowed or unplaced:
+        limit = f"up to {allowed} would be interpolated" if not unplaced else "they have no place on the head"
+        raise GeometryError(
+            f"the bundle reads {len(wanted)} EEG channels, and the stream lacks {_listed(absent)} "
+            f"({len(absent)} of them; {limit}). It has {len(eeg)}: {_listed(list(eeg))}"
+            f"{_hint(list(eeg))}. Use the trained cap, or another --bundle."
+        )
+    return picks, absent
+
+
+def infer_unit(rms: float) -> float | None:
+    """Microvolts per unit from the size of unlabelled data; None where it is not clear.
+
+    Parameters
+    ----------
+    rms : float
+        Median over the EEG channels of the standard deviation within a second.
+
+    Notes
+    -----
+    Wide-band scalp EEG has 3 to 3,000 uV rms, the gradient artefact of a scanner included, so volts,
+    millivolts and microvolts fall into neighbouring decades; within a factor of 1.5 of a border
+    between them nothing is concluded.
+    """
+    for scale in (1.0, 1e3, 1e6):
+        if 3.0 * 1.5 <= rms * scale <= 3000.0 / 1.5:
+            return scale
+    return None
+
+
+def _spelled(bare: str) -> str | None:
+    name = _spellings().get(bare)
+    return electrodes.OLD.get(name, name) if name else None
+
+
+@cache
+def _spellings() -> Mapping[str, str]:
+    return {name.upper(): name for name in electrodes.places()}
+
+
+def _biosemi(pins: Sequence[str]) -> dict[str, str]:
+    """Electrode of each pin of a BioSemi cap; empty where the labels are no such pins."""
+    table = [line.split("\t") for line in _BIOSEMI.read_text().splitlines()[1:]]
+    lettered = {pin for pin in pins if re.fullmatch(r"[A-H]([1-9]|[12]\d|3[0-2])", pin)}
+    both, first = {row[0] for row in table}, {row[0] for row in table[:32]}
+    if lettered >= both and lettered == both:
+        return {pin: cap64 for pin, cap64, _ in table}
+    return {pin: cap32 for pin, _, cap32 in table[:32]} if lettered == first else {}
+
+
+def _listed(labels: Sequence[str], most: int = 12) -> str:
+    more = f" and {len(labels) - most} more" if len(labels) > most else ""
+    return (", ".join(labels[:most]) or "none") + more
+
+
+def _hint(labels: Sequence[str]) -> str:
+    """What labels that are no names of the 10-5 system look like."""
+    if sum(bool(re.fullmatch(r"E\d+", label)) for label in labels) > 16:
+        return " (E1, E2, ... are sensors of a geodesic net: give them their nearest 10-10 names)"
+    if sum(bool(_NUMBERED.fullmatch(label.upper())) for label in labels) > 2:
+        return " (numbers are no places: switch the electrode names on in the amplifier's program)"
+    return ""

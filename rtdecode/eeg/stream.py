@@ -1,0 +1,358 @@
+"""The EEG of a session: from chunks as they come to values at any instant of the recent past."""
+
+import itertools
+from collections import deque
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode import plausible
+from rtdecode.bundle import EegInput
+from rtdecode.clocks.sample_clock import Piece, SampleClock
+from rtdecode.eeg import channels
+from rtdecode.eeg.cap import Cap
+from rtdecode.eeg.cleaner import Cleaner, Part
+from rtdecode.eeg.door import Door
+from rtdecode.eeg.rate import RateCheck
+from rtdecode.errors import GeometryError
+from rtdecode.signal.eeg.quality import GAP, LEARNING, UNCORRECTED, Quality, usable, worse
+from rtdecode.types import EegChunk, Float, Montage
+from rtdecode.windows.rings import EegRing
+
+Times = NDArray[np.float64]
+
+# Inside the magnet smaller chunks are gathered up to this, s: each would cost nearly as much as a large one.
+_GATHERED_S = 0.02
+# A level is judged where at least this share of a window can be used.
+_JUDGED_SHARE = 0.5
+
+
+class EegSpan(NamedTuple):
+    """What is remembered of some instants.
+
+    Attributes
+    ----------
+    values : (channel, n) float32, or None
+        z-scored; holes and uncorrected samples are zero. None where nothing can be used.
+    mask : (n,) bool
+        Which can be used.
+    quality : (n,) uint8
+        As of `rtdecode.signal.eeg.quality`.
+    bad : list of str
+        Channels that were interpolated.
+    """
+
+    values: Float | None
+    mask: NDArray[np.bool_]
+    quality: Quality
+    bad: list[str]
+
+
+class EegStream:
+    """Place samples in time, clean them, pick the bundle's channels, filter causally, remember.
+
+    What is remembered of a sample depends on the samples up to it alone, and on how they were cut into
+    chunks only where stamps jump (then arrivals count).
+
+    Parameters
+    ----------
+    wanted : EegInput
+        What the bundle reads.
+    stats : dict
+        ``eeg_mean`` and ``eeg_scale``, (channel,).
+    montage : Montage
+        What the stream has.
+    keep_s : float
+        Seconds to remember.
+    tr_s : float or None
+        Repetition time, s, where the scanner's is known.
+
+    Attributes
+    ----------
+    montage : Montage
+    first : float
+        Time of the first sample, s on the local clock.
+    samples : int
+        Samples received.
+
+    Raises
+    ------
+    GeometryError
+        If more channels of the bundle are not in the stream than can be interpolated.
+    """
+
+    def __init__(
+        self,
+        wanted: EegInput,
+        stats: dict[str, NDArray[Any]],
+        montage: Montage,
+        keep_s: float,
+        *,
+        tr_s: float | None = None,
+    ) -> None:
+        self._wanted = wanted
+        self._tr_s = tr_s
+        self._keep_s = keep_s
+        self._mean, self._scale = stats["eeg_mean"][:, None], stats["eeg_scale"][:, None]
+        self._delivered: deque[tuple[float, float]] = deque(maxlen=4096)
+        self._past = {"lost_samples": 0, "gaps": 0, "epochs": 0}
+        self._notes: list[str] = []
+        self._nonfinite = 0
+        self._off_level = False
+        self.first, self.samples = 0.0, 0
+        self._last: float | None = None
+        self._waiting: list[tuple[Float, Times]] = []
+        self._lost = 0
+        self._begin(montage)
+        self._ring = EegRing(len(wanted.channels), int(keep_s * self._cleaner.rate))
+
+    @property
+    def newest(self) -> float:
+        """Time of the newest clean sample on the local clock, s; -inf before the first."""
+        return self._ring.newest
+
+    def change(self, montage: Montage) -> None:
+        """Go on with a stream that came back with other channels or another rate.
+
+        Raises
+        ------
+        GeometryError
+            If the bundle's channels are not in it; all stays as it was.
+        """
+        self._begin(montage)
+
+    def push(self, chunk: EegChunk) -> None:
+        """Take the next chunk; one that came too late to be decoded leaves a hole.
+
+        Raises
+        ------
+        GeometryError
+            If the stream does not send at the rate it declares.
+        """
+        data = chunk.data
+        stamps = chunk.stamps
+        if not np.isfinite(stamps).all():
+            # Samples of no time are lost; the clock sees their place.
+            dated = np.isfinite(stamps)
+            data = data[:, dated]
+            stamps = stamps[dated]
+        if data.shape[1] == 0 or not chunk.live:
+            return
+        wrong = self._rate.push(stamps, chunk.arrived_at)
+        if wrong is not None:
+            raise GeometryError(wrong)
+        pieces = self._clock.push(stamps, chunk.arrived_at)
+        for piece in pieces:
+            self._place(data[:, piece.start : piece.stop], piece)
+        if pieces:
+            self._delivered.append((float(pieces[-1].times[-1]), chunk.arrived_at))
+
+    def trigger(self, stamp: float, moved: bool = False, arrived_at: float | None = None) -> None:
+        """Take a volume trigger.
+
+        Parameters
+        ----------
+        stamp : float
+            s on the local clock, or on the stream's where its stamps have jumped.
+        moved : bool
+            The head moved in this volume; may be told later, by a second call.
+        arrived_at : float, optional
+            When the trigger was read.
+        """
+        at = stamp if arrived_at is None else self._clock.local(stamp, arrived_at)
+        self._cleaner.trigger(at, moved)
+
+    def read(self, times: Times) -> EegSpan:
+        """What is known of ascending local times, (n,)."""
+        if len(times) and times[-1] > self.newest:
+            self._clean()
+        values, quality, bad = self._ring.read(times)
+        mask = usable(quality)
+        names = [name for name, is_bad in zip(self._wanted.channels, bad, strict=True) if is_bad]
+        if not mask.any():
+            return EegSpan(None, mask, quality, names)
+        if self._far_off(values, mask):
+            quality = worse(quality, np.full(len(quality), UNCORRECTED, np.uint8))
+            return EegSpan(None, usable(quality), quality, names)
+        scored = np.where(mask, (values - self._mean) / self._scale, 0).astype(np.float32)
+        return EegSpan(scored, mask, quality, names)
+
+    def lacking(self, times: Times, mask: NDArray[np.bool_]) -> float:
+        """Share of the values at ascending times, (n,), that were no measurement in what `mask` lets pass."""
+        return self._door.missing(times, mask, self.montage.sfreq)
+
+    def notes(self) -> list[str]:
+        """What began to be wrong with the values since the last call, in sentences."""
+        told = self._notes
+        self._notes = []
+        return told + self._door.notes()
+
+    def _far_off(self, values: Float, mask: NDArray[np.bool_]) -> bool:
+        """Whether a window's level is none of the bundle's."""
+        if mask.mean() < _JUDGED_SHARE:
+            return False
+        spread_uv = values[:, mask].std(axis=1)
+        wrong = plausible.eeg_level(spread_uv, self._scale[:, 0])
+        if wrong is not None and not self._off_level:
+            self._notes.append(f"{wrong}. Windows of such a level count as missing")
+        self._off_level = wrong is not None
+        return self._off_level
+
+    def delivery(self, time: float) -> tuple[float, float] | None:
+        """When the sample of a local time left the amplifier and when it was read; None if it is not in.
+
+        A chunk leaves with its last sample.
+        """
+        return next((pair for pair in self._delivered if pair[0] >= time), None)
+
+    def report(self) -> dict[str, Any]:
+        """Counts, the clock's fit, what was removed and what is wrong now."""
+        clock = self._clock.report()
+        counts = {name: clock[name] + before for name, before in self._past.items()}
+        age = self._delivered[-1][1] - self.newest if self._delivered else None
+        return {
+            "samples": self.samples,
+            **clock,
+            **counts,
+            **self._cleaner.report(),
+            "nonfinite_samples": self._nonfinite + self._door.samples,
+            "bad_channels": self._cap.bad_channels,
+            "too_many_bad": self._cap.too_many,
+            "age_ms": None if age is None or not np.isfinite(age) else float(age) * 1e3,
+            "delay_ms": (self._cleaner.delay_s + self._cap.delay_s) * 1e3,
+            "learning_s": self._settling / self._cleaner.rate,
+        }
+
+    def _begin(self, montage: Montage) -> None:
+        picks, _ = channels.match(self._wanted.channels, montage)
+        cleaner = Cleaner(montage, self._tr_s)
+        cap = Cap(self._wanted, picks, cleaner.rate, montage.reference)
+        self._clean()
+        if self.samples:
+            self._past = {name: self._clock.report()[name] + n for name, n in self._past.items()}
+            self._nonfinite += self._door.samples
+            self._notes += self._door.notes()
+        present = picks[picks != channels.ABSENT]
+        self._door = Door(montage.channels, present, self._keep_s)
+        self._gone = 0
+        self._rate = RateCheck(montage.sfreq)
+        self.montage, self._clock = montage, SampleClock(montage.sfreq)
+        self._cleaner, self._cap = cleaner, cap
+        self._settling = round(self._wanted.band.settling_s(cleaner.rate) * cleaner.rate)
+        self._learning = self._settling
+        rows = len(picks) if cap.judges else 0
+        self._block, self._filled = np.zeros((rows, round(montage.sfreq)), np.float32), 0
+        self._anew = self._hole = self.samples > 0
+
+    def _place(self, data: Float, piece: Piece) -> None:
+        if not self.samples:
+            self.first = float(piece.times[0])
+        self.samples += data.shape[1]
+        self._gone += piece.lost
+        data, gone = self._door.push(data, piece.times)
+        if gone is None:
+            self._wait(data, piece.times)
+            return
+        edges = [0, *(np.flatnonzero(np.diff(gone)) + 1).tolist(), len(gone)]
+        for start, stop in itertools.pairwise(edges):
+            if gone[start]:
+                self._gone += stop - start
+            else:
+                self._wait(data[:, start:stop], piece.times[start:stop])
+
+    def _wait(self, data: Float, times: Times) -> None:
+        """Gather samples without a hole between them; before them those are missing that are `_gone`."""
+        lost = self._lost_between(float(times[0])) if self._anew else self._gone
+        self._gone = 0
+        if lost:
+            self._clean()
+            self._lost = lost
+        self._last = float(times[-1])
+        self._waiting.append((data, times))
+        gathered = sum(len(times) for _, times in self._waiting)
+        if not self._cleaner.in_magnet or gathered >= _GATHERED_S * self.montage.sfreq:
+            self._clean()
+
+    def _clean(self) -> None:
+        """Push what was gathered through the chain."""
+        if not self._waiting:
+            return
+        data = np.concatenate([data for data, _ in self._waiting], axis=1)
+        times = np.concatenate([times for _, times in self._waiting])
+        lost, start = self._lost, 0
+        self._waiting, self._lost = [], 0
+        while start < data.shape[1]:
+            part = slice(start, start + self._block.shape[1] - self._filled)
+            for clean in self._cleaner.push(data[:, part], times[part], lost):
+                self._take(clean)
+            self._look(data[:, part])
+            lost, start = 0, part.stop
+
+    def _lost_between(self, at: float) -> int:
+        """Samples that a stream which came back is behind the one before it."""
+        self._anew = False
+        if self._last is None:
+            return 0
+        lost = max(0, round((at - self._last) * self.montage.sfreq) - 1)
+        self._past["lost_samples"] += lost
+        self._past["gaps"] += 1
+        return lost
+
+    def _look(self, data: Float) -> None:
+        """Collect raw samples, and look once a second at which channels were saturated."""
+        if not self._cap.judges:
+            return
+        stop = self._filled + data.shape[1]
+        self._block[:, self._filled : stop] = self._cap.pick(data)
+        self._filled = stop % self._block.shape[1]
+        if not self._filled:
+            self._cap.saturated(self._block)
+
+    def _take(self, part: Part) -> None:
+        if part.hole or self._hole:
+            self._hole = False
+            self._leave_hole(float(part.times[0]))
+        x, ok = self._cap.pick(part.data), usable(part.quality)
+        edges = [0, *(np.flatnonzero(np.diff(ok)) + 1).tolist(), len(ok)]
+        for start, stop in itertools.pairwise(edges):
+            piece, times, quality = x[:, start:stop], part.times[start:stop], part.quality[start:stop]
+            if not ok[start]:
+                self._append(np.zeros(piece.shape, np.float32), times, quality)
+                self._restart()
+                continue
+            for values, bad, count in self._cap.push(piece, quality):
+                self._append(values, times[:count], self._judged(quality[:count]), bad)
+                times, quality = times[count:], quality[count:]
+
+    def _append(
+        self, data: Float, times: Times, quality: Quality, bad: NDArray[np.bool_] | None = None
+    ) -> None:
+        self._ring.append(data, times - self._cap.delay_s, quality, bad)
+
+    def _judged(self, quality: Quality) -> Quality:
+        """What is left of a quality while filters settle, or too many channels are bad."""
+        learning = np.arange(len(quality)) < self._learning
+        self._learning = max(0, self._learning - len(quality))
+        limit = np.where(learning, np.uint8(LEARNING), quality)
+        if self._cap.too_many:
+            limit = np.minimum(limit, np.uint8(UNCORRECTED))
+        return worse(quality, limit)
+
+    def _restart(self) -> None:
+        self._cap.reset()
+        self._learning = self._settling
+
+    def _leave_hole(self, found: float) -> None:
+        """Mark what was lost, and filter afresh behind it."""
+        self._restart()
+        rate = self._cleaner.rate
+        before = self.newest + self._cap.delay_s
+        lost = round((found - before) * rate) - 1 if np.isfinite(before) else 0
+        if lost < 0:
+            self._ring = EegRing(len(self._wanted.channels), self._ring.capacity)
+        if lost > 0:
+            kept = min(lost, self._ring.capacity)
+            times = found - np.arange(kept, 0, -1) / rate
+            empty = np.zeros((len(self._wanted.channels), kept), np.float32)
+            self._append(empty, times, np.full(kept, GAP, np.uint8))

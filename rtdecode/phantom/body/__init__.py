@@ -1,0 +1,1 @@
+"""The simulated body between its magnet and its amplifier."""

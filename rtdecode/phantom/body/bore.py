@@ -1,0 +1,197 @@
+"""The simulated amplifier inside the magnet: 63 channels of EEG and an ECG, with all that the bore adds.
+
+The cap has its ground at AFz, as caps for the scanner do: that label of `standard64` is not a channel. The
+converter is a BrainAmp MR's (operating manual): 0.5 microvolts a bit, 16 bits, so plus or minus 16.384 mV,
+behind the 250 Hz low-pass of `rtdecode.phantom.body.magnet`. Its clock is its own.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import signal
+
+from rtdecode.errors import UsageError
+from rtdecode.phantom.body import magnet, pulse
+from rtdecode.phantom.body.amplifier import LEAD_IN_S, REFERENCE, Amplifier, electrode_places, montage
+from rtdecode.types import Float, Montage
+
+SFREQ = 5000
+GROUND, ECG = "AFz", "ECG"
+BIT_UV, RAIL_UV = 0.5, (-16384.0, 16383.5)
+MOST_DRIFT_PPM = 50.0
+
+_BASE_HZ = 1000  # of the EEG, before it is brought to the amplifier's rate
+_TAPS = 16  # samples of that rate to either side
+_LOOSE = 2.0  # the chest's leads see that much more of the gradients than the cap's
+_OPEN_S, _SHUT_S = (-8.0, -3.0), 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Artifacts:
+    """What the bore adds to the EEG; `NONE` is the same run through the same amplifier without it.
+
+    Attributes
+    ----------
+    gradient, heartbeat, pump, motion : bool
+        The gradients' artefact; the ballistocardiogram (the ECG has its heartbeats always); the helium
+        pump; the slow 1 % by which the gradients' artefact varies, and whatever a moving head does.
+    references : int
+        Carbon-wire loops, channels ``CWL1`` and so on before the ECG: artefacts without EEG.
+    drift_ppm : float, optional
+        By how much the amplifier's clock is faster than the scanner's; by seed by default, 0 to 50.
+    """
+
+    gradient: bool = True
+    heartbeat: bool = True
+    pump: bool = True
+    motion: bool = True
+    references: int = 0
+    drift_ppm: float | None = None
+
+    def without(self) -> "Artifacts":
+        """The same amplifier, nothing of it in the EEG."""
+        return replace(self, gradient=False, heartbeat=False, pump=False, motion=False)
+
+
+def bore_montage(sfreq: float = SFREQ, references: int = 0) -> Montage:
+    """The channels inside the magnet: 63 of `standard64`, carbon-wire loops if any, the ECG last."""
+    cap = tuple(label for label in montage().channels if label != GROUND)
+    loops = tuple(f"CWL{i + 1}" for i in range(references))
+    kinds = ("eeg",) * len(cap) + ("reference",) * references + ("ecg",)
+    return Montage((*cap, *loops, ECG), float(sfreq), REFERENCE, kinds)
+
+
+def clock_drift(seed: int, artifacts: Artifacts) -> float:
+    """The amplifier's clock against the scanner's, ppm."""
+    drawn = float(np.random.default_rng((seed, 79)).uniform(0, MOST_DRIFT_PPM))
+    return round(drawn, 1) if artifacts.drift_ppm is None else artifacts.drift_ppm
+
+
+def describe(drift_ppm: float) -> str:
+    """The constants in one line."""
+    return (
+        f"inside the magnet: gradients {magnet.RMS_UV:g} uV rms behind {magnet.LOW_PASS_HZ:g} Hz, "
+        f"{GROUND} the ground, heartbeat {pulse.PULSE_UV:g} uV, helium pump {pulse.PUMP_UV:g} uV, "
+        f"the amplifier's clock {drift_ppm:g} ppm fast, {BIT_UV:g} uV a bit within {RAIL_UV[1] / 1000:.1f} mV"
+    )
+
+
+def closed_eyes(film_s: float) -> tuple[tuple[float, float], ...]:
+    """When the participant's eyes are closed: before the film, and from a second after its end on."""
+    return (_OPEN_S, (film_s + _SHUT_S, film_s + 3600.0))
+
+
+def base_rate(sfreq: int) -> int:
+    """Rate at which the EEG is made, a whole part of the amplifier's.
+
+    Raises
+    ------
+    UsageError
+        For a rate inside the magnet that is below 1000 Hz, or that the low-pass does not fit.
+    """
+    if sfreq < _BASE_HZ or sfreq % (sfreq // _BASE_HZ):
+        raise UsageError(
+            f"inside the magnet the amplifier has a multiple of 1000 samples a second, found {sfreq}; "
+            f"the usual rate is {SFREQ}."
+        )
+    return sfreq // (sfreq // _BASE_HZ)
+
+
+class BoreAmplifier:
+    """EEG and ECG inside the magnet, second by second.
+
+    Parameters
+    ----------
+    eeg : Amplifier
+        Of the same subject at `base_rate(sfreq)`, with this amplifier's clock.
+    number : int
+        Of the subject.
+    seed : int
+        Of noise and artefacts.
+    sfreq : int
+    drift_ppm : float
+        The samples come that much faster than `sfreq` says.
+    gradient : rtdecode.phantom.body.magnet.GradientArtifact
+        For as many channels as `bore_montage` has.
+    artifacts : Artifacts
+    stop_s : float
+        The run is over before that.
+    """
+
+    def __init__(
+        self,
+        eeg: Amplifier,
+        number: int,
+        seed: int,
+        sfreq: int,
+        drift_ppm: float,
+        gradient: magnet.GradientArtifact,
+        artifacts: Artifacts,
+        stop_s: float,
+    ) -> None:
+        self._eeg, self._sfreq, self._seed, self._artifacts = eeg, sfreq, seed, artifacts
+        self._rate = sfreq * (1 + drift_ppm * 1e-6)
+        self._gradient = gradient
+        self._cap = np.flatnonzero([label != GROUND for label in montage().channels])
+        places = np.zeros((len(self._cap) + artifacts.references, 3), np.float32)
+        places[: len(self._cap)] = electrode_places()[self._cap]
+        self._heart = pulse.Heart(number, places, seed, -LEAD_IN_S, stop_s)
+        self._pump = pulse.Pump(number, len(places), seed)
+        self._turning = pulse.turning_field(number, len(places))
+
+    def blocks(self, seconds: int) -> Iterator[Float]:
+        """What the amplifier sends from `LEAD_IN_S` before the film on, (channel, sfreq) a second."""
+        passing = magnet.low_pass(self._sfreq)
+        state = np.zeros((len(passing), len(self._cap) + self._artifacts.references + 1, 2))
+        rng = np.random.default_rng((self._seed, 80))
+        whole = _faster(self._eeg.blocks(seconds), self._sfreq)
+        for second, eeg in enumerate(whole):
+            times = (second * self._sfreq + np.arange(self._sfreq)) / self._rate - LEAD_IN_S
+            voltage = self._voltages(eeg, times, rng)
+            voltage, state = signal.sosfilt(passing, voltage, axis=1, zi=state)
+            yield converted(self._with_gradient(voltage.astype(np.float32), times))
+
+    def _voltages(self, eeg: Float, times: NDArray[np.float64], rng: np.random.Generator) -> Float:
+        """Everything before the low-pass but the gradients, (channel, n)."""
+        wanted = self._artifacts
+        noise = np.float32(0.5) * rng.standard_normal((wanted.references + 1, len(times)), dtype=np.float32)
+        body = np.concatenate([eeg[self._cap], noise[:-1]])
+        if wanted.heartbeat:
+            body += self._heart.at(times)
+        if wanted.pump:
+            body += self._pump.at(times)
+        if wanted.motion:
+            body += self._turning @ self._gradient.turning(times)
+        return np.concatenate([body, noise[-1:] + self._heart.ecg(times)])
+
+    def _with_gradient(self, voltage: Float, times: NDArray[np.float64]) -> Float:
+        if self._artifacts.gradient:
+            added = self._gradient.at(times)
+            added[-1] *= np.float32(_LOOSE)
+            voltage += added
+        return voltage
+
+
+def converted(microvolts: Float) -> Float:
+    """What the converter makes of voltages: 0.5 microvolts a bit, within its range."""
+    whole = np.rint(microvolts * np.float32(1 / BIT_UV)) * np.float32(BIT_UV)
+    return np.minimum(np.maximum(whole, np.float32(RAIL_UV[0])), np.float32(RAIL_UV[1]))
+
+
+def _faster(blocks: Iterator[Float], sfreq: int) -> Iterator[Float]:
+    """Blocks of a second at a higher rate; the new samples lie between the old ones, in place."""
+    block = next(blocks)
+    factor = sfreq // block.shape[1]
+    taps = (factor * signal.firwin(2 * _TAPS * factor + 1, 0.9 / factor, window="blackman")).astype(
+        np.float32
+    )
+    before = np.zeros((64, _TAPS), np.float32)
+    while block is not None:
+        after = next(blocks, None)
+        ahead = np.zeros((64, _TAPS), np.float32) if after is None else after[:, :_TAPS]
+        dense = signal.upfirdn(taps, np.concatenate([before, block, ahead], axis=1), up=factor, axis=1)
+        start = 2 * _TAPS * factor
+        yield np.ascontiguousarray(dense[:, start : start + factor * block.shape[1]], np.float32)
+        before, block = block[:, -_TAPS:], after

@@ -1,0 +1,205 @@
+"""From film features to a neural state with its own noise, and from there to blood oxygenation.
+
+The noise is added to the state, before the forward models, so that EEG and fMRI share it: neither
+averaging voxels nor joining the modalities can remove it, as it cannot in a participant whose
+attention wanders.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import signal
+from scipy.special import gamma
+
+from rtdecode.phantom.film.features import CALIBRATION, FEATURES, feature_blocks, film_features
+from rtdecode.phantom.film.film import FPS, Film
+from rtdecode.types import Float
+
+TR = 0.8
+LEAD_S = 42.0  # a state this long before the film: the amplifier's 10 s after a whole response
+VOXELS = 2000
+RESPONSE_S = 32.0
+NOISE_RHO = 0.8  # per TR
+
+# Areas: share of the voxels, mean explained share of variance over that of the early areas, and
+# the chance that a feature of each block drives a voxel.
+_AREAS = (
+    (0.55, 1.0, (0.35, 0.35, 0.25, 0.03)),
+    (0.25, 0.67, (0.25, 0.25, 0.35, 0.2)),
+    (0.20, 0.5, (0.1, 0.1, 0.1, 0.6)),
+)
+_SLOPE = 0.5
+_RANK = np.random.default_rng(31).permutation(FEATURES) + 1
+_BASIS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a simulated brain keeps from session to session.
+
+    Attributes
+    ----------
+    number : int
+    weights : (voxel, feature) float32
+        Features to voxels, sparse.
+    delay, stretch : (voxel,)
+        Haemodynamic delay, s, and time scale of each voxel.
+    share : (voxel,)
+        Share of a voxel's variance that the state explains, relative to its mean over voxels.
+    tsnr : (voxel,)
+        Temporal signal-to-noise ratio over the preset's median.
+    """
+
+    number: int
+    weights: Float
+    delay: NDArray[np.float64]
+    stretch: NDArray[np.float64]
+    share: NDArray[np.float64]
+    tsnr: NDArray[np.float64]
+
+
+@lru_cache(maxsize=8)
+def subject(number: int) -> Subject:
+    """Draw the brain of a subject from its number alone."""
+    rng = np.random.default_rng((number, 11))
+    counts = np.floor(np.array([part for part, _, _ in _AREAS]) * VOXELS).astype(int)
+    counts[0] += VOXELS - counts.sum()
+    area = np.repeat(np.arange(len(_AREAS)), counts)
+    chance = np.array([chances for _, _, chances in _AREAS])[area][:, feature_blocks()]
+    weights = rng.normal(size=(VOXELS, FEATURES)) * (rng.random((VOXELS, FEATURES)) < chance)
+    share = rng.beta(1.6, 4.5, VOXELS) * np.array([level for _, level, _ in _AREAS])[area]
+    return Subject(
+        number=number,
+        weights=(weights * feature_strengths()).astype(np.float32),
+        delay=rng.normal(0, 0.6, VOXELS),
+        stretch=rng.uniform(0.85, 1.15, VOXELS),
+        share=share / share.mean(),
+        tsnr=np.exp(rng.normal(0, 0.25, VOXELS)),
+    )
+
+
+def feature_strengths() -> Float:
+    """How strongly each feature drives the brain, (`FEATURES`,): a power law over a fixed order."""
+    return (_RANK ** (-_SLOPE / 2)).astype(np.float32)
+
+
+def neural_state(film: Film, noise: float, after_s: float, rng: np.random.Generator) -> Float:
+    """Features plus the state's own noise, from `LEAD_S` before the film on.
+
+    Parameters
+    ----------
+    film : Film
+    noise : float
+        Standard deviation of the noise, in units of a feature's.
+    after_s : float
+        How long the state goes on after the film.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    (frame, `FEATURES`) float32
+        At the film's 8 Hz. Outside the film the features are at their mean, 0.
+
+    Notes
+    -----
+    The noise is first-order autoregressive with correlation `NOISE_RHO` over one TR.
+    """
+    lead, tail = round(LEAD_S * FPS), int(np.ceil(after_s * FPS))
+    state = np.zeros((lead + film.count + tail, FEATURES), np.float32)
+    state[lead : lead + film.count] = film_features(film)
+    rho = NOISE_RHO ** (1 / (TR * FPS))
+    state += np.float32(noise) * autoregressive(rng, len(state), FEATURES, rho)
+    return state
+
+
+def autoregressive(rng: np.random.Generator, length: int, count: int, rho: float) -> Float:
+    """Stationary AR(1) series of unit variance, (length, count)."""
+    drive = rng.standard_normal((length, count), dtype=np.float32)
+    drive[1:] *= np.float32(np.sqrt(1 - rho**2))
+    return np.asarray(signal.lfilter([1.0], [1.0, -rho], drive, axis=0), np.float32)
+
+
+def haemodynamic_response(
+    seconds: NDArray[np.float64],
+    delay: float | NDArray[np.float64] = 0.0,
+    stretch: float | NDArray[np.float64] = 1.0,
+) -> NDArray[np.float64]:
+    """Double-gamma response to an impulse (SPM's shape: peaks of 6 and 16 s, ratio 1/6).
+
+    Parameters
+    ----------
+    seconds : (time,)
+    delay : float or (voxel, 1)
+        Shift, s.
+    stretch : float or (voxel, 1)
+        Time scale.
+
+    Returns
+    -------
+    (time,) or (voxel, time)
+    """
+    t = np.maximum((seconds - delay) / stretch, 0)
+    return t**5 * np.exp(-t) / gamma(6) - t**15 * np.exp(-t) / gamma(16) / 6
+
+
+def bold(person: Subject, state: Float, shift: NDArray[np.float64], times: NDArray[np.float64]) -> Float:
+    """Noiseless response of each voxel at given times.
+
+    Parameters
+    ----------
+    person : Subject
+    state : (frame, feature)
+        As of `neural_state`.
+    shift : (voxel,)
+        When in the TR each voxel is read, after its middle, s.
+    times : (time,)
+        Seconds of film time.
+
+    Returns
+    -------
+    (time, voxel) float32
+    """
+    basis, mixture = _response_basis(person.delay - shift, person.stretch)
+    frames = (np.asarray(times) + LEAD_S) * FPS
+    left = np.clip(frames.astype(int), 0, len(state) - 2)
+    part = (frames - left)[:, None].astype(np.float32)
+    out = np.zeros((len(times), len(person.weights)), np.float32)
+    for response, weight in zip(basis, mixture.T, strict=True):
+        slow = signal.fftconvolve(state, response[:, None], axes=0)[: len(state)].astype(np.float32)
+        read = slow[left] * (1 - part) + slow[left + 1] * part
+        out += read @ (person.weights * weight[:, None].astype(np.float32)).T
+    return out
+
+
+def bold_scale(person: Subject, noise: float, shift: NDArray[np.float64]) -> Float:
+    """Standard deviation of each voxel's noiseless response over a film, (voxel,) float32."""
+    times = np.arange(20.0, CALIBRATION.count / FPS, TR)
+    return bold(person, calibration_state(noise), shift, times).std(axis=0)
+
+
+@lru_cache(maxsize=4)
+def calibration_state(noise: float) -> Float:
+    """A state over a film of its own, by which levels are set once and for all."""
+    return neural_state(CALIBRATION, noise, 10.0, np.random.default_rng(17))
+
+
+def calibration_cuts() -> NDArray[np.int64]:
+    """Frames of the cuts of `calibration_state`'s film."""
+    return CALIBRATION.cut_frames
+
+
+def _response_basis(
+    delay: NDArray[np.float64], stretch: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A few responses, (basis, time), and each voxel's mixture of them, (voxel, basis)."""
+    seconds = np.arange(0, RESPONSE_S, 1 / FPS)
+    each = haemodynamic_response(seconds, delay[:, None], stretch[:, None]) / FPS
+    bank = [
+        haemodynamic_response(seconds, d, s) / FPS
+        for d in np.linspace(-2.4, 2.4, 13)
+        for s in (0.85, 0.95, 1.05, 1.15)
+    ]
+    basis = np.linalg.svd(np.array(bank), full_matrices=False)[2][:_BASIS]
+    return basis, each @ basis.T

@@ -1,0 +1,119 @@
+"""How the simulated head moves: slow drift, breathing, and a few abrupt nods.
+
+Frew et al. 2022, PLoS ONE 17:e0265112, describe it: spikes above 0.3 mm are nods (turning about the
+left-right axis with shifts along z and y), stiller people move with their breathing, and all drift.
+The levels below are set so that the mean framewise displacement (Power et al. 2012, NeuroImage 59:2142,
+a head of 50 mm radius) lies between 0.08 and 0.2 mm and 2 to 4 % of the volumes have more than 0.3 mm;
+adults at a task had 0.28 to 0.35 mm at longer TRs (PMC9882243). They are a choice, not a fit.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from rtdecode.signal.volume.motion import rigid
+from rtdecode.types import Float
+
+MOTIONS = ("still", "typical")
+
+# Translations along x, y, z in mm, rotations about them in degrees.
+_DRIFT = np.array([0.06, 0.08, 0.15, 0.12, 0.04, 0.04])  # standard deviation after a minute
+_BREATH = np.array([0.0, 0.02, 0.03, 0.02, 0.0, 0.0])
+_BREATH_HZ = 0.27
+_NOD = np.array([0.05, 0.35, 0.55, 0.6, 0.1, 0.1])  # of the mean nod
+_NODS_PER_MIN = 1.5
+_STAYS = 0.3  # of a nod remains when it is over
+_NOD_S = (0.8, 3.0)
+_MOST = 3.0  # mm and degrees
+_COLUMNS = ("index", "tx", "ty", "tz", "rx", "ry", "rz")
+
+
+def describe() -> str:
+    """The constants in one line."""
+    drift, nod = (f"{size[2]:g} mm and {size[3]:g} degrees" for size in (_DRIFT, _NOD))
+    return (
+        f"drift {drift} after a minute, {_NODS_PER_MIN:g} nods a minute of {nod} on average, "
+        f"breathing {_BREATH[2]:g} mm, within {_MOST:g} mm and degrees: a choice"
+    )
+
+
+def head_path(count: int, tr_s: float, seed: int) -> NDArray[np.float64]:
+    """Where the head is in the middle of each volume.
+
+    Parameters
+    ----------
+    count : int
+        Volumes.
+    tr_s : float
+    seed : int
+
+    Returns
+    -------
+    (volume, 6)
+        As `rtdecode.signal.volume.motion.rigid` takes them about the middle of the head: mm and rad, against
+        the first volume.
+    """
+    rng = np.random.default_rng((seed, 61))
+    seconds = (np.arange(count) + 0.5) * tr_s
+    path = np.cumsum(rng.standard_normal((count, 6)) * _DRIFT * np.sqrt(tr_s / 60), axis=0)
+    path += _BREATH * np.sin(2 * np.pi * _BREATH_HZ * seconds + rng.uniform(0, 2 * np.pi))[:, None]
+    for start in rng.uniform(0, count * tr_s, rng.poisson(_NODS_PER_MIN * count * tr_s / 60)):
+        size = rng.exponential() * rng.choice([-1, 1]) * _NOD * rng.uniform(0.5, 1.5, 6)
+        since = seconds - start
+        during = np.where(since < rng.uniform(*_NOD_S), 1.0, _STAYS)
+        path += np.outer(np.where(since < 0, 0.0, during), size)
+    path -= path[0]
+    path = _MOST * np.tanh(path / _MOST)
+    path[:, 3:] = np.deg2rad(path[:, 3:])
+    return path
+
+
+def write_path(file: Path, path: NDArray[np.float64]) -> None:
+    """Write a head's path as a table: index, tx, ty, tz in mm, rx, ry, rz in rad."""
+    rows = ["\t".join([str(i), *(f"{value:.6f}" for value in row)]) for i, row in enumerate(path)]
+    file.write_text("\n".join(["\t".join(_COLUMNS), *rows]) + "\n")
+
+
+class Resampler:
+    """An image of the head as it appears after the head has moved.
+
+    Parameters
+    ----------
+    mean : (i, j, k)
+        The head's image on a grid that is larger than the scanner's by `margin` voxels on every side.
+    margin : int
+    affine : float64, (4, 4)
+        Voxel of the scanner's grid -> scanner RAS+ mm.
+    centre : (3,)
+        The point about which the head turns, mm.
+
+    Notes
+    -----
+    Cubic splines, at the places that the head can reach; the rest is air.
+    """
+
+    def __init__(
+        self, mean: Float, margin: int, affine: NDArray[np.float64], centre: tuple[float, float, float]
+    ) -> None:
+        self._air = float(mean.min())
+        self._affine, self._centre, self._shape = affine, centre, mean.shape
+        spacing = float(np.linalg.norm(affine[:3, :3], axis=0).min())
+        reach = ndimage.binary_dilation(mean > self._air, iterations=round(10 / spacing))
+        inner = reach[margin:-margin, margin:-margin, margin:-margin]
+        self._reached = np.flatnonzero(inner)
+        self._size = inner.size
+        self._points = np.stack(np.unravel_index(self._reached, inner.shape)).astype(np.float64)
+        self._margin = float(margin)
+
+    def moved(self, image: Float, parameters: NDArray[np.float64]) -> Float:
+        """The flat image on the large grid, seen on the scanner's grid, flat, after a rigid motion."""
+        back = np.linalg.inv(self._affine) @ np.linalg.inv(rigid(parameters, self._centre)) @ self._affine
+        places = back[:3, :3] @ self._points + back[:3, 3:] + self._margin
+        splines = ndimage.spline_filter(image.reshape(self._shape), mode="nearest")
+        out = np.full(self._size, self._air, np.float32)
+        out[self._reached] = ndimage.map_coordinates(
+            splines, places, order=3, mode="nearest", prefilter=False
+        )
+        return out

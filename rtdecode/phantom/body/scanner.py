@@ -1,0 +1,272 @@
+"""The simulated scanner: a head, and volumes of it as a scanner would deliver them."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.phantom.body.brain import TR, VOXELS, Subject, autoregressive, bold, bold_scale
+from rtdecode.phantom.body.movement import Resampler
+from rtdecode.phantom.body.presets import Preset
+from rtdecode.types import Float
+
+SHAPE = (64, 64, 36)
+CENTRE = (0.0, -12.0, 6.0)  # of the head, scanner RAS+ mm
+
+_THERMAL = 6.0  # scanner units
+_SHARED, _DRIFTS = 30, 6
+_TILT_DEG = (9.0, -4.0, 3.0)  # oblique, so that a wrong orientation shows
+_PRIVATE, _COMMON, _DRIFT, _CYCLES = 0.40, 0.40, 0.15, 0.05  # shares of the noise variance
+_MARGIN = 6  # voxels beyond the grid from which tissue can move in
+_T1_S, _FLIP_DEG = 1.33, 52.0  # grey matter at 3 T: Wansapura et al. 1999, JMRI 9:531
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A head at rest in the scanner.
+
+    Attributes
+    ----------
+    shape : (int, int, int)
+    affine : float64, (4, 4)
+        Voxel indices to scanner RAS+ coordinates, mm.
+    mean : float32, (i, j, k)
+        The image without noise.
+    brain : int64
+        Flat C-order indices of the brain's voxels.
+    voxels : int64, (voxel,)
+        Flat C-order indices of the voxels that the film drives, ascending.
+    """
+
+    shape: tuple[int, int, int]
+    affine: NDArray[np.float64]
+    mean: Float
+    brain: NDArray[np.int64]
+    voxels: NDArray[np.int64]
+
+
+@lru_cache(maxsize=4)
+def head(number: int, shape: tuple[int, int, int] = SHAPE) -> Head:
+    """The head of a subject on a grid of 3 mm voxels (2 mm from 104 x 104 on)."""
+    affine = _affine(shape)
+    mean, depth, rng = _anatomy(number, shape, affine)
+    brain = np.flatnonzero(depth < 0.88)
+    x, y, z = _places(shape, affine).reshape(3, -1)[:, brain]
+    posterior = (y < -8) & (depth.reshape(-1)[brain] > 0.6) & (np.abs(x) > 4) & (np.abs(z) < 45)
+    voxels = np.sort(rng.choice(brain[posterior], VOXELS, replace=False))
+    return Head(shape, affine, mean, brain, voxels)
+
+
+def settling_factor(index: int) -> float:
+    """Signal of volume `index` over that of the steady state, in a run that starts from full magnetisation.
+
+    Notes
+    -----
+    One tissue (grey matter), longitudinal magnetisation after n pulses of a flip angle a:
+    ``M(n) = M + (1 - M) (E cos a)^n`` with ``E = exp(-TR / T1)``, ``M = (1 - E) / (1 - E cos a)``.
+    """
+    decay = np.exp(-TR / _T1_S)
+    ratio = decay * np.cos(np.deg2rad(_FLIP_DEG))
+    steady = (1 - decay) / (1 - ratio)
+    return float(1 + (1 / steady - 1) * ratio**index)
+
+
+def slice_times(slices: int) -> NDArray[np.float64]:
+    """Start of each slice's acquisition after the volume's, s: interleaved, several bands at once."""
+    shots = -(-slices // max(1, round(slices / 9)))
+    order = np.argsort(np.concatenate([np.arange(0, shots, 2), np.arange(1, shots, 2)]))
+    return TR * order[np.arange(slices) % shots] / shots
+
+
+class Scanner:
+    """Volumes of a subject whose neural state is known.
+
+    Parameters
+    ----------
+    place : Head
+    person : Subject
+    preset : Preset
+    state : (frame, feature)
+        As of `rtdecode.phantom.body.brain.neural_state`.
+    count : int
+        Volumes to scan, one per `TR` from film time 0 on.
+    seed : int
+        Of the noise.
+    path : (volume, 6), optional
+        Where the head is, as of `rtdecode.phantom.body.movement.head_path`; at rest by default. Thermal noise
+        does not move with it.
+    settling : bool
+        Whether the first volumes are brighter, until the magnetisation has settled.
+
+    Notes
+    -----
+    A driven voxel is ``mean * (1 + (sqrt(r) n + sqrt(1 - r) z) / tSNR)``, n its standardised
+    response, z noise of unit variance: 40 % its own, AR(1) with 0.35; 40 % shared, smooth in space,
+    AR(1) with 0.7; 15 % drift; 5 % heartbeat and breathing, aliased at the TR. Thermal noise is
+    everywhere; where it is louder than the voxel's own share it adds to the total. Other brain
+    voxels carry the shared part alone.
+    """
+
+    def __init__(
+        self,
+        place: Head,
+        person: Subject,
+        preset: Preset,
+        state: Float,
+        count: int,
+        seed: int,
+        path: NDArray[np.float64] | None = None,
+        settling: bool = False,
+    ) -> None:
+        self.head, self.count, self._seed, self._settling = place, count, seed, settling
+        if path is not None:
+            place = _enlarged(place, person.number)
+            self._resampler = Resampler(place.mean, _MARGIN, self.head.affine, CENTRE)
+        self._path, self._body = path, place
+        rng = np.random.default_rng((seed, 21))
+        mean = place.mean.reshape(-1)
+        spread = np.full(mean.size, 1 / preset.tsnr, np.float32)
+        spread[place.voxels] /= person.tsnr
+        share = np.clip(preset.bold_share * person.share, 0, 0.9)
+        physiology = np.full(mean.size, 1.0)
+        physiology[place.voxels] = 1 - share
+        self._series = _common_series(rng, count)
+        maps = _common_maps(np.random.default_rng((person.number, 22)), _places(place.shape, place.affine))
+        amplitude = mean * spread * np.sqrt(physiology)
+        self._maps = (maps[:, place.brain] * amplitude[place.brain]).astype(np.float32)
+        response = self._response(person, preset, state) * np.sqrt(share)
+        room = _PRIVATE * (1 - share) - (_THERMAL / (mean * spread)[place.voxels]) ** 2
+        own = np.sqrt(np.maximum(room, 0)) * autoregressive(rng, count, VOXELS, 0.35)
+        self._driven = ((mean * spread)[place.voxels] * (response + own)).astype(np.float32)
+
+    def volume(self, index: int) -> NDArray[np.int16]:
+        """Volume `index`, (i, j, k), values 0 to 4095; any order of calls gives the same."""
+        rng = np.random.default_rng((self._seed, 23, index))
+        out = rng.standard_normal(self.head.mean.size, dtype=np.float32)
+        out *= np.float32(_THERMAL)
+        if self._path is None and not self._settling:
+            self._add_tissue(out, index)
+        else:
+            out += self._scene(index)
+        np.abs(out, out=out)
+        return np.minimum(np.rint(out), 4095).astype(np.int16).reshape(self.head.shape)
+
+    def _add_tissue(self, out: Float, index: int) -> None:
+        out += self._body.mean.reshape(-1)
+        out[self._body.brain] += self._series[index] @ self._maps
+        out[self._body.voxels] += self._driven[index]
+
+    def _scene(self, index: int) -> Float:
+        """The image without thermal noise, flat."""
+        out = np.zeros(self._body.mean.size, np.float32)
+        self._add_tissue(out, index)
+        if self._settling:
+            out *= np.float32(settling_factor(index))
+        return out if self._path is None else self._resampler.moved(out, self._path[index])
+
+    def _response(self, person: Subject, preset: Preset, state: Float) -> Float:
+        slices = np.unravel_index(self.head.voxels, self.head.shape)[2]
+        shift = slice_times(self.head.shape[2])[slices] - TR / 2
+        times = np.arange(0.5, self.count, dtype=np.float64) * TR
+        scale = bold_scale(person, preset.feature_noise, shift)
+        return bold(person, state, shift, times) / scale
+
+
+def _affine(shape: tuple[int, int, int]) -> NDArray[np.float64]:
+    """Oblique axial slices, rows towards the left, columns towards the back, slices upwards."""
+    size = 3.0 if shape[0] < 84 else 2.0
+    turn = np.eye(3)
+    for axis, degrees in enumerate(_TILT_DEG):
+        angle = np.deg2rad(degrees)
+        step = np.eye(3)
+        a, b = [other for other in range(3) if other != axis]
+        step[a, a] = step[b, b] = np.cos(angle)
+        step[a, b], step[b, a] = -np.sin(angle), np.sin(angle)
+        turn = turn @ step
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ np.diag([-size, -size, size])
+    affine[:3, 3] = np.add(CENTRE, (1.5, 0.0, 0.0)) - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    return affine
+
+
+def _places(shape: tuple[int, int, int], affine: NDArray[np.float64]) -> Float:
+    """Position of each voxel relative to the middle of the head, mm, (3, i, j, k)."""
+    index = np.indices(shape, dtype=np.float64).reshape(3, -1)
+    place = affine[:3, :3] @ index + affine[:3, 3:] - np.array(CENTRE)[:, None]
+    return place.reshape(3, *shape).astype(np.float32)
+
+
+def _anatomy(
+    number: int, shape: tuple[int, int, int], affine: NDArray[np.float64]
+) -> tuple[Float, Float, np.random.Generator]:
+    """Image and depth of a subject's head on any grid, and the generator that drew it."""
+    rng = np.random.default_rng((number, 12))
+    size = 1 + 0.03 * rng.normal(size=3)
+    place = _places(shape, affine)
+    depth = _depth(place, (72 * size[0], 88 * size[1], 62 * size[2]))
+    return _mean_image(place, depth, rng), depth, rng
+
+
+def _enlarged(place: Head, number: int) -> Head:
+    """The same head on a grid that is larger by `_MARGIN` voxels on every side."""
+    shape = (place.shape[0] + 2 * _MARGIN, place.shape[1] + 2 * _MARGIN, place.shape[2] + 2 * _MARGIN)
+    affine = place.affine.copy()
+    affine[:3, 3] -= affine[:3, :3] @ np.full(3, _MARGIN)
+    mean, depth, _ = _anatomy(number, shape, affine)
+    index = np.stack(np.unravel_index(place.voxels, place.shape)) + _MARGIN
+    voxels = np.asarray(np.ravel_multi_index(tuple(index), shape), np.int64)
+    return Head(shape, affine, mean, np.flatnonzero(depth < 0.88), voxels)
+
+
+def _depth(place: Float, axes: tuple[float, float, float]) -> Float:
+    """0 in the middle of an ellipsoid, 1 on its surface."""
+    x, y, z = place
+    return np.sqrt((x / axes[0]) ** 2 + (y / axes[1]) ** 2 + (z / axes[2]) ** 2)
+
+
+def _mean_image(place: Float, depth: Float, rng: np.random.Generator) -> Float:
+    """Scalp, dark skull, brain with folds and ventricles, eyes, under a smooth coil profile."""
+    x, y, z = place
+    folds = sum(
+        np.cos(np.tensordot(rng.normal(0, 0.12, 3).astype(np.float32), place, 1) + rng.uniform(0, 6))
+        for _ in range(8)
+    )
+    tissue = 1000 + 45 * folds
+    ventricles = np.minimum(
+        _depth(place - _at(11, 4, 8), (9, 30, 12)), _depth(place + _at(11, -4, -8), (8, 27, 12))
+    )
+    tissue = np.where(ventricles < 1, 1650, tissue)
+    image = np.select([depth < 0.88, depth < 0.97, depth < 1.07], [tissue, 220.0, 700.0], 14.0)
+    eyes = np.minimum(
+        _depth(place - _at(32, 88, -30), (12, 12, 12)), _depth(place - _at(-32, 88, -30), (12, 12, 12))
+    )
+    image = np.where(eyes < 1, 1500, image)
+    coil = 1 - 0.0012 * y + 0.0009 * x + 0.15 * np.minimum(depth, 1.1) ** 2 - 0.0006 * z
+    return (image * np.where(image > 20, coil, 1)).astype(np.float32)
+
+
+def _at(x: float, y: float, z: float) -> Float:
+    return np.array([x, y, z], np.float32).reshape(3, 1, 1, 1)
+
+
+def _common_maps(rng: np.random.Generator, place: Float) -> Float:
+    """Where the shared noise acts, (component, voxel): smooth waves of unit variance."""
+    flat = place.reshape(3, -1)
+    count = _SHARED + _DRIFTS + 4
+    waves = rng.normal(0, 2 * np.pi / 70, (count, 3)).astype(np.float32)
+    return np.float32(np.sqrt(2)) * np.cos(waves @ flat + rng.uniform(0, 6.28, (count, 1)).astype(np.float32))
+
+
+def _common_series(rng: np.random.Generator, count: int) -> Float:
+    """When the shared noise acts, (volume, component)."""
+    seconds = np.arange(count)[:, None] * TR
+    shared = autoregressive(rng, count, _SHARED, 0.7) * np.sqrt(_COMMON / _SHARED)
+    period = rng.uniform(120, 400, _DRIFTS - 1)
+    waves = np.sqrt(2) * np.cos(2 * np.pi * seconds / period + rng.uniform(0, 6.28, _DRIFTS - 1))
+    line = (seconds - seconds.mean()) / 150 * rng.choice([-1, 1])
+    drift = np.concatenate([waves, line], axis=1) * np.sqrt(_DRIFT / _DRIFTS)
+    rate = np.array([1.1, 1.1, 0.27, 0.27]) * (1 + 0.01 * rng.normal())
+    phase = np.array([0, np.pi / 2, 0, np.pi / 2]) + rng.uniform(0, 6.28)
+    cycles = np.sqrt(2) * np.cos(2 * np.pi * rate * seconds + phase) * np.sqrt(_CYCLES / 4)
+    return np.concatenate([shared, drift, cycles], axis=1).astype(np.float32)

@@ -1,0 +1,1 @@
+"""The files in which scanners of several makers export a volume."""

@@ -1,0 +1,1 @@
+"""The simulated session in real time: outlets, delivery of files, and faults."""

@@ -1,0 +1,71 @@
+"""The command `rtdecode simulate` and its options; what it does is in `rtdecode.phantom.live.simulate`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rtdecode.options import Preset, Wait, from_zero, positive
+
+
+def simulate(
+    lsl: Annotated[str | None, typer.Option(help="Name of the LSL stream to be opened.")] = None,
+    fmri_dir: Annotated[Path | None, typer.Option(help="Folder the volumes are written to.")] = None,
+    preset: Annotated[Preset, typer.Option(help="How much the signals tell.")] = Preset.default,
+    subject: Annotated[int, typer.Option(help="Which simulated brain; shipped bundles know 1.")] = 1,
+    seed: Annotated[int, typer.Option(help="Film and noise; below 1000 is for training.")] = 1000,
+    seconds: Annotated[
+        float, typer.Option(help="Length of the film, s; the scan runs 8 s longer.", callback=positive)
+    ] = 60.0,
+    wait: Wait = 60.0,
+    scanner: Annotated[
+        str, typer.Option(help="siemens-mosaic, siemens-enhanced, ge, philips or nifti.")
+    ] = "siemens-mosaic",
+    in_magnet: Annotated[bool, typer.Option("--in-magnet/--clean", help="EEG with artefacts.")] = False,
+    sfreq: Annotated[
+        float | None, typer.Option(help="EEG sampling rate, Hz; default 1000.", callback=positive)
+    ] = None,
+    motion: Annotated[str, typer.Option(help="Head motion: still or typical.")] = "still",
+    first_delay: Annotated[
+        float | None,
+        typer.Option(help="Further delay of the first file, s; default: the vendor's.", callback=from_zero),
+    ] = None,
+    settling: Annotated[
+        bool,
+        typer.Option("--settling/--settled", help="The first volumes are brighter (T1)."),
+    ] = False,
+    faults: Annotated[
+        str,
+        typer.Option(
+            help="Comma list of kind=rate per minute or kind@second[:duration], volume-drop@12 for example."
+        ),
+    ] = "",
+    cuts: Annotated[str, typer.Option(help="Where the film cuts: grid (every 4 s) or free.")] = "grid",
+    truth: Annotated[Path | None, typer.Option(help="Folder for film.mp4, events.tsv, faults.jsonl.")] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Write a recording as fast as possible; wait for no clock.")
+    ] = None,
+) -> None:
+    """Be a simulated participant, amplifier and scanner: an LSL stream and a folder of volumes."""
+    from rtdecode.phantom.live import simulate as command
+
+    code = command.run(
+        lsl=lsl,
+        fmri_dir=fmri_dir,
+        preset=preset.value,
+        subject=subject,
+        seed=seed,
+        seconds=seconds,
+        wait=wait,
+        scanner=scanner,
+        in_magnet=in_magnet,
+        sfreq=sfreq,
+        motion=motion,
+        first_delay=first_delay,
+        settling=settling,
+        faults=faults,
+        truth=truth,
+        record=record,
+        cuts=cuts,
+    )
+    raise typer.Exit(code)

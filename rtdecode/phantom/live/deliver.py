@@ -1,0 +1,192 @@
+"""Files into a folder by the clock, as a scanner's export leaves them there, with all that goes wrong."""
+
+import heapq
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import IO, Any
+
+from rtdecode.liblsl import pylsl
+from rtdecode.phantom.body.brain import TR
+from rtdecode.phantom.files.names import ExportedFile, Run, files, names, second_name
+from rtdecode.phantom.live import faults as damage
+from rtdecode.phantom.live.faults import Fate, Fault, FaultLog
+from rtdecode.phantom.session import AGAIN_S, PhantomSession
+
+_PIECES = 4
+_AHEAD_S = 0.25  # before its first byte is due, a volume is made
+
+
+class Delivery:
+    """One run's files, each written at its time.
+
+    Parameters
+    ----------
+    session : PhantomSession
+    folder : Path
+        Exists.
+    run : Run
+    trigger_at : float
+        Local clock of the first volume's start.
+    log : FaultLog
+    stop : threading.Event
+        Ends the run; a file that was begun is finished, and a folder that is away comes back.
+    """
+
+    def __init__(
+        self,
+        session: PhantomSession,
+        folder: Path,
+        run: Run,
+        trigger_at: float,
+        log: FaultLog,
+        stop: threading.Event,
+    ) -> None:
+        self._session, self._folder, self._run, self._log, self._stop = session, folder, run, log, stop
+        self._trigger_at, self._away = trigger_at, False
+        self._hidden = folder.with_name(f".{folder.name}.away")
+        self._scanner = session.vendor.name
+        self._steps: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = count()
+
+    def write_all(self) -> None:
+        """Go through the run; raises OSError where a file cannot be written."""
+        for index in range(self._session.volumes):
+            fate = self._session.fates.get(index, Fate())
+            begin = self._session.due_s(index) + fate.late_s - self._session.vendor.writing_s - _AHEAD_S
+            self._at(begin, partial(self._prepare, index, fate))
+        for start, stop, fault in damage.absences(self._session.faults):
+            self._at(start, partial(self._vanish, fault, start, stop))
+            self._at(stop, self._return)
+        try:
+            while self._steps:
+                at, _, act = heapq.heappop(self._steps)
+                sleep_until(self._trigger_at + at, self._stop)
+                act()
+        finally:
+            self._return()
+
+    def _at(self, seconds: float, act: Callable[[], None]) -> None:
+        """Plan a step; steps of the same run time keep their order."""
+        heapq.heappush(self._steps, (seconds, next(self._order), act))
+
+    def _root(self) -> Path:
+        return self._hidden if self._away else self._folder
+
+    def _prepare(self, index: int, fate: Fate) -> None:
+        """Make a volume's files and plan their writing."""
+        if self._stop.is_set():
+            return
+        made: list[ExportedFile] = []
+        slices = self._session.head.shape[2]
+        if not fate.lost:
+            absent = int(fate.pick * slices) if fate.hole else None
+            made = files(self._session, self._scanner, self._run, index, absent)
+        hit = int(fate.pick * len(made))
+        for place, file in enumerate(made):
+            kept = int(fate.cut * len(file.data)) if fate.cut is not None and place == hit else None
+            done = self._done(index, fate, place, len(made))
+            slow = fate.slow_s if place == hit else 0.0
+            self._plan_file(_Writing(file, kept, self._session.vendor.renamed), done, slow, len(made))
+            if fate.again:
+                again = ExportedFile(second_name(file.name, self._scanner), file.data)
+                repeat = _Writing(again, kept, self._session.vendor.renamed)
+                self._plan_file(repeat, done + slow + AGAIN_S, 0.0, len(made))
+        for fault in fate.faults:
+            detail = self._detail(index, fate, fault, made, hit)
+            self._at(self._session.due_s(index), partial(self._note, fault.kind, index * TR, detail))
+
+    def _done(self, index: int, fate: Fate, place: int, total: int) -> float:
+        """When file `place` of a volume is whole; the last one at the volume's time."""
+        return (
+            self._session.due_s(index)
+            + fate.late_s
+            - self._session.vendor.writing_s * (1 - (place + 1) / total)
+        )
+
+    def _plan_file(self, writing: "_Writing", done: float, slow_s: float, total: int) -> None:
+        """Plan the pieces of a file, the last of them at its time."""
+        span = self._session.vendor.writing_s / total
+        pieces = _PIECES if total == 1 or slow_s else 1
+        for piece in range(pieces):
+            back = (span + slow_s) * (1 - piece / (pieces - 1)) if pieces > 1 else 0.0
+            self._at(done + slow_s - back, partial(self._write, writing, piece, pieces))
+
+    def _write(self, writing: "_Writing", piece: int, pieces: int) -> None:
+        if writing.file is not None or not self._stop.is_set():
+            writing.write(self._root, piece, pieces)
+
+    def _detail(
+        self, index: int, fate: Fate, fault: Fault, made: list[ExportedFile], hit: int
+    ) -> dict[str, Any]:
+        """What the log says of a fault: enough to check a report against."""
+        called = names(self._session, self._scanner, self._run.series, index)
+        detail = damage.volume_fault(index, fault, called[0]) | {"files": len(called)}
+        if fate.whole:
+            detail["whole_s"] = self._session.whole_s(index)
+        if fault.kind == "slice-drop":
+            place = int(fate.pick * self._session.head.shape[2])
+            detail |= {"slice": place, "file": called[place if len(called) > 1 else 0]}
+        if fault.kind == "file-truncate" and fate.cut is not None:
+            size = len(made[hit].data)
+            detail |= {"file": made[hit].name, "bytes": size, "kept_bytes": int(fate.cut * size)}
+        if fault.kind == "file-slow":
+            detail |= {"file": made[hit].name, "slow_s": fate.slow_s}
+        if fault.kind == "volume-late":
+            detail["late_s"] = fault.duration_s
+        if fault.kind == "volume-dup":
+            detail["again"] = second_name(called[0], self._scanner)
+        return detail
+
+    def _vanish(self, fault: Fault, start: float, stop: float) -> None:
+        if not self._stop.is_set():
+            self._folder.rename(self._hidden)
+            self._away = True
+            detail = damage.folder_fault(start, stop, self._session.hidden(start, stop))
+            self._note(fault.kind, start, detail)
+
+    def _return(self) -> None:
+        if self._away:
+            self._hidden.rename(self._folder)
+            self._away = False
+
+    def _note(self, kind: str, t: float, detail: dict[str, Any]) -> None:
+        if not self._stop.is_set():
+            self._log.write(kind, t, detail)
+
+
+@dataclass(slots=True)
+class _Writing:
+    """A file on its way to the folder: `kept` bytes of it, or all."""
+
+    source: ExportedFile
+    kept: int | None
+    renamed: bool
+    file: IO[bytes] | None = None
+
+    def write(self, root: Callable[[], Path], piece: int, pieces: int) -> None:
+        """Write one piece; the first opens the file, the last closes it and gives it its name."""
+        data = self.source.data[: self.kept]
+        size = -(-len(data) // pieces)
+        name = Path(self.source.name)
+        hidden = name.with_name(f"{name.name}.tmp") if self.renamed else name
+        if self.file is None:
+            if len(name.parts) > 1:
+                (root() / name.parent).mkdir(exist_ok=True)
+            self.file = (root() / hidden).open("wb", buffering=0)
+        self.file.write(data[piece * size : (piece + 1) * size])
+        if piece == pieces - 1:
+            self.file.close()
+            if self.renamed:
+                (root() / hidden).rename(root() / name)
+
+
+def sleep_until(at: float, stop: threading.Event) -> bool:
+    """Wait for an instant of the local clock; False if the session was stopped before."""
+    while (left := at - pylsl.local_clock()) > 0:
+        if stop.wait(left):
+            return False
+    return not stop.is_set()

@@ -1,0 +1,115 @@
+"""What goes wrong between amplifier and reader: lost samples, jumping stamps, a new outlet, the rail."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.phantom.body.bore import RAIL_UV
+from rtdecode.phantom.live.faults import Fault, absences
+
+_MOST_CLIPPED = 4  # channels
+Span = Callable[[float, float], tuple[int, int]]
+
+
+def jumps(faults: tuple[Fault, ...]) -> list[tuple[float, float]]:
+    """From which run time on the stamps jump, and by how much: forwards, then back, and so on."""
+    found = [fault for fault in faults if fault.kind == "eeg-jump"]
+    return [(fault.start_s, fault.duration_s * (-1) ** i) for i, fault in enumerate(found)]
+
+
+def stamp_shift(faults: tuple[Fault, ...], seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """By how much the stamp of each run time (sample,) is wrong, s."""
+    out = np.zeros(len(seconds))
+    for start, jump in jumps(faults):
+        out[seconds >= start] += jump
+    return out
+
+
+def restarts(faults: tuple[Fault, ...]) -> list[tuple[float, float, bool]]:
+    """When the outlet is away: start, stop, and whether it comes back under the same source id.
+
+    The first comes back as it was, the next as another, and so on.
+    """
+    away = absences(faults, "eeg-restart")
+    return [(start, stop, i % 2 == 0) for i, (start, stop, _) in enumerate(away)]
+
+
+def clips(
+    faults: tuple[Fault, ...], channels: int, seed: int
+) -> list[tuple[Fault, NDArray[np.int64], float]]:
+    """Each clip with the channels that it drives to the rail, and to which rail, microvolts."""
+    found = []
+    for i, fault in enumerate(fault for fault in faults if fault.kind == "eeg-clip"):
+        rng = np.random.default_rng((seed, 43, i))
+        hit = np.sort(rng.permutation(channels)[: rng.integers(1, _MOST_CLIPPED + 1)])
+        found.append((fault, hit, float(rng.choice(RAIL_UV))))
+    return found
+
+
+def clip(
+    data: NDArray[np.float32],
+    seconds: NDArray[np.float64],
+    hit: list[tuple[Fault, NDArray[np.int64], float]],
+) -> None:
+    """Put what `clips` found into samples (channel, sample) of these run times, in place."""
+    for fault, channels, rail in hit:
+        first, last = np.searchsorted(seconds, (fault.start_s, fault.start_s + fault.duration_s))
+        data[channels, first:last] = rail
+
+
+def eeg_lines(
+    faults: tuple[Fault, ...], channels: Sequence[str], seed: int, span: Span
+) -> list[tuple[str, float, dict[str, Any]]]:
+    """What is logged of the EEG, in order: kind, run time, detail.
+
+    Parameters
+    ----------
+    faults : tuple of Fault
+    channels : sequence of str
+        Their labels.
+    seed : int
+        Of the session.
+    span : callable
+        Number of the first sample within a span of run time, and how many there are.
+
+    Returns
+    -------
+    list of (str, float, dict)
+        ``first_sample`` and ``samples`` count from the amplifier's first sample; a sample that is lost
+        twice counts for the earlier fault.
+    """
+    lines = _losses(faults, span)
+    for start, jump in jumps(faults):
+        lines.append(
+            ("eeg-jump", start, {"jump_s": jump, "first_sample": span(start, np.inf)[0], "samples": 0})
+        )
+    for fault, hit, rail in clips(faults, len(channels), seed):
+        first, count = span(fault.start_s, fault.start_s + fault.duration_s)
+        detail = {"duration_s": fault.duration_s, "first_sample": first, "samples": count}
+        lines.append(
+            (fault.kind, fault.start_s, detail | {"channels": [channels[i] for i in hit], "rail_uv": rail})
+        )
+    return sorted(lines, key=lambda line: line[1])
+
+
+def _losses(faults: tuple[Fault, ...], span: Span) -> list[tuple[str, float, dict[str, Any]]]:
+    drops = [(f.start_s, f.start_s + f.duration_s, None) for f in faults if f.kind == "eeg-drop"]
+    lines: list[tuple[str, float, dict[str, Any]]] = []
+    done = 0
+    for start, stop, same in sorted([*drops, *restarts(faults)], key=lambda loss: loss[:2]):
+        first, count = span(start, stop)
+        last = first + count
+        first = max(first, done)
+        done = max(done, last)
+        detail = {
+            "duration_s": round(stop - start, 6),
+            "first_sample": first,
+            "samples": max(last - first, 0),
+        }
+        if same is None:
+            lines.append(("eeg-drop", start, detail))
+        else:
+            lines.append(("eeg-restart", start, detail | {"source_id": "same" if same else "another"}))
+    return lines

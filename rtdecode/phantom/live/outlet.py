@@ -1,0 +1,77 @@
+"""The simulated amplifier's streams on the network."""
+
+import numpy as np
+
+from rtdecode.liblsl import pylsl
+from rtdecode.phantom.live import eeg_faults
+from rtdecode.phantom.live import faults as damage
+from rtdecode.phantom.session import PhantomSession
+from rtdecode.types import Float
+
+_TYPES = {"eeg": "EEG", "ecg": "ECG", "reference": "REF"}
+
+
+class EegOutlet:
+    """The EEG stream, with all that goes wrong on its way.
+
+    Parameters
+    ----------
+    session : PhantomSession
+    name : str
+        Of the stream.
+    """
+
+    def __init__(self, session: PhantomSession, name: str) -> None:
+        self._session, self._name = session, name
+        self._away = eeg_faults.restarts(session.faults)
+        self._source, self._opened = _source(name), 0
+        self._outlet: pylsl.StreamOutlet | None = self._open()
+
+    def have_consumers(self) -> bool:
+        """Whether anybody reads."""
+        return self._outlet is not None and self._outlet.have_consumers()
+
+    def push(self, data: Float, first: int, trigger_at: float) -> None:
+        """Send a chunk, (channel, sample), that begins at sample `first`, less what is lost of it."""
+        times = self._session.sample_times(first, data.shape[1])
+        self._restart(float(times[-1]))
+        kept = damage.received(self._session.faults, times)
+        if self._outlet is not None and kept.any():
+            stamps = trigger_at + self._session.stamps(first, times)[kept]
+            self._outlet.push_chunk(np.ascontiguousarray(data[:, kept].T), stamps.tolist())
+
+    def _restart(self, now_s: float) -> None:
+        if not self._away or now_s < self._away[0][0]:
+            return
+        self._outlet = None  # the stream ends with the object
+        _, stop, same = self._away[0]
+        if now_s >= stop:
+            self._away.pop(0)
+            self._opened += not same
+            self._outlet = self._open()
+
+    def _open(self) -> pylsl.StreamOutlet:
+        montage = self._session.montage
+        source = self._source + f"-{self._opened}" * (self._opened > 0)
+        count = len(montage.channels)
+        info = pylsl.StreamInfo(self._name, "EEG", count, montage.sfreq, pylsl.cf_float32, source)
+        info.desc().append_child_value("manufacturer", "rtdecode phantom (simulated)")
+        info.desc().append_child("reference").append_child_value("label", montage.reference)
+        channels = info.desc().append_child("channels")
+        for label, kind in zip(montage.channels, montage.kinds, strict=True):
+            channel = channels.append_child("channel")
+            for key, value in (("label", label), ("unit", "microvolts"), ("type", _TYPES[kind])):
+                channel.append_child_value(key, value)
+        return pylsl.StreamOutlet(info)
+
+
+def marker_outlet(name: str) -> pylsl.StreamOutlet:
+    """The stream of the volume triggers, ``NAME-markers``."""
+    source = f"{_source(name)}-markers"
+    return pylsl.StreamOutlet(
+        pylsl.StreamInfo(f"{name}-markers", "Markers", 1, pylsl.IRREGULAR_RATE, pylsl.cf_string, source)
+    )
+
+
+def _source(name: str) -> str:
+    return f"rtdecode-phantom-{name}"

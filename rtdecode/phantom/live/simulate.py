@@ -1,0 +1,178 @@
+"""`rtdecode simulate`: the simulated participant live, or its recording as fast as it can be made."""
+
+import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from rtdecode.disk.recording import RecordingWriter
+from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.phantom.body import bore
+from rtdecode.phantom.body.brain import TR
+from rtdecode.phantom.body.movement import describe as describe_motion
+from rtdecode.phantom.live.faults import FaultLog, absences, folder_fault, volume_fault
+from rtdecode.phantom.live.stop import stop_on_signals
+from rtdecode.phantom.session import CHUNK_S, SCAN_ON_S, START_AT, PhantomSession
+
+
+def run(
+    *,
+    lsl: str | None = None,
+    fmri_dir: Path | None = None,
+    preset: str = "default",
+    subject: int = 1,
+    seed: int = 1000,
+    seconds: float = 60.0,
+    wait: float = 60.0,
+    scanner: str = "siemens-mosaic",
+    in_magnet: bool = False,
+    sfreq: float | None = None,
+    motion: str = "still",
+    faults: str = "",
+    truth: Path | None = None,
+    record: Path | None = None,
+    cuts: str = "grid",
+    first_delay: float | None = None,
+    settling: bool = False,
+) -> int:
+    """Simulate one session; the options are those of the command line. Ctrl-C and SIGTERM end it early.
+
+    Parameters
+    ----------
+    lsl, fmri_dir
+        Name of the EEG stream (its triggers go out as ``NAME-markers``); folder for the volumes.
+    wait : float
+        Longest wait for a reader of the stream, s; 0 starts at once.
+    in_magnet : bool
+        63 channels of EEG and an ECG at 5000 Hz, as of `rtdecode.phantom.body.bore`.
+    truth : Path, optional
+        Folder for ``film.mp4``, ``events.tsv``, ``faults.jsonl``.
+    record : Path, optional
+        Write a recording there instead of going by the clock.
+    **others
+        As of `rtdecode.phantom.session.PhantomSession`; what is not built is refused.
+
+    Raises
+    ------
+    UsageError
+        For what is not built, or if there is nowhere to send anything.
+    """
+    if lsl is None and fmri_dir is None and record is None:
+        raise UsageError("nothing to simulate into: give --lsl NAME, --fmri-dir DIR, both, or --record DIR")
+    with stop_on_signals() as stop:
+        session = PhantomSession(
+            preset,
+            subject,
+            seed,
+            seconds,
+            cuts,
+            (bore.SFREQ if in_magnet else 1000) if sfreq is None else sfreq,
+            spec=faults,
+            vendor=scanner,
+            first_delay=first_delay,
+            motion=motion,
+            settling=settling,
+            artifacts=bore.Artifacts() if in_magnet else None,
+        )
+        return _send(session, lsl, fmri_dir, wait, truth, record, stop)
+
+
+def _send(
+    session: PhantomSession,
+    lsl: str | None,
+    fmri_dir: Path | None,
+    wait: float,
+    truth: Path | None,
+    record: Path | None,
+    stop: threading.Event,
+) -> int:
+    console = Console(stderr=True)
+    console.print(_introduction(session), highlight=False, soft_wrap=True)
+    log = FaultLog(None if truth is None else truth / "faults.jsonl")
+    with _writing():
+        if truth is not None:
+            session.truth(truth)
+        if record is not None:
+            until_s = _record(session, record, console, stop)
+            _log_all(session, log, until_s)
+            return 0
+    # pylsl loads a C library; a recording needs none.
+    from rtdecode.phantom.live import live
+
+    with _writing():
+        return live.run(session, lsl, fmri_dir, wait, log, console, stop)
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RtDecodeError(f"cannot write: {error}. Make room, or give another folder.") from error
+
+
+def _introduction(session: PhantomSession) -> str:
+    preset = session.preset
+    first = session.delays[0] - session.volume_delay
+    late = f", the first {first:g} s later" if first else ""
+    head = "still" if session.path is None else f"moving ({describe_motion()})"
+    return (
+        f"The participant is simulated: preset {preset.name} ({preset.describe()}), subject "
+        f"{session.subject}, seed {session.seed}, {session.seconds:g} s of film, {session.volumes} volumes.\n"
+        f"Scanner {session.vendor.name}: files whole {session.volume_delay:g} s after a volume's end{late}; "
+        f"head {head}{', first volumes brighter (T1)' if session.settling else ''}.\n"
+        f"EEG {len(session.montage.channels)} channels at {session.sfreq} Hz, {_surroundings(session)}."
+    )
+
+
+def _surroundings(session: PhantomSession) -> str:
+    return "without the magnet's artefacts" if session.artifacts is None else bore.describe(session.drift_ppm)
+
+
+def _record(session: PhantomSession, folder: Path, console: Console, stop: threading.Event) -> float:
+    """Write the recording until its end or `stop`; how far it went, s after the first trigger."""
+    meta = {
+        "simulated": True,
+        "preset": session.preset.name,
+        "constants": session.preset.describe(),
+        "subject": session.subject,
+        "seed": session.seed,
+        "seconds": session.seconds,
+        "scanner": session.vendor.name,
+        "motion": session.motion,
+        "in_magnet": session.artifacts is not None,
+    }
+    total = session.volumes * 2 + session.samples / (CHUNK_S * session.sfreq)
+    with RecordingWriter(folder, session.montage, meta) as writer:
+        session.truth(folder / "truth")
+        items = track(session.events(), "recording", total=total, console=console, transient=True)
+        until_s = math.inf
+        for item in items:
+            if stop.is_set():
+                until_s = item.arrived_at - START_AT
+                break
+            writer.write(item)
+    _log_all(session, FaultLog(folder / "truth" / "faults.jsonl"), until_s)
+    whole_s = session.seconds + SCAN_ON_S
+    part = f", stopped after {max(until_s, 0.0):.1f} s of them" if until_s < math.inf else ""
+    console.print(f"recorded {whole_s:g} s{part} to {folder}", highlight=False)
+    return until_s
+
+
+def _log_all(session: PhantomSession, log: FaultLog, until_s: float) -> None:
+    """Log the faults that happened before `until_s`."""
+    lines = session.signal_lines()
+    for start, stop, fault in absences(session.faults):
+        lines.append((fault.kind, start, folder_fault(start, stop, session.hidden(start, stop))))
+    for index, fate in session.fates.items():
+        whole = {"whole_s": session.whole_s(index)} if fate.whole else {}
+        for fault in fate.faults:
+            detail = volume_fault(index, fault, session.file_name(index)) | whole
+            lines.append((fault.kind, index * TR, detail))
+    for line in sorted(lines, key=lambda line: line[1]):
+        if line[1] < until_s:
+            log.write(*line)

@@ -1,0 +1,1 @@
+"""What clips are worth: accuracy against the truth, seams, confidence."""

@@ -1,0 +1,382 @@
+"""Accuracy of a session against its truth: identification and classification.
+
+*Identification*: the emitted clip against its true clip and other true clips, by Pearson correlation
+over pixels with the training-mean clip subtracted. A tie is lost, and so is a correlation that does not
+exist (a clip equal to the mean clip has none): the constant decoder that always shows the mean clip
+scores 0, not chance. Chance is 1/n.
+
+*Classification*: the strict rule, the category with the highest score must be the true one. Chance 1/n.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.disk.clip_file import Pixels, pieces
+from rtdecode.scores.events import Event, Span, apart, attribute, categories, distractors, same
+from rtdecode.types import Array
+
+Score = NDArray[np.float64]
+
+SHIFTS = 40
+MIN_SHIFTS = 20
+MIN_SHIFT_S = 30.0
+MIN_SHUFFLED = 50
+# An interval over fewer sessions than this would rest on too few numbers.
+MIN_SESSIONS = 5
+RESAMPLES = 2000
+# Values of each clip that are correlated at once: a frame of 64 x 96 pixels.
+BLOCK = 64 * 96 * 3
+METRICS = (
+    "identification_2way",
+    "identification_2way_same_background",
+    "identification_50way",
+    "identification_top1",
+    "classification_top1",
+)
+
+
+def correlations(clips: Sequence[Pixels], truths: Sequence[Pixels], mean_clip: Pixels) -> Score:
+    """Correlate every emitted clip with every true clip, over pixels (Pearson).
+
+    Of each clip only some rows of one frame are held at a time, so that clips may lie in files
+    (`rtdecode.disk.clip_file`) and be of any size.
+
+    Parameters
+    ----------
+    clips : sequence of (frame, row, column, 3)
+        Emitted clips; frames beyond those of the truth (the instant of the cut) are left out.
+    truths : sequence of (frame, row, column, 3)
+    mean_clip : (frame, row, column, 3)
+        Training mean, subtracted from both.
+
+    Returns
+    -------
+    (clip, truth) float64
+        NaN where a clip has no variance.
+    """
+    shape = truths[0].shape
+    dots = np.zeros((len(clips), len(truths)))
+    sums, squares = np.zeros((2, len(clips))), np.zeros((2, len(clips)))
+    for frame, rows in _blocks(shape):
+        sides = [_pixels(side, mean_clip, frame, rows) for side in (clips, truths)]
+        dots += sides[0] @ sides[1].T
+        for row, side in enumerate(sides):
+            sums[row] += side.sum(1)
+            squares[row] += np.einsum("ij,ij->i", side, side)
+    count = math.prod(shape)
+    spread = squares - sums**2 / count
+    spread[spread <= 1e-9 * count] = np.nan
+    return (dots - np.outer(sums[0], sums[1]) / count) / np.sqrt(np.outer(spread[0], spread[1]))
+
+
+def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[int, slice]]:
+    """Cut a clip (frame, row, column, 3) into frames, and those into rows of up to `BLOCK` values."""
+    frames, height = shape[:2]
+    rows = max(1, BLOCK // math.prod(shape[2:]))
+    for frame in range(frames):
+        for top in range(0, height, rows):
+            yield frame, slice(top, top + rows)
+
+
+def _pixels(side: Sequence[Pixels], mean_clip: Pixels, frame: int, rows: slice) -> Score:
+    values = np.stack([clip[frame, rows].ravel() for clip in side]).astype(np.float64)
+    values -= mean_clip[frame, rows].astype(np.float64).ravel()
+    return values
+
+
+def identification_nway(corr: Score, allowed: NDArray[np.bool_], n: int) -> Score:
+    """Probability of each clip to win against n - 1 of its distractors drawn without replacement.
+
+    The exact mean over all sets of distractors: of m distractors the truth beats w, and the probability
+    that all n - 1 drawn are beaten is hypergeometric, C(w, n - 1) / C(m, n - 1).
+
+    Parameters
+    ----------
+    corr : (clip, truth)
+        Correlations; the truth of clip i is truth i.
+    allowed : (clip, truth) bool
+        The distractors of each clip.
+    n : int
+        Truth and distractors together.
+
+    Returns
+    -------
+    (clip,) float64
+        NaN for a clip with fewer than n - 1 distractors.
+    """
+    wins, count = _wins(corr, allowed)
+    draws = np.arange(n - 1)
+    factors = (wins[:, None] - draws) / np.where(count[:, None] > draws, count[:, None] - draws, 1)
+    return np.where(count >= n - 1, np.clip(factors, 0, 1).prod(1), np.nan)
+
+
+def identification_top1(corr: Score, allowed: NDArray[np.bool_]) -> Score:
+    """1 for each clip that beats all of its distractors, else 0; NaN without distractors."""
+    wins, count = _wins(corr, allowed)
+    return np.where(count > 0, (wins == count).astype(np.float64), np.nan)
+
+
+def _wins(corr: Score, allowed: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    own = np.diagonal(corr)[:, None]
+    return ((own > corr) & allowed).sum(1), allowed.sum(1)
+
+
+def shift_orders(windows: Sequence[Span]) -> list[NDArray[np.int64]]:
+    """Orders that move the windows of each run circularly by at least 30 s; [] if there are under 20.
+
+    Parameters
+    ----------
+    windows : sequence of (run, start_s, stop_s)
+        In time order within each run.
+    """
+    runs = [np.flatnonzero([w[0] == run for w in windows]) for run in dict.fromkeys(w[0] for w in windows)]
+    ranges = [_shifts([windows[int(i)][1] for i in members]) for members in runs]
+    if not ranges or min(len(r) for r in ranges) == 0 or max(len(r) for r in ranges) < MIN_SHIFTS:
+        return []
+    orders = []
+    for step in np.linspace(0, 1, SHIFTS):
+        order = np.arange(len(windows))
+        for members, shifts in zip(runs, ranges, strict=True):
+            order[members] = np.roll(members, shifts[round(float(step) * (len(shifts) - 1))])
+        orders.append(order)
+    return orders
+
+
+def _shifts(starts: list[float]) -> range:
+    hop = min((b - a for a, b in pairwise(starts)), default=MIN_SHIFT_S)
+    least = int(np.ceil(MIN_SHIFT_S / hop - 1e-9))
+    return range(least, len(starts) - least + 1)
+
+
+def bootstrap_ci(scores: Score, groups: NDArray[np.int64] | None = None, seed: int = 0) -> list[float]:
+    """95 % percentile interval of the mean, resampling windows or whole groups of them.
+
+    Parameters
+    ----------
+    scores : (window,)
+    groups : (window,) int, optional
+        Block of each window; blocks are then resampled instead of windows.
+    seed : int
+    """
+    ids = np.arange(len(scores)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    total = np.bincount(ids, scores)
+    count = np.bincount(ids)
+    draws = np.random.default_rng(seed).integers(0, len(total), (RESAMPLES, len(total)))
+    means = total[draws].sum(1) / count[draws].sum(1)
+    return [float(q) for q in np.quantile(means, [0.025, 0.975])]
+
+
+def sessions_of(windows: Sequence[Span]) -> NDArray[np.int64] | None:
+    """Tell which windows an interval keeps together: those of one session (its run).
+
+    Windows of one session share the noise of a brain and of a scanner, and the film where films differ by
+    session. Resampling single windows would make the interval too narrow.
+
+    Parameters
+    ----------
+    windows : sequence of (run, start_s, stop_s)
+
+    Returns
+    -------
+    (window,) int64, or None
+        Number of each window's session; None below 5 sessions, where windows are resampled one by one.
+    """
+    runs, session = np.unique([run for run, _, _ in windows], return_inverse=True)
+    return session.astype(np.int64) if len(runs) >= MIN_SESSIONS else None
+
+
+def identification(
+    corr: Score, windows: Sequence[Span], events: Mapping[int, Sequence[Event]]
+) -> dict[str, dict[str, Any] | None]:
+    """Make the four identification entries of a report.
+
+    Parameters
+    ----------
+    corr : (clip, truth)
+        From `correlations`, of windows that do not overlap.
+    windows : sequence of (run, start_s, stop_s)
+        In time order within each run. Intervals resample whole runs, where there are at least 5.
+    events : mapping
+        Run -> shots.
+    """
+    sessions = sessions_of(windows)
+    allowed = distractors(windows, events)
+    alike = allowed & same(attribute(windows, events, "background"))
+    orders = shift_orders(windows) if len(windows) >= MIN_SHUFFLED else []
+    moved = [corr[order] for order in orders]
+    chance_top1 = float(np.mean(1 / (allowed.sum(1) + 1))) if len(windows) else 1.0
+    return {
+        "identification_2way": _nway(corr, moved, allowed, 2, sessions),
+        "identification_2way_same_background": _nway(corr, moved, alike, 2, sessions),
+        "identification_50way": _nway(corr, moved, allowed, 50, sessions),
+        "identification_top1": entry(
+            identification_top1(corr, allowed),
+            chance_top1,
+            [identification_top1(m, allowed) for m in moved],
+            sessions,
+        ),
+    }
+
+
+def _nway(
+    corr: Score,
+    moved: list[Score],
+    allowed: NDArray[np.bool_],
+    n: int,
+    sessions: NDArray[np.int64] | None,
+) -> dict[str, Any] | None:
+    shuffled = [identification_nway(m, allowed, n) for m in moved]
+    return entry(identification_nway(corr, allowed, n), 1 / n, shuffled, sessions)
+
+
+def entry(
+    scores: Score, chance: float, shuffled: Sequence[Score] = (), groups: NDArray[np.int64] | None = None
+) -> dict[str, Any] | None:
+    """Make one figure of a report: {value, chance, shuffled, ci95, n}; None if no window can be scored.
+
+    Parameters
+    ----------
+    scores : (window,)
+        Score of each window; NaN where it cannot be scored.
+    chance : float
+    shuffled : sequence of (window,)
+        Scores under each circular shift.
+    groups : (window,) int, optional
+        Blocks, for the interval.
+    """
+    there = np.isfinite(scores)
+    if not there.any():
+        return None
+    known = None if groups is None else groups[there]
+    return {
+        "value": float(scores[there].mean()),
+        "chance": chance,
+        "shuffled": float(np.mean([np.nanmean(s) for s in shuffled])) if len(shuffled) else None,
+        "ci95": bootstrap_ci(scores[there], known),
+        "n": int(there.sum()),
+    }
+
+
+def above(scores: Score, others: Score, groups: NDArray[np.int64] | None = None) -> dict[str, Any]:
+    """Compare two decoders on the same windows: a figure of the mean difference, with chance 0.
+
+    Parameters
+    ----------
+    scores, others : (window,)
+        NaN where a window cannot be scored; windows that both can be are compared.
+    groups : (window,) int, optional
+        Blocks, for the interval.
+
+    Returns
+    -------
+    dict
+        {value, chance, shuffled, ci95, n}; the interval resamples the differences.
+
+    Raises
+    ------
+    ValueError
+        If the two differ in length, or there is no window to compare.
+    """
+    if scores.shape != others.shape or not np.isfinite(scores - others).any():
+        raise ValueError(f"two scores a window are compared, found {scores.shape} and {others.shape}")
+    found = entry(scores - others, 0.0, groups=groups)
+    assert found is not None
+    return found
+
+
+def psnr(clips: Iterable[Pixels], truths: Iterable[Pixels]) -> Score:
+    """Peak signal-to-noise ratio of each clip, dB: one mean squared error over all its frames.
+
+    Parameters
+    ----------
+    clips : iterable of uint8 (frame, row, column, 3)
+        Frames beyond those of the truth are left out.
+    truths : iterable of uint8 (frame, row, column, 3)
+
+    Returns
+    -------
+    (clip,) float64
+        Infinite for a clip that equals its truth.
+    """
+    errors = [_squared_error(clip, truth) for clip, truth in zip(clips, truths, strict=True)]
+    with np.errstate(divide="ignore"):
+        return 10 * np.log10(255.0**2 / np.array(errors))
+
+
+def _squared_error(clip: Pixels, truth: Pixels) -> float:
+    total = 0.0
+    for frames in pieces(truth.shape):
+        shown = np.asarray(clip[frames], np.float32)
+        true = np.asarray(truth[frames], np.float32)
+        total += float(np.square(shown - true).sum(dtype=np.float64))
+    return total / math.prod(truth.shape)
+
+
+def classification(
+    scores: Array,
+    windows: Sequence[Span],
+    events: Mapping[int, Sequence[Event]],
+    labels: Sequence[str],
+    onset_correction_s: float = 0.0,
+) -> dict[str, Any] | None:
+    """Make the entry ``classification_top1``: strict, over windows wholly inside a block.
+
+    Parameters
+    ----------
+    scores : (window, label)
+        The bundle's scores.
+    windows, events, labels, onset_correction_s
+        As for `categories`.
+    """
+    truth, block = categories(windows, events, labels, onset_correction_s)
+    best = np.argmax(scores, axis=1)
+    counted = truth >= 0
+    hit = np.where(counted, best == truth, np.nan)
+    enough = int(counted.sum()) >= MIN_SHUFFLED
+    orders = shift_orders(windows) if enough else []
+    moved = [np.where(counted, best[order] == truth, np.nan) for order in orders]
+    return entry(hit, 1 / len(labels), moved, block)
+
+
+def report_accuracy(
+    windows: Sequence[Span],
+    events: Mapping[int, Sequence[Event]],
+    *,
+    clips: Sequence[Pixels] | None = None,
+    truths: Sequence[Pixels] | None = None,
+    mean_clip: Pixels | None = None,
+    scores: Array | None = None,
+    labels: Sequence[str] | None = None,
+    onset_correction_s: float = 0.0,
+) -> dict[str, dict[str, Any] | None]:
+    """Make the section ``accuracy`` of a session's report.
+
+    Parameters
+    ----------
+    windows : sequence of (run, start_s, stop_s)
+        One per emitted clip, in any order; of windows that overlap only the first counts.
+    events : mapping
+        Run -> events of that run.
+    clips, truths, mean_clip : optional
+        For identification: emitted and true clips (frame, row, column, 3), and the training mean.
+    scores, labels : optional
+        For classification: (window, label) and the names of the categories.
+    onset_correction_s : float
+        Seconds by which the onsets of `events` lag the pictures; from the bundle's provenance.
+    """
+    report: dict[str, dict[str, Any] | None] = dict.fromkeys(METRICS)
+    kept = apart(windows)
+    spans = [windows[i] for i in kept]
+    if clips is not None and truths is not None and mean_clip is not None and len(kept) > 1:
+        corr = correlations([clips[i] for i in kept], [truths[i] for i in kept], mean_clip)
+        report |= identification(corr, spans, events)
+    if scores is not None and labels and kept:
+        report["classification_top1"] = classification(
+            np.asarray(scores)[kept], spans, events, labels, onset_correction_s
+        )
+    return report

@@ -1,0 +1,151 @@
+"""What the truth says of windows: events of a run, the shots and the blocks a window lies in."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.disk.clip_file import Pixels
+from rtdecode.errors import UsageError
+
+Span = tuple[int, float, float]
+"""Run, start_s, stop_s of a window."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One row of an events.tsv: a shot or a block on its run's time line, with its attributes."""
+
+    onset_s: float
+    duration_s: float
+    trial_type: str
+    attributes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def stop_s(self) -> float:
+        """End of the event."""
+        return self.onset_s + self.duration_s
+
+
+def read_events(path: Path) -> list[Event]:
+    """Read the events of a run, in the order of their onsets.
+
+    Raises
+    ------
+    UsageError
+        If the file lacks a column of BIDS events or holds a time that is no number.
+    """
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    try:
+        events = [_event(dict(row)) for row in rows]
+    except (KeyError, ValueError, TypeError) as error:
+        raise UsageError(
+            f"{path} cannot be read as events ({error}). It needs the columns onset, duration and "
+            "trial_type, separated by tabs, with times in seconds."
+        ) from error
+    return sorted(events, key=lambda event: event.onset_s)
+
+
+def _event(row: dict[str, str]) -> Event:
+    onset, duration = float(row.pop("onset")), float(row.pop("duration"))
+    return Event(onset, duration, row.pop("trial_type"), row)
+
+
+def film_clip(film: Pixels, start_s: float, fps: float, frames: int) -> Pixels:
+    """Cut `frames` frames from a film (n, row, column, 3) at `start_s`, without a copy."""
+    first = round(start_s * fps)
+    return film[first : first + frames]
+
+
+def distractors(windows: Sequence[Span], events: Mapping[int, Sequence[Event]]) -> NDArray[np.bool_]:
+    """Tell which true clips may stand against which: other windows that share no time and no shot.
+
+    Parameters
+    ----------
+    windows : sequence of (run, start_s, stop_s)
+    events : mapping
+        Run -> its shots; a run without any is taken as one shot a window.
+
+    Returns
+    -------
+    (window, window) bool
+    """
+    shots = [{(run, i) for i in _overlaps(start, stop, events.get(run, ()))} for run, start, stop in windows]
+    allowed = np.ones((len(windows), len(windows)), bool)
+    for i, (run, start, stop) in enumerate(windows):
+        for j, (other, first, last) in enumerate(windows):
+            together = run == other and first < stop and start < last
+            allowed[i, j] = not (together or shots[i] & shots[j])
+    return allowed
+
+
+def _overlaps(start: float, stop: float, events: Sequence[Event]) -> dict[int, float]:
+    """Index -> seconds of each event that a span touches (a microsecond is no touch)."""
+    shared = {i: min(stop, e.stop_s) - max(start, e.onset_s) for i, e in enumerate(events)}
+    return {i: seconds for i, seconds in shared.items() if seconds > 1e-6}
+
+
+def attribute(windows: Sequence[Span], events: Mapping[int, Sequence[Event]], name: str) -> list[str | None]:
+    """Read an attribute of each window off the shot that fills most of it; None without one."""
+    found: list[str | None] = []
+    for run, start, stop in windows:
+        shots = events.get(run, ())
+        shared = _overlaps(start, stop, shots)
+        longest = max(shared, key=lambda i: shared[i], default=None)
+        found.append(None if longest is None else shots[longest].attributes.get(name))
+    return found
+
+
+def same(values: Sequence[str | None]) -> NDArray[np.bool_]:
+    """Mark the pairs that share a known value, (window, window)."""
+    return np.array([[a is not None and a == b for b in values] for a in values], bool)
+
+
+def categories(
+    windows: Sequence[Span],
+    events: Mapping[int, Sequence[Event]],
+    labels: Sequence[str],
+    onset_correction_s: float = 0.0,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find category and block of each window that lies wholly inside a block.
+
+    Parameters
+    ----------
+    windows : sequence of (run, start_s, stop_s)
+    events : mapping
+        Run -> blocks, as its file gives them.
+    labels : sequence of str
+        Names of the categories.
+    onset_correction_s : float
+        Seconds by which the file's onsets lag the pictures.
+
+    Returns
+    -------
+    truth, block : (window,) int64
+        Index into `labels`, and a number unique over runs; -1 for windows that do not count.
+    """
+    truth, block = np.full((2, len(windows)), -1)
+    bases = dict(zip(events, np.cumsum([0, *(len(e) for e in events.values())]), strict=False))
+    for w, (run, start, stop) in enumerate(windows):
+        for i, event in enumerate(events.get(run, ())):
+            onset = event.onset_s - onset_correction_s
+            inside = onset <= start + 1e-9 and stop <= onset + event.duration_s + 1e-9
+            if inside and event.trial_type in labels:
+                truth[w], block[w] = labels.index(event.trial_type), bases[run] + i
+    return truth, block
+
+
+def apart(windows: Sequence[Span]) -> list[int]:
+    """Choose windows that do not overlap: their indices, in time order within each run."""
+    kept: list[int] = []
+    ends: dict[int, float] = {}
+    for i in sorted(range(len(windows)), key=lambda i: windows[i][:2]):
+        run, start, stop = windows[i]
+        if start >= ends.get(run, -np.inf) - 1e-9:
+            kept.append(i)
+            ends[run] = stop
+    return kept

@@ -1,0 +1,118 @@
+"""How well clips join where the film goes on: the difference across a seam over that inside clips."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.disk.clip_file import Pixels, pieces
+from rtdecode.scores.accuracy import RESAMPLES
+from rtdecode.scores.events import Span
+from rtdecode.types import Array
+
+
+def seam_ratio(
+    clips: Sequence[Pixels],
+    truths: Sequence[Pixels],
+    windows: Sequence[Span],
+    cuts: Mapping[int, Sequence[float]],
+) -> dict[str, Any] | None:
+    """Compare the seams between consecutive clips with the steps inside them.
+
+    A clip ends with the first instant of the next window. Where both say of it the same, clips join:
+    the seam is the mean absolute difference of that frame and the first frame of the next clip. It
+    stands over the mean absolute difference of neighbouring frames inside the later clip of each pair;
+    clips that join like neighbouring frames have a ratio of 1 at the most. A film agrees with itself
+    there, so its own figure is the step that it shows from the last frame of one window to the first
+    of the next, by the same rule: about 1 where nothing is cut. `shown` is that step in the
+    reconstruction, what a viewer sees. Clips that join may change fast right after; `steepest` is the
+    largest step from the last frame shown to the end of the later clip's first quarter, `steepest_truth`
+    that of the film.
+
+    Parameters
+    ----------
+    clips : sequence of (frame, row, column, 3)
+        Emitted clips with the instant of the cut, one frame more than `truths`.
+    truths : sequence of (frame, row, column, 3)
+    windows : sequence of (run, start_s, stop_s)
+        In any order.
+    cuts : mapping
+        Run -> instants at which its film cuts, s.
+
+    Returns
+    -------
+    dict or None
+        `reconstruction`, `shown`, `steepest`, `truth`, `steepest_truth` and `n` over pairs without a cut
+        from the start of the later window to its end, None and 0 where there is none; the same with
+        ``_same_shot`` over those of them in which what goes on fills the second half of the earlier window
+        as well, so that both clips should show it, and with ``_all`` over every pair; `ci95`, the
+        95 % percentile interval of `reconstruction`, resampling pairs. None without a pair, and for clips
+        that do not hold the instant of the cut.
+    """
+    place = {(run, round(start, 6)): i for i, (run, start, _) in enumerate(windows)}
+    pairs = [
+        (i, place[run, round(stop, 6)])
+        for i, (run, _, stop) in enumerate(windows)
+        if (run, round(stop, 6)) in place
+    ]
+    if not pairs or len(clips[0]) <= len(truths[0]):
+        return None
+    pairs.sort(key=lambda pair: windows[pair[0]][:2])
+    last = len(truths[0]) - 1
+    sides = {"reconstruction": (clips, last + 1), "shown": (clips, last), "truth": (truths, last)}
+    across = {
+        name: np.array([_difference(shown[i][frame], shown[j][0]) for i, j in pairs])
+        for name, (shown, frame) in sides.items()
+    }
+    for name, shown in {"steepest": clips, "steepest_truth": truths}.items():
+        across[name] = np.array([_steepest(shown[i][last], shown[j][: last // 4 + 1]) for i, j in pairs])
+    ours, film = (np.array([_step(shown[j]) for _, j in pairs]) for shown in (clips, truths))
+    inside = {"reconstruction": ours, "shown": ours, "truth": film, "steepest": ours, "steepest_truth": film}
+    whole = np.array([not _is_cut(windows[j], cuts) for _, j in pairs])
+    same = whole & [not _is_cut(_second_half(windows[i]), cuts) for i, _ in pairs]
+    found: dict[str, Any] = {}
+    for suffix, rows in {"": whole, "_same_shot": same, "_all": np.full(len(pairs), True)}.items():
+        found |= {f"{name}{suffix}": _ratio(across[name][rows], inside[name][rows]) for name in inside}
+        found[f"n{suffix}"] = int(rows.sum())
+    return found | {"ci95": _interval(across["reconstruction"][whole], ours[whole])}
+
+
+def _second_half(window: Span) -> Span:
+    run, start, stop = window
+    return run, (start + stop) / 2 + 2e-6, stop
+
+
+def _is_cut(window: Span, cuts: Mapping[int, Sequence[float]]) -> bool:
+    run, start, stop = window
+    return any(start - 1e-6 <= cut < stop - 1e-6 for cut in cuts.get(run, ()))
+
+
+def _ratio(across: NDArray[np.float64], inside: NDArray[np.float64]) -> float | None:
+    return float(across.mean() / inside.mean()) if len(inside) and inside.mean() > 0 else None
+
+
+def _interval(across: NDArray[np.float64], inside: NDArray[np.float64]) -> list[float] | None:
+    if len(inside) == 0 or inside.min() <= 0:
+        return None
+    draws = np.random.default_rng(0).integers(0, len(inside), (RESAMPLES, len(inside)))
+    ratios = across[draws].mean(1) / inside[draws].mean(1)
+    return [float(q) for q in np.quantile(ratios, [0.025, 0.975])]
+
+
+def _steepest(before: Array, frames: Array) -> float:
+    return max(_difference(a, b) for a, b in pairwise([before, *frames]))
+
+
+def _step(clip: Pixels) -> float:
+    """Mean absolute difference of neighbouring frames."""
+    later = clip[1:]
+    earlier = clip[:-1]
+    parts = pieces(later.shape)
+    steps = [_difference(np.asarray(later[part]), np.asarray(earlier[part])) for part in parts]
+    return float(np.average(steps, weights=[part.stop - part.start for part in parts]))
+
+
+def _difference(one: Array, other: Array) -> float:
+    return float(np.abs(one.astype(np.float32) - other.astype(np.float32)).mean())

@@ -1,0 +1,1 @@
+"""EEG filters and repairs that look back alone."""

@@ -1,0 +1,159 @@
+"""Fewer samples a second without aliasing, causally, by a linear-phase low-pass."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.signal.eeg.quality import LEARNING, Quality
+
+# Attenuation of what would be folded, and the ripple that comes with it, dB.
+_STOP_DB = 70.0
+# The pass band ends at this share of the new rate; the stop band begins at half of it.
+_PASS = 0.25
+_SAME = 1e-6
+
+
+class Decimator:
+    """Resample a stream to a lower rate.
+
+    Up to a quarter of the new rate all is kept (within 0.3 %), from half of it on it is 70 dB down. An
+    output depends on inputs up to its own time plus `delay_s` alone, and any way of cutting the input into
+    chunks gives the same bits.
+
+    Parameters
+    ----------
+    sfreq, target : float
+        Rates of input and output, Hz. A ratio within a millionth of a whole number is that number; others
+        are fractions of small numbers.
+
+    Attributes
+    ----------
+    target : float
+        Rate of the output, Hz.
+    delay_s : float
+        Delay of the low-pass, s: an output's time is that much before the newest sample it rests on.
+
+    Raises
+    ------
+    ValueError
+        If the target is no lower rate, or the ratio is no fraction of small numbers.
+
+    Notes
+    -----
+    Kaiser's window design; polyphase evaluation.
+    """
+
+    def __init__(self, sfreq: float, target: float) -> None:
+        whole = round(sfreq / target)
+        if abs(sfreq / target - whole) < _SAME * whole:
+            # Rates as amplifiers state them (1666.667 Hz) are no fractions of small numbers.
+            ratio, target = Fraction(1, whole), sfreq / whole
+        else:
+            ratio = Fraction(target).limit_denominator(1000) / Fraction(sfreq).limit_denominator(1000)
+        if not 0 < ratio < 1 or ratio.numerator > 1000:
+            raise ValueError(f"a stream of {sfreq:g} Hz cannot be decimated to {target:g} Hz")
+        from scipy import signal
+
+        self._up, self._down = ratio.numerator, ratio.denominator
+        fast = sfreq * self._up
+        count, beta = signal.kaiserord(_STOP_DB, (0.5 - _PASS) * target / (fast / 2))
+        count += 1 - count % 2
+        window = np.kaiser(count, beta)
+        taps = signal.firwin(count, (0.5 + _PASS) / 2 * target, window="boxcar", fs=fast) * window
+        taps = np.asarray(taps) / np.sum(taps) * self._up
+        self.sfreq, self.target = sfreq, target
+        self.delay_s = (count - 1) / 2 / fast
+        self._span = -(-count // self._up)  # inputs that an output rests on
+        padded = np.concatenate([taps, np.zeros(self._span * self._up - count)])
+        self._phases = np.ascontiguousarray(padded.reshape(self._span, self._up)[::-1].T)
+        self.reset()
+
+    def reset(self) -> None:
+        """Start again, as after a hole: the next sample is taken as the resting level."""
+        self._past: NDArray[np.float64] | None = None
+        self._times = np.zeros(0)
+        self._quality = np.zeros(0, np.uint8)
+        self._first = self._next = 0
+
+    def push(
+        self, data: NDArray[np.floating], times: NDArray[np.float64], quality: Quality
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], Quality]:
+        """Take the next samples.
+
+        Parameters
+        ----------
+        data : (channel, n)
+        times : (n,)
+            s.
+        quality : (n,) uint8
+            As of `rtdecode.signal.eeg.quality`; an output is as good as the worst sample it rests on.
+
+        Returns
+        -------
+        data : (channel, m) float64
+        times : (m,)
+            When the samples were taken: `delay_s` before the newest that each rests on.
+        quality : (m,) uint8
+        """
+        if not data.shape[1]:
+            return data.astype(np.float64), times[:0], quality[:0]
+        x = self._with_past(data.astype(np.float64), times, quality)
+        newest = self._first + x.shape[1] - 1
+        # Output m rests on inputs up to floor(m * down / up), the first input after a start being 0.
+        stop = (newest * self._up + self._up - 1) // self._down + 1
+        wanted = np.arange(self._next, max(self._next, stop))
+        made = self._filtered(x, wanted)
+        place = wanted * self._down / self._up - self._first
+        when = self._when(place) - self.delay_s
+        good = self._worst(np.floor(place).astype(int))
+        self._next = max(self._next, stop)
+        self._forget(x)
+        return made, when, good
+
+    def _with_past(
+        self, data: NDArray[np.float64], times: NDArray[np.float64], quality: Quality
+    ) -> NDArray[np.float64]:
+        if self._past is None:
+            # As many samples at rest as the filter is long; inputs are counted from behind them.
+            ahead = self._span
+            self._past = np.repeat(data[:, :1], ahead, axis=1)
+            self._times = times[0] - np.arange(ahead, 0, -1) / self.sfreq
+            self._quality = np.full(ahead, min(LEARNING, quality[0]), np.uint8)
+            self._first = -ahead
+        self._times = np.concatenate([self._times, times])
+        self._quality = np.concatenate([self._quality, quality])
+        return np.concatenate([self._past, data], axis=1)
+
+    def _filtered(self, x: NDArray[np.float64], wanted: NDArray[np.int64]) -> NDArray[np.float64]:
+        if not len(wanted):
+            return np.zeros((len(x), 0))
+        fast = wanted * self._down
+        first = fast // self._up - self._first - self._span + 1
+        windows = np.lib.stride_tricks.sliding_window_view(x, self._span, axis=1)
+        seen = windows[:, first[0] : first[-1] + 1 : self._down] if self._up == 1 else windows[:, first]
+        # Each output is a sum along the last axis, in an order that does not depend on how many there are.
+        return np.einsum("cmt,mt->cm", seen, self._phases[fast % self._up])
+
+    def _when(self, place: NDArray[np.float64]) -> NDArray[np.float64]:
+        left = np.floor(place).astype(int)
+        share = place - left
+        return self._times[left] + share / self.sfreq
+
+    def _worst(self, last: NDArray[np.int64]) -> Quality:
+        if not len(last):
+            return np.zeros(0, np.uint8)
+        seen = np.lib.stride_tricks.sliding_window_view(self._quality, self._span)
+        return seen[last - self._span + 1].min(axis=1)
+
+    def _forget(self, x: NDArray[np.float64]) -> None:
+        gone = max(0, self._next * self._down // self._up - self._first - self._span + 1)
+        gone = min(gone, x.shape[1])
+        self._past, self._first = np.ascontiguousarray(x[:, gone:]), self._first + gone
+        self._times, self._quality = self._times[gone:], self._quality[gone:]
+
+
+def rate_within(sfreq: float, most: float) -> float:
+    """The highest rate up to `most`, Hz, that a stream can be thinned to by a whole number."""
+    return sfreq / max(1, math.ceil(sfreq / most - 1e-9))

@@ -1,0 +1,1 @@
+"""The gradient artefact of the scanner in the EEG, and its removal."""

@@ -1,0 +1,163 @@
+"""Take the gradient artefact out of the EEG while it is recorded, without delay.
+
+Average artefact subtraction (Allen et al. 2000, NeuroImage 12:230) from past epochs only, with the timing
+taken from the artefact itself, since the clocks of scanner and amplifier differ by up to 50 ppm: each epoch
+is measured against the template to a fraction of a microsecond (one Gauss-Newton step on the delay), a
+robust line through the last epochs places the next one, and templates are read between the samples.
+Triggers only start it, and stand guard. Between epochs the channels' mixture of the gradients' waveforms
+follows the head. `docs/gradient.md` has the method and the figures.
+"""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.signal.eeg.quality import CORRECTED, LEARNING, UNCORRECTED, Quality
+from rtdecode.signal.gradient.follower import Follower
+from rtdecode.signal.gradient.meter import Meter, Steepness
+from rtdecode.signal.gradient.state import Gradient
+
+T = TypeVar("T", bound=np.floating[Any])
+
+__all__ = ["Gradient", "GradientRemover"]
+
+# Samples further apart than this have others missing between them.
+_HOLE = 1.5
+# After so much time the rate is taken from the times.
+_RATE_S = 10.0
+
+
+class GradientRemover:
+    """Subtracts the gradient artefact, sample by sample.
+
+    Output sample n depends on inputs up to n only, and any way of cutting the input into chunks gives the
+    same bits, as long as a trigger is told before the sample it belongs to is pushed.
+
+    Parameters
+    ----------
+    sfreq : float
+        Nominal sampling rate, Hz.
+    channels : int
+    tr_s : float
+        Of the sequence that is expected; three triggers that agree on another one overrule it.
+    settings : Gradient, optional
+
+    Raises
+    ------
+    ValueError
+        If a TR has fewer than four blocks.
+    """
+
+    def __init__(self, sfreq: float, channels: int, tr_s: float, settings: Gradient | None = None) -> None:
+        settings = settings or Gradient()
+        self._sfreq, self._channels = sfreq, channels
+        self._follower = Follower(sfreq, channels, tr_s, settings)
+        self._meter = Meter(sfreq, channels, tr_s * sfreq)
+        self._steepness = Steepness(sfreq, settings.slope_uv_s, settings.hold_s)
+        self._last: float | None = None
+        self._anchor = (0.0, 0)
+
+    def trigger(self, at: float, moved: bool = False) -> None:
+        """Take a volume trigger.
+
+        Parameters
+        ----------
+        at : float
+            Seconds on the local clock. May lie in the future, or in the past.
+        moved : bool
+            The head moved in this volume: its epoch stays out of the template. May be told later, by a
+            second call for the same trigger.
+        """
+        self._follower.triggers.add(at, moved)
+
+    def push(self, data: NDArray[T], times: NDArray[np.float64]) -> tuple[NDArray[T], Quality]:
+        """Correct the next samples.
+
+        Parameters
+        ----------
+        data : (channel, n)
+            Microvolts.
+        times : (n,)
+            Seconds on the local clock. A step of more than a sample and a half is a gap.
+
+        Returns
+        -------
+        clean : (channel, n)
+            Microvolts, of the data's type.
+        quality : (n,) uint8
+            `UNCORRECTED` where gradients are in the output, `LEARNING` while the template has few epochs
+            or was not yet found again after a gap, else `CORRECTED`.
+        """
+        if data.shape != (self._channels, len(times)):
+            raise ValueError(f"expected ({self._channels}, {len(times)}) samples, found {data.shape}")
+        clean, quality = data.copy(), np.full(len(times), CORRECTED, np.uint8)
+        for start, stop in self._pieces(times):
+            self._follower.triggers.place(times[start:stop], self._follower.index)
+            self._subtract(clean[:, start:stop], quality[start:stop])
+            self._meter.push(data[:, start:stop], clean[:, start:stop], self._follower.period)
+            quality[start:stop][self._steepness.push(clean[:, start:stop])] = UNCORRECTED
+            self._last = float(times[stop - 1])
+        return clean, quality
+
+    def report(self) -> dict[str, Any]:
+        """What was done so far.
+
+        Returns
+        -------
+        dict
+            The figures of `Meter.report`; ``state`` (idle, learning, corrected); ``epochs`` in the template;
+            ``timing_us``, scatter of the epochs about the line; ``period_s`` by the nominal rate, and
+            ``period_ppm``, by how much it is longer than the TR expected, if that is what runs;
+            ``trigger_jitter_ms``; and counts: ``triggers``, ``missing``, ``spurious``, ``learned``,
+            ``found_again``, ``stops``, ``moved``. None where not known.
+        """
+        counts = self._follower.counts
+        jitter = 1e3 * float(np.std(counts.jitter)) / self._sfreq if counts.jitter else None
+        names = ("triggers", "missing", "spurious", "learned", "found_again", "stops", "moved")
+        found = {name: getattr(counts, name) for name in names}
+        state = {"state": self._follower.state, "trigger_jitter_ms": jitter}
+        return self._meter.report() | state | self._follower.figures() | found
+
+    def _subtract(self, data: NDArray[Any], quality: Quality) -> None:
+        """Correct samples without a gap in place."""
+        done = 0
+        while done < data.shape[1]:
+            part = slice(done, done + min(data.shape[1] - done, self._follower.left))
+            if self._follower.learning:
+                quality[part] = LEARNING
+            artefact = self._follower.take(data[:, part].astype(np.float32))
+            if artefact is not None:
+                data[:, part] -= artefact
+            done = part.stop
+
+    def _pieces(self, times: NDArray[np.float64]) -> Iterator[tuple[int, int]]:
+        """Parts without a gap inside; the gap before one is dealt with when it is asked for."""
+        if not len(times):
+            return
+        steps = np.diff(times, prepend=times[0] if self._last is None else self._last)
+        holes = np.abs(steps - 1 / self._sfreq) > (_HOLE - 1) / self._sfreq
+        holes[0] &= self._last is not None
+        starts = np.flatnonzero(holes)
+        edges = [0, *starts[starts > 0].tolist(), len(times)]
+        for start, stop in itertools.pairwise(edges):
+            if self._last is None:
+                self._anchor = (float(times[0]), self._follower.index)
+            elif holes[start]:
+                self._skip(float(steps[start]), float(times[start]))
+            yield start, stop
+
+    def _skip(self, step: float, at: float) -> None:
+        """Go on after a step of the times, s, to a sample at a time."""
+        since, first = self._anchor
+        rate = self._sfreq
+        last = at - step
+        if last - since > _RATE_S:
+            rate = (self._follower.index - 1 - first) / (last - since)
+        lost = round(step * rate) - 1
+        self._follower.skip(lost if lost >= 0 else None)
+        self._steepness.reset()
+        if lost < 0:
+            self._anchor = (at, self._follower.index)

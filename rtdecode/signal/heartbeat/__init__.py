@@ -1,0 +1,1 @@
+"""The artefact of the heartbeat in the EEG, and its removal."""

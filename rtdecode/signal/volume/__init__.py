@@ -1,0 +1,1 @@
+"""Volumes: where the head lies, and what is read of them."""

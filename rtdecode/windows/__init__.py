@@ -1,0 +1,1 @@
+"""Windows cut out of what has arrived, run by run."""

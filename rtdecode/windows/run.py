@@ -1,0 +1,296 @@
+"""What is known of one run of the scanner: its clock, its volumes, and which windows have gone out."""
+
+import math
+import zlib
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.bundle import Bundle
+from rtdecode.clocks.run_clock import RunClock
+from rtdecode.disk.calibration import Calibration
+from rtdecode.signal.volume.baseline import normalizer
+from rtdecode.timing import TimingGrid
+from rtdecode.types import Float, Volume
+from rtdecode.windows.head import Head
+from rtdecode.windows.rings import VolumeRing
+from rtdecode.windows.saturation import Held, Onset
+from rtdecode.windows.volume_door import VolumeDoor
+
+# Delay of a file after its volume's end that is assumed until one was measured, s.
+_FILE_DELAY = 1.3
+# What a pause must be longer than to end a run, s.
+RUN_PAUSE = 10.0
+# At least so many volumes are held: a window may be cut long after its volumes came.
+_KEPT_VOLUMES = 64
+# Longest a window of EEG alone waits for samples on their way, s.
+_EEG_PATIENCE = 3.0
+
+
+class Run:
+    """One run.
+
+    Parameters
+    ----------
+    number : int
+        Position in the session.
+    bundle : Bundle
+    first_clip : int
+        Number of the run's first clip in the session.
+    dummies : int
+        Volumes at the start that zero is moved past.
+    fmri : bool
+        Whether volumes are expected.
+    calibration : Calibration or None
+        Of this session, matched to the bundle.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        bundle: Bundle,
+        first_clip: int,
+        dummies: int,
+        *,
+        fmri: bool,
+        calibration: Calibration | None = None,
+    ) -> None:
+        self.number, self.first_clip = number, first_clip
+        self.grid: TimingGrid = bundle.manifest.grid
+        self.fmri = fmri
+        self._tr = float(self.grid.tr) if fmri and self.grid.tr is not None else 0.0
+        self.clock = RunClock(self.grid.tr, dummies, volumes_come=fmri)
+        self.uid: str | None = None
+        self.series: int | None = None
+        self.next_preview = self.next_final = 0
+        self.ended_s = math.inf
+        self.newest = -1
+        self.readable_at = -math.inf
+        self.session_offset_s: float | None = None
+        self.received: set[int] = set()
+        self.check: dict[str, float | None] | None = None
+        self._first: tuple[int, int] | None = None
+        self._bundle, self._dummies = bundle, dummies
+        self._ring = VolumeRing(max(_KEPT_VOLUMES, 2 * self.grid.slots))
+        self._files: deque[tuple[int, float]] = deque(maxlen=50)
+        self._delay: float | None = None
+        self.head: Head | None = None
+        self._door: VolumeDoor | None = None
+        if bundle.manifest.fmri is not None:
+            # Today's resting level, where it was measured, is a better start than that of training.
+            today = {} if calibration is None else {"fmri_mean": calibration.warmup_mean}
+            stats = bundle.stats | today
+            self._normalizer = normalizer(stats, bundle.manifest.fmri.baseline)
+            self._door = VolumeDoor(stats["fmri_mean"])
+            self._onset = Onset(bundle.stats["fmri_scale"])
+        if bundle.projection is not None:
+            self.head = Head(bundle, calibration)
+
+    def __contains__(self, index: int) -> bool:
+        """Whether nothing more is to be waited for at this index: its volume is in, or will not be used."""
+        if index in self._ring:
+            return True
+        unusable = self._door is not None and index in self._door.unusable
+        return self.fmri and (unusable or index in self._onset.dropped)
+
+    def add(self, volume: Volume, now: Callable[[], float] | None) -> None:
+        """Normalise and keep a volume; one that is not `live` has its place in the run alone.
+
+        `now` reads the local clock for the ledger, once the volume is corrected; None takes `parsed_at`.
+
+        Raises
+        ------
+        GeometryError
+            If it lies on another grid than the bundle's.
+        """
+        read = self._vector(volume) if volume.live else None
+        corrected_at = volume.parsed_at if now is None else now()
+        if self._first is None:
+            self._first, self.series = (volume.index, _checksum(volume)), volume.series
+        self.received.add(volume.index)
+        self.newest = max(self.newest, volume.index)
+        self.readable_at = max(self.readable_at, volume.readable_at)
+        self.clock.add_volume(volume)
+        self._files.append((volume.index, volume.readable_at))
+        self._delay = None
+        if read is None:
+            return
+        vector, holes = read
+        stamps = {"readable": volume.readable_at, "arrived": volume.arrived_at, "parsed": volume.parsed_at}
+        stamps["corrected"] = corrected_at
+        for held in self._onset.push(Held(volume.index, vector, stamps, holes)):
+            lacking = 0.0 if held.holes is None else float(held.holes.mean())
+            self._ring.put(held.index, self._normalizer.push(held.vector, held.holes), held.stamps, lacking)
+
+    def notes(self) -> list[str]:
+        """What began to be wrong with the volumes since the last call, in sentences."""
+        return self._door.notes() if self._door is not None else []
+
+    def _vector(self, volume: Volume) -> tuple[Float, NDArray[np.bool_] | None] | None:
+        """Features of a volume before normalisation, (feature,): the one place where they are read.
+
+        With them comes which of them are holes, (feature,), or None; and nothing at all where the volume is
+        a hole as a whole.
+        """
+        assert self.head is not None
+        assert self._door is not None
+        filled = self._door.fill(volume.index, volume.data)
+        if filled is None:
+            return None
+        data, holes = filled
+        vector = self.head.read(volume if holes is None else replace(volume, data=data))
+        if self.check is None and self._bundle.projection is not None:
+            trained = self._bundle.projection
+            self.check = _apart((trained.shape, trained.affine), (volume.data.shape, volume.affine))
+        return self._door.judge(volume.index, vector, None if holes is None else self.head.touched(holes))
+
+    def begins_again(self, volume: Volume) -> bool:
+        """Whether a volume of this run's series was acquired by a scanner that was started once more.
+
+        Its number came before, the files have paused, and the header gives it another time; without
+        header times it must be the first volume again, with other pixels.
+        """
+        if volume.index > self.newest or volume.readable_at - self.readable_at <= RUN_PAUSE:
+            return False
+        if volume.acquired_s is not None:
+            late = volume.acquired_s - volume.index * self._tr
+            return abs(late - 86400.0 * round(late / 86400.0)) > RUN_PAUSE
+        return (
+            self._first is not None and volume.index == self._first[0] and _checksum(volume) != self._first[1]
+        )
+
+    def volumes(self, k: int) -> range:
+        """Indices of window k's volumes, as the scanner counts them."""
+        wanted = self.grid.volumes(k) if self.fmri else range(0)
+        return range(wanted.start + self._dummies, wanted.stop + self._dummies)
+
+    def held(self, k: int) -> dict[int, tuple[Float, dict[str, float], float]]:
+        """Vectors (voxel,), ledger stamps and lacking shares of window k's volumes that are in."""
+        return self._ring.read(self.volumes(k))
+
+    def end_at(self, index: int) -> float:
+        """Local time at which a volume's acquisition ends."""
+        run_s = (index + 1 - self._dummies) * self._tr
+        return float(self.clock.to_local(run_s, math.inf))
+
+    def sample_times(self, k: int) -> NDArray[np.float64]:
+        """Local times of window k's EEG samples, (sample,)."""
+        start, stop = (float(t) for t in self.grid.span(k))
+        steps = start + np.arange(self.grid.samples) / float(self.grid.sfreq)
+        return self.clock.to_local(steps, stop)
+
+    def last_sample_at(self, k: int) -> float:
+        """Local time of window k's last EEG sample."""
+        stop = self.grid.span(k)[1]
+        return float(self.clock.to_local(float(stop - 1 / self.grid.sfreq), float(stop)))
+
+    def deadline(self, k: int) -> float:
+        """Local time at which window k is final with what it has.
+
+        1.5 TR after its last volume was due; without volumes, 3 s after its last sample.
+        """
+        if not self.fmri:
+            stop = float(self.grid.span(k)[1])
+            return float(self.clock.to_local(stop, stop)) + _EEG_PATIENCE
+        return self._overdue_at(self.volumes(k).stop - 1)
+
+    def due(self, now_at: float) -> int:
+        """How many volumes should have come by now, lost ones at the end included.
+
+        A trigger proves a volume; without triggers only a later one does.
+        """
+        proven = self.clock.newest_trigger if self.fmri else -1
+        while proven > self.newest and now_at < self._overdue_at(proven):
+            proven -= 1
+        return max(self.newest, proven) + 1
+
+    def _overdue_at(self, index: int) -> float:
+        if self._delay is None:
+            self._delay = self._usual_delay()
+        return self.end_at(index) + self._delay + 1.5 * self._tr
+
+    def _usual_delay(self) -> float:
+        """Time from a volume's end to its file, s: the median without the first, which is often slow."""
+        ends = self.end_at(0) + self._tr * np.array([index for index, _ in self._files])
+        delays = np.array([at for _, at in self._files]) - ends
+        first = np.array([self._first is not None and index == self._first[0] for index, _ in self._files])
+        if len(delays) and not first.all():
+            return float(np.median(delays[~first]))
+        return min([_FILE_DELAY, *delays.tolist()])
+
+    def windows_by(self, elapsed_s: float) -> int:
+        """How many windows' volumes have all been acquired at a run time, s."""
+        return self.grid.count(max(0.0, round(elapsed_s - self.lag_s, 6)))
+
+    def counts(self, now_at: float) -> dict[str, int]:
+        """Volumes received, missing by now, saturated and not usable; voxels that are no measurement."""
+        missing = self.due(now_at) - len(self.received) if self.clock.known else 0
+        dropped = len(self._onset.dropped) if self.fmri else 0
+        counts = {"volumes": len(self.received), "missing": missing, "saturated": dropped}
+        counts["implausible"] = len(self._door.unusable) if self._door is not None else 0
+        counts["nonfinite_voxels"] = self._door.voxels if self._door is not None else 0
+        return counts
+
+    def report(self, origin_at: float | None, now_at: float) -> dict[str, Any]:
+        """What there is to say of the run; its begin and end on the session's time line.
+
+        Parameters
+        ----------
+        origin_at : float or None
+            Local time of the session's zero.
+        now_at : float
+        """
+        began_s = ended_s = None
+        if self.clock.known and origin_at is not None:
+            began_s = self.session_offset_s
+            if began_s is None:
+                began_s = float(self.clock.to_local(0.0, math.inf)) - origin_at
+            due = self.due(now_at)
+            stop_s = (due - self._dummies) * self._tr if due else self.ended_s
+            ended_s = began_s + stop_s if math.isfinite(self.ended_s) else None
+        known = {"run": self.number, "series": self.series} | self.counts(now_at)
+        known |= {"began_s": began_s, "ended_s": ended_s, "clock": self.clock.fit(), "check": self.check}
+        known["motion"] = self.head and self.head.report()
+        return known
+
+    @property
+    def lag_s(self) -> float:
+        """How long after a window its data go on, s: lag and look-ahead where volumes count."""
+        return float(self.grid.wait) if self.fmri else 0.0
+
+    def needs_s(self, k: int) -> float:
+        """Run time by which window k's data were acquired: its stop, and the lag where volumes count."""
+        return float(self.grid.span(k)[1]) + self.lag_s
+
+    def over(self, k: int, now_at: float) -> bool:
+        """Whether the time by which window k's data were acquired lies in the past."""
+        return self.clock.elapsed(now_at) >= self.needs_s(k)
+
+    def too_late(self, index: int) -> bool:
+        """Whether the last window that could have used the volume has gone out."""
+        if self.next_final == 0:
+            return False
+        gone = self.volumes(self.next_final - 1)
+        return index < min(gone.stop, self.volumes(self.next_final).start)
+
+
+def _checksum(volume: Volume) -> int:
+    return zlib.crc32(np.ascontiguousarray(volume.data).tobytes())
+
+
+def _apart(
+    one: tuple[tuple[int, ...], NDArray[np.float64]], other: tuple[tuple[int, ...], NDArray[np.float64]]
+) -> dict[str, float | None]:
+    """Distance of two grids' middles (mm) and the angle between their axes (degrees; None beyond 45)."""
+    middles = [(affine @ [*(np.array(shape) - 1) / 2, 1.0])[:3] for shape, affine in (one, other)]
+    axes = [affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0) for _, affine in (one, other)]
+    order = np.rint(axes[0].T @ axes[1])
+    turned = None
+    if np.all(np.abs(order).sum(0) == 1) and np.all(np.abs(order).sum(1) == 1):
+        cosine = (np.trace(axes[1] @ order.T @ axes[0].T) - 1) / 2
+        turned = round(float(np.degrees(np.arccos(np.clip(cosine, -1, 1)))), 3)
+    return {"moved_mm": round(float(np.linalg.norm(middles[1] - middles[0])), 3), "turned_deg": turned}

@@ -1,0 +1,183 @@
+"""Which run an item belongs to, and where one run ends and the next begins."""
+
+import math
+from collections.abc import Callable
+
+from rtdecode.bundle import Bundle
+from rtdecode.disk.calibration import Calibration
+from rtdecode.timing import check_tr
+from rtdecode.types import Trigger, Volume
+from rtdecode.windows.run import RUN_PAUSE, Run
+
+# A volume of another series begins a run when the running one has been silent for so many TRs, or
+# when so many come without one of the running series between them. Until then it is a stranger.
+_SILENT_TRS = 3.0
+_STRANGERS = 8
+# Two triggers within so many TRs begin a run where volumes are expected; one alone may be a stray.
+_PAIR_TRS = 4.0
+
+
+class SessionRuns:
+    """The runs of a session, each with a time line, a normaliser and clip numbers of its own.
+
+    A run begins with its triggers after a pause of 10 s without triggers and volumes, or with a volume
+    of another series, or of the same series begun again, once the running one is silent.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    dummies : int
+        Volumes at the start of each run that zero is moved past.
+    limit : float
+        Windows of a run that count.
+    fmri : bool
+        Whether volumes are expected.
+    calibration : Calibration or None
+        Of this session, matched to the bundle.
+
+    Attributes
+    ----------
+    runs : list of Run
+    triggers : int
+        Triggers so far.
+    counts : dict
+        Volumes that were ``late``, ``duplicate``, ``out_of_order``.
+    refused : list of str
+        Volumes of other series, one sentence each.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        dummies: int,
+        limit: float,
+        *,
+        fmri: bool,
+        calibration: Calibration | None = None,
+    ) -> None:
+        self._bundle, self._dummies, self._limit, self._fmri = bundle, dummies, limit, fmri
+        self._calibration = calibration
+        self._tr = float(bundle.manifest.grid.tr or 0)
+        self.runs: list[Run] = []
+        self.triggers = 0
+        self.counts = dict.fromkeys(("late", "duplicate", "out_of_order"), 0)
+        self.refused: list[str] = []
+        self._strangers: list[Volume] = []
+        self._loose: list[Trigger] = []
+        self._last_trigger = -math.inf
+
+    @property
+    def known(self) -> list[Run]:
+        """Runs that can be placed on the local clock."""
+        return [run for run in self.runs if run.clock.known]
+
+    def first_sample(self, stamp: float) -> None:
+        """Begin the only run with an EEG sample."""
+        self._begin(stamp).clock.start_at(stamp)
+
+    def trigger(self, trigger: Trigger) -> None:
+        """Give a trigger to its run."""
+        self.triggers += 1
+        pause = trigger.stamp - self._last_trigger > RUN_PAUSE
+        self._last_trigger = trigger.stamp
+        run = self.runs[-1] if self.runs else None
+        over = run is None or (pause and run.clock.triggered and not self._goes_on(run, trigger.stamp))
+        if run is not None and not (over or self._loose):
+            run.clock.add_trigger(trigger.stamp, trigger.label)
+            return
+        recent = trigger.stamp - (_PAIR_TRS * self._tr if self._fmri else 0.0)
+        self._loose = [*(one for one in self._loose if one.stamp >= recent), trigger]
+        if len(self._loose) > 1 or not self._fmri:
+            loose, self._loose = self._loose, []
+            begun = self._begin(loose[0].stamp)
+            for one in loose:
+                begun.clock.add_trigger(one.stamp, one.label)
+
+    def volume(self, volume: Volume, now: Callable[[], float] | None) -> None:
+        """Give a volume to its run, or hold it until it is clear whether it begins one.
+
+        Raises
+        ------
+        GeometryError
+            If its TR is another than the bundle's, or its grid.
+        """
+        check_tr(volume.tr_s, self._tr, volume.name or "the series")
+        run = next((r for r in reversed(self.runs) if r.uid == volume.uid), None)
+        again = run is not None and run.begins_again(volume)
+        if run is not None and not again:
+            self._refuse_strangers()
+            self._add(run, volume, now)
+            return
+        last = self.runs[-1] if self.runs else None
+        bound = last is not None and last.uid is not None
+        if last is not None and bound and not (again or self._is_over(last, volume)):
+            return
+        if last is None or bound:
+            last = self._begin_by_volume(volume)
+        last.uid = volume.uid
+        held, self._strangers = self._strangers or [volume], []
+        for one in held:
+            self._add(last, one, now)
+
+    def close(self) -> None:
+        """End the session: who is still held belongs to no run."""
+        self._refuse_strangers()
+
+    def _goes_on(self, run: Run, stamp: float) -> bool:
+        """Whether a run's volumes still came shortly before a time, its triggers lost or not."""
+        if run.newest < 0:
+            return False
+        return stamp - run.end_at(run.newest) < max(RUN_PAUSE - 2 * self._tr, RUN_PAUSE / 2)
+
+    def _is_over(self, last: Run, volume: Volume) -> bool:
+        """Hold a volume of another series; whether the running one has ended before it."""
+        if self._strangers and self._strangers[-1].uid != volume.uid:
+            self._refuse_strangers()
+        self._strangers.append(volume)
+        silent = volume.readable_at - last.readable_at > _SILENT_TRS * self._tr
+        return silent or len(self._strangers) >= _STRANGERS
+
+    def _refuse_strangers(self) -> None:
+        self.refused += [
+            f"{v.name or 'a volume'} of series {v.series} came in the middle of another series"
+            for v in self._strangers
+        ]
+        self._strangers = []
+
+    def _begin_by_volume(self, volume: Volume) -> Run:
+        """Begin a run with its first volume and the triggers that came since the last run's end."""
+        last = self.runs[-1] if self.runs else None
+        early_at = volume.readable_at - (volume.index + 1) * self._tr - RUN_PAUSE
+        loose = [(one.stamp, one.label) for one in self._loose if one.stamp >= early_at]
+        self._loose = []
+        if last is not None and last.newest >= 0:
+            loose = last.clock.take_back(last.end_at(last.newest) + self._tr / 2) + loose
+        begun = self._begin(loose[0][0] if loose else volume.readable_at)
+        for stamp, label in loose:
+            begun.clock.add_trigger(stamp, label)
+        return begun
+
+    def _begin(self, at: float) -> Run:
+        """Begin a run at a local time; the last one ends, and what was never placed is dropped."""
+        if self.runs and self.runs[-1].uid is None and not self.runs[-1].clock.known:
+            self.runs.pop()
+        for run in self.known[-1:]:
+            run.ended_s = min(run.ended_s, run.clock.elapsed(at))
+        last = self.runs[-1] if self.runs else None
+        first = last.first_clip + self._clips(last) if last else 0
+        how = {"fmri": self._fmri, "calibration": self._calibration}
+        self.runs.append(Run(len(self.runs), self._bundle, first, self._dummies, **how))
+        return self.runs[-1]
+
+    def _clips(self, run: Run) -> int:
+        """Clip numbers that a run takes, those of windows that are still to come included."""
+        ended = min(run.windows_by(run.ended_s), self._limit) if math.isfinite(run.ended_s) else 0
+        return max(run.next_final, run.next_preview, int(ended))
+
+    def _add(self, run: Run, volume: Volume, now: Callable[[], float] | None) -> None:
+        if volume.index in run.received:
+            self.counts["duplicate"] += 1
+            return
+        self.counts["out_of_order"] += volume.index < run.newest
+        self.counts["late"] += run.too_late(volume.index)
+        run.add(volume, now)

@@ -1,0 +1,1 @@
+"""`rtdecode calibrate`: today's head, before a session."""

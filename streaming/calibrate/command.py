@@ -1,0 +1,283 @@
+"""Prepare a session at the scanner: the command ``rtdecode calibrate``."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from rtdecode import __version__
+from rtdecode import bundle as bundles
+from rtdecode.bundle import Bundle
+from rtdecode.disk import calibration as calibrations
+from rtdecode.disk.calibration import SCHEMA, Calibration, Figures, Placement, Record
+from rtdecode.errors import GeometryError, UsageError
+from rtdecode.signal.volume.motion import THIN
+from rtdecode.signal.volume.projection import Projection, Reals, outside
+from rtdecode.signal.volume.register import Registration, register, register_points
+from rtdecode.timing import check_tr
+from rtdecode.types import Volume
+from streaming.calibrate import page
+from streaming.calibrate.gather import gather
+from streaming.calibrate.region import Region, brain_of, choose, nearest, read_region
+from streaming.calibrate.warmup import Aligned, Warmup, align, measure
+from streaming.sinks.output import check_free
+from streaming.sources.folder.source import FolderSource
+
+LABELS = ("voxels", "mean")
+_MOST = 600
+# Two sessions' mean volumes of one head correlate above this; two heads' were seen at 0.885.
+_SAME_HEAD = 0.9
+_MOST_OUTSIDE = 0.1
+# What is found by a bundle's features alone is sure to this; less is none.
+_POINTS_MM, _POINTS_DEG = 2.0, 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Sources:
+    """What says which features to read: a mask with its file, a bundle, an earlier calibration."""
+
+    mask: tuple[Path, Region] | None
+    trained: Bundle | None
+    earlier: Calibration | None
+    mean: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """What the session reads, and where that came from."""
+
+    projection: Projection
+    origin: str
+    digest: str
+    labels: list[int] | None
+    placement: Placement | None
+
+
+def run(
+    fmri_dir: Path,
+    mask: Path | None,
+    out: Path,
+    *,
+    bundle: str | None = None,
+    reference: Path | None = None,
+    fmriprep: Path | None = None,
+    subject: str | None = None,
+    labels: str = "voxels",
+    volumes: int = 60,
+    series: int | None = None,
+    existing: str = "read",
+    wait: float = 60.0,
+    overwrite: bool = False,
+) -> int:
+    """Read a run's first volumes and write the session's calibration and its quality report.
+
+    Parameters
+    ----------
+    fmri_dir : Path
+        The scanner's export folder.
+    mask : Path or None
+        Mask or label image in the volumes' space; with `reference`, in that calibration's.
+    out : Path
+        The calibration's folder; with `overwrite` a calibration in it is replaced.
+    bundle, reference : str, Path or None
+        A bundle, or an earlier calibration, whose head is to be found again; a calibration's features
+        are taken where there is no `mask`.
+    fmriprep, subject
+        Not there yet: refused.
+    labels : str
+        ``voxels``, or ``mean``: one feature per label.
+    volumes, series : int, int or None
+        How many to rest on; take only this SeriesNumber.
+    existing, wait : str, float
+        ``read`` or ``ignore`` what lies in the folder; seconds to wait for the first volume, 0 for ever.
+
+    Raises
+    ------
+    RtDecodeError
+        Flags that do not go together, a mask elsewhere than in the brain, an `out` that holds something
+        else (`UsageError`); too few volumes, or not of one head; an earlier head that is not in them
+        (`GeometryError`).
+    """
+    _check(fmri_dir, mask, bundle, reference, fmriprep, subject, labels, volumes, wait)
+    calibrations.check_target(out)
+    if not overwrite:
+        check_free(out)
+    # Files that are at fault are named before anyone waits for the scanner.
+    sources = _Sources(
+        None if mask is None else (mask, read_region(mask)),
+        None if bundle is None else bundles.load(bundle),
+        None if reference is None else calibrations.load(reference),
+        labels == "mean",
+    )
+    console = Console(stderr=True)
+    source = FolderSource(fmri_dir, existing, series, bound=False)
+    scans = gather(source, volumes, wait, console)
+    aligned = align(scans, lambda each, word: _track(each, word, console))
+    chosen = _choose(aligned, sources)
+    _say(_write(out, aligned, chosen, measure(aligned, chosen.projection)), console)
+    return 0
+
+
+def _check(
+    fmri_dir: Path,
+    mask: Path | None,
+    bundle: str | None,
+    reference: Path | None,
+    fmriprep: Path | None,
+    subject: str | None,
+    labels: str,
+    volumes: int,
+    wait: float,
+) -> None:
+    if fmriprep is not None or subject is not None:
+        raise UsageError(
+            "regions from an fMRIPrep folder (--fmriprep, --subject) cannot be read yet. Give a mask or "
+            "label image in the space of the volumes with --mask."
+        )
+    if mask is None and bundle is None and reference is None:
+        raise UsageError("nothing says which voxels to read: give --mask, --bundle or --reference.")
+    if bundle is not None and (mask is not None or reference is not None):
+        raise UsageError("a bundle brings its own voxels: leave out --mask and --reference, or --bundle.")
+    if labels not in LABELS:
+        raise UsageError(f"--labels is one of {', '.join(LABELS)}, found '{labels}'")
+    if not 2 <= volumes <= _MOST:
+        raise UsageError(f"--volumes lies between 2 and {_MOST}, found {volumes}")
+    if wait < 0:
+        raise UsageError(f"--wait counts seconds, 0 is for ever, found {wait:g}")
+    if not fmri_dir.absolute().parent.is_dir():
+        raise UsageError(f"--fmri-dir {fmri_dir}: there is no folder {fmri_dir.absolute().parent}")
+
+
+def _track(volumes: Iterable[Volume], word: str, console: Console) -> Iterator[Volume]:
+    return iter(track(list(volumes), word, console=console, transient=True, disable=not console.is_terminal))
+
+
+def _choose(aligned: Aligned, sources: _Sources) -> _Chosen:
+    if sources.trained is not None:
+        return _of_bundle(aligned, sources.trained)
+    if sources.earlier is not None:
+        return _of_earlier(aligned, sources.earlier, sources)
+    assert sources.mask is not None
+    path, region = sources.mask
+    projection, labels = choose(region, path, aligned.brain, aligned.affine, mean=sources.mean)
+    return _Chosen(projection, "mask", region.digest, labels, None)
+
+
+def _of_bundle(aligned: Aligned, trained: Bundle) -> _Chosen:
+    projection = trained.projection
+    if projection is None:
+        raise UsageError(f"the bundle {trained.manifest.name} reads no volumes: it needs no calibration.")
+    check_tr(aligned.volumes[0].tr_s, float(trained.manifest.grid.tr or 0))
+    if min(*aligned.reference.shape, *projection.shape) < THIN:
+        # Too few slices to tell where the head is: it must lie where it lay.
+        projection.bind(aligned.reference.shape, aligned.affine, "this series")
+        return _Chosen(projection, "bundle", trained.digest, None, None)
+    if projection.weights is not None:
+        raise UsageError(
+            f"the bundle {trained.manifest.name} holds no reference volume to find its head by. "
+            "Calibrate with --reference, the calibration it was trained on."
+        )
+    level = trained.stats["fmri_mean"].astype(np.float64)
+    found = register_points(projection.points_mm, level, aligned.reference, aligned.affine)
+    if found.moved_mm < _POINTS_MM and found.turned_deg < _POINTS_DEG:
+        found = replace(found, matrix=np.eye(4), moved_mm=0.0, turned_deg=0.0)
+    placed, placement = _placed(projection, found, aligned, f"the bundle {trained.manifest.name}")
+    return _Chosen(placed, "bundle", trained.digest, None, placement)
+
+
+def _of_earlier(aligned: Aligned, earlier: Calibration, sources: _Sources) -> _Chosen:
+    projection, labels = earlier.projection, earlier.record.labels
+    origin, digest = "calibration", earlier.digest
+    if sources.mask is not None:
+        path, region = sources.mask
+        theirs = brain_of(earlier.reference)
+        projection, labels = choose(region, path, theirs, earlier.affine, mean=sources.mean)
+        origin, digest = "mask", region.digest
+    found = register(earlier.reference, earlier.affine, aligned.reference, aligned.affine)
+    placed, placement = _placed(projection, found, aligned, f"the calibration in {earlier.path}")
+    return _Chosen(placed, origin, digest, labels, placement)
+
+
+def _placed(
+    projection: Projection, found: Registration, aligned: Aligned, whose: str
+) -> tuple[Projection, Placement]:
+    """Place a grid on this session's head; refuse a head that is not the same, or lies half outside."""
+    placed = Projection(
+        projection.voxels, projection.shape, found.matrix @ projection.affine, projection.weights
+    )
+    out = outside(aligned.reference.shape, aligned.affine, placed.points_mm)
+    if found.correlation < _SAME_HEAD or out.mean() > _MOST_OUTSIDE:
+        raise GeometryError(
+            f"the head of {whose} is not found in these volumes: the best placement has a correlation of "
+            f"{found.correlation:.2f} ({_SAME_HEAD} is needed) and leaves {100 * out.mean():.0f} % of the "
+            f"voxels outside (at most {100 * _MOST_OUTSIDE:.0f} %). It has {projection.shape} voxels with "
+            f"the affine {np.round(projection.affine, 2).tolist()}, the volumes "
+            f"{aligned.reference.shape} with {np.round(aligned.affine, 2).tolist()}. "
+            "Check the participant and the slices' position."
+        )
+    placement = Placement(found.matrix.tolist(), found.correlation, found.moved_mm, found.turned_deg)
+    return placed, placement
+
+
+def _write(out: Path, aligned: Aligned, chosen: _Chosen, warmup: Warmup) -> Calibration:
+    first, projection = aligned.volumes[0], chosen.projection
+    record = Record(
+        schema=SCHEMA,
+        version=__version__,
+        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        origin=chosen.origin,
+        origin_digest=chosen.digest,
+        labels=chosen.labels,
+        features=projection.features,
+        series=first.series,
+        tr_s=first.tr_s,
+        volumes=len(aligned.volumes),
+        dropped=aligned.dropped,
+        shape=list(aligned.reference.shape),
+        affine=aligned.affine.tolist(),
+        projection=projection.digest,
+        placement=chosen.placement,
+        figures=_figures(aligned, chosen, warmup),
+        files={},
+    )
+    parts = {
+        "reference": {"volume": aligned.reference, "affine": aligned.affine},
+        "projection": projection.to_arrays(),
+        "warmup": {"mean": warmup.mean, "scale": warmup.scale},
+    }
+    picture = page.picture(record, aligned, projection, warmup)
+    extra = {"quality.png": picture, "quality.html": page.page(record, picture)}
+    return calibrations.write(out, record, parts, extra)
+
+
+def _figures(aligned: Aligned, chosen: _Chosen, warmup: Warmup) -> Figures:
+    moved = [m.fd_mm for m in aligned.motions or []][1:]
+    inside = _in_brain(aligned.brain, aligned.affine, chosen.projection)
+    known = len(aligned.volumes) > 2
+    return Figures(
+        max_fd_mm=float(np.max(moved)) if moved else None,
+        mean_fd_mm=float(np.mean(moved)) if moved else None,
+        unaligned=aligned.unaligned,
+        tsnr_region=float(np.median(warmup.tsnr)) if known else None,
+        tsnr_brain=float(np.median(aligned.tsnr[aligned.brain])) if known else None,
+        drift_percent=float(np.median(np.abs(warmup.drift))) if aligned.volumes[0].tr_s else None,
+        region_in_brain=inside,
+        outside=warmup.outside,
+    )
+
+
+def _in_brain(brain: np.ndarray, affine: Reals, projection: Projection) -> float:
+    index, _ = nearest(np.linalg.inv(affine), projection.points_mm, brain.shape)
+    most = np.array(brain.shape)[:, None] - 1
+    return float(brain[tuple(np.clip(index, 0, most))].mean())
+
+
+def _say(made: Calibration, console: Console) -> None:
+    for line in page.verdict(made.record):
+        console.print(line, highlight=False, soft_wrap=True)
+    for name in ("calibration.json", "quality.html"):
+        print(made.path / name)  # noqa: T201

@@ -1,0 +1,156 @@
+"""A mask or label image, and the voxels of the volumes that it chooses."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.sparse import csr_array
+
+from rtdecode.errors import UsageError
+from rtdecode.signal.volume.projection import Projection, Reals
+from rtdecode.signal.volume.register import head_of
+from rtdecode.types import Array
+
+Labels = NDArray[np.int32]
+
+# So much of a region must lie in the brain.
+_IN_BRAIN = 0.5
+_PROBABLE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A label image: 0 is outside, every other value is a region.
+
+    Attributes
+    ----------
+    labels : int32, (i, j, k)
+    affine : (4, 4)
+    digest : str
+        SHA-256 of the file, first 16 hexadecimal digits.
+    """
+
+    labels: Labels
+    affine: Reals
+    digest: str
+
+
+def read_region(path: Path) -> Region:
+    """Read a mask, a label image or a probability map.
+
+    Whole numbers are labels. Of a map with other values, all of them at most 1, those from 0.5 on
+    count; of any other map, those above 0.
+
+    Raises
+    ------
+    UsageError
+        If it is no 3-D NIfTI, or nothing in it is above 0.
+    """
+    if not path.is_file():
+        raise UsageError(f"--mask {path}: there is no such file. Give a 3-D NIfTI (.nii or .nii.gz).")
+    try:
+        image: Any = nib.load(path)
+        values = np.nan_to_num(np.asarray(image.dataobj, np.float64))
+    except (ImageFileError, OSError, EOFError, ValueError) as error:
+        raise UsageError(f"--mask {path} cannot be read as NIfTI ({error}).") from error
+    if values.ndim == 4 and values.shape[3] == 1:
+        values = values[..., 0]
+    if values.ndim != 3:
+        raise UsageError(f"--mask {path} has the shape {values.shape}: a 3-D image is needed.")
+    labels = _labels(values)
+    if not labels.any():
+        raise UsageError(
+            f"--mask {path} is empty: no voxel of its {values.shape} is above 0. Give another mask."
+        )
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return Region(labels, np.asarray(image.affine, np.float64), digest)
+
+
+def _labels(values: Reals) -> Labels:
+    whole = np.rint(values)
+    if np.allclose(values, whole, atol=1e-3):
+        return np.maximum(whole, 0).astype(np.int32)
+    return (values >= _PROBABLE if values.max() <= 1 else values > 0).astype(np.int32)
+
+
+def nearest(
+    into: NDArray[Any], points: NDArray[Any], shape: tuple[int, ...]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Voxels (3, point) nearest to positions, by the map into their indices; whether they exist (point,)."""
+    index = np.rint(into[:3, :3] @ points + into[:3, 3:]).astype(np.int64)
+    return index, np.all((index >= 0) & (index < np.array(shape)[:, None]), axis=0)
+
+
+def on_grid(region: Region, shape: tuple[int, ...], affine: Reals) -> Labels:
+    """A region's labels at the voxels of another grid of the same space: nearest neighbour."""
+    into = np.linalg.inv(region.affine) @ affine
+    theirs, inside = nearest(into, np.indices(shape).reshape(3, -1), region.labels.shape)
+    out = np.zeros(inside.size, np.int32)
+    out[inside] = region.labels[tuple(theirs[:, inside])]
+    return out.reshape(shape)
+
+
+def choose(
+    region: Region, path: Path, brain: NDArray[np.bool_], affine: Reals, *, mean: bool
+) -> tuple[Projection, list[int] | None]:
+    """The projection that a region makes on the grid of a reference volume.
+
+    Parameters
+    ----------
+    region : Region
+    path : Path
+        Its file, for messages.
+    brain, affine
+        Where the reference shows the brain (i, j, k), see `brain_of`, and its affine.
+    mean : bool
+        Each label's mean as a feature, in ascending order of labels; False takes every voxel.
+
+    Returns
+    -------
+    projection : Projection
+    labels : list of int or None
+        The label of each feature, with `mean`.
+
+    Raises
+    ------
+    UsageError
+        If less than half of the region lies in the brain.
+    """
+    labels = on_grid(region, brain.shape, affine)
+    _check_place(region, path, brain, affine)
+    flat = labels.reshape(-1)
+    voxels = np.flatnonzero(flat).astype(np.int64)
+    i, j, k = brain.shape
+    if not mean:
+        return Projection(voxels, (i, j, k), affine), None
+    names, rows = np.unique(flat[voxels], return_inverse=True)
+    weights = 1.0 / np.bincount(rows)[rows]
+    matrix = csr_array((weights, (rows, voxels)), (len(names), flat.size))
+    return Projection.of_matrix(matrix, (i, j, k), affine), [int(n) for n in names]
+
+
+def brain_of(reference: Array) -> NDArray[np.bool_]:
+    """The head without its holes, (i, j, k)."""
+    return np.asarray(ndimage.binary_fill_holes(head_of(reference)))
+
+
+def _check_place(region: Region, path: Path, brain: NDArray[np.bool_], affine: Reals) -> None:
+    """Refuse a region that lies elsewhere, with what was found of it where."""
+    index = np.argwhere(region.labels).T
+    ours, inside = nearest(np.linalg.inv(affine) @ region.affine, index, brain.shape)
+    held = int(brain[tuple(ours[:, inside])].sum())
+    if held >= _IN_BRAIN * index.shape[1]:
+        return
+    raise UsageError(
+        f"--mask {path} lies elsewhere than the brain: of its {index.shape[1]} voxels {int(inside.sum())} "
+        f"lie in the volumes and {held} in the brain. The mask has {region.labels.shape} voxels "
+        f"with the affine {np.round(region.affine, 2).tolist()}, the volumes {brain.shape} with "
+        f"{np.round(affine, 2).tolist()}. Draw it on a volume of this session, or give the session it was "
+        "drawn in with --reference."
+    )

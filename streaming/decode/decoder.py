@@ -1,0 +1,212 @@
+"""From a window to its clip: the bundle's graphs in order, with the instants of a live session."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.bundle import Bundle, engine, golden, wiring
+from rtdecode.bundle.engine import Engine
+from rtdecode.errors import BundleError, RtDecodeError
+from rtdecode.types import Clip, Window
+from streaming.decode.deadline import Cost
+
+
+class NonFiniteError(RtDecodeError):
+    """A graph gave values that are no numbers: there is no clip to show."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A clip and when its stages were done, on the local clock.
+
+    Attributes
+    ----------
+    clip : Clip
+    started_at, encoded_at : float
+    denoised_at : float
+        When the first latent frames were clean: all of them, where they are not denoised in chunks.
+    first_frame_at, last_frame_at : float
+    denoising_s : float
+        What all denoising took.
+    """
+
+    clip: Clip
+    started_at: float
+    encoded_at: float
+    denoised_at: float
+    first_frame_at: float
+    last_frame_at: float
+    denoising_s: float
+
+    @property
+    def stamps(self) -> dict[str, float]:
+        """The stages by their names in the ledger; ``denoised`` only where there was a step."""
+        return {
+            "encoded": self.encoded_at,
+            **({"denoised": self.denoised_at} if self.clip.steps else {}),
+            "first_frame": self.first_frame_at,
+            "last_frame": self.last_frame_at,
+        }
+
+
+class Decoder:
+    """Decode the windows of one session, one at a time.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    now : callable
+        Reads the local clock.
+    carry : bool
+        Whether a window carries on from the one before it, where the bundle can.
+    loaded : Engine, optional
+        The bundle's, where other sessions use it too.
+
+    Attributes
+    ----------
+    steps : int
+        Denoising steps of a clip by default; 0 for a bundle that decodes in closed form.
+    numbers_of_steps : set of int or None
+        The numbers of steps that can be taken; None for any.
+    cost : Cost
+        What the golden window cost at the start.
+
+    Raises
+    ------
+    BundleError
+        If a graph is missing, cannot be run, or does not give the clip its golden window expects.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        now: Callable[[], float] = monotonic,
+        *,
+        carry: bool = True,
+        loaded: Engine | None = None,
+    ) -> None:
+        self._bundle = bundle
+        self._now = now
+        self._engine = engine.load(bundle) if loaded is None else loaded
+        self._session = self._engine.session(carry=carry)
+        self.steps = self._engine.steps()
+        self.numbers_of_steps = wiring.numbers_of_steps(bundle.manifest)
+        self.cost = self._check_golden()
+
+    def decode(self, window: Window, steps: int | None = None, *, null: bool = False) -> Decoded:
+        """Decode one window; what it lacks enters as zeros under a zero mask.
+
+        Parameters
+        ----------
+        window : Window
+        steps : int, optional
+            Denoising steps; default: the bundle's.
+        null : bool
+            Decode the null-brain twin instead: the same weights and noise, and nothing else. It leaves
+            no trace in the clips that follow.
+
+        Raises
+        ------
+        UsageError
+            If `steps` cannot be taken.
+        NonFiniteError
+            If a graph gave values that are no numbers. It leaves no trace in the clips that follow.
+        """
+        count = self._engine.steps(steps)
+        started_at = self._now()
+        opened = self._session.open(window, count, null=null)
+        encoded = opened.encode()
+        encoded_at = self._now()
+        for name, values in encoded.items():
+            _check_finite(name, values, window)
+        denoised_at: float | None = None
+        first_at: float | None = None
+        frames: list[NDArray[np.uint8]] = []
+        denoising_s = 0.0
+        began_at = encoded_at
+        for latent in opened.latents():
+            _check_finite("latent", latent, window)
+            clean_at = self._now()
+            denoised_at = clean_at if denoised_at is None else denoised_at
+            denoising_s += clean_at - began_at
+            for drawn in opened.draw(latent):
+                _check_finite("frames", drawn, window)
+                frames.append(_to_uint8(drawn[0]))
+                first_at = self._now() if first_at is None else first_at
+            began_at = self._now()
+        assert denoised_at is not None
+        assert first_at is not None
+        if not null:
+            self._session.keep(window, opened)
+        clip = Clip(
+            np.concatenate(frames), opened.latent, self._scores(encoded), count, self._confidence(encoded)
+        )
+        return Decoded(clip, started_at, encoded_at, denoised_at, first_at, self._now(), denoising_s)
+
+    def _scores(self, encoded: dict[str, NDArray[Any]]) -> dict[str, float] | None:
+        labels = self._bundle.manifest.labels
+        if labels is None or "scores" not in encoded:
+            return None
+        return {
+            label: float(value) for label, value in zip(labels, encoded["scores"].reshape(-1), strict=True)
+        }
+
+    def _confidence(self, encoded: dict[str, NDArray[Any]]) -> float | None:
+        if self._bundle.manifest.confidence is None:
+            return None
+        return float(np.clip(encoded["confidence"].item(), 0, 1))
+
+    def _check_golden(self) -> Cost:
+        """Refuse a bundle that decodes otherwise than promised; tell what a clip costs."""
+        kept = golden.first(self._bundle)
+        where = str(self._bundle.golden_file)
+        expected = golden.take(where, kept, ["latent"])["latent"]
+        opened = golden.open_pass(self._engine, kept, self.steps, where)
+        started_at = self._now()
+        found = opened.encode()
+        encoded_at = self._now()
+        chunks = list(opened.latents())
+        denoised_at = self._now()
+        found["latent"] = np.concatenate(chunks, axis=2)
+        # Drawn from the latent that was expected: a fault is told of one stage, not of those after it.
+        found["frames"] = np.concatenate(list(opened.draw(expected)), axis=1)
+        drawn_at = self._now()
+        clip = self._bundle.manifest.clip
+        stated = (1, clip.frames, clip.height, clip.width, 3)
+        if found["frames"].shape != stated:
+            raise BundleError(
+                f"bundle {self._bundle.path}: its graphs draw clips of {found['frames'].shape}, the clip of "
+                f"manifest.json is {stated}. Export it again."
+            )
+        golden.compare(self._bundle, kept, found)
+        encode_s = encoded_at - started_at
+        step_s = (denoised_at - encoded_at) / max(1, self.steps)
+        return Cost(encode_s, step_s, drawn_at - denoised_at)
+
+
+def check_steps(bundle: Bundle, steps: int | None) -> int:
+    """How many denoising steps a bundle takes when `steps` are asked for.
+
+    Raises
+    ------
+    UsageError
+        As of `rtdecode.bundle.engine.check_steps`.
+    """
+    return engine.check_steps(bundle.manifest, f"bundle {bundle.path}", steps)
+
+
+def _check_finite(name: str, values: NDArray[Any], window: Window) -> None:
+    wrong = values.size - int(np.isfinite(values).sum())
+    if wrong:
+        raise NonFiniteError(
+            f"window {window.index} of run {window.run} has no clip: {wrong} of the {values.size} values of "
+            f"'{name}' are no numbers. Check the bundle with `rtdecode doctor`, and export it again."
+        )
+
+
+def _to_uint8(frames: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.rint(np.clip(frames, 0, 1) * 255).astype(np.uint8)

@@ -1,0 +1,1 @@
+"""`rtdecode play`: a film shown frame by frame, with markers."""

@@ -1,0 +1,316 @@
+"""A film for the participant, each frame at its time and marked: ``rtdecode play``."""
+
+import contextlib
+import math
+import queue
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TextIO
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from rtdecode.disk import film_marks
+from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.liblsl import pylsl
+from streaming.play import starting
+from streaming.play.frames import Film, Picture, Pictures, read_film
+from streaming.play.screen import Nowhere, Screen, Window, read_patch
+from streaming.play.starting import called_off
+from streaming.session import interrupts
+
+# How often window and keyboard are asked while a frame is waited for, s.
+_PUMP = 0.02
+# Time the last markers need to reach their readers, s.
+_GRACE = 0.7
+# Least time before a frame in which the progress bar may be drawn, s.
+_SLACK = 0.015
+
+
+@dataclass(frozen=True, slots=True)
+class PlayOptions:
+    """What the command line asks for; see `run`."""
+
+    film: Path
+    lsl: str
+    start_on: str = "trigger"
+    screen: int | None = None
+    headless: bool = False
+    patch: str | None = "bottom-right:64"
+    trigger: str | None = None
+    wait: float = 60.0
+    log: Path | None = None
+
+
+@dataclass(slots=True)
+class Shown:
+    """What became of the frames.
+
+    Attributes
+    ----------
+    late_s : list of float
+        How long after its time each shown frame was there, s.
+    dropped : int
+        Frames whose time was over before they could be shown.
+    """
+
+    late_s: list[float] = field(default_factory=list)
+    dropped: int = 0
+
+    def sentence(self) -> str:
+        """Describe it in one line."""
+        text = f"{len(self.late_s)} frames shown, {self.dropped} dropped"
+        if not self.late_s:
+            return text
+        middle, high = 1e3 * np.percentile(self.late_s, [50, 99])
+        return f"{text}; after their time by {middle:.1f} ms in the median, {high:.1f} ms at p99"
+
+
+def run(options: PlayOptions) -> int:
+    """Show a film and mark its frames on the LSL stream ``NAME-film``.
+
+    Frame n is due at start + n / fps on the local clock. A frame whose time is over is dropped,
+    so that lateness never adds up.
+
+    Parameters
+    ----------
+    options : PlayOptions
+        ``film`` is any file that FFmpeg decodes; ``lsl`` is NAME; ``start_on`` is ``trigger`` (the
+        first volume trigger on ``NAME-markers``), ``key`` (space, or the 5 or t of a button box) or
+        ``now``; ``screen`` is the screen to fill, None opens a window; ``patch`` is the photodiode's
+        square, ``CORNER:PIXELS``; ``trigger`` is the only text taken for a trigger; ``wait`` is how
+        long ``now`` waits for a reader of the markers, s; ``log`` is a TSV of the frames shown.
+
+    Returns
+    -------
+    int
+        Exit code.
+
+    Raises
+    ------
+    UsageError
+        If the film cannot be read, or the options ask for what cannot be.
+    RtDecodeError
+        If no window can be opened, or the film is damaged on its way.
+    """
+    _check(options)
+    film = read_film(options.film)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    stop = threading.Event()
+    with interrupts.told(lambda _name: stop.set()), _log(options.log) as log:
+        screen = _screen(film, options)
+        pictures = Pictures(film, screen.height, screen.width)
+        try:
+            _introduce(film, screen, options, console)
+            outlet = _outlet(options.lsl)
+            start = _start(film, options, outlet, screen, stop, console)
+            if start is not None:
+                shown = _Show(film, screen, outlet, pictures, stop, log, console).run(start)
+                console.print(f"{'stopped: ' if stop.is_set() else ''}{shown.sentence()}")
+        finally:
+            pictures.close()
+            screen.close()
+    return 0
+
+
+def _check(options: PlayOptions) -> None:
+    if options.start_on not in starting.STARTS:
+        raise UsageError(f"--start-on {options.start_on}: there are {', '.join(starting.STARTS)}")
+    if options.headless and options.start_on == "key":
+        raise UsageError(
+            "--start-on key needs a window to be pressed in: leave --headless out, or start on now"
+        )
+    if options.headless and options.screen is not None:
+        raise UsageError("--headless shows nothing, --screen fills a screen: give one of them")
+    if not options.lsl.strip():
+        raise UsageError(
+            "--lsl is empty: give the name of the EEG stream, so that its recording finds the film"
+        )
+    if not 0 <= options.wait < math.inf:
+        raise UsageError(f"--wait {options.wait:g}: seconds from 0 on were expected")
+
+
+def _screen(film: Film, options: PlayOptions) -> Screen:
+    if options.headless:
+        return Nowhere(film)
+    return Window(film, options.screen, None if options.patch is None else read_patch(options.patch))
+
+
+def _introduce(film: Film, screen: Screen, options: PlayOptions, console: Console) -> None:
+    where = "nowhere (--headless)" if options.headless else f"at {screen.width} x {screen.height}"
+    console.print(
+        f"{film.path.name}: {film.frames} frames at {float(film.fps):g} a second, {film.seconds:.1f} s, "
+        f"shown {where}; frames are marked on the LSL stream {options.lsl}{film_marks.SUFFIX}"
+    )
+    if screen.note:
+        console.print(f"the window system says: {screen.note}")
+
+
+def _outlet(name: str) -> pylsl.StreamOutlet:
+    # Each showing is a stream of its own: a reader of the last one must not take up this one unasked.
+    source = f"rtdecode-play-{uuid.uuid4().hex}"
+    info = pylsl.StreamInfo(
+        f"{name}{film_marks.SUFFIX}", "Markers", 1, pylsl.IRREGULAR_RATE, pylsl.cf_string, source
+    )
+    return pylsl.StreamOutlet(info)
+
+
+def _start(
+    film: Film,
+    options: PlayOptions,
+    outlet: pylsl.StreamOutlet,
+    screen: Screen,
+    stop: threading.Event,
+    console: Console,
+) -> float | None:
+    """Wait for what starts the film: local time of its first frame; None if it was called off."""
+
+    def off() -> bool:
+        return called_off(screen, stop)
+
+    if options.start_on == "trigger":
+        start = starting.on_trigger(options.lsl, options.trigger, float(1 / film.fps), off, console)
+    elif options.start_on == "key":
+        start = starting.on_key(screen, stop, console)
+    else:
+        start = starting.on_reader(outlet, options.wait, off, console)
+    if start is not None and not outlet.have_consumers():
+        console.print(
+            f"nobody reads the markers: start `rtdecode stream --lsl {options.lsl} --record DIR` first to "
+            "have them recorded, or keep them with --log"
+        )
+    return start
+
+
+@dataclass(frozen=True, slots=True)
+class _Show:
+    """One showing: everything the loop needs."""
+
+    film: Film
+    screen: Screen
+    outlet: pylsl.StreamOutlet
+    pictures: Pictures
+    stop: threading.Event
+    log: Callable[[int, float, float], None]
+    console: Console
+
+    def run(self, start: float) -> Shown:
+        film, shown = self.film, Shown()
+        label = film_marks.start_label(film.path.name, float(film.fps), film.frames)
+        self.outlet.push_sample([label], start)
+        try:
+            with _bar(film, self.console) as tick:
+                frames = self._frames(start, shown, tick)
+            self._until(start + float(frames / film.fps))
+        finally:
+            self.screen.draw(None, white=False)
+            self.outlet.push_sample([film_marks.END], self.screen.flip())
+            threading.Event().wait(_GRACE)
+        return shown
+
+    def _frames(self, start: float, shown: Shown, tick: Callable[[int], None]) -> int:
+        """Show every frame whose time is not over; return how many there were."""
+        fps = float(self.film.fps)
+        number = 0
+        while (picture := self._next()) is not False:
+            now = pylsl.local_clock()
+            if picture is None or now >= start + (number + 1) / fps:
+                shown.dropped += 1
+                self.pictures.skip_to = math.floor((now - start) * fps)
+            else:
+                due = start + number / fps
+                self.screen.draw(picture, white=len(shown.late_s) % 2 == 0)
+                if due - now > _SLACK:
+                    tick(number)
+                if not self._until(due):
+                    break
+                self._mark(number, start, due, shown)
+            number += 1
+        return number
+
+    def _mark(self, number: int, start: float, due: float, shown: Shown) -> None:
+        at = self.screen.flip()
+        self.outlet.push_sample([film_marks.frame_label(number)], at)
+        self.log(number, at, at - start)
+        shown.late_s.append(at - due)
+
+    def _next(self) -> Picture | Literal[False] | None:
+        """The next picture, None for a skipped one, False at the end."""
+        while not called_off(self.screen, self.stop):
+            with contextlib.suppress(queue.Empty):
+                try:
+                    return self.pictures.next(_PUMP)
+                except EOFError:
+                    return False
+        return False
+
+    def _until(self, at: float) -> bool:
+        """Wait for an instant of the local clock; False if the film is to end."""
+        while (left := at - pylsl.local_clock()) > 0 and not called_off(self.screen, self.stop):
+            self.stop.wait(min(left, _PUMP))
+        return not self.stop.is_set()
+
+
+@contextlib.contextmanager
+def _bar(film: Film, console: Console) -> Iterator[Callable[[int], None]]:
+    """A progress bar on a terminal, drawn when it is told the frame, at most once a second."""
+    if not console.is_terminal:
+        yield lambda _number: None
+        return
+    columns = TextColumn("{task.completed:.0f} s"), BarColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, auto_refresh=False, transient=True) as bar:
+        task, drawn_at = bar.add_task("playing", total=film.seconds), 0.0
+
+        def tick(number: int) -> None:
+            nonlocal drawn_at
+            if pylsl.local_clock() - drawn_at > 1.0:
+                drawn_at = pylsl.local_clock()
+                bar.update(task, completed=float(number / film.fps), refresh=True)
+
+        yield tick
+
+
+@contextlib.contextmanager
+def _log(path: Path | None) -> Iterator[Callable[[int, float, float], None]]:
+    """A table of frames on disk, line by line; a full disk is told after the film, not during it.
+
+    Where no frame was shown, no file is left.
+    """
+    if path is None:
+        yield lambda _number, _at, _since: None
+        return
+    failed: list[OSError] = []
+    rows = 0
+
+    def write(number: int, at: float, since: float) -> None:
+        nonlocal rows
+        rows += 1
+        try:
+            if not failed:
+                file.write(f"{number}\t{at:.6f}\t{since:.6f}\n")
+        except OSError as error:
+            failed.append(error)
+
+    with _new(path) as file:
+        file.write("frame\tshown_at\tsince_start_s\n")
+        try:
+            yield write
+        finally:
+            if rows == 0:
+                path.unlink()
+    if failed:
+        raise RtDecodeError(f"--log {path} ends early ({failed[0].strerror}): make room. The film was shown.")
+
+
+def _new(path: Path) -> TextIO:
+    try:
+        return path.open("x", buffering=1)
+    except OSError as error:
+        raise UsageError(
+            f"--log {path} cannot be written ({error.strerror}). Give a file that is not there yet, "
+            "in a folder that is."
+        ) from error

@@ -1,0 +1,187 @@
+"""Where a film is shown: a window, a whole screen, or nowhere."""
+
+import os
+import warnings
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.liblsl import pylsl
+from streaming.play.frames import Film, Picture
+
+Said = Literal["start", "quit"]
+
+CORNERS = ("top-left", "top-right", "bottom-left", "bottom-right")
+# A window is enlarged until it is about this wide, in pixels.
+_WINDOW = 768
+# What SDL falls back on, unasked, where there is no window system.
+_BLIND = ("dummy", "offscreen")
+_BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """A square for a photodiode, white and black in turn.
+
+    Attributes
+    ----------
+    corner : str
+        One of `CORNERS`.
+    pixels : int
+        Its side.
+    """
+
+    corner: str
+    pixels: int
+
+    def place(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Left, top, width and height of the square on a screen."""
+        side = min(self.pixels, height, width)
+        left = 0 if self.corner.endswith("left") else width - side
+        top = 0 if self.corner.startswith("top") else height - side
+        return left, top, side, side
+
+
+def read_patch(text: str) -> Patch:
+    """Read ``CORNER`` or ``CORNER:PIXELS``.
+
+    Raises
+    ------
+    UsageError
+        If it is neither.
+    """
+    corner, _, size = text.partition(":")
+    if corner not in CORNERS or not (size or "64").isdecimal() or not int(size or "64"):
+        raise UsageError(f"--patch {text}: {', '.join(CORNERS)} was expected, with :PIXELS as in top-left:64")
+    return Patch(corner, int(size or "64"))
+
+
+class Nowhere:
+    """Shows nothing, on the same clock.
+
+    Parameters
+    ----------
+    film : Film
+    """
+
+    def __init__(self, film: Film) -> None:
+        self.height, self.width = film.height, film.width
+        self.note = ""
+
+    def draw(self, picture: Picture | None, *, white: bool) -> None:
+        """Take the next picture; None is black."""
+
+    def flip(self) -> float:
+        """Show it; return when, on the local clock."""
+        return pylsl.local_clock()
+
+    def said(self) -> list[Said]:
+        """What the keyboard and the window said since the last call."""
+        return []
+
+    def close(self) -> None:
+        """End it."""
+
+
+class Window:
+    """A window, or a whole screen.
+
+    Parameters
+    ----------
+    film : Film
+    screen : int or None
+        Number of the screen that is filled, from 0; None opens a window.
+    patch : Patch or None
+
+    Attributes
+    ----------
+    height, width : int
+        Of a picture: the largest of the film's shape that fits.
+    note : str
+        What the window system said against it; empty if nothing.
+
+    Raises
+    ------
+    RtDecodeError
+        If there is no window system.
+    UsageError
+        If there is no such screen.
+    """
+
+    def __init__(self, film: Film, screen: int | None, patch: Patch | None) -> None:
+        os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+        import pygame
+
+        self._pygame: Any = pygame
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                self._surface = self._open(film, screen)
+        except pygame.error as error:
+            pygame.display.quit()
+            raise RtDecodeError(
+                f"no window can be opened ({error}). Run it on a machine with a screen (DISPLAY set), "
+                "or give --headless to send the markers alone."
+            ) from error
+        self.note = "; ".join(str(one.message) for one in caught)
+        width, height = self._surface.get_size()
+        scale = min(width / film.width, height / film.height)
+        self.height, self.width = round(film.height * scale), round(film.width * scale)
+        self._corner = ((width - self.width) // 2, (height - self.height) // 2)
+        self._patch = None if patch is None else patch.place(height, width)
+        self.draw(None, white=False)
+        self.flip()
+
+    def draw(self, picture: Picture | None, *, white: bool) -> None:
+        """Draw a picture, (row, column, 3) RGB, behind the scenes; None is black."""
+        self._surface.fill(_BLACK)
+        if picture is not None:
+            image = self._pygame.image.frombuffer(picture, (self.width, self.height), "RGB")
+            self._surface.blit(image, self._corner)
+        if self._patch is not None:
+            self._surface.fill(_WHITE if white else _BLACK, self._patch)
+
+    def flip(self) -> float:
+        """Show what was drawn, with the screen's refresh; return when, on the local clock."""
+        self._pygame.display.flip()
+        return pylsl.local_clock()
+
+    def said(self) -> list[Said]:
+        """What the keyboard and the window said since the last call."""
+        pygame = self._pygame
+        starts, ends = (pygame.K_SPACE, pygame.K_5, pygame.K_KP5, pygame.K_t), (pygame.K_ESCAPE,)
+        said: list[Said] = []
+        for event in pygame.event.get():
+            if event.type == pygame.QUIT or (event.type == pygame.KEYDOWN and event.key in ends):
+                said.append("quit")
+            elif event.type == pygame.KEYDOWN and event.key in starts:
+                said.append("start")
+        return said
+
+    def close(self) -> None:
+        """Close the window."""
+        self._pygame.display.quit()
+
+    def _open(self, film: Film, screen: int | None) -> Any:
+        pygame = self._pygame
+        pygame.display.init()
+        if pygame.display.get_driver() in _BLIND and "SDL_VIDEODRIVER" not in os.environ:
+            raise pygame.error("no window system was found")
+        sizes = pygame.display.get_desktop_sizes()
+        if screen is not None and not 0 <= screen < len(sizes):
+            pygame.display.quit()
+            there = ", ".join(f"{n} ({w} x {h})" for n, (w, h) in enumerate(sizes))
+            raise UsageError(f"there is no screen {screen}; there are {there}")
+        pygame.display.set_caption(f"rtdecode play {film.path.name}")
+        if screen is not None:
+            flags = pygame.SCALED | pygame.FULLSCREEN
+            surface = pygame.display.set_mode(sizes[screen], flags, display=screen, vsync=1)
+            pygame.mouse.set_visible(False)
+            return surface
+        (width, height), wanted = sizes[0], max(1, round(_WINDOW / film.width))
+        scale = min(wanted, 0.9 * width / film.width, 0.9 * height / film.height)
+        size = (max(1, int(film.width * scale)), max(1, int(film.height * scale)))
+        return pygame.display.set_mode(size, pygame.SCALED, vsync=1)
+
+
+Screen = Window | Nowhere

@@ -1,0 +1,109 @@
+"""What starts a film: a volume trigger, a key, or a reader of its markers."""
+
+import threading
+from collections.abc import Callable
+
+from rich.console import Console
+
+from rtdecode.disk import film_marks
+from rtdecode.liblsl import pylsl
+from rtdecode.types import Trigger
+from streaming.play.screen import Screen
+from streaming.sources.lsl.markers import MarkerSource
+from streaming.sources.lsl.source import LslSource
+
+STARTS = ("trigger", "key", "now")
+
+_TRIGGER_POLL, _KEY_POLL, _READER_POLL = 0.002, 0.005, 0.02
+# Without NAME-markers by then, stim channels and other markers are looked at too, s.
+_STIM_AFTER = 3.0
+_SAY_EVERY = 5.0
+# From the word to the first frame, where no trigger gives the time, s.
+_LEAD = 0.05
+
+
+def on_trigger(
+    lsl: str, label: str | None, frame_s: float, off: Callable[[], bool], console: Console
+) -> float | None:
+    """Wait, for ever, for a volume trigger on ``NAME-markers``, or as `rtdecode stream` finds them.
+
+    Parameters
+    ----------
+    lsl : str
+        NAME.
+    label : str or None
+        As for `is_trigger`.
+    frame_s : float
+        Duration of a frame, s.
+    off : callable
+        Whether the film is called off.
+    console : rich.console.Console
+
+    Returns
+    -------
+    float or None
+        The trigger's own stamp where it came within a frame, else now; None if called off.
+    """
+    box, amplifier = MarkerSource(lsl, "-markers"), None
+    began = pylsl.local_clock()
+    said_at, other = began - _SAY_EVERY, ""
+    while not off():
+        now = pylsl.local_clock()
+        if amplifier is None and not box.found and now - began > _STIM_AFTER:
+            amplifier = LslSource(lsl)
+        for mark in _triggers(box, amplifier):
+            if is_trigger(mark.label, label):
+                now = pylsl.local_clock()
+                return mark.stamp if 0 <= now - mark.stamp < frame_s else now
+            other = f"; seen: '{mark.label}', which --trigger would take"
+        if now - said_at > _SAY_EVERY:
+            said_at = now
+            state = f"no {lsl}-markers; {amplifier.state}" if amplifier and not box.found else box.state
+            console.print(f"waiting for the volume trigger {label or 'R128'}: {state}{other}")
+        threading.Event().wait(_TRIGGER_POLL)
+    return None
+
+
+def _triggers(box: MarkerSource, amplifier: LslSource | None) -> list[Trigger]:
+    marks = [Trigger(stamp, label, at) for label, stamp, at in box.poll()]
+    return marks + [m for m in (amplifier.poll() if amplifier else []) if isinstance(m, Trigger)]
+
+
+def is_trigger(label: str, wanted: str | None) -> bool:
+    """Whether a marker is the volume trigger: `wanted`, else ``R128`` or a stim channel's number."""
+    if film_marks.is_film_mark(label):
+        return False
+    return label == wanted if wanted is not None else label == "R128" or label.isdecimal()
+
+
+def on_key(screen: Screen, stop: threading.Event, console: Console) -> float | None:
+    """Wait for a key in the window: local time of the first frame; None if called off."""
+    console.print("press space in the window to start (5 and t do it too); Esc ends")
+    while not stop.wait(_KEY_POLL):
+        said = screen.said()
+        if "quit" in said:
+            stop.set()
+        elif "start" in said:
+            return pylsl.local_clock() + _LEAD
+    return None
+
+
+def on_reader(
+    outlet: pylsl.StreamOutlet, wait: float, off: Callable[[], bool], console: Console
+) -> float | None:
+    """Wait up to `wait` seconds for a reader of the markers, then start with or without one."""
+    until = pylsl.local_clock() + wait
+    if wait:
+        console.print(f"waiting up to {wait:g} s for a reader of the markers")
+    while not outlet.have_consumers() and pylsl.local_clock() < until:
+        if off():
+            return None
+        threading.Event().wait(_READER_POLL)
+    return pylsl.local_clock() + _LEAD
+
+
+def called_off(screen: Screen, stop: threading.Event) -> bool:
+    """Attend to window and keyboard; whether the film is to end."""
+    if "quit" in screen.said():
+        stop.set()
+    return stop.is_set()

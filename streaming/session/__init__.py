@@ -1,0 +1,1 @@
+"""A session from its orders to its end: live or replayed."""

@@ -1,0 +1,502 @@
+"""The acquisition process: sources, recording, clock and windows, apart from decoding.
+
+::
+
+    [thread] LSL ------+
+    [thread] folder ---+--> queue (bounded, blocks) --> [main] record -> assemble --> mailbox
+    [thread] film -----+    (markers of `rtdecode play`, for the recording alone)
+
+What goes wrong here travels through the mailbox as an item, and the session decides.
+"""
+
+import contextlib
+import math
+import multiprocessing
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing.synchronize import Event
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode import bundle as bundles
+from rtdecode import plausible
+from rtdecode.bundle import Bundle
+from rtdecode.disk import calibration as calibrations
+from rtdecode.disk import film_marks
+from rtdecode.disk.film_marks import FilmMark
+from rtdecode.disk.recording import CALIBRATION, Recording, RecordingWriter
+from rtdecode.eeg.channels import match
+from rtdecode.errors import GeometryError, RtDecodeError
+from rtdecode.signal.volume.motion import THIN
+from rtdecode.timing import check_tr
+from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
+from rtdecode.windows.assembler import Assembler
+from streaming.session import past
+from streaming.session.backlog import Lag
+from streaming.session.mailbox import Mailbox, Message, pack
+from streaming.session.orders import Sources
+from streaming.sources.folder.source import FolderSource
+from streaming.sources.lsl.markers import MarkerSource
+from streaming.sources.lsl.source import LslSource
+
+_STATUS_EVERY = 0.5
+_LSL_POLL = 0.005
+_FOLDER_POLL = 0.015
+_FILM_POLL = 0.02
+# Time in which a marker stream must show up before a run without volumes starts without one, s.
+_MARKERS_WITHIN = 6.0
+
+# Silence of a source after which the operator is told, s.
+_SILENT = {"eeg": 3.0, "fmri": 10.0}
+# A status has to fit a slot of the mailbox: it tells of the newest runs, of so many files passed over,
+# and of so many triggers and volumes; more make the next one due.
+_RUNS_TOLD = 16
+_NOTES_TOLD = 30
+_UNTOLD_MOST = 32
+# The clock of the deadlines before the first volume that lay there; finite, as it goes into recordings.
+_LONG_AGO = -1e12
+# What the folder thread says once it has read everything that lay there.
+_CAUGHT_UP = "caught up"
+
+Item = EegChunk | Trigger | Volume | FilmMark | Montage | BaseException | str
+
+
+def main(sources: Sources, mailbox: Mailbox, stop: Event) -> None:
+    """Read the sources until `stop` is set; the body of the acquisition process."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    alive = parent.is_alive if parent is not None else lambda: True
+    errors: list[RtDecodeError | OSError] = []
+    try:
+        acquisition = _Acquisition(sources, mailbox, stop, alive)
+        try:
+            acquisition.run()
+        except (RtDecodeError, OSError) as error:
+            errors.append(error)
+        finally:
+            acquisition.close()
+    except (RtDecodeError, OSError) as error:
+        errors.append(error)
+    if errors:
+        # The first says what happened; what closing finds comes of it.
+        mailbox.put(fault(errors[0]), timeout=60.0)
+
+
+def fault(error: BaseException) -> Message:
+    """Make a message of an error."""
+    if not isinstance(error, RtDecodeError):
+        name = type(error).__name__
+        error = RtDecodeError(f"{name}: {error}", f"a fault of the acquisition: {name}")
+    head = {"kind": "fault", "text": str(error)[:8000], "exit_code": error.exit_code, "reason": error.reason}
+    return Message(head, {})
+
+
+class _Acquisition:
+    def __init__(
+        self, sources: Sources, mailbox: Mailbox, stop: Event, parent_alive: Callable[[], bool]
+    ) -> None:
+        self._sources, self._mailbox, self._stop, self._parent_alive = sources, mailbox, stop, parent_alive
+        self._queue: queue.Queue[Item] = queue.Queue(maxsize=256)
+        self._threads: list[threading.Thread] = []
+        bundle = bundles.load(sources.bundle, verify=False, subject=sources.subject)
+        self._lsl = LslSource(sources.lsl, sources.peers, accept=_fits(bundle)) if sources.lsl else None
+        self._lag = Lag(time.monotonic())
+        calibration = calibrations.load(sources.calibration) if sources.calibration else None
+        given = {"eeg": sources.lsl, "fmri": sources.fmri_dir}
+        self._there = [name for name, source in given.items() if source]
+        self._assembler = Assembler(
+            *(bundle, None, self._there, sources.seconds),
+            dummies=sources.dummies,
+            now=time.monotonic,
+            calibration=calibration,
+        )
+        self._calibration = calibration
+        self._resumed = past.Resumed(sources.past) if sources.past is not None else None
+        since = self._resumed.since if self._resumed is not None else None
+        self._folder = _folder(sources, bundle, self._assembler.unread, since)
+        # Why the recording ended before the session; empty while it goes on.
+        self._record_fault = ""
+        known = {CALIBRATION: CALIBRATION, "calibration_digest": calibration.digest} if calibration else {}
+        self._writer = self._opened(sources.meta | known)
+        # Triggers and volumes that no status has told of yet.
+        self._untold: list[dict[str, Any]] = []
+        self._newest_sample_at: float | None = None
+        self._heard = False
+        self._simulated = False
+        # Why the bundle cannot read a series, by its identity; empty where it can.
+        self._unread: dict[str, str] = {}
+        self._noted: set[str] = set()
+        self._data_at: dict[str, float] = {}
+        # How often a source came back that had been silent.
+        self._back = dict.fromkeys(_SILENT, 0)
+        self._status_at = 0.0
+        # While volumes are read that lay there before, the clock of the deadlines is theirs.
+        behind = sources.existing == "read" and (self._resumed is None or self._resumed.behind)
+        self._behind_at: float | None = _LONG_AGO if self._folder and behind else None
+        self._costs: dict[str, list[float]] = {"volume_to_vector": [], "eeg_push": []}
+        self._newest: dict[str, float | None] = dict.fromkeys(self._costs)
+
+    def run(self) -> None:
+        if (used := self._calibration) is not None and self._resumed is None:
+            self._record(lambda kept: kept.keep_calibration(used))
+        # A fault of a thread comes to the loop below as an item.
+        threading.excepthook = lambda caught: self._put(caught.exc_value or RuntimeError("a source ended"))
+        self._start(self._read_lsl if self._lsl else None)
+        self._start(self._read_folder if self._folder else None)
+        self._start(self._read_film if self._lsl and self._writer else None)
+        if self._resumed is not None:
+            self._go_on(self._resumed)
+        while not self._stop.is_set():
+            self._step(timeout=0.02)
+        while not self._queue.empty():
+            self._step(timeout=0.0)
+        now = time.monotonic()
+        self._emit(self._assembler.flush(now))
+        expected = self._assembler.triggers_expected
+        self._record(lambda kept: kept.note(ended_at=now, triggers_expected=expected))
+        # Closing writes what was held back: the last status says whether the disk took it.
+        self._record(RecordingWriter.close)
+        self.send(Message(self._status(now) | {"kind": "end"}, {}))
+
+    def _go_on(self, resumed: past.Resumed) -> None:
+        """Place the runs where the acquisition before this one had them."""
+        if resumed.begun:
+            # What was heard before counts as silent from here.
+            self._data_at = dict.fromkeys(self._there, time.monotonic())
+        self._assembler.triggers_expected = resumed.triggers_expected
+        if resumed.first_sample_at is not None:
+            self._assembler.begin(resumed.first_sample_at)
+        for item in resumed.items():
+            at = item.arrived_at if item.clock_at is None else item.clock_at
+            self._emit(self._assembler.advance(at) + self._assembler.push(item, at))
+
+    def _opened(self, meta: dict[str, Any]) -> RecordingWriter | None:
+        """Begin the recording, or go on with the one of the acquisition before this one."""
+        folder = self._sources.record
+        resumed = self._resumed
+        if folder is None:
+            return None
+        begun = resumed is not None and (folder / "recording.json").is_file()
+        try:
+            writer = RecordingWriter(folder, None, meta, self._sources.key, resume=begun)
+            if resumed is not None and begun:
+                restart = {"told_at": resumed.told_at, "resumed_at": time.monotonic()}
+                writer.note(restarts=[*Recording(folder).meta.get("restarts", []), restart])
+        except OSError as error:
+            self._record_fault = error.strerror or str(error)
+            return None
+        return writer
+
+    def close(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(timeout=3.0)
+        self._record(RecordingWriter.close)
+
+    def send(self, message: Message) -> None:
+        """Put a message into the mailbox, however long that takes, unless nobody is left to read it."""
+        while not self._mailbox.put(message, timeout=0.5):
+            if not self._parent_alive():
+                return
+
+    def _step(self, timeout: float) -> None:
+        try:
+            item = self._queue.get(timeout=timeout) if timeout else self._queue.get_nowait()
+        except queue.Empty:
+            item = None
+        if isinstance(item, BaseException):
+            raise item
+        if isinstance(item, Montage):
+            self._assembler.set_montage(item)
+            self._record(lambda kept: kept.set_montage(item))
+            self._learn(item.simulated)
+        elif isinstance(item, str):
+            self._emit(self._assembler.tick(time.monotonic()))
+            self._behind_at = None
+        elif isinstance(item, FilmMark):
+            self._record(lambda kept: kept.write(item))
+        elif item is not None:
+            self._take(item)
+        if item is None:
+            self._lag.idle(time.monotonic())
+            self._emit(self._assembler.advance(self._due_at()))
+        now = time.monotonic()
+        # An acquisition after this one would take a volume again that no status has told of.
+        told_at_once = isinstance(item, Volume) and self._behind_at is None
+        full = len(self._untold) >= _UNTOLD_MOST
+        if now - self._status_at >= _STATUS_EVERY or full or told_at_once:
+            self._status_at = now
+            self.send(Message(self._status(now), {}))
+            if not self._parent_alive():
+                self._stop.set()
+
+    def _take(self, item: EegChunk | Trigger | Volume) -> None:
+        if self._resumed is not None and isinstance(item, Volume) and self._resumed.knows(item):
+            return
+        self._heard = True
+        if isinstance(item, EegChunk) and self._behind_at is None:
+            item = self._lag.judge(item, time.monotonic())
+        if self._behind_at is not None:
+            later = item.readable_at if isinstance(item, Volume) else self._behind_at
+            self._behind_at = max(self._behind_at, later)
+            item = replace(item, clock_at=self._behind_at)
+        taken = item
+        self._record(lambda kept: kept.write(taken))
+        if isinstance(item, Volume):
+            self._learn(item.simulated)
+            item = self._judged(item)
+        self._remember(item)
+        # An item counts from its arrival, however long it waited here: a replay does the same.
+        at = item.arrived_at if self._behind_at is None else self._behind_at
+        windows = self._assembler.advance(at) + self._assembler.push(item, at)
+        now = time.monotonic()
+        if isinstance(item, EegChunk):
+            self._came("eeg", item.arrived_at)
+            self._count("eeg_push", now - float(item.stamps[-1]))
+        elif isinstance(item, Volume):
+            self._came("fmri", item.arrived_at)
+            self._count("volume_to_vector", now - item.readable_at)
+        self._emit(windows)
+        self._assembler.follow()
+
+    def _remember(self, item: EegChunk | Trigger | Volume) -> None:
+        """Keep for the session what an acquisition after this one would need."""
+        if not isinstance(item, EegChunk):
+            self._untold.append(past.line(item))
+            return
+        self._newest_sample_at = float(item.stamps[-1])
+        if self._resumed is not None and self._assembler.montage is not None:
+            self._resumed.measure(item, self._assembler.montage.sfreq)
+
+    def _came(self, name: str, at: float) -> None:
+        """Note that a source gave something, and whether it had been silent."""
+        self._back[name] += at - self._data_at.get(name, at) > _SILENT[name]
+        self._data_at[name] = at
+
+    def _judged(self, volume: Volume) -> Volume:
+        """Leave what the bundle cannot read to the recording; of its run it has the times."""
+        if volume.uid not in self._unread:
+            self._unread[volume.uid] = self._assembler.unread(volume.data.shape, volume.affine) or ""
+            if self._unread[volume.uid]:
+                self._record(lambda kept: kept.note(unread=True))
+        return replace(volume, live=False) if self._unread[volume.uid] else volume
+
+    def _learn(self, simulated: bool) -> None:
+        """Tell at once, before any window, that a source is simulated."""
+        if simulated and not self._simulated:
+            self._simulated = True
+            self._record(lambda kept: kept.note(simulated=True))
+            self.send(Message(self._status(time.monotonic()), {}))
+
+    def _record(self, write: Callable[[RecordingWriter], None]) -> None:
+        if self._writer is None:
+            return
+        try:
+            write(self._writer)
+        except OSError as error:
+            self._stop_recording(self._writer, error)
+
+    def _stop_recording(self, writer: RecordingWriter, error: OSError) -> None:
+        """Leave the recording as it is; decoding goes on without it."""
+        self._writer = None
+        self._record_fault = error.strerror or str(error)
+        # What closing finds comes of the same disk, and is told with it.
+        with contextlib.suppress(OSError):
+            writer.close()
+
+    def _due_at(self) -> float:
+        """The clock of the deadlines."""
+        return time.monotonic() if self._behind_at is None else self._behind_at
+
+    def _count(self, name: str, seconds: float) -> None:
+        self._newest[name] = round(1e3 * seconds, 3)
+        self._costs[name].append(1e3 * seconds)
+
+    def _emit(self, windows: list[Window]) -> None:
+        for window in windows:
+            backlog = self._behind_at is not None
+            self.send(pack(window, clip=self._assembler.clip(window), costs=self._newest, backlog=backlog))
+
+    def _status(self, now: float) -> dict[str, Any]:
+        costs, self._costs = self._costs, {name: [] for name in self._costs}
+        counters = self._assembler.counters()
+        counters["runs"] = counters["runs"][-_RUNS_TOLD:]
+        folder = self._folder.counters() if self._folder is not None else {}
+        for key in ("duplicate", "rejected_files"):
+            counters["fmri"][key] += folder.get(key, 0)
+        # The source and the assembler see the same volume late or out of order: it counts once.
+        for key in ("out_of_order", "late"):
+            counters["fmri"][key] = max(counters["fmri"][key], folder.get(key, 0))
+        if self._resumed is not None:
+            counters = self._resumed.counted(counters)
+        untold = self._untold
+        self._untold = []
+        return {
+            "kind": "status",
+            "elapsed": self._assembler.elapsed(now),
+            "expected": self._assembler.expected(now),
+            "reached": self._assembler.reached(now),
+            "done": self._assembler.done(),
+            "waiting": self._waiting(now),
+            "back": dict(self._back),
+            "folder": self._folder_seen(folder),
+            "silent": self._silent(now),
+            "simulated": self._simulated,
+            "counters": counters,
+            "costs": costs,
+            "existing": folder.get("existing_files", 0),
+            "notes": self._notes(),
+            "record_fault": self._record_fault,
+            "heard": self._heard,
+            "items": untold,
+            "newest_sample_at": self._newest_sample_at,
+            "first_sample_at": self._assembler.first_sample_at,
+            "triggers_expected": self._assembler.triggers_expected,
+            "behind": self._behind_at is not None,
+            "at": now,
+            "wall_s": time.time(),
+        }
+
+    def _notes(self) -> list[str]:
+        """What was passed over since the last status, one sentence for each reason."""
+        files = self._folder.ignored if self._folder is not None else []
+        passed = [(reason, f"{name}: {reason}") for name, reason in files]
+        passed += [("another series", sentence) for sentence in self._assembler.refused]
+        fresh = {reason: sentence for reason, sentence in passed if reason not in self._noted}
+        self._noted |= fresh.keys()
+        told = [*fresh.values()][:_NOTES_TOLD]
+        more = [f"{len(fresh) - _NOTES_TOLD} more files"] if len(fresh) > _NOTES_TOLD else []
+        said = [f"not used: {sentence}" for sentence in [*told, *more, *self._lag.notes()]]
+        unread = {reason for reason in self._unread.values() if reason} - self._noted
+        self._noted |= unread
+        said += [f"recorded, but not decoded: {reason}" for reason in unread]
+        said += self._assembler.notes()
+        return said + [f"EEG: {sentence}" for sentence in (self._lsl.notes() if self._lsl else [])]
+
+    def _folder_seen(self, counters: dict[str, int]) -> dict[str, int]:
+        """How often the folder went away, and how often it came back."""
+        gone = counters.get("vanished", 0)
+        away = gone > 0 and self._folder is not None and self._folder.missing
+        return {"gone": gone, "back": gone - away}
+
+    def _silent(self, now: float) -> float | None:
+        """Time since anything came, s; None before that, and while items wait here."""
+        if not self._data_at or not self._queue.empty():
+            return None
+        return now - max(self._data_at.values())
+
+    def _waiting(self, now: float) -> list[str]:
+        """What has not come yet, or has fallen silent, in words."""
+        waiting = []
+        if self._lsl is not None and now - self._data_at.get("eeg", -math.inf) > _SILENT["eeg"]:
+            waiting.append(f"EEG: {self._since('eeg', now)}{self._lsl.state}")
+        if self._folder is not None and now - self._data_at.get("fmri", -math.inf) > _SILENT["fmri"]:
+            waiting.append(f"fMRI: {self._since('fmri', now)}{self._folder.state}")
+        if not waiting and self._assembler.elapsed(now) is None:
+            waiting.append("the first volume trigger")
+        return waiting
+
+    def _since(self, name: str, now: float) -> str:
+        return f"silent for {now - self._data_at[name]:.0f} s, " if name in self._data_at else ""
+
+    def _start(self, body: Callable[[], None] | None) -> None:
+        if body is not None:
+            self._threads.append(threading.Thread(target=body, daemon=True))
+            self._threads[-1].start()
+
+    def _put(self, item: Item) -> None:
+        while not self._stop.is_set():
+            with contextlib.suppress(queue.Full):
+                self._queue.put(item, timeout=0.5)
+                break
+
+    def _read_lsl(self) -> None:
+        assert self._lsl is not None
+        montage, since = None, 0.0
+        while not self._stop.is_set():
+            for item in self._lsl.poll():
+                if montage is None:
+                    montage, since = self._lsl.montage, time.monotonic()
+                    if montage is not None:
+                        self._put(montage)
+                self._put(item)
+            if montage and not self._lsl.has_triggers and time.monotonic() - since > _MARKERS_WITHIN:
+                self._assembler.triggers_expected = False
+            time.sleep(_LSL_POLL)
+        self._lsl.close()
+
+    def _read_film(self) -> None:
+        assert self._sources.lsl is not None
+        source = MarkerSource(self._sources.lsl, film_marks.SUFFIX)
+        while not self._stop.is_set():
+            for label, stamp, at in source.poll():
+                self._put(FilmMark(stamp, label, at))
+            time.sleep(_FILM_POLL)
+
+    def _read_folder(self) -> None:
+        assert self._folder is not None
+        behind = self._behind_at is not None
+        while not self._stop.is_set():
+            volumes = self._folder.poll(time.monotonic())
+            for volume in volumes:
+                self._put(volume)
+            if behind and not volumes and not self._folder.unread:
+                behind = False
+                self._put(_CAUGHT_UP)
+            time.sleep(0.0 if self._folder.unread else _FOLDER_POLL)
+
+
+def _fits(bundle: Bundle) -> Callable[[Montage], str | None]:
+    """Refuse a stream that comes back without the bundle's channels, or too slow for it."""
+
+    def accept(montage: Montage) -> str | None:
+        wanted = bundle.manifest.eeg
+        if wanted is None:
+            return None
+        try:
+            match(wanted.channels, montage)
+        except GeometryError as error:
+            return str(error)
+        return plausible.bundle_rate(montage.sfreq, float(bundle.manifest.grid.sfreq), wanted.band)
+
+    return accept
+
+
+def _folder(
+    sources: Sources,
+    bundle: Bundle,
+    unread: Callable[[tuple[int, ...], NDArray[np.float64]], str | None],
+    since: float | None = None,
+) -> FolderSource | None:
+    if sources.fmri_dir is None:
+        return None
+
+    def accept(shape: tuple[int, ...], affine: NDArray[np.float64], tr_s: float | None) -> str | None:
+        """Pass over other series: a localizer, a field map."""
+        reason = unread(shape, affine)
+        # A run on a grid that the bundle cannot read is worth recording: `rtdecode fit` reads any.
+        kept = reason is not None and sources.record is not None and tr_s is not None and min(shape) >= THIN
+        if reason is not None and not kept:
+            return reason
+        try:
+            if kept or (sources.calibration is not None and bundle.projection is not None):
+                check_tr(tr_s, float(bundle.manifest.grid.tr or 0))
+        except GeometryError as error:
+            return str(error)
+        return None
+
+    return FolderSource(
+        sources.fmri_dir,
+        "ignore" if since is not None else sources.existing,
+        sources.series,
+        moco=sources.moco,
+        accept=accept,
+        since=since,
+    )

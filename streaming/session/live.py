@@ -1,0 +1,558 @@
+"""A live session: the acquisition process, the decoder and the sinks, and how they end."""
+
+import multiprocessing
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing.context import SpawnProcess
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from rtdecode import bundle as bundles
+from rtdecode.bundle import Bundle
+from rtdecode.disk import calibration as calibrations
+from rtdecode.disk.folders import held
+from rtdecode.disk.recording import check_unused
+from rtdecode.errors import OutputError, RtDecodeError, SourceLostError, UsageError
+from streaming.decode.deadline import Inbox, Work, time_left
+from streaming.decode.decoder import Decoder, check_steps
+from streaming.session import interrupts, orders
+from streaming.session.mailbox import Mailbox, Message, slot_bytes, unpack
+from streaming.session.memory import Memory
+from streaming.session.orders import Past
+from streaming.session.progress import Progress
+from streaming.session.restarts import Restarts, cause
+from streaming.sinks import report
+from streaming.sinks.output import Output, prepare, writing
+from streaming.sinks.truth import Truth
+
+# Windows that wait in the mailbox and in the inbox; where both are full, acquisition waits.
+_SLOTS, _INBOX = 16, 16
+_REPORT_EVERY = 5.0
+_SAY_EVERY = 5.0
+# Silence of the acquisition after which the session ends without what it still has, s.
+_END_WITHIN = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamOptions:
+    """The flags of ``rtdecode stream``."""
+
+    lsl: str | None = None
+    fmri_dir: Path | None = None
+    bundle: str = "phantom"
+    subject: str | None = None
+    calibration: Path | None = None
+    out: Path | None = None
+    report: Path | None = None
+    seconds: float | None = None
+    truth: Path | None = None
+    record: Path | None = None
+    dashboard: str | None = None
+    decoder: str | None = None
+    wait: float = 60.0
+    lost_after: float = 30.0
+    existing: str = "ignore"
+    dummies: int = 0
+    overwrite: bool = False
+    steps: int | None = None
+    carry: bool = True
+    twin: bool = False
+    series: int | None = None
+    moco: bool = False
+    peers: tuple[str, ...] = ()
+
+
+def run(options: StreamOptions) -> int:
+    """Decode a live session into clips.
+
+    Returns
+    -------
+    int
+        0 after Ctrl-C, SIGTERM and the end of `seconds`.
+
+    Raises
+    ------
+    RtDecodeError
+        With everything written; its `exit_code` says which fault.
+    """
+    bundle = bundles.load(options.bundle, subject=options.subject)
+    _check(options, bundle)
+    name = time.strftime("%Y%m%d-%H%M%S")
+    out = options.out or Path("runs") / f"stream-{name}"
+    with ExitStack() as folders:
+        folders.enter_context(held(out, "--out", f"session {name}"))
+        if options.record is not None:
+            folders.enter_context(held(options.record, "--record", f"session {name}"))
+            check_unused(options.record)
+        prepare(out, overwrite=options.overwrite)
+        console = Console(stderr=True)
+        if bundle.manifest.simulated:
+            console.print(
+                "[bold]Simulated participant:[/] the bundle decodes one simulated brain, and no other."
+            )
+        session = _Session(options, bundle, out, name, console)
+        session.run()
+    return 0
+
+
+def _check(options: StreamOptions, bundle: Bundle) -> None:
+    for flag, value in {"--dashboard": options.dashboard, "--decoder": options.decoder}.items():
+        if value is not None:
+            raise UsageError(f"{flag} is not built yet. There are --lsl, --fmri-dir, --bundle and --truth.")
+    check_steps(bundle, options.steps)
+    given = {"eeg": options.lsl, "fmri": options.fmri_dir}
+    if all(value is None for value in given.values()):
+        raise UsageError("nothing to read: give --lsl NAME, --fmri-dir DIR, or both.")
+    if not any(given[modality] is not None for modality in bundle.manifest.modalities):
+        raise UsageError(
+            f"bundle {bundle.manifest.name} decodes {' and '.join(bundle.manifest.modalities)}, and no such "
+            "source was given. Give --lsl NAME for EEG or --fmri-dir DIR for fMRI, or another --bundle."
+        )
+    folder = options.fmri_dir
+    if folder is not None and not folder.resolve().parent.is_dir():
+        raise UsageError(
+            f"--fmri-dir {folder}: its parent folder does not exist. Check the path or the mount."
+        )
+    window = float(bundle.manifest.grid.window)
+    if options.seconds is not None and options.seconds < window:
+        raise UsageError(
+            f"--seconds {options.seconds:g} holds no window of {window:g} s. Give {window:g} or more."
+        )
+    if options.report is not None and not options.report.resolve().parent.is_dir():
+        raise UsageError(f"--report {options.report}: its folder does not exist. Make it, or give another.")
+    if options.truth is not None and not options.truth.resolve().parent.is_dir():
+        raise UsageError(f"--truth {options.truth}: its parent folder does not exist. Check the path.")
+    out = options.out and options.out.resolve()
+    if out is not None and options.truth is not None and options.truth.resolve() == out:
+        raise UsageError(f"--truth and --out are both {options.out}: film.mp4 there would be overwritten.")
+    if out is not None and options.record is not None and options.record.resolve() == out:
+        raise UsageError(f"--record and --out are both {options.out}: give each a folder of its own.")
+    if options.calibration is not None:
+        _check_calibration(options.calibration, bundle)
+
+
+def _check_calibration(path: Path, bundle: Bundle) -> None:
+    """Refuse a calibration that the acquisition could not use, before any folder is made."""
+    calibration = calibrations.load(path)
+    if bundle.projection is not None:
+        calibration.matched(bundle.projection)
+
+
+def keep_runs(known: dict[int, dict[str, Any]], status: dict[str, Any]) -> None:
+    """Put what earlier statuses said of the runs, by number, back into one that tells of the newest."""
+    known |= {one["run"]: one for one in status["counters"]["runs"]}
+    status["counters"]["runs"] = list(known.values())
+
+
+class _Session:
+    """What one session holds; `run` is its whole life."""
+
+    def __init__(
+        self, options: StreamOptions, bundle: Bundle, out: Path, name: str, console: Console
+    ) -> None:
+        self._options, self._bundle, self._name, self._out = options, bundle, name, out
+        self._console = console
+        self._report_path = options.report or out / "report.json"
+        self._acquisition = _Acquisition(_sources(options, bundle, name), slot_bytes(bundle))
+        self._restarts = Restarts()
+        self._items: list[dict[str, Any]] = []
+        self._handing_over = False
+        self._patience = float(bundle.manifest.grid.hop)
+        self._inbox = Inbox(self._patience)
+        self._status: dict[str, Any] = {}
+        self._runs: dict[int, dict[str, Any]] = {}
+        self._interrupted = ""
+        self._fault: RtDecodeError | None = None
+        # What cannot be written any more: neither ends a session while the other can.
+        self._out_fault: OutputError | None = None
+        self._record_fault: RtDecodeError | None = None
+        self._record_reason: str | None = None
+        self._ended = False
+        self._began_at = self._heard_at = time.monotonic()
+        self._said_at = self._reported_at = self._began_at
+        self._memory = Memory()
+
+    def run(self) -> None:
+        with interrupts.told(self._interrupt), self._running():
+            self._truth = Truth(self._options.truth, self._bundle)
+            with writing():
+                self._output = Output(
+                    self._out,
+                    self._name,
+                    self._bundle,
+                    Decoder(self._bundle, time.monotonic, carry=self._options.carry),
+                    self._truth,
+                    time.monotonic,
+                    simulated=self._bundle.manifest.simulated,
+                    steps=self._options.steps,
+                    twin=self._options.twin,
+                )
+            self._progress = Progress(self._console, self._options.seconds, self._output.hop_s)
+            ended = "a fault that was not foreseen"
+            try:
+                ended = self._loop()
+                self._hand_over()
+                ended = self._out_fault.reason if self._out_fault is not None else ended
+            except RtDecodeError as error:
+                ended = error.reason
+                raise
+            finally:
+                self._finish(ended)
+            fault = self._fault or self._out_fault or self._record_fault
+            if fault is not None:
+                raise fault
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """An acquisition process that is gone when the block is left, however it is left."""
+        self._acquisition.start()
+        try:
+            yield
+        finally:
+            self._acquisition.end()
+
+    def _loop(self) -> str:
+        """Decode until something ends the session; returns what did, in words."""
+        while not (self._interrupted or self._status.get("done")):
+            self._receive(timeout=0.05)
+            self._decode()
+            self._periodic()
+            self._fault = self._fault or self._judge()
+            if self._fault is not None:
+                return self._fault.reason
+        return self._interrupted or "the requested seconds were decoded"
+
+    def _receive(self, timeout: float) -> None:
+        """Take the messages that wait, for `timeout` seconds the first, until the inbox is full."""
+        # Looked at first: what a process sent before it died lies in the mailbox.
+        dead = not (self._ended or self._acquisition.is_alive())
+        message = self._acquisition.mailbox.get(0.0 if len(self._inbox) else timeout)
+        if message is None and dead:
+            self._acquisition_died()
+        while message is not None:
+            kind = message.head["kind"]
+            if kind == "window":
+                self._take_window(message)
+            elif kind == "fault":
+                self._fault, self._ended = _error(message.head), True
+            else:
+                self._take_status(message.head)
+            self._heard_at = time.monotonic()
+            message = self._acquisition.mailbox.get(0.0) if len(self._inbox) < _INBOX else None
+
+    def _acquisition_died(self) -> None:
+        """Start the acquisition again, where it was."""
+        code = self._acquisition.exit_code
+        again = self._restarts.died(time.monotonic(), code, self._status.get("elapsed"))
+        if self._handing_over or not again:
+            often = "" if again else f" {len(self._restarts.report)} times, the last ones within a minute"
+            self._ended = True
+            self._fault = self._fault or RtDecodeError(
+                f"the acquisition process ended by itself{often} ({cause(code)}); what it printed above says "
+                "why. Everything decoded so far was written. Start the session again.",
+                f"the acquisition process ended by itself{often} ({cause(code)})",
+            )
+            return
+        self._progress.say(
+            f"the acquisition process ended by itself ({cause(code)}) and is started again. Nothing is "
+            "received until it reads; the windows and the recording have a hole there."
+        )
+        self._acquisition.start_again(Past(self._items, self._status), recording=self._record_fault is None)
+
+    def _take_window(self, message: Message) -> None:
+        window = unpack(message)
+        head = message.head
+        if self._restarts.is_new(window):
+            clip = self._restarts.clip(window, head["clip"])
+            self._inbox.put(Work(window, clip, head["costs"], head["backlog"]))
+
+    def _take_status(self, status: dict[str, Any]) -> None:
+        if not self._status:
+            self._began_at = time.monotonic()
+        if status["existing"] and not self._status:
+            self._progress.say(f"{status['existing']} files that lay in {self._options.fmri_dir} are ignored")
+        for sentence in status["notes"]:
+            self._progress.say(sentence)
+        if status["simulated"] and not self._output.simulated:
+            self._progress.say("Simulated participant: a source says so.")
+            self._output.mark_simulated()
+        hole_s = self._restarts.back(time.monotonic()) if status.get("heard") else None
+        if hole_s is not None:
+            self._progress.say(f"the acquisition receives again, after {hole_s:.1f} s without anything")
+        self._items += status.pop("items", [])
+        keep_runs(self._runs, status)
+        self._status = status
+        self._ended = status["kind"] == "end"
+        for name, values in status["costs"].items():
+            for value in values:
+                self._output.meter.add({name: value})
+        if status.get("record_fault") and self._record_fault is None:
+            self._lose_recording(status["record_fault"])
+
+    def _lose_recording(self, reason: str) -> None:
+        """Go on decoding, if that still can be kept."""
+        self._record_reason = reason
+        self._record_fault = RtDecodeError(
+            f"the recording in {self._options.record} could not be written any more: {reason}. What was "
+            "recorded before can be replayed; nothing after it is recorded. Free space, or give --record on "
+            "another disk, and start a new session to record again."
+        )
+        if self._out_fault is not None:
+            raise self._out_fault
+        self._progress.say(f"{self._record_fault} Decoding goes on.")
+
+    def _decode(self) -> None:
+        if self._out_fault is not None:
+            self._drop_waiting()
+            return
+        try:
+            self._decode_one()
+        except OutputError as error:
+            self._lose_output(error)
+
+    def _drop_waiting(self) -> None:
+        """Count the windows whose clips cannot be written any more."""
+        while len(self._inbox):
+            work, skipped = self._inbox.take(time.monotonic())
+            dropped = skipped if work is None else [*skipped, work]
+            self._output.counts["skipped"] += sum(one.window.revision == "final" for one in dropped)
+
+    def _lose_output(self, error: OutputError) -> None:
+        """Go on for the recording's sake alone, if there is one."""
+        record = self._options.record
+        if record is None or self._record_fault is not None:
+            raise error
+        self._out_fault = error
+        self._progress.say(
+            f"{error} Nothing more is decoded. The recording in {record} goes on until the session ends "
+            f"(Ctrl-C, or --seconds); `rtdecode replay {record}` decodes it then."
+        )
+
+    def _decode_one(self) -> None:
+        now = time.monotonic()
+        work, skipped = self._inbox.take(now)
+        for late in skipped:
+            self._output.skip(late)
+        if work is not None:
+            self._output.emit(work, time_left(work, now, self._patience, len(self._inbox) + 1))
+        for sentence in self._output.notes():
+            self._progress.say(sentence)
+
+    def _periodic(self) -> None:
+        now = time.monotonic()
+        self._progress.update(self._status, self._output)
+        self._memory.sample(now)
+        if now - self._reported_at > _REPORT_EVERY:
+            self._reported_at = now
+            self._keep_report()
+        if now - self._said_at > _SAY_EVERY and self._waiting:
+            self._said_at = now
+            self._progress.say("waiting for " + "; ".join(self._waiting))
+
+    def _keep_report(self) -> None:
+        if self._out_fault is not None:
+            return
+        try:
+            self._write_report("running", None)
+        except OutputError as error:
+            self._lose_output(error)
+
+    @property
+    def _waiting(self) -> list[str]:
+        return self._status.get("waiting", ["the acquisition process"])
+
+    @property
+    def _begun(self) -> bool:
+        return self._status.get("elapsed") is not None
+
+    def _judge(self) -> RtDecodeError | None:
+        """Tell whether the sources did not come, or fell silent."""
+        waited, limit = time.monotonic() - self._began_at, self._options.wait
+        # --wait is for the sources: nobody looks for them while the acquisition process is starting.
+        if limit and self._status and not self._begun and waited > limit:
+            # What comes before the colon is the modality; what comes behind it names streams and files.
+            missing = [sentence.partition(":")[0] for sentence in self._waiting]
+            return RtDecodeError(
+                f"waited {limit:g} s (--wait) for a run to begin. Still missing: {'; '.join(self._waiting)}. "
+                "Start the source, correct its name, or wait longer (--wait 0: for ever).",
+                f"waited {limit:g} s (--wait) for a run to begin; still missing: {', '.join(missing)}",
+            )
+        silent, limit = self._status.get("silent"), self._options.lost_after
+        if limit and silent is not None and silent > limit:
+            return SourceLostError(
+                f"every source has been silent for {silent:.0f} s (--lost-after {limit:g}): no EEG sample "
+                "and no volume. Everything decoded so far was written. Check the amplifier and the scanner's "
+                "export, then start a new session (--lost-after 0: never ends it)."
+            )
+        return None
+
+    def _hand_over(self) -> None:
+        """Let the acquisition finish, and decode what it still has."""
+        self._handing_over = True
+        self._acquisition.stop()
+        self._heard_at = time.monotonic()
+        while not (self._ended and len(self._inbox) == 0) and time.monotonic() < self._heard_at + _END_WITHIN:
+            self._receive(timeout=0.05)
+            self._decode()
+
+    def _finish(self, ended: str) -> None:
+        self._acquisition.stop()
+        self._acquisition.join()
+        self._memory.sample(time.monotonic(), now=True)
+        counts = self._output.counts
+        self._output.abandon(self._status.get("reached", 0) - counts["final"] - counts["skipped"])
+        self._progress.close(self._status, self._output)
+        try:
+            final = self._close(ended)
+        finally:
+            self._keep_truth()
+        report.show(final)
+        print(self._out)  # noqa: T201
+        print(self._report_path)  # noqa: T201
+
+    def _close(self, ended: str) -> dict[str, Any]:
+        """Finish the session's folder; returns its report."""
+        judged = None
+        try:
+            judged = self._output.judge()
+        finally:
+            # Closing gives back the room that a full disk lacks for the report.
+            try:
+                self._output.close()
+            finally:
+                final = self._write_report(ended, judged)
+        return final
+
+    def _keep_truth(self) -> None:
+        """Put the truth beside what was recorded, if anything was; say what is wrong with it."""
+        record, truth = self._options.record, self._options.truth
+        # Before the first status the acquisition may have refused the folder: it is another recording's.
+        if record is not None and self._status:
+            try:
+                self._truth.copy_to(record / "truth")
+            except OSError as error:
+                self._progress.say(
+                    f"the truth is not in the recording ({error}): copy it to {record / 'truth'}"
+                )
+        if truth is not None and not self._truth.known:
+            missing = f"no truth came to {truth}: the report has no accuracy"
+            self._progress.say(self._truth.fault or missing)
+
+    def _write_report(self, ended: str, judged: dict[str, Any] | None) -> dict[str, Any]:
+        made = report.build(
+            self._name,
+            self._bundle,
+            self._output,
+            self._status,
+            simulated=self._output.simulated,
+            ended=ended,
+            memory_mb=self._memory.peak_mb,
+            judged=judged,
+            recording=self._recording(),
+            restarts=self._restarts.report,
+        )
+        with writing():
+            report.write(self._report_path, made)
+        return made
+
+    def _recording(self) -> dict[str, Any] | None:
+        """What there is to say of the recording; None without one."""
+        if self._options.record is None:
+            return None
+        return {"fault": self._record_reason}
+
+    def _interrupt(self, name: str) -> None:
+        self._interrupted = f"stopped by {name}"
+
+
+def _sources(options: StreamOptions, bundle: Bundle, name: str) -> orders.Sources:
+    return orders.Sources(
+        bundle=bundle.path.resolve(),
+        subject=bundle.subject,
+        lsl=options.lsl,
+        fmri_dir=options.fmri_dir,
+        existing=options.existing,
+        seconds=options.seconds,
+        dummies=options.dummies,
+        series=options.series,
+        moco=options.moco,
+        calibration=options.calibration,
+        peers=options.peers,
+        record=options.record,
+        meta={
+            "session": name,
+            # Of the participant, until a source says so; a bundle made on one serves others too.
+            "simulated": False,
+            "bundle": bundle.digest,
+            "seconds": options.seconds,
+            "dummies": options.dummies,
+            # Acquisition puts a copy into the recording, and says so here.
+            "calibration": None,
+        },
+    )
+
+
+def _error(head: dict[str, Any]) -> RtDecodeError:
+    error = RtDecodeError(head["text"], head["reason"])
+    error.exit_code = head["exit_code"]
+    return error
+
+
+class _Acquisition:
+    """The acquisition process: started, started again, stopped.
+
+    Each start has a mailbox and a stop event of its own: those of a process that was killed may be locked
+    for ever.
+    """
+
+    def __init__(self, sources: orders.Sources, message_bytes: int) -> None:
+        self._sources = sources
+        self._message_bytes = message_bytes
+        self._make()
+
+    def _make(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.mailbox = Mailbox(context, _SLOTS, self._message_bytes)
+        self._stop: Event = context.Event()
+        self._process: SpawnProcess = context.Process(
+            target=orders.acquire, args=(self._sources, self.mailbox, self._stop), daemon=True
+        )
+
+    @property
+    def exit_code(self) -> int | None:
+        return self._process.exitcode
+
+    def is_alive(self) -> bool:
+        return self._process.is_alive()
+
+    def start(self) -> None:
+        with interrupts.ignored():
+            self._process.start()
+
+    def start_again(self, past: Past, *, recording: bool) -> None:
+        """Start another process that goes on from what the last one told."""
+        record = self._sources.record if recording else None
+        self._sources = replace(self._sources, past=past, record=record)
+        self._make()
+        self.start()
+
+    def stop(self) -> None:
+        """Ask the process to end."""
+        if self._process.is_alive():
+            self._stop.set()
+
+    def join(self) -> None:
+        self._process.join(timeout=5.0)
+
+    def end(self) -> None:
+        """See that the process is gone."""
+        self.stop()
+        self.join()
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()

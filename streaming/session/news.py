@@ -1,0 +1,201 @@
+"""What the operator is told of a session: each kind of event when it begins, then at most once a hop."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from streaming.sinks.output import Output
+
+# A clip is stale once it is so many hops old.
+_STALE_HOPS = 2.0
+# A volume that is out of order comes within so many TRs: until then it is not told as missing.
+_OUT_OF_ORDER_TRS = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that is counted.
+
+    Attributes
+    ----------
+    kind : str
+        What happened; a sentence begins with it.
+    count : int
+        How often so far. One that falls (a volume came after all) is told again when it rises.
+    detail : str
+        What that means, and what to do.
+    stands_s : float
+        How long a rise has to stand before it is told, s.
+    """
+
+    kind: str
+    count: int
+    detail: str
+    stands_s: float = 0.0
+
+
+class News:
+    """Choose what is told.
+
+    Parameters
+    ----------
+    hop_s : float
+        Time between two sentences of one kind at the least, s; what happens meanwhile is summed up.
+    """
+
+    def __init__(self, hop_s: float) -> None:
+        self._hop_s = hop_s
+        self._told: dict[str, int] = {}
+        self._told_at: dict[str, float] = {}
+        self._risen_at: dict[str, float] = {}
+
+    def take(self, events: list[Event], now_at: float, *, ends: bool = False) -> list[str]:
+        """Sentences on what is new.
+
+        Parameters
+        ----------
+        events : list of Event
+            All counts as they stand now.
+        now_at : float
+            Local clock, s.
+        ends : bool
+            Tell everything that has not been told: the session is over.
+        """
+        return [self._tell(event, now_at) for event in events if self._due(event, now_at, ends)]
+
+    def _due(self, event: Event, now_at: float, ends: bool) -> bool:
+        told = min(self._told.get(event.kind, 0), event.count)
+        self._told[event.kind] = told
+        if event.count == told:
+            self._risen_at.pop(event.kind, None)
+            return False
+        stood_s = now_at - self._risen_at.setdefault(event.kind, now_at)
+        quiet_s = now_at - self._told_at.get(event.kind, -math.inf)
+        return ends or (stood_s >= event.stands_s and quiet_s >= self._hop_s)
+
+    def _tell(self, event: Event, now_at: float) -> str:
+        more = event.count - self._told[event.kind]
+        self._told[event.kind] = event.count
+        self._told_at[event.kind] = now_at
+        del self._risen_at[event.kind]
+        return f"{event.kind}{_counted(more, event.count)}: {event.detail}"
+
+
+def _counted(more: int, count: int) -> str:
+    if count == 1:
+        return ""
+    return f" ({count} in all)" if more == count else f" ({more} more, {count} in all)"
+
+
+def happened(status: dict[str, Any], output: Output, now_at: float) -> list[Event]:
+    """Everything that is counted in a session, in the order in which it is told.
+
+    Parameters
+    ----------
+    status : dict
+        Of the acquisition; empty before the first.
+    output : Output
+    now_at : float
+        Local clock, s.
+    """
+    return [*_sources(status), *_signals(status, output), *_clips(status, output, now_at)]
+
+
+def is_stale(age_s: float, hop_s: float) -> bool:
+    """Whether a clip of that age shows what is over."""
+    return age_s > _STALE_HOPS * hop_s
+
+
+def _sources(status: dict[str, Any]) -> list[Event]:
+    """The folder and the silence of the sources."""
+    folder = status.get("folder", {})
+    back = status.get("back", {})
+    runs = status.get("counters", {}).get("runs", [])
+    newest = runs[-1]["run"] if runs else 0
+    return [
+        Event(
+            "fMRI folder gone",
+            folder.get("gone", 0),
+            "volumes are missing until it is back. Check the scanner's export and the mount; the session "
+            "goes on and reads it again by itself.",
+        ),
+        Event("fMRI folder back", folder.get("back", 0), "its volumes are read again."),
+        Event("fMRI back", back.get("fmri", 0), "volumes come again."),
+        Event("EEG back", back.get("eeg", 0), "samples come again; the filters settle first."),
+        Event(
+            "new run",
+            newest,
+            f"run {newest} began, with a time line and a resting level of its own. Nothing is to be done if "
+            "the scanner was started again.",
+        ),
+    ]
+
+
+def _signals(status: dict[str, Any], output: Output) -> list[Event]:
+    """Holes and faults in what came."""
+    counters = status.get("counters", {})
+    eeg = counters.get("eeg", {})
+    fmri = counters.get("fmri", {})
+    bad = eeg.get("bad_channels") or []
+    return [
+        Event(
+            "EEG hole",
+            eeg.get("gaps") or 0,
+            f"samples lost so far: {eeg.get('lost_samples')}. Clips of that time are degraded. Check the "
+            "amplifier's cable, its program and the network.",
+        ),
+        Event(
+            "EEG stamps jumped",
+            max(0, (eeg.get("epochs") or 0) - 1),
+            "the clock of the EEG stream was set anew, and is followed. Check the clock of the amplifier's "
+            "computer.",
+        ),
+        Event(
+            "EEG channel bad",
+            len(bad),
+            f"{', '.join(bad)} interpolated from the other channels. Check the electrode and its contact.",
+        ),
+        Event(
+            "fMRI volume missing",
+            fmri.get("missing") or 0,
+            "clips that need it are degraded. Check the scanner's export and the network share.",
+            stands_s=_OUT_OF_ORDER_TRS * output.tr_s,
+        ),
+        Event(
+            "fMRI volume late",
+            fmri.get("late") or 0,
+            "it came when its clip had been made without it. Check the load of the scanner's reconstruction "
+            "and of the network share.",
+        ),
+    ]
+
+
+def _clips(status: dict[str, Any], output: Output, now_at: float) -> list[Event]:
+    """What is wrong with the clips themselves."""
+    counts = output.counts
+    words = output.words
+    newest = output.newest
+    age_s = 0.0 if newest is None or status.get("elapsed") is None else now_at - newest.emitted_at
+    return [
+        Event(
+            "clip late",
+            counts["late"],
+            f"{words.get('late')}. End other programs on this machine, or give fewer --steps.",
+        ),
+        Event(
+            "clip degraded",
+            counts["degraded"],
+            f"{words.get('degraded')}. Do not judge it like a whole one; see what is said of EEG and fMRI.",
+        ),
+        Event(
+            "window skipped",
+            counts["skipped"],
+            f"{words.get('skipped', 'it was not decoded')}. Check the sources and the load of this machine.",
+        ),
+        Event(
+            "no new clip",
+            int(is_stale(age_s, output.hop_s)),
+            f"the last one is {age_s:.0f} s old, and not what is seen now. Check that scanner and amplifier "
+            "run, and the load of this machine.",
+        ),
+    ]

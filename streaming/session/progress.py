@@ -1,0 +1,89 @@
+"""What the operator sees on the terminal while a session runs."""
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as RichProgress
+
+from streaming.session.news import News, happened, is_stale
+from streaming.sinks.output import Output
+
+_LINE_EVERY = 10.0
+
+
+class Progress:
+    """A bar on a terminal, a line every ten seconds elsewhere, and what happens; all on stderr.
+
+    Parameters
+    ----------
+    console : Console
+    seconds : float or None
+        Run time to be decoded, where it is known.
+    hop_s : float
+        Time from one window to the next, s: of each kind of event at most one line is said in it.
+    """
+
+    def __init__(self, console: Console, seconds: float | None, hop_s: float) -> None:
+        self._console = console
+        self._line_at = time.monotonic()
+        self._news = News(hop_s)
+        self._bar = RichProgress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            refresh_per_second=4,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("starting", total=seconds)
+        self._bar.start()
+
+    def update(self, status: dict[str, Any], output: Output) -> None:
+        """Show how far the session is, and say what has happened."""
+        now_at = time.monotonic()
+        for sentence in self._news.take(happened(status, output, now_at), now_at):
+            self.say(sentence)
+        elapsed = status.get("elapsed")
+        if elapsed is None:
+            return
+        lines = standing(status, output, now_at)
+        self._bar.update(self._task, completed=max(elapsed, 0.0), description="\n".join(lines))
+        if not self._console.is_terminal and now_at - self._line_at > _LINE_EVERY:
+            self._line_at = now_at
+            self.say("   ".join(lines))
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def close(self, status: dict[str, Any], output: Output) -> None:
+        """Say what has not been said yet, and take the bar away."""
+        now_at = time.monotonic()
+        # A session that ends has no clip to come: the last one's age says nothing.
+        events = happened(status | {"elapsed": None}, output, now_at)
+        for sentence in self._news.take(events, now_at, ends=True):
+            self.say(sentence)
+        self._bar.stop()
+
+
+def standing(status: dict[str, Any], output: Output, now_at: float) -> list[str]:
+    """How a session stands, in two lines: its time and newest clip, and what was counted."""
+    counts = output.counts
+    newest = output.newest
+    counters = status.get("counters", {})
+    eeg = counters.get("eeg", {})
+    fmri = counters.get("fmri", {})
+    clip = "no clip yet"
+    if newest is not None:
+        age_s = max(0.0, now_at - newest.emitted_at)
+        stale = ["stale"] if is_stale(age_s, output.hop_s) else []
+        marks = "".join(f", {mark.upper()}" for mark in [*newest.marks, *stale])
+        clip = f"last clip {age_s:.1f} s ago: {newest.name}{marks}"
+    shown = {name: counts[name] for name in ("final", "preview", "late", "degraded", "skipped")}
+    shown |= {"EEG holes": eeg.get("gaps") or 0}
+    shown |= {"volumes missing": fmri.get("missing") or 0, "volumes late": fmri.get("late") or 0}
+    counted = "   ".join(f"{name} {count}" for name, count in shown.items())
+    return [f"run time {max(status['elapsed'], 0):.0f} s   {clip}", counted]

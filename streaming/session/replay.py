@@ -1,0 +1,240 @@
+"""A recording, decoded through the same code as a live session on a virtual clock."""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from rtdecode import bundle as bundles
+from rtdecode.bundle import Bundle
+from rtdecode.disk import calibration as calibrations
+from rtdecode.disk.calibration import Calibration
+from rtdecode.disk.folders import held
+from rtdecode.disk.recording import CALIBRATION, Recording
+from rtdecode.errors import GeometryError, RtDecodeError, UsageError
+from rtdecode.types import EegChunk, Trigger, Volume
+from rtdecode.windows.assembler import Assembler
+from streaming.decode.deadline import Work
+from streaming.decode.decoder import Decoder, check_steps
+from streaming.session import interrupts
+from streaming.session.memory import Memory
+from streaming.sinks import report as reports
+from streaming.sinks.output import Output, prepare, writing
+from streaming.sinks.truth import Truth
+
+Item = EegChunk | Trigger | Volume
+_WHOLE = "end of the recording"
+_LOOK_UP = 0.1
+
+
+def run(
+    recording: Path,
+    bundle: str,
+    speed: str = "1",
+    out: Path | None = None,
+    report: Path | None = None,
+    *,
+    steps: int | None = None,
+    carry: bool = True,
+    twin: bool = False,
+    subject: str | None = None,
+) -> int:
+    """Decode a recording; Ctrl-C and SIGTERM end it with everything written.
+
+    Parameters
+    ----------
+    recording : Path
+        Folder made by ``--record``.
+    bundle : str
+        Path or name of a bundle.
+    speed : str
+        Times real time, or ``max``: as fast as the machine decodes.
+    out, report : Path, optional
+        As for a live session.
+    steps : int, optional
+        Denoising steps, the same for every clip at any speed; default: the bundle's.
+    carry, twin : bool
+        As for a live session.
+    subject : str, optional
+        One of the bundle's subjects; a recording does not say whose it is.
+
+    Raises
+    ------
+    UsageError
+        If the bundle cannot take `steps`, or the session's calibration is missing or is another one.
+    GeometryError
+        If the recording holds nothing that the bundle reads.
+    """
+    pace = _pace(speed)
+    kept = Recording(recording)
+    loaded = bundles.load(bundle, subject=subject)
+    check_steps(loaded, steps)
+    name = time.strftime("%Y%m%d-%H%M%S")
+    folder = out or Path("runs") / f"replay-{name}"
+    assembler, decoder = _assembler(kept, loaded), Decoder(loaded, carry=carry)
+    with held(folder, "--out", f"replay {name}"):
+        prepare(folder, overwrite=False)
+        simulated = bool(kept.meta.get("simulated")) or loaded.manifest.simulated
+        truth = Truth(kept.truth, loaded)
+        output = Output(
+            folder,
+            name,
+            loaded,
+            decoder,
+            truth,
+            time.monotonic,
+            simulated=simulated,
+            live=False,
+            steps=steps,
+            twin=twin,
+        )
+        path = report or folder / "report.json"
+        ended = "a fault that was not foreseen"
+        stopped = list[str]()
+        with interrupts.told(stopped.append):
+            try:
+                ended = _play(kept, loaded, assembler, output, pace, stopped)
+            except RtDecodeError as error:
+                ended = error.reason
+                raise
+            finally:
+                _close(name, loaded, output, assembler, path, ended)
+                print(folder)  # noqa: T201
+                print(path)  # noqa: T201
+    if truth.fault:
+        Console(stderr=True).print(truth.fault, highlight=False, soft_wrap=True)
+    return 0
+
+
+def windows(events: Iterator[Item], assembler: Assembler, ended_at: float = -math.inf) -> Iterator[Work]:
+    """Cut the windows of a recording in the order a live session would have cut them."""
+    for window in assembler.play(events, ended_at):
+        yield Work(window, assembler.clip(window))
+
+
+def _assembler(kept: Recording, bundle: Bundle) -> Assembler:
+    return Assembler(
+        bundle,
+        kept.montage,
+        _modalities(kept, bundle),
+        kept.meta.get("seconds"),
+        dummies=kept.meta.get("dummies", 0),
+        triggers_expected=kept.meta.get("triggers_expected", kept.has_triggers()),
+        calibration=_calibration(kept),
+    )
+
+
+def _calibration(kept: Recording) -> Calibration | None:
+    """Load what the session was calibrated with."""
+    stated = kept.meta.get(CALIBRATION)
+    digest = kept.meta.get("calibration_digest")
+    if stated is None:
+        return None
+    path = kept.path / CALIBRATION
+    if not path.is_dir():
+        path = _elsewhere(kept, Path(stated))
+    found = calibrations.load(path)
+    if digest not in (None, found.digest):
+        raise UsageError(
+            f"the recording {kept.path} was made with the calibration {digest}; in {path} lies "
+            f"{found.digest}, which may read other voxels. Put the first one back."
+        )
+    return found
+
+
+def _elsewhere(kept: Recording, path: Path) -> Path:
+    """The calibration's folder of a recording made before recordings held a copy: it says where it lay."""
+    if not path.is_absolute() or not path.is_dir():
+        raise UsageError(
+            f"the recording {kept.path} was made with a calibration that is not in it. Copy the folder made "
+            f"by `rtdecode calibrate` to {kept.path / CALIBRATION}."
+        )
+    return path
+
+
+def _items(kept: Recording, bundle: Bundle, assembler: Assembler) -> Iterator[Item]:
+    """The items as the session took them: it recorded volumes that its bundle could not read."""
+    unread = kept.meta.get("unread", False) and kept.meta.get("bundle") == bundle.digest
+    for item in kept.events():
+        if unread and isinstance(item, Volume):
+            yield replace(item, live=assembler.unread(item.data.shape, item.affine) is None)
+        else:
+            yield item
+
+
+def _play(
+    kept: Recording,
+    bundle: Bundle,
+    assembler: Assembler,
+    output: Output,
+    pace: float | None,
+    stopped: list[str],
+) -> str:
+    """Decode until the end, or until something is `stopped`; returns what ended it, in words."""
+    began, first = time.monotonic(), None
+    console = Console(stderr=True)
+    works = windows(_items(kept, bundle, assembler), assembler, kept.meta.get("ended_at", -math.inf))
+    shown = track(works, "replay", console=console, transient=True, disable=not console.is_terminal)
+    for work in shown:
+        first = work.window.stamps["windowed"] if first is None else first
+        if pace is not None:
+            due = began + (work.window.stamps["windowed"] - first) / pace
+            while not stopped and due > time.monotonic():
+                time.sleep(min(_LOOK_UP, max(0.0, due - time.monotonic())))
+        if stopped:
+            return f"stopped by {stopped[0]}"
+        output.emit(work)
+        for sentence in [*assembler.notes(), *output.notes()]:
+            console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+    return _WHOLE
+
+
+def _close(name: str, bundle: Bundle, output: Output, assembler: Assembler, path: Path, ended: str) -> None:
+    memory, counts = Memory(), output.counts
+    memory.sample(0.0, now=True)
+    # The flush at the end has set the end of every run: no clock is asked any more.
+    expected = assembler.expected(math.inf) if ended == _WHOLE else counts["final"] + counts["skipped"]
+    judged = None
+    try:
+        judged = output.judge()
+    finally:
+        # Closing gives back the room that a full disk lacks for the report.
+        try:
+            output.close()
+        finally:
+            made = reports.build(
+                *(name, bundle, output, {"counters": assembler.counters(), "expected": expected}),
+                simulated=output.simulated,
+                ended=ended,
+                memory_mb=memory.peak_mb,
+                judged=judged,
+            )
+            with writing():
+                reports.write(path, made)
+    reports.show(made)
+
+
+def _pace(speed: str) -> float | None:
+    if speed == "max":
+        return None
+    try:
+        value = float(speed)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise UsageError(f"--speed {speed}: a positive number (times real time) or 'max' was expected.")
+    return value
+
+
+def _modalities(kept: Recording, bundle: Bundle) -> list[str]:
+    there = [n for n, has in (("eeg", kept.montage is not None), ("fmri", kept.has_volumes())) if has]
+    if not set(there) & set(bundle.manifest.modalities):
+        raise GeometryError(
+            f"bundle {bundle.manifest.name} decodes {' and '.join(bundle.manifest.modalities)}, the "
+            f"recording {kept.path} holds {' and '.join(there) or 'nothing'}. Give another --bundle."
+        )
+    return there

@@ -1,0 +1,94 @@
+"""What the truth says of a session's clips: the sections of the report that rest on it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.bundle import Bundle
+from rtdecode.scores.accuracy import (
+    METRICS,
+    correlations,
+    identification,
+    identification_nway,
+    report_accuracy,
+)
+from rtdecode.scores.events import Event, apart, distractors
+from rtdecode.scores.reliability import reliability, risk_coverage
+from rtdecode.scores.seams import seam_ratio
+from rtdecode.types import Array
+from streaming.sinks.truth import Archive, Truth
+
+SECTIONS = ("accuracy", "baselines", "confidence", "seam")
+EMPTY: dict[str, Any] = dict.fromkeys(SECTIONS) | {"accuracy": dict.fromkeys(METRICS)}
+# Curves over fewer clips say nothing.
+_FEWEST = 20
+
+Events = Mapping[int, Sequence[Event]]
+
+
+def sections(truth: Truth, shown: Archive, bundle: Bundle) -> dict[str, Any]:
+    """Judge what was emitted.
+
+    Parameters
+    ----------
+    truth : Truth
+    shown : Archive
+        The finals.
+    bundle : Bundle
+
+    Returns
+    -------
+    dict
+        ``accuracy``; ``baselines`` {null_brain, mean_clip}, where twins were made; ``confidence``
+        {reliability, risk_coverage}, from 20 clips on; ``seam``, as `rtdecode.scores.seams` makes it. None
+        for what is not known.
+    """
+    if not truth.known:
+        return dict(EMPTY)
+    events = {0: truth.events()}
+    found = EMPTY | {"accuracy": dict(EMPTY["accuracy"])}
+    mean_clip = bundle.stats.get("mean_clip")
+    if len(apart(shown.paired)) > 1 and mean_clip is not None:
+        found |= _clips(shown, events, mean_clip)
+    labels = bundle.manifest.labels
+    if shown.scored and labels:
+        scores = np.array([[one[name] for name in labels] for one in shown.scores])
+        correction = truth.onset_correction_s
+        named = report_accuracy(
+            shown.scored, events, scores=scores, labels=labels, onset_correction_s=correction
+        )
+        found["accuracy"]["classification_top1"] = named["classification_top1"]
+    return found
+
+
+def _clips(shown: Archive, events: Events, mean_clip: Array) -> dict[str, Any]:
+    """Judge the clips of windows that do not overlap."""
+    kept = apart(shown.paired)
+    spans = [shown.paired[i] for i in kept]
+    parts = {name: [frames[i] for i in kept] for name, frames in shown.pairs().items()}
+    corr = correlations(parts["clip"], parts["truth"], mean_clip)
+    found: dict[str, Any] = {"accuracy": EMPTY["accuracy"] | identification(corr, spans, events)}
+    wins = identification_nway(corr, distractors(spans, events), 2)
+    found["confidence"] = _confidence([shown.confidences[i] for i in kept], wins)
+    onsets = {run: [event.onset_s for event in known] for run, known in events.items()}
+    found["seam"] = seam_ratio(parts["clip"], parts["truth"], spans, onsets)
+    if "twin" in parts:
+        others = {"null_brain": parts["twin"], "mean_clip": [mean_clip] * len(kept)}
+        found["baselines"] = {
+            name: identification(correlations(clips, parts["truth"], mean_clip), spans, events)
+            for name, clips in others.items()
+        }
+    return found
+
+
+def _confidence(told: Sequence[float | None], wins: NDArray[np.float64]) -> dict[str, Any] | None:
+    known = [i for i, one in enumerate(told) if one is not None and np.isfinite(wins[i])]
+    if len(known) < _FEWEST:
+        return None
+    sure = np.array([told[i] for i in known], np.float64)
+    return {
+        "reliability": reliability(sure, wins[known]),
+        "risk_coverage": risk_coverage(sure, wins[known]),
+    }

@@ -1,0 +1,364 @@
+"""From a window to everything that is shown and kept of it: one way for live sessions and replays."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.bundle import Bundle
+from rtdecode.disk.folders import taken
+from rtdecode.errors import OutputError, UsageError
+from rtdecode.types import Window
+from streaming.decode.deadline import Cost, Work, steps_within
+from streaming.decode.decoder import Decoded, Decoder, NonFiniteError, check_steps
+from streaming.sinks import curves, judged, meter
+from streaming.sinks.clips import ClipSink
+from streaming.sinks.film import FilmSink, describe
+from streaming.sinks.sheet import ContactSheet
+from streaming.sinks.truth import Archive, Truth
+
+_OURS = ("clips.jsonl", "film.mp4", "contact_sheet.png", "confidence.png", "report.json", ".finals")
+_TWIN = "null brain (same noise, no signal)"
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The newest clip that was emitted.
+
+    Attributes
+    ----------
+    name : str
+        Its revision and window.
+    emitted_at : float
+        On the clock of the ledger, s.
+    marks : list of str
+        ``late``, ``degraded``.
+    """
+
+    name: str
+    emitted_at: float
+    marks: list[str]
+
+
+class Output:
+    """Decode windows and hand the clips to every sink.
+
+    Parameters
+    ----------
+    out : Path
+        The session's folder (see `prepare`).
+    session : str
+        Name of the session, in each record.
+    bundle : Bundle
+    decoder : Decoder
+    truth : Truth
+    now : callable
+        Reads the clock of the ledger.
+    simulated : bool
+        Whether the participant is simulated.
+    live : bool
+        False on a virtual clock.
+    steps : int, optional
+        Denoising steps of a clip while nothing presses; default: the bundle's.
+    twin : bool
+        Show each final's null-brain twin beside it. Where the truth is known, a bundle that denoises is
+        judged against its twins in any case.
+
+    Attributes
+    ----------
+    hop_s, tr_s : float
+        Time from one window to the next, and from one volume to the next (0 without volumes), s.
+    counts : Counter
+        final, preview, skipped, degraded, late.
+    newest : Shown or None
+        The newest clip, None before the first.
+    words : dict
+        What there is to say of the newest clip or window that counted as late, degraded or skipped.
+    steps : Counter
+        Emitted clips by the denoising steps they got.
+    meter : Meter
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        session: str,
+        bundle: Bundle,
+        decoder: Decoder,
+        truth: Truth,
+        now: Callable[[], float],
+        *,
+        simulated: bool,
+        live: bool = True,
+        steps: int | None = None,
+        twin: bool = False,
+    ) -> None:
+        manifest = bundle.manifest
+        self._session, self._bundle, self._decoder, self._now = session, bundle, decoder, now
+        self._truth, self._live = truth, live
+        self._note = note = banner(bundle, simulated=simulated)
+        self._clips = ClipSink(out, simulated=simulated)
+        title = "decoded category" if manifest.labels else "reconstruction"
+        self._wanted, self._twin = check_steps(bundle, steps), _TWIN if twin else None
+        hop = manifest.grid.hop_frames
+        self._film = FilmSink(out / "film.mp4", manifest.clip, hop, note, title, self._twin)
+        self._sheet = ContactSheet(note, title, self._twin)
+        self._out, self._archive = out, Archive(out / ".finals")
+        self._cost = decoder.cost
+        self._sections: dict[str, Any] = dict.fromkeys(judged.SECTIONS)
+        self._notes: list[str] = []
+        self.hop_s = float(manifest.grid.hop)
+        self.tr_s = float(manifest.grid.tr or 0)
+        self.counts: Counter[str] = Counter()
+        self.newest: Shown | None = None
+        self.words: dict[str, str] = {}
+        self.steps: Counter[int] = Counter()
+        self.meter = meter.Meter()
+
+    def emit(self, work: Work, left_s: float = math.inf) -> None:
+        """Decode a window and show its clip; a final without any data, or without a clip, is skipped.
+
+        Parameters
+        ----------
+        work : Work
+        left_s : float
+            Time it may take, s: with less than its steps cost it gets fewer.
+
+        Raises
+        ------
+        OutputError
+            If the clip cannot be written.
+        """
+        if work.empty:
+            self.skip(work, "nothing was received for it")
+            return
+        steps = steps_within(left_s, self._cost, self._wanted, self._decoder.numbers_of_steps)
+        try:
+            decoded = self._decoder.decode(work.window, steps or None)
+        except NonFiniteError as error:
+            self._notes.append(str(error))
+            self.skip(work, "what was decoded holds values that are no numbers")
+            return
+        with writing():
+            late_s = self._publish(work, decoded)
+        aside = self._keep(work, decoded, late_s) if work.window.revision == "final" else 0.0
+        encode_s = decoded.encoded_at - decoded.started_at
+        whole_s = self._now() - decoded.started_at - aside
+        decode_s = whole_s - encode_s - decoded.denoising_s
+        newest = Cost(encode_s, decoded.denoising_s / max(1, steps), decode_s)
+        self._cost = self._cost.followed_by(newest)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the participant is simulated."""
+        return self._clips.simulated
+
+    def mark_simulated(self) -> None:
+        """Say from here on, with everything, that the participant is simulated."""
+        self._clips.simulated = True
+        self._note = self._film.note = self._sheet.note = banner(self._bundle, simulated=True)
+
+    def skip(self, work: Work, why: str = "this machine does not keep up") -> None:
+        """Count a window that has no clip, say why, and show in the film that there is none."""
+        if work.window.revision == "final":
+            self.counts["skipped"] += 1
+            self.words["skipped"] = f"{_name(work.window)}: {why}"
+            with writing():
+                self._film.skip(work.window)
+
+    def notes(self) -> list[str]:
+        """What went wrong with the clips since the last call, in sentences."""
+        told = self._notes
+        self._notes = []
+        return told
+
+    def abandon(self, count: int) -> None:
+        """Count windows that were reached and whose data never came here."""
+        if count > 0:
+            self.counts["skipped"] += count
+            self.words["skipped"] = "the session ended before it was decoded"
+
+    def judge(self) -> dict[str, Any]:
+        """Compare what was emitted with the truth: the sections of the report that rest on it."""
+        with writing():
+            found = judged.sections(self._truth, self._archive, self._bundle)
+        # A table that proves unreadable only here judges nothing.
+        self._sections = found if not self._truth.fault else dict(judged.EMPTY)
+        return self._sections
+
+    def close(self) -> None:
+        """Finish every file, whatever the disk refuses of another."""
+        with writing(), ExitStack() as last_first:
+            last_first.callback(self._draw)
+            last_first.callback(self._film.close)
+            last_first.callback(self._clips.close)
+            # Its room may be what the others lack.
+            last_first.callback(self._archive.close)
+
+    def _draw(self) -> None:
+        self._sheet.save(self._out / "contact_sheet.png")
+        if self._sections["confidence"] is not None:
+            curves.save(self._out / "confidence.png", self._sections["confidence"], self._note)
+
+    def _publish(self, work: Work, decoded: Decoded) -> float:
+        """Write a clip and its line; seconds after its floor where it is late, else 0."""
+        window, fps = work.window, self._bundle.manifest.clip.fps
+        file = self._clips.save(work.clip, window.revision, decoded.clip.frames, fps)
+        latent = self._clips.save_latent(work.clip, window.revision, decoded.clip.latent)
+        stamps = window.stamps | decoded.stamps | {"emitted": self._now()}
+        spent = meter.durations(window, decoded.started_at, stamps, work.costs, live=self._live)
+        late_s = self._late_s(window, stamps["emitted"])
+        record = self._record(work, decoded, stamps, spent) | {"late": late_s > 0}
+        self._clips.append(record | {"file": file, "latent": latent})
+        # Every volume and chunk has been counted as such; a preview is not what the stimulus waits for.
+        apart = {*work.costs, *(["since_stimulus"] if window.revision == "preview" else [])}
+        self.meter.add({name: spent[name] for name in spent.keys() - apart})
+        self.counts[window.revision] += 1
+        self.steps[decoded.clip.steps] += 1
+        self._count_marks(window, stamps["emitted"], late_s)
+        return late_s
+
+    def _late_s(self, window: Window, emitted_at: float) -> float:
+        """Seconds after its floor, for a clip that came more than a hop after it; 0 for one in time.
+
+        Nothing is late on a virtual clock.
+        """
+        after_s = emitted_at - window.floor_at
+        return after_s if self._live and after_s > self.hop_s else 0.0
+
+    def _count_marks(self, window: Window, emitted_at: float, late_s: float) -> None:
+        """Count a clip as late or degraded, and keep what is to be said of it."""
+        marks = []
+        if late_s:
+            marks.append("late")
+            self.words["late"] = f"{_name(window)} came {late_s:.1f} s after its last input could be read"
+        if window.revision == "final" and self._is_degraded(window):
+            marks.append("degraded")
+            self.words["degraded"] = describe(window)
+        self.counts.update(marks)
+        self.newest = Shown(_name(window), emitted_at, marks)
+
+    def _keep(self, work: Work, decoded: Decoded, late_s: float) -> float:
+        """Add a final to what the session leaves behind; seconds that truth and twin took."""
+        began = self._now()
+        # What is at fault with the truth is none of the session's folder: it is read outside `writing`.
+        frames, truth = decoded.clip.frames, self._truth.clip(work.window)
+        word, hop = self._truth.category(work.window), self._bundle.manifest.grid.hop_frames
+        judged_too = truth is not None and decoded.clip.steps > 0
+        twin = self._null_brain(work, decoded.clip.steps) if self._twin or judged_too else None
+        shown = twin if self._twin else None
+        four, aside = None if shown is None else shown[:hop], self._now() - began
+        named = top(decoded.clip.scores)
+        late = f"LATE {late_s:.1f} s" if late_s else ""
+        label = "   ".join(part for part in (f"window {work.window.index}", named, late) if part)
+        with writing():
+            self._film.write(work.window, frames, truth, word, shown, named=named, late=late)
+            self._sheet.add(label, frames[:hop], truth, word, four)
+            self._archive.add(work.window, decoded.clip, truth, twin)
+        return aside
+
+    def _null_brain(self, work: Work, steps: int) -> NDArray[np.uint8]:
+        return self._decoder.decode(work.window, steps or None, null=True).clip.frames
+
+    def _is_degraded(self, window: Window) -> bool:
+        return any(window.missing[name] > 0 for name in self._bundle.manifest.modalities)
+
+    def _record(
+        self, work: Work, decoded: Decoded, stamps: dict[str, float], spent: meter.Durations
+    ) -> dict[str, Any]:
+        window = work.window
+        length = window.stop_s - window.start_s
+        record: dict[str, Any] = {
+            "session": self._session,
+            "run": window.run,
+            "clip": work.clip,
+            "revision": window.revision,
+            "window_s": [window.start_s, window.stop_s],
+            "session_s": [round(window.session_s, 6), round(window.session_s + length, 6)],
+            "modalities": window.modalities,
+            "missing": {name: round(share, 6) for name, share in window.missing.items()},
+            "eeg_quality": {name: round(share, 6) for name, share in window.eeg_quality.items()} or None,
+            "confidence": None if decoded.clip.confidence is None else round(decoded.clip.confidence, 6),
+            "steps": decoded.clip.steps,
+            "latency_ms": spent,
+            "t_ms": meter.instants(window, stamps, live=self._live),
+            "simulated": self.simulated,
+            "bundle": self._bundle.digest,
+        }
+        if decoded.clip.scores is not None:
+            record["scores"] = decoded.clip.scores
+        return record
+
+
+def top(scores: dict[str, float] | None) -> str:
+    """The likeliest category and its probability, ``house 0.43``; empty without scores."""
+    if not scores:
+        return ""
+    label = max(scores, key=lambda name: scores[name])
+    return f"{label} {scores[label]:.2f}"
+
+
+def _name(window: Window) -> str:
+    """A window's revision and number; the run's too, from the second on."""
+    run = f" of run {window.run}" if window.run else ""
+    return f"{window.revision} of window {window.index}{run}"
+
+
+def banner(bundle: Bundle, *, simulated: bool) -> str:
+    """The sentence that goes with every picture: that it is simulated, or the bundle's note."""
+    return "SIMULATED PARTICIPANT" if simulated else bundle.manifest.note or ""
+
+
+def check_free(out: Path) -> None:
+    """Refuse a folder that holds something, or that is none.
+
+    Raises
+    ------
+    UsageError
+    """
+    if taken(out):
+        raise UsageError(f"--out {out} is in use. Give a new or empty folder, or --overwrite.")
+
+
+def prepare(out: Path, *, overwrite: bool) -> None:
+    """Make the session's folder; with `overwrite` the files of an earlier session go.
+
+    Raises
+    ------
+    UsageError
+        If it holds something already, or cannot be made.
+    """
+    if not overwrite:
+        check_free(out)
+    try:
+        (out / "clips").mkdir(parents=True, exist_ok=True)
+        for old in [*(out / "clips").glob("clip_*.*"), *(out / name for name in _OURS)]:
+            old.unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"--out {out} cannot be made or written ({error.strerror}). Give another folder."
+        ) from error
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """Turn a full or failing disk into a sentence.
+
+    Raises
+    ------
+    OutputError
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"the session's folder cannot be written any more: {error.strerror or error}. What was emitted "
+            "before is whole. Free space, or give --out on another disk, and start again.",
+            f"the session's folder could not be written any more: {error.strerror or type(error).__name__}",
+        ) from error

@@ -1,0 +1,172 @@
+"""The report of a session, and its table."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from rtdecode import __version__
+from rtdecode.bundle import Bundle
+from rtdecode.disk import strict_json
+from streaming.sinks.judged import EMPTY
+from streaming.sinks.output import Output
+
+_EEG = (
+    *("samples", "lost_samples", "gaps", "rate_hz", "drift_ppm", "triggers", "artifact_residual_db"),
+    *("epochs", "bad_channels", "age_ms", "nonfinite_samples"),
+)
+_FMRI = (
+    *("volumes", "missing", "late", "duplicate", "out_of_order", "rejected_files", "max_fd_mm"),
+    *("saturated", "implausible", "nonfinite_voxels"),
+)
+_CLOCK = ("source", "slope_ppm", "offset_s", "residual_ms")
+_FIGURES = {
+    "identification_2way": "identification, 2-way",
+    "identification_2way_same_background": "  same background",
+    "identification_50way": "identification, 50-way",
+    "identification_top1": "identification, top 1",
+    "classification_top1": "category, top 1",
+}
+
+
+def build(
+    session: str,
+    bundle: Bundle,
+    output: Output,
+    status: dict[str, Any],
+    *,
+    simulated: bool,
+    ended: str,
+    memory_mb: float | None,
+    judged: dict[str, Any] | None,
+    recording: dict[str, Any] | None = None,
+    restarts: list[dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Make the report; what is not known is None.
+
+    Parameters
+    ----------
+    session : str
+    bundle : Bundle
+    output : Output
+    status : dict
+        The last status of the acquisition: `counters` and `expected`.
+    simulated : bool
+    ended : str
+        Why the session ended, in words.
+    memory_mb : float or None
+        Highest sum of the processes' PSS.
+    judged : dict or None
+        The sections that rest on the truth (`streaming.sinks.judged`), once the session is over.
+    recording : dict or None
+        `fault`: why ``--record`` ended before the session, None where it did not; None without ``--record``.
+    restarts : list of dict or None
+        One for each time that the acquisition process died: `exit_code`, `run_s` (run time that it told last)
+        and `hole_s` (how long nothing was received; None where nothing was any more).
+    """
+    counters = status.get("counters", {})
+    counts = output.counts
+    sections = {
+        name: {key: counters.get(name, {}).get(key) for key in keys}
+        for name, keys in (("eeg", _EEG), ("fmri", _FMRI), ("clock", _CLOCK))
+    }
+    windows = {key: counts[key] for key in ("final", "preview", "refined", "skipped", "degraded")}
+    return {
+        "session": session,
+        "version": __version__,
+        "bundle": bundle.digest,
+        "simulated": simulated,
+        "note": bundle.manifest.note,
+        "ended": ended,
+        "windows": {"expected": status.get("expected", 0), **windows},
+        "late": counts["late"],
+        **sections,
+        "runs": counters.get("runs", []),
+        "latency_ms": output.meter.summary(),
+        "memory_mb": {"peak": memory_mb},
+        "recording": recording,
+        "restarts": restarts or [],
+        "steps": {str(n): output.steps[n] for n in sorted(output.steps, reverse=True) if n} or None,
+        **(judged or EMPTY),
+    }
+
+
+def write(path: Path, report: dict[str, Any]) -> None:
+    """Write a report in one step: it is whole at any time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(strict_json.dumps(report, indent=1) + "\n")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def show(report: dict[str, Any]) -> None:
+    """Print the table of a session on stdout."""
+    note = "SIMULATED PARTICIPANT" if report["simulated"] else report["note"] or ""
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(f"session {report['session']}   {note}", highlight=False)
+    table = Table(show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    windows = report["windows"]
+    table.add_row("windows expected", str(windows["expected"]))
+    for key in ("final", "preview", "skipped", "degraded"):
+        table.add_row(f"  {key}", str(windows[key]))
+    table.add_row("clips that came late", str(report["late"]))
+    if report["steps"]:
+        table.add_row("clips by steps", "   ".join(f"{n}: {count}" for n, count in report["steps"].items()))
+    for title, text in _judged(report):
+        table.add_row(title, text)
+    latency = report["latency_ms"]
+    for key, title in (
+        ("beyond_floor", "final, beyond the floor"),
+        ("beyond_floor_preview", "preview, beyond the floor"),
+        ("since_stimulus", "final, since the stimulus"),
+    ):
+        table.add_row(title, _spread(latency[key]))
+    table.add_row("peak memory", _or_dash(report["memory_mb"]["peak"], "{:.0f} MB"))
+    console.print(table)
+
+
+def _judged(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """Rows of what is known of the clips' accuracy."""
+    accuracy, baselines = report["accuracy"], report["baselines"] or {}
+    rows = [(title, _figure(accuracy[key])) for key, title in _FIGURES.items() if accuracy[key]]
+    twin = baselines.get("null_brain", {}).get("identification_2way")
+    if twin:
+        rows.append(("null brain, 2-way", _figure(twin)))
+    if report["confidence"] is not None:
+        curve, risks = report["confidence"]["reliability"], report["confidence"]["risk_coverage"]
+        text = f"calibration error {curve['ece']:.3f}   risk area {risks['area']:.3f}   n {curve['n']}"
+        rows.append(("confidence", text))
+    if report["seam"] is not None:
+        rows += [_seam(report["seam"], *names) for names in (("seam ratio", ""), ("  with cuts", "_all"))]
+    return rows
+
+
+def _seam(seam: dict[str, Any], title: str, suffix: str) -> tuple[str, str]:
+    ours, truth = (_or_dash(seam[name + suffix], "{:.2f}") for name in ("reconstruction", "truth"))
+    return title, f"{ours}   truth {truth}   n {seam['n' + suffix]}"
+
+
+def _figure(entry: dict[str, Any]) -> str:
+    low, high = entry["ci95"]
+    shuffled = _or_dash(entry["shuffled"], "{:.2f}")
+    return (
+        f"{entry['value']:.3f} [{low:.2f}, {high:.2f}]   chance {entry['chance']:.3f}   "
+        f"shifted brain {shuffled}   n {entry['n']}"
+    )
+
+
+def _spread(entry: dict[str, float] | None) -> str:
+    if entry is None:
+        return "-"
+    return f"p50 {entry['p50']:.0f} ms   p95 {entry['p95']:.0f} ms   max {entry['max']:.0f} ms"
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)

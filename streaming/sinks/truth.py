@@ -1,0 +1,184 @@
+"""The truth of a session, where it is known: film and events, and what they say of the clips."""
+
+import csv
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from av.error import FFmpegError
+from numpy.typing import NDArray
+
+from rtdecode.bundle import Bundle
+from rtdecode.disk.clip_file import ClipFile, StoredClip
+from rtdecode.disk.video import iter_mp4
+from rtdecode.errors import UsageError
+from rtdecode.scores.events import Event, Span, categories, read_events
+from rtdecode.types import Clip, Window
+
+Frames = NDArray[np.uint8]
+# What films and tables raise that are damaged, cannot be opened, or are none.
+_UNREADABLE = (FFmpegError, OSError, ValueError, LookupError, csv.Error, UsageError)
+
+
+class Truth:
+    """Film and events of a session's first run, read when they are needed.
+
+    The folder may be filled after the session began: the simulated participant writes it before
+    its first sample.
+
+    Parameters
+    ----------
+    path : Path or None
+        Folder with ``events.tsv`` and, where there is one, ``film.mp4``; or the TSV itself.
+    bundle : Bundle
+
+    Attributes
+    ----------
+    fault : str
+        Why the truth cannot be read, and so is unknown from here on; empty where it can.
+    """
+
+    def __init__(self, path: Path | None, bundle: Bundle) -> None:
+        self._bundle, self._path, self.fault = bundle, path, ""
+        folder = path is not None and path.suffix != ".tsv"
+        self._film_path = path / "film.mp4" if path and folder else None
+        self._events_path = path / "events.tsv" if path and folder else path
+        self._events: list[Event] = []
+        self._film: Iterator[Frames] | None = None
+        self._next = 0
+        self._recent: dict[int, Frames] = {}
+
+    @property
+    def has_film(self) -> bool:
+        """Whether there is a film now."""
+        return not self.fault and self._film_path is not None and self._film_path.is_file()
+
+    @property
+    def known(self) -> bool:
+        """Whether there are events now."""
+        return not self.fault and self._events_path is not None and self._events_path.is_file()
+
+    def copy_to(self, folder: Path) -> None:
+        """Copy what is known into a folder: ``events.tsv``, and film and faults where there are any."""
+        if self._events_path is None or not self._events_path.is_file():
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self._events_path, folder / "events.tsv")
+        beside = [self._film_path, self._film_path.with_name("faults.jsonl")] if self._film_path else []
+        for file in (file for file in beside if file.is_file()):
+            shutil.copyfile(file, folder / file.name)
+
+    def clip(self, window: Window) -> Frames | None:
+        """What was shown during a window's hop, (frame, row, column, 3); None where it is not known."""
+        if window.run != 0 or not self.has_film:
+            return None
+        geometry, grid = self._bundle.manifest.clip, self._bundle.manifest.grid
+        first = round(window.start_s * geometry.fps)
+        wanted = range(first, first + grid.hop_frames)
+        frames: list[Frames] = []
+        with self._reading():
+            frames = self._read(wanted)
+        shape = (geometry.height, geometry.width, 3)
+        if len(frames) < len(wanted) or frames[0].shape != shape:
+            return None
+        return np.stack(frames)
+
+    def category(self, window: Window) -> str | None:
+        """Name what was shown during a window, for a bundle with named categories; None where unknown."""
+        labels = self._bundle.manifest.labels
+        if labels is None or window.run != 0 or not self.known:
+            return None
+        self._events = self._events or self.events()
+        if self.fault:
+            return None
+        span = (window.run, window.start_s, window.stop_s)
+        (truth, *_), _ = categories([span], {0: self._events}, labels, self.onset_correction_s)
+        return labels[truth] if truth >= 0 else "between blocks"
+
+    def events(self) -> list[Event]:
+        """Read the events of the first run; none where they are not known."""
+        with self._reading():
+            return read_events(self._events_path) if self._events_path is not None and self.known else []
+        return []
+
+    @property
+    def onset_correction_s(self) -> float:
+        """Seconds by which the onsets of the events lag the pictures."""
+        return float(self._bundle.manifest.provenance.get("onset_correction_s") or 0.0)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Give the truth up where it cannot be read: what is decoded does not depend on it."""
+        try:
+            yield
+        except _UNREADABLE as error:
+            self.fault = (
+                f"the truth in {self._path} cannot be read and is left out: {error}. The clips do without; "
+                "mend or replace the file for the next session."
+            )
+
+    def _read(self, wanted: range) -> list[Frames]:
+        if self._film is None or wanted.start < self._next - len(self._recent):
+            assert self._film_path is not None
+            self._film, self._next, self._recent = iter_mp4(self._film_path), 0, {}
+        while self._next < wanted.stop:
+            frame = next(self._film, None)
+            if frame is None:
+                break
+            self._recent[self._next] = frame
+            self._next += 1
+            self._recent.pop(self._next - len(wanted) - 1, None)
+        return [self._recent[i] for i in wanted if i in self._recent]
+
+
+class Archive:
+    """The finals of a session with their truths, on disk until they are compared.
+
+    Parameters
+    ----------
+    path : Path
+        A file that `close` removes again.
+
+    Attributes
+    ----------
+    paired, scored : list of (run, start_s, stop_s)
+        Windows whose true clip is known, and those with scores.
+    confidences : list of float or None
+        Of the paired clips.
+    scores : list of dict
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("w+b", buffering=0)
+        self._clips = ClipFile(self._file)
+        self._pairs: dict[str, list[StoredClip]] = {}
+        self.paired: list[Span] = []
+        self.confidences: list[float | None] = []
+        self.scored: list[Span] = []
+        self.scores: list[dict[str, float]] = []
+
+    def add(self, window: Window, clip: Clip, truth: Frames | None, twin: Frames | None = None) -> None:
+        """Keep a final, and its null-brain twin where there is one."""
+        span = (window.run, window.start_s, window.stop_s)
+        if truth is not None:
+            kept = {"clip": clip.frames, "truth": truth} | ({} if twin is None else {"twin": twin})
+            stored = {name: self._clips.add(frames) for name, frames in kept.items()}
+            for name, frames in stored.items():
+                self._pairs.setdefault(name, []).append(frames)
+            self.paired.append(span)
+            self.confidences.append(clip.confidence)
+        if clip.scores is not None:
+            self.scored.append(span)
+            self.scores.append(clip.scores)
+
+    def pairs(self) -> dict[str, list[StoredClip]]:
+        """By name ``clip``, ``truth`` and, where there are any, ``twin``: each (frame, row, column, 3)."""
+        return self._pairs
+
+    def close(self) -> None:
+        """Remove the file."""
+        self._path.unlink(missing_ok=True)
+        self._file.close()

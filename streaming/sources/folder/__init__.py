@@ -1,0 +1,1 @@
+"""Volumes as files that a scanner writes into a folder."""

@@ -1,0 +1,155 @@
+"""The slices of one volume on their way to be whole, and the array and affine they make."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.types import Array
+from streaming.sources.formats.image import Moments, Plane, seconds_between
+
+# Slices may lie this far from an even spacing, in steps; beyond, they are no one volume.
+_UNEVEN = 0.1
+# Fewer than one place in this many filled is no grid.
+_SPARSE = 4
+
+
+class Slot(NamedTuple):
+    """One slice with its file's name and moments."""
+
+    plane: Plane
+    name: str
+    moments: Moments
+
+    @property
+    def key(self) -> float:
+        """Position along the normal, mm, in hundredths: the same in every volume of a run."""
+        return round(self.plane.normal_mm, 2)
+
+
+class Span(NamedTuple):
+    """Lowest and highest instance, and how many there are."""
+
+    lowest: int
+    highest: int
+    many: int
+
+    @property
+    def closed(self) -> bool:
+        """Whether none between them is wanting."""
+        return self.highest - self.lowest + 1 == self.many
+
+
+@dataclass(slots=True)
+class Pile:
+    """The slices of one volume so far, by position.
+
+    Attributes
+    ----------
+    slots : dict
+        By `Slot.key`.
+    last_at : float
+        When the last one came; local clock, s.
+    """
+
+    slots: dict[float, Slot] = field(default_factory=dict)
+    last_at: float = -float("inf")
+
+    def put(self, slot: Slot) -> None:
+        """Lay one slice down."""
+        self.slots[slot.key] = slot
+        self.last_at = max(self.last_at, slot.moments.arrived_at)
+
+    def instances(self) -> Span | None:
+        """Range of the instances; None where a slice has none."""
+        found = [slot.plane.instance for slot in self.slots.values()]
+        known = [value for value in found if value is not None]
+        return Span(min(known), max(known), len(known)) if known and len(known) == len(found) else None
+
+
+def places(keys: Iterable[float]) -> list[int] | None:
+    """Put positions on an even grid.
+
+    Parameters
+    ----------
+    keys : iterable of float
+        Positions, mm; the same one may come again.
+
+    Returns
+    -------
+    list of int or None
+        Place of each different one, in rising order, the lowest 0; None where no even grid holds them.
+    """
+    found = np.array(sorted(set(keys)))
+    if len(found) < 2:
+        return [0] * len(found) or None
+    steps = np.diff(found)
+    whole = np.concatenate([[0], np.cumsum(np.rint(steps / steps.min()))])
+    if whole[-1] > _SPARSE * len(found):
+        return None
+    off = (found - found[0]) * whole[-1] / (found[-1] - found[0]) - whole
+    return [int(place) for place in whole] if np.abs(off).max() < _UNEVEN else None
+
+
+def on_grid(keys: Sequence[float], grid: Sequence[float]) -> list[int] | None:
+    """Place of each position on a known grid, None where one is not there."""
+    known = {key: place for place, key in enumerate(sorted(grid))}
+    return [known[key] for key in keys] if all(key in known for key in keys) else None
+
+
+def joined(planes: Sequence[Plane], at: Sequence[int], count: int) -> tuple[Array, NDArray[np.float64]]:
+    """Make one volume of slices.
+
+    Parameters
+    ----------
+    planes : sequence of Plane
+        In rising order along the normal.
+    at : sequence of int
+        Place of each.
+    count : int
+        Slices of the volume; places without a slice are zeros.
+
+    Returns
+    -------
+    data : int16 or float32, (i, j, k)
+    affine : float64, (4, 4)
+        From the first and the last position, as the vendors round the spacing in the header.
+
+    Raises
+    ------
+    ValueError
+        If the slices do not lie evenly along one line.
+    """
+    kind = np.result_type(*(plane.data.dtype for plane in planes))
+    columns, rows = planes[0].data.shape
+    stack = np.zeros((count, rows, columns), kind)
+    for place, plane in zip(at, planes, strict=True):
+        stack[place] = plane.data.T
+    return stack.transpose(2, 1, 0), _affine(planes, at)
+
+
+def _affine(planes: Sequence[Plane], at: Sequence[int]) -> NDArray[np.float64]:
+    corners = np.array([plane.affine[:3, 3] for plane in planes])
+    affine = planes[0].affine.copy()
+    if len(planes) > 1:
+        affine[:3, 2] = (corners[-1] - corners[0]) / (at[-1] - at[0])
+    step = affine[:3, 2]
+    line = corners[0] + np.outer(np.array(at) - at[0], step)
+    off = float(np.abs(corners - line).max())
+    if off > _UNEVEN * float(np.linalg.norm(step)):
+        raise ValueError(f"slices that do not lie evenly along one line (up to {off:.2f} mm off)")
+    affine[:3, 3] = corners[0] - at[0] * step
+    return affine
+
+
+def timed(planes: Sequence[Plane]) -> tuple[datetime | None, float | None]:
+    """Start of a volume, and seconds from there to its image; None for what the headers do not say."""
+    starts = [plane.acquired for plane in planes if plane.acquired is not None]
+    if len(starts) < len(planes):
+        return None, None
+    after = [seconds_between(starts[0], start) for start in starts]
+    recon = [plane.recon_s for plane in planes if plane.recon_s is not None]
+    return starts[after.index(min(after))], max(recon, default=None)

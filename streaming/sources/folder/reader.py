@@ -1,0 +1,349 @@
+"""Files to images: each content once, however it is named, dated, grown or mounted."""
+
+import os
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+from streaming.sources.folder import files
+from streaming.sources.folder.files import HEAD, Container, HalfError, ReadAt, Tails
+from streaming.sources.folder.scan import Content, Stamp, stamp_of
+from streaming.sources.formats import nifti, parrec
+from streaming.sources.formats.dicom import read_dicom
+from streaming.sources.formats.image import Image, IncompleteError, NotAVolumeError, Plane, patience_s
+
+# Volumes of one file that one reading gives.
+_MOST_VOLUMES = 16
+# Files that are told after a rename: so many that were taken last.
+_RECENT = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A file that was decoded: its state then, and a checksum over that many bytes, none if 0."""
+
+    content: Content
+    size: int
+    checksum: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What a file of volumes has given: how many, as what, a checksum of the first, the smallest size."""
+
+    count: int
+    uid: str
+    number: int | None
+    first: int
+    size: int
+    by_name: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one reading of a file gave.
+
+    Attributes
+    ----------
+    images : list of Image, or Plane
+        Those that it had not given before.
+    stamp : Stamp
+        The file's state.
+    rest : str
+        What is still to come from it, in words; empty where nothing is.
+    by_name : bool
+        Whether the images' numbers are those of the names, which may begin anywhere.
+    mates : tuple of str
+        Names of the other half, where it is one of a pair.
+    """
+
+    images: list[Image] | Plane
+    stamp: Stamp
+    rest: str = ""
+    by_name: bool = False
+    mates: tuple[str, ...] = ()
+
+
+class Reader:
+    """Read files of a folder.
+
+    Parameters
+    ----------
+    directory : Path
+    moco : bool
+        Take the motion-corrected series of a Siemens scanner instead of the plain one.
+
+    Attributes
+    ----------
+    image : bool
+        Whether the file that was read last is an image by its first bytes.
+    watched : str
+        The file whose changes count for it: itself, or a header's data.
+    """
+
+    def __init__(self, directory: Path, moco: bool = False) -> None:
+        self._directory, self._moco = directory, moco
+        self._tails = Tails()
+        self._taken: dict[str, _Taken] = {}
+        self._recent: OrderedDict[tuple[int, int], str] = OrderedDict()
+        self._given: dict[str, _Given] = {}
+        self._lowest: dict[str, int] = {}
+        self._generation: dict[str, int] = {}
+        self._last_header: tuple[str, bytes, Container] | None = None
+        self.image, self.watched = False, ""
+
+    def knows(self, name: str) -> bool:
+        """Whether a file of that name was taken before."""
+        return name in self._taken
+
+    def content(self, name: str) -> Content | None:
+        """Size and modification time of a file now; None where it is not there."""
+        try:
+            return stamp_of(os.stat(self._directory / name)).content
+        except OSError:
+            return None
+
+    def read(self, name: str, age: float) -> Reading:
+        """Decode what a file holds and has not given yet.
+
+        Parameters
+        ----------
+        name : str
+            Relative to the folder.
+        age : float
+            Time since the last change, s; infinity where nothing is waited for.
+
+        Raises
+        ------
+        IncompleteError
+            If something is wanting that may still come; `HalfError` if that is a pair's header.
+        NotAVolumeError
+            If it holds no volume.
+        OSError
+            If it cannot be opened or read.
+        """
+        self.image, self.watched = False, name
+        with files.opened(self._directory / name) as file:
+            before = stamp_of(os.fstat(file.fileno()))
+            if self._is_taken(name, before):
+                return Reading([], before)
+            head = file.read(HEAD)
+            kind = _kind(head, name)
+            self.image = True
+            if kind == "dicom" or files.is_packed(head):
+                return self._whole(name, file, kind, head, before, age)
+            return self._parts(name, file, kind, head, before, age)
+
+    def _is_taken(self, name: str, stamp: Stamp) -> bool:
+        taken = self._taken.get(name)
+        if taken is not None:
+            return taken.content == stamp.content
+        other = self._recent.get(stamp.inode)
+        if other is None or self._taken[other].content != stamp.content:
+            return False
+        self._taken[name] = self._taken[other]
+        if other in self._given:
+            self._given[name] = self._given[other]
+        return True
+
+    def _take(self, name: str, stamp: Stamp, size: int, checksum: int) -> None:
+        self._taken[name] = _Taken(stamp.content, size, checksum)
+        self._recent[stamp.inode] = name
+        if len(self._recent) > _RECENT:
+            self._recent.popitem(last=False)
+
+    def _whole(self, name: str, file: BinaryIO, kind: str, head: bytes, before: Stamp, age: float) -> Reading:
+        """Read a file that counts when all of it is there."""
+        data = head + file.read()
+        stamp = stamp_of(os.fstat(file.fileno()))
+        if _changed_while_read(before, stamp, len(data)):
+            raise IncompleteError(f"{len(data)} bytes, and still being written")
+        taken = self._taken.get(name)
+        known = taken and taken.size and files.fingerprint(data, taken.size) == taken.checksum
+        reading = Reading([], stamp)
+        if not known:
+            plain = files.gunzip(data)
+            if kind == "dicom":
+                reading = Reading(self._dicom(plain, plain is not data, age), stamp)
+            else:
+                reading = self._parts_of(name, _container(kind, plain, name), plain, stamp)
+        # Other times, or more bytes behind the image: still the file that was decoded.
+        if not reading.rest:
+            self._take(name, stamp, len(data), files.fingerprint(data, len(data)))
+        return reading
+
+    def _dicom(self, data: bytes, packed: bool, age: float) -> list[Image] | Plane:
+        found = read_dicom(data, moco=self._moco)
+        if packed or (isinstance(found, list) and not found):
+            return found
+        last = found if isinstance(found, Plane) else found[-1]
+        place = round(100 * last.normal_mm) if isinstance(last, Plane) else 0
+        self._tails.check((last.uid, place), last.data, _tail_of(data), age, patience_s(last.tr_s))
+        return found
+
+    def _parts(self, name: str, file: BinaryIO, kind: str, head: bytes, before: Stamp, age: float) -> Reading:
+        """Read what is there of a file, or of a pair of files, whose layout is known from its head."""
+        if kind == "nifti":
+            return self._volumes(name, _container(kind, head, name), _reads(file), before, age)
+        header = head + file.read()
+        if _changed_while_read(before, stamp_of(os.fstat(file.fileno())), len(header)):
+            raise IncompleteError("a header that is still being written")
+        container = self._parsed(kind, header, name)
+        self.watched, mates = self._mate(name)
+        with files.opened(self._directory / self.watched) as data:
+            stamp = stamp_of(os.fstat(data.fileno()))
+            if self.watched.lower().endswith(".gz"):
+                reading = self._parts_of(name, container, files.gunzip(data.read()), stamp)
+            else:
+                reading = self._volumes(name, container, _reads(data), stamp, age)
+        if not reading.rest:
+            self._take(name, before, len(header), zlib.crc32(header))
+        return replace(reading, mates=mates)
+
+    def _parsed(self, kind: str, header: bytes, name: str) -> Container:
+        """What a pair's header says, which is read again for every volume that comes into its data."""
+        if self._last_header is None or self._last_header[:2] != (name, header):
+            self._last_header = name, header, _container(kind, header, name)
+        return self._last_header[2]
+
+    def _mate(self, name: str) -> tuple[str, tuple[str, ...]]:
+        mates = tuple(files.counterparts(name))
+        for mate in mates:
+            if self.content(mate) is not None:
+                return mate, mates
+        raise IncompleteError(f"waits for its data file {files.shown(mates[0]) if mates else ''}".rstrip())
+
+    def _parts_of(self, name: str, container: Container, data: bytes, stamp: Stamp) -> Reading:
+        """Read all volumes of what was unpacked: a checksum said that it is whole."""
+        size = container.there(len(data))
+        if size < container.promised:
+            raise IncompleteError(f"{size} of {container.promised} volumes in {len(data)} bytes")
+        sized = replace(stamp, size=len(data))
+        reading = self._volumes(
+            name, container, lambda at, n: data[at : at + n], sized, float("inf"), container.promised
+        )
+        return replace(reading, stamp=stamp)
+
+    def _volumes(
+        self,
+        name: str,
+        container: Container,
+        read_at: ReadAt,
+        stamp: Stamp,
+        age: float,
+        most: int = _MOST_VOLUMES,
+    ) -> Reading:
+        there = container.there(stamp.size)
+        given, first = self._begun(name, container, read_at, there, stamp)
+        grew = stamp.size > given.size
+        if there > container.promised and not grew:
+            self._given[name] = given
+            words = f"bytes for {there} volumes, and a header that promises {container.promised}"
+            raise IncompleteError(words)
+        images, reason = [], ""
+        for t in range(given.count, min(there, given.count + most)):
+            try:
+                image = container.image(t, read_at) if t or first is None else first
+                images.append(self._checked(image, container, t, read_at, age, given))
+            except (IncompleteError, NotAVolumeError) as error:
+                if not images:
+                    self._given[name] = given
+                    raise
+                reason = str(error)
+                break
+        count = given.count + len(images)
+        self._given[name] = replace(given, count=count)
+        if not reason and count < max(there, container.promised):
+            reason = f"{count} of {max(there, container.promised)} volumes so far"
+        elif not reason and not count:
+            reason = f"{stamp.size} bytes, no volume yet"
+        if not reason:
+            self._take(name, stamp, 0, 0)
+        return Reading(images, stamp, reason, given.by_name)
+
+    def _checked(
+        self, image: Image, container: Container, t: int, read_at: ReadAt, age: float, given: _Given
+    ) -> Image:
+        tail = _tail_in(container, t, read_at)
+        self._tails.check((given.uid, 0), image.data, tail, age, patience_s(image.tr_s))
+        number = t
+        if given.by_name:
+            number = None if given.number is None else given.number + t
+        return replace(image, uid=given.uid, number=number)
+
+    def _begun(
+        self, name: str, container: Container, read_at: ReadAt, there: int, stamp: Stamp
+    ) -> tuple[_Given, Image | None]:
+        """What the file has given; begins again, with its first volume, where that is another one."""
+        given = self._given.get(name)
+        if there == 0:
+            self._given.setdefault(name, _Given(0, "", None, -1, stamp.size, False))
+            raise IncompleteError(f"{stamp.size} bytes, not one volume yet")
+        checksum = zlib.crc32(read_at(*container.span(0)))
+        if given is not None and given.first == checksum:
+            return replace(given, size=min(given.size, stamp.size)), None
+        image = container.image(0, read_at)
+        by_name = container.promised == 1
+        uid, number = image.uid, image.number
+        lowest = self._lowest.get(uid, number)
+        begins = number is not None and (not by_name or number == lowest)
+        if given is not None and given.count and begins:
+            self._generation[uid] = self._generation.get(uid, 1) + 1
+        if by_name and number is not None and lowest is not None:
+            self._lowest[uid] = min(lowest, number)
+        generation = self._generation.get(uid, 1)
+        full = uid if generation == 1 else f"{uid} ({generation})"
+        size = stamp.size if given is None else min(given.size, stamp.size)
+        return _Given(0, full, number, checksum, size, by_name), image
+
+
+def _kind(head: bytes, name: str) -> str:
+    half = files.is_data_half(name)
+    try:
+        kind = files.kind_of(head)
+    except IncompleteError as error:
+        if half:
+            raise HalfError(f"{error}, and no header beside it") from error
+        raise
+    if kind == "other" and half:
+        raise HalfError("no header beside it")
+    if kind == "other":
+        raise NotAVolumeError("neither DICOM, NIfTI nor PAR/REC")
+    return kind
+
+
+def _container(kind: str, data: bytes, name: str) -> Container:
+    if kind == "par":
+        par = parrec.read_par(data)
+        return Container(
+            len(par.lines), par.there, par.span, lambda t, read_at: parrec.read_volume(par, name, t, read_at)
+        )
+    layout = nifti.read_layout(data)
+    return Container(
+        layout.promised,
+        layout.there,
+        layout.span,
+        lambda t, read_at: nifti.read_volume(layout, name, t, read_at),
+    )
+
+
+def _reads(file: BinaryIO) -> ReadAt:
+    number = file.fileno()
+    return lambda offset, length: os.pread(number, length, offset)
+
+
+def _tail_of(data: bytes) -> Callable[[int, int], bytes]:
+    return lambda back, n: data[max(0, len(data) - back - n) : len(data) - back]
+
+
+def _tail_in(container: Container, t: int, read_at: ReadAt) -> Callable[[int, int], bytes]:
+    start, length = container.span(t)
+    return lambda back, n: read_at(start + max(0, length - back - n), min(n, length - back))
+
+
+def _changed_while_read(before: Stamp, after: Stamp, size: int) -> bool:
+    """Whether what was read may be neither the earlier nor the later state; growth read whole is fine."""
+    return after.size != size or (before.size == size and before.content != after.content)

@@ -1,0 +1,279 @@
+"""Runs, the place of each volume in them, and the holes between."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.types import Volume
+from streaming.sources.formats.image import Image, Moments, patience_s, seconds_between
+
+Kind = tuple[tuple[int, ...], tuple[float, ...], float | None]
+Accept = Callable[[tuple[int, ...], NDArray[np.float64], float | None], str | None]
+
+# No run has more volumes: a greater number comes from a damaged header.
+_MOST = 100_000
+# A number that skips more than this is believed once another one near it, within so many, has come.
+_LEAP, _NEAR = 2000, 50
+
+
+@dataclass(slots=True)
+class Hole:
+    """A volume that is not there: since when (local clock, s), slices missing, and whether it was told."""
+
+    since: float
+    missing_slices: int
+    told: bool = False
+
+
+@dataclass(slots=True)
+class Run:
+    """What is known of one run.
+
+    Attributes
+    ----------
+    uid, series : str, int
+        Identity, and SeriesNumber of the first volume.
+    label : str
+        The series number; a second run of the same number has a ``b`` behind it, a third a ``c``.
+    order : int
+        Place among the runs.
+    kind : tuple
+        Shape, voxel size (mm) and TR (s).
+    seen : set of int
+        Indices of the volumes so far.
+    holes : dict of int to Hole
+        Indices below the highest so far of which there was no whole volume.
+    leapt : int or None
+        Index that lay too far ahead to be believed alone.
+    """
+
+    uid: str
+    series: int
+    label: str
+    order: int
+    kind: Kind
+    seen: set[int] = field(default_factory=set)
+    holes: dict[int, Hole] = field(default_factory=dict)
+    origin: datetime | None = None
+    stop: int = 0
+    leapt: int | None = None
+
+    @property
+    def patience_s(self) -> float:
+        """Time after which a volume that has not come is lost, s."""
+        return patience_s(self.kind[2])
+
+    def lost(self, now_at: float) -> list[tuple[int, int]]:
+        """Holes that no volume came for in time, each once: index and missing slices."""
+        if not self.holes:
+            return []
+        due = [
+            (index, hole)
+            for index, hole in sorted(self.holes.items())
+            if not hole.told and now_at - hole.since >= self.patience_s
+        ]
+        for _, hole in due:
+            hole.told = True
+        return [(index, hole.missing_slices) for index, hole in due]
+
+    def leaps(self, index: int) -> bool:
+        """Whether an index lies so far ahead that its header may be damaged: no other came near it yet."""
+        if index - self.stop <= _LEAP or (self.leapt is not None and 0 < abs(index - self.leapt) <= _NEAR):
+            return False
+        self.leapt = index
+        return True
+
+    def reach(self, index: int, at: float) -> None:
+        """Open a hole for every index that is passed over on the way to `index`."""
+        for passed in range(self.stop, index):
+            self.holes[passed] = Hole(at, self.kind[0][2])
+        self.stop = max(self.stop, index + 1)
+
+
+class Runs:
+    """Give every image its run and its index there.
+
+    Parameters
+    ----------
+    bound : bool
+        Follow one kind of series: the first that comes. A new identity of the same kind is the next
+        run; others are refused. False takes every series as a run of its own.
+    series : int or None
+        Take only runs that begin with this SeriesNumber.
+    accept : callable or None
+        Maps (shape, affine, TR) to the reason why a series is not wanted, or None.
+
+    Attributes
+    ----------
+    duplicate, out_of_order, late : int
+        Second files for a volume; volumes after a later one; volumes after they had counted as lost.
+    """
+
+    def __init__(self, bound: bool = True, series: int | None = None, accept: Accept | None = None) -> None:
+        self._bound, self._series, self._accept = bound, series, accept
+        self._runs: dict[str, Run] = {}
+        self.duplicate = 0
+        self.out_of_order = 0
+        self.late = 0
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(list(self._runs.values()))
+
+    def of(self, volume: Volume) -> Run:
+        """Run of a volume that was placed here."""
+        return self._runs[volume.uid]
+
+    def place(
+        self, image: Image, name: str, moments: Moments, first: int = 0, since: float | None = None
+    ) -> Volume | str:
+        """Make a volume of an image, or say why it is none of a run that is followed.
+
+        Parameters
+        ----------
+        image : Image
+        name : str
+            File name, for messages.
+        moments : Moments
+        first : int
+            Number of the series' first volume; indices count from it.
+        since : float or None
+            When the file, not whole then, was first seen; local clock, s.
+        """
+        found = self._find(image, first)
+        if isinstance(found, str):
+            return found
+        run, index = found
+        if index in run.seen:
+            self.duplicate += 1
+            return f"a second file for volume {index} of series {run.label}"
+        if self._leaps(run, index):
+            return _leap(run, index)
+        self.out_of_order += index < run.stop - 1 and bool(run.seen)
+        hole = run.holes.pop(index, None)
+        opened = [at for at in (since, hole.since if hole else None) if at is not None]
+        self.late += bool(opened) and moments.parsed_at - min(opened) >= run.patience_s
+        run.reach(index, moments.parsed_at)
+        run.seen.add(index)
+        return Volume(
+            data=image.data,
+            affine=image.affine,
+            index=index,
+            series=run.series,
+            tr_s=image.tr_s,
+            acquired_s=_since_origin(image, run, index),
+            recon_s=image.recon_s,
+            readable_at=moments.readable_at,
+            arrived_at=moments.arrived_at,
+            parsed_at=moments.parsed_at,
+            name=name,
+            uid=run.uid,
+            simulated=image.simulated,
+        )
+
+    def give_up(self, image: Image, missing_slices: int, at: float) -> str:
+        """Keep the place of a volume that lacks slices as a hole; the words for it.
+
+        Parameters
+        ----------
+        image : Image
+            What came of it.
+        missing_slices : int
+        at : float
+            Local clock, s.
+        """
+        found = self._find(image, 0)
+        if isinstance(found, str):
+            return found
+        run, index = found
+        if self._leaps(run, index):
+            return _leap(run, index)
+        slices = run.kind[0][2]
+        words = f"a slice of volume {index} of series {run.label}, which lacks {missing_slices} of {slices}"
+        if index not in run.seen:
+            run.reach(index, at)
+            run.holes[index] = Hole(at - run.patience_s, missing_slices)
+        return words
+
+    def _leaps(self, run: Run, index: int) -> bool:
+        """Whether a number may be damage; in a folder that is listed, a run may begin with any."""
+        return (self._bound or bool(run.seen)) and run.leaps(index)
+
+    def _find(self, image: Image, first: int) -> tuple[Run, int] | str:
+        number = 0 if image.number is None else image.number - first
+        if number < 0:
+            return f"number {image.number} lies before the first volume of its run"
+        if number >= _MOST:
+            return f"number {image.number} is beyond any run: a damaged header"
+        run = self._run_of(image)
+        return run if isinstance(run, str) else (run, _index(image, run, first))
+
+    def _run_of(self, image: Image) -> Run | str:
+        kind = _kind(image)
+        run = self._runs.get(image.uid)
+        if run is None and self._series is not None and image.series != self._series:
+            return f"series {image.series}; series {self._series} was asked for"
+        newest = next(reversed(self._runs.values()), None)
+        followed = run or (newest if self._bound else None)
+        if followed is not None and not _alike(kind, followed.kind):
+            followed_says = f"series {followed.label} is followed ({_say(followed.kind)})"
+            return f"of another series ({_say(kind)}); {followed_says}"
+        if run is not None:
+            return run
+        refused = self._accept(image.data.shape, image.affine, image.tr_s) if self._accept else None
+        return refused if refused is not None else self._begin(image, kind)
+
+    def _begin(self, image: Image, kind: Kind) -> Run:
+        before = sum(run.series == image.series for run in self._runs.values())
+        label = f"{image.series}{_letters(before)}"
+        run = Run(image.uid, image.series, label, len(self._runs), kind)
+        self._runs[image.uid] = run
+        return run
+
+
+def _leap(run: Run, index: int) -> str:
+    return f"volume {index} of series {run.label} is far beyond {run.stop - 1}, the newest: a damaged header?"
+
+
+def _letters(count: int) -> str:
+    """Nothing for the first run of a number, then b, c, ... z, aa, ab, ..."""
+    if count == 0:
+        return ""
+    head, tail = divmod(count, 26)
+    return ("" if head == 0 else chr(ord("a") + head - 1)) + chr(ord("a") + tail)
+
+
+def _kind(image: Image) -> Kind:
+    zooms = np.linalg.norm(image.affine[:3, :3], axis=0)
+    return image.data.shape, tuple(float(z) for z in zooms), image.tr_s
+
+
+def _alike(a: Kind, b: Kind) -> bool:
+    same_tr = a[2] is None or b[2] is None or abs(a[2] - b[2]) < 0.01 * b[2]
+    return a[0] == b[0] and same_tr and all(abs(x - y) < 0.01 for x, y in zip(a[1], b[1], strict=True))
+
+
+def _say(kind: Kind) -> str:
+    shape, zooms, tr = kind
+    size = " x ".join(str(n) for n in shape) + " voxels of " + " x ".join(f"{z:.3g}" for z in zooms) + " mm"
+    return size if tr is None else f"{size}, TR {tr:g} s"
+
+
+def _index(image: Image, run: Run, first: int) -> int:
+    if image.number is not None:
+        return image.number - first
+    if image.acquired is not None and run.origin is not None and image.tr_s:
+        index = round(seconds_between(run.origin, image.acquired) / image.tr_s)
+        return min(max(index, 0), _MOST)
+    return run.stop
+
+
+def _since_origin(image: Image, run: Run, index: int) -> float | None:
+    """Header time after the run's first volume, s; a first that was lost is reckoned by the TR."""
+    if image.acquired is None:
+        return None
+    if run.origin is None:
+        run.origin = image.acquired - timedelta(seconds=index * (image.tr_s or 0.0))
+    return round(seconds_between(run.origin, image.acquired), 6)

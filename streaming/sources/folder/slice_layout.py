@@ -1,0 +1,68 @@
+"""Which volume a slice belongs to, by its instance number: learned where no header says it."""
+
+import itertools
+from bisect import bisect_left, insort
+from dataclasses import dataclass, field
+
+from streaming.sources.folder.pile import places
+
+
+@dataclass(slots=True)
+class Layout:
+    """How instance numbers run over slices and time.
+
+    Attributes
+    ----------
+    period : int
+        Instances from one volume to the next at one position; 0 while unknown.
+    inner : bool
+        Time runs fastest: all volumes of one slice, then the next slice.
+    seen : dict
+        Instances by position, in rising order, until the period is known.
+    """
+
+    period: int = 0
+    inner: bool = False
+    seen: dict[float, list[int]] = field(default_factory=dict)
+    gap: int = 0
+
+    def volume(self, instance: int) -> int:
+        """Index of the volume of an instance; `period` must be known."""
+        return instance % self.period if self.inner else instance // self.period
+
+    def learn(self, key: float, instance: int) -> bool:
+        """Take one slice into account.
+
+        Positions repeat when a new volume begins. The smallest gap at one position is the number of
+        slices as soon as there are as many positions: fewer could still be on their way.
+
+        Returns
+        -------
+        bool
+            Whether the period is known now.
+        """
+        found = self.seen.setdefault(key, [])
+        at = bisect_left(found, instance)
+        if at < len(found) and found[at] == instance:
+            return self.period > 0
+        for other in found[max(at - 1, 0) : at + 1]:
+            self.gap = min(self.gap or abs(instance - other), abs(instance - other))
+        insort(found, instance)
+        if self.gap == len(self.seen) > 1:
+            self.period = self.gap
+        return self.period > 0
+
+    def settle(self) -> bool:
+        """Decide from what there is, because no more will come in time."""
+        if self.gap == 0:
+            found = places(self.seen)
+            self.period = found[-1] + 1 if found else 0
+        elif self.gap >= len(self.seen):
+            self.period = self.gap
+        else:
+            firsts = sorted(found[0] for found in self.seen.values())
+            steps = {later - earlier for earlier, later in itertools.pairwise(firsts)}
+            longest = max(found[-1] - found[0] for found in self.seen.values())
+            self.inner = len(steps) == 1 and longest < min(steps)
+            self.period = steps.pop() if self.inner else 0
+        return self.period > 0

@@ -1,0 +1,203 @@
+"""One run of slices: on what the indices of its volumes rest, and what it has of each."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from streaming.sources.folder.pile import Pile, Slot, joined, on_grid, places, timed
+from streaming.sources.folder.slice_layout import Layout
+from streaming.sources.formats.image import Image, Moments, Plane
+
+# Where no header has a TR, or one beyond the second, s.
+_TR, _TR_MOST = 2.0, 60.0
+# Volumes of which late and second files are still told apart.
+_REMEMBERED = 4
+
+Rest = Literal["header", "instance", "order", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stacked:
+    """One volume from its slices.
+
+    Attributes
+    ----------
+    image : Image
+        Slices in the order of their position along the normal; a missing one is all zeros.
+    names : tuple of str
+        Its files, in the order of the slices.
+    moments : Moments
+        Of its last file.
+    missing_slices : int
+        0 where it is complete.
+    """
+
+    image: Image
+    names: tuple[str, ...]
+    moments: Moments
+    missing_slices: int
+
+
+@dataclass(slots=True)
+class SliceRun:
+    """What is known of one run.
+
+    Attributes
+    ----------
+    first : Plane
+        The slice that came first: shape, orientation and TR of all.
+    series : int
+        Lowest SeriesNumber so far.
+    rest : str
+        On what indices rest: a number in the ``header``, the ``instance`` numbers, the ``order`` in which
+        positions come again; ``unknown`` until the instances tell.
+    count : int or None
+        Slices of a volume, promised or learned.
+    proven : bool
+        A volume had just that many.
+    believed : bool
+        The promise was doubted once, wrongly: it holds.
+    piles : dict
+        Volumes on their way, by index.
+    unplaced : list
+        Slices that wait until the layout is known.
+    given : set
+        Indices that are out.
+    done : dict
+        Positions and instances of the last few of them.
+    constant : bool
+        Every header gave the same number, so far.
+    occurred : dict
+        How often a position came, where indices rest on the order.
+    grid : tuple of float
+        Positions of the last whole volume.
+    short : frozenset of float
+        Positions of the last one that was not.
+    clock : tuple or None
+        Index and time of the first volume that has one.
+    reason : str
+        Why nothing of this run is a volume; "" as a rule.
+    """
+
+    first: Plane
+    series: int
+    rest: Rest
+    count: int | None
+    proven: bool = False
+    believed: bool = False
+    layout: Layout = field(default_factory=Layout)
+    piles: dict[int, Pile] = field(default_factory=dict)
+    unplaced: list[Slot] = field(default_factory=list)
+    given: set[int] = field(default_factory=set)
+    done: dict[int, frozenset[tuple[float, int | None]]] = field(default_factory=dict)
+    constant: bool = True
+    occurred: dict[float, int] = field(default_factory=dict)
+    grid: tuple[float, ...] = ()
+    short: frozenset[float] = frozenset()
+    clock: tuple[int, datetime] | None = None
+    reason: str = ""
+
+    @property
+    def tr_s(self) -> float:
+        """TR, s; 2 where no header has a plausible one."""
+        tr = self.first.tr_s
+        return tr if tr is not None and tr < _TR_MOST else _TR
+
+    def slots(self) -> list[Slot]:
+        """All slices that wait."""
+        return [*self.unplaced, *(slot for pile in self.piles.values() for slot in pile.slots.values())]
+
+    def index(self, slot: Slot) -> int | None:
+        """Index of the volume of a slice; None where its header lacks what the others have."""
+        if self.rest == "header":
+            return slot.plane.number
+        if self.rest == "instance":
+            return None if slot.plane.instance is None else self.layout.volume(slot.plane.instance)
+        index = self.occurred.get(slot.key, 0)
+        self.occurred[slot.key] = index + 1
+        return index
+
+    def remember(self, index: int, slots: list[Slot]) -> None:
+        """Note that a volume is out."""
+        self.given.add(index)
+        self.done[index] = frozenset((slot.key, slot.plane.instance) for slot in slots)
+        while len(self.done) > _REMEMBERED:
+            del self.done[next(iter(self.done))]
+        if len(slots) == self.count:
+            self.grid, self.proven = tuple(slot.key for slot in slots), True
+        for key, times in self.occurred.items():
+            self.occurred[key] = max(times, index + 1)
+
+    def counted(self, index: int) -> int | None:
+        """Slices of a volume, from instances that go on without a gap from one volume to the next."""
+        for one in (index - 1, index):
+            if one in self.piles and one + 1 in self.piles:
+                before, after = self.piles[one].instances(), self.piles[one + 1].instances()
+                if before and after and before.lowest == one * before.many and before.closed:
+                    return before.many if after.lowest == before.highest + 1 else None
+        return None
+
+    def reckon(self, index: int) -> None:
+        """Settle the count of slices, because a volume is given up.
+
+        Without a promise, it is the even grid that holds all positions that wait. A promise that was
+        never kept yields to two volumes with the same positions and no empty place between them.
+        """
+        keys = frozenset(self.piles[index].slots)
+        if self.count is None:
+            found = places(key for pile in self.piles.values() for key in pile.slots)
+            self.count = found[-1] + 1 if found else max(len(pile.slots) for pile in self.piles.values())
+        elif not (self.proven or self.believed):
+            found = places(keys)
+            others = [frozenset(pile.slots) for other, pile in self.piles.items() if other != index]
+            if found and 1 < len(keys) == found[-1] + 1 and keys in [*others, self.short]:
+                self.count = len(keys)
+        self.short = keys
+
+    def believe(self, slot: Slot) -> None:
+        """Return to the promised count: a slice came late at a place beyond what had been found."""
+        promised = self.first.slices
+        if promised and self.count and self.count < promised and slot.key not in self.grid:
+            self.count, self.proven, self.grid, self.short = promised, False, (), frozenset()
+            self.believed = True
+
+    def volume(self, index: int, slots: list[Slot]) -> Stacked:
+        """Make a volume of slices in rising order of position.
+
+        Raises
+        ------
+        ValueError
+            If they do not lie evenly.
+        """
+        planes = [slot.plane for slot in slots]
+        at, count = self._places([slot.key for slot in slots])
+        data, affine = joined(planes, at, count)
+        acquired, recon_s = timed(planes)
+        if acquired is not None:
+            self.clock = self.clock or (index, acquired)
+            if self.clock[1] == acquired and self.clock[0] != index:
+                # A time that stands still is the series', copied into every file.
+                acquired, recon_s = None, None
+        missing = count - len(slots)
+        number = None if self.rest == "order" else index
+        uid, tr_s, simulated = self.first.uid, self.first.tr_s, self.first.simulated
+        image = Image(data, affine, number, self.series, uid, tr_s, acquired, recon_s, simulated)
+        return Stacked(image, tuple(slot.name for slot in slots), _last(slots), missing)
+
+    def _places(self, keys: list[float]) -> tuple[list[int], int]:
+        """Place of each slice, and the places of the whole volume."""
+        count = max(self.count or 0, len(keys))
+        at = on_grid(keys, self.grid) if len(self.grid) == count else None
+        at = at or places(keys)
+        if at is None:
+            raise ValueError("slices that are not evenly spaced: no volume")
+        return at, max(count, at[-1] + 1)
+
+
+def _last(slots: list[Slot]) -> Moments:
+    moments = [slot.moments for slot in slots]
+    return Moments(
+        readable_at=max(moment.readable_at for moment in moments),
+        arrived_at=max(moment.arrived_at for moment in moments),
+        parsed_at=max(moment.parsed_at for moment in moments),
+    )

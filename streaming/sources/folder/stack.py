@@ -1,0 +1,280 @@
+"""Slices to volumes, with a deadline: what a scanner writes one slice a file.
+
+A volume is complete when it has as many slices as the header promises or, without a promise, as the run
+has positions. Promises are checked: a volume number against what lies at the same position, a count of
+slices against two volumes that agree. What lacks a slice is given up 1.5 TR after its last file, as a
+volume with `missing_slices`; nothing waits for ever, and nothing is kept once it is given.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streaming.sources.folder.pile import Pile, Slot
+from streaming.sources.folder.slice_layout import Layout
+from streaming.sources.folder.slice_run import SliceRun, Stacked
+from streaming.sources.formats.image import Moments, Plane, patience_s
+
+# A run whose slices cannot be told in time is decided on after this many TR.
+_UNDECIDED = 3.0
+_PARALLEL = 0.99
+# No run has so many volumes: a number beyond is damage.
+_LAST = 100_000
+_SINGLE = "a series of one slice, no volume of a run (a localizer?)"
+_UNTOLD = "slices of which neither a header nor a repeated position tells the volume"
+_ORIENTED = "slices in several orientations in one series, no volume of a run (a localizer?)"
+
+
+class Stacks:
+    """Assemble volumes of any number of runs at once.
+
+    Parameters
+    ----------
+    limit_bytes : int
+        Slices that wait take no more than this: beyond, the volume that has waited longest is given up.
+
+    Attributes
+    ----------
+    doubled : set of (str, int)
+        Volumes of which a slice came a second time: identity of the run, and index.
+    """
+
+    def __init__(self, limit_bytes: int = 2**30) -> None:
+        self._runs: dict[str, SliceRun] = {}
+        self._refused: list[tuple[str, str]] = []
+        self._limit = limit_bytes
+        self._bytes = 0
+        self.doubled: set[tuple[str, int]] = set()
+
+    def push(self, plane: Plane, name: str, moments: Moments) -> list[Stacked]:
+        """Take one slice.
+
+        Parameters
+        ----------
+        plane : Plane
+        name : str
+            File name, for messages.
+        moments : Moments
+
+        Returns
+        -------
+        list of Stacked
+            The volumes that this slice completed: mostly none or one.
+        """
+        run = self._run_of(plane)
+        reason = run.reason or self._strange(run, plane)
+        if reason:
+            self._refused.append((name, reason))
+            return []
+        found = self._take(run, Slot(plane, name, moments))
+        while self._bytes > self._limit:
+            found += self._relieve()
+        return found
+
+    def overdue(self, now_at: float) -> list[Stacked]:
+        """Give up the volumes whose last slice came more than 1.5 TR ago.
+
+        To be called when every file that lies in the folder has been read: a slice that waits to be
+        read is not lost.
+        """
+        found: list[Stacked] = []
+        for run in self._runs.values():
+            if run.unplaced and _is_late(run, now_at):
+                found += self._settle(run)
+            patience = patience_s(run.tr_s)
+            for index in sorted(run.piles):
+                pile = run.piles.get(index)
+                if pile is not None and now_at - pile.last_at > patience:
+                    found += self._give_up(run, index)
+        return found
+
+    def refused(self) -> list[tuple[str, str]]:
+        """Files that made no volume, each with the reason, since the last call."""
+        found, self._refused = self._refused, []
+        return found
+
+    def drain(self) -> list[Stacked]:
+        """Give all that is left: no more files will come."""
+        found: list[Stacked] = []
+        for run in self._runs.values():
+            if run.unplaced:
+                found += self._settle(run)
+            while run.piles:
+                found += self._give_up(run, min(run.piles))
+        return found
+
+    def _run_of(self, plane: Plane) -> SliceRun:
+        run = self._runs.get(plane.uid)
+        if run is None:
+            run = self._runs[plane.uid] = _begun(plane)
+        run.series = min(run.series, plane.series)
+        return run
+
+    def _strange(self, run: SliceRun, plane: Plane) -> str:
+        """Why a slice cannot belong with its run's first; several orientations refuse the whole run."""
+        if plane.data.shape != run.first.data.shape:
+            size, others = (" x ".join(map(str, p.data.shape)) for p in (plane, run.first))
+            return f"a slice of {size} voxels in a series of {others}"
+        parallel = _normal(plane) @ _normal(run.first) > _PARALLEL
+        if not parallel and not run.given:
+            self._refuse(run, _ORIENTED)
+        return "" if parallel else _ORIENTED
+
+    def _refuse(self, run: SliceRun, reason: str) -> None:
+        for slot in run.slots():
+            self._drop(slot, reason)
+        run.reason = reason
+        run.unplaced, run.piles, run.layout = [], {}, Layout()
+
+    def _drop(self, slot: Slot, reason: str) -> None:
+        self._bytes -= slot.plane.data.nbytes
+        self._refused.append((slot.name, reason))
+
+    def _take(self, run: SliceRun, slot: Slot) -> list[Stacked]:
+        run.constant &= slot.plane.number == run.first.number
+        self._bytes += slot.plane.data.nbytes
+        if run.rest == "unknown":
+            return self._wait(run, slot)
+        index = run.index(slot)
+        if index is None or index > _LAST:
+            self._drop(
+                slot, f"a slice of series {run.series} whose number is missing, or no number of a volume"
+            )
+            return []
+        if index in run.given:
+            return self._again(run, slot, index)
+        pile = run.piles.setdefault(index, Pile())
+        other = pile.slots.get(slot.key)
+        if other is not None:
+            same = slot.plane.instance == other.plane.instance
+            return self._second(run, slot, index) if same else self._clash(run, slot, index)
+        pile.put(slot)
+        if run.count is None:
+            run.count = run.counted(index)
+            return self._ready(run, run.piles)
+        return self._ready(run, [index])
+
+    def _ready(self, run: SliceRun, indices: Iterable[int]) -> list[Stacked]:
+        """Give those of some volumes that are whole."""
+        whole = [index for index in sorted(indices) if len(run.piles[index].slots) == run.count]
+        return [volume for index in whole if index in run.piles for volume in self._give(run, index)]
+
+    def _again(self, run: SliceRun, slot: Slot, index: int) -> list[Stacked]:
+        """A slice of a volume that is out already."""
+        known = run.done.get(index, frozenset())
+        if (slot.key, slot.plane.instance) in known:
+            return self._second(run, slot, index)
+        if any(key == slot.key for key, _ in known):
+            return self._clash(run, slot, index)
+        run.believe(slot)
+        self._drop(
+            slot, f"a slice of volume {index} of series {run.series} that came after the volume was given"
+        )
+        return []
+
+    def _second(self, run: SliceRun, slot: Slot, index: int) -> list[Stacked]:
+        self.doubled.add((run.first.uid, index))
+        self._drop(slot, f"a second file for a slice of volume {index} of series {run.series}")
+        return []
+
+    def _clash(self, run: SliceRun, slot: Slot, index: int) -> list[Stacked]:
+        """Two different slices claim one place: the header's promise is wrong, or they are two images.
+
+        A number that never changes is no number, and a count of slices after which the positions have
+        not repeated is no count: then the instances themselves must tell.
+        """
+        constant = run.rest == "header" and run.constant
+        promised = run.rest == "instance" and not run.layout.seen and not run.proven
+        if slot.plane.instance is None or not (constant or promised):
+            return self._second(run, slot, index)
+        slots = [*run.slots(), slot]
+        run.rest, run.piles, run.layout = "unknown", {}, Layout()
+        run.count = run.count if constant else None
+        for key, instance in (pair for pairs in run.done.values() for pair in pairs):
+            if instance is not None:
+                run.layout.learn(key, instance)
+        return self._take_again(run, slots)
+
+    def _take_again(self, run: SliceRun, slots: list[Slot]) -> list[Stacked]:
+        found = []
+        for slot in slots:
+            self._bytes -= slot.plane.data.nbytes
+            found += self._take(run, slot)
+        return found
+
+    def _wait(self, run: SliceRun, slot: Slot) -> list[Stacked]:
+        """Keep a slice until the layout of the instances is known."""
+        run.unplaced.append(slot)
+        instance = slot.plane.instance
+        known = instance is not None and run.layout.learn(slot.key, instance)
+        return self._place_all(run) if known else []
+
+    def _place_all(self, run: SliceRun) -> list[Stacked]:
+        run.rest, run.count = "instance", len(run.layout.seen)
+        slots, run.unplaced = run.unplaced, []
+        return self._take_again(run, slots)
+
+    def _settle(self, run: SliceRun) -> list[Stacked]:
+        """Decide on the layout of a run, because its slices have waited long enough."""
+        if len(run.layout.seen) > 1 and run.layout.settle():
+            return self._place_all(run)
+        self._refuse(run, _SINGLE if len(run.layout.seen) == 1 else _UNTOLD)
+        return []
+
+    def _relieve(self) -> list[Stacked]:
+        """Give up what has waited longest."""
+        piles = [(run.piles[index].last_at, run, index) for run in self._runs.values() for index in run.piles]
+        if piles:
+            _, run, index = min(piles, key=lambda pile: pile[0])
+            return self._give_up(run, index)
+        return self._settle(max(self._runs.values(), key=lambda run: len(run.unplaced)))
+
+    def _give_up(self, run: SliceRun, index: int) -> list[Stacked]:
+        count = run.count
+        run.reckon(index)
+        found = self._give(run, index)
+        return found if run.count == count else [*found, *self._ready(run, run.piles)]
+
+    def _give(self, run: SliceRun, index: int) -> list[Stacked]:
+        """Turn a pile into a volume, whole or not."""
+        pile = run.piles.pop(index)
+        slots = [pile.slots[key] for key in sorted(pile.slots)]
+        run.remember(index, slots)
+        try:
+            volume = run.volume(index, slots)
+        except ValueError as error:
+            reason = str(error)
+        else:
+            reason = _SINGLE if volume.image.data.shape[2] == 1 else ""
+            if not reason:
+                self._bytes -= sum(slot.plane.data.nbytes for slot in slots)
+                return [volume]
+            self._refuse(run, reason)
+        for slot in slots:
+            self._drop(slot, reason)
+        return []
+
+
+def _begun(plane: Plane) -> SliceRun:
+    if plane.number is not None:
+        run = SliceRun(plane, plane.series, "header", plane.slices)
+    elif plane.instance is None:
+        run = SliceRun(plane, plane.series, "order", plane.slices)
+    elif plane.slices:
+        run = SliceRun(plane, plane.series, "instance", plane.slices, layout=Layout(plane.slices))
+    else:
+        run = SliceRun(plane, plane.series, "unknown", None)
+    run.reason = _SINGLE if plane.slices == 1 else ""
+    return run
+
+
+def _normal(plane: Plane) -> NDArray[np.float64]:
+    normal = np.cross(plane.affine[:3, 0], plane.affine[:3, 1])
+    return normal / np.linalg.norm(normal)
+
+
+def _is_late(run: SliceRun, now_at: float) -> bool:
+    """Whether the slices of a run wait too long to be told apart."""
+    first_at, last_at = (slot.moments.arrived_at for slot in (run.unplaced[0], run.unplaced[-1]))
+    return now_at - last_at > patience_s(run.tr_s) or now_at - first_at > _UNDECIDED * run.tr_s

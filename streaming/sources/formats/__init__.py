@@ -1,0 +1,1 @@
+"""Readers of what the makers write: DICOM of several kinds, NIfTI, PAR/REC."""

@@ -1,0 +1,86 @@
+"""The bytes of one DICOM file to volumes, or to one slice of one."""
+
+import struct
+import warnings
+import zlib
+from dataclasses import replace
+
+from pydicom.errors import InvalidDicomError
+
+from streaming.sources.formats.csa import siemens_private
+from streaming.sources.formats.elements import BrokenError
+from streaming.sources.formats.enhanced import read_enhanced, read_frames
+from streaming.sources.formats.fields import text
+from streaming.sources.formats.header import PER_FRAME, Header, read_header
+from streaming.sources.formats.image import SIMULATED, Image, IncompleteError, Plane
+from streaming.sources.formats.kinds import check_frames, check_image, check_object
+from streaming.sources.formats.mosaic import grid_slices, mosaic_slices, read_grid, read_mosaic
+from streaming.sources.formats.pixels import check_pixels, with_pixels
+from streaming.sources.formats.slices import read_plane
+
+# What pydicom and its decoders raise on bytes that end, or turn to noise, anywhere in a file.
+_BROKEN = (
+    InvalidDicomError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError,
+    RuntimeError, AssertionError, struct.error, zlib.error,
+)  # fmt: skip
+
+
+def is_dicom(head: bytes) -> bool:
+    """Whether a file that begins with `head` (132 bytes or more) is a DICOM file."""
+    return head[128:132] == b"DICM"
+
+
+def read_dicom(data: bytes, *, moco: bool = False) -> list[Image] | Plane:
+    """Decode one file.
+
+    Parameters
+    ----------
+    data : bytes
+    moco : bool
+        Take the scanner's motion-corrected copies instead of the originals.
+
+    Returns
+    -------
+    list of Image, or Plane
+        The volumes of the file; or its slice, if it holds one slice alone.
+
+    Raises
+    ------
+    IncompleteError
+        If the pixel data have not their declared length, or nothing can be made of the bytes.
+    NotAVolumeError
+        If the file is whole but no volume of a functional series; the reason in words.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            header = read_header(data)
+            found = _read(header, moco)
+            if text(header.ds, "ImageComments") != SIMULATED:
+                return found
+            if isinstance(found, Plane):
+                return replace(found, simulated=True)
+            return [replace(image, simulated=True) for image in found]
+        except BrokenError as error:
+            raise IncompleteError(f"not whole: {error}") from None
+        except _BROKEN as error:
+            # Their own words may quote the header, and with it the participant.
+            raise IncompleteError(f"not readable as DICOM ({type(error).__name__})") from None
+
+
+def _read(header: Header, moco: bool) -> list[Image] | Plane:
+    check_object(header.ds)
+    check_pixels(header)
+    private = siemens_private(header.ds)
+    check_image(header.ds, private, moco)
+    if PER_FRAME in header.top or int(header.ds.get("NumberOfFrames") or 1) > 1:
+        frames = read_frames(header)
+        check_frames(header.ds, frames, moco)
+        return read_enhanced(header, frames)
+    slices = mosaic_slices(header, private)
+    if slices > 1:
+        return [read_mosaic(header, private, slices)]
+    slices = grid_slices(header)
+    if slices:
+        return [read_grid(header, slices)]
+    return read_plane(with_pixels(header))

@@ -1,0 +1,363 @@
+"""Enhanced MR: the frames of one file to volumes, wherever the vendor put each frame and its attributes.
+
+Attributes as in the DICOM standard, PS3.3 C.7.6.16 (functional groups, the frame's own before those of
+all frames) and C.7.6.17 (dimensions). Nothing rests on the order of the frames.
+"""
+
+import struct
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streaming.sources.formats.elements import Encoding, items, values
+from streaming.sources.formats.fields import elapsed, moment, numbers, repetition_s, text, whole
+from streaming.sources.formats.header import PER_FRAME, SHARED, Header, date_time, number_of, started
+from streaming.sources.formats.image import Image, NotAVolumeError, Plane, compact
+from streaming.sources.formats.mosaic import stack_affine
+from streaming.sources.formats.pixels import decoded
+
+POSITION, ORIENTATION, SPACING = 0x00200032, 0x00200037, 0x00280030
+COMPONENT, FRAME_TYPE, B_VALUE, DIRECTION = 0x00089208, 0x00089007, 0x00189087, 0x00189075
+UNIT, IMAGE_TYPE_TEXT = 0x00281054, 0x00211175
+_THICKNESS, _GAP, _TR, _ECHO = 0x00180050, 0x00180088, 0x00180080, 0x00189082
+_SLOPE, _INTERCEPT, _REAL_SLOPE, _REAL_INTERCEPT = 0x00281053, 0x00281052, 0x00409225, 0x00409224
+_PHILIPS_SCALE = 0x2005100E
+_ACQUIRED, TIME_INDEX, _DIMENSIONS = 0x00189074, 0x00209128, 0x00209157
+_WANTED = {
+    0x00189112: frozenset({_TR}),
+    0x00189114: frozenset({_ECHO}),
+    0x00189117: frozenset({B_VALUE, DIRECTION}),
+    0x00189226: frozenset({FRAME_TYPE, COMPONENT}),
+    0x00209111: frozenset({_ACQUIRED, TIME_INDEX, _DIMENSIONS}),
+    0x00209113: frozenset({POSITION}),
+    0x00209116: frozenset({ORIENTATION}),
+    0x00289110: frozenset({SPACING, _THICKNESS, _GAP}),
+    0x00289145: frozenset({_SLOPE, _INTERCEPT, UNIT}),
+    0x00409096: frozenset({_REAL_SLOPE, _REAL_INTERCEPT}),
+    0x2005140F: frozenset({_PHILIPS_SCALE}),
+    0x002111FE: frozenset({IMAGE_TYPE_TEXT}),
+}
+# Dimensions that count slices, not volumes: position, place in the stack, stack, slice location.
+_SPATIAL = {POSITION, 0x00209057, 0x00209056, 0x00201041}
+_ECHO_POINTERS = {_ECHO, 0x00180086}
+# Of several echoes, the one nearest to where BOLD contrast is best at 3 T, ms.
+_BEST_ECHO = 30.0
+_FRAMES_MOST = 1 << 20
+
+Frame = dict[int, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """The attributes of each frame of a file, still encoded."""
+
+    each: list[Frame]
+    encoding: Encoding
+
+    def texts(self, tag: int) -> list[str]:
+        """An attribute of every frame as text; empty where a frame has none."""
+        return [frame.get(tag, b"").decode("latin-1").strip("\0 ") for frame in self.each]
+
+    def decimals(self, tag: int, count: int) -> NDArray[np.float64] | None:
+        """An attribute of every frame, (frames, count); None unless every frame has so many numbers."""
+        known: dict[bytes, list[float]] = {}
+        for raw in {frame.get(tag, b"") for frame in self.each}:
+            parts = raw.decode("latin-1").strip("\0 ").split("\\")
+            known[raw] = [float(part) for part in parts if part.strip()]
+        found = [known[frame.get(tag, b"")] for frame in self.each]
+        return np.array(found, float) if all(len(row) == count for row in found) else None
+
+    def packed(self, tag: int, kind: str) -> list[tuple[float, ...]]:
+        """A binary attribute of every frame, as numbers of one kind of struct."""
+        size = struct.calcsize(kind)
+        return [
+            struct.unpack(f"{self.encoding.order}{len(raw) // size}{kind}", raw[: len(raw) // size * size])
+            for raw in (frame.get(tag, b"") for frame in self.each)
+        ]
+
+
+def read_frames(header: Header) -> Frames:
+    """Attributes of all frames: each one's own, else those of the file.
+
+    Raises
+    ------
+    NotAVolumeError
+        If there are not as many as the header says.
+    """
+    body, encoding = header.body, header.encoding
+    shared: Frame = {}
+    if SHARED in header.top:
+        item = next(items(body, header.top[SHARED], encoding), None)
+        shared = values(body, *item, encoding, _WANTED) if item else {}
+    wanted = int(header.ds.get("NumberOfFrames") or 1)
+    each = []
+    if PER_FRAME in header.top:
+        for start, stop in items(body, header.top[PER_FRAME], encoding):
+            each.append(shared | values(body, start, stop, encoding, _WANTED))
+    elif wanted == 1:
+        each = [shared]
+    if len(each) != wanted or not 0 < wanted < _FRAMES_MOST:
+        raise NotAVolumeError(f"{wanted} frames, and attributes of {len(each)}: where they lie is not said")
+    return Frames(each, encoding)
+
+
+def read_enhanced(header: Header, frames: Frames) -> list[Image] | Plane:
+    """Make the volumes of an Enhanced MR file.
+
+    Parameters
+    ----------
+    header : Header
+    frames : Frames
+        As `read_frames` gives them.
+
+    Returns
+    -------
+    list of Image, or Plane
+        Whole volumes in order; the slice of a file that has no more than one.
+
+    Raises
+    ------
+    NotAVolumeError
+        If the frames are not slices of one stack, evenly spaced.
+    """
+    kept = _one_echo(frames, _magnitudes(header, frames))
+    axes, positions, place = _places(header, frames, kept)
+    groups = _volumes(header, frames, kept, place)
+    complete = {number: group for number, group in enumerate(groups) if len(group) == len(positions)}
+    if not complete:
+        raise NotAVolumeError(f"{len(kept)} frames at {len(positions)} places make no whole volume")
+    starts = _starts(header, frames, list(complete.values()))
+    stored, scales = decoded(header), _scales(header, frames)
+    if len(frames.each) == 1:
+        return _plane(header, frames, _rescaled(stored, scales, [0])[0], axes, positions[0], starts[0])
+    affine = stack_affine(axes, positions) if len(positions) > 1 else _flat_affine(frames, axes, positions[0])
+    first = _first_number(header, frames, groups)
+    tr_s, series = _repetition_s(header, frames), whole(header.ds, "SeriesNumber") or 0
+    # The time of a file of many volumes is none of theirs.
+    done = moment(header.ds, "Content") if len(groups) == 1 else None
+    return [
+        Image(
+            data=compact(_rescaled(stored, scales, group).transpose(2, 1, 0)),
+            affine=affine,
+            number=first + number,
+            series=series,
+            uid=text(header.ds, "SeriesInstanceUID"),
+            tr_s=tr_s,
+            acquired=start,
+            recon_s=elapsed(start, done),
+        )
+        for (number, group), start in zip(complete.items(), starts, strict=True)
+    ]
+
+
+def _plane(
+    header: Header,
+    frames: Frames,
+    data: NDArray[Any],
+    axes: NDArray[np.float64],
+    position: NDArray[np.float64],
+    start: datetime | None,
+) -> Plane:
+    ds, affine = header.ds, _flat_affine(frames, axes, position)
+    normal = np.cross(*axes)
+    index = int(frames.packed(TIME_INDEX, "I")[0][0]) if frames.each[0].get(TIME_INDEX) else 0
+    instance = whole(ds, "InstanceNumber")
+    return Plane(
+        data=compact(data.T),
+        affine=affine,
+        normal_mm=float(position @ normal / np.linalg.norm(normal)),
+        uid=text(ds, "SeriesInstanceUID"),
+        series=whole(ds, "SeriesNumber") or 0,
+        number=index - 1 if index else None,
+        instance=instance - 1 if instance else None,
+        tr_s=_repetition_s(header, frames),
+        acquired=start,
+        recon_s=elapsed(start, moment(ds, "Content")),
+    )
+
+
+def _magnitudes(header: Header, frames: Frames) -> list[int]:
+    """Frames of the magnitude, where there are others beside them."""
+    whole_file = text(header.ds, "ComplexImageComponent").upper()
+    parts = [part.upper() or whole_file for part in frames.texts(COMPONENT)]
+    kept = [index for index, part in enumerate(parts) if part in ("", "MAGNITUDE", "MIXED")]
+    if not kept:
+        raise NotAVolumeError("phase, real or imaginary parts, not a volume of a run")
+    if len(parts) % len(kept):
+        raise NotAVolumeError(f"{len(kept)} of {len(parts)} frames are of the magnitude: no whole volumes")
+    return kept
+
+
+def _one_echo(frames: Frames, kept: list[int]) -> list[int]:
+    """Of several echoes, the one nearest to 30 ms."""
+    echoes = [echo[0] if echo else 0.0 for echo in frames.packed(_ECHO, "d")]
+    best = min((echoes[index] for index in kept), key=lambda echo: abs(echo - _BEST_ECHO))
+    chosen = [index for index in kept if abs(echoes[index] - best) < 0.1]
+    if len(kept) % len(chosen):
+        raise NotAVolumeError(f"{len(chosen)} of {len(kept)} frames have one echo time: no whole volumes")
+    return chosen
+
+
+def _places(
+    header: Header, frames: Frames, kept: list[int]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.intp]]:
+    """Steps along the axes; position of each slice; which slice each of the kept frames is."""
+    orientation = _everywhere(header, frames, ORIENTATION, 6, "ImageOrientationPatient")[kept]
+    steps = _everywhere(header, frames, SPACING, 2, "PixelSpacing")[kept]
+    position = _everywhere(header, frames, POSITION, 3, "ImagePositionPatient")[kept]
+    along = orientation[0].reshape(2, 3)
+    lengths = np.linalg.norm(along, axis=1, keepdims=True)
+    if not (
+        lengths.all() and steps.all() and all(np.isfinite(x).all() for x in (orientation, steps, position))
+    ):
+        raise NotAVolumeError("axes of no length")
+    if np.abs(orientation - orientation[0]).max() > 1e-3 or np.abs(steps - steps[0]).max() > 1e-3:
+        raise NotAVolumeError("frames of several orientations or sizes: a localizer")
+    normal = np.cross(*(along / lengths))
+    height = position @ normal
+    order = np.argsort(height, kind="stable")
+    gaps = np.concatenate([[0], np.diff(height[order]) > _same_place(height)])
+    place = np.empty(len(kept), np.intp)
+    place[order] = np.cumsum(gaps)
+    first = order[np.searchsorted(np.cumsum(gaps), np.arange(place.max() + 1))]
+    return along / lengths * steps[0][::-1, None], position[first], place
+
+
+def _same_place(height: NDArray[np.float64]) -> float:
+    """Distance up to which two frames show the same slice, mm."""
+    gaps = np.diff(np.unique(np.round(height, 3)))
+    return 0.2 * float(np.median(gaps[gaps > 0.05])) if (gaps > 0.05).any() else 0.05
+
+
+def _everywhere(header: Header, frames: Frames, tag: int, count: int, keyword: str) -> NDArray[np.float64]:
+    found = frames.decimals(tag, count)
+    if found is not None:
+        return found
+    plain = numbers(header.ds, keyword)
+    if len(plain) != count:
+        raise NotAVolumeError(f"frames without {keyword}: where they lie is not said")
+    return np.tile(plain, (len(frames.each), 1))
+
+
+def _volumes(header: Header, frames: Frames, kept: list[int], place: NDArray[np.intp]) -> list[list[int]]:
+    """Frames of each volume in order of place; volumes in order of the dimensions, the last slowest."""
+    keys = _keys(header, frames)
+    order = sorted(range(len(kept)), key=lambda at: (keys[kept[at]], kept[at]))
+    slots: dict[tuple[Any, int], dict[int, int]] = {}
+    seen: dict[tuple[Any, int], int] = {}
+    for at in order:
+        key, where = keys[kept[at]], int(place[at])
+        again = seen.get((key, where), 0)
+        seen[key, where] = again + 1
+        slots.setdefault((key, again), {})[where] = kept[at]
+    groups = [[slot[where] for where in sorted(slot)] for _, slot in sorted(slots.items())]
+    count = int(place.max()) + 1
+    if len(groups) > 1 and all(len(group) == 1 for group in groups) and count > 1:
+        # The dimensions count each frame on its own: what comes again at a place is the next volume.
+        return _by_occurrence(kept, place)
+    return groups
+
+
+def _by_occurrence(kept: list[int], place: NDArray[np.intp]) -> list[list[int]]:
+    at_place: list[list[int]] = [[] for _ in range(int(place.max()) + 1)]
+    for frame, where in zip(kept, place, strict=True):
+        at_place[where].append(frame)
+    most = max(len(frames) for frames in at_place)
+    return [[frames[n] for frames in at_place if n < len(frames)] for n in range(most)]
+
+
+def _keys(header: Header, frames: Frames) -> list[tuple[float, ...]]:
+    """What tells the volume of each frame: its indices in the dimensions that are not spatial."""
+    pointers = [
+        int(item.get("DimensionIndexPointer") or 0) for item in header.ds.get("DimensionIndexSequence") or []
+    ]
+    indices = frames.packed(_DIMENSIONS, "I")
+    if not pointers or any(len(index) != len(pointers) for index in indices):
+        return [index or (0.0,) for index in frames.packed(TIME_INDEX, "I")]
+    columns = [n for n, pointer in enumerate(pointers) if pointer not in _SPATIAL | _ECHO_POINTERS]
+    return [tuple(index[n] for n in reversed(columns)) for index in indices]
+
+
+def _starts(header: Header, frames: Frames, groups: list[list[int]]) -> list[datetime | None]:
+    """Start of each volume: of the first of its frames, or of the file's only volume.
+
+    None for all of several volumes whose times do not rise.
+    """
+    zone = text(header.ds, "TimezoneOffsetFromUTC")
+    times = [date_time(value, zone) for value in frames.texts(_ACQUIRED)]
+    starts = [min((t for t in (times[n] for n in group) if t), default=None) for group in groups]
+    if len(groups) == 1:
+        return [starts[0] or started(header.ds)]
+    known = [start for start in starts if start is not None]
+    rising = len(known) == len(starts) and all(a < b for a, b in pairwise(known))
+    return starts if rising else [None] * len(groups)
+
+
+def _first_number(header: Header, frames: Frames, groups: list[list[int]]) -> int:
+    """Number of the file's first volume."""
+    offset = int(header.ds.get("ConcatenationFrameOffsetNumber") or 0)
+    if offset:
+        return offset // max(len(group) for group in groups)
+    index = [int(index[0]) for index in frames.packed(TIME_INDEX, "I") if index]
+    counter = number_of(header.ds) or 0
+    return counter if len(groups) == 1 and counter else max(min(index, default=1) - 1, 0)
+
+
+def _repetition_s(header: Header, frames: Frames) -> float | None:
+    found = frames.decimals(_TR, 1)
+    return repetition_s(numbers(header.ds, "RepetitionTime") if found is None else found[0].tolist())
+
+
+def _rescaled(
+    stored: NDArray[Any], scales: tuple[NDArray[np.float64], NDArray[np.float64]], group: list[int]
+) -> NDArray[Any]:
+    """Rescaled values of some frames, stored ones where nothing is to be done."""
+    chosen = stored if group == list(range(len(stored))) else stored[group]
+    slope, intercept = (np.broadcast_to(scale, (len(stored), 1))[group] for scale in scales)
+    if (slope == 1).all() and (intercept == 0).all():
+        return chosen
+    return (chosen * slope[:, :, None] + intercept[:, :, None]).astype(np.float32)
+
+
+def _scales(header: Header, frames: Frames) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Slope and intercept of each frame (PS3.3 C.7.6.16.2.9), or of all.
+
+    Philips' values on their own floating-point scale, as Chenevert et al., Translational Oncology 2014,
+    equation (3): alone comparable between series.
+    """
+    slope, intercept = frames.decimals(_SLOPE, 1), frames.decimals(_INTERCEPT, 1)
+    if slope is None or intercept is None:
+        plain = [
+            (numbers(header.ds, f"Rescale{name}") or [n])[0]
+            for n, name in ((1.0, "Slope"), (0.0, "Intercept"))
+        ]
+        slope, intercept = (np.array([[value]]) for value in plain)
+    slope[slope == 0] = 1.0
+    if text(header.ds, "Manufacturer").upper().startswith("PHILIPS"):
+        return _philips(frames, slope, intercept)
+    return slope, intercept
+
+
+def _philips(
+    frames: Frames, slope: NDArray[np.float64], intercept: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    real = [slopes[0] if slopes else 0.0 for slopes in frames.packed(_REAL_SLOPE, "d")]
+    if all(real):
+        offset = [values[0] if values else 0.0 for values in frames.packed(_REAL_INTERCEPT, "d")]
+        return np.array(real)[:, None], np.array(offset)[:, None]
+    scale = np.array([found[0] if found else 0.0 for found in frames.packed(_PHILIPS_SCALE, "f")])[:, None]
+    return (1 / scale, intercept / (slope * scale)) if scale.all() else (slope, intercept)
+
+
+def _flat_affine(
+    frames: Frames, axes: NDArray[np.float64], position: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Affine of one slice: its spacing, else its thickness, is the step to a next one."""
+    stated = (frames.decimals(tag, 1) for tag in (_GAP, _THICKNESS))
+    spacing = next((float(found[0, 0]) for found in stated if found is not None), 1.0)
+    normal = np.cross(*axes)
+    return stack_affine(axes, np.array([position, position + spacing * normal / np.linalg.norm(normal)]))

@@ -1,0 +1,133 @@
+"""Header fields that every DICOM form has: stored pixels, times, and values by number or text."""
+
+import math
+import struct
+from collections.abc import Sequence
+from datetime import date, datetime, time, timedelta
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.tag import BaseTag
+from pydicom.uid import UID
+
+from streaming.sources.formats.image import NO_DAY, seconds_between
+
+# Patient coordinates of DICOM (left, posterior, superior) to RAS.
+LPS = np.diag([-1.0, -1.0, 1.0])
+_PACKED = {2: "<h", 4: "<i"}
+
+
+def stored(ds: Dataset) -> NDArray[Any]:
+    """Stored values of all frames in a row, before rescaling; a view of the file's bytes where it can be.
+
+    Unsigned values of fewer than 16 bits come as int16.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than the header declares.
+    """
+    syntax: UID = ds.file_meta.TransferSyntaxUID
+    if syntax.is_compressed:
+        return ds.pixel_array.reshape(-1)
+    little = syntax.is_little_endian
+    kind = np.dtype(
+        f"{'<' if little else '>'}{'i' if ds.PixelRepresentation else 'u'}{ds.BitsAllocated // 8}"
+    )
+    count = ds.Rows * ds.Columns * int(ds.get("NumberOfFrames") or 1)
+    values = np.frombuffer(ds.PixelData, kind, count)
+    short = not ds.PixelRepresentation and ds.BitsAllocated == 16 and ds.BitsStored < 16
+    return values.view("i2") if short and little else values
+
+
+def moment(ds: Dataset, name: str) -> datetime | None:
+    """Read a date and a time, ``Acquisition`` or ``Content``; without the day, an instant of `NO_DAY`."""
+    clock = str(ds.get(f"{name}Time") or "").strip().replace(":", "")
+    if len(clock) < 4:
+        return None
+    day = str(ds.get(f"{name}Date") or "").strip()
+    start = date(int(day[:4]), int(day[4:6]), int(day[6:8])) if len(day) == 8 else NO_DAY
+    seconds = float(clock[4:] or 0)
+    midnight = datetime.combine(start, time())
+    return midnight + timedelta(hours=int(clock[:2]), minutes=int(clock[2:4]), seconds=seconds)
+
+
+def elapsed(acquired: datetime | None, done: datetime | None) -> float | None:
+    """Seconds from the acquisition to the finished image; None where a header does not tell them apart."""
+    if acquired is None or done is None or (acquired.year == NO_DAY.year) != (done.year == NO_DAY.year):
+        return None
+    seconds = seconds_between(acquired, done)
+    return seconds if seconds > 0 else None
+
+
+def text(ds: Dataset, keyword: str | int) -> str:
+    """Value of an element, by keyword or tag, as text; several joined by a backslash, "" without any."""
+    item = ds.get_item(keyword)
+    value = None if item is None else item.value
+    if value is None:
+        return ""
+    if isinstance(value, bytes):
+        return value.decode("latin-1").strip(" \0")
+    return value if isinstance(value, str) else "\\".join(map(str, value)) if _many(value) else str(value)
+
+
+def numbers(ds: Dataset, keyword: str) -> list[float]:
+    """Values of a decimal or integer string, [] where there are none.
+
+    Raises
+    ------
+    ValueError
+        If one is no finite number.
+    """
+    found = [float(part) for part in text(ds, keyword).split("\\") if part.strip()]
+    if not all(map(math.isfinite, found)):
+        raise ValueError(f"{keyword} is not finite")
+    return found
+
+
+def whole(ds: Dataset, keyword: str) -> int | None:
+    """First value of an integer string, None where there is none."""
+    values = numbers(ds, keyword)
+    return int(values[0]) if values else None
+
+
+def repetition_s(milliseconds: Sequence[float]) -> float | None:
+    """TR by the values of a RepetitionTime, s; None where there is none above zero."""
+    return milliseconds[0] / 1000 if milliseconds and 0 < milliseconds[0] < math.inf else None
+
+
+def private(ds: Dataset, group: int, creator: str, element: int) -> Any:
+    """Value of a private element of one creator's block, None where there is none."""
+    present = ds.keys()
+    for block in range(0x10, 0x20):
+        tag = group << 16 | block
+        if tag in present and text(ds, tag) == creator:
+            item = ds.get(BaseTag(group << 16 | block << 8 | element))
+            return None if item is None else item.value
+    return None
+
+
+def private_number(ds: Dataset, group: int, creator: str, element: int, packed: str = "") -> float | None:
+    """Number in a private element, also where the file has lost its type.
+
+    Parameters
+    ----------
+    packed : str
+        Format for `struct` of an untyped value, such as ``<f``; "" for an integer of its length.
+    """
+    value = private(ds, group, creator, element)
+    if isinstance(value, bytes):
+        plain = value.decode("latin-1").strip(" \0")
+        if plain.isdecimal():
+            return float(plain)
+        form = packed or _PACKED.get(len(value), "")
+        return float(struct.unpack(form, value)[0]) if form and struct.calcsize(form) == len(value) else None
+    if value is None or value == "" or _many(value) or isinstance(value, Dataset):
+        return None
+    return float(value)
+
+
+def _many(value: object) -> bool:
+    return not isinstance(value, str | bytes) and hasattr(value, "__iter__")

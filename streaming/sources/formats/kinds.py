@@ -1,0 +1,232 @@
+"""What lies in an export folder and is no volume of a functional run, each with its reason in words.
+
+The object's class and the attributes of PS3.3 decide first, then the vendors' private ones; ImageType and
+the names that operators give a series only where those say nothing else.
+"""
+
+import re
+from collections.abc import Iterable
+
+from pydicom import Dataset
+from pydicom.uid import UID
+
+from streaming.sources.formats import enhanced
+from streaming.sources.formats.enhanced import Frames
+from streaming.sources.formats.fields import private as private_value
+from streaming.sources.formats.fields import private_number, text, whole
+from streaming.sources.formats.header import words
+from streaming.sources.formats.image import NotAVolumeError
+
+MR = "1.2.840.10008.5.1.4.1.1.4"
+_ENHANCED = {"1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.4"}
+_PHYSIOLOGY = r"physio_?log"
+_CORRECTED = r"^moco_?(series)?$|_moco$"
+_REFERENCE = r"sb_?ref|single[-_ ]?band[-_ ]?ref"
+_FIELD_MAP = r"field_?-?map|b0[-_ ]?map|(?<![a-z])fmap|gre_field|topup|distortion[-_ ]?map"
+# Names that an echo-planar series may bear all the same.
+_FIELD_MAP_UNLESS_EPI = r"(?<![a-z0-9])b0(?![a-z0-9])"
+_LOCALIZER_UNLESS_EPI = r"locali[sz]er|scout|survey|smart_?brain|(3|three)[-_ ]?plane"
+_PAIR_OF_BLIPS = r"(?<![a-z])(ap|pa|lr|rl|blip|polarity|rev(erse)?)(?![a-z])"
+_FIELD_TYPES = {"B0", "B0 MAP", "B0_MAP", "FIELD MAP", "FIELD_MAP", "FIELDMAP", "PHASE DIFFERENCE"}
+_DIFFUSION_TYPES = {"DIFFUSION", "ADC", "TRACEW", "TRACE", "DTI", "DWI"}
+_COMPUTED_TYPES = {
+    "T TEST",
+    "T_TEST",
+    "GLM",
+    "MEAN_1",
+    "STDDEV",
+    "SUBTRACT",
+    "MIP",
+    "MPR",
+    "PROJECTION IMAGE",
+}
+_PARTS = {
+    "P": "a phase image", "PHASE": "a phase image", "PHASE MAP": "a phase image",
+    "PHASE_MAP": "a phase image", "R": "a real part", "REAL": "a real part", "I": "an imaginary part",
+    "IMAGINARY": "an imaginary part",
+}  # fmt: skip
+_TEMPORAL = ("NumberOfTemporalPositions", "TemporalPositionIdentifier")
+_PLAIN_WORD = re.compile(r"[A-Z0-9_ ]{1,16}")
+
+
+def check_object(ds: Dataset) -> None:
+    """Refuse what is no MR image at all, before its pixels are looked for.
+
+    Raises
+    ------
+    NotAVolumeError
+        With the reason.
+    """
+    kind = UID(text(ds, "SOPClassUID"))
+    if kind != MR and kind not in _ENHANCED:
+        known = not kind.is_private and kind.name != kind
+        raise NotAVolumeError(f"{kind.name if known else 'a private object of the vendor'}, not an MR image")
+    if {"PHYSIO", "RAWDATA"} & set(words(ds, "ImageType")) or _named(ds, _PHYSIOLOGY):
+        raise NotAVolumeError("a physiology log, not an MR image")
+    if not re.fullmatch(r"[0-9.]{1,64}", text(ds, "SeriesInstanceUID")):
+        raise NotAVolumeError("an image of no series (SeriesInstanceUID)")
+
+
+def check_image(ds: Dataset, private: dict[str, list[str]], moco: bool) -> None:
+    """Refuse what the file as a whole says is no volume of a functional run.
+
+    Parameters
+    ----------
+    ds : Dataset
+        Header of an MR image.
+    private : dict
+        Siemens' private header.
+    moco : bool
+        Take motion-corrected copies instead of the originals.
+
+    Raises
+    ------
+    NotAVolumeError
+        With the reason.
+    """
+    types = words(ds, "ImageType")
+    if text(ds, "SOPClassUID") == MR:
+        _check_copy(ds, types, types[:1] == ["DERIVED"], moco)
+    _refuse("a secondary image" if types[1:2] == ["SECONDARY"] else None, types)
+    part = text(ds, "ComplexImageComponent").upper()
+    if part not in ("MAGNITUDE", "MIXED"):
+        _refuse(_PARTS.get(part) or next((_PARTS[word] for word in types[2:] if word in _PARTS), None), types)
+    diffusion = _diffusion(ds, private) or _DIFFUSION_TYPES & set(types)
+    _refuse("a diffusion-weighted image" if diffusion else None, types)
+    _refuse(_field_map(ds, types) or _localizer(ds, types) or _reference(ds), types)
+    _refuse(_anatomy(ds) if text(ds, "SOPClassUID") == MR and "MOSAIC" not in types else None, types)
+
+
+def check_frames(ds: Dataset, frames: Frames, moco: bool) -> None:
+    """Refuse what the frames of an Enhanced MR file say is no volume of a functional run.
+
+    Parameters
+    ----------
+    ds : Dataset
+        Header of the file.
+    frames : Frames
+    moco : bool
+        As for `check_image`.
+
+    Raises
+    ------
+    NotAVolumeError
+        With the reason.
+    """
+    own = [
+        word.strip()
+        for tag in (enhanced.FRAME_TYPE, enhanced.IMAGE_TYPE_TEXT)
+        for word in _words(frames.texts(tag)[0])
+    ]
+    types = [*words(ds, "ImageType"), *own]
+    if "MOSAIC" in own and len(frames.each) == 1:
+        raise NotAVolumeError("a navigator's mosaic within an Enhanced MR file, not a volume of a run")
+    kinds = {_words(value)[0] for value in frames.texts(enhanced.FRAME_TYPE)} - {""} or {*types[:1]}
+    _check_copy(ds, types, kinds == {"DERIVED"}, moco)
+    directions = {value.upper() for value in frames.texts(enhanced.DIRECTION)}
+    weighted = (
+        any(b and b[0] > 0 for b in frames.packed(enhanced.B_VALUE, "d")) or "DIRECTIONAL" in directions
+    )
+    diffusion = weighted or _DIFFUSION_TYPES & set(types)
+    _refuse("a diffusion-weighted image" if diffusion else None, types)
+    units = {unit.upper() for unit in frames.texts(enhanced.UNIT)}
+    _refuse("a field map" if "HZ" in units or _FIELD_TYPES & set(types) else None, types)
+    parts = {part.upper() for part in frames.texts(enhanced.COMPONENT)}
+    _refuse(_PARTS[min(parts)] if parts <= {"PHASE", "REAL", "IMAGINARY"} else None, types)
+    _refuse(_anatomy(ds) if len(set(frames.texts(enhanced.TIME_INDEX))) == 1 else None, types)
+
+
+def _check_copy(ds: Dataset, types: list[str], derived: bool, moco: bool) -> None:
+    """Refuse motion-corrected copies, or all but them; and what else was computed."""
+    if "MOCO" in types or _named(ds, _CORRECTED, ("SeriesDescription",)):
+        if not moco:
+            raise NotAVolumeError("the scanner's motion-corrected copy, not a volume of a run")
+        return
+    _refuse("a derived image" if derived or _COMPUTED_TYPES & set(types) else None, types)
+    if moco:
+        raise NotAVolumeError("an original, where motion-corrected copies were asked for")
+
+
+def _refuse(reason: str | None, types: Iterable[str]) -> None:
+    if reason:
+        # A damaged length lets a value run on into others, so only plain words are repeated.
+        shown = "/".join(word for word in [*types][:8] if _PLAIN_WORD.fullmatch(word))
+        raise NotAVolumeError(f"{reason}, not a volume of a run (ImageType {shown})")
+
+
+def _diffusion(ds: Dataset, private: dict[str, list[str]]) -> bool:
+    vendor = text(ds, "Manufacturer").upper()
+    values = [
+        ds.get("DiffusionBValue"),
+        *private.get("B_value", []),
+        private_number(ds, 0x2001, "Philips Imaging DD 001", 0x03, "<f"),
+        private_number(ds, 0x0065, "Image Private Header", 0x09, "<d"),
+    ]
+    if any(float(value or 0) > 0 for value in values) or private.get("DiffusionDirectionality"):
+        return True
+    if vendor.startswith("UIH"):
+        return bool(re.search("DTI|DWI", str(private_value(ds, 0x0065, "Image Private Header", 0x2B))))
+    if vendor.startswith("GE"):
+        value = ds.get((0x0043, 0x1039))
+        first = "" if value is None else str(value.value).strip("[]b'\" ").split(",")[0].split("\\")[0]
+        directions = private_number(ds, 0x0019, "GEMS_ACQU_01", 0xE0) or 0
+        return (first.isdigit() and int(first) % 100000 > 0) or (directions > 0 and _spin_echo(ds))
+    several = (private_number(ds, 0x2005, "Philips MR Imaging DD 005", n) or 0 for n in (0x14, 0x15))
+    # Siemens gives the unweighted images of such a series a b-value of 0, and no other image any.
+    weighted = private_number(ds, 0x0019, "SIEMENS MR HEADER", 0x0C) is not None or max(several) > 1
+    named = text(ds, "AcquisitionContrast") == "DIFFUSION" or _is_sequence(ds, r"ep_b\d")
+    return weighted or named
+
+
+def _field_map(ds: Dataset, types: list[str]) -> str | None:
+    if _FIELD_TYPES & set(types[2:]) or _is_sequence(ds, r"fm\d") or _named(ds, _FIELD_MAP):
+        return "a field map"
+    if not _echo_planar(ds):
+        return "a field map" if _named(ds, _FIELD_MAP_UNLESS_EPI) else None
+    return "a spin-echo field map" if _spin_echo(ds) and _named(ds, _PAIR_OF_BLIPS) else None
+
+
+def _localizer(ds: Dataset, types: list[str]) -> str | None:
+    looks = "LOCALIZER" in types or _named(ds, _LOCALIZER_UNLESS_EPI)
+    return "a localizer" if looks and not _echo_planar(ds) else None
+
+
+def _anatomy(ds: Dataset) -> str | None:
+    """What was acquired once, in three dimensions or by spin echoes, and not echo-planar."""
+    times = max((whole(ds, name) or 0 for name in _TEMPORAL), default=0)
+    if times > 1 or _echo_planar(ds):
+        return None
+    if text(ds, "MRAcquisitionType") == "3D":
+        return "a 3-D acquisition that is not echo-planar, an anatomical scan"
+    spins = {"SE", "IR"} & set(words(ds, "ScanningSequence")) or text(ds, "EchoPulseSequence") == "SPIN"
+    return "an anatomical scan, not echo-planar" if spins else None
+
+
+def _reference(ds: Dataset) -> str | None:
+    said = text(ds, "ImageComments").lower().startswith("single-band reference")
+    return "a single-band reference" if said or _named(ds, _REFERENCE) else None
+
+
+def _echo_planar(ds: Dataset) -> bool:
+    stated = "EP" in words(ds, "ScanningSequence") or text(ds, "EchoPlanarPulseSequence") == "YES"
+    return stated or _is_sequence(ds, "ep")
+
+
+def _spin_echo(ds: Dataset) -> bool:
+    stated = "SE" in words(ds, "ScanningSequence") or text(ds, "EchoPulseSequence") == "SPIN"
+    return stated or _is_sequence(ds, "epse")
+
+
+def _is_sequence(ds: Dataset, pattern: str) -> bool:
+    name = text(ds, "SequenceName") or text(ds, "PulseSequenceName")
+    return re.match(r"\*?" + pattern, name) is not None
+
+
+def _named(
+    ds: Dataset, pattern: str, keywords: tuple[str, ...] = ("SeriesDescription", "ProtocolName")
+) -> bool:
+    return any(re.search(pattern, text(ds, keyword), re.IGNORECASE) for keyword in keywords)
+
+
+def _words(value: str) -> list[str]:
+    return value.upper().split("\\")

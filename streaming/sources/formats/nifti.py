@@ -1,0 +1,217 @@
+"""NIfTI files: one volume each, or a run in one that may be growing."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from nibabel import nifti1, nifti2
+from nibabel.spatialimages import HeaderDataError
+from numpy.typing import NDArray
+
+from rtdecode.types import Array
+from streaming.sources.formats.image import SIMULATED, Image, IncompleteError, NotAVolumeError, compact
+
+_HEADERS = {348: nifti1.Nifti1Header, 540: nifti2.Nifti2Header}
+_PAIR_HEADERS = {348: nifti1.Nifti1PairHeader, 540: nifti2.Nifti2PairHeader}
+_LAST_CODE = 5
+_UNITS_S = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
+# No volume takes longer than this: such a value in seconds is one in milliseconds, mislabelled.
+_LONGEST_TR = 100.0
+# A mask or a map has fewer values than this share that are not zero.
+_SPARSE = 0.05
+_NUMBER = re.compile(r"(\d+)(?=[^\d/]*$)")
+# With what a writer puts behind it until the file is whole: ``vol_7.nii.tmp`` is ``vol_7.nii`` already.
+_ENDING = re.compile(r"\.(nii|hdr|img|par|rec)(\.gz)?(\.[^\W\d]+)?$|\.(gz)?$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the volumes of a file lie, and what they are.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (i, j, k) of one volume.
+    promised : int
+        Volumes by the header.
+    offset : int
+        Of the first, bytes.
+    kind : dtype
+        Of stored values.
+    slope, intercept : float
+        Value = stored * slope + intercept.
+    affine : float64, (4, 4)
+        Voxel indices to RAS+ mm.
+    tr_s : float or None
+        Repetition time.
+    simulated : bool
+        Whether the description says that the participant is simulated.
+    """
+
+    shape: tuple[int, int, int]
+    promised: int
+    offset: int
+    kind: np.dtype[Any]
+    slope: float
+    intercept: float
+    affine: NDArray[np.float64]
+    tr_s: float | None
+    simulated: bool
+
+    @property
+    def volume_bytes(self) -> int:
+        """Size of one volume."""
+        i, j, k = self.shape
+        return i * j * k * self.kind.itemsize
+
+    def span(self, index: int) -> tuple[int, int]:
+        """Offset and length of a volume."""
+        return self.offset + index * self.volume_bytes, self.volume_bytes
+
+    def there(self, size: int) -> int:
+        """Volumes that are wholly within a file of `size` bytes, promised or not."""
+        return max(0, size - self.offset) // self.volume_bytes
+
+
+def is_nifti(head: bytes) -> bool:
+    """Whether a file that begins with `head` is a single-file NIfTI of either version."""
+    return _size(head) in _HEADERS and (head[344:348] == b"n+1\0" or head[4:8] == b"n+2\0")
+
+
+def is_nifti_header(head: bytes) -> bool:
+    """Whether a file that begins with `head` is the header of a pair."""
+    return _size(head) in _HEADERS and (head[344:348] == b"ni1\0" or head[4:8] == b"ni2\0")
+
+
+def read_layout(head: bytes) -> Layout:
+    """Read a header.
+
+    Parameters
+    ----------
+    head : bytes
+        At least 540 bytes of the file, or all of a pair's header.
+
+    Raises
+    ------
+    IncompleteError
+        If it cannot be read.
+    NotAVolumeError
+        If it is not that of volumes: fewer than three or more than four dimensions, colours.
+    """
+    try:
+        with np.errstate(all="ignore"):
+            header = _header(head)
+            shape, kind, affine = header.get_data_shape(), header.get_data_dtype(), header.get_best_affine()
+            slope, intercept = header.get_slope_inter()
+            offset, tr = header.get_data_offset(), repetition_time(header)
+    except (HeaderDataError, ValueError, KeyError, IndexError, OverflowError, np.linalg.LinAlgError) as error:
+        raise IncompleteError(f"not readable as NIfTI ({type(error).__name__})") from error
+    volume = [int(n) for n in shape]
+    while len(volume) > 4 and volume[-1] == 1:
+        volume.pop()
+    if len(volume) not in (3, 4) or min(volume) < 1 or kind.kind not in "iuf":
+        raise NotAVolumeError(f"a NIfTI of shape {tuple(volume)} and type {kind}, not a volume")
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise NotAVolumeError("a NIfTI whose affine places nothing: it has no volume or is not finite")
+    i, j, k, *rest = volume
+    return Layout(
+        (i, j, k),
+        rest[0] if rest else 1,
+        max(int(offset), 0),
+        kind,
+        1.0 if slope is None else float(slope),
+        0.0 if intercept is None else float(intercept),
+        np.asarray(affine, np.float64),
+        tr,
+        header["descrip"].item() == SIMULATED.encode(),
+    )
+
+
+def _header(head: bytes) -> Any:
+    """Open a header; nibabel's own check would mend the same and tell every flaw on the log."""
+    size = _size(head)
+    header = (_PAIR_HEADERS if is_nifti_header(head) else _HEADERS)[size](head[:size], check=False)
+    header["pixdim"][1:4] = np.abs(header["pixdim"][1:4])
+    for code in ("sform_code", "qform_code"):
+        header[code] = header[code] if 0 <= header[code] <= _LAST_CODE else 0
+    return header
+
+
+def read_volume(layout: Layout, name: str, index: int, read_at: Callable[[int, int], bytes]) -> Image:
+    """Decode one volume of a file.
+
+    Parameters
+    ----------
+    layout : Layout
+    name : str
+        File name. Where the file holds one volume its number is the last in the name, and the rest
+        of the name is the run's.
+    index : int
+        Of the volume in the file.
+    read_at : callable
+        Reads (offset, length).
+
+    Raises
+    ------
+    IncompleteError
+        If values are missing.
+    NotAVolumeError
+        If it is a mask.
+    """
+    raw = read_at(*layout.span(index))
+    if len(raw) < layout.volume_bytes:
+        raise IncompleteError(f"{len(raw)} of {layout.volume_bytes} bytes of volume {index}")
+    stored = np.frombuffer(raw, layout.kind).reshape(layout.shape, order="F")
+    stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
+    with np.errstate(all="ignore"):
+        data = compact(stored, layout.slope, layout.intercept)
+    if (layout.slope, layout.intercept) != (1.0, 0.0) and not np.isfinite(data).all():
+        raise NotAVolumeError("values that are beyond any image: a damaged header")
+    stem, number = split_number(name)
+    if layout.promised > 1:
+        stem, number = name, index
+    elif number is None and _is_mask(data):
+        raise NotAVolumeError("a mask or a map, not a volume of a run (two values, or hardly any but zeros)")
+    return Image(data, layout.affine, number, 0, f"nifti:{stem}", layout.tr_s, simulated=layout.simulated)
+
+
+def repetition_time(header: Any) -> float | None:
+    """TR of a NIfTI header, s; None where it says nothing.
+
+    A nibabel header of version 1 or 2. Without a unit, the format's default of 1 says nothing, and
+    any other value is taken as seconds.
+    """
+    value = float(header["pixdim"][4])
+    unit = header.get_xyzt_units()[1]
+    if not np.isfinite(value) or value <= 0 or (unit not in _UNITS_S and value == 1.0):
+        return None
+    seconds = value * _UNITS_S.get(unit, 1.0)
+    # The shortest decimal that the header's float32 can mean.
+    seconds = float(np.format_float_positional(np.float32(seconds)))
+    return seconds / 1000 if seconds > _LONGEST_TR else seconds
+
+
+def split_number(name: str) -> tuple[str, int | None]:
+    """Split a file name into what is common to a run and the volume's own number."""
+    base = _ENDING.sub("", name)
+    found = _NUMBER.search(base)
+    if found is None:
+        return base, None
+    return base[: found.start()] + "#" + base[found.end() :], int(found.group())
+
+
+def _is_mask(data: Array) -> bool:
+    """Whether there are two values alone, or hardly any but zeros; most images tell by a few of theirs."""
+    low, high = data.min(), data.max()
+    for each in (data[::5, ::5], data):
+        two = low < high and np.isin(each, (low, high)).all()
+        if not two and np.count_nonzero(each) >= _SPARSE * each.size:
+            return False
+    return True
+
+
+def _size(head: bytes) -> int:
+    sizes = [int.from_bytes(head[:4], order) for order in ("little", "big")]
+    return next((size for size in sizes if size in _HEADERS), 0)

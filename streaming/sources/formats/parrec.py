@@ -1,0 +1,241 @@
+"""Philips PAR/REC, version 4: a text header beside a file of slices.
+
+Geometry as in the header's general information, patient coordinates P, S, L turned about the axes
+AP, FH and RL; values as the console displays them (pixel * slope + intercept).
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, time, timedelta
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streaming.sources.formats.image import NO_DAY, Image, IncompleteError, NotAVolumeError, compact
+from streaming.sources.formats.nifti import split_number
+
+_MARK = b"# === DATA DESCRIPTION FILE"
+_VERSION = re.compile(r"image export tool\s+V(\d+)", re.IGNORECASE)
+_END = "# === END OF DATA DESCRIPTION FILE"
+# Columns of an image's line.
+_SLICE, _ECHO, _DYNAMIC, _PHASE, _TYPE, _SEQUENCE, _PLACE, _BITS = range(8)
+_COLUMNS, _ROWS, _INTERCEPT, _SLOPE = 9, 10, 11, 12
+_THICK, _GAP, _ORIENTATION = 22, 23, 25
+_SPACING, _ECHO_TIME, _BEGAN, _LABEL = 28, 30, 31, 48
+_NEEDED = 34
+# Image types that are no magnitudes: real, imaginary, phase.
+_PARTS = (1, 2, 3)
+_MAGNITUDE = 0
+# Columns (x along a row, y down, slice) in P, S, L for transverse, sagittal and coronal slices.
+_AXES = {
+    1: [[0, 1, 0], [0, 0, 1], [1, 0, 0]],
+    2: [[1, 0, 0], [0, -1, 0], [0, 0, -1]],
+    3: [[0, 0, 1], [0, -1, 0], [1, 0, 0]],
+}
+_RAS = np.array([[0.0, 0, -1], [-1, 0, 0], [0, 1, 0]])
+# A volume takes longer than this, s: a shorter repetition time is that of one shot.
+_SHORTEST_TR = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Par:
+    """What a PAR file says of the magnitude volumes in its REC file.
+
+    Attributes
+    ----------
+    lines : float64, (volume, slice, column)
+        The table's lines.
+    affine : float64, (4, 4)
+        Voxel indices to RAS+ mm.
+    series : int
+        Acquisition number.
+    tr_s : float or None
+        Time from volume to volume.
+    """
+
+    lines: NDArray[np.float64]
+    affine: NDArray[np.float64]
+    series: int
+    tr_s: float | None
+
+    @property
+    def slice_bytes(self) -> int:
+        """Size of one slice in the REC file."""
+        first = self.lines[0, 0]
+        return int(first[_COLUMNS] * first[_ROWS] * first[_BITS]) // 8
+
+    def span(self, index: int) -> tuple[int, int]:
+        """Offset and length of a volume's slices in the REC file; of the last alone, if they are apart."""
+        places = self.lines[index, :, _PLACE].astype(int)
+        size = self.slice_bytes
+        if (np.diff(places) == 1).all():
+            return int(places[0]) * size, len(places) * size
+        return int(places[-1]) * size, size
+
+    def there(self, size: int) -> int:
+        """Volumes, from the first, that are wholly within a REC file of `size` bytes."""
+        ends = (self.lines[..., _PLACE].max(axis=1) + 1) * self.slice_bytes
+        short = np.flatnonzero(ends > size)
+        return int(short[0]) if len(short) else len(ends)
+
+
+def is_par(head: bytes) -> bool:
+    """Whether a file that begins with `head` is a PAR header."""
+    return head.startswith(_MARK)
+
+
+def read_par(data: bytes) -> Par:
+    """Read a PAR file.
+
+    Raises
+    ------
+    IncompleteError
+        If its table is cut.
+    NotAVolumeError
+        If it is of another version, or describes no magnitude volumes of one kind.
+    """
+    text = data.decode("latin-1")
+    version = _VERSION.search(text)
+    if version is None and _END not in text:
+        raise IncompleteError("the PAR file is cut short")
+    if version is None or version[1] != "4":
+        raise NotAVolumeError("PAR/REC of another version than 4")
+    try:
+        general, table = _general(text), _table(text)
+        if _END not in text or len(table) == 0 or not np.isfinite(table[:, :_NEEDED]).all():
+            raise IncompleteError("the PAR file's table is cut short")
+        lines = _volumes(table, int(general["Max. number of slices/locations"][0]))
+        return Par(
+            lines, _affine(general, lines[0]), int(general["Acquisition nr"][0]), _repetition(general, lines)
+        )
+    except (ValueError, KeyError, IndexError, OverflowError) as error:
+        # The error's own words would quote the header.
+        raise IncompleteError(f"not readable as PAR ({type(error).__name__})") from error
+
+
+def read_volume(par: Par, name: str, index: int, read_at: Callable[[int, int], bytes]) -> Image:
+    """Decode one volume.
+
+    Parameters
+    ----------
+    par : Par
+    name : str
+        File name of the header: names the run, and a single volume's number.
+    index : int
+        Of the volume in the file.
+    read_at : callable
+        Reads (offset, length) of the REC file.
+    """
+    lines, size = par.lines[index], par.slice_bytes
+    columns, rows = int(lines[0, _COLUMNS]), int(lines[0, _ROWS])
+    places = lines[:, _PLACE].astype(int)
+    if (np.diff(places) == 1).all():
+        raw = read_at(*par.span(index))
+    else:
+        raw = b"".join(read_at(int(place) * size, size) for place in places)
+    if len(raw) < len(places) * size:
+        raise IncompleteError(f"{len(raw)} of {len(places) * size} bytes of volume {index} in the REC file")
+    stored = np.frombuffer(raw, "<u2" if lines[0, _BITS] == 16 else np.uint8)
+    stored = stored.reshape(len(places), rows, columns).transpose(2, 1, 0)
+    scale, shift = lines[:, _SLOPE], lines[:, _INTERCEPT]
+    plain = (scale == 1).all() and (shift == 0).all()
+    with np.errstate(all="ignore"):
+        data = compact(stored) if plain else (stored * scale + shift).astype(np.float32)
+    if not np.isfinite(data).all():
+        raise NotAVolumeError("values that are beyond any image: a damaged header")
+    acquired = None
+    if np.ptp(par.lines[:, 0, _BEGAN]) > 0:
+        acquired = datetime.combine(NO_DAY, time()) + timedelta(seconds=float(lines[0, _BEGAN]))
+    stem, number = split_number(name)
+    uid, number = (f"par:{stem}", number) if len(par.lines) == 1 else (f"par:{name}", index)
+    return Image(data, par.affine, number, par.series, uid, par.tr_s, acquired)
+
+
+def _general(text: str) -> dict[str, list[float]]:
+    """General information that is numbers, by its words without the unit."""
+    found = {}
+    for line in re.findall(r"^\.(.*)$", text, re.MULTILINE):
+        words, _, value = line.partition(":")
+        numbers = re.fullmatch(r"\s*([-+.\deE]+(?:\s+[-+.\deE]+)*)\s*", value)
+        if numbers:
+            found[re.sub(r"\s*[(<\[].*", "", words).strip()] = _numbers(numbers[1])
+    return found
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(word) for word in text.split()]
+    except ValueError:
+        return []
+
+
+def _table(text: str) -> NDArray[np.float64]:
+    rows = [line.split() for line in text.splitlines() if line[:1] not in ("#", ".", "") and line.strip()]
+    width = min((len(row) for row in rows), default=0)
+    if width < _NEEDED:
+        return np.empty((0, 0))
+    return np.array([[float(word) if word != "-" else np.nan for word in row[: _LABEL + 1]] for row in rows])
+
+
+def _volumes(table: NDArray[np.float64], slices: int) -> NDArray[np.float64]:
+    """Lines of the magnitude images: (volume, slice, column)."""
+    types = set(table[:, _TYPE])
+    kinds = sorted(
+        t for t in types if t not in _PARTS and (table[table[:, _TYPE] == t, _INTERCEPT] >= 0).all()
+    )
+    if not kinds:
+        raise NotAVolumeError("PAR/REC without magnitude images")
+    table = table[table[:, _TYPE] == (_MAGNITUDE if _MAGNITUDE in kinds else kinds[0])]
+    table = table[table[:, _ECHO] == table[:, _ECHO].min()]
+    if len(set(table[:, 33])) > 1:
+        raise NotAVolumeError("PAR/REC of a diffusion series")
+    same = table[:, [_COLUMNS, _ROWS, _BITS, _ORIENTATION]]
+    if (same != same[0]).any() or same[0, 2] not in (8, 16) or not 0 < same[0, 0] * same[0, 1] < 1 << 24:
+        raise NotAVolumeError("PAR/REC with slices of several kinds, or of an unknown size")
+    label = table[:, _LABEL] if table.shape[1] > _LABEL else np.zeros(len(table))
+    order = np.lexsort((table[:, _SLICE], np.nan_to_num(label), table[:, _PHASE], table[:, _DYNAMIC]))
+    table = table[order]
+    count = len(table) // slices if slices > 0 else 0
+    lines = table[: count * slices].reshape(count, slices, -1)
+    if count == 0 or (lines[..., _SLICE] != np.arange(1, slices + 1)).any() or (lines[..., _PLACE] < 0).any():
+        raise IncompleteError(f"{len(table)} lines of {slices} slices per volume in the PAR file")
+    return lines
+
+
+def _affine(general: dict[str, list[float]], lines: NDArray[np.float64]) -> NDArray[np.float64]:
+    ap, fh, rl = np.deg2rad(general["Angulation midslice"])
+    centre = np.array(general["Off Centre midslice"])
+    first = lines[0]
+    steps = np.array([first[_SPACING], first[_SPACING + 1], first[_THICK] + first[_GAP]])
+    shape = np.array([first[_COLUMNS], first[_ROWS], len(lines)])
+    axes = _AXES.get(int(first[_ORIENTATION]))
+    if axes is None or not (steps > 0).all():
+        raise NotAVolumeError("PAR/REC whose slices have no known orientation or spacing")
+    matrix = _turn(2, rl) @ _turn(0, ap) @ _turn(1, fh) @ np.array(axes) * steps
+    affine = np.eye(4)
+    affine[:3, :3] = _RAS @ matrix
+    affine[:3, 3] = _RAS @ (centre - matrix @ ((shape - 1) / 2))
+    return affine
+
+
+def _turn(axis: int, angle: float) -> NDArray[np.float64]:
+    matrix = np.eye(3)
+    a, b = (axis + 1) % 3, (axis + 2) % 3
+    matrix[[a, b], [a, b]] = np.cos(angle)
+    matrix[a, b], matrix[b, a] = -np.sin(angle), np.sin(angle)
+    return matrix
+
+
+def _repetition(general: dict[str, list[float]], lines: NDArray[Any]) -> float | None:
+    """Time between volumes: by their begin times, else by the repetition time.
+
+    Real-time dumps give times in seconds: no echo time is below 1 ms.
+    """
+    began = lines[:, 0, _BEGAN]
+    if len(began) > 1 and (np.diff(began) > 0).all():
+        return round(float(np.median(np.diff(began))), 4)
+    value = general.get("Repetition time", [0.0])[0]
+    seconds = value if 0 < lines[0, 0, _ECHO_TIME] < 1 else value / 1000
+    return seconds if seconds >= _SHORTEST_TR else None

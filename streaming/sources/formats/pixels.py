@@ -1,0 +1,93 @@
+"""Pixel data: as many bytes as the header claims, and what they say."""
+
+import math
+from typing import Any
+
+from numpy.typing import NDArray
+from pydicom import Dataset, FileDataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import UID
+
+from streaming.sources.formats.fields import stored
+from streaming.sources.formats.header import FLOATS, Header
+from streaming.sources.formats.image import IncompleteError, NotAVolumeError
+
+_OPENJPEG = "pylibjpeg pylibjpeg-openjpeg"
+_PLUGINS = {"1.2.840.10008.1.2.4.90": _OPENJPEG, "1.2.840.10008.1.2.4.91": _OPENJPEG}
+# No decoder is let loose on a header that claims more than this of each compressed byte.
+_RATIO_MOST = 4096
+_SIDE_MOST = 1 << 14
+
+
+def check_pixels(header: Header) -> None:
+    """Tell whether the pixel data are whole, before anything is made of them.
+
+    Raises
+    ------
+    IncompleteError
+        If they have no end.
+    NotAVolumeError
+        If they are whole and do not fit the header, or cannot be decoded here.
+    """
+    ds, pixels = header.ds, header.pixels
+    if any(tag in header.top for tag in FLOATS):
+        raise NotAVolumeError("floating-point pixels: a map computed from a run, not a volume of one")
+    if pixels is None:
+        raise IncompleteError("the file ends before its pixel data")
+    frames, rows, columns, wanted = _claimed(ds)
+    there = pixels.stop - pixels.start
+    if header.syntax.is_encapsulated != pixels.undefined:
+        raise NotAVolumeError("the pixel data are not written as the transfer syntax says")
+    least, most = (0, _RATIO_MOST * there) if pixels.undefined else (there - wanted // rows, there)
+    # A row too few is a wrong header, a byte or two are padding.
+    if not least < wanted <= most or max(rows, columns) > _SIDE_MOST:
+        raise NotAVolumeError(
+            f"the header claims {frames} x {rows} x {columns} pixels ({wanted} bytes), the pixel data have "
+            f"{there} bytes"
+        )
+    if pixels.undefined:
+        _check_decoder(header.syntax)
+
+
+def decoded(header: Header) -> NDArray[Any]:
+    """Stored values, (frames, rows, columns); a view of the file's bytes where they are not compressed."""
+    frames, rows, columns, _ = _claimed(header.ds)
+    return stored(with_pixels(header)).reshape(frames, rows, columns)
+
+
+def with_pixels(header: Header) -> FileDataset:
+    """Put the pixel data back into the header's data set, as pydicom has it."""
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = header.syntax
+    encoding, pixels = header.encoding, header.pixels
+    ds = FileDataset(
+        "", header.ds, file_meta=meta, is_implicit_VR=encoding.implicit, is_little_endian=encoding.little
+    )
+    if pixels is not None:
+        ds.PixelData = header.body[pixels.start : pixels.stop]
+        ds["PixelData"].is_undefined_length = pixels.undefined
+    return ds
+
+
+def _claimed(ds: Dataset) -> tuple[int, int, int, int]:
+    """Frames, rows, columns and bytes that the header claims."""
+    frames, rows, columns = int(ds.get("NumberOfFrames") or 1), int(ds.Rows), int(ds.Columns)
+    bits, samples = int(ds.BitsAllocated), int(ds.get("SamplesPerPixel") or 1)
+    if samples != 1:
+        raise NotAVolumeError("a colour image, not a volume of a run")
+    if bits not in (8, 16, 32) or min(frames, rows, columns) < 1:
+        raise NotAVolumeError(f"{frames} x {rows} x {columns} pixels of {bits} bits: not an MR image")
+    return frames, rows, columns, math.prod((frames, rows, columns, bits // 8))
+
+
+def _check_decoder(syntax: UID) -> None:
+    try:
+        available = get_decoder(syntax).is_available
+    except NotImplementedError:
+        raise NotAVolumeError(f"compressed ({syntax.name}), which is not read") from None
+    if not available:
+        plugins = _PLUGINS.get(str(syntax), "pylibjpeg pylibjpeg-libjpeg")
+        raise NotAVolumeError(
+            f"compressed ({syntax.name}), and no decoder is installed: pip install {plugins}"
+        )

@@ -1,0 +1,196 @@
+"""One slice of a volume, alone in its DICOM file: GE, Philips classic, Siemens XA interoperability, others.
+
+Geometry as in the DICOM standard, PS3.3 C.7.6.2.1.1. Values on Philips' own floating-point scale as
+Chenevert et al., Translational Oncology 2014, equation (3), which makes them comparable between series.
+"""
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+
+from streaming.sources.formats.fields import (
+    LPS,
+    elapsed,
+    moment,
+    numbers,
+    private,
+    private_number,
+    repetition_s,
+    stored,
+    text,
+    whole,
+)
+from streaming.sources.formats.header import started
+from streaming.sources.formats.image import NotAVolumeError, Plane, compact
+
+_GE_RELATION, _GE_ACQUISITION, _GE_PARAMETERS = "GEMS_RELA_01", "GEMS_ACQU_01", "GEMS_PARM_01"
+_PHILIPS, _PHILIPS_MR = "Philips Imaging DD 001", "Philips MR Imaging DD 001"
+_SIEMENS_SERIES = "SIEMENS MR SDS 01"
+_PROTOCOLS = ((0x0021, _SIEMENS_SERIES, 0x19), (0x0029, "SIEMENS CSA HEADER", 0x20))
+_PARTS = {1: "a phase image", 2: "a real part", 3: "an imaginary part"}
+# A count beyond this is no count of slices.
+_MOST_SLICES = 1024
+
+
+def read_plane(ds: Dataset) -> Plane:
+    """Decode one slice.
+
+    Parameters
+    ----------
+    ds : pydicom Dataset
+        A whole MR image of one frame.
+
+    Returns
+    -------
+    Plane
+        Its numbers are those of the header, promised or not; `streaming.sources.folder.stack.Stacks` judges
+        them.
+
+    Raises
+    ------
+    NotAVolumeError
+        If it has no place in space, or is not a magnitude image.
+    """
+    vendor = text(ds, "Manufacturer").upper()
+    data = stored(ds).reshape(ds.Rows, ds.Columns)
+    acquired = started(ds)
+    affine, normal_mm = _geometry(ds)
+    instance = _counted(whole(ds, "InstanceNumber"))
+    slices = _slices(ds, vendor)
+    slope, intercept = _scale(ds, vendor)
+    return Plane(
+        data=np.array(compact(data, slope, intercept)).T,
+        affine=affine,
+        normal_mm=normal_mm,
+        uid=_identity(ds, vendor),
+        series=whole(ds, "SeriesNumber") or 0,
+        number=_number(ds, vendor, instance, slices),
+        instance=instance,
+        slices=slices,
+        tr_s=repetition_s(numbers(ds, "RepetitionTime")),
+        acquired=acquired,
+        recon_s=elapsed(acquired, moment(ds, "Content")),
+    )
+
+
+def _geometry(ds: Dataset) -> tuple[NDArray[np.float64], float]:
+    axes, position = numbers(ds, "ImageOrientationPatient"), numbers(ds, "ImagePositionPatient")
+    steps = numbers(ds, "PixelSpacing")
+    if len(axes) != 6 or len(position) != 3 or len(steps) != 2:
+        raise NotAVolumeError(
+            "one slice whose header says not where it lies (position, orientation, spacing)"
+        )
+    along_row, along_column = np.array(axes[:3]), np.array(axes[3:])
+    normal = _cross(axes)
+    spacing = (numbers(ds, "SpacingBetweenSlices") or numbers(ds, "SliceThickness") or [1.0])[0]
+    affine = np.eye(4)
+    affine[:3, 0], affine[:3, 1], affine[:3, 2] = (
+        along_row * steps[1],
+        along_column * steps[0],
+        normal * spacing,
+    )
+    affine[:3, 3] = position
+    affine[:3] = LPS @ affine[:3]
+    if abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise NotAVolumeError("one slice whose axes span no volume (orientation or spacing of zero)")
+    return affine, float(normal @ position)
+
+
+def _cross(axes: list[float]) -> NDArray[np.float64]:
+    a, b, c, d, e, f = axes
+    return np.array([b * f - c * e, c * d - a * f, a * e - b * d])
+
+
+def _scale(ds: Dataset, vendor: str) -> tuple[float, float]:
+    slope = (numbers(ds, "RescaleSlope") or [1.0])[0] or 1.0
+    intercept = (numbers(ds, "RescaleIntercept") or [0.0])[0]
+    if vendor.startswith("PHILIPS"):
+        scale = private_number(ds, 0x2005, _PHILIPS_MR, 0x0E, "<f")
+        if scale:
+            return 1 / scale, intercept / (slope * scale)
+    return slope, intercept
+
+
+def _slices(ds: Dataset, vendor: str) -> int | None:
+    stated = None
+    if vendor.startswith("GE"):
+        stated = private_number(ds, 0x0021, _GE_RELATION, 0x4F)
+        stated = stated or private_number(ds, 0x0043, _GE_PARAMETERS, 0x79)
+    elif vendor.startswith("PHILIPS"):
+        stated = private_number(ds, 0x2001, _PHILIPS, 0x18)
+    elif vendor.startswith("SIEMENS"):
+        stated = _protocol_slices(ds)
+    return int(stated) if stated and 0 < stated <= _MOST_SLICES else None
+
+
+def _protocol_slices(ds: Dataset) -> int | None:
+    """Slices by the measurement protocol, in plain text within the private header; a 3-D slab has none."""
+    for group, creator, element in _PROTOCOLS:
+        protocol = private(ds, group, creator, element)
+        if isinstance(protocol, bytes):
+            slices, dimension = (
+                _setting(protocol, name) for name in ("sSliceArray.lSize", "sKSpace.ucDimension")
+            )
+            return slices if dimension in (None, 2) and slices != 1 else None
+    return None
+
+
+def _setting(protocol: bytes, name: str) -> int | None:
+    at = protocol.find(name.encode())
+    if at < 0:
+        return None
+    line = protocol[at : at + 80].split(b"\n", 1)[0]
+    value = line.partition(b"=")[2].strip()
+    try:
+        return int(value, 0)
+    except ValueError:
+        return None
+
+
+def _number(ds: Dataset, vendor: str, instance: int | None, slices: int | None) -> int | None:
+    position = _counted(whole(ds, "TemporalPositionIdentifier"))
+    if position is not None:
+        return position
+    if vendor.startswith("SIEMENS"):
+        return _counted(whole(ds, "AcquisitionNumber"))
+    if instance is None:
+        return None
+    if vendor.startswith("PHILIPS"):
+        place, times = (private_number(ds, 0x2001, _PHILIPS, element) for element in (0x0A, 0x81))
+        number = instance - (int(place) - 1) * int(times) if place and times else -1
+        return number if times and 0 <= number < times else None
+    if vendor.startswith("GE") and slices:
+        echoes = private_number(ds, 0x0019, _GE_ACQUISITION, 0x7E) or 1
+        return instance // (slices * int(echoes)) if echoes > 1 else None
+    return None
+
+
+def _counted(value: int | None) -> int | None:
+    """Turn a count from 1 into an index."""
+    return value - 1 if value is not None and value > 0 else None
+
+
+def _identity(ds: Dataset, vendor: str) -> str:
+    """Name the run: the series, the measurement where each volume is a series of its own, and the echo."""
+    uid = text(ds, "SeriesInstanceUID")
+    if vendor.startswith("GE"):
+        part = private_number(ds, 0x0043, _GE_PARAMETERS, 0x2F)
+        if part in _PARTS:
+            raise NotAVolumeError(f"{_PARTS[int(part)]}, not a volume of a run")
+    if "MFSPLIT" in text(ds, "ImageType"):
+        began = str(private(ds, 0x0021, _SIEMENS_SERIES, 0x60) or text(ds, "SeriesTime"))
+        keywords = (
+            "StudyInstanceUID",
+            "FrameOfReferenceUID",
+            "ProtocolName",
+            "SeriesDescription",
+            "ImageType",
+        )
+        said = "\0".join([began, *(text(ds, keyword) for keyword in keywords)])
+        uid = "measurement-" + hashlib.blake2s(said.encode(), digest_size=16).hexdigest()
+    echo = text(ds, "EchoNumbers")
+    if not echo:
+        return f"{uid} TE {text(ds, 'EchoTime')}" if text(ds, "EchoTime") else uid
+    return uid if echo == "1" else f"{uid} echo {echo}"

@@ -1,0 +1,1 @@
+"""EEG and markers from the network."""

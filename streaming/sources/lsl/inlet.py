@@ -1,0 +1,193 @@
+"""One LSL inlet: its samples, their stamps on the local clock, and the thread that opens it."""
+
+import threading
+from collections import deque
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.clocks.lines import robust_line
+from rtdecode.liblsl import LostError, LslTimeoutError, pylsl
+from rtdecode.types import Array
+
+DTYPES = {
+    pylsl.cf_float32: np.float32,
+    pylsl.cf_double64: np.float64,
+    pylsl.cf_int64: np.int64,
+    pylsl.cf_int32: np.int32,
+    pylsl.cf_int16: np.int16,
+    pylsl.cf_int8: np.int8,
+}
+# Samples per pull: the pull is repeated until nothing is left.
+PULL = 1024
+_MARKS = 64
+# The library measures the offset every 2 s; asking for what it has costs nothing.
+_CORRECT_EVERY = 1.0
+# Answers of a stream that has been announced, s.
+_OPEN_S = 5.0
+# Offsets of the last minute make the line; one that is off by more than this is doubted, s.
+_REMEMBERED, _DOUBTFUL = 32, 0.005
+_NOISE_FLOOR, _DRIFT = 1e-4, 1e-4
+
+
+class ClockOffset:
+    """Offset between a sender's clock and ours: a robust line through the last minute of estimates.
+
+    An estimate far from the line counts once the next one agrees with it: a network that stalled is
+    forgotten, a clock that was set anew begins a new line.
+
+    Attributes
+    ----------
+    resets : int
+        Times the sender's clock was set anew.
+    """
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, float]] = deque(maxlen=_REMEMBERED)
+        self._doubted: tuple[float, float] | None = None
+        self._line = (0.0, 0.0, 0.0)
+        self.resets = 0
+
+    def push(self, at: float, offset: float) -> None:
+        """Take an estimate: local time of asking, s; what to add to the sender's stamps, s."""
+        if self._seen and offset == self._seen[-1][1]:
+            return  # not measured again since
+        if self._seen and abs(offset - self._at(at)) > _DOUBTFUL:
+            before, self._doubted = self._doubted, (at, offset)
+            if before is None or abs(offset - before[1]) > _DOUBTFUL:
+                return
+            self._seen.clear()
+            self._seen.append(before)
+            self.resets += 1
+        self._doubted = None
+        self._seen.append((at, offset))
+        ats, offsets = np.array(self._seen).T
+        line = robust_line(ats - at, offsets, 0.0, noise_floor=_NOISE_FLOOR, slope_spread=_DRIFT)
+        self._line = (at, line.offset, line.slope if len(ats) >= 4 else 0.0)
+
+    def of(self, stamps: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What to add to the sender's stamps, (sample,) s: one line, without a step between them."""
+        at, offset, slope = self._line
+        return offset + slope * (stamps + offset - at)
+
+    def _at(self, local: float) -> float:
+        at, offset, slope = self._line
+        return offset + slope * (local - at)
+
+
+class Inlet:
+    """One inlet with its clock offset and its buffer.
+
+    It is lost when the sender goes: the library's own recovery would join another outlet of the same
+    source id without a word on its channels or rate.
+
+    Parameters
+    ----------
+    info : pylsl.StreamInfo
+        Of a stream that answers; opening waits for it.
+
+    Attributes
+    ----------
+    uid, name, host : str
+        Of the sender.
+    info : pylsl.StreamInfo
+        With the description.
+    offset : ClockOffset
+    lost : bool
+        Whether the sender went: nothing more will come.
+
+    Raises
+    ------
+    pylsl.util.TimeoutError, pylsl.util.LostError
+        If the stream does not answer.
+    """
+
+    def __init__(self, info: pylsl.StreamInfo) -> None:
+        self.uid, self.name, self.host = info.uid(), info.name(), info.hostname()
+        self._inlet = pylsl.StreamInlet(info, max_buflen=360, recover=False)
+        self._inlet.open_stream(timeout=_OPEN_S)
+        self.info = self._inlet.info(timeout=_OPEN_S)
+        self.offset, self.lost = ClockOffset(), False
+        dtype = DTYPES.get(info.channel_format())
+        self._buffer = None if dtype is None else np.empty((PULL, info.channel_count()), dtype)
+        self._corrected_at = pylsl.local_clock()
+        self.offset.push(self._corrected_at, self._inlet.time_correction(timeout=_OPEN_S))
+
+    def pull(self) -> tuple[Array, NDArray[np.float64]]:
+        """Up to `PULL` samples that are there, (sample, channel), and their stamps on the local clock.
+
+        The samples lie in a buffer that the next pull overwrites.
+        """
+        assert self._buffer is not None
+        stamps = []
+        try:
+            _, stamps = self._inlet.pull_chunk(timeout=0.0, max_samples=PULL, dest_obj=self._buffer)
+            self._correct()
+        except LostError:
+            self.lost = True
+        raw = np.asarray(stamps, np.float64)
+        return self._buffer[: len(raw)], raw + self.offset.of(raw) if stamps else raw
+
+    def pull_text(self) -> list[tuple[str, float, float]]:
+        """Markers that are there: text, stamp on the local clock, time of arrival."""
+        marks: list[tuple[str, float, float]] = []
+        while True:
+            samples, stamps = [], []
+            try:
+                samples, stamps = self._inlet.pull_chunk(timeout=0.0, max_samples=_MARKS)
+                self._correct()
+            except LostError:
+                self.lost = True
+            if not stamps:
+                return marks
+            now = pylsl.local_clock()
+            raw = np.asarray(stamps, np.float64)
+            local = raw + self.offset.of(raw)
+            marks += [(str(s[0]), float(at), now) for s, at in zip(samples or [], local, strict=True)]
+
+    def _correct(self) -> None:
+        now = pylsl.local_clock()
+        if now - self._corrected_at < _CORRECT_EVERY:
+            return
+        self._corrected_at = now
+        try:
+            self.offset.push(now, self._inlet.time_correction(timeout=0.01))
+        except LslTimeoutError:
+            return  # the line goes on
+
+
+class Opening:
+    """An inlet being opened in a thread of its own: a sender that does not answer holds up nothing.
+
+    Parameters
+    ----------
+    info : pylsl.StreamInfo
+        As the resolver returned it.
+
+    Attributes
+    ----------
+    uid, name, host : str
+        Of the sender.
+    """
+
+    def __init__(self, info: pylsl.StreamInfo) -> None:
+        self.uid, self.name, self.host = info.uid(), info.name(), info.hostname()
+        self._inlet: Inlet | None = None
+        self._thread = threading.Thread(target=self._open, args=(info,), daemon=True)
+        self._thread.start()
+
+    @property
+    def done(self) -> bool:
+        """Whether it has been opened, or has failed."""
+        return not self._thread.is_alive()
+
+    @property
+    def inlet(self) -> Inlet | None:
+        """The inlet, once `done`; None if the stream did not answer."""
+        return self._inlet if self.done else None
+
+    def _open(self, info: pylsl.StreamInfo) -> None:
+        try:
+            self._inlet = Inlet(info)
+        except (LslTimeoutError, LostError):
+            self._inlet = None

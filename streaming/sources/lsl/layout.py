@@ -1,0 +1,131 @@
+"""Which columns of an LSL stream are kept, under which names, and what a unit of each is."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.eeg.channels import kind_of, microvolts, names
+from rtdecode.errors import GeometryError
+from rtdecode.liblsl import pylsl
+from rtdecode.types import Array, Float, Montage
+
+_KEPT = ("eeg", "ecg", "eog", "reference")
+# What the simulated amplifier's stream says of its manufacturer.
+_SIMULATED = "rtdecode phantom (simulated)"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the channels of an LSL stream go.
+
+    Attributes
+    ----------
+    montage : Montage
+        The channels that are kept, in the order they are handed on.
+    columns : int64, (channel,)
+        Their columns in the stream.
+    scale : float64, (channel, 1)
+        Microvolts per unit of the stream; NaN where the stream states no unit.
+    stim : list of int
+        Columns of stim channels.
+    """
+
+    montage: Montage
+    columns: NDArray[np.int64]
+    scale: NDArray[np.float64]
+    stim: list[int]
+
+    def convert(self, raw: Array) -> Float:
+        """Microvolts (channel, sample) of what an inlet delivers, (sample, column)."""
+        data = raw[:, self.columns].T
+        scaled = data if (self.scale == 1).all() else np.multiply(data, self.scale)
+        return np.ascontiguousarray(scaled, np.float32)
+
+    def with_unit(self, scale: float) -> "Layout":
+        """Take `scale` microvolts per unit where the stream states none."""
+        return replace(self, scale=np.where(np.isnan(self.scale), scale, self.scale))
+
+    def ordered_as(self, montage: Montage) -> "Layout":
+        """The channels of `montage` in its order, if they are all here; what else is here, otherwise."""
+        own = self.montage
+        known = [own.channels.index(name) for name in montage.channels if name in own.channels]
+        if len(known) < len(montage.channels):
+            known += [i for i in range(len(own.channels)) if i not in known]
+        channels = replace(
+            own,
+            channels=tuple(own.channels[i] for i in known),
+            kinds=tuple(own.kinds[i] for i in known),
+        )
+        return Layout(channels, self.columns[known], self.scale[known], self.stim)
+
+
+def layout(info: pylsl.StreamInfo) -> Layout:
+    """Find the channels of a stream by label, type and unit.
+
+    Parameters
+    ----------
+    info : pylsl.StreamInfo
+        With its description, as an inlet returns it.
+
+    Raises
+    ------
+    GeometryError
+        If the stream has no labelled EEG channel, no steady rate, two channels of one name, or an EEG
+        channel in a unit that is no voltage.
+    """
+    labels, types, units = (_described(info, key) for key in ("label", "type", "unit"))
+    kinds = [kind_of(label, kind) for label, kind in zip(labels, types, strict=True)]
+    _check(info, labels, kinds)
+    spelled = names(labels)
+    kept = [i for i, kind in enumerate(kinds) if kind in _KEPT and labels[i]]
+    reference = names([info.desc().child("reference").child_value("label") or "unknown"])[0]
+    chosen = tuple(spelled[i] for i in kept)
+    if twice := sorted({name for name in chosen if chosen.count(name) > 1}):
+        raise GeometryError(
+            f"LSL stream '{info.name()}' has more than one channel called {', '.join(twice)} (labels "
+            f"{', '.join(labels[i] for i in kept if spelled[i] in twice)}). Give each its own name in the "
+            "amplifier's LSL program."
+        )
+    simulated = info.desc().child_value("manufacturer") == _SIMULATED
+    montage = Montage(chosen, info.nominal_srate(), reference, tuple(kinds[i] for i in kept), simulated)
+    scale = np.array([[_scale(info.name(), labels[i], units[i], kinds[i])] for i in kept], np.float64)
+    eeg = scale[np.array(montage.kinds) == "eeg"]
+    if not np.isnan(eeg).any():
+        scale = np.where(np.isnan(scale), np.median(eeg), scale)
+    stim = [i for i, kind in enumerate(kinds) if kind == "stim"]
+    return Layout(montage, np.array(kept, np.int64), scale, stim)
+
+
+def _check(info: pylsl.StreamInfo, labels: list[str], kinds: list[str]) -> None:
+    eeg = sum(kind == "eeg" and bool(label) for label, kind in zip(labels, kinds, strict=True))
+    if not eeg or info.nominal_srate() <= 0:
+        raise GeometryError(
+            f"LSL stream '{info.name()}' has {info.channel_count()} channels, {eeg} of them EEG "
+            f"with a label, at {info.nominal_srate():g} Hz; labels (desc/channels/channel/label) and a "
+            "steady rate are needed. Switch the channel description on in the amplifier's LSL program."
+        )
+
+
+def _described(info: pylsl.StreamInfo, key: str) -> list[str]:
+    values: list[str] = []
+    channel = info.desc().child("channels").child("channel")
+    for _ in range(info.channel_count()):
+        values.append(channel.child_value(key))
+        channel = channel.next_sibling("channel")
+    return values
+
+
+def _scale(name: str, label: str, unit: str, kind: str) -> float:
+    """Microvolts per unit; NaN if none is stated."""
+    scale = microvolts(unit)
+    if scale is not None:
+        return scale
+    if unit.strip().lower() in ("", "unknown", "none", "n/a", "na"):
+        return np.nan
+    if kind != "eeg":
+        return 1.0  # an artefact's shape counts, not its size
+    raise GeometryError(
+        f"channel {label} of LSL stream '{name}' is in '{unit}'; nanovolts, microvolts, millivolts and "
+        "volts are read. Set the unit in the amplifier's LSL program."
+    )

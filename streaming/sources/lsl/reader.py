@@ -1,0 +1,95 @@
+"""Chunks and triggers of one open EEG stream."""
+
+from collections import deque
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.eeg.channels import infer_unit
+from rtdecode.liblsl import pylsl
+from rtdecode.signal.eeg.badchannels import detrended
+from rtdecode.types import Array, EegChunk, Trigger
+from streaming.sources.lsl.inlet import PULL, Inlet
+from streaming.sources.lsl.layout import Layout
+from streaming.sources.lsl.pulses import Edges
+
+# Data by which a missing unit is judged, and how much of them is held back until it is clear, s.
+_JUDGED_S, _HELD_S = 1.0, 10.0
+_UNITS = {1.0: "microvolts", 1e3: "millivolts", 1e6: "volts"}
+
+
+class EegReader:
+    """What an inlet delivers, in microvolts and in the order of the montage.
+
+    Where the stream states no unit, samples are held back until their size makes it clear.
+
+    Parameters
+    ----------
+    inlet : Inlet
+    layout : Layout
+
+    Attributes
+    ----------
+    layout : Layout
+    note : str
+        What was concluded of a missing unit, or why nothing was; else empty.
+    """
+
+    def __init__(self, inlet: Inlet, layout: Layout) -> None:
+        self.inlet, self.layout = inlet, layout
+        self._edges = Edges(layout.stim)
+        self._held: deque[tuple[Array, NDArray[np.float64], float]] = deque()
+        self._unclear = bool(np.isnan(layout.scale).any())
+        self._judged_from = 0
+        self.note = ""
+
+    def pull(self) -> tuple[list[EegChunk], list[Trigger]]:
+        """Everything that is there."""
+        chunks: list[EegChunk] = []
+        triggers: list[Trigger] = []
+        left = True
+        while left:
+            raw, stamps = self.inlet.pull()
+            left = len(stamps) == PULL
+            if len(stamps) > 0:
+                now = pylsl.local_clock()
+                triggers += self._edges.push(raw, stamps, now)
+                chunks += self._converted(raw, stamps, now)
+        return chunks, triggers
+
+    def _converted(self, raw: Array, stamps: NDArray[np.float64], now: float) -> list[EegChunk]:
+        if not self._unclear:
+            return [EegChunk(self.layout.convert(raw), stamps, now)]
+        self._hold(raw, stamps, now)
+        if self._unclear:
+            return []
+        held, self._held = self._held, deque()
+        return [EegChunk(self.layout.convert(r), s, at) for r, s, at in held]
+
+    def _hold(self, raw: Array, stamps: NDArray[np.float64], now: float) -> None:
+        sfreq = self.layout.montage.sfreq
+        self._held.append((raw.copy(), stamps, now))
+        while sum(len(s) for _, s, _ in self._held) > _HELD_S * sfreq + len(stamps):
+            self._held.popleft()
+        self._judged_from += len(stamps)
+        if self._judged_from < _JUDGED_S * sfreq:
+            return
+        self._judged_from = 0
+        rms = self._rms(int(_JUDGED_S * sfreq))
+        scale = infer_unit(rms)
+        if scale is None:
+            self.note = (
+                f"the stream states no unit, and data of {rms:.3g} rms do not tell which: set the unit "
+                "(desc/channels/channel/unit) in the amplifier's LSL program"
+            )
+            return
+        self.note = f"the stream states no unit: taken as {_UNITS[scale]}, as its {rms:.3g} rms say"
+        self.layout, self._unclear = self.layout.with_unit(scale), False
+
+    def _rms(self, count: int) -> float:
+        """Median over the EEG channels of the standard deviation of the last `count` samples."""
+        kinds = self.layout.montage.kinds
+        eeg = [i for i, kind in enumerate(kinds) if kind == "eeg" and np.isnan(self.layout.scale[i, 0])]
+        columns = self.layout.columns[eeg or list(range(len(kinds)))]
+        data = np.concatenate([raw[:, columns] for raw, _, _ in self._held])[-count:].astype(np.float64)
+        return float(np.median(detrended(data.T).std(axis=1)))

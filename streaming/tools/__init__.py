@@ -1,0 +1,1 @@
+"""Commands beside a session: look, check, measure, show."""

@@ -1,0 +1,212 @@
+"""How long the stages of the runtime take on this machine: the command ``rtdecode bench``."""
+
+import math
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from rtdecode import bundle as bundles
+from rtdecode.bundle import Bundle, golden
+from rtdecode.disk import strict_json
+from streaming.decode.decoder import Decoder
+from streaming.tools import bench_volumes
+from streaming.tools.bench_eeg import CHUNK_S, eeg_push
+from streaming.tools.bench_pace import SAMPLES, Pace
+from streaming.tools.bench_volumes import Case
+
+_STEPS = (1, 2, 4, 8, 50)
+_FEWER = {8: 5, 50: 50}
+_COLD_STARTS = 5
+_QUICK_PUSHES = 100
+# For the forecast: volumes of each form that are tried, a sleep of the probe, and what is fixed about the
+# EEG (a minute of it is simulated and cleaned, cold starts counted in), s.
+_TRIED = 3
+_PROBE_S = 0.001
+_EEG_S = 40.0
+# Stages of the contract that no code stands behind yet, or that the bundle has not.
+_UNKNOWN = (
+    "clip_0_steps",
+    "clip_1_step",
+    *(f"clip_{n}_steps" for n in _STEPS[1:]),
+)
+
+Timings = dict[str, list[float]]
+
+
+def run(bundle: str, as_json: bool, *, samples: int = SAMPLES, quick: bool = False) -> dict[str, Any]:
+    """Time the stages one after another, one thread, and print percentiles.
+
+    Parameters
+    ----------
+    bundle : str
+        The bundle whose graphs are timed.
+    as_json : bool
+        Print one JSON object instead of a table.
+    samples : int
+        Repetitions of each stage; clips of 8 steps take a fifth of them, of 50 a fiftieth.
+    quick : bool
+        A first impression within a minute: the same stages, repeated as often as the time allows.
+
+    Returns
+    -------
+    dict
+        What was printed: machine, stages (ms), memory_mb, probe (ms).
+    """
+    pace = Pace.of(samples, quick=quick)
+    read = bundles.load(bundle)
+    decoder = Decoder(read)
+    with pace.console.status("making volumes"):
+        made = bench_volumes.case(read)
+    if quick:
+        pace.console.print("This takes at most a minute.")
+    else:
+        minutes = math.ceil(_expected_s(made, decoder, samples) / 60)
+        pace.console.print(f"This takes about {minutes} minutes here; --quick takes at most one.")
+    probe = {"p99_ms": _percentiles(_probe(pace))["p99_ms"]}
+    stages: dict[str, Any] = dict.fromkeys(_UNKNOWN)
+    volumes = bench_volumes.timed(made, pace.repeat, pace.samples)
+    timings = {
+        **{name: spent.wall for name, spent in volumes.items()},
+        "parse_mosaic": volumes["volume_to_vector"].parse,
+        "eeg_push": _eeg_push(pace, quick=quick),
+        **_clips(read, decoder, pace),
+        "cold_start": _cold_start(read.path, pace),
+    }
+    stages |= {name: _percentiles(values) for name, values in timings.items()}
+    for name, spent in volumes.items():
+        stages[name] |= {f"cpu_{key}": ms for key, ms in _percentiles(spent.cpu).items() if key != "n"}
+    memory = psutil.Process().memory_full_info()
+    report = {
+        "machine": _machine(),
+        "bundle": read.digest,
+        "quick": quick,
+        "stages": stages,
+        "memory_mb": round(getattr(memory, "pss", memory.rss) / 2**20, 1),
+        "probe": probe,
+        "notes": {
+            "volume_to_vector": "104 x 104 x 72, 10,000 features, folder poll and alignment included",
+            "eeg_push": "64 channels at 5 kHz, chunk to ring, every cleaning step on, no transport",
+        },
+    }
+    if as_json:
+        Console().print_json(strict_json.dumps(report))
+    else:
+        _show(report)
+    return report
+
+
+def _expected_s(made: Case, decoder: Decoder, samples: int) -> float:
+    """About how long the whole takes here, by the golden window and a few volumes of each form."""
+    began = time.perf_counter()
+    for form in bench_volumes.STAGES.values():
+        list(bench_volumes.measure(made, form, range(_TRIED)))
+    volume_s = (time.perf_counter() - began) / _TRIED
+    cost = decoder.cost
+    clips_s = 0.0
+    for steps in _all_steps(decoder):
+        clip_s = cost.encode_s + steps * cost.step_s + cost.decode_s
+        clips_s += _repetitions(steps, samples) * clip_s
+    return samples * (volume_s + _PROBE_S) + clips_s + _EEG_S + samples * CHUNK_S
+
+
+def _all_steps(decoder: Decoder) -> list[int]:
+    """Every number of steps that is timed; 0 in closed form."""
+    if not decoder.steps:
+        return [0]
+    wanted = {*_STEPS, decoder.steps}
+    there = decoder.numbers_of_steps
+    return sorted(wanted if there is None else wanted & there)
+
+
+def _repetitions(steps: int, samples: int) -> int:
+    return max(3, samples // _FEWER.get(steps, 1))
+
+
+def _eeg_push(pace: Pace, *, quick: bool) -> list[float]:
+    with pace.console.status("eeg_push: a minute of EEG from inside a scanner"):
+        return eeg_push(_QUICK_PUSHES if quick else pace.samples, quick=quick)
+
+
+def _probe(pace: Pace) -> list[float]:
+    """How late a 1 ms sleep ends: what the machine itself adds."""
+    late = []
+    for _ in pace.repeat(pace.samples, "probe"):
+        start = time.perf_counter()
+        time.sleep(0.001)
+        late.append(1e3 * (time.perf_counter() - start) - 1)
+    return late
+
+
+def _clips(bundle: Bundle, decoder: Decoder, pace: Pace) -> Timings:
+    """A window -> condition, first frame, whole clip, by every number of steps the bundle can take."""
+    window = golden.window(bundle)
+    spent: Timings = {"encode": [], "first_frame": []}
+    for steps in _all_steps(decoder):
+        name = f"clip_{steps}_step{'s' if steps != 1 else ''}"
+        spent[name] = []
+        for _ in pace.repeat(_repetitions(steps, pace.samples), name):
+            done = decoder.decode(window, steps or None)
+            spent[name].append(1e3 * (done.last_frame_at - done.started_at))
+            if steps == decoder.steps:
+                spent["encode"].append(1e3 * (done.encoded_at - done.started_at))
+                spent["first_frame"].append(1e3 * (done.first_frame_at - done.started_at))
+    return spent
+
+
+def _cold_start(path: Path, pace: Pace) -> list[float]:
+    """A new interpreter -> the first clip."""
+    code = (
+        "import sys; from rtdecode import bundle; from rtdecode.bundle import golden; "
+        "from streaming.decode.decoder import Decoder; "
+        "read = bundle.load(sys.argv[1]); Decoder(read).decode(golden.window(read))"
+    )
+    spent = []
+    for _ in pace.repeat(_COLD_STARTS, "cold_start"):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code, str(path.resolve())], check=True)
+        spent.append(1e3 * (time.perf_counter() - start))
+    return spent
+
+
+def _percentiles(values: list[float]) -> dict[str, float]:
+    points: Callable[[float], float] = lambda q: round(float(np.percentile(values, q)), 3)  # noqa: E731
+    return {"p50_ms": points(50), "p95_ms": points(95), "p99_ms": points(99), "n": len(values)}
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "processor": _processor(),
+        "cores": psutil.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "load": round(psutil.getloadavg()[0], 2),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _show(report: dict[str, Any]) -> None:
+    machine = report["machine"]
+    table = Table(title=f"{machine['processor']}, {machine['cores']} cores", title_justify="left")
+    for column in ("stage", "median ms", "p95", "p99", "n"):
+        table.add_column(column, justify="left" if column == "stage" else "right")
+    for name, s in report["stages"].items():
+        cells = [str(s[k]) for k in ("p50_ms", "p95_ms", "p99_ms", "n")] if s else ["-"]
+        table.add_row(name, *cells)
+    Console().print(table)
+    Console().print(f"memory {report['memory_mb']} MB; the machine's own lateness {report['probe']}")

@@ -1,0 +1,126 @@
+"""How long the EEG of a scanner takes from chunk to ring, everything on: a stage of ``rtdecode bench``."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from rtdecode.eeg.stream import EegStream
+from rtdecode.phantom.body.amplifier import LEAD_IN_S
+from rtdecode.phantom.body.bore import Artifacts
+from rtdecode.phantom.body.brain import TR
+from rtdecode.phantom.session import MARKER, PhantomSession
+from rtdecode.types import EegChunk, Float, Montage, Trigger
+from streaming.tools.eeg_watch import whole_stream
+
+SFREQ = 5000
+CHUNK_S = 0.02
+# Stream time before the first push that counts: templates and filters have settled.
+SETTLED_S = 40.0
+# At this drift the time that repeats is whole samples and whole TRs.
+DRIFT_PPM, REPEATED_S = 20.0, 40
+# The same for a first impression.
+_QUICK_SETTLED_S = 19.0
+_QUICK_REPEATED_S = 8
+_START_AT, _DELAY_S, _JITTER_S = 10_000.0, 0.002, 1e-4
+_KEEP_S = 40.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bore:
+    """EEG inside a running scanner, without end: 40 s of it repeat.
+
+    Attributes
+    ----------
+    montage : Montage
+        63 EEG channels and an ECG at 5 kHz.
+    data : float32, (channel, sample)
+        From before the scanner starts on.
+    repeats_from : int
+        What follows the last sample.
+    rate : float
+        Of the amplifier by the scanner's clock, Hz.
+    """
+
+    montage: Montage
+    data: Float
+    repeats_from: int
+    rate: float
+
+    def stream(self, seconds: float, seed: int = 0) -> Iterator[EegChunk | Trigger]:
+        """Chunks and volume triggers of so much time, in order of arrival."""
+        rng, size, trigger = np.random.default_rng(seed), round(CHUNK_S * SFREQ), 0
+        for first in range(0, int(seconds * SFREQ), size):
+            stamps = _START_AT + np.arange(first, first + size) / self.rate + rng.exponential(_JITTER_S)
+            arrived_at = float(stamps[-1]) + _DELAY_S
+            yield EegChunk(self._samples(first, size), stamps, arrived_at)
+            while _START_AT + LEAD_IN_S + trigger * TR <= stamps[-1]:
+                yield Trigger(_START_AT + LEAD_IN_S + trigger * float(TR), MARKER, arrived_at)
+                trigger += 1
+
+    def _samples(self, first: int, count: int) -> Float:
+        index, total = np.arange(first, first + count), self.data.shape[1]
+        again = self.repeats_from + (index - total) % (total - self.repeats_from)
+        return self.data[:, np.where(index < total, index, again)]
+
+
+def bore(repeated_s: int = REPEATED_S) -> Bore:
+    """Simulate the scanner's EEG; takes some 20 s.
+
+    Parameters
+    ----------
+    repeated_s : int
+        Time inside the running scanner, s; it repeats without a step where it is `REPEATED_S`.
+    """
+    artifacts = Artifacts(drift_ppm=DRIFT_PPM)
+    session = PhantomSession("easy", seconds=float(repeated_s), sfreq=SFREQ, artifacts=artifacts)
+    repeated = round(repeated_s * session.rate)
+    start = round((LEAD_IN_S + 4) * session.rate)
+    blocks, have = [], 0
+    for block in session.eeg_blocks():
+        blocks.append(block)
+        have += block.shape[1]
+        if have >= start + repeated:
+            break
+    return Bore(session.montage, np.concatenate(blocks, axis=1)[:, : start + repeated], start, session.rate)
+
+
+def begun(repeated_s: int = REPEATED_S) -> tuple[Bore, EegStream]:
+    """The scanner's EEG, and the chain that takes it with every cleaning step on."""
+    source = bore(repeated_s)
+    return source, whole_stream(source.montage, _KEEP_S, float(TR))
+
+
+def eeg_push(samples: int, *, quick: bool = False) -> list[float]:
+    """Time chunks of 20 ms (64 channels at 5 kHz, gradients on) until they are clean and in the ring.
+
+    Parameters
+    ----------
+    samples : int
+        Pushes that count, after 40 s of stream.
+    quick : bool
+        After 19 s of it, nine of them in the running scanner; at most 100 pushes, so that nothing repeats.
+
+    Returns
+    -------
+    list of float
+        Milliseconds of each.
+    """
+    settled_s = _QUICK_SETTLED_S if quick else SETTLED_S
+    source, stream = begun(_QUICK_REPEATED_S if quick else REPEATED_S)
+    spent: list[float] = []
+    for item in source.stream(settled_s + (samples + 1) * CHUNK_S):
+        start = time.perf_counter()
+        take(stream, item)
+        if isinstance(item, EegChunk):
+            spent.append(1e3 * (time.perf_counter() - start))
+    return spent[-samples:]
+
+
+def take(stream: EegStream, item: EegChunk | Trigger) -> None:
+    """Hand a chunk or a volume trigger to the chain."""
+    if isinstance(item, EegChunk):
+        stream.push(item)
+    else:
+        stream.trigger(item.stamp, arrived_at=item.arrived_at)

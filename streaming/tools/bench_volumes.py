@@ -1,0 +1,229 @@
+"""From a file that is complete in the scanner's folder to a normalised vector, timed for every form of file.
+
+Every volume goes the way of a session: the folder is polled, the file decoded, the head aligned to a
+calibration's reference, the features interpolated once where it lies now, and normalised.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from rtdecode.bundle import Bundle
+from rtdecode.disk.calibration import Calibration, Figures, Record
+from rtdecode.phantom.body import scanner
+from rtdecode.phantom.files.classic import slice_bytes
+from rtdecode.phantom.files.enhanced import enhanced_bytes
+from rtdecode.phantom.files.mosaic import mosaic_bytes
+from rtdecode.phantom.files.nifti import nifti_bytes
+from rtdecode.signal.volume.baseline import Baseline, Drift, VolumeNormalizer
+from rtdecode.signal.volume.motion import rigid
+from rtdecode.signal.volume.projection import Projection
+from rtdecode.types import Float, Volume
+from rtdecode.windows.head import Head
+from streaming.sources.folder.source import FolderSource
+
+SHAPE = (104, 104, 72)
+FEATURES = 10_000
+TR = 0.8
+# Stage of ``rtdecode bench`` -> form of its files.
+STAGES = {
+    "volume_to_vector": "mosaic",
+    "volume_to_vector_enhanced": "enhanced",
+    "volume_to_vector_nifti": "nifti",
+    "volume_to_vector_slices": "slices",
+}
+# A session looks into the folder this often, s: a file waits for it, at most so long.
+POLL = 0.015
+# Poses of the head that come in turns, and the size of a step from one to the next, mm and rad.
+_POSES, _STEP_MM, _STEP_RAD = 8, 0.1, 0.002
+_THERMAL = 6.0
+# Where the trained grid lies on this head: mm, rad.
+_LIES = np.array([1.3, -0.7, 0.4, 0.01, 0.0, 0.02])
+_COMPONENTS = 8
+_START = datetime(2026, 1, 1, 12)
+
+Write = Callable[[int], list[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What each volume took from its last file to its vector, ms: by the clock, of the processor, parsing."""
+
+    wall: list[float]
+    cpu: list[float]
+    parse: list[float]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A head that moves a little from volume to volume, and what reads its features.
+
+    Attributes
+    ----------
+    volumes : int16, (pose, i, j, k)
+    affine : float64, (4, 4)
+    bundle : Bundle
+    calibration : Calibration
+    """
+
+    volumes: np.ndarray
+    affine: np.ndarray
+    bundle: Bundle
+    calibration: Calibration
+
+    def files(self, form: str) -> Write:
+        """What writes volume n as the files of one form, in the order of their names."""
+        a, uid = self.affine, "1.2.826.0.1.3680043.8.498.1"
+        of: Callable[[int], np.ndarray] = lambda n: self.volumes[n % len(self.volumes)]  # noqa: E731
+        at: Callable[[int], datetime] = lambda n: _START + timedelta(seconds=n * TR)  # noqa: E731
+        forms: dict[str, Write] = {
+            "mosaic": lambda n: [mosaic_bytes(of(n), a, TR, n, 3, at(n), 1.6, uid)],
+            "enhanced": lambda n: [enhanced_bytes(of(n), a, TR, n, 3, at(n), 1.6, uid)],
+            "nifti": lambda n: [nifti_bytes(of(n), a, TR)],
+            "slices": lambda n: slice_bytes("ge", of(n), a, TR, n, 3, at(n), uid),
+        }
+        return forms[form]
+
+
+def case(bundle: Bundle, shape: tuple[int, int, int] = SHAPE, features: int = FEATURES) -> Case:
+    """The phantom's head with noise, in a few poses; the calibration lies at a place of its own."""
+    rest = scanner.head(1, shape)
+    rng = np.random.default_rng(0)
+    walk = np.cumsum(rng.standard_normal((_POSES, 6)), axis=0) * ([_STEP_MM] * 3 + [_STEP_RAD] * 3)
+    volumes = np.stack([_posed(rest.mean, rest.affine, pose, rng) for pose in walk])
+    voxels = np.sort(rng.choice(rest.brain, min(features, len(rest.brain)), replace=False))
+    trained = Projection(voxels, shape, rest.affine)
+    placed = replace(trained, affine=rigid(_LIES, np.zeros(3)) @ rest.affine)
+    size = len(voxels)
+    calibration = Calibration(
+        Path(),
+        _record(placed),
+        "0" * 16,
+        rest.mean.astype(np.float32),
+        rest.affine,
+        placed,
+        np.full(size, 1000.0, np.float32),
+        np.full(size, 50.0, np.float32),
+    )
+    return Case(volumes, rest.affine, replace(bundle, projection=trained), calibration)
+
+
+def _posed(image: Float, affine: np.ndarray, pose: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    back = np.linalg.inv(affine) @ np.linalg.inv(rigid(pose, np.zeros(3))) @ affine
+    moved = ndimage.affine_transform(image, back, order=1, mode="nearest")
+    moved = moved + _THERMAL * rng.standard_normal(image.shape, dtype=np.float32)
+    return np.clip(np.rint(np.abs(moved)), 0, 4095).astype(np.int16)
+
+
+def _record(placed: Projection) -> Record:
+    """What a calibration says of itself; nothing of it is timed."""
+    return Record(
+        schema=1,
+        version="",
+        made_at="",
+        origin="mask",
+        origin_digest="",
+        labels=None,
+        features=placed.features,
+        series=3,
+        tr_s=TR,
+        volumes=0,
+        dropped=0,
+        shape=list(placed.shape),
+        affine=placed.affine.tolist(),
+        projection="",
+        placement=None,
+        figures=Figures(None, None, 0, None, None, None, 1.0, 0),
+        files={},
+    )
+
+
+def normaliser(calibration: Calibration) -> VolumeNormalizer:
+    """The dearest kind of normaliser: one that follows components of drift."""
+    rng = np.random.default_rng(1)
+    size = len(calibration.warmup_mean)
+    write = rng.standard_normal((_COMPONENTS, size))
+    drift = Drift(np.asarray(np.linalg.pinv(write).T, np.float64), write, np.ones(_COMPONENTS), 1.0)
+    baseline = Baseline(components=_COMPONENTS, walk=0.01, colour=0.5, memory=5.0)
+    return VolumeNormalizer(calibration.warmup_mean, calibration.warmup_scale, baseline, drift)
+
+
+def measure(made: Case, form: str, rounds: Iterable[int], others: int = 0) -> Iterator[tuple[float, ...]]:
+    """Time volume after volume.
+
+    Parameters
+    ----------
+    made : Case
+    form : str
+        ``mosaic``, ``enhanced``, ``nifti`` or ``slices``.
+    rounds : iterable of int
+        Numbers of the volumes, from 0.
+    others : int
+        Files of no use that lie in the folder before.
+
+    Yields
+    ------
+    (wall, cpu, parse)
+        ms from the rename of a volume's last file; the wait for the poll, which is drawn evenly from its
+        period, is part of the first.
+    """
+    write, rng = made.files(form), np.random.default_rng(2)
+    head, norm = Head(made.bundle, made.calibration), normaliser(made.calibration)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for n in range(others):
+            (folder / f"other_{n:06d}.log").touch()
+        source = FolderSource(folder)
+        for n in rounds:
+            *before, last = _deliver(folder, write(n), n, form)
+            for path in before:
+                path[0].rename(path[1])
+            while before and (source.poll(time.monotonic()) or len(source.waiting)):
+                pass
+            last[0].rename(last[1])
+            yield _timed(source, head, norm, rng.uniform(0, POLL))
+            for _, path in (*before, last):
+                path.unlink()
+
+
+def _deliver(folder: Path, files: list[bytes], n: int, form: str) -> list[tuple[Path, Path]]:
+    """Write files under names that are passed over, with the names they are to have."""
+    ending = ".nii" if form == "nifti" else ""
+    pairs = []
+    for k, data in enumerate(files):
+        part = folder / f".{k}"
+        part.write_bytes(data)
+        pairs.append((part, folder / (f"vol_{n:05d}{ending}" if len(files) == 1 else f"i{n:05d}.{k:03d}")))
+    return pairs
+
+
+def _timed(
+    source: FolderSource, head: Head, norm: VolumeNormalizer, waits: float
+) -> tuple[float, float, float]:
+    began = time.perf_counter()
+    time.sleep(waits)
+    work = time.thread_time()
+    found: list[Volume] = []
+    while not found:
+        found = source.poll(time.monotonic())
+    vector = norm.push(head.read(found[0]))
+    work, wall = time.thread_time() - work, time.perf_counter() - began
+    assert np.isfinite(vector).all()
+    return 1e3 * wall, 1e3 * work, 1e3 * (found[0].parsed_at - found[0].arrived_at)
+
+
+def timed(made: Case, track: Callable[[int, str, int], Iterable[int]], samples: int) -> dict[str, Spent]:
+    """Time every form; the names are those of the stages of ``rtdecode bench``."""
+    found = {}
+    for name, form in STAGES.items():
+        # The first volume opens readers and grids.
+        rows = list(measure(made, form, track(samples + 1, name, 2)))[1:]
+        wall, cpu, parse = (list(column) for column in zip(*rows, strict=True))
+        found[name] = Spent(wall, cpu, parse)
+    return found

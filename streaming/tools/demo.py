@@ -1,0 +1,153 @@
+"""One session from end to end: two programs that talk over the real interfaces."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+import webbrowser
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+import rtdecode
+from rtdecode.disk.folders import taken
+from rtdecode.errors import UsageError
+from streaming.session import interrupts
+
+_RECORDED = Path(rtdecode.__file__).with_name("recorded") / "haxby"
+_RUNS = ("run009", "run010")
+_LINES = 12
+
+
+def run(
+    seconds: float = 60.0, out: Path | None = None, open_film: bool = False, recorded: bool = False
+) -> int:
+    """Run a session and show what came of it.
+
+    Parameters
+    ----------
+    seconds : float
+        Length of the film, or of each recorded run, s.
+    out : Path, optional
+        Folder of the session; default ``runs/demo-TIME``.
+    open_film : bool
+        Show the film at the end.
+    recorded : bool
+        Play two runs of recorded human fMRI instead of a simulated participant.
+
+    Returns
+    -------
+    int
+        Exit code of the decoding program.
+
+    Raises
+    ------
+    UsageError
+        If the folder is in use.
+    """
+    folder = out or Path("runs") / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
+    if taken(folder):
+        raise UsageError(f"--out {folder} is in use. Give a new or empty folder.")
+    console, stopped = Console(stderr=True), list[str]()
+    show = _recorded if recorded else _simulated
+    with interrupts.told(stopped.append):
+        code = show(folder, seconds, console, stopped)
+    films = sorted(folder.glob("**/film.mp4"))
+    if open_film and code == 0 and films:
+        webbrowser.open(films[0].resolve().as_uri())
+    return code
+
+
+def _simulated(folder: Path, seconds: float, console: Console, stopped: Sequence[str]) -> int:
+    console.print(
+        f"Demo: {seconds:g} s of film, seen by a [bold]simulated participant[/] (preset easy). One program "
+        "is the participant, the amplifier and the scanner; the other decodes what it receives.",
+        soft_wrap=True,
+    )
+    name = f"rtdecode-demo-{os.getpid()}-{time.time_ns() % 100000}"
+    volumes, truth = folder / "scanner", folder / "truth"
+    volumes.mkdir(parents=True)
+    length = ["--seconds", f"{seconds:g}"]
+    sources = ["--lsl", name, "--fmri-dir", str(volumes), "--truth", str(truth), *length]
+    player = ["simulate", *sources, "--preset", "easy"]
+    return _session(player, ["stream", *sources], folder, volumes, console, stopped)
+
+
+def _recorded(folder: Path, seconds: float, console: Console, stopped: Sequence[str]) -> int:
+    console.print(
+        f"Demo: the first {seconds:g} s of two runs of [bold]recorded human fMRI[/] (one slice, eight "
+        "categories of objects), played at their own pace. Category decoding, not a reconstruction.",
+        soft_wrap=True,
+    )
+    code = 0
+    for run_name in _RUNS:
+        if code or stopped:
+            break
+        source, target = _RECORDED / run_name, folder / run_name
+        volumes = target / "scanner"
+        volumes.mkdir(parents=True)
+        player = ["play-volumes", str(source / "bold_1slice.nii.gz"), "--fmri-dir", str(volumes)]
+        reader = ["stream", "--fmri-dir", str(volumes), "--bundle", "haxby", "--existing", "read"]
+        reader += ["--truth", str(source / "bold_events.tsv"), "--seconds", f"{seconds:g}"]
+        code = _session(player, reader, target, volumes, console, stopped)
+    return code
+
+
+def _session(
+    player: Sequence[str],
+    reader: Sequence[str],
+    folder: Path,
+    volumes: Path,
+    console: Console,
+    stopped: Sequence[str],
+) -> int:
+    """Run both programs until one ends, or something is `stopped`; the reader has the terminal."""
+    log = folder / f"{player[0]}.log"
+    reader = [*reader, "--out", str(folder), "--overwrite", "--wait", "90", "--lost-after", "20"]
+    with (
+        log.open("w") as lines,
+        _program(player, lines.fileno()) as played,
+        _program(reader, None) as read,
+    ):
+        while not stopped and read.poll() is None and played.poll() in (None, 0):
+            time.sleep(0.1)
+        failed = played.poll() not in (None, 0)
+    shutil.rmtree(volumes, ignore_errors=True)
+    if not stopped and (failed or read.returncode != 0):
+        said = "\n".join(log.read_text().splitlines()[-_LINES:])
+        console.print(
+            f"`rtdecode {reader[0]}` ended with exit code {read.returncode}: what it said stands above. "
+            f"`rtdecode {player[0]}` said last:\n{said}",
+            highlight=False,
+            markup=False,
+        )
+        return read.returncode or 1
+    return 0
+
+
+@contextmanager
+def _program(command: Sequence[str], output: int | None) -> Iterator[subprocess.Popen[bytes]]:
+    """A program of ours that has ended when the block is left, however it is left."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rtdecode.cli", *command],
+        stdout=output,
+        stderr=output,
+        stdin=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+    try:
+        process.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,199 @@
+"""What a session needs, checked one by one: the command ``rtdecode doctor``."""
+
+import platform
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from rtdecode import __version__, installing
+from rtdecode import bundle as bundles
+from rtdecode.bundle import Bundle
+from rtdecode.disk import calibration as calibrations
+from rtdecode.disk import strict_json
+from rtdecode.disk.calibration import Calibration
+from rtdecode.errors import RtDecodeError
+from rtdecode.types import Montage, Volume
+from streaming.tools import doctor_disk, doctor_fmri
+from streaming.tools.doctor_disk import Place
+from streaming.tools.finding import Finding
+
+_COLOURS = {"ok": "green", "note": "yellow", "bad": "red"}
+# Time for a look at the network's streams, s.
+_LOOK_S = 2.0
+
+
+def run(
+    lsl: str | None,
+    fmri_dir: Path | None,
+    bundle: str,
+    as_json: bool,
+    *,
+    calibration: Path | None = None,
+    out: Path | None = None,
+    record: Path | None = None,
+    minutes: float = 60.0,
+) -> int:
+    """Check everything and say what to do about each thing that is missing.
+
+    Parameters
+    ----------
+    lsl : str or None
+        The EEG stream to listen to for some seconds; None lists what there is.
+    fmri_dir : Path or None
+        The folder to look into.
+    bundle : str
+        The bundle to verify and run, which stream and volumes are judged against.
+    as_json : bool
+        Print JSON instead of a table.
+    calibration : Path or None
+        Of the session that is to come.
+    out, record : Path or None
+        Folders that the session is to write into; `out` is judged at its default where it is not given.
+    minutes : float
+        Length of the session, for the room on the disks.
+
+    Returns
+    -------
+    int
+        0, or 1 if a session would be refused or degraded.
+    """
+    with Console(stderr=True).status("looking and listening, up to 25 s"):
+        findings = _findings(lsl, fmri_dir, bundle, calibration, out, record, minutes)
+    if as_json:
+        Console().print_json(strict_json.dumps([asdict(f) for f in findings]))
+    else:
+        _show(findings)
+    return int(any(f.state == "bad" for f in findings))
+
+
+def _findings(
+    lsl: str | None,
+    fmri_dir: Path | None,
+    bundle: str,
+    calibration: Path | None,
+    out: Path | None,
+    record: Path | None,
+    minutes: float,
+) -> list[Finding]:
+    loaded, of_bundle = _bundle(bundle)
+    placed, of_calibration = _calibration(calibration, loaded)
+    of_eeg, montage = _eeg(lsl, loaded)
+    of_fmri, volume = _fmri(fmri_dir, loaded, placed)
+    findings = [_machine(), *of_eeg, *of_fmri, _providers(), of_bundle, *of_calibration]
+    if loaded is None:
+        return findings
+    given = {"eeg": lsl, "fmri": fmri_dir}
+    if any(given.values()) and not any(given[name] for name in loaded.manifest.modalities):
+        reads = " and ".join(loaded.manifest.modalities)
+        found = f"the bundle {loaded.manifest.name} reads {reads}, and no such source was given"
+        findings.append(Finding("sources", "bad", found, "give --lsl or --fmri-dir, or another --bundle"))
+    places = [Place("disk", out or Path("runs"), doctor_disk.clips_a_minute(loaded))]
+    if record is not None:
+        rate = doctor_disk.recording_a_minute(loaded, montage, volume)
+        places.append(Place("recording", record, rate))
+    return findings + doctor_disk.judge(places, minutes)
+
+
+def _machine() -> Finding:
+    system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    return Finding("machine", "ok", f"rtdecode {__version__} on {system}")
+
+
+def _eeg(name: str | None, bundle: Bundle | None) -> tuple[list[Finding], Montage | None]:
+    """What is on the network, and what the named stream is to the bundle."""
+    streams = _streams(name)
+    if name is None or bundle is None or streams.state == "bad":
+        return [streams], None
+    # Here and not above: without liblsl everything else is looked at all the same.
+    from streaming.tools import doctor_eeg
+
+    judged, montage = doctor_eeg.judge(name, bundle)
+    return [streams, *judged], montage
+
+
+def _streams(name: str | None) -> Finding:
+    try:
+        from rtdecode.liblsl import pylsl
+    except RtDecodeError as error:
+        return Finding("LSL", "bad", str(error))
+    from streaming.sources.lsl.source import seen, select
+
+    streams = pylsl.resolve_streams(wait_time=_LOOK_S)
+    library = f"liblsl {pylsl.library_version()}"
+    if name is not None and not select(streams, name):
+        return Finding(
+            "LSL",
+            "bad",
+            f"{library}: no stream '{name}'; seen: {seen(streams)}",
+            "start the amplifier's LSL outlet, correct the name, or open UDP port 16571 and TCP 16572-16604",
+        )
+    if not streams:
+        return Finding("LSL", "note", f"{library}: no stream on this network", "start the amplifier's outlet")
+    found = f"{library}: {seen(streams)}"
+    advice = "" if name is not None else "give --lsl NAME to have one judged"
+    return Finding("LSL", "ok", found, advice)
+
+
+def _fmri(
+    directory: Path | None, bundle: Bundle | None, calibration: Calibration | None
+) -> tuple[list[Finding], Volume | None]:
+    """What is in the folder, and what it is to the bundle."""
+    if directory is None:
+        found = Finding("folder", "note", "none was given", "give --fmri-dir DIR to have it looked into")
+        return [found], None
+    if not directory.is_dir():
+        found = Finding("folder", "bad", f"{directory} is not there", "mount the scanner's export folder")
+        return [found], None
+    return doctor_fmri.judge(doctor_fmri.look(directory), bundle, calibration)
+
+
+def _providers() -> Finding:
+    from rtdecode.bundle.graph import providers
+
+    try:
+        names = providers()
+    except RtDecodeError as error:
+        return Finding("graphs", "bad", str(error))
+    if names[0] == "CPUExecutionProvider":
+        return Finding("graphs", "ok", "ONNX Runtime on the CPU", f"on a GPU: {installing.command('gpu')}")
+    return Finding("graphs", "ok", f"ONNX Runtime with {', '.join(names)}")
+
+
+def _bundle(name: str) -> tuple[Bundle | None, Finding]:
+    from streaming.decode.decoder import Decoder
+
+    try:
+        read = bundles.load(name)
+        Decoder(read)
+    except RtDecodeError as error:
+        return None, Finding("bundle", "bad", str(error))
+    reads = " + ".join(read.manifest.modalities)
+    found = f"{read.manifest.name} {read.digest} reads {reads}; its golden window agrees"
+    return read, Finding("bundle", "ok", found)
+
+
+def _calibration(folder: Path | None, bundle: Bundle | None) -> tuple[Calibration | None, list[Finding]]:
+    """The calibration where it fits the bundle."""
+    if folder is None or bundle is None:
+        return None, []
+    try:
+        read = calibrations.load(folder)
+        if bundle.projection is not None:
+            read.matched(bundle.projection)
+    except RtDecodeError as error:
+        return None, [Finding("calibration", "bad", str(error), "calibrate with --bundle")]
+    found = f"{read.record.features} features of {read.record.volumes} volumes, {read.record.made_at}"
+    return read, [Finding("calibration", "ok", found)]
+
+
+def _show(findings: list[Finding]) -> None:
+    table = Table(show_header=True, title_justify="left")
+    for column in ("", "", "found", "to do"):
+        table.add_column(column)
+    for f in findings:
+        colour = _COLOURS[f.state]
+        table.add_row(f.subject, f"[{colour}]{f.state}[/]", escape(f.found), escape(f.advice))
+    Console().print(table)

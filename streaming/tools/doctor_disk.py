@@ -1,0 +1,126 @@
+"""How much a session writes, and whether it fits on the disks: a part of ``rtdecode doctor``."""
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from rtdecode.bundle import Bundle, golden
+from rtdecode.disk.folders import taken
+from rtdecode.disk.video import write_mp4
+from rtdecode.types import Montage, Volume
+from streaming.decode.decoder import Decoder
+from streaming.tools.finding import Finding
+
+# The running film shows every clip enlarged beside the truth: a demo's was 5 times the size of its clips.
+_FILM = 5.0
+# A line of clips.jsonl, bytes.
+_LINE = 1500
+# A stamp of each sample in a recording, bytes.
+_STAMP = 8
+# Where no amplifier was heard, the usual one inside a magnet: channels, Hz.
+_CHANNELS = 64
+_SFREQ = 5000.0
+# Where no volume was seen, a voxel of the bundle's grid, bytes.
+_VOXEL = 2
+_ROOM = "make room, or give a folder on another disk"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A folder that a session is to write into.
+
+    Attributes
+    ----------
+    subject : str
+        Of its finding.
+    folder : Path
+    bytes_a_minute : float
+    """
+
+    subject: str
+    folder: Path
+    bytes_a_minute: float
+
+
+def clips_a_minute(bundle: Bundle) -> float:
+    """Bytes that ``--out`` takes in a minute: the golden window's clip is written as a session does."""
+    manifest = bundle.manifest
+    made = Decoder(bundle).decode(golden.window(bundle)).clip
+    with tempfile.TemporaryDirectory() as name:
+        file = Path(name) / "clip.mp4"
+        write_mp4(file, made.frames, manifest.clip.fps)
+        clip = file.stat().st_size
+    revisions = len(manifest.modalities)
+    a_window = revisions * (clip + made.latent.nbytes + _LINE) + _FILM * clip
+    return 60 / float(manifest.grid.hop) * a_window
+
+
+def recording_a_minute(bundle: Bundle, eeg: Montage | None, fmri: Volume | None) -> float:
+    """Bytes that ``--record`` takes in a minute.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    eeg : Montage or None
+        Of the stream, where one was heard.
+    fmri : Volume or None
+        Of the folder, where one was read.
+    """
+    manifest = bundle.manifest
+    rate = 0.0
+    if eeg is not None:
+        rate += eeg.sfreq * (len(eeg.channels) * 4 + _STAMP)
+    elif manifest.eeg is not None:
+        rate += _SFREQ * (_CHANNELS * 4 + _STAMP)
+    tr_s = (fmri and fmri.tr_s) or float(manifest.grid.tr or 0)
+    if fmri is not None and tr_s:
+        rate += fmri.data.nbytes / tr_s
+    elif manifest.fmri is not None:
+        i, j, k = manifest.fmri.shape
+        rate += i * j * k * _VOXEL / tr_s
+    return 60 * rate
+
+
+def judge(places: list[Place], minutes: float) -> list[Finding]:
+    """Tell whether a session of some minutes fits; folders on one disk share what is free there.
+
+    Parameters
+    ----------
+    places : list of Place
+    minutes : float
+        Length of the session.
+    """
+    above = {place.subject: _existing(place.folder) for place in places}
+    disks = {subject: folder.stat().st_dev for subject, folder in above.items()}
+    needed: dict[int, float] = {}
+    for place in places:
+        disk = disks[place.subject]
+        needed[disk] = needed.get(disk, 0.0) + place.bytes_a_minute
+    return [_judged(place, above[place.subject], needed[disks[place.subject]], minutes) for place in places]
+
+
+def _judged(place: Place, above: Path, disk_bytes_a_minute: float, minutes: float) -> Finding:
+    if taken(place.folder):
+        found = f"{place.folder} is in use"
+        return Finding(place.subject, "bad", found, "give a new or empty folder")
+    if not os.access(above, os.W_OK):
+        return Finding(place.subject, "bad", f"{above} cannot be written into", "give another folder")
+    free = shutil.disk_usage(above).free
+    fits = free / disk_bytes_a_minute
+    found = (
+        f"{free / 1e9:.1f} GB free at {place.folder}, which takes about {place.bytes_a_minute / 1e6:.0f} MB "
+        f"a minute: room for {fits:.0f} minutes of the session, {minutes:g} wanted"
+    )
+    if fits < minutes:
+        return Finding(place.subject, "bad", found, _ROOM)
+    return Finding(place.subject, "ok", found)
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    place = folder.resolve()
+    while not place.is_dir():
+        place = place.parent
+    return place

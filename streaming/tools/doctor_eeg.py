@@ -1,0 +1,235 @@
+"""An EEG stream, listened to for some seconds and judged against a bundle: a part of ``rtdecode doctor``."""
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from rtdecode import plausible
+from rtdecode.bundle import Bundle, EegInput
+from rtdecode.eeg import channels
+from rtdecode.eeg.cleaner import MOST_HZ
+from rtdecode.eeg.stream import EegStream
+from rtdecode.errors import GeometryError
+from rtdecode.signal.eeg.band import EegBand
+from rtdecode.types import EegChunk, Montage, Trigger
+from streaming.sources.lsl.source import LslSource
+from streaming.tools.finding import Finding
+
+# What is listened to once the filters have settled, s.
+_JUDGED_S = 3.0
+# Less than this says nothing of a rate or a level, s.
+_LEAST_S = 1.0
+# A stream that is announced has so long to deliver its first sample, s.
+_FIRST_WITHIN_S = 10.0
+_POLL_S = 0.01
+_NAMED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What came of a stream while it was listened to.
+
+    Attributes
+    ----------
+    montage : Montage or None
+        None where the stream did not answer.
+    items : list of EegChunk and Trigger
+        In order of arrival.
+    has_triggers : bool
+        Whether there is a marker stream or a stim channel.
+    state : str
+        What the source says of the stream.
+    notes : list of str
+        What happened to it meanwhile, and what was concluded of a unit that it does not state.
+    """
+
+    montage: Montage | None
+    items: list[EegChunk | Trigger]
+    has_triggers: bool
+    state: str
+    notes: list[str]
+
+    @property
+    def chunks(self) -> list[EegChunk]:
+        """The samples alone."""
+        return [item for item in self.items if isinstance(item, EegChunk)]
+
+
+def judge(lsl: str, bundle: Bundle) -> tuple[list[Finding], Montage | None]:
+    """Listen to a stream as a session would, and judge it against a bundle.
+
+    Parameters
+    ----------
+    lsl : str
+        Name, type or source id of the stream.
+    bundle : Bundle
+
+    Returns
+    -------
+    list of Finding
+    Montage or None
+        Of the stream, once it is known.
+    """
+    wanted = bundle.manifest.eeg
+    if wanted is None:
+        found = f"the bundle {bundle.manifest.name} reads no EEG"
+        return [Finding("cap", "note", found, "leave --lsl out, or give another --bundle")], None
+    try:
+        heard = listen(lsl, wanted.band)
+    except GeometryError as error:
+        return [Finding("cap", "bad", str(error), "set the stream right in the amplifier's program")], None
+    return findings(heard, bundle, wanted), heard.montage
+
+
+def listen(lsl: str, band: EegBand) -> Heard:
+    """Take what a stream sends, until a chain's filters have settled and some seconds more.
+
+    Raises
+    ------
+    GeometryError
+        If the stream carries no usable EEG.
+    """
+    source = LslSource(lsl)
+    items: list[EegChunk | Trigger] = []
+    until = time.monotonic() + _FIRST_WITHIN_S
+    heard = False
+    try:
+        while time.monotonic() < until:
+            items += source.poll()
+            if not heard and any(isinstance(item, EegChunk) for item in items):
+                heard = True
+                until = time.monotonic() + band.settling_s(MOST_HZ) + _JUDGED_S
+            time.sleep(_POLL_S)
+        return Heard(source.montage, items, source.has_triggers, source.state, source.notes())
+    finally:
+        source.close()
+
+
+def findings(heard: Heard, bundle: Bundle, wanted: EegInput) -> list[Finding]:
+    """Judge what was heard.
+
+    Parameters
+    ----------
+    heard : Heard
+    bundle : Bundle
+    wanted : EegInput
+        The bundle's.
+    """
+    if heard.montage is None or not heard.chunks:
+        start = "start the recording in the amplifier's program, and see rtdecode eeg"
+        return [Finding("samples", "bad", f"{heard.state}; no sample came", start)]
+    cap = _cap(wanted, heard.montage)
+    rate = _rate(heard, heard.montage, float(bundle.manifest.grid.sfreq), wanted.band)
+    found = [cap, rate, _unit(heard), _samples(heard, wanted, heard.montage), _triggers(heard)]
+    if cap.state != "bad" and rate.state != "bad":
+        found.append(_level(heard, bundle, wanted, heard.montage))
+    return found
+
+
+def _cap(wanted: EegInput, montage: Montage) -> Finding:
+    try:
+        picks, absent = channels.match(wanted.channels, montage)
+    except GeometryError as error:
+        return Finding("cap", "bad", str(error), "use the trained cap, or another --bundle")
+    there = f"{len(picks) - len(absent)} of the bundle's {len(picks)} channels"
+    if absent:
+        lacking = f"{there}; {_listed(absent)} would be interpolated from the others"
+        return Finding("cap", "note", lacking, "switch these channels on in the amplifier's program")
+    return Finding("cap", "ok", there)
+
+
+def _rate(heard: Heard, montage: Montage, grid_hz: float, band: EegBand) -> Finding:
+    first = heard.chunks[0]
+    last = heard.chunks[-1]
+    span_s = last.arrived_at - first.arrived_at
+    # The first chunk was being gathered before anybody listened.
+    samples = sum(chunk.data.shape[1] for chunk in heard.chunks[1:])
+    if span_s < _LEAST_S:
+        found = f"{samples} samples came in {span_s:.1f} s, and no more after that"
+        return Finding("rate", "bad", found, "see rtdecode eeg, and the amplifier's connection")
+    measured_hz = samples / span_s
+    wrong = plausible.declared_rate(montage.sfreq, measured_hz, span_s)
+    wrong = wrong or plausible.bundle_rate(montage.sfreq, grid_hz, band)
+    if wrong is not None:
+        return _bad("rate", wrong)
+    said = f"{measured_hz:.0f} samples a second over {span_s:.1f} s, {montage.sfreq:g} declared"
+    return Finding("rate", "ok", said)
+
+
+def _unit(heard: Heard) -> Finding:
+    if heard.notes:
+        return Finding("unit", "note", "; ".join(heard.notes), "set it in the amplifier's LSL program")
+    return Finding("unit", "ok", "stated by the stream, read as microvolts")
+
+
+def _samples(heard: Heard, wanted: EegInput, montage: Montage) -> Finding:
+    """Whether the channels that the bundle reads hold measurements."""
+    read = {channels.canonical(name) for name in wanted.channels}
+    rows = [i for i, name in enumerate(montage.channels) if channels.canonical(name) in read]
+    wrong = np.zeros(len(rows), int)
+    total = 0
+    for chunk in heard.chunks:
+        holes = plausible.eeg_holes(chunk.data[rows])
+        total += chunk.data.shape[1]
+        if holes is not None:
+            wrong += holes.sum(axis=1)
+    if not wrong.any():
+        return Finding("samples", "ok", f"{total} samples, all of them finite")
+    names = [montage.channels[row] for row, count in zip(rows, wrong, strict=True) if count]
+    found = (
+        f"{wrong.max() / total:.0%} of the samples are no measurement (not finite, or beyond "
+        f"{plausible.EEG_LIMIT_UV:g} uV) in {len(names)} channels: {_listed(names)}"
+    )
+    return Finding("samples", "bad", found, "check the electrodes, the amplifier and its LSL program")
+
+
+def _triggers(heard: Heard) -> Finding:
+    if heard.has_triggers:
+        return Finding("triggers", "ok", "there is a marker stream or a stim channel")
+    found = "no marker stream and no stim channel: runs would be timed by what the volumes say"
+    return Finding("triggers", "note", found, "send the scanner's volume triggers over LSL")
+
+
+def _level(heard: Heard, bundle: Bundle, wanted: EegInput, montage: Montage) -> Finding:
+    """Judge the level by a session's own chain, bad channels interpolated as there."""
+    chain = EegStream(wanted, bundle.stats, montage, keep_s=60.0)
+    for item in heard.items:
+        if isinstance(item, Trigger):
+            chain.trigger(item.stamp, arrived_at=item.arrived_at)
+        else:
+            chain.push(_without_holes(item))
+    report = chain.report()
+    if report["too_many_bad"]:
+        found = f"too many channels are bad: {_listed(report['bad_channels'])}"
+        return Finding("level", "bad", found, "check the electrodes and the reference, see rtdecode eeg")
+    rate_hz = float(bundle.manifest.grid.sfreq)
+    span = chain.read(chain.newest - np.arange(int(_JUDGED_S * rate_hz))[::-1] / rate_hz)
+    if wrong := chain.notes():
+        return _bad("level", wrong[0])
+    if span.values is None or span.mask.sum() < _LEAST_S * rate_hz:
+        found = "too little of it could be corrected to judge its level"
+        return Finding("level", "note", found, "look again while the scanner rests")
+    spread_uv = span.values[:, span.mask].std(axis=1) * bundle.stats["eeg_scale"]
+    found = f"{np.median(spread_uv):.1f} uV in the bundle's band"
+    if report["bad_channels"]:
+        interpolated = f"{found}; {_listed(report['bad_channels'])} would be interpolated"
+        return Finding("level", "note", interpolated, "check these electrodes, see rtdecode eeg")
+    return Finding("level", "ok", found)
+
+
+def _without_holes(chunk: EegChunk) -> EegChunk:
+    """A chunk with zeros in place of what is no measurement, so that the other channels can be judged."""
+    holes = plausible.eeg_holes(chunk.data)
+    return chunk if holes is None else replace(chunk, data=np.where(holes, np.float32(0), chunk.data))
+
+
+def _bad(subject: str, sentence: str) -> Finding:
+    """A finding of a sentence that ends with what to do, after a colon."""
+    found, _, advice = sentence.rpartition(": ")
+    return Finding(subject, "bad", found, advice)
+
+
+def _listed(names: list[str] | tuple[str, ...]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more

@@ -1,0 +1,181 @@
+"""The volumes of a scanner's folder, judged against a bundle: a part of ``rtdecode doctor``."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rtdecode import plausible
+from rtdecode.bundle import Bundle
+from rtdecode.disk.calibration import Calibration
+from rtdecode.errors import GeometryError
+from rtdecode.timing import check_tr
+from rtdecode.types import Volume
+from rtdecode.windows.assembler import Assembler
+from rtdecode.windows.head import Head
+from streaming.sources.folder.source import FolderSource
+from streaming.tools.finding import Finding
+
+# Time for reading what lies in the folder, s.
+_READ_S = 5.0
+
+
+@dataclass(slots=True)
+class Series:
+    """The volumes of one series that were read.
+
+    Attributes
+    ----------
+    last : Volume
+        The newest.
+    count : int
+    faults : list of str
+        What is wrong with the values of a volume, one sentence each.
+    """
+
+    last: Volume
+    count: int = 0
+    faults: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What was found in a folder.
+
+    Attributes
+    ----------
+    directory : Path
+    series : list of Series
+        In the order in which they were found.
+    ignored : list of (str, str)
+        Files that are of no use, each with the reason.
+    whole : bool
+        False where time ran out before all files were read.
+    """
+
+    directory: Path
+    series: list[Series]
+    ignored: list[tuple[str, str]]
+    whole: bool
+
+
+def look(directory: Path, seconds: float = _READ_S) -> Looked:
+    """Read the volumes that lie in a folder, as far as the time goes."""
+    source = FolderSource(directory, "read", bound=False)
+    series: dict[str, Series] = {}
+    until = time.monotonic() + seconds
+    volumes = source.drain()
+    while volumes:
+        for volume in volumes:
+            _count(series, volume)
+        if time.monotonic() > until:
+            break
+        volumes = source.drain()
+    return Looked(directory, list(series.values()), source.ignored, not volumes)
+
+
+def _count(series: dict[str, Series], volume: Volume) -> None:
+    one = series.setdefault(volume.uid, Series(volume))
+    one.last = volume
+    one.count += 1
+    holes = plausible.voxel_holes(volume.data)
+    if holes is not None:
+        one.faults.append(f"{holes.mean():.1%} of the voxels of {volume.name} are no numbers")
+    elif (constant := plausible.volume_constant(volume.data)) is not None:
+        one.faults.append(f"{volume.name}: {constant}")
+
+
+def judge(
+    looked: Looked, bundle: Bundle | None, calibration: Calibration | None
+) -> tuple[list[Finding], Volume | None]:
+    """Judge what lies in a folder.
+
+    Parameters
+    ----------
+    looked : Looked
+    bundle : Bundle or None
+        None only says what there is.
+    calibration : Calibration or None
+        Of the session that is to come.
+
+    Returns
+    -------
+    list of Finding
+    Volume or None
+        The newest of the series that a session would read, or of the first one where it would read none.
+    """
+    if not looked.series:
+        found = f"{looked.directory}: no volume yet{_passed_over(looked)}"
+        return [Finding("folder", "note", found, "see rtdecode volumes DIR")], None
+    if bundle is None:
+        return [_folder(looked, looked.series[0])], looked.series[0].last
+    if bundle.projection is None:
+        found = f"the bundle {bundle.manifest.name} reads no fMRI"
+        unread = Finding("grid", "note", found, "leave --fmri-dir out, or give another --bundle")
+        return [_folder(looked, looked.series[0]), unread], looked.series[0].last
+    fits = Assembler(bundle, None, ["fmri"], calibration=calibration).unread
+    reasons = [fits(one.last.data.shape, one.last.affine) for one in looked.series]
+    read = [one for one, reason in zip(looked.series, reasons, strict=True) if reason is None]
+    one = read[0] if read else looked.series[0]
+    found = [_folder(looked, one)]
+    if not read:
+        found.append(Finding("grid", "bad", str(reasons[0]), "calibrate with --bundle, or give another"))
+        return [*found, _tr(one.last, bundle), _values(one)], one.last
+    how = "read through the calibration" if calibration is not None else "that of the bundle"
+    found.append(Finding("grid", "ok", how))
+    found.append(_tr(one.last, bundle))
+    values = _values(one)
+    found.append(values if values.state == "bad" else _level(one.last, bundle, calibration))
+    return found, one.last
+
+
+def _folder(looked: Looked, one: Series) -> Finding:
+    size = " x ".join(str(n) for n in one.last.data.shape)
+    least = "" if looked.whole else "at least "
+    others = len(looked.series) - 1
+    beside = f", and {others} other series" if others else ""
+    count = f"{least}{one.count} volumes of {size} at TR {one.last.tr_s} s so far"
+    found = f"{looked.directory}: {count}{beside}{_passed_over(looked)}"
+    if looked.ignored:
+        return Finding("folder", "note", found, "see rtdecode volumes DIR")
+    return Finding("folder", "ok", found)
+
+
+def _passed_over(looked: Looked) -> str:
+    if not looked.ignored:
+        return ""
+    name, reason = looked.ignored[-1]
+    return f", {len(looked.ignored)} files of no use, the last {name}: {reason}"
+
+
+def _tr(volume: Volume, bundle: Bundle) -> Finding:
+    trained_s = float(bundle.manifest.grid.tr or 0)
+    if volume.tr_s is None:
+        found = f"the files do not say; the bundle's is {trained_s:g} s"
+        return Finding("TR", "note", found, "check the protocol")
+    try:
+        check_tr(volume.tr_s, trained_s, volume.name)
+    except GeometryError as error:
+        return Finding("TR", "bad", str(error), "scan with the trained protocol, or give another --bundle")
+    return Finding("TR", "ok", f"{volume.tr_s:g} s")
+
+
+def _values(one: Series) -> Finding:
+    if one.faults:
+        found = f"{len(one.faults)} of {one.count} volumes: {one.faults[-1]}"
+        return Finding("voxels", "bad", found, "check the scanner's reconstruction and export")
+    return Finding("voxels", "ok", "all of them finite")
+
+
+def _level(volume: Volume, bundle: Bundle, calibration: Calibration | None) -> Finding:
+    """Judge the level of the features that the bundle reads."""
+    matched = None
+    trained = bundle.stats["fmri_mean"]
+    if calibration is not None and bundle.projection is not None:
+        matched = calibration.matched(bundle.projection)
+        trained = matched.warmup_mean
+    features = Head(bundle, matched).read(volume)
+    wrong = plausible.volume_level(features, trained)
+    if wrong is None:
+        return Finding("voxels", "ok", "all of them finite, at a level as in training")
+    found, _, advice = wrong.rpartition(": ")
+    return Finding("voxels", "bad", found, advice)

@@ -1,0 +1,272 @@
+"""What the amplifier side sees on this network: the command ``rtdecode eeg``."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from rtdecode.disk import strict_json
+from rtdecode.liblsl import pylsl, reach
+from streaming.session.interrupts import told
+from streaming.sources.lsl.source import seen, select
+from streaming.tools.eeg_watch import Watch
+
+_POLL_S, _LOOK_EVERY, _SHOW_EVERY, _SAY_EVERY = 0.01, 0.5, 1.0, 5.0
+# Older than this, a newest sample is late; older than that, the stream is silent, ms.
+_LATE_MS, _SILENT_MS = 500.0, 3000.0
+_WIDTH = 100
+
+
+def run(lsl: str | None, seconds: float | None, as_json: bool, *, peers: Sequence[str] = ()) -> int:
+    """Follow the EEG streams of the network until Ctrl-C.
+
+    Parameters
+    ----------
+    lsl : str or None
+        Name, type or source id of the stream; None follows every one.
+    seconds : float or None
+        Ends by itself after so long.
+    as_json : bool
+        One line a second for each stream on stdout, with the keys of `streaming.tools.eeg_watch.KEYS`,
+        instead of the page.
+    peers : sequence of str
+        Hosts to ask directly, where discovery does not reach them.
+
+    Returns
+    -------
+    int
+        0.
+    """
+    if peers:
+        reach(peers)
+    network = _Network(lsl)
+    stopped: list[str] = []
+    end_at = None if seconds is None else time.monotonic() + seconds
+    try:
+        with told(stopped.append), _json() if as_json else _page(network) as show:
+            _follow(
+                network, show, lambda: bool(stopped) or (end_at is not None and time.monotonic() >= end_at)
+            )
+    except KeyboardInterrupt:
+        pass
+    finally:
+        network.close()
+    return 0
+
+
+class _Network:
+    """The streams there are, and those that are followed."""
+
+    def __init__(self, wanted: str | None) -> None:
+        self._wanted = wanted
+        self._resolver = pylsl.ContinuousResolver(forget_after=5.0)
+        self._seen: list[pylsl.StreamInfo] = []
+        self.watches: dict[str, Watch] = {}
+
+    def look(self) -> None:
+        """Follow what is new."""
+        self._seen = self._resolver.results()
+        signals = [s for s in self._seen if s.channel_format() != pylsl.cf_string and s.nominal_srate() > 0]
+        found = signals if self._wanted is None else select(signals, self._wanted)
+        for name in sorted({s.name() for s in found} - self.watches.keys()):
+            self.watches[name] = Watch(name)
+
+    def poll(self) -> None:
+        for watch in self.watches.values():
+            watch.poll()
+
+    def waiting(self) -> str | None:
+        """What is waited for; None while there is EEG."""
+        if any(watch.montage is not None for watch in self.watches.values()):
+            return None
+        wanted = "an EEG stream" if self._wanted is None else f"LSL stream '{self._wanted}'"
+        return f"waiting for {wanted}; seen on this network: {seen(self._seen)}"
+
+    def others(self) -> str | None:
+        """The streams that are not followed, in words."""
+        known = {*self.watches, *(f"{name}-markers" for name in self.watches)}
+        left = [s for s in self._seen if s.name() not in known]
+        return f"also on this network: {seen(left)}" if left else None
+
+    def close(self) -> None:
+        for watch in self.watches.values():
+            watch.close()
+
+
+Show = Callable[[_Network], None]
+
+
+def _follow(network: _Network, show: Show, over: Callable[[], bool]) -> None:
+    """Read as it comes, look for streams twice a second, show once a second."""
+    look_at = show_at = time.monotonic()
+    show_at += _SHOW_EVERY
+    while not over():
+        now = time.monotonic()
+        if now >= look_at:
+            look_at = now + _LOOK_EVERY
+            network.look()
+        network.poll()
+        if now >= show_at:
+            show(network)
+            # The beat is kept; one that was missed is left out.
+            show_at += _SHOW_EVERY * (1 + (time.monotonic() - show_at) // _SHOW_EVERY)
+        time.sleep(_POLL_S)
+
+
+@contextmanager
+def _json() -> Iterator[Show]:
+    said = {"at": time.monotonic() - _SAY_EVERY}
+    refused: set[str] = set()
+
+    def show(network: _Network) -> None:
+        for watch in network.watches.values():
+            sys.stdout.write(strict_json.dumps(watch.line()) + "\n")
+            if watch.refused and watch.name not in refused:
+                refused.add(watch.name)
+                sys.stderr.write(watch.state + "\n")
+        sys.stdout.flush()
+        text, now = network.waiting(), time.monotonic()
+        if text and now - said["at"] >= _SAY_EVERY:
+            said["at"] = now
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+
+    yield show
+
+
+@contextmanager
+def _page(network: _Network) -> Iterator[Show]:
+    """A page that renews itself on a terminal; elsewhere one every five seconds and one at the end."""
+    console = Console(highlight=False)
+    if console.is_terminal:
+        with Live(console=console, auto_refresh=False) as live:
+            yield lambda network: live.update(page(network), refresh=True)
+        return
+    console = Console(highlight=False, width=_WIDTH)
+    shown = {"at": time.monotonic() - _SAY_EVERY}
+
+    def show(network: _Network) -> None:
+        if time.monotonic() - shown["at"] >= _SAY_EVERY:
+            shown["at"] = time.monotonic()
+            console.print(page(network))
+
+    yield show
+    console.print(page(network))
+
+
+def page(network: _Network) -> RenderableType:
+    """Draw all streams, one box each, and what is waited for."""
+    parts: list[RenderableType] = [box(watch) for watch in network.watches.values()]
+    texts = [text for text in (network.waiting(), network.others()) if text]
+    return Group(
+        *parts, *(Text(text, "yellow" if i == 0 and not parts else "dim") for i, text in enumerate(texts))
+    )
+
+
+def box(watch: Watch) -> Panel:
+    """Draw one stream."""
+    colour = _colour(watch)
+    title = Text(f" {watch.name} ", f"bold {colour}")
+    if watch.montage is None:
+        return Panel(Text(watch.state), title=title, title_align="left", border_style=colour, width=_WIDTH)
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True, width=10)
+    table.add_column()
+    for name, text in _rows(watch):
+        table.add_row(name, text)
+    return Panel(table, title=title, title_align="left", border_style=colour, width=_WIDTH)
+
+
+def _colour(watch: Watch) -> str:
+    age = watch.age_ms()
+    if watch.refused or (age is not None and age > _SILENT_MS):
+        return "red"
+    return "yellow" if age is None or age > _LATE_MS else "green"
+
+
+def _rows(watch: Watch) -> Iterator[tuple[str, str | Text]]:
+    details = watch.details()
+    line = watch.line(details)
+    yield "channels", _channels(watch)
+    measured = f"{_number(line['rate_hz'], '.3f')} Hz"
+    yield "rate", f"{measured}, {_number(line['drift_ppm'], '+.1f')} ppm off its nominal rate"
+    yield "jitter", f"{_number(line['jitter_ms'], '.3f')} ms"
+    yield "lost", _lost(line, details)
+    yield "triggers", _triggers(watch, line["triggers"])
+    yield "level", _levels(watch)
+    yield "gradient", _gradient(details.get("gradient"))
+    if details.get("gradient") is not None:
+        yield "heartbeat", _heartbeat(details.get("heartbeat"))
+    bad = line["bad_channels"]
+    many = " (more than can be interpolated)" if details.get("too_many_bad") else ""
+    yield "bad", Text("-" if bad is None else (", ".join(bad) or "none") + many, "red" if bad else "")
+    age = line["age_ms"]
+    if age is not None and age > _SILENT_MS:
+        yield "age", Text(f"silent for {age / 1e3:.0f} s: {watch.state}", "red")
+    else:
+        delay = details.get("delay_ms")
+        later = f"; {delay:.0f} ms more until it is clean" if delay else ""
+        yield "age", f"{_number(age, '.0f')} ms{later}"
+
+
+def _channels(watch: Watch) -> str:
+    assert watch.montage is not None
+    montage = watch.montage
+    count = montage.kinds.count("eeg")
+    others = [
+        f"{label} ({kind})"
+        for label, kind in zip(montage.channels, montage.kinds, strict=True)
+        if kind != "eeg"
+    ]
+    also = f" and {', '.join(others)}" if others else ""
+    return f"{count} EEG{also}, against {montage.reference}, nominally {montage.sfreq:g} Hz"
+
+
+def _lost(line: dict[str, Any], details: dict[str, Any]) -> Text:
+    jumps = details.get("epochs", 1) - 1
+    also = f"; the time stamps jumped {jumps} times" if jumps > 0 else ""
+    gaps = f"{line['gaps']} gap{'s' * (line['gaps'] != 1)}" if line["gaps"] is not None else "-"
+    text = f"{_number(line['lost_samples'], ',')} samples in {gaps}{also}"
+    return Text(text, "yellow" if line["lost_samples"] or jumps > 0 else "")
+
+
+def _triggers(watch: Watch, count: int | None) -> str:
+    if count is None:
+        return "no marker stream and no stim channel"
+    every, last = watch.trigger_every_s(), watch.last_trigger
+    rate = f", one every {every:.3f} s" if every else ""
+    newest = f", the last {last.label} {pylsl.local_clock() - last.stamp:.1f} s ago" if last else ""
+    return f"{count}{rate}{newest}"
+
+
+def _levels(watch: Watch) -> str:
+    before, after = watch.levels_uv()
+    return f"{_number(before, '.1f')} uV as it comes, {_number(after, '.1f')} uV after the chain"
+
+
+def _gradient(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "no gradient artefact"
+    levels = f"{_number(found['before_uv'], '.0f')} uV before, {_number(found['after_uv'], '.0f')} uV after"
+    if found["slice_db"] is None:
+        return f"{levels}; {found['state']}"
+    down, left = found["slice_down_db"], found["slice_db"]
+    return f"{levels}; {found['state']}; slice harmonics {down:.0f} dB down, {left:.1f} dB left"
+
+
+def _heartbeat(found: dict[str, Any] | None) -> str:
+    if found is None or found["per_minute"] is None:
+        return "-"
+    beats = f"{found['per_minute']:.0f} a minute, removed by {found['method']}"
+    return beats if found["peak_uv"] is None else f"{beats}, {found['peak_uv']:.0f} uV at its peak"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else f"{value:{form}}"

@@ -1,0 +1,121 @@
+"""A recorded run, played into a folder as a scanner would write it: ``rtdecode play-volumes``."""
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from rich.console import Console
+from rich.progress import track
+
+from rtdecode.disk.folders import taken
+from rtdecode.errors import UsageError
+from streaming.session import interrupts
+from streaming.sources.folder.files import gunzip
+from streaming.sources.formats.image import IncompleteError
+from streaming.sources.formats.nifti import repetition_time
+
+_ANY_SIZE = 1 << 62
+
+
+def run(bold: Path, fmri_dir: Path, tr: float | None, speed: float) -> int:
+    """Write volume n of a 4-D NIfTI when its acquisition would have ended, (n + 1) TR after the start.
+
+    Ctrl-C and SIGTERM end it between two volumes.
+
+    Parameters
+    ----------
+    bold : Path
+        A 4-D NIfTI.
+    fmri_dir : Path
+        An empty folder, or one that does not exist in one that does. Volumes are written under
+        hidden names and renamed to ``vol_00000.nii``, ...
+    tr : float or None
+        Repetition time, s; None takes the file's.
+    speed : float
+        Times real time.
+
+    Returns
+    -------
+    int
+        Exit code.
+
+    Raises
+    ------
+    UsageError
+        If the file is no 4-D NIfTI or says no TR, the folder is not empty, or `speed` is not positive.
+    """
+    image, tr_s = _open(bold, tr)
+    if speed <= 0:
+        raise UsageError(f"--speed must be positive, found {speed}")
+    _prepare(fmri_dir)
+    count = image.shape[3]
+    console = Console(stderr=True)
+    console.print(f"{count} volumes of recorded data, TR {tr_s:g} s, into {fmri_dir}", highlight=False)
+    began = time.monotonic()
+    stop = threading.Event()
+    with interrupts.told(lambda _name: stop.set()):
+        for n in track(range(count), "playing", console=console):
+            data = encoded(image, n, tr_s)
+            due = began + (n + 1) * tr_s / speed
+            if stop.wait(max(0.0, due - time.monotonic())):
+                console.print(f"stopped after {n} of {count} volumes", highlight=False)
+                break
+            _place(data, fmri_dir / f"vol_{n:05d}.nii")
+    return 0
+
+
+def encoded(image: Any, n: int, tr_s: float) -> bytes:
+    """Volume n of an opened 4-D NIfTI as the bytes of a 3-D one, with the TR in ``pixdim[4]``."""
+    stored = np.asanyarray(image.dataobj[..., n])
+    exact = np.can_cast(image.get_data_dtype(), np.int16) and stored.dtype.kind in "iu"
+    volume = nib.Nifti1Image(stored.astype(np.int16 if exact else np.float32), image.affine)
+    volume.header.set_xyzt_units("mm", "sec")
+    volume.header["pixdim"][4] = tr_s
+    volume.set_sform(image.affine, code=1)
+    volume.set_qform(image.affine, code=1)
+    return volume.to_bytes()
+
+
+def _open(bold: Path, tr: float | None) -> tuple[Any, float]:
+    if not bold.is_file():
+        raise UsageError(f"there is no file {bold}: give a 4-D NIfTI (.nii or .nii.gz)")
+    try:
+        image = _load(bold)
+        shape = getattr(image, "shape", ())
+        if len(shape) == 4:
+            np.asanyarray(image.dataobj[..., -1])
+    except (ImageFileError, IncompleteError, OSError, ValueError) as error:
+        raise UsageError(f"{bold} cannot be read as NIfTI ({error})") from error
+    if not isinstance(image, (nib.Nifti1Image, nib.Nifti2Image)) or len(shape) != 4:
+        raise UsageError(f"{bold} has the shape {shape}: give a 4-D NIfTI")
+    tr_s = tr if tr is not None else repetition_time(image.header)
+    if tr_s is None or tr_s <= 0:
+        raise UsageError(f"{bold} says no usable TR, found {tr_s}: give it with --tr, in seconds")
+    return image, tr_s
+
+
+def _load(bold: Path) -> Any:
+    """Open an image; a compressed one is unpacked once, not from its start for every volume."""
+    image: Any = nib.load(bold)
+    if bold.name.endswith(".gz"):
+        return type(image).from_bytes(gunzip(bold.read_bytes(), most=_ANY_SIZE))
+    return image
+
+
+def _prepare(folder: Path) -> None:
+    if not folder.parent.is_dir():
+        raise UsageError(f"there is no folder {folder.parent} to make {folder.name} in")
+    if taken(folder):
+        raise UsageError(f"{folder} is not an empty folder: each run is played into one of its own")
+    folder.mkdir(exist_ok=True)
+
+
+def _place(data: bytes, path: Path) -> None:
+    """Write under a name that readers pass over, then rename: the file appears whole."""
+    hidden = path.with_name(f".{path.name}.part")
+    hidden.write_bytes(data)
+    hidden.rename(path)

@@ -1,0 +1,208 @@
+"""What the scanner side sees in a folder: the command ``rtdecode volumes``."""
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from rich.console import Console
+
+from rtdecode.disk import strict_json
+from rtdecode.errors import UsageError
+from rtdecode.types import Volume
+from streaming.session import interrupts
+from streaming.sources.folder.series import Run
+from streaming.sources.folder.source import FolderSource
+
+_POLL_S = 0.02
+_KEYS = (
+    "index", "series", "run", "shape", "affine", "tr_s", "acquired_s", "complete", "missing_slices", "mean",
+    "parse_ms", "file",
+)  # fmt: skip
+_COLUMNS = "{:>6} {:>6}  {:<15} {:>7} {:>9} {:>9} {:>8}  {}"
+
+Line = dict[str, Any]
+
+
+def run(
+    directory: Path,
+    once: bool,
+    as_json: bool,
+    nifti: Path | None,
+    *,
+    series: int | None = None,
+    moco: bool = False,
+) -> int:
+    """List the volumes of a folder, one line each, and at the end the files that are none.
+
+    Parameters
+    ----------
+    directory : Path
+        Files that lie in it are read.
+    once : bool
+        Read what is there, in order, and end; otherwise follow the folder until Ctrl-C or SIGTERM.
+    as_json : bool
+        JSON lines instead of a table.
+    nifti : Path or None
+        Folder to write each volume to, as ``<series>_<index>.nii``.
+    series : int or None
+        Take only runs that begin with this SeriesNumber.
+    moco : bool
+        Take the scanner's motion-corrected series instead of the plain one.
+
+    Returns
+    -------
+    int
+        Exit code.
+
+    Raises
+    ------
+    UsageError
+        If the folder does not exist, or is to be read and written at once.
+    """
+    if not directory.is_dir():
+        raise UsageError(f"there is no folder {directory}: give the folder the scanner exports to")
+    if nifti is not None and nifti.resolve() == directory.resolve():
+        raise UsageError(f"--nifti {nifti} is the folder that is read: give another one")
+    if nifti is not None:
+        nifti.mkdir(parents=True, exist_ok=True)
+    source = FolderSource(directory, existing="read", series=series, moco=moco, bound=False, exclude=nifti)
+    stop = threading.Event()
+    with interrupts.told(lambda _name: stop.set()):
+        lines = _once(source, nifti, stop) if once else _follow(source, nifti, stop)
+        total = _print_json(lines, stop) if as_json else _print_rows(lines, stop)
+    _print_end(source, total, as_json)
+    return 0
+
+
+def write_nifti(volume: Volume, path: Path) -> None:
+    """Write a volume as a single-file NIfTI-1: int16 where that is exact, float32 otherwise."""
+    image = nib.Nifti1Image(volume.data, volume.affine)
+    image.header.set_xyzt_units("mm", "sec")
+    image.header["pixdim"][4] = volume.tr_s or 0.0
+    image.set_sform(volume.affine, code=1)
+    image.set_qform(volume.affine, code=1)
+    image.to_filename(path)
+
+
+def _once(source: FolderSource, nifti: Path | None, stop: threading.Event) -> Iterator[Line]:
+    found: dict[str, dict[int, Line]] = {}
+    while not stop.is_set() and (volumes := source.drain()):
+        for volume in volumes:
+            found.setdefault(volume.uid, {})[volume.index] = _take(source, volume, nifti)
+    for each in sorted(source.runs, key=lambda r: (r.series, r.order)):
+        lines = found.get(each.uid, {})
+        _start_at_first(lines)
+        lost = {index: _lost(each, index, hole.missing_slices) for index, hole in each.holes.items()}
+        for _, line in sorted((lines | lost).items()):
+            yield line
+
+
+def _follow(source: FolderSource, nifti: Path | None, stop: threading.Event) -> Iterator[Line]:
+    """Volumes as they come, and lost ones when they are overdue, until it is stopped."""
+    missing = source.missing
+    while not stop.is_set():
+        now = time.monotonic()
+        for volume in source.poll(now):
+            yield _take(source, volume, nifti)
+        for each, index, slices in source.lost(now):
+            yield _lost(each, index, slices)
+        if source.missing != missing:
+            missing = source.missing
+            gone = "is not there any more" if missing else "is there again"
+            sys.stderr.write(f"the folder {source.directory} {gone}\n")
+        time.sleep(_POLL_S)
+
+
+def _take(source: FolderSource, volume: Volume, nifti: Path | None) -> Line:
+    label = source.runs.of(volume).label
+    if nifti is not None:
+        write_nifti(volume, nifti / f"{label}_{volume.index:05d}.nii")
+    return {
+        "index": volume.index,
+        "series": volume.series,
+        "run": label,
+        "shape": list(volume.data.shape),
+        "affine": np.round(volume.affine, 6).tolist(),
+        "tr_s": volume.tr_s,
+        "acquired_s": volume.acquired_s,
+        "complete": True,
+        "missing_slices": 0,
+        "mean": float(volume.data.mean(dtype=np.float64)),
+        "parse_ms": round(1000 * (volume.parsed_at - volume.arrived_at), 3),
+        "file": volume.name,
+    }
+
+
+def _lost(run: Run, index: int, missing_slices: int) -> Line:
+    line: Line = dict.fromkeys(_KEYS)
+    return line | {
+        "index": index,
+        "series": run.series,
+        "run": run.label,
+        "tr_s": run.kind[2],
+        "complete": False,
+        "missing_slices": missing_slices,
+    }
+
+
+def _start_at_first(lines: dict[int, Line]) -> None:
+    """Count header times from the run's first volume, in whatever order the files were read."""
+    times = {index: line["acquired_s"] for index, line in lines.items() if line["acquired_s"] is not None}
+    if not times:
+        return
+    first = min(times)
+    lead = first * (lines[first]["tr_s"] or 0.0) - times[first]
+    for index, at in times.items():
+        lines[index]["acquired_s"] = round(at + lead, 6)
+
+
+def _print_json(lines: Iterator[Line], stop: threading.Event) -> int:
+    return _each(lines, lambda line: _write(strict_json.dumps(line)), stop)
+
+
+def _print_rows(lines: Iterator[Line], stop: threading.Event) -> int:
+    heads = ("series", "index", "shape", "TR s", "start s", "mean", "parse ms", "file")
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(_COLUMNS.format(*heads), style="bold")
+    return _each(lines, lambda line: console.print(_COLUMNS.format(*_cells(line)), markup=False), stop)
+
+
+def _each(lines: Iterator[Line], show: Callable[[Line], None], stop: threading.Event) -> int:
+    """Show every line until they end or it is stopped; count the complete volumes."""
+    total = 0
+    for line in lines:
+        show(line)
+        total += line["complete"]
+        if stop.is_set():
+            break
+    return total
+
+
+def _cells(line: Line) -> list[str]:
+    if not line["complete"]:
+        return [line["run"], str(line["index"]), f"lost ({line['missing_slices']} slices)", *[""] * 5]
+    shape = " x ".join(str(n) for n in line["shape"])
+    times = ["" if line[key] is None else f"{line[key]:.3f}" for key in ("tr_s", "acquired_s")]
+    numbers = [f"{line['mean']:.1f}", f"{line['parse_ms']:.1f}"]
+    return [line["run"], str(line["index"]), shape, *times, *numbers, line["file"]]
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _print_end(source: FolderSource, total: int, as_json: bool) -> None:
+    ignored = [{"file": name, "reason": reason} for name, reason in source.ignored]
+    if as_json:
+        _write(strict_json.dumps({"ignored": ignored, "volumes": total}))
+        return
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"{total} volumes, {len(ignored)} files ignored")
+    for entry in ignored:
+        console.print(f"  {entry['file']}: {entry['reason']}", markup=False)

@@ -1,0 +1,143 @@
+"""One engine, several sessions: each decodes what it would decode alone."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from rtdecode.bundle import Bundle
+from rtdecode.bundle.engine import Engine, load
+from rtdecode.bundle.graph import Graph, device_of, host, providers
+from rtdecode.bundle.session import Session
+from rtdecode.errors import RtDecodeError
+from rtdecode.types import Window
+from streaming.decode.decoder import Decoder
+from tests.streaming.bundles import make_bundle
+from tests.streaming.windows import window
+
+STEPS = 2
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_bundle(tmp_path_factory.mktemp("engine") / "bundle", steps=STEPS)
+
+
+def decode(session: Session, given: Window) -> np.ndarray:
+    """The clean latent of a window, which the next one carries on from."""
+    opened = session.open(given, STEPS)
+    opened.encode()
+    for _ in opened.latents():
+        pass
+    session.keep(given, opened)
+    return opened.latent
+
+
+def film(seed: int) -> list[Window]:
+    """Windows of one brain; the third has no volumes."""
+    return [window(index, fmri=index != 2, seed=10 * seed + index) for index in range(4)]
+
+
+def test_two_sessions_on_one_engine_decode_what_each_would_alone(bundle: Bundle) -> None:
+    engine = load(bundle)
+    shared = [engine.session(), engine.session()]
+    alone = [load(bundle).session(), load(bundle).session()]
+    for pair in zip(film(1), film(2), strict=True):
+        for one, other, given in zip(shared, alone, pair, strict=True):
+            np.testing.assert_array_equal(decode(one, given), decode(other, given))
+    first, second = (decode(session, window(4, seed=3)) for session in shared)
+    assert not np.allclose(first, second), "what they carry on from differs, or this would show nothing"
+
+
+def test_sessions_may_run_at_the_same_time(bundle: Bundle) -> None:
+    engine = load(bundle)
+    wanted = [[decode(session, given) for given in film(n)] for n, session in enumerate(sessions(engine))]
+    with ThreadPoolExecutor(4) as pool:
+        streams = [(session, film(n)) for n, session in enumerate(sessions(engine))]
+        found = list(pool.map(lambda stream: [decode(stream[0], given) for given in stream[1]], streams))
+    np.testing.assert_array_equal(np.array(found), np.array(wanted))
+
+
+def sessions(engine: Engine) -> list[Session]:
+    return [engine.session() for _ in range(4)]
+
+
+def test_the_graphs_are_loaded_once_and_sessions_hold_their_states_alone(bundle: Bundle) -> None:
+    engine = load(bundle)
+    decoders = [Decoder(bundle, loaded=engine), Decoder(bundle, loaded=engine)]
+    programs = {id(decoder._session._program) for decoder in decoders}
+    assert programs == {id(engine.program)}
+    assert all(engine.program.graphs[name] is graph for name, graph in engine.graphs.items())
+    for decoder in decoders:
+        decoder.decode(window(0))
+        held = decoder._session.snapshot()["final"].states
+        assert {name: host(value).shape for name, value in held.items()} == {"carry": (1, 4, 1, 4, 6)}
+
+
+def test_a_session_goes_back_to_what_it_was(bundle: Bundle) -> None:
+    session = load(bundle).session()
+    windows = film(1)
+    decode(session, windows[0])
+    before = session.snapshot()
+    found = [decode(session, given) for given in windows[1:]]
+    session.restore(before)
+    again = [decode(session, given) for given in windows[1:]]
+    for one, other in zip(found, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+    session.restore({})
+    assert not np.allclose(decode(session, windows[1]), found[0]), "nothing is carried on"
+
+
+def test_outputs_that_stay_on_a_device_give_the_same_clips(bundle: Bundle) -> None:
+    """The host's memory serves as the device: the values take the way of a GPU."""
+    here = load(bundle)
+    there = load(bundle)
+    for graph in there.graphs.values():
+        graph._device = "cpu"
+    one = here.session()
+    other = there.session()
+    for given in film(1):
+        np.testing.assert_array_equal(decode(one, given), decode(other, given))
+    opened = other.open(window(9), STEPS)
+    assert set(opened.encode()) == {"confidence"}, "what only graphs read stays"
+    assert not isinstance(opened._made["encode.condition"], np.ndarray)
+    opened = one.open(window(9), STEPS)
+    assert set(opened.encode()) == {"condition", "embedding", "confidence"}
+
+
+def test_providers_are_those_that_were_asked_for_or_none(bundle: Bundle) -> None:
+    engine = load(bundle, [("CPUExecutionProvider", {})])
+    assert engine.graphs["encode"]._session.get_providers() == ["CPUExecutionProvider"]
+    assert "CPUExecutionProvider" in providers()
+    with pytest.raises(RtDecodeError, match="NpuExecutionProvider was asked for, and this ONNX Runtime has"):
+        load(bundle, ["CPUExecutionProvider", ("NpuExecutionProvider", {})])
+    assert device_of([("CUDAExecutionProvider", {}), "CPUExecutionProvider"]) == "cuda"
+    assert device_of(["CPUExecutionProvider"]) is None
+
+
+def halves(folder: Path) -> Graph:
+    """A graph of half precision that doubles what it gets."""
+    nodes = [helper.make_node("Add", ["given", "given"], ["twice"])]
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT16, [2]) for name in ("given", "twice")]
+    graph = helper.make_graph(nodes, "halves", ports[:1], ports[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, folder / "halves.onnx")
+    return Graph((folder / "halves.onnx").read_bytes(), "halves.onnx")
+
+
+def test_an_output_keeps_its_type_and_an_input_takes_its_ports(tmp_path: Path) -> None:
+    graph = halves(tmp_path)
+    assert graph.inputs == {"given": ([2], "float16")}
+    found = graph({"given": np.array([0.1, 3], np.float32)})["twice"]
+    assert found.dtype == np.float16
+    np.testing.assert_array_equal(found, 2 * np.array([0.1, 3], np.float16))
+
+
+def test_an_engine_keeps_nothing_of_what_runs_through_it(bundle: Bundle) -> None:
+    engine: Engine = load(bundle)
+    held = {name: dict(vars(graph)) for name, graph in engine.graphs.items()}
+    decode(engine.session(), window(0))
+    assert {name: dict(vars(graph)) for name, graph in engine.graphs.items()} == held

@@ -1,0 +1,149 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rtdecode.disk import calibration
+from rtdecode.disk.calibration import Calibration, Figures, Placement, Record
+from rtdecode.disk.sealed import digest_of
+from rtdecode.errors import BundleError, GeometryError, UsageError
+from rtdecode.signal.volume.motion import rigid
+from rtdecode.signal.volume.projection import Projection
+
+SHAPE = (6, 5, 4)
+AFFINE = np.array([[-3.0, 0, 0, 9], [0, 3.0, 0, -7], [0, 0, 4.0, -5], [0, 0, 0, 1]])
+VOXELS = np.array([3, 8, 40, 41, 77, 119])
+TRAINED = Projection(VOXELS, SHAPE, AFFINE)
+PLACEMENT = Placement(np.eye(4).tolist(), 0.99, 0.0, 0.0)
+FIGURES = Figures(0.2, 0.1, 0, 90.0, 80.0, None, 1.0, 0)
+
+
+def made(path, projection=TRAINED, placement=None) -> Calibration:
+    record = Record(
+        1, "0", "now", "mask", "0" * 16, None, projection.features, 4, 0.8, 20, 1, list(SHAPE),
+        AFFINE.tolist(), projection.digest, placement, FIGURES, {},
+    )  # fmt: skip
+    mean = np.arange(projection.features, dtype=np.float32) + 100
+    parts = {
+        "reference": {"volume": np.ones(SHAPE, np.float32), "affine": AFFINE},
+        "projection": projection.to_arrays(),
+        "warmup": {"mean": mean, "scale": mean / 50},
+    }
+    return calibration.write(path, record, parts, {"quality.html": b"page"})
+
+
+def test_what_was_written_is_read(tmp_path) -> None:
+    one = made(tmp_path / "c", placement=PLACEMENT)
+    again = calibration.load(tmp_path / "c")
+    assert again.record == one.record
+    assert again.record.placement == PLACEMENT
+    assert again.record.figures == FIGURES
+    assert set(again.record.files) == {"reference.npz", "projection.npz", "warmup.npz", "quality.html"}
+    assert np.array_equal(again.projection.voxels, VOXELS)
+    assert again.warmup_mean.tolist() == [100, 101, 102, 103, 104, 105]
+    assert not (tmp_path / "c.part").exists()
+
+
+def rewritten(path, **change) -> None:
+    tree = json.loads((path / "calibration.json").read_text())
+    tree.pop("digest")
+    tree |= change
+    tree["digest"] = digest_of(tree)
+    (path / "calibration.json").write_text(json.dumps(tree))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"colour": "red"}, r"unknown keys \['colour'\]"),
+        ({"figures": {"max_fd_mm": 1}}, "figures: unknown keys .* missing keys"),
+        ({"placement": 3}, "placement must be an object"),
+        ({"schema": 9}, "schema 9, this version reads 1"),
+        ({"features": 7}, "the number of features is"),
+        ({"projection": "0" * 16}, "the matrix's digest"),
+        ({"shape": [6, 5, 5]}, "the reference's shape"),
+    ],
+)
+def test_a_record_that_does_not_fit_is_refused(tmp_path, change, said) -> None:
+    made(tmp_path / "c")
+    rewritten(tmp_path / "c", **change)
+    with pytest.raises(BundleError, match=said):
+        calibration.load(tmp_path / "c")
+
+
+def test_what_was_changed_or_lost_is_named(tmp_path) -> None:
+    path = tmp_path / "c"
+    with pytest.raises(UsageError, match="no calibration at"):
+        calibration.load(path)
+    made(path)
+    held = (path / "warmup.npz").read_bytes()
+    (path / "warmup.npz").write_bytes(held[:-1])
+    with pytest.raises(BundleError, match=r"warmup\.npz was changed"):
+        calibration.load(path)
+    (path / "warmup.npz").unlink()
+    with pytest.raises(BundleError, match=r"warmup\.npz is missing"):
+        calibration.load(path)
+    made(path)
+    text = (path / "calibration.json").read_text()
+    (path / "calibration.json").write_text(text.replace("0.8", "0.9"))
+    with pytest.raises(BundleError, match="was changed: its digest"):
+        calibration.load(path)
+    (path / "calibration.json").write_text(text[:-9])
+    with pytest.raises(BundleError, match="is not JSON"):
+        calibration.load(path)
+
+
+def test_a_folder_that_holds_anything_else_is_not_replaced(tmp_path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    made(tmp_path / "both")
+    (tmp_path / "both" / "thesis.txt").write_text("years of work")
+    for target in (tmp_path / "mine", tmp_path / "mine" / "thesis.txt", tmp_path / "both"):
+        with pytest.raises(UsageError, match=r"exists and is no calibration, .* found thesis\.txt\."):
+            made(target)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+    assert (tmp_path / "both" / "thesis.txt").read_text() == "years of work"
+    calibration.load(tmp_path / "both")
+
+
+def test_the_same_voxels_stored_otherwise_come_in_the_bundles_order(tmp_path) -> None:
+    flipped = AFFINE.copy()
+    flipped[:3, 3] += AFFINE[:3, 0] * 5
+    flipped[:3, 0] *= -1
+    ours = np.sort(TRAINED.bind(SHAPE, flipped))
+    one = made(tmp_path / "c", Projection(ours, SHAPE, flipped)).matched(TRAINED)
+    data = np.arange(120).reshape(SHAPE)
+    mine = np.flip(data, 0).reshape(-1)[one.projection.voxels]
+    assert mine.tolist() == data.reshape(-1)[VOXELS].tolist()
+    assert one.warmup_mean.tolist() == [100 + np.searchsorted(ours, v) for v in one.projection.voxels]
+    assert one.warmup_scale == pytest.approx(one.warmup_mean / 50)
+
+
+def test_a_registered_head_takes_the_bundles_features_wherever_it_lies(tmp_path) -> None:
+    placed = replace(TRAINED, affine=rigid([9, -4, 12, 0.1, 0.2, -0.1]) @ AFFINE)
+    one = made(tmp_path / "c", placed, PLACEMENT)
+    assert one.matched(TRAINED) is one
+    with pytest.raises(GeometryError, match="for other features"):
+        one.matched(Projection(VOXELS[::-1], SHAPE, AFFINE))
+    with pytest.raises(GeometryError, match="for other features"):
+        one.matched(replace(TRAINED, affine=AFFINE @ np.diag([1.2, 1, 1, 1])))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Projection(VOXELS[:-1], SHAPE, AFFINE),
+        Projection(VOXELS + 1 - (VOXELS == 119), SHAPE, AFFINE),
+        Projection(VOXELS, SHAPE, rigid([3, 0, 0, 0, 0, 0]) @ AFFINE),
+        Projection(VOXELS, (5, 6, 4), AFFINE),
+    ],
+)
+def test_other_features_are_refused_with_both_geometries(tmp_path, other) -> None:
+    one = made(tmp_path / "c")
+    with pytest.raises(GeometryError) as caught:
+        one.matched(other)
+    said = str(caught.value)
+    assert f"{one.projection.features} features of a grid of {SHAPE}" in said
+    assert f"{other.features} features of a grid of {other.shape}" in said
+    assert "--bundle" in said

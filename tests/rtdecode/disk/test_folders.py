@@ -1,0 +1,102 @@
+"""Folders that another session holds, and folders that cannot be read or written."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from rtdecode.disk.folders import held, taken
+from rtdecode.errors import UsageError
+
+NOBODY = 65534
+HOLD = """
+import sys
+from pathlib import Path
+from rtdecode.disk.folders import held
+with held(Path(sys.argv[1]), "--out", "session of another program"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another program that holds `tmp_path`/out."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "out")]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_folder_that_is_held_is_refused_and_its_owner_named(holder, tmp_path: Path) -> None:
+    said = rf"--out .*out belongs to session of another program \(process {holder.pid}\), which is running"
+    with pytest.raises(UsageError, match=said), held(tmp_path / "out", "--out", "session 2"):
+        pass
+
+
+def test_a_killed_owner_holds_nothing(holder, tmp_path: Path) -> None:
+    holder.kill()
+    holder.wait()
+    assert not taken(tmp_path / "out")
+    with held(tmp_path / "out", "--out", "session 2"):
+        assert not taken(tmp_path / "out")
+
+
+def test_an_empty_folder_that_was_made_goes_again(tmp_path: Path) -> None:
+    with held(tmp_path / "new", "--out", "session 1"):
+        assert (tmp_path / "new").is_dir()
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_holds_something_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("kept")
+    with held(tmp_path, "--out", "session 1"):
+        assert taken(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["kept"]
+
+
+@contextmanager
+def no_rights() -> Iterator[None]:
+    """Be a user to whom permissions apply."""
+    before = os.geteuid()
+    os.seteuid(NOBODY if before == 0 else before)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+@pytest.fixture
+def closed(tmp_path: Path) -> Iterator[Path]:
+    """A folder that nobody may look into, and that may be removed after the test."""
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0)
+    yield folder
+    folder.chmod(0o700)
+
+
+@pytest.mark.parametrize("below", ["", "below"])
+def test_a_folder_without_permission_is_refused_in_words(below: str, closed: Path) -> None:
+    with no_rights(), pytest.raises(UsageError, match=r"closed.* \(Permission denied\)"):
+        taken(closed / below)
+    with (
+        no_rights(),
+        pytest.raises(UsageError, match=r"--record .*closed.* \(Permission denied\)"),
+        held(closed / below, "--record", "session 1"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("folder", ["file", "file/below", "/proc/nothing/here"])
+def test_a_folder_that_cannot_be_made_is_refused_in_words(folder: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file")
+    said = "cannot be made or written"
+    with pytest.raises(UsageError, match=said), held(tmp_path / folder, "--out", "session 1"):
+        pass

@@ -1,0 +1,273 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rtdecode.bundle import EegInput
+from rtdecode.eeg.stream import EegStream
+from rtdecode.errors import GeometryError
+from rtdecode.phantom.body.amplifier import montage as cap
+from rtdecode.phantom.body.bore import Artifacts
+from rtdecode.phantom.session import PhantomSession
+from rtdecode.signal.eeg.band import EegBand, EegFilter
+from rtdecode.signal.eeg.quality import CORRECTED, GAP, INTERPOLATED, LEARNING, UNCORRECTED
+from rtdecode.types import EegChunk, Montage, Trigger
+
+START = 700.0
+NAMES = cap().channels
+
+
+def stream(montage: Montage, band: EegBand | None = None, *, tr_s: float | None = 0.8) -> EegStream:
+    count = len(NAMES)
+    stats = {"eeg_mean": np.zeros(count, np.float32), "eeg_scale": np.ones(count, np.float32)}
+    wanted = EegInput(list(NAMES), "FCz", "microvolts", band or EegBand())
+    return EegStream(wanted, stats, montage, 120.0, tr_s=tr_s)
+
+
+def noise(seconds: float, sfreq: float = 1000.0, seed: int = 0) -> np.ndarray:
+    """Something like EEG: ten common sources, and a little noise."""
+    rng = np.random.default_rng(seed)
+    count = int(seconds * sfreq)
+    steps = rng.standard_normal((12, count))
+    slow = np.stack([np.convolve(row, np.hanning(int(0.03 * sfreq)), "same") for row in steps])
+    mixing = rng.standard_normal((64, 12)) * 20 / slow.std()
+    return (mixing @ slow + rng.standard_normal((64, count))).astype(np.float32)
+
+
+def push(made: EegStream, data: np.ndarray, stamps: np.ndarray, cuts: list[int] | int = 20) -> None:
+    edges = range(cuts, len(stamps), cuts) if isinstance(cuts, int) else sorted(set(cuts))
+    for a, b in itertools.pairwise([0, *(c for c in edges if 0 < c < len(stamps)), len(stamps)]):
+        made.push(EegChunk(data[:, a:b], stamps[a:b], float(stamps[b - 1]) + 0.005))
+
+
+def stamps_of(data: np.ndarray, sfreq: float = 1000.0) -> np.ndarray:
+    return START + np.arange(data.shape[1]) / sfreq
+
+
+def test_a_clean_stream_is_filtered_and_nothing_else() -> None:
+    data = noise(8)
+    made = stream(cap(1000))
+    push(made, data, stamps_of(data))
+    values, mask, _, _ = made.read(stamps_of(data))
+    assert np.array_equal(values, EegFilter(EegBand(), 1000.0).push(data))
+    assert mask.all()
+    _, _, quality, bad = made.read(stamps_of(data))
+    settled = round(1000 * EegBand().settling_s(1000.0))
+    assert np.all(quality[:settled] == LEARNING)
+    assert np.all(quality[settled:] == CORRECTED)
+    assert not bad
+
+
+@pytest.mark.parametrize(("lost", "mark"), [(15, INTERPOLATED), (400, GAP)])
+def test_lost_samples_are_marked_and_counted(lost: int, mark: int) -> None:
+    data = noise(8)
+    kept = np.r_[0:5000, 5000 + lost : 8000]
+    made = stream(cap(1000))
+    push(made, data[:, kept], stamps_of(data)[kept])
+    quality = made.read(stamps_of(data)).quality
+    assert np.all(quality[5000 : 5000 + lost] == mark)
+    after = quality[5000 + lost : 5000 + lost + 1600]
+    assert np.all(after == (LEARNING if mark == GAP else CORRECTED))
+    values, mask, _, _ = made.read(stamps_of(data))
+    assert values is not None
+    assert np.all(values[:, ~mask] == 0)
+    assert (~mask).sum() == (lost if mark == GAP else 0)
+    report = made.report()
+    assert (report["lost_samples"], report["gaps"]) == (lost, 1)
+
+
+def test_a_jump_of_the_stamps_leaves_no_hole_and_moves_nothing() -> None:
+    data = noise(8)
+    stamps = stamps_of(data)
+    jumped = stamps + np.where(np.arange(8000) >= 5000, 90.0, 0.0)
+    made = stream(cap(1000))
+    for i in range(0, 8000, 20):
+        made.push(EegChunk(data[:, i : i + 20], jumped[i : i + 20], float(stamps[i + 19]) + 0.005))
+    values, mask, _, _ = made.read(stamps)
+    assert mask.all()
+    assert np.array_equal(values, EegFilter(EegBand(), 1000.0).push(data))
+    assert made.report()["epochs"] == 2
+
+
+@settings(max_examples=4, deadline=None)
+@given(seed=st.integers(0, 100))
+def test_chunks_change_no_bit(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    data = noise(9, seed=seed)
+    data[9, 2000:] = 0.0
+    kept = np.r_[0:4000, 4012:6000, 6500:9000]
+    cuts = np.cumsum(rng.integers(1, rng.integers(3, 900), 9000)).tolist()
+    one, two = stream(cap(1000)), stream(cap(1000))
+    push(one, data[:, kept], stamps_of(data)[kept])
+    push(two, data[:, kept], stamps_of(data)[kept], cuts)
+    (a, _, _, _), (b, _, _, _) = one.read(stamps_of(data)), two.read(stamps_of(data))
+    assert np.array_equal(a, b)
+    assert np.array_equal(one.read(stamps_of(data)).quality, two.read(stamps_of(data)).quality)
+    assert one.report()["bad_channels"] == [NAMES[9]]
+
+
+def test_the_future_cannot_change_the_past() -> None:
+    data = noise(6)
+    other = data.copy()
+    other[:, 4000:] = 7 * noise(2, seed=1)
+    one, two = stream(cap(1000)), stream(cap(1000))
+    push(one, data, stamps_of(data))
+    push(two, other, stamps_of(data))
+    (a, _, _, _), (b, _, _, _) = one.read(stamps_of(data)), two.read(stamps_of(data))
+    assert a is not None
+    assert b is not None
+    assert np.array_equal(a[:, :4000], b[:, :4000])
+    assert not np.array_equal(a[:, 4000:], b[:, 4000:])
+
+
+def test_a_bad_channel_is_filled_in_and_kept_out_of_the_reference() -> None:
+    data = PhantomSession("easy", 1, 1000, 4.0).eeg()
+    broken = data.copy()
+    broken[20, 5000:] += 5000 * np.sign(np.sin(np.arange(data.shape[1] - 5000))).astype(np.float32)
+    made, clean = stream(cap(1000)), stream(cap(1000))
+    push(made, broken, stamps_of(data))
+    push(clean, data, stamps_of(data))
+    late = stamps_of(data)[12_000:20_000]
+    (values, _, _, _), (truth, _, _, _) = made.read(late), clean.read(late)
+    assert values is not None
+    assert truth is not None
+    assert made.read(late).bad == [NAMES[20]]
+    others = np.arange(64) != 20
+    assert values[others] == pytest.approx(truth[others], abs=1.5)
+    assert np.corrcoef(values[20], truth[20])[0, 1] > 0.8
+
+
+def test_with_too_many_bad_channels_nothing_is_decoded() -> None:
+    data = noise(6)
+    data[:10] = 0.0
+    made = stream(cap(1000))
+    push(made, data, stamps_of(data))
+    assert made.report()["too_many_bad"]
+    assert made.report()["bad_channels"] == list(NAMES[:10])
+    quality = made.read(stamps_of(data)[3000:]).quality
+    assert np.all(quality == UNCORRECTED)
+
+
+def test_absent_channels_are_interpolated_and_a_wrong_cap_is_refused() -> None:
+    some = Montage((*NAMES[:-2], "ECG"), 1000.0, kinds=("eeg",) * 62 + ("ecg",))
+    made = stream(some)
+    data = noise(4)[:63]
+    push(made, data, stamps_of(data))
+    assert made.report()["bad_channels"] == list(NAMES[-2:])
+    with pytest.raises(GeometryError, match="14 of them; up to 8"):
+        stream(Montage(NAMES[:50], 1000.0))
+
+
+def test_a_stream_that_comes_back_changed_goes_on() -> None:
+    data = noise(8)
+    made = stream(cap(1000))
+    push(made, data[:, :4000], stamps_of(data)[:4000])
+    order = np.random.default_rng(0).permutation(64)
+    made.change(Montage(tuple(NAMES[i] for i in order), 500.0))
+    fewer = data[order][:, 5000::2]
+    push(made, fewer, stamps_of(data)[5000::2])
+    quality = made.read(stamps_of(data)).quality
+    assert np.all(quality[4001:4999] == GAP)
+    assert np.all(quality[5000:6000] == LEARNING)
+    values, _, _, _ = made.read(stamps_of(data)[7500:7900])
+    assert values is not None
+    expected = EegFilter(EegBand(), 500.0).push(data[:, 5000::2])[:, 1250:1450]
+    assert values[:, ::2] == pytest.approx(expected, abs=1e-3)
+    report = made.report()
+    assert report["lost_samples"] == pytest.approx(500, abs=1)
+    assert report["gaps"] == 1
+
+
+@pytest.mark.parametrize("sfreq", [5000.0, 2048.0])
+def test_a_fast_stream_is_thinned_and_stays_where_it_was_in_time(sfreq: float) -> None:
+    times = START + np.arange(int(10 * sfreq)) / sfreq
+    wave = 30 * np.sin(2 * np.pi * 6 * (times - START))
+    data = (np.arange(64)[:, None] / 32 * wave).astype(np.float32)
+    made = stream(cap(sfreq), EegBand(0.05, 30.0, 2, "none", compensate=True))
+    push(made, data, times, round(0.02 * sfreq))
+    at = START + 8 + np.arange(100) / 125
+    values, mask, _, _ = made.read(at)
+    assert mask.all()
+    assert values is not None
+    expected = 60 * np.sin(2 * np.pi * 6 * (at - START))[None] * np.arange(64)[:, None] / 64
+    lag = np.argmax([np.sum(values * np.roll(expected, k, axis=1)) for k in range(-3, 4)]) - 3
+    assert lag == 0
+    assert values[:, 5:-5] == pytest.approx(expected[:, 5:-5], abs=3.0)
+
+
+def in_magnet(seconds: float, cuts: list[int] | None = None) -> EegStream:
+    """The chain after a run inside the magnet."""
+    session = PhantomSession("easy", 1, 1000, seconds, sfreq=5000, artifacts=Artifacts())
+    made = stream(session.montage, EegBand(0.5, 30.0))
+    items = sorted(
+        (i for i in session.events() if isinstance(i, EegChunk | Trigger)), key=lambda i: i.arrived_at
+    )
+    for item in items:
+        if isinstance(item, Trigger):
+            made.trigger(item.stamp, arrived_at=item.arrived_at)
+            continue
+        edges = [0, *(cuts or []), item.data.shape[1]]
+        for a, b in itertools.pairwise(sorted(c for c in edges if c <= item.data.shape[1])):
+            made.push(EegChunk(item.data[:, a:b], item.stamps[a:b], item.arrived_at))
+    return made
+
+
+def test_inside_the_magnet_no_gradient_reaches_the_model() -> None:
+    made = in_magnet(4.0)
+    at = made.first + np.arange(0, 20, 0.008)
+    values, mask, _, _ = made.read(at)
+    quality = made.read(at).quality
+    assert values is not None
+    assert np.all(mask == (quality > UNCORRECTED))
+    assert (quality == UNCORRECTED).mean() > 0.1
+    assert np.abs(values[:, quality == UNCORRECTED]).max() == 0
+    assert made.report()["gradient"]["state"] != "idle"
+
+
+def test_inside_the_magnet_chunks_change_no_bit() -> None:
+    one, two = in_magnet(1.0), in_magnet(1.0, [1, 33, 34])
+    at = one.first + np.arange(0, 17, 0.008)
+    (a, _, _, _), (b, _, _, _) = one.read(at), two.read(at)
+    assert np.array_equal(a, b)
+    assert np.array_equal(one.read(at).quality, two.read(at).quality)
+
+
+def test_small_chunks_are_gathered_inside_the_magnet_alone_and_for_20_ms_at_most() -> None:
+    session = PhantomSession("easy", 1, 1000, 1.0, sfreq=5000, artifacts=Artifacts())
+    made, ages, newest = stream(session.montage, EegBand(0.5, 30.0)), [], []
+    delay_s = made.report()["delay_ms"] / 1e3
+    chunks = [item for item in session.events(0.002) if isinstance(item, EegChunk)]
+    for item in chunks[:-3]:
+        made.push(item)
+        ages.append(float(item.stamps[-1]) - made.newest)
+        newest.append(made.newest)
+    outside = round(3.0 / 0.002)
+    assert max(ages[10:outside]) <= delay_s + 0.002
+    assert len(np.unique(newest[:outside])) == outside
+    settled = np.array(newest[-1000:])
+    assert len(np.unique(settled)) <= 101
+    assert max(ages[-1000:]) <= made.report()["delay_ms"] / 1e3 + 0.02 + 0.002
+    # Whoever asks for the newest samples gets all that came.
+    before = made.newest
+    made.read(np.array([before + 1.0]))
+    assert before < made.newest
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+def test_the_whole_chain_keeps_the_eeg_inside_the_magnet() -> None:
+    made = in_magnet(70.0)
+    session = PhantomSession("easy", 1, 1000, 70.0, sfreq=5000, artifacts=Artifacts().without())
+    clean = stream(session.montage, EegBand(0.5, 30.0))
+    for item in session.events():
+        if isinstance(item, EegChunk):
+            clean.push(item)
+    at = made.first + np.arange(60, 80, 0.008)
+    (x, mask, _, _), (y, _, _, _) = made.read(at), clean.read(at)
+    assert x is not None
+    assert y is not None
+    assert mask.all()
+    together = [np.corrcoef(x[c], y[c])[0, 1] for c in range(64)]
+    assert np.median(together) > 0.90

@@ -1,0 +1,177 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pylsl
+import pytest
+from rich.console import Console
+
+from rtdecode.disk.recording import Recording, RecordingWriter
+from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.phantom.live import live, simulate
+from rtdecode.phantom.live.faults import FaultLog
+from rtdecode.phantom.session import START_AT, PhantomSession
+from rtdecode.types import EegChunk, Trigger, Volume
+
+
+def test_a_recording_is_what_the_session_sends(tmp_path: Path) -> None:
+    code = simulate.run(preset="easy", seed=51, seconds=8, record=tmp_path / "r", faults="volume-drop@4")
+    assert code == 0
+    recording = Recording(tmp_path / "r")
+    assert recording.meta["simulated"] is True
+    assert recording.meta["preset"] == "easy"
+    assert recording.meta["seed"] == 51
+    session = PhantomSession("easy", seed=51, seconds=8, spec="volume-drop@4")
+    for found, sent in zip(recording.events(), session.events(), strict=True):
+        assert type(found) is type(sent)
+        assert found.arrived_at == sent.arrived_at
+        if isinstance(found, EegChunk | Volume) and isinstance(sent, EegChunk | Volume):
+            assert np.array_equal(found.data, sent.data)
+    assert recording.truth is not None
+    assert (recording.truth / "film.mp4").is_file()
+    lines = (recording.truth / "faults.jsonl").read_text().splitlines()
+    assert [json.loads(line)["kind"] for line in lines] == ["volume-drop"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_recording_that_is_stopped_is_whole_as_far_as_it_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    written: list[float] = []
+    write = RecordingWriter.write
+
+    def interrupted(self: RecordingWriter, item: EegChunk | Trigger | Volume) -> None:
+        write(self, item)
+        written.append(item.arrived_at - START_AT)
+        if written[-1] > 3:
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(RecordingWriter, "write", interrupted)
+    record = tmp_path / "r"
+    assert (
+        simulate.run(preset="easy", seconds=8, record=record, faults="volume-drop@1.6,volume-drop@6.4") == 0
+    )
+    assert "recorded 16 s, stopped after 3.0 s of them" in " ".join(capsys.readouterr().err.split())
+    assert [item.arrived_at - START_AT for item in Recording(record).events()] == written
+    faults = [json.loads(line) for line in (record / "truth" / "faults.jsonl").read_text().splitlines()]
+    assert [fault["t"] for fault in faults] == [1.6]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"scanner": "hitachi"}, "siemens-mosaic, siemens-enhanced, ge, philips, nifti"),
+        ({"in_magnet": True, "sfreq": 512}, "5000"),
+        ({"motion": "wild"}, "still, typical"),
+        ({"first_delay": -1.0}, "found -1"),
+        ({"faults": "eeg-warp@3"}, "eeg-jump, eeg-restart, eeg-clip"),
+        ({"preset": "trivial"}, "easy"),
+        ({"cuts": "none"}, "grid"),
+    ],
+)
+def test_what_is_not_built_is_refused_by_name(tmp_path: Path, options: dict, named: str) -> None:
+    with pytest.raises(UsageError, match=named):
+        simulate.run(record=tmp_path / "r", **options)
+    assert not (tmp_path / "r").exists()
+
+
+def test_nowhere_to_send_is_refused() -> None:
+    with pytest.raises(UsageError, match="--record"):
+        simulate.run()
+
+
+def test_a_folder_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(RtDecodeError, match="give another folder"):
+        simulate.run(fmri_dir=tmp_path / "file" / "volumes", seconds=1)
+
+
+def test_a_log_that_cannot_be_written_ends_the_export_too(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    session = PhantomSession("easy", seconds=60, spec="eeg-drop@-9.9:0.01")
+    name, log = f"phantom-test-{os.getpid()}-log", FaultLog(tmp_path)
+    console = Console(stderr=True)
+    stop = threading.Event()
+    with pytest.raises(IsADirectoryError):
+        live.run(session, name, tmp_path / "dicom", 0, log, console, stop)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(120)
+        assert not thread.is_alive()
+
+
+@pytest.mark.full
+def test_live_samples_triggers_and_files_keep_their_times(tmp_path: Path) -> None:
+    name = f"phantom-test-{os.getpid()}"
+    done: list[int] = []
+
+    def work() -> None:
+        spec = "volume-drop@1.6,eeg-drop@1:0.5"
+        options = {"preset": "easy", "seed": 52, "seconds": 1, "faults": spec}
+        folders = {"fmri_dir": tmp_path / "dicom", "truth": tmp_path / "truth"}
+        done.append(simulate.run(lsl=name, wait=30, **options, **folders))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    stamps, triggers, late = _listen(name, thread)
+    session = PhantomSession("easy", seed=52, seconds=1)
+    assert done == [0]
+    assert len(triggers) == session.volumes == 11
+    assert np.allclose(np.diff(triggers), 0.8, atol=1e-6)
+    assert len(stamps) == session.samples - 500
+    steps = (stamps - triggers[0]) * 1000
+    assert np.abs(steps - np.rint(steps)).max() < 1e-3, "stamps lie on the sample grid"
+    assert stamps[0] - triggers[0] == pytest.approx(-10, abs=1e-6)
+    assert np.median(late) < 0.1
+    files = sorted((tmp_path / "dicom").glob("*.dcm"))
+    numbers = [int(pydicom.dcmread(path, stop_before_pixels=True).InstanceNumber) for path in files]
+    assert numbers == [1, 2, 4, 5, 6, 7, 8, 9, 10, 11]
+    faults = [json.loads(line) for line in (tmp_path / "truth" / "faults.jsonl").read_text().splitlines()]
+    assert {(fault["kind"], fault["t"]) for fault in faults} == {("eeg-drop", 1.0), ("volume-drop", 1.6)}
+
+
+def test_a_second_run_in_a_folder_is_another_series_and_sigterm_ends_it(tmp_path: Path) -> None:
+    (tmp_path / "001_000004_000001.dcm").write_bytes(b"an earlier run")
+    command = [sys.executable, "-m", "rtdecode.cli", "simulate", "--fmri-dir", str(tmp_path)]
+    process = subprocess.Popen([*command, "--seconds", "60"], stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 180
+    while len(list(tmp_path.glob("001_000005_*.dcm"))) < 2 and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=180)
+    assert process.returncode == 0, said
+    assert "simulated" in said
+    assert "feature_noise 2.0" in said
+    for path in tmp_path.glob("001_000005_*.dcm"):
+        assert pydicom.dcmread(path).pixel_array.size
+    assert (tmp_path / "001_000004_000001.dcm").read_bytes() == b"an earlier run"
+
+
+def _listen(name: str, thread: threading.Thread) -> tuple[np.ndarray, np.ndarray, list[float]]:
+    inlets = []
+    for stream in (name, f"{name}-markers"):
+        found = pylsl.resolve_byprop("name", stream, 1, 60)
+        assert found, f"no stream {stream}"
+        inlets.append(pylsl.StreamInlet(found[0], recover=False))
+    inlets[1].open_stream(10)
+    inlets[0].open_stream(10)
+    stamps: list[float] = []
+    triggers: list[float] = []
+    late: list[float] = []
+    while (thread.is_alive() and len(triggers) < 11) or len(stamps) < 18_500:
+        for inlet, held in zip(inlets, (stamps, triggers), strict=True):
+            try:
+                _, times = inlet.pull_chunk(timeout=0.01, max_samples=4096)
+            except pylsl.util.LostError:
+                return np.array(stamps), np.array(triggers), late
+            held += times
+            if times and inlet is inlets[0]:
+                late.append(pylsl.local_clock() - times[-1])
+    thread.join(20)
+    return np.array(stamps), np.array(triggers), late

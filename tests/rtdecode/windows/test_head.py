@@ -1,0 +1,143 @@
+"""A run's head: what is read at once, what is measured once the windows are out."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rtdecode.bundle import Bundle
+from rtdecode.disk.calibration import Calibration, Figures, Record
+from rtdecode.errors import GeometryError
+from rtdecode.phantom.body import scanner
+from rtdecode.signal.volume.projection import Projection
+from rtdecode.types import Volume
+from rtdecode.windows.assembler import Assembler
+from rtdecode.windows.head import Head
+from tests import small
+from tests.rtdecode.windows.test_assembler import same
+
+ZERO = 300.0
+COUNT, JUMP = 16, 9  # volumes, and the one in which the head moves
+PLACE = scanner.head(1)
+VOXELS = PLACE.voxels[:: len(PLACE.voxels) // 5][:5]
+
+
+def bundle() -> Bundle:
+    """The small bundle, reading five voxels of a whole head."""
+    made = small.bundle()
+    level = PLACE.mean.reshape(-1)[VOXELS].astype(np.float32)
+    stats = made.stats | {"fmri_mean": level, "fmri_scale": level / 50}
+    return replace(made, stats=stats, projection=Projection(VOXELS, PLACE.shape, PLACE.affine))
+
+
+def calibrated(projection: Projection, reference: np.ndarray, level: np.ndarray) -> Calibration:
+    record = Record(
+        1, "0", "now", "mask", "0" * 16, None, projection.features, 4, 0.8, 20, 1, list(reference.shape),
+        projection.affine.tolist(), projection.digest, None, Figures(None, None, 0, 1, 1, None, 1, 0), {},
+    )  # fmt: skip
+    held = (reference.astype(np.float32), projection.affine, projection)
+    return Calibration(Path(), record, "0" * 16, *held, level, np.float32(0.02) * level)
+
+
+def volumes() -> list[Volume]:
+    """A head that lies still, moves by a voxel, and lies still again."""
+    rng = np.random.default_rng(0)
+    return [
+        replace(
+            each,
+            data=np.float32(np.roll(PLACE.mean, int(each.index >= JUMP), 2) + rng.normal(0, 6, PLACE.shape)),
+            affine=PLACE.affine,
+        )
+        for each in small.volumes(COUNT, ZERO)
+    ]
+
+
+@pytest.fixture(scope="module")
+def items() -> list:
+    """EEG, triggers and volumes of one run; an early volume comes again just after the head has moved."""
+    seen = volumes()
+    at = seen[JUMP].arrived_at
+    again = replace(seen[3], readable_at=at, arrived_at=at, parsed_at=at)
+    eeg = small.chunks(small.eeg(COUNT * 0.8 + 8, ZERO - 5), list(range(20, 30_000, 20)))
+    return small.in_order(eeg, small.triggers(COUNT, ZERO), [*seen[: JUMP + 1], again, *seen[JUMP + 1 :]])
+
+
+def assembler(calibration: Calibration | None = None) -> Assembler:
+    return Assembler(bundle(), small.montage(), ("eeg", "fmri"), calibration=calibration)
+
+
+def told(made: Assembler) -> list[int]:
+    """Volumes that the EEG was told to keep out of the template."""
+    assert made._eeg is not None
+    return [round((at - ZERO) / 0.8) for at, moved in made._eeg._cleaner._triggers if moved]
+
+
+def with_calibration() -> Calibration:
+    projection, level = bundle().projection, bundle().stats["fmri_mean"]
+    assert projection is not None
+    return calibrated(projection, PLACE.mean, level)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_only_the_volume_that_moved_is_told_whatever_comes_again(items: list, known: bool) -> None:
+    made = assembler(with_calibration() if known else None)
+    list(made.play(items))
+    assert made.counters()["fmri"]["duplicate"] == 1
+    assert told(made) == [JUMP]
+
+
+def test_windows_are_those_of_a_session_that_measures_motion_before_it_cuts_them(items: list) -> None:
+    later, first = assembler(), assembler()
+    take = first._session.volume
+
+    def measured_at_once(volume: Volume, corrected_at: float | None) -> None:
+        take(volume, corrected_at)
+        first.follow()
+
+    first._session.volume = measured_at_once  # type: ignore[method-assign]
+    ours, theirs = list(later.play(items)), list(first.play(items))
+    assert len([w for w in ours if w.fmri is not None]) >= 2
+    for a, b in zip(ours, theirs, strict=True):
+        assert same(a, b)
+        assert (a.index, a.revision, a.stamps, a.eeg_quality) == (
+            b.index,
+            b.revision,
+            b.stamps,
+            b.eeg_quality,
+        )
+    assert later.counters() == first.counters()
+    assert told(later) == told(first) == [JUMP]
+
+
+def test_without_a_calibration_a_volume_is_read_before_it_is_aligned() -> None:
+    head = Head(bundle())
+    seen = volumes()[JUMP - 1 : JUMP + 1]
+    read = [head.read(each) for each in seen]
+    assert head.newest is None
+    assert [index for index, _ in head.follow()] == [JUMP - 1, JUMP]
+    assert head.newest is not None
+    assert head.newest.fd_mm > 2.5
+    assert head.follow() == []
+    assert head.report()["volumes"] == 2
+    assert np.array_equal(read[1], seen[1].data.reshape(-1)[VOXELS])
+
+
+def test_a_calibration_of_few_slices_corrects_nothing_and_reads_all_the_same() -> None:
+    plain = small.bundle()
+    assert plain.projection is not None
+    thin = calibrated(plain.projection, np.full(small.SHAPE, 100.0), plain.stats["fmri_mean"])
+    made, alone = (Assembler(plain, None, ("fmri",), calibration=one) for one in (thin, None))
+    ours, theirs = (list(one.play(small.volumes(30, ZERO))) for one in (made, alone))
+    assert len(ours) >= 3
+    assert all(same(a, b) for a, b in zip(ours, theirs, strict=True))
+    motion = made.counters()["runs"][0]["motion"]
+    assert (motion["corrected"], motion["max_fd_mm"], motion["volumes"]) == (False, None, 30)
+
+
+def test_a_calibration_without_a_head_is_refused() -> None:
+    projection, level = bundle().projection, bundle().stats["fmri_mean"]
+    assert projection is not None
+    head = Head(bundle(), calibrated(projection, np.zeros(PLACE.shape), level))
+    with pytest.raises(GeometryError):
+        head.read(volumes()[0])

@@ -1,0 +1,137 @@
+"""Volumes that are no measurement: marked, filled in, and never remembered."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rtdecode.errors import GeometryError
+from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
+from rtdecode.windows.assembler import Assembler
+from rtdecode.windows.run import Run
+from tests import small
+from tests.rtdecode.windows.test_assembler import ZERO, finals, same, session
+
+# Of TR 0.8 s; window 1 (4 to 8 s) reads volumes 10 to 14, window 2 volumes 15 to 19.
+HIT = 12
+READ = [1, 5, 9, 14, 23]
+
+
+def changed(items: list, make, indices: tuple[int, ...] = (HIT,)) -> list:
+    """The same items with the pixels of some volumes made anew from the old ones."""
+    return [
+        replace(item, data=make(item.data.copy()))
+        if isinstance(item, Volume) and item.index in indices
+        else item
+        for item in items
+    ]
+
+
+def played(items: list, seconds: float = 16) -> tuple[list[Window], Assembler]:
+    made = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"), seconds)
+    return finals(list(made.play(items))), made
+
+
+def with_voxels(places: list[int], value: float):
+    def make(data: np.ndarray) -> np.ndarray:
+        data.reshape(-1)[places] = value
+        return data
+
+    return make
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38, 1e6])
+def test_voxels_that_are_no_measurement_lie_at_their_resting_level(value: float) -> None:
+    clean, _ = played(session())
+    windows, made = played(changed(session(), with_voxels(READ[:2], value)))
+    assert windows[1].missing["fmri"] == pytest.approx(2 / 5 / 5)
+    assert [w.missing["fmri"] for w in (windows[0], *windows[2:])] == [0, 0, 0]
+    assert windows[1].fmri is not None
+    assert clean[1].fmri is not None
+    # 10 is the window's first volume; the others of the hit volume are as they were.
+    assert (windows[1].fmri[HIT - 10, :2] == 0).all()
+    assert np.array_equal(windows[1].fmri[HIT - 10, 2:], clean[1].fmri[HIT - 10, 2:])
+    assert np.array_equal(windows[1].fmri[:2], clean[1].fmri[:2])
+    assert windows[2].fmri == pytest.approx(clean[2].fmri, abs=0.1)
+    (note,) = made.notes()
+    assert "volume 12" in note
+    assert made.counters()["fmri"]["nonfinite_voxels"] == (0 if value == 1e6 else 2)
+
+
+WHOLE = {
+    "zero": lambda data: np.zeros_like(data),
+    "constant": lambda data: np.full_like(data, 517.0),
+    "nan": lambda data: np.full_like(data, np.nan),
+    "most of it nan": with_voxels(READ[:3], np.nan),
+    "another unit": lambda data: data * 1e-3,
+    "integers": lambda data: np.zeros(data.shape, np.int16),
+}
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_a_volume_that_is_none_is_a_hole_that_no_window_waits_for(kind: str) -> None:
+    clean, _ = played(session())
+    windows, made = played(changed(session(), WHOLE[kind], (HIT, HIT + 1)))
+    assert windows[1].missing["fmri"] == pytest.approx(2 / 5)
+    assert windows[1].floor_at == clean[1].floor_at
+    assert windows[1].fmri_mask.tolist() == [True, True, False, False, True]
+    assert same(windows[0], clean[0])
+    assert windows[2].missing["fmri"] == 0
+    assert windows[2].fmri == pytest.approx(clean[2].fmri, abs=0.2)
+    (note,) = made.notes()
+    assert "volume 12 counts as missing" in note
+    assert made.counters()["fmri"]["implausible"] == 2
+
+
+def test_voxels_that_no_feature_reads_cost_nothing() -> None:
+    clean, _ = played(session())
+    windows, made = played(changed(session(), with_voxels([0, 2], np.nan), tuple(range(37))))
+    assert all(same(a, b) for a, b in zip(windows, clean, strict=True))
+    assert made.notes() == []
+    assert made.counters()["fmri"]["nonfinite_voxels"] == 74
+
+
+def test_a_hole_in_the_first_volume_does_not_become_the_resting_level() -> None:
+    run = Run(0, small.bundle(), 0, 0, fmri=True)
+    for volume in changed(small.volumes(3, ZERO), with_voxels(READ[:1], np.nan), (0,)):
+        run.add(volume, None)
+    held = run.held(0) | run._ring.read(range(3))
+    assert held[0][0][0] == 0
+    assert abs(held[1][0][0]) < 5
+
+
+@pytest.mark.parametrize("name", ["tr_s", "acquired_s", "recon_s"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_header_times_that_are_no_numbers_are_none(name: str, value: float) -> None:
+    def without(item: EegChunk | Trigger | Volume, told: float | None) -> EegChunk | Trigger | Volume:
+        return replace(item, **{name: told}) if isinstance(item, Volume) else item
+
+    wrong, _ = played([without(item, value) for item in session()])
+    none, _ = played([without(item, None) for item in session()])
+    assert all(same(a, b) for a, b in zip(wrong, none, strict=True))
+
+
+def test_a_trigger_without_a_time_is_ignored_and_said() -> None:
+    items = session()
+    windows, made = played([Trigger(np.nan, "R128", items[0].arrived_at), *items])
+    clean, _ = played(items)
+    assert all(same(a, b) for a, b in zip(windows, clean, strict=True))
+    assert any("trigger" in note for note in made.notes())
+
+
+def test_a_stream_slower_than_the_bundle_is_refused_before_anything_is_decoded() -> None:
+    with pytest.raises(GeometryError, match="100 samples a second, the bundle reads 125"):
+        Assembler(small.bundle(), Montage(small.CHANNELS, 100.0), ("eeg",))
+
+
+def test_a_run_goes_on_without_the_eeg_of_a_stream_that_begins_to_send_too_much() -> None:
+    items = []
+    for item in session():
+        if isinstance(item, EegChunk) and item.stamps[-1] > ZERO + 10:
+            item = replace(item, data=item.data.repeat(2, 1), stamps=item.stamps.repeat(2))
+        items.append(item)
+    windows, made = played(items)
+    assert [w.missing["fmri"] for w in windows] == [0, 0, 0, 0]
+    assert windows[0].missing["eeg"] == 0
+    assert windows[3].eeg is None
+    assert any("not decoded any more" in note for note in made.notes())

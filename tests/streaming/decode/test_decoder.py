@@ -1,0 +1,175 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from rtdecode.bundle import Bundle, Input, load, write
+from rtdecode.errors import BundleError
+from streaming.decode.decoder import Decoder, NonFiniteError
+from tests.streaming.bundles import LABELS, damage, make_bundle
+from tests.streaming.windows import window
+
+
+def with_graph(bundle: Bundle, name: str, graph: bytes) -> Bundle:
+    """Copy a bundle with another graph, so that every hash holds."""
+    file = bundle.path.with_name(f"new-{name}")
+    file.write_bytes(graph)
+    files = {held: bundle.path / held for held in bundle.manifest.files}
+    return write(bundle.path.with_name("copy"), bundle.manifest, files | {name: file})
+
+
+def graph_beside(location: str, place: str) -> bytes:
+    """A graph that adds weights which lie in another file."""
+    weights = TensorProto(name="weights", dims=[4], data_type=TensorProto.FLOAT)
+    weights.data_location = TensorProto.EXTERNAL
+    weights.external_data.add(key="location", value=location)
+    constant = helper.make_node("Constant", [], ["weights"], value=weights)
+    add = helper.make_node("Add", ["latent", "weights"], ["frames"])
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in ("latent", "frames")]
+    nodes, held = ([add], [weights]) if place == "initializer" else ([constant, add], [])
+    graph = helper.make_graph(nodes, "beside", values[:1], values[1:], held)
+    model: onnx.ModelProto = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9
+    )
+    return model.SerializeToString()
+
+
+def without(ports: dict[str, Input], name: str) -> dict[str, Input]:
+    """Copy ports without one of them."""
+    return {known: port for known, port in ports.items() if known != name}
+
+
+def test_a_clip_has_the_frames_of_its_latent(tmp_path: Path) -> None:
+    decoder = Decoder(make_bundle(tmp_path / "bundle"))
+    decoded = decoder.decode(window())
+    assert decoded.clip.frames.shape == (33, 64, 96, 3)
+    assert decoded.clip.frames.dtype == np.uint8
+    assert decoded.clip.scores is None
+    low = 1 / (1 + np.exp(-decoded.clip.latent[0, 0, :, 0, 0]))
+    shown = decoded.clip.frames[:, 0, 0, 0] / 255
+    assert np.allclose(shown[0], low[0], atol=0.003)
+    assert np.allclose(shown[1:].reshape(8, 4), low[1:, None], atol=0.003)
+    assert decoded.started_at <= decoded.encoded_at <= decoded.first_frame_at <= decoded.last_frame_at
+
+
+def test_an_absent_modality_is_zeros_under_a_zero_mask(tmp_path: Path) -> None:
+    decoder = Decoder(make_bundle(tmp_path / "bundle"))
+    full, without = window(), window(fmri=False)
+    zeroed = window()
+    zeroed.fmri[:], zeroed.fmri_mask[:] = 0, False
+    same = decoder.decode(without).clip.latent
+    assert np.array_equal(same, decoder.decode(zeroed).clip.latent)
+    assert not np.allclose(same, decoder.decode(full).clip.latent)
+
+
+def test_scores_carry_the_labels(tmp_path: Path) -> None:
+    decoder = Decoder(make_bundle(tmp_path / "bundle", eeg=False, labels=LABELS))
+    scores = decoder.decode(window(eeg=False)).clip.scores
+    assert scores is not None
+    assert list(scores) == LABELS
+    assert sum(scores.values()) == pytest.approx(1)
+
+
+def test_a_bundle_that_decodes_otherwise_than_promised_is_refused(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    golden = bundle.golden()
+    golden["latent"] = golden["latent"] + 0.01
+    np.savez(tmp_path / "golden.npz", **golden)
+    files = {name: bundle.path / name for name in bundle.manifest.files}
+    other = write(tmp_path / "other", bundle.manifest, files | {"golden.npz": tmp_path / "golden.npz"})
+    with pytest.raises(BundleError, match="golden"):
+        Decoder(other)
+
+
+def test_a_changed_byte_is_refused(tmp_path: Path) -> None:
+    path = damage(make_bundle(tmp_path / "bundle"), tmp_path / "damaged")
+    with pytest.raises(BundleError, match=r"encode\.onnx"):
+        load(path)
+
+
+def test_a_file_that_is_no_graph_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"decode_next\.onnx cannot be run"):
+        Decoder(with_graph(make_bundle(tmp_path / "bundle"), "decode_next.onnx", b"no graph"))
+
+
+@pytest.mark.parametrize("place", ["initializer", "constant"])
+@pytest.mark.parametrize("beside", ["working directory", "bundle", "absolute"])
+def test_weights_beside_a_graph_are_never_read(
+    place: str, beside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights are there to be found, and the file that names them is what the manifest says."""
+    bundle = make_bundle(tmp_path / "bundle")
+    weights = np.zeros(4, np.float32).tobytes()
+    location = str(tmp_path / "weights.bin") if beside == "absolute" else "weights.bin"
+    other = with_graph(bundle, "decode_next.onnx", graph_beside(location, place))
+    for folder in (tmp_path, other.path):
+        (folder / "weights.bin").write_bytes(weights)
+    if beside == "working directory":
+        monkeypatch.chdir(tmp_path)
+    with pytest.raises(BundleError, match=r"decode_next\.onnx cannot be run .*[Ee]xternal data"):
+        Decoder(other)
+
+
+def test_what_was_hashed_is_what_runs(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    other = make_bundle(tmp_path / "other", labels=LABELS)
+    (bundle.path / "encode.onnx").write_bytes((other.path / "encode.onnx").read_bytes())
+    with pytest.raises(BundleError, match=r"encode\.onnx was changed"):
+        Decoder(bundle)
+
+
+def test_ports_other_than_the_manifests_are_refused(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    stage = bundle.manifest.stages["encode"]
+    assert stage is not None
+    eeg = stage.inputs["eeg"]
+    for changed in (
+        stage.inputs | {"eeg": replace(eeg, dtype="float16")},
+        without(stage.inputs, "fmri_mask"),
+    ):
+        bundle.manifest.stages["encode"] = replace(stage, inputs=changed)
+        with pytest.raises(BundleError, match=r"encode\.onnx has the inputs .*stages\.encode .* says"):
+            Decoder(bundle)
+
+
+def test_a_clip_other_than_the_manifests_is_refused(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    clip = replace(bundle.manifest.clip, frames=34)
+    with pytest.raises(BundleError, match=r"draw clips of \(1, 33, 64, 96, 3\)"):
+        Decoder(replace(bundle, manifest=replace(bundle.manifest, clip=clip)))
+
+
+def test_labels_that_are_not_as_many_as_the_scores_are_refused(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle", labels=LABELS)
+    short = replace(bundle.manifest, labels=LABELS[:2])
+    with pytest.raises(BundleError, match=r"names 2 categories, .*'scores' .* has the shape \[1, 3\]"):
+        Decoder(replace(bundle, manifest=short))
+
+
+def test_a_missing_stage_is_refused(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    bundle.manifest.stages["decode_first"] = None
+    with pytest.raises(BundleError, match="decode_first"):
+        Decoder(bundle)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("steps", [0, 2])
+def test_a_window_of_numbers_that_are_none_gives_no_clip_and_leaves_no_trace(
+    value: float, steps: int, tmp_path: Path
+) -> None:
+    bundle = make_bundle(tmp_path / "bundle", steps=steps)
+    decoder = Decoder(bundle)
+    other = Decoder(bundle)
+    bad = window(1)
+    assert bad.eeg is not None
+    bad.eeg[0, 7] = value
+    for each in (decoder, other):
+        each.decode(window(0))
+    with pytest.raises(NonFiniteError, match="window 1 of run 0 has no clip"):
+        decoder.decode(bad)
+    found, expected = (each.decode(window(2)).clip.latent for each in (decoder, other))
+    assert np.array_equal(found, expected)

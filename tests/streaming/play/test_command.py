@@ -1,0 +1,384 @@
+"""Films over real marker streams, into a real recording, and into a window without a screen."""
+
+import contextlib
+import csv
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from itertools import count
+from pathlib import Path
+
+import av
+import numpy as np
+import pylsl
+import pytest
+
+from rtdecode.disk import film_marks
+from rtdecode.disk.recording import Recording
+from rtdecode.disk.video import write_mp4
+from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.types import EegChunk, Trigger
+from streaming.play import command
+from streaming.play.frames import Pictures, read_film
+from streaming.play.screen import Patch, Window, read_patch
+from streaming.play.starting import is_trigger
+from streaming.sources.lsl.markers import MarkerSource
+from streaming.sources.lsl.source import LslSource
+from tests.streaming.bundles import make_bundle
+from tests.streaming.player import SFREQ, Player, markers, outlet
+from tests.streaming.sessions import LIMIT
+
+_NUMBER = count()
+GREEN = (0, 180, 0)
+
+
+@pytest.fixture
+def name() -> str:
+    return f"play-test-{os.getpid()}-{next(_NUMBER)}"
+
+
+def make_film(path: Path, frames: int, fps: float = 25) -> Path:
+    write_mp4(path, np.full((frames, 48, 64, 3), GREEN, np.uint8), fps)
+    return path
+
+
+def until(condition: Callable[[], bool], seconds: float = LIMIT) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "did not happen in time"
+        time.sleep(0.005)
+
+
+@contextlib.contextmanager
+def program(*words: object) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "rtdecode.cli", *map(str, words)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def heard(name: str, done: Callable[[list[tuple[str, float]]], bool]) -> list[tuple[str, float]]:
+    """What a reader of the film's markers gets."""
+    source, got = MarkerSource(name, "-film"), []
+
+    def enough() -> bool:
+        got.extend((label, stamp) for label, stamp, _ in source.poll())
+        return done(got)
+
+    until(enough)
+    return got
+
+
+def ended(got: list[tuple[str, float]]) -> bool:
+    return bool(got) and got[-1][0] == "film end"
+
+
+def on_network(stream: str) -> bool:
+    return any(s.name() == stream for s in pylsl.resolve_streams(wait_time=0.5))
+
+
+def table(path: Path) -> list[tuple[int, float, float]]:
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    return [(int(r["frame"]), float(r["shown_at"]), float(r["since_start_s"])) for r in rows]
+
+
+def test_every_frame_is_marked_when_it_was_shown(tmp_path: Path, name: str) -> None:
+    film, log = make_film(tmp_path / "a film.mp4", 40), tmp_path / "log.tsv"
+    with program("play", film, "--lsl", name, "--start-on", "now", "--headless", "--log", log) as process:
+        got = heard(name, ended)
+        _, said = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0, said
+    rows = table(log)
+    assert got[0][0] == "film start a film.mp4 25 40"
+    assert [label for label, _ in got[1:-1]] == [f"frame {n}" for n, _, _ in rows]
+    assert f"{len(rows)} frames shown, {40 - len(rows)} dropped" in said
+    stamps = np.array([stamp for _, stamp in got[1:-1]])
+    # The stamps are the table's, but for what liblsl takes for the offset of the two clocks.
+    assert np.abs(stamps - [at for _, at, _ in rows]).max() < 0.05
+    late = np.array([since - n / 25 for n, _, since in rows])
+    assert late.min() >= -1e-5
+    assert got[-1][1] >= got[0][1] + 40 / 25 - 0.05
+
+
+def test_what_is_late_is_dropped_and_the_rest_stays_in_time(tmp_path: Path, name: str) -> None:
+    film = make_film(tmp_path / "film.mp4", 100)
+    log = tmp_path / "log.tsv"
+    words = ("play", film, "--lsl", name, "--start-on", "now", "--wait", 0, "--headless", "--log", log)
+    with program(*words) as process:
+        until(lambda: log.exists() and log.read_text().count("\n") > 10)
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(0.6)
+        process.send_signal(signal.SIGCONT)
+        _, said = process.communicate(timeout=LIMIT)
+    rows = table(log)
+    numbers = [n for n, _, _ in rows]
+    assert 100 - len(numbers) >= 12
+    assert f"{100 - len(numbers)} dropped" in said
+    assert numbers == sorted(numbers)
+    gap = int(np.argmax(np.diff(numbers))) + 1
+    assert numbers[gap] - numbers[gap - 1] >= 12
+    # Lateness does not add up: after the gap frames are shown in their own time again.
+    assert min(since - n / 25 for n, _, since in rows[gap:]) < 1 / 25
+
+
+def test_ctrl_c_ends_it_in_order(tmp_path: Path, name: str) -> None:
+    film, log = make_film(tmp_path / "film.mp4", 500), tmp_path / "log.tsv"
+    with program("play", film, "--lsl", name, "--start-on", "now", "--headless", "--log", log) as process:
+        threading.Timer(0.0, lambda: _interrupt_after(process, log)).start()
+        got = heard(name, ended)
+        _, said = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0
+    assert "stopped: " in said
+    assert "Traceback" not in said
+    assert 5 < len(got) < 400
+    assert len(table(log)) == len(got) - 2
+
+
+def _interrupt_after(process: subprocess.Popen[str], log: Path) -> None:
+    until(lambda: log.exists() and log.read_text().count("\n") > 8)
+    process.send_signal(signal.SIGINT)
+
+
+def test_a_films_markers_are_never_taken_for_triggers(name: str) -> None:
+    eeg = outlet(name)
+    film = pylsl.StreamOutlet(pylsl.StreamInfo(f"{name}-film", "Markers", 1, 0, pylsl.cf_string, ""))
+    source = LslSource(name)
+    until(lambda: (source.poll(), source.montage is not None)[1])
+    until(lambda: bool(eeg.have_consumers()))
+    items: list[EegChunk | Trigger] = []
+    begun = time.monotonic()
+    # Other marker streams of the host are taken after three seconds without NAME-markers.
+    while time.monotonic() < begun + 4.0:
+        film.push_sample(["frame 1"])
+        items += source.poll()
+        time.sleep(0.05)
+    assert not source.has_triggers
+    assert not [i for i in items if isinstance(i, Trigger)]
+    own = markers(name)
+    until(lambda: (source.poll(), source.has_triggers and own.have_consumers())[1])
+    for label in ("film start x 25 3", "frame 0", "R128", "film end"):
+        own.push_sample([label])
+    until(lambda: (items.extend(source.poll()), any(isinstance(i, Trigger) for i in items))[1])
+    time.sleep(0.2)
+    items += source.poll()
+    assert [i.label for i in items if isinstance(i, Trigger)] == ["R128"]
+    source.close()
+
+
+@pytest.mark.full
+def test_a_recording_carries_the_film_that_the_first_trigger_started(tmp_path: Path, name: str) -> None:
+    bundle = make_bundle(tmp_path / "bundle", fmri=False)
+    film, log = make_film(tmp_path / "film.mp4", 50), tmp_path / "log.tsv"
+    player = Player(name, None, 6.0, lead=2.5)
+    words = ("--lsl", name, "--bundle", bundle.path, "--out", tmp_path / "out", "--record", tmp_path / "r")
+    with (
+        program("play", film, "--lsl", name, "--headless", "--log", log) as playing,
+        program("stream", *words, "--wait", 30, "--lost-after", 4) as session,
+    ):
+        until(lambda: on_network(f"{name}-film"))
+        player.start()
+        _, said = playing.communicate(timeout=60)
+        assert playing.returncode == 0, said
+        player.join(20)
+        session.send_signal(signal.SIGINT)
+        _, said = session.communicate(timeout=30)
+        assert session.returncode == 0, said
+    kept, rows = Recording(tmp_path / "r"), table(log)
+    (shown,) = kept.films()
+    triggers = [i for i in kept.events() if isinstance(i, Trigger)]
+    assert {t.label for t in triggers} == {"R128"}
+    assert shown.name == film_marks.name_digest("film.mp4")
+    assert (shown.fps, shown.frames, shown.ended) == (25, 50, True)
+    assert shown.shown.tolist() == [n for n, _, _ in rows]
+    assert np.abs(shown.shown_at - [at for _, at, _ in rows]).max() < 0.003
+    first = min(t.stamp for t in triggers)
+    assert shown.onset_at == pytest.approx(first, abs=0.04)
+
+
+def test_a_stim_channel_starts_a_film_at_its_edge(tmp_path: Path, name: str) -> None:
+    eeg = outlet(name, ("Cz", "TRIG"), types=("EEG", "stim"))
+    with program("play", make_film(tmp_path / "film.mp4", 5), "--lsl", name, "--headless") as process:
+        until(lambda: bool(eeg.have_consumers()))
+        source, got = MarkerSource(name, "-film"), []
+        until(lambda: (source.poll(), source.found)[1])
+        edge_at, sent = pylsl.local_clock() + 1.0, 0
+        began = edge_at - 1.0
+        while not ended(got) and sent < 60 * SFREQ:
+            time.sleep(0.005)
+            due = int((pylsl.local_clock() - began) * SFREQ)
+            if due > sent:
+                stamps = began + np.arange(sent, due) / SFREQ
+                data = np.stack([np.zeros(due - sent), 8.0 * (stamps >= edge_at)], axis=1)
+                eeg.push_chunk(data.astype(np.float32), stamps.tolist())
+                sent = due
+            got += [(label, stamp) for label, stamp, _ in source.poll()]
+        _, said = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0, said
+    assert got[0] == ("film start film.mp4 25 5", pytest.approx(edge_at, abs=0.1))
+
+
+@pytest.mark.parametrize(
+    ("label", "wanted", "is_one"),
+    [
+        ("R128", None, True),
+        ("8", None, True),
+        ("New Segment", None, False),
+        ("frame 8", None, False),
+        ("S  1", None, False),
+        ("S  1", "S  1", True),
+        ("R128", "S  1", False),
+        ("frame 8", "frame 8", False),
+    ],
+)
+def test_which_markers_start_a_film(label: str, wanted: str | None, is_one: bool) -> None:
+    assert is_trigger(label, wanted) is is_one
+
+
+def test_what_cannot_be_is_refused_in_words(tmp_path: Path) -> None:
+    film = make_film(tmp_path / "film.mp4", 3)
+    (tmp_path / "text.mp4").write_text("no film")
+    (tmp_path / "there.tsv").touch()
+    uneven(tmp_path / "uneven.mp4")
+    cases: list[tuple[str, dict[str, object]]] = [
+        ("there is no file", {"film": tmp_path / "none.mp4"}),
+        ("cannot be read as a film", {"film": tmp_path / "text.mp4"}),
+        ("steady rate: frame", {"film": tmp_path / "uneven.mp4"}),
+        ("--headless out", {"start_on": "key"}),
+        ("trigger, key, now", {"start_on": "soon"}),
+        ("--screen fills", {"screen": 0}),
+        ("not there yet", {"log": tmp_path / "there.tsv"}),
+        ("not there yet", {"log": tmp_path / "no" / "log.tsv"}),
+        ("--wait -1", {"wait": -1.0}),
+        ("--lsl is empty", {"lsl": " "}),
+    ]
+    for words, changed in cases:
+        options = {"film": film, "lsl": "x", "start_on": "now", "headless": True, "wait": 0.0} | changed
+        with pytest.raises(UsageError, match=words):
+            command.run(command.PlayOptions(**options))  # type: ignore[arg-type]
+    for patch in ("middle", "top-left:0", "top-left:big", "top-left:-4"):
+        with pytest.raises(UsageError, match="bottom-right"):
+            read_patch(patch)
+
+
+def test_a_film_that_is_damaged_on_its_way_ends_there_and_says_so(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "film.mp4"
+    noise = np.random.default_rng(0).integers(0, 256, (30, 48, 64, 3), dtype=np.uint8)
+    write_mp4(path, noise, 25)
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    path.write_bytes(whole[:middle] + b"\xff" * 20000 + whole[middle + 20000 :])
+    log = tmp_path / "log.tsv"
+    options = command.PlayOptions(path, name, "now", headless=True, wait=0.0, log=log)
+    with pytest.raises(RtDecodeError, match="cannot be decoded any further"):
+        command.run(options)
+    assert 0 < len(table(log)) < 30
+
+
+def uneven(path: Path) -> None:
+    """A film in which frames wait now and then, as a phone records it."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for n in range(30):
+            frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+            frame.pts, frame.time_base = 40 * n + (400 if n > 10 else 0), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def test_a_film_is_decoded_in_its_own_size_and_rate(tmp_path: Path) -> None:
+    film = read_film(make_film(tmp_path / "film.mp4", 7, 30000 / 1001))
+    assert (film.fps, film.frames, film.height, film.width) == (Fraction(30000, 1001), 7, 48, 64)
+    pictures = Pictures(film, 96, 120)
+    found = [pictures.next(5.0) for _ in range(7)]
+    assert all(p is not None and p.shape == (96, 120, 3) for p in found)
+    assert np.abs(np.stack([p for p in found if p is not None]).mean((0, 1, 2)) - GREEN).max() < 6
+    with pytest.raises(EOFError):
+        pictures.next(5.0)
+    pictures.close()
+
+
+@pytest.fixture
+def screenless(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+
+
+@pytest.mark.usefixtures("screenless")
+def test_a_window_shows_picture_and_patch_and_says_what_was_pressed(tmp_path: Path) -> None:
+    import pygame
+
+    film = read_film(make_film(tmp_path / "film.mp4", 1))
+    window = Window(film, 0, Patch("top-left", 30))
+    surface = pygame.display.get_surface()
+    assert surface is not None
+    width, height = surface.get_size()
+    assert (window.height, window.width) == (round(48 * min(width / 64, height / 48)), width)
+    picture = np.full((window.height, window.width, 3), GREEN, np.uint8)
+    for white in (True, False):
+        window.draw(picture, white=white)
+        at = window.flip()
+        assert at <= pylsl.local_clock()
+        assert surface.get_at((29, 29))[:3] == ((255, 255, 255) if white else (0, 0, 0))
+        assert surface.get_at((31, 31))[:3] == GREEN
+        assert surface.get_at((width - 1, height - 1))[:3] == GREEN
+    window.draw(None, white=False)
+    assert surface.get_at((31, 31))[:3] == (0, 0, 0)
+    for key in (pygame.K_5, pygame.K_a, pygame.K_ESCAPE):
+        pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=key))
+    assert window.said() == ["start", "quit"]
+    window.close()
+    options = command.PlayOptions(film.path, "x", "now", screen=7, wait=0.0, log=tmp_path / "log.tsv")
+    with pytest.raises(UsageError, match="there is no screen 7; there are 0"):
+        command.run(options)
+    assert not (tmp_path / "log.tsv").exists()
+
+
+def test_without_a_window_system_no_film_is_shown_to_nobody(tmp_path: Path) -> None:
+    hidden = ("DISPLAY", "WAYLAND_DISPLAY", "XDG_RUNTIME_DIR", "SDL_VIDEODRIVER")
+    words = ("play", make_film(tmp_path / "film.mp4", 3), "--lsl", "x", "--start-on", "now", "--wait", 0)
+    done = subprocess.run(
+        [sys.executable, "-m", "rtdecode.cli", *map(str, words)],
+        env={k: v for k, v in os.environ.items() if k not in hidden},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "give --headless" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.usefixtures("screenless")
+def test_a_key_starts_and_closing_the_window_ends(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import pygame
+
+    log = tmp_path / "log.tsv"
+
+    def operate() -> None:
+        until(lambda: pygame.display.get_init() and pygame.display.get_surface() is not None)
+        time.sleep(0.2)
+        pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_SPACE))
+        until(lambda: log.read_text().count("\n") > 6)
+        pygame.event.post(pygame.event.Event(pygame.QUIT))
+
+    hand = threading.Thread(target=operate)
+    hand.start()
+    film = make_film(tmp_path / "film.mp4", 250)
+    options = command.PlayOptions(film, name, "key", log=log)
+    assert command.run(options) == 0
+    hand.join()
+    assert 6 <= len(table(log)) < 200
+    assert "stopped: " in capsys.readouterr().err

@@ -1,0 +1,310 @@
+"""What the acquisition takes from the folder, and what it tells of it."""
+
+import multiprocessing
+import resource
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rtdecode.bundle import Bundle
+from rtdecode.disk import calibration as calibrations
+from rtdecode.disk.recording import Recording
+from rtdecode.errors import GeometryError
+from rtdecode.phantom.files.mosaic import mosaic_bytes
+from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
+from rtdecode.windows.assembler import Assembler
+from streaming.session import acquisition, replay
+from streaming.session.live import keep_runs
+from streaming.session.mailbox import Mailbox, Message, slot_bytes
+from streaming.session.orders import Sources
+from streaming.sources.folder.source import FolderSource
+from tests.streaming.bundles import AFFINE, CHANNELS, SHAPE, make_bundle
+
+CONTEXT = multiprocessing.get_context("spawn")
+START = datetime(2026, 3, 2, 12)
+
+
+@pytest.fixture
+def eeg_alone(tmp_path: Path) -> tuple[Bundle, acquisition._Acquisition]:
+    """An acquisition of triggers that were pushed by hand."""
+    bundle = make_bundle(tmp_path / "bundle", fmri=False)
+    (tmp_path / "scanner").mkdir()
+    sources = Sources(bundle.path, None, tmp_path / "scanner", "ignore", None, 0, None)
+    mailbox = Mailbox(CONTEXT, 1, slot_bytes(bundle))
+    return bundle, acquisition._Acquisition(sources, mailbox, CONTEXT.Event(), lambda: True)
+
+
+def test_a_day_of_short_runs_fits_every_status_and_is_all_reported(eeg_alone) -> None:
+    bundle, made = eeg_alone
+    mailbox, known, status = Mailbox(CONTEXT, 1, slot_bytes(bundle)), {}, {}
+    for number in range(300):
+        at = 1000.0 + 20 * number
+        made._assembler.push(Trigger(at, "R128", at), at)
+        if number % 10 == 0 or number == 299:
+            assert mailbox.put(Message(made._status(at), {}), timeout=0)
+            message = mailbox.get(timeout=0)
+            assert message is not None
+            status = message.head
+            keep_runs(known, status)
+    assert len(status["counters"]["runs"]) == 300
+    assert status["counters"]["runs"] == made._assembler.counters()["runs"]
+
+
+def test_a_folder_full_of_other_files_fits_a_status(eeg_alone) -> None:
+    bundle, made = eeg_alone
+    made._folder._ignored |= {f"{n:05d}.dcm": f"volume {n} came {'again ' * 20}" for n in range(3000)}
+    status = made._status(1000.0)
+    assert Mailbox(CONTEXT, 1, slot_bytes(bundle)).put(Message(status, {}), timeout=0)
+    assert status["notes"][-1] == "not used: 2970 more files"
+    assert made._status(1001.0)["notes"] == []
+
+
+def mosaic(index: int, uid: str, tr: float) -> bytes:
+    volume = np.random.default_rng(index).normal(500, 20, SHAPE).astype(np.int16)
+    return mosaic_bytes(volume, AFFINE, tr, index, 4, START + timedelta(seconds=tr * index), 0.6, uid)
+
+
+def taken(
+    folder: Path, bundle: Bundle, calibration: Path | None, record: Path | None = None
+) -> tuple[FolderSource, list[Any]]:
+    sources = Sources(bundle.path, None, folder, "read", None, 0, record, calibration=calibration)
+    unread = Assembler(bundle, None, ["fmri"]).unread if calibration is None else lambda *_: None
+    source = acquisition._folder(sources, bundle, unread)
+    assert source is not None
+    volumes = []
+    for _ in range(5):
+        volumes += source.poll(time.monotonic())
+    return source, volumes
+
+
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_a_localizer_before_the_run_is_refused_and_named(tmp_path: Path, calibrated: bool) -> None:
+    folder = tmp_path / "scanner"
+    folder.mkdir()
+    bundle = make_bundle(tmp_path / "bundle", eeg=False, tr=Fraction(1, 2), window=Fraction(1))
+    (folder / "0_localizer.dcm").write_bytes(mosaic(0, "1.9", 2.3) if calibrated else other_grid())
+    for index in range(3):
+        (folder / f"1_{index:04d}.dcm").write_bytes(mosaic(index, "1.2.3", 0.5))
+    source, volumes = taken(folder, bundle, tmp_path / "calibration" if calibrated else None)
+    assert [volume.index for volume in volumes] == [0, 1, 2]
+    ((name, reason),) = source.ignored
+    assert name == "0_localizer.dcm"
+    said = "trained at TR 0.5 s, this series says 2.3 s" if calibrated else "the bundle reads volumes of"
+    assert said in reason
+
+
+def other_grid(tr: float = 2.3, index: int = 0, slices: int = 4) -> bytes:
+    volume = np.random.default_rng(index).normal(500, 20, (8, 8, slices)).astype(np.int16)
+    at = START + timedelta(seconds=tr * index)
+    return mosaic_bytes(volume, AFFINE, tr, index, 4, at, 0.6, "1.9")
+
+
+@pytest.mark.parametrize(
+    ("tr", "slices", "recorded", "taken_in"),
+    [(0.5, 4, True, 2), (0.5, 4, False, 0), (2.3, 4, True, 0), (0.5, 3, True, 0)],
+)
+def test_a_run_on_another_grid_is_taken_to_be_recorded(
+    tr: float, slices: int, recorded: bool, taken_in: int, tmp_path: Path
+) -> None:
+    folder = tmp_path / "scanner"
+    folder.mkdir()
+    bundle = make_bundle(tmp_path / "bundle", eeg=False, tr=Fraction(1, 2), window=Fraction(1))
+    for index in range(2):
+        (folder / f"{index:04d}.dcm").write_bytes(other_grid(tr, index, slices))
+    source, volumes = taken(folder, bundle, None, tmp_path / "record" if recorded else None)
+    assert len(volumes) == taken_in
+    assert len(source.ignored) == 2 - taken_in
+
+
+class Session:
+    """An acquisition that records, and what it sends: items go in by hand."""
+
+    def __init__(self, folder: Path, *, existing: str = "ignore", eeg: bool = False) -> None:
+        self.bundle = make_bundle(folder / "bundle", eeg=eeg, tr=Fraction(1, 2), window=Fraction(1))
+        self.record = folder / "record"
+        (folder / "scanner").mkdir()
+        meta = {"simulated": False, "bundle": self.bundle.digest}
+        sources = Sources(
+            self.bundle.path, None, folder / "scanner", existing, None, 0, self.record, meta=meta
+        )
+        mailbox = Mailbox(CONTEXT, 64, slot_bytes(self.bundle))
+        self.made = acquisition._Acquisition(sources, mailbox, CONTEXT.Event(), lambda: True)
+        self.sent: list[dict[str, Any]] = []
+        self.windows: list[Window] = []
+        self.made.send = lambda message: self.sent.append(message.head)
+        self.made._emit = self._emit
+
+    def _emit(self, windows: list[Window]) -> None:
+        self.windows += windows
+        self.sent += [{"kind": "window"} for _ in windows]
+
+    def take(self, *items: EegChunk | Trigger | Volume) -> None:
+        for item in items:
+            self.made._take(item)
+
+    def again(self) -> list[Window]:
+        """The windows that a replay cuts."""
+        self.made.close()
+        kept = Recording(self.record)
+        assembler = replay._assembler(kept, self.bundle)
+        items = replay._items(kept, self.bundle, assembler)
+        return [work.window for work in replay.windows(items, assembler)]
+
+
+def volumes(count: int, *, shape: tuple[int, int, int] = SHAPE, lay_for: float = 0.0, **more: Any) -> list:
+    rng, out = np.random.default_rng(0), []
+    for index in range(count):
+        data = rng.normal(500, 20, shape).astype(np.float32)
+        ready = 1000.0 + 0.5 * (index + 1) + 0.1
+        at = ready if not lay_for else 1000.0 + lay_for + index / 100
+        out.append(
+            Volume(data, AFFINE, index, 4, 0.5, 0.5 * index, 0.6, ready, at, at, f"v{index}", "1", **more)
+        )
+    return out
+
+
+def missing(windows: list[Window]) -> list[float]:
+    return [window.missing["fmri"] for window in windows]
+
+
+def test_files_that_lay_there_are_replayed_as_the_session_took_them(tmp_path: Path) -> None:
+    session = Session(tmp_path, existing="read")
+    session.take(Trigger(4000.0, "R128", 4000.0), *volumes(10, lay_for=3000.0))
+    assert missing(session.windows) == [0.0] * 4
+    played = session.again()
+    assert missing(played)[:4] == [0.0] * 4
+    for live, again in zip(session.windows, played, strict=False):
+        assert np.array_equal(live.fmri, again.fmri)
+
+
+def test_a_grid_that_cannot_be_read_is_recorded_and_said_once(tmp_path: Path) -> None:
+    session = Session(tmp_path)
+    session.take(*volumes(10, shape=(8, 8, 4)))
+    assert missing(session.windows) == [1.0] * 3
+    notes = session.made._status(1006.0)["notes"]
+    assert len(notes) == 1
+    assert notes[0].startswith("recorded, but not decoded: the bundle reads volumes of")
+    assert session.made._status(1007.0)["notes"] == []
+    played = session.again()
+    assert missing(played)[:3] == [1.0] * 3
+    kept = [item for item in Recording(session.record).events() if isinstance(item, Volume)]
+    assert [volume.data.shape for volume in kept] == [(8, 8, 4)] * 10
+    assert all(volume.live for volume in kept)
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+def test_a_recording_says_simulated_where_a_source_does(tmp_path: Path, simulated: bool) -> None:
+    session = Session(tmp_path, existing="read")
+    session.take(*volumes(4, simulated=simulated))
+    told = [head["kind"] for head in session.sent if head["kind"] == "window" or head["simulated"]]
+    assert told[:1] == (["status"] if simulated else ["window"])
+    session.made.close()
+    assert Recording(session.record).meta["simulated"] is simulated
+
+
+def test_a_stream_that_says_so_makes_the_recording_simulated(tmp_path: Path) -> None:
+    session = Session(tmp_path, eeg=True)
+    session.made._queue.put(Montage(CHANNELS, 500.0, simulated=True))
+    session.made._step(timeout=1.0)
+    session.made.close()
+    assert Recording(session.record).meta["simulated"] is True
+
+
+def write_montage(session: Session) -> None:
+    session.made._queue.put(Montage(CHANNELS, 500.0))
+    session.made._step(timeout=1.0)
+
+
+def write_volume(session: Session) -> None:
+    session.take(*volumes(1))
+
+
+def write_end(session: Session) -> None:
+    session.made._stop.set()
+    session.made.run()
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Let this process write nothing more."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("write", [write_montage, write_volume, write_end])
+def test_a_full_disk_ends_the_recording_and_nothing_else(
+    write: Callable[[Session], None], tmp_path: Path
+) -> None:
+    session = Session(tmp_path, eeg=True)
+    assert session.made._status(1000.0)["record_fault"] == ""
+    with full_disk():
+        write(session)
+    assert session.made._status(1000.0)["record_fault"] == "File too large"
+    assert list(Recording(session.record).events()) == []
+    session.made.close()
+
+
+def test_what_came_after_a_full_disk_is_decoded(tmp_path: Path) -> None:
+    session = Session(tmp_path)
+    arrived = volumes(10)
+    session.take(*arrived[:4])
+    with full_disk():
+        session.take(arrived[4])
+    session.take(*arrived[5:])
+    assert missing(session.windows) == [0.0] * 4
+    kept = [item.index for item in Recording(session.record).events() if isinstance(item, Volume)]
+    assert kept == [0, 1, 2, 3]
+    session.made.close()
+
+
+def test_the_first_fault_is_told_not_what_closing_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(error: Exception) -> None:
+        raise error
+
+    broken = SimpleNamespace(
+        run=lambda: fail(GeometryError("the first")), close=lambda: fail(OSError("the second"))
+    )
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(acquisition.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(acquisition, "_Acquisition", lambda *_: broken)
+    mailbox: Any = SimpleNamespace(put=lambda message, timeout: told.append(message.head))
+    acquisition.main(Sources(Path(), None, None, "ignore", None, 0, None), mailbox, CONTEXT.Event())
+    assert [(head["text"], head["exit_code"]) for head in told] == [("the first", 4)]
+
+
+def test_what_waits_to_be_taken_is_no_silence(tmp_path: Path) -> None:
+    session = Session(tmp_path)
+    (volume,) = volumes(1)
+    session.take(volume)
+    assert session.made._status(volume.arrived_at + 40)["silent"] == pytest.approx(40)
+    session.made._queue.put(volume)
+    assert session.made._status(volume.arrived_at + 40)["silent"] is None
+    session.made.close()
+
+
+def test_the_calibrations_digest_goes_with_a_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = make_bundle(tmp_path / "bundle", fmri=False)
+    found = SimpleNamespace(digest="0123", matched=lambda _: None)
+    monkeypatch.setattr(calibrations, "load", lambda _: found)
+    sources = Sources(
+        *(bundle.path, None, None, "ignore", None, 0, tmp_path / "record"),
+        calibration=tmp_path / "calibration",
+        meta={"calibration": str(tmp_path / "calibration")},
+    )
+    mailbox = Mailbox(CONTEXT, 1, slot_bytes(bundle))
+    acquisition._Acquisition(sources, mailbox, CONTEXT.Event(), lambda: True).close()
+    assert Recording(tmp_path / "record").meta["calibration_digest"] == "0123"

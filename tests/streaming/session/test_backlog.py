@@ -1,0 +1,41 @@
+"""Jumping to the newest samples when reading does not keep up."""
+
+import numpy as np
+
+from rtdecode.types import EegChunk
+from streaming.session.backlog import Lag
+
+
+def chunk(at: float) -> EegChunk:
+    return EegChunk(np.zeros((2, 50), np.float32), at - np.arange(50, 0, -1) / 500, at)
+
+
+def judged(lag: Lag, waits: list[float], began: float = 10.0) -> list[bool]:
+    """Whether chunks that arrive every 0.1 s and wait so long are live."""
+    arrivals = [began + k / 10 for k in range(len(waits))]
+    return [lag.judge(chunk(at), at + wait).live for at, wait in zip(arrivals, waits, strict=True)]
+
+
+def test_a_stall_that_is_made_good_loses_nothing() -> None:
+    lag = Lag(9.0)
+    lag.idle(10.0)
+    assert all(judged(lag, [3.5, 3.4, 2.8, 2.1, 1.0, 0.1]))
+    assert (lag.samples, lag.notes()) == (0, [])
+
+
+def test_a_reader_that_is_always_busy_jumps_until_the_newest_samples_and_tells_it_once() -> None:
+    lag, one = Lag(0.0), chunk(10.0)
+    assert lag.judge(one, 10.1) is one
+    live = judged(lag, [1.5, 2.5, 1.8, 1.2, 0.9, 1.9])
+    assert live == [True, False, False, False, True, True]
+    assert lag.samples == 150
+    (told,) = lag.notes()
+    assert told.startswith("0.3 s of EEG that had waited for 2.5 s")
+    assert lag.notes() == []
+
+
+def test_a_pause_between_gives_it_time_again() -> None:
+    lag = Lag(5.0)
+    lag.idle(9.0)
+    assert judged(lag, [2.5, 2.6]) == [True, True]
+    assert judged(lag, [2.5], began=20.0) == [False]

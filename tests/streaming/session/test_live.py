@@ -1,0 +1,648 @@
+"""Whole live sessions as programs, over LSL and a folder, seconds long."""
+
+import json
+import resource
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import psutil
+import pytest
+from rich.console import Console
+
+from rtdecode.bundle import load
+from rtdecode.disk.recording import Recording
+from rtdecode.disk.video import read_mp4
+from rtdecode.errors import RtDecodeError, SourceLostError, UsageError
+from rtdecode.types import Volume
+from streaming.decode.decoder import Decoder
+from streaming.session import live, replay
+from streaming.session.live import StreamOptions, _Session, run
+from streaming.session.progress import Progress
+from streaming.sinks.meter import DURATIONS, INSTANTS
+from streaming.sinks.output import Output, prepare
+from streaming.sinks.truth import Truth
+from tests.streaming.bundles import AFFINE, CHANNELS, SHAPE, damage, make_bundle, make_calibration
+from tests.streaming.sessions import LIMIT, TR, WINDOW, Ended, end, interrupt, play, stream, text, until
+from tests.streaming.sinks.test_truth import write_film
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_bundle(tmp_path_factory.mktemp("b") / "bundle", tr=TR, window=WINDOW).path
+
+
+@pytest.fixture(scope="module")
+def sessions(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ended]]:
+    """One session alone, as its deadlines are short; then the others, three at a time."""
+    root = tmp_path_factory.mktemp("s")
+    record = ("--record", str(root / "recording"))
+    jobs: dict[str, Callable[[], Ended]] = {
+        "both": lambda: play(root / "both", bundle, "--seconds", "4", *record, seconds=120),
+        "eeg": lambda: play(root / "eeg", bundle, "--seconds", "3", fmri=False, seconds=120),
+        "unmarked": lambda: play(
+            root / "unmarked", bundle, "--seconds", "8", fmri=False, seconds=120, marked=False
+        ),
+        "holes": lambda: play(
+            root / "holes",
+            *(bundle, "--seconds", "4", "--existing", "read"),
+            eeg=False,
+            seconds=120,
+            dropped=(5,),
+        ),
+        "interrupt": lambda: play(root / "interrupt", bundle, seconds=120, during=interrupt),
+        "lost": lambda: play(root / "lost", bundle, "--lost-after", "2", seconds=4.2),
+        "no-eeg": lambda: play(root / "no-eeg", bundle, "--seconds", "5", seconds=120, eeg_stops=2.2),
+    }
+    done = {"both": jobs.pop("both")()}
+    with ThreadPoolExecutor(3) as pool:
+        running = {name: pool.submit(job) for name, job in jobs.items()}
+        yield done | {name: job.result() for name, job in running.items()}
+
+
+def check_windows(ended: Ended, expected: int) -> None:
+    """Every window is one final or one that was skipped: how many of either, the machine's speed decides."""
+    windows = ended.report["windows"]
+    finals = ended.finals()
+    assert windows["expected"] == windows["final"] + windows["skipped"] == expected, ended.said
+    assert windows["final"] == len(finals) >= 1
+    assert windows["preview"] == len(ended.clips) - len(finals) <= expected
+    assert windows["refined"] == 0
+    numbers = [clip["clip"] for clip in finals]
+    assert numbers == sorted(set(numbers))
+    for clip in ended.clips:
+        assert clip["window_s"] == [clip["clip"], clip["clip"] + 1]
+    whole = [clip for clip in finals if set(clip["missing"].values()) == {0}]
+    assert windows["degraded"] == len(finals) - len(whole)
+
+
+def in_time(ended: Ended) -> bool:
+    """Whether the player wrote every volume that it did not drop before its window was due."""
+    fmri = ended.report["fmri"]
+    return (fmri["missing"], fmri["late"]) == (0, 0)
+
+
+def test_every_window_comes_out_as_preview_and_final(sessions: dict[str, Ended]) -> None:
+    ended = sessions["both"]
+    assert ended.code == 0, ended.said
+    check_windows(ended, 4)
+    for clip in ended.clips:
+        assert read_mp4(ended.out / clip["file"]).shape == (33, 64, 96, 3)
+        assert "simulated" in clip["file"]
+    for clip in ended.clips:
+        final = clip["revision"] == "final"
+        assert clip["missing"]["eeg"] == 0
+        # A volume that the busy machine wrote too late is missing, and counted.
+        assert (clip["missing"]["fmri"] < 1) is ("fmri" in clip["modalities"])
+        assert final or clip["modalities"] == ["eeg"]
+    if in_time(ended):
+        assert all(clip["missing"]["fmri"] == 0 for clip in ended.finals())
+
+
+def test_a_line_holds_what_the_contract_names(sessions: dict[str, Ended]) -> None:
+    clip = sessions["both"].finals()[-1]
+    assert set(clip) == {
+        *(
+            "session",
+            "run",
+            "clip",
+            "revision",
+            "late",
+            "window_s",
+            "session_s",
+            "file",
+            "modalities",
+            "missing",
+        ),
+        *("confidence", "steps", "latency_ms", "t_ms", "simulated", "bundle", "latent", "eeg_quality"),
+    }
+    assert set(clip["latency_ms"]) == set(DURATIONS)
+    assert list(clip["t_ms"]) == list(INSTANTS)
+    assert clip["simulated"] is True
+    times = [clip["t_ms"][name] for name in INSTANTS]
+    assert times == sorted(times)
+    spent = clip["latency_ms"]
+    assert spent["beyond_floor"] == pytest.approx(clip["t_ms"]["emitted"])
+    # A lag of 1 s, and the player's 0.1 s from a volume's end to its file, or more on a busy machine.
+    assert spent["since_stimulus"] >= 1080 + spent["beyond_floor"]
+
+
+def test_the_report_holds_what_the_contract_names(sessions: dict[str, Ended]) -> None:
+    report = sessions["both"].report
+    assert set(report["eeg"]) == {
+        *("samples", "lost_samples", "gaps", "rate_hz", "drift_ppm", "triggers", "artifact_residual_db"),
+        *("epochs", "bad_channels", "age_ms", "nonfinite_samples"),
+    }
+    assert set(report["fmri"]) == {
+        *(
+            "volumes",
+            "missing",
+            "late",
+            "duplicate",
+            "out_of_order",
+            "rejected_files",
+            "max_fd_mm",
+            "saturated",
+            "implausible",
+            "nonfinite_voxels",
+        ),
+    }
+    assert report["clock"]["source"] == "trigger"
+    assert report["clock"]["residual_ms"] < 5
+    assert report["eeg"]["lost_samples"] == 0
+    assert report["eeg"]["rate_hz"] == pytest.approx(500, rel=0.01)
+    assert report["fmri"]["volumes"] + report["fmri"]["missing"] >= 10
+    assert set(report["latency_ms"]) == set(DURATIONS)
+    assert set(report["latency_ms"]["beyond_floor"]) == {"p50", "p95", "p99", "max"}
+    assert 50 < report["memory_mb"]["peak"] < 600
+    assert set(report["accuracy"].values()) == {None}
+
+
+def test_the_paths_are_printed_last(sessions: dict[str, Ended]) -> None:
+    ended = sessions["both"]
+    last = ended.said.strip().splitlines()[-2:]
+    assert last == [str(ended.out), str(ended.out / "report.json")]
+    assert "imulated participant" in ended.said
+
+
+def test_the_film_has_a_hop_for_each_window(sessions: dict[str, Ended]) -> None:
+    assert len(read_mp4(sessions["both"].out / "film.mp4")) == 4 * 8
+    assert (sessions["both"].out / "contact_sheet.png").is_file()
+
+
+def test_a_recording_replays_to_the_same_clips(
+    sessions: dict[str, Ended], bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    live = sessions["both"]
+    recording = live.out.parents[1] / "recording"
+    for name in "ab":
+        assert replay.run(recording, str(bundle), "max", tmp_path / name) == 0
+    lines = (tmp_path / "a" / "clips.jsonl").read_text().splitlines()
+    replayed = {(c["clip"], c["revision"]): c for c in map(json.loads, lines)}
+    # On a busy machine a preview gives way to its final; nothing presses a replay.
+    more = replayed.keys() - {(c["clip"], c["revision"]) for c in live.clips}
+    assert len(replayed) == 8
+    skipped = [clip for clip, revision in more if revision == "final"]
+    assert len(skipped) == live.report["windows"]["skipped"]
+    for clip in live.clips:
+        twin = replayed[clip["clip"], clip["revision"]]
+        assert (live.out / clip["file"]).read_bytes() == (tmp_path / "a" / twin["file"]).read_bytes()
+        before, after = (np.load(at / c["latent"]) for at, c in ((live.out, clip), (tmp_path / "a", twin)))
+        assert np.abs(before - after).max() < 1e-5
+        assert twin["missing"] == clip["missing"]
+        assert twin["latency_ms"]["beyond_floor"] is None
+        assert twin["latency_ms"]["encode"] > 0
+    for file in (tmp_path / "a" / "clips").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / "clips" / file.name).read_bytes()
+    assert str(tmp_path / "a" / "report.json") in capsys.readouterr().out
+
+
+def test_eeg_alone_has_finals_and_no_previews(sessions: dict[str, Ended]) -> None:
+    ended = sessions["eeg"]
+    assert ended.code == 0, ended.said
+    check_windows(ended, 3)
+    assert ended.report["windows"]["preview"] == 0
+    assert all(clip["modalities"] == ["eeg"] for clip in ended.clips)
+
+
+def test_without_volumes_and_triggers_time_begins_at_the_first_sample(sessions: dict[str, Ended]) -> None:
+    ended = sessions["unmarked"]
+    assert ended.code == 0, ended.said
+    assert ended.report["clock"]["source"] == "first-sample"
+    check_windows(ended, 8)
+    # The filter's first samples may lie before the reader was connected.
+    assert all(clip["missing"]["eeg"] < 0.05 for clip in ended.finals())
+
+
+def test_a_lost_volume_is_seen_in_its_window_alone(sessions: dict[str, Ended]) -> None:
+    ended = sessions["holes"]
+    assert ended.code == 0, ended.said
+    check_windows(ended, 4)
+    missing = {clip["clip"]: clip["missing"]["fmri"] for clip in ended.finals()}
+    assert missing.get(1, 0.5) >= 0.5
+    fmri = ended.report["fmri"]
+    assert fmri["missing"] >= 1
+    # On a busy machine the player is late with other volumes too.
+    if (fmri["missing"], fmri["late"]) == (1, 0):
+        assert missing.items() <= {0: 0, 1: 0.5, 2: 0, 3: 0}.items()
+    assert all(clip["modalities"] == ["fmri"] for clip in ended.clips)
+
+
+def test_ctrl_c_writes_everything_and_ends_with_0(sessions: dict[str, Ended]) -> None:
+    ended = sessions["interrupt"]
+    assert ended.code == 0, ended.said
+    windows = ended.report["windows"]
+    assert windows["final"] == len(ended.finals()) >= 1
+    assert windows["expected"] == windows["final"] + windows["skipped"]
+    assert "SIGINT" in ended.report["ended"]
+    assert len(read_mp4(ended.out / "film.mp4")) == 8 * (windows["final"] + windows["skipped"])
+
+
+def test_a_session_that_is_stopped_skips_only_what_it_reached(bundle: Path, tmp_path: Path) -> None:
+    how = {"eeg": False, "seconds": 30, "during": interrupt}
+    ended = play(tmp_path / "s", bundle, "--seconds", "6000", "--existing", "read", **how)
+    assert ended.code == 0, ended.said
+    windows = ended.report["windows"]
+    assert windows["expected"] == 6000
+    assert windows["final"] == len(ended.finals()) >= 1
+    assert windows["final"] + windows["skipped"] < 1000
+
+
+def test_silence_from_everything_ends_with_3(sessions: dict[str, Ended]) -> None:
+    ended = sessions["lost"]
+    assert ended.code == 3, ended.said
+    assert "silent" in ended.said
+    windows = ended.report["windows"]
+    assert windows["final"] >= 1
+    assert windows["expected"] == windows["final"] + windows["skipped"] >= 3
+
+
+def test_a_lost_amplifier_degrades_and_does_not_end_it(sessions: dict[str, Ended]) -> None:
+    ended = sessions["no-eeg"]
+    assert ended.code == 0, ended.said
+    check_windows(ended, 5)
+    missing = [0, 0, pytest.approx(0.8, abs=0.05), 1, 1]
+    for clip in ended.finals():
+        assert clip["missing"]["eeg"] == missing[clip["clip"]]
+        assert ("eeg" in clip["modalities"]) is (clip["clip"] < 3)
+
+
+def test_sources_that_do_not_come_end_the_wait_with_1(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "volumes").mkdir()
+    (tmp_path / "volumes" / "old.nii").write_bytes(b"old")
+    ended = end(
+        stream(
+            *("--lsl", "nobody-is-called-so", "--fmri-dir", str(tmp_path / "volumes"), "--wait", "5.5"),
+            *("--bundle", str(bundle), "--out", str(tmp_path / "out")),
+        ),
+        tmp_path / "out",
+    )
+    assert ended.code == 1
+    said = " ".join(ended.said.split())
+    assert "waiting for EEG" in said
+    assert "nobody-is-called-so" in said
+    assert "1 lay there before" in said
+    assert ended.report["windows"]["expected"] == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "words"),
+    [
+        ((), 2, "nothing to read"),
+        (("--lsl", "x", "--dashboard", "localhost:80"), 2, "not built yet"),
+        (("--lsl", "x", "--decoder", "http://x"), 2, "not built yet"),
+        (("--fmri-dir", "/nowhere/at/all"), 2, "parent"),
+        (("--lsl", "x", "--out", "USED"), 2, "in use"),
+        (("--lsl", "x", "--truth", "USED", "--out", "USED"), 2, "--truth and --out are both"),
+        (("--lsl", "x", "--record", "USED"), 2, "recording folder .* is not empty"),
+        (("--lsl", "x", "--out", "USED/film.mp4/below"), 2, "--out .* cannot be made"),
+        (("--lsl", "x", "--record", "USED/film.mp4/below"), 2, "--record .* cannot be made"),
+        (("--lsl", "x", "--record", "NEW", "--out", "NEW"), 2, "--record and --out are both"),
+        (("--lsl", "x", "--bundle", "nothing"), 4, "no bundle"),
+        (("--lsl", "x", "--bundle", "DAMAGED"), 4, "changed"),
+        (("--lsl", "x", "--bundle", "FMRI"), 2, "decodes fmri"),
+    ],
+)
+def test_what_cannot_be_is_refused_at_once(
+    flags: tuple[str, ...], code: int, words: str, bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "film.mp4").write_bytes(b"precious")
+    below = "USED/film.mp4/below"
+    made = {"USED": str(tmp_path / "used"), "NEW": str(tmp_path / "new")}
+    made[below] = str(tmp_path / "used" / "film.mp4" / "below")
+    if "DAMAGED" in flags:
+        made["DAMAGED"] = str(damage(load(bundle), tmp_path / "damaged"))
+    if "FMRI" in flags:
+        made["FMRI"] = str(make_bundle(tmp_path / "fmri", eeg=False).path)
+    values = {
+        flag.removeprefix("--").replace("-", "_"): made.get(value, value)
+        for flag, value in zip(flags[::2], flags[1::2], strict=True)
+    }
+    paths = {
+        name: Path(values.pop(name)) for name in ("fmri_dir", "out", "record", "truth") if name in values
+    }
+    options = {"bundle": str(bundle), "out": tmp_path / "out", **values, **paths}
+    with pytest.raises(RtDecodeError, match=words) as caught:
+        run(StreamOptions(**options))
+    assert caught.value.exit_code == code
+    assert (tmp_path / "used" / "film.mp4").read_bytes() == b"precious"
+    if "--record" in flags:
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_session_that_never_began_to_record_leaves_no_truth_in_anothers_recording(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_film(tmp_path / "truth", 1)
+    record = tmp_path / "record"
+
+    def prepared_beside_another(out: Path, *, overwrite: bool) -> None:
+        prepare(out, overwrite=overwrite)
+        record.mkdir(exist_ok=True)
+        (record / "recording.json").write_text("another session's")
+
+    monkeypatch.setattr(live, "prepare", prepared_beside_another)
+    options = StreamOptions(
+        lsl="nobody-is-called-so",
+        bundle=str(bundle),
+        out=tmp_path / "out",
+        truth=tmp_path / "truth",
+        record=record,
+    )
+    with pytest.raises(RtDecodeError, match="is not empty"):
+        run(options)
+    assert [file.name for file in record.iterdir()] == ["recording.json"]
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["ended"] == "the command line asked for what cannot be"
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "words"),
+    [
+        ("missing", 2, "no calibration at"),
+        ("damaged", 4, "was changed"),
+        ("another's", 4, "reads 40 features .* the bundle reads 40 features"),
+    ],
+)
+def test_a_bad_calibration_is_told_before_any_folder_is_made(
+    fault: str, code: int, words: str, bundle: Path, tmp_path: Path
+) -> None:
+    given = tmp_path / "cal"
+    if fault != "missing":
+        affine = AFFINE + np.diag([1.0, 0, 0, 0]) if fault == "another's" else AFFINE
+        whose = make_bundle(tmp_path / "whose", affine=affine)
+        make_calibration(given, whose, np.ones(SHAPE))
+    if fault == "damaged":
+        (given / "quality.html").write_text("another page")
+    options = StreamOptions(
+        fmri_dir=tmp_path / "volumes",
+        bundle=str(bundle),
+        out=tmp_path / "out",
+        calibration=given,
+        record=tmp_path / "record",
+    )
+    with pytest.raises(RtDecodeError, match=words) as caught:
+        run(options)
+    assert caught.value.exit_code == code
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "record").exists()
+
+
+def test_a_running_sessions_folders_cannot_be_taken(bundle: Path, tmp_path: Path) -> None:
+    refused: list[RtDecodeError] = []
+
+    def take(process: subprocess.Popen[str], out: Path) -> None:
+        until(lambda: '"final"' in text(out / "clips.jsonl"))
+        for folder in (out, tmp_path / "record"):
+            options = StreamOptions(lsl="x", bundle=str(bundle), out=folder, overwrite=True)
+            with pytest.raises(UsageError, match=f"belongs to session .* .process {process.pid}.") as caught:
+                run(options)
+            refused.append(caught.value)
+        process.send_signal(signal.SIGINT)
+
+    record = ("--record", str(tmp_path / "record"))
+    ended = play(tmp_path / "s", bundle, *record, "--existing", "read", eeg=False, seconds=30, during=take)
+    assert ended.code == 0, ended.said
+    assert [error.exit_code for error in refused] == [2, 2]
+    assert ended.report["windows"]["final"] == len(ended.finals()) >= 1
+    assert run_again(bundle, ended.out) == 1
+
+
+def run_again(bundle: Path, out: Path) -> int:
+    """Exit code of a session that takes a folder whose session has ended, and finds no source."""
+    options = StreamOptions(lsl="nobody-is-called-so", bundle=str(bundle), out=out, overwrite=True, wait=0.2)
+    with pytest.raises(RtDecodeError, match=r"waited 0\.2 s") as caught:
+        run(options)
+    return caught.value.exit_code
+
+
+def test_the_wait_for_sources_begins_when_they_are_looked_for(bundle: Path, tmp_path: Path) -> None:
+    """The acquisition process takes long to start: only then is told what is missing."""
+    options = StreamOptions(lsl="x", bundle=str(bundle), wait=30.0)
+    made = _Session(options, load(str(bundle)), tmp_path, "s", Console())
+    made._began_at -= 40
+    assert made._judge() is None
+    status = {"kind": "status", "existing": 0, "notes": [], "counters": {"runs": []}, "costs": {}}
+    made._take_status(status | {"simulated": False, "waiting": ["EEG: no stream"]})
+    assert made._judge() is None
+    made._began_at -= 40
+    fault = made._judge()
+    assert fault is not None
+    assert "Still missing: EEG: no stream" in str(fault)
+
+
+@pytest.mark.parametrize("limit", [0.0, 30.0])
+def test_silence_ends_it_unless_it_may_last(limit: float, bundle: Path, tmp_path: Path) -> None:
+    options = StreamOptions(lsl="x", bundle=str(bundle), lost_after=limit)
+    made = _Session(options, load(str(bundle)), tmp_path, "s", Console())
+    made._status = {"elapsed": 1.0, "silent": 100.0}
+    found = made._judge()
+    assert (found is None) if limit == 0 else isinstance(found, SourceLostError)
+
+
+def test_what_a_source_says_of_the_participant_is_shown(tmp_path: Path) -> None:
+    real = make_bundle(tmp_path / "bundle", simulated=False)
+    made = _Session(StreamOptions(lsl="x"), real, tmp_path, "s", Console())
+    said: list[str] = []
+    prepare(tmp_path / "out", overwrite=False)
+    output = Output(tmp_path / "out", "s", real, Decoder(real), Truth(None, real), float, simulated=False)
+    made._output, made._progress = output, cast("Progress", SimpleNamespace(say=said.append))
+    status = {"kind": "status", "existing": 0, "notes": [], "counters": {"runs": []}, "costs": {}}
+    for simulated in (False, True, True):
+        made._take_status(status | {"simulated": simulated})
+    assert said == ["Simulated participant: a source says so."]
+    assert output.simulated
+    output.close()
+
+
+@pytest.mark.parametrize("sources", [("eeg", "fmri"), ("eeg",), ("fmri",)])
+def test_an_acquisition_that_is_killed_is_started_again_on_the_same_time_line(
+    sources: tuple[str, ...], bundle: Path, tmp_path: Path
+) -> None:
+    killed_after: list[int] = []
+
+    def kill(process: subprocess.Popen[str], out: Path) -> None:
+        until(lambda: '"final"' in text(out / "clips.jsonl"))
+        acquisition(process).kill()
+        killed_after.append(len(finals(out)))
+        until(lambda: len(whole(out, sources)) > killed_after[0])
+        process.send_signal(signal.SIGINT)
+
+    def whole(out: Path, wanted: tuple[str, ...]) -> list[dict[str, Any]]:
+        return [clip for clip in finals(out) if all(clip["missing"][name] == 0 for name in wanted)]
+
+    record = tmp_path / "record"
+    given = {"eeg": "eeg" in sources, "fmri": "fmri" in sources}
+    ended = play(tmp_path / "s", bundle, "--record", str(record), **given, seconds=60, during=kill)
+    assert ended.code == 0, ended.said
+    assert "ended by itself (killed by SIGKILL) and is started again" in ended.said
+    assert "receives again, after" in ended.said
+    (restart,) = ended.report["restarts"]
+    assert restart["exit_code"] == -signal.SIGKILL
+    assert restart["hole_s"] > 0
+    windows = ended.report["windows"]
+    assert windows["final"] + windows["skipped"] == windows["expected"]
+    assert {clip["run"] for clip in ended.clips} == {0}
+    emitted = [(clip["clip"], clip["revision"]) for clip in ended.clips]
+    assert len(set(emitted)) == len(emitted)
+    assert all(clip["window_s"][0] == clip["clip"] for clip in ended.clips)
+    # A replay of what was recorded has one time line too, and holds the same volumes in each window.
+    assert len(Recording(record).meta["restarts"]) == 1
+    assert replay.run(record, str(bundle), "max", tmp_path / "again") == 0
+    again = {clip["clip"]: clip for clip in finals(tmp_path / "again")}
+    last = whole(ended.out, sources)[-1]
+    assert again[last["clip"]]["window_s"] == last["window_s"]
+    assert all(again[last["clip"]]["missing"][name] == 0 for name in sources)
+    if "eeg" in sources:
+        assert ended.report["eeg"]["lost_samples"] > 0
+        assert ended.report["eeg"]["gaps"] >= 1
+
+
+def finals(out: Path) -> list[dict[str, Any]]:
+    lines = text(out / "clips.jsonl").splitlines(keepends=True)
+    clips = [json.loads(line) for line in lines if line.endswith("\n")]
+    return [clip for clip in clips if clip["revision"] == "final"]
+
+
+def test_an_acquisition_that_dies_again_and_again_ends_with_1(bundle: Path, tmp_path: Path) -> None:
+    def kill(process: subprocess.Popen[str], out: Path) -> None:
+        until(lambda: '"final"' in text(out / "clips.jsonl"))
+        for _ in range(3):
+            victim = acquisition(process)
+            victim.kill()
+            until(lambda gone=victim: process.poll() is not None or not gone.is_running())
+            until(lambda: process.poll() is not None or bool(acquisitions(process)))
+
+    ended = play(tmp_path / "s", bundle, "--existing", "read", eeg=False, seconds=120, during=kill)
+    assert ended.code == 1, ended.said
+    assert "ended by itself 3 times" in ended.said
+    assert len(ended.report["restarts"]) == 3
+    assert ended.report["windows"]["final"] == len(ended.finals()) >= 1
+    assert len(read_mp4(ended.out / "film.mp4")) >= 8
+
+
+@pytest.mark.parametrize("other", ["montage", "tr"])
+def test_a_bundle_for_another_montage_or_tr_ends_with_4(other: str, tmp_path: Path) -> None:
+    wrong = {"montage": {"channels": (*CHANNELS, "T99")}, "tr": {"tr": Fraction(1)}}[other]
+    given = {"tr": TR, "window": WINDOW} | wrong
+    made = make_bundle(tmp_path / "bundle", **given).path
+    ended = play(tmp_path / "s", made, eeg=other == "montage", seconds=120, lead=0.2)
+    assert ended.code == 4, ended.said
+    assert ("T99" if other == "montage" else "TR 1 s") in ended.said
+    assert ended.report["windows"]["final"] == 0
+
+
+def test_a_full_disk_ends_with_1_and_what_was_emitted_is_whole(bundle: Path, tmp_path: Path) -> None:
+    def fill(process: subprocess.Popen[str], out: Path) -> None:
+        """Let no file of the program grow much longer, as a full disk would."""
+        until(lambda: (out / "film.mp4").is_file() and (out / "film.mp4").stat().st_size > 2_000)
+        most = (out / "film.mp4").stat().st_size + 20_000
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most, most))
+
+    ended = play(tmp_path / "s", bundle, "--existing", "read", eeg=False, seconds=120, during=fill)
+    out = ended.out
+    assert ended.code == 1, ended.said
+    assert "cannot be written" in ended.said
+    assert len(ended.clips) >= 1
+    for clip in ended.clips:
+        assert len(read_mp4(out / clip["file"])) == 33
+    assert len(read_mp4(out / "film.mp4")) >= 1
+    assert not list(out.glob("**/*.part"))
+
+
+def acquisition(process: subprocess.Popen[str]) -> psutil.Process:
+    """The process of a session that reads its sources."""
+    (found,) = acquisitions(process)
+    return found
+
+
+def acquisitions(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    children = psutil.Process(process.pid).children()
+    return [child for child in children if "spawn_main" in commanded(child)]
+
+
+def commanded(process: psutil.Process) -> str:
+    """The command line of a process; empty where it has ended."""
+    with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+        return " ".join(process.cmdline())
+    return ""
+
+
+def test_a_full_out_does_not_end_the_recording(bundle: Path, tmp_path: Path) -> None:
+    record = tmp_path / "record"
+    recorded: list[int] = []
+
+    def fill(process: subprocess.Popen[str], out: Path) -> None:
+        until(lambda: '"final"' in text(out / "clips.jsonl"))
+        most = (out / "film.mp4").stat().st_size
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most, most))
+        recorded.append(text(record / "events.jsonl").count("\n"))
+        until(lambda: text(record / "events.jsonl").count("\n") > recorded[0] + 12)
+        process.send_signal(signal.SIGINT)
+
+    flags = ("--record", str(record), "--existing", "read")
+    ended = play(tmp_path / "s", bundle, *flags, eeg=False, seconds=60, during=fill)
+    assert ended.code == 1, ended.said
+    assert "the session's folder cannot be written any more" in ended.said
+    assert f"The recording in {record} goes on" in ended.said
+    assert len(ended.clips) >= 1
+    kept = [item.index for item in Recording(record).events() if isinstance(item, Volume)]
+    assert kept == list(range(len(kept)))
+    assert len(kept) > recorded[0] + 12
+    assert "ended_at" in Recording(record).meta
+
+
+def test_a_full_recording_does_not_end_decoding(bundle: Path, tmp_path: Path) -> None:
+    record = tmp_path / "record"
+    seen_before: list[int] = []
+
+    def fill(process: subprocess.Popen[str], out: Path) -> None:
+        until(lambda: '"final"' in text(out / "clips.jsonl"))
+        most = (record / "volumes.bin").stat().st_size
+        resource.prlimit(acquisition(process).pid, resource.RLIMIT_FSIZE, (most, most))
+        seen_before.append(text(out / "clips.jsonl").count("\n"))
+
+    flags = ("--record", str(record), "--existing", "read", "--seconds", "6")
+    ended = play(tmp_path / "s", bundle, *flags, eeg=False, seconds=60, during=fill)
+    assert ended.code == 1, ended.said
+    assert f"the recording in {record} could not be written any more: File too large" in ended.said
+    windows = ended.report["windows"]
+    # On a busy machine a window gives way to the next one; the last never does.
+    assert windows["final"] + windows["skipped"] == windows["expected"] == 6
+    assert ended.finals()[-1]["clip"] == 5
+    assert all(clip["missing"]["fmri"] == 0 for clip in ended.finals())
+    assert ended.report["recording"] == {"fault": "File too large"}
+    kept = [item.index for item in Recording(record).events() if isinstance(item, Volume)]
+    assert kept == list(range(len(kept)))
+    assert replay.run(record, str(bundle), "max", tmp_path / "again") == 0
+    lines = (tmp_path / "again" / "clips.jsonl").read_text().splitlines()
+    played = {clip["clip"]: clip for clip in map(json.loads, lines)}
+    assert len(ended.finals()) > seen_before[0]
+    for before in ended.finals()[: seen_before[0]]:
+        again = tmp_path / "again" / played[before["clip"]]["file"]
+        assert (ended.out / before["file"]).read_bytes() == again.read_bytes()
+
+
+def test_no_process_outlives_a_session_that_is_killed(bundle: Path, tmp_path: Path) -> None:
+    seen: list[psutil.Process] = []
+
+    def kill(process: subprocess.Popen[str], out: Path) -> None:
+        until(lambda: (out / "film.mp4").is_file() and (out / "film.mp4").stat().st_size > 2_000)
+        seen.extend(psutil.Process(process.pid).children(recursive=True))
+        process.kill()
+
+    ended = play(tmp_path / "s", bundle, "--existing", "read", eeg=False, seconds=120, during=kill)
+    assert ended.code == -signal.SIGKILL
+    assert seen
+    _, alive = psutil.wait_procs(seen, timeout=LIMIT)
+    assert not alive
+    assert len(read_mp4(ended.out / "film.mp4")) >= 1
+    assert ended.finals()

@@ -1,0 +1,157 @@
+"""Replays that end early, and recordings that were made otherwise than they are read."""
+
+import json
+import shutil
+import signal
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rtdecode.bundle import Bundle
+from rtdecode.disk import calibration as calibrations
+from rtdecode.disk.calibration import Calibration
+from rtdecode.disk.recording import CALIBRATION, Recording, RecordingWriter
+from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.types import Volume
+from streaming.decode.deadline import Work
+from streaming.session import replay
+from streaming.sinks.output import Output
+from tests.streaming.bundles import AFFINE, SHAPE, make_bundle, make_calibration
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp("b") / "bundle"
+    return make_bundle(folder, eeg=False, tr=Fraction(1, 2), window=Fraction(1))
+
+
+def recorded(folder: Path, meta: dict[str, Any] | None = None) -> Path:
+    """Volumes for four windows."""
+    rng = np.random.default_rng(0)
+    with RecordingWriter(folder, None, meta or {"seconds": 4}) as writer:
+        for index in range(12):
+            data, at = rng.normal(500, 20, SHAPE).astype(np.float32), 100.6 + 0.5 * index
+            writer.write(Volume(data, AFFINE, index, 1, 0.5, 0.5 * index, 0.6, at, at, at, "v", "1"))
+    return folder
+
+
+@pytest.mark.parametrize("speed", ["max", "1"])
+def test_ctrl_c_ends_a_replay_with_everything_written(
+    speed: str, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emit = Output.emit
+
+    def interrupted(self: Output, work: Work) -> None:
+        emit(self, work)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Output, "emit", interrupted)
+    out = tmp_path / "out"
+    assert replay.run(recorded(tmp_path / "r"), str(bundle.path), speed, out) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert report["ended"] == "stopped by SIGINT"
+    assert (report["windows"]["expected"], report["windows"]["final"]) == (1, 1)
+    assert not (out / ".finals").exists()
+
+
+def test_a_fault_in_a_replay_leaves_the_report(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_self: Output, _work: Work) -> None:
+        raise RtDecodeError("no space left for DOE_JANE", "no space left")
+
+    monkeypatch.setattr(Output, "emit", fail)
+    out = tmp_path / "out"
+    with pytest.raises(RtDecodeError, match="no space left for DOE_JANE"):
+        replay.run(recorded(tmp_path / "r"), str(bundle.path), "max", out)
+    assert json.loads((out / "report.json").read_text())["ended"] == "no space left"
+    assert not (out / ".finals").exists()
+
+
+def test_a_whole_replay_counts_every_window(bundle: Bundle, tmp_path: Path) -> None:
+    assert replay.run(recorded(tmp_path / "r"), str(bundle.path), "max", tmp_path / "out") == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["ended"] == "end of the recording"
+    assert (report["windows"]["expected"], report["windows"]["final"]) == (4, 4)
+
+
+def test_a_truth_that_cannot_be_read_is_said_once(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = recorded(tmp_path / "r") / "truth"
+    truth.mkdir()
+    (truth / "events.tsv").write_text("no\ttable\n")
+    (truth / "film.mp4").write_bytes(b"no film at all" * 100)
+    assert replay.run(tmp_path / "r", str(bundle.path), "max", tmp_path / "out") == 0
+    assert capsys.readouterr().err.count("cannot be read and is left out") == 1
+
+
+def of_an_earlier_version(folder: Path, calibration: Path) -> Path:
+    """Rewrite a recording as it was when names were kept, and the calibration's place instead of a copy."""
+    shutil.rmtree(folder / "calibration", ignore_errors=True)
+    head = folder / "recording.json"
+    events = folder / "events.jsonl"
+    tree = json.loads(head.read_text())
+    tree["meta"]["calibration"] = str(calibration)
+    head.write_text(json.dumps(tree))
+    lines = [json.loads(line) for line in events.read_text().splitlines()]
+    named = [line | {"name": f"DOE_JANE/{line['index']:05d}.dcm", "uid": "1.2.3"} for line in lines]
+    events.write_text("".join(json.dumps(line) + "\n" for line in named))
+    return folder
+
+
+def calibrated(folder: Path, calibration: Calibration) -> Path:
+    """A recording of a session with a calibration."""
+    meta = {"seconds": 4, CALIBRATION: CALIBRATION, "calibration_digest": calibration.digest}
+    recorded(folder, meta)
+    calibrations.copy(calibration, folder / CALIBRATION)
+    return folder
+
+
+@pytest.fixture
+def calibration(bundle: Bundle, tmp_path: Path) -> Calibration:
+    first = next(iter(Recording(recorded(tmp_path / "first")).events()))
+    assert isinstance(first, Volume)
+    return make_calibration(tmp_path / "cal", bundle, first.data)
+
+
+def latents(out: Path) -> list[bytes]:
+    return [file.read_bytes() for file in sorted((out / "clips").glob("*.npy"))]
+
+
+def test_a_calibrated_session_is_replayed_by_the_copy_in_its_recording(
+    bundle: Bundle, calibration: Calibration, tmp_path: Path
+) -> None:
+    kept = calibrated(tmp_path / "r", calibration)
+    shutil.rmtree(calibration.path)
+    kept = kept.rename(tmp_path / "elsewhere")
+    assert replay.run(kept, str(bundle.path), "max", tmp_path / "out") == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["runs"][0]["motion"]["corrected"], "without a calibration nothing is corrected"
+
+
+def test_a_recording_of_an_earlier_version_gives_the_same_clips(
+    bundle: Bundle, calibration: Calibration, tmp_path: Path
+) -> None:
+    new = calibrated(tmp_path / "new", calibration)
+    old = of_an_earlier_version(calibrated(tmp_path / "old", calibration), calibration.path)
+    for kept in (new, old):
+        assert replay.run(kept, str(bundle.path), "max", tmp_path / f"{kept.name}-out") == 0
+    assert len(latents(tmp_path / "new-out")) == 4
+    assert latents(tmp_path / "old-out") == latents(tmp_path / "new-out")
+
+
+def test_a_calibration_that_is_gone_or_another_one_is_refused(
+    bundle: Bundle, calibration: Calibration, tmp_path: Path
+) -> None:
+    kept = of_an_earlier_version(calibrated(tmp_path / "r", calibration), tmp_path / "gone")
+    with pytest.raises(UsageError, match=rf"Copy the folder .* to {kept / 'calibration'}"):
+        replay.run(kept, str(bundle.path), "max", tmp_path / "out")
+    other = make_calibration(tmp_path / "other", bundle, np.ones(SHAPE))
+    calibrations.copy(other, kept / CALIBRATION)
+    with pytest.raises(UsageError, match=f"was made with the calibration {calibration.digest}"):
+        replay.run(kept, str(bundle.path), "max", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,217 @@
+"""What an acquisition hands to the one after it, and what the session makes of it."""
+
+import multiprocessing
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rtdecode.bundle import Bundle
+from rtdecode.disk.recording import Recording
+from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
+from streaming.session import acquisition
+from streaming.session.mailbox import Mailbox, slot_bytes
+from streaming.session.orders import Past, Sources
+from streaming.session.restarts import Restarts, cause
+from streaming.sources.folder.source import FolderSource
+from tests.streaming.bundles import AFFINE, CHANNELS, SHAPE, make_bundle
+from tests.streaming.windows import window
+
+CONTEXT = multiprocessing.get_context("spawn")
+SFREQ = 500.0
+TR = 0.5
+
+
+class Acquired:
+    """An acquisition that is fed by hand; what it tells is kept."""
+
+    def __init__(self, bundle: Bundle, folder: Path, past: Past | None = None, *, fmri: bool = True) -> None:
+        (folder / "scanner").mkdir(exist_ok=True)
+        self._bundle = bundle
+        self._folder = folder
+        self._fmri = fmri
+        sources = Sources(
+            bundle.path,
+            "an amplifier",
+            folder / "scanner" if fmri else None,
+            "ignore",
+            None,
+            0,
+            folder / "record",
+            past=past,
+        )
+        mailbox = Mailbox(CONTEXT, 1, slot_bytes(bundle))
+        self.made = acquisition._Acquisition(sources, mailbox, CONTEXT.Event(), lambda: True)
+        self.windows: list[Window] = []
+        self.items: list[dict[str, Any]] = list(past.items) if past else []
+        self.status: dict[str, Any] = {}
+        self.made._emit = self.windows.extend
+        if self.made._resumed is not None:
+            self.made._go_on(self.made._resumed)
+        montage = Montage(CHANNELS, SFREQ)
+        self.made._assembler.set_montage(montage)
+        self.made._record(lambda kept: kept.set_montage(montage))
+
+    def take(self, items: Sequence[EegChunk | Trigger | Volume]) -> None:
+        for item in items:
+            self.made._take(item)
+        self.status = self.made._status(items[-1].arrived_at)
+        self.items += self.status["items"]
+
+    def killed(self) -> "Acquired":
+        """The acquisition that is started when this one dies: nothing is closed in order."""
+        self.made._record(lambda kept: kept.flush())
+        return Acquired(self._bundle, self._folder, Past(self.items, self.status), fmri=self._fmri)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp("b") / "bundle"
+    return make_bundle(folder, tr=Fraction(1, 2), window=Fraction(1))
+
+
+def session(start_s: float, stop_s: float, *, fmri: bool = True, begins_at: float = 1000.0) -> list:
+    """What arrives in a stretch of a run that begins at a local time."""
+    rng = np.random.default_rng(0)
+    items: list[EegChunk | Trigger | Volume] = []
+    for n in range(round(start_s * 10), round(stop_s * 10)):
+        stamps = begins_at + n / 10 + np.arange(50) / SFREQ
+        data = rng.normal(0, 20, (len(CHANNELS), 50)).astype(np.float32)
+        items.append(EegChunk(data, stamps, float(stamps[-1]) + 0.01))
+    for index in range(round(start_s / TR), round(stop_s / TR)):
+        at = begins_at + index * TR
+        items.append(Trigger(at, "R128", at + 0.005))
+        ready = at + TR + 0.1
+        if fmri and ready < begins_at + stop_s:
+            data = rng.normal(500, 20, SHAPE).astype(np.float32)
+            items.append(Volume(data, AFFINE, index, 4, TR, index * TR, 0.1, *[ready] * 3, f"v{index}", "1"))
+    return sorted(items, key=lambda item: item.arrived_at)
+
+
+def finals(windows: Sequence[Window]) -> dict[tuple[int, int], Window]:
+    return {(one.run, one.index): one for one in windows if one.revision == "final"}
+
+
+@pytest.mark.parametrize("fmri", [True, False])
+def test_runs_go_on_where_they_were(fmri: bool, bundle: Bundle, tmp_path: Path) -> None:
+    before = Acquired(bundle, tmp_path, fmri=fmri)
+    before.take(session(0, 20, fmri=fmri))
+    after = before.killed()
+    after.take(session(24, 44, fmri=fmri))
+    ended = finals(before.windows)
+    went_on = finals(after.windows)
+    assert [key for key in went_on if key not in ended] == [(0, n) for n in range(len(ended), len(went_on))]
+    wanted = ["eeg", "fmri"] if fmri else ["eeg"]
+    hole = [n for (_, n), one in went_on.items() if n >= len(ended) and max(one.missing[m] for m in wanted)]
+    assert set(hole) >= {20, 21, 22, 23}
+    assert all(one.missing[m] == 0 for (_, n), one in went_on.items() if n >= 30 for m in wanted)
+    for window_ in went_on.values():
+        assert window_.start_s == window_.index
+        assert window_.session_s == pytest.approx(window_.index, abs=0.01)
+    counted = after.status["counters"]
+    assert counted["eeg"]["samples"] == 40 * SFREQ
+    assert counted["eeg"]["lost_samples"] == 4 * SFREQ
+    assert counted["eeg"]["gaps"] == 1
+    assert counted["eeg"]["triggers"] == 80
+    assert [run["run"] for run in counted["runs"]] == [0]
+    before.made.close()
+    after.made.close()
+
+
+def test_a_run_that_began_with_a_sample_goes_on(bundle: Bundle, tmp_path: Path) -> None:
+    before = Acquired(bundle, tmp_path, fmri=False)
+    before.made._assembler.triggers_expected = False
+    samples = [item for item in session(0, 40) if isinstance(item, EegChunk)]
+    before.take(samples[:150])
+    after = before.killed()
+    after.take(samples[200:])
+    assert before.windows[-1].index >= 13
+    assert all(window_.start_s == window_.index for window_ in after.windows)
+    assert after.windows[-1].index >= 38
+    assert after.windows[-1].missing["eeg"] == 0
+    before.made.close()
+    after.made.close()
+
+
+def test_a_second_death_hands_on_what_the_first_did(bundle: Bundle, tmp_path: Path) -> None:
+    first = Acquired(bundle, tmp_path)
+    first.take(session(0, 20))
+    second = first.killed()
+    second.take(session(24, 44))
+    third = second.killed()
+    third.take(session(50, 70))
+    counted = third.status["counters"]
+    assert counted["eeg"]["samples"] == 60 * SFREQ
+    assert counted["eeg"]["lost_samples"] == 10 * SFREQ
+    assert counted["eeg"]["gaps"] == 2
+    assert list(finals(third.windows)) == [(0, n) for n in range(len(finals(third.windows)))]
+    assert finals(third.windows)[0, 66].missing == {"eeg": 0, "fmri": 0}
+    assert len(Recording(tmp_path / "record").meta["restarts"]) == 2
+    for one in (first, second, third):
+        one.made.close()
+
+
+def test_a_volume_that_was_told_is_not_taken_again(bundle: Bundle, tmp_path: Path) -> None:
+    before = Acquired(bundle, tmp_path)
+    items = session(0, 10)
+    before.take(items)
+    after = before.killed()
+    after.take([item for item in items if isinstance(item, Volume)][-4:])
+    counted = after.status["counters"]
+    assert counted["fmri"]["duplicate"] == 0
+    kept = [item.index for item in Recording(tmp_path / "record").events() if isinstance(item, Volume)]
+    assert len(kept) == len(set(kept)) == counted["fmri"]["volumes"]
+    before.made.close()
+    after.made.close()
+
+
+@pytest.mark.parametrize(("age_s", "taken"), [(60.0, ["0.nii", "1.nii"]), (-60.0, [])])
+def test_files_that_changed_after_the_last_status_are_read(
+    age_s: float, taken: list[str], tmp_path: Path
+) -> None:
+    for name in ("0.nii", "1.nii"):
+        (tmp_path / name).write_bytes(b"no volume")
+    source = FolderSource(tmp_path, since=time.time() - age_s)
+    assert source.existing == 2 - len(taken)
+    source.poll(time.monotonic())
+    assert sorted(name for name, _ in source.waiting + source.ignored) == taken
+
+
+def test_three_deaths_within_a_minute_are_too_many() -> None:
+    restarts = Restarts()
+    assert [restarts.died(at, -9, None) for at in (0.0, 50.0, 61.0, 70.0)] == [True, True, True, False]
+    assert len(restarts.report) == 4
+
+
+def test_a_hole_is_measured_once() -> None:
+    restarts = Restarts()
+    assert restarts.back(1.0) is None
+    restarts.died(10.0, 1, 4.2)
+    assert restarts.back(12.5) == 2.5
+    assert restarts.back(13.0) is None
+    assert restarts.report == [{"exit_code": 1, "run_s": 4.2, "hole_s": 2.5}]
+
+
+def test_windows_come_once_and_their_clips_keep_their_numbers() -> None:
+    restarts = Restarts()
+    cut = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
+    # The run's last preview, 2, has a clip number: run 1 began at 3. The next process knows of two windows.
+    assert numbers(restarts, cut, [0, 3]) == [0, 1, 2, 3, 4]
+    assert numbers(restarts, cut, [0, 2]) == []
+    assert numbers(restarts, [(1, 2), (2, 0), (2, 1)], [0, 2, 5]) == [5, 6, 7]
+
+
+def numbers(restarts: Restarts, cut: list[tuple[int, int]], firsts: list[int]) -> list[int]:
+    """Clips of the windows that are new, where an acquisition numbers each run from its first."""
+    windows = [replace(window(index), run=run, index=index) for run, index in cut]
+    return [restarts.clip(one, firsts[one.run] + one.index) for one in windows if restarts.is_new(one)]
+
+
+def test_the_cause_of_a_death_is_named() -> None:
+    assert cause(-9) == "killed by SIGKILL"
+    assert cause(1) == "exit code 1"

@@ -1,0 +1,248 @@
+"""From windows to clips, film, twin and judgement, without processes."""
+
+import errno
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rtdecode.bundle import Bundle
+from rtdecode.disk.video import read_mp4
+from rtdecode.errors import RtDecodeError
+from streaming.decode.deadline import Work
+from streaming.decode.decoder import Decoder
+from streaming.sinks.output import Output, prepare
+from streaming.sinks.truth import Truth
+from tests.streaming.bundles import make_bundle
+from tests.streaming.sinks.test_truth import write_film
+from tests.streaming.windows import window
+
+FITTED = {"fitted_on": "a held-out run"}
+
+
+Session = tuple[Output, dict[str, Any], list[dict[str, Any]]]
+
+
+class Clock:
+    """A clock of which every reading is a millisecond later."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        self.now += 1e-3
+        return self.now
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_bundle(tmp_path_factory.mktemp("b") / "bundle", steps=4, confidence=FITTED)
+
+
+def session(bundle: Bundle, folder: Path, count: int, **how: Any) -> Session:
+    """Decode windows 0 to `count` with their truth; returns it, the sections and the clips' lines."""
+    write_film(folder / "truth", count)
+    lefts = how.pop("lefts", {})
+    output = opened(bundle, folder, **how)
+    out = folder / "out"
+    for k in range(count):
+        output.emit(Work(window(k, seed=k), k), *([lefts[k]] if k in lefts else []))
+    sections = output.judge()
+    output.close()
+    return output, sections, [json.loads(line) for line in (out / "clips.jsonl").read_text().splitlines()]
+
+
+def test_a_window_that_gives_no_numbers_is_skipped_and_said(bundle: Bundle, tmp_path: Path) -> None:
+    output = opened(bundle, tmp_path)
+    bad = window(1)
+    assert bad.fmri is not None
+    bad.fmri[2, 3] = np.nan
+    for work in (Work(window(0), 0), Work(bad, 1), Work(window(2), 2)):
+        output.emit(work)
+    output.close()
+    lines = [json.loads(line) for line in (tmp_path / "out" / "clips.jsonl").read_text().splitlines()]
+    assert [line["clip"] for line in lines] == [0, 2]
+    assert output.counts["skipped"] == 1
+    (note,) = output.notes()
+    assert "window 1 of run 0 has no clip" in note
+
+
+def opened(bundle: Bundle, folder: Path, **how: Any) -> Output:
+    """An output into `folder`/out; the truth is what lies in `folder`/truth."""
+    clock, out = Clock(), folder / "out"
+    prepare(out, overwrite=False)
+    decoder = Decoder(bundle, clock, carry=how.pop("carry", True))
+    given = {"simulated": True} | how
+    return Output(out, "s", bundle, decoder, Truth(folder / "truth", bundle), clock, **given)
+
+
+def test_a_twin_is_shown_and_judged_but_is_no_clip(bundle: Bundle, tmp_path: Path) -> None:
+    _, sections, lines = session(bundle, tmp_path, 6, twin=True)
+    assert [line["revision"] for line in lines] == ["final"] * 6
+    assert len(list((tmp_path / "out" / "clips").iterdir())) == 12
+    baselines = sections["baselines"]
+    assert baselines["mean_clip"]["identification_2way"]["value"] == 0
+    assert baselines["null_brain"]["identification_2way"]["n"] == 6
+    film = read_mp4(tmp_path / "out" / "film.mp4")
+    assert film.shape == (6 * 32, 24 + 256 + 48, 3 * 384 + 2 * 8, 3)
+    decoder = Decoder(bundle, carry=False)
+    twin = decoder.decode(window(2), null=True).clip.frames
+    middle, right = (film[2 * 32 + 10, 24:-48, at : at + 384] for at in (392, 784))
+    assert off(right, twin[10]) < 6
+    assert off(middle, twin[10]) > 12
+
+
+def off(panel: np.ndarray, frame: np.ndarray) -> float:
+    """Mean difference of an enlarged panel from a frame, grey levels."""
+    small = panel.astype(float).reshape(64, 4, 96, 4, 3).mean((1, 3))
+    return float(np.abs(small - frame).mean())
+
+
+def test_less_time_gives_fewer_steps_and_each_is_counted(bundle: Bundle, tmp_path: Path) -> None:
+    output, _, lines = session(bundle, tmp_path, 4, lefts={1: 0.0, 3: -2.0})
+    assert [line["steps"] for line in lines] == [4, 1, 4, 1]
+    assert output.steps == {4: 2, 1: 2}
+
+
+def test_a_known_truth_gives_curves_and_seams(bundle: Bundle, tmp_path: Path) -> None:
+    _, sections, lines = session(bundle, tmp_path, 22)
+    curve = sections["confidence"]["reliability"]
+    assert curve["n"] == 22
+    mean = sum(one["n"] * one["confidence"] for one in curve["bins"]) / 22
+    assert mean == pytest.approx(np.mean([line["confidence"] for line in lines]), abs=1e-5)
+    risks = sections["confidence"]["risk_coverage"]
+    won = sections["accuracy"]["identification_2way"]["value"]
+    assert risks["risk"][-1] == pytest.approx(1 - won)
+    with Image.open(tmp_path / "out" / "confidence.png") as picture:
+        assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 20
+    # Every window of this film begins with a shot.
+    assert sections["seam"]["n"] == 0
+    assert sections["seam"]["n_all"] == 21
+    assert sections["seam"]["truth_all"] > 0
+
+
+def test_few_clips_have_no_curves(bundle: Bundle, tmp_path: Path) -> None:
+    _, sections, _ = session(bundle, tmp_path, 5)
+    assert sections["confidence"] is None
+    assert sections["accuracy"]["identification_2way"]["n"] == 5
+    assert not (tmp_path / "out" / "confidence.png").exists()
+
+
+def test_twins_that_are_not_shown_are_judged_all_the_same(bundle: Bundle, tmp_path: Path) -> None:
+    _, sections, _ = session(bundle, tmp_path, 2)
+    assert sections["baselines"]["null_brain"]["identification_2way"]["n"] == 2
+    assert read_mp4(tmp_path / "out" / "film.mp4").shape[2] == 2 * 384 + 8
+
+
+def test_a_twin_is_not_counted_in_what_a_clip_costs(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "bare").mkdir()
+    bare = opened(bundle, tmp_path / "bare")
+    bare.emit(Work(window(0), 0))
+    (tmp_path / "known").mkdir()
+    known, _, _ = session(bundle, tmp_path / "known", 1)
+    assert known._cost == bare._cost
+    bare.close()
+
+
+@pytest.mark.parametrize("broken", ["film.mp4", "events.tsv"])
+def test_a_truth_that_cannot_be_read_ends_nothing(broken: str, bundle: Bundle, tmp_path: Path) -> None:
+    write_film(tmp_path / "truth", 2)
+    (tmp_path / "truth" / broken).write_bytes(b"neither film nor table\n" * 100)
+    output = opened(bundle, tmp_path)
+    for k in range(2):
+        output.emit(Work(window(k, seed=k), k))
+    sections = output.judge()
+    output.close()
+    assert output.counts["final"] == 2
+    assert set(sections["accuracy"].values()) == {None}
+    assert sections["baselines"] is None
+    assert len(read_mp4(tmp_path / "out" / "film.mp4")) == 64
+
+
+def test_a_file_that_cannot_be_closed_leaves_the_others_whole(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    output = opened(bundle, tmp_path)
+    output.emit(Work(window(0), 0))
+    archive = output._archive
+    monkeypatch.setattr(output, "_archive", type("Full", (), {"close": staticmethod(full)}))
+    with pytest.raises(RtDecodeError, match="cannot be written any more: No space left"):
+        output.close()
+    archive.close()
+    assert output._clips._lines.closed
+    assert output._film._writer._container is None
+    assert len(read_mp4(tmp_path / "out" / "film.mp4")) == 32
+    assert (tmp_path / "out" / "contact_sheet.png").is_file()
+
+
+def test_a_source_may_say_on_the_way_that_the_participant_is_simulated(tmp_path: Path) -> None:
+    real = make_bundle(tmp_path / "bundle", simulated=False)
+    output = opened(real, tmp_path, simulated=False)
+    output.emit(Work(window(0), 0))
+    output.mark_simulated()
+    output.emit(Work(window(1), 1))
+    output.close()
+    lines = [json.loads(line) for line in (tmp_path / "out" / "clips.jsonl").read_text().splitlines()]
+    assert [line["simulated"] for line in lines] == [False, True]
+    assert ["simulated" in line["file"] for line in lines] == [False, True]
+    assert {output._film.note, output._sheet.note} == {"SIMULATED PARTICIPANT"}
+    caption = read_mp4(tmp_path / "out" / "film.mp4").astype(int)[:, -20:]
+    assert np.abs(caption[40] - caption[0]).max() > 60
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "out" / "clips.jsonl").read_text().splitlines()]
+
+
+def orange(frame: np.ndarray) -> int:
+    """Pixels of a film frame's title bar in the colour of a warning."""
+    title = frame[:24].astype(int)
+    return int((title[..., 0] - title[..., 2] > 60).sum())
+
+
+def test_a_clip_is_late_more_than_a_hop_after_its_floor(bundle: Bundle, tmp_path: Path) -> None:
+    output = opened(bundle, tmp_path)
+    # The clock stands at 100 s, a floor lies 0.01 s before the cut, and the hop is 4 s.
+    output.emit(Work(window(0, at=97.0), 0))
+    output.emit(Work(window(1, at=95.0), 1))
+    output.emit(Work(window(2, "preview", at=95.0), 2))
+    output.close()
+    lines = lines_of(tmp_path)
+    assert [line["late"] for line in lines] == [False, True, True]
+    assert [line["t_ms"]["emitted"] > 4000 for line in lines] == [False, True, True]
+    assert output.counts["late"] == 2
+    film = read_mp4(tmp_path / "out" / "film.mp4")
+    assert orange(film[16]) == 0
+    assert orange(film[48]) > 200
+
+
+def test_nothing_is_late_on_a_virtual_clock(bundle: Bundle, tmp_path: Path) -> None:
+    output = opened(bundle, tmp_path, live=False)
+    output.emit(Work(window(0, at=10.0), 0))
+    output.close()
+    assert [line["late"] for line in lines_of(tmp_path)] == [False]
+
+
+def test_the_likeliest_category_is_named_in_film_and_sheet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labelled = make_bundle(tmp_path / "bundle", labels=["face", "house", "chair"])
+    output = opened(labelled, tmp_path)
+    shown: list[str] = []
+    kept = output._film.write
+    monkeypatch.setattr(
+        output._film, "write", lambda *given, **how: (shown.append(how["named"]), kept(*given, **how))
+    )
+    output.emit(Work(window(0), 0))
+    output.close()
+    (line,) = lines_of(tmp_path)
+    label = max(line["scores"], key=line["scores"].get)
+    named = f"{label} {line['scores'][label]:.2f}"
+    assert shown == [named]
+    assert [label for label, _ in output._sheet._kept] == [f"window 0   {named}"]

@@ -1,0 +1,77 @@
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from rtdecode.bundle import Bundle
+from streaming.decode.decoder import Decoder
+from streaming.tools import bench, bench_volumes
+from streaming.tools.bench_pace import Pace
+from tests.streaming.bundles import make_bundle
+
+# What the contract of `rtdecode bench --json` names, of a bundle that denoises.
+STAGES = {
+    "volume_to_vector", "volume_to_vector_enhanced", "volume_to_vector_nifti", "volume_to_vector_slices",
+    "parse_mosaic", "eeg_push", "encode", "first_frame", "clip_0_steps", "clip_1_step", "clip_2_steps",
+    "clip_4_steps", "clip_8_steps", "clip_50_steps", "cold_start",
+}  # fmt: skip
+
+
+def clips(bundle: Bundle, samples: int) -> dict[str, list[float]]:
+    return bench._clips(bundle, Decoder(bundle), Pace(samples))
+
+
+def test_every_number_of_steps_is_timed(tmp_path: Path) -> None:
+    spent = clips(make_bundle(tmp_path / "bundle", steps=3), 10)
+    steps = {"clip_1_step": 10, "clip_2_steps": 10, "clip_3_steps": 10, "clip_4_steps": 10}
+    steps |= {"clip_8_steps": 3, "clip_50_steps": 3}
+    assert {name: len(times) for name, times in spent.items() if name.startswith("clip")} == steps
+    assert len(spent["encode"]) == len(spent["first_frame"]) == 10
+    assert max(spent["first_frame"]) <= max(spent["clip_3_steps"])
+    assert min(spent["clip_50_steps"]) > min(spent["clip_1_step"])
+
+
+def test_a_closed_form_bundle_takes_no_step(tmp_path: Path) -> None:
+    spent = clips(make_bundle(tmp_path / "bundle"), 5)
+    assert set(spent) == {"encode", "first_frame", "clip_0_steps"}
+    assert len(spent["encode"]) == 5
+
+
+def test_a_stage_ends_when_its_time_is_up_but_not_before_its_least() -> None:
+    assert list(Pace(40, math.inf).repeat(5, "stage")) == [0, 1, 2, 3, 4]
+    assert list(Pace(40, -1.0).repeat(5, "stage")) == [0]
+    assert list(Pace(40, -1.0).repeat(5, "stage", 2)) == [0, 1]
+
+
+def test_the_forecast_grows_with_the_samples(tmp_path: Path) -> None:
+    read = make_bundle(tmp_path / "bundle")
+    made = bench_volumes.case(read, (64, 64, 36), 200)
+    few, many = (bench._expected_s(made, Decoder(read), samples) for samples in (10, 100_000))
+    assert 40 < few < many / 10
+
+
+@pytest.mark.full
+def test_a_quick_benchmark_has_the_stages_of_a_whole_one(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    bench.run(str(make_bundle(tmp_path / "bundle", steps=4).path), as_json=True, quick=True)
+    said = capsys.readouterr()
+    report = json.loads(said.out)
+    assert report["quick"] is True
+    assert report["stages"].keys() == STAGES
+    assert report["stages"].pop("clip_0_steps") is None
+    counts = {name: stage["n"] for name, stage in report["stages"].items()}
+    assert counts.pop("eeg_push") == 100
+    assert all(1 <= n <= 40 for n in counts.values())
+    assert "at most a minute" in said.err
+
+
+@pytest.mark.parametrize("form", ["mosaic", "enhanced", "nifti", "slices"])
+def test_every_form_of_file_is_timed_from_the_folder_to_the_vector(tmp_path: Path, form: str) -> None:
+    made = bench_volumes.case(make_bundle(tmp_path / "bundle"), (64, 64, 36), 200)
+    rows = list(bench_volumes.measure(made, form, range(3), others=5))
+    assert len(rows) == 3
+    for wall, cpu, parse in rows:
+        assert 0 < parse < wall
+        assert 0 < cpu < wall

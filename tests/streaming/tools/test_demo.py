@@ -1,0 +1,82 @@
+"""The demo as a user starts it."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from rtdecode.disk.video import read_mp4
+from streaming.tools import demo
+
+DEMO = [sys.executable, "-m", "rtdecode.cli", "demo", "--no-open", "--out"]
+
+
+@pytest.mark.full
+def test_the_demo_decodes_a_simulated_participant(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = subprocess.run(
+        [*DEMO, str(out), "--seconds", "16"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "simulated participant" in " ".join(done.stderr.split())
+    assert "preset easy" in done.stderr
+    report = json.loads((out / "report.json").read_text())
+    windows = report["windows"]
+    assert (windows["final"], windows["preview"], windows["skipped"]) == (4, 4, 0), done.stderr
+    assert report["accuracy"]["identification_2way"]["n"] == 4
+    assert report["clock"]["source"] == "trigger"
+    assert report["simulated"] is True
+    assert len(read_mp4(out / "film.mp4")) == 4 * 32
+    assert (out / "contact_sheet.png").is_file()
+    assert not (out / "scanner").exists()
+    assert done.stdout.split()[-1] == str(out / "report.json")
+
+
+@pytest.mark.full
+def test_a_demo_that_is_stopped_leaves_no_process(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*DEMO, str(tmp_path / "out")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    try:
+        until = time.monotonic() + 60
+        children: list[psutil.Process] = []
+        while len(children) < 3:
+            assert time.monotonic() < until
+            children = psutil.Process(process.pid).children(recursive=True)
+            time.sleep(0.2)
+        time.sleep(3)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=40)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 0
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
+
+
+def test_ctrl_c_in_the_first_recorded_run_ends_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, presses = list[str](), [signal.SIGINT]
+
+    @contextmanager
+    def program(command: list[str], _output: int | None) -> Iterator[SimpleNamespace]:
+        started.append(command[0])
+        assert len(started) <= 2
+        yield SimpleNamespace(
+            poll=lambda: signal.raise_signal(presses.pop()) if presses else None, returncode=0
+        )
+
+    monkeypatch.setattr(demo, "_program", program)
+    monkeypatch.setattr(demo.webbrowser, "open", lambda _: pytest.fail("there is no film to open"))
+    assert demo.run(out=tmp_path / "out", recorded=True, open_film=True) == 0
+    assert started == ["play-volumes", "stream"]

@@ -1,0 +1,133 @@
+"""`rtdecode doctor`: the command as a whole, with a real stream and a real folder."""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pylsl
+import pytest
+
+from rtdecode import bundle as bundles
+from streaming.tools import doctor
+from tests.streaming.player import outlet
+
+Make = Callable[[int], np.ndarray]
+
+
+def findings(
+    capsys: pytest.CaptureFixture[str], *args: object, **more: object
+) -> tuple[int, dict[str, dict]]:
+    code = doctor.run(*args, as_json=True, **more)  # type: ignore[arg-type]
+    return code, {f["subject"]: f for f in json.loads(capsys.readouterr().out)}
+
+
+@contextmanager
+def amplifier(channels: tuple[str, ...], sfreq: float, make: Make) -> Iterator[str]:
+    """A stream that sends what `make` gives for a count of samples, (sample, channel), at its rate."""
+    name = f"doctor-test-{os.getpid()}-{time.monotonic_ns() % 10**6}"
+    stream = outlet(name, channels, sfreq=sfreq)
+    over = threading.Event()
+
+    def send() -> None:
+        began = pylsl.local_clock()
+        sent = 0
+        while not over.wait(0.02):
+            due = int((pylsl.local_clock() - began) * sfreq)
+            if due > sent:
+                stream.push_chunk(make(due - sent).astype(np.float32), began + (due - 1) / sfreq)
+                sent = due
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield name
+    finally:
+        over.set()
+        thread.join()
+
+
+def write_run(folder: Path, shape: tuple[int, ...], affine: np.ndarray, tr_s: float, level: float) -> None:
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    for n in range(3):
+        image = nib.Nifti1Image(rng.normal(level, 0.05 * level, shape).astype(np.float32), affine)
+        image.header.set_xyzt_units("mm", "sec")
+        image.header["pixdim"][4] = tr_s
+        nib.save(image, folder / f"vol_{n:05d}.nii")
+
+
+def test_a_machine_that_can_run_a_session(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, found = findings(capsys, None, tmp_path, "haxby", out=tmp_path / "out", record=tmp_path / "rec")
+    assert code == 0
+    assert found["bundle"]["state"] == "ok"
+    assert "ONNX Runtime" in found["graphs"]["found"]
+    assert "liblsl" in found["LSL"]["found"]
+    assert found["folder"]["state"] == "note"
+    assert "no volume yet" in found["folder"]["found"]
+    assert "minutes" in found["disk"]["found"]
+    assert "minutes" in found["recording"]["found"]
+
+
+def test_each_thing_that_is_missing_is_named_with_what_to_do(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code, found = findings(capsys, "no-such-amplifier", tmp_path / "unmounted", "no-such-bundle")
+    assert code == 1
+    for subject in ("LSL", "folder", "bundle"):
+        assert found[subject]["state"] == "bad"
+    assert "no stream 'no-such-amplifier'" in found["LSL"]["found"]
+    assert "start the amplifier" in found["LSL"]["advice"]
+    assert "unmounted is not there" in found["folder"]["found"]
+    assert "haxby" in found["bundle"]["found"]
+
+
+def test_a_trained_cap_and_grid_pass(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    read = bundles.load("phantom")
+    wanted = read.manifest.eeg
+    volumes = read.manifest.fmri
+    assert wanted is not None
+    assert volumes is not None
+    rng = np.random.default_rng(1)
+    noise: Make = lambda count: rng.normal(0, 40, (count, len(wanted.channels)))  # noqa: E731
+    write_run(tmp_path / "scans", tuple(volumes.shape), np.array(volumes.affine), 0.8, 1200)
+    with amplifier(tuple(wanted.channels), 500.0, noise) as name:
+        code, found = findings(capsys, name, tmp_path / "scans", "phantom", out=tmp_path / "out")
+    states = {subject: finding["state"] for subject, finding in found.items()}
+    # A stream without triggers is no fault; every subject that is judged is there.
+    assert states.pop("triggers") == "note"
+    judged = {"LSL", "cap", "rate", "unit", "samples", "level", "folder", "grid", "TR", "voxels", "disk"}
+    assert states.keys() == judged | {"machine", "graphs", "bundle"}
+    assert set(states.values()) == {"ok"}, found
+    assert code == 0
+
+
+def test_another_cap_without_a_number_beside_another_grid_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    channels = tuple(bundles.load("phantom").manifest.eeg.channels[:20])  # type: ignore[union-attr]
+    write_run(tmp_path / "scans", (40, 20, 1), np.diag([3.5, 3.75, 3.75, 1.0]), 2.5, 400)
+    with amplifier(channels, 500.0, lambda count: np.full((count, 20), np.nan)) as name:
+        code, found = findings(capsys, name, tmp_path / "scans", "phantom", out=tmp_path / "out")
+    assert code == 1
+    for subject in ("cap", "samples", "grid", "TR"):
+        assert found[subject]["state"] == "bad", found[subject]
+        assert found[subject]["advice"]
+    assert "lacks" in found["cap"]["found"]
+    assert "100% of the samples" in found["samples"]["found"]
+    assert "(40, 20, 1)" in found["grid"]["found"]
+
+
+def test_a_source_that_the_bundle_does_not_read_is_said(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with amplifier(("Cz", "Oz"), 500.0, lambda count: np.zeros((count, 2))) as name:
+        code, found = findings(capsys, name, None, "haxby", out=tmp_path / "out")
+    assert code == 1
+    assert "reads no EEG" in found["cap"]["found"]
+    assert "reads fmri" in found["sources"]["found"]

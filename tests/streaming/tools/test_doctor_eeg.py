@@ -1,0 +1,119 @@
+"""What `rtdecode doctor` concludes from what a stream sent."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from rtdecode import bundle as bundles
+from rtdecode.bundle import Bundle
+from rtdecode.types import EegChunk, Montage
+from streaming.tools.doctor_eeg import Heard, findings
+from streaming.tools.finding import Finding
+
+SECONDS = 5.0
+CHUNK_S = 0.02
+
+
+@pytest.fixture(scope="module")
+def phantom() -> Bundle:
+    return bundles.load("phantom")
+
+
+def cap(bundle: Bundle, sfreq: float = 500.0, without: int = 0) -> Montage:
+    assert bundle.manifest.eeg is not None
+    return Montage(tuple(bundle.manifest.eeg.channels[without:]), sfreq)
+
+
+def heard(montage: Montage, true_hz: float, spread_uv: float = 40.0, notes: tuple[str, ...] = ()) -> Heard:
+    """Noise that comes at a rate of its own, stamped as it arrives."""
+    rng = np.random.default_rng(0)
+    size = round(CHUNK_S * true_hz)
+    chunks = []
+    for n in range(round(SECONDS / CHUNK_S)):
+        data = rng.normal(0, spread_uv, (len(montage.channels), size)).astype(np.float32)
+        stamps = 100.0 + (n * size + np.arange(size)) / true_hz
+        chunks.append(EegChunk(data, stamps, 100.0 + (n + 1) * CHUNK_S))
+    return Heard(montage, list(chunks), True, "LSL stream 'EEG'", list(notes))
+
+
+def judged(bundle: Bundle, what: Heard) -> dict[str, Finding]:
+    assert bundle.manifest.eeg is not None
+    return {one.subject: one for one in findings(what, bundle, bundle.manifest.eeg)}
+
+
+def spoiled(what: Heard, spoil: Callable[[np.ndarray], None]) -> Heard:
+    for chunk in what.chunks:
+        spoil(chunk.data)
+    return what
+
+
+def test_what_fits_passes(phantom: Bundle) -> None:
+    found = judged(phantom, heard(cap(phantom), 500.0))
+    assert {one.state for one in found.values()} == {"ok"}, found
+
+
+def test_channels_that_are_not_there_are_interpolated_or_refused(phantom: Bundle) -> None:
+    few = judged(phantom, heard(cap(phantom, without=3), 500.0))["cap"]
+    assert few.state == "note"
+    assert "61 of the bundle's 64 channels; Fp1, Fpz, Fp2 would be interpolated" in few.found
+    many = judged(phantom, heard(cap(phantom, without=20), 500.0))["cap"]
+    assert many.state == "bad"
+    assert "20 of them" in many.found
+
+
+@pytest.mark.parametrize(
+    ("declared", "true", "found"),
+    [
+        (500.0, 1000.0, "declares 500 Hz and sends 1000"),
+        (1000.0, 500.0, "declares 1000 Hz and sends 500"),
+        (100.0, 100.0, "bundle reads 125"),
+    ],
+)
+def test_a_rate_that_is_not_the_declared_one_or_too_low(
+    phantom: Bundle, declared: float, true: float, found: str
+) -> None:
+    rate = judged(phantom, heard(cap(phantom, declared), true))["rate"]
+    assert rate.state == "bad"
+    assert found in rate.found
+    assert rate.advice.startswith("set the")
+
+
+@pytest.mark.parametrize("spread_uv", [40e-6, 40e3])
+def test_volts_that_are_called_microvolts_are_told_by_their_level(phantom: Bundle, spread_uv: float) -> None:
+    found = judged(phantom, heard(cap(phantom), 500.0, spread_uv))
+    assert found["level"].state == "bad"
+
+
+def test_values_that_are_no_numbers_are_counted_and_the_channel_named(phantom: Bundle) -> None:
+    def spoil(data: np.ndarray) -> None:
+        data[2, ::2] = np.nan
+
+    found = judged(phantom, spoiled(heard(cap(phantom), 500.0), spoil))
+    assert found["samples"].state == "bad"
+    assert found["samples"].found.startswith("50% of the samples")
+    assert found["samples"].found.endswith("1 channels: Fp2")
+
+
+def test_a_dead_channel_is_named(phantom: Bundle) -> None:
+    def spoil(data: np.ndarray) -> None:
+        data[8] = 0.0
+
+    level = judged(phantom, spoiled(heard(cap(phantom), 500.0), spoil))["level"]
+    assert level.state == "note"
+    assert "F7 would be interpolated" in level.found
+
+
+def test_a_unit_that_was_concluded_is_said(phantom: Bundle) -> None:
+    unit = judged(phantom, heard(cap(phantom), 500.0, notes=("taken as volts",)))["unit"]
+    assert (unit.state, unit.found) == ("note", "taken as volts")
+
+
+def test_a_stream_that_sends_nothing_is_bad(phantom: Bundle) -> None:
+    silent = Heard(cap(phantom), [], False, "LSL stream 'EEG': 64 EEG channels", [])
+    (found,) = judged(phantom, silent).values()
+    assert found.state == "bad"
+    assert "no sample came" in found.found
+    stopped = heard(cap(phantom), 500.0)
+    few = Heard(stopped.montage, stopped.items[:5], True, stopped.state, [])
+    assert judged(phantom, few)["rate"].state == "bad"

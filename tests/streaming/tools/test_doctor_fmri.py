@@ -1,0 +1,124 @@
+"""What `rtdecode doctor` concludes from the volumes of a folder."""
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from rtdecode.bundle import Bundle
+from rtdecode.phantom.files.mosaic import mosaic_bytes
+from streaming.tools import doctor_fmri
+from streaming.tools.finding import Finding
+from tests.streaming.bundles import AFFINE, SHAPE, make_bundle
+
+Spoil = Callable[[np.ndarray], None]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_bundle(tmp_path_factory.mktemp("bundle") / "small")
+
+
+def keep(_: np.ndarray) -> None:
+    """Leave a volume as it is."""
+
+
+def folder(
+    path: Path,
+    spoil: Spoil = keep,
+    *,
+    shape: tuple[int, ...] = SHAPE,
+    tr_s: float = 0.8,
+    level: float = 500,
+) -> Path:
+    path.mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    for n in range(4):
+        data = rng.normal(level, 0.04 * level, shape).astype(np.float32)
+        if n == 2:
+            spoil(data)
+        image = nib.Nifti1Image(data, AFFINE)
+        image.header.set_xyzt_units("mm", "sec")
+        image.header["pixdim"][4] = tr_s
+        nib.save(image, path / f"vol_{n:05d}.nii")
+    return path
+
+
+def judged(path: Path, bundle: Bundle) -> dict[str, Finding]:
+    found, _ = doctor_fmri.judge(doctor_fmri.look(path), bundle, None)
+    return {one.subject: one for one in found}
+
+
+def test_what_fits_passes(tmp_path: Path, small: Bundle) -> None:
+    found = judged(folder(tmp_path / "scans"), small)
+    assert {one.state for one in found.values()} == {"ok"}
+    assert found.keys() == {"folder", "grid", "TR", "voxels"}
+
+
+def test_all_volumes_of_a_folder_are_counted(tmp_path: Path) -> None:
+    for n in range(150):
+        volume = np.full((6, 6, 4), n + 1, np.int16)
+        acquired = datetime(2026, 3, 1, 12, n // 60, n % 60)
+        data = mosaic_bytes(volume, np.diag([3.0, 3.0, 3.0, 1.0]), 1.0, n, 7, acquired, 1.65, "1.2.3")
+        (tmp_path / f"{n}.dcm").write_bytes(data)
+    (found,), _ = doctor_fmri.judge(doctor_fmri.look(tmp_path, seconds=60.0), None, None)
+    assert found.found == f"{tmp_path}: 150 volumes of 6 x 6 x 4 at TR 1.0 s so far"
+    (found,), _ = doctor_fmri.judge(doctor_fmri.look(tmp_path, seconds=0.0), None, None)
+    assert f"{tmp_path}: at least " in found.found
+
+
+def test_another_grid_and_another_tr_are_refused(tmp_path: Path, small: Bundle) -> None:
+    found = judged(folder(tmp_path / "scans", shape=(40, 20, 1), tr_s=2.5), small)
+    assert found["grid"].state == found["TR"].state == "bad"
+    assert "reads volumes of (12, 10, 6)" in found["grid"].found
+    assert "trained at TR 0.8 s" in found["TR"].found
+
+
+def test_a_series_beside_it_that_a_session_passes_over_is_no_fault(tmp_path: Path, small: Bundle) -> None:
+    scans = folder(tmp_path / "scans", shape=(40, 20, 1))
+    folder(scans / "run", shape=SHAPE)
+    found = judged(scans, small)
+    assert {one.state for one in found.values()} == {"ok"}
+    assert "1 other series" in found["folder"].found
+
+
+def no_number(data: np.ndarray) -> None:
+    data[:6] = np.nan
+
+
+def nothing(data: np.ndarray) -> None:
+    data[:] = 0
+
+
+def test_voxels_that_are_no_numbers_are_counted(tmp_path: Path, small: Bundle) -> None:
+    found = judged(folder(tmp_path / "scans", no_number), small)["voxels"]
+    assert found.state == "bad"
+    assert found.found == "1 of 4 volumes: 50.0% of the voxels of vol_00002.nii are no numbers"
+
+
+def test_a_constant_volume_is_named(tmp_path: Path, small: Bundle) -> None:
+    rng = np.random.default_rng(0)
+    for n in range(3):
+        data = np.full(SHAPE, 7, np.int16) if n == 1 else rng.normal(500, 20, SHAPE).astype(np.int16)
+        acquired = datetime(2026, 3, 1, 12, 0, n)
+        (tmp_path / f"{n}.dcm").write_bytes(mosaic_bytes(data, AFFINE, 0.8, n, 7, acquired, 1.65, "1.2.3"))
+    found = judged(tmp_path, small)["voxels"]
+    assert found.state == "bad"
+    assert "1 of 3 volumes: 1.dcm: every voxel is 7" in found.found
+
+
+def test_a_file_that_is_passed_over_is_named(tmp_path: Path, small: Bundle) -> None:
+    found = judged(folder(tmp_path / "scans", nothing), small)["folder"]
+    assert found.state == "note"
+    assert "3 volumes" in found.found
+    assert found.found.endswith("1 files of no use, the last vol_00002.nii: nothing but zeros")
+
+
+def test_a_level_far_from_that_of_training_is_bad(tmp_path: Path, small: Bundle) -> None:
+    found = judged(folder(tmp_path / "scans", level=5e4), small)["voxels"]
+    assert found.state == "bad"
+    assert "at training they lay at 500" in found.found
+    assert "rescaling" in found.advice

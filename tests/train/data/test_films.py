@@ -1,0 +1,86 @@
+"""Films come from files at any size and rate, are cut where windows lie, and are told by events or looks."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from rtdecode.bundle import ClipGeometry
+from rtdecode.disk.video import write_mp4
+from rtdecode.errors import UsageError
+from rtdecode.phantom.film.film import FPS, Film
+from rtdecode.scores.events import Event, read_events
+from train.closed_form.space import shares, split
+from train.data.films import clips_at, look, read_film, tell
+
+CLIP = ClipGeometry(33, 64, 96, 8.0)
+
+
+def test_a_film_of_the_clips_size_is_read_as_it_is(tmp_path: Path) -> None:
+    film = Film(3, 1)
+    write_mp4(tmp_path / "film.mp4", film.frames, FPS)
+    found = read_film(tmp_path / "film.mp4", CLIP)
+    assert found.shape == film.frames.shape
+    assert np.abs(found.astype(int) - film.frames).mean() < 4
+
+
+@pytest.mark.parametrize(("fps", "repeat"), [(24.0, 3), (4.0, 0)])
+def test_a_film_of_another_size_and_rate_is_resampled(fps: float, repeat: int, tmp_path: Path) -> None:
+    grey = np.arange(20, 220, 20, dtype=np.uint8)
+    shown = np.repeat(grey, repeat) if repeat else grey
+    frames = np.broadcast_to(shown[:, None, None, None], (len(shown), 128, 160, 3))
+    write_mp4(tmp_path / "film.mp4", np.ascontiguousarray(frames), fps)
+    found = read_film(tmp_path / "film.mp4", CLIP)
+    expected = grey if repeat else np.repeat(grey, 2)
+    assert found.shape == (len(expected), 64, 96, 3)
+    np.testing.assert_allclose(found.mean((1, 2, 3)), expected, atol=3)
+
+
+def test_what_is_no_film_is_said(tmp_path: Path) -> None:
+    (tmp_path / "film.mp4").write_text("a film about nothing")
+    with pytest.raises(UsageError, match="cannot be read as a film"):
+        read_film(tmp_path / "film.mp4", CLIP)
+
+
+def test_a_film_without_a_frame_is_said(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "film.avi"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        container.start_encoding()
+    with pytest.raises(UsageError, match="no frame that can be decoded"):
+        read_film(tmp_path / "film.avi", CLIP)
+
+
+def test_clips_lie_where_windows_do_and_do_not_look_behind_the_cut() -> None:
+    film = np.broadcast_to(np.arange(100, dtype=np.uint8)[:, None, None, None], (100, 64, 96, 3))
+    clips = clips_at(film, [0.0, 1.5, 8.5], CLIP, 32)
+    assert clips.shape == (3, 33, 64, 96, 3)
+    assert clips[0, :, 0, 0, 0].tolist() == [*range(32), 31]
+    assert clips[1, [0, 31, 32], 0, 0, 0].tolist() == [12, 43, 43]
+    assert clips[2, -1, 0, 0, 0] == 99, "the film's end is held"
+
+
+@pytest.mark.parametrize("cuts", ["grid", "free"])
+def test_events_tell_what_the_film_shows(cuts: str, tmp_path: Path) -> None:
+    film = Film(40, 3, cuts)
+    film.write_events(tmp_path / "events.tsv")
+    told = tell(read_events(tmp_path / "events.tsv"), np.arange(0, 40, 4.0), 4.0)
+    assert told is not None
+    np.testing.assert_allclose(told, shares(film), atol=1e-9)
+
+
+def test_events_without_the_attributes_tell_nothing() -> None:
+    assert tell([], [0.0], 4.0) is None
+    assert tell([Event(0, 4, "face")], [0.0], 4.0) is None
+    known = dict(Film(4, 0).shots[0].attributes)
+    assert tell([Event(0, 4, "shot", known | {"color": "octarine"})], [0.0], 4.0) is None
+
+
+def test_attributes_are_read_off_clips() -> None:
+    film = Film(40, 5)
+    seen = look(np.stack([film.clip(k) for k in range(10)]))
+    pairs = zip(split(seen), split(shares(film)), strict=True)
+    right = np.mean([a.argmax(1) == b.argmax(1) for a, b in pairs])
+    assert seen.shape == (10, 30)
+    assert right > 0.9

@@ -1,0 +1,166 @@
+"""Judging: fresh seeds, every route, controls, and the same windows as a session."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rtdecode.disk.recording import RecordingWriter
+from rtdecode.disk.video import write_mp4
+from rtdecode.errors import UsageError
+from rtdecode.phantom.session import START_AT
+from rtdecode.scores.accuracy import correlations
+from rtdecode.scores.events import Event
+from tests.train.tiny import tiny
+from train.data.chain import windows
+from train.data.phantom import participant, session_arrays, window_arrays
+from train.evaluate import Request, evaluate, main, read_request
+from train.judging import identification as judge
+from train.judging.identification import background_baseline, background_wins, judge_clips, only
+from train.models.ridge.system import PatchRidge
+from train.reconstruct import clips_of, reconstruct
+from train.run_folder import arrays, draft_of
+
+
+def test_training_seeds_cannot_judge() -> None:
+    with pytest.raises(UsageError, match="1000 and up"):
+        evaluate(tiny("ridge"), Request(seeds="7", seconds=8))
+
+
+def test_a_recording_is_judged_as_its_session_is(tmp_path: Path) -> None:
+    session = participant("easy", 1).session(1003, 24.0)
+    with RecordingWriter(tmp_path / "rec", session.montage, {"simulated": True}) as writer:
+        for item in session.events():
+            writer.write(item)
+    session.truth(tmp_path / "rec" / "truth")
+    from_disk = evaluate(tiny("ridge"), Request(data=tmp_path / "rec"))
+    fresh = evaluate(tiny("ridge"), Request(seeds=1003, seconds=24.0))
+    assert set(from_disk) == set(fresh)
+    for name in ("identification_2way", "identification_2way_eeg", "identification_2way_fmri"):
+        assert from_disk[name]["n"] == 6
+        # The film on disk went through a video codec: correlations move in the third digit.
+        assert from_disk[name]["value"] == pytest.approx(fresh[name]["value"], abs=0.07)
+
+
+def test_a_recording_is_judged_after_its_dummies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = participant("easy", 1).session(1003, 16.0)
+    for dummies in (0, 5):
+        with RecordingWriter(tmp_path / str(dummies), session.montage, {"dummies": dummies}) as writer:
+            for item in session.events():
+                writer.write(item)
+        session.truth(tmp_path / str(dummies) / "truth")
+    seen: list[np.ndarray] = []
+    monkeypatch.setattr(judge, "judge_clips", lambda *given: seen.append(given[2]["eeg"]) or {})
+    for dummies in (0, 5):
+        evaluate(tiny("ridge"), Request(data=tmp_path / str(dummies)))
+    # Five volumes of 0.8 s are one window.
+    np.testing.assert_array_equal(seen[1][:3], seen[0][1:])
+
+
+def test_a_recording_without_a_window_to_judge_is_said(tmp_path: Path) -> None:
+    session = participant("easy", 1).session(1003, 8.0)
+    for name, until in (("short", START_AT + 3), ("other", np.inf)):
+        with RecordingWriter(tmp_path / name, session.montage, {}) as writer:
+            for item in session.events():
+                if item.arrived_at < until:
+                    writer.write(item)
+        session.truth(tmp_path / name / "truth")
+    with pytest.raises(UsageError, match="holds no whole window for eeg and fmri"):
+        evaluate(tiny("ridge"), Request(data=tmp_path / "short"))
+    write_mp4(tmp_path / "other" / "truth" / "film.mp4", session.film.frames[:8], 8)
+    with pytest.raises(UsageError, match=r"no window of .*other lies inside .* 8 frames long"):
+        evaluate(tiny("ridge"), Request(data=tmp_path / "other"))
+
+
+def test_the_chain_does_not_care_how_the_eeg_was_cut() -> None:
+    bundle = draft_of(tiny("ridge"))
+    session = participant("easy", 1).session(1004, 8.0)
+    coarse = session_arrays(bundle, session)
+    found = windows(bundle, session.events(chunk_s=0.02), session.montage, seconds=8.0)
+    fine = window_arrays(bundle.manifest, found)
+    assert len(found) == 2
+    for name, value in coarse.items():
+        assert np.array_equal(value, fine[name])
+
+
+def test_blanking_a_modality_blanks_its_mask() -> None:
+    inputs = {name: np.ones((2, 3)) for name in ("eeg", "eeg_mask", "fmri", "fmri_mask")}
+    left = only(inputs, ("eeg",))
+    assert left["eeg"].all()
+    assert left["eeg_mask"].all()
+    assert not left["fmri"].any()
+    assert not left["fmri_mask"].any()
+
+
+def test_without_any_signal_the_mean_clip_is_shown() -> None:
+    folder = tiny("ridge")
+    golden, weights = arrays(folder, "golden"), arrays(folder, "weights")
+    system = PatchRidge(weights)
+    shown = clips_of(system, system.condition(only(golden, ())).start)
+    assert np.array_equal(shown[0], shown[1])
+    mean = arrays(folder, "stats")["mean_clip"].astype(int)
+    assert np.abs(shown[0] - mean).mean() < 2
+
+
+def test_the_background_baseline_knows_the_background_alone() -> None:
+    rng = np.random.default_rng(0)
+    names = rng.choice(["navy", "sky", "sand"], 60)
+    patterns = {name: rng.integers(0, 200, (2, 8, 8, 3)) for name in ("navy", "sky", "sand")}
+    truths = np.stack([patterns[n] + rng.integers(0, 50, (2, 8, 8, 3)) for n in names]).astype(np.uint8)
+    spans = [(0, 4.0 * k, 4.0 * k + 4) for k in range(60)]
+    events = {0: [Event(4.0 * k, 4.0, "shot", {"background": str(n)}) for k, n in enumerate(names)]}
+    mean = truths.mean(0).astype(np.uint8)
+    figure = background_baseline(background_wins(truths, spans, events, mean), spans)[
+        "identification_2way_background"
+    ]
+    alike = np.mean([(names == n).sum() - 1 for n in names]) / 59
+    assert figure["value"] == pytest.approx(1 - alike / 2, abs=0.06)
+    assert np.isfinite(correlations(list(truths), list(truths), mean)).all()
+
+
+@pytest.mark.full
+def test_a_shuffled_brain_is_at_chance() -> None:
+    folder = tiny("ridge")
+    bundle = draft_of(folder)
+    show = partial(reconstruct, PatchRidge(arrays(folder, "weights")), noise_key="0")
+    session = participant("easy", 1).session(1005, 240.0)
+    inputs = session_arrays(bundle, session)
+    truths = np.stack([session.film.clip(k)[:32] for k in range(60)])
+    spans = [(0, 4.0 * k, 4.0 * k + 4) for k in range(60)]
+    events = {0: [Event(s.onset, s.duration, "shot", dict(s.attributes)) for s in session.film.shots]}
+    figures = judge_clips(show, bundle, inputs, truths, spans, events)
+    for name in ("identification_2way", "identification_2way_eeg", "identification_2way_fmri"):
+        assert 0.44 < figures[name]["shuffled"] < 0.56
+        assert figures[name]["constant"] == 0
+    assert figures["identification_2way"]["ci95"][0] > 0.5
+
+
+def test_the_report_is_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tiny("ridge")), "--json", "seeds=1000", "seconds=12"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert {"value", "chance", "shuffled", "constant", "ci95", "n"} == set(figures["identification_2way"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        (["seconds=four"], "seconds is a number, found 'four'"),
+        (["presets=1"], "no preset is called '1'; there are easy, default, hard"),
+        (["presets=easy,defualt"], "no preset is called 'defualt'"),
+    ],
+)
+def test_a_request_that_cannot_be_judged_is_refused_before_anything_is(
+    changes: list[str], what: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("train.judging.identification.judge_phantom", lambda *_: pytest.fail("judged"))
+    assert main([str(tiny("ridge")), *changes]) == 2
+    assert what in capsys.readouterr().err
+
+
+def test_unknown_keys_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UsageError, match="speed=3"):
+        read_request(["speed=3", "seconds=5"])
+    assert main(["nowhere"]) == 2
+    assert "run.json" in capsys.readouterr().err

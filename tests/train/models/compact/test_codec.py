@@ -1,0 +1,240 @@
+"""The decoders of latents: against the closed form, streamed, exported, on films they did not see."""
+
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from benchmarks.codec import blockiness, real_clips, ssim
+from rtdecode.phantom.film.film import Film
+from train import reconstruct
+from train.closed_form import patch_codec as patch
+from train.data.phantom import film_clips
+from train.models.compact.codec import ClipDecoder, First, Next, fit_decoder, load_decoder, patch_decoder
+
+SHAPES = {
+    "first_weight": (192, 16, 3, 3),
+    "first_bias": (192,),
+    "next_weight": (768, 32, 3, 3),
+    "next_bias": (768,),
+}
+
+
+@cache
+def clips(seed: int, cuts: str = "grid") -> np.ndarray:
+    return film_clips(Film(128, seed, cuts))
+
+
+@cache
+def fitted() -> tuple[patch.Codec, ClipDecoder]:
+    film = np.concatenate([clips(1), clips(2, "free"), clips(3)])
+    found = patch.fit_codec(film, 16)
+    return found, fit_decoder(patch.encode(found, film), film)
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
+
+
+def drawn() -> ClipDecoder:
+    return load_decoder({name: 0.02 * noise(*shape) for name, shape in SHAPES.items()})
+
+
+def decode(decoder: ClipDecoder, latent: np.ndarray | torch.Tensor) -> np.ndarray:
+    with torch.inference_mode():
+        return decoder(torch.as_tensor(latent)).numpy()
+
+
+def psnr(made: np.ndarray, truth: np.ndarray) -> float:
+    return float(-10 * np.log10(np.square(made - truth / 255).mean((1, 2, 3, 4))).mean())
+
+
+def test_the_patch_decoder_is_the_closed_form() -> None:
+    found, _ = fitted()
+    latent = patch.encode(found, clips(2)[:3])
+    assert np.abs(decode(patch_decoder(found), latent) - patch.decode(found, latent)).max() < 1e-6
+
+
+def test_large_clips_are_drawn_fewer_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = drawn()
+    latents = noise(5, 16, 9, 8, 12).numpy()
+    batches: list[int] = []
+
+    def frames(few: np.ndarray) -> np.ndarray:
+        batches.append(len(few))
+        return decoder(torch.from_numpy(few)).detach().numpy()
+
+    system: Any = SimpleNamespace(frames=frames)
+    together = reconstruct.clips_of(system, latents)
+    monkeypatch.setattr(reconstruct, "_LATENTS", 2 * latents[0].size)
+    apart = reconstruct.clips_of(system, latents)
+    assert batches == [5, 2, 2, 1]
+    assert np.abs(np.stack(apart).astype(int) - np.stack(together)).max() <= 1
+
+
+def test_training_a_decoder_leaves_the_codec_alone() -> None:
+    found, _ = fitted()
+    before, decoder = found.mean.copy(), patch_decoder(found)
+    with torch.no_grad():
+        for values in decoder.parameters():
+            values.add_(1)
+    assert np.array_equal(found.mean, before)
+
+
+@pytest.mark.parametrize("lapped", [False, True])
+def test_frame_by_frame_is_the_whole_clip(lapped: bool) -> None:
+    decoder, latent = drawn() if lapped else patch_decoder(fitted()[0]), noise(2, 16, 9, 8, 12, seed=1)
+    with torch.inference_mode():
+        frames, kept = decoder.first(latent[:, :, :1])
+        made = [frames]
+        for t in range(1, 9):
+            frames, kept = decoder.next(latent[:, :, t : t + 1], kept)
+            made.append(frames)
+    assert [part.shape for part in made] == [(2, 1, 64, 96, 3)] + [(2, 4, 64, 96, 3)] * 8
+    assert np.abs(torch.cat(made, 1).numpy() - decode(decoder, latent)).max() < 1e-6
+
+
+def test_a_latent_frame_shows_in_its_own_frames_and_the_next_four() -> None:
+    latent = 0.1 * noise(1, 16, 9, 8, 12)
+    other = latent.clone()
+    other[:, :, 4] += 1
+    changed = (decode(drawn(), latent) != decode(drawn(), other)).any((0, 2, 3, 4))
+    assert np.flatnonzero(changed).tolist() == list(range(13, 21))
+
+
+def test_neighbours_help_on_a_film_that_was_not_seen() -> None:
+    found, lapped = fitted()
+    truth = np.concatenate([clips(1900), clips(1900, "free")])
+    latent = patch.encode(found, truth)
+    alone, better = decode(patch_decoder(found), latent), decode(lapped, latent)
+    assert psnr(better, truth) > psnr(alone, truth) + 0.3
+    assert abs(blockiness(better) - 1) < 0.3 * abs(blockiness(alone) - 1)
+
+
+def test_noise_on_the_latents_hurts_less() -> None:
+    found, lapped = fitted()
+    truth = clips(1900)[:12]
+    latent = patch.encode(found, truth)
+    spread = latent.std((0, 2, 3, 4), keepdims=True)
+    latent += 0.2 * spread * noise(*latent.shape).numpy()
+    alone, better = decode(patch_decoder(found), latent), decode(lapped, latent)
+    assert psnr(better, truth) > psnr(alone, truth) + 1.5
+    assert blockiness(better) < 0.4 * blockiness(alone)
+
+
+def small(seed: int, clips: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    """Latents of 3 channels and clips that have something to do with them."""
+    rng = np.random.default_rng(seed)
+    latent = rng.normal(0, [[[[2.0]]], [[[1.0]]], [[[0.3]]]], (clips, 3, 3, 2, 3)).astype(np.float32)
+    target = 128 + 15 * latent[:, 0].repeat(4, 1)[:, 3:].repeat(8, 2).repeat(8, 3)[..., None]
+    return latent, np.clip(target + rng.normal(0, 20, (*target.shape[:4], 3)), 0, 255).astype(np.uint8)
+
+
+def test_without_noise_it_is_least_squares() -> None:
+    latent, truth = small(0)
+    decoder = fit_decoder(latent, truth, noise=0.0, reach=0)
+    y = patch.patches(truth)[:, 1:].reshape(-1, patch.SIZE)
+    x = np.concatenate([np.moveaxis(latent[:, :, 1:], 1, -1), np.moveaxis(latent[:, :, :-1], 1, -1)], -1)
+    x = np.concatenate([x.reshape(-1, 6), np.ones((len(y), 1))], 1)
+    expected = np.linalg.lstsq(x, y, rcond=None)[0]
+    assert np.allclose(decoder.next_weight.detach()[:, :, 0, 0].numpy(), expected[:-1].T, atol=1e-4)
+    assert np.allclose(decoder.next_bias.detach().numpy(), expected[-1], atol=1e-4)
+
+
+def test_the_penalty_stands_for_noise_on_the_latents() -> None:
+    latent, truth = small(0)
+    rng = np.random.default_rng(1)
+    spread = latent.std((0, 2, 3, 4), keepdims=True)
+    noisy = np.concatenate([latent + 0.5 * spread * rng.standard_normal(latent.shape) for _ in range(100)])
+    shown = fit_decoder(noisy[:600].astype(np.float32), np.tile(truth, (100, 1, 1, 1, 1)), 0.0, reach=0)
+    told, untold = (fit_decoder(latent, truth, level, reach=0) for level in (0.5, 0.0))
+    weights = [found.next_weight.detach().numpy() for found in (shown, told, untold)]
+    assert np.abs(weights[0] - weights[1]).max() < 0.25 * np.abs(weights[0] - weights[2]).max()
+
+
+def test_the_scale_of_the_latents_does_not_matter() -> None:
+    latent, truth = small(0)
+    scale = np.array([0.1, 7, 300], np.float32)[:, None, None, None]
+    one, other = fit_decoder(latent, truth), fit_decoder(latent * scale, truth)
+    assert np.abs(decode(one, latent) - decode(other, latent * scale)).max() < 1e-4
+
+
+def test_the_same_data_give_the_same_decoder_and_its_state_brings_it_back() -> None:
+    one, other = (fit_decoder(*small(0)) for _ in range(2))
+    again = load_decoder(one.state_dict())
+    for a, b, c in zip(one.parameters(), other.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(a, c)
+
+
+def test_a_constant_channel_is_no_harm() -> None:
+    latent, truth = small(0)
+    latent[:, 1] = 3
+    assert np.isfinite(decode(fit_decoder(latent, truth), latent)).all()
+
+
+def test_latents_and_clips_must_be_as_many() -> None:
+    latent, truth = small(0)
+    with pytest.raises(ValueError, match="found 5 for 6 clips"):
+        fit_decoder(latent[:5], truth)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_the_exported_graphs_are_the_decoder(tmp_path: Path) -> None:
+    decoder, latent = drawn().eval(), noise(1, 16, 9, 8, 12, seed=2)
+    one, two = latent[:, :, :1], latent[:, :, 1:2]
+    out = ["frames", "cache_next"]
+    for name, part, given in (("first", First(decoder), (one,)), ("next", Next(decoder), (two, one.clone()))):
+        ports = ["latent", "cache"][: len(given)]
+        torch.onnx.export(
+            part.eval(),
+            given,
+            tmp_path / name,
+            input_names=ports,
+            output_names=out,
+            dynamo=True,
+            opset_version=18,
+            verbose=False,
+        )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    first, following = (onnxruntime.InferenceSession(tmp_path / name, options) for name in ("first", "next"))
+    frames, kept = (np.asarray(x) for x in first.run(out, {"latent": one.numpy()}))
+    made = [frames]
+    for t in range(1, 9):
+        given = {"latent": latent[:, :, t : t + 1].numpy(), "cache": kept}
+        frames, kept = (np.asarray(x) for x in following.run(out, given))
+        made.append(frames)
+    assert np.abs(np.concatenate(made, 1) - decode(decoder, latent)).max() < 1e-5
+
+
+def test_real_films_lose_their_blocks(data_root: Path) -> None:
+    found, lapped = fitted()
+    for name in ("bigbuckbunny", "bikes", "carphone_pristine"):
+        truth = real_clips(data_root / "video" / f"{name}.mp4")
+        latent = patch.encode(found, truth)
+        alone, better = decode(patch_decoder(found), latent), decode(lapped, latent)
+        assert truth.shape[1:] == (33, 64, 96, 3)
+        assert psnr(better, truth) > psnr(alone, truth) - 0.4
+        assert blockiness(better) < 0.7 * blockiness(alone)
+
+
+def test_blockiness_tells_tiles_from_noise() -> None:
+    rng = np.random.default_rng(0)
+    tiles = rng.random((2, 3, 8, 12, 3)).repeat(8, 2).repeat(8, 3).astype(np.float32)
+    grain = rng.random(tiles.shape).astype(np.float32)
+    assert blockiness(grain) == pytest.approx(1, abs=0.02)
+    assert blockiness(tiles + 0.1 * grain) > 5
+
+
+def test_similarity_is_one_for_the_same_and_falls_with_noise() -> None:
+    clip = clips(1)[0].astype(np.float32) / 255
+    grain = noise(*clip.shape).numpy()
+    values = [ssim(clip + level * grain, clip) for level in (0.0, 0.05, 0.2)]
+    assert values[0] == pytest.approx(1)
+    assert values[0] > values[1] > values[2]

@@ -1,0 +1,111 @@
+"""The category decoder on the ten runs that the project ships."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rtdecode.errors import UsageError
+from tests.train.tiny import tiny
+from train.data import haxby
+from train.evaluate import Request, evaluate
+from train.models.haxby.leave_one_run_out import offline_trials
+from train.run import run
+from train.run_folder import arrays, draft_of, read_run
+
+DATA = Path(__file__).parents[3] / "data" / "haxby"
+SHIPPED = Path(__file__).parents[4] / "train" / "runs" / "haxby"
+
+
+def test_the_shipped_data_are_the_ten_runs() -> None:
+    for number in range(1, 11):
+        run = haxby.load(DATA, number)
+        assert run.data.shape == (40, 20, 1, 121)
+        assert run.tr_s == 2.5
+        assert sorted(e.trial_type for e in run.events) == sorted(haxby.LABELS)
+
+
+def test_data_that_are_not_there_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="run001"):
+        haxby.folder(tmp_path)
+    with pytest.raises(UsageError, match="run 11"):
+        haxby.load(DATA, 11)
+
+
+def test_a_tiny_training_reads_categories_from_runs_it_has_not_seen() -> None:
+    tree = read_run(tiny("haxby"))
+    figure = tree["figures"]["classification_top1"]
+    assert figure["n"] > 100
+    assert figure["ci95"][0] > figure["chance"]
+    assert figure["shuffled"] < figure["ci95"][0]
+    assert tree["manifest"]["provenance"]["onset_correction_s"] in (3, 4)
+    assert tree["manifest"]["note"] == "category decoding, recorded data, not a reconstruction"
+    assert tree["manifest"]["simulated"] is False
+
+
+def test_where_every_judged_run_is_trained_on_nothing_is_held_out(tmp_path: Path) -> None:
+    few = [
+        "data.runs=1-4",
+        "data.others=",
+        "system.corrections=[3]",
+        "judge.lags=[4]",
+        "judge.permutations=1",
+    ]
+    made = run("haxby", ["scale=tiny", *few, f"data={DATA}", f"out={tmp_path / 'run'}"])
+    assert set(read_run(made)["figures"]) == {"classification_top1", "classification_top1_offline"}
+
+
+@pytest.mark.parametrize(
+    ("given", "named"), [("data.runs=1-2", "data.runs=1,2: 3 runs"), ("data.others=", "4 runs")]
+)
+def test_too_few_runs_are_refused_before_the_work(tmp_path: Path, given: str, named: str) -> None:
+    with pytest.raises(UsageError, match=named):
+        run("haxby", ["scale=tiny", given, f"data={DATA}", f"out={tmp_path / 'run'}"])
+
+
+def test_the_offline_yardstick_removes_trend_and_level() -> None:
+    run = haxby.load(DATA, 1)
+    bundle = draft_of(tiny("haxby"))
+    voxels = np.flatnonzero(run.data.mean(-1) > 300)
+    drift = run.data + 50 + np.arange(121) * 3 + np.arange(121) ** 2 // 40
+    moved = haxby.BoldRun(1, drift.astype(np.int16), run.affine, run.tr_s, run.events)
+    plain = offline_trials(bundle.manifest.grid, {1: run}, voxels, 4.0)
+    assert np.allclose(plain.x, offline_trials(bundle.manifest.grid, {1: moved}, voxels, 4.0).x, atol=0.1)
+
+
+def test_runs_that_were_trained_on_cannot_judge() -> None:
+    with pytest.raises(UsageError, match="trained on"):
+        evaluate(tiny("haxby"), Request(runs="3-4", data=DATA))
+
+
+def test_the_shipped_classifier_on_the_two_runs_it_has_not_seen() -> None:
+    figure = evaluate(SHIPPED, Request(runs="9-10", data=DATA))["classification_top1"]
+    assert figure["value"] >= 0.62
+    assert figure["ci95"][0] > 0.42
+    stated = read_run(SHIPPED)["figures"]["classification_top1_held_out"]
+    assert figure["value"] == pytest.approx(stated["value"])
+    assert figure["ci95"] == pytest.approx(stated["ci95"])
+    assert figure["n"] == stated["n"]
+
+
+def test_the_shipped_figures_reach_the_bars_of_causal_normalisation() -> None:
+    tree = read_run(SHIPPED)
+    figure, kept = tree["figures"]["classification_top1"], tree["tables"]["live_over_offline"]
+    assert figure["value"] >= 0.62
+    assert kept["value"] >= 0.82
+    assert figure["shuffled"] < 0.16
+    assert tree["manifest"]["fmri"]["baseline"]["components"] == 23
+
+
+def test_the_scores_are_probabilities_that_mean_something() -> None:
+    weights = arrays(SHIPPED, "weights")
+    assert weights["weights"].shape[1] == 8
+    assert read_run(SHIPPED)["tables"]["choice"]["temperature"] > 1
+
+
+@pytest.mark.full
+def test_training_again_gives_the_same_figures(tmp_path: Path) -> None:
+    again = run("haxby", [f"out={tmp_path / 'again'}", f"data={DATA}"])
+    for name, figure in read_run(SHIPPED)["figures"].items():
+        found = read_run(again)["figures"][name]
+        assert found["value"] == pytest.approx(figure["value"], abs=0.01)

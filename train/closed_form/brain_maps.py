@@ -1,0 +1,122 @@
+"""The closed-form part of the brain encoder: stems, maps by route, a discriminant."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from train.closed_form.lda import fit_lda, fit_temperature
+from train.closed_form.ridge import fit_ridge
+from train.closed_form.space import split
+from train.closed_form.stem import fit_eeg_stem, fit_voxel_stem
+from train.work import Arrays
+
+Matrix = NDArray[np.float64]
+GROUPS = {"both": ("fmri", "eeg"), "fmri": ("fmri",), "eeg": ("eeg",)}
+_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class StemSizes:
+    """How much the stems keep; see `train.closed_form.stem`, and `train.closed_form.ridge` for the shares."""
+
+    voxel_components: int
+    eeg_components: int
+    eeg_frequencies: int
+    whiten: float
+    shares: list[float]
+
+
+def fit_stems(eeg: NDArray[np.float32], fmri: NDArray[np.float32], sizes: StemSizes) -> Arrays:
+    """Fit what reduces normalised windows to features, without means yet."""
+    stem = fit_eeg_stem(eeg, sizes.eeg_components, sizes.eeg_frequencies, sizes.whiten)
+    voxels = fit_voxel_stem(fmri, sizes.voxel_components).astype(np.float16)
+    return {"voxels": voxels, **stem.arrays()}
+
+
+def features(stems: Arrays, eeg: NDArray[Any], fmri: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+    """Reduce whole windows, (window, feature) a modality."""
+    slow = stems["mixing"] @ (eeg.astype(np.float32) @ stems["cosines"])
+    seen = fmri.astype(np.float32) @ stems["voxels"].astype(np.float32)
+    return {"eeg": slow.reshape(len(eeg), -1), "fmri": seen.reshape(len(fmri), -1)}
+
+
+def fit_maps(x: dict[str, NDArray[np.float32]], y: Matrix, sizes: StemSizes) -> tuple[Arrays, Arrays]:
+    """Map features to standardised targets, each route by itself.
+
+    Returns
+    -------
+    maps : dict
+        ``{modality}_feature_mean`` and ``{route}_{modality}``, in half precision.
+    held_out : dict
+        Route -> predictions of each window by the fit to the others, (window, target).
+    """
+    maps: Arrays = {}
+    held_out: Arrays = {}
+    for route, groups in GROUPS.items():
+        found = fit_ridge([x[group] for group in groups], y, sizes.shares)
+        for group, mean, linear in zip(groups, found.means, found.maps, strict=True):
+            maps[f"{group}_feature_mean"] = mean.astype(np.float32)
+            maps[f"{route}_{group}"] = linear.astype(np.float16)
+        held_out[route] = found.held_out
+    return maps, held_out
+
+
+def place(maps: Arrays, x: dict[str, NDArray[np.float32]]) -> Arrays:
+    """Predict windows that were not fitted, route -> (window, target)."""
+    centred = {name: value - maps[f"{name}_feature_mean"] for name, value in x.items()}
+    return {
+        route: sum(centred[g].astype(np.float64) @ maps[f"{route}_{g}"].astype(np.float64) for g in groups)
+        for route, groups in GROUPS.items()
+    }  # type: ignore[return-value]
+
+
+def fit_discriminant(x: Matrix, attributes: Matrix, shrinkage: float) -> tuple[Matrix, Matrix]:
+    """Fit linear logits of the attributes' values; windows count for the value they show longest.
+
+    The temperature comes from five folds.
+
+    Parameters
+    ----------
+    x : (window, feature)
+    attributes : (window, value)
+    shrinkage : float
+        See `train.closed_form.lda.fit_lda`.
+
+    Returns
+    -------
+    weights : (feature, value)
+    offset : (value,)
+    """
+    parts = [_one(x, part.argmax(1), part.shape[1], shrinkage) for part in split(attributes)]
+    return np.concatenate([w for w, _ in parts], axis=1), np.concatenate([b for _, b in parts])
+
+
+def _one(x: Matrix, y: NDArray[np.int64], classes: int, shrinkage: float) -> tuple[Matrix, Matrix]:
+    fold = np.arange(len(x)) * _FOLDS // len(x)
+    logits = np.zeros((len(x), classes))
+    for n in range(_FOLDS):
+        ((weights, offset),) = fit_lda(x[fold != n], y[fold != n], classes, [shrinkage])
+        logits[fold == n] = x[fold == n] @ weights + offset
+    heat = fit_temperature(logits, y)
+    ((weights, offset),) = fit_lda(x, y, classes, [shrinkage])
+    return weights / heat, offset / heat
+
+
+def fit_logistic(x: Matrix, y: Matrix, penalty: float = 1.0, rounds: int = 50) -> Matrix:
+    """Fit the logistic regression of a share in [0, 1], with the constant last, (feature + 1,).
+
+    Newton's method with a ridge penalty on standardised features (Hastie, Tibshirani and Friedman
+    2009, The Elements of Statistical Learning, equation 4.26).
+    """
+    mean, scale = x.mean(0), np.maximum(x.std(0), 1e-9)
+    z = np.concatenate([(x - mean) / scale, np.ones((len(x), 1))], axis=1)
+    held = penalty * np.diag([1.0] * x.shape[1] + [1e-3])
+    w = np.zeros(z.shape[1])
+    for _ in range(rounds):
+        p = 1 / (1 + np.exp(-z @ w))
+        hessian = (z * (p * (1 - p))[:, None]).T @ z + held
+        w = w + np.linalg.solve(hessian, z.T @ (y - p) - held @ w)
+    slope = w[:-1] / scale
+    return np.append(slope, w[-1] - slope @ mean)

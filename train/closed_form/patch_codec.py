@@ -1,0 +1,110 @@
+"""A closed-form video codec: principal components of small space-time patches.
+
+Frame 0 is repeated three times before it, so that latent frame 0 holds it alone and every later latent
+frame holds the next four: a clip of 4 n + 1 frames has n + 1 latent frames, decodable one by one.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from train.closed_form.stem import fixed_signs
+
+FRAMES, SIDE, COLOURS = 4, 8, 3
+SIZE = FRAMES * SIDE * SIDE * COLOURS
+_AT_ONCE = 50
+
+
+@dataclass(frozen=True)
+class CodecSizes:
+    """How much of a film is kept.
+
+    Attributes
+    ----------
+    channels : int
+        Of the codec.
+    components : int
+        Of the latents, in the space that the signals are mapped into.
+    contrast : float
+        Power of a channel's standard deviation that its latents are divided by: 0 leaves the codec's
+        scale, at which fine detail drowns in the noise first; 1 makes all channels alike.
+    """
+
+    channels: int
+    components: int
+    contrast: float = 0.0
+
+
+@dataclass(frozen=True)
+class Codec:
+    """The codec.
+
+    Attributes
+    ----------
+    mean : float32, (patch,)
+        Mean patch: frame, row, column, colour in C order, brightness in [0, 1].
+    basis : float32, (patch, channel)
+        Orthonormal.
+    """
+
+    mean: NDArray[np.float32]
+    basis: NDArray[np.float32]
+
+
+def patches(clips: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Cut clips into patches.
+
+    Parameters
+    ----------
+    clips : uint8, (clip, 4 n + 1, row, column, 3)
+        Rows and columns in multiples of 8.
+
+    Returns
+    -------
+    (clip, n + 1, row / 8, column / 8, patch) float32
+    """
+    n, frames, height, width, _ = clips.shape
+    whole = np.concatenate([np.repeat(clips[:, :1], FRAMES - 1, axis=1), clips], axis=1)
+    shape = (n, (frames + FRAMES - 1) // FRAMES, FRAMES, height // SIDE, SIDE, width // SIDE, SIDE, COLOURS)
+    blocks = whole.reshape(shape).transpose(0, 1, 3, 5, 2, 4, 6, 7)
+    return (blocks.reshape(*blocks.shape[:4], SIZE) / np.float32(255)).astype(np.float32)
+
+
+def fit_codec(clips: NDArray[np.uint8], channels: int) -> Codec:
+    """Find the principal components of the patches of clips (clip, frame, row, column, 3)."""
+    total, gram, count = np.zeros(SIZE), np.zeros((SIZE, SIZE)), 0
+    for start in range(0, len(clips), _AT_ONCE):
+        x = patches(clips[start : start + _AT_ONCE]).reshape(-1, SIZE)
+        total += x.sum(0, dtype=np.float64)
+        gram += x.T @ x
+        count += len(x)
+    mean = total / count
+    basis = np.linalg.eigh(gram / count - np.outer(mean, mean))[1][:, ::-1][:, :channels]
+    return Codec(mean.astype(np.float32), fixed_signs(basis).astype(np.float32))
+
+
+def encode(codec: Codec, clips: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Encode clips to latents, (clip, channel, latent frame, row / 8, column / 8)."""
+    parts = []
+    for start in range(0, len(clips), _AT_ONCE):
+        x = patches(clips[start : start + _AT_ONCE]) - codec.mean
+        parts.append(np.moveaxis(x @ codec.basis, -1, 1))
+    return np.concatenate(parts).astype(np.float32)
+
+
+def decode(codec: Codec, latent: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Decode latents (clip, channel, latent frame, row / 8, column / 8).
+
+    Returns
+    -------
+    (clip, frame, row, column, 3) float64
+        In [0, 1].
+    """
+    n, _, times, rows, columns = latent.shape
+    x = np.moveaxis(latent.astype(np.float64), 1, -1) @ codec.basis.T.astype(np.float64) + codec.mean
+    blocks = x.reshape(n, times, rows, columns, FRAMES, SIDE, SIDE, COLOURS).transpose(0, 1, 4, 2, 5, 3, 6, 7)
+    frames = blocks.reshape(n, times, FRAMES, rows * SIDE, columns * SIDE, COLOURS)
+    first = frames[:, :1].mean(2)
+    rest = frames[:, 1:].reshape(n, -1, *frames.shape[3:])
+    return np.clip(np.concatenate([first, rest], axis=1), 0, 1)

@@ -1,0 +1,326 @@
+"""A new participant mapped into the space of a trained decoder, in closed form; the decoder stays."""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from train.closed_form.brain_maps import GROUPS
+from train.closed_form.encoding import (
+    FOLDS,
+    FilmFeatures,
+    Matrix,
+    Reals,
+    Timing,
+    best_explained,
+    blocks,
+    fold_errors,
+    invert,
+    widened,
+)
+from train.closed_form.lda import softmax
+from train.closed_form.refine import ROUTES, refine
+from train.closed_form.ridge import fit_ridge
+from train.closed_form.space import split
+from train.closed_form.stem import fit_eeg_stem, fixed_signs
+from train.data.arrays import eeg_statistics, normalised_eeg
+from train.data.recorded import Eeg, Fmri, Recorded
+from train.fitting.fitter import Fitted, Story, identified
+from train.work import Arrays
+
+_THIRDS = 3
+# Of the encoding model when it picks voxels, and when it is turned around.
+_PICKING, _INVERTING = 3.0, 0.6
+# Responses overlap: this much on either side of what is held out is not fitted to, s.
+_GAP_S = 5.0
+# A target's own weights count against the common ones as so many windows.
+_COMMON = 80
+_LEAST_WEIGHT = 0.01
+_WHITEN = 1.0
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the decoder's encoder has room for."""
+
+    voxels: int
+    voxel_components: int
+    eeg_components: int
+    eeg_frequencies: int
+
+
+@dataclass(frozen=True)
+class FilmStory(Story):
+    """What the film showed, in the space of `train.closed_form.space`, whose components come first.
+
+    Attributes
+    ----------
+    shown : (window, value)
+        Shares of the attributes.
+    features : FilmFeatures
+    series : list of (step, feature)
+        Features of each film from its start on.
+    """
+
+    shown: Matrix
+    features: FilmFeatures
+    series: list[Matrix]
+
+    def shifted(self) -> Self:
+        """Shift the film by half its windows, and its features by as much."""
+        steps = self.features.spelled.shape[1]
+        return replace(
+            super().shifted(),
+            shown=np.roll(self.shown, len(self.targets) // 2, axis=0),
+            series=[np.roll(series, len(series) // steps // 2 * steps, axis=0) for series in self.series],
+        )
+
+    def responses(self, film: NDArray[np.int64], times: Matrix) -> Matrix:
+        """Film features as the haemodynamic response delays them, (volume, feature)."""
+        found = np.zeros((len(times), self.series[0].shape[1]))
+        for number, series in enumerate(self.series):
+            found[film == number] = self.features.kernel(times[film == number], len(series)) @ series
+        return found
+
+
+@dataclass(frozen=True)
+class Side:
+    """One modality fitted.
+
+    Attributes
+    ----------
+    weights : dict
+        Of the encoder: stem, ``{modality}_feature_mean`` and ``map`` (feature, target).
+    statistics : dict
+        ``{modality}_mean`` and ``{modality}_scale``.
+    held_out : (window, target)
+        Prediction of each window without it.
+    voxels : (voxel,) or None
+        Places of the chosen voxels among those of the head.
+    """
+
+    weights: Arrays
+    statistics: Arrays
+    held_out: Matrix
+    voxels: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderFit(Fitted):
+    """A participant mapped into the space; what is held out is refined, (window, component + value).
+
+    Attributes
+    ----------
+    weights : dict
+        Of the encoder, by name; zeros for what could not be fitted.
+    """
+
+    weights: Arrays
+
+
+def fit(recorded: Recorded, story: FilmStory, sizes: Sizes, net: Arrays) -> EncoderFit:
+    """Map a participant's signals into the space.
+
+    Parameters
+    ----------
+    recorded : Recorded
+    story : FilmStory
+    sizes : Sizes
+    net : dict
+        The perceptron of the decoder, see `train.closed_form.refine`.
+    """
+    sides: dict[str, Side] = {}
+    if recorded.fmri is not None:
+        sides["fmri"] = fit_fmri(recorded.fmri, recorded.film, story, sizes)
+    if recorded.eeg is not None:
+        sides["eeg"] = fit_eeg(recorded.eeg, story, sizes)
+    weights: Arrays = {}
+    for side in sides.values():
+        weights |= {name: value for name, value in side.weights.items() if name != "map"}
+    places: dict[str, Matrix] = {}
+    for route, groups in GROUPS.items():
+        if {*groups} <= {*sides}:
+            held_out = [sides[group].held_out for group in groups]
+            for group, share in zip(groups, join(held_out, story.targets), strict=True):
+                weights[f"{route}_{group}"] = (sides[group].weights["map"] * share).astype(np.float16)
+            places[route] = _joined(held_out, story.targets)
+    points = {route: refine(net, places, route) for route in places}
+    heat = [temperature(points[route], story.shown) if route in points else 1.0 for route in ROUTES]
+    weights["heat"] = np.array(heat)
+    weights["reads"] = np.array([float(name in sides) for name in ("fmri", "eeg")])
+    weights["yields"] = np.zeros(2)
+    statistics = {name: value for side in sides.values() for name, value in side.statistics.items()}
+    return EncoderFit(
+        held_out=points,
+        statistics=statistics,
+        voxels=sides["fmri"].voxels if "fmri" in sides else None,
+        weights=weights,
+    )
+
+
+def fit_fmri(fmri: Fmri, film: NDArray[np.int64], story: FilmStory, sizes: Sizes) -> Side:
+    """Choose the voxels that follow the film best, and invert the encoding model of their components.
+
+    Held-out predictions come from ten blocks of windows, each predicted from the others with voxels
+    chosen on the others.
+    """
+    x = story.responses(fmri.film, fmri.times)
+    volumes = fmri.volumes - fmri.volumes.mean(0)
+    windows = blocks(len(film))
+    fold = np.full(len(volumes), -1)
+    fold[fmri.rows[fmri.rows >= 0]] = np.repeat(windows, (fmri.rows >= 0).sum(1))
+    gap = int(np.ceil(_GAP_S / np.median(np.diff(fmri.times))))
+    timing = Timing(fmri.slot_s, story.window_s)
+    held_out = np.zeros_like(story.targets)
+    for n in range(FOLDS):
+        inside, told = ~widened(fold == n, gap), ~widened(windows == n, 1)
+        # A model of another block that had seen this one would choose its voxels for it.
+        thirds = fold[inside] * _THIRDS // FOLDS
+        errors, totals = fold_errors(x[inside], volumes[inside], thirds, gap, _PICKING)
+        picked = best_explained(errors.sum(0), totals.sum(0), sizes.voxels)
+        parts = _components(volumes[:, picked], sizes.voxel_components)[0]
+        prior = np.cov(story.targets[told], rowvar=False)
+        mean, back = invert(story.features, x[inside], parts[inside], timing, prior, _INVERTING)
+        held = (fmri.slots(parts)[windows == n] - mean).reshape(int((windows == n).sum()), -1)
+        held_out[windows == n] = held @ back
+    errors, totals = fold_errors(x, volumes, fold, gap, _PICKING)
+    picked = np.sort(best_explained(errors.sum(0), totals.sum(0), sizes.voxels))
+    parts, axes, scale = _components(volumes[:, picked], sizes.voxel_components)
+    prior = np.cov(story.targets, rowvar=False)
+    mean, back = invert(story.features, x, parts, timing, prior, _INVERTING)
+    # The volumes were centred here, and are not where the encoder reads them.
+    rest = (fmri.volumes[:, picked].mean(0) / scale) @ axes
+    weights = {
+        "voxels": axes,
+        "fmri_feature_mean": np.tile(mean + rest, len(fmri.slot_s)).astype(np.float32),
+        "map": back,
+    }
+    return Side(weights, {"fmri_mean": fmri.level[picked], "fmri_scale": scale}, held_out, picked)
+
+
+def _components(volumes: Reals, count: int) -> tuple[Reals, NDArray[np.float16], Reals]:
+    """Components of centred volumes in their own scale: values, axes (voxel, component), scale (voxel,)."""
+    scale = np.maximum(volumes.std(0), 1e-3).astype(np.float32)
+    z = volumes / scale
+    values, vectors = np.linalg.eigh((z @ z.T).astype(np.float64))
+    count = min(count, len(z) - 1)
+    axes = z.T @ vectors[:, ::-1][:, :count] / np.sqrt(values[::-1][:count])
+    axes = fixed_signs(axes).astype(np.float16)
+    return z @ axes.astype(np.float32), axes, scale
+
+
+def fit_eeg(eeg: Eeg, story: FilmStory, sizes: Sizes) -> Side:
+    """Reduce the EEG and map it by ridge; ten blocks of windows are predicted from the others in turn."""
+    stats = eeg_statistics(eeg.data)
+    z = normalised_eeg(eeg.data, eeg.mask, stats)
+    stem = fit_eeg_stem(z, sizes.eeg_components, sizes.eeg_frequencies, _WHITEN)
+    x = stem(z)
+    windows = blocks(len(x))
+    held_out = np.zeros_like(story.targets)
+    for n in range(FOLDS):
+        own = windows == n
+        others = ~widened(own, 1)
+        part = fit_ridge([x[others]], story.targets[others], [1.0])
+        held_out[own] = (x[own] - part.means[0]) @ part.maps[0]
+    found = fit_ridge([x], story.targets, [1.0])
+    weights = {
+        **stem.arrays(),
+        "eeg_feature_mean": found.means[0].astype(np.float32),
+        "map": found.maps[0],
+    }
+    return Side(weights, stats, held_out)
+
+
+def join(held_out: list[Matrix], targets: Matrix) -> list[Matrix]:
+    """Weigh predictions of the same targets, target by target.
+
+    Least squares, with each target's weights drawn towards those that all targets have in common (a
+    ridge penalty on the difference). Held-out predictions of noise oppose the truth a little, as what is
+    left out lies on the other side of the mean; weights therefore stay above zero.
+
+    Parameters
+    ----------
+    held_out : list of (window, target)
+    targets : (window, target)
+
+    Returns
+    -------
+    list of (target,)
+        Weights of each prediction.
+    """
+    p, y = np.stack(held_out), targets - targets.mean(0)
+    gram = np.einsum("ant,bnt->tab", p, p)
+    inner = np.einsum("ant,nt->ta", p, y)
+    common = np.linalg.solve(gram.sum(0), inner.sum(0))
+    if common.min() < 0 < common.max():
+        common = inner.sum(0) / np.diag(gram.sum(0)) * (common > 0)
+    common = np.maximum(common, _LEAST_WEIGHT)
+    pull = np.diag(np.diag(gram.mean(0))) * _COMMON / len(y)
+    own = np.linalg.solve(gram + pull, (inner + pull @ common)[:, :, None])[:, :, 0]
+    return list(np.maximum(own, _LEAST_WEIGHT).T)
+
+
+def _joined(held_out: list[Matrix], targets: Matrix) -> Matrix:
+    """Weighted predictions, each block of windows with weights from the others."""
+    fold = blocks(len(targets))
+    found = np.zeros_like(targets)
+    for n in range(FOLDS):
+        own, others = fold == n, fold != n
+        shares = join([p[others] for p in held_out], targets[others])
+        found[own] = sum(p[own] * share for p, share in zip(held_out, shares, strict=True))
+    return found
+
+
+def temperature(points: Matrix, shown: Matrix) -> float:
+    """Find what the logits of held-out points are to be divided by, so that the truth is likeliest.
+
+    The perceptron belongs to the space and stays; predictions from fewer windows deserve less trust.
+
+    Parameters
+    ----------
+    points : (window, component + value)
+    shown : (window, value)
+    """
+    logits = split(points[:, -shown.shape[1] :])
+    best = [part.argmax(1)[:, None] for part in split(shown)]
+    grid = np.geomspace(0.3, 10, 71)
+    cost = [
+        -sum(
+            np.log(np.take_along_axis(softmax(part / heat), row, 1) + 1e-9).mean()
+            for part, row in zip(logits, best, strict=True)
+        )
+        for heat in grid
+    ]
+    return float(grid[int(np.argmin(cost))])
+
+
+def never_worse(fitted: EncoderFit, recorded: Recorded, story: Story) -> EncoderFit:
+    """Read the better modality alone where both together identify held-out windows worse than it.
+
+    The encoder then takes the other modality for absent wherever both are there, and ``held_out["both"]`` are
+    the predictions of the one that is read. A window with the other modality alone, as a preview is, is drawn
+    from it.
+    """
+    held_out = fitted.held_out
+    if "both" not in held_out:
+        return fitted
+    values = {route: identified(points, recorded, story).mean() for route, points in held_out.items()}
+    alone = max(("fmri", "eeg"), key=lambda route: values[route])
+    if values["both"] >= values[alone]:
+        return fitted
+    yields = np.array([float(name != alone) for name in ("fmri", "eeg")])
+    return replace(
+        fitted,
+        weights=fitted.weights | {"yields": yields},
+        held_out=held_out | {"both": held_out[alone]},
+        alone=alone,
+        fused=held_out["both"],
+    )
+
+
+def completed(fitted: EncoderFit, shapes: dict[str, tuple[int, ...]]) -> EncoderFit:
+    """Add zero maps for what could not be fitted, in the shapes the encoder has."""
+    names = [f"{route}_{group}" for route, groups in GROUPS.items() for group in groups]
+    blank = {name: np.zeros(shapes[name], np.float16) for name in names if name not in fitted.weights}
+    return replace(fitted, weights=fitted.weights | blank)

@@ -1,0 +1,139 @@
+"""Pictures of a run: curves and rows of clips."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+
+from rtdecode.disk.clip_file import Pixels
+
+# Wider frames than this are made smaller on a contact sheet, px.
+_WIDEST = 240
+
+
+def curves(table: dict[str, list[float]], axis: str, chance: float) -> Image.Image:
+    """Draw accuracies against the first column of a table.
+
+    Parameters
+    ----------
+    table : dict
+        The first entry is the abscissa, the others are curves.
+    axis : str
+        Label of the abscissa.
+    chance : float
+        Drawn as a dashed line.
+    """
+    (_, x), *lines = table.items()
+    figure = Figure(figsize=(6, 3.6), layout="constrained", dpi=110)
+    axes = figure.add_subplot()
+    for name, y in lines:
+        axes.plot(x, y, marker="o", label=name)
+    axes.axhline(chance, linestyle="--", color="grey", label="chance")
+    axes.set(xlabel=axis, ylabel="accuracy", ylim=(0, 1))
+    axes.legend(loc="upper right", ncols=3)
+    return _image(figure)
+
+
+def _image(figure: Figure) -> Image.Image:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return Image.open(buffer).convert("RGB")
+
+
+def rows(clips: Sequence[Pixels], frames: Sequence[int]) -> Image.Image:
+    """Lay chosen frames of clips side by side, one row a clip.
+
+    Parameters
+    ----------
+    clips : sequence of uint8 (frame, row, column, 3)
+    frames : sequence of int
+    """
+    sheet = np.concatenate([np.concatenate([clip[f] for f in frames], axis=1) for clip in clips])
+    return Image.fromarray(np.asarray(sheet, np.uint8))
+
+
+def step_curves(rows: Sequence[dict[str, Any]]) -> Image.Image:
+    """Draw what steps buy and cost; `rows` as of `train.judging.film.step_rows`."""
+    figure = Figure(figsize=(10, 3.2), layout="constrained", dpi=110)
+    panels = {
+        "share of clips": ("identification_2way", "background", "texture", "color", "shape"),
+        "PSNR, dB": ("psnr",),
+        "gradient energy over the film's": ("sharpness",),
+    }
+    steps = [row["steps"] for row in rows]
+    for place, (label, names) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(1, len(panels), place)
+        for name in names:
+            axes.plot(steps, [row[name] for row in rows], marker="o", label=name.replace("_", " "))
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(steps, [str(n) for n in steps])
+        axes.set(xlabel="steps", ylabel=label)
+        if len(names) > 1:
+            axes.legend(fontsize="small")
+    return _image(figure)
+
+
+def confidence_curves(curves: dict[str, dict[str, Any]]) -> Image.Image:
+    """Draw reliability, and risk against coverage, one line a route.
+
+    Parameters
+    ----------
+    curves : dict
+        Route -> {reliability, risk_coverage}, as `rtdecode.scores.reliability` makes them.
+    """
+    figure = Figure(figsize=(9, 4.2), layout="constrained", dpi=110)
+    left, right = figure.subplots(1, 2)
+    left.plot([0, 1], [0, 1], linestyle="--", color="grey", label="as promised")
+    for name, found in curves.items():
+        bins, risks = found["reliability"]["bins"], found["risk_coverage"]
+        points = [(one["confidence"], one["win_rate"]) for one in bins]
+        left.plot(
+            *zip(*points, strict=True), marker="o", label=f"{name}: error {found['reliability']['ece']:.3f}"
+        )
+        right.plot(risks["coverage"], risks["risk"], label=f"{name}: area {risks['area']:.3f}")
+    low = min(min(one.values()) for c in curves.values() for one in c["reliability"]["bins"])
+    left.set(
+        xlabel="confidence", ylabel="2-way comparisons won", xlim=(low - 0.05, 1), ylim=(low - 0.05, 1.02)
+    )
+    right.set(xlabel="share of clips kept, the surest first", ylabel="2-way comparisons lost", ylim=(0, None))
+    for axes in (left, right):
+        axes.legend(fontsize="small")
+    return _image(figure)
+
+
+def contact_sheet(
+    clips: Mapping[str, Sequence[Pixels]], frames: Sequence[int], title: str, scale: float = 1.5
+) -> Image.Image:
+    """Lay several versions of the same windows side by side, one row a window, with headings.
+
+    Parameters
+    ----------
+    clips : mapping
+        Heading -> clips, each uint8 (frame, row, column, 3).
+    frames : sequence of int
+        Shown of each clip.
+    title : str
+    scale : float
+        Enlargement; less where a frame would be wider than 240 pixels.
+    """
+    gap, top = 6, 44
+    versions = list(clips.values())
+    height, width = versions[0][0].shape[1:3]
+    scale = min(scale, _WIDEST / width)
+    tall = round(height * scale)
+    wide = round(width * len(frames) * scale)
+    size = (len(versions) * (wide + gap) - gap, top + len(versions[0]) * (tall + gap) - gap)
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.text((4, 3), title, fill="black", font=ImageFont.load_default(15))
+    for column, (name, version) in enumerate(clips.items()):
+        left = column * (wide + gap)
+        draw.text((left + 4, 23), name, fill="black", font=ImageFont.load_default(15))
+        for row, clip in enumerate(version):
+            strip = np.concatenate([clip[frame] for frame in frames], axis=1)
+            picture = Image.fromarray(strip).resize((wide, tall), Image.Resampling.LANCZOS)
+            sheet.paste(picture, (left, top + row * (tall + gap)))
+    return sheet

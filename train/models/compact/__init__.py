@@ -1,0 +1,1 @@
+"""The small video model: a brain encoder tells, and a flow draws in a few steps."""

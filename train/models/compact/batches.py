@@ -1,0 +1,142 @@
+"""What the video flow is trained on: clips, and the points to which a brain led, errors and all."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from train.closed_form.refine import ROUTES
+from train.data.shards import Shards
+from train.loader import Place
+from train.models.compact.encoder import CARRIED, CORNERS
+from train.models.compact.flow import shifted
+
+# Below this level of noise nothing is left to be learned.
+_LEAST_LEVEL = 0.01
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Clips in the order they were shown.
+
+    Attributes
+    ----------
+    latents : float16 or float32, (clip, channel, latent frame, row, column)
+        Scaled; in memory, or on disk.
+    points : dict
+        Route -> where the signals lead, held out and refined, (clip, component + value).
+    joined : bool, (clip,)
+        Whether another clip comes before.
+    cut : bool, (clip,)
+        Whether it begins with a cut.
+    attributes : (clip, value)
+        Share of the time for which each value of each attribute is shown.
+    """
+
+    latents: NDArray[Any] | Shards
+    points: dict[str, NDArray[np.float32]]
+    joined: NDArray[np.bool_]
+    cut: NDArray[np.bool_]
+    attributes: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """How a batch is put together.
+
+    Attributes
+    ----------
+    dropout : list of float
+        Probability of the routes both, fmri, eeg, and of none.
+    carry : float
+        Probability that the clip before is known, where there is one.
+    carry_noise : float
+        Largest standard deviation of the noise on it.
+    told : float
+        Probability that the true attributes stand in for the probabilities.
+    surround : float
+        Probability that the surround is known.
+    surround_noise : float
+        Standard deviation of the noise on it.
+    largest : float
+        Share of the batch at noise level 1.
+    """
+
+    dropout: list[float]
+    carry: float
+    carry_noise: float
+    told: float
+    surround: float
+    surround_noise: float
+    largest: float
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tensors of one training step; fields as of `flow` and `encoder` beside this module."""
+
+    latents: Tensor
+    points: Tensor
+    route: Tensor
+    carry: Tensor
+    carry_mask: Tensor
+    values: Tensor
+    told: Tensor
+    surround: Tensor
+    surrounded: Tensor
+    noise: Tensor
+    level: Tensor
+
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> "Batch":
+        """Send all tensors to a device."""
+        return Batch(*(tensor.to(device, non_blocking=non_blocking) for tensor in vars(self).values()))
+
+
+def batch(sets: list[Clips], mixture: Mixture, shift: float, place: Place) -> Batch:
+    """Draw one batch: a function of its place and the data, so that a resumed run sees the same.
+
+    Parameters
+    ----------
+    sets : list of Clips
+        To draw from, each equally often.
+    mixture : Mixture
+    shift : float
+        See `train.models.compact.flow.Denoiser`.
+    place : Place
+    """
+    rows = []
+    for n in range(place.size):
+        rng = place.draws(n)
+        drawn = _row(sets, mixture, rng)
+        noise = rng.standard_normal(drawn[0].shape, np.float32)
+        largest = n < round(mixture.largest * place.size)
+        level = 1.0 if largest else max(shifted(rng.random(), shift), _LEAST_LEVEL)
+        rows.append((*drawn, noise, level))
+    columns = (np.stack(column) for column in zip(*rows, strict=True))
+    return Batch(*(torch.from_numpy(np.ascontiguousarray(c, np.float32)) for c in columns))
+
+
+def _row(sets: list[Clips], mixture: Mixture, rng: np.random.Generator) -> Any:
+    """One clip, in the order of `Batch`: from the latents to whether the surround is known."""
+    clips = sets[rng.integers(len(sets))]
+    n = int(rng.integers(len(clips.latents)))
+    which = int(rng.choice(4, p=mixture.dropout))
+    route = np.eye(4)[which, :3]
+    points = clips.points[ROUTES[min(which, 2)]][n]
+    point = np.zeros_like(points) if which == 3 else points
+    given = clips.joined[n] and rng.random() < mixture.carry
+    latents = clips.latents[n]
+    carry = np.zeros_like(latents[:, -CARRIED:], np.float32)
+    if given:
+        spread = rng.uniform(0, mixture.carry_noise)
+        carry[:] = clips.latents[n - 1, :, -CARRIED:]
+        carry[:, -1] += spread * rng.standard_normal(carry[:, -1].shape, dtype=np.float32)
+    told = which < 3 and rng.random() < mixture.told
+    corners = latents[..., CORNERS[0], CORNERS[1]].astype(np.float32)
+    corners += mixture.surround_noise * rng.standard_normal(corners.shape, dtype=np.float32)
+    seen = which < 3 and rng.random() < mixture.surround
+    flags = [float(given)], clips.attributes[n], [float(told)], corners, [float(seen)]
+    return latents, point, route, carry, *flags

@@ -1,0 +1,254 @@
+"""Decoding latents to frames, latent frame by latent frame, with an explicit cache.
+
+A latent frame codes four video frames in patches of 8 x 8 pixels (`train.closed_form.patch_codec`); latent
+frame 0 codes one. The decoder is linear: every patch of frames is a weighted sum of the latents of the patch
+itself and of its neighbours, in this latent frame and in the one before. It is fitted in closed form.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from train.closed_form import patch_codec as patch
+
+_ROWS, _COLUMNS, _COLOURS = patch.SIDE, patch.SIDE, patch.COLOURS
+_ONE = patch.SIZE // patch.FRAMES
+_AT_ONCE, _ENOUGH = 50, 1000
+_FLOOR = 1e-6
+_Rows = tuple[Tensor, Tensor]
+
+
+class ClipDecoder(nn.Module):
+    """A linear, causal decoder of latents.
+
+    Parameters
+    ----------
+    first_weight : (192, channel, k, k)
+        From latent frame 0 to one frame of a patch: row, column, colour in C order.
+    first_bias : (192,)
+    next_weight : (768, 2 channel, k, k)
+        From a latent frame and the one before to four frames of a patch: frame, row, column, colour.
+    next_bias : (768,)
+        Brightness in [0, 1], as the outputs. Beyond the picture's edge the latents at the edge go on.
+    """
+
+    def __init__(
+        self, first_weight: Tensor, first_bias: Tensor, next_weight: Tensor, next_bias: Tensor
+    ) -> None:
+        super().__init__()
+        # Copies: training them must not reach the arrays they were made from.
+        self.first_weight = nn.Parameter(first_weight.clone())
+        self.first_bias = nn.Parameter(first_bias.clone())
+        self.next_weight = nn.Parameter(next_weight.clone())
+        self.next_bias = nn.Parameter(next_bias.clone())
+
+    def first(self, latent: Tensor) -> tuple[Tensor, Tensor]:
+        """Decode latent frame 0.
+
+        Parameters
+        ----------
+        latent : (clip, channel, 1, row / 8, column / 8)
+
+        Returns
+        -------
+        frames : (clip, 1, row, column, 3)
+            In [0, 1].
+        cache : (clip, channel, 1, row / 8, column / 8)
+            For `next`.
+        """
+        return to_frames(to_patches(latent[:, :, 0], self.first_weight, self.first_bias)), latent
+
+    def next(self, latent: Tensor, cache: Tensor) -> tuple[Tensor, Tensor]:
+        """Decode a later latent frame: four frames and the cache for the one after; shapes as `first`."""
+        both = torch.cat([latent, cache], dim=1)[:, :, 0]
+        return to_frames(to_patches(both, self.next_weight, self.next_bias)), latent
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Decode whole clips at once.
+
+        Parameters
+        ----------
+        latent : (clip, channel, n + 1, row / 8, column / 8)
+
+        Returns
+        -------
+        (clip, 4 n + 1, row, column, 3)
+        """
+        start, _ = self.first(latent[:, :, :1])
+        both = torch.cat([latent[:, :, 1:], latent[:, :, :-1]], dim=1).transpose(1, 2).flatten(0, 1)
+        rest = to_frames(to_patches(both, self.next_weight, self.next_bias))
+        return torch.cat([start, rest.unflatten(0, (len(latent), -1)).flatten(1, 2)], dim=1)
+
+
+class First(nn.Module):
+    """`ClipDecoder.first` as a module to export."""
+
+    def __init__(self, decoder: ClipDecoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, latent: Tensor) -> tuple[Tensor, Tensor]:
+        """Decode latent frame 0 to frames and cache."""
+        return self.decoder.first(latent)
+
+
+class Next(nn.Module):
+    """`ClipDecoder.next` as a module to export."""
+
+    def __init__(self, decoder: ClipDecoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, latent: Tensor, cache: Tensor) -> tuple[Tensor, Tensor]:
+        """Decode a later latent frame to frames and cache."""
+        return self.decoder.next(latent, cache)
+
+
+def making_up(decoder: ClipDecoder) -> Tensor:
+    """Find what a latent frame takes on to be decoded as if the one before it were another.
+
+    Returns
+    -------
+    (channel, channel, k, k)
+        ``next(z + conv(d), before)`` is near ``next(z, before + d)``, by least squares over the values of a
+        patch, with what the frames after it would show of ``conv(d)`` as penalty. What the latent frame
+        says to its neighbours is not looked at.
+    """
+    channels, k = decoder.next_weight.shape[1] // 2, decoder.next_weight.shape[-1]
+    now, before = decoder.next_weight.detach().double().split(channels, dim=1)
+    own, after = now[:, :, k // 2, k // 2], before[:, :, k // 2, k // 2]
+    found = torch.linalg.solve(own.T @ own + after.T @ after, own.T @ before.flatten(1))
+    return found.unflatten(1, (channels, k, k)).float().contiguous()
+
+
+def to_patches(latent: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Weigh latents (n, channel, row / 8, column / 8) to patches (n, values, row / 8, column / 8)."""
+    edge = weight.shape[-1] // 2
+    wider = functional.pad(latent, (edge,) * 4, mode="replicate") if edge else latent
+    return functional.conv2d(wider, weight, bias)
+
+
+def to_frames(blocks: Tensor) -> Tensor:
+    """Lay patches (n, 192 or 768, row / 8, column / 8) out as frames (n, 1 or 4, row, column, 3), clamped."""
+    n, values, rows, columns = blocks.shape
+    frames = values // _ONE
+    cut = blocks.reshape(n, frames, _ROWS, _COLUMNS, _COLOURS, rows, columns).permute(0, 1, 5, 2, 6, 3, 4)
+    return cut.reshape(n, frames, rows * _ROWS, columns * _COLUMNS, _COLOURS).clamp(0, 1)
+
+
+def patch_decoder(codec: patch.Codec) -> ClipDecoder:
+    """Make the decoder that looks at one patch alone: the transpose of the closed-form codec."""
+    basis, mean = torch.from_numpy(codec.basis), torch.from_numpy(codec.mean)
+    alone = torch.cat([basis, torch.zeros_like(basis)], dim=1)[:, :, None, None]
+    frames = (patch.FRAMES, _ONE)
+    start = basis.reshape(*frames, -1).mean(0)[:, :, None, None]
+    return ClipDecoder(start, mean.reshape(frames).mean(0), alone, mean)
+
+
+def load_decoder(state: Mapping[str, Tensor]) -> ClipDecoder:
+    """Make a decoder from its `state_dict`."""
+    return ClipDecoder(state["first_weight"], state["first_bias"], state["next_weight"], state["next_bias"])
+
+
+def fit_decoder(
+    latent: NDArray[np.float32], clips: NDArray[np.uint8], noise: float = 0.1, reach: int = 1
+) -> ClipDecoder:
+    """Fit the decoder by least squares: the same data give the same decoder.
+
+    Fitting on latents with white noise added is, in expectation, a ridge regression with the noise's
+    variance as penalty (Bishop 1995, Neural Computation 7, 108), so no noise is drawn.
+
+    Parameters
+    ----------
+    latent : float32, (clip, channel, n + 1, row / 8, column / 8)
+        In whatever scale the decoder shall take them.
+    clips : uint8, (clip, 4 n + 1, row, column, 3)
+        What they code. Of more than 1000 clips, evenly spaced ones are used.
+    noise : float
+        Noise on latents for which the decoder is the best, in standard deviations of each channel.
+    reach : int
+        Neighbours seen to each side, patches.
+
+    Raises
+    ------
+    ValueError
+        If there is not one latent for each clip.
+    """
+    if len(latent) != len(clips) or not len(clips):
+        raise ValueError(f"one latent for each clip is needed, found {len(latent)} for {len(clips)} clips.")
+    every = -(-len(clips) // _ENOUGH)
+    latent, clips = latent[::every], clips[::every]
+    spread = np.maximum(latent.std((0, 2, 3, 4), dtype=np.float64), _FLOOR)
+    even = (latent / spread[:, None, None, None]).astype(np.float32)
+    first = _solve(_opening(even, clips, reach), noise, spread)
+    following = _solve(_following(even, clips, reach), noise, np.concatenate([spread, spread]))
+    return ClipDecoder(*first, *following)
+
+
+def fit_still(
+    ends: NDArray[np.float32], stills: NDArray[np.float32], reach: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Fit the latent frame 0 that shows the end of a clip, standing still, from its last two latent frames.
+
+    Parameters
+    ----------
+    ends : float32, (clip, channel, 2, row / 8, column / 8)
+        The last two latent frames.
+    stills : float32, (clip, channel, row / 8, column / 8)
+        Latent frame 0 of a clip that begins with the last video frame.
+    reach : int
+        Neighbours seen to each side, patches.
+
+    Returns
+    -------
+    weight : (channel, 2 channel, k, k)
+        The last latent frame's channels come first, as for `ClipDecoder.next`.
+    bias : (channel,)
+    """
+    both = np.concatenate([ends[:, :, 1], ends[:, :, 0]], axis=1)
+    spread = np.maximum(both.std((0, 2, 3), dtype=np.float64), _FLOOR)
+    even = torch.from_numpy((both / spread[:, None, None]).astype(np.float32))
+    target = torch.from_numpy(stills).permute(0, 2, 3, 1).flatten(0, 2)
+    return _solve(iter([(_around(even, reach), target)]), 0.0, spread)
+
+
+def _opening(latent: NDArray[np.float32], clips: NDArray[np.uint8], reach: int) -> Iterator[_Rows]:
+    """Neighbourhoods in latent frame 0, and the patches of frame 0."""
+    for k in range(0, len(clips), _AT_ONCE):
+        target = torch.from_numpy(patch.patches(clips[k : k + _AT_ONCE, :1])[..., :_ONE])
+        yield _around(torch.from_numpy(latent[k : k + _AT_ONCE, :, 0]), reach), target.flatten(0, 3)
+
+
+def _following(latent: NDArray[np.float32], clips: NDArray[np.uint8], reach: int) -> Iterator[_Rows]:
+    """Neighbourhoods in each later latent frame and the one before it, and its patches."""
+    for k in range(0, len(clips), _AT_ONCE):
+        z = torch.from_numpy(latent[k : k + _AT_ONCE])
+        both = torch.cat([z[:, :, 1:], z[:, :, :-1]], dim=1).transpose(1, 2).flatten(0, 1)
+        target = torch.from_numpy(patch.patches(clips[k : k + _AT_ONCE])[:, 1:])
+        yield _around(both, reach), target.flatten(0, 3)
+
+
+def _around(latent: Tensor, reach: int) -> Tensor:
+    """Neighbourhood of each patch, and a one: (n * row * column, channel * k * k + 1)."""
+    wider = functional.pad(latent, (reach,) * 4, mode="replicate") if reach else latent
+    rows = functional.unfold(wider, 2 * reach + 1).transpose(1, 2).flatten(0, 1)
+    return functional.pad(rows, (0, 1), value=1.0)
+
+
+def _solve(rows: Iterator[_Rows], noise: float, spread: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+    """Solve for weight (target, channel, k, k) and bias; the inputs had been divided by their spread."""
+    gram, cross = torch.zeros(1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
+    for x, y in rows:
+        gram, cross = gram + (x.T @ x).double(), cross + (x.T @ y).double()
+    penalty = torch.full((len(gram),), noise**2 + _FLOOR, dtype=torch.float64)
+    penalty[-1] = 0
+    # The last input is a one, so that the last sum counts the rows.
+    solved = torch.linalg.solve(gram + torch.diag(penalty * gram[-1, -1]), cross)
+    weight = solved[:-1].T.reshape(cross.shape[1], len(spread), -1) / torch.from_numpy(spread)[:, None]
+    side = math.isqrt(weight.shape[2])
+    return weight.unflatten(2, (side, side)).float().contiguous(), solved[-1].float().contiguous()

@@ -1,0 +1,317 @@
+"""The compact video flow: a small three-dimensional U-Net over the latents of a clip."""
+
+from typing import Any, TypeVar
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+from torch.nn import functional
+
+from train.models.compact.codec import to_patches
+
+Layer = TypeVar("Layer", bound=nn.Module)
+
+_GROUPS = 8
+_FREQUENCIES = 32
+# How fast guidance rises as the noise falls.
+_RISE = 8
+# Latent frames over which a clip that goes on from the one before leaves its end.
+_JOINED = 6
+# What of that end other clips show in their first latent frames.
+_DISSOLVING = (1.0, 0.5, 0.0)
+
+
+class VideoFlow(ModelMixin, ConfigMixin):
+    """Velocity of a rectified flow from noise to the latents of a clip, given what the brain tells.
+
+    With clean latents x, noise e and level t, the noisy latents are ``(1 - t) x + t e`` and the velocity
+    is ``e - x`` (Liu, Gong and Liu 2023, Flow straight and fast, equation 1). The network's own output is
+    preconditioned as in Karras et al. 2022 (Elucidating the design space, table 1), carried over to this
+    path: at t = 1 it is the clean clip, near t = 0 the noise.
+
+    Parameters
+    ----------
+    channels, frames, height, width : int
+        Of the latents.
+    condition_channels : int
+        Of the map that is laid beside them.
+    embedding : int
+        Size of the vector that modulates every block.
+    widths : (int, int)
+        Channels at full and at half resolution, multiples of 8.
+    blocks : (int, int)
+        Blocks at full resolution, on the way down and again up, and at half resolution.
+    heads : int
+        Of the attention among all places and times at half resolution.
+    spread : list of float, optional
+        Standard deviation of each channel of clean latents; 1 where not given.
+    """
+
+    place: Tensor
+    deviation: Tensor
+    frequencies: Tensor
+
+    @register_to_config
+    def __init__(
+        self,
+        channels: int = 16,
+        frames: int = 9,
+        height: int = 8,
+        width: int = 12,
+        condition_channels: int = 50,
+        embedding: int = 128,
+        widths: tuple[int, int] = (64, 128),
+        blocks: tuple[int, int] = (2, 3),
+        heads: int = 4,
+        spread: list[float] | None = None,
+    ) -> None:
+        super().__init__()
+        wide, deep = widths
+        self.time = nn.Sequential(
+            nn.Linear(2 * _FREQUENCIES, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
+        )
+        self.enter = nn.Conv3d(channels + condition_channels + 3, wide, 1)
+        self.before = nn.ModuleList(Block(wide, embedding) for _ in range(blocks[0]))
+        self.down = OverSpace(wide, deep, 2, stride=2)
+        self.middle = nn.ModuleList(Block(deep, embedding) for _ in range(blocks[1]))
+        self.attention = Attention(deep, heads)
+        self.up = nn.ConvTranspose3d(deep, wide, (1, 2, 2), stride=(1, 2, 2))
+        self.after = nn.ModuleList(Block(wide, embedding) for _ in range(blocks[0]))
+        self.norm = nn.GroupNorm(_GROUPS, wide)
+        self.leave = _silenced(nn.Conv3d(wide, channels, 1))
+        sides = [torch.linspace(-1, 1, n) for n in (frames, height, width)]
+        self.register_buffer("place", torch.stack(torch.meshgrid(*sides, indexing="ij"))[None])
+        self.register_buffer("deviation", torch.tensor(spread or [1.0] * channels).view(1, -1, 1, 1, 1))
+        self.register_buffer("frequencies", torch.logspace(0, 3, _FREQUENCIES))
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        timestep: Tensor,
+        condition: Tensor,
+        embedding: Tensor,
+        return_dict: bool = True,
+    ) -> Any:
+        """Predict the velocity.
+
+        Parameters
+        ----------
+        hidden_states : (batch, channel, frame, row, column)
+            Noisy latents.
+        timestep : (batch,)
+            Noise level t, from 1 (noise) to above 0.
+        condition : (batch, condition channel, frame, row, column)
+            Further channels, which are for the sampler, are not looked at.
+        embedding : (batch, embedding)
+        return_dict : bool
+            A plain tuple if False, as everywhere in diffusers.
+        """
+        clean = self.clean(hidden_states, timestep, condition, embedding)
+        velocity = (hidden_states - clean) / timestep.view(-1, 1, 1, 1, 1)
+        return Transformer2DModelOutput(sample=velocity) if return_dict else (velocity,)
+
+    def clean(self, noisy: Tensor, level: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:
+        """Predict the clean latents; arguments as of `forward`."""
+        keep, gain, scale = preconditioning(level, self.deviation)
+        return keep * noisy + gain * self.network(noisy * scale, level, condition, embedding).float()
+
+    def network(self, scaled: Tensor, level: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:
+        """Return the network's own output, of about unit variance."""
+        angles = level[:, None] * self.frequencies
+        e = embedding + self.time(torch.cat([angles.sin(), angles.cos()], 1))
+        place = self.place.expand(len(scaled), -1, -1, -1, -1)
+        seen = condition[:, : self.config["condition_channels"]]
+        h = self.enter(torch.cat([scaled, seen, place], 1))
+        for block in self.before:
+            h = block(h, e)
+        k = self.down(h)
+        for n, block in enumerate(self.middle):
+            k = block(k, e)
+            if n == len(self.middle) // 2:
+                k = self.attention(k)
+        h = h + self.up(k)
+        for block in self.after:
+            h = block(h, e)
+        return self.leave(functional.silu(self.norm(h)))
+
+
+def preconditioning(level: Tensor, spread: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Factors of the noisy latents, of the network's output and of its input.
+
+    Parameters
+    ----------
+    level : (batch,)
+        Noise level t.
+    spread : (1, channel, 1, 1, 1)
+        Standard deviation of the clean latents.
+    """
+    t = level.view(-1, 1, 1, 1, 1)
+    total = ((1 - t) * spread) ** 2 + t**2
+    return (1 - t) * spread**2 / total, t * spread / total.sqrt(), 1 / total.sqrt()
+
+
+class Block(nn.Module):
+    """Two convolutions over space with one over time between them, modulated by the embedding."""
+
+    def __init__(self, width: int, embedding: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.GroupNorm(_GROUPS, width), nn.GroupNorm(_GROUPS, width)
+        self.space1 = OverSpace(width, width, 3, padding=1)
+        self.time = OverTime(width, width, (3, 1), padding=(1, 0))
+        self.space2 = _silenced(OverSpace(width, width, 3, padding=1))
+        self.modulate = nn.Linear(embedding, 2 * width)
+
+    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
+        """Add to h, (batch, width, frame, row, column)."""
+        gain, offset = self.modulate(functional.silu(embedding))[:, :, None, None, None].chunk(2, 1)
+        inner = self.time(self.space1(functional.silu(self.norm1(h))))
+        return h + self.space2(functional.silu(self.norm2(inner) * (1 + gain) + offset))
+
+
+# Both are three-dimensional convolutions, written as what ONNX Runtime computes a quarter faster.
+class OverSpace(nn.Conv2d):
+    """Convolution of every frame by itself."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """Map (batch, channel, frame, row, column)."""
+        frames = input.shape[2]
+        found = super().forward(input.transpose(1, 2).flatten(0, 1))
+        return found.unflatten(0, (-1, frames)).transpose(1, 2)
+
+
+class OverTime(nn.Conv2d):
+    """Convolution of every place by itself."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """Map (batch, channel, frame, row, column)."""
+        return super().forward(input.flatten(3)).unflatten(3, input.shape[3:])
+
+
+class Attention(nn.Module):
+    """Self-attention among all places and times."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.GroupNorm(_GROUPS, width)
+        self.to_q, self.to_k, self.to_v = (nn.Linear(width, width) for _ in range(3))
+        self.to_out = nn.Linear(width, width)
+        nn.init.zeros_(self.to_out.weight)
+        nn.init.zeros_(self.to_out.bias)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Add to h, (batch, width, frame, row, column)."""
+        tokens = self.norm(h).flatten(2).transpose(1, 2)
+        q, k, v = (
+            project(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for project in (self.to_q, self.to_k, self.to_v)
+        )
+        mixed = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return h + self.to_out(mixed).transpose(1, 2).reshape(h.shape)
+
+
+def _silenced(layer: Layer) -> Layer:
+    """Let a layer begin with zeros."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+class Denoiser(nn.Module):
+    """One step of the sampler, with its schedule inside: what ``denoise.onnx`` computes.
+
+    The levels of n steps are ``u = 1, 1 - 1/n, ..., 0`` moved towards noise,
+    ``t = shift u / (1 + (shift - 1) u)`` (Esser et al. 2024, Scaling rectified flow transformers,
+    equation 23), and a step is one of Euler's.
+
+    The clean latents are guided away from what the flow expects of no brain at all,
+    ``brain + (guidance - 1) (brain - null)`` (Ho and Salimans 2022, arXiv:2207.12598, equation 6, for
+    the clean latents), not at level 1 and fully from about 0.6 on. A clip that carries on from the one
+    before is not guided but joined to it: its first latent frame becomes the last video frame of that
+    clip, standing still, and the latent frames after it are moved by the same difference, less and less.
+    A clip that shows something else dissolves from it, after the last step, over the half second of its
+    first five video frames.
+
+    Parameters
+    ----------
+    flow : VideoFlow
+    shift : float
+    guidance : float
+        1 for none.
+    null : (embedding,)
+        The embedding without a brain.
+    making_up : (channel, channel, k, k)
+        See `train.models.compact.codec.making_up`.
+    """
+
+    null: Tensor
+    making_up: Tensor
+    joining: Tensor
+
+    def __init__(
+        self, flow: VideoFlow, shift: float, guidance: float, null: Tensor, making_up: Tensor
+    ) -> None:
+        super().__init__()
+        self.flow, self.shift, self.guidance = flow, shift, guidance
+        self.register_buffer("null", null.detach().clone())
+        self.register_buffer("making_up", making_up.detach().clone())
+        joining = (1 - torch.arange(flow.place.shape[2]) / _JOINED).clamp(min=0)
+        self.register_buffer("joining", joining.view(1, 1, -1, 1, 1))
+
+    def forward(
+        self, latent: Tensor, condition: Tensor, embedding: Tensor, step: Tensor, steps: Tensor
+    ) -> Tensor:
+        """Take step number `step`, from 0, of `steps`; both (1,) float."""
+        now, after = (shifted(1 - (step + n) / steps, self.shift) for n in (0, 1))
+        clean = self.clean(latent, now, condition, embedding)
+        found = clean + (latent - clean) * (after / now)
+        known = condition[:, -1].mean((1, 2, 3)).view(-1, 1, 1, 1, 1)
+        apart = (known - self.carried(condition)) * (after <= 0).float()
+        return found + apart * (self.dissolved(found, condition) - found)
+
+    def dissolved(self, clean: Tensor, condition: Tensor) -> Tensor:
+        """Let a clip dissolve from the end of the one before.
+
+        The decoder looks one latent frame back; each makes up for one before it that is mixed otherwise.
+        """
+        start = self.start(condition)[:, :, 0]
+        frames: list[Tensor] = []
+        for n, share in enumerate(_DISSOLVING):
+            found = share * start + (1 - share) * clean[:, :, n]
+            if n:
+                before = share * start + (1 - share) * clean[:, :, n - 1]
+                found = found + to_patches(before - frames[-1], self.making_up)
+            frames.append(found)
+        return torch.cat([torch.stack(frames, 2), clean[:, :, len(frames) :]], 2)
+
+    def clean(self, latent: Tensor, level: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:
+        """Predict the clean latents with guidance; arguments as of `VideoFlow.clean`, level (1,)."""
+        given = torch.cat([condition, torch.zeros_like(condition)])
+        told = torch.cat([embedding, self.null.expand_as(embedding)])
+        twice = torch.cat([latent, latent])
+        brain, null = self.flow.clean(twice, level.expand(len(twice)), given, told).chunk(2)
+        carried = self.carried(condition)
+        # At level 1 the clean latents are a mean, which guidance would only exaggerate.
+        strength = (self.guidance - 1) * (1 - level**_RISE) * (1 - carried)
+        clean = brain + strength * (brain - null)
+        return clean + carried * self.joining * (self.start(condition) - clean[:, :, :1])
+
+    def carried(self, condition: Tensor) -> Tensor:
+        """1 for clips that go on from the one before, (batch, 1, 1, 1, 1)."""
+        return condition[:, 2 * self.flow.config["channels"]].mean((1, 2, 3)).view(-1, 1, 1, 1, 1)
+
+    def start(self, condition: Tensor) -> Tensor:
+        """Latent frame that shows the last video frame before, (batch, channel, 1, row, column)."""
+        return condition[:, -1 - self.flow.config["channels"] : -1, :1]
+
+
+def shifted(u: Any, shift: float) -> Any:
+    """Move levels in [0, 1] towards noise."""
+    return shift * u / (1 + (shift - 1) * u)
+
+
+def levels(steps: int, shift: float) -> list[float]:
+    """Noise levels before each of `steps` steps."""
+    return [shifted(1 - n / steps, shift) for n in range(steps)]

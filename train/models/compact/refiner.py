@@ -1,0 +1,184 @@
+"""The perceptron that refines the points of the brain encoder, and how it is trained."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import OneCycleLR
+
+from train.closed_form.refine import KNOWN, ROUTES, refine
+from train.closed_form.space import SIZES, Space, split
+from train.work import Arrays
+
+# How often each route is trained.
+_SEEN = [0.6, 0.2, 0.2]
+# Neighbouring windows share noise: so many in a row are held out together.
+_BLOCK = 25
+
+
+@dataclass(frozen=True)
+class RefinerSizes:
+    """How the perceptron is trained.
+
+    Attributes
+    ----------
+    width : int
+        Of its two hidden layers.
+    dropout : float
+        Of these; its inputs have a quarter of it.
+    rounds : int
+        Passes over the windows.
+    batch : int
+    rate, decay : float
+        Largest learning rate of AdamW, weight decay.
+    drawn : float
+        Weight of what is drawn against what is told.
+    folds : int
+        Blocks of windows that are each refined by a perceptron trained on the others.
+    """
+
+    width: int
+    dropout: float
+    rounds: int
+    batch: int
+    rate: float
+    decay: float
+    drawn: float
+    folds: int
+
+
+class Refiner(nn.Module):
+    """A perceptron on the points of all routes that a window knows.
+
+    Parameters
+    ----------
+    targets, components : int
+        Size of a point, and of its first part, the components of the latents.
+    width : int
+    dropout : float
+    """
+
+    scale: Tensor
+    known: Tensor
+
+    def __init__(self, targets: int, components: int, width: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.components = components
+        self.body = nn.Sequential(
+            nn.Dropout(dropout / 4),
+            *(nn.Linear(len(ROUTES) * targets + len(ROUTES), width), nn.SiLU(), nn.Dropout(dropout)),
+            *(nn.Linear(width, width), nn.SiLU(), nn.Dropout(dropout)),
+            nn.Linear(width, components + sum(SIZES)),
+        )
+        self.register_buffer("scale", torch.ones(len(ROUTES) * targets))
+        self.register_buffer("known", torch.from_numpy(KNOWN.astype(np.float32)), persistent=False)
+
+    @classmethod
+    def load(cls, state: Arrays) -> "Refiner":
+        """Make it of its state, for use alone."""
+        first, last = state["body.1.weight"], state["body.7.weight"]
+        made = cls((first.shape[1] - len(ROUTES)) // len(ROUTES), len(last) - sum(SIZES), len(first))
+        made.load_state_dict(
+            {name: torch.from_numpy(value.astype(np.float32)) for name, value in state.items()}
+        )
+        return made.eval().requires_grad_(False)
+
+    def forward(self, points: Tensor, route: Tensor) -> Tensor:
+        """Refine points.
+
+        Parameters
+        ----------
+        points : (batch, route, target)
+            In the order of `train.closed_form.refine.ROUTES`; what a window's route does not know is not
+            used.
+        route : (batch, route)
+            One-hot, or zeros where there is no signal.
+
+        Returns
+        -------
+        (batch, component + value)
+            Components, standardised, and logits of the attributes' values; zeros without a signal.
+        """
+        told = points * (route @ self.known)[:, :, None]
+        found = self.body(torch.cat([told.flatten(1) * self.scale, route], 1))
+        own = (points * route[:, :, None]).sum(1)[:, : self.components]
+        return functional.pad(own, (0, sum(SIZES))) + found * route.sum(1, keepdim=True)
+
+
+def fit_refiner(
+    points: Arrays, truth: NDArray[np.float64], space: Space, sizes: RefinerSizes, seed: int
+) -> tuple[Arrays, Arrays]:
+    """Train the perceptron on held-out points of the linear maps.
+
+    Parameters
+    ----------
+    points : dict
+        Route -> held-out predictions (window, target).
+    truth : (window, target)
+        As of `train.closed_form.space.Space.targets`.
+    space : Space
+    sizes : RefinerSizes
+    seed : int
+
+    Returns
+    -------
+    net : dict
+        State of the perceptron trained on all windows, in half precision.
+    refined : dict
+        Route -> points (window, component + value), each by a perceptron that did not see its block.
+    """
+    stacked = np.stack([points[route] for route in ROUTES], 1).astype(np.float32)
+    fold = np.arange(len(truth)) // _BLOCK % sizes.folds
+    refined = {r: np.zeros((len(truth), space.components + sum(SIZES)), np.float32) for r in ROUTES}
+    for n in range(sizes.folds):
+        own, others = fold == n, fold != n
+        net = _state(_trained(stacked[others], truth[others], space, sizes, (seed, n)))
+        for route, found in refined.items():
+            found[own] = refine(net, {r: points[r][own] for r in ROUTES}, route)
+    return _state(_trained(stacked, truth, space, sizes, (seed, sizes.folds))), refined
+
+
+def _state(net: Refiner) -> Arrays:
+    state = {name: value.numpy() for name, value in net.state_dict().items()}
+    return {name: value if name == "scale" else value.astype(np.float16) for name, value in state.items()}
+
+
+def _trained(
+    points: NDArray[np.float32],
+    truth: NDArray[np.float64],
+    space: Space,
+    sizes: RefinerSizes,
+    key: tuple[int, int],
+) -> Refiner:
+    """Train one perceptron on points (window, route, target)."""
+    rng = np.random.default_rng(key)
+    torch.manual_seed(int(rng.integers(2**31)))
+    net = Refiner(points.shape[2], space.components, sizes.width, sizes.dropout)
+    net.scale.copy_(torch.from_numpy(1 / np.maximum(points.std(0).reshape(-1), 1e-6)))
+    places = torch.from_numpy(truth[:, : space.components].astype(np.float32))
+    shown = truth[:, space.components :] * space.scale[space.components :] + space.mean[space.components :]
+    shares = torch.from_numpy(shown.astype(np.float32))
+    weight = space.scale[: space.components] ** 2
+    weigh = torch.from_numpy((weight / weight.mean()).astype(np.float32))
+    given = torch.from_numpy(points)
+    batches = max(len(points) // sizes.batch, 1)
+    optimizer = AdamW(net.parameters(), lr=sizes.rate, weight_decay=sizes.decay)
+    rates = OneCycleLR(optimizer, sizes.rate, total_steps=sizes.rounds * batches)
+    net.train()
+    for _ in range(sizes.rounds):
+        for rows in np.array_split(rng.permutation(len(points)), batches):
+            route = torch.eye(len(ROUTES))[rng.choice(len(ROUTES), len(rows), p=_SEEN)]
+            found = net(given[rows], route)
+            drawn, told = found[:, : space.components], found[:, space.components :]
+            loss = sizes.drawn * ((drawn - places[rows]).square() * weigh).sum(1).mean()
+            for logits, share in zip(split(told), split(shares[rows]), strict=True):
+                loss = loss + functional.cross_entropy(logits, share)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            rates.step()
+    return net.eval()

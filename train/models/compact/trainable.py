@@ -1,0 +1,55 @@
+"""The parts of the video model that are trained together, and the loss they are trained with."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from train.loop import Trainable
+from train.models.compact.batches import Batch
+from train.models.compact.codec import ClipDecoder, making_up
+from train.models.compact.encoder import BrainEncoder
+from train.models.compact.flow import Denoiser, VideoFlow, preconditioning
+
+
+class System(Trainable):
+    """The encoder, of which the tokens learn, and the flow.
+
+    It offers one loss, ``velocity``.
+    """
+
+    offered = ("velocity",)
+
+    def __init__(self, encoder: BrainEncoder, flow: VideoFlow) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.flow = flow
+
+    def denoiser(self, decoder: ClipDecoder, shift: float, guidance: float) -> Denoiser:
+        """Make the sampler's step out of the parts as they are."""
+        return Denoiser(self.flow, shift, guidance, self.encoder.null, making_up(decoder))
+
+    def losses(self, batch: Batch, names: Sequence[str]) -> dict[str, Tensor]:
+        """Return the losses of these names, name -> scalar."""
+        return {name: {"velocity": self.velocity}[name](batch) for name in names}
+
+    def velocity(self, batch: Batch) -> Tensor:
+        """Mean squared error of the network's output, channels weighted by their variance.
+
+        The target is what turns the noisy latents into the clean ones under
+        `train.models.compact.flow.preconditioning`.
+        """
+        condition, embedding, _ = self.encoder.condition(
+            batch.points,
+            batch.route,
+            batch.carry,
+            batch.carry_mask,
+            told=(batch.values, batch.told),
+            surround=(batch.surround, batch.surrounded),
+        )
+        spread = self.flow.deviation
+        t = batch.level.view(-1, 1, 1, 1, 1)
+        noisy = (1 - t) * batch.latents + t * batch.noise
+        keep, gain, scale = preconditioning(batch.level, spread)
+        target = (batch.latents - keep * noisy) / gain
+        found = self.flow.network(noisy * scale, batch.level, condition, embedding)
+        return ((found.float() - target).square() * spread**2).mean()

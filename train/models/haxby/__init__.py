@@ -1,0 +1,1 @@
+"""Categories of objects from recorded human fMRI, shown as pictograms."""

@@ -1,0 +1,121 @@
+"""Windows of recorded runs, causally normalised as in a session, each run by what other runs taught."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.bundle import Manifest
+from rtdecode.scores.events import Span
+from rtdecode.signal.volume.baseline import Drift, normalizer
+from rtdecode.signal.volume.projection import Projection
+from rtdecode.timing import TimingGrid
+from train.data.chain import unit_statistics
+from train.data.haxby import BoldRun
+from train.models.haxby.drift import learn_drift, responses
+from train.models.haxby.trials import Blocks, Trials
+
+Matrix = NDArray[np.float64]
+Part = tuple[Matrix, list[Span]]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The runs, and how a session would read them.
+
+    Attributes
+    ----------
+    manifest : Manifest
+        Its baseline says how the level is followed; the number of components is set here.
+    runs : dict
+        Number -> run.
+    voxels : int64, (voxel,)
+        Flat C-order indices.
+    """
+
+    manifest: Manifest
+    runs: dict[int, BoldRun]
+    voxels: NDArray[np.int64]
+    _kept: dict[tuple[frozenset[int], int, float], Part] = field(default_factory=dict, repr=False)
+
+    @property
+    def projection(self) -> Projection:
+        """The voxels on the grid of the volumes."""
+        assert self.manifest.fmri is not None
+        i, j, k = self.manifest.fmri.shape
+        return Projection(self.voxels.astype(np.int64), (i, j, k), np.array(self.manifest.fmri.affine))
+
+    def drift(self, training: Sequence[int], floor: float, blocks: Blocks) -> tuple[Matrix, Drift]:
+        """Mean level (voxel,) and drift components of the runs `training`, told what `blocks` say."""
+        series = [self.runs[n].series(self.voxels) for n in training]
+        courses = [
+            responses(blocks.events[n], blocks.labels, len(y), self.runs[n].tr_s)
+            for n, y in zip(training, series, strict=True)
+        ]
+        return learn_drift(series, courses, floor)
+
+    def with_drift(self, drift: Drift) -> Manifest:
+        """The manifest of a bundle with these components."""
+        assert self.manifest.fmri is not None
+        baseline = replace(self.manifest.fmri.baseline, components=len(drift.prior))
+        return replace(self.manifest, fmri=replace(self.manifest.fmri, baseline=baseline))
+
+    def trials(self, training: Sequence[int], floor: float, blocks: Blocks, *, keep: bool = True) -> Trials:
+        """Windows of all runs in scanner units; no run is normalised by what it taught itself.
+
+        Parameters
+        ----------
+        training : sequence of int
+            Runs to learn from; a run among them is normalised by the others.
+        floor : float
+            See `train.models.haxby.drift.learn_drift`.
+        blocks : Blocks
+        keep : bool
+            Keep the windows for the next call; not for exchanged labels.
+        """
+        parts = []
+        for number in self.runs:
+            others = frozenset(training) - {number}
+            part = self._kept.get((others, number, floor)) if keep else None
+            if part is None:
+                part = self._windows(number, *self.drift(sorted(others), floor, blocks))
+            if keep:
+                self._kept[others, number, floor] = part
+            parts.append(part)
+        return Trials(np.concatenate([x for x, _ in parts]), [span for _, spans in parts for span in spans])
+
+    def _windows(self, number: int, mean: Matrix, drift: Drift) -> Part:
+        """Mean of each window's volumes; which ones they are is the grid's, as in a session without holes."""
+        manifest = self.with_drift(drift)
+        assert manifest.fmri is not None
+        stats = unit_statistics(manifest, mean) | drift.arrays()
+        norm = normalizer(stats, manifest.fmri.baseline)
+        left = np.stack([norm.push(x.astype(np.float32)) for x in self.runs[number].series(self.voxels)])
+        x, spans = window_means(left, manifest.grid, number, self.runs[number].tr_s)
+        return np.stack(x), spans
+
+
+def window_means(
+    series: NDArray[Any], grid: TimingGrid, number: int, tr_s: float
+) -> tuple[list[Matrix], list[Span]]:
+    """Mean of each window's volumes in a run, and the window's span; windows without a volume are left out.
+
+    Parameters
+    ----------
+    series : (volume, voxel)
+    grid : TimingGrid
+    number : int
+        Of the run.
+    tr_s : float
+    """
+    x: list[Matrix] = []
+    spans: list[Span] = []
+    for k in range(grid.count(len(series) * tr_s)):
+        inside = [n for n in grid.volumes(k) if n < len(series)]
+        if inside:
+            start, stop = (float(t) for t in grid.span(k))
+            x.append(series[inside].mean(0, dtype=np.float64))
+            spans.append((number, start, stop))
+    return x, spans

@@ -1,0 +1,115 @@
+"""The spatial components of a run's drift, learned from training runs."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.scores.events import Event
+from rtdecode.signal.volume.baseline import Drift
+
+Matrix = NDArray[np.float64]
+
+# Seconds over which a response rises and falls.
+_RAMP_S = 8.0
+# Powers of time that describe a run's slow part: level, slope, bend.
+_POWERS = 3
+# Share of the noise covariance that is taken from its diagonal alone.
+_SHRINKAGE = 0.5
+
+
+def responses(events: Sequence[Event], labels: Sequence[str], volumes: int, tr_s: float) -> Matrix:
+    """Expected course of each category's response, (volume, label): blocks with ramps of 8 s.
+
+    Parameters
+    ----------
+    events : sequence of Event
+        Blocks of the run, where the responses (not the stimuli) are expected.
+    labels : sequence of str
+    volumes : int
+    tr_s : float
+    """
+    middle = tr_s * (np.arange(volumes) + 0.5)
+    course = np.zeros((volumes, len(labels)))
+    for event in events:
+        up = np.clip((middle - event.onset_s) / _RAMP_S + 0.5, 0, 1)
+        down = np.clip((event.stop_s - middle) / _RAMP_S + 0.5, 0, 1)
+        course[:, labels.index(event.trial_type)] += up * down
+    return course
+
+
+def patterns(series: Sequence[Matrix], courses: Sequence[Matrix]) -> Matrix:
+    """Response of each voxel to each category, (label, voxel), with a level of its own for every run."""
+    centred = [course - course.mean(0) for course in courses]
+    gram = sum((c.T @ c for c in centred), np.zeros((courses[0].shape[1],) * 2))
+    cross = sum((c.T @ y for c, y in zip(centred, series, strict=True)), np.zeros((1, 1)))
+    return np.asarray(np.linalg.lstsq(gram, cross, rcond=None)[0], np.float64)
+
+
+def learn_drift(series: Sequence[Matrix], courses: Sequence[Matrix], floor: float) -> tuple[Matrix, Drift]:
+    """Learn which spatial patterns the resting level moves along, and how far.
+
+    With the responses taken away, each run is split into a slow part (a quadratic in time) and noise.
+    The covariances of the two, S over runs and N, are brought to diagonal form together
+    (``U' N U = I``, ``U' S U`` diagonal): components whose drift is independent and whose noise has
+    variance 1. N is drawn towards its diagonal. S is given the floor ``f N``, because a new run also
+    drifts along patterns that no training run has shown.
+
+    Parameters
+    ----------
+    series : sequence of (volume, voxel)
+        Training runs in scanner units.
+    courses : sequence of (volume, label)
+        From `responses`.
+    floor : float
+        Share of the drift's variance that lies in no particular pattern.
+
+    Returns
+    -------
+    mean : (voxel,)
+        Mean resting level of the runs.
+    drift : Drift
+        Three components a run.
+    """
+    response = patterns(series, courses)
+    rest = [y - course @ response for y, course in zip(series, courses, strict=True)]
+    mean = np.mean([y.mean(0) for y in rest], axis=0)
+    slow, left = [], []
+    for y in rest:
+        powers = np.linalg.qr(np.vander(np.linspace(-1, 1, len(y)), _POWERS))[0]
+        weights = powers.T @ (y - mean)
+        slow.append(weights / np.sqrt(len(y) * len(rest)))
+        left.append((y - mean - powers @ weights) / np.sqrt(len(y) - _POWERS) / np.sqrt(len(rest)))
+    return mean, _components(np.concatenate(slow), np.concatenate(left), floor)
+
+
+def _components(slow: Matrix, left: Matrix, floor: float) -> Drift:
+    """Diagonal form of ``(1 - floor) slow.T @ slow + rest * noise`` against the noise."""
+    rest = floor * float((slow**2).sum() / (left**2).sum())
+    white = whitened(slow, left, _SHRINKAGE)
+    values, axes = np.linalg.eigh(slow @ white.T)
+    there = values > 1e-9 * values.max()
+    turn = axes[:, there].T / np.sqrt(values[there])[:, None]
+    return Drift(turn @ white, turn @ slow, (1 - floor) * values[there] + rest, rest)
+
+
+def whitened(rows: Matrix, left: Matrix, shrinkage: float) -> Matrix:
+    """Multiply rows by the inverse of ``(1 - s) left.T @ left + s diag(left.T @ left)``, (row, voxel).
+
+    With more voxels than volumes the inverse is taken among the volumes (Woodbury's identity).
+
+    Parameters
+    ----------
+    rows : (row, voxel)
+    left : (volume, voxel)
+    shrinkage : float
+        s, in (0, 1].
+    """
+    diagonal = np.maximum((left**2).sum(0), 1e-12)
+    if left.shape[1] <= len(left):
+        noise = (1 - shrinkage) * left.T @ left
+        noise[np.diag_indices_from(noise)] += shrinkage * diagonal
+        return np.asarray(np.linalg.solve(noise, rows.T).T, np.float64)
+    scaled, first = left / (shrinkage * diagonal), rows / (shrinkage * diagonal)
+    core = np.eye(len(left)) / (1 - shrinkage) + scaled @ left.T
+    return np.asarray(first - np.linalg.solve(core, scaled @ rows.T).T @ scaled, np.float64)

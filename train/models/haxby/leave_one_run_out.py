@@ -1,0 +1,272 @@
+"""The judge `leave-one-run-out`: a classifier on runs that neither taught it nor were chosen on."""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rtdecode.bundle import Bundle
+from rtdecode.errors import UsageError
+from rtdecode.scores.accuracy import Score, entry
+from rtdecode.scores.events import Span
+from rtdecode.timing import TimingGrid, exact
+from train.data import haxby
+from train.data.chain import windows
+from train.data.phantom import window_arrays
+from train.judging.identification import classified
+from train.judging.judged import Figures, Judged, Request, Show
+from train.judging.pictures import curves
+from train.models.haxby.causal import Chain, window_means
+from train.models.haxby.plan import CategoryPlan, HaxbyRuns, by_floor, choice_of, enough
+from train.models.haxby.trials import Blocks, Candidates, Choice, Learn, Trials, accuracies, choose, fit
+from train.recipe import numbers
+from train.system import Trained
+from train.work import Work
+
+# One is left out, and the others must suffice for a training.
+_FEWEST = 4
+
+
+@dataclass(frozen=True)
+class LeaveOneRunOut:
+    """How a classifier of recorded runs is judged.
+
+    Attributes
+    ----------
+    lags : list of float
+        Seconds, for the curve of accuracy against lag.
+    permutations : int
+        Trainings on exchanged labels, for the control.
+    """
+
+    lags: list[float]
+    permutations: int
+
+    def check(self, data: HaxbyRuns) -> None:
+        """Refuse too few runs to leave one out.
+
+        Raises
+        ------
+        UsageError
+        """
+        enough("data.others", data.every, _FEWEST)
+
+    def judge(self, work: Work, plan: CategoryPlan, data: HaxbyRuns, trained: Trained, show: Show) -> Judged:
+        """Train again for each run that is left out, every choice made on the other runs."""
+        chain = data.chain(work)
+        blocks = data.blocks(work)
+        runs = data.every
+        candidates = plan.candidates
+        final = choice_of(trained)
+        offline = {lag: offline_trials(data.grid, chain.runs, chain.voxels, lag) for lag in self.lags}
+        folds = leave_one_out(work, chain, offline, blocks, runs, candidates, self.permutations)
+        figures = _figures(folds)
+        trials = chain.trials(data.taught, final.floor, blocks)
+        if {*runs} - {*data.taught}:
+            figures["classification_top1_held_out"] = _held_out(
+                trials, blocks, final, data.taught, chain.runs
+            )
+        learn = by_floor(chain, blocks, plan.floors)[final.floor]
+        tables = {
+            "folds": [fold["choice"] for fold in folds],
+            "offline_lags_s": [fold["offline_lag_s"] for fold in folds],
+            "live_over_offline": live_over_offline(folds),
+            "lag": lag_table(chain, offline, blocks, final, runs, plan.shrinkages),
+            "correction": correction_table(learn, blocks, data.taught, candidates),
+        }
+        pictures = {
+            "lag.png": curves(tables["lag"], "lag after the corrected onset (s)", 1 / 8),
+            "correction.png": curves(tables["correction"], "onset correction (s)", 1 / 8),
+        }
+        return Judged(figures, tables, pictures)
+
+    def evaluate(self, data: HaxbyRuns, bundle: Bundle, show: Show, request: Request) -> Judged:
+        """Judge on runs that were not trained on."""
+        return Judged(judge_runs(show, bundle, request.data, numbers(request.runs)))
+
+
+def judge_runs(show: Show, bundle: Bundle, data: Path | None, runs: list[int]) -> Figures:
+    """Judge a classifier on runs it was not trained on.
+
+    Parameters
+    ----------
+    show : callable
+        See `train.judging.judged.Show`.
+    bundle : Bundle
+    data : Path or None
+        See `train.data.haxby.folder`.
+    runs : list of int
+    """
+    seen = set(bundle.manifest.provenance.get("runs", [])) & set(runs)
+    if seen:
+        raise UsageError(f"runs {sorted(seen)} were trained on and cannot judge.")
+    place = haxby.folder(data)
+    every = [haxby.load(place, number) for number in runs]
+    found = [(run.number, w) for run in every for w in windows(bundle, run.volumes(), None)]
+    inputs = window_arrays(bundle.manifest, [w for _, w in found])
+    where = [(number, w.start_s, w.stop_s) for number, w in found]
+    return classified(show(inputs, where), where, {run.number: run.events for run in every}, bundle)
+
+
+def offline_trials(
+    grid: TimingGrid, runs: dict[int, haxby.BoldRun], voxels: np.ndarray, lag: float
+) -> Trials:
+    """Windows as an analysis after the session sees them.
+
+    Quadratic detrend and z-score over the whole run, future included: the yardstick that the
+    causal chain is compared with.
+    """
+    grid = replace(grid, lag=exact(lag))
+    rows: list[np.ndarray] = []
+    spans: list[Span] = []
+    for number, run in runs.items():
+        found, where = window_means(_detrended(run.series(voxels)), grid, number, run.tr_s)
+        rows += found
+        spans += where
+    return Trials(np.stack(rows), spans)
+
+
+def _detrended(series: Score) -> Score:
+    powers = np.vander(np.linspace(-1, 1, len(series)), 3)
+    rest = series - powers @ np.linalg.lstsq(powers, series, rcond=None)[0]
+    return rest / np.maximum(rest.std(0), 1e-6)
+
+
+def leave_one_out(
+    work: Work,
+    chain: Chain,
+    offline: dict[float, Trials],
+    blocks: Blocks,
+    runs: list[int],
+    candidates: Candidates,
+    permutations: int,
+) -> list[dict[str, Any]]:
+    """Judge each run by a classifier whose every choice and weight rests on the other runs."""
+    folds = []
+    for left in work.track(runs, "leave one run out"):
+        rest = [run for run in runs if run != left]
+        choice = choose(by_floor(chain, blocks, candidates.floors), blocks, rest, candidates)
+        scores = {
+            lag: accuracies(_fixed(trials), blocks, rest, choice.correction_s, candidates.shrinkages)
+            for lag, trials in offline.items()
+        }
+        lag = max(scores, key=lambda lag: scores[lag].max())
+        shrinkage = candidates.shrinkages[int(scores[lag].argmax())]
+        rng = np.random.default_rng([work.seed, left])
+        controls = [
+            _control(chain, blocks, rest, left, choice, blocks.permuted(rng)) for _ in range(permutations)
+        ]
+        causal = chain.trials(rest, choice.floor, blocks)
+        hit, block, truth = _judge(causal, blocks, rest, left, choice.correction_s, choice.shrinkage)
+        after, _, _ = _judge(offline[lag], blocks, rest, left, choice.correction_s, shrinkage)
+        folds.append(
+            {
+                "choice": asdict(choice),
+                "offline_lag_s": lag,
+                "causal": hit,
+                "offline": after,
+                "block": block,
+                "truth": truth,
+                "shuffled": np.mean(controls, axis=0),
+            }
+        )
+    return folds
+
+
+def _fixed(trials: Trials) -> Learn:
+    """Windows that were normalised without learning from other runs."""
+    return lambda _: trials
+
+
+def _control(
+    chain: Chain, blocks: Blocks, runs: list[int], left: int, choice: Choice, taught: Blocks
+) -> Score:
+    """Hits in the run left out when drift and classifier were taught exchanged labels."""
+    trials = chain.trials(runs, choice.floor, taught, keep=False)
+    return _judge(trials, blocks, runs, left, choice.correction_s, choice.shrinkage, taught)[0]
+
+
+def _judge(
+    trials: Trials,
+    blocks: Blocks,
+    runs: list[int],
+    left: int,
+    correction_s: float,
+    shrinkage: float,
+    taught: Blocks | None = None,
+) -> tuple[Score, np.ndarray, np.ndarray]:
+    """Hits, blocks and categories of the counted windows of the run left out."""
+    truth, block = blocks.truth(trials.spans, correction_s)
+    lesson = truth if taught is None else taught.truth(trials.spans, correction_s)[0]
+    scale, [(weights, offset)] = fit(trials, lesson, runs, [shrinkage], len(blocks.labels))
+    rows = (trials.run == left) & (truth >= 0)
+    best = (trials.x[rows] / scale @ weights + offset).argmax(1)
+    return (best == truth[rows]).astype(np.float64), block[rows], truth[rows]
+
+
+def _figures(folds: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    joined = {
+        name: np.concatenate([f[name] for f in folds]) for name in ("causal", "offline", "block", "truth")
+    }
+    shuffled = np.concatenate([f["shuffled"] for f in folds])
+    chance = 1 / len(haxby.LABELS)
+    constant = float(np.bincount(joined["truth"]).max() / len(joined["truth"]))
+    figures = {}
+    for name, key in (("classification_top1", "causal"), ("classification_top1_offline", "offline")):
+        figure = entry(joined[key], chance, [shuffled] if key == "causal" else (), joined["block"])
+        figures[name] = {**(figure or {}), "constant": constant}
+    return figures
+
+
+def _held_out(
+    trials: Trials, blocks: Blocks, choice: Choice, runs: list[int], every: dict[int, haxby.BoldRun]
+) -> dict[str, Any]:
+    """Accuracy of the shipped classifier on the runs it has not seen."""
+    parts = [
+        _judge(trials, blocks, runs, n, choice.correction_s, choice.shrinkage) for n in every if n not in runs
+    ]
+    hit, block, truth = (np.concatenate(column) for column in zip(*parts, strict=True))
+    figure = entry(hit, 1 / len(haxby.LABELS), (), block) or {}
+    return {**figure, "constant": float(np.bincount(truth).max() / len(truth))}
+
+
+def live_over_offline(folds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Causal over offline accuracy above chance on the same windows, blocks resampled in pairs."""
+    chance = 1 / len(haxby.LABELS)
+    causal, offline = (np.concatenate([f[name] for f in folds]) - chance for name in ("causal", "offline"))
+    block = np.unique(np.concatenate([f["block"] for f in folds]), return_inverse=True)[1]
+    sums = np.stack([np.bincount(block, causal), np.bincount(block, offline)])
+    draws = np.random.default_rng(0).integers(0, sums.shape[1], (2000, sums.shape[1]))
+    ratios = sums[0][draws].sum(1) / sums[1][draws].sum(1)
+    low, high = (float(q) for q in np.quantile(ratios, [0.025, 0.975]))
+    return {"value": float(causal.sum() / offline.sum()), "ci95": [low, high], "n": len(causal)}
+
+
+def lag_table(
+    chain: Chain,
+    offline: dict[float, Trials],
+    blocks: Blocks,
+    choice: Choice,
+    runs: list[int],
+    shrinkages: list[float],
+) -> dict[str, list[float]]:
+    """Cross-validated accuracy of the same windows when their volumes are taken at other lags."""
+    table: dict[str, list[float]] = {"lag_s": list(offline), "causal": [], "offline": []}
+    for lag, after in offline.items():
+        manifest = replace(chain.manifest, grid=replace(chain.manifest.grid, lag=exact(lag)))
+        causal = by_floor(Chain(manifest, chain.runs, chain.voxels), blocks, [choice.floor])[choice.floor]
+        for name, learn in (("causal", causal), ("offline", _fixed(after))):
+            found = accuracies(learn, blocks, runs, choice.correction_s, shrinkages)
+            table[name].append(float(found.max()))
+    return table
+
+
+def correction_table(
+    learn: Learn, blocks: Blocks, runs: list[int], candidates: Candidates
+) -> dict[str, list[float]]:
+    """Cross-validated accuracy within the training runs against the onset correction."""
+    found = [
+        float(accuracies(learn, blocks, runs, c, candidates.shrinkages).max()) for c in candidates.corrections
+    ]
+    return {"correction_s": list(candidates.corrections), "causal": found}

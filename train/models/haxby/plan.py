@@ -1,0 +1,184 @@
+"""The plan `category`: which of eight kinds of object is seen, from fMRI alone, recorded data."""
+
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from rtdecode.bundle import ClipGeometry, FmriInput, Manifest
+from rtdecode.errors import UsageError
+from rtdecode.signal.volume.baseline import Baseline
+from rtdecode.timing import TimingGrid
+from train.data import haxby
+from train.data.chain import draft_bundle, draft_manifest, windows
+from train.data.phantom import window_arrays
+from train.models.haxby.causal import Chain
+from train.models.haxby.pictograms import pictograms
+from train.models.haxby.system import Category
+from train.models.haxby.trials import Blocks, Candidates, Choice, Learn, choose, fit
+from train.recipe import numbers
+from train.system import Trained
+from train.work import Arrays, Work
+
+NOTE = "category decoding, recorded data, not a reconstruction"
+_SIZE = (128, 192)
+_GOLDEN = 4
+# One to learn from, where one is left out for the choice and one for the normalisation.
+_FEWEST = 3
+
+
+@dataclass
+class HaxbyRuns:
+    """Runs of one participant of Haxby et al. (2001), and how a bundle reads them.
+
+    Attributes
+    ----------
+    runs : str
+        Numbers of those that are trained on, ``1-8`` for example.
+    grid : TimingGrid
+    baseline : Baseline
+        How the level of a run is followed.
+    others : str
+        Numbers of those that are there besides, to judge on.
+    """
+
+    runs: str
+    grid: TimingGrid
+    baseline: Baseline
+    others: str = ""
+    _chain: Chain | None = field(default=None, init=False, repr=False)
+
+    @property
+    def taught(self) -> list[int]:
+        """Numbers of the runs that are trained on."""
+        return numbers(self.runs)
+
+    @property
+    def every(self) -> list[int]:
+        """Numbers of all runs."""
+        others = numbers(self.others) if self.others else []
+        return sorted({*self.taught, *others})
+
+    def check(self, work: Work) -> None:
+        """Refuse too few runs, and data that are not there.
+
+        Raises
+        ------
+        UsageError
+        """
+        enough("data.runs", self.taught, _FEWEST)
+        haxby.folder(work.data)
+
+    def chain(self, work: Work) -> Chain:
+        """Return all runs, and how a session would read them; the runs that teach choose the voxels."""
+        if self._chain is None:
+            place = haxby.folder(work.data)
+            every = {number: haxby.load(place, number) for number in self.every}
+            voxels = brain(list(every.values()), self.taught)
+            draft = _manifest(self.grid, every[self.taught[0]], voxels, self.baseline)
+            self._chain = Chain(draft, every, voxels)
+        return self._chain
+
+    def blocks(self, work: Work) -> Blocks:
+        """Return what was shown."""
+        return Blocks({number: run.events for number, run in self.chain(work).runs.items()}, haxby.LABELS)
+
+
+@dataclass(frozen=True)
+class CategoryPlan:
+    """How the classifier is made.
+
+    Attributes
+    ----------
+    floors, shrinkages, corrections : list of float
+        Candidates; chosen by leaving runs out of those that are trained on.
+    """
+
+    floors: list[float]
+    shrinkages: list[float]
+    corrections: list[float]
+
+    @property
+    def candidates(self) -> Candidates:
+        """What is chosen from."""
+        return Candidates(self.corrections, self.floors, self.shrinkages)
+
+    def train(self, work: Work, data: HaxbyRuns, phases: dict[str, Any]) -> Trained:
+        """Choose and fit; there are no phases."""
+        chain = data.chain(work)
+        blocks = data.blocks(work)
+        runs = data.taught
+        choice = choose(by_floor(chain, blocks, self.floors), blocks, runs, self.candidates)
+        trials = chain.trials(runs, choice.floor, blocks)
+        truth, _ = blocks.truth(trials.spans, choice.correction_s)
+        scale, [(weights, offset)] = fit(trials, truth, runs, [choice.shrinkage], len(blocks.labels))
+        provenance = {
+            "data": "Haxby et al. 2001, OpenfMRI ds000105, one slice",
+            "runs": runs,
+            "onset_correction_s": choice.correction_s,
+            "choice": asdict(choice),
+        }
+        mean, drift = chain.drift(runs, choice.floor, blocks)
+        manifest = replace(chain.with_drift(drift), provenance=provenance)
+        stats = {"fmri_mean": mean.astype(np.float32), "fmri_scale": scale.astype(np.float32)}
+        stats |= drift.arrays()
+        system = Category(
+            {
+                "weights": (weights / choice.temperature).astype(np.float32),
+                "offset": (offset / choice.temperature).astype(np.float32),
+                "pictures": pictograms(haxby.LABELS, _SIZE, NOTE),
+            }
+        )
+        return Trained(
+            system=system,
+            manifest=manifest,
+            stats=stats,
+            projection=chain.projection,
+            golden=_golden(manifest, chain, stats, chain.runs[runs[0]]),
+            tables={"choice": asdict(choice)},
+        )
+
+    def restore(self, weights: Arrays) -> Category:
+        """Take up the weights of a run."""
+        return Category(weights)
+
+
+def enough(name: str, runs: list[int], least: int) -> None:
+    """Refuse fewer runs than are needed; `name` is their key in the recipe."""
+    if len({*runs}) < least:
+        raise UsageError(
+            f"{name}={','.join(map(str, runs))}: {least} runs or more are needed, as what is chosen is "
+            "chosen on runs left out of those that are trained on. Give more, 1-8 for example."
+        )
+
+
+def choice_of(trained: Trained) -> Choice:
+    """Read what was chosen in training."""
+    return Choice(**trained.tables["choice"])
+
+
+def by_floor(chain: Chain, blocks: Blocks, floors: list[float]) -> dict[float, Learn]:
+    """Floor of the drift components -> windows normalised by what some runs taught."""
+    return {floor: partial(chain.trials, floor=floor, blocks=blocks) for floor in floors}
+
+
+def brain(runs: list[haxby.BoldRun], training: list[int]) -> np.ndarray:
+    """Flat indices of voxels whose mean in the training runs is above a tenth of the brightest's."""
+    mean = np.mean([run.data.mean(-1) for run in runs if run.number in training], axis=0).ravel()
+    return np.flatnonzero(mean > 0.1 * np.quantile(mean, 0.99))
+
+
+def _manifest(grid: TimingGrid, run: haxby.BoldRun, voxels: np.ndarray, baseline: Baseline) -> Manifest:
+    shape = [int(n) for n in run.data.shape[:3]]
+    fmri = FmriInput(len(voxels), shape, run.affine.tolist(), baseline)
+    frames = int(grid.window * grid.fps) + 1
+    clip = ClipGeometry(frames, *_SIZE, fps=float(grid.fps))
+    return draft_manifest("haxby", grid, clip, None, fmri, note=NOTE, labels=list(haxby.LABELS))
+
+
+def _golden(
+    manifest: Manifest, chain: Chain, stats: dict[str, np.ndarray], run: haxby.BoldRun
+) -> dict[str, np.ndarray]:
+    bundle = draft_bundle(manifest, stats, chain.projection)
+    return window_arrays(manifest, windows(bundle, run.volumes(), None)[6 : 6 + _GOLDEN])

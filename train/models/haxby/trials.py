@@ -1,0 +1,185 @@
+"""Windows of several runs as rows to classify, and what is chosen from them by cross-validation."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.scores.accuracy import Score
+from rtdecode.scores.events import Event, Span, categories
+from train.closed_form.lda import fit_lda, fit_temperature, relevance, softmax
+
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Windows as rows.
+
+    Attributes
+    ----------
+    x : (window, voxel)
+        Mean of the window's volumes.
+    spans : list of (run, start_s, stop_s)
+    """
+
+    x: Score
+    spans: list[Span]
+
+    @property
+    def run(self) -> Labels:
+        """Run of each window."""
+        return np.array([span[0] for span in self.spans])
+
+
+Learn = Callable[[Sequence[int]], Trials]
+"""Windows of all runs, normalised by what the runs given taught; their order never changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What was chosen inside training runs.
+
+    Attributes
+    ----------
+    correction_s : float
+        Seconds by which the file's onsets lag the pictures.
+    floor : float
+        Share of the drift's variance that lies in no particular pattern (`train.models.haxby.drift`).
+    shrinkage : float
+    temperature : float
+        Divisor of the logits.
+    """
+
+    correction_s: float
+    floor: float
+    shrinkage: float
+    temperature: float
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What is chosen from."""
+
+    corrections: list[float]
+    floors: list[float]
+    shrinkages: list[float]
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Events of the runs and the names of their categories."""
+
+    events: Mapping[int, Sequence[Event]]
+    labels: tuple[str, ...]
+
+    def truth(self, spans: Sequence[Span], correction_s: float) -> tuple[Labels, Labels]:
+        """Category and block of each window, -1 outside blocks."""
+        return categories(spans, self.events, self.labels, correction_s)
+
+    def permuted(self, rng: np.random.Generator) -> "Blocks":
+        """Exchange the categories of the blocks within each run."""
+        return replace(self, events={run: _exchange(blocks, rng) for run, blocks in self.events.items()})
+
+
+def _exchange(blocks: Sequence[Event], rng: np.random.Generator) -> list[Event]:
+    order = rng.permutation(len(blocks))
+    return [replace(block, trial_type=blocks[i].trial_type) for block, i in zip(blocks, order, strict=True)]
+
+
+def fit(
+    trials: Trials, truth: Labels, runs: Sequence[int], shrinkages: list[float], classes: int
+) -> tuple[Score, list[tuple[Score, Score]]]:
+    """Scale by the training runs' own spread, weigh voxels by relevance and fit, once for each shrinkage.
+
+    Returns
+    -------
+    scale : (voxel,)
+    fits : list of (weights, offset)
+        On ``x / scale``.
+    """
+    inside = np.isin(trials.run, runs)
+    scale = np.maximum(trials.x[inside].std(0), 1e-6)
+    rows = inside & (truth >= 0)
+    x, y = trials.x[rows] / scale, truth[rows]
+    told = relevance(x, y, classes)
+    fits = fit_lda(x * told, y, classes, shrinkages)
+    return scale, [(told[:, None] * weights, offset) for weights, offset in fits]
+
+
+def held_out(
+    learn: Learn, truth: Labels, runs: Sequence[int], shrinkages: list[float], classes: int
+) -> Iterator[tuple[Labels, list[Score]]]:
+    """Leave one of `runs` out in turn: rows of its counted windows, and their logits by shrinkage."""
+    for left in runs:
+        rest = [run for run in runs if run != left]
+        trials = learn(rest)
+        rows = np.flatnonzero((trials.run == left) & (truth >= 0))
+        scale, fits = fit(trials, truth, rest, shrinkages, classes)
+        yield rows, [trials.x[rows] / scale @ weights + offset for weights, offset in fits]
+
+
+def accuracies(
+    learn: Learn, blocks: Blocks, runs: Sequence[int], correction_s: float, shrinkages: list[float]
+) -> Score:
+    """Cross-validated accuracy within `runs`, (shrinkage,)."""
+    truth, _ = blocks.truth(learn(runs).spans, correction_s)
+    folds = list(held_out(learn, truth, runs, shrinkages, len(blocks.labels)))
+    hits = [[(logits.argmax(1) == truth[rows]) for logits in by] for rows, by in folds]
+    return np.array([np.concatenate(column).mean() for column in zip(*hits, strict=True)])
+
+
+def choose(by_floor: Mapping[float, Learn], blocks: Blocks, runs: Sequence[int], given: Candidates) -> Choice:
+    """Choose correction, floor, shrinkage and temperature by leaving runs out of `runs`.
+
+    Blocks of 22.5 s make accuracy flat over seconds of correction, so its highest point wanders;
+    the middle of all corrections within one standard error of the highest does not. Floor and
+    shrinkage have no such plateau, but their log probability is smoother than their accuracy.
+
+    Parameters
+    ----------
+    by_floor : mapping
+        Floor of the drift components -> windows by what was learned from.
+    blocks : Blocks
+    runs : sequence of int
+        Training runs.
+    given : Candidates
+    """
+    middle = by_floor[given.floors[len(given.floors) // 2]]
+    curve = np.array([accuracies(middle, blocks, runs, c, given.shrinkages).max() for c in given.corrections])
+    correction = plateau(given.corrections, curve, sum(len(blocks.events[run]) for run in runs))
+    found = []
+    for floor in given.floors:
+        truth, _ = blocks.truth(by_floor[floor](runs).spans, correction)
+        folds = list(held_out(by_floor[floor], truth, runs, given.shrinkages, len(blocks.labels)))
+        y = np.concatenate([truth[rows] for rows, _ in folds])
+        for s, shrinkage in enumerate(given.shrinkages):
+            logits = np.concatenate([by[s] for _, by in folds])
+            temperature = fit_temperature(logits, y)
+            likely = softmax(logits / temperature)[np.arange(len(y)), y]
+            cost = -float(np.log(likely + 1e-12).mean())
+            found.append((cost, Choice(correction, floor, shrinkage, temperature)))
+    return min(found, key=lambda one: one[0])[1]
+
+
+def plateau(values: Sequence[float], accuracy: Score, blocks: int) -> float:
+    """Middle of the run of values around the best one that lie within one standard error of it.
+
+    Parameters
+    ----------
+    values : sequence of float
+        Ascending.
+    accuracy : (value,)
+    blocks : int
+        Independent blocks behind each accuracy.
+    """
+    best = int(accuracy.argmax())
+    error = float(np.sqrt(accuracy[best] * (1 - accuracy[best]) / blocks))
+    near = accuracy >= accuracy[best] - error
+    low = high = best
+    while low > 0 and near[low - 1]:
+        low -= 1
+    while high < len(values) - 1 and near[high + 1]:
+        high += 1
+    return float(values[(low + high) // 2])

@@ -1,0 +1,1 @@
+"""Clips by ridge regression alone: the baseline of everything that draws."""

@@ -1,0 +1,126 @@
+"""Linear maps from both signals to the latents of a patch codec: a system in closed form."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from rtdecode.bundle import Manifest
+from train.closed_form import patch_codec
+from train.closed_form.graph_writer import GraphWriter
+from train.closed_form.patch_codec import COLOURS, FRAMES, SIDE
+from train.closed_form.stem import fill_slots
+from train.system import ClosedForm, Condition, batched, signal_ports
+from train.work import Arrays
+
+
+class PatchRidge(ClosedForm):
+    """Maps by route from reduced volumes and slow EEG to principal components of the latents.
+
+    Parameters
+    ----------
+    weights : dict
+        As `train.models.ridge.plan.fit` returns them.
+    """
+
+    def __init__(self, weights: Arrays) -> None:
+        super().__init__(weights)
+        channels, frames, rows, columns = (int(n) for n in weights["latent_shape"])
+        self.latent_shape = (channels, frames, rows, columns)
+
+    def condition(self, inputs: Arrays) -> Condition:
+        """Place windows: the finished latents, float64."""
+        w = {name: value.astype(np.float64) for name, value in self._weights.items()}
+        there = {name: inputs[f"{name}_mask"].max(1, keepdims=True) for name in ("fmri", "eeg")}
+        volumes = fill_slots(inputs["fmri"], inputs["fmri_mask"]) @ w["voxels"]
+        slow = w["mixing"] @ (inputs["eeg"].astype(np.float64) @ w["cosines"])
+        count = len(slow)
+        total = np.zeros((count, w["latent_basis"].shape[0]))
+        for name, other, features in (("fmri", "eeg", volumes), ("eeg", "fmri", slow)):
+            x = (features.reshape(count, -1) - w[f"{name}_feature_mean"]) * there[name]
+            total += there[other] * (x @ w[f"both_{name}"]) + (1 - there[other]) * (x @ w[f"{name}_{name}"])
+        latents = total @ w["latent_basis"] + w["latent_mean"]
+        return Condition(start=latents.reshape(count, *self.latent_shape), start_level=0.0)
+
+    def frames(self, latents: NDArray[Any]) -> NDArray[np.float64]:
+        """Draw latents as patches."""
+        return patch_codec.decode(
+            patch_codec.Codec(self._weights["codec_mean"], self._weights["codec_basis"]), latents
+        )
+
+    def graphs(self, manifest: Manifest) -> dict[str, ModelProto]:
+        """Write the encoder and the two ways to decode a latent frame."""
+        return graphs(manifest, self._weights)
+
+
+def graphs(manifest: Manifest, weights: Arrays) -> dict[str, ModelProto]:
+    """Build the graphs of linear maps from both signals to the latents of a patch codec.
+
+    Parameters
+    ----------
+    manifest : Manifest
+    weights : dict
+        As `train.models.ridge.plan.fit` returns them.
+    """
+    ports = batched(signal_ports(manifest))
+    writer = GraphWriter()
+    shape = [1, *(int(n) for n in weights["latent_shape"])]
+    features = {"fmri": _volumes(writer, weights, ports["fmri"]), "eeg": _slow(writer, weights)}
+    one = writer.constant(np.float32(1))
+    there = {name: writer.add("ReduceMax", f"{name}_mask", axes=[1], keepdims=1) for name in features}
+    total = ""
+    for name, other in (("fmri", "eeg"), ("eeg", "fmri")):
+        flat = writer.shaped(features[name], 1, -1)
+        centred = writer.add("Sub", flat, writer.constant(weights[f"{name}_feature_mean"]))
+        x = writer.add("Mul", centred, there[name])
+        alone = writer.add("Sub", one, there[other])
+        for gate, key in ((there[other], f"both_{name}"), (alone, f"{name}_{name}")):
+            part = writer.add("Mul", writer.add("MatMul", x, writer.constant(weights[key])), gate)
+            total = writer.add("Add", total, part) if total else part
+    wide = writer.add("MatMul", total, writer.constant(weights["latent_basis"]))
+    latent = writer.shaped(writer.add("Add", wide, writer.constant(weights["latent_mean"])), *shape)
+    return {
+        "encode": writer.model("encode", ports, {"latent": (latent, shape)}),
+        "decode_first": _patches("decode_first", weights, shape, first=True),
+        "decode_next": _patches("decode_next", weights, shape, first=False),
+    }
+
+
+def _volumes(writer: GraphWriter, weights: Arrays, port: list[int]) -> str:
+    """Put the window's mean where a volume is missing, then reduce the voxels."""
+    axis = writer.constant(np.array([1], np.int64))
+    last = writer.constant(np.array([2], np.int64))
+    one = writer.constant(np.float32(1))
+    count = writer.add("Max", writer.add("ReduceSum", "fmri_mask", axis, keepdims=1), one)
+    share = writer.add("Unsqueeze", writer.add("Div", "fmri_mask", count), axis)
+    hole = writer.add("Unsqueeze", writer.add("Sub", one, "fmri_mask"), last)
+    mean = writer.add("MatMul", share, "fmri")
+    whole = writer.add("Add", "fmri", writer.add("Mul", hole, mean))
+    return writer.add("MatMul", whole, writer.constant(weights["voxels"]))
+
+
+def _slow(writer: GraphWriter, weights: Arrays) -> str:
+    slow = writer.add("MatMul", "eeg", writer.constant(weights["cosines"]))
+    return writer.add("MatMul", writer.constant(weights["mixing"]), slow)
+
+
+def _patches(name: str, weights: Arrays, shape: list[int], *, first: bool) -> ModelProto:
+    """Decode one latent frame to its four video frames; of the first, all four are the same one."""
+    _, channels, _, rows, columns = shape
+    mean = weights["codec_mean"]
+    basis = weights["codec_basis"]
+    frames = FRAMES
+    if first:
+        frames = 1
+        mean = mean.reshape(FRAMES, -1).mean(0)
+        basis = basis.reshape(FRAMES, -1, channels).mean(0)
+    writer = GraphWriter()
+    cells = writer.add("Transpose", writer.shaped("latent", channels, rows * columns), perm=[1, 0])
+    patches = writer.add("Add", writer.add("MatMul", cells, writer.constant(basis.T)), writer.constant(mean))
+    blocks = writer.shaped(patches, rows, columns, frames, SIDE, SIDE, COLOURS)
+    placed = writer.add("Transpose", blocks, perm=[2, 0, 3, 1, 4, 5])
+    whole = [1, frames, rows * SIDE, columns * SIDE, COLOURS]
+    limits = [writer.constant(np.float32(n)) for n in (0, 1)]
+    clip = writer.add("Clip", writer.shaped(placed, *whole), *limits)
+    return writer.model(name, {"latent": [1, channels, 1, rows, columns]}, {"frames": (clip, whole)})

@@ -1,1 +1,0 @@
-"""Parts that recipes put together."""
