@@ -117,8 +117,9 @@ def stream(
 ) -> None:
     """Decode a live session into clips."""
     from streaming.session import live as command
+    from streaming.session.orders import StreamOptions
 
-    options = command.StreamOptions(
+    options = StreamOptions(
         lsl=lsl,
         fmri_dir=fmri_dir,
         bundle=bundle,

@@ -15,7 +15,8 @@ from rtdecode.bundle import load
 from rtdecode.disk.film_marks import name_digest, start_label
 from rtdecode.disk.recording import Recording
 from rtdecode.types import Trigger
-from streaming.session.live import StreamOptions, _Session
+from streaming.session.live import _Session
+from streaming.session.orders import StreamOptions
 from tests.streaming.bundles import AFFINE, CHANNELS, SHAPE, make_bundle
 from tests.streaming.player import SFREQ, markers, outlet
 from tests.streaming.sessions import end, interrupt, stream

@@ -40,7 +40,7 @@ from rtdecode.windows.assembler import Assembler
 from streaming.session import past
 from streaming.session.backlog import Lag
 from streaming.session.mailbox import Mailbox, Message, pack
-from streaming.session.orders import Sources
+from streaming.session.orders import Sources, StreamOptions
 from streaming.sources.folder.source import FolderSource
 from streaming.sources.lsl.markers import MarkerSource
 from streaming.sources.lsl.source import LslSource
@@ -102,25 +102,32 @@ class _Acquisition:
     def __init__(
         self, sources: Sources, mailbox: Mailbox, stop: Event, parent_alive: Callable[[], bool]
     ) -> None:
-        self._sources, self._mailbox, self._stop, self._parent_alive = sources, mailbox, stop, parent_alive
+        options = sources.options
+        self._sources = sources
+        self._mailbox = mailbox
+        self._stop = stop
+        self._parent_alive = parent_alive
         self._queue: queue.Queue[Item] = queue.Queue(maxsize=256)
         self._threads: list[threading.Thread] = []
-        bundle = bundles.load(sources.bundle, verify=False, subject=sources.subject)
-        self._lsl = LslSource(sources.lsl, sources.peers, accept=_fits(bundle)) if sources.lsl else None
+        bundle = bundles.load(sources.bundle, verify=False, subject=options.subject)
+        self._lsl = LslSource(options.lsl, options.peers, accept=_fits(bundle)) if options.lsl else None
         self._lag = Lag(time.monotonic())
-        calibration = calibrations.load(sources.calibration) if sources.calibration else None
-        given = {"eeg": sources.lsl, "fmri": sources.fmri_dir}
+        calibration = calibrations.load(options.calibration) if options.calibration else None
+        given = {"eeg": options.lsl, "fmri": options.fmri_dir}
         self._there = [name for name, source in given.items() if source]
         self._assembler = Assembler(
-            *(bundle, None, self._there, sources.seconds),
-            dummies=sources.dummies,
+            bundle,
+            None,
+            self._there,
+            options.seconds,
+            dummies=options.dummies,
             now=time.monotonic,
             calibration=calibration,
         )
         self._calibration = calibration
         self._resumed = past.Resumed(sources.past) if sources.past is not None else None
         since = self._resumed.since if self._resumed is not None else None
-        self._folder = _folder(sources, bundle, self._assembler.unread, since)
+        self._folder = _folder(options, bundle, self._assembler.unread, since)
         # Why the recording ended before the session; empty while it goes on.
         self._record_fault = ""
         known = {CALIBRATION: CALIBRATION, "calibration_digest": calibration.digest} if calibration else {}
@@ -138,7 +145,7 @@ class _Acquisition:
         self._back = dict.fromkeys(_SILENT, 0)
         self._status_at = 0.0
         # While volumes are read that lay there before, the clock of the deadlines is theirs.
-        behind = sources.existing == "read" and (self._resumed is None or self._resumed.behind)
+        behind = options.existing == "read" and (self._resumed is None or self._resumed.behind)
         self._behind_at: float | None = _LONG_AGO if self._folder and behind else None
         self._costs: dict[str, list[float]] = {"volume_to_vector": [], "eeg_push": []}
         self._newest: dict[str, float | None] = dict.fromkeys(self._costs)
@@ -179,7 +186,7 @@ class _Acquisition:
 
     def _opened(self, meta: dict[str, Any]) -> RecordingWriter | None:
         """Begin the recording, or go on with the one of the acquisition before this one."""
-        folder = self._sources.record
+        folder = self._sources.options.record
         resumed = self._resumed
         if folder is None:
             return None
@@ -433,8 +440,9 @@ class _Acquisition:
         self._lsl.close()
 
     def _read_film(self) -> None:
-        assert self._sources.lsl is not None
-        source = MarkerSource(self._sources.lsl, film_marks.SUFFIX)
+        lsl = self._sources.options.lsl
+        assert lsl is not None
+        source = MarkerSource(lsl, film_marks.SUFFIX)
         while not self._stop.is_set():
             for label, stamp, at in source.poll():
                 self._put(FilmMark(stamp, label, at))
@@ -470,33 +478,33 @@ def _fits(bundle: Bundle) -> Callable[[Montage], str | None]:
 
 
 def _folder(
-    sources: Sources,
+    options: StreamOptions,
     bundle: Bundle,
     unread: Callable[[tuple[int, ...], NDArray[np.float64]], str | None],
     since: float | None = None,
 ) -> FolderSource | None:
-    if sources.fmri_dir is None:
+    if options.fmri_dir is None:
         return None
 
     def accept(shape: tuple[int, ...], affine: NDArray[np.float64], tr_s: float | None) -> str | None:
         """Pass over other series: a localizer, a field map."""
         reason = unread(shape, affine)
         # A run on a grid that the bundle cannot read is worth recording: `rtdecode fit` reads any.
-        kept = reason is not None and sources.record is not None and tr_s is not None and min(shape) >= THIN
+        kept = reason is not None and options.record is not None and tr_s is not None and min(shape) >= THIN
         if reason is not None and not kept:
             return reason
         try:
-            if kept or (sources.calibration is not None and bundle.projection is not None):
+            if kept or (options.calibration is not None and bundle.projection is not None):
                 check_tr(tr_s, float(bundle.manifest.grid.tr or 0))
         except GeometryError as error:
             return str(error)
         return None
 
     return FolderSource(
-        sources.fmri_dir,
-        "ignore" if since is not None else sources.existing,
-        sources.series,
-        moco=sources.moco,
+        options.fmri_dir,
+        "ignore" if since is not None else options.existing,
+        options.series,
+        moco=options.moco,
         accept=accept,
         since=since,
     )

@@ -4,7 +4,7 @@ import multiprocessing
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing.context import SpawnProcess
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -23,7 +23,7 @@ from streaming.decode.decoder import Decoder, check_steps
 from streaming.session import interrupts, orders
 from streaming.session.mailbox import Mailbox, Message, slot_bytes, unpack
 from streaming.session.memory import Memory
-from streaming.session.orders import Past
+from streaming.session.orders import Past, Sources, StreamOptions
 from streaming.session.progress import Progress
 from streaming.session.restarts import Restarts, cause
 from streaming.sinks import report
@@ -36,35 +36,6 @@ _REPORT_EVERY = 5.0
 _SAY_EVERY = 5.0
 # Silence of the acquisition after which the session ends without what it still has, s.
 _END_WITHIN = 15.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamOptions:
-    """The flags of ``rtdecode stream``."""
-
-    lsl: str | None = None
-    fmri_dir: Path | None = None
-    bundle: str = "phantom"
-    subject: str | None = None
-    calibration: Path | None = None
-    out: Path | None = None
-    report: Path | None = None
-    seconds: float | None = None
-    truth: Path | None = None
-    record: Path | None = None
-    dashboard: str | None = None
-    decoder: str | None = None
-    wait: float = 60.0
-    lost_after: float = 30.0
-    existing: str = "ignore"
-    dummies: int = 0
-    overwrite: bool = False
-    steps: int | None = None
-    carry: bool = True
-    twin: bool = False
-    series: int | None = None
-    moco: bool = False
-    peers: tuple[str, ...] = ()
 
 
 def run(options: StreamOptions) -> int:
@@ -101,39 +72,58 @@ def run(options: StreamOptions) -> int:
 
 
 def _check(options: StreamOptions, bundle: Bundle) -> None:
+    """Refuse orders that cannot be carried out, before any folder is made."""
     for flag, value in {"--dashboard": options.dashboard, "--decoder": options.decoder}.items():
         if value is not None:
             raise UsageError(f"{flag} is not built yet. There are --lsl, --fmri-dir, --bundle and --truth.")
     check_steps(bundle, options.steps)
-    given = {"eeg": options.lsl, "fmri": options.fmri_dir}
-    if all(value is None for value in given.values()):
-        raise UsageError("nothing to read: give --lsl NAME, --fmri-dir DIR, or both.")
-    if not any(given[modality] is not None for modality in bundle.manifest.modalities):
-        raise UsageError(
-            f"bundle {bundle.manifest.name} decodes {' and '.join(bundle.manifest.modalities)}, and no such "
-            "source was given. Give --lsl NAME for EEG or --fmri-dir DIR for fMRI, or another --bundle."
-        )
-    folder = options.fmri_dir
-    if folder is not None and not folder.resolve().parent.is_dir():
-        raise UsageError(
-            f"--fmri-dir {folder}: its parent folder does not exist. Check the path or the mount."
-        )
+    _check_sources(options, bundle)
     window = float(bundle.manifest.grid.window)
     if options.seconds is not None and options.seconds < window:
         raise UsageError(
             f"--seconds {options.seconds:g} holds no window of {window:g} s. Give {window:g} or more."
         )
-    if options.report is not None and not options.report.resolve().parent.is_dir():
-        raise UsageError(f"--report {options.report}: its folder does not exist. Make it, or give another.")
-    if options.truth is not None and not options.truth.resolve().parent.is_dir():
-        raise UsageError(f"--truth {options.truth}: its parent folder does not exist. Check the path.")
-    out = options.out and options.out.resolve()
-    if out is not None and options.truth is not None and options.truth.resolve() == out:
-        raise UsageError(f"--truth and --out are both {options.out}: film.mp4 there would be overwritten.")
-    if out is not None and options.record is not None and options.record.resolve() == out:
-        raise UsageError(f"--record and --out are both {options.out}: give each a folder of its own.")
+    _check_places(options)
     if options.calibration is not None:
         _check_calibration(options.calibration, bundle)
+
+
+def _check_sources(options: StreamOptions, bundle: Bundle) -> None:
+    """Refuse a session that would have nothing to read, or nothing that the bundle decodes."""
+    given = {"eeg": options.lsl, "fmri": options.fmri_dir}
+    there = [modality for modality, source in given.items() if source is not None]
+    if not there:
+        raise UsageError("nothing to read: give --lsl NAME, --fmri-dir DIR, or both.")
+    decoded = bundle.manifest.modalities
+    if not set(there) & set(decoded):
+        raise UsageError(
+            f"bundle {bundle.manifest.name} decodes {' and '.join(decoded)}, and no such source was given. "
+            "Give --lsl NAME for EEG or --fmri-dir DIR for fMRI, or another --bundle."
+        )
+
+
+def _check_places(options: StreamOptions) -> None:
+    """Refuse files and folders that cannot be read or made, and two that are one."""
+    if _lacks_parent(options.fmri_dir):
+        raise UsageError(
+            f"--fmri-dir {options.fmri_dir}: its parent folder does not exist. Check the path or the mount."
+        )
+    if _lacks_parent(options.report):
+        raise UsageError(f"--report {options.report}: its folder does not exist. Make it, or give another.")
+    if _lacks_parent(options.truth):
+        raise UsageError(f"--truth {options.truth}: its parent folder does not exist. Check the path.")
+    if _same(options.truth, options.out):
+        raise UsageError(f"--truth and --out are both {options.out}: film.mp4 there would be overwritten.")
+    if _same(options.record, options.out):
+        raise UsageError(f"--record and --out are both {options.out}: give each a folder of its own.")
+
+
+def _lacks_parent(path: Path | None) -> bool:
+    return path is not None and not path.resolve().parent.is_dir()
+
+
+def _same(one: Path | None, other: Path | None) -> bool:
+    return one is not None and other is not None and one.resolve() == other.resolve()
 
 
 def _check_calibration(path: Path, bundle: Bundle) -> None:
@@ -155,10 +145,13 @@ class _Session:
     def __init__(
         self, options: StreamOptions, bundle: Bundle, out: Path, name: str, console: Console
     ) -> None:
-        self._options, self._bundle, self._name, self._out = options, bundle, name, out
+        self._options = options
+        self._bundle = bundle
+        self._name = name
+        self._out = out
         self._console = console
         self._report_path = options.report or out / "report.json"
-        self._acquisition = _Acquisition(_sources(options, bundle, name), slot_bytes(bundle))
+        self._acquisition = _Process(_sources(options, bundle, name), slot_bytes(bundle))
         self._restarts = Restarts()
         self._items: list[dict[str, Any]] = []
         self._handing_over = False
@@ -470,31 +463,18 @@ class _Session:
         self._interrupted = f"stopped by {name}"
 
 
-def _sources(options: StreamOptions, bundle: Bundle, name: str) -> orders.Sources:
-    return orders.Sources(
-        bundle=bundle.path.resolve(),
-        subject=bundle.subject,
-        lsl=options.lsl,
-        fmri_dir=options.fmri_dir,
-        existing=options.existing,
-        seconds=options.seconds,
-        dummies=options.dummies,
-        series=options.series,
-        moco=options.moco,
-        calibration=options.calibration,
-        peers=options.peers,
-        record=options.record,
-        meta={
-            "session": name,
-            # Of the participant, until a source says so; a bundle made on one serves others too.
-            "simulated": False,
-            "bundle": bundle.digest,
-            "seconds": options.seconds,
-            "dummies": options.dummies,
-            # Acquisition puts a copy into the recording, and says so here.
-            "calibration": None,
-        },
-    )
+def _sources(options: StreamOptions, bundle: Bundle, name: str) -> Sources:
+    meta = {
+        "session": name,
+        # Of the participant, until a source says so; a bundle made on one serves others too.
+        "simulated": False,
+        "bundle": bundle.digest,
+        "seconds": options.seconds,
+        "dummies": options.dummies,
+        # Acquisition puts a copy into the recording, and says so here.
+        "calibration": None,
+    }
+    return Sources(bundle.path.resolve(), options, meta)
 
 
 def _error(head: dict[str, Any]) -> RtDecodeError:
@@ -503,14 +483,14 @@ def _error(head: dict[str, Any]) -> RtDecodeError:
     return error
 
 
-class _Acquisition:
+class _Process:
     """The acquisition process: started, started again, stopped.
 
     Each start has a mailbox and a stop event of its own: those of a process that was killed may be locked
     for ever.
     """
 
-    def __init__(self, sources: orders.Sources, message_bytes: int) -> None:
+    def __init__(self, sources: Sources, message_bytes: int) -> None:
         self._sources = sources
         self._message_bytes = message_bytes
         self._make()
@@ -536,8 +516,10 @@ class _Acquisition:
 
     def start_again(self, past: Past, *, recording: bool) -> None:
         """Start another process that goes on from what the last one told."""
-        record = self._sources.record if recording else None
-        self._sources = replace(self._sources, past=past, record=record)
+        options = self._sources.options
+        if not recording:
+            options = replace(options, record=None)
+        self._sources = replace(self._sources, options=options, past=past)
         self._make()
         self.start()
 

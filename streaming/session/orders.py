@@ -9,6 +9,79 @@ from rtdecode.disk.identity import new_key
 from streaming.session.mailbox import Mailbox
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamOptions:
+    """The flags of ``rtdecode stream``, and what each is when it is not given.
+
+    Attributes
+    ----------
+    lsl : str or None
+        Name, type or source id of the EEG stream.
+    fmri_dir : Path or None
+        The scanner's export folder.
+    bundle : str
+        A bundle's folder, or the name of a shipped one.
+    subject : str or None
+        One of the bundle's subjects.
+    calibration : Path or None
+        A folder made by ``rtdecode calibrate``.
+    out, report : Path or None
+        Folder of the clips, and file of the report; None lets the session choose.
+    seconds : float or None
+        Run time to be decoded; None until the session is stopped.
+    truth : Path or None
+        Folder with the film and its events, or the table of events.
+    record : Path or None
+        Folder of the recording.
+    dashboard, decoder : str or None
+        Not built yet.
+    wait : float
+        Seconds to wait for a run to begin; 0 for ever.
+    lost_after : float
+        Seconds of silence from every source after which the session ends; 0 never ends it.
+    existing : str
+        ``ignore`` or ``read``: files that lie in the export folder already.
+    dummies : int
+        Dummy volumes of each run.
+    overwrite : bool
+        Write into a folder that is not empty.
+    steps : int or None
+        Denoising steps of a clip; None takes the bundle's.
+    carry, twin : bool
+        Carry each clip on from the one before; show the null-brain twin beside it.
+    series : int or None
+        Take this SeriesNumber alone.
+    moco : bool
+        Take the scanner's motion-corrected copy instead of the original.
+    peers : tuple of str
+        Hosts that are asked for their LSL streams directly.
+    """
+
+    lsl: str | None = None
+    fmri_dir: Path | None = None
+    bundle: str = "phantom"
+    subject: str | None = None
+    calibration: Path | None = None
+    out: Path | None = None
+    report: Path | None = None
+    seconds: float | None = None
+    truth: Path | None = None
+    record: Path | None = None
+    dashboard: str | None = None
+    decoder: str | None = None
+    wait: float = 60.0
+    lost_after: float = 30.0
+    existing: str = "ignore"
+    dummies: int = 0
+    overwrite: bool = False
+    steps: int | None = None
+    carry: bool = True
+    twin: bool = False
+    series: int | None = None
+    moco: bool = False
+    peers: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Past:
     """What an acquisition process had told before it died: the next one goes on from there.
@@ -27,33 +100,13 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What the acquisition process is to read; plain values, as they cross to another process.
+    """What the acquisition process is told; plain values, as they cross to another process.
 
     Attributes
     ----------
     bundle : Path
-    lsl : str or None
-        Name, type or source id of the EEG stream.
-    fmri_dir : Path or None
-        The scanner's export folder.
-    existing : str
-        ``ignore`` or ``read``: files that lie in it already.
-    seconds : float or None
-        Run time to be decoded.
-    dummies : int
-        Dummy volumes of each run.
-    record : Path or None
-        Folder of the recording.
-    series : int or None
-        Take this SeriesNumber alone.
-    moco : bool
-        Take the scanner's motion-corrected copy instead of the original.
-    calibration : Path or None
-        A folder made by ``rtdecode calibrate``.
-    subject : str or None
-        One of the bundle's subjects.
-    peers : tuple of str
-        Hosts that are asked for their LSL streams directly.
+        The bundle's folder, whatever name it was asked for by.
+    options : StreamOptions
     meta : dict
         Written into the recording.
     past : Past or None
@@ -63,17 +116,7 @@ class Sources:
     """
 
     bundle: Path
-    lsl: str | None
-    fmri_dir: Path | None
-    existing: str
-    seconds: float | None
-    dummies: int
-    record: Path | None
-    series: int | None = None
-    moco: bool = False
-    calibration: Path | None = None
-    subject: str | None = None
-    peers: tuple[str, ...] = ()
+    options: StreamOptions
     meta: dict[str, Any] = field(default_factory=dict)
     past: Past | None = None
     key: bytes = field(default_factory=new_key, repr=False)

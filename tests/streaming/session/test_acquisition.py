@@ -24,7 +24,7 @@ from rtdecode.windows.assembler import Assembler
 from streaming.session import acquisition, replay
 from streaming.session.live import keep_runs
 from streaming.session.mailbox import Mailbox, Message, slot_bytes
-from streaming.session.orders import Sources
+from streaming.session.orders import Sources, StreamOptions
 from streaming.sources.folder.source import FolderSource
 from tests.streaming.bundles import AFFINE, CHANNELS, SHAPE, make_bundle
 
@@ -37,7 +37,7 @@ def eeg_alone(tmp_path: Path) -> tuple[Bundle, acquisition._Acquisition]:
     """An acquisition of triggers that were pushed by hand."""
     bundle = make_bundle(tmp_path / "bundle", fmri=False)
     (tmp_path / "scanner").mkdir()
-    sources = Sources(bundle.path, None, tmp_path / "scanner", "ignore", None, 0, None)
+    sources = Sources(bundle.path, StreamOptions(fmri_dir=tmp_path / "scanner"))
     mailbox = Mailbox(CONTEXT, 1, slot_bytes(bundle))
     return bundle, acquisition._Acquisition(sources, mailbox, CONTEXT.Event(), lambda: True)
 
@@ -75,9 +75,9 @@ def mosaic(index: int, uid: str, tr: float) -> bytes:
 def taken(
     folder: Path, bundle: Bundle, calibration: Path | None, record: Path | None = None
 ) -> tuple[FolderSource, list[Any]]:
-    sources = Sources(bundle.path, None, folder, "read", None, 0, record, calibration=calibration)
+    options = StreamOptions(fmri_dir=folder, existing="read", record=record, calibration=calibration)
     unread = Assembler(bundle, None, ["fmri"]).unread if calibration is None else lambda *_: None
-    source = acquisition._folder(sources, bundle, unread)
+    source = acquisition._folder(options, bundle, unread)
     assert source is not None
     volumes = []
     for _ in range(5):
@@ -132,9 +132,8 @@ class Session:
         self.record = folder / "record"
         (folder / "scanner").mkdir()
         meta = {"simulated": False, "bundle": self.bundle.digest}
-        sources = Sources(
-            self.bundle.path, None, folder / "scanner", existing, None, 0, self.record, meta=meta
-        )
+        options = StreamOptions(fmri_dir=folder / "scanner", existing=existing, record=self.record)
+        sources = Sources(self.bundle.path, options, meta)
         mailbox = Mailbox(CONTEXT, 64, slot_bytes(self.bundle))
         self.made = acquisition._Acquisition(sources, mailbox, CONTEXT.Event(), lambda: True)
         self.sent: list[dict[str, Any]] = []
@@ -280,7 +279,7 @@ def test_the_first_fault_is_told_not_what_closing_finds(monkeypatch: pytest.Monk
     monkeypatch.setattr(acquisition.signal, "signal", lambda *_: None)
     monkeypatch.setattr(acquisition, "_Acquisition", lambda *_: broken)
     mailbox: Any = SimpleNamespace(put=lambda message, timeout: told.append(message.head))
-    acquisition.main(Sources(Path(), None, None, "ignore", None, 0, None), mailbox, CONTEXT.Event())
+    acquisition.main(Sources(Path(), StreamOptions()), mailbox, CONTEXT.Event())
     assert [(head["text"], head["exit_code"]) for head in told] == [("the first", 4)]
 
 
@@ -300,11 +299,8 @@ def test_the_calibrations_digest_goes_with_a_recording(
     bundle = make_bundle(tmp_path / "bundle", fmri=False)
     found = SimpleNamespace(digest="0123", matched=lambda _: None)
     monkeypatch.setattr(calibrations, "load", lambda _: found)
-    sources = Sources(
-        *(bundle.path, None, None, "ignore", None, 0, tmp_path / "record"),
-        calibration=tmp_path / "calibration",
-        meta={"calibration": str(tmp_path / "calibration")},
-    )
+    options = StreamOptions(record=tmp_path / "record", calibration=tmp_path / "calibration")
+    sources = Sources(bundle.path, options, {"calibration": str(tmp_path / "calibration")})
     mailbox = Mailbox(CONTEXT, 1, slot_bytes(bundle))
     acquisition._Acquisition(sources, mailbox, CONTEXT.Event(), lambda: True).close()
     assert Recording(tmp_path / "record").meta["calibration_digest"] == "0123"

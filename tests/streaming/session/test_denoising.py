@@ -15,7 +15,8 @@ from rtdecode.bundle import load
 from rtdecode.disk.video import read_mp4
 from rtdecode.errors import UsageError
 from streaming.session import replay
-from streaming.session.live import StreamOptions, run
+from streaming.session.live import run
+from streaming.session.orders import StreamOptions
 from tests.streaming.bundles import make_bundle
 from tests.streaming.sessions import Ended, play
 

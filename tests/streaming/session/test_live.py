@@ -24,7 +24,8 @@ from rtdecode.errors import RtDecodeError, SourceLostError, UsageError
 from rtdecode.types import Volume
 from streaming.decode.decoder import Decoder
 from streaming.session import live, replay
-from streaming.session.live import StreamOptions, _Session, run
+from streaming.session.live import _Session, run
+from streaming.session.orders import StreamOptions
 from streaming.session.progress import Progress
 from streaming.sinks.meter import DURATIONS, INSTANTS
 from streaming.sinks.output import Output, prepare

@@ -16,7 +16,7 @@ from rtdecode.disk.recording import Recording
 from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
 from streaming.session import acquisition
 from streaming.session.mailbox import Mailbox, slot_bytes
-from streaming.session.orders import Past, Sources
+from streaming.session.orders import Past, Sources, StreamOptions
 from streaming.session.restarts import Restarts, cause
 from streaming.sources.folder.source import FolderSource
 from tests.streaming.bundles import AFFINE, CHANNELS, SHAPE, make_bundle
@@ -35,16 +35,12 @@ class Acquired:
         self._bundle = bundle
         self._folder = folder
         self._fmri = fmri
-        sources = Sources(
-            bundle.path,
-            "an amplifier",
-            folder / "scanner" if fmri else None,
-            "ignore",
-            None,
-            0,
-            folder / "record",
-            past=past,
+        options = StreamOptions(
+            lsl="an amplifier",
+            fmri_dir=folder / "scanner" if fmri else None,
+            record=folder / "record",
         )
+        sources = Sources(bundle.path, options, past=past)
         mailbox = Mailbox(CONTEXT, 1, slot_bytes(bundle))
         self.made = acquisition._Acquisition(sources, mailbox, CONTEXT.Event(), lambda: True)
         self.windows: list[Window] = []
