@@ -215,6 +215,11 @@ class Recording:
         """Digest of what was recorded and when, 16 hexadecimal digits: it tells recordings apart."""
         return digest_of({name: file_hash(self.path / name) for name in ("recording.json", "events.jsonl")})
 
+    @property
+    def restarted_at(self) -> list[float]:
+        """Local times at which an acquisition that had died was started again."""
+        return [one["resumed_at"] for one in self.meta.get("restarts", [])]
+
     def has_triggers(self) -> bool:
         """Whether any trigger was recorded."""
         with (self.path / "events.jsonl").open() as lines:

@@ -50,6 +50,11 @@ class Assembler:
         Reads the local clock for the ledger; None takes the `now_at` that is handed in.
     calibration : Calibration or None
         Of this session.
+    restarted_at : sequence of float
+        Local times at which an acquisition that had died was started again. Until EEG or a trigger arrives
+        after one of them nothing was heard, and that there were no triggers says nothing of the scanner.
+    heard_since : sequence of float
+        Stamps of what was heard first after restarts that lie in an earlier process.
 
     Raises
     ------
@@ -68,10 +73,13 @@ class Assembler:
         triggers_expected: bool = True,
         now: Callable[[], float] | None = None,
         calibration: Calibration | None = None,
+        restarted_at: Sequence[float] = (),
+        heard_since: Sequence[float] = (),
     ) -> None:
         manifest = bundle.manifest
         self.grid = manifest.grid
-        self._bundle, self._manifest = bundle, manifest
+        self._bundle = bundle
+        self._manifest = manifest
         self._eeg_on = "eeg" in modalities and manifest.eeg is not None
         self._fmri_on = "fmri" in modalities and manifest.fmri is not None
         self._limit = math.inf if seconds is None else self.grid.count(exact(seconds))
@@ -83,6 +91,8 @@ class Assembler:
             calibration = calibration.matched(bundle.projection)
         on = {"fmri": self._fmri_on, "calibration": calibration}
         self._session = SessionRuns(bundle, dummies, self._limit, **on)
+        self._session.heard_since += heard_since
+        self._restarted_at = list(restarted_at)
         self._origin: float | None = None
         self._now_at = -math.inf
         self._eeg: EegStream | None = None
@@ -277,6 +287,11 @@ class Assembler:
         runs = self._session.runs
         return self._eeg.first if self._eeg and runs and runs[0].clock.source == "first-sample" else None
 
+    @property
+    def heard_since(self) -> list[float]:
+        """Stamps of what was heard first after each restart of the acquisition."""
+        return list(self._session.heard_since)
+
     def clip(self, window: Window) -> int:
         """Number of the window's clip, unique in the session."""
         return self._session.runs[window.run].first_clip + window.index
@@ -319,6 +334,7 @@ class Assembler:
     def _push_eeg(self, chunk: EegChunk) -> None:
         if self._eeg is None or chunk.data.shape[1] == 0:
             return
+        self._hear(chunk.arrived_at, float(chunk.stamps[0]))
         if chunk.montage is not None:
             self.set_montage(chunk.montage)
         if not chunk.live or self._eeg_refused:
@@ -335,10 +351,17 @@ class Assembler:
         if begun and not (self._fmri_on or self.triggers_expected):
             self._session.first_sample(self._eeg.first)
 
+    def _hear(self, arrived_at: float, stamp: float) -> None:
+        """Note the first thing that is heard after a restart."""
+        if self._restarted_at and arrived_at >= self._restarted_at[0]:
+            self._restarted_at = [at for at in self._restarted_at if at > arrived_at]
+            self._session.heard_since.append(stamp)
+
     def _push_trigger(self, trigger: Trigger) -> None:
         if not math.isfinite(trigger.stamp):
             self._notes.append("a trigger without a time is ignored: check the marker stream's clock")
             return
+        self._hear(trigger.arrived_at, trigger.stamp)
         self._session.trigger(trigger)
         if self._eeg is not None:
             self._eeg.trigger(trigger.stamp, arrived_at=trigger.arrived_at)

@@ -21,7 +21,8 @@ class SessionRuns:
     """The runs of a session, each with a time line, a normaliser and clip numbers of its own.
 
     A run begins with its triggers after a pause of 10 s without triggers and volumes, or with a volume
-    of another series, or of the same series begun again, once the running one is silent.
+    of another series, or of the same series begun again, once the running one is silent. A stretch in which
+    nothing could be heard is no pause.
 
     Parameters
     ----------
@@ -44,6 +45,9 @@ class SessionRuns:
         Volumes that were ``late``, ``duplicate``, ``out_of_order``.
     refused : list of str
         Volumes of other series, one sentence each.
+    heard_since : list of float
+        Stamps of what came first after stretches in which nothing could be heard, as the acquisition had
+        died.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class SessionRuns:
         self.triggers = 0
         self.counts = dict.fromkeys(("late", "duplicate", "out_of_order"), 0)
         self.refused: list[str] = []
+        self.heard_since: list[float] = []
         self._strangers: list[Volume] = []
         self._loose: list[Trigger] = []
         self._last_trigger = -math.inf
@@ -78,7 +83,8 @@ class SessionRuns:
     def trigger(self, trigger: Trigger) -> None:
         """Give a trigger to its run."""
         self.triggers += 1
-        pause = trigger.stamp - self._last_trigger > RUN_PAUSE
+        heard_since = [stamp for stamp in self.heard_since if stamp <= trigger.stamp]
+        pause = trigger.stamp - max(self._last_trigger, *heard_since, -math.inf) > RUN_PAUSE
         self._last_trigger = trigger.stamp
         run = self.runs[-1] if self.runs else None
         over = run is None or (pause and run.clock.triggered and not self._goes_on(run, trigger.stamp))

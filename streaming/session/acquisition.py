@@ -113,6 +113,7 @@ class _Acquisition:
         self._lsl = LslSource(options.lsl, options.peers, accept=_fits(bundle)) if options.lsl else None
         self._lag = Lag(time.monotonic())
         calibration = calibrations.load(options.calibration) if options.calibration else None
+        self._resumed = past.Resumed(sources.past) if sources.past is not None else None
         given = {"eeg": options.lsl, "fmri": options.fmri_dir}
         self._there = [name for name, source in given.items() if source]
         self._assembler = Assembler(
@@ -123,9 +124,10 @@ class _Acquisition:
             dummies=options.dummies,
             now=time.monotonic,
             calibration=calibration,
+            restarted_at=[] if self._resumed is None else [time.monotonic()],
+            heard_since=[] if self._resumed is None else self._resumed.heard_since,
         )
         self._calibration = calibration
-        self._resumed = past.Resumed(sources.past) if sources.past is not None else None
         since = self._resumed.since if self._resumed is not None else None
         self._folder = _folder(options, bundle, self._assembler.unread, since)
         # Why the recording ended before the session; empty while it goes on.
@@ -365,6 +367,7 @@ class _Acquisition:
             "items": untold,
             "newest_sample_at": self._newest_sample_at,
             "first_sample_at": self._assembler.first_sample_at,
+            "heard_since": self._assembler.heard_since,
             "triggers_expected": self._assembler.triggers_expected,
             "behind": self._behind_at is not None,
             "at": now,

@@ -68,6 +68,11 @@ class Resumed:
         return self._status.get("first_sample_at")
 
     @property
+    def heard_since(self) -> list[float]:
+        """Stamps of what was heard first after earlier restarts."""
+        return self._status.get("heard_since", [])
+
+    @property
     def triggers_expected(self) -> bool:
         """Whether a run without volumes waits for its first trigger."""
         return self._status.get("triggers_expected", True)

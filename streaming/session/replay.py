@@ -125,6 +125,7 @@ def _assembler(kept: Recording, bundle: Bundle) -> Assembler:
         dummies=kept.meta.get("dummies", 0),
         triggers_expected=kept.meta.get("triggers_expected", kept.has_triggers()),
         calibration=_calibration(kept),
+        restarted_at=kept.restarted_at,
     )
 
 

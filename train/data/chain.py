@@ -1,6 +1,6 @@
 """The causal chain of a session, run over training data before there is a bundle."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,7 @@ def windows(
     *,
     dummies: int = 0,
     triggers_expected: bool = True,
+    restarted_at: Sequence[float] = (),
 ) -> list[Window]:
     """Run one recording through the chain of a session, on the times it arrived.
 
@@ -105,7 +106,7 @@ def windows(
         The sources to be used; all that the bundle has where not given.
     seconds : float, optional
         Stimulus time that counts.
-    dummies, triggers_expected
+    dummies, triggers_expected, restarted_at
         See `rtdecode.windows.assembler.Assembler`.
 
     Returns
@@ -115,7 +116,13 @@ def windows(
     """
     sources = modalities or bundle.manifest.modalities
     assembler = Assembler(
-        bundle, montage, sources, seconds, dummies=dummies, triggers_expected=triggers_expected
+        bundle,
+        montage,
+        sources,
+        seconds,
+        dummies=dummies,
+        triggers_expected=triggers_expected,
+        restarted_at=restarted_at,
     )
     played = assembler.play(items, to_end=False)
     return [window for window in played if window.revision == "final"]

@@ -147,6 +147,7 @@ def read_recordings(
             sources,
             dummies=recording.meta.get("dummies", 0),
             triggers_expected=triggered,
+            restarted_at=recording.restarted_at,
         )
         starts = film_starts(recording, cut, lengths[number], names[number])
         placed = zip(cut, starts, strict=True)

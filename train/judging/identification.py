@@ -299,8 +299,14 @@ def judge_recording(show: Show, bundle: Bundle, path: Path) -> Figures:
     if recording.truth is None:
         raise UsageError(f"{path} has no truth/events.tsv, and accuracy needs one. Record it with --truth.")
     modalities = [m for m in bundle.manifest.modalities if m != "eeg" or recording.montage is not None]
-    dummies = recording.meta.get("dummies", 0)
-    found = windows(bundle, recording.events(), recording.montage, modalities, dummies=dummies)
+    found = windows(
+        bundle,
+        recording.events(),
+        recording.montage,
+        modalities,
+        dummies=recording.meta.get("dummies", 0),
+        restarted_at=recording.restarted_at,
+    )
     if not found:
         raise UsageError(f"{path} holds no whole window for {' and '.join(modalities)}. Record longer.")
     inputs = window_arrays(bundle.manifest, found)

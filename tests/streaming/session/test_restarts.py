@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from rtdecode.bundle import Bundle
 from rtdecode.disk.recording import Recording
 from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
+from rtdecode.windows.assembler import Assembler
 from streaming.session import acquisition
 from streaming.session.mailbox import Mailbox, slot_bytes
 from streaming.session.orders import Past, Sources, StreamOptions
@@ -40,7 +42,8 @@ class Acquired:
             fmri_dir=folder / "scanner" if fmri else None,
             record=folder / "record",
         )
-        sources = Sources(bundle.path, options, past=past)
+        # A session keeps its key, so that names become the same digests in one recording.
+        sources = Sources(bundle.path, options, past=past, key=b"the same in each")
         mailbox = Mailbox(CONTEXT, 1, slot_bytes(bundle))
         self.made = acquisition._Acquisition(sources, mailbox, CONTEXT.Event(), lambda: True)
         self.windows: list[Window] = []
@@ -117,6 +120,37 @@ def test_runs_go_on_where_they_were(fmri: bool, bundle: Bundle, tmp_path: Path) 
     assert [run["run"] for run in counted["runs"]] == [0]
     before.made.close()
     after.made.close()
+
+
+@pytest.mark.parametrize("fmri", [True, False])
+def test_what_nobody_could_hear_is_no_pause_between_runs(
+    fmri: bool, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice no process listens for longer than the pause that ends a run; a replay sees the same run."""
+    now_at = 1000.0
+    clock = SimpleNamespace(monotonic=lambda: now_at, time=time.time)
+    monkeypatch.setattr(acquisition, "time", clock)
+    first = Acquired(bundle, tmp_path, fmri=fmri)
+    first.take(session(0, 20, fmri=fmri))
+    now_at = 1032.0
+    second = first.killed()
+    second.take(session(35, 50, fmri=fmri))
+    now_at = 1064.0
+    third = second.killed()
+    third.take(session(65, 80, fmri=fmri))
+    assert [run["run"] for run in third.status["counters"]["runs"]] == [0]
+    assert {window_.run for window_ in third.windows} == {0}
+    assert third.windows[-1].index >= 76
+    assert len(third.made._assembler.heard_since) == 2
+    for one in (first, second, third):
+        one.made.close()
+    kept = Recording(tmp_path / "record")
+    assert len(kept.restarted_at) == 2
+    sources = ["eeg", "fmri"] if fmri else ["eeg"]
+    again = Assembler(bundle, kept.montage, sources, restarted_at=kept.restarted_at)
+    assert {window_.run for window_ in again.play(kept.events())} == {0}
+    pauses = Assembler(bundle, kept.montage, ["eeg"])
+    assert {window_.run for window_ in pauses.play(kept.events())} == {0, 1, 2}
 
 
 def test_a_run_that_began_with_a_sample_goes_on(bundle: Bundle, tmp_path: Path) -> None:
