@@ -20,9 +20,10 @@ demo-real: .venv/core
 test: .venv/test lint
 	$(BIN)/python -m pytest -m "not full" --numprocesses $(WORKERS) --dist loadfile
 
-# The full tests run one by one: their sessions in real time and bars of speed want the machine alone.
+# What measures time, or has to keep up with it, wants the machine alone.
 test-all: test
-	$(BIN)/python -m pytest -m full
+	$(BIN)/python -m pytest -m "full and not timed" --numprocesses $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -m timed
 
 lint: .venv/test
 	$(BIN)/ruff check .

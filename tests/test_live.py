@@ -110,6 +110,7 @@ def in_one_pass(recording: Recording, bundle: Bundle, count: int) -> Iterator[Wi
 
 
 @pytest.mark.full
+@pytest.mark.timed
 @pytest.mark.timeout(900)
 def test_ten_minutes_live_equal_the_batch_on_every_window(tmp_path: Path) -> None:
     out, record = tmp_path / "out", tmp_path / "recording"
@@ -157,6 +158,7 @@ def _check_accuracy(accuracy: dict[str, Any]) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.timed
 @pytest.mark.timeout(600)
 def test_two_recorded_runs_at_real_time_equal_the_batch(tmp_path: Path) -> None:
     runs, scores, spans = (9, 10), [], []

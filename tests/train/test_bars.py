@@ -105,6 +105,7 @@ def test_attributes_are_read_off_the_film_itself_and_not_off_the_twin() -> None:
 
 
 @pytest.mark.full
+@pytest.mark.timed
 @pytest.mark.timeout(600)
 def test_fifty_steps_take_ten_times_as_long_as_four(capsys: pytest.CaptureFixture[str]) -> None:
     # What is counted in milliseconds is judged by `make bench`, on a machine that keeps its own time.

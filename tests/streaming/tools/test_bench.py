@@ -52,6 +52,7 @@ def test_the_forecast_grows_with_the_samples(tmp_path: Path) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.timed
 def test_a_quick_benchmark_has_the_stages_of_a_whole_one(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

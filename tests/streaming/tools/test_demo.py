@@ -20,6 +20,7 @@ DEMO = [sys.executable, "-m", "rtdecode.cli", "demo", "--no-open", "--out"]
 
 
 @pytest.mark.full
+@pytest.mark.timed
 def test_the_demo_decodes_a_simulated_participant(tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = subprocess.run(

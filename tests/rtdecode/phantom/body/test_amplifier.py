@@ -93,6 +93,7 @@ def test_other_sampling_rates_give_the_same_levels(sfreq: int) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.timed
 def test_the_eeg_costs_little() -> None:
     session = PhantomSession("easy", seed=31, seconds=20)
     blocks = session.eeg_blocks()

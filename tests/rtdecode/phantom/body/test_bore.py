@@ -132,6 +132,7 @@ def test_a_rate_that_does_not_fit_is_refused() -> None:
 
 
 @pytest.mark.full
+@pytest.mark.timed
 def test_it_is_made_faster_than_three_times_real_time() -> None:
     made = session(seconds=10)
     blocks = made.eeg_blocks()

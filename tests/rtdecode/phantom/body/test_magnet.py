@@ -123,6 +123,7 @@ def test_the_filter_is_the_one_in_the_artefact() -> None:
 
 
 @pytest.mark.full
+@pytest.mark.timed
 def test_it_costs_little() -> None:
     made, times = artifact(slow=0.01, path=head_path(100, 0.8, 3)), np.arange(25_000) / FS
     made.at(times)

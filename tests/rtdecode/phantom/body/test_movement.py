@@ -71,6 +71,7 @@ def test_at_rest_the_moving_scanner_says_what_the_still_one_says(session: Phanto
 
 
 @pytest.mark.full
+@pytest.mark.timed
 def test_a_moved_volume_is_cheap(session: PhantomSession) -> None:
     scan = moving(session, np.array([1.0, 1, 1, 0.02, 0.02, 0.02]))
     scan.volume(1)

@@ -97,6 +97,7 @@ def test_the_benchmark_size_works() -> None:
 
 
 @pytest.mark.full
+@pytest.mark.timed
 def test_a_volume_is_cheap(session: PhantomSession) -> None:
     session.scanner.volume(0)
     start = time.process_time()

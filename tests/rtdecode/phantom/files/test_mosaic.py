@@ -138,6 +138,7 @@ def test_refuses_negative_values_and_sheared_axes():
 
 
 @pytest.mark.full
+@pytest.mark.timed
 def test_writes_fast_enough_for_a_simulated_scanner():
     affine = affine_of(ORIENTATIONS["axial"], (3, 3, 3), np.zeros(3), (64, 64, 36))
     volume = volume_of((64, 64, 36))

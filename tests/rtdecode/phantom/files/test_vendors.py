@@ -162,6 +162,7 @@ def test_writers_refuse_negative_values_and_sheared_axes():
 
 
 @pytest.mark.full
+@pytest.mark.timed
 def test_the_benchmark_size_is_written_in_a_fraction_of_a_tr():
     shape = (104, 104, 72)
     volume, affine, at = volume_of(shape), head(1, shape).affine, datetime(2026, 3, 1)

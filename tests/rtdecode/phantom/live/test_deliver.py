@@ -117,6 +117,7 @@ def test_a_late_first_volume_holds_up_those_behind_it() -> None:
 
 
 @pytest.mark.full
+@pytest.mark.timed
 def test_every_scanner_by_the_clock(tmp_path: Path) -> None:
     """All at once, to save time: each file appears whole at its time, and the folder vanishes and returns."""
     began = time.monotonic()

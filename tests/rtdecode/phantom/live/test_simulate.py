@@ -107,6 +107,7 @@ def test_a_log_that_cannot_be_written_ends_the_export_too(tmp_path: Path) -> Non
 
 
 @pytest.mark.full
+@pytest.mark.timed
 def test_live_samples_triggers_and_files_keep_their_times(tmp_path: Path) -> None:
     name = f"phantom-test-{os.getpid()}"
     done: list[int] = []

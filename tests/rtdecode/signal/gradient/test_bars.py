@@ -91,6 +91,7 @@ def test_bars_of_a_whole_cap(seed: int) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.timed
 def test_beside_mne_and_counted_samples() -> None:
     still = compare(16, drift_ppm=0.0)
     assert still["ours_uv"] <= still["mne_uv"]
@@ -105,6 +106,7 @@ def test_beside_mne_and_counted_samples() -> None:
 
 
 @pytest.mark.full
+@pytest.mark.timed
 def test_a_whole_cap_costs_little() -> None:
     found = cost()
     print(found)

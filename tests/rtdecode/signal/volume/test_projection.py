@@ -164,6 +164,7 @@ def test_bundles_made_before_are_selections(name: str) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.timed
 def test_ten_thousand_features_of_a_large_volume_take_milliseconds() -> None:
     shape, rng = (104, 104, 72), np.random.default_rng(0)
     data = rng.integers(0, 4096, shape).astype(np.int16)

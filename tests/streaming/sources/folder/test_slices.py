@@ -88,6 +88,7 @@ def test_a_long_run_leaves_nothing_behind(tmp_path):
 
 
 @pytest.mark.full
+@pytest.mark.timed
 def test_the_cost_of_a_volume_is_flat_in_the_run_and_beside_others():
     alone, beside = long_run(volumes=150, others=0), long_run(volumes=150, others=3000)
     assert alone["late_ms"]["p50"] < 2 * alone["early_ms"]["p50"] + 0.5
