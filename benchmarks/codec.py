@@ -30,12 +30,18 @@ from train.closed_form import patch_codec as patch
 from train.data.phantom import film_clips
 from train.models.compact.codec import ClipDecoder, fit_decoder, patch_decoder
 
-WIDTH_NET, BLOCKS = 64, 2
-TRAINING, JUDGING, SECONDS = range(100, 103), (1900,), 600.0
+WIDTH_NET = 64
+BLOCKS = 2
+TRAINING = range(100, 103)
+JUDGING = (1900,)
+SECONDS = 600.0
 BUDGET_S = 120.0
 NOISES = (0.0, 0.2)
-FRAMES, HOP, _JUDGED = 33, 8, 60
-_SIGMA, _REACH = 1.5, 5
+FRAMES = 33
+HOP = 8
+_JUDGED = 60
+_SIGMA = 1.5
+_REACH = 5
 _OUT = Path(__file__).with_name("codec.json")
 Clips = NDArray[np.uint8]
 Latents = NDArray[np.float32]
@@ -88,7 +94,8 @@ def real_clips(path: Path) -> Clips:
     box = ((width - across) / 2, (height - down) / 2, (width + across) / 2, (height + down) / 2)
     # A film of 4 s lends its last picture to the instant at its end.
     at = [min(round(k / FPS * rate), len(pictures) - 1) for k in range(round(len(pictures) / rate * FPS) + 1)]
-    size, how = (WIDTH, HEIGHT), Image.Resampling.BOX
+    size = (WIDTH, HEIGHT)
+    how = Image.Resampling.BOX
     frames = np.stack([np.asarray(pictures[i].resize(size, how, box=box)) for i in at])
     return np.stack([frames[k : k + FRAMES] for k in range(0, len(frames) - FRAMES + 1, HOP)])
 
@@ -97,7 +104,8 @@ def candidates(clips: Clips) -> Iterator[Candidate]:
     """Fit the candidates one by one."""
     start = time.process_time()
     codec = patch.fit_codec(clips, CHANNELS)
-    latent, spent = patch.encode(codec, clips), time.process_time() - start
+    latent = patch.encode(codec, clips)
+    spent = time.process_time() - start
 
     def encode(found: Clips) -> Latents:
         return patch.encode(codec, found)
@@ -129,7 +137,8 @@ def _judged(found: Candidate, films: dict[str, Clips]) -> dict[str, Any]:
     }
     row |= onnx_speed(found.decoder, latents["grid"][0])
     for noise in NOISES:
-        rng, figures = np.random.default_rng(0), {}
+        rng = np.random.default_rng(0)
+        figures = {}
         for name, clips in films.items():
             extra = rng.standard_normal(latents[name].shape, np.float32)
             made = decode(found.decoder, latents[name] + noise * scale * extra)
@@ -164,7 +173,8 @@ def ssim(made: Latents, truth: Latents) -> float:
     """Structural similarity of two clips' luminance (Wang et al. 2004, IEEE TIP 13, 600), frame by frame."""
     a, b = (clip @ np.array([0.299, 0.587, 0.114], np.float32) for clip in (made, truth))
     ma, mb, aa, bb, ab = (_blur(x) for x in (a, b, a * a, b * b, a * b))
-    c1, c2 = 0.01**2, 0.03**2
+    c1 = 0.01**2
+    c2 = 0.03**2
     similar = (2 * ma * mb + c1) * (2 * (ab - ma * mb) + c2)
     return float((similar / ((ma**2 + mb**2 + c1) * (aa - ma**2 + bb - mb**2 + c2))).mean())
 
@@ -175,7 +185,8 @@ def _blur(x: Latents) -> Latents:
 
 def blockiness(clips: Latents) -> float:
     """Mean difference of neighbouring pixels across patches' borders over that inside patches; 1 is none."""
-    across, inside = [], []
+    across = []
+    inside = []
     for axis in (2, 3):
         others = tuple(k for k in range(clips.ndim) if k != axis)
         step = np.abs(np.diff(clips, axis=axis)).mean(others)

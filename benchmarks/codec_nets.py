@@ -17,8 +17,12 @@ from train.closed_form import patch_codec as patch
 from train.models.compact.codec import ClipDecoder, First, Next, to_frames, to_patches
 
 CHANNELS = 16
-_BATCH, _RATE, _WARM, _NOISE = 6, 2e-3, 30, 0.25
-_AT_ONCE, _REPEATS = 25, 30
+_BATCH = 6
+_RATE = 2e-3
+_WARM = 30
+_NOISE = 0.25
+_AT_ONCE = 25
+_REPEATS = 30
 
 
 def _conv(inputs: int, outputs: int) -> nn.Conv2d:
@@ -56,7 +60,8 @@ class NetDecoder(nn.Module):
         super().__init__()
         self.base = base
         self.scale = nn.Buffer(scale[:, None, None])
-        self.trunk, self.last = _trunk(2 * len(scale), width, blocks), nn.Conv2d(width, patch.SIZE, 1)
+        self.trunk = _trunk(2 * len(scale), width, blocks)
+        self.last = nn.Conv2d(width, patch.SIZE, 1)
         for values in self.last.parameters() if base is not None else ():
             nn.init.zeros_(values)
 
@@ -98,8 +103,10 @@ class ConvEncoder(nn.Module):
 
     def __init__(self, channels: int, width: int, blocks: int) -> None:
         super().__init__()
-        self.inner, self.trunk = nn.Conv2d(patch.SIZE, width, 1), _trunk(2 * width, width, blocks)
-        self.last, self.even = nn.Conv2d(width, channels, 1), nn.BatchNorm2d(channels, affine=False)
+        self.inner = nn.Conv2d(patch.SIZE, width, 1)
+        self.trunk = _trunk(2 * width, width, blocks)
+        self.last = nn.Conv2d(width, channels, 1)
+        self.even = nn.BatchNorm2d(channels, affine=False)
 
     def forward(self, now: Tensor, before: Tensor) -> Tensor:
         """Encode patches (n, row / 8, column / 8, 768) and the ones before, grey where there are none."""
@@ -134,8 +141,10 @@ def train_net(
     """
     modules = nn.ModuleList([decoder] if encoder is None else [decoder, encoder]).train()
     optimizer = torch.optim.Adam(modules.parameters(), _RATE, betas=(0.9, 0.99))
-    generator, rng = torch.Generator().manual_seed(0), np.random.default_rng(0)
-    start, step = time.process_time(), 0
+    generator = torch.Generator().manual_seed(0)
+    rng = np.random.default_rng(0)
+    start = time.process_time()
+    step = 0
     while (spent := time.process_time() - start) < budget_s:
         optimizer.param_groups[0]["lr"] = _RATE * min(1, (step + 1) / _WARM) * (1 - spent / budget_s)
         which = rng.integers(len(clips), size=_BATCH)
@@ -176,11 +185,14 @@ def onnx_speed(decoder: ClipDecoder | NetDecoder, latent: NDArray[np.float32]) -
     """
     decoder.eval()
     # Both have the methods that are exported.
-    alike, given = cast(ClipDecoder, decoder), latent[None]
+    alike = cast(ClipDecoder, decoder)
+    given = latent[None]
     with tempfile.TemporaryDirectory() as name:
         graphs = [_graph(part(alike), Path(name) / f"{k}.onnx") for k, part in enumerate((First, Next))]
         size = sum(path.stat().st_size for path in Path(name).iterdir())
-    first, clip, made = [], [], []
+    first = []
+    clip = []
+    made = []
     for _ in range(_REPEATS):
         start = time.perf_counter()
         frames, cache = (np.asarray(x) for x in graphs[0].run(None, {"latent": given[:, :, :1]}))

@@ -30,9 +30,12 @@ from streaming.sources.folder.source import FolderSource
 from streaming.tools import bench, bench_eeg, bench_volumes
 from streaming.tools.bench_pace import Pace
 
-PUSH_MS, CORE_PERCENT, GROWN_MB = 10.0, 10.0, 5.0
+PUSH_MS = 10.0
+CORE_PERCENT = 10.0
+GROWN_MB = 5.0
 _OUT = Path(__file__).with_suffix(".json")
-_BESIDE_S, _WINDOW_S = 120.0, 4.0
+_BESIDE_S = 120.0
+_WINDOW_S = 4.0
 _MINUTE = round(60 / bench_eeg.CHUNK_S)
 
 
@@ -53,14 +56,17 @@ def measure(seconds: float) -> dict[str, Any]:
     source, stream = bench_eeg.begun()
     # Filled beforehand: what grows is the chain's.
     spent = np.full((3, round(seconds / bench_eeg.CHUNK_S)), np.nan)
-    count, memory = 0, []
+    count = 0
+    memory = []
     this = psutil.Process()
     for item in source.stream(seconds):
-        begun, worked = time.perf_counter(), time.thread_time()
+        begun = time.perf_counter()
+        worked = time.thread_time()
         bench_eeg.take(stream, item)
         if not isinstance(item, EegChunk):
             continue
-        work, wall = time.thread_time() - worked, time.perf_counter() - begun
+        work = time.thread_time() - worked
+        wall = time.perf_counter() - begun
         spent[:, count] = work, wall, float(item.stamps[-1]) - stream.newest
         count += 1
         if count % _MINUTE == 0:
@@ -94,7 +100,8 @@ def beside(seconds: float = _BESIDE_S) -> dict[str, Any]:
         if stream.samples >= bench_eeg.SETTLED_S * bench_eeg.SFREQ:
             break
     with tempfile.TemporaryDirectory() as name:
-        folder, ended = Path(name) / "scanner", threading.Event()
+        folder = Path(name) / "scanner"
+        ended = threading.Event()
         parsed: list[int] = []
         folder.mkdir()
         other = multiprocessing.get_context("spawn").Process(target=_neighbour, args=(folder, seconds))
@@ -113,7 +120,8 @@ def beside(seconds: float = _BESIDE_S) -> dict[str, Any]:
 
 
 def _paced(stream: EegStream, items: Iterator[EegChunk | Trigger]) -> list[float]:
-    begun, wall = time.perf_counter(), []
+    begun = time.perf_counter()
+    wall = []
     for item in items:
         if isinstance(item, EegChunk):
             due = begun + (len(wall) + 1) * bench_eeg.CHUNK_S
@@ -136,7 +144,8 @@ def _neighbour(folder: Path, seconds: float) -> None:
     """Write an enhanced volume a TR, and encode a clip of noise, the worst for an encoder, a window."""
     write = bench_volumes.case(bundle.load("phantom")).files("enhanced")
     clip = np.random.default_rng(0).integers(0, 256, (33, 64, 96, 3), np.uint8)
-    begun, part = time.monotonic(), folder.parent / "part"
+    begun = time.monotonic()
+    part = folder.parent / "part"
     for n in range(int(seconds / bench_volumes.TR) + 10):
         part.write_bytes(write(n)[0])
         part.rename(folder / f"vol_{n:05d}")

@@ -58,7 +58,10 @@ def long_run(volumes: int = 3000, others: int = 10_000, shape: tuple[int, int, i
             (folder / f"other_{n:06d}.log").touch()
         source = FolderSource(folder)
         source.poll(time.monotonic())
-        process, spent, idle, memory = psutil.Process(), [], [], 0
+        process = psutil.Process()
+        spent = []
+        idle = []
+        memory = 0
         for n in range(volumes):
             if n == volumes // 10:
                 gc.collect()
@@ -110,7 +113,8 @@ def slice_rate(slices: int = 84, volumes: int = 20, others: int = 0, tr_s: float
             for n in range(volumes)
         ]
         writer = threading.Thread(target=_write, args=(folder, runs, tr_s, written), daemon=True)
-        source, came = FolderSource(folder), {}
+        source = FolderSource(folder)
+        came = {}
         writer.start()
         until = time.monotonic() + (volumes + 5) * tr_s
         while len(came) < volumes and time.monotonic() < until:

@@ -32,7 +32,8 @@ from benchmarks.gradient_signals import (
 from rtdecode.signal.gradient.remover import Gradient, GradientRemover
 from streaming.tools import bench
 
-FROM_S, SECONDS = 60.0, 100.0
+FROM_S = 60.0
+SECONDS = 100.0
 SHOTS = 11  # in a TR: 33 slices, 3 at once
 CASES: dict[str, dict[str, Any]] = {
     "artefact alone, synchronised": {"drift_ppm": 0.0, "eeg_uv": 0.0},
@@ -87,7 +88,8 @@ def compare(channels: int = 32, **case: Any) -> dict[str, float]:
     counted = counting_samples(recording, epochs)
     sections = signal.butter(4, 30, fs=SFREQ, output="sos")
     low, low_eeg = (np.asarray(signal.sosfilt(sections, x)) for x in (recording.data, recording.eeg))
-    eeg, harmonics = recording.eeg[:, part], SHOTS / recording.tr_s / (1 + 1e-6 * case["drift_ppm"])
+    eeg = recording.eeg[:, part]
+    harmonics = SHOTS / recording.tr_s / (1 + 1e-6 * case["drift_ppm"])
     found = {
         "before_uv": error_uv(recording.data[:, part], eeg),
         "low_pass_alone_uv": error_uv(low[:, part], low_eeg[:, part]),

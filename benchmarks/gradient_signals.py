@@ -79,7 +79,8 @@ def recorded(
     count = round(seconds * sfreq)
     scanner = np.arange(count) / (sfreq * (1 + 1e-6 * drift_ppm)) - lead_s
     parts = [gradients.at(scanner[i : i + 50_000]) for i in range(0, count, 50_000)]
-    artifact, eeg = np.concatenate(parts, axis=1), background(channels, count, sfreq, eeg_uv, seed)
+    artifact = np.concatenate(parts, axis=1)
+    eeg = background(channels, count, sfreq, eeg_uv, seed)
     starts = np.arange(int(min((seconds - lead_s) / tr_s, np.inf if volumes is None else volumes - 1)) + 1)
     triggers = np.asarray((starts * tr_s + lead_s) * (1 + 1e-6 * drift_ppm) + START_AT, np.float64)
     times = np.arange(count) / sfreq + START_AT

@@ -24,8 +24,10 @@ from rtdecode.signal.eeg.quality import CORRECTED, Quality
 from rtdecode.signal.heartbeat.remover import HeartbeatRemover
 
 _OUT = Path(__file__).with_suffix(".json")
-_BAND_HZ, _ALPHA_HZ = (0.5, 30.0), (8.0, 12.0)
-_CHUNK_S, _FROM_S = 0.02, 40.0
+_BAND_HZ = (0.5, 30.0)
+_ALPHA_HZ = (8.0, 12.0)
+_CHUNK_S = 0.02
+_FROM_S = 40.0
 
 
 def cleaned(
@@ -33,7 +35,8 @@ def cleaned(
 ) -> tuple[HeartbeatRemover, NDArray[Any], Quality]:
     """Push a recording in small chunks: the remover, (channel, sample) and (sample,)."""
     data = recording.data if ecg else recording.data[:-1]
-    data, eeg = data.astype(np.float32), len(recording.eeg)
+    data = data.astype(np.float32)
+    eeg = len(recording.eeg)
     marks = np.full(data.shape[1], CORRECTED, np.uint8) if quality is None else quality
     remover = HeartbeatRemover(
         recording.sfreq, len(data), len(data) - 1 if ecg else None, tuple(range(eeg, eeg + references))

@@ -8,9 +8,13 @@ from scipy import signal
 
 Values = NDArray[np.float64]
 
-EEG_UV, PEAK_UV, INTERVAL_S = 12.0, 150.0, 0.85
-INTERVAL_JITTER, SIZE_JITTER = 0.05, 0.20
-_SOURCES, _LONGEST_DELAY_S = 30, 0.015
+EEG_UV = 12.0
+PEAK_UV = 150.0
+INTERVAL_S = 0.85
+INTERVAL_JITTER = 0.05
+SIZE_JITTER = 0.20
+_SOURCES = 30
+_LONGEST_DELAY_S = 0.015
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ def measure() -> dict[str, Any]:
         ``seconds`` of the installation, ``megabytes`` of the wheels, ``wheels`` with the largest.
     """
     with tempfile.TemporaryDirectory() as name:
-        wheels, home = Path(name) / "wheels", Path(name) / "env"
+        wheels = Path(name) / "wheels"
+        home = Path(name) / "env"
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
         wanted = ["-c", str(_ROOT / "constraints.txt"), f"{_ROOT}[cpu]"]
         subprocess.run([*pip, "wheel", "--wheel-dir", str(wheels), *wanted], check=True)

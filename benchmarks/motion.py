@@ -69,13 +69,15 @@ class Spm:
         pair = [dict(self._reference), self._volume(data)]
         pair, *state, _ = rtspm.spm_realign_rt(pair, _FLAGS, self._count, 0, *self._state)
         rtspm.spm_reslice_rt(pair, _FLAGS)
-        self._state, self._count = tuple(state), self._count + 1
+        self._state = tuple(state)
+        self._count = self._count + 1
         return self._mat @ np.linalg.inv(pair[1]["mat"])
 
 
 def read_series(folder: Path) -> list[Image]:
     """The volumes of a folder of DICOM files, in order."""
-    stacks, found = Stacks(), []
+    stacks = Stacks()
+    found = []
     for index, file in enumerate(sorted(path for path in folder.rglob("*") if path.is_file())):
         read = read_dicom(gunzip(file.read_bytes()))
         if isinstance(read, Plane):
@@ -96,9 +98,11 @@ def brain_points(data: Array, affine: Matrix) -> Matrix:
 
 def _timed(call: Callable[[Array], Any], data: Array, name: str) -> tuple[Any, dict[str, float]]:
     """What a call returns, and its time by the wall and by the processor, ms."""
-    wall, work = time.perf_counter(), time.thread_time()
+    wall = time.perf_counter()
+    work = time.thread_time()
     found = call(data)
-    work, wall = time.thread_time() - work, time.perf_counter() - wall
+    work = time.thread_time() - work
+    wall = time.perf_counter() - wall
     return found, {f"{name}ms": 1e3 * wall, f"{name}cpu_ms": 1e3 * work}
 
 
@@ -136,7 +140,8 @@ def real(folder: Path, start: int) -> dict[str, Any]:
     images = read_series(folder)[start:]
     first = images[0]
     points = brain_points(first.data, first.affine)
-    ours, theirs = Aligner(first.data, first.affine), Spm(first.data, first.affine)
+    ours = Aligner(first.data, first.affine)
+    theirs = Spm(first.data, first.affine)
     rows = []
     for image in images[1:]:
         motion, times = _timed(ours.push, image.data, "")
@@ -165,7 +170,8 @@ def main(folder: str | None) -> None:
     """Run everything, print it, write it."""
     found: dict[str, Any] = {}
     for name, shape in SHAPES.items():
-        head, shaded = moving_head(1, shape), moving_head(1, shape, coil=0.5)
+        head = moving_head(1, shape)
+        shaded = moving_head(1, shape, coil=0.5)
         found[f"{name}, walk"] = synthetic(head, 25, jumps=False, spm=True)
         found[f"{name}, jumps"] = synthetic(head, 25, jumps=True, spm=True)
         found[f"{name}, jumps under a coil"] = synthetic(shaded, 25, jumps=True, spm=True)

@@ -34,7 +34,9 @@ CHANCE = 1 / len(haxby.LABELS)
 SHRINKAGES = [0.1, 0.2, 0.4, 0.6]
 PERMUTATIONS = 10
 _OUT = Path(__file__).with_name("normalise.json")
-_TR, _WINDOW, _VOLUMES = 2.5, 4.0, 121
+_TR = 2.5
+_WINDOW = 4.0
+_VOLUMES = 121
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,9 @@ def laid(name: str, kept: Normalised, blocks: Blocks, out: int) -> float:
         windows = lay(blocks, value)
         rows = windows.rows(kept.left(plain, {"warmup": 6, "rate": 0.01}, {out}))
         keep = windows.run != out
-        x, y, hits = rows[keep], windows.truth[keep], []
+        x = rows[keep]
+        y = windows.truth[keep]
+        hits = []
         for held in thirds(windows.run[keep]):
             hits.append(decode(x[~held], y[~held], x[held], False)[1].argmax(1) == y[held])
         found.append(np.concatenate(hits).mean())
@@ -248,15 +252,19 @@ def ratio(one: Matrix, other: Matrix, block: Labels) -> dict[str, Any]:
 def control(data: Data, name: str, values: dict[int, float], choices: Any, weighted: bool) -> dict[str, Any]:
     """Accuracy of our method when the categories are exchanged within the training runs."""
     ours = next(m for m in METHODS if m.name == OURS)
-    lay, found = PROTOCOLS[name][0], []
+    lay = PROTOCOLS[name][0]
+    found = []
     for seed in range(PERMUTATIONS):
         taught = data.blocks.permuted(np.random.default_rng(seed))
-        kept, hits = Normalised(recorded(taught, data)), []
+        kept = Normalised(recorded(taught, data))
+        hits = []
         for out, value in values.items():
-            windows, lesson = lay(data.blocks, value), lay(taught, value).truth
+            windows = lay(data.blocks, value)
+            lesson = lay(taught, value).truth
             parameters = {k: v for k, v in choices[str(out)].items() if k != "shrinkage"}
             s = SHRINKAGES.index(choices[str(out)]["shrinkage"])
-            rows, test = windows.rows(kept.left(ours, parameters, {out})), windows.run == out
+            rows = windows.rows(kept.left(ours, parameters, {out}))
+            test = windows.run == out
             logits = decode(rows[~test], lesson[~test], rows[test], weighted)[s]
             hits.append(logits.argmax(1) == windows.truth[test])
         found.append(float(np.concatenate(hits).mean()))
@@ -265,7 +273,8 @@ def control(data: Data, name: str, values: dict[int, float], choices: Any, weigh
 
 def compared(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Accuracies of all methods, and what each pair says of ours."""
-    ours, table = results[OURS], {}
+    ours = results[OURS]
+    table = {}
     block = ours["block"]
     for name, found in results.items():
         table[name] = {
@@ -310,7 +319,8 @@ def show(tree: dict[str, Any], title: str) -> Table:
     """One protocol and decoder as a table."""
     table = Table("method", "accuracy", "95 %", "ours minus this", "of offline", "log loss", title=title)
     for name, row in tree["methods"].items():
-        gain, share = row["ours_minus_this"], row["over_yardstick"]
+        gain = row["ours_minus_this"]
+        share = row["over_yardstick"]
         table.add_row(
             name,
             f"{row['accuracy']:.3f}",

@@ -122,14 +122,16 @@ def local_trend(_: Sequence[Recorded], walk: float, turn: float) -> Normalise:
     step = np.array([[1.0, 1.0], [0.0, 1.0]])
 
     def normalise(run: Recorded) -> Matrix:
-        spread, state = np.diag([1e4, 1e-2]), np.zeros((2, run.series.shape[1]))
+        spread = np.diag([1e4, 1e-2])
+        state = np.zeros((2, run.series.shape[1]))
         left = np.zeros_like(run.series)
         for n, x in enumerate(run.series - run.series[0]):
             gain = spread[:, 0] / (spread[0, 0] + 1)
             state = state + np.outer(gain, x - state[0])
             left[n] = x - state[0]
             spread = spread - np.outer(gain, spread[0])
-            state, spread = step @ state, step @ spread @ step.T + np.diag([walk, turn])
+            state = step @ state
+            spread = step @ spread @ step.T + np.diag([walk, turn])
         return left
 
     return normalise
@@ -158,7 +160,8 @@ def sparing(training: Sequence[Recorded], rate: float) -> Normalise:
     axes = np.linalg.svd(response, full_matrices=False)[2]
 
     def normalise(run: Recorded) -> Matrix:
-        left, level = np.zeros_like(run.series), run.series[0]
+        left = np.zeros_like(run.series)
+        level = run.series[0]
         for n, x in enumerate(run.series):
             step = x - level
             level = level + (step / (n + 1) if n < 6 else rate * (step - step @ axes.T @ axes))
@@ -173,7 +176,8 @@ def gated(training: Sequence[Recorded], rate: float, temperature: float) -> Norm
     expected = _expected(training, temperature, lambda x: _pushed(x, Baseline(6, rate)))
 
     def normalise(run: Recorded) -> Matrix:
-        left, level = np.zeros_like(run.series), run.series[0]
+        left = np.zeros_like(run.series)
+        level = run.series[0]
         for n, x in enumerate(run.series):
             response = expected(x - level) if n else 0.0
             level = level + max(1 / (n + 1), rate) * (x - response - level)
@@ -212,8 +216,10 @@ def gated_components(
     expected = _expected(training, temperature, lambda x: _pushed(x, baseline, mean, drift))
 
     def normalise(run: Recorded) -> Matrix:
-        own, others = Levels(drift.prior, baseline), Levels(np.array([drift.rest]), baseline)
-        left, level = np.zeros_like(run.series), np.zeros(len(mean))
+        own = Levels(drift.prior, baseline)
+        others = Levels(np.array([drift.rest]), baseline)
+        left = np.zeros_like(run.series)
+        level = np.zeros(len(mean))
         for n, x in enumerate(run.series - mean):
             rest = x - (expected(x - level) if n else 0.0)
             amplitude = drift.read @ rest

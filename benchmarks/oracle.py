@@ -36,9 +36,11 @@ GRID = TimingGrid(
     lag=Fraction(4),
     fps=Fraction(FPS),
 )
-TRAINING, TESTING = tuple(range(8)), (900, 901, 902, 903)
+TRAINING = tuple(range(8))
+TESTING = (900, 901, 902, 903)
 SECONDS = 600.0
-CHANNELS, PATCH = 16, (4, 8, 8)
+CHANNELS = 16
+PATCH = (4, 8, 8)
 COMPONENTS = 400
 GROUPS = (0, 5, 20, 60, 150, COMPONENTS)
 PENALTIES = np.logspace(-2, 3, 11)
@@ -84,7 +86,9 @@ def fit_codec(films: Sequence[Film]) -> Codec:
 def _patches(clip: NDArray[np.uint8]) -> Float:
     """(33, 64, 96, 3) -> (9, 8, 12, 768); the first frame is repeated to fill its cell."""
     x = np.concatenate([np.repeat(clip[:1], PATCH[0] - 1, axis=0), clip]).astype(np.float32) / np.float32(255)
-    t, h, w = x.shape[0] // PATCH[0], x.shape[1] // PATCH[1], x.shape[2] // PATCH[2]
+    t = x.shape[0] // PATCH[0]
+    h = x.shape[1] // PATCH[1]
+    w = x.shape[2] // PATCH[2]
     cells = x.reshape(t, PATCH[0], h, PATCH[1], w, PATCH[2], 3).transpose(0, 2, 4, 1, 3, 5, 6)
     return cells.reshape(t, h, w, -1)
 
@@ -109,10 +113,12 @@ def _cut_volumes(session: PhantomSession, mean: Float, scale: Float) -> Float:
 
 
 def _cut_eeg(session: PhantomSession) -> Float:
-    chain, step = EegFilter(EegBand(), session.sfreq), int(session.sfreq / GRID.sfreq)
+    chain = EegFilter(EegBand(), session.sfreq)
+    step = int(session.sfreq / GRID.sfreq)
     blocks = [chain.push(block) for block in session.eeg_blocks()]
     series = np.concatenate(blocks, axis=1)[:, 10 * session.sfreq :: step]
-    size, hop = GRID.samples, int(GRID.hop * GRID.sfreq)
+    size = GRID.samples
+    hop = int(GRID.hop * GRID.sfreq)
     return np.stack([series[:, k * hop : k * hop + size].reshape(-1) for k in range(session.film.windows)])
 
 
@@ -235,7 +241,8 @@ def oracle(
     train = [PhantomSession(preset, seed=seed, seconds=SECONDS, **more) for seed in training]
     test = [PhantomSession(preset, seed=seed, seconds=SECONDS, **more) for seed in testing]
     level = voxel_levels(train)
-    seen, fresh = read_sessions(train, level), read_sessions(test, level)
+    seen = read_sessions(train, level)
+    fresh = read_sessions(test, level)
     kernels = {}
     for name, group in (("fmri", 1), ("eeg", GRID.samples)):
         x, z = standardise(getattr(seen, name), getattr(fresh, name), group)

@@ -43,7 +43,8 @@ BARS = {
 }
 FASTER = 10.0
 # What counts as flat: the last tenth of a run over the first, beside other files over alone, and MB.
-FLAT, GROWN_MB = 1.5, 20.0
+FLAT = 1.5
+GROWN_MB = 20.0
 _OUT = Path(__file__).with_suffix(".json")
 
 
@@ -77,7 +78,8 @@ def oracles(made: Case, count: int) -> dict[str, Any]:
 
 
 def _converted(made: Case, n: int, work: Path) -> None:
-    into, out = work / f"{n}", work / f"{n}-out"
+    into = work / f"{n}"
+    out = work / f"{n}-out"
     into.mkdir()
     out.mkdir()
     (into / "volume.dcm").write_bytes(made.files("mosaic")(n)[0])
@@ -90,7 +92,8 @@ def _converted(made: Case, n: int, work: Path) -> None:
 
 def _timed(call: Callable[[], object]) -> tuple[float, float]:
     """Milliseconds by the clock, and of the processor with that of programs which were called."""
-    began, work = time.perf_counter(), _work()
+    began = time.perf_counter()
+    work = _work()
     call()
     return 1e3 * (time.perf_counter() - began), 1e3 * (_work() - work)
 
@@ -102,7 +105,9 @@ def _work() -> float:
 
 def long_run(made: Case, volumes: int, others: int) -> dict[str, Any]:
     """Early and late cost of a run of whole volumes (mosaics), and the memory that it grows by."""
-    rows, memory, process = [], 0, psutil.Process()
+    rows = []
+    memory = 0
+    process = psutil.Process()
     for n, row in enumerate(bench_volumes.measure(made, "mosaic", range(volumes), others)):
         rows.append(row)
         if n == volumes // 10:
@@ -143,7 +148,8 @@ def measure(
 def rows(found: dict[str, Any]) -> list[tuple[str, float, float, str]]:
     """What was found beside its bar, for the table of ``make bench``: of the processor's time, at p50."""
     alone, beside = found["long_runs"]
-    late, early = alone["late_cpu_ms"]["p50"], alone["early_cpu_ms"]["p50"]
+    late = alone["late_cpu_ms"]["p50"]
+    early = alone["early_cpu_ms"]["p50"]
     return [
         (
             "volume to vector beside the oracles",
@@ -163,7 +169,8 @@ def show(found: dict[str, Any]) -> None:
     for column in ("what", "p50", "p95", "p99", "cpu p50", "cpu p99", "bar", "n"):
         table.add_column(column, justify="left" if column == "what" else "right")
     for name, row in {**found["stages"], **found["oracles"]}.items():
-        wall, cpu = row["wall_ms"], row.get("cpu_ms", {})
+        wall = row["wall_ms"]
+        cpu = row.get("cpu_ms", {})
         cells = [wall["p50"], wall["p95"], wall["p99"], cpu.get("p50", ""), cpu.get("p99", "")]
         table.add_row(name, *map(str, cells), str(BARS.get(name, "")), str(wall["n"]))
     console = Console(width=120)

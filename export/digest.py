@@ -37,7 +37,8 @@ def digest(model: ModelProto) -> str:
             known.setdefault(name, f"#{len(known)}")
         for name in node.output:
             known.setdefault(name, f"#{len(known)}")
-        inputs, outputs = [known[n] for n in node.input], [known[n] for n in node.output]
+        inputs = [known[n] for n in node.input]
+        outputs = [known[n] for n in node.output]
         _put(total, node.domain, node.op_type, inputs, outputs, _attributes(node))
     return total.hexdigest()
 

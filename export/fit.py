@@ -57,7 +57,8 @@ def run(recordings: Sequence[Path], film: Path | None, events: Path | None, bund
     RtDecodeError
         If held-out windows are not identified better than by chance; nothing is written.
     """
-    console, started = Console(soft_wrap=True, highlight=False), (time.process_time(), time.monotonic())
+    console = Console(soft_wrap=True, highlight=False)
+    started = (time.process_time(), time.monotonic())
     base = bundles.load(bundle)
     fitter = fitter_of(base)
     bundles.check_target(out)
@@ -85,7 +86,8 @@ def run(recordings: Sequence[Path], film: Path | None, events: Path | None, bund
     made = write(base, fitter, fitted, recorded, changes, out)
     if curve is not None:
         lags.draw(console, curve, base.manifest, out)
-    spent, passed = time.process_time() - started[0], time.monotonic() - started[1]
+    spent = time.process_time() - started[0]
+    passed = time.monotonic() - started[1]
     console.print(f"{spent:.0f} s of computing, {passed:.0f} s by the clock")
     return made
 
@@ -268,7 +270,8 @@ def _changes(
     base: Bundle, recordings: Sequence[Recording], recorded: Recorded, about: dict[str, Any]
 ) -> dict[str, Any]:
     """Fields of the manifest that the fit changes; its confidence was calibrated on somebody else."""
-    manifest, metas = base.manifest, [recording.meta for recording in recordings]
+    manifest = base.manifest
+    metas = [recording.meta for recording in recordings]
     simulated = all(meta.get("simulated") is True for meta in metas)
     people = {f"preset {m['preset']}, subject {m['subject']}" for m in metas if {"preset", "subject"} <= {*m}}
     who = "; ".join(sorted(people)) if simulated and people else ", ".join(about["recordings"])

@@ -17,12 +17,16 @@ from train.fitting.fitter import Story
 Matrix = NDArray[np.float64]
 Reals = NDArray[np.float32]
 # Where a haemodynamic response may peak, s after the film; less explained than this is no signal.
-_PLAUSIBLE, _SIGNAL = (3.0, 7.0), 0.05
+_PLAUSIBLE = (3.0, 7.0)
+_SIGNAL = 0.05
 _LONGEST = 8.0
 # A lag with fewer windows has no value.
 _LEAST_WINDOWS = 30
 # Leading components that are predicted, voxels, and the penalties of choosing them and of predicting.
-_LEADING, _SWEPT, _PICKING, _SWEEPING = 8, 1000, 3.0, 1.0
+_LEADING = 8
+_SWEPT = 1000
+_PICKING = 3.0
+_SWEEPING = 1.0
 
 
 def sweep(console: Console, recorded: Recorded, story: Story, manifest: Manifest) -> dict[str, Any] | None:
@@ -119,7 +123,8 @@ def _explained(volumes: Reals, targets: Matrix, scale: Matrix) -> float:
         )
         gram = z @ z.T
         gram /= np.trace(gram) / len(gram)
-        outside, inside = fold == n, ~widened(fold == n, 1)
+        outside = fold == n
+        inside = ~widened(fold == n, 1)
         lifted = gram[np.ix_(inside, inside)] + _SWEEPING * np.eye(int(inside.sum()))
         held_out[outside] = gram[np.ix_(outside, inside)] @ np.linalg.solve(lifted, y[inside])
     return float(1 - (np.square(y - held_out) @ scale**2).sum() / (np.square(y) @ scale**2).sum())
@@ -139,7 +144,8 @@ def implausible(lags: Matrix, curve: Matrix) -> str | None:
             "the volumes tell next to nothing of the film at any lag. Was it this film, and did it begin "
             "with the first volume? `rtdecode play` marks when it begins."
         )
-    best, ends = float(lags[np.nanargmax(curve)]), lags[known][[0, -1]]
+    best = float(lags[np.nanargmax(curve)])
+    ends = lags[known][[0, -1]]
     if best in ends or not _PLAUSIBLE[0] <= best <= _PLAUSIBLE[1]:
         return (
             f"the volumes tell most of the film {best:.1f} s after it, and a haemodynamic response peaks "

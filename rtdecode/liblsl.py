@@ -34,7 +34,8 @@ except RuntimeError as error:
 
 __all__ = ["LostError", "LslTimeoutError", "pylsl", "reach"]
 
-LostError, LslTimeoutError = pylsl.util.LostError, pylsl.util.TimeoutError
+LostError = pylsl.util.LostError
+LslTimeoutError = pylsl.util.TimeoutError
 
 # Unless this site has its own LSL configuration, LSL's own lines stay off the terminal (sessions say
 # what they lost), streams are looked for four times a second, and the eight probes of a sender's clock

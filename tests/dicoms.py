@@ -63,7 +63,9 @@ def enhanced(
     """Volumes (v, i, j, k) as one Enhanced MR file, its frames in any order."""
     count, columns, rows, slices = volumes.shape
     ds = _head(tr_s, affine, **values)
-    ds.NumberOfFrames, ds.Rows, ds.Columns = count * slices, rows, columns
+    ds.NumberOfFrames = count * slices
+    ds.Rows = rows
+    ds.Columns = columns
     places = [divmod(n, slices) for n in (order if order is not None else range(count * slices))]
     ds.PerFrameFunctionalGroupsSequence = [_frame(v, k, affine, tr_s, slices) for v, k in places]
     ds.PixelData = np.stack([volumes[v, :, :, k].T for v, k in places]).astype("<u2").tobytes()
@@ -77,11 +79,17 @@ def _head(tr_s: float, affine: np.ndarray, **values) -> Dataset:
     ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID = ENHANCED_MR
     ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID = UID("1.2.3.9")
     ds.ImageType = ["ORIGINAL", "PRIMARY", "FMRI", "NONE"]
-    ds.SeriesInstanceUID, ds.SeriesNumber, ds.InstanceNumber = "1.2.3.4", 7, 1
+    ds.SeriesInstanceUID = "1.2.3.4"
+    ds.SeriesNumber = 7
+    ds.InstanceNumber = 1
     done = STARTED + timedelta(seconds=2)
-    ds.ContentDate, ds.ContentTime = f"{done:%Y%m%d}", f"{done:%H%M%S.%f}"
-    ds.SamplesPerPixel, ds.PixelRepresentation = 1, 0
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit = 16, 12, 11
+    ds.ContentDate = f"{done:%Y%m%d}"
+    ds.ContentTime = f"{done:%H%M%S.%f}"
+    ds.SamplesPerPixel = 1
+    ds.PixelRepresentation = 0
+    ds.BitsAllocated = 16
+    ds.BitsStored = 12
+    ds.HighBit = 11
     ds.PhotometricInterpretation = "MONOCHROME2"
     pointers = (0x00209056, 0x00209057, 0x00209128)
     ds.DimensionIndexSequence = [_set(DimensionIndexPointer=pointer) for pointer in pointers]

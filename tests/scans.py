@@ -10,7 +10,8 @@ import numpy as np
 
 def same_world(theirs, ours) -> None:
     """Assert that two images hold the same values at the same places, within 0.01 mm."""
-    a, b = nib.as_closest_canonical(theirs), nib.as_closest_canonical(ours)
+    a = nib.as_closest_canonical(theirs)
+    b = nib.as_closest_canonical(ours)
     np.testing.assert_array_equal(np.asanyarray(a.dataobj), np.asanyarray(b.dataobj))
     corners = np.array(np.meshgrid(*[[0, n - 1] for n in a.shape[:3]])).reshape(3, -1)
     places = [image.affine[:3, :3] @ corners + image.affine[:3, 3:] for image in (a, b)]

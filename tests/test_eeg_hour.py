@@ -15,8 +15,10 @@ from rtdecode.types import EegChunk, Montage, Trigger, Window
 from rtdecode.windows.assembler import Assembler
 from tests.streaming.bundles import CHANNELS, make_bundle
 
-SFREQ, TR = 250.0, 0.8
-START_AT, LEAD_S = 5_000.0, 12.0
+SFREQ = 250.0
+TR = 0.8
+START_AT = 5_000.0
+LEAD_S = 12.0
 CHUNK = 10
 GRID_HZ = 125.0
 KINDS = ("drop", "jump", "short", "restart", "trigger")
@@ -44,7 +46,9 @@ class Amplifier:
     def __post_init__(self) -> None:
         rng = np.random.default_rng(self.seed)
         count = int(self.seconds * SFREQ)
-        self.lost, self.bridged, self.shift = np.zeros(count, bool), np.zeros(count, bool), np.zeros(count)
+        self.lost = np.zeros(count, bool)
+        self.bridged = np.zeros(count, bool)
+        self.shift = np.zeros(count)
         self.unmarked: set[int] = set()
         at_s = LEAD_S + 8.0
         while at_s < self.seconds - 8.0:
@@ -111,7 +115,8 @@ class Sums:
     memory_mb: list[float] = field(default_factory=list)
 
     def add(self, window: Window, amplifier: Amplifier, stream: EegStream) -> None:
-        masked, times = ~window.eeg_mask, amplifier.times(window)
+        masked = ~window.eeg_mask
+        times = amplifier.times(window)
         assert window.eeg is None or not window.eeg[:, masked].any()
         holes = amplifier.holes(times, amplifier.lost)
         long = amplifier.holes(times, amplifier.lost & ~amplifier.bridged)
@@ -129,7 +134,8 @@ class Sums:
 
 def replayed(amplifier: Amplifier, bundle: Bundle) -> tuple[Sums, dict]:
     """Put it through the chain, and beside it through the EEG's part alone, which tells the quality."""
-    montage, sums = Montage(CHANNELS, SFREQ), Sums()
+    montage = Montage(CHANNELS, SFREQ)
+    sums = Sums()
     assembler = Assembler(bundle, montage, ["eeg"])
     assert bundle.manifest.eeg is not None
     stream = EegStream(bundle.manifest.eeg, bundle.stats, montage, 60.0)

@@ -58,7 +58,9 @@ def finals(out: Path) -> list[dict[str, Any]]:
 def in_one_pass(recording: Recording, bundle: Bundle, count: int) -> Iterator[Window]:
     """The windows of a recording from whole arrays: no chunks, no rings, no deadlines."""
     items = list(recording.events())
-    manifest, grid, stats = bundle.manifest, bundle.manifest.grid, bundle.stats
+    manifest = bundle.manifest
+    grid = bundle.manifest.grid
+    stats = bundle.stats
     assert manifest.eeg is not None
     assert manifest.fmri is not None
     assert bundle.projection is not None
@@ -72,7 +74,8 @@ def in_one_pass(recording: Recording, bundle: Bundle, count: int) -> Iterator[Wi
     pick = [recording.montage.channels.index(name) for name in manifest.eeg.channels]
     sfreq = recording.montage.sfreq
     eeg = EegFilter(manifest.eeg.band, sfreq).push(np.concatenate([c.data for c in chunks], axis=1)[pick])
-    mean, scale = stats["eeg_mean"][:, None], stats["eeg_scale"][:, None]
+    mean = stats["eeg_mean"][:, None]
+    scale = stats["eeg_scale"][:, None]
     clock_of_samples = SampleClock(sfreq).push(
         np.concatenate([c.stamps for c in chunks]), chunks[-1].arrived_at
     )
@@ -113,7 +116,8 @@ def in_one_pass(recording: Recording, bundle: Bundle, count: int) -> Iterator[Wi
 @pytest.mark.timed
 @pytest.mark.timeout(900)
 def test_ten_minutes_live_equal_the_batch_on_every_window(tmp_path: Path) -> None:
-    out, record = tmp_path / "out", tmp_path / "recording"
+    out = tmp_path / "out"
+    record = tmp_path / "recording"
     both = [
         "--lsl",
         "rtdecode-ten-minutes",
@@ -161,7 +165,9 @@ def _check_accuracy(accuracy: dict[str, Any]) -> None:
 @pytest.mark.timed
 @pytest.mark.timeout(600)
 def test_two_recorded_runs_at_real_time_equal_the_batch(tmp_path: Path) -> None:
-    runs, scores, spans = (9, 10), [], []
+    runs = (9, 10)
+    scores = []
+    spans = []
     with contextlib.ExitStack() as stack:
         readers = [_play(stack, run, tmp_path / str(run)) for run in runs]
         for reader in readers:
@@ -205,7 +211,9 @@ def _play(stack: contextlib.ExitStack, run: int, folder: Path) -> subprocess.Pop
 def _batch_scores(bundle: Bundle, run: int) -> np.ndarray:
     """Scores of a run by the training package's own decoder, from whole arrays."""
     image = haxby.load(HAXBY, run)
-    grid, spec, stats = bundle.manifest.grid, bundle.manifest.fmri, bundle.stats
+    grid = bundle.manifest.grid
+    spec = bundle.manifest.fmri
+    stats = bundle.stats
     assert spec is not None
     assert bundle.projection is not None
     norm = normalizer(stats, spec.baseline)
@@ -215,6 +223,7 @@ def _batch_scores(bundle: Bundle, run: int) -> np.ndarray:
     fmri = np.zeros((73, grid.slots, spec.voxels), np.float32)
     mask = np.zeros((73, grid.slots), np.float32)
     for k, indices in enumerate(wanted):
-        fmri[k, : len(indices)], mask[k, : len(indices)] = vectors[list(indices)], 1
+        fmri[k, : len(indices)] = vectors[list(indices)]
+        mask[k, : len(indices)] = 1
     system = Category(arrays(SHIPPED_RUNS / "haxby", "weights"))
     return system.condition({"fmri": fmri, "fmri_mask": mask}).scores

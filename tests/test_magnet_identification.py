@@ -13,7 +13,8 @@ from rtdecode.phantom.session import PhantomSession
 from rtdecode.types import Volume
 from streaming.session import replay
 
-SEED, SECONDS = 1003, 420.0
+SEED = 1003
+SECONDS = 420.0
 DRIFT_PPM = 20.0
 
 
@@ -21,7 +22,8 @@ def decoded(folder: Path, artifacts: Artifacts | None) -> dict[str, Any]:
     """Record the EEG of a session, decode it on the virtual clock; what the report says."""
     sfreq = 1000 if artifacts is None else SFREQ
     session = PhantomSession("easy", 1, SEED, SECONDS, sfreq=sfreq, artifacts=artifacts)
-    kept, report = folder / "recording", folder / "report.json"
+    kept = folder / "recording"
+    report = folder / "report.json"
     with RecordingWriter(kept, session.montage, {"simulated": True, "seconds": SECONDS}) as writer:
         session.truth(kept / "truth")
         for item in session.events():

@@ -36,7 +36,8 @@ from tests.dicoms import written
 from tests.streaming.bundles import make_bundle, make_calibration
 from tests.streaming.sources.formats.test_parrec import par
 
-NAME, BORN = "Qwyzzle^Xaverine", "19031207"
+NAME = "Qwyzzle^Xaverine"
+BORN = "19031207"
 # The name that somebody gave to files, folders and streams.
 PLACE = "Zvukwen"
 MARKS = [word.encode() for word in ("Qwyzzle", "QWYZZLE", "qwyzzle", "Xaverine", "XAVERINE", BORN)]
@@ -58,8 +59,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR:UserWarning
 def marked(data: bytes) -> bytes:
     """A DICOM file in which the participant is named wherever a scanner or an operator may have put it."""
     ds = pydicom.dcmread(io.BytesIO(data))
-    ds.PatientName, ds.PatientID, ds.PatientBirthDate = NAME, f"{NAME}-7", BORN
-    ds.OtherPatientIDs, ds.OtherPatientNames = f"{NAME}-8", NAME
+    ds.PatientName = NAME
+    ds.PatientID = f"{NAME}-7"
+    ds.PatientBirthDate = BORN
+    ds.OtherPatientIDs = f"{NAME}-8"
+    ds.OtherPatientNames = NAME
     ds.ReferringPhysicianName = ds.OperatorsName = ds.PatientComments = ds.AccessionNumber = NAME
     ds.PerformedProcedureStepDescription = ds.RequestingPhysician = ds.DeviceSerialNumber = NAME
     ds.ImageComments = ds.StudyDescription = ds.SeriesDescription = ds.ProtocolName = f"{NAME} rest"
@@ -93,7 +97,8 @@ def volume_files(vendor: str, index: int) -> list[bytes]:
     rng = np.random.default_rng(index)
     image, affine = head()
     volume = np.abs(image + 6 * rng.standard_normal(image.shape)).astype(np.int16)
-    at, series = START + timedelta(seconds=index * TR), 4 + VENDORS.index(vendor)
+    at = START + timedelta(seconds=index * TR)
+    series = 4 + VENDORS.index(vendor)
     uid = f"1.3.6.1.4.1.{BORN}.{series}"
     if vendor == "siemens-mosaic":
         return [marked(mosaic_bytes(volume, affine, TR, index, series, at, 1.6, uid))]
@@ -252,7 +257,8 @@ def test_nothing_that_a_session_wrote_or_printed_names_the_participant(
 
 
 def test_nor_does_what_is_said_of_real_series(tmp_path: Path, data_root: Path) -> None:
-    folder, left = tmp_path / "scanner", tmp_path / "left"
+    folder = tmp_path / "scanner"
+    left = tmp_path / "left"
     for file in sorted((data_root / "scanner").rglob("*")):
         if file.is_file() and file.suffix != ".xdf":
             put(file, folder / file.relative_to(data_root / "scanner"))
@@ -282,6 +288,8 @@ def put(file: Path, target: Path) -> None:
 def marked_raw(plain: bytes) -> bytes:
     """The file with the marks, all other elements as they were."""
     ds = pydicom.dcmread(io.BytesIO(plain))
-    ds.PatientName, ds.PatientID, ds.PatientBirthDate = NAME, f"{NAME}-7", BORN
+    ds.PatientName = NAME
+    ds.PatientID = f"{NAME}-7"
+    ds.PatientBirthDate = BORN
     ds.OtherPatientIDs = f"{NAME}-8"
     return written(ds)

@@ -99,7 +99,8 @@ class Work:
 
     def track(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
         """Pass items on, with a progress bar where a person watches."""
-        console, hidden = Console(file=sys.stderr), not sys.stderr.isatty()
+        console = Console(file=sys.stderr)
+        hidden = not sys.stderr.isatty()
         yield from track(items, label, total, console=console, disable=hidden)
 
 

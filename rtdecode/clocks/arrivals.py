@@ -20,9 +20,11 @@ USUAL_DELAY = 0.65
 _DAY = 86400.0
 _KEPT = 600
 # The envelope is the earliest of so many volumes; a drift needs a few of these.
-_BLOCK, _BLOCKS = 32, 3
+_BLOCK = 32
+_BLOCKS = 3
 # What one block's earliest file is worth, s; of two clocks' rates, their usual difference.
-_BLOCK_NOISE, _DRIFT_SPREAD = 0.01, 5e-5
+_BLOCK_NOISE = 0.01
+_DRIFT_SPREAD = 5e-5
 # Resolution of header times, s.
 _HEADER_NOISE = 1e-3
 

@@ -52,11 +52,13 @@ def robust_line(
     Pairs half the data apart: Theil's estimator with n/2 of its pairs; the rest is an MM-estimate with a
     hard cut, which loses nothing where no point is wrong.
     """
-    offset, slope = 0.0, _start(x, y, expected)
+    offset = 0.0
+    slope = _start(x, y, expected)
     keep = _near(y - slope * x, noise_floor)
     for _ in range(_PASSES):
         offset, slope = _least_squares(x[keep], y[keep], expected, slope, noise_floor, slope_spread)
-        before, keep = keep, _near(y - slope * x, noise_floor)
+        before = keep
+        keep = _near(y - slope * x, noise_floor)
         if np.array_equal(before, keep):
             break
     rest = (y - offset - slope * x)[keep]
@@ -88,8 +90,10 @@ def _least_squares(
     noise_floor: float,
     slope_spread: float,
 ) -> tuple[float, float]:
-    centre, level = float(x.mean()), float(y.mean())
-    dx, dy = x - centre, y - level
+    centre = float(x.mean())
+    level = float(y.mean())
+    dx = x - centre
+    dy = y - level
     noise = max(float(np.mean((dy - slope * dx) ** 2)), noise_floor**2)
     faith = noise / slope_spread**2
     slope = float((dx @ dy + faith * expected) / (dx @ dx + faith))

@@ -42,7 +42,8 @@ class RunClock:
 
     def __init__(self, tr: Fraction | None, dummies: int = 0, *, volumes_come: bool = False) -> None:
         self._tr = None if tr is None else float(tr)
-        self._dummies, self._volumes_come = dummies, volumes_come
+        self._dummies = dummies
+        self._volumes_come = volumes_come
         self._trains: dict[str, Train] = {}
         self._arrivals = Arrivals(self._tr or 1.0)
         self._chain: Chain | None = None
@@ -181,10 +182,13 @@ class RunClock:
         found = [best for train in self._trains.values() if (best := train.best(since)) is not None]
         chain, slices = max(found, key=lambda one: one[0].count, default=(None, 0))
         if chain is None and self._total == 1:
-            chain, slices = self._lone(), 1
+            chain = self._lone()
+            slices = 1
         if self._frozen and (chain is None or chain.count < _TAKE_OVER):
-            chain, slices = None, 0
-        self._chain, self._slices = chain, slices
+            chain = None
+            slices = 0
+        self._chain = chain
+        self._slices = slices
         self._shift = self._shift_of(chain.first_at) if chain is not None and self._arrivals else 0
 
     def _lone(self) -> Chain | None:

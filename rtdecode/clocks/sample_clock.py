@@ -18,11 +18,13 @@ from rtdecode.clocks.lines import mad, robust_line
 Times = NDArray[np.float64]
 
 # Length of a block whose median stamp enters the fit, s, and blocks that are remembered.
-_BLOCK_S, _REMEMBERED = 0.5, 600
+_BLOCK_S = 0.5
+_REMEMBERED = 600
 # Blocks before the fit is believed.
 _SETTLED = 4
 # Rates differ from the nominal one by some 1e-3 (499.83 Hz, 500.6 Hz for 500); noise not believed below, s.
-_RATE_SPREAD, _NOISE_FLOOR = 1e-3, 1e-6
+_RATE_SPREAD = 1e-3
+_NOISE_FLOOR = 1e-6
 # A stamp off by more than this is no jitter, s; a smaller step must be whole samples of a steady clock.
 _JITTER = 0.010
 _WHOLE = 0.25  # of a sample
@@ -105,13 +107,15 @@ class SampleClock:
             When they were read, s on the local clock.
         """
         pieces: list[Piece] = []
-        start, total = 0, len(stamps)
+        start = 0
+        total = len(stamps)
         if self._base is None and total:
             self._base = float(stamps[0])
         while start < total:
             if self._drop:
                 gone = min(self._drop, total - start)
-                self._drop, start = self._drop - gone, start + gone
+                self._drop = self._drop - gone
+                start = start + gone
                 continue
             take = min(total - start, self._size - self._held)
             start += self._follow(stamps[start : start + take], start, total - start, arrived_at, pieces)
@@ -154,14 +158,16 @@ class SampleClock:
             self._step(float(rest[0] - line[0]), left, arrived_at)
             if self._drop:
                 return 0
-            stop, index = 1, index[:1] - index[0] + self._count
+            stop = 1
+            index = index[:1] - index[0] + self._count
             rest = stamps[:1] - self._shift - self._base - index / self.sfreq
             line = self._line(index)
         times = self._base + index[:stop] / self.sfreq + line[:stop]
         pieces.append(Piece(start, start + stop, times, self._pending))
         self._pending = 0
         self._rest.append((index[:stop], rest[:stop]))
-        self._count, self._held = int(index[stop - 1]) + 1, self._held + stop
+        self._count = int(index[stop - 1]) + 1
+        self._held = self._held + stop
         if self._held == self._size:
             self._close_block(left - stop, arrived_at)
         return stop
@@ -173,7 +179,8 @@ class SampleClock:
 
     def _steps(self, off: Times) -> int | None:
         """First sample whose stamp is no jitter."""
-        wobble, settled = self._wobble, len(self._blocks) >= _SETTLED
+        wobble = self._wobble
+        settled = len(self._blocks) >= _SETTLED
         wide = np.abs(off) > max(_JITTER, 6 * wobble)
         if settled and max(wobble, self._residual) * self.sfreq < 0.05:
             samples = off * self.sfreq
@@ -188,7 +195,8 @@ class SampleClock:
         now_s = self._count / self.sfreq
         if lost and now_s - at < _UNDONE + before and abs(step_s + before) < max(_JITTER, 0.25 * before):
             # Samples that came in the meantime stand where these belong.
-            self._drop, self._last_gap = lost, (-math.inf, 0.0, 0)
+            self._drop = lost
+            self._last_gap = (-math.inf, 0.0, 0)
             return
         late_s, spread = self._lateness(left, arrived_at)
         period = (1 + self._slope) / self.sfreq
@@ -221,8 +229,10 @@ class SampleClock:
 
     def _close_block(self, left: int, arrived_at: float) -> None:
         index, rest = (np.concatenate(parts) for parts in zip(*self._rest, strict=True))
-        self._rest, self._held = [], 0
-        middle, place = float(np.median(rest)), float(np.median(index)) / self.sfreq
+        self._rest = []
+        self._held = 0
+        middle = float(np.median(rest))
+        place = float(np.median(index)) / self.sfreq
         self._wobbles.append(mad(rest))
         self._wobble = float(np.median(self._wobbles))
         off = middle - self._offset - self._slope * place
@@ -231,7 +241,9 @@ class SampleClock:
             if self._jumped:
                 return  # stamps of two epochs
             # A whole block says better than one stamp by how much the stamps have jumped.
-            self._shift, middle, off = self._shift + off, middle - off, 0.0
+            self._shift = self._shift + off
+            middle = middle - off
+            off = 0.0
         self._blocks.append((place, middle))
         if self._astray(off):
             self._come_back(off, left, arrived_at)
@@ -239,7 +251,8 @@ class SampleClock:
 
     def _astray(self, off: float) -> bool:
         """Whether the stamps made a step too small to be told from jitter in one: two blocks agree on it."""
-        before, self._stray = self._stray, 0.0
+        before = self._stray
+        self._stray = 0.0
         known = len(self._blocks) - 1
         least = 20e-6 if known >= 20 else max(3e-3, 3 / self.sfreq)
         if known < _SETTLED or abs(off) <= max(least, 6 * self._residual):
@@ -256,7 +269,8 @@ class SampleClock:
             self._blocks.clear()
             self._blocks.extend([*moved[:-2], *((x, y - off) for x, y in moved[-2:])])
             return
-        shift, count = self._shift, self._count
+        shift = self._shift
+        count = self._count
         self._step(off, left, arrived_at)
         taken = self._shift - shift + (self._count - count) / self.sfreq
         late = [self._blocks.pop() for _ in range(2)]
@@ -267,5 +281,6 @@ class SampleClock:
         x, y = np.array(self._blocks).T
         line = robust_line(x, y, 0.0, noise_floor=_NOISE_FLOOR, slope_spread=_RATE_SPREAD)
         self._offset, self._slope, self._residual = line
-        self._began, self._carry = self._count, 0.0
+        self._began = self._count
+        self._carry = 0.0
         self._carry = before - float(self._line(np.array([self._count]))[0])

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 # How far from its place a trigger may lie: share of the TR, and most (s).
-_NEAR, _NEAR_MOST = 1 / 16, 0.04
+_NEAR = 1 / 16
+_NEAR_MOST = 0.04
 # Among slice triggers, share of their distance.
 _NEAR_SLICES = 1 / 6
 # Triggers nearer than this share of a TR to each other are slice triggers.
@@ -21,13 +22,16 @@ _DENSE = 0.65
 # A trigger this near to its place is no stray, s.
 _CLOSE = 3e-3
 # A chain's place is the median of so many triggers; so many are kept for the line.
-_RECENT, _KEPT = 5, 600
+_RECENT = 5
+_KEPT = 600
 # Raw times kept of each label: what a change of mind about the tolerance is redone from.
 _RAW = 512
 # A chain shorter than this is forgotten when so many TRs went on without it.
-_SHORT, _STALE = 5, 40
+_SHORT = 5
+_STALE = 40
 # Share of a chain's steps that must be single TRs, and of the triggers that must be in it.
-_SINGLE, _COVERED = 0.5, 0.5
+_SINGLE = 0.5
+_COVERED = 0.5
 # The start of a volume lies behind a pause if that is longer than the other distances by this factor.
 _PAUSE = 1.5
 
@@ -44,7 +48,9 @@ class Chain:
     """
 
     def __init__(self, stamp: float, period: float) -> None:
-        self.first_at, self.count, self._singles = stamp, 1, 0
+        self.first_at = stamp
+        self.count = 1
+        self._singles = 0
         self._period = period
         self._held: deque[tuple[int, float]] = deque([(0, stamp)], maxlen=_KEPT)
         self._base = stamp
@@ -139,7 +145,8 @@ class Train:
         self._raw.append(stamp)
         near = self._near if self.locked else self._tolerance()
         if not 0.7 < near / self._near < 1.4:
-            self._near, self.chains = near, []
+            self._near = near
+            self.chains = []
             for earlier in self._raw:
                 self._join(earlier)
             return

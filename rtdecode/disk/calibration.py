@@ -190,7 +190,8 @@ class Calibration:
         return by_voxel[np.searchsorted(mine.voxels, theirs, sorter=by_voxel)]
 
     def _misfit(self, trained: Projection, why: str) -> GeometryError:
-        mine, theirs = _say(self.projection), _say(trained)
+        mine = _say(self.projection)
+        theirs = _say(trained)
         return GeometryError(
             f"the calibration in {self.path} reads {mine}; the bundle reads {theirs}: {why}. "
             "Calibrate with --bundle, or give the bundle that was trained on this calibration."

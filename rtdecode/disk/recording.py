@@ -74,7 +74,9 @@ class RecordingWriter:
         *,
         resume: bool = False,
     ) -> None:
-        self._path, self._meta, self._montage = path, dict(meta), montage
+        self._path = path
+        self._meta = dict(meta)
+        self._montage = montage
         self._pseudonyms = Pseudonyms(key or new_key())
         # The channels of the newest chunk, where a recording is gone on with, and those that come now.
         self._before: Montage | None = None
@@ -244,12 +246,15 @@ class Recording:
                     return
                 line = json.loads(text)
                 if "samples" in line:
-                    n, changed = line["samples"], line.get("montage") and _montage(line["montage"])
+                    n = line["samples"]
+                    changed = line.get("montage") and _montage(line["montage"])
                     channels = len(changed.channels) if changed else channels
-                    data, when = _values(eeg, np.float32, n, channels), _values(stamps, np.float64, n)
+                    data = _values(eeg, np.float32, n, channels)
+                    when = _values(stamps, np.float64, n)
                     if data is None or when is None:
                         return
-                    live, clock_at = line.get("live", True), line.get("clock_at")
+                    live = line.get("live", True)
+                    clock_at = line.get("clock_at")
                     yield EegChunk(data.T, when, line["arrived_at"], live, changed, clock_at)
                 elif "stamp" in line:
                     stamp = line.pop("stamp")
@@ -321,7 +326,8 @@ def _size(file: Path) -> int:
 
 
 def _montage(line: dict[str, Any]) -> Montage:
-    kinds, simulated = tuple(line.get("kinds", ())), line.get("simulated", False)
+    kinds = tuple(line.get("kinds", ()))
+    simulated = line.get("simulated", False)
     return Montage(tuple(line["channels"]), line["sfreq"], line["reference"], kinds, simulated)
 
 

@@ -95,7 +95,8 @@ class FilmWriter:
     """
 
     def __init__(self, path: str | Path, height: int, width: int, fps: float) -> None:
-        self._size, self._path = (height, width), Path(path)
+        self._size = (height, width)
+        self._path = Path(path)
         container = av.open(str(path), "w", format="mp4", options=_LIVE)
         self._container: OutputContainer | None = container
         even = height % 2 == 0 and width % 2 == 0
@@ -129,7 +130,8 @@ class FilmWriter:
         """Write what the encoder still holds and the index; a second call does nothing."""
         if self._container is None:
             return
-        container, self._container = self._container, None
+        container = self._container
+        self._container = None
         try:
             if self.frames:
                 container.mux(self._stream.encode(None))
@@ -138,7 +140,8 @@ class FilmWriter:
 
     def _give_up(self) -> None:
         """Close without the fragment that could not be written in full: it would not play."""
-        container, self._container = self._container, None
+        container = self._container
+        self._container = None
         with suppress(OSError):
             container.close() if container is not None else None
         os.truncate(self._path, self._whole)
@@ -149,7 +152,9 @@ def _stream(
 ) -> VideoStream:
     rate = Fraction(fps).limit_denominator(1001)
     stream = container.add_stream("libx264", rate=rate, options=dict(options))
-    stream.width, stream.height, stream.pix_fmt = width, height, chroma
+    stream.width = width
+    stream.height = height
+    stream.pix_fmt = chroma
     stream.codec_context.thread_count = 1
     return stream
 

@@ -35,7 +35,8 @@ class Cap:
     """
 
     def __init__(self, wanted: EegInput, picks: NDArray[np.int64], sfreq: float, reference: str = "") -> None:
-        self._names, self._picks = wanted.channels, picks
+        self._names = wanted.channels
+        self._picks = picks
         self._absent = picks == channels.ABSENT
         self._average = wanted.band.reference == "average"
         self._filter = EegFilter(wanted.band, sfreq)
@@ -94,7 +95,8 @@ class Cap:
             Which of them were interpolated.
         m : int
         """
-        judge, start = self._judge, 0
+        judge = self._judge
+        start = 0
         while start < data.shape[1]:
             stop = data.shape[1] if judge is None else min(data.shape[1], start + judge.room)
             part = data[:, start:stop]
@@ -102,7 +104,8 @@ class Cap:
             bad = None
             if judge is not None:
                 if judge.bad.any():
-                    bad, values = judge.bad, self._repaired(values + mean, judge)
+                    bad = judge.bad
+                    values = self._repaired(values + mean, judge)
                 judge.push(part, quality[start:stop])
             yield values, bad, stop - start
             start = stop

@@ -194,7 +194,8 @@ def _biosemi(pins: Sequence[str]) -> dict[str, str]:
     """Electrode of each pin of a BioSemi cap; empty where the labels are no such pins."""
     table = [line.split("\t") for line in _BIOSEMI.read_text().splitlines()[1:]]
     lettered = {pin for pin in pins if re.fullmatch(r"[A-H]([1-9]|[12]\d|3[0-2])", pin)}
-    both, first = {row[0] for row in table}, {row[0] for row in table[:32]}
+    both = {row[0] for row in table}
+    first = {row[0] for row in table[:32]}
     if lettered >= both and lettered == both:
         return {pin: cap64 for pin, cap64, _ in table}
     return {pin: cap32 for pin, _, cap32 in table[:32]} if lettered == first else {}

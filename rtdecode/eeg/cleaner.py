@@ -26,9 +26,11 @@ MOST_HZ = 1000.0
 SHORT_GAP_S = 0.020
 """Gaps up to this long are bridged by a straight line."""
 # Slower streams, and fewer channels, cannot be rid of gradients: they are taken as from outside the magnet.
-_LEAST_HZ, _LEAST_CHANNELS = 1280.0, 4
+_LEAST_HZ = 1280.0
+_LEAST_CHANNELS = 4
 # A TR to begin with where none is known; triggers overrule it. Shorter ones are not followed.
-_ANY_TR_S, _LEAST_TR_S = 2.0, 0.3
+_ANY_TR_S = 2.0
+_LEAST_TR_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,8 @@ class Cleaner:
     """
 
     def __init__(self, montage: Montage, tr_s: float | None) -> None:
-        self._montage, self._tr_s = montage, tr_s or _ANY_TR_S
+        self._montage = montage
+        self._tr_s = tr_s or _ANY_TR_S
         count = len(montage.channels)
         self.rate = rate_within(montage.sfreq, MOST_HZ)
         self._decimator = Decimator(montage.sfreq, self.rate) if self.rate < montage.sfreq else None
@@ -181,11 +184,13 @@ class Cleaner:
         return [self._release(*self._heart.push(data, quality))]
 
     def _release(self, data: Data, quality: Quality) -> Part:
-        times, self._held = self._held[: len(quality)], self._held[len(quality) :]
+        times = self._held[: len(quality)]
+        self._held = self._held[len(quality) :]
         return self._part(data, times, quality)
 
     def _part(self, data: Data, times: Times, quality: Quality) -> Part:
-        hole, self._hole = self._hole and len(times) > 0, self._hole and not len(times)
+        hole = self._hole and len(times) > 0
+        self._hole = self._hole and not len(times)
         return Part(data, times, quality, hole)
 
     def _cut(self) -> list[Part]:
@@ -193,7 +198,9 @@ class Cleaner:
         parts = [self._release(*self._heart.flush())] if self._heart is not None else []
         if self._decimator is not None:
             self._decimator.reset()
-        self._held, self._edge, self._hole = np.zeros(0), None, True
+        self._held = np.zeros(0)
+        self._edge = None
+        self._hole = True
         return parts
 
     def _new_heart(self) -> HeartbeatRemover | None:

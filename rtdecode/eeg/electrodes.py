@@ -11,7 +11,10 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-_RING, _RING_STEP, _ROW_STEP = 92.0, 9.0, 11.5  # degrees
+# degrees
+_RING = 92.0
+_RING_STEP = 9.0
+_ROW_STEP = 11.5
 # Rows between Fp and O, from the front: midline's name, and the name at 7h and further out.
 _ROWS = (
     ("AFp", "AFp"), ("AF", "AF"), ("AFF", "AFF"), ("F", "F"), ("FFC", "FFT"), ("FC", "FT"),
@@ -58,13 +61,15 @@ def _row(inner: str, outer: str, row: int) -> dict[str, Place]:
 
 def _pair(name: str, suffix: str, left: Place) -> dict[str, Place]:
     """An electrode of the left hemisphere and its twin, whose number is one higher."""
-    number, half = suffix.rstrip("h"), suffix[len(suffix.rstrip("h")) :]
+    number = suffix.rstrip("h")
+    half = suffix[len(suffix.rstrip("h")) :]
     return {f"{name}{suffix}": left, f"{name}{int(number) + 1}{half}": left * (-1, 1, 1)}
 
 
 def _point(azimuth: float, polar: float) -> Place:
     """`polar` degrees from Cz towards the front, turned to the left by `azimuth` degrees."""
-    a, p = np.deg2rad(azimuth), np.deg2rad(polar)
+    a = np.deg2rad(azimuth)
+    p = np.deg2rad(polar)
     return np.array([-np.sin(p) * np.sin(a), np.sin(p) * np.cos(a), np.cos(p)])
 
 

@@ -94,13 +94,15 @@ class EegStream:
         self._wanted = wanted
         self._tr_s = tr_s
         self._keep_s = keep_s
-        self._mean, self._scale = stats["eeg_mean"][:, None], stats["eeg_scale"][:, None]
+        self._mean = stats["eeg_mean"][:, None]
+        self._scale = stats["eeg_scale"][:, None]
         self._delivered: deque[tuple[float, float]] = deque(maxlen=4096)
         self._past = {"lost_samples": 0, "gaps": 0, "epochs": 0}
         self._notes: list[str] = []
         self._nonfinite = 0
         self._off_level = False
-        self.first, self.samples = 0.0, 0
+        self.first = 0.0
+        self.samples = 0
         self._last: float | None = None
         self._waiting: list[tuple[Float, Times]] = []
         self._lost = 0
@@ -237,12 +239,15 @@ class EegStream:
         self._door = Door(montage.channels, present, self._keep_s)
         self._gone = 0
         self._rate = RateCheck(montage.sfreq)
-        self.montage, self._clock = montage, SampleClock(montage.sfreq)
-        self._cleaner, self._cap = cleaner, cap
+        self.montage = montage
+        self._clock = SampleClock(montage.sfreq)
+        self._cleaner = cleaner
+        self._cap = cap
         self._settling = round(self._wanted.band.settling_s(cleaner.rate) * cleaner.rate)
         self._learning = self._settling
         rows = len(picks) if cap.judges else 0
-        self._block, self._filled = np.zeros((rows, round(montage.sfreq)), np.float32), 0
+        self._block = np.zeros((rows, round(montage.sfreq)), np.float32)
+        self._filled = 0
         self._anew = self._hole = self.samples > 0
 
     def _place(self, data: Float, piece: Piece) -> None:
@@ -280,14 +285,17 @@ class EegStream:
             return
         data = np.concatenate([data for data, _ in self._waiting], axis=1)
         times = np.concatenate([times for _, times in self._waiting])
-        lost, start = self._lost, 0
-        self._waiting, self._lost = [], 0
+        lost = self._lost
+        start = 0
+        self._waiting = []
+        self._lost = 0
         while start < data.shape[1]:
             part = slice(start, start + self._block.shape[1] - self._filled)
             for clean in self._cleaner.push(data[:, part], times[part], lost):
                 self._take(clean)
             self._look(data[:, part])
-            lost, start = 0, part.stop
+            lost = 0
+            start = part.stop
 
     def _lost_between(self, at: float) -> int:
         """Samples that a stream which came back is behind the one before it."""
@@ -313,17 +321,21 @@ class EegStream:
         if part.hole or self._hole:
             self._hole = False
             self._leave_hole(float(part.times[0]))
-        x, ok = self._cap.pick(part.data), usable(part.quality)
+        x = self._cap.pick(part.data)
+        ok = usable(part.quality)
         edges = [0, *(np.flatnonzero(np.diff(ok)) + 1).tolist(), len(ok)]
         for start, stop in itertools.pairwise(edges):
-            piece, times, quality = x[:, start:stop], part.times[start:stop], part.quality[start:stop]
+            piece = x[:, start:stop]
+            times = part.times[start:stop]
+            quality = part.quality[start:stop]
             if not ok[start]:
                 self._append(np.zeros(piece.shape, np.float32), times, quality)
                 self._restart()
                 continue
             for values, bad, count in self._cap.push(piece, quality):
                 self._append(values, times[:count], self._judged(quality[:count]), bad)
-                times, quality = times[count:], quality[count:]
+                times = times[count:]
+                quality = quality[count:]
 
     def _append(
         self, data: Float, times: Times, quality: Quality, bad: NDArray[np.bool_] | None = None

@@ -106,11 +106,18 @@ class PhantomSession:
             )
         if motion not in MOTIONS:
             raise UsageError(f"--motion {motion} is not built yet; there is {', '.join(MOTIONS)}")
-        self.vendor, self.motion, self.settling = vendor_named(vendor), motion, settling
+        self.vendor = vendor_named(vendor)
+        self.motion = motion
+        self.settling = settling
         self.preset = preset_named(preset) if isinstance(preset, str) else preset
-        self.subject, self.seed, self.seconds, self.sfreq = subject_number, seed, float(seconds), int(sfreq)
+        self.subject = subject_number
+        self.seed = seed
+        self.seconds = float(seconds)
+        self.sfreq = int(sfreq)
         self.film = Film(seconds, seed, cuts)
-        self.artifacts, self.montage, self.drift_ppm = artifacts, montage(sfreq), 0.0
+        self.artifacts = artifacts
+        self.montage = montage(sfreq)
+        self.drift_ppm = 0.0
         if artifacts is not None:
             base_rate(self.sfreq)
             self.montage = bore_montage(sfreq, artifacts.references)
@@ -155,7 +162,8 @@ class PhantomSession:
     @cached_property
     def delays(self) -> list[float]:
         """From each volume's end to its last file being complete, s, without faults."""
-        out, queue = [], self._first_s
+        out = []
+        queue = self._first_s
         for _ in range(self.volumes):
             out.append(self.volume_delay + queue if queue > 0 else self.volume_delay)
             queue += _QUEUE_S - TR
@@ -170,7 +178,8 @@ class PhantomSession:
         cuts = self.film.cut_frames
         if artifacts is None:
             return Amplifier(self.subject, self.preset, self.state, cuts, self.sfreq, self.seed)
-        clock, closed = 1 + self.drift_ppm * 1e-6, closed_eyes(self.seconds)
+        clock = 1 + self.drift_ppm * 1e-6
+        closed = closed_eyes(self.seconds)
         rate = base_rate(self.sfreq)
         eeg = Amplifier(self.subject, self.preset, self.state, cuts, rate, self.seed, clock, closed)
         stop_s = self.samples / self.rate
@@ -287,13 +296,15 @@ class PhantomSession:
         return heapq.merge(*streams, key=lambda item: item.arrived_at)
 
     def _chunks(self, chunk_s: float) -> Iterator[EegChunk]:
-        size, done = max(1, round(chunk_s * self.sfreq)), 0
+        size = max(1, round(chunk_s * self.sfreq))
+        done = 0
         rest = np.zeros((len(self.montage.channels), 0), np.float32)
         for block in self.eeg_blocks():
             rest = np.concatenate([rest, block], axis=1)
             last = done + rest.shape[1] == self.samples
             while rest.shape[1] >= size or (last and rest.shape[1]):
-                part, rest = rest[:, :size], rest[:, size:]
+                part = rest[:, :size]
+                rest = rest[:, size:]
                 times = self.sample_times(done, part.shape[1])
                 stamps = START_AT + self.stamps(done, times)
                 done += part.shape[1]

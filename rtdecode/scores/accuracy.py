@@ -61,7 +61,8 @@ def correlations(clips: Sequence[Pixels], truths: Sequence[Pixels], mean_clip: P
     """
     shape = truths[0].shape
     dots = np.zeros((len(clips), len(truths)))
-    sums, squares = np.zeros((2, len(clips))), np.zeros((2, len(clips)))
+    sums = np.zeros((2, len(clips)))
+    squares = np.zeros((2, len(clips)))
     for frame, rows in _blocks(shape):
         sides = [_pixels(side, mean_clip, frame, rows) for side in (clips, truths)]
         dots += sides[0] @ sides[1].T

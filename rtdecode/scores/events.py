@@ -51,7 +51,8 @@ def read_events(path: Path) -> list[Event]:
 
 
 def _event(row: dict[str, str]) -> Event:
-    onset, duration = float(row.pop("onset")), float(row.pop("duration"))
+    onset = float(row.pop("onset"))
+    duration = float(row.pop("duration"))
     return Event(onset, duration, row.pop("trial_type"), row)
 
 

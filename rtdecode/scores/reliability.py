@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 Score = NDArray[np.float64]
 
-FEWEST_BINS, MOST_BINS = 5, 10
+FEWEST_BINS = 5
+MOST_BINS = 10
 CLIPS_A_BIN = 20
 POINTS = 100
 

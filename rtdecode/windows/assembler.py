@@ -83,7 +83,8 @@ class Assembler:
         self._eeg_on = "eeg" in modalities and manifest.eeg is not None
         self._fmri_on = "fmri" in modalities and manifest.fmri is not None
         self._limit = math.inf if seconds is None else self.grid.count(exact(seconds))
-        self._now, self._calibrated = now, calibration is not None
+        self._now = now
+        self._calibrated = calibration is not None
         self._notes: list[str] = []
         self._eeg_refused = False
         self.triggers_expected = triggers_expected
@@ -435,7 +436,8 @@ class Assembler:
     def _cut_fmri(self, empty: int, wanted: range, held: dict[int, Any]) -> dict[str, Any]:
         """Put volumes into their slots; `empty` ones at the beginning are before the run."""
         slots = self.grid.slots if self._manifest.fmri else 0
-        mask, expected = np.zeros(slots, bool), np.zeros(slots, bool)
+        mask = np.zeros(slots, bool)
+        expected = np.zeros(slots, bool)
         # A preview lacks every volume by definition.
         expected[empty : empty + (len(wanted) or slots)] = True
         data = None

@@ -33,7 +33,8 @@ class Head:
     def __init__(self, bundle: Bundle, calibration: Calibration | None = None) -> None:
         projection = bundle.projection if calibration is None else calibration.projection
         assert projection is not None
-        self._projection, self._calibration = projection, calibration
+        self._projection = projection
+        self._calibration = calibration
         self._reader: Reader | None = None
         self._aligner: Aligner | None = None
         self._waiting: list[tuple[Volume, Float]] = []
@@ -75,11 +76,13 @@ class Head:
         Without a calibration no feature depends on the motion, and it is here that it is measured: no
         window need wait for it.
         """
-        waiting, self._waiting = self._waiting, []
+        waiting = self._waiting
+        self._waiting = []
         for volume, values in waiting:
             motion = self._align(volume)
             self._quality.push(values, motion and motion.fd_mm)
-        moved, self._moved = self._moved, []
+        moved = self._moved
+        self._moved = []
         return moved
 
     def _align(self, volume: Volume) -> Motion | None:
@@ -90,7 +93,9 @@ class Head:
         return self.newest
 
     def _open(self, volume: Volume) -> Reader:
-        shape, affine, known = volume.data.shape, volume.affine, self._calibration
+        shape = volume.data.shape
+        affine = volume.affine
+        known = self._calibration
         reader = Reader(self._projection, shape, affine, volume.name, placed=known is not None)
         reference = (volume.data, affine) if known is None else (known.reference, known.affine)
         try:

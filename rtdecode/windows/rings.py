@@ -54,11 +54,13 @@ class EegRing:
         bad : (channel,) bool, optional
             Channels that were interpolated in all of them.
         """
-        start, count = max(0, data.shape[1] - self._capacity), data.shape[1]
+        start = max(0, data.shape[1] - self._capacity)
+        count = data.shape[1]
         while start < count:
             at = (self._end + start) % self._capacity
             stop = min(count, start + self._capacity - at)
-            here, now = slice(at, at + stop - start), slice(start, stop)
+            here = slice(at, at + stop - start)
+            now = slice(start, stop)
             self._data[:, here], self._times[here] = data[:, now], times[now]
             self._quality[here] = quality[now]
             self._bad[:, here] = False if bad is None else bad[:, None]

@@ -59,7 +59,8 @@ class Run:
         fmri: bool,
         calibration: Calibration | None = None,
     ) -> None:
-        self.number, self.first_clip = number, first_clip
+        self.number = number
+        self.first_clip = first_clip
         self.grid: TimingGrid = bundle.manifest.grid
         self.fmri = fmri
         self._tr = float(self.grid.tr) if fmri and self.grid.tr is not None else 0.0
@@ -74,7 +75,8 @@ class Run:
         self.received: set[int] = set()
         self.check: dict[str, float | None] | None = None
         self._first: tuple[int, int] | None = None
-        self._bundle, self._dummies = bundle, dummies
+        self._bundle = bundle
+        self._dummies = dummies
         self._ring = VolumeRing(max(_KEPT_VOLUMES, 2 * self.grid.slots))
         self._files: deque[tuple[int, float]] = deque(maxlen=50)
         self._delay: float | None = None
@@ -110,7 +112,8 @@ class Run:
         read = self._vector(volume) if volume.live else None
         corrected_at = volume.parsed_at if now is None else now()
         if self._first is None:
-            self._first, self.series = (volume.index, _checksum(volume)), volume.series
+            self._first = (volume.index, _checksum(volume))
+            self.series = volume.series
         self.received.add(volume.index)
         self.newest = max(self.newest, volume.index)
         self.readable_at = max(self.readable_at, volume.readable_at)

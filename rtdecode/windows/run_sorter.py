@@ -59,7 +59,10 @@ class SessionRuns:
         fmri: bool,
         calibration: Calibration | None = None,
     ) -> None:
-        self._bundle, self._dummies, self._limit, self._fmri = bundle, dummies, limit, fmri
+        self._bundle = bundle
+        self._dummies = dummies
+        self._limit = limit
+        self._fmri = fmri
         self._calibration = calibration
         self._tr = float(bundle.manifest.grid.tr or 0)
         self.runs: list[Run] = []
@@ -94,7 +97,8 @@ class SessionRuns:
         recent = trigger.stamp - (_PAIR_TRS * self._tr if self._fmri else 0.0)
         self._loose = [*(one for one in self._loose if one.stamp >= recent), trigger]
         if len(self._loose) > 1 or not self._fmri:
-            loose, self._loose = self._loose, []
+            loose = self._loose
+            self._loose = []
             begun = self._begin(loose[0].stamp)
             for one in loose:
                 begun.clock.add_trigger(one.stamp, one.label)
@@ -121,7 +125,8 @@ class SessionRuns:
         if last is None or bound:
             last = self._begin_by_volume(volume)
         last.uid = volume.uid
-        held, self._strangers = self._strangers or [volume], []
+        held = self._strangers or [volume]
+        self._strangers = []
         for one in held:
             self._add(last, one, now)
 

@@ -62,7 +62,8 @@ class Onset:
             return [volume] if self._steady else []
         first, second = sorted((self._held, volume), key=lambda one: one.index)
         if not self._falls(first.vector, second.vector):
-            self._steady, self._held = True, None
+            self._steady = True
+            self._held = None
             return [first, second]
         self.dropped.add(first.index)
         self._steady = len(self.dropped) == _MOST

@@ -33,7 +33,8 @@ _MOST = 600
 _SAME_HEAD = 0.9
 _MOST_OUTSIDE = 0.1
 # What is found by a bundle's features alone is sure to this; less is none.
-_POINTS_MM, _POINTS_DEG = 2.0, 1.0
+_POINTS_MM = 2.0
+_POINTS_DEG = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,13 +191,16 @@ def _of_bundle(aligned: Aligned, trained: Bundle) -> _Chosen:
 
 
 def _of_earlier(aligned: Aligned, earlier: Calibration, sources: _Sources) -> _Chosen:
-    projection, labels = earlier.projection, earlier.record.labels
-    origin, digest = "calibration", earlier.digest
+    projection = earlier.projection
+    labels = earlier.record.labels
+    origin = "calibration"
+    digest = earlier.digest
     if sources.mask is not None:
         path, region = sources.mask
         theirs = brain_of(earlier.reference)
         projection, labels = choose(region, path, theirs, earlier.affine, mean=sources.mean)
-        origin, digest = "mask", region.digest
+        origin = "mask"
+        digest = region.digest
     found = register(earlier.reference, earlier.affine, aligned.reference, aligned.affine)
     placed, placement = _placed(projection, found, aligned, f"the calibration in {earlier.path}")
     return _Chosen(placed, origin, digest, labels, placement)
@@ -224,7 +228,8 @@ def _placed(
 
 
 def _write(out: Path, aligned: Aligned, chosen: _Chosen, warmup: Warmup) -> Calibration:
-    first, projection = aligned.volumes[0], chosen.projection
+    first = aligned.volumes[0]
+    projection = chosen.projection
     record = Record(
         schema=SCHEMA,
         version=__version__,

@@ -10,9 +10,11 @@ from rtdecode.errors import RtDecodeError
 from rtdecode.types import Volume
 from streaming.sources.folder.source import FolderSource
 
-_POLL_S, _SAY_EVERY = 0.02, 5.0
+_POLL_S = 0.02
+_SAY_EVERY = 5.0
 # A run that has been silent for so many TRs, and for so long, is over.
-_SILENT_TRS, _SILENT_S = 4.0, 3.0
+_SILENT_TRS = 4.0
+_SILENT_S = 3.0
 _LEAST = 2
 
 
@@ -65,7 +67,8 @@ def _fill(
     console: Console,
 ) -> None:
     began = said_at = time.monotonic()
-    readable_at, silent_s = began, _SILENT_S
+    readable_at = began
+    silent_s = _SILENT_S
     try:
         while max(map(len, runs.values()), default=0) < count:
             now = time.monotonic()

@@ -20,15 +20,21 @@ from streaming.sinks.text import ALERT, FAINT, INK, PAPER, font
 
 Colour = tuple[int, int, int]
 
-_WIDTH, _PAD, _HEAD = 1320, 14, 30
-_ACROSS, _SLICES = 6, 12
+_WIDTH = 1320
+_PAD = 14
+_HEAD = 30
+_ACROSS = 6
+_SLICES = 12
 _CURVE_HEIGHT = 170
 _RULE = (52, 55, 62)
 _REGION = (64, 224, 208)
 _LINES: tuple[Colour, ...] = ((102, 178, 255), (255, 176, 64), (126, 217, 140))
 _HOT = np.array([(0, 0, 0), (120, 20, 60), (230, 90, 30), (255, 190, 60), (255, 255, 220)], np.float64)
 # What asks for a remark.
-_MUCH_MOTION, _LOW_TSNR, _FEW, _WEAK = 0.5, 30.0, 20, 0.97
+_MUCH_MOTION = 0.5
+_LOW_TSNR = 30.0
+_FEW = 20
+_WEAK = 0.97
 
 
 def verdict(record: Record) -> list[str]:
@@ -57,13 +63,15 @@ def verdict(record: Record) -> list[str]:
 def picture(record: Record, aligned: Aligned, projection: Projection, warmup: Warmup) -> bytes:
     """Draw everything as one PNG."""
     mask = _region(aligned, projection)
-    mean, brain = aligned.reference, aligned.brain
+    mean = aligned.reference
+    brain = aligned.brain
     top = float(np.percentile(mean[brain], 99)) if brain.any() else float(mean.max())
     best = float(np.percentile(aligned.tsnr[brain], 98)) if brain.any() else 1.0
     upright = [_upright(part, aligned.affine) for part in (mean, aligned.tsnr, mask, brain)]
     (volume, size, axis), tsnr, region, head = upright[0], *(part[0] for part in upright[1:])
     chosen = _slices(head, region, axis)
-    grey, hot = np.linspace([0, 0, 0], [255, 255, 255], 256), _ramp(_HOT)
+    grey = np.linspace([0, 0, 0], [255, 255, 255], 256)
+    hot = _ramp(_HOT)
     words = "mean of the aligned volumes, region outlined"
     level = np.array([v.data[brain].mean(dtype=np.float64) for v in aligned.volumes])
     panels = [
@@ -92,7 +100,8 @@ def page(record: Record, drawn: bytes) -> bytes:
 
 
 def _rows(record: Record) -> list[tuple[str, str]]:
-    figures, placement = record.figures, record.placement
+    figures = record.figures
+    placement = record.placement
     size = np.linalg.norm(np.array(record.affine)[:3, :3], axis=0)
     place = "not looked for"
     if placement is not None:
@@ -212,7 +221,8 @@ def _motion(aligned: Aligned) -> list[Image.Image]:
         return []
     at = [v.index for v in aligned.volumes]
     parameters = np.array([m.parameters for m in aligned.motions])
-    shifts, turns = parameters[:, :3], np.degrees(parameters[:, 3:])
+    shifts = parameters[:, :3]
+    turns = np.degrees(parameters[:, 3:])
     moved = np.array([[m.fd_mm] for m in aligned.motions])
     return [
         _curves("head position, mm", at, shifts, ("right", "front", "top"), 0.1),
@@ -238,7 +248,9 @@ def _curves(
     draw = ImageDraw.Draw(panel)
     draw.text((_PAD, _HEAD // 2), title, fill=INK, font=font(15), anchor="lm")
     ticks = _ticks(float(values.min()), float(values.max()), least)
-    left, right, top = _PAD + 60, _WIDTH - _PAD, _HEAD + 4
+    left = _PAD + 60
+    right = _WIDTH - _PAD
+    top = _HEAD + 4
     span = max(1, at[-1] - at[0])
 
     def place(n: int, value: float) -> tuple[float, float]:
@@ -261,7 +273,8 @@ def _curves(
 
 def _ticks(low: float, high: float, least: float) -> list[float]:
     """Round numbers around a range and zero, some five of them."""
-    low, high = min(low, 0.0), max(high, 0.0)
+    low = min(low, 0.0)
+    high = max(high, 0.0)
     high += max(0.0, least - (high - low))
     step = _step((high - low) / 4)
     return [round(step * n, 10) for n in range(int(np.floor(low / step)), int(np.ceil(high / step)) + 1)]

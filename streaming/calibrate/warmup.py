@@ -20,7 +20,10 @@ Track = Callable[[Iterable[Volume], str], Iterable[Volume]]
 _LINE = 2  # values that a line takes
 # Volumes before the steady state are brighter than the later ones by so many of their spreads and
 # by this share; ten of them at the most.
-_UNSTEADY_SPREADS, _UNSTEADY_SHARE, _UNSTEADY_MOST, _JUDGEABLE = 5.0, 0.01, 10, 8
+_UNSTEADY_SPREADS = 5.0
+_UNSTEADY_SHARE = 0.01
+_UNSTEADY_MOST = 10
+_JUDGEABLE = 8
 # A voxel's own spread counts as `n` volumes, the region's typical one as so many.
 _PRIOR = 10
 
@@ -130,7 +133,8 @@ def measure(aligned: Aligned, projection: Projection) -> Warmup:
     """
     shape = aligned.reference.shape
     reader = Reader(projection, shape, aligned.affine, placed=True)
-    rows, outside = [], 0
+    rows = []
+    outside = 0
     for volume, matrix in zip(aligned.volumes, aligned.matrices(), strict=True):
         rows.append(reader.read(volume.data, matrix))
         outside = max(outside, reader.outside)
@@ -191,7 +195,8 @@ def _summed(volumes: list[Volume], matrices: Sequence[Reals | None], affine: Rea
         total += change
         sloped += step * change
         squares += change**2
-    count, weight = len(volumes), float(np.sum(steps**2))
+    count = len(volumes)
+    weight = float(np.sum(steps**2))
     mean = first + total / count
     left = squares - total**2 / count - sloped**2 / weight
     spread = np.sqrt(np.maximum(left, 0) / max(1, count - _LINE))

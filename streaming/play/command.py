@@ -199,7 +199,8 @@ class _Show:
     console: Console
 
     def run(self, start: float) -> Shown:
-        film, shown = self.film, Shown()
+        film = self.film
+        shown = Shown()
         label = film_marks.start_label(film.path.name, float(film.fps), film.frames)
         self.outlet.push_sample([label], start)
         try:
@@ -263,7 +264,8 @@ def _bar(film: Film, console: Console) -> Iterator[Callable[[int], None]]:
         return
     columns = TextColumn("{task.completed:.0f} s"), BarColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, auto_refresh=False, transient=True) as bar:
-        task, drawn_at = bar.add_task("playing", total=film.seconds), 0.0
+        task = bar.add_task("playing", total=film.seconds)
+        drawn_at = 0.0
 
         def tick(number: int) -> None:
             nonlocal drawn_at

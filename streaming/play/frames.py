@@ -105,7 +105,8 @@ class Pictures:
     """
 
     def __init__(self, film: Film, height: int, width: int) -> None:
-        self._film, self._size = film, (height, width)
+        self._film = film
+        self._size = (height, width)
         self._queue: queue.Queue[Picture | FFmpegError | str | None] = queue.Queue(_AHEAD)
         self._stop = threading.Event()
         self.skip_to = 0

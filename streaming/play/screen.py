@@ -16,7 +16,8 @@ CORNERS = ("top-left", "top-right", "bottom-left", "bottom-right")
 _WINDOW = 768
 # What SDL falls back on, unasked, where there is no window system.
 _BLIND = ("dummy", "offscreen")
-_BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
+_BLACK = (0, 0, 0)
+_WHITE = (255, 255, 255)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,8 @@ class Nowhere:
     """
 
     def __init__(self, film: Film) -> None:
-        self.height, self.width = film.height, film.width
+        self.height = film.height
+        self.width = film.width
         self.note = ""
 
     def draw(self, picture: Picture | None, *, white: bool) -> None:
@@ -126,7 +128,8 @@ class Window:
         self.note = "; ".join(str(one.message) for one in caught)
         width, height = self._surface.get_size()
         scale = min(width / film.width, height / film.height)
-        self.height, self.width = round(film.height * scale), round(film.width * scale)
+        self.height = round(film.height * scale)
+        self.width = round(film.width * scale)
         self._corner = ((width - self.width) // 2, (height - self.height) // 2)
         self._patch = None if patch is None else patch.place(height, width)
         self.draw(None, white=False)
@@ -149,7 +152,8 @@ class Window:
     def said(self) -> list[Said]:
         """What the keyboard and the window said since the last call."""
         pygame = self._pygame
-        starts, ends = (pygame.K_SPACE, pygame.K_5, pygame.K_KP5, pygame.K_t), (pygame.K_ESCAPE,)
+        starts = (pygame.K_SPACE, pygame.K_5, pygame.K_KP5, pygame.K_t)
+        ends = (pygame.K_ESCAPE,)
         said: list[Said] = []
         for event in pygame.event.get():
             if event.type == pygame.QUIT or (event.type == pygame.KEYDOWN and event.key in ends):

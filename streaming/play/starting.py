@@ -14,7 +14,9 @@ from streaming.sources.lsl.source import LslSource
 
 STARTS = ("trigger", "key", "now")
 
-_TRIGGER_POLL, _KEY_POLL, _READER_POLL = 0.002, 0.005, 0.02
+_TRIGGER_POLL = 0.002
+_KEY_POLL = 0.005
+_READER_POLL = 0.02
 # Without NAME-markers by then, stim channels and other markers are looked at too, s.
 _STIM_AFTER = 3.0
 _SAY_EVERY = 5.0
@@ -44,9 +46,11 @@ def on_trigger(
     float or None
         The trigger's own stamp where it came within a frame, else now; None if called off.
     """
-    box, amplifier = MarkerSource(lsl, "-markers"), None
+    box = MarkerSource(lsl, "-markers")
+    amplifier = None
     began = pylsl.local_clock()
-    said_at, other = began - _SAY_EVERY, ""
+    said_at = began - _SAY_EVERY
+    other = ""
     while not off():
         now = pylsl.local_clock()
         if amplifier is None and not box.found and now - began > _STIM_AFTER:

@@ -334,7 +334,8 @@ class _Acquisition:
             self.send(pack(window, clip=self._assembler.clip(window), costs=self._newest, backlog=backlog))
 
     def _status(self, now: float) -> dict[str, Any]:
-        costs, self._costs = self._costs, {name: [] for name in self._costs}
+        costs = self._costs
+        self._costs = {name: [] for name in self._costs}
         counters = self._assembler.counters()
         counters["runs"] = counters["runs"][-_RUNS_TOLD:]
         folder = self._folder.counters() if self._folder is not None else {}
@@ -429,11 +430,13 @@ class _Acquisition:
 
     def _read_lsl(self) -> None:
         assert self._lsl is not None
-        montage, since = None, 0.0
+        montage = None
+        since = 0.0
         while not self._stop.is_set():
             for item in self._lsl.poll():
                 if montage is None:
-                    montage, since = self._lsl.montage, time.monotonic()
+                    montage = self._lsl.montage
+                    since = time.monotonic()
                     if montage is not None:
                         self._put(montage)
                 self._put(item)

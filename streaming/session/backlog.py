@@ -5,7 +5,8 @@ from dataclasses import replace
 from rtdecode.types import EegChunk
 
 # A wait that is too long, and how long reading may take to catch up by itself, s.
-LATE, PATIENCE = 2.0, 10.0
+LATE = 2.0
+PATIENCE = 10.0
 # A wait that ends a jump, s.
 IN_TIME = 1.0
 
@@ -42,20 +43,23 @@ class Lag:
         """Mark a chunk as not live if it has waited too long since it could be read."""
         waited = now_at - chunk.arrived_at
         behind = waited > LATE and now_at - self._idle_at > PATIENCE
-        was, self._jumping = self._jumping, waited > IN_TIME if self._jumping else behind
+        was = self._jumping
+        self._jumping = waited > IN_TIME if self._jumping else behind
         if not self._jumping:
             if was:
                 self._tell(float(chunk.stamps[0]) - self._since)
             return chunk
         if not was:
-            self._since, self._worst = float(chunk.stamps[0]), 0.0
+            self._since = float(chunk.stamps[0])
+            self._worst = 0.0
         self._worst = max(self._worst, waited)
         self.samples += chunk.data.shape[1]
         return replace(chunk, live=False)
 
     def notes(self) -> list[str]:
         """Sentences on the jumps since the last call."""
-        told, self._notes = self._notes, []
+        told = self._notes
+        self._notes = []
         return told
 
     def _tell(self, passed: float) -> None:

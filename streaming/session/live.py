@@ -31,7 +31,8 @@ from streaming.sinks.output import Output, prepare, writing
 from streaming.sinks.truth import Truth
 
 # Windows that wait in the mailbox and in the inbox; where both are full, acquisition waits.
-_SLOTS, _INBOX = 16, 16
+_SLOTS = 16
+_INBOX = 16
 _REPORT_EVERY = 5.0
 _SAY_EVERY = 5.0
 # Silence of the acquisition after which the session ends without what it still has, s.
@@ -232,7 +233,8 @@ class _Session:
             if kind == "window":
                 self._take_window(message)
             elif kind == "fault":
-                self._fault, self._ended = _error(message.head), True
+                self._fault = _error(message.head)
+                self._ended = True
             else:
                 self._take_status(message.head)
             self._heard_at = time.monotonic()
@@ -365,7 +367,8 @@ class _Session:
 
     def _judge(self) -> RtDecodeError | None:
         """Tell whether the sources did not come, or fell silent."""
-        waited, limit = time.monotonic() - self._began_at, self._options.wait
+        waited = time.monotonic() - self._began_at
+        limit = self._options.wait
         # --wait is for the sources: nobody looks for them while the acquisition process is starting.
         if limit and self._status and not self._begun and waited > limit:
             # What comes before the colon is the modality; what comes behind it names streams and files.
@@ -375,7 +378,8 @@ class _Session:
                 "Start the source, correct its name, or wait longer (--wait 0: for ever).",
                 f"waited {limit:g} s (--wait) for a run to begin; still missing: {', '.join(missing)}",
             )
-        silent, limit = self._status.get("silent"), self._options.lost_after
+        silent = self._status.get("silent")
+        limit = self._options.lost_after
         if limit and silent is not None and silent > limit:
             return SourceLostError(
                 f"every source has been silent for {silent:.0f} s (--lost-after {limit:g}): no EEG sample "
@@ -423,7 +427,8 @@ class _Session:
 
     def _keep_truth(self) -> None:
         """Put the truth beside what was recorded, if anything was; say what is wrong with it."""
-        record, truth = self._options.record, self._options.truth
+        record = self._options.record
+        truth = self._options.truth
         # Before the first status the acquisition may have refused the folder: it is another recording's.
         if record is not None and self._status:
             try:

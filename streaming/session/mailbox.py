@@ -41,7 +41,8 @@ class Mailbox:
 
     def __init__(self, context: SpawnContext, slots: int, slot_bytes: int) -> None:
         self._memory = context.RawArray("B", slots * slot_bytes)
-        self._slots, self._slot_bytes = slots, slot_bytes
+        self._slots = slots
+        self._slot_bytes = slot_bytes
         self._free = context.Semaphore(slots)
         self._full = context.Semaphore(0)
         self._put = self._got = 0
@@ -73,7 +74,8 @@ class Mailbox:
 def slot_bytes(bundle: Bundle) -> int:
     """Bytes that a window of this bundle takes in a mailbox."""
     manifest = bundle.manifest
-    samples, slots = manifest.grid.samples, manifest.grid.slots
+    samples = manifest.grid.samples
+    slots = manifest.grid.slots
     eeg = len(manifest.eeg.channels) * samples * 4 + samples if manifest.eeg else 0
     fmri = slots * (manifest.fmri.voxels * 4 + 2) if manifest.fmri else 0
     return _HEAD_BYTES + eeg + fmri

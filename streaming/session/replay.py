@@ -75,7 +75,8 @@ def run(
     check_steps(loaded, steps)
     name = time.strftime("%Y%m%d-%H%M%S")
     folder = out or Path("runs") / f"replay-{name}"
-    assembler, decoder = _assembler(kept, loaded), Decoder(loaded, carry=carry)
+    assembler = _assembler(kept, loaded)
+    decoder = Decoder(loaded, carry=carry)
     with held(folder, "--out", f"replay {name}"):
         prepare(folder, overwrite=False)
         simulated = bool(kept.meta.get("simulated")) or loaded.manifest.simulated
@@ -176,7 +177,8 @@ def _play(
     stopped: list[str],
 ) -> str:
     """Decode until the end, or until something is `stopped`; returns what ended it, in words."""
-    began, first = time.monotonic(), None
+    began = time.monotonic()
+    first = None
     console = Console(stderr=True)
     works = windows(_items(kept, bundle, assembler), assembler, kept.meta.get("ended_at", -math.inf))
     shown = track(works, "replay", console=console, transient=True, disable=not console.is_terminal)
@@ -195,7 +197,8 @@ def _play(
 
 
 def _close(name: str, bundle: Bundle, output: Output, assembler: Assembler, path: Path, ended: str) -> None:
-    memory, counts = Memory(), output.counts
+    memory = Memory()
+    counts = output.counts
     memory.sample(0.0, now=True)
     # The flush at the end has set the end of every run: no clock is asked any more.
     expected = assembler.expected(math.inf) if ended == _WHOLE else counts["final"] + counts["skipped"]

@@ -33,7 +33,8 @@ class ClipSink:
     """
 
     def __init__(self, out: Path, *, simulated: bool) -> None:
-        self._out, self.simulated = out, simulated
+        self._out = out
+        self.simulated = simulated
         (out / "clips").mkdir(parents=True, exist_ok=True)
         (out / "clips.jsonl").write_bytes(b"")
         # Unbuffered: what a full disk refuses must not come back at the next write.

@@ -8,7 +8,11 @@ from PIL import Image, ImageDraw
 
 from streaming.sinks.text import ALERT, FAINT, INK, PAPER, font
 
-_SIDE, _LEFT, _TOP, _FOOT, _GAP = 300, 64, 56, 52, 56
+_SIDE = 300
+_LEFT = 64
+_TOP = 56
+_FOOT = 52
+_GAP = 56
 _CURVE = (102, 178, 255)
 _TICKS = 5
 
@@ -29,7 +33,8 @@ def save(path: Path, confidence: dict[str, Any], note: str = "") -> None:
     size = (2 * (_LEFT + _SIDE + _GAP), _TOP + _SIDE + _FOOT + 30)
     picture = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(picture)
-    curve, risks = confidence["reliability"], confidence["risk_coverage"]
+    curve = confidence["reliability"]
+    risks = confidence["risk_coverage"]
     _reliability(draw, _LEFT, curve)
     _risk_coverage(draw, 2 * _LEFT + _SIDE + _GAP, risks)
     draw.text((_LEFT, size[1] - 16), note, fill=ALERT, font=font(14), anchor="lm")

@@ -15,7 +15,8 @@ from streaming.sinks.text import ALERT, FAINT, INK, bar, card, enlarge
 Frames = NDArray[np.uint8]
 
 _GAP = 8
-_TITLE, _CAPTION = 24, 48
+_TITLE = 24
+_CAPTION = 48
 _HEIGHT = 256
 # The panel of what was decoded: the truth is on its left.
 _DECODED = 1
@@ -73,7 +74,9 @@ class FilmSink:
         scale = max(1, _HEIGHT // geometry.height)
         self._titles = ["truth", title, *([twin] if twin else [])]
         self._layout = _Layout(scale, scale * geometry.height, scale * geometry.width, len(self._titles))
-        self._path, self._hop, self.note = path, hop_frames, note
+        self._path = path
+        self._hop = hop_frames
+        self.note = note
         self._writer = FilmWriter(path, *self._layout.size, geometry.fps)
 
     def write(

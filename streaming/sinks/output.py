@@ -100,16 +100,22 @@ class Output:
         twin: bool = False,
     ) -> None:
         manifest = bundle.manifest
-        self._session, self._bundle, self._decoder, self._now = session, bundle, decoder, now
-        self._truth, self._live = truth, live
+        self._session = session
+        self._bundle = bundle
+        self._decoder = decoder
+        self._now = now
+        self._truth = truth
+        self._live = live
         self._note = note = banner(bundle, simulated=simulated)
         self._clips = ClipSink(out, simulated=simulated)
         title = "decoded category" if manifest.labels else "reconstruction"
-        self._wanted, self._twin = check_steps(bundle, steps), _TWIN if twin else None
+        self._wanted = check_steps(bundle, steps)
+        self._twin = _TWIN if twin else None
         hop = manifest.grid.hop_frames
         self._film = FilmSink(out / "film.mp4", manifest.clip, hop, note, title, self._twin)
         self._sheet = ContactSheet(note, title, self._twin)
-        self._out, self._archive = out, Archive(out / ".finals")
+        self._out = out
+        self._archive = Archive(out / ".finals")
         self._cost = decoder.cost
         self._sections: dict[str, Any] = dict.fromkeys(judged.SECTIONS)
         self._notes: list[str] = []
@@ -208,7 +214,8 @@ class Output:
 
     def _publish(self, work: Work, decoded: Decoded) -> float:
         """Write a clip and its line; seconds after its floor where it is late, else 0."""
-        window, fps = work.window, self._bundle.manifest.clip.fps
+        window = work.window
+        fps = self._bundle.manifest.clip.fps
         file = self._clips.save(work.clip, window.revision, decoded.clip.frames, fps)
         latent = self._clips.save_latent(work.clip, window.revision, decoded.clip.latent)
         stamps = window.stamps | decoded.stamps | {"emitted": self._now()}
@@ -248,12 +255,15 @@ class Output:
         """Add a final to what the session leaves behind; seconds that truth and twin took."""
         began = self._now()
         # What is at fault with the truth is none of the session's folder: it is read outside `writing`.
-        frames, truth = decoded.clip.frames, self._truth.clip(work.window)
-        word, hop = self._truth.category(work.window), self._bundle.manifest.grid.hop_frames
+        frames = decoded.clip.frames
+        truth = self._truth.clip(work.window)
+        word = self._truth.category(work.window)
+        hop = self._bundle.manifest.grid.hop_frames
         judged_too = truth is not None and decoded.clip.steps > 0
         twin = self._null_brain(work, decoded.clip.steps) if self._twin or judged_too else None
         shown = twin if self._twin else None
-        four, aside = None if shown is None else shown[:hop], self._now() - began
+        four = None if shown is None else shown[:hop]
+        aside = self._now() - began
         named = top(decoded.clip.scores)
         late = f"LATE {late_s:.1f} s" if late_s else ""
         label = "   ".join(part for part in (f"window {work.window.index}", named, late) if part)

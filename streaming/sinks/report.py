@@ -134,13 +134,15 @@ def show(report: dict[str, Any]) -> None:
 
 def _judged(report: dict[str, Any]) -> list[tuple[str, str]]:
     """Rows of what is known of the clips' accuracy."""
-    accuracy, baselines = report["accuracy"], report["baselines"] or {}
+    accuracy = report["accuracy"]
+    baselines = report["baselines"] or {}
     rows = [(title, _figure(accuracy[key])) for key, title in _FIGURES.items() if accuracy[key]]
     twin = baselines.get("null_brain", {}).get("identification_2way")
     if twin:
         rows.append(("null brain, 2-way", _figure(twin)))
     if report["confidence"] is not None:
-        curve, risks = report["confidence"]["reliability"], report["confidence"]["risk_coverage"]
+        curve = report["confidence"]["reliability"]
+        risks = report["confidence"]["risk_coverage"]
         text = f"calibration error {curve['ece']:.3f}   risk area {risks['area']:.3f}   n {curve['n']}"
         rows.append(("confidence", text))
     if report["seam"] is not None:

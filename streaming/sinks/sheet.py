@@ -13,7 +13,9 @@ Cells = list[Image.Image]
 
 _MOST = 24
 _ACROSS = 3
-_PAD, _LABEL, _HEAD = 10, 18, 30
+_PAD = 10
+_LABEL = 18
+_HEAD = 30
 _CELL_WIDTH = 96
 
 
@@ -37,9 +39,11 @@ class ContactSheet:
 
     def __init__(self, note: str, title: str = "reconstruction", twin: str | None = None) -> None:
         rows = ["truth", title, *([twin] if twin else [])]
-        self._rows, self.note = ", ".join(rows), note
+        self._rows = ", ".join(rows)
+        self.note = note
         self._kept: list[tuple[str, list[Cells | str]]] = []
-        self._seen, self._stride = 0, 1
+        self._seen = 0
+        self._stride = 1
 
     def add(
         self,
@@ -55,7 +59,8 @@ class ContactSheet:
             self._kept.append((label, rows if twin is None else [*rows, _four(twin)]))
         self._seen += 1
         if len(self._kept) > _MOST:
-            self._kept, self._stride = self._kept[::2], 2 * self._stride
+            self._kept = self._kept[::2]
+            self._stride = 2 * self._stride
 
     def save(self, path: Path) -> None:
         """Draw the sheet as PNG; without a clip nothing is written."""
@@ -67,7 +72,8 @@ class ContactSheet:
 
     def _draw(self) -> Image.Image:
         blocks = [_block(*kept) for kept in self._kept]
-        height, width = blocks[0].size[1] + _PAD, blocks[0].size[0] + _PAD
+        height = blocks[0].size[1] + _PAD
+        width = blocks[0].size[0] + _PAD
         rows = -(-len(blocks) // _ACROSS)
         across = min(_ACROSS, len(blocks))
         sheet = Image.new("RGB", (across * width + _PAD, _HEAD + rows * height + _PAD), PAPER)

@@ -41,7 +41,9 @@ class Truth:
     """
 
     def __init__(self, path: Path | None, bundle: Bundle) -> None:
-        self._bundle, self._path, self.fault = bundle, path, ""
+        self._bundle = bundle
+        self._path = path
+        self.fault = ""
         folder = path is not None and path.suffix != ".tsv"
         self._film_path = path / "film.mp4" if path and folder else None
         self._events_path = path / "events.tsv" if path and folder else path
@@ -74,7 +76,8 @@ class Truth:
         """What was shown during a window's hop, (frame, row, column, 3); None where it is not known."""
         if window.run != 0 or not self.has_film:
             return None
-        geometry, grid = self._bundle.manifest.clip, self._bundle.manifest.grid
+        geometry = self._bundle.manifest.clip
+        grid = self._bundle.manifest.grid
         first = round(window.start_s * geometry.fps)
         wanted = range(first, first + grid.hop_frames)
         frames: list[Frames] = []
@@ -122,7 +125,9 @@ class Truth:
     def _read(self, wanted: range) -> list[Frames]:
         if self._film is None or wanted.start < self._next - len(self._recent):
             assert self._film_path is not None
-            self._film, self._next, self._recent = iter_mp4(self._film_path), 0, {}
+            self._film = iter_mp4(self._film_path)
+            self._next = 0
+            self._recent = {}
         while self._next < wanted.stop:
             frame = next(self._film, None)
             if frame is None:

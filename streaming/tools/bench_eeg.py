@@ -19,11 +19,14 @@ CHUNK_S = 0.02
 # Stream time before the first push that counts: templates and filters have settled.
 SETTLED_S = 40.0
 # At this drift the time that repeats is whole samples and whole TRs.
-DRIFT_PPM, REPEATED_S = 20.0, 40
+DRIFT_PPM = 20.0
+REPEATED_S = 40
 # The same for a first impression.
 _QUICK_SETTLED_S = 19.0
 _QUICK_REPEATED_S = 8
-_START_AT, _DELAY_S, _JITTER_S = 10_000.0, 0.002, 1e-4
+_START_AT = 10_000.0
+_DELAY_S = 0.002
+_JITTER_S = 1e-4
 _KEEP_S = 40.0
 
 
@@ -50,7 +53,9 @@ class Bore:
 
     def stream(self, seconds: float, seed: int = 0) -> Iterator[EegChunk | Trigger]:
         """Chunks and volume triggers of so much time, in order of arrival."""
-        rng, size, trigger = np.random.default_rng(seed), round(CHUNK_S * SFREQ), 0
+        rng = np.random.default_rng(seed)
+        size = round(CHUNK_S * SFREQ)
+        trigger = 0
         for first in range(0, int(seconds * SFREQ), size):
             stamps = _START_AT + np.arange(first, first + size) / self.rate + rng.exponential(_JITTER_S)
             arrived_at = float(stamps[-1]) + _DELAY_S
@@ -60,7 +65,8 @@ class Bore:
                 trigger += 1
 
     def _samples(self, first: int, count: int) -> Float:
-        index, total = np.arange(first, first + count), self.data.shape[1]
+        index = np.arange(first, first + count)
+        total = self.data.shape[1]
         again = self.repeats_from + (index - total) % (total - self.repeats_from)
         return self.data[:, np.where(index < total, index, again)]
 
@@ -77,7 +83,8 @@ def bore(repeated_s: int = REPEATED_S) -> Bore:
     session = PhantomSession("easy", seconds=float(repeated_s), sfreq=SFREQ, artifacts=artifacts)
     repeated = round(repeated_s * session.rate)
     start = round((LEAD_IN_S + 4) * session.rate)
-    blocks, have = [], 0
+    blocks = []
+    have = 0
     for block in session.eeg_blocks():
         blocks.append(block)
         have += block.shape[1]

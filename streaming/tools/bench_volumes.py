@@ -41,7 +41,9 @@ STAGES = {
 # A session looks into the folder this often, s: a file waits for it, at most so long.
 POLL = 0.015
 # Poses of the head that come in turns, and the size of a step from one to the next, mm and rad.
-_POSES, _STEP_MM, _STEP_RAD = 8, 0.1, 0.002
+_POSES = 8
+_STEP_MM = 0.1
+_STEP_RAD = 0.002
 _THERMAL = 6.0
 # Where the trained grid lies on this head: mm, rad.
 _LIES = np.array([1.3, -0.7, 0.4, 0.01, 0.0, 0.02])
@@ -79,7 +81,8 @@ class Case:
 
     def files(self, form: str) -> Write:
         """What writes volume n as the files of one form, in the order of their names."""
-        a, uid = self.affine, "1.2.826.0.1.3680043.8.498.1"
+        a = self.affine
+        uid = "1.2.826.0.1.3680043.8.498.1"
         of: Callable[[int], np.ndarray] = lambda n: self.volumes[n % len(self.volumes)]  # noqa: E731
         at: Callable[[int], datetime] = lambda n: _START + timedelta(seconds=n * TR)  # noqa: E731
         forms: dict[str, Write] = {
@@ -173,8 +176,10 @@ def measure(made: Case, form: str, rounds: Iterable[int], others: int = 0) -> It
         ms from the rename of a volume's last file; the wait for the poll, which is drawn evenly from its
         period, is part of the first.
     """
-    write, rng = made.files(form), np.random.default_rng(2)
-    head, norm = Head(made.bundle, made.calibration), normaliser(made.calibration)
+    write = made.files(form)
+    rng = np.random.default_rng(2)
+    head = Head(made.bundle, made.calibration)
+    norm = normaliser(made.calibration)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for n in range(others):
@@ -213,7 +218,8 @@ def _timed(
     while not found:
         found = source.poll(time.monotonic())
     vector = norm.push(head.read(found[0]))
-    work, wall = time.thread_time() - work, time.perf_counter() - began
+    work = time.thread_time() - work
+    wall = time.perf_counter() - began
     assert np.isfinite(vector).all()
     return 1e3 * wall, 1e3 * work, 1e3 * (found[0].parsed_at - found[0].arrived_at)
 

@@ -51,7 +51,8 @@ def run(
     folder = out or Path("runs") / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
     if taken(folder):
         raise UsageError(f"--out {folder} is in use. Give a new or empty folder.")
-    console, stopped = Console(stderr=True), list[str]()
+    console = Console(stderr=True)
+    stopped = list[str]()
     show = _recorded if recorded else _simulated
     with interrupts.told(stopped.append):
         code = show(folder, seconds, console, stopped)
@@ -68,7 +69,8 @@ def _simulated(folder: Path, seconds: float, console: Console, stopped: Sequence
         soft_wrap=True,
     )
     name = f"rtdecode-demo-{os.getpid()}-{time.time_ns() % 100000}"
-    volumes, truth = folder / "scanner", folder / "truth"
+    volumes = folder / "scanner"
+    truth = folder / "truth"
     volumes.mkdir(parents=True)
     length = ["--seconds", f"{seconds:g}"]
     sources = ["--lsl", name, "--fmri-dir", str(volumes), "--truth", str(truth), *length]
@@ -86,7 +88,8 @@ def _recorded(folder: Path, seconds: float, console: Console, stopped: Sequence[
     for run_name in _RUNS:
         if code or stopped:
             break
-        source, target = _RECORDED / run_name, folder / run_name
+        source = _RECORDED / run_name
+        target = folder / run_name
         volumes = target / "scanner"
         volumes.mkdir(parents=True)
         player = ["play-volumes", str(source / "bold_1slice.nii.gz"), "--fmri-dir", str(volumes)]

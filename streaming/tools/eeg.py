@@ -18,9 +18,13 @@ from streaming.session.interrupts import told
 from streaming.sources.lsl.source import seen, select
 from streaming.tools.eeg_watch import Watch
 
-_POLL_S, _LOOK_EVERY, _SHOW_EVERY, _SAY_EVERY = 0.01, 0.5, 1.0, 5.0
+_POLL_S = 0.01
+_LOOK_EVERY = 0.5
+_SHOW_EVERY = 1.0
+_SAY_EVERY = 5.0
 # Older than this, a newest sample is late; older than that, the stream is silent, ms.
-_LATE_MS, _SILENT_MS = 500.0, 3000.0
+_LATE_MS = 500.0
+_SILENT_MS = 3000.0
 _WIDTH = 100
 
 
@@ -132,7 +136,8 @@ def _json() -> Iterator[Show]:
                 refused.add(watch.name)
                 sys.stderr.write(watch.state + "\n")
         sys.stdout.flush()
-        text, now = network.waiting(), time.monotonic()
+        text = network.waiting()
+        now = time.monotonic()
         if text and now - said["at"] >= _SAY_EVERY:
             said["at"] = now
             sys.stderr.write(text + "\n")
@@ -240,7 +245,8 @@ def _lost(line: dict[str, Any], details: dict[str, Any]) -> Text:
 def _triggers(watch: Watch, count: int | None) -> str:
     if count is None:
         return "no marker stream and no stim channel"
-    every, last = watch.trigger_every_s(), watch.last_trigger
+    every = watch.trigger_every_s()
+    last = watch.last_trigger
     rate = f", one every {every:.3f} s" if every else ""
     newest = f", the last {last.label} {pylsl.local_clock() - last.stamp:.1f} s ago" if last else ""
     return f"{count}{rate}{newest}"
@@ -257,7 +263,8 @@ def _gradient(found: dict[str, Any] | None) -> str:
     levels = f"{_number(found['before_uv'], '.0f')} uV before, {_number(found['after_uv'], '.0f')} uV after"
     if found["slice_db"] is None:
         return f"{levels}; {found['state']}"
-    down, left = found["slice_down_db"], found["slice_db"]
+    down = found["slice_down_db"]
+    left = found["slice_db"]
     return f"{levels}; {found['state']}; slice harmonics {down:.0f} dB down, {left:.1f} dB left"
 
 

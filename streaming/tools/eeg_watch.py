@@ -74,7 +74,8 @@ class Watch:
             for item in self._source.poll():
                 self._take(item)
         except GeometryError as error:
-            self._refused, self._retry_at = str(error), now + _RETRY_S
+            self._refused = str(error)
+            self._retry_at = now + _RETRY_S
             self._source.close()
             self._source = LslSource(self.name)
 

@@ -175,7 +175,8 @@ def test_live_windows_and_their_holes_take_the_same_way_as_in_training() -> None
     system = system_of(tiny("compact"))
     golden = {n: made.golden()[n] for n in ("eeg", "eeg_mask", "fmri", "fmri_mask")}
     golden["fmri_mask"][1, 2] = golden["fmri"][1, 2] = 0
-    golden["eeg"][2], golden["eeg_mask"][2] = 0, 0
+    golden["eeg"][2] = 0
+    golden["eeg_mask"][2] = 0
     where = [(0, 4.0 * k, 4.0 * k + 4) for k in range(3)]
     offline = reconstruct(system, golden, where, made.manifest.noise_key, steps=4)
     for k, (_, start, stop) in enumerate(where):
@@ -202,7 +203,8 @@ def test_live_windows_and_their_holes_take_the_same_way_as_in_training() -> None
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_shipped_run_gives_the_shipped_graphs_and_clips(name: str) -> None:
-    folder, shipped = ROOT / "train" / "runs" / name, bundle.load(name)
+    folder = ROOT / "train" / "runs" / name
+    shipped = bundle.load(name)
     manifest = draft_of(folder).manifest
     graphs = graphs_of(system_of(folder), manifest)
     for stage, made in graphs.items():
@@ -214,7 +216,8 @@ def test_the_shipped_run_gives_the_shipped_graphs_and_clips(name: str) -> None:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_golden_windows_are_the_runs_own(name: str) -> None:
-    run_golden, golden = arrays(ROOT / "train" / "runs" / name, "golden"), bundle.load(name).golden()
+    run_golden = arrays(ROOT / "train" / "runs" / name, "golden")
+    golden = bundle.load(name).golden()
     for key, value in run_golden.items():
         assert np.array_equal(value, golden[key])
 

@@ -34,7 +34,8 @@ from train.fitting.encoder_graph import replaced, weights_of
 from train.fitting.fitter import Shown, identified
 from train.fitting.participant import EncoderFit, FilmStory, join, never_worse
 
-SUBJECT, SECONDS = 2, 256
+SUBJECT = 2
+SECONDS = 256
 LAGS = np.arange(0, 8.1, 0.8)
 
 
@@ -265,7 +266,8 @@ def test_an_interval_keeps_neighbours_together(setup):
 def test_noise_is_weighed_near_nothing():
     rng = np.random.default_rng(0)
     truth, noise, opposed = rng.normal(size=(3, 150, 20))
-    good, bad = truth + noise, 0.1 * (opposed - truth)
+    good = truth + noise
+    bad = 0.1 * (opposed - truth)
     weights = join([good, bad], truth)
     assert 0.4 < weights[0].mean() < 0.6
     assert 0 < weights[1].max() < 0.1

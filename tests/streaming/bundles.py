@@ -139,7 +139,9 @@ def _encode(
     ports: dict[str, list[int]], labels: list[str] | None, rng: np.random.Generator, *, denoised: bool
 ) -> onnx.ModelProto:
     """Mean over time, a random map into the latent (or the condition), everything summed."""
-    nodes, weights, terms = [], [], []
+    nodes = []
+    weights = []
+    terms = []
     widths = {
         "eeg": ports.get("eeg", [0, 0])[1],
         "fmri": VOXELS,

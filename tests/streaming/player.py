@@ -69,9 +69,16 @@ class Player(threading.Thread):
         marked: bool = True,
     ) -> None:
         super().__init__(daemon=True)
-        self.name_, self.folder, self.seconds, self.tr = name, folder, seconds, tr
-        self.lead, self.delay, self.dropped, self.eeg_stops = lead, delay, dropped, eeg_stops
-        self.affine, self.marked = affine, marked
+        self.name_ = name
+        self.folder = folder
+        self.seconds = seconds
+        self.tr = tr
+        self.lead = lead
+        self.delay = delay
+        self.dropped = dropped
+        self.eeg_stops = eeg_stops
+        self.affine = affine
+        self.marked = marked
         self.cancel = threading.Event()
         self._rng = np.random.default_rng(3)
 

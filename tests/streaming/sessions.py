@@ -77,7 +77,8 @@ def play(
 ) -> Ended:
     """Run one session with a player beside it; `before` is put before its command line."""
     folder.mkdir()
-    volumes, out = folder / "volumes", folder / "out"
+    volumes = folder / "volumes"
+    out = folder / "out"
     volumes.mkdir()
     name = f"session-{os.getpid()}-{next(_NUMBER)}"
     given = ["--bundle", str(bundle), "--out", str(out), *flags]

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from train.calibrate import Calibration, Drawn, calibrate
 
 WINDOWS = 40
-BLUR, GAIN = (1.0, 0.3, 3.0), (0.1, 0.2, 0.3)
+BLUR = (1.0, 0.3, 3.0)
+GAIN = (0.1, 0.2, 0.3)
 
 
 class Noisy:

@@ -34,7 +34,8 @@ def test_no_candidate_looks_ahead(method: Method) -> None:
     for parameters in (method.grid[0], method.grid[-1]):
         normalise = method.make(training, **parameters)
         assert run.motion is not None
-        one, other = normalise(run), normalise(Recorded(later, run.course, run.motion))
+        one = normalise(run)
+        other = normalise(Recorded(later, run.course, run.motion))
         assert np.array_equal(one[:50], other[:50])
         assert not np.array_equal(one[50:], other[50:])
 
@@ -73,13 +74,16 @@ def test_the_decoder_reads_categories_and_weights_help_among_empty_voxels() -> N
 
 def test_paired_figures() -> None:
     block = np.repeat(np.arange(20), 5)
-    one, other = np.ones(100), (np.arange(100) % 2).astype(float)
+    one = np.ones(100)
+    other = (np.arange(100) % 2).astype(float)
     assert difference(one, other, block)["value"] == 0.5
     assert difference(one, one, block)["ci95"] == [0.0, 0.0]
     assert ratio(one, one, block)["value"] == 1.0
     assert ratio(one, other, block)["value"] == pytest.approx((1 - 0.125) / (0.5 - 0.125))
     logits = np.zeros((4, 8))
-    logits[0, 1], logits[1, 2], logits[2:, 3] = 2, 1, 1
+    logits[0, 1] = 2
+    logits[1, 2] = 1
+    logits[2:, 3] = 1
     found = {"logits": logits, "block": np.array([0, 0, 1, 1]), "truth": np.array([1, 1, 3, 3])}
     assert gathered(found).tolist() == [1, 1, 1, 1]
 

@@ -62,7 +62,8 @@ def primal_loo(x: np.ndarray, y: np.ndarray, penalty: float) -> np.ndarray:
     out = np.zeros_like(y)
     for i in range(len(x)):
         rest = np.arange(len(x)) != i
-        mean, level = x[rest].mean(0), y[rest].mean(0)
+        mean = x[rest].mean(0)
+        level = y[rest].mean(0)
         a = x[rest] - mean
         w = np.linalg.solve(a.T @ a + penalty * scale * np.eye(x.shape[1]), a.T @ (y[rest] - level))
         out[i] = level + (x[i] - mean) @ w
@@ -78,7 +79,8 @@ def test_the_held_out_error_is_the_one_of_leaving_out() -> None:
 
 
 def test_many_windows_and_many_features_are_fitted_to_the_same() -> None:
-    a, b = noise(60, 5), 20 * noise(60, 8, seed=1)
+    a = noise(60, 5)
+    b = 20 * noise(60, 8, seed=1)
     a[:, 4] = a[:, 0] - a[:, 1]
     y = a @ noise(5, 2, seed=2) + noise(60, 2, seed=3)
     few = fit_ridge([a, b], y, [0.3, 0.6])
@@ -91,7 +93,8 @@ def test_many_windows_and_many_features_are_fitted_to_the_same() -> None:
 
 
 def test_two_groups_are_one_group_of_weighted_features() -> None:
-    a, b = noise(30, 5), 20 * noise(30, 8, seed=1)
+    a = noise(30, 5)
+    b = 20 * noise(30, 8, seed=1)
     y = a @ noise(5, 2, seed=2) + noise(30, 2, seed=3)
     both = fit_ridge([a, b], y, [0.3])
     scales = [np.sqrt(w / (np.square(x - x.mean(0)).sum() / 30)) for w, x in ((0.3, a), (0.7, b))]
@@ -102,7 +105,8 @@ def test_two_groups_are_one_group_of_weighted_features() -> None:
 
 
 def test_a_useless_group_gets_the_small_weight() -> None:
-    a, b = noise(80, 4), noise(80, 4, seed=1)
+    a = noise(80, 4)
+    b = noise(80, 4, seed=1)
     y = a @ noise(4, 1, seed=2)
     assert fit_ridge([a, b], y, [0.05, 0.95]).explained[0] > fit_ridge([a, b], y, [0.05]).explained[0]
 
@@ -148,7 +152,8 @@ def test_the_voxel_stem_is_orthonormal() -> None:
 
 
 def test_missing_volumes_become_the_mean_of_the_others() -> None:
-    fmri, mask = noise(2, 3, 4), np.array([[1.0, 0, 1], [0, 0, 0]])
+    fmri = noise(2, 3, 4)
+    mask = np.array([[1.0, 0, 1], [0, 0, 0]])
     fmri *= mask[:, :, None]
     filled = fill_slots(fmri, mask)
     assert np.allclose(filled[0, 1], fmri[0, [0, 2]].mean(0))
@@ -165,8 +170,11 @@ def test_a_plateau_has_its_middle_taken() -> None:
 def simulated_runs(shift_s: float) -> tuple[Trials, Blocks]:
     """Runs whose response follows the events' file by a shift, window by window."""
     rng = np.random.default_rng(5)
-    patterns, labels = rng.standard_normal((4, 30)), ("a", "b", "c", "d")
-    rows, spans, events = [], [], {}
+    patterns = rng.standard_normal((4, 30))
+    labels = ("a", "b", "c", "d")
+    rows = []
+    spans = []
+    events = {}
     for run in range(6):
         events[run] = [Event(12 + 24.0 * b, 12.0, labels[c]) for b, c in enumerate(rng.permutation(4))]
         for k in range(30):

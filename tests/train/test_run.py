@@ -36,7 +36,8 @@ def test_an_interrupted_run_leaves_nothing_and_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "mine"
-    real, calls = plan.session_arrays, []
+    real = plan.session_arrays
+    calls = []
 
     def interrupted(*args: object) -> dict:
         calls.append(args)
@@ -173,7 +174,8 @@ def test_a_stage_that_must_be_there_is_not_made_empty(tmp_path: Path) -> None:
 
 
 def test_a_stage_is_made_once(tmp_path: Path) -> None:
-    work, made = Work(None, 0, tmp_path / "stages"), []
+    work = Work(None, 0, tmp_path / "stages")
+    made = []
 
     def make() -> dict[str, np.ndarray]:
         made.append(1)

@@ -110,7 +110,8 @@ def fit_logistic(x: Matrix, y: Matrix, penalty: float = 1.0, rounds: int = 50) -
     Newton's method with a ridge penalty on standardised features (Hastie, Tibshirani and Friedman
     2009, The Elements of Statistical Learning, equation 4.26).
     """
-    mean, scale = x.mean(0), np.maximum(x.std(0), 1e-9)
+    mean = x.mean(0)
+    scale = np.maximum(x.std(0), 1e-9)
     z = np.concatenate([(x - mean) / scale, np.ones((len(x), 1))], axis=1)
     held = penalty * np.diag([1.0] * x.shape[1] + [1e-3])
     w = np.zeros(z.shape[1])

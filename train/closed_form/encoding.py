@@ -24,7 +24,8 @@ _COMPONENTS = 48
 # Standard deviation of an attribute's share beside 1 for the first component of the latents.
 _TOLD = 0.5
 _EARLIER = 2
-_SHRUNK_PRIOR, _SHRUNK_NOISE = 0.3, 0.1
+_SHRUNK_PRIOR = 0.3
+_SHRUNK_NOISE = 0.1
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,8 @@ def fold_errors(
         Sum of squares of the residual, and of the volumes.
     """
     x = x - x.mean(0)
-    errors, sizes = [], []
+    errors = []
+    sizes = []
     for n in range(int(fold.max()) + 1):
         outside = fold == n
         inside = ~widened(outside, gap)
@@ -201,7 +203,8 @@ def invert(
     map : (slot * component, target)
         From centred components of a window's volumes to the posterior mean of its targets.
     """
-    centred, mean = x - x.mean(0), parts.mean(0, dtype=np.float64)
+    centred = x - x.mean(0)
+    mean = parts.mean(0, dtype=np.float64)
     z = parts.astype(np.float64) - mean
     fit = ridge_hat(centred, np.eye(x.shape[1]), penalty)
     weights = fit @ z

@@ -34,7 +34,8 @@ def fit_lda(
     residual = (x - means[y]) / np.sqrt(len(x) - classes)
     _, lengths, right = np.linalg.svd(residual, full_matrices=False)
     there = lengths**2 > 1e-10 * lengths[0] ** 2
-    values, axes = lengths[there] ** 2, right[there].T
+    values = lengths[there] ** 2
+    axes = right[there].T
     level = values.sum() / x.shape[1]
     inside = axes.T @ means.T
     fits = []

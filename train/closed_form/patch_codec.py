@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from train.closed_form.stem import fixed_signs
 
-FRAMES, SIDE, COLOURS = 4, 8, 3
+FRAMES = 4
+SIDE = 8
+COLOURS = 3
 SIZE = FRAMES * SIDE * SIDE * COLOURS
 _AT_ONCE = 50
 
@@ -73,7 +75,9 @@ def patches(clips: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def fit_codec(clips: NDArray[np.uint8], channels: int) -> Codec:
     """Find the principal components of the patches of clips (clip, frame, row, column, 3)."""
-    total, gram, count = np.zeros(SIZE), np.zeros((SIZE, SIZE)), 0
+    total = np.zeros(SIZE)
+    gram = np.zeros((SIZE, SIZE))
+    count = 0
     for start in range(0, len(clips), _AT_ONCE):
         x = patches(clips[start : start + _AT_ONCE]).reshape(-1, SIZE)
         total += x.sum(0, dtype=np.float64)

@@ -53,7 +53,8 @@ def fit_ridge(groups: Sequence[NDArray[np.floating]], y: Matrix, shares: Sequenc
     centred = [group - mean.astype(group.dtype) for group, mean in zip(groups, means, strict=True)]
     scales = [float(np.einsum("ij,ij->", x, x, dtype=np.float64)) / len(x) for x in centred]
     about = y - y.mean(0)
-    error, held_out = np.full(y.shape[1], np.inf), np.zeros_like(y)
+    error = np.full(y.shape[1], np.inf)
+    held_out = np.zeros_like(y)
     duals = [np.zeros_like(y) for _ in groups]
     spectra = _Spectra(centred, scales)
     for share in shares if len(groups) > 1 else [1.0]:
@@ -100,10 +101,14 @@ class _Spectra:
 
 def _leave_one_out(values: Matrix, vectors: Matrix, y: Matrix) -> tuple[Matrix, Matrix, Matrix]:
     """Held-out mean squared error of each target at its best penalty, its dual weights and predictions."""
-    inner, squares = vectors.T @ y, vectors**2
+    inner = vectors.T @ y
+    squares = vectors**2
     # What no feature reaches, but for the constant, has the penalty alone.
-    rest, others = y - vectors @ inner, np.maximum(1 - 1 / len(y) - squares.sum(1), 0)
-    error, dual, predicted = np.full(y.shape[1], np.inf), np.zeros_like(y), np.zeros_like(y)
+    rest = y - vectors @ inner
+    others = np.maximum(1 - 1 / len(y) - squares.sum(1), 0)
+    error = np.full(y.shape[1], np.inf)
+    dual = np.zeros_like(y)
+    predicted = np.zeros_like(y)
     for penalty in PENALTIES:
         gain = 1 / (values + penalty)
         alpha = vectors @ (gain[:, None] * inner) + rest / penalty

@@ -82,7 +82,8 @@ def principal_components(x: NDArray[np.float32], count: int) -> tuple[Matrix, Ma
     mean = x.mean(0, dtype=np.float64)
     centred = x - mean.astype(np.float32)
     values, vectors = np.linalg.eigh((centred @ centred.T).astype(np.float64))
-    values, vectors = values[::-1][:count], fixed_signs(vectors[:, ::-1][:, :count])
+    values = values[::-1][:count]
+    vectors = fixed_signs(vectors[:, ::-1][:, :count])
     return mean, (vectors / np.sqrt(values)).T @ centred, vectors * np.sqrt(values)
 
 

@@ -57,7 +57,8 @@ def fit_eeg_stem(eeg: NDArray[np.float32], components: int, frequencies: int, wh
     cosines = np.asarray(idct(np.eye(samples), axis=0, norm="ortho"))[:, :frequencies]
     gram = sum((x @ x.T for x in eeg.astype(np.float64)), np.zeros((eeg.shape[1],) * 2)) / eeg[:, 0].size
     values, vectors = np.linalg.eigh(gram)
-    values, vectors = values[::-1][:components], fixed_signs(vectors[:, ::-1][:, :components])
+    values = values[::-1][:components]
+    vectors = fixed_signs(vectors[:, ::-1][:, :components])
     mixing = (vectors / values ** (whiten / 2)).T
     slow = mixing.astype(np.float32) @ (eeg @ cosines.astype(np.float32))
     spread = slow.std(0).mean(0, dtype=np.float64)

@@ -50,7 +50,8 @@ def participant(preset: str, subject: int) -> Participant:
 
 def manifest(who: Participant, grid: TimingGrid, band: EegBand, baseline: Baseline) -> Manifest:
     """Draft the manifest of a bundle for a participant."""
-    projection, cap = who.projection(), montage()
+    projection = who.projection()
+    cap = montage()
     eeg = EegInput(list(cap.channels), cap.reference, "microvolts", band)
     affine = projection.affine.tolist()
     fmri = FmriInput(len(projection.voxels), list(projection.shape), affine, baseline)

@@ -158,7 +158,8 @@ def read_recordings(
             f"no window of {where} lies inside the film. Give the film shown, and its recording."
         )
     kept = [window for window, _, _ in found]
-    film, start_s = np.array([n for _, n, _ in found]), np.array([t for _, _, t in found])
+    film = np.array([n for _, n, _ in found])
+    start_s = np.array([t for _, _, t in found])
     eeg = _eeg(kept) if "eeg" in sources else None
     fmri = None
     if head is not None and level is not None:
@@ -226,12 +227,15 @@ def _head(recordings: Sequence[Recording]) -> tuple[Projection, Reals]:
     """Voxels of the head, on the grid of the first volume, and their mean over all volumes."""
     first = next(_volumes(recordings[0]))
     grid = Projection(np.arange(first.data.size), (first.data.shape[0], *first.data.shape[1:]), first.affine)
-    order, like = np.arange(first.data.size), first
-    total, count = np.zeros(first.data.size), 0
+    order = np.arange(first.data.size)
+    like = first
+    total = np.zeros(first.data.size)
+    count = 0
     for recording in recordings:
         for volume in _volumes(recording):
             if volume.data.shape != like.data.shape or not np.array_equal(volume.affine, like.affine):
-                order, like = grid.bind(volume.data.shape, volume.affine, volume.name), volume
+                order = grid.bind(volume.data.shape, volume.affine, volume.name)
+                like = volume
             total += volume.data.reshape(-1)[order].astype(np.float64)
             count += 1
     mean = total / count
@@ -257,7 +261,8 @@ def _fmri(
     kept: Sequence[Window], film: NDArray[np.int64], start_s: Matrix, raw: Bundle, level: Reals
 ) -> Fmri:
     """Line up the volumes of the windows, each once."""
-    grid, head = raw.manifest.grid, raw.projection
+    grid = raw.manifest.grid
+    head = raw.projection
     assert head is not None
     assert grid.tr is not None
     tr = float(grid.tr)
@@ -278,5 +283,6 @@ def _fmri(
                 data.append(window.fmri[slot])
                 where.append((key[0], start_s[n] + after_s))
             rows[n, slot] = row_of[key]
-    numbers, times = np.array([n for n, _ in where]), np.array([t for _, t in where])
+    numbers = np.array([n for n, _ in where])
+    times = np.array([t for _, t in where])
     return Fmri(head, level, np.stack(data), numbers, times, rows, total / np.maximum(count, 1))

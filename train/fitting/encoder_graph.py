@@ -109,7 +109,8 @@ def drawn(weights: Arrays, windows: Arrays) -> NDArray[np.float64]:
         ``eeg``, ``eeg_mask``, ``fmri``, ``fmri_mask``.
     """
     fmri = fill_slots(windows["fmri"], windows["fmri_mask"])
-    places, net = place(weights, features(weights, windows["eeg"], fmri)), perceptron(weights)
+    places = place(weights, features(weights, windows["eeg"], fmri))
+    net = perceptron(weights)
     there = np.hstack([windows[f"{name}_mask"].max(1, keepdims=True) for name in ("fmri", "eeg")])
     read = there * weights["reads"] * (1 - weights["yields"] * there[:, ::-1])
     fmri_in = read[:, :1]

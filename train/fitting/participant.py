@@ -31,7 +31,8 @@ from train.work import Arrays
 
 _THIRDS = 3
 # Of the encoding model when it picks voxels, and when it is turned around.
-_PICKING, _INVERTING = 3.0, 0.6
+_PICKING = 3.0
+_INVERTING = 0.6
 # Responses overlap: this much on either side of what is held out is not fitted to, s.
 _GAP_S = 5.0
 # A target's own weights count against the common ones as so many windows.
@@ -174,7 +175,8 @@ def fit_fmri(fmri: Fmri, film: NDArray[np.int64], story: FilmStory, sizes: Sizes
     timing = Timing(fmri.slot_s, story.window_s)
     held_out = np.zeros_like(story.targets)
     for n in range(FOLDS):
-        inside, told = ~widened(fold == n, gap), ~widened(windows == n, 1)
+        inside = ~widened(fold == n, gap)
+        told = ~widened(windows == n, 1)
         # A model of another block that had seen this one would choose its voxels for it.
         thirds = fold[inside] * _THIRDS // FOLDS
         errors, totals = fold_errors(x[inside], volumes[inside], thirds, gap, _PICKING)
@@ -249,7 +251,8 @@ def join(held_out: list[Matrix], targets: Matrix) -> list[Matrix]:
     list of (target,)
         Weights of each prediction.
     """
-    p, y = np.stack(held_out), targets - targets.mean(0)
+    p = np.stack(held_out)
+    y = targets - targets.mean(0)
     gram = np.einsum("ant,bnt->tab", p, p)
     inner = np.einsum("ant,nt->ta", p, y)
     common = np.linalg.solve(gram.sum(0), inner.sum(0))
@@ -266,7 +269,8 @@ def _joined(held_out: list[Matrix], targets: Matrix) -> Matrix:
     fold = blocks(len(targets))
     found = np.zeros_like(targets)
     for n in range(FOLDS):
-        own, others = fold == n, fold != n
+        own = fold == n
+        others = fold != n
         shares = join([p[others] for p in held_out], targets[others])
         found[own] = sum(p[own] * share for p, share in zip(held_out, shares, strict=True))
     return found

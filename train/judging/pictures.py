@@ -88,7 +88,8 @@ def confidence_curves(curves: dict[str, dict[str, Any]]) -> Image.Image:
     left, right = figure.subplots(1, 2)
     left.plot([0, 1], [0, 1], linestyle="--", color="grey", label="as promised")
     for name, found in curves.items():
-        bins, risks = found["reliability"]["bins"], found["risk_coverage"]
+        bins = found["reliability"]["bins"]
+        risks = found["risk_coverage"]
         points = [(one["confidence"], one["win_rate"]) for one in bins]
         left.plot(
             *zip(*points, strict=True), marker="o", label=f"{name}: error {found['reliability']['ece']:.3f}"
@@ -119,7 +120,8 @@ def contact_sheet(
     scale : float
         Enlargement; less where a frame would be wider than 240 pixels.
     """
-    gap, top = 6, 44
+    gap = 6
+    top = 44
     versions = list(clips.values())
     height, width = versions[0][0].shape[1:3]
     scale = min(scale, _WIDEST / width)

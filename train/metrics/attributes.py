@@ -27,7 +27,8 @@ def readings(clips: Iterable[Pixels]) -> list[dict[str, str]]:
         The frames that are shown, without the instant of the cut.
     """
     with tempfile.TemporaryDirectory() as name:
-        path, found = Path(name) / "clip.mp4", []
+        path = Path(name) / "clip.mp4"
+        found = []
         for clip in clips:
             write_mp4(path, np.ascontiguousarray(clip), FPS)
             found.append(read(read_mp4(path)))

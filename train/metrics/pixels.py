@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 from rtdecode.disk.clip_file import Pixels, pieces
 from rtdecode.types import Float
 
-_EVERY, _SIDE = 4, 8  # frames, px
+# frames, px
+_EVERY = 4
+_SIDE = 8
 
 
 def gradient_energy(clips: Iterable[Pixels]) -> NDArray[np.float64]:

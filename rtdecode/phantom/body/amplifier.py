@@ -17,19 +17,30 @@ from rtdecode.types import Float, Montage
 
 REFERENCE = "FCz"
 LEAD_IN_S = 10
-SOURCES, BACKGROUND = 40, 80
+SOURCES = 40
+BACKGROUND = 80
 
 _MONTAGE = Path(__file__).parents[2] / "montages" / "standard64.tsv"
 _REFERENCE_PLACE = (0.0, np.sin(np.deg2rad(23)), np.cos(np.deg2rad(23)))
-_HEAD_MM, _BRAIN_MM, _CONDUCTIVITY = 92.0, 79.0, 0.33
+_HEAD_MM = 92.0
+_BRAIN_MM = 79.0
+_CONDUCTIVITY = 0.33
 _TRF = ((0.100, 0.020, 1.0), (0.170, 0.030, -1.2), (0.300, 0.060, 0.5))  # delay s, width s, weight
 _TRF_S = 0.6
-_ADAPTED, _ADAPTATION_S = 0.5, 1.0
-_CUT_GAIN, _FLOW_GAIN, _CUT_S = 1.0, 0.12, 0.3
+_ADAPTED = 0.5
+_ADAPTATION_S = 1.0
+_CUT_GAIN = 1.0
+_FLOW_GAIN = 0.12
+_CUT_S = 0.3
 _JITTER = 0.3
 _CLOSED_GAIN = 3.0  # of the alpha
-_BACKGROUND_UV, _ALPHA_UV, _LINE_UV, _SENSOR_UV, _BLINK_UV = 12.0, 6.0, 2.0, 0.5, 100.0
-_LINE_HZ, _BLINKS_PER_MIN = 50.0, 12.0
+_BACKGROUND_UV = 12.0
+_ALPHA_UV = 6.0
+_LINE_UV = 2.0
+_SENSOR_UV = 0.5
+_BLINK_UV = 100.0
+_LINE_HZ = 50.0
+_BLINKS_PER_MIN = 12.0
 
 
 def montage(sfreq: float = 1000) -> Montage:
@@ -160,8 +171,11 @@ class Amplifier:
         clock: float = 1.0,
         closed: tuple[tuple[float, float], ...] = (),
     ) -> None:
-        self._sfreq, self._seed, self._leads = sfreq, seed, leads(number)
-        self._clock, self._closed = clock, closed
+        self._sfreq = sfreq
+        self._seed = seed
+        self._leads = leads(number)
+        self._clock = clock
+        self._closed = closed
         jitter = 1 + _JITTER * np.random.default_rng((seed, 32)).standard_normal((len(cuts) + 1, SOURCES))
         shot = np.searchsorted(cuts + round(LEAD_S * FPS), np.arange(len(state)), side="right")
         gain = evoked_gain(number, preset.feature_noise, preset.eeg_db)
@@ -223,12 +237,11 @@ def _background(
 ) -> Iterator[Float]:
     """Everything that is not evoked, (sfreq, 64) a second, drawn in order."""
     rng = np.random.default_rng((seed, 33))
-    phase, strength = (
-        rng.uniform(0, 6.28),
-        _LINE_UV * np.sqrt(2) * rng.uniform(0.5, 1.5, 64).astype(np.float32),
-    )
+    phase = rng.uniform(0, 6.28)
+    strength = _LINE_UV * np.sqrt(2) * rng.uniform(0.5, 1.5, 64).astype(np.float32)
     blinks = np.cumsum(rng.exponential(60 / _BLINKS_PER_MIN, 20 + int(seconds)))
-    pink, alpha = _Shaped(_pink(sfreq), BACKGROUND, sfreq, rng), _Shaped(_alpha(sfreq), 3, sfreq, rng)
+    pink = _Shaped(_pink(sfreq), BACKGROUND, sfreq, rng)
+    alpha = _Shaped(_alpha(sfreq), 3, sfreq, rng)
     for second in range(seconds):
         times = (second + np.arange(sfreq) / sfreq) / clock
         out = pink.next(sfreq) @ head.background

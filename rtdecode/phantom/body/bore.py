@@ -18,14 +18,17 @@ from rtdecode.phantom.body.amplifier import LEAD_IN_S, REFERENCE, Amplifier, ele
 from rtdecode.types import Float, Montage
 
 SFREQ = 5000
-GROUND, ECG = "AFz", "ECG"
-BIT_UV, RAIL_UV = 0.5, (-16384.0, 16383.5)
+GROUND = "AFz"
+ECG = "ECG"
+BIT_UV = 0.5
+RAIL_UV = (-16384.0, 16383.5)
 MOST_DRIFT_PPM = 50.0
 
 _BASE_HZ = 1000  # of the EEG, before it is brought to the amplifier's rate
 _TAPS = 16  # samples of that rate to either side
 _LOOSE = 2.0  # the chest's leads see that much more of the gradients than the cap's
-_OPEN_S, _SHUT_S = (-8.0, -3.0), 1.0
+_OPEN_S = (-8.0, -3.0)
+_SHUT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +134,10 @@ class BoreAmplifier:
         artifacts: Artifacts,
         stop_s: float,
     ) -> None:
-        self._eeg, self._sfreq, self._seed, self._artifacts = eeg, sfreq, seed, artifacts
+        self._eeg = eeg
+        self._sfreq = sfreq
+        self._seed = seed
+        self._artifacts = artifacts
         self._rate = sfreq * (1 + drift_ppm * 1e-6)
         self._gradient = gradient
         self._cap = np.flatnonzero([label != GROUND for label in montage().channels])
@@ -194,4 +200,5 @@ def _faster(blocks: Iterator[Float], sfreq: int) -> Iterator[Float]:
         dense = signal.upfirdn(taps, np.concatenate([before, block, ahead], axis=1), up=factor, axis=1)
         start = 2 * _TAPS * factor
         yield np.ascontiguousarray(dense[:, start : start + factor * block.shape[1]], np.float32)
-        before, block = block[:, -_TAPS:], after
+        before = block[:, -_TAPS:]
+        block = after

@@ -106,7 +106,8 @@ def neural_state(film: Film, noise: float, after_s: float, rng: np.random.Genera
     -----
     The noise is first-order autoregressive with correlation `NOISE_RHO` over one TR.
     """
-    lead, tail = round(LEAD_S * FPS), int(np.ceil(after_s * FPS))
+    lead = round(LEAD_S * FPS)
+    tail = int(np.ceil(after_s * FPS))
     state = np.zeros((lead + film.count + tail, FEATURES), np.float32)
     state[lead : lead + film.count] = film_features(film)
     rho = NOISE_RHO ** (1 / (TR * FPS))

@@ -19,15 +19,21 @@ from scipy import fft, signal
 from rtdecode.types import Float
 
 RMS_UV, IN_BAND_UV = 770.0, 165.0  # behind the low-pass, over all channels; the slow part of it
-LOW_PASS_HZ, LOW_PASS_ORDER = 250.0, 5
-PREPARATION_S, REFERENCE_S = 3.0, 1.2  # of gradients before the first volume
+LOW_PASS_HZ = 250.0
+LOW_PASS_ORDER = 5
+# of gradients before the first volume
+PREPARATION_S = 3.0
+REFERENCE_S = 1.2
 
 _STEP_S = 20e-6
-_ECHO_MS, _LINES = 0.74, 64
+_ECHO_MS = 0.74
+_LINES = 64
 _SPREAD = 0.3  # of the channels' sizes, log
 _PER_MM = 0.01
 _EDGE_S = 0.02  # over which gradients come and go
-_REFERENCE_RATE, _REFERENCE_GAIN, _PAUSE_S = 0.8, 0.7, 0.4
+_REFERENCE_RATE = 0.8
+_REFERENCE_GAIN = 0.7
+_PAUSE_S = 0.4
 
 # Trapezoids of a shot: axis, start, ramp, flat (ms), height. The spoilers come after the readout.
 _BEFORE = (
@@ -40,7 +46,8 @@ _BEFORE = (
     (1, 11.6, 0.2, 0.9, -0.9),
 )
 _AFTER = ((2, 0.3, 0.4, 3.0, 0.9), (0, 0.3, 0.4, 2.5, 0.5))
-_READOUT_MS, _SPOIL_MS = 13.6, 4.6
+_READOUT_MS = 13.6
+_SPOIL_MS = 4.6
 
 
 class GradientArtifact:
@@ -87,9 +94,11 @@ class GradientArtifact:
         preparation_s: float = PREPARATION_S,
     ) -> None:
         shots = -(-slices // multiband)
-        self._tr, self._stop = tr_s, np.inf if volumes is None else volumes * tr_s
+        self._tr = tr_s
+        self._stop = np.inf if volumes is None else volumes * tr_s
         self._start = -np.ceil(preparation_s / tr_s) * tr_s
-        fast, slowly = _switching(tr_s, shots), _shaking(tr_s, shots)
+        fast = _switching(tr_s, shots)
+        slowly = _shaking(tr_s, shots)
         rng = np.random.default_rng((number, 71))
         size = np.exp(_SPREAD * rng.standard_normal((channels, 1)))
         still = np.concatenate(
@@ -144,7 +153,8 @@ class GradientArtifact:
         place = (turns % 1) * count
         whole = np.minimum(place.astype(np.int64), count - 1)
         x = (place - whole).astype(np.float32)
-        before, after = x + 1, x - 1
+        before = x + 1
+        after = x - 1
         weights = (-x * after * (x - 2) / 6, before * after * (x - 2) / 2)
         weights += (-before * x * (x - 2) / 2, before * x * after / 6)
         out = self._table[:, whole] * weights[0]
@@ -166,7 +176,9 @@ class Motion:
         Standard deviation of the slow part, waves of 40 to 200 s; 0 for none.
     """
 
-    _WAVES, _SLOW, _CHANGE_S = 5, 2, 0.3
+    _WAVES = 5
+    _SLOW = 2
+    _CHANGE_S = 0.3
 
     def __init__(self, seed: int, tr_s: float, path: NDArray[np.float64] | None, slow: float) -> None:
         rng = np.random.default_rng((seed, 72))
@@ -250,7 +262,8 @@ def _corners(shot_s: float, shots: int, axis: int) -> tuple[NDArray[np.float64],
         found += [[(start, 0.15, 0.44, (-1.0) ** line)], [(start, 0.1, 0.0, 0.3)], []][axis]
     end = _READOUT_MS + lines * _ECHO_MS
     found += [(end + start, ramp, flat, height) for a, start, ramp, flat, height in _AFTER if a == axis]
-    times, heights = [], []
+    times = []
+    heights = []
     for shot in range(shots):
         # Spoilers change from shot to shot, so that a volume is more than its shots.
         gain = 1 + 0.1 * np.sin(2.4 * shot * shot)

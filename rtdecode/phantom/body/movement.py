@@ -98,7 +98,9 @@ class Resampler:
         self, mean: Float, margin: int, affine: NDArray[np.float64], centre: tuple[float, float, float]
     ) -> None:
         self._air = float(mean.min())
-        self._affine, self._centre, self._shape = affine, centre, mean.shape
+        self._affine = affine
+        self._centre = centre
+        self._shape = mean.shape
         spacing = float(np.linalg.norm(affine[:3, :3], axis=0).min())
         reach = ndimage.binary_dilation(mean > self._air, iterations=round(10 / spacing))
         inner = reach[margin:-margin, margin:-margin, margin:-margin]

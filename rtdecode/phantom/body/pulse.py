@@ -16,12 +16,15 @@ from numpy.typing import NDArray
 
 from rtdecode.types import Float
 
-PULSE_UV, INTERVAL_S = 150.0, 0.92
-INTERVAL_JITTER, SIZE_JITTER = 0.05, 0.20
+PULSE_UV = 150.0
+INTERVAL_S = 0.92
+INTERVAL_JITTER = 0.05
+SIZE_JITTER = 0.20
 PUMP_UV = 3.0
 TURN_UV = 50.0  # per degree a second: induction in 10 square centimetres at 3 T
 
-_BEFORE_S, _AFTER_S = 0.35, 0.9
+_BEFORE_S = 0.35
+_AFTER_S = 0.9
 # Delay after the R-peak, width (s), weight of each wave: three ways in which head and scalp move.
 _BALLISTIC = (
     ((0.19, 0.035, 1.0), (0.27, 0.045, -1.1), (0.38, 0.070, 0.6)),
@@ -37,7 +40,8 @@ _ECG = (
     (0.27, 0.045, 350.0),
     (0.18, 0.060, 300.0),
 )
-_BREATH_HZ, _BREATH_UV = 0.27, 40.0
+_BREATH_HZ = 0.27
+_BREATH_UV = 40.0
 
 
 class Heart:

@@ -15,11 +15,18 @@ SHAPE = (64, 64, 36)
 CENTRE = (0.0, -12.0, 6.0)  # of the head, scanner RAS+ mm
 
 _THERMAL = 6.0  # scanner units
-_SHARED, _DRIFTS = 30, 6
+_SHARED = 30
+_DRIFTS = 6
 _TILT_DEG = (9.0, -4.0, 3.0)  # oblique, so that a wrong orientation shows
-_PRIVATE, _COMMON, _DRIFT, _CYCLES = 0.40, 0.40, 0.15, 0.05  # shares of the noise variance
+# shares of the noise variance
+_PRIVATE = 0.40
+_COMMON = 0.40
+_DRIFT = 0.15
+_CYCLES = 0.05
 _MARGIN = 6  # voxels beyond the grid from which tissue can move in
-_T1_S, _FLIP_DEG = 1.33, 52.0  # grey matter at 3 T: Wansapura et al. 1999, JMRI 9:531
+# grey matter at 3 T: Wansapura et al. 1999, JMRI 9:531
+_T1_S = 1.33
+_FLIP_DEG = 52.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +126,15 @@ class Scanner:
         path: NDArray[np.float64] | None = None,
         settling: bool = False,
     ) -> None:
-        self.head, self.count, self._seed, self._settling = place, count, seed, settling
+        self.head = place
+        self.count = count
+        self._seed = seed
+        self._settling = settling
         if path is not None:
             place = _enlarged(place, person.number)
             self._resampler = Resampler(place.mean, _MARGIN, self.head.affine, CENTRE)
-        self._path, self._body = path, place
+        self._path = path
+        self._body = place
         rng = np.random.default_rng((seed, 21))
         mean = place.mean.reshape(-1)
         spread = np.full(mean.size, 1 / preset.tsnr, np.float32)

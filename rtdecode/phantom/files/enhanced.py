@@ -37,7 +37,8 @@ from rtdecode.phantom.files.dicom import (
 )
 from rtdecode.phantom.files.mosaic import interleaved
 
-_SHARED_OWN, _FRAME_OWN = "SIEMENS MR SDS 01", "SIEMENS MR SDI 02"
+_SHARED_OWN = "SIEMENS MR SDS 01"
+_FRAME_OWN = "SIEMENS MR SDI 02"
 _CONTENT = {
     "PixelPresentation": "MONOCHROME",
     "VolumetricProperties": "VOLUME",
@@ -78,7 +79,8 @@ def enhanced_bytes(
         If values are negative, or the axes of `affine` are not orthogonal.
     """
     check_magnitude(volume)
-    slices, key = volume.shape[2], key_of(affine)
+    slices = volume.shape[2]
+    key = key_of(affine)
     kept = [k for k in range(slices) if k != absent]
     times = slice_times or interleaved(slices, tr_s)
     instance = uid(f"{series_uid}/{index}")

@@ -136,7 +136,8 @@ def second_name(name: str, scanner: str) -> str:
 def _slices(
     session: PhantomSession, scanner: str, run: Run, index: int, volume: NDArray[np.int16]
 ) -> list[bytes]:
-    place, times = session.head, tuple(slice_times(session.head.shape[2]).tolist())
+    place = session.head
+    times = tuple(slice_times(session.head.shape[2]).tolist())
     at = run.wall + timedelta(seconds=index * TR)
     return slice_bytes(
         scanner, volume, place.affine, TR, index, run.series, at, run.uid, times, session.volumes
@@ -151,8 +152,10 @@ def _whole(
     volume: NDArray[np.int16],
     absent: int | None,
 ) -> bytes:
-    affine, times = session.head.affine, tuple(slice_times(session.head.shape[2]).tolist())
-    at, recon_s = run.wall + timedelta(seconds=index * TR), session.recon_of(index)
+    affine = session.head.affine
+    times = tuple(slice_times(session.head.shape[2]).tolist())
+    at = run.wall + timedelta(seconds=index * TR)
+    recon_s = session.recon_of(index)
     if scanner == "siemens-enhanced":
         return enhanced_bytes(
             volume, affine, TR, index, run.series, at, recon_s, run.uid, times, session.volumes, absent

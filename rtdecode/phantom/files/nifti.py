@@ -5,8 +5,11 @@ import struct
 import numpy as np
 from numpy.typing import NDArray
 
-_INT16, _MM_AND_S, _SCANNER = 4, 2 + 8, 1
-_HEADER, _BEGIN = 348, 352
+_INT16 = 4
+_MM_AND_S = 2 + 8
+_SCANNER = 1
+_HEADER = 348
+_BEGIN = 352
 
 
 def nifti_bytes(volume: NDArray[np.int16], affine: NDArray[np.float64], tr_s: float) -> bytes:

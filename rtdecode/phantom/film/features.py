@@ -26,7 +26,8 @@ CALIBRATION = Film(200, seed=999_983)
 _CHANNELS = {"color": (0, 1, 2), "form": (0, 3, 4, 5, 6, 7), "motion": (8, 9, 10, 11, 12, 13, 14, 15, 16)}
 _SEED = 20240  # the same eye for every subject
 _RECOGNITION_S = 0.3
-_SURROUND, _GLOBAL = 0.8, 0.25
+_SURROUND = 0.8
+_GLOBAL = 0.25
 
 
 def feature_maps(frames: NDArray[np.uint8], previous: NDArray[np.uint8] | None = None) -> Float:
@@ -52,7 +53,8 @@ def feature_maps(frames: NDArray[np.uint8], previous: NDArray[np.uint8] | None =
     rgb = _pool(np.concatenate([first, frames]).astype(np.float32), 2) / np.float32(255)
     luminance = rgb @ np.array([0.299, 0.587, 0.114], np.float32)
     change = np.diff(luminance, axis=0)
-    rgb, luminance = rgb[1:], luminance[1:]
+    rgb = rgb[1:]
+    luminance = luminance[1:]
     red_green = rgb[..., 0] - rgb[..., 1]
     blue_yellow = rgb[..., 2] - (rgb[..., 0] + rgb[..., 1]) / 2
     rise, run = np.gradient(luminance, axis=(1, 2))
@@ -112,12 +114,14 @@ def _eye() -> tuple[_Eye, Float]:
     )
     classes = sum(len(values) for values in ATTRIBUTES.values())
     semantics = rng.normal(size=(classes, BLOCKS["semantic"])).astype(np.float32)
-    map_mean, map_scale = maps.mean(axis=(0, 1, 2)), maps.std(axis=(0, 1, 2))
+    map_mean = maps.mean(axis=(0, 1, 2))
+    map_scale = maps.std(axis=(0, 1, 2))
     drive = ((maps - map_mean) / map_scale).reshape(len(maps), -1) @ fields
     fields = (fields / drive.std(axis=0)).astype(np.float32)
     still = np.zeros(FEATURES, np.float32)
     raw = _see(CALIBRATION, maps, _Eye(fields, semantics, map_mean, map_scale, still, still))
-    mean, scale = raw.mean(axis=0), raw.std(axis=0)
+    mean = raw.mean(axis=0)
+    scale = raw.std(axis=0)
     return _Eye(fields, semantics, map_mean, map_scale, mean, scale), (raw - mean) / scale
 
 
@@ -152,7 +156,8 @@ def _recognised(film: Film, semantics: Float) -> Float:
 
 def _film_maps(film: Film) -> Float:
     """Maps of a film, shot by shot so that long films stay small."""
-    parts, previous = [], None
+    parts = []
+    previous = None
     for shot in film.shots:
         frames = film.frames[shot.first : shot.first + shot.frames]
         parts.append(feature_maps(frames, previous))

@@ -13,7 +13,8 @@ from rtdecode.errors import UsageError
 from rtdecode.types import Float
 
 FPS = 8
-HEIGHT, WIDTH = 64, 96
+HEIGHT = 64
+WIDTH = 96
 SHOT_FRAMES = 32
 
 COLORS = {
@@ -197,14 +198,16 @@ def render(shot: Shot, frames: int) -> NDArray[np.uint8]:
 
 
 def _texture(shot: Shot, seconds: Float, row: Float, col: Float) -> Float:
-    wave, speed = np.float32(2 * np.pi / shot.period), np.float32(_PAN_SPEEDS[shot.pan])
+    wave = np.float32(2 * np.pi / shot.period)
+    speed = np.float32(_PAN_SPEEDS[shot.pan])
     x = wave * (col - speed * seconds) + np.float32(shot.phase[1])
     y = wave * row + np.float32(shot.phase[0])
     if shot.texture == "stripes":
         return np.sin(x + 0.4 * y)
     if shot.texture == "checks":
         return np.float32(1.4) * np.sin(x) * np.sin(y)
-    rise, run = wave * (row - HEIGHT / 2), wave * (col - WIDTH / 2 - speed * seconds)
+    rise = wave * (row - HEIGHT / 2)
+    run = wave * (col - WIDTH / 2 - speed * seconds)
     return np.cos(np.float32(1.3) * np.hypot(rise, run) + np.float32(shot.phase[0]))
 
 

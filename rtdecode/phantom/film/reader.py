@@ -35,7 +35,9 @@ from rtdecode.phantom.film.film import (
 _Reals = NDArray[Any]
 
 _FRAMES = 11
-_COARSE, _FINE = 4, 2  # px a side, for the background and for the shape
+# px a side, for the background and for the shape
+_COARSE = 4
+_FINE = 2
 _PERIODS = tuple(range(32, 49, 2))
 _RADII = (13.0, 15.0, 17.0, 19.0)
 _MIDDLING = 1  # index of the outline that finds the shape before its kind is known: a disc of 15 px
@@ -223,7 +225,8 @@ def _fit_wave(waves: _Reals, weight: _Reals, y: _Reals) -> tuple[_Reals, _Reals,
 def _outlines() -> tuple[list[str], _Reals, NDArray[np.complex64]]:
     """Shape, power and conjugate spectrum of every outline, shaded at its edge as `film` does."""
     row, column = np.mgrid[0 : _PADDED[0], 0 : _PADDED[1]].astype(np.float32)
-    y, x = (row - _PADDED[0] // 2) * _FINE, (column - _PADDED[1] // 2) * _FINE
+    y = (row - _PADDED[0] // 2) * _FINE
+    x = (column - _PADDED[1] // 2) * _FINE
     kinds = list(product(SHAPES, _RADII))
     distances = np.stack([_distance(shape, x, y, radius) for shape, radius in kinds])
     masks = np.clip(0.5 - distances / _FINE, 0, 1) * np.clip(0.6 - 0.25 * distances, 0.6, 1)

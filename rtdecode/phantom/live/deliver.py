@@ -45,8 +45,13 @@ class Delivery:
         log: FaultLog,
         stop: threading.Event,
     ) -> None:
-        self._session, self._folder, self._run, self._log, self._stop = session, folder, run, log, stop
-        self._trigger_at, self._away = trigger_at, False
+        self._session = session
+        self._folder = folder
+        self._run = run
+        self._log = log
+        self._stop = stop
+        self._trigger_at = trigger_at
+        self._away = False
         self._hidden = folder.with_name(f".{folder.name}.away")
         self._scanner = session.vendor.name
         self._steps: list[tuple[float, int, Callable[[], None]]] = []

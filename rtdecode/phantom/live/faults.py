@@ -50,7 +50,8 @@ KINDS = {
 }
 
 _ONE_VOLUME = ("volume-late", "volume-reorder", "file-slow")  # whose duration is no span of volumes
-_REORDER_S, _EXTRA_S = 0.15, 0.25
+_REORDER_S = 0.15
+_EXTRA_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)

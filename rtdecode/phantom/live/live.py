@@ -104,8 +104,10 @@ def _send_all(
     stop: threading.Event,
 ) -> None:
     """Push EEG chunks when their last sample is due, and each trigger with its volume's start."""
-    size, done = round(CHUNK_S * session.sfreq), 0
-    triggers, pending = session.trigger_times(), session.signal_lines()
+    size = round(CHUNK_S * session.sfreq)
+    done = 0
+    triggers = session.trigger_times()
+    pending = session.signal_lines()
     while (block := blocks()) is not None:
         for start in range(0, block.shape[1], size):
             part = block[:, start : start + size]

@@ -22,9 +22,11 @@ class EegOutlet:
     """
 
     def __init__(self, session: PhantomSession, name: str) -> None:
-        self._session, self._name = session, name
+        self._session = session
+        self._name = name
         self._away = eeg_faults.restarts(session.faults)
-        self._source, self._opened = _source(name), 0
+        self._source = _source(name)
+        self._opened = 0
         self._outlet: pylsl.StreamOutlet | None = self._open()
 
     def have_consumers(self) -> bool:

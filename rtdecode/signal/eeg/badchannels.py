@@ -13,7 +13,9 @@ Reals = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 
 # Spherical splines: order of the smoothness, terms of the series, what is added to the diagonal.
-_ORDER, _TERMS, _RIDGE = 4, 50, 1e-5
+_ORDER = 4
+_TERMS = 50
+_RIDGE = 1e-5
 # With fewer good channels nothing is interpolated.
 _LEAST_GOOD = 4
 _RAIL_SHARE = 0.02
@@ -78,13 +80,15 @@ def spline_weights(known: Reals, wanted: Reals) -> Reals:
     Perrin, Pernier, Bertrand & Echallier 1989, Electroenceph. clin. Neurophysiol. 72:184, equations 1 to
     4, with m = 4.
     """
-    known, wanted = _unit(known), _unit(wanted)
+    known = _unit(known)
+    wanted = _unit(wanted)
     return _weights(_inverse(known), known, wanted)
 
 
 def saturated(block: Reals | NDArray[np.float32], share: float = _RAIL_SHARE) -> Mask:
     """Channels of a block (channel, sample) that stay at an extreme value again and again, (channel,)."""
-    high, low = block.max(axis=1, keepdims=True), block.min(axis=1, keepdims=True)
+    high = block.max(axis=1, keepdims=True)
+    low = block.min(axis=1, keepdims=True)
     stays = (block[:, 1:] == block[:, :-1]) & ((block[:, 1:] == high) | (block[:, 1:] == low))
     return (stays.mean(axis=1) > share) & ((high - low)[:, 0] > 500.0)
 
@@ -123,7 +127,8 @@ class BadChannels:
         rules: Judgement | None = None,
     ) -> None:
         self._rules = rules or Judgement()
-        count, places = len(places), _unit(places)
+        count = len(places)
+        places = _unit(places)
         self._places = places
         self._absent = np.zeros(count, bool) if absent is None else absent
         self.may_be_flat = np.arange(count) == (-1 if reference is None else reference)
@@ -133,7 +138,8 @@ class BadChannels:
         self._near = nearest[:, 1 : 1 + self._rules.neighbours]
         self._counts = np.zeros(count, int)
         self._block = np.zeros((count, self._size))
-        self._held, self._whole = 0, True
+        self._held = 0
+        self._whole = True
         self._rails = np.zeros(count, bool)
         self.allowed = int(count * self._rules.most)
         self.bad = self._absent.copy()
@@ -169,7 +175,8 @@ class BadChannels:
         if self._held == self._size:
             if self._whole:
                 self._judge()
-            self._held, self._whole = 0, True
+            self._held = 0
+            self._whole = True
 
     def interpolate(self, data: Reals) -> Reals:
         """Replace the bad channels of (channel, n) by what the others predict, where there are enough."""
@@ -192,7 +199,8 @@ class BadChannels:
         self._alone = inverse[:-1, :-1] / np.diag(inverse)[:-1, None]
 
     def _judge(self) -> None:
-        rules, before = self._rules, self.bad
+        rules = self._rules
+        before = self.bad
         x = detrended(self._block)
         flat = self._flat(_spread(x))
         x -= np.median(x[~before], axis=0) if not before.all() else 0.0
@@ -201,7 +209,8 @@ class BadChannels:
         self._rails = np.zeros(len(odd), bool)
         self._counts = np.where(odd != before, self._counts + 1, 0)
         self._counts[at_once & ~before] = rules.enter
-        enter, leave = ~before & (self._counts >= rules.enter), before & (self._counts >= rules.leave)
+        enter = ~before & (self._counts >= rules.enter)
+        leave = before & (self._counts >= rules.leave)
         self.bad = (before | enter) & ~leave | self._absent
         if not np.array_equal(self.bad, before):
             self._counts[enter | leave] = 0
@@ -221,7 +230,8 @@ class BadChannels:
     def _around(self, level: Reals) -> Reals:
         """Median over the good neighbours of each channel; over all good channels where it has none."""
         near = np.sort(np.where(self.bad, np.inf, level)[self._near], axis=1)
-        count, rows = np.isfinite(near).sum(axis=1), np.arange(len(near))
+        count = np.isfinite(near).sum(axis=1)
+        rows = np.arange(len(near))
         middle = (near[rows, np.maximum(count - 1, 0) // 2] + near[rows, count // 2]) / 2
         return np.where(count > 0, middle, np.median(level[~self.bad]) if not self.bad.all() else 0.0)
 
@@ -281,7 +291,8 @@ def _robust_z(values: Reals, among: Mask) -> Reals:
 
 
 def _correlation(a: Reals, b: Reals) -> Reals:
-    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
+    a = a - a.mean(axis=1, keepdims=True)
+    b = b - b.mean(axis=1, keepdims=True)
     size = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
     together: Any = (a * b).sum(axis=1) / np.maximum(size, 1e-12)
     return together

@@ -60,8 +60,11 @@ class EegBand:
         """Time after which the answer to a step stays below 1 %, s: 8.2 s for 0.1 Hz, 1.7 s for 0.5."""
         from scipy import signal
 
-        sections, block = self.sections(sfreq), int(sfreq)
-        state, last, at = np.zeros((len(sections), 2)), 0, 0
+        sections = self.sections(sfreq)
+        block = int(sfreq)
+        state = np.zeros((len(sections), 2))
+        last = 0
+        at = 0
         while at == 0 or at - last < block * max(2.0, 2 / self.highpass_hz):
             both: Any = signal.sosfilt(sections, np.ones(block), zi=state)
             answer, state = both

@@ -49,21 +49,24 @@ class Decimator:
         whole = round(sfreq / target)
         if abs(sfreq / target - whole) < _SAME * whole:
             # Rates as amplifiers state them (1666.667 Hz) are no fractions of small numbers.
-            ratio, target = Fraction(1, whole), sfreq / whole
+            ratio = Fraction(1, whole)
+            target = sfreq / whole
         else:
             ratio = Fraction(target).limit_denominator(1000) / Fraction(sfreq).limit_denominator(1000)
         if not 0 < ratio < 1 or ratio.numerator > 1000:
             raise ValueError(f"a stream of {sfreq:g} Hz cannot be decimated to {target:g} Hz")
         from scipy import signal
 
-        self._up, self._down = ratio.numerator, ratio.denominator
+        self._up = ratio.numerator
+        self._down = ratio.denominator
         fast = sfreq * self._up
         count, beta = signal.kaiserord(_STOP_DB, (0.5 - _PASS) * target / (fast / 2))
         count += 1 - count % 2
         window = np.kaiser(count, beta)
         taps = signal.firwin(count, (0.5 + _PASS) / 2 * target, window="boxcar", fs=fast) * window
         taps = np.asarray(taps) / np.sum(taps) * self._up
-        self.sfreq, self.target = sfreq, target
+        self.sfreq = sfreq
+        self.target = target
         self.delay_s = (count - 1) / 2 / fast
         self._span = -(-count // self._up)  # inputs that an output rests on
         padded = np.concatenate([taps, np.zeros(self._span * self._up - count)])
@@ -150,8 +153,10 @@ class Decimator:
     def _forget(self, x: NDArray[np.float64]) -> None:
         gone = max(0, self._next * self._down // self._up - self._first - self._span + 1)
         gone = min(gone, x.shape[1])
-        self._past, self._first = np.ascontiguousarray(x[:, gone:]), self._first + gone
-        self._times, self._quality = self._times[gone:], self._quality[gone:]
+        self._past = np.ascontiguousarray(x[:, gone:])
+        self._first = self._first + gone
+        self._times = self._times[gone:]
+        self._quality = self._quality[gone:]
 
 
 def rate_within(sfreq: float, most: float) -> float:

@@ -41,15 +41,18 @@ class ReferenceRegression:
     """
 
     def __init__(self, channels: int, references: int, step: int, rate: float, memory_s: float) -> None:
-        self._step, self._rate = step, rate
+        self._step = step
+        self._rate = rate
         self._lags = _LAGS[: max(1, _MOST // references)]
         size = references * len(self._lags)
-        self._own, self._cross = np.zeros((size, size)), np.zeros((size, channels))
+        self._own = np.zeros((size, size))
+        self._cross = np.zeros((size, channels))
         self._weights = np.zeros((channels, size))
         self._keep = float(np.exp(-_BATCH / (memory_s * rate)))
         self._pole = 1 / (1 + 2 * np.pi * _FIT_HZ / rate)
         self._slow = 2 * np.pi * _BASE_HZ / rate
-        self._channels, self._references = channels, references
+        self._channels = channels
+        self._references = references
         self.seen_s = 0.0
         self.reset()
 
@@ -107,7 +110,8 @@ class ReferenceRegression:
             self._rows = []
 
     def _fit(self, rows: Sequence[tuple[Values, Values]]) -> None:
-        inputs, targets = np.stack([row[0] for row in rows]), np.stack([row[1] for row in rows])
+        inputs = np.stack([row[0] for row in rows])
+        targets = np.stack([row[1] for row in rows])
         self._own = self._keep * self._own + inputs.T @ inputs
         self._cross = self._keep * self._cross + inputs.T @ targets
         self.seen_s += len(rows) / self._rate

@@ -11,7 +11,8 @@ from rtdecode.signal.gradient.timing import Line, Trigger, Triggers, find, lag
 from rtdecode.types import Float
 
 # Epochs that correlate less are not of one sequence; a place is found again from this on.
-_LIKE, _FOUND = 0.5, 0.9
+_LIKE = 0.5
+_FOUND = 0.9
 # Samples that a block must have to be judged.
 _FEW = 32
 # An artefact this much flatter than what counts as steep is learned all the same.
@@ -54,14 +55,18 @@ class Follower:
     """
 
     def __init__(self, sfreq: float, channels: int, tr_s: float, settings: Gradient) -> None:
-        self._settings, self._sfreq, self._channels = settings, sfreq, channels
-        self._nominal, self._size = tr_s * sfreq, round(settings.block_s * sfreq)
+        self._settings = settings
+        self._sfreq = sfreq
+        self._channels = channels
+        self._nominal = tr_s * sfreq
+        self._size = round(settings.block_s * sfreq)
         if self._size < 2 * _FEW or self._nominal < 4 * self._size:
             raise ValueError(
                 f"a block needs {2 * _FEW} samples and a TR four blocks; found blocks of {self._size} "
                 f"samples ({settings.block_s} s at {sfreq} Hz) and a TR of {tr_s} s"
             )
-        self.triggers, self.counts = Triggers(sfreq), Counts()
+        self.triggers = Triggers(sfreq)
+        self.counts = Counts()
         self.index = self._from = self._valid_from = 0
         self._history = np.zeros((channels, 4 * self._size + 4 * MARGIN), np.float32)
         self._parts: list[Float] = []
@@ -112,7 +117,8 @@ class Follower:
 
     def take(self, data: Float) -> Float | None:
         """Take the next samples, (channel, n); what to subtract from them, or None."""
-        at, count = self.index - self._from, data.shape[1]
+        at = self.index - self._from
+        count = data.shape[1]
         found = None if self._taken is None else self._taken[:, at : at + count]
         self._parts.append(data)
         self.index += count
@@ -155,7 +161,8 @@ class Follower:
         self._base = self._taken = None
         if self._known is None:
             self._ahead = -1
-        known, now = self._known, self._now
+        known = self._known
+        now = self._now
         if known is None or now is None:
             self._stop = self.index + self._size // 4
             return
@@ -176,7 +183,8 @@ class Follower:
         length = self._history.shape[1]
         self._history = np.concatenate([self._history, block], axis=1)[:, -length:]
         found = self.triggers.take(self.index)
-        known, now = self._known, self._now
+        known = self._known
+        now = self._now
         if known is None or now is None:
             self._begin(found)
             return
@@ -196,7 +204,8 @@ class Follower:
         """Start to learn at a trigger."""
         if not found:
             return
-        settings, size = self._settings, self._size
+        settings = self._settings
+        size = self._size
         period = self.triggers.period(self._nominal)
         memory = math.exp(-settings.block_s / settings.adapt_s)
         self._known = Learned(
@@ -208,14 +217,16 @@ class Follower:
             self.index,
         )
         self._noise = None
-        self._now, self._past = Epoch(0, self.index, 0.0), None
+        self._now = Epoch(0, self.index, 0.0)
+        self._past = None
         self._now.whole = self.index - self._valid_from >= 2 * MARGIN
         self.counts.learned += 1
         self.counts.triggers += 1
 
     def _count(self, known: Learned, found: list[Trigger]) -> None:
         """Compare triggers with the line."""
-        counts, most = self.counts, self._settings.seed_s * self._sfreq
+        counts = self.counts
+        most = self._settings.seed_s * self._sfreq
         for trigger in found:
             epoch = round((trigger.place - known.offset - known.line(0)) / known.line.period)
             off = trigger.place - known.offset - known.line(epoch)
@@ -229,23 +240,27 @@ class Follower:
                 counts.missing += epoch - known.last - 1
                 counts.triggers += 1
                 counts.jitter = [*counts.jitter[-99:], off]
-                known.last, known.triggered = epoch, trigger.place
+                known.last = epoch
+                known.triggered = trigger.place
 
     def _fits(self, known: Learned, now: Epoch, block: Float) -> bool:
         """Learn mixture and timing from a block; whether the artefact was where it was expected."""
         if self._base is None or self._taken is None or block.shape[1] < _FEW:
             return True
         clean = block - self._taken
-        base, rest = np.diff(self._base), np.diff(block - self._base)
+        base = np.diff(self._base)
+        rest = np.diff(block - self._base)
         power = np.einsum("cn,cn->c", base, base).astype(np.float64)
         if np.median(power) > self._step_uv**2 * base.shape[1]:
             # A share per channel, so that no bad channel speaks for the others.
             share = 1 + np.median(np.einsum("cn,cn->c", rest, base) / np.maximum(power, _FAINT_UV2))
             if not 0.5 < share < 1.5:
                 return False
-            known.matched, self._unsure = self.index, False
+            known.matched = self.index
+            self._unsure = False
         known.coupling.update(rest, base)
-        left, slope = np.diff(clean), np.diff(np.gradient(self._base, axis=1))
+        left = np.diff(clean)
+        slope = np.diff(np.gradient(self._base, axis=1))
         noise = np.einsum("cn,cn->c", left, left).astype(np.float64) / left.shape[1]
         if self._noise is not None:
             noise = _NOISE_MEMORY * self._noise + (1 - _NOISE_MEMORY) * noise
@@ -333,7 +348,8 @@ class Follower:
 
     def _compare(self, known: Learned, past: Epoch) -> tuple[float, bool]:
         """Take the period from the first two epochs; by how much it was off, and whether they are alike."""
-        first, second = known.template.epoch(0), known.template.epoch(1)
+        first = known.template.epoch(0)
+        second = known.template.epoch(1)
         loud = _loudest(first)
         shift, likeness = lag(first[loud], second[loud], round(self._settings.seed_s * self._sfreq))
         known.line.add(1, past.start - past.phase + shift)

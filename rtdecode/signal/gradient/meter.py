@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 # The report looks at so many channels, and at so many epochs at once: neighbours lie halfway between.
-CHANNELS, EPOCHS = 8, 4
+CHANNELS = 8
+EPOCHS = 4
 # Periods that differ by less than this share are one.
 _OTHER = 0.002
 _TOP_HZ = 250.0
@@ -82,7 +83,8 @@ class Meter:
             part = slice(done, done + count)
             self._kept[0, :, at : at + count] = before[self._rows, part]
             self._kept[1, :, at : at + count] = after[self._rows, part]
-            done, self._index = done + count, self._index + count
+            done = done + count
+            self._index = self._index + count
 
     def report(self) -> dict[str, float | None]:
         """Sizes and harmonics; None until as many samples as it looks at have come.

@@ -53,7 +53,8 @@ class GradientRemover:
 
     def __init__(self, sfreq: float, channels: int, tr_s: float, settings: Gradient | None = None) -> None:
         settings = settings or Gradient()
-        self._sfreq, self._channels = sfreq, channels
+        self._sfreq = sfreq
+        self._channels = channels
         self._follower = Follower(sfreq, channels, tr_s, settings)
         self._meter = Meter(sfreq, channels, tr_s * sfreq)
         self._steepness = Steepness(sfreq, settings.slope_uv_s, settings.hold_s)
@@ -93,7 +94,8 @@ class GradientRemover:
         """
         if data.shape != (self._channels, len(times)):
             raise ValueError(f"expected ({self._channels}, {len(times)}) samples, found {data.shape}")
-        clean, quality = data.copy(), np.full(len(times), CORRECTED, np.uint8)
+        clean = data.copy()
+        quality = np.full(len(times), CORRECTED, np.uint8)
         for start, stop in self._pieces(times):
             self._follower.triggers.place(times[start:stop], self._follower.index)
             self._subtract(clean[:, start:stop], quality[start:stop])

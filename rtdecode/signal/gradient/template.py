@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from rtdecode.types import Float
 
 # Samples to either side that an interpolated value rests on, and how the window falls off.
-REACH, _BETA = 10, 9.0
+REACH = 10
+_BETA = 9.0
 # Samples interpolated by one product of matrices, most of whose elements are 0.
 _AT_ONCE = 64
 # Beyond both ends of an epoch the template goes on by so many samples.
@@ -89,12 +90,14 @@ class Template:
     def __init__(self, channels: int, period: float, epochs: int, block: int) -> None:
         self.length = int(np.ceil(period)) + 3 + 2 * MARGIN
         self.blocks = -(-self.length // block)
-        self._block, self._period = block, period
+        self._block = block
+        self._period = period
         self._slots = epochs + 1  # one is being written
         self._ring = np.zeros((self.blocks, channels, self._slots, block), np.float32)
         self._mean = np.zeros((channels, self.blocks * block), np.float32)
         self._levels, self._powers = np.zeros((2, channels, self._slots))
-        self._steps, self._drift = np.zeros((channels, self._slots)), np.zeros((channels, 1))
+        self._steps = np.zeros((channels, self._slots))
+        self._drift = np.zeros((channels, 1))
         self._numbers = np.full(self._slots, _NONE)
         self._misplaced = np.zeros(self._slots)
         self._moved = np.zeros(self._slots, bool)
@@ -147,8 +150,10 @@ class Template:
         moved : bool
             The head moved: it counts only where there are too few others.
         """
-        slot, before = epoch % self._slots, (epoch - 1) % self._slots
-        self._numbers[slot], self._misplaced[slot] = epoch, misplaced
+        slot = epoch % self._slots
+        before = (epoch - 1) % self._slots
+        self._numbers[slot] = epoch
+        self._misplaced[slot] = misplaced
         self._moved[slot] = moved
         self._levels[:, slot] = level
         self._steps[:, slot] = level - self._levels[:, before] if self._numbers[before] == epoch - 1 else 0
@@ -229,7 +234,8 @@ class Coupling:
     """
 
     def __init__(self, channels: int, shapes: int, memory: float) -> None:
-        self._shapes, self._memory = shapes, memory
+        self._shapes = shapes
+        self._memory = memory
         self._rest, self._power, self._long = np.zeros((3, channels, channels))
         self._basis = np.zeros((channels, shapes))
         self.mix = np.eye(channels, dtype=np.float32)

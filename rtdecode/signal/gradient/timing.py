@@ -94,7 +94,8 @@ class Line:
 
     def __init__(self, start: float, period: float, count: int) -> None:
         self._points: deque[tuple[int, float]] = deque([(0, start)], maxlen=count)
-        self._at, self.period = (0, start), period
+        self._at = (0, start)
+        self.period = period
         self.scatter = 0.0
 
     def __call__(self, epoch: int) -> float:
@@ -119,11 +120,13 @@ class Line:
             self._at = self._points[-1]
             return
         epochs, starts = np.array(self._points, np.float64).T
-        k, y = epochs - epochs[-1], starts - starts[-1]
+        k = epochs - epochs[-1]
+        y = starts - starts[-1]
         weights = np.ones(len(k))
         for _ in range(_ROUNDS):
             weights /= weights.sum()
-            middle, height = weights @ k, weights @ y
+            middle = weights @ k
+            height = weights @ y
             slope = weights @ ((k - middle) * (y - height)) / (weights @ (k - middle) ** 2)
             self.period = float(slope)
             self._at = (int(epochs[-1]), float(starts[-1] + height - slope * middle))
@@ -152,14 +155,16 @@ def lag(first: Float, second: Float, most: int) -> tuple[float, float]:
     likeness : float
         Correlation there, -1 to 1, the middle channel's.
     """
-    a, b = _level(np.diff(first)), _level(np.diff(second))
+    a = _level(np.diff(first))
+    b = _level(np.diff(second))
     count = int(fft.next_fast_len(a.shape[1] + most, real=True) or 0)
     product = np.sum(_spectrum(a, count).conj() * _spectrum(b, count), axis=0)
     curve = np.asarray(fft.irfft(product, count))[np.arange(-most, most + 1)]
     top = int(np.argmax(curve[1:-1])) + 1
     shift = top - most
     common = a.shape[1] - abs(shift)
-    early, late = a[:, max(0, -shift) :][:, :common], b[:, max(0, shift) :][:, :common]
+    early = a[:, max(0, -shift) :][:, :common]
+    late = b[:, max(0, shift) :][:, :common]
     return shift + _summit(*curve[top - 1 : top + 2]), _alike(early, late)
 
 
@@ -187,9 +192,11 @@ def find(template: Float, data: Float) -> tuple[float, float]:
     likeness : float
         Correlation there, -1 to 1, the middle channel's.
     """
-    period, count = template.shape[1], data.shape[1] - 1
+    period = template.shape[1]
+    count = data.shape[1] - 1
     going_on = np.concatenate([template, template[:, : count + 1]], axis=1)
-    a, b = _level(np.diff(going_on)), _level(np.diff(data))
+    a = _level(np.diff(going_on))
+    b = _level(np.diff(data))
     size = int(fft.next_fast_len(a.shape[1], real=True) or 0)
     product = np.sum(_spectrum(a, size) * _spectrum(b, size).conj(), axis=0)
     energy = np.cumsum(np.concatenate([[0.0], np.sum(a * a, axis=0, dtype=np.float64)]))

@@ -17,7 +17,9 @@ RECENT_S = LAST_S + 0.1  # of the EEG that is looked at
 _LOST_S = 2.5
 _WARM_S = 3.0  # more, at the beginning
 _BACK = 4  # beats until a lost electrocardiogram counts again
-_JUDGED, _DOUBTFUL = 8, 4  # so many of the last ones odd: the electrocardiogram is not one
+# so many of the last ones odd: the electrocardiogram is not one
+_JUDGED = 8
+_DOUBTFUL = 4
 _NEAR_S = 0.1
 _SILENT_S = 5.0
 _REFRACTORY_S = 0.25
@@ -47,7 +49,8 @@ class BeatFinder:
     """
 
     def __init__(self, sfreq: float, step: int, has_ecg: bool) -> None:
-        self._step, self._rate = step, sfreq / step
+        self._step = step
+        self._rate = sfreq / step
         self._peaks = RPeaks(sfreq) if has_ecg else None
         self._matcher = Matcher(self._rate)
         self._intervals: deque[float] = deque(maxlen=8)
@@ -57,7 +60,9 @@ class BeatFinder:
 
     def reset(self) -> None:
         """Begin anew in time; the rhythm stays."""
-        self.last, self._now, self._barred = -np.inf, -1, -1
+        self.last = -np.inf
+        self._now = -1
+        self._barred = -1
         self._trust = _Trust(_WARM_S * self._rate)
         self.ecg_good = self._peaks is not None
         self._value = 0.0
@@ -91,12 +96,14 @@ class BeatFinder:
         self._now += 1
         if not usable:
             self._barred = self._now
-        at, source = self._by_ecg(ecg, usable), "ecg"
+        at = self._by_ecg(ecg, usable)
+        source = "ecg"
         if self._peaks is None or self._now - self._trust.last > _LOST_S * self._rate:
             self.ecg_good = False
         overdue = self._now - self.last > _DUE * self.interval + 0.2 * self._rate
         if not self.ecg_good or (at is None and overdue):
-            at, source = self._by_eeg(recent, wave), "eeg"
+            at = self._by_eeg(recent, wave)
+            source = "eeg"
         if at is None or not usable or at - self.last < _REFRACTORY_S * self._rate:
             return None
         self.found[source] += 1
@@ -116,7 +123,8 @@ class BeatFinder:
 
     def distrust(self) -> None:
         """The electrocardiogram's beats were none; forget them."""
-        self.ecg_good, self.last = False, -np.inf
+        self.ecg_good = False
+        self.last = -np.inf
         self._intervals.clear()
         self._trust.lose()
 
@@ -128,7 +136,8 @@ class BeatFinder:
         places = self._peaks.push(ecg)
         if not places:
             return None
-        at, trust = (places[-1] - (self._step - 1) / 2) / self._step, self._trust
+        at = (places[-1] - (self._step - 1) / 2) / self._step
+        trust = self._trust
         trust.beat(at, self._peaks.interval_s * self._rate)
         if self.ecg_good and trust.doubtful():
             self.ecg_good = False

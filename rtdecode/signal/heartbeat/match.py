@@ -11,7 +11,9 @@ from rtdecode.signal.heartbeat.wave import PulseWave
 
 Values = NDArray[np.float64]
 
-FIRST_S, LAST_S = 0.024, 0.264  # of the template, after the R-peak
+# of the template, after the R-peak
+FIRST_S = 0.024
+LAST_S = 0.264
 _CONFIRM_S = 0.048
 _LIKE = 0.4  # least correlation of a beat with the template
 _BAND_HZ = (1.0, 7.0)
@@ -20,8 +22,12 @@ _ROUNDS = 4
 _SURE = 0.85  # least correlation of a beat with the average of the others
 _HALF_S = 0.3
 _BEFORE_S = (0.06, 0.45)  # its top, the wave begins
-_JOINED_S, _AHEAD_S = 0.09, 0.1  # after that nothing of it may be missed, and before it nothing is
-_STEADY, _MOST = 0.25, 0.75  # so far from the usual interval at most are so many of them
+# after that nothing of it may be missed, and before it nothing is
+_JOINED_S = 0.09
+_AHEAD_S = 0.1
+# so far from the usual interval at most are so many of them
+_STEADY = 0.25
+_MOST = 0.75
 _ALONE = 0.5  # size of other peaks against those of the beats
 
 
@@ -35,7 +41,8 @@ class Matcher:
     """
 
     def __init__(self, rate: float) -> None:
-        self._first, self._last = round(FIRST_S * rate), round(LAST_S * rate)
+        self._first = round(FIRST_S * rate)
+        self._last = round(LAST_S * rate)
         self._confirm = round(_CONFIRM_S * rate)
         self._rate = rate
         self._likes: deque[float] = deque(maxlen=8)
@@ -45,7 +52,9 @@ class Matcher:
         """Forget the recent past; what is usual stays."""
         # Nothing is a maximum before its neighbours are known.
         self._scores: deque[float] = deque([np.inf] * (2 * self._confirm + 1), maxlen=2 * self._confirm + 1)
-        self._part, self._norm, self._of = np.zeros((0, 0)), 1.0, (-1, -1)
+        self._part = np.zeros((0, 0))
+        self._norm = 1.0
+        self._of = (-1, -1)
         self._step = -1
 
     def push(self, recent: Values, step: int, wave: PulseWave, since: float, usual: float) -> float | None:
@@ -72,14 +81,16 @@ class Matcher:
             self.reset()
         self._step = step
         if self._of != (id(wave), wave.beats):
-            self._part, self._of = wave.matched(self._first, self._last), (id(wave), wave.beats)
+            self._part = wave.matched(self._first, self._last)
+            self._of = (id(wave), wave.beats)
             self._norm = max(float(np.linalg.norm(self._part)), 1e-12)
         seen = wave.whiten(recent[-len(self._part) :])
         size = float(np.vdot(self._part, seen)) / self._norm
         like = size / max(float(np.linalg.norm(seen)), 1e-12)
         # Likeness alone does not know a beat from a whisper, size alone not from a jerk.
         self._scores.append(like * float(np.clip(size / self._norm, 0.0, 1.0)) ** 0.5 if size > 0 else 0.0)
-        middle, at = self._confirm, step - (self._last - 1) - self._confirm
+        middle = self._confirm
+        at = step - (self._last - 1) - self._confirm
         score = self._scores[middle]
         if np.isinf(score) or score < max(self._scores) or not self._is_beat(score, at - since, usual):
             return None

@@ -25,7 +25,8 @@ Values = NDArray[np.float64]
 
 _STEP_HZ = 125.0
 _JOIN_S = (0.04, 0.08)  # after an R-peak one beat's wave gives way to the next's
-_SEARCH_S, _SEARCH_EVERY_S = 12.0, 3.0
+_SEARCH_S = 12.0
+_SEARCH_EVERY_S = 3.0
 _PRESENT = 0.5  # of the template comes back in new beats: below, it is more noise than artefact
 _ABSENT = 0.3
 _WEAK = 0.35  # of the usual size: no beat was there
@@ -75,7 +76,9 @@ class HeartbeatRemover:
         others = (*references, *(() if ecg is None else (ecg,)))
         self._eeg = np.array([i for i in range(channels) if i not in others], np.intp)
         _check(channels, len(self._eeg), others, bool(references))
-        self._sfreq, self._channels, self._lead = sfreq, channels, ecg
+        self._sfreq = sfreq
+        self._channels = channels
+        self._lead = ecg
         self._references = np.array(references, np.intp)
         self._step = max(1, int(sfreq / _STEP_HZ))
         self._rate = sfreq / self._step
@@ -104,7 +107,8 @@ class HeartbeatRemover:
         self._quality = np.zeros(0, np.uint8)
         self._given = 0  # samples of the step begun that have left already
         self._blocks: deque[tuple[Values, Quality]] = deque()
-        self._rows, self._end = np.zeros((4096, len(self._eeg))), 0
+        self._rows = np.zeros((4096, len(self._eeg)))
+        self._end = 0
         self._now = self._barred = self._doubted = -1  # the newest step; that is no good; that is learning
         self._next_search = 0
         self._beat: Beat | None = None
@@ -145,10 +149,12 @@ class HeartbeatRemover:
         start = 0
         while start + size <= self._data.shape[1]:
             # A copy: sums over other strides have other bits.
-            block, marks = self._data[:, start : start + size].copy(), self._quality[start : start + size]
+            block = self._data[:, start : start + size].copy()
+            marks = self._quality[start : start + size]
             done += self._regress(block, marks) if self._regression else self._hold(block, marks)
             start += size
-        self._data, self._quality = self._data[:, start:], self._quality[start:]
+        self._data = self._data[:, start:]
+        self._quality = self._quality[start:]
         if self._regression and self._data.shape[1] > self._given:
             done += self._regress(self._data, self._quality)
         return self._joined(done)
@@ -202,7 +208,8 @@ class HeartbeatRemover:
 
     def _regress(self, block: Values, marks: Quality) -> list[tuple[Values, Quality]]:
         """A step, whole or begun, of which the first samples may have left already."""
-        regression, count = self._regression, block.shape[1]
+        regression = self._regression
+        count = block.shape[1]
         assert regression is not None
         references = _known(block[self._references], bool(marks.min() > GAP))
         trusted = regression.seen_s >= self._set.reference_enough_s
@@ -210,7 +217,8 @@ class HeartbeatRemover:
         clean = block.copy()
         clean[self._eeg] -= explained[:, :count]
         quality = marks if trusted else np.minimum(marks, LEARNING).astype(np.uint8)
-        given, self._given = self._given, count
+        given = self._given
+        self._given = count
         if count == self._step:
             usable = bool(marks.min() > UNCORRECTED)
             regression.close(_known(block[self._eeg], usable), references, usable)
@@ -255,7 +263,8 @@ class HeartbeatRemover:
         ready = self._wave.beats >= self._set.first
         present = ready and self._wave.presence > _PRESENT
         ecg = None if self._lead is None else block[self._lead]
-        was_good, recent = self._beats.ecg_good, self._recent(round(RECENT_S * self._rate))
+        was_good = self._beats.ecg_good
+        recent = self._recent(round(RECENT_S * self._rate))
         at = self._beats.push(ecg, usable, recent, self._wave if present else None)
         good = self._beats.ecg_good
         absent = ready and self._wave.presence < _ABSENT
@@ -267,7 +276,8 @@ class HeartbeatRemover:
 
     def _forget(self) -> None:
         """What was learned at instants that were no beats is nothing."""
-        self._wave, self._taught = self._new_wave(), 0
+        self._wave = self._new_wave()
+        self._taught = 0
         self._beat = self._previous = None
 
     def _search(self) -> None:

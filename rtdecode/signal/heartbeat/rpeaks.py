@@ -71,18 +71,22 @@ class RPeaks:
         width = round(0.05 * rate)
         self._smooth = np.hanning(2 * width + 3)[1:-1]
         self._smooth /= self._smooth.sum()
-        self._confirm, self._back = round(0.09 * rate), half + width
+        self._confirm = round(0.09 * rate)
+        self._back = half + width
         self._longest = round(0.31 * rate)
         self.reset()
 
     def reset(self) -> None:
         """Forget everything, as after a gap; positions count from 0 again."""
-        self._rest, self._count = np.zeros(0), 0
+        self._rest = np.zeros(0)
+        self._count = 0
         self._start_level: float | None = None
         self._raw, self._narrow, self._energy, self._track = (_Tail(256) for _ in range(4))
         self._levels: deque[float] = deque(maxlen=8)
-        self._usual_level, self._interval = 0.0, 0.9 * self._rate
-        self._noise, self._warm = 0.0, np.zeros(4)
+        self._usual_level = 0.0
+        self._interval = 0.9 * self._rate
+        self._noise = 0.0
+        self._warm = np.zeros(4)
         self._last = -np.inf
         self._gaps: deque[float] = deque(maxlen=8)
         self._pending: tuple[int, float] | None = None
@@ -161,7 +165,8 @@ class RPeaks:
 
     def _threshold(self, at: int) -> float:
         level = self._usual_level
-        since, usual = at - self._last, self._interval
+        since = at - self._last
+        usual = self._interval
         if since < self._set.refractory_s * self._rate:
             return np.inf
         # Nothing for seconds: the level itself was wrong.
@@ -219,7 +224,9 @@ class _Tail:
     """The last values of a signal, in one piece."""
 
     def __init__(self, size: int) -> None:
-        self._kept, self._size, self._end = np.zeros(4 * size), size, size
+        self._kept = np.zeros(4 * size)
+        self._size = size
+        self._end = size
 
     def append(self, value: float) -> None:
         if self._end == len(self._kept):

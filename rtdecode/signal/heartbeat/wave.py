@@ -44,7 +44,8 @@ def shifted(values: Values, offset: float) -> Values:
     whole = int(np.floor(offset + 0.5))
     weights = lagrange(offset - whole)
     index = np.clip(np.arange(-edge, len(values) + edge) + whole, 0, len(values) - 1)
-    padded, count = values[index], len(values)
+    padded = values[index]
+    count = len(values)
     out = weights[0] * padded[:count]
     for point in range(1, SPAN):
         out += weights[point] * padded[point : point + count]
@@ -105,7 +106,8 @@ class PulseWave:
         self._sum = np.zeros((self.length, channels))
         self._weight = np.zeros((self.length, 1))
         self._variance = np.ones(channels)
-        self._prior, self._noise = _PRIOR.copy(), 30.0
+        self._prior = _PRIOR.copy()
+        self._noise = 30.0
         self._modes: Values | None = None
         self._misfits: deque[float] = deque(maxlen=9)
         self._odd = 0
@@ -182,7 +184,8 @@ class PulseWave:
 
     def vouch(self) -> None:
         """Take the artefact for present: the beats were found by it."""
-        self.presence, self._met = 1.0, round(1 / _SLOWLY)
+        self.presence = 1.0
+        self._met = round(1 / _SLOWLY)
 
     def doubt(self) -> None:
         """Let what was learned so far count little from now on."""
@@ -246,7 +249,8 @@ class Beat:
     """
 
     def __init__(self, at: float, wave: PulseWave) -> None:
-        self.at, self.first = at, int(np.ceil(at))
+        self.at = at
+        self.first = int(np.ceil(at))
         self.offset = self.first - at
         self.basis = wave.basis(self.offset)
         self.amounts = np.eye(PARTS)[0]

@@ -79,9 +79,11 @@ def grid_of(shape: tuple[int, ...], affine: Matrix, plan: Plan) -> Grid:
     cosine = affine[:3, :3] / size
     axes = max(itertools.permutations(range(3)), key=lambda order: np.abs(cosine[range(3), order]).sum())
     upright = np.eye(4)
-    flips, weights = [], []
+    flips = []
+    weights = []
     for row, axis in enumerate(axes):
-        count, falling = shape[axis], cosine[row, axis] < 0
+        count = shape[axis]
+        falling = cosine[row, axis] < 0
         flips.append(slice(None, None, -1) if falling else slice(None))
         step = max(1.0, plan.spacing_mm / size[axis])
         coarse = int((count - 1) / step) + 1
@@ -150,7 +152,8 @@ def level_of(
     slope = np.stack(slopes) / (0.5 * plan.spacing_mm)
     strength = np.square(slope).sum(axis=0)
     best = np.sort(np.argsort(-strength, kind="stable")[: min(plan.points, points.shape[1] // 2)])
-    points, slope = points[:, best], slope[:, best]
+    points = points[:, best]
+    slope = slope[:, best]
     turning = np.cross(points - middle[:, None], slope, axis=0) / RADIUS_MM
     rest = _sample(image, grid, points)[0]
     shading = rest * (points - middle[:, None]) / RADIUS_MM
@@ -176,8 +179,10 @@ def gauss_newton(
     level: Level, image: Float, grid: Grid, start: Matrix, weights: Matrix, centre: Matrix
 ) -> Fit:
     """Gauss-Newton from a start; never raises, whatever the image holds."""
-    matrix, columns = start, level.columns
-    match, count = 0.0, 0
+    matrix = start
+    columns = level.columns
+    match = 0.0
+    count = 0
     for count in range(1, _STEPS + 1):
         values, inside = _sample(image, grid, matrix[:3, :3] @ level.points + matrix[:3, 3:])
         theta = _solve(columns, values, weights * inside, _SHADE * distance(matrix, centre))
@@ -199,7 +204,8 @@ def gauss_newton(
 def _solve(columns: Matrix, values: Float, weights: Matrix, most: float) -> Matrix:
     """Weighted least squares; the shading may not exceed `most` of the image."""
     weighted = columns * weights[:, None]
-    normal, right = weighted.T @ columns, weighted.T @ values
+    normal = weighted.T @ columns
+    right = weighted.T @ values
     normal[np.diag_indices(len(normal))] += 1e-12 * np.trace(normal) + 1e-30
     theta = np.linalg.solve(normal, right).astype(np.float64)
     bound = np.clip(theta[_SHADING], -most * abs(theta[6]), most * abs(theta[6]))

@@ -123,7 +123,8 @@ class VolumeNormalizer:
             raise ValueError(f"drift components and {baseline} must come together")
         self._mean = mean.astype(np.float64)
         self._scale = scale.astype(np.float64)
-        self._baseline, self._drift = baseline, drift
+        self._baseline = baseline
+        self._drift = drift
         self.reset()
 
     def reset(self) -> None:
@@ -189,23 +190,25 @@ class Levels:
         self._walk = baseline.walk * prior
         # Variances of the states before the first volume; the gains never depend on the data.
         self._nn = np.full_like(prior, baseline.colour)
-        self._nl, self._ll = np.zeros_like(prior), prior.astype(np.float64)
+        self._nl = np.zeros_like(prior)
+        self._ll = prior.astype(np.float64)
         self._noise: Matrix | float = 0.0
         self._level: Matrix | float = 0.0
 
     def push(self, y: Matrix) -> Matrix:
         """Level of each series after the next values, (series,) -> (series,)."""
-        of_noise, of_level = self._nn + self._nl, self._nl + self._ll
+        of_noise = self._nn + self._nl
+        of_level = self._nl + self._ll
         total = of_noise + of_level + 1 - self._colour
         surprise = (y - self._noise - self._level) / total
         level = self._level + of_level * surprise
-        self._level, noise = level, self._noise + of_noise * surprise
-        self._nn, self._nl, self._ll = (
-            self._nn - of_noise**2 / total,
-            self._nl - of_noise * of_level / total,
-            self._ll - of_level**2 / total,
-        )
+        self._level = level
+        noise = self._noise + of_noise * surprise
+        self._nn = self._nn - of_noise**2 / total
+        self._nl = self._nl - of_noise * of_level / total
+        self._ll = self._ll - of_level**2 / total
         self._noise = self._keep * noise
         self._nn = self._keep**2 * self._nn + (1 - self._keep**2) * self._colour
-        self._nl, self._ll = self._keep * self._nl, self._ll + self._walk
+        self._nl = self._keep * self._nl
+        self._ll = self._ll + self._walk
         return level

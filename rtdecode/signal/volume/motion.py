@@ -36,7 +36,8 @@ __all__ = ["THIN", "Aligner", "Motion", "framewise_displacement", "parameters_of
 # Voxels along each axis below which a head cannot be aligned.
 THIN = 4
 # A misfit, 1 - match squared, so many times the run's usual one and above the floor is odd.
-_ODD, _FLOOR = 20.0, 0.04
+_ODD = 20.0
+_FLOOR = 0.04
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,8 @@ class Aligner:
 
     def reset(self) -> None:
         """Start a run: the next volume's displacement is 0, and it may be anywhere near the reference."""
-        self._lost, self._last = True, None
+        self._lost = True
+        self._last = None
         self._misfits.clear()
 
     def push(self, data: Array, affine: Matrix | None = None) -> Motion:
@@ -139,7 +141,8 @@ class Aligner:
         if self._lost:
             held = parameters_of(self._matrix, self.centre)
             return Motion(self._matrix.copy(), held, float("nan"), False, fit.iterations)
-        self._matrix, self._weights = fit.matrix, fit.weights
+        self._matrix = fit.matrix
+        self._weights = fit.weights
         values = parameters_of(fit.matrix, self.centre)
         moved = 0.0 if self._last is None else framewise_displacement(values, self._last)
         self._last = values

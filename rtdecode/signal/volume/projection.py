@@ -262,7 +262,8 @@ class Reader:
         placed: bool = False,
     ) -> None:
         self._affine = np.asarray(affine, np.float64)
-        self._weights, self._shape = projection.weights, tuple(shape)
+        self._weights = projection.weights
+        self._shape = tuple(shape)
         if placed:
             self._voxels = projection._flips(self._shape, self._affine)
         else:

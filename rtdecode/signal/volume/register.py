@@ -18,7 +18,8 @@ _COARSE = (6.0, 8.0, 15)
 _FINE = ((3.0, 5.0, 20), (1.2, 4.0, 30))
 # Head rotations tried first, degrees about each axis.
 _TURNS = (-15.0, 0.0, 15.0)
-_TRIED, _KEPT = 12, 2
+_TRIED = 12
+_KEPT = 2
 _ARM_MM = 80.0  # from the head's middle to its surface
 _STRIDE_MM = 12.0
 _TUKEY = 4.685 * 1.4826
@@ -131,7 +132,8 @@ def _refine(level: _Level, matrix: Reals, rounds: int) -> tuple[Reals, float]:
     fit = _fit(level, matrix)
     for _ in range(rounds):
         step = _step(level, fit)
-        share, found = 1.0, fit
+        share = 1.0
+        found = fit
         while share > 0.1 and found is fit:
             tried = _fit(level, _moved(fit.matrix, share * step, fit.middle))
             if tried.score > fit.score:
@@ -155,7 +157,8 @@ def _fit(level: _Level, matrix: Reals) -> _Fit:
     if inside.mean() < 1 - _MOST_OUT:
         none = np.zeros(0)
         return _Fit(matrix, middle, points, np.zeros((5, 0)), none, none, none, -1.0)
-    points, theirs = points[:, inside], level.values[inside]
+    points = points[:, inside]
+    theirs = level.values[inside]
     ours = sample(level.volume, level.affine, points).astype(np.float64)
     slope = (points - middle[:, None]) / _ARM_MM
     columns = np.stack([ours, *(ours * slope), np.ones_like(ours)])

@@ -37,7 +37,8 @@ def rigid(parameters: ArrayLike, centre: ArrayLike = (0.0, 0.0, 0.0)) -> Matrix:
 
 def parameters_of(matrix: Matrix, centre: ArrayLike = (0.0, 0.0, 0.0)) -> Matrix:
     """The six parameters of a rigid matrix, (6,): the inverse of `rigid` below 90 degrees about y."""
-    turn, middle = matrix[:3, :3], np.asarray(centre, np.float64)
+    turn = matrix[:3, :3]
+    middle = np.asarray(centre, np.float64)
     angles = (
         np.arctan2(-turn[1, 2], turn[2, 2]),
         np.arcsin(np.clip(turn[0, 2], -1, 1)),

@@ -156,7 +156,9 @@ class Quality:
         if fd_mm is not None:
             self._displaced(fd_mm)
         if self._last is None:
-            self._mean, self._spread, self._slope = x.copy(), np.zeros_like(x), np.zeros_like(x)
+            self._mean = x.copy()
+            self._spread = np.zeros_like(x)
+            self._slope = np.zeros_like(x)
         else:
             self._changed(x - self._last)
             self._accumulate(x)
@@ -226,7 +228,8 @@ class Quality:
 
 def judge(figures: Steadiness) -> Verdict:
     """Hold a run's figures to `BARS`; figures that are not known do not count."""
-    worst, reasons = 0, []
+    worst = 0
+    reasons = []
     for bar in BARS:
         value = getattr(figures, bar.figure)
         if value is None:

@@ -112,7 +112,8 @@ def gunzip(data: bytes, most: int = _MOST) -> bytes:
     NotAVolumeError
         If there is more in it.
     """
-    parts, size = [], 0
+    parts = []
+    size = 0
     while is_packed(data):
         stream = zlib.decompressobj(zlib.MAX_WBITS | 16)
         try:
@@ -133,7 +134,8 @@ def counterparts(name: str) -> list[str]:
     lower = name.lower()
     for end, others in [*_PAIRS.items(), *((data, (header,)) for data, header in _WHOLES.items())]:
         if lower.endswith(end):
-            stem, upper = name[: -len(end)], name[-len(end) :].isupper()
+            stem = name[: -len(end)]
+            upper = name[-len(end) :].isupper()
             spelt = [other.upper() if upper else other for other in others]
             return [stem + other for other in [*spelt, *others, *(o.upper() for o in others)]]
     return []
@@ -188,7 +190,8 @@ class Tails:
             If it does and has not changed for long.
         """
         size = data.size * data.itemsize
-        zeros, known = _zeros(tail, size), self._most.get(key)
+        zeros = _zeros(tail, size)
+        known = self._most.get(key)
         if zeros >= size and not data.any():
             self._wait(age, patience, f"{size} bytes, and nothing but zeros")
             raise NotAVolumeError("nothing but zeros")
@@ -222,7 +225,8 @@ def _unpacked_head(head: bytes) -> bytes:
 
 def _zeros(tail: ReadAt, most: int) -> int:
     """Count the zero bytes at the end."""
-    count, step = 0, 4096
+    count = 0
+    step = 4096
     while count < most:
         part = tail(count, step)
         kept = len(part.rstrip(b"\0"))

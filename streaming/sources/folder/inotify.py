@@ -9,7 +9,9 @@ import os
 import struct
 import weakref
 
-_CLOSE_WRITE, _MOVED_TO, _CREATE = 0x8, 0x80, 0x100
+_CLOSE_WRITE = 0x8
+_MOVED_TO = 0x80
+_CREATE = 0x100
 _GONE = 0x8000
 _EVENT = struct.Struct("iIII")
 _BUFFER = 1 << 16

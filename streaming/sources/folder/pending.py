@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from streaming.sources.folder.scan import Content
 
 # A round takes no more new files than this, and of those that were decoded before only so many.
-_BATCH, _BATCH_KNOWN = 128, 4
+_BATCH = 128
+_BATCH_KNOWN = 4
 # A file is watched at every round for this long after a change, s; later, at each retry.
 RESTLESS = 5.0
-_RETRY_FIRST, _RETRY_MOST = 0.02, 1.0
+_RETRY_FIRST = 0.02
+_RETRY_MOST = 1.0
 # Reading again what could not be decoded takes no more than this share of the time.
 _RETRY_SHARE = 0.25
 # Names that promise an image, whatever the bytes turn out to be.
@@ -128,7 +130,9 @@ class Queue:
         content = self._content(pending.watched)
         if content is None or content == pending.content:
             return False
-        pending.content, pending.changed_at, pending.tries = content, now_at, 1
+        pending.content = content
+        pending.changed_at = now_at
+        pending.tries = 1
         return True
 
 

@@ -85,7 +85,8 @@ class Reader:
     """
 
     def __init__(self, directory: Path, moco: bool = False) -> None:
-        self._directory, self._moco = directory, moco
+        self._directory = directory
+        self._moco = moco
         self._tails = Tails()
         self._taken: dict[str, _Taken] = {}
         self._recent: OrderedDict[tuple[int, int], str] = OrderedDict()
@@ -93,7 +94,8 @@ class Reader:
         self._lowest: dict[str, int] = {}
         self._generation: dict[str, int] = {}
         self._last_header: tuple[str, bytes, Container] | None = None
-        self.image, self.watched = False, ""
+        self.image = False
+        self.watched = ""
 
     def knows(self, name: str) -> bool:
         """Whether a file of that name was taken before."""
@@ -125,7 +127,8 @@ class Reader:
         OSError
             If it cannot be opened or read.
         """
-        self.image, self.watched = False, name
+        self.image = False
+        self.watched = name
         with files.opened(self._directory / name) as file:
             before = stamp_of(os.fstat(file.fileno()))
             if self._is_taken(name, before):
@@ -243,7 +246,8 @@ class Reader:
             self._given[name] = given
             words = f"bytes for {there} volumes, and a header that promises {container.promised}"
             raise IncompleteError(words)
-        images, reason = [], ""
+        images = []
+        reason = ""
         for t in range(given.count, min(there, given.count + most)):
             try:
                 image = container.image(t, read_at) if t or first is None else first
@@ -287,7 +291,8 @@ class Reader:
             return replace(given, size=min(given.size, stamp.size)), None
         image = container.image(0, read_at)
         by_name = container.promised == 1
-        uid, number = image.uid, image.number
+        uid = image.uid
+        number = image.number
         lowest = self._lowest.get(uid, number)
         begins = number is not None and (not by_name or number == lowest)
         if given is not None and given.count and begins:

@@ -14,7 +14,8 @@ Key = tuple[int | None, ...]
 # The counters at the start of a run by which its beginning is known again.
 _KEPT = 512
 # Header times this far apart are of two acquisitions, s; without them, files after such a pause may be.
-_LATER_S, _PAUSE_S = 5.0, 10.0
+_LATER_S = 5.0
+_PAUSE_S = 10.0
 
 
 @dataclass(slots=True)

@@ -21,9 +21,11 @@ _TICK = 0.1
 # A folder that is listed because it changed rests for this many times what the listing took.
 _REST = 2.0
 # All folders are listed this often, s, or more rarely where that would take more than this share.
-_RELIST, _RELIST_SHARE = 0.25, 0.02
+_RELIST = 0.25
+_RELIST_SHARE = 0.02
 # Time that a poll spends on files that are known, s: as a rule, and after the folder came back.
-_TURN, _TURN_RETURNED = 0.0005, 0.004
+_TURN = 0.0005
+_TURN_RETURNED = 0.004
 # So many folders, those that changed last and what they lie in, are watched at every poll.
 _WATCHED = 48
 
@@ -106,7 +108,9 @@ class FolderScan:
         self._unseen = 0
         self._relist_at = -float("inf")
         self.seen_at = -float("inf")
-        self.alive, self.vanished, self.returning = False, 0, False
+        self.alive = False
+        self.vanished = 0
+        self.returning = False
 
     def files(self) -> list[str]:
         """Every name seen so far, relative to the folder."""
@@ -144,7 +148,8 @@ class FolderScan:
                 self._list(at, now_at, found)
         if every:
             cost = time.perf_counter() - began
-            self.seen_at, self._relist_at = now_at, now_at + max(_RELIST, cost / _RELIST_SHARE)
+            self.seen_at = now_at
+            self._relist_at = now_at + max(_RELIST, cost / _RELIST_SHARE)
             self._choose()
         self.returning = self._unseen > 0
         self._take_turns(found)
@@ -156,14 +161,16 @@ class FolderScan:
             stat = os.stat(self._root)
         except OSError:
             stat = None
-        was_alive, self.alive = self.alive, stat is not None and modes.S_ISDIR(stat.st_mode)
+        was_alive = self.alive
+        self.alive = stat is not None and modes.S_ISDIR(stat.st_mode)
         if stat is None or not self.alive:
             self.vanished += was_alive
             return False
         identity = (stat.st_dev, stat.st_ino)
         if self._identity != identity or not was_alive:
             self._events = Events() if self._events and self._identity else self._events
-            self._identity, self._relist_at = identity, -float("inf")
+            self._identity = identity
+            self._relist_at = -float("inf")
             self._folders.setdefault("", _Folder(now_at))
             self._turns = deque((at, name) for at, each in self._folders.items() for name in each.files)
             self._unseen = len(self._turns)
@@ -177,7 +184,8 @@ class FolderScan:
         except OSError:
             return False
         if mtime != folder.mtime:
-            folder.mtime, folder.changed_at = mtime, now_at
+            folder.mtime = mtime
+            folder.changed_at = now_at
         fresh = mtime != folder.told_mtime and folder.listed_at <= folder.changed_at + _TICK
         return fresh and now_at >= folder.listed_at + _REST * folder.cost
 
@@ -200,9 +208,11 @@ class FolderScan:
         except OSError:
             # It vanished between two calls: the next poll tells.
             return
-        known, inner = folder.files, folder.folders
+        known = folder.files
+        inner = folder.folders
         new = [name for name in names if name not in known and name not in inner and name[0] != "."]
-        folder.listed_at, folder.cost = now_at, time.perf_counter() - began
+        folder.listed_at = now_at
+        folder.cost = time.perf_counter() - began
         for name in new:
             self._look(at, folder, name, now_at, found)
 

@@ -16,7 +16,8 @@ Accept = Callable[[tuple[int, ...], NDArray[np.float64], float | None], str | No
 # No run has more volumes: a greater number comes from a damaged header.
 _MOST = 100_000
 # A number that skips more than this is believed once another one near it, within so many, has come.
-_LEAP, _NEAR = 2000, 50
+_LEAP = 2000
+_NEAR = 50
 
 
 @dataclass(slots=True)
@@ -113,7 +114,9 @@ class Runs:
     """
 
     def __init__(self, bound: bool = True, series: int | None = None, accept: Accept | None = None) -> None:
-        self._bound, self._series, self._accept = bound, series, accept
+        self._bound = bound
+        self._series = series
+        self._accept = accept
         self._runs: dict[str, Run] = {}
         self.duplicate = 0
         self.out_of_order = 0

@@ -9,7 +9,8 @@ from streaming.sources.folder.slice_layout import Layout
 from streaming.sources.formats.image import Image, Moments, Plane
 
 # Where no header has a TR, or one beyond the second, s.
-_TR, _TR_MOST = 2.0, 60.0
+_TR = 2.0
+_TR_MOST = 60.0
 # Volumes of which late and second files are still told apart.
 _REMEMBERED = 4
 
@@ -124,7 +125,8 @@ class SliceRun:
         while len(self.done) > _REMEMBERED:
             del self.done[next(iter(self.done))]
         if len(slots) == self.count:
-            self.grid, self.proven = tuple(slot.key for slot in slots), True
+            self.grid = tuple(slot.key for slot in slots)
+            self.proven = True
         for key, times in self.occurred.items():
             self.occurred[key] = max(times, index + 1)
 
@@ -132,7 +134,8 @@ class SliceRun:
         """Slices of a volume, from instances that go on without a gap from one volume to the next."""
         for one in (index - 1, index):
             if one in self.piles and one + 1 in self.piles:
-                before, after = self.piles[one].instances(), self.piles[one + 1].instances()
+                before = self.piles[one].instances()
+                after = self.piles[one + 1].instances()
                 if before and after and before.lowest == one * before.many and before.closed:
                     return before.many if after.lowest == before.highest + 1 else None
         return None
@@ -158,7 +161,10 @@ class SliceRun:
         """Return to the promised count: a slice came late at a place beyond what had been found."""
         promised = self.first.slices
         if promised and self.count and self.count < promised and slot.key not in self.grid:
-            self.count, self.proven, self.grid, self.short = promised, False, (), frozenset()
+            self.count = promised
+            self.proven = False
+            self.grid = ()
+            self.short = frozenset()
             self.believed = True
 
     def volume(self, index: int, slots: list[Slot]) -> Stacked:
@@ -177,10 +183,13 @@ class SliceRun:
             self.clock = self.clock or (index, acquired)
             if self.clock[1] == acquired and self.clock[0] != index:
                 # A time that stands still is the series', copied into every file.
-                acquired, recon_s = None, None
+                acquired = None
+                recon_s = None
         missing = count - len(slots)
         number = None if self.rest == "order" else index
-        uid, tr_s, simulated = self.first.uid, self.first.tr_s, self.first.simulated
+        uid = self.first.uid
+        tr_s = self.first.tr_s
+        simulated = self.first.simulated
         image = Image(data, affine, number, self.series, uid, tr_s, acquired, recon_s, simulated)
         return Stacked(image, tuple(slot.name for slot in slots), _last(slots), missing)
 

@@ -19,10 +19,12 @@ from streaming.sources.formats.nifti import split_number
 # A file that cannot be decoded is given up this long after its last change, s; see also `patience_s`.
 GIVE_UP = 30.0
 # A poll begins no file after this time of the processor, and by the clock, s: a busy machine still gets on.
-_POLL_S, _POLL_MOST_S = 0.06, 0.5
+_POLL_S = 0.06
+_POLL_MOST_S = 0.5
 # When nobody has looked for so long (a busy machine), nothing is given up before what has come meanwhile
 # had so long to be seen, s.
-_STALL, _CATCH_UP = 0.5, 0.3
+_STALL = 0.5
+_CATCH_UP = 0.3
 
 
 class FolderSource:
@@ -219,7 +221,8 @@ class FolderSource:
 
     def _take(self, now_at: float, waits: bool) -> list[Volume]:
         found: list[Volume] = []
-        until, most_at = time.thread_time() + _POLL_S, time.monotonic() + _POLL_MOST_S
+        until = time.thread_time() + _POLL_S
+        most_at = time.monotonic() + _POLL_MOST_S
         for name in self._queue.due(now_at):
             if name in self._pending:
                 found += self._try(name, now_at, waits)
@@ -256,7 +259,9 @@ class FolderSource:
             del self._pending[name]
             self._scan.forget(name)
         else:
-            pending.tries, pending.retry_at, pending.reason = 1, now_at, "the folder has vanished"
+            pending.tries = 1
+            pending.retry_at = now_at
+            pending.reason = "the folder has vanished"
 
     def _wait_for_header(self, name: str, reason: str, now_at: float, began_at: float) -> None:
         """Leave a pair's data to its header, if that is there: it is tried again at once."""
@@ -286,7 +291,9 @@ class FolderSource:
         if not reading.rest:
             self._finish(name, bool(reading.images))
         elif pending.more:
-            pending.reason, pending.absent_at, pending.image = reading.rest, arrived_at, True
+            pending.reason = reading.rest
+            pending.absent_at = arrived_at
+            pending.image = True
             pending.changed_at = pending.retry_at = pending.since = now_at
             pending.tries = 1
         else:
@@ -300,7 +307,8 @@ class FolderSource:
             self._rejected.discard(name)
 
     def _placed(self, name: str, reading: Reading, moments: Moments, since: float | None) -> list[Volume]:
-        volumes, doubles = [], self.runs.duplicate
+        volumes = []
+        doubles = self.runs.duplicate
         images = [] if isinstance(reading.images, Plane) else reading.images
         for image in images:
             first = self._first_number(name, image) if reading.by_name else 0
@@ -342,7 +350,9 @@ class FolderSource:
     def _postpone(self, name: str, reason: str, now_at: float, began_at: float) -> None:
         pending = self._pending[name]
         ended_at = time.monotonic()
-        pending.reason, pending.absent_at, pending.more = reason, ended_at, False
+        pending.reason = reason
+        pending.absent_at = ended_at
+        pending.more = False
         pending.image = pending.image or self._reader.image
         if pending.watched != self._reader.watched:
             pending.watched = self._reader.watched

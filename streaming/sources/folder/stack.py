@@ -91,7 +91,8 @@ class Stacks:
 
     def refused(self) -> list[tuple[str, str]]:
         """Files that made no volume, each with the reason, since the last call."""
-        found, self._refused = self._refused, []
+        found = self._refused
+        self._refused = []
         return found
 
     def drain(self) -> list[Stacked]:
@@ -125,7 +126,9 @@ class Stacks:
         for slot in run.slots():
             self._drop(slot, reason)
         run.reason = reason
-        run.unplaced, run.piles, run.layout = [], {}, Layout()
+        run.unplaced = []
+        run.piles = {}
+        run.layout = Layout()
 
     def _drop(self, slot: Slot, reason: str) -> None:
         self._bytes -= slot.plane.data.nbytes
@@ -189,7 +192,9 @@ class Stacks:
         if slot.plane.instance is None or not (constant or promised):
             return self._second(run, slot, index)
         slots = [*run.slots(), slot]
-        run.rest, run.piles, run.layout = "unknown", {}, Layout()
+        run.rest = "unknown"
+        run.piles = {}
+        run.layout = Layout()
         run.count = run.count if constant else None
         for key, instance in (pair for pairs in run.done.values() for pair in pairs):
             if instance is not None:
@@ -212,7 +217,8 @@ class Stacks:
 
     def _place_all(self, run: SliceRun) -> list[Stacked]:
         run.rest, run.count = "instance", len(run.layout.seen)
-        slots, run.unplaced = run.unplaced, []
+        slots = run.unplaced
+        run.unplaced = []
         return self._take_again(run, slots)
 
     def _settle(self, run: SliceRun) -> list[Stacked]:

@@ -24,7 +24,9 @@ _SHORT = frozenset(
 _SHORT_HEAD = {True: struct.Struct("<HH2sH"), False: struct.Struct(">HH2sH")}
 _LENGTH = {True: struct.Struct("<I"), False: struct.Struct(">I")}
 _UNDEFINED = 0xFFFFFFFF
-_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_ITEM = 0xFFFEE000
+_ITEM_END = 0xFFFEE00D
+_SEQUENCE_END = 0xFFFEE0DD
 _DEEPEST = 32
 # No scanner's file inflates beyond this.
 _INFLATED_MOST = 1 << 30
@@ -69,7 +71,8 @@ def opened(data: bytes) -> tuple[str, bytes, int, Encoding]:
     """
     if data[128:132] != b"DICM":
         raise BrokenError("no DICOM preamble")
-    syntax, at = _EXPLICIT_LITTLE, 132
+    syntax = _EXPLICIT_LITTLE
+    at = 132
     meta = Encoding(implicit=False, little=True)
     while data[at : at + 2] == b"\x02\x00":
         element = element_at(data, at, len(data), meta)

@@ -20,13 +20,27 @@ from streaming.sources.formats.image import Image, NotAVolumeError, Plane, compa
 from streaming.sources.formats.mosaic import stack_affine
 from streaming.sources.formats.pixels import decoded
 
-POSITION, ORIENTATION, SPACING = 0x00200032, 0x00200037, 0x00280030
-COMPONENT, FRAME_TYPE, B_VALUE, DIRECTION = 0x00089208, 0x00089007, 0x00189087, 0x00189075
-UNIT, IMAGE_TYPE_TEXT = 0x00281054, 0x00211175
-_THICKNESS, _GAP, _TR, _ECHO = 0x00180050, 0x00180088, 0x00180080, 0x00189082
-_SLOPE, _INTERCEPT, _REAL_SLOPE, _REAL_INTERCEPT = 0x00281053, 0x00281052, 0x00409225, 0x00409224
+POSITION = 0x00200032
+ORIENTATION = 0x00200037
+SPACING = 0x00280030
+COMPONENT = 0x00089208
+FRAME_TYPE = 0x00089007
+B_VALUE = 0x00189087
+DIRECTION = 0x00189075
+UNIT = 0x00281054
+IMAGE_TYPE_TEXT = 0x00211175
+_THICKNESS = 0x00180050
+_GAP = 0x00180088
+_TR = 0x00180080
+_ECHO = 0x00189082
+_SLOPE = 0x00281053
+_INTERCEPT = 0x00281052
+_REAL_SLOPE = 0x00409225
+_REAL_INTERCEPT = 0x00409224
 _PHILIPS_SCALE = 0x2005100E
-_ACQUIRED, TIME_INDEX, _DIMENSIONS = 0x00189074, 0x00209128, 0x00209157
+_ACQUIRED = 0x00189074
+TIME_INDEX = 0x00209128
+_DIMENSIONS = 0x00209157
 _WANTED = {
     0x00189112: frozenset({_TR}),
     0x00189114: frozenset({_ECHO}),
@@ -88,7 +102,8 @@ def read_frames(header: Header) -> Frames:
     NotAVolumeError
         If there are not as many as the header says.
     """
-    body, encoding = header.body, header.encoding
+    body = header.body
+    encoding = header.encoding
     shared: Frame = {}
     if SHARED in header.top:
         item = next(items(body, header.top[SHARED], encoding), None)
@@ -131,12 +146,14 @@ def read_enhanced(header: Header, frames: Frames) -> list[Image] | Plane:
     if not complete:
         raise NotAVolumeError(f"{len(kept)} frames at {len(positions)} places make no whole volume")
     starts = _starts(header, frames, list(complete.values()))
-    stored, scales = decoded(header), _scales(header, frames)
+    stored = decoded(header)
+    scales = _scales(header, frames)
     if len(frames.each) == 1:
         return _plane(header, frames, _rescaled(stored, scales, [0])[0], axes, positions[0], starts[0])
     affine = stack_affine(axes, positions) if len(positions) > 1 else _flat_affine(frames, axes, positions[0])
     first = _first_number(header, frames, groups)
-    tr_s, series = _repetition_s(header, frames), whole(header.ds, "SeriesNumber") or 0
+    tr_s = _repetition_s(header, frames)
+    series = whole(header.ds, "SeriesNumber") or 0
     # The time of a file of many volumes is none of theirs.
     done = moment(header.ds, "Content") if len(groups) == 1 else None
     return [
@@ -162,7 +179,8 @@ def _plane(
     position: NDArray[np.float64],
     start: datetime | None,
 ) -> Plane:
-    ds, affine = header.ds, _flat_affine(frames, axes, position)
+    ds = header.ds
+    affine = _flat_affine(frames, axes, position)
     normal = np.cross(*axes)
     index = int(frames.packed(TIME_INDEX, "I")[0][0]) if frames.each[0].get(TIME_INDEX) else 0
     instance = whole(ds, "InstanceNumber")
@@ -250,7 +268,8 @@ def _volumes(header: Header, frames: Frames, kept: list[int], place: NDArray[np.
     slots: dict[tuple[Any, int], dict[int, int]] = {}
     seen: dict[tuple[Any, int], int] = {}
     for at in order:
-        key, where = keys[kept[at]], int(place[at])
+        key = keys[kept[at]]
+        where = int(place[at])
         again = seen.get((key, where), 0)
         seen[key, where] = again + 1
         slots.setdefault((key, again), {})[where] = kept[at]
@@ -329,7 +348,8 @@ def _scales(header: Header, frames: Frames) -> tuple[NDArray[np.float64], NDArra
     Philips' values on their own floating-point scale, as Chenevert et al., Translational Oncology 2014,
     equation (3): alone comparable between series.
     """
-    slope, intercept = frames.decimals(_SLOPE, 1), frames.decimals(_INTERCEPT, 1)
+    slope = frames.decimals(_SLOPE, 1)
+    intercept = frames.decimals(_INTERCEPT, 1)
     if slope is None or intercept is None:
         plain = [
             (numbers(header.ds, f"Rescale{name}") or [n])[0]

@@ -13,7 +13,8 @@ from streaming.sources.formats.elements import PIXELS, Element, Encoding, elemen
 from streaming.sources.formats.fields import moment, text
 from streaming.sources.formats.image import IncompleteError
 
-SHARED, PER_FRAME = 0x52009229, 0x52009230
+SHARED = 0x52009229
+PER_FRAME = 0x52009230
 FLOATS = (0x7FE00008, 0x7FE00009)
 # Its warnings quote values, the participant's name among them, to whoever listens on the log.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
@@ -132,7 +133,8 @@ def _undecoded(
     """Elements as pydicom keeps them until they are asked for; most never are."""
     raw: dict[BaseTag, DataElement | RawDataElement] = {}
     for element in found:
-        tag, value = BaseTag(element.tag), body[element.start : element.stop]
+        tag = BaseTag(element.tag)
+        value = body[element.start : element.stop]
         vr = element.vr.decode() or None
         raw[tag] = RawDataElement(tag, vr, len(value), value, 0, encoding.implicit, encoding.little)
     return raw

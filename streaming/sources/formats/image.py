@@ -11,7 +11,8 @@ from rtdecode.types import Array
 
 _DAY = 86400.0
 # What has not come by then is given up: so many TRs, or s without a TR.
-_PATIENCE_TR, _PATIENCE_S = 1.5, 3.0
+_PATIENCE_TR = 1.5
+_PATIENCE_S = 3.0
 # What the simulated scanner's files say of themselves, in ImageComments or the description.
 SIMULATED = "simulated by rtdecode"
 # Stands for the day where a header gives the time alone; room below it for what came before.

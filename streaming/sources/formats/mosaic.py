@@ -31,7 +31,8 @@ from streaming.sources.formats.pixels import decoded
 Private = dict[str, list[str]]
 
 _MR_HEADER = "SIEMENS MR HEADER"
-_GRID_SLICES, _GRID_FRAMES = 0x00651050, 0x00651051
+_GRID_SLICES = 0x00651050
+_GRID_FRAMES = 0x00651051
 _POSITION = 0x00200032
 _TILES_MOST = 4096
 
@@ -163,14 +164,16 @@ def _tile(ds: Dataset, down: int, across: int) -> tuple[int, int]:
 def _stack(header: Header, down: int, across: int, slices: int) -> NDArray[Any]:
     """Tiles, row by row, to (i, j, k)."""
     plane = decoded(header)[0]
-    rows, columns = plane.shape[0] // down, plane.shape[1] // across
+    rows = plane.shape[0] // down
+    columns = plane.shape[1] // across
     tiles = plane.reshape(down, rows, across, columns).transpose(0, 2, 1, 3)
     return tiles.reshape(down * across, rows, columns)[:slices].transpose(2, 1, 0)
 
 
 def _axes(ds: Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Steps from column to column and from row to row, mm, and the position of the first pixel."""
-    directions, steps = numbers(ds, "ImageOrientationPatient"), numbers(ds, "PixelSpacing")
+    directions = numbers(ds, "ImageOrientationPatient")
+    steps = numbers(ds, "PixelSpacing")
     position = numbers(ds, "ImagePositionPatient") or [0.0] * 3
     if len(directions) != 6 or len(steps) != 2 or len(position) != 3:
         raise NotAVolumeError(

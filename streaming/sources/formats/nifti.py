@@ -103,9 +103,12 @@ def read_layout(head: bytes) -> Layout:
     try:
         with np.errstate(all="ignore"):
             header = _header(head)
-            shape, kind, affine = header.get_data_shape(), header.get_data_dtype(), header.get_best_affine()
+            shape = header.get_data_shape()
+            kind = header.get_data_dtype()
+            affine = header.get_best_affine()
             slope, intercept = header.get_slope_inter()
-            offset, tr = header.get_data_offset(), repetition_time(header)
+            offset = header.get_data_offset()
+            tr = repetition_time(header)
     except (HeaderDataError, ValueError, KeyError, IndexError, OverflowError, np.linalg.LinAlgError) as error:
         raise IncompleteError(f"not readable as NIfTI ({type(error).__name__})") from error
     volume = [int(n) for n in shape]
@@ -171,7 +174,8 @@ def read_volume(layout: Layout, name: str, index: int, read_at: Callable[[int, i
         raise NotAVolumeError("values that are beyond any image: a damaged header")
     stem, number = split_number(name)
     if layout.promised > 1:
-        stem, number = name, index
+        stem = name
+        number = index
     elif number is None and _is_mask(data):
         raise NotAVolumeError("a mask or a map, not a volume of a run (two values, or hardly any but zeros)")
     return Image(data, layout.affine, number, 0, f"nifti:{stem}", layout.tr_s, simulated=layout.simulated)
@@ -204,7 +208,8 @@ def split_number(name: str) -> tuple[str, int | None]:
 
 def _is_mask(data: Array) -> bool:
     """Whether there are two values alone, or hardly any but zeros; most images tell by a few of theirs."""
-    low, high = data.min(), data.max()
+    low = data.min()
+    high = data.max()
     for each in (data[::5, ::5], data):
         two = low < high and np.isin(each, (low, high)).all()
         if not two and np.count_nonzero(each) >= _SPARSE * each.size:

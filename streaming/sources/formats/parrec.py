@@ -21,9 +21,17 @@ _VERSION = re.compile(r"image export tool\s+V(\d+)", re.IGNORECASE)
 _END = "# === END OF DATA DESCRIPTION FILE"
 # Columns of an image's line.
 _SLICE, _ECHO, _DYNAMIC, _PHASE, _TYPE, _SEQUENCE, _PLACE, _BITS = range(8)
-_COLUMNS, _ROWS, _INTERCEPT, _SLOPE = 9, 10, 11, 12
-_THICK, _GAP, _ORIENTATION = 22, 23, 25
-_SPACING, _ECHO_TIME, _BEGAN, _LABEL = 28, 30, 31, 48
+_COLUMNS = 9
+_ROWS = 10
+_INTERCEPT = 11
+_SLOPE = 12
+_THICK = 22
+_GAP = 23
+_ORIENTATION = 25
+_SPACING = 28
+_ECHO_TIME = 30
+_BEGAN = 31
+_LABEL = 48
 _NEEDED = 34
 # Image types that are no magnitudes: real, imaginary, phase.
 _PARTS = (1, 2, 3)
@@ -103,7 +111,8 @@ def read_par(data: bytes) -> Par:
     if version is None or version[1] != "4":
         raise NotAVolumeError("PAR/REC of another version than 4")
     try:
-        general, table = _general(text), _table(text)
+        general = _general(text)
+        table = _table(text)
         if _END not in text or len(table) == 0 or not np.isfinite(table[:, :_NEEDED]).all():
             raise IncompleteError("the PAR file's table is cut short")
         lines = _volumes(table, int(general["Max. number of slices/locations"][0]))
@@ -128,8 +137,10 @@ def read_volume(par: Par, name: str, index: int, read_at: Callable[[int, int], b
     read_at : callable
         Reads (offset, length) of the REC file.
     """
-    lines, size = par.lines[index], par.slice_bytes
-    columns, rows = int(lines[0, _COLUMNS]), int(lines[0, _ROWS])
+    lines = par.lines[index]
+    size = par.slice_bytes
+    columns = int(lines[0, _COLUMNS])
+    rows = int(lines[0, _ROWS])
     places = lines[:, _PLACE].astype(int)
     if (np.diff(places) == 1).all():
         raw = read_at(*par.span(index))
@@ -139,7 +150,8 @@ def read_volume(par: Par, name: str, index: int, read_at: Callable[[int, int], b
         raise IncompleteError(f"{len(raw)} of {len(places) * size} bytes of volume {index} in the REC file")
     stored = np.frombuffer(raw, "<u2" if lines[0, _BITS] == 16 else np.uint8)
     stored = stored.reshape(len(places), rows, columns).transpose(2, 1, 0)
-    scale, shift = lines[:, _SLOPE], lines[:, _INTERCEPT]
+    scale = lines[:, _SLOPE]
+    shift = lines[:, _INTERCEPT]
     plain = (scale == 1).all() and (shift == 0).all()
     with np.errstate(all="ignore"):
         data = compact(stored) if plain else (stored * scale + shift).astype(np.float32)
@@ -222,7 +234,8 @@ def _affine(general: dict[str, list[float]], lines: NDArray[np.float64]) -> NDAr
 
 def _turn(axis: int, angle: float) -> NDArray[np.float64]:
     matrix = np.eye(3)
-    a, b = (axis + 1) % 3, (axis + 2) % 3
+    a = (axis + 1) % 3
+    b = (axis + 2) % 3
     matrix[[a, b], [a, b]] = np.cos(angle)
     matrix[a, b], matrix[b, a] = -np.sin(angle), np.sin(angle)
     return matrix

@@ -30,7 +30,8 @@ def check_pixels(header: Header) -> None:
     NotAVolumeError
         If they are whole and do not fit the header, or cannot be decoded here.
     """
-    ds, pixels = header.ds, header.pixels
+    ds = header.ds
+    pixels = header.pixels
     if any(tag in header.top for tag in FLOATS):
         raise NotAVolumeError("floating-point pixels: a map computed from a run, not a volume of one")
     if pixels is None:
@@ -60,7 +61,8 @@ def with_pixels(header: Header) -> FileDataset:
     """Put the pixel data back into the header's data set, as pydicom has it."""
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = header.syntax
-    encoding, pixels = header.encoding, header.pixels
+    encoding = header.encoding
+    pixels = header.pixels
     ds = FileDataset(
         "", header.ds, file_meta=meta, is_implicit_VR=encoding.implicit, is_little_endian=encoding.little
     )
@@ -72,8 +74,11 @@ def with_pixels(header: Header) -> FileDataset:
 
 def _claimed(ds: Dataset) -> tuple[int, int, int, int]:
     """Frames, rows, columns and bytes that the header claims."""
-    frames, rows, columns = int(ds.get("NumberOfFrames") or 1), int(ds.Rows), int(ds.Columns)
-    bits, samples = int(ds.BitsAllocated), int(ds.get("SamplesPerPixel") or 1)
+    frames = int(ds.get("NumberOfFrames") or 1)
+    rows = int(ds.Rows)
+    columns = int(ds.Columns)
+    bits = int(ds.BitsAllocated)
+    samples = int(ds.get("SamplesPerPixel") or 1)
     if samples != 1:
         raise NotAVolumeError("a colour image, not a volume of a run")
     if bits not in (8, 16, 32) or min(frames, rows, columns) < 1:

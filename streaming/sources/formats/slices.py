@@ -25,8 +25,11 @@ from streaming.sources.formats.fields import (
 from streaming.sources.formats.header import started
 from streaming.sources.formats.image import NotAVolumeError, Plane, compact
 
-_GE_RELATION, _GE_ACQUISITION, _GE_PARAMETERS = "GEMS_RELA_01", "GEMS_ACQU_01", "GEMS_PARM_01"
-_PHILIPS, _PHILIPS_MR = "Philips Imaging DD 001", "Philips MR Imaging DD 001"
+_GE_RELATION = "GEMS_RELA_01"
+_GE_ACQUISITION = "GEMS_ACQU_01"
+_GE_PARAMETERS = "GEMS_PARM_01"
+_PHILIPS = "Philips Imaging DD 001"
+_PHILIPS_MR = "Philips MR Imaging DD 001"
 _SIEMENS_SERIES = "SIEMENS MR SDS 01"
 _PROTOCOLS = ((0x0021, _SIEMENS_SERIES, 0x19), (0x0029, "SIEMENS CSA HEADER", 0x20))
 _PARTS = {1: "a phase image", 2: "a real part", 3: "an imaginary part"}
@@ -76,13 +79,15 @@ def read_plane(ds: Dataset) -> Plane:
 
 
 def _geometry(ds: Dataset) -> tuple[NDArray[np.float64], float]:
-    axes, position = numbers(ds, "ImageOrientationPatient"), numbers(ds, "ImagePositionPatient")
+    axes = numbers(ds, "ImageOrientationPatient")
+    position = numbers(ds, "ImagePositionPatient")
     steps = numbers(ds, "PixelSpacing")
     if len(axes) != 6 or len(position) != 3 or len(steps) != 2:
         raise NotAVolumeError(
             "one slice whose header says not where it lies (position, orientation, spacing)"
         )
-    along_row, along_column = np.array(axes[:3]), np.array(axes[3:])
+    along_row = np.array(axes[:3])
+    along_column = np.array(axes[3:])
     normal = _cross(axes)
     spacing = (numbers(ds, "SpacingBetweenSlices") or numbers(ds, "SliceThickness") or [1.0])[0]
     affine = np.eye(4)

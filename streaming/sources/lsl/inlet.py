@@ -26,8 +26,10 @@ _CORRECT_EVERY = 1.0
 # Answers of a stream that has been announced, s.
 _OPEN_S = 5.0
 # Offsets of the last minute make the line; one that is off by more than this is doubted, s.
-_REMEMBERED, _DOUBTFUL = 32, 0.005
-_NOISE_FLOOR, _DRIFT = 1e-4, 1e-4
+_REMEMBERED = 32
+_DOUBTFUL = 0.005
+_NOISE_FLOOR = 1e-4
+_DRIFT = 1e-4
 
 
 class ClockOffset:
@@ -53,7 +55,8 @@ class ClockOffset:
         if self._seen and offset == self._seen[-1][1]:
             return  # not measured again since
         if self._seen and abs(offset - self._at(at)) > _DOUBTFUL:
-            before, self._doubted = self._doubted, (at, offset)
+            before = self._doubted
+            self._doubted = (at, offset)
             if before is None or abs(offset - before[1]) > _DOUBTFUL:
                 return
             self._seen.clear()
@@ -103,11 +106,14 @@ class Inlet:
     """
 
     def __init__(self, info: pylsl.StreamInfo) -> None:
-        self.uid, self.name, self.host = info.uid(), info.name(), info.hostname()
+        self.uid = info.uid()
+        self.name = info.name()
+        self.host = info.hostname()
         self._inlet = pylsl.StreamInlet(info, max_buflen=360, recover=False)
         self._inlet.open_stream(timeout=_OPEN_S)
         self.info = self._inlet.info(timeout=_OPEN_S)
-        self.offset, self.lost = ClockOffset(), False
+        self.offset = ClockOffset()
+        self.lost = False
         dtype = DTYPES.get(info.channel_format())
         self._buffer = None if dtype is None else np.empty((PULL, info.channel_count()), dtype)
         self._corrected_at = pylsl.local_clock()
@@ -132,7 +138,8 @@ class Inlet:
         """Markers that are there: text, stamp on the local clock, time of arrival."""
         marks: list[tuple[str, float, float]] = []
         while True:
-            samples, stamps = [], []
+            samples = []
+            stamps = []
             try:
                 samples, stamps = self._inlet.pull_chunk(timeout=0.0, max_samples=_MARKS)
                 self._correct()
@@ -171,7 +178,9 @@ class Opening:
     """
 
     def __init__(self, info: pylsl.StreamInfo) -> None:
-        self.uid, self.name, self.host = info.uid(), info.name(), info.hostname()
+        self.uid = info.uid()
+        self.name = info.name()
+        self.host = info.hostname()
         self._inlet: Inlet | None = None
         self._thread = threading.Thread(target=self._open, args=(info,), daemon=True)
         self._thread.start()

@@ -27,7 +27,8 @@ class MarkerSource:
     """
 
     def __init__(self, name: str, suffix: str) -> None:
-        self._name, self._suffix = name, suffix
+        self._name = name
+        self._suffix = suffix
         self._resolver = pylsl.ContinuousResolver(forget_after=5.0)
         self._inlet: Inlet | None = None
         self._opened: set[str] = set()

@@ -12,7 +12,8 @@ from rtdecode.types import Array, Trigger
 _SAME = 0.005
 _REMEMBERED = 64
 # Bits above are the amplifier's state (BioSemi), not the trigger port.
-_PORT, _LARGEST = 0xFFFF, 2.0**31
+_PORT = 0xFFFF
+_LARGEST = 2.0**31
 
 
 class Edges:

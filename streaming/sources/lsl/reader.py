@@ -14,7 +14,8 @@ from streaming.sources.lsl.layout import Layout
 from streaming.sources.lsl.pulses import Edges
 
 # Data by which a missing unit is judged, and how much of them is held back until it is clear, s.
-_JUDGED_S, _HELD_S = 1.0, 10.0
+_JUDGED_S = 1.0
+_HELD_S = 10.0
 _UNITS = {1.0: "microvolts", 1e3: "millivolts", 1e6: "volts"}
 
 
@@ -36,7 +37,8 @@ class EegReader:
     """
 
     def __init__(self, inlet: Inlet, layout: Layout) -> None:
-        self.inlet, self.layout = inlet, layout
+        self.inlet = inlet
+        self.layout = layout
         self._edges = Edges(layout.stim)
         self._held: deque[tuple[Array, NDArray[np.float64], float]] = deque()
         self._unclear = bool(np.isnan(layout.scale).any())
@@ -63,7 +65,8 @@ class EegReader:
         self._hold(raw, stamps, now)
         if self._unclear:
             return []
-        held, self._held = self._held, deque()
+        held = self._held
+        self._held = deque()
         return [EegChunk(self.layout.convert(r), s, at) for r, s, at in held]
 
     def _hold(self, raw: Array, stamps: NDArray[np.float64], now: float) -> None:
@@ -84,7 +87,8 @@ class EegReader:
             )
             return
         self.note = f"the stream states no unit: taken as {_UNITS[scale]}, as its {rms:.3g} rms say"
-        self.layout, self._unclear = self.layout.with_unit(scale), False
+        self.layout = self.layout.with_unit(scale)
+        self._unclear = False
 
     def _rms(self, count: int) -> float:
         """Median over the EEG channels of the standard deviation of the last `count` samples."""

@@ -17,7 +17,8 @@ from streaming.sources.lsl.pulses import Triggers
 from streaming.sources.lsl.reader import EegReader
 
 # How often the network is looked at while something is missing, and while nothing is, s.
-_LOOK_EVERY, _LOOK_IDLY = 0.1, 1.0
+_LOOK_EVERY = 0.1
+_LOOK_IDLY = 1.0
 # A marker stream of another name is taken only when the stream's own has not shown up by then (s).
 _OWN_MARKERS_WITHIN = 3.0
 # Silence after which a newly opened stream of the same name replaces the old one (s).
@@ -63,7 +64,8 @@ class LslSource:
     ) -> None:
         if peers:
             liblsl.reach(peers)
-        self._name, self._accept = name, accept
+        self._name = name
+        self._accept = accept
         self._resolver = pylsl.ContinuousResolver(forget_after=5.0)
         self._eeg: EegReader | None = None
         self._opening: Opening | None = None
@@ -173,9 +175,11 @@ class LslSource:
 
     def _opened(self, now: float) -> None:
         """Take the inlets that have been opened meanwhile."""
-        markers, opening = self._opening_markers, self._opening
+        markers = self._opening_markers
+        opening = self._opening
         if markers is not None and markers.done:
-            self._markers, self._opening_markers = markers.inlet or self._markers, None
+            self._markers = markers.inlet or self._markers
+            self._opening_markers = None
         if opening is None or not opening.done:
             return
         self._opening = None
@@ -203,7 +207,8 @@ class LslSource:
         if reason is not None:
             self._refuse(inlet, reason)
             return
-        self._eeg, self._opened_at = EegReader(inlet, found), now
+        self._eeg = EegReader(inlet, found)
+        self._opened_at = now
         self._retry_at.clear()
         self.reopened += old is not None
         count = found.montage.kinds.count("eeg")
@@ -211,7 +216,8 @@ class LslSource:
         if old is not None:
             self._notes.append(f"{self._state}, is back; samples count again once the filters have settled")
         self._changed = None if old is None or same else found.montage
-        self._montage, self._first = found.montage, self._first or found.montage
+        self._montage = found.montage
+        self._first = self._first or found.montage
 
     def _refuse(self, inlet: Inlet, reason: str) -> None:
         self._retry_at[inlet.uid] = np.inf
@@ -254,7 +260,8 @@ class LslSource:
         if chunks:
             chunks[0] = replace(chunks[0], montage=self._changed)
             self._changed = None
-            self.data_at, self.newest_at = chunks[-1].arrived_at, float(chunks[-1].stamps[-1])
+            self.data_at = chunks[-1].arrived_at
+            self.newest_at = float(chunks[-1].stamps[-1])
         if self._eeg.inlet.lost:
             self._retry_at[self._eeg.inlet.uid] = now
             self._eeg = None
@@ -266,7 +273,8 @@ class LslSource:
 
     def _dated(self, chunks: list[EegChunk], sfreq: float, now: float) -> list[EegChunk]:
         """Say of what had piled up when it could have been read, not when that was done."""
-        waited, out = 0.0, list[EegChunk]()
+        waited = 0.0
+        out = list[EegChunk]()
         for chunk in reversed(chunks):
             out.append(replace(chunk, arrived_at=max(self._polled_at, now - waited)))
             waited += chunk.data.shape[1] / sfreq

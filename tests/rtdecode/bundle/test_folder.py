@@ -101,7 +101,8 @@ def test_a_manifest_that_is_none_is_named(written: Path, raw: bytes) -> None:
 
 
 def test_the_digest_is_of_the_values_and_not_of_their_layout(written: Path) -> None:
-    digest, file = bundles.load(written).digest, written / "manifest.json"
+    digest = bundles.load(written).digest
+    file = written / "manifest.json"
     tree = json.loads(file.read_text())
     file.write_text(json.dumps(dict(sorted(tree.items()))))
     assert bundles.load(written).digest == digest == tree["digest"]

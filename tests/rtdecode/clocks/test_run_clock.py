@@ -59,7 +59,8 @@ def test_slope_and_offset_are_fitted(ppm: float, seed: int) -> None:
 
 
 def test_what_was_asked_of_the_past_does_not_change_with_later_triggers() -> None:
-    early, late = clock(last=12), clock(last=400)
+    early = clock(last=12)
+    late = clock(last=400)
     times = np.linspace(0, 8, 50)
     assert np.array_equal(early.to_local(times, 8.0), late.to_local(times, 8.0))
 

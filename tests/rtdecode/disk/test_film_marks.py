@@ -37,7 +37,8 @@ def test_what_was_shown_is_read_back() -> None:
 
 
 def test_each_showing_stands_for_itself_and_one_cut_off_is_said_to_be() -> None:
-    first, second = shown([0, 1, 2], 25, 500.0)[:-1], shown([0, 1], 8, 700.0, "b.mkv")
+    first = shown([0, 1, 2], 25, 500.0)[:-1]
+    second = shown([0, 1], 8, 700.0, "b.mkv")
     films = showings([*first, *second])
     assert [(f.name, f.fps, f.ended, len(f.shown)) for f in films] == [
         ("my film.mp4", 25, False, 3),

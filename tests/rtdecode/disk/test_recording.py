@@ -137,7 +137,8 @@ def test_a_full_disk_leaves_no_file_open(tmp_path: Path) -> None:
 
 def test_a_recording_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     write(tmp_path / "r")
-    head, lines = tmp_path / "r" / "recording.json", tmp_path / "r" / "events.jsonl"
+    head = tmp_path / "r" / "recording.json"
+    lines = tmp_path / "r" / "events.jsonl"
     tree = json.loads(head.read_text())
     del tree["montage"]["simulated"]
     head.write_text(json.dumps(tree))
@@ -256,7 +257,8 @@ def test_a_folder_that_is_no_recording_is_refused(tmp_path: Path) -> None:
 
 def test_another_montage_and_chunks_that_came_late_are_read_back(tmp_path: Path) -> None:
     other = Montage(("Fz", "ECG"), 1000.0, "Cz", ("eeg", "ecg"))
-    rng, times = np.random.default_rng(0), np.arange(6.0)
+    rng = np.random.default_rng(0)
+    times = np.arange(6.0)
     sent = [
         EegChunk(rng.normal(size=(4, 6)).astype(np.float32), times, 1.0),
         EegChunk(rng.normal(size=(2, 6)).astype(np.float32), times, 2.0, live=False, montage=other),

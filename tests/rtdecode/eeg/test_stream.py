@@ -99,7 +99,8 @@ def test_chunks_change_no_bit(seed: int) -> None:
     data[9, 2000:] = 0.0
     kept = np.r_[0:4000, 4012:6000, 6500:9000]
     cuts = np.cumsum(rng.integers(1, rng.integers(3, 900), 9000)).tolist()
-    one, two = stream(cap(1000)), stream(cap(1000))
+    one = stream(cap(1000))
+    two = stream(cap(1000))
     push(one, data[:, kept], stamps_of(data)[kept])
     push(two, data[:, kept], stamps_of(data)[kept], cuts)
     (a, _, _, _), (b, _, _, _) = one.read(stamps_of(data)), two.read(stamps_of(data))
@@ -112,7 +113,8 @@ def test_the_future_cannot_change_the_past() -> None:
     data = noise(6)
     other = data.copy()
     other[:, 4000:] = 7 * noise(2, seed=1)
-    one, two = stream(cap(1000)), stream(cap(1000))
+    one = stream(cap(1000))
+    two = stream(cap(1000))
     push(one, data, stamps_of(data))
     push(two, other, stamps_of(data))
     (a, _, _, _), (b, _, _, _) = one.read(stamps_of(data)), two.read(stamps_of(data))
@@ -126,7 +128,8 @@ def test_a_bad_channel_is_filled_in_and_kept_out_of_the_reference() -> None:
     data = PhantomSession("easy", 1, 1000, 4.0).eeg()
     broken = data.copy()
     broken[20, 5000:] += 5000 * np.sign(np.sin(np.arange(data.shape[1] - 5000))).astype(np.float32)
-    made, clean = stream(cap(1000)), stream(cap(1000))
+    made = stream(cap(1000))
+    clean = stream(cap(1000))
     push(made, broken, stamps_of(data))
     push(clean, data, stamps_of(data))
     late = stamps_of(data)[12_000:20_000]
@@ -227,7 +230,8 @@ def test_inside_the_magnet_no_gradient_reaches_the_model() -> None:
 
 
 def test_inside_the_magnet_chunks_change_no_bit() -> None:
-    one, two = in_magnet(1.0), in_magnet(1.0, [1, 33, 34])
+    one = in_magnet(1.0)
+    two = in_magnet(1.0, [1, 33, 34])
     at = one.first + np.arange(0, 17, 0.008)
     (a, _, _, _), (b, _, _, _) = one.read(at), two.read(at)
     assert np.array_equal(a, b)
@@ -236,7 +240,9 @@ def test_inside_the_magnet_chunks_change_no_bit() -> None:
 
 def test_small_chunks_are_gathered_inside_the_magnet_alone_and_for_20_ms_at_most() -> None:
     session = PhantomSession("easy", 1, 1000, 1.0, sfreq=5000, artifacts=Artifacts())
-    made, ages, newest = stream(session.montage, EegBand(0.5, 30.0)), [], []
+    made = stream(session.montage, EegBand(0.5, 30.0))
+    ages = []
+    newest = []
     delay_s = made.report()["delay_ms"] / 1e3
     chunks = [item for item in session.events(0.002) if isinstance(item, EegChunk)]
     for item in chunks[:-3]:

@@ -65,7 +65,8 @@ def test_the_bars_are_those_of_the_presets_as_they_are(oracle: ModuleType) -> No
 @pytest.mark.full
 @pytest.mark.timeout(1200)
 def test_the_easy_figures_come_out_again(oracle: ModuleType) -> None:
-    training, testing = oracle.TRAINING, oracle.TESTING
+    training = oracle.TRAINING
+    testing = oracle.TESTING
     pictures = oracle.see(
         [Film(oracle.SECONDS, s) for s in training], [Film(oracle.SECONDS, s) for s in testing]
     )

@@ -146,7 +146,8 @@ def _noise_readings(seed: int) -> tuple[np.ndarray, np.ndarray]:
     """
     noisy = PhantomSession("default", seed=seed, seconds=300)
     still = PhantomSession(Preset("still", 0.0, -15.0, 0.3, 70.0), seed=seed, seconds=300).state
-    noise, cuts = noisy.state - still, noisy.film.cut_frames
+    noise = noisy.state - still
+    cuts = noisy.film.cut_frames
     slow = np.stack([np.convolve(n, np.ones(24) / 24)[: len(n)] for n in noise.T], axis=1)
     sources = amplifier.source_drive(1, noisy.state, cuts) - amplifier.source_drive(1, still, cuts)
     sources = np.stack([np.convolve(n, np.ones(24) / 24)[: len(n)] for n in sources.T], axis=1)

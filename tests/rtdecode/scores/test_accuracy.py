@@ -45,17 +45,21 @@ def clips(count: int, seed: int = 0, frames: int = 3) -> list[np.ndarray]:
 
 
 def test_correlations_are_pearsons_over_the_whole_clip_without_the_mean_clip() -> None:
-    shown, true = clips(4, 1), clips(4, 2)
+    shown = clips(4, 1)
+    true = clips(4, 2)
     mean = np.random.default_rng(3).uniform(0, 255, shown[0].shape)
     found = correlations(shown, true, mean)
     for i in range(4):
         for j in range(4):
-            a, b = (shown[i] - mean).ravel(), (true[j] - mean).ravel()
+            a = (shown[i] - mean).ravel()
+            b = (true[j] - mean).ravel()
             assert found[i, j] == pytest.approx(np.corrcoef(a, b)[0, 1], abs=1e-12)
 
 
 def test_the_instant_of_the_cut_is_left_out() -> None:
-    shown, true, mean = clips(3, 1, frames=4), clips(3, 2, frames=3), np.zeros((4, 4, 5, 3))
+    shown = clips(3, 1, frames=4)
+    true = clips(3, 2, frames=3)
+    mean = np.zeros((4, 4, 5, 3))
     assert np.array_equal(correlations(shown, true, mean), correlations([c[:3] for c in shown], true, mean))
 
 
@@ -162,7 +166,8 @@ def test_a_perfect_decoder_and_its_control() -> None:
 
 
 def test_figures_are_null_below_what_they_need() -> None:
-    true, mean = clips(49, 6), np.full((3, 4, 5, 3), 127.0)
+    true = clips(49, 6)
+    mean = np.full((3, 4, 5, 3), 127.0)
     few = report_accuracy(grid_windows(49), {0: shots(49)}, clips=true, truths=true, mean_clip=mean)
     assert few["identification_50way"] is None
     assert few["identification_2way"] is not None
@@ -179,8 +184,11 @@ def test_of_overlapping_windows_the_first_count() -> None:
 
 
 def test_the_order_of_the_windows_does_not_matter() -> None:
-    shown, true, mean = clips(60, 7), clips(60, 8), np.full((3, 4, 5, 3), 127.0)
-    windows, events = grid_windows(60), {0: shots(60)}
+    shown = clips(60, 7)
+    true = clips(60, 8)
+    mean = np.full((3, 4, 5, 3), 127.0)
+    windows = grid_windows(60)
+    events = {0: shots(60)}
     order = np.random.default_rng(0).permutation(60)
     moved = report_accuracy(
         [windows[i] for i in order],
@@ -239,7 +247,8 @@ def test_classification_is_strict_and_over_blocks() -> None:
 def test_resampling_blocks_widens_the_interval() -> None:
     block = np.repeat(np.arange(20), 5)
     scores = np.repeat(np.random.default_rng(2).integers(0, 2, 20), 5).astype(float)
-    by_window, by_block = bootstrap_ci(scores), bootstrap_ci(scores, block)
+    by_window = bootstrap_ci(scores)
+    by_block = bootstrap_ci(scores, block)
     assert by_block[1] - by_block[0] > 1.5 * (by_window[1] - by_window[0])
     assert by_block[0] <= scores.mean() <= by_block[1]
     assert bootstrap_ci(scores, block) == by_block, "seeded"
@@ -284,7 +293,8 @@ def test_a_table_that_holds_no_events_is_named(tmp_path: Path, text: str) -> Non
 def test_two_decoders_are_compared_window_by_window() -> None:
     rng = np.random.default_rng(3)
     hard = rng.random(200)
-    ours, theirs = 0.9 - 0.3 * hard, 0.88 - 0.3 * hard + rng.normal(0, 0.01, 200)
+    ours = 0.9 - 0.3 * hard
+    theirs = 0.88 - 0.3 * hard + rng.normal(0, 0.01, 200)
     found = above(ours, theirs)
     assert found["value"] == pytest.approx((ours - theirs).mean())
     # What makes a window hard is in both and cancels: each interval alone would overlap the other's.

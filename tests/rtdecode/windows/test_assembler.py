@@ -176,7 +176,8 @@ def test_triggers_that_come_after_a_window_do_not_move_its_eeg(cut_s: float) -> 
 def test_what_a_window_holds_does_not_depend_on_the_chunks(seed: int) -> None:
     rng = np.random.default_rng(seed)
     cuts = np.cumsum(rng.integers(1, rng.integers(20, 800), 10_000)).tolist()
-    a, b = run(session(), seconds=20), run(session(cuts), seconds=20)
+    a = run(session(), seconds=20)
+    b = run(session(cuts), seconds=20)
     assert len(finals(a)) == 5
     for x, y in zip(finals(a), finals(b), strict=True):
         assert same(x, y)
@@ -185,9 +186,11 @@ def test_what_a_window_holds_does_not_depend_on_the_chunks(seed: int) -> None:
 @settings(max_examples=8)
 @given(at_s=st.floats(2, 24), seed=st.integers(1, 9))
 def test_the_future_cannot_change_the_past(at_s: float, seed: int) -> None:
-    items, other = session(), session(seed=seed)
+    items = session()
+    other = session(seed=seed)
     swapped = [a if a.arrived_at < ZERO + at_s else b for a, b in zip(items, other, strict=True)]
-    before, after = run(items, seconds=24), run(swapped, seconds=24)
+    before = run(items, seconds=24)
+    after = run(swapped, seconds=24)
     for x, y in zip(before, after, strict=True):
         if x.floor_at < ZERO + at_s:
             assert same(x, y)
@@ -269,7 +272,8 @@ def test_when_the_scanner_dies_finals_go_on_with_eeg() -> None:
 
 
 def test_a_second_run_has_its_own_time_line_and_clips() -> None:
-    gap, count = 60.0, 20
+    gap = 60.0
+    count = 20
     first = small.in_order(small.triggers(count, ZERO), small.volumes(count, ZERO))
     second = small.in_order(small.triggers(count, ZERO + gap), small.volumes(count, ZERO + gap, uid="2"))
     eeg = small.chunks(small.eeg(100, ZERO - 10), list(range(20, 100_000, 20)))
@@ -372,7 +376,8 @@ def test_a_stray_volume_of_another_series_harms_nothing() -> None:
 
 
 def test_a_second_series_without_a_trigger_begins_a_run_when_the_first_has_fallen_silent() -> None:
-    count, gap = 15, 30.0
+    count = 15
+    gap = 30.0
     items = small.in_order(small.volumes(count, ZERO), small.volumes(count, ZERO + gap, uid="2"))
     made = Assembler(small.bundle(), None, ("fmri",))
     windows = [w for i in items for w in [*made.tick(i.arrived_at), *made.push(i, i.arrived_at)]]
@@ -435,7 +440,8 @@ def test_what_was_taken_on_another_clock_than_its_arrival_is_played_on_it() -> N
 
 
 def test_a_volume_counts_as_corrected_once_its_features_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, read = [ZERO], Head.read
+    clock = [ZERO]
+    read = Head.read
 
     def slowly(self: Head, volume: Volume) -> np.ndarray:
         clock[0] += 1.0

@@ -18,7 +18,9 @@ from tests import small
 from tests.rtdecode.windows.test_assembler import same
 
 ZERO = 300.0
-COUNT, JUMP = 16, 9  # volumes, and the one in which the head moves
+# volumes, and the one in which the head moves
+COUNT = 16
+JUMP = 9
 PLACE = scanner.head(1)
 VOXELS = PLACE.voxels[:: len(PLACE.voxels) // 5][:5]
 
@@ -74,7 +76,8 @@ def told(made: Assembler) -> list[int]:
 
 
 def with_calibration() -> Calibration:
-    projection, level = bundle().projection, bundle().stats["fmri_mean"]
+    projection = bundle().projection
+    level = bundle().stats["fmri_mean"]
     assert projection is not None
     return calibrated(projection, PLACE.mean, level)
 
@@ -88,7 +91,8 @@ def test_only_the_volume_that_moved_is_told_whatever_comes_again(items: list, kn
 
 
 def test_windows_are_those_of_a_session_that_measures_motion_before_it_cuts_them(items: list) -> None:
-    later, first = assembler(), assembler()
+    later = assembler()
+    first = assembler()
     take = first._session.volume
 
     def measured_at_once(volume: Volume, corrected_at: float | None) -> None:
@@ -96,7 +100,8 @@ def test_windows_are_those_of_a_session_that_measures_motion_before_it_cuts_them
         first.follow()
 
     first._session.volume = measured_at_once  # type: ignore[method-assign]
-    ours, theirs = list(later.play(items)), list(first.play(items))
+    ours = list(later.play(items))
+    theirs = list(first.play(items))
     assert len([w for w in ours if w.fmri is not None]) >= 2
     for a, b in zip(ours, theirs, strict=True):
         assert same(a, b)
@@ -136,7 +141,8 @@ def test_a_calibration_of_few_slices_corrects_nothing_and_reads_all_the_same() -
 
 
 def test_a_calibration_without_a_head_is_refused() -> None:
-    projection, level = bundle().projection, bundle().stats["fmri_mean"]
+    projection = bundle().projection
+    level = bundle().stats["fmri_mean"]
     assert projection is not None
     head = Head(bundle(), calibrated(projection, np.zeros(PLACE.shape), level))
     with pytest.raises(GeometryError):

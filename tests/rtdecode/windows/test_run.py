@@ -160,7 +160,8 @@ def test_dropped_volumes_hold_no_window_up() -> None:
     ],
 )
 def test_what_counts_as_saturated(levels: list[float], dropped: set[int]) -> None:
-    onset, out = Onset(np.ones(50)), []
+    onset = Onset(np.ones(50))
+    out = []
     for index, level in enumerate(levels):
         out += onset.push(Held(index, np.full(50, level, np.float32), {}))
     assert onset.dropped == dropped

@@ -302,7 +302,9 @@ def test_too_few_volumes_are_a_sentence(still, mask, tmp_path) -> None:
 
 def test_files_and_flags_that_cannot_be_taken(still, mask, first, tmp_path) -> None:
     out = tmp_path / "cal"
-    empty, text, flat = tmp_path / "empty.nii", tmp_path / "text.nii", tmp_path / "flat.nii"
+    empty = tmp_path / "empty.nii"
+    text = tmp_path / "text.nii"
+    flat = tmp_path / "flat.nii"
     nib.Nifti1Image(np.zeros((3, 3, 3), np.uint8), np.eye(4)).to_filename(empty)
     nib.Nifti1Image(np.ones((3, 3), np.uint8), np.eye(4)).to_filename(flat)
     text.write_text("no image")
@@ -333,7 +335,8 @@ def test_files_and_flags_that_cannot_be_taken(still, mask, first, tmp_path) -> N
 
 
 def test_overwriting_replaces_a_calibration_and_nothing_else(still, mask, first, tmp_path) -> None:
-    scan, out = tmp_path / "scan", tmp_path / "cal"
+    scan = tmp_path / "scan"
+    out = tmp_path / "cal"
     shutil.copytree(still, scan)
     with pytest.raises(UsageError, match=r"is no calibration, .* found v_000\.nii"):
         command.run(scan, mask, scan, overwrite=True)

@@ -102,11 +102,17 @@ def run_session(slow: Callable[[float], float], *, windows: int = 60) -> tuple[C
     steps, skipped, latest
         Finals by their steps, finals skipped, and the longest way of a final from its cut.
     """
-    hop, now, at, cost = 4.0, 0.0, 0, COST
+    hop = 4.0
+    now = 0.0
+    at = 0
+    cost = COST
     cuts = sorted(
         (4.0 * k + late, k, revision) for k in range(windows) for revision, late in _REVISIONS.items()
     )
-    inbox, steps, skipped, latest = Inbox(hop), Counter[int](), 0, 0.0
+    inbox = Inbox(hop)
+    steps = Counter[int]()
+    skipped = 0
+    latest = 0.0
     while at < len(cuts) or len(inbox):
         while at < len(cuts) and cuts[at][0] <= now:
             inbox.put(work(cuts[at][1], cuts[at][2], cuts[at][0]))

@@ -57,9 +57,11 @@ def test_a_clip_has_the_frames_of_its_latent(tmp_path: Path) -> None:
 
 def test_an_absent_modality_is_zeros_under_a_zero_mask(tmp_path: Path) -> None:
     decoder = Decoder(make_bundle(tmp_path / "bundle"))
-    full, without = window(), window(fmri=False)
+    full = window()
+    without = window(fmri=False)
     zeroed = window()
-    zeroed.fmri[:], zeroed.fmri_mask[:] = 0, False
+    zeroed.fmri[:] = 0
+    zeroed.fmri_mask[:] = False
     same = decoder.decode(without).clip.latent
     assert np.array_equal(same, decoder.decode(zeroed).clip.latent)
     assert not np.allclose(same, decoder.decode(full).clip.latent)

@@ -55,7 +55,8 @@ def test_the_bundle_says_how_many_steps_are_usual(bundle: Bundle) -> None:
 def test_the_noise_is_the_windows_own(bundle: Bundle) -> None:
     """Same data, other window: other noise; another decoder, another order: the same clip."""
     decoder = Decoder(bundle, carry=False)
-    first, second = latent(decoder, 0), latent(decoder, 1)
+    first = latent(decoder, 0)
+    second = latent(decoder, 1)
     assert not np.allclose(first, second)
     again = Decoder(bundle, carry=False)
     assert np.array_equal(second, latent(again, 1))
@@ -65,7 +66,8 @@ def test_the_noise_is_the_windows_own(bundle: Bundle) -> None:
 
 
 def test_a_final_carries_on_from_the_final_before_it(bundle: Bundle) -> None:
-    with_carry, without = Decoder(bundle), Decoder(bundle, carry=False)
+    with_carry = Decoder(bundle)
+    without = Decoder(bundle, carry=False)
     assert np.array_equal(latent(with_carry, 0), latent(without, 0))
     assert not np.allclose(latent(with_carry, 1), latent(without, 1))
 
@@ -101,7 +103,8 @@ def test_what_is_carried_is_the_last_latent_frame(bundle: Bundle) -> None:
 
 
 def test_after_a_hole_or_in_another_run_nothing_is_carried(bundle: Bundle) -> None:
-    decoder, without = Decoder(bundle), Decoder(bundle, carry=False)
+    decoder = Decoder(bundle)
+    without = Decoder(bundle, carry=False)
     latent(decoder, 0)
     assert np.array_equal(latent(decoder, 2), latent(without, 2))
     other = replace(window(3), run=1)
@@ -113,7 +116,9 @@ def chain(decoder: Decoder, order: list[tuple[int, str, float]]) -> dict[tuple[i
 
 
 def test_previews_carry_on_by_the_order_of_the_cuts_not_of_the_decoding(bundle: Bundle) -> None:
-    preview0, final0, preview1 = (0, "preview", 4.0), (0, "final", 8.85), (1, "preview", 8.0)
+    preview0 = (0, "preview", 4.0)
+    final0 = (0, "final", 8.85)
+    preview1 = (1, "preview", 8.0)
     live = chain(Decoder(bundle), [preview0, preview1, final0])
     late = chain(Decoder(bundle), [preview0, final0, preview1])
     assert np.array_equal(live[1, "preview"], late[1, "preview"])

@@ -67,7 +67,8 @@ def program(*words: object) -> Iterator[subprocess.Popen[str]]:
 
 def heard(name: str, done: Callable[[list[tuple[str, float]]], bool]) -> list[tuple[str, float]]:
     """What a reader of the film's markers gets."""
-    source, got = MarkerSource(name, "-film"), []
+    source = MarkerSource(name, "-film")
+    got = []
 
     def enough() -> bool:
         got.extend((label, stamp) for label, stamp, _ in source.poll())
@@ -92,7 +93,8 @@ def table(path: Path) -> list[tuple[int, float, float]]:
 
 
 def test_every_frame_is_marked_when_it_was_shown(tmp_path: Path, name: str) -> None:
-    film, log = make_film(tmp_path / "a film.mp4", 40), tmp_path / "log.tsv"
+    film = make_film(tmp_path / "a film.mp4", 40)
+    log = tmp_path / "log.tsv"
     with program("play", film, "--lsl", name, "--start-on", "now", "--headless", "--log", log) as process:
         got = heard(name, ended)
         _, said = process.communicate(timeout=LIMIT)
@@ -131,7 +133,8 @@ def test_what_is_late_is_dropped_and_the_rest_stays_in_time(tmp_path: Path, name
 
 
 def test_ctrl_c_ends_it_in_order(tmp_path: Path, name: str) -> None:
-    film, log = make_film(tmp_path / "film.mp4", 500), tmp_path / "log.tsv"
+    film = make_film(tmp_path / "film.mp4", 500)
+    log = tmp_path / "log.tsv"
     with program("play", film, "--lsl", name, "--start-on", "now", "--headless", "--log", log) as process:
         threading.Timer(0.0, lambda: _interrupt_after(process, log)).start()
         got = heard(name, ended)
@@ -177,7 +180,8 @@ def test_a_films_markers_are_never_taken_for_triggers(name: str) -> None:
 @pytest.mark.full
 def test_a_recording_carries_the_film_that_the_first_trigger_started(tmp_path: Path, name: str) -> None:
     bundle = make_bundle(tmp_path / "bundle", fmri=False)
-    film, log = make_film(tmp_path / "film.mp4", 50), tmp_path / "log.tsv"
+    film = make_film(tmp_path / "film.mp4", 50)
+    log = tmp_path / "log.tsv"
     player = Player(name, None, 6.0, lead=2.5)
     words = ("--lsl", name, "--bundle", bundle.path, "--out", tmp_path / "out", "--record", tmp_path / "r")
     with (
@@ -192,7 +196,8 @@ def test_a_recording_carries_the_film_that_the_first_trigger_started(tmp_path: P
         session.send_signal(signal.SIGINT)
         _, said = session.communicate(timeout=30)
         assert session.returncode == 0, said
-    kept, rows = Recording(tmp_path / "r"), table(log)
+    kept = Recording(tmp_path / "r")
+    rows = table(log)
     (shown,) = kept.films()
     triggers = [i for i in kept.events() if isinstance(i, Trigger)]
     assert {t.label for t in triggers} == {"R128"}
@@ -208,9 +213,11 @@ def test_a_stim_channel_starts_a_film_at_its_edge(tmp_path: Path, name: str) -> 
     eeg = outlet(name, ("Cz", "TRIG"), types=("EEG", "stim"))
     with program("play", make_film(tmp_path / "film.mp4", 5), "--lsl", name, "--headless") as process:
         until(lambda: bool(eeg.have_consumers()))
-        source, got = MarkerSource(name, "-film"), []
+        source = MarkerSource(name, "-film")
+        got = []
         until(lambda: (source.poll(), source.found)[1])
-        edge_at, sent = pylsl.local_clock() + 1.0, 0
+        edge_at = pylsl.local_clock() + 1.0
+        sent = 0
         began = edge_at - 1.0
         while not ended(got) and sent < 60 * SFREQ:
             time.sleep(0.005)
@@ -287,11 +294,14 @@ def uneven(path: Path) -> None:
     """A film in which frames wait now and then, as a phone records it."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.width = 64
+        stream.height = 48
+        stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = Fraction(1, 1000)
         for n in range(30):
             frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
-            frame.pts, frame.time_base = 40 * n + (400 if n > 10 else 0), Fraction(1, 1000)
+            frame.pts = 40 * n + (400 if n > 10 else 0)
+            frame.time_base = Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
 

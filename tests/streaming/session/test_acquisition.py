@@ -44,7 +44,9 @@ def eeg_alone(tmp_path: Path) -> tuple[Bundle, acquisition._Acquisition]:
 
 def test_a_day_of_short_runs_fits_every_status_and_is_all_reported(eeg_alone) -> None:
     bundle, made = eeg_alone
-    mailbox, known, status = Mailbox(CONTEXT, 1, slot_bytes(bundle)), {}, {}
+    mailbox = Mailbox(CONTEXT, 1, slot_bytes(bundle))
+    known = {}
+    status = {}
     for number in range(300):
         at = 1000.0 + 20 * number
         made._assembler.push(Trigger(at, "R128", at), at)
@@ -159,7 +161,8 @@ class Session:
 
 
 def volumes(count: int, *, shape: tuple[int, int, int] = SHAPE, lay_for: float = 0.0, **more: Any) -> list:
-    rng, out = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
+    out = []
     for index in range(count):
         data = rng.normal(500, 20, shape).astype(np.float32)
         ready = 1000.0 + 0.5 * (index + 1) + 0.1

@@ -24,7 +24,8 @@ def test_a_stall_that_is_made_good_loses_nothing() -> None:
 
 
 def test_a_reader_that_is_always_busy_jumps_until_the_newest_samples_and_tells_it_once() -> None:
-    lag, one = Lag(0.0), chunk(10.0)
+    lag = Lag(0.0)
+    one = chunk(10.0)
     assert lag.judge(one, 10.1) is one
     live = judged(lag, [1.5, 2.5, 1.8, 1.2, 0.9, 1.9])
     assert live == [True, False, False, False, True, True]

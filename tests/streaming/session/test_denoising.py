@@ -20,7 +20,8 @@ from streaming.session.orders import StreamOptions
 from tests.streaming.bundles import make_bundle
 from tests.streaming.sessions import Ended, play
 
-WINDOW, TR = Fraction(1), Fraction(1, 2)
+WINDOW = Fraction(1)
+TR = Fraction(1, 2)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,8 @@ def sessions(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 def _toil(seconds: float) -> int:
     """How many of a heavy bundle's products of matrices take so long here, by numpy."""
-    x, spent = np.ones((512, 512), np.float32), []
+    x = np.ones((512, 512), np.float32)
+    spent = []
     for _ in range(30):
         started = monotonic()
         x = x @ x / 512

@@ -455,7 +455,8 @@ def test_what_a_source_says_of_the_participant_is_shown(tmp_path: Path) -> None:
     said: list[str] = []
     prepare(tmp_path / "out", overwrite=False)
     output = Output(tmp_path / "out", "s", real, Decoder(real), Truth(None, real), float, simulated=False)
-    made._output, made._progress = output, cast("Progress", SimpleNamespace(say=said.append))
+    made._output = output
+    made._progress = cast("Progress", SimpleNamespace(say=said.append))
     status = {"kind": "status", "existing": 0, "notes": [], "counters": {"runs": []}, "costs": {}}
     for simulated in (False, True, True):
         made._take_status(status | {"simulated": simulated})

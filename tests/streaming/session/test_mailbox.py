@@ -70,7 +70,8 @@ def test_a_window_survives_and_fits_its_slot(tmp_path: Path, which: dict[str, bo
     got = unpack(message)
     assert (got.index, got.stamps, got.floor_at) == (sent.index, sent.stamps, sent.floor_at)
     for name in ("eeg", "eeg_mask", "fmri", "fmri_mask", "fmri_expected"):
-        before, after = getattr(sent, name), getattr(got, name)
+        before = getattr(sent, name)
+        after = getattr(got, name)
         assert (after is None) if before is None else np.array_equal(before, after)
 
 

@@ -33,7 +33,8 @@ def recorded(folder: Path, meta: dict[str, Any] | None = None) -> Path:
     rng = np.random.default_rng(0)
     with RecordingWriter(folder, None, meta or {"seconds": 4}) as writer:
         for index in range(12):
-            data, at = rng.normal(500, 20, SHAPE).astype(np.float32), 100.6 + 0.5 * index
+            data = rng.normal(500, 20, SHAPE).astype(np.float32)
+            at = 100.6 + 0.5 * index
             writer.write(Volume(data, AFFINE, index, 1, 0.5, 0.5 * index, 0.6, at, at, at, "v", "1"))
     return folder
 

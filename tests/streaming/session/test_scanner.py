@@ -92,7 +92,9 @@ def zoo() -> list[tuple[str, bytes]]:
 
 
 def test_a_live_session_goes_on_among_files_of_no_use(tmp_path: Path, bundle: Bundle) -> None:
-    folder, out, stop = tmp_path / "scanner", tmp_path / "out", threading.Event()
+    folder = tmp_path / "scanner"
+    out = tmp_path / "out"
+    stop = threading.Event()
     folder.mkdir()
     words = ["stream", "--fmri-dir", folder, "--bundle", bundle.path, "--out", out, "--seconds", 3]
     writer = threading.Thread(target=_scan, args=(folder, zoo(), stop), daemon=True)
@@ -112,7 +114,8 @@ def test_a_live_session_goes_on_among_files_of_no_use(tmp_path: Path, bundle: Bu
 
 
 def _scan(folder: Path, thrown: list[tuple[str, bytes]], stop: threading.Event) -> None:
-    began, left = time.monotonic(), list(thrown)
+    began = time.monotonic()
+    left = list(thrown)
     for index in range(60):
         if stop.wait(max(0.0, began + (index + 1) * TR + 0.1 - time.monotonic())):
             return
@@ -148,7 +151,8 @@ def test_no_file_stops_the_windows(
     def accept(shape: tuple[int, ...], affine: np.ndarray, _: float | None) -> str | None:
         return None if projection._flips(shape, affine) is not None else "another grid"
 
-    source, windows = FolderSource(folder, accept=accept), []
+    source = FolderSource(folder, accept=accept)
+    windows = []
     assembler = Assembler(bundle, None, ["fmri"])
     for index in range(14):
         (folder / f"{index:04d}.dcm").write_bytes(mosaic(index))

@@ -72,7 +72,8 @@ def test_a_window_that_gives_no_numbers_is_skipped_and_said(bundle: Bundle, tmp_
 
 def opened(bundle: Bundle, folder: Path, **how: Any) -> Output:
     """An output into `folder`/out; the truth is what lies in `folder`/truth."""
-    clock, out = Clock(), folder / "out"
+    clock = Clock()
+    out = folder / "out"
     prepare(out, overwrite=False)
     decoder = Decoder(bundle, clock, carry=how.pop("carry", True))
     given = {"simulated": True} | how

@@ -57,7 +57,8 @@ def test_the_film_shows_truth_beside_reconstruction_a_hop_a_window(tmp_path: Pat
     shown = read_mp4(tmp_path / "film.mp4").astype(int)
     assert len(shown) == 96
     middle = shown.shape[1] // 2
-    left, right = shown[:, middle - 40, 40], shown[:, middle - 40, -40]
+    left = shown[:, middle - 40, 40]
+    right = shown[:, middle - 40, -40]
     assert (left[:32] < 20).all()
     assert (right[:32] > 235).all()
     assert (np.ptp(right[32:64], axis=1) < 12).all()

@@ -67,7 +67,8 @@ def test_a_demo_that_is_stopped_leaves_no_process(tmp_path: Path) -> None:
 def test_ctrl_c_in_the_first_recorded_run_ends_the_demo(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started, presses = list[str](), [signal.SIGINT]
+    started = list[str]()
+    presses = [signal.SIGINT]
 
     @contextmanager
     def program(command: list[str], _output: int | None) -> Iterator[SimpleNamespace]:

@@ -90,7 +90,8 @@ def test_a_folder_of_everything(data_root, capsys):
 
 
 def test_two_runs_of_one_number_and_a_lost_first_volume(tmp_path, capsys):
-    source, out = tmp_path / "in", tmp_path / "out"
+    source = tmp_path / "in"
+    out = tmp_path / "out"
     source.mkdir()
     for n in (2, 1, 4):
         (source / f"a{9 - n}.dcm").write_bytes(dicom(n))

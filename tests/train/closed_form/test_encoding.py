@@ -15,7 +15,9 @@ from train.closed_form.encoding import (
 )
 from train.closed_form.space import SIZES, Space, fit_space
 
-WINDOWS, WINDOW_S, TR = 120, 4.0, 0.8
+WINDOWS = 120
+WINDOW_S = 4.0
+TR = 0.8
 SLOT_S = 4.4 + TR * np.arange(5)
 
 
@@ -78,7 +80,8 @@ def test_the_model_turned_around_tells_the_film(film):
     prior = np.cov(targets[: WINDOWS // 2], rowvar=False)
     mean, back = invert(features, x[:half], parts[:half], Timing(SLOT_S, WINDOW_S), prior, 0.6)
     windows = (parts.reshape(WINDOWS, 5, -1) - mean)[WINDOWS // 2 :].reshape(WINDOWS // 2, -1)
-    found, true = windows @ back, targets[WINDOWS // 2 :]
+    found = windows @ back
+    true = targets[WINDOWS // 2 :]
     corr = [np.corrcoef(found[:, n], true[:, n])[0, 1] for n in range(6)]
     assert np.mean(corr) > 0.7
     moved = [np.corrcoef(found[:, n], np.roll(true[:, n], 20))[0, 1] for n in range(6)]
@@ -87,7 +90,8 @@ def test_the_model_turned_around_tells_the_film(film):
 
 def test_a_ridge_without_penalty_repeats_what_it_has_seen():
     rng = np.random.default_rng(3)
-    x, w = rng.normal(size=(50, 4)), rng.normal(size=(4, 2))
+    x = rng.normal(size=(50, 4))
+    w = rng.normal(size=(4, 2))
     np.testing.assert_allclose(ridge_hat(x[:40], x[40:], 1e-12) @ (x[:40] @ w), x[40:] @ w, atol=1e-6)
     assert np.linalg.norm(ridge_hat(x[:40], x[40:], 10.0)) < np.linalg.norm(ridge_hat(x[:40], x[40:], 0.1))
 

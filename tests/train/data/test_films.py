@@ -46,7 +46,9 @@ def test_what_is_no_film_is_said(tmp_path: Path) -> None:
 def test_a_film_without_a_frame_is_said(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "film.avi"), "w") as container:
         stream = container.add_stream("mpeg4", rate=8)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.width = 96
+        stream.height = 64
+        stream.pix_fmt = "yuv420p"
         container.start_encoding()
     with pytest.raises(UsageError, match="no frame that can be decoded"):
         read_film(tmp_path / "film.avi", CLIP)

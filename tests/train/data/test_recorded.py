@@ -21,7 +21,9 @@ from train.data.nodes import grid
 from train.data.phantom import Participant, manifest
 from train.data.recorded import _raw, film_starts, modalities, read_recordings
 
-TR, SFREQ, ZERO_AT = 0.8, 200, 500.0
+TR = 0.8
+SFREQ = 200
+ZERO_AT = 500.0
 
 
 @pytest.fixture(scope="module")

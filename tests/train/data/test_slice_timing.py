@@ -6,7 +6,8 @@ import pytest
 from rtdecode.errors import UsageError
 from train.data.slice_timing import acquired_shift_s, moved_onset_s
 
-TR, SLICES = 2.0, 40
+TR = 2.0
+SLICES = 40
 TIMES = (np.arange(SLICES) * TR / SLICES).tolist()
 # What fMRIPrep writes by default: halfway between the first and the last slice.
 MIDDLE = round(TIMES[0] + 0.5 * (TIMES[-1] - TIMES[0]), 3)

@@ -96,7 +96,8 @@ def test_blanking_a_modality_blanks_its_mask() -> None:
 
 def test_without_any_signal_the_mean_clip_is_shown() -> None:
     folder = tiny("ridge")
-    golden, weights = arrays(folder, "golden"), arrays(folder, "weights")
+    golden = arrays(folder, "golden")
+    weights = arrays(folder, "weights")
     system = PatchRidge(weights)
     shown = clips_of(system, system.condition(only(golden, ())).start)
     assert np.array_equal(shown[0], shown[1])

@@ -159,7 +159,8 @@ def still(codec: Arrays, latents: NDArray[Any]) -> Arrays:
 
 def seam_frame(codec: Arrays) -> tuple[NDArray[Any], NDArray[Any]]:
     """Turn a latent frame into that of its last video frame standing still: matrix and offset."""
-    basis, mean = codec["codec_basis"].astype(np.float64), codec["codec_mean"].astype(np.float64)
+    basis = codec["codec_basis"].astype(np.float64)
+    mean = codec["codec_mean"].astype(np.float64)
     inverse = basis / codec["scale"] ** 2
     still = inverse.reshape(patch.FRAMES, -1, basis.shape[1]).sum(0)
     last = basis.reshape(patch.FRAMES, -1, basis.shape[1])[-1]

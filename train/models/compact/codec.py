@@ -16,9 +16,12 @@ from torch.nn import functional
 
 from train.closed_form import patch_codec as patch
 
-_ROWS, _COLUMNS, _COLOURS = patch.SIDE, patch.SIDE, patch.COLOURS
+_ROWS = patch.SIDE
+_COLUMNS = patch.SIDE
+_COLOURS = patch.COLOURS
 _ONE = patch.SIZE // patch.FRAMES
-_AT_ONCE, _ENOUGH = 50, 1000
+_AT_ONCE = 50
+_ENOUGH = 1000
 _FLOOR = 1e-6
 _Rows = tuple[Tensor, Tensor]
 
@@ -119,9 +122,11 @@ def making_up(decoder: ClipDecoder) -> Tensor:
         patch, with what the frames after it would show of ``conv(d)`` as penalty. What the latent frame
         says to its neighbours is not looked at.
     """
-    channels, k = decoder.next_weight.shape[1] // 2, decoder.next_weight.shape[-1]
+    channels = decoder.next_weight.shape[1] // 2
+    k = decoder.next_weight.shape[-1]
     now, before = decoder.next_weight.detach().double().split(channels, dim=1)
-    own, after = now[:, :, k // 2, k // 2], before[:, :, k // 2, k // 2]
+    own = now[:, :, k // 2, k // 2]
+    after = before[:, :, k // 2, k // 2]
     found = torch.linalg.solve(own.T @ own + after.T @ after, own.T @ before.flatten(1))
     return found.unflatten(1, (channels, k, k)).float().contiguous()
 
@@ -143,7 +148,8 @@ def to_frames(blocks: Tensor) -> Tensor:
 
 def patch_decoder(codec: patch.Codec) -> ClipDecoder:
     """Make the decoder that looks at one patch alone: the transpose of the closed-form codec."""
-    basis, mean = torch.from_numpy(codec.basis), torch.from_numpy(codec.mean)
+    basis = torch.from_numpy(codec.basis)
+    mean = torch.from_numpy(codec.mean)
     alone = torch.cat([basis, torch.zeros_like(basis)], dim=1)[:, :, None, None]
     frames = (patch.FRAMES, _ONE)
     start = basis.reshape(*frames, -1).mean(0)[:, :, None, None]
@@ -182,7 +188,8 @@ def fit_decoder(
     if len(latent) != len(clips) or not len(clips):
         raise ValueError(f"one latent for each clip is needed, found {len(latent)} for {len(clips)} clips.")
     every = -(-len(clips) // _ENOUGH)
-    latent, clips = latent[::every], clips[::every]
+    latent = latent[::every]
+    clips = clips[::every]
     spread = np.maximum(latent.std((0, 2, 3, 4), dtype=np.float64), _FLOOR)
     even = (latent / spread[:, None, None, None]).astype(np.float32)
     first = _solve(_opening(even, clips, reach), noise, spread)
@@ -242,9 +249,11 @@ def _around(latent: Tensor, reach: int) -> Tensor:
 
 def _solve(rows: Iterator[_Rows], noise: float, spread: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
     """Solve for weight (target, channel, k, k) and bias; the inputs had been divided by their spread."""
-    gram, cross = torch.zeros(1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
+    gram = torch.zeros(1, 1, dtype=torch.float64)
+    cross = torch.zeros(1, 1, dtype=torch.float64)
     for x, y in rows:
-        gram, cross = gram + (x.T @ x).double(), cross + (x.T @ y).double()
+        gram = gram + (x.T @ x).double()
+        cross = cross + (x.T @ y).double()
     penalty = torch.full((len(gram),), noise**2 + _FLOOR, dtype=torch.float64)
     penalty[-1] = 0
     # The last input is a one, so that the last sum counts the rows.

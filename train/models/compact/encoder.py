@@ -200,7 +200,8 @@ class BrainEncoder(nn.Module):
         around = self.around(corners - self.corner_mean, seen * (1 - used))
         there = known.expand(-1, 1, *self.shape[1:])
         condition = torch.cat([drawn, held, sign, around, start, there], 1)
-        has_fmri, has_eeg = route[:, :1] + route[:, 1:2], route[:, :1] + route[:, 2:]
+        has_fmri = route[:, :1] + route[:, 1:2]
+        has_eeg = route[:, :1] + route[:, 2:]
         told_of = self.tokens(torch.cat([point[:, : self.components], _LOUD * values], 1))
         told_of = told_of * route.sum(1, keepdim=True)
         embedding = told_of + (1 - has_eeg) * self.null_eeg + (1 - has_fmri) * self.null_fmri
@@ -287,5 +288,6 @@ class BrainEncoder(nn.Module):
 
 def routes(there: Tensor) -> Tensor:
     """One-hot route (both, fmri, eeg) from which modality is there, (batch, [fmri, eeg]); zeros for none."""
-    fmri, eeg = there[:, :1], there[:, 1:]
+    fmri = there[:, :1]
+    eeg = there[:, 1:]
     return torch.cat([fmri * eeg, fmri * (1 - eeg), eeg * (1 - fmri)], 1)

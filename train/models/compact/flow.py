@@ -157,7 +157,8 @@ class Block(nn.Module):
 
     def __init__(self, width: int, embedding: int) -> None:
         super().__init__()
-        self.norm1, self.norm2 = nn.GroupNorm(_GROUPS, width), nn.GroupNorm(_GROUPS, width)
+        self.norm1 = nn.GroupNorm(_GROUPS, width)
+        self.norm2 = nn.GroupNorm(_GROUPS, width)
         self.space1 = OverSpace(width, width, 3, padding=1)
         self.time = OverTime(width, width, (3, 1), padding=(1, 0))
         self.space2 = _silenced(OverSpace(width, width, 3, padding=1))
@@ -254,7 +255,9 @@ class Denoiser(nn.Module):
         self, flow: VideoFlow, shift: float, guidance: float, null: Tensor, making_up: Tensor
     ) -> None:
         super().__init__()
-        self.flow, self.shift, self.guidance = flow, shift, guidance
+        self.flow = flow
+        self.shift = shift
+        self.guidance = guidance
         self.register_buffer("null", null.detach().clone())
         self.register_buffer("making_up", making_up.detach().clone())
         joining = (1 - torch.arange(flow.place.shape[2]) / _JOINED).clamp(min=0)

@@ -34,7 +34,8 @@ from train.phases import Phase, check_losses
 from train.system import Trained
 from train.work import Arrays, Work
 
-_SHOWN, _SHOWN_FRAMES = 6, (0, 8, 16, 24, 32)
+_SHOWN = 6
+_SHOWN_FRAMES = (0, 8, 16, 24, 32)
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,8 @@ def _show(
     picked = np.linspace(0, len(clips.latents) - 1, _SHOWN).astype(int)
     truth = clips.latents[picked].astype(np.float32)
     blank = torch.zeros_like(torch.from_numpy(truth[:, :, -CARRIED:]))
-    point, route = torch.from_numpy(clips.points["both"][picked]), routes(torch.ones(_SHOWN, 2))
+    point = torch.from_numpy(clips.points["both"][picked])
+    route = routes(torch.ones(_SHOWN, 2))
     condition, embedding, _ = system.encoder.condition(point, route, blank, torch.zeros(_SHOWN, 1))
     noise = torch.from_numpy(np.random.default_rng(0).standard_normal(truth.shape, np.float32))
     ways = (sizes.steps, 1)

@@ -80,7 +80,8 @@ class Refiner(nn.Module):
     @classmethod
     def load(cls, state: Arrays) -> "Refiner":
         """Make it of its state, for use alone."""
-        first, last = state["body.1.weight"], state["body.7.weight"]
+        first = state["body.1.weight"]
+        last = state["body.7.weight"]
         made = cls((first.shape[1] - len(ROUTES)) // len(ROUTES), len(last) - sum(SIZES), len(first))
         made.load_state_dict(
             {name: torch.from_numpy(value.astype(np.float32)) for name, value in state.items()}
@@ -135,7 +136,8 @@ def fit_refiner(
     fold = np.arange(len(truth)) // _BLOCK % sizes.folds
     refined = {r: np.zeros((len(truth), space.components + sum(SIZES)), np.float32) for r in ROUTES}
     for n in range(sizes.folds):
-        own, others = fold == n, fold != n
+        own = fold == n
+        others = fold != n
         net = _state(_trained(stacked[others], truth[others], space, sizes, (seed, n)))
         for route, found in refined.items():
             found[own] = refine(net, {r: points[r][own] for r in ROUTES}, route)
@@ -173,7 +175,8 @@ def _trained(
         for rows in np.array_split(rng.permutation(len(points)), batches):
             route = torch.eye(len(ROUTES))[rng.choice(len(ROUTES), len(rows), p=_SEEN)]
             found = net(given[rows], route)
-            drawn, told = found[:, : space.components], found[:, space.components :]
+            drawn = found[:, : space.components]
+            told = found[:, space.components :]
             loss = sizes.drawn * ((drawn - places[rows]).square() * weigh).sum(1).mean()
             for logits, share in zip(split(told), split(shares[rows]), strict=True):
                 loss = loss + functional.cross_entropy(logits, share)

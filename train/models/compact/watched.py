@@ -30,7 +30,8 @@ TAUGHT = ("sessions", "free")
 STATISTICS = ("eeg_mean", "eeg_scale", "fmri_mean", "fmri_scale")
 _CODEC_FILMS = 4
 # So many sessions and clips are enough for statistics, stems and principal components.
-_STEM_SESSIONS, _CLIPS = 24, 5000
+_STEM_SESSIONS = 24
+_CLIPS = 5000
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,8 @@ def learn_drift(series: Sequence[Matrix], courses: Sequence[Matrix], floor: floa
     response = patterns(series, courses)
     rest = [y - course @ response for y, course in zip(series, courses, strict=True)]
     mean = np.mean([y.mean(0) for y in rest], axis=0)
-    slow, left = [], []
+    slow = []
+    left = []
     for y in rest:
         powers = np.linalg.qr(np.vander(np.linspace(-1, 1, len(y)), _POWERS))[0]
         weights = powers.T @ (y - mean)
@@ -110,6 +111,7 @@ def whitened(rows: Matrix, left: Matrix, shrinkage: float) -> Matrix:
         noise = (1 - shrinkage) * left.T @ left
         noise[np.diag_indices_from(noise)] += shrinkage * diagonal
         return np.asarray(np.linalg.solve(noise, rows.T).T, np.float64)
-    scaled, first = left / (shrinkage * diagonal), rows / (shrinkage * diagonal)
+    scaled = left / (shrinkage * diagonal)
+    first = rows / (shrinkage * diagonal)
     core = np.eye(len(left)) / (1 - shrinkage) + scaled @ left.T
     return np.asarray(first - np.linalg.solve(core, scaled @ rows.T).T @ scaled, np.float64)

@@ -15,7 +15,10 @@ class Pen:
     """Draws on a square of 100 x 100 units, y downwards."""
 
     def __init__(self, draw: ImageDraw.ImageDraw, left: float, top: float, unit: float) -> None:
-        self._draw, self._left, self._top, self._unit = draw, left, top, unit
+        self._draw = draw
+        self._left = left
+        self._top = top
+        self._unit = unit
 
     def _at(self, points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
         return [(self._left + x * self._unit, self._top + y * self._unit) for x, y in points]
@@ -62,7 +65,8 @@ def pictograms(labels: Sequence[str], size: tuple[int, int], caption: str) -> ND
 
 
 def _page(drawing: Callable[[Pen], None], size: tuple[int, int], caption: str) -> NDArray[np.uint8]:
-    height, width = size[0] * _FINE, size[1] * _FINE
+    height = size[0] * _FINE
+    width = size[1] * _FINE
     page = Image.new("RGB", (width, height), _PAPER)
     draw = ImageDraw.Draw(page)
     text = ",\n".join(caption.rsplit(", ", 1))
@@ -90,7 +94,8 @@ def _scrambled(pen: Pen) -> None:
     greys = ["#30343d", "#5d636e", "#8c929c", "#b6bac1", "#dcdee2"]
     for row in range(12):
         for column in range(12):
-            x, y = 8 + 7 * column, 8 + 7 * row
+            x = 8 + 7 * column
+            y = 8 + 7 * row
             pen.box(str(rng.choice(greys)), x, y, x + 7, y + 7)
 
 

@@ -102,7 +102,8 @@ def fit(
     inside = np.isin(trials.run, runs)
     scale = np.maximum(trials.x[inside].std(0), 1e-6)
     rows = inside & (truth >= 0)
-    x, y = trials.x[rows] / scale, truth[rows]
+    x = trials.x[rows] / scale
+    y = truth[rows]
     told = relevance(x, y, classes)
     fits = fit_lda(x * told, y, classes, shrinkages)
     return scale, [(told[:, None] * weights, offset) for weights, offset in fits]

@@ -84,7 +84,8 @@ def test_the_electrocardiogram_has_beats_without_the_artefacts_too(clean: np.nda
 
 def test_alpha_is_stronger_with_closed_eyes(clean: np.ndarray) -> None:
     occipital = clean[list(bore_montage().channels).index("Oz")]
-    closed, opened = occipital[int(2.5 * FS) : int(6.5 * FS)], occipital[int(7.5 * FS) : int(12 * FS)]
+    closed = occipital[int(2.5 * FS) : int(6.5 * FS)]
+    opened = occipital[int(7.5 * FS) : int(12 * FS)]
     hz, shut = signal.welch(closed, FS, nperseg=2 * FS)
     seen = signal.welch(opened, FS, nperseg=2 * FS)[1]
     alpha = (hz >= 9) & (hz <= 11)
@@ -117,9 +118,11 @@ def test_triggers_are_seen_by_a_sample() -> None:
 
 def test_loops_have_the_artefacts_and_no_eeg() -> None:
     made = session(artifacts=Artifacts(references=3, gradient=False, pump=False))
-    loops, head = made.eeg()[63:66], made.eeg()[:63] - made.clean()[:63]
+    loops = made.eeg()[63:66]
+    head = made.eeg()[:63] - made.clean()[:63]
     slow = signal.butter(2, 30, fs=FS, output="sos")
-    loops, head = signal.sosfilt(slow, loops), signal.sosfilt(slow, head)
+    loops = signal.sosfilt(slow, loops)
+    head = signal.sosfilt(slow, head)
     left = head.T - loops.T @ np.linalg.lstsq(loops.T, head.T, rcond=None)[0]
     assert left.std() < 0.05 * head.std()
     assert made.clean()[63:66].std() < 1

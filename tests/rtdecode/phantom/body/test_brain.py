@@ -59,11 +59,13 @@ def test_the_response_basis_is_close_to_each_voxels_own() -> None:
 
 
 def test_the_response_is_causal() -> None:
-    person, film = brain.subject(1), Film(40, 3)
+    person = brain.subject(1)
+    film = Film(40, 3)
     state = brain.neural_state(film, 1.0, 20.0, np.random.default_rng(1))
     changed = state.copy()
     changed[round((brain.LEAD_S + 20) * FPS) :] = 9.0
-    times, shift = np.arange(0, 40, 0.8), np.zeros(brain.VOXELS)
+    times = np.arange(0, 40, 0.8)
+    shift = np.zeros(brain.VOXELS)
     a, b = (brain.bold(person, s, shift, times) for s in (state, changed))
     early = times < 19.8
     assert np.allclose(a[early], b[early], atol=1e-4)

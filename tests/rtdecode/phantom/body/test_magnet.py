@@ -68,7 +68,8 @@ def test_it_is_a_function_of_time_alone() -> None:
 
 
 def test_between_the_points_of_its_table_it_is_smooth() -> None:
-    made, times = artifact(tr=1.26, slices=36, bands=1), np.arange(int(2 * FS)) / FS + 3
+    made = artifact(tr=1.26, slices=36, bands=1)
+    times = np.arange(int(2 * FS)) / FS + 3
     fine = 1.26 * (1 + np.arange(2**18) / 2**18)
     spectrum = np.fft.rfft(made.at(fine)[:4].astype(float)) / len(fine)
     turns = np.exp(2j * np.pi * np.outer(np.arange(1, 3000), times[:200] / 1.26))
@@ -77,7 +78,8 @@ def test_between_the_points_of_its_table_it_is_smooth() -> None:
 
 
 def test_a_clock_that_drifts_sees_it_move() -> None:
-    made, times = artifact(), np.arange(int(0.8 * FS)) / FS + 8
+    made = artifact()
+    times = np.arange(int(0.8 * FS)) / FS + 8
     assert rms(made.at(times + 60 * 0.8) - made.at(times)) < 1e-3
     late = 60 * 0.8 * 20e-6
     assert rms(made.at(times + 60 * 0.8 + late) - made.at(times)) > 100
@@ -125,7 +127,8 @@ def test_the_filter_is_the_one_in_the_artefact() -> None:
 @pytest.mark.full
 @pytest.mark.timed
 def test_it_costs_little() -> None:
-    made, times = artifact(slow=0.01, path=head_path(100, 0.8, 3)), np.arange(25_000) / FS
+    made = artifact(slow=0.01, path=head_path(100, 0.8, 3))
+    times = np.arange(25_000) / FS
     made.at(times)
     start = time.process_time()
     made.at(times + 5)

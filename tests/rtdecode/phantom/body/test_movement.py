@@ -52,7 +52,8 @@ def test_a_shift_by_whole_voxels_moves_every_voxel(session: PhantomSession) -> N
         session.head.mean.size, np.float32
     )
     moved, still = (scan.volume(1) - noise.reshape(session.head.shape) for scan in scans)
-    a, b = moved[1:, :-1], still[:-1, 1:]
+    a = moved[1:, :-1]
+    b = still[:-1, 1:]
     assert np.abs(a - b)[b > 100].max() < 1.5
 
 

@@ -39,7 +39,8 @@ def test_the_beat_in_the_eeg_comes_later_and_has_its_size(heart: Heart) -> None:
     assert np.abs(mean[:64, 680:780]).max() < 0.2 * PULSE_UV
     fitted = np.einsum("bn,n->b", beats[:, strongest], mean[strongest]) / (mean[strongest] ** 2).sum()
     assert np.corrcoef(fitted, heart.sizes[3:300])[0, 1] > 0.95
-    left, right = electrode_places()[:, 0] < -0.5, electrode_places()[:, 0] > 0.5
+    left = electrode_places()[:, 0] < -0.5
+    right = electrode_places()[:, 0] > 0.5
     assert np.corrcoef(mean[:64][left].mean(axis=0), mean[:64][right].mean(axis=0))[0, 1] < -0.5
 
 

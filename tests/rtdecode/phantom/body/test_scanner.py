@@ -70,7 +70,8 @@ def test_temporal_noise_is_in_the_published_range(session: PhantomSession) -> No
 def test_driven_voxels_carry_the_film_and_others_do_not() -> None:
     """The same state with other instrument noise: only what the state drives repeats."""
     session = PhantomSession("easy", seed=22, seconds=120)
-    place, count = session.head, session.volumes
+    place = session.head
+    count = session.volumes
     scans = [Scanner(place, subject(1), session.preset, session.state, count, seed) for seed in (1, 2)]
     a, b = (np.stack([scan.volume(i).reshape(-1) for i in range(count)]) for scan in scans)
     a, b = (x.astype(float) - x.mean(axis=0) for x in (a, b))

@@ -17,7 +17,12 @@ ACQUIRED = datetime(2026, 3, 1, 23, 59, 59, 900000)
 
 
 def rotation(x: float, y: float, z: float) -> np.ndarray:
-    cx, sx, cy, sy, cz, sz = np.cos(x), np.sin(x), np.cos(y), np.sin(y), np.cos(z), np.sin(z)
+    cx = np.cos(x)
+    sx = np.sin(x)
+    cy = np.cos(y)
+    sy = np.sin(y)
+    cz = np.cos(z)
+    sz = np.sin(z)
     rx = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
     ry = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     rz = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
@@ -119,7 +124,8 @@ def test_every_slice_has_its_tile(columns, rows, slices):
     side = int(np.ceil(np.sqrt(slices)))
     assert image.shape == (side * rows, side * columns)
     for k in range(slices):
-        y, x = (k // side) * rows, (k % side) * columns
+        y = (k // side) * rows
+        x = (k % side) * columns
         np.testing.assert_array_equal(image[y : y + rows, x : x + columns], volume[:, :, k].T)
 
 

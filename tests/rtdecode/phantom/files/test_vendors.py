@@ -80,7 +80,8 @@ def test_enhanced_frames_have_their_places_and_times(session):
 
 
 def test_ge_numbers_through_and_copies_its_times(session):
-    written, volume = files(session, "ge", RUN, 2), session.scanner.volume(2)
+    written = files(session, "ge", RUN, 2)
+    volume = session.scanner.volume(2)
     assert written[0].name == "s4/i2862352.MRDC.73"
     assert written[35].name == "s4/i2862387.MRDC.108"
     for k, file in enumerate(written):
@@ -94,7 +95,8 @@ def test_ge_numbers_through_and_copies_its_times(session):
 
 
 def test_philips_numbers_slice_by_slice(session):
-    written, volume = files(session, "philips", RUN, 2), session.scanner.volume(2)
+    written = files(session, "philips", RUN, 2)
+    volume = session.scanner.volume(2)
     assert written[1].name == f"0004_bold/IM_{session.volumes + 3:04d}"
     for k, file in enumerate(written):
         ds = _read(file.data)
@@ -117,7 +119,8 @@ def test_no_two_files_are_the_same_object(session, scanner):
 
 @pytest.mark.parametrize("scanner", VENDORS)
 def test_a_lost_slice_leaves_the_others(session, scanner):
-    whole, cut = files(session, scanner, RUN, 1), files(session, scanner, RUN, 1, absent=7)
+    whole = files(session, scanner, RUN, 1)
+    cut = files(session, scanner, RUN, 1, absent=7)
     if VENDORS[scanner].by_slice:
         assert len(cut) == 35
         assert whole[7] not in cut
@@ -165,7 +168,9 @@ def test_writers_refuse_negative_values_and_sheared_axes():
 @pytest.mark.timed
 def test_the_benchmark_size_is_written_in_a_fraction_of_a_tr():
     shape = (104, 104, 72)
-    volume, affine, at = volume_of(shape), head(1, shape).affine, datetime(2026, 3, 1)
+    volume = volume_of(shape)
+    affine = head(1, shape).affine
+    at = datetime(2026, 3, 1)
     writers = {
         "enhanced": lambda i: enhanced_bytes(volume, affine, 0.8, i, 4, at, 1.6, "1.2"),
         "ge": lambda i: slice_bytes("ge", volume, affine, 0.8, i, 4, at, "1.2"),

@@ -47,7 +47,8 @@ def test_motion_maps_follow_the_motion() -> None:
         maps = feature_maps(render(shot, 17))[8:].mean(axis=(0, 1, 2))
         motion = maps[[MAPS.index(f"motion-{45 * k}") for k in range(8)]]
         angles = np.deg2rad(45 * np.arange(8))
-        x, y = motion @ np.cos(angles), motion @ np.sin(angles)
+        x = motion @ np.cos(angles)
+        y = motion @ np.sin(angles)
         expected = DIRECTIONS.index(shot.direction) * np.pi / 4
         assert np.cos(np.arctan2(y, x) - expected) > 0.6
 
@@ -56,6 +57,7 @@ def test_the_film_can_be_read_from_its_features(film: Film) -> None:
     """Background luminance from the mean features of half of the shots, on the other half."""
     x = film_features(Film(400, seed=14)).reshape(100, 32, -1).mean(axis=1)
     y = Film(400, seed=14).frames.reshape(100, -1).mean(axis=1)
-    x, y = x - x[:70].mean(axis=0), y - y[:70].mean()
+    x = x - x[:70].mean(axis=0)
+    y = y - y[:70].mean()
     fit = np.linalg.solve(x[:70].T @ x[:70] + 10 * np.eye(FEATURES), x[:70].T @ y[:70])
     assert np.corrcoef(x[70:] @ fit, y[70:])[0, 1] > 0.9

@@ -56,7 +56,8 @@ def test_clips_through_the_codec_are_read_and_with_noise_in_the_latents(noise: f
 
 def test_blurred_clips_in_other_colours_are_read() -> None:
     rng = np.random.default_rng(2)
-    gain, offset = rng.uniform(0.9, 1.1, (FEW, 1, 1, 1, 3)), rng.uniform(-10, 10, (FEW, 1, 1, 1, 3))
+    gain = rng.uniform(0.9, 1.1, (FEW, 1, 1, 1, 3))
+    offset = rng.uniform(-10, 10, (FEW, 1, 1, 1, 3))
     blurred = ndimage.gaussian_filter(true_clips().astype(np.float32), (0, 1, 3, 3, 0))
     found = hits(as_bytes(blurred * gain + offset))
     assert all(value >= 0.95 for value in found.values()), found
@@ -68,7 +69,8 @@ def test_clips_half_faded_into_the_mean_clip_are_read() -> None:
 
 
 def test_a_texture_that_drifts_and_a_shape_that_flickers_are_read() -> None:
-    rng, clips = np.random.default_rng(3), []
+    rng = np.random.default_rng(3)
+    clips = []
     for shot in shots()[:10]:
         phases = np.cumsum(rng.normal(0, 0.35, (33, 2)), axis=0)
         shapes = [shot.shape if rng.random() > 0.25 else SHAPES[rng.integers(3)] for _ in range(33)]
@@ -114,7 +116,8 @@ def test_clips_against_the_truths_of_others_are_at_chance() -> None:
 
 
 def test_a_truth_that_does_not_say_has_no_score() -> None:
-    clip, shot = true_clips()[0], shots()[0]
+    clip = true_clips()[0]
+    shot = shots()[0]
     wrong = SHAPES[SHAPES.index(shot.shape) - 1]
     found = accuracy([clip, clip, clip], [{"shape": shot.shape}, {"shape": wrong}, {}])
     np.testing.assert_array_equal(found["shape"], [1.0, 0.0, np.nan])

@@ -34,7 +34,8 @@ def session_of(scanner: str, spec: str = "", seed: int = 64) -> PhantomSession:
 def delivered(session: PhantomSession, folder: Path, *, stopped: bool = False) -> list[dict]:
     """Write a run whose time is over, so that every step is due; the log's lines."""
     (folder / "d").mkdir()
-    log, stop = FaultLog(folder / "faults.jsonl"), threading.Event()
+    log = FaultLog(folder / "faults.jsonl")
+    stop = threading.Event()
     if stopped:
         stop.set()
     Delivery(session, folder / "d", RUN, pylsl.local_clock() - 1000, log, stop).write_all()

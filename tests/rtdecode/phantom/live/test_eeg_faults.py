@@ -71,12 +71,14 @@ def test_clipped_channels_are_at_the_rail_for_as_long(artifacts: Artifacts | Non
         "easy", seed=7, seconds=1, sfreq=1000, spec="eeg-clip@6:0.1", artifacts=artifacts
     )
     (_, _, detail) = session.signal_lines()[0]
-    eeg, clean = session.eeg(), session.clean()
+    eeg = session.eeg()
+    clean = session.clean()
     railed = np.abs(eeg) >= RAIL_UV[1]
     names = [session.montage.channels[i] for i in np.flatnonzero(railed.any(axis=1))]
     assert names == detail["channels"]
     assert 1 <= len(names) <= 4
-    first, count = detail["first_sample"], detail["samples"]
+    first = detail["first_sample"]
+    count = detail["samples"]
     assert count == 100
     assert railed[railed.any(axis=1)].sum() == count * len(names)
     assert railed[:, first : first + count].any(axis=1).sum() == len(names)

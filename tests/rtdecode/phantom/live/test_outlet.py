@@ -21,7 +21,8 @@ def found(name: str) -> pylsl.StreamInfo:
 def test_the_stream_says_what_its_channels_are(artifacts: Artifacts | None, kinds: list[str]) -> None:
     name = f"outlet-{os.getpid()}-{len(set(kinds))}"
     session = PhantomSession("easy", seconds=1, sfreq=1000, artifacts=artifacts)
-    outlet, markers = EegOutlet(session, name), marker_outlet(name)
+    outlet = EegOutlet(session, name)
+    markers = marker_outlet(name)
     inlet = pylsl.StreamInlet(found(name), recover=False)
     info = inlet.info(10)
     assert info.nominal_srate() == 1000
@@ -41,7 +42,8 @@ def test_it_dies_and_comes_back_as_itself_and_as_another() -> None:
     seen = [found(name)]
     inlet = pylsl.StreamInlet(seen[0], recover=False)
     inlet.open_stream(10)
-    zero, trigger_at = 10_000, pylsl.local_clock()
+    zero = 10_000
+    trigger_at = pylsl.local_clock()
     block = np.arange(64 * 100, dtype=np.float32).reshape(64, 100)
     outlet.push(block, zero, trigger_at)
     values, stamps = inlet.pull_chunk(timeout=5, max_samples=100)

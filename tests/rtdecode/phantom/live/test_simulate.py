@@ -96,7 +96,8 @@ def test_a_folder_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
 def test_a_log_that_cannot_be_written_ends_the_export_too(tmp_path: Path) -> None:
     before = set(threading.enumerate())
     session = PhantomSession("easy", seconds=60, spec="eeg-drop@-9.9:0.01")
-    name, log = f"phantom-test-{os.getpid()}-log", FaultLog(tmp_path)
+    name = f"phantom-test-{os.getpid()}-log"
+    log = FaultLog(tmp_path)
     console = Console(stderr=True)
     stop = threading.Event()
     with pytest.raises(IsADirectoryError):

@@ -20,7 +20,8 @@ def eeg() -> np.ndarray:
 def judged(eeg: np.ndarray, sizes: int = 37, **kwargs: np.ndarray) -> tuple[BadChannels, list[set[int]]]:
     """Push in small pieces; return the verdict after each second."""
     made = BadChannels(PLACES, SFREQ, **kwargs)
-    verdicts, done = [], 0
+    verdicts = []
+    done = 0
     while done < eeg.shape[1]:
         take = min(sizes, made.room, eeg.shape[1] - done)
         made.push(eeg[:, done : done + take], np.full(take, CORRECTED, np.uint8))
@@ -107,7 +108,8 @@ def test_blocks_that_are_not_corrected_are_not_judged(eeg: np.ndarray) -> None:
 def test_the_verdict_does_not_depend_on_the_chunks_and_the_filling_neither(eeg: np.ndarray) -> None:
     broken = eeg.copy()
     broken[9] = 0.0
-    one, two = judged(broken, 37)[0], judged(broken, 1000)[0]
+    one = judged(broken, 37)[0]
+    two = judged(broken, 1000)[0]
     assert np.array_equal(one.bad, two.bad)
     whole = one.interpolate(broken)
     parts = [two.interpolate(part) for part in np.split(broken, [1, 2, 4, 7, 100, 3333], axis=1)]

@@ -30,7 +30,8 @@ def test_future_eeg_does_not_change_the_past(at: int, seed: int) -> None:
     data = noise(seed=seed)
     changed = data.copy()
     changed[:, at:] = noise(seed=seed + 100)[:, at:]
-    a, b = EegFilter(BAND, 1000.0).push(data), EegFilter(BAND, 1000.0).push(changed)
+    a = EegFilter(BAND, 1000.0).push(data)
+    b = EegFilter(BAND, 1000.0).push(changed)
     assert np.array_equal(a[:, :at], b[:, :at])
     assert not np.array_equal(a[:, at:], b[:, at:])
 
@@ -99,7 +100,8 @@ def test_a_slow_level_follows_a_drift() -> None:
 def test_any_storage_order_gives_the_same_vector(flip: tuple[int, ...], order: tuple[int, ...]) -> None:
     projection = Projection(np.array([1, 5, 9, 14, 23]), small.SHAPE, small.AFFINE)
     data = np.arange(24, dtype=np.int16).reshape(small.SHAPE)
-    turned, affine = data, small.AFFINE.copy()
+    turned = data
+    affine = small.AFFINE.copy()
     for axis in flip:
         affine[:3, 3] += affine[:3, axis] * (turned.shape[axis] - 1)
         affine[:3, axis] *= -1
@@ -113,7 +115,8 @@ def test_any_storage_order_gives_the_same_vector(flip: tuple[int, ...], order: t
 @pytest.mark.parametrize("change", ["shift", "zoom", "shape", "tilt"])
 def test_another_grid_is_refused_in_words(change: str) -> None:
     projection = Projection(np.array([1, 5]), small.SHAPE, small.AFFINE)
-    affine, shape = small.AFFINE.copy(), small.SHAPE
+    affine = small.AFFINE.copy()
+    shape = small.SHAPE
     if change == "shift":
         affine[0, 3] += 1.5
     elif change == "zoom":

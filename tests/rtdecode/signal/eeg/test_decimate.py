@@ -50,7 +50,8 @@ def test_chunks_change_no_bit(cuts: list[int], rates: tuple[float, float], chann
     quality = good(3000)
     quality[1000:1010] = INTERPOLATED
     times = 100 + np.arange(3000) / rates[0]
-    made, pieces = Decimator(*rates), sorted(cuts)
+    made = Decimator(*rates)
+    pieces = sorted(cuts)
     parts = [
         made.push(*one)
         for one in zip(

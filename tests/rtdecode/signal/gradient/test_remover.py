@@ -317,7 +317,8 @@ def test_values_between_samples() -> None:
 
 def test_lags_between_samples() -> None:
     recording = recorded(3, 4, eeg_uv=5, drift_ppm=0, lead_s=0.5)
-    a, b = recording.data[:, 4000:11000], recording.data[:, 3963:10963]
+    a = recording.data[:, 4000:11000]
+    b = recording.data[:, 3963:10963]
     off, likeness_ = lag(a, b, 100)
     assert abs(off - 37) < 0.02
     assert likeness_ > 0.95

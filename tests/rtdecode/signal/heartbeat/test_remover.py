@@ -288,11 +288,13 @@ def test_the_future_cannot_change_the_past(kind, at_s):
 def test_the_hold_is_kept_after_every_chunk():
     recording = small()
     remover = HeartbeatRemover(250, 25, 24)
-    given_, got = 0, 0
+    given_ = 0
+    got = 0
     for start in range(0, 4000, 37):
         chunk = recording.data[:, start : start + 37]
         out, quality = remover.push(chunk, np.full(chunk.shape[1], CORRECTED, np.uint8))
-        given_, got = given_ + chunk.shape[1], got + out.shape[1]
+        given_ = given_ + chunk.shape[1]
+        got = got + out.shape[1]
         assert out.shape[1] == len(quality)
         assert given_ - got <= remover.hold_s * 250
 
@@ -337,12 +339,15 @@ def _pushed(recording, kind, chunks, flush=True):
     ecg = channels - 1 if kind == "ecg" else None
     references = (8, 9) if kind == "references" else ()
     remover = HeartbeatRemover(recording.sfreq, channels, ecg, references)
-    out, start, n = [], 0, 0
+    out = []
+    start = 0
+    n = 0
     while start < data.shape[1]:
         stop = start + chunks[n % len(chunks)]
         part = data[:, start:stop]
         out.append(remover.push(part, np.full(part.shape[1], CORRECTED, np.uint8)))
-        start, n = stop, n + 1
+        start = stop
+        n = n + 1
     if flush:
         out.append(remover.flush())
     return np.concatenate([part[0] for part in out], axis=1), np.concatenate([part[1] for part in out])

@@ -52,7 +52,9 @@ def test_future_volumes_do_not_change_the_past(
 @pytest.mark.parametrize(("walk", "colour"), [(0.0, 0.0), (0.02, 0.0), (0.02, 0.8)])
 def test_a_level_is_its_mean_given_all_values_so_far(walk: float, colour: float) -> None:
     """Against the conditional mean of the joint Gaussian distribution, solved at once."""
-    prior, memory, n = 3.0, 4.0, 25
+    prior = 3.0
+    memory = 4.0
+    n = 25
     y = np.random.default_rng(1).normal(2, 1, n)
     time = np.arange(n)
     level = prior * (1 + walk * np.minimum(time, time[:, None]))
@@ -65,7 +67,8 @@ def test_a_level_is_its_mean_given_all_values_so_far(walk: float, colour: float)
 
 
 def test_a_pattern_that_drifts_is_followed_and_another_is_kept() -> None:
-    moving, still = np.array([1.0, 1, 1, 0, 0, 0]), np.array([0, 0, 0, 1.0, -1, 1])
+    moving = np.array([1.0, 1, 1, 0, 0, 0])
+    still = np.array([0, 0, 0, 1.0, -1, 1])
     known = Drift(moving[None] / 3, moving[None], np.array([100.0]), 1e-4)
     norm = VolumeNormalizer(
         np.zeros(6, np.float32), np.ones(6, np.float32), Baseline(components=1, walk=0.01, memory=3.0), known

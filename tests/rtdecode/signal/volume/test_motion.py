@@ -58,7 +58,8 @@ def test_framewise_displacement_is_powers() -> None:
 def test_synthetic_motion_within_a_twentieth_of_a_millimetre(
     head: MovingHead, reference: np.ndarray, moved: list[tuple[np.ndarray, np.ndarray]]
 ) -> None:
-    aligner, last = Aligner(reference, head.affine), np.zeros(6)
+    aligner = Aligner(reference, head.affine)
+    last = np.zeros(6)
     for index, (data, place) in enumerate(moved):
         motion = aligner.push(data)
         assert motion.converged
@@ -70,7 +71,8 @@ def test_synthetic_motion_within_a_twentieth_of_a_millimetre(
 
 @pytest.mark.parametrize("coil", [0.5, 1.0])
 def test_a_coil_that_stays_in_place_is_no_motion(coil: float) -> None:
-    head, rng = moving_head(2, coil=coil), np.random.default_rng(5)
+    head = moving_head(2, coil=coil)
+    rng = np.random.default_rng(5)
     aligner = Aligner(head.volume(np.eye(4), rng), head.affine)
     for _ in range(4):
         place = anywhere(rng)
@@ -79,7 +81,8 @@ def test_a_coil_that_stays_in_place_is_no_motion(coil: float) -> None:
 
 @pytest.mark.full
 def test_synthetic_motion_at_full_size() -> None:
-    head, rng = moving_head(3, (104, 104, 72)), np.random.default_rng(6)
+    head = moving_head(3, (104, 104, 72))
+    rng = np.random.default_rng(6)
     aligner = Aligner(head.volume(np.eye(4), rng), head.affine)
     for _ in range(12):
         place = anywhere(rng)
@@ -155,7 +158,8 @@ def test_future_volumes_change_no_past_motion(
 
 
 def garbage(reference: np.ndarray) -> list[np.ndarray]:
-    shape, rng = reference.shape, np.random.default_rng(4)
+    shape = reference.shape
+    rng = np.random.default_rng(4)
     half = reference.copy()
     half[:, :, shape[2] // 2 :] = 0
     return [
@@ -169,7 +173,8 @@ def garbage(reference: np.ndarray) -> list[np.ndarray]:
 def test_what_cannot_be_aligned_is_flagged_and_the_next_volume_recovers(
     head: MovingHead, reference: np.ndarray, moved: list[tuple[np.ndarray, np.ndarray]]
 ) -> None:
-    aligner, rng = Aligner(reference, head.affine), np.random.default_rng(8)
+    aligner = Aligner(reference, head.affine)
+    rng = np.random.default_rng(8)
     for _ in range(3):
         held = aligner.push(head.volume(np.eye(4), rng))
     for index, data in enumerate(garbage(reference)):
@@ -187,7 +192,8 @@ def test_what_cannot_be_aligned_is_flagged_and_the_next_volume_recovers(
 
 
 def test_a_new_run_starts_anew(head: MovingHead, reference: np.ndarray) -> None:
-    aligner, rng = Aligner(reference, head.affine), np.random.default_rng(9)
+    aligner = Aligner(reference, head.affine)
+    rng = np.random.default_rng(9)
     aligner.push(reference)
     aligner.reset()
     place = rigid([9, -6, 8, 0.1, 0.08, -0.1], aligner.centre)
@@ -209,7 +215,8 @@ def test_what_no_head_can_be_aligned_to_is_refused(head: MovingHead, reference: 
 def test_spm_agrees_on_the_phantom(
     head: MovingHead, reference: np.ndarray, moved: list[tuple[np.ndarray, np.ndarray]]
 ) -> None:
-    ours, theirs = Aligner(reference, head.affine), Spm(reference, head.affine)
+    ours = Aligner(reference, head.affine)
+    theirs = Spm(reference, head.affine)
     gaps = [head.error(ours.push(data).matrix, theirs.push(data)) for data, _ in moved]
     assert np.mean(gaps) < 0.15
 
@@ -219,7 +226,8 @@ def test_spm_agrees_on_real_heads(data_root: Path, name: str) -> None:
     images = read_series(data_root / "scanner" / name)[SERIES[name] :]
     first = images[0]
     points = brain_points(first.data, first.affine)
-    ours, theirs = Aligner(first.data, first.affine), Spm(first.data, first.affine)
+    ours = Aligner(first.data, first.affine)
+    theirs = Spm(first.data, first.affine)
     assert len(images) >= 3
     for image in images[1:]:
         motion = ours.push(image.data)

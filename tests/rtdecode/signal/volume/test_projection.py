@@ -86,7 +86,8 @@ def test_a_field_that_is_linear_in_space_is_read_exactly_wherever_the_head_is(sh
 
 
 def test_beyond_the_volume_the_nearest_value_counts_and_is_counted() -> None:
-    data, one = volume(), Projection(np.array([0, 17, np.prod(SHAPE) - 1]), SHAPE, np.diag([2.0, 2, 2, 1]))
+    data = volume()
+    one = Projection(np.array([0, 17, np.prod(SHAPE) - 1]), SHAPE, np.diag([2.0, 2, 2, 1]))
     reader = Reader(one, SHAPE, one.affine)
     far = np.eye(4)
     far[0, 3] = -500.0
@@ -143,7 +144,8 @@ def test_arrays_that_do_not_fit_are_refused(change, said) -> None:
 
 
 def test_another_grid_is_refused_with_both_geometries_unless_the_grid_was_placed() -> None:
-    one, other = Projection(some(), SHAPE, AFFINE), AFFINE.copy()
+    one = Projection(some(), SHAPE, AFFINE)
+    other = AFFINE.copy()
     other[:3, 3] += 1.0
     with pytest.raises(GeometryError, match=r"\(7, 6, 5\).*9\.0.*\(9, 6, 5\).*10\.0"):
         Reader(one, (9, 6, 5), other, "vol.dcm")
@@ -166,11 +168,13 @@ def test_bundles_made_before_are_selections(name: str) -> None:
 @pytest.mark.full
 @pytest.mark.timed
 def test_ten_thousand_features_of_a_large_volume_take_milliseconds() -> None:
-    shape, rng = (104, 104, 72), np.random.default_rng(0)
+    shape = (104, 104, 72)
+    rng = np.random.default_rng(0)
     data = rng.integers(0, 4096, shape).astype(np.int16)
     affine = np.diag([2.0, 2, 2, 1])
     one = Projection(np.sort(rng.choice(data.size, 10_000, replace=False)), shape, affine)
-    reader, motion = Reader(one, shape, affine), rigid([0.3, -0.4, 0.7, 0.01, 0, 0.02])
+    reader = Reader(one, shape, affine)
+    motion = rigid([0.3, -0.4, 0.7, 0.01, 0, 0.02])
     took = []
     for _ in range(30):
         began = time.perf_counter()

@@ -14,7 +14,8 @@ def place() -> Head:
 
 def moved(place: Head, motion, shape=None, affine=None, seed=1) -> np.ndarray:
     """The head after `motion` as another session sees it: other gain, another coil's profile, noise."""
-    shape, affine = shape or place.shape, place.affine if affine is None else affine
+    shape = shape or place.shape
+    affine = place.affine if affine is None else affine
     into = np.linalg.inv(place.affine) @ np.linalg.inv(motion) @ affine
     data = ndimage.affine_transform(place.mean, into[:3, :3], into[:3, 3], shape, order=1, cval=14.0)
     profile = 1 + 0.15 * np.indices(shape)[0] / shape[0]

@@ -17,7 +17,8 @@ def run(count: int = 40, voxels: int = 300, tsnr: float = 50.0, seed: int = 0) -
 
 @given(seed=st.integers(0, 9), count=st.integers(10, 60))
 def test_running_tsnr_is_that_of_the_whole_run_about_a_line(seed: int, count: int) -> None:
-    data, quality = run(count, 50, seed=seed), Quality(1.0)
+    data = run(count, 50, seed=seed)
+    quality = Quality(1.0)
     for volume in data:
         quality.push(volume)
     x = data.astype(np.float64)
@@ -70,7 +71,8 @@ def test_verdicts_name_what_is_wrong(fd: float, tsnr: float, grade: str, named: 
 
 
 def test_jumps_and_lost_alignment_count() -> None:
-    quality, data = Quality(1.0), run(60)
+    quality = Quality(1.0)
+    data = run(60)
     data[20::4] *= 1.1
     for index, volume in enumerate(data):
         quality.push(volume, float("nan") if index % 3 == 0 else 0.1)
@@ -84,7 +86,8 @@ def test_jumps_and_lost_alignment_count() -> None:
 
 
 def test_a_new_run_forgets_the_last() -> None:
-    quality, fresh = Quality(1.0), Quality(1.0)
+    quality = Quality(1.0)
+    fresh = Quality(1.0)
     for volume in run(70, tsnr=5.0):
         quality.push(volume, 3.0)
     quality.reset()
@@ -96,7 +99,8 @@ def test_a_new_run_forgets_the_last() -> None:
 
 
 def test_what_is_asked_twice_is_reckoned_once() -> None:
-    quality, data = Quality(1.0), run(30)
+    quality = Quality(1.0)
+    data = run(30)
     for volume in data[:20]:
         quality.push(volume, 0.1)
     first = quality.now()
@@ -106,7 +110,8 @@ def test_what_is_asked_twice_is_reckoned_once() -> None:
 
 
 def test_memory_does_not_grow() -> None:
-    quality, data = Quality(1.0), run(100)
+    quality = Quality(1.0)
+    data = run(100)
     for volume in data:
         quality.push(volume, 0.1)
     size = len(pickle.dumps(quality))

@@ -73,7 +73,8 @@ def test_no_part_of_a_file_is_taken_for_the_whole(series, data_root):
 
 @pytest.mark.parametrize("series", SERIES)
 def test_noise_text_and_emptiness_are_no_volumes(series, data_root):
-    data, rng = first_of(data_root, series), np.random.default_rng(5)
+    data = first_of(data_root, series)
+    rng = np.random.default_rng(5)
     for other in (
         b"",
         b"\0" * 1000,
@@ -139,7 +140,8 @@ def test_a_sequence_of_itself_and_a_long_name_are_refused():
 
 def test_no_identity_leaves_the_reader(data_root):
     """Whatever identifies a participant is in no image and in no error, however the file is damaged."""
-    marker, rng = "SECRETMARKER", np.random.default_rng(2)
+    marker = "SECRETMARKER"
+    rng = np.random.default_rng(2)
     for original in (first_of(data_root, "dcm_qa_enh_XA10_TR500"), FILES["mosaic"], FILES["enhanced"]):
         data = changed(
             original, PatientName=f"{marker}^A", PatientID=marker, OtherPatientIDs=marker,

@@ -39,7 +39,8 @@ def drained(source: FolderSource) -> list:
 
 @pytest.mark.parametrize("existing", [False, True])
 def test_a_share_that_is_mounted_anew_gives_the_same_files_once(tmp_path, existing):
-    folder, copy = tmp_path / "in", tmp_path / "copy"
+    folder = tmp_path / "in"
+    copy = tmp_path / "copy"
     folder.mkdir()
     for n in range(12):
         (folder / f"{n}.dcm").write_bytes(dicom(n))
@@ -62,7 +63,8 @@ def test_a_share_that_is_mounted_anew_gives_the_same_files_once(tmp_path, existi
 
 
 def test_a_new_file_does_not_wait_behind_a_mounted_share(tmp_path):
-    folder, copy = tmp_path / "in", tmp_path / "copy"
+    folder = tmp_path / "in"
+    copy = tmp_path / "copy"
     folder.mkdir()
     for n in range(150):
         (folder / f"{n}.dcm").write_bytes(dicom(n))
@@ -80,7 +82,8 @@ def test_a_new_file_does_not_wait_behind_a_mounted_share(tmp_path):
 
 @pytest.mark.parametrize("first", [0, 3])
 def test_a_file_that_is_given_its_size_first_is_taken_when_it_is_filled(tmp_path, first):
-    source, found = FolderSource(tmp_path), []
+    source = FolderSource(tmp_path)
+    found = []
     for n in range(first):
         (tmp_path / f"{n}.dcm").write_bytes(dicom(n))
         found += polled(source, 0.1)
@@ -168,7 +171,8 @@ def test_nothing_is_written_into_the_folder(tmp_path, monkeypatch):
     (tmp_path / "0.dcm").write_bytes(dicom(0))
     (tmp_path / "half.dcm").write_bytes(dicom(1)[:-10])
     (tmp_path / "sub").mkdir()
-    opened, real = [], os.open
+    opened = []
+    real = os.open
 
     def watched(path, flags, *more, **rest):
         opened.append(flags)

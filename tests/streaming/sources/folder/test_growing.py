@@ -41,8 +41,10 @@ def same(found: list, data: np.ndarray, first: int = 0) -> None:
 @pytest.mark.parametrize("name", ["bold.nii", "run_02.nii"])
 def test_a_run_that_grows_in_one_file(tmp_path, promised, name):
     data = run_of(6)
-    raw, step = encoded(data, promised), data[..., 0].nbytes
-    source, found = FolderSource(tmp_path), []
+    raw = encoded(data, promised)
+    step = data[..., 0].nbytes
+    source = FolderSource(tmp_path)
+    found = []
     with (tmp_path / name).open("wb", buffering=0) as file:
         file.write(raw[:200])
         assert polled(source, 0.1) == []
@@ -67,7 +69,8 @@ def test_a_run_that_grows_in_one_file(tmp_path, promised, name):
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
 def test_a_run_that_is_written_whole_again_for_every_volume(tmp_path, ending):
     data = run_of(5)
-    source, found = FolderSource(tmp_path), []
+    source = FolderSource(tmp_path)
+    found = []
     for t in range(1, 6):
         raw = encoded(data[..., :t])
         (tmp_path / f"bold{ending}").write_bytes(gzip.compress(raw) if ending.endswith("gz") else raw)
@@ -100,7 +103,8 @@ def test_a_second_run_under_the_same_names(tmp_path):
 
 def test_one_file_that_is_overwritten_by_every_volume(tmp_path):
     data = run_of(4)
-    source, found = FolderSource(tmp_path), []
+    source = FolderSource(tmp_path)
+    found = []
     for t in range(4):
         (tmp_path / "current.nii").write_bytes(encoded(data[..., t]))
         found += polled(source, 0.2)
@@ -123,7 +127,8 @@ def test_a_packed_file_in_place_of_a_plain_one_of_the_same_name(tmp_path, count)
 
 @pytest.mark.parametrize("single", [False, True])
 def test_each_volume_of_a_file_is_decoded_once(tmp_path, monkeypatch, single):
-    decoded, read = [], nifti.read_volume
+    decoded = []
+    read = nifti.read_volume
     monkeypatch.setattr(nifti, "read_volume", lambda *args: decoded.append(args[2]) or read(*args))
     data = run_of(3)
     (tmp_path / "bold_1.nii").write_bytes(encoded(data[..., 0] if single else data))
@@ -143,7 +148,8 @@ def test_a_header_that_promises_less_than_there_is_waits(tmp_path):
 def test_a_cut_run_gives_its_whole_volumes_and_a_word(tmp_path):
     data = run_of(20)
     (tmp_path / "bold.nii").write_bytes(encoded(data)[:-1000])
-    source, found = FolderSource(tmp_path, existing="read"), []
+    source = FolderSource(tmp_path, existing="read")
+    found = []
     while volumes := source.drain():
         found += volumes
     same(found, data)
@@ -153,8 +159,10 @@ def test_a_cut_run_gives_its_whole_volumes_and_a_word(tmp_path):
 
 def test_a_file_that_is_given_its_size_first(tmp_path):
     data = run_of(4)
-    raw, step = encoded(data), data[..., 0].nbytes
-    source, found = FolderSource(tmp_path), []
+    raw = encoded(data)
+    step = data[..., 0].nbytes
+    source = FolderSource(tmp_path)
+    found = []
     with (tmp_path / "bold.nii").open("w+b", buffering=0) as file:
         file.truncate(len(raw))
         assert polled(source, 0.4) == []
@@ -169,7 +177,8 @@ def test_a_file_that_is_given_its_size_first(tmp_path):
 
 @pytest.mark.parametrize("order", [("par", "rec"), ("rec", "par")])
 def test_par_and_rec_in_either_order(tmp_path, order):
-    source, found = FolderSource(tmp_path), []
+    source = FolderSource(tmp_path)
+    found = []
     for n in range(3):
         whole = {"par": par(volumes=1, step=0.0), "rec": np.roll(np.frombuffer(rec(4), "<u2"), n).tobytes()}
         for end in order:
@@ -189,8 +198,10 @@ def test_par_and_rec_in_either_order(tmp_path, order):
 
 def test_a_rec_that_grows_beside_its_par_which_is_parsed_once(tmp_path, monkeypatch):
     (tmp_path / "scan.PAR").write_bytes(par())
-    source, found = FolderSource(tmp_path, existing="read"), []
-    parsed, read = [], parrec.read_par
+    source = FolderSource(tmp_path, existing="read")
+    found = []
+    parsed = []
+    read = parrec.read_par
     monkeypatch.setattr(parrec, "read_par", lambda data: parsed.append(len(data)) or read(data))
     with (tmp_path / "scan.REC").open("wb", buffering=0) as file:
         for t in range(3):
@@ -217,7 +228,8 @@ def test_a_pair_of_nifti_files(tmp_path):
     pair = nib.Nifti1Pair(data, AFFINE)
     pair.header.set_xyzt_units("mm", "sec")
     pair.header["pixdim"][4] = 2.0
-    header, image = io.BytesIO(), io.BytesIO()
+    header = io.BytesIO()
+    image = io.BytesIO()
     pair.to_file_map({"header": nib.FileHolder(fileobj=header), "image": nib.FileHolder(fileobj=image)})
     source = FolderSource(tmp_path)
     (tmp_path / "bold.img").write_bytes(image.getvalue())

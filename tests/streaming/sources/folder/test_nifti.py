@@ -35,7 +35,8 @@ def test_a_run_in_one_nifti_file(tmp_path):
 
 @pytest.mark.parametrize("early", [0, 1])
 def test_a_volume_read_before_it_has_its_name_belongs_to_its_run(tmp_path, early):
-    source, read = FolderSource(tmp_path), []
+    source = FolderSource(tmp_path)
+    read = []
     for index in range(3):
         name = tmp_path / f"run-4_vol-{index:05d}.nii"
         nib.save(nib.Nifti1Image(volume_of(index), AFFINE), tmp_path / ".whole.nii")

@@ -94,7 +94,8 @@ def image(number: int, start: datetime | None = START, fill: int = 0) -> Image:
 
 
 def test_a_straggler_of_the_first_run_goes_to_the_first_run() -> None:
-    restarts, later = Restarts(), START + timedelta(minutes=1)
+    restarts = Restarts()
+    later = START + timedelta(minutes=1)
     assert [restarts.name(image(n), float(n)) for n in range(5)] == ["a"] * 5
     assert [restarts.name(image(n, later), 60.0 + n) for n in (1, 0, 2)] == ["a (2)"] * 3
     assert restarts.name(image(6), 63.0) == "a"
@@ -111,7 +112,8 @@ def test_without_header_times_a_pause_and_other_pixels_make_a_new_run() -> None:
 
 
 def test_a_damaged_number_opens_no_holes() -> None:
-    runs, moments = Runs(), Moments(0.0, 0.0, 0.0)
+    runs = Runs()
+    moments = Moments(0.0, 0.0, 0.0)
     assert isinstance(runs.place(image(0), "x", moments), Volume)
     told = runs.place(image(90_000), "x", moments)
     assert isinstance(told, str)
@@ -123,7 +125,8 @@ def test_a_damaged_number_opens_no_holes() -> None:
 
 
 def test_a_long_absence_is_believed_at_the_second_volume() -> None:
-    runs, moments = Runs(), Moments(0.0, 0.0, 0.0)
+    runs = Runs()
+    moments = Moments(0.0, 0.0, 0.0)
     taken = [isinstance(runs.place(image(n), "x", moments), Volume) for n in (0, 1, 3000, 3001, 3002)]
     assert taken == [True, True, False, True, True]
     (run,) = runs

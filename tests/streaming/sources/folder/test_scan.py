@@ -11,7 +11,8 @@ EVENTS = pytest.mark.parametrize("events", [True, False])
 
 def found(scan: FolderScan, seconds: float = 0.35) -> set[str]:
     """Names told in some time; a machine that stood still meanwhile makes the polls all the same."""
-    names, until = set(), time.monotonic() + seconds
+    names = set()
+    until = time.monotonic() + seconds
     left = round(seconds / 0.005)
     while left > 0 or time.monotonic() < until:
         names |= scan.poll(time.monotonic()).keys()
@@ -104,7 +105,8 @@ def test_what_is_no_file_is_left_alone(tmp_path):
 
 
 def test_a_folder_that_goes_and_comes_is_counted_and_looked_through(tmp_path):
-    folder, away = tmp_path / "in", tmp_path / "away"
+    folder = tmp_path / "in"
+    away = tmp_path / "away"
     scan = FolderScan(folder)
     assert (scan.poll(time.monotonic()), scan.alive, scan.vanished) == ({}, False, 0)
     folder.mkdir()

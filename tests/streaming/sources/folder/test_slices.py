@@ -31,7 +31,8 @@ def slices_of(vendor: str, index: int, uid: str = "1.2.3", series: int = 5) -> l
 
 @pytest.mark.parametrize("vendor", ["ge", "philips"])
 def test_slices_in_any_order_and_a_lost_one(tmp_path, vendor):
-    source, found = FolderSource(tmp_path), []
+    source = FolderSource(tmp_path)
+    found = []
     order = np.random.default_rng(3)
     lost = {(2, 7)}
     for n in range(5):
@@ -56,7 +57,8 @@ def test_slices_in_any_order_and_a_lost_one(tmp_path, vendor):
 
 
 def test_a_new_series_and_the_same_number_again(tmp_path):
-    source, found = FolderSource(tmp_path), []
+    source = FolderSource(tmp_path)
+    found = []
     for run, (uid, series) in enumerate([("1.1", 5), ("1.2", 6), ("1.3", 5)]):
         for n in range(2):
             for k, data in enumerate(slices_of("ge", n, uid, series)):
@@ -67,7 +69,8 @@ def test_a_new_series_and_the_same_number_again(tmp_path):
 
 
 def test_a_long_run_leaves_nothing_behind(tmp_path):
-    source, kept = FolderSource(tmp_path), []
+    source = FolderSource(tmp_path)
+    kept = []
     data = volume_of(0)
     tracemalloc.start()
     try:
@@ -90,7 +93,8 @@ def test_a_long_run_leaves_nothing_behind(tmp_path):
 @pytest.mark.full
 @pytest.mark.timed
 def test_the_cost_of_a_volume_is_flat_in_the_run_and_beside_others():
-    alone, beside = long_run(volumes=150, others=0), long_run(volumes=150, others=3000)
+    alone = long_run(volumes=150, others=0)
+    beside = long_run(volumes=150, others=3000)
     assert alone["late_ms"]["p50"] < 2 * alone["early_ms"]["p50"] + 0.5
     assert beside["late_ms"]["p50"] < 2 * alone["late_ms"]["p50"] + 1.0
     assert beside["memory_mb"] < 20

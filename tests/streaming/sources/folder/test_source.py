@@ -238,7 +238,8 @@ def test_order_holes_and_doubles(tmp_path):
 
 
 def test_a_folder_that_vanishes_and_comes_back_gives_nothing_twice(tmp_path):
-    folder, away = tmp_path / "export", tmp_path / "away"
+    folder = tmp_path / "export"
+    away = tmp_path / "away"
     source = FolderSource(folder)
     assert source.missing
     assert source.state == f"the folder {folder} is not there"

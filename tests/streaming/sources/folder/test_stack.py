@@ -44,7 +44,8 @@ def test_all_volumes_of_a_run_whatever_its_headers_say(scan: Scan) -> None:
 
 @given(order=st.permutations(range(30)), name=st.sampled_from(sorted(SCANS)))
 def test_any_order_of_arrival_gives_the_same_volumes(order: list[int], name: str) -> None:
-    stacks, planes = Stacks(), SCANS[name].planes()
+    stacks = Stacks()
+    planes = SCANS[name].planes()
     volumes = [*pushed(stacks, [planes[place] for place in order]), *stacks.drain()]
     assert sorted(volume.image.number or 0 for volume in volumes) == list(range(5))
     for volume in volumes:
@@ -70,7 +71,8 @@ def test_slices_that_cannot_be_told_apart_wait_so_long(first_at: float, last_at:
 
 
 def test_a_volume_is_given_with_its_last_slice() -> None:
-    stacks, planes = Stacks(), Scan().planes()
+    stacks = Stacks()
+    planes = Scan().planes()
     assert pushed(stacks, planes[:5]) == []
     (volume,) = pushed(stacks, planes[5:6], now_at=3.0)
     check(volume, 0)
@@ -79,7 +81,8 @@ def test_a_volume_is_given_with_its_last_slice() -> None:
 
 @pytest.mark.parametrize("says", ["number instances", "instances"])
 def test_without_a_count_the_next_volume_tells(says: str) -> None:
-    stacks, planes = Stacks(), Scan(says=says, promised=None).planes()
+    stacks = Stacks()
+    planes = Scan(says=says, promised=None).planes()
     assert pushed(stacks, planes[:6]) == []
     (volume,) = pushed(stacks, planes[6:7])
     check(volume, 0)
@@ -99,7 +102,8 @@ def test_without_a_count_the_deadline_gives_the_first_volume(says: str) -> None:
 @pytest.mark.parametrize("lost", [0, 3, 5])
 @pytest.mark.parametrize("says", ["number", "instances"])
 def test_a_lost_slice_is_a_hole_after_one_and_a_half_tr(lost: int, says: str) -> None:
-    stacks, planes = Stacks(), Scan(says=says).planes()
+    stacks = Stacks()
+    planes = Scan(says=says).planes()
     pushed(stacks, planes[:6], now_at=0.0)
     del planes[6 + lost]
     assert pushed(stacks, planes[6:11], now_at=1.0) == []
@@ -113,7 +117,8 @@ def test_a_lost_slice_is_a_hole_after_one_and_a_half_tr(lost: int, says: str) ->
 
 
 def test_a_lost_slice_in_the_first_volume_of_a_run_without_counts() -> None:
-    stacks, planes = Stacks(), Scan(says="number", promised=None).planes()
+    stacks = Stacks()
+    planes = Scan(says="number", promised=None).planes()
     del planes[5]
     pushed(stacks, planes[:5], now_at=0.0)
     pushed(stacks, planes[5:11], now_at=1.0)
@@ -123,7 +128,8 @@ def test_a_lost_slice_in_the_first_volume_of_a_run_without_counts() -> None:
 
 
 def test_the_deadline_runs_from_the_last_slice_and_without_a_tr_too() -> None:
-    stacks, planes = Stacks(), Scan(tr_s=None).planes()
+    stacks = Stacks()
+    planes = Scan(tr_s=None).planes()
     pushed(stacks, planes[:2], now_at=0.0)
     pushed(stacks, planes[2:3], now_at=2.9)
     assert stacks.overdue(5.8) == []
@@ -133,13 +139,15 @@ def test_the_deadline_runs_from_the_last_slice_and_without_a_tr_too() -> None:
 
 def test_a_lost_volume_leaves_its_number_out() -> None:
     for scan in (Scan(), Scan(says="instances"), Scan(says="instances", promised=None)):
-        stacks, planes = Stacks(), scan.planes()
+        stacks = Stacks()
+        planes = scan.planes()
         volumes = [*pushed(stacks, planes[:6] + planes[12:]), *stacks.drain()]
         assert [volume.image.number for volume in volumes] == [0, 2, 3, 4], scan
 
 
 def test_second_files_are_counted_and_change_nothing() -> None:
-    stacks, planes = Stacks(), Scan().planes()
+    stacks = Stacks()
+    planes = Scan().planes()
     volumes = pushed(stacks, [*planes[:4], *planes[2:6], *planes[3:10], planes[0], *planes[10:]])
     assert [volume.image.number for volume in volumes] == list(range(5))
     assert stacks.doubled == {("1.2.3", 0)}
@@ -149,7 +157,8 @@ def test_second_files_are_counted_and_change_nothing() -> None:
 
 
 def test_a_slice_after_its_deadline_is_late_and_opens_nothing() -> None:
-    stacks, planes = Stacks(), Scan().planes()
+    stacks = Stacks()
+    planes = Scan().planes()
     pushed(stacks, planes[:5])
     assert len(stacks.overdue(2.0)) == 1
     assert pushed(stacks, planes[5:6], now_at=2.1) == []
@@ -159,7 +168,8 @@ def test_a_slice_after_its_deadline_is_late_and_opens_nothing() -> None:
 
 
 def test_two_runs_in_one_folder_do_not_mix() -> None:
-    one, other = Scan(), Scan(uid="1.2.9", series=8, slices=7, promised=7, volumes=4)
+    one = Scan()
+    other = Scan(uid="1.2.9", series=8, slices=7, promised=7, volumes=4)
     planes = [*one.planes(), *other.planes()]
     random.Random(3).shuffle(planes)
     stacks = Stacks()
@@ -172,7 +182,8 @@ def test_two_runs_in_one_folder_do_not_mix() -> None:
 
 
 def test_a_count_that_is_never_kept_yields_to_two_volumes_that_agree() -> None:
-    stacks, planes = Stacks(), Scan(promised=9).planes()
+    stacks = Stacks()
+    planes = Scan(promised=9).planes()
     pushed(stacks, planes[:6], now_at=0.0)
     pushed(stacks, planes[6:12], now_at=1.0)
     first, second = stacks.overdue(1.6)
@@ -193,7 +204,8 @@ def test_a_number_that_never_changes_yields_to_the_instances() -> None:
 
 
 def test_without_number_and_instance_positions_that_come_again_tell() -> None:
-    stacks, planes = Stacks(), Scan(says="", promised=6).planes()
+    stacks = Stacks()
+    planes = Scan(says="", promised=6).planes()
     del planes[9]
     volumes = pushed(stacks, planes[:11])
     volumes += stacks.overdue(2.0) + pushed(stacks, planes[11:], now_at=2.0)
@@ -323,7 +335,8 @@ def _planes_alive() -> int:
 
 
 def test_a_count_that_was_found_too_small_returns_to_the_promise() -> None:
-    scan, stacks = Scan(volumes=4), Stacks()
+    scan = Scan(volumes=4)
+    stacks = Stacks()
     planes = scan.planes()
     early = [planes[volume * 6 + place] for volume in (0, 1) for place in range(4)]
     assert pushed(stacks, early) == []

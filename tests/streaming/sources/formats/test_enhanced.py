@@ -163,7 +163,8 @@ def test_every_frame_has_its_own_scale():
     del ds.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence
     for n, frame in enumerate(ds.PerFrameFunctionalGroupsSequence):
         item = Dataset()
-        item.RescaleSlope, item.RescaleIntercept = f"{1 + n % 4}", "-2"
+        item.RescaleSlope = f"{1 + n % 4}"
+        item.RescaleIntercept = "-2"
         frame.PixelValueTransformationSequence = [item]
     for image, volume in zip(read(ds), volumes, strict=True):
         assert image.data.dtype == np.float32

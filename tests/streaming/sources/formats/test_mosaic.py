@@ -112,7 +112,9 @@ def test_tiles_that_do_not_fit_are_refused():
 
 def test_each_echo_is_a_run_of_its_own_and_counts_acquisitions():
     ds = pydicom.dcmread(io.BytesIO(file_of(index=4)))
-    ds.InstanceNumber, ds.AcquisitionNumber, ds.EchoNumbers = 14, 5, 2
+    ds.InstanceNumber = 14
+    ds.AcquisitionNumber = 5
+    ds.EchoNumbers = 2
     ds.private_block(0x0021, "SIEMENS MR SDS 01", create=True).add_new(0x19, "OB", b"lContrasts\t = \t3\n")
     image = image_of(written(ds))
     assert (image.number, image.uid) == (4, "1.2.3.4 echo 2")
@@ -125,13 +127,15 @@ def test_united_imaging_grids_are_volumes():
     volume = volume_of()
     # The grid is no larger than its tiles need, and its axes may be as long as a voxel.
     plane = tile(volume)
-    ds.Rows, ds.PixelData = 36, plane.tobytes()
+    ds.Rows = 36
+    ds.PixelData = plane.tobytes()
     ds.ImageOrientationPatient = [3, 0, 0, 0, 2.5, 0]
     block = ds.private_block(0x0065, "Image Private Header", create=True)
     block.add_new(0x50, "DS", "7")
     items = []
     for k in range(7):
-        item, position = Dataset(), np.diag([-1, -1, 1]) @ (AXIAL @ [0, 0, k, 1])[:3]
+        item = Dataset()
+        position = np.diag([-1, -1, 1]) @ (AXIAL @ [0, 0, k, 1])[:3]
         item.ImagePositionPatient = [f"{x:g}" for x in position]
         item.AcquisitionDateTime = f"{START + timedelta(seconds=0.1 * k):%Y%m%d%H%M%S.%f}"
         items.append(item)

@@ -166,7 +166,8 @@ def test_other_versions_and_kinds_are_refused():
 
 def test_the_real_dump_is_nibabels(data_root):
     for path in sorted((data_root / "scanner" / "pyneal_philips_parrec").rglob("*.par")):
-        header, data = path.read_bytes(), path.with_suffix(".rec").read_bytes()
+        header = path.read_bytes()
+        data = path.with_suffix(".rec").read_bytes()
         read = parrec.read_par(header)
         image = parrec.read_volume(read, path.name, 0, lambda at, n, data=data: data[at : at + n])
         theirs = nibabels(header, data)

@@ -29,7 +29,8 @@ def images_of(data: bytes) -> list[Image]:
 
 def assert_agree(theirs, ours, values=1e-6) -> None:
     """Same values at the same places, within 0.01 mm and a rounding error."""
-    a, b = nib.as_closest_canonical(theirs), nib.as_closest_canonical(ours)
+    a = nib.as_closest_canonical(theirs)
+    b = nib.as_closest_canonical(ours)
     assert a.shape == b.shape
     corners = np.array(np.meshgrid(*[[0, n - 1] for n in a.shape])).reshape(3, -1)
     places = [image.affine[:3, :3] @ corners + image.affine[:3, 3:] for image in (a, b)]

@@ -11,7 +11,8 @@ from streaming.sources.lsl.pulses import Edges, Triggers
 
 
 def read(values: Sequence[float], dtype: type = np.float32, cut: int = 3) -> list[tuple[float, str]]:
-    edges, raw = Edges([1]), np.array([[7, value] for value in values], dtype)
+    edges = Edges([1])
+    raw = np.array([[7, value] for value in values], dtype)
     times = np.arange(len(values), dtype=float)
     parts = [slice(i, i + cut) for i in range(0, len(values), cut)]
     return [(t.stamp, t.label) for part in parts for t in edges.push(raw[part], times[part], 9.0)]
@@ -31,7 +32,8 @@ def test_what_was_there_at_first_and_bits_of_state_are_no_triggers() -> None:
 
 
 def test_the_same_trigger_by_both_ways_counts_once_and_keeps_its_label() -> None:
-    rng, both = np.random.default_rng(0), Triggers()
+    rng = np.random.default_rng(0)
+    both = Triggers()
     told: list[Trigger] = []
     for k in range(40):
         ways = [("markers", Trigger(2.0 * k, "R128", 0)), ("stim", Trigger(2.0 * k + 0.002, "128", 0))]
@@ -51,7 +53,8 @@ def test_triggers_of_other_numbers_other_times_or_one_origin_stay() -> None:
 
 
 def test_the_offset_follows_a_drift_and_passes_over_a_stalled_network() -> None:
-    offset, rng = ClockOffset(), np.random.default_rng(1)
+    offset = ClockOffset()
+    rng = np.random.default_rng(1)
     for at in np.arange(0.0, 60.0, 2.0):
         wrong = 0.08 if at == 30.0 else 0.0
         offset.push(at, 5.0 + 2e-5 * at + rng.normal(0, 5e-5) + wrong)

@@ -45,11 +45,13 @@ def test_a_brainvision_recording_arrives_bit_by_bit(data_root: Path, file: str) 
     header = data_root / "scanner/mne_brainvision" / f"{file}.vhdr"
     labels, sent = brainvision(header, kind, order, resolution)
     name = f"real-{os.getpid()}-{len(file)}"
-    source, items = LslSource(name), []
+    source = LslSource(name)
+    items = []
     with player(header, name, chunk=25):
         polled(source, items, lambda: count(items)[0] >= samples)
         source.close()
-    got, montage = joined(items), source.montage
+    got = joined(items)
+    montage = source.montage
     assert montage is not None
     assert len(montage.channels) == voltages
     rows = [names(labels).index(channel) for channel in montage.channels]
@@ -64,11 +66,15 @@ def test_a_brainvision_recording_arrives_bit_by_bit(data_root: Path, file: str) 
 
 def test_an_xdf_recording_with_a_clock_reset_arrives_bit_by_bit(data_root: Path) -> None:
     signals, marks = xdf(data_root / "scanner/xdf_example_files/clock_resets.xdf")
-    sent, raw = signals["time_series"], signals["time_stamps"]
-    labels, label_stamps = [text[0] for text in marks["time_series"]], marks["time_stamps"]
+    sent = signals["time_series"]
+    raw = signals["time_stamps"]
+    labels = [text[0] for text in marks["time_series"]]
+    label_stamps = marks["time_stamps"]
     name = f"real-{os.getpid()}-xdf"
-    eeg, markers = outlet(name, len(sent.T)), marker_outlet(name)
-    source, items = LslSource(name), []
+    eeg = outlet(name, len(sent.T))
+    markers = marker_outlet(name)
+    source = LslSource(name)
+    items = []
     polled(source, items, lambda: source.has_triggers and eeg.have_consumers() and markers.have_consumers())
     for first in range(0, len(sent), 500):
         eeg.push_chunk(sent[first : first + 500], raw[first : first + 500].tolist())
@@ -77,7 +83,8 @@ def test_an_xdf_recording_with_a_clock_reset_arrives_bit_by_bit(data_root: Path)
         markers.push_sample([text], at)
     polled(source, items, lambda: count(items) == (len(raw), len(labels)))
     source.close()
-    got, triggers = joined(items), [item for item in items if isinstance(item, Trigger)]
+    got = joined(items)
+    triggers = [item for item in items if isinstance(item, Trigger)]
     assert np.array_equal(got.data, sent.T)
     # Both clocks are this machine's: the offset between them is a fraction of a millisecond.
     assert np.abs(got.stamps - raw).max() < 2e-3
@@ -158,5 +165,6 @@ def count(items: list[Any]) -> tuple[int, int]:
 def joined(items: list[Any]) -> EegChunk:
     """All samples in one chunk."""
     chunks = [item for item in items if isinstance(item, EegChunk)]
-    data, stamps = np.concatenate([c.data for c in chunks], 1), np.concatenate([c.stamps for c in chunks])
+    data = np.concatenate([c.data for c in chunks], 1)
+    stamps = np.concatenate([c.stamps for c in chunks])
     return EegChunk(data, stamps, chunks[-1].arrived_at)

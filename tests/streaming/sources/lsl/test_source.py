@@ -60,12 +60,14 @@ def collect(source: LslSource, samples: int, triggers: int = 0) -> tuple[EegChun
 
     until(enough)
     chunks = [item for item in items if isinstance(item, EegChunk)]
-    data, stamps = np.concatenate([c.data for c in chunks], 1), np.concatenate([c.stamps for c in chunks])
+    data = np.concatenate([c.data for c in chunks], 1)
+    stamps = np.concatenate([c.stamps for c in chunks])
     return EegChunk(data, stamps, chunks[-1].arrived_at), [i for i in items if isinstance(i, Trigger)]
 
 
 def test_samples_and_triggers_arrive_with_their_own_stamps(name: str) -> None:
-    eeg, marks = outlet(name), markers(name)
+    eeg = outlet(name)
+    marks = markers(name)
     source = LslSource(name)
     connect(source)
     until(lambda: (source.poll(), source.has_triggers)[1])
@@ -87,14 +89,16 @@ def test_samples_and_triggers_arrive_with_their_own_stamps(name: str) -> None:
 
 
 def test_ecg_is_kept_volts_become_microvolts_and_stim_edges_triggers(name: str) -> None:
-    channels, types = ("ECG", "cz", "TRIG", "EEG Oz-Ref"), ("ECG", "EEG", "stim", "EEG")
+    channels = ("ECG", "cz", "TRIG", "EEG Oz-Ref")
+    types = ("ECG", "EEG", "stim", "EEG")
     eeg = outlet(name, channels, types=types, unit="volts")
     source = LslSource(name)
     connect(source)
     until(lambda: bool(eeg.have_consumers()))
     sent = np.zeros((200, 4), np.float32)
     sent[:, 0], sent[:, 1], sent[:, 3] = 9, 1e-6, -2e-6
-    sent[50:60, 2], sent[120:, 2] = 8, 16
+    sent[50:60, 2] = 8
+    sent[120:, 2] = 16
     first = pylsl.local_clock()
     for part in range(0, 200, 30):
         block = sent[part : part + 30]
@@ -142,7 +146,8 @@ def again(source: LslSource, stream: pylsl.StreamOutlet) -> None:
 
 
 def test_a_stream_that_comes_back_in_another_order_goes_on_in_the_first_one(name: str) -> None:
-    eeg, marks = outlet(name), markers(name)
+    eeg = outlet(name)
+    marks = markers(name)
     source = LslSource(name)
     connect(source)
     until(lambda: (source.poll(), bool(eeg.have_consumers() and marks.have_consumers()))[1])

@@ -79,7 +79,8 @@ def test_large_clips_are_drawn_fewer_at_a_time(monkeypatch: pytest.MonkeyPatch) 
 
 def test_training_a_decoder_leaves_the_codec_alone() -> None:
     found, _ = fitted()
-    before, decoder = found.mean.copy(), patch_decoder(found)
+    before = found.mean.copy()
+    decoder = patch_decoder(found)
     with torch.no_grad():
         for values in decoder.parameters():
             values.add_(1)
@@ -88,7 +89,8 @@ def test_training_a_decoder_leaves_the_codec_alone() -> None:
 
 @pytest.mark.parametrize("lapped", [False, True])
 def test_frame_by_frame_is_the_whole_clip(lapped: bool) -> None:
-    decoder, latent = drawn() if lapped else patch_decoder(fitted()[0]), noise(2, 16, 9, 8, 12, seed=1)
+    decoder = drawn() if lapped else patch_decoder(fitted()[0])
+    latent = noise(2, 16, 9, 8, 12, seed=1)
     with torch.inference_mode():
         frames, kept = decoder.first(latent[:, :, :1])
         made = [frames]
@@ -111,7 +113,8 @@ def test_neighbours_help_on_a_film_that_was_not_seen() -> None:
     found, lapped = fitted()
     truth = np.concatenate([clips(1900), clips(1900, "free")])
     latent = patch.encode(found, truth)
-    alone, better = decode(patch_decoder(found), latent), decode(lapped, latent)
+    alone = decode(patch_decoder(found), latent)
+    better = decode(lapped, latent)
     assert psnr(better, truth) > psnr(alone, truth) + 0.3
     assert abs(blockiness(better) - 1) < 0.3 * abs(blockiness(alone) - 1)
 
@@ -122,7 +125,8 @@ def test_noise_on_the_latents_hurts_less() -> None:
     latent = patch.encode(found, truth)
     spread = latent.std((0, 2, 3, 4), keepdims=True)
     latent += 0.2 * spread * noise(*latent.shape).numpy()
-    alone, better = decode(patch_decoder(found), latent), decode(lapped, latent)
+    alone = decode(patch_decoder(found), latent)
+    better = decode(lapped, latent)
     assert psnr(better, truth) > psnr(alone, truth) + 1.5
     assert blockiness(better) < 0.4 * blockiness(alone)
 
@@ -160,7 +164,8 @@ def test_the_penalty_stands_for_noise_on_the_latents() -> None:
 def test_the_scale_of_the_latents_does_not_matter() -> None:
     latent, truth = small(0)
     scale = np.array([0.1, 7, 300], np.float32)[:, None, None, None]
-    one, other = fit_decoder(latent, truth), fit_decoder(latent * scale, truth)
+    one = fit_decoder(latent, truth)
+    other = fit_decoder(latent * scale, truth)
     assert np.abs(decode(one, latent) - decode(other, latent * scale)).max() < 1e-4
 
 
@@ -186,8 +191,10 @@ def test_latents_and_clips_must_be_as_many() -> None:
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_the_exported_graphs_are_the_decoder(tmp_path: Path) -> None:
-    decoder, latent = drawn().eval(), noise(1, 16, 9, 8, 12, seed=2)
-    one, two = latent[:, :, :1], latent[:, :, 1:2]
+    decoder = drawn().eval()
+    latent = noise(1, 16, 9, 8, 12, seed=2)
+    one = latent[:, :, :1]
+    two = latent[:, :, 1:2]
     out = ["frames", "cache_next"]
     for name, part, given in (("first", First(decoder), (one,)), ("next", Next(decoder), (two, one.clone()))):
         ports = ["latent", "cache"][: len(given)]
@@ -218,7 +225,8 @@ def test_real_films_lose_their_blocks(data_root: Path) -> None:
     for name in ("bigbuckbunny", "bikes", "carphone_pristine"):
         truth = real_clips(data_root / "video" / f"{name}.mp4")
         latent = patch.encode(found, truth)
-        alone, better = decode(patch_decoder(found), latent), decode(lapped, latent)
+        alone = decode(patch_decoder(found), latent)
+        better = decode(lapped, latent)
         assert truth.shape[1:] == (33, 64, 96, 3)
         assert psnr(better, truth) > psnr(alone, truth) - 0.4
         assert blockiness(better) < 0.7 * blockiness(alone)

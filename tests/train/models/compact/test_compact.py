@@ -37,7 +37,8 @@ def flow() -> VideoFlow:
 
 def test_before_training_the_clean_clip_is_what_the_noise_leaves_of_it(flow):
     torch.manual_seed(0)
-    noisy, level = torch.randn(2, *SHAPE), torch.tensor([1.0, 0.5])
+    noisy = torch.randn(2, *SHAPE)
+    level = torch.tensor([1.0, 0.5])
     keep, _, _ = preconditioning(level, flow.deviation)
     clean = flow.clean(noisy, level, torch.zeros(2, 50, *SHAPE[1:]), torch.zeros(2, 16))
     torch.testing.assert_close(clean, keep * noisy)
@@ -48,7 +49,8 @@ def test_velocity_and_clean_latents_say_the_same(flow):
     torch.manual_seed(1)
     for p in flow.parameters():
         torch.nn.init.normal_(p, std=0.05)
-    noisy, level = torch.randn(2, *SHAPE), torch.tensor([0.9, 0.3])
+    noisy = torch.randn(2, *SHAPE)
+    level = torch.tensor([0.9, 0.3])
     given = torch.randn(2, 50, *SHAPE[1:]), torch.randn(2, 16)
     velocity = flow(noisy, level, *given).sample
     assert torch.equal(velocity, flow(noisy, level, *given, return_dict=False)[0])
@@ -73,8 +75,11 @@ def test_guidance_leads_away_from_the_null_brain_and_a_clip_that_carries_on_is_j
     torch.manual_seed(2)
     for p in flow.parameters():
         torch.nn.init.normal_(p, std=0.1)
-    latent, level = torch.randn(1, *SHAPE), torch.tensor([0.8])
-    condition, embedding, null = torch.randn(1, WIDE, *SHAPE[1:]), torch.randn(1, 16), torch.randn(16)
+    latent = torch.randn(1, *SHAPE)
+    level = torch.tensor([0.8])
+    condition = torch.randn(1, WIDE, *SHAPE[1:])
+    embedding = torch.randn(1, 16)
+    null = torch.randn(16)
     condition[:, 32] = 0
     brain = flow.clean(latent, level, condition, embedding)
     nobody = flow.clean(latent, level, torch.zeros_like(condition), null[None])
@@ -98,9 +103,12 @@ def test_guidance_leads_away_from_the_null_brain_and_a_clip_that_carries_on_is_j
 
 def test_a_clip_that_shows_something_else_dissolves_from_the_one_before_in_its_last_step(flow):
     torch.manual_seed(3)
-    latent, steps = torch.randn(1, *SHAPE), torch.tensor([4.0])
-    condition, embedding = torch.randn(1, WIDE, *SHAPE[1:]), torch.randn(1, 16)
-    condition[:, 32], condition[:, -1] = 0, 1
+    latent = torch.randn(1, *SHAPE)
+    steps = torch.tensor([4.0])
+    condition = torch.randn(1, WIDE, *SHAPE[1:])
+    embedding = torch.randn(1, 16)
+    condition[:, 32] = 0
+    condition[:, -1] = 1
     step = Denoiser(flow, 5.0, 1.0, torch.zeros(16), NOTHING)
     alone = condition.clone()
     alone[:, -1] = 0
@@ -120,7 +128,8 @@ def test_a_dissolve_is_decoded_as_one_picture_over_the_other():
     codec = fit_codec(clips, 16)
     latents = torch.from_numpy(encode(codec, clips))
     decoder = fit_decoder(latents.numpy(), clips)
-    one, other = latents[:10], latents[10:20]
+    one = latents[:10]
+    other = latents[10:20]
     condition = torch.zeros(10, 4 * 16 + 3, 9, 8, 12)
     condition[:, -17:-1] = one[:, :, :1]
     pictures = [decoder(each).detach() for each in (one, other)]

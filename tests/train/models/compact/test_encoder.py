@@ -10,7 +10,9 @@ from train.closed_form.space import SIZES, Space, split
 from train.models.compact.encoder import SEAM_FEATURES, BrainEncoder, routes
 from train.models.compact.refiner import Refiner, RefinerSizes, fit_refiner
 
-SHAPE, COMPONENTS, TARGETS = (2, 3, 2, 2), 4, 4 + sum(SIZES)
+SHAPE = (2, 3, 2, 2)
+COMPONENTS = 4
+TARGETS = 4 + sum(SIZES)
 
 
 @pytest.fixture
@@ -124,14 +126,16 @@ def test_a_modality_that_is_not_read_is_as_good_as_absent(encoder):
 
 
 def test_heat_makes_probabilities_even(encoder):
-    point, route = torch.randn(1, TARGETS), torch.eye(3)[:1]
+    point = torch.randn(1, TARGETS)
+    route = torch.eye(3)[:1]
     plain = encoder.probabilities(point, route, 1.0)
     encoder.heat[0] = 4.0
     torch.testing.assert_close(encoder.probabilities(point, route, 4.0), plain)
 
 
 def test_the_surround_remembered_is_of_the_likeliest_kind_and_fits_into_the_corners(encoder):
-    route, drawn = torch.eye(3)[:1], torch.zeros(1, *SHAPE)
+    route = torch.eye(3)[:1]
+    drawn = torch.zeros(1, *SHAPE)
     for n in range(5):
         values = torch.full((1, sum(SIZES)), 0.01)
         values[0, 11 + n] = 0.9
@@ -144,7 +148,8 @@ def test_the_surround_remembered_is_of_the_likeliest_kind_and_fits_into_the_corn
 
 
 def test_sharper_probabilities_commit_themselves_to_the_same_values(encoder):
-    point, route = torch.randn(5, TARGETS), torch.eye(3)[:1].expand(5, -1)
+    point = torch.randn(5, TARGETS)
+    route = torch.eye(3)[:1].expand(5, -1)
     plain = encoder.probabilities(point, route, 1.0)
     for soft, hard in zip(split(plain), split(encoder.probabilities(point, route, 50.0)), strict=True):
         assert torch.equal(soft.argmax(1), hard.argmax(1))
@@ -152,7 +157,8 @@ def test_sharper_probabilities_commit_themselves_to_the_same_values(encoder):
 
 
 def test_confidence_is_a_probability_and_falls_with_doubt(encoder):
-    encoder.confidence_both[:-1], encoder.confidence_both[-1] = -1.0, 2.0
+    encoder.confidence_both[:-1] = -1.0
+    encoder.confidence_both[-1] = 2.0
     route = torch.eye(3)[:1]
     sure = torch.cat([torch.eye(n)[:1] for n in SIZES], 1)
     even = torch.cat([torch.full((1, n), 1 / n) for n in SIZES], 1)

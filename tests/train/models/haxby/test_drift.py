@@ -21,7 +21,8 @@ def blocks(run: int) -> list[Event]:
 
 def simulated(runs: int, seed: int = 0) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
-    slow, response = rng.normal(size=VOXELS), 3 * rng.normal(size=(2, VOXELS))
+    slow = rng.normal(size=VOXELS)
+    response = 3 * rng.normal(size=(2, VOXELS))
     courses = [responses(blocks(run), LABELS, 110, 2.0) for run in range(runs)]
     time = np.linspace(-1, 1, 110)[:, None]
     series = [
@@ -76,7 +77,8 @@ def test_a_new_run_is_cleaned_of_the_drift_that_others_taught() -> None:
 @pytest.mark.parametrize("volumes", [20, 60])
 def test_more_voxels_than_volumes_are_whitened_alike(volumes: int) -> None:
     rng = np.random.default_rng(0)
-    left, rows = rng.normal(size=(volumes, VOXELS)), rng.normal(size=(3, VOXELS))
+    left = rng.normal(size=(volumes, VOXELS))
+    rows = rng.normal(size=(3, VOXELS))
     whole = left.T @ left
     expected = rows @ np.linalg.inv(0.7 * whole + 0.3 * np.diag(np.diag(whole)))
     assert np.allclose(whitened(rows, left, 0.3), expected)
