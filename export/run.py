@@ -130,7 +130,7 @@ def _made(
     stages = list(system.stages(manifest))
     own = [stage for stage in stages if subject is None or stage.name in OWN_STAGES]
     graphs = {name: graph for name, graph in shared.items() if name not in OWN_STAGES}
-    graphs |= {stage.name: _graph(stage) for stage in own}
+    graphs |= graphs_of(own)
     golden = expected(system, arrays(place, "golden"), manifest.steps)
     kept = {name: _memory(name, table) for name, table in memories.items()}
     manifest = wired(manifest, graphs, {stage.name: stage.said for stage in stages}, system.scopes)
@@ -155,19 +155,15 @@ def _subject(name: str, made: _Made) -> Subject:
     return Subject(manifest.eeg, manifest.fmri, stages, manifest.subject, manifest.confidence)
 
 
-def graphs_of(system: System, manifest: Manifest) -> dict[str, ModelProto]:
-    """Build the graphs of a system's stages.
+def graphs_of(stages: Iterable[Stage]) -> dict[str, ModelProto]:
+    """Make the graph of each stage, by its name.
 
     Raises
     ------
     RtDecodeError
         If a package is missing that tracing needs.
     """
-    return {stage.name: _graph(stage) for stage in system.stages(manifest)}
-
-
-def _graph(stage: Stage) -> ModelProto:
-    return stage.model if isinstance(stage, Written) else _traced(stage)
+    return {stage.name: stage.model if isinstance(stage, Written) else _traced(stage) for stage in stages}
 
 
 def _traced(stage: Traced) -> ModelProto:

@@ -88,7 +88,7 @@ def test_graphs_that_differ_from_the_run_are_refused(tmp_path: Path) -> None:
     golden = expected(Category(weights), arrays(folder, "golden"))
     manifest = draft_of(folder).manifest
     moved = Category(weights | {"offset": weights["offset"] + np.arange(8) * 0.01})
-    graphs = graphs_of(moved, manifest)
+    graphs = graphs_of(moved.stages(manifest))
     with pytest.raises(BundleError, match="differ from the run's own decoder"):
         compare(wired(manifest, graphs), graphs, golden)
 
@@ -206,7 +206,7 @@ def test_the_shipped_run_gives_the_shipped_graphs_and_clips(name: str) -> None:
     folder = ROOT / "train" / "runs" / name
     shipped = bundle.load(name)
     manifest = draft_of(folder).manifest
-    graphs = graphs_of(system_of(folder), manifest)
+    graphs = graphs_of(system_of(folder).stages(manifest))
     for stage, made in graphs.items():
         on_disk = onnx.load(shipped.path / f"{stage}.onnx")
         assert digest(made) == digest(on_disk) == shipped.manifest.parity["digests"][stage]

@@ -62,29 +62,6 @@ class Judgement:
     most: float = 1 / 8
 
 
-def spline_weights(known: Reals, wanted: Reals) -> Reals:
-    """Weights that interpolate potentials on a sphere.
-
-    Parameters
-    ----------
-    known, wanted : (n, 3), (m, 3)
-        Directions of electrodes whose potential is known, and where it is wanted.
-
-    Returns
-    -------
-    (m, n) float64
-        Rows sum to 1.
-
-    Notes
-    -----
-    Perrin, Pernier, Bertrand & Echallier 1989, Electroenceph. clin. Neurophysiol. 72:184, equations 1 to
-    4, with m = 4.
-    """
-    known = _unit(known)
-    wanted = _unit(wanted)
-    return _weights(_inverse(known), known, wanted)
-
-
 def saturated(block: Reals | NDArray[np.float32], share: float = _RAIL_SHARE) -> Mask:
     """Channels of a block (channel, sample) that stay at an extreme value again and again, (channel,)."""
     high = block.max(axis=1, keepdims=True)
@@ -264,7 +241,11 @@ def _weights(inverse: Reals, known: Reals, wanted: Reals) -> Reals:
 
 
 def _inverse(places: Reals) -> Reals:
-    """Inverse of the spline system of some electrodes, with its constant, (n + 1, n + 1)."""
+    """Inverse of the spline system of some electrodes, with its constant, (n + 1, n + 1).
+
+    Splines on a sphere (Perrin, Pernier, Bertrand & Echallier 1989, Electroenceph. clin. Neurophysiol.
+    72:184, equations 1 to 4, with m = 4).
+    """
     count = len(places)
     system = np.ones((count + 1, count + 1))
     system[:-1, :-1] = _kernel(places @ places.T) + _RIDGE * np.eye(count)

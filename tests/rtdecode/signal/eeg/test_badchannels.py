@@ -5,7 +5,7 @@ from mne.channels.interpolation import _make_interpolation_matrix
 
 from rtdecode.phantom.body.amplifier import electrode_places
 from rtdecode.phantom.session import PhantomSession
-from rtdecode.signal.eeg.badchannels import BadChannels, saturated, spline_weights
+from rtdecode.signal.eeg.badchannels import BadChannels, saturated
 from rtdecode.signal.eeg.quality import CORRECTED, UNCORRECTED
 
 PLACES = electrode_places().astype(np.float64)
@@ -32,14 +32,15 @@ def judged(eeg: np.ndarray, sizes: int = 37, **kwargs: np.ndarray) -> tuple[BadC
     return made, verdicts
 
 
-def test_splines_are_those_of_mne() -> None:
-    bad = [3, 17, 40]
-    good = [i for i in range(64) if i not in bad]
-    ours = spline_weights(PLACES[good], PLACES[bad])
+def test_splines_are_those_of_mne(eeg: np.ndarray) -> None:
+    bad = np.zeros(64, bool)
+    bad[[3, 17, 40]] = True
+    ours = BadChannels(PLACES, SFREQ, bad).interpolate(eeg)[bad]
     with mne.utils.use_log_level("error"):
-        theirs = _make_interpolation_matrix(PLACES[good], PLACES[bad])
-    assert ours == pytest.approx(theirs, abs=1e-6)
-    assert ours.sum(axis=1) == pytest.approx(1.0, abs=1e-3)
+        theirs = _make_interpolation_matrix(PLACES[~bad], PLACES[bad])
+    assert ours == pytest.approx(theirs @ eeg[~bad], abs=1e-6 * np.abs(eeg).max())
+    constant = BadChannels(PLACES, SFREQ, bad).interpolate(np.ones_like(eeg))
+    assert constant[bad] == pytest.approx(1.0, abs=1e-3)
 
 
 def test_interpolated_channels_resemble_what_they_replace(eeg: np.ndarray) -> None:
