@@ -16,7 +16,7 @@ _NEWEST = 0.3
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class Job:
     """A window on its way to the decoder.
 
     Attributes
@@ -73,7 +73,7 @@ class Cost:
         return Cost(*(old + _NEWEST * (new - old) for old, new in pairs))
 
 
-def time_left(work: Work, now_at: float, patience: float, waiting: int = 1) -> float:
+def time_left(job: Job, now_at: float, patience: float, waiting: int = 1) -> float:
     """Time that a window may take so that the next ones are not late, s.
 
     Until the next clip is due, that is `patience` after the window was cut, all windows that wait must
@@ -81,7 +81,7 @@ def time_left(work: Work, now_at: float, patience: float, waiting: int = 1) -> f
 
     Parameters
     ----------
-    work : Work
+    job : Job
     now_at : float
         The local clock.
     patience : float
@@ -94,11 +94,11 @@ def time_left(work: Work, now_at: float, patience: float, waiting: int = 1) -> f
     float
         Zero or less for a window that is late; infinite for a backlog, which nothing presses.
     """
-    if work.backlog:
+    if job.backlog:
         return math.inf
-    left = patience - (now_at - work.window.stamps["windowed"])
+    left = patience - (now_at - job.window.stamps["windowed"])
     share = left / max(1, waiting)
-    return min(share, patience / 2) if work.window.revision == "preview" else share
+    return min(share, patience / 2) if job.window.revision == "preview" else share
 
 
 def steps_within(left_s: float, cost: Cost, wanted: int, among: Collection[int] | None = None) -> int:
@@ -142,42 +142,42 @@ class Inbox:
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
-        self._finals: deque[Work] = deque()
-        self._previews: deque[Work] = deque()
+        self._finals: deque[Job] = deque()
+        self._previews: deque[Job] = deque()
         self.dropped_previews = 0
 
     def __len__(self) -> int:
         return len(self._finals) + len(self._previews)
 
-    def put(self, work: Work) -> None:
+    def put(self, job: Job) -> None:
         """Add a window."""
-        (self._finals if work.window.revision == "final" else self._previews).append(work)
+        (self._finals if job.window.revision == "final" else self._previews).append(job)
 
-    def take(self, now_at: float) -> tuple[Work | None, list[Work]]:
+    def take(self, now_at: float) -> tuple[Job | None, list[Job]]:
         """Choose the next window to decode.
 
         Returns
         -------
-        work : Work or None
-        skipped : list of Work
+        job : Job or None
+        skipped : list of Job
             Finals that will never be decoded: count them.
         """
-        skipped: list[Work] = []
+        skipped: list[Job] = []
         while len(self._finals) > 1 and self._late(self._finals[0], now_at):
             skipped.append(self._finals.popleft())
         self._drop_previews(now_at)
         queue = self._finals or self._previews
         return (queue.popleft() if queue else None), skipped
 
-    def _late(self, work: Work, now_at: float) -> bool:
-        return not work.backlog and now_at - work.window.stamps["windowed"] > self._patience
+    def _late(self, job: Job, now_at: float) -> bool:
+        return not job.backlog and now_at - job.window.stamps["windowed"] > self._patience
 
     def _drop_previews(self, now_at: float) -> None:
-        done = {work.clip for work in self._finals}
+        done = {job.clip for job in self._finals}
         keep = [
-            work
-            for n, work in enumerate(self._previews, 1)
-            if work.clip not in done and not (n < len(self._previews) and self._late(work, now_at))
+            job
+            for n, job in enumerate(self._previews, 1)
+            if job.clip not in done and not (n < len(self._previews) and self._late(job, now_at))
         ]
         self.dropped_previews += len(self._previews) - len(keep)
         self._previews = deque(keep)

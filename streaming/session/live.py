@@ -18,11 +18,11 @@ from rtdecode.disk import calibration as calibrations
 from rtdecode.disk.folders import held
 from rtdecode.disk.recording import check_unused
 from rtdecode.errors import OutputError, RtDecodeError, SourceLostError, UsageError
-from streaming.decode.deadline import Inbox, Work, time_left
+from streaming.decode.deadline import Inbox, Job, time_left
 from streaming.decode.decoder import Decoder, check_steps
 from streaming.session import interrupts, orders
 from streaming.session.mailbox import Mailbox, Message, slot_bytes, unpack
-from streaming.session.memory import Memory
+from streaming.session.memory import MemoryMeter
 from streaming.session.orders import Past, Sources, StreamOptions
 from streaming.session.progress import Progress
 from streaming.session.restarts import Restarts, cause
@@ -169,7 +169,7 @@ class _Session:
         self._ended = False
         self._began_at = self._heard_at = time.monotonic()
         self._said_at = self._reported_at = self._began_at
-        self._memory = Memory()
+        self._memory = MemoryMeter()
 
     def run(self) -> None:
         with interrupts.told(self._interrupt), self._running():
@@ -264,7 +264,7 @@ class _Session:
         head = message.head
         if self._restarts.is_new(window):
             clip = self._restarts.clip(window, head["clip"])
-            self._inbox.put(Work(window, clip, head["costs"], head["backlog"]))
+            self._inbox.put(Job(window, clip, head["costs"], head["backlog"]))
 
     def _take_status(self, status: dict[str, Any]) -> None:
         if not self._status:
@@ -313,8 +313,8 @@ class _Session:
     def _drop_waiting(self) -> None:
         """Count the windows whose clips cannot be written any more."""
         while len(self._inbox):
-            work, skipped = self._inbox.take(time.monotonic())
-            dropped = skipped if work is None else [*skipped, work]
+            job, skipped = self._inbox.take(time.monotonic())
+            dropped = skipped if job is None else [*skipped, job]
             self._output.counts["skipped"] += sum(one.window.revision == "final" for one in dropped)
 
     def _lose_output(self, error: OutputError) -> None:
@@ -330,11 +330,11 @@ class _Session:
 
     def _decode_one(self) -> None:
         now = time.monotonic()
-        work, skipped = self._inbox.take(now)
+        job, skipped = self._inbox.take(now)
         for late in skipped:
             self._output.skip(late)
-        if work is not None:
-            self._output.emit(work, time_left(work, now, self._patience, len(self._inbox) + 1))
+        if job is not None:
+            self._output.emit(job, time_left(job, now, self._patience, len(self._inbox) + 1))
         for sentence in self._output.notes():
             self._progress.say(sentence)
 

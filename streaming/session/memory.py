@@ -5,7 +5,7 @@ import psutil
 _EVERY = 3.0
 
 
-class Memory:
+class MemoryMeter:
     """Samples the memory of this process and its children every few seconds."""
 
     def __init__(self) -> None:

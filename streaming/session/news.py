@@ -13,7 +13,7 @@ _OUT_OF_ORDER_TRS = 1.5
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class Happening:
     """Something that is counted.
 
     Attributes
@@ -49,12 +49,12 @@ class News:
         self._told_at: dict[str, float] = {}
         self._risen_at: dict[str, float] = {}
 
-    def take(self, events: list[Event], now_at: float, *, ends: bool = False) -> list[str]:
+    def take(self, events: list[Happening], now_at: float, *, ends: bool = False) -> list[str]:
         """Sentences on what is new.
 
         Parameters
         ----------
-        events : list of Event
+        events : list of Happening
             All counts as they stand now.
         now_at : float
             Local clock, s.
@@ -63,7 +63,7 @@ class News:
         """
         return [self._tell(event, now_at) for event in events if self._due(event, now_at, ends)]
 
-    def _due(self, event: Event, now_at: float, ends: bool) -> bool:
+    def _due(self, event: Happening, now_at: float, ends: bool) -> bool:
         told = min(self._told.get(event.kind, 0), event.count)
         self._told[event.kind] = told
         if event.count == told:
@@ -73,7 +73,7 @@ class News:
         quiet_s = now_at - self._told_at.get(event.kind, -math.inf)
         return ends or (stood_s >= event.stands_s and quiet_s >= self._hop_s)
 
-    def _tell(self, event: Event, now_at: float) -> str:
+    def _tell(self, event: Happening, now_at: float) -> str:
         more = event.count - self._told[event.kind]
         self._told[event.kind] = event.count
         self._told_at[event.kind] = now_at
@@ -87,7 +87,7 @@ def _counted(more: int, count: int) -> str:
     return f" ({count} in all)" if more == count else f" ({more} more, {count} in all)"
 
 
-def happened(status: dict[str, Any], output: Output, now_at: float) -> list[Event]:
+def happened(status: dict[str, Any], output: Output, now_at: float) -> list[Happening]:
     """Everything that is counted in a session, in the order in which it is told.
 
     Parameters
@@ -106,23 +106,23 @@ def is_stale(age_s: float, hop_s: float) -> bool:
     return age_s > _STALE_HOPS * hop_s
 
 
-def _sources(status: dict[str, Any]) -> list[Event]:
+def _sources(status: dict[str, Any]) -> list[Happening]:
     """The folder and the silence of the sources."""
     folder = status.get("folder", {})
     back = status.get("back", {})
     runs = status.get("counters", {}).get("runs", [])
     newest = runs[-1]["run"] if runs else 0
     return [
-        Event(
+        Happening(
             "fMRI folder gone",
             folder.get("gone", 0),
             "volumes are missing until it is back. Check the scanner's export and the mount; the session "
             "goes on and reads it again by itself.",
         ),
-        Event("fMRI folder back", folder.get("back", 0), "its volumes are read again."),
-        Event("fMRI back", back.get("fmri", 0), "volumes come again."),
-        Event("EEG back", back.get("eeg", 0), "samples come again; the filters settle first."),
-        Event(
+        Happening("fMRI folder back", folder.get("back", 0), "its volumes are read again."),
+        Happening("fMRI back", back.get("fmri", 0), "volumes come again."),
+        Happening("EEG back", back.get("eeg", 0), "samples come again; the filters settle first."),
+        Happening(
             "new run",
             newest,
             f"run {newest} began, with a time line and a resting level of its own. Nothing is to be done if "
@@ -131,37 +131,37 @@ def _sources(status: dict[str, Any]) -> list[Event]:
     ]
 
 
-def _signals(status: dict[str, Any], output: Output) -> list[Event]:
+def _signals(status: dict[str, Any], output: Output) -> list[Happening]:
     """Holes and faults in what came."""
     counters = status.get("counters", {})
     eeg = counters.get("eeg", {})
     fmri = counters.get("fmri", {})
     bad = eeg.get("bad_channels") or []
     return [
-        Event(
+        Happening(
             "EEG hole",
             eeg.get("gaps") or 0,
             f"samples lost so far: {eeg.get('lost_samples')}. Clips of that time are degraded. Check the "
             "amplifier's cable, its program and the network.",
         ),
-        Event(
+        Happening(
             "EEG stamps jumped",
             max(0, (eeg.get("epochs") or 0) - 1),
             "the clock of the EEG stream was set anew, and is followed. Check the clock of the amplifier's "
             "computer.",
         ),
-        Event(
+        Happening(
             "EEG channel bad",
             len(bad),
             f"{', '.join(bad)} interpolated from the other channels. Check the electrode and its contact.",
         ),
-        Event(
+        Happening(
             "fMRI volume missing",
             fmri.get("missing") or 0,
             "clips that need it are degraded. Check the scanner's export and the network share.",
             stands_s=_OUT_OF_ORDER_TRS * output.tr_s,
         ),
-        Event(
+        Happening(
             "fMRI volume late",
             fmri.get("late") or 0,
             "it came when its clip had been made without it. Check the load of the scanner's reconstruction "
@@ -170,29 +170,29 @@ def _signals(status: dict[str, Any], output: Output) -> list[Event]:
     ]
 
 
-def _clips(status: dict[str, Any], output: Output, now_at: float) -> list[Event]:
+def _clips(status: dict[str, Any], output: Output, now_at: float) -> list[Happening]:
     """What is wrong with the clips themselves."""
     counts = output.counts
     words = output.words
     newest = output.newest
     age_s = 0.0 if newest is None or status.get("elapsed") is None else now_at - newest.emitted_at
     return [
-        Event(
+        Happening(
             "clip late",
             counts["late"],
             f"{words.get('late')}. End other programs on this machine, or give fewer --steps.",
         ),
-        Event(
+        Happening(
             "clip degraded",
             counts["degraded"],
             f"{words.get('degraded')}. Do not judge it like a whole one; see what is said of EEG and fMRI.",
         ),
-        Event(
+        Happening(
             "window skipped",
             counts["skipped"],
             f"{words.get('skipped', 'it was not decoded')}. Check the sources and the load of this machine.",
         ),
-        Event(
+        Happening(
             "no new clip",
             int(is_stale(age_s, output.hop_s)),
             f"the last one is {age_s:.0f} s old, and not what is seen now. Check that scanner and amplifier "

@@ -18,10 +18,10 @@ from rtdecode.disk.recording import CALIBRATION, Recording
 from rtdecode.errors import GeometryError, RtDecodeError, UsageError
 from rtdecode.types import EegChunk, Trigger, Volume
 from rtdecode.windows.assembler import Assembler
-from streaming.decode.deadline import Work
+from streaming.decode.deadline import Job
 from streaming.decode.decoder import Decoder, check_steps
 from streaming.session import interrupts
-from streaming.session.memory import Memory
+from streaming.session.memory import MemoryMeter
 from streaming.sinks import report as reports
 from streaming.sinks.output import Output, prepare, writing
 from streaming.sinks.truth import Truth
@@ -111,10 +111,10 @@ def run(
     return 0
 
 
-def windows(events: Iterator[Item], assembler: Assembler, ended_at: float = -math.inf) -> Iterator[Work]:
+def windows(events: Iterator[Item], assembler: Assembler, ended_at: float = -math.inf) -> Iterator[Job]:
     """Cut the windows of a recording in the order a live session would have cut them."""
     for window in assembler.play(events, ended_at):
-        yield Work(window, assembler.clip(window))
+        yield Job(window, assembler.clip(window))
 
 
 def _assembler(kept: Recording, bundle: Bundle) -> Assembler:
@@ -180,24 +180,24 @@ def _play(
     began = time.monotonic()
     first = None
     console = Console(stderr=True)
-    works = windows(_items(kept, bundle, assembler), assembler, kept.meta.get("ended_at", -math.inf))
-    shown = track(works, "replay", console=console, transient=True, disable=not console.is_terminal)
-    for work in shown:
-        first = work.window.stamps["windowed"] if first is None else first
+    jobs = windows(_items(kept, bundle, assembler), assembler, kept.meta.get("ended_at", -math.inf))
+    shown = track(jobs, "replay", console=console, transient=True, disable=not console.is_terminal)
+    for job in shown:
+        first = job.window.stamps["windowed"] if first is None else first
         if pace is not None:
-            due = began + (work.window.stamps["windowed"] - first) / pace
+            due = began + (job.window.stamps["windowed"] - first) / pace
             while not stopped and due > time.monotonic():
                 time.sleep(min(_LOOK_UP, max(0.0, due - time.monotonic())))
         if stopped:
             return f"stopped by {stopped[0]}"
-        output.emit(work)
+        output.emit(job)
         for sentence in [*assembler.notes(), *output.notes()]:
             console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     return _WHOLE
 
 
 def _close(name: str, bundle: Bundle, output: Output, assembler: Assembler, path: Path, ended: str) -> None:
-    memory = Memory()
+    memory = MemoryMeter()
     counts = output.counts
     memory.sample(0.0, now=True)
     # The flush at the end has set the end of every run: no clock is asked any more.

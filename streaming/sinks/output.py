@@ -15,7 +15,7 @@ from rtdecode.bundle import Bundle
 from rtdecode.disk.folders import taken
 from rtdecode.errors import OutputError, UsageError
 from rtdecode.types import Window
-from streaming.decode.deadline import Cost, Work, steps_within
+from streaming.decode.deadline import Cost, Job, steps_within
 from streaming.decode.decoder import Decoded, Decoder, NonFiniteError, check_steps
 from streaming.sinks import curves, judged, meter
 from streaming.sinks.clips import ClipSink
@@ -127,12 +127,12 @@ class Output:
         self.steps: Counter[int] = Counter()
         self.meter = meter.Meter()
 
-    def emit(self, work: Work, left_s: float = math.inf) -> None:
+    def emit(self, job: Job, left_s: float = math.inf) -> None:
         """Decode a window and show its clip; a final without any data, or without a clip, is skipped.
 
         Parameters
         ----------
-        work : Work
+        job : Job
         left_s : float
             Time it may take, s: with less than its steps cost it gets fewer.
 
@@ -141,19 +141,19 @@ class Output:
         OutputError
             If the clip cannot be written.
         """
-        if work.empty:
-            self.skip(work, "nothing was received for it")
+        if job.empty:
+            self.skip(job, "nothing was received for it")
             return
         steps = steps_within(left_s, self._cost, self._wanted, self._decoder.numbers_of_steps)
         try:
-            decoded = self._decoder.decode(work.window, steps or None)
+            decoded = self._decoder.decode(job.window, steps or None)
         except NonFiniteError as error:
             self._notes.append(str(error))
-            self.skip(work, "what was decoded holds values that are no numbers")
+            self.skip(job, "what was decoded holds values that are no numbers")
             return
         with writing():
-            late_s = self._publish(work, decoded)
-        aside = self._keep(work, decoded, late_s) if work.window.revision == "final" else 0.0
+            late_s = self._publish(job, decoded)
+        aside = self._keep(job, decoded, late_s) if job.window.revision == "final" else 0.0
         encode_s = decoded.encoded_at - decoded.started_at
         whole_s = self._now() - decoded.started_at - aside
         decode_s = whole_s - encode_s - decoded.denoising_s
@@ -170,13 +170,13 @@ class Output:
         self._clips.simulated = True
         self._note = self._film.note = self._sheet.note = banner(self._bundle, simulated=True)
 
-    def skip(self, work: Work, why: str = "this machine does not keep up") -> None:
+    def skip(self, job: Job, why: str = "this machine does not keep up") -> None:
         """Count a window that has no clip, say why, and show in the film that there is none."""
-        if work.window.revision == "final":
+        if job.window.revision == "final":
             self.counts["skipped"] += 1
-            self.words["skipped"] = f"{_name(work.window)}: {why}"
+            self.words["skipped"] = f"{_name(job.window)}: {why}"
             with writing():
-                self._film.skip(work.window)
+                self._film.skip(job.window)
 
     def notes(self) -> list[str]:
         """What went wrong with the clips since the last call, in sentences."""
@@ -212,19 +212,19 @@ class Output:
         if self._sections["confidence"] is not None:
             curves.save(self._out / "confidence.png", self._sections["confidence"], self._note)
 
-    def _publish(self, work: Work, decoded: Decoded) -> float:
+    def _publish(self, job: Job, decoded: Decoded) -> float:
         """Write a clip and its line; seconds after its floor where it is late, else 0."""
-        window = work.window
+        window = job.window
         fps = self._bundle.manifest.clip.fps
-        file = self._clips.save(work.clip, window.revision, decoded.clip.frames, fps)
-        latent = self._clips.save_latent(work.clip, window.revision, decoded.clip.latent)
+        file = self._clips.save(job.clip, window.revision, decoded.clip.frames, fps)
+        latent = self._clips.save_latent(job.clip, window.revision, decoded.clip.latent)
         stamps = window.stamps | decoded.stamps | {"emitted": self._now()}
-        spent = meter.durations(window, decoded.started_at, stamps, work.costs, live=self._live)
+        spent = meter.durations(window, decoded.started_at, stamps, job.costs, live=self._live)
         late_s = self._late_s(window, stamps["emitted"])
-        record = self._record(work, decoded, stamps, spent) | {"late": late_s > 0}
+        record = self._record(job, decoded, stamps, spent) | {"late": late_s > 0}
         self._clips.append(record | {"file": file, "latent": latent})
         # Every volume and chunk has been counted as such; a preview is not what the stimulus waits for.
-        apart = {*work.costs, *(["since_stimulus"] if window.revision == "preview" else [])}
+        apart = {*job.costs, *(["since_stimulus"] if window.revision == "preview" else [])}
         self.meter.add({name: spent[name] for name in spent.keys() - apart})
         self.counts[window.revision] += 1
         self.steps[decoded.clip.steps] += 1
@@ -251,43 +251,43 @@ class Output:
         self.counts.update(marks)
         self.newest = Shown(_name(window), emitted_at, marks)
 
-    def _keep(self, work: Work, decoded: Decoded, late_s: float) -> float:
+    def _keep(self, job: Job, decoded: Decoded, late_s: float) -> float:
         """Add a final to what the session leaves behind; seconds that truth and twin took."""
         began = self._now()
         # What is at fault with the truth is none of the session's folder: it is read outside `writing`.
         frames = decoded.clip.frames
-        truth = self._truth.clip(work.window)
-        word = self._truth.category(work.window)
+        truth = self._truth.clip(job.window)
+        word = self._truth.category(job.window)
         hop = self._bundle.manifest.grid.hop_frames
         judged_too = truth is not None and decoded.clip.steps > 0
-        twin = self._null_brain(work, decoded.clip.steps) if self._twin or judged_too else None
+        twin = self._null_brain(job, decoded.clip.steps) if self._twin or judged_too else None
         shown = twin if self._twin else None
         four = None if shown is None else shown[:hop]
         aside = self._now() - began
         named = top(decoded.clip.scores)
         late = f"LATE {late_s:.1f} s" if late_s else ""
-        label = "   ".join(part for part in (f"window {work.window.index}", named, late) if part)
+        label = "   ".join(part for part in (f"window {job.window.index}", named, late) if part)
         with writing():
-            self._film.write(work.window, frames, truth, word, shown, named=named, late=late)
+            self._film.write(job.window, frames, truth, word, shown, named=named, late=late)
             self._sheet.add(label, frames[:hop], truth, word, four)
-            self._archive.add(work.window, decoded.clip, truth, twin)
+            self._archive.add(job.window, decoded.clip, truth, twin)
         return aside
 
-    def _null_brain(self, work: Work, steps: int) -> NDArray[np.uint8]:
-        return self._decoder.decode(work.window, steps or None, null=True).clip.frames
+    def _null_brain(self, job: Job, steps: int) -> NDArray[np.uint8]:
+        return self._decoder.decode(job.window, steps or None, null=True).clip.frames
 
     def _is_degraded(self, window: Window) -> bool:
         return any(window.missing[name] > 0 for name in self._bundle.manifest.modalities)
 
     def _record(
-        self, work: Work, decoded: Decoded, stamps: dict[str, float], spent: meter.Durations
+        self, job: Job, decoded: Decoded, stamps: dict[str, float], spent: meter.Durations
     ) -> dict[str, Any]:
-        window = work.window
+        window = job.window
         length = window.stop_s - window.start_s
         record: dict[str, Any] = {
             "session": self._session,
             "run": window.run,
-            "clip": work.clip,
+            "clip": job.clip,
             "revision": window.revision,
             "window_s": [window.start_s, window.stop_s],
             "session_s": [round(window.session_s, 6), round(window.session_s + length, 6)],

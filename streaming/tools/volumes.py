@@ -15,7 +15,7 @@ from rtdecode.disk import strict_json
 from rtdecode.errors import UsageError
 from rtdecode.types import Volume
 from streaming.session import interrupts
-from streaming.sources.folder.series import Run
+from streaming.sources.folder.series import SeriesRun
 from streaming.sources.folder.source import FolderSource
 
 _POLL_S = 0.02
@@ -138,7 +138,7 @@ def _take(source: FolderSource, volume: Volume, nifti: Path | None) -> Line:
     }
 
 
-def _lost(run: Run, index: int, missing_slices: int) -> Line:
+def _lost(run: SeriesRun, index: int, missing_slices: int) -> Line:
     line: Line = dict.fromkeys(_KEYS)
     return line | {
         "index": index,

@@ -36,7 +36,7 @@ _BASIS = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class Participant:
     """What a simulated brain keeps from session to session.
 
     Attributes
@@ -61,7 +61,7 @@ class Subject:
 
 
 @lru_cache(maxsize=8)
-def subject(number: int) -> Subject:
+def subject(number: int) -> Participant:
     """Draw the brain of a subject from its number alone."""
     rng = np.random.default_rng((number, 11))
     counts = np.floor(np.array([part for part, _, _ in _AREAS]) * VOXELS).astype(int)
@@ -70,7 +70,7 @@ def subject(number: int) -> Subject:
     chance = np.array([chances for _, _, chances in _AREAS])[area][:, feature_blocks()]
     weights = rng.normal(size=(VOXELS, FEATURES)) * (rng.random((VOXELS, FEATURES)) < chance)
     share = rng.beta(1.6, 4.5, VOXELS) * np.array([level for _, level, _ in _AREAS])[area]
-    return Subject(
+    return Participant(
         number=number,
         weights=(weights * feature_strengths()).astype(np.float32),
         delay=rng.normal(0, 0.6, VOXELS),
@@ -145,12 +145,12 @@ def haemodynamic_response(
     return t**5 * np.exp(-t) / gamma(6) - t**15 * np.exp(-t) / gamma(16) / 6
 
 
-def bold(person: Subject, state: Float, shift: NDArray[np.float64], times: NDArray[np.float64]) -> Float:
+def bold(person: Participant, state: Float, shift: NDArray[np.float64], times: NDArray[np.float64]) -> Float:
     """Noiseless response of each voxel at given times.
 
     Parameters
     ----------
-    person : Subject
+    person : Participant
     state : (frame, feature)
         As of `neural_state`.
     shift : (voxel,)
@@ -174,7 +174,7 @@ def bold(person: Subject, state: Float, shift: NDArray[np.float64], times: NDArr
     return out
 
 
-def bold_scale(person: Subject, noise: float, shift: NDArray[np.float64]) -> Float:
+def bold_scale(person: Participant, noise: float, shift: NDArray[np.float64]) -> Float:
     """Standard deviation of each voxel's noiseless response over a film, (voxel,) float32."""
     times = np.arange(20.0, CALIBRATION.count / FPS, TR)
     return bold(person, calibration_state(noise), shift, times).std(axis=0)

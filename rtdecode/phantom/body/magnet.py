@@ -109,7 +109,7 @@ class GradientArtifact:
             axis=1,
         )
         self._table = _padded(np.concatenate([fast, slowly]))
-        self._motion = Motion(seed, tr_s, path, slow)
+        self._motion = HeadSway(seed, tr_s, path, slow)
         turned = rng.standard_normal((self._motion.count, *still.shape)) * still
         self._fields = np.concatenate([still, *turned], axis=1).astype(np.float32)
 
@@ -163,7 +163,7 @@ class GradientArtifact:
         return out
 
 
-class Motion:
+class HeadSway:
     """How the head departs from where it lay, in units of the couplings' relative change.
 
     Parameters

@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.phantom.body.brain import TR, VOXELS, Subject, autoregressive, bold, bold_scale
+from rtdecode.phantom.body.brain import TR, VOXELS, Participant, autoregressive, bold, bold_scale
 from rtdecode.phantom.body.movement import Resampler
 from rtdecode.phantom.body.presets import Preset
 from rtdecode.types import Float
@@ -30,7 +30,7 @@ _FLIP_DEG = 52.0
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class PhantomHead:
     """A head at rest in the scanner.
 
     Attributes
@@ -54,7 +54,7 @@ class Head:
 
 
 @lru_cache(maxsize=4)
-def head(number: int, shape: tuple[int, int, int] = SHAPE) -> Head:
+def head(number: int, shape: tuple[int, int, int] = SHAPE) -> PhantomHead:
     """The head of a subject on a grid of 3 mm voxels (2 mm from 104 x 104 on)."""
     affine = _affine(shape)
     mean, depth, rng = _anatomy(number, shape, affine)
@@ -62,7 +62,7 @@ def head(number: int, shape: tuple[int, int, int] = SHAPE) -> Head:
     x, y, z = _places(shape, affine).reshape(3, -1)[:, brain]
     posterior = (y < -8) & (depth.reshape(-1)[brain] > 0.6) & (np.abs(x) > 4) & (np.abs(z) < 45)
     voxels = np.sort(rng.choice(brain[posterior], VOXELS, replace=False))
-    return Head(shape, affine, mean, brain, voxels)
+    return PhantomHead(shape, affine, mean, brain, voxels)
 
 
 def settling_factor(index: int) -> float:
@@ -91,8 +91,8 @@ class Scanner:
 
     Parameters
     ----------
-    place : Head
-    person : Subject
+    place : PhantomHead
+    person : Participant
     preset : Preset
     state : (frame, feature)
         As of `rtdecode.phantom.body.brain.neural_state`.
@@ -117,8 +117,8 @@ class Scanner:
 
     def __init__(
         self,
-        place: Head,
-        person: Subject,
+        place: PhantomHead,
+        person: Participant,
         preset: Preset,
         state: Float,
         count: int,
@@ -176,7 +176,7 @@ class Scanner:
             out *= np.float32(settling_factor(index))
         return out if self._path is None else self._resampler.moved(out, self._path[index])
 
-    def _response(self, person: Subject, preset: Preset, state: Float) -> Float:
+    def _response(self, person: Participant, preset: Preset, state: Float) -> Float:
         slices = np.unravel_index(self.head.voxels, self.head.shape)[2]
         shift = slice_times(self.head.shape[2])[slices] - TR / 2
         times = np.arange(0.5, self.count, dtype=np.float64) * TR
@@ -219,7 +219,7 @@ def _anatomy(
     return _mean_image(place, depth, rng), depth, rng
 
 
-def _enlarged(place: Head, number: int) -> Head:
+def _enlarged(place: PhantomHead, number: int) -> PhantomHead:
     """The same head on a grid that is larger by `_MARGIN` voxels on every side."""
     shape = (place.shape[0] + 2 * _MARGIN, place.shape[1] + 2 * _MARGIN, place.shape[2] + 2 * _MARGIN)
     affine = place.affine.copy()
@@ -227,7 +227,7 @@ def _enlarged(place: Head, number: int) -> Head:
     mean, depth, _ = _anatomy(number, shape, affine)
     index = np.stack(np.unravel_index(place.voxels, place.shape)) + _MARGIN
     voxels = np.asarray(np.ravel_multi_index(tuple(index), shape), np.int64)
-    return Head(shape, affine, mean, np.flatnonzero(depth < 0.88), voxels)
+    return PhantomHead(shape, affine, mean, np.flatnonzero(depth < 0.88), voxels)
 
 
 def _depth(place: Float, axes: tuple[float, float, float]) -> Float:

@@ -29,7 +29,7 @@ _GE_FIRST = 2_862_279
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class ExportedRun:
     """What the files of a run have in common: SeriesNumber, SeriesInstanceUID, start by the wall clock."""
 
     series: int
@@ -61,7 +61,7 @@ def names(session: PhantomSession, scanner: str, series: int, index: int) -> lis
 
 
 def files(
-    session: PhantomSession, scanner: str, run: Run, index: int, absent: int | None = None
+    session: PhantomSession, scanner: str, run: ExportedRun, index: int, absent: int | None = None
 ) -> list[ExportedFile]:
     """The files of one volume.
 
@@ -70,7 +70,7 @@ def files(
     session : PhantomSession
     scanner : str
         One of `rtdecode.phantom.files.vendors.VENDORS`.
-    run : Run
+    run : ExportedRun
     index : int
     absent : int, optional
         A slice that is lost: its file or frame is not there, or its tile is empty.
@@ -85,7 +85,11 @@ def files(
 
 
 def write_run(
-    folder: Path, session: PhantomSession, scanner: str, indices: Iterable[int], run: Run | None = None
+    folder: Path,
+    session: PhantomSession,
+    scanner: str,
+    indices: Iterable[int],
+    run: ExportedRun | None = None,
 ) -> list[Path]:
     """Write volumes of a session into a folder as a scanner would, without waiting for any clock.
 
@@ -98,7 +102,7 @@ def write_run(
         One of `rtdecode.phantom.files.vendors.VENDORS`; the session's own does not matter.
     indices : iterable of int
         The volumes, in the order of writing.
-    run : Run, optional
+    run : ExportedRun, optional
         By default the first series of the session, started at noon of a fixed day.
 
     Returns
@@ -106,7 +110,7 @@ def write_run(
     list of Path
         In the order of writing.
     """
-    run = run or Run(SERIES, session.uid, datetime(2026, 3, 2, 12))
+    run = run or ExportedRun(SERIES, session.uid, datetime(2026, 3, 2, 12))
     written = []
     for index in indices:
         for file in files(session, scanner, run, index):
@@ -134,7 +138,7 @@ def second_name(name: str, scanner: str) -> str:
 
 
 def _slices(
-    session: PhantomSession, scanner: str, run: Run, index: int, volume: NDArray[np.int16]
+    session: PhantomSession, scanner: str, run: ExportedRun, index: int, volume: NDArray[np.int16]
 ) -> list[bytes]:
     place = session.head
     times = tuple(slice_times(session.head.shape[2]).tolist())
@@ -147,7 +151,7 @@ def _slices(
 def _whole(
     session: PhantomSession,
     scanner: str,
-    run: Run,
+    run: ExportedRun,
     index: int,
     volume: NDArray[np.int16],
     absent: int | None,

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from rtdecode.liblsl import pylsl
 from rtdecode.phantom.body.brain import TR
-from rtdecode.phantom.files.names import ExportedFile, Run, files, names, second_name
+from rtdecode.phantom.files.names import ExportedFile, ExportedRun, files, names, second_name
 from rtdecode.phantom.live import faults as damage
 from rtdecode.phantom.live.faults import Fate, Fault, FaultLog
 from rtdecode.phantom.session import AGAIN_S, PhantomSession
@@ -28,7 +28,7 @@ class Delivery:
     session : PhantomSession
     folder : Path
         Exists.
-    run : Run
+    run : ExportedRun
     trigger_at : float
         Local clock of the first volume's start.
     log : FaultLog
@@ -40,7 +40,7 @@ class Delivery:
         self,
         session: PhantomSession,
         folder: Path,
-        run: Run,
+        run: ExportedRun,
         trigger_at: float,
         log: FaultLog,
         stop: threading.Event,

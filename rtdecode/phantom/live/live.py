@@ -12,7 +12,7 @@ from rich.console import Console
 
 from rtdecode.liblsl import pylsl
 from rtdecode.phantom.body.amplifier import LEAD_IN_S
-from rtdecode.phantom.files.names import Run, next_series
+from rtdecode.phantom.files.names import ExportedRun, next_series
 from rtdecode.phantom.live.deliver import Delivery, sleep_until
 from rtdecode.phantom.live.faults import FaultLog
 from rtdecode.phantom.live.outlet import EegOutlet, marker_outlet
@@ -66,7 +66,7 @@ def run(
     failed: list[OSError] = []
     writer = None
     if folder is not None:
-        files = Run(next_series(folder, session.vendor.name), f"2.25.{uuid.uuid4().int}", wall)
+        files = ExportedRun(next_series(folder, session.vendor.name), f"2.25.{uuid.uuid4().int}", wall)
         delivery = Delivery(session, folder, files, trigger_at, log, stop)
         writer = threading.Thread(target=_tried, args=(delivery.write_all, stop, failed))
         writer.start()

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from rtdecode.signal.gradient.state import Counts, Epoch, Gradient, Learned
 from rtdecode.signal.gradient.template import MARGIN, REACH, Coupling, Template, between
-from rtdecode.signal.gradient.timing import Line, Trigger, Triggers, find, lag
+from rtdecode.signal.gradient.timing import PlacedTrigger, PlacedTriggers, TriggerLine, find, lag
 from rtdecode.types import Float
 
 # Epochs that correlate less are not of one sequence; a place is found again from this on.
@@ -50,7 +50,7 @@ class Follower:
     ----------
     index : int
         Of the next sample, lost ones included.
-    triggers : Triggers
+    triggers : PlacedTriggers
     counts : Counts
     """
 
@@ -65,7 +65,7 @@ class Follower:
                 f"a block needs {2 * _FEW} samples and a TR four blocks; found blocks of {self._size} "
                 f"samples ({settings.block_s} s at {sfreq} Hz) and a TR of {tr_s} s"
             )
-        self.triggers = Triggers(sfreq)
+        self.triggers = PlacedTriggers(sfreq)
         self.counts = Counts()
         self.index = self._from = self._valid_from = 0
         self._history = np.zeros((channels, 4 * self._size + 4 * MARGIN), np.float32)
@@ -200,7 +200,7 @@ class Follower:
             self._store(known.template, now)
             self._advance(known)
 
-    def _begin(self, found: list[Trigger]) -> None:
+    def _begin(self, found: list[PlacedTrigger]) -> None:
         """Start to learn at a trigger."""
         if not found:
             return
@@ -210,7 +210,7 @@ class Follower:
         memory = math.exp(-settings.block_s / settings.adapt_s)
         self._known = Learned(
             Template(self._channels, period, settings.epochs, size),
-            Line(self.index, period, settings.line),
+            TriggerLine(self.index, period, settings.line),
             Coupling(self._channels, settings.shapes, memory),
             found[-1].place - self.index,
             found[-1].place,
@@ -223,7 +223,7 @@ class Follower:
         self.counts.learned += 1
         self.counts.triggers += 1
 
-    def _count(self, known: Learned, found: list[Trigger]) -> None:
+    def _count(self, known: Learned, found: list[PlacedTrigger]) -> None:
         """Compare triggers with the line."""
         counts = self.counts
         most = self._settings.seed_s * self._sfreq

@@ -50,7 +50,7 @@ class Steepness:
         self._last = None
 
 
-class Meter:
+class ResidualMeter:
     """The last epochs of a few channels before and after, for the report.
 
     Parameters

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rtdecode.signal.eeg.quality import CORRECTED, LEARNING, UNCORRECTED, Quality
 from rtdecode.signal.gradient.follower import Follower
-from rtdecode.signal.gradient.meter import Meter, Steepness
+from rtdecode.signal.gradient.meter import ResidualMeter, Steepness
 from rtdecode.signal.gradient.state import Gradient
 
 T = TypeVar("T", bound=np.floating[Any])
@@ -56,7 +56,7 @@ class GradientRemover:
         self._sfreq = sfreq
         self._channels = channels
         self._follower = Follower(sfreq, channels, tr_s, settings)
-        self._meter = Meter(sfreq, channels, tr_s * sfreq)
+        self._meter = ResidualMeter(sfreq, channels, tr_s * sfreq)
         self._steepness = Steepness(sfreq, settings.slope_uv_s, settings.hold_s)
         self._last: float | None = None
         self._anchor = (0.0, 0)
@@ -110,9 +110,9 @@ class GradientRemover:
         Returns
         -------
         dict
-            The figures of `Meter.report`; ``state`` (idle, learning, corrected); ``epochs`` in the template;
-            ``timing_us``, scatter of the epochs about the line; ``period_s`` by the nominal rate, and
-            ``period_ppm``, by how much it is longer than the TR expected, if that is what runs;
+            The figures of `ResidualMeter.report`; ``state`` (idle, learning, corrected); ``epochs`` in the
+            template; ``timing_us``, scatter of the epochs about the line; ``period_s`` by the nominal rate,
+            and ``period_ppm``, by how much it is longer than the TR expected, if that is what runs;
             ``trigger_jitter_ms``; and counts: ``triggers``, ``missing``, ``spurious``, ``learned``,
             ``found_again``, ``stops``, ``moved``. None where not known.
         """

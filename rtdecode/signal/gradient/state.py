@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.signal.gradient.template import Coupling, Template
-from rtdecode.signal.gradient.timing import Line
+from rtdecode.signal.gradient.timing import TriggerLine
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ class Learned:
     Attributes
     ----------
     template : Template
-    line : Line
+    line : TriggerLine
     coupling : Coupling
     offset : float
         From an epoch's start to its trigger, samples.
@@ -148,7 +148,7 @@ class Learned:
     """
 
     template: Template
-    line: Line
+    line: TriggerLine
     coupling: Coupling
     offset: float
     triggered: float

@@ -17,7 +17,7 @@ _ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Trigger:
+class PlacedTrigger:
     """A volume trigger: its time, s on the local clock, its place, samples, and whether the head moved."""
 
     at: float
@@ -25,7 +25,7 @@ class Trigger:
     moved: bool = False
 
 
-class Triggers:
+class PlacedTriggers:
     """Triggers wait here until the sample they belong to has come.
 
     Parameters
@@ -36,7 +36,7 @@ class Triggers:
     def __init__(self, sfreq: float) -> None:
         self._sfreq = sfreq
         self._waiting: list[tuple[float, bool]] = []
-        self._placed: deque[Trigger] = deque()
+        self._placed: deque[PlacedTrigger] = deque()
         self._recent: deque[float] = deque(maxlen=3)
 
     def add(self, at: float, moved: bool) -> None:
@@ -57,9 +57,9 @@ class Triggers:
             at, moved = self._waiting.pop(0)
             first = int(np.searchsorted(times, at))
             place = index + first - (times[first] - at) * self._sfreq
-            self._placed.append(Trigger(at, float(place), moved))
+            self._placed.append(PlacedTrigger(at, float(place), moved))
 
-    def take(self, index: int) -> list[Trigger]:
+    def take(self, index: int) -> list[PlacedTrigger]:
         """Those at or before a sample, each once."""
         found = []
         while self._placed and self._placed[0].place <= index:
@@ -79,7 +79,7 @@ class Triggers:
         return float(first + second) / 2
 
 
-class Line:
+class TriggerLine:
     """Starts of epochs on a straight line, fitted robustly to the last few measured ones.
 
     Parameters

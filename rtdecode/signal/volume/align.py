@@ -25,7 +25,7 @@ _SCALE = np.array([1.0, 1.0, 1.0, 1 / RADIUS_MM, 1 / RADIUS_MM, 1 / RADIUS_MM])
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Resampling:
     """A resolution to work at."""
 
     spacing_mm: float
@@ -50,7 +50,7 @@ class Grid:
 class Level:
     """The reference at one resolution."""
 
-    plan: Plan
+    plan: Resampling
     points: Matrix  # (3, point), mm
     columns: Matrix  # (point, 11): the reference's six derivatives, the reference, it times x, y, z, 1
 
@@ -66,11 +66,11 @@ class Fit:
     iterations: int
 
 
-FINE = Plan(3.0, 4.0, 12000, 0.01, 4)
-COARSE = Plan(6.0, 10.0, 3000, 0.1, 16)
+FINE = Resampling(3.0, 4.0, 12000, 0.01, 4)
+COARSE = Resampling(6.0, 10.0, 3000, 0.1, 16)
 
 
-def grid_of(shape: tuple[int, ...], affine: Matrix, plan: Plan) -> Grid:
+def grid_of(shape: tuple[int, ...], affine: Matrix, plan: Resampling) -> Grid:
     """The coarse grid for volumes of a shape.
 
     Its axes are x, y, z and rise, so that every storage order gives the same numbers.
@@ -129,7 +129,7 @@ def _sample(image: Float, grid: Grid, points: Matrix) -> tuple[Float, NDArray[np
 
 
 def level_of(
-    data: Array, affine: Matrix, mask: NDArray[np.bool_] | None, plan: Plan, centre: Matrix | None
+    data: Array, affine: Matrix, mask: NDArray[np.bool_] | None, plan: Resampling, centre: Matrix | None
 ) -> tuple[Level, Matrix]:
     """Points of the head where its image changes, and the image's derivatives there."""
     grid = grid_of(data.shape, affine, plan)

@@ -34,7 +34,7 @@ class _Begun:
     firsts: dict[Key, datetime | None] = field(default_factory=dict)
 
 
-class Restarts:
+class SeriesRestarts:
     """Give the runs of one identity names of their own.
 
     A run has begun again when a counter of its beginning comes once more with a header time that is

@@ -30,7 +30,7 @@ class Hole:
 
 
 @dataclass(slots=True)
-class Run:
+class SeriesRun:
     """What is known of one run.
 
     Attributes
@@ -117,15 +117,15 @@ class Runs:
         self._bound = bound
         self._series = series
         self._accept = accept
-        self._runs: dict[str, Run] = {}
+        self._runs: dict[str, SeriesRun] = {}
         self.duplicate = 0
         self.out_of_order = 0
         self.late = 0
 
-    def __iter__(self) -> Iterator[Run]:
+    def __iter__(self) -> Iterator[SeriesRun]:
         return iter(list(self._runs.values()))
 
-    def of(self, volume: Volume) -> Run:
+    def of(self, volume: Volume) -> SeriesRun:
         """Run of a volume that was placed here."""
         return self._runs[volume.uid]
 
@@ -200,11 +200,11 @@ class Runs:
             run.holes[index] = Hole(at - run.patience_s, missing_slices)
         return words
 
-    def _leaps(self, run: Run, index: int) -> bool:
+    def _leaps(self, run: SeriesRun, index: int) -> bool:
         """Whether a number may be damage; in a folder that is listed, a run may begin with any."""
         return (self._bound or bool(run.seen)) and run.leaps(index)
 
-    def _find(self, image: Image, first: int) -> tuple[Run, int] | str:
+    def _find(self, image: Image, first: int) -> tuple[SeriesRun, int] | str:
         number = 0 if image.number is None else image.number - first
         if number < 0:
             return f"number {image.number} lies before the first volume of its run"
@@ -213,7 +213,7 @@ class Runs:
         run = self._run_of(image)
         return run if isinstance(run, str) else (run, _index(image, run, first))
 
-    def _run_of(self, image: Image) -> Run | str:
+    def _run_of(self, image: Image) -> SeriesRun | str:
         kind = _kind(image)
         run = self._runs.get(image.uid)
         if run is None and self._series is not None and image.series != self._series:
@@ -228,15 +228,15 @@ class Runs:
         refused = self._accept(image.data.shape, image.affine, image.tr_s) if self._accept else None
         return refused if refused is not None else self._begin(image, kind)
 
-    def _begin(self, image: Image, kind: Kind) -> Run:
+    def _begin(self, image: Image, kind: Kind) -> SeriesRun:
         before = sum(run.series == image.series for run in self._runs.values())
         label = f"{image.series}{_letters(before)}"
-        run = Run(image.uid, image.series, label, len(self._runs), kind)
+        run = SeriesRun(image.uid, image.series, label, len(self._runs), kind)
         self._runs[image.uid] = run
         return run
 
 
-def _leap(run: Run, index: int) -> str:
+def _leap(run: SeriesRun, index: int) -> str:
     return f"volume {index} of series {run.label} is far beyond {run.stop - 1}, the newest: a damaged header?"
 
 
@@ -264,7 +264,7 @@ def _say(kind: Kind) -> str:
     return size if tr is None else f"{size}, TR {tr:g} s"
 
 
-def _index(image: Image, run: Run, first: int) -> int:
+def _index(image: Image, run: SeriesRun, first: int) -> int:
     if image.number is not None:
         return image.number - first
     if image.acquired is not None and run.origin is not None and image.tr_s:
@@ -273,7 +273,7 @@ def _index(image: Image, run: Run, first: int) -> int:
     return run.stop
 
 
-def _since_origin(image: Image, run: Run, index: int) -> float | None:
+def _since_origin(image: Image, run: SeriesRun, index: int) -> float | None:
     """Header time after the run's first volume, s; a first that was lost is reckoned by the TR."""
     if image.acquired is None:
         return None

@@ -8,7 +8,7 @@ from streaming.sources.folder.pile import places
 
 
 @dataclass(slots=True)
-class Layout:
+class SliceLayout:
     """How instance numbers run over slices and time.
 
     Attributes

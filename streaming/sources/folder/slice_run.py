@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Literal
 
 from streaming.sources.folder.pile import Pile, Slot, joined, on_grid, places, timed
-from streaming.sources.folder.slice_layout import Layout
+from streaming.sources.folder.slice_layout import SliceLayout
 from streaming.sources.formats.image import Image, Moments, Plane
 
 # Where no header has a TR, or one beyond the second, s.
@@ -86,7 +86,7 @@ class SliceRun:
     count: int | None
     proven: bool = False
     believed: bool = False
-    layout: Layout = field(default_factory=Layout)
+    layout: SliceLayout = field(default_factory=SliceLayout)
     piles: dict[int, Pile] = field(default_factory=dict)
     unplaced: list[Slot] = field(default_factory=list)
     given: set[int] = field(default_factory=set)

@@ -9,9 +9,9 @@ from rtdecode.types import Volume
 from streaming.sources.folder.files import HalfError, counterparts, shown
 from streaming.sources.folder.pending import RESTLESS, Pending, Queue
 from streaming.sources.folder.reader import Reader, Reading
-from streaming.sources.folder.restart import Restarts
+from streaming.sources.folder.restart import SeriesRestarts
 from streaming.sources.folder.scan import FolderScan, Stamp
-from streaming.sources.folder.series import Accept, Run, Runs
+from streaming.sources.folder.series import Accept, Runs, SeriesRun
 from streaming.sources.folder.stack import Stacked, Stacks
 from streaming.sources.formats.image import Image, IncompleteError, Moments, NotAVolumeError, Plane
 from streaming.sources.formats.nifti import split_number
@@ -78,7 +78,7 @@ class FolderSource:
         self._scan = FolderScan(directory, exclude)
         self._reader = Reader(directory, moco)
         self._stacks = Stacks()
-        self._restarts = Restarts()
+        self._restarts = SeriesRestarts()
         self._drained = False
         self._queue = Queue(self._reader.content)
         self._pending = self._queue.files
@@ -183,7 +183,7 @@ class FolderSource:
         self._volumes += len(found)
         return self._ordered(found)
 
-    def lost(self, now_at: float) -> list[tuple[Run, int, int]]:
+    def lost(self, now_at: float) -> list[tuple[SeriesRun, int, int]]:
         """Volumes that are given up by now, each once: run, index, missing slices."""
         return [(run, *hole) for run in self.runs for hole in run.lost(now_at)]
 

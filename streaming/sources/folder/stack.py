@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streaming.sources.folder.pile import Pile, Slot
-from streaming.sources.folder.slice_layout import Layout
+from streaming.sources.folder.slice_layout import SliceLayout
 from streaming.sources.folder.slice_run import SliceRun, Stacked
 from streaming.sources.formats.image import Moments, Plane, patience_s
 
@@ -128,7 +128,7 @@ class Stacks:
         run.reason = reason
         run.unplaced = []
         run.piles = {}
-        run.layout = Layout()
+        run.layout = SliceLayout()
 
     def _drop(self, slot: Slot, reason: str) -> None:
         self._bytes -= slot.plane.data.nbytes
@@ -194,7 +194,7 @@ class Stacks:
         slots = [*run.slots(), slot]
         run.rest = "unknown"
         run.piles = {}
-        run.layout = Layout()
+        run.layout = SliceLayout()
         run.count = run.count if constant else None
         for key, instance in (pair for pairs in run.done.values() for pair in pairs):
             if instance is not None:
@@ -268,7 +268,7 @@ def _begun(plane: Plane) -> SliceRun:
     elif plane.instance is None:
         run = SliceRun(plane, plane.series, "order", plane.slices)
     elif plane.slices:
-        run = SliceRun(plane, plane.series, "instance", plane.slices, layout=Layout(plane.slices))
+        run = SliceRun(plane, plane.series, "instance", plane.slices, layout=SliceLayout(plane.slices))
     else:
         run = SliceRun(plane, plane.series, "unknown", None)
     run.reason = _SINGLE if plane.slices == 1 else ""

@@ -27,7 +27,7 @@ _ENDING = re.compile(r"\.(nii|hdr|img|par|rec)(\.gz)?(\.[^\W\d]+)?$|\.(gz)?$", r
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class NiftiLayout:
     """Where the volumes of a file lie, and what they are.
 
     Attributes
@@ -85,7 +85,7 @@ def is_nifti_header(head: bytes) -> bool:
     return _size(head) in _HEADERS and (head[344:348] == b"ni1\0" or head[4:8] == b"ni2\0")
 
 
-def read_layout(head: bytes) -> Layout:
+def read_layout(head: bytes) -> NiftiLayout:
     """Read a header.
 
     Parameters
@@ -119,7 +119,7 @@ def read_layout(head: bytes) -> Layout:
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise NotAVolumeError("a NIfTI whose affine places nothing: it has no volume or is not finite")
     i, j, k, *rest = volume
-    return Layout(
+    return NiftiLayout(
         (i, j, k),
         rest[0] if rest else 1,
         max(int(offset), 0),
@@ -142,12 +142,12 @@ def _header(head: bytes) -> Any:
     return header
 
 
-def read_volume(layout: Layout, name: str, index: int, read_at: Callable[[int, int], bytes]) -> Image:
+def read_volume(layout: NiftiLayout, name: str, index: int, read_at: Callable[[int, int], bytes]) -> Image:
     """Decode one volume of a file.
 
     Parameters
     ----------
-    layout : Layout
+    layout : NiftiLayout
     name : str
         File name. Where the file holds one volume its number is the last in the name, and the rest
         of the name is the run's.

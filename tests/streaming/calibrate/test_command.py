@@ -14,7 +14,7 @@ from scipy import ndimage
 from rtdecode import bundle as bundles
 from rtdecode.disk import calibration
 from rtdecode.errors import GeometryError, RtDecodeError, UsageError
-from rtdecode.phantom.body.scanner import Head, head
+from rtdecode.phantom.body.scanner import PhantomHead, head
 from rtdecode.signal.volume.motion import rigid
 from rtdecode.signal.volume.projection import Projection, Reader
 from rtdecode.types import Volume
@@ -31,7 +31,7 @@ def blurred(mean: bytes, shape: tuple[int, int, int]) -> np.ndarray:
     return ndimage.gaussian_filter(np.frombuffer(mean, np.float32).reshape(shape), 0.7)
 
 
-def seen(place: Head, motion: np.ndarray, seed: int) -> np.ndarray:
+def seen(place: PhantomHead, motion: np.ndarray, seed: int) -> np.ndarray:
     """The phantom's head after a motion, with the scanner's noise."""
     data = blurred(place.mean.tobytes(), place.shape)
     if not np.array_equal(motion, np.eye(4)):
@@ -58,7 +58,7 @@ def motions(count: int, size: float, seed: int = 0) -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def place() -> Head:
+def place() -> PhantomHead:
     return head(1)
 
 

@@ -4,18 +4,18 @@ from collections.abc import Callable
 
 import pytest
 
-from streaming.decode.deadline import Cost, Inbox, Work, steps_within, time_left
+from streaming.decode.deadline import Cost, Inbox, Job, steps_within, time_left
 from tests.streaming.windows import window
 
 
-def work(clip: int, revision: str = "final", at: float = 100.0) -> Work:
-    return Work(window(clip, revision, at=at), clip)
+def job(clip: int, revision: str = "final", at: float = 100.0) -> Job:
+    return Job(window(clip, revision, at=at), clip)
 
 
 def test_windows_leave_in_order() -> None:
     inbox = Inbox(patience=4.0)
     for clip in range(3):
-        inbox.put(work(clip, at=100.0 + clip))
+        inbox.put(job(clip, at=100.0 + clip))
     taken = [inbox.take(now_at=102.0) for _ in range(4)]
     assert [w.clip for w, _ in taken if w] == [0, 1, 2]
     assert not any(skipped for _, skipped in taken)
@@ -24,7 +24,7 @@ def test_windows_leave_in_order() -> None:
 def test_only_whole_windows_that_are_too_late_are_skipped_and_each_is_returned() -> None:
     inbox = Inbox(patience=4.0)
     for clip in range(4):
-        inbox.put(work(clip, at=100.0 + 4 * clip))
+        inbox.put(job(clip, at=100.0 + 4 * clip))
     next_, skipped = inbox.take(now_at=111.0)
     assert [w.clip for w in skipped] == [0, 1]
     assert next_ is not None
@@ -33,7 +33,7 @@ def test_only_whole_windows_that_are_too_late_are_skipped_and_each_is_returned()
 
 def test_the_newest_window_is_never_skipped() -> None:
     inbox = Inbox(patience=4.0)
-    inbox.put(work(0))
+    inbox.put(job(0))
     next_, skipped = inbox.take(now_at=1e6)
     assert next_ is not None
     assert not skipped
@@ -41,9 +41,9 @@ def test_the_newest_window_is_never_skipped() -> None:
 
 def test_a_preview_whose_final_waits_is_dropped_and_counted() -> None:
     inbox = Inbox(patience=4.0)
-    inbox.put(work(0, "preview"))
-    inbox.put(work(1, "preview"))
-    inbox.put(work(0))
+    inbox.put(job(0, "preview"))
+    inbox.put(job(1, "preview"))
+    inbox.put(job(0))
     order = [inbox.take(now_at=101.0)[0] for _ in range(3)]
     assert [(w.clip, w.window.revision) for w in order if w] == [(0, "final"), (1, "preview")]
     assert inbox.dropped_previews == 1
@@ -53,7 +53,7 @@ def test_a_preview_whose_final_waits_is_dropped_and_counted() -> None:
 def test_what_was_asked_for_from_before_is_not_late() -> None:
     inbox = Inbox(patience=4.0)
     for clip in range(3):
-        inbox.put(Work(window(clip, at=100.0), clip, backlog=True))
+        inbox.put(Job(window(clip, at=100.0), clip, backlog=True))
     order = [inbox.take(now_at=1e6) for _ in range(3)]
     assert [w.clip for w, _ in order if w] == [0, 1, 2]
 
@@ -77,12 +77,12 @@ def test_any_number_of_steps_can_be_wanted_and_nothing_is_denoised_in_none() -> 
 
 
 def test_time_is_shared_by_the_windows_that_wait() -> None:
-    assert time_left(work(0), 101.0, patience=4.0) == 3.0
-    assert time_left(work(0), 101.0, patience=4.0, waiting=3) == 1.0
-    assert time_left(work(0), 105.0, patience=4.0) == -1.0
-    assert time_left(work(0, "preview"), 100.5, patience=4.0) == 2.0
-    assert time_left(work(0, "preview"), 103.0, patience=4.0) == 1.0
-    backlog = Work(window(0, at=0.0), 0, backlog=True)
+    assert time_left(job(0), 101.0, patience=4.0) == 3.0
+    assert time_left(job(0), 101.0, patience=4.0, waiting=3) == 1.0
+    assert time_left(job(0), 105.0, patience=4.0) == -1.0
+    assert time_left(job(0, "preview"), 100.5, patience=4.0) == 2.0
+    assert time_left(job(0, "preview"), 103.0, patience=4.0) == 1.0
+    backlog = Job(window(0, at=0.0), 0, backlog=True)
     assert time_left(backlog, 1e6, patience=4.0, waiting=9) == math.inf
 
 
@@ -115,7 +115,7 @@ def run_session(slow: Callable[[float], float], *, windows: int = 60) -> tuple[C
     latest = 0.0
     while at < len(cuts) or len(inbox):
         while at < len(cuts) and cuts[at][0] <= now:
-            inbox.put(work(cuts[at][1], cuts[at][2], cuts[at][0]))
+            inbox.put(job(cuts[at][1], cuts[at][2], cuts[at][0]))
             at += 1
         taken, late = inbox.take(now)
         skipped += len(late)

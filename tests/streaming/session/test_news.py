@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from rtdecode.bundle import Bundle
-from streaming.decode.deadline import Work
-from streaming.session.news import Event, News, happened
+from streaming.decode.deadline import Job
+from streaming.session.news import Happening, News, happened
 from streaming.session.progress import Progress, standing
 from streaming.sinks.output import Output
 from tests.streaming.bundles import make_bundle
@@ -43,8 +43,8 @@ def output(bundle: Bundle, tmp_path: Path) -> Iterator[Output]:
     made.close()
 
 
-def counted(count: int, stands_s: float = 0.0) -> list[Event]:
-    return [Event("volume missing", count, "check the export", stands_s)]
+def counted(count: int, stands_s: float = 0.0) -> list[Happening]:
+    return [Happening("volume missing", count, "check the export", stands_s)]
 
 
 def test_a_count_is_told_when_it_begins_and_summed_up_once_a_hop() -> None:
@@ -116,19 +116,19 @@ def test_a_clip_is_told_as_late_degraded_or_stale_and_a_window_as_skipped(output
     def told(now_at: float) -> list[str]:
         return news.take(happened(QUIET, output, now_at), now_at)
 
-    output.emit(Work(window(0, at=100.0), 0))
+    output.emit(Job(window(0, at=100.0), 0))
     assert told(100.5) == []
-    output.emit(Work(window(1, at=90.0), 1))
+    output.emit(Job(window(1, at=90.0), 1))
     (late,) = told(101.0)
     assert late.startswith("clip late: final of window 1 came 10.0 s after its last input could be read. ")
     assert "--steps" in late
-    output.emit(Work(window(2, fmri=False), 2))
+    output.emit(Job(window(2, fmri=False), 2))
     (degraded,) = told(102.0)
     assert degraded.startswith("clip degraded: window 2   8 - 12 s   EEG   missing fMRI 100 %. ")
-    output.skip(Work(window(3), 3))
+    output.skip(Job(window(3), 3))
     (skipped,) = told(103.0)
     assert skipped.startswith("window skipped: final of window 3: this machine does not keep up. ")
-    output.emit(Work(window(4, eeg=False, fmri=False), 4))
+    output.emit(Job(window(4, eeg=False, fmri=False), 4))
     (skipped,) = told(107.5)
     assert skipped.startswith("window skipped (1 more, 2 in all): final of window 4: nothing was received")
     (stale,) = told(109.0)
@@ -141,13 +141,13 @@ def test_a_clip_is_told_as_late_degraded_or_stale_and_a_window_as_skipped(output
 
 def test_the_standing_line_tells_a_clip_that_is_late_degraded_or_stale(output: Output) -> None:
     assert "no clip yet" in standing(QUIET, output, 100.0)[0]
-    output.emit(Work(window(0, at=100.0), 0))
+    output.emit(Job(window(0, at=100.0), 0))
     first, counts = standing(QUIET, output, 102.1)
     assert first.startswith("run time 1 s   last clip 2.")
     assert first.endswith(" s ago: final of window 0")
     assert counts.startswith("final 1   preview 0   late 0   degraded 0   skipped 0   EEG holes 0   ")
     assert standing(QUIET, output, 109.0)[0].endswith("final of window 0, STALE")
-    output.emit(Work(window(1, fmri=False, at=90.0), 1))
+    output.emit(Job(window(1, fmri=False, at=90.0), 1))
     first, counts = standing(QUIET, output, 101.0)
     assert first.endswith("final of window 1, LATE, DEGRADED")
     assert "late 1   degraded 1" in counts

@@ -16,7 +16,7 @@ from rtdecode.disk.calibration import Calibration
 from rtdecode.disk.recording import CALIBRATION, Recording, RecordingWriter
 from rtdecode.errors import RtDecodeError, UsageError
 from rtdecode.types import Volume
-from streaming.decode.deadline import Work
+from streaming.decode.deadline import Job
 from streaming.session import replay
 from streaming.sinks.output import Output
 from tests.streaming.bundles import AFFINE, SHAPE, make_bundle, make_calibration
@@ -45,7 +45,7 @@ def test_ctrl_c_ends_a_replay_with_everything_written(
 ) -> None:
     emit = Output.emit
 
-    def interrupted(self: Output, work: Work) -> None:
+    def interrupted(self: Output, work: Job) -> None:
         emit(self, work)
         signal.raise_signal(signal.SIGINT)
 
@@ -61,7 +61,7 @@ def test_ctrl_c_ends_a_replay_with_everything_written(
 def test_a_fault_in_a_replay_leaves_the_report(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_self: Output, _work: Work) -> None:
+    def fail(_self: Output, _work: Job) -> None:
         raise RtDecodeError("no space left for DOE_JANE", "no space left")
 
     monkeypatch.setattr(Output, "emit", fail)

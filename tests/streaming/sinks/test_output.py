@@ -12,7 +12,7 @@ from PIL import Image
 from rtdecode.bundle import Bundle
 from rtdecode.disk.video import read_mp4
 from rtdecode.errors import RtDecodeError
-from streaming.decode.deadline import Work
+from streaming.decode.deadline import Job
 from streaming.decode.decoder import Decoder
 from streaming.sinks.output import Output, prepare
 from streaming.sinks.truth import Truth
@@ -49,7 +49,7 @@ def session(bundle: Bundle, folder: Path, count: int, **how: Any) -> Session:
     output = opened(bundle, folder, **how)
     out = folder / "out"
     for k in range(count):
-        output.emit(Work(window(k, seed=k), k), *([lefts[k]] if k in lefts else []))
+        output.emit(Job(window(k, seed=k), k), *([lefts[k]] if k in lefts else []))
     sections = output.judge()
     output.close()
     return output, sections, [json.loads(line) for line in (out / "clips.jsonl").read_text().splitlines()]
@@ -60,7 +60,7 @@ def test_a_window_that_gives_no_numbers_is_skipped_and_said(bundle: Bundle, tmp_
     bad = window(1)
     assert bad.fmri is not None
     bad.fmri[2, 3] = np.nan
-    for work in (Work(window(0), 0), Work(bad, 1), Work(window(2), 2)):
+    for work in (Job(window(0), 0), Job(bad, 1), Job(window(2), 2)):
         output.emit(work)
     output.close()
     lines = [json.loads(line) for line in (tmp_path / "out" / "clips.jsonl").read_text().splitlines()]
@@ -141,7 +141,7 @@ def test_twins_that_are_not_shown_are_judged_all_the_same(bundle: Bundle, tmp_pa
 def test_a_twin_is_not_counted_in_what_a_clip_costs(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "bare").mkdir()
     bare = opened(bundle, tmp_path / "bare")
-    bare.emit(Work(window(0), 0))
+    bare.emit(Job(window(0), 0))
     (tmp_path / "known").mkdir()
     known, _, _ = session(bundle, tmp_path / "known", 1)
     assert known._cost == bare._cost
@@ -154,7 +154,7 @@ def test_a_truth_that_cannot_be_read_ends_nothing(broken: str, bundle: Bundle, t
     (tmp_path / "truth" / broken).write_bytes(b"neither film nor table\n" * 100)
     output = opened(bundle, tmp_path)
     for k in range(2):
-        output.emit(Work(window(k, seed=k), k))
+        output.emit(Job(window(k, seed=k), k))
     sections = output.judge()
     output.close()
     assert output.counts["final"] == 2
@@ -170,7 +170,7 @@ def test_a_file_that_cannot_be_closed_leaves_the_others_whole(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     output = opened(bundle, tmp_path)
-    output.emit(Work(window(0), 0))
+    output.emit(Job(window(0), 0))
     archive = output._archive
     monkeypatch.setattr(output, "_archive", type("Full", (), {"close": staticmethod(full)}))
     with pytest.raises(RtDecodeError, match="cannot be written any more: No space left"):
@@ -185,9 +185,9 @@ def test_a_file_that_cannot_be_closed_leaves_the_others_whole(
 def test_a_source_may_say_on_the_way_that_the_participant_is_simulated(tmp_path: Path) -> None:
     real = make_bundle(tmp_path / "bundle", simulated=False)
     output = opened(real, tmp_path, simulated=False)
-    output.emit(Work(window(0), 0))
+    output.emit(Job(window(0), 0))
     output.mark_simulated()
-    output.emit(Work(window(1), 1))
+    output.emit(Job(window(1), 1))
     output.close()
     lines = [json.loads(line) for line in (tmp_path / "out" / "clips.jsonl").read_text().splitlines()]
     assert [line["simulated"] for line in lines] == [False, True]
@@ -210,9 +210,9 @@ def orange(frame: np.ndarray) -> int:
 def test_a_clip_is_late_more_than_a_hop_after_its_floor(bundle: Bundle, tmp_path: Path) -> None:
     output = opened(bundle, tmp_path)
     # The clock stands at 100 s, a floor lies 0.01 s before the cut, and the hop is 4 s.
-    output.emit(Work(window(0, at=97.0), 0))
-    output.emit(Work(window(1, at=95.0), 1))
-    output.emit(Work(window(2, "preview", at=95.0), 2))
+    output.emit(Job(window(0, at=97.0), 0))
+    output.emit(Job(window(1, at=95.0), 1))
+    output.emit(Job(window(2, "preview", at=95.0), 2))
     output.close()
     lines = lines_of(tmp_path)
     assert [line["late"] for line in lines] == [False, True, True]
@@ -225,7 +225,7 @@ def test_a_clip_is_late_more_than_a_hop_after_its_floor(bundle: Bundle, tmp_path
 
 def test_nothing_is_late_on_a_virtual_clock(bundle: Bundle, tmp_path: Path) -> None:
     output = opened(bundle, tmp_path, live=False)
-    output.emit(Work(window(0, at=10.0), 0))
+    output.emit(Job(window(0, at=10.0), 0))
     output.close()
     assert [line["late"] for line in lines_of(tmp_path)] == [False]
 
@@ -240,7 +240,7 @@ def test_the_likeliest_category_is_named_in_film_and_sheet(
     monkeypatch.setattr(
         output._film, "write", lambda *given, **how: (shown.append(how["named"]), kept(*given, **how))
     )
-    output.emit(Work(window(0), 0))
+    output.emit(Job(window(0), 0))
     output.close()
     (line,) = lines_of(tmp_path)
     label = max(line["scores"], key=line["scores"].get)

@@ -16,7 +16,7 @@ from train.models.compact.codec import fit_still
 from train.models.compact.encoder import CARRIED, CORNERS, SEAM_FEATURES, BrainEncoder
 from train.models.compact.flow import VideoFlow
 from train.models.compact.system import decode, decoder_of
-from train.models.compact.trainable import System
+from train.models.compact.trainable import Trainables
 from train.models.compact.watched import encode, space_of
 from train.work import Arrays
 
@@ -29,7 +29,7 @@ _STILLS = 500
 
 def build(
     fitted: Arrays, codec: Arrays, clips: dict[str, Clips], seed: int, embedding: int, **flow: Any
-) -> System:
+) -> Trainables:
     """Make the trainable parts, the test for a seam fitted.
 
     Parameters
@@ -60,7 +60,7 @@ def build(
         spread=[float(x) for x in codec["spread"]],
         **flow,
     )
-    return System(encoder, made)
+    return Trainables(encoder, made)
 
 
 def fit_seam(encoder: BrainEncoder, cut: Clips, free: Clips) -> dict[str, NDArray[np.float64]]:

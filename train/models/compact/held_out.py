@@ -1,4 +1,4 @@
-"""Held-out windows that the video model draws, as its calibration wants them."""
+"""Held-out windows that the video model draws, as `train.tuning` wants them."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 
 from rtdecode.phantom.film.film import ATTRIBUTES
 from rtdecode.phantom.film.reader import accuracy
-from train.calibrate import Drawn
 from train.closed_form.refine import ROUTES
 from train.closed_form.space import split
 from train.models.compact.batches import Clips
 from train.models.compact.encoder import CARRIED
 from train.models.compact.system import decode, decoder_of, sample
-from train.models.compact.trainable import System
+from train.models.compact.trainable import Trainables
+from train.tuning import Drawn
 from train.work import Arrays
 
 _AT_ONCE = 20
@@ -30,7 +30,7 @@ class HeldOutClips:
 
     Parameters
     ----------
-    system : System
+    system : Trainables
     codec : dict
     clips : Clips
     shift, steps
@@ -44,7 +44,7 @@ class HeldOutClips:
     routes: Sequence[str] = ROUTES
     preferred: str = "attributes"
 
-    def __init__(self, system: System, codec: Arrays, clips: Clips, shift: float, steps: int) -> None:
+    def __init__(self, system: Trainables, codec: Arrays, clips: Clips, shift: float, steps: int) -> None:
         self._system = system
         self._clips = clips
         self._shift = shift

@@ -12,7 +12,6 @@ from PIL import Image
 
 from rtdecode.bundle import Manifest
 from train import loop
-from train.calibrate import calibrate
 from train.closed_form.brain_maps import StemSizes
 from train.closed_form.patch_codec import CodecSizes
 from train.data.arrays import golden, normalised
@@ -28,10 +27,11 @@ from train.models.compact.flow import levels
 from train.models.compact.held_out import HeldOutClips
 from train.models.compact.refiner import RefinerSizes
 from train.models.compact.system import Compact, decode, decoder_of, pack, sample
-from train.models.compact.trainable import System
+from train.models.compact.trainable import Trainables
 from train.models.compact.watched import CUTS, STATISTICS, TAUGHT, Watched, codec_statistics, fit_codec
 from train.phases import Phase, check_losses
 from train.system import Trained
+from train.tuning import tune
 from train.work import Arrays, Work
 
 _SHOWN = 6
@@ -92,8 +92,8 @@ class CompactPlan:
     machine: Machine = field(default_factory=Machine)
 
     def train(self, work: Work, data: SimulatedSessions, phases: dict[str, Phase]) -> Trained:
-        """Simulate sessions, fit the encoder, train the flow on held-out predictions, calibrate."""
-        check_losses(phases, System.offered)
+        """Simulate sessions, fit the encoder, train the flow on held-out predictions, tune."""
+        check_losses(phases, Trainables.offered)
         seeds = data.seeds(work)
         who = data.who
         generator = self.generator
@@ -108,9 +108,9 @@ class CompactPlan:
         system = systems.build(fitted, watched.codec, clips, work.seed, **shape)
         log = _train_flow(work, system, watched.codec, clips, phases, self.machine, generator)
         held = HeldOutClips(system, watched.codec, clips["held"], generator.shift, generator.steps)
-        calibrated = calibrate(held)
-        system.encoder.sharpness = calibrated.settings["sharpness"]
-        for route, weights in calibrated.confidence.items():
+        tuned = tune(held)
+        system.encoder.sharpness = tuned.settings["sharpness"]
+        for route, weights in tuned.confidence.items():
             system.encoder.get_buffer(f"confidence_{route}").copy_(torch.from_numpy(weights))
         # The manifest takes no confidence: the fitted one tells windows of this film apart, and is 0.99 for a
         # participant at rest too. It stays in the run, and no live record shows it.
@@ -125,12 +125,12 @@ class CompactPlan:
         last, phase = list(phases.items())[-1]
         samples = Image.open(_sheet(work, last, phase.steps))
         return Trained(
-            system=Compact(pack(system, watched.codec, generator.shift, calibrated.settings["guidance"])),
+            system=Compact(pack(system, watched.codec, generator.shift, tuned.settings["guidance"])),
             manifest=draft,
             stats=stats,
             projection=who.projection(),
             golden=_golden(work, seeds["sessions"][0], stats),
-            tables={"loss": log, "calibration": calibrated.table},
+            tables={"loss": log, "calibration": tuned.table},
             pictures={"samples.png": samples},
         )
 
@@ -165,7 +165,7 @@ def _golden(work: Work, seed: int, stats: Arrays) -> Arrays:
 
 def _train_flow(
     work: Work,
-    system: System,
+    system: Trainables,
     codec: Arrays,
     clips: dict[str, Clips],
     phases: dict[str, Phase],
@@ -191,7 +191,7 @@ def _sheet(work: Work, phase: str, step: int) -> Path:
 
 @torch.no_grad()
 def _show(
-    work: Work, system: System, codec: Arrays, clips: Clips, sizes: FlowSizes, phase: str, step: int
+    work: Work, system: Trainables, codec: Arrays, clips: Clips, sizes: FlowSizes, phase: str, step: int
 ) -> None:
     """Draw a few training clips from their held-out points: truth, all steps, one step."""
     # The system may lie on an accelerator, and what is drawn here lies on the CPU.

@@ -16,7 +16,7 @@ from train.closed_form.refine import PREFIX
 from train.models.compact.codec import ClipDecoder, First, Next, load_decoder, making_up
 from train.models.compact.encoder import CARRIED, LEARNED, BrainEncoder
 from train.models.compact.flow import Denoiser, VideoFlow, levels
-from train.models.compact.trainable import System as Trainables
+from train.models.compact.trainable import Trainables
 from train.system import Condition, Port, Stage, System, Traced, signal_ports
 from train.work import Arrays
 

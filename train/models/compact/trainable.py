@@ -11,7 +11,7 @@ from train.models.compact.encoder import BrainEncoder
 from train.models.compact.flow import Denoiser, VideoFlow, preconditioning
 
 
-class System(Trainable):
+class Trainables(Trainable):
     """The encoder, of which the tokens learn, and the flow.
 
     It offers one loss, ``velocity``.

@@ -22,7 +22,7 @@ Part = tuple[Matrix, list[Span]]
 
 
 @dataclass(frozen=True)
-class Chain:
+class CausalChain:
     """The runs, and how a session would read them.
 
     Attributes

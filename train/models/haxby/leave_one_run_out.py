@@ -17,7 +17,7 @@ from train.data.phantom import window_arrays
 from train.judging.identification import classified
 from train.judging.judged import Figures, Judged, Request, Show
 from train.judging.pictures import curves
-from train.models.haxby.causal import Chain, window_means
+from train.models.haxby.causal import CausalChain, window_means
 from train.models.haxby.plan import CategoryPlan, HaxbyRuns, by_floor, choice_of, enough
 from train.models.haxby.trials import Blocks, Candidates, Choice, Learn, Trials, accuracies, choose, fit
 from train.recipe import numbers
@@ -135,7 +135,7 @@ def _detrended(series: Score) -> Score:
 
 def leave_one_out(
     work: Work,
-    chain: Chain,
+    chain: CausalChain,
     offline: dict[float, Trials],
     blocks: Blocks,
     runs: list[int],
@@ -180,7 +180,7 @@ def _fixed(trials: Trials) -> Learn:
 
 
 def _control(
-    chain: Chain, blocks: Blocks, runs: list[int], left: int, choice: Choice, taught: Blocks
+    chain: CausalChain, blocks: Blocks, runs: list[int], left: int, choice: Choice, taught: Blocks
 ) -> Score:
     """Hits in the run left out when drift and classifier were taught exchanged labels."""
     trials = chain.trials(runs, choice.floor, taught, keep=False)
@@ -244,7 +244,7 @@ def live_over_offline(folds: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def lag_table(
-    chain: Chain,
+    chain: CausalChain,
     offline: dict[float, Trials],
     blocks: Blocks,
     choice: Choice,
@@ -255,7 +255,9 @@ def lag_table(
     table: dict[str, list[float]] = {"lag_s": list(offline), "causal": [], "offline": []}
     for lag, after in offline.items():
         manifest = replace(chain.manifest, grid=replace(chain.manifest.grid, lag=exact(lag)))
-        causal = by_floor(Chain(manifest, chain.runs, chain.voxels), blocks, [choice.floor])[choice.floor]
+        causal = by_floor(CausalChain(manifest, chain.runs, chain.voxels), blocks, [choice.floor])[
+            choice.floor
+        ]
         for name, learn in (("causal", causal), ("offline", _fixed(after))):
             found = accuracies(learn, blocks, runs, choice.correction_s, shrinkages)
             table[name].append(float(found.max()))

@@ -13,7 +13,7 @@ from rtdecode.timing import TimingGrid
 from train.data import haxby
 from train.data.chain import draft_bundle, draft_manifest, windows
 from train.data.phantom import window_arrays
-from train.models.haxby.causal import Chain
+from train.models.haxby.causal import CausalChain
 from train.models.haxby.pictograms import pictograms
 from train.models.haxby.system import Category
 from train.models.haxby.trials import Blocks, Candidates, Choice, Learn, choose, fit
@@ -47,7 +47,7 @@ class HaxbyRuns:
     grid: TimingGrid
     baseline: Baseline
     others: str = ""
-    _chain: Chain | None = field(default=None, init=False, repr=False)
+    _chain: CausalChain | None = field(default=None, init=False, repr=False)
 
     @property
     def taught(self) -> list[int]:
@@ -70,14 +70,14 @@ class HaxbyRuns:
         enough("data.runs", self.taught, _FEWEST)
         haxby.folder(work.data)
 
-    def chain(self, work: Work) -> Chain:
+    def chain(self, work: Work) -> CausalChain:
         """Return all runs, and how a session would read them; the runs that teach choose the voxels."""
         if self._chain is None:
             place = haxby.folder(work.data)
             every = {number: haxby.load(place, number) for number in self.every}
             voxels = brain(list(every.values()), self.taught)
             draft = _manifest(self.grid, every[self.taught[0]], voxels, self.baseline)
-            self._chain = Chain(draft, every, voxels)
+            self._chain = CausalChain(draft, every, voxels)
         return self._chain
 
     def blocks(self, work: Work) -> Blocks:
@@ -158,7 +158,7 @@ def choice_of(trained: Trained) -> Choice:
     return Choice(**trained.tables["choice"])
 
 
-def by_floor(chain: Chain, blocks: Blocks, floors: list[float]) -> dict[float, Learn]:
+def by_floor(chain: CausalChain, blocks: Blocks, floors: list[float]) -> dict[float, Learn]:
     """Floor of the drift components -> windows normalised by what some runs taught."""
     return {floor: partial(chain.trials, floor=floor, blocks=blocks) for floor in floors}
 
@@ -178,7 +178,7 @@ def _manifest(grid: TimingGrid, run: haxby.BoldRun, voxels: np.ndarray, baseline
 
 
 def _golden(
-    manifest: Manifest, chain: Chain, stats: dict[str, np.ndarray], run: haxby.BoldRun
+    manifest: Manifest, chain: CausalChain, stats: dict[str, np.ndarray], run: haxby.BoldRun
 ) -> dict[str, np.ndarray]:
     bundle = draft_bundle(manifest, stats, chain.projection)
     return window_arrays(manifest, windows(bundle, run.volumes(), None)[6 : 6 + _GOLDEN])

@@ -13,13 +13,13 @@ from rtdecode.errors import UsageError
 from rtdecode.phantom.body.scanner import head, slice_times
 from rtdecode.phantom.files.classic import slice_bytes
 from rtdecode.phantom.files.enhanced import enhanced_bytes
-from rtdecode.phantom.files.names import Run, files, names, next_series, second_name, write_run
+from rtdecode.phantom.files.names import ExportedRun, files, names, next_series, second_name, write_run
 from rtdecode.phantom.files.nifti import nifti_bytes
 from rtdecode.phantom.files.vendors import VENDORS, vendor_named
 from rtdecode.phantom.session import PhantomSession
 from tests.scans import dcm2niix, same_world
 
-RUN = Run(4, "1.2.3.4", datetime(2026, 3, 1, 23, 59, 59, 900000))
+RUN = ExportedRun(4, "1.2.3.4", datetime(2026, 3, 1, 23, 59, 59, 900000))
 DICOM = [name for name in VENDORS if name != "nifti"]
 
 

@@ -12,7 +12,7 @@ import pydicom
 import pytest
 
 from rtdecode.liblsl import pylsl
-from rtdecode.phantom.files.names import Run, files, names
+from rtdecode.phantom.files.names import ExportedRun, files, names
 from rtdecode.phantom.files.vendors import VENDORS
 from rtdecode.phantom.live import deliver, simulate
 from rtdecode.phantom.live.deliver import Delivery
@@ -20,7 +20,7 @@ from rtdecode.phantom.live.faults import FaultLog
 from rtdecode.phantom.session import START_AT, PhantomSession
 from rtdecode.types import Volume
 
-RUN = Run(4, "1.2.3.4", datetime(2026, 3, 1, 12))
+RUN = ExportedRun(4, "1.2.3.4", datetime(2026, 3, 1, 12))
 SPEC = (
     "volume-drop@1.6,volume-dup@2.4,volume-reorder@3.2,file-truncate@4.8,file-slow@5.6:1,volume-late@6.4,"
     "slice-drop@7.2,folder-vanish@3:2"

@@ -17,7 +17,7 @@ from benchmarks.gradient_signals import (
 from rtdecode.signal.eeg.quality import CORRECTED, LEARNING, UNCORRECTED
 from rtdecode.signal.gradient.remover import Gradient, GradientRemover
 from rtdecode.signal.gradient.template import REACH, between
-from rtdecode.signal.gradient.timing import Line, Triggers, find, lag
+from rtdecode.signal.gradient.timing import PlacedTriggers, TriggerLine, find, lag
 
 # A short sequence, so that a run of few seconds has epochs enough.
 SHORT: dict[str, Any] = {"tr_s": 0.4003, "slices": 12, "multiband": 3, "lead_s": 2.0}
@@ -331,7 +331,7 @@ def test_lags_between_samples() -> None:
 
 def test_a_line_shrugs_off_outliers() -> None:
     rng = np.random.default_rng(0)
-    line = Line(10.0, 6300.0, 16)
+    line = TriggerLine(10.0, 6300.0, 16)
     for epoch in range(1, 30):
         line.add(epoch, 10 + 6300.126 * epoch + 1e-3 * rng.standard_normal() + 3.0 * (epoch % 7 == 3))
     assert abs(line(31) - (10 + 6300.126 * 31)) < 0.02
@@ -339,7 +339,7 @@ def test_a_line_shrugs_off_outliers() -> None:
 
 
 def test_three_triggers_overrule_the_tr() -> None:
-    book = Triggers(1000.0)
+    book = PlacedTriggers(1000.0)
     for at in (1.0, 3.0, 5.001):
         book.add(at, moved=False)
     book.place(np.arange(6000) / 1000, 0)

@@ -2,17 +2,17 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from rtdecode.phantom.body.scanner import Head, head
+from rtdecode.phantom.body.scanner import PhantomHead, head
 from rtdecode.signal.volume.motion import rigid
 from rtdecode.signal.volume.register import head_of, register, register_points
 
 
 @pytest.fixture(scope="module")
-def place() -> Head:
+def place() -> PhantomHead:
     return head(1)
 
 
-def moved(place: Head, motion, shape=None, affine=None, seed=1) -> np.ndarray:
+def moved(place: PhantomHead, motion, shape=None, affine=None, seed=1) -> np.ndarray:
     """The head after `motion` as another session sees it: other gain, another coil's profile, noise."""
     shape = shape or place.shape
     affine = place.affine if affine is None else affine
@@ -23,7 +23,7 @@ def moved(place: Head, motion, shape=None, affine=None, seed=1) -> np.ndarray:
     return (1.6 * data * profile + 20 + noise).astype(np.float32)
 
 
-def error(place: Head, found, truth) -> float:
+def error(place: PhantomHead, found, truth) -> float:
     index = np.stack(np.unravel_index(place.brain, place.shape))
     points = place.affine[:3, :3] @ index + place.affine[:3, 3:]
     off = found - truth

@@ -12,7 +12,7 @@ from rtdecode.phantom.files.classic import slice_bytes
 from rtdecode.phantom.files.enhanced import enhanced_bytes
 from rtdecode.phantom.files.mosaic import mosaic_bytes
 from rtdecode.types import Volume
-from streaming.sources.folder.restart import Restarts
+from streaming.sources.folder.restart import SeriesRestarts
 from streaming.sources.folder.series import Runs
 from streaming.sources.folder.source import FolderSource
 from streaming.sources.formats.dicom import read_dicom
@@ -94,7 +94,7 @@ def image(number: int, start: datetime | None = START, fill: int = 0) -> Image:
 
 
 def test_a_straggler_of_the_first_run_goes_to_the_first_run() -> None:
-    restarts = Restarts()
+    restarts = SeriesRestarts()
     later = START + timedelta(minutes=1)
     assert [restarts.name(image(n), float(n)) for n in range(5)] == ["a"] * 5
     assert [restarts.name(image(n, later), 60.0 + n) for n in (1, 0, 2)] == ["a (2)"] * 3
@@ -104,7 +104,7 @@ def test_a_straggler_of_the_first_run_goes_to_the_first_run() -> None:
 
 
 def test_without_header_times_a_pause_and_other_pixels_make_a_new_run() -> None:
-    restarts = Restarts()
+    restarts = SeriesRestarts()
     assert [restarts.name(image(n, None), float(n)) for n in range(3)] == ["a"] * 3
     assert restarts.name(image(0, None), 100.0) == "a"
     assert restarts.name(image(0, None, fill=1), 105.0) == "a"

@@ -17,7 +17,7 @@ from train.loop import Machine
 from train.models.compact.batches import Clips, Mixture, batch
 from train.models.compact.codec import fit_decoder, making_up
 from train.models.compact.flow import Denoiser, VideoFlow, levels, preconditioning
-from train.models.compact.trainable import System
+from train.models.compact.trainable import Trainables
 from train.phases import Phase
 from train.run import run
 from train.run_folder import arrays
@@ -220,7 +220,7 @@ PHASE = Phase(
 
 def _run(folder, stop: int | None = None, show=None):
     torch.manual_seed(7)
-    system = System(_Encoder(), VideoFlow(**FLOW))  # type: ignore[arg-type]
+    system = Trainables(_Encoder(), VideoFlow(**FLOW))  # type: ignore[arg-type]
     seen = []
 
     def draw(place: Place):

@@ -95,7 +95,7 @@ def test_a_voxel_that_tells_nothing_has_no_relevance() -> None:
 def test_a_run_is_never_normalised_by_what_it_taught_itself() -> None:
     from tests.train.tiny import tiny
     from train.data import haxby
-    from train.models.haxby.causal import Chain
+    from train.models.haxby.causal import CausalChain
     from train.models.haxby.trials import Blocks
     from train.run_folder import draft_of
 
@@ -104,7 +104,7 @@ def test_a_run_is_never_normalised_by_what_it_taught_itself() -> None:
     told = Blocks({n: run.events for n, run in runs.items()}, haxby.LABELS)
     bundle = draft_of(tiny("haxby"))
     assert bundle.projection is not None
-    chain = Chain(bundle.manifest, runs, bundle.projection.voxels)
+    chain = CausalChain(bundle.manifest, runs, bundle.projection.voxels)
     both = chain.trials([1, 2, 3], 0.02, told)
     alone = chain.trials([2, 3], 0.02, told)
     assert np.array_equal(both.x[both.run == 1], alone.x[alone.run == 1])
@@ -116,7 +116,7 @@ def test_the_windows_are_those_of_a_session() -> None:
     from train.closed_form.stem import slot_mean
     from train.data import haxby
     from train.data.chain import draft_bundle, unit_statistics, windows
-    from train.models.haxby.causal import Chain
+    from train.models.haxby.causal import CausalChain
     from train.models.haxby.trials import Blocks
     from train.run_folder import draft_of
 
@@ -125,7 +125,7 @@ def test_the_windows_are_those_of_a_session() -> None:
     told = Blocks({n: run.events for n, run in runs.items()}, haxby.LABELS)
     bundle = draft_of(tiny("haxby"))
     assert bundle.projection is not None
-    chain = Chain(bundle.manifest, runs, bundle.projection.voxels)
+    chain = CausalChain(bundle.manifest, runs, bundle.projection.voxels)
     trials = chain.trials([2, 3], 0.02, told)
     mean, drift = chain.drift([2, 3], 0.02, told)
     manifest = chain.with_drift(drift)

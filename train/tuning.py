@@ -67,7 +67,7 @@ class HeldOut(Protocol):
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Tuned:
     """What was found.
 
     Attributes
@@ -85,7 +85,7 @@ class Calibration:
     table: list[dict[str, float]]
 
 
-def calibrate(held: HeldOut) -> Calibration:
+def tune(held: HeldOut) -> Tuned:
     """Choose the settings one after the other, and fit the confidence at those that were chosen.
 
     A setting that is not chosen yet has its middle value. Of the values of a setting, the one is chosen whose
@@ -105,7 +105,7 @@ def calibrate(held: HeldOut) -> Calibration:
     for route in held.routes:
         drawn = held.draw(route, chosen)
         confidence[route] = fit_logistic(drawn.doubt, _wins(drawn.clips, held))
-    return Calibration(chosen, confidence, table)
+    return Tuned(chosen, confidence, table)
 
 
 def _tried(held: HeldOut, settings: dict[str, float]) -> dict[str, float]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from train.calibrate import Calibration, Drawn, calibrate
+from train.tuning import Drawn, Tuned, tune
 
 WINDOWS = 40
 BLUR = (1.0, 0.3, 3.0)
@@ -48,8 +48,8 @@ def held() -> Noisy:
 
 
 @pytest.fixture(scope="module")
-def found(held) -> Calibration:
-    return calibrate(held)
+def found(held) -> Tuned:
+    return tune(held)
 
 
 def test_the_setting_that_identifies_best_is_chosen_and_a_figure_decides_among_equals(found):

@@ -1,0 +1,107 @@
+"""What the acquisition process tells of a session, several times a second: plain values by name."""
+
+from typing import Any, TypedDict
+
+from rtdecode.windows.assembler import Counters
+
+
+class Status(TypedDict):
+    """One message of the acquisition; `NOTHING` is what is known before the first.
+
+    Attributes
+    ----------
+    kind : str
+        ``status``, or ``end`` for the last one.
+    elapsed : float or None
+        Run time of the newest run, s; None before the first.
+    expected, reached : int
+        Windows that a session of this length has, and those whose time has come.
+    done : bool
+        Whether every window of a limited session has gone out.
+    waiting : list of str
+        What has not come yet or has fallen silent, in words.
+    back : dict
+        Source -> how often it came back after silence.
+    folder : dict
+        How often the export folder was ``gone`` and ``back``.
+    silent : float or None
+        Time since anything came, s.
+    simulated : bool
+        Whether a source says that its participant is simulated.
+    counters : Counters
+    costs : dict
+        What -> its costs since the last status, ms.
+    existing : int
+        Files that lay in the export folder at the start.
+    notes : list of str
+        What was passed over since the last status, in sentences.
+    record_fault : str
+        Why the recording ended before the session; empty while it goes on.
+    heard : bool
+        Whether anything came in at all.
+    items : list of dict
+        Triggers and volumes since the last status (`streaming.session.past`).
+    newest_sample_at, first_sample_at : float or None
+        Local times of EEG samples, s: of the newest one, and of the one with which the run began.
+    heard_since : list of float
+        See `rtdecode.windows.assembler.Assembler`.
+    triggers_expected : bool
+        Whether a run without volumes waits for its first trigger.
+    behind : bool
+        Whether files that lay there before are still being read.
+    at, wall_s : float or None
+        When this was told, on the local clock and in wall time, s.
+    """
+
+    kind: str
+    elapsed: float | None
+    expected: int
+    reached: int
+    done: bool
+    waiting: list[str]
+    back: dict[str, int]
+    folder: dict[str, int]
+    silent: float | None
+    simulated: bool
+    counters: Counters
+    costs: dict[str, list[float]]
+    existing: int
+    notes: list[str]
+    record_fault: str
+    heard: bool
+    items: list[dict[str, Any]]
+    newest_sample_at: float | None
+    first_sample_at: float | None
+    heard_since: list[float]
+    triggers_expected: bool
+    behind: bool
+    at: float | None
+    wall_s: float | None
+
+
+NOTHING: Status = {
+    "kind": "status",
+    "elapsed": None,
+    "expected": 0,
+    "reached": 0,
+    "done": False,
+    "waiting": ["the acquisition process"],
+    "back": {},
+    "folder": {},
+    "silent": None,
+    "simulated": False,
+    "counters": {"eeg": {}, "fmri": {}, "clock": {}, "runs": []},
+    "costs": {},
+    "existing": 0,
+    "notes": [],
+    "record_fault": "",
+    "heard": False,
+    "items": [],
+    "newest_sample_at": None,
+    "first_sample_at": None,
+    "heard_since": [],
+    "triggers_expected": True,
+    "behind": True,
+    "at": None,
+    "wall_s": None,
+}
