@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,15 @@ from rtdecode.windows.volume_door import dated
 
 # Framewise displacement above which a volume's gradient artefact is not typical (Power et al. 2012).
 _MOVED_MM = 0.5
+
+
+class Counters(TypedDict):
+    """Parts of a report: what was counted of each source, the newest run's clock, and the runs."""
+
+    eeg: dict[str, Any]
+    fmri: dict[str, Any]
+    clock: dict[str, Any]
+    runs: list[dict[str, Any]]
 
 
 class Assembler:
@@ -306,8 +315,8 @@ class Assembler:
             told += [f"fMRI: {sentence}" for sentence in run.notes()]
         return told
 
-    def counters(self) -> dict[str, Any]:
-        """The ``eeg``, ``fmri`` and ``clock`` parts of a report, and a list of the ``runs``."""
+    def counters(self) -> Counters:
+        """Count what came."""
         self.follow()
         eeg: dict[str, Any] = dict.fromkeys(("samples", "lost_samples", "gaps", "nonfinite_samples"), 0)
         eeg |= {"rate_hz": None, "drift_ppm": None, "triggers": self._session.triggers}

@@ -44,6 +44,7 @@ from streaming.session.orders import Sources, StreamOptions
 from streaming.sources.folder.source import FolderSource
 from streaming.sources.lsl.markers import MarkerSource
 from streaming.sources.lsl.source import LslSource
+from streaming.status import Status
 
 _STATUS_EVERY = 0.5
 _LSL_POLL = 0.005
@@ -172,7 +173,7 @@ class _Acquisition:
         self._record(lambda kept: kept.note(ended_at=now, triggers_expected=expected))
         # Closing writes what was held back: the last status says whether the disk took it.
         self._record(RecordingWriter.close)
-        self.send(Message(self._status(now) | {"kind": "end"}, {}))
+        self.send(Message({**self._status(now), "kind": "end"}, {}))
 
     def _go_on(self, resumed: past.Resumed) -> None:
         """Place the runs where the acquisition before this one had them."""
@@ -333,7 +334,7 @@ class _Acquisition:
             backlog = self._behind_at is not None
             self.send(pack(window, clip=self._assembler.clip(window), costs=self._newest, backlog=backlog))
 
-    def _status(self, now: float) -> dict[str, Any]:
+    def _status(self, now: float) -> Status:
         costs = self._costs
         self._costs = {name: [] for name in self._costs}
         counters = self._assembler.counters()

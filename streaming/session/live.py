@@ -2,13 +2,13 @@
 
 import multiprocessing
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from multiprocessing.context import SpawnProcess
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 
@@ -18,6 +18,7 @@ from rtdecode.disk import calibration as calibrations
 from rtdecode.disk.folders import held
 from rtdecode.disk.recording import check_unused
 from rtdecode.errors import OutputError, RtDecodeError, SourceLostError, UsageError
+from rtdecode.windows.assembler import Counters
 from streaming.decode.deadline import Inbox, Job, time_left
 from streaming.decode.decoder import Decoder, check_steps
 from streaming.session import interrupts, orders
@@ -29,6 +30,7 @@ from streaming.session.restarts import Restarts, cause
 from streaming.sinks import report
 from streaming.sinks.output import Output, prepare, writing
 from streaming.sinks.truth import Truth
+from streaming.status import NOTHING, Status
 
 # Windows that wait in the mailbox and in the inbox; where both are full, acquisition waits.
 _SLOTS = 16
@@ -134,10 +136,11 @@ def _check_calibration(path: Path, bundle: Bundle) -> None:
         calibration.matched(bundle.projection)
 
 
-def keep_runs(known: dict[int, dict[str, Any]], status: dict[str, Any]) -> None:
+def with_runs(known: dict[int, dict[str, Any]], status: Status) -> Status:
     """Put what earlier statuses said of the runs, by number, back into one that tells of the newest."""
     known |= {one["run"]: one for one in status["counters"]["runs"]}
-    status["counters"]["runs"] = list(known.values())
+    counters: Counters = {**status["counters"], "runs": list(known.values())}
+    return {**status, "counters": counters}
 
 
 class _Session:
@@ -158,7 +161,9 @@ class _Session:
         self._handing_over = False
         self._patience = float(bundle.manifest.grid.hop)
         self._inbox = Inbox(self._patience)
-        self._status: dict[str, Any] = {}
+        self._status: Status = NOTHING
+        # Whether a status has come.
+        self._told = False
         self._runs: dict[int, dict[str, Any]] = {}
         self._interrupted = ""
         self._fault: RtDecodeError | None = None
@@ -212,7 +217,7 @@ class _Session:
 
     def _loop(self) -> str:
         """Decode until something ends the session; returns what did, in words."""
-        while not (self._interrupted or self._status.get("done")):
+        while not (self._interrupted or self._status["done"]):
             self._receive(timeout=0.05)
             self._decode()
             self._periodic()
@@ -236,14 +241,14 @@ class _Session:
                 self._fault = _error(message.head)
                 self._ended = True
             else:
-                self._take_status(message.head)
+                self._take_status(cast("Status", message.head))
             self._heard_at = time.monotonic()
             message = self._acquisition.mailbox.get(0.0) if len(self._inbox) < _INBOX else None
 
     def _acquisition_died(self) -> None:
         """Start the acquisition again, where it was."""
         code = self._acquisition.exit_code
-        again = self._restarts.died(time.monotonic(), code, self._status.get("elapsed"))
+        again = self._restarts.died(time.monotonic(), code, self._status["elapsed"])
         if self._handing_over or not again:
             often = "" if again else f" {len(self._restarts.report)} times, the last ones within a minute"
             self._ended = True
@@ -266,27 +271,28 @@ class _Session:
             clip = self._restarts.clip(window, head["clip"])
             self._inbox.put(Job(window, clip, head["costs"], head["backlog"]))
 
-    def _take_status(self, status: dict[str, Any]) -> None:
-        if not self._status:
+    def _take_status(self, status: Status) -> None:
+        if not self._told:
             self._began_at = time.monotonic()
-        if status["existing"] and not self._status:
+        if status["existing"] and not self._told:
             self._progress.say(f"{status['existing']} files that lay in {self._options.fmri_dir} are ignored")
         for sentence in status["notes"]:
             self._progress.say(sentence)
         if status["simulated"] and not self._output.simulated:
             self._progress.say("Simulated participant: a source says so.")
             self._output.mark_simulated()
-        hole_s = self._restarts.back(time.monotonic()) if status.get("heard") else None
+        hole_s = self._restarts.back(time.monotonic()) if status["heard"] else None
         if hole_s is not None:
             self._progress.say(f"the acquisition receives again, after {hole_s:.1f} s without anything")
-        self._items += status.pop("items", [])
-        keep_runs(self._runs, status)
-        self._status = status
+        self._items += status["items"]
+        # What `_items` keeps is not kept twice.
+        self._status = {**with_runs(self._runs, status), "items": []}
+        self._told = True
         self._ended = status["kind"] == "end"
         for name, values in status["costs"].items():
             for value in values:
                 self._output.meter.add({name: value})
-        if status.get("record_fault") and self._record_fault is None:
+        if status["record_fault"] and self._record_fault is None:
             self._lose_recording(status["record_fault"])
 
     def _lose_recording(self, reason: str) -> None:
@@ -359,18 +365,18 @@ class _Session:
 
     @property
     def _waiting(self) -> list[str]:
-        return self._status.get("waiting", ["the acquisition process"])
+        return self._status["waiting"]
 
     @property
     def _begun(self) -> bool:
-        return self._status.get("elapsed") is not None
+        return self._status["elapsed"] is not None
 
     def _judge(self) -> RtDecodeError | None:
         """Tell whether the sources did not come, or fell silent."""
         waited = time.monotonic() - self._began_at
         limit = self._options.wait
         # --wait is for the sources: nobody looks for them while the acquisition process is starting.
-        if limit and self._status and not self._begun and waited > limit:
+        if limit and self._told and not self._begun and waited > limit:
             # What comes before the colon is the modality; what comes behind it names streams and files.
             missing = [sentence.partition(":")[0] for sentence in self._waiting]
             return RtDecodeError(
@@ -378,7 +384,7 @@ class _Session:
                 "Start the source, correct its name, or wait longer (--wait 0: for ever).",
                 f"waited {limit:g} s (--wait) for a run to begin; still missing: {', '.join(missing)}",
             )
-        silent = self._status.get("silent")
+        silent = self._status["silent"]
         limit = self._options.lost_after
         if limit and silent is not None and silent > limit:
             return SourceLostError(
@@ -402,7 +408,7 @@ class _Session:
         self._acquisition.join()
         self._memory.sample(time.monotonic(), now=True)
         counts = self._output.counts
-        self._output.abandon(self._status.get("reached", 0) - counts["final"] - counts["skipped"])
+        self._output.abandon(self._status["reached"] - counts["final"] - counts["skipped"])
         self._progress.close(self._status, self._output)
         try:
             final = self._close(ended)
@@ -430,7 +436,7 @@ class _Session:
         record = self._options.record
         truth = self._options.truth
         # Before the first status the acquisition may have refused the folder: it is another recording's.
-        if record is not None and self._status:
+        if record is not None and self._told:
             try:
                 self._truth.copy_to(record / "truth")
             except OSError as error:
@@ -446,7 +452,8 @@ class _Session:
             self._name,
             self._bundle,
             self._output,
-            self._status,
+            self._status["counters"],
+            self._status["expected"],
             simulated=self._output.simulated,
             ended=ended,
             memory_mb=self._memory.peak_mb,
@@ -482,7 +489,7 @@ def _sources(options: StreamOptions, bundle: Bundle, name: str) -> Sources:
     return Sources(bundle.path.resolve(), options, meta)
 
 
-def _error(head: dict[str, Any]) -> RtDecodeError:
+def _error(head: Mapping[str, Any]) -> RtDecodeError:
     error = RtDecodeError(head["text"], head["reason"])
     error.exit_code = head["exit_code"]
     return error

@@ -2,6 +2,7 @@
 
 import json
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from multiprocessing.context import SpawnContext
 from typing import Any
@@ -20,7 +21,7 @@ _ARRAYS = ("eeg", "eeg_mask", "fmri", "fmri_mask", "fmri_expected")
 class Message:
     """One item: plain JSON values and named arrays."""
 
-    head: dict[str, Any]
+    head: Mapping[str, Any]
     arrays: dict[str, Array]
 
 

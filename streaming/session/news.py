@@ -2,9 +2,9 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from streaming.sinks.output import Output
+from streaming.status import Status
 
 # A clip is stale once it is so many hops old.
 _STALE_HOPS = 2.0
@@ -87,13 +87,13 @@ def _counted(more: int, count: int) -> str:
     return f" ({count} in all)" if more == count else f" ({more} more, {count} in all)"
 
 
-def happened(status: dict[str, Any], output: Output, now_at: float) -> list[Happening]:
+def happened(status: Status, output: Output, now_at: float) -> list[Happening]:
     """Everything that is counted in a session, in the order in which it is told.
 
     Parameters
     ----------
-    status : dict
-        Of the acquisition; empty before the first.
+    status : Status
+        Of the acquisition.
     output : Output
     now_at : float
         Local clock, s.
@@ -106,11 +106,11 @@ def is_stale(age_s: float, hop_s: float) -> bool:
     return age_s > _STALE_HOPS * hop_s
 
 
-def _sources(status: dict[str, Any]) -> list[Happening]:
+def _sources(status: Status) -> list[Happening]:
     """The folder and the silence of the sources."""
-    folder = status.get("folder", {})
-    back = status.get("back", {})
-    runs = status.get("counters", {}).get("runs", [])
+    folder = status["folder"]
+    back = status["back"]
+    runs = status["counters"]["runs"]
     newest = runs[-1]["run"] if runs else 0
     return [
         Happening(
@@ -131,11 +131,10 @@ def _sources(status: dict[str, Any]) -> list[Happening]:
     ]
 
 
-def _signals(status: dict[str, Any], output: Output) -> list[Happening]:
+def _signals(status: Status, output: Output) -> list[Happening]:
     """Holes and faults in what came."""
-    counters = status.get("counters", {})
-    eeg = counters.get("eeg", {})
-    fmri = counters.get("fmri", {})
+    eeg = status["counters"]["eeg"]
+    fmri = status["counters"]["fmri"]
     bad = eeg.get("bad_channels") or []
     return [
         Happening(
@@ -170,12 +169,12 @@ def _signals(status: dict[str, Any], output: Output) -> list[Happening]:
     ]
 
 
-def _clips(status: dict[str, Any], output: Output, now_at: float) -> list[Happening]:
+def _clips(status: Status, output: Output, now_at: float) -> list[Happening]:
     """What is wrong with the clips themselves."""
     counts = output.counts
     words = output.words
     newest = output.newest
-    age_s = 0.0 if newest is None or status.get("elapsed") is None else now_at - newest.emitted_at
+    age_s = 0.0 if newest is None or status["elapsed"] is None else now_at - newest.emitted_at
     return [
         Happening(
             "clip late",

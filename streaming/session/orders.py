@@ -7,6 +7,7 @@ from typing import Any
 
 from rtdecode.disk.identity import new_key
 from streaming.session.mailbox import Mailbox
+from streaming.status import Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,12 +91,12 @@ class Past:
     ----------
     items : list of dict
         Triggers and volumes in the order they came (`streaming.session.past`); they place the runs in time.
-    status : dict
+    status : Status
         The last status; empty before the first.
     """
 
     items: list[dict[str, Any]]
-    status: dict[str, Any]
+    status: Status
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from rtdecode.types import EegChunk, Trigger, Volume
+from rtdecode.windows.assembler import Counters
 from streaming.session.orders import Past
 
 _OF_A_VOLUME = (
@@ -44,13 +45,13 @@ class Resumed:
     @property
     def since(self) -> float | None:
         """Wall time from which on files count as new; None to do with them as at the start."""
-        wall_s = self._status.get("wall_s")
+        wall_s = self._status["wall_s"]
         return None if wall_s is None or self.behind else wall_s - _UNSURE
 
     @property
     def behind(self) -> bool:
         """Whether volumes that lay there before were still being read."""
-        return self._status.get("behind", True)
+        return self._status["behind"]
 
     @property
     def begun(self) -> bool:
@@ -60,22 +61,22 @@ class Resumed:
     @property
     def told_at(self) -> float | None:
         """Local time of the last status, s."""
-        return self._status.get("at")
+        return self._status["at"]
 
     @property
     def first_sample_at(self) -> float | None:
         """Local time of the EEG sample with which the run began; None where it began otherwise."""
-        return self._status.get("first_sample_at")
+        return self._status["first_sample_at"]
 
     @property
     def heard_since(self) -> list[float]:
         """Stamps of what was heard first after earlier restarts."""
-        return self._status.get("heard_since", [])
+        return self._status["heard_since"]
 
     @property
     def triggers_expected(self) -> bool:
         """Whether a run without volumes waits for its first trigger."""
-        return self._status.get("triggers_expected", True)
+        return self._status["triggers_expected"]
 
     def items(self) -> Iterator[Trigger | Volume]:
         """The items, volumes as ones that are not decoded."""
@@ -93,17 +94,15 @@ class Resumed:
 
     def measure(self, chunk: EegChunk, sfreq: float) -> None:
         """Tell from the first chunk how many samples are lost."""
-        newest_at = self._status.get("newest_sample_at")
+        newest_at = self._status["newest_sample_at"]
         if self._hole or newest_at is None or not chunk.data.shape[1]:
             return
         lost = round((float(chunk.stamps[0]) - newest_at) * sfreq) - 1
         self._hole = {"lost_samples": max(0, lost), "gaps": 1}
 
-    def counted(self, counters: dict[str, Any]) -> dict[str, Any]:
+    def counted(self, counters: Counters) -> Counters:
         """Counters of the session: what was counted before, the hole, and what was counted since."""
-        before = self._status.get("counters")
-        if before is None:
-            return counters
+        before = self._status["counters"]
         eeg = dict(counters["eeg"])
         fmri = dict(counters["fmri"])
         for name in ("samples", "lost_samples", "gaps", "epochs"):
@@ -111,4 +110,4 @@ class Resumed:
         # The volumes of the past were pushed again and counted; what else there was of files was not.
         for name in ("duplicate", "rejected_files", "out_of_order", "late", "saturated"):
             fmri[name] = max(fmri[name], before["fmri"].get(name, 0))
-        return counters | {"eeg": eeg, "fmri": fmri}
+        return {**counters, "eeg": eeg, "fmri": fmri}

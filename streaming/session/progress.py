@@ -1,7 +1,6 @@
 """What the operator sees on the terminal while a session runs."""
 
 import time
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
@@ -9,6 +8,7 @@ from rich.progress import Progress as RichProgress
 
 from streaming.session.news import News, happened, is_stale
 from streaming.sinks.output import Output
+from streaming.status import Status
 
 _LINE_EVERY = 10.0
 
@@ -41,12 +41,12 @@ class Progress:
         self._task = self._bar.add_task("starting", total=seconds)
         self._bar.start()
 
-    def update(self, status: dict[str, Any], output: Output) -> None:
+    def update(self, status: Status, output: Output) -> None:
         """Show how far the session is, and say what has happened."""
         now_at = time.monotonic()
         for sentence in self._news.take(happened(status, output, now_at), now_at):
             self.say(sentence)
-        elapsed = status.get("elapsed")
+        elapsed = status["elapsed"]
         if elapsed is None:
             return
         lines = standing(status, output, now_at)
@@ -59,23 +59,24 @@ class Progress:
         """Print a line."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def close(self, status: dict[str, Any], output: Output) -> None:
+    def close(self, status: Status, output: Output) -> None:
         """Say what has not been said yet, and take the bar away."""
         now_at = time.monotonic()
         # A session that ends has no clip to come: the last one's age says nothing.
-        events = happened(status | {"elapsed": None}, output, now_at)
+        over: Status = {**status, "elapsed": None}
+        events = happened(over, output, now_at)
         for sentence in self._news.take(events, now_at, ends=True):
             self.say(sentence)
         self._bar.stop()
 
 
-def standing(status: dict[str, Any], output: Output, now_at: float) -> list[str]:
+def standing(status: Status, output: Output, now_at: float) -> list[str]:
     """How a session stands, in two lines: its time and newest clip, and what was counted."""
     counts = output.counts
     newest = output.newest
-    counters = status.get("counters", {})
-    eeg = counters.get("eeg", {})
-    fmri = counters.get("fmri", {})
+    elapsed = status["elapsed"] or 0.0
+    eeg = status["counters"]["eeg"]
+    fmri = status["counters"]["fmri"]
     clip = "no clip yet"
     if newest is not None:
         age_s = max(0.0, now_at - newest.emitted_at)
@@ -86,4 +87,4 @@ def standing(status: dict[str, Any], output: Output, now_at: float) -> list[str]
     shown |= {"EEG holes": eeg.get("gaps") or 0}
     shown |= {"volumes missing": fmri.get("missing") or 0, "volumes late": fmri.get("late") or 0}
     counted = "   ".join(f"{name} {count}" for name, count in shown.items())
-    return [f"run time {max(status['elapsed'], 0):.0f} s   {clip}", counted]
+    return [f"run time {max(elapsed, 0):.0f} s   {clip}", counted]

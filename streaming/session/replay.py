@@ -211,7 +211,11 @@ def _close(name: str, bundle: Bundle, output: Output, assembler: Assembler, path
             output.close()
         finally:
             made = reports.build(
-                *(name, bundle, output, {"counters": assembler.counters(), "expected": expected}),
+                name,
+                bundle,
+                output,
+                assembler.counters(),
+                expected,
                 simulated=output.simulated,
                 ended=ended,
                 memory_mb=memory.peak_mb,

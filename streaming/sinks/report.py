@@ -10,6 +10,7 @@ from rich.table import Table
 from rtdecode import __version__
 from rtdecode.bundle import Bundle
 from rtdecode.disk import strict_json
+from rtdecode.windows.assembler import Counters
 from streaming.sinks.judged import EMPTY
 from streaming.sinks.output import Output
 
@@ -35,7 +36,8 @@ def build(
     session: str,
     bundle: Bundle,
     output: Output,
-    status: dict[str, Any],
+    counters: Counters,
+    expected: int,
     *,
     simulated: bool,
     ended: str,
@@ -51,8 +53,9 @@ def build(
     session : str
     bundle : Bundle
     output : Output
-    status : dict
-        The last status of the acquisition: `counters` and `expected`.
+    counters : Counters
+    expected : int
+        Windows that a session of this length has.
     simulated : bool
     ended : str
         Why the session ended, in words.
@@ -66,7 +69,6 @@ def build(
         One for each time that the acquisition process died: `exit_code`, `run_s` (run time that it told last)
         and `hole_s` (how long nothing was received; None where nothing was any more).
     """
-    counters = status.get("counters", {})
     counts = output.counts
     sections = {
         name: {key: counters.get(name, {}).get(key) for key in keys}
@@ -80,10 +82,10 @@ def build(
         "simulated": simulated,
         "note": bundle.manifest.note,
         "ended": ended,
-        "windows": {"expected": status.get("expected", 0), **windows},
+        "windows": {"expected": expected, **windows},
         "late": counts["late"],
         **sections,
-        "runs": counters.get("runs", []),
+        "runs": counters["runs"],
         "latency_ms": output.meter.summary(),
         "memory_mb": {"peak": memory_mb},
         "recording": recording,

@@ -22,7 +22,7 @@ from rtdecode.phantom.files.mosaic import mosaic_bytes
 from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
 from rtdecode.windows.assembler import Assembler
 from streaming.session import acquisition, replay
-from streaming.session.live import keep_runs
+from streaming.session.live import with_runs
 from streaming.session.mailbox import Mailbox, Message, slot_bytes
 from streaming.session.orders import Sources, StreamOptions
 from streaming.sources.folder.source import FolderSource
@@ -55,7 +55,7 @@ def test_a_day_of_short_runs_fits_every_status_and_is_all_reported(eeg_alone) ->
             message = mailbox.get(timeout=0)
             assert message is not None
             status = message.head
-            keep_runs(known, status)
+            status = with_runs(known, status)
     assert len(status["counters"]["runs"]) == 300
     assert status["counters"]["runs"] == made._assembler.counters()["runs"]
 

@@ -30,6 +30,7 @@ from streaming.session.progress import Progress
 from streaming.sinks.meter import DURATIONS, INSTANTS
 from streaming.sinks.output import Output, prepare
 from streaming.sinks.truth import Truth
+from streaming.status import NOTHING
 from tests.streaming.bundles import AFFINE, CHANNELS, SHAPE, damage, make_bundle, make_calibration
 from tests.streaming.sessions import LIMIT, TR, WINDOW, Ended, end, interrupt, play, stream, text, until
 from tests.streaming.sinks.test_truth import write_film
@@ -431,8 +432,7 @@ def test_the_wait_for_sources_begins_when_they_are_looked_for(bundle: Path, tmp_
     made = _Session(options, load(str(bundle)), tmp_path, "s", Console())
     made._began_at -= 40
     assert made._judge() is None
-    status = {"kind": "status", "existing": 0, "notes": [], "counters": {"runs": []}, "costs": {}}
-    made._take_status(status | {"simulated": False, "waiting": ["EEG: no stream"]})
+    made._take_status({**NOTHING, "waiting": ["EEG: no stream"]})
     assert made._judge() is None
     made._began_at -= 40
     fault = made._judge()
@@ -444,7 +444,7 @@ def test_the_wait_for_sources_begins_when_they_are_looked_for(bundle: Path, tmp_
 def test_silence_ends_it_unless_it_may_last(limit: float, bundle: Path, tmp_path: Path) -> None:
     options = StreamOptions(lsl="x", bundle=str(bundle), lost_after=limit)
     made = _Session(options, load(str(bundle)), tmp_path, "s", Console())
-    made._status = {"elapsed": 1.0, "silent": 100.0}
+    made._status = {**NOTHING, "elapsed": 1.0, "silent": 100.0}
     found = made._judge()
     assert (found is None) if limit == 0 else isinstance(found, SourceLostError)
 
@@ -457,9 +457,8 @@ def test_what_a_source_says_of_the_participant_is_shown(tmp_path: Path) -> None:
     output = Output(tmp_path / "out", "s", real, Decoder(real), Truth(None, real), float, simulated=False)
     made._output = output
     made._progress = cast("Progress", SimpleNamespace(say=said.append))
-    status = {"kind": "status", "existing": 0, "notes": [], "counters": {"runs": []}, "costs": {}}
     for simulated in (False, True, True):
-        made._take_status(status | {"simulated": simulated})
+        made._take_status({**NOTHING, "simulated": simulated})
     assert said == ["Simulated participant: a source says so."]
     assert output.simulated
     output.close()

@@ -13,19 +13,22 @@ from streaming.decode.deadline import Job
 from streaming.session.news import Happening, News, happened
 from streaming.session.progress import Progress, standing
 from streaming.sinks.output import Output
+from streaming.status import NOTHING, Status
 from tests.streaming.bundles import make_bundle
 from tests.streaming.session.test_scanner import program
 from tests.streaming.sinks.test_output import opened
 from tests.streaming.windows import window
 
 HOP_S = 4.0
-QUIET: dict[str, Any] = {
+QUIET: Status = {
+    **NOTHING,
     "elapsed": 1.0,
     "back": {"eeg": 0, "fmri": 0},
     "folder": {"gone": 0, "back": 0},
     "counters": {
         "eeg": {"gaps": 0, "lost_samples": 0, "epochs": 1, "bad_channels": []},
         "fmri": {"missing": 0, "late": 0},
+        "clock": {},
         "runs": [{"run": 0}],
     },
 }

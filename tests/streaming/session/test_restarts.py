@@ -21,6 +21,7 @@ from streaming.session.mailbox import Mailbox, slot_bytes
 from streaming.session.orders import Past, Sources, StreamOptions
 from streaming.session.restarts import Restarts, cause
 from streaming.sources.folder.source import FolderSource
+from streaming.status import NOTHING, Status
 from tests.streaming.bundles import AFFINE, CHANNELS, SHAPE, make_bundle
 from tests.streaming.windows import window
 
@@ -48,7 +49,7 @@ class Acquired:
         self.made = acquisition._Acquisition(sources, mailbox, CONTEXT.Event(), lambda: True)
         self.windows: list[Window] = []
         self.items: list[dict[str, Any]] = list(past.items) if past else []
-        self.status: dict[str, Any] = {}
+        self.status: Status = NOTHING
         self.made._emit = self.windows.extend
         if self.made._resumed is not None:
             self.made._go_on(self.made._resumed)
