@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from multiprocessing.synchronize import Event
 from typing import Any
 
@@ -62,10 +63,9 @@ _NOTES_TOLD = 30
 _UNTOLD_MOST = 32
 # The clock of the deadlines before the first volume that lay there; finite, as it goes into recordings.
 _LONG_AGO = -1e12
-# What the folder thread says once it has read everything that lay there.
-_CAUGHT_UP = "caught up"
 
-Item = EegChunk | Trigger | Volume | FilmMark | Montage | BaseException | str
+# What a source's thread leaves for the main one to do, so that one thread alone changes anything.
+Action = Callable[[], None]
 
 
 def main(sources: Sources, mailbox: Mailbox, stop: Event) -> None:
@@ -108,7 +108,7 @@ class _Acquisition:
         self._mailbox = mailbox
         self._stop = stop
         self._parent_alive = parent_alive
-        self._queue: queue.Queue[Item] = queue.Queue(maxsize=256)
+        self._queue: queue.Queue[Action] = queue.Queue(maxsize=256)
         self._threads: list[threading.Thread] = []
         bundle = bundles.load(sources.bundle, verify=False, subject=options.subject)
         self._lsl = LslSource(options.lsl, options.peers, accept=_fits(bundle)) if options.lsl else None
@@ -147,6 +147,8 @@ class _Acquisition:
         # How often a source came back that had been silent.
         self._back = dict.fromkeys(_SILENT, 0)
         self._status_at = 0.0
+        # Whether the next status is due, however short ago the last one was.
+        self._tell_now = False
         # While volumes are read that lay there before, the clock of the deadlines is theirs.
         behind = options.existing == "read" and (self._resumed is None or self._resumed.behind)
         self._behind_at: float | None = _LONG_AGO if self._folder and behind else None
@@ -156,8 +158,8 @@ class _Acquisition:
     def run(self) -> None:
         if (used := self._calibration) is not None and self._resumed is None:
             self._record(lambda kept: kept.keep_calibration(used))
-        # A fault of a thread comes to the loop below as an item.
-        threading.excepthook = lambda caught: self._put(caught.exc_value or RuntimeError("a source ended"))
+        # A fault of a thread ends the loop below.
+        threading.excepthook = lambda caught: self._put(partial(_fail, caught.exc_value))
         self._start(self._read_lsl if self._lsl else None)
         self._start(self._read_folder if self._folder else None)
         self._start(self._read_film if self._lsl and self._writer else None)
@@ -217,37 +219,39 @@ class _Acquisition:
                 return
 
     def _step(self, timeout: float) -> None:
+        """Do what was left to be done first, or let time pass; then tell how things stand, if that is due."""
         try:
-            item = self._queue.get(timeout=timeout) if timeout else self._queue.get_nowait()
+            action = self._queue.get(timeout=timeout) if timeout else self._queue.get_nowait()
         except queue.Empty:
-            item = None
-        if isinstance(item, BaseException):
-            raise item
-        if isinstance(item, Montage):
-            self._assembler.set_montage(item)
-            self._record(lambda kept: kept.set_montage(item))
-            self._learn(item.simulated)
-        elif isinstance(item, str):
-            self._emit(self._assembler.tick(time.monotonic()))
-            self._behind_at = None
-        elif isinstance(item, FilmMark):
-            self._record(lambda kept: kept.write(item))
-        elif item is not None:
-            self._take(item)
-        if item is None:
             self._lag.idle(time.monotonic())
             self._emit(self._assembler.advance(self._due_at()))
+        else:
+            action()
         now = time.monotonic()
-        # An acquisition after this one would take a volume again that no status has told of.
-        told_at_once = isinstance(item, Volume) and self._behind_at is None
         full = len(self._untold) >= _UNTOLD_MOST
-        if now - self._status_at >= _STATUS_EVERY or full or told_at_once:
+        if now - self._status_at >= _STATUS_EVERY or full or self._tell_now:
             self._status_at = now
+            self._tell_now = False
             self.send(Message(self._status(now), {}))
             if not self._parent_alive():
                 self._stop.set()
 
+    def _set_montage(self, montage: Montage) -> None:
+        self._assembler.set_montage(montage)
+        self._record(lambda kept: kept.set_montage(montage))
+        self._learn(montage.simulated)
+
+    def _catch_up(self) -> None:
+        """Go on in real time: everything that lay in the folder has been read."""
+        self._emit(self._assembler.tick(time.monotonic()))
+        self._behind_at = None
+
+    def _mark(self, mark: FilmMark) -> None:
+        self._record(lambda kept: kept.write(mark))
+
     def _take(self, item: EegChunk | Trigger | Volume) -> None:
+        # An acquisition after this one would take a volume again that no status has told of.
+        self._tell_now = self._tell_now or (isinstance(item, Volume) and self._behind_at is None)
         if self._resumed is not None and isinstance(item, Volume) and self._resumed.knows(item):
             return
         self._heard = True
@@ -423,10 +427,11 @@ class _Acquisition:
             self._threads.append(threading.Thread(target=body, daemon=True))
             self._threads[-1].start()
 
-    def _put(self, item: Item) -> None:
+    def _put(self, action: Action) -> None:
+        """Leave something to be done to the main thread, as soon as there is room."""
         while not self._stop.is_set():
             with contextlib.suppress(queue.Full):
-                self._queue.put(item, timeout=0.5)
+                self._queue.put(action, timeout=0.5)
                 break
 
     def _read_lsl(self) -> None:
@@ -439,8 +444,8 @@ class _Acquisition:
                     montage = self._lsl.montage
                     since = time.monotonic()
                     if montage is not None:
-                        self._put(montage)
-                self._put(item)
+                        self._put(partial(self._set_montage, montage))
+                self._put(partial(self._take, item))
             if montage and not self._lsl.has_triggers and time.monotonic() - since > _MARKERS_WITHIN:
                 self._assembler.triggers_expected = False
             time.sleep(_LSL_POLL)
@@ -452,7 +457,7 @@ class _Acquisition:
         source = MarkerSource(lsl, film_marks.SUFFIX)
         while not self._stop.is_set():
             for label, stamp, at in source.poll():
-                self._put(FilmMark(stamp, label, at))
+                self._put(partial(self._mark, FilmMark(stamp, label, at)))
             time.sleep(_FILM_POLL)
 
     def _read_folder(self) -> None:
@@ -461,11 +466,15 @@ class _Acquisition:
         while not self._stop.is_set():
             volumes = self._folder.poll(time.monotonic())
             for volume in volumes:
-                self._put(volume)
+                self._put(partial(self._take, volume))
             if behind and not volumes and not self._folder.unread:
                 behind = False
-                self._put(_CAUGHT_UP)
+                self._put(self._catch_up)
             time.sleep(0.0 if self._folder.unread else _FOLDER_POLL)
+
+
+def _fail(error: BaseException | None) -> None:
+    raise error or RuntimeError("a source ended")
 
 
 def _fits(bundle: Bundle) -> Callable[[Montage], str | None]:

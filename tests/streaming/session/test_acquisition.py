@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -214,14 +215,14 @@ def test_a_recording_says_simulated_where_a_source_does(tmp_path: Path, simulate
 
 def test_a_stream_that_says_so_makes_the_recording_simulated(tmp_path: Path) -> None:
     session = Session(tmp_path, eeg=True)
-    session.made._queue.put(Montage(CHANNELS, 500.0, simulated=True))
+    session.made._put(partial(session.made._set_montage, Montage(CHANNELS, 500.0, simulated=True)))
     session.made._step(timeout=1.0)
     session.made.close()
     assert Recording(session.record).meta["simulated"] is True
 
 
 def write_montage(session: Session) -> None:
-    session.made._queue.put(Montage(CHANNELS, 500.0))
+    session.made._put(partial(session.made._set_montage, Montage(CHANNELS, 500.0)))
     session.made._step(timeout=1.0)
 
 
@@ -291,7 +292,7 @@ def test_what_waits_to_be_taken_is_no_silence(tmp_path: Path) -> None:
     (volume,) = volumes(1)
     session.take(volume)
     assert session.made._status(volume.arrived_at + 40)["silent"] == pytest.approx(40)
-    session.made._queue.put(volume)
+    session.made._put(partial(session.made._take, volume))
     assert session.made._status(volume.arrived_at + 40)["silent"] is None
     session.made.close()
 
