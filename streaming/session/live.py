@@ -21,12 +21,13 @@ from rtdecode.errors import OutputError, RtDecodeError, SourceLostError, UsageEr
 from rtdecode.windows.assembler import Counters
 from streaming.decode.deadline import Inbox, Job, time_left
 from streaming.decode.decoder import Decoder, check_steps
-from streaming.session import interrupts, orders
+from streaming.session import interrupts
 from streaming.session.mailbox import Mailbox, Message, slot_bytes, unpack
 from streaming.session.memory import MemoryMeter
 from streaming.session.orders import Past, Sources, StreamOptions
 from streaming.session.progress import Progress
 from streaming.session.restarts import Restarts, cause
+from streaming.session.spawn import acquire
 from streaming.sinks import report
 from streaming.sinks.output import Output, prepare, writing
 from streaming.sinks.truth import Truth
@@ -512,7 +513,7 @@ class _Process:
         self.mailbox = Mailbox(context, _SLOTS, self._message_bytes)
         self._stop: Event = context.Event()
         self._process: SpawnProcess = context.Process(
-            target=orders.acquire, args=(self._sources, self.mailbox, self._stop), daemon=True
+            target=acquire, args=(self._sources, self.mailbox, self._stop), daemon=True
         )
 
     @property

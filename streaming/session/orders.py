@@ -1,12 +1,10 @@
 """What a session asks of its acquisition process; light, as both processes import it."""
 
 from dataclasses import dataclass, field
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
 from rtdecode.disk.identity import new_key
-from streaming.session.mailbox import Mailbox
 from streaming.status import Status
 
 
@@ -121,11 +119,3 @@ class Sources:
     meta: dict[str, Any] = field(default_factory=dict)
     past: Past | None = None
     key: bytes = field(default_factory=new_key, repr=False)
-
-
-def acquire(sources: Sources, mailbox: Mailbox, stop: Event) -> None:
-    """Be the acquisition process until `stop` is set."""
-    # Only the process that reads pays for what reading imports.
-    from streaming.session.acquisition import main
-
-    main(sources, mailbox, stop)
