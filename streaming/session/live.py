@@ -29,7 +29,9 @@ from streaming.session.progress import Progress
 from streaming.session.restarts import Restarts, cause
 from streaming.session.spawn import acquire
 from streaming.sinks import report
+from streaming.sinks.judged import Sections
 from streaming.sinks.output import Output, prepare, writing
+from streaming.sinks.report import Report
 from streaming.sinks.truth import Truth
 from streaming.status import NOTHING, Status
 
@@ -419,7 +421,7 @@ class _Session:
         print(self._out)  # noqa: T201
         print(self._report_path)  # noqa: T201
 
-    def _close(self, ended: str) -> dict[str, Any]:
+    def _close(self, ended: str) -> Report:
         """Finish the session's folder; returns its report."""
         judged = None
         try:
@@ -448,7 +450,7 @@ class _Session:
             missing = f"no truth came to {truth}: the report has no accuracy"
             self._progress.say(self._truth.fault or missing)
 
-    def _write_report(self, ended: str, judged: dict[str, Any] | None) -> dict[str, Any]:
+    def _write_report(self, ended: str, judged: Sections | None) -> Report:
         made = report.build(
             self._name,
             self._bundle,

@@ -1,7 +1,7 @@
 """What the truth says of a session's clips: the sections of the report that rest on it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +20,39 @@ from rtdecode.scores.seams import seam_ratio
 from rtdecode.types import Array
 from streaming.sinks.truth import Archive, Truth
 
-SECTIONS = ("accuracy", "baselines", "confidence", "seam")
-EMPTY: dict[str, Any] = dict.fromkeys(SECTIONS) | {"accuracy": dict.fromkeys(METRICS)}
 # Curves over fewer clips say nothing.
 _FEWEST = 20
 
 Events = Mapping[int, Sequence[Event]]
 
 
-def sections(truth: Truth, shown: Archive, bundle: Bundle) -> dict[str, Any]:
+class Sections(TypedDict):
+    """Sections of the report; what is not known is None.
+
+    Attributes
+    ----------
+    accuracy : dict
+        Each metric of `rtdecode.scores.accuracy` and its figure.
+    baselines : dict or None
+        Those of ``null_brain`` and ``mean_clip``, where twins were made.
+    confidence : dict or None
+        ``reliability`` and ``risk_coverage``, from 20 clips on.
+    seam : dict or None
+        As `rtdecode.scores.seams` makes it.
+    """
+
+    accuracy: dict[str, Any]
+    baselines: dict[str, Any] | None
+    confidence: dict[str, Any] | None
+    seam: dict[str, Any] | None
+
+
+def nothing() -> Sections:
+    """Sections in which nothing is known."""
+    return {"accuracy": dict.fromkeys(METRICS), "baselines": None, "confidence": None, "seam": None}
+
+
+def sections(truth: Truth, shown: Archive, bundle: Bundle) -> Sections:
     """Judge what was emitted.
 
     Parameters
@@ -37,21 +61,14 @@ def sections(truth: Truth, shown: Archive, bundle: Bundle) -> dict[str, Any]:
     shown : Archive
         The finals.
     bundle : Bundle
-
-    Returns
-    -------
-    dict
-        ``accuracy``; ``baselines`` {null_brain, mean_clip}, where twins were made; ``confidence``
-        {reliability, risk_coverage}, from 20 clips on; ``seam``, as `rtdecode.scores.seams` makes it. None
-        for what is not known.
     """
+    found = nothing()
     if not truth.known:
-        return dict(EMPTY)
+        return found
     events = {0: truth.events()}
-    found = EMPTY | {"accuracy": dict(EMPTY["accuracy"])}
     mean_clip = bundle.stats.get("mean_clip")
     if len(apart(shown.paired)) > 1 and mean_clip is not None:
-        found |= _clips(shown, events, mean_clip)
+        found = _clips(shown, events, mean_clip)
     labels = bundle.manifest.labels
     if shown.scored and labels:
         scores = np.array([[one[name] for name in labels] for one in shown.scores])
@@ -63,13 +80,14 @@ def sections(truth: Truth, shown: Archive, bundle: Bundle) -> dict[str, Any]:
     return found
 
 
-def _clips(shown: Archive, events: Events, mean_clip: Array) -> dict[str, Any]:
+def _clips(shown: Archive, events: Events, mean_clip: Array) -> Sections:
     """Judge the clips of windows that do not overlap."""
     kept = apart(shown.paired)
     spans = [shown.paired[i] for i in kept]
     parts = {name: [frames[i] for i in kept] for name, frames in shown.pairs().items()}
     corr = correlations(parts["clip"], parts["truth"], mean_clip)
-    found: dict[str, Any] = {"accuracy": EMPTY["accuracy"] | identification(corr, spans, events)}
+    found = nothing()
+    found["accuracy"] |= identification(corr, spans, events)
     wins = identification_nway(corr, distractors(spans, events), 2)
     found["confidence"] = _confidence([shown.confidences[i] for i in kept], wins)
     onsets = {run: [event.onset_s for event in known] for run, known in events.items()}

@@ -20,6 +20,7 @@ from streaming.decode.decoder import Decoded, Decoder, NonFiniteError, check_ste
 from streaming.sinks import curves, judged, meter
 from streaming.sinks.clips import ClipSink
 from streaming.sinks.film import FilmSink, describe
+from streaming.sinks.judged import Sections
 from streaming.sinks.sheet import ContactSheet
 from streaming.sinks.truth import Archive, Truth
 
@@ -117,7 +118,7 @@ class Output:
         self._out = out
         self._archive = Archive(out / ".finals")
         self._cost = decoder.cost
-        self._sections: dict[str, Any] = dict.fromkeys(judged.SECTIONS)
+        self._sections = judged.nothing()
         self._notes: list[str] = []
         self.hop_s = float(manifest.grid.hop)
         self.tr_s = float(manifest.grid.tr or 0)
@@ -190,12 +191,12 @@ class Output:
             self.counts["skipped"] += count
             self.words["skipped"] = "the session ended before it was decoded"
 
-    def judge(self) -> dict[str, Any]:
+    def judge(self) -> Sections:
         """Compare what was emitted with the truth: the sections of the report that rest on it."""
         with writing():
             found = judged.sections(self._truth, self._archive, self._bundle)
         # A table that proves unreadable only here judges nothing.
-        self._sections = found if not self._truth.fault else dict(judged.EMPTY)
+        self._sections = found if not self._truth.fault else judged.nothing()
         return self._sections
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from rtdecode import __version__
 from rtdecode.bundle import Bundle
 from rtdecode.disk import strict_json
 from rtdecode.windows.assembler import Counters
-from streaming.sinks.judged import EMPTY
+from streaming.sinks.judged import Sections, nothing
 from streaming.sinks.output import Output
 
 _EEG = (
@@ -32,6 +32,28 @@ _FIGURES = {
 }
 
 
+class Report(Sections):
+    """What ``report.json`` holds; docs/session.md says what each value is."""
+
+    session: str
+    version: str
+    bundle: str
+    simulated: bool
+    note: str | None
+    ended: str
+    windows: dict[str, int]
+    late: int
+    eeg: dict[str, Any]
+    fmri: dict[str, Any]
+    clock: dict[str, Any]
+    runs: list[dict[str, Any]]
+    latency_ms: dict[str, Any]
+    memory_mb: dict[str, float | None]
+    recording: dict[str, Any] | None
+    restarts: list[dict[str, Any]]
+    steps: dict[str, int] | None
+
+
 def build(
     session: str,
     bundle: Bundle,
@@ -42,10 +64,10 @@ def build(
     simulated: bool,
     ended: str,
     memory_mb: float | None,
-    judged: dict[str, Any] | None,
+    judged: Sections | None,
     recording: dict[str, Any] | None = None,
     restarts: list[dict[str, Any]] | None = None,
-) -> dict[str, Any]:
+) -> Report:
     """Make the report; what is not known is None.
 
     Parameters
@@ -61,8 +83,8 @@ def build(
         Why the session ended, in words.
     memory_mb : float or None
         Highest sum of the processes' PSS.
-    judged : dict or None
-        The sections that rest on the truth (`streaming.sinks.judged`), once the session is over.
+    judged : Sections or None
+        What rests on the truth, once the session is over.
     recording : dict or None
         `fault`: why ``--record`` ended before the session, None where it did not; None without ``--record``.
     restarts : list of dict or None
@@ -70,10 +92,6 @@ def build(
         and `hole_s` (how long nothing was received; None where nothing was any more).
     """
     counts = output.counts
-    sections = {
-        name: {key: counters.get(name, {}).get(key) for key in keys}
-        for name, keys in (("eeg", _EEG), ("fmri", _FMRI), ("clock", _CLOCK))
-    }
     windows = {key: counts[key] for key in ("final", "preview", "refined", "skipped", "degraded")}
     return {
         "session": session,
@@ -84,18 +102,20 @@ def build(
         "ended": ended,
         "windows": {"expected": expected, **windows},
         "late": counts["late"],
-        **sections,
+        "eeg": {key: counters["eeg"].get(key) for key in _EEG},
+        "fmri": {key: counters["fmri"].get(key) for key in _FMRI},
+        "clock": {key: counters["clock"].get(key) for key in _CLOCK},
         "runs": counters["runs"],
         "latency_ms": output.meter.summary(),
         "memory_mb": {"peak": memory_mb},
         "recording": recording,
         "restarts": restarts or [],
         "steps": {str(n): output.steps[n] for n in sorted(output.steps, reverse=True) if n} or None,
-        **(judged or EMPTY),
+        **(judged or nothing()),
     }
 
 
-def write(path: Path, report: dict[str, Any]) -> None:
+def write(path: Path, report: Report) -> None:
     """Write a report in one step: it is whole at any time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
@@ -106,7 +126,7 @@ def write(path: Path, report: dict[str, Any]) -> None:
         part.unlink(missing_ok=True)
 
 
-def show(report: dict[str, Any]) -> None:
+def show(report: Report) -> None:
     """Print the table of a session on stdout."""
     note = "SIMULATED PARTICIPANT" if report["simulated"] else report["note"] or ""
     console = Console(width=None if sys.stdout.isatty() else 120)
@@ -134,7 +154,7 @@ def show(report: dict[str, Any]) -> None:
     console.print(table)
 
 
-def _judged(report: dict[str, Any]) -> list[tuple[str, str]]:
+def _judged(report: Report) -> list[tuple[str, str]]:
     """Rows of what is known of the clips' accuracy."""
     accuracy = report["accuracy"]
     baselines = report["baselines"] or {}
