@@ -70,7 +70,7 @@ class Spm:
         pair, *state, _ = rtspm.spm_realign_rt(pair, _FLAGS, self._count, 0, *self._state)
         rtspm.spm_reslice_rt(pair, _FLAGS)
         self._state = tuple(state)
-        self._count = self._count + 1
+        self._count += 1
         return self._mat @ np.linalg.inv(pair[1]["mat"])
 
 

@@ -114,8 +114,8 @@ class SampleClock:
         while start < total:
             if self._drop:
                 gone = min(self._drop, total - start)
-                self._drop = self._drop - gone
-                start = start + gone
+                self._drop -= gone
+                start += gone
                 continue
             take = min(total - start, self._size - self._held)
             start += self._follow(stamps[start : start + take], start, total - start, arrived_at, pieces)
@@ -167,7 +167,7 @@ class SampleClock:
         self._pending = 0
         self._rest.append((index[:stop], rest[:stop]))
         self._count = int(index[stop - 1]) + 1
-        self._held = self._held + stop
+        self._held += stop
         if self._held == self._size:
             self._close_block(left - stop, arrived_at)
         return stop
@@ -241,8 +241,8 @@ class SampleClock:
             if self._jumped:
                 return  # stamps of two epochs
             # A whole block says better than one stamp by how much the stamps have jumped.
-            self._shift = self._shift + off
-            middle = middle - off
+            self._shift += off
+            middle -= off
             off = 0.0
         self._blocks.append((place, middle))
         if self._astray(off):

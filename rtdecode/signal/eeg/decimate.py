@@ -154,7 +154,7 @@ class Decimator:
         gone = max(0, self._next * self._down // self._up - self._first - self._span + 1)
         gone = min(gone, x.shape[1])
         self._past = np.ascontiguousarray(x[:, gone:])
-        self._first = self._first + gone
+        self._first += gone
         self._times = self._times[gone:]
         self._quality = self._quality[gone:]
 

@@ -83,8 +83,8 @@ class ResidualMeter:
             part = slice(done, done + count)
             self._kept[0, :, at : at + count] = before[self._rows, part]
             self._kept[1, :, at : at + count] = after[self._rows, part]
-            done = done + count
-            self._index = self._index + count
+            done += count
+            self._index += count
 
     def report(self) -> dict[str, float | None]:
         """Sizes and harmonics; None until as many samples as it looks at have come.
