@@ -17,7 +17,7 @@ from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle, Manifest, engine
 from rtdecode.bundle.golden import decode
 from rtdecode.errors import BundleError
-from train.data.arrays import golden, normalised_eeg
+from train.data.arrays import golden, golden_noise, normalised_eeg
 from train.data.recorded import Recorded
 from train.fitting.fitter import Fitted, Fitter
 from train.system import signal_ports
@@ -56,8 +56,11 @@ def write(
         If the new graphs do not give what the fit says.
     """
     graphs = fitter.graphs(fitted)
+    models = {stage: graph.SerializeToString(deterministic=True) for stage, graph in graphs.items()}
     windows = golden_inputs(base, recorded, fitted)
-    held_to, parity = verified(base, graphs, windows, partial(fitter.expected, fitted))
+    held_to, parity = verified(base, models, windows, partial(fitter.expected, fitted))
+    digests = {stage: digest(graph) for stage, graph in graphs.items()}
+    parity["digests"] = base.manifest.parity.get("digests", {}) | digests
     arrays = {"stats": base.stats | fitted.statistics, "golden": held_to}
     if recorded.fmri is not None and fitted.voxels is not None:
         head = recorded.fmri.head
@@ -67,10 +70,10 @@ def write(
     files = {name: base.path / name for name in base.manifest.files if name not in apart}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        for stage, graph in graphs.items():
+        for stage, model in models.items():
             name = manifest.built[stage].file
             files[name] = folder / f"{stage}.onnx"
-            files[name].write_bytes(graph.SerializeToString(deterministic=True))
+            files[name].write_bytes(model)
         for name, held in arrays.items():
             files[f"{name}.npz"] = folder / f"{name}.npz"
             np.savez_compressed(files[f"{name}.npz"], allow_pickle=False, **held)
@@ -99,7 +102,7 @@ def golden_inputs(base: Bundle, recorded: Recorded, fitted: Fitted) -> Arrays:
 
 def verified(
     base: Bundle,
-    graphs: Mapping[str, ModelProto],
+    models: Mapping[str, bytes],
     windows: Arrays,
     expected: Callable[[Arrays], Arrays],
 ) -> tuple[Arrays, dict[str, Any]]:
@@ -109,8 +112,8 @@ def verified(
     ----------
     base : Bundle
         All other stages are its own.
-    graphs : dict
-        Stage -> graph.
+    models : dict
+        Stage -> the bytes of its graph.
     windows : dict
     expected : callable
         Gives what is expected of the golden windows, see `train.fitting.fitter.Fitter.expected`.
@@ -126,13 +129,11 @@ def verified(
     BundleError
         As of `compare`.
     """
-    models = {name: graph.SerializeToString() for name, graph in graphs.items()}
     loaded = engine.load(base, instead=models)
     manifest = base.manifest
     given = dict(windows)
     if "denoise" in manifest.built:
-        noise = np.random.default_rng(0).standard_normal((_GOLDEN, *loaded.program.latent[1:]), np.float32)
-        given["noise"] = noise.astype(np.float16).astype(np.float32)
+        given["noise"] = golden_noise(_GOLDEN, loaded.program.latent[1:])
     given |= _nothing_carried(manifest)
     found: list[Arrays] = []
     for n in range(_GOLDEN):
@@ -141,13 +142,11 @@ def verified(
         one = {name: value[n : n + 1] for name, value in given.items()}
         found.append(decode(loaded, one, manifest.steps, "a golden window"))
     made = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
-    digests = {name: digest(graph) for name, graph in graphs.items()}
     parity = {
         "windows": _GOLDEN,
         "runtime": onnxruntime.__version__,
         "compared": "the graphs with what the fit computes without them; golden clips are the graphs' own",
         "largest_difference": compare(expected(given), made),
-        "digests": manifest.parity.get("digests", {}) | digests,
     }
     kept = {name: made[name] for name in _KEPT if name in made}
     kept["frames"] = np.rint(255 * kept["frames"][:1]).astype(np.uint8)

@@ -14,6 +14,7 @@ from rtdecode.bundle.engine import Engine
 from rtdecode.bundle.golden import decode
 from rtdecode.bundle.memory import Rows
 from rtdecode.errors import BundleError
+from train.data.arrays import golden_noise
 from train.system import System, Table
 from train.work import Arrays
 
@@ -32,9 +33,7 @@ def expected(system: System, windows: Arrays, steps: int = 0) -> Arrays:
         ``carry``, ``carry_mask`` and the ``noise`` to begin with, float32.
     """
     count = len(next(iter(windows.values())))
-    noise = np.random.default_rng(0).standard_normal((count, *system.latent_shape), np.float32)
-    # Few significant bits: the values stay exact and the file small.
-    noise = noise.astype(np.float16).astype(np.float32)
+    noise = golden_noise(count, system.latent_shape)
     given = windows | _nothing_carried(system, count)
     condition = system.condition(given)
     latents = system.sample(condition, noise, steps)

@@ -50,6 +50,16 @@ def normalised_eeg(eeg: NDArray[Any], mask: NDArray[Any], stats: Arrays) -> NDAr
     return (eeg - stats["eeg_mean"][:, None]) / stats["eeg_scale"][:, None] * mask[:, None]
 
 
+def few_bits(values: NDArray[Any]) -> NDArray[np.float32]:
+    """Round to the significant bits of half precision: golden values stay exact, and their file small."""
+    return values.astype(np.float16).astype(np.float32)
+
+
+def golden_noise(count: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Draw the noise that golden windows start from, (count, *shape)."""
+    return few_bits(np.random.default_rng(0).standard_normal((count, *shape), np.float32))
+
+
 def golden(inputs: Arrays) -> Arrays:
     """Make windows that take every way through the encoder: whole, EEG alone, fMRI with a hole.
 
@@ -61,8 +71,7 @@ def golden(inputs: Arrays) -> Arrays:
     found = {name: values[:_GOLDEN].astype(np.float32) for name, values in inputs.items()}
     for window, name in ((2, "eeg"), (1, "fmri")):
         if name in found:
-            # Few significant bits: the values stay exact and the file small.
-            found[name] = found[name].astype(np.float16).astype(np.float32)
+            found[name] = few_bits(found[name])
             found[name][window] = found[f"{name}_mask"][window] = 0
     if "fmri" in found:
         found["fmri"][2, 1] = found["fmri_mask"][2, 1] = 0
