@@ -1,5 +1,7 @@
 """The recipe `compact` at its smallest: it trains, resumes to the bit, and its flow takes a LoRA."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from peft import LoraConfig, get_peft_model
 
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.film import Film
+from tests.train.lines import PHASE as SHARED
 from tests.train.tiny import tiny
 from train import checkpoints, loop
 from train.closed_form.patch_codec import encode, fit_codec
@@ -18,7 +21,6 @@ from train.models.compact.batches import Clips, Mixture, batch
 from train.models.compact.codec import fit_decoder, making_up
 from train.models.compact.flow import Denoiser, VideoFlow, levels, preconditioning
 from train.models.compact.trainable import Trainables
-from train.phases import Phase
 from train.run import run
 from train.run_folder import arrays
 
@@ -202,20 +204,7 @@ class _Encoder(torch.nn.Module):
         return wide, self.gain * torch.nn.functional.pad(point, (0, 12)), route
 
 
-PHASE = Phase(
-    losses={"velocity": 1.0},
-    trained=["encoder.gain", "flow.*"],
-    steps=4,
-    batch=2,
-    rate=1e-2,
-    warmup=1,
-    schedule="cosine",
-    decay=0.01,
-    ema=0.9,
-    precision="bf16",
-    keep_every=2,
-    show_every=4,
-)
+PHASE = replace(SHARED, losses={"velocity": 1.0}, trained=["encoder.gain", "flow.*"], accumulate=1)
 
 
 def _run(folder, stop: int | None = None, show=None):
