@@ -25,7 +25,7 @@ from rtdecode.types import EegChunk, Trigger, Volume, Window
 from streaming.decode.decoder import Decoder
 from train.data import haxby
 from train.models.haxby.system import Category
-from train.run_folder import arrays
+from train.run_folder import weights
 
 SHIPPED_RUNS = Path(__file__).parents[1] / "train" / "runs"
 HAXBY = Path(__file__).parent / "data" / "haxby"
@@ -225,5 +225,5 @@ def _batch_scores(bundle: Bundle, run: int) -> np.ndarray:
     for k, indices in enumerate(wanted):
         fmri[k, : len(indices)] = vectors[list(indices)]
         mask[k, : len(indices)] = 1
-    system = Category(arrays(SHIPPED_RUNS / "haxby", "weights"))
+    system = Category(weights(SHIPPED_RUNS / "haxby"))
     return system.condition({"fmri": fmri, "fmri_mask": mask}).scores

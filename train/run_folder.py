@@ -15,6 +15,7 @@ from rtdecode.disk import strict_json
 from rtdecode.errors import UsageError
 from rtdecode.scores.accuracy import METRICS
 from rtdecode.signal.volume.projection import Projection
+from train import bundled_weights
 from train.data.chain import draft_bundle
 from train.judging.judged import Judged
 from train.recipe import Recipe
@@ -146,7 +147,12 @@ def restored(folder: Path, plan: Plan) -> System:
     mapped: Arrays = {}
     for path in sorted((folder / "memory").glob("*.npy")):
         mapped[f"memory.{path.stem}"] = np.load(path, mmap_mode="r", allow_pickle=False)
-    return plan.restore(arrays(folder, "weights") | mapped)
+    return plan.restore(weights(folder) | mapped)
+
+
+def weights(folder: Path) -> Arrays:
+    """Read the weights of a run; a shipped run has most of them in the graphs of its bundle."""
+    return arrays(folder, "weights") | bundled_weights.read(folder)
 
 
 def arrays(folder: Path, name: str) -> dict[str, np.ndarray]:

@@ -11,7 +11,8 @@ from train.data import haxby
 from train.evaluate import Request, evaluate
 from train.models.haxby.leave_one_run_out import offline_trials
 from train.run import run
-from train.run_folder import arrays, draft_of, read_run
+from train.run_folder import draft_of, read_run
+from train.run_folder import weights as stored
 
 DATA = Path(__file__).parents[3] / "data" / "haxby"
 SHIPPED = Path(__file__).parents[4] / "train" / "runs" / "haxby"
@@ -99,7 +100,7 @@ def test_the_shipped_figures_reach_the_bars_of_causal_normalisation() -> None:
 
 
 def test_the_scores_are_probabilities_that_mean_something() -> None:
-    weights = arrays(SHIPPED, "weights")
+    weights = stored(SHIPPED)
     assert weights["weights"].shape[1] == 8
     assert read_run(SHIPPED)["tables"]["choice"]["temperature"] > 1
 

@@ -1,0 +1,69 @@
+"""A shipped run reads its weights from the graphs of its bundle."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from rtdecode.errors import UsageError
+from train.bundled_weights import FILE, main, move, read
+from train.reproduce import SHIPPED
+from train.run_folder import arrays, weights
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A copy of the shipped run that holds all of its weights itself."""
+    copy = tmp_path / "run"
+    shutil.copytree(SHIPPED / "phantom", copy)
+    held = weights(copy)
+    (copy / FILE).unlink()
+    np.savez_compressed(copy / "weights.npz", allow_pickle=False, **held)
+    return copy
+
+
+def test_weights_that_the_graphs_hold_are_kept_once_and_come_back_to_the_bit(run):
+    whole = arrays(run, "weights")
+    size = (run / "weights.npz").stat().st_size
+
+    held, kept = move(run, "phantom")
+
+    assert held + kept == len(whole)
+    assert (run / "weights.npz").stat().st_size < 0.05 * size
+    found = weights(run)
+    assert found.keys() == whole.keys()
+    for name, values in whole.items():
+        assert found[name].dtype == values.dtype
+        np.testing.assert_array_equal(found[name], values)
+        assert found[name].flags.writeable
+
+
+def test_a_run_that_is_moved_twice_stays_as_it_is(run):
+    move(run, "phantom")
+    before = (run / FILE).read_bytes()
+    assert move(run, "phantom")[0] == len(json.loads(before)["weights"])
+    assert (run / FILE).read_bytes() == before
+
+
+def test_a_bundle_with_other_weights_is_refused(run):
+    move(run, "phantom")
+    tree = json.loads((run / FILE).read_text())
+    (run / FILE).write_text(json.dumps(tree | {"bundle": "haxby"}))
+    with pytest.raises(UsageError, match="its graphs hold others"):
+        read(run)
+    (run / FILE).write_text(json.dumps(tree | {"digest": "0" * 64}))
+    with pytest.raises(UsageError, match="its graphs hold others"):
+        weights(run)
+
+
+def test_a_run_that_holds_its_weights_has_none_elsewhere(run):
+    assert read(run) == {}
+
+
+def test_the_command_says_what_it_did_and_what_it_could_not(run, tmp_path, capsys):
+    assert main([str(run), "phantom"]) == 0
+    assert "are read from the bundle phantom" in capsys.readouterr().out
+    assert main([str(tmp_path / "none"), "phantom"]) == 2
+    assert "the folder of a run was expected" in capsys.readouterr().err
+    assert main([str(run)]) == 2

@@ -1,0 +1,142 @@
+"""Keep a run's weights once: in the graphs of the bundle that ships it.
+
+``python -m train.bundled_weights RUN BUNDLE`` looks for each of a run's weights among the initialisers of the
+bundle's graphs. Those that are there to the bit leave ``weights.npz``; ``bundled_weights.json`` says where
+each of them lies, and holds a digest of all. `read` brings them back, and refuses a bundle that was
+exported from other weights.
+"""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from rtdecode import bundle as bundles
+from rtdecode.disk import strict_json
+from rtdecode.errors import RtDecodeError, UsageError
+from train.work import Arrays
+
+FILE = "bundled_weights.json"
+_WEIGHTS = "weights.npz"
+
+
+def move(run: Path, bundle: str) -> tuple[int, int]:
+    """Take out of a run's ``weights.npz`` what the bundle's graphs hold.
+
+    Parameters
+    ----------
+    run : Path
+        The folder of a run. Weights of it that lie in another bundle are looked for in this one.
+    bundle : str
+        Name of a shipped bundle, or the path of one.
+
+    Returns
+    -------
+    int, int
+        How many weights the bundle holds now, and how many the run keeps.
+
+    Raises
+    ------
+    UsageError
+        If there is no run with weights.
+    BundleError
+        If there is no such bundle.
+    """
+    if not (run / _WEIGHTS).is_file():
+        raise UsageError(f"{run} has no {_WEIGHTS}: the folder of a run was expected.")
+    kept = _archive(run / _WEIGHTS)
+    weights = kept | read(run)
+    places: dict[tuple[str, tuple[int, ...], bytes], list[str]] = {}
+    for stage, initialisers in _graphs(bundle).items():
+        for name, values in initialisers.items():
+            places.setdefault(_content(values), [stage, name])
+    found = {name: places[_content(values)] for name, values in weights.items() if _content(values) in places}
+    kept = {name: values for name, values in weights.items() if name not in found}
+    tree = {"bundle": bundle, "digest": _digest({name: weights[name] for name in found}), "weights": found}
+    # The list first: weights that both hold do no harm, weights that neither holds are lost.
+    (run / FILE).write_text(strict_json.dumps(tree, indent=1) + "\n")
+    np.savez_compressed(run / _WEIGHTS, allow_pickle=False, **kept)
+    return len(found), len(kept)
+
+
+def read(run: Path) -> Arrays:
+    """Read those weights of a run that lie in a bundle; empty if none do.
+
+    Raises
+    ------
+    UsageError
+        If the bundle's graphs do not hold these weights.
+    BundleError
+        If there is no such bundle.
+    """
+    path = run / FILE
+    if not path.is_file():
+        return {}
+    tree: dict[str, Any] = json.loads(path.read_text())
+    graphs = _graphs(tree["bundle"])
+    found: Arrays = {}
+    for name, (stage, initialiser) in tree["weights"].items():
+        if initialiser in graphs.get(stage, {}):
+            # A copy can be written to, as torch wants it; what ONNX reads from bytes cannot.
+            found[name] = graphs[stage][initialiser].copy()
+    if len(found) < len(tree["weights"]) or _digest(found) != tree["digest"]:
+        raise UsageError(
+            f"{path} says that this run's weights lie in the bundle '{tree['bundle']}', but its graphs hold "
+            "others. Restore the bundle that was exported from this run, or train the run again."
+        )
+    return found
+
+
+def _archive(path: Path) -> Arrays:
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def _graphs(bundle: str) -> dict[str, Arrays]:
+    """Read the initialisers of a bundle's graphs: stage -> name -> values."""
+    loaded = bundles.load(bundle)
+    graphs: dict[str, Arrays] = {}
+    for name, stage in loaded.manifest.built.items():
+        graph = onnx.load(str(loaded.path / stage.file)).graph
+        graphs[name] = {held.name: numpy_helper.to_array(held) for held in graph.initializer}
+    return graphs
+
+
+def _content(values: NDArray[Any]) -> tuple[str, tuple[int, ...], bytes]:
+    """What makes two arrays the same to the bit."""
+    return str(values.dtype), values.shape, values.tobytes()
+
+
+def _digest(weights: Arrays) -> str:
+    """Hash names, types, shapes and values, in the order of the names."""
+    found = hashlib.sha256()
+    for name in sorted(weights):
+        dtype, shape, data = _content(weights[name])
+        found.update(f"{name} {dtype} {shape}\n".encode())
+        found.update(data)
+    return found.hexdigest()
+
+
+def main(arguments: list[str]) -> int:
+    """Move the weights of the run that the command line names into the bundle that it names."""
+    if len(arguments) != 2:
+        print("usage: python -m train.bundled_weights RUN BUNDLE", file=sys.stderr)  # noqa: T201
+        return 2
+    run, bundle = arguments
+    try:
+        held, kept = move(Path(run), bundle)
+    except RtDecodeError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    print(f"{held} weights of {run} are read from the bundle {bundle}; {kept} stay in {_WEIGHTS}.")  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
