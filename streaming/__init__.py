@@ -1,1 +1,1 @@
-"""The live session: sources, decoder and sinks."""
+"""The live session: sources of data, the decoder, and sinks for what it decodes."""

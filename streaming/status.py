@@ -1,4 +1,4 @@
-"""What the acquisition process tells of a session, several times a second: plain values by name."""
+"""What the acquisition process tells of a session, twice a second or more: plain values by name."""
 
 from typing import Any, TypedDict
 
@@ -6,16 +6,16 @@ from rtdecode.windows.assembler import Counters
 
 
 class Status(TypedDict):
-    """One message of the acquisition; `NOTHING` is what is known before the first.
+    """One status of the acquisition; `NOTHING` stands for what is known before the first.
 
     Attributes
     ----------
     kind : str
         ``status``, or ``end`` for the last one.
     elapsed : float or None
-        Run time of the newest run, s; None before the first.
+        Run time of the newest run, s; None before the first run.
     expected, reached : int
-        Windows that a session of this length has, and those whose time has come.
+        Windows that a session of this length has, and windows whose data have all been acquired.
     done : bool
         Whether every window of a limited session has gone out.
     waiting : list of str
@@ -25,22 +25,23 @@ class Status(TypedDict):
     folder : dict
         How often the export folder was ``gone`` and ``back``.
     silent : float or None
-        Time since anything came, s.
+        Time since anything came, s; None before that, and while items wait to be taken.
     simulated : bool
         Whether a source says that its participant is simulated.
     counters : Counters
+        Counts of the session; of the runs only the newest.
     costs : dict
-        What -> its costs since the last status, ms.
+        Name (``volume_to_vector``, ``eeg_push``) -> durations since the last status, ms.
     existing : int
-        Files that lay in the export folder at the start.
+        Files that lay in the export folder at the start and were passed over.
     notes : list of str
-        What was passed over since the last status, in sentences.
+        What was passed over or went wrong since the last status, in sentences.
     record_fault : str
-        Why the recording ended before the session; empty while it goes on.
+        Why the recording ended before the session did; empty while it goes on.
     heard : bool
-        Whether anything came in at all.
+        Whether anything has come in since the acquisition process started.
     items : list of dict
-        Triggers and volumes since the last status (`streaming.session.past`).
+        Triggers and volumes since the last status, without pixels (`streaming.session.past`).
     newest_sample_at, first_sample_at : float or None
         Local times of EEG samples, s: of the newest one, and of the one with which the run began.
     heard_since : list of float
@@ -48,9 +49,9 @@ class Status(TypedDict):
     triggers_expected : bool
         Whether a run without volumes waits for its first trigger.
     behind : bool
-        Whether files that lay there before are still being read.
+        Whether files that lay in the folder before the session are still being read.
     at, wall_s : float or None
-        When this was told, on the local clock and in wall time, s.
+        When this was told, by the local clock and in wall time, s; None in `NOTHING`.
     """
 
     kind: str

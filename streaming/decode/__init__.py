@@ -1,1 +1,1 @@
-"""Windows turned into clips before their deadline."""
+"""Turning windows into clips before their deadline."""

@@ -1,6 +1,7 @@
-"""Which window next, and with how many steps. Policy: fewer steps, then drop oldest, whole windows.
+"""Which window is decoded next, and with how many denoising steps.
 
-Every window that got fewer steps and every one that was dropped is counted.
+A machine that does not keep up first takes fewer steps; only when that is not enough are windows dropped, the
+oldest first and always whole. Clips with fewer steps and dropped windows are counted.
 """
 
 import math
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 
 from rtdecode.types import Window
 
+# Numbers of steps to fall back on, the most first.
 _LADDER = (8, 4, 2, 1)
 # Weight of the newest clip in the running mean of what clips cost.
 _NEWEST = 0.3
@@ -25,9 +27,9 @@ class Job:
     clip : int
         Number of its clip in the session.
     costs : dict
-        What its newest volume and EEG chunk cost (``volume_to_vector``, ``eeg_push``), ms.
+        What the newest volume and EEG chunk cost (``volume_to_vector``, ``eeg_push``), ms.
     backlog : bool
-        Of volumes that lay there before the session: decoded however late it is.
+        Whether its volumes lay in the folder before the session. It is then decoded however late it is.
     """
 
     window: Window
@@ -43,16 +45,16 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a clip costs on this machine, s.
+    """Time that a clip takes on this machine, s.
 
     Attributes
     ----------
     encode_s : float
-        From a window to its condition.
+        Time from a window to its condition.
     step_s : float
-        One denoising step.
+        Time of one denoising step.
     decode_s : float
-        From the clean latent to a clip that is written and shown.
+        Time from the clean latent to a clip that is written and shown.
     """
 
     encode_s: float
@@ -60,11 +62,11 @@ class Cost:
     decode_s: float
 
     def of(self, steps: int) -> float:
-        """Seconds that a clip of so many steps takes."""
+        """Return the time that a clip of so many steps takes, s."""
         return self.encode_s + steps * self.step_s + self.decode_s
 
     def followed_by(self, newest: "Cost") -> "Cost":
-        """The running mean after another clip."""
+        """Return the running mean after another clip."""
         pairs = (
             (self.encode_s, newest.encode_s),
             (self.step_s, newest.step_s),
@@ -74,25 +76,25 @@ class Cost:
 
 
 def time_left(job: Job, now_at: float, patience: float, waiting: int = 1) -> float:
-    """Time that a window may take so that the next ones are not late, s.
+    """Return the time that a window may take so that the next ones are not late, s.
 
-    Until the next clip is due, that is `patience` after the window was cut, all windows that wait must
-    be decoded. A preview takes half of the time at the most: its final comes in the same hop.
+    The next clip is due `patience` after this window was cut. All waiting windows must be decoded by then and
+    share that time. A preview gets at most half of `patience`, as its final comes in the same hop.
 
     Parameters
     ----------
     job : Job
     now_at : float
-        The local clock.
+        Local clock, s.
     patience : float
         One hop, s.
     waiting : int
-        Windows that wait, this one among them.
+        Windows that wait, including this one.
 
     Returns
     -------
     float
-        Zero or less for a window that is late; infinite for a backlog, which nothing presses.
+        Zero or less for a window that is late; infinite for a backlog, which has no deadline.
     """
     if job.backlog:
         return math.inf
@@ -102,23 +104,24 @@ def time_left(job: Job, now_at: float, patience: float, waiting: int = 1) -> flo
 
 
 def steps_within(left_s: float, cost: Cost, wanted: int, among: Collection[int] | None = None) -> int:
-    """How many denoising steps fit into the time that is left.
+    """Return how many denoising steps fit into the time that is left.
 
     Parameters
     ----------
     left_s : float
         See `time_left`.
     cost : Cost
-        As measured on the clips before.
+        As measured on the clips so far.
     wanted : int
-        Steps without pressure; 0 where there is nothing to denoise.
+        Steps to take when there is time; 0 if there is nothing to denoise.
     among : collection of int, optional
         The numbers of steps that the bundle can take; by default any.
 
     Returns
     -------
     int
-        `wanted`, else the most of 8, 4, 2 and 1 that fit and can be taken; where none fits, the fewest.
+        `wanted` if that fits, else the largest of 8, 4, 2 and 1 that fits and can be taken. If none fits, the
+        smallest that can be taken.
     """
     if wanted < 1:
         return wanted
@@ -130,14 +133,14 @@ def steps_within(left_s: float, cost: Cost, wanted: int, among: Collection[int] 
 class Inbox:
     """Windows that wait for the decoder.
 
-    A clip is worth showing until the next one is due: once a window has waited for more than
-    `patience` seconds and a later one is there, it is dropped. A preview whose final waits too is
-    dropped at once. Finals go before previews.
+    A clip is worth showing until the next one is due: a window that has waited for more than `patience`
+    seconds is dropped once a later one waits too. A preview whose final waits is dropped at once. Finals are
+    decoded before previews.
 
     Parameters
     ----------
     patience : float
-        Seconds a window may wait; one hop.
+        Time that a window may wait, s; one hop.
     """
 
     def __init__(self, patience: float) -> None:
@@ -160,9 +163,10 @@ class Inbox:
         -------
         job : Job or None
         skipped : list of Job
-            Finals that will never be decoded: count them.
+            Finals that will never be decoded; the caller has to count them.
         """
         skipped: list[Job] = []
+        # The newest final is never skipped, however late it is.
         while len(self._finals) > 1 and self._late(self._finals[0], now_at):
             skipped.append(self._finals.popleft())
         self._drop_previews(now_at)
@@ -174,6 +178,7 @@ class Inbox:
 
     def _drop_previews(self, now_at: float) -> None:
         done = {job.clip for job in self._finals}
+        # As among the finals, the newest one is kept however late it is.
         keep = [
             job
             for n, job in enumerate(self._previews, 1)

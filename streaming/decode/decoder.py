@@ -1,4 +1,10 @@
-"""From a window to its clip: the bundle's graphs in order, with the instants of a live session."""
+"""From a window to its clip.
+
+A window is encoded, its latent is denoised if the bundle has a denoiser, and the clean latent is drawn as
+video frames. The graphs themselves run in `rtdecode.bundle`. Here each stage is timed for the latency ledger,
+and a window whose values are not finite is refused. A new decoder first decodes the bundle's golden window:
+that shows whether this machine computes what the export computed, and what a clip costs here.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,22 +22,22 @@ from streaming.decode.deadline import Cost
 
 
 class NonFiniteError(RtDecodeError):
-    """A graph gave values that are no numbers: there is no clip to show."""
+    """A graph returned values that are not finite, so there is no clip to show."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A clip and when its stages were done, on the local clock.
+    """A clip and the times at which its stages were done, on the local clock.
 
     Attributes
     ----------
     clip : Clip
     started_at, encoded_at : float
     denoised_at : float
-        When the first latent frames were clean: all of them, where they are not denoised in chunks.
+        When the first latent frames were clean; all of them, unless they are denoised in chunks.
     first_frame_at, last_frame_at : float
     denoising_s : float
-        What all denoising took.
+        Time that denoising took, over all chunks.
     """
 
     clip: Clip
@@ -44,7 +50,7 @@ class Decoded:
 
     @property
     def stamps(self) -> dict[str, float]:
-        """The stages by their names in the ledger; ``denoised`` only where there was a step."""
+        """Times of the stages by their names in the ledger; ``denoised`` only if a step was taken."""
         return {
             "encoded": self.encoded_at,
             **({"denoised": self.denoised_at} if self.clip.steps else {}),
@@ -62,9 +68,9 @@ class Decoder:
     now : callable
         Reads the local clock.
     carry : bool
-        Whether a window carries on from the one before it, where the bundle can.
+        Whether a window carries on from the one before it, if the bundle can.
     loaded : Engine, optional
-        The bundle's, where other sessions use it too.
+        The bundle's engine, if other sessions share it; by default it is loaded.
 
     Attributes
     ----------
@@ -73,12 +79,12 @@ class Decoder:
     numbers_of_steps : set of int or None
         The numbers of steps that can be taken; None for any.
     cost : Cost
-        What the golden window cost at the start.
+        What the golden window cost when the decoder was made.
 
     Raises
     ------
     BundleError
-        If a graph is missing, cannot be run, or does not give the clip its golden window expects.
+        If a graph is missing, cannot be run, or does not make of the golden window what the bundle expects.
     """
 
     def __init__(
@@ -104,23 +110,24 @@ class Decoder:
         ----------
         window : Window
         steps : int, optional
-            Denoising steps; default: the bundle's.
+            Denoising steps; by default the bundle's.
         null : bool
-            Decode the null-brain twin instead: the same weights and noise, and nothing else. It leaves
-            no trace in the clips that follow.
+            Decode the null-brain twin instead, from the same weights and noise but without any signal. The
+            clips that follow do not depend on it.
 
         Raises
         ------
         UsageError
             If `steps` cannot be taken.
         NonFiniteError
-            If a graph gave values that are no numbers. It leaves no trace in the clips that follow.
+            If a graph returned values that are not finite. The clips that follow do not depend on them.
         """
         count = self._engine.steps(steps)
         started_at = self._now()
         opened = self._session.open(window, count, null=null)
         encoded = opened.encode()
         encoded_at = self._now()
+        # Values that are not finite would end as a black clip, so every stage is checked for them.
         for name, values in encoded.items():
             _check_finite(name, values, window)
         denoised_at: float | None = None
@@ -128,6 +135,8 @@ class Decoder:
         frames: list[NDArray[np.uint8]] = []
         denoising_s = 0.0
         began_at = encoded_at
+        # `latents` denoises the next chunk when the loop asks for it. Each chunk is drawn before
+        # that, so that the first frames need not wait for the rest.
         for latent in opened.latents():
             _check_finite("latent", latent, window)
             clean_at = self._now()
@@ -140,6 +149,7 @@ class Decoder:
             began_at = self._now()
         assert denoised_at is not None
         assert first_at is not None
+        # Only a whole and finite clip is kept for the next window to carry on from.
         if not null:
             self._session.keep(window, opened)
         clip = Clip(
@@ -161,10 +171,11 @@ class Decoder:
         return float(np.clip(encoded["confidence"].item(), 0, 1))
 
     def _check_golden(self) -> Cost:
-        """Refuse a bundle that decodes otherwise than promised; tell what a clip costs."""
+        """Decode the golden window, refuse a bundle that does not decode as promised, and return the cost."""
         kept = golden.first(self._bundle)
         where = str(self._bundle.golden_file)
         expected = golden.take(where, kept, ["latent"])["latent"]
+        # Not through the session: the golden window must leave nothing to carry on from.
         opened = golden.open_pass(self._engine, kept, self.steps, where)
         started_at = self._now()
         found = opened.encode()
@@ -172,7 +183,7 @@ class Decoder:
         chunks = list(opened.latents())
         denoised_at = self._now()
         found["latent"] = np.concatenate(chunks, axis=2)
-        # Drawn from the latent that was expected: a fault is told of one stage, not of those after it.
+        # Drawn from the expected latent: a fault of an earlier stage is not told of the frames too.
         found["frames"] = np.concatenate(list(opened.draw(expected)), axis=1)
         drawn_at = self._now()
         clip = self._bundle.manifest.clip
@@ -189,12 +200,12 @@ class Decoder:
 
 
 def check_steps(bundle: Bundle, steps: int | None) -> int:
-    """How many denoising steps a bundle takes when `steps` are asked for.
+    """Return how many denoising steps a bundle takes when `steps` are asked for.
 
     Raises
     ------
     UsageError
-        As of `rtdecode.bundle.engine.check_steps`.
+        See `rtdecode.bundle.engine.check_steps`.
     """
     return engine.check_steps(bundle.manifest, f"bundle {bundle.path}", steps)
 

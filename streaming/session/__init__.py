@@ -1,1 +1,1 @@
-"""A session from its orders to its end: live or replayed."""
+"""A session from its orders to its end, live or replayed."""

@@ -1,4 +1,6 @@
-"""The acquisition process: sources, recording, clock and windows, apart from decoding.
+"""The acquisition process: it reads the sources, records what arrives and cuts windows.
+
+It runs apart from the session's process, so that neither a model nor a video encoder holds up a sample.
 
 ::
 
@@ -6,7 +8,9 @@
     [thread] folder ---+--> queue (bounded, blocks) --> [main] record -> assemble --> mailbox
     [thread] film -----+    (markers of `rtdecode play`, for the recording alone)
 
-What goes wrong here travels through the mailbox as an item, and the session decides.
+The main thread takes one item after the other: it records the item as it came, gives it to the assembler, and
+sends the windows that are complete, with a status twice a second. A fault is a message too: the session's
+process decides what becomes of it.
 """
 
 import contextlib
@@ -47,29 +51,35 @@ from streaming.sources.lsl.markers import MarkerSource
 from streaming.sources.lsl.source import LslSource
 from streaming.status import Status
 
+# How often a status is sent, and how often the sources are looked at, s.
 _STATUS_EVERY = 0.5
 _LSL_POLL = 0.005
 _FOLDER_POLL = 0.015
 _FILM_POLL = 0.02
-# Time in which a marker stream must show up before a run without volumes starts without one, s.
+# If no source of triggers shows up for so long after the EEG stream, a run without volumes
+# begins with the first sample, s.
 _MARKERS_WITHIN = 6.0
 
-# Silence of a source after which the operator is told, s.
+# A source that has been silent for so long is named to the operator, s.
 _SILENT = {"eeg": 3.0, "fmri": 10.0}
-# A status has to fit a slot of the mailbox: it tells of the newest runs, of so many files passed over,
-# and of so many triggers and volumes; more make the next one due.
+# A status has to fit into one slot of the mailbox. It tells of so many of the
+# newest runs, and of so many reasons for which files were passed over. Once so
+# many triggers and volumes are untold, it is sent at once.
 _RUNS_TOLD = 16
 _NOTES_TOLD = 30
 _UNTOLD_MOST = 32
-# The clock of the deadlines before the first volume that lay there; finite, as it goes into recordings.
+# Clock of the deadlines until the first volume of a backlog;
+# finite, as a recording cannot hold infinity.
 _LONG_AGO = -1e12
 
-# What a source's thread leaves for the main one to do, so that one thread alone changes anything.
+# A call that a source's thread leaves to the main thread: that alone feeds assembler and recording.
 Action = Callable[[], None]
 
 
 def main(sources: Sources, mailbox: Mailbox, stop: Event) -> None:
     """Read the sources until `stop` is set; the body of the acquisition process."""
+    # Ctrl-C reaches every process of a terminal. This one waits for
+    # `stop`, so that what it still holds is recorded and decoded.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
@@ -86,12 +96,13 @@ def main(sources: Sources, mailbox: Mailbox, stop: Event) -> None:
     except (RtDecodeError, OSError) as error:
         errors.append(error)
     if errors:
-        # The first says what happened; what closing finds comes of it.
+        # The first error says what happened; one that closing raises is a consequence of it.
         mailbox.put(fault(errors[0]), timeout=60.0)
 
 
 def fault(error: BaseException) -> Message:
     """Make a message of an error."""
+    # An OSError may name a file, so the reason, which goes into the report, keeps only its type.
     if not isinstance(error, RtDecodeError):
         name = type(error).__name__
         error = RtDecodeError(f"{name}: {error}", f"a fault of the acquisition: {name}")
@@ -110,6 +121,7 @@ class _Acquisition:
         self._parent_alive = parent_alive
         self._queue: queue.Queue[Action] = queue.Queue(maxsize=256)
         self._threads: list[threading.Thread] = []
+        # Not verified again: the session did so before it started this process.
         bundle = bundles.load(sources.bundle, verify=False, subject=options.subject)
         self._lsl = LslSource(options.lsl, options.peers, accept=_fits(bundle)) if options.lsl else None
         self._lag = Lag(time.monotonic())
@@ -131,25 +143,27 @@ class _Acquisition:
         self._calibration = calibration
         since = self._resumed.since if self._resumed is not None else None
         self._folder = _folder(options, bundle, self._assembler.unread, since)
-        # Why the recording ended before the session; empty while it goes on.
+        # Why the recording ended before the session did; empty while it goes on.
         self._record_fault = ""
         known = {CALIBRATION: CALIBRATION, "calibration_digest": calibration.digest} if calibration else {}
         self._writer = self._opened(sources.meta | known)
-        # Triggers and volumes that no status has told of yet.
+        # Triggers and volumes that the next status will tell of.
         self._untold: list[dict[str, Any]] = []
         self._newest_sample_at: float | None = None
         self._heard = False
         self._simulated = False
-        # Why the bundle cannot read a series, by its identity; empty where it can.
+        # Why the bundle cannot read a series, by the series' identity; empty if it can.
         self._unread: dict[str, str] = {}
         self._noted: set[str] = set()
         self._data_at: dict[str, float] = {}
-        # How often a source came back that had been silent.
+        # How often each source came back after silence.
         self._back = dict.fromkeys(_SILENT, 0)
         self._status_at = 0.0
-        # Whether the next status is due, however short ago the last one was.
+        # Whether the next status is due, however recent the last one is.
         self._tell_now = False
-        # While volumes are read that lay there before, the clock of the deadlines is theirs.
+        # While a backlog of volumes is read, deadlines go by the times at which
+        # the files became readable: by the local clock, all of them would have
+        # passed before the volumes are read. None in real time.
         behind = options.existing == "read" and (self._resumed is None or self._resumed.behind)
         self._behind_at: float | None = _LONG_AGO if self._folder and behind else None
         self._costs: dict[str, list[float]] = {"volume_to_vector": [], "eeg_push": []}
@@ -158,33 +172,37 @@ class _Acquisition:
     def run(self) -> None:
         if (used := self._calibration) is not None and self._resumed is None:
             self._record(lambda kept: kept.keep_calibration(used))
-        # A fault of a thread ends the loop below.
+        # An error in a thread is raised again in the main thread, where it ends the loop below.
         threading.excepthook = lambda caught: self._put(partial(_fail, caught.exc_value))
         self._start(self._read_lsl if self._lsl else None)
         self._start(self._read_folder if self._folder else None)
         self._start(self._read_film if self._lsl and self._writer else None)
+        # Until the loop below the threads only fill the queue, so the past comes before what is new.
         if self._resumed is not None:
             self._go_on(self._resumed)
         while not self._stop.is_set():
             self._step(timeout=0.02)
+        # Stopped: what the threads have left is still taken, then the last windows go out.
         while not self._queue.empty():
             self._step(timeout=0.0)
         now = time.monotonic()
         self._emit(self._assembler.flush(now))
+        # A replay needs both to cut the same windows.
         expected = self._assembler.triggers_expected
         self._record(lambda kept: kept.note(ended_at=now, triggers_expected=expected))
-        # Closing writes what was held back: the last status says whether the disk took it.
+        # Closed before the last status, which then says whether the disk took all that was buffered.
         self._record(RecordingWriter.close)
         self.send(Message({**self._status(now), "kind": "end"}, {}))
 
     def _go_on(self, resumed: past.Resumed) -> None:
         """Place the runs where the acquisition before this one had them."""
         if resumed.begun:
-            # What was heard before counts as silent from here.
+            # The silence of the sources is counted from the restart.
             self._data_at = dict.fromkeys(self._there, time.monotonic())
         self._assembler.triggers_expected = resumed.triggers_expected
         if resumed.first_sample_at is not None:
             self._assembler.begin(resumed.first_sample_at)
+        # This cuts the windows of the past once more; the session drops those that it has had.
         for item in resumed.items():
             at = item.arrived_at if item.clock_at is None else item.clock_at
             self._emit(self._assembler.advance(at) + self._assembler.push(item, at))
@@ -195,6 +213,7 @@ class _Acquisition:
         resumed = self._resumed
         if folder is None:
             return None
+        # A process may die before it has begun to record: then there is nothing to go on with.
         begun = resumed is not None and (folder / "recording.json").is_file()
         try:
             writer = RecordingWriter(folder, None, meta, self._sources.key, resume=begun)
@@ -214,15 +233,17 @@ class _Acquisition:
 
     def send(self, message: Message) -> None:
         """Put a message into the mailbox, however long that takes, unless nobody is left to read it."""
+        # A session that was killed never takes the message, and this process must not outlive it.
         while not self._mailbox.put(message, timeout=0.5):
             if not self._parent_alive():
                 return
 
     def _step(self, timeout: float) -> None:
-        """Do what was left to be done first, or let time pass; then tell how things stand, if that is due."""
+        """Carry out the oldest action, or let time pass without one; then send a status if one is due."""
         try:
             action = self._queue.get(timeout=timeout) if timeout else self._queue.get_nowait()
         except queue.Empty:
+            # Nothing waits: reading keeps up, and deadlines may pass without any item.
             self._lag.idle(time.monotonic())
             self._emit(self._assembler.advance(self._due_at()))
         else:
@@ -242,7 +263,7 @@ class _Acquisition:
         self._learn(montage.simulated)
 
     def _catch_up(self) -> None:
-        """Go on in real time: everything that lay in the folder has been read."""
+        """Go on in real time, now that everything that lay in the folder has been read."""
         self._emit(self._assembler.tick(time.monotonic()))
         self._behind_at = None
 
@@ -250,24 +271,29 @@ class _Acquisition:
         self._record(lambda kept: kept.write(mark))
 
     def _take(self, item: EegChunk | Trigger | Volume) -> None:
-        # An acquisition after this one would take a volume again that no status has told of.
+        # Each volume is told of at once. If this process died, the next one would read the file
+        # again, and it knows from the statuses alone which volumes are recorded already.
         self._tell_now = self._tell_now or (isinstance(item, Volume) and self._behind_at is None)
         if self._resumed is not None and isinstance(item, Volume) and self._resumed.knows(item):
             return
         self._heard = True
         if isinstance(item, EegChunk) and self._behind_at is None:
             item = self._lag.judge(item, time.monotonic())
+        # In a backlog the clock steps from volume to volume and never back. The item
+        # carries it into the recording, so that a replay goes by the same clock.
         if self._behind_at is not None:
             later = item.readable_at if isinstance(item, Volume) else self._behind_at
             self._behind_at = max(self._behind_at, later)
             item = replace(item, clock_at=self._behind_at)
+        # Recorded before it is judged: a volume that the bundle cannot read is kept as it is.
         taken = item
         self._record(lambda kept: kept.write(taken))
         if isinstance(item, Volume):
             self._learn(item.simulated)
             item = self._judged(item)
         self._remember(item)
-        # An item counts from its arrival, however long it waited here: a replay does the same.
+        # An item counts from its arrival, however long it waited in the queue. A
+        # replay, which knows only the arrivals, then cuts the same windows.
         at = item.arrived_at if self._behind_at is None else self._behind_at
         windows = self._assembler.advance(at) + self._assembler.push(item, at)
         now = time.monotonic()
@@ -278,10 +304,11 @@ class _Acquisition:
             self._came("fmri", item.arrived_at)
             self._count("volume_to_vector", now - item.readable_at)
         self._emit(windows)
+        # The motion of the newest volume is measured now that the windows are on their way.
         self._assembler.follow()
 
     def _remember(self, item: EegChunk | Trigger | Volume) -> None:
-        """Keep for the session what an acquisition after this one would need."""
+        """Note what the session has to hand on to the next acquisition if this one dies."""
         if not isinstance(item, EegChunk):
             self._untold.append(past.line(item))
             return
@@ -290,12 +317,12 @@ class _Acquisition:
             self._resumed.measure(item, self._assembler.montage.sfreq)
 
     def _came(self, name: str, at: float) -> None:
-        """Note that a source gave something, and whether it had been silent."""
+        """Note when a source gave something, and count its return if it had been silent."""
         self._back[name] += at - self._data_at.get(name, at) > _SILENT[name]
         self._data_at[name] = at
 
     def _judged(self, volume: Volume) -> Volume:
-        """Leave what the bundle cannot read to the recording; of its run it has the times."""
+        """Mark a volume that the bundle cannot read as not live: it places its run in time, no more."""
         if volume.uid not in self._unread:
             self._unread[volume.uid] = self._assembler.unread(volume.data.shape, volume.affine) or ""
             if self._unread[volume.uid]:
@@ -303,7 +330,7 @@ class _Acquisition:
         return replace(volume, live=False) if self._unread[volume.uid] else volume
 
     def _learn(self, simulated: bool) -> None:
-        """Tell at once, before any window, that a source is simulated."""
+        """Tell the session at once, before any window goes out, that a source is simulated."""
         if simulated and not self._simulated:
             self._simulated = True
             self._record(lambda kept: kept.note(simulated=True))
@@ -321,12 +348,12 @@ class _Acquisition:
         """Leave the recording as it is; decoding goes on without it."""
         self._writer = None
         self._record_fault = error.strerror or str(error)
-        # What closing finds comes of the same disk, and is told with it.
+        # An error while closing has the same cause, which the status names already.
         with contextlib.suppress(OSError):
             writer.close()
 
     def _due_at(self) -> float:
-        """The clock of the deadlines."""
+        """Return the time by which deadlines are judged: the local clock, or that of the backlog."""
         return time.monotonic() if self._behind_at is None else self._behind_at
 
     def _count(self, name: str, seconds: float) -> None:
@@ -343,10 +370,11 @@ class _Acquisition:
         self._costs = {name: [] for name in self._costs}
         counters = self._assembler.counters()
         counters["runs"] = counters["runs"][-_RUNS_TOLD:]
+        # What the source counts here never reaches the assembler, so both counts add up.
         folder = self._folder.counters() if self._folder is not None else {}
         for key in ("duplicate", "rejected_files"):
             counters["fmri"][key] += folder.get(key, 0)
-        # The source and the assembler see the same volume late or out of order: it counts once.
+        # A late or disordered volume is seen by the source and by the assembler: it counts once.
         for key in ("out_of_order", "late"):
             counters["fmri"][key] = max(counters["fmri"][key], folder.get(key, 0))
         if self._resumed is not None:
@@ -381,7 +409,8 @@ class _Acquisition:
         }
 
     def _notes(self) -> list[str]:
-        """What was passed over since the last status, one sentence for each reason."""
+        """Say what was passed over since the last status, one sentence for each reason."""
+        # A folder may hold thousands of files of no use: of each reason one file is named.
         files = self._folder.ignored if self._folder is not None else []
         passed = [(reason, f"{name}: {reason}") for name, reason in files]
         passed += [("another series", sentence) for sentence in self._assembler.refused]
@@ -397,19 +426,20 @@ class _Acquisition:
         return said + [f"EEG: {sentence}" for sentence in (self._lsl.notes() if self._lsl else [])]
 
     def _folder_seen(self, counters: dict[str, int]) -> dict[str, int]:
-        """How often the folder went away, and how often it came back."""
+        """Count how often the folder went away, and how often it came back."""
         gone = counters.get("vanished", 0)
         away = gone > 0 and self._folder is not None and self._folder.missing
         return {"gone": gone, "back": gone - away}
 
     def _silent(self, now: float) -> float | None:
-        """Time since anything came, s; None before that, and while items wait here."""
+        """Return the time since anything came, s; None before that, and while items wait here."""
+        # Items that wait were heard, although a busy machine has not taken them yet.
         if not self._data_at or not self._queue.empty():
             return None
         return now - max(self._data_at.values())
 
     def _waiting(self, now: float) -> list[str]:
-        """What has not come yet, or has fallen silent, in words."""
+        """Say what has not come yet, or has fallen silent."""
         waiting = []
         if self._lsl is not None and now - self._data_at.get("eeg", -math.inf) > _SILENT["eeg"]:
             waiting.append(f"EEG: {self._since('eeg', now)}{self._lsl.state}")
@@ -428,7 +458,8 @@ class _Acquisition:
             self._threads[-1].start()
 
     def _put(self, action: Action) -> None:
-        """Leave something to be done to the main thread, as soon as there is room."""
+        """Leave an action to the main thread, as soon as the queue has room."""
+        # A full queue blocks, but not for ever: the thread has to end when the session does.
         while not self._stop.is_set():
             with contextlib.suppress(queue.Full):
                 self._queue.put(action, timeout=0.5)
@@ -440,6 +471,7 @@ class _Acquisition:
         since = 0.0
         while not self._stop.is_set():
             for item in self._lsl.poll():
+                # The montage goes before the first sample, which is recorded and decoded by it.
                 if montage is None:
                     montage = self._lsl.montage
                     since = time.monotonic()
@@ -467,6 +499,7 @@ class _Acquisition:
             volumes = self._folder.poll(time.monotonic())
             for volume in volumes:
                 self._put(partial(self._take, volume))
+            # A poll reads only some of the files: the backlog ends when all have been tried.
             if behind and not volumes and not self._folder.unread:
                 behind = False
                 self._put(self._catch_up)
@@ -478,7 +511,10 @@ def _fail(error: BaseException | None) -> None:
 
 
 def _fits(bundle: Bundle) -> Callable[[Montage], str | None]:
-    """Refuse a stream that comes back without the bundle's channels, or too slow for it."""
+    """Make a check that refuses a stream without the bundle's channels, or one too slow for it.
+
+    It is for streams that come back changed. It returns the reason, or None for a stream that fits.
+    """
 
     def accept(montage: Montage) -> str | None:
         wanted = bundle.manifest.eeg
@@ -503,19 +539,22 @@ def _folder(
         return None
 
     def accept(shape: tuple[int, ...], affine: NDArray[np.float64], tr_s: float | None) -> str | None:
-        """Pass over other series: a localizer, a field map."""
+        """Say why a series is passed over, such as a localizer or a field map; None for the run's own."""
         reason = unread(shape, affine)
-        # A run on a grid that the bundle cannot read is worth recording: `rtdecode fit` reads any.
+        # A run on a grid that the bundle cannot read is worth recording, as `rtdecode fit` reads
+        # any grid. A localizer is not: it has another TR, or none, or too few slices.
         kept = reason is not None and options.record is not None and tr_s is not None and min(shape) >= THIN
         if reason is not None and not kept:
             return reason
         try:
+            # A calibration reads any grid: then only the TR tells another series from the run's own.
             if kept or (options.calibration is not None and bundle.projection is not None):
                 check_tr(tr_s, float(bundle.manifest.grid.tr or 0))
         except GeometryError as error:
             return str(error)
         return None
 
+    # After a restart, only files that changed since about the last status are new.
     return FolderSource(
         options.fmri_dir,
         "ignore" if since is not None else options.existing,

@@ -1,21 +1,21 @@
-"""EEG that waits for its turn for too long: passed over, so that what is decoded is of now."""
+"""Drop stale EEG when the reader falls behind, so that decoding is live again."""
 
 from dataclasses import replace
 
 from rtdecode.types import EegChunk
 
-# A wait that is too long, and how long reading may take to catch up by itself, s.
+# Samples are stale after waiting for so long, and reading may take so long to catch up by itself, s.
 LATE = 2.0
 PATIENCE = 10.0
-# A wait that ends a jump, s.
+# A jump goes on until samples wait no longer than this, s.
 IN_TIME = 1.0
 
 
 class Lag:
     """Jump to the newest samples when the reader does not keep up.
 
-    A stall that is made good by itself loses nothing: only a reader that has had no pause for `PATIENCE`
-    seconds, and whose samples have waited for `LATE` seconds, passes over what waits.
+    A stall that the reader makes good by itself loses nothing. What waits is passed over only if the reader
+    has had no pause for `PATIENCE` seconds and its samples have waited for more than `LATE` seconds.
 
     Parameters
     ----------
@@ -36,11 +36,12 @@ class Lag:
         self.samples = 0
 
     def idle(self, now_at: float) -> None:
-        """Nothing waits."""
+        """Note that nothing waits."""
         self._idle_at = now_at
 
     def judge(self, chunk: EegChunk, now_at: float) -> EegChunk:
-        """Mark a chunk as not live if it has waited too long since it could be read."""
+        """Return the chunk, marked as not live if it has waited too long since it could be read."""
+        # `arrived_at` says when a chunk could have been read, also if the reading itself was held up.
         waited = now_at - chunk.arrived_at
         behind = waited > LATE and now_at - self._idle_at > PATIENCE
         was = self._jumping
@@ -57,7 +58,7 @@ class Lag:
         return replace(chunk, live=False)
 
     def notes(self) -> list[str]:
-        """Sentences on the jumps since the last call."""
+        """Return sentences on the jumps that ended since the last call."""
         told = self._notes
         self._notes = []
         return told

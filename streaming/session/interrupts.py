@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM end things in order.
 
-A shell starts a script's ``program &`` with SIGINT ignored, and Python then leaves it so. Who wants to be
-stopped puts a handler in place itself.
+A shell starts a script's ``program &`` with SIGINT ignored, and Python leaves an ignored signal ignored. A
+command that runs until it is stopped therefore puts a handler in place itself.
 """
 
 import signal
@@ -17,6 +17,7 @@ def told(stop: Callable[[str], None]) -> Iterator[None]:
 
     def handler(number: int, _frame: object) -> None:
         stop(signal.Signals(number).name)
+        # The next Ctrl-C raises KeyboardInterrupt.
         if number == signal.SIGINT:
             signal.signal(number, signal.default_int_handler)
 
@@ -30,7 +31,7 @@ def told(stop: Callable[[str], None]) -> Iterator[None]:
 
 @contextmanager
 def ignored() -> Iterator[None]:
-    """Let a program that is started in this block never see them."""
+    """Ignore both signals in any program that is started in this block: a child process inherits that."""
     before = {number: signal.signal(number, signal.SIG_IGN) for number in _BOTH}
     try:
         yield

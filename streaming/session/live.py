@@ -1,4 +1,11 @@
-"""A live session: the acquisition process, the decoder and the sinks, and how they end."""
+"""A live session: one process acquires, this one decodes and writes.
+
+`run` checks the orders, locks the session's folders and starts the acquisition process, which reads the
+sources, records them and sends finished windows and statuses through a mailbox in shared memory. This process
+then loops: it takes messages into an inbox, decodes the next window, hands the clip to the sinks and shows
+progress. When the session is stopped, has decoded its ``--seconds`` or meets a fault, the acquisition hands
+over what it still has, and the files and the report are finished. An acquisition that dies is started again.
+"""
 
 import multiprocessing
 import time
@@ -35,12 +42,14 @@ from streaming.sinks.report import Report
 from streaming.sinks.truth import Truth
 from streaming.status import NOTHING, Status
 
-# Windows that wait in the mailbox and in the inbox; where both are full, acquisition waits.
+# Messages that may wait in the mailbox, and windows in the inbox. When both are full,
+# the acquisition waits.
 _SLOTS = 16
 _INBOX = 16
+# How often the report is rewritten, and how often the operator is told what is still waited for, s.
 _REPORT_EVERY = 5.0
 _SAY_EVERY = 5.0
-# Silence of the acquisition after which the session ends without what it still has, s.
+# At the end, a session stops waiting for an acquisition that has sent nothing for so long, s.
 _END_WITHIN = 15.0
 
 
@@ -50,18 +59,19 @@ def run(options: StreamOptions) -> int:
     Returns
     -------
     int
-        0 after Ctrl-C, SIGTERM and the end of `seconds`.
+        0 after Ctrl-C, SIGTERM or the end of `seconds`.
 
     Raises
     ------
     RtDecodeError
-        With everything written; its `exit_code` says which fault.
+        After everything has been written; its `exit_code` says which fault it was.
     """
     bundle = bundles.load(options.bundle, subject=options.subject)
     _check(options, bundle)
     name = time.strftime("%Y%m%d-%H%M%S")
     out = options.out or Path("runs") / f"stream-{name}"
     with ExitStack() as folders:
+        # Locked before `prepare`, or --overwrite would empty the folder of a session still writing.
         folders.enter_context(held(out, "--out", f"session {name}"))
         if options.record is not None:
             folders.enter_context(held(options.record, "--record", f"session {name}"))
@@ -109,7 +119,8 @@ def _check_sources(options: StreamOptions, bundle: Bundle) -> None:
 
 
 def _check_places(options: StreamOptions) -> None:
-    """Refuse files and folders that cannot be read or made, and two that are one."""
+    """Refuse files and folders that cannot be read or made, and two that are the same."""
+    # The export folder and the truth may appear during the session, so only their parents must exist.
     if _lacks_parent(options.fmri_dir):
         raise UsageError(
             f"--fmri-dir {options.fmri_dir}: its parent folder does not exist. Check the path or the mount."
@@ -140,14 +151,22 @@ def _check_calibration(path: Path, bundle: Bundle) -> None:
 
 
 def with_runs(known: dict[int, dict[str, Any]], status: Status) -> Status:
-    """Put what earlier statuses said of the runs, by number, back into one that tells of the newest."""
+    """Return a status with every run of the session: a message has room for the newest runs only.
+
+    Parameters
+    ----------
+    known : dict
+        What earlier statuses said of each run, by its number; updated here.
+    status : Status
+        As it came from the acquisition.
+    """
     known |= {one["run"]: one for one in status["counters"]["runs"]}
     counters: Counters = {**status["counters"], "runs": list(known.values())}
     return {**status, "counters": counters}
 
 
 class _Session:
-    """What one session holds; `run` is its whole life."""
+    """The state of one session; `run` is its whole life."""
 
     def __init__(
         self, options: StreamOptions, bundle: Bundle, out: Path, name: str, console: Console
@@ -160,20 +179,24 @@ class _Session:
         self._report_path = options.report or out / "report.json"
         self._acquisition = _Process(_sources(options, bundle, name), slot_bytes(bundle))
         self._restarts = Restarts()
+        # All triggers and volumes so far, without pixels: what a restarted acquisition has to know.
         self._items: list[dict[str, Any]] = []
         self._handing_over = False
+        # A clip is worth showing until the next one is due, one hop later.
         self._patience = float(bundle.manifest.grid.hop)
         self._inbox = Inbox(self._patience)
         self._status: Status = NOTHING
-        # Whether a status has come.
+        # Whether the first status has come.
         self._told = False
         self._runs: dict[int, dict[str, Any]] = {}
         self._interrupted = ""
         self._fault: RtDecodeError | None = None
-        # What cannot be written any more: neither ends a session while the other can.
+        # Why clips, or the recording, can no longer be written. The session goes on while either can.
         self._out_fault: OutputError | None = None
         self._record_fault: RtDecodeError | None = None
+        # The same without the folder's name, for the report: nothing written to disk names a path.
         self._record_reason: str | None = None
+        # Whether the acquisition has sent its last message.
         self._ended = False
         self._began_at = self._heard_at = time.monotonic()
         self._said_at = self._reported_at = self._began_at
@@ -195,6 +218,7 @@ class _Session:
                     twin=self._options.twin,
                 )
             self._progress = Progress(self._console, self._options.seconds, self._output.hop_s)
+            # What the report says if anything but an `RtDecodeError` ends the session.
             ended = "a fault that was not foreseen"
             try:
                 ended = self._loop()
@@ -205,13 +229,14 @@ class _Session:
                 raise
             finally:
                 self._finish(ended)
+            # These faults were held back until everything was written.
             fault = self._fault or self._out_fault or self._record_fault
             if fault is not None:
                 raise fault
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        """An acquisition process that is gone when the block is left, however it is left."""
+        """Run the acquisition process while the block runs; it is gone however the block is left."""
         self._acquisition.start()
         try:
             yield
@@ -219,7 +244,7 @@ class _Session:
             self._acquisition.end()
 
     def _loop(self) -> str:
-        """Decode until something ends the session; returns what did, in words."""
+        """Decode until something ends the session; return in words what did."""
         while not (self._interrupted or self._status["done"]):
             self._receive(timeout=0.05)
             self._decode()
@@ -230,9 +255,11 @@ class _Session:
         return self._interrupted or "the requested seconds were decoded"
 
     def _receive(self, timeout: float) -> None:
-        """Take the messages that wait, for `timeout` seconds the first, until the inbox is full."""
-        # Looked at first: what a process sent before it died lies in the mailbox.
+        """Take waiting messages until the inbox is full; wait up to `timeout` seconds for the first one."""
+        # Asked before the mailbox is looked into: the other way round, a message that the
+        # process sent between the two, just before it died, would be lost.
         dead = not (self._ended or self._acquisition.is_alive())
+        # While windows wait to be decoded, no time is spent on waiting for more.
         message = self._acquisition.mailbox.get(0.0 if len(self._inbox) else timeout)
         if message is None and dead:
             self._acquisition_died()
@@ -249,7 +276,7 @@ class _Session:
             message = self._acquisition.mailbox.get(0.0) if len(self._inbox) < _INBOX else None
 
     def _acquisition_died(self) -> None:
-        """Start the acquisition again, where it was."""
+        """Start the acquisition again where it was, unless it died too often or was about to end anyway."""
         code = self._acquisition.exit_code
         again = self._restarts.died(time.monotonic(), code, self._status["elapsed"])
         if self._handing_over or not again:
@@ -270,6 +297,7 @@ class _Session:
     def _take_window(self, message: Message) -> None:
         window = unpack(message)
         head = message.head
+        # A restarted acquisition cuts every window again, also those that came before it died.
         if self._restarts.is_new(window):
             clip = self._restarts.clip(window, head["clip"])
             self._inbox.put(Job(window, clip, head["costs"], head["backlog"]))
@@ -288,7 +316,7 @@ class _Session:
         if hole_s is not None:
             self._progress.say(f"the acquisition receives again, after {hole_s:.1f} s without anything")
         self._items += status["items"]
-        # What `_items` keeps is not kept twice.
+        # Emptied here, as `_items` has them now.
         self._status = {**with_runs(self._runs, status), "items": []}
         self._told = True
         self._ended = status["kind"] == "end"
@@ -299,7 +327,7 @@ class _Session:
             self._lose_recording(status["record_fault"])
 
     def _lose_recording(self, reason: str) -> None:
-        """Go on decoding, if that still can be kept."""
+        """Go on decoding without the recording; raise if clips cannot be written either."""
         self._record_reason = reason
         self._record_fault = RtDecodeError(
             f"the recording in {self._options.record} could not be written any more: {reason}. What was "
@@ -320,14 +348,14 @@ class _Session:
             self._lose_output(error)
 
     def _drop_waiting(self) -> None:
-        """Count the windows whose clips cannot be written any more."""
+        """Count waiting windows as skipped, as their clips cannot be written any more."""
         while len(self._inbox):
             job, skipped = self._inbox.take(time.monotonic())
             dropped = skipped if job is None else [*skipped, job]
             self._output.counts["skipped"] += sum(one.window.revision == "final" for one in dropped)
 
     def _lose_output(self, error: OutputError) -> None:
-        """Go on for the recording's sake alone, if there is one."""
+        """Go on for the sake of the recording alone; raise if there is none to be written."""
         record = self._options.record
         if record is None or self._record_fault is not None:
             raise error
@@ -375,12 +403,14 @@ class _Session:
         return self._status["elapsed"] is not None
 
     def _judge(self) -> RtDecodeError | None:
-        """Tell whether the sources did not come, or fell silent."""
+        """Return the fault of sources that did not come in time, or fell silent; None without one."""
         waited = time.monotonic() - self._began_at
         limit = self._options.wait
-        # --wait is for the sources: nobody looks for them while the acquisition process is starting.
+        # --wait counts from the first status. Until then the acquisition process is still starting,
+        # which takes seconds on a busy machine, and nobody looks for the sources.
         if limit and self._told and not self._begun and waited > limit:
-            # What comes before the colon is the modality; what comes behind it names streams and files.
+            # The second sentence goes into the report, which names no stream and no folder: of
+            # "EEG: no LSL stream ..." it keeps the modality.
             missing = [sentence.partition(":")[0] for sentence in self._waiting]
             return RtDecodeError(
                 f"waited {limit:g} s (--wait) for a run to begin. Still missing: {'; '.join(self._waiting)}. "
@@ -402,6 +432,7 @@ class _Session:
         self._handing_over = True
         self._acquisition.stop()
         self._heard_at = time.monotonic()
+        # An acquisition that waits for room in the mailbox can end only if messages are still taken.
         while not (self._ended and len(self._inbox) == 0) and time.monotonic() < self._heard_at + _END_WITHIN:
             self._receive(timeout=0.05)
             self._decode()
@@ -410,6 +441,7 @@ class _Session:
         self._acquisition.stop()
         self._acquisition.join()
         self._memory.sample(time.monotonic(), now=True)
+        # Every window that was reached ends in one final or one skip: what never came is skipped.
         counts = self._output.counts
         self._output.abandon(self._status["reached"] - counts["final"] - counts["skipped"])
         self._progress.close(self._status, self._output)
@@ -422,12 +454,12 @@ class _Session:
         print(self._report_path)  # noqa: T201
 
     def _close(self, ended: str) -> Report:
-        """Finish the session's folder; returns its report."""
+        """Finish the session's folder and return its report."""
         judged = None
         try:
             judged = self._output.judge()
         finally:
-            # Closing gives back the room that a full disk lacks for the report.
+            # Closing deletes a temporary file, which makes room for the report on a full disk.
             try:
                 self._output.close()
             finally:
@@ -435,10 +467,10 @@ class _Session:
         return final
 
     def _keep_truth(self) -> None:
-        """Put the truth beside what was recorded, if anything was; say what is wrong with it."""
+        """Copy the truth into the recording, if there is one; say what is wrong with the truth."""
         record = self._options.record
         truth = self._options.truth
-        # Before the first status the acquisition may have refused the folder: it is another recording's.
+        # Without a status, the acquisition may have refused the folder: it holds another recording.
         if record is not None and self._told:
             try:
                 self._truth.copy_to(record / "truth")
@@ -469,7 +501,7 @@ class _Session:
         return made
 
     def _recording(self) -> dict[str, Any] | None:
-        """What there is to say of the recording; None without one."""
+        """Return the report's section on the recording; None without one."""
         if self._options.record is None:
             return None
         return {"fault": self._record_reason}
@@ -481,12 +513,13 @@ class _Session:
 def _sources(options: StreamOptions, bundle: Bundle, name: str) -> Sources:
     meta = {
         "session": name,
-        # Of the participant, until a source says so; a bundle made on one serves others too.
+        # Only a source can say that the participant is simulated. The bundle cannot: one
+        # that was made on a simulated participant may be used on others.
         "simulated": False,
         "bundle": bundle.digest,
         "seconds": options.seconds,
         "dummies": options.dummies,
-        # Acquisition puts a copy into the recording, and says so here.
+        # Set by the acquisition once it has put a copy into the recording.
         "calibration": None,
     }
     return Sources(bundle.path.resolve(), options, meta)
@@ -501,8 +534,8 @@ def _error(head: Mapping[str, Any]) -> RtDecodeError:
 class _Process:
     """The acquisition process: started, started again, stopped.
 
-    Each start has a mailbox and a stop event of its own: those of a process that was killed may be locked
-    for ever.
+    Each start gets a new mailbox and a new stop event, because a process that is killed while it holds a lock
+    of theirs leaves it locked for ever.
     """
 
     def __init__(self, sources: Sources, message_bytes: int) -> None:
@@ -526,12 +559,14 @@ class _Process:
         return self._process.is_alive()
 
     def start(self) -> None:
+        # The new process inherits what is ignored, so Ctrl-C cannot end it before its own code runs.
         with interrupts.ignored():
             self._process.start()
 
     def start_again(self, past: Past, *, recording: bool) -> None:
         """Start another process that goes on from what the last one told."""
         options = self._sources.options
+        # A recording whose disk was full stays as it is.
         if not recording:
             options = replace(options, record=None)
         self._sources = replace(self._sources, options=options, past=past)
@@ -547,7 +582,7 @@ class _Process:
         self._process.join(timeout=5.0)
 
     def end(self) -> None:
-        """See that the process is gone."""
+        """Make sure that the process is gone; kill it if it does not end within 5 s."""
         self.stop()
         self.join()
         if self._process.is_alive():

@@ -1,4 +1,8 @@
-"""A bounded queue between two processes in shared memory. Policy: block, nothing is dropped."""
+"""A bounded queue between two processes in shared memory; when it is full the sender waits.
+
+A message is a head of plain JSON values with named arrays, and takes one slot of fixed size. Nothing is
+dropped.
+"""
 
 import json
 import struct
@@ -13,6 +17,7 @@ from rtdecode.bundle import Bundle
 from rtdecode.types import Array, Window
 
 _LENGTH = struct.Struct("<I")
+# Room in each slot for the head of a message. A status, which is a head alone, has to fit too.
 _HEAD_BYTES = 65536
 _ARRAYS = ("eeg", "eeg_mask", "fmri", "fmri_mask", "fmri_expected")
 
@@ -26,7 +31,7 @@ class Message:
 
 
 class Mailbox:
-    """Messages from one process to one other, in order.
+    """Pass messages from one process to one other, in order.
 
     The memory has no name, so nothing is left behind however the processes end.
 
@@ -35,9 +40,9 @@ class Mailbox:
     context : SpawnContext
         The multiprocessing context of both processes.
     slots : int
-        Most messages that wait.
+        Number of messages that may wait.
     slot_bytes : int
-        Largest message.
+        Size of the largest message, bytes.
     """
 
     def __init__(self, context: SpawnContext, slots: int, slot_bytes: int) -> None:
@@ -46,10 +51,11 @@ class Mailbox:
         self._slot_bytes = slot_bytes
         self._free = context.Semaphore(slots)
         self._full = context.Semaphore(0)
+        # Not shared: one process counts what it put, the other what it got, and the slots are a ring.
         self._put = self._got = 0
 
     def put(self, message: Message, timeout: float) -> bool:
-        """Append a message; False if every slot was taken for `timeout` seconds."""
+        """Append a message; return False if every slot was taken for `timeout` seconds."""
         raw = _encode(message)
         if len(raw) > self._slot_bytes:
             raise ValueError(f"a message has {len(raw)} bytes, a slot holds {self._slot_bytes}")
@@ -62,7 +68,7 @@ class Mailbox:
         return True
 
     def get(self, timeout: float) -> Message | None:
-        """Take the oldest message; None if there was none for `timeout` seconds."""
+        """Take the oldest message; return None if there was none for `timeout` seconds."""
         if not self._full.acquire(timeout=timeout):
             return None
         start = (self._got % self._slots) * self._slot_bytes
@@ -73,17 +79,18 @@ class Mailbox:
 
 
 def slot_bytes(bundle: Bundle) -> int:
-    """Bytes that a window of this bundle takes in a mailbox."""
+    """Return the bytes that a window of this bundle takes in a mailbox."""
     manifest = bundle.manifest
     samples = manifest.grid.samples
     slots = manifest.grid.slots
+    # float32 values, with masks of one byte: one mask for EEG, two for volumes (received, expected).
     eeg = len(manifest.eeg.channels) * samples * 4 + samples if manifest.eeg else 0
     fmri = slots * (manifest.fmri.voxels * 4 + 2) if manifest.fmri else 0
     return _HEAD_BYTES + eeg + fmri
 
 
 def pack(window: Window, **head: Any) -> Message:
-    """Make a message of a window, with further plain values beside it."""
+    """Make a message of a window and further plain values."""
     plain = {f.name: getattr(window, f.name) for f in fields(Window) if f.name not in _ARRAYS}
     arrays = {name: getattr(window, name) for name in _ARRAYS if getattr(window, name) is not None}
     return Message({"kind": "window", "window": plain, **head}, arrays)
@@ -108,6 +115,7 @@ def _decode(raw: memoryview) -> Message:
     arrays: dict[str, Array] = {}
     for name, dtype, shape in tree["arrays"]:
         count = int(np.prod(shape))
+        # Copied, because the slot is written again as soon as it is free.
         arrays[name] = np.frombuffer(raw, dtype, count, at).reshape(shape).copy()
         at += arrays[name].nbytes
     return Message(tree["head"], arrays)

@@ -1,12 +1,13 @@
-"""Memory of a session: the sum of its processes' proportional set sizes."""
+"""Memory of a session: the sum of the proportional set sizes (PSS) of its processes."""
 
 import psutil
 
+# Shortest time between two samples, s.
 _EVERY = 3.0
 
 
 class MemoryMeter:
-    """Samples the memory of this process and its children every few seconds."""
+    """Sample the memory of this process and its children every few seconds."""
 
     def __init__(self) -> None:
         self._sampled_at = 0.0
@@ -14,7 +15,7 @@ class MemoryMeter:
         self.peak_mb: float | None = None
 
     def sample(self, at: float, *, now: bool = False) -> None:
-        """Look, if it is time or `now`."""
+        """Take a sample if one is due at local time `at`, s, or at once with `now`."""
         if not now and at - self._sampled_at < _EVERY:
             return
         self._sampled_at = at
@@ -23,6 +24,7 @@ class MemoryMeter:
 
 
 def _pss(process: psutil.Process) -> int:
+    # A child may end while it is looked at. Only Linux has PSS, in which shared pages count once.
     try:
         info = process.memory_full_info()
     except (psutil.NoSuchProcess, psutil.AccessDenied):

@@ -1,4 +1,8 @@
-"""What the operator is told of a session: each kind of event when it begins, then at most once a hop."""
+"""What the operator is told of a session.
+
+Statuses and the output carry counts. A count that has risen becomes a sentence, which says what happened and
+what to do: at once when it begins, then at most once a hop for each kind of event.
+"""
 
 import math
 from dataclasses import dataclass
@@ -8,24 +12,24 @@ from streaming.status import Status
 
 # A clip is stale once it is so many hops old.
 _STALE_HOPS = 2.0
-# A volume that is out of order comes within so many TRs: until then it is not told as missing.
+# A volume that is out of order comes within so many TRs: only then is it told as missing.
 _OUT_OF_ORDER_TRS = 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """Something that is counted.
+    """A kind of event and how often it has happened.
 
     Attributes
     ----------
     kind : str
-        What happened; a sentence begins with it.
+        What happened; the sentence begins with it.
     count : int
-        How often so far. One that falls (a volume came after all) is told again when it rises.
+        How often so far. A count may fall (a volume came after all) and is told again when it rises.
     detail : str
-        What that means, and what to do.
+        What it means, and what to do.
     stands_s : float
-        How long a rise has to stand before it is told, s.
+        Time for which a rise has to last before it is told, s.
     """
 
     kind: str
@@ -40,7 +44,7 @@ class News:
     Parameters
     ----------
     hop_s : float
-        Time between two sentences of one kind at the least, s; what happens meanwhile is summed up.
+        Shortest time between two sentences of one kind, s. What happens meanwhile is summed up in the next.
     """
 
     def __init__(self, hop_s: float) -> None:
@@ -50,7 +54,7 @@ class News:
         self._risen_at: dict[str, float] = {}
 
     def take(self, events: list[Happening], now_at: float, *, ends: bool = False) -> list[str]:
-        """Sentences on what is new.
+        """Return sentences on what is new.
 
         Parameters
         ----------
@@ -59,11 +63,12 @@ class News:
         now_at : float
             Local clock, s.
         ends : bool
-            Tell everything that has not been told: the session is over.
+            The session is over: tell everything that has not been told.
         """
         return [self._tell(event, now_at) for event in events if self._due(event, now_at, ends)]
 
     def _due(self, event: Happening, now_at: float, ends: bool) -> bool:
+        # A count that has fallen takes back what was told of it, so that its next rise is news.
         told = min(self._told.get(event.kind, 0), event.count)
         self._told[event.kind] = told
         if event.count == told:
@@ -88,12 +93,12 @@ def _counted(more: int, count: int) -> str:
 
 
 def happened(status: Status, output: Output, now_at: float) -> list[Happening]:
-    """Everything that is counted in a session, in the order in which it is told.
+    """Return everything that is counted in a session, in the order in which it is told.
 
     Parameters
     ----------
     status : Status
-        Of the acquisition.
+        The newest status of the acquisition.
     output : Output
     now_at : float
         Local clock, s.
@@ -102,12 +107,12 @@ def happened(status: Status, output: Output, now_at: float) -> list[Happening]:
 
 
 def is_stale(age_s: float, hop_s: float) -> bool:
-    """Whether a clip of that age shows what is over."""
+    """Return whether a clip of this age is too old to show the present."""
     return age_s > _STALE_HOPS * hop_s
 
 
 def _sources(status: Status) -> list[Happening]:
-    """The folder and the silence of the sources."""
+    """Return the events of the sources: the folder, silence, and new runs."""
     folder = status["folder"]
     back = status["back"]
     runs = status["counters"]["runs"]
@@ -132,7 +137,7 @@ def _sources(status: Status) -> list[Happening]:
 
 
 def _signals(status: Status, output: Output) -> list[Happening]:
-    """Holes and faults in what came."""
+    """Return the holes and faults in the data that came."""
     eeg = status["counters"]["eeg"]
     fmri = status["counters"]["fmri"]
     bad = eeg.get("bad_channels") or []
@@ -145,6 +150,7 @@ def _signals(status: Status, output: Output) -> list[Happening]:
         ),
         Happening(
             "EEG stamps jumped",
+            # The stream's first clock epoch is no jump.
             max(0, (eeg.get("epochs") or 0) - 1),
             "the clock of the EEG stream was set anew, and is followed. Check the clock of the amplifier's "
             "computer.",
@@ -170,7 +176,7 @@ def _signals(status: Status, output: Output) -> list[Happening]:
 
 
 def _clips(status: Status, output: Output, now_at: float) -> list[Happening]:
-    """What is wrong with the clips themselves."""
+    """Return what is wrong with the clips themselves."""
     counts = output.counts
     words = output.words
     newest = output.newest

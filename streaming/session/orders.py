@@ -1,4 +1,4 @@
-"""What a session asks of its acquisition process; light, as both processes import it."""
+"""What a session asks of its acquisition process; a light module, as both processes import it."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +10,7 @@ from streaming.status import Status
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamOptions:
-    """The flags of ``rtdecode stream``, and what each is when it is not given.
+    """The flags of ``rtdecode stream`` and their defaults.
 
     Attributes
     ----------
@@ -27,7 +27,7 @@ class StreamOptions:
     out, report : Path or None
         Folder of the clips, and file of the report; None lets the session choose.
     seconds : float or None
-        Run time to be decoded; None until the session is stopped.
+        Run time to be decoded, s; None goes on until the session is stopped.
     truth : Path or None
         Folder with the film and its events, or the table of events.
     record : Path or None
@@ -35,25 +35,25 @@ class StreamOptions:
     dashboard, decoder : str or None
         Not built yet.
     wait : float
-        Seconds to wait for a run to begin; 0 for ever.
+        Seconds to wait for a run to begin; 0 waits for ever.
     lost_after : float
         Seconds of silence from every source after which the session ends; 0 never ends it.
     existing : str
-        ``ignore`` or ``read``: files that lie in the export folder already.
+        What to do with files that lie in the export folder already: ``ignore`` or ``read``.
     dummies : int
-        Dummy volumes of each run.
+        Number of dummy volumes in each run.
     overwrite : bool
-        Write into a folder that is not empty.
+        Write into a folder even if it is not empty.
     steps : int or None
         Denoising steps of a clip; None takes the bundle's.
     carry, twin : bool
-        Carry each clip on from the one before; show the null-brain twin beside it.
+        Carry each clip on from the one before it; show the null-brain twin beside it.
     series : int or None
-        Take this SeriesNumber alone.
+        Take only the series with this SeriesNumber.
     moco : bool
         Take the scanner's motion-corrected copy instead of the original.
     peers : tuple of str
-        Hosts that are asked for their LSL streams directly.
+        Hosts to ask directly for their LSL streams.
     """
 
     lsl: str | None = None
@@ -83,14 +83,14 @@ class StreamOptions:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What an acquisition process had told before it died: the next one goes on from there.
+    """What an acquisition process had told before it died; the next one goes on from there.
 
     Attributes
     ----------
     items : list of dict
         Triggers and volumes in the order they came (`streaming.session.past`); they place the runs in time.
     status : Status
-        The last status; empty before the first.
+        The last status, or `streaming.status.NOTHING` if none had come.
     """
 
     items: list[dict[str, Any]]
@@ -99,19 +99,19 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What the acquisition process is told; plain values, as they cross to another process.
+    """What the acquisition process is told: plain values, as they are sent to another process.
 
     Attributes
     ----------
     bundle : Path
-        The bundle's folder, whatever name it was asked for by.
+        The bundle's folder, by whatever name the bundle was asked for.
     options : StreamOptions
     meta : dict
-        Written into the recording.
+        Values to write into the recording.
     past : Past or None
-        Of the acquisition that died before this one.
+        What is known from the acquisition that died before this one; None for the first.
     key : bytes
-        Of this session: under it names become digests in the recording. It is never written.
+        Random key of this session, under which names become digests in the recording. It is never written.
     """
 
     bundle: Path

@@ -1,6 +1,7 @@
-"""What one acquisition process hands to the next: triggers and volumes without their pixels, and counts.
+"""What one acquisition process hands to the next: triggers, volumes without their pixels, and counts.
 
-A run's time line rests on these alone, so it goes on where it was; only pixels and samples are lost.
+A run's time line rests on these alone. The acquisition that takes over from one that died is given them, and
+the runs go on where they were; only pixels and samples are lost.
 """
 
 from collections.abc import Iterator
@@ -17,19 +18,19 @@ _OF_A_VOLUME = (
     *("index", "series", "tr_s", "acquired_s", "recon_s", "readable_at", "arrived_at", "parsed_at"),
     *("name", "uid", "simulated", "clock_at"),
 )
-# Files that changed so long before the last status may not have been read when it was made, s.
+# A file that changed up to so long before the last status may not have been read by then, s.
 _UNSURE = 5.0
 
 
 def line(item: Trigger | Volume) -> dict[str, Any]:
-    """What is remembered of an item; plain values."""
+    """Return what is remembered of an item, as plain values."""
     if isinstance(item, Trigger):
         return asdict(item)
     return {name: getattr(item, name) for name in _OF_A_VOLUME}
 
 
 class Resumed:
-    """The past of an acquisition that goes on for one that died.
+    """The past of an acquisition that takes over from one that died.
 
     Parameters
     ----------
@@ -44,13 +45,14 @@ class Resumed:
 
     @property
     def since(self) -> float | None:
-        """Wall time from which on files count as new; None to do with them as at the start."""
+        """Wall time from which on files count as new; None to treat them as at the start."""
+        # In a backlog, old files are still to be read; `knows` then tells those that have been read.
         wall_s = self._status["wall_s"]
         return None if wall_s is None or self.behind else wall_s - _UNSURE
 
     @property
     def behind(self) -> bool:
-        """Whether volumes that lay there before were still being read."""
+        """Whether volumes that lay in the folder before the session were still being read."""
         return self._status["behind"]
 
     @property
@@ -65,12 +67,12 @@ class Resumed:
 
     @property
     def first_sample_at(self) -> float | None:
-        """Local time of the EEG sample with which the run began; None where it began otherwise."""
+        """Local time of the EEG sample with which the run began; None if it did not begin with one."""
         return self._status["first_sample_at"]
 
     @property
     def heard_since(self) -> list[float]:
-        """Stamps of what was heard first after earlier restarts."""
+        """Stamps of what was heard first after each earlier restart."""
         return self._status["heard_since"]
 
     @property
@@ -79,7 +81,8 @@ class Resumed:
         return self._status["triggers_expected"]
 
     def items(self) -> Iterator[Trigger | Volume]:
-        """The items, volumes as ones that are not decoded."""
+        """Yield the items, volumes as ones that are not decoded."""
+        # The pixels are gone; one voxel stands in for them, and is not decoded.
         nothing = np.zeros((1, 1, 1), np.float32)
         nowhere = np.eye(4)
         for one in self._items:
@@ -89,11 +92,11 @@ class Resumed:
                 yield Trigger(**one)
 
     def knows(self, volume: Volume) -> bool:
-        """Whether the volume was taken before: its file is read a second time."""
+        """Whether the volume was taken before, so that its file is being read a second time."""
         return (volume.uid, volume.index, volume.name) in self._known
 
     def measure(self, chunk: EegChunk, sfreq: float) -> None:
-        """Tell from the first chunk how many samples are lost."""
+        """Count the samples that were lost, from the first chunk that comes in."""
         newest_at = self._status["newest_sample_at"]
         if self._hole or newest_at is None or not chunk.data.shape[1]:
             return
@@ -101,13 +104,14 @@ class Resumed:
         self._hole = {"lost_samples": max(0, lost), "gaps": 1}
 
     def counted(self, counters: Counters) -> Counters:
-        """Counters of the session: what was counted before, the hole, and what was counted since."""
+        """Return counters of the whole session: those of before, the hole, and what was counted since."""
         before = self._status["counters"]
         eeg = dict(counters["eeg"])
         fmri = dict(counters["fmri"])
         for name in ("samples", "lost_samples", "gaps", "epochs"):
             eeg[name] = eeg.get(name, 0) + before["eeg"].get(name, 0) + self._hole.get(name, 0)
-        # The volumes of the past were pushed again and counted; what else there was of files was not.
+        # The assembler has counted the volumes of the past once more. These counts are about files,
+        # of which some are read again: the larger count is taken, so that none counts twice.
         for name in ("duplicate", "rejected_files", "out_of_order", "late", "saturated"):
             fmri[name] = max(fmri[name], before["fmri"].get(name, 0))
         return {**counters, "eeg": eeg, "fmri": fmri}

@@ -10,19 +10,20 @@ from streaming.session.news import News, happened, is_stale
 from streaming.sinks.output import Output
 from streaming.status import Status
 
+# Time between two standing lines where there is no terminal to keep a bar on, s.
 _LINE_EVERY = 10.0
 
 
 class Progress:
-    """A bar on a terminal, a line every ten seconds elsewhere, and what happens; all on stderr.
+    """Show a bar on a terminal or a line every ten seconds elsewhere, and say what happens; all on stderr.
 
     Parameters
     ----------
     console : Console
     seconds : float or None
-        Run time to be decoded, where it is known.
+        Run time to be decoded, s; None if the session goes on until it is stopped.
     hop_s : float
-        Time from one window to the next, s: of each kind of event at most one line is said in it.
+        Time from one window to the next, s. Each kind of event gets at most one line in that time.
     """
 
     def __init__(self, console: Console, seconds: float | None, hop_s: float) -> None:
@@ -62,7 +63,7 @@ class Progress:
     def close(self, status: Status, output: Output) -> None:
         """Say what has not been said yet, and take the bar away."""
         now_at = time.monotonic()
-        # A session that ends has no clip to come: the last one's age says nothing.
+        # No clip is to come when a session ends, so the age of the last one is no event.
         over: Status = {**status, "elapsed": None}
         events = happened(over, output, now_at)
         for sentence in self._news.take(events, now_at, ends=True):
@@ -71,7 +72,7 @@ class Progress:
 
 
 def standing(status: Status, output: Output, now_at: float) -> list[str]:
-    """How a session stands, in two lines: its time and newest clip, and what was counted."""
+    """Describe how a session stands in two lines: its time and newest clip, and what was counted."""
     counts = output.counts
     newest = output.newest
     elapsed = status["elapsed"] or 0.0

@@ -1,4 +1,9 @@
-"""A recording, decoded through the same code as a live session on a virtual clock."""
+"""Replay of a recording: the code of a live session on a virtual clock.
+
+The recorded items go through the same assembler, decoder and output as in a session. The clock is when they
+arrived, not when they are read back, so the windows are those that the session cut, at any speed. What is
+written is the same too: clips, film and report.
+"""
 
 import math
 import time
@@ -28,6 +33,7 @@ from streaming.sinks.truth import Truth
 
 Item = EegChunk | Trigger | Volume
 _WHOLE = "end of the recording"
+# Longest sleep, s: a signal does not end `time.sleep` (PEP 475), so it is looked for in between.
 _LOOK_UP = 0.1
 
 
@@ -43,7 +49,7 @@ def run(
     twin: bool = False,
     subject: str | None = None,
 ) -> int:
-    """Decode a recording; Ctrl-C and SIGTERM end it with everything written.
+    """Decode a recording; after Ctrl-C or SIGTERM, end with everything written.
 
     Parameters
     ----------
@@ -56,16 +62,16 @@ def run(
     out, report : Path, optional
         As for a live session.
     steps : int, optional
-        Denoising steps, the same for every clip at any speed; default: the bundle's.
+        Denoising steps, the same for every clip at any speed; by default the bundle's.
     carry, twin : bool
         As for a live session.
     subject : str, optional
-        One of the bundle's subjects; a recording does not say whose it is.
+        One of the bundle's subjects. A recording does not say whose it is.
 
     Raises
     ------
     UsageError
-        If the bundle cannot take `steps`, or the session's calibration is missing or is another one.
+        If the bundle cannot take `steps`, or the calibration of the session is missing or a different one.
     GeometryError
         If the recording holds nothing that the bundle reads.
     """
@@ -75,6 +81,7 @@ def run(
     check_steps(loaded, steps)
     name = time.strftime("%Y%m%d-%H%M%S")
     folder = out or Path("runs") / f"replay-{name}"
+    # Both may refuse the recording or the bundle; only then is a folder made.
     assembler = _assembler(kept, loaded)
     decoder = Decoder(loaded, carry=carry)
     with held(folder, "--out", f"replay {name}"):
@@ -94,6 +101,7 @@ def run(
             twin=twin,
         )
         path = report or folder / "report.json"
+        # What the report says if anything but an `RtDecodeError` ends the replay.
         ended = "a fault that was not foreseen"
         stopped = list[str]()
         with interrupts.told(stopped.append):
@@ -112,7 +120,7 @@ def run(
 
 
 def windows(events: Iterator[Item], assembler: Assembler, ended_at: float = -math.inf) -> Iterator[Job]:
-    """Cut the windows of a recording in the order a live session would have cut them."""
+    """Yield the windows of a recording in the order in which a live session would have cut them."""
     for window in assembler.play(events, ended_at):
         yield Job(window, assembler.clip(window))
 
@@ -124,6 +132,7 @@ def _assembler(kept: Recording, bundle: Bundle) -> Assembler:
         _modalities(kept, bundle),
         kept.meta.get("seconds"),
         dummies=kept.meta.get("dummies", 0),
+        # A session writes this down when it ends: a recording that was cut off does not have it.
         triggers_expected=kept.meta.get("triggers_expected", kept.has_triggers()),
         calibration=_calibration(kept),
         restarted_at=kept.restarted_at,
@@ -131,7 +140,13 @@ def _assembler(kept: Recording, bundle: Bundle) -> Assembler:
 
 
 def _calibration(kept: Recording) -> Calibration | None:
-    """Load what the session was calibrated with."""
+    """Load the calibration of the session; None if it had none.
+
+    Raises
+    ------
+    UsageError
+        If it is missing, or has another digest than the recording states.
+    """
     stated = kept.meta.get(CALIBRATION)
     digest = kept.meta.get("calibration_digest")
     if stated is None:
@@ -149,7 +164,13 @@ def _calibration(kept: Recording) -> Calibration | None:
 
 
 def _elsewhere(kept: Recording, path: Path) -> Path:
-    """The calibration's folder of a recording made before recordings held a copy: it says where it lay."""
+    """Return where the calibration lay, for a recording made before recordings held a copy of it.
+
+    Raises
+    ------
+    UsageError
+        If it is not there any more.
+    """
     if not path.is_absolute() or not path.is_dir():
         raise UsageError(
             f"the recording {kept.path} was made with a calibration that is not in it. Copy the folder made "
@@ -159,7 +180,11 @@ def _elsewhere(kept: Recording, path: Path) -> Path:
 
 
 def _items(kept: Recording, bundle: Bundle, assembler: Assembler) -> Iterator[Item]:
-    """The items as the session took them: it recorded volumes that its bundle could not read."""
+    """Yield the items as the session took them.
+
+    A session also records volumes that its bundle cannot read. They place their run in time and are not
+    decoded. Another bundle may be able to read them.
+    """
     unread = kept.meta.get("unread", False) and kept.meta.get("bundle") == bundle.digest
     for item in kept.events():
         if unread and isinstance(item, Volume):
@@ -176,13 +201,14 @@ def _play(
     pace: float | None,
     stopped: list[str],
 ) -> str:
-    """Decode until the end, or until something is `stopped`; returns what ended it, in words."""
+    """Decode until the end, or until `stopped` holds a signal's name; return in words what ended it."""
     began = time.monotonic()
     first = None
     console = Console(stderr=True)
     jobs = windows(_items(kept, bundle, assembler), assembler, kept.meta.get("ended_at", -math.inf))
     shown = track(jobs, "replay", console=console, transient=True, disable=not console.is_terminal)
     for job in shown:
+        # A window is due when the session cut it, counted from the first one.
         first = job.window.stamps["windowed"] if first is None else first
         if pace is not None:
             due = began + (job.window.stamps["windowed"] - first) / pace
@@ -200,13 +226,14 @@ def _close(name: str, bundle: Bundle, output: Output, assembler: Assembler, path
     memory = MemoryMeter()
     counts = output.counts
     memory.sample(0.0, now=True)
-    # The flush at the end has set the end of every run: no clock is asked any more.
+    # At the end of the recording the flush has ended every run, so any later time gives the same
+    # number. A replay that was stopped expects no more windows than it decoded or skipped.
     expected = assembler.expected(math.inf) if ended == _WHOLE else counts["final"] + counts["skipped"]
     judged = None
     try:
         judged = output.judge()
     finally:
-        # Closing gives back the room that a full disk lacks for the report.
+        # Closing deletes a temporary file, which makes room for the report on a full disk.
         try:
             output.close()
         finally:

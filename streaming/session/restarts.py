@@ -1,20 +1,25 @@
-"""An acquisition process that died: whether it is started again, and what the next one cuts anew."""
+"""What follows when an acquisition process dies: whether it is started again, and which windows are new."""
 
 import signal
 from typing import Any
 
 from rtdecode.types import Window
 
-# So many deaths within so long are no accident, s.
+# After so many deaths within so long, s, the acquisition is not started again.
 _MOST = 3
 _WITHIN = 60.0
 
 
 class Restarts:
-    """Count the deaths of the acquisition, and tell apart the windows that were cut before one.
+    """Count the deaths of the acquisition, and tell new windows from those that it had cut before.
 
-    The next process is told of the triggers and volumes so far, and cuts all windows again: those that were
-    handed on before are dropped, and clips keep the numbers that their runs have.
+    The next process is told of the triggers and volumes so far and cuts all windows again. Windows that were
+    handed on before are dropped, and the clips of each run go on with that run's numbers.
+
+    Attributes
+    ----------
+    report : list of dict
+        For each death ``exit_code``, ``run_s`` and ``hole_s``; see `streaming.sinks.report.build`.
     """
 
     def __init__(self) -> None:
@@ -26,14 +31,14 @@ class Restarts:
         self._newest_clip = -1
 
     def died(self, at: float, exit_code: int | None, elapsed: float | None) -> bool:
-        """Note a death; whether to start again.
+        """Note a death; return whether to start again.
 
         Parameters
         ----------
         at : float
             Local time, s.
         exit_code : int or None
-            Of the process; the negative number of a signal.
+            Exit code of the process; negative for the signal that killed it.
         elapsed : float or None
             Run time that the process told last, s.
         """
@@ -43,29 +48,31 @@ class Restarts:
         return sum(at - other < _WITHIN for other in self._died_at) < _MOST
 
     def back(self, at: float) -> float | None:
-        """Note that something came in again; how long nothing did, s; None if that was known."""
+        """Note that data come in again; return how long none did, s, or None if that is known already."""
         if not self.report or self.report[-1]["hole_s"] is not None:
             return None
         self.report[-1]["hole_s"] = round(at - self._died_at[-1], 3)
         return self.report[-1]["hole_s"]
 
     def is_new(self, window: Window) -> bool:
-        """Whether a window was not handed on before; it is from now on."""
+        """Return whether a window was not handed on before, and note that it is now."""
         key = (window.run, window.index, window.revision)
         fresh = key not in self._handed_on
         self._handed_on.add(key)
         return fresh
 
     def clip(self, window: Window, counted: int) -> int:
-        """Number of a window's clip in the session.
+        """Return the number of a window's clip in the session.
 
         Parameters
         ----------
         window : Window
         counted : int
-            The number that this acquisition gave it: after a restart it may not know of the last run's
-            previews, and count a later run's clips from fewer.
+            The number that this acquisition gave it. After a restart it may not know of the last run's
+            previews, and number the clips of a later run from a lower number.
         """
+        # A run gets its first number with its first window and keeps it. `_shift` is how much higher
+        # the session's numbers are than those of this acquisition.
         theirs = counted - window.index
         if window.run not in self._first_clips:
             self._first_clips[window.run] = max(theirs + self._shift, self._newest_clip + 1)

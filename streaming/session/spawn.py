@@ -1,4 +1,4 @@
-"""The acquisition process as the session starts it."""
+"""Entry point of the acquisition process, light enough for the session's process to import."""
 
 from multiprocessing.synchronize import Event
 
@@ -7,8 +7,8 @@ from streaming.session.orders import Sources
 
 
 def acquire(sources: Sources, mailbox: Mailbox, stop: Event) -> None:
-    """Be the acquisition process until `stop` is set."""
-    # Only the process that reads pays for what reading imports.
+    """Run the acquisition process until `stop` is set."""
+    # Imported here, so that only the process that reads the sources pays for what reading needs.
     from streaming.session.acquisition import main
 
     main(sources, mailbox, stop)

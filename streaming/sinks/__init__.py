@@ -1,1 +1,1 @@
-"""Where clips go."""
+"""Where clips go: files, film, contact sheet and report."""

@@ -16,20 +16,20 @@ from rtdecode.types import Float
 class ClipSink:
     """A folder of clips with ``clips.jsonl`` beside it.
 
-    What was emitted stays valid: a clip appears under its name when it is whole, and a line that
-    could not be written to its end is taken back.
+    What was emitted stays valid: a clip appears under its name only when it is whole, and a line that
+    could not be written to its end is removed again.
 
     Parameters
     ----------
     out : Path
         Folder of the session.
     simulated : bool
-        Puts the word into each file name.
+        Whether to put the word ``simulated`` into each file name.
 
     Attributes
     ----------
     simulated : bool
-        May change on the way.
+        The same for the files to come; it may be changed.
     """
 
     def __init__(self, out: Path, *, simulated: bool) -> None:
@@ -37,7 +37,7 @@ class ClipSink:
         self.simulated = simulated
         (out / "clips").mkdir(parents=True, exist_ok=True)
         (out / "clips.jsonl").write_bytes(b"")
-        # Unbuffered: what a full disk refuses must not come back at the next write.
+        # Unbuffered: a line that a full disk refused must not be written again with the next one.
         self._lines = (out / "clips.jsonl").open("ab", buffering=0)
 
     @property
@@ -45,7 +45,7 @@ class ClipSink:
         return "_simulated" if self.simulated else ""
 
     def save(self, clip: int, revision: str, frames: NDArray[np.uint8], fps: float) -> str:
-        """Write the frames (frame, row, column, 3); returns the path relative to the folder."""
+        """Write the frames (frame, row, column, 3); return the path relative to the folder."""
         name = f"clips/clip_{clip:05d}_{revision}{self._suffix}.mp4"
         part = self._out / f"{name}.part"
         try:
@@ -56,15 +56,16 @@ class ClipSink:
         return name
 
     def save_latent(self, clip: int, revision: str, latent: Float) -> str:
-        """Write what the encoder gave the video decoder; returns the path relative to the folder."""
+        """Write the latent that the clip was drawn from; return the path relative to the folder."""
         name = f"clips/clip_{clip:05d}_{revision}{self._suffix}.npy"
         np.save(self._out / name, latent, allow_pickle=False)
         return name
 
     def append(self, record: dict[str, Any]) -> None:
-        """Write one line; it is in the file on return."""
+        """Write one line; it is in the file when this returns."""
         line = (strict_json.dumps(record) + "\n").encode()
         whole = os.fstat(self._lines.fileno()).st_size
+        # On a full disk an unbuffered write may end within the line; what it wrote is cut off again.
         try:
             if self._lines.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -73,5 +74,5 @@ class ClipSink:
             raise
 
     def close(self) -> None:
-        """Close the lines."""
+        """Close ``clips.jsonl``."""
         self._lines.close()

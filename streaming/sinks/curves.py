@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw
 
 from streaming.sinks.text import ALERT, FAINT, INK, PAPER, font
 
+# Pixels: the side of a plot, and what lies around it.
 _SIDE = 300
 _LEFT = 64
 _TOP = 56
@@ -26,9 +27,9 @@ def save(path: Path, confidence: dict[str, Any], note: str = "") -> None:
     ----------
     path : Path
     confidence : dict
-        `reliability` and `risk_coverage` as `rtdecode.scores.reliability` makes them.
+        `reliability` and `risk_coverage`, as `rtdecode.scores.reliability` makes them.
     note : str
-        A sentence under the picture.
+        Sentence under the picture.
     """
     size = (2 * (_LEFT + _SIDE + _GAP), _TOP + _SIDE + _FOOT + 30)
     picture = Image.new("RGB", size, PAPER)
@@ -58,6 +59,7 @@ def _reliability(draw: ImageDraw.ImageDraw, left: int, curve: dict[str, Any]) ->
 
 
 def _risk_coverage(draw: ImageDraw.ImageDraw, left: int, risks: dict[str, Any]) -> None:
+    # The axis ends at the lowest of these values that no point exceeds.
     highest = next((top for top in (0.1, 0.2, 0.5) if max(risks["risk"], default=1.0) <= top), 1.0)
     _axes(
         draw, left, f"risk and coverage   area {risks['area']:.3f}", "share of clips kept", "losses", highest
@@ -91,5 +93,5 @@ def _line(
 
 
 def _at(left: int, point: Point, highest: float) -> Point:
-    """Pixel of a point, x in 0 to 1 and y in 0 to `highest`."""
+    """Return the pixel of a point, with x from 0 to 1 and y from 0 to `highest`."""
     return left + _SIDE * point[0], _TOP + _SIDE * (1 - min(1.0, point[1] / highest))

@@ -1,4 +1,8 @@
-"""The running film: truth beside reconstruction (and null-brain twin), playable while it is written."""
+"""The running film: truth beside reconstruction (and null-brain twin), playable while it is written.
+
+Each final adds one hop of enlarged frames, with a title above each panel and a caption below that says what
+the window rests on. A skipped window adds a grey card for as long.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +18,12 @@ from streaming.sinks.text import ALERT, FAINT, INK, bar, card, enlarge
 
 Frames = NDArray[np.uint8]
 
+# Pixels: between two panels, above and below them, and the height up to which frames are enlarged.
 _GAP = 8
 _TITLE = 24
 _CAPTION = 48
 _HEIGHT = 256
-# The panel of what was decoded: the truth is on its left.
+# Number of the panel that shows what was decoded; the truth is on its left.
 _DECODED = 1
 
 
@@ -35,7 +40,7 @@ class _Layout:
         return _TITLE + self.height + _CAPTION, self.panels * (self.width + _GAP) - _GAP
 
     def columns(self, panel: int) -> slice:
-        """Where a panel lies."""
+        """Columns of a film frame that a panel takes."""
         start = panel * (self.width + _GAP)
         return slice(start, start + self.width)
 
@@ -50,16 +55,16 @@ class FilmSink:
     hop_frames : int
         Frames shown per window.
     note : str
-        A sentence under every frame: that the participant is simulated, for example.
+        Sentence under every frame, for example that the participant is simulated.
     title : str
-        What the second panel shows.
+        Title of the second panel.
     twin : str or None
-        What a third panel shows; None without one.
+        Title of the third panel; None if there is none.
 
     Attributes
     ----------
     note : str
-        May change on the way.
+        The sentence for the frames to come; it may be changed.
     """
 
     def __init__(
@@ -90,19 +95,22 @@ class FilmSink:
         named: str = "",
         late: str = "",
     ) -> None:
-        """Show a window's clip (frame, row, column, 3) beside its truth, or a word for it, and its twin.
+        """Show a window's clip beside its truth and its twin, each (frame, row, column, 3).
 
         Parameters
         ----------
+        word : str or None
+            Stands in for a truth that is not known.
         named : str
-            The category that was decoded, and its probability.
+            The decoded category and its probability.
         late : str
-            The mark of a clip that came late; empty for one in time.
+            Mark of a clip that came late; empty for one in time.
         """
         place = self._layout
         made = self._enlarged(clip)
         known = self._enlarged(() if truth is None else truth)
         unknown = card(place.width, place.height, word or "truth unknown")
+        # A truth shorter than the clip stands still on its last frame.
         known += [known[-1] if known else unknown] * (len(made) - len(known))
         panels = [known, made, *([] if twin is None else [self._enlarged(twin)])]
         self._append(panels, describe(window), named, late)
@@ -125,6 +133,7 @@ class FilmSink:
         place = self._layout
         height, width = place.size
         picture = np.empty((len(panels[0]), height, width, 3), np.uint8)
+        # The colour of an empty bar shows in the gaps.
         picture[:] = bar(1, 1, [])[0, 0]
         for n, (frames, title) in enumerate(zip(panels, self._titles, strict=True)):
             picture[:, :_TITLE, place.columns(n)] = bar(place.width, _TITLE, [(title, FAINT)])
@@ -135,7 +144,7 @@ class FilmSink:
         self._writer.write(picture)
 
     def _marked(self, named: str, late: str) -> Frames:
-        """The title of the decoded panel with the category, and with the mark of a clip that came late."""
+        """Draw the title of the decoded panel with its category and the mark of a clip that came late."""
         title = ": ".join(part for part in (self._titles[_DECODED], named) if part)
         text = "   ".join(part for part in (title, late) if part)
         return bar(self._layout.width, _TITLE, [(text, ALERT if late else INK)])

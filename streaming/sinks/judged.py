@@ -1,4 +1,8 @@
-"""What the truth says of a session's clips: the sections of the report that rest on it."""
+"""What the truth says of a session's clips: the sections of the report that rest on it.
+
+Each clip is identified among the true clips; the null-brain twins and the mean clip are the baselines. Named
+categories are compared with the events.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
@@ -20,7 +24,7 @@ from rtdecode.scores.seams import seam_ratio
 from rtdecode.types import Array
 from streaming.sinks.truth import Archive, Truth
 
-# Curves over fewer clips say nothing.
+# Curves over fewer clips would say nothing.
 _FEWEST = 20
 
 Events = Mapping[int, Sequence[Event]]
@@ -34,11 +38,11 @@ class Sections(TypedDict):
     accuracy : dict
         Each metric of `rtdecode.scores.accuracy` and its figure.
     baselines : dict or None
-        Those of ``null_brain`` and ``mean_clip``, where twins were made.
+        The identification figures of ``null_brain`` and ``mean_clip``, if twins were made.
     confidence : dict or None
         ``reliability`` and ``risk_coverage``, from 20 clips on.
     seam : dict or None
-        As `rtdecode.scores.seams` makes it.
+        See `rtdecode.scores.seams`.
     """
 
     accuracy: dict[str, Any]
@@ -48,12 +52,12 @@ class Sections(TypedDict):
 
 
 def nothing() -> Sections:
-    """Sections in which nothing is known."""
+    """Return sections in which nothing is known."""
     return {"accuracy": dict.fromkeys(METRICS), "baselines": None, "confidence": None, "seam": None}
 
 
 def sections(truth: Truth, shown: Archive, bundle: Bundle) -> Sections:
-    """Judge what was emitted.
+    """Compare what was emitted with the truth.
 
     Parameters
     ----------
@@ -67,6 +71,7 @@ def sections(truth: Truth, shown: Archive, bundle: Bundle) -> Sections:
         return found
     events = {0: truth.events()}
     mean_clip = bundle.stats.get("mean_clip")
+    # One clip alone cannot be told from another.
     if len(apart(shown.paired)) > 1 and mean_clip is not None:
         found = _clips(shown, events, mean_clip)
     labels = bundle.manifest.labels
@@ -81,7 +86,7 @@ def sections(truth: Truth, shown: Archive, bundle: Bundle) -> Sections:
 
 
 def _clips(shown: Archive, events: Events, mean_clip: Array) -> Sections:
-    """Judge the clips of windows that do not overlap."""
+    """Compare the clips of windows that do not overlap with their truths."""
     kept = apart(shown.paired)
     spans = [shown.paired[i] for i in kept]
     parts = {name: [frames[i] for i in kept] for name, frames in shown.pairs().items()}

@@ -1,4 +1,4 @@
-"""The latency ledger: what each clip cost, and the percentiles of a session."""
+"""The latency ledger: how long each stage of a clip took, and the percentiles over a session."""
 
 from collections import defaultdict, deque
 
@@ -28,7 +28,7 @@ INSTANTS = (
     "last_frame",
     "emitted",
 )
-# A day of EEG chunks would be 4 million: the newest are kept.
+# Only so many of the newest values are kept: a day has 4 million EEG chunks.
 _KEPT = 200_000
 
 Durations = dict[str, float | None]
@@ -37,7 +37,7 @@ Durations = dict[str, float | None]
 def durations(
     window: Window, started_at: float, stamps: dict[str, float], costs: Durations, *, live: bool
 ) -> Durations:
-    """What one clip cost, ms, by the names of the contract.
+    """Return the durations of one clip, ms, by the names in `DURATIONS`.
 
     Parameters
     ----------
@@ -47,14 +47,16 @@ def durations(
     stamps : dict
         Instants of the ledger on the local clock, up to ``emitted``, and the window's ``stop``.
     costs : dict
-        ``volume_to_vector`` and ``eeg_push`` of its newest inputs, ms.
+        ``volume_to_vector`` and ``eeg_push`` of the newest inputs, ms.
     live : bool
-        False on a virtual clock: only what decoding itself took is known.
+        False on a virtual clock, where only the time of decoding itself is known.
     """
     found: Durations = dict.fromkeys(DURATIONS)
     found["encode"] = _ms(stamps["encoded"] - started_at)
     if "denoised" in stamps:
         found["denoise"] = _ms(stamps["denoised"] - stamps["encoded"])
+    # On a virtual clock the window was cut at a time of the recording, so frames are timed from the
+    # start of decoding.
     for name in ("first_frame", "last_frame"):
         found[name] = _ms(stamps[name] - (stamps["windowed"] if live else started_at))
     if live:
@@ -66,31 +68,31 @@ def durations(
 
 
 def instants(window: Window, stamps: dict[str, float], *, live: bool) -> Durations:
-    """The ledger's instants relative to the floor, ms; None on a virtual clock."""
+    """Return the ledger's instants relative to the floor, ms; None on a virtual clock."""
     return {
         name: _ms(stamps[name] - window.floor_at) if live and name in stamps else None for name in INSTANTS
     }
 
 
 class Meter:
-    """Collects durations and tells their percentiles."""
+    """Collect durations and summarise them."""
 
     def __init__(self) -> None:
         self._seen: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_KEPT))
 
     def add(self, found: Durations) -> None:
-        """Take durations in ms; unknown ones are left out."""
+        """Add durations in ms; unknown ones (None) are left out."""
         for name, value in found.items():
             if value is not None:
                 self._seen[name].append(value)
 
     def summary(self) -> dict[str, dict[str, float] | None]:
-        """Percentiles of each duration, ms; None where nothing was measured."""
+        """Return the percentiles of each duration, ms; None if nothing was measured."""
         return {name: percentiles(self._seen[name]) if self._seen[name] else None for name in DURATIONS}
 
 
 def percentiles(values: deque[float]) -> dict[str, float]:
-    """p50, p95, p99 and the largest."""
+    """Return the 50th, 95th and 99th percentiles and the maximum."""
     p50, p95, p99 = np.percentile(np.array(values), [50, 95, 99])
     return {"p50": float(p50), "p95": float(p95), "p99": float(p99), "max": float(max(values))}
 

@@ -1,4 +1,9 @@
-"""From a window to everything that is shown and kept of it: one way for live sessions and replays."""
+"""From a window to everything that is shown and kept of it, the same way in live sessions and replays.
+
+Each window is decoded with as many steps as there is time for. Once its clip is written it counts as emitted,
+and a line is added to ``clips.jsonl``. A final then goes into the film, the contact sheet and the archive,
+with the truth and the null-brain twin where there are any. At the end the archive is compared with the truth.
+"""
 
 import math
 from collections import Counter
@@ -24,6 +29,7 @@ from streaming.sinks.judged import Sections
 from streaming.sinks.sheet import ContactSheet
 from streaming.sinks.truth import Archive, Truth
 
+# What a session writes beside its clips; --overwrite removes these files and no others.
 _OURS = ("clips.jsonl", "film.mp4", "contact_sheet.png", "confidence.png", "report.json", ".finals")
 _TWIN = "null brain (same noise, no signal)"
 
@@ -66,10 +72,10 @@ class Output:
     live : bool
         False on a virtual clock.
     steps : int, optional
-        Denoising steps of a clip while nothing presses; default: the bundle's.
+        Denoising steps of a clip when there is time for them; by default the bundle's.
     twin : bool
         Show each final's null-brain twin beside it. Where the truth is known, a bundle that denoises is
-        judged against its twins in any case.
+        compared with its twins in any case.
 
     Attributes
     ----------
@@ -80,9 +86,9 @@ class Output:
     newest : Shown or None
         The newest clip, None before the first.
     words : dict
-        What there is to say of the newest clip or window that counted as late, degraded or skipped.
+        Sentence on the newest clip or window that counted as ``late``, ``degraded`` or ``skipped``.
     steps : Counter
-        Emitted clips by the denoising steps they got.
+        Emitted clips by the number of denoising steps that they got.
     meter : Meter
     """
 
@@ -135,7 +141,7 @@ class Output:
         ----------
         job : Job
         left_s : float
-            Time it may take, s: with less than its steps cost it gets fewer.
+            Time that it may take, s. It gets fewer steps if that is not enough for all.
 
         Raises
         ------
@@ -146,6 +152,7 @@ class Output:
             self.skip(job, "nothing was received for it")
             return
         steps = steps_within(left_s, self._cost, self._wanted, self._decoder.numbers_of_steps)
+        # A closed-form bundle has 0 steps and refuses any number that is asked for, so None is passed.
         try:
             decoded = self._decoder.decode(job.window, steps or None)
         except NonFiniteError as error:
@@ -155,6 +162,7 @@ class Output:
         with writing():
             late_s = self._publish(job, decoded)
         aside = self._keep(job, decoded, late_s) if job.window.revision == "final" else 0.0
+        # The time of truth and twin, `aside`, does not count into what a clip costs.
         encode_s = decoded.encoded_at - decoded.started_at
         whole_s = self._now() - decoded.started_at - aside
         decode_s = whole_s - encode_s - decoded.denoising_s
@@ -167,12 +175,13 @@ class Output:
         return self._clips.simulated
 
     def mark_simulated(self) -> None:
-        """Say from here on, with everything, that the participant is simulated."""
+        """Mark everything that is written from here on as that of a simulated participant."""
         self._clips.simulated = True
         self._note = self._film.note = self._sheet.note = banner(self._bundle, simulated=True)
 
     def skip(self, job: Job, why: str = "this machine does not keep up") -> None:
         """Count a window that has no clip, say why, and show in the film that there is none."""
+        # A preview does not count: every window ends in one final or one skip.
         if job.window.revision == "final":
             self.counts["skipped"] += 1
             self.words["skipped"] = f"{_name(job.window)}: {why}"
@@ -180,32 +189,32 @@ class Output:
                 self._film.skip(job.window)
 
     def notes(self) -> list[str]:
-        """What went wrong with the clips since the last call, in sentences."""
+        """Return sentences on what went wrong with the clips since the last call."""
         told = self._notes
         self._notes = []
         return told
 
     def abandon(self, count: int) -> None:
-        """Count windows that were reached and whose data never came here."""
+        """Count windows that were reached and never came here as skipped."""
         if count > 0:
             self.counts["skipped"] += count
             self.words["skipped"] = "the session ended before it was decoded"
 
     def judge(self) -> Sections:
-        """Compare what was emitted with the truth: the sections of the report that rest on it."""
+        """Compare what was emitted with the truth; return the sections of the report that rest on it."""
         with writing():
             found = judged.sections(self._truth, self._archive, self._bundle)
-        # A table that proves unreadable only here judges nothing.
+        # A truth that turns out to be unreadable only here has judged nothing.
         self._sections = found if not self._truth.fault else judged.nothing()
         return self._sections
 
     def close(self) -> None:
-        """Finish every file, whatever the disk refuses of another."""
+        """Finish every file, even if another one cannot be finished."""
         with writing(), ExitStack() as last_first:
             last_first.callback(self._draw)
             last_first.callback(self._film.close)
             last_first.callback(self._clips.close)
-            # Its room may be what the others lack.
+            # Closed first: it is deleted, which makes room for the others on a full disk.
             last_first.callback(self._archive.close)
 
     def _draw(self) -> None:
@@ -214,7 +223,7 @@ class Output:
             curves.save(self._out / "confidence.png", self._sections["confidence"], self._note)
 
     def _publish(self, job: Job, decoded: Decoded) -> float:
-        """Write a clip and its line; seconds after its floor where it is late, else 0."""
+        """Write a clip and its line; return the seconds after its floor if it is late, else 0."""
         window = job.window
         fps = self._bundle.manifest.clip.fps
         file = self._clips.save(job.clip, window.revision, decoded.clip.frames, fps)
@@ -224,7 +233,8 @@ class Output:
         late_s = self._late_s(window, stamps["emitted"])
         record = self._record(job, decoded, stamps, spent) | {"late": late_s > 0}
         self._clips.append(record | {"file": file, "latent": latent})
-        # Every volume and chunk has been counted as such; a preview is not what the stimulus waits for.
+        # The session has counted the costs of each volume and chunk once already, from the
+        # statuses. The time since the stimulus is summed up for finals alone.
         apart = {*job.costs, *(["since_stimulus"] if window.revision == "preview" else [])}
         self.meter.add({name: spent[name] for name in spent.keys() - apart})
         self.counts[window.revision] += 1
@@ -233,15 +243,15 @@ class Output:
         return late_s
 
     def _late_s(self, window: Window, emitted_at: float) -> float:
-        """Seconds after its floor, for a clip that came more than a hop after it; 0 for one in time.
+        """Return the seconds after its floor of a clip that came more than a hop after it, else 0.
 
-        Nothing is late on a virtual clock.
+        By then the next clip was due. Nothing is late on a virtual clock.
         """
         after_s = emitted_at - window.floor_at
         return after_s if self._live and after_s > self.hop_s else 0.0
 
     def _count_marks(self, window: Window, emitted_at: float, late_s: float) -> None:
-        """Count a clip as late or degraded, and keep what is to be said of it."""
+        """Count a clip as late or degraded, and keep what there is to say of it."""
         marks = []
         if late_s:
             marks.append("late")
@@ -253,9 +263,10 @@ class Output:
         self.newest = Shown(_name(window), emitted_at, marks)
 
     def _keep(self, job: Job, decoded: Decoded, late_s: float) -> float:
-        """Add a final to what the session leaves behind; seconds that truth and twin took."""
+        """Add a final to film, contact sheet and archive; return the seconds that truth and twin took."""
         began = self._now()
-        # What is at fault with the truth is none of the session's folder: it is read outside `writing`.
+        # The clip is out, and waits for nothing that is done here. What reads the truth stays outside
+        # `writing`, as an error of its files is no fault of the session's folder.
         frames = decoded.clip.frames
         truth = self._truth.clip(job.window)
         word = self._truth.category(job.window)
@@ -308,7 +319,7 @@ class Output:
 
 
 def top(scores: dict[str, float] | None) -> str:
-    """The likeliest category and its probability, ``house 0.43``; empty without scores."""
+    """Return the likeliest category and its probability, ``house 0.43``; empty without scores."""
     if not scores:
         return ""
     label = max(scores, key=lambda name: scores[name])
@@ -316,34 +327,35 @@ def top(scores: dict[str, float] | None) -> str:
 
 
 def _name(window: Window) -> str:
-    """A window's revision and number; the run's too, from the second on."""
+    """Name a window by its revision and number, and by its run from the second run on."""
     run = f" of run {window.run}" if window.run else ""
     return f"{window.revision} of window {window.index}{run}"
 
 
 def banner(bundle: Bundle, *, simulated: bool) -> str:
-    """The sentence that goes with every picture: that it is simulated, or the bundle's note."""
+    """Return the sentence under every picture: that the participant is simulated, or the bundle's note."""
     return "SIMULATED PARTICIPANT" if simulated else bundle.manifest.note or ""
 
 
 def check_free(out: Path) -> None:
-    """Refuse a folder that holds something, or that is none.
+    """Refuse a folder that is not empty, or a path that is no folder.
 
     Raises
     ------
     UsageError
+        If the folder is in use.
     """
     if taken(out):
         raise UsageError(f"--out {out} is in use. Give a new or empty folder, or --overwrite.")
 
 
 def prepare(out: Path, *, overwrite: bool) -> None:
-    """Make the session's folder; with `overwrite` the files of an earlier session go.
+    """Make the session's folder; with `overwrite`, remove the files of an earlier session.
 
     Raises
     ------
     UsageError
-        If it holds something already, or cannot be made.
+        If the folder is in use already, or cannot be made.
     """
     if not overwrite:
         check_free(out)
@@ -359,11 +371,12 @@ def prepare(out: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def writing() -> Iterator[None]:
-    """Turn a full or failing disk into a sentence.
+    """Turn the error of a full or failing disk into a sentence.
 
     Raises
     ------
     OutputError
+        If the block raises an OSError.
     """
     try:
         yield

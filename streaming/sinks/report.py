@@ -1,4 +1,4 @@
-"""The report of a session, and its table."""
+"""The report of a session: ``report.json``, and the table that is printed at the end."""
 
 import sys
 from pathlib import Path
@@ -33,7 +33,7 @@ _FIGURES = {
 
 
 class Report(Sections):
-    """What ``report.json`` holds; docs/session.md says what each value is."""
+    """Contents of ``report.json``; docs/session.md explains the values."""
 
     session: str
     version: str
@@ -80,16 +80,16 @@ def build(
         Windows that a session of this length has.
     simulated : bool
     ended : str
-        Why the session ended, in words.
+        Why the session ended, in words that name no file, stream or host.
     memory_mb : float or None
-        Highest sum of the processes' PSS.
+        Highest sum of the processes' PSS, MB.
     judged : Sections or None
-        What rests on the truth, once the session is over.
+        The sections that rest on the truth, once the session is over.
     recording : dict or None
-        `fault`: why ``--record`` ended before the session, None where it did not; None without ``--record``.
+        `fault`: why ``--record`` ended before the session, None if it did not. None without ``--record``.
     restarts : list of dict or None
-        One for each time that the acquisition process died: `exit_code`, `run_s` (run time that it told last)
-        and `hole_s` (how long nothing was received; None where nothing was any more).
+        One entry for each death of the acquisition process: `exit_code`, `run_s` (run time told last, s) and
+        `hole_s` (how long nothing was received, s; None if nothing came any more).
     """
     counts = output.counts
     windows = {key: counts[key] for key in ("final", "preview", "refined", "skipped", "degraded")}
@@ -116,7 +116,7 @@ def build(
 
 
 def write(path: Path, report: Report) -> None:
-    """Write a report in one step: it is whole at any time."""
+    """Write a report in one step, so that the file is whole at any time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:
@@ -129,6 +129,7 @@ def write(path: Path, report: Report) -> None:
 def show(report: Report) -> None:
     """Print the table of a session on stdout."""
     note = "SIMULATED PARTICIPANT" if report["simulated"] else report["note"] or ""
+    # Without a terminal rich takes 80 columns, which would cut the longest rows.
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(f"session {report['session']}   {note}", highlight=False)
     table = Table(show_header=False)
@@ -155,7 +156,7 @@ def show(report: Report) -> None:
 
 
 def _judged(report: Report) -> list[tuple[str, str]]:
-    """Rows of what is known of the clips' accuracy."""
+    """Return the rows on the clips' accuracy, as far as it is known."""
     accuracy = report["accuracy"]
     baselines = report["baselines"] or {}
     rows = [(title, _figure(accuracy[key])) for key, title in _FIGURES.items() if accuracy[key]]

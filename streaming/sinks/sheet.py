@@ -11,6 +11,7 @@ from streaming.sinks.text import ALERT, FAINT, PAPER, card, font
 Frames = NDArray[np.uint8]
 Cells = list[Image.Image]
 
+# Clips on the sheet at most, and beside each other; the other sizes are in pixels.
 _MOST = 24
 _ACROSS = 3
 _PAD = 10
@@ -20,21 +21,21 @@ _CELL_WIDTH = 96
 
 
 class ContactSheet:
-    """Collects clips evenly over a session, `_MOST` at the most, and draws them at the end.
+    """Collect clips evenly over a session, at most `_MOST`, and draw them at the end.
 
     Parameters
     ----------
     note : str
-        A sentence above the sheet.
+        Sentence above the sheet.
     title : str
         What the second row of a clip shows.
     twin : str or None
-        What a third row shows; None without one.
+        What the third row shows; None if there is none.
 
     Attributes
     ----------
     note : str
-        May change until the sheet is saved.
+        The sentence above the sheet; it may be changed until the sheet is saved.
     """
 
     def __init__(self, note: str, title: str = "reconstruction", twin: str | None = None) -> None:
@@ -53,17 +54,18 @@ class ContactSheet:
         word: str | None = None,
         twin: Frames | None = None,
     ) -> None:
-        """Take four frames of a clip (frame, row, column, 3), its truth, or a word for it, and its twin."""
+        """Take four frames of a clip (frame, row, column, 3), of its truth or a word for it, and its twin."""
         if self._seen % self._stride == 0:
             rows: list[Cells | str] = [(word or "unknown") if truth is None else _four(truth), _four(clip)]
             self._kept.append((label, rows if twin is None else [*rows, _four(twin)]))
         self._seen += 1
+        # A session's length is not known ahead: when the sheet is full, every other clip goes.
         if len(self._kept) > _MOST:
             self._kept = self._kept[::2]
             self._stride = 2 * self._stride
 
     def save(self, path: Path) -> None:
-        """Draw the sheet as PNG; without a clip nothing is written."""
+        """Draw the sheet as PNG; write nothing if there is no clip."""
         if not self._kept:
             return
         part = path.with_suffix(".part.png")
@@ -99,7 +101,7 @@ def _block(label: str, rows: list[Cells | str]) -> Image.Image:
 
 
 def _four(frames: Frames) -> Cells:
-    """Four frames of a clip at the size that the sheet shows, so that it holds no larger ones."""
+    """Return four frames of a clip at the size that the sheet shows, so that no larger ones are kept."""
     height, width = frames.shape[1:3]
     cell = (_CELL_WIDTH, round(height * _CELL_WIDTH / width))
     # In its first quarter a clip may still dissolve from the one before.

@@ -38,5 +38,5 @@ def card(width: int, height: int, text: str) -> Picture:
 
 
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The font that comes with Pillow."""
+    """Return the font that comes with Pillow."""
     return ImageFont.load_default(size)

@@ -1,4 +1,8 @@
-"""The truth of a session, where it is known: film and events, and what they say of the clips."""
+"""The truth of a session, where it is known: the film that was shown, and the events.
+
+`Truth` gives each window what was shown during it. `Archive` keeps the finals with their truths on disk until
+the session is over and `streaming.sinks.judged` compares them.
+"""
 
 import csv
 import shutil
@@ -18,14 +22,14 @@ from rtdecode.scores.events import Event, Span, categories, read_events
 from rtdecode.types import Clip, Window
 
 Frames = NDArray[np.uint8]
-# What films and tables raise that are damaged, cannot be opened, or are none.
+# Errors of films and tables that are damaged, cannot be opened, or are something else.
 _UNREADABLE = (FFmpegError, OSError, ValueError, LookupError, csv.Error, UsageError)
 
 
 class Truth:
     """Film and events of a session's first run, read when they are needed.
 
-    The folder may be filled after the session began: the simulated participant writes it before
+    The folder may be filled after the session has begun: the simulated participant writes it before
     its first sample.
 
     Parameters
@@ -37,7 +41,7 @@ class Truth:
     Attributes
     ----------
     fault : str
-        Why the truth cannot be read, and so is unknown from here on; empty where it can.
+        Why the truth cannot be read; empty while it can. From then on it counts as unknown.
     """
 
     def __init__(self, path: Path | None, bundle: Bundle) -> None:
@@ -63,7 +67,7 @@ class Truth:
         return not self.fault and self._events_path is not None and self._events_path.is_file()
 
     def copy_to(self, folder: Path) -> None:
-        """Copy what is known into a folder: ``events.tsv``, and film and faults where there are any."""
+        """Copy the truth into a folder: ``events.tsv``, and the film and the faults if there are any."""
         if self._events_path is None or not self._events_path.is_file():
             return
         folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +77,7 @@ class Truth:
             shutil.copyfile(file, folder / file.name)
 
     def clip(self, window: Window) -> Frames | None:
-        """What was shown during a window's hop, (frame, row, column, 3); None where it is not known."""
+        """Return what was shown during a window's hop, (frame, row, column, 3); None if it is not known."""
         if window.run != 0 or not self.has_film:
             return None
         geometry = self._bundle.manifest.clip
@@ -84,12 +88,13 @@ class Truth:
         with self._reading():
             frames = self._read(wanted)
         shape = (geometry.height, geometry.width, 3)
+        # A film that has ended, or that has another size, cannot be compared.
         if len(frames) < len(wanted) or frames[0].shape != shape:
             return None
         return np.stack(frames)
 
     def category(self, window: Window) -> str | None:
-        """Name what was shown during a window, for a bundle with named categories; None where unknown."""
+        """Return the category that was shown during a window; None if unknown, or without categories."""
         labels = self._bundle.manifest.labels
         if labels is None or window.run != 0 or not self.known:
             return None
@@ -101,19 +106,19 @@ class Truth:
         return labels[truth] if truth >= 0 else "between blocks"
 
     def events(self) -> list[Event]:
-        """Read the events of the first run; none where they are not known."""
+        """Read the events of the first run; return none if they are not known."""
         with self._reading():
             return read_events(self._events_path) if self._events_path is not None and self.known else []
         return []
 
     @property
     def onset_correction_s(self) -> float:
-        """Seconds by which the onsets of the events lag the pictures."""
+        """Seconds by which the events' onsets lag the pictures."""
         return float(self._bundle.manifest.provenance.get("onset_correction_s") or 0.0)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """Give the truth up where it cannot be read: what is decoded does not depend on it."""
+        """Give the truth up if it cannot be read; no clip depends on it."""
         try:
             yield
         except _UNREADABLE as error:
@@ -123,6 +128,7 @@ class Truth:
             )
 
     def _read(self, wanted: range) -> list[Frames]:
+        # The film is read forwards and one hop of it is kept; for an earlier window it starts anew.
         if self._film is None or wanted.start < self._next - len(self._recent):
             assert self._film_path is not None
             self._film = iter_mp4(self._film_path)
@@ -139,20 +145,21 @@ class Truth:
 
 
 class Archive:
-    """The finals of a session with their truths, on disk until they are compared.
+    """The finals of a session with their truths, kept on disk until they are compared.
 
     Parameters
     ----------
     path : Path
-        A file that `close` removes again.
+        Temporary file, which `close` removes.
 
     Attributes
     ----------
     paired, scored : list of (run, start_s, stop_s)
-        Windows whose true clip is known, and those with scores.
+        Windows whose true clip is known, and windows whose clip has scores.
     confidences : list of float or None
-        Of the paired clips.
+        Confidence of each paired clip.
     scores : list of dict
+        Label -> probability, of each scored clip.
     """
 
     def __init__(self, path: Path) -> None:
@@ -166,7 +173,7 @@ class Archive:
         self.scores: list[dict[str, float]] = []
 
     def add(self, window: Window, clip: Clip, truth: Frames | None, twin: Frames | None = None) -> None:
-        """Keep a final, and its null-brain twin where there is one."""
+        """Keep a final, and its null-brain twin if there is one."""
         span = (window.run, window.start_s, window.stop_s)
         if truth is not None:
             kept = {"clip": clip.frames, "truth": truth} | ({} if twin is None else {"twin": twin})
@@ -180,7 +187,7 @@ class Archive:
             self.scores.append(clip.scores)
 
     def pairs(self) -> dict[str, list[StoredClip]]:
-        """By name ``clip``, ``truth`` and, where there are any, ``twin``: each (frame, row, column, 3)."""
+        """Return ``clip``, ``truth`` and, if there are any, ``twin``: each clip (frame, row, column, 3)."""
         return self._pairs
 
     def close(self) -> None:
