@@ -1,4 +1,9 @@
-"""What a graph computes, as one number: the same for the same nodes, attributes and weights."""
+"""Hash what a graph computes.
+
+Two graphs have the same digest if they have the same ports, nodes, attributes and weights, whatever the
+values inside them are called. A manifest keeps the digests of its stages (``parity``): exporting a shipped
+run again must give the same ones.
+"""
 
 import hashlib
 from typing import Any
@@ -7,7 +12,9 @@ from onnx import AttributeProto, ModelProto, NodeProto, helper, numpy_helper
 
 
 def digest(model: ModelProto) -> str:
-    """Hash ports, nodes in order, attributes and initialisers; names inside the graph do not matter.
+    """Hash the ports, nodes in their order, attributes and initialisers of a graph.
+
+    Names inside the graph do not matter; the names of its ports do.
 
     Parameters
     ----------
@@ -19,6 +26,7 @@ def digest(model: ModelProto) -> str:
         SHA-256, 64 hexadecimal digits.
     """
     graph = model.graph
+    # Ports keep their names. Every other value is called by the order in which it first appears.
     known: dict[str, str] = {}
     total = hashlib.sha256()
     for port in (*graph.input, *graph.output):
@@ -30,6 +38,7 @@ def digest(model: ModelProto) -> str:
     weights = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         for name in node.input:
+            # Hash a weight where it is first used: the order of the initialisers does not matter.
             if name in weights and name not in known:
                 array = numpy_helper.to_array(weights[name])
                 _put(total, array.dtype.str, array.shape)
@@ -49,6 +58,7 @@ def _attributes(node: NodeProto) -> list[Any]:
 
 def _value(attribute: AttributeProto) -> Any:
     value = helper.get_attribute_value(attribute)
+    # Tensors and subgraphs are messages: take their bytes.
     return value.SerializeToString(deterministic=True) if hasattr(value, "SerializeToString") else value
 
 

@@ -1,4 +1,11 @@
-"""`rtdecode fit`: a bundle adapted to another participant, its generator untouched."""
+"""Adapt a bundle to another participant: ``rtdecode fit``.
+
+`run` takes recordings of a participant who watched a film, the film, and a bundle that names a fitter. It
+cuts the recordings into windows, has the fitter turn the film into targets and fit the windows to them, and
+fits once more to a shifted film as a control. If held-out windows are identified better than chance, it
+writes a bundle with the participant's own stages; the generator stays as it was. What is fitted is the
+fitter's (`train.fitting.fitter`); what proves a fit, and how the bundle is written, is alike for all systems.
+"""
 
 import inspect
 import time
@@ -25,48 +32,54 @@ from train.data.films import read_film
 from train.data.recorded import Recorded, read_recordings
 from train.fitting.fitter import Fitted, Fitter, Matrix, Shown, Story, identified
 
+# Chance of 2-way identification.
 _CHANCE = 0.5
 _NAMES = {"eeg": "EEG", "fmri": "fMRI"}
-# Neighbouring windows are alike in film and signal: an interval resamples stretches of so long, s.
+# Neighbouring windows are alike in film and signal, so the bootstrap resamples whole stretches of
+# film of this length (s) rather than single windows.
 _STRETCH_S = 24.0
 
 
 def run(recordings: Sequence[Path], film: Path | None, events: Path | None, bundle: str, out: Path) -> Bundle:
-    """Adapt a bundle to the participant of recordings; print how well it went.
+    """Adapt a bundle to the participant of some recordings, and print how well it went.
 
     Parameters
     ----------
     recordings : sequence of Path
         Folders made by ``--record``, all of the same participant.
     film : Path, optional
-        What was shown; else ``truth/film.mp4`` of each recording.
+        The film that was shown; by default ``truth/film.mp4`` of each recording.
     events : Path, optional
-        Shots of the film with their attributes, on the film's time line; else ``truth/events.tsv`` of
-        each recording; without either they are read off the film.
+        Shots of the film with their attributes, on the film's time line. If not given, ``truth/events.tsv``
+        of each recording is used, unless `film` is given; without a table they are read off the film.
     bundle : str
         The bundle to start from.
     out : Path
-        The new bundle's folder; the curve over lags is drawn beside it.
+        The new bundle's folder. The curve over lags is drawn beside it.
 
     Raises
     ------
     UsageError
-        If nothing can fit the bundle, `out` holds something else, or recordings and film do not suffice.
+        If the bundle names no fitter, `out` holds something other than a bundle, or recordings and film do
+        not suffice.
     BundleError
-        If what fits the bundle is not installed, or the bundle lacks what that needs.
+        If the bundle's fitter is not installed, or the bundle lacks what the fitter needs.
     RtDecodeError
-        If held-out windows are not identified better than by chance; nothing is written.
+        If held-out windows are not identified better than by chance. Nothing is written then.
     """
     console = Console(soft_wrap=True, highlight=False)
     started = (time.process_time(), time.monotonic())
+    # Refuse a bundle that cannot be fitted, or an unsuitable folder, before the long work.
     base = bundles.load(bundle)
     fitter = fitter_of(base)
     bundles.check_target(out)
+    # Cut the recordings into windows, and place these on the film.
     opened = [Recording(path) for path in recordings]
     shown = _shown(opened, film, events, base.manifest)
     lengths = [len(frames) / base.manifest.clip.fps for frames in shown.films]
     recorded = read_recordings(opened, lengths, shown.names, base.manifest)
     _check_length(recorded, fitter.least_windows, base.manifest)
+    # Fit the windows to the film, and print how well that went.
     story = fitter.story(recorded, shown)
     fitted = fitter.fit(recorded, story)
     told = [f"{name} of the film: {source}" for name, source in story.told.items()]
@@ -74,11 +87,14 @@ def run(recordings: Sequence[Path], film: Path | None, events: Path | None, bund
     share = fitter.drawable(shown)
     _say_kind(console, fitter.kind, share)
     found = _report(console, recorded, story, fitter, fitted)
+    # Where both modalities together did worse than one, the fit reads that one alone.
     if fitted.alone is not None and fitted.fused is not None:
         found["both"] |= {"alone": fitted.alone, "fused": _figure(fitted.fused, recorded, story)["value"]}
     _say_routes(console, found, recorded, base.manifest)
+    # Printed before a fit is refused: the curve tells whether the film began at another time.
     curve = lags.sweep(console, recorded, story, base.manifest)
     _check_beyond_chance(found)
+    # The fit is proven: describe it in a manifest, and write the bundle.
     about = _about(base, opened, recorded, shown) | story.told | {"held_out": found, "lag": curve}
     if share is not None:
         about["drawable"] = round(share, 4)
@@ -93,14 +109,14 @@ def run(recordings: Sequence[Path], film: Path | None, events: Path | None, bund
 
 
 def fitter_of(base: Bundle) -> Fitter:
-    """Make what fits a bundle, by the name that its manifest has of it.
+    """Make the fitter that a bundle's manifest names.
 
     Raises
     ------
     UsageError
-        If nothing can fit it.
+        If the manifest names no fitter.
     BundleError
-        If there is no fitter of that name here, or the bundle lacks what the fitter needs.
+        If no fitter of that name is installed, or the bundle lacks what the fitter needs.
     """
     name = base.manifest.fitter
     if name is None:
@@ -111,6 +127,8 @@ def fitter_of(base: Bundle) -> Fitter:
         )
     try:
         builder = builders.find(name)
+        # A builder of that name that does not take a bundle is no fitter. Binding its signature
+        # tells this without calling it, so that errors of a real fitter pass through as they are.
         inspect.signature(builder).bind(base=base)
     except (UsageError, TypeError) as error:
         raise BundleError(
@@ -124,7 +142,7 @@ def fitter_of(base: Bundle) -> Fitter:
 def _shown(
     recordings: Sequence[Recording], film: Path | None, events: Path | None, manifest: Manifest
 ) -> Shown:
-    """Find films and events of the recordings."""
+    """Find the film and the table of events of each recording, and read the films."""
     paths: list[Path] = []
     for recording in recordings:
         path = film or (recording.path / "truth" / "film.mp4")
@@ -133,7 +151,9 @@ def _shown(
         paths.append(path)
     if events is not None and not events.is_file():
         raise UsageError(f"--events {events} is no file: a table of the film's shots was expected.")
+    # Recordings often share a film: read each file once.
     known = {path: read_film(path, manifest.clip) for path in dict.fromkeys(paths)}
+    # A recording's own events belong to its own film, so a film given by hand goes without them.
     told = [events or (r.truth and r.truth / "events.tsv" if film is None else None) for r in recordings]
     digests = {path: file_hash(path)[:16] for path in known}
     return Shown(
@@ -150,6 +170,7 @@ def _check_length(recorded: Recorded, least: int, manifest: Manifest) -> None:
             f"a fit needs {least} windows with film and every modality, found {len(recorded)}. "
             "Record longer (ten minutes do), give more recordings, or the film that belongs to them."
         )
+    # The graphs have a fixed number of voxels, all of which must be filled.
     room = 0 if manifest.fmri is None else manifest.fmri.voxels
     if recorded.fmri is not None and len(recorded.fmri.head.voxels) < room:
         raise UsageError(
@@ -171,7 +192,10 @@ def _say_kind(console: Console, kind: str, share: float | None) -> None:
 def _report(
     console: Console, recorded: Recorded, story: Story, fitter: Fitter, fitted: Fitted
 ) -> dict[str, dict[str, Any]]:
-    """Print 2-way identification of held-out windows by route, and the same for a film nobody saw."""
+    """Print 2-way identification of held-out windows by route, and return the figures.
+
+    Beside each route stands its control: the same after a fit to the shifted film, which nobody saw.
+    """
     other = story.shifted()
     control = fitter.fit(recorded, other)
     table = Table("from", "2-way identification, held out", "95 %", "fitted to a shifted film")
@@ -188,12 +212,12 @@ def _report(
 
 
 def _read_by(route: str) -> tuple[str, ...]:
-    """Name the modalities of a route."""
+    """Return the modalities that a route reads."""
     return ("fmri", "eeg") if route == "both" else (route,)
 
 
 def _figure(points: Matrix, recorded: Recorded, story: Story) -> dict[str, Any]:
-    """Identification of held-out windows with its interval over stretches of film."""
+    """Compute the identification of held-out windows, with an interval over stretches of film."""
     scores = identified(points, recorded, story)
     interval = accuracy.bootstrap_ci(scores, stretches(recorded))
     return {
@@ -205,20 +229,21 @@ def _figure(points: Matrix, recorded: Recorded, story: Story) -> dict[str, Any]:
 
 
 def stretches(recorded: Recorded) -> NDArray[np.int64]:
-    """Number of the stretch of film, 24 s of one recording, that each window begins in."""
+    """Number the stretch of film that each window begins in: 24 s of one recording, (window,)."""
+    # Stretches of different recordings never share a number.
     number = (recorded.start_s // _STRETCH_S).astype(np.int64)
     return recorded.film * (int(number.max()) + 1) + number
 
 
 def _beyond_chance(figure: dict[str, Any]) -> bool:
-    """Whether the interval lies above chance, and above what a film that nobody saw gives."""
+    """Return whether the interval lies above chance and above the figure for a film that nobody saw."""
     return figure["ci95"][0] > max(_CHANCE, figure["shifted"])
 
 
 def _say_routes(
     console: Console, found: dict[str, dict[str, Any]], recorded: Recorded, manifest: Manifest
 ) -> None:
-    """Say which modalities the new bundle draws nothing from, or nothing that was seen."""
+    """Print which modalities the new bundle ignores, and warn of those that are at chance."""
     alone = found.get("both", {}).get("alone")
     if alone is not None:
         console.print(
@@ -240,7 +265,8 @@ def _say_routes(
 
 
 def _check_beyond_chance(found: dict[str, dict[str, Any]]) -> None:
-    """Refuse a fit that tells nothing, by the route that takes all there is."""
+    """Refuse a fit that tells nothing, judged by the route that reads all modalities there are."""
+    # The first route is ``both`` where both modalities were recorded (see `Fitted.held_out`).
     route = next(iter(found))
     figure = found[route]
     if not _beyond_chance(figure):
@@ -255,7 +281,10 @@ def _check_beyond_chance(found: dict[str, dict[str, Any]]) -> None:
 
 
 def _about(base: Bundle, recordings: Sequence[Recording], recorded: Recorded, shown: Shown) -> dict[str, Any]:
-    """What the manifest says of the fit: a bundle is handed on, and names no recording and no film."""
+    """Describe the fit for the manifest.
+
+    A bundle is handed on, and recordings are often called after the person: give digests, never names.
+    """
     return {
         "from": base.digest,
         "recordings": [recording.digest() for recording in recordings],
@@ -269,17 +298,22 @@ def _about(base: Bundle, recordings: Sequence[Recording], recorded: Recorded, sh
 def _changes(
     base: Bundle, recordings: Sequence[Recording], recorded: Recorded, about: dict[str, Any]
 ) -> dict[str, Any]:
-    """Fields of the manifest that the fit changes; its confidence was calibrated on somebody else."""
+    """Return the fields of the manifest that the fit changes.
+
+    The confidence becomes null, since it was calibrated on somebody else.
+    """
     manifest = base.manifest
     metas = [recording.meta for recording in recordings]
     simulated = all(meta.get("simulated") is True for meta in metas)
+    # Simulated participants may be named; a recorded one is known by the recordings' digests alone.
     people = {f"preset {m['preset']}, subject {m['subject']}" for m in metas if {"preset", "subject"} <= {*m}}
     who = "; ".join(sorted(people)) if simulated and people else ", ".join(about["recordings"])
     provenance = {
         "participant": f"{'simulated' if simulated else 'recorded'}, {who}",
         "trained": manifest.provenance.get("trained"),
         "fitted": about,
-        # Of a bundle that was fitted itself nothing is left but the decoder; who it was fitted to goes.
+        # If the base was itself fitted, keep only the decoder's own provenance: whom the base was
+        # fitted to does not go on.
         "decoder": manifest.provenance.get("decoder", manifest.provenance),
     }
     changes: dict[str, Any] = {"provenance": provenance, "confidence": None, "simulated": simulated}

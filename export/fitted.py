@@ -1,4 +1,9 @@
-"""The bundle of a fitted participant: its own stages, and golden windows to hold them to."""
+"""Write the bundle of a fitted participant.
+
+`write` takes the base bundle, its fitter and the fit. It makes the graphs of the participant's own stages,
+decodes three golden windows with them, compares the result with what the fit computes without graphs, and
+writes a bundle in which everything else is copied from the base.
+"""
 
 import tempfile
 from collections.abc import Callable, Mapping
@@ -23,9 +28,11 @@ from train.fitting.fitter import Fitted, Fitter
 from train.system import signal_ports
 from train.work import Arrays
 
+# Golden windows; `train.data.arrays.golden` gives each of them another way through the encoder.
 _GOLDEN = 3
-# Of the spread of what is compared.
+# Largest difference allowed, as a share of the spread of what is compared.
 _TOLERANCE = 1e-3
+# Outputs that golden.npz keeps.
 _KEPT = ("latent", "confidence", "scores", "frames")
 
 
@@ -43,7 +50,7 @@ def write(
     ----------
     base : Bundle
     fitter : Fitter
-        Of that bundle.
+        The fitter of that bundle.
     fitted : Fitted
     recorded : Recorded
     changes : dict
@@ -53,19 +60,22 @@ def write(
     Raises
     ------
     BundleError
-        If the new graphs do not give what the fit says.
+        If the new graphs do not give what the fit computes.
     """
+    # Serialise once: the bytes that are verified are the bytes that are written.
     graphs = fitter.graphs(fitted)
     models = {stage: graph.SerializeToString(deterministic=True) for stage, graph in graphs.items()}
     windows = golden_inputs(base, recorded, fitted)
     held_to, parity = verified(base, models, windows, partial(fitter.expected, fitted))
     digests = {stage: digest(graph) for stage, graph in graphs.items()}
     parity["digests"] = base.manifest.parity.get("digests", {}) | digests
+    # Arrays that the fit changes; without fMRI the base's projection is kept.
     arrays = {"stats": base.stats | fitted.statistics, "golden": held_to}
     if recorded.fmri is not None and fitted.voxels is not None:
         head = recorded.fmri.head
         arrays["projection"] = replace(head, voxels=head.voxels[fitted.voxels]).to_arrays()
     manifest = _with_own(base.manifest, graphs)
+    # Leave out weight files of the stages that are replaced: the new graphs hold their own weights.
     apart = {name for stage in graphs for name in base.manifest.built[stage].data}
     files = {name: base.path / name for name in base.manifest.files if name not in apart}
     with tempfile.TemporaryDirectory() as place:
@@ -81,14 +91,18 @@ def write(
 
 
 def _with_own(manifest: Manifest, graphs: Mapping[str, ModelProto]) -> Manifest:
-    """Copy a manifest whose own stages are these graphs, which hold their weights themselves."""
+    """Return a copy of a manifest whose own stages hold their weights in the graph itself."""
     own = {name: replace(manifest.built[name], data=[]) for name in graphs}
     return replace(manifest, stages=manifest.stages | own)
 
 
 def golden_inputs(base: Bundle, recorded: Recorded, fitted: Fitted) -> Arrays:
-    """Make three windows that take every way through the encoder: whole, EEG alone, fMRI with a hole."""
+    """Make three golden windows that take every way through the encoder.
+
+    One is whole, one has EEG alone, and one has fMRI alone with a missing volume.
+    """
     ports = signal_ports(base.manifest)
+    # A modality that was not recorded stays zero, and so does its mask.
     found: Arrays = {port.name: np.zeros((_GOLDEN, *port.shape), np.float32) for port in ports}
     if recorded.eeg is not None:
         mask = found["eeg_mask"] = recorded.eeg.mask[:_GOLDEN]
@@ -106,28 +120,30 @@ def verified(
     windows: Arrays,
     expected: Callable[[Arrays], Arrays],
 ) -> tuple[Arrays, dict[str, Any]]:
-    """Decode the golden windows with new graphs, and hold these to what the fit says.
+    """Decode the golden windows with new graphs, and compare the result with what the fit computes.
 
     Parameters
     ----------
     base : Bundle
-        All other stages are its own.
+        The bundle that all other stages are taken from.
     models : dict
-        Stage -> the bytes of its graph.
+        Stage -> the bytes of its new graph.
     windows : dict
+        The golden windows, as `golden_inputs` makes them.
     expected : callable
-        Gives what is expected of the golden windows, see `train.fitting.fitter.Fitter.expected`.
+        Computes what is expected of the golden windows, see `train.fitting.fitter.Fitter.expected`.
 
     Returns
     -------
     golden : dict
-        The last window carries on from the first.
+        The golden windows and what the graphs made of them. The last window carries on from the first.
     parity : dict
+        The result of the comparison, for the manifest.
 
     Raises
     ------
     BundleError
-        As of `compare`.
+        If the graphs differ from the fit, see `compare`.
     """
     loaded = engine.load(base, instead=models)
     manifest = base.manifest
@@ -136,6 +152,7 @@ def verified(
         given["noise"] = golden_noise(_GOLDEN, loaded.program.latent[1:])
     given |= _nothing_carried(manifest)
     found: list[Arrays] = []
+    # One window after the other, since the last one needs the latent of the first.
     for n in range(_GOLDEN):
         if n == _GOLDEN - 1:
             _carry(manifest, given, found[0]["latent"])
@@ -149,12 +166,13 @@ def verified(
         "largest_difference": compare(expected(given), made),
     }
     kept = {name: made[name] for name in _KEPT if name in made}
+    # As in an export: frames in 8 bits, and of the first window only, keep the file small.
     kept["frames"] = np.rint(255 * kept["frames"][:1]).astype(np.uint8)
     return given | kept, manifest.parity | parity
 
 
 def _nothing_carried(manifest: Manifest) -> Arrays:
-    """Empty states for windows that follow no other."""
+    """Make empty states, as for windows that follow no other."""
     found: Arrays = {}
     for name, state in manifest.states.items():
         if state.scope == "session":
@@ -164,25 +182,27 @@ def _nothing_carried(manifest: Manifest) -> Arrays:
 
 
 def _carry(manifest: Manifest, given: Arrays, latent: NDArray[Any]) -> None:
-    """Let the last window carry on from the end of a clean latent."""
+    """Let the last window carry on from the end of another window's clean latent."""
     for name, state in manifest.states.items():
         if state.source == "latent":
+            # Few bits, as in all golden inputs: the file stays small and its values exact.
             given[name][-1] = latent[0, :, -state.shape[2] :].astype(np.float16)
             given[f"{name}_mask"][-1] = 1
 
 
 def compare(expected: Arrays, made: Arrays) -> dict[str, float]:
-    """Measure how far graphs are from what a fit says, each output over its spread.
+    """Measure how far graphs are from what a fit computes, as a share of each output's spread.
 
     Parameters
     ----------
     expected, made : dict
-        Output -> (window, channel, ...); of the channels the first ones may be expected alone.
+        Output -> (window, channel, ...). `expected` may hold the first channels only.
 
     Raises
     ------
     BundleError
-        If nothing is expected, the graphs do not give it, or it is more than a thousandth of its spread away.
+        If nothing is expected, the graphs lack an expected output, or an output is off by more than a
+        thousandth of its spread.
     """
     if not expected or not set(expected) <= set(made):
         raise BundleError(
@@ -193,6 +213,7 @@ def compare(expected: Arrays, made: Arrays) -> dict[str, float]:
     for name, values in expected.items():
         given = made[name][:, : values.shape[1]]
         error = float(np.abs(given - values).max() / max(float(values.std()), 1e-9))
+        # Not `error > _TOLERANCE`, which NaN would pass.
         if not error <= _TOLERANCE:
             raise BundleError(
                 f"the fitted graphs give a {name} that is {error:.2g} of its spread away from what the fit "

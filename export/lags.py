@@ -1,4 +1,9 @@
-"""What volumes tell of the film at other lags than a bundle's: in numbers, as a picture, as a warning."""
+"""Find out at which haemodynamic lag a recording's volumes tell most about the film.
+
+`sweep` takes recorded windows and the film's targets, predicts the targets from the volumes at lags of 0 to
+8 s, prints the curve, and warns where it looks implausible, which mostly means that the film did not begin
+when it was assumed to. `draw` writes the curve as a picture. The bundle keeps its own lag either way.
+"""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,13 +21,15 @@ from train.fitting.fitter import Story
 
 Matrix = NDArray[np.float64]
 Reals = NDArray[np.float32]
-# Where a haemodynamic response may peak, s after the film; less explained than this is no signal.
+# Range in which a haemodynamic response may peak, s after the film.
 _PLAUSIBLE = (3.0, 7.0)
+# An R2 below this counts as no signal.
 _SIGNAL = 0.05
 _LONGEST = 8.0
-# A lag with fewer windows has no value.
+# With fewer windows, the value at a lag is left unknown.
 _LEAST_WINDOWS = 30
-# Leading components that are predicted, voxels, and the penalties of choosing them and of predicting.
+# How many leading components are predicted and from how many voxels, and the ridge penalties for
+# choosing those voxels and for predicting from them.
 _LEADING = 8
 _SWEPT = 1000
 _PICKING = 3.0
@@ -30,7 +37,7 @@ _SWEEPING = 1.0
 
 
 def sweep(console: Console, recorded: Recorded, story: Story, manifest: Manifest) -> dict[str, Any] | None:
-    """Print and judge the curve over lags from 0 to 8 s in steps of one TR.
+    """Print and judge the curve over lags, from 0 to 8 s in steps of one TR.
 
     Parameters
     ----------
@@ -38,7 +45,7 @@ def sweep(console: Console, recorded: Recorded, story: Story, manifest: Manifest
     recorded : Recorded
     story : Story
     manifest : Manifest
-        Of the bundle, which keeps its lag.
+        The bundle's manifest, for its TR.
 
     Returns
     -------
@@ -66,15 +73,15 @@ def sweep(console: Console, recorded: Recorded, story: Story, manifest: Manifest
 
 
 def lag_curve(recorded: Recorded, story: Story, lags: Matrix) -> Matrix:
-    """R^2 of held-out predictions of the leading components from the volumes alone, at several lags.
+    """Compute how well volumes alone predict the leading components at several lags, as held-out R^2.
 
-    A penalised regression from the mean of a window's volumes, in ten blocks. Each lag has voxels of its own,
-    chosen on the other blocks: the curve does not know the lag of the decoder.
+    The prediction is a penalised regression from the mean of a window's volumes, in ten blocks. Each lag
+    has its own voxels, chosen on the other blocks, so that the curve does not favour the decoder's lag.
 
     Parameters
     ----------
     recorded : Recorded
-        With fMRI.
+        It must hold fMRI.
     story : Story
     lags : (lag,)
         Seconds after a window's start at which its volumes begin.
@@ -82,7 +89,7 @@ def lag_curve(recorded: Recorded, story: Story, lags: Matrix) -> Matrix:
     Returns
     -------
     (lag,)
-        NaN where volumes are missing.
+        R^2; NaN where too few windows have all their volumes.
     """
     fmri = recorded.fmri
     assert fmri is not None
@@ -97,8 +104,9 @@ def lag_curve(recorded: Recorded, story: Story, lags: Matrix) -> Matrix:
 
 
 def _moved(fmri: Fmri, recorded: Recorded, lag: float, window_s: float) -> NDArray[np.int64]:
-    """Volumes of each window at another lag, (window, slot); -1 where one is missing."""
-    # A window that looks ahead reads more volumes than are acquired in its length.
+    """Find the volumes of each window at another lag, (window, slot); -1 where one is missing."""
+    # Count only the slots within the window's length. A window that looks ahead reads more
+    # volumes than are acquired in that time, and would wait for more than there can be.
     slots = int((fmri.slot_s < fmri.slot_s[0] + window_s - 1e-6).sum())
     rows = np.full((len(recorded), slots), -1)
     for n, (film, start) in enumerate(zip(recorded.film, recorded.start_s, strict=True)):
@@ -109,7 +117,8 @@ def _moved(fmri: Fmri, recorded: Recorded, lag: float, window_s: float) -> NDArr
 
 
 def _explained(volumes: Reals, targets: Matrix, scale: Matrix) -> float:
-    """Held-out R^2 of the leading targets from one volume a window."""
+    """Compute the held-out R^2 of the leading targets, predicted from one mean volume per window."""
+    # Voxels are standardised; the floor keeps a constant voxel from dividing by nothing.
     volumes = volumes - volumes.mean(0)
     volumes /= np.maximum(volumes.std(0), 1e-3)
     y = targets[:, : len(scale)] - targets[:, : len(scale)].mean(0)
@@ -117,13 +126,16 @@ def _explained(volumes: Reals, targets: Matrix, scale: Matrix) -> float:
     errors, totals = fold_errors(targets, volumes, fold, 1, _PICKING)
     held_out = np.zeros_like(y)
     for n in range(FOLDS):
+        # Choose voxels without the block that is predicted: chosen with it, they would flatter R^2.
         others = np.arange(FOLDS) != n
         z = volumes[:, best_explained(errors[others].sum(0), totals[others].sum(0), _SWEPT)].astype(
             np.float64
         )
+        # Ridge in its dual form: there are far fewer windows than voxels.
         gram = z @ z.T
         gram /= np.trace(gram) / len(gram)
         outside = fold == n
+        # Neighbouring windows are alike, so those next to the block are left out of its fit.
         inside = ~widened(fold == n, 1)
         lifted = gram[np.ix_(inside, inside)] + _SWEEPING * np.eye(int(inside.sum()))
         held_out[outside] = gram[np.ix_(outside, inside)] @ np.linalg.solve(lifted, y[inside])
@@ -131,12 +143,12 @@ def _explained(volumes: Reals, targets: Matrix, scale: Matrix) -> float:
 
 
 def implausible(lags: Matrix, curve: Matrix) -> str | None:
-    """Say what is wrong with a curve over lags, if anything is.
+    """Return what is wrong with a curve over lags, or None.
 
     Parameters
     ----------
     lags, curve : (lag,)
-        Seconds, and held-out R^2; NaN where it is not known.
+        Seconds, and held-out R^2 with NaN where it is not known.
     """
     known = np.isfinite(curve)
     if not known.any() or np.nanmax(curve) < _SIGNAL:
@@ -145,6 +157,7 @@ def implausible(lags: Matrix, curve: Matrix) -> str | None:
             "with the first volume? `rtdecode play` marks when it begins."
         )
     best = float(lags[np.nanargmax(curve)])
+    # At an end of the curve the true peak may lie outside it.
     ends = lags[known][[0, -1]]
     if best in ends or not _PLAUSIBLE[0] <= best <= _PLAUSIBLE[1]:
         return (
@@ -156,19 +169,19 @@ def implausible(lags: Matrix, curve: Matrix) -> str | None:
 
 
 def draw(console: Console, found: dict[str, Any], manifest: Manifest, out: Path) -> None:
-    """Draw what `sweep` found to ``OUT.lag.png``, where matplotlib is installed."""
+    """Draw what `sweep` found to ``OUT.lag.png``, if matplotlib is installed."""
     if find_spec("matplotlib") is None:
         console.print("no plot, as matplotlib is not installed: pip install matplotlib")
         return
     path = out.with_name(out.name + ".lag.png")
-    # Where the curve is not known it says None, which becomes NaN.
+    # Where the curve is not known, the record has None, as JSON has no NaN; it becomes NaN here.
     lags, curve = (np.array(found[name], np.float64) for name in ("lags_s", "r2"))
     plot(lags, curve, float(manifest.grid.lag), path)
     console.print(f"drawn to {path}")
 
 
 def plot(lags: Matrix, curve: Matrix, used_s: float, path: Path) -> None:
-    """Draw a curve over lags as PNG, with the lag that is used."""
+    """Draw a curve over lags as PNG, and mark the lag that the bundle uses."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 3), layout="constrained")

@@ -1,4 +1,10 @@
-"""A training run becomes a bundle."""
+"""Turn a training run into a bundle: ``rtdecode export``.
+
+`run` reads the folder that ``python -m train.run`` wrote and restores its system. For each participant it
+makes the ONNX graph of every stage, wires the graphs' ports into a manifest, and decodes the golden windows
+twice: with the run's own decoder and with the graphs. If the two agree, the graphs, golden windows,
+statistics and memories are written to the bundle's folder in one step.
+"""
 
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -26,6 +32,7 @@ from train.work import Arrays
 
 TARGETS = ("onnx",)
 PRECISIONS = ("fp32",)
+# Packages that tracing needs; graphs of closed forms are written without them.
 _TO_TRACE = ("torch", "onnxscript")
 
 
@@ -43,32 +50,36 @@ def run(
     run_dir : Path
         A folder that `train.run` wrote.
     out : Path
-        The bundle's folder; an older bundle there is replaced.
+        The bundle's folder. A bundle that is already there is replaced.
     target, precision : str, optional
-        ``onnx`` and ``fp32`` are built; default: what the run's recipe says.
+        Only ``onnx`` and ``fp32`` are supported. The default is what the run's recipe says.
     steps : int or None
-        Default number of denoising steps, for runs that have a denoiser; the run's own where not given.
+        Default number of denoising steps, for a run with a denoiser. If not given, the run's own number
+        is kept.
 
     Raises
     ------
     UsageError
-        If something is asked for that is not built, `run_dir` is no run, or `out` holds something else.
+        If an option is not supported, `run_dir` is not a run, or `out` holds something other than a bundle.
     RtDecodeError
-        If a package is missing that the run's system needs.
+        If a package that the run's system needs is missing.
     BundleError
         If the graphs differ from the run's own decoder.
     """
+    # Refuse a wrong option before anything is read.
     _check(target, precision)
     tree = read_run(run_dir)
-    # The other slots may need packages that an export does without.
+    # Build only these two slots: the judge, for one, may need packages that an export does without.
     arguments = tree["arguments"]
     defaults: ExportDefaults = build(arguments["export"])
     plan: Plan = build(arguments["system"])
     _check(target or defaults.target, precision or defaults.precision)
+    # Writing would refuse this folder too, but only after all the work.
     bundle.check_target(out)
     system = restored(run_dir, plan)
     _check_scopes(system)
     memories = system.memories()
+    # The default participant comes first: the others share its stages.
     made = _made(system, run_dir, None, steps, {}, memories)
     others: dict[str, _Made] = {}
     for name in tree.get("subjects", {}):
@@ -91,18 +102,21 @@ def run(
 
 @dataclass(frozen=True)
 class _Made:
-    """The graphs of one participant, and what they were held to.
+    """The graphs of one participant, and the golden windows they were checked against.
 
     Attributes
     ----------
     manifest : Manifest
-        With the stages.
+        The participant's manifest, with the stages filled in.
     graphs : dict
-        Stage -> graph; of another participant those of the shared stages too.
+        Stage -> graph. It includes the shared stages, also for participants other than the default one.
     own : list of str
-        The stages that are not shared.
+        Stages to be written for this participant: all of them for the default one, for another only
+        those that are not shared.
     golden : dict
+        The golden windows and what is expected of them, as ``golden.npz`` holds them.
     parity : dict
+        The result of the check, for the manifest.
     """
 
     manifest: Manifest
@@ -120,31 +134,35 @@ def _made(
     shared: dict[str, ModelProto],
     memories: dict[str, Table],
 ) -> _Made:
-    """Make the graphs of one participant, and hold them to the run's own decoder.
+    """Make the graphs of one participant and check them against the run's own decoder.
 
-    Another participant than the default one (None) takes from `shared` all but its own way into it.
+    `subject` is None for the default participant. Any other one takes its graphs from `shared`, except
+    for the stages through which its own signals enter (`OWN_STAGES`).
     """
     manifest, place = subject_of(run_dir, subject)
     if steps is not None:
         manifest = _with_steps(system, manifest, steps)
     stages = list(system.stages(manifest))
     own = [stage for stage in stages if subject is None or stage.name in OWN_STAGES]
+    # Shared stages are traced once, and every participant is checked with the same graphs.
     graphs = {name: graph for name, graph in shared.items() if name not in OWN_STAGES}
     graphs |= graphs_of(own)
     golden = expected(system, arrays(place, "golden"), manifest.steps)
     kept = {name: _memory(name, table) for name, table in memories.items()}
     manifest = wired(manifest, graphs, {stage.name: stage.said for stage in stages}, system.scopes)
+    # The system states the shape of the whole latent. `wired` only sees what one call of a graph
+    # gives, which for a denoiser that works in chunks has fewer latent frames.
     manifest = replace(manifest, latent=[1, *system.latent_shape], memories=kept)
     digests = {stage.name: digest(graphs[stage.name]) for stage in own}
     parity = compare(manifest, graphs, golden, memories) | {"digests": digests}
-    # As a session emits them, and a quarter of the size.
-    # The other windows' frames would be most of the file; their latents are kept.
+    # Keep frames as a session emits them, in 8 bits: a quarter of the size. Keep those of the first
+    # window only: frames would otherwise be most of the file. Latents are kept for every window.
     golden["frames"] = np.rint(255 * golden["frames"][:1]).astype(np.uint8)
     return _Made(manifest, graphs, [stage.name for stage in own], golden, parity)
 
 
 def _subject(name: str, made: _Made) -> Subject:
-    """Say in the bundle what is another participant's own."""
+    """Describe, for the manifest, what belongs to a participant other than the default one."""
     manifest = made.manifest
     stages: dict[str, bundle.Stage] = {}
     for stage in made.own:
@@ -156,12 +174,12 @@ def _subject(name: str, made: _Made) -> Subject:
 
 
 def graphs_of(stages: Iterable[Stage]) -> dict[str, ModelProto]:
-    """Make the graph of each stage, by its name.
+    """Make the graph of each stage; return them by the stage's name.
 
     Raises
     ------
     RtDecodeError
-        If a package is missing that tracing needs.
+        If a package that tracing needs is missing.
     """
     return {stage.name: stage.model if isinstance(stage, Written) else _traced(stage) for stage in stages}
 
@@ -173,7 +191,7 @@ def _traced(stage: Traced) -> ModelProto:
             f"stage '{stage.name}' cannot be traced without {', '.join(missing)}, not installed here. "
             f"Install it with: {installing.command('train,export')}"
         )
-    # Closed forms are exported without torch.
+    # Imported here because the module needs torch, and closed forms are exported without it.
     from export.trace import graph
 
     return graph(stage)
@@ -212,7 +230,9 @@ def wired(
     said: Mapping[str, Said] | None = None,
     scopes: Mapping[str, str] | None = None,
 ) -> Manifest:
-    """Copy a manifest with the stages of graphs, joined as their system says, or by the usual names.
+    """Return a copy of a manifest with the stages of these graphs.
+
+    Ports are joined as their system says, and otherwise by their usual names.
 
     Parameters
     ----------
@@ -220,17 +240,18 @@ def wired(
     graphs : dict
         Stage -> graph.
     said : mapping, optional
-        Stage -> what its system says of its ports.
+        Stage -> what its system says about its ports.
     scopes : mapping, optional
-        As of `System.scopes`.
+        State -> how long it lives, as in `System.scopes`.
 
     Raises
     ------
     BundleError
-        If a port is called like nothing that there is, see `rtdecode.bundle.wiring.by_name`.
+        If a port has a name that matches no source, see `rtdecode.bundle.wiring.by_name`.
     """
     ports = {name: (_ports(model.graph.input), _ports(model.graph.output)) for name, model in graphs.items()}
     found = wiring.by_name(ports, said, scopes)
+    # Unlike other missing stages, `denoise` is listed as null for a system that does without it.
     built: dict[str, bundle.Stage | None] = {"denoise": None}
     for name, stage in found["stages"].items():
         built[name] = replace(stage, data=beside(graphs[name], name))
@@ -243,7 +264,7 @@ def _memory(name: str, table: Table) -> Memory:
 
 
 def _ports(side: Iterable[ValueInfoProto]) -> dict[str, tuple[list[int], str]]:
-    """Shape and dtype of each port."""
+    """Return the shape and dtype of each port."""
     kinds = {port.name: port.type.tensor_type for port in side}
     return {
         name: (
@@ -255,13 +276,18 @@ def _ports(side: Iterable[ValueInfoProto]) -> dict[str, tuple[list[int], str]]:
 
 
 def _write(run_dir: Path, out: Path, manifest: Manifest, made: dict[str | None, _Made]) -> Bundle:
-    """Write the bundle of all participants; the default one is None."""
+    """Write the bundle of all participants; the key None is the default one.
+
+    Graphs and golden windows are written to a temporary folder first. Statistics, projections and
+    memories are copied from the run.
+    """
     files: dict[str, Path] = {}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         for subject, one in made.items():
             within = Path() if subject is None else Path("subjects") / subject
             (folder / within).mkdir(parents=True, exist_ok=True)
+            # The default participant's files, and stages that all share, lie beside the manifest.
             for name in one.own:
                 file = packed(one.graphs[name], name)
                 (folder / within / f"{name}.onnx").write_bytes(file.graph)

@@ -1,4 +1,8 @@
-"""A torch module traced into an ONNX graph."""
+"""Trace a torch module into an ONNX graph.
+
+`graph` exports the module, stores weights in half precision where that loses nothing, strips what the
+exporter notes about itself, and checks the result. This is the one module of the export that needs torch.
+"""
 
 import logging
 import warnings
@@ -11,15 +15,15 @@ from export.files import check
 from train.system import Traced
 
 OPSET = 20
-# Weights of fewer elements stay in single precision.
+# Weights with fewer elements stay in single precision.
 _SMALL = 256
 
 
 def graph(stage: Traced) -> ModelProto:
-    """Trace a stage; weights that half precision holds exactly are stored in half precision."""
-    # The exporter warns of its own internals and logs what it cannot optimise.
+    """Trace a stage; store weights in half precision where it holds them exactly."""
+    # The exporter warns about its own internals and logs what it cannot optimise.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    # One tensor given for two ports would be traced as one port.
+    # Copy the examples: one tensor given for two ports would be traced as a single port.
     examples = [example.clone() for example in stage.inputs.values()]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -34,6 +38,7 @@ def graph(stage: Traced) -> ModelProto:
         )
     assert program is not None
     model = halved(program.model_proto)
+    # The exporter notes a stack trace on each node, with the paths of local source files.
     for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""

@@ -1,1 +1,1 @@
-"""`rtdecode calibrate`: today's head, before a session."""
+"""Fit a session to the head that is in the scanner today: ``rtdecode calibrate``."""

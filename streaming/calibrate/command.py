@@ -1,4 +1,11 @@
-"""Prepare a session at the scanner: the command ``rtdecode calibrate``."""
+"""Prepare a session at the scanner: the command ``rtdecode calibrate``.
+
+`run` takes a run's first volumes from the scanner's folder (`gather`), aligns and averages them (`align`),
+and decides which voxels the session reads: those of a mask, or those of a bundle or an earlier calibration,
+placed on today's head by registration. It then reads these features from every aligned volume, as a session
+would (`measure`), and writes the reference volume, the projection, the features' statistics at rest and a
+page on their quality.
+"""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -29,17 +36,19 @@ from streaming.sources.folder.source import FolderSource
 
 LABELS = ("voxels", "mean")
 _MOST = 600
-# Two sessions' mean volumes of one head correlate above this; two heads' were seen at 0.885.
+# The mean volumes of one head in two sessions correlate above this; those of two simulated heads
+# were seen to correlate at 0.885.
 _SAME_HEAD = 0.9
+# Largest share of the features' voxels that may lie outside the volumes.
 _MOST_OUTSIDE = 0.1
-# What is found by a bundle's features alone is sure to this; less is none.
+# Registration by a bundle's features alone is exact to this: a smaller move counts as none.
 _POINTS_MM = 2.0
 _POINTS_DEG = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Sources:
-    """What says which features to read: a mask with its file, a bundle, an earlier calibration."""
+    """What says which features to read: a mask with its file, a bundle, or an earlier calibration."""
 
     mask: tuple[Path, Region] | None
     trained: Bundle | None
@@ -74,40 +83,46 @@ def run(
     wait: float = 60.0,
     overwrite: bool = False,
 ) -> int:
-    """Read a run's first volumes and write the session's calibration and its quality report.
+    """Read a run's first volumes, and write the session's calibration and its quality report.
 
     Parameters
     ----------
     fmri_dir : Path
         The scanner's export folder.
     mask : Path or None
-        Mask or label image in the volumes' space; with `reference`, in that calibration's.
+        Mask or label image in the space of the volumes; with `reference`, in that calibration's space.
     out : Path
-        The calibration's folder; with `overwrite` a calibration in it is replaced.
+        The calibration's folder. With `overwrite`, a calibration that is already there is replaced.
     bundle, reference : str, Path or None
-        A bundle, or an earlier calibration, whose head is to be found again; a calibration's features
-        are taken where there is no `mask`.
+        A bundle, or an earlier calibration, whose head is to be found again. Without a `mask`, an earlier
+        calibration's features are taken.
     fmriprep, subject
-        Not there yet: refused.
+        Not supported yet: refused.
     labels : str
-        ``voxels``, or ``mean``: one feature per label.
-    volumes, series : int, int or None
-        How many to rest on; take only this SeriesNumber.
-    existing, wait : str, float
-        ``read`` or ``ignore`` what lies in the folder; seconds to wait for the first volume, 0 for ever.
+        ``voxels`` makes every voxel a feature, ``mean`` makes one feature per label.
+    volumes : int
+        Number of volumes the calibration rests on.
+    series : int or None
+        Take only runs with this SeriesNumber.
+    existing : str
+        ``read`` or ``ignore`` files that already lie in the folder.
+    wait : float
+        Seconds to wait for the first volume; 0 waits for ever.
 
     Raises
     ------
+    UsageError
+        If flags do not go together, the mask lies outside the brain, or `out` holds something else.
+    GeometryError
+        If the earlier head is not found in the volumes.
     RtDecodeError
-        Flags that do not go together, a mask elsewhere than in the brain, an `out` that holds something
-        else (`UsageError`); too few volumes, or not of one head; an earlier head that is not in them
-        (`GeometryError`).
+        If there are too few volumes, or they do not show one head.
     """
     _check(fmri_dir, mask, bundle, reference, fmriprep, subject, labels, volumes, wait)
     calibrations.check_target(out)
     if not overwrite:
         check_free(out)
-    # Files that are at fault are named before anyone waits for the scanner.
+    # Read the files first: a faulty one is named before anyone waits for the scanner.
     sources = _Sources(
         None if mask is None else (mask, read_region(mask)),
         None if bundle is None else bundles.load(bundle),
@@ -115,6 +130,7 @@ def run(
         labels == "mean",
     )
     console = Console(stderr=True)
+    # Not bound to one kind of series: `gather` chooses among all runs in the folder.
     source = FolderSource(fmri_dir, existing, series, bound=False)
     scans = gather(source, volumes, wait, console)
     aligned = align(scans, lambda each, word: _track(each, word, console))
@@ -149,6 +165,7 @@ def _check(
         raise UsageError(f"--volumes lies between 2 and {_MOST}, found {volumes}")
     if wait < 0:
         raise UsageError(f"--wait counts seconds, 0 is for ever, found {wait:g}")
+    # The folder may appear only when the scanner exports, but a path without a parent is mistyped.
     if not fmri_dir.absolute().parent.is_dir():
         raise UsageError(f"--fmri-dir {fmri_dir}: there is no folder {fmri_dir.absolute().parent}")
 
@@ -174,7 +191,7 @@ def _of_bundle(aligned: Aligned, trained: Bundle) -> _Chosen:
         raise UsageError(f"the bundle {trained.manifest.name} reads no volumes: it needs no calibration.")
     check_tr(aligned.volumes[0].tr_s, float(trained.manifest.grid.tr or 0))
     if min(*aligned.reference.shape, *projection.shape) < THIN:
-        # Too few slices to tell where the head is: it must lie where it lay.
+        # Too few slices to register: the volumes must be on the grid that the bundle reads.
         projection.bind(aligned.reference.shape, aligned.affine, "this series")
         return _Chosen(projection, "bundle", trained.digest, None, None)
     if projection.weights is not None:
@@ -182,6 +199,7 @@ def _of_bundle(aligned: Aligned, trained: Bundle) -> _Chosen:
             f"the bundle {trained.manifest.name} holds no reference volume to find its head by. "
             "Calibrate with --reference, the calibration it was trained on."
         )
+    # A bundle holds no reference volume: the resting level of its voxels takes that place.
     level = trained.stats["fmri_mean"].astype(np.float64)
     found = register_points(projection.points_mm, level, aligned.reference, aligned.affine)
     if found.moved_mm < _POINTS_MM and found.turned_deg < _POINTS_DEG:
@@ -196,6 +214,7 @@ def _of_earlier(aligned: Aligned, earlier: Calibration, sources: _Sources) -> _C
     origin = "calibration"
     digest = earlier.digest
     if sources.mask is not None:
+        # The mask belongs to the earlier session: choose its voxels there, then move them here.
         path, region = sources.mask
         theirs = brain_of(earlier.reference)
         projection, labels = choose(region, path, theirs, earlier.affine, mean=sources.mean)
@@ -209,7 +228,12 @@ def _of_earlier(aligned: Aligned, earlier: Calibration, sources: _Sources) -> _C
 def _placed(
     projection: Projection, found: Registration, aligned: Aligned, whose: str
 ) -> tuple[Projection, Placement]:
-    """Place a grid on this session's head; refuse a head that is not the same, or lies half outside."""
+    """Place a grid on this session's head.
+
+    A head that does not look like the earlier one is refused, and so is a placement that leaves too many
+    voxels outside the volumes.
+    """
+    # The features stay as they are; only the affine that places their grid changes.
     placed = Projection(
         projection.voxels, projection.shape, found.matrix @ projection.affine, projection.weights
     )
@@ -260,8 +284,10 @@ def _write(out: Path, aligned: Aligned, chosen: _Chosen, warmup: Warmup) -> Cali
 
 
 def _figures(aligned: Aligned, chosen: _Chosen, warmup: Warmup) -> Figures:
+    # The first volume's displacement is 0 by definition.
     moved = [m.fd_mm for m in aligned.motions or []][1:]
     inside = _in_brain(aligned.brain, aligned.affine, chosen.projection)
+    # Two volumes leave nothing about the line that is fitted through them.
     known = len(aligned.volumes) > 2
     return Figures(
         max_fd_mm=float(np.max(moved)) if moved else None,
@@ -277,11 +303,13 @@ def _figures(aligned: Aligned, chosen: _Chosen, warmup: Warmup) -> Figures:
 
 def _in_brain(brain: np.ndarray, affine: Reals, projection: Projection) -> float:
     index, _ = nearest(np.linalg.inv(affine), projection.points_mm, brain.shape)
+    # A voxel outside the volume is read at the nearest place inside, so it is judged there too.
     most = np.array(brain.shape)[:, None] - 1
     return float(brain[tuple(np.clip(index, 0, most))].mean())
 
 
 def _say(made: Calibration, console: Console) -> None:
+    # The verdict goes to stderr, like the progress. Stdout carries the two paths alone.
     for line in page.verdict(made.record):
         console.print(line, highlight=False, soft_wrap=True)
     for name in ("calibration.json", "quality.html"):

@@ -1,4 +1,8 @@
-"""Wait for a run's first volumes in a folder, with the operator kept informed."""
+"""Wait for a run's first volumes in a folder, and keep the operator informed.
+
+`gather` polls a `FolderSource`, sorts volumes by run, and returns the first run that has enough of them. If
+the scanner falls silent before that, it returns the longest run.
+"""
 
 import time
 from collections.abc import Callable
@@ -12,33 +16,36 @@ from streaming.sources.folder.source import FolderSource
 
 _POLL_S = 0.02
 _SAY_EVERY = 5.0
-# A run that has been silent for so many TRs, and for so long, is over.
+# A run is over once it has been silent for this many TRs, and for this long (s).
 _SILENT_TRS = 4.0
 _SILENT_S = 3.0
 _LEAST = 2
 
 
 def gather(source: FolderSource, count: int, wait: float, console: Console) -> list[Volume]:
-    """The first volumes of a run: the first that reaches `count`, else the longest once all is silent.
+    """Return the first volumes of a run.
+
+    The run is the first that reaches `count` volumes, or the longest one when all runs have fallen silent.
 
     Parameters
     ----------
     source : FolderSource
     count : int
+        Number of volumes wanted.
     wait : float
-        Seconds to wait for the first volume; 0 for ever.
+        Seconds to wait for the first volume; 0 waits for ever.
     console : Console
-        For progress, on stderr.
+        Where progress is shown.
 
     Returns
     -------
     list of Volume
-        In order of index, two at the least.
+        In order of index; at least two.
 
     Raises
     ------
     RtDecodeError
-        If no volume, or a single one, came.
+        If fewer than two volumes came.
     """
     runs: dict[str, dict[int, Volume]] = {}
     bar = Progress(
@@ -55,6 +62,7 @@ def gather(source: FolderSource, count: int, wait: float, console: Console) -> l
     longest = max(runs.values(), key=len, default={})
     if len(longest) < _LEAST:
         raise RtDecodeError(_too_few(source, len(longest), count, wait))
+    # Volumes may arrive out of order, and one poll may bring more than are wanted.
     return [longest[index] for index in sorted(longest)][:count]
 
 
@@ -78,6 +86,7 @@ def _fill(
                 readable_at = volume.readable_at
                 silent_s = max(_SILENT_S, _SILENT_TRS * (volume.tr_s or 0.0))
             show(max(map(len, runs.values()), default=0))
+            # While files are waiting to be read, silence says nothing about the scanner.
             if found or source.unread:
                 continue
             if runs and now - readable_at > silent_s:
@@ -88,6 +97,7 @@ def _fill(
                 said_at = now
                 console.print(f"waiting for volumes: {source.state}", highlight=False, soft_wrap=True)
             time.sleep(_POLL_S)
+    # Ctrl-C means that the run is over, not that the calibration is unwanted.
     except KeyboardInterrupt:
         console.print("stopped: going on with what is there", highlight=False)
 

@@ -1,4 +1,9 @@
-"""The page that shows how good a calibration is: pictures of slices, and curves over the volumes."""
+"""Draw the page that shows how good a calibration is.
+
+`verdict` puts into sentences what an operator should look at. `picture` draws the sentences, slices of the
+mean volume and of the temporal SNR, and curves of motion and drift as one PNG. `page` puts that picture and a
+table of the figures into an HTML file that needs no other file.
+"""
 
 import base64
 import io
@@ -20,6 +25,7 @@ from streaming.sinks.text import ALERT, FAINT, INK, PAPER, font
 
 Colour = tuple[int, int, int]
 
+# Layout: pixels, except for the number of slices in a row and in all.
 _WIDTH = 1320
 _PAD = 14
 _HEAD = 30
@@ -29,8 +35,10 @@ _CURVE_HEIGHT = 170
 _RULE = (52, 55, 62)
 _REGION = (64, 224, 208)
 _LINES: tuple[Colour, ...] = ((102, 178, 255), (255, 176, 64), (126, 217, 140))
+# Colours of the temporal SNR, from low to high.
 _HOT = np.array([(0, 0, 0), (120, 20, 60), (230, 90, 30), (255, 190, 60), (255, 255, 220)], np.float64)
-# What asks for a remark.
+# Limits beyond which the verdict has a remark: framewise displacement (mm), temporal SNR, number of
+# volumes, and correlation with the earlier head.
 _MUCH_MOTION = 0.5
 _LOW_TSNR = 30.0
 _FEW = 20
@@ -38,7 +46,7 @@ _WEAK = 0.97
 
 
 def verdict(record: Record) -> list[str]:
-    """What an operator should know, a sentence a line; the first says whether all is well."""
+    """Return what an operator should know, one sentence per line; the first says whether all is well."""
     figures = record.figures
     remarks = []
     if record.volumes < _FEW:
@@ -61,10 +69,11 @@ def verdict(record: Record) -> list[str]:
 
 
 def picture(record: Record, aligned: Aligned, projection: Projection, warmup: Warmup) -> bytes:
-    """Draw everything as one PNG."""
+    """Draw verdict, slices and curves as one PNG."""
     mask = _region(aligned, projection)
     mean = aligned.reference
     brain = aligned.brain
+    # Percentiles set the brightest shade, so that a few bright voxels do not darken the rest.
     top = float(np.percentile(mean[brain], 99)) if brain.any() else float(mean.max())
     best = float(np.percentile(aligned.tsnr[brain], 98)) if brain.any() else 1.0
     upright = [_upright(part, aligned.affine) for part in (mean, aligned.tsnr, mask, brain)]
@@ -85,7 +94,7 @@ def picture(record: Record, aligned: Aligned, projection: Projection, warmup: Wa
 
 
 def page(record: Record, drawn: bytes) -> bytes:
-    """The same picture in one HTML page that needs no other file, with the figures as a table."""
+    """Return one HTML page with the picture inside it, and the figures as a table."""
     rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in _rows(record))
     remarks = "".join(f"<p>{escape(one.strip())}</p>" for one in verdict(record))
     source = base64.b64encode(drawn).decode()
@@ -133,7 +142,7 @@ def _or(value: float | None, digits: int = 2) -> str:
 
 
 def _region(aligned: Aligned, projection: Projection) -> NDArray[np.bool_]:
-    """The region's voxels on the reference's grid."""
+    """Mark the region's voxels on the reference's grid."""
     out = np.zeros(aligned.reference.shape, bool)
     index, inside = nearest(np.linalg.inv(aligned.affine), projection.points_mm, out.shape)
     out[tuple(index[:, inside])] = True
@@ -141,14 +150,16 @@ def _region(aligned: Aligned, projection: Projection) -> NDArray[np.bool_]:
 
 
 def _upright(data: Array, affine: Reals) -> tuple[NDArray[Any], NDArray[np.float64], int]:
-    """A volume with axes towards right, front and top, its voxel size, and its slices' axis."""
+    """Turn a volume's axes towards right, front and top; return it, its voxel size and its slices' axis."""
     image = nib.as_closest_canonical(nib.Nifti1Image(np.asarray(data, np.float32), affine))
     size = np.array(image.header.get_zooms()[:3], np.float64)
+    # Slices run along the axis whose voxels are clearly the longest. An argmax of 0 (none is, or
+    # the one from left to right) gives axial slices.
     return np.asarray(image.dataobj), size, int(np.argmax(np.where(size > 1.05 * size.min(), size, 0)) or 2)
 
 
 def _slices(head: NDArray[Any], region: NDArray[Any], axis: int) -> list[int]:
-    """Slices evenly over head and region."""
+    """Choose slices that are spread evenly over head and region."""
     others = tuple(a for a in range(3) if a != axis)
     shown = np.flatnonzero((head > 0.5).any(axis=others) | (region > 0.5).any(axis=others))
     if not shown.size:
@@ -189,13 +200,14 @@ def _mosaic(
 def _cell(
     plane: NDArray[Any], inside: NDArray[np.bool_], size: tuple[int, int], colours: NDArray[np.float64]
 ) -> Image.Image:
+    # Grey levels are interpolated; the mask is not, and its outline is one pixel of the page wide.
     shade = np.nan_to_num(np.clip(plane, 0, 1) * 255).round().astype(np.uint8)
     image = Image.fromarray(colours[shade].round().astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
     mask = np.asarray(Image.fromarray(inside.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)) > 0
     edge = mask.copy()
     edge[1:-1, 1:-1] &= ~(mask[:-2, 1:-1] & mask[2:, 1:-1] & mask[1:-1, :-2] & mask[1:-1, 2:])
     drawn = np.array(image)
-    # Seen on grey and on warm colours alike.
+    # This colour stands out against grey and against warm colours alike.
     drawn[edge] = _REGION
     return Image.fromarray(drawn)
 
@@ -243,7 +255,7 @@ def _drift(aligned: Aligned, warmup: Warmup, level: NDArray[np.float64]) -> Imag
 def _curves(
     title: str, at: Sequence[int], values: NDArray[np.float64], names: Sequence[str], least: float
 ) -> Image.Image:
-    """Curves (volume, curve) against the volumes' indices; the axis spans `least` at the least."""
+    """Draw curves, (volume, curve), against the volumes' indices; the value axis spans at least `least`."""
     panel = Image.new("RGB", (_WIDTH, _HEAD + _CURVE_HEIGHT + 30), PAPER)
     draw = ImageDraw.Draw(panel)
     draw.text((_PAD, _HEAD // 2), title, fill=INK, font=font(15), anchor="lm")
@@ -272,7 +284,7 @@ def _curves(
 
 
 def _ticks(low: float, high: float, least: float) -> list[float]:
-    """Round numbers around a range and zero, some five of them."""
+    """Choose about five round numbers that span a range and zero."""
     low = min(low, 0.0)
     high = max(high, 0.0)
     high += max(0.0, least - (high - low))
@@ -281,7 +293,8 @@ def _ticks(low: float, high: float, least: float) -> list[float]:
 
 
 def _step(rough: float) -> float:
-    """The next larger of 1, 2 and 5 and their tenfolds."""
+    """Return the next larger number among 1, 2 and 5 times a power of ten."""
+    # The tolerance lets a number that is already round stay, whatever its last bit.
     power = 10.0 ** np.floor(np.log10(rough))
     return float(next(power * n for n in (1, 2, 5, 10) if power * n >= rough * 0.999))
 

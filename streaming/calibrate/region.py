@@ -1,4 +1,9 @@
-"""A mask or label image, and the voxels of the volumes that it chooses."""
+"""Read a mask or label image, and choose the voxels of the volumes that it covers.
+
+`read_region` turns a NIfTI file into labels. `choose` carries them over to the grid of a reference volume,
+refuses a region that does not lie in the brain, and makes the projection that reads its voxels or the mean of
+each label.
+"""
 
 import hashlib
 from dataclasses import dataclass
@@ -19,8 +24,9 @@ from rtdecode.types import Array
 
 Labels = NDArray[np.int32]
 
-# So much of a region must lie in the brain.
+# Share of a region that must lie in the brain.
 _IN_BRAIN = 0.5
+# Probability from which a voxel of a probability map counts.
 _PROBABLE = 0.5
 
 
@@ -44,13 +50,13 @@ class Region:
 def read_region(path: Path) -> Region:
     """Read a mask, a label image or a probability map.
 
-    Whole numbers are labels. Of a map with other values, all of them at most 1, those from 0.5 on
-    count; of any other map, those above 0.
+    Whole numbers are labels. In a map with fractions, values from 0.5 on count if none is above 1;
+    otherwise all values above 0 count.
 
     Raises
     ------
     UsageError
-        If it is no 3-D NIfTI, or nothing in it is above 0.
+        If the file is not a 3-D NIfTI, or nothing in it is above 0.
     """
     if not path.is_file():
         raise UsageError(f"--mask {path}: there is no such file. Give a 3-D NIfTI (.nii or .nii.gz).")
@@ -59,6 +65,7 @@ def read_region(path: Path) -> Region:
         values = np.nan_to_num(np.asarray(image.dataobj, np.float64))
     except (ImageFileError, OSError, EOFError, ValueError) as error:
         raise UsageError(f"--mask {path} cannot be read as NIfTI ({error}).") from error
+    # A single 3-D image may be stored with a fourth axis of length one.
     if values.ndim == 4 and values.shape[3] == 1:
         values = values[..., 0]
     if values.ndim != 3:
@@ -74,6 +81,7 @@ def read_region(path: Path) -> Region:
 
 def _labels(values: Reals) -> Labels:
     whole = np.rint(values)
+    # Labels may be stored as scaled floating-point numbers, and then miss whole numbers slightly.
     if np.allclose(values, whole, atol=1e-3):
         return np.maximum(whole, 0).astype(np.int32)
     return (values >= _PROBABLE if values.max() <= 1 else values > 0).astype(np.int32)
@@ -82,13 +90,29 @@ def _labels(values: Reals) -> Labels:
 def nearest(
     into: NDArray[Any], points: NDArray[Any], shape: tuple[int, ...]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Voxels (3, point) nearest to positions, by the map into their indices; whether they exist (point,)."""
+    """Find the voxels nearest to some positions.
+
+    Parameters
+    ----------
+    into : (4, 4)
+        Maps positions to voxel indices.
+    points : (3, point)
+    shape : tuple of int
+        Shape of the grid.
+
+    Returns
+    -------
+    index : int64, (3, point)
+        Voxel indices, also where there is no such voxel.
+    inside : bool, (point,)
+        Whether the voxel exists.
+    """
     index = np.rint(into[:3, :3] @ points + into[:3, 3:]).astype(np.int64)
     return index, np.all((index >= 0) & (index < np.array(shape)[:, None]), axis=0)
 
 
 def on_grid(region: Region, shape: tuple[int, ...], affine: Reals) -> Labels:
-    """A region's labels at the voxels of another grid of the same space: nearest neighbour."""
+    """Look up a region's labels at the voxels of another grid in the same space, by nearest neighbour."""
     into = np.linalg.inv(region.affine) @ affine
     theirs, inside = nearest(into, np.indices(shape).reshape(3, -1), region.labels.shape)
     out = np.zeros(inside.size, np.int32)
@@ -99,23 +123,24 @@ def on_grid(region: Region, shape: tuple[int, ...], affine: Reals) -> Labels:
 def choose(
     region: Region, path: Path, brain: NDArray[np.bool_], affine: Reals, *, mean: bool
 ) -> tuple[Projection, list[int] | None]:
-    """The projection that a region makes on the grid of a reference volume.
+    """Make the projection that reads a region on the grid of a reference volume.
 
     Parameters
     ----------
     region : Region
     path : Path
-        Its file, for messages.
+        The region's file, for messages.
     brain, affine
-        Where the reference shows the brain (i, j, k), see `brain_of`, and its affine.
+        Where the reference shows the brain (i, j, k), see `brain_of`, and the reference's affine.
     mean : bool
-        Each label's mean as a feature, in ascending order of labels; False takes every voxel.
+        True makes one feature of each label, its mean, in ascending order of labels; False makes one of
+        each voxel.
 
     Returns
     -------
     projection : Projection
     labels : list of int or None
-        The label of each feature, with `mean`.
+        The label of each feature; None without `mean`.
 
     Raises
     ------
@@ -129,6 +154,7 @@ def choose(
     i, j, k = brain.shape
     if not mean:
         return Projection(voxels, (i, j, k), affine), None
+    # One row per label, whose weights average the label's voxels.
     names, rows = np.unique(flat[voxels], return_inverse=True)
     weights = 1.0 / np.bincount(rows)[rows]
     matrix = csr_array((weights, (rows, voxels)), (len(names), flat.size))
@@ -136,12 +162,13 @@ def choose(
 
 
 def brain_of(reference: Array) -> NDArray[np.bool_]:
-    """The head without its holes, (i, j, k)."""
+    """Return the head of a reference volume with its holes filled, (i, j, k)."""
     return np.asarray(ndimage.binary_fill_holes(head_of(reference)))
 
 
 def _check_place(region: Region, path: Path, brain: NDArray[np.bool_], affine: Reals) -> None:
-    """Refuse a region that lies elsewhere, with what was found of it where."""
+    """Refuse a region that does not lie in the brain; the message says how much of it lies where."""
+    # Count the mask's own voxels: those that lie outside the volumes are missing from `on_grid`.
     index = np.argwhere(region.labels).T
     ours, inside = nearest(np.linalg.inv(affine) @ region.affine, index, brain.shape)
     held = int(brain[tuple(ours[:, inside])].sum())

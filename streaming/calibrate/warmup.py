@@ -1,4 +1,9 @@
-"""A head's first volumes: aligned, averaged, and measured."""
+"""Align, average and measure a head's first volumes.
+
+`align` drops volumes before the steady state, aligns the rest to the first one, then to the mean of the
+aligned ones, and averages them into the reference. `measure` reads the features of every aligned volume as a
+session reads them, and computes their mean, scale, temporal SNR and drift.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,32 +22,37 @@ from streaming.calibrate.region import brain_of
 
 Track = Callable[[Iterable[Volume], str], Iterable[Volume]]
 
-_LINE = 2  # values that a line takes
-# Volumes before the steady state are brighter than the later ones by so many of their spreads and
-# by this share; ten of them at the most.
+# Degrees of freedom of a line.
+_LINE = 2
+# Volumes before the steady state are brighter than later ones by this many of the later ones'
+# spreads, and by this share of their level. At most ten are taken for unsteady.
 _UNSTEADY_SPREADS = 5.0
 _UNSTEADY_SHARE = 0.01
 _UNSTEADY_MOST = 10
+# With fewer volumes, none is called unsteady.
 _JUDGEABLE = 8
-# A voxel's own spread counts as `n` volumes, the region's typical one as so many.
+# A feature's own spread counts as many volumes as there are; the region's typical share of the mean
+# counts as this many.
 _PRIOR = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Aligned:
-    """Volumes of one run and where the head was in each.
+    """Volumes of one run, and where the head was in each.
 
     Attributes
     ----------
     volumes : list of Volume
-        Those that could be aligned.
+        The volumes that could be aligned.
     motions : list of Motion or None
-        One for each; None where the volumes are too thin to be aligned.
+        One for each volume; None if the volumes are too thin to be aligned.
     dropped, unaligned : int
-        Volumes left out: before the steady state, and not aligned.
+        Number of volumes left out because they came before the steady state, and because they could not
+        be aligned.
     reference : float32, (i, j, k)
         Mean of the aligned volumes.
     affine : (4, 4)
+        The reference's affine.
     tsnr : float32, (i, j, k)
         Mean over the standard deviation about a line, per voxel; 0 below three volumes.
     brain : bool, (i, j, k)
@@ -59,7 +69,7 @@ class Aligned:
     brain: NDArray[np.bool_]
 
     def matrices(self) -> list[Reals | None]:
-        """World in the reference to world in each volume."""
+        """Return, for each volume, the map from world positions in the reference to those in the volume."""
         return [m.matrix for m in self.motions] if self.motions else [None] * len(self.volumes)
 
 
@@ -71,12 +81,13 @@ class Warmup:
     ----------
     features : float32, (volume, feature)
     mean, scale : float32, (feature,)
-        Scale: standard deviation about a line, drawn towards the region's typical share of the mean.
+        The scale is the standard deviation about a line, drawn towards the region's typical share of the
+        mean.
     tsnr : float32, (feature,)
     drift : float32, (feature,)
-        Slope, percent of the mean a minute; NaN without a TR.
+        Slope, percent of the mean per minute; NaN without a TR.
     outside : int
-        The most voxels of the region that lay out of a volume.
+        Largest number of the region's voxels that lay outside a volume.
     """
 
     features: Float
@@ -88,12 +99,20 @@ class Warmup:
 
 
 def align(volumes: Sequence[Volume], track: Track) -> Aligned:
-    """Align volumes to the first steady one, and again to the mean that this gave.
+    """Align volumes to the first steady one, and then to the mean of the aligned ones.
+
+    Volumes with too few slices are averaged as they lie.
+
+    Parameters
+    ----------
+    volumes : sequence of Volume
+    track : callable
+        Wraps volumes and a word into an iterable that shows progress.
 
     Raises
     ------
     RtDecodeError
-        If fewer than two can be aligned.
+        If fewer than two volumes can be aligned.
     """
     dropped = unsteady(volumes)
     kept = list(volumes[dropped:])
@@ -109,11 +128,13 @@ def align(volumes: Sequence[Volume], track: Track) -> Aligned:
 
 
 def unsteady(volumes: Sequence[Volume]) -> int:
-    """How many volumes at the start are brighter than the steady state: T1 not yet saturated."""
+    """Count the volumes at the start that are brighter than the steady state: T1 is not saturated yet."""
     if len(volumes) < _JUDGEABLE:
         return 0
     head = head_of(np.mean([_back(v, None, v.affine) for v in volumes[:_JUDGEABLE]], axis=0))
     level = np.array([v.data[head].mean(dtype=np.float64) for v in volumes[: 4 * _UNSTEADY_MOST]])
+    # The later half stands for the steady state. Median and median deviation (times 1.4826, which
+    # gives the standard deviation of normal noise) keep single odd volumes from shifting it.
     later = level[len(level) // 2 :]
     rest = np.median(later)
     spread = 1.4826 * np.median(np.abs(later - rest))
@@ -124,12 +145,12 @@ def unsteady(volumes: Sequence[Volume]) -> int:
 
 
 def measure(aligned: Aligned, projection: Projection) -> Warmup:
-    """Read the features of every aligned volume, as a session does.
+    """Read the features of every aligned volume as a session does, and compute their statistics.
 
     Raises
     ------
     RtDecodeError
-        If some are not finite.
+        If a feature is not finite.
     """
     shape = aligned.reference.shape
     reader = Reader(projection, shape, aligned.affine, placed=True)
@@ -145,9 +166,11 @@ def measure(aligned: Aligned, projection: Projection) -> Warmup:
             f"{lost} features hold values that are no numbers: the region reaches into voxels that "
             "the volumes leave out. Give a smaller mask."
         )
+    # About a line, so that slow drift does not count as noise.
     slope, spread = line(features, np.array([v.index for v in aligned.volumes]))
     mean = features.mean(axis=0, dtype=np.float64)
     size = np.maximum(np.abs(mean), 1e-6)
+    # With few volumes a feature's own spread says little: draw it towards the region's typical one.
     typical = float(np.median(spread / size)) * size
     count = len(features)
     scale = np.sqrt((count * spread**2 + _PRIOR * typical**2) / (count + _PRIOR))
@@ -160,7 +183,13 @@ def measure(aligned: Aligned, projection: Projection) -> Warmup:
 
 
 def line(values: NDArray[np.floating], at: NDArray[np.integer]) -> tuple[Reals, Reals]:
-    """Slope per volume and standard deviation about the line, of (volume, ...) at indices (volume,)."""
+    """Fit a line through `values` (volume, ...) at the volumes' indices (volume,).
+
+    Returns
+    -------
+    slope, spread
+        Slope per volume, and standard deviation about the line.
+    """
     steps = at - at.mean()
     weight = float(np.sum(steps**2))
     centred = values - values.mean(axis=0, dtype=np.float64)
@@ -184,13 +213,16 @@ def _aligned(
 
 
 def _summed(volumes: list[Volume], matrices: Sequence[Reals | None], affine: Reals) -> tuple[Float, Float]:
-    """Mean and temporal signal-to-noise ratio per voxel, of volumes moved back onto the reference."""
+    """Move volumes back onto the reference, and compute mean and temporal SNR of each voxel.
+
+    Sums are accumulated, so that the moved volumes need not be held in memory together.
+    """
     at = np.array([v.index for v in volumes], np.float64)
     steps = at - at.mean()
     first = _back(volumes[0], matrices[0], affine).astype(np.float64)
     total, sloped, squares = (np.zeros(first.shape) for _ in range(3))
     for volume, matrix, step in zip(volumes, matrices, steps, strict=True):
-        # About the first volume: squares of large numbers would cancel.
+        # Sum differences from the first volume: squares of the values themselves would cancel.
         change = _back(volume, matrix, affine) - first
         total += change
         sloped += step * change
@@ -200,6 +232,7 @@ def _summed(volumes: list[Volume], matrices: Sequence[Reals | None], affine: Rea
     mean = first + total / count
     left = squares - total**2 / count - sloped**2 / weight
     spread = np.sqrt(np.maximum(left, 0) / max(1, count - _LINE))
+    # A voxel that does not vary has no noise to compare with: its ratio is set to 0.
     quiet = spread < 1e-4 * np.maximum(np.abs(mean), 1e-9)
     tsnr = np.where(quiet, 0, mean / np.where(quiet, 1, spread)) if count > _LINE else np.zeros_like(mean)
     return mean.astype(np.float32), tsnr.astype(np.float32)
@@ -209,8 +242,9 @@ def _back(volume: Volume, matrix: Reals | None, affine: Reals) -> Float:
     data = np.nan_to_num(np.asarray(volume.data, np.float32))
     if matrix is None:
         return data
+    # From the reference's voxels to its world, to the volume's world, to the volume's voxels.
     into = np.linalg.inv(volume.affine) @ matrix @ affine
-    # A shift for each axis, which the stubs take for a number.
+    # One shift per axis; the type stubs expect a single number.
     shift: Any = into[:3, 3]
     moved: Any = ndimage.affine_transform(data, into[:3, :3], shift, order=1, mode="nearest")
     return moved

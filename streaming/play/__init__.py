@@ -1,1 +1,1 @@
-"""`rtdecode play`: a film shown frame by frame, with markers."""
+"""Show a film frame by frame, with markers: ``rtdecode play``."""

@@ -1,4 +1,9 @@
-"""A film for the participant, each frame at its time and marked: ``rtdecode play``."""
+"""Show the participant a film, each frame at its time and marked: the command ``rtdecode play``.
+
+`run` opens the screen and a thread that decodes ahead, waits for what starts the film (a volume trigger, a
+key or a reader), shows every frame when it is due, and pushes a marker for each onto an LSL stream of the
+film's own. From these markers, a recording of the session knows when each frame was on the screen.
+"""
 
 import contextlib
 import math
@@ -23,17 +28,17 @@ from streaming.play.screen import Nowhere, Screen, Window, read_patch
 from streaming.play.starting import called_off
 from streaming.session import interrupts
 
-# How often window and keyboard are asked while a frame is waited for, s.
+# Period at which window and keyboard are asked while waiting for a frame, s.
 _PUMP = 0.02
-# Time the last markers need to reach their readers, s.
+# Time given to the last markers to reach their readers before the stream is closed, s.
 _GRACE = 0.7
-# Least time before a frame in which the progress bar may be drawn, s.
+# The progress bar is drawn only if at least this much time is left before the next frame, s.
 _SLACK = 0.015
 
 
 @dataclass(frozen=True, slots=True)
 class PlayOptions:
-    """What the command line asks for; see `run`."""
+    """Options of the command line; see `run`."""
 
     film: Path
     lsl: str
@@ -53,7 +58,7 @@ class Shown:
     Attributes
     ----------
     late_s : list of float
-        How long after its time each shown frame was there, s.
+        For each shown frame, how long after its time it appeared, s.
     dropped : int
         Frames whose time was over before they could be shown.
     """
@@ -62,7 +67,7 @@ class Shown:
     dropped: int = 0
 
     def sentence(self) -> str:
-        """Describe it in one line."""
+        """Describe the showing in one line."""
         text = f"{len(self.late_s)} frames shown, {self.dropped} dropped"
         if not self.late_s:
             return text
@@ -73,17 +78,18 @@ class Shown:
 def run(options: PlayOptions) -> int:
     """Show a film and mark its frames on the LSL stream ``NAME-film``.
 
-    Frame n is due at start + n / fps on the local clock. A frame whose time is over is dropped,
-    so that lateness never adds up.
+    Frame n is due at start + n / fps on the local clock. A frame whose time is over is dropped, so that
+    delays never add up.
 
     Parameters
     ----------
     options : PlayOptions
         ``film`` is any file that FFmpeg decodes; ``lsl`` is NAME; ``start_on`` is ``trigger`` (the
         first volume trigger on ``NAME-markers``), ``key`` (space, or the 5 or t of a button box) or
-        ``now``; ``screen`` is the screen to fill, None opens a window; ``patch`` is the photodiode's
-        square, ``CORNER:PIXELS``; ``trigger`` is the only text taken for a trigger; ``wait`` is how
-        long ``now`` waits for a reader of the markers, s; ``log`` is a TSV of the frames shown.
+        ``now``; ``screen`` is the number of the screen to fill, None opens a window; ``patch`` is the
+        photodiode's square, ``CORNER:PIXELS``; ``trigger`` is the only text that counts as a trigger;
+        ``wait`` is how long ``now`` waits for a reader of the markers, s; ``log`` is a TSV file to be
+        written of the frames shown.
 
     Returns
     -------
@@ -93,15 +99,16 @@ def run(options: PlayOptions) -> int:
     Raises
     ------
     UsageError
-        If the film cannot be read, or the options ask for what cannot be.
+        If the film cannot be read, an option is not valid, or options contradict each other.
     RtDecodeError
-        If no window can be opened, or the film is damaged on its way.
+        If no window can be opened, or the film turns out to be damaged while it is shown.
     """
     _check(options)
     film = read_film(options.film)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     stop = threading.Event()
     with interrupts.told(lambda _name: stop.set()), _log(options.log) as log:
+        # The screen comes first: pictures are decoded straight to the size that fits it.
         screen = _screen(film, options)
         pictures = Pictures(film, screen.height, screen.width)
         try:
@@ -151,7 +158,8 @@ def _introduce(film: Film, screen: Screen, options: PlayOptions, console: Consol
 
 
 def _outlet(name: str) -> pylsl.StreamOutlet:
-    # Each showing is a stream of its own: a reader of the last one must not take up this one unasked.
+    # Each showing gets a source id of its own, so that a reader of the last showing's stream does
+    # not reconnect to this one unasked.
     source = f"rtdecode-play-{uuid.uuid4().hex}"
     info = pylsl.StreamInfo(
         f"{name}{film_marks.SUFFIX}", "Markers", 1, pylsl.IRREGULAR_RATE, pylsl.cf_string, source
@@ -167,7 +175,7 @@ def _start(
     stop: threading.Event,
     console: Console,
 ) -> float | None:
-    """Wait for what starts the film: local time of its first frame; None if it was called off."""
+    """Wait for what starts the film; return the local time of its first frame, None if called off."""
 
     def off() -> bool:
         return called_off(screen, stop)
@@ -188,7 +196,7 @@ def _start(
 
 @dataclass(frozen=True, slots=True)
 class _Show:
-    """One showing: everything the loop needs."""
+    """One showing of a film, with everything that its loop needs."""
 
     film: Film
     screen: Screen
@@ -202,28 +210,34 @@ class _Show:
         film = self.film
         shown = Shown()
         label = film_marks.start_label(film.path.name, float(film.fps), film.frames)
+        # Stamped with the film's start, which may be a trigger's stamp and lie before now.
         self.outlet.push_sample([label], start)
         try:
             with _bar(film, self.console) as tick:
                 frames = self._frames(start, shown, tick)
+            # The last frame stays for its whole time.
             self._until(start + float(frames / film.fps))
         finally:
+            # Even after an error, turn the screen black and mark the film's end.
             self.screen.draw(None, white=False)
             self.outlet.push_sample([film_marks.END], self.screen.flip())
             threading.Event().wait(_GRACE)
         return shown
 
     def _frames(self, start: float, shown: Shown, tick: Callable[[int], None]) -> int:
-        """Show every frame whose time is not over; return how many there were."""
+        """Show every frame whose time is not over; return how many passed, shown or not."""
         fps = float(self.film.fps)
         number = 0
         while (picture := self._next()) is not False:
             now = pylsl.local_clock()
             if picture is None or now >= start + (number + 1) / fps:
                 shown.dropped += 1
+                # All frames up to here are over: the decoder need not scale them, and catches up.
                 self.pictures.skip_to = math.floor((now - start) * fps)
             else:
                 due = start + number / fps
+                # The photodiode's patch changes with every frame shown, not with every frame of
+                # the film: its k-th edge is the k-th marker.
                 self.screen.draw(picture, white=len(shown.late_s) % 2 == 0)
                 if due - now > _SLACK:
                     tick(number)
@@ -234,13 +248,15 @@ class _Show:
         return number
 
     def _mark(self, number: int, start: float, due: float, shown: Shown) -> None:
+        # The time at which the window system took the frame. What the screen adds, no program can
+        # see: the photodiode measures it.
         at = self.screen.flip()
         self.outlet.push_sample([film_marks.frame_label(number)], at)
         self.log(number, at, at - start)
         shown.late_s.append(at - due)
 
     def _next(self) -> Picture | Literal[False] | None:
-        """The next picture, None for a skipped one, False at the end."""
+        """Return the next picture, None for a skipped one, or False at the end or if called off."""
         while not called_off(self.screen, self.stop):
             with contextlib.suppress(queue.Empty):
                 try:
@@ -250,7 +266,7 @@ class _Show:
         return False
 
     def _until(self, at: float) -> bool:
-        """Wait for an instant of the local clock; False if the film is to end."""
+        """Wait until a time of the local clock; return False if the film is to end."""
         while (left := at - pylsl.local_clock()) > 0 and not called_off(self.screen, self.stop):
             self.stop.wait(min(left, _PUMP))
         return not self.stop.is_set()
@@ -258,7 +274,13 @@ class _Show:
 
 @contextlib.contextmanager
 def _bar(film: Film, console: Console) -> Iterator[Callable[[int], None]]:
-    """A progress bar on a terminal, drawn when it is told the frame, at most once a second."""
+    """Show a progress bar on a terminal; the caller draws it, so that it never delays a frame by itself.
+
+    Yields
+    ------
+    callable
+        Takes the frame's number, and draws at most once a second.
+    """
     if not console.is_terminal:
         yield lambda _number: None
         return
@@ -278,9 +300,10 @@ def _bar(film: Film, console: Console) -> Iterator[Callable[[int], None]]:
 
 @contextlib.contextmanager
 def _log(path: Path | None) -> Iterator[Callable[[int, float, float], None]]:
-    """A table of frames on disk, line by line; a full disk is told after the film, not during it.
+    """Open the table of frames, written line by line.
 
-    Where no frame was shown, no file is left.
+    A full disk is reported after the film, so that it does not stop it. If no frame was shown, no file is
+    left.
     """
     if path is None:
         yield lambda _number, _at, _since: None
@@ -309,6 +332,7 @@ def _log(path: Path | None) -> Iterator[Callable[[int, float, float], None]]:
 
 
 def _new(path: Path) -> TextIO:
+    # Line by line, so that a crash leaves all frames shown so far; never over an existing table.
     try:
         return path.open("x", buffering=1)
     except OSError as error:

@@ -1,4 +1,9 @@
-"""The pictures of a film file, decoded ahead of their time."""
+"""Read a film file, and decode its pictures ahead of their time.
+
+`read_film` looks through the file once and refuses one whose frames do not come at a steady rate. `Pictures`
+then decodes it in a thread, scales each frame to the screen's size, and hands the pictures over through a
+short queue.
+"""
 
 import contextlib
 import queue
@@ -17,6 +22,7 @@ from rtdecode.errors import RtDecodeError, UsageError
 
 Picture = NDArray[np.uint8]
 
+# Pictures that are decoded ahead.
 _AHEAD = 12
 
 
@@ -30,9 +36,9 @@ class Film:
     fps : Fraction
         Frames per second.
     frames : int
-        As many as the file holds.
+        Number of frames in the file.
     height, width : int
-        Of a frame with square pixels.
+        Size of a frame in square pixels.
     """
 
     path: Path
@@ -48,12 +54,12 @@ class Film:
 
 
 def read_film(path: Path) -> Film:
-    """Look through a film file without decoding it, except for its first frame.
+    """Look through a film file, decoding its first frame only.
 
     Raises
     ------
     UsageError
-        If it is not there, cannot be decoded, or its frames do not come at a steady rate.
+        If the file does not exist, cannot be decoded, or its frames do not come at a steady rate.
     """
     if not path.is_file():
         raise UsageError(f"there is no file {path}: give a film (MP4, MKV, AVI, ...)")
@@ -71,16 +77,19 @@ def _look_through(path: Path, container: InputContainer) -> Film:
         raise UsageError(f"{path} holds no video frame: give a film (MP4, MKV, AVI, ...)")
     fps = getattr(stream, "average_rate", None)
     container.seek(0)
+    # Count the packets: the number of frames in a file's header is often missing or an estimate.
     packets = [p for p in container.demux(stream) if p.size and not p.is_discard]
     if not fps or not packets:
         raise UsageError(f"{path} says no frame rate: convert it with `ffmpeg -i {path.name} -r 25 film.mp4`")
     times = [float(p.pts * p.time_base) for p in packets if p.pts is not None and p.time_base]
     _check_steady(path, np.sort(times), float(fps))
+    # Pixels may be wider than high; a screen's are square.
     aspect = getattr(stream, "sample_aspect_ratio", None) or 1
     return Film(path, Fraction(fps), len(packets), first.height, max(1, round(first.width * aspect)))
 
 
 def _check_steady(path: Path, times: NDArray[np.float64], fps: float) -> None:
+    # Telephones record at a rate that varies; frame n would then not belong at n / fps.
     off = np.abs(times - times[:1] - np.arange(len(times)) / fps)
     if len(off) and off.max() > 1 / fps:
         raise UsageError(
@@ -90,18 +99,19 @@ def _check_steady(path: Path, times: NDArray[np.float64], fps: float) -> None:
 
 
 class Pictures:
-    """Decode a film in a thread, a few frames ahead, each scaled to a size.
+    """Decode a film in a thread, a few frames ahead, and scale each frame.
 
     Parameters
     ----------
     film : Film
     height, width : int
-        Pixels of the pictures.
+        Size of the pictures, pixels.
 
     Attributes
     ----------
     skip_to : int
-        Frames before this one are decoded but not made into pictures: their time is over.
+        Frames before this one are decoded, since later ones build on them, but not made into pictures:
+        their time is over.
     """
 
     def __init__(self, film: Film, height: int, width: int) -> None:
@@ -113,14 +123,14 @@ class Pictures:
         threading.Thread(target=self._work, daemon=True).start()
 
     def next(self, timeout: float) -> Picture | None:
-        """The next picture, (row, column, 3) RGB, or None for a skipped one.
+        """Return the next picture, (row, column, 3) RGB, or None for a skipped one.
 
         Raises
         ------
         queue.Empty
-            If it is not decoded within `timeout` seconds.
+            If the picture is not decoded within `timeout` seconds.
         EOFError
-            After the last.
+            After the last picture.
         RtDecodeError
             If the file is damaged from here on.
         """
@@ -136,6 +146,7 @@ class Pictures:
         self._stop.set()
 
     def _work(self) -> None:
+        # An error goes through the queue, so that the pictures before it are still shown.
         try:
             self._decode()
         except FFmpegError as error:
@@ -155,9 +166,11 @@ class Pictures:
                     self._put(None)
                     continue
                 scaled = frame.reformat(width, height, "rgb24", interpolation="BICUBIC")
+                # pygame takes a picture as one block of memory.
                 self._put(np.ascontiguousarray(scaled.to_ndarray(), np.uint8))
 
     def _put(self, item: Picture | FFmpegError | str | None) -> None:
+        # Wait for room with a time limit, so that `close` ends the thread even if nobody reads on.
         while not self._stop.is_set():
             with contextlib.suppress(queue.Full):
                 self._queue.put(item, timeout=0.2)

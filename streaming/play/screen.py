@@ -12,9 +12,9 @@ from streaming.play.frames import Film, Picture
 Said = Literal["start", "quit"]
 
 CORNERS = ("top-left", "top-right", "bottom-left", "bottom-right")
-# A window is enlarged until it is about this wide, in pixels.
+# A window is enlarged to about this width (pixels), by a whole factor where the screen has room.
 _WINDOW = 768
-# What SDL falls back on, unasked, where there is no window system.
+# Video drivers that show nothing, on which SDL falls back unasked where there is no window system.
 _BLIND = ("dummy", "offscreen")
 _BLACK = (0, 0, 0)
 _WHITE = (255, 255, 255)
@@ -22,21 +22,21 @@ _WHITE = (255, 255, 255)
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """A square for a photodiode, white and black in turn.
+    """A square for a photodiode, which is white and black in turn.
 
     Attributes
     ----------
     corner : str
         One of `CORNERS`.
     pixels : int
-        Its side.
+        Length of its side.
     """
 
     corner: str
     pixels: int
 
     def place(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """Left, top, width and height of the square on a screen."""
+        """Return left, top, width and height of the square on a screen."""
         side = min(self.pixels, height, width)
         left = 0 if self.corner.endswith("left") else width - side
         top = 0 if self.corner.startswith("top") else height - side
@@ -49,7 +49,7 @@ def read_patch(text: str) -> Patch:
     Raises
     ------
     UsageError
-        If it is neither.
+        If the text is neither.
     """
     corner, _, size = text.partition(":")
     if corner not in CORNERS or not (size or "64").isdecimal() or not int(size or "64"):
@@ -58,7 +58,7 @@ def read_patch(text: str) -> Patch:
 
 
 class Nowhere:
-    """Shows nothing, on the same clock.
+    """Stand in for a window without showing anything, on the same clock.
 
     Parameters
     ----------
@@ -71,18 +71,18 @@ class Nowhere:
         self.note = ""
 
     def draw(self, picture: Picture | None, *, white: bool) -> None:
-        """Take the next picture; None is black."""
+        """Take the next picture and ignore it."""
 
     def flip(self) -> float:
-        """Show it; return when, on the local clock."""
+        """Return the time of the local clock, as if the picture were shown now."""
         return pylsl.local_clock()
 
     def said(self) -> list[Said]:
-        """What the keyboard and the window said since the last call."""
+        """Return nothing: there is no keyboard and no window."""
         return []
 
     def close(self) -> None:
-        """End it."""
+        """Do nothing."""
 
 
 class Window:
@@ -92,15 +92,15 @@ class Window:
     ----------
     film : Film
     screen : int or None
-        Number of the screen that is filled, from 0; None opens a window.
+        Number of the screen to fill, from 0; None opens a window.
     patch : Patch or None
 
     Attributes
     ----------
     height, width : int
-        Of a picture: the largest of the film's shape that fits.
+        Size of a picture: the largest of the film's shape that fits.
     note : str
-        What the window system said against it; empty if nothing.
+        Warnings of the window system; empty if there were none.
 
     Raises
     ------
@@ -111,6 +111,7 @@ class Window:
     """
 
     def __init__(self, film: Film, screen: int | None, patch: Patch | None) -> None:
+        # pygame greets on stdout when it is imported.
         os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
         import pygame
 
@@ -136,7 +137,7 @@ class Window:
         self.flip()
 
     def draw(self, picture: Picture | None, *, white: bool) -> None:
-        """Draw a picture, (row, column, 3) RGB, behind the scenes; None is black."""
+        """Draw a picture, (row, column, 3) RGB, for the next `flip` to show; None is black."""
         self._surface.fill(_BLACK)
         if picture is not None:
             image = self._pygame.image.frombuffer(picture, (self.width, self.height), "RGB")
@@ -145,13 +146,14 @@ class Window:
             self._surface.fill(_WHITE if white else _BLACK, self._patch)
 
     def flip(self) -> float:
-        """Show what was drawn, with the screen's refresh; return when, on the local clock."""
+        """Show what was drawn at the screen's next refresh; return when, on the local clock."""
         self._pygame.display.flip()
         return pylsl.local_clock()
 
     def said(self) -> list[Said]:
-        """What the keyboard and the window said since the last call."""
+        """Return what keyboard and window asked for since the last call."""
         pygame = self._pygame
+        # Button boxes type a 5 or a t at each volume.
         starts = (pygame.K_SPACE, pygame.K_5, pygame.K_KP5, pygame.K_t)
         ends = (pygame.K_ESCAPE,)
         said: list[Said] = []
@@ -169,6 +171,7 @@ class Window:
     def _open(self, film: Film, screen: int | None) -> Any:
         pygame = self._pygame
         pygame.display.init()
+        # Refuse such a driver unless it was asked for: a film would be shown to nobody.
         if pygame.display.get_driver() in _BLIND and "SDL_VIDEODRIVER" not in os.environ:
             raise pygame.error("no window system was found")
         sizes = pygame.display.get_desktop_sizes()
@@ -177,6 +180,7 @@ class Window:
             there = ", ".join(f"{n} ({w} x {h})" for n, (w, h) in enumerate(sizes))
             raise UsageError(f"there is no screen {screen}; there are {there}")
         pygame.display.set_caption(f"rtdecode play {film.path.name}")
+        # pygame waits for the screen's refresh (vsync) only in SCALED and OPENGL modes.
         if screen is not None:
             flags = pygame.SCALED | pygame.FULLSCREEN
             surface = pygame.display.set_mode(sizes[screen], flags, display=screen, vsync=1)

@@ -1,4 +1,7 @@
-"""What starts a film: a volume trigger, a key, or a reader of its markers."""
+"""Wait for what starts a film: a volume trigger, a key, or a reader of its markers.
+
+Each of the three functions returns the local time of the film's first frame, or None if it was called off.
+"""
 
 import threading
 from collections.abc import Callable
@@ -14,37 +17,42 @@ from streaming.sources.lsl.source import LslSource
 
 STARTS = ("trigger", "key", "now")
 
+# How often each kind of start is looked for, s.
 _TRIGGER_POLL = 0.002
 _KEY_POLL = 0.005
 _READER_POLL = 0.02
-# Without NAME-markers by then, stim channels and other markers are looked at too, s.
+# If there is no stream NAME-markers by then, stim channels and other marker streams count too, s.
 _STIM_AFTER = 3.0
 _SAY_EVERY = 5.0
-# From the word to the first frame, where no trigger gives the time, s.
+# From the start to the first frame, where no trigger gives the time, s.
 _LEAD = 0.05
 
 
 def on_trigger(
     lsl: str, label: str | None, frame_s: float, off: Callable[[], bool], console: Console
 ) -> float | None:
-    """Wait, for ever, for a volume trigger on ``NAME-markers``, or as `rtdecode stream` finds them.
+    """Wait, for ever, for a volume trigger.
+
+    Triggers are found as `rtdecode stream` finds them: on ``NAME-markers``, or else on a stim channel or
+    another marker stream.
 
     Parameters
     ----------
     lsl : str
         NAME.
     label : str or None
-        As for `is_trigger`.
+        Text of the trigger, as for `is_trigger`.
     frame_s : float
         Duration of a frame, s.
     off : callable
-        Whether the film is called off.
+        Returns whether the film is called off.
     console : rich.console.Console
 
     Returns
     -------
     float or None
-        The trigger's own stamp where it came within a frame, else now; None if called off.
+        The trigger's own stamp if it arrived within a frame, otherwise the time it arrived; None if called
+        off.
     """
     box = MarkerSource(lsl, "-markers")
     amplifier = None
@@ -58,6 +66,7 @@ def on_trigger(
         for mark in _triggers(box, amplifier):
             if is_trigger(mark.label, label):
                 now = pylsl.local_clock()
+                # With an older stamp the film would begin with dropped frames.
                 return mark.stamp if 0 <= now - mark.stamp < frame_s else now
             other = f"; seen: '{mark.label}', which --trigger would take"
         if now - said_at > _SAY_EVERY:
@@ -74,14 +83,15 @@ def _triggers(box: MarkerSource, amplifier: LslSource | None) -> list[Trigger]:
 
 
 def is_trigger(label: str, wanted: str | None) -> bool:
-    """Whether a marker is the volume trigger: `wanted`, else ``R128`` or a stim channel's number."""
+    """Return whether a marker is the volume trigger: `wanted`, else ``R128`` or a stim channel's number."""
+    # The markers of another showing are never triggers, even where their text was asked for.
     if film_marks.is_film_mark(label):
         return False
     return label == wanted if wanted is not None else label == "R128" or label.isdecimal()
 
 
 def on_key(screen: Screen, stop: threading.Event, console: Console) -> float | None:
-    """Wait for a key in the window: local time of the first frame; None if called off."""
+    """Wait for a key in the window; return the local time of the first frame, None if called off."""
     console.print("press space in the window to start (5 and t do it too); Esc ends")
     while not stop.wait(_KEY_POLL):
         said = screen.said()
@@ -95,7 +105,11 @@ def on_key(screen: Screen, stop: threading.Event, console: Console) -> float | N
 def on_reader(
     outlet: pylsl.StreamOutlet, wait: float, off: Callable[[], bool], console: Console
 ) -> float | None:
-    """Wait up to `wait` seconds for a reader of the markers, then start with or without one."""
+    """Wait up to `wait` seconds for a reader of the markers, then start with or without one.
+
+    Markers are not kept for readers that come later. Return the local time of the first frame, or None if
+    called off.
+    """
     until = pylsl.local_clock() + wait
     if wait:
         console.print(f"waiting up to {wait:g} s for a reader of the markers")
@@ -107,7 +121,7 @@ def on_reader(
 
 
 def called_off(screen: Screen, stop: threading.Event) -> bool:
-    """Attend to window and keyboard; whether the film is to end."""
+    """Attend to window and keyboard; return whether the film is to end."""
     if "quit" in screen.said():
         stop.set()
     return stop.is_set()

@@ -1,1 +1,1 @@
-"""Commands beside a session: look, check, measure, show."""
+"""Commands beside a session: they look, check, measure and show."""

@@ -1,4 +1,8 @@
-"""How long the stages of the runtime take on this machine: the command ``rtdecode bench``."""
+"""Measure how long the stages of the runtime take on this machine: the command ``rtdecode bench``.
+
+`run` forecasts how long it will take, then times each stage in turn: volumes from file to vector, EEG from
+chunk to ring, clips from window to frames, and a cold start. It prints percentiles as a table or as JSON.
+"""
 
 import math
 import platform
@@ -24,15 +28,16 @@ from streaming.tools.bench_pace import SAMPLES, Pace
 from streaming.tools.bench_volumes import Case
 
 _STEPS = (1, 2, 4, 8, 50)
+# Clips of many steps are repeated less often: number of steps -> divisor.
 _FEWER = {8: 5, 50: 50}
 _COLD_STARTS = 5
 _QUICK_PUSHES = 100
-# For the forecast: volumes of each form that are tried, a sleep of the probe, and what is fixed about the
-# EEG (a minute of it is simulated and cleaned, cold starts counted in), s.
+# For the forecast: how many volumes of each form are tried, one sleep of the probe (s), and a fixed
+# time (s) for the minute of EEG that is simulated and cleaned, and for the cold starts.
 _TRIED = 3
 _PROBE_S = 0.001
 _EEG_S = 40.0
-# Stages of the contract that no code stands behind yet, or that the bundle has not.
+# Stages that every report lists; they stay null if the bundle does not take that number of steps.
 _UNKNOWN = (
     "clip_0_steps",
     "clip_1_step",
@@ -43,7 +48,7 @@ Timings = dict[str, list[float]]
 
 
 def run(bundle: str, as_json: bool, *, samples: int = SAMPLES, quick: bool = False) -> dict[str, Any]:
-    """Time the stages one after another, one thread, and print percentiles.
+    """Time the stages one after another, in one thread, and print percentiles.
 
     Parameters
     ----------
@@ -52,9 +57,9 @@ def run(bundle: str, as_json: bool, *, samples: int = SAMPLES, quick: bool = Fal
     as_json : bool
         Print one JSON object instead of a table.
     samples : int
-        Repetitions of each stage; clips of 8 steps take a fifth of them, of 50 a fiftieth.
+        Repetitions of each stage; clips of 8 steps get a fifth of them, clips of 50 steps a fiftieth.
     quick : bool
-        A first impression within a minute: the same stages, repeated as often as the time allows.
+        Give a first impression within a minute: the same stages, repeated as often as time allows.
 
     Returns
     -------
@@ -82,8 +87,10 @@ def run(bundle: str, as_json: bool, *, samples: int = SAMPLES, quick: bool = Fal
         "cold_start": _cold_start(read.path, pace),
     }
     stages |= {name: _percentiles(values) for name, values in timings.items()}
+    # Volumes also have the processor's time, in which the wait for the poll does not count.
     for name, spent in volumes.items():
         stages[name] |= {f"cpu_{key}": ms for key, ms in _percentiles(spent.cpu).items() if key != "n"}
+    # Where the system tells it (PSS), pages shared with other processes count by this one's share.
     memory = psutil.Process().memory_full_info()
     report = {
         "machine": _machine(),
@@ -105,7 +112,7 @@ def run(bundle: str, as_json: bool, *, samples: int = SAMPLES, quick: bool = Fal
 
 
 def _expected_s(made: Case, decoder: Decoder, samples: int) -> float:
-    """About how long the whole takes here, by the golden window and a few volumes of each form."""
+    """Estimate how long the benchmark takes here, from the golden window and a few volumes of each form."""
     began = time.perf_counter()
     for form in bench_volumes.STAGES.values():
         list(bench_volumes.measure(made, form, range(_TRIED)))
@@ -119,7 +126,7 @@ def _expected_s(made: Case, decoder: Decoder, samples: int) -> float:
 
 
 def _all_steps(decoder: Decoder) -> list[int]:
-    """Every number of steps that is timed; 0 in closed form."""
+    """List every number of steps to be timed; 0 stands for a closed form."""
     if not decoder.steps:
         return [0]
     wanted = {*_STEPS, decoder.steps}
@@ -137,7 +144,7 @@ def _eeg_push(pace: Pace, *, quick: bool) -> list[float]:
 
 
 def _probe(pace: Pace) -> list[float]:
-    """How late a 1 ms sleep ends: what the machine itself adds."""
+    """Measure how late a 1 ms sleep ends, which is what the machine itself adds."""
     late = []
     for _ in pace.repeat(pace.samples, "probe"):
         start = time.perf_counter()
@@ -147,7 +154,10 @@ def _probe(pace: Pace) -> list[float]:
 
 
 def _clips(bundle: Bundle, decoder: Decoder, pace: Pace) -> Timings:
-    """A window -> condition, first frame, whole clip, by every number of steps the bundle can take."""
+    """Time a window to its condition, first frame and whole clip, for each number of steps.
+
+    Condition and first frame are taken at the bundle's own number of steps.
+    """
     window = golden.window(bundle)
     spent: Timings = {"encode": [], "first_frame": []}
     for steps in _all_steps(decoder):
@@ -163,7 +173,7 @@ def _clips(bundle: Bundle, decoder: Decoder, pace: Pace) -> Timings:
 
 
 def _cold_start(path: Path, pace: Pace) -> list[float]:
-    """A new interpreter -> the first clip."""
+    """Time a new interpreter from its start to its first clip."""
     code = (
         "import sys; from rtdecode import bundle; from rtdecode.bundle import golden; "
         "from streaming.decode.decoder import Decoder; "

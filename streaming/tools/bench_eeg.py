@@ -1,4 +1,8 @@
-"""How long the EEG of a scanner takes from chunk to ring, everything on: a stage of ``rtdecode bench``."""
+"""Time EEG inside a scanner from chunk to ring: a stage of ``rtdecode bench``.
+
+`bore` simulates 64 channels at 5 kHz with gradient artefacts. `eeg_push` sends them, in chunks of 20 ms,
+through a session's chain with every cleaning step on.
+"""
 
 import time
 from collections.abc import Iterator
@@ -16,34 +20,37 @@ from streaming.tools.eeg_watch import whole_stream
 
 SFREQ = 5000
 CHUNK_S = 0.02
-# Stream time before the first push that counts: templates and filters have settled.
+# Stream time before the first push that counts, s: by then templates and filters have settled.
 SETTLED_S = 40.0
-# At this drift the time that repeats is whole samples and whole TRs.
+# At this drift, the time that repeats has a whole number of samples and of TRs.
 DRIFT_PPM = 20.0
 REPEATED_S = 40
-# The same for a first impression.
+# The same two for a quick benchmark.
 _QUICK_SETTLED_S = 19.0
 _QUICK_REPEATED_S = 8
+# Local time of the first sample, s.
 _START_AT = 10_000.0
+# Delay of a chunk's arrival after its last stamp, and mean jitter of its stamps, s.
 _DELAY_S = 0.002
 _JITTER_S = 1e-4
+# How much of the signal the chain keeps, s.
 _KEEP_S = 40.0
 
 
 @dataclass(frozen=True, slots=True)
 class Bore:
-    """EEG inside a running scanner, without end: 40 s of it repeat.
+    """Endless EEG inside a running scanner, of which the last part repeats.
 
     Attributes
     ----------
     montage : Montage
         63 EEG channels and an ECG at 5 kHz.
     data : float32, (channel, sample)
-        From before the scanner starts on.
+        The signal, from before the scanner starts.
     repeats_from : int
-        What follows the last sample.
+        Index of the sample that follows the last one.
     rate : float
-        Of the amplifier by the scanner's clock, Hz.
+        Rate of the amplifier by the scanner's clock, Hz.
     """
 
     montage: Montage
@@ -52,7 +59,7 @@ class Bore:
     rate: float
 
     def stream(self, seconds: float, seed: int = 0) -> Iterator[EegChunk | Trigger]:
-        """Chunks and volume triggers of so much time, in order of arrival."""
+        """Yield chunks and volume triggers for some seconds, in order of arrival."""
         rng = np.random.default_rng(seed)
         size = round(CHUNK_S * SFREQ)
         trigger = 0
@@ -72,12 +79,12 @@ class Bore:
 
 
 def bore(repeated_s: int = REPEATED_S) -> Bore:
-    """Simulate the scanner's EEG; takes some 20 s.
+    """Simulate the EEG inside a scanner, which takes some 20 s.
 
     Parameters
     ----------
     repeated_s : int
-        Time inside the running scanner, s; it repeats without a step where it is `REPEATED_S`.
+        Time inside the running scanner, s. It repeats without a jump only if it is `REPEATED_S`.
     """
     artifacts = Artifacts(drift_ppm=DRIFT_PPM)
     session = PhantomSession("easy", seconds=float(repeated_s), sfreq=SFREQ, artifacts=artifacts)
@@ -94,7 +101,7 @@ def bore(repeated_s: int = REPEATED_S) -> Bore:
 
 
 def begun(repeated_s: int = REPEATED_S) -> tuple[Bore, EegStream]:
-    """The scanner's EEG, and the chain that takes it with every cleaning step on."""
+    """Make the EEG inside a scanner, and a chain that takes it with every cleaning step on."""
     source = bore(repeated_s)
     return source, whole_stream(source.montage, _KEEP_S, float(TR))
 
@@ -105,14 +112,15 @@ def eeg_push(samples: int, *, quick: bool = False) -> list[float]:
     Parameters
     ----------
     samples : int
-        Pushes that count, after 40 s of stream.
+        Number of pushes that count, after 40 s of stream.
     quick : bool
-        After 19 s of it, nine of them in the running scanner; at most 100 pushes, so that nothing repeats.
+        Count after 19 s of stream, nine of them with the scanner running. At most 100 pushes are then
+        possible before the signal repeats.
 
     Returns
     -------
     list of float
-        Milliseconds of each.
+        Time of each push, ms.
     """
     settled_s = _QUICK_SETTLED_S if quick else SETTLED_S
     source, stream = begun(_QUICK_REPEATED_S if quick else REPEATED_S)

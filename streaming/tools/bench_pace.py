@@ -1,4 +1,4 @@
-"""How often ``rtdecode bench`` repeats each stage, and what it says of that meanwhile."""
+"""Repeat the stages of ``rtdecode bench`` as often as is wanted, with a progress bar."""
 
 import math
 import time
@@ -9,19 +9,19 @@ from rich.progress import track
 
 SAMPLES = 1000
 _QUICK_SAMPLES = 40
-# Time for each stage of a quick benchmark, beyond what a stage takes to be set up, s.
+# Time for each stage of a quick benchmark, s, beyond the time to set it up.
 _QUICK_STAGE_S = 1.5
 
 
 class Pace:
-    """Repeat stages, with a bar of progress on stderr.
+    """Repeat stages, with a progress bar on stderr.
 
     Parameters
     ----------
     samples : int
         Repetitions of a stage.
     stage_s : float
-        A stage ends after so long, once it was repeated as often as it must be.
+        Time after which a stage ends, provided it was repeated often enough.
 
     Attributes
     ----------
@@ -35,18 +35,20 @@ class Pace:
 
     @classmethod
     def of(cls, samples: int, *, quick: bool) -> "Pace":
-        """The pace of the whole benchmark, or of one for a first impression."""
+        """Make the pace of a whole benchmark or of a quick one."""
         return cls(min(samples, _QUICK_SAMPLES), _QUICK_STAGE_S) if quick else cls(samples)
 
     def repeat(self, count: int, stage: str, least: int = 1) -> Iterator[int]:
-        """Count repetitions from 0 on, `least` of them however long they take.
+        """Count repetitions from 0 on.
 
         Parameters
         ----------
         count : int
+            Largest number of repetitions.
         stage : str
             Name of the stage, for the bar.
         least : int
+            Repetitions that are made however long they take.
         """
         until = time.perf_counter() + self._stage_s
         for n in track(range(count), description=stage, console=self.console, transient=True):

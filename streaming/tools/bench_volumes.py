@@ -1,7 +1,7 @@
-"""From a file that is complete in the scanner's folder to a normalised vector, timed for every form of file.
+"""Time a volume from a complete file in the scanner's folder to a normalised vector, for each form of file.
 
-Every volume goes the way of a session: the folder is polled, the file decoded, the head aligned to a
-calibration's reference, the features interpolated once where it lies now, and normalised.
+Every volume goes the way of a session: the folder is polled, the file decoded, the head aligned to the
+calibration's reference, and the features interpolated once, at their present place, and normalised.
 """
 
 import tempfile
@@ -31,21 +31,22 @@ from streaming.sources.folder.source import FolderSource
 SHAPE = (104, 104, 72)
 FEATURES = 10_000
 TR = 0.8
-# Stage of ``rtdecode bench`` -> form of its files.
+# Stage of ``rtdecode bench`` -> form of the files.
 STAGES = {
     "volume_to_vector": "mosaic",
     "volume_to_vector_enhanced": "enhanced",
     "volume_to_vector_nifti": "nifti",
     "volume_to_vector_slices": "slices",
 }
-# A session looks into the folder this often, s: a file waits for it, at most so long.
+# Period at which a session looks into the folder, s. A file waits for it at most this long.
 POLL = 0.015
-# Poses of the head that come in turns, and the size of a step from one to the next, mm and rad.
+# Number of poses that the head takes in turn, and size of a step from one to the next, mm and rad.
 _POSES = 8
 _STEP_MM = 0.1
 _STEP_RAD = 0.002
+# Standard deviation of the thermal noise.
 _THERMAL = 6.0
-# Where the trained grid lies on this head: mm, rad.
+# Where the trained grid lies on this head, mm and rad.
 _LIES = np.array([1.3, -0.7, 0.4, 0.01, 0.0, 0.02])
 _COMPONENTS = 8
 _START = datetime(2026, 1, 1, 12)
@@ -55,7 +56,7 @@ Write = Callable[[int], list[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What each volume took from its last file to its vector, ms: by the clock, of the processor, parsing."""
+    """Time from each volume's last file to its vector, ms: by the clock, on the processor, and parsing."""
 
     wall: list[float]
     cpu: list[float]
@@ -80,7 +81,7 @@ class Case:
     calibration: Calibration
 
     def files(self, form: str) -> Write:
-        """What writes volume n as the files of one form, in the order of their names."""
+        """Return a function that writes volume n as files of one form, in the order of their names."""
         a = self.affine
         uid = "1.2.826.0.1.3680043.8.498.1"
         of: Callable[[int], np.ndarray] = lambda n: self.volumes[n % len(self.volumes)]  # noqa: E731
@@ -95,7 +96,7 @@ class Case:
 
 
 def case(bundle: Bundle, shape: tuple[int, int, int] = SHAPE, features: int = FEATURES) -> Case:
-    """The phantom's head with noise, in a few poses; the calibration lies at a place of its own."""
+    """Make the phantom's head with noise, in a few poses, and a calibration that lies elsewhere on it."""
     rest = scanner.head(1, shape)
     rng = np.random.default_rng(0)
     walk = np.cumsum(rng.standard_normal((_POSES, 6)), axis=0) * ([_STEP_MM] * 3 + [_STEP_RAD] * 3)
@@ -103,6 +104,7 @@ def case(bundle: Bundle, shape: tuple[int, int, int] = SHAPE, features: int = FE
     voxels = np.sort(rng.choice(rest.brain, min(features, len(rest.brain)), replace=False))
     trained = Projection(voxels, shape, rest.affine)
     placed = replace(trained, affine=rigid(_LIES, np.zeros(3)) @ rest.affine)
+    # Any level and scale will do: they change the values, not the time.
     size = len(voxels)
     calibration = Calibration(
         Path(),
@@ -125,7 +127,7 @@ def _posed(image: Float, affine: np.ndarray, pose: np.ndarray, rng: np.random.Ge
 
 
 def _record(placed: Projection) -> Record:
-    """What a calibration says of itself; nothing of it is timed."""
+    """Fill in a calibration's record, of which nothing is timed."""
     return Record(
         schema=1,
         version="",
@@ -148,7 +150,7 @@ def _record(placed: Projection) -> Record:
 
 
 def normaliser(calibration: Calibration) -> VolumeNormalizer:
-    """The dearest kind of normaliser: one that follows components of drift."""
+    """Make the most expensive kind of normaliser, one that follows components of drift."""
     rng = np.random.default_rng(1)
     size = len(calibration.warmup_mean)
     write = rng.standard_normal((_COMPONENTS, size))
@@ -168,13 +170,13 @@ def measure(made: Case, form: str, rounds: Iterable[int], others: int = 0) -> It
     rounds : iterable of int
         Numbers of the volumes, from 0.
     others : int
-        Files of no use that lie in the folder before.
+        Number of useless files that lie in the folder beforehand.
 
     Yields
     ------
     (wall, cpu, parse)
-        ms from the rename of a volume's last file; the wait for the poll, which is drawn evenly from its
-        period, is part of the first.
+        Time from the rename of a volume's last file, ms. The first includes the wait for the poll, which
+        is drawn evenly from its period.
     """
     write = made.files(form)
     rng = np.random.default_rng(2)
@@ -186,6 +188,8 @@ def measure(made: Case, form: str, rounds: Iterable[int], others: int = 0) -> It
             (folder / f"other_{n:06d}.log").touch()
         source = FolderSource(folder)
         for n in rounds:
+            # A volume's earlier files are read before the clock starts, as at a scanner that
+            # writes slice after slice: only the last one counts.
             *before, last = _deliver(folder, write(n), n, form)
             for path in before:
                 path[0].rename(path[1])
@@ -198,7 +202,7 @@ def measure(made: Case, form: str, rounds: Iterable[int], others: int = 0) -> It
 
 
 def _deliver(folder: Path, files: list[bytes], n: int, form: str) -> list[tuple[Path, Path]]:
-    """Write files under names that are passed over, with the names they are to have."""
+    """Write files under names that a reader ignores; return those names and the final ones."""
     ending = ".nii" if form == "nifti" else ""
     pairs = []
     for k, data in enumerate(files):
@@ -211,6 +215,7 @@ def _deliver(folder: Path, files: list[bytes], n: int, form: str) -> list[tuple[
 def _timed(
     source: FolderSource, head: Head, norm: VolumeNormalizer, waits: float
 ) -> tuple[float, float, float]:
+    # The wait for the poll counts by the clock, but is no work: processor time starts after it.
     began = time.perf_counter()
     time.sleep(waits)
     work = time.thread_time()
@@ -225,10 +230,10 @@ def _timed(
 
 
 def timed(made: Case, track: Callable[[int, str, int], Iterable[int]], samples: int) -> dict[str, Spent]:
-    """Time every form; the names are those of the stages of ``rtdecode bench``."""
+    """Time every form of file; the keys are stages of ``rtdecode bench``."""
     found = {}
     for name, form in STAGES.items():
-        # The first volume opens readers and grids.
+        # Leave out the first volume, which opens readers and grids.
         rows = list(measure(made, form, track(samples + 1, name, 2)))[1:]
         wall, cpu, parse = (list(column) for column in zip(*rows, strict=True))
         found[name] = Spent(wall, cpu, parse)

@@ -1,4 +1,8 @@
-"""One session from end to end: two programs that talk over the real interfaces."""
+"""Run one session from end to end: the command ``rtdecode demo``.
+
+Two programs talk over the real interfaces, LSL and a folder. One plays the participant, the amplifier and the
+scanner, or recorded fMRI; the other decodes what it receives.
+"""
 
 import os
 import shutil
@@ -19,6 +23,7 @@ from streaming.session import interrupts
 
 _RECORDED = Path(rtdecode.__file__).with_name("recorded") / "haxby"
 _RUNS = ("run009", "run010")
+# Last lines of the player's log that are shown if the session fails.
 _LINES = 12
 
 
@@ -32,9 +37,9 @@ def run(
     seconds : float
         Length of the film, or of each recorded run, s.
     out : Path, optional
-        Folder of the session; default ``runs/demo-TIME``.
+        Folder of the session; by default ``runs/demo-TIME``.
     open_film : bool
-        Show the film at the end.
+        Open the resulting film at the end.
     recorded : bool
         Play two runs of recorded human fMRI instead of a simulated participant.
 
@@ -68,6 +73,7 @@ def _simulated(folder: Path, seconds: float, console: Console, stopped: Sequence
         "is the participant, the amplifier and the scanner; the other decodes what it receives.",
         soft_wrap=True,
     )
+    # A name of its own keeps two demos on one network apart.
     name = f"rtdecode-demo-{os.getpid()}-{time.time_ns() % 100000}"
     volumes = folder / "scanner"
     truth = folder / "truth"
@@ -107,7 +113,10 @@ def _session(
     console: Console,
     stopped: Sequence[str],
 ) -> int:
-    """Run both programs until one ends, or something is `stopped`; the reader has the terminal."""
+    """Run both programs until the reader ends, the player fails, or the demo is stopped.
+
+    The reader has the terminal; what the player says goes into a log.
+    """
     log = folder / f"{player[0]}.log"
     reader = [*reader, "--out", str(folder), "--overwrite", "--wait", "90", "--lost-after", "20"]
     with (
@@ -115,9 +124,11 @@ def _session(
         _program(player, lines.fileno()) as played,
         _program(reader, None) as read,
     ):
+        # A player that ends with 0 has played everything: the reader still has work to do.
         while not stopped and read.poll() is None and played.poll() in (None, 0):
             time.sleep(0.1)
         failed = played.poll() not in (None, 0)
+    # The exported volumes were only the way from one program to the other.
     shutil.rmtree(volumes, ignore_errors=True)
     if not stopped and (failed or read.returncode != 0):
         said = "\n".join(log.read_text().splitlines()[-_LINES:])
@@ -133,7 +144,7 @@ def _session(
 
 @contextmanager
 def _program(command: Sequence[str], output: int | None) -> Iterator[subprocess.Popen[bytes]]:
-    """A program of ours that has ended when the block is left, however it is left."""
+    """Run a command of rtdecode; it has ended when the block is left, however the block is left."""
     process = subprocess.Popen(
         [sys.executable, "-m", "rtdecode.cli", *command],
         stdout=output,

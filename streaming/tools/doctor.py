@@ -1,4 +1,9 @@
-"""What a session needs, checked one by one: the command ``rtdecode doctor``."""
+"""Check one by one what a session needs: the command ``rtdecode doctor``.
+
+`run` loads the bundle and the calibration, listens to the EEG stream, reads the scanner's folder and looks at
+the disks. Each check gives a `Finding` that says what was seen and what to do; they are printed as a table or
+as JSON.
+"""
 
 import platform
 from dataclasses import asdict
@@ -21,7 +26,7 @@ from streaming.tools.doctor_disk import Place
 from streaming.tools.finding import Finding
 
 _COLOURS = {"ok": "green", "note": "yellow", "bad": "red"}
-# Time for a look at the network's streams, s.
+# Time spent looking for streams on the network, s.
 _LOOK_S = 2.0
 
 
@@ -36,30 +41,31 @@ def run(
     record: Path | None = None,
     minutes: float = 60.0,
 ) -> int:
-    """Check everything and say what to do about each thing that is missing.
+    """Check everything, and say what to do about each thing that is missing.
 
     Parameters
     ----------
     lsl : str or None
-        The EEG stream to listen to for some seconds; None lists what there is.
+        The EEG stream to listen to for some seconds; None lists the streams there are.
     fmri_dir : Path or None
-        The folder to look into.
+        The scanner's folder.
     bundle : str
-        The bundle to verify and run, which stream and volumes are judged against.
+        The bundle to verify and run. Stream and volumes are judged against it.
     as_json : bool
         Print JSON instead of a table.
     calibration : Path or None
-        Of the session that is to come.
+        The calibration of the session to come.
     out, record : Path or None
-        Folders that the session is to write into; `out` is judged at its default where it is not given.
+        Folders that the session is to write into. If `out` is not given, its default is judged.
     minutes : float
-        Length of the session, for the room on the disks.
+        Length of the session, to tell whether it fits on the disks.
 
     Returns
     -------
     int
         0, or 1 if a session would be refused or degraded.
     """
+    # On stderr, so that stdout holds nothing but the report.
     with Console(stderr=True).status("looking and listening, up to 25 s"):
         findings = _findings(lsl, fmri_dir, bundle, calibration, out, record, minutes)
     if as_json:
@@ -78,6 +84,7 @@ def _findings(
     record: Path | None,
     minutes: float,
 ) -> list[Finding]:
+    # Bundle and calibration are loaded first, since everything else is judged against them.
     loaded, of_bundle = _bundle(bundle)
     placed, of_calibration = _calibration(calibration, loaded)
     of_eeg, montage = _eeg(lsl, loaded)
@@ -103,11 +110,11 @@ def _machine() -> Finding:
 
 
 def _eeg(name: str | None, bundle: Bundle | None) -> tuple[list[Finding], Montage | None]:
-    """What is on the network, and what the named stream is to the bundle."""
+    """Look at the network, and judge the named stream against the bundle."""
     streams = _streams(name)
     if name is None or bundle is None or streams.state == "bad":
         return [streams], None
-    # Here and not above: without liblsl everything else is looked at all the same.
+    # Imported only here, so that without liblsl everything else is still checked.
     from streaming.tools import doctor_eeg
 
     judged, montage = doctor_eeg.judge(name, bundle)
@@ -140,7 +147,7 @@ def _streams(name: str | None) -> Finding:
 def _fmri(
     directory: Path | None, bundle: Bundle | None, calibration: Calibration | None
 ) -> tuple[list[Finding], Volume | None]:
-    """What is in the folder, and what it is to the bundle."""
+    """Look into the folder, and judge its volumes against the bundle."""
     if directory is None:
         found = Finding("folder", "note", "none was given", "give --fmri-dir DIR to have it looked into")
         return [found], None
@@ -167,6 +174,7 @@ def _bundle(name: str) -> tuple[Bundle | None, Finding]:
 
     try:
         read = bundles.load(name)
+        # Loading the decoder runs the golden window on this machine.
         Decoder(read)
     except RtDecodeError as error:
         return None, Finding("bundle", "bad", str(error))
@@ -176,7 +184,7 @@ def _bundle(name: str) -> tuple[Bundle | None, Finding]:
 
 
 def _calibration(folder: Path | None, bundle: Bundle | None) -> tuple[Calibration | None, list[Finding]]:
-    """The calibration where it fits the bundle."""
+    """Load the calibration; return it only if it fits the bundle."""
     if folder is None or bundle is None:
         return None, []
     try:

@@ -1,4 +1,4 @@
-"""How much a session writes, and whether it fits on the disks: a part of ``rtdecode doctor``."""
+"""Estimate how much a session writes, and whether it fits on the disks: a part of ``rtdecode doctor``."""
 
 import os
 import shutil
@@ -13,16 +13,17 @@ from rtdecode.types import Montage, Volume
 from streaming.decode.decoder import Decoder
 from streaming.tools.finding import Finding
 
-# The running film shows every clip enlarged beside the truth: a demo's was 5 times the size of its clips.
+# Size of the running film over that of the clips: it shows every clip enlarged beside the truth.
+# In a demo the factor was 5.
 _FILM = 5.0
-# A line of clips.jsonl, bytes.
+# Bytes of a line of clips.jsonl.
 _LINE = 1500
-# A stamp of each sample in a recording, bytes.
+# Bytes of the stamp that a recording holds for each sample.
 _STAMP = 8
-# Where no amplifier was heard, the usual one inside a magnet: channels, Hz.
+# Channels and sampling rate (Hz) assumed if no amplifier was heard: those usual inside a magnet.
 _CHANNELS = 64
 _SFREQ = 5000.0
-# Where no volume was seen, a voxel of the bundle's grid, bytes.
+# Bytes per voxel of the bundle's grid, assumed if no volume was seen.
 _VOXEL = 2
 _ROOM = "make room, or give a folder on another disk"
 
@@ -34,7 +35,7 @@ class Place:
     Attributes
     ----------
     subject : str
-        Of its finding.
+        Subject of the finding on this folder.
     folder : Path
     bytes_a_minute : float
     """
@@ -45,32 +46,37 @@ class Place:
 
 
 def clips_a_minute(bundle: Bundle) -> float:
-    """Bytes that ``--out`` takes in a minute: the golden window's clip is written as a session does."""
+    """Estimate the bytes that ``--out`` takes per minute.
+
+    The golden window's clip is written as a session writes it, and counts for all clips.
+    """
     manifest = bundle.manifest
     made = Decoder(bundle).decode(golden.window(bundle)).clip
     with tempfile.TemporaryDirectory() as name:
         file = Path(name) / "clip.mp4"
         write_mp4(file, made.frames, manifest.clip.fps)
         clip = file.stat().st_size
+    # With two modalities a window has two clips: a preview and the final one.
     revisions = len(manifest.modalities)
     a_window = revisions * (clip + made.latent.nbytes + _LINE) + _FILM * clip
     return 60 / float(manifest.grid.hop) * a_window
 
 
 def recording_a_minute(bundle: Bundle, eeg: Montage | None, fmri: Volume | None) -> float:
-    """Bytes that ``--record`` takes in a minute.
+    """Estimate the bytes that ``--record`` takes per minute.
 
     Parameters
     ----------
     bundle : Bundle
     eeg : Montage or None
-        Of the stream, where one was heard.
+        The stream's montage, if a stream was heard.
     fmri : Volume or None
-        Of the folder, where one was read.
+        A volume of the folder, if one was read.
     """
     manifest = bundle.manifest
     rate = 0.0
     if eeg is not None:
+        # A recording keeps values as float32.
         rate += eeg.sfreq * (len(eeg.channels) * 4 + _STAMP)
     elif manifest.eeg is not None:
         rate += _SFREQ * (_CHANNELS * 4 + _STAMP)
@@ -84,7 +90,7 @@ def recording_a_minute(bundle: Bundle, eeg: Montage | None, fmri: Volume | None)
 
 
 def judge(places: list[Place], minutes: float) -> list[Finding]:
-    """Tell whether a session of some minutes fits; folders on one disk share what is free there.
+    """Judge whether a session of some minutes fits; folders on one disk share its free space.
 
     Parameters
     ----------
@@ -94,6 +100,7 @@ def judge(places: list[Place], minutes: float) -> list[Finding]:
     """
     above = {place.subject: _existing(place.folder) for place in places}
     disks = {subject: folder.stat().st_dev for subject, folder in above.items()}
+    # Folders on one disk fill it together: add up what they need.
     needed: dict[int, float] = {}
     for place in places:
         disk = disks[place.subject]
@@ -119,7 +126,7 @@ def _judged(place: Place, above: Path, disk_bytes_a_minute: float, minutes: floa
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that is there."""
+    """Return the folder, or the nearest one above it that exists."""
     place = folder.resolve()
     while not place.is_dir():
         place = place.parent

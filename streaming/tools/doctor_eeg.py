@@ -1,4 +1,8 @@
-"""An EEG stream, listened to for some seconds and judged against a bundle: a part of ``rtdecode doctor``."""
+"""Judge an EEG stream against a bundle: a part of ``rtdecode doctor``.
+
+`listen` takes what the stream sends for some seconds, until the filters of a session have settled. `findings`
+then judges cap, rate, unit, values, triggers and level by the limits and the chain that a session uses.
+"""
 
 import time
 from dataclasses import dataclass, replace
@@ -16,32 +20,33 @@ from rtdecode.types import EegChunk, Montage, Trigger
 from streaming.sources.lsl.source import LslSource
 from streaming.tools.finding import Finding
 
-# What is listened to once the filters have settled, s.
+# How long to listen once the filters have settled, s.
 _JUDGED_S = 3.0
-# Less than this says nothing of a rate or a level, s.
+# Less than this says nothing about a rate or a level, s.
 _LEAST_S = 1.0
-# A stream that is announced has so long to deliver its first sample, s.
+# Time that an announced stream has to deliver its first sample, s.
 _FIRST_WITHIN_S = 10.0
 _POLL_S = 0.01
+# Channels that a finding names before it says how many more there are.
 _NAMED = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What came of a stream while it was listened to.
+    """What came from a stream while it was listened to.
 
     Attributes
     ----------
     montage : Montage or None
-        None where the stream did not answer.
+        None if the stream did not answer.
     items : list of EegChunk and Trigger
         In order of arrival.
     has_triggers : bool
         Whether there is a marker stream or a stim channel.
     state : str
-        What the source says of the stream.
+        What the source says about the stream.
     notes : list of str
-        What happened to it meanwhile, and what was concluded of a unit that it does not state.
+        What happened to the stream meanwhile, and what was concluded about a unit that it does not state.
     """
 
     montage: Montage | None
@@ -52,7 +57,7 @@ class Heard:
 
     @property
     def chunks(self) -> list[EegChunk]:
-        """The samples alone."""
+        """The chunks of samples, without the triggers."""
         return [item for item in self.items if isinstance(item, EegChunk)]
 
 
@@ -69,7 +74,7 @@ def judge(lsl: str, bundle: Bundle) -> tuple[list[Finding], Montage | None]:
     -------
     list of Finding
     Montage or None
-        Of the stream, once it is known.
+        The stream's montage, if it is known.
     """
     wanted = bundle.manifest.eeg
     if wanted is None:
@@ -83,7 +88,7 @@ def judge(lsl: str, bundle: Bundle) -> tuple[list[Finding], Montage | None]:
 
 
 def listen(lsl: str, band: EegBand) -> Heard:
-    """Take what a stream sends, until a chain's filters have settled and some seconds more.
+    """Take what a stream sends until a session's filters have settled, and some seconds more.
 
     Raises
     ------
@@ -99,6 +104,7 @@ def listen(lsl: str, band: EegBand) -> Heard:
             items += source.poll()
             if not heard and any(isinstance(item, EegChunk) for item in items):
                 heard = True
+                # A chain thins every stream to this rate at most, so the filters settle at it.
                 until = time.monotonic() + band.settling_s(MOST_HZ) + _JUDGED_S
             time.sleep(_POLL_S)
         return Heard(source.montage, items, source.has_triggers, source.state, source.notes())
@@ -114,7 +120,7 @@ def findings(heard: Heard, bundle: Bundle, wanted: EegInput) -> list[Finding]:
     heard : Heard
     bundle : Bundle
     wanted : EegInput
-        The bundle's.
+        What the bundle reads.
     """
     if heard.montage is None or not heard.chunks:
         start = "start the recording in the amplifier's program, and see rtdecode eeg"
@@ -122,6 +128,7 @@ def findings(heard: Heard, bundle: Bundle, wanted: EegInput) -> list[Finding]:
     cap = _cap(wanted, heard.montage)
     rate = _rate(heard, heard.montage, float(bundle.manifest.grid.sfreq), wanted.band)
     found = [cap, rate, _unit(heard), _samples(heard, wanted, heard.montage), _triggers(heard)]
+    # With a cap or a rate that does not fit, a session's chain gives no level to judge.
     if cap.state != "bad" and rate.state != "bad":
         found.append(_level(heard, bundle, wanted, heard.montage))
     return found
@@ -143,7 +150,7 @@ def _rate(heard: Heard, montage: Montage, grid_hz: float, band: EegBand) -> Find
     first = heard.chunks[0]
     last = heard.chunks[-1]
     span_s = last.arrived_at - first.arrived_at
-    # The first chunk was being gathered before anybody listened.
+    # Leave out the first chunk: some of it was gathered before anybody listened.
     samples = sum(chunk.data.shape[1] for chunk in heard.chunks[1:])
     if span_s < _LEAST_S:
         found = f"{samples} samples came in {span_s:.1f} s, and no more after that"
@@ -164,7 +171,7 @@ def _unit(heard: Heard) -> Finding:
 
 
 def _samples(heard: Heard, wanted: EegInput, montage: Montage) -> Finding:
-    """Whether the channels that the bundle reads hold measurements."""
+    """Judge whether the channels that the bundle reads hold measurements."""
     read = {channels.canonical(name) for name in wanted.channels}
     rows = [i for i, name in enumerate(montage.channels) if channels.canonical(name) in read]
     wrong = np.zeros(len(rows), int)
@@ -192,7 +199,7 @@ def _triggers(heard: Heard) -> Finding:
 
 
 def _level(heard: Heard, bundle: Bundle, wanted: EegInput, montage: Montage) -> Finding:
-    """Judge the level by a session's own chain, bad channels interpolated as there."""
+    """Judge the level by a session's own chain, which interpolates bad channels."""
     chain = EegStream(wanted, bundle.stats, montage, keep_s=60.0)
     for item in heard.items:
         if isinstance(item, Trigger):
@@ -205,6 +212,7 @@ def _level(heard: Heard, bundle: Bundle, wanted: EegInput, montage: Montage) -> 
         return Finding("level", "bad", found, "check the electrodes and the reference, see rtdecode eeg")
     rate_hz = float(bundle.manifest.grid.sfreq)
     span = chain.read(chain.newest - np.arange(int(_JUDGED_S * rate_hz))[::-1] / rate_hz)
+    # Reading a span is what judges its level, so notes are asked for afterwards.
     if wrong := chain.notes():
         return _bad("level", wrong[0])
     if span.values is None or span.mask.sum() < _LEAST_S * rate_hz:
@@ -219,13 +227,13 @@ def _level(heard: Heard, bundle: Bundle, wanted: EegInput, montage: Montage) -> 
 
 
 def _without_holes(chunk: EegChunk) -> EegChunk:
-    """A chunk with zeros in place of what is no measurement, so that the other channels can be judged."""
+    """Put zeros in place of values that are no measurement, so that the other channels can be judged."""
     holes = plausible.eeg_holes(chunk.data)
     return chunk if holes is None else replace(chunk, data=np.where(holes, np.float32(0), chunk.data))
 
 
 def _bad(subject: str, sentence: str) -> Finding:
-    """A finding of a sentence that ends with what to do, after a colon."""
+    """Make a finding from a sentence that ends, after a colon, with what to do."""
     found, _, advice = sentence.rpartition(": ")
     return Finding(subject, "bad", found, advice)
 

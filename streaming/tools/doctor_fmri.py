@@ -1,4 +1,8 @@
-"""The volumes of a scanner's folder, judged against a bundle: a part of ``rtdecode doctor``."""
+"""Judge the volumes in a scanner's folder against a bundle: a part of ``rtdecode doctor``.
+
+`look` reads what lies in the folder, as far as a few seconds allow. `judge` picks the series that a session
+would read, and judges its grid, TR, values and level.
+"""
 
 import time
 from dataclasses import dataclass, field
@@ -15,7 +19,7 @@ from rtdecode.windows.head import Head
 from streaming.sources.folder.source import FolderSource
 from streaming.tools.finding import Finding
 
-# Time for reading what lies in the folder, s.
+# Time spent reading what lies in the folder, s.
 _READ_S = 5.0
 
 
@@ -26,10 +30,10 @@ class Series:
     Attributes
     ----------
     last : Volume
-        The newest.
+        The newest volume.
     count : int
     faults : list of str
-        What is wrong with the values of a volume, one sentence each.
+        What is wrong with a volume's values, one sentence for each faulty volume.
     """
 
     last: Volume
@@ -49,7 +53,7 @@ class Looked:
     ignored : list of (str, str)
         Files that are of no use, each with the reason.
     whole : bool
-        False where time ran out before all files were read.
+        False if time ran out before all files were read.
     """
 
     directory: Path
@@ -59,7 +63,8 @@ class Looked:
 
 
 def look(directory: Path, seconds: float = _READ_S) -> Looked:
-    """Read the volumes that lie in a folder, as far as the time goes."""
+    """Read the volumes that lie in a folder, as far as the time allows."""
+    # Not bound to one kind of series: the first one found need not be the one that a session reads.
     source = FolderSource(directory, "read", bound=False)
     series: dict[str, Series] = {}
     until = time.monotonic() + seconds
@@ -93,15 +98,16 @@ def judge(
     ----------
     looked : Looked
     bundle : Bundle or None
-        None only says what there is.
+        None only reports what there is.
     calibration : Calibration or None
-        Of the session that is to come.
+        The calibration of the session to come.
 
     Returns
     -------
     list of Finding
     Volume or None
-        The newest of the series that a session would read, or of the first one where it would read none.
+        The newest volume of the series that a session would read, or of the first series if it would read
+        none.
     """
     if not looked.series:
         found = f"{looked.directory}: no volume yet{_passed_over(looked)}"
@@ -112,6 +118,7 @@ def judge(
         found = f"the bundle {bundle.manifest.name} reads no fMRI"
         unread = Finding("grid", "note", found, "leave --fmri-dir out, or give another --bundle")
         return [_folder(looked, looked.series[0]), unread], looked.series[0].last
+    # Ask a session's own assembler, so that both always agree on what can be read.
     fits = Assembler(bundle, None, ["fmri"], calibration=calibration).unread
     reasons = [fits(one.last.data.shape, one.last.affine) for one in looked.series]
     read = [one for one, reason in zip(looked.series, reasons, strict=True) if reason is None]

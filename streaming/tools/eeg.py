@@ -1,4 +1,8 @@
-"""What the amplifier side sees on this network: the command ``rtdecode eeg``."""
+"""Show what arrives from amplifiers on this network: the command ``rtdecode eeg``.
+
+`run` looks for EEG streams, follows each with a `Watch`, and shows once a second what these have to say: as a
+page on a terminal, or as JSON lines for programs.
+"""
 
 import sys
 import time
@@ -22,26 +26,27 @@ _POLL_S = 0.01
 _LOOK_EVERY = 0.5
 _SHOW_EVERY = 1.0
 _SAY_EVERY = 5.0
-# Older than this, a newest sample is late; older than that, the stream is silent, ms.
+# Age of the newest sample above which a stream is late, and above which it is silent, ms.
 _LATE_MS = 500.0
 _SILENT_MS = 3000.0
+# Columns of the page.
 _WIDTH = 100
 
 
 def run(lsl: str | None, seconds: float | None, as_json: bool, *, peers: Sequence[str] = ()) -> int:
-    """Follow the EEG streams of the network until Ctrl-C.
+    """Follow the EEG streams on the network until Ctrl-C.
 
     Parameters
     ----------
     lsl : str or None
-        Name, type or source id of the stream; None follows every one.
+        Name, type or source id of the stream; None follows every stream.
     seconds : float or None
-        Ends by itself after so long.
+        Stop after this time; None follows until Ctrl-C.
     as_json : bool
-        One line a second for each stream on stdout, with the keys of `streaming.tools.eeg_watch.KEYS`,
-        instead of the page.
+        Instead of the page, write one line a second for each stream to stdout, with the keys of
+        `streaming.tools.eeg_watch.KEYS`.
     peers : sequence of str
-        Hosts to ask directly, where discovery does not reach them.
+        Hosts to ask directly, for networks where discovery does not reach them.
 
     Returns
     -------
@@ -58,6 +63,7 @@ def run(lsl: str | None, seconds: float | None, as_json: bool, *, peers: Sequenc
             _follow(
                 network, show, lambda: bool(stopped) or (end_at is not None and time.monotonic() >= end_at)
             )
+    # A second Ctrl-C arrives as an exception: it ends the command as well as the first one.
     except KeyboardInterrupt:
         pass
     finally:
@@ -66,7 +72,7 @@ def run(lsl: str | None, seconds: float | None, as_json: bool, *, peers: Sequenc
 
 
 class _Network:
-    """The streams there are, and those that are followed."""
+    """The streams on the network, and the watches of those that are followed."""
 
     def __init__(self, wanted: str | None) -> None:
         self._wanted = wanted
@@ -75,8 +81,9 @@ class _Network:
         self.watches: dict[str, Watch] = {}
 
     def look(self) -> None:
-        """Follow what is new."""
+        """Look at the network, and follow streams that are new."""
         self._seen = self._resolver.results()
+        # Streams of text or without a rate hold markers.
         signals = [s for s in self._seen if s.channel_format() != pylsl.cf_string and s.nominal_srate() > 0]
         found = signals if self._wanted is None else select(signals, self._wanted)
         for name in sorted({s.name() for s in found} - self.watches.keys()):
@@ -87,14 +94,15 @@ class _Network:
             watch.poll()
 
     def waiting(self) -> str | None:
-        """What is waited for; None while there is EEG."""
+        """Say what is waited for; None while there is EEG."""
         if any(watch.montage is not None for watch in self.watches.values()):
             return None
         wanted = "an EEG stream" if self._wanted is None else f"LSL stream '{self._wanted}'"
         return f"waiting for {wanted}; seen on this network: {seen(self._seen)}"
 
     def others(self) -> str | None:
-        """The streams that are not followed, in words."""
+        """Name the streams that are not followed; None if there are none."""
+        # A watch also reads the markers that belong to its stream.
         known = {*self.watches, *(f"{name}-markers" for name in self.watches)}
         left = [s for s in self._seen if s.name() not in known]
         return f"also on this network: {seen(left)}" if left else None
@@ -108,7 +116,7 @@ Show = Callable[[_Network], None]
 
 
 def _follow(network: _Network, show: Show, over: Callable[[], bool]) -> None:
-    """Read as it comes, look for streams twice a second, show once a second."""
+    """Read samples as they come, look for streams twice a second, and show once a second."""
     look_at = show_at = time.monotonic()
     show_at += _SHOW_EVERY
     while not over():
@@ -119,7 +127,7 @@ def _follow(network: _Network, show: Show, over: Callable[[], bool]) -> None:
         network.poll()
         if now >= show_at:
             show(network)
-            # The beat is kept; one that was missed is left out.
+            # Keep to whole seconds from the start, and leave out those that were missed.
             show_at += _SHOW_EVERY * (1 + (time.monotonic() - show_at) // _SHOW_EVERY)
         time.sleep(_POLL_S)
 
@@ -130,6 +138,7 @@ def _json() -> Iterator[Show]:
     refused: set[str] = set()
 
     def show(network: _Network) -> None:
+        # Stdout carries the lines alone. Why a stream is not read goes to stderr, once per stream.
         for watch in network.watches.values():
             sys.stdout.write(strict_json.dumps(watch.line()) + "\n")
             if watch.refused and watch.name not in refused:
@@ -148,7 +157,7 @@ def _json() -> Iterator[Show]:
 
 @contextmanager
 def _page(network: _Network) -> Iterator[Show]:
-    """A page that renews itself on a terminal; elsewhere one every five seconds and one at the end."""
+    """Show a page that renews itself on a terminal, elsewhere one every five seconds and one at the end."""
     console = Console(highlight=False)
     if console.is_terminal:
         with Live(console=console, auto_refresh=False) as live:
@@ -167,7 +176,7 @@ def _page(network: _Network) -> Iterator[Show]:
 
 
 def page(network: _Network) -> RenderableType:
-    """Draw all streams, one box each, and what is waited for."""
+    """Draw all streams, one box each, what is waited for, and what else is on the network."""
     parts: list[RenderableType] = [box(watch) for watch in network.watches.values()]
     texts = [text for text in (network.waiting(), network.others()) if text]
     return Group(

@@ -1,4 +1,8 @@
-"""One EEG stream, followed with the classes of a session: what `rtdecode eeg` has to say of it."""
+"""Follow one EEG stream with the classes of a session, for `rtdecode eeg` to show.
+
+A `Watch` polls the stream's samples and triggers, sends them through the chain that a session uses, and
+reports rate, losses, jitter, artefacts, bad channels and levels.
+"""
 
 from collections import deque
 from typing import Any
@@ -18,25 +22,27 @@ KEYS = (
     "artifact_residual_db", "bad_channels", "age_ms",
 )  # fmt: skip
 _DIGITS = {"rate_hz": 4, "jitter_ms": 4, "drift_ppm": 2, "artifact_residual_db": 1, "age_ms": 1}
+# How much of the signal the chain keeps, s.
 _KEEP_S = 10.0
-# A stream that cannot be read is looked at again after this: its program may have been set right, s.
+# An unreadable stream is tried again after this time, s: its program may be set right by then.
 _RETRY_S = 5.0
 # Span that the levels before and after the chain are taken over, s.
 _LEVEL_S = 1.0
 
 
 class Watch:
-    """Reads one stream; nothing here waits for it.
+    """Follow one stream without ever waiting for it.
 
     Parameters
     ----------
     name : str
-        As for `streaming.sources.lsl.source.LslSource`.
+        Name, type or source id of the stream, as for `streaming.sources.lsl.source.LslSource`.
 
     Attributes
     ----------
     name : str
     last_trigger : Trigger or None
+        The newest trigger.
     """
 
     def __init__(self, name: str) -> None:
@@ -52,7 +58,7 @@ class Watch:
 
     @property
     def state(self) -> str:
-        """What the source says of itself, or why the stream is not read."""
+        """What the source says about itself, or why the stream is not read."""
         return self._refused or self._source.state
 
     @property
@@ -66,7 +72,7 @@ class Watch:
         return self._refused is not None
 
     def poll(self) -> None:
-        """Take what has come in."""
+        """Take what has arrived."""
         now = pylsl.local_clock()
         if self._refused is not None and now < self._retry_at:
             return
@@ -76,6 +82,7 @@ class Watch:
         except GeometryError as error:
             self._refused = str(error)
             self._retry_at = now + _RETRY_S
+            # A new source looks at the stream's description again.
             self._source.close()
             self._source = LslSource(self.name)
 
@@ -84,7 +91,13 @@ class Watch:
         self._source.close()
 
     def line(self, known: dict[str, Any] | None = None) -> dict[str, Any]:
-        """What is known, by `KEYS`; what is not is None. From `details`, where they have been asked for."""
+        """Return a value for each of `KEYS`, None where it is not known.
+
+        Parameters
+        ----------
+        known : dict, optional
+            What `details` returned, if the caller has asked for it already.
+        """
         found: dict[str, Any] = dict.fromkeys(KEYS)
         known = self.details() if known is None else known
         found |= {key: known[key] for key in KEYS if key in known}
@@ -96,25 +109,32 @@ class Watch:
         return found
 
     def details(self) -> dict[str, Any]:
-        """Everything that the chain reports of itself."""
+        """Return everything that the chain reports about itself."""
         return self._stream.report() if self._stream is not None else {}
 
     def age_ms(self) -> float | None:
-        """Age of the newest sample, ms."""
+        """Return the age of the newest sample, ms."""
         age_s = self._source.age_s(pylsl.local_clock())
         return None if age_s is None else 1e3 * age_s
 
     def levels_uv(self) -> tuple[float | None, float | None]:
-        """Amplitude of the last second as it came and as a decoder gets it: median channel's rms, uV."""
+        """Compute the level of the last second, as it came and as a decoder gets it.
+
+        Returns
+        -------
+        before, after : float or None
+            Median over the channels of the standard deviation, microvolts.
+        """
         if self._stream is None or not self._raw:
             return None, None
         before = _level(np.concatenate(self._raw, axis=1))
+        # No more than 250 samples a second: the chain's band ends at 40 Hz.
         times = self._stream.newest - np.arange(_LEVEL_S, 0, -1 / min(self._stream.montage.sfreq, 250.0))
         after = self._stream.read(times)
         return before, None if after.values is None else _level(after.values[:, after.mask])
 
     def trigger_every_s(self) -> float | None:
-        """Median distance of the last triggers, s."""
+        """Return the median interval between the last triggers, s; None for fewer than three."""
         return float(np.median(np.diff(self._triggers))) if len(self._triggers) > 2 else None
 
     def _take(self, item: EegChunk | Trigger) -> None:
@@ -125,6 +145,7 @@ class Watch:
             if self._stream is not None:
                 self._stream.trigger(item.stamp, arrived_at=item.arrived_at)
             return
+        # Samples came, so the stream is readable after all.
         self._refused = None
         montage = item.montage if self._stream is not None else self._source.montage
         if montage is not None:
@@ -133,7 +154,7 @@ class Watch:
             self._push(item, self._stream)
 
     def _go_on(self, montage: Montage) -> None:
-        """Begin with a montage, or go on with it; other channels begin anew."""
+        """Begin with a montage, or go on with it; a montage with other channels begins a new chain."""
         same = self._stream is not None and eeg_channels(montage) == eeg_channels(self._stream.montage)
         if self._stream is not None and same:
             self._stream.change(montage)
@@ -145,6 +166,7 @@ class Watch:
         stream.push(chunk)
         rows = [i for i, kind in enumerate(stream.montage.kinds) if kind == "eeg"]
         self._raw.append(chunk.data[rows])
+        # Drop the oldest chunks as long as those left still hold the span of the level.
         held = sum(part.shape[1] for part in self._raw)
         while held - self._raw[0].shape[1] >= _LEVEL_S * stream.montage.sfreq:
             held -= self._raw.popleft().shape[1]
@@ -157,15 +179,17 @@ def whole_stream(montage: Montage, keep_s: float, tr_s: float | None = None) -> 
     ----------
     montage : Montage
     keep_s : float
-        Seconds to remember.
+        How much of the signal to keep, s.
     tr_s : float or None
-        Repetition time, where it is known; the triggers tell it otherwise.
+        The TR, if it is known; otherwise it is found from the triggers.
     """
     channels = eeg_channels(montage)
     stats = {
         "eeg_mean": np.zeros(len(channels), np.float32),
         "eeg_scale": np.ones(len(channels), np.float32),
     }
+    # The band ends below half the rate of a slow stream. A single channel has no average
+    # reference: taken off itself, nothing would be left.
     band = EegBand(lowpass_hz=min(40.0, 0.4 * montage.sfreq), reference="average" if channels[1:] else "none")
     return EegStream(
         EegInput(channels, montage.reference, "microvolts", band), stats, montage, keep_s, tr_s=tr_s
@@ -173,10 +197,10 @@ def whole_stream(montage: Montage, keep_s: float, tr_s: float | None = None) -> 
 
 
 def eeg_channels(montage: Montage) -> list[str]:
-    """Labels of the EEG channels alone."""
+    """Return the labels of the EEG channels, without channels of other kinds."""
     return [label for label, kind in zip(montage.channels, montage.kinds, strict=True) if kind == "eeg"]
 
 
 def _level(data: Float) -> float | None:
-    """Median over the channels of the standard deviation, (channel, sample)."""
+    """Return the median over channels of the standard deviation of (channel, sample)."""
     return float(np.median(data.std(axis=1))) if data.shape[1] > 1 else None

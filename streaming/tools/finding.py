@@ -1,4 +1,4 @@
-"""What `rtdecode doctor` says of one thing."""
+"""What `rtdecode doctor` says about one thing that it checked."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ class Finding:
     found : str
         What was seen.
     advice : str
-        What to do; empty where nothing is to be done.
+        What to do; empty if there is nothing to do.
     """
 
     subject: str

@@ -1,4 +1,8 @@
-"""A recorded run, played into a folder as a scanner would write it: ``rtdecode play-volumes``."""
+"""Play a recorded run into a folder as a scanner would write it: the command ``rtdecode play-volumes``.
+
+`run` takes a 4-D NIfTI and writes its volumes as 3-D files, each at the time at which its acquisition would
+have ended.
+"""
 
 import threading
 import time
@@ -18,6 +22,7 @@ from streaming.sources.folder.files import gunzip
 from streaming.sources.formats.image import IncompleteError
 from streaming.sources.formats.nifti import repetition_time
 
+# No limit: the limit of `gunzip` is for files that turn up in a scanner's folder.
 _ANY_SIZE = 1 << 62
 
 
@@ -31,12 +36,12 @@ def run(bold: Path, fmri_dir: Path, tr: float | None, speed: float) -> int:
     bold : Path
         A 4-D NIfTI.
     fmri_dir : Path
-        An empty folder, or one that does not exist in one that does. Volumes are written under
-        hidden names and renamed to ``vol_00000.nii``, ...
+        An empty folder, or a new one in a folder that exists. Volumes are written under hidden names and
+        renamed to ``vol_00000.nii``, ...
     tr : float or None
-        Repetition time, s; None takes the file's.
+        The TR, s; None takes the file's.
     speed : float
-        Times real time.
+        Speed as a multiple of real time.
 
     Returns
     -------
@@ -46,7 +51,7 @@ def run(bold: Path, fmri_dir: Path, tr: float | None, speed: float) -> int:
     Raises
     ------
     UsageError
-        If the file is no 4-D NIfTI or says no TR, the folder is not empty, or `speed` is not positive.
+        If the file is not a 4-D NIfTI or has no TR, the folder is not empty, or `speed` is not positive.
     """
     image, tr_s = _open(bold, tr)
     if speed <= 0:
@@ -59,6 +64,7 @@ def run(bold: Path, fmri_dir: Path, tr: float | None, speed: float) -> int:
     stop = threading.Event()
     with interrupts.told(lambda _name: stop.set()):
         for n in track(range(count), "playing", console=console):
+            # Encode before waiting, so that writing is all that is left when the volume is due.
             data = encoded(image, n, tr_s)
             due = began + (n + 1) * tr_s / speed
             if stop.wait(max(0.0, due - time.monotonic())):
@@ -69,12 +75,14 @@ def run(bold: Path, fmri_dir: Path, tr: float | None, speed: float) -> int:
 
 
 def encoded(image: Any, n: int, tr_s: float) -> bytes:
-    """Volume n of an opened 4-D NIfTI as the bytes of a 3-D one, with the TR in ``pixdim[4]``."""
+    """Return volume n of an opened 4-D NIfTI as the bytes of a 3-D one, with the TR in ``pixdim[4]``."""
+    # Scaled images become floating-point when they are read, whatever they are stored as.
     stored = np.asanyarray(image.dataobj[..., n])
     exact = np.can_cast(image.get_data_dtype(), np.int16) and stored.dtype.kind in "iu"
     volume = nib.Nifti1Image(stored.astype(np.int16 if exact else np.float32), image.affine)
     volume.header.set_xyzt_units("mm", "sec")
     volume.header["pixdim"][4] = tr_s
+    # Both transforms are marked as scanner coordinates, whatever the recording's codes are.
     volume.set_sform(image.affine, code=1)
     volume.set_qform(image.affine, code=1)
     return volume.to_bytes()
@@ -86,6 +94,7 @@ def _open(bold: Path, tr: float | None) -> tuple[Any, float]:
     try:
         image = _load(bold)
         shape = getattr(image, "shape", ())
+        # Read the last volume: a file that ends early is refused before anything is played.
         if len(shape) == 4:
             np.asanyarray(image.dataobj[..., -1])
     except (ImageFileError, IncompleteError, OSError, ValueError) as error:
@@ -99,7 +108,7 @@ def _open(bold: Path, tr: float | None) -> tuple[Any, float]:
 
 
 def _load(bold: Path) -> Any:
-    """Open an image; a compressed one is unpacked once, not from its start for every volume."""
+    """Open an image; unpack a compressed one once, instead of from its start for every volume."""
     image: Any = nib.load(bold)
     if bold.name.endswith(".gz"):
         return type(image).from_bytes(gunzip(bold.read_bytes(), most=_ANY_SIZE))
@@ -115,7 +124,7 @@ def _prepare(folder: Path) -> None:
 
 
 def _place(data: bytes, path: Path) -> None:
-    """Write under a name that readers pass over, then rename: the file appears whole."""
+    """Write under a name that readers ignore, then rename, so that the file appears whole."""
     hidden = path.with_name(f".{path.name}.part")
     hidden.write_bytes(data)
     hidden.rename(path)

@@ -1,4 +1,8 @@
-"""What the scanner side sees in a folder: the command ``rtdecode volumes``."""
+"""List the volumes that a scanner's folder holds: the command ``rtdecode volumes``.
+
+`run` reads the folder with the source of a session, once or until it is stopped, and prints a line for each
+volume, lost ones included, and at the end the files that gave no volume.
+"""
 
 import sys
 import threading
@@ -37,14 +41,14 @@ def run(
     series: int | None = None,
     moco: bool = False,
 ) -> int:
-    """List the volumes of a folder, one line each, and at the end the files that are none.
+    """List the volumes of a folder, one line each, and at the end the files that are not volumes.
 
     Parameters
     ----------
     directory : Path
-        Files that lie in it are read.
+        The folder to read, including files that are already there.
     once : bool
-        Read what is there, in order, and end; otherwise follow the folder until Ctrl-C or SIGTERM.
+        Read what is there, list it in order, and end; otherwise follow the folder until Ctrl-C or SIGTERM.
     as_json : bool
         JSON lines instead of a table.
     nifti : Path or None
@@ -62,7 +66,7 @@ def run(
     Raises
     ------
     UsageError
-        If the folder does not exist, or is to be read and written at once.
+        If the folder does not exist, or `nifti` is the folder that is read.
     """
     if not directory.is_dir():
         raise UsageError(f"there is no folder {directory}: give the folder the scanner exports to")
@@ -70,6 +74,7 @@ def run(
         raise UsageError(f"--nifti {nifti} is the folder that is read: give another one")
     if nifti is not None:
         nifti.mkdir(parents=True, exist_ok=True)
+    # List every series. Do not read volumes that were written into a subfolder as new ones.
     source = FolderSource(directory, existing="read", series=series, moco=moco, bound=False, exclude=nifti)
     stop = threading.Event()
     with interrupts.told(lambda _name: stop.set()):
@@ -90,6 +95,8 @@ def write_nifti(volume: Volume, path: Path) -> None:
 
 
 def _once(source: FolderSource, nifti: Path | None, stop: threading.Event) -> Iterator[Line]:
+    # Files are read in no particular order: read them all first, then yield the volumes by run and
+    # index, with the lost ones in their places.
     found: dict[str, dict[int, Line]] = {}
     while not stop.is_set() and (volumes := source.drain()):
         for volume in volumes:
@@ -103,7 +110,8 @@ def _once(source: FolderSource, nifti: Path | None, stop: threading.Event) -> It
 
 
 def _follow(source: FolderSource, nifti: Path | None, stop: threading.Event) -> Iterator[Line]:
-    """Volumes as they come, and lost ones when they are overdue, until it is stopped."""
+    """Yield volumes as they come, and lost ones when they are overdue, until stopped."""
+    # A folder that vanishes, as a network share does, is reported once and waited for.
     missing = source.missing
     while not stop.is_set():
         now = time.monotonic()
@@ -155,6 +163,8 @@ def _start_at_first(lines: dict[int, Line]) -> None:
     times = {index: line["acquired_s"] for index, line in lines.items() if line["acquired_s"] is not None}
     if not times:
         return
+    # The source set the run's zero by the volume that it read first; set it by the lowest index
+    # instead. If that is not 0, earlier volumes are missing, and its time follows from the TR.
     first = min(times)
     lead = first * (lines[first]["tr_s"] or 0.0) - times[first]
     for index, at in times.items():
@@ -173,7 +183,7 @@ def _print_rows(lines: Iterator[Line], stop: threading.Event) -> int:
 
 
 def _each(lines: Iterator[Line], show: Callable[[Line], None], stop: threading.Event) -> int:
-    """Show every line until they end or it is stopped; count the complete volumes."""
+    """Show every line, until there are no more or it is stopped; return the number of complete volumes."""
     total = 0
     for line in lines:
         show(line)
@@ -193,6 +203,7 @@ def _cells(line: Line) -> list[str]:
 
 
 def _write(text: str) -> None:
+    # Flush each line: a program that reads along should see a volume when it comes.
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
