@@ -1,3 +1,3 @@
-"""Vocabulary, causal signal code and command line of rtdecode."""
+"""Shared types, causal signal processing and the command line of rtdecode."""
 
 __version__ = "0.1.0"

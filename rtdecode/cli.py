@@ -1,4 +1,9 @@
-"""The command line. Each command parses, imports its package inside the body and calls it."""
+"""The command line: every command of `rtdecode` with its options.
+
+A command parses its options, imports the package that does the work inside its body, and calls it, so that
+`--help` is quick and a command runs without the packages that only others need. Explained faults end in one
+sentence on stderr and the exit code of their class.
+"""
 
 import signal
 import sys
@@ -32,7 +37,7 @@ from rtdecode.phantom.live.command import simulate
 
 
 class _Commands(TyperGroup):
-    """Names what there is when something is asked for that is not."""
+    """A command group that answers an unknown command with the list of commands."""
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         found = super().get_command(ctx, cmd_name)
@@ -218,7 +223,7 @@ def fit(
 
 @app.command()
 def inspect(bundle: Annotated[str, typer.Argument(help="A bundle.")], as_json: Json = False) -> None:
-    """Show what a bundle says of itself, after checking every file against its hash."""
+    """Show the manifest of a bundle, after checking every file against its hash."""
     from rtdecode import bundle as bundles
     from rtdecode.bundle import describe
 
@@ -407,7 +412,7 @@ def _hosts(peers: str | None) -> list[str]:
 
 
 def _reach(peers: str | None) -> None:
-    """Before anything else touches LSL: it reads its settings once."""
+    """Set the hosts to ask for streams, before anything else touches LSL, which reads its settings once."""
     if hosts := _hosts(peers):
         from rtdecode import liblsl
 
@@ -417,6 +422,7 @@ def _reach(peers: str | None) -> None:
 def _needs(module: str, extra: str) -> None:
     from importlib.util import find_spec
 
+    # Asked before the command is imported, which would end in a traceback instead of this advice.
     if find_spec(module) is None:
         raise RtDecodeError(
             f"this command needs the package {module}, which is not installed. "
@@ -425,8 +431,9 @@ def _needs(module: str, extra: str) -> None:
 
 
 def main() -> None:
-    """Run the command line; a fault that is explained ends in one sentence and its exit code."""
-    # Where a script started it with `&`, Ctrl-C is ignored, and Python leaves it so.
+    """Run the command line; an explained fault ends in one sentence and its exit code."""
+    # A shell script starts `program &` with SIGINT ignored, and Python leaves it ignored, so that
+    # the program could not be stopped by it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         app()

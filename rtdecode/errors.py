@@ -1,16 +1,17 @@
-"""The errors a caller would branch on.
+"""The errors that a caller can tell apart, and the exit code of each.
 
 ::
 
-    RtDecodeError            exit 1   a fault that is explained
-    ├── OutputError          exit 1   the session's folder cannot be written any more
-    ├── UsageError           exit 2   the command line asks for what cannot be
+    RtDecodeError            exit 1   any fault with an explanation
+    ├── OutputError          exit 1   the session's folder can no longer be written
+    ├── UsageError           exit 2   the command line asks for something impossible
     ├── SourceLostError      exit 3   every source fell silent during a session
-    ├── BundleError          exit 4   a bundle that cannot be read or does not fit
-    └── GeometryError        exit 4   volumes or channels other than the bundle was trained on
+    ├── BundleError          exit 4   a bundle cannot be read or does not fit
+    └── GeometryError        exit 4   volumes or channels differ from those the bundle was trained on
 
-Each message says what was asked, what was found and what to do. It is for the terminal, and may name
-files, folders, hosts and streams; what is written to disk is the error's `reason`, which names none.
+Each message says what was asked, what was found and what to do. Messages are for the terminal and may name
+files, folders, hosts and streams. Reports on disk hold the error's `reason` instead, which names none of
+these, so that a report does not reveal who was scanned or where.
 """
 
 
@@ -22,7 +23,7 @@ class RtDecodeError(Exception):
     message : str
         For the terminal.
     reason : str, optional
-        For a report on disk, without any name; default: that of the kind of error.
+        For a report on disk, without any names; by default that of the error's class.
     """
 
     exit_code = 1
@@ -35,34 +36,34 @@ class RtDecodeError(Exception):
 
 
 class OutputError(RtDecodeError):
-    """The session's folder cannot be written any more."""
+    """The session's folder can no longer be written."""
 
     reason = "the session's folder could not be written any more"
 
 
 class UsageError(RtDecodeError):
-    """A value or flag that cannot be taken."""
+    """A value or flag that the command cannot accept."""
 
     exit_code = 2
     reason = "the command line asked for what cannot be"
 
 
 class SourceLostError(RtDecodeError):
-    """Every source fell silent for longer than allowed."""
+    """Every source has been silent for longer than allowed."""
 
     exit_code = 3
     reason = "every source fell silent"
 
 
 class BundleError(RtDecodeError):
-    """A bundle that is damaged, unknown or of another schema."""
+    """A bundle that is damaged, unknown or of a different schema."""
 
     exit_code = 4
     reason = "the bundle or the calibration could not be read"
 
 
 class GeometryError(RtDecodeError):
-    """Volumes or channels that are not the ones the bundle was trained on."""
+    """Volumes or channels that differ from those the bundle was trained on."""
 
     exit_code = 4
     reason = "volumes or channels came that the bundle does not read"

@@ -1,4 +1,4 @@
-"""How an extra is added to this installation: by the way that the reader installed it."""
+"""The pip command that adds an extra to this installation, the way the package was installed."""
 
 import json
 import sys
@@ -6,18 +6,18 @@ from importlib import metadata
 
 
 def command(extras: str) -> str:
-    """The command that adds extras to this installation.
+    """Return the command that adds extras to this installation.
 
     Parameters
     ----------
     extras : str
-        Names from ``pyproject.toml``, separated by commas: ``train,export``.
+        Names from ``pyproject.toml``, separated by commas, for example ``train,export``.
 
     Returns
     -------
     str
-        With the source of a clone or of a wheel's file where pip kept a note of it; a package index is
-        named by the project alone.
+        A pip command. It names the clone or the wheel file if pip kept a note of it; otherwise it names the
+        project alone, to be found in the package index.
     """
     return f"{sys.executable} -m pip install {_wanted(extras, _source())}"
 
@@ -27,11 +27,12 @@ def _wanted(extras: str, source: dict | None) -> str:
         return f"'rtdecode[{extras}]'"
     if source.get("dir_info", {}).get("editable"):
         return f"-e '{source['url'].removeprefix('file://')}[{extras}]'"
+    # A direct reference (PEP 508) to the folder or wheel that pip installed from.
     return f"'rtdecode[{extras}] @ {source['url']}'"
 
 
 def _source() -> dict | None:
-    """Where pip took the package from, as PEP 610 has it; None where that was an index."""
+    """Return where pip took the package from, as PEP 610 records it; None if that was an index."""
     try:
         text = metadata.distribution("rtdecode").read_text("direct_url.json")
     except metadata.PackageNotFoundError:

@@ -1,4 +1,9 @@
-"""pylsl, with mne-lsl's liblsl where pylsl's wheel carries none (glibc older than 2.35)."""
+"""pylsl with a liblsl that loads, and the settings under which the library runs.
+
+Import pylsl from here. If pylsl's own wheel carries no usable liblsl (glibc older than 2.35), the one inside
+mne-lsl is taken. Importing this module also sets liblsl's configuration, unless the site has its own;
+`reach` adds hosts to it.
+"""
 
 import configparser
 import io
@@ -13,7 +18,7 @@ from rtdecode.errors import RtDecodeError, UsageError
 
 
 def _bundled() -> str | None:
-    """The library inside mne-lsl, where that is installed."""
+    """Find the liblsl inside mne-lsl, if that is installed."""
     spec = find_spec("mne_lsl")
     roots = spec.submodule_search_locations if spec is not None else None
     found = [p for root in roots or () for p in sorted(Path(root).glob("lsl/lib/*lsl*.*"))]
@@ -37,45 +42,48 @@ __all__ = ["LostError", "LslTimeoutError", "pylsl", "reach"]
 LostError = pylsl.util.LostError
 LslTimeoutError = pylsl.util.TimeoutError
 
-# Unless this site has its own LSL configuration, LSL's own lines stay off the terminal (sessions say
-# what they lost), streams are looked for four times a second, and the eight probes of a sender's clock
-# take 0.13 s instead of 0.5: a stream that comes back is read again within a second.
+# Used unless this site has its own LSL configuration. LSL's log lines stay off the terminal,
+# because sessions report themselves what they lost. Streams are looked for four times a second, and
+# the eight probes of a sender's clock take 0.13 s instead of 0.5 s, so that a stream that comes
+# back is read again within a second.
 _CONFIGURED = [Path("lsl_api.cfg"), Path.home() / "lsl_api/lsl_api.cfg", Path("/etc/lsl_api/lsl_api.cfg")]
 _OURS = "[log]\nlevel = -3\n[tuning]\nTimeProbeInterval = 0.016\nContinuousResolveInterval = 0.25\n"
 
 
 class _Settings(configparser.ConfigParser):
     def optionxform(self, optionstr: str) -> str:
-        """Keep the capitals of the library's keys."""
+        """Keep the capitals of the library's keys, which ConfigParser would lower."""
         return optionstr
 
 
 def _site() -> Path | None:
-    """The LSL configuration of this site, if there is one."""
+    """Find the LSL configuration file of this site, if there is one."""
     named = os.environ.get("LSLAPICFG")
     return next((f for f in ([Path(named)] if named else _CONFIGURED) if f.is_file()), None)
 
 
 def reach(peers: Sequence[str]) -> None:
-    """Ask these hosts for their streams directly, beside multicast and broadcast.
+    """Ask these hosts for their streams directly, in addition to multicast and broadcast.
 
-    For networks that pass neither (VPN, several subnets, firewalls): UDP and TCP ports 16572 to 16604
-    of each host must be open. Before the first stream, outlet or resolver of the process: the library
-    reads its settings once.
+    This is for networks that pass neither (VPN, several subnets, firewalls). UDP and TCP ports 16572 to
+    16604 of each host must be open. Call it before the first stream, outlet or resolver of the process,
+    because the library reads its settings only once.
 
     Parameters
     ----------
     peers : sequence of str
-        Host names or addresses. Those of the site's own configuration are kept.
+        Host names or addresses. Those in the site's own configuration are kept.
 
     Raises
     ------
     UsageError
-        If one is no host: a port or a list was given.
+        If there is no host, or one is not a host name or address (it has a port, for example).
     """
     wrong = [peer for peer in peers if not re.fullmatch(r"[\w.-]+|[0-9A-Fa-f:]*::?[0-9A-Fa-f:.%\w]+", peer)]
     if wrong or not peers:
         raise UsageError(f"peers are host names or addresses, found {', '.join(map(repr, wrong)) or 'none'}.")
+    # liblsl takes its settings as one text, so the site's file is read, extended and
+    # handed over whole.
     settings = _Settings(strict=False, interpolation=None, inline_comment_prefixes=(";",))
     site = _site()
     settings.read_string(site.read_text() if site else _OURS)
@@ -89,5 +97,6 @@ def reach(peers: Sequence[str]) -> None:
     pylsl.set_config_content(text.getvalue())
 
 
+# Only what the process sets before its first use of LSL counts, hence at import.
 if _site() is None and "LSLAPICFG" not in os.environ:
     pylsl.set_config_content(_OURS)

@@ -1,4 +1,4 @@
-"""Options that several commands of the command line share, and the values that some may have."""
+"""Options that several commands share, the values some of them accept, and their checks."""
 
 import math
 from enum import StrEnum
@@ -11,14 +11,15 @@ from rtdecode.errors import UsageError
 
 
 def positive(option: typer.CallbackParam, value: float | None) -> float | None:
-    """Refuse the value of an option that is no number above 0; None, for one not given, passes."""
+    """Refuse an option's value unless it is a number above 0, or None because it was not given."""
+    # The comparison is false for NaN, which typer's own bounds would let through.
     if value is not None and not 0 < value < math.inf:
         raise UsageError(f"{option.opts[0]} {value:g}: a number above 0 was expected.")
     return value
 
 
 def from_zero(option: typer.CallbackParam, value: float | None) -> float | None:
-    """Refuse the value of an option that is no number from 0 on; None, for one not given, passes."""
+    """Refuse an option's value unless it is a number from 0 on, or None because it was not given."""
     if value is not None and not 0 <= value < math.inf:
         raise UsageError(f"{option.opts[0]} {value:g}: a number from 0 on was expected.")
     return value
@@ -64,7 +65,7 @@ class StartOn(StrEnum):
 
 
 class Preset(StrEnum):
-    """How much the simulated participant's signals tell."""
+    """How informative the simulated participant's signals are."""
 
     easy = "easy"
     default = "default"
@@ -72,7 +73,7 @@ class Preset(StrEnum):
 
 
 class Existing(StrEnum):
-    """What to do with files that lay in the folder at the start."""
+    """What to do with files that were already in the folder at the start."""
 
     ignore = "ignore"
     read = "read"

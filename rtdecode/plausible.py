@@ -1,7 +1,8 @@
-"""What a measurement can be: limits on values, levels and rates, and a sentence where one is passed.
+"""Limits on what a measurement can be: values, levels and sampling rates.
 
-Each function returns None where nothing is wrong, and otherwise a sentence that says what was found, what
-was expected and what to do. A session and `rtdecode doctor` judge by the same functions.
+`eeg_holes` and `voxel_holes` mark values that are no measurement. The other functions return None if nothing
+is wrong, and otherwise a sentence that says what was found, what was expected and what to do. A session and
+`rtdecode doctor` judge by the same functions.
 """
 
 from typing import Any
@@ -29,11 +30,12 @@ MOST_VOXELS = 0.5
 """A volume of which more of the bundle's features than this share are no numbers is a hole as a whole."""
 RATE_SHARE = 0.01
 """Share by which a stream's rate may differ from the declared one; amplifiers keep theirs within 0.001."""
+# Chunks and networks blur the two ends of a measured span by this much, s.
 _RATE_SLACK_S = 0.15
 
 
 def eeg_holes(data: Reals) -> Mask | None:
-    """EEG values that are no measurement: not finite, or beyond `EEG_LIMIT_UV`.
+    """Mark EEG values that are no measurement: not finite, or beyond `EEG_LIMIT_UV`.
 
     Parameters
     ----------
@@ -43,19 +45,20 @@ def eeg_holes(data: Reals) -> Mask | None:
     Returns
     -------
     (channel, sample) bool, or None
-        None where all are good.
+        None if all values are good.
     """
     return _beyond(data, EEG_LIMIT_UV)
 
 
 def voxel_holes(data: NDArray[Any]) -> Mask | None:
-    """Voxels that are no measurement: not finite, or beyond `VOXEL_LIMIT`; None where all are good."""
+    """Mark voxels that are no measurement: not finite, or beyond `VOXEL_LIMIT`; None if all are good."""
+    # Integers are always finite.
     return None if data.dtype.kind in "biu" else _beyond(data, VOXEL_LIMIT)
 
 
 def volume_constant(data: NDArray[Any]) -> str | None:
-    """Say that all values of a volume that are numbers are the same, or that none is a number."""
-    # Two voxels that differ are enough, and most volumes show them at once.
+    """Describe a volume whose finite values are all the same, or that has none; None otherwise."""
+    # Two voxels that differ are enough, and some 64 of them nearly always hold such a pair.
     few = data.ravel(order="K")[:: max(1, data.size // 64)]
     if few.size and few.min() < few.max():
         return None
@@ -71,14 +74,14 @@ def volume_constant(data: NDArray[Any]) -> str | None:
 
 
 def volume_level(values: Reals, trained: Reals) -> str | None:
-    """Say that the level of a volume is not that of training.
+    """Describe a volume whose level is far from that of training; None if it is near.
 
     Parameters
     ----------
     values : (voxel,)
         The voxels that the bundle reads, finite.
     trained : (voxel,)
-        Their resting level: the bundle's ``fmri_mean``, or that of today's calibration.
+        Their resting level: the bundle's ``fmri_mean``, or the mean of today's calibration.
     """
     usual = float(np.median(trained))
     level = float(np.median(values))
@@ -91,14 +94,14 @@ def volume_level(values: Reals, trained: Reals) -> str | None:
 
 
 def eeg_level(spread_uv: Reals, trained_uv: Reals) -> str | None:
-    """Say that the EEG's level is not that of training.
+    """Describe EEG whose level is far from that of training; None if it is near.
 
     Parameters
     ----------
     spread_uv : (channel,)
         Standard deviation of each channel in the bundle's band, microvolts.
     trained_uv : (channel,)
-        The bundle's ``eeg_scale``; ones where training has not measured it yet.
+        The bundle's ``eeg_scale``; all ones if training has not measured it.
     """
     if (trained_uv == 1).all():
         return None
@@ -113,13 +116,13 @@ def eeg_level(spread_uv: Reals, trained_uv: Reals) -> str | None:
 
 
 def declared_rate(declared_hz: float, measured_hz: float, span_s: float) -> str | None:
-    """Say that a stream does not send at the rate it declares.
+    """Describe a stream that does not send at its declared rate; None if it does.
 
     Parameters
     ----------
     declared_hz, measured_hz : float
     span_s : float
-        How long was measured, s; chunks and networks blur its ends by some 0.15 s.
+        Length of the measurement, s. The shorter it is, the larger the difference that is allowed.
     """
     off = abs(measured_hz / declared_hz - 1)
     if off <= RATE_SHARE + _RATE_SLACK_S / span_s:
@@ -131,16 +134,16 @@ def declared_rate(declared_hz: float, measured_hz: float, span_s: float) -> str 
 
 
 def bundle_rate(sfreq_hz: float, grid_hz: float, band: EegBand) -> str | None:
-    """Say that a stream is too slow for a bundle.
+    """Describe a stream that is too slow for a bundle; None if it is fast enough.
 
     Parameters
     ----------
     sfreq_hz : float
-        Of the stream.
+        Sampling rate of the stream.
     grid_hz : float
         Rate of the bundle's EEG samples (`TimingGrid.sfreq`).
     band : EegBand
-        Of the bundle.
+        The bundle's band. The stream must reach past twice its highest edge (Nyquist).
     """
     edge_hz = max(band.lowpass_hz, band.notch_hz or 0.0)
     least_hz = max(grid_hz, 2 * edge_hz)
@@ -153,7 +156,9 @@ def bundle_rate(sfreq_hz: float, grid_hz: float, band: EegBand) -> str | None:
 
 
 def _beyond(data: NDArray[Any], limit: float) -> Mask | None:
-    """Where values are not within a limit; two passes without a copy where all are."""
+    """Mark values that are not within a limit; None if all are."""
+    # Where all are good this takes two passes and no copy. A NaN makes every comparison false, so
+    # that it neither passes here nor escapes the mask below.
     if not data.size or (data.min() >= -limit and data.max() <= limit):
         return None
     return ~(np.abs(data) <= limit)

@@ -1,6 +1,7 @@
-"""The grid of a session in exact fractions: TRs, samples, windows.
+"""Where windows, EEG samples, volumes and video frames lie on a run's time line.
 
-Times are `fractions.Fraction` seconds. Floats would lose volumes: ``int(2.4 / 0.8)`` is 2.
+A `TimingGrid` holds a bundle's rates and lengths and answers which samples and volumes belong to window k.
+Times are `fractions.Fraction` seconds, because floats would lose volumes: ``int(2.4 / 0.8)`` is 2.
 """
 
 from dataclasses import dataclass
@@ -11,19 +12,19 @@ from rtdecode.errors import GeometryError
 
 
 def exact(value: float | str | Fraction) -> Fraction:
-    """Read a time as the fraction it was meant to be.
+    """Convert a time to the fraction it was meant to be.
 
     Parameters
     ----------
     value : float, str or Fraction
-        Floats are read by their shortest decimal form, so 0.8 is 4/5.
+        A float is read by its shortest decimal form, so 0.8 becomes 4/5.
     """
     return Fraction(repr(value)) if isinstance(value, float) else Fraction(value)
 
 
 @dataclass(frozen=True, slots=True)
 class TimingGrid:
-    """Where windows, samples, volumes and frames lie on a run's time line.
+    """The timing of a bundle's windows, samples, volumes and frames.
 
     Attributes
     ----------
@@ -32,17 +33,17 @@ class TimingGrid:
     sfreq : Fraction
         Sampling rate of the model's EEG grid, Hz.
     window, hop, lag : Fraction
-        Length of a window, distance of two windows, haemodynamic lag, s.
+        Length of a window, distance between the starts of two windows, and haemodynamic lag, s.
     fps : Fraction
         Frame rate of the clip, Hz.
     before, after : int
-        Volumes before and after its own that a window reads too. Those after it are latency: a window
-        waits for them.
+        Number of volumes that a window reads before and after its own. Volumes after it add latency,
+        because the window waits for them.
 
     Notes
     -----
-    Window k covers stimulus time ``[k * hop, k * hop + window)`` and takes the EEG of that span.
-    A volume belongs to window k if the middle of its acquisition lies in
+    Window k covers stimulus time ``[start, stop) = [k * hop, k * hop + window)`` and takes the EEG of that
+    span. A volume belongs to window k if the middle of its acquisition lies in
     ``[start + lag, stop + lag)``.
     """
 
@@ -68,6 +69,7 @@ class TimingGrid:
             raise ValueError(f"before and after are counts of volumes, found {self.before} and {self.after}")
         if self.tr is None and (self.before or self.after):
             raise ValueError(f"{self.before} volumes before and {self.after} after are read, and tr is null")
+        # Graphs have one fixed input shape, so every window must hold the same number of samples.
         if (self.window * self.sfreq).denominator != 1 or (self.hop * self.sfreq).denominator != 1:
             raise ValueError(
                 f"window {self.window} s and hop {self.hop} s must be whole samples at {self.sfreq} Hz"
@@ -75,34 +77,39 @@ class TimingGrid:
 
     @property
     def samples(self) -> int:
-        """EEG samples in a window."""
+        """Number of EEG samples in a window."""
         return int(self.window * self.sfreq)
 
     @property
     def slots(self) -> int:
-        """Most volumes that one window can hold."""
+        """Largest number of volumes that one window can hold."""
         return 0 if self.tr is None else self.before + ceil(self.window / self.tr) + self.after
 
     @property
     def wait(self) -> Fraction:
-        """Time from a window's end to that of its volumes: the lag, and the volumes after it, s."""
+        """Time from a window's end to the end of its volumes, s: the lag plus the volumes after it."""
         return self.lag if self.tr is None else self.lag + self.after * self.tr
 
     @property
     def hop_frames(self) -> int:
-        """Video frames shown per hop, without the instant of the cut."""
+        """Video frames shown per hop; the frame at the cut to the next window is not counted."""
         return int(self.hop * self.fps)
 
     def span(self, k: int) -> tuple[Fraction, Fraction]:
-        """Stimulus time [start, stop) of window k, s."""
+        """Return the stimulus time [start, stop) of window k, s."""
         start = k * self.hop
         return start, start + self.window
 
     def volumes(self, k: int) -> range:
-        """Indices of the volumes of window k, with those before and after it; empty without fMRI."""
+        """Return the indices of the volumes that window k reads; empty without fMRI.
+
+        Indices below 0 are left out: the run has no volumes there.
+        """
         if self.tr is None:
             return range(0)
         stop = self.span(k)[1]
+        # The middle of volume n is at (n + 1/2) * tr, so the first volume whose middle lies at or
+        # after time t is ceil(t / tr - 1/2).
         end = ceil((stop + self.lag) / self.tr - Fraction(1, 2)) + self.after
         return range(max(self._first(k), 0), max(end, 0))
 
@@ -111,34 +118,35 @@ class TimingGrid:
         return 0 if self.tr is None else max(0, -self._first(k))
 
     def _first(self, k: int) -> int:
-        """Index of the volume of window k's first slot; below 0 where there can be none."""
+        """Return the volume index of window k's first slot, which is negative before the run begins."""
         assert self.tr is not None
         start = self.span(k)[0]
         return ceil((start + self.lag) / self.tr - Fraction(1, 2)) - self.before
 
     def count(self, seconds: float | Fraction) -> int:
-        """Windows that lie wholly inside the first `seconds` of stimulus time."""
+        """Count the windows that lie wholly inside the first `seconds` of stimulus time."""
         room = exact(seconds) - self.window
         return 0 if room < 0 else floor(room / self.hop) + 1
 
 
 def check_tr(tr_s: float | None, trained_s: float, name: str = "this series") -> None:
-    """Refuse a series that was acquired at another TR than the bundle's.
+    """Refuse a series whose TR differs from the bundle's.
 
     Parameters
     ----------
     tr_s : float or None
-        What its header says; None is taken as it comes.
+        The TR in the series' header; None is accepted unchecked.
     trained_s : float
-        The bundle's.
+        The bundle's TR.
     name : str
-        The series, for the message.
+        Name of the series, for the message.
 
     Raises
     ------
     GeometryError
         If they differ by more than 1 %.
     """
+    # A header may be slightly off (0.7995 s for 0.8 s); the run clock follows that as a slope.
     if tr_s is not None and abs(tr_s - trained_s) > 0.01 * trained_s:
         raise GeometryError(
             f"the bundle was trained at TR {trained_s:g} s, {name} says {tr_s:g} s. Scan with the trained "

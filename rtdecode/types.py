@@ -1,7 +1,11 @@
-"""The data that move through a session: frozen, and checked where they are made.
+"""The data types that move through a session.
 
-All instants ending in ``_at`` are seconds on the local monotonic clock (LSL's ``local_clock``);
-all instants ending in ``_s`` are seconds on a run's time line.
+Sources produce `EegChunk`, `Trigger` and `Volume`; the assembler cuts them into a `Window`; a decoder
+turns a window into a `Clip`. All types are frozen, and those of the sources check their shapes when they
+are made.
+
+Instants whose names end in ``_at`` are seconds on the local monotonic clock (LSL's ``local_clock``).
+Instants whose names end in ``_s`` are seconds on a run's time line.
 """
 
 from dataclasses import dataclass, field
@@ -15,20 +19,20 @@ Float = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Montage:
-    """The channels of a stream that are kept.
+    """The channels kept from a stream.
 
     Attributes
     ----------
     channels : tuple of str
-        Labels, in the order of the data (EEG by 10-10 names).
+        Labels in the order of the data; EEG channels have 10-10 names.
     sfreq : float
         Nominal sampling rate, Hz.
     reference : str
         Label of the recording reference.
     kinds : tuple of str
-        Kind of each channel, of `rtdecode.eeg.channels.KINDS`; all EEG where none is given.
+        Kind of each channel, one of `rtdecode.eeg.channels.KINDS`. By default every channel is EEG.
     simulated : bool
-        Whether the stream says that its participant is simulated.
+        Whether the stream declares its participant to be simulated.
     """
 
     channels: tuple[str, ...]
@@ -39,6 +43,7 @@ class Montage:
 
     def __post_init__(self) -> None:
         if not self.kinds:
+            # A frozen dataclass can set a default that depends on another field only this way.
             object.__setattr__(self, "kinds", ("eeg",) * len(self.channels))
         if len(self.kinds) != len(self.channels):
             raise ValueError(f"a kind for each channel, found {len(self.kinds)} of {len(self.channels)}")
@@ -50,7 +55,7 @@ class Montage:
 
 @dataclass(frozen=True, slots=True)
 class EegChunk:
-    """Consecutive EEG samples as one read delivered them.
+    """Consecutive EEG samples, as one read delivered them.
 
     Attributes
     ----------
@@ -61,12 +66,12 @@ class EegChunk:
     arrived_at : float
         When the read returned.
     live : bool
-        False where it was read too late to be of use: recorded, but not decoded.
+        False if the chunk was read too late to be useful. It is recorded, but not decoded.
     montage : Montage or None
-        Of this chunk and those that follow, where it is not that of the chunks before.
+        The montage from this chunk on, if it differs from that of the chunks before.
     clock_at : float or None
-        The clock of the deadlines when it was taken, where that was not `arrived_at`: while volumes were
-        read that lay there before.
+        Time by which deadlines are judged when this item is taken, if that is not `arrived_at`. It is set
+        while a session catches up on volumes that were already in the folder when it started.
     """
 
     data: Float
@@ -86,18 +91,18 @@ class EegChunk:
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """One volume trigger: the start of a volume's acquisition.
+    """One volume trigger, which marks the start of a volume's acquisition.
 
     Attributes
     ----------
     stamp : float
-        On the local clock, after clock correction.
+        Time of the trigger on the local clock, after clock correction.
     label : str
-        The marker's text, ``R128`` for example.
+        The marker's text, for example ``R128``.
     arrived_at : float
         When the read returned.
     clock_at : float or None
-        As for `EegChunk`.
+        See `EegChunk`.
     """
 
     stamp: float
@@ -113,31 +118,31 @@ class Volume:
     Attributes
     ----------
     data : (i, j, k)
-        Rescaled values, in the order that ``affine`` describes.
+        Rescaled voxel values, in the axis order that `affine` describes.
     affine : float64, (4, 4)
-        Voxel indices to scanner RAS+ coordinates, mm.
+        Maps voxel indices to scanner RAS+ coordinates, mm.
     index : int
-        Position on the acquisition grid of its run, 0 for the first volume.
+        Position on the acquisition grid of its run; the first volume has index 0.
     series : int
-        SeriesNumber of the run's first volume; 0 where there is none.
+        SeriesNumber of the run's first volume; 0 if there is none.
     tr_s : float or None
-        Repetition time; None where the file does not say.
+        Repetition time; None if the file does not state it.
     acquired_s : float or None
-        Start of the acquisition after the run's first volume, by the header.
+        Start of the acquisition relative to the run's first volume, as the header states it.
     recon_s : float or None
-        Header's time from the start of the acquisition to the finished image.
+        Time from the start of the acquisition to the finished image, as the header states it.
     readable_at, arrived_at, parsed_at : float
-        When the file could first be read in full, was seen, was decoded.
+        When the file first became readable in full, when it was seen, and when it was decoded.
     name : str
         File name, for messages.
     uid : str
-        Identity of the run's series; another value starts another run.
+        Identity of the run's series; a different value starts a new run.
     simulated : bool
-        Whether the file says that its participant is simulated.
+        Whether the file declares its participant to be simulated.
     live : bool
-        False where the bundle cannot read it: it keeps its place in the run, and is not decoded.
+        False if the bundle cannot read this volume. It keeps its place in the run, but is not decoded.
     clock_at : float or None
-        As for `EegChunk`.
+        See `EegChunk`.
     """
 
     data: Array
@@ -167,19 +172,22 @@ class Volume:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """One sliding unit, ready for a decoder.
+    """One window, ready for a decoder.
 
     Attributes
     ----------
     run, index : int
-        Run of the session and window within the run; the window covers stimulus time
-        ``[start_s, stop_s)`` of that run.
+        Number of the run in the session, and of the window in the run.
+    start_s, stop_s : float
+        The window covers stimulus time ``[start_s, stop_s)`` of its run.
+    session_s : float
+        `start_s` on the session's time line.
     revision : str
         ``preview`` (EEG alone) or ``final``.
     eeg : float32, (channel, sample), or None
-        Filtered microvolts on the model's grid, z-scored; holes are zero.
+        Filtered and z-scored EEG on the model's sampling grid; holes are zero.
     eeg_mask : bool, (sample,)
-        True where a sample was received, and corrected where gradients were in it.
+        True where a sample was received and, if it contained gradient artefacts, corrected.
     fmri : float32, (slot, voxel), or None
         Normalised volumes; holes and unused slots are zero.
     fmri_mask : bool, (slot,)
@@ -187,19 +195,20 @@ class Window:
     fmri_expected : bool, (slot,)
         True where the acquisition grid has a volume.
     floor_at : float
-        When the last input that went in could first be read in full.
+        When the last of its inputs first became readable in full: the earliest time at which the window
+        could have been cut. If it waited for inputs that never came, the time of the cut. Latency is
+        measured from here.
     stamps : dict
-        Instants of the ledger on the local clock: acquired, arrived, parsed, corrected, windowed.
-    session_s : float
-        ``start_s`` on the session's time line.
+        Local times of the window's last input (``acquired``, ``arrived``, ``parsed``, ``corrected``), of
+        its end (``stop``) and of the cut (``windowed``).
     eeg_quality : dict
-        Share of the EEG samples that are ``gap``, ``uncorrected`` (both masked), ``learning``,
+        Fraction of the EEG samples that are ``gap``, ``uncorrected`` (both masked), ``learning``,
         ``interpolated`` and ``corrected``; empty without EEG.
     eeg_bad : list of str
         Channels that were interpolated in at least one sample.
     eeg_lacking, fmri_lacking : float
-        Share of the values that were no numbers although their sample, or their volume, came; of all the
-        values that the window's grid has.
+        Fraction of all values on the window's grid that are not valid numbers although their sample or
+        volume arrived.
     """
 
     run: int
@@ -222,7 +231,8 @@ class Window:
 
     @property
     def missing(self) -> dict[str, float]:
-        """Fraction of each modality's grid that was not received, or was no measurement."""
+        """Fraction of each modality's grid that was not received or was not a valid measurement."""
+        # The masks tell of whole samples and volumes; `lacking` adds single channels and voxels.
         expected = int(self.fmri_expected.sum())
         seen = int((self.fmri_mask & self.fmri_expected).sum())
         return {
@@ -232,7 +242,7 @@ class Window:
 
     @property
     def modalities(self) -> list[str]:
-        """The modalities of which at least something was received."""
+        """Names of the modalities for which the window holds data."""
         present = {"eeg": self.eeg is not None, "fmri": self.fmri is not None}
         return [name for name, there in present.items() if there]
 
@@ -246,11 +256,11 @@ class Clip:
     frames : uint8, (frame, row, column, 3)
         RGB.
     latent : float32
-        What the encoder (or the denoiser) handed to the video decoder.
+        The clean latent that the encoder or the denoiser handed to the video decoder.
     scores : dict or None
-        Label -> probability, where the bundle decodes named categories.
+        Probability of each label, if the bundle decodes named categories.
     steps : int
-        Denoising steps taken; 0 in closed form.
+        Denoising steps taken; 0 for a closed-form bundle.
     confidence : float or None
         Calibrated probability that the clip wins its 2-way identification.
     """

@@ -1,21 +1,21 @@
-"""The bundle: the one directory that joins training to streaming, and the one way to run it.
+"""The bundle: the one directory that joins training to streaming, and the code that runs it.
 
 ::
 
     manifest.json      what the files are and how they fit together, and its own digest
-    encode.onnx        brain -> latent, or what the denoiser is told (and scores, confidence)
-    denoise.onnx       one denoising step, where the decoder has any
+    encode.onnx        brain -> latent, or the conditioning of the denoiser (and scores, confidence)
+    denoise.onnx       one denoising step, if the decoder has any
     decode_first.onnx  the first latent frame -> the first video frame
     decode_next.onnx   a later latent frame -> the video frames it holds
     stats.npz          eeg_mean, eeg_scale (channel,); fmri_mean, fmri_scale (voxel,);
-                       drift_read, drift_write, drift_prior where the baseline has components
+                       drift_read, drift_write, drift_prior if the baseline has components
     projection.npz     voxels (voxel,), shape (3,), affine (4, 4)
     golden.npz         windows and the clips expected from them
 
-`manifest` says what a bundle may say of itself, `wiring` how its stages must fit together, and `folder`
+`manifest` defines what a bundle may state, `wiring` checks how its stages fit together, and `folder`
 reads and writes one. `engine` loads the graphs of a bundle (`graph`), which several sessions share. A
-`session` has the state that one stream of windows carries on from, and `runner` takes one window through
-the graphs: live, in a replay, in the check of an export, and for the golden windows (`golden`).
+`session` holds the state that one stream of windows carries on, and `runner` takes one window through the
+graphs: in a live session, in a replay, in the check of an export, and for the golden windows (`golden`).
 """
 
 from rtdecode.bundle.folder import SHIPPED, Bundle, check_target, load, resolve, write

@@ -1,4 +1,4 @@
-"""A bundle in words."""
+"""Print a bundle's manifest as a table, for `rtdecode inspect`."""
 
 from rich.console import Console
 from rich.table import Table
@@ -7,7 +7,7 @@ from rtdecode.bundle import Bundle
 
 
 def show(bundle: Bundle) -> None:
-    """Print what a bundle reads, gives and was trained on."""
+    """Print what a bundle reads, what it decodes and what it was trained on."""
     manifest = bundle.manifest
     grid = manifest.grid
     more = grid.before + grid.after > 0

@@ -1,4 +1,8 @@
-"""A bundle that is loaded: its graphs, which any number of sessions share."""
+"""A loaded bundle: its graphs, which any number of sessions share.
+
+`load` reads the graphs, weights and memories of a bundle, holds each to its hash and checks them against the
+manifest. The resulting `Engine` begins sessions, each of which has its own state.
+"""
 
 import posixpath
 from collections.abc import Mapping, Sequence
@@ -15,21 +19,21 @@ from rtdecode.errors import BundleError, UsageError
 
 
 class Engine:
-    """The graphs of a bundle, ready to run. It keeps nothing of what runs through it.
+    """The graphs of a bundle, ready to run. An engine keeps no state between windows.
 
     Parameters
     ----------
     manifest : Manifest
     models : dict
-        Stage -> the graph.
+        Stage -> the bytes of its graph.
     name : str
-        Where it is from, for messages.
+        Where the graphs are from, for messages.
     chosen : sequence of str or (str, dict), optional
-        Execution providers with their options; by default those that there are, the fastest first.
+        Execution providers, with their options if any; by default all that are available, the fastest first.
     beside : dict, optional
-        Stage -> the files that hold weights of it, by the names that the graph knows them by.
+        Stage -> the files that hold its external weights, by the names under which the graph knows them.
     memories : dict, optional
-        The rows of each memory by its name.
+        Name of each memory -> its rows.
 
     Attributes
     ----------
@@ -37,14 +41,14 @@ class Engine:
     graphs : dict
         Stage -> `Graph`.
     program : Program
-        What there is to run.
+        The graphs and how they are joined, for the sessions.
 
     Raises
     ------
     BundleError
         If a graph cannot be run, or the stages do not fit together.
     RtDecodeError
-        If a provider is not there.
+        If a provider is not available.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class Engine:
         beside: Mapping[str, Mapping[str, Any]] | None = None,
         memories: Mapping[str, Rows] | None = None,
     ) -> None:
+        # `wiring.check` lets a manifest without stages pass, which an engine cannot run.
         if "encode" not in manifest.built:
             raise BundleError(f"{name} has no stage 'encode', which decoding needs. Export it again.")
         wiring.check(manifest, name)
@@ -70,17 +75,17 @@ class Engine:
         self.program = Program(manifest, self.graphs, memories)
 
     def session(self, *, carry: bool = True) -> Session:
-        """Begin a session: its state is its own, the graphs are shared.
+        """Begin a session, which has its own state and shares the graphs.
 
         Parameters
         ----------
         carry : bool
-            Whether a window carries on from the one before it, where the bundle can.
+            Whether a window carries on from the one before it, if the bundle supports that.
         """
         return Session(self.program, carry=carry)
 
     def steps(self, asked: int | None = None) -> int:
-        """How many denoising steps are taken when `asked` for so many; see `check_steps`."""
+        """Return the number of denoising steps to take when `asked` for so many; see `check_steps`."""
         return check_steps(self.manifest, self._name, asked)
 
     def _graph(
@@ -90,7 +95,7 @@ class Engine:
         chosen: Sequence[Provider] | None,
         beside: Mapping[str, Any] | None,
     ) -> Graph:
-        """Load a graph, and hold it to the ports that the manifest states."""
+        """Load a graph, and check its ports against the manifest."""
         stated = self.manifest.built[stage]
         where = f"{self._name}/{stated.file}"
         graph = Graph(model, where, chosen, beside=beside)
@@ -111,15 +116,15 @@ def load(
     chosen: Sequence[Provider] | None = None,
     instead: Mapping[str, bytes] | None = None,
 ) -> Engine:
-    """Load the graphs of a bundle, each held to its hash; see `Engine`.
+    """Load the graphs of a bundle, checking each against its hash; see `Engine`.
 
     Parameters
     ----------
     bundle : Bundle
     chosen
-        As of `Engine`.
+        See `Engine`.
     instead : dict, optional
-        Stage -> a graph that stands in for the bundle's own, with the same ports.
+        Stage -> the bytes of a graph that replaces the bundle's own, with the same ports.
     """
     manifest = bundle.manifest
     models = dict(instead or {})
@@ -134,18 +139,20 @@ def load(
 
 
 def _beside(bundle: Bundle, stage: Stage) -> dict[str, Any]:
-    """The files that hold weights of a graph, by their way from the graph's own folder."""
+    """Map the files that hold a graph's weights, by their paths relative to the graph's own folder."""
+    # Names in a manifest have slashes on every system.
     folder = posixpath.dirname(stage.file) or "."
     return {posixpath.relpath(name, folder): bundle.mapped(name) for name in stage.data}
 
 
 def check_steps(manifest: Manifest, name: str, steps: int | None) -> int:
-    """How many denoising steps a bundle takes when `steps` are asked for.
+    """Return the number of denoising steps a bundle takes when `steps` are asked for.
 
     Raises
     ------
     UsageError
-        If it has no denoiser, `steps` is not positive, or the denoiser has no noise levels for so many.
+        If the bundle has no denoiser, `steps` is not positive, or the denoiser has no noise levels for that
+        number of steps.
     """
     denoises = "denoise" in manifest.built
     if steps is None:

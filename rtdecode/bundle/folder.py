@@ -1,8 +1,9 @@
-"""A bundle's folder, read and written: strictly, or not at all.
+"""Read and write a bundle's folder, strictly.
 
-An unknown key, a value of another kind, a wrong hash, a missing file or one that the manifest does not list
-is an error that names it. Every file that is read lies in the folder, is listed and is hashed: the digest
-says all that a bundle is.
+`load` turns a folder into a `Bundle`, and `write` turns a manifest and files into a folder. An unknown
+key, a value of the wrong type, a wrong hash, a missing file or a file that the manifest does not list is
+an error that names it. Every file that is read lies in the folder, is listed and is hashed, so the digest
+identifies all that a bundle is.
 """
 
 import mmap
@@ -38,12 +39,12 @@ class Bundle:
     path : Path
     manifest : Manifest
     digest : str
-        SHA-256 over the values of the manifest (which holds the hash of every other file), first 16
-        hexadecimal digits.
+        First 16 hexadecimal digits of the SHA-256 over the manifest's values, which include the hash of
+        every other file.
     stats, projection
-        Contents of ``stats.npz`` and ``projection.npz``; projection is None without fMRI.
+        Contents of ``stats.npz`` and ``projection.npz``; `projection` is None without fMRI.
     subject : str or None
-        Whose signals it reads; None for the default subject.
+        The subject whose signals it reads; None for the default subject.
     """
 
     path: Path
@@ -54,31 +55,31 @@ class Bundle:
     subject: str | None = None
 
     def golden(self) -> dict[str, NDArray[Any]]:
-        """Windows and the clips expected from them."""
+        """Read the golden windows and the clips that are expected from them."""
         return self._sealed.arrays(_of_subject(self.subject, "golden.npz"))
 
     @property
     def golden_file(self) -> Path:
-        """Where the golden windows are kept."""
+        """Path of the file with the golden windows."""
         return self.path / _of_subject(self.subject, "golden.npz")
 
     def read(self, name: str) -> bytes:
-        """Read a file of the bundle, held to its hash again: what is returned is what the digest says.
+        """Read a file of the bundle, checking its hash again, so that the digest holds for what is returned.
 
         Raises
         ------
         BundleError
-            If the manifest does not list it, it lies elsewhere, or it was changed.
+            If the manifest does not list the file, it lies outside the folder, or it was changed.
         """
         return self._sealed.read(name)
 
     def mapped(self, name: str) -> mmap.mmap:
-        """Map a file of the bundle into memory, held to its hash again.
+        """Map a file of the bundle into memory, checking its hash again.
 
         Raises
         ------
         BundleError
-            As of `read`.
+            See `read`.
         """
         return self._sealed.mapped(name)
 
@@ -88,7 +89,7 @@ class Bundle:
 
 
 def resolve(name: str | Path) -> Path:
-    """The directory of a bundle given by path or by the name of a shipped one.
+    """Find the directory of a bundle, given its path or the name of a shipped one.
 
     Raises
     ------
@@ -98,6 +99,7 @@ def resolve(name: str | Path) -> Path:
     path = Path(name)
     shipped = SHIPPED / str(name)
     try:
+        # A folder of that name comes before a shipped bundle.
         if (path / _HEAD).is_file():
             return path
         if os.sep not in str(name) and (shipped / _HEAD).is_file():
@@ -115,7 +117,7 @@ def resolve(name: str | Path) -> Path:
 
 
 def _found(path: Path) -> str:
-    """Say what is there instead of a bundle."""
+    """Describe what is there instead of a bundle."""
     if path.is_dir():
         held = sorted(entry.name for entry in path.iterdir())
         return f"a folder that holds {', '.join(held[:5])}" if held else "a folder that is empty"
@@ -130,19 +132,22 @@ def load(name: str | Path, *, verify: bool = True, subject: str | None = None) -
     name : str or Path
         A path, or the name of a shipped bundle.
     verify : bool
-        False leaves the manifest's digest, and the hash of what is not read here, unchecked.
+        Whether to check the manifest's digest, and the hashes of files that are not read here. Files that
+        are read are always checked.
     subject : str, optional
-        One of the bundle's subjects; by default the one that the files beside the manifest are of.
+        One of the bundle's subjects; by default the one whose files lie beside the manifest.
 
     Raises
     ------
     BundleError
-        If a file is missing, not listed, elsewhere or changed, the files do not fit together, or there is
-        no such subject.
+        If a file is missing, unlisted, outside the folder or changed, if the files do not fit together, or
+        if there is no such subject.
     """
     path = resolve(name)
     file = path / _HEAD
     tree, found = read_tree(file, _AGAIN, verify=verify)
+    # Another schema has other keys, so it is named before the strict reading can
+    # complain about these.
     if tree.get("schema") != SCHEMA:
         raise BundleError(
             f"{path} has bundle schema {tree.get('schema')!r}, this version reads {SCHEMA}. Make it anew "
@@ -169,29 +174,30 @@ def load(name: str | Path, *, verify: bool = True, subject: str | None = None) -
 
 
 def check_target(target: Path) -> None:
-    """Refuse what `write` would refuse, see `rtdecode.disk.sealed.check_target`."""
+    """Refuse a target that `write` would refuse; see `rtdecode.disk.sealed.check_target`."""
     sealed.check_target(target, _HEAD, "bundle")
 
 
 def write(target: Path, manifest: Manifest, files: dict[str, Path]) -> Bundle:
-    """Write a bundle in one step: a temporary folder that is renamed when it is whole.
+    """Write a bundle in one step, into a temporary folder that is renamed when it is complete.
 
     Parameters
     ----------
     target : Path
-        Folder to be made; an existing bundle there is replaced, anything else is refused.
+        Folder to create. An existing bundle there is replaced; anything else is refused.
     manifest : Manifest
-        `files` of it is filled in here.
+        Its `files` are filled in here.
     files : dict
-        Name in the bundle, with slashes where it lies in a folder -> file to copy.
+        Name in the bundle, with slashes if it lies in a folder -> file to copy.
 
     Raises
     ------
     UsageError
         If `target` holds anything but a bundle.
     BundleError
-        If the stages do not fit together: then nothing is replaced.
+        If the stages do not fit together. Then nothing is replaced.
     """
+    # All checks come first, and the bundle is read back at the end: what is written can be loaded.
     check_target(target)
     _check_wiring(manifest, target / _HEAD)
     with sealed.replacing(target) as part:
@@ -204,7 +210,7 @@ def write(target: Path, manifest: Manifest, files: dict[str, Path]) -> Bundle:
 
 
 def _check_wiring(manifest: Manifest, file: Path) -> None:
-    """Refuse stages that do not fit together, those of every subject too."""
+    """Refuse stages that do not fit together, for the default subject and for every other."""
     wiring.check(manifest, str(file))
     for subject in manifest.subjects:
         wiring.check(of_subject(manifest, subject), f"{file}: subjects.{subject}")
@@ -217,12 +223,13 @@ def _check_listed(file: Path, manifest: Manifest) -> None:
                 f"{file}: {place} is in the file {name!r}, which is not listed under files: the "
                 f"name of a file in the bundle's own folder was expected. {_AGAIN}"
             )
+    # Provenance may hold anything, but a session computes with this value.
     correction = manifest.provenance.get("onset_correction_s")
     typed.read(float | None, correction, f"{file}: provenance.onset_correction_s")
 
 
 def _named(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """Every file that a part of the manifest names, after the place that names it."""
+    """Yield every file that the manifest names, each after the place that names it."""
     stages = {f"stages.{name}": stage for name, stage in manifest.built.items()}
     for subject, found in manifest.subjects.items():
         stages |= {f"subjects.{subject}.stages.{name}": stage for name, stage in found.stages.items()}
@@ -235,7 +242,7 @@ def _named(manifest: Manifest) -> Iterator[tuple[str, str]]:
 
 
 def _of_subject(subject: str | None, name: str) -> str:
-    """Where a file of a subject lies."""
+    """Return where a subject's file lies; the default subject's files lie beside the manifest."""
     return name if subject is None else f"subjects/{subject}/{name}"
 
 

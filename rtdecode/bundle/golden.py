@@ -1,7 +1,9 @@
-"""The golden windows of a bundle: what this machine makes of them must be what the export made.
+"""The golden windows of a bundle, which this machine must decode as the export did.
 
 A golden window holds the signals that the stages read, the states that it carries on from (``carry``, and
-``carry_mask``, 0 where there is none), and the ``noise`` that its latent starts from; then what is expected.
+``carry_mask``, which is 0 if there are none), and the ``noise`` that its latent starts from. With these
+come the expected outputs. `decode` runs such a window, and `compare` holds the result against what is
+expected.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,17 +23,18 @@ from rtdecode.errors import BundleError
 from rtdecode.types import Array, Float, Window
 
 _COMPARED = ("latent", "confidence", "scores", "frames")
+# Largest differences allowed in closed form and after denoising, see `compare`.
 _CLOSED = 1e-4
 _DENOISED = 1e-3
 
 
 def first(bundle: Bundle) -> dict[str, Array]:
-    """Read the first golden window and what is expected of it, with a batch axis of 1."""
+    """Read the first golden window and its expected outputs, with a batch axis of 1."""
     return {name: array[:1] for name, array in bundle.golden().items()}
 
 
 def window(bundle: Bundle) -> Window:
-    """The first golden window as a session would hand it to the decoder."""
+    """Build the first golden window as a session would hand it to the decoder."""
     golden = bundle.golden()
     manifest = bundle.manifest
     masks = {m: golden.get(f"{m}_mask", np.zeros((1, 0)))[0] > 0 for m in ("eeg", "fmri")}
@@ -53,7 +56,7 @@ def window(bundle: Bundle) -> Window:
 
 
 def read(manifest: Manifest) -> list[str]:
-    """Name the arrays that a golden window of this bundle must hold, beside what is expected of it."""
+    """Name the arrays that a golden window of this bundle must hold besides its expected outputs."""
     ports = [port for stage in manifest.built.values() for port in stage.inputs.values()]
     signals = [source for source in SIGNALS if any(port.source == source for port in ports)]
     states = [name for name, state in manifest.states.items() if state.scope == "session"]
@@ -63,7 +66,7 @@ def read(manifest: Manifest) -> list[str]:
 
 
 def open_pass(engine: Engine, kept: Mapping[str, Array], steps: int, where: str) -> Pass:
-    """Begin the pass of a golden window, whose arrays have a leading 1.
+    """Begin the pass of a golden window, whose arrays have a leading axis of 1.
 
     Raises
     ------
@@ -73,6 +76,7 @@ def open_pass(engine: Engine, kept: Mapping[str, Array], steps: int, where: str)
     manifest = engine.manifest
     given = take(where, kept, read(manifest))
     states = [name for name, state in manifest.states.items() if state.scope == "session"]
+    # A mask of 0 says that the window carries nothing on, which differs from carrying on zeros.
     before = {name: given[name] for name in states if given.get(f"{name}_mask", np.ones(1)).any()}
     more = partial(noise, manifest.noise_key, 0, 0)
     signals = {name: given[name] for name in SIGNALS if name in given}
@@ -90,7 +94,7 @@ def decode(engine: Engine, kept: Mapping[str, Array], steps: int, where: str) ->
     Raises
     ------
     BundleError
-        As of `open_pass`.
+        See `open_pass`.
     """
     opened = open_pass(engine, kept, steps, where)
     found = opened.encode()
@@ -104,7 +108,7 @@ def take(where: str, kept: Mapping[str, Array], names: Iterable[str]) -> dict[st
     Raises
     ------
     BundleError
-        If one is not there.
+        If one of them is missing.
     """
     if missing := sorted(set(names) - set(kept)):
         raise BundleError(f"{where} lacks {', '.join(missing)}: found {', '.join(kept)}. Export it again.")
@@ -112,15 +116,15 @@ def take(where: str, kept: Mapping[str, Array], names: Iterable[str]) -> dict[st
 
 
 def compare(bundle: Bundle, kept: Mapping[str, Array], found: Mapping[str, NDArray[Any]]) -> None:
-    """Compare what was decoded of a golden window with what is expected of it.
+    """Compare what was decoded from a golden window with what is expected.
 
-    A closed-form latent may be 1e-4 off; a denoised one, which went through many more operations,
-    a thousandth of its spread. Frames of 8 bits may differ by a rounding.
+    A closed-form latent may be off by 1e-4. A denoised latent, which went through many more operations, may
+    be off by a thousandth of its standard deviation. Frames of 8 bits may differ by rounding.
 
     Raises
     ------
     BundleError
-        If anything is further off; the message says which and by how much.
+        If anything is further off. The message says what, and by how much.
     """
     denoised = "denoise" in bundle.manifest.built
     for name in (name for name in _COMPARED if name in kept and name in found):
@@ -130,6 +134,7 @@ def compare(bundle: Bundle, kept: Mapping[str, Array], found: Mapping[str, NDArr
         if name == "latent" and denoised:
             tolerance *= float(expected.std())
         error = float(np.abs(found[name] * (255.0 if eight_bits else 1.0) - expected).max())
+        # Written so that a NaN fails too.
         if not error <= tolerance:
             raise BundleError(
                 f"bundle {bundle.path}: its golden window gives {name} {error:.2g} away from golden.npz "

@@ -1,4 +1,4 @@
-"""ONNX Runtime behind one call."""
+"""Run ONNX graphs through one class, `Graph`, with checked providers and external weights."""
 
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -14,9 +14,9 @@ from rtdecode.errors import BundleError, RtDecodeError
 if TYPE_CHECKING:
     import onnxruntime
 
-# An array, or what ONNX Runtime holds on a device (`OrtValue`).
+# An array, or a value that ONNX Runtime holds on a device (`OrtValue`).
 Value = Any
-# A provider's name, or its name and its options.
+# A provider's name, or its name with its options.
 Provider = str | tuple[str, dict[str, Any]]
 
 _PROVIDERS = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
@@ -25,7 +25,7 @@ _DTYPES = {"float": "float32", "double": "float64"}
 
 
 def providers() -> list[str]:
-    """Name the execution providers that would be used, the fastest first.
+    """Name the available execution providers that are used by default, the fastest first.
 
     Raises
     ------
@@ -37,7 +37,7 @@ def providers() -> list[str]:
 
 
 def check_providers(chosen: Sequence[Provider]) -> None:
-    """Refuse providers that are not there: ONNX Runtime would take another one instead.
+    """Refuse providers that are not available, because ONNX Runtime would use another one instead.
 
     Raises
     ------
@@ -52,25 +52,26 @@ def check_providers(chosen: Sequence[Provider]) -> None:
 
 
 def device_of(chosen: Sequence[Provider]) -> str | None:
-    """Say on which device the outputs of a graph can stay; None for the host's memory."""
+    """Return the device on which the outputs of a graph can stay; None for the host's memory."""
     return "cuda" if any(name in _ON_A_GPU for name in _names(chosen)) else None
 
 
 class Graph:
-    """One ONNX graph on one thread of the processor.
+    """One ONNX graph, run on a single CPU thread or on a GPU.
 
     Parameters
     ----------
     model : bytes
-        The graph itself: what was hashed is what runs, whatever becomes of the file meanwhile.
+        The graph itself. Taking bytes rather than a path means that what was hashed is what runs, even if
+        the file changes in the meantime.
     name : str
         Where it is from, for messages.
     chosen : sequence of str or (str, dict), optional
-        Execution providers, with their options; `providers` where not given.
+        Execution providers, with their options if any; by default `providers`.
     device : str, optional
-        Where outputs may stay; `device_of` the providers where not given.
+        Device on which outputs may stay; by default `device_of` the providers.
     beside : dict, optional
-        The files that hold weights of it, by the names that the graph knows them by.
+        The files that hold its external weights, by the names under which the graph knows them.
 
     Attributes
     ----------
@@ -80,7 +81,7 @@ class Graph:
     Raises
     ------
     BundleError
-        If it is no graph that ONNX Runtime can run, or its weights lie in a file that was not given.
+        If ONNX Runtime cannot run the graph, or its weights lie in a file that was not given.
     """
 
     def __init__(
@@ -109,14 +110,14 @@ class Graph:
         self.outputs = {port.name: (port.shape, _dtype(port.type)) for port in self._session.get_outputs()}
 
     def __call__(self, arrays: Mapping[str, Value], stay: Collection[str] = ()) -> dict[str, Value]:
-        """Run the graph on arrays by port name; returns its outputs by name, as they are.
+        """Run the graph on arrays by port name, and return its outputs by name, in their own dtypes.
 
         Parameters
         ----------
         arrays : dict
-            Cast to the dtype of their port, where they have another one.
+            Values of the input ports. An array whose dtype is not that of its port is cast.
         stay : collection of str
-            Outputs that may stay on the device, where there is one.
+            Outputs that may stay on the device, if there is one.
 
         Raises
         ------
@@ -142,7 +143,7 @@ class Graph:
         return np.ascontiguousarray(value, dtype)
 
     def _bound(self, given: Mapping[str, Value], stay: Collection[str], device: str) -> dict[str, Value]:
-        """Run with the outputs that may stay bound to the device, and the rest to the host."""
+        """Run the graph with the outputs in `stay` bound to the device and the others to the host."""
         binding = self._session.io_binding()
         for name, value in given.items():
             if isinstance(value, np.ndarray):
@@ -157,7 +158,7 @@ class Graph:
 
 
 def host(value: Value) -> NDArray[Any]:
-    """Bring a value to the host's memory, as the array that it is."""
+    """Return a value as an array in the host's memory."""
     return value if isinstance(value, np.ndarray) else value.numpy()
 
 
@@ -166,13 +167,13 @@ def _names(chosen: Sequence[Provider]) -> list[str]:
 
 
 def _dtype(said: str) -> str:
-    """``tensor(float)`` -> ``float32``."""
+    """Convert ONNX Runtime's name of a type to numpy's: ``tensor(float)`` to ``float32``."""
     inner = said.removeprefix("tensor(").removesuffix(")")
     return _DTYPES.get(inner, inner)
 
 
 def _faults() -> tuple[type[Exception], ...]:
-    """What ONNX Runtime raises for a file that it cannot run: there is no common base."""
+    """List what ONNX Runtime raises for a graph it cannot run; the exceptions have no common base."""
     state = import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     names = ("Fail", "InvalidGraph", "InvalidProtobuf", "InvalidArgument", "NoSuchFile", "NotImplemented")
     return tuple(getattr(state, name) for name in names)
@@ -184,11 +185,11 @@ def _options() -> "onnxruntime.SessionOptions":
     # Spinning threads would take the cores that acquisition needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    # Weights beside a graph are looked for here, and nothing can lie below a device: a graph holds its
-    # own weights, or is given the files that the manifest lists. Without it they would be looked for in
-    # the working directory.
+    # ONNX Runtime looks for external weights in this folder, by default in the working directory.
+    # Nothing can lie below a device, so a graph gets only the weights that it holds and the files
+    # that the manifest lists, whose hashes were checked.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
-    options.log_severity_level = 3
+    options.log_severity_level = 3  # errors only
     return options
 
 

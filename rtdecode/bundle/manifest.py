@@ -1,4 +1,10 @@
-"""What a bundle says of itself: the values of ``manifest.json``, schema 2."""
+"""The manifest of a bundle: the values of ``manifest.json``, schema 2.
+
+`from_json` builds a `Manifest` from JSON values and refuses whatever does not have the stated type,
+`to_json` turns it back, and `of_subject` gives the manifest as it is for one subject. Whether the stages
+fit together is checked in `rtdecode.bundle.wiring`. The dataclasses refuse wrong values with a
+`ValueError`, to which the strict reading adds the file and the key.
+"""
 
 import math
 import re
@@ -14,15 +20,16 @@ from rtdecode.timing import TimingGrid
 
 SCHEMA = 2
 STAGES = ("front", "encode", "denoise", "remember", "decode_first", "decode_next")
-# What each subject has of its own; all others are shared.
+# The stages that each subject has of its own; all others are shared.
 OWN_STAGES = ("front", "encode")
 SCOPES = ("chunk", "window", "session")
-# What numpy and ONNX Runtime both know by these names.
+# Types that numpy and ONNX Runtime both know by these names.
 DTYPES = ("float32", "float16", "float64", "int64", "int32", "int16", "int8", "uint16", "uint8", "bool")
-# Far above any schedule: a clip of so many steps would take minutes, and so would reading the bundle.
+# Far above any schedule: a clip with this many steps would take minutes, and so
+# would reading the bundle.
 _MOST_STEPS = 1000
 _KEY_DIGITS = 64
-# A subject's name is the name of its folder.
+# A subject's name is also the name of its folder.
 _SUBJECT = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
@@ -34,16 +41,16 @@ class Input:
     ----------
     shape : list of int
     dtype : str
-        What is handed in is cast to it where it is of another type.
+        Values of another type are cast to it.
     source : str
-        Where its values come from, see `rtdecode.bundle.wiring`.
+        Where its values come from; see `rtdecode.bundle.wiring`.
     state : str or None
-        The state that is read, where the source is ``state``.
+        The state that is read, if the source is ``state``.
     there : bool
-        True reads whether the state holds anything, 1 or 0, in place of its values.
+        If True, the port reads whether the state holds anything, 1 or 0, instead of its values.
     memory, rows : str or None
-        The memory that is read where the source is ``memory``, and the output (``STAGE.PORT``, whole
-        numbers) that says which of its rows.
+        If the source is ``memory``: the memory that is read, and the output (``STAGE.PORT``, whole numbers)
+        that tells which of its rows.
     """
 
     shape: list[int]
@@ -60,7 +67,7 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A port that a graph writes; `state` names the state that keeps the values, where one does."""
+    """A port that a graph writes; `state` names the state that keeps its values, if any."""
 
     shape: list[int]
     dtype: str
@@ -72,7 +79,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One graph: its file, its ports by name, and the files beside it that hold weights of it (`data`)."""
+    """One graph: its file, its ports by name, and the files that hold its external weights (`data`)."""
 
     file: str
     inputs: dict[str, Input]
@@ -82,17 +89,17 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What calls of the graphs hand on to later ones; zeros where nothing was written yet.
+    """Values that one call of a graph hands on to later calls; zeros until something is written.
 
     Attributes
     ----------
     scope : str
-        How long it lives: ``chunk`` (the steps of one chunk), ``window``, or ``session`` (until a window
-        is missing).
+        How long it lives: for a ``chunk`` (the steps of one chunk), for a ``window``, or for the ``session``
+        (until a window is missing).
     shape : list of int
     dtype : str
     source : str or None
-        ``latent``: it is the last frames of each window's clean latent, and no port writes it.
+        If ``latent``, the state is the last frames of each window's clean latent, and no port writes it.
     """
 
     scope: str
@@ -115,16 +122,16 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Rows to be looked up, in a file of their own that is never read whole.
+    """A table of rows to look up, in a file of its own that is never read whole.
 
     Attributes
     ----------
     file : str
-        ``.npy``, (row, value).
+        An array in ``.npy`` format, (row, value).
     rows, width : int
-        How many rows there are, and how many values a row has.
+        Number of rows, and of values in a row.
     dtype : str
-        Of the values; ``bfloat16`` is kept as uint16, and handed on as float32.
+        Type of the values; ``bfloat16`` is stored as uint16 and handed on as float32.
     """
 
     file: str
@@ -138,7 +145,10 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class ClipGeometry:
-    """Shape of a clip: `frames` of (height, width, 3) at `fps`; `hop_frames` of them are shown per hop."""
+    """Shape of a clip: `frames` of (height, width, 3) at `fps`.
+
+    `TimingGrid.hop_frames` of them are shown per hop.
+    """
 
     frames: int
     height: int
@@ -152,7 +162,7 @@ class ClipGeometry:
 
 @dataclass(frozen=True, slots=True)
 class EegInput:
-    """The EEG a bundle takes: labels in the order of its arrays, reference, and the causal band."""
+    """The EEG that a bundle reads: channel labels in the order of its arrays, reference and causal band."""
 
     channels: list[str]
     reference: str
@@ -166,7 +176,7 @@ class EegInput:
 
 @dataclass(frozen=True, slots=True)
 class FmriInput:
-    """The volumes a bundle takes: voxel count, grid, and how the resting level is followed."""
+    """The volumes that a bundle reads: number of voxels, grid, and how the resting level is tracked."""
 
     voxels: int
     shape: list[int]
@@ -182,18 +192,18 @@ class FmriInput:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Another participant: its own signals and its own way into the stages that all share.
+    """Another participant, with its own signals and its own first stages before the shared ones.
 
     Attributes
     ----------
     eeg, fmri : EegInput, FmriInput or None
-        The signals that are read of this participant.
+        The signals that are read from this participant.
     stages : dict
-        Its ``encode``, and its ``front`` where there is one.
+        Its ``encode``, and its ``front`` if there is one.
     number : int or None
-        What ports with the source ``subject`` get.
+        The value of ports with the source ``subject``.
     confidence : dict or None
-        What its confidence was calibrated on; None where it was not.
+        What its confidence was calibrated on; None if it was not calibrated.
     """
 
     eeg: EegInput | None
@@ -209,26 +219,26 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a bundle says of itself.
+    """All that a bundle states about itself.
 
     Attributes
     ----------
     noise_key : str
-        Hexadecimal digits that seed the noise of its clips, see `rtdecode.bundle.noise`.
+        Hexadecimal digits that seed the noise of its clips; see `rtdecode.bundle.noise`.
     simulated : bool
-        True where the participant it was trained on is simulated.
+        Whether the participant it was trained on is simulated.
     note : str or None
         A sentence shown with every clip.
     latent : list of int or None
-        Shape of the clean latent of a window, (1, channel, latent frame, row, column); null before there
+        Shape of the clean latent of a window, (1, channel, latent frame, row, column); None before there
         are stages.
     steps : int
-        Denoising steps of a clip by default; 0 without a denoiser.
+        Default number of denoising steps per clip; 0 without a denoiser.
     sigmas : dict
-        Number of steps, as text -> the noise level that each of them begins at. A denoiser that reads
-        levels (sources ``t`` and ``r``) takes these numbers of steps and no other.
+        Number of steps, as text -> the noise level at which each step begins. A denoiser that reads levels
+        (sources ``t`` and ``r``) takes these numbers of steps and no others.
     stages : dict
-        Name -> `Stage`, or null for one that the bundle does without.
+        Name -> `Stage`, or None for a stage that the bundle does without.
     states : dict
         Name -> `State`.
     labels : list of str or None
@@ -238,11 +248,12 @@ class Manifest:
     subjects : dict
         Name -> `Subject`, besides the default one, whose signals and stages are the bundle's own.
     subject : int or None
-        What ports with the source ``subject`` get for the default subject.
+        The value of ports with the source ``subject`` for the default subject.
     fitter : str or None
-        The registered builder of what can fit it to another participant, see `train.fitting.fitter`; None
-        where nothing can.
-    The rest are plain values.
+        The registered builder of what can fit the bundle to another participant, see
+        `train.fitting.fitter`; None if nothing can.
+
+    The other attributes are plain values.
     """
 
     schema: int
@@ -299,18 +310,18 @@ class Manifest:
 
     @property
     def built(self) -> dict[str, Stage]:
-        """The stages that are there, in the order in which they run."""
+        """The stages that the bundle has, in the order in which they run."""
         found = {name: self.stages.get(name) for name in STAGES}
         return {name: stage for name, stage in found.items() if stage is not None}
 
 
 def of_subject(manifest: Manifest, name: str) -> Manifest:
-    """The manifest of one of the subjects: its signals and stages in place of the default subject's.
+    """Return the manifest for one subject, with its signals and stages in place of the default subject's.
 
     Raises
     ------
     BundleError
-        If there is no such subject, or it does not fit the rest.
+        If there is no such subject, or it does not fit the rest of the manifest.
     """
     if name not in manifest.subjects:
         there = ", ".join(manifest.subjects) or "the default one alone"
@@ -319,6 +330,7 @@ def of_subject(manifest: Manifest, name: str) -> Manifest:
             "--subject, or leave it out for the default one."
         )
     found = manifest.subjects[name]
+    # A subject without a front must not run the default subject's.
     own = {
         "eeg": found.eeg,
         "fmri": found.fmri,
@@ -333,10 +345,13 @@ def of_subject(manifest: Manifest, name: str) -> Manifest:
 
 
 def to_json(manifest: Manifest) -> dict[str, Any]:
-    """The manifest as plain JSON values; fractions become text, and what a port leaves open is left out."""
+    """Return the manifest as plain JSON values.
+
+    Fractions become text, and settings of a port that have no value are left out.
+    """
     tree = asdict(manifest)
     if manifest.fitter is None:
-        # Bundles from before there was this key read as they were written.
+        # A bundle without the key keeps its digest when it is written again.
         del tree["fitter"]
     grid = tree["grid"].items()
     tree["grid"] = {name: str(value) if isinstance(value, Fraction) else value for name, value in grid}
@@ -349,7 +364,7 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
 
 
 def from_json(tree: Any, where: str = "manifest.json") -> Manifest:
-    """Read a manifest from JSON values, strictly; `where` begins the message of a fault."""
+    """Read a manifest strictly from JSON values; `where` begins the message of an error."""
     return typed.read(Manifest, tree, where)
 
 

@@ -1,4 +1,7 @@
-"""The rows of a memory: a file of any size, of which only the rows that are asked for are read."""
+"""Look up rows of a memory: a mapped file of any size, of which only the rows asked for are read.
+
+`rows` checks the header of the mapped ``.npy`` file against the manifest, and `Rows.take` gathers rows.
+"""
 
 import mmap
 from io import BytesIO
@@ -10,7 +13,7 @@ from numpy.typing import NDArray
 from rtdecode.bundle.manifest import Memory
 from rtdecode.errors import BundleError
 
-# No header of a plain array is as long.
+# Longer than the header of any plain array.
 _HEADER_BYTES = 2**16
 _AGAIN = "Export the bundle again."
 
@@ -22,7 +25,7 @@ class Rows:
     ----------
     values : (row, value)
     dtype : str
-        What the values are; ``bfloat16`` where they are kept as uint16.
+        Type of the values; ``bfloat16`` if they are stored as uint16.
     name : str
         Where it is from, for messages.
     """
@@ -38,8 +41,9 @@ class Rows:
         Raises
         ------
         BundleError
-            If there is no such row.
+            If one of the rows does not exist.
         """
+        # Checked here because numpy would read negative numbers from the end.
         asked = numbers.reshape(-1)
         count = len(self._values)
         if asked.min() < 0 or asked.max() >= count:
@@ -50,26 +54,26 @@ class Rows:
         found = self._values[asked]
         if self._dtype != "bfloat16":
             return found
-        # bfloat16 is the upper half of a float32.
+        # numpy has no bfloat16, which is the upper half of a float32.
         return (found.astype(np.uint32) << 16).view(np.float32)
 
 
 def rows(data: mmap.mmap, memory: Memory, name: str) -> Rows:
-    """Find the rows of a memory in its mapped file.
+    """Return the rows of a memory from its mapped file.
 
     Parameters
     ----------
     data : mmap
-        The whole file, ``.npy``.
+        The whole ``.npy`` file.
     memory : Memory
-        What the manifest says of it.
+        The memory as the manifest describes it.
     name : str
         Where it is from, for messages.
 
     Raises
     ------
     BundleError
-        If the file is none, is cut short, or holds something else than the manifest says.
+        If the file is no array, is cut short, or differs from what the manifest says.
     """
     kept = np.dtype("uint16" if memory.dtype == "bfloat16" else memory.dtype)
     header = BytesIO(data[:_HEADER_BYTES])

@@ -1,4 +1,10 @@
-"""One window on its way through the graphs of a bundle: the one code that runs them."""
+"""Take one window through the graphs of a bundle; no other code runs them.
+
+A `Pass` encodes the window, denoises its latent chunk by chunk (or takes the encoder's, in closed form)
+and draws the frames. Before each call it gathers the values of the graph's ports from where the manifest
+says, and after it keeps what later calls will read. What does not change from window to window is in a
+`Program`.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +20,8 @@ from rtdecode.bundle.states import States
 from rtdecode.bundle.wiring import SIGNALS, clean_latent, latent_frames
 from rtdecode.types import Float
 
-# The outputs of `encode` that are told of a clip, or that its start is made of.
+# Outputs of `encode` that are reported with a clip, or from which its start is made.
+# The host reads them.
 _TOLD = ("latent", "scores", "confidence", "start", "start_level")
 _DRAWN = ("frames",)
 
@@ -26,9 +33,10 @@ class Noise:
     Attributes
     ----------
     start : float32 or None
-        What the whole latent starts from, (1, channel, latent frame, row, column); None in closed form.
+        Noise that the whole latent starts from, (1, channel, latent frame, row, column); None in closed
+        form.
     later : callable
-        Draws more, of a shape, by the number of the draw from 0.
+        Draws more noise, given its shape and the number of the draw from 0.
     """
 
     start: Float | None
@@ -36,25 +44,27 @@ class Noise:
 
 
 class Program:
-    """What there is to run: the graphs of a bundle, and what the manifest says of how they are joined.
+    """The graphs of a bundle, and how the manifest joins them.
 
     Parameters
     ----------
     manifest : Manifest
         Checked by `rtdecode.bundle.wiring.check`.
     graphs : dict
-        The graph of each stage that is there.
+        Stage -> its graph, for every stage that the bundle has.
     memories : dict
-        The rows of each memory by its name.
+        Name of each memory -> its rows.
 
     Attributes
     ----------
     latent : tuple of int
         Shape of the clean latent of a window.
     chunk_frames : int
-        Latent frames that are denoised together; all of them in closed form.
+        Number of latent frames that are denoised together; all of them in closed form.
     drawn_frames : dict
-        Latent frames that a call of each decode stage takes.
+        Decode stage -> number of latent frames that one call takes.
+    stay : dict
+        Stage -> names of the outputs that may stay on the device.
     """
 
     def __init__(
@@ -74,30 +84,31 @@ class Program:
         self.stay = {stage: self._stay(stage) for stage in graphs}
 
     def _stay(self, stage: str) -> set[str]:
-        """The outputs of a stage that only other calls of the graphs read: they may stay on a device."""
+        """Name the outputs of a stage that only other graphs read, so that they may stay on the device."""
         told = {"encode": _TOLD, "decode_first": _DRAWN, "decode_next": _DRAWN}.get(stage, ())
         return set(self.stages[stage].outputs) - {*told, *self._rows(stage)}
 
     def _rows(self, stage: str) -> set[str]:
-        """The outputs of a stage that tell rows of a memory."""
+        """Name the outputs of a stage that tell rows of a memory, which the host looks up."""
         ports = [port for other in self.stages.values() for port in other.inputs.values()]
         rows = [port.rows.partition(".") for port in ports if port.rows is not None]
         return {name for known, _, name in rows if known == stage}
 
 
 class Pass:
-    """One window's pass through the graphs: `encode`, then `latents`, and `draw` of what they give.
+    """One window's pass through the graphs: call `encode`, iterate over `latents`, and `draw` each of them.
 
     Parameters
     ----------
     program : Program
     given : dict
-        ``eeg``, ``eeg_mask``, ``fmri``, ``fmri_mask``, with a leading 1; absent signals are left out.
+        ``eeg``, ``eeg_mask``, ``fmri``, ``fmri_mask``, each with a leading axis of 1. Absent signals are left
+        out.
     noise : Noise
     steps : int
-        Denoising steps; 0 in closed form.
+        Number of denoising steps; 0 in closed form.
     before : dict or None
-        The session's states that the window carries on from; None to begin afresh.
+        The session's states that the window carries on from; None to start afresh.
     """
 
     def __init__(
@@ -112,6 +123,8 @@ class Pass:
         self._given = given
         self._noise = noise
         self._steps = steps
+        # What this window has made so far: states by name, outputs as
+        # ``STAGE.PORT``, and clean latents.
         self._states = States(program.manifest.states, before)
         self._made: dict[str, Value] = {}
         self._clean: list[NDArray[Any]] = []
@@ -119,7 +132,7 @@ class Pass:
         self._drawn = 0
 
     def encode(self) -> dict[str, NDArray[Any]]:
-        """Encode the window; returns the outputs of ``encode`` that are in the host's memory, by name."""
+        """Encode the window, and return by name the outputs of ``encode`` that are in the host's memory."""
         if "front" in self._program.graphs:
             self._run("front", {})
         found = self._run("encode", {})
@@ -135,13 +148,13 @@ class Pass:
 
     @property
     def latent(self) -> NDArray[Any]:
-        """The clean latent, as far as there is one."""
+        """The clean latent, as far as `latents` has yielded it."""
         return self._clean[0] if len(self._clean) == 1 else np.concatenate(self._clean, axis=2)
 
     def draw(self, latent: NDArray[Any]) -> Iterator[NDArray[Any]]:
-        """Yield the frames of the next latent frames as they are drawn, (1, frame, row, column, 3) in [0, 1].
+        """Draw the next latent frames, yielding video frames (1, frame, row, column, 3) in [0, 1].
 
-        Latent frames too few for a call of the graph wait for the next ones.
+        Latent frames that are too few for a call of the graph wait for the next ones.
         """
         waiting = latent if self._waiting is None else np.concatenate([self._waiting, latent], axis=2)
         while waiting.shape[2]:
@@ -149,6 +162,7 @@ class Pass:
             count = self._program.drawn_frames[stage]
             if waiting.shape[2] < count:
                 break
+            # The decode stage reads its frames under the name of the clean latent.
             self._made[self._program.clean] = waiting[:, :, :count]
             found = self._run(stage, {})
             self._drawn += 1
@@ -157,7 +171,7 @@ class Pass:
         self._waiting = waiting if waiting.shape[2] else None
 
     def carried(self) -> dict[str, Value]:
-        """The states of the session that the next window carries on from."""
+        """Return the states of the session that the next window carries on from."""
         return self._states.of_session(self.latent)
 
     def _keep(self, latent: Value) -> NDArray[Any]:
@@ -165,16 +179,17 @@ class Pass:
         return self._clean[-1]
 
     def _denoised(self, chunk: int) -> Value:
-        """Take every denoising step of one chunk, and let the caches be written of what came out."""
+        """Take every denoising step of one chunk, and then let ``remember`` write its caches."""
         self._states.forget("chunk")
         count = self._steps
         latent: Value = self._start(chunk)
         levels = self._levels()
-        following = [*levels[1:], 0.0]
+        following = [*levels[1:], 0.0]  # the last step ends without noise
         name = self._program.clean.partition(".")[2]
         for step in range(count):
             now = {
                 "start": latent,
+                # The number of the draw: every step of every chunk gets noise of its own.
                 "noise": chunk * count + step,
                 "step": step,
                 "steps": count,
@@ -188,7 +203,7 @@ class Pass:
         return latent
 
     def _start(self, chunk: int) -> NDArray[Any]:
-        """The noisy latent that a chunk begins with: noise, mixed with what ``encode`` gives for a start."""
+        """Return the latent that a chunk starts from: noise, mixed with the start that ``encode`` gives."""
         start = self._noise.start
         assert start is not None
         frames = self._program.chunk_frames
@@ -201,18 +216,19 @@ class Pass:
         return (1 - level) * guess + level * noise
 
     def _level(self) -> np.float32:
-        """The noise level that the latent starts at, a share of that of pure noise."""
+        """Return the noise level at which the latent starts, where 1 is pure noise."""
         if "encode.start_level" not in self._made:
             return np.float32(1)
         return np.float32(host(self._made["encode.start_level"]).item())
 
     def _levels(self) -> list[float]:
-        """The noise level at the beginning of each step."""
+        """Return the noise level at the beginning of each step."""
+        # A denoiser that reads no levels may take numbers of steps for which the manifest has none.
         sigmas = self._program.manifest.sigmas.get(str(self._steps), [0.0] * self._steps)
         return [float(self._level()) * sigma for sigma in sigmas]
 
     def _run(self, stage: str, now: Mapping[str, Any]) -> dict[str, Value]:
-        """Run one graph, and keep what it writes. `now` has the sources that change from call to call."""
+        """Run one graph and keep what it writes; `now` holds the sources that change from call to call."""
         ports = self._program.stages[stage]
         arrays = {name: self._value(port, now) for name, port in ports.inputs.items()}
         found = self._program.graphs[stage](arrays, self._program.stay[stage])
@@ -223,6 +239,7 @@ class Pass:
         return found
 
     def _value(self, port: Input, now: Mapping[str, Any]) -> Value:
+        # The sources are those of `rtdecode.bundle.wiring`.
         if port.source in SIGNALS:
             given = self._given.get(port.source)
             return np.zeros(port.shape, port.dtype) if given is None else given
@@ -243,4 +260,5 @@ class Pass:
             return self._noise.later(tuple(port.shape), now["noise"])
         if port.source in now:
             return np.full(port.shape, now[port.source], port.dtype)
+        # The only source left is STAGE.PORT.
         return self._made[port.source]

@@ -1,4 +1,8 @@
-"""What one stream of windows carries on from: the state of a session on an engine."""
+"""The state that one stream of windows carries on, on an engine that other sessions share.
+
+`Session.open` begins a window's pass with the states of the window before it, and `Session.keep` stores the
+states of a finished pass for the windows that follow.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +18,7 @@ from rtdecode.bundle.runner import Noise, Pass, Program
 from rtdecode.bundle.wiring import SIGNALS
 from rtdecode.types import Window
 
-# The revisions that each revision may carry on from, the best first.
+# The revisions from which each revision may carry on, the best first.
 _CHAINS = {"preview": ("final", "preview"), "final": ("final",)}
 
 
@@ -26,23 +30,24 @@ class _Last:
     states: Mapping[str, Value]
 
 
-# What a session holds at one moment; it never changes.
+# What a session holds at one moment. It is never modified, so it can be kept and restored.
 Snapshot = Mapping[str, _Last]
 
 
 class Session:
-    """The newest states of each revision, so that clips join.
+    """The newest states of each revision, from which the next window carries on so that clips join.
 
-    Window k + 1 carries on from window k of the same run, if that was decoded: a final from the final,
-    a preview from the final if that was cut before it, else from the preview. In what order the two
-    were decoded does not matter, so that a replay carries what the live session carried.
+    Window k + 1 carries on from window k of the same run, if that was decoded. A final carries on from the
+    final. A preview carries on from the final if that was cut before the preview, and otherwise from the
+    preview. The order in which the two were decoded does not matter, so that a replay carries what the live
+    session carried.
 
     Parameters
     ----------
     program : Program
-        Of an engine, which other sessions use too.
+        The program of an engine, which other sessions may use too.
     carry : bool
-        False lets every window begin afresh.
+        If False, every window starts afresh.
     """
 
     def __init__(self, program: Program, *, carry: bool = True) -> None:
@@ -56,11 +61,12 @@ class Session:
         Parameters
         ----------
         window : Window
-            What it lacks enters as zeros under a zero mask.
+            Signals that it lacks enter as zeros under a zero mask.
         steps : int
-            Denoising steps; 0 in closed form.
+            Number of denoising steps; 0 in closed form.
         null : bool
-            Leave out every signal and everything carried on: the same weights and noise, and nothing else.
+            Leave out every signal and everything that is carried on, so that only the weights and the noise
+            are the same.
         """
         drawn = self._noise(window)
         if null:
@@ -68,22 +74,24 @@ class Session:
         return Pass(self._program, signals(window), drawn, steps, self._before(window))
 
     def keep(self, window: Window, done: Pass) -> None:
-        """Let the windows that follow carry on from this one, all of whose latent is clean."""
+        """Store the states of a finished pass, whose whole latent is clean, for the windows that follow."""
         states = done.carried() if self._carry else {}
         if states:
             last = _Last(window.run, window.index, _windowed_at(window), states)
             self._last[window.revision] = last
 
     def snapshot(self) -> Snapshot:
-        """What the session holds now."""
+        """Return what the session holds at this moment."""
         return dict(self._last)
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Go back to what the session held."""
+        """Go back to what the session held at a snapshot."""
         self._last = dict(snapshot)
 
     def _before(self, window: Window) -> Mapping[str, Value] | None:
-        """The states to carry on from; None after a hole."""
+        """Return the states to carry on from; None if the window before is missing."""
+        # Judged by when the windows were cut, which a replay repeats, and not by
+        # when they were decoded.
         wanted = (window.run, window.index - 1)
         for revision in _CHAINS[window.revision]:
             last = self._last.get(revision)
@@ -100,7 +108,7 @@ class Session:
 
 
 def signals(window: Window) -> dict[str, NDArray[Any]]:
-    """The signals of a window by source, with a leading 1; those that are absent are left out."""
+    """Return the signals of a window by source, with a leading axis of 1; absent ones are left out."""
     found: dict[str, NDArray[Any]] = {}
     for source in SIGNALS:
         if getattr(window, source.removesuffix("_mask")) is not None:

@@ -1,4 +1,4 @@
-"""What calls of the graphs hand on to later ones, by name, each for as long as its scope lives."""
+"""Values that calls of the graphs hand on to later calls, by name, each for as long as its scope lives."""
 
 from collections.abc import Mapping
 
@@ -15,9 +15,9 @@ class States:
     Parameters
     ----------
     declared : dict
-        Name -> `State`, as the manifest says.
+        Name -> `State`, as the manifest declares it.
     before : dict or None
-        What the window carries on from: the session's states by name; None to begin afresh.
+        The session's states by name, from which the window carries on; None to start afresh.
     """
 
     def __init__(self, declared: Mapping[str, State], before: Mapping[str, Value] | None) -> None:
@@ -25,28 +25,28 @@ class States:
         self._values: dict[str, Value] = dict(before or {})
 
     def read(self, name: str) -> Value:
-        """The values of a state, of its shape and dtype; zeros where nothing was written."""
+        """Return the values of a state, in its shape and dtype; zeros if nothing was written."""
         if name in self._values:
             return self._values[name]
         state = self._declared[name]
         return np.zeros(state.shape, state.dtype)
 
     def there(self, name: str) -> bool:
-        """Whether a state holds anything."""
+        """Return whether a state holds anything."""
         return name in self._values
 
     def write(self, name: str, value: Value) -> None:
-        """Keep the values of a state."""
+        """Store the values of a state."""
         self._values[name] = value
 
     def forget(self, scope: str) -> None:
-        """Empty the states of a scope."""
+        """Clear the states of a scope."""
         for name, state in self._declared.items():
             if state.scope == scope:
                 self._values.pop(name, None)
 
     def of_session(self, latent: NDArray[np.floating]) -> dict[str, Value]:
-        """What the next window carries on from, once this one's clean latent is known.
+        """Return what the next window carries on from, once this one's clean latent is known.
 
         Parameters
         ----------

@@ -1,22 +1,25 @@
 """How the stages of a bundle fit together: where each port's values come from.
 
+`check` refuses a manifest whose stages do not fit together, and `by_name` wires the graphs of an export.
+Every input port has one of these sources:
+
 | source | what the port gets |
 |---|---|
 | ``eeg``, ``fmri`` | the window's signal; zeros where it is absent |
 | ``eeg_mask``, ``fmri_mask`` | 1 where a sample or volume was received; zeros where the signal is absent |
 | ``subject`` | the number of the subject |
-| ``memory`` | rows of a memory, told by an output of an earlier stage |
+| ``memory`` | rows of a memory, selected by an output of an earlier stage |
 | ``state`` | what an earlier call wrote under a name, or (`there`) whether any did |
-| ``start`` | the latent that is being denoised: the start at the first step, then what the last step gave |
+| ``start`` | the latent being denoised: the start at the first step, then the output of the step before |
 | ``noise`` | standard normal noise, drawn anew for each step |
 | ``step``, ``steps`` | number of the step from 0, and how many there are |
-| ``t``, ``r`` | the noise level that the step begins at, and the one that it ends at |
+| ``t``, ``r`` | the noise level at which the step begins, and the one at which it ends |
 | ``chunk`` | number of the chunk of latent frames from 0 |
 | ``STAGE.PORT`` | an output of an earlier stage |
 
-The output of ``denoise`` that writes no state is the next latent; after the last step it is the clean
-latent of the chunk. Without ``denoise`` the clean latent is ``encode.latent``. The decode stages take the
-clean latent in turn, as many latent frames at a time as their port has.
+The output of ``denoise`` that writes no state is the next latent, and after the last step the clean
+latent of the chunk. Without ``denoise``, the clean latent is ``encode.latent``. The decode stages take
+the clean latent in turn, as many latent frames at a time as their port has.
 """
 
 import math
@@ -29,7 +32,7 @@ from rtdecode.errors import BundleError
 
 SIGNALS = ("eeg", "eeg_mask", "fmri", "fmri_mask")
 _EVERYWHERE = (*SIGNALS, "subject", "memory", "state")
-# What only a denoiser, or what writes its caches, can be told.
+# Sources for the denoiser and for the stage that writes its caches only, and for the denoiser only.
 _OF_STEPS = ("step", "steps", "t", "r", "chunk")
 _OF_DENOISING = ("start", "noise")
 SOURCES = (*_EVERYWHERE, *_OF_DENOISING, *_OF_STEPS)
@@ -42,7 +45,7 @@ Ports = Mapping[str, tuple[list[int], str]]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where an input port gets its values; the fields are those of `rtdecode.bundle.Input`."""
+    """Where an input port gets its values, with the fields of `rtdecode.bundle.Input`."""
 
     source: str
     state: str | None = None
@@ -53,7 +56,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What is said of the ports of a stage; all others go by their names.
+    """What an export says explicitly about the ports of a stage; all others are wired by their names.
 
     Attributes
     ----------
@@ -73,7 +76,7 @@ def clean_latent(stages: Mapping[str, Stage]) -> str:
     Raises
     ------
     ValueError
-        If ``denoise`` has not one output that writes no state.
+        If ``denoise`` does not have exactly one output that writes no state.
     """
     if "denoise" not in stages:
         return "encode.latent"
@@ -84,7 +87,7 @@ def clean_latent(stages: Mapping[str, Stage]) -> str:
 
 
 def latent_frames(manifest: Manifest, stage: str) -> int:
-    """Count the latent frames of a call of ``denoise``, ``decode_first`` or ``decode_next``."""
+    """Count the latent frames that a call of ``denoise``, ``decode_first`` or ``decode_next`` takes."""
     stages = manifest.built
     source = "start" if stage == "denoise" else clean_latent(stages)
     return next(port.shape[2] for port in stages[stage].inputs.values() if port.source == source)
@@ -97,7 +100,7 @@ def check(manifest: Manifest, where: str) -> None:
     ----------
     manifest : Manifest
     where : str
-        Begins the message of a fault.
+        Begins the message of an error.
 
     Raises
     ------
@@ -113,7 +116,7 @@ def check(manifest: Manifest, where: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Check:
-    """The checks of one manifest; each raises a `ValueError` that says what does not fit."""
+    """The checks of one manifest, each of which raises a `ValueError` that says what does not fit."""
 
     manifest: Manifest
 
@@ -124,6 +127,7 @@ class _Check:
         return self.manifest.latent
 
     def whole(self) -> None:
+        # The later checks rely on what the earlier ones have established.
         stages = self.manifest.built
         if self.manifest.latent is None:
             raise ValueError("latent is null: the shape of a window's clean latent was expected")
@@ -211,7 +215,10 @@ class _Check:
             )
 
     def _joined(self, place: str, stage: str, port: Input) -> None:
-        """An output of an earlier stage; of the clean latent a decode stage takes as many frames as fit."""
+        """Check a port that reads an output of an earlier stage.
+
+        The shapes must be equal, except that a decode stage may take part of the clean latent's frames.
+        """
         found = self._output(place, stage, port.source)
         in_turn = stage in _DECODING and port.source == clean_latent(self.manifest.built)
         if port.shape != found.shape and not (in_turn and _is_part(port.shape, self._whole)):
@@ -254,6 +261,7 @@ class _Check:
             seen.add(port.state)
 
     def _states(self) -> None:
+        # Every state has one origin: ports that write it, or a source.
         outputs = [port for stage in self.manifest.built.values() for port in stage.outputs.values()]
         written = {port.state for port in outputs}
         for name, state in self.manifest.states.items():
@@ -263,6 +271,7 @@ class _Check:
                 raise ValueError(f"states.{name} has the source {state.source!r}, and a port writes it too")
 
     def _latent(self) -> None:
+        # The clean latent has the stated shape: as a whole or, if it is denoised, in equal chunks.
         manifest = self.manifest
         stages = manifest.built
         for name, state in manifest.states.items():
@@ -289,7 +298,7 @@ class _Check:
             raise ValueError(f"denoise takes a latent of {begun}, whole parts of {self._whole} were expected")
 
     def _start(self) -> None:
-        """What ``encode`` gives for a start, and the share of noise in it: both, or neither."""
+        """Check that ``encode`` gives a start and the level of noise in it, or neither of the two."""
         outputs = self.manifest.built["encode"].outputs
         given = [name for name in ("start", "start_level") if name in outputs]
         if not given:
@@ -319,7 +328,7 @@ class _Check:
             )
 
     def _clip(self) -> None:
-        """The clip that the decode stages draw, latent frame by latent frame."""
+        """Check that the decode stages, taking the latent in turn, draw the clip that is stated."""
         manifest = self.manifest
         stages = manifest.built
         first = self._drawn("decode_first")
@@ -357,7 +366,7 @@ class _Check:
         return frames.shape
 
     def _results(self) -> None:
-        """What is read of the outputs of ``encode`` by name."""
+        """Check the outputs of ``encode`` that are read by name."""
         outputs = self.manifest.built["encode"].outputs
         labels = self.manifest.labels
         if self.manifest.confidence is not None and "confidence" not in outputs:
@@ -371,9 +380,9 @@ class _Check:
 
 
 def numbers_of_steps(manifest: Manifest) -> set[int] | None:
-    """The numbers of denoising steps that can be taken; None for any.
+    """Return the possible numbers of denoising steps; None if any number is possible.
 
-    A denoiser that is told noise levels takes those that `sigmas` has levels for.
+    A denoiser that reads noise levels can take the numbers of steps for which `sigmas` has levels.
     """
     denoise = manifest.built.get("denoise")
     if denoise is None:
@@ -388,21 +397,22 @@ def by_name(
     said: Mapping[str, Said] | None = None,
     scopes: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Wire graphs: ports as it is said of them, and all others by their usual names.
+    """Wire graphs: some ports as `said`, and all others by their names.
 
-    A port called like a source gets it. ``carry`` is what is kept of the clean latent before, ``carry_mask``
-    whether there is any. ``latent`` is the latent under way, and for a decode stage the clean one. The n-th
-    port ``cache...`` reads what the n-th output ``cache...`` wrote. Any other port reads the output of that
-    name of the earlier stage next to it.
+    A port with the name of a source gets that source. ``carry`` is the part of the clean latent that is
+    kept from the window before, and ``carry_mask`` whether there is any. ``latent`` is the latent being
+    denoised, and for a decode stage the clean latent. The n-th input ``cache...`` reads what the n-th
+    output ``cache...`` wrote. Any other port reads the output of the same name of the nearest earlier
+    stage that has one.
 
     Parameters
     ----------
     graphs : dict
-        Stage -> shape and dtype of its inputs, and of its outputs, by name.
+        Stage -> its inputs and its outputs, each as shape and dtype by name.
     said : dict, optional
-        Stage -> what is said of its ports.
+        Stage -> what is said about its ports.
     scopes : dict, optional
-        State -> how long it lives; a state that is not named here lives for a window.
+        State -> how long it lives. A state that is not named here lives for a window.
 
     Returns
     -------
@@ -412,12 +422,13 @@ def by_name(
     Raises
     ------
     BundleError
-        If a port is called like nothing that there is, or something is said of a port that is not there.
+        If nothing has the name of a port, or something is said about a port that does not exist.
     """
     told = said or {}
     lives = scopes or {}
     stages: dict[str, Stage] = {}
     states: dict[str, State] = {}
+    # In the order in which the stages run, so that each finds the outputs of those before it.
     for name in (known for known in STAGES if known in graphs):
         inputs, outputs = graphs[name]
         own = told.get(name, Said())
@@ -439,7 +450,7 @@ def by_name(
 
 
 def _check_said(stage: str, said: Said, graph: tuple[Ports, Ports]) -> None:
-    """Refuse what is said of ports that the graph has not."""
+    """Refuse what is said about ports that the graph does not have."""
     inputs, outputs = graph
     for kind, named, ports in (("input", said.reads, inputs), ("output", said.writes, outputs)):
         unknown = sorted(set(named) - set(ports))
@@ -451,7 +462,7 @@ def _check_said(stage: str, said: Said, graph: tuple[Ports, Ports]) -> None:
 
 
 def _caches(graphs: Mapping[str, tuple[Ports, Ports]], stage: str) -> dict[str, str]:
-    """Name the state that each cache of a decode stage is kept under: the port that reads it."""
+    """Map each cache output of a decode stage to its state, named after the port that reads it."""
     if stage not in _DECODING or "decode_next" not in graphs:
         return {}
     read = [port for port in graphs["decode_next"][0] if port.startswith("cache")]
@@ -493,7 +504,7 @@ def _refuse_elsewhere(place: str, stage: str, source: str, only: tuple[str, ...]
 
 
 def _is_part(shape: list[int], whole: list[int]) -> bool:
-    """Whether a shape has the frames of a whole latent, or fewer."""
+    """Return whether a shape is that of a whole latent, or of fewer of its frames."""
     if len(shape) != 5 or len(whole) != 5:
         return False
     return [*shape[:2], *shape[3:]] == [*whole[:2], *whole[3:]] and shape[2] <= whole[2]

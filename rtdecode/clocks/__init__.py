@@ -1,1 +1,1 @@
-"""Stamps turned into one time line: when a run began, when each sample and each volume was taken."""
+"""From stamps to one time line: when a run began, and when each sample and each volume was acquired."""

@@ -1,7 +1,8 @@
-"""Where a run lies on the local clock by its volumes' headers and files alone.
+"""Where a run lies on the local clock, judged by its volumes' headers and files alone.
 
-A file cannot be readable before its volume was acquired and rebuilt, and most are readable soon after:
-the run begins where the lower envelope of the files' times says.
+A file cannot be readable before its volume was acquired and reconstructed, and most are readable soon after.
+Each volume therefore gives a latest possible start of the run, and the earliest of these (the lower envelope)
+is taken as the run's zero.
 """
 
 import math
@@ -14,16 +15,18 @@ from numpy.typing import NDArray
 from rtdecode.clocks.lines import robust_line
 from rtdecode.types import Volume
 
-# Time from a volume's last readout to its readable file, where no header tells (s): the middle of
-# the 0 to 1.3 s seen in scanner headers.
+# Time from the end of a volume to its readable file if no header states it, s: the middle of the 0
+# to 1.3 s seen in scanner headers.
 USUAL_DELAY = 0.65
 _DAY = 86400.0
 _KEPT = 600
-# The envelope is the earliest of so many volumes; a drift needs a few of these.
+# The envelope is the earliest of each block of this many volumes.
 _BLOCK = 32
+# Least number of blocks that show a drift.
 _BLOCKS = 3
-# What one block's earliest file is worth, s; of two clocks' rates, their usual difference.
+# Noise of a block's earliest file, s.
 _BLOCK_NOISE = 0.01
+# Usual relative difference between the rates of two clocks.
 _DRIFT_SPREAD = 5e-5
 # Resolution of header times, s.
 _HEADER_NOISE = 1e-3
@@ -31,7 +34,7 @@ _HEADER_NOISE = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What one volume says: its index, header time (NaN: none), latest possible start, arrival; all s."""
+    """The evidence of one volume: index, header time (NaN if none), latest possible start and arrival, s."""
 
     index: int
     header_s: float
@@ -40,7 +43,7 @@ class Seen:
 
 
 class Arrivals:
-    """The volumes of one run, as evidence of when it began.
+    """The volumes of one run as evidence of when it began.
 
     Parameters
     ----------
@@ -50,9 +53,9 @@ class Arrivals:
     Attributes
     ----------
     exact : bool
-        Whether the header tells how long a volume took to its finished image.
+        Whether the headers state how long a volume takes until its image is finished.
     ratio : float
-        The header's repetition time over the nominal one.
+        The header's repetition time divided by the nominal one.
     """
 
     def __init__(self, tr: float) -> None:
@@ -67,19 +70,20 @@ class Arrivals:
 
     @property
     def source(self) -> str:
-        """``header`` where volumes are placed by their header times, ``arrival`` where by files alone."""
+        """``header`` if volumes are placed by their header times, ``arrival`` if by their files alone."""
         timed = self.exact or any(not math.isnan(seen.header_s) for seen in self._seen)
         return "header" if timed else "arrival"
 
     def add(self, volume: Volume) -> float:
-        """Take a volume; return the run's zero as its file alone says it, s on the local clock."""
+        """Add a volume and return the run's zero by its file alone, s on the local clock."""
         if not self._seen and volume.tr_s is not None:
             self.ratio = volume.tr_s / self._tr
-        # An image cannot be finished before half its own acquisition: such a header copies one field.
+        # No image is finished before half of its own acquisition: a header that says so has copied
+        # one of its times into the other.
         told = volume.recon_s is not None and volume.recon_s >= self._tr / 2
         if told and not self.exact:
             self.exact = True
-            self._seen.clear()  # what was guessed of earlier volumes is worth less
+            self._seen.clear()  # guesses about earlier volumes are worth less
         delay = volume.recon_s if told and volume.recon_s is not None else self._tr + USUAL_DELAY
         bound_at = volume.readable_at - delay
         seen = Seen(volume.index, self._header_s(volume), bound_at, volume.arrived_at)
@@ -88,35 +92,41 @@ class Arrivals:
         return float(self._zeros([seen])[0])
 
     def _header_s(self, volume: Volume) -> float:
-        """Header time after the run's zero, s; NaN where it cannot be this volume's."""
+        """Return the header time after the run's zero, s; NaN if it cannot be this volume's."""
         expected_s = volume.index * self._tr
         header_s = _whole_days(volume.acquired_s, expected_s)
         if self._header_zero is None and not math.isnan(header_s):
-            # The scanner may count from an earlier run of the same series.
+            # The scanner may count time from an earlier run of the same series.
             early = header_s - expected_s * self.ratio
             self._header_zero = early if abs(early) > self._tr / 2 else 0.0
         header_s -= self._header_zero or 0.0
+        # The 1 % allows for a header TR that is not quite the nominal one.
         return header_s if abs(header_s - expected_s) <= self._tr / 2 + 0.01 * expected_s else math.nan
 
     def zero(self) -> float:
-        """Local time of the run's zero: the lower envelope, s."""
+        """Return the local time of the run's zero, the lower envelope of the files' times, s."""
         return float(self._zeros(list(self._seen)).min())
 
     def line(self, upto_at: float) -> tuple[float, float | None]:
-        """Local seconds per run second, and the spread of the files about the line (s; None for one).
+        """Return local seconds per run second, and the spread of the files about the line.
+
+        The spread is in s, and None with fewer than two volumes.
 
         Parameters
         ----------
         upto_at : float
-            Only volumes that had come by then are used, s on the local clock.
+            Only volumes that had arrived by this time are used, s on the local clock.
         """
         seen = [one for one in self._seen if one.arrived_at <= upto_at]
         if len(seen) < 2:
             return self.ratio, None
+        # Volumes may come out of order, and the fits need ascending times.
         seen.sort(key=lambda one: one.index)
         x = np.array([one.index for one in seen]) * self._tr
         header = np.array([one.header_s for one in seen])
         timed = ~np.isnan(header)
+        # The slope has two parts: header seconds per nominal second, and what the local clock gains
+        # on the header's, which only the files can tell.
         slope = self.ratio
         if timed.sum() >= 2:
             slope = robust_line(x[timed], header[timed], slope, noise_floor=_HEADER_NOISE).slope
@@ -128,15 +138,17 @@ class Arrivals:
         return slope + drift, float(np.sqrt(np.mean(rest[near] ** 2)))
 
     def _zeros(self, seen: list[Seen]) -> NDArray[np.float64]:
-        """Latest start of the run that each volume allows, (volume,)."""
+        """Return the latest start of the run that each volume allows, (volume,)."""
         place = [s.index * self._tr * self.ratio if math.isnan(s.header_s) else s.header_s for s in seen]
         return np.array([s.bound_at for s in seen]) - np.array(place)
 
     def _drift(self, x: NDArray[np.float64], zeros: NDArray[np.float64]) -> float:
-        """Seconds that the local clock gains on the header's in a second, by the envelope."""
+        """Return the seconds per second that the local clock gains on the header's, by the envelope."""
         whole = len(x) // _BLOCK * _BLOCK
         if whole < _BLOCKS * _BLOCK:
             return 0.0
+        # A slow file can only make a zero later, so the earliest of each block is
+        # the least disturbed.
         blocks = zeros[:whole].reshape(-1, _BLOCK)
         middle = x[:whole].reshape(-1, _BLOCK)[np.arange(len(blocks)), blocks.argmin(1)]
         options = {"noise_floor": _BLOCK_NOISE, "slope_spread": _DRIFT_SPREAD}
@@ -144,7 +156,7 @@ class Arrivals:
 
 
 def _whole_days(seconds: float | None, expected_s: float) -> float:
-    """Header time with the days put right that a clock of the day loses at midnight; NaN for none."""
+    """Return a header time with the days added that a time of day loses at midnight; NaN for none."""
     if seconds is None:
         return math.nan
     return seconds + _DAY * round((expected_s - seconds) / _DAY)

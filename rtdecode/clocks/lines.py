@@ -1,20 +1,21 @@
-"""A straight line through points of which some are wrong."""
+"""Fit a straight line through points of which some are wrong."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-# Spread of the slope around what is expected of it: clocks of crystals differ by some 1e-5.
+# Spread of the slope about its expected value; the rates of crystal clocks differ by some 1e-5.
 _SLOPE_SPREAD = 1e-4
-# Noise below this is not believed (s), and no point nearer to the line than this is an outlier.
+# Least noise that is assumed, s: exact points would otherwise make the prior void and their
+# rounding an outlier.
 _NOISE_FLOOR = 2e-4
 _CLIP = 4.0  # in standard deviations
 _PASSES = 4
 
 
 class Line(NamedTuple):
-    """``offset + slope * x``, and the root mean square of what lies around it."""
+    """The line ``offset + slope * x``, and the root mean square of the residuals about it."""
 
     offset: float
     slope: float
@@ -29,28 +30,28 @@ def robust_line(
     noise_floor: float = _NOISE_FLOOR,
     slope_spread: float = _SLOPE_SPREAD,
 ) -> Line:
-    """Fit a line; points far from the others have no say.
+    """Fit a line by least squares, leaving out points far from it.
 
-    Least squares over the points within four standard deviations of the line, the deviation from the
-    median absolute residual, begun at the median slope of far pairs and repeated until the points stay
-    the same. The slope is drawn towards `expected` as a Gaussian prior would, so that few points do not
-    bear a wild one.
+    The fit begins at the median slope of pairs of points that lie far apart. It then takes the points within
+    four standard deviations of the line, estimated from the median absolute residual, fits them by least
+    squares, and repeats this until the set of points stays the same. A Gaussian prior draws the slope towards
+    `expected`, so that a few points cannot give a wild slope.
 
     Parameters
     ----------
     x, y : (n,)
-        At least one point; `x` ascending.
+        At least one point; `x` is ascending.
     expected : float
         Mean of the prior on the slope.
     noise_floor : float
-        Least standard deviation of a point about the line, in units of `y`.
+        Smallest standard deviation that is assumed for points about the line, in units of `y`.
     slope_spread : float
-        Standard deviation of the prior.
+        Standard deviation of the prior on the slope.
 
     Notes
     -----
-    Pairs half the data apart: Theil's estimator with n/2 of its pairs; the rest is an MM-estimate with a
-    hard cut, which loses nothing where no point is wrong.
+    The start is Theil's estimator with n/2 of its pairs, each half the data apart. The rest is an
+    MM-estimate with a hard cut, which loses no efficiency if no point is wrong.
     """
     offset = 0.0
     slope = _start(x, y, expected)
@@ -66,7 +67,7 @@ def robust_line(
 
 
 def mad(values: NDArray[Any]) -> float:
-    """Median absolute deviation of values (n,), scaled to be a normal distribution's standard deviation."""
+    """Return the median absolute deviation of values (n,), scaled to a normal standard deviation."""
     return 1.4826 * float(np.median(np.abs(values - np.median(values))))
 
 
@@ -90,6 +91,7 @@ def _least_squares(
     noise_floor: float,
     slope_spread: float,
 ) -> tuple[float, float]:
+    # The prior on the slope is a ridge term: its weight is the noise over the prior's variance.
     centre = float(x.mean())
     level = float(y.mean())
     dx = x - centre

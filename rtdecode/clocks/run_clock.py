@@ -1,9 +1,10 @@
-"""One time line for EEG samples and fMRI volumes.
+"""One time line per run for EEG samples and fMRI volumes.
 
-A run's zero is the start of its first volume. Triggers are placed on the acquisition grid by their
-times, and the grid is pinned to the volumes by when their files could be read; nothing is counted,
-so a lost trigger shifts nothing. Without triggers the headers' times place the run, without these the
-files' arrival.
+A `RunClock` takes a run's triggers and volumes as they come, and converts between run time and the local
+clock. A run's zero is the start of its first volume. Triggers are placed on the acquisition grid by their
+times, and the files of the volumes decide which volume the first trigger marks. Nothing is counted, so a lost
+trigger shifts nothing. Without triggers, the run is placed by the headers' times; without these, by when the
+files could be read; and without volumes, by the first EEG sample.
 """
 
 import math
@@ -18,11 +19,12 @@ from rtdecode.clocks.lines import robust_line
 from rtdecode.clocks.triggers import Chain, Train
 from rtdecode.types import Volume
 
-# A trigger may be seen before its volume began by this share of a TR, and no more.
+# By the files, a volume may seem to begin before its trigger by this fraction of a TR, or after it
+# by the rest, which is the time that a file may take from the finished image into the folder.
 _EARLY = 0.15
-# So many triggers in a row take over a run that was placed by its volumes, once windows were cut.
+# Number of triggers in a row that take over a run after windows were cut on a line without triggers.
 _TAKE_OVER = 5
-# No volume is readable before it was acquired; stamps may be off by this, s.
+# No volume is readable before it was acquired, but stamps may be off by this much, s.
 _SLACK = 0.02
 
 
@@ -34,10 +36,10 @@ class RunClock:
     tr : Fraction or None
         Repetition time, s; None where the bundle has no fMRI.
     dummies : int
-        Volumes at the start that zero is moved past.
+        Number of volumes at the start that zero is moved past.
     volumes_come : bool
-        Whether volumes are expected: then triggers that do not follow each other at the TR place
-        nothing. Otherwise the first trigger is zero, whatever comes.
+        Whether volumes are expected. If so, triggers that do not follow each other at the TR place
+        nothing. Otherwise the first trigger is zero, whatever follows it.
     """
 
     def __init__(self, tr: Fraction | None, dummies: int = 0, *, volumes_come: bool = False) -> None:
@@ -52,37 +54,39 @@ class RunClock:
         self._first_sample: float | None = None
         self._zero: float | None = None
         self._frozen = False
+        # Lines by the run time up to which they may look; emptied by everything that can change one.
         self._lines: dict[float, tuple[float, float, float | None]] = {}
 
     @property
     def known(self) -> bool:
         """Whether the run's zero can be placed on the local clock."""
+        # If no volumes are expected, the first trigger is enough, whatever follows it.
         alone = self._first_trigger is not None and not self._volumes_come
         return self._chain is not None or bool(self._arrivals) or alone or self._first_sample is not None
 
     @property
     def triggered(self) -> bool:
-        """Whether the run has had triggers, of whatever kind."""
+        """Whether the run has had any triggers, of whatever kind."""
         return self._total > 0
 
     @property
     def triggers(self) -> int:
-        """Triggers that mark a volume's start."""
+        """Number of triggers that mark the start of a volume."""
         return self._chain.count if self._chain is not None else 0
 
     @property
     def extra_triggers(self) -> int:
-        """Triggers that mark neither a volume nor a slice of this run."""
+        """Number of triggers that mark neither a volume nor a slice of this run."""
         return self._total - self._placed
 
     @property
     def newest_trigger(self) -> int:
-        """Index of the newest trigger's volume, as the scanner counts them; -1 without triggers."""
+        """Index of the newest trigger's volume, dummies included; -1 without triggers."""
         return self._chain.newest - self._shift if self._chain is not None else -1
 
     @property
     def source(self) -> str:
-        """What the time line rests on: ``trigger``, ``header``, ``arrival`` or ``first-sample``."""
+        """What the time line is based on: ``trigger``, ``header``, ``arrival`` or ``first-sample``."""
         if self._chain is not None:
             return "trigger"
         if self._arrivals:
@@ -90,16 +94,18 @@ class RunClock:
         return "trigger" if self._first_trigger is not None else "first-sample"
 
     def start_at(self, stamp: float) -> None:
-        """Put zero at the first EEG sample, where there are neither triggers nor volumes."""
+        """Put zero at the first EEG sample, for runs with neither triggers nor volumes."""
         self._lines.clear()
         self._first_sample = stamp
 
     def freeze(self) -> None:
-        """Let the zero stand: windows have been cut on it."""
+        """Fix the zero, because windows have been cut on it."""
         if self._frozen:
             return
         self._frozen = True
         self._zero = self._arrivals.zero() if self._arrivals else None
+        # A locked train keeps its tolerance, so that it does not sort its triggers
+        # into other chains.
         for train in self._trains.values():
             train.locked = True
 
@@ -114,19 +120,20 @@ class RunClock:
             self._settle()
 
     def add_volume(self, volume: Volume) -> None:
-        """Use a volume's header time, and when its file could be read."""
+        """Use a volume's header time, and the time at which its file could be read."""
         self._lines.clear()
         if self._tr is None:
             return
         zero = self._arrivals.add(volume)
         if self._zero is not None and zero < self._zero - self._tr / 2:
-            self._zero = zero  # half a TR too early for the line: the line was wrong
+            self._zero = zero  # a file half a TR too early for the line proves the line wrong
+        # Windows were cut before any volume came; the first volume then fixes the zero.
         if self._frozen and self._zero is None and self._chain is None:
             self._zero = zero
         self._settle()
 
     def take_back(self, stamp: float) -> list[tuple[float, str]]:
-        """Forget the triggers from a time on, s; return times and labels: they belong to the next run."""
+        """Forget the triggers from a time on, s, and return their times and labels for the next run."""
         self._lines.clear()
         pairs = [(s, label) for label, train in self._trains.items() for s in train.take_back(stamp)]
         self._total -= len(pairs)
@@ -134,26 +141,26 @@ class RunClock:
         return sorted(pairs)
 
     def to_local(self, seconds: NDArray[np.float64] | float, upto_s: float) -> NDArray[np.float64]:
-        """Local clock of instants on the run's time line.
+        """Convert instants on the run's time line to the local clock.
 
         Parameters
         ----------
         seconds : float or (n,)
             Run time, s.
         upto_s : float
-            Only what came before this run time is used, so that the answer does not depend on when it
-            was asked.
+            Only data from before this run time is used, so that the answer does not depend on when it is
+            asked for, and a replay cuts what the session cut.
         """
         zero, slope, _ = self._line(upto_s)
         return zero + slope * np.asarray(seconds, np.float64)
 
     def elapsed(self, local_at: float) -> float:
-        """Run time of an instant on the local clock, s."""
+        """Convert an instant on the local clock to run time, s."""
         zero, slope, _ = self._line(math.inf)
         return (local_at - zero) / slope
 
     def fit(self) -> dict[str, Any]:
-        """Slope, offset and residual of the line, and what became of the triggers, for the report."""
+        """Return slope, offset and residual of the line and the counts of triggers, for the report."""
         report: dict[str, Any] = {"source": None, "slope_ppm": None, "offset_s": None, "residual_ms": None}
         report |= {"triggers": self.triggers, "extra_triggers": self.extra_triggers}
         report["slices_per_volume"] = self._slices if self._slices > 1 else None
@@ -167,6 +174,7 @@ class RunClock:
 
     def _settle(self) -> None:
         """Decide which triggers mark volumes, and which volume the first of them marks."""
+        # A train that sorted its triggers again, or gave them back, no longer has the chosen chain.
         train = next((t for t in self._trains.values() if self._chain in t.chains), None)
         if train is None or not self._frozen:
             self._choose()
@@ -178,6 +186,8 @@ class RunClock:
 
     def _choose(self) -> None:
         assert self._tr is not None
+        # Triggers of scans that left no files, before the first volume, must not
+        # outvote the run's own.
         since = self._zero_of_volumes() - self._tr if self._arrivals else -math.inf
         found = [best for train in self._trains.values() if (best := train.best(since)) is not None]
         chain, slices = max(found, key=lambda one: one[0].count, default=(None, 0))
@@ -192,7 +202,7 @@ class RunClock:
         self._shift = self._shift_of(chain.first_at) if chain is not None and self._arrivals else 0
 
     def _lone(self) -> Chain | None:
-        """The only trigger, if it can be the start of the first volume."""
+        """Return the chain of the only trigger, if that can be the start of the first volume."""
         chain = next(t.chains[0] for t in self._trains.values() if t.chains)
         if not self._arrivals:
             return None if self._volumes_come else chain
@@ -202,19 +212,20 @@ class RunClock:
         return self._arrivals.zero() if self._zero is None else self._zero
 
     def _shift_of(self, origin_at: float) -> int:
-        """Volumes between a trigger and the first volume; negative if the trigger came later."""
+        """Count the volumes between a trigger and the first volume; negative if the trigger came later."""
         assert self._tr is not None
         tr = self._tr * self._arrivals.ratio
         lead = self._zero_of_volumes() - origin_at
         if self._arrivals.exact:
             return math.floor(lead / tr + _EARLY)
-        # Without the header's delay only impossibility counts: no file is readable before its volume
-        # was acquired.
+        # Without the header's delay only impossibility counts: no file is readable before its
+        # volume was acquired. The zero assumes the usual delay; added back, it gives the latest
+        # start that is possible.
         possible = lead + USUAL_DELAY
         return 0 if possible > -_SLACK else min(round(lead / tr), math.floor(possible / tr))
 
     def _line(self, upto_s: float) -> tuple[float, float, float | None]:
-        """Zero on the local clock, local seconds per run second, residual (s)."""
+        """Return zero on the local clock, local seconds per run second, and the residual (s)."""
         if upto_s not in self._lines:
             self._lines[upto_s] = self._fit_line(upto_s)
         return self._lines[upto_s]
@@ -224,6 +235,8 @@ class RunClock:
             return self._trigger_line(self._chain, upto_s)
         dummies = self._dummies * (self._tr or 0.0)
         if self._arrivals:
+            # Volumes are chosen by when they arrived, so the run time is converted
+            # to the local clock.
             zero = self._zero_of_volumes()
             slope, residual = self._arrivals.line(zero + (upto_s + dummies) * self._arrivals.ratio)
             return zero + dummies * slope, slope, residual
@@ -234,6 +247,8 @@ class RunClock:
     def _trigger_line(self, chain: Chain, upto_s: float) -> tuple[float, float, float | None]:
         assert self._tr is not None
         index, stamp = chain.arrays()
+        # A trigger counts from half a TR after its place. One at the very instant that is asked for
+        # may come before the question or after it, and the answer must not depend on that.
         nominal = (index - self._shift - self._dummies) * self._tr
         used = max(1, int(np.sum(nominal <= upto_s - self._tr / 2)))
         line = robust_line(nominal[:used], stamp[:used], self._arrivals.ratio)

@@ -1,9 +1,9 @@
-"""When each EEG sample was taken: a robust, causal fit of the amplifier's rate and offset to its stamps.
+"""When each EEG sample was acquired: a robust, causal fit of the amplifier's rate and offset to its stamps.
 
-Stamps jitter, come in steps where whole chunks are stamped at their end, lie beside the nominal rate, and
-jump. Samples are counted; the line through the stamps of the last minutes says when the counted samples
-were taken, and where a stamp leaves that line, the number of samples against the clock and their arrival
-tell lost samples from a jump of the stamps.
+Stamps jitter, come in steps if whole chunks are stamped at their end, do not follow the nominal rate, and
+jump. A `SampleClock` therefore counts samples, and a line through the stamps of the last minutes says
+when the counted samples were acquired. Where stamps leave that line, the number of samples so far and the
+time of their arrival tell lost samples from a jump of the stamps.
 """
 
 import math
@@ -17,36 +17,39 @@ from rtdecode.clocks.lines import mad, robust_line
 
 Times = NDArray[np.float64]
 
-# Length of a block whose median stamp enters the fit, s, and blocks that are remembered.
+# Length of a block whose median stamp enters the fit, s, and number of blocks that are remembered.
 _BLOCK_S = 0.5
 _REMEMBERED = 600
-# Blocks before the fit is believed.
+# Number of blocks before the fit is trusted.
 _SETTLED = 4
-# Rates differ from the nominal one by some 1e-3 (499.83 Hz, 500.6 Hz for 500); noise not believed below, s.
+# Rates differ from the nominal one by some 1e-3 (499.83 Hz or 500.6 Hz for 500 Hz).
 _RATE_SPREAD = 1e-3
+# Least noise that is assumed for a block's median, s.
 _NOISE_FLOOR = 1e-6
-# A stamp off by more than this is no jitter, s; a smaller step must be whole samples of a steady clock.
+# A stamp that is off by more than this is not jitter, s.
 _JITTER = 0.010
-_WHOLE = 0.25  # of a sample
-# How exactly arrivals tell how much time has passed, at best, s.
+# A smaller step counts only if the clock is steady and the step is a whole number of samples, to
+# within this fraction of one.
+_WHOLE = 0.25
+# Best precision with which arrivals tell how much time has passed, s.
 _ARRIVAL_FLOOR = 0.02
-# Data that come later than this were lost, if the stamps jumped too, s.
+# If the stamps jumped, data that come later than this were lost, s.
 _SILENCE = 0.25
-# A step back that undoes a step within this time was a late stamp, s.
+# If a step back undoes a step within this time, the first step was a late stamp, s.
 _UNDONE = 1.0
 
 
 class Piece(NamedTuple):
-    """Samples without a hole between them.
+    """Samples of a chunk with no hole between them.
 
     Attributes
     ----------
     start, stop : int
-        Which samples of the chunk.
+        Their range in the chunk.
     times : (stop - start,)
-        When they were taken, s on the local clock.
+        When they were acquired, s on the local clock.
     lost : int
-        Samples that are missing before the first of them.
+        Number of samples that are missing before the first of them.
     """
 
     start: int
@@ -58,8 +61,8 @@ class Piece(NamedTuple):
 class SampleClock:
     """Sampling times of one stream.
 
-    What comes out for a sample depends on the samples up to it; how they were cut into chunks changes
-    nothing but the arrivals.
+    The time of a sample depends only on the samples up to it. How they were cut into chunks affects nothing
+    but the times of arrival.
 
     Parameters
     ----------
@@ -69,23 +72,27 @@ class SampleClock:
     Attributes
     ----------
     lost, gaps : int
-        Samples that never came, and at how many places.
+        Number of samples that never came, and of places at which they are missing.
     epochs : int
-        Clock epochs: one, and one more for each jump of the stamps.
+        Number of clock epochs: one, plus one for each jump of the stamps.
 
     Notes
     -----
-    The residuals of the stamps against the nominal rate go through a median of half-second blocks and
-    `robust_line` over the last five minutes; a new line is reached over the length of one block, so that
-    times stay ascending and continuous.
+    The residuals of the stamps against the nominal rate are reduced to the medians of half-second blocks, and
+    `robust_line` is fitted to those of the last five minutes. The times move to a new line over the length of
+    one block, so that they stay ascending and continuous.
     """
 
     def __init__(self, sfreq: float) -> None:
         self.sfreq = sfreq
         self._size = max(2, round(_BLOCK_S * sfreq))
         self._base: float | None = None
+        # The line: `_carry` is the rest of the step from the line before, which fades from sample
+        # `_began` on. `_shift` is the sum of the jumps of the stamps.
         self._count = self._began = 0
         self._offset = self._slope = self._carry = self._shift = 0.0
+        # The block that is being filled: `_pending` samples were lost before the next piece, `_drop`
+        # samples are still to be dropped, and `_jumped` blocks are still affected by a jump.
         self._rest: list[tuple[NDArray[Any], Times]] = []
         self._held = self._pending = self._drop = self._jumped = 0
         self._blocks: deque[tuple[float, float]] = deque(maxlen=_REMEMBERED)
@@ -102,7 +109,7 @@ class SampleClock:
         Parameters
         ----------
         stamps : (sample,)
-            As the source has them, s on the local clock.
+            Stamps of the source, converted to the local clock, s.
         arrived_at : float
             When they were read, s on the local clock.
         """
@@ -117,6 +124,8 @@ class SampleClock:
                 self._drop -= gone
                 start += gone
                 continue
+            # Never across the end of a block: the fit must not depend on how the
+            # samples were cut into chunks.
             take = min(total - start, self._size - self._held)
             start += self._follow(stamps[start : start + take], start, total - start, arrived_at, pieces)
         if pieces:
@@ -124,9 +133,10 @@ class SampleClock:
         return pieces
 
     def local(self, stamp: float, arrived_at: float) -> float:
-        """Instant of a trigger of the same clock, s: the stamp, or what it is without the jumps so far.
+        """Return the time of a trigger that was stamped by the same clock, s.
 
-        The one whose delay to its arrival is nearer to that of the samples is taken.
+        The trigger's stamp may or may not contain the jumps so far. Of the stamp and the stamp without the
+        jumps, the one whose delay until arrival is nearer to that of the samples is taken.
         """
         if self._shift == 0.0 or not self._delays:
             return stamp
@@ -134,7 +144,7 @@ class SampleClock:
         return min(stamp, stamp - self._shift, key=lambda at: abs(arrived_at - at - usual))
 
     def report(self) -> dict[str, Any]:
-        """``rate_hz``, ``drift_ppm``, ``jitter_ms``, ``lost_samples``, ``gaps`` and ``epochs``."""
+        """Return ``rate_hz``, ``drift_ppm``, ``jitter_ms``, ``lost_samples``, ``gaps`` and ``epochs``."""
         known = len(self._blocks) >= 2
         rate = self.sfreq / (1 + self._slope) if known else None
         return {
@@ -147,7 +157,7 @@ class SampleClock:
         }
 
     def _follow(self, stamps: Times, start: int, left: int, arrived_at: float, pieces: list[Piece]) -> int:
-        """Take samples up to the next step, or all; return how many."""
+        """Place the samples before the next step of the stamps, or all; return how many were placed."""
         assert self._base is not None
         index = self._count + np.arange(len(stamps))
         rest = stamps - self._shift - self._base - index / self.sfreq
@@ -158,6 +168,8 @@ class SampleClock:
             self._step(float(rest[0] - line[0]), left, arrived_at)
             if self._drop:
                 return 0
+            # The step has moved the count or the shift, so its first sample is
+            # placed anew, on its own.
             stop = 1
             index = index[:1] - index[0] + self._count
             rest = stamps[:1] - self._shift - self._base - index / self.sfreq
@@ -173,12 +185,12 @@ class SampleClock:
         return stop
 
     def _line(self, index: NDArray[Any]) -> Times:
-        """What the stamps differ by from the nominal rate, (index,) s."""
+        """Return by how much the line differs from the nominal rate at these samples, (index,) s."""
         left = np.maximum(0.0, 1.0 - (index - self._began) / self._size)
         return self._offset + self._slope * (index / self.sfreq) + self._carry * left
 
     def _steps(self, off: Times) -> int | None:
-        """First sample whose stamp is no jitter."""
+        """Find the first sample whose stamp is off by more than jitter."""
         wobble = self._wobble
         settled = len(self._blocks) >= _SETTLED
         wide = np.abs(off) > max(_JITTER, 6 * wobble)
@@ -190,14 +202,18 @@ class SampleClock:
         return int(found[0]) if len(found) else None
 
     def _step(self, step_s: float, left: int, arrived_at: float) -> None:
-        """Decide what a step of the stamps is: lost samples, a jump, or a late stamp that is over."""
+        """Decide what a step of the stamps means: lost samples, a jump, or the end of a late stamp."""
         at, before, lost = self._last_gap
         now_s = self._count / self.sfreq
         if lost and now_s - at < _UNDONE + before and abs(step_s + before) < max(_JITTER, 0.25 * before):
-            # Samples that came in the meantime stand where these belong.
+            # The step before was a late stamp, and no sample was lost there. The samples since then
+            # stand where the next ones belong, so that many of these are dropped.
             self._drop = lost
             self._last_gap = (-math.inf, 0.0, 0)
             return
+        # After lost samples, the next ones arrive later than the count says they are due, by as
+        # much as their stamps step forward. Otherwise the stamps have jumped, and only a silence
+        # tells of lost samples.
         late_s, spread = self._lateness(left, arrived_at)
         period = (1 + self._slope) / self.sfreq
         if 0 < step_s <= late_s + max(_ARRIVAL_FLOOR, 5 * spread):
@@ -218,10 +234,11 @@ class SampleClock:
         self.gaps += lost > 0
 
     def _lateness(self, left: int, arrived_at: float) -> tuple[float, float]:
-        """By how much more than at best the samples come after they are due, s, and the spread of that."""
+        """Return how late samples arrive beyond the shortest recent delay, s, and the delays' spread."""
         assert self._base is not None
         if not self._delays:
             return math.inf, 0.0
+        # The time of arrival is that of the last sample of the chunk.
         last = self._count + left - 1
         due = self._base + last / self.sfreq + float(self._line(np.array([last]))[0])
         delays = np.array(self._delays)
@@ -239,8 +256,8 @@ class SampleClock:
         if self._jumped:
             self._jumped -= 1
             if self._jumped:
-                return  # stamps of two epochs
-            # A whole block says better than one stamp by how much the stamps have jumped.
+                return  # the block holds stamps of two epochs
+            # A whole block tells better than a single stamp by how much the stamps have jumped.
             self._shift += off
             middle -= off
             off = 0.0
@@ -250,10 +267,11 @@ class SampleClock:
         self._fit()
 
     def _astray(self, off: float) -> bool:
-        """Whether the stamps made a step too small to be told from jitter in one: two blocks agree on it."""
+        """Return whether two blocks agree on a step that is too small to see in a single stamp's jitter."""
         before = self._stray
         self._stray = 0.0
         known = len(self._blocks) - 1
+        # A line through few blocks is still uncertain, so that only a larger step counts.
         least = 20e-6 if known >= 20 else max(3e-3, 3 / self.sfreq)
         if known < _SETTLED or abs(off) <= max(least, 6 * self._residual):
             return False
@@ -263,12 +281,16 @@ class SampleClock:
         return False
 
     def _come_back(self, off: float, left: int, arrived_at: float) -> None:
-        """Take a step that two blocks agree on: samples were lost, or the line moves to the stamps."""
+        """Follow a step that two blocks agree on: either samples were lost, or the line moves."""
+        # Less than a sample, or a small step back, cannot be lost samples: the source's
+        # clock was shifted. The earlier blocks move along, so that the line through all of
+        # them lies at the new stamps.
         if abs(off) * self.sfreq < 0.6 or -_JITTER < off < 0:
             moved = [(x, y + off) for x, y in self._blocks]
             self._blocks.clear()
             self._blocks.extend([*moved[:-2], *((x, y - off) for x, y in moved[-2:])])
             return
+        # The newest two blocks lie behind the step, and were placed before it was known.
         shift = self._shift
         count = self._count
         self._step(off, left, arrived_at)
@@ -281,6 +303,7 @@ class SampleClock:
         x, y = np.array(self._blocks).T
         line = robust_line(x, y, 0.0, noise_floor=_NOISE_FLOOR, slope_spread=_RATE_SPREAD)
         self._offset, self._slope, self._residual = line
+        # The new line and the fading rest of the step meet the old line at the next sample.
         self._began = self._count
         self._carry = 0.0
         self._carry = before - float(self._line(np.array([self._count]))[0])

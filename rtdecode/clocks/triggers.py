@@ -1,8 +1,9 @@
-"""Which triggers mark the starts of volumes: found by their times, never by counting.
+"""Find the triggers that mark the starts of volumes, by their times and never by counting.
 
-Triggers that follow each other at whole TRs form a chain. One trigger a volume makes one long chain;
-slice or shot triggers make as many chains as there are shots in a TR, side by side; a spurious trigger
-makes a chain of one, and triggers of another TR make chains that skip volumes or break off.
+A `Train` takes the triggers of one label and sorts them into chains: triggers that follow each other at
+whole TRs. One trigger per volume makes one long chain. Slice or shot triggers make as many chains as
+there are shots in a TR, side by side. A spurious trigger makes a chain of one, and triggers of another TR
+make chains that skip volumes or break off. `Train.best` says which chain marks the volumes, if any does.
 """
 
 import itertools
@@ -12,39 +13,42 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-# How far from its place a trigger may lie: share of the TR, and most (s).
+# How far from its place a trigger may lie, as a fraction of the TR.
 _NEAR = 1 / 16
+# The same as an upper limit, s.
 _NEAR_MOST = 0.04
-# Among slice triggers, share of their distance.
+# How far from its place a slice trigger may lie, as a fraction of the slice triggers' distance.
 _NEAR_SLICES = 1 / 6
-# Triggers nearer than this share of a TR to each other are slice triggers.
+# Triggers nearer to each other than this fraction of a TR are slice triggers.
 _DENSE = 0.65
-# A trigger this near to its place is no stray, s.
+# A trigger this near to its place is never a stray, s.
 _CLOSE = 3e-3
-# A chain's place is the median of so many triggers; so many are kept for the line.
+# A chain's place is the median of this many of its newest triggers.
 _RECENT = 5
+# Number of triggers that a chain keeps for the fit of the line.
 _KEPT = 600
-# Raw times kept of each label: what a change of mind about the tolerance is redone from.
+# Raw times kept of each label, from which the chains are built again when the tolerance changes.
 _RAW = 512
-# A chain shorter than this is forgotten when so many TRs went on without it.
+# A chain with fewer triggers than this is forgotten after this many TRs without another one.
 _SHORT = 5
 _STALE = 40
-# Share of a chain's steps that must be single TRs, and of the triggers that must be in it.
+# Fraction of a chain's steps that must be single TRs.
 _SINGLE = 0.5
+# Fraction of all triggers that must be in the chosen chains.
 _COVERED = 0.5
-# The start of a volume lies behind a pause if that is longer than the other distances by this factor.
+# A pause after which a volume starts is longer than the other distances by this factor.
 _PAUSE = 1.5
 
 
 class Chain:
-    """Triggers of one label, whole TRs apart.
+    """Triggers of one label that lie whole TRs apart.
 
     Attributes
     ----------
     first_at : float
-        Its first trigger, index 0, s.
+        Time of its first trigger, which has index 0, s.
     count : int
-        Triggers in it.
+        Number of its triggers.
     """
 
     def __init__(self, stamp: float, period: float) -> None:
@@ -67,21 +71,25 @@ class Chain:
 
     @property
     def phase(self) -> float:
-        """Where index 0 lies by the newest triggers, s."""
+        """Time of index 0, judged by the newest triggers, s."""
         return self._base
 
     @property
     def regular(self) -> bool:
-        """Whether it goes on from volume to volume, and does not skip most."""
+        """Whether it goes on from volume to volume, rather than skipping most of them."""
         return self._singles >= max(1.0, _SINGLE * (self.count - 1))
 
     def place(self, stamp: float) -> tuple[int, float]:
-        """Index that is nearest to a time, and the distance to its place, s."""
+        """Return the index nearest to a time, and the distance from that index's place, s."""
         index = round((stamp - self._base) / self._period)
         return index, abs(stamp - self._base - index * self._period)
 
     def add(self, index: int, stamp: float) -> bool:
-        """Take a trigger; of two with one index the nearer to the place stays. False if it is left out."""
+        """Add a trigger and return whether it was taken.
+
+        Of two triggers with the same index, the one nearer to its place stays. A trigger whose index lies
+        before the newest one is left out.
+        """
         if index > self.newest:
             self._singles += index == self.newest + 1
             self.count += 1
@@ -90,42 +98,52 @@ class Chain:
             return False
         else:
             self._held[-1] = (index, stamp)
+        # The newest triggers alone, so that the place follows the drift of the scanner's clock, and
+        # their median, so that a stray among them does not move it.
         recent = itertools.islice(reversed(self._held), _RECENT)
         self._base = median(s - i * self._period for i, s in recent)
         return True
 
     def begun_at(self) -> float:
-        """Time of the first trigger that lies as near to its place as the others do, s."""
+        """Return the time of the first trigger that lies as near to its place as the others do, s."""
         index, stamp = self.arrays()
         off = stamp - index * self._period
         off = np.abs(off - np.median(off))
         return float(stamp[off <= max(_CLOSE, 4 * 1.4826 * float(np.median(off)))][0])
 
     def since(self, stamp: float) -> int:
-        """Number of its triggers not before a time."""
+        """Count its triggers at or after a time."""
         if stamp <= self._held[0][1]:
             return self.count
         return sum(s >= stamp for _, s in self._held)
 
     def cut(self, stamp: float) -> None:
-        """Forget triggers from a time on; the first stays."""
+        """Forget the triggers from a time on, except the chain's first."""
         while len(self._held) > 1 and self._held[-1][1] >= stamp:
             self._held.pop()
             self.count -= 1
 
     def arrays(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Indices and times of what is kept, (n,) each."""
+        """Return the indices and times of the triggers that are kept, (n,) each."""
         pairs = np.array(self._held, np.float64)
         return pairs[:, 0], pairs[:, 1]
 
 
 class Train:
-    """All triggers of one label, in chains.
+    """All triggers of one label, sorted into chains.
 
     Parameters
     ----------
     period : float
         TR on the local clock, s.
+
+    Attributes
+    ----------
+    chains : list of Chain
+    dense : bool
+        Whether these are slice or shot triggers.
+    locked : bool
+        Whether the tolerance must stay as it is, so that the chains are not built again.
     """
 
     def __init__(self, period: float) -> None:
@@ -137,13 +155,14 @@ class Train:
 
     @property
     def placed(self) -> int:
-        """Triggers that are in a chain with others."""
+        """Number of triggers that share a chain with others."""
         return sum(chain.count for chain in self.chains if chain.count > 1)
 
     def push(self, stamp: float) -> None:
-        """Take the next trigger, s."""
+        """Add the next trigger, s."""
         self._raw.append(stamp)
         near = self._near if self.locked else self._tolerance()
+        # Triggers that turn out to be slice triggers need another tolerance: sort all of them again.
         if not 0.7 < near / self._near < 1.4:
             self._near = near
             self.chains = []
@@ -170,19 +189,27 @@ class Train:
         chain.add(index, stamp)
 
     def best(self, since: float) -> tuple[Chain, int] | None:
-        """The chain of the volumes' starts, and how many triggers a volume has; None if there is none.
+        """Return the chain that marks the volumes' starts and the number of triggers per volume.
 
         Parameters
         ----------
         since : float
-            Triggers before this do not speak for a chain: the volumes began later.
+            Triggers before this time do not count in favour of a chain, because the volumes began later.
+
+        Returns
+        -------
+        (Chain, int) or None
+            None if no chain marks volumes.
         """
         counts = [chain.since(since) for chain in self.chains]
         most = max(counts, default=0)
         if most < 2:
             return None
         held = [c for c, n in zip(self.chains, counts, strict=True) if n >= max(2, most / 2) and c.regular]
+        # Slice triggers make chains of about the same length, volume triggers a single long one.
         group = held if self.dense else sorted(held, key=lambda c: -counts[self.chains.index(c)])[:1]
+        # Triggers of another TR and markers of a task scatter over chains that hold
+        # few of them each.
         begun = min((chain.first_at for chain in group), default=0.0)
         start = max(begun, since)
         there = sum(1 for _ in itertools.takewhile(lambda stamp: stamp >= start, reversed(self._raw)))
@@ -191,7 +218,10 @@ class Train:
         return (self._start_of(group), len(group)) if group else None
 
     def _start_of(self, group: list[Chain]) -> Chain:
-        """Of the chains of slice triggers the volumes' first: behind the pause, else the earliest."""
+        """Choose, among chains of slice triggers, the one that starts the volumes.
+
+        That is the chain after the pause at the end of a TR, or the earliest one if there is no such pause.
+        """
         order = sorted(group, key=lambda chain: chain.phase % self._period)
         phases = np.array([chain.phase % self._period for chain in order])
         gaps = np.diff(phases, prepend=phases[-1] - self._period)
@@ -200,7 +230,7 @@ class Train:
         return min(group, key=lambda chain: chain.begun_at())
 
     def take_back(self, stamp: float) -> list[float]:
-        """Take back the triggers from a time on."""
+        """Forget the triggers from a time on, and return their times."""
         taken = [s for s in self._raw if s >= stamp]
         for chain in self.chains:
             chain.cut(stamp)

@@ -1,1 +1,1 @@
-"""What is kept on disk: recordings, calibrations, videos, sealed folders, strict JSON."""
+"""Formats on disk: recordings, calibrations, videos, sealed folders and strict JSON."""

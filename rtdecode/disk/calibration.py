@@ -1,14 +1,17 @@
-"""A session's calibration: where this head's features are read, and how they are at rest.
+"""A session's calibration: where the features lie in this head, and their level at rest.
+
+`rtdecode calibrate` writes one with `write`; `load` reads and verifies it for a session.
 
 ::
 
     calibration.json   what it was made of and how it fits together, and its own digest
     reference.npz      volume (i, j, k) float32, affine (4, 4): the mean of the aligned volumes
     projection.npz     the matrix, its grid, and the affine that places the grid on this head
-    warmup.npz         mean, scale (feature,): of the aligned volumes' features
-    quality.html, .png for people
+    warmup.npz         mean, scale (feature,) of the aligned volumes' features
+    quality.html, .png a report for people
 
-Read as strictly as a bundle: an unknown key, a wrong hash or a missing file is an error that names it.
+A calibration is read as strictly as a bundle: an unknown key, a wrong hash or a missing file is an error that
+names it.
 """
 
 import shutil
@@ -32,14 +35,14 @@ _HEAD = "calibration.json"
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """How an earlier session's head lies in this one.
+    """How the head of an earlier session lies in this one.
 
     Attributes
     ----------
     matrix : list, (4, 4)
-        World position then to world position now, mm.
+        Maps a world position in the earlier session to one in this session, mm.
     correlation : float
-        Of the two sessions' mean volumes.
+        Correlation of the two sessions' mean volumes.
     moved_mm, turned_deg : float
     """
 
@@ -51,22 +54,22 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What the quality report says, in numbers; None where it cannot be known.
+    """The numbers of the quality report; None for those that cannot be known.
 
     Attributes
     ----------
     max_fd_mm, mean_fd_mm : float or None
         Framewise displacement; None without motion correction.
     unaligned : int
-        Volumes that could not be aligned; they are left out.
+        Number of volumes that could not be aligned and were left out.
     tsnr_region, tsnr_brain : float or None
         Median temporal signal-to-noise ratio of the features and of the brain's voxels.
     drift_percent : float or None
-        Median of the features' linear trend, percent of their mean a minute, by size.
+        Median absolute linear trend of the features, percent of their mean per minute.
     region_in_brain : float
-        Share of the features' voxels that lie in the brain.
+        Fraction of the features' voxels that lie in the brain.
     outside : int
-        Voxels of the region that lie out of the volumes.
+        Number of voxels of the region that lie outside the volumes.
     """
 
     max_fd_mm: float | None
@@ -81,22 +84,22 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a calibration says of itself.
+    """All that a calibration states about itself.
 
     Attributes
     ----------
     origin, origin_digest : str
-        ``mask``, ``bundle`` or ``calibration``, and the digest of the one that gave the features.
+        Where the features come from (``mask``, ``bundle`` or ``calibration``), and its digest.
     labels : list of int or None
-        Value of each feature's region, where the features are means over regions.
+        Value of each feature's region, if the features are means over regions.
     volumes, dropped : int
-        How many volumes it rests on, and how many before them were left out as not yet steady.
+        Number of volumes it is based on, and of those before them that were left out as not yet steady.
     shape, affine
-        Of the reference.
+        Shape and affine of the reference.
     projection : str
         Digest of the matrix (`Projection.digest`).
     placement : Placement or None
-        None where no earlier session's head was looked for.
+        None if no earlier session's head was looked for.
     """
 
     schema: int
@@ -127,13 +130,15 @@ class Calibration:
     path : Path
     record : Record
     digest : str
-        SHA-256 over the record's values, first 16 hexadecimal digits.
+        First 16 hexadecimal digits of the SHA-256 over the record's values.
     reference : float32, (i, j, k)
+        Mean of the aligned volumes.
     affine : float64, (4, 4)
-        Of the reference.
+        Affine of the reference.
     projection : Projection
         Its affine places the grid on this session's head.
     warmup_mean, warmup_scale : float32, (feature,)
+        Mean and scale of each feature at rest.
     """
 
     path: Path
@@ -146,19 +151,21 @@ class Calibration:
     warmup_scale: Float = field(repr=False)
 
     def matched(self, trained: Projection) -> "Calibration":
-        """The calibration with its features in the order of a bundle's.
+        """Return the calibration with its features in the order of a bundle's.
 
         Parameters
         ----------
         trained : Projection
-            The bundle's.
+            The bundle's projection.
 
         Raises
         ------
         GeometryError
-            If it does not read the bundle's features: another number of them, another grid, other
-            voxels, or a head that was not registered to the bundle's.
+            If it does not read the bundle's features: their number, the grid or the voxels differ, or the
+            head was not registered to the bundle's.
         """
+        # A registered head has the bundle's own matrix, moved to today's position. Without
+        # registration the two must read the same voxels, and at most their order differs.
         mine = self.projection
         if self.record.placement is not None:
             if mine.digest == trained.digest and _same_size(mine, trained):
@@ -176,12 +183,13 @@ class Calibration:
         )
 
     def _order(self, trained: Projection) -> NDArray[np.int64] | None:
-        """Where each of the bundle's features is in this calibration's vector; None if it is not."""
+        """Find the bundle's features in this calibration's vector, (feature,); None if one is missing."""
         mine = self.projection
         try:
             theirs = trained.bind(mine.shape, mine.affine)
         except GeometryError:
             return None
+        # Weighted features can be matched only as a whole, and plain voxels one by one.
         if mine.weights is not None:
             return np.arange(mine.features) if mine.digest == trained.digest else None
         if trained.weights is not None or not np.array_equal(np.sort(theirs), np.sort(mine.voxels)):
@@ -199,25 +207,25 @@ class Calibration:
 
 
 def check_target(target: Path) -> None:
-    """Refuse what `write` would refuse, see `rtdecode.disk.sealed.check_target`."""
+    """Refuse a target that `write` would refuse; see `rtdecode.disk.sealed.check_target`."""
     sealed.check_target(target, _HEAD, "calibration")
 
 
 def write(
     target: Path, record: Record, parts: dict[str, dict[str, Any]], extra: dict[str, bytes]
 ) -> Calibration:
-    """Write a calibration in one step: a temporary folder that is renamed when it is whole.
+    """Write a calibration in one step, into a temporary folder that is renamed when it is complete.
 
     Parameters
     ----------
     target : Path
-        Folder to be made; an existing calibration there is replaced, anything else is refused.
+        Folder to create. An existing calibration there is replaced; anything else is refused.
     record : Record
-        `files` of it is filled in here.
+        Its `files` are filled in here.
     parts : dict
-        ``reference``, ``projection``, ``warmup`` -> their arrays.
+        ``reference``, ``projection`` and ``warmup`` -> their arrays.
     extra : dict
-        Further files by name.
+        Name -> contents of further files.
 
     Raises
     ------
@@ -235,7 +243,7 @@ def write(
 
 
 def copy(calibration: Calibration, target: Path) -> None:
-    """Copy a calibration's files into a folder, as they are: the copy has the same digest."""
+    """Copy a calibration's files unchanged into a folder, so that the copy has the same digest."""
     target.mkdir(exist_ok=True)
     for name in (*calibration.record.files, _HEAD):
         shutil.copyfile(calibration.path / name, target / name)
@@ -247,7 +255,7 @@ def load(path: Path) -> Calibration:
     Raises
     ------
     UsageError
-        If there is none.
+        If there is no calibration.
     BundleError
         If a file is missing or was changed, or the files do not fit together.
     """
@@ -257,6 +265,8 @@ def load(path: Path) -> Calibration:
             f"no calibration at {path}: a folder made by `rtdecode calibrate --out` was expected."
         )
     tree, found = read_tree(file, _AGAIN)
+    # Another schema has other keys, so it is named before the strict reading can
+    # complain about these.
     if tree.get("schema") != SCHEMA:
         raise BundleError(f"{file} has schema {tree.get('schema')}, this version reads {SCHEMA}. {_AGAIN}")
     record = typed.read(Record, tree, str(file))
@@ -266,7 +276,7 @@ def load(path: Path) -> Calibration:
 
 
 def _fitted(path: Path, record: Record, files: Sealed, digest: str) -> Calibration:
-    """Read the arrays and check them against the record and each other."""
+    """Read the arrays, and check them against the record."""
     reference = files.arrays("reference.npz", "volume", "affine")
     warmup = files.arrays("warmup.npz", "mean", "scale")
     try:
@@ -291,7 +301,7 @@ def _fitted(path: Path, record: Record, files: Sealed, digest: str) -> Calibrati
 
 
 def _same_size(one: Projection, other: Projection) -> bool:
-    """Whether two grids' steps have the same lengths and angles, wherever they are placed."""
+    """Return whether two grids have equal shapes, and steps of equal lengths and angles."""
     a, b = (steps.T @ steps for steps in (one.affine[:3, :3], other.affine[:3, :3]))
     return one.shape == other.shape and bool(np.abs(a - b).max() < 0.01 * np.abs(b).max())
 

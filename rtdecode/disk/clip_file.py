@@ -1,7 +1,9 @@
-"""Clips that need not fit into memory: they lie in a file, and are read where they are looked at.
+"""Clips that need not fit into memory: they lie in a file, and parts are read as they are needed.
 
-A clip of 33 frames of 480 x 720 pixels is 34 MB, so that 200 of them with their truths are 14 GB. They are
-read by ordinary reads: the pages of a mapped file would count as memory of the process.
+A clip of 33 frames of 480 x 720 pixels takes 34 MB, so 200 of them with their truths take 14 GB. They are
+read by ordinary reads, because the pages of a mapped file would count as memory of the process. `keep`
+puts clips into memory or into a file, depending on their size; code that takes `Pixels` need not know
+which.
 """
 
 import math
@@ -13,9 +15,9 @@ from typing import IO, Any, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-# Clips that together take more bytes than this are kept in a file.
+# Clips that together take more bytes than this are put into a file.
 IN_MEMORY = 2**27
-# Values that are computed with at once: a clip of 33 frames of 64 x 96 pixels is one piece.
+# Number of values to compute with at once: a clip of 33 frames of 64 x 96 pixels is one piece.
 _PIECE = 2**20
 
 
@@ -24,7 +26,7 @@ class Pixels(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Size of every axis."""
+        """Size of each axis."""
         ...
 
     def __len__(self) -> int:
@@ -41,13 +43,13 @@ class Pixels(Protocol):
 
 
 class ClipFile:
-    """A file of clips, one behind the other. It is closed when nothing refers to it or its clips any more.
+    """A file of clips, one after the other. It is closed when nothing refers to it or its clips any more.
 
     Parameters
     ----------
     file : binary file, optional
-        Unbuffered, open for writing and reading. Default: a temporary file without a name, in the folder
-        that the environment variable TMPDIR names.
+        An unbuffered file, open for writing and reading. By default a temporary file without a name, in the
+        folder that the environment variable TMPDIR names.
     """
 
     def __init__(self, file: IO[bytes] | None = None) -> None:
@@ -56,17 +58,19 @@ class ClipFile:
         weakref.finalize(self, self._file.close)
 
     def add(self, frames: Iterable[NDArray[Any]]) -> "StoredClip":
-        """Append a clip, frame by frame; what a full disk cuts short is written over by the next one.
+        """Append a clip, frame by frame.
+
+        A clip that a full disk cuts short is overwritten by the next one.
 
         Parameters
         ----------
         frames : iterable of (row, column, 3)
-            A clip, or whatever yields its frames; all of one size and kind.
+            A clip, or anything that yields its frames; all have the same size and dtype.
 
         Raises
         ------
         ValueError
-            If there is no frame, or one differs in size or kind from the first.
+            If there is no frame, or one differs in size or dtype from the first.
         OSError
             If the disk is full.
         """
@@ -94,12 +98,13 @@ class ClipFile:
         return StoredClip(self, start, (count, *size), kind)
 
     def _write(self, frame: NDArray[Any]) -> None:
+        # An unbuffered write may take only part of the bytes.
         left = np.ascontiguousarray(frame).reshape(-1).view(np.uint8)
         while len(left):
             left = left[self._file.write(left) :]
 
     def read(self, start: int, shape: tuple[int, ...], kind: np.dtype[Any]) -> NDArray[Any]:
-        """Read an array that begins at a byte of the file.
+        """Read an array that begins at byte `start` of the file.
 
         Raises
         ------
@@ -122,7 +127,7 @@ def _nameless() -> IO[bytes]:
 
 
 class StoredClip:
-    """A clip in a file. Slices of frames are shorter clips in the file; single frames and rows are read.
+    """A clip in a file. A slice of frames is a shorter clip in the file; single frames and rows are read.
 
     Parameters
     ----------
@@ -131,7 +136,7 @@ class StoredClip:
         Byte at which the first frame begins.
     shape : (frame, row, column, 3)
     kind : dtype
-        Of its values.
+        Type of the values.
     """
 
     def __init__(self, file: ClipFile, start: int, shape: tuple[int, ...], kind: np.dtype[Any]) -> None:
@@ -142,7 +147,7 @@ class StoredClip:
 
     @property
     def nbytes(self) -> int:
-        """Bytes in the file."""
+        """Number of bytes in the file."""
         return math.prod(self.shape) * self._kind.itemsize
 
     def __len__(self) -> int:
@@ -160,7 +165,7 @@ class StoredClip:
         Raises
         ------
         IndexError
-            For a frame beyond the last, or another kind of index.
+            If the frame lies beyond the last one, or the index is of another kind.
         """
         if isinstance(index, slice):
             return self._shorter(index)
@@ -185,7 +190,8 @@ class StoredClip:
         return self._start + frame * math.prod(self.shape[1:]) * self._kind.itemsize
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
-        """Read all frames; every call makes a new array."""
+        """Read all frames into a new array."""
+        # copy=False forbids a copy, and a file can give nothing else.
         if copy is False:
             raise ValueError("a clip in a file cannot be had without reading it")
         found = self._file.read(self._start, self.shape, self._kind)
@@ -193,18 +199,19 @@ class StoredClip:
 
 
 def keep(clips: Iterable[NDArray[Any]]) -> list[Pixels]:
-    """Keep clips: in memory as long as all of them take up to 128 MiB, else in a temporary file.
+    """Keep clips in memory if together they take at most 128 MiB, and otherwise in a temporary file.
 
     Parameters
     ----------
     clips : iterable of (frame, row, column, 3)
-        Taken one after the other, so that they may be made on the way.
+        Clips are taken one by one, so a generator may make them.
     """
     kept: list[Pixels] = []
     file: ClipFile | None = None
     size = 0
     for clip in clips:
         size += clip.nbytes
+        # Once the clips are too large together, those kept so far move into the file as well.
         if file is None and size > IN_MEMORY:
             file = ClipFile()
             kept = [file.add(np.asarray(one)) for one in kept]
@@ -213,7 +220,7 @@ def keep(clips: Iterable[NDArray[Any]]) -> list[Pixels]:
 
 
 def pieces(shape: tuple[int, ...]) -> list[slice]:
-    """Cut a clip into slices of frames of about a million values each, one frame at least.
+    """Cut a clip into slices of about a million values each, and of at least one frame.
 
     Parameters
     ----------

@@ -1,11 +1,13 @@
-"""What `rtdecode play` says of a film while it is shown, and what can be read back from it.
+"""The markers that `rtdecode play` sends while it shows a film, and how to read them back.
 
-The markers go out on an LSL stream of their own, ``NAME-film``, as text::
+The markers go out as text on an LSL stream of their own, ``NAME-film``::
 
-    film start sunset.mp4 25 1500      name, frames per second, frames
-    frame 0                            one for each frame that was shown, stamped when it was
+    film start sunset.mp4 25 1500      name, frames per second, number of frames
+    frame 0                            one for each frame that was shown, stamped when it was shown
     frame 1
     film end
+
+`start_label` and `frame_label` write them, and `showings` sorts received markers into `ShownFilm`.
 """
 
 import hashlib
@@ -27,12 +29,12 @@ _MARK = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class FilmMark:
-    """One marker of a film: never a volume trigger.
+    """One marker of a film, which is never a volume trigger.
 
     Attributes
     ----------
     stamp : float
-        On the local clock, after clock correction.
+        Time of the marker on the local clock, after clock correction.
     label : str
         ``film start ...``, ``frame 17`` or ``film end``.
     arrived_at : float
@@ -51,18 +53,18 @@ class ShownFilm:
     Attributes
     ----------
     name : str
-        File name in the markers; its digest (`name_digest`) in a recording. Empty where the start was not
+        File name in the markers, or its digest (`name_digest`) in a recording. Empty if the start was not
         received.
     fps : float
-        Frames per second of the film (measured where the start was not received).
+        Frames per second of the film; measured if the start was not received.
     frames : int or None
-        Frames in the film; None where the start was not received.
+        Number of frames in the film; None if the start was not received.
     shown : int64, (frame,)
-        Numbers of the frames that were shown, from 0; dropped ones are not among them.
+        Numbers of the frames that were shown, from 0; dropped frames are not among them.
     shown_at : float64, (frame,)
-        When, on the local clock.
+        When each of them was shown, on the local clock.
     ended : bool
-        Whether the end was received.
+        Whether the marker of the end was received.
     """
 
     name: str
@@ -74,36 +76,37 @@ class ShownFilm:
 
     @property
     def onset_at(self) -> float:
-        """Local time of the film's zero: the median over the frames of (shown - number / fps)."""
+        """Local time of the film's zero: the median over frames of (time shown - number / fps)."""
         return float(np.median(self.shown_at - self.shown / self.fps))
 
 
 def start_label(name: str, fps: float, frames: int) -> str:
-    """Text of the marker that begins a film."""
+    """Return the text of the marker that begins a film."""
+    # The pattern matches neither a line break in a name nor an empty name.
     rate = f"{fps:.6f}".rstrip("0").rstrip(".")
     return f"film start {' '.join(name.split()) or 'film'} {rate} {frames}"
 
 
 def frame_label(number: int) -> str:
-    """Text of the marker of a frame, counted from 0."""
+    """Return the text of a frame's marker; frames count from 0."""
     return f"frame {number}"
 
 
 def is_film_mark(label: str) -> bool:
-    """Whether a marker's text speaks of a film, so that it is no volume trigger."""
+    """Return whether a marker's text is about a film, so that it is no volume trigger."""
     return _MARK.fullmatch(label) is not None
 
 
 def name_digest(name: str) -> str:
-    """What a recording holds in place of a film's name: of SHA-256 the first 16 hexadecimal digits.
+    """Return what a recording holds in place of a film's name: 16 hexadecimal digits of its SHA-256.
 
-    It has no key, as `rtdecode fit` tells by it whether a film is the one that was shown.
+    There is no key, because `rtdecode fit` uses the digest to tell whether a film is the one that was shown.
     """
     return hashlib.sha256(" ".join(name.split()).encode()).hexdigest()[:16]
 
 
 def without_name(label: str) -> str:
-    """A marker's text with the film's name as its digest; empty where it is none of `rtdecode play`."""
+    """Replace the film's name in a marker's text by its digest; empty if `rtdecode play` did not send it."""
     match = _MARK.fullmatch(label)
     if match is None:
         return ""
@@ -113,10 +116,10 @@ def without_name(label: str) -> str:
 
 
 def showings(marks: Iterable[FilmMark]) -> list[ShownFilm]:
-    """Sort markers into showings, in the order they came.
+    """Sort markers into showings, in the order in which they came.
 
-    A showing whose start was not received (the recording began later) counts from its second
-    frame on, as its rate has to be measured; one without any frame is left out.
+    A showing without frames is left out. One whose start was not received (because the recording began later)
+    needs two frames, because its rate has to be measured.
     """
     films: list[ShownFilm] = []
     head: tuple[str, float | None, int | None] = ("", None, None)
@@ -161,5 +164,6 @@ def _showing(
     *,
     ended: bool,
 ) -> ShownFilm:
+    # Without the start, the rate is fitted to the frames' numbers, which dropped frames do not bias.
     rate = 1 / np.polyfit(shown - shown[0], shown_at - shown_at[0], 1)[0] if fps is None else fps
     return ShownFilm(name, float(rate), frames, shown, shown_at, ended)

@@ -1,4 +1,4 @@
-"""Folders that a command is about to fill."""
+"""Check and lock the folders that a command is about to fill."""
 
 import contextlib
 import fcntl
@@ -14,7 +14,7 @@ _LOCK = ".rtdecode-lock"
 
 
 def taken(folder: Path) -> bool:
-    """Whether something is in the way of a new folder: a file, or a folder that is not empty.
+    """Return whether a file, or a folder that is not empty, is in the way of a new folder.
 
     Raises
     ------
@@ -34,23 +34,23 @@ def taken(folder: Path) -> bool:
 
 @contextmanager
 def held(folder: Path, flag: str, owner: str) -> Iterator[None]:
-    """Make a folder, and keep it from every other session while the block runs.
+    """Make a folder, and lock it against every other session while the block runs.
 
-    The kernel holds the lock for this process and frees it when the process ends, however it ends.
-    A folder that was made here and is still empty at the end goes again.
+    The kernel holds the lock for this process, and frees it when the process ends, however it ends. A folder
+    that was made here and is still empty at the end is removed.
 
     Parameters
     ----------
     folder : Path
     flag : str
-        What the user gave it by, for messages.
+        The option by which the user gave the folder, for messages.
     owner : str
-        What is running, for the messages of others.
+        What is running, for the messages of other sessions.
 
     Raises
     ------
     UsageError
-        If the folder belongs to a session that is running, or cannot be made or written.
+        If the folder belongs to a running session, or cannot be made or written.
     """
     try:
         made = not folder.exists()
@@ -73,9 +73,10 @@ def held(folder: Path, flag: str, owner: str) -> Iterator[None]:
 
 
 def _locked(folder: Path, flag: str) -> IO[str]:
-    """The folder's lock file, empty and locked by this process alone."""
+    """Open the folder's lock file, empty and locked by this process alone."""
     path = folder / _LOCK
     while True:
+        # Opening must not empty the file, which names the session that holds the lock.
         file = path.open("a+")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -90,7 +91,8 @@ def _locked(folder: Path, flag: str) -> IO[str]:
         except OSError:
             file.close()
             raise
-        # The owner before may have removed the file between its opening and its locking here.
+        # The previous owner may have removed the file after it was opened here and
+        # before it was locked.
         if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
             file.truncate(0)
             return file

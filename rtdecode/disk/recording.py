@@ -1,17 +1,20 @@
-"""A session on disk: what arrived, when, in the order it arrived.
+"""A session on disk: everything that arrived, with its times, in the order in which it arrived.
+
+A `RecordingWriter` appends the items of a session as they come, and a `Recording` reads them back for a
+replay or a training.
 
 ::
 
     recording.json   schema, montage, meta
     eeg.f32          float32 microvolts, sample by sample (channels together)
     stamps.f64       float64 stamp of each sample
-    volumes.bin      pixels of each volume, C order
-    events.jsonl     one line an item: chunk, trigger or volume, with its times
-    film.jsonl       one line a marker of `rtdecode play`, where a film was shown
-    truth/           film.mp4, events.tsv, where the truth is known
-    calibration/     the calibration of the session, where it had one
+    volumes.bin      voxels of each volume, C order
+    events.jsonl     one line per item: chunk, trigger or volume, with its times
+    film.jsonl       one line per marker of `rtdecode play`, if a film was shown
+    truth/           film.mp4, events.tsv, if the truth is known
+    calibration/     the calibration of the session, if it had one
 
-Only pixels and the fields of `rtdecode.types.Volume` are kept, never the scanner's file. No name is
+Only voxels and the fields of `rtdecode.types.Volume` are kept, never the scanner's file. No names are
 written: a volume is called by its index, a series and a marker's text become digests under a key that is
 not kept (`rtdecode.disk.identity`), and a film's name becomes a digest.
 """
@@ -44,25 +47,26 @@ CALIBRATION = "calibration"
 
 
 class RecordingWriter:
-    """Append items to a recording as they arrive; what was written stays readable after a crash.
+    """Append items to a recording as they arrive, so that it stays readable after a crash.
 
     Parameters
     ----------
     path : Path
         A new or empty folder.
     montage : Montage or None
-        None without EEG, or until `set_montage`.
+        None without EEG, or if `set_montage` will be called.
     meta : dict
-        Plain JSON values: simulated or not, by which bundle it was decoded.
+        Plain JSON values, for example whether it is simulated and which bundle decoded it.
     key : bytes, optional
-        The session's, under which names become digests; default: a new one.
+        The session's key, under which names become digests; by default a new one.
     resume : bool
-        Go on with a recording whose writer died: what it left torn is cut off, its montage and meta stay.
+        Continue a recording whose writer died. Incomplete items at its end are cut off, and its montage and
+        meta are kept.
 
     Raises
     ------
     UsageError
-        If the folder is in use.
+        If the folder is not empty, or, with `resume`, holds no recording.
     """
 
     def __init__(
@@ -78,7 +82,8 @@ class RecordingWriter:
         self._meta = dict(meta)
         self._montage = montage
         self._pseudonyms = Pseudonyms(key or new_key())
-        # The channels of the newest chunk, where a recording is gone on with, and those that come now.
+        # In a resumed recording: the montage of its newest chunk, and the one that the next chunk
+        # must state because it differs.
         self._before: Montage | None = None
         self._changed: Montage | None = None
         if resume:
@@ -105,7 +110,7 @@ class RecordingWriter:
         self.close()
 
     def set_montage(self, montage: Montage | None) -> None:
-        """Write down the montage once it is known; a recording that is gone on with keeps its first."""
+        """Write the montage once it is known; a resumed recording keeps its first one."""
         if self._before is None:
             self._montage = montage
             self._write_head()
@@ -113,7 +118,7 @@ class RecordingWriter:
             self._changed = montage
 
     def note(self, **meta: Any) -> None:
-        """Add to `meta`: how the session ended, for example."""
+        """Add to `meta`, for example how the session ended."""
         self._meta |= meta
         self._write_head()
 
@@ -123,6 +128,8 @@ class RecordingWriter:
 
     def _write_head(self) -> None:
         head = {"schema": SCHEMA, "montage": self._montage and asdict(self._montage), "meta": self._meta}
+        # Written beside the old head and then renamed, so that a full disk or a
+        # crash leaves the old one.
         part = self._path / "recording.json.part"
         try:
             part.write_text(strict_json.dumps(head, indent=1) + "\n")
@@ -149,16 +156,18 @@ class RecordingWriter:
         else:
             line = self._volume(item)
         self._events.write(strict_json.dumps(line) + "\n")
+        # Chunks come many times a second and may wait in the files' buffers. The rarer triggers and
+        # volumes go out at once, with everything before them.
         if not isinstance(item, EegChunk):
             self.flush()
 
     def flush(self) -> None:
-        """Hand everything to the operating system; data before the lines that speak of them."""
+        """Hand everything to the operating system, the data before the lines that describe them."""
         for file in (self._eeg, self._stamps, self._volumes, self._events):
             file.flush()
 
     def close(self) -> None:
-        """Finish the files: all of them, before the first error is raised."""
+        """Close all files, and then raise the first error, if there was one."""
         errors: list[OSError] = []
         for file in (self._eeg, self._stamps, self._volumes, self._events, self._film):
             try:
@@ -170,6 +179,7 @@ class RecordingWriter:
 
     def _write_mark(self, mark: FilmMark) -> None:
         if self._film is None:
+            # Line by line, so that a crash loses no marker that was received.
             self._film = (self._path / "film.jsonl").open("a", buffering=1)
         line = asdict(mark) | {"label": without_name(mark.label)}
         self._film.write(strict_json.dumps(line) + "\n")
@@ -187,7 +197,7 @@ class RecordingWriter:
 
 
 class Recording:
-    """A recording read back.
+    """A recording, read back.
 
     Attributes
     ----------
@@ -195,6 +205,11 @@ class Recording:
     meta : dict
     truth : Path or None
         Folder with ``events.tsv`` and, for a film, ``film.mp4``.
+
+    Raises
+    ------
+    UsageError
+        If `path` is no recording, or one of a different schema.
     """
 
     def __init__(self, path: Path) -> None:
@@ -214,26 +229,33 @@ class Recording:
         self.truth = path / "truth" if (path / "truth" / "events.tsv").is_file() else None
 
     def digest(self) -> str:
-        """Digest of what was recorded and when, 16 hexadecimal digits: it tells recordings apart."""
+        """Return a digest of what was recorded and when, 16 hexadecimal digits, to tell recordings apart.
+
+        The events hold the times of every item, so the large data files need not be read.
+        """
         return digest_of({name: file_hash(self.path / name) for name in ("recording.json", "events.jsonl")})
 
     @property
     def restarted_at(self) -> list[float]:
-        """Local times at which an acquisition that had died was started again."""
+        """Local times at which the acquisition was started again after it had died."""
         return [one["resumed_at"] for one in self.meta.get("restarts", [])]
 
     def has_triggers(self) -> bool:
-        """Whether any trigger was recorded."""
+        """Return whether any trigger was recorded."""
         with (self.path / "events.jsonl").open() as lines:
             return any('"stamp"' in line for line in lines)
 
     def has_volumes(self) -> bool:
-        """Whether any volume was recorded."""
+        """Return whether any volume was recorded."""
+        # A last line without its end was torn by a crash, and its volume is not read back.
         with (self.path / "events.jsonl").open() as lines:
             return any('"shape": ' in line for line in lines if line.endswith("\n"))
 
     def events(self) -> Iterator[EegChunk | Trigger | Volume]:
-        """The items in the order they arrived; what a crash has torn, a line or its data, ends them."""
+        """Yield the items in the order in which they arrived.
+
+        A line, or the data of an item, that a crash left incomplete ends the recording.
+        """
         channels = len(self.montage.channels) if self.montage else 0
         with (
             (self.path / "events.jsonl").open() as lines,
@@ -258,6 +280,7 @@ class Recording:
                     yield EegChunk(data.T, when, line["arrived_at"], live, changed, clock_at)
                 elif "stamp" in line:
                     stamp = line.pop("stamp")
+                    # JSON has no NaN: a stamp that was not finite was written as null.
                     yield Trigger(stamp=math.nan if stamp is None else stamp, **line)
                 else:
                     volumes.seek(line.pop("at"))
@@ -267,7 +290,7 @@ class Recording:
                     yield Volume(data=data, affine=np.array(line.pop("affine"), np.float64), **line)
 
     def films(self) -> list[ShownFilm]:
-        """The films that `rtdecode play` showed, in order; their times are those of `events`.
+        """Return the films that `rtdecode play` showed, in order, with times on the clock of `events`.
 
         ``films()[0].onset_at`` is the film's zero on the clock of the samples and triggers.
         """
@@ -277,7 +300,7 @@ class Recording:
 
 
 def check_unused(path: Path) -> None:
-    """Refuse a recording's folder that holds something, or that is none.
+    """Refuse a folder for a recording that is not empty or is not a folder.
 
     Raises
     ------
@@ -288,7 +311,9 @@ def check_unused(path: Path) -> None:
 
 
 def _cut_torn(path: Path, montage: Montage | None) -> Montage | None:
-    """Cut a recording to the items that are whole; returns the montage of the newest chunk."""
+    """Cut a recording back to its complete items, and return the montage of its newest chunk."""
+    # The sizes of the files after the last item that is complete: its line has its end, and every
+    # data file is long enough for it.
     sizes = {"events.jsonl": 0, "eeg.f32": 0, "stamps.f64": 0, "volumes.bin": 0}
     there = {name: _size(path / name) for name in sizes}
     with (path / "events.jsonl").open("ab+") as lines:
@@ -297,6 +322,7 @@ def _cut_torn(path: Path, montage: Montage | None) -> Montage | None:
             if not text.endswith(b"\n"):
                 break
             line = json.loads(text)
+            # The montage and the sizes count only if all of this item is there.
             now = montage
             after = dict(sizes)
             after["events.jsonl"] += len(text)
@@ -315,6 +341,7 @@ def _cut_torn(path: Path, montage: Montage | None) -> Montage | None:
     for name, size in sizes.items():
         if there[name] > size:
             os.truncate(path / name, size)
+    # Markers have no data beside their lines, so only a torn last line is cut off.
     film = path / "film.jsonl"
     if film.is_file():
         os.truncate(film, film.read_bytes().rfind(b"\n") + 1)
@@ -326,13 +353,14 @@ def _size(file: Path) -> int:
 
 
 def _montage(line: dict[str, Any]) -> Montage:
+    # Recordings of earlier versions state neither kinds nor whether the participant is simulated.
     kinds = tuple(line.get("kinds", ()))
     simulated = line.get("simulated", False)
     return Montage(tuple(line["channels"]), line["sfreq"], line["reference"], kinds, simulated)
 
 
 def _values(file: IO[bytes], kind: Any, *shape: int) -> NDArray[Any] | None:
-    """The next values of a file; None where some of them are missing."""
+    """Read the next values of a file; None if some of them are missing."""
     size = math.prod(shape) * np.dtype(kind).itemsize
     raw = file.read(size)
     return np.frombuffer(raw, kind).reshape(shape) if len(raw) == size else None

@@ -1,4 +1,9 @@
-"""Folders of files under one digest, as bundles and calibrations are: read strictly, or not at all."""
+"""Folders of files under one digest, such as bundles and calibrations, read strictly.
+
+A head, a JSON file, lists the SHA-256 of every other file and states a digest of itself. `write_tree` and
+`replacing` make such a folder, `read_tree` reads the head, and `Sealed` reads the files, each of which
+must have the hash that the head states.
+"""
 
 import hashlib
 import json
@@ -20,28 +25,29 @@ from numpy.typing import NDArray
 from rtdecode.disk import strict_json
 from rtdecode.errors import BundleError, UsageError
 
-# As much of a mapped file is hashed at a time.
+# Number of bytes of a mapped file that are hashed at a time.
 _PIECE_BYTES = 2**24
-# What numpy raises, beside the usual, for bytes that are no `.npz` or a damaged or locked one.
+# What numpy raises, besides the usual errors, for bytes that are not an `.npz`, or a
+# damaged or encrypted one.
 _NO_ARRAYS = (TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def digest_of(tree: dict[str, Any]) -> str:
-    """Digest of JSON values: SHA-256 over their canonical form, first 16 digits."""
+    """Return the first 16 digits of the SHA-256 over the canonical form of JSON values."""
     text = strict_json.dumps(tree, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal; it is read in pieces, as it may be larger than memory."""
+    """Return the SHA-256 of a file, hexadecimal, reading it in pieces as it may be larger than memory."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def held_in(folder: Path) -> set[str]:
-    """Name what lies in a folder and the folders in it, relative to it, with slashes.
+    """Name everything that lies in a folder and its subfolders, relative to it, with slashes.
 
-    Links are named and not followed; of a folder, what lies in it is named, or itself where it is empty.
+    Links are named but not followed. A subfolder is named only if it is empty; otherwise its contents are.
 
     Raises
     ------
@@ -62,16 +68,16 @@ def held_in(folder: Path) -> set[str]:
 
 
 def check_target(target: Path, head: str, kind: str) -> None:
-    """Refuse to replace a folder that holds anything but what its `head` names, or what is no folder.
+    """Refuse to replace anything but a folder that holds only the files that its `head` names.
 
     Parameters
     ----------
     target : Path
-        What is there is about to be deleted.
+        Folder whose contents are about to be deleted.
     head : str
         Name of the JSON file with the digest.
     kind : str
-        What such a folder is called.
+        What such a folder is called, for messages.
 
     Raises
     ------
@@ -88,7 +94,7 @@ def check_target(target: Path, head: str, kind: str) -> None:
 
 
 def _listed(file: Path) -> set[str]:
-    """The files that a head names, itself among them; none where there is no head."""
+    """Return the files that a head names, including itself; none if there is no readable head."""
     try:
         return {file.name, *json.loads(file.read_bytes())["files"]}
     except (OSError, ValueError, KeyError, TypeError):
@@ -97,7 +103,8 @@ def _listed(file: Path) -> set[str]:
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Give a new folder to fill, which takes the place of `target`, or of what it links to, when whole."""
+    """Yield a new folder to fill, which replaces `target`, or what it links to, when it is complete."""
+    # The new folder lies beside the old one, so that it can be renamed; an error leaves the old one.
     target = target.resolve()
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
@@ -109,7 +116,7 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 def write_tree(file: Path, tree: dict[str, Any]) -> None:
-    """Write a head: JSON values with the hashes of the files beside it, under ``files``, and its digest."""
+    """Write a head: JSON values, the hashes of the files beside it under ``files``, and its digest."""
     tree["files"] = {name: file_hash(file.parent / name) for name in sorted(held_in(file.parent))}
     tree["digest"] = digest_of(tree)
     file.write_text(strict_json.dumps(tree, indent=1) + "\n")
@@ -122,25 +129,25 @@ def read_tree(file: Path, advice: str, *, verify: bool = True) -> tuple[dict[str
     ----------
     file : Path
     advice : str
-        What to do about a fault; ends its message.
+        What to do about an error; ends its message.
     verify : bool
-        False leaves the digest unchecked.
+        Whether to check the digest.
 
     Returns
     -------
     tree : dict
-        Without the digest.
+        The object without its digest.
     digest : str
-        As found.
+        Digest of what was read.
 
     Raises
     ------
     BundleError
-        If it is no such object, or was changed.
+        If the file holds no such object, or was changed.
     """
     try:
         tree = json.loads(file.read_bytes())
-        # NaN, infinities and halves of characters are read, and are no JSON.
+        # Python's parser accepts NaN, infinities and halves of surrogate pairs, which are not JSON.
         json.dumps(tree, allow_nan=False, ensure_ascii=False).encode()
     except OSError as error:
         raise BundleError(f"{file} cannot be read ({error}). Give a folder that can be read.") from error
@@ -159,16 +166,16 @@ def read_tree(file: Path, advice: str, *, verify: bool = True) -> tuple[dict[str
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """The files beside a head, each held to the SHA-256 that the head states of it.
+    """The files beside a head, each of which must have the SHA-256 that the head states.
 
     Attributes
     ----------
     head : Path
         The JSON file.
     hashes : dict
-        File name -> SHA-256, as the head says. A file in a folder in it has a name with slashes.
+        File name -> SHA-256, as stated by the head. Files in subfolders have names with slashes.
     advice : str
-        What to do about a fault; ends its message.
+        What to do about an error; ends its message.
     """
 
     head: Path
@@ -176,18 +183,18 @@ class Sealed:
     advice: str
 
     def check(self) -> None:
-        """Hold every file to its hash.
+        """Check every file against its hash.
 
         Raises
         ------
         BundleError
-            If one is missing, was changed, or lies elsewhere.
+            If a file is missing, was changed, or lies outside the folder.
         """
         for name in self.hashes:
             self.check_file(name)
 
     def check_whole(self) -> None:
-        """Refuse a folder that holds anything which its head does not name.
+        """Refuse a folder that holds anything that its head does not name.
 
         Raises
         ------
@@ -201,28 +208,30 @@ class Sealed:
             )
 
     def read(self, name: str) -> bytes:
-        """Read a file that the head lists; what is returned is what was hashed.
+        """Read a file that the head lists, and return the same bytes whose hash was checked.
 
         Raises
         ------
         BundleError
-            If the head does not list it, it is missing, lies elsewhere, cannot be read, or was changed.
+            If the head does not list the file, or it is missing, lies outside the folder, cannot be read, or
+            was changed.
         """
         path = self._place(name)
         try:
             data = path.read_bytes()
         except OSError as error:
             raise self._unreadable(path, error) from error
+        # The bytes that were read are hashed, and not the file, which may change in between.
         self._hold(path, name, hashlib.sha256(data).hexdigest())
         return data
 
     def check_file(self, name: str) -> None:
-        """Hold a file that the head lists to its hash, without having the whole of it in memory.
+        """Check a file that the head lists against its hash, without reading the whole file into memory.
 
         Raises
         ------
         BundleError
-            As of `read`.
+            See `read`.
         """
         path = self._place(name)
         try:
@@ -232,12 +241,12 @@ class Sealed:
         self._hold(path, name, found)
 
     def mapped(self, name: str) -> mmap.mmap:
-        """Map a file that the head lists into memory, read-only; what is mapped is what was hashed.
+        """Map a file that the head lists into memory, read-only, and check the mapped bytes' hash.
 
         Raises
         ------
         BundleError
-            As of `read`, or if it is empty.
+            See `read`; also if the file is empty.
         """
         path = self._place(name)
         try:
@@ -252,25 +261,25 @@ class Sealed:
         return data
 
     def _place(self, name: str) -> Path:
-        """Where a file that the head lists lies.
+        """Find the path of a file that the head lists.
 
         Raises
         ------
         BundleError
-            If the head does not list it, it is missing, or lies elsewhere.
+            If the head does not list the file, it is missing, or it lies outside the folder.
         """
         folder = self.head.parent
         if name not in self.hashes:
             raise BundleError(f"{self.head} does not list {name!r} under files. {self.advice}")
-        # Looked up among the names that are there: '../x' and '/x' are never among them. A backslash
-        # would be a name here and a folder on another system.
+        # The name is looked up among the names that exist, which never include '../x' or '/x'. A
+        # backslash is part of a name here, but would separate folders on another system.
         if name not in self._held() or "\\" in name:
             raise BundleError(
                 f"{folder}/{name} is missing, the {self.head.stem} names it: the name of a file in this "
                 f"folder, or of a folder in it with slashes, was expected. {self.advice}"
             )
         path = folder / name
-        # Unlike `Path.resolve`, this takes a link that leads to itself.
+        # Unlike `Path.resolve`, this does not raise for a link that leads to itself.
         leads_to = os.path.realpath(path)
         inside = os.path.realpath(folder) + os.sep
         if not leads_to.startswith(inside) or not path.is_file():
@@ -284,7 +293,7 @@ class Sealed:
         return BundleError(f"{path} cannot be read ({error}). {self.advice}")
 
     def _hold(self, path: Path, name: str, found: str) -> None:
-        """Refuse a file whose hash is another one than the head says."""
+        """Refuse a file whose hash differs from the one that the head states."""
         expected = self.hashes[name]
         if found != expected:
             raise BundleError(
@@ -293,12 +302,12 @@ class Sealed:
             )
 
     def arrays(self, name: str, *wanted: str) -> dict[str, NDArray[Any]]:
-        """Arrays of an ``.npz`` that the head lists, among them `wanted`.
+        """Read the arrays of an ``.npz`` that the head lists, which must include those `wanted`.
 
         Raises
         ------
         BundleError
-            As of `read`; or if it holds no arrays, or one is not in it.
+            See `read`; also if the file holds no arrays, or lacks a wanted one.
         """
         path = self.head.parent / name
         try:

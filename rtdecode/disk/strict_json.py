@@ -1,4 +1,4 @@
-"""JSON that every reader can read: no number that JSON does not have."""
+"""Write JSON that every reader can read, without NaN and infinities, which JSON does not have."""
 
 import json
 import math
@@ -6,12 +6,12 @@ from typing import Any
 
 
 def dumps(tree: Any, **options: Any) -> str:
-    """As `json.dumps`, with null for numbers that are not finite: a value that is not known is null."""
+    """Serialise as `json.dumps` does, with null (an unknown value) for numbers that are not finite."""
     return json.dumps(finite(tree), allow_nan=False, **options)
 
 
 def finite(tree: Any) -> Any:
-    """The same tree of plain values with None for numbers that are not finite."""
+    """Return the same tree of plain values with None in place of numbers that are not finite."""
     if isinstance(tree, float):
         return tree if math.isfinite(tree) else None
     if isinstance(tree, dict):

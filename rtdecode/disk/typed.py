@@ -1,4 +1,8 @@
-"""JSON values read into dataclasses by what their annotations say: strictly, or not at all."""
+"""Read JSON values into dataclasses, strictly by the dataclasses' annotations.
+
+Only fractions are converted, from text, and nothing is ignored: a value of the wrong type, an unknown key and
+a missing key are all errors.
+"""
 
 import math
 import re
@@ -10,29 +14,30 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from rtdecode.errors import BundleError
 
-# Beyond it a float no longer tells neighbouring whole numbers apart, and no size or count is meant.
+# Beyond this a float cannot tell neighbouring whole numbers apart, and no real size
+# or count is as large.
 _LARGEST = 2**53
-# `Fraction` also reads "1e999999999", which takes for ever.
+# `Fraction` itself would also read "1e999999999", which takes for ever.
 _FRACTION = re.compile(r"-?\d{1,9}(/\d{1,9})?", re.ASCII)
 
 
 def read(kind: Any, value: Any, where: str) -> Any:
-    """Read a JSON value as what an annotation says.
+    """Read a JSON value as the type that an annotation states.
 
     Parameters
     ----------
     kind : type
         A dataclass, ``list``, ``dict`` with text as keys, ``X | None``, `Fraction` (as text), a plain type,
-        or ``Any``, which takes everything.
+        or ``Any``, which accepts everything.
     value
-        What a JSON parser gave.
+        The value as a JSON parser returned it.
     where : str
-        File and key; begins the message of a fault.
+        File and key; begins the message of an error.
 
     Raises
     ------
     BundleError
-        If keys are unknown or missing, a value is of another kind, or a dataclass refuses it.
+        If keys are unknown or missing, a value has the wrong type, or a dataclass refuses it.
     """
     if kind is Any:
         return value
@@ -57,7 +62,7 @@ def read(kind: Any, value: Any, where: str) -> Any:
 
 
 def _object(kind: Any, tree: Any, where: str) -> Any:
-    """Build a dataclass from a JSON object that has its keys; those with a default may be absent."""
+    """Build a dataclass from a JSON object with its keys; keys with a default may be absent."""
     found = _expected(dict, "an object", tree, where)
     names = {f.name for f in fields(kind)}
     needed = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
@@ -81,7 +86,7 @@ def _expected(kind: Any, said: str, value: Any, where: str) -> Any:
 
 def _number(kind: type, value: Any, where: str) -> Any:
     kinds = (int,) if kind is int else (int, float)
-    # In Python true and false are whole numbers.
+    # In Python, true and false are integers too.
     fits = isinstance(value, kinds) and not isinstance(value, bool)
     if not fits or not abs(value) <= _LARGEST or not math.isfinite(value):
         said = "a whole number" if kind is int else "a number"

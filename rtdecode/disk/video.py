@@ -1,4 +1,8 @@
-"""H.264 in MP4 files: clips, films that play while they are written, and reading them back."""
+"""Write and read H.264 in MP4 files: whole clips, and films that can be played while they are written.
+
+`write_mp4` writes a clip, and a `FilmWriter` appends to a film. `read_mp4` reads all frames into memory,
+`unpack_mp4` into a temporary file, and `iter_mp4` reads them one by one.
+"""
 
 import os
 from collections.abc import Iterator
@@ -17,17 +21,18 @@ from rtdecode.disk.clip_file import ClipFile, StoredClip
 
 Frames = NDArray[np.uint8]
 
-# Clips keep full chroma resolution: halved, colours of shapes a few pixels wide would bleed. Films
-# show enlarged frames and take halved chroma, which every player reads.
-# x264's macroblock tree is left out: with it the same frames gave other bytes in half of the runs.
+# Clips keep the full chroma resolution, because at half of it the colours of shapes a few
+# pixels wide would bleed. Films show enlarged frames and use half the chroma resolution, which
+# every player reads. x264's macroblock tree is switched off: with it, the same frames gave
+# different bytes in half of the runs.
 _CLIP = {"crf": "10", "preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
 _FILM = {"crf": "18", "preset": "veryfast", "tune": "zerolatency", "threads": "1"}
-# One fragment a frame: whatever has been written so far plays.
+# One fragment per frame, so that whatever has been written so far can be played.
 _LIVE = {"movflags": "frag_every_frame+empty_moov+default_base_moof", "flush_packets": "1"}
 
 
 def write_mp4(path: str | Path, frames: Frames, fps: float) -> None:
-    """Write a clip: H.264, yuv444p, the same bytes each time.
+    """Write a clip as H.264, yuv444p; the same frames always give the same bytes.
 
     Parameters
     ----------
@@ -38,6 +43,7 @@ def write_mp4(path: str | Path, frames: Frames, fps: float) -> None:
         Frames per second.
     """
     _check(frames, frames.shape[1:3])
+    # bitexact leaves out the version of the library; faststart puts the index before the frames.
     options = {"fflags": "+bitexact", "movflags": "+faststart"}
     with av.open(str(path), "w", format="mp4", options=options) as container:
         stream = _stream(container, frames.shape[1], frames.shape[2], fps, "yuv444p", _CLIP)
@@ -61,7 +67,7 @@ def read_mp4(path: str | Path) -> Frames:
 
 
 def unpack_mp4(path: str | Path) -> StoredClip:
-    """Unpack a film into a temporary file, where `read_mp4` would fill the memory.
+    """Unpack a film into a temporary file, for films with which `read_mp4` would fill the memory.
 
     Raises
     ------
@@ -89,7 +95,7 @@ class FilmWriter:
     ----------
     path : str or Path
     height, width : int
-        Pixels; every frame has this size.
+        Size of every frame, pixels.
     fps : float
         Frames per second.
     """
@@ -99,6 +105,7 @@ class FilmWriter:
         self._path = Path(path)
         container = av.open(str(path), "w", format="mp4", options=_LIVE)
         self._container: OutputContainer | None = container
+        # Half the chroma resolution needs an even number of rows and columns.
         even = height % 2 == 0 and width % 2 == 0
         chroma = "yuv420p" if even else "yuv444p"
         self._stream = _stream(container, height, width, fps, chroma, _FILM)
@@ -107,12 +114,12 @@ class FilmWriter:
         self.frames = 0
 
     def write(self, frames: Frames) -> None:
-        """Append frames, (frame, height, width, 3) uint8; all but the newest one play on return.
+        """Append frames, (frame, height, width, 3) uint8; on return, all but the newest can be played.
 
         Raises
         ------
         OSError
-            If the disk is full: the film ends with the frames before.
+            If the disk is full. The film then ends with the frames of the calls before.
         """
         _check(frames, self._size)
         if self._container is None:
@@ -127,7 +134,7 @@ class FilmWriter:
         self.frames += len(frames)
 
     def close(self) -> None:
-        """Write what the encoder still holds and the index; a second call does nothing."""
+        """Write the index and what the encoder still holds; a second call does nothing."""
         if self._container is None:
             return
         container = self._container
@@ -139,7 +146,7 @@ class FilmWriter:
             container.close()
 
     def _give_up(self) -> None:
-        """Close without the fragment that could not be written in full: it would not play."""
+        """Close, and cut off what could not be written in full, which would not play."""
         container = self._container
         self._container = None
         with suppress(OSError):
@@ -150,6 +157,7 @@ class FilmWriter:
 def _stream(
     container: OutputContainer, height: int, width: int, fps: float, chroma: str, options: dict[str, str]
 ) -> VideoStream:
+    # 1001 is the denominator of the NTSC rates, for example 30000/1001.
     rate = Fraction(fps).limit_denominator(1001)
     stream = container.add_stream("libx264", rate=rate, options=dict(options))
     stream.width = width
