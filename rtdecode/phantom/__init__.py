@@ -1,1 +1,1 @@
-"""The simulated participant: film, brain, amplifier and scanner."""
+"""Simulate a participant: film, brain, amplifier and scanner."""

@@ -1,4 +1,9 @@
-"""A whole simulated session: what is shown, and what amplifier and scanner send, in order of arrival."""
+"""Simulate a whole session: what is shown, and what amplifier and scanner send, in order of arrival.
+
+The arguments fix everything. From them come the film and the neural state it drives; from the state the
+scanner's volumes and the amplifier's EEG; and, from the planned faults, when each of them arrives. `events`
+gives all of it on a virtual clock; `rtdecode.phantom.live` sends the same by the real one.
+"""
 
 import hashlib
 import heapq
@@ -34,48 +39,48 @@ from rtdecode.phantom.live import eeg_faults
 from rtdecode.phantom.live import faults as damage
 from rtdecode.types import EegChunk, Float, Trigger, Volume
 
-SCAN_ON_S = 8
-SERIES = 4
-START_AT = 1000.0
-MARKER = "R128"
-AGAIN_S = 0.3  # after a file, its duplicate
-CHUNK_S = 0.02  # of EEG
+SCAN_ON_S = 8  # how much longer than the film the scan lasts
+SERIES = 4  # SeriesNumber
+START_AT = 1000.0  # instant of the first trigger on the virtual clock
+MARKER = "R128"  # a volume trigger as BrainVision amplifiers write it
+AGAIN_S = 0.3  # from a file to its duplicate
+CHUNK_S = 0.02  # length of a chunk of EEG
 
-_EEG_DELAY_S = 0.002
+_EEG_DELAY_S = 0.002  # from a chunk's last sample, or a trigger, to its arrival
 _STAMP_S = 0.0001  # mean lateness of a chunk's stamps inside the magnet
-_QUEUE_S = 0.2  # between volumes that waited for a late first one
+_QUEUE_S = 0.2  # between volumes that queued up behind a late first one
 
 
 class PhantomSession:
-    """One session of a simulated participant, the same bits for the same arguments.
+    """One session of a simulated participant; the same arguments give the same bits.
 
     Parameters
     ----------
     preset : Preset or str
     subject_number : int
-        Fixes the brain; from 1 on.
+        Fixes the brain; 1 or more.
     seed : int
-        Fixes film and noise; from 0 on.
+        Fixes film and noise; 0 or more.
     seconds : float
-        Length of the film, one frame or more; the scan lasts 8 s longer, the EEG begins 10 s before it.
+        Length of the film, at least one frame. The scan lasts 8 s longer; the EEG begins 10 s before it.
     cuts : str
         ``grid`` or ``free``.
     sfreq : float
-        EEG sampling rate, whole Hz from 200 on.
+        EEG sampling rate, a whole number of Hz, at least 200.
     shape : (int, int, int)
         Voxels of a volume.
     spec : str
-        Faults, as of `rtdecode.phantom.live.faults.plan`.
+        Faults, as `rtdecode.phantom.live.faults.plan` reads them.
     vendor : str
         Whose delays and header times the volumes have, one of `rtdecode.phantom.files.vendors.VENDORS`.
     first_delay : float, optional
-        How much later the first volume is, s; the vendor's by default.
+        How much later the first volume comes, s; the vendor's delay by default.
     motion : str
         ``still`` or ``typical``.
     settling : bool
         Whether the first volumes are brighter, until the magnetisation has settled.
     artifacts : Artifacts, optional
-        Inside the magnet, with these artefacts; outside it by default.
+        Puts the EEG inside the magnet, with these artefacts; by default it is outside.
 
     Raises
     ------
@@ -124,6 +129,8 @@ class PhantomSession:
             self.drift_ppm = clock_drift(seed, artifacts)
         self.rate = self.sfreq * (1 + self.drift_ppm * 1e-6)
         self.head = head(subject_number, shape)
+        # Counted in fractions: 0.8 is not exact in binary, and a quotient just below a whole number
+        # would lose a volume.
         self.volumes = int((Fraction(str(seconds)) + SCAN_ON_S) / Fraction(str(TR)))
         self.samples = int((Fraction(str(seconds)) + SCAN_ON_S + LEAD_IN_S) * self.sfreq)
         self.volume_delay = self.vendor.delay_s
@@ -136,7 +143,7 @@ class PhantomSession:
 
     @cached_property
     def state(self) -> Float:
-        """The neural state, (frame, feature), which begins `LEAD_S` before the film."""
+        """The neural state, (frame, feature); it begins `LEAD_S` before the film."""
         rng = np.random.default_rng((self.seed, 51))
         return neural_state(self.film, self.preset.feature_noise, SCAN_ON_S + 2.0, rng)
 
@@ -156,12 +163,13 @@ class PhantomSession:
 
     @cached_property
     def path(self) -> NDArray[np.float64] | None:
-        """Where the head is in each volume, as of `head_path`; None at rest."""
+        """Where the head is in each volume, as `head_path` gives it; None at rest."""
         return None if self.motion == "still" else head_path(self.volumes, TR, self.seed)
 
     @cached_property
     def delays(self) -> list[float]:
-        """From each volume's end to its last file being complete, s, without faults."""
+        """Time from each volume's end until its last file is complete, s, without faults."""
+        # Volumes behind a late first one queue up, and come `_QUEUE_S` apart until none waits.
         out = []
         queue = self._first_s
         for _ in range(self.volumes):
@@ -170,14 +178,15 @@ class PhantomSession:
         return out
 
     def recon_of(self, index: int) -> float:
-        """From the start of a volume's acquisition to the finished image, s."""
+        """Return the time from the start of a volume's acquisition to its finished image, s."""
         return TR + self.delays[index] - self.vendor.transfer_s
 
     def amplifier(self, artifacts: Artifacts | None) -> Amplifier | BoreAmplifier:
-        """The amplifier with this participant's cap on it."""
+        """Return the amplifier with this participant's cap connected."""
         cuts = self.film.cut_frames
         if artifacts is None:
             return Amplifier(self.subject, self.preset, self.state, cuts, self.sfreq, self.seed)
+        # Inside the magnet the EEG is made at a base rate, of which the amplifier's rate is a multiple.
         clock = 1 + self.drift_ppm * 1e-6
         closed = closed_eyes(self.seconds)
         rate = base_rate(self.sfreq)
@@ -195,7 +204,7 @@ class PhantomSession:
         )
 
     def gradient(self, artifacts: Artifacts) -> GradientArtifact:
-        """The gradient artefact of this run."""
+        """Return the gradient artefact of this run."""
         shots = len(np.unique(slice_times(self.head.shape[2])))
         return GradientArtifact(
             self.subject,
@@ -210,7 +219,7 @@ class PhantomSession:
         )
 
     def eeg_blocks(self) -> Iterator[Float]:
-        """The EEG one second at a time, (channel, sfreq) float32 microvolts; the last may be shorter."""
+        """Yield the EEG second by second, (channel, sfreq) float32 microvolts; the last may be shorter."""
         hit = eeg_faults.clips(self.faults, len(self.montage.channels), self.seed)
         done = 0
         for block in self._sent(self.artifacts):
@@ -226,21 +235,21 @@ class PhantomSession:
             left -= block.shape[1]
 
     def eeg(self) -> Float:
-        """The EEG of the whole session, (channel, sample)."""
+        """Return the EEG of the whole session, (channel, sample)."""
         return np.concatenate(list(self.eeg_blocks()), axis=1)
 
     def clean(self) -> Float:
-        """The same run through the same amplifier without artefacts and clips, (channel, sample)."""
+        """Return the same run and amplifier without artefacts and clips, (channel, sample)."""
         artifacts = None if self.artifacts is None else self.artifacts.without()
         return np.concatenate(list(self._sent(artifacts)), axis=1)
 
     def vectors(self) -> NDArray[np.int16]:
-        """What the driven voxels read in each volume, (volume, voxel)."""
+        """Return the values of the driven voxels in each volume, (volume, voxel)."""
         voxels = self.head.voxels
         return np.stack([self.scanner.volume(i).reshape(-1)[voxels] for i in range(self.volumes)])
 
     def truth(self, folder: Path) -> None:
-        """Write ``film.mp4``, ``events.tsv``, an empty ``faults.jsonl``; of a moving head ``motion.tsv``."""
+        """Write ``film.mp4``, ``events.tsv``, an empty ``faults.jsonl``; for a moving head ``motion.tsv``."""
         folder.mkdir(parents=True, exist_ok=True)
         write_mp4(folder / "film.mp4", self.film.frames, FPS)
         self.film.write_events(folder / "events.tsv")
@@ -249,43 +258,44 @@ class PhantomSession:
             write_path(folder / "motion.tsv", self.path)
 
     def file_name(self, index: int) -> str:
-        """Name of a volume's file."""
+        """Return the name of a volume's file."""
         return f"001_{SERIES:06d}_{index + 1:06d}.dcm"
 
     def sample_times(self, first: int, count: int) -> NDArray[np.float64]:
-        """Run time of consecutive EEG samples, (count,) s."""
+        """Return the run times of consecutive EEG samples, (count,), s."""
         return np.arange(first, first + count) / self.rate - LEAD_IN_S
 
     def sample_span(self, start_s: float, stop_s: float) -> tuple[int, int]:
-        """Number of the first EEG sample within a span of run time, and how many there are."""
+        """Return the number of the first EEG sample within a span of run time, and how many there are."""
         edges = []
         for at in (start_s, stop_s):
+            # Rounding may put this one sample off, so compare the times of the samples around it.
             near = math.floor(min(max((at + LEAD_IN_S) * self.rate, 0), self.samples))
             first = max(near - 2, 0)
             edges.append(min(first + int((self.sample_times(first, 5) < at).sum()), self.samples))
         return edges[0], edges[1] - edges[0]
 
     def stamps(self, first: int, times: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What the amplifier says is the run time of a chunk that begins at sample `first`, (count,) s."""
+        """Return the run times that the amplifier stamps on a chunk from sample `first` on, (count,), s."""
         stamps = times + eeg_faults.stamp_shift(self.faults, times)
         if self.artifacts is None:
             return stamps
         return stamps + np.random.default_rng((self.seed, 81, first)).exponential(_STAMP_S)
 
     def trigger_times(self) -> list[float]:
-        """Run time of each trigger; inside the magnet that of the sample that saw it."""
+        """Return the run time of each trigger; inside the magnet, that of the sample in which it falls."""
         sent = damage.triggers(self.faults, TR, self.volumes)[0]
         if self.artifacts is None:
             return sent
         return [float(self.sample_times(self.sample_span(at, math.inf)[0], 1)[0]) for at in sent]
 
     def signal_lines(self) -> list[tuple[str, float, dict[str, Any]]]:
-        """What is logged of samples and triggers, in order: kind, run time, detail."""
+        """Return what is logged of samples and triggers, in order: kind, run time, detail."""
         eeg = eeg_faults.eeg_lines(self.faults, self.montage.channels, self.seed, self.sample_span)
         return sorted([*eeg, *damage.trigger_lines(self.faults, TR, self.volumes)], key=lambda line: line[1])
 
     def events(self, chunk_s: float = CHUNK_S) -> Iterator[EegChunk | Trigger | Volume]:
-        """Everything that arrives, in order, on a virtual clock whose first trigger is at `START_AT`.
+        """Yield everything in order of arrival, on a virtual clock whose first trigger is at `START_AT`.
 
         Parameters
         ----------
@@ -302,6 +312,7 @@ class PhantomSession:
         for block in self.eeg_blocks():
             rest = np.concatenate([rest, block], axis=1)
             last = done + rest.shape[1] == self.samples
+            # Chunks run on over the borders of blocks; only the last one of all may be shorter.
             while rest.shape[1] >= size or (last and rest.shape[1]):
                 part = rest[:, :size]
                 rest = rest[:, size:]
@@ -317,12 +328,12 @@ class PhantomSession:
             yield Trigger(START_AT + at, MARKER, START_AT + at + _EEG_DELAY_S)
 
     def arrivals(self) -> list[tuple[float, int, bool]]:
-        """When volumes can be read, with all that goes wrong.
+        """Return when volumes can be read, with all that goes wrong.
 
         Returns
         -------
         list of (float, int, bool)
-            In order: the instant, s, on the clock of `events`; the volume; whether for a second time.
+            In order: the instant on the clock of `events`, s; the volume; whether it comes a second time.
         """
         found = []
         for i in range(self.volumes):
@@ -335,17 +346,17 @@ class PhantomSession:
         return sorted(found)
 
     def due_s(self, index: int) -> float:
-        """Run time from which a volume can be read in full if nothing goes wrong, s."""
+        """Return the run time from which a volume can be read in full if nothing goes wrong, s."""
         return (index + 1) * TR + self.delays[index]
 
     def whole_s(self, index: int) -> float:
-        """Run time from which a volume can be read in full, with all that goes wrong before."""
+        """Return the run time from which a volume can be read in full, with all that goes wrong, s."""
         fate = self.fates.get(index, damage.Fate())
         due = self.due_s(index) + fate.late_s + fate.slow_s
         return round(next((stop for start, stop, _ in self._absences if start <= due < stop), due), 6)
 
     def hidden(self, start_s: float, stop_s: float) -> list[int]:
-        """Volumes that would have been whole while the folder was away."""
+        """Return the volumes that, without other faults, become whole while the folder is away."""
         return [i for i in range(self.volumes) if start_s <= self.due_s(i) < stop_s]
 
     @cached_property

@@ -1,1 +1,1 @@
-"""Where EEG and volumes come from."""
+"""Receive EEG and markers over the network, and volumes from a folder."""

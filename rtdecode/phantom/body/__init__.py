@@ -1,1 +1,1 @@
-"""The simulated body between its magnet and its amplifier."""
+"""The simulated participant's brain, head and heart, with the scanner and the amplifier around them."""

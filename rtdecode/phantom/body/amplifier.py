@@ -1,4 +1,9 @@
-"""The simulated amplifier: dipoles in a sphere, a cap of 64 electrodes, and what else is on the wire."""
+"""Simulate the EEG of a participant whose neural state is known.
+
+The state of `rtdecode.phantom.body.brain` comes in, and seconds of EEG go out, (64, sample) in microvolts.
+The state drives dipoles in a sphere, whose responses reach a cap of 64 electrodes through a lead field;
+background EEG, alpha, blinks, mains and sensor noise are added.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,19 +26,26 @@ SOURCES = 40
 BACKGROUND = 80
 
 _MONTAGE = Path(__file__).parents[2] / "montages" / "standard64.tsv"
+# FCz lies 23 degrees in front of Cz.
 _REFERENCE_PLACE = (0.0, np.sin(np.deg2rad(23)), np.cos(np.deg2rad(23)))
 _HEAD_MM = 92.0
 _BRAIN_MM = 79.0
 _CONDUCTIVITY = 0.33
-_TRF = ((0.100, 0.020, 1.0), (0.170, 0.030, -1.2), (0.300, 0.060, 0.5))  # delay s, width s, weight
+# Three waves of each source's response: delay (s), width (s), weight. All are over after `_TRF_S`.
+_TRF = ((0.100, 0.020, 1.0), (0.170, 0.030, -1.2), (0.300, 0.060, 0.5))
 _TRF_S = 0.6
+# Share of the recent past, with this time constant, that is subtracted from the state.
 _ADAPTED = 0.5
 _ADAPTATION_S = 1.0
+# Gain right after a cut, gain in between, and how fast the first decays to the second.
 _CUT_GAIN = 1.0
 _FLOW_GAIN = 0.12
 _CUT_S = 0.3
+# Standard deviation over shots of each source's gain.
 _JITTER = 0.3
-_CLOSED_GAIN = 3.0  # of the alpha
+# Gain of the alpha while the eyes are closed.
+_CLOSED_GAIN = 3.0
+# Levels of the background, the alpha, the mains, the sensors and the blinks: assumptions.
 _BACKGROUND_UV = 12.0
 _ALPHA_UV = 6.0
 _LINE_UV = 2.0
@@ -44,29 +56,30 @@ _BLINKS_PER_MIN = 12.0
 
 
 def montage(sfreq: float = 1000) -> Montage:
-    """The 64 channels of the cap, recorded against FCz."""
+    """Return the montage of the cap: 64 channels, recorded against FCz."""
     return Montage(tuple(_electrodes()[0]), float(sfreq), REFERENCE)
 
 
 def electrode_places() -> Float:
-    """Positions of the channels on a unit sphere (right, front, up), (64, 3).
+    """Return the positions of the channels on a unit sphere (right, front, up), (64, 3).
 
     Notes
     -----
-    Spherical 10-10: the rows lie 23 degrees apart along the midline, the outer ring 92 degrees from
-    Cz in steps of 18 degrees; the others divide the great circle from the ring to the midline.
+    The positions are those of a spherical 10-10 system. Rows lie 23 degrees apart along the midline, and the
+    outer ring lies 92 degrees from Cz in steps of 18 degrees. The other positions divide the great circle
+    from the ring to the midline.
     """
     return _electrodes()[1]
 
 
 @dataclass(frozen=True, slots=True)
 class Leads:
-    """What a subject's head makes of its sources.
+    """How the sources of a subject are driven and how they reach the electrodes.
 
     Attributes
     ----------
     mixing : (feature, source) float32
-        From the neural state's features to the evoked sources.
+        Weights from the features of the neural state to the evoked sources.
     delays, weights : (source, 3) float32
         Time course of each source's response.
     evoked : (source, 64) float32
@@ -74,7 +87,7 @@ class Leads:
     background : (source, 64) float32
         Lead field of the background, in microvolts against FCz.
     alpha, blink : float32
-        (source, 64) and (64,), in microvolts against FCz.
+        Lead field of the alpha, (source, 64), and topography of a blink, (64,), in microvolts against FCz.
     """
 
     mixing: Float
@@ -107,12 +120,12 @@ def leads(number: int) -> Leads:
 
 
 def lead_field(places: NDArray[np.float64], directions: NDArray[np.float64]) -> Float:
-    """Potential of current dipoles at the electrodes, against FCz.
+    """Return the potential of current dipoles at the electrodes, against FCz.
 
     Parameters
     ----------
     places : (source, 3)
-        mm from the middle of the head.
+        Positions in mm from the middle of the head.
     directions : (source, 3)
         Unit moments.
 
@@ -123,7 +136,7 @@ def lead_field(places: NDArray[np.float64], directions: NDArray[np.float64]) -> 
 
     Notes
     -----
-    Infinite homogeneous medium: V = q . (r - r0) / (4 pi sigma |r - r0|^3).
+    The medium is infinite and homogeneous: V = q . (r - r0) / (4 pi sigma |r - r0|^3).
     """
     electrodes = _with_reference(electrode_places()) * _HEAD_MM
     away = electrodes[None] - places[:, None]
@@ -138,25 +151,26 @@ class Amplifier:
     Parameters
     ----------
     number : int
-        Of the subject.
+        Number of the subject.
     preset : Preset
     state : (frame, feature)
-        As of `rtdecode.phantom.body.brain.neural_state`.
+        Neural state, as from `rtdecode.phantom.body.brain.neural_state`.
     cuts : (shot,)
         Film frames at which a shot begins.
     sfreq : int
         Sampling rate, Hz.
     seed : int
-        Of the noise.
+        Seed of the noise.
     clock : float
-        How much faster its samples come than `sfreq` says, as a ratio.
+        Ratio of the true sampling rate to `sfreq`; above 1 the samples come faster.
     closed : tuple of (float, float)
-        Start and stop of the times with closed eyes, s of film time: the alpha is three times as large.
+        Start and stop of the times with closed eyes, in seconds of film time. The alpha is then three times
+        as large.
 
     Notes
     -----
-    The state drives the sources as it differs from its own recent past, strongly after a cut and
-    weakly in between; each source answers with a sum of three Gaussians. The background is pink
+    The sources are driven by the difference of the state from its own recent past, strongly after a cut and
+    weakly in between. Each source answers with a sum of three Gaussians. The background is pink
     (power 1/f^1.2, flat below 0.5 Hz), with occipital alpha, mains, sensor noise and blinks.
     """
 
@@ -182,19 +196,21 @@ class Amplifier:
         self._drive = gain * source_drive(number, state, cuts) * jitter[shot].astype(np.float32)
 
     def blocks(self, seconds: int) -> Iterator[Float]:
-        """EEG from `LEAD_IN_S` before the film on, one second at a time, (64, sfreq) float32, microvolts."""
+        """Yield the EEG second by second from `LEAD_IN_S` before the film, (64, sfreq) float32 microvolts."""
         noise = _background(self._leads, self._sfreq, seconds, self._seed, self._clock, self._closed)
         for second, rest in zip(range(-LEAD_IN_S, seconds - LEAD_IN_S), noise, strict=False):
             times = second + np.arange(self._sfreq) / self._sfreq
+            # With a fast clock, the samples lie closer together on the film's time line.
             times += (times + LEAD_IN_S) * (1 / self._clock - 1)
             yield np.ascontiguousarray((evoked(self._leads, self._drive, times) + rest).T)
 
 
 def source_drive(number: int, state: Float, cuts: NDArray[np.int64]) -> Float:
-    """What each evoked source is driven with at each frame, (frame, source) float32."""
+    """Return the drive of each evoked source at each frame, (frame, source) float32."""
     keep = float(np.exp(-1 / (FPS * _ADAPTATION_S)))
     slow = np.asarray(signal.lfilter([0, 1 - keep], [1, -keep], state, axis=0))
     frames = np.arange(len(state))
+    # Before the first cut, the last one counts as infinitely long ago.
     starts = np.concatenate([[-(10**6)], cuts + round(LEAD_S * FPS)])
     since = (frames - starts[np.searchsorted(starts, frames, side="right") - 1]) / FPS
     gain = _FLOW_GAIN + _CUT_GAIN * np.exp(-since / _CUT_S)
@@ -202,14 +218,15 @@ def source_drive(number: int, state: Float, cuts: NDArray[np.int64]) -> Float:
 
 
 def evoked(head: Leads, drive: Float, times: NDArray[np.float64]) -> Float:
-    """Response of the sources at the electrodes at given film times, (time, 64) float32."""
+    """Return the response of the sources at the electrodes at given film times, (time, 64) float32."""
+    # Only frames within the length of a response before these times can contribute.
     first = max(int(np.floor((times[0] - _TRF_S + LEAD_S) * FPS)), 0)
     last = int(np.floor((times[-1] + LEAD_S) * FPS)) + 1
     part = drive[first:last]
     lag = (times[:, None] - (np.arange(first, first + len(part)) / FPS - LEAD_S)[None]).astype(np.float32)
     out = np.zeros((len(times), 64), np.float32)
     for wave, (_, width, _) in enumerate(_TRF):
-        # One delay a source: the sources are put in four groups of like delay to keep this a product.
+        # Each source has its own delay. Four groups of similar delay keep this a matrix product.
         order = np.array_split(np.argsort(head.delays[:, wave]), 4)
         for group in order:
             delay = head.delays[group, wave].mean()
@@ -220,7 +237,10 @@ def evoked(head: Leads, drive: Float, times: NDArray[np.float64]) -> Float:
 
 @lru_cache(maxsize=8)
 def evoked_gain(number: int, noise: float, level_db: float) -> float:
-    """Factor that brings the evoked power to a level over the background's, under the average reference."""
+    """Return the factor that brings the evoked power to `level_db` over the background's.
+
+    Both are taken under the average reference, on a film that serves for calibration only.
+    """
     drive = source_drive(number, calibration_state(noise), calibration_cuts())
     seconds = [t + np.arange(0, 1, 1 / 125) for t in range(4, 196)]
     power = np.mean([_average_reference(evoked(leads(number), drive, t)).var() for t in seconds])
@@ -235,7 +255,7 @@ def _background(
     clock: float,
     closed: tuple[tuple[float, float], ...],
 ) -> Iterator[Float]:
-    """Everything that is not evoked, (sfreq, 64) a second, drawn in order."""
+    """Yield everything that is not evoked, (sfreq, 64) for each second, drawn in order."""
     rng = np.random.default_rng((seed, 33))
     phase = rng.uniform(0, 6.28)
     strength = _LINE_UV * np.sqrt(2) * rng.uniform(0.5, 1.5, 64).astype(np.float32)
@@ -248,6 +268,7 @@ def _background(
         out += (alpha.next(sfreq) * _openness(times - LEAD_IN_S, closed)) @ head.alpha
         out += np.float32(_SENSOR_UV) * rng.standard_normal((sfreq, 64), dtype=np.float32)
         out += np.sin(2 * np.pi * _LINE_HZ * times + phase).astype(np.float32)[:, None] * strength
+        # Blinks close enough to reach into this second.
         close = blinks[np.abs(blinks - second - 0.5) < 1]
         if close.size:
             lids = np.exp(-0.5 * ((times[:, None] - close) / 0.07) ** 2).sum(axis=1)
@@ -256,7 +277,7 @@ def _background(
 
 
 def _openness(times: NDArray[np.float64], closed: tuple[tuple[float, float], ...]) -> Float:
-    """Factor of the alpha, (time, 1): rises and falls within a quarter of a second of the lids."""
+    """Return the factor of the alpha, (time, 1); it changes over 0.25 s as the eyes close or open."""
     shut = np.zeros(len(times))
     for start, stop in closed:
         shut = np.maximum(shut, np.clip(np.minimum(times - start, stop - times) / 0.25, 0, 1))
@@ -264,7 +285,7 @@ def _openness(times: NDArray[np.float64], closed: tuple[tuple[float, float], ...
 
 
 class _Shaped:
-    """White noise through a filter of unit output variance, in consecutive pieces."""
+    """Filter white noise to unit output variance, in consecutive pieces."""
 
     def __init__(
         self, sections: NDArray[np.float64], count: int, sfreq: int, rng: np.random.Generator
@@ -274,6 +295,7 @@ class _Shaped:
         self._sections[0, :3] /= np.sqrt((impulse**2).sum())
         self._rng = rng
         self._state = np.zeros((len(sections), 2, count))
+        # Let the filter settle.
         for _ in range(4):
             self.next(sfreq)
 
@@ -284,7 +306,10 @@ class _Shaped:
 
 
 def _pink(sfreq: int) -> NDArray[np.float64]:
-    """Power 1/f^1.2 above 0.5 Hz: poles a factor apart, each followed by a zero 0.6 of the way on."""
+    """Return a filter whose power falls as 1/f^1.2 above 0.5 Hz, as second-order sections.
+
+    The poles lie a constant factor apart, and a zero follows each of them 0.6 of the way to the next.
+    """
     count = 6
     ratio = (0.4 * sfreq / 0.5) ** (1 / count)
     poles = 0.5 * ratio ** np.arange(count)
@@ -298,7 +323,7 @@ def _alpha(sfreq: int) -> NDArray[np.float64]:
 
 
 def _places(rng: np.random.Generator, count: int, back: tuple[float, float] = (-1, 1)) -> NDArray[np.float64]:
-    """Points below the brain's surface whose direction's front-back component lies in a range, mm."""
+    """Draw points below the surface of the brain, in mm, whose direction has its y component in a range."""
     y = rng.uniform(*back, count)
     angle = rng.uniform(-0.15 * np.pi, 1.15 * np.pi, count)
     side = np.sqrt(1 - y**2)
@@ -315,7 +340,7 @@ def _directions(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
 
 
 def _spread(field: Float) -> float:
-    """Standard deviation over the cap of sources of unit variance, under the average reference."""
+    """Return the rms over the cap that sources of unit variance produce under the average reference."""
     return float(np.sqrt((_average_reference(field) ** 2).sum(axis=0).mean()))
 
 

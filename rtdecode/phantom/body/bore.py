@@ -1,8 +1,13 @@
-"""The simulated amplifier inside the magnet: 63 channels of EEG and an ECG, with all that the bore adds.
+"""Simulate the amplifier inside the magnet: 63 channels of EEG and an ECG, with all that the bore adds.
 
-The cap has its ground at AFz, as caps for the scanner do: that label of `standard64` is not a channel. The
-converter is a BrainAmp MR's (operating manual): 0.5 microvolts a bit, 16 bits, so plus or minus 16.384 mV,
-behind the 250 Hz low-pass of `rtdecode.phantom.body.magnet`. Its clock is its own.
+Seconds of EEG from `rtdecode.phantom.body.amplifier` come in. They are brought to the amplifier's rate,
+heartbeat, pump and movement are added, the low-pass is applied, the gradient artefact is added (it is
+modelled behind the low-pass), and the result is quantised.
+
+The cap has its ground at AFz, as caps for the scanner do, so that this label of `standard64` is not a
+channel. The converter is that of a BrainAmp MR (operating manual): 0.5 microvolts a bit and 16 bits, so
+plus or minus 16.384 mV, behind the 250 Hz low-pass of `rtdecode.phantom.body.magnet`. Its clock is
+independent of the scanner's.
 """
 
 from collections.abc import Iterator
@@ -24,26 +29,37 @@ BIT_UV = 0.5
 RAIL_UV = (-16384.0, 16383.5)
 MOST_DRIFT_PPM = 50.0
 
-_BASE_HZ = 1000  # of the EEG, before it is brought to the amplifier's rate
-_TAPS = 16  # samples of that rate to either side
-_LOOSE = 2.0  # the chest's leads see that much more of the gradients than the cap's
+# Lowest rate at which the EEG is made before it is brought to the amplifier's rate.
+_BASE_HZ = 1000
+# Samples of that rate that the interpolation reads to either side.
+_TAPS = 16
+# The leads on the chest pick up this many times as much of the gradients as those of the cap.
+_LOOSE = 2.0
+# The eyes are closed in this interval before the film, and from this long after its end on.
 _OPEN_S = (-8.0, -3.0)
 _SHUT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Artifacts:
-    """What the bore adds to the EEG; `NONE` is the same run through the same amplifier without it.
+    """What the bore adds to the EEG.
 
     Attributes
     ----------
-    gradient, heartbeat, pump, motion : bool
-        The gradients' artefact; the ballistocardiogram (the ECG has its heartbeats always); the helium
-        pump; the slow 1 % by which the gradients' artefact varies, and whatever a moving head does.
+    gradient : bool
+        The gradient artefact.
+    heartbeat : bool
+        The ballistocardiogram; the ECG always has its heartbeats.
+    pump : bool
+        The vibration of the helium pump.
+    motion : bool
+        The slow changes of the gradient artefact by 1 %, and everything that a moving head adds.
     references : int
-        Carbon-wire loops, channels ``CWL1`` and so on before the ECG: artefacts without EEG.
+        Number of carbon-wire loops, which record artefacts without EEG: channels ``CWL1`` and so on, before
+        the ECG.
     drift_ppm : float, optional
-        By how much the amplifier's clock is faster than the scanner's; by seed by default, 0 to 50.
+        How much faster the amplifier's clock runs than the scanner's. By default it is drawn with the seed,
+        from 0 to 50.
     """
 
     gradient: bool = True
@@ -54,12 +70,12 @@ class Artifacts:
     drift_ppm: float | None = None
 
     def without(self) -> "Artifacts":
-        """The same amplifier, nothing of it in the EEG."""
+        """Return the settings of the same amplifier with no artefact in the EEG."""
         return replace(self, gradient=False, heartbeat=False, pump=False, motion=False)
 
 
 def bore_montage(sfreq: float = SFREQ, references: int = 0) -> Montage:
-    """The channels inside the magnet: 63 of `standard64`, carbon-wire loops if any, the ECG last."""
+    """Return the channels inside the magnet: 63 of `standard64`, any carbon-wire loops, and the ECG."""
     cap = tuple(label for label in montage().channels if label != GROUND)
     loops = tuple(f"CWL{i + 1}" for i in range(references))
     kinds = ("eeg",) * len(cap) + ("reference",) * references + ("ecg",)
@@ -67,13 +83,13 @@ def bore_montage(sfreq: float = SFREQ, references: int = 0) -> Montage:
 
 
 def clock_drift(seed: int, artifacts: Artifacts) -> float:
-    """The amplifier's clock against the scanner's, ppm."""
+    """Return by how much the amplifier's clock is faster than the scanner's, in ppm."""
     drawn = float(np.random.default_rng((seed, 79)).uniform(0, MOST_DRIFT_PPM))
     return round(drawn, 1) if artifacts.drift_ppm is None else artifacts.drift_ppm
 
 
 def describe(drift_ppm: float) -> str:
-    """The constants in one line."""
+    """Return the constants in one line."""
     return (
         f"inside the magnet: gradients {magnet.RMS_UV:g} uV rms behind {magnet.LOW_PASS_HZ:g} Hz, "
         f"{GROUND} the ground, heartbeat {pulse.PULSE_UV:g} uV, helium pump {pulse.PUMP_UV:g} uV, "
@@ -82,17 +98,17 @@ def describe(drift_ppm: float) -> str:
 
 
 def closed_eyes(film_s: float) -> tuple[tuple[float, float], ...]:
-    """When the participant's eyes are closed: before the film, and from a second after its end on."""
+    """Return when the eyes are closed: for some seconds before the film, and from a second after its end."""
     return (_OPEN_S, (film_s + _SHUT_S, film_s + 3600.0))
 
 
 def base_rate(sfreq: int) -> int:
-    """Rate at which the EEG is made, a whole part of the amplifier's.
+    """Return the rate at which the EEG is made, of which the amplifier's rate is a multiple.
 
     Raises
     ------
     UsageError
-        For a rate inside the magnet that is below 1000 Hz, or that the low-pass does not fit.
+        If the rate is below 1000 Hz or has no such divisor.
     """
     if sfreq < _BASE_HZ or sfreq % (sfreq // _BASE_HZ):
         raise UsageError(
@@ -108,19 +124,19 @@ class BoreAmplifier:
     Parameters
     ----------
     eeg : Amplifier
-        Of the same subject at `base_rate(sfreq)`, with this amplifier's clock.
+        Amplifier of the same subject at `base_rate(sfreq)`, with the clock of this one.
     number : int
-        Of the subject.
+        Number of the subject.
     seed : int
-        Of noise and artefacts.
+        Seed of noise and artefacts.
     sfreq : int
     drift_ppm : float
-        The samples come that much faster than `sfreq` says.
+        How much faster than `sfreq` the samples come.
     gradient : rtdecode.phantom.body.magnet.GradientArtifact
-        For as many channels as `bore_montage` has.
+        Artefact for as many channels as `bore_montage` has.
     artifacts : Artifacts
     stop_s : float
-        The run is over before that.
+        Time by which the run is over.
     """
 
     def __init__(
@@ -148,7 +164,7 @@ class BoreAmplifier:
         self._turning = pulse.turning_field(number, len(places))
 
     def blocks(self, seconds: int) -> Iterator[Float]:
-        """What the amplifier sends from `LEAD_IN_S` before the film on, (channel, sfreq) a second."""
+        """Yield what the amplifier sends from `LEAD_IN_S` before the film, (channel, sfreq) each second."""
         passing = magnet.low_pass(self._sfreq)
         state = np.zeros((len(passing), len(self._cap) + self._artifacts.references + 1, 2))
         rng = np.random.default_rng((self._seed, 80))
@@ -156,11 +172,12 @@ class BoreAmplifier:
         for second, eeg in enumerate(whole):
             times = (second * self._sfreq + np.arange(self._sfreq)) / self._rate - LEAD_IN_S
             voltage = self._voltages(eeg, times, rng)
+            # The gradient artefact comes after the filter because its model includes the low-pass.
             voltage, state = signal.sosfilt(passing, voltage, axis=1, zi=state)
             yield converted(self._with_gradient(voltage.astype(np.float32), times))
 
     def _voltages(self, eeg: Float, times: NDArray[np.float64], rng: np.random.Generator) -> Float:
-        """Everything before the low-pass but the gradients, (channel, n)."""
+        """Return everything in front of the low-pass except the gradients, (channel, n)."""
         wanted = self._artifacts
         noise = np.float32(0.5) * rng.standard_normal((wanted.references + 1, len(times)), dtype=np.float32)
         body = np.concatenate([eeg[self._cap], noise[:-1]])
@@ -181,19 +198,20 @@ class BoreAmplifier:
 
 
 def converted(microvolts: Float) -> Float:
-    """What the converter makes of voltages: 0.5 microvolts a bit, within its range."""
+    """Return voltages as the converter quantises them: 0.5 microvolts a bit, clipped to its range."""
     whole = np.rint(microvolts * np.float32(1 / BIT_UV)) * np.float32(BIT_UV)
     return np.minimum(np.maximum(whole, np.float32(RAIL_UV[0])), np.float32(RAIL_UV[1]))
 
 
 def _faster(blocks: Iterator[Float], sfreq: int) -> Iterator[Float]:
-    """Blocks of a second at a higher rate; the new samples lie between the old ones, in place."""
+    """Yield blocks of a second at a higher rate, the new samples interpolated without delay."""
     block = next(blocks)
     factor = sfreq // block.shape[1]
     taps = (factor * signal.firwin(2 * _TAPS * factor + 1, 0.9 / factor, window="blackman")).astype(
         np.float32
     )
     before = np.zeros((64, _TAPS), np.float32)
+    # Each block is interpolated together with the edges of its neighbours.
     while block is not None:
         after = next(blocks, None)
         ahead = np.zeros((64, _TAPS), np.float32) if after is None else after[:, :_TAPS]

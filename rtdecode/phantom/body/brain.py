@@ -1,8 +1,11 @@
-"""From film features to a neural state with its own noise, and from there to blood oxygenation.
+"""Simulate a brain: from film features to a neural state, and from there to blood oxygenation.
 
-The noise is added to the state, before the forward models, so that EEG and fMRI share it: neither
-averaging voxels nor joining the modalities can remove it, as it cannot in a participant whose
-attention wanders.
+The features of `rtdecode.phantom.film.features` come in, at the film's 8 Hz. The neural state is these
+features plus noise; `bold` returns each voxel's response to the state at given times, without noise of its
+own.
+
+The noise is added to the state, before the forward models, so that EEG and fMRI share it. Neither averaging
+over voxels nor joining the modalities can remove it, just as with a participant whose attention wanders.
 """
 
 from dataclasses import dataclass
@@ -18,38 +21,43 @@ from rtdecode.phantom.film.film import FPS, Film
 from rtdecode.types import Float
 
 TR = 0.8
-LEAD_S = 42.0  # a state this long before the film: the amplifier's 10 s after a whole response
+# The state begins this long before the film: the amplifier's lead-in of 10 s, after one whole
+# haemodynamic response.
+LEAD_S = 42.0
 VOXELS = 2000
 RESPONSE_S = 32.0
-NOISE_RHO = 0.8  # per TR
+# Correlation of the state's noise over one TR.
+NOISE_RHO = 0.8
 
-# Areas: share of the voxels, mean explained share of variance over that of the early areas, and
-# the chance that a feature of each block drives a voxel.
+# Areas: share of the voxels, mean explained share of variance relative to the early areas, and the
+# chance that a feature of each block drives a voxel.
 _AREAS = (
     (0.55, 1.0, (0.35, 0.35, 0.25, 0.03)),
     (0.25, 0.67, (0.25, 0.25, 0.35, 0.2)),
     (0.20, 0.5, (0.1, 0.1, 0.1, 0.6)),
 )
+# Exponent of the features' power, by a rank that is the same for all subjects.
 _SLOPE = 0.5
 _RANK = np.random.default_rng(31).permutation(FEATURES) + 1
+# Responses in which those of all voxels are expressed, so that few convolutions serve them all.
 _BASIS = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Participant:
-    """What a simulated brain keeps from session to session.
+    """The properties that a simulated brain keeps from session to session.
 
     Attributes
     ----------
     number : int
     weights : (voxel, feature) float32
-        Features to voxels, sparse.
+        Weights from features to voxels, sparse.
     delay, stretch : (voxel,)
-        Haemodynamic delay, s, and time scale of each voxel.
+        Haemodynamic delay in seconds, and time scale, of each voxel.
     share : (voxel,)
-        Share of a voxel's variance that the state explains, relative to its mean over voxels.
+        Share of a voxel's variance that the state explains, relative to the mean over voxels.
     tsnr : (voxel,)
-        Temporal signal-to-noise ratio over the preset's median.
+        Temporal signal-to-noise ratio relative to the preset's median.
     """
 
     number: int
@@ -63,7 +71,9 @@ class Participant:
 @lru_cache(maxsize=8)
 def subject(number: int) -> Participant:
     """Draw the brain of a subject from its number alone."""
+    # The order of the draws is part of the subject: the shipped bundle was trained on number 1.
     rng = np.random.default_rng((number, 11))
+    # Rounding leaves a few voxels over, which go to the early areas.
     counts = np.floor(np.array([part for part, _, _ in _AREAS]) * VOXELS).astype(int)
     counts[0] += VOXELS - counts.sum()
     area = np.repeat(np.arange(len(_AREAS)), counts)
@@ -81,26 +91,26 @@ def subject(number: int) -> Participant:
 
 
 def feature_strengths() -> Float:
-    """How strongly each feature drives the brain, (`FEATURES`,): a power law over a fixed order."""
+    """Return how strongly each feature drives the brain, (`FEATURES`,), a power law over a fixed order."""
     return (_RANK ** (-_SLOPE / 2)).astype(np.float32)
 
 
 def neural_state(film: Film, noise: float, after_s: float, rng: np.random.Generator) -> Float:
-    """Features plus the state's own noise, from `LEAD_S` before the film on.
+    """Return the film's features plus the noise of the state, from `LEAD_S` before the film.
 
     Parameters
     ----------
     film : Film
     noise : float
-        Standard deviation of the noise, in units of a feature's.
+        Standard deviation of the noise, in units of that of a feature.
     after_s : float
-        How long the state goes on after the film.
+        How long the state continues after the film.
     rng : numpy.random.Generator
 
     Returns
     -------
     (frame, `FEATURES`) float32
-        At the film's 8 Hz. Outside the film the features are at their mean, 0.
+        State at the film's 8 Hz. Outside the film the features are at their mean, 0.
 
     Notes
     -----
@@ -116,8 +126,9 @@ def neural_state(film: Film, noise: float, after_s: float, rng: np.random.Genera
 
 
 def autoregressive(rng: np.random.Generator, length: int, count: int, rho: float) -> Float:
-    """Stationary AR(1) series of unit variance, (length, count)."""
+    """Return stationary AR(1) series of unit variance, (length, count)."""
     drive = rng.standard_normal((length, count), dtype=np.float32)
+    # The first value keeps unit variance, so that the series is stationary from the start.
     drive[1:] *= np.float32(np.sqrt(1 - rho**2))
     return np.asarray(signal.lfilter([1.0], [1.0, -rho], drive, axis=0), np.float32)
 
@@ -127,13 +138,13 @@ def haemodynamic_response(
     delay: float | NDArray[np.float64] = 0.0,
     stretch: float | NDArray[np.float64] = 1.0,
 ) -> NDArray[np.float64]:
-    """Double-gamma response to an impulse (SPM's shape: peaks of 6 and 16 s, ratio 1/6).
+    """Return the double-gamma response to an impulse, in SPM's shape (gammas of 6 and 16 s, ratio 1/6).
 
     Parameters
     ----------
     seconds : (time,)
     delay : float or (voxel, 1)
-        Shift, s.
+        Shift in seconds.
     stretch : float or (voxel, 1)
         Time scale.
 
@@ -146,17 +157,17 @@ def haemodynamic_response(
 
 
 def bold(person: Participant, state: Float, shift: NDArray[np.float64], times: NDArray[np.float64]) -> Float:
-    """Noiseless response of each voxel at given times.
+    """Return the noiseless response of each voxel at given times.
 
     Parameters
     ----------
     person : Participant
     state : (frame, feature)
-        As of `neural_state`.
+        Neural state, as from `neural_state`.
     shift : (voxel,)
-        When in the TR each voxel is read, after its middle, s.
+        Time at which each voxel is read, in seconds after the middle of the TR.
     times : (time,)
-        Seconds of film time.
+        Times in seconds of film time.
 
     Returns
     -------
@@ -167,6 +178,7 @@ def bold(person: Participant, state: Float, shift: NDArray[np.float64], times: N
     left = np.clip(frames.astype(int), 0, len(state) - 2)
     part = (frames - left)[:, None].astype(np.float32)
     out = np.zeros((len(times), len(person.weights)), np.float32)
+    # Convolve the features with each basis response, read them at the times, mix them into voxels.
     for response, weight in zip(basis, mixture.T, strict=True):
         slow = signal.fftconvolve(state, response[:, None], axes=0)[: len(state)].astype(np.float32)
         read = slow[left] * (1 - part) + slow[left + 1] * part
@@ -175,26 +187,30 @@ def bold(person: Participant, state: Float, shift: NDArray[np.float64], times: N
 
 
 def bold_scale(person: Participant, noise: float, shift: NDArray[np.float64]) -> Float:
-    """Standard deviation of each voxel's noiseless response over a film, (voxel,) float32."""
+    """Return the standard deviation of each voxel's noiseless response over a film, (voxel,) float32.
+
+    The film is that of `calibration_state`, so that the scale does not depend on the film that is shown.
+    """
     times = np.arange(20.0, CALIBRATION.count / FPS, TR)
     return bold(person, calibration_state(noise), shift, times).std(axis=0)
 
 
 @lru_cache(maxsize=4)
 def calibration_state(noise: float) -> Float:
-    """A state over a film of its own, by which levels are set once and for all."""
+    """Return the state over a fixed film by which all levels are set."""
     return neural_state(CALIBRATION, noise, 10.0, np.random.default_rng(17))
 
 
 def calibration_cuts() -> NDArray[np.int64]:
-    """Frames of the cuts of `calibration_state`'s film."""
+    """Return the first frames of the shots in the film of `calibration_state`."""
     return CALIBRATION.cut_frames
 
 
 def _response_basis(
     delay: NDArray[np.float64], stretch: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """A few responses, (basis, time), and each voxel's mixture of them, (voxel, basis)."""
+    """Return a few responses, (basis, time), and the mixture of them for each voxel, (voxel, basis)."""
+    # The basis spans a bank of responses that covers the delays and time scales of voxels.
     seconds = np.arange(0, RESPONSE_S, 1 / FPS)
     each = haemodynamic_response(seconds, delay[:, None], stretch[:, None]) / FPS
     bank = [

@@ -1,15 +1,19 @@
-"""What the scanner's gradients do to the EEG, in continuous time.
+"""Simulate what the scanner's gradients add to the EEG, in continuous time.
 
-Every voltage follows the rate at which a gradient changes (Yan et al. 2009, NeuroImage 46:459): three
-axes, each with its own coupling to a channel. The sequence is echo-planar: fat saturation, slice
-selection, a train of readout trapezoids (676 Hz, blips at 1.35 kHz), a spoiler, once per shot; a shot
-takes several slices where several bands are excited at once. The switching shakes leads and head in the
-static field and leaves eddy currents; this slow part repeats with the shots and with the volumes, and is
-an assumption, as is its size, `IN_BAND_UV`. The amplifier's analogue low-pass is already in it (250 Hz,
-30 dB per octave: BrainAmp MR, operating manual).
+Times in seconds of the run come in, and microvolts in every channel go out. The waveforms of one TR are
+computed once, as a table. To read it, times are turned into phases of the TR, and the waveforms are mixed
+into channels with couplings that change as the head moves.
 
-A head that moves sees other couplings: about 1 % per mm (from 40 % over 40 mm along the bore, Mullinger
-et al. 2011, NeuroImage 54:1942).
+Every voltage follows the rate at which a gradient changes (Yan et al. 2009, NeuroImage 46:459), on three
+axes with a coupling to each channel. The sequence is echo-planar. Each shot has fat saturation, slice
+selection, a train of readout trapezoids (676 Hz, blips at 1.35 kHz) and a spoiler, and takes several slices
+if several bands are excited at once. The switching also shakes leads and head in the static field and
+leaves eddy currents. This slow part repeats with the shots and with the volumes; it is an assumption, as is
+its size, `IN_BAND_UV`. The amplifier's analogue low-pass is included (250 Hz, 30 dB per octave: BrainAmp MR,
+operating manual).
+
+When the head moves, the couplings change by about 1 % per mm (from 40 % over 40 mm along the bore,
+Mullinger et al. 2011, NeuroImage 54:1942).
 """
 
 import numpy as np
@@ -18,19 +22,26 @@ from scipy import fft, signal
 
 from rtdecode.types import Float
 
-RMS_UV, IN_BAND_UV = 770.0, 165.0  # behind the low-pass, over all channels; the slow part of it
+# Behind the low-pass and over all channels: the whole artefact, and its slow part.
+RMS_UV, IN_BAND_UV = 770.0, 165.0
 LOW_PASS_HZ = 250.0
 LOW_PASS_ORDER = 5
-# of gradients before the first volume
+# Length of the preparation volumes before the first volume, and of a reference scan before them.
 PREPARATION_S = 3.0
 REFERENCE_S = 1.2
 
+# Coarsest step of the table of waveforms.
 _STEP_S = 20e-6
+# Time per line of the readout, and number of lines.
 _ECHO_MS = 0.74
 _LINES = 64
-_SPREAD = 0.3  # of the channels' sizes, log
+# Standard deviation over channels of the logarithm of their size.
+_SPREAD = 0.3
+# Relative change of the couplings per mm, and per degree.
 _PER_MM = 0.01
-_EDGE_S = 0.02  # over which gradients come and go
+# Gradients begin and end over this time.
+_EDGE_S = 0.02
+# The reference scan's rate and size relative to the run's, and the pause after it.
 _REFERENCE_RATE = 0.8
 _REFERENCE_GAIN = 0.7
 _PAUSE_S = 0.4
@@ -56,27 +67,28 @@ class GradientArtifact:
     Parameters
     ----------
     number : int
-        Of the subject: how the cap lies in the field.
+        Number of the subject, which decides how the cap lies in the field.
     channels : int
     tr_s : float
-        Need not be a whole number of samples.
+        TR, which need not be a whole number of samples.
     slices, multiband : int
-        Slices of a volume, and how many of them are excited at once.
+        Number of slices in a volume, and of slices that are excited at once.
     seed : int
-        Of the head's slow motion.
+        Seed of the head's slow motion.
     slow : float
-        Standard deviation of the couplings under that motion, relative; 0 for none.
+        Relative standard deviation of the couplings under that motion; 0 for none.
     path : (volume, 6), optional
-        Where the head is in each volume, as of `rtdecode.phantom.body.movement.head_path`: mm and rad.
+        Position of the head in each volume, as from `rtdecode.phantom.body.movement.head_path`, in mm and
+        rad.
     volumes : int, optional
-        The gradients end after so many; never by default.
+        Number of volumes after which the gradients end; by default they never do.
     preparation_s : float
-        Volumes without a trigger run for about that long before the first, after a short reference
-        scan of another rate; 0 for neither.
+        For about this long before the first volume, the scanner runs volumes without a trigger, after a
+        short reference scan at another rate; 0 for neither.
 
     Notes
     -----
-    Without motion it repeats exactly with the TR. Time is the scanner's.
+    Without motion the artefact repeats exactly with the TR. Time is that of the scanner.
     """
 
     def __init__(
@@ -114,30 +126,30 @@ class GradientArtifact:
         self._fields = np.concatenate([still, *turned], axis=1).astype(np.float32)
 
     def at(self, times_s: NDArray[np.float64]) -> Float:
-        """The artefact at given times of the run.
+        """Return the artefact at given times of the run.
 
         Parameters
         ----------
         times_s : float64, (n,)
-            Seconds after the first volume's start.
+            Seconds after the start of the first volume.
 
         Returns
         -------
         (channels, n) float32
-            Microvolts, as the low-pass lets it through.
+            Microvolts behind the low-pass.
         """
         waves = self._waves(times_s)
         parts = [waves, *(waves * strength for strength in self._motion.at(times_s))]
         return self._fields @ np.concatenate(parts)
 
     def turning(self, times_s: NDArray[np.float64]) -> Float:
-        """How fast the head turns about each axis, (3, n), degrees a second; all 0 without a path."""
+        """Return how fast the head turns about each axis, (3, n), degrees a second; 0 without a path."""
         step = 1e-3
         change = self._motion.places(times_s + step / 2) - self._motion.places(times_s - step / 2)
         return (change[3:] / (step * _PER_MM)).astype(np.float32)
 
     def _waves(self, times: NDArray[np.float64]) -> Float:
-        """The voltages of the axes and of what shakes, (row, n)."""
+        """Return the waveforms of the three axes and of the shaking, (row, n)."""
         out = self._read(times / self._tr)
         out *= _gate(times, self._start, self._stop)
         if self._start < 0:
@@ -148,9 +160,10 @@ class GradientArtifact:
         return out
 
     def _read(self, turns: NDArray[np.float64]) -> Float:
-        """The table at a phase of the TR, (row, n): four-point Lagrange interpolation."""
+        """Read the table at phases of the TR by four-point Lagrange interpolation, (row, n)."""
         count = self._table.shape[1] - 3
         place = (turns % 1) * count
+        # Rounding may carry the phase to the very end of the table.
         whole = np.minimum(place.astype(np.int64), count - 1)
         x = (place - whole).astype(np.float32)
         before = x + 1
@@ -164,16 +177,17 @@ class GradientArtifact:
 
 
 class HeadSway:
-    """How the head departs from where it lay, in units of the couplings' relative change.
+    """Motion of the head, in units of the relative change of the couplings.
 
     Parameters
     ----------
     seed : int
     tr_s : float
     path : (volume, 6) or None
-        mm and rad; a volume's position is held, and changed within 0.3 s of its start.
+        Position of the head in each volume, in mm and rad. It is reached within 0.3 s of the volume's start
+        and then held.
     slow : float
-        Standard deviation of the slow part, waves of 40 to 200 s; 0 for none.
+        Standard deviation of the slow part, which is made of waves of 40 to 200 s; 0 for none.
     """
 
     _WAVES = 5
@@ -187,6 +201,7 @@ class HeadSway:
         self._phase = rng.uniform(0, 2 * np.pi, (self._SLOW, self._WAVES, 1))
         self._tr = tr_s
         self._path = None
+        # The first and the last position also hold before and after the run.
         if path is not None:
             self._path = np.concatenate([path[:1], path, path[-1:]]) * (
                 [_PER_MM] * 3 + [np.rad2deg(_PER_MM)] * 3
@@ -194,14 +209,14 @@ class HeadSway:
 
     @property
     def count(self) -> int:
-        """Signals that `at` returns."""
+        """Number of signals that `at` returns."""
         return self._SLOW * bool(self._slow) + 6 * (self._path is not None)
 
     def at(self, times: NDArray[np.float64]) -> Float:
-        """Relative changes, (signal, n)."""
+        """Return the relative changes, (signal, n)."""
         found: list[NDArray[np.float64]] = []
         if self._slow:
-            # Slow enough for a straight line between 50 points a second.
+            # The waves are slow enough to be interpolated linearly between 50 points a second.
             knots = np.arange(np.floor(times[0] * 50), np.ceil(times[-1] * 50) + 2) / 50
             slow = self._slow * np.sin(self._turn * knots + self._phase).sum(axis=1)
             found += [np.interp(times, knots, wave) for wave in slow]
@@ -210,11 +225,12 @@ class HeadSway:
         return np.array(found, np.float32).reshape(len(found), len(times))
 
     def places(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The path alone, (6, n), 0.01 per mm and per degree."""
+        """Return the changes by the path alone, (6, n), 0.01 per mm and per degree."""
         if self._path is None:
             return np.zeros((6, len(times)))
         index = np.floor(times / self._tr)
         since = np.clip((times - index * self._tr) / self._CHANGE_S, 0, 1)
+        # A smooth step, so that the head's speed, which induces a voltage, does not jump.
         share = since * since * (3 - 2 * since)
         now = np.clip(index.astype(np.int64) + 1, 0, len(self._path) - 1)
         old = np.maximum(now - 1, 0)
@@ -222,14 +238,17 @@ class HeadSway:
 
 
 def low_pass(sfreq: float) -> NDArray[np.float64]:
-    """The analogue low-pass as a filter of a sampling rate, second-order sections."""
+    """Return the analogue low-pass as a digital filter at a sampling rate, in second-order sections."""
     return np.asarray(signal.butter(LOW_PASS_ORDER, LOW_PASS_HZ, fs=sfreq, output="sos"))
 
 
 def _switching(tr_s: float, shots: int) -> NDArray[np.float64]:
-    """Rates of change of the three axes over a TR behind the low-pass, (3, point), any unit."""
+    """Return the rates of change of the three axes over a TR behind the low-pass, (3, point), in any unit."""
     count = _points(tr_s)
-    fine = 4 * count  # a trapezoid's corners lie between the points
+    # The corners of the trapezoids lie between the points of the table, so the waves are drawn more
+    # finely and brought to its points in the frequency domain, where low-pass and derivative are
+    # exact.
+    fine = 4 * count
     times = np.arange(fine) * (tr_s / fine)
     frequencies = np.arange(fine // 2 + 1) / tr_s
     passed = _analogue(frequencies) * 2j * np.pi * frequencies
@@ -241,19 +260,20 @@ def _switching(tr_s: float, shots: int) -> NDArray[np.float64]:
 
 
 def _analogue(frequencies: NDArray[np.float64]) -> NDArray[np.complex128]:
-    """Response of the low-pass: the poles of a Butterworth filter lie on a circle."""
+    """Return the response of the low-pass, a Butterworth filter, whose poles lie on a circle."""
     angles = np.pi * (2 * np.arange(LOW_PASS_ORDER) + 1 + LOW_PASS_ORDER) / (2 * LOW_PASS_ORDER)
     plane = 1j * np.asarray(frequencies)[:, None] / LOW_PASS_HZ
     return 1 / np.prod(plane - np.exp(1j * angles), axis=1)
 
 
 def _points(tr_s: float) -> int:
-    """Points of a table over a TR."""
+    """Return the number of points of a table over a TR, a power of two."""
     return 2 ** int(np.ceil(np.log2(tr_s / _STEP_S)))
 
 
 def _corners(shot_s: float, shots: int, axis: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Corners of a gradient over a TR: times, s, and heights."""
+    """Return the corners of one gradient over a TR, their times in seconds and their heights."""
+    # A short shot has fewer lines; one too short even for eight of them is compressed in time.
     squeeze = min(1.0, 1000 * shot_s / (_READOUT_MS + _SPOIL_MS + 8 * _ECHO_MS))
     lines = min(_LINES, int((1000 * shot_s / squeeze - _READOUT_MS - _SPOIL_MS) / _ECHO_MS + 1e-9))
     found: list[tuple[float, float, float, float]] = [part[1:] for part in _BEFORE if part[0] == axis]
@@ -265,7 +285,7 @@ def _corners(shot_s: float, shots: int, axis: int) -> tuple[NDArray[np.float64],
     times = []
     heights = []
     for shot in range(shots):
-        # Spoilers change from shot to shot, so that a volume is more than its shots.
+        # Spoilers differ between shots, so that the artefact repeats with the volumes alone.
         gain = 1 + 0.1 * np.sin(2.4 * shot * shot)
         for start, ramp, flat, height in found:
             edges = np.cumsum([start, ramp, flat, ramp]) * (squeeze / 1000) + shot * shot_s
@@ -276,7 +296,10 @@ def _corners(shot_s: float, shots: int, axis: int) -> tuple[NDArray[np.float64],
 
 
 def _shaking(tr_s: float, shots: int) -> NDArray[np.float64]:
-    """What repeats with the shots (two rows) and with the volumes (two rows), (4, point), unit rms."""
+    """Return the slow waves that repeat with the shots (two rows) and with the volumes (two), (4, point).
+
+    The first two have unit rms, the others half of it.
+    """
     count = _points(tr_s)
     rng = np.random.default_rng((shots, 73))
     spectrum = np.zeros((4, count // 2 + 1), complex)
@@ -293,21 +316,21 @@ def _shaking(tr_s: float, shots: int) -> NDArray[np.float64]:
 def _scaled(
     rng: np.random.Generator, size: NDArray[np.float64], waves: NDArray[np.float64], rms_uv: float
 ) -> NDArray[np.float64]:
-    """Couplings of the channels to waves, (channel, row), of a given rms over all channels."""
+    """Return couplings of the channels to waves, (channel, row), with a given rms over all channels."""
     field = size * rng.standard_normal((len(size), len(waves)))
     power = np.einsum("cr,rs,cs->c", field, waves @ waves.T / waves.shape[1], field)
-    # Half of a channel's luck is taken away: no lead is free of the artefact.
+    # Halve the deviations of the channels in log size: no lead is free of the artefact.
     field *= (power.mean() / power[:, None]) ** 0.25
     power = np.einsum("cr,rs,cs->c", field, waves @ waves.T / waves.shape[1], field)
     return field * (rms_uv / np.sqrt(power.mean()))
 
 
 def _padded(waves: NDArray[np.float64]) -> Float:
-    """A periodic table with one point before and two behind."""
+    """Return a periodic table with one point added before it and two behind, for the interpolation."""
     return np.concatenate([waves[:, -1:], waves, waves[:, :2]], axis=1).astype(np.float32)
 
 
 def _gate(times: NDArray[np.float64], start: float, stop: float) -> Float:
-    """1 between two times, 0 outside, with soft edges."""
+    """Return 1 between two times and 0 outside, with soft edges."""
     inside = np.minimum(times - start, stop - times)
     return (0.5 - 0.5 * np.cos(np.pi * np.clip(inside / _EDGE_S, 0, 1))).astype(np.float32)

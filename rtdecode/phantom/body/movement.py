@@ -1,10 +1,14 @@
-"""How the simulated head moves: slow drift, breathing, and a few abrupt nods.
+"""Simulate how the head moves: slow drift, breathing, and a few abrupt nods.
 
-Frew et al. 2022, PLoS ONE 17:e0265112, describe it: spikes above 0.3 mm are nods (turning about the
-left-right axis with shifts along z and y), stiller people move with their breathing, and all drift.
-The levels below are set so that the mean framewise displacement (Power et al. 2012, NeuroImage 59:2142,
-a head of 50 mm radius) lies between 0.08 and 0.2 mm and 2 to 4 % of the volumes have more than 0.3 mm;
-adults at a task had 0.28 to 0.35 mm at longer TRs (PMC9882243). They are a choice, not a fit.
+`head_path` draws the position of the head in each volume, and `Resampler` returns an image of the head as it
+appears at such a position.
+
+The kinds of motion follow Frew et al. 2022, PLoS ONE 17:e0265112: spikes above 0.3 mm are nods (turning
+about the left-right axis with shifts along z and y), people who lie more still move with their breathing,
+and everyone drifts. The levels below are set so that the mean framewise displacement (Power et al. 2012,
+NeuroImage 59:2142, a head of 50 mm radius) lies between 0.08 and 0.2 mm, and that 2 to 4 % of the volumes
+have more than 0.3 mm. Adults at a task had 0.28 to 0.35 mm at longer TRs (PMC9882243). The levels are a
+choice, not a fit.
 """
 
 from pathlib import Path
@@ -19,19 +23,22 @@ from rtdecode.types import Float
 MOTIONS = ("still", "typical")
 
 # Translations along x, y, z in mm, rotations about them in degrees.
-_DRIFT = np.array([0.06, 0.08, 0.15, 0.12, 0.04, 0.04])  # standard deviation after a minute
+# Standard deviation of the drift after a minute, and amplitude of the breathing.
+_DRIFT = np.array([0.06, 0.08, 0.15, 0.12, 0.04, 0.04])
 _BREATH = np.array([0.0, 0.02, 0.03, 0.02, 0.0, 0.0])
 _BREATH_HZ = 0.27
-_NOD = np.array([0.05, 0.35, 0.55, 0.6, 0.1, 0.1])  # of the mean nod
+# Size of the mean nod, share of a nod that remains when it is over, and range of its length.
+_NOD = np.array([0.05, 0.35, 0.55, 0.6, 0.1, 0.1])
 _NODS_PER_MIN = 1.5
-_STAYS = 0.3  # of a nod remains when it is over
+_STAYS = 0.3
 _NOD_S = (0.8, 3.0)
-_MOST = 3.0  # mm and degrees
+# Limit of every parameter, in mm and degrees.
+_MOST = 3.0
 _COLUMNS = ("index", "tx", "ty", "tz", "rx", "ry", "rz")
 
 
 def describe() -> str:
-    """The constants in one line."""
+    """Return the constants in one line."""
     drift, nod = (f"{size[2]:g} mm and {size[3]:g} degrees" for size in (_DRIFT, _NOD))
     return (
         f"drift {drift} after a minute, {_NODS_PER_MIN:g} nods a minute of {nod} on average, "
@@ -40,20 +47,20 @@ def describe() -> str:
 
 
 def head_path(count: int, tr_s: float, seed: int) -> NDArray[np.float64]:
-    """Where the head is in the middle of each volume.
+    """Draw the position of the head in the middle of each volume.
 
     Parameters
     ----------
     count : int
-        Volumes.
+        Number of volumes.
     tr_s : float
     seed : int
 
     Returns
     -------
     (volume, 6)
-        As `rtdecode.signal.volume.motion.rigid` takes them about the middle of the head: mm and rad, against
-        the first volume.
+        Parameters of `rtdecode.signal.volume.motion.rigid` about the middle of the head, in mm and rad,
+        relative to the first volume.
     """
     rng = np.random.default_rng((seed, 61))
     seconds = (np.arange(count) + 0.5) * tr_s
@@ -65,6 +72,7 @@ def head_path(count: int, tr_s: float, seed: int) -> NDArray[np.float64]:
         during = np.where(since < rng.uniform(*_NOD_S), 1.0, _STAYS)
         path += np.outer(np.where(since < 0, 0.0, during), size)
     path -= path[0]
+    # The hyperbolic tangent leaves small motions as they are and bends large ones below the limit.
     path = _MOST * np.tanh(path / _MOST)
     path[:, 3:] = np.deg2rad(path[:, 3:])
     return path
@@ -77,21 +85,21 @@ def write_path(file: Path, path: NDArray[np.float64]) -> None:
 
 
 class Resampler:
-    """An image of the head as it appears after the head has moved.
+    """Resample images of the head to show it after it has moved.
 
     Parameters
     ----------
     mean : (i, j, k)
-        The head's image on a grid that is larger than the scanner's by `margin` voxels on every side.
+        Image of the head on a grid that is larger than the scanner's by `margin` voxels on every side.
     margin : int
     affine : float64, (4, 4)
-        Voxel of the scanner's grid -> scanner RAS+ mm.
+        Voxel indices of the scanner's grid to scanner RAS+, mm.
     centre : (3,)
-        The point about which the head turns, mm.
+        Point about which the head turns, mm.
 
     Notes
     -----
-    Cubic splines, at the places that the head can reach; the rest is air.
+    Cubic splines are evaluated where the head can reach; everything else is air.
     """
 
     def __init__(
@@ -101,6 +109,7 @@ class Resampler:
         self._affine = affine
         self._centre = centre
         self._shape = mean.shape
+        # Only voxels within some 10 mm of the head at rest are computed; the rest stays air.
         spacing = float(np.linalg.norm(affine[:3, :3], axis=0).min())
         reach = ndimage.binary_dilation(mean > self._air, iterations=round(10 / spacing))
         inner = reach[margin:-margin, margin:-margin, margin:-margin]
@@ -110,7 +119,8 @@ class Resampler:
         self._margin = float(margin)
 
     def moved(self, image: Float, parameters: NDArray[np.float64]) -> Float:
-        """The flat image on the large grid, seen on the scanner's grid, flat, after a rigid motion."""
+        """Return an image of the large grid after a rigid motion, on the scanner's grid; both are flat."""
+        # From each voxel of the scanner's grid back to where its tissue lay before the motion.
         back = np.linalg.inv(self._affine) @ np.linalg.inv(rigid(parameters, self._centre)) @ self._affine
         places = back[:3, :3] @ self._points + back[:3, 3:] + self._margin
         splines = ndimage.spline_filter(image.reshape(self._shape), mode="nearest")

@@ -1,9 +1,9 @@
-"""How hard it is to read the simulated participant.
+"""Presets of how hard the simulated participant is to decode.
 
-``easy`` was tuned once, so that the ridge oracle of ``benchmarks/oracle.py`` reaches 2-way
-identification 0.97 with both modalities and 0.85 with EEG alone. In ``default`` the responses of a
-voxel to the same film correlate by 0.08 on average (95th percentile 0.20) between two showings, in
-``easy`` by 0.26, in ``hard`` by 0.05. The levels of the EEG are assumptions.
+``easy`` was tuned once so that the ridge oracle of ``benchmarks/oracle.py`` reaches 2-way identification
+0.97 with both modalities and 0.85 with EEG alone. The responses of a voxel to two showings of the same film
+correlate by 0.08 on average in ``default`` (95th percentile 0.20), by 0.26 in ``easy`` and by 0.05 in
+``hard``. The levels of the EEG are assumptions.
 """
 
 from dataclasses import asdict, dataclass
@@ -13,16 +13,16 @@ from rtdecode.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """Constants of one difficulty.
+    """The constants of one level of difficulty.
 
     Attributes
     ----------
     name : str
     feature_noise : float
-        Standard deviation of the neural state's own noise, in units of a feature's; shared by EEG
-        and fMRI.
+        Standard deviation of the noise of the neural state, in units of that of a feature. EEG and fMRI
+        share this noise.
     eeg_db : float
-        Power of the evoked EEG over that of the background, dB: an assumption.
+        Power of the evoked EEG over that of the background in dB, an assumption.
     bold_share : float
         Mean share of a feature voxel's variance that the neural state explains.
     tsnr : float
@@ -36,7 +36,7 @@ class Preset:
     tsnr: float
 
     def describe(self) -> str:
-        """The constants in one line."""
+        """Return the constants in one line."""
         return ", ".join(f"{name} {value}" for name, value in asdict(self).items() if name != "name")
 
 
@@ -51,12 +51,12 @@ PRESETS = {
 
 
 def preset_named(name: str) -> Preset:
-    """The preset of this name.
+    """Return the preset of this name.
 
     Raises
     ------
     UsageError
-        If there is none.
+        If no preset has this name.
     """
     if name not in PRESETS:
         raise UsageError(f"no preset is called {name!r}; there are {', '.join(PRESETS)}")

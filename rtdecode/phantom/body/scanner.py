@@ -1,4 +1,9 @@
-"""The simulated scanner: a head, and volumes of it as a scanner would deliver them."""
+"""Simulate the scanner: a head, and volumes of it as a scanner would deliver them.
+
+The neural state comes in, and volumes go out one by one, (i, j, k) int16. The head's image is drawn once
+from the number of the subject. Each volume is this image with the response to the film and the noise of the
+tissue, moved with the head if it moves, plus thermal noise.
+"""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,19 +17,24 @@ from rtdecode.phantom.body.presets import Preset
 from rtdecode.types import Float
 
 SHAPE = (64, 64, 36)
-CENTRE = (0.0, -12.0, 6.0)  # of the head, scanner RAS+ mm
+# Middle of the head, scanner RAS+ mm.
+CENTRE = (0.0, -12.0, 6.0)
 
-_THERMAL = 6.0  # scanner units
+# Standard deviation of the thermal noise, in scanner units.
+_THERMAL = 6.0
+# Components of the shared noise, and of the drift.
 _SHARED = 30
 _DRIFTS = 6
-_TILT_DEG = (9.0, -4.0, 3.0)  # oblique, so that a wrong orientation shows
-# shares of the noise variance
+# The slices are oblique, so that a wrong orientation shows.
+_TILT_DEG = (9.0, -4.0, 3.0)
+# Shares of the noise variance.
 _PRIVATE = 0.40
 _COMMON = 0.40
 _DRIFT = 0.15
 _CYCLES = 0.05
-_MARGIN = 6  # voxels beyond the grid from which tissue can move in
-# grey matter at 3 T: Wansapura et al. 1999, JMRI 9:531
+# Voxels beyond the grid from which tissue can move in.
+_MARGIN = 6
+# Grey matter at 3 T: Wansapura et al. 1999, JMRI 9:531.
 _T1_S = 1.33
 _FLIP_DEG = 52.0
 
@@ -39,9 +49,9 @@ class PhantomHead:
     affine : float64, (4, 4)
         Voxel indices to scanner RAS+ coordinates, mm.
     mean : float32, (i, j, k)
-        The image without noise.
+        Image without noise.
     brain : int64
-        Flat C-order indices of the brain's voxels.
+        Flat C-order indices of the voxels of the brain.
     voxels : int64, (voxel,)
         Flat C-order indices of the voxels that the film drives, ascending.
     """
@@ -55,9 +65,10 @@ class PhantomHead:
 
 @lru_cache(maxsize=4)
 def head(number: int, shape: tuple[int, int, int] = SHAPE) -> PhantomHead:
-    """The head of a subject on a grid of 3 mm voxels (2 mm from 104 x 104 on)."""
+    """Return the head of a subject on a grid of 3 mm voxels (2 mm for grids of 84 voxels and more)."""
     affine = _affine(shape)
     mean, depth, rng = _anatomy(number, shape, affine)
+    # The film drives voxels near the surface at the back of the brain, off the midline.
     brain = np.flatnonzero(depth < 0.88)
     x, y, z = _places(shape, affine).reshape(3, -1)[:, brain]
     posterior = (y < -8) & (depth.reshape(-1)[brain] > 0.6) & (np.abs(x) > 4) & (np.abs(z) < 45)
@@ -66,11 +77,11 @@ def head(number: int, shape: tuple[int, int, int] = SHAPE) -> PhantomHead:
 
 
 def settling_factor(index: int) -> float:
-    """Signal of volume `index` over that of the steady state, in a run that starts from full magnetisation.
+    """Return the signal of volume `index` relative to the steady state, in a run from full magnetisation.
 
     Notes
     -----
-    One tissue (grey matter), longitudinal magnetisation after n pulses of a flip angle a:
+    For one tissue (grey matter), the longitudinal magnetisation after n pulses of a flip angle a is
     ``M(n) = M + (1 - M) (E cos a)^n`` with ``E = exp(-TR / T1)``, ``M = (1 - E) / (1 - E cos a)``.
     """
     decay = np.exp(-TR / _T1_S)
@@ -80,7 +91,10 @@ def settling_factor(index: int) -> float:
 
 
 def slice_times(slices: int) -> NDArray[np.float64]:
-    """Start of each slice's acquisition after the volume's, s: interleaved, several bands at once."""
+    """Return when each slice's acquisition starts, in seconds after the volume's start.
+
+    Slices are interleaved, and several bands are acquired at once.
+    """
     shots = -(-slices // max(1, round(slices / 9)))
     order = np.argsort(np.concatenate([np.arange(0, shots, 2), np.arange(1, shots, 2)]))
     return TR * order[np.arange(slices) % shots] / shots
@@ -95,24 +109,24 @@ class Scanner:
     person : Participant
     preset : Preset
     state : (frame, feature)
-        As of `rtdecode.phantom.body.brain.neural_state`.
+        Neural state, as from `rtdecode.phantom.body.brain.neural_state`.
     count : int
-        Volumes to scan, one per `TR` from film time 0 on.
+        Number of volumes to scan, one per `TR` from film time 0 on.
     seed : int
-        Of the noise.
+        Seed of the noise.
     path : (volume, 6), optional
-        Where the head is, as of `rtdecode.phantom.body.movement.head_path`; at rest by default. Thermal noise
-        does not move with it.
+        Position of the head, as from `rtdecode.phantom.body.movement.head_path`; at rest by default.
+        Thermal noise does not move with it.
     settling : bool
         Whether the first volumes are brighter, until the magnetisation has settled.
 
     Notes
     -----
-    A driven voxel is ``mean * (1 + (sqrt(r) n + sqrt(1 - r) z) / tSNR)``, n its standardised
-    response, z noise of unit variance: 40 % its own, AR(1) with 0.35; 40 % shared, smooth in space,
-    AR(1) with 0.7; 15 % drift; 5 % heartbeat and breathing, aliased at the TR. Thermal noise is
-    everywhere; where it is louder than the voxel's own share it adds to the total. Other brain
-    voxels carry the shared part alone.
+    A driven voxel is ``mean * (1 + (sqrt(r) n + sqrt(1 - r) z) / tSNR)``, where n is its standardised
+    response and z is noise of unit variance. Of z, 40 % is its own, AR(1) with 0.35; 40 % is shared and
+    smooth in space, AR(1) with 0.7; 15 % is drift; 5 % is heartbeat and breathing, aliased at the TR.
+    Thermal noise is everywhere, and adds to the total where it is larger than the voxel's own share. Other
+    voxels of the brain have the shared part alone.
     """
 
     def __init__(
@@ -142,17 +156,19 @@ class Scanner:
         share = np.clip(preset.bold_share * person.share, 0, 0.9)
         physiology = np.full(mean.size, 1.0)
         physiology[place.voxels] = 1 - share
+        # Shared noise: where it acts belongs to the subject, when it acts to the run.
         self._series = _common_series(rng, count)
         maps = _common_maps(np.random.default_rng((person.number, 22)), _places(place.shape, place.affine))
         amplitude = mean * spread * np.sqrt(physiology)
         self._maps = (maps[:, place.brain] * amplitude[place.brain]).astype(np.float32)
         response = self._response(person, preset, state) * np.sqrt(share)
+        # The thermal noise takes its part of a voxel's own share.
         room = _PRIVATE * (1 - share) - (_THERMAL / (mean * spread)[place.voxels]) ** 2
         own = np.sqrt(np.maximum(room, 0)) * autoregressive(rng, count, VOXELS, 0.35)
         self._driven = ((mean * spread)[place.voxels] * (response + own)).astype(np.float32)
 
     def volume(self, index: int) -> NDArray[np.int16]:
-        """Volume `index`, (i, j, k), values 0 to 4095; any order of calls gives the same."""
+        """Return volume `index`, (i, j, k), with values from 0 to 4095, whatever the order of calls."""
         rng = np.random.default_rng((self._seed, 23, index))
         out = rng.standard_normal(self.head.mean.size, dtype=np.float32)
         out *= np.float32(_THERMAL)
@@ -160,6 +176,7 @@ class Scanner:
             self._add_tissue(out, index)
         else:
             out += self._scene(index)
+        # A scanner delivers magnitudes, in 12 bits.
         np.abs(out, out=out)
         return np.minimum(np.rint(out), 4095).astype(np.int16).reshape(self.head.shape)
 
@@ -169,7 +186,7 @@ class Scanner:
         out[self._body.voxels] += self._driven[index]
 
     def _scene(self, index: int) -> Float:
-        """The image without thermal noise, flat."""
+        """Return the image without thermal noise, flat."""
         out = np.zeros(self._body.mean.size, np.float32)
         self._add_tissue(out, index)
         if self._settling:
@@ -185,7 +202,7 @@ class Scanner:
 
 
 def _affine(shape: tuple[int, int, int]) -> NDArray[np.float64]:
-    """Oblique axial slices, rows towards the left, columns towards the back, slices upwards."""
+    """Return the affine of oblique axial slices: i runs to the left, j to the back, k upwards."""
     size = 3.0 if shape[0] < 84 else 2.0
     turn = np.eye(3)
     for axis, degrees in enumerate(_TILT_DEG):
@@ -202,7 +219,7 @@ def _affine(shape: tuple[int, int, int]) -> NDArray[np.float64]:
 
 
 def _places(shape: tuple[int, int, int], affine: NDArray[np.float64]) -> Float:
-    """Position of each voxel relative to the middle of the head, mm, (3, i, j, k)."""
+    """Return the position of each voxel relative to the middle of the head, mm, (3, i, j, k)."""
     index = np.indices(shape, dtype=np.float64).reshape(3, -1)
     place = affine[:3, :3] @ index + affine[:3, 3:] - np.array(CENTRE)[:, None]
     return place.reshape(3, *shape).astype(np.float32)
@@ -211,7 +228,7 @@ def _places(shape: tuple[int, int, int], affine: NDArray[np.float64]) -> Float:
 def _anatomy(
     number: int, shape: tuple[int, int, int], affine: NDArray[np.float64]
 ) -> tuple[Float, Float, np.random.Generator]:
-    """Image and depth of a subject's head on any grid, and the generator that drew it."""
+    """Return image and depth of a subject's head on any grid, and the generator that drew them."""
     rng = np.random.default_rng((number, 12))
     size = 1 + 0.03 * rng.normal(size=3)
     place = _places(shape, affine)
@@ -220,7 +237,7 @@ def _anatomy(
 
 
 def _enlarged(place: PhantomHead, number: int) -> PhantomHead:
-    """The same head on a grid that is larger by `_MARGIN` voxels on every side."""
+    """Return the same head on a grid that is larger by `_MARGIN` voxels on every side."""
     shape = (place.shape[0] + 2 * _MARGIN, place.shape[1] + 2 * _MARGIN, place.shape[2] + 2 * _MARGIN)
     affine = place.affine.copy()
     affine[:3, 3] -= affine[:3, :3] @ np.full(3, _MARGIN)
@@ -231,13 +248,13 @@ def _enlarged(place: PhantomHead, number: int) -> PhantomHead:
 
 
 def _depth(place: Float, axes: tuple[float, float, float]) -> Float:
-    """0 in the middle of an ellipsoid, 1 on its surface."""
+    """Return the depth in an ellipsoid: 0 in the middle, 1 on the surface."""
     x, y, z = place
     return np.sqrt((x / axes[0]) ** 2 + (y / axes[1]) ** 2 + (z / axes[2]) ** 2)
 
 
 def _mean_image(place: Float, depth: Float, rng: np.random.Generator) -> Float:
-    """Scalp, dark skull, brain with folds and ventricles, eyes, under a smooth coil profile."""
+    """Draw scalp, dark skull, brain with folds and ventricles, and eyes, under a smooth coil profile."""
     x, y, z = place
     folds = sum(
         np.cos(np.tensordot(rng.normal(0, 0.12, 3).astype(np.float32), place, 1) + rng.uniform(0, 6))
@@ -262,7 +279,7 @@ def _at(x: float, y: float, z: float) -> Float:
 
 
 def _common_maps(rng: np.random.Generator, place: Float) -> Float:
-    """Where the shared noise acts, (component, voxel): smooth waves of unit variance."""
+    """Draw where the shared noise acts, (component, voxel), as smooth waves of unit variance."""
     flat = place.reshape(3, -1)
     count = _SHARED + _DRIFTS + 4
     waves = rng.normal(0, 2 * np.pi / 70, (count, 3)).astype(np.float32)
@@ -270,7 +287,8 @@ def _common_maps(rng: np.random.Generator, place: Float) -> Float:
 
 
 def _common_series(rng: np.random.Generator, count: int) -> Float:
-    """When the shared noise acts, (volume, component)."""
+    """Draw when the shared noise acts, (volume, component)."""
+    # AR(1) series, then drifts (slow waves and a line), then heartbeat and breathing in both phases.
     seconds = np.arange(count)[:, None] * TR
     shared = autoregressive(rng, count, _SHARED, 0.7) * np.sqrt(_COMMON / _SHARED)
     period = rng.uniform(120, 400, _DRIFTS - 1)

@@ -1,1 +1,1 @@
-"""The film that the simulated participant watches, and what can be read off a picture of it."""
+"""The film that the simulated participant watches, and what can be read from its pictures."""

@@ -1,4 +1,9 @@
-"""What a visual system could take from a film: feature maps, and their fixed nonlinear reduction."""
+"""Compute what a visual system could take from a film.
+
+Frames come in, and one vector of features per frame goes out. `feature_maps` computes maps of luminance,
+colour, form and motion. Receptive fields, the same for every subject, reduce them to features; further
+features stand for what is shown, recognised with a delay. All features are standardised on a fixed film.
+"""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,15 +28,19 @@ FEATURES = sum(BLOCKS.values())
 CALIBRATION = Film(200, seed=999_983)
 """The film by which features and signal levels are standardised once and for all."""
 
+# Indices of `MAPS` that the receptive fields of each block read.
 _CHANNELS = {"color": (0, 1, 2), "form": (0, 3, 4, 5, 6, 7), "motion": (8, 9, 10, 11, 12, 13, 14, 15, 16)}
-_SEED = 20240  # the same eye for every subject
+# All subjects have the same receptive fields.
+_SEED = 20240
+# Time constant with which the semantic features follow a cut.
 _RECOGNITION_S = 0.3
+# Weight of a receptive field's surround, and share of the fields that cover the whole picture.
 _SURROUND = 0.8
 _GLOBAL = 0.25
 
 
 def feature_maps(frames: NDArray[np.uint8], previous: NDArray[np.uint8] | None = None) -> Float:
-    """Local luminance, colour, contrast, orientation, motion and flicker.
+    """Compute local luminance, colour, contrast, orientation, motion and flicker.
 
     Parameters
     ----------
@@ -46,8 +55,8 @@ def feature_maps(frames: NDArray[np.uint8], previous: NDArray[np.uint8] | None =
 
     Notes
     -----
-    Orientation is the pooled magnitude of the gradient along four directions; motion along a
-    direction is the rectified product of the temporal and the spatial derivative, rooted.
+    Orientation is the pooled magnitude of the gradient along four directions. Motion along a direction is
+    the rectified product of the temporal and the spatial derivative, pooled, then its square root.
     """
     first = frames[:1] if previous is None else previous[None]
     rgb = _pool(np.concatenate([first, frames]).astype(np.float32), 2) / np.float32(255)
@@ -71,7 +80,7 @@ def feature_maps(frames: NDArray[np.uint8], previous: NDArray[np.uint8] | None =
 
 
 def film_features(film: Film) -> Float:
-    """Features of each frame of a film.
+    """Return the features of each frame of a film.
 
     Parameters
     ----------
@@ -80,21 +89,21 @@ def film_features(film: Film) -> Float:
     Returns
     -------
     (frame, `FEATURES`) float32
-        Zero mean, unit variance over films of this kind, ordered as `BLOCKS`. Features of frame n
-        depend on frames (and the attributes shown) up to n only.
+        Features in the order of `BLOCKS`, with zero mean and unit variance over films of this kind. The
+        features of frame n depend only on frames up to n and on the attributes they show.
     """
     eye, known = _eye()
     return known if film is CALIBRATION else (_see(film, _film_maps(film), eye) - eye.mean) / eye.scale
 
 
 def feature_blocks() -> NDArray[np.int64]:
-    """Index of the block of `BLOCKS` that each feature belongs to, (`FEATURES`,)."""
+    """Return the index of the block of `BLOCKS` that each feature belongs to, (`FEATURES`,)."""
     return np.repeat(np.arange(len(BLOCKS)), list(BLOCKS.values()))
 
 
 @dataclass(frozen=True, slots=True)
 class _Eye:
-    """Receptive fields (map value -> feature), and what standardises both sides."""
+    """Receptive fields (map value to feature), with the mean and scale of the maps and of the features."""
 
     fields: Float
     semantics: Float
@@ -106,7 +115,7 @@ class _Eye:
 
 @lru_cache(maxsize=1)
 def _eye() -> tuple[_Eye, Float]:
-    """The eye, and the features of the calibration film."""
+    """Return the eye, and the features of the calibration film, from which it is standardised."""
     rng = np.random.default_rng(_SEED)
     maps = _film_maps(CALIBRATION)
     fields = np.concatenate(
@@ -118,6 +127,7 @@ def _eye() -> tuple[_Eye, Float]:
     map_scale = maps.std(axis=(0, 1, 2))
     drive = ((maps - map_mean) / map_scale).reshape(len(maps), -1) @ fields
     fields = (fields / drive.std(axis=0)).astype(np.float32)
+    # `_see` does not read mean and scale, which are computed from what it returns.
     still = np.zeros(FEATURES, np.float32)
     raw = _see(CALIBRATION, maps, _Eye(fields, semantics, map_mean, map_scale, still, still))
     mean = raw.mean(axis=0)
@@ -126,7 +136,7 @@ def _eye() -> tuple[_Eye, Float]:
 
 
 def _field(rng: np.random.Generator, channels: tuple[int, ...]) -> Float:
-    """One receptive field, (map value, 1), on two maps: a centre against its surround, or everything."""
+    """Draw one receptive field on two maps, (map value, 1): a centre minus its surround, or everything."""
     row, col = np.mgrid[0 : GRID[0], 0 : GRID[1]]
     middle = rng.uniform(0.5, GRID[0] - 1.5), rng.uniform(1, GRID[1] - 2)
     away = (row - middle[0]) ** 2 + (col - middle[1]) ** 2
@@ -146,7 +156,7 @@ def _see(film: Film, maps: Float, eye: _Eye) -> Float:
 
 
 def _recognised(film: Film, semantics: Float) -> Float:
-    """What is shown, through a fixed random layer, reached with a delay after each cut."""
+    """Return features of the attributes shown: a fixed random layer, approached gradually after each cut."""
     sizes = [len(values) for values in ATTRIBUTES.values()]
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     drive = np.tanh(0.6 * semantics[film.labels() + starts].sum(axis=1))
@@ -155,7 +165,7 @@ def _recognised(film: Film, semantics: Float) -> Float:
 
 
 def _film_maps(film: Film) -> Float:
-    """Maps of a film, shot by shot so that long films stay small."""
+    """Return the maps of a film, computed shot by shot so that long films need little memory."""
     parts = []
     previous = None
     for shot in film.shots:
@@ -166,6 +176,6 @@ def _film_maps(film: Film) -> Float:
 
 
 def _pool(x: NDArray[Any], size: int) -> Float:
-    """Means over size x size cells of axes 1 and 2."""
+    """Return means over cells of size x size along axes 1 and 2."""
     n, height, width, *rest = x.shape
     return x.reshape(n, height // size, size, width // size, size, *rest).mean(axis=(2, 4), dtype=np.float32)

@@ -1,4 +1,8 @@
-"""The film that the simulated participant watches: drawn from a seed, free of rights."""
+"""Draw the film that the simulated participant watches.
+
+A length and a seed come in; the shots, their attributes and the frames of a film of moving shapes go out.
+The film is free of rights.
+"""
 
 import csv
 from dataclasses import dataclass
@@ -47,7 +51,9 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "pan": PANS,
 }
 
-_PAN_SPEEDS = {"still": 0.0, "pan-left": -9.0, "pan-right": 9.0}  # px/s
+# Pixels a second.
+_PAN_SPEEDS = {"still": 0.0, "pan-left": -9.0, "pan-right": 9.0}
+# Largest relative change of the background's brightness by stripes.
 _TEXTURE_DEPTH = 0.2
 
 
@@ -58,15 +64,15 @@ class Shot:
     Attributes
     ----------
     first, frames : int
-        First film frame, and how many frames are shown.
+        First film frame, and number of frames that are shown.
     shape, color, background, texture, direction, pan : str
         Values of `ATTRIBUTES`.
     length : int
-        Frames for which the movement was laid out (more than `frames` where the film ends early).
+        Number of frames for which the movement was planned; more than `frames` if the film ends early.
     center : (float, float)
         Row and column that the shape passes in the middle of the shot, px.
     radius, path, period : float
-        Radius of the shape, length of its way, period of the texture, px.
+        Radius of the shape, length of its path, and period of the texture, px.
     phase : (float, float)
         Phase of the texture along rows and columns, rad.
     """
@@ -88,17 +94,17 @@ class Shot:
 
     @property
     def onset(self) -> float:
-        """Seconds after the film's start."""
+        """Start of the shot, in seconds after the film's start."""
         return self.first / FPS
 
     @property
     def duration(self) -> float:
-        """Seconds for which the shot is shown."""
+        """Length of the shot as it is shown, in seconds."""
         return self.frames / FPS
 
     @property
     def attributes(self) -> dict[str, str]:
-        """Name -> value, in the order of `ATTRIBUTES`."""
+        """Mapping of name to value, in the order of `ATTRIBUTES`."""
         return {name: getattr(self, name) for name in ATTRIBUTES}
 
 
@@ -108,15 +114,16 @@ class Film:
     Parameters
     ----------
     seconds : float
-        Length; whole frames are kept.
+        Length, rounded down to whole frames.
     seed : int
     cuts : str
-        ``grid``: a cut every 4 s, on the window grid; ``free``: shots of 1.5 to 10 s, 4 s on average.
+        With ``grid`` there is a cut every 4 s, on the window grid. With ``free`` shots last 1.5 to 10 s, 4 s
+        on average.
 
     Raises
     ------
     UsageError
-        For another value of `cuts`, or less than one frame.
+        If `cuts` has another value, or the film is shorter than one frame.
     """
 
     def __init__(self, seconds: float, seed: int, cuts: str = "grid") -> None:
@@ -139,11 +146,14 @@ class Film:
 
     @property
     def windows(self) -> int:
-        """Whole windows of 32 frames."""
+        """Number of whole windows of 32 frames."""
         return self.count // SHOT_FRAMES
 
     def clip(self, k: int) -> NDArray[np.uint8]:
-        """Frames 32k to 32k + 31 and the next instant of the shot shown last, (33, 64, 96, 3)."""
+        """Return window k and one frame more, in which its last shot goes on, (33, 64, 96, 3).
+
+        The window consists of frames 32k to 32k + 31.
+        """
         stop = (k + 1) * SHOT_FRAMES
         if not 0 <= k < self.windows:
             raise IndexError(f"window {k} of a film of {self.windows} windows")
@@ -156,7 +166,7 @@ class Film:
         return np.concatenate(parts)
 
     def labels(self) -> NDArray[np.int64]:
-        """Index of each attribute's value at each frame, (frame, attribute)."""
+        """Return the index of each attribute's value at each frame, (frame, attribute)."""
         rows = [[ATTRIBUTES[name].index(value) for name, value in s.attributes.items()] for s in self.shots]
         return np.repeat(np.array(rows, dtype=np.int64), [s.frames for s in self.shots], axis=0)
 
@@ -175,7 +185,7 @@ def render(shot: Shot, frames: int) -> NDArray[np.uint8]:
     ----------
     shot : Shot
     frames : int
-        May exceed ``shot.frames``: the movement goes on.
+        Number of frames. It may exceed ``shot.frames``; the movement then goes on.
 
     Returns
     -------
@@ -186,11 +196,13 @@ def render(shot: Shot, frames: int) -> NDArray[np.uint8]:
     row, col = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
     texture = 1 + _TEXTURE_DEPTH * _texture(shot, seconds, row, col)
     picture = texture[..., None] * np.array(BACKGROUNDS[shot.background], np.float32)
+    # Pixel positions relative to the shape, which moves along its path; rows count downwards.
     angle = DIRECTIONS.index(shot.direction) * np.pi / 4
     way = shot.path * (seconds * FPS / shot.length - 0.5)
     y = row - (shot.center[0] - way * np.float32(np.sin(angle)))
     x = col - (shot.center[1] + way * np.float32(np.cos(angle)))
     distance = _distance(shot.shape, x, y, shot.radius)
+    # The edge is one pixel wide; light falls from the upper left and fades towards the edge.
     cover = np.clip(0.5 - distance, 0, 1)[..., None]
     light = np.clip(1 - 0.006 * (x + y), 0.75, 1.15) * np.clip(0.6 - 0.25 * distance, 0.6, 1)
     surface = light[..., None] * np.array(COLORS[shot.color], np.float32)
@@ -212,7 +224,7 @@ def _texture(shot: Shot, seconds: Float, row: Float, col: Float) -> Float:
 
 
 def _distance(shape: str, x: Float, y: Float, radius: float) -> Float:
-    """Signed distance to the outline, px, negative inside."""
+    """Return the signed distance to the outline in px, negative inside."""
     if shape == "disc":
         return np.hypot(x, y) - np.float32(radius)
     if shape == "square":

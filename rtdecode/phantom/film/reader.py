@@ -1,9 +1,12 @@
-"""Read off a clip what the simulated film shows: the drawing of `film`, inverted.
+"""Read from a clip what the simulated film shows, by inverting the drawing of `film`.
 
-Nothing is learned. The background is the colour that most of the picture has; the texture is the wave, of
-those that `film` draws, that explains most of the background's brightness; the shape is the outline, of
-those that `film` draws, that best fits what stands out from the background, wherever it is in each frame.
-A clip in which an attribute cannot be seen has some value all the same, right at about chance.
+A clip of one shot comes in, and a value of each attribute goes out. Nothing is learned. The background is the
+colour of most of the picture. The texture is the wave, among those that `film` draws, that explains most of
+the background's brightness. The shape is the outline, among those that `film` draws, that best fits what
+stands out from the background, wherever it is in each frame. Its colour is read at its centre, and its
+direction from its places over time.
+
+If an attribute cannot be seen in a clip, it is given a value all the same, right about as often as chance.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,20 +37,28 @@ from rtdecode.phantom.film.film import (
 
 _Reals = NDArray[Any]
 
+# Most frames of a clip that are used.
 _FRAMES = 11
-# px a side, for the background and for the shape
+# Side of a block of pixels in px, for the background and for the shape.
 _COARSE = 4
 _FINE = 2
+# Periods and radii that are tried, over the ranges that `film` draws from.
 _PERIODS = tuple(range(32, 49, 2))
 _RADII = (13.0, 15.0, 17.0, 19.0)
-_MIDDLING = 1  # index of the outline that finds the shape before its kind is known: a disc of 15 px
+# Index of the outline that finds the shape before its kind is known, a disc of 15 px.
+_MIDDLING = 1
 # The fine grid with a margin, so that shapes may lie half outside the picture.
 _PADDED = (48, 60)
-_LIGHT = (0.7, 1.3)  # brightness that a texture gives the background
-_TOLERANCE = 40.0  # colour distance at which a pixel counts a quarter as background
-_CORE = 8.0  # px around a shape's centre that every shape covers
+# Range of the brightness that a texture gives the background.
+_LIGHT = (0.7, 1.3)
+# Distance in colour at which a pixel has a quarter of its weight as background.
+_TOLERANCE = 40.0
+# Distance in px from its centre within which every shape is solid.
+_CORE = 8.0
+# Shares of grey that may be mixed into a colour, and the distance in colour that a share of 1 costs.
 _PALE = np.linspace(0, 0.5, 6, dtype=np.float32)
-_PALE_COST = 100.0  # colour distance that turning all grey counts as
+_PALE_COST = 100.0
+# A wave of any phase is a sum of two that are a quarter of a period apart.
 _QUARTERS = (0.0, np.pi / 2)
 _PHASES = {
     "stripes": [(0.0, q) for q in _QUARTERS],
@@ -73,17 +84,17 @@ def read(clip: NDArray[np.uint8]) -> dict[str, str]:
     Parameters
     ----------
     clip : uint8, (frame, 64, 96, 3)
-        At 8 frames a second, the shot beginning with the first. Up to 11 frames are used.
+        Frames at 8 a second from the beginning of the shot, of which up to 11 are used.
 
     Returns
     -------
     dict
-        Name -> value, as `film.ATTRIBUTES`.
+        Name to value, as in `film.ATTRIBUTES`.
 
     Raises
     ------
     ValueError
-        For frames of another size, or none.
+        If there are no frames, or frames of another size.
     """
     if clip.ndim != 4 or clip.shape[1:] != (HEIGHT, WIDTH, 3) or not len(clip):
         raise ValueError(f"a clip is (frame, {HEIGHT}, {WIDTH}, 3), found {clip.shape}")
@@ -93,6 +104,7 @@ def read(clip: NDArray[np.uint8]) -> dict[str, str]:
     coarse = _blocks(fine, _COARSE // _FINE)
     background = _background(coarse)
     texture, pan, light = _read_texture(coarse, background, seconds)
+    # What the background does not explain is the shape.
     light = light.repeat(_COARSE // _FINE, 1).repeat(_COARSE // _FINE, 2)
     shape, places = _read_shape(fine - light[..., None] * background)
     return {
@@ -108,19 +120,20 @@ def read(clip: NDArray[np.uint8]) -> dict[str, str]:
 def accuracy(
     clips: Sequence[NDArray[np.uint8]], truths: Sequence[Mapping[str, str]]
 ) -> dict[str, NDArray[np.float64]]:
-    """Hold what is read off clips against what they should show.
+    """Compare what is read from clips with what they should show.
 
     Parameters
     ----------
     clips : sequence of uint8, (frame, 64, 96, 3)
     truths : sequence of mapping
-        Name -> value for each clip, as `Shot.attributes` or the attributes of an event.
+        Name to value for each clip, as in `Shot.attributes` or the attributes of an event.
 
     Returns
     -------
     dict
-        Name -> (clip,): 1 where the reading is right, 0 where wrong, NaN where the truth does not say;
-        as `rtdecode.scores.accuracy.entry` takes it, with a chance of ``1 / len(film.ATTRIBUTES[name])``.
+        Name to (clip,): 1 where the reading is right, 0 where it is wrong, NaN where the truth is not
+        known. `rtdecode.scores.accuracy.entry` takes this, with a chance of
+        ``1 / len(film.ATTRIBUTES[name])``.
     """
     found = [read(clip) for clip in clips]
     pairs = list(zip(found, truths, strict=True))
@@ -131,14 +144,14 @@ def accuracy(
 
 
 def _blocks(frames: _Reals, side: int) -> _Reals:
-    """Means of square blocks of pixels."""
+    """Return the means of square blocks of pixels."""
     n, rows, columns, _ = frames.shape
     return frames.reshape(n, rows // side, side, columns // side, side, 3).mean((2, 4))
 
 
 @cache
 def _grid(side: int) -> tuple[_Reals, _Reals]:
-    """Row and column of the middle of each block, px."""
+    """Return row and column of the middle of each block, px."""
     row, column = np.mgrid[0 : HEIGHT // side, 0 : WIDTH // side].astype(np.float32)
     middle = np.float32((side - 1) / 2)
     return row * np.float32(side) + middle, column * np.float32(side) + middle
@@ -150,8 +163,9 @@ def _nearest(known: Mapping[str, tuple[int, int, int]], color: _Reals) -> str:
 
 
 def _background(frames: _Reals) -> _Reals:
-    """Colour of the background at its mean brightness."""
+    """Return the colour of the background at its mean brightness."""
     pixels = frames.reshape(-1, 3)
+    # A few rounds of weighted means move from the median to the background alone.
     color = np.median(pixels, axis=0)
     for _ in range(3):
         weight = _likeness(pixels, color)
@@ -160,7 +174,7 @@ def _background(frames: _Reals) -> _Reals:
 
 
 def _likeness(pixels: _Reals, color: _Reals) -> _Reals:
-    """Weight of each pixel as background: 1 for the colour, darker or lighter as a texture makes it."""
+    """Return the weight of each pixel as background: 1 for its colour in any brightness of a texture."""
     light = np.clip(_brightness(pixels, color), *_LIGHT)
     squared = np.square(pixels - light[..., None] * color).sum(-1)
     return (1 + squared / np.float32(_TOLERANCE**2)) ** -2
@@ -172,7 +186,7 @@ def _brightness(pixels: _Reals, color: _Reals) -> _Reals:
 
 @lru_cache(maxsize=4)
 def _waves(seconds: tuple[float, ...]) -> list[tuple[str, str, _Reals]]:
-    """Every texture, pan and period, with its wave in each independent phase: (phase, pixel)."""
+    """Return every texture, pan and period with its waves in each independent phase, (phase, pixel)."""
     row, column = _grid(_COARSE)
     times = np.array(seconds, np.float32)[:, None, None]
     found = []
@@ -184,11 +198,11 @@ def _waves(seconds: tuple[float, ...]) -> list[tuple[str, str, _Reals]]:
 
 
 def _read_texture(frames: _Reals, color: _Reals, seconds: _Reals) -> tuple[str, str, _Reals]:
-    """Texture, pan, and the brightness that they give the background, (frame, row, column).
+    """Return texture, pan, and the brightness that they give the background, (frame, row, column).
 
-    The wave with the best Akaike criterion (1974) under noise of the size that the wave itself leaves:
-    what it explains, less two noise variances for each of its free constants. Amplitude and phase are two;
-    checks have two phases.
+    The wave with the best Akaike criterion (1974) is chosen: what it explains, less two noise variances for
+    each of its free constants, with the noise that the wave itself leaves. Amplitude and phase are two
+    constants; checks have two phases.
     """
     bright = _brightness(frames, color)
     weight = _likeness(frames, color).reshape(-1)
@@ -207,7 +221,10 @@ def _read_texture(frames: _Reals, color: _Reals, seconds: _Reals) -> tuple[str, 
 
 
 def _fit_wave(waves: _Reals, weight: _Reals, y: _Reals) -> tuple[_Reals, _Reals, float]:
-    """Weighted least squares beside a constant: amplitudes, means of the waves, power explained."""
+    """Fit waves and a constant by weighted least squares.
+
+    Returns the amplitudes, the means of the waves, and the power that they explain.
+    """
     weighted = waves * weight
     means = weighted.sum(1) / weight.sum()
     gram = weighted @ waves.T - weight.sum() * np.outer(means, means)
@@ -215,7 +232,8 @@ def _fit_wave(waves: _Reals, weight: _Reals, y: _Reals) -> tuple[_Reals, _Reals,
     little = np.float32(1e-5) * np.trace(gram) * np.eye(len(gram), dtype=np.float32)
     found = np.linalg.solve(gram + little, ahead)
     if len(found) == 4:
-        # Checks are a wave along rows times one along columns: of the four products, the nearest such one.
+        # Checks are a wave along rows times one along columns, so their four amplitudes form a
+        # matrix of rank one; take the nearest.
         left, size, right = np.linalg.svd(found.reshape(2, 2))
         found = (size[0] * np.outer(left[:, 0], right[0])).reshape(-1)
     return found, means, float(2 * found @ ahead - found @ gram @ found)
@@ -223,7 +241,7 @@ def _fit_wave(waves: _Reals, weight: _Reals, y: _Reals) -> tuple[_Reals, _Reals,
 
 @cache
 def _outlines() -> tuple[list[str], _Reals, NDArray[np.complex64]]:
-    """Shape, power and conjugate spectrum of every outline, shaded at its edge as `film` does."""
+    """Return shape, power and conjugate spectrum of every outline, shaded at its edge as in `film`."""
     row, column = np.mgrid[0 : _PADDED[0], 0 : _PADDED[1]].astype(np.float32)
     y = (row - _PADDED[0] // 2) * _FINE
     x = (column - _PADDED[1] // 2) * _FINE
@@ -235,17 +253,18 @@ def _outlines() -> tuple[list[str], _Reals, NDArray[np.complex64]]:
 
 
 def _overlap(pictures: _Reals, spectra: NDArray[np.complex64]) -> _Reals:
-    """Inner product of pictures (..., row, column) with outlines at every place."""
+    """Return the inner product of pictures (..., row, column) with outlines at every place."""
     ahead: Any = fft.rfft2(pictures, s=_PADDED, axes=(-2, -1))
     inner: Any = fft.irfft2(ahead * spectra, s=_PADDED, axes=(-2, -1))
     return inner[..., : pictures.shape[-2], : pictures.shape[-1]]
 
 
 def _read_shape(standing: _Reals) -> tuple[str, _Reals]:
-    """Shape, and row and column of its centre in each frame, px.
+    """Return the shape, and row and column of its centre in each frame, px.
 
-    Least squares with an amplitude in each frame. The log of what is left, summed over frames, is the
-    likelihood where each frame has its own noise: a frame that shows another shape spoils little.
+    Each outline is fitted by least squares with an amplitude in each frame. The logarithm of what is left,
+    summed over frames, is the negative log likelihood if each frame has its own noise, so that a frame with
+    another shape does little harm.
     """
     names, powers, spectra = _outlines()
     color = _standing_color(standing)
@@ -253,6 +272,7 @@ def _read_shape(standing: _Reals) -> tuple[str, _Reals]:
     inner = _overlap(share[:, None], spectra)
     explained = np.square(np.maximum(inner, 0)) / powers[:, None, None]
     explained = explained.reshape(*explained.shape[:2], -1)
+    # The extra 2 % keep one frame with a nearly perfect fit from outweighing all others.
     left = 1.02 * np.square(share).sum((1, 2))[:, None] - explained.max(-1)
     best = int(np.log(left + 1e-3).sum(0).argmin())
     places = np.unravel_index(explained[:, best].argmax(-1), share.shape[1:])
@@ -261,7 +281,7 @@ def _read_shape(standing: _Reals) -> tuple[str, _Reals]:
 
 
 def _standing_color(standing: _Reals) -> _Reals:
-    """What the shape adds to the background's colour: of all frames, the median of the best places."""
+    """Return what the shape adds to the background's colour, the median over frames at the best places."""
     _, powers, spectra = _outlines()
     inner = _overlap(np.moveaxis(standing, -1, 1), spectra[_MIDDLING])
     inner = inner.reshape(*inner.shape[:2], -1)
@@ -270,14 +290,14 @@ def _standing_color(standing: _Reals) -> _Reals:
 
 
 def _core_color(frames: _Reals, places: _Reals) -> _Reals:
-    """Colour around the shape's centre, the median over frames."""
+    """Return the colour around the shape's centre, the median over frames."""
     row, column = _grid(_FINE)
     apart = np.hypot(row - places[:, 0, None, None], column - places[:, 1, None, None])
     return np.median([frame[near].mean(0) for frame, near in zip(frames, apart < _CORE, strict=True)], axis=0)
 
 
 def _read_color(seen: _Reals) -> str:
-    """The nearest colour in light or shade, some of it turned grey where that brings it much nearer."""
+    """Return the nearest colour in light or shade, mixed with grey where that brings it much nearer."""
     colors = np.array(list(COLORS.values()), np.float32)
     pale = _PALE[:, None, None]
     mixed = pale * colors.mean(1, keepdims=True) + (1 - pale) * colors
@@ -287,5 +307,6 @@ def _read_color(seen: _Reals) -> str:
 
 
 def _read_direction(places: _Reals, seconds: _Reals) -> str:
+    # The slope of a straight line through the places gives the direction; rows count downwards.
     down, right = (seconds - seconds.mean()) @ places
     return DIRECTIONS[int(np.rint(np.arctan2(-down, right) / (np.pi / 4))) % len(DIRECTIONS)]

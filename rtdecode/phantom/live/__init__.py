@@ -1,1 +1,1 @@
-"""The simulated session in real time: outlets, delivery of files, and faults."""
+"""Run the simulated session in real time: outlets, delivery of files, and faults."""

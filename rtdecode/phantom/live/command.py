@@ -1,4 +1,4 @@
-"""The command `rtdecode simulate` and its options; what it does is in `rtdecode.phantom.live.simulate`."""
+"""Declare the command `rtdecode simulate` and its options; `rtdecode.phantom.live.simulate` runs it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -47,6 +47,7 @@ def simulate(
     ] = None,
 ) -> None:
     """Be a simulated participant, amplifier and scanner: an LSL stream and a folder of volumes."""
+    # Imported here, so that `--help` is quick and other commands do not load the simulation.
     from rtdecode.phantom.live import simulate as command
 
     code = command.run(

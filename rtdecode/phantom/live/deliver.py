@@ -1,4 +1,8 @@
-"""Files into a folder by the clock, as a scanner's export leaves them there, with all that goes wrong."""
+"""Write a run's files into a folder by the clock, as a scanner's export does, with all that goes wrong.
+
+All that happens is a step with a run time: making a volume, writing a piece of a file, taking the folder
+away, noting a fault. `Delivery` goes through the steps in order; making a volume plans its further ones.
+"""
 
 import heapq
 import threading
@@ -16,8 +20,8 @@ from rtdecode.phantom.live import faults as damage
 from rtdecode.phantom.live.faults import Fate, Fault, FaultLog
 from rtdecode.phantom.session import AGAIN_S, PhantomSession
 
-_PIECES = 4
-_AHEAD_S = 0.25  # before its first byte is due, a volume is made
+_PIECES = 4  # in which a file that grows in place is written
+_AHEAD_S = 0.25  # by which a volume is made before its first byte is due
 
 
 class Delivery:
@@ -27,13 +31,13 @@ class Delivery:
     ----------
     session : PhantomSession
     folder : Path
-        Exists.
+        Where to write; it must exist.
     run : ExportedRun
     trigger_at : float
-        Local clock of the first volume's start.
+        Start of the first volume; local clock, s.
     log : FaultLog
     stop : threading.Event
-        Ends the run; a file that was begun is finished, and a folder that is away comes back.
+        Ends the run. A file that was begun is finished, and a folder that is away comes back.
     """
 
     def __init__(
@@ -58,7 +62,13 @@ class Delivery:
         self._order = count()
 
     def write_all(self) -> None:
-        """Go through the run; raises OSError where a file cannot be written."""
+        """Write the whole run.
+
+        Raises
+        ------
+        OSError
+            If a file cannot be written.
+        """
         for index in range(self._session.volumes):
             fate = self._session.fates.get(index, Fate())
             begin = self._session.due_s(index) + fate.late_s - self._session.vendor.writing_s - _AHEAD_S
@@ -67,6 +77,7 @@ class Delivery:
             self._at(start, partial(self._vanish, fault, start, stop))
             self._at(stop, self._return)
         try:
+            # After a stop nothing waits any more; each step decides by itself whether it is still done.
             while self._steps:
                 at, _, act = heapq.heappop(self._steps)
                 sleep_until(self._trigger_at + at, self._stop)
@@ -75,7 +86,7 @@ class Delivery:
             self._return()
 
     def _at(self, seconds: float, act: Callable[[], None]) -> None:
-        """Plan a step; steps of the same run time keep their order."""
+        """Plan a step; steps at the same run time keep their order."""
         heapq.heappush(self._steps, (seconds, next(self._order), act))
 
     def _root(self) -> Path:
@@ -105,7 +116,7 @@ class Delivery:
             self._at(self._session.due_s(index), partial(self._note, fault.kind, index * TR, detail))
 
     def _done(self, index: int, fate: Fate, place: int, total: int) -> float:
-        """When file `place` of a volume is whole; the last one at the volume's time."""
+        """Return when file `place` of a volume is whole, which for the last is the volume's own time."""
         return (
             self._session.due_s(index)
             + fate.late_s
@@ -113,21 +124,23 @@ class Delivery:
         )
 
     def _plan_file(self, writing: "_Writing", done: float, slow_s: float, total: int) -> None:
-        """Plan the pieces of a file, the last of them at its time."""
+        """Plan the pieces of a file, the last of them when the file is to be whole."""
         span = self._session.vendor.writing_s / total
+        # A volume's only file, or a slow one, grows in place; of many files each is written at once.
         pieces = _PIECES if total == 1 or slow_s else 1
         for piece in range(pieces):
             back = (span + slow_s) * (1 - piece / (pieces - 1)) if pieces > 1 else 0.0
             self._at(done + slow_s - back, partial(self._write, writing, piece, pieces))
 
     def _write(self, writing: "_Writing", piece: int, pieces: int) -> None:
+        # After a stop, files that were begun are finished and no others are begun.
         if writing.file is not None or not self._stop.is_set():
             writing.write(self._root, piece, pieces)
 
     def _detail(
         self, index: int, fate: Fate, fault: Fault, made: list[ExportedFile], hit: int
     ) -> dict[str, Any]:
-        """What the log says of a fault: enough to check a report against."""
+        """Return what the log says of a fault, which is enough to check a session's report against."""
         called = names(self._session, self._scanner, self._run.series, index)
         detail = damage.volume_fault(index, fault, called[0]) | {"files": len(called)}
         if fate.whole:
@@ -165,7 +178,7 @@ class Delivery:
 
 @dataclass(slots=True)
 class _Writing:
-    """A file on its way to the folder: `kept` bytes of it, or all."""
+    """A file that is being written: `kept` bytes of it, or all."""
 
     source: ExportedFile
     kept: int | None
@@ -173,7 +186,10 @@ class _Writing:
     file: IO[bytes] | None = None
 
     def write(self, root: Callable[[], Path], piece: int, pieces: int) -> None:
-        """Write one piece; the first opens the file, the last closes it and gives it its name."""
+        """Write one piece; the first opens the file, the last closes it and gives it its name.
+
+        `root` is asked each time, as the folder may be away.
+        """
         data = self.source.data[: self.kept]
         size = -(-len(data) // pieces)
         name = Path(self.source.name)
@@ -181,6 +197,7 @@ class _Writing:
         if self.file is None:
             if len(name.parts) > 1:
                 (root() / name.parent).mkdir(exist_ok=True)
+            # Unbuffered, so that a reader sees each piece at once.
             self.file = (root() / hidden).open("wb", buffering=0)
         self.file.write(data[piece * size : (piece + 1) * size])
         if piece == pieces - 1:
@@ -190,7 +207,7 @@ class _Writing:
 
 
 def sleep_until(at: float, stop: threading.Event) -> bool:
-    """Wait for an instant of the local clock; False if the session was stopped before."""
+    """Wait for an instant of the local clock; return False if the session was stopped before."""
     while (left := at - pylsl.local_clock()) > 0:
         if stop.wait(left):
             return False

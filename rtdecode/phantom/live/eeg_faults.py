@@ -1,4 +1,4 @@
-"""What goes wrong between amplifier and reader: lost samples, jumping stamps, a new outlet, the rail."""
+"""Plan what goes wrong with the EEG on its way: lost samples, jumping stamps, restarts, clipped channels."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,18 +9,19 @@ from numpy.typing import NDArray
 from rtdecode.phantom.body.bore import RAIL_UV
 from rtdecode.phantom.live.faults import Fault, absences
 
-_MOST_CLIPPED = 4  # channels
+_MOST_CLIPPED = 4  # channels that one clip drives to the rail
+# Maps a span of run time (start, stop) to its first sample and how many it has.
 Span = Callable[[float, float], tuple[int, int]]
 
 
 def jumps(faults: tuple[Fault, ...]) -> list[tuple[float, float]]:
-    """From which run time on the stamps jump, and by how much: forwards, then back, and so on."""
+    """Return from which run times on stamps jump, and by how much: forwards, then back, and so on."""
     found = [fault for fault in faults if fault.kind == "eeg-jump"]
     return [(fault.start_s, fault.duration_s * (-1) ** i) for i, fault in enumerate(found)]
 
 
 def stamp_shift(faults: tuple[Fault, ...], seconds: NDArray[np.float64]) -> NDArray[np.float64]:
-    """By how much the stamp of each run time (sample,) is wrong, s."""
+    """Return by how much the stamp of each run time (sample,) is wrong, s."""
     out = np.zeros(len(seconds))
     for start, jump in jumps(faults):
         out[seconds >= start] += jump
@@ -28,7 +29,7 @@ def stamp_shift(faults: tuple[Fault, ...], seconds: NDArray[np.float64]) -> NDAr
 
 
 def restarts(faults: tuple[Fault, ...]) -> list[tuple[float, float, bool]]:
-    """When the outlet is away: start, stop, and whether it comes back under the same source id.
+    """Return when the outlet is away: start, stop, and whether it comes back under the same source id.
 
     The first comes back as it was, the next as another, and so on.
     """
@@ -39,7 +40,7 @@ def restarts(faults: tuple[Fault, ...]) -> list[tuple[float, float, bool]]:
 def clips(
     faults: tuple[Fault, ...], channels: int, seed: int
 ) -> list[tuple[Fault, NDArray[np.int64], float]]:
-    """Each clip with the channels that it drives to the rail, and to which rail, microvolts."""
+    """Return each clip with the channels that it drives to the rail, and which rail, microvolts."""
     found = []
     for i, fault in enumerate(fault for fault in faults if fault.kind == "eeg-clip"):
         rng = np.random.default_rng((seed, 43, i))
@@ -53,7 +54,7 @@ def clip(
     seconds: NDArray[np.float64],
     hit: list[tuple[Fault, NDArray[np.int64], float]],
 ) -> None:
-    """Put what `clips` found into samples (channel, sample) of these run times, in place."""
+    """Apply the clips that `clips` found to samples (channel, sample) of these run times, in place."""
     for fault, channels, rail in hit:
         first, last = np.searchsorted(seconds, (fault.start_s, fault.start_s + fault.duration_s))
         data[channels, first:last] = rail
@@ -62,7 +63,7 @@ def clip(
 def eeg_lines(
     faults: tuple[Fault, ...], channels: Sequence[str], seed: int, span: Span
 ) -> list[tuple[str, float, dict[str, Any]]]:
-    """What is logged of the EEG, in order: kind, run time, detail.
+    """Return what is logged of the EEG, in order: kind, run time, detail.
 
     Parameters
     ----------
@@ -70,9 +71,9 @@ def eeg_lines(
     channels : sequence of str
         Their labels.
     seed : int
-        Of the session.
+        The session's seed.
     span : callable
-        Number of the first sample within a span of run time, and how many there are.
+        Maps a span of run time to the number of its first sample, and how many there are.
 
     Returns
     -------

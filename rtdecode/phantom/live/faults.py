@@ -1,4 +1,8 @@
-"""What goes wrong in a simulated session, and what of it is written down."""
+"""Plan what goes wrong in a simulated session, and write it down.
+
+A specification becomes a list of `Fault` on the run's time line (`plan`). From these follow what becomes
+of each volume (`fates`), when the folder is away, and which samples and triggers arrive.
+"""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,9 +24,9 @@ class Kind:
     hits : str
         What suffers: ``volume``, ``folder``, ``trigger`` or ``eeg``.
     usual_s : float
-        Duration where none is given.
+        Duration if none is given.
     duration : str
-        What the duration is.
+        What the duration means.
     """
 
     hits: str
@@ -49,9 +53,9 @@ KINDS = {
     "trigger-extra": Kind("trigger", 0.0, "a train of triggers, 0.25 s apart; 0 makes one"),
 }
 
-_ONE_VOLUME = ("volume-late", "volume-reorder", "file-slow")  # whose duration is no span of volumes
-_REORDER_S = 0.15
-_EXTRA_S = 0.25
+_ONE_VOLUME = ("volume-late", "volume-reorder", "file-slow")  # their duration is not a span of volumes
+_REORDER_S = 0.15  # by which a volume comes after its successor
+_EXTRA_S = 0.25  # between added triggers
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +80,15 @@ class Fate:
     cut : float or None
         Share of one of its files that is ever written.
     hole : bool
-        One of its slices is lost.
+        Whether one of its slices is lost.
     pick : float
-        Which slice or file that is, 0 to 1 of them.
+        Which slice or file is hit, as a share of them from 0 to 1.
     late_s : float
-        The whole volume comes that much later.
+        How much later the whole volume comes.
     slow_s : float
-        One of its files takes that much longer.
+        How much longer one of its files takes.
     again : bool
-        It is written a second time.
+        Whether it is written a second time.
     """
 
     faults: tuple[Fault, ...] = ()
@@ -98,7 +102,7 @@ class Fate:
 
     @property
     def whole(self) -> bool:
-        """Whether all of the volume can be read at some time."""
+        """Whether the volume can ever be read in full."""
         return not self.lost and self.cut is None and not self.hole
 
 
@@ -121,7 +125,7 @@ def plan(spec: str, seconds: float, seed: int) -> tuple[Fault, ...]:
     Raises
     ------
     UsageError
-        For a kind that is not built, or a value that is no number.
+        If a kind is not built, or a value is not a number.
     """
     rng = np.random.default_rng((seed, 41))
     found: list[Fault] = []
@@ -131,7 +135,7 @@ def plan(spec: str, seconds: float, seed: int) -> tuple[Fault, ...]:
 
 
 def dropped_volumes(faults: tuple[Fault, ...], tr: float, count: int) -> dict[int, Fault]:
-    """Index of each volume that is lost, with the fault that took it."""
+    """Return the index of each volume that is lost, with the fault that took it."""
     lost: dict[int, Fault] = {}
     for fault in (fault for fault in faults if fault.kind == "volume-drop"):
         lost |= dict.fromkeys(_volumes(fault, tr, count), fault)
@@ -139,10 +143,10 @@ def dropped_volumes(faults: tuple[Fault, ...], tr: float, count: int) -> dict[in
 
 
 def fates(faults: tuple[Fault, ...], tr: float, count: int, seed: int) -> dict[int, Fate]:
-    """What becomes of each volume that something happens to.
+    """Return what becomes of each volume that something happens to.
 
-    A volume that is lost has no other fault, one with a slice lost is not cut as well, and one without
-    a successor that comes is not moved behind it.
+    A volume that is lost has no other fault. One that lost a slice is not cut as well. One whose successor
+    does not come is not moved behind it.
     """
     hits: dict[int, list[Fault]] = {}
     lost = dropped_volumes(faults, tr, count)
@@ -154,7 +158,7 @@ def fates(faults: tuple[Fault, ...], tr: float, count: int, seed: int) -> dict[i
 
 
 def absences(faults: tuple[Fault, ...], kind: str = "folder-vanish") -> list[tuple[float, float, Fault]]:
-    """When the folder is away: start, stop and the fault that takes it, without overlaps, in order."""
+    """Return when the folder is away: start, stop and the fault that takes it, in order, overlaps merged."""
     away: list[tuple[float, float, Fault]] = []
     for fault in (fault for fault in faults if fault.kind == kind):
         stop = fault.start_s + fault.duration_s
@@ -167,7 +171,7 @@ def absences(faults: tuple[Fault, ...], kind: str = "folder-vanish") -> list[tup
 
 
 def received(faults: tuple[Fault, ...], seconds: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether the EEG sample of each run time (sample,) arrives."""
+    """Return whether the EEG sample at each run time (sample,) arrives."""
     kept = np.ones(len(seconds), bool)
     for fault in (fault for fault in faults if fault.kind in ("eeg-drop", "eeg-restart")):
         kept &= (seconds < fault.start_s) | (seconds >= fault.start_s + fault.duration_s)
@@ -177,7 +181,7 @@ def received(faults: tuple[Fault, ...], seconds: NDArray[np.float64]) -> NDArray
 def triggers(
     faults: tuple[Fault, ...], tr: float, count: int
 ) -> tuple[list[float], list[tuple[Fault, float]]]:
-    """Triggers that are sent, and what is wrong with them.
+    """Return the triggers that are sent, and what is wrong with them.
 
     Returns
     -------
@@ -192,6 +196,7 @@ def triggers(
         if fault.kind == "trigger-drop":
             wrong += [(fault, kept.pop(i)) for i in _volumes(fault, tr, count) if i in kept]
         elif fault.kind == "trigger-extra":
+            # Half a step where no duration is given, so that there is one trigger at least.
             steps = np.arange(0, max(fault.duration_s, _EXTRA_S / 2), _EXTRA_S)
             wrong += [(fault, round(fault.start_s + float(step), 6)) for step in steps]
     extra = [at for fault, at in wrong if fault.kind == "trigger-extra"]
@@ -200,7 +205,7 @@ def triggers(
 
 @dataclass(frozen=True, slots=True)
 class FaultLog:
-    """Where each fault is written down as it happens: one JSON line of kind, t and detail."""
+    """A file in which each fault is written down as it happens: one JSON line of kind, t and detail."""
 
     path: Path | None
 
@@ -212,21 +217,21 @@ class FaultLog:
 
 
 def volume_fault(index: int, fault: Fault, name: str) -> dict[str, Any]:
-    """What is logged of every volume that something happens to."""
+    """Return what is logged of every volume that something happens to."""
     return {"index": index, "file": name, "planned_s": fault.start_s}
 
 
 def folder_fault(start_s: float, stop_s: float, volumes: list[int]) -> dict[str, Any]:
-    """What is logged of a folder that was away: how long, and the volumes whose files came meanwhile."""
+    """Return what is logged of a folder that was away: how long, and the volumes that came meanwhile."""
     return {"duration_s": round(stop_s - start_s, 6), "volumes": volumes}
 
 
 def trigger_lines(
     faults: tuple[Fault, ...], tr: float, count: int
 ) -> list[tuple[str, float, dict[str, Any]]]:
-    """What is logged of triggers, in order: kind, run time, detail.
+    """Return what is logged of triggers, in order: kind, run time, detail.
 
-    A trigger's index is the volume that has none, or into whose TR an added one falls.
+    A trigger's index is that of the volume that lacks its trigger, or into whose TR an added one falls.
     """
     return [
         (fault.kind, at, {"index": int(at / tr + 1e-6), "planned_s": fault.start_s})
@@ -235,7 +240,8 @@ def trigger_lines(
 
 
 def _volumes(fault: Fault, tr: float, count: int) -> range:
-    """Volumes that start within a fault; at least the one in which it begins."""
+    """Return the volumes that start within a fault, at least the one in which it begins."""
+    # The tolerances let a fault at 2.4 s hit volume 3 of TR 0.8 s, although 2.4 / 0.8 is just below 3.
     first = int(fault.start_s / tr + 1e-9)
     span = 0.0 if fault.kind in _ONE_VOLUME else fault.duration_s
     last = int(np.ceil((fault.start_s + span) / tr - 1e-9))
@@ -243,7 +249,9 @@ def _volumes(fault: Fault, tr: float, count: int) -> range:
 
 
 def _fate(faults: list[Fault], index: int, tr: float, seed: int) -> Fate:
+    # Seeded by volume, so that what happens to one does not change the draw of another.
     cut, pick = np.random.default_rng((seed, 42, index)).uniform((0.05, 0), (0.95, 1))
+    # Reversed, so that of several faults of one kind the earliest is kept.
     by_kind = {fault.kind: fault for fault in reversed(faults)}
     lost = by_kind.get("volume-drop")
     if lost is not None:
@@ -284,6 +292,7 @@ def _read(part: str, seconds: float, rng: np.random.Generator) -> list[Fault]:
 
 
 def _checked(fault: Fault) -> Fault:
+    # The EEG begins before the run's time line does, so its faults may have negative times.
     if not (np.isfinite(fault.start_s) and (fault.start_s >= 0 or KINDS[fault.kind].hits == "eeg")):
         raise ValueError(f"a fault starts at a second of the run from 0 on, found {fault.start_s:g}")
     if not (np.isfinite(fault.duration_s) and fault.duration_s >= 0):

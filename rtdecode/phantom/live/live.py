@@ -1,4 +1,8 @@
-"""The simulated session by the clock: an LSL outlet, a marker outlet, and files in a folder."""
+"""Send a simulated session by the clock: through an LSL outlet, a marker outlet, and files in a folder.
+
+The calling thread sends EEG and triggers, a second one writes files, and a third makes the EEG ahead of
+its time, so that drawing it never delays sending it.
+"""
 
 import queue
 import threading
@@ -19,8 +23,8 @@ from rtdecode.phantom.live.outlet import EegOutlet, marker_outlet
 from rtdecode.phantom.session import CHUNK_S, MARKER, PhantomSession
 from rtdecode.types import Float
 
-_AHEAD = 3  # blocks of EEG made before they are due
-_GRACE_S = 0.7
+_AHEAD = 3  # blocks of EEG, of a second each, made before they are due
+_GRACE_S = 0.7  # for which the outlets stay open at the end
 
 
 def run(
@@ -51,15 +55,16 @@ def run(
     Raises
     ------
     OSError
-        Where a file cannot be written; that ends the session.
+        If a file cannot be written; that ends the session.
     """
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        session.scanner.volume(0)  # what takes seconds is done before anybody waits
+        session.scanner.volume(0)  # the first volume takes seconds, so make it before anybody waits
     outlets = None if lsl is None else (EegOutlet(session, lsl), marker_outlet(lsl))
     blocks = None if outlets is None else _ahead(session.eeg_blocks(), stop)
     if lsl is not None and outlets is not None:
         _wait_for_reader(outlets[0], lsl, wait, stop, console)
+    # The EEG begins `LEAD_IN_S` before the first trigger.
     lead_s = LEAD_IN_S + 0.5 if outlets else 0.5
     trigger_at = pylsl.local_clock() + lead_s
     wall = datetime.now() + timedelta(seconds=lead_s)
@@ -75,7 +80,7 @@ def run(
         _tried(send, stop, failed)
     if writer is not None:
         writer.join()
-    stop.wait(_GRACE_S)  # the last samples are still on their way to readers
+    stop.wait(_GRACE_S)  # readers may not have fetched the last samples yet
     if failed:
         raise failed[0]
     console.print("stopped" if stop.is_set() else "the session is over")
@@ -103,7 +108,7 @@ def _send_all(
     log: FaultLog,
     stop: threading.Event,
 ) -> None:
-    """Push EEG chunks when their last sample is due, and each trigger with its volume's start."""
+    """Push each EEG chunk when its last sample is due, then the triggers that fall into it."""
     size = round(CHUNK_S * session.sfreq)
     done = 0
     triggers = session.trigger_times()
@@ -123,7 +128,7 @@ def _send_all(
 
 
 def _tried(work: Callable[[], None], stop: threading.Event, failed: list[OSError]) -> None:
-    """Do one part of the session; where it cannot write, the other part ends too."""
+    """Do one part of the session; if it cannot write, end the other part too."""
     try:
         work()
     except OSError as error:
@@ -132,7 +137,11 @@ def _tried(work: Callable[[], None], stop: threading.Event, failed: list[OSError
 
 
 def _ahead(blocks: Iterator[Float], stop: threading.Event) -> Callable[[], Float | None]:
-    """Draw blocks in a thread of their own, at most `_AHEAD` early; the result returns None at the end."""
+    """Draw blocks in a thread of its own, at most `_AHEAD` early; return what takes the next one.
+
+    The returned function gives None at the end. Both sides wait with timeouts, so that neither hangs in
+    the queue once `stop` is set.
+    """
     made: queue.Queue[Float | None] = queue.Queue(_AHEAD)
 
     def offer(block: Float | None) -> None:

@@ -1,4 +1,4 @@
-"""The simulated amplifier's streams on the network."""
+"""Open the simulated amplifier's LSL streams: EEG, and the markers of its volume triggers."""
 
 import numpy as np
 
@@ -12,13 +12,13 @@ _TYPES = {"eeg": "EEG", "ecg": "ECG", "reference": "REF"}
 
 
 class EegOutlet:
-    """The EEG stream, with all that goes wrong on its way.
+    """The EEG stream, with the faults of the session.
 
     Parameters
     ----------
     session : PhantomSession
     name : str
-        Of the stream.
+        Name of the stream.
     """
 
     def __init__(self, session: PhantomSession, name: str) -> None:
@@ -30,11 +30,20 @@ class EegOutlet:
         self._outlet: pylsl.StreamOutlet | None = self._open()
 
     def have_consumers(self) -> bool:
-        """Whether anybody reads."""
+        """Return whether anybody reads the stream."""
         return self._outlet is not None and self._outlet.have_consumers()
 
     def push(self, data: Float, first: int, trigger_at: float) -> None:
-        """Send a chunk, (channel, sample), that begins at sample `first`, less what is lost of it."""
+        """Send a chunk, (channel, sample), that begins at sample `first`, without the samples that are lost.
+
+        Parameters
+        ----------
+        data : float32, (channel, sample)
+        first : int
+            Number of the first sample.
+        trigger_at : float
+            Start of the first volume; local clock, s.
+        """
         times = self._session.sample_times(first, data.shape[1])
         self._restart(float(times[-1]))
         kept = damage.received(self._session.faults, times)
@@ -49,6 +58,7 @@ class EegOutlet:
         _, stop, same = self._away[0]
         if now_s >= stop:
             self._away.pop(0)
+            # Another source id makes it another device: the library's own recovery would not find it.
             self._opened += not same
             self._outlet = self._open()
 
@@ -68,7 +78,7 @@ class EegOutlet:
 
 
 def marker_outlet(name: str) -> pylsl.StreamOutlet:
-    """The stream of the volume triggers, ``NAME-markers``."""
+    """Open the stream of the volume triggers, ``NAME-markers``."""
     source = f"{_source(name)}-markers"
     return pylsl.StreamOutlet(
         pylsl.StreamInfo(f"{name}-markers", "Markers", 1, pylsl.IRREGULAR_RATE, pylsl.cf_string, source)

@@ -1,4 +1,8 @@
-"""`rtdecode simulate`: the simulated participant live, or its recording as fast as it can be made."""
+"""Carry out `rtdecode simulate`: run the participant live, or record it as fast as it can be made.
+
+The options make a `PhantomSession`. With ``--record`` its events are written straight to a recording; else
+`rtdecode.phantom.live.live` sends them by the clock. What was true goes to the truth folder in both cases.
+"""
 
 import math
 import threading
@@ -44,25 +48,26 @@ def run(
     Parameters
     ----------
     lsl, fmri_dir
-        Name of the EEG stream (its triggers go out as ``NAME-markers``); folder for the volumes.
+        Name of the EEG stream, whose triggers go out as ``NAME-markers``; folder for the volumes.
     wait : float
         Longest wait for a reader of the stream, s; 0 starts at once.
     in_magnet : bool
-        63 channels of EEG and an ECG at 5000 Hz, as of `rtdecode.phantom.body.bore`.
+        Send 63 channels of EEG and an ECG, at 5000 Hz by default (`rtdecode.phantom.body.bore`).
     truth : Path, optional
         Folder for ``film.mp4``, ``events.tsv``, ``faults.jsonl``.
     record : Path, optional
         Write a recording there instead of going by the clock.
     **others
-        As of `rtdecode.phantom.session.PhantomSession`; what is not built is refused.
+        As for `rtdecode.phantom.session.PhantomSession`; what is not built is refused.
 
     Raises
     ------
     UsageError
-        For what is not built, or if there is nowhere to send anything.
+        If an option asks for what is not built, or there is nowhere to send anything.
     """
     if lsl is None and fmri_dir is None and record is None:
         raise UsageError("nothing to simulate into: give --lsl NAME, --fmri-dir DIR, both, or --record DIR")
+    # Signals are caught from the first moment on, while the session is still being made.
     with stop_on_signals() as stop:
         session = PhantomSession(
             preset,
@@ -100,7 +105,7 @@ def _send(
             until_s = _record(session, record, console, stop)
             _log_all(session, log, until_s)
             return 0
-    # pylsl loads a C library; a recording needs none.
+    # Imported here because pylsl loads a C library, which a recording does not need.
     from rtdecode.phantom.live import live
 
     with _writing():
@@ -134,7 +139,7 @@ def _surroundings(session: PhantomSession) -> str:
 
 
 def _record(session: PhantomSession, folder: Path, console: Console, stop: threading.Event) -> float:
-    """Write the recording until its end or `stop`; how far it went, s after the first trigger."""
+    """Write the recording until its end or `stop`; return how far it went, s after the first trigger."""
     meta = {
         "simulated": True,
         "preset": session.preset.name,
@@ -146,6 +151,7 @@ def _record(session: PhantomSession, folder: Path, console: Console, stop: threa
         "motion": session.motion,
         "in_magnet": session.artifacts is not None,
     }
+    # For the progress bar: volumes and their triggers, and the chunks of EEG.
     total = session.volumes * 2 + session.samples / (CHUNK_S * session.sfreq)
     with RecordingWriter(folder, session.montage, meta) as writer:
         session.truth(folder / "truth")

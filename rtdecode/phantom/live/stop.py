@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a simulated session in order."""
+"""Let Ctrl-C and SIGTERM end a simulated session in order."""
 
 import signal
 import threading
@@ -9,9 +9,10 @@ from types import FrameType
 
 @contextmanager
 def stop_on_signals() -> Iterator[threading.Event]:
-    """Give an event that Ctrl-C and SIGTERM set; outside the main thread nobody sets it.
+    """Yield an event that Ctrl-C and SIGTERM set; outside the main thread nobody sets it.
 
-    The handlers are put in place by hand: a program that a script starts with ``&`` ignores Ctrl-C otherwise.
+    The handlers are installed explicitly, because a shell starts a program with ``&`` with SIGINT ignored,
+    and Python leaves an ignored signal alone.
     """
     stop = threading.Event()
 

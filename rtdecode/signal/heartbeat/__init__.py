@@ -1,1 +1,1 @@
-"""The artefact of the heartbeat in the EEG, and its removal."""
+"""Remove the heartbeat artefact from EEG recorded inside the magnet."""

@@ -1,4 +1,10 @@
-"""Which beats are believed: the electrocardiogram's while it is one, else those of the EEG itself."""
+"""Decide which heartbeats to believe, those of the electrocardiogram or those of the EEG itself.
+
+Steps of the electrocardiogram and the recent EEG come in; a beat goes out once it is certain. R-peaks come
+first (`RPeaks`). While the electrocardiogram is lost, or when it misses a single beat, beats are recognised
+in the EEG by the template of the artefact (`Matcher`). The electrocardiogram is judged by its rhythm and by
+whether the EEG has a wave after its beats.
+"""
 
 from collections import deque
 from collections.abc import Sequence
@@ -12,28 +18,36 @@ from rtdecode.signal.heartbeat.wave import PulseWave
 
 Values = NDArray[np.float64]
 
-REGULAR = (0.75, 1.5)  # of the usual interval
-RECENT_S = LAST_S + 0.1  # of the EEG that is looked at
+# Bounds of a regular interval, in usual intervals.
+REGULAR = (0.75, 1.5)
+# How much EEG the template is matched to.
+RECENT_S = LAST_S + 0.1
+# Without an R-peak for this long, the electrocardiogram is lost. At the beginning it has more time,
+# because the detector must set its thresholds first.
 _LOST_S = 2.5
-_WARM_S = 3.0  # more, at the beginning
-_BACK = 4  # beats until a lost electrocardiogram counts again
-# so many of the last ones odd: the electrocardiogram is not one
+_WARM_S = 3.0
+# Good beats after which a lost electrocardiogram counts again.
+_BACK = 4
+# If so many of the last beats were odd, the channel does not show a heartbeat.
 _JUDGED = 8
 _DOUBTFUL = 4
+# A beat of the EEG and an R-peak that are this close agree.
 _NEAR_S = 0.1
+# After this long without a beat, a regular electrocardiogram counts even if the EEG is silent.
 _SILENT_S = 5.0
 _REFRACTORY_S = 0.25
-_DUE = 0.85  # of the usual interval; an R-peak would be known 0.2 s later
+# Share of the usual interval after which a beat is due; its R-peak would be known about 0.2 s later.
+_DUE = 0.85
 
 
 class BeatFinder:
-    """Beats as they become certain, from both sources.
+    """Report beats of both sources as they become certain; all times are in steps.
 
     Parameters
     ----------
     sfreq : float
     step : int
-        Samples of a step: all times are in steps.
+        Number of samples in a step.
     has_ecg : bool
 
     Attributes
@@ -41,11 +55,11 @@ class BeatFinder:
     last : float
         The newest beat; -inf before the first and after a reset.
     interval : float
-        The usual one; 0.9 s before two beats.
+        The usual interval between beats; until two beats are known, 0.9 s in steps.
     ecg_good : bool
         Whether the electrocardiogram is believed.
     found : dict
-        Beats by source, ``ecg`` and ``eeg``.
+        Number of beats by source, ``ecg`` and ``eeg``.
     """
 
     def __init__(self, sfreq: float, step: int, has_ecg: bool) -> None:
@@ -59,7 +73,7 @@ class BeatFinder:
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew in time; the rhythm stays."""
+        """Start again after a gap; the usual interval is kept."""
         self.last = -np.inf
         self._now = -1
         self._barred = -1
@@ -82,16 +96,16 @@ class BeatFinder:
         ----------
         ecg : (step,) or None
         usable : bool
-            Whether it is more than noise.
+            False for a step that holds GAP or UNCORRECTED samples.
         recent : (n, channel)
-            The newest steps of the EEG, `RECENT_S`.
+            The newest `RECENT_S` of the EEG, in steps.
         wave : PulseWave or None
-            The template; None before it can be recognised.
+            The template; None while it cannot be recognised.
 
         Returns
         -------
         float or None
-            A beat that is certain now.
+            A beat that has just become certain.
         """
         self._now += 1
         if not usable:
@@ -100,6 +114,7 @@ class BeatFinder:
         source = "ecg"
         if self._peaks is None or self._now - self._trust.last > _LOST_S * self._rate:
             self.ecg_good = False
+        # While the electrocardiogram is good, the EEG is asked only for a beat that it has missed.
         overdue = self._now - self.last > _DUE * self.interval + 0.2 * self._rate
         if not self.ecg_good or (at is None and overdue):
             at = self._by_eeg(recent, wave)
@@ -110,19 +125,20 @@ class BeatFinder:
         return at
 
     def accept(self, beats: Sequence[float]) -> None:
-        """Beats have been taken, in order: the newest is the last one."""
+        """Take beats, in order, into the rhythm; the newest becomes `last`."""
         for at in beats:
+            # A longer interval is a pause or a gap and says nothing about the rhythm.
             if at - self.last < 2.2 * self.interval:
                 self._intervals.append(at - self.last)
                 self.interval = float(np.median(self._intervals))
             self.last = at
 
     def judge(self, there: bool) -> None:
-        """Whether the EEG had the wave of a beat where one was said to be."""
+        """Note whether the EEG had the wave of a beat where one was reported."""
         self._trust.judge(there)
 
     def distrust(self) -> None:
-        """The electrocardiogram's beats were none; forget them."""
+        """Stop believing the electrocardiogram and forget the rhythm of its beats."""
         self.ecg_good = False
         self.last = -np.inf
         self._intervals.clear()
@@ -131,11 +147,13 @@ class BeatFinder:
     def _by_ecg(self, ecg: Values | None, usable: bool) -> float | None:
         if self._peaks is None or ecg is None:
             return None
+        # The last good value stands in for bad samples, so that the detector sees no jump.
         ecg = ecg if usable else np.full(self._step, self._value)
         self._value = float(ecg[-1])
         places = self._peaks.push(ecg)
         if not places:
             return None
+        # From samples to steps, which are numbered at their middles.
         at = (places[-1] - (self._step - 1) / 2) / self._step
         trust = self._trust
         trust.beat(at, self._peaks.interval_s * self._rate)
@@ -147,6 +165,7 @@ class BeatFinder:
         return at
 
     def _by_eeg(self, recent: Values, wave: PulseWave | None) -> float | None:
+        # The match reads `LAST_S` of EEG, none of which may be bad.
         if wave is None or self._now - self._barred <= LAST_S * self._rate:
             return None
         at = self._matcher.push(recent, self._now, wave, self.last, self.interval)
@@ -156,7 +175,7 @@ class BeatFinder:
 
 
 class _Trust:
-    """Whether the electrocardiogram is one: what it said lately, in steps."""
+    """Judge from its recent beats, in steps, whether the electrocardiogram shows a heart."""
 
     def __init__(self, begin: float) -> None:
         self.last = begin
@@ -171,7 +190,7 @@ class _Trust:
         self.last = at
 
     def judge(self, there: bool) -> None:
-        """Whether the EEG had the wave of a beat where one was said to be."""
+        """Note whether the EEG had the wave of a beat where one was reported."""
         self._verdicts.append(there)
 
     def doubtful(self) -> bool:
@@ -183,6 +202,6 @@ class _Trust:
         self._rhythm.clear()
 
     def agrees(self, at: float, near: float) -> bool:
-        """Whether enough beats of the EEG came at the electrocardiogram's instants; here is another."""
+        """Compare a beat of the EEG with the last R-peak; return whether enough of them have agreed."""
         self._agreed = self._agreed + 1 if abs(at - self.last) < near else 0
         return self._agreed >= _BACK and self.regular >= _BACK - 1

@@ -1,4 +1,9 @@
-"""Heartbeats from the EEG itself: by their template, or where there is none yet by their periodicity."""
+"""Find heartbeats in the EEG itself.
+
+Steps of EEG, (step, channel), come in and the steps at which beats begin go out. With a template of the
+artefact, `Matcher` finds beats one by one, as they come. Without one, `find_beats` searches several seconds
+for a wave that returns with the interval of a heart.
+"""
 
 from collections import deque
 
@@ -11,28 +16,37 @@ from rtdecode.signal.heartbeat.wave import PulseWave
 
 Values = NDArray[np.float64]
 
-# of the template, after the R-peak
+# Part of the template that the EEG is compared with, after the R-peak.
 FIRST_S = 0.024
 LAST_S = 0.264
+# A score is a beat only if none is higher within this time to either side.
 _CONFIRM_S = 0.048
-_LIKE = 0.4  # least correlation of a beat with the template
+# Least correlation of a beat with the template.
+_LIKE = 0.4
+
+# Search without a template: band of the EEG, range of intervals, rounds of averaging.
 _BAND_HZ = (1.0, 7.0)
 _INTERVALS_S = (0.4, 1.5)
 _ROUNDS = 4
-_SURE = 0.85  # least correlation of a beat with the average of the others
+# Least correlation of a beat with the average of the others.
+_SURE = 0.85
+# Half the length of an epoch.
 _HALF_S = 0.3
-_BEFORE_S = (0.06, 0.45)  # its top, the wave begins
-# after that nothing of it may be missed, and before it nothing is
+# The wave begins between these times before its highest point.
+_BEFORE_S = (0.06, 0.45)
+# There is little energy from `_AHEAD_S` before the beginning to `_JOINED_S` after it, and much from
+# there on. By then the remover has faded the wave in.
 _JOINED_S = 0.09
 _AHEAD_S = 0.1
-# so far from the usual interval at most are so many of them
+# Of the intervals, at least the share `_MOST` lies within the share `_STEADY` of the usual one.
 _STEADY = 0.25
 _MOST = 0.75
-_ALONE = 0.5  # size of other peaks against those of the beats
+# Largest size of the peaks between beats, as a share of those of the beats.
+_ALONE = 0.5
 
 
 class Matcher:
-    """Beats as the instants at which the EEG looks like the beginning of the template.
+    """Find beats as the instants at which the EEG looks like the beginning of the template.
 
     Parameters
     ----------
@@ -49,8 +63,8 @@ class Matcher:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the recent past; what is usual stays."""
-        # Nothing is a maximum before its neighbours are known.
+        """Forget the recent past; the usual score of a beat is kept."""
+        # Infinite scores prevent a maximum from being reported before its neighbours are known.
         self._scores: deque[float] = deque([np.inf] * (2 * self._confirm + 1), maxlen=2 * self._confirm + 1)
         self._part = np.zeros((0, 0))
         self._norm = 1.0
@@ -58,14 +72,14 @@ class Matcher:
         self._step = -1
 
     def push(self, recent: Values, step: int, wave: PulseWave, since: float, usual: float) -> float | None:
-        """Look at the newest step; steps left out make it begin anew.
+        """Look at the newest step; if steps were skipped since the last call, start again.
 
         Parameters
         ----------
         recent : (n, channel)
             The newest steps, `LAST_S` or more.
         step : int
-            Number of the newest.
+            Number of the newest step.
         wave : PulseWave
         since : float
             The last known beat, in steps; -inf for none.
@@ -75,11 +89,12 @@ class Matcher:
         Returns
         -------
         float or None
-            A beat that is certain now, in steps.
+            A beat that has just become certain, in steps.
         """
         if step != self._step + 1:
             self.reset()
         self._step = step
+        # The template changes only when a beat was learned or when it was replaced.
         if self._of != (id(wave), wave.beats):
             self._part = wave.matched(self._first, self._last)
             self._of = (id(wave), wave.beats)
@@ -87,7 +102,8 @@ class Matcher:
         seen = wave.whiten(recent[-len(self._part) :])
         size = float(np.vdot(self._part, seen)) / self._norm
         like = size / max(float(np.linalg.norm(seen)), 1e-12)
-        # Likeness alone does not know a beat from a whisper, size alone not from a jerk.
+        # Correlation alone does not tell a beat from something faint of its shape, size alone not
+        # from a sudden movement.
         self._scores.append(like * float(np.clip(size / self._norm, 0.0, 1.0)) ** 0.5 if size > 0 else 0.0)
         middle = self._confirm
         at = step - (self._last - 1) - self._confirm
@@ -100,27 +116,28 @@ class Matcher:
     def _is_beat(self, score: float, since: float, usual: float) -> bool:
         if since < max(0.55 * usual, 0.3 * self._rate):
             return False
+        # The threshold follows the scores of past beats and is lower once a beat is overdue.
         least = max(0.5 * float(np.median(self._likes)), 0.5 * _LIKE) if len(self._likes) > 3 else _LIKE
         return score >= (least if since < 1.2 * usual else 0.7 * least)
 
 
 def find_beats(rows: Values, rate: float) -> Values:
-    """Find heartbeats in EEG of which nothing is known.
+    """Find heartbeats in EEG without any prior knowledge of them.
 
     The first principal component between 1 and 7 Hz is searched for a wave that returns with the interval
-    of a heart: an average over guessed beats finds better ones, a few times over.
+    of a heart. Guessed beats are averaged, the average finds better ones, and so on for a few rounds.
 
     Parameters
     ----------
     rows : (step, channel)
-        10 s or more.
+        10 s of EEG or more.
     rate : float
         Steps a second.
 
     Returns
     -------
     (beat,) float64
-        Steps at which the artefact begins, 0 to 0.1 s after the R-peaks; none where no wave returns.
+        Steps at which the artefact begins, 0 to 0.1 s after the R-peaks; empty if no wave returns.
     """
     course = _first_component(rows, rate)
     period = _period(course, rate)
@@ -141,9 +158,9 @@ def find_beats(rows: Values, rate: float) -> Values:
 
 
 def _is_heart(course: Values, score: Values, centres: NDArray[np.int64], half: int) -> bool:
-    """Whether the beats are alike, evenly spaced, and stand out of what lies between them.
+    """Return whether the beats are alike, evenly spaced, and larger than the peaks between them.
 
-    A rhythm of the brain has as large a wave before and after as well.
+    The last condition rules out rhythms of the brain, whose neighbouring waves are as large.
     """
     epochs = np.stack([course[c - half : c + half + 1] for c in centres])
     gaps = np.diff(centres)
@@ -160,7 +177,7 @@ def _is_heart(course: Values, score: Values, centres: NDArray[np.int64], half: i
 def _first_component(rows: Values, rate: float) -> Values:
     band = signal.butter(2, _BAND_HZ, "bandpass", fs=rate, output="sos")
     narrow = np.asarray(signal.sosfiltfilt(band, rows, axis=0))
-    # A loose electrode is not the heart.
+    # Leave out loose electrodes, which would make up the component by themselves.
     size = narrow.std(axis=0)
     narrow = narrow[:, size < 5 * np.median(size) + 1e-12]
     strongest = np.linalg.eigh(narrow.T @ narrow)[1][:, -1]
@@ -169,34 +186,38 @@ def _first_component(rows: Values, rate: float) -> Values:
 
 
 def _period(course: Values, rate: float) -> float | None:
-    """The interval at which a course looks most like itself, in steps."""
+    """Return the interval at which a time course is most like itself, in steps; None if at none."""
     count = len(course)
     spectrum = np.fft.rfft(course, 2 * count)
     own = np.fft.irfft(np.abs(spectrum) ** 2)[:count] / np.arange(count, 0, -1)
     first, last = (round(bound * rate) for bound in _INTERVALS_S)
-    # Twice the interval fits as well: the shorter one wins.
+    # Twice the interval fits as well as the interval itself, so shorter ones are preferred.
     slope = 1 - 0.2 * np.arange(last - first) / (last - first)
     best = int(np.argmax(own[first:last] * slope)) + first
     return float(best) if own[best] > 0.1 * own[0] else None
 
 
 def _spaced(score: Values, period: float, half: int) -> NDArray[np.int64]:
-    """The places of the largest values that are at least 0.65 periods apart, in order."""
+    """Return the places of the highest peaks that are at least 0.65 periods apart, in order."""
     inner = score[half:-half]
     places, _ = signal.find_peaks(inner, distance=max(1, round(0.65 * period)))
+    # The higher half of the peaks are taken for beats, and set the level for the others.
     high = inner[places] > 0.4 * float(np.median(np.sort(inner[places])[len(places) // 2 :]))
     return np.asarray(places[high] + half, np.int64)
 
 
 def _aligned_mean(course: Values, centres: NDArray[np.int64], half: int) -> Values:
-    """Average about the centres; at first their signs differ, and the larger group counts."""
+    """Average the epochs about the centres whose sign is the more frequent one.
+
+    In the first round the centres are peaks of the absolute value, and so have either sign.
+    """
     epochs = np.stack([course[c - half : c + half + 1] for c in centres])
     signs = np.sign(epochs[:, half])
     return np.asarray(epochs[signs == (1.0 if signs.sum() >= 0 else -1.0)].mean(axis=0))
 
 
 def _agreement(epochs: Values) -> float:
-    """Mean correlation of each epoch with the average of the others."""
+    """Return the correlation of each epoch with the average of the others, averaged over epochs."""
     others = (epochs.sum(axis=0) - epochs) / (len(epochs) - 1)
     products = (epochs * others).sum(axis=1)
     norms = np.linalg.norm(epochs, axis=1) * np.linalg.norm(others, axis=1)
@@ -204,7 +225,7 @@ def _agreement(epochs: Values) -> float:
 
 
 def _beginning(rows: Values, centres: NDArray[np.int64], rate: float) -> int:
-    """Where against the centres a beat begins: much behind it, little before."""
+    """Return where a beat begins, in steps from its centre: much energy follows, little precedes."""
     reach = round((_HALF_S + _BEFORE_S[1] + 0.15) * rate)
     inside = centres[(centres >= reach) & (centres < len(rows) - reach)]
     mean = np.mean([rows[c - reach : c + reach + 1] for c in inside], axis=0)

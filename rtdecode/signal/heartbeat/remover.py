@@ -1,8 +1,15 @@
-"""The heartbeat artefact out of EEG recorded inside the magnet, causally and with a bounded hold.
+"""Remove the heartbeat artefact from EEG recorded inside the magnet, causally and with a bounded delay.
 
-With reference or carbon-wire channels: regression on them, without delay. Without: a template locked to the
-heartbeat, fitted to each beat as it passes; samples are held for at most `Heartbeat.hold_s`, so that a
-beat's size is known from its own beginning when its first sample leaves.
+Chunks of EEG with a quality mark per sample come in; the same samples leave in the same order, cleaned.
+There are two methods. With reference or carbon-wire channels, the artefact is regressed on them and nothing
+is delayed. Without them, a template locked to the heartbeat is fitted to each beat as it passes. Samples are
+then held for at most `Heartbeat.hold_s`, so that the size of a beat can be estimated from its first part
+before the first sample of its wave leaves.
+
+Both methods work in steps of about 8 ms. For the template, each step is averaged and stored, a beat is
+looked for (`BeatFinder`), the current beat is fitted to the step (`Beat`), and the oldest held step leaves
+with the fitted wave subtracted. When the next beat begins, the finished one updates the template
+(`PulseWave`).
 """
 
 from collections import deque
@@ -23,45 +30,56 @@ __all__ = ["Heartbeat", "HeartbeatRemover"]
 
 Values = NDArray[np.float64]
 
+# Steps a second: the rate at which the template is kept; it is interpolated to the samples.
 _STEP_HZ = 125.0
-_JOIN_S = (0.04, 0.08)  # after an R-peak one beat's wave gives way to the next's
+# The wave of one beat is faded out, and that of the next faded in, this long after the R-peak.
+_JOIN_S = (0.04, 0.08)
+# A search for beats without a template reads this much EEG, and is repeated this often.
 _SEARCH_S = 12.0
 _SEARCH_EVERY_S = 3.0
-_PRESENT = 0.5  # of the template comes back in new beats: below, it is more noise than artefact
+# Share of the template that new beats contain. Below the first it is more noise than artefact and is
+# not subtracted; below the second, the EEG is searched for other beats.
+_PRESENT = 0.5
 _ABSENT = 0.3
-_WEAK = 0.35  # of the usual size: no beat was there
-_ALIVE = 1.6  # usual intervals without a beat: one has been missed
+# A wave smaller than this share of the usual one means that there was no beat.
+_WEAK = 0.35
+# After this many usual intervals without a beat, one has been missed.
+_ALIVE = 1.6
 _LEAST_CHANNELS = 4
 
 
 class HeartbeatRemover:
-    """Remove the heartbeat artefact from a stream; chunking changes nothing.
+    """Remove the heartbeat artefact from a stream.
+
+    The output does not depend on how the stream is cut into chunks.
 
     Parameters
     ----------
     sfreq : float
-        200 to 1000 Hz or a little more.
+        Sampling rate, from 200 Hz to 1000 Hz or a little more.
     channels : int
-        Of the stream, electrocardiogram and references included.
+        Number of channels in the stream, electrocardiogram and references included.
     ecg : int or None
-        Index of the electrocardiogram. Without one, and while it is lost, beats are found in the EEG.
+        Index of the electrocardiogram. Without one, and while its signal is lost, beats are found in the
+        EEG.
     references : tuple of int
-        Channels that see artefacts only. With them nothing is delayed.
+        Channels that record artefacts only. With them nothing is delayed.
     settings : Heartbeat
 
     Attributes
     ----------
     hold_s : float
-        A sample leaves at most that much after it came.
+        Longest time for which a sample is held, in seconds.
 
     Raises
     ------
     ValueError
-        For an index that is no channel, or fewer than 4 channels of EEG without any help.
+        If an index is not a channel or is given twice, or if fewer than 4 EEG channels remain (with
+        references, none).
 
     Notes
     -----
-    Electrocardiogram and references leave as they came, with the same hold.
+    Electrocardiogram and references leave unchanged, after the same delay as the EEG.
     """
 
     def __init__(
@@ -93,23 +111,26 @@ class HeartbeatRemover:
             )
         self._wave = self._new_wave()
         self._beats = BeatFinder(sfreq, self._step, ecg is not None and not references)
-        self._taught = 0  # beats that came without doubt
-        self._clear = False  # a search found no artefact
+        self._taught = 0  # beats in the template that held no sample marked LEARNING or worse
+        self._clear = False  # whether the last search found no artefact
         self._dtype: Any = np.float32
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew in time, as after a gap; what was learned of the artefact stays.
+        """Start again after a gap; what was learned about the artefact is kept.
 
-        Samples that are still held are dropped: `flush` them before.
+        Samples that are still held are dropped: call `flush` first.
         """
+        # Samples of the unfinished step; with references, how many of them have left already.
         self._data = np.zeros((self._channels, 0))
         self._quality = np.zeros(0, np.uint8)
-        self._given = 0  # samples of the step begun that have left already
+        self._given = 0
+        # Steps that are held, and the averages of past steps with the index behind the newest.
         self._blocks: deque[tuple[Values, Quality]] = deque()
         self._rows = np.zeros((4096, len(self._eeg)))
         self._end = 0
-        self._now = self._barred = self._doubted = -1  # the newest step; that is no good; that is learning
+        # The newest step, the newest unusable one, and the newest one marked LEARNING or worse.
+        self._now = self._barred = self._doubted = -1
         self._next_search = 0
         self._beat: Beat | None = None
         self._previous: Beat | None = None
@@ -118,20 +139,25 @@ class HeartbeatRemover:
             self._regression.reset()
 
     def push(self, data: NDArray[Any], quality: Quality) -> tuple[NDArray[Any], Quality]:
-        """Take the next samples and hand out those that are final.
+        """Take the next samples and return those that are final.
 
         Parameters
         ----------
         data : float32 or float64, (channel, n)
             Microvolts.
         quality : uint8, (n,)
-            `rtdecode.signal.eeg.quality`. What is UNCORRECTED or a GAP teaches nothing.
+            Marks of `rtdecode.signal.eeg.quality`. Nothing is learned from UNCORRECTED or GAP samples.
 
         Returns
         -------
         data : (channel, m)
         quality : uint8, (m,)
-            LEARNING until the template, or the weights, can be trusted, and where no beat was found.
+            At most LEARNING until the template or the weights can be trusted, and where no beat was found.
+
+        Raises
+        ------
+        ValueError
+            If the shapes do not match the stream.
         """
         if data.shape[0] != self._channels or quality.shape != (data.shape[1],):
             raise ValueError(
@@ -148,7 +174,8 @@ class HeartbeatRemover:
         size = self._step
         start = 0
         while start + size <= self._data.shape[1]:
-            # A copy: sums over other strides have other bits.
+            # Copy the block: numpy's sums round differently for other strides, and the strides of
+            # the view depend on how long the chunk was.
             block = self._data[:, start : start + size].copy()
             marks = self._quality[start : start + size]
             done += self._regress(block, marks) if self._regression else self._hold(block, marks)
@@ -160,20 +187,20 @@ class HeartbeatRemover:
         return self._joined(done)
 
     def flush(self) -> tuple[NDArray[Any], Quality]:
-        """Hand out what is held, as good as it is known, and begin anew."""
+        """Return the samples that are held, cleaned as well as possible, and reset."""
         done = [self._empty()]
         if not self._regression:
             while self._blocks:
                 done.append(self._release(self._now - len(self._blocks) + 1))
             done.append((self._data, self._quality))
-            # The next beat's wave may be in it, and its R-peak was not certain yet.
+            # These samples may contain the wave of a beat whose R-peak was not certain yet.
             done = [(data, np.minimum(marks, LEARNING).astype(np.uint8)) for data, marks in done]
         out = self._joined(done)
         self.reset()
         return out
 
     def report(self) -> dict[str, Any]:
-        """How it goes: method, beats by source, beats a minute, template, sizes."""
+        """Return the method, the number of beats by source, the heart rate and the state of the template."""
         usual = self._beats.interval / self._rate if self._beats.known else None
         return {
             "method": "references" if self._regression else "template",
@@ -198,8 +225,13 @@ class HeartbeatRemover:
         return data.astype(self._dtype), np.concatenate([part[1] for part in done])
 
     def _interpolation(self) -> Values:
-        """From steps to samples, (sample, 10): five steps around, each before and after the fit's update."""
+        """Return the weights that interpolate from steps to the samples of one step, (sample, 10).
+
+        The columns are the five steps around the sample, each with the fit before and after its last
+        update.
+        """
         size = self._step
+        # Across the step, the weight moves from the old fit to the new one, lest an update jump.
         points = np.stack([lagrange((n - (size - 1) / 2) / size) for n in range(size)])
         ramp = (np.arange(size)[:, None, None] + 0.5) / size
         return (points[:, :, None] * np.concatenate([1 - ramp, ramp], axis=2)).reshape(size, 2 * SPAN)
@@ -207,7 +239,7 @@ class HeartbeatRemover:
     # Regression on references.
 
     def _regress(self, block: Values, marks: Quality) -> list[tuple[Values, Quality]]:
-        """A step, whole or begun, of which the first samples may have left already."""
+        """Clean a whole or unfinished step and return the samples that have not left yet."""
         regression = self._regression
         count = block.shape[1]
         assert regression is not None
@@ -219,6 +251,7 @@ class HeartbeatRemover:
         quality = marks if trusted else np.minimum(marks, LEARNING).astype(np.uint8)
         given = self._given
         self._given = count
+        # The weights are updated with whole steps only, wherever the chunks end.
         if count == self._step:
             usable = bool(marks.min() > UNCORRECTED)
             regression.close(_known(block[self._eeg], usable), references, usable)
@@ -235,10 +268,12 @@ class HeartbeatRemover:
         if marks.min() <= LEARNING:
             self._doubted = self._now
         at = self._listen(block, usable)
+        # A beat that begins is fitted to everything since its R-peak, this step included.
         if at is not None:
             self._begin(at)
         elif self._beat is not None:
             self._beat.see(self._recent(1))
+        # Every step in which the previous beat still fades out has left.
         if self._previous is not None and self._now - self._beat_at() > self._join[1] + self._held + 1:
             self._previous = None
         return [self._release(self._now - self._held)] if len(self._blocks) > self._held else []
@@ -247,6 +282,7 @@ class HeartbeatRemover:
         return np.inf if self._beat is None else self._beat.at
 
     def _keep(self, row: Values, usable: bool) -> None:
+        # A full buffer drops its older half, so that the newest rows lie in one piece for `_recent`.
         if self._end == len(self._rows):
             half = len(self._rows) // 2
             self._rows[:half] = self._rows[half:]
@@ -268,20 +304,23 @@ class HeartbeatRemover:
         at = self._beats.push(ecg, usable, recent, self._wave if present else None)
         good = self._beats.ecg_good
         absent = ready and self._wave.presence < _ABSENT
+        # The electrocardiogram was just lost, and its beats had not led to a trusted template.
         if was_good and not good and (absent or self._taught < self._set.enough):
             self._forget()
+        # No source has beats: there is neither an electrocardiogram nor a template, or the
+        # electrocardiogram's beats leave no wave in the EEG.
         if (not good and not ready) or (absent and self._taught >= self._set.enough):
             self._search()
         return at
 
     def _forget(self) -> None:
-        """What was learned at instants that were no beats is nothing."""
+        """Discard the template, because the instants it was learned from were not beats."""
         self._wave = self._new_wave()
         self._taught = 0
         self._beat = self._previous = None
 
     def _search(self) -> None:
-        """Without an electrocardiogram, or where its beats leave nothing in the EEG: look there for beats."""
+        """Search the recent EEG for beats and learn a template from those that are found."""
         needed = round(_SEARCH_S * self._rate)
         if self._now < max(self._next_search, self._barred + needed):
             return
@@ -305,16 +344,17 @@ class HeartbeatRemover:
         self._taught += self._wave.learn(epoch, beat.amounts, beat.basis, beat.offset)
 
     def _whole(self, interval: float) -> int:
-        """Steps of a beat until the next one's wave begins."""
+        """Return the number of steps from a beat to the beginning of the next one's wave."""
         return min(self._wave.length, int(interval + self._join[0]))
 
     def _begin(self, at: float) -> None:
-        """A beat is there: the one before is over, learn from it."""
+        """Begin a beat; the one before it is over and is learned from."""
         if self._beat is not None:
             self._end_beat(self._beat, at - self._beat.at)
         self._beats.accept([at])
         self._previous, self._beat = self._beat, Beat(at, self._wave)
         self._beat.see(self._recent(self._now + 1 - self._beat.first))
+        # There is no older fit to fade from.
         self._beat.before = self._beat.amounts
 
     def _end_beat(self, beat: Beat, interval: float) -> None:
@@ -327,6 +367,9 @@ class HeartbeatRemover:
             self._wave.meet(beat.size)
             weak = self._taught >= self._set.enough and self._wave.presence > _PRESENT and beat.size < _WEAK
             self._beats.judge(not weak)
+        # A beat teaches nothing if it came early or late, holds unusable samples, began before the
+        # buffer, moved nothing, or was recorded while an earlier stage still learned. Only until the
+        # first beat without such samples are doubtful beats better than none.
         doubted = self._doubted >= beat.first - 1
         if not regular or self._barred >= beat.first - 1 or start < 0 or weak or (doubted and self._taught):
             return
@@ -336,19 +379,21 @@ class HeartbeatRemover:
         self._taught += self._wave.learn(epoch, beat.amounts, beat.basis, beat.offset) and not doubted
 
     def _release(self, step: int) -> tuple[Values, Quality]:
-        """Hand out a step that is final."""
+        """Return the oldest held step, with the artefact subtracted."""
         block, marks = self._blocks.popleft()
         clean = block.copy()
         present = self._wave.beats >= self._set.first and self._wave.presence > _PRESENT
         if present:
             clean[self._eeg] -= self._artefact(step)
+        # The step is trusted while beats keep coming, the template has had enough of them, and
+        # either the current beat has the wave or a search has shown that there is no artefact.
         alive = step - self._beats.last < _ALIVE * self._beats.interval
         fits = self._beat is not None and self._beat.amounts[0] > _WEAK
         trusted = alive and self._taught >= self._set.enough and (fits if present else self._clear)
         return clean, marks if trusted else np.minimum(marks, LEARNING).astype(np.uint8)
 
     def _artefact(self, step: int) -> Values:
-        """The wave of the beats around a step, (channel, sample)."""
+        """Return the sum of the waves of the two latest beats in a step, (channel, sample)."""
         out = np.zeros((self._step, len(self._eeg)))
         for beat, later in ((self._previous, self._beat), (self._beat, None)):
             if beat is not None:
@@ -358,6 +403,7 @@ class HeartbeatRemover:
     def _add(self, out: Values, beat: Beat, later: Beat | None, step: int) -> None:
         since = step - beat.first
         edge = SPAN // 2
+        # The interpolation needs two steps of the template to either side.
         if since < edge or since + edge >= self._wave.length:
             return
         start, stop = (self._share(beat, later, step + side) for side in (-0.5, 0.5))
@@ -368,7 +414,10 @@ class HeartbeatRemover:
         out += self._spread @ parts.reshape(2 * SPAN, -1)
 
     def _share(self, beat: Beat, later: Beat | None, step: float) -> float:
-        """How much of a beat's wave counts at a moment: it begins, gives way to the next, or ends."""
+        """Return the weight of a beat's wave at an instant, 0 to 1.
+
+        It rises after the beat's own R-peak, falls after the next one's, and falls at the template's end.
+        """
         first, last = self._join
         rise = (step - beat.at - first) / (last - first)
         fall = 0.0 if later is None else (step - later.at - first) / (last - first)
@@ -388,5 +437,5 @@ def _check(channels: int, eeg: int, others: tuple[int, ...], helped: bool) -> No
 
 
 def _known(values: Values, good: bool) -> Values:
-    """Values without those that are no numbers."""
+    """Return the values, with 0 in place of those that are not finite."""
     return values if good else np.nan_to_num(values, posinf=0.0, neginf=0.0)

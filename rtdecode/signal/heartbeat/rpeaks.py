@@ -1,9 +1,12 @@
-"""R-peaks from an electrocardiogram, causally; heartbeats from the EEG itself where there is none.
+"""Find R-peaks in an electrocardiogram, causally.
 
-Inside the magnet the flow of blood raises the T-wave and the gradients leave residues, so the detector looks
-at the energy between 9 and 32 Hz only (the band-pass, energy and adaptive thresholds of Pan & Tompkins 1985,
-IEEE Trans. Biomed. Eng. 32:230, with linear-phase filters) and takes the time of a peak from the shape that
-its QRS complexes have.
+Samples come in, and the positions of R-peaks go out within 0.31 s. The signal is averaged down to about
+250 Hz and band-pass filtered, its energy is smoothed, peaks of the energy are compared with an adaptive
+threshold, and the time of a peak is refined by the usual shape of the QRS complex.
+
+Inside the magnet the flow of blood raises the T-wave and the gradients leave residues, so only the energy
+between 9 and 32 Hz is used. Band-pass, energy and adaptive thresholds are those of Pan & Tompkins 1985
+(IEEE Trans. Biomed. Eng. 32:230), with linear-phase filters.
 """
 
 from collections import deque
@@ -15,27 +18,30 @@ from scipy import signal
 
 Values = NDArray[np.float64]
 
+# Samples are averaged in the largest bins that leave at least this rate.
 _RATE = 250.0
 _BAND_HZ = (9.0, 32.0)
-_REACH = 15  # taps of the matched QRS to either side, 60 ms
-_SLIP = 10  # by how many samples its place is refined
+# Samples of the matched QRS complex to either side of its middle, 60 ms.
+_REACH = 15
+# Most samples by which the refinement moves a peak.
+_SLIP = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Peaks:
-    """How R-peaks are found.
+    """Settings of the R-peak detector.
 
     Attributes
     ----------
     refractory_s : float
-        No second beat within it.
+        Shortest time between two beats.
     warm_up_s : float
-        Thresholds are set from that much signal before the first beat is reported.
+        Length of signal from which the thresholds are set before the first beat is reported.
     share : float
-        Where the threshold lies between the level of the noise's peaks and that of the beats.
+        Position of the threshold between the level of the noise's peaks (0) and that of the beats (1).
     late : float
-        After so many usual intervals without a beat, half of the threshold is enough, also for a peak
-        that has been seen already and may still be reported in time.
+        After so many usual intervals without a beat, half the threshold is enough. This holds also for a
+        peak that was seen before and can still be reported in time.
     """
 
     refractory_s: float = 0.3
@@ -45,7 +51,9 @@ class Peaks:
 
 
 class RPeaks:
-    """Causal R-peak detector; a peak is reported within 0.31 s, and chunking changes nothing.
+    """Causal R-peak detector that reports a peak within 0.31 s.
+
+    The result does not depend on how the signal is cut into chunks.
 
     Parameters
     ----------
@@ -67,17 +75,17 @@ class RPeaks:
         self._rate = rate = sfreq / self._bin
         half = round(0.08 * rate)
         self._taps = np.asarray(signal.firwin(2 * half + 1, _BAND_HZ, pass_zero=False, fs=rate))
-        self._taps -= self._taps.mean()  # an electrode's offset passes otherwise
+        self._taps -= self._taps.mean()  # the window method alone lets an electrode's offset through
         width = round(0.05 * rate)
         self._smooth = np.hanning(2 * width + 3)[1:-1]
         self._smooth /= self._smooth.sum()
         self._confirm = round(0.09 * rate)
-        self._back = half + width
+        self._back = half + width  # delay of both filters
         self._longest = round(0.31 * rate)
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything, as after a gap; positions count from 0 again."""
+        """Forget everything, as is needed after a gap; positions count from 0 again."""
         self._rest = np.zeros(0)
         self._count = 0
         self._start_level: float | None = None
@@ -94,7 +102,7 @@ class RPeaks:
 
     @property
     def interval_s(self) -> float:
-        """The usual time between two beats; 0.9 before three of them."""
+        """Usual time between two beats, in seconds; 0.9 until three beats are known."""
         return self._interval / self._rate
 
     def push(self, ecg: Values) -> list[float]:
@@ -108,7 +116,8 @@ class RPeaks:
         Returns
         -------
         list of float
-            Positions of the beats that are certain now, in samples after the last reset, with fractions.
+            Positions of the beats that have become certain, in samples since the last reset, with
+            fractions.
         """
         values = np.concatenate([self._rest, np.asarray(ecg, np.float64)])
         whole = len(values) // self._bin
@@ -116,11 +125,13 @@ class RPeaks:
         found = []
         for value in values[: whole * self._bin].reshape(whole, self._bin).mean(axis=1).tolist():
             place = self._step(value)
+            # From the middle of a bin to samples.
             if place is not None:
                 found.append((place + 0.5) * self._bin - 0.5)
         return found
 
     def _step(self, value: float) -> float | None:
+        # Subtract the first value: to the filter, an electrode's offset would look like a step.
         if self._start_level is None:
             self._start_level = value
         self._raw.append(value - self._start_level)
@@ -132,22 +143,27 @@ class RPeaks:
         return self._judge()
 
     def _judge(self) -> float | None:
-        """Whether a beat is certain now; its place in samples of the lower rate."""
+        """Return the place of a beat that has become certain, in samples of the lower rate."""
         track = self._track.last(2 * self._confirm + 1)
         value = float(track[self._confirm])
-        at = self._count - 1 - self._confirm - self._back  # of the electrocardiogram under `value`
+        at = self._count - 1 - self._confirm - self._back  # the sample of the signal that `value` is for
         if not self._warmed(float(track[-1])):
             return None
-        # The first of equal values is the peak.
+        # Of equal values the first is the peak: argmax returns it.
         if value > 0 and int(track.argmax()) == self._confirm:
             if value >= self._threshold(at):
                 return self._accept(at, value)
+            # A lower peak counts as noise, but may turn out to be a beat once one is overdue.
             self._noise += 0.1 * (value - self._noise)
             self._pending = (at, value)
         return self._search_back()
 
     def _warmed(self, value: float) -> bool:
-        """Whether thresholds are set. Not every quarter of the first seconds has a beat; two have."""
+        """Return whether the thresholds are set, which they are from the first seconds of signal.
+
+        Not every quarter of these seconds contains a beat, but two of them do, so the second highest peak
+        is that of a beat.
+        """
         total = round(self._set.warm_up_s * self._rate)
         if self._count <= 2 * self._back:
             return False
@@ -169,15 +185,16 @@ class RPeaks:
         usual = self._interval
         if since < self._set.refractory_s * self._rate:
             return np.inf
-        # Nothing for seconds: the level itself was wrong.
+        # Without a beat for seconds the level itself must be too high: halve it every two seconds.
         forgotten = 0.5 ** max(0.0, (min(since, 1e6) - 2.5 * self._rate) / (2 * self._rate))
         level *= forgotten if np.isfinite(self._last) else 1.0
         noise = min(self._noise, 0.5 * level)
+        # Early peaks must be higher, and so must all peaks until the usual interval is known.
         share = 0.75 if since < 0.6 * usual else self._set.share if len(self._gaps) > 2 else 0.6
         return noise + share * (level - noise)
 
     def _search_back(self) -> float | None:
-        """A lower peak, once a beat is overdue and while it may still be reported."""
+        """Accept a lower peak if a beat is overdue and the peak can still be reported in time."""
         if self._pending is None:
             return None
         at, value = self._pending
@@ -193,20 +210,23 @@ class RPeaks:
     def _accept(self, at: int, value: float) -> float:
         self._pending = None
         gap = at - self._last
+        # After a long silence, beats may have another size, so the old levels are dropped.
         if gap > 2.5 * self._rate:
-            self._levels.clear()  # the lead is another one
+            self._levels.clear()
             self._usual_level = value
         else:
             self._gaps.append(gap)
             self._interval = float(np.median(self._gaps)) if len(self._gaps) > 1 else self._interval
         self._last = at
+        # A single very large peak must not raise the threshold far.
         self._learn_level(min(value, 2 * self._usual_level))
         return at + self._refined(at)
 
     def _refined(self, at: int) -> float:
-        """Where the QRS complex lies against `at`, by its usual shape."""
+        """Return the offset of the QRS complex from `at`, by its usual shape."""
         back = self._count - 1 - at - (len(self._taps) - 1) // 2
         around = self._narrow.last(back + _REACH + _SLIP + 1)[: 2 * (_REACH + _SLIP) + 1]
+        # The first beat defines the shape, centred on its largest deflection of either polarity.
         if self._shape is None:
             shift = int(np.argmax(np.abs(around[_REACH:-_REACH]))) - _SLIP
             self._shape = around[_SLIP + shift : _SLIP + shift + 2 * _REACH + 1].copy()
@@ -221,7 +241,7 @@ class RPeaks:
 
 
 class _Tail:
-    """The last values of a signal, in one piece."""
+    """The last values of a signal, contiguous in memory."""
 
     def __init__(self, size: int) -> None:
         self._kept = np.zeros(4 * size)
@@ -240,7 +260,7 @@ class _Tail:
 
 
 def vertex(values: Values, best: int) -> float:
-    """Where between its neighbours a maximum lies, by a parabola; 0 at the ends."""
+    """Return the offset of a maximum from its sample, by a parabola through its neighbours; 0 at the ends."""
     if not 0 < best < len(values) - 1:
         return 0.0
     left, middle, right = values[best - 1 : best + 2]

@@ -1,4 +1,4 @@
-"""What `rtdecode.signal.heartbeat.remover` is told."""
+"""Settings of `rtdecode.signal.heartbeat.remover`."""
 
 from dataclasses import dataclass
 
@@ -10,15 +10,16 @@ class Heartbeat:
     Attributes
     ----------
     hold_s : float
-        Samples leave at most that late; 0 with references.
+        Longest time for which a sample is held, in seconds. With references nothing is held.
     reach_s : float
-        How far after the R-peak a beat's wave goes, if no other beat follows.
+        How long after the R-peak the wave of a beat lasts if no other beat follows.
     memory : float
-        Beats after which an old beat counts 1/e in the template.
+        Number of beats after which an old beat counts 1/e in the template.
     first, enough : int
-        Beats in the template from which on it is subtracted, and trusted.
+        Number of beats in the template from which on it is subtracted, and trusted.
     reference_memory_s, reference_enough_s : float
-        The same for the regression on references: its memory, and from when on it is trusted.
+        For the regression on references: the time after which the past counts 1/e, and the time of
+        learning after which it is trusted.
     """
 
     hold_s: float = 0.3

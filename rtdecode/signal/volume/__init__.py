@@ -1,1 +1,1 @@
-"""Volumes: where the head lies, and what is read of them."""
+"""Volumes of fMRI: where the head lies in them, and how features are read from them."""

@@ -1,4 +1,9 @@
-"""The resting level of a run, followed causally, and what is left when it is taken away."""
+"""Normalise volumes causally, by a resting level that is followed through the run.
+
+Vectors of voxel values come in, one per volume; they go out with the current resting level subtracted and
+divided by a fixed scale. The level is either an exponential mean of every voxel, or the sum of spatial drift
+components from training, each followed by a Kalman filter.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,23 +19,23 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """How the resting level of a run is followed.
+    """Settings by which the resting level of a run is followed.
 
     Attributes
     ----------
     warmup : int
-        Volumes whose mean is the resting level; 0 starts from the training mean.
+        Number of first volumes whose mean is the resting level; 0 starts from the training mean.
     rate : float
-        Share of each later volume that enters the level (an exponential mean); 0 keeps it.
+        Weight of each later volume in the level, an exponential mean; 0 keeps the level fixed.
     components : int
-        Spatial components of drift that were learned in training; each has a filter of its own, and the
-        others share one. 0 follows every voxel alike, by `warmup` and `rate`.
+        Number of spatial drift components that were learned in training. Each has a filter of its own, and
+        everything they do not explain shares one more. With 0, all voxels follow `warmup` and `rate`.
     walk : float
-        Variance that a component's level gains per volume, in shares of its variance over runs.
+        Variance that a component's level gains per volume, as a share of its variance over runs.
     colour : float
         Share of the noise variance that lasts from volume to volume.
     memory : float
-        Volumes over which the correlation of the lasting noise falls to 1/e.
+        Number of volumes over which the correlation of the lasting noise falls to 1/e.
     """
 
     warmup: int = 0
@@ -51,18 +56,19 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Drift:
-    """Spatial components of the resting level, from training runs.
+    """Spatial components of the resting level, learned from training runs.
 
     Attributes
     ----------
     read : (component, voxel)
-        Weights that give a component's amplitude, in units of its noise.
+        Weights that give the amplitude of a component, in units of its noise.
     write : (component, voxel)
-        What one unit of a component is in each voxel, in scanner units; ``write @ read.T`` is the identity.
+        Value of one unit of a component in each voxel, in scanner units; ``write @ read.T`` is the
+        identity.
     prior : (component,)
         Variance of each amplitude over runs.
     rest : float
-        The same for everything the components leave.
+        Variance over runs of everything that the components do not explain.
     """
 
     read: Matrix
@@ -71,19 +77,19 @@ class Drift:
     rest: float
 
     def arrays(self) -> dict[str, Float]:
-        """The arrays that travel in ``stats.npz``."""
+        """Return the arrays as they are stored in ``stats.npz``."""
         prior = np.append(self.prior, self.rest)
         found = {"drift_read": self.read, "drift_write": self.write, "drift_prior": prior}
         return {name: array.astype(np.float32) for name, array in found.items()}
 
 
 def drift_of(stats: Mapping[str, NDArray[Any]], baseline: Baseline) -> Drift | None:
-    """Take a bundle's drift components out of its statistics; None where its baseline has none.
+    """Return a bundle's drift components from its statistics; None if its baseline has no components.
 
     Raises
     ------
     ValueError
-        If the arrays are not there or do not fit the baseline.
+        If arrays are missing or do not fit the baseline.
     """
     if not baseline.components:
         return None
@@ -104,10 +110,10 @@ def normalizer(stats: Mapping[str, NDArray[Any]], baseline: Baseline) -> "Volume
 
 
 class VolumeNormalizer:
-    """Subtract a causal resting level, divide by a frozen scale.
+    """Subtract a causal resting level and divide by a fixed scale.
 
-    The level that is subtracted from volume n rests on volumes up to n only; mean, scale and drift
-    components come from training runs.
+    The level that is subtracted from volume n depends on the volumes of the run up to n only. Mean, scale
+    and drift components come from training runs.
 
     Parameters
     ----------
@@ -128,7 +134,7 @@ class VolumeNormalizer:
         self.reset()
 
     def reset(self) -> None:
-        """Start a run: forget the last one's resting level."""
+        """Start a run: forget the resting level of the last one."""
         self._level = self._mean.copy()
         self._seen = 0
         if self._drift is not None:
@@ -142,10 +148,11 @@ class VolumeNormalizer:
         ----------
         vector : (voxel,)
         holes : (voxel,) bool, optional
-            Voxels that were not measured: they lie at their resting level, which they do not move, and
-            come out as 0.
+            Voxels that were not measured. They are taken to lie at their resting level, which they do not
+            move, and come out as 0.
         """
         x = vector.astype(np.float64)
+        # Fill holes before anything remembers them: one NaN would stay in the filters.
         if holes is not None:
             x[holes] = self._level[holes]
         self._seen += 1
@@ -156,26 +163,26 @@ class VolumeNormalizer:
             self._level = start + (x - start) / self._seen
         else:
             self._level = self._level + self._baseline.rate * (x - self._level)
+        # Drift components may have moved the level of a hole, which must still come out as 0.
         if holes is not None:
             x[holes] = self._level[holes]
         return ((x - self._level) / self._scale).astype(np.float32)
 
     def _follow(self, x: Matrix, drift: Drift) -> Matrix:
-        """Level of this volume above the training mean, (voxel,)."""
+        """Return the level of this volume above the training mean, (voxel,)."""
         amplitude = drift.read @ x
         others = self._others.push(x - amplitude @ drift.write)
         return self._own.push(amplitude) @ drift.write + others
 
 
 class Levels:
-    """Kalman filters of several series that do not touch each other: a slow level under coloured noise.
+    """Independent Kalman filters of several series, each a slow level under coloured noise.
 
-    Each series is ``level + lasting + white``: the level starts from N(0, prior) and walks, the lasting
+    Each series is ``level + lasting + white``. The level starts from N(0, prior) and walks, the lasting
     noise is first-order autoregressive, and together with the white noise it has variance 1 (a local level
     model: Durbin and Koopman 2012, Time Series Analysis by State Space Methods, section 2.1, here with a
-    second state).
-    What the lasting noise takes up includes the response to a block of stimuli, so that the level does
-    not follow it.
+    second state). The lasting noise also takes up the response to a block of stimuli, so that the level
+    does not follow it.
 
     Parameters
     ----------
@@ -188,7 +195,8 @@ class Levels:
         self._keep = float(np.exp(-1 / baseline.memory))
         self._colour = baseline.colour
         self._walk = baseline.walk * prior
-        # Variances of the states before the first volume; the gains never depend on the data.
+        # Covariance of the two states, lasting noise (n) and level (l), before the first volume. It
+        # does not depend on the data, and neither do the gains.
         self._nn = np.full_like(prior, baseline.colour)
         self._nl = np.zeros_like(prior)
         self._ll = prior.astype(np.float64)
@@ -196,7 +204,8 @@ class Levels:
         self._level: Matrix | float = 0.0
 
     def push(self, y: Matrix) -> Matrix:
-        """Level of each series after the next values, (series,) -> (series,)."""
+        """Return the level of each series given the next values, (series,) -> (series,)."""
+        # Update both states with the new values.
         of_noise = self._nn + self._nl
         of_level = self._nl + self._ll
         total = of_noise + of_level + 1 - self._colour
@@ -207,6 +216,7 @@ class Levels:
         self._nn = self._nn - of_noise**2 / total
         self._nl = self._nl - of_noise * of_level / total
         self._ll = self._ll - of_level**2 / total
+        # Predict them for the next volume: the noise decays and is renewed, the level walks.
         self._noise = self._keep * noise
         self._nn = self._keep**2 * self._nn + (1 - self._keep**2) * self._colour
         self._nl = self._keep * self._nl

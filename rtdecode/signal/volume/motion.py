@@ -1,12 +1,15 @@
-"""Where the head is in each volume: rigid alignment to a reference, one volume at a time.
+"""Find where the head is in each volume, by rigid alignment to a reference.
 
-Gauss-Newton on some thousand points of the head, in the inverse compositional form: the reference's
-derivatives are computed once (Baker & Matthews 2004, IJCV 56:221, section 3.2), so a volume costs one
-smoothing, and each iteration one interpolation and one small solve. Least squares over six motions, an
-intensity scale and an offset as in Friston et al. 1995, HBM 3:165; Tukey's weights keep eyes, jaw and
-artefacts from pulling.
+Volumes come in one at a time, and a `Motion` goes out for each. The search starts at the last aligned
+volume. If that fails, it starts again on a coarser image, and if that fails too, the volume is flagged.
 
-The head counts as still within a volume: slices acquired at different times during a motion are out of
+The method is Gauss-Newton on some thousand points of the head in the inverse compositional form (Baker &
+Matthews 2004, IJCV 56:221, section 3.2): the derivatives of the reference are computed once, so that a
+volume costs one smoothing, and each iteration one interpolation and one small solve. It minimises squares
+over six motions, an intensity scale and an offset, as in Friston et al. 1995, HBM 3:165. Tukey's weights
+keep eyes, jaw and artefacts from pulling.
+
+The head is taken to be still within a volume: slices acquired at different times during a motion are out of
 scope.
 """
 
@@ -33,9 +36,11 @@ from rtdecode.types import Array
 
 __all__ = ["THIN", "Aligner", "Motion", "framewise_displacement", "parameters_of", "rigid"]
 
-# Voxels along each axis below which a head cannot be aligned.
+# Fewest voxels along each axis with which a head can be aligned.
 THIN = 4
-# A misfit, 1 - match squared, so many times the run's usual one and above the floor is odd.
+# A misfit (1 - match squared) this many times the run's usual one and above the floor is odd: the
+# volume shows another head, or one that turned while it was scanned. Set on recorded and on
+# simulated heads.
 _ODD = 20.0
 _FLOOR = 0.04
 
@@ -47,14 +52,15 @@ class Motion:
     Attributes
     ----------
     matrix : float64, (4, 4)
-        Position in the reference -> position of the same tissue in this volume, both scanner RAS+, mm.
+        Takes a position in the reference to the position of the same tissue in this volume, both in
+        scanner RAS+, mm.
     parameters : float64, (6,)
-        The same as `rigid` takes them about the aligner's centre: mm and rad.
+        Parameters of `rigid` that give `matrix` about the aligner's centre, in mm and rad.
     fd_mm : float
-        Framewise displacement against the last aligned volume; 0 for a run's first, NaN where this
-        volume was not aligned.
+        Framewise displacement from the last aligned volume; 0 for the first of a run, NaN if this volume
+        could not be aligned.
     converged : bool
-        Where False, matrix and parameters are the last aligned volume's.
+        If False, `matrix` and `parameters` are those of the last aligned volume.
     iterations : int
     """
 
@@ -68,22 +74,21 @@ class Motion:
 class Aligner:
     """Align each volume to a reference.
 
-    Outputs depend on volumes up to the present one only. The search starts from the last aligned
-    volume, and where that fails again from a coarser image.
+    The output for a volume depends on that volume and earlier ones only.
 
     Parameters
     ----------
     reference : (i, j, k)
-        Any real dtype, any storage order.
+        Volume of any real dtype and any storage order.
     affine : (4, 4)
-        Its voxel indices to scanner RAS+, mm.
+        Voxel indices of the reference to scanner RAS+, mm.
     mask : bool (i, j, k) or None
-        Where in the reference to look; None takes the whole head.
+        Part of the reference to align to; None takes the whole head.
 
     Attributes
     ----------
     centre : float64, (3,)
-        The middle of what is aligned, about which `Motion.parameters` turn, mm.
+        Middle of the head, or of its part in the mask, about which `Motion.parameters` turn, mm.
 
     Raises
     ------
@@ -109,7 +114,7 @@ class Aligner:
         self._last: Matrix | None = None
 
     def reset(self) -> None:
-        """Start a run: the next volume's displacement is 0, and it may be anywhere near the reference."""
+        """Start a run: the next volume may lie anywhere near the reference, and its displacement is 0."""
         self._lost = True
         self._last = None
         self._misfits.clear()
@@ -121,7 +126,7 @@ class Aligner:
         ----------
         data : (i, j, k)
         affine : (4, 4) or None
-            Its voxel indices to scanner RAS+, mm; None stands for the reference's.
+            Voxel indices of the volume to scanner RAS+, mm; None takes the affine of the reference.
 
         Returns
         -------
@@ -137,6 +142,8 @@ class Aligner:
         fit = None if self._lost else self._refine(volume, fine, self._matrix, self._weights, 0)
         if fit is None or not fit.converged:
             fit = self._search(volume, fine, coarse, 0 if fit is None else fit.iterations)
+        # Where a volume fails, the head is reported where it was last seen, and the next volume is
+        # searched for on the coarse image first.
         self._lost = self._odd(fit) or not fit.converged
         if self._lost:
             held = parameters_of(self._matrix, self.centre)
@@ -149,15 +156,17 @@ class Aligner:
         return Motion(fit.matrix.copy(), values.copy(), moved, True, fit.iterations)
 
     def _odd(self, fit: Fit) -> bool:
-        """Whether an aligned volume shows something else than the run's last ones did."""
+        """Return whether an aligned volume shows something else than the last ones of the run."""
         if not fit.converged:
             return False
         misfit = 1 - fit.match**2
+        # The first volumes of a run have nothing to be compared with.
         usual = float(np.median(self._misfits)) if len(self._misfits) >= 3 else misfit
         self._misfits.append(misfit)
         return misfit > max(_FLOOR, _ODD * usual)
 
     def _both(self, shape: tuple[int, ...], affine: Matrix) -> tuple[Grid, Grid]:
+        # Grids depend on shape and affine alone, so they are kept until one of them changes.
         known = self._grids
         if known is None or known[1].shape != shape or not np.array_equal(known[0], affine):
             if len(shape) != 3 or min(shape) < THIN:
@@ -173,7 +182,10 @@ class Aligner:
         return replace(fit, iterations=fit.iterations + spent)
 
     def _search(self, volume: Array, fine: Grid, coarse: Grid, spent: int) -> Fit:
-        """From the last place and from the reference's on the coarse image, then on from the better."""
+        """Fit the coarse image from the last position and from the reference's, and refine the better fit.
+
+        The iterations of all fits are added up.
+        """
         image = shrink(volume, coarse)
         ones = np.ones(self._coarse.columns.shape[0])
         starts = [self._matrix] if np.array_equal(self._matrix, np.eye(4)) else [self._matrix, np.eye(4)]

@@ -1,4 +1,9 @@
-"""From a raw volume to a vector of features: which voxels, weighted how, read where the head is now."""
+"""Read a vector of features from a raw volume, at the place where the head is now.
+
+A `Projection` says which voxels of a reference grid each feature is made of, and with which weights. A
+`Reader` binds it to the geometry of one series; then volumes come in, each with the head's motion if that is
+known, and vectors of features go out. There is one interpolation at most, straight from the raw volume.
+"""
 
 import hashlib
 from collections.abc import Mapping
@@ -15,25 +20,26 @@ from rtdecode.types import Array, Float
 
 Reals = NDArray[np.float64]
 
-# An index this near to a whole number is one: products of affines leave as much behind.
+# An index this close to an integer is taken for one, because products of affines leave errors of
+# this size. So a head that does not move gives the very values of its voxels.
 _WHOLE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """The features a model reads: a sparse matrix over the voxels of a reference grid.
+    """The features that a model reads, as a sparse matrix over the voxels of a reference grid.
 
     Attributes
     ----------
     voxels : int64, (voxel,)
         Flat C-order indices into an array of `shape`: the columns of the matrix that are not empty.
     shape : (int, int, int)
-        Of the reference grid.
+        Shape of the reference grid.
     affine : float64, (4, 4)
-        Voxel indices of that grid to scanner RAS+ coordinates, mm. Where a session's head lies
-        elsewhere than at training, the same grid is placed on it by another affine.
+        Voxel indices of that grid to scanner RAS+ coordinates, mm. If the head of a session lies elsewhere
+        than at training, another affine places the same grid on it.
     weights : csr_array or None, (feature, voxel)
-        Columns in the order of `voxels`; None is the identity, each voxel a feature.
+        Columns in the order of `voxels`; None is the identity, with each voxel a feature.
     """
 
     voxels: NDArray[np.int64]
@@ -43,19 +49,19 @@ class Projection:
 
     @classmethod
     def of_matrix(cls, matrix: Any, shape: tuple[int, int, int], affine: Reals) -> "Projection":
-        """Make a projection of its whole matrix.
+        """Make a projection from its whole matrix.
 
         Parameters
         ----------
         matrix : scipy sparse, (feature, voxel of the grid)
-            Rows with a single 1 each are an identity selection.
+            If every row is a single 1, the projection is a selection of voxels.
         shape, affine
-            Of the reference grid.
+            Geometry of the reference grid.
 
         Raises
         ------
         ValueError
-            If the matrix does not fit the grid, or has no entry.
+            If the matrix does not fit the grid, or is empty.
         """
         whole: Any = csr_array(matrix, dtype=np.float64)
         if whole.shape[1] != np.prod(shape):
@@ -73,7 +79,7 @@ class Projection:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "Projection":
-        """Read what `to_arrays` gave.
+        """Make a projection from the arrays that `to_arrays` returns.
 
         Parameters
         ----------
@@ -83,7 +89,7 @@ class Projection:
         Raises
         ------
         ValueError
-            If arrays are wanting or do not fit together.
+            If arrays are missing or do not fit together.
         """
         names = {"voxels"} if "voxels" in arrays else {"data", "indices", "indptr"}
         if missing := ({"shape", "affine"} | names) - set(arrays):
@@ -99,11 +105,12 @@ class Projection:
             return cls(voxels, (i, j, k), affine)
         parts = (arrays["data"], arrays["indices"], arrays["indptr"])
         matrix = csr_array(parts, (len(arrays["indptr"]) - 1, i * j * k))
+        # The arrays come from a file, and scipy's constructor does not check every index.
         matrix.check_format(full_check=True)
         return cls.of_matrix(matrix, (i, j, k), affine)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Arrays that say all of it, for ``projection.npz``."""
+        """Return the arrays that define the projection, as they are stored in ``projection.npz``."""
         grid = {"shape": np.array(self.shape), "affine": self.affine}
         if self.weights is None:
             return {"voxels": self.voxels, **grid}
@@ -112,7 +119,7 @@ class Projection:
 
     @property
     def matrix(self) -> Any:
-        """The whole matrix, csr (feature, voxel of the grid) float64."""
+        """The whole matrix as a CSR array, (feature, voxel of the grid) float64."""
         size = int(np.prod(self.shape))
         if self.weights is None:
             rows = np.arange(len(self.voxels) + 1)
@@ -122,13 +129,14 @@ class Projection:
 
     @property
     def features(self) -> int:
-        """Length of the vector."""
+        """Length of the feature vector."""
         return len(self.voxels) if self.weights is None else int(self.weights.shape[0])
 
     @property
     def digest(self) -> str:
-        """Digest of matrix and grid shape, wherever the grid is placed; 16 hexadecimal digits."""
+        """Digest of matrix and grid shape, 16 hexadecimal digits; where the grid is placed does not count."""
         whole = self.matrix
+        # One order of the entries and fixed types, so that equal matrices have equal digests.
         whole.sort_indices()
         known = hashlib.sha256(np.array(self.shape, np.int64).tobytes())
         for part, kind in ((whole.indptr, np.int64), (whole.indices, np.int64), (whole.data, np.float64)):
@@ -137,21 +145,21 @@ class Projection:
 
     @property
     def points_mm(self) -> Reals:
-        """World positions of `voxels`, (3, voxel)."""
+        """World positions of `voxels`, (3, voxel), in mm."""
         index = np.stack(np.unravel_index(self.voxels, self.shape))
         return self.affine[:3, :3] @ index + self.affine[:3, 3:]
 
     def bind(self, shape: tuple[int, ...], affine: Reals, name: str = "") -> NDArray[np.int64]:
-        """Flat indices of the same voxels in an array of another storage order.
+        """Return the flat indices of the same voxels in an array of another storage order.
 
         Parameters
         ----------
         shape : (i, j, k)
             Shape of the arrays to be read.
         affine : (4, 4)
-            Their affine.
+            Affine of these arrays.
         name : str
-            Where they come from, for the message.
+            Origin of these arrays, for the error message.
 
         Raises
         ------
@@ -168,6 +176,8 @@ class Projection:
         return found
 
     def _flips(self, shape: tuple[int, ...], affine: Reals) -> NDArray[np.int64] | None:
+        # From voxel indices of the reference grid to those of the array. Between grids that differ
+        # by flipped or permuted axes only, all entries are integers.
         step = np.linalg.solve(affine, self.affine)
         whole = np.rint(step)
         if not (np.allclose(step, whole, atol=0.02) and self._is_permutation(whole, shape)):
@@ -182,18 +192,19 @@ class Projection:
             return False
         if tuple((axes @ np.array(self.shape)).astype(int)) != tuple(shape):
             return False
+        # The first and the last voxel of the reference must be opposite corners of the array.
         first = whole[:3, 3]
         last = whole[:3, :3] @ (np.array(self.shape) - 1) + first
         return bool(np.all(np.minimum(first, last) == 0))
 
 
 def project(data: Array, voxels: NDArray[np.int64]) -> Float:
-    """Values of the bound voxels, (voxel,) float32."""
+    """Return the values of the bound voxels, (voxel,) float32."""
     return np.asarray(data).reshape(-1)[voxels].astype(np.float32)
 
 
 def sample(data: Array, volume_affine: Reals, points_mm: Reals) -> Float:
-    """Interpolate a raw volume at world positions, once and trilinearly.
+    """Interpolate a raw volume trilinearly at world positions.
 
     Parameters
     ----------
@@ -201,7 +212,7 @@ def sample(data: Array, volume_affine: Reals, points_mm: Reals) -> Float:
     volume_affine : (4, 4)
         Voxel indices to world, mm.
     points_mm : (3, point)
-        World positions, mm. Outside the volume the nearest value inside counts (see `outside`).
+        World positions, mm. Positions outside the volume take the nearest value inside (see `outside`).
 
     Returns
     -------
@@ -216,7 +227,7 @@ def _values(data: Array, index: Reals) -> Float:
 
 
 def outside(shape: tuple[int, ...], volume_affine: Reals, points_mm: Reals) -> NDArray[np.bool_]:
-    """Which positions (3, point) lie beyond the outermost voxels' faces, (point,)."""
+    """Return which positions (3, point) lie beyond the faces of the outermost voxels, (point,)."""
     return _beyond(shape, _indices(volume_affine, points_mm))
 
 
@@ -233,23 +244,29 @@ def _indices(volume_affine: Reals, points_mm: Reals) -> Reals:
 
 
 class Reader:
-    """Read the features of one series' volumes.
+    """Read the features of the volumes of one series.
 
     Parameters
     ----------
     projection : Projection
     shape, affine
-        Of the volumes.
+        Geometry of the volumes.
     name : str
-        Where they come from, for a message.
+        Origin of the volumes, for the error message.
     placed : bool
-        Whether the projection's grid was placed in this session (a calibration): then any grid of
-        volumes is read. Otherwise only the projection's own grid, up to flipped or permuted axes.
+        Whether a calibration placed the projection's grid on the head of this session. If so, volumes on
+        any grid can be read; otherwise only volumes on the projection's own grid, up to flipped or
+        permuted axes.
+
+    Attributes
+    ----------
+    outside : int
+        Number of voxels that lay outside the last volume that was interpolated.
 
     Raises
     ------
     GeometryError
-        If the volumes lie on another grid than a projection that was not placed.
+        If the projection was not placed and the volumes lie on another grid.
     """
 
     def __init__(
@@ -272,15 +289,16 @@ class Reader:
         self.outside = 0
 
     def read(self, data: Array, motion: Reals | None = None) -> Float:
-        """Features of a volume, (feature,) float32.
+        """Return the features of a volume, (feature,) float32.
 
         Parameters
         ----------
         data : (i, j, k)
         motion : (4, 4) or None
-            World position in the reference to world position in this volume; None for a head that
-            lies as in the reference. `outside` then counts the voxels that left the volume.
+            Takes a world position in the reference to that in this volume; None for a head that lies as in
+            the reference. With a motion, `outside` counts the voxels that have left the volume.
         """
+        # Without motion and on the same grid there is nothing to interpolate.
         if motion is None and self._voxels is not None:
             values = project(data, self._voxels)
         else:

@@ -1,4 +1,9 @@
-"""Find a head again that was scanned in another session: rigid registration from far away."""
+"""Find a head again that was scanned in another session, by rigid registration from far away.
+
+The mean volumes of an earlier session and of this one come in, and a `Registration` goes out. Many starting
+positions are scored on a coarse image, the likeliest are refined there, and the best of them are refined
+further on finer images. World positions are scanner RAS+, mm.
+"""
 
 import itertools
 from dataclasses import dataclass
@@ -13,19 +18,24 @@ from rtdecode.types import Array, Float
 
 Reals = NDArray[np.float64]
 
-# Smoothing of both sides (standard deviation, mm), spacing of the points (mm), iterations.
+# Smoothing of both images (standard deviation, mm), spacing of the points (mm), iterations.
 _COARSE = (6.0, 8.0, 15)
 _FINE = ((3.0, 5.0, 20), (1.2, 4.0, 30))
-# Head rotations tried first, degrees about each axis.
+# Rotations of the head that are tried first, in degrees about each axis.
 _TURNS = (-15.0, 0.0, 15.0)
+# Number of starts that are refined on the coarse image, and of those that are refined further.
 _TRIED = 12
 _KEPT = 2
-_ARM_MM = 80.0  # from the head's middle to its surface
+# Distance from the head's middle to its surface, which converts rotations to millimetres.
+_ARM_MM = 80.0
+# Longest step.
 _STRIDE_MM = 12.0
+# Tukey's constant for 95 % efficiency, times the factor from median absolute to standard deviation.
 _TUKEY = 4.685 * 1.4826
-# Share of the points that must lie in the volume, for a place to count.
+# A position counts only if no more than this share of the points lies outside the volume.
 _MOST_OUT = 0.5
-_SETTLED = 1e-3  # mm
+# A step that gains less than this, in mm, is the last.
+_SETTLED = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +45,13 @@ class Registration:
     Attributes
     ----------
     matrix : (4, 4)
-        World position (RAS, mm) then to world position now; rigid.
+        Takes a world position (RAS, mm) in the earlier session to that in this one; rigid.
     correlation : float
-        Of both volumes' values over the head, at the finest level.
+        Correlation of the values of both volumes over the head, at the finest level.
     moved_mm, turned_deg : float
-        How far the middle of the head moved and by how much the head turned.
+        Distance by which the middle of the head moved, and angle by which the head turned.
     outside : float
-        Share of the head's points that lie out of this session's volume.
+        Share of the head's points that lie outside this session's volume.
     """
 
     matrix: Reals
@@ -53,7 +63,7 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class _Level:
-    """Points (3, n) and their values in the earlier session; this one's volume and world gradients."""
+    """One resolution: points (3, n) and values of the earlier session, volume and gradients of this one."""
 
     points: Reals
     values: Reals
@@ -64,7 +74,7 @@ class _Level:
 
 @dataclass(frozen=True, slots=True)
 class _Fit:
-    """How well a matrix fits: points inside (3, n), what was fitted to their values, what is left."""
+    """The fit at one matrix: the points inside (3, n), the columns fitted to their values, the residuals."""
 
     matrix: Reals
     middle: Reals
@@ -77,14 +87,14 @@ class _Fit:
 
 
 def register(reference: Array, affine: Reals, volume: Array, volume_affine: Reals) -> Registration:
-    """Rigid motion of a head between two sessions, from any place within some 40 mm and 25 degrees.
+    """Return the rigid motion of a head between two sessions, up to some 40 mm and 25 degrees.
 
     Parameters
     ----------
     reference, affine
         Mean volume of the earlier session (i, j, k) and its affine.
     volume, volume_affine
-        Mean volume of this one; any grid, any gain.
+        Mean volume of this session and its affine, on any grid and with any gain.
 
     Returns
     -------
@@ -92,10 +102,11 @@ def register(reference: Array, affine: Reals, volume: Array, volume_affine: Real
 
     Notes
     -----
-    Gauss-Newton on the difference of intensities under Tukey's weights, from coarse to fine (Gaussian
-    smoothing of 6, 3 and 1.2 mm). Offset, gain, and a gain that slopes over the head, as another
-    coil's, are fitted along. The coarse level begins at the likeliest of 27 rotations of the head,
-    both where it lay in the scanner and with the centres of mass joined.
+    The method is Gauss-Newton on the difference of intensities under Tukey's weights, from coarse to fine
+    (Gaussian smoothing of 6, 3 and 1.2 mm). An offset, a gain, and a gain that slopes over the head, as
+    that of another coil does, are fitted along with the motion. The coarse level starts at the likeliest of
+    27 rotations of the head, each tried both where the head lay in the scanner and with the centres of mass
+    joined.
     """
     starts = _starts(_centre(reference, affine), _centre(volume, volume_affine))
     levels = [_level(reference, affine, volume, volume_affine, *one[:2]) for one in (_COARSE, *_FINE)]
@@ -103,10 +114,10 @@ def register(reference: Array, affine: Reals, volume: Array, volume_affine: Real
 
 
 def register_points(points_mm: Reals, values: Reals, volume: Array, volume_affine: Reals) -> Registration:
-    """The same where only the values (point,) at some positions (3, point) of the head are known.
+    """Register a head of which only the values (point,) at some positions (3, point) are known.
 
-    There is no image to smooth and no centre of mass, so it finds less far moves (some 10 mm), and less
-    exactly (1 to 2 mm).
+    Without an image to smooth and without a centre of mass, motions are found up to some 10 mm only, and
+    with an error of 1 to 2 mm.
     """
     levels = [_Level(points_mm, values, *_smoothed(volume, volume_affine, s)) for s in (4.0, 2.0, 0.0)]
     centre = points_mm.mean(axis=1)
@@ -124,6 +135,7 @@ def _descend(levels: list[_Level], starts: list[Reals]) -> Registration:
     middle = last.points.mean(axis=1)
     moved = matrix[:3, :3] @ middle + matrix[:3, 3] - middle
     turned = np.degrees(np.arccos(np.clip((np.trace(matrix[:3, :3]) - 1) / 2, -1, 1)))
+    # The part of the head that cannot be read in this session.
     out = outside(last.volume.shape, last.affine, _apply(matrix, last.points)).mean()
     return Registration(matrix, correlation, float(np.linalg.norm(moved)), float(turned), float(out))
 
@@ -131,6 +143,7 @@ def _descend(levels: list[_Level], starts: list[Reals]) -> Registration:
 def _refine(level: _Level, matrix: Reals, rounds: int) -> tuple[Reals, float]:
     fit = _fit(level, matrix)
     for _ in range(rounds):
+        # Far from the solution a full step may overshoot: halve it until the fit becomes better.
         step = _step(level, fit)
         share = 1.0
         found = fit
@@ -150,7 +163,7 @@ def _refine(level: _Level, matrix: Reals, rounds: int) -> tuple[Reals, float]:
 
 
 def _fit(level: _Level, matrix: Reals) -> _Fit:
-    """Least squares of the values on the volume's, with a gain that may slope over the head."""
+    """Fit the volume's values to those of the points, with a gain that may slope over the head."""
     points = _apply(matrix, level.points)
     middle = points.mean(axis=1)
     inside = ~outside(level.volume.shape, level.affine, points)
@@ -163,18 +176,20 @@ def _fit(level: _Level, matrix: Reals) -> _Fit:
     slope = (points - middle[:, None]) / _ARM_MM
     columns = np.stack([ours, *(ours * slope), np.ones_like(ours)])
     solved = _solved(columns, theirs)
+    # Solve once more with the weights that the residuals call for.
     weights = _tukey(theirs - solved @ columns)
     solved = _solved(columns * weights, theirs * weights)
     error = theirs - solved @ columns
     spread = float(np.average((theirs - np.average(theirs, weights=weights**2)) ** 2, weights=weights**2))
     left = float(np.average(error**2, weights=weights**2))
+    # The correlation, negative if the image would have to be inverted to fit.
     score = np.sqrt(max(0.0, 1 - left / spread)) * np.sign(solved[0]) if spread > 0 else -1.0
     gain = solved[0] + solved[1:4] @ slope
     return _Fit(matrix, middle, points, columns, gain, error, weights, float(score))
 
 
 def _step(level: _Level, fit: _Fit) -> Reals:
-    """Gauss-Newton step: translation (mm) and rotation (rad) about the points' middle, (6,)."""
+    """Return the Gauss-Newton step, a translation (mm) and rotation (rad) about the points' middle, (6,)."""
     if fit.score <= -1.0:
         return np.zeros(6)
     slopes = fit.gain * np.stack([sample(g, level.affine, fit.points) for g in level.gradients])
@@ -186,7 +201,7 @@ def _step(level: _Level, fit: _Fit) -> Reals:
 
 
 def _solved(columns: Reals, values: Reals) -> Reals:
-    """Least squares of values (point,) on columns (column, point), bearing columns that say nothing."""
+    """Solve least squares of values (point,) on columns (column, point); empty columns do no harm."""
     normal = columns @ columns.T
     normal[np.diag_indices(len(columns))] += 1e-9 * np.diagonal(normal) + 1e-30
     solved: Any = np.linalg.solve(normal, columns @ values)
@@ -194,13 +209,13 @@ def _solved(columns: Reals, values: Reals) -> Reals:
 
 
 def _tukey(error: Reals) -> Reals:
-    """Square roots of Tukey's biweight, the scale from the median."""
+    """Return the square roots of Tukey's biweights, scaled by the median absolute residual."""
     size = _TUKEY * float(np.median(np.abs(error)))
     return np.maximum(0.0, 1 - np.square(error / max(size, 1e-12)))
 
 
 def _moved(matrix: Reals, step: Reals, centre: Reals) -> Reals:
-    """A motion followed by a small one about `centre`."""
+    """Return a motion followed by a small one about `centre`."""
     small = np.eye(4)
     small[:3, :3] = rotation(step[3:])
     small[:3, 3] = centre - small[:3, :3] @ centre + step[:3]
@@ -208,7 +223,7 @@ def _moved(matrix: Reals, step: Reals, centre: Reals) -> Reals:
 
 
 def rotation(vector: Reals) -> Reals:
-    """Rotation matrix (3, 3) of a rotation vector (3,), rad (Rodrigues' formula)."""
+    """Return the rotation matrix (3, 3) of a rotation vector (3,) in rad (Rodrigues' formula)."""
     angle = float(np.linalg.norm(vector))
     if angle < 1e-12:
         return np.eye(3)
@@ -225,6 +240,7 @@ def _starts(theirs: Reals, ours: Reals) -> list[Reals]:
             start[:3, :3] = rotation(np.radians(degrees))
             start[:3, 3] = target - start[:3, :3] @ theirs
             found.append(start)
+        # With one centre both targets give the same start.
         if np.allclose(theirs, ours):
             found.pop()
     return found
@@ -243,13 +259,14 @@ def _smoothed(volume: Array, affine: Reals, smooth_mm: float) -> tuple[Float, li
     zooms = np.linalg.norm(affine[:3, :3], axis=0)
     data = np.asarray(volume, np.float32)
     soft = np.asarray(ndimage.gaussian_filter(data, smooth_mm / zooms, mode="nearest"), np.float32)
+    # Gradients along voxel axes, (3, voxel), then along world axes by the inverse transposed affine.
     per_index = np.stack([np.gradient(soft, axis=axis) for axis in range(3)]).reshape(3, -1)
     per_mm = (np.linalg.inv(affine[:3, :3]).T @ per_index).astype(np.float32)
     return soft, [one.reshape(soft.shape) for one in per_mm], np.asarray(affine, np.float64)
 
 
 def _grid(volume: Array, affine: Reals, spacing_mm: float) -> Reals:
-    """World positions in and just around the head, (3, point)."""
+    """Return world positions in and just around the head, (3, point)."""
     zooms = np.linalg.norm(affine[:3, :3], axis=0)
     ranges = [np.arange(0, n, max(1.0, spacing_mm / z)) for n, z in zip(volume.shape, zooms, strict=True)]
     index = np.stack(np.meshgrid(*ranges, indexing="ij")).reshape(3, -1)
@@ -261,9 +278,9 @@ def _grid(volume: Array, affine: Reals, spacing_mm: float) -> Reals:
 
 
 def head_of(volume: Array) -> NDArray[np.bool_]:
-    """Where the head is, (i, j, k): above Otsu's threshold (1979), IEEE Trans. SMC 9:62.
+    """Return where the head is, (i, j, k) bool, by Otsu's threshold (1979, IEEE Trans. SMC 9:62).
 
-    Values above the 99th percentile count as that, lest a bright vessel moves the threshold.
+    Values above the 99th percentile are set to it, lest a bright vessel move the threshold.
     """
     data = np.asarray(volume, np.float64)
     top = np.percentile(data, 99)
@@ -272,6 +289,7 @@ def head_of(volume: Array) -> NDArray[np.bool_]:
     below = np.cumsum(counts)
     above = below[-1] - below
     total = np.cumsum(counts * middle)
+    # Variance between the classes for each threshold; one without values above it is excluded.
     with np.errstate(divide="ignore", invalid="ignore"):
         between = below * above * (total / below - (total[-1] - total) / above) ** 2
     return data > middle[int(np.nanargmax(np.where(above > 0, between, -1)))]

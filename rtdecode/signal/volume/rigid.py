@@ -1,20 +1,22 @@
-"""Rigid motions: six parameters, their matrix, and how far they move a head."""
+"""Rigid motions: their six parameters, their matrix, and how far they move a head."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Matrix = NDArray[np.float64]
 
-RADIUS_MM = 50.0  # of the sphere on which a rotation counts as millimetres: Power et al. 2012
+# Radius of the sphere on which rotations are converted to millimetres (Power et al. 2012).
+RADIUS_MM = 50.0
 
 
 def rigid(parameters: ArrayLike, centre: ArrayLike = (0.0, 0.0, 0.0)) -> Matrix:
-    """The matrix of a rigid motion.
+    """Return the matrix of a rigid motion.
 
     Parameters
     ----------
     parameters : (6,)
-        Translations along x, y, z, mm; right-handed rotations about x, y, z, rad, z acting first.
+        Translations along x, y, z in mm, then right-handed rotations about x, y, z in rad. The rotation
+        about z acts first.
     centre : (3,)
         The point about which the head turns, mm.
 
@@ -36,7 +38,10 @@ def rigid(parameters: ArrayLike, centre: ArrayLike = (0.0, 0.0, 0.0)) -> Matrix:
 
 
 def parameters_of(matrix: Matrix, centre: ArrayLike = (0.0, 0.0, 0.0)) -> Matrix:
-    """The six parameters of a rigid matrix, (6,): the inverse of `rigid` below 90 degrees about y."""
+    """Return the six parameters of a rigid matrix, (6,).
+
+    This is the inverse of `rigid` for rotations of less than 90 degrees about y.
+    """
     turn = matrix[:3, :3]
     middle = np.asarray(centre, np.float64)
     angles = (
@@ -48,12 +53,16 @@ def parameters_of(matrix: Matrix, centre: ArrayLike = (0.0, 0.0, 0.0)) -> Matrix
 
 
 def framewise_displacement(parameters: Matrix, earlier: Matrix) -> float:
-    """Sum of the absolute changes, rotations as arcs of 50 mm, mm (Power et al. 2012, NeuroImage 59:2142)."""
+    """Return the sum of the absolute changes of the six parameters, in mm.
+
+    Rotations count as arcs of a circle of 50 mm radius (Power et al. 2012, NeuroImage 59:2142).
+    """
     change = np.abs(np.asarray(parameters) - np.asarray(earlier))
     return float(change[:3].sum() + RADIUS_MM * change[3:].sum())
 
 
 def distance(matrix: Matrix, centre: Matrix) -> float:
-    """How far a rigid matrix moves the centre, and about it a point 50 mm away, mm."""
+    """Return how far a rigid matrix moves the centre, plus the arc it turns at 50 mm around it, in mm."""
+    # The trace of a rotation matrix is 1 + 2 cos(angle); rounding may carry the cosine beyond 1.
     turned = np.arccos(np.clip((np.trace(matrix[:3, :3]) - 1) / 2, -1, 1))
     return float(np.linalg.norm(matrix[:3, :3] @ centre + matrix[:3, 3] - centre) + RADIUS_MM * turned)

@@ -1,4 +1,9 @@
-"""How steady a run's signal is: motion, signal changes between volumes, temporal signal-to-noise ratio."""
+"""Judge how steady the signal of a run is.
+
+Values of the voxels and the framewise displacement come in, one volume at a time. `Quality` keeps figures of
+motion, of signal changes between volumes and of the temporal signal-to-noise ratio, and gives a verdict
+after the first minute.
+"""
 
 import math
 from collections import deque
@@ -12,22 +17,26 @@ from rtdecode.types import Float
 GRADES = ("good", "acceptable", "bad")
 
 _MINUTE_S = 60.0
-_RECENT = 60  # volumes whose median DVARS is the usual one
+# Number of volumes whose median DVARS is the usual one, and the fewest that have a usual one.
+_RECENT = 60
 _FEW = 5
-_JUMP = 1.5  # times the usual DVARS
+# A volume is a jump if its DVARS is more than this many times the usual one.
+_JUMP = 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A figure's limits.
+    """The limits of one figure.
 
     Attributes
     ----------
     figure : str
-        Of `Steadiness`.
+        Name of an attribute of `Steadiness`.
     good, bad : float
-        Good up to (for tsnr: from) here, bad beyond (for tsnr: below) there, acceptable between.
+        The figure is good up to the first limit, acceptable up to the second, and bad above it. Where
+        `bad` is the smaller one, as for tsnr, the directions are reversed.
     source : str
+        Where the limits come from.
     """
 
     figure: str
@@ -59,25 +68,26 @@ BARS = (
 
 @dataclass(frozen=True, slots=True)
 class Steadiness:
-    """The run so far.
+    """Figures of the run so far.
 
     Attributes
     ----------
     volumes : int
+        Number of volumes.
     mean_fd_mm, max_fd_mm : float or None
-        Framewise displacement; None before a volume was aligned.
+        Mean and largest framewise displacement; None until a volume was aligned.
     moved_share : float or None
-        Share of the aligned volumes with more than 0.5 mm.
+        Share of the aligned volumes that moved by more than 0.5 mm.
     unaligned_share : float or None
         Share of the volumes whose alignment did not converge.
     dvars_percent : float or None
-        Root mean square over voxels of the change since the last volume, of the mean signal
-        (Power et al. 2012, NeuroImage 59:2142), the last one's.
+        DVARS of the last volume: root mean square over voxels of the change since the volume before, in
+        percent of the mean signal (Power et al. 2012, NeuroImage 59:2142).
     jump_share : float or None
         Share of the volumes whose DVARS is more than 1.5 times the median of the 60 before.
     tsnr : float or None
-        Median over voxels of the mean over the standard deviation about a straight line; None before
-        ten volumes.
+        Temporal signal-to-noise ratio: mean divided by standard deviation about a straight line, median
+        over voxels; None before ten volumes.
     """
 
     volumes: int
@@ -92,14 +102,14 @@ class Steadiness:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the first minute of a run says.
+    """Judgement of the first minute of a run.
 
     Attributes
     ----------
     grade : str
-        ``good``, ``acceptable`` or ``bad``: the worst of the figures'.
+        ``good``, ``acceptable`` or ``bad``: the worst grade of any figure.
     reasons : tuple of str
-        One for each figure that is not good, with its limit and where that comes from.
+        One reason for each figure that is not good, with its limit and the source of the limit.
     figures : Steadiness
     """
 
@@ -109,23 +119,24 @@ class Verdict:
 
 
 class Quality:
-    """Follow a run; memory and cost per volume do not grow.
+    """Follow the figures of a run, with constant memory and cost per volume.
 
     Parameters
     ----------
     tr_s : float
     seconds : float
-        Length of signal on which the verdict rests.
+        Length of signal on which the verdict is based.
 
     Attributes
     ----------
     verdict : Verdict or None
-        None before the run has lasted so long; unchanged afterwards.
+        None until the run has lasted that long; unchanged afterwards.
     """
 
     def __init__(self, tr_s: float, seconds: float = _MINUTE_S) -> None:
         if not (tr_s > 0 and seconds > 0):
             raise ValueError(f"the TR and the time to judge are above 0 s, found {tr_s} and {seconds}")
+        # At least the ten volumes that tsnr needs; the margin keeps rounding from adding a volume.
         self._judge_at = max(10, math.ceil(seconds / tr_s - 1e-6))
         self.reset()
 
@@ -145,10 +156,10 @@ class Quality:
         Parameters
         ----------
         values : (voxel,)
-            Of the same voxels in every volume of a run, not normalised, after motion correction where
-            there is one.
+            Values of the same voxels in every volume of a run, not normalised, and read after motion
+            correction if there is any.
         fd_mm : float or None
-            Framewise displacement; NaN where the alignment did not converge, None without alignment.
+            Framewise displacement; NaN if the alignment did not converge, None without alignment.
         """
         x = values.astype(np.float64)
         self._count += 1
@@ -167,7 +178,7 @@ class Quality:
             self.verdict = judge(self.now())
 
     def now(self) -> Steadiness:
-        """The run's figures up to the last volume."""
+        """Return the figures of the run up to the last volume."""
         if self._now is None:
             self._now = self._figures()
         return self._now
@@ -188,11 +199,15 @@ class Quality:
         )
 
     def tsnr_map(self) -> Float | None:
-        """Temporal signal-to-noise ratio of each voxel, (voxel,) float32; None before ten volumes."""
+        """Return the temporal signal-to-noise ratio of each voxel, (voxel,) float32; None before ten volumes.
+
+        Voxels without a positive mean or without any variation get 0.
+        """
         n = self._count
         if n < 10 or self._last is None:
             return None
-        times = n * (n * n - 1) / 12  # sum of squares of 0 .. n-1 about their mean
+        # Sum of squares of 0 .. n-1 about their mean. The line costs two degrees of freedom.
+        times = n * (n * n - 1) / 12
         left = np.maximum(self._spread - self._slope**2 / times, 0.0) / (n - 2)
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.where((left > 0) & (self._mean > 0), self._mean / np.sqrt(left), 0.0)
@@ -218,7 +233,7 @@ class Quality:
         self._recent.append(self._dvars)
 
     def _accumulate(self, x: NDArray[np.float64]) -> None:
-        """Welford's moments, and with them the co-moment with time (Pebay 2008, SAND2008-6212)."""
+        """Update Welford's moments, and with them the co-moment with time (Pebay 2008, SAND2008-6212)."""
         n = self._count
         before = x - self._mean
         self._mean += before / n
@@ -227,7 +242,7 @@ class Quality:
 
 
 def judge(figures: Steadiness) -> Verdict:
-    """Hold a run's figures to `BARS`; figures that are not known do not count."""
+    """Compare the figures of a run with `BARS`; figures that are None do not count."""
     worst = 0
     reasons = []
     for bar in BARS:

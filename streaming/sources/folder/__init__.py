@@ -1,1 +1,1 @@
-"""Volumes as files that a scanner writes into a folder."""
+"""Read volumes from the files that a scanner writes into a folder."""

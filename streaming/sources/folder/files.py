@@ -1,4 +1,8 @@
-"""One file of the folder: what it is, its bytes, and whether they may still be arriving."""
+"""Open a file of the folder, tell its kind by its first bytes, and judge whether it is still arriving.
+
+Endings say nothing about a file's kind; they only pair a header with its data. `Tails` recognises copies
+that were given their full size before their content.
+"""
 
 import os
 import stat as modes
@@ -16,39 +20,43 @@ from streaming.sources.formats.image import Image, IncompleteError, NotAVolumeEr
 from streaming.sources.formats.nifti import is_nifti, is_nifti_header
 from streaming.sources.formats.parrec import is_par
 
+# Bytes from which a file's kind is told.
 HEAD = 4096
-# Larger files, packed or unpacked, are no volumes; bytes.
+# Larger files, packed or unpacked, are not volumes, except for uncompressed NIfTI and REC; bytes.
 _MOST = 4 << 30
+# Step of a fingerprint, bytes. As it is prime, it does not fall into line with values or rows.
 _PRIME = 61
 _PAIRS = {".par": (".rec",), ".hdr": (".img", ".img.gz")}
 _WHOLES = {data: header for header, parts in _PAIRS.items() for data in parts}
 _GZIP = b"\x1f\x8b"
-# A volume whose stored bytes end in fewer zeros than this is not suspected, bytes.
+# A volume whose stored bytes end in fewer zero bytes than this is not suspected.
 _FEW_ZEROS = 16
-# Time without change after which a run's first volume may end in zeros, s.
+# Time without a change after which zeros at the end are accepted, if they are few or nothing is known
+# of the run yet, s.
 _SETTLED = 0.25
 
 ReadAt = Callable[[int, int], bytes]
 
 
 class HalfError(IncompleteError):
-    """A pair's data file, of which the header is not there."""
+    """The data file of a pair whose header is not there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A file, or a pair of files, of one volume or more, whose places in it are known.
+    """A file or pair of files that holds one volume or more at known places.
 
     Attributes
     ----------
     promised : int
-        Volumes by the header.
+        Number of volumes by the header.
     there : callable
-        Size (bytes) -> volumes that are wholly within it.
+        Maps a size (bytes) to the number of volumes that lie wholly within it.
     span : callable
-        Volume's number -> offset and length of its bytes; of its last run of bytes, if they are apart.
+        Maps a volume's number to the offset and length of its bytes, or of the last stretch of them if
+        they do not lie together.
     image : callable
-        Volume's number in the file, and a function that reads (offset, length) -> the volume.
+        Maps a volume's number in the file, and a function that reads (offset, length), to the volume.
     """
 
     promised: int
@@ -58,13 +66,14 @@ class Container:
 
 
 def opened(path: Path) -> BinaryIO:
-    """Open a regular file for reading; never waits for the other end of a pipe.
+    """Open a regular file for reading.
 
     Raises
     ------
     NotAVolumeError
-        If it is something else, or too large.
+        If it is not a regular file, or too large.
     """
+    # Without O_NONBLOCK, opening a named pipe waits for its other end.
     number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     stat = os.fstat(number)
     if not modes.S_ISREG(stat.st_mode) or (stat.st_size > _MOST and not _may_be_long(path.name)):
@@ -74,12 +83,12 @@ def opened(path: Path) -> BinaryIO:
 
 
 def kind_of(head: bytes) -> str:
-    """Tell by a file's first bytes what it is: dicom, nifti, hdr, par, or other.
+    """Tell a file's kind by its first bytes: dicom, nifti, hdr, par, or other.
 
     Raises
     ------
     IncompleteError
-        If there are too few, or nothing but zeros.
+        If there are too few of them, or nothing but zeros.
     """
     start = _unpacked_head(head)
     if is_dicom(start):
@@ -90,6 +99,7 @@ def kind_of(head: bytes) -> str:
         return "hdr"
     if is_par(start):
         return "par"
+    # A NIfTI-1 header with its extension flag takes 352 bytes; with fewer, any kind is still possible.
     if len(start) < 352:
         raise IncompleteError(f"{len(head)} bytes")
     if not start.strip(b"\0"):
@@ -98,25 +108,27 @@ def kind_of(head: bytes) -> str:
 
 
 def is_packed(head: bytes) -> bool:
-    """Whether a file that begins with `head` is gzip."""
+    """Return whether a file that begins with `head` is gzip."""
     return head[:2] == _GZIP
 
 
 def gunzip(data: bytes, most: int = _MOST) -> bytes:
-    """Undo gzip, up to `most` bytes, if that is what the bytes are.
+    """Unpack gzip data of at most `most` bytes; return anything else as it is.
 
     Raises
     ------
     IncompleteError
         If the stream is damaged or has no end.
     NotAVolumeError
-        If there is more in it.
+        If it unpacks to more.
     """
+    # A gzip file may consist of several members, with zeros as padding behind each.
     parts = []
     size = 0
     while is_packed(data):
         stream = zlib.decompressobj(zlib.MAX_WBITS | 16)
         try:
+            # One byte more than is allowed shows that there is more, without unpacking it.
             parts.append(stream.decompress(data, most - size + 1))
         except zlib.error as error:
             raise IncompleteError(f"the gzip stream is damaged ({error})") from error
@@ -130,7 +142,7 @@ def gunzip(data: bytes, most: int = _MOST) -> bytes:
 
 
 def counterparts(name: str) -> list[str]:
-    """Names that the other half of a pair may have: data of a header, or the header of data."""
+    """Return the names that the other half of a pair may have, in the spelling of `name` first."""
     lower = name.lower()
     for end, others in [*_PAIRS.items(), *((data, (header,)) for data, header in _WHOLES.items())]:
         if lower.endswith(end):
@@ -142,27 +154,27 @@ def counterparts(name: str) -> list[str]:
 
 
 def is_data_half(name: str) -> bool:
-    """Whether a name is that of a pair's data file."""
+    """Return whether a name is that of a pair's data file."""
     return name.lower().endswith(tuple(_WHOLES))
 
 
 def fingerprint(data: bytes, size: int) -> int:
-    """Tell one content from another by the first bytes and every 61st of the first `size`."""
+    """Return a checksum over the first bytes and every 61st of the first `size`."""
     every = np.frombuffer(data, np.uint8, min(size, len(data)))[::_PRIME]
     return zlib.crc32(every.tobytes(), zlib.crc32(data[: min(HEAD, size)]))
 
 
 def shown(name: str) -> str:
-    """Give a file name in characters that can be printed: others as escapes."""
+    """Return a file name in printable characters, with escapes for all others."""
     text = os.fsencode(name).decode(errors="backslashreplace")
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class Tails:
-    """Tell a volume from a file that was given its full size first and is still being filled.
+    """Tell a whole volume from a file that was given its full size first and is still being filled.
 
-    Copies over a network share begin like this. Volumes of a series end in much the same number of
-    zeros; one that ends in more is waited for.
+    Copies over a network share often begin like this. The volumes of a series end in much the same
+    number of zero bytes; one that ends in more is waited for.
     """
 
     def __init__(self) -> None:
@@ -178,16 +190,16 @@ class Tails:
         data : (i, j, ...)
             The decoded values; the last in storage are the last here.
         tail : callable
-            Reads the stored bytes: (offset from the end, length).
+            Reads stored bytes by their offset from the end and their length.
         age, patience : float
-            Time since the last change, and after which nothing more is to be expected, s.
+            Time since the last change, and the time after which no more is to be expected, s.
 
         Raises
         ------
         IncompleteError
-            If it ends in more zeros than others, and changed not long ago.
+            If it ends in more zeros than others, and has changed recently.
         NotAVolumeError
-            If it does and has not changed for long.
+            If it ends in far more zeros than others, or is all zeros, and has not changed recently.
         """
         size = data.size * data.itemsize
         zeros = _zeros(tail, size)
@@ -196,7 +208,7 @@ class Tails:
             self._wait(age, patience, f"{size} bytes, and nothing but zeros")
             raise NotAVolumeError("nothing but zeros")
         if known is None:
-            # Of a mosaic, what lies behind the last slice is empty.
+            # A mosaic's last tiles may be empty, so the end of its last real slice is looked at too.
             whole = zeros < _FEW_ZEROS or data[(slice(-4, None), *(-1,) * (data.ndim - 1))].any()
             self._wait(age, 0.0 if whole else _SETTLED, f"ends in {zeros} zeros, and changed just now")
         elif zeros > known + _FEW_ZEROS:
@@ -214,7 +226,7 @@ class Tails:
 
 
 def _unpacked_head(head: bytes) -> bytes:
-    """Undo gzip on the first bytes of a file, as far as they go."""
+    """Unpack the first bytes of a gzip file, as far as they go."""
     if not is_packed(head):
         return head
     try:
@@ -224,7 +236,7 @@ def _unpacked_head(head: bytes) -> bytes:
 
 
 def _zeros(tail: ReadAt, most: int) -> int:
-    """Count the zero bytes at the end."""
+    """Count the zero bytes at the end, reading backwards only as far as they go."""
     count = 0
     step = 4096
     while count < most:
@@ -237,4 +249,5 @@ def _zeros(tail: ReadAt, most: int) -> int:
 
 
 def _may_be_long(name: str) -> bool:
+    # These are read volume by volume, never as a whole.
     return name.lower().endswith((".nii", ".rec", ".img"))

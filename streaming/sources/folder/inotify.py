@@ -1,7 +1,7 @@
-"""What the kernel tells of local folders (Linux inotify): it spares the listing, where it tells anything.
+"""Read the kernel's events about local folders (Linux inotify), which save listing them.
 
-Nothing rests on events: shares, containers and full tables of watches have none, and a folder whose
-time moved without one is listed.
+Nothing depends on events. Network shares, some containers and a full table of watches deliver none; a
+folder whose modification time moved without an event is listed instead.
 """
 
 import ctypes
@@ -9,6 +9,7 @@ import os
 import struct
 import weakref
 
+# Masks and the event record are those of inotify(7): watch, mask, cookie, length of the name.
 _CLOSE_WRITE = 0x8
 _MOVED_TO = 0x80
 _CREATE = 0x100
@@ -18,13 +19,13 @@ _BUFFER = 1 << 16
 
 
 class Events:
-    """Names that were made, renamed or written in some folders since the last call."""
+    """Collect the names that were created, moved in or written in some folders since the last call."""
 
     def __init__(self) -> None:
         self._folders: dict[int, str] = {}
         self._watches: dict[str, int] = {}
         self._number = -1
-        # Any C library has these on Linux; elsewhere there are no events.
+        # Every C library has these functions on Linux; elsewhere there are no events.
         library = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
         if hasattr(library, "inotify_init1"):
             self._library = library
@@ -33,7 +34,7 @@ class Events:
             weakref.finalize(self, os.close, self._number)
 
     def watch(self, key: str, path: str) -> None:
-        """Begin to watch a folder, if that is possible; once for each key."""
+        """Begin to watch a folder, if that is possible; a key that is watched already is left alone."""
         if self._number < 0 or key in self._watches:
             return
         mask = _CLOSE_WRITE | _MOVED_TO | _CREATE
@@ -42,14 +43,14 @@ class Events:
             self._watches[key], self._folders[watch] = watch, key
 
     def keep(self, keys: set[str]) -> None:
-        """Watch no other folders than these any more."""
+        """Stop watching all folders but these."""
         for key in [key for key in self._watches if key not in keys]:
             watch = self._watches.pop(key)
             self._folders.pop(watch, None)
             self._library.inotify_rm_watch(self._number, watch)
 
     def read(self) -> dict[str, set[str]]:
-        """Names by folder's key."""
+        """Return the names since the last call by their folder's key."""
         found: dict[str, set[str]] = {}
         while self._number >= 0:
             try:
@@ -57,6 +58,7 @@ class Events:
             except BlockingIOError:
                 break
             self._sort(data, found)
+            # A buffer that is not even half full has emptied the queue.
             if len(data) < _BUFFER // 2:
                 break
         return found
@@ -68,6 +70,7 @@ class Events:
             name = data[at + _EVENT.size : at + _EVENT.size + length].rstrip(b"\0")
             at += _EVENT.size + length
             key = self._folders.get(watch)
+            # The kernel has dropped this watch, for instance because the folder was deleted.
             if mask & _GONE and key is not None:
                 del self._folders[watch], self._watches[key]
             elif key is not None and name:

@@ -1,4 +1,8 @@
-"""The files of a folder that have not been decoded, and when each is to be tried again."""
+"""Queue the files of a folder that have not been decoded, and decide when each is tried again.
+
+New and changed files come in by name; each poll takes those that are due: first the files that were tried
+before and may have become whole, then new ones, then ones that were decoded before.
+"""
 
 import heapq
 import re
@@ -7,14 +11,16 @@ from dataclasses import dataclass
 
 from streaming.sources.folder.scan import Content
 
-# A round takes no more new files than this, and of those that were decoded before only so many.
+# A round takes at most this many new files, and this many that were decoded before: after a share is
+# mounted anew all its files come again, and a new file must not wait behind them.
 _BATCH = 128
 _BATCH_KNOWN = 4
-# A file is watched at every round for this long after a change, s; later, at each retry.
+# For this long after its last change a file is checked at every round, s; later, only at each retry.
 RESTLESS = 5.0
+# First and longest pause between tries, s; the pause doubles with each try.
 _RETRY_FIRST = 0.02
 _RETRY_MOST = 1.0
-# Reading again what could not be decoded takes no more than this share of the time.
+# Reading a file again that could not be decoded takes at most this share of the time.
 _RETRY_SHARE = 0.25
 # Names that promise an image, whatever the bytes turn out to be.
 _IMAGE_NAMES = (".dcm", ".ima", ".nii", ".nii.gz", ".hdr", ".img", ".par", ".rec")
@@ -22,24 +28,24 @@ _IMAGE_NAMES = (".dcm", ".ima", ".nii", ".nii.gz", ".hdr", ".img", ".par", ".rec
 
 @dataclass(slots=True)
 class Pending:
-    """A file that has not been decoded; times on the local clock, s.
+    """A file that has not been decoded, or not to its end; times on the local clock, s.
 
     Attributes
     ----------
     content : tuple
         Size and modification time of `watched` when it was last looked at.
     watched : str
-        The file whose changes count: a pair's data, where this is its header.
+        The file whose changes matter: this one or, if this is the header of a pair, its data file.
     since, changed_at : float
-        First seen; last change, or volume taken from it.
+        When it was first seen; when it last changed or gave a volume.
     absent_at : float
-        It was not there, or not whole, at that time.
+        The last time at which it was not there, or not whole.
     retry_at, rests_until : float
-        When it is tried again; until when not even a change is looked for.
+        When it is tried again; until when not even its changes are looked for.
     tries : int
-        So far.
+        Tries so far.
     reason : str
-        What is wanting.
+        What is missing.
     image : bool
         Whether its first bytes are those of an image.
     more : bool
@@ -59,14 +65,14 @@ class Pending:
     more: bool = False
 
     def postpone(self, now_at: float, cost: float) -> None:
-        """Try again after a pause that grows, the longer the more a try costs (s)."""
+        """Schedule the next try after a pause that grows with the tries and with their cost (s)."""
         rest = cost / _RETRY_SHARE
         self.rests_until = now_at + rest
         self.retry_at = now_at + max(rest, min(_RETRY_FIRST * 2**self.tries, _RETRY_MOST))
         self.tries += 1
 
     def promises(self, name: str) -> bool:
-        """Whether it is an image, or is named like one."""
+        """Return whether it is an image, or is named like one."""
         return self.image or name.lower().endswith(_IMAGE_NAMES)
 
 
@@ -76,7 +82,7 @@ class Queue:
     Parameters
     ----------
     content : callable
-        Name -> size and modification time now, or None.
+        Maps a name to the size and modification time of its file now, or to None.
     """
 
     def __init__(self, content: Callable[[str], Content | None]) -> None:
@@ -93,9 +99,9 @@ class Queue:
         content : tuple
             Size and modification time.
         now_at, seen_at : float
-            Now, and when it was not there; local clock, s.
+            Now, and when it was last known to be absent; local clock, s.
         again : bool
-            Whether it was decoded before: others go first.
+            Whether it was decoded before, in which case others go first.
         """
         pending = self.files.get(name)
         if pending is None:
@@ -106,15 +112,16 @@ class Queue:
         pending.tries = min(pending.tries, 1)
 
     def unread(self) -> bool:
-        """Whether there are files, or volumes in one, that have not been tried at all."""
+        """Return whether some files, or some volumes in a file, have not been tried at all."""
         return bool(self._fresh) or any(pending.more for pending in self.files.values())
 
     def due(self, now_at: float) -> Iterator[str]:
-        """Names to be tried now: those waited for, then new ones, then ones that were decoded before."""
+        """Yield the names to be tried now: those waited for, then new ones, then those decoded before."""
         tried = [name for name, pending in self.files.items() if pending.tries]
         yield from [name for name in tried if self._is_due(self.files[name], now_at)]
         known = 0
         for _ in range(_BATCH):
+            # The heap is ordered by `again` first, so no new file follows one that was decoded before.
             if not self._fresh or (known >= _BATCH_KNOWN and self._fresh[0][0]):
                 return
             again, _, _, name = heapq.heappop(self._fresh)
@@ -137,6 +144,6 @@ class Queue:
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
-    """Order names as people do: numbers by value."""
+    """Return a sort key by which numbers in names count by their value."""
     parts = re.split(r"(\d+)", name)
     return [(1, int(part), part) if part.isdecimal() else (0, 0, part) for part in parts]

@@ -1,4 +1,4 @@
-"""The slices of one volume on their way to be whole, and the array and affine they make."""
+"""Collect the slices of one volume, and join them into an array with its affine."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from rtdecode.types import Array
 from streaming.sources.formats.image import Moments, Plane, seconds_between
 
-# Slices may lie this far from an even spacing, in steps; beyond, they are no one volume.
+# Slices of one volume may lie this far off an even spacing, in steps of it.
 _UNEVEN = 0.1
-# Fewer than one place in this many filled is no grid.
+# An even grid on which fewer than one place in this many is filled is not believed.
 _SPARSE = 4
 
 
 class Slot(NamedTuple):
-    """One slice with its file's name and moments."""
+    """One slice with the name and the moments of its file."""
 
     plane: Plane
     name: str
@@ -26,12 +26,12 @@ class Slot(NamedTuple):
 
     @property
     def key(self) -> float:
-        """Position along the normal, mm, in hundredths: the same in every volume of a run."""
+        """Position along the normal, mm, rounded to hundredths: the same in every volume of a run."""
         return round(self.plane.normal_mm, 2)
 
 
 class Span(NamedTuple):
-    """Lowest and highest instance, and how many there are."""
+    """Lowest and highest instance number, and how many there are."""
 
     lowest: int
     highest: int
@@ -39,7 +39,7 @@ class Span(NamedTuple):
 
     @property
     def closed(self) -> bool:
-        """Whether none between them is wanting."""
+        """Whether none between them is missing."""
         return self.highest - self.lowest + 1 == self.many
 
 
@@ -52,19 +52,19 @@ class Pile:
     slots : dict
         By `Slot.key`.
     last_at : float
-        When the last one came; local clock, s.
+        When the last slice came; local clock, s.
     """
 
     slots: dict[float, Slot] = field(default_factory=dict)
     last_at: float = -float("inf")
 
     def put(self, slot: Slot) -> None:
-        """Lay one slice down."""
+        """Add one slice."""
         self.slots[slot.key] = slot
         self.last_at = max(self.last_at, slot.moments.arrived_at)
 
     def instances(self) -> Span | None:
-        """Range of the instances; None where a slice has none."""
+        """Return the range of the instance numbers; None if a slice has none."""
         found = [slot.plane.instance for slot in self.slots.values()]
         known = [value for value in found if value is not None]
         return Span(min(known), max(known), len(known)) if known and len(known) == len(found) else None
@@ -76,52 +76,55 @@ def places(keys: Iterable[float]) -> list[int] | None:
     Parameters
     ----------
     keys : iterable of float
-        Positions, mm; the same one may come again.
+        Positions, mm; the same one may occur repeatedly.
 
     Returns
     -------
     list of int or None
-        Place of each different one, in rising order, the lowest 0; None where no even grid holds them.
+        Place of each distinct position, in rising order, the lowest at 0; None if no even grid holds
+        them.
     """
     found = np.array(sorted(set(keys)))
     if len(found) < 2:
         return [0] * len(found) or None
+    # The smallest gap counts as one step; larger ones are whole numbers of steps with empty places.
     steps = np.diff(found)
     whole = np.concatenate([[0], np.cumsum(np.rint(steps / steps.min()))])
     if whole[-1] > _SPARSE * len(found):
         return None
+    # Judge by the mean spacing over the whole extent: a single gap carries the rounding of positions.
     off = (found - found[0]) * whole[-1] / (found[-1] - found[0]) - whole
     return [int(place) for place in whole] if np.abs(off).max() < _UNEVEN else None
 
 
 def on_grid(keys: Sequence[float], grid: Sequence[float]) -> list[int] | None:
-    """Place of each position on a known grid, None where one is not there."""
+    """Return the place of each position on a known grid; None if one is not on it."""
     known = {key: place for place, key in enumerate(sorted(grid))}
     return [known[key] for key in keys] if all(key in known for key in keys) else None
 
 
 def joined(planes: Sequence[Plane], at: Sequence[int], count: int) -> tuple[Array, NDArray[np.float64]]:
-    """Make one volume of slices.
+    """Join slices into one volume.
 
     Parameters
     ----------
     planes : sequence of Plane
         In rising order along the normal.
     at : sequence of int
-        Place of each.
+        Place of each in the volume.
     count : int
-        Slices of the volume; places without a slice are zeros.
+        Number of places in the volume; those without a slice are zeros.
 
     Returns
     -------
     data : int16 or float32, (i, j, k)
     affine : float64, (4, 4)
-        From the first and the last position, as the vendors round the spacing in the header.
+        Taken from the first and the last position, because vendors round the spacing in the header.
 
     Raises
     ------
     ValueError
-        If the slices do not lie evenly along one line.
+        If the slices are not evenly spaced along one line.
     """
     kind = np.result_type(*(plane.data.dtype for plane in planes))
     columns, rows = planes[0].data.shape
@@ -146,7 +149,10 @@ def _affine(planes: Sequence[Plane], at: Sequence[int]) -> NDArray[np.float64]:
 
 
 def timed(planes: Sequence[Plane]) -> tuple[datetime | None, float | None]:
-    """Start of a volume, and seconds from there to its image; None for what the headers do not say."""
+    """Return a volume's start, and the seconds from there to its finished image.
+
+    Both are None unless every slice's header has a time.
+    """
     starts = [plane.acquired for plane in planes if plane.acquired is not None]
     if len(starts) < len(planes):
         return None, None

@@ -1,4 +1,9 @@
-"""Files to images: each content once, however it is named, dated, grown or mounted."""
+"""Decode files into images, and give each content once.
+
+A file comes in by name; out come the volumes, or the slice, that it has not given before. Its first bytes
+say what it is. A file that was renamed, dated anew, padded, or mounted anew is recognised by its content;
+a file of several volumes (4-D NIfTI, PAR/REC) is read further wherever it left off.
+"""
 
 import os
 import zlib
@@ -15,15 +20,15 @@ from streaming.sources.formats import nifti, parrec
 from streaming.sources.formats.dicom import read_dicom
 from streaming.sources.formats.image import Image, IncompleteError, NotAVolumeError, Plane, patience_s
 
-# Volumes of one file that one reading gives.
+# Volumes that one reading takes from one file: the reading cannot be interrupted, and a poll is short.
 _MOST_VOLUMES = 16
-# Files that are told after a rename: so many that were taken last.
+# A renamed file is recognised by its inode among this many that were taken last.
 _RECENT = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class _Taken:
-    """A file that was decoded: its state then, and a checksum over that many bytes, none if 0."""
+    """A file that was decoded: its state then, and a checksum over its first `size` bytes (0: none)."""
 
     content: Content
     size: int
@@ -32,7 +37,11 @@ class _Taken:
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """What a file of volumes has given: how many, as what, a checksum of the first, the smallest size."""
+    """What a file of volumes has given so far.
+
+    `count` volumes as run `uid`; `number` is that in the file's name, `first` a checksum of the first
+    volume, `size` the smallest size seen (bytes), and `by_name` says that the name numbers the volume.
+    """
 
     count: int
     uid: str
@@ -49,15 +58,15 @@ class Reading:
     Attributes
     ----------
     images : list of Image, or Plane
-        Those that it had not given before.
+        What it had not given before.
     stamp : Stamp
         The file's state.
     rest : str
-        What is still to come from it, in words; empty where nothing is.
+        What is still to come from it, in words; empty if nothing is.
     by_name : bool
-        Whether the images' numbers are those of the names, which may begin anywhere.
+        Whether the images' numbers come from file names, which may begin anywhere.
     mates : tuple of str
-        Names of the other half, where it is one of a pair.
+        Names that the other half may have, where the file is one of a pair.
     """
 
     images: list[Image] | Plane
@@ -68,7 +77,7 @@ class Reading:
 
 
 class Reader:
-    """Read files of a folder.
+    """Read the files of a folder, and remember what each has given.
 
     Parameters
     ----------
@@ -81,7 +90,7 @@ class Reader:
     image : bool
         Whether the file that was read last is an image by its first bytes.
     watched : str
-        The file whose changes count for it: itself, or a header's data.
+        The file whose changes matter to it: the file itself or, for a header, its data file.
     """
 
     def __init__(self, directory: Path, moco: bool = False) -> None:
@@ -98,34 +107,34 @@ class Reader:
         self.watched = ""
 
     def knows(self, name: str) -> bool:
-        """Whether a file of that name was taken before."""
+        """Return whether a file of that name was taken before."""
         return name in self._taken
 
     def content(self, name: str) -> Content | None:
-        """Size and modification time of a file now; None where it is not there."""
+        """Return the size and modification time of a file now; None if it is not there."""
         try:
             return stamp_of(os.stat(self._directory / name)).content
         except OSError:
             return None
 
     def read(self, name: str, age: float) -> Reading:
-        """Decode what a file holds and has not given yet.
+        """Decode what a file holds and has not given before.
 
         Parameters
         ----------
         name : str
             Relative to the folder.
         age : float
-            Time since the last change, s; infinity where nothing is waited for.
+            Time since the last change, s; infinity if nothing is to be waited for.
 
         Raises
         ------
         IncompleteError
-            If something is wanting that may still come; `HalfError` if that is a pair's header.
+            If something is missing that may still come; `HalfError` if that is the header of a pair.
         NotAVolumeError
-            If it holds no volume.
+            If the file holds no volume.
         OSError
-            If it cannot be opened or read.
+            If the file cannot be opened or read.
         """
         self.image = False
         self.watched = name
@@ -144,6 +153,7 @@ class Reader:
         taken = self._taken.get(name)
         if taken is not None:
             return taken.content == stamp.content
+        # Another name for the same inode and content is a rename, or a second link.
         other = self._recent.get(stamp.inode)
         if other is None or self._taken[other].content != stamp.content:
             return False
@@ -159,7 +169,7 @@ class Reader:
             self._recent.popitem(last=False)
 
     def _whole(self, name: str, file: BinaryIO, kind: str, head: bytes, before: Stamp, age: float) -> Reading:
-        """Read a file that counts when all of it is there."""
+        """Read a file that counts only once all of it is there."""
         data = head + file.read()
         stamp = stamp_of(os.fstat(file.fileno()))
         if _changed_while_read(before, stamp, len(data)):
@@ -173,22 +183,24 @@ class Reader:
                 reading = Reading(self._dicom(plain, plain is not data, age), stamp)
             else:
                 reading = self._parts_of(name, _container(kind, plain, name), plain, stamp)
-        # Other times, or more bytes behind the image: still the file that was decoded.
+        # A known file that was dated anew, or padded at its end, only has its new state noted.
         if not reading.rest:
             self._take(name, stamp, len(data), files.fingerprint(data, len(data)))
         return reading
 
     def _dicom(self, data: bytes, packed: bool, age: float) -> list[Image] | Plane:
         found = read_dicom(data, moco=self._moco)
+        # A gzip stream carries its own checksum, so its zeros are real.
         if packed or (isinstance(found, list) and not found):
             return found
+        # Slices at different positions may end in different numbers of zeros: each has its own record.
         last = found if isinstance(found, Plane) else found[-1]
         place = round(100 * last.normal_mm) if isinstance(last, Plane) else 0
         self._tails.check((last.uid, place), last.data, _tail_of(data), age, patience_s(last.tr_s))
         return found
 
     def _parts(self, name: str, file: BinaryIO, kind: str, head: bytes, before: Stamp, age: float) -> Reading:
-        """Read what is there of a file, or of a pair of files, whose layout is known from its head."""
+        """Read what is there of a file, or of a pair of files, whose header gives the layout."""
         if kind == "nifti":
             return self._volumes(name, _container(kind, head, name), _reads(file), before, age)
         header = head + file.read()
@@ -207,7 +219,10 @@ class Reader:
         return replace(reading, mates=mates)
 
     def _parsed(self, kind: str, header: bytes, name: str) -> Container:
-        """What a pair's header says, which is read again for every volume that comes into its data."""
+        """Return the layout by a pair's header.
+
+        The header is read again for every volume that arrives in the data file; it is parsed only once.
+        """
         if self._last_header is None or self._last_header[:2] != (name, header):
             self._last_header = name, header, _container(kind, header, name)
         return self._last_header[2]
@@ -220,7 +235,7 @@ class Reader:
         raise IncompleteError(f"waits for its data file {files.shown(mates[0]) if mates else ''}".rstrip())
 
     def _parts_of(self, name: str, container: Container, data: bytes, stamp: Stamp) -> Reading:
-        """Read all volumes of what was unpacked: a checksum said that it is whole."""
+        """Read all volumes of unpacked data, which the checksum of gzip has proved to be whole."""
         size = container.there(len(data))
         if size < container.promised:
             raise IncompleteError(f"{size} of {container.promised} volumes in {len(data)} bytes")
@@ -241,6 +256,8 @@ class Reader:
     ) -> Reading:
         there = container.there(stamp.size)
         given, first = self._begun(name, container, read_at, there, stamp)
+        # A writer may set the number of volumes only at the end, so while a file grows it may hold more
+        # than its header promises. In a file that has not grown, such a header is not trusted.
         grew = stamp.size > given.size
         if there > container.promised and not grew:
             self._given[name] = given
@@ -256,6 +273,7 @@ class Reader:
                 if not images:
                     self._given[name] = given
                     raise
+                # The volumes before this one are good: give them, and name the reason for the rest.
                 reason = str(error)
                 break
         count = given.count + len(images)
@@ -264,6 +282,7 @@ class Reader:
             reason = f"{count} of {max(there, container.promised)} volumes so far"
         elif not reason and not count:
             reason = f"{stamp.size} bytes, no volume yet"
+        # No checksum is needed here: `_begun` recognises the file by its first volume.
         if not reason:
             self._take(name, stamp, 0, 0)
         return Reading(images, stamp, reason, given.by_name)
@@ -281,19 +300,26 @@ class Reader:
     def _begun(
         self, name: str, container: Container, read_at: ReadAt, there: int, stamp: Stamp
     ) -> tuple[_Given, Image | None]:
-        """What the file has given; begins again, with its first volume, where that is another one."""
+        """Return what the file has given; if its first volume is another one, begin again with that.
+
+        The first volume is returned too where it had to be decoded.
+        """
         given = self._given.get(name)
         if there == 0:
+            # Keep this size: a file that has grown since may hold more than its header promises.
             self._given.setdefault(name, _Given(0, "", None, -1, stamp.size, False))
             raise IncompleteError(f"{stamp.size} bytes, not one volume yet")
         checksum = zlib.crc32(read_at(*container.span(0)))
         if given is not None and given.first == checksum:
             return replace(given, size=min(given.size, stamp.size)), None
         image = container.image(0, read_at)
+        # A file of one volume takes its number from its name; in a longer one volumes count from 0.
         by_name = container.promised == 1
         uid = image.uid
         number = image.number
         lowest = self._lowest.get(uid, number)
+        # A second run may overwrite the files of the first one by one. Only the file with the lowest
+        # number begins the new run; the others then belong to it.
         begins = number is not None and (not by_name or number == lowest)
         if given is not None and given.count and begins:
             self._generation[uid] = self._generation.get(uid, 1) + 1
@@ -306,6 +332,7 @@ class Reader:
 
 
 def _kind(head: bytes, name: str) -> str:
+    # A pair's data have no signature: their name alone says that they belong to a header.
     half = files.is_data_half(name)
     try:
         kind = files.kind_of(head)
@@ -350,5 +377,5 @@ def _tail_in(container: Container, t: int, read_at: ReadAt) -> Callable[[int, in
 
 
 def _changed_while_read(before: Stamp, after: Stamp, size: int) -> bool:
-    """Whether what was read may be neither the earlier nor the later state; growth read whole is fine."""
+    """Return whether the bytes may mix two states of the file; growth that was read whole is fine."""
     return after.size != size or (before.size == size and before.content != after.content)

@@ -1,4 +1,4 @@
-"""A series that a scanner began anew under the same identity: its second run is told from second files."""
+"""Tell a series that the scanner began again under the same identity from files that came twice."""
 
 import zlib
 from dataclasses import dataclass, field
@@ -11,9 +11,10 @@ from streaming.sources.formats.image import Image, Plane, seconds_between
 
 Key = tuple[int | None, ...]
 
-# The counters at the start of a run by which its beginning is known again.
+# Number of counters kept from the start of a run, by which its beginning is recognised.
 _KEPT = 512
-# Header times this far apart are of two acquisitions, s; without them, files after such a pause may be.
+# Header times further apart than `_LATER_S` belong to two acquisitions; without header times, files
+# that come after a pause of `_PAUSE_S` may too; both in s.
 _LATER_S = 5.0
 _PAUSE_S = 10.0
 
@@ -22,8 +23,8 @@ _PAUSE_S = 10.0
 class _Begun:
     """What is known of one run of an identity.
 
-    `firsts` are header times by counter, `pixels` the first image's checksum, `at` the newest arrival
-    on the local clock, s.
+    `firsts` are the header times of its first images by counter, `pixels` is a checksum of the very
+    first one, and `at` is when its newest file came (local clock, s).
     """
 
     name: str
@@ -35,18 +36,18 @@ class _Begun:
 
 
 class SeriesRestarts:
-    """Give the runs of one identity names of their own.
+    """Give each run of one identity a name of its own.
 
-    A run has begun again when a counter of its beginning comes once more with a header time that is
-    more than 5 s later. Without header times the first image must come once more with other pixels,
-    after a pause of 10 s. Whatever is older than the newest run belongs to an earlier one.
+    A series has begun again when a counter from its beginning comes once more with a header time more
+    than 5 s later. Without header times, its first image must come once more with other pixels, after a
+    pause of 10 s. An image older than the newest run belongs to an earlier one.
     """
 
     def __init__(self) -> None:
         self._runs: dict[str, list[_Begun]] = {}
 
     def name(self, image: Image | Plane, at: float) -> str:
-        """Identity of an image's run: its own, or with the run's number behind it from the second on.
+        """Return the identity of an image's run: its own and, from the second run on, the run's number.
 
         Parameters
         ----------
@@ -70,7 +71,7 @@ class SeriesRestarts:
 
 
 def _owner(runs: list[_Begun], acquired: datetime | None) -> _Begun | None:
-    """The newest run that had begun by a header time; without one, the newest."""
+    """Return the newest run that had begun by a header time; without a time, the newest run."""
     if acquired is not None:
         for run in reversed(runs[1:]):
             if run.start is None or seconds_between(run.start, acquired) > -_LATER_S:
@@ -80,6 +81,7 @@ def _owner(runs: list[_Begun], acquired: datetime | None) -> _Begun | None:
 
 
 def _again(run: _Begun, key: Key, image: Image | Plane, at: float) -> bool:
+    # A series that is copied into the folder twice repeats its header times, or else its pixels.
     if key not in run.firsts:
         return False
     before = run.firsts[key]
@@ -90,7 +92,7 @@ def _again(run: _Begun, key: Key, image: Image | Plane, at: float) -> bool:
 
 
 def _key(image: Image | Plane) -> Key | None:
-    """Counters of an image, and the place of a slice; None where it has none."""
+    """Return the counters of an image, with the position of a slice; None if it has none."""
     if isinstance(image, Image):
         return None if image.number is None else (image.number,)
     if image.instance is None:

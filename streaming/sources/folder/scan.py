@@ -1,9 +1,9 @@
-"""Which files of a folder and its subfolders are new or changed, at little cost.
+"""Find the files of a folder and its subfolders that are new or have changed, at little cost.
 
-Events do not come from network folders, so this lists, unless events told what is new. A folder whose
-modification time stands still is listed again only now and then, for file systems that do not keep that
-time; files that are known are looked at again in turns, a few at every poll. Both take a fixed share of
-the time, however many files there are.
+Each poll takes what kernel events tell (`Events`), then lists the folders whose modification time moved,
+then looks again at a few known files in turn. Network folders send no events, so nothing depends on them.
+Now and then every folder is listed, because some file systems do not keep a folder's modification time.
+Listing all folders and looking at known files each take a fixed share of the time, however many there are.
 """
 
 import heapq
@@ -16,17 +16,18 @@ from pathlib import Path
 
 from streaming.sources.folder.inotify import Events
 
-# File systems keep times in ticks: a change may hide in the tick of the one before it.
+# File systems keep times in ticks, s: a change within the tick of the one before it moves no time.
 _TICK = 0.1
-# A folder that is listed because it changed rests for this many times what the listing took.
+# After a listing, a folder rests for this many times what the listing took, even if it changes.
 _REST = 2.0
-# All folders are listed this often, s, or more rarely where that would take more than this share.
+# All folders are listed at this interval, s, or more rarely if that would take more than this share
+# of the time.
 _RELIST = 0.25
 _RELIST_SHARE = 0.02
-# Time that a poll spends on files that are known, s: as a rule, and after the folder came back.
+# Time that a poll spends on known files, s: normally, and after the folder came back.
 _TURN = 0.0005
 _TURN_RETURNED = 0.004
-# So many folders, those that changed last and what they lie in, are watched at every poll.
+# Number of folders that every poll checks: those that changed last. Their parents come on top.
 _WATCHED = 48
 
 Content = tuple[int, int]
@@ -34,7 +35,7 @@ Content = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What tells one state of a file from another: size (bytes), times (ns), and where it is kept."""
+    """The state of a file: size (bytes), times (ns), and its device and inode."""
 
     size: int
     mtime_ns: int
@@ -53,13 +54,17 @@ class Stamp:
 
 
 def stamp_of(stat: os.stat_result) -> Stamp:
-    """Stamp of a file's status."""
+    """Return the stamp of a file's status."""
     return Stamp(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, (stat.st_dev, stat.st_ino))
 
 
 @dataclass(slots=True)
 class _Folder:
-    """A folder: its files and subfolders by name, and when it changed and was listed, local clock, s."""
+    """A folder: its files and subfolders by name, and when it changed and was listed (local clock, s).
+
+    `mtime` is the modification time seen last (ns), `told_mtime` the one that events have accounted for,
+    and `cost` what the last listing took (s).
+    """
 
     changed_at: float
     mtime: int = -1
@@ -71,19 +76,19 @@ class _Folder:
 
 
 class FolderScan:
-    """Watch a folder by listing it.
+    """Watch a folder and its subfolders by listing them.
 
     Names that begin with a dot are left alone: files are written under them before they are renamed.
-    So is what is neither file nor folder, and links to folders.
+    Links to folders, and whatever is neither a file nor a folder, are left alone too.
 
     Parameters
     ----------
     directory : Path
-        May not exist yet, may vanish and come back.
+        The folder. It need not exist yet, and may vanish and come back.
     exclude : Path or None
         A subfolder that is left alone.
     events : bool
-        Take what the kernel tells, where it does.
+        Use the kernel's events where there are any.
 
     Attributes
     ----------
@@ -94,7 +99,7 @@ class FolderScan:
     returning : bool
         Whether the last poll looked at files that were known before the folder went away.
     seen_at : float
-        A file reported now was not there at that time, local clock, s.
+        When all folders were last listed; a file reported later was not there then. Local clock, s.
     """
 
     def __init__(self, directory: Path, exclude: Path | None = None, events: bool = True) -> None:
@@ -113,23 +118,23 @@ class FolderScan:
         self.returning = False
 
     def files(self) -> list[str]:
-        """Every name seen so far, relative to the folder."""
+        """Return every name seen so far, relative to the folder."""
         return [_joined(at, name) for at, folder in self._folders.items() for name in folder.files]
 
     def knows(self, name: str) -> bool:
-        """Whether a file of that relative name has been seen."""
+        """Return whether a file of that relative name has been seen."""
         at, _, base = name.rpartition("/")
         folder = self._folders.get(at)
         return folder is not None and base in folder.files
 
     def forget(self, name: str) -> None:
-        """Report a file again when it is seen again."""
+        """Forget a file, so that it is reported again when it is seen again."""
         at, _, base = name.rpartition("/")
         if at in self._folders:
             self._folders[at].files.pop(base, None)
 
     def poll(self, now_at: float) -> dict[str, Stamp]:
-        """Files that are new, or differ from what was last reported: relative name -> stamp.
+        """Return the files that are new or have changed since they were reported: relative name -> stamp.
 
         Parameters
         ----------
@@ -140,6 +145,7 @@ class FolderScan:
             return {}
         found: dict[str, Stamp] = {}
         every = now_at >= self._relist_at
+        # Events come first: they account for a folder's new modification time and so spare its listing.
         for at, names in (self._events.read() if self._events else {}).items():
             self._tell(at, names, now_at, found)
         began = time.perf_counter()
@@ -156,7 +162,7 @@ class FolderScan:
         return found
 
     def _enter(self, now_at: float) -> bool:
-        """Whether the folder is there; the same place may now be another file system's."""
+        """Return whether the folder is there; notice when another file system is mounted in its place."""
         try:
             stat = os.stat(self._root)
         except OSError:
@@ -168,8 +174,11 @@ class FolderScan:
             return False
         identity = (stat.st_dev, stat.st_ino)
         if self._identity != identity or not was_alive:
+            # Watches belong to the inodes of the folder that went away.
             self._events = Events() if self._events and self._identity else self._events
             self._identity = identity
+            # List everything at once, and look at every known file again: a new mount may show other
+            # inode numbers and times for the same files. `_unseen` counts those still to be looked at.
             self._relist_at = -float("inf")
             self._folders.setdefault("", _Folder(now_at))
             self._turns = deque((at, name) for at, each in self._folders.items() for name in each.files)
@@ -177,7 +186,10 @@ class FolderScan:
         return True
 
     def _moved(self, at: str, now_at: float) -> bool:
-        """Whether a folder changed, or may have within the tick of its last change, and has rested."""
+        """Return whether a folder has changed, or may have, and has rested long enough to be listed.
+
+        It may have changed unnoticed if it was last listed within a tick of its last change.
+        """
         folder = self._folders[at]
         try:
             mtime = os.stat(f"{self._root}/{at}").st_mtime_ns
@@ -190,7 +202,7 @@ class FolderScan:
         return fresh and now_at >= folder.listed_at + _REST * folder.cost
 
     def _tell(self, at: str, names: set[str], now_at: float, found: dict[str, Stamp]) -> None:
-        """Look at the names that events told; the change of the folder's time is theirs."""
+        """Look at the names that came by events, which also explain the folder's new modification time."""
         folder = self._folders[at]
         for name in names:
             if name in folder.files:
@@ -206,7 +218,7 @@ class FolderScan:
         try:
             names = os.listdir(f"{self._root}/{at}")
         except OSError:
-            # It vanished between two calls: the next poll tells.
+            # It vanished between two calls; the next poll finds out.
             return
         known = folder.files
         inner = folder.folders
@@ -224,6 +236,7 @@ class FolderScan:
                 folder.folders.add(name)
                 self._begin(path, now_at, found)
                 return
+            # A link to a file is followed; one to a folder ends up as neither file nor folder.
             if modes.S_ISLNK(stat.st_mode):
                 stat = os.stat(f"{self._root}/{path}")
         except OSError:
@@ -243,7 +256,7 @@ class FolderScan:
         self._list(at, now_at, found)
 
     def _choose(self) -> None:
-        """Watch the folders that changed last, and all that they lie in."""
+        """Watch the folders that changed last, and all their parents, where new subfolders appear."""
         last = heapq.nlargest(_WATCHED, self._folders, key=lambda at: self._folders[at].mtime)
         self._watched = {""}
         for at in last:
@@ -261,7 +274,7 @@ class FolderScan:
             self._events.watch(at, f"{self._root}/{at}")
 
     def _take_turns(self, found: dict[str, Stamp]) -> None:
-        """Look at some of the known files again: one that was overwritten moves no folder's time."""
+        """Look at some known files again: overwriting one does not move its folder's modification time."""
         until = time.perf_counter() + (_TURN_RETURNED if self.returning else _TURN)
         for _ in range(len(self._turns)):
             at, name = self._turns.popleft()

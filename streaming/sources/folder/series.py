@@ -1,4 +1,8 @@
-"""Runs, the place of each volume in them, and the holes between."""
+"""Give each image its run and its index there, and keep account of the holes between.
+
+An image comes in with its header's identity, counter and time; out comes a `Volume`, or the reason why it
+belongs to no run that is followed. A volume that was passed over is a hole until it comes.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,16 +17,17 @@ from streaming.sources.formats.image import Image, Moments, patience_s, seconds_
 Kind = tuple[tuple[int, ...], tuple[float, ...], float | None]
 Accept = Callable[[tuple[int, ...], NDArray[np.float64], float | None], str | None]
 
-# No run has more volumes: a greater number comes from a damaged header.
+# No run has this many volumes: a greater number comes from a damaged header.
 _MOST = 100_000
-# A number that skips more than this is believed once another one near it, within so many, has come.
+# A number that skips more than `_LEAP` volumes may be damage too. It is believed once another one
+# within `_NEAR` of it has come.
 _LEAP = 2000
 _NEAR = 50
 
 
 @dataclass(slots=True)
 class Hole:
-    """A volume that is not there: since when (local clock, s), slices missing, and whether it was told."""
+    """A missing volume: since when (local clock, s), how many slices, and whether it was reported."""
 
     since: float
     missing_slices: int
@@ -46,9 +51,13 @@ class SeriesRun:
     seen : set of int
         Indices of the volumes so far.
     holes : dict of int to Hole
-        Indices below the highest so far of which there was no whole volume.
+        Indices below the highest so far for which no whole volume has come.
+    origin : datetime or None
+        Header time of index 0.
+    stop : int
+        One beyond the highest index so far.
     leapt : int or None
-        Index that lay too far ahead to be believed alone.
+        The last index that lay too far ahead to be believed alone.
     """
 
     uid: str
@@ -68,7 +77,7 @@ class SeriesRun:
         return patience_s(self.kind[2])
 
     def lost(self, now_at: float) -> list[tuple[int, int]]:
-        """Holes that no volume came for in time, each once: index and missing slices."""
+        """Return the holes that no volume filled in time, each once: index and missing slices."""
         if not self.holes:
             return []
         due = [
@@ -81,27 +90,27 @@ class SeriesRun:
         return [(index, hole.missing_slices) for index, hole in due]
 
     def leaps(self, index: int) -> bool:
-        """Whether an index lies so far ahead that its header may be damaged: no other came near it yet."""
+        """Return whether an index lies so far ahead, with no other near it yet, that it may be damage."""
         if index - self.stop <= _LEAP or (self.leapt is not None and 0 < abs(index - self.leapt) <= _NEAR):
             return False
         self.leapt = index
         return True
 
     def reach(self, index: int, at: float) -> None:
-        """Open a hole for every index that is passed over on the way to `index`."""
+        """Open a hole for every index that was passed over on the way to `index`."""
         for passed in range(self.stop, index):
             self.holes[passed] = Hole(at, self.kind[0][2])
         self.stop = max(self.stop, index + 1)
 
 
 class Runs:
-    """Give every image its run and its index there.
+    """Place images in runs.
 
     Parameters
     ----------
     bound : bool
-        Follow one kind of series: the first that comes. A new identity of the same kind is the next
-        run; others are refused. False takes every series as a run of its own.
+        Follow the first kind of series that comes. A new identity of the same kind is the next run;
+        other kinds are refused. If False, every series is a run of its own.
     series : int or None
         Take only runs that begin with this SeriesNumber.
     accept : callable or None
@@ -110,7 +119,8 @@ class Runs:
     Attributes
     ----------
     duplicate, out_of_order, late : int
-        Second files for a volume; volumes after a later one; volumes after they had counted as lost.
+        Second files for a volume; volumes that came after a later one; volumes that came after they
+        had been counted as lost.
     """
 
     def __init__(self, bound: bool = True, series: int | None = None, accept: Accept | None = None) -> None:
@@ -123,16 +133,17 @@ class Runs:
         self.late = 0
 
     def __iter__(self) -> Iterator[SeriesRun]:
+        # A copy: the counters are read in another thread than the one that begins runs.
         return iter(list(self._runs.values()))
 
     def of(self, volume: Volume) -> SeriesRun:
-        """Run of a volume that was placed here."""
+        """Return the run of a volume that was placed here."""
         return self._runs[volume.uid]
 
     def place(
         self, image: Image, name: str, moments: Moments, first: int = 0, since: float | None = None
     ) -> Volume | str:
-        """Make a volume of an image, or say why it is none of a run that is followed.
+        """Make a volume of an image, or say why it belongs to no run that is followed.
 
         Parameters
         ----------
@@ -143,7 +154,7 @@ class Runs:
         first : int
             Number of the series' first volume; indices count from it.
         since : float or None
-            When the file, not whole then, was first seen; local clock, s.
+            When the file was first seen, if it was not whole then; local clock, s.
         """
         found = self._find(image, first)
         if isinstance(found, str):
@@ -155,6 +166,7 @@ class Runs:
         if self._leaps(run, index):
             return _leap(run, index)
         self.out_of_order += index < run.stop - 1 and bool(run.seen)
+        # Late by either account: its file took too long to become whole, or its place stayed empty.
         hole = run.holes.pop(index, None)
         opened = [at for at in (since, hole.since if hole else None) if at is not None]
         self.late += bool(opened) and moments.parsed_at - min(opened) >= run.patience_s
@@ -177,12 +189,12 @@ class Runs:
         )
 
     def give_up(self, image: Image, missing_slices: int, at: float) -> str:
-        """Keep the place of a volume that lacks slices as a hole; the words for it.
+        """Keep the place of a volume that lacks slices as a hole; return what its files are listed as.
 
         Parameters
         ----------
         image : Image
-            What came of it.
+            The slices that came.
         missing_slices : int
         at : float
             Local clock, s.
@@ -197,11 +209,12 @@ class Runs:
         words = f"a slice of volume {index} of series {run.label}, which lacks {missing_slices} of {slices}"
         if index not in run.seen:
             run.reach(index, at)
+            # Its slices have been waited for already, so the hole is due at once.
             run.holes[index] = Hole(at - run.patience_s, missing_slices)
         return words
 
     def _leaps(self, run: SeriesRun, index: int) -> bool:
-        """Whether a number may be damage; in a folder that is listed, a run may begin with any."""
+        """Return whether a number may be damage; where no series is followed, a run may begin with any."""
         return (self._bound or bool(run.seen)) and run.leaps(index)
 
     def _find(self, image: Image, first: int) -> tuple[SeriesRun, int] | str:
@@ -215,9 +228,11 @@ class Runs:
 
     def _run_of(self, image: Image) -> SeriesRun | str:
         kind = _kind(image)
+        # Only the first image of a run must bear the SeriesNumber that was asked for.
         run = self._runs.get(image.uid)
         if run is None and self._series is not None and image.series != self._series:
             return f"series {image.series}; series {self._series} was asked for"
+        # Compare with the image's own run, else with the newest: a session follows one kind of series.
         newest = next(reversed(self._runs.values()), None)
         followed = run or (newest if self._bound else None)
         if followed is not None and not _alike(kind, followed.kind):
@@ -241,7 +256,7 @@ def _leap(run: SeriesRun, index: int) -> str:
 
 
 def _letters(count: int) -> str:
-    """Nothing for the first run of a number, then b, c, ... z, aa, ab, ..."""
+    """Return nothing for the first run of a number, then b, c, ... z, aa, ab, ..."""
     if count == 0:
         return ""
     head, tail = divmod(count, 26)
@@ -265,6 +280,7 @@ def _say(kind: Kind) -> str:
 
 
 def _index(image: Image, run: SeriesRun, first: int) -> int:
+    # Without a counter the header time places a volume; without that, the order of arrival does.
     if image.number is not None:
         return image.number - first
     if image.acquired is not None and run.origin is not None and image.tr_s:
@@ -274,7 +290,7 @@ def _index(image: Image, run: SeriesRun, first: int) -> int:
 
 
 def _since_origin(image: Image, run: SeriesRun, index: int) -> float | None:
-    """Header time after the run's first volume, s; a first that was lost is reckoned by the TR."""
+    """Return the header time since index 0, s; if that volume was lost, its time follows from the TR."""
     if image.acquired is None:
         return None
     if run.origin is None:

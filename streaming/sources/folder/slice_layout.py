@@ -1,4 +1,4 @@
-"""Which volume a slice belongs to, by its instance number: learned where no header says it."""
+"""Learn from instance numbers which volume a slice belongs to, where no header says it."""
 
 import itertools
 from bisect import bisect_left, insort
@@ -9,16 +9,19 @@ from streaming.sources.folder.pile import places
 
 @dataclass(slots=True)
 class SliceLayout:
-    """How instance numbers run over slices and time.
+    """The way instance numbers run over slices and time.
 
     Attributes
     ----------
     period : int
-        Instances from one volume to the next at one position; 0 while unknown.
+        Instances from one volume to the next at one position or, with `inner`, from one slice to the
+        next; 0 while unknown.
     inner : bool
-        Time runs fastest: all volumes of one slice, then the next slice.
+        Whether time runs fastest: all volumes of one slice, then the next slice.
     seen : dict
         Instances by position, in rising order, until the period is known.
+    gap : int
+        Smallest distance between two instances at one position; 0 while none has come twice.
     """
 
     period: int = 0
@@ -27,19 +30,19 @@ class SliceLayout:
     gap: int = 0
 
     def volume(self, instance: int) -> int:
-        """Index of the volume of an instance; `period` must be known."""
+        """Return the index of an instance's volume; `period` must be known."""
         return instance % self.period if self.inner else instance // self.period
 
     def learn(self, key: float, instance: int) -> bool:
         """Take one slice into account.
 
         Positions repeat when a new volume begins. The smallest gap at one position is the number of
-        slices as soon as there are as many positions: fewer could still be on their way.
+        slices once as many positions have come; before that, others may still be on their way.
 
         Returns
         -------
         bool
-            Whether the period is known now.
+            Whether the period is known.
         """
         found = self.seen.setdefault(key, [])
         at = bisect_left(found, instance)
@@ -53,13 +56,17 @@ class SliceLayout:
         return self.period > 0
 
     def settle(self) -> bool:
-        """Decide from what there is, because no more will come in time."""
+        """Decide from what there is, because no more will come in time; return whether that was possible."""
         if self.gap == 0:
+            # No position came twice: this is one volume, perhaps with empty places.
             found = places(self.seen)
             self.period = found[-1] + 1 if found else 0
         elif self.gap >= len(self.seen):
+            # Some positions never came: their slices were lost.
             self.period = self.gap
         else:
+            # Fewer instances between repetitions than positions: time may run fastest, if the slices
+            # begin at even distances and none reaches into the next.
             firsts = sorted(found[0] for found in self.seen.values())
             steps = {later - earlier for earlier, later in itertools.pairwise(firsts)}
             longest = max(found[-1] - found[0] for found in self.seen.values())

@@ -1,4 +1,8 @@
-"""One run of slices: on what the indices of its volumes rest, and what it has of each."""
+"""Hold the state of one run of slices: how its volumes are told apart, and what each has so far.
+
+`Stacks` puts slices in and takes volumes out; this module gives a slice its volume's index, settles how
+many slices a volume has, and builds the volume.
+"""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -8,10 +12,10 @@ from streaming.sources.folder.pile import Pile, Slot, joined, on_grid, places, t
 from streaming.sources.folder.slice_layout import SliceLayout
 from streaming.sources.formats.image import Image, Moments, Plane
 
-# Where no header has a TR, or one beyond the second, s.
+# The TR that is assumed if the header has none, or one of `_TR_MOST` or more; s.
 _TR = 2.0
 _TR_MOST = 60.0
-# Volumes of which late and second files are still told apart.
+# For this many volumes that were given last, late files are still told from second ones.
 _REMEMBERED = 4
 
 Rest = Literal["header", "instance", "order", "unknown"]
@@ -19,7 +23,7 @@ Rest = Literal["header", "instance", "order", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class Stacked:
-    """One volume from its slices.
+    """One volume made from its slices.
 
     Attributes
     ----------
@@ -28,9 +32,9 @@ class Stacked:
     names : tuple of str
         Its files, in the order of the slices.
     moments : Moments
-        Of its last file.
+        Those of its last file.
     missing_slices : int
-        0 where it is complete.
+        0 if it is complete.
     """
 
     image: Image
@@ -46,38 +50,38 @@ class SliceRun:
     Attributes
     ----------
     first : Plane
-        The slice that came first: shape, orientation and TR of all.
+        The slice that came first. All others share its shape, orientation and TR.
     series : int
         Lowest SeriesNumber so far.
     rest : str
-        On what indices rest: a number in the ``header``, the ``instance`` numbers, the ``order`` in which
-        positions come again; ``unknown`` until the instances tell.
+        What indices rest on: a number in the ``header``, the ``instance`` numbers, or the ``order`` in
+        which positions come again; ``unknown`` until the instance numbers tell.
     count : int or None
         Slices of a volume, promised or learned.
     proven : bool
-        A volume had just that many.
+        Whether some volume had exactly that many.
     believed : bool
-        The promise was doubted once, wrongly: it holds.
+        Whether the promise was once doubted wrongly; it is not doubted again.
     piles : dict
-        Volumes on their way, by index.
+        Unfinished volumes by index.
     unplaced : list
         Slices that wait until the layout is known.
     given : set
-        Indices that are out.
+        Indices of the volumes that were given.
     done : dict
         Positions and instances of the last few of them.
     constant : bool
-        Every header gave the same number, so far.
+        Whether every header so far gave the same volume number.
     occurred : dict
-        How often a position came, where indices rest on the order.
+        How often each position came, where indices rest on the order.
     grid : tuple of float
         Positions of the last whole volume.
     short : frozenset of float
-        Positions of the last one that was not.
+        Positions of the last volume that was given up.
     clock : tuple or None
-        Index and time of the first volume that has one.
+        Index and time of the first volume that has a time.
     reason : str
-        Why nothing of this run is a volume; "" as a rule.
+        Why nothing of this run is a volume; usually "".
     """
 
     first: Plane
@@ -100,16 +104,16 @@ class SliceRun:
 
     @property
     def tr_s(self) -> float:
-        """TR, s; 2 where no header has a plausible one."""
+        """TR, s; 2 if the header has no plausible one."""
         tr = self.first.tr_s
         return tr if tr is not None and tr < _TR_MOST else _TR
 
     def slots(self) -> list[Slot]:
-        """All slices that wait."""
+        """Return all slices that wait."""
         return [*self.unplaced, *(slot for pile in self.piles.values() for slot in pile.slots.values())]
 
     def index(self, slot: Slot) -> int | None:
-        """Index of the volume of a slice; None where its header lacks what the others have."""
+        """Return the index of a slice's volume; None if its header lacks what the others have."""
         if self.rest == "header":
             return slot.plane.number
         if self.rest == "instance":
@@ -119,7 +123,7 @@ class SliceRun:
         return index
 
     def remember(self, index: int, slots: list[Slot]) -> None:
-        """Note that a volume is out."""
+        """Note that a volume was given."""
         self.given.add(index)
         self.done[index] = frozenset((slot.key, slot.plane.instance) for slot in slots)
         while len(self.done) > _REMEMBERED:
@@ -127,11 +131,14 @@ class SliceRun:
         if len(slots) == self.count:
             self.grid = tuple(slot.key for slot in slots)
             self.proven = True
+        # Where order counts, a position that this volume lacked must not lag behind by one volume.
         for key, times in self.occurred.items():
             self.occurred[key] = max(times, index + 1)
 
     def counted(self, index: int) -> int | None:
-        """Slices of a volume, from instances that go on without a gap from one volume to the next."""
+        """Return the slices of a volume if its instances run on without a gap into the next volume's."""
+        # The new slice may lie in the earlier or the later volume of a pair. Instances count from 0,
+        # so volume `one` of `many` slices begins at instance one * many.
         for one in (index - 1, index):
             if one in self.piles and one + 1 in self.piles:
                 before = self.piles[one].instances()
@@ -141,10 +148,10 @@ class SliceRun:
         return None
 
     def reckon(self, index: int) -> None:
-        """Settle the count of slices, because a volume is given up.
+        """Settle the count of slices when a volume is given up.
 
-        Without a promise, it is the even grid that holds all positions that wait. A promise that was
-        never kept yields to two volumes with the same positions and no empty place between them.
+        Without a promise, the count is that of the even grid that holds all positions that wait. A
+        promise that was never kept yields to two volumes with the same positions and no gap in them.
         """
         keys = frozenset(self.piles[index].slots)
         if self.count is None:
@@ -158,7 +165,7 @@ class SliceRun:
         self.short = keys
 
     def believe(self, slot: Slot) -> None:
-        """Return to the promised count: a slice came late at a place beyond what had been found."""
+        """Return to the promised count if a late slice has a position that had not been found before."""
         promised = self.first.slices
         if promised and self.count and self.count < promised and slot.key not in self.grid:
             self.count = promised
@@ -173,7 +180,7 @@ class SliceRun:
         Raises
         ------
         ValueError
-            If they do not lie evenly.
+            If they are not evenly spaced.
         """
         planes = [slot.plane for slot in slots]
         at, count = self._places([slot.key for slot in slots])
@@ -182,10 +189,11 @@ class SliceRun:
         if acquired is not None:
             self.clock = self.clock or (index, acquired)
             if self.clock[1] == acquired and self.clock[0] != index:
-                # A time that stands still is the series', copied into every file.
+                # A time that does not advance is that of the series, copied into every file.
                 acquired = None
                 recon_s = None
         missing = count - len(slots)
+        # The order of arrival is no number of the header, so `Runs` finds the index itself.
         number = None if self.rest == "order" else index
         uid = self.first.uid
         tr_s = self.first.tr_s
@@ -194,7 +202,8 @@ class SliceRun:
         return Stacked(image, tuple(slot.name for slot in slots), _last(slots), missing)
 
     def _places(self, keys: list[float]) -> tuple[list[int], int]:
-        """Place of each slice, and the places of the whole volume."""
+        """Return the place of each slice, and the number of places in the whole volume."""
+        # The grid of the last whole volume also places slices of a volume that lacks its outer ones.
         count = max(self.count or 0, len(keys))
         at = on_grid(keys, self.grid) if len(self.grid) == count else None
         at = at or places(keys)

@@ -1,4 +1,10 @@
-"""A scanner's export folder as a source of volumes: complete means decoded."""
+"""Turn a scanner's export folder into a stream of volumes.
+
+Each poll lists new and changed files (`FolderScan`), queues them (`Queue`), decodes those that are due
+(`Reader`), assembles slices where a file holds only one (`Stacks`), tells a restarted series from its
+duplicates (`SeriesRestarts`), and gives each volume its run and index (`Runs`). No marker says that a
+file is complete: it is complete once its pixels decode.
+"""
 
 import os
 import time
@@ -16,30 +22,32 @@ from streaming.sources.folder.stack import Stacked, Stacks
 from streaming.sources.formats.image import Image, IncompleteError, Moments, NotAVolumeError, Plane
 from streaming.sources.formats.nifti import split_number
 
-# A file that cannot be decoded is given up this long after its last change, s; see also `patience_s`.
+# A file that cannot be decoded is listed as unusable this long after its last change, s. It counts as
+# rejected earlier, after `patience_s`, and is still taken if it becomes whole later.
 GIVE_UP = 30.0
-# A poll begins no file after this time of the processor, and by the clock, s: a busy machine still gets on.
+# A poll starts no further file after this much processor time, or this much wall time, s. Processor
+# time is the tighter limit because on a busy machine wall time passes without anything being read.
 _POLL_S = 0.06
 _POLL_MOST_S = 0.5
-# When nobody has looked for so long (a busy machine), nothing is given up before what has come meanwhile
-# had so long to be seen, s.
+# A gap between polls longer than `_STALL` means that this machine was held up. No slice is then given
+# up for `_CATCH_UP`, in which the files that arrived meanwhile can be found and read; both in s.
 _STALL = 0.5
 _CATCH_UP = 0.3
 
 
 class FolderSource:
-    """Volumes as they become readable in a folder and its subfolders.
+    """Deliver volumes as they become readable in a folder and its subfolders.
 
-    Nothing is written, moved or locked. A file counts once, when it decodes; until then it is tried
-    again, at each change and with growing pauses between. What is no volume of a followed run is
-    listed in `ignored` with the reason, and never ends a session.
+    Nothing is written, moved or locked. A file counts once, when it decodes. Until then it is tried
+    again after each change, and otherwise at growing intervals. A file that is not a volume of a
+    followed run is listed in `ignored` with the reason; it never ends a session.
 
     Parameters
     ----------
     directory : Path
-        May not exist yet, may vanish and come back.
+        The export folder. It need not exist yet, and may vanish and come back.
     existing : str
-        ``ignore`` passes over the files that lie there now and counts them; ``read`` takes them.
+        ``ignore`` skips the files that are in the folder now, and counts them; ``read`` takes them.
     series : int or None
         Take only runs that begin with this SeriesNumber.
     moco : bool
@@ -49,15 +57,15 @@ class FolderSource:
     accept : callable or None
         Maps (shape, affine, TR) of a series to the reason why it is not wanted, or None.
     exclude : Path or None
-        A subfolder that is not looked into: the program's own output.
+        A subfolder that is not searched: the program's own output.
     since : float or None
-        With ``ignore``, files that changed from this wall time on are taken all the same, s.
+        With ``ignore``, files that changed at or after this wall-clock time (s) are taken all the same.
 
     Attributes
     ----------
     runs : Runs
     existing : int
-        Files that were passed over.
+        Number of files that were skipped because they were there before.
     """
 
     def __init__(
@@ -90,6 +98,7 @@ class FolderSource:
         self._polled_at = self._resumed_at = -float("inf")
         self._looked_at = time.monotonic()
         if existing == "ignore":
+            # Polled at minus infinity, so that the first regular poll lists everything again.
             stamps = self._scan.poll(-float("inf"))
             fresh = {n: s for n, s in stamps.items() if since is not None and s.changed_at >= since}
             self._passed = {name: stamp.size for name, stamp in stamps.items() if name not in fresh}
@@ -99,15 +108,15 @@ class FolderSource:
 
     @property
     def missing(self) -> bool:
-        """Whether there is no such folder now."""
+        """Whether the folder is absent now."""
         return not self._scan.alive
 
     @property
     def state(self) -> str:
-        """What is seen in the folder instead of volumes, in words."""
+        """Describe in words what is in the folder instead of volumes."""
         if self.missing:
             return f"the folder {self.directory} is not there"
-        # The thread that polls may empty both lists meanwhile: each is looked at once.
+        # The polling thread may empty either list at any time, so each is read only once.
         if waiting := self.waiting:
             name, reason = waiting[-1]
             why = f" ({reason})" if reason else ""
@@ -120,25 +129,27 @@ class FolderSource:
 
     @property
     def ignored(self) -> list[tuple[str, str]]:
-        """Files that are no volumes, each once, with the reason; names relative to the folder."""
+        """Files that are not volumes, each once, with the reason; names are relative to the folder."""
+        # Iterate over a copy: the polling thread may change the dictionary meanwhile.
         return [(shown(name), reason) for name, reason in list(self._ignored.items())]
 
     @property
     def waiting(self) -> list[tuple[str, str]]:
-        """Files that have not been decoded yet, with what is wanting."""
+        """Files that have not been decoded yet, with what is missing."""
         return [(shown(name), pending.reason) for name, pending in list(self._pending.items())]
 
     @property
     def unread(self) -> bool:
-        """Whether there are files that have not been tried at all: the next polls go on with them."""
+        """Whether some files have not been tried at all; the next polls continue with them."""
         return self._queue.unread()
 
     def counters(self) -> dict[str, int]:
-        """Volumes and files so far, by what became of them.
+        """Count the volumes and files so far by what became of them.
 
-        `rejected_files` are those that are images, or are named like one, and gave no volume: refused,
-        or incomplete and unchanged for 1.5 TR now. A second file for a volume is a `duplicate` instead.
-        `late` volumes came after they had counted as lost, or from a file that took as long.
+        `rejected_files` are images, or named like one, that gave no volume: they were refused, or are
+        incomplete and have not changed for 1.5 TR. A second file for a volume counts as `duplicate`
+        instead. `late` volumes came after they had been counted as lost, or from a file that took as
+        long to become whole.
         """
         now_at = max(self._polled_at, time.monotonic())
         patience = max((run.patience_s for run in self.runs), default=RESTLESS)
@@ -162,6 +173,9 @@ class FolderSource:
     def poll(self, now_at: float) -> list[Volume]:
         """Look once, without waiting, and return the volumes that have become readable.
 
+        A poll stops after a fixed time, so that a full folder cannot hold up the caller; the next call
+        continues with the remaining files.
+
         Parameters
         ----------
         now_at : float
@@ -170,13 +184,14 @@ class FolderSource:
         Returns
         -------
         list of Volume
-            Of some files at most, in order of run and index; the next call goes on with the rest.
+            In order of run and index.
         """
         began_at = time.monotonic()
         if min(began_at - self._looked_at, now_at - self._polled_at) > _STALL:
             self._resumed_at = began_at
         self._look(now_at)
         found = self._take(now_at, waits=True)
+        # A slice whose file is still queued is not lost: first try all files, then give volumes up.
         if not self._queue.unread() and began_at - self._resumed_at >= _CATCH_UP:
             found += [volume for stacked in self._stacks.overdue(now_at) for volume in self._stacked(stacked)]
         self._looked_at = time.monotonic()
@@ -184,11 +199,11 @@ class FolderSource:
         return self._ordered(found)
 
     def lost(self, now_at: float) -> list[tuple[SeriesRun, int, int]]:
-        """Volumes that are given up by now, each once: run, index, missing slices."""
+        """Return the volumes that have been given up by now, each once: run, index, missing slices."""
         return [(run, *hole) for run in self.runs for hole in run.lost(now_at)]
 
     def drain(self) -> list[Volume]:
-        """Read what lay there at the first call: some files a call, at last none.
+        """Read the files that were there at the first call, a few per call; return an empty list at the end.
 
         Nothing is waited for. Files that cannot be decoded now are listed in `ignored` at the end.
         """
@@ -212,8 +227,11 @@ class FolderSource:
 
     def _look(self, now_at: float) -> None:
         self._polled_at = now_at
+        # Read before the scan updates it: a file found now was absent at the previous full listing.
         seen_at = self._scan.seen_at
         for name, stamp in self._scan.poll(now_at).items():
+            # A share that is mounted anew may show old files with other times. A file that was skipped
+            # at the start and still has its size is still an old one.
             if self._passed.get(name) == stamp.size and self._scan.returning:
                 continue
             self._passed.pop(name, None)
@@ -224,6 +242,7 @@ class FolderSource:
         until = time.thread_time() + _POLL_S
         most_at = time.monotonic() + _POLL_MOST_S
         for name in self._queue.due(now_at):
+            # Reading a header takes its data file out of the queue, which may be on this list too.
             if name in self._pending:
                 found += self._try(name, now_at, waits)
             if time.thread_time() > until or time.monotonic() > most_at:
@@ -254,7 +273,7 @@ class FolderSource:
         return self._place(name, reading, now_at, arrived_at)
 
     def _gone(self, name: str, pending: Pending, now_at: float) -> None:
-        """Drop a file that was deleted or renamed; keep it in mind while the whole folder is away."""
+        """Drop a file that was deleted or renamed; keep it while the whole folder is away."""
         if os.path.isdir(self.directory):
             del self._pending[name]
             self._scan.forget(name)
@@ -264,7 +283,7 @@ class FolderSource:
             pending.reason = "the folder has vanished"
 
     def _wait_for_header(self, name: str, reason: str, now_at: float, began_at: float) -> None:
-        """Leave a pair's data to its header, if that is there: it is tried again at once."""
+        """Leave the data file of a pair to its header; if the header is there, try it again at once."""
         headers = [other for other in counterparts(name) if self._scan.knows(other)]
         if not headers:
             self._postpone(name, reason, now_at, began_at)
@@ -287,6 +306,7 @@ class FolderSource:
             plane = replace(reading.images, uid=self._restarts.name(reading.images, arrived_at))
             stacks = self._stacks.push(plane, name, moments)
             return [volume for stacked in stacks for volume in self._stacked(stacked)]
+        # A file of many volumes stays queued until it has given all that its header promises.
         pending.more = bool(reading.rest and reading.images)
         if not reading.rest:
             self._finish(name, bool(reading.images))
@@ -298,6 +318,7 @@ class FolderSource:
             pending.tries = 1
         else:
             self._postpone(name, reading.rest, now_at, arrived_at)
+        # A file that decoded at its first try cannot be late by itself.
         return self._placed(name, reading, moments, pending.since if pending.tries else None)
 
     def _finish(self, name: str, anew: bool) -> None:
@@ -318,12 +339,13 @@ class FolderSource:
                 volumes.append(placed)
             else:
                 self._ignored[name] = placed
+        # Duplicates have a counter of their own; anything else that was not placed is a rejection.
         if len(volumes) + self.runs.duplicate - doubles < len(images):
             self._rejected.add(name)
         return volumes
 
     def _stacked(self, stacked: Stacked) -> list[Volume]:
-        """Place a volume of slices, or keep its place where it lacks some."""
+        """Place a volume that was assembled from slices; if it lacks some, keep its place as a hole."""
         if stacked.missing_slices:
             placed = self.runs.give_up(stacked.image, stacked.missing_slices, time.monotonic())
         else:
@@ -334,11 +356,11 @@ class FolderSource:
         return []
 
     def _note_refused(self) -> None:
-        """List the slices that made no volume."""
+        """List the slices that did not become part of a volume."""
         self._ignored.update(self._stacks.refused())
 
     def _first_number(self, name: str, image: Image) -> int:
-        """Number that the names of a run of volumes begin with: index 0."""
+        """Return the lowest number among the file names of a run, which is index 0."""
         if image.number is None:
             return 0
         if image.uid not in self._firsts:
@@ -354,6 +376,7 @@ class FolderSource:
         pending.absent_at = ended_at
         pending.more = False
         pending.image = pending.image or self._reader.image
+        # What a header waits for is a change of its data file, so that is the one to watch.
         if pending.watched != self._reader.watched:
             pending.watched = self._reader.watched
             pending.content = self._reader.content(pending.watched) or (0, 0)
@@ -364,6 +387,7 @@ class FolderSource:
 
     def _ignore(self, name: str, reason: str) -> None:
         pending = self._pending.pop(name)
+        # The reader describes the last file that it read, which may be another one.
         pending.image = pending.image or (self._reader.image and self._reader.watched == name)
         if pending.promises(name):
             self._rejected.add(name)
@@ -371,6 +395,10 @@ class FolderSource:
 
 
 def _readable_at(stamp: Stamp, absent_at: float, arrived_at: float) -> float:
-    """Local time of a file's last change, between when it was not there yet and when it was read."""
+    """Return the local time of a file's last change, s.
+
+    The clock of a file server may be wrong, so the time is kept between when the file was last seen
+    absent or incomplete and when it was read.
+    """
     age = time.time() - stamp.changed_at
     return min(max(time.monotonic() - age, absent_at), arrived_at)

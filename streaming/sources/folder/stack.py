@@ -1,9 +1,9 @@
-"""Slices to volumes, with a deadline: what a scanner writes one slice a file.
+"""Assemble volumes from slices, for scanners that write one slice per file, with a deadline.
 
-A volume is complete when it has as many slices as the header promises or, without a promise, as the run
-has positions. Promises are checked: a volume number against what lies at the same position, a count of
-slices against two volumes that agree. What lacks a slice is given up 1.5 TR after its last file, as a
-volume with `missing_slices`; nothing waits for ever, and nothing is kept once it is given.
+A volume is complete when it has as many slices as the header promises or, without a promise, as many as
+the run has positions. Promises are checked: a volume number against other slices at the same position, a
+count of slices against two volumes that agree. A volume that lacks a slice is given up 1.5 TR after its
+last file came, with its `missing_slices`. So nothing waits for ever, and nothing is kept once it is given.
 """
 
 from collections.abc import Iterable
@@ -16,10 +16,11 @@ from streaming.sources.folder.slice_layout import SliceLayout
 from streaming.sources.folder.slice_run import SliceRun, Stacked
 from streaming.sources.formats.image import Moments, Plane, patience_s
 
-# A run whose slices cannot be told in time is decided on after this many TR.
+# The layout of a run that is still unclear after this many TR is decided from what there is.
 _UNDECIDED = 3.0
+# Least cosine between the normals of two slices that count as parallel.
 _PARALLEL = 0.99
-# No run has so many volumes: a number beyond is damage.
+# No run has this many volumes: a greater number comes from a damaged header.
 _LAST = 100_000
 _SINGLE = "a series of one slice, no volume of a run (a localizer?)"
 _UNTOLD = "slices of which neither a header nor a repeated position tells the volume"
@@ -27,17 +28,17 @@ _ORIENTED = "slices in several orientations in one series, no volume of a run (a
 
 
 class Stacks:
-    """Assemble volumes of any number of runs at once.
+    """Assemble the volumes of any number of runs at once.
 
     Parameters
     ----------
     limit_bytes : int
-        Slices that wait take no more than this: beyond, the volume that has waited longest is given up.
+        Memory for slices that wait. Beyond it, the volume that has waited longest is given up.
 
     Attributes
     ----------
     doubled : set of (str, int)
-        Volumes of which a slice came a second time: identity of the run, and index.
+        Volumes of which some slice came a second time: identity of the run, and index.
     """
 
     def __init__(self, limit_bytes: int = 2**30) -> None:
@@ -60,7 +61,7 @@ class Stacks:
         Returns
         -------
         list of Stacked
-            The volumes that this slice completed: mostly none or one.
+            The volumes that this slice completed, usually none or one.
         """
         run = self._run_of(plane)
         reason = run.reason or self._strange(run, plane)
@@ -75,8 +76,8 @@ class Stacks:
     def overdue(self, now_at: float) -> list[Stacked]:
         """Give up the volumes whose last slice came more than 1.5 TR ago.
 
-        To be called when every file that lies in the folder has been read: a slice that waits to be
-        read is not lost.
+        Call this only when every file in the folder has been read: a slice that waits to be read is
+        not lost.
         """
         found: list[Stacked] = []
         for run in self._runs.values():
@@ -84,19 +85,20 @@ class Stacks:
                 found += self._settle(run)
             patience = patience_s(run.tr_s)
             for index in sorted(run.piles):
+                # Giving up one volume may settle the count of slices, and so complete others.
                 pile = run.piles.get(index)
                 if pile is not None and now_at - pile.last_at > patience:
                     found += self._give_up(run, index)
         return found
 
     def refused(self) -> list[tuple[str, str]]:
-        """Files that made no volume, each with the reason, since the last call."""
+        """Return the files since the last call that made no volume, each with the reason."""
         found = self._refused
         self._refused = []
         return found
 
     def drain(self) -> list[Stacked]:
-        """Give all that is left: no more files will come."""
+        """Give all that is left, because no more files will come."""
         found: list[Stacked] = []
         for run in self._runs.values():
             if run.unplaced:
@@ -109,11 +111,15 @@ class Stacks:
         run = self._runs.get(plane.uid)
         if run is None:
             run = self._runs[plane.uid] = _begun(plane)
+        # A vendor may split one run over several series numbers: it goes by the lowest.
         run.series = min(run.series, plane.series)
         return run
 
     def _strange(self, run: SliceRun, plane: Plane) -> str:
-        """Why a slice cannot belong with its run's first; several orientations refuse the whole run."""
+        """Say why a slice cannot belong with its run's first; return "" if it can.
+
+        A second orientation refuses the whole run, unless volumes of it are out already.
+        """
         if plane.data.shape != run.first.data.shape:
             size, others = (" x ".join(map(str, p.data.shape)) for p in (plane, run.first))
             return f"a slice of {size} voxels in a series of {others}"
@@ -155,16 +161,17 @@ class Stacks:
         pile.put(slot)
         if run.count is None:
             run.count = run.counted(index)
+            # Once the count is known, any volume on its way may turn out to be whole.
             return self._ready(run, run.piles)
         return self._ready(run, [index])
 
     def _ready(self, run: SliceRun, indices: Iterable[int]) -> list[Stacked]:
-        """Give those of some volumes that are whole."""
+        """Give the volumes among `indices` that are whole."""
         whole = [index for index in sorted(indices) if len(run.piles[index].slots) == run.count]
         return [volume for index in whole if index in run.piles for volume in self._give(run, index)]
 
     def _again(self, run: SliceRun, slot: Slot, index: int) -> list[Stacked]:
-        """A slice of a volume that is out already."""
+        """Handle a slice of a volume that has been given already."""
         known = run.done.get(index, frozenset())
         if (slot.key, slot.plane.instance) in known:
             return self._second(run, slot, index)
@@ -182,10 +189,11 @@ class Stacks:
         return []
 
     def _clash(self, run: SliceRun, slot: Slot, index: int) -> list[Stacked]:
-        """Two different slices claim one place: the header's promise is wrong, or they are two images.
+        """Handle two different slices that claim one place.
 
-        A number that never changes is no number, and a count of slices after which the positions have
-        not repeated is no count: then the instances themselves must tell.
+        The header may be wrong. A volume number that never changes is not one, and neither is a count of
+        slices a count if positions repeat before it is reached. In both cases the layout is learned
+        again, from the instance numbers alone. Otherwise the slice is a second file.
         """
         constant = run.rest == "header" and run.constant
         promised = run.rest == "instance" and not run.layout.seen and not run.proven
@@ -196,6 +204,7 @@ class Stacks:
         run.piles = {}
         run.layout = SliceLayout()
         run.count = run.count if constant else None
+        # The volumes given last help to learn the layout, although their slices are gone.
         for key, instance in (pair for pairs in run.done.values() for pair in pairs):
             if instance is not None:
                 run.layout.learn(key, instance)
@@ -203,13 +212,14 @@ class Stacks:
 
     def _take_again(self, run: SliceRun, slots: list[Slot]) -> list[Stacked]:
         found = []
+        # `_take` counts the bytes of each slice again.
         for slot in slots:
             self._bytes -= slot.plane.data.nbytes
             found += self._take(run, slot)
         return found
 
     def _wait(self, run: SliceRun, slot: Slot) -> list[Stacked]:
-        """Keep a slice until the layout of the instances is known."""
+        """Keep a slice until the layout of the instance numbers is known."""
         run.unplaced.append(slot)
         instance = slot.plane.instance
         known = instance is not None and run.layout.learn(slot.key, instance)
@@ -222,28 +232,30 @@ class Stacks:
         return self._take_again(run, slots)
 
     def _settle(self, run: SliceRun) -> list[Stacked]:
-        """Decide on the layout of a run, because its slices have waited long enough."""
+        """Decide on the layout of a run whose slices have waited long enough, or refuse the run."""
         if len(run.layout.seen) > 1 and run.layout.settle():
             return self._place_all(run)
         self._refuse(run, _SINGLE if len(run.layout.seen) == 1 else _UNTOLD)
         return []
 
     def _relieve(self) -> list[Stacked]:
-        """Give up what has waited longest."""
+        """Give up the volume that has waited longest, to free memory."""
         piles = [(run.piles[index].last_at, run, index) for run in self._runs.values() for index in run.piles]
         if piles:
             _, run, index = min(piles, key=lambda pile: pile[0])
             return self._give_up(run, index)
+        # No volume is unfinished, so what waits are slices of runs whose layout is unknown.
         return self._settle(max(self._runs.values(), key=lambda run: len(run.unplaced)))
 
     def _give_up(self, run: SliceRun, index: int) -> list[Stacked]:
         count = run.count
         run.reckon(index)
+        # A new count may complete other volumes.
         found = self._give(run, index)
         return found if run.count == count else [*found, *self._ready(run, run.piles)]
 
     def _give(self, run: SliceRun, index: int) -> list[Stacked]:
-        """Turn a pile into a volume, whole or not."""
+        """Turn a pile into a volume, whole or not; refuse the run if this shows that it has no volumes."""
         pile = run.piles.pop(index)
         slots = [pile.slots[key] for key in sorted(pile.slots)]
         run.remember(index, slots)
@@ -263,6 +275,9 @@ class Stacks:
 
 
 def _begun(plane: Plane) -> SliceRun:
+    # A run begins with the best that its first slice offers to tell volumes apart: a volume number in
+    # the header; else the instance number, at once if the header says how many slices a volume has, or
+    # once the layout has been learned; without either, the order in which positions come again.
     if plane.number is not None:
         run = SliceRun(plane, plane.series, "header", plane.slices)
     elif plane.instance is None:
@@ -281,6 +296,6 @@ def _normal(plane: Plane) -> NDArray[np.float64]:
 
 
 def _is_late(run: SliceRun, now_at: float) -> bool:
-    """Whether the slices of a run wait too long to be told apart."""
+    """Return whether the slices of a run have waited too long to be told apart."""
     first_at, last_at = (slot.moments.arrived_at for slot in (run.unplaced[0], run.unplaced[-1]))
     return now_at - last_at > patience_s(run.tr_s) or now_at - first_at > _UNDECIDED * run.tr_s

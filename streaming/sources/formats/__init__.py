@@ -1,1 +1,1 @@
-"""Readers of what the makers write: DICOM of several kinds, NIfTI, PAR/REC."""
+"""Decode the file formats of scanner vendors: DICOM of several kinds, NIfTI and PAR/REC."""

@@ -1,4 +1,4 @@
-"""The private header of Siemens images before XA: a flat list of named tags."""
+"""Read the private (CSA) header of Siemens images before XA, a flat list of named tags."""
 
 import re
 import struct
@@ -9,6 +9,7 @@ from streaming.sources.formats.fields import private
 
 _TAG = struct.Struct("<64si4s3i")
 _ITEM = struct.Struct("<4i")
+# Most tags or items that are believed: a damaged count must not cause a long loop.
 _LIMIT = 4096
 
 
@@ -23,12 +24,12 @@ def read_csa(data: bytes) -> dict[str, list[str]]:
     Returns
     -------
     dict of str to list of str
-        The items of each tag that are not empty.
+        The non-empty items of each tag.
 
     Raises
     ------
     ValueError
-        If the bytes are of another layout, or end before their last tag.
+        If the bytes have another layout, or end before the last tag.
     """
     if data[:4] != b"SV10":
         raise ValueError("the private header is not of the SV10 layout")
@@ -48,25 +49,25 @@ def read_csa(data: bytes) -> dict[str, list[str]]:
 
 
 def siemens_private(ds: Dataset) -> dict[str, list[str]]:
-    """Tags of the image's private header, empty where the file has none."""
+    """Return the tags of the image's private header; empty if the file has none."""
     header = private(ds, 0x0029, "SIEMENS CSA HEADER", 0x10)
     return read_csa(header) if isinstance(header, bytes) and header else {}
 
 
 def protocol_values(data: bytes, name: str) -> dict[str, float]:
-    """Settings of the measurement protocol (its ASCCONV text), which lies in the header as plain text.
+    """Find settings of the measurement protocol, which the header holds as plain text (ASCCONV).
 
     Parameters
     ----------
     data : bytes
         The header.
     name : str
-        What their names begin with.
+        Beginning of the settings' names.
 
     Returns
     -------
     dict of str to float
-        The numbers, by the rest of their names.
+        Numeric settings by the rest of their names.
     """
     found = {}
     for line in re.finditer(re.escape(name).encode() + rb"([\w.\[\]]*)[ \t]*=[ \t]*([-+.\w]+)", data):
@@ -87,6 +88,7 @@ def _items(data: bytes, at: int, count: int) -> tuple[list[str], int]:
             raise ValueError(f"an item of the private header claims {length} bytes that are not there")
         if length:
             values.append(_text(data[at : at + length]).strip())
+            # Items are padded to four bytes.
             at += length + -length % 4
     return [value for value in values if value], at
 

@@ -1,4 +1,8 @@
-"""The bytes of one DICOM file to volumes, or to one slice of one."""
+"""Decode the bytes of one DICOM file into volumes, or into one slice.
+
+The header is read first, then the object's class and the length of its pixel data are checked, then what
+kind of image it is; only then are pixels decoded, by the form that the file has.
+"""
 
 import struct
 import warnings
@@ -18,7 +22,7 @@ from streaming.sources.formats.mosaic import grid_slices, mosaic_slices, read_gr
 from streaming.sources.formats.pixels import check_pixels, with_pixels
 from streaming.sources.formats.slices import read_plane
 
-# What pydicom and its decoders raise on bytes that end, or turn to noise, anywhere in a file.
+# What pydicom and its decoders raise on files that are cut or damaged at any place.
 _BROKEN = (
     InvalidDicomError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError,
     RuntimeError, AssertionError, struct.error, zlib.error,
@@ -26,7 +30,7 @@ _BROKEN = (
 
 
 def is_dicom(head: bytes) -> bool:
-    """Whether a file that begins with `head` (132 bytes or more) is a DICOM file."""
+    """Return whether a file that begins with `head` (132 bytes or more) is a DICOM file."""
     return head[128:132] == b"DICM"
 
 
@@ -42,14 +46,14 @@ def read_dicom(data: bytes, *, moco: bool = False) -> list[Image] | Plane:
     Returns
     -------
     list of Image, or Plane
-        The volumes of the file; or its slice, if it holds one slice alone.
+        The volumes of the file, or its slice if it holds only one.
 
     Raises
     ------
     IncompleteError
-        If the pixel data have not their declared length, or nothing can be made of the bytes.
+        If the pixel data do not have their declared length, or the bytes cannot be read.
     NotAVolumeError
-        If the file is whole but no volume of a functional series; the reason in words.
+        If the file is whole but not a volume of a functional series, with the reason in words.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -64,7 +68,7 @@ def read_dicom(data: bytes, *, moco: bool = False) -> list[Image] | Plane:
         except BrokenError as error:
             raise IncompleteError(f"not whole: {error}") from None
         except _BROKEN as error:
-            # Their own words may quote the header, and with it the participant.
+            # These errors' own words may quote the header, and with it the participant.
             raise IncompleteError(f"not readable as DICOM ({type(error).__name__})") from None
 
 

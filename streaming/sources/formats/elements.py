@@ -1,7 +1,7 @@
-"""Where the elements of a DICOM data set lie in its bytes (PS3.5, section 7), without decoding them.
+"""Locate the elements of a DICOM data set in its bytes (PS3.5, section 7) without decoding them.
 
-A walk of lengths alone: it costs a microsecond an element, where decoding an Enhanced MR file's
-sequences costs hundreds, and it never believes a length that reaches beyond the bytes at hand.
+Only tags and lengths are read. That costs a microsecond an element, where decoding the sequences of an
+Enhanced MR file costs hundreds, and no length is believed that reaches beyond the bytes at hand.
 """
 
 import struct
@@ -15,7 +15,7 @@ _TRANSFER_SYNTAX = 0x00020010
 _EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 _EXPLICIT_BIG = "1.2.840.10008.1.2.2"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
-# Value representations whose length takes four bytes.
+# Value representations whose length takes four bytes, behind two reserved ones.
 _LONG = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
 _SHORT = frozenset(
     {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN"}
@@ -27,18 +27,22 @@ _UNDEFINED = 0xFFFFFFFF
 _ITEM = 0xFFFEE000
 _ITEM_END = 0xFFFEE00D
 _SEQUENCE_END = 0xFFFEE0DD
+# Most levels of nested sequences: a damaged file must not exhaust the stack.
 _DEEPEST = 32
-# No scanner's file inflates beyond this.
+# No scanner's file inflates beyond this, bytes.
 _INFLATED_MOST = 1 << 30
 
 
 class BrokenError(Exception):
-    """The bytes end before an element does, or are no elements."""
+    """The bytes end before an element does, or are not elements."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How lengths and numbers are written, and where sequences of undefined length were found to end."""
+    """How lengths and numbers are written, and where sequences of undefined length were found to end.
+
+    `ends` saves a second search for the end of a sequence that is walked again.
+    """
 
     implicit: bool
     little: bool
@@ -51,7 +55,7 @@ class Encoding:
 
 
 class Element(NamedTuple):
-    """Where an element and its value lie; `undefined`: its end is marked instead of its length given."""
+    """Where an element and its value lie; if `undefined`, a delimiter of eight bytes follows its end."""
 
     tag: int
     vr: bytes
@@ -62,7 +66,17 @@ class Element(NamedTuple):
 
 
 def opened(data: bytes) -> tuple[str, bytes, int, Encoding]:
-    """Read the file's preamble: transfer syntax, bytes that hold the data set, its start, its encoding.
+    """Read what precedes the data set.
+
+    Returns
+    -------
+    syntax : str
+        Transfer syntax.
+    body : bytes
+        The bytes that hold the data set.
+    at : int
+        Where it begins in them.
+    encoding : Encoding
 
     Raises
     ------
@@ -83,7 +97,8 @@ def opened(data: bytes) -> tuple[str, bytes, int, Encoding]:
         raise BrokenError("nothing behind the preamble")
     if syntax == _DEFLATED:
         return syntax, _inflated(data[at:]), 0, meta
-    # Some writers claim one kind and write the other: the first element tells.
+    # Some writers claim explicit representations and write implicit ones, or the reverse, so the first
+    # element decides.
     explicit = data[at + 4 : at + 6] in _SHORT | _LONG
     return syntax, data, at, Encoding(not explicit, syntax != _EXPLICIT_BIG)
 
@@ -100,7 +115,7 @@ def _inflated(data: bytes) -> bytes:
 
 
 def elements(data: bytes, at: int, stop: int, encoding: Encoding, depth: int = 0) -> Iterator[Element]:
-    """Elements one after another, without what they contain.
+    """Yield elements one after another, without descending into sequences.
 
     Parameters
     ----------
@@ -109,7 +124,7 @@ def elements(data: bytes, at: int, stop: int, encoding: Encoding, depth: int = 0
         Where the first one begins, and where the last one ends.
     encoding : Encoding
     depth : int
-        Sequences around this one.
+        Number of sequences that enclose these elements.
 
     Raises
     ------
@@ -137,7 +152,7 @@ def element_at(data: bytes, at: int, stop: int, encoding: Encoding, depth: int =
 
 
 def items(data: bytes, sequence: Element, encoding: Encoding) -> Iterator[tuple[int, int]]:
-    """First and last byte of each item of a sequence or of encapsulated pixel data."""
+    """Yield start and end of each item of a sequence or of encapsulated pixel data."""
     at = sequence.start
     while at < sequence.stop:
         item = element_at(data, at, sequence.stop, encoding, 1)
@@ -150,16 +165,16 @@ def items(data: bytes, sequence: Element, encoding: Encoding) -> Iterator[tuple[
 def values(
     data: bytes, start: int, stop: int, encoding: Encoding, wanted: Mapping[int, frozenset[int]]
 ) -> dict[int, bytes]:
-    """Values within an item: of its own elements, and of the first item of each of its sequences.
+    """Return raw values of an item: its own, and those of the first item of each of its sequences.
 
     Parameters
     ----------
     data : bytes
     start, stop : int
-        The item.
+        Where the item begins and ends.
     encoding : Encoding
     wanted : mapping
-        Tag of a sequence to the tags wanted of it; 0 to those of the item itself.
+        Maps the tag of a sequence to the tags wanted from it, and 0 to those of the item itself.
     """
     found = {}
     own = wanted.get(0, frozenset())
@@ -174,12 +189,13 @@ def values(
 
 
 def _head(data: bytes, at: int, stop: int, encoding: Encoding) -> tuple[int, bytes, int, int]:
-    """Tag, value representation, start of the value and its length."""
+    """Return the tag, the value representation, the start of the value and its length."""
     if at + 8 > stop:
         raise BrokenError("the bytes end inside an element's head")
     group, number, vr, length = _SHORT_HEAD[encoding.little].unpack_from(data, at)
     start = at + 8
     if encoding.implicit or group == 0xFFFE or vr not in _SHORT:
+        # Items and delimiters (group FFFE) have no value representation in any encoding (PS3.5, 7.5).
         if encoding.implicit or group == 0xFFFE:
             vr = b""
         elif vr in _LONG and at + 12 <= stop:
@@ -191,12 +207,12 @@ def _head(data: bytes, at: int, stop: int, encoding: Encoding) -> tuple[int, byt
 
 
 def _inside(vr: bytes, encoding: Encoding) -> Encoding:
-    """Encoding within a sequence; one of unknown kind is implicit (PS3.5, 6.2.2)."""
+    """Return the encoding within a sequence; inside one of unknown kind it is implicit (PS3.5, 6.2.2)."""
     return Encoding(True, True, encoding.ends) if vr == b"UN" else encoding
 
 
 def _sequence_end(data: bytes, at: int, stop: int, encoding: Encoding, depth: int) -> int:
-    """Place of the delimiter that ends a sequence, or an item, of undefined length."""
+    """Find the delimiter that ends a sequence, or an item, of undefined length."""
     if depth > _DEEPEST:
         raise BrokenError("sequences nested beyond reason")
     begin = at

@@ -1,7 +1,9 @@
-"""Enhanced MR: the frames of one file to volumes, wherever the vendor put each frame and its attributes.
+"""Turn the frames of an Enhanced MR file into volumes, whatever order and attributes a vendor writes.
 
-Attributes as in the DICOM standard, PS3.3 C.7.6.16 (functional groups, the frame's own before those of
-all frames) and C.7.6.17 (dimensions). Nothing rests on the order of the frames.
+Of the frames, one echo of the magnitude is kept. Each gets the place of its slice by its position, and its
+volume by the dimensions; then the pixels are decoded and scaled frame by frame. Attributes are read as the
+DICOM standard has them, PS3.3 C.7.6.16 (functional groups, a frame's own before those of all frames) and
+C.7.6.17 (dimensions). Nothing rests on the order of the frames.
 """
 
 import struct
@@ -41,6 +43,7 @@ _PHILIPS_SCALE = 0x2005100E
 _ACQUIRED = 0x00189074
 TIME_INDEX = 0x00209128
 _DIMENSIONS = 0x00209157
+# What is wanted from each functional group, by the tag of its sequence.
 _WANTED = {
     0x00189112: frozenset({_TR}),
     0x00189114: frozenset({_ECHO}),
@@ -55,11 +58,12 @@ _WANTED = {
     0x2005140F: frozenset({_PHILIPS_SCALE}),
     0x002111FE: frozenset({IMAGE_TYPE_TEXT}),
 }
-# Dimensions that count slices, not volumes: position, place in the stack, stack, slice location.
+# Dimensions that count slices rather than volumes: position, place in the stack, stack, slice location.
 _SPATIAL = {POSITION, 0x00209057, 0x00209056, 0x00201041}
 _ECHO_POINTERS = {_ECHO, 0x00180086}
-# Of several echoes, the one nearest to where BOLD contrast is best at 3 T, ms.
+# Of several echoes, the one nearest to this is kept, where BOLD contrast is best at 3 T, ms.
 _BEST_ECHO = 30.0
+# Most frames that are believed.
 _FRAMES_MOST = 1 << 20
 
 Frame = dict[int, bytes]
@@ -73,11 +77,12 @@ class Frames:
     encoding: Encoding
 
     def texts(self, tag: int) -> list[str]:
-        """An attribute of every frame as text; empty where a frame has none."""
+        """Return an attribute of every frame as text; empty where a frame has none."""
         return [frame.get(tag, b"").decode("latin-1").strip("\0 ") for frame in self.each]
 
     def decimals(self, tag: int, count: int) -> NDArray[np.float64] | None:
-        """An attribute of every frame, (frames, count); None unless every frame has so many numbers."""
+        """Return an attribute of every frame, (frames, count); None unless all have `count` numbers."""
+        # Frames often share a value, so each distinct one is parsed once.
         known: dict[bytes, list[float]] = {}
         for raw in {frame.get(tag, b"") for frame in self.each}:
             parts = raw.decode("latin-1").strip("\0 ").split("\\")
@@ -86,7 +91,7 @@ class Frames:
         return np.array(found, float) if all(len(row) == count for row in found) else None
 
     def packed(self, tag: int, kind: str) -> list[tuple[float, ...]]:
-        """A binary attribute of every frame, as numbers of one kind of struct."""
+        """Return a binary attribute of every frame as numbers of one `struct` format."""
         size = struct.calcsize(kind)
         return [
             struct.unpack(f"{self.encoding.order}{len(raw) // size}{kind}", raw[: len(raw) // size * size])
@@ -95,12 +100,12 @@ class Frames:
 
 
 def read_frames(header: Header) -> Frames:
-    """Attributes of all frames: each one's own, else those of the file.
+    """Read the attributes of all frames: each frame's own, else those that all share.
 
     Raises
     ------
     NotAVolumeError
-        If there are not as many as the header says.
+        If there are not as many frames as the header says.
     """
     body = header.body
     encoding = header.encoding
@@ -132,16 +137,17 @@ def read_enhanced(header: Header, frames: Frames) -> list[Image] | Plane:
     Returns
     -------
     list of Image, or Plane
-        Whole volumes in order; the slice of a file that has no more than one.
+        Whole volumes in order, or the slice of a file that has only one.
 
     Raises
     ------
     NotAVolumeError
-        If the frames are not slices of one stack, evenly spaced.
+        If the frames are not evenly spaced slices of one stack.
     """
     kept = _one_echo(frames, _magnitudes(header, frames))
     axes, positions, place = _places(header, frames, kept)
     groups = _volumes(header, frames, kept, place)
+    # A volume that lacks a frame is left out and its number stays free, so that it becomes a hole.
     complete = {number: group for number, group in enumerate(groups) if len(group) == len(positions)}
     if not complete:
         raise NotAVolumeError(f"{len(kept)} frames at {len(positions)} places make no whole volume")
@@ -154,7 +160,7 @@ def read_enhanced(header: Header, frames: Frames) -> list[Image] | Plane:
     first = _first_number(header, frames, groups)
     tr_s = _repetition_s(header, frames)
     series = whole(header.ds, "SeriesNumber") or 0
-    # The time of a file of many volumes is none of theirs.
+    # The time of a file of many volumes belongs to none of them.
     done = moment(header.ds, "Content") if len(groups) == 1 else None
     return [
         Image(
@@ -199,7 +205,7 @@ def _plane(
 
 
 def _magnitudes(header: Header, frames: Frames) -> list[int]:
-    """Frames of the magnitude, where there are others beside them."""
+    """Return the frames of the magnitude, where there may be others beside them."""
     whole_file = text(header.ds, "ComplexImageComponent").upper()
     parts = [part.upper() or whole_file for part in frames.texts(COMPONENT)]
     kept = [index for index, part in enumerate(parts) if part in ("", "MAGNITUDE", "MIXED")]
@@ -211,7 +217,7 @@ def _magnitudes(header: Header, frames: Frames) -> list[int]:
 
 
 def _one_echo(frames: Frames, kept: list[int]) -> list[int]:
-    """Of several echoes, the one nearest to 30 ms."""
+    """Return the frames of one echo, of several the one nearest to 30 ms."""
     echoes = [echo[0] if echo else 0.0 for echo in frames.packed(_ECHO, "d")]
     best = min((echoes[index] for index in kept), key=lambda echo: abs(echo - _BEST_ECHO))
     chosen = [index for index in kept if abs(echoes[index] - best) < 0.1]
@@ -223,7 +229,7 @@ def _one_echo(frames: Frames, kept: list[int]) -> list[int]:
 def _places(
     header: Header, frames: Frames, kept: list[int]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.intp]]:
-    """Steps along the axes; position of each slice; which slice each of the kept frames is."""
+    """Return steps along the axes, the position of each slice, and the slice of each kept frame."""
     orientation = _everywhere(header, frames, ORIENTATION, 6, "ImageOrientationPatient")[kept]
     steps = _everywhere(header, frames, SPACING, 2, "PixelSpacing")[kept]
     position = _everywhere(header, frames, POSITION, 3, "ImagePositionPatient")[kept]
@@ -235,6 +241,7 @@ def _places(
         raise NotAVolumeError("axes of no length")
     if np.abs(orientation - orientation[0]).max() > 1e-3 or np.abs(steps - steps[0]).max() > 1e-3:
         raise NotAVolumeError("frames of several orientations or sizes: a localizer")
+    # Sort frames along the normal; a gap between neighbours begins the next slice.
     normal = np.cross(*(along / lengths))
     height = position @ normal
     order = np.argsort(height, kind="stable")
@@ -246,7 +253,7 @@ def _places(
 
 
 def _same_place(height: NDArray[np.float64]) -> float:
-    """Distance up to which two frames show the same slice, mm."""
+    """Return the distance up to which two frames show the same slice, mm: a fifth of the usual gap."""
     gaps = np.diff(np.unique(np.round(height, 3)))
     return 0.2 * float(np.median(gaps[gaps > 0.05])) if (gaps > 0.05).any() else 0.05
 
@@ -262,12 +269,13 @@ def _everywhere(header: Header, frames: Frames, tag: int, count: int, keyword: s
 
 
 def _volumes(header: Header, frames: Frames, kept: list[int], place: NDArray[np.intp]) -> list[list[int]]:
-    """Frames of each volume in order of place; volumes in order of the dimensions, the last slowest."""
+    """Return the frames of each volume in order of place; volumes in order of their dimensions."""
     keys = _keys(header, frames)
     order = sorted(range(len(kept)), key=lambda at: (keys[kept[at]], kept[at]))
     slots: dict[tuple[Any, int], dict[int, int]] = {}
     seen: dict[tuple[Any, int], int] = {}
     for at in order:
+        # Frames of one key at one place are different volumes: the dimensions do not tell them apart.
         key = keys[kept[at]]
         where = int(place[at])
         again = seen.get((key, where), 0)
@@ -276,7 +284,7 @@ def _volumes(header: Header, frames: Frames, kept: list[int], place: NDArray[np.
     groups = [[slot[where] for where in sorted(slot)] for _, slot in sorted(slots.items())]
     count = int(place.max()) + 1
     if len(groups) > 1 and all(len(group) == 1 for group in groups) and count > 1:
-        # The dimensions count each frame on its own: what comes again at a place is the next volume.
+        # The dimensions number each frame separately, so each further frame at a place is a new volume.
         return _by_occurrence(kept, place)
     return groups
 
@@ -290,7 +298,11 @@ def _by_occurrence(kept: list[int], place: NDArray[np.intp]) -> list[list[int]]:
 
 
 def _keys(header: Header, frames: Frames) -> list[tuple[float, ...]]:
-    """What tells the volume of each frame: its indices in the dimensions that are not spatial."""
+    """Return what tells the volume of each frame: its indices in the dimensions that are not spatial.
+
+    The dimension listed last comes first, so that it varies slowest: all times of one label precede those
+    of the next.
+    """
     pointers = [
         int(item.get("DimensionIndexPointer") or 0) for item in header.ds.get("DimensionIndexSequence") or []
     ]
@@ -302,9 +314,9 @@ def _keys(header: Header, frames: Frames) -> list[tuple[float, ...]]:
 
 
 def _starts(header: Header, frames: Frames, groups: list[list[int]]) -> list[datetime | None]:
-    """Start of each volume: of the first of its frames, or of the file's only volume.
+    """Return the start of each volume: that of its first frame, or the file's if it has one volume.
 
-    None for all of several volumes whose times do not rise.
+    If there are several volumes and their times do not rise, all are None.
     """
     zone = text(header.ds, "TimezoneOffsetFromUTC")
     times = [date_time(value, zone) for value in frames.texts(_ACQUIRED)]
@@ -317,7 +329,8 @@ def _starts(header: Header, frames: Frames, groups: list[list[int]]) -> list[dat
 
 
 def _first_number(header: Header, frames: Frames, groups: list[list[int]]) -> int:
-    """Number of the file's first volume."""
+    """Return the number of the file's first volume."""
+    # A run may be split over several files (concatenation), each of which states its first frame.
     offset = int(header.ds.get("ConcatenationFrameOffsetNumber") or 0)
     if offset:
         return offset // max(len(group) for group in groups)
@@ -334,7 +347,8 @@ def _repetition_s(header: Header, frames: Frames) -> float | None:
 def _rescaled(
     stored: NDArray[Any], scales: tuple[NDArray[np.float64], NDArray[np.float64]], group: list[int]
 ) -> NDArray[Any]:
-    """Rescaled values of some frames, stored ones where nothing is to be done."""
+    """Return the rescaled values of some frames, or the stored ones if there is nothing to rescale."""
+    # Indexing by a list copies the frames, so a group of all frames in order is taken as it is.
     chosen = stored if group == list(range(len(stored))) else stored[group]
     slope, intercept = (np.broadcast_to(scale, (len(stored), 1))[group] for scale in scales)
     if (slope == 1).all() and (intercept == 0).all():
@@ -343,10 +357,10 @@ def _rescaled(
 
 
 def _scales(header: Header, frames: Frames) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Slope and intercept of each frame (PS3.3 C.7.6.16.2.9), or of all.
+    """Return slope and intercept of each frame (PS3.3 C.7.6.16.2.9), or of all.
 
-    Philips' values on their own floating-point scale, as Chenevert et al., Translational Oncology 2014,
-    equation (3): alone comparable between series.
+    Philips' values are put on their own floating-point scale (Chenevert et al., Translational Oncology
+    2014, equation 3), the only one that is comparable between series.
     """
     slope = frames.decimals(_SLOPE, 1)
     intercept = frames.decimals(_INTERCEPT, 1)
@@ -356,6 +370,7 @@ def _scales(header: Header, frames: Frames) -> tuple[NDArray[np.float64], NDArra
             for n, name in ((1.0, "Slope"), (0.0, "Intercept"))
         ]
         slope, intercept = (np.array([[value]]) for value in plain)
+    # Read zero as no scaling, as it would erase the image.
     slope[slope == 0] = 1.0
     if text(header.ds, "Manufacturer").upper().startswith("PHILIPS"):
         return _philips(frames, slope, intercept)
@@ -376,7 +391,7 @@ def _philips(
 def _flat_affine(
     frames: Frames, axes: NDArray[np.float64], position: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Affine of one slice: its spacing, else its thickness, is the step to a next one."""
+    """Return the affine of one slice, whose spacing, else its thickness, is the step to the next."""
     stated = (frames.decimals(tag, 1) for tag in (_GAP, _THICKNESS))
     spacing = next((float(found[0, 0]) for found in stated if found is not None), 1.0)
     normal = np.cross(*axes)

@@ -1,4 +1,4 @@
-"""Header fields that every DICOM form has: stored pixels, times, and values by number or text."""
+"""Read the fields that all DICOM forms share: stored pixels, times, numbers, text, private elements."""
 
 import math
 import struct
@@ -14,15 +14,16 @@ from pydicom.uid import UID
 
 from streaming.sources.formats.image import NO_DAY, seconds_between
 
-# Patient coordinates of DICOM (left, posterior, superior) to RAS.
+# Turns DICOM's patient coordinates (left, posterior, superior) into RAS.
 LPS = np.diag([-1.0, -1.0, 1.0])
 _PACKED = {2: "<h", 4: "<i"}
 
 
 def stored(ds: Dataset) -> NDArray[Any]:
-    """Stored values of all frames in a row, before rescaling; a view of the file's bytes where it can be.
+    """Return the stored values of all frames in a row, before rescaling.
 
-    Unsigned values of fewer than 16 bits come as int16.
+    They are a view of the file's bytes where that is possible. Unsigned values of fewer than 16 bits come
+    as int16.
 
     Raises
     ------
@@ -38,12 +39,13 @@ def stored(ds: Dataset) -> NDArray[Any]:
     )
     count = ds.Rows * ds.Columns * int(ds.get("NumberOfFrames") or 1)
     values = np.frombuffer(ds.PixelData, kind, count)
+    # Values below 2 ** 15 mean the same signed or unsigned, and int16 needs no conversion later.
     short = not ds.PixelRepresentation and ds.BitsAllocated == 16 and ds.BitsStored < 16
     return values.view("i2") if short and little else values
 
 
 def moment(ds: Dataset, name: str) -> datetime | None:
-    """Read a date and a time, ``Acquisition`` or ``Content``; without the day, an instant of `NO_DAY`."""
+    """Read a date and time, ``Acquisition`` or ``Content``; without a date, a time on `NO_DAY`."""
     clock = str(ds.get(f"{name}Time") or "").strip().replace(":", "")
     if len(clock) < 4:
         return None
@@ -55,7 +57,10 @@ def moment(ds: Dataset, name: str) -> datetime | None:
 
 
 def elapsed(acquired: datetime | None, done: datetime | None) -> float | None:
-    """Seconds from the acquisition to the finished image; None where a header does not tell them apart."""
+    """Return the seconds from the acquisition to the finished image; None if the header cannot tell.
+
+    GE and Philips copy one time into the other, which says nothing about the delay.
+    """
     if acquired is None or done is None or (acquired.year == NO_DAY.year) != (done.year == NO_DAY.year):
         return None
     seconds = seconds_between(acquired, done)
@@ -63,7 +68,10 @@ def elapsed(acquired: datetime | None, done: datetime | None) -> float | None:
 
 
 def text(ds: Dataset, keyword: str | int) -> str:
-    """Value of an element, by keyword or tag, as text; several joined by a backslash, "" without any."""
+    """Return an element's value, by keyword or tag, as text.
+
+    Several values are joined by a backslash; without any the text is empty.
+    """
     item = ds.get_item(keyword)
     value = None if item is None else item.value
     if value is None:
@@ -74,12 +82,12 @@ def text(ds: Dataset, keyword: str | int) -> str:
 
 
 def numbers(ds: Dataset, keyword: str) -> list[float]:
-    """Values of a decimal or integer string, [] where there are none.
+    """Return the values of a decimal or integer string; [] if there are none.
 
     Raises
     ------
     ValueError
-        If one is no finite number.
+        If one is not a finite number.
     """
     found = [float(part) for part in text(ds, keyword).split("\\") if part.strip()]
     if not all(map(math.isfinite, found)):
@@ -88,19 +96,20 @@ def numbers(ds: Dataset, keyword: str) -> list[float]:
 
 
 def whole(ds: Dataset, keyword: str) -> int | None:
-    """First value of an integer string, None where there is none."""
+    """Return the first value of an integer string; None if there is none."""
     values = numbers(ds, keyword)
     return int(values[0]) if values else None
 
 
 def repetition_s(milliseconds: Sequence[float]) -> float | None:
-    """TR by the values of a RepetitionTime, s; None where there is none above zero."""
+    """Return the TR by the values of a RepetitionTime, s; None unless the first is above zero."""
     return milliseconds[0] / 1000 if milliseconds and 0 < milliseconds[0] < math.inf else None
 
 
 def private(ds: Dataset, group: int, creator: str, element: int) -> Any:
-    """Value of a private element of one creator's block, None where there is none."""
+    """Return the value of a private element in one creator's block; None if there is none."""
     present = ds.keys()
+    # Creators reserve blocks in any order, so an element may lie in any of them (PS3.5, 7.8.1).
     for block in range(0x10, 0x20):
         tag = group << 16 | block
         if tag in present and text(ds, tag) == creator:
@@ -110,12 +119,12 @@ def private(ds: Dataset, group: int, creator: str, element: int) -> Any:
 
 
 def private_number(ds: Dataset, group: int, creator: str, element: int, packed: str = "") -> float | None:
-    """Number in a private element, also where the file has lost its type.
+    """Return the number in a private element, even if the file has lost the element's type.
 
     Parameters
     ----------
     packed : str
-        Format for `struct` of an untyped value, such as ``<f``; "" for an integer of its length.
+        Format for `struct` of an untyped value, such as ``<f``; "" for an integer of the value's length.
     """
     value = private(ds, group, creator, element)
     if isinstance(value, bytes):

@@ -1,4 +1,8 @@
-"""The header of a DICOM file: opened without its pixels, and what every vendor writes alike."""
+"""Open the header of a DICOM file without its pixels, and read what all vendors write alike.
+
+The elements are located first (`elements`). Those before the functional groups and the pixels then go to
+pydicom undecoded, which decodes each when it is asked for.
+"""
 
 import logging
 from dataclasses import dataclass
@@ -16,26 +20,26 @@ from streaming.sources.formats.image import IncompleteError
 SHARED = 0x52009229
 PER_FRAME = 0x52009230
 FLOATS = (0x7FE00008, 0x7FE00009)
-# Its warnings quote values, the participant's name among them, to whoever listens on the log.
+# pydicom's warnings quote values, the participant's name among them, in the log.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 config.settings.reading_validation_mode = config.IGNORE
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A file with its header decoded and everything behind it located.
+    """A file whose header can be read and in which everything behind the header is located.
 
     Attributes
     ----------
     ds : Dataset
         All elements before the functional groups and the pixels.
     body : bytes
-        What holds the data set.
+        The bytes that hold the data set, inflated if they were deflated.
     encoding : Encoding
     syntax : UID
         Transfer syntax.
     top : dict
-        Where each element of the file itself lies, by its tag; up to the pixel data.
+        Where each top-level element lies, by tag, up to the pixel data.
     """
 
     ds: Dataset
@@ -46,11 +50,11 @@ class Header:
 
     @property
     def pixels(self) -> Element | None:
-        """The pixel data; None where there are none, or not whole numbers."""
+        """The pixel data; None if there are none, or if they are floating-point."""
         return self.top.get(PIXELS)
 
     def bytes_of(self, tag: int) -> bytes:
-        """Value of an element as it lies in the file; empty where there is none."""
+        """Return the raw value of an element; empty if there is none."""
         element = self.top.get(tag)
         return b"" if element is None else self.body[element.start : element.stop]
 
@@ -67,8 +71,10 @@ def read_header(data: bytes) -> Header:
     found: dict[int, Element] = {}
     for element in elements(body, at, len(body), encoding):
         found.setdefault(element.tag, element)
+        # Padding behind the pixels would not read as elements.
         if element.tag == PIXELS or element.tag in FLOATS:
             break
+    # Functional groups can hold thousands of elements; `enhanced` picks what it needs from their bytes.
     behind = [found[tag].head for tag in (SHARED, PER_FRAME, PIXELS, *FLOATS) if tag in found]
     end = min(behind, default=len(body))
     ds = Dataset(_undecoded(body, [e for e in found.values() if e.head < end], encoding))
@@ -79,14 +85,14 @@ def read_header(data: bytes) -> Header:
 
 
 def words(ds: Dataset, keyword: str) -> list[str]:
-    """Values of an element as upper-case words."""
+    """Return the values of an element as upper-case words."""
     value = ds.get(keyword)
     values = [value] if isinstance(value, str) else list(value or [])
     return [str(word).strip().upper() for word in values]
 
 
 def number_of(ds: Dataset) -> int | None:
-    """Place of a volume in its run by the file's own counters, from 0."""
+    """Return the place of a volume in its run by the file's own counters, from 0."""
     for keyword in ("InstanceNumber", "AcquisitionNumber", "TemporalPositionIdentifier"):
         if ds.get(keyword):
             return int(ds[keyword].value) - 1
@@ -94,20 +100,20 @@ def number_of(ds: Dataset) -> int | None:
 
 
 def started(ds: Dataset) -> datetime | None:
-    """Start of the acquisition: AcquisitionDate and -Time, or AcquisitionDateTime."""
+    """Return the start of the acquisition: AcquisitionDate and -Time, else AcquisitionDateTime."""
     start = moment(ds, "Acquisition")
     return start or date_time(text(ds, "AcquisitionDateTime"), text(ds, "TimezoneOffsetFromUTC"))
 
 
 def date_time(value: str, zone: str = "") -> datetime | None:
-    """Instant of a DT (PS3.5, 6.2), in the local time of the file's other times.
+    """Read a DT value (PS3.5, 6.2) in the local time of the file's other times.
 
     Parameters
     ----------
     value : str
-        As ``YYYYMMDDHHMMSS.FFFFFF&ZZXX``; from the hours on, each part may be missing.
+        As ``YYYYMMDDHHMMSS.FFFFFF&ZZXX``. None is returned if it is not given to the minute.
     zone : str
-        TimezoneOffsetFromUTC of the file; without it, a value's own offset is the file's.
+        TimezoneOffsetFromUTC of the file. Without it, a value's own offset is taken for the file's.
     """
     value = value.strip("\0 ")
     cut = max(value.find("+"), value.find("-"))
@@ -130,7 +136,7 @@ def _offset(value: str) -> timedelta:
 def _undecoded(
     body: bytes, found: list[Element], encoding: Encoding
 ) -> dict[BaseTag, DataElement | RawDataElement]:
-    """Elements as pydicom keeps them until they are asked for; most never are."""
+    """Wrap elements as pydicom keeps them until they are asked for; most never are."""
     raw: dict[BaseTag, DataElement | RawDataElement] = {}
     for element in found:
         tag = BaseTag(element.tag)

@@ -1,4 +1,4 @@
-"""One decoded volume before it has a place in a run, and the two ways a file can fail to be one."""
+"""Define what a decoder returns, a volume or a slice, and the two errors of a file that is neither."""
 
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from rtdecode.types import Array
 
 _DAY = 86400.0
-# What has not come by then is given up: so many TRs, or s without a TR.
+# What has not come after this many TRs is given up; after this many seconds if the TR is unknown.
 _PATIENCE_TR = 1.5
 _PATIENCE_S = 3.0
-# What the simulated scanner's files say of themselves, in ImageComments or the description.
+# How the simulated scanner marks its files, in ImageComments (DICOM) or the description (NIfTI).
 SIMULATED = "simulated by rtdecode"
-# Stands for the day where a header gives the time alone; room below it for what came before.
+# Stands for the day where a header gives only a time. Not the first day there is, so that a time before
+# it can still be written.
 NO_DAY = date(1, 2, 1)
 
 
@@ -24,7 +25,7 @@ class IncompleteError(Exception):
 
 
 class NotAVolumeError(Exception):
-    """The bytes are whole, but nothing that a run is made of."""
+    """The bytes are whole, but they are not a volume or slice of a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +39,17 @@ class Image:
     affine : float64, (4, 4)
         Voxel indices to scanner RAS+ coordinates, mm.
     number : int or None
-        Place in the series by the file's own counter, from 0; None where it has none.
+        Place in the series by the file's own counter, from 0; None if it has none.
     series : int
-        SeriesNumber; 0 where there is none.
+        SeriesNumber; 0 if there is none.
     uid : str
         Identity of the series.
     tr_s : float or None
         Repetition time, s.
     acquired : datetime or None
-        Start of the acquisition by the header; in the year 1 where only the time of day is known (`NO_DAY`).
+        Start of the acquisition by the header; on `NO_DAY` if only the time of day is known.
     recon_s : float or None
-        From there to the finished image, s.
+        Time from there to the finished image, s.
     simulated : bool
         Whether the file says that its participant is simulated.
     """
@@ -79,13 +80,13 @@ class Plane:
     uid : str
         Identity of the run, the same for all its volumes.
     series : int
-        SeriesNumber; 0 where there is none.
+        SeriesNumber; 0 if there is none.
     number : int or None
-        Place of the volume in the run where a header says it, from 0.
+        Place of the volume in the run, from 0, if the header states it.
     instance : int or None
-        InstanceNumber, from 0.
+        InstanceNumber, counted from 0.
     slices : int or None
-        Slices of a volume where a header says it.
+        Slices of a volume, if the header states it.
     tr_s, acquired, recon_s, simulated
         As in `Image`; `acquired` is this slice's.
     """
@@ -114,18 +115,18 @@ class Moments:
 
 
 def seconds_between(earlier: datetime, later: datetime) -> float:
-    """Seconds from one header time to another; over midnight where neither has a day."""
+    """Return the seconds from one header time to another; times without a day may pass midnight."""
     seconds = (later - earlier).total_seconds()
     return seconds + _DAY if later.year == NO_DAY.year and seconds < -_DAY / 2 else seconds
 
 
 def patience_s(tr_s: float | None) -> float:
-    """Time after which a volume or a slice that has not come is given up, s."""
+    """Return the time after which a volume or slice that has not come is given up, s."""
     return _PATIENCE_TR * tr_s if tr_s else _PATIENCE_S
 
 
 def compact(data: NDArray[Any], slope: float = 1.0, intercept: float = 0.0) -> Array:
-    """Rescale stored values: int16 where that is exact without scaling, float32 otherwise."""
+    """Rescale stored values, to int16 if they fit without scaling, otherwise to float32."""
     if (slope, intercept) != (1.0, 0.0):
         return (data * np.float64(slope) + np.float64(intercept)).astype(np.float32)
     kind = data.dtype

@@ -1,7 +1,7 @@
-"""What lies in an export folder and is no volume of a functional run, each with its reason in words.
+"""Refuse images in an export folder that are not volumes of a functional run, with the reason in words.
 
-The object's class and the attributes of PS3.3 decide first, then the vendors' private ones; ImageType and
-the names that operators give a series only where those say nothing else.
+The object's class and the attributes of PS3.3 decide first, then the vendors' private ones. ImageType, and
+the names that operators give a series, count only where those say nothing else.
 """
 
 import re
@@ -23,9 +23,10 @@ _PHYSIOLOGY = r"physio_?log"
 _CORRECTED = r"^moco_?(series)?$|_moco$"
 _REFERENCE = r"sb_?ref|single[-_ ]?band[-_ ]?ref"
 _FIELD_MAP = r"field_?-?map|b0[-_ ]?map|(?<![a-z])fmap|gre_field|topup|distortion[-_ ]?map"
-# Names that an echo-planar series may bear all the same.
+# Names that an echo-planar series may bear without being one of these.
 _FIELD_MAP_UNLESS_EPI = r"(?<![a-z0-9])b0(?![a-z0-9])"
 _LOCALIZER_UNLESS_EPI = r"locali[sz]er|scout|survey|smart_?brain|(3|three)[-_ ]?plane"
+# Names of the phase-encoding directions in which spin-echo field maps come in pairs.
 _PAIR_OF_BLIPS = r"(?<![a-z])(ap|pa|lr|rl|blip|polarity|rev(erse)?)(?![a-z])"
 _FIELD_TYPES = {"B0", "B0 MAP", "B0_MAP", "FIELD MAP", "FIELD_MAP", "FIELDMAP", "PHASE DIFFERENCE"}
 _DIFFUSION_TYPES = {"DIFFUSION", "ADC", "TRACEW", "TRACE", "DTI", "DWI"}
@@ -50,7 +51,7 @@ _PLAIN_WORD = re.compile(r"[A-Z0-9_ ]{1,16}")
 
 
 def check_object(ds: Dataset) -> None:
-    """Refuse what is no MR image at all, before its pixels are looked for.
+    """Refuse files that are not MR images at all, before their pixels are looked for.
 
     Raises
     ------
@@ -68,7 +69,7 @@ def check_object(ds: Dataset) -> None:
 
 
 def check_image(ds: Dataset, private: dict[str, list[str]], moco: bool) -> None:
-    """Refuse what the file as a whole says is no volume of a functional run.
+    """Refuse a file that, by its header as a whole, is not a volume of a functional run.
 
     Parameters
     ----------
@@ -98,7 +99,7 @@ def check_image(ds: Dataset, private: dict[str, list[str]], moco: bool) -> None:
 
 
 def check_frames(ds: Dataset, frames: Frames, moco: bool) -> None:
-    """Refuse what the frames of an Enhanced MR file say is no volume of a functional run.
+    """Refuse an Enhanced MR file whose frames are not volumes of a functional run.
 
     Parameters
     ----------
@@ -121,6 +122,7 @@ def check_frames(ds: Dataset, frames: Frames, moco: bool) -> None:
     types = [*words(ds, "ImageType"), *own]
     if "MOSAIC" in own and len(frames.each) == 1:
         raise NotAVolumeError("a navigator's mosaic within an Enhanced MR file, not a volume of a run")
+    # A frame's own type goes before that of the file.
     kinds = {_words(value)[0] for value in frames.texts(enhanced.FRAME_TYPE)} - {""} or {*types[:1]}
     _check_copy(ds, types, kinds == {"DERIVED"}, moco)
     directions = {value.upper() for value in frames.texts(enhanced.DIRECTION)}
@@ -133,11 +135,12 @@ def check_frames(ds: Dataset, frames: Frames, moco: bool) -> None:
     _refuse("a field map" if "HZ" in units or _FIELD_TYPES & set(types) else None, types)
     parts = {part.upper() for part in frames.texts(enhanced.COMPONENT)}
     _refuse(_PARTS[min(parts)] if parts <= {"PHASE", "REAL", "IMAGINARY"} else None, types)
+    # More than one time index means that the scan was repeated, as an anatomical one is not.
     _refuse(_anatomy(ds) if len(set(frames.texts(enhanced.TIME_INDEX))) == 1 else None, types)
 
 
 def _check_copy(ds: Dataset, types: list[str], derived: bool, moco: bool) -> None:
-    """Refuse motion-corrected copies, or all but them; and what else was computed."""
+    """Refuse motion-corrected copies, or with `moco` everything else, and other computed images."""
     if "MOCO" in types or _named(ds, _CORRECTED, ("SeriesDescription",)):
         if not moco:
             raise NotAVolumeError("the scanner's motion-corrected copy, not a volume of a run")
@@ -167,12 +170,13 @@ def _diffusion(ds: Dataset, private: dict[str, list[str]]) -> bool:
     if vendor.startswith("UIH"):
         return bool(re.search("DTI|DWI", str(private_value(ds, 0x0065, "Image Private Header", 0x2B))))
     if vendor.startswith("GE"):
+        # Some releases add a large round number to the b-value, which comes first.
         value = ds.get((0x0043, 0x1039))
         first = "" if value is None else str(value.value).strip("[]b'\" ").split(",")[0].split("\\")[0]
         directions = private_number(ds, 0x0019, "GEMS_ACQU_01", 0xE0) or 0
         return (first.isdigit() and int(first) % 100000 > 0) or (directions > 0 and _spin_echo(ds))
     several = (private_number(ds, 0x2005, "Philips MR Imaging DD 005", n) or 0 for n in (0x14, 0x15))
-    # Siemens gives the unweighted images of such a series a b-value of 0, and no other image any.
+    # Siemens gives unweighted images of a diffusion series a b-value of 0; other images have none.
     weighted = private_number(ds, 0x0019, "SIEMENS MR HEADER", 0x0C) is not None or max(several) > 1
     named = text(ds, "AcquisitionContrast") == "DIFFUSION" or _is_sequence(ds, r"ep_b\d")
     return weighted or named
@@ -192,7 +196,7 @@ def _localizer(ds: Dataset, types: list[str]) -> str | None:
 
 
 def _anatomy(ds: Dataset) -> str | None:
-    """What was acquired once, in three dimensions or by spin echoes, and not echo-planar."""
+    """Return the reason for a scan acquired once, in 3-D or by spin echoes, and not echo-planar."""
     times = max((whole(ds, name) or 0 for name in _TEMPORAL), default=0)
     if times > 1 or _echo_planar(ds):
         return None

@@ -1,8 +1,9 @@
-"""Volumes whose slices lie as tiles in one plane: Siemens mosaics and United Imaging grids.
+"""Decode volumes whose slices lie as tiles in one plane: Siemens mosaics and United Imaging grids.
 
-Geometry as in the DICOM standard, PS3.3 C.7.6.2.1.1, with the two Siemens habits: the position in the
-header belongs to a plain image of the mosaic's size around the same centre, and the slices follow the
-SliceNormalVector of the private header, which may point against the cross product of the axes.
+The header tells how many tiles there are; these are cut out, stacked, and given an affine. Geometry follows
+the DICOM standard, PS3.3 C.7.6.2.1.1, with two habits of Siemens. The position in the header is that of a
+plain image of the mosaic's size around the same centre. And the slices follow the SliceNormalVector of
+the private header, which may point against the cross product of the axes.
 """
 
 import math
@@ -34,22 +35,24 @@ _MR_HEADER = "SIEMENS MR HEADER"
 _GRID_SLICES = 0x00651050
 _GRID_FRAMES = 0x00651051
 _POSITION = 0x00200032
+# A greater number is not believed as a count of tiles.
 _TILES_MOST = 4096
 
 
 def mosaic_slices(header: Header, private: Private) -> int:
-    """Slices in a Siemens mosaic; 0 where the file is none, whatever its ImageType says.
+    """Return the number of slices in a Siemens mosaic; 0 if the file is none, whatever its ImageType says.
 
     Raises
     ------
     NotAVolumeError
-        If it is a mosaic, and the number of slices is nowhere.
+        If it is a mosaic that does not say how many slices it has.
     """
     ds = header.ds
     stated = [float(value) for value in private.get("NumberOfImagesInMosaic", [])[:1]]
     count = stated[0] if stated else private_number(ds, 0x0019, _MR_HEADER, 0x0A) or 0
     if count or "MOSAIC" not in words(ds, "ImageType") or not _is_tiled(ds):
         return int(count) if count < _TILES_MOST else 0
+    # Without the private header, the measurement protocol may still tell.
     count = protocol_values(_head(header), "sSliceArray.lSize").get("", 0)
     if not 1 < count < _TILES_MOST:
         raise NotAVolumeError(
@@ -59,20 +62,21 @@ def mosaic_slices(header: Header, private: Private) -> int:
 
 
 def grid_slices(header: Header) -> int:
-    """Slices in a United Imaging grid; 0 where the file is none."""
+    """Return the number of slices in a United Imaging grid; 0 if the file is none."""
     raw = header.bytes_of(_GRID_SLICES).strip(b"\0 ")
     count = float(raw) if raw else 0.0
     return int(count) if 1 < count < _TILES_MOST and _GRID_FRAMES in header.top else 0
 
 
 def read_mosaic(header: Header, private: Private, slices: int) -> Image:
-    """Make the volume of a Siemens mosaic.
+    """Decode a Siemens mosaic.
 
     Raises
     ------
     NotAVolumeError
         If the slices do not tile the plane, or the header does not place them.
     """
+    # A mosaic is square, with empty tiles at the end.
     side = math.ceil(math.sqrt(slices))
     rows, columns = _tile(header.ds, side, side)
     affine = _mosaic_affine(header, (rows, columns), private)
@@ -80,7 +84,8 @@ def read_mosaic(header: Header, private: Private, slices: int) -> Image:
 
 
 def read_grid(header: Header, slices: int) -> Image:
-    """Make the volume of a United Imaging grid; errors as for `read_mosaic`."""
+    """Decode a United Imaging grid; errors as for `read_mosaic`."""
+    # Unlike a mosaic, a grid has no more rows of tiles than it needs.
     across = math.ceil(math.sqrt(slices))
     down = math.ceil(slices / across)
     _tile(header.ds, down, across)
@@ -99,7 +104,7 @@ def read_grid(header: Header, slices: int) -> Image:
 
 
 def stack_affine(axes: NDArray[np.float64], positions: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Affine of slices that lie evenly along one direction.
+    """Return the affine of slices that are evenly spaced along one direction.
 
     Parameters
     ----------
@@ -118,6 +123,7 @@ def stack_affine(axes: NDArray[np.float64], positions: NDArray[np.float64]) -> N
     NotAVolumeError
         If the slices are not evenly spaced.
     """
+    # The mean step over the stack: stated spacings are rounded.
     step = (positions[-1] - positions[0]) / (len(positions) - 1)
     places = positions[0] + np.arange(len(positions))[:, None] * step
     off = float(np.linalg.norm(positions - places, axis=1).max())
@@ -147,7 +153,10 @@ def _image(header: Header, data: NDArray[Any], affine: NDArray[np.float64]) -> I
 
 
 def _number(header: Header) -> int | None:
-    """The file's counter; that of the acquisitions where each gives an image for every echo."""
+    """Return the file's counter, from 0; in a multi-echo run that of the acquisitions.
+
+    There each acquisition gives one image per echo, and InstanceNumber counts them all.
+    """
     acquisition = whole(header.ds, "AcquisitionNumber")
     if acquisition and protocol_values(_head(header), "lContrasts").get("", 1) > 1:
         return acquisition - 1
@@ -155,14 +164,14 @@ def _number(header: Header) -> int | None:
 
 
 def _tile(ds: Dataset, down: int, across: int) -> tuple[int, int]:
-    """(rows, columns) of one tile."""
+    """Return the rows and columns of one tile."""
     if ds.Rows % down or ds.Columns % across:
         raise NotAVolumeError(f"{down} x {across} slices do not tile {ds.Rows} x {ds.Columns} pixels")
     return ds.Rows // down, ds.Columns // across
 
 
 def _stack(header: Header, down: int, across: int, slices: int) -> NDArray[Any]:
-    """Tiles, row by row, to (i, j, k)."""
+    """Stack the tiles, row by row, to an array (i, j, k)."""
     plane = decoded(header)[0]
     rows = plane.shape[0] // down
     columns = plane.shape[1] // across
@@ -171,7 +180,7 @@ def _stack(header: Header, down: int, across: int, slices: int) -> NDArray[Any]:
 
 
 def _axes(ds: Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Steps from column to column and from row to row, mm, and the position of the first pixel."""
+    """Return the steps from column to column and from row to row, mm, and the first pixel's position."""
     directions = numbers(ds, "ImageOrientationPatient")
     steps = numbers(ds, "PixelSpacing")
     position = numbers(ds, "ImagePositionPatient") or [0.0] * 3
@@ -199,6 +208,8 @@ def _mosaic_affine(header: Header, tile_shape: tuple[int, int], private: Private
     if len(stated) == 3 and np.dot(normal, stated) < 0:
         normal = -normal
     spacing = (numbers(ds, "SpacingBetweenSlices") or numbers(ds, "SliceThickness"))[0]
+    # The header places a plain image of the mosaic's size: move from its corner to that of one tile
+    # around the same centre.
     beyond = np.array([ds.Columns - tile_shape[1], ds.Rows - tile_shape[0]]) / 2
     affine = np.eye(4)
     affine[:3, :3] = LPS @ np.stack([*axes, normal * spacing], axis=1)
@@ -209,7 +220,10 @@ def _mosaic_affine(header: Header, tile_shape: tuple[int, int], private: Private
 
 
 def _protocol_normal(header: Header) -> list[float]:
-    """From the first slice to the last by the protocol, where the private header is gone."""
+    """Return the direction from the first slice to the last by the protocol, [] if it does not say.
+
+    It stands in for the SliceNormalVector where the private header is gone.
+    """
     places = protocol_values(_head(header), "sSliceArray.asSlice[")
     last = int(max((float(name.split("]")[0]) for name in places), default=0))
     ends = [[places.get(f"{k}].sPosition.d{axis}", 0.0) for axis in ("Sag", "Cor", "Tra")] for k in (0, last)]
@@ -217,7 +231,7 @@ def _protocol_normal(header: Header) -> list[float]:
 
 
 def _is_tiled(ds: Dataset) -> bool:
-    """Whether the plane is larger than what was acquired, beyond any interpolation."""
+    """Return whether the plane is larger than what was acquired, beyond any interpolation."""
     acquired = max((int(n) for n in ds.get("AcquisitionMatrix") or [0]), default=0)
     return not acquired or max(ds.Rows, ds.Columns) > 2.5 * acquired
 

@@ -1,4 +1,4 @@
-"""NIfTI files: one volume each, or a run in one that may be growing."""
+"""Read NIfTI files: of one volume each, or of a whole run that may still be growing."""
 
 import re
 from collections.abc import Callable
@@ -15,37 +15,39 @@ from streaming.sources.formats.image import SIMULATED, Image, IncompleteError, N
 
 _HEADERS = {348: nifti1.Nifti1Header, 540: nifti2.Nifti2Header}
 _PAIR_HEADERS = {348: nifti1.Nifti1PairHeader, 540: nifti2.Nifti2PairHeader}
+# Highest code that the format defines for sform and qform.
 _LAST_CODE = 5
 _UNITS_S = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
-# No volume takes longer than this: such a value in seconds is one in milliseconds, mislabelled.
+# No volume takes longer than this, s: a greater value is in milliseconds, mislabelled as seconds.
 _LONGEST_TR = 100.0
-# A mask or a map has fewer values than this share that are not zero.
+# In a mask or a map less than this share of the values is not zero.
 _SPARSE = 0.05
+# The last number in a file name.
 _NUMBER = re.compile(r"(\d+)(?=[^\d/]*$)")
-# With what a writer puts behind it until the file is whole: ``vol_7.nii.tmp`` is ``vol_7.nii`` already.
+# The ending includes what a writer appends until the file is whole: ``vol_7.nii.tmp`` is ``vol_7.nii``.
 _ENDING = re.compile(r"\.(nii|hdr|img|par|rec)(\.gz)?(\.[^\W\d]+)?$|\.(gz)?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class NiftiLayout:
-    """Where the volumes of a file lie, and what they are.
+    """What a header says of the volumes in its file, and where they lie.
 
     Attributes
     ----------
     shape : tuple of int
         (i, j, k) of one volume.
     promised : int
-        Volumes by the header.
+        Number of volumes by the header.
     offset : int
-        Of the first, bytes.
+        Where the first one begins, bytes.
     kind : dtype
-        Of stored values.
+        Type of the stored values.
     slope, intercept : float
         Value = stored * slope + intercept.
     affine : float64, (4, 4)
         Voxel indices to RAS+ mm.
     tr_s : float or None
-        Repetition time.
+        Repetition time, s.
     simulated : bool
         Whether the description says that the participant is simulated.
     """
@@ -62,26 +64,26 @@ class NiftiLayout:
 
     @property
     def volume_bytes(self) -> int:
-        """Size of one volume."""
+        """Size of one volume, bytes."""
         i, j, k = self.shape
         return i * j * k * self.kind.itemsize
 
     def span(self, index: int) -> tuple[int, int]:
-        """Offset and length of a volume."""
+        """Return the offset and length of a volume, bytes."""
         return self.offset + index * self.volume_bytes, self.volume_bytes
 
     def there(self, size: int) -> int:
-        """Volumes that are wholly within a file of `size` bytes, promised or not."""
+        """Return how many volumes are wholly within a file of `size` bytes, promised or not."""
         return max(0, size - self.offset) // self.volume_bytes
 
 
 def is_nifti(head: bytes) -> bool:
-    """Whether a file that begins with `head` is a single-file NIfTI of either version."""
+    """Return whether a file that begins with `head` is a single-file NIfTI of either version."""
     return _size(head) in _HEADERS and (head[344:348] == b"n+1\0" or head[4:8] == b"n+2\0")
 
 
 def is_nifti_header(head: bytes) -> bool:
-    """Whether a file that begins with `head` is the header of a pair."""
+    """Return whether a file that begins with `head` is the header of a pair."""
     return _size(head) in _HEADERS and (head[344:348] == b"ni1\0" or head[4:8] == b"ni2\0")
 
 
@@ -98,7 +100,7 @@ def read_layout(head: bytes) -> NiftiLayout:
     IncompleteError
         If it cannot be read.
     NotAVolumeError
-        If it is not that of volumes: fewer than three or more than four dimensions, colours.
+        If it does not describe volumes: fewer than three or more than four dimensions, or colours.
     """
     try:
         with np.errstate(all="ignore"):
@@ -133,7 +135,7 @@ def read_layout(head: bytes) -> NiftiLayout:
 
 
 def _header(head: bytes) -> Any:
-    """Open a header; nibabel's own check would mend the same and tell every flaw on the log."""
+    """Open a header and mend it as nibabel's own check would, without logging every flaw."""
     size = _size(head)
     header = (_PAIR_HEADERS if is_nifti_header(head) else _HEADERS)[size](head[:size], check=False)
     header["pixdim"][1:4] = np.abs(header["pixdim"][1:4])
@@ -149,19 +151,19 @@ def read_volume(layout: NiftiLayout, name: str, index: int, read_at: Callable[[i
     ----------
     layout : NiftiLayout
     name : str
-        File name. Where the file holds one volume its number is the last in the name, and the rest
-        of the name is the run's.
+        File name. If the file holds one volume, the last number in the name is its number, and the
+        rest of the name stands for the run.
     index : int
-        Of the volume in the file.
+        Index of the volume in the file.
     read_at : callable
-        Reads (offset, length).
+        Reads bytes by offset and length.
 
     Raises
     ------
     IncompleteError
         If values are missing.
     NotAVolumeError
-        If it is a mask.
+        If it is a mask or a map, or its values are beyond any image.
     """
     raw = read_at(*layout.span(index))
     if len(raw) < layout.volume_bytes:
@@ -176,29 +178,29 @@ def read_volume(layout: NiftiLayout, name: str, index: int, read_at: Callable[[i
     if layout.promised > 1:
         stem = name
         number = index
+    # A numbered file is one of a run; only a file that stands alone may be a mask.
     elif number is None and _is_mask(data):
         raise NotAVolumeError("a mask or a map, not a volume of a run (two values, or hardly any but zeros)")
     return Image(data, layout.affine, number, 0, f"nifti:{stem}", layout.tr_s, simulated=layout.simulated)
 
 
 def repetition_time(header: Any) -> float | None:
-    """TR of a NIfTI header, s; None where it says nothing.
+    """Return the TR of a nibabel header of version 1 or 2, s; None if it does not say.
 
-    A nibabel header of version 1 or 2. Without a unit, the format's default of 1 says nothing, and
-    any other value is taken as seconds.
+    Without a unit, 1 is the format's default and says nothing; any other value is taken as seconds.
     """
     value = float(header["pixdim"][4])
     unit = header.get_xyzt_units()[1]
     if not np.isfinite(value) or value <= 0 or (unit not in _UNITS_S and value == 1.0):
         return None
     seconds = value * _UNITS_S.get(unit, 1.0)
-    # The shortest decimal that the header's float32 can mean.
+    # Take the shortest decimal that rounds to the header's float32: 0.8, not 0.800000012.
     seconds = float(np.format_float_positional(np.float32(seconds)))
     return seconds / 1000 if seconds > _LONGEST_TR else seconds
 
 
 def split_number(name: str) -> tuple[str, int | None]:
-    """Split a file name into what is common to a run and the volume's own number."""
+    """Split a file name into what a run's names have in common and the volume's own number."""
     base = _ENDING.sub("", name)
     found = _NUMBER.search(base)
     if found is None:
@@ -207,7 +209,10 @@ def split_number(name: str) -> tuple[str, int | None]:
 
 
 def _is_mask(data: Array) -> bool:
-    """Whether there are two values alone, or hardly any but zeros; most images tell by a few of theirs."""
+    """Return whether there are only two values, or hardly any but zeros.
+
+    A sample of the values is looked at first, which settles it for most images.
+    """
     low = data.min()
     high = data.max()
     for each in (data[::5, ::5], data):

@@ -1,7 +1,9 @@
-"""Philips PAR/REC, version 4: a text header beside a file of slices.
+"""Read Philips PAR/REC, version 4: a text header (PAR) beside a file of slices (REC).
 
-Geometry as in the header's general information, patient coordinates P, S, L turned about the axes
-AP, FH and RL; values as the console displays them (pixel * slope + intercept).
+The header's table has a line for each slice; the lines of the magnitude images are sorted into volumes,
+which are then read from the REC file one by one. Geometry is that of the header's general information, in
+patient coordinates P, S, L turned about the axes AP, FH and RL. Values are those that the console displays
+(pixel * slope + intercept).
 """
 
 import re
@@ -19,7 +21,7 @@ from streaming.sources.formats.nifti import split_number
 _MARK = b"# === DATA DESCRIPTION FILE"
 _VERSION = re.compile(r"image export tool\s+V(\d+)", re.IGNORECASE)
 _END = "# === END OF DATA DESCRIPTION FILE"
-# Columns of an image's line.
+# Columns of a slice's line; column 33 is the b-value of a diffusion series.
 _SLICE, _ECHO, _DYNAMIC, _PHASE, _TYPE, _SEQUENCE, _PLACE, _BITS = range(8)
 _COLUMNS = 9
 _ROWS = 10
@@ -32,8 +34,9 @@ _SPACING = 28
 _ECHO_TIME = 30
 _BEGAN = 31
 _LABEL = 48
+# A line without all columns up to the b-value is cut.
 _NEEDED = 34
-# Image types that are no magnitudes: real, imaginary, phase.
+# Image types that are not magnitudes: real, imaginary, phase.
 _PARTS = (1, 2, 3)
 _MAGNITUDE = 0
 # Columns (x along a row, y down, slice) in P, S, L for transverse, sagittal and coronal slices.
@@ -43,7 +46,7 @@ _AXES = {
     3: [[0, 0, 1], [0, -1, 0], [1, 0, 0]],
 }
 _RAS = np.array([[0.0, 0, -1], [-1, 0, 0], [0, 1, 0]])
-# A volume takes longer than this, s: a shorter repetition time is that of one shot.
+# Every volume takes longer than this, s: a shorter repetition time is that of one shot.
 _SHORTEST_TR = 0.1
 
 
@@ -54,13 +57,13 @@ class Par:
     Attributes
     ----------
     lines : float64, (volume, slice, column)
-        The table's lines.
+        The lines of the table.
     affine : float64, (4, 4)
         Voxel indices to RAS+ mm.
     series : int
         Acquisition number.
     tr_s : float or None
-        Time from volume to volume.
+        Time from volume to volume, s.
     """
 
     lines: NDArray[np.float64]
@@ -70,12 +73,12 @@ class Par:
 
     @property
     def slice_bytes(self) -> int:
-        """Size of one slice in the REC file."""
+        """Size of one slice in the REC file, bytes."""
         first = self.lines[0, 0]
         return int(first[_COLUMNS] * first[_ROWS] * first[_BITS]) // 8
 
     def span(self, index: int) -> tuple[int, int]:
-        """Offset and length of a volume's slices in the REC file; of the last alone, if they are apart."""
+        """Return the offset and length of a volume in the REC file; of its last slice if they are apart."""
         places = self.lines[index, :, _PLACE].astype(int)
         size = self.slice_bytes
         if (np.diff(places) == 1).all():
@@ -83,14 +86,14 @@ class Par:
         return int(places[-1]) * size, size
 
     def there(self, size: int) -> int:
-        """Volumes, from the first, that are wholly within a REC file of `size` bytes."""
+        """Return how many volumes, from the first, are wholly within a REC file of `size` bytes."""
         ends = (self.lines[..., _PLACE].max(axis=1) + 1) * self.slice_bytes
         short = np.flatnonzero(ends > size)
         return int(short[0]) if len(short) else len(ends)
 
 
 def is_par(head: bytes) -> bool:
-    """Whether a file that begins with `head` is a PAR header."""
+    """Return whether a file that begins with `head` is a PAR header."""
     return head.startswith(_MARK)
 
 
@@ -100,9 +103,9 @@ def read_par(data: bytes) -> Par:
     Raises
     ------
     IncompleteError
-        If its table is cut.
+        If its table is cut short.
     NotAVolumeError
-        If it is of another version, or describes no magnitude volumes of one kind.
+        If it is of another version, or does not describe magnitude volumes of one kind.
     """
     text = data.decode("latin-1")
     version = _VERSION.search(text)
@@ -120,7 +123,7 @@ def read_par(data: bytes) -> Par:
             lines, _affine(general, lines[0]), int(general["Acquisition nr"][0]), _repetition(general, lines)
         )
     except (ValueError, KeyError, IndexError, OverflowError) as error:
-        # The error's own words would quote the header.
+        # The error's own words would quote the header, which names the participant.
         raise IncompleteError(f"not readable as PAR ({type(error).__name__})") from error
 
 
@@ -131,11 +134,11 @@ def read_volume(par: Par, name: str, index: int, read_at: Callable[[int, int], b
     ----------
     par : Par
     name : str
-        File name of the header: names the run, and a single volume's number.
+        File name of the header, which names the run and numbers a single volume.
     index : int
-        Of the volume in the file.
+        Index of the volume in the file.
     read_at : callable
-        Reads (offset, length) of the REC file.
+        Reads bytes of the REC file by offset and length.
     """
     lines = par.lines[index]
     size = par.slice_bytes
@@ -157,6 +160,7 @@ def read_volume(par: Par, name: str, index: int, read_at: Callable[[int, int], b
         data = compact(stored) if plain else (stored * scale + shift).astype(np.float32)
     if not np.isfinite(data).all():
         raise NotAVolumeError("values that are beyond any image: a damaged header")
+    # Begin times that are all the same say nothing.
     acquired = None
     if np.ptp(par.lines[:, 0, _BEGAN]) > 0:
         acquired = datetime.combine(NO_DAY, time()) + timedelta(seconds=float(lines[0, _BEGAN]))
@@ -166,7 +170,7 @@ def read_volume(par: Par, name: str, index: int, read_at: Callable[[int, int], b
 
 
 def _general(text: str) -> dict[str, list[float]]:
-    """General information that is numbers, by its words without the unit."""
+    """Return the numeric entries of the general information by their words, without the unit."""
     found = {}
     for line in re.findall(r"^\.(.*)$", text, re.MULTILINE):
         words, _, value = line.partition(":")
@@ -192,7 +196,8 @@ def _table(text: str) -> NDArray[np.float64]:
 
 
 def _volumes(table: NDArray[np.float64], slices: int) -> NDArray[np.float64]:
-    """Lines of the magnitude images: (volume, slice, column)."""
+    """Return the lines of the magnitude images, (volume, slice, column)."""
+    # A magnitude is never negative, so neither is its intercept.
     types = set(table[:, _TYPE])
     kinds = sorted(
         t for t in types if t not in _PARTS and (table[table[:, _TYPE] == t, _INTERCEPT] >= 0).all()
@@ -206,9 +211,11 @@ def _volumes(table: NDArray[np.float64], slices: int) -> NDArray[np.float64]:
     same = table[:, [_COLUMNS, _ROWS, _BITS, _ORIENTATION]]
     if (same != same[0]).any() or same[0, 2] not in (8, 16) or not 0 < same[0, 0] * same[0, 1] < 1 << 24:
         raise NotAVolumeError("PAR/REC with slices of several kinds, or of an unknown size")
+    # In arterial spin labelling, label and control images of one dynamic are different volumes.
     label = table[:, _LABEL] if table.shape[1] > _LABEL else np.zeros(len(table))
     order = np.lexsort((table[:, _SLICE], np.nan_to_num(label), table[:, _PHASE], table[:, _DYNAMIC]))
     table = table[order]
+    # Lines of a volume that is not complete are left out at the end.
     count = len(table) // slices if slices > 0 else 0
     lines = table[: count * slices].reshape(count, slices, -1)
     if count == 0 or (lines[..., _SLICE] != np.arange(1, slices + 1)).any() or (lines[..., _PLACE] < 0).any():
@@ -242,9 +249,10 @@ def _turn(axis: int, angle: float) -> NDArray[np.float64]:
 
 
 def _repetition(general: dict[str, list[float]], lines: NDArray[Any]) -> float | None:
-    """Time between volumes: by their begin times, else by the repetition time.
+    """Return the time between volumes by their begin times, else by the repetition time, s.
 
-    Real-time dumps give times in seconds: no echo time is below 1 ms.
+    Real-time dumps give times in seconds. They are recognised by an echo time below 1, as none is below
+    1 ms.
     """
     began = lines[:, 0, _BEGAN]
     if len(began) > 1 and (np.diff(began) > 0).all():

@@ -1,4 +1,4 @@
-"""Pixel data: as many bytes as the header claims, and what they say."""
+"""Check that the pixel data have as many bytes as the header claims, and decode them."""
 
 import math
 from typing import Any
@@ -15,20 +15,21 @@ from streaming.sources.formats.image import IncompleteError, NotAVolumeError
 
 _OPENJPEG = "pylibjpeg pylibjpeg-openjpeg"
 _PLUGINS = {"1.2.840.10008.1.2.4.90": _OPENJPEG, "1.2.840.10008.1.2.4.91": _OPENJPEG}
-# No decoder is let loose on a header that claims more than this of each compressed byte.
+# Most bytes that a header may claim for each compressed byte: a damaged one must not fill the memory.
 _RATIO_MOST = 4096
+# Most rows or columns of an image.
 _SIDE_MOST = 1 << 14
 
 
 def check_pixels(header: Header) -> None:
-    """Tell whether the pixel data are whole, before anything is made of them.
+    """Check that the pixel data are whole before they are decoded.
 
     Raises
     ------
     IncompleteError
         If they have no end.
     NotAVolumeError
-        If they are whole and do not fit the header, or cannot be decoded here.
+        If they are whole but do not fit the header, or cannot be decoded here.
     """
     ds = header.ds
     pixels = header.pixels
@@ -41,7 +42,7 @@ def check_pixels(header: Header) -> None:
     if header.syntax.is_encapsulated != pixels.undefined:
         raise NotAVolumeError("the pixel data are not written as the transfer syntax says")
     least, most = (0, _RATIO_MOST * there) if pixels.undefined else (there - wanted // rows, there)
-    # A row too few is a wrong header, a byte or two are padding.
+    # A byte or two too many are padding; a whole row too many shows that the header is wrong.
     if not least < wanted <= most or max(rows, columns) > _SIDE_MOST:
         raise NotAVolumeError(
             f"the header claims {frames} x {rows} x {columns} pixels ({wanted} bytes), the pixel data have "
@@ -52,13 +53,13 @@ def check_pixels(header: Header) -> None:
 
 
 def decoded(header: Header) -> NDArray[Any]:
-    """Stored values, (frames, rows, columns); a view of the file's bytes where they are not compressed."""
+    """Return stored values, (frames, rows, columns); a view of the file's bytes unless compressed."""
     frames, rows, columns, _ = _claimed(header.ds)
     return stored(with_pixels(header)).reshape(frames, rows, columns)
 
 
 def with_pixels(header: Header) -> FileDataset:
-    """Put the pixel data back into the header's data set, as pydicom has it."""
+    """Put the pixel data back into the header's data set, as pydicom expects them."""
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = header.syntax
     encoding = header.encoding
@@ -73,7 +74,7 @@ def with_pixels(header: Header) -> FileDataset:
 
 
 def _claimed(ds: Dataset) -> tuple[int, int, int, int]:
-    """Frames, rows, columns and bytes that the header claims."""
+    """Return the frames, rows, columns and bytes that the header claims."""
     frames = int(ds.get("NumberOfFrames") or 1)
     rows = int(ds.Rows)
     columns = int(ds.Columns)

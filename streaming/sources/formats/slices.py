@@ -1,7 +1,9 @@
-"""One slice of a volume, alone in its DICOM file: GE, Philips classic, Siemens XA interoperability, others.
+"""Decode a slice that is alone in its DICOM file: GE, classic Philips, Siemens XA interoperability, others.
 
-Geometry as in the DICOM standard, PS3.3 C.7.6.2.1.1. Values on Philips' own floating-point scale as
-Chenevert et al., Translational Oncology 2014, equation (3), which makes them comparable between series.
+A header comes in; out comes a `Plane` with its values, its position, and whatever the vendor says of its
+volume. Geometry follows the DICOM standard, PS3.3 C.7.6.2.1.1. Philips' values are put on their own
+floating-point scale (Chenevert et al., Translational Oncology 2014, equation 3), which is comparable
+between series.
 """
 
 import hashlib
@@ -32,8 +34,9 @@ _PHILIPS = "Philips Imaging DD 001"
 _PHILIPS_MR = "Philips MR Imaging DD 001"
 _SIEMENS_SERIES = "SIEMENS MR SDS 01"
 _PROTOCOLS = ((0x0021, _SIEMENS_SERIES, 0x19), (0x0029, "SIEMENS CSA HEADER", 0x20))
+# GE's image type, element (0043,xx2F), without 0 for the magnitude.
 _PARTS = {1: "a phase image", 2: "a real part", 3: "an imaginary part"}
-# A count beyond this is no count of slices.
+# A greater number is not believed as a count of slices.
 _MOST_SLICES = 1024
 
 
@@ -48,8 +51,8 @@ def read_plane(ds: Dataset) -> Plane:
     Returns
     -------
     Plane
-        Its numbers are those of the header, promised or not; `streaming.sources.folder.stack.Stacks` judges
-        them.
+        Its numbers are those that the header gives, right or wrong;
+        `streaming.sources.folder.stack.Stacks` judges them.
 
     Raises
     ------
@@ -119,6 +122,7 @@ def _scale(ds: Dataset, vendor: str) -> tuple[float, float]:
 
 
 def _slices(ds: Dataset, vendor: str) -> int | None:
+    # GE: locations in acquisition, else slices per volume; Philips: number of slices.
     stated = None
     if vendor.startswith("GE"):
         stated = private_number(ds, 0x0021, _GE_RELATION, 0x4F)
@@ -131,7 +135,10 @@ def _slices(ds: Dataset, vendor: str) -> int | None:
 
 
 def _protocol_slices(ds: Dataset) -> int | None:
-    """Slices by the measurement protocol, in plain text within the private header; a 3-D slab has none."""
+    """Return the slices by the measurement protocol; None for a 3-D slab, for which it does not say.
+
+    The protocol lies as plain text within the private header.
+    """
     for group, creator, element in _PROTOCOLS:
         protocol = private(ds, group, creator, element)
         if isinstance(protocol, bytes):
@@ -155,6 +162,7 @@ def _setting(protocol: bytes, name: str) -> int | None:
 
 
 def _number(ds: Dataset, vendor: str, instance: int | None, slices: int | None) -> int | None:
+    # The standard's own counter goes before those of the vendors.
     position = _counted(whole(ds, "TemporalPositionIdentifier"))
     if position is not None:
         return position
@@ -163,22 +171,29 @@ def _number(ds: Dataset, vendor: str, instance: int | None, slices: int | None) 
     if instance is None:
         return None
     if vendor.startswith("PHILIPS"):
+        # Instances run through all dynamics of one slice before the next: subtract those of the slices
+        # before. Elements are the slice number and the number of dynamic scans.
         place, times = (private_number(ds, 0x2001, _PHILIPS, element) for element in (0x0A, 0x81))
         number = instance - (int(place) - 1) * int(times) if place and times else -1
         return number if times and 0 <= number < times else None
     if vendor.startswith("GE") and slices:
+        # Echoes share one count of instances: a volume takes slices times echoes of them.
         echoes = private_number(ds, 0x0019, _GE_ACQUISITION, 0x7E) or 1
         return instance // (slices * int(echoes)) if echoes > 1 else None
     return None
 
 
 def _counted(value: int | None) -> int | None:
-    """Turn a count from 1 into an index."""
+    """Turn a count that begins at 1 into an index."""
     return value - 1 if value is not None and value > 0 else None
 
 
 def _identity(ds: Dataset, vendor: str) -> str:
-    """Name the run: the series, the measurement where each volume is a series of its own, and the echo."""
+    """Return the identity of the run: its series, or its measurement if a volume is a series, and its echo.
+
+    Siemens XA may write each volume as a series of its own (``MFSPLIT``). What these share then names the
+    measurement, in particular the time at which it began.
+    """
     uid = text(ds, "SeriesInstanceUID")
     if vendor.startswith("GE"):
         part = private_number(ds, 0x0043, _GE_PARAMETERS, 0x2F)

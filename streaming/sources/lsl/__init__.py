@@ -1,1 +1,1 @@
-"""EEG and markers from the network."""
+"""Read EEG and markers from the network."""

@@ -1,4 +1,8 @@
-"""One LSL inlet: its samples, their stamps on the local clock, and the thread that opens it."""
+"""Read one LSL inlet: open it in a thread, pull its samples, and move their stamps to the local clock.
+
+Stamps come in on the sender's clock. The library estimates the offset of that clock every few seconds; a
+robust line through the estimates of the last minute (`ClockOffset`) corrects the stamps.
+"""
 
 import threading
 from collections import deque
@@ -18,16 +22,19 @@ DTYPES = {
     pylsl.cf_int16: np.int16,
     pylsl.cf_int8: np.int8,
 }
-# Samples per pull: the pull is repeated until nothing is left.
+# Samples and markers per pull; pulls are repeated until nothing is left.
 PULL = 1024
 _MARKS = 64
-# The library measures the offset every 2 s; asking for what it has costs nothing.
+# Interval at which the offset is asked for, s. The library measures it every 2 s, and asking for the
+# latest value costs nothing.
 _CORRECT_EVERY = 1.0
-# Answers of a stream that has been announced, s.
+# Time within which a stream that has been announced must answer, s.
 _OPEN_S = 5.0
-# Offsets of the last minute make the line; one that is off by more than this is doubted, s.
+# The line rests on this many offsets: one every 2 s, so those of the last minute.
 _REMEMBERED = 32
+# An offset this far from the line is doubted, s.
 _DOUBTFUL = 0.005
+# What `robust_line` is told: the least noise of an offset, s, and the usual drift between two clocks.
 _NOISE_FLOOR = 1e-4
 _DRIFT = 1e-4
 
@@ -35,13 +42,13 @@ _DRIFT = 1e-4
 class ClockOffset:
     """Offset between a sender's clock and ours: a robust line through the last minute of estimates.
 
-    An estimate far from the line counts once the next one agrees with it: a network that stalled is
-    forgotten, a clock that was set anew begins a new line.
+    An estimate far from the line counts only if the next one agrees with it. So a stall of the network is
+    forgotten, while a sender's clock that was set anew begins a new line.
 
     Attributes
     ----------
     resets : int
-        Times the sender's clock was set anew.
+        Number of times the sender's clock was set anew.
     """
 
     def __init__(self) -> None:
@@ -51,7 +58,15 @@ class ClockOffset:
         self.resets = 0
 
     def push(self, at: float, offset: float) -> None:
-        """Take an estimate: local time of asking, s; what to add to the sender's stamps, s."""
+        """Take an estimate.
+
+        Parameters
+        ----------
+        at : float
+            When the library was asked; local clock, s.
+        offset : float
+            What to add to the sender's stamps, s.
+        """
         if self._seen and offset == self._seen[-1][1]:
             return  # not measured again since
         if self._seen and abs(offset - self._at(at)) > _DOUBTFUL:
@@ -69,7 +84,10 @@ class ClockOffset:
         self._line = (at, line.offset, line.slope if len(ats) >= 4 else 0.0)
 
     def of(self, stamps: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What to add to the sender's stamps, (sample,) s: one line, without a step between them."""
+        """Return what to add to the sender's stamps, (sample,), s.
+
+        One line serves for all of them, so that no step falls between two samples.
+        """
         at, offset, slope = self._line
         return offset + slope * (stamps + offset - at)
 
@@ -81,23 +99,23 @@ class ClockOffset:
 class Inlet:
     """One inlet with its clock offset and its buffer.
 
-    It is lost when the sender goes: the library's own recovery would join another outlet of the same
-    source id without a word on its channels or rate.
+    The inlet is lost when its sender goes. The library's own recovery is off, because it would join
+    another outlet of the same source id without telling its channels or rate.
 
     Parameters
     ----------
     info : pylsl.StreamInfo
-        Of a stream that answers; opening waits for it.
+        The stream. Opening waits until it answers.
 
     Attributes
     ----------
     uid, name, host : str
-        Of the sender.
+        Those of the sender.
     info : pylsl.StreamInfo
-        With the description.
+        The stream's information with its description.
     offset : ClockOffset
     lost : bool
-        Whether the sender went: nothing more will come.
+        Whether the sender has gone, so that no more will come.
 
     Raises
     ------
@@ -109,6 +127,7 @@ class Inlet:
         self.uid = info.uid()
         self.name = info.name()
         self.host = info.hostname()
+        # The library buffers up to 360 s of samples while nobody pulls.
         self._inlet = pylsl.StreamInlet(info, max_buflen=360, recover=False)
         self._inlet.open_stream(timeout=_OPEN_S)
         self.info = self._inlet.info(timeout=_OPEN_S)
@@ -120,9 +139,9 @@ class Inlet:
         self.offset.push(self._corrected_at, self._inlet.time_correction(timeout=_OPEN_S))
 
     def pull(self) -> tuple[Array, NDArray[np.float64]]:
-        """Up to `PULL` samples that are there, (sample, channel), and their stamps on the local clock.
+        """Return up to `PULL` samples, (sample, channel), and their stamps on the local clock.
 
-        The samples lie in a buffer that the next pull overwrites.
+        Never waits. The samples lie in a buffer that the next pull overwrites.
         """
         assert self._buffer is not None
         stamps = []
@@ -135,7 +154,7 @@ class Inlet:
         return self._buffer[: len(raw)], raw + self.offset.of(raw) if stamps else raw
 
     def pull_text(self) -> list[tuple[str, float, float]]:
-        """Markers that are there: text, stamp on the local clock, time of arrival."""
+        """Return the markers that are there: text, stamp on the local clock, time of arrival."""
         marks: list[tuple[str, float, float]] = []
         while True:
             samples = []
@@ -160,21 +179,21 @@ class Inlet:
         try:
             self.offset.push(now, self._inlet.time_correction(timeout=0.01))
         except LslTimeoutError:
-            return  # the line goes on
+            return  # no new estimate: the line continues as it is
 
 
 class Opening:
-    """An inlet being opened in a thread of its own: a sender that does not answer holds up nothing.
+    """Open an inlet in a thread of its own, so that a sender that does not answer holds up nothing.
 
     Parameters
     ----------
     info : pylsl.StreamInfo
-        As the resolver returned it.
+        The stream as the resolver returned it.
 
     Attributes
     ----------
     uid, name, host : str
-        Of the sender.
+        Those of the sender.
     """
 
     def __init__(self, info: pylsl.StreamInfo) -> None:
@@ -187,12 +206,12 @@ class Opening:
 
     @property
     def done(self) -> bool:
-        """Whether it has been opened, or has failed."""
+        """Whether the inlet has been opened, or has failed to open."""
         return not self._thread.is_alive()
 
     @property
     def inlet(self) -> Inlet | None:
-        """The inlet, once `done`; None if the stream did not answer."""
+        """The inlet once `done`; None before, or if the stream did not answer."""
         return self._inlet if self.done else None
 
     def _open(self, info: pylsl.StreamInfo) -> None:

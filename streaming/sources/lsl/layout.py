@@ -1,4 +1,4 @@
-"""Which columns of an LSL stream are kept, under which names, and what a unit of each is."""
+"""Read the description of an LSL stream: which columns to keep, their names, and their units."""
 
 from dataclasses import dataclass, replace
 
@@ -11,22 +11,22 @@ from rtdecode.liblsl import pylsl
 from rtdecode.types import Array, Float, Montage
 
 _KEPT = ("eeg", "ecg", "eog", "reference")
-# What the simulated amplifier's stream says of its manufacturer.
+# The manufacturer that the simulated amplifier's stream states.
 _SIMULATED = "rtdecode phantom (simulated)"
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the channels of an LSL stream go.
+    """How the columns of an LSL stream become channels.
 
     Attributes
     ----------
     montage : Montage
-        The channels that are kept, in the order they are handed on.
+        The channels that are kept, in the order in which they are handed on.
     columns : int64, (channel,)
         Their columns in the stream.
     scale : float64, (channel, 1)
-        Microvolts per unit of the stream; NaN where the stream states no unit.
+        Microvolts per unit of the stream; NaN if the stream states no unit.
     stim : list of int
         Columns of stim channels.
     """
@@ -37,17 +37,21 @@ class Layout:
     stim: list[int]
 
     def convert(self, raw: Array) -> Float:
-        """Microvolts (channel, sample) of what an inlet delivers, (sample, column)."""
+        """Convert samples of an inlet, (sample, column), to microvolts, (channel, sample)."""
         data = raw[:, self.columns].T
         scaled = data if (self.scale == 1).all() else np.multiply(data, self.scale)
         return np.ascontiguousarray(scaled, np.float32)
 
     def with_unit(self, scale: float) -> "Layout":
-        """Take `scale` microvolts per unit where the stream states none."""
+        """Return this layout with `scale` microvolts per unit where the stream states none."""
         return replace(self, scale=np.where(np.isnan(self.scale), scale, self.scale))
 
     def ordered_as(self, montage: Montage) -> "Layout":
-        """The channels of `montage` in its order, if they are all here; what else is here, otherwise."""
+        """Return this layout in the order of `montage`.
+
+        If all channels of `montage` are here, any others are left out; if some are missing, the others
+        follow at the end.
+        """
         own = self.montage
         known = [own.channels.index(name) for name in montage.channels if name in own.channels]
         if len(known) < len(montage.channels):
@@ -61,18 +65,18 @@ class Layout:
 
 
 def layout(info: pylsl.StreamInfo) -> Layout:
-    """Find the channels of a stream by label, type and unit.
+    """Find the channels of a stream by their labels, types and units.
 
     Parameters
     ----------
     info : pylsl.StreamInfo
-        With its description, as an inlet returns it.
+        The stream's information with its description, as an inlet returns it.
 
     Raises
     ------
     GeometryError
         If the stream has no labelled EEG channel, no steady rate, two channels of one name, or an EEG
-        channel in a unit that is no voltage.
+        channel in a unit that is not a voltage.
     """
     labels, types, units = (_described(info, key) for key in ("label", "type", "unit"))
     kinds = [kind_of(label, kind) for label, kind in zip(labels, types, strict=True)]
@@ -90,6 +94,8 @@ def layout(info: pylsl.StreamInfo) -> Layout:
     simulated = info.desc().child_value("manufacturer") == _SIMULATED
     montage = Montage(chosen, info.nominal_srate(), reference, tuple(kinds[i] for i in kept), simulated)
     scale = np.array([[_scale(info.name(), labels[i], units[i], kinds[i])] for i in kept], np.float64)
+    # A channel without a unit, such as an ECG, is taken to have that of the EEG. If an EEG channel has
+    # none either, the unit has to be concluded from the data (`EegReader`).
     eeg = scale[np.array(montage.kinds) == "eeg"]
     if not np.isnan(eeg).any():
         scale = np.where(np.isnan(scale), np.median(eeg), scale)
@@ -117,14 +123,14 @@ def _described(info: pylsl.StreamInfo, key: str) -> list[str]:
 
 
 def _scale(name: str, label: str, unit: str, kind: str) -> float:
-    """Microvolts per unit; NaN if none is stated."""
+    """Return microvolts per unit; NaN if no unit is stated."""
     scale = microvolts(unit)
     if scale is not None:
         return scale
     if unit.strip().lower() in ("", "unknown", "none", "n/a", "na"):
         return np.nan
     if kind != "eeg":
-        return 1.0  # an artefact's shape counts, not its size
+        return 1.0  # of an artefact only the shape matters, not the size
     raise GeometryError(
         f"channel {label} of LSL stream '{name}' is in '{unit}'; nanovolts, microvolts, millivolts and "
         "volts are read. Set the unit in the amplifier's LSL program."

@@ -1,17 +1,18 @@
-"""Marker streams that belong to a stream, read as text."""
+"""Read as text the marker stream that belongs to an EEG stream."""
 
 from rtdecode.liblsl import LostError, LslTimeoutError, pylsl
 from streaming.sources.lsl.inlet import Inlet
 from streaming.sources.lsl.source import seen, select
 
+# Interval at which the network is searched, s.
 _LOOK_EVERY = 0.2
 
 
 class MarkerSource:
-    """The marker stream ``NAME-film`` or ``NAME-markers``, by its name.
+    """The marker stream ``NAME-film`` or ``NAME-markers``, found by its name.
 
-    Where `name` is a type or source id, NAME is what the streams that have it are called. A stream
-    that is opened anew, as by the next film, takes the place of the one before.
+    If `name` is a type or source id, NAME stands for the names of the streams that have it. A stream that
+    is opened anew, as by the next film, replaces the one before.
 
     Parameters
     ----------
@@ -23,7 +24,7 @@ class MarkerSource:
     Attributes
     ----------
     state : str
-        What was found, or what is seen instead.
+        What was found, or what is there instead.
     """
 
     def __init__(self, name: str, suffix: str) -> None:
@@ -41,8 +42,9 @@ class MarkerSource:
         return self._inlet is not None
 
     def poll(self) -> list[tuple[str, float, float]]:
-        """Markers that came in since the last call: text, stamp on the local clock, time of arrival."""
+        """Return the new markers: text, stamp on the local clock, time of arrival."""
         now = pylsl.local_clock()
+        # Pull before looking: a newer stream replaces the open one, whose last markers would be lost.
         marks = self._pull()
         if now - self._looked_at >= _LOOK_EVERY:
             self._looked_at = now

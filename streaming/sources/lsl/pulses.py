@@ -1,4 +1,4 @@
-"""Triggers on stim channels, and the same trigger told twice."""
+"""Find triggers on stim channels, and recognise a trigger that is also sent as a marker."""
 
 import re
 from collections import deque
@@ -8,19 +8,21 @@ from numpy.typing import NDArray
 
 from rtdecode.types import Array, Trigger
 
-# The same trigger by a marker and by a stim channel, s.
+# A marker and a stim channel's trigger this close together are the same trigger, s.
 _SAME = 0.005
+# Triggers among which the other copy of a new one is looked for.
 _REMEMBERED = 64
-# Bits above are the amplifier's state (BioSemi), not the trigger port.
+# Higher bits are the amplifier's state (BioSemi), not the trigger port.
 _PORT = 0xFFFF
+# Values are limited to this first: converting a float beyond the range of integers is undefined.
 _LARGEST = 2.0**31
 
 
 class Edges:
-    """Newly set bits of stim channels.
+    """Find newly set bits of stim channels.
 
-    A channel that rests at zero and one that holds a code while another is added are read alike;
-    what the channels held at the first sample is no trigger.
+    This reads a channel that rests at zero in the same way as one that holds a code while another is
+    added to it. What the channels hold at the first sample is not a trigger.
 
     Parameters
     ----------
@@ -33,7 +35,7 @@ class Edges:
         self._before: NDArray[np.int64] | None = None
 
     def push(self, raw: Array, stamps: NDArray[np.float64], arrived_at: float) -> list[Trigger]:
-        """Triggers in the next samples, (sample, column) with stamps (sample,)."""
+        """Return the triggers in the next samples, (sample, column), with stamps (sample,)."""
         if not self._columns:
             return []
         levels = np.clip(np.nan_to_num(raw[:, self._columns].astype(np.float64)), -_LARGEST, _LARGEST)
@@ -49,11 +51,11 @@ class Edges:
 
 
 class Triggers:
-    """Triggers by markers and by stim channels, each once.
+    """Pass on the triggers of markers and stim channels, each once.
 
-    Two of different origin within 5 ms are one, unless they bear different numbers: the first to come
-    is kept. After two such pairs both labels are told as one, so that a train of triggers keeps its
-    label whichever way each of them came first.
+    Two triggers of different origin within 5 ms are the same, unless their labels bear different numbers;
+    the first to come is kept. After two such pairs both labels are passed on as one, so that a train of
+    triggers keeps its label whichever way each of them came first.
     """
 
     def __init__(self) -> None:
@@ -62,7 +64,7 @@ class Triggers:
         self._names: dict[tuple[str, str], str] = {}
 
     def once(self, origin: str, triggers: list[Trigger]) -> list[Trigger]:
-        """The triggers of an origin that were not told by another one."""
+        """Return the triggers of one origin that another origin has not delivered already."""
         fresh = [t for t in triggers if not self._told(origin, t)]
         names = [self._names.get((origin, t.label), t.label) for t in fresh]
         return [Trigger(t.stamp, name, t.arrived_at) for t, name in zip(fresh, names, strict=True)]

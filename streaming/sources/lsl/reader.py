@@ -1,4 +1,7 @@
-"""Chunks and triggers of one open EEG stream."""
+"""Turn the samples of one open EEG stream into chunks in microvolts and triggers.
+
+Where the stream states no unit, samples are held back until their size makes it clear.
+"""
 
 from collections import deque
 
@@ -13,16 +16,14 @@ from streaming.sources.lsl.inlet import PULL, Inlet
 from streaming.sources.lsl.layout import Layout
 from streaming.sources.lsl.pulses import Edges
 
-# Data by which a missing unit is judged, and how much of them is held back until it is clear, s.
+# Length of data by which a missing unit is judged, and the most that is held back until it is clear, s.
 _JUDGED_S = 1.0
 _HELD_S = 10.0
 _UNITS = {1.0: "microvolts", 1e3: "millivolts", 1e6: "volts"}
 
 
 class EegReader:
-    """What an inlet delivers, in microvolts and in the order of the montage.
-
-    Where the stream states no unit, samples are held back until their size makes it clear.
+    """Deliver an inlet's samples in microvolts and in the order of the montage.
 
     Parameters
     ----------
@@ -33,7 +34,7 @@ class EegReader:
     ----------
     layout : Layout
     note : str
-        What was concluded of a missing unit, or why nothing was; else empty.
+        What was concluded about a missing unit, or why nothing was; otherwise empty.
     """
 
     def __init__(self, inlet: Inlet, layout: Layout) -> None:
@@ -46,12 +47,13 @@ class EegReader:
         self.note = ""
 
     def pull(self) -> tuple[list[EegChunk], list[Trigger]]:
-        """Everything that is there."""
+        """Return the chunks and the triggers that are there."""
         chunks: list[EegChunk] = []
         triggers: list[Trigger] = []
         left = True
         while left:
             raw, stamps = self.inlet.pull()
+            # A full pull may have left samples behind.
             left = len(stamps) == PULL
             if len(stamps) > 0:
                 now = pylsl.local_clock()
@@ -71,6 +73,7 @@ class EegReader:
 
     def _hold(self, raw: Array, stamps: NDArray[np.float64], now: float) -> None:
         sfreq = self.layout.montage.sfreq
+        # A copy, because the next pull overwrites the inlet's buffer.
         self._held.append((raw.copy(), stamps, now))
         while sum(len(s) for _, s, _ in self._held) > _HELD_S * sfreq + len(stamps):
             self._held.popleft()
@@ -91,7 +94,7 @@ class EegReader:
         self._unclear = False
 
     def _rms(self, count: int) -> float:
-        """Median over the EEG channels of the standard deviation of the last `count` samples."""
+        """Return the median over EEG channels of the standard deviation of the last `count` samples."""
         kinds = self.layout.montage.kinds
         eeg = [i for i, kind in enumerate(kinds) if kind == "eeg" and np.isnan(self.layout.scale[i, 0])]
         columns = self.layout.columns[eeg or list(range(len(kinds)))]

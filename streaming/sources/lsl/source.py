@@ -1,4 +1,9 @@
-"""EEG and volume triggers from Lab Streaming Layer."""
+"""Deliver EEG and volume triggers from the Lab Streaming Layer (LSL).
+
+Each poll looks for streams that are missing, takes the inlets that threads have opened meanwhile, and
+returns the markers and samples that came in. A stream is found by name, type or source id; the marker
+stream that belongs to it by its name or, after a while, by its host.
+"""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,35 +21,35 @@ from streaming.sources.lsl.layout import layout
 from streaming.sources.lsl.pulses import Triggers
 from streaming.sources.lsl.reader import EegReader
 
-# How often the network is looked at while something is missing, and while nothing is, s.
+# Interval at which the network is searched while a stream is missing, and while none is, s.
 _LOOK_EVERY = 0.1
 _LOOK_IDLY = 1.0
-# A marker stream of another name is taken only when the stream's own has not shown up by then (s).
+# A marker stream of another name is taken only if the stream's own has not shown up by then, s.
 _OWN_MARKERS_WITHIN = 3.0
-# Silence after which a newly opened stream of the same name replaces the old one (s).
+# After this much silence another stream of the same name may replace the open one, s.
 _SILENT = 2.0
-# A stream that did not answer is tried again after this, s.
+# Time after which a stream that did not answer is tried again, s.
 _RETRY = 0.5
-# Calls further apart than this let samples pile up, s.
+# If two polls lie further apart than this, samples have piled up between them, s.
 _HELD_UP = 0.1
 
 
 class LslSource:
-    """An EEG stream and its volume triggers, by name, else type, else source id.
+    """An EEG stream and its volume triggers, found by name, else type, else source id.
 
-    Nothing here waits for a stream: `poll` returns what there is, and a stream that is not there
-    yet, or not there any more, is looked for again at each call. One that comes back with its channels
-    in another order goes on in the first one's order; one with another rate or other channels is
-    announced by the `montage` of its first chunk, or refused.
+    Nothing here waits for a stream: `poll` returns what there is, and keeps looking for a stream that is
+    not there yet or has gone. A stream that comes back with its channels in another order continues in
+    the order of the first one. If it has another rate or other channels, the `montage` of its first chunk
+    says so, or the stream is refused.
 
     Parameters
     ----------
     name : str
         Name, type or source id of the EEG stream.
     peers : sequence of str
-        Hosts to ask directly, where discovery does not reach them (`rtdecode.liblsl.reach`).
+        Hosts to ask directly because discovery does not reach them (`rtdecode.liblsl.reach`).
     accept : callable or None
-        Handed the montage of a stream that came back changed; returns why it cannot be used, or None.
+        Maps the montage of a stream that came back changed to the reason why it cannot be used, or None.
 
     Attributes
     ----------
@@ -53,7 +58,7 @@ class LslSource:
     newest_at : float or None
         Stamp of the newest sample, on the local clock.
     reopened : int
-        Times the stream came back.
+        Number of times the stream came back.
     """
 
     def __init__(
@@ -88,13 +93,13 @@ class LslSource:
 
     @property
     def state(self) -> str:
-        """What was found, or what is seen instead."""
+        """What was found, or what is there instead."""
         note = self._note()
         return f"{self._state}; {note}" if note else self._state
 
     @property
     def montage(self) -> Montage | None:
-        """Channels that are handed on, None until the stream has been found."""
+        """Channels that are handed on; None until the stream has been found."""
         return self._montage
 
     @property
@@ -103,7 +108,7 @@ class LslSource:
         return self._markers is not None or bool(self._eeg and self._eeg.layout.stim)
 
     def notes(self) -> list[str]:
-        """What happened to the stream since the last call, in sentences; from any thread."""
+        """Return in sentences what happened to the stream since the last call; safe from any thread."""
         unit = self._note()
         fresh = [self._notes.popleft() for _ in range(len(self._notes))]
         fresh += [unit] if unit and unit != self._unit_note else []
@@ -111,15 +116,15 @@ class LslSource:
         return fresh
 
     def _note(self) -> str:
-        eeg = self._eeg  # looked at once: the thread that polls may close the stream meanwhile
+        eeg = self._eeg  # read once: the polling thread may close the stream meanwhile
         return eeg.note if eeg is not None else ""
 
     def age_s(self, now_at: float) -> float | None:
-        """Age of the newest sample, s; None before the first."""
+        """Return the age of the newest sample, s; None before the first."""
         return None if self.newest_at is None else now_at - self.newest_at
 
     def poll(self) -> list[EegChunk | Trigger]:
-        """Everything that has come in since the last call, markers first.
+        """Return everything that came in since the last call, triggers first.
 
         Raises
         ------
@@ -144,6 +149,8 @@ class LslSource:
         streams = self._resolver.results()
         if self._eeg is None or self._silent(now):
             self._find_eeg(streams, now)
+        # A borrowed marker stream is given up for the stream's own. Just after the EEG was opened, its
+        # own is sought again too, as it may have been restarted together with the EEG.
         sought = self._markers is None or not self._own(self._markers.name)
         sought = sought or now - self._opened_at < _OWN_MARKERS_WITHIN
         if self._eeg is not None and sought and self._opening_markers is None:
@@ -163,8 +170,9 @@ class LslSource:
                 f"{len(names)} LSL streams match '{self._name}': {', '.join(names)}; give one's name"
             )
         elif ready:
-            # One that was lost or did not answer comes after one that was not tried.
+            # Streams that were lost or did not answer come after those that have not been tried.
             best = max(ready, key=lambda s: (s.uid() not in self._retry_at, s.created_at()))
+            # An opening under way is abandoned only for a stream that has not been tried.
             if self._opening is None or (
                 best.uid() != self._opening.uid and best.uid() not in self._retry_at
             ):
@@ -174,7 +182,7 @@ class LslSource:
             self._state = f"{wanted}; seen: {seen(streams)}"
 
     def _opened(self, now: float) -> None:
-        """Take the inlets that have been opened meanwhile."""
+        """Take over the inlets that have been opened meanwhile."""
         markers = self._opening_markers
         opening = self._opening
         if markers is not None and markers.done:
@@ -190,13 +198,14 @@ class LslSource:
         self._state = f"LSL stream '{opening.name}' is announced by {opening.host} but does not answer"
 
     def _take(self, inlet: Inlet, now: float) -> None:
-        """Go on with an opened stream, if its channels fit."""
+        """Continue with an opened stream if its channels fit."""
         old = self._montage
         if self._eeg is not None and not self._silent(now):
-            return  # the old one speaks again
+            return  # the old stream sends again
         try:
             found = layout(inlet.info)
         except GeometryError as error:
+            # The first stream decides whether a session can begin; later ones may not end it.
             if old is None:
                 raise
             self._refuse(inlet, str(error))
@@ -220,6 +229,7 @@ class LslSource:
         self._first = self._first or found.montage
 
     def _refuse(self, inlet: Inlet, reason: str) -> None:
+        # Never tried again: a sender that is set up anew announces itself under another uid.
         self._retry_at[inlet.uid] = np.inf
         self._state = f"LSL stream '{inlet.name}' came back, but not as it was: {reason}"
         self._notes.append(self._state)
@@ -234,10 +244,12 @@ class LslSource:
         markers = [s for s in markers if s.uid() != present]
         found = [s for s in markers if self._own(s.name())]
         if not found and self._markers is None and now - self._opened_at > _OWN_MARKERS_WITHIN:
+            # Fall back to markers of the same host that belong neither to another stream nor to a film.
             taken = {f"{s.name()}-markers" for s in streams}
             near = [s for s in markers if s.hostname() == self._eeg.inlet.host and s.name() not in taken]
             found = [s for s in near if not s.name().endswith(film_marks.SUFFIX)]
         if found:
+            # Discovery still lists a stream for 5 s after it has gone, beside its successor.
             newest = max(found, key=lambda s: s.created_at())
             self._retry_at[newest.uid()] = now + _RETRY
             self._opening_markers = Opening(newest)
@@ -245,6 +257,7 @@ class LslSource:
     def _pull_markers(self) -> list[Trigger]:
         if self._markers is None:
             return []
+        # The marks of a film that is being shown are never volume triggers.
         marks = [mark for mark in self._markers.pull_text() if not film_marks.is_film_mark(mark[0])]
         if self._markers.lost:
             self._markers = None
@@ -272,7 +285,10 @@ class LslSource:
         return [*self._triggers.once("stim", triggers), *chunks]
 
     def _dated(self, chunks: list[EegChunk], sfreq: float, now: float) -> list[EegChunk]:
-        """Say of what had piled up when it could have been read, not when that was done."""
+        """Date chunks that piled up by when they could have been read, not by when they were.
+
+        Counted back from now by their lengths, but not to before the last poll, which had emptied the inlet.
+        """
         waited = 0.0
         out = list[EegChunk]()
         for chunk in reversed(chunks):
@@ -282,7 +298,7 @@ class LslSource:
 
 
 def select(streams: Sequence[pylsl.StreamInfo], name: str) -> list[pylsl.StreamInfo]:
-    """Streams called `name`; if there are none, of that type; if there are none, of that source id."""
+    """Return the streams called `name`, else those of that type, else those of that source id."""
     signals = [s for s in streams if s.channel_format() in DTYPES]
     for key in (pylsl.StreamInfo.name, pylsl.StreamInfo.type, pylsl.StreamInfo.source_id):
         matches = [s for s in signals if key(s) == name]
@@ -292,6 +308,6 @@ def select(streams: Sequence[pylsl.StreamInfo], name: str) -> list[pylsl.StreamI
 
 
 def seen(streams: Sequence[pylsl.StreamInfo]) -> str:
-    """Name the streams on the network."""
+    """Name the streams on the network, at most eight of them."""
     words = [f"{s.name()} ({s.type() or 'no type'}, {s.channel_count()} ch)" for s in streams]
     return ", ".join(sorted(words)[:8]) or "none"
