@@ -1,4 +1,4 @@
-"""Low-rank adapters on any part of a system, by PEFT."""
+"""Low-rank adapters on any part of a system, by PEFT. `inject` puts them on, and `merge` takes them off."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +22,7 @@ class Adapter:
     alpha : int
         The adapter's output is multiplied by ``alpha / rank``.
     dropout : float
-        Share of its input that is dropped while it is trained.
+        Share of the adapter's input that is dropped in training.
     merge : bool
         Whether the adapter is added to the weights when the phase ends. Otherwise it stays beside them.
     """
@@ -45,15 +45,15 @@ def inject(system: nn.Module, part: str, name: str, adapter: Adapter) -> None:
     ----------
     system : Module
     part : str
-        Dotted name of the part; an empty one is the whole system.
+        Dotted name of the part. An empty name is the whole system.
     name : str
-        Of the adapter. Adapters of other names that are there already stay in use.
+        Name of the adapter. Adapters of other names that are already there stay in use.
     adapter : Adapter
 
     Raises
     ------
     UsageError
-        If there is no such part, or none of its layers has such a name.
+        If there is no such part, or none of its layers has one of the names.
     """
     try:
         module = system.get_submodule(part)
@@ -70,14 +70,15 @@ def inject(system: nn.Module, part: str, name: str, adapter: Adapter) -> None:
         inject_adapter_in_model(config, module, name)
     except ValueError as error:
         raise UsageError(f"the adapter of '{part}' cannot be put on: {error}") from error
-    # PEFT's note of what it put there, at which it would warn when a second adapter comes.
+    # PEFT keeps a note of what it put there, and would warn about it when a second adapter comes.
     del module.peft_config
+    # All adapters of a layer stay active together; PEFT would leave only one of them so.
     for layer in _adapted(module).values():
         layer.set_adapter(list(layer.r))
 
 
 def merge(module: nn.Module) -> None:
-    """Add all adapters of a module to its weights, and take them off."""
+    """Add all adapters of a module to its weights, and remove them."""
     for name, layer in _adapted(module).items():
         layer.merge()
         module.set_submodule(name, layer.get_base_layer())

@@ -1,7 +1,7 @@
-"""Builders by names of their own: a recipe says what is built, not where its code lies.
+"""Builders by name: a recipe says what is built, and not where its code lies.
 
-A recipe's digest, and whether a run can be gone on with, rest on these names. Code can move, as long as the
-name finds it. Other packages add builders in the entry-point group ``rtdecode.builders`` or with `register`.
+A recipe's digest, and whether a run can be resumed, depend on these names. Code can move as long as its name
+still finds it. Other packages add builders in the entry-point group ``rtdecode.builders`` or with `register`.
 """
 
 import importlib
@@ -15,7 +15,7 @@ from rtdecode import installing
 from rtdecode.errors import RtDecodeError, UsageError
 
 GROUP = "rtdecode.builders"
-# Name -> module and function or dataclass. They are imported when they are asked for: some need torch.
+# Name -> module and function or dataclass. `find` imports them only when needed: some need torch.
 SHIPPED = {
     "grid": "train.data.nodes:grid",
     "look-ahead-grid": "train.data.nodes:look_ahead_grid",
@@ -46,7 +46,7 @@ _registered: dict[str, Callable[..., Any]] = {}
 
 
 def register(name: str, function: Callable[..., Any]) -> None:
-    """Give a builder a name for this process.
+    """Register a builder under a name, for this process.
 
     Parameters
     ----------
@@ -59,6 +59,7 @@ def register(name: str, function: Callable[..., Any]) -> None:
     ValueError
         If another builder has the name already, or `function` is neither.
     """
+    # The same function may be registered again under its name.
     if _registered.get(name, function) is not function or name in SHIPPED:
         raise ValueError(f"there is a builder '{name}' already: choose another name")
     if not _builds(function):
@@ -80,7 +81,7 @@ def find(name: str) -> Callable[..., Any]:
     UsageError
         If there is none, or its code cannot be imported.
     RtDecodeError
-        If a package is missing that it needs.
+        If a package that it needs is missing.
     """
     if name in _registered:
         return _registered[name]

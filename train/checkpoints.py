@@ -1,4 +1,11 @@
-"""What a training keeps on disk, so that it can be stopped and go on."""
+"""The files that let a stopped training go on.
+
+`note` writes into the training's folder what is trained there, and `refuse_others` compares it before
+anything is resumed. While a phase runs, `keep` writes its checkpoints, of which the newest stays. When the
+phase is over, `finish` writes what it learned, and `take_up` loads that into the system. Parameters that
+stand still are in none of these files. Checkpoints and results are written under another name and then
+renamed, so that an interrupted write leaves nothing that looks complete.
+"""
 
 import hashlib
 import json
@@ -20,7 +27,7 @@ _NOTE = "training.json"
 
 
 def request(system: nn.Module, phases: Mapping[str, Phase], seed: int, processes: int) -> dict[str, Any]:
-    """Say what fixes the bits of a training, as flat values that can be compared and shown."""
+    """Return everything that fixes the bits of a training, as flat values that can be compared and shown."""
     shapes = [(name, list(p.shape)) for name, p in system.named_parameters()]
     digest = hashlib.sha256(strict_json.dumps(shapes).encode()).hexdigest()[:16]
     told: dict[str, Any] = {
@@ -31,16 +38,17 @@ def request(system: nn.Module, phases: Mapping[str, Phase], seed: int, processes
     }
     for name, phase in phases.items():
         told |= {f"{name}.{key}": value for key, value in asdict(phase).items()}
+    # As JSON gives it back, so that it compares equal to what `note` has written.
     return json.loads(strict_json.dumps(told))
 
 
 def refuse_others(folder: Path, wanted: dict[str, Any]) -> None:
-    """Refuse to go on with what another training left in a folder.
+    """Refuse to resume from what another training left in a folder.
 
     Raises
     ------
     UsageError
-        Naming what differs.
+        If there is such a thing. The message names what differs.
     """
     path = folder / _NOTE
     if not path.is_file():
@@ -56,18 +64,18 @@ def refuse_others(folder: Path, wanted: dict[str, Any]) -> None:
 
 
 def note(folder: Path, wanted: dict[str, Any]) -> None:
-    """Note in a folder what is trained there."""
+    """Write into a folder what is trained there."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _NOTE).write_text(strict_json.dumps(wanted, indent=1) + "\n")
 
 
 def leave_out_still(system: nn.Module, learned: list[str]) -> Callable[..., None]:
-    """Make a hook for accelerate that leaves parameters which stand still out of its checkpoints."""
+    """Make a hook for accelerate that keeps parameters which stand still out of its checkpoints."""
     kept = _kept(system, learned)
 
     def leave_out(models: list[nn.Module], weights: list[dict[str, Tensor]], folder: str) -> None:
         for state in weights:
-            # Several processes wrap the module, and its names then begin so.
+            # With several processes the module is wrapped, and its names get this prefix.
             still = [name for name in state if name.removeprefix("module.") not in kept]
             for name in still:
                 del state[name]
@@ -76,20 +84,22 @@ def leave_out_still(system: nn.Module, learned: list[str]) -> Callable[..., None
 
 
 def _kept(system: nn.Module, learned: list[str]) -> set[str]:
-    """Names of what learns and of all buffers; the rest may be large, and comes from elsewhere."""
+    """Return the names of what learns and of all buffers. The rest may be large, and comes from elsewhere."""
     still = {name for name, _ in system.named_parameters()} - set(learned)
     return set(system.state_dict()) - still
 
 
 def newest(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint in the folder of a phase."""
+    """Return the newest complete checkpoint in the folder of a phase, or None."""
+    # The pattern leaves out ``.part``. The step has leading zeros, so that names sort by number.
     return max(folder.glob("step-*[0-9]"), default=None)
 
 
 def keep(accelerator: Accelerator, folder: Path, step: int) -> None:
-    """Keep a checkpoint, whole or not at all, and remove the one before."""
+    """Write a checkpoint, completely or not at all, and remove the one before."""
     whole = folder / f"step-{step:08d}"
     part = whole.with_suffix(".part")
+    # Every process writes files of its own into the folder. It is complete when all have done so.
     accelerator.save_state(str(part))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
@@ -113,7 +123,7 @@ def finish(folder: Path, system: nn.Module, learned: list[str], rows: list[dict[
 
 
 def finished(folder: Path) -> bool:
-    """Whether a phase came to its end."""
+    """Whether a phase has finished."""
     return (folder / "done.pt").is_file()
 
 

@@ -40,19 +40,19 @@ def evaluate(run: Path, request: Request) -> Figures:
     Returns
     -------
     dict
-        Metric -> {value, chance, shuffled, constant, ci95, n}; figures of presets other than the
-        first carry the preset's name before a slash.
+        Metric -> {value, chance, shuffled, constant, ci95, n}. Figures of presets other than the first
+        have the preset's name and a slash before their own.
     """
     return judged(run, request).figures
 
 
 def judged(run: Path, request: Request) -> Judged:
-    """Judge a run as `evaluate` does, with the tables and pictures that its judge has.
+    """Judge a run as `evaluate` does, and return its judge's tables and pictures as well.
 
     Raises
     ------
     UsageError
-        Before anything is judged, if the request cannot be met.
+        Before anything is judged, if the run cannot be judged as requested.
     """
     tree = read_run(run)
     recipe = build(tree["arguments"])
@@ -61,6 +61,8 @@ def judged(run: Path, request: Request) -> Judged:
     if request.subject is not None:
         system = system.of_subject(request.subject)
     show = partial(reconstruct, system, noise_key=tree["noise_key"], steps=held.manifest.steps)
+    # A recording brings its own truth and is judged the same way whatever the run was trained on.
+    # Any other folder is data for the run's own judge.
     if request.data is not None and (request.data / "recording.json").is_file():
         return Judged(judge_recording(show, held, request.data))
     return recipe["judge"].evaluate(recipe["data"], held, show, request)
@@ -72,7 +74,7 @@ def read_request(changes: list[str]) -> Request:
     Raises
     ------
     UsageError
-        Naming every key that is not known, or for seconds that are no number.
+        If keys are not known, all of which it names, or if ``seconds`` is no number.
     """
     pairs = [text.partition("=") for text in changes]
     unknown = [
@@ -92,12 +94,12 @@ def read_request(changes: list[str]) -> Request:
 
 
 def claim(folder: Path) -> None:
-    """Make the folder for `write`.
+    """Make the folder that `write` fills.
 
     Raises
     ------
     UsageError
-        If it is no folder, or not empty.
+        If the path is no folder, or the folder is not empty.
     """
     check_new(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -112,7 +114,7 @@ def write(folder: Path, found: Judged) -> None:
 
 
 def show_tables(tables: dict[str, Any]) -> None:
-    """Print those tables that are lists of rows."""
+    """Print the tables that are lists of rows."""
     console = Console(width=None if sys.stdout.isatty() else 140)
     for title, rows in tables.items():
         if isinstance(rows, list) and rows:
@@ -131,6 +133,7 @@ def main(arguments: list[str]) -> int:
     run, *changes = [text for text in arguments if text != "--json"]
     try:
         request = read_request(changes)
+        # Before the judging, which takes long, and whose result could not be written otherwise.
         if request.out is not None:
             claim(request.out)
         found = judged(Path(run), request)

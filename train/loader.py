@@ -1,4 +1,8 @@
-"""Batches of a training: which one belongs where, drawn ahead by processes of their own."""
+"""The batches of a training: which one belongs where, and the loader that draws them ahead.
+
+A batch depends on its `Place` alone. So a resumed training sees the batches that it would have seen,
+several processes see different ones, and it makes no difference which worker draws them.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -23,14 +27,14 @@ class Place:
     phase : str
         Name of the phase.
     size : int
-        Rows of the batch.
+        Number of rows of the batch.
     seed : int
     order : int
-        How many phases come before this one.
+        Number of phases before this one.
     number : int
-        How many batches this process was given before in the phase.
+        Number of batches that this process got before this one, in the phase.
     process, processes : int
-        Which process, from 0, of how many.
+        Number of the process, from 0, and how many there are.
     """
 
     phase: str
@@ -43,29 +47,30 @@ class Place:
 
     @property
     def key(self) -> tuple[int, ...]:
-        """Numbers that no other batch of the training has together."""
+        """Numbers that together belong to no other batch of the training."""
         return self.seed, self.order, self.number, self.process
 
     @property
     def torch_seed(self) -> int:
-        """A seed for torch's generators, for dropout and what else is drawn on the device."""
+        """A seed for torch's generators, for dropout and whatever else is drawn on the device."""
         return int(np.random.SeedSequence(self.key).generate_state(1, np.uint64)[0])
 
     def draws(self, row: int) -> np.random.Generator:
-        """Return the generator of one row's random numbers, which are the same in a batch of any size."""
+        """Return the random generator of one row. Its numbers do not depend on the size of the batch."""
         return np.random.default_rng((*self.key, row))
 
     def rows(self, count: int) -> NDArray[np.int64]:
         """Choose the rows of this batch from a data set of `count` rows.
 
-        Every epoch has an order of its own, a function of seed and epoch. All processes together take
-        every row of it once.
+        Every epoch has an order of its own, which depends on seed and epoch. All processes together take
+        every row once in an epoch.
         """
         first = (self.number * self.processes + self.process) * self.size
         turns = range(first, first + self.size)
         return np.array([_shuffled(self.seed, turn // count, count)[turn % count] for turn in turns])
 
 
+# A batch reaches over two epochs at most, unless it is larger than the data set.
 @lru_cache(maxsize=2)
 def _shuffled(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return np.random.default_rng((seed, epoch)).permutation(count)
@@ -73,7 +78,7 @@ def _shuffled(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Rows:
-    """Draw batches whose rows are taken in turn from arrays on disk.
+    """Draws batches whose rows are taken in turn from arrays on disk.
 
     Attributes
     ----------
@@ -93,7 +98,7 @@ class Rows:
 
 
 class Batches(Dataset[Any]):
-    """The batches of one process in one phase, by their number.
+    """The batches of one process in one phase, by number.
 
     Parameters
     ----------
@@ -118,28 +123,29 @@ class Batches(Dataset[Any]):
 def loader(
     batches: Batches, first: int, last: int, workers: int, prefetch: int, *, pinned: bool = False
 ) -> DataLoader[Any]:
-    """Load batches number `first` to before `last`, in order.
+    """Load the batches with numbers from `first` to before `last`, in order.
 
     Parameters
     ----------
     batches : Batches
     first, last : int
     workers : int
-        Processes that draw batches beside the training; 0 draws them in between.
+        Processes that draw batches while the training runs; with 0 the training process draws them itself.
     prefetch : int
-        Batches that each of them draws ahead.
+        Batches that each worker draws ahead.
     pinned : bool
-        Whether tensors are put where CUDA copies them from without waiting.
+        Whether to put tensors into pinned memory, from which CUDA copies without waiting.
     """
     return DataLoader(
         batches,
+        # Every item is a whole batch already.
         batch_size=None,
         sampler=range(first, last),
         num_workers=workers,
         prefetch_factor=prefetch if workers else None,
-        # A fork of a process that has threads may hang.
+        # A forked copy of a process that has threads may hang.
         multiprocessing_context="spawn" if workers else None,
         pin_memory=pinned,
-        # Its own, so that making a loader leaves torch's generator as it is.
+        # A generator of its own: otherwise the loader would draw a seed from torch's global one.
         generator=torch.Generator(),
     )

@@ -1,4 +1,13 @@
-"""The training loop, on accelerate: it trains any module that offers losses by name, phase by phase."""
+"""The training loop, built on accelerate. It trains any module that offers losses by name, phase by phase.
+
+A system, the phases of a recipe and a function that draws batches come in; the trained system and the log
+go out. Every phase freezes what it does not train, takes its steps from its newest checkpoint on, and
+leaves the moving average of its weights to the next phase. The files lie in a folder of the run:
+
+- ``training.json`` says what is trained there (`train.checkpoints`).
+- ``PHASE/`` keeps the newest checkpoint of a phase and, once it has finished, its weights.
+- ``log.jsonl`` and ``tensorboard/`` record the losses.
+"""
 
 import os
 import time
@@ -30,7 +39,7 @@ DEVICES = ("auto", "cpu")
 
 
 class Trainable(nn.Module):
-    """What the loop trains: a module that offers losses by name.
+    """A module that the loop can train, because it offers losses by name.
 
     The loop leaves each part in the mode, training or evaluation, in which it finds it.
 
@@ -43,17 +52,17 @@ class Trainable(nn.Module):
     offered: tuple[str, ...] = ()
 
     def losses(self, batch: Any, names: Sequence[str]) -> dict[str, Tensor]:
-        """Return the losses of these names for a batch, name -> scalar."""
+        """Return the losses with these names for a batch, name -> scalar."""
         raise NotImplementedError
 
     def forward(self, batch: Any, names: Sequence[str]) -> dict[str, Tensor]:
-        """Do as `losses` does; it is through this method that accelerate reaches a wrapped module."""
+        """Return `losses`. The loop calls the module itself, as it calls any torch module."""
         return self.losses(batch, names)
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a training runs on.
+    """The hardware and the processes that a training uses.
 
     Attributes
     ----------
@@ -61,12 +70,13 @@ class Machine:
         ``auto`` for the accelerator that accelerate finds, or ``cpu``. Seeded trainings repeat to the bit
         on the CPU only.
     workers : int
-        Processes that draw batches beside the training; 0 draws them in between.
+        Processes that draw batches while the training runs; with 0 the training process draws them itself,
+        between its steps.
     prefetch : int
-        Batches that each of them draws ahead.
+        Batches that each worker draws ahead.
     processes : int
-        Processes that train together, each with batches and, where there are some, an accelerator of its
-        own. 1 where torchrun or accelerate start them.
+        Processes that train together. Each has its own batches and, where the machine has several, its own
+        accelerator. 1 where torchrun or accelerate starts the processes.
     """
 
     device: str = "auto"
@@ -88,10 +98,11 @@ def train(
     seed: int = 0,
     machine: Machine | None = None,
 ) -> list[dict[str, Any]]:
-    """Train through all phases; a training that was stopped goes on from its last checkpoint.
+    """Train the system through all phases, or resume a stopped training from its last checkpoint.
 
-    On the CPU it goes on to the same bits. Several processes, which see different batches, are either
-    started here (`Machine.processes`), or torchrun started them and each of them calls this function.
+    On the CPU a resumed training ends with the same bits as one that was never stopped. Several processes
+    see different batches. Either this function starts them (`Machine.processes`), or torchrun has started
+    them and each of them calls this function.
 
     Parameters
     ----------
@@ -101,13 +112,13 @@ def train(
         Name -> phase, in the order in which they run.
     draw : callable
         Place -> the batch that belongs there, always the same. A batch is a tensor, a mapping or sequence
-        of batches, or something with a method `to` as tensors have it. For `Machine.workers` and
-        `Machine.processes` it must be picklable.
+        of batches, or an object with a method `to` like that of tensors. It must be picklable for
+        `Machine.workers` and `Machine.processes`.
     folder : Path
-        Folder of checkpoints, ``log.jsonl``, and ``tensorboard/`` where that is installed.
+        Folder of checkpoints, ``log.jsonl``, and ``tensorboard/`` where TensorBoard is installed.
     show : callable
-        Called with phase and step while the moving average is in place, in the first process alone. For
-        `Machine.processes` it must be picklable, and may hold the system.
+        Called with phase and step while the moving average is in place, in the first process alone. It
+        must be picklable for `Machine.processes`, and may hold the system.
     seed : int
         Fixes the batches, the adapters' first weights and what the system draws itself.
     machine : Machine, optional
@@ -115,7 +126,7 @@ def train(
     Returns
     -------
     list of {phase, step, loss, losses, rate, seconds}
-        Mean losses since the entry before.
+        Each entry has the mean losses since the entry before.
 
     Raises
     ------
@@ -126,12 +137,13 @@ def train(
     machine = machine or Machine()
     check_losses(phases, system.offered)
     check(phases, system)
+    # torchrun and accelerate tell each process that they start how many there are.
     world = max(machine.processes, int(os.environ.get("WORLD_SIZE", "1")))
     wanted = checkpoints.request(system, phases, seed, world)
     checkpoints.refuse_others(folder, wanted)
     if machine.processes > 1:
         together(machine.processes, _train, system, phases, draw, folder, show, seed, machine, wanted)
-    # After other processes have trained, this takes up what they left.
+    # After other processes have trained, every phase is finished: this only loads what they left.
     return _train(system, phases, draw, folder, show, seed, machine, wanted)
 
 
@@ -145,17 +157,18 @@ def _train(
     machine: Machine,
     wanted: dict[str, Any],
 ) -> list[dict[str, Any]]:
-    """Train as one of the processes."""
+    """Train through all phases as one of the processes."""
     home = next(system.parameters()).device
     log: list[dict[str, Any]] = []
     for order, (name, phase) in enumerate(phases.items()):
         accelerator = _accelerator(machine, phase, folder)
         if order == 0:
-            # No process writes the note before every process has looked for one.
+            # `train` has looked for a note. No process may write one while another still looks.
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
                 checkpoints.note(folder, wanted)
-        # The first weights of adapters are drawn here.
+        # `begin` draws the first weights of adapters. They must be the same in every process and every
+        # time, whatever torch has drawn before.
         torch.manual_seed(seed)
         learned = begin(system, name, phase)
         own = folder / name
@@ -174,9 +187,12 @@ def _train(
             running.ema.copy_to(running.learned)
             if accelerator.is_main_process:
                 checkpoints.finish(own, system, learned, running.position.rows)
+            # The other processes read below what the first one writes here.
             accelerator.wait_for_everyone()
             accelerator.free_memory()
         system.to(home)
+        # Weights always come from the file, even those of a phase that has just run: all processes then
+        # have the same ones, and so has a later call, which finds the phase finished.
         log += checkpoints.take_up(own, system)
         end(system, phase)
     return log
@@ -185,9 +201,11 @@ def _train(
 def _accelerator(machine: Machine, phase: Phase, folder: Path) -> Accelerator:
     return Accelerator(
         cpu=machine.device == "cpu" or not torch.accelerator.is_available(),
-        # Each phase has its own precision; accelerate has one for the life of a process.
+        # Each phase has its own precision, but accelerate has one for the life of a process.
+        # `_Weighted` sets it instead.
         mixed_precision="no",
         gradient_accumulation_steps=phase.accumulate,
+        # Otherwise accelerate moves the schedule on by as many steps as there are processes.
         step_scheduler_with_optimizer=False,
         log_with="tensorboard" if find_spec("tensorboard") else None,
         project_dir=folder / "tensorboard",
@@ -196,7 +214,17 @@ def _accelerator(machine: Machine, phase: Phase, folder: Path) -> Accelerator:
 
 @dataclass
 class _Position:
-    """How far a phase has come; accelerate keeps it in checkpoints."""
+    """How far a phase has come. accelerate keeps it in checkpoints.
+
+    Attributes
+    ----------
+    step : int
+        Steps of the optimizer that were taken.
+    seconds : float
+        Time spent on them, over all runs of the phase.
+    rows : list of dict
+        The phase's part of the log.
+    """
 
     step: int = 0
     seconds: float = 0.0
@@ -212,9 +240,10 @@ class _Position:
 
 
 class _Weighted(nn.Module):
-    """A system with the losses and the precision of a phase; accelerate wraps it where processes are several.
+    """A system with the losses and the precision of a phase, in the form that accelerate prepares.
 
-    The wrapper exchanges buffers before it calls this, so that the precision does not reach them.
+    With several processes accelerate wraps it, and the wrapper exchanges buffers between them before it calls
+    this module. The exchange fails for buffers in half precision, so the precision is set in here.
     """
 
     def __init__(self, system: Trainable, phase: Phase, device: str) -> None:
@@ -234,7 +263,7 @@ class _Weighted(nn.Module):
 
 @dataclass(frozen=True)
 class _Running:
-    """A phase under way: what accelerate made of its parts, and how far it has come."""
+    """A phase that is being trained: its parts as accelerate prepared them, and how far it has come."""
 
     accelerator: Accelerator
     phase: Phase
@@ -250,7 +279,7 @@ class _Running:
 def _start(
     accelerator: Accelerator, system: Trainable, phase: Phase, names: list[str], folder: Path
 ) -> _Running:
-    """Make a phase's optimizer, schedule and average, and take up its newest checkpoint."""
+    """Make a phase's optimizer, schedule and moving average, and load its newest checkpoint if it has one."""
     learned = [system.get_parameter(name) for name in names]
     optimizer = AdamW(learned, lr=phase.rate, weight_decay=phase.decay, betas=(0.9, 0.99))
     rates = get_scheduler(
@@ -261,6 +290,7 @@ def _start(
     )
     weighted = _Weighted(system, phase, accelerator.device.type)
     model, optimizer, rates = accelerator.prepare(weighted, optimizer, rates)
+    # diffusers recommends the power 3/4 for trainings of less than a million steps.
     ema = EMAModel(learned, decay=phase.ema, use_ema_warmup=True, power=0.75)
     position = _Position()
     accelerator.register_for_checkpointing(ema, position)
@@ -268,7 +298,9 @@ def _start(
     accelerator.register_save_state_pre_hook(checkpoints.leave_out_still(weighted, kept))
     newest = checkpoints.newest(folder)
     if newest is not None:
+        # Not strict, because the checkpoint lacks the parameters that stand still.
         accelerator.load_state(str(newest), strict=False)
+        # accelerate loads registered objects to the CPU.
         ema.to(accelerator.device)
     return _Running(accelerator, phase, folder, model, learned, optimizer, rates, ema, position)
 
@@ -280,11 +312,12 @@ def _go_on(
     log: list[dict[str, Any]],
     show: Callable[[str, int], None],
 ) -> None:
-    """Take the steps of a phase that are left."""
+    """Take the remaining steps of a phase, and write pictures, log and checkpoints on the way."""
     accelerator = running.accelerator
     phase = running.phase
     position = running.position
     name = batches.first.phase
+    # Batches have numbers, so that a resumed phase begins with the one that it would have drawn next.
     first = position.step * phase.accumulate
     last = phase.steps * phase.accumulate
     pinned = accelerator.device.type == "cuda"
@@ -297,13 +330,15 @@ def _go_on(
             _step(running, batches, drawn, meter)
             bar.update(task, advance=1, description=f"{name}, loss {meter.loss:.4f}")
             at_end = position.step == phase.steps
-            # First the pictures: a run that is stopped here draws them again, and lacks none later.
+            # Pictures come before the checkpoint: a run that is stopped in between draws them again.
+            # The other way round, they would be missing for good.
             if at_end or position.step % phase.show_every == 0:
                 if accelerator.is_main_process:
                     with _averaged(running.ema, running.learned):
                         show(name, position.step)
                 accelerator.wait_for_everyone()
             if at_end or position.step % phase.keep_every == 0:
+                # Time and log are part of the position, which the checkpoint keeps.
                 position.seconds = time.monotonic() - started
                 _write_log(running, name, meter, log)
                 if not at_end:
@@ -311,20 +346,20 @@ def _go_on(
 
 
 def _step(running: _Running, batches: Batches, drawn: Iterator[Any], meter: "_Meter") -> None:
-    """Take one step of the optimizer, on as many batches as are accumulated."""
+    """Take one step of the optimizer, on as many batches as the phase accumulates."""
     accelerator = running.accelerator
     phase = running.phase
     first = running.position.step * phase.accumulate
     for number in range(first, first + phase.accumulate):
         batch = send_to_device(next(drawn), accelerator.device)
-        # What the system draws itself is a function of the place, too.
+        # What the system draws itself, such as dropout, depends on the place of the batch alone, too.
         torch.manual_seed(batches.at(number).torch_seed)
         with accelerator.accumulate(running.model):
             loss, found = running.model(batch)
             accelerator.backward(loss)
             if accelerator.sync_gradients:
                 accelerator.clip_grad_norm_(running.learned, phase.clip)
-            # Both wait for the last of the accumulated batches.
+            # accelerate lets both do nothing until the last of the accumulated batches.
             running.optimizer.step()
             running.optimizer.zero_grad()
         meter.add(loss, found)
@@ -334,7 +369,7 @@ def _step(running: _Running, batches: Batches, drawn: Iterator[Any], meter: "_Me
 
 
 class _Meter:
-    """Mean losses since they were read last."""
+    """Add up the losses of each batch, and give their means since they were last read."""
 
     def __init__(self, names: list[str]) -> None:
         self.names = names
@@ -345,6 +380,7 @@ class _Meter:
         self.totals = [0.0] * (1 + len(self.names))
 
     def add(self, loss: Tensor, found: Mapping[str, Tensor]) -> None:
+        # Stacked, so that all losses come from the accelerator in one transfer.
         values = torch.stack([loss, *(found[name] for name in self.names)]).tolist()
         self.totals = [total + value for total, value in zip(self.totals, values, strict=True)]
         self.count += 1
@@ -354,7 +390,7 @@ class _Meter:
         return self.totals[0] / self.count
 
     def read(self, accelerator: Accelerator) -> list[float]:
-        """Return the means over all processes, that of the weighted sum first, and begin anew."""
+        """Return the means over all processes, the weighted sum first, and start again from zero."""
         means = torch.tensor([[total / self.count for total in self.totals]], device=accelerator.device)
         self._begin()
         gathered: Any = accelerator.gather(means)
@@ -380,13 +416,17 @@ def _write_log(running: _Running, name: str, meter: _Meter, log: list[dict[str, 
         {"loss": loss, "rate": rate, **{f"losses/{n}": x for n, x in losses.items()}}, position.step
     )
     if accelerator.is_main_process:
+        # The whole file is written anew: a stopped run may have logged rows after its last checkpoint.
         lines = [strict_json.dumps(each) + "\n" for each in [*log, *position.rows]]
         (running.folder.parent / "log.jsonl").write_text("".join(lines))
 
 
 @contextmanager
 def _averaged(ema: EMAModel, learned: list[nn.Parameter]) -> Iterator[None]:
-    """Put the moving average in place of the weights; a fault ends the run, and leaves it there."""
+    """Put the moving average in place of the weights inside a ``with`` block.
+
+    The weights are not put back after an exception, which ends the run.
+    """
     ema.store(learned)
     ema.copy_to(learned)
     yield
@@ -395,7 +435,7 @@ def _averaged(ema: EMAModel, learned: list[nn.Parameter]) -> Iterator[None]:
 
 @contextmanager
 def _tracked(accelerator: Accelerator, name: str, step: int) -> Iterator[None]:
-    """Log for TensorBoard; what a stopped run logged after its last checkpoint is to be forgotten."""
+    """Log for TensorBoard, and let it forget what a stopped run logged after its last checkpoint."""
     accelerator.init_trackers(name, init_kwargs={"tensorboard": {"purge_step": step}})
     try:
         yield
@@ -405,6 +445,7 @@ def _tracked(accelerator: Accelerator, name: str, step: int) -> Iterator[None]:
 
 
 def _progress(accelerator: Accelerator) -> Progress:
+    # Standard output is for results.
     console = Console(stderr=True)
     columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}")]
     hidden = not (console.is_terminal and accelerator.is_main_process)

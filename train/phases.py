@@ -1,4 +1,9 @@
-"""The phases of a training, as a recipe says them: losses, what is trained, adapters, steps."""
+"""The phases of a training as a recipe describes them: losses, what is trained, adapters, steps.
+
+`check` rehearses all phases on a copy of the system without weights, so that a training fails before its
+first step and not between two phases. The loop then calls `begin` before each phase, which puts adapters
+on and freezes what does not learn, and `end` after it, which merges adapters into the weights.
+"""
 
 import copy
 import fnmatch
@@ -15,7 +20,7 @@ from train import adapters
 from train.adapters import Adapter
 
 PRECISIONS = ("no", "bf16")
-# The other schedules of diffusers' need more than a phase says.
+# All schedules of diffusers but one, which needs a list of steps and rates that a phase does not have.
 SCHEDULES = tuple(s.value for s in SchedulerType if s is not SchedulerType.PIECEWISE_CONSTANT)
 
 
@@ -35,17 +40,17 @@ class Phase:
     batch : int
         Rows that one process takes at once. A step sees `batch` x `accumulate` x processes.
     rate : float
-        Largest learning rate, of AdamW.
+        Largest learning rate of AdamW.
     warmup : int
         Steps over which the rate rises.
     schedule : str
-        How the rate goes on, by its name in `diffusers.optimization.get_scheduler`.
+        Course of the rate after that, by its name in `diffusers.optimization.get_scheduler`.
     decay : float
         Weight decay.
     ema : float
-        Decay of the moving average of the weights, which is what the phase leaves behind.
+        Decay of the moving average of the weights. The phase leaves this average behind.
     precision : str
-        Of the forward pass: ``no`` for that of the weights, or ``bf16``.
+        Precision of the forward pass: ``bf16``, or ``no`` for that of the weights.
     keep_every, show_every : int
         Steps between checkpoints and between pictures.
     accumulate : int
@@ -53,7 +58,7 @@ class Phase:
     clip : float
         Largest norm of the gradient.
     adapters : dict
-        Name of a part of the system, as ``flow`` -> the low-rank adapter that is put on it.
+        Name of a part of the system, such as ``flow`` -> the low-rank adapter that is put on it.
     """
 
     losses: dict[str, float]
@@ -88,11 +93,12 @@ class Phase:
 
 
 def check_losses(phases: Mapping[str, Phase], offered: Sequence[str]) -> None:
-    """Refuse what is no phase, and phases that ask for losses which are not offered.
+    """Refuse a training without phases, and phases that ask for losses which are not offered.
 
     Raises
     ------
     UsageError
+        If there is no phase, something else than a phase, or a loss that is not offered.
     """
     if not phases:
         raise UsageError("a training needs at least one phase, found none.")
@@ -107,14 +113,15 @@ def check_losses(phases: Mapping[str, Phase], offered: Sequence[str]) -> None:
 
 
 def check(phases: Mapping[str, Phase], system: nn.Module) -> None:
-    """Go through all phases without training, and refuse those that do not fit the system.
+    """Begin and end every phase without training, and refuse those that do not fit the system.
 
     Raises
     ------
     UsageError
         If a pattern matches no parameter, or an adapter finds no part or no layer.
     """
-    # The same modules around parameters without numbers: nothing is copied, whatever the system's size.
+    # The copy has the same modules around parameters without numbers ("meta" tensors, put into
+    # deepcopy's memo), so that it takes no memory, however large the system is.
     hollow = {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in system.parameters()}
     empty = {id(b): b.detach().to("meta") for b in system.buffers()}
     rehearsed = copy.deepcopy(system, {**hollow, **empty})
@@ -124,15 +131,16 @@ def check(phases: Mapping[str, Phase], system: nn.Module) -> None:
 
 
 def begin(system: nn.Module, name: str, phase: Phase) -> list[str]:
-    """Put on the phase's adapters and let only what it trains learn; return these parameters' names.
+    """Put on the phase's adapters, freeze what it does not train, and return the names of what learns.
 
-    What learns is kept in single precision, whatever the precision of the rest.
+    Parameters that learn are kept in single precision, whatever the precision of the rest.
 
     Raises
     ------
     UsageError
         If a pattern matches no parameter, or an adapter finds no part or no layer.
     """
+    # Compared by identity: PEFT wraps layers, which gives their old parameters other names.
     before = {id(p) for p in system.parameters()}
     for part, adapter in phase.adapters.items():
         adapters.inject(system, part, name, adapter)
@@ -156,7 +164,7 @@ def begin(system: nn.Module, name: str, phase: Phase) -> list[str]:
 
 
 def end(system: nn.Module, phase: Phase) -> None:
-    """Add those of the phase's adapters to the weights that are to be merged."""
+    """Merge the phase's adapters into the weights, except those that are to stay beside them."""
     for part, adapter in phase.adapters.items():
         if adapter.merge:
             adapters.merge(system.get_submodule(part))

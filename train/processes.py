@@ -1,4 +1,7 @@
-"""Several processes that train together on one machine."""
+"""Several processes that train together on one machine.
+
+`together` starts them as torchrun would, with the environment variables that torch and accelerate read.
+"""
 
 import os
 import pickle
@@ -17,17 +20,18 @@ def together(count: int, function: Callable[..., Any], *given: Any) -> None:
     ----------
     count : int
     function : callable
-        It finds the others as a program does that torchrun started: accelerate sees them.
+        It finds the other processes in the way of a program that torchrun has started; accelerate sees them.
     *given
-        Its arguments. Each process has copies of its own, so that all of them must be picklable.
+        Its arguments. Each process gets copies of its own, so all of them must be picklable.
 
     Raises
     ------
     torch.multiprocessing.ProcessRaisedException
-        If one of them raised; the others are ended then.
+        If one of them raised. The others are then ended.
     """
-    # Pickled here, because tensors that torch sends are shared: all processes would train the same memory.
+    # Pickled here: torch's own pickling shares tensors, and all processes would train the same memory.
     copies = pickle.dumps((function, given))
+    # The system chooses a free port, on which the processes find each other.
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -43,7 +47,7 @@ def together(count: int, function: Callable[..., Any], *given: Any) -> None:
 
 
 def _one(process: int, count: int, port: int, copies: bytes) -> None:
-    """Be one of the processes."""
+    """Run the function as one of the processes."""
     told = {
         "RANK": process,
         "LOCAL_RANK": process,

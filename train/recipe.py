@@ -1,12 +1,14 @@
-"""Recipes: YAML files whose nodes name builders and their arguments, bound before anything runs.
+"""Recipes: YAML files whose nodes name builders and their arguments.
 
-::
+`read` puts a recipe over the one it is based on and applies the changes of the command line. `check` then
+binds every node to its builder's signature, so that all faults are known before anything runs. `build`
+calls the builders. The slots of a recipe are these::
 
     base: NAME or path    another recipe, whose values this one changes
-    data:                 what is trained on
+    data:                 what the system is trained on
     system:               what is trained (`train.system.Plan`)
-    phases:               name -> what is done to it with gradients, in order; none for closed forms
-    judge:                what finds its figures
+    phases:               name -> phase of training with gradients, in order; none for closed forms
+    judge:                what computes its figures
     export:               how its bundle is written by default
     tiny:                 changes at ``scale=tiny``
 """
@@ -30,7 +32,7 @@ SLOTS = ("data", "system", "phases", "judge", "export")
 
 @dataclass(frozen=True, slots=True)
 class Common:
-    """The keys every recipe knows: where to, from what, how large, which seed, what to go on with."""
+    """The keys that every recipe takes: output folder, data folder, scale, seed, and the run to resume."""
 
     out: Path | None = None
     data: Path | None = None
@@ -41,7 +43,7 @@ class Common:
 
 @dataclass(frozen=True, slots=True)
 class ExportDefaults:
-    """What `rtdecode export` writes where it is not told otherwise; the values are those of its options."""
+    """What `rtdecode export` writes by default. The values are the same as those of its options."""
 
     target: str = "onnx"
     precision: str = "fp32"
@@ -65,10 +67,10 @@ class Recipe:
 
     @property
     def values(self) -> dict[str, Any]:
-        """All that a run rests on: the seed and every argument, those that builders default to included.
+        """Everything that a run's result depends on: the seed and every argument, defaults included.
 
-        Neither the recipe's name, the scale that chose the arguments, how they are laid out, nor the machine
-        that trains is in it.
+        It leaves out the recipe's name, the scale that chose the arguments, the layout of the file and the
+        machine that trains, so that none of them keeps a run from being resumed.
         """
         order = list(self.tree.get("phases", {}))
         return {"seed": self.common.seed, "arguments": _resolved(self.tree), "order of phases": order}
@@ -86,18 +88,19 @@ def names() -> list[str]:
 
 
 def read(recipe: str, overrides: list[str]) -> Recipe:
-    """Read a recipe by name or path and apply ``key=value`` changes; dots reach into nodes.
+    """Read a recipe by name or path and apply ``key=value`` changes. Dots reach into nodes.
 
     Raises
     ------
     UsageError
-        If there is no such recipe, or a change or a common key cannot be taken.
+        If there is no such recipe, or it cannot take one of the changes.
     """
     path = _path(recipe, Path())
     tree = _inherited(path, [])
     tiny = tree.pop("tiny", {})
     changes = [_change(text) for text in overrides]
     common = _common({key: value for key, value in changes if key in Common.__slots__})
+    # The changes of `tiny` come first, so that those of the command line still have the last word.
     if common.scale == "tiny":
         _merge(tree, tiny)
     for key, value in changes:
@@ -108,7 +111,7 @@ def read(recipe: str, overrides: list[str]) -> Recipe:
 
 
 def _path(recipe: str, folder: Path) -> Path:
-    """The file of a recipe given by its name, or by its path below a folder."""
+    """Return the file of a recipe, given by its name or by its path relative to a folder."""
     path = FOLDER / f"{recipe}.yaml" if recipe in names() else folder / recipe
     if not path.is_file():
         raise UsageError(f"no recipe '{recipe}'. There are {', '.join(names())}; a path is taken too.")
@@ -116,14 +119,14 @@ def _path(recipe: str, folder: Path) -> Path:
 
 
 def _inherited(path: Path, heirs: list[Path]) -> dict[str, Any]:
-    """Read a recipe over the one it is based on; `heirs` are those that led here."""
+    """Read a recipe, merged over the one it is based on. `heirs` are the recipes that led to this one."""
     if path.resolve() in heirs:
         raise UsageError(f"{path} is based on itself, by way of {', '.join(map(str, heirs))}.")
     tree = _mapping(parsed(path.read_text(), str(path)), path)
     base = tree.pop("base", None)
     if base is not None:
         below = _inherited(_path(str(base), path.parent), [*heirs, path.resolve()])
-        # What is tiny of one system need not fit another.
+        # `tiny` is not inherited: what makes one system tiny need not fit another.
         below.pop("tiny", None)
         _merge(below, tree)
         tree = below
@@ -131,14 +134,14 @@ def _inherited(path: Path, heirs: list[Path]) -> dict[str, Any]:
 
 
 def parsed(text: str, where: str) -> Any:
-    """Read YAML; `where` names its place in the message.
+    """Read YAML; error messages call its origin `where`.
 
     Raises
     ------
     UsageError
         If it cannot be read.
     """
-    # Here and not above: without it the program still says what is wanting.
+    # Imported here, so that an installation without PyYAML gets a message that says what is missing.
     try:
         import yaml
     except ModuleNotFoundError as error:
@@ -184,6 +187,8 @@ def _common(given: dict[str, Any]) -> Common:
     return common
 
 
+# Lists are replaced as a whole, and so is a node whose builder changes: arguments of the one builder
+# mean nothing to the other.
 def _merge(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
     for key, value in over.items():
         below = tree.get(key)
@@ -194,7 +199,7 @@ def _merge(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
 
 
 def _same_builder(below: Mapping[str, Any], over: Mapping[str, Any]) -> bool:
-    """Whether a node changes another one; one with another builder takes its place."""
+    """Whether a node only changes the one below. A node with another builder replaces it as a whole."""
     return "builder" not in over or over["builder"] == below.get("builder")
 
 
@@ -207,9 +212,10 @@ def _put(tree: dict[str, Any], keys: list[str], value: Any) -> None:
 
 
 def _resolved(tree: Any) -> Any:
-    """Fill in what the builders of a tree default to."""
+    """Fill in the default arguments of all builders in a tree, and leave the machine out."""
     if not isinstance(tree, dict):
         return tree
+    # The machine is left out: a run may be resumed on another one.
     values = {key: _resolved(value) for key, value in tree.items() if not _is_machine(value)}
     if "builder" not in tree:
         return values
@@ -222,13 +228,13 @@ def _is_machine(node: Any) -> bool:
 
 def _defaults(builder: Callable[..., Any]) -> dict[str, Any]:
     known = inspect.signature(builder).parameters.values()
-    # What is no JSON value is handed over by the program.
+    # Defaults that are no JSON values cannot be written in a recipe or compared, so they are left out.
     plain = (str, int, float, list, dict, NoneType)
     return {one.name: one.default for one in known if isinstance(one.default, plain)}
 
 
 def differences(old: Any, new: Any, where: str = "") -> Iterator[str]:
-    """Say where two trees of values differ, a sentence each."""
+    """Yield a sentence for each place where two trees of values differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted({*old, *new}):
             path = f"{where}.{key}" if where else key
@@ -243,7 +249,7 @@ def check(recipe: Recipe) -> None:
     Raises
     ------
     UsageError
-        Naming every fault and where in the recipe it lies.
+        The message names every fault, and where in the recipe it lies.
     """
     faults = [f"{recipe.name}: it has no {slot}" for slot in SLOTS if slot not in recipe.tree]
     faults += _faults(recipe.tree, recipe.name)
@@ -264,6 +270,7 @@ def _faults(tree: Any, where: str) -> Iterator[str]:
     except UsageError as error:
         yield f"{where}: {error}"
         return
+    # Names that the builder does not have, and arguments without a default that are not given.
     asked = {*tree} - {"builder"}
     for name in sorted(asked - {*known}):
         yield f"{where}: {builder} has no argument '{name}'; it has {', '.join(sorted(known))}"
@@ -273,10 +280,11 @@ def _faults(tree: Any, where: str) -> Iterator[str]:
 
 
 def build(tree: Any) -> Any:
-    """Call the builders of a tree that `check` has passed, from the leaves up; other values stay."""
+    """Call the builders of a checked tree, from the leaves up. Other values stay as they are."""
     if not isinstance(tree, dict):
         return tree
-    # Looked up before what lies within: a package that is missing is told of the whole, not of a part.
+    # Looked up before the nodes inside it, so that a message about a missing package names the whole
+    # system and not one of its parts.
     builder = builders.find(tree["builder"]) if "builder" in tree else None
     values = {key: build(value) for key, value in tree.items() if key != "builder"}
     return values if builder is None else builder(**values)
@@ -288,7 +296,7 @@ def numbers(text: str | int | list[int]) -> list[int]:
     Raises
     ------
     UsageError
-        If it is written otherwise, or a range runs backwards.
+        If the text has another form, or a range runs backwards.
     """
     if isinstance(text, list):
         return [int(n) for n in text]

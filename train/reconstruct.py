@@ -1,4 +1,9 @@
-"""Windows decoded by a trained system as a session decodes them, each carrying on from the one before."""
+"""Windows decoded by a trained system as a session decodes them, each with the end of the clip before.
+
+Signals by port and the windows' spans come in; clips, latents, confidence and scores go out (a
+`Reconstruction`). A live session decodes window after window. Here, windows that do not depend on each other
+are decoded together.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,24 +18,25 @@ from rtdecode.scores.events import Span
 from train.system import System
 from train.work import Arrays
 
+# Windows that are sampled, or clips that are decoded, at once.
 _AT_ONCE = 20
-# Latent values that are decoded at once: 20 clips of 33 frames of 64 x 96 pixels need no more.
+# Latent values that are decoded at once. 20 clips of 33 frames of 64 x 96 pixels stay below it.
 _LATENTS = 2**19
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What was made of windows.
+    """The clips that were decoded from windows, and what else the decoder said.
 
     Attributes
     ----------
     clips : sequence of uint8 (frame, row, column, 3)
-        A clip a window; in a temporary file where they are many or large (`rtdecode.disk.clip_file.keep`).
+        A clip for each window; many or large clips lie in a temporary file (`rtdecode.disk.clip_file.keep`).
     latents : float32, (window, channel, latent frame, row, column)
     confidence : float64, (window,), or None
         None without a signal, and for a system that has none.
     scores : float64, (window, label), or None
-        Of systems that name categories.
+        Probabilities of the categories, for systems that name categories.
     """
 
     clips: Sequence[Pixels]
@@ -55,24 +61,25 @@ def reconstruct(
     ----------
     system : System
     inputs : dict
-        Signals by port, one row a window.
+        Signals by port, with a row for each window.
     where : sequence of (run, start_s, stop_s)
-        Windows in time order within each run; one that begins where the one before it ends carries on
-        from it.
+        Windows in time order within each run. A window that begins where the one before it ends gets the end
+        of that one's clip.
     noise_key : str
         Seeds the noise, see `rtdecode.bundle.noise.noise`.
     steps : int
         Denoising steps, for a system that denoises.
     carry : bool
-        False lets every clip begin afresh.
+        Whether clips get the end of the one before. With False, every clip begins afresh.
     null : bool
-        The null-brain twin: no signal, same noise.
+        Whether to make the null-brain twin, which has no signal and the same noise.
     """
     if null:
         inputs = {name: np.zeros_like(value) for name, value in inputs.items()}
     joins = carry and not null and system.carried > 0
     latents = np.zeros((len(where), *system.latent_shape), np.float32)
     said: dict[str, NDArray[np.float64]] = {}
+    # A clip needs the end of the one before: `_order` puts that into an earlier round.
     for rows in _order(where, carry=joins):
         before = [n - 1 if joins and _joined(where, n) else -1 for n in rows]
         given = {name: value[rows] for name, value in inputs.items()} | _carried(system, latents, before)
@@ -83,24 +90,25 @@ def reconstruct(
             value = getattr(condition, name)
             if value is not None:
                 said.setdefault(name, np.zeros((len(where), value.shape[1])))[rows] = np.asarray(value)
+    # A clip without a signal has no confidence, whatever the system says.
     confidence = said["confidence"][:, 0] if "confidence" in said and not null else None
     return Reconstruction(clips_of(system, latents), latents, confidence, said.get("scores"))
 
 
 def clips_of(system: System, latents: NDArray[Any]) -> list[Pixels]:
-    """Draw latents as a session emits them: clips, each uint8 (frame, row, column, 3)."""
+    """Draw latents as the clips that a session emits, each uint8 (frame, row, column, 3)."""
     return keep(clip for part in _drawn(system, latents) for clip in part)
 
 
 def _drawn(system: System, latents: NDArray[Any]) -> Iterator[NDArray[np.uint8]]:
-    """Draw a few clips at a time, the fewer the larger they are."""
+    """Draw a few clips at a time, and fewer if they are large."""
     at_once = max(1, min(_AT_ONCE, _LATENTS // latents[0].size))
     for n in range(0, len(latents), at_once):
         yield np.rint(system.frames(latents[n : n + at_once]) * 255).astype(np.uint8)
 
 
 def _carried(system: System, latents: NDArray[np.float32], before: list[int]) -> Arrays:
-    """The end of the clip before each window, and whether there is one; nothing where none is read."""
+    """Return the end of the clip before each window, and 1 where there is one; nothing for other systems."""
     if not system.carried:
         return {}
     known = np.array([[float(n >= 0)] for n in before], np.float32)
@@ -118,7 +126,10 @@ def _joined(where: Sequence[Span], n: int) -> bool:
 
 
 def _order(where: Sequence[Span], *, carry: bool) -> list[list[int]]:
-    """Windows that can be reconstructed together, in order: the n-th of every chain of joined ones."""
+    """List windows that can be reconstructed together, in the order in which they must be.
+
+    With carry, a window needs the clip before it, so the n-th windows of all chains go together.
+    """
     if not carry:
         return [list(range(n, min(n + _AT_ONCE, len(where)))) for n in range(0, len(where), _AT_ONCE)]
     depth: list[int] = []

@@ -17,12 +17,12 @@ Row = tuple[str, float, float, float, float, bool]
 
 
 def shipped() -> dict[str, Path]:
-    """Find the shipped runs: recipe -> folder.
+    """Find the shipped runs, recipe -> folder.
 
     Raises
     ------
     UsageError
-        If this is an installed wheel, which has none.
+        If this is an installed wheel, which has no runs.
     """
     if not SHIPPED.is_dir():
         raise UsageError(
@@ -33,10 +33,10 @@ def shipped() -> dict[str, Path]:
 
 
 def compare(again: Path) -> list[Row]:
-    """Hold a retrained run's figures against those that the shipped one states.
+    """Compare a retrained run's figures with those of the shipped one.
 
-    Two figures agree where their 95 % intervals meet: other processors round otherwise, and a generator
-    whose training began to differ in the last bit is another generator of the same kind.
+    Two figures agree if their 95 % intervals overlap. They need not be equal, because processors round
+    differently, and a generator whose training differs in the last bit is another one of the same kind.
 
     Parameters
     ----------
@@ -45,8 +45,8 @@ def compare(again: Path) -> list[Row]:
 
     Returns
     -------
-    list of (metric, value, stated value, low, high, whether they agree)
-        The interval is the shipped run's.
+    list of (metric, value, shipped value, low, high, whether they agree)
+        The interval is that of the shipped run.
     """
     found = read_run(again)
     ours = shipped()
@@ -55,6 +55,7 @@ def compare(again: Path) -> list[Row]:
     rows = []
     for name, figure in read_run(ours[found["recipe"]])["figures"].items():
         low, high = _interval(figure)
+        # A figure that the retrained run lacks is NaN, which agrees with nothing.
         made = found["figures"].get(name, {"value": float("nan")})
         bottom, top = _interval(made)
         rows.append((name, made["value"], figure["value"], low, high, low <= top and bottom <= high))
@@ -62,13 +63,13 @@ def compare(again: Path) -> list[Row]:
 
 
 def _interval(figure: dict[str, Any]) -> tuple[float, float]:
-    """The 95 % interval of a figure, or the figure itself where it has none."""
+    """Return the 95 % interval of a figure, or the figure twice if it has none."""
     low, high = figure.get("ci95") or (figure["value"], figure["value"])
     return low, high
 
 
 def retrain(recipe: str) -> Path:
-    """Train a shipped recipe again at its recorded seed."""
+    """Train a shipped recipe again, with the seed of its run."""
     ours = shipped()
     if recipe not in ours:
         raise UsageError(f"no shipped run has the recipe '{recipe}'; there are {', '.join(ours)}.")
@@ -77,7 +78,7 @@ def retrain(recipe: str) -> Path:
 
 
 def main(arguments: list[str]) -> int:
-    """Print the comparison; 0 if every figure agrees, else 1."""
+    """Print the comparison. Return 0 if every figure agrees, else 1."""
     rows: dict[Path, list[Row]] = {}
     try:
         for name in arguments or shipped():

@@ -24,28 +24,29 @@ from train.work import Work, check_new, clear
 
 
 def run(recipe: str, overrides: list[str]) -> Path:
-    """Train a recipe and write its run.
+    """Train a recipe, judge the trained system, and write the run.
 
     Parameters
     ----------
     recipe : str
         Name of a shipped recipe, or a path.
     overrides : list of str
-        ``key=value``; ``out``, ``data``, ``scale``, ``seed`` and ``resume`` are known to all.
+        ``key=value``. Every recipe takes ``out``, ``data``, ``scale``, ``seed`` and ``resume``.
 
     Returns
     -------
     Path
-        The run's folder: run.json, weights.npz, stats.npz, projection.npz, golden.npz, pictures; where
-        there are some, ``memory/NAME.npy`` and the arrays of other participants in ``subjects/NAME``.
-        It appears when the run is whole; until then ``<folder>.part`` keeps the finished stages.
+        The run's folder. It holds run.json, weights.npz, stats.npz, projection.npz, golden.npz and pictures;
+        a system with memories adds ``memory/NAME.npy``, and other participants ``subjects/NAME`` with their
+        arrays. The folder appears when the run is complete; until then ``<folder>.part`` keeps the finished
+        stages.
 
     Raises
     ------
     UsageError
         If the recipe does not fit its builders, or the folder is in use.
     KeyboardInterrupt
-        With a note that says how to go on.
+        If the run is interrupted. A note on the exception says how to resume it.
     """
     wanted = read(recipe, overrides)
     check(wanted)
@@ -53,20 +54,24 @@ def run(recipe: str, overrides: list[str]) -> Path:
     common = wanted.common
     work = Work(common.data, common.seed, part / "stages", noise_key=wanted.digest)
     parts = build(wanted.tree)
+    # All that can be refused is refused before the folder is claimed and the long work begins.
     parts["data"].check(work)
     parts["judge"].check(parts["data"])
     _claim(part, out, wanted)
     try:
         trained, found = _train(work, **parts)
     except KeyboardInterrupt as stop:
+        # The command to go on repeats every change but the folder, which `resume` names instead.
         kept = [text for text in overrides if text.partition("=")[0] not in ("out", "resume")]
         again = shlex.join(["python", "-m", "train.run", recipe, *kept, f"resume={out}"])
         stop.add_note(f"finished stages are kept; to go on: {again}")
         raise
+    # The run is written beside the stages and renamed, so that an incomplete run never bears the name.
     whole = part / "run"
     clear(whole)
     whole.mkdir()
     write(whole, wanted, trained, found)
+    # `check_new` accepts an empty folder. It makes room for the run.
     if out.exists():
         out.rmdir()
     whole.rename(out)
@@ -77,7 +82,7 @@ def run(recipe: str, overrides: list[str]) -> Path:
 def _train(
     work: Work, data: Any, system: Plan, phases: dict[str, Any], judge: Any, export: ExportDefaults
 ) -> tuple[Trained, Judged]:
-    """Train the system on the data, and judge it."""
+    """Train the system on the data, and judge what it decodes."""
     trained = system.train(work, data, phases)
     show = partial(reconstruct, trained.system, noise_key=work.noise_key, steps=trained.manifest.steps)
     return trained, judge.judge(work, system, data, trained, show)
@@ -85,6 +90,7 @@ def _train(
 
 def _folders(recipe: Recipe) -> tuple[Path, Path]:
     common = recipe.common
+    # The working folder lies beside the run's own, so that a finished run can be renamed into place.
     out = common.resume or common.out or Path("runs") / f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     part = out.with_name(out.name + ".part")
     check_new(out)
@@ -94,7 +100,8 @@ def _folders(recipe: Recipe) -> tuple[Path, Path]:
 
 
 def _claim(part: Path, out: Path, recipe: Recipe) -> None:
-    """Take up the stages of an interrupted run of the same recipe, or start afresh."""
+    """Claim the working folder, for a new run or to resume one that was started from the same values."""
+    # The note keeps the values that the run was started from. Stages do not say what made them.
     note = part / "request.json"
     if recipe.common.resume:
         started = json.loads(note.read_text()).get("values")
@@ -120,7 +127,7 @@ def _claim(part: Path, out: Path, recipe: Recipe) -> None:
 
 
 def table(figures: dict[str, dict[str, Any]]) -> Table:
-    """Lay out figures for a person."""
+    """Lay out figures as a table."""
     found = Table(
         Column("metric", no_wrap=True),
         "value",
@@ -139,7 +146,7 @@ def table(figures: dict[str, dict[str, Any]]) -> Table:
 
 
 def show(figures: dict[str, dict[str, Any]]) -> None:
-    """Print figures as a table that does not break off where nobody watches."""
+    """Print figures as a table, wide enough not to be cut off when the output is no terminal."""
     Console(width=None if sys.stdout.isatty() else 140).print(table(figures))
 
 
@@ -149,6 +156,7 @@ def main(arguments: list[str]) -> int:
         recipes = ", ".join(names())
         print(f"python -m train.run RECIPE [key=value ...]   recipes: {recipes}", file=sys.stderr)  # noqa: T201
         return 0 if arguments else 2
+    # A terminated run, too, says how it can be resumed.
     signal.signal(signal.SIGTERM, _stop)
     try:
         out = run(arguments[0], arguments[1:])
@@ -157,6 +165,7 @@ def main(arguments: list[str]) -> int:
         return error.exit_code
     except KeyboardInterrupt as stop:
         print("; ".join(["stopped", *getattr(stop, "__notes__", [])]), file=sys.stderr)  # noqa: T201
+        # The exit status of shells for a program that Ctrl-C has ended: 128 + SIGINT.
         return 130
     show(read_run(out)["figures"])
     print(out)  # noqa: T201

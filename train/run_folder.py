@@ -1,4 +1,8 @@
-"""The folder of a run: run.json, and the arrays and pictures beside it."""
+"""The folder of a run: run.json, and the arrays and pictures beside it.
+
+`write` makes it from a trained system and its figures. The other functions read it again: `restored` makes
+the system, and `draft_of` what the causal chain needs. ``docs/training.md`` lists the files.
+"""
 
 import json
 import sys
@@ -29,6 +33,8 @@ def write(folder: Path, recipe: Recipe, trained: Trained, found: Judged) -> None
     """Write the files of a run into an empty folder."""
     headline = {name: found.figures[name] for name in METRICS if name in found.figures}
     provenance = trained.manifest.provenance | {"figures": headline}
+    # The noise key is written once and never derived again, so that no later change of a recipe's
+    # digest changes a clip.
     stated = {
         "recipe": recipe.name,
         "recipe_digest": recipe.digest,
@@ -47,6 +53,7 @@ def write(folder: Path, recipe: Recipe, trained: Trained, found: Judged) -> None
     for name, table in trained.system.memories().items():
         place = folder / "memory" / f"{name}.npy"
         place.parent.mkdir(exist_ok=True)
+        # Not in an archive, because `restored` maps the file into memory.
         np.save(place, table.values, allow_pickle=False)
     for name, picture in (trained.pictures | found.pictures).items():
         # A palette keeps large sheets small enough to ship.
@@ -102,12 +109,12 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def subject_of(folder: Path, name: str | None) -> tuple[Manifest, Path]:
-    """Read the manifest's draft of one of a run's participants, and find the folder of its arrays.
+    """Read the draft manifest of one of a run's participants, and find the folder of its arrays.
 
     Parameters
     ----------
     folder : Path
-        Of the run.
+        Folder of the run.
     name : str or None
         None for the default participant.
 
@@ -128,7 +135,7 @@ def subject_of(folder: Path, name: str | None) -> tuple[Manifest, Path]:
 
 
 def draft_of(folder: Path, subject: str | None = None) -> Bundle:
-    """Hold a run's manifest, statistics and projection as the causal chain wants them.
+    """Read a run's manifest, statistics and projection as a bundle in memory, for the causal chain.
 
     Parameters
     ----------
@@ -143,7 +150,7 @@ def draft_of(folder: Path, subject: str | None = None) -> Bundle:
 
 
 def restored(folder: Path, plan: Plan) -> System:
-    """Take up the system of a run: its weights, and its memories as they lie on disk."""
+    """Make the system of a run from its weights and its memories, which stay on disk."""
     mapped: Arrays = {}
     for path in sorted((folder / "memory").glob("*.npy")):
         mapped[f"memory.{path.stem}"] = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -156,7 +163,7 @@ def weights(folder: Path) -> Arrays:
 
 
 def arrays(folder: Path, name: str) -> dict[str, np.ndarray]:
-    """Read ``NAME.npz`` of a run; empty if it has none."""
+    """Read ``NAME.npz`` of a run. Return no arrays if it has none."""
     path = folder / f"{name}.npz"
     if not path.is_file():
         return {}

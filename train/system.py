@@ -1,8 +1,16 @@
-"""The seam: all that judging, export, parity and evaluation know of what decodes.
+"""The interface of everything that decodes. Judging, export, parity and evaluation know nothing else of it.
 
-A recipe's `system` node builds a `Plan`. It trains, and it restores what was trained from a run's weights;
-either way it hands over a `System`. A system says which ports it reads, makes a named condition of them,
-samples latents under it, draws them, and lists the stages that an export writes.
+A recipe's `system` node builds a `Plan`, which trains a system, and later restores it from a run's weights.
+Either way the plan hands over a `System`. Windows of signals go through it in this order:
+
+1. `System.ports` says which inputs it reads.
+2. `System.condition` turns them into a `Condition`, whose parts have names.
+3. `System.sample` makes latents under that condition.
+4. `System.frames` draws the latents.
+
+`System.stages` lists the graphs by which an export does the same. To add a system, write these two classes
+and register the plan's builder; ``docs/training.md`` leads through it. Examples are `train.models.ridge`, in
+closed form, and `train.models.compact`, which is trained with gradients.
 """
 
 from abc import ABC, abstractmethod
@@ -23,7 +31,7 @@ from train.data.chain import draft_bundle
 from train.work import Arrays, Work
 
 if TYPE_CHECKING:
-    # Closed forms do without torch, and training them without onnx.
+    # Systems in closed form work without torch, and they can be trained without onnx.
     from onnx import ModelProto
     from torch import Tensor, nn
 
@@ -38,7 +46,7 @@ class Port:
     source : str
         What the runtime puts there: ``eeg``, ``eeg_mask``, ``fmri``, ``fmri_mask`` or ``state``.
     shape : tuple of int
-        Of one window, without the batch axis.
+        Shape for one window, without the batch axis.
     """
 
     name: str
@@ -48,9 +56,9 @@ class Port:
 
 @dataclass(frozen=True)
 class Condition:
-    """What the signals of some windows say, by name. Every part is optional.
+    """What the signals of some windows say, in parts that have names. Every part is optional.
 
-    The parts are arrays or tensors, as the system wants them; the first axis is the window's.
+    A system chooses whether its parts are arrays or tensors. Their first axis is always the window.
 
     Attributes
     ----------
@@ -63,10 +71,10 @@ class Condition:
     start
         Latents to start from, (window, channel, latent frame, row, column).
     start_level
-        Noise level at which sampling starts from them, a number or (window, 1). A closed-form decoder takes
-        them as they are, at 0.
+        Noise level at which sampling starts from these latents, a number or (window, 1). A decoder in
+        closed form takes them as they are, at level 0.
     memory
-        (window, item, width), the rows of a memory that were looked up.
+        (window, item, width), the rows that were looked up in a memory.
     scores
         Probabilities of named categories, (window, label).
     confidence
@@ -85,14 +93,14 @@ class Condition:
 
 @dataclass(frozen=True)
 class Table:
-    """A memory: rows to be looked up, kept in a file of their own.
+    """A memory: rows that a system looks up, kept in a file of their own.
 
     Attributes
     ----------
     values : (row, value)
-        They may be mapped from a file, and larger than the working memory.
+        The array may be mapped from a file, and larger than the working memory.
     dtype : str
-        Of the values, as `rtdecode.bundle.Memory` has it.
+        Type of the values, as in `rtdecode.bundle.Memory`.
     """
 
     values: NDArray[Any]
@@ -106,15 +114,15 @@ class Traced:
     Attributes
     ----------
     name : str
-        Of the stage.
+        Name of the stage.
     module : torch.nn.Module
     inputs : dict
         Port -> an example of the right shape, in the order of the module's arguments.
     outputs : list of str
         Ports, in the order of what the module returns.
     said : Said
-        Where ports get their values and where they go, for those whose names do not say it
-        (`rtdecode.bundle.wiring.by_name`).
+        Where input ports get their values, and where the values of output ports go. Only ports whose names
+        do not say it need an entry (`rtdecode.bundle.wiring.by_name`).
     """
 
     name: str
@@ -126,7 +134,7 @@ class Traced:
 
 @dataclass(frozen=True)
 class Written:
-    """A stage whose graph the system writes itself; `said` as for `Traced`."""
+    """A stage whose graph the system writes itself. `said` is the same as for `Traced`."""
 
     name: str
     model: "ModelProto"
@@ -137,35 +145,38 @@ Stage = Traced | Written
 
 
 class System(ABC):
-    """A decoder that was trained.
+    """A trained decoder.
 
     Attributes
     ----------
     latent_shape : tuple of int
         (channel, latent frame, row, column).
     carried : int
-        Latent frames of the clip before that it reads, at the ports ``carry`` and ``carry_mask``; 0 for none.
+        Number of latent frames that it reads from the end of the clip before, at the ports ``carry`` and
+        ``carry_mask``; 0 for none.
     denoises : bool
-        Whether it samples from noise; one that does not decodes in closed form.
+        Whether it samples from noise. A system that does not decodes in closed form.
     scopes : mapping
-        State that its stages write -> ``chunk`` or ``window``; ``window`` for those not named.
+        State that its stages write -> how long it lives, ``chunk`` or ``window``; ``window`` for states that
+        are not named.
     """
 
     latent_shape: tuple[int, int, int, int]
     carried: int = 0
     denoises: bool = False
+    # Read-only, because all systems that set no scopes share this mapping.
     scopes: Mapping[str, str] = MappingProxyType({})
 
     @abstractmethod
     def ports(self, manifest: Manifest) -> tuple[Port, ...]:
-        """List what it reads."""
+        """List the inputs that it reads under a manifest."""
 
     @abstractmethod
     def condition(self, inputs: Arrays) -> Condition:
-        """Read windows, one row each, by port."""
+        """Turn the inputs of some windows, port -> one row for each window, into a condition."""
 
     def negative(self, condition: Condition) -> Condition | None:
-        """Name what guidance leads away from: null tokens or a fixed condition; None without guidance."""
+        """Return the condition that guidance leads away from, such as null tokens; None without guidance."""
         return None
 
     @abstractmethod
@@ -174,7 +185,7 @@ class System(ABC):
 
     @abstractmethod
     def frames(self, latents: NDArray[Any]) -> NDArray[Any]:
-        """Draw latents: (window, frame, row, column, 3) in [0, 1]."""
+        """Draw latents as frames, (window, frame, row, column, 3) in [0, 1]."""
 
     @abstractmethod
     def stages(self, manifest: Manifest) -> Sequence[Stage]:
@@ -182,23 +193,25 @@ class System(ABC):
 
     @abstractmethod
     def weights(self) -> Arrays:
-        """Collect the arrays that `Plan.restore` takes."""
+        """Return the arrays from which `Plan.restore` makes this system again."""
 
     def levels(self, steps: int) -> list[float]:
-        """Noise levels before each of `steps` steps; none for a system that does not denoise."""
+        """Return the noise level before each of `steps` steps; none for a system that does not denoise."""
         return []
 
     def memories(self) -> dict[str, Table]:
-        """Name the memories whose rows it looks up; a run and a bundle keep them in files of their own.
+        """Return the memories whose rows it looks up, by name.
 
-        They are no part of `weights`: `Plan.restore` gets them beside those, as ``memory.NAME``.
+        A run and a bundle keep each memory in a file of its own, apart from `weights`. `Plan.restore` gets
+        it together with the weights, as ``memory.NAME``.
         """
         return {}
 
     def of_subject(self, name: str) -> "System":
-        """Read the signals of another participant that it was trained on, see `Trained.subjects`.
+        """Return this system for the signals of another participant that it was trained on.
 
-        Its stages ``encode`` and ``front`` are exported as that subject's; all others are shared.
+        `Trained.subjects` lists these participants. Export writes the stages ``encode`` and ``front`` of
+        what is returned as that subject's own; all other stages are shared.
 
         Raises
         ------
@@ -209,7 +222,9 @@ class System(ABC):
 
 
 class ClosedForm(System):
-    """A system whose condition is the finished latents, and whose graphs are written from its weights.
+    """A system in closed form: its condition is the finished latents.
+
+    A subclass adds `condition` and `frames`, and writes its graphs from the weights.
 
     Parameters
     ----------
@@ -224,7 +239,7 @@ class ClosedForm(System):
         """Write the graph of each stage."""
 
     def ports(self, manifest: Manifest) -> tuple[Port, ...]:
-        """List the signals."""
+        """List the signals that the manifest has, and their masks."""
         return signal_ports(manifest)
 
     def sample(self, condition: Condition, noise: NDArray[np.float32], steps: int) -> NDArray[Any]:
@@ -232,7 +247,7 @@ class ClosedForm(System):
         return condition.start
 
     def stages(self, manifest: Manifest) -> Sequence[Stage]:
-        """List the graphs that were written."""
+        """List the written graphs as stages."""
         return [Written(name, model) for name, model in self.graphs(manifest).items()]
 
     def weights(self) -> Arrays:
@@ -242,17 +257,17 @@ class ClosedForm(System):
 
 @dataclass(frozen=True)
 class OfSubject:
-    """What a plan hands over that belongs to one participant.
+    """The part of a trained plan's result that belongs to one participant.
 
     Attributes
     ----------
     manifest : Manifest
-        All that the bundle will say, but for the files, stages and parity that export adds.
+        The bundle's manifest, without the files, stages and parity that export adds.
     stats : dict
         Arrays of the bundle's ``stats.npz``.
     projection : Projection or None
     golden : dict
-        Windows that the bundle is held to, without their clips.
+        Inputs of a few windows, from which export computes the latents and clip that the bundle must give.
     """
 
     manifest: Manifest
@@ -262,19 +277,19 @@ class OfSubject:
 
     @property
     def bundle(self) -> Bundle:
-        """What the causal chain needs of a bundle, in memory."""
+        """A bundle in memory, with as much as the causal chain needs."""
         return draft_bundle(self.manifest, self.stats, self.projection)
 
 
 @dataclass(frozen=True)
 class Trained(OfSubject):
-    """What a plan hands over when it has trained: a system, and what belongs to the default participant.
+    """The result of a plan's training: a system, and what belongs to the default participant.
 
     Attributes
     ----------
     system : System
     tables : dict
-        JSON values: choices made in training, curves.
+        JSON values, such as choices made in training, and curves.
     pictures : dict
         File name -> picture.
     subjects : dict
@@ -288,19 +303,19 @@ class Trained(OfSubject):
 
 
 class Plan(Protocol):
-    """How a system is made: what the builder of a recipe's `system` node returns."""
+    """How a system is made. The builder of a recipe's `system` node returns one."""
 
     def train(self, work: Work, data: Any, phases: dict[str, Any]) -> Trained:
-        """Train on what the recipe's `data` node gave, in the phases that it lists."""
+        """Train on what the recipe's `data` node built, in the phases that the recipe lists."""
         ...
 
     def restore(self, weights: Arrays) -> System:
-        """Take up the weights of a run that such a plan has trained, and its memories (`System.memories`)."""
+        """Make the system again from the weights of a run, and its memories (`System.memories`)."""
         ...
 
 
 def signal_ports(manifest: Manifest) -> tuple[Port, ...]:
-    """Ports of the signals that a manifest reads, and of their masks."""
+    """Return ports for the signals that a manifest reads, and for their masks."""
     grid = manifest.grid
     found: list[Port] = []
     if manifest.eeg is not None:
@@ -314,5 +329,5 @@ def signal_ports(manifest: Manifest) -> tuple[Port, ...]:
 
 
 def batched(ports: Sequence[Port]) -> dict[str, list[int]]:
-    """Shapes of ports by name, with a batch axis of 1."""
+    """Return the shapes of ports, name -> shape with a batch axis of 1."""
     return {port.name: [1, *port.shape] for port in ports}

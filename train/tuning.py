@@ -1,7 +1,7 @@
-"""What is chosen on held-out training sessions: settings of a system, and what its confidence is worth.
+"""Choices made on held-out training sessions: settings of a system, and weights of its confidence.
 
-A system comes in as `HeldOut`, which draws its held-out windows under settings that are being tried. The
-settings that were chosen and the weights of the confidence go out. The system puts them where they belong.
+A system comes in as a `HeldOut`, which draws its held-out windows under settings that are being tried. The
+chosen settings and the weights of the confidence go out, and the system puts them where they belong.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rtdecode.scores.accuracy import correlations, identification_nway
 from train.closed_form.brain_maps import fit_logistic
 
-# Identification that may be given up for a better value of the figure that is preferred.
+# The loss of identification that is accepted for a better value of the preferred figure.
 _SLACK = 0.01
 _IDENTIFICATION = "identification_2way"
 
@@ -27,7 +27,7 @@ class Drawn:
     ----------
     clips : uint8, (window, frame, row, column, 3)
     doubt : (window, feature)
-        What tells how sure the system is of each clip, for instance the entropies of its probabilities.
+        Features that tell how sure the system is of each clip, such as the entropies of its probabilities.
     """
 
     clips: NDArray[np.uint8]
@@ -40,15 +40,15 @@ class HeldOut(Protocol):
     Attributes
     ----------
     settings : mapping
-        Name -> the values to be tried, in the order in which the settings are chosen.
+        Name -> the values to try, in the order in which the settings are chosen.
     routes : sequence of str
-        The sets of modalities that a window may have, by name. Settings are chosen on the first one.
+        The sets of modalities that a window may have, by name. Settings are chosen on the first.
     truths : uint8, (window, frame, row, column, 3)
         What was shown.
     mean_clip : (frame, row, column, 3)
-        The mean of the training clips, which is taken off before clips are correlated.
+        The mean of the training clips, which is subtracted before clips are correlated.
     preferred : str
-        The one of `figures` that decides between settings that identify equally well.
+        Name of the figure (of `figures`) that decides between settings that identify equally well.
     """
 
     settings: Mapping[str, Sequence[float]]
@@ -58,22 +58,22 @@ class HeldOut(Protocol):
     preferred: str
 
     def draw(self, route: str, settings: Mapping[str, float]) -> Drawn:
-        """Draw every window by one route, from the same noise each time."""
+        """Draw every window by one route, from the same noise at every call."""
         ...
 
     def figures(self, clips: NDArray[np.uint8]) -> dict[str, float]:
-        """Measure what else can be told of clips that were drawn."""
+        """Compute further figures of the drawn clips."""
         ...
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What was found.
+    """The chosen settings and the fitted confidence.
 
     Attributes
     ----------
     settings : dict
-        Name -> the value that was chosen.
+        Name -> the chosen value.
     confidence : dict
         Route -> weights of the features of doubt, and an offset, (feature + 1,).
     table : list of dict
@@ -86,16 +86,17 @@ class Tuned:
 
 
 def tune(held: HeldOut) -> Tuned:
-    """Choose the settings one after the other, and fit the confidence at those that were chosen.
+    """Choose the settings one after the other, and fit the confidence at the chosen ones.
 
-    A setting that is not chosen yet has its middle value. Of the values of a setting, the one is chosen whose
-    preferred figure is best, among those whose 2-way identification lies within 0.01 of the best. The
-    confidence is, by route, a logistic regression of the share of 2-way comparisons that a clip wins on the
-    features of its doubt.
+    A setting that is not chosen yet has its middle value. Among the values of a setting whose 2-way
+    identification lies within 0.01 of the best, the one with the best preferred figure is chosen. The
+    confidence of each route is a logistic regression, on the features of doubt, of the share of 2-way
+    comparisons that a clip wins.
     """
     chosen = {name: values[len(values) // 2] for name, values in held.settings.items()}
     table: list[dict[str, float]] = []
     for name, values in held.settings.items():
+        # The values chosen so far were tried together already, and are not drawn again.
         rows = [row for row in table if all(row[other] == value for other, value in chosen.items())]
         known = {row[name] for row in rows}
         found = [_tried(held, chosen | {name: value}) for value in values if value not in known]
@@ -120,6 +121,9 @@ def _best(table: list[dict[str, float]], preferred: str) -> dict[str, float]:
 
 
 def _wins(clips: NDArray[np.uint8], held: HeldOut) -> NDArray[np.float64]:
-    """Share of the 2-way comparisons that each clip wins; the last frame belongs to the next window too."""
+    """Compute the share of 2-way comparisons that each clip wins, without the last frame of the clips.
+
+    That frame belongs to the next window, too.
+    """
     corr = correlations(list(clips[:, :-1]), list(held.truths[:, :-1]), held.mean_clip)
     return identification_nway(corr, ~np.eye(len(clips), dtype=bool), 2)

@@ -1,4 +1,8 @@
-"""Where a training run works: stages kept on disk, processes, progress."""
+"""The working folder of a training run: stages kept on disk, and processes that make them side by side.
+
+A stage is a named set of arrays that takes long to make. It is made once and kept, so that a run that was
+stopped does not make it again.
+"""
 
 import os
 import shutil
@@ -21,13 +25,13 @@ from rtdecode.errors import UsageError
 T = TypeVar("T")
 Arrays = dict[str, NDArray[Any]]
 
-# Fewer than this for each process, and a process is not worth its start.
+# Least number of jobs for each process; with fewer, a process is not worth its start.
 _JOBS = 8
 
 
 @dataclass(frozen=True)
 class Work:
-    """Where a builder works.
+    """The working folder of a run, with the settings that all parts of it share.
 
     Attributes
     ----------
@@ -35,9 +39,9 @@ class Work:
         Folder given with ``data=``.
     seed : int
     stages : Path
-        Folder of finished stages; what lies there is not computed again.
+        Folder of finished stages, which are not computed again.
     noise_key : str
-        Seeds the noise that clips start from when the run is judged (`rtdecode.bundle.noise`), hexadecimal.
+        Hexadecimal key of the noise that clips start from when the run is judged (`rtdecode.bundle.noise`).
     """
 
     data: Path | None
@@ -46,15 +50,16 @@ class Work:
     noise_key: str = "0"
 
     def refuse_data(self) -> None:
-        """Raise a `UsageError` where a recipe that simulates was given a folder of data."""
+        """Raise a `UsageError` if a recipe that simulates its data was given a folder of data."""
         if self.data is not None:
             raise UsageError(
                 f"data={self.data} cannot be used: this recipe simulates its data. Leave data= out."
             )
 
     def stage(self, name: str, make: Callable[[], Arrays]) -> Arrays:
-        """Return the arrays of a stage, made by `make` unless they lie there already."""
+        """Return the arrays of a stage, and let `make` make them if they are not on disk yet."""
         path = self.path(name)
+        # Written under another name first, so that an interrupted write does not pass for a stage.
         if not path.is_file():
             part = path.with_suffix(".part.npz")
             self.stages.mkdir(parents=True, exist_ok=True)
@@ -63,7 +68,7 @@ class Work:
         return self.read(name)
 
     def path(self, name: str) -> Path:
-        """Return where the arrays of a stage lie, uncompressed, once it was made."""
+        """Return the path of a stage's arrays, which lie there uncompressed once the stage was made."""
         return self.stages / f"{name}.npz"
 
     def read(self, name: str) -> Arrays:
@@ -72,16 +77,17 @@ class Work:
             return {key: archive[key] for key in archive.files}
 
     def make_all(self, jobs: Mapping[str, Callable[[], Arrays]], label: str) -> None:
-        """Make stages that do not need each other, a process for each core where there are many.
+        """Make stages that do not need each other, with a process for each core where there are many.
 
         Parameters
         ----------
         jobs : mapping
-            Name of a stage -> what makes it; both are sent to other processes.
+            Name of a stage -> the function that makes it. Both are sent to other processes.
         label : str
-            Of the progress bar.
+            Label of the progress bar.
         """
         missing = {name: make for name, make in jobs.items() if not self.path(name).is_file()}
+        # Few jobs are done here, one after the other.
         processes = min(os.cpu_count() or 1, len(missing) // _JOBS)
         if processes < 2:
             for name in self.track(missing, label):
@@ -93,28 +99,28 @@ class Work:
                 for one in self.track(as_completed(made), label, len(made)):
                     one.result()
             finally:
-                # After a fault nobody waits for what has not begun.
+                # After a fault, jobs that have not begun are dropped and not waited for.
                 for one in made:
                     one.cancel()
 
     def track(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
-        """Pass items on, with a progress bar where a person watches."""
+        """Yield the items, with a progress bar if standard error is a terminal."""
         console = Console(file=sys.stderr)
         hidden = not sys.stderr.isatty()
         yield from track(items, label, total, console=console, disable=hidden)
 
 
 def _make(work: Work, name: str, make: Callable[[], Arrays]) -> None:
-    # Here and not above: `rtdecode fit` imports this module, and is installed without it.
+    # Imported here, because `rtdecode fit` imports this module and is installed without threadpoolctl.
     from threadpoolctl import threadpool_limits
 
-    # Every core has its process: more threads would only wait for each other.
+    # Every core has a process of its own. More threads would only wait for each other.
     with threadpool_limits(1):
         work.stage(name, make)
 
 
 def check_new(out: Path) -> None:
-    """Refuse a folder that holds something, or that is none.
+    """Refuse an output folder that holds something, or a path that is no folder.
 
     Raises
     ------
@@ -125,5 +131,5 @@ def check_new(out: Path) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Remove a working folder and all that is in it."""
+    """Remove a working folder and everything in it."""
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,1 +1,1 @@
-"""Training data: recordings and simulated sessions through the causal chain."""
+"""Training data: recordings and simulated sessions, run through the causal chain of a live session."""

@@ -1,4 +1,4 @@
-"""Arrays of windows: their statistics, their normalised form, and those that a bundle is held to."""
+"""Arrays of windows: statistics, normalisation, and the golden windows that a bundle is tested with."""
 
 from typing import Any
 
@@ -8,17 +8,17 @@ from numpy.typing import NDArray
 from train.work import Arrays
 
 _GOLDEN = 3
-# A scale is never smaller, in the data's own units.
+# Least scale, in the data's own units, so that a dead channel is not divided by zero.
 _LEAST_SCALE = 1e-3
 
 
 def statistics(data: Arrays, level: NDArray[Any]) -> Arrays:
-    """Mean and scale of channels and voxels over the training windows.
+    """Compute mean and scale of channels and voxels over the training windows.
 
     Parameters
     ----------
     data : dict
-        ``eeg`` (window, channel, sample) and ``fmri`` (window, slot, voxel) of the raw chain.
+        ``eeg`` (window, channel, sample) and ``fmri`` (window, slot, voxel) in their own units.
     level : (voxel,)
         Resting level.
 
@@ -34,24 +34,24 @@ def statistics(data: Arrays, level: NDArray[Any]) -> Arrays:
 
 
 def eeg_statistics(eeg: NDArray[Any]) -> Arrays:
-    """Mean and scale of the channels of windows (window, channel, sample)."""
+    """Compute mean and scale of the channels of windows (window, channel, sample)."""
     scale = np.maximum(eeg.std((0, 2), dtype=np.float64), _LEAST_SCALE)
     mean = eeg.mean((0, 2), dtype=np.float64)
     return {"eeg_mean": mean.astype(np.float32), "eeg_scale": scale.astype(np.float32)}
 
 
 def normalised(data: Arrays, stats: Arrays) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Normalise windows of the raw chain: EEG (window, channel, sample), fMRI (window, slot, voxel)."""
+    """Normalise windows in their own units: EEG (window, channel, sample), fMRI (window, slot, voxel)."""
     return normalised_eeg(data["eeg"], data["eeg_mask"], stats), data["fmri"] / stats["fmri_scale"]
 
 
 def normalised_eeg(eeg: NDArray[Any], mask: NDArray[Any], stats: Arrays) -> NDArray[Any]:
-    """Normalise EEG (window, channel, sample); samples that are not there stay zero."""
+    """Normalise EEG (window, channel, sample). Samples that are missing stay zero."""
     return (eeg - stats["eeg_mean"][:, None]) / stats["eeg_scale"][:, None] * mask[:, None]
 
 
 def few_bits(values: NDArray[Any]) -> NDArray[np.float32]:
-    """Round to the significant bits of half precision: golden values stay exact, and their file small."""
+    """Round to the significant bits of half precision, so that golden values compress well and stay exact."""
     return values.astype(np.float16).astype(np.float32)
 
 
@@ -61,14 +61,15 @@ def golden_noise(count: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 def golden(inputs: Arrays) -> Arrays:
-    """Make windows that take every way through the encoder: whole, EEG alone, fMRI with a hole.
+    """Make golden windows that take every route through the encoder: whole, EEG alone, fMRI with a hole.
 
     Parameters
     ----------
     inputs : dict
-        Signals and their masks, at least three windows; of one modality or both.
+        Signals and their masks, of one modality or both, for at least three windows.
     """
     found = {name: values[:_GOLDEN].astype(np.float32) for name, values in inputs.items()}
+    # Window 0 stays whole, window 1 has EEG alone, window 2 fMRI alone and without its second volume.
     for window, name in ((2, "eeg"), (1, "fmri")):
         if name in found:
             found[name] = few_bits(found[name])

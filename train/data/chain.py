@@ -1,4 +1,8 @@
-"""The causal chain of a session, run over training data before there is a bundle."""
+"""The causal chain of a live session, run over training data.
+
+The chain reads its settings from a bundle, and there is none yet. So `draft_manifest` and `unit_statistics`
+give as much as it needs, `draft_bundle` holds it together, and `windows` runs a recording through the chain.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -36,7 +40,7 @@ def draft_manifest(
         "recipe_digest": "",
         "simulated": False,
         "note": None,
-        # Replaced by the digest of the recipe when the run is written.
+        # The digest of the recipe takes its place when the run is written.
         "noise_key": "0",
         "latent": None,
         "sigmas": {},
@@ -54,7 +58,7 @@ def draft_manifest(
 
 
 def unit_statistics(manifest: Manifest, fmri_mean: NDArray[Any] | None = None) -> dict[str, NDArray[Any]]:
-    """Make statistics that leave the data in their own units.
+    """Make statistics that leave the signals in their own units.
 
     Parameters
     ----------
@@ -79,7 +83,7 @@ def unit_statistics(manifest: Manifest, fmri_mean: NDArray[Any] | None = None) -
 def draft_bundle(
     manifest: Manifest, stats: dict[str, NDArray[Any]], projection: Projection | None, **changes: Any
 ) -> Bundle:
-    """Hold together in memory what the chain needs of a bundle; `changes` replace manifest fields."""
+    """Make a bundle in memory, with as much as the chain needs; `changes` replace fields of the manifest."""
     return Bundle(Path(), replace(manifest, **changes), "", stats, projection)
 
 
@@ -94,16 +98,16 @@ def windows(
     triggers_expected: bool = True,
     restarted_at: Sequence[float] = (),
 ) -> list[Window]:
-    """Run one recording through the chain of a session, on the times it arrived.
+    """Run one recording through the chain of a session, at the times at which it arrived.
 
     Parameters
     ----------
     bundle : Bundle
     items : iterable
-        In arrival order.
+        What was received, in order of arrival.
     montage : Montage or None
     modalities : list of str, optional
-        The sources to be used; all that the bundle has where not given.
+        The sources to use. All of the bundle's by default.
     seconds : float, optional
         Stimulus time that counts.
     dummies, triggers_expected, restarted_at
@@ -112,7 +116,7 @@ def windows(
     Returns
     -------
     list of Window
-        The ``final`` ones.
+        The ``final`` windows, without the previews that come before them.
     """
     sources = modalities or bundle.manifest.modalities
     assembler = Assembler(

@@ -1,4 +1,8 @@
-"""Films from files: brought to a clip's size and rate, cut where windows lie, told by events or looks."""
+"""Films from files: read at a clip's size and rate, cut into clips, and described by their attributes.
+
+`read_film` gives the frames, and `clips_at` cuts them where windows lie. The attributes of the clips come
+from a table of events (`tell`), or are read off the pictures (`look`).
+"""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -24,21 +28,24 @@ Matrix = NDArray[np.float64]
 def read_film(path: Path, clip: ClipGeometry) -> Frames:
     """Read a film at a clip's size and frame rate, (frame, row, column, 3).
 
-    Of the file's frames the one that is on at each instant is taken; another size is resampled.
+    Each frame is the one of the file's that is on at that instant. Another size is resampled.
 
     Raises
     ------
     UsageError
-        If the file is no film, or its frame rate is unknown, or no frame of it can be decoded.
+        If the file is no film, its frame rate is not known, or no frame of it can be decoded.
     """
     try:
         with av.open(str(path)) as container:
             rate = container.streams.video[0].average_rate if container.streams.video else None
             if not rate:
                 raise UsageError(f"--film {path} has no video with a steady frame rate. Give the film shown.")
+            # A fraction, so that no rounding adds up in a long film. The clip's rate is a float, which
+            # may stand for one like 30000/1001.
             step = Fraction(rate) / Fraction(clip.fps).limit_denominator(1001)
             frames: list[Frames] = []
             for number, frame in enumerate(container.decode(video=0)):
+                # As often as instants of the clip's rate fall on this frame: several times or never.
                 while len(frames) * step < number + 1:
                     frames.append(_sized(frame, clip))
     except (OSError, av.error.FFmpegError) as error:
@@ -57,9 +64,10 @@ def _sized(frame: av.VideoFrame, clip: ClipGeometry) -> Frames:
 
 
 def clips_at(film: Frames, starts: Sequence[float] | Matrix, clip: ClipGeometry, hop_frames: int) -> Frames:
-    """Cut clips that begin at film times in s, (clip, frame, row, column, 3).
+    """Cut clips that begin at some film times in s, (clip, frame, row, column, 3).
 
-    The instant after a window's last frame may lie behind a cut: the last frame stands in for it.
+    A clip ends with the instant after its window, which may lie behind a cut. The window's last frame stands
+    in for it.
     """
     firsts = np.rint(np.asarray(starts) * clip.fps).astype(int)
     steps = np.minimum(np.arange(clip.frames), hop_frames - 1)
@@ -67,7 +75,7 @@ def clips_at(film: Frames, starts: Sequence[float] | Matrix, clip: ClipGeometry,
 
 
 def tell(events: Sequence[Event], starts: Sequence[float] | Matrix, window_s: float) -> Matrix | None:
-    """Share of each window for which each value of each attribute is shown, (window, value).
+    """Compute the share of each window for which each value of each attribute is shown.
 
     Parameters
     ----------
@@ -79,7 +87,7 @@ def tell(events: Sequence[Event], starts: Sequence[float] | Matrix, window_s: fl
 
     Returns
     -------
-    (window, value), or None where the events do not tell all attributes.
+    (window, value), or None where the events do not name all attributes.
     """
     if not events or not all(e.attributes.get(n) in v for e in events for n, v in ATTRIBUTES.items()):
         return None
@@ -91,7 +99,7 @@ def tell(events: Sequence[Event], starts: Sequence[float] | Matrix, window_s: fl
 
 
 def look(clips: Frames) -> Matrix:
-    """Read the attributes off clips of one shot each, (clip, value): one value an attribute."""
+    """Read the attributes off clips of one shot each, (clip, value), with one value for each attribute."""
     return np.stack([_one_hot(read(clip)) for clip in clips])
 
 

@@ -1,4 +1,4 @@
-"""Runs 1 to 10 of one participant of Haxby et al. (2001), Science 293:2425."""
+"""Runs 1 to 10 of one participant of Haxby et al. (2001), Science 293:2425, read from a folder."""
 
 import os
 from collections.abc import Iterator
@@ -15,13 +15,14 @@ from rtdecode.errors import UsageError
 from rtdecode.scores.events import Event, read_events
 from rtdecode.types import Volume
 
+# The order is that of a bundle's scores.
 LABELS = ("house", "scrambledpix", "cat", "shoe", "bottle", "scissors", "chair", "face")
 _SHIPPED = Path(rtdecode.__file__).with_name("recorded") / "haxby"
 
 
 @dataclass(frozen=True)
 class BoldRun:
-    """One run: volumes (i, j, k, n) as the file has them, affine, TR in s, and its events."""
+    """One run: volumes (i, j, k, n) as they are in the file, affine, TR in s, and events."""
 
     number: int
     data: NDArray[Any]
@@ -30,11 +31,11 @@ class BoldRun:
     events: list[Event]
 
     def series(self, voxels: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Take the time courses of some voxels (flat C-order indices), (volume, voxel)."""
+        """Return the time courses of some voxels (flat C-order indices), (volume, voxel)."""
         return self.data.reshape(-1, self.data.shape[3])[voxels].T.astype(np.float64)
 
     def volumes(self) -> Iterator[Volume]:
-        """Yield the volumes as a scanner would hand them over: each at its end."""
+        """Yield the volumes as a scanner would hand them over, each at the end of its acquisition."""
         for n in range(self.data.shape[3]):
             end = (n + 1) * self.tr_s
             yield Volume(
@@ -53,7 +54,7 @@ class BoldRun:
 
 
 def folder(given: Path | None) -> Path:
-    """Find the data: the folder given, else ``RTDECODE_DATA/haxby``, else what the project ships.
+    """Find the data: the given folder, or else ``RTDECODE_DATA/haxby``, or else the project's own copy.
 
     Raises
     ------

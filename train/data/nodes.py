@@ -1,4 +1,4 @@
-"""Grid, pass band and baseline as recipes write them."""
+"""Builders of grid, pass band and baseline, with arguments as recipes write them."""
 
 from rtdecode.errors import UsageError
 from rtdecode.signal.eeg.band import EegBand
@@ -15,8 +15,8 @@ def grid(
     fps: float | str,
 ) -> TimingGrid:
     """Make a grid from numbers or fractions written as text (``4/5``)."""
-    # Volumes around a window have a builder of their own: another argument here would change the digest of
-    # every recipe that there is.
+    # Look-ahead has a builder of its own: another argument here, even with a default, would change the
+    # digest of every recipe.
     return look_ahead_grid(tr, window, hop, lag, sfreq, fps, before=0, after=0)
 
 
@@ -30,7 +30,7 @@ def look_ahead_grid(
     before: int,
     after: int,
 ) -> TimingGrid:
-    """Make a grid as `grid` does, whose windows read some volumes before and after their own too."""
+    """Make a grid as `grid` does, whose windows also read some volumes before and after their own."""
     try:
         return TimingGrid(
             tr=None if tr is None else exact(tr),

@@ -1,4 +1,8 @@
-"""Sessions of the simulated participant through the causal chain."""
+"""Sessions of the simulated participant, run through the causal chain.
+
+A `Participant` makes sessions, `session_arrays` turns one into arrays of windows, and `film_clips`, `spans`
+and `events` give what was shown in each window.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +25,7 @@ from rtdecode.types import Window
 from train.data.chain import draft_manifest, windows
 from train.work import Arrays, Work
 
-# The seeds of sessions that may be trained on; the others judge.
+# The seeds of sessions for training. All others are for judging.
 TRAINING_SEEDS = range(1000)
 
 
@@ -38,13 +42,13 @@ class Participant:
         return PhantomSession(self.preset, self.subject, seed, seconds, cuts, shape=self.shape)
 
     def projection(self) -> Projection:
-        """The voxels that see."""
+        """Return the voxels that respond to the film."""
         place = head(self.subject, self.shape)
         return Projection(place.voxels, self.shape, place.affine)
 
 
 def participant(preset: str, subject: int) -> Participant:
-    """Choose a participant as recipes write it."""
+    """Choose a participant, with arguments as recipes write them."""
     return Participant(preset, subject)
 
 
@@ -55,12 +59,13 @@ def manifest(who: Participant, grid: TimingGrid, band: EegBand, baseline: Baseli
     eeg = EegInput(list(cap.channels), cap.reference, "microvolts", band)
     affine = projection.affine.tolist()
     fmri = FmriInput(len(projection.voxels), list(projection.shape), affine, baseline)
+    # The frame after the window belongs to the clip, too: the codec takes clips of 4 n + 1 frames.
     clip = ClipGeometry(int(grid.window * FPS) + 1, HEIGHT, WIDTH, float(FPS))
     return draft_manifest("phantom", grid, clip, eeg, fmri, simulated=True)
 
 
 def resting_level(work: Work, who: Participant, seed: int, seconds: float) -> NDArray[np.float32]:
-    """Mean of each voxel over a session, (voxel,): what a run starts from; a stage of the work."""
+    """Compute each voxel's mean over a session, (voxel,), from which a run starts. It is a stage on disk."""
     made = work.stage(f"level-{seed}", lambda: {"level": who.session(seed, seconds).vectors().mean(0)})
     return made["level"].astype(np.float32)
 
@@ -71,20 +76,20 @@ def session_arrays(bundle: Bundle, session: PhantomSession, modalities: list[str
     Returns
     -------
     dict
-        As `window_arrays`, one row a window of the film.
+        The arrays of `window_arrays`, with a row for each window of the film.
     """
     found = windows(bundle, session.events(chunk_s=1.0), session.montage, modalities, session.seconds)
     return window_arrays(bundle.manifest, found)
 
 
 def window_arrays(manifest: Manifest, found: Sequence[Window]) -> Arrays:
-    """Stack windows as the ports of the encode graph want them.
+    """Stack windows into the arrays that the ports of the encode graph take.
 
     Returns
     -------
     dict
         ``eeg`` (window, channel, sample), ``eeg_mask`` (window, sample), ``fmri`` (window, slot,
-        voxel), ``fmri_mask`` (window, slot), float32; absent modalities are zeros.
+        voxel), ``fmri_mask`` (window, slot), float32. Absent modalities are zeros.
     """
     arrays: Arrays = {}
     if manifest.eeg is not None:
@@ -99,12 +104,12 @@ def window_arrays(manifest: Manifest, found: Sequence[Window]) -> Arrays:
 
 
 def spans(run: int, count: int, grid: TimingGrid) -> list[Span]:
-    """List run, start and stop of the first `count` windows of a run."""
+    """List run, start and stop (s) of the first `count` windows of a run."""
     return [(run, float(grid.span(k)[0]), float(grid.span(k)[1])) for k in range(count)]
 
 
 def events(films: Mapping[int, Film]) -> dict[int, list[Event]]:
-    """Write the shots of films as events, by run."""
+    """List the shots of films as events, by run."""
     return {run: [_event(shot) for shot in film.shots] for run, film in films.items()}
 
 

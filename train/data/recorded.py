@@ -1,4 +1,9 @@
-"""Recordings of one participant who watched a film, through the chain of a session."""
+"""Recordings of one participant who watched a film, run through the chain of a session.
+
+Recordings and the films they saw come in. `read_recordings` finds the voxels of the head, cuts the windows,
+and puts each on the time line of its film. Out comes a `Recorded`: EEG by window, every volume once with the
+windows that it belongs to, and the film time of each. A fit (`train.fitting`) starts from it.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +21,7 @@ from train.data.chain import draft_bundle, unit_statistics, windows
 
 Matrix = NDArray[np.float64]
 Reals = NDArray[np.float32]
-# Share of the bright end of the mean image above which a voxel is taken to lie in the head.
+# A voxel is taken to lie in the head above this share of the mean image's 98th percentile.
 _HEAD = 0.3
 _BRIGHT = 98
 
@@ -28,7 +33,7 @@ class Eeg:
     Attributes
     ----------
     data : float32, (window, channel, sample)
-        Filtered, microvolts; holes are zero.
+        Filtered EEG in microvolts; holes are zero.
     mask : bool, (window, sample)
     """
 
@@ -47,15 +52,15 @@ class Fmri:
     level : (voxel,)
         Mean over the recordings.
     volumes : float32, (volume, voxel)
-        Above the resting level.
+        Difference from the resting level.
     film : int64, (volume,)
         Number of the recording, and so of its film.
     times : (volume,)
         Film time of the middle of the acquisition, s.
     rows : int64, (window, slot)
-        Each window's volumes; -1 where one is missing.
+        Rows of `volumes` that each window reads; -1 where one is missing.
     slot_s : (slot,)
-        Middle of each after the window's start, s.
+        Mean time from the window's start to the middle of the acquisition, s.
     """
 
     head: Projection
@@ -67,7 +72,7 @@ class Fmri:
     slot_s: Matrix
 
     def slots(self, parts: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Arrange rows of (volume, component) by window; the mean of its others stands in for a hole."""
+        """Arrange rows of (volume, component) by window, with the mean of the others in place of a hole."""
         there = (self.rows >= 0)[:, :, None]
         held = np.where(there, parts[self.rows], 0)
         mean = held.sum(1, keepdims=True) / np.maximum(there.sum(1, keepdims=True), 1)
@@ -76,7 +81,7 @@ class Fmri:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a participant's recordings hold.
+    """The contents of a participant's recordings, by window.
 
     Attributes
     ----------
@@ -98,7 +103,7 @@ class Recorded:
 
 
 def modalities(recordings: Sequence[Recording], manifest: Manifest) -> list[str]:
-    """The sources that the bundle reads and every recording has.
+    """List the sources that the bundle reads and every recording has.
 
     Raises
     ------
@@ -121,18 +126,18 @@ def read_recordings(
 ) -> Recorded:
     """Run recordings through the chain and place their windows on the time of the film.
 
-    Where a recording holds the markers of `rtdecode play`, they say when the film began; else the
-    film's zero is the run's.
+    Where a recording holds the markers of `rtdecode play`, they say when the film began. Otherwise the film
+    is taken to begin with the run.
 
     Parameters
     ----------
     recordings : sequence of Recording
     lengths : sequence of float
-        Seconds of the film each of them saw.
+        Length of the film that each of them saw, s.
     names : sequence of str
         File names of the films.
     manifest : Manifest
-        Of the bundle to be fitted.
+        Manifest of the bundle to be fitted.
     """
     sources = modalities(recordings, manifest)
     head, level = _head(recordings) if "fmri" in sources else (None, None)
@@ -170,12 +175,12 @@ def read_recordings(
 def film_starts(
     recording: Recording, cut: Sequence[Window], seconds: float, name: str
 ) -> NDArray[np.float64]:
-    """Film time of the start of each window, s; NaN for one that does not lie inside the film.
+    """Find the film time at which each window starts, s; NaN for one that does not lie inside the film.
 
     Raises
     ------
     UsageError
-        If the markers of `rtdecode play` are of other films; or if there are several runs and no markers
+        If the markers of `rtdecode play` belong to other films, or if there are several runs and no markers
         to tell which one showed the film.
     """
     shown = _showings(recording, name)
@@ -184,16 +189,21 @@ def film_starts(
             f"{recording.path} has {len({window.run for window in cut})} runs and no markers of `rtdecode "
             "play` to tell which one showed the film. Give recordings of one run each."
         )
+    # Without markers the film's zero is the run's.
     starts = [_start(window, shown, seconds) if shown else window.start_s for window in cut]
     length = float(cut[0].stop_s - cut[0].start_s) if cut else 0.0
+    # Times are sums of floats, so a window that touches an end of the film counts as inside.
     return np.array([t if -1e-6 <= t <= seconds - length + 1e-6 else np.nan for t in starts])
 
 
 def _showings(recording: Recording, name: str) -> list[ShownFilm]:
-    """Showings of the named film; all of them where none was received from its start, which names it."""
+    """Find the showings of the named film.
+
+    The marker of a film's start names it. Where none was received, all showings are taken.
+    """
     every = recording.films()
     known = {film.name for film in every} - {""}
-    # Recordings made before names became digests hold a name with its spaces made single.
+    # A recording may hold the name itself in place of its digest, with single spaces.
     wanted = (name_digest(name), " ".join(name.split()))
     shown = [film for film in every if film.name in wanted]
     if known and not shown:
@@ -205,9 +215,10 @@ def _showings(recording: Recording, name: str) -> list[ShownFilm]:
 
 
 def _start(window: Window, shown: Sequence[ShownFilm], seconds: float) -> float:
-    """Film time of a window's start, in the last film that had begun.
+    """Find the film time of a window's start, in the last film that had begun.
 
-    The film's zero is a median over frames, some shown late: a window may start a frame before it.
+    The film's zero is a median over frames, some of which were shown late. So a window may start up to a
+    frame before it.
     """
     start_at = window.stamps["stop"] - (window.stop_s - window.start_s)
     begun = [start_at - film.onset_at for film in shown if start_at >= film.onset_at - 1 / film.fps]
@@ -215,7 +226,7 @@ def _start(window: Window, shown: Sequence[ShownFilm], seconds: float) -> float:
 
 
 def _whole(window: Window, sources: Sequence[str]) -> bool:
-    """Whether at least half of each modality was received."""
+    """Whether at least half of each modality was received in a window."""
     return all(window.missing[name] <= 0.5 for name in sources)
 
 
@@ -224,7 +235,7 @@ def _volumes(recording: Recording) -> Iterator[Volume]:
 
 
 def _head(recordings: Sequence[Recording]) -> tuple[Projection, Reals]:
-    """Voxels of the head, on the grid of the first volume, and their mean over all volumes."""
+    """Find the voxels of the head, on the grid of the first volume, and their mean over all volumes."""
     first = next(_volumes(recordings[0]))
     grid = Projection(np.arange(first.data.size), (first.data.shape[0], *first.data.shape[1:]), first.affine)
     order = np.arange(first.data.size)
@@ -233,6 +244,7 @@ def _head(recordings: Sequence[Recording]) -> tuple[Projection, Reals]:
     count = 0
     for recording in recordings:
         for volume in _volumes(recording):
+            # Another recording may have another field of view or orientation.
             if volume.data.shape != like.data.shape or not np.array_equal(volume.affine, like.affine):
                 order = grid.bind(volume.data.shape, volume.affine, volume.name)
                 like = volume
@@ -260,7 +272,7 @@ def _eeg(kept: Sequence[Window]) -> Eeg:
 def _fmri(
     kept: Sequence[Window], film: NDArray[np.int64], start_s: Matrix, raw: Bundle, level: Reals
 ) -> Fmri:
-    """Line up the volumes of the windows, each once."""
+    """Line up the volumes of all windows, each once even where several windows read it."""
     grid = raw.manifest.grid
     head = raw.projection
     assert head is not None
@@ -272,9 +284,11 @@ def _fmri(
     where: list[tuple[int, float]] = []
     total, count = np.zeros((2, grid.slots))
     for n, window in enumerate(kept):
+        # Index of the volume in slot 0; negative where the window begins before the run's first volume.
         first = grid.volumes(window.index).start - grid.empty_slots(window.index)
         for slot in np.flatnonzero(window.fmri_mask):
             assert window.fmri is not None
+            # Overlapping windows share volumes: a volume is known by recording, run and index.
             key = (int(film[n]), window.run, int(first + slot))
             after_s = (key[2] + 0.5) * tr - window.start_s
             total[slot], count[slot] = total[slot] + after_s, count[slot] + 1

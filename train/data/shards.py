@@ -1,4 +1,7 @@
-"""Rows of one array that lie in many files, read from disk as they are asked for."""
+"""One array whose rows lie in many files, read from disk only where it is indexed.
+
+`mapped` maps one array of an uncompressed ``.npz`` archive. `Shards` joins such arrays along the first axis.
+"""
 
 import zipfile
 from collections.abc import Sequence
@@ -9,22 +12,23 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-# A zip archive's local header: a fixed part, which ends with the lengths of the two that follow.
+# A zip archive's local header has a fixed part, which ends with the lengths of the name and the extra
+# field that follow it.
 _FIXED = 30
 _LENGTHS = slice(26, 30)
 
 
 class Shards:
-    """One array whose rows lie in several files, one file's rows behind the other's.
+    """One array whose rows lie in several files, one file's rows after another's.
 
-    It is indexed as the concatenated array would be. The files are memory-mapped: what is not asked for is
-    not read, so that the array may be larger than the memory. A copy that is sent to another process maps
-    the files anew.
+    It is indexed as the concatenated array would be. The files are memory-mapped and read only where they
+    are indexed, so that the array may be larger than the memory. A copy that is sent to another process maps
+    the files again.
 
     Parameters
     ----------
     paths : sequence of Path
-        Archives that `numpy.savez` wrote, as the stages of a run are.
+        Archives that `numpy.savez` wrote, such as the stages of a run.
     name : str
         The array's name in each of them.
 
@@ -63,10 +67,10 @@ class Shards:
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        """Read rows: the first index picks them (number, slice, numbers or mask), others look into each."""
+        """Read rows. The first index picks them (number, slice, numbers or mask), others index each row."""
         wanted, *inside = key if isinstance(key, tuple) else (key,)
         if wanted is Ellipsis:
-            # The dots reach over the rows and over what the other indices leave.
+            # The dots stand for the rows and for all axes that the other indices leave out.
             wanted = slice(None)
             inside = [Ellipsis, *inside]
         if isinstance(wanted, int | np.integer):
@@ -87,7 +91,7 @@ class Shards:
         for n in np.unique(which):
             here = which == n
             before = self._ends[n] - len(self._parts[n])
-            # Row by row, so that of a row no more is read than is looked at.
+            # Row by row, so that only the part of a row that is indexed is read from disk.
             picked = np.stack([self._parts[n][row][tuple(inside)] for row in rows[here] - before])
             if found is None:
                 found = np.empty((len(rows), *picked.shape[1:]), self.dtype)

@@ -1,4 +1,7 @@
-"""Sessions of the simulated participant, as a recipe's data."""
+"""Sessions of the simulated participant, as a recipe's `data` node names them.
+
+Nothing is simulated here: `SimulatedSessions` says who watches which films, and which seeds are whose.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -25,10 +28,10 @@ class SimulatedSessions:
     grid, band, baseline
         Grid of the windows, EEG filter, and how the resting level of the volumes is followed.
     sessions, free, held : str
-        Seeds of the sessions that are watched: cut on the window grid, cut freely, and those that teach no
-        weights and are there for choices.
+        Seeds of the sessions that are watched: those cut on the window grid, those cut freely, and those on
+        which choices are made and no weights are trained.
     seconds : float
-        Of film under each seed.
+        Length of the film under each seed.
     """
 
     who: Participant
@@ -46,18 +49,18 @@ class SimulatedSessions:
         Raises
         ------
         UsageError
-            If the recipe was given a folder of data, or a seed is used twice or is for judging.
+            If the recipe was given a folder of data, or a seed is used twice or is one for judging.
         """
         work.refuse_data()
         self.seeds(work)
 
     def seeds(self, work: Work) -> dict[str, list[int]]:
-        """Seeds of each kind, moved by the seed of the run.
+        """Return the seeds of each kind, moved by the seed of the run.
 
         Raises
         ------
         UsageError
-            If one is used twice or is for judging.
+            If a seed is used twice or is one for judging.
         """
         found = {kind: self._kind(kind, work.seed) for kind in KINDS}
         every = [seed for seeds in found.values() for seed in seeds]
@@ -76,7 +79,7 @@ class SimulatedSessions:
         return manifest(self.who, self.grid, self.band, self.baseline)
 
     def provenance(self, work: Work) -> dict[str, Any]:
-        """Say in the bundle what it was trained on."""
+        """Return what a bundle says about the data it was trained on."""
         used = {kind: seeds for kind, seeds in self.seeds(work).items() if seeds}
         return {
             "participant": f"simulated, preset {self.who.preset}, subject {self.who.subject}",

@@ -1,9 +1,9 @@
-"""Which moment a volume of a prepared data set stands for, against ours.
+"""The moment that a volume of a prepared data set stands for, compared with a volume of a session.
 
 In a session nothing is corrected for slice timing: volume n begins at ``n * TR``, its slices follow, and
 it stands for the middle of its acquisition. A data set that was corrected has every voxel at one moment
 of the TR, which its sidecar names (BIDS: ``SliceTimingCorrected``, ``StartTime``). Where that is not the
-middle, its time line is moved against ours.
+middle, its time line is shifted against a session's.
 """
 
 from collections.abc import Mapping
@@ -16,11 +16,11 @@ from rtdecode.errors import UsageError
 
 
 def acquired_shift_s(sidecar: Mapping[str, Any]) -> float:
-    """Start of acquisition that volume n has in our convention, after ``n * TR`` of the data set's, s.
+    """Return how long after the data set's ``n * TR`` volume n begins by our convention, s.
 
-    Our volume stands for the mean time of its slices. Corrected data stand for ``StartTime``, so that
-    their volume n is to be treated as one whose acquisition began at ``n * TR + shift``; or, which is the
-    same, every onset is moved by ``-shift`` (`moved_onset_s`).
+    Our volume stands for the mean time of its slices. Corrected data stand for ``StartTime``. So their
+    volume n has to be treated as one whose acquisition began at ``n * TR + shift``. Moving every onset by
+    ``-shift`` (`moved_onset_s`) does the same.
 
     Parameters
     ----------
@@ -31,13 +31,13 @@ def acquired_shift_s(sidecar: Mapping[str, Any]) -> float:
     Returns
     -------
     float
-        0 for data that were not corrected, and for corrected ones that do not say to which moment:
+        0 for data that were not corrected, and for corrected data that do not say to which moment, because
         the middle is fMRIPrep's default.
 
     Raises
     ------
     UsageError
-        If a time is no number or lies outside the TR, or the TR is wanted and not there.
+        If a time is no number or lies outside the TR, or if the TR is needed and not there.
 
     Notes
     -----
@@ -66,12 +66,13 @@ def acquired_shift_s(sidecar: Mapping[str, Any]) -> float:
 
 
 def moved_onset_s(onset_s: float, sidecar: Mapping[str, Any]) -> float:
-    """Onset of an event on our time line, whose zero is where volume 0 begins by our convention, s."""
+    """Return an event's onset on our time line, which is zero where volume 0 begins by our convention, s."""
     return onset_s - acquired_shift_s(sidecar)
 
 
 def _seconds(sidecar: Mapping[str, Any], name: str) -> float:
     value = sidecar[name]
+    # JSON's true and false are numbers to Python.
     if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
         raise UsageError(f"the sidecar's {name} must be a number of seconds, found {value!r}.")
     return float(value)

@@ -1,1 +1,1 @@
-"""What `rtdecode fit` asks of a system, and the shipped system's answer."""
+"""What `rtdecode fit` asks of a system (`fitter`), and how the shipped system does it."""

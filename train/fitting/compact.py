@@ -1,4 +1,9 @@
-"""The fitter of the recipe `compact`: it maps another participant into the space that the flow is told of."""
+"""The fitter of the recipe `compact`: it maps another participant into the space that the flow is told of.
+
+`compact_fitter` takes space, codec and encoder out of a bundle. `CompactFitter.story` puts the film into that
+space, `train.fitting.participant` fits the maps, and `train.fitting.encoder_graph` writes them into a copy of
+the bundle's encoder. ``docs/fit.md`` describes the method.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,26 +32,28 @@ from train.work import Arrays
 Matrix = NDArray[np.float64]
 _CODEC = ("codec_mean", "codec_basis", "scale")
 _SPACE = ("space_latent_mean", "space_mean", "space_scale")
-# Clips of a film that are held against what the bundle can draw of them.
+# Number of clips of a film that are compared with what the bundle can draw of them.
 _LOOKED_AT = 20
 
 
 @dataclass(frozen=True)
 class CompactFitter:
-    """Which voxels are read and how channels are mixed is fitted; space, perceptron and flow stay.
+    """Fits the participant's part of the encoder: voxels, mixing of channels, and maps into the space.
+
+    The space, the perceptron and the flow stay as they are.
 
     Attributes
     ----------
     manifest : Manifest
     encoder : ModelProto
-        The graph of the participant before.
+        The encoder's graph, as fitted to the participant before.
     weights : dict
-        Of it, see `train.fitting.encoder_graph.weights_of`.
+        Its weights, see `train.fitting.encoder_graph.weights_of`.
     space : Space
     codec : train.closed_form.patch_codec.Codec
-        Finds latents of clips.
+        Encodes clips to latents.
     pictures : train.closed_form.patch_codec.Codec
-        Draws latents.
+        Decodes latents to clips.
     """
 
     manifest: Manifest
@@ -61,14 +68,14 @@ class CompactFitter:
 
     @property
     def sizes(self) -> Sizes:
-        """What the encoder has room for."""
+        """The sizes that the encoder has room for."""
         voxels, components = self.weights["voxels"].shape
         return Sizes(voxels, components, self.weights["mixing"].shape[0], self.weights["cosines"].shape[1])
 
     def drawable(self, shown: Shown) -> float:
-        """Find the share of the films' pixels, about the mean picture, that some point of the space draws.
+        """Compute the share of the films' variance about the mean picture that points of the space can draw.
 
-        What the space does not hold cannot be told to the flow, however well a brain is read.
+        The flow cannot be told what the space does not hold, however well a brain is read.
         """
         clip = self.manifest.clip
         space = self.space
@@ -76,6 +83,7 @@ class CompactFitter:
         frames = int(self.manifest.grid.window * self.manifest.grid.fps)
         missed = 0.0
         whole = 0.0
+        # Recordings of the same film share its array, and it counts once.
         for film in {id(film): film for film in shown.films}.values():
             starts = np.linspace(0, max(0.0, len(film) / clip.fps - window_s), _LOOKED_AT)
             clips = clips_at(film, starts, clip, frames)
@@ -89,7 +97,7 @@ class CompactFitter:
         return 1 - missed / whole
 
     def story(self, recorded: Recorded, shown: Shown) -> FilmStory:
-        """Put the film into the space: what each window showed, and features of the whole film.
+        """Put the film into the space: the target of each window, and features of the whole film.
 
         The attributes come from the events, or are read off the film where there are none.
         """
@@ -118,17 +126,17 @@ class CompactFitter:
         )
 
     def fit(self, recorded: Recorded, story: FilmStory) -> EncoderFit:
-        """Fit in closed form; where both modalities are told worse than one, that one is read alone."""
+        """Fit in closed form. Where both modalities identify windows worse than one, read that one alone."""
         fitted = participant.fit(recorded, story, self.sizes, perceptron(self.weights))
         fitted = participant.completed(fitted, {name: value.shape for name, value in self.weights.items()})
         return participant.never_worse(fitted, recorded, story)
 
     def graphs(self, fitted: EncoderFit) -> dict[str, ModelProto]:
-        """Copy the encoder with the weights of the participant."""
+        """Copy the encoder, with the weights of the participant."""
         return {"encode": encoder_graph.replaced(self.encoder, self.weights | fitted.weights)}
 
     def expected(self, fitted: EncoderFit, windows: Arrays) -> Arrays:
-        """Compute in closed form what the encoder draws, the first channels of its condition."""
+        """Compute in closed form what the encoder draws, which is the first channels of its condition."""
         assert self.manifest.latent is not None
         drawn = encoder_graph.drawn(self.weights | fitted.weights, windows)
         return {"condition": drawn.reshape(-1, *self.manifest.latent[1:])}
@@ -136,7 +144,7 @@ class CompactFitter:
     def _watch(
         self, film: Frames, events: Path | None, starts: Matrix
     ) -> tuple[NDArray[np.float32], Matrix, str]:
-        """Latents and attributes of the clips at film times, and where the attributes come from."""
+        """Return latents and attributes of the clips at film times, and where the attributes come from."""
         grid = self.manifest.grid
         clips = clips_at(film, starts, self.manifest.clip, int(grid.window * grid.fps))
         shots = [] if events is None else read_events(events)
@@ -146,7 +154,7 @@ class CompactFitter:
 
 
 def compact_fitter(base: Bundle) -> CompactFitter:
-    """Take what a fit needs out of a bundle: its encoder, and space and codec of its statistics.
+    """Take out of a bundle what a fit needs: its encoder, and from its statistics the space and the codec.
 
     Raises
     ------
@@ -158,11 +166,11 @@ def compact_fitter(base: Bundle) -> CompactFitter:
     encoder = onnx.load_model_from_string(base.read(base.manifest.built["encode"].file))
     weights = encoder_graph.weights_of(encoder, base.path)
     mean, basis, scale = (base.stats[name].astype(np.float64) for name in _CODEC)
-    # The basis draws scaled latents; divided twice by the scale it finds them.
+    # The basis decodes scaled latents. Divided by the scale twice, it encodes to them.
     codec = patch.Codec(mean.astype(np.float32), (basis / scale**2).astype(np.float32))
     pictures = patch.Codec(base.stats["codec_mean"], base.stats["codec_basis"])
     latent_mean, middle, spread = (base.stats[name].astype(np.float64) for name in _SPACE)
-    # The encoder draws standardised components: its basis carries their spread.
+    # The encoder's basis takes standardised components, so it is multiplied by their spread.
     axes = weights["basis"].astype(np.float64) / spread[: len(weights["basis"]), None]
     space = Space(latent_mean, axes, middle, spread)
     return CompactFitter(base.manifest, encoder, weights, space, codec, pictures)

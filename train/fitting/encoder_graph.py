@@ -1,4 +1,8 @@
-"""The graph of the brain encoder: which of its weights are a participant's, and how they are exchanged."""
+"""The graph of the brain encoder: which of its weights belong to a participant, and how they are exchanged.
+
+`weights_of` reads them from a graph, `replaced` writes others into a copy of it, and `drawn` computes in
+numpy what the copy must give.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -28,8 +32,9 @@ def weights_of(model: ModelProto, where: Path) -> Arrays:
     Raises
     ------
     BundleError
-        If one is not there by its name.
+        If the graph has no weight of one of the names.
     """
+    # An export that stores a weight in half precision adds the suffix to its name.
     held = {tensor.name.removesuffix(".half"): tensor for tensor in model.graph.initializer}
     if missing := [name for name in _WEIGHTS if name not in held]:
         raise BundleError(
@@ -39,7 +44,7 @@ def weights_of(model: ModelProto, where: Path) -> Arrays:
 
 
 def replaced(model: ModelProto, weights: Arrays) -> ModelProto:
-    """Copy an encoder with other weights, each in the shape and precision of the old one.
+    """Copy an encoder with other weights, each in the shape and precision of the one it replaces.
 
     Raises
     ------
@@ -67,15 +72,17 @@ def replaced(model: ModelProto, weights: Arrays) -> ModelProto:
 
 
 def _let_yield(model: ModelProto, yields: NDArray[np.floating[Any]]) -> None:
-    """Take a modality for absent where the other one is there: ``read * (1 - yields * other's presence)``.
+    """Add nodes that take a modality for absent where the other is there: ``read * (1 - yields * other)``.
 
     Parameters
     ----------
     model : ModelProto
-        An encoder that multiplies which modalities are there, (batch, [fmri, eeg]), by ``reads``.
+        An encoder that multiplies the presence of the modalities, (batch, [fmri, eeg]), by ``reads``.
     yields : ([fmri, eeg],)
         1 for the modality that gives way.
     """
+    # The node that multiplies by `reads` gives its result under a new name. The gate takes that and
+    # writes the old name, so that all later nodes read what the gate lets through.
     nodes = list(model.graph.node)
     at = next(index for index, node in enumerate(nodes) if "reads" in node.input)
     reading = nodes[at]
@@ -104,7 +111,7 @@ def drawn(weights: Arrays, windows: Arrays) -> NDArray[np.float64]:
     Parameters
     ----------
     weights : dict
-        All that `weights_of` names, and ``yields``.
+        All weights that `weights_of` reads, and ``yields``.
     windows : dict
         ``eeg``, ``eeg_mask``, ``fmri``, ``fmri_mask``.
     """
@@ -112,6 +119,7 @@ def drawn(weights: Arrays, windows: Arrays) -> NDArray[np.float64]:
     places = place(weights, features(weights, windows["eeg"], fmri))
     net = perceptron(weights)
     there = np.hstack([windows[f"{name}_mask"].max(1, keepdims=True) for name in ("fmri", "eeg")])
+    # The same gate as `_let_yield` writes.
     read = there * weights["reads"] * (1 - weights["yields"] * there[:, ::-1])
     fmri_in = read[:, :1]
     eeg_in = read[:, 1:]

@@ -1,9 +1,15 @@
-"""The seam of `rtdecode fit`: all that it knows of the system whose bundle it adapts.
+"""The interface of fitters. `rtdecode fit` knows nothing else of the system whose bundle it adapts.
 
-A bundle's manifest names, under ``fitter``, the builder (`train.builders`) of what can fit it to another
-participant. The builder is called with the bundle as ``base`` and gives a `Fitter`, which puts the film into
-targets of its own, fits recorded windows to them, and makes the graphs that read the new participant. How
-well held-out windows are told, and whether that is better than chance, is found alike for every system.
+A bundle's manifest names under ``fitter`` the builder (`train.builders`) of its fitter. The builder is called
+with the bundle as ``base`` and returns a `Fitter`. `rtdecode fit` then calls its methods in this order:
+
+1. `Fitter.story` turns the film into targets, one row for each window (`Story`).
+2. `Fitter.fit` fits recorded windows to these targets, and predicts each window held out (`Fitted`).
+3. `Fitter.graphs` makes the stages that read the new participant, and `Fitter.expected` computes without
+   them what they must give.
+
+How well held-out windows are identified, and whether that is better than chance, is computed in the same way
+for every system (`identified`).
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +24,7 @@ from train.data.recorded import Recorded
 from train.work import Arrays
 
 if TYPE_CHECKING:
-    # Reading a fit's figures does without onnx.
+    # Whoever only reads a fit's figures needs no onnx.
     from onnx import ModelProto
 
 Matrix = NDArray[np.float64]
@@ -31,10 +37,10 @@ class Shown:
     Attributes
     ----------
     films : list of uint8 (frame, row, column, 3)
-        At the clip's size and rate.
+        Films at the clip's size and rate.
     names : list of str
     digests : list of str
-        Of the films' files, which say which film it was without naming it.
+        Digests of the films' files, which say which film it was without naming it.
     events : list of Path or None
     """
 
@@ -46,18 +52,19 @@ class Shown:
 
 @dataclass(frozen=True)
 class Story:
-    """What the film showed; a fitter that needs more of it extends this class.
+    """What the film showed. A fitter that needs more of it extends this class.
 
     Attributes
     ----------
     targets : (window, target)
         What each window showed, standardised.
     scale : (component,)
-        Units of the first targets, which tell the clips of windows apart, the one that tells most first.
+        Units of the first targets, which tell the clips of windows apart, with the most telling one first.
     window_s : float
         Length of a window.
     told : dict of str
-        What of the film is not seen by itself, as its attributes -> where it was read, for the manifest.
+        Properties of the film that its pictures do not show by themselves, such as its attributes -> where
+        they were read, for the manifest.
     """
 
     targets: Matrix
@@ -66,28 +73,28 @@ class Story:
     told: dict[str, str]
 
     def shifted(self) -> Self:
-        """Shift the film by half its windows, circularly: what nobody saw."""
+        """Shift the film by half its windows, circularly, into one that nobody saw."""
         return replace(self, targets=np.roll(self.targets, len(self.targets) // 2, axis=0))
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A participant fitted; a fitter that needs more for its graphs extends this class.
+    """A fitted participant. A fitter that needs more for its graphs extends this class.
 
     Attributes
     ----------
     held_out : dict
-        Route -> predictions by fits that had not seen the window, (window, target or fewer: as many as
-        `Story.scale` at least). A route is the name of the modality that is read; where both were recorded
-        there is ``both`` too, and comes first.
+        Route -> predictions by fits that had not seen the window, (window, target). There may be fewer
+        targets than in the story, but not fewer than `Story.scale` has. A route is the name of the modality
+        that is read. Where both were recorded, there is also ``both``, which comes first.
     statistics : dict
         Arrays of ``stats.npz`` that change: ``{modality}_mean`` and ``{modality}_scale``.
     voxels : (voxel,) or None
-        Places of the voxels that are read among those of the head, as many as the bundle reads.
+        Indices of the voxels that are read among those of the head, as many as the bundle reads.
     alone : str or None
-        The one modality that is read where both are there, because both together are told worse than it.
+        The one modality that is read where both are there, because both together identify windows worse.
     fused : (window, target) or None
-        What ``held_out["both"]`` would be without that.
+        The predictions of both together, which ``held_out["both"]`` then does not hold.
     """
 
     held_out: dict[str, Matrix]
@@ -98,15 +105,15 @@ class Fitted:
 
 
 class Fitter(Protocol):
-    """What fits one bundle to another participant.
+    """Fits one bundle to another participant.
 
-    Its builder takes the bundle (``base``), and raises a `rtdecode.errors.BundleError` that names what the
-    bundle lacks for a fit, before anything that takes long.
+    Its builder takes the bundle (``base``). If the bundle lacks anything for a fit, the builder raises a
+    `rtdecode.errors.BundleError` that names it, before anything that takes long.
 
     Attributes
     ----------
     least_windows : int
-        Fewer windows are refused.
+        Least number of windows; fewer are refused.
     kind : str
         Ends the sentence "The bundle draws one kind of film, ...".
     """
@@ -122,19 +129,19 @@ class Fitter(Protocol):
         ...
 
     def story(self, recorded: Recorded, shown: Shown) -> Story:
-        """Put the film into targets."""
+        """Turn the film into targets, one row for each window."""
         ...
 
     def fit(self, recorded: Recorded, story: Any) -> Fitted:
-        """Fit the recorded windows to the story's targets; the story may be a shifted one."""
+        """Fit the recorded windows to the story's targets. The story may be a shifted one, as a control."""
         ...
 
     def graphs(self, fitted: Any) -> "dict[str, ModelProto]":
-        """Make the participant's own stages, ``encode`` and ``front``, with the ports that they have."""
+        """Make the participant's own stages, ``encode`` and ``front``, with the same ports as before."""
         ...
 
     def expected(self, fitted: Any, windows: Arrays) -> Arrays:
-        """Compute without the graphs what they must give.
+        """Compute, without the graphs, what they must give.
 
         Parameters
         ----------
@@ -145,17 +152,17 @@ class Fitter(Protocol):
         Returns
         -------
         dict
-            Outputs of ``encode`` by port, or the ``latent``, (window, channel, ...); of the channels the
-            first ones may be given alone.
+            Outputs of ``encode`` by port, or the ``latent``, (window, channel, ...). The first channels of
+            an output suffice.
         """
         ...
 
 
 def identified(points: Matrix, recorded: Recorded, story: Story) -> Matrix:
-    """2-way identification of each window's point among the true ones of the other windows, (window,).
+    """Identify each window's point among the true points of the other windows, 2-way, (window,).
 
-    By correlation over the components in their units; windows that share film time do not stand against each
-    other.
+    Points are compared by correlation over the components in their units. Windows that share film time are
+    not compared with each other.
 
     Parameters
     ----------
@@ -168,6 +175,7 @@ def identified(points: Matrix, recorded: Recorded, story: Story) -> Matrix:
     seen, true = (p[:, :size] * story.scale for p in (points, story.targets))
     apart = np.abs(recorded.start_s[:, None] - recorded.start_s) >= story.window_s - 1e-6
     allowed = apart | (recorded.film[:, None] != recorded.film)
+    # The quarter of the matrix that holds predictions (rows) against true points (columns).
     corr = np.corrcoef(seen, true)[: len(seen), len(seen) :]
     beaten = (np.diag(corr)[:, None] > corr) & allowed
     return beaten.sum(1) / np.maximum(allowed.sum(1), 1)

@@ -1,4 +1,10 @@
-"""A new participant mapped into the space of a trained decoder, in closed form; the decoder stays."""
+"""A new participant, mapped into the space of a trained decoder in closed form. The decoder stays as it is.
+
+Recorded windows and a `FilmStory` come in, and an `EncoderFit` goes out. `fit` fits each modality on its own
+(`fit_fmri`, `fit_eeg`), weighs the two against each other by their held-out predictions (`join`), refines
+the points with the decoder's perceptron, and finds the temperature of its logits. ``docs/fit.md`` gives the
+reasons for this method.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Self
@@ -30,12 +36,12 @@ from train.fitting.fitter import Fitted, Story, identified
 from train.work import Arrays
 
 _THIRDS = 3
-# Of the encoding model when it picks voxels, and when it is turned around.
+# Ridge penalty of the encoding model when it picks voxels, and when it is inverted.
 _PICKING = 3.0
 _INVERTING = 0.6
-# Responses overlap: this much on either side of what is held out is not fitted to, s.
+# Responses overlap, so this much on either side of what is held out is left out of the fit, s.
 _GAP_S = 5.0
-# A target's own weights count against the common ones as so many windows.
+# The weights that all targets have in common count as much as this number of windows.
 _COMMON = 80
 _LEAST_WEIGHT = 0.01
 _WHITEN = 1.0
@@ -43,7 +49,7 @@ _WHITEN = 1.0
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the decoder's encoder has room for."""
+    """The sizes that the decoder's encoder has room for."""
 
     voxels: int
     voxel_components: int
@@ -53,7 +59,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class FilmStory(Story):
-    """What the film showed, in the space of `train.closed_form.space`, whose components come first.
+    """What the film showed, in the space of `train.closed_form.space`, with the components first.
 
     Attributes
     ----------
@@ -61,7 +67,7 @@ class FilmStory(Story):
         Shares of the attributes.
     features : FilmFeatures
     series : list of (step, feature)
-        Features of each film from its start on.
+        Features of each film, from its start on.
     """
 
     shown: Matrix
@@ -69,7 +75,7 @@ class FilmStory(Story):
     series: list[Matrix]
 
     def shifted(self) -> Self:
-        """Shift the film by half its windows, and its features by as much."""
+        """Shift the film by half its windows, and its features by the same time."""
         steps = self.features.spelled.shape[1]
         return replace(
             super().shifted(),
@@ -78,7 +84,7 @@ class FilmStory(Story):
         )
 
     def responses(self, film: NDArray[np.int64], times: Matrix) -> Matrix:
-        """Film features as the haemodynamic response delays them, (volume, feature)."""
+        """Convolve the film's features with the haemodynamic response, (volume, feature)."""
         found = np.zeros((len(times), self.series[0].shape[1]))
         for number, series in enumerate(self.series):
             found[film == number] = self.features.kernel(times[film == number], len(series)) @ series
@@ -87,18 +93,18 @@ class FilmStory(Story):
 
 @dataclass(frozen=True)
 class Side:
-    """One modality fitted.
+    """The fit of one modality.
 
     Attributes
     ----------
     weights : dict
-        Of the encoder: stem, ``{modality}_feature_mean`` and ``map`` (feature, target).
+        Weights of the encoder: stem, ``{modality}_feature_mean`` and ``map`` (feature, target).
     statistics : dict
         ``{modality}_mean`` and ``{modality}_scale``.
     held_out : (window, target)
-        Prediction of each window without it.
+        Prediction of each window by a fit that left it out.
     voxels : (voxel,) or None
-        Places of the chosen voxels among those of the head.
+        Indices of the chosen voxels among those of the head.
     """
 
     weights: Arrays
@@ -109,12 +115,12 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderFit(Fitted):
-    """A participant mapped into the space; what is held out is refined, (window, component + value).
+    """A participant mapped into the space. Held-out predictions are refined, (window, component + value).
 
     Attributes
     ----------
     weights : dict
-        Of the encoder, by name; zeros for what could not be fitted.
+        Weights of the encoder, by name; zeros for those that could not be fitted.
     """
 
     weights: Arrays
@@ -131,6 +137,7 @@ def fit(recorded: Recorded, story: FilmStory, sizes: Sizes, net: Arrays) -> Enco
     net : dict
         The perceptron of the decoder, see `train.closed_form.refine`.
     """
+    # Each modality that was recorded, on its own.
     sides: dict[str, Side] = {}
     if recorded.fmri is not None:
         sides["fmri"] = fit_fmri(recorded.fmri, recorded.film, story, sizes)
@@ -139,6 +146,8 @@ def fit(recorded: Recorded, story: FilmStory, sizes: Sizes, net: Arrays) -> Enco
     weights: Arrays = {}
     for side in sides.values():
         weights |= {name: value for name, value in side.weights.items() if name != "map"}
+    # Each route for which all modalities are there: maps weighed by how well they predict, target by
+    # target, and held-out points weighed in the same way.
     places: dict[str, Matrix] = {}
     for route, groups in GROUPS.items():
         if {*groups} <= {*sides}:
@@ -146,6 +155,7 @@ def fit(recorded: Recorded, story: FilmStory, sizes: Sizes, net: Arrays) -> Enco
             for group, share in zip(groups, join(held_out, story.targets), strict=True):
                 weights[f"{route}_{group}"] = (sides[group].weights["map"] * share).astype(np.float16)
             places[route] = _joined(held_out, story.targets)
+    # From there on as the decoder does, with a temperature of the participant's own.
     points = {route: refine(net, places, route) for route in places}
     heat = [temperature(points[route], story.shown) if route in points else 1.0 for route in ROUTES]
     weights["heat"] = np.array(heat)
@@ -163,11 +173,12 @@ def fit(recorded: Recorded, story: FilmStory, sizes: Sizes, net: Arrays) -> Enco
 def fit_fmri(fmri: Fmri, film: NDArray[np.int64], story: FilmStory, sizes: Sizes) -> Side:
     """Choose the voxels that follow the film best, and invert the encoding model of their components.
 
-    Held-out predictions come from ten blocks of windows, each predicted from the others with voxels
+    Held-out predictions come from ten blocks of windows. Each is predicted from the others, with voxels
     chosen on the others.
     """
     x = story.responses(fmri.film, fmri.times)
     volumes = fmri.volumes - fmri.volumes.mean(0)
+    # A volume belongs to the block of the last window that reads it, or to none (-1).
     windows = blocks(len(film))
     fold = np.full(len(volumes), -1)
     fold[fmri.rows[fmri.rows >= 0]] = np.repeat(windows, (fmri.rows >= 0).sum(1))
@@ -177,7 +188,8 @@ def fit_fmri(fmri: Fmri, film: NDArray[np.int64], story: FilmStory, sizes: Sizes
     for n in range(FOLDS):
         inside = ~widened(fold == n, gap)
         told = ~widened(windows == n, 1)
-        # A model of another block that had seen this one would choose its voxels for it.
+        # The voxels are chosen within the other blocks, in three folds of their own. A choice made by
+        # models that had seen this block would favour it.
         thirds = fold[inside] * _THIRDS // FOLDS
         errors, totals = fold_errors(x[inside], volumes[inside], thirds, gap, _PICKING)
         picked = best_explained(errors.sum(0), totals.sum(0), sizes.voxels)
@@ -186,12 +198,14 @@ def fit_fmri(fmri: Fmri, film: NDArray[np.int64], story: FilmStory, sizes: Sizes
         mean, back = invert(story.features, x[inside], parts[inside], timing, prior, _INVERTING)
         held = (fmri.slots(parts)[windows == n] - mean).reshape(int((windows == n).sum()), -1)
         held_out[windows == n] = held @ back
+    # The fit that is kept, from all windows.
     errors, totals = fold_errors(x, volumes, fold, gap, _PICKING)
     picked = np.sort(best_explained(errors.sum(0), totals.sum(0), sizes.voxels))
     parts, axes, scale = _components(volumes[:, picked], sizes.voxel_components)
     prior = np.cov(story.targets, rowvar=False)
     mean, back = invert(story.features, x, parts, timing, prior, _INVERTING)
-    # The volumes were centred here, and are not where the encoder reads them.
+    # The volumes are centred here, but not where the encoder reads them, so their mean goes into the
+    # features' mean.
     rest = (fmri.volumes[:, picked].mean(0) / scale) @ axes
     weights = {
         "voxels": axes,
@@ -202,9 +216,10 @@ def fit_fmri(fmri: Fmri, film: NDArray[np.int64], story: FilmStory, sizes: Sizes
 
 
 def _components(volumes: Reals, count: int) -> tuple[Reals, NDArray[np.float16], Reals]:
-    """Components of centred volumes in their own scale: values, axes (voxel, component), scale (voxel,)."""
+    """Find components of centred volumes, scaled: values, axes (voxel, component), scale (voxel,)."""
     scale = np.maximum(volumes.std(0), 1e-3).astype(np.float32)
     z = volumes / scale
+    # The eigenvectors are found among the volumes. Centring leaves one direction without variance.
     values, vectors = np.linalg.eigh((z @ z.T).astype(np.float64))
     count = min(count, len(z) - 1)
     axes = z.T @ vectors[:, ::-1][:, :count] / np.sqrt(values[::-1][:count])
@@ -213,7 +228,7 @@ def _components(volumes: Reals, count: int) -> tuple[Reals, NDArray[np.float16],
 
 
 def fit_eeg(eeg: Eeg, story: FilmStory, sizes: Sizes) -> Side:
-    """Reduce the EEG and map it by ridge; ten blocks of windows are predicted from the others in turn."""
+    """Reduce the EEG and map it by ridge. Ten blocks of windows are each predicted from the others."""
     stats = eeg_statistics(eeg.data)
     z = normalised_eeg(eeg.data, eeg.mask, stats)
     stem = fit_eeg_stem(z, sizes.eeg_components, sizes.eeg_frequencies, _WHITEN)
@@ -235,11 +250,11 @@ def fit_eeg(eeg: Eeg, story: FilmStory, sizes: Sizes) -> Side:
 
 
 def join(held_out: list[Matrix], targets: Matrix) -> list[Matrix]:
-    """Weigh predictions of the same targets, target by target.
+    """Find the weights of predictions of the same targets, target by target.
 
-    Least squares, with each target's weights drawn towards those that all targets have in common (a
-    ridge penalty on the difference). Held-out predictions of noise oppose the truth a little, as what is
-    left out lies on the other side of the mean; weights therefore stay above zero.
+    This is least squares, with each target's weights drawn towards those that all targets have in common (a
+    ridge penalty on the difference). Weights stay above zero, because held-out predictions of noise oppose
+    the truth a little: what is left out lies on the other side of the mean.
 
     Parameters
     ----------
@@ -249,12 +264,13 @@ def join(held_out: list[Matrix], targets: Matrix) -> list[Matrix]:
     Returns
     -------
     list of (target,)
-        Weights of each prediction.
+        The weights of each prediction.
     """
     p = np.stack(held_out)
     y = targets - targets.mean(0)
     gram = np.einsum("ant,bnt->tab", p, p)
     inner = np.einsum("ant,nt->ta", p, y)
+    # If one prediction's common weight is negative, those that stay are weighed as if each were alone.
     common = np.linalg.solve(gram.sum(0), inner.sum(0))
     if common.min() < 0 < common.max():
         common = inner.sum(0) / np.diag(gram.sum(0)) * (common > 0)
@@ -265,7 +281,7 @@ def join(held_out: list[Matrix], targets: Matrix) -> list[Matrix]:
 
 
 def _joined(held_out: list[Matrix], targets: Matrix) -> Matrix:
-    """Weighted predictions, each block of windows with weights from the others."""
+    """Weigh predictions, each block of windows with weights from the other blocks."""
     fold = blocks(len(targets))
     found = np.zeros_like(targets)
     for n in range(FOLDS):
@@ -277,9 +293,10 @@ def _joined(held_out: list[Matrix], targets: Matrix) -> Matrix:
 
 
 def temperature(points: Matrix, shown: Matrix) -> float:
-    """Find what the logits of held-out points are to be divided by, so that the truth is likeliest.
+    """Find the divisor of the logits of held-out points that makes the truth likeliest.
 
-    The perceptron belongs to the space and stays; predictions from fewer windows deserve less trust.
+    The perceptron belongs to the space and stays as it is, but predictions from fewer windows deserve less
+    trust than those it was trained on.
 
     Parameters
     ----------
@@ -300,11 +317,11 @@ def temperature(points: Matrix, shown: Matrix) -> float:
 
 
 def never_worse(fitted: EncoderFit, recorded: Recorded, story: Story) -> EncoderFit:
-    """Read the better modality alone where both together identify held-out windows worse than it.
+    """Read the better modality alone if both together identify held-out windows worse than it.
 
     The encoder then takes the other modality for absent wherever both are there, and ``held_out["both"]`` are
-    the predictions of the one that is read. A window with the other modality alone, as a preview is, is drawn
-    from it.
+    the predictions of the one that is read. A window that has the other modality alone, such as a preview, is
+    still drawn from that.
     """
     held_out = fitted.held_out
     if "both" not in held_out:
@@ -324,7 +341,7 @@ def never_worse(fitted: EncoderFit, recorded: Recorded, story: Story) -> Encoder
 
 
 def completed(fitted: EncoderFit, shapes: dict[str, tuple[int, ...]]) -> EncoderFit:
-    """Add zero maps for what could not be fitted, in the shapes the encoder has."""
+    """Add zero maps for the routes that could not be fitted, in the shapes the encoder has."""
     names = [f"{route}_{group}" for route, groups in GROUPS.items() for group in groups]
     blank = {name: np.zeros(shapes[name], np.float16) for name in names if name not in fitted.weights}
     return replace(fitted, weights=fitted.weights | blank)

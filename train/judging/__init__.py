@@ -1,1 +1,1 @@
-"""Finding the figures of whatever decodes: `identification` and `film` judge clips against a film."""
+"""Judges, which compute the figures of a decoder: `identification` and `film` compare clips with a film."""

@@ -1,4 +1,9 @@
-"""The judge `film`: identification, pictures, attributes, seams and confidence on fresh sessions."""
+"""The judge `film`: identification, pictures, attributes, seams and confidence on fresh sessions.
+
+Fresh sessions of the simulated participant are decoded by every route and, at the first preset, with other
+numbers of steps, without a brain, and without carry. Figures, tables and pictures of all of it go out.
+``docs/figures.md`` says what each figure means.
+"""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -59,14 +64,14 @@ Scores = dict[str, NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class FilmJudge(Identification):
-    """The judge `film`: everything that is asked of a decoder that draws the simulated film."""
+    """The judge `film`: everything that is measured of a decoder that draws the simulated film."""
 
     def judge(self, work: Work, plan: Plan, data: SimulatedSessions, trained: Trained, show: Show) -> Judged:
-        """Judge what was trained."""
+        """Judge what was just trained, with every table and picture."""
         return judge(show, trained.bundle, data.who, judging_seeds(self.seeds), self.seconds)
 
     def evaluate(self, data: SimulatedSessions, bundle: Bundle, show: Show, request: Request) -> Judged:
-        """Judge a run as it is asked for: everything at the first preset, the rest by identification."""
+        """Judge a finished run: everything at the first preset, identification alone at the others."""
         return by_preset(data.who, request, partial(self._figures, bundle, show, request))
 
     def _figures(self, bundle: Bundle, show: Show, request: Request, who: Participant, first: bool) -> Judged:
@@ -76,7 +81,7 @@ class FilmJudge(Identification):
 
 @dataclass(frozen=True)
 class Route:
-    """Clips of one way through the decoder, how each window is identified by them, CPU time a clip."""
+    """Clips of one route through the decoder, how well they identify each window, and CPU time per clip."""
 
     made: Reconstruction
     figures: Figures
@@ -99,14 +104,14 @@ def judge(
     show : callable
         See `Show`.
     bundle : Bundle
-        Of it are used the statistics, the default number of steps, and the seeds of the training films.
+        Its statistics, default number of steps, and seeds of the training films are used.
     who : Participant
     seeds : sequence of int
         1000 and up.
     seconds : float
-        Of film in each session, and in the freely cut one.
+        Length of the film in each session, and in the freely cut one.
     free_seed : int
-        Of the freely cut film.
+        Seed of the freely cut film.
     """
     data = fresh(bundle, who, seeds, seconds)
     steps = bundle.manifest.steps
@@ -115,10 +120,12 @@ def judge(
     null = _route(show, data, mean, "_null", steps=steps, null=True)
     read = attributes.readings(_shown(routes[""], data))
     rows, one = step_rows(show, data, mean, steps, routes[""], read)
+    # A control that draws nothing: the training windows that are most like the clips of one step.
     close = nearest([clip[:-1] for clip in one.clips], _films(bundle), mean)
     figures = routes_figures(routes, data.where) | baselines(data, mean, routes[""]) | null.figures
     figures |= _named(_identified(close, data, mean), "_nearest")
     figures |= null_figures(data, read, null)
+    # The sessions above are cut at every window's start. Joins are judged on a film cut anywhere.
     joined, seams = judge_seams(show, fresh(bundle, who, [free_seed], seconds, "free"), mean, steps)
     told, curves = confidence_rows(routes)
     tables: dict[str, Any] = {
@@ -141,7 +148,7 @@ def judge(
 def judge_preset(
     show: Show, bundle: Bundle, who: Participant, seeds: Sequence[int], seconds: float
 ) -> Judged:
-    """Judge identification, fusion and PSNR alone; arguments as of `judge`."""
+    """Judge identification, fusion and PSNR alone; arguments as for `judge`."""
     data = fresh(bundle, who, seeds, seconds)
     mean = bundle.stats["mean_clip"]
     routes = judge_routes(show, data, mean, bundle.manifest.steps)
@@ -150,7 +157,7 @@ def judge_preset(
 
 
 def judge_routes(show: Show, data: Fresh, mean: NDArray[np.uint8], steps: int) -> dict[str, Route]:
-    """Judge both modalities and each alone, with carry, as a session decodes them."""
+    """Judge both modalities together and each alone, with carry, as a session decodes them."""
     return {
         suffix: _route(show, replace(data, inputs=only(data.inputs, kept)), mean, suffix, steps=steps)
         for suffix, kept in ROUTES.items()
@@ -158,6 +165,7 @@ def judge_routes(show: Show, data: Fresh, mean: NDArray[np.uint8], steps: int) -
 
 
 def _route(show: Show, data: Fresh, mean: NDArray[np.uint8], suffix: str, **how: Any) -> Route:
+    # CPU time, which other programs on the machine do not lengthen.
     start = time.process_time()
     made = show(data.inputs, data.where, **how)
     spent = (time.process_time() - start) / len(data.where)
@@ -179,7 +187,7 @@ def _named(found: dict[str, dict[str, Any] | None], suffix: str) -> Figures:
 def routes_figures(routes: dict[str, Route], where: list[Span]) -> Figures:
     """Collect the figures of all routes, and what both modalities gain over the better of the two.
 
-    ``fusion_gain_*`` is the mean paired difference; the better modality is the one with the higher mean.
+    ``fusion_gain_*`` is the mean paired difference. The better modality is the one with the higher mean.
     """
     figures = {name: figure for route in routes.values() for name, figure in route.figures.items()}
     for way in _WAYS:
@@ -192,7 +200,7 @@ def routes_figures(routes: dict[str, Route], where: list[Span]) -> Figures:
 
 
 def baselines(data: Fresh, mean: NDArray[np.uint8], both: Route) -> Figures:
-    """Compare with the background alone and with the mean clip, window by window."""
+    """Compare the clips with the background alone and with the mean clip, window by window."""
     sessions = sessions_of(data.where)
     wins = background_wins(data.truths, data.where, data.known, mean)
     noise = psnr(both.made.clips, data.truths)
@@ -221,7 +229,7 @@ def _plain(figure: dict[str, Any]) -> dict[str, Any]:
 
 
 def null_figures(data: Fresh, read: list[dict[str, str]], null: Route) -> Figures:
-    """Make the figures of what was read off the clips, beside the null-brain twin, and the twin's PSNR."""
+    """Make the figures of the attributes read off the clips and off the null-brain twin, and its PSNR."""
     twin = attributes.readings(_shown(null, data))
     film = attributes.readings(data.truths)
     found = attributes.figures(read, twin, film, data.where, data.known)
@@ -230,7 +238,7 @@ def null_figures(data: Fresh, read: list[dict[str, str]], null: Route) -> Figure
 
 
 def _shown(route: Route, data: Fresh) -> list[Pixels]:
-    """What of the clips a session emits."""
+    """Return the frames that a session emits of each clip."""
     frames = len(data.truths[0])
     return [clip[:frames] for clip in route.made.clips]
 
@@ -243,11 +251,11 @@ def step_rows(
     shown: Route,
     read: list[dict[str, str]],
 ) -> tuple[list[dict[str, Any]], Reconstruction]:
-    """Tell what steps buy and cost: one row for each number of steps, and the clips of one step.
+    """Judge other numbers of steps: return a row for each number, and the clips of one step.
 
-    `shown` are the clips of the default number of steps, `read` what was read off them. ``sharpness`` is
-    the gradient energy of the clips over that of the film, ``cpu_s`` what a clip takes from the encoder's
-    ports to pixels.
+    `shown` are the clips of the default number of steps, and `read` the attributes read off them.
+    ``sharpness`` is the gradient energy of the clips over that of the film, ``cpu_s`` the CPU time of a clip
+    from the encoder's ports to pixels.
     """
     truth = gradient_energy(data.truths).mean()
     rows = []
@@ -284,10 +292,10 @@ def judge_seams(
     Returns
     -------
     figures : dict
-        ``seam_ratio`` and identification on that film (``_free``), each without carry too, and
-        ``carry_gain_2way``, their paired difference.
+        ``seam_ratio`` and identification on that film (``_free``), each with carry and without, and
+        ``carry_gain_2way``, the paired difference of the identifications.
     rows : list of dict
-        As `rtdecode.scores.seams.seam_ratio` tells them of each kind of pairs.
+        What `rtdecode.scores.seams.seam_ratio` finds for each kind of pairs.
     """
     cuts = {run: [shot.onset_s for shot in shots] for run, shots in data.known.items()}
     figures: Figures = {}
@@ -321,7 +329,7 @@ def _seam_figure(ratio: dict[str, Any]) -> dict[str, Any]:
 
 
 def confidence_rows(routes: dict[str, Route]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Hold the confidence against the share of 2-way comparisons won: one row a route, and the curves."""
+    """Compare the confidence with the share of 2-way comparisons won: a row for each route, and curves."""
     rows = []
     curves = {}
     for suffix, route in routes.items():
@@ -349,7 +357,7 @@ def confidence_rows(routes: dict[str, Route]) -> tuple[list[dict[str, Any]], dic
 
 
 def fusion_rows(figures: Figures) -> list[dict[str, Any]]:
-    """List each route's identification and what fusion gains."""
+    """List the identification of each route, and what fusion gains."""
     rows = []
     for way in _WAYS:
         found = {suffix[1:] or "both": figures.get(f"identification_{way}{suffix}") for suffix in ROUTES}
@@ -362,11 +370,11 @@ def fusion_rows(figures: Figures) -> list[dict[str, Any]]:
 
 
 def _films(bundle: Bundle) -> Iterator[list[NDArray[np.uint8]]]:
-    """The windows of each training film, one film after the other."""
+    """Yield the windows of each training film, one film after the other."""
     told = bundle.manifest.provenance
     for seed in told["sessions"]:
         film = Film(told["seconds"], seed)
-        # Clips of their own and not the rows of one array: those that are chosen do not keep the others.
+        # Separate arrays, not rows of one: a clip that is kept must not keep its whole film in memory.
         yield [film.clip(k) for k in range(film.windows)]
 
 

@@ -1,4 +1,9 @@
-"""Figures of a decoder on fresh sessions and on recordings."""
+"""The judge `identification`: figures of a decoder on fresh sessions, and on recordings.
+
+Fresh sessions are simulated (`fresh`) from seeds that never train, or a recording with its truth is read
+(`judge_recording`). The windows are decoded with both modalities and with each alone, and the clips are
+identified among the film's own. A decoder that knows nothing but the true background stands beside them.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,30 +41,30 @@ from train.reconstruct import Reconstruction
 from train.system import Plan, Trained
 from train.work import Arrays, Work
 
-# Frames, and seconds of a fresh session, on the sheet.
+# Frames, and seconds of a fresh session, that the sheet shows.
 _SHOWN = (0, 8, 16, 24)
 _SHOWN_S = 20.0
-# How the routes through a decoder are named in figures.
+# Suffixes of figures' names -> the modalities that the decoder is given.
 ROUTES = {"": ("eeg", "fmri"), "_eeg": ("eeg",), "_fmri": ("fmri",)}
 
 
 @dataclass(frozen=True)
 class Identification:
-    """The judge `identification`: clips against the film of fresh sessions, by every route.
+    """The judge `identification`: it compares clips with the film of fresh sessions, by every route.
 
     Attributes
     ----------
     seeds : str
-        Of fresh sessions, from 1000 on.
+        Seeds of fresh sessions, from 1000 on.
     seconds : float
-        Of film in each.
+        Length of the film in each.
     """
 
     seeds: str
     seconds: float
 
     def check(self, data: SimulatedSessions) -> None:
-        """Refuse seeds that train.
+        """Refuse seeds that are for training.
 
         Raises
         ------
@@ -68,14 +73,14 @@ class Identification:
         judging_seeds(self.seeds)
 
     def judge(self, work: Work, plan: Plan, data: SimulatedSessions, trained: Trained, show: Show) -> Judged:
-        """Judge what was trained, with a picture of the first fresh session."""
+        """Judge what was just trained, and draw a picture of the first fresh session."""
         seeds = judging_seeds(self.seeds)
         figures = judge_phantom(show, trained.bundle, data.who, seeds, self.seconds)
         session = data.who.session(seeds[0], _SHOWN_S)
         return Judged(figures, pictures={"fresh.png": _sheet(show, trained.bundle, session)})
 
     def evaluate(self, data: SimulatedSessions, bundle: Bundle, show: Show, request: Request) -> Judged:
-        """Judge a run as it is asked for."""
+        """Judge a finished run as requested."""
         return by_preset(data.who, request, partial(self._figures, bundle, show, request))
 
     def _figures(self, bundle: Bundle, show: Show, request: Request, who: Participant, first: bool) -> Judged:
@@ -83,7 +88,7 @@ class Identification:
 
 
 def by_preset(who: Participant, request: Request, judge: Callable[[Participant, bool], Judged]) -> Judged:
-    """Judge on each preset that is asked for; figures and tables of all but the first carry its name.
+    """Judge on each requested preset. Figures and tables of all but the first carry the preset's name.
 
     Parameters
     ----------
@@ -97,6 +102,7 @@ def by_preset(who: Participant, request: Request, judge: Callable[[Participant, 
     UsageError
         Before anything is judged, if a preset is not known.
     """
+    # All names are read before the first preset is judged, which takes long.
     presets = [preset_named(name.strip()).name for name in str(request.presets).split(",")]
     found = judge(replace(who, preset=presets[0]), True)
     for preset in presets[1:]:
@@ -108,7 +114,7 @@ def by_preset(who: Participant, request: Request, judge: Callable[[Participant, 
 
 
 def _sheet(show: Show, bundle: Bundle, session: PhantomSession) -> Image.Image:
-    """Film and reconstruction of a fresh session, row below row."""
+    """Draw film and reconstruction of a fresh session, row below row."""
     inputs = session_arrays(bundle, session)
     where = spans(session.seed, session.film.windows, bundle.manifest.grid)
     pairs = zip(film_clips(session.film), show(inputs, where).clips, strict=True)
@@ -130,7 +136,7 @@ def judge_phantom(
     seeds : sequence of int
         1000 and up.
     seconds : float
-        Film in each session.
+        Length of the film in each session.
 
     Returns
     -------
@@ -149,9 +155,9 @@ class Fresh:
     Attributes
     ----------
     inputs : dict
-        Ports of the encode graph.
+        Signals by port, as the encode graph takes them.
     truths : sequence of uint8 (frame, row, column, 3)
-        A clip a window, without the instant of the cut.
+        The true clip of each window, without its last frame, which may lie behind a cut.
     where : list of (run, start_s, stop_s)
         The run is the seed.
     known : dict
@@ -165,12 +171,12 @@ class Fresh:
 
 
 def judging_seeds(seeds: str | int | list[int]) -> list[int]:
-    """Read the seeds of fresh sessions, as of `train.recipe.numbers`.
+    """Read the seeds of fresh sessions, as `train.recipe.numbers` does.
 
     Raises
     ------
     UsageError
-        For seeds that train.
+        If a seed is one of those for training.
     """
     found = numbers(seeds)
     if min(found, default=0) < 1000:
@@ -181,12 +187,12 @@ def judging_seeds(seeds: str | int | list[int]) -> list[int]:
 def fresh(
     bundle: Bundle, who: Participant, seeds: Sequence[int], seconds: float, cuts: str = "grid"
 ) -> Fresh:
-    """Simulate fresh sessions; arguments as of `judge_phantom`, `cuts` as of `Film`.
+    """Simulate fresh sessions; arguments as for `judge_phantom`, `cuts` as for `Film`.
 
     Raises
     ------
     UsageError
-        For seeds that train.
+        If a seed is one of those for training.
     """
     sessions = {seed: who.session(seed, seconds, cuts) for seed in judging_seeds(list(seeds))}
     films = {seed: session.film for seed, session in sessions.items()}
@@ -213,9 +219,9 @@ def judge_clips(
         See `Show`.
     bundle : Bundle
     inputs : dict
-        Ports of the encode graph.
+        Signals by port, as the encode graph takes them.
     truths : sequence of uint8 (frame, row, column, 3)
-        A clip a window.
+        The true clip of each window.
     where : list of (run, start_s, stop_s)
     known : mapping
         Run -> shots.
@@ -231,20 +237,20 @@ def judge_clips(
 
 
 def only(inputs: Arrays, kept: Sequence[str]) -> Arrays:
-    """Leave the given modalities and blank the others, masks too."""
+    """Keep the given modalities, and set the others and their masks to zero."""
     names = {name for modality in kept for name in (modality, f"{modality}_mask")}
     return {name: x if name in names else np.zeros_like(x) for name, x in inputs.items()}
 
 
 def with_constant(figure: dict[str, Any]) -> dict[str, Any]:
-    """Say what the mean clip scores: it correlates with nothing, and a tie is lost."""
+    """Add the score of the mean clip, which is 0: it correlates with nothing, and a tie is lost."""
     return {**figure, "constant": 0.0}
 
 
 def background_baseline(wins: NDArray[np.float64], where: list[Span]) -> Figures:
-    """Judge a decoder that knows each clip's background and nothing else, by `background_wins`.
+    """Make the figure of a decoder that knows each clip's background and nothing else.
 
-    It shows the clips of `background_clips`.
+    `wins` come from `background_wins`. The decoder shows the clips of `background_clips`.
     """
     figure = entry(wins, 0.5, groups=sessions_of(where))
     return {"identification_2way_background": with_constant(figure)} if figure else {}
@@ -253,22 +259,23 @@ def background_baseline(wins: NDArray[np.float64], where: list[Span]) -> Figures
 def background_clips(
     truths: Sequence[Pixels], where: list[Span], known: Mapping[int, Sequence[Event]]
 ) -> list[Pixels]:
-    """Draw what a decoder shows that is told the true background: a clip a window, float64.
+    """Draw what a decoder would show that is told the true background, a float64 clip for each window.
 
-    It is the mean of all true clips of that background, the judged one among them: better than any mean
-    from training could be.
+    The clip is the mean of all true clips with that background. The judged one is among them, so it is
+    better than any mean from training could be.
     """
     alike: dict[str | None, list[Pixels]] = {}
     names = attribute(where, known, "background")
     for name, truth in zip(names, truths, strict=True):
         alike.setdefault(name, []).append(truth)
+    # On disk, because clips may be large.
     file = ClipFile()
     means = {name: file.add(_mean_frames(clips)) for name, clips in alike.items()}
     return [means[name] for name in names]
 
 
 def _mean_frames(clips: Sequence[Pixels]) -> Iterator[NDArray[np.float64]]:
-    """Yield the mean of clips, frame by frame."""
+    """Yield the mean of clips frame by frame, with no more than one frame in memory."""
     for frame in range(len(clips[0])):
         total = np.zeros(clips[0].shape[1:])
         for clip in clips:
@@ -282,13 +289,13 @@ def background_wins(
     known: Mapping[int, Sequence[Event]],
     mean: Pixels,
 ) -> NDArray[np.float64]:
-    """Share of 2-way comparisons that the clips of `background_clips` win, (window,)."""
+    """Compute the share of 2-way comparisons that the clips of `background_clips` win, (window,)."""
     corr = correlations(background_clips(truths, where, known), truths, mean)
     return identification_nway(corr, distractors(where, known), 2)
 
 
 def judge_recording(show: Show, bundle: Bundle, path: Path) -> Figures:
-    """Judge a decoder on a recording whose truth is known; arguments as of `judge_clips`.
+    """Judge a decoder on a recording whose truth is known; arguments as for `judge_clips`.
 
     Raises
     ------
@@ -298,6 +305,7 @@ def judge_recording(show: Show, bundle: Bundle, path: Path) -> Figures:
     recording = Recording(path)
     if recording.truth is None:
         raise UsageError(f"{path} has no truth/events.tsv, and accuracy needs one. Record it with --truth.")
+    # A recording without a montage holds no EEG; it is judged on the volumes alone.
     modalities = [m for m in bundle.manifest.modalities if m != "eeg" or recording.montage is not None]
     found = windows(
         bundle,
@@ -318,6 +326,7 @@ def judge_recording(show: Show, bundle: Bundle, path: Path) -> Figures:
     film = unpack_mp4(recording.truth / "film.mp4")
     frames = manifest.grid.hop_frames
     truths = [film_clip(film, start, manifest.clip.fps, frames) for _, start, _ in where]
+    # Overlapping windows show the same film twice, and the film may end inside the last window.
     kept = [i for i in apart(where) if len(truths[i]) == frames]
     if not kept:
         raise UsageError(
@@ -337,5 +346,5 @@ def classified(
     correction = float(bundle.manifest.provenance.get("onset_correction_s", 0.0))
     told = report_accuracy(where, known, scores=made.scores, labels=labels, onset_correction_s=correction)
     figure = told["classification_top1"]
-    # Blocks are balanced in the design; one label for all windows is right at chance.
+    # Blocks are balanced in the design, so one label for all windows is right at chance level.
     return {"classification_top1": {**figure, "constant": 1 / len(labels)}} if figure else {}

@@ -1,8 +1,8 @@
-"""What a judge is asked, what it is shown, and what it finds.
+"""The interface of judges: what one is asked (`Request`) and shown (`Show`), and what it finds (`Judged`).
 
-A recipe's `judge` node builds a judge. It has three methods: ``check(data)`` refuses what cannot be judged
-before anything is trained, ``judge(work, plan, data, trained, show)`` judges what was just trained, and
-``evaluate(data, bundle, show, request)`` a finished run; both return a `Judged`.
+A recipe's `judge` node builds a judge with three methods. ``check(data)`` refuses what cannot be judged,
+before anything is trained. ``judge(work, plan, data, trained, show)`` judges what was just trained, and
+``evaluate(data, bundle, show, request)`` judges a finished run. The last two return a `Judged`.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ Figures = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What `train.evaluate` is asked to judge a run on."""
+    """What `train.evaluate` is asked to judge a run on. The fields are the keys of its command line."""
 
     presets: str = "easy"
     seeds: str | int = "1000-1001"
@@ -33,7 +33,7 @@ class Request:
 
 
 class Show(Protocol):
-    """What is judged: `train.reconstruct.reconstruct` with system, noise key and default steps given."""
+    """A decoder to be judged: `train.reconstruct.reconstruct` with system, noise key and steps filled in."""
 
     def __call__(
         self,
@@ -50,7 +50,7 @@ class Show(Protocol):
 
 @dataclass(frozen=True)
 class Judged:
-    """What was found.
+    """The findings of a judge.
 
     Attributes
     ----------

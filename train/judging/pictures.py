@@ -1,4 +1,4 @@
-"""Pictures of a run: curves and rows of clips."""
+"""Pictures of a run: curves, and sheets of frames. Each function returns an image in memory."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from rtdecode.disk.clip_file import Pixels
 
-# Wider frames than this are made smaller on a contact sheet, px.
+# Frames that are wider than this are made smaller on a contact sheet, px.
 _WIDEST = 240
 
 
@@ -24,7 +24,7 @@ def curves(table: dict[str, list[float]], axis: str, chance: float) -> Image.Ima
     axis : str
         Label of the abscissa.
     chance : float
-        Drawn as a dashed line.
+        Chance level, drawn as a dashed line.
     """
     (_, x), *lines = table.items()
     figure = Figure(figsize=(6, 3.6), layout="constrained", dpi=110)
@@ -44,7 +44,7 @@ def _image(figure: Figure) -> Image.Image:
 
 
 def rows(clips: Sequence[Pixels], frames: Sequence[int]) -> Image.Image:
-    """Lay chosen frames of clips side by side, one row a clip.
+    """Lay chosen frames of clips side by side, one row for each clip.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def rows(clips: Sequence[Pixels], frames: Sequence[int]) -> Image.Image:
 
 
 def step_curves(rows: Sequence[dict[str, Any]]) -> Image.Image:
-    """Draw what steps buy and cost; `rows` as of `train.judging.film.step_rows`."""
+    """Draw how figures depend on the number of steps; `rows` come from `train.judging.film.step_rows`."""
     figure = Figure(figsize=(10, 3.2), layout="constrained", dpi=110)
     panels = {
         "share of clips": ("identification_2way", "background", "texture", "color", "shape"),
@@ -77,7 +77,7 @@ def step_curves(rows: Sequence[dict[str, Any]]) -> Image.Image:
 
 
 def confidence_curves(curves: dict[str, dict[str, Any]]) -> Image.Image:
-    """Draw reliability, and risk against coverage, one line a route.
+    """Draw reliability, and risk against coverage, with a line for each route.
 
     Parameters
     ----------
@@ -108,14 +108,14 @@ def confidence_curves(curves: dict[str, dict[str, Any]]) -> Image.Image:
 def contact_sheet(
     clips: Mapping[str, Sequence[Pixels]], frames: Sequence[int], title: str, scale: float = 1.5
 ) -> Image.Image:
-    """Lay several versions of the same windows side by side, one row a window, with headings.
+    """Lay several versions of the same windows side by side, one row for each window, with headings.
 
     Parameters
     ----------
     clips : mapping
         Heading -> clips, each uint8 (frame, row, column, 3).
     frames : sequence of int
-        Shown of each clip.
+        Numbers of the frames that are shown of each clip.
     title : str
     scale : float
         Enlargement; less where a frame would be wider than 240 pixels.

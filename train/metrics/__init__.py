@@ -1,1 +1,1 @@
-"""What clips are worth, beside identification."""
+"""Figures of clips besides identification."""

@@ -1,4 +1,4 @@
-"""What can be read off clips of the simulated film, from the files that a session emits."""
+"""The attributes that can be read off clips of the simulated film, in the form that a session writes them."""
 
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,12 +19,12 @@ Reading = Mapping[str, str | None]
 
 
 def readings(clips: Iterable[Pixels]) -> list[dict[str, str]]:
-    """Write each clip as a session does, and read the attributes off the file.
+    """Write each clip to a video file as a session does, and read the attributes off the file.
 
     Parameters
     ----------
     clips : iterable of uint8 (frame, row, column, 3)
-        The frames that are shown, without the instant of the cut.
+        The frames that are shown, without the last one, which may lie behind a cut.
     """
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "clip.mp4"
@@ -36,13 +36,13 @@ def readings(clips: Iterable[Pixels]) -> list[dict[str, str]]:
 
 
 def shown(where: Sequence[Span], known: Mapping[int, Sequence[Event]]) -> list[Reading]:
-    """List what the film shows in each window, by the shot that fills most of it."""
+    """List what the film shows in each window, according to the shot that fills most of it."""
     values = {name: attribute(where, known, name) for name in ATTRIBUTES}
     return [{name: values[name][i] for name in ATTRIBUTES} for i in range(len(where))]
 
 
 def hits(found: Sequence[Reading], truths: Sequence[Reading], name: str) -> NDArray[np.float64]:
-    """1 for each clip off which an attribute is read rightly, else 0; NaN where the truth does not say."""
+    """Return 1 for each clip off which an attribute is read correctly, else 0; NaN where it is not known."""
     pairs = zip(found, truths, strict=True)
     return np.array([np.nan if b[name] is None else float(a[name] == b[name]) for a, b in pairs])
 
@@ -59,7 +59,7 @@ def figures(
     Parameters
     ----------
     found, null, film : sequence of mapping
-        Read off the clips, off those of the null-brain twin, and off the true ones.
+        Attributes read off the clips, off those of the null-brain twin, and off the true ones.
     where : sequence of (run, start_s, stop_s)
     known : mapping
         Run -> shots.

@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from rtdecode.disk.clip_file import Pixels, pieces
 from rtdecode.types import Float
 
-# frames, px
+# Every so many frames are compared, averaged over blocks with sides of so many pixels.
 _EVERY = 4
 _SIDE = 8
 
 
 def gradient_energy(clips: Iterable[Pixels]) -> NDArray[np.float64]:
-    """Mean squared difference of neighbouring pixels along rows and columns, (clip,).
+    """Compute the mean squared difference of neighbouring pixels along rows and columns, (clip,).
 
     Parameters
     ----------
@@ -24,6 +24,7 @@ def gradient_energy(clips: Iterable[Pixels]) -> NDArray[np.float64]:
 
 
 def _energy(clip: Pixels) -> float:
+    # A large clip lies in a file and is read in pieces. They may differ in length, hence the weights.
     parts = pieces(clip.shape)
     energies = [_steps(np.asarray(clip[part], np.float32)) for part in parts]
     return float(np.average(energies, weights=[part.stop - part.start for part in parts]))
@@ -34,7 +35,7 @@ def _steps(frames: Float) -> float:
 
 
 def nearest(clips: Sequence[Pixels], films: Iterable[Sequence[Pixels]], mean_clip: Pixels) -> list[Pixels]:
-    """Choose for each clip the window of some films that correlates with it best.
+    """Choose, for each clip, the window of some films that correlates with it best.
 
     Every fourth frame is compared, averaged over blocks of 8 x 8 pixels, the mean clip subtracted.
 
@@ -67,7 +68,7 @@ def nearest(clips: Sequence[Pixels], films: Iterable[Sequence[Pixels]], mean_cli
 
 
 def _blocks(clip: Pixels) -> Float:
-    """Every fourth frame in means of 8 x 8 pixels; what is left over at the right and below is left out."""
+    """Average every fourth frame over blocks of 8 x 8 pixels; incomplete blocks at the edges are left out."""
     frames = np.stack([clip[frame] for frame in range(0, len(clip), _EVERY)]).astype(np.float32)
     rows = frames.shape[1] // _SIDE
     columns = frames.shape[2] // _SIDE

@@ -1,4 +1,8 @@
-"""What the video flow is trained on: clips, and the points to which a brain led, errors and all."""
+"""The training batches of the video flow: clips, and the points that signals led to, with their errors.
+
+`batch` draws clips from the sets at random, and leaves out or adds to each what a session may lack or have:
+a modality, the clip before, the surround. Every random number depends on the place of the batch alone.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +18,7 @@ from train.loader import Place
 from train.models.compact.encoder import CARRIED, CORNERS
 from train.models.compact.flow import shifted
 
-# Below this level of noise nothing is left to be learned.
+# Least level of noise in training; below it nothing is left to be learned.
 _LEAST_LEVEL = 0.01
 
 
@@ -25,13 +29,13 @@ class Clips:
     Attributes
     ----------
     latents : float16 or float32, (clip, channel, latent frame, row, column)
-        Scaled; in memory, or on disk.
+        Scaled latents, in memory or on disk.
     points : dict
-        Route -> where the signals lead, held out and refined, (clip, component + value).
+        Route -> the points that the signals lead to, held out and refined, (clip, component + value).
     joined : bool, (clip,)
-        Whether another clip comes before.
+        Whether another clip of the same film comes before.
     cut : bool, (clip,)
-        Whether it begins with a cut.
+        Whether the clip begins with a cut.
     attributes : (clip, value)
         Share of the time for which each value of each attribute is shown.
     """
@@ -50,19 +54,19 @@ class Mixture:
     Attributes
     ----------
     dropout : list of float
-        Probability of the routes both, fmri, eeg, and of none.
+        Probabilities of the routes both, fmri and eeg, and of no signal.
     carry : float
         Probability that the clip before is known, where there is one.
     carry_noise : float
-        Largest standard deviation of the noise on it.
+        Largest standard deviation of the noise on the clip before.
     told : float
-        Probability that the true attributes stand in for the probabilities.
+        Probability that the true attributes replace the predicted probabilities.
     surround : float
         Probability that the surround is known.
     surround_noise : float
-        Standard deviation of the noise on it.
+        Standard deviation of the noise on the surround.
     largest : float
-        Share of the batch at noise level 1.
+        Share of the batch at noise level 1. Without it the sampler's first step draws nothing.
     """
 
     dropout: list[float]
@@ -76,7 +80,7 @@ class Mixture:
 
 @dataclass(frozen=True)
 class Batch:
-    """Tensors of one training step; fields as of `flow` and `encoder` beside this module."""
+    """The tensors of one training step, named as in `BrainEncoder.condition` and `VideoFlow`."""
 
     latents: Tensor
     points: Tensor
@@ -96,12 +100,12 @@ class Batch:
 
 
 def batch(sets: list[Clips], mixture: Mixture, shift: float, place: Place) -> Batch:
-    """Draw one batch: a function of its place and the data, so that a resumed run sees the same.
+    """Draw one batch. It depends on its place and the data alone, so that a resumed run sees the same.
 
     Parameters
     ----------
     sets : list of Clips
-        To draw from, each equally often.
+        The sets to draw from, each equally often.
     mixture : Mixture
     shift : float
         See `train.models.compact.flow.Denoiser`.
@@ -120,12 +124,14 @@ def batch(sets: list[Clips], mixture: Mixture, shift: float, place: Place) -> Ba
 
 
 def _row(sets: list[Clips], mixture: Mixture, rng: np.random.Generator) -> Any:
-    """One clip, in the order of `Batch`: from the latents to whether the surround is known."""
+    """Draw one clip, in the order of `Batch`: from the latents to whether the surround is known."""
+    # Every draw comes from one generator, so the order of these lines decides what a place holds.
     clips = sets[rng.integers(len(sets))]
     n = int(rng.integers(len(clips.latents)))
     which = int(rng.choice(4, p=mixture.dropout))
     route = np.eye(4)[which, :3]
     points = clips.points[ROUTES[min(which, 2)]][n]
+    # The last of the four cases has no signal: its route is zeros, and so is its point.
     point = np.zeros_like(points) if which == 3 else points
     given = clips.joined[n] and rng.random() < mixture.carry
     latents = clips.latents[n]

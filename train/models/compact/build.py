@@ -1,4 +1,9 @@
-"""The trainable model around what is fitted in closed form."""
+"""The model to be trained, built around the parts that are fitted in closed form.
+
+The fitted arrays, the codec and the clips come in, and a `Trainables` goes out. On the way, the last parts
+of the encoder are fitted: the memory of surrounds, the still end of the clip before, and the test whether a
+clip continues the one before.
+"""
 
 from typing import Any
 
@@ -20,27 +25,27 @@ from train.models.compact.trainable import Trainables
 from train.models.compact.watched import encode, space_of
 from train.work import Arrays
 
-# The attributes that the surround shows, and how many clips of each kind are remembered.
+# The attributes that the surround shows, and the number of clips of each kind that are remembered.
 SURROUND = ("background", "texture", "pan")
 REMEMBERED = 8
-# So many clips are enough to learn how a clip's end stands still.
+# Number of clips that is enough to learn how a clip's end stands still.
 _STILLS = 500
 
 
 def build(
     fitted: Arrays, codec: Arrays, clips: dict[str, Clips], seed: int, embedding: int, **flow: Any
 ) -> Trainables:
-    """Make the trainable parts, the test for a seam fitted.
+    """Make the trainable parts, and fit the test for a seam.
 
     Parameters
     ----------
     fitted, codec : dict
         See `train.models.compact.watched`.
     clips : dict
-        ``sessions``, of which surrounds are remembered; ``held``, which no other weights are fitted to, and
-        ``free``, for the test.
+        The surrounds are remembered from ``sessions``. The test is fitted to ``free`` and to ``held``, which
+        no other weights are fitted to.
     seed : int
-        Of the first weights.
+        Seed of the first weights.
     embedding : int
     **flow
         Further sizes of `train.models.compact.flow.VideoFlow`.
@@ -64,17 +69,18 @@ def build(
 
 
 def fit_seam(encoder: BrainEncoder, cut: Clips, free: Clips) -> dict[str, NDArray[np.float64]]:
-    """Fit, for each route, the test whether a clip goes on where the one before ended.
+    """Fit, for each route, the test whether a clip continues the one before.
 
     Parameters
     ----------
     encoder : BrainEncoder
     cut : Clips
-        Every window begins with a cut.
+        Clips that all begin with a cut.
     free : Clips
-        Of these, the windows that show one shot alone, which began earlier.
+        Freely cut clips. Those that show a single shot, which began earlier, are the other side of the fit.
     """
     found = {}
+    # One value of every attribute fills such a window, and no cut begins it.
     whole = ~free.cut & ((free.attributes > 1 - 1e-9).sum(1) == len(SIZES))
     for n, route in enumerate(ROUTES):
         sides = []
@@ -86,6 +92,7 @@ def fit_seam(encoder: BrainEncoder, cut: Clips, free: Clips) -> dict[str, NDArra
             sides.append(
                 encoder.seam_features(encoder.draw(point), values, before).numpy().astype(np.float64)
             )
+        # Both sides get the same number of windows, so that neither is likelier from the start.
         few = min(len(side) for side in sides)
         sides = [side[np.linspace(0, len(side) - 1, few).astype(int)] for side in sides]
         found[route] = brain_maps.fit_logistic(np.concatenate(sides), np.repeat([0.0, 1.0], few))
@@ -93,7 +100,7 @@ def fit_seam(encoder: BrainEncoder, cut: Clips, free: Clips) -> dict[str, NDArra
 
 
 def encoder_arrays(fitted: Arrays, codec: Arrays, cut: Clips) -> Arrays:
-    """Collect the encoder's closed-form arrays; the tests for seam and confidence say nothing yet."""
+    """Collect the encoder's fitted arrays. The tests for seam and confidence are blank until later."""
     shape = cut.latents.shape[1:]
     kept = ("voxels", "mixing", "cosines", *(f"{m}_feature_mean" for m in ("eeg", "fmri")))
     maps = [f"{route}_{group}" for route, groups in brain_maps.GROUPS.items() for group in groups]
@@ -103,6 +110,7 @@ def encoder_arrays(fitted: Arrays, codec: Arrays, cut: Clips) -> Arrays:
     space = space_of(fitted)
     frame, offset = seam_frame(codec)
     first = space.latent_mean.reshape(shape)[:, :1]
+    # With an offset of -9 no clip continues the one before, until `fit_seam` gives other weights.
     blank = {f"seam_{route}": np.append(np.zeros(SEAM_FEATURES), -9.0) for route in brain_maps.GROUPS}
     blank |= {f"confidence_{route}": np.zeros(len(SIZES) + 1) for route in brain_maps.GROUPS}
     return (
@@ -120,12 +128,12 @@ def encoder_arrays(fitted: Arrays, codec: Arrays, cut: Clips) -> Arrays:
 
 
 def memory(clips: Clips, space: Space) -> Arrays:
-    """Remember the corners of a few clips of every kind of surround.
+    """Choose the surrounds to be remembered: the corners of a few clips of every kind.
 
     Returns
     -------
     dict
-        ``bank`` (clip, corner), without the mean, ``bank_values`` (clip, value), and ``corner_mean``.
+        ``bank`` (clip, corner) without the mean, ``bank_values`` (clip, value), and ``corner_mean``.
     """
     shape = clips.latents.shape[1:]
     corners = clips.latents[..., CORNERS[0], CORNERS[1]].astype(np.float32)
@@ -143,7 +151,7 @@ def memory(clips: Clips, space: Space) -> Arrays:
 
 
 def still(codec: Arrays, latents: NDArray[Any]) -> Arrays:
-    """Fit what shows the end of the clip before, see `train.models.compact.codec.fit_still`.
+    """Fit the map that shows the end of the clip before, see `train.models.compact.codec.fit_still`.
 
     Returns
     -------
@@ -152,15 +160,17 @@ def still(codec: Arrays, latents: NDArray[Any]) -> Arrays:
     """
     latents = latents.astype(np.float32)
     ends = decode(decoder_of(codec), latents)[:, -1:]
+    # Clips of two latent frames that show the last video frame throughout; the first one is wanted.
     standing = encode(codec, np.repeat(ends, patch.FRAMES + 1, axis=1))[:, :, 0]
     weight, bias = fit_still(latents[:, :, -CARRIED:], standing)
     return {"still_weight": weight.numpy(), "still_bias": bias.numpy()}
 
 
 def seam_frame(codec: Arrays) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Turn a latent frame into that of its last video frame standing still: matrix and offset."""
+    """Return matrix and offset that turn a latent frame into that of its last video frame standing still."""
     basis = codec["codec_basis"].astype(np.float64)
     mean = codec["codec_mean"].astype(np.float64)
+    # As in `watched.encode`: the basis decodes scaled latents, and divided twice by the scale encodes.
     inverse = basis / codec["scale"] ** 2
     still = inverse.reshape(patch.FRAMES, -1, basis.shape[1]).sum(0)
     last = basis.reshape(patch.FRAMES, -1, basis.shape[1])[-1]

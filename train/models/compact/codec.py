@@ -1,8 +1,9 @@
-"""Decoding latents to frames, latent frame by latent frame, with an explicit cache.
+"""The decoder from latents to frames, latent frame by latent frame, with an explicit cache.
 
 A latent frame codes four video frames in patches of 8 x 8 pixels (`train.closed_form.patch_codec`); latent
 frame 0 codes one. The decoder is linear: every patch of frames is a weighted sum of the latents of the patch
 itself and of its neighbours, in this latent frame and in the one before. It is fitted in closed form.
+``docs/codec.md`` compares it with other decoders.
 """
 
 import math
@@ -19,9 +20,12 @@ from train.closed_form import patch_codec as patch
 _ROWS = patch.SIDE
 _COLUMNS = patch.SIDE
 _COLOURS = patch.COLOURS
+# Values of one video frame of a patch.
 _ONE = patch.SIZE // patch.FRAMES
+# Clips whose neighbourhoods are in memory at once while the decoder is fitted, and clips in the fit.
 _AT_ONCE = 50
 _ENOUGH = 1000
+# Least spread of a channel and least ridge penalty, so that every fit has a solution.
 _FLOOR = 1e-6
 _Rows = tuple[Tensor, Tensor]
 
@@ -32,12 +36,12 @@ class ClipDecoder(nn.Module):
     Parameters
     ----------
     first_weight : (192, channel, k, k)
-        From latent frame 0 to one frame of a patch: row, column, colour in C order.
+        Weights from latent frame 0 to one frame of a patch: row, column, colour in C order.
     first_bias : (192,)
     next_weight : (768, 2 channel, k, k)
-        From a latent frame and the one before to four frames of a patch: frame, row, column, colour.
+        Weights from a latent frame and the one before to four frames of a patch: frame, row, column, colour.
     next_bias : (768,)
-        Brightness in [0, 1], as the outputs. Beyond the picture's edge the latents at the edge go on.
+        Brightness in [0, 1], like the outputs. The latents at the picture's edge are repeated beyond it.
     """
 
     def __init__(
@@ -62,12 +66,12 @@ class ClipDecoder(nn.Module):
         frames : (clip, 1, row, column, 3)
             In [0, 1].
         cache : (clip, channel, 1, row / 8, column / 8)
-            For `next`.
+            The cache that `next` takes.
         """
         return to_frames(to_patches(latent[:, :, 0], self.first_weight, self.first_bias)), latent
 
     def next(self, latent: Tensor, cache: Tensor) -> tuple[Tensor, Tensor]:
-        """Decode a later latent frame: four frames and the cache for the one after; shapes as `first`."""
+        """Decode a later latent frame to four frames and the cache for the next; shapes as for `first`."""
         both = torch.cat([latent, cache], dim=1)[:, :, 0]
         return to_frames(to_patches(both, self.next_weight, self.next_bias)), latent
 
@@ -89,7 +93,7 @@ class ClipDecoder(nn.Module):
 
 
 class First(nn.Module):
-    """`ClipDecoder.first` as a module to export."""
+    """`ClipDecoder.first` as a module, which an export can trace."""
 
     def __init__(self, decoder: ClipDecoder) -> None:
         super().__init__()
@@ -101,7 +105,7 @@ class First(nn.Module):
 
 
 class Next(nn.Module):
-    """`ClipDecoder.next` as a module to export."""
+    """`ClipDecoder.next` as a module, which an export can trace."""
 
     def __init__(self, decoder: ClipDecoder) -> None:
         super().__init__()
@@ -113,14 +117,14 @@ class Next(nn.Module):
 
 
 def making_up(decoder: ClipDecoder) -> Tensor:
-    """Find what a latent frame takes on to be decoded as if the one before it were another.
+    """Find the correction with which a latent frame is decoded as if the one before it were another.
 
     Returns
     -------
     (channel, channel, k, k)
-        ``next(z + conv(d), before)`` is near ``next(z, before + d)``, by least squares over the values of a
-        patch, with what the frames after it would show of ``conv(d)`` as penalty. What the latent frame
-        says to its neighbours is not looked at.
+        A convolution such that ``next(z + conv(d), before)`` is near ``next(z, before + d)``. It is found by
+        least squares over the values of a patch, with a penalty for what the frames after it would show of
+        ``conv(d)``. The effect of the correction on neighbouring patches is ignored.
     """
     channels = decoder.next_weight.shape[1] // 2
     k = decoder.next_weight.shape[-1]
@@ -132,7 +136,7 @@ def making_up(decoder: ClipDecoder) -> Tensor:
 
 
 def to_patches(latent: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Weigh latents (n, channel, row / 8, column / 8) to patches (n, values, row / 8, column / 8)."""
+    """Map latents (n, channel, row / 8, column / 8) to patches (n, values, row / 8, column / 8)."""
     edge = weight.shape[-1] // 2
     wider = functional.pad(latent, (edge,) * 4, mode="replicate") if edge else latent
     return functional.conv2d(wider, weight, bias)
@@ -147,11 +151,12 @@ def to_frames(blocks: Tensor) -> Tensor:
 
 
 def patch_decoder(codec: patch.Codec) -> ClipDecoder:
-    """Make the decoder that looks at one patch alone: the transpose of the closed-form codec."""
+    """Make the decoder that sees one patch alone, which is the transpose of the closed-form codec."""
     basis = torch.from_numpy(codec.basis)
     mean = torch.from_numpy(codec.mean)
     alone = torch.cat([basis, torch.zeros_like(basis)], dim=1)[:, :, None, None]
     frames = (patch.FRAMES, _ONE)
+    # Latent frame 0 codes video frame 0 four times over, so its frame is the mean of the four.
     start = basis.reshape(*frames, -1).mean(0)[:, :, None, None]
     return ClipDecoder(start, mean.reshape(frames).mean(0), alone, mean)
 
@@ -164,7 +169,7 @@ def load_decoder(state: Mapping[str, Tensor]) -> ClipDecoder:
 def fit_decoder(
     latent: NDArray[np.float32], clips: NDArray[np.uint8], noise: float = 0.1, reach: int = 1
 ) -> ClipDecoder:
-    """Fit the decoder by least squares: the same data give the same decoder.
+    """Fit the decoder by least squares. The same data always give the same decoder.
 
     Fitting on latents with white noise added is, in expectation, a ridge regression with the noise's
     variance as penalty (Bishop 1995, Neural Computation 7, 108), so no noise is drawn.
@@ -172,13 +177,13 @@ def fit_decoder(
     Parameters
     ----------
     latent : float32, (clip, channel, n + 1, row / 8, column / 8)
-        In whatever scale the decoder shall take them.
+        Latents in the scale in which the decoder shall take them.
     clips : uint8, (clip, 4 n + 1, row, column, 3)
-        What they code. Of more than 1000 clips, evenly spaced ones are used.
+        The clips that they code. Of more than 1000 clips, evenly spaced ones are used.
     noise : float
-        Noise on latents for which the decoder is the best, in standard deviations of each channel.
+        The noise on latents that the decoder is best for, in standard deviations of each channel.
     reach : int
-        Neighbours seen to each side, patches.
+        Neighbours that the decoder sees on each side, patches.
 
     Raises
     ------
@@ -187,9 +192,11 @@ def fit_decoder(
     """
     if len(latent) != len(clips) or not len(clips):
         raise ValueError(f"one latent for each clip is needed, found {len(latent)} for {len(clips)} clips.")
+    # Rounded up, so that no more clips than that are used.
     every = -(-len(clips) // _ENOUGH)
     latent = latent[::every]
     clips = clips[::every]
+    # In units of each channel's spread, the noise and so the penalty are the same for all channels.
     spread = np.maximum(latent.std((0, 2, 3, 4), dtype=np.float64), _FLOOR)
     even = (latent / spread[:, None, None, None]).astype(np.float32)
     first = _solve(_opening(even, clips, reach), noise, spread)
@@ -200,7 +207,7 @@ def fit_decoder(
 def fit_still(
     ends: NDArray[np.float32], stills: NDArray[np.float32], reach: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """Fit the latent frame 0 that shows the end of a clip, standing still, from its last two latent frames.
+    """Fit a map from the last two latent frames of a clip to a latent frame 0 that shows its end.
 
     Parameters
     ----------
@@ -209,7 +216,7 @@ def fit_still(
     stills : float32, (clip, channel, row / 8, column / 8)
         Latent frame 0 of a clip that begins with the last video frame.
     reach : int
-        Neighbours seen to each side, patches.
+        Neighbours that the map sees on each side, patches.
 
     Returns
     -------
@@ -225,14 +232,14 @@ def fit_still(
 
 
 def _opening(latent: NDArray[np.float32], clips: NDArray[np.uint8], reach: int) -> Iterator[_Rows]:
-    """Neighbourhoods in latent frame 0, and the patches of frame 0."""
+    """Yield neighbourhoods in latent frame 0, and the patches of video frame 0."""
     for k in range(0, len(clips), _AT_ONCE):
         target = torch.from_numpy(patch.patches(clips[k : k + _AT_ONCE, :1])[..., :_ONE])
         yield _around(torch.from_numpy(latent[k : k + _AT_ONCE, :, 0]), reach), target.flatten(0, 3)
 
 
 def _following(latent: NDArray[np.float32], clips: NDArray[np.uint8], reach: int) -> Iterator[_Rows]:
-    """Neighbourhoods in each later latent frame and the one before it, and its patches."""
+    """Yield neighbourhoods in each later latent frame and the one before it, and its patches."""
     for k in range(0, len(clips), _AT_ONCE):
         z = torch.from_numpy(latent[k : k + _AT_ONCE])
         both = torch.cat([z[:, :, 1:], z[:, :, :-1]], dim=1).transpose(1, 2).flatten(0, 1)
@@ -241,22 +248,25 @@ def _following(latent: NDArray[np.float32], clips: NDArray[np.uint8], reach: int
 
 
 def _around(latent: Tensor, reach: int) -> Tensor:
-    """Neighbourhood of each patch, and a one: (n * row * column, channel * k * k + 1)."""
+    """Return the neighbourhood of each patch and a one, (n * row * column, channel * k * k + 1)."""
     wider = functional.pad(latent, (reach,) * 4, mode="replicate") if reach else latent
     rows = functional.unfold(wider, 2 * reach + 1).transpose(1, 2).flatten(0, 1)
     return functional.pad(rows, (0, 1), value=1.0)
 
 
 def _solve(rows: Iterator[_Rows], noise: float, spread: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
-    """Solve for weight (target, channel, k, k) and bias; the inputs had been divided by their spread."""
+    """Solve for weight (target, channel, k, k) and bias. The rows' inputs are divided by their spread.
+
+    The rows are summed up part by part, so that they are never in memory together.
+    """
     gram = torch.zeros(1, 1, dtype=torch.float64)
     cross = torch.zeros(1, 1, dtype=torch.float64)
     for x, y in rows:
         gram = gram + (x.T @ x).double()
         cross = cross + (x.T @ y).double()
     penalty = torch.full((len(gram),), noise**2 + _FLOOR, dtype=torch.float64)
+    # The last input is a one: it belongs to the bias, which has no penalty, and its sum counts the rows.
     penalty[-1] = 0
-    # The last input is a one, so that the last sum counts the rows.
     solved = torch.linalg.solve(gram + torch.diag(penalty * gram[-1, -1]), cross)
     weight = solved[:-1].T.reshape(cross.shape[1], len(spread), -1) / torch.from_numpy(spread)[:, None]
     side = math.isqrt(weight.shape[2])

@@ -1,4 +1,9 @@
-"""The compact video flow: a small three-dimensional U-Net over the latents of a clip."""
+"""The video flow: a small three-dimensional U-Net over the latents of a clip, and the sampler around it.
+
+Noisy latents, their noise level, and a map and a vector from the brain encoder come in. `VideoFlow` predicts
+from them the velocity, or the clean latents. `Denoiser` makes one step of the sampler of it, with guidance
+and the join to the clip before. Export writes the `Denoiser` as ``denoise.onnx``.
+"""
 
 from typing import Any, TypeVar
 
@@ -15,28 +20,31 @@ Layer = TypeVar("Layer", bound=nn.Module)
 
 _GROUPS = 8
 _FREQUENCIES = 32
-# How fast guidance rises as the noise falls.
+# Power of the noise level by which guidance is held back: it rises as the noise falls.
 _RISE = 8
-# Latent frames over which a clip that goes on from the one before leaves its end.
+# Latent frames over which a clip that continues the one before moves away from its end.
 _JOINED = 6
-# What of that end other clips show in their first latent frames.
+# Share of that end in the first latent frames of all other clips, which dissolve from it.
 _DISSOLVING = (1.0, 0.5, 0.0)
 
 
 class VideoFlow(ModelMixin, ConfigMixin):
-    """Velocity of a rectified flow from noise to the latents of a clip, given what the brain tells.
+    """The velocity of a rectified flow from noise to the latents of a clip, given what the brain says.
 
     With clean latents x, noise e and level t, the noisy latents are ``(1 - t) x + t e`` and the velocity
     is ``e - x`` (Liu, Gong and Liu 2023, Flow straight and fast, equation 1). The network's own output is
-    preconditioned as in Karras et al. 2022 (Elucidating the design space, table 1), carried over to this
-    path: at t = 1 it is the clean clip, near t = 0 the noise.
+    preconditioned as in Karras et al. 2022 (Elucidating the design space, table 1), adapted to this path: at
+    t = 1 the network predicts the clean clip, near t = 0 the noise.
+
+    It follows the conventions of diffusers, such as the names of the attention's layers, so that PEFT can
+    put a LoRA on it.
 
     Parameters
     ----------
     channels, frames, height, width : int
-        Of the latents.
+        Shape of the latents.
     condition_channels : int
-        Of the map that is laid beside them.
+        Channels of the map that is laid beside the latents.
     embedding : int
         Size of the vector that modulates every block.
     widths : (int, int)
@@ -44,7 +52,7 @@ class VideoFlow(ModelMixin, ConfigMixin):
     blocks : (int, int)
         Blocks at full resolution, on the way down and again up, and at half resolution.
     heads : int
-        Of the attention among all places and times at half resolution.
+        Heads of the attention among all places and times at half resolution.
     spread : list of float, optional
         Standard deviation of each channel of clean latents; 1 where not given.
     """
@@ -68,6 +76,7 @@ class VideoFlow(ModelMixin, ConfigMixin):
         spread: list[float] | None = None,
     ) -> None:
         super().__init__()
+        # The order of these modules fixes which random numbers each of them begins with.
         wide, deep = widths
         self.time = nn.Sequential(
             nn.Linear(2 * _FREQUENCIES, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
@@ -103,22 +112,25 @@ class VideoFlow(ModelMixin, ConfigMixin):
         timestep : (batch,)
             Noise level t, from 1 (noise) to above 0.
         condition : (batch, condition channel, frame, row, column)
-            Further channels, which are for the sampler, are not looked at.
+            Channels beyond these are for the sampler, and the network ignores them.
         embedding : (batch, embedding)
         return_dict : bool
-            A plain tuple if False, as everywhere in diffusers.
+            Whether to return diffusers' output object. A plain tuple if False, as everywhere in diffusers.
         """
         clean = self.clean(hidden_states, timestep, condition, embedding)
         velocity = (hidden_states - clean) / timestep.view(-1, 1, 1, 1, 1)
         return Transformer2DModelOutput(sample=velocity) if return_dict else (velocity,)
 
     def clean(self, noisy: Tensor, level: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:
-        """Predict the clean latents; arguments as of `forward`."""
+        """Predict the clean latents. The arguments are those of `forward`."""
         keep, gain, scale = preconditioning(level, self.deviation)
         return keep * noisy + gain * self.network(noisy * scale, level, condition, embedding).float()
 
     def network(self, scaled: Tensor, level: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:
-        """Return the network's own output, of about unit variance."""
+        """Return the network's own output, which has about unit variance.
+
+        `scaled` are the noisy latents, scaled to unit variance; the other arguments are those of `forward`.
+        """
         angles = level[:, None] * self.frequencies
         e = embedding + self.time(torch.cat([angles.sin(), angles.cos()], 1))
         place = self.place.expand(len(scaled), -1, -1, -1, -1)
@@ -129,6 +141,7 @@ class VideoFlow(ModelMixin, ConfigMixin):
         k = self.down(h)
         for n, block in enumerate(self.middle):
             k = block(k, e)
+            # Attention once, half way, and at half resolution, where it has a quarter of the places.
             if n == len(self.middle) // 2:
                 k = self.attention(k)
         h = h + self.up(k)
@@ -138,7 +151,9 @@ class VideoFlow(ModelMixin, ConfigMixin):
 
 
 def preconditioning(level: Tensor, spread: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Factors of the noisy latents, of the network's output and of its input.
+    """Return the factors of the noisy latents, of the network's output and of its input.
+
+    The clean latents are ``first * noisy + second * network(third * noisy)``.
 
     Parameters
     ----------
@@ -153,7 +168,10 @@ def preconditioning(level: Tensor, spread: Tensor) -> tuple[Tensor, Tensor, Tens
 
 
 class Block(nn.Module):
-    """Two convolutions over space with one over time between them, modulated by the embedding."""
+    """Two convolutions over space, and one over time between them, modulated by the embedding.
+
+    The last convolution begins with zeros, so that an untrained block leaves its input as it is.
+    """
 
     def __init__(self, width: int, embedding: int) -> None:
         super().__init__()
@@ -171,9 +189,10 @@ class Block(nn.Module):
         return h + self.space2(functional.silu(self.norm2(inner) * (1 + gain) + offset))
 
 
-# Both are three-dimensional convolutions, written as what ONNX Runtime computes a quarter faster.
+# `OverSpace` and `OverTime` are three-dimensional convolutions with kernels that are flat in time or in
+# space. They are written as two-dimensional ones, because ONNX Runtime computes those a quarter faster.
 class OverSpace(nn.Conv2d):
-    """Convolution of every frame by itself."""
+    """A convolution over rows and columns, in each frame by itself."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """Map (batch, channel, frame, row, column)."""
@@ -183,7 +202,7 @@ class OverSpace(nn.Conv2d):
 
 
 class OverTime(nn.Conv2d):
-    """Convolution of every place by itself."""
+    """A convolution over frames, at each place by itself."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """Map (batch, channel, frame, row, column)."""
@@ -214,33 +233,35 @@ class Attention(nn.Module):
 
 
 def _silenced(layer: Layer) -> Layer:
-    """Let a layer begin with zeros."""
+    """Set a layer's weights to zero."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
 
 
 class Denoiser(nn.Module):
-    """One step of the sampler, with its schedule inside: what ``denoise.onnx`` computes.
+    """One step of the sampler, with its schedule inside. This is what ``denoise.onnx`` computes.
 
-    The levels of n steps are ``u = 1, 1 - 1/n, ..., 0`` moved towards noise,
+    The levels of n steps are ``u = 1, 1 - 1/n, ..., 0``, moved towards noise by
     ``t = shift u / (1 + (shift - 1) u)`` (Esser et al. 2024, Scaling rectified flow transformers,
-    equation 23), and a step is one of Euler's.
+    equation 23). Each step is an Euler step.
 
     The clean latents are guided away from what the flow expects of no brain at all,
     ``brain + (guidance - 1) (brain - null)`` (Ho and Salimans 2022, arXiv:2207.12598, equation 6, for
-    the clean latents), not at level 1 and fully from about 0.6 on. A clip that carries on from the one
-    before is not guided but joined to it: its first latent frame becomes the last video frame of that
-    clip, standing still, and the latent frames after it are moved by the same difference, less and less.
-    A clip that shows something else dissolves from it, after the last step, over the half second of its
-    first five video frames.
+    the clean latents). Guidance has no effect at level 1, and nearly its full effect from about 0.6 on.
+
+    A clip that continues the one before is not guided, but joined to it: its first latent frame becomes the
+    last video frame of that clip, standing still, and the later latent frames are moved by the same
+    difference, less and less. A clip that shows something else dissolves from the one before. This happens
+    after the last step, and takes the half second of the clip's first five video frames.
 
     Parameters
     ----------
     flow : VideoFlow
     shift : float
+        How far the noise levels are moved towards noise; 1 leaves them evenly spaced.
     guidance : float
-        1 for none.
+        Strength of the guidance; 1 for none.
     null : (embedding,)
         The embedding without a brain.
     making_up : (channel, channel, k, k)
@@ -270,6 +291,8 @@ class Denoiser(nn.Module):
         now, after = (shifted(1 - (step + n) / steps, self.shift) for n in (0, 1))
         clean = self.clean(latent, now, condition, embedding)
         found = clean + (latent - clean) * (after / now)
+        # Conditions are factors and not branches, because this module is traced into one graph.
+        # A flag of the condition has one value everywhere in its channel, so the mean is that value.
         known = condition[:, -1].mean((1, 2, 3)).view(-1, 1, 1, 1, 1)
         apart = (known - self.carried(condition)) * (after <= 0).float()
         return found + apart * (self.dissolved(found, condition) - found)
@@ -277,7 +300,8 @@ class Denoiser(nn.Module):
     def dissolved(self, clean: Tensor, condition: Tensor) -> Tensor:
         """Let a clip dissolve from the end of the one before.
 
-        The decoder looks one latent frame back; each makes up for one before it that is mixed otherwise.
+        The decoder looks one latent frame back, and each latent frame of the dissolve follows one that is
+        mixed in other shares. So each is corrected to be decoded as if the one before had its own shares.
         """
         start = self.start(condition)[:, :, 0]
         frames: list[Tensor] = []
@@ -291,22 +315,24 @@ class Denoiser(nn.Module):
 
     def clean(self, latent: Tensor, level: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:
         """Predict the clean latents with guidance; arguments as of `VideoFlow.clean`, level (1,)."""
+        # The clips with the brain and those without one are predicted in one call, of twice the batch.
         given = torch.cat([condition, torch.zeros_like(condition)])
         told = torch.cat([embedding, self.null.expand_as(embedding)])
         twice = torch.cat([latent, latent])
         brain, null = self.flow.clean(twice, level.expand(len(twice)), given, told).chunk(2)
         carried = self.carried(condition)
-        # At level 1 the clean latents are a mean, which guidance would only exaggerate.
+        # At level 1 the prediction is a mean of many clips, which guidance would only exaggerate.
         strength = (self.guidance - 1) * (1 - level**_RISE) * (1 - carried)
         clean = brain + strength * (brain - null)
+        # `joining` falls from 1 at latent frame 0 to 0: a joined clip begins exactly with `start`.
         return clean + carried * self.joining * (self.start(condition) - clean[:, :, :1])
 
     def carried(self, condition: Tensor) -> Tensor:
-        """1 for clips that go on from the one before, (batch, 1, 1, 1, 1)."""
+        """Return 1 for clips that continue the one before and 0 for others, (batch, 1, 1, 1, 1)."""
         return condition[:, 2 * self.flow.config["channels"]].mean((1, 2, 3)).view(-1, 1, 1, 1, 1)
 
     def start(self, condition: Tensor) -> Tensor:
-        """Latent frame that shows the last video frame before, (batch, channel, 1, row, column)."""
+        """Return the latent frame of the last video frame before, (batch, channel, 1, row, column)."""
         return condition[:, -1 - self.flow.config["channels"] : -1, :1]
 
 
@@ -316,5 +342,5 @@ def shifted(u: Any, shift: float) -> Any:
 
 
 def levels(steps: int, shift: float) -> list[float]:
-    """Noise levels before each of `steps` steps."""
+    """Return the noise level before each of `steps` steps."""
     return [shifted(1 - n / steps, shift) for n in range(steps)]

@@ -1,4 +1,4 @@
-"""Held-out windows that the video model draws, as `train.tuning` wants them."""
+"""Held-out windows that the video model draws, in the form that `train.tuning` takes."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,8 +17,9 @@ from train.models.compact.trainable import Trainables
 from train.tuning import Drawn
 from train.work import Arrays
 
+# Clips that are drawn at once, to bound the memory.
 _AT_ONCE = 20
-# What a viewer should be able to name.
+# The attributes that a viewer should be able to name.
 _SHOWN = ("shape", "color", "background", "texture")
 
 
@@ -26,7 +27,7 @@ class HeldOutClips:
     """Clips of sessions that neither encoder nor flow was trained on, drawn from the points they lead to.
 
     They are drawn without carry, and the codec's reconstruction stands for the truth. Guidance is chosen
-    first, and then the sharpness of the probabilities, which `draw` leaves in the encoder.
+    first, and then the sharpness of the probabilities. `draw` leaves the last sharpness in the encoder.
 
     Parameters
     ----------
@@ -34,7 +35,7 @@ class HeldOutClips:
     codec : dict
     clips : Clips
     shift, steps
-        Of the sampler.
+        Shift and number of steps of the sampler.
     """
 
     settings: Mapping[str, Sequence[float]] = {
@@ -55,11 +56,12 @@ class HeldOutClips:
 
     @torch.no_grad()
     def draw(self, route: str, settings: Mapping[str, float]) -> Drawn:
-        """Draw every clip from its point by one route; its doubt is the entropies of its attributes."""
+        """Draw every clip from its point by one route. Its doubt is the entropies of its attributes."""
         encoder = self._system.encoder
         encoder.sharpness = settings["sharpness"]
         denoiser = self._system.denoiser(self._decoder, self._shift, settings["guidance"])
         clips = self._clips
+        # The same noise for all settings, so that they differ in nothing else.
         rng = np.random.default_rng(0)
         shown: list[NDArray[np.float32]] = []
         doubt: list[NDArray[np.float64]] = []
@@ -75,7 +77,7 @@ class HeldOutClips:
         return Drawn(decode(self._decoder, np.concatenate(shown)), np.concatenate(doubt))
 
     def figures(self, clips: NDArray[np.uint8]) -> dict[str, float]:
-        """Share of clips off which each attribute is read correctly, and the mean over four of them."""
+        """Return the share of clips off which each attribute is read correctly, and the mean over four."""
         shown = {
             name: [values[n] for n in share.argmax(1)]
             for (name, values), share in zip(ATTRIBUTES.items(), split(self._clips.attributes), strict=True)

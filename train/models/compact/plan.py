@@ -1,4 +1,9 @@
-"""The plan `compact`: a small flow model draws the film that the signals point to, in a few steps."""
+"""The plan `compact`: a small flow model draws the film that the signals point to, in a few steps.
+
+Training fits the codec, lets the simulated participant watch films, fits the brain encoder, trains the flow
+on the encoder's held-out predictions, and tunes guidance and sharpness on sessions that neither encoder nor
+flow was trained on. Everything that takes long is kept on disk, so that a stopped run goes on after it.
+"""
 
 import copy
 from dataclasses import dataclass, field, replace
@@ -34,22 +39,23 @@ from train.system import Trained
 from train.tuning import tune
 from train.work import Arrays, Work
 
+# Clips on a sheet of samples, and the frames that are shown of each.
 _SHOWN = 6
 _SHOWN_FRAMES = (0, 8, 16, 24, 32)
 
 
 @dataclass(frozen=True)
 class EncoderSizes:
-    """How large the encoder is.
+    """The sizes of the encoder, and how its parts are fitted.
 
     Attributes
     ----------
     stems : StemSizes
     refiner : RefinerSizes
     shrinkage : float
-        Of the discriminant that reads the end of a clip.
+        Shrinkage of the discriminant that reads the end of a clip.
     embedding : int
-        Of the pooled condition.
+        Width of the pooled condition.
     """
 
     stems: StemSizes
@@ -60,7 +66,7 @@ class EncoderSizes:
 
 @dataclass(frozen=True)
 class FlowSizes:
-    """How large the generator is, and how it is trained and sampled.
+    """The sizes of the generator, and how it is trained and sampled.
 
     Attributes
     ----------
@@ -71,7 +77,7 @@ class FlowSizes:
     steps : int
         Default number of steps.
     mixture : Mixture
-        Of its training batches.
+        How its training batches are put together.
     """
 
     widths: list[int]
@@ -88,11 +94,12 @@ class CompactPlan:
     codec: CodecSizes
     encoder: EncoderSizes
     generator: FlowSizes
-    # A run that was trained before a recipe named its machine has none.
+    # Optional: the arguments of a run may lack it, and a recipe's values do not depend on it.
     machine: Machine = field(default_factory=Machine)
 
     def train(self, work: Work, data: SimulatedSessions, phases: dict[str, Phase]) -> Trained:
-        """Simulate sessions, fit the encoder, train the flow on held-out predictions, tune."""
+        """Simulate sessions, fit the encoder, train the flow on held-out predictions, and tune."""
+        # The loop checks this too, but only after films were watched and the encoder was fitted.
         check_losses(phases, Trainables.offered)
         seeds = data.seeds(work)
         who = data.who
@@ -107,13 +114,16 @@ class CompactPlan:
         }
         system = systems.build(fitted, watched.codec, clips, work.seed, **shape)
         log = _train_flow(work, system, watched.codec, clips, phases, self.machine, generator)
+        # Guidance, sharpness and confidence are chosen on sessions that neither encoder nor flow was
+        # trained on. The encoder then gets the chosen values, as `draw` has left the last ones tried.
         held = HeldOutClips(system, watched.codec, clips["held"], generator.shift, generator.steps)
         tuned = tune(held)
         system.encoder.sharpness = tuned.settings["sharpness"]
         for route, weights in tuned.confidence.items():
             system.encoder.get_buffer(f"confidence_{route}").copy_(torch.from_numpy(weights))
-        # The manifest takes no confidence: the fitted one tells windows of this film apart, and is 0.99 for a
-        # participant at rest too. It stays in the run, and no live record shows it.
+        # The manifest names no confidence, so that no live record shows one. The fitted confidence
+        # tells good windows of this film from bad ones, but is 0.99 for a participant at rest, too.
+        # It stays in the run.
         draft = replace(
             draft,
             sigmas={str(generator.steps): levels(generator.steps, generator.shift)},
@@ -122,6 +132,7 @@ class CompactPlan:
             provenance=data.provenance(work) | {"shift": generator.shift},
         )
         stats = {name: fitted[name] for name in STATISTICS} | codec_statistics(watched.codec, fitted)
+        # The loop draws a sheet after the last step of every phase.
         last, phase = list(phases.items())[-1]
         samples = Image.open(_sheet(work, last, phase.steps))
         return Trained(
@@ -135,7 +146,7 @@ class CompactPlan:
         )
 
     def restore(self, weights: Arrays) -> Compact:
-        """Take up the weights of a run."""
+        """Make the system again from the weights of a run."""
         return Compact(weights)
 
     def _watch(self, work: Work, data: SimulatedSessions, draft: Manifest) -> tuple[Watched, Arrays]:
@@ -157,7 +168,7 @@ class CompactPlan:
 
 
 def _golden(work: Work, seed: int, stats: Arrays) -> Arrays:
-    """Make golden windows of the first ones of a watched session."""
+    """Make golden windows from the first windows of a watched session."""
     first = {name: x[:3].copy() for name, x in work.read(f"session-{seed}").items()}
     eeg, fmri = normalised(first, stats)
     return golden(first | {"eeg": eeg, "fmri": fmri})
@@ -172,7 +183,7 @@ def _train_flow(
     machine: Machine,
     sizes: FlowSizes,
 ) -> list[dict[str, Any]]:
-    """Train flow and tokens; sheets of samples and the log lie in the folder of the stage."""
+    """Train flow and tokens. The log and sheets of samples are written beside the checkpoints."""
     sets = [clips[kind] for kind in TAUGHT]
     return loop.train(
         system,
@@ -193,8 +204,8 @@ def _sheet(work: Work, phase: str, step: int) -> Path:
 def _show(
     work: Work, system: Trainables, codec: Arrays, clips: Clips, sizes: FlowSizes, phase: str, step: int
 ) -> None:
-    """Draw a few training clips from their held-out points: truth, all steps, one step."""
-    # The system may lie on an accelerator, and what is drawn here lies on the CPU.
+    """Draw a few training clips from their held-out points: the truth, all steps, one step."""
+    # A copy on the CPU: the system may be on an accelerator, and must stay there for the next steps.
     system = copy.deepcopy(system).cpu()
     picked = np.linspace(0, len(clips.latents) - 1, _SHOWN).astype(int)
     truth = clips.latents[picked].astype(np.float32)

@@ -1,4 +1,10 @@
-"""The perceptron that refines the points of the brain encoder, and how it is trained."""
+"""The perceptron that refines the points of the brain encoder, and its training.
+
+The linear maps' held-out predictions come in. Out come the state of a perceptron trained on all windows,
+and refined points, each made by a perceptron that was not trained on its window. The flow learns from these
+points, so that it does not trust them more than it may trust a new session's. `refine` in
+`train.closed_form.refine` computes the same in numpy.
+"""
 
 from dataclasses import dataclass
 
@@ -14,9 +20,9 @@ from train.closed_form.refine import KNOWN, ROUTES, refine
 from train.closed_form.space import SIZES, Space, split
 from train.work import Arrays
 
-# How often each route is trained.
+# Share of the training windows that take each route: both, fmri, eeg.
 _SEEN = [0.6, 0.2, 0.2]
-# Neighbouring windows share noise: so many in a row are held out together.
+# Windows in a row that are held out together, because neighbouring windows share noise.
 _BLOCK = 25
 
 
@@ -27,18 +33,18 @@ class RefinerSizes:
     Attributes
     ----------
     width : int
-        Of its two hidden layers.
+        Width of its two hidden layers.
     dropout : float
-        Of these; its inputs have a quarter of it.
+        Dropout after these layers. The inputs have a quarter of it.
     rounds : int
         Passes over the windows.
     batch : int
     rate, decay : float
         Largest learning rate of AdamW, weight decay.
     drawn : float
-        Weight of what is drawn against what is told.
+        Weight of the components, which are drawn, against the attributes.
     folds : int
-        Blocks of windows that are each refined by a perceptron trained on the others.
+        Parts of the windows. Each is refined by a perceptron that was trained on the others.
     """
 
     width: int
@@ -52,12 +58,12 @@ class RefinerSizes:
 
 
 class Refiner(nn.Module):
-    """A perceptron on the points of all routes that a window knows.
+    """A perceptron that takes the points of all routes that a window knows.
 
     Parameters
     ----------
     targets, components : int
-        Size of a point, and of its first part, the components of the latents.
+        Size of a point, and of its first part, which is the components of the latents.
     width : int
     dropout : float
     """
@@ -79,7 +85,7 @@ class Refiner(nn.Module):
 
     @classmethod
     def load(cls, state: Arrays) -> "Refiner":
-        """Make it of its state, for use alone."""
+        """Make a perceptron from its state, for use and not for training."""
         first = state["body.1.weight"]
         last = state["body.7.weight"]
         made = cls((first.shape[1] - len(ROUTES)) // len(ROUTES), len(last) - sum(SIZES), len(first))
@@ -94,18 +100,19 @@ class Refiner(nn.Module):
         Parameters
         ----------
         points : (batch, route, target)
-            In the order of `train.closed_form.refine.ROUTES`; what a window's route does not know is not
-            used.
+            In the order of `train.closed_form.refine.ROUTES`. Points that a window's route does not know
+            are ignored.
         route : (batch, route)
             One-hot, or zeros where there is no signal.
 
         Returns
         -------
         (batch, component + value)
-            Components, standardised, and logits of the attributes' values; zeros without a signal.
+            Standardised components, and logits of the attributes' values; zeros without a signal.
         """
         told = points * (route @ self.known)[:, :, None]
         found = self.body(torch.cat([told.flatten(1) * self.scale, route], 1))
+        # The network's output is added to the components of the window's own route.
         own = (points * route[:, :, None]).sum(1)[:, : self.components]
         return functional.pad(own, (0, sum(SIZES))) + found * route.sum(1, keepdim=True)
 
@@ -120,7 +127,7 @@ def fit_refiner(
     points : dict
         Route -> held-out predictions (window, target).
     truth : (window, target)
-        As of `train.closed_form.space.Space.targets`.
+        As `train.closed_form.space.Space.targets` returns it.
     space : Space
     sizes : RefinerSizes
     seed : int
@@ -130,9 +137,10 @@ def fit_refiner(
     net : dict
         State of the perceptron trained on all windows, in half precision.
     refined : dict
-        Route -> points (window, component + value), each by a perceptron that did not see its block.
+        Route -> points (window, component + value), each from a perceptron that did not see its block.
     """
     stacked = np.stack([points[route] for route in ROUTES], 1).astype(np.float32)
+    # Blocks go to the folds in turn, so that every fold has windows from all over the films.
     fold = np.arange(len(truth)) // _BLOCK % sizes.folds
     refined = {r: np.zeros((len(truth), space.components + sum(SIZES)), np.float32) for r in ROUTES}
     for n in range(sizes.folds):
@@ -158,12 +166,15 @@ def _trained(
 ) -> Refiner:
     """Train one perceptron on points (window, route, target)."""
     rng = np.random.default_rng(key)
+    # Dropout and the first weights are torch's draws; the order of the windows is numpy's.
     torch.manual_seed(int(rng.integers(2**31)))
     net = Refiner(points.shape[2], space.components, sizes.width, sizes.dropout)
     net.scale.copy_(torch.from_numpy(1 / np.maximum(points.std(0).reshape(-1), 1e-6)))
     places = torch.from_numpy(truth[:, : space.components].astype(np.float32))
+    # The attributes are standardised in the truth; the cross-entropy needs them as shares again.
     shown = truth[:, space.components :] * space.scale[space.components :] + space.mean[space.components :]
     shares = torch.from_numpy(shown.astype(np.float32))
+    # Errors of a component count by its variance, as they do in the latents.
     weight = space.scale[: space.components] ** 2
     weigh = torch.from_numpy((weight / weight.mean()).astype(np.float32))
     given = torch.from_numpy(points)
@@ -173,6 +184,7 @@ def _trained(
     net.train()
     for _ in range(sizes.rounds):
         for rows in np.array_split(rng.permutation(len(points)), batches):
+            # Training windows have both modalities. Each is seen by a random route, as if it had fewer.
             route = torch.eye(len(ROUTES))[rng.choice(len(ROUTES), len(rows), p=_SEEN)]
             found = net(given[rows], route)
             drawn = found[:, : space.components]

@@ -1,4 +1,9 @@
-"""A trained brain encoder, video flow and codec as one system, in torch: what the graphs must equal."""
+"""The trained video model as a `train.system.System`, in torch. Its exported graphs must equal it.
+
+Windows of signals become a condition (`BrainEncoder`), noise becomes latents under that condition in a few
+steps (`Denoiser`), and latents become frames (`ClipDecoder`). `pack` puts the weights of all three into the
+arrays that a run stores, and `unpack` makes the modules from these arrays again.
+"""
 
 import json
 from collections.abc import Sequence
@@ -20,16 +25,17 @@ from train.models.compact.trainable import Trainables
 from train.system import Condition, Port, Stage, System, Traced, signal_ports
 from train.work import Arrays
 
+# Clips that are decoded at once, to bound the memory.
 _AT_ONCE = 20
 
 
 class Compact(System):
-    """The system of a brain encoder that draws a map, and a video flow that is conditioned on it.
+    """A brain encoder that draws a map, and a video flow that is conditioned on it.
 
     Parameters
     ----------
     weights : dict
-        As `pack` makes them.
+        The arrays that `pack` makes.
     """
 
     carried = CARRIED
@@ -49,29 +55,29 @@ class Compact(System):
 
     @torch.no_grad()
     def condition(self, inputs: Arrays) -> Condition:
-        """Encode windows: a map that is laid beside the latents, and a pooled vector."""
+        """Encode windows into a map that is laid beside the latents, and a pooled vector."""
         names = ("eeg", "eeg_mask", "fmri", "fmri_mask", "carry", "carry_mask")
         given = [torch.from_numpy(np.asarray(inputs[name], np.float32)) for name in names]
         drawn, pooled, confidence = self._model.encoder(*given)
         return Condition(map=drawn, pooled=pooled, confidence=confidence)
 
     def negative(self, condition: Condition) -> Condition:
-        """Name the null tokens, which say that there is no brain, under an empty map."""
+        """Return null tokens, which say that there is no brain, and an empty map."""
         null = self._model.encoder.null.detach().expand_as(condition.pooled)
         return Condition(map=torch.zeros_like(condition.map), pooled=null)
 
     def sample(self, condition: Condition, noise: NDArray[np.float32], steps: int) -> NDArray[np.float32]:
-        """Take all steps; the denoiser holds its negative itself."""
+        """Take all steps from noise to latents. The denoiser applies guidance itself."""
         start = torch.from_numpy(np.ascontiguousarray(noise))
         return sample(self._model.denoiser, start, condition.map, condition.pooled, steps).numpy()
 
     @torch.no_grad()
     def frames(self, latents: NDArray[Any]) -> NDArray[np.float32]:
-        """Draw scaled latents."""
+        """Decode scaled latents to frames."""
         return self._model.decoder(torch.from_numpy(latents.astype(np.float32))).numpy()
 
     def levels(self, steps: int) -> list[float]:
-        """Noise levels before each of `steps` steps."""
+        """Return the noise level before each of `steps` steps."""
         return levels(steps, self._model.denoiser.shift)
 
     def weights(self) -> Arrays:
@@ -81,6 +87,7 @@ class Compact(System):
     @torch.no_grad()
     def stages(self, manifest: Manifest) -> Sequence[Stage]:
         """List the encoder, one denoising step, and the two ways to decode a latent frame."""
+        # The examples are only traced: their shapes matter, their values do not.
         model = self._model
         signals = {port.name: torch.randn(1, *port.shape) for port in self.ports(manifest)}
         for name in ("eeg_mask", "fmri_mask", "carry_mask"):
@@ -106,14 +113,14 @@ class Compact(System):
 
 @dataclass(frozen=True)
 class Model:
-    """A trained model.
+    """The modules of a trained model.
 
     Attributes
     ----------
     encoder : BrainEncoder
     denoiser : Denoiser
     decoder : ClipDecoder
-        Of scaled latents.
+        Decodes scaled latents.
     """
 
     encoder: BrainEncoder
@@ -122,7 +129,7 @@ class Model:
 
 
 def pack(system: Trainables, codec: Arrays, shift: float, guidance: float) -> Arrays:
-    """Collect the weights of a trained system, what was learned in half precision."""
+    """Collect the weights of a trained system; those that were learned are kept in half precision."""
     arrays: Arrays = {}
     for name, value in system.encoder.state_dict().items():
         learned = name.split(".")[0] in LEARNED or name.startswith(f"{PREFIX}body.")
@@ -141,17 +148,19 @@ def pack(system: Trainables, codec: Arrays, shift: float, guidance: float) -> Ar
     return arrays | decoder | {"config": np.array(strict_json.dumps(told))}
 
 
+# The parts of the flow that are not learned.
 _BUFFERS = ("place", "deviation", "frequencies")
 
 
 def unpack(weights: Arrays) -> Model:
-    """Make the model of a run's weights."""
+    """Make the modules from a run's weights, which `pack` made."""
     told = json.loads(str(weights["config"]))
     parts: dict[str, dict[str, Any]] = {"encoder": {}, "flow": {}, "decoder": {}}
     for name, value in weights.items():
         part, dot, rest = name.partition(".")
         if dot:
             parts[part][rest] = value
+    # The encoder is made from its fitted arrays. Learned weights are loaded into it afterwards.
     closed = {k: v for k, v in parts["encoder"].items() if k.split(".")[0] not in LEARNED}
     encoder = BrainEncoder(
         closed | {"latent_shape": np.array(told["latent_shape"])},
@@ -168,14 +177,14 @@ def unpack(weights: Arrays) -> Model:
 
 
 def decoder_of(arrays: Arrays) -> ClipDecoder:
-    """Make the decoder out of arrays that hold it."""
+    """Make the decoder from arrays that hold it among others, under ``decoder.``."""
     found = {n.removeprefix("decoder."): v for n, v in arrays.items() if n.startswith("decoder.")}
     return load_decoder({name: torch.from_numpy(value).float() for name, value in found.items()}).eval()
 
 
 @torch.no_grad()
 def sample(denoiser: Denoiser, start: Tensor, condition: Tensor, embedding: Tensor, steps: int) -> Tensor:
-    """Take all steps from noise to clean latents."""
+    """Take all steps of the sampler, from noise to clean latents."""
     latent = start
     total = torch.tensor([float(steps)])
     for step in range(steps):
@@ -185,7 +194,7 @@ def sample(denoiser: Denoiser, start: Tensor, condition: Tensor, embedding: Tens
 
 @torch.no_grad()
 def decode(decoder: ClipDecoder, latents: NDArray[Any]) -> NDArray[np.uint8]:
-    """Decode scaled latents to clips as a session emits them."""
+    """Decode scaled latents to clips of uint8, as a session emits them."""
     starts = range(0, len(latents), _AT_ONCE)
     parts = [decoder(torch.from_numpy(latents[n : n + _AT_ONCE].astype(np.float32))) for n in starts]
     return np.rint(torch.cat(parts).numpy() * 255).astype(np.uint8)

@@ -1,4 +1,8 @@
-"""The parts of the video model that are trained together, and the loss they are trained with."""
+"""The parts of the video model that are trained together, and their loss.
+
+A `train.models.compact.batches.Batch` comes in, and a scalar loss goes out. The training loop decides which
+parameters learn.
+"""
 
 from collections.abc import Sequence
 
@@ -12,9 +16,9 @@ from train.models.compact.flow import Denoiser, VideoFlow, preconditioning
 
 
 class Trainables(Trainable):
-    """The encoder, of which the tokens learn, and the flow.
+    """The encoder and the flow. They offer one loss, ``velocity``.
 
-    It offers one loss, ``velocity``.
+    Of the encoder only the tokens are learned with this loss.
     """
 
     offered = ("velocity",)
@@ -25,17 +29,17 @@ class Trainables(Trainable):
         self.flow = flow
 
     def denoiser(self, decoder: ClipDecoder, shift: float, guidance: float) -> Denoiser:
-        """Make the sampler's step out of the parts as they are."""
+        """Make a step of the sampler from the parts as they are at this moment."""
         return Denoiser(self.flow, shift, guidance, self.encoder.null, making_up(decoder))
 
     def losses(self, batch: Batch, names: Sequence[str]) -> dict[str, Tensor]:
-        """Return the losses of these names, name -> scalar."""
+        """Return the losses with these names, name -> scalar."""
         return {name: {"velocity": self.velocity}[name](batch) for name in names}
 
     def velocity(self, batch: Batch) -> Tensor:
-        """Mean squared error of the network's output, channels weighted by their variance.
+        """Compute the mean squared error of the network's output, with channels weighted by their variance.
 
-        The target is what turns the noisy latents into the clean ones under
+        The target is the output that turns the noisy latents into the clean ones under
         `train.models.compact.flow.preconditioning`.
         """
         condition, embedding, _ = self.encoder.condition(
@@ -52,4 +56,5 @@ class Trainables(Trainable):
         keep, gain, scale = preconditioning(batch.level, spread)
         target = (batch.latents - keep * noisy) / gain
         found = self.flow.network(noisy * scale, batch.level, condition, embedding)
+        # The forward pass may run in bf16; the loss is computed in single precision.
         return ((found.float() - target).square() * spread**2).mean()

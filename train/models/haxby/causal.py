@@ -1,4 +1,9 @@
-"""Windows of recorded runs, causally normalised as in a session, each run by what other runs taught."""
+"""Windows of recorded runs, normalised causally as in a session.
+
+Runs come in; windows of all of them go out, each the mean of its volumes. What normalises a run (mean level
+and drift components) is learned from other runs, because a live session normalises a run that nobody has
+seen. So `CausalChain.trials` takes the training runs, and leaves out of them the run that it normalises.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -28,7 +33,7 @@ class CausalChain:
     Attributes
     ----------
     manifest : Manifest
-        Its baseline says how the level is followed; the number of components is set here.
+        Its baseline says how the level is followed. `with_drift` sets the number of components.
     runs : dict
         Number -> run.
     voxels : int64, (voxel,)
@@ -38,6 +43,7 @@ class CausalChain:
     manifest: Manifest
     runs: dict[int, BoldRun]
     voxels: NDArray[np.int64]
+    # Windows by training runs, run and floor. Cross-validation asks for the same ones many times.
     _kept: dict[tuple[frozenset[int], int, float], Part] = field(default_factory=dict, repr=False)
 
     @property
@@ -48,7 +54,7 @@ class CausalChain:
         return Projection(self.voxels.astype(np.int64), (i, j, k), np.array(self.manifest.fmri.affine))
 
     def drift(self, training: Sequence[int], floor: float, blocks: Blocks) -> tuple[Matrix, Drift]:
-        """Mean level (voxel,) and drift components of the runs `training`, told what `blocks` say."""
+        """Learn mean level (voxel,) and drift components from the runs `training`, labelled by `blocks`."""
         series = [self.runs[n].series(self.voxels) for n in training]
         courses = [
             responses(blocks.events[n], blocks.labels, len(y), self.runs[n].tr_s)
@@ -57,23 +63,24 @@ class CausalChain:
         return learn_drift(series, courses, floor)
 
     def with_drift(self, drift: Drift) -> Manifest:
-        """The manifest of a bundle with these components."""
+        """Return the manifest of a bundle with these components."""
         assert self.manifest.fmri is not None
         baseline = replace(self.manifest.fmri.baseline, components=len(drift.prior))
         return replace(self.manifest, fmri=replace(self.manifest.fmri, baseline=baseline))
 
     def trials(self, training: Sequence[int], floor: float, blocks: Blocks, *, keep: bool = True) -> Trials:
-        """Windows of all runs in scanner units; no run is normalised by what it taught itself.
+        """Make the windows of all runs in scanner units; no run is normalised by what it taught itself.
 
         Parameters
         ----------
         training : sequence of int
-            Runs to learn from; a run among them is normalised by the others.
+            Runs to learn from. A run among them is normalised by the others.
         floor : float
             See `train.models.haxby.drift.learn_drift`.
         blocks : Blocks
         keep : bool
-            Keep the windows for the next call; not for exchanged labels.
+            Keep the windows for the next call. Must be False for exchanged labels: windows are kept by runs
+            and floor, not by labels.
         """
         parts = []
         for number in self.runs:
@@ -87,10 +94,11 @@ class CausalChain:
         return Trials(np.concatenate([x for x, _ in parts]), [span for _, spans in parts for span in spans])
 
     def _windows(self, number: int, mean: Matrix, drift: Drift) -> Part:
-        """Mean of each window's volumes; which ones they are is the grid's, as in a session without holes."""
+        """Compute the mean of each window's volumes, which the grid names as in a session without holes."""
         manifest = self.with_drift(drift)
         assert manifest.fmri is not None
         stats = unit_statistics(manifest, mean) | drift.arrays()
+        # The same object as in a session: it sees one volume after the other, and none ahead.
         norm = normalizer(stats, manifest.fmri.baseline)
         left = np.stack([norm.push(x.astype(np.float32)) for x in self.runs[number].series(self.voxels)])
         x, spans = window_means(left, manifest.grid, number, self.runs[number].tr_s)
@@ -100,19 +108,20 @@ class CausalChain:
 def window_means(
     series: NDArray[Any], grid: TimingGrid, number: int, tr_s: float
 ) -> tuple[list[Matrix], list[Span]]:
-    """Mean of each window's volumes in a run, and the window's span; windows without a volume are left out.
+    """Compute the mean of each window's volumes in a run, and its span; leave windows without a volume out.
 
     Parameters
     ----------
     series : (volume, voxel)
     grid : TimingGrid
     number : int
-        Of the run.
+        Number of the run.
     tr_s : float
     """
     x: list[Matrix] = []
     spans: list[Span] = []
     for k in range(grid.count(len(series) * tr_s)):
+        # The lag reaches beyond the run's end for its last windows.
         inside = [n for n in grid.volumes(k) if n < len(series)]
         if inside:
             start, stop = (float(t) for t in grid.span(k))

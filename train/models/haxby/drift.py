@@ -1,4 +1,8 @@
-"""The spatial components of a run's drift, learned from training runs."""
+"""The spatial components of a run's drift, learned from training runs.
+
+Time courses of training runs and the expected courses of the responses come in. The mean level and a
+`Drift` go out, with which a session follows the level of a new run. ``docs/normalise.md`` describes it.
+"""
 
 from collections.abc import Sequence
 
@@ -10,21 +14,21 @@ from rtdecode.signal.volume.baseline import Drift
 
 Matrix = NDArray[np.float64]
 
-# Seconds over which a response rises and falls.
+# Seconds over which a response rises, and over which it falls.
 _RAMP_S = 8.0
-# Powers of time that describe a run's slow part: level, slope, bend.
+# Number of powers of time that describe a run's slow part: level, slope, bend.
 _POWERS = 3
-# Share of the noise covariance that is taken from its diagonal alone.
+# Weight of the diagonal in the noise covariance, which is drawn towards it.
 _SHRINKAGE = 0.5
 
 
 def responses(events: Sequence[Event], labels: Sequence[str], volumes: int, tr_s: float) -> Matrix:
-    """Expected course of each category's response, (volume, label): blocks with ramps of 8 s.
+    """Return the expected course of each category's response, (volume, label): blocks with ramps of 8 s.
 
     Parameters
     ----------
     events : sequence of Event
-        Blocks of the run, where the responses (not the stimuli) are expected.
+        Blocks of the run, at the times of the responses (not of the stimuli).
     labels : sequence of str
     volumes : int
     tr_s : float
@@ -39,7 +43,7 @@ def responses(events: Sequence[Event], labels: Sequence[str], volumes: int, tr_s
 
 
 def patterns(series: Sequence[Matrix], courses: Sequence[Matrix]) -> Matrix:
-    """Response of each voxel to each category, (label, voxel), with a level of its own for every run."""
+    """Fit the response of each voxel to each category, (label, voxel), with a level for every run."""
     centred = [course - course.mean(0) for course in courses]
     gram = sum((c.T @ c for c in centred), np.zeros((courses[0].shape[1],) * 2))
     cross = sum((c.T @ y for c, y in zip(centred, series, strict=True)), np.zeros((1, 1)))
@@ -69,7 +73,7 @@ def learn_drift(series: Sequence[Matrix], courses: Sequence[Matrix], floor: floa
     mean : (voxel,)
         Mean resting level of the runs.
     drift : Drift
-        Three components a run.
+        Three components for each run.
     """
     response = patterns(series, courses)
     rest = [y - course @ response for y, course in zip(series, courses, strict=True)]
@@ -85,10 +89,11 @@ def learn_drift(series: Sequence[Matrix], courses: Sequence[Matrix], floor: floa
 
 
 def _components(slow: Matrix, left: Matrix, floor: float) -> Drift:
-    """Diagonal form of ``(1 - floor) slow.T @ slow + rest * noise`` against the noise."""
+    """Bring ``(1 - floor) slow.T @ slow + rest * noise`` and the noise to diagonal form together."""
     rest = floor * float((slow**2).sum() / (left**2).sum())
     white = whitened(slow, left, _SHRINKAGE)
     values, axes = np.linalg.eigh(slow @ white.T)
+    # The rows of `slow` may depend on each other. Directions without variance have no component.
     there = values > 1e-9 * values.max()
     turn = axes[:, there].T / np.sqrt(values[there])[:, None]
     return Drift(turn @ white, turn @ slow, (1 - floor) * values[there] + rest, rest)

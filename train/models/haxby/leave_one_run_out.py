@@ -1,4 +1,9 @@
-"""The judge `leave-one-run-out`: a classifier on runs that neither taught it nor were chosen on."""
+"""The judge `leave-one-run-out`: a classifier on runs that it was neither trained nor chosen on.
+
+For each run, a classifier is chosen and trained on all the others, and judged on that run. Beside it stand a
+control with exchanged labels, and an offline analysis that sees whole runs. The shipped classifier itself is
+judged on the runs that it was not trained on.
+"""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,7 +29,7 @@ from train.recipe import numbers
 from train.system import Trained
 from train.work import Work
 
-# One is left out, and the others must suffice for a training.
+# Fewest runs: one is left out, and the others must suffice for a training.
 _FEWEST = 4
 
 
@@ -35,9 +40,9 @@ class LeaveOneRunOut:
     Attributes
     ----------
     lags : list of float
-        Seconds, for the curve of accuracy against lag.
+        Haemodynamic lags for the curve of accuracy against lag, s.
     permutations : int
-        Trainings on exchanged labels, for the control.
+        Number of trainings on exchanged labels, for the control.
     """
 
     lags: list[float]
@@ -53,7 +58,7 @@ class LeaveOneRunOut:
         enough("data.others", data.every, _FEWEST)
 
     def judge(self, work: Work, plan: CategoryPlan, data: HaxbyRuns, trained: Trained, show: Show) -> Judged:
-        """Train again for each run that is left out, every choice made on the other runs."""
+        """Train again for each run that is left out, with every choice made on the other runs."""
         chain = data.chain(work)
         blocks = data.blocks(work)
         runs = data.every
@@ -63,6 +68,7 @@ class LeaveOneRunOut:
         folds = leave_one_out(work, chain, offline, blocks, runs, candidates, self.permutations)
         figures = _figures(folds)
         trials = chain.trials(data.taught, final.floor, blocks)
+        # Only if the recipe names runs beyond those that are trained on.
         if {*runs} - {*data.taught}:
             figures["classification_top1_held_out"] = _held_out(
                 trials, blocks, final, data.taught, chain.runs
@@ -112,10 +118,10 @@ def judge_runs(show: Show, bundle: Bundle, data: Path | None, runs: list[int]) -
 def offline_trials(
     grid: TimingGrid, runs: dict[int, haxby.BoldRun], voxels: np.ndarray, lag: float
 ) -> Trials:
-    """Windows as an analysis after the session sees them.
+    """Make the windows that an analysis after the session would see.
 
-    Quadratic detrend and z-score over the whole run, future included: the yardstick that the
-    causal chain is compared with.
+    They are detrended (quadratic) and z-scored over the whole run, future included. The causal chain is
+    compared with them.
     """
     grid = replace(grid, lag=exact(lag))
     rows: list[np.ndarray] = []
@@ -142,17 +148,19 @@ def leave_one_out(
     candidates: Candidates,
     permutations: int,
 ) -> list[dict[str, Any]]:
-    """Judge each run by a classifier whose every choice and weight rests on the other runs."""
+    """Judge each run by a classifier whose choices and weights all come from the other runs."""
     folds = []
     for left in work.track(runs, "leave one run out"):
         rest = [run for run in runs if run != left]
         choice = choose(by_floor(chain, blocks, candidates.floors), blocks, rest, candidates)
+        # The offline analysis chooses lag and shrinkage on the same runs.
         scores = {
             lag: accuracies(_fixed(trials), blocks, rest, choice.correction_s, candidates.shrinkages)
             for lag, trials in offline.items()
         }
         lag = max(scores, key=lambda lag: scores[lag].max())
         shrinkage = candidates.shrinkages[int(scores[lag].argmax())]
+        # The control keeps the settings, and learns drift and classifier from exchanged labels.
         rng = np.random.default_rng([work.seed, left])
         controls = [
             _control(chain, blocks, rest, left, choice, blocks.permuted(rng)) for _ in range(permutations)
@@ -175,14 +183,14 @@ def leave_one_out(
 
 
 def _fixed(trials: Trials) -> Learn:
-    """Windows that were normalised without learning from other runs."""
+    """Wrap windows whose normalisation does not learn from other runs."""
     return lambda _: trials
 
 
 def _control(
     chain: CausalChain, blocks: Blocks, runs: list[int], left: int, choice: Choice, taught: Blocks
 ) -> Score:
-    """Hits in the run left out when drift and classifier were taught exchanged labels."""
+    """Count hits in the run left out when drift and classifier were taught exchanged labels."""
     trials = chain.trials(runs, choice.floor, taught, keep=False)
     return _judge(trials, blocks, runs, left, choice.correction_s, choice.shrinkage, taught)[0]
 
@@ -196,7 +204,7 @@ def _judge(
     shrinkage: float,
     taught: Blocks | None = None,
 ) -> tuple[Score, np.ndarray, np.ndarray]:
-    """Hits, blocks and categories of the counted windows of the run left out."""
+    """Return hits, blocks and categories of the counted windows of the run left out."""
     truth, block = blocks.truth(trials.spans, correction_s)
     lesson = truth if taught is None else taught.truth(trials.spans, correction_s)[0]
     scale, [(weights, offset)] = fit(trials, lesson, runs, [shrinkage], len(blocks.labels))
@@ -222,7 +230,7 @@ def _figures(folds: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def _held_out(
     trials: Trials, blocks: Blocks, choice: Choice, runs: list[int], every: dict[int, haxby.BoldRun]
 ) -> dict[str, Any]:
-    """Accuracy of the shipped classifier on the runs it has not seen."""
+    """Judge the shipped classifier on the runs it has not seen."""
     parts = [
         _judge(trials, blocks, runs, n, choice.correction_s, choice.shrinkage) for n in every if n not in runs
     ]
@@ -232,9 +240,10 @@ def _held_out(
 
 
 def live_over_offline(folds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Causal over offline accuracy above chance on the same windows, blocks resampled in pairs."""
+    """Divide causal by offline accuracy above chance on the same windows; the interval resamples blocks."""
     chance = 1 / len(haxby.LABELS)
     causal, offline = (np.concatenate([f[name] for f in folds]) - chance for name in ("causal", "offline"))
+    # Windows of a block are not independent, so whole blocks are drawn, with both accuracies of each.
     block = np.unique(np.concatenate([f["block"] for f in folds]), return_inverse=True)[1]
     sums = np.stack([np.bincount(block, causal), np.bincount(block, offline)])
     draws = np.random.default_rng(0).integers(0, sums.shape[1], (2000, sums.shape[1]))
@@ -251,7 +260,7 @@ def lag_table(
     runs: list[int],
     shrinkages: list[float],
 ) -> dict[str, list[float]]:
-    """Cross-validated accuracy of the same windows when their volumes are taken at other lags."""
+    """Compute the cross-validated accuracy of the same windows with volumes taken at other lags."""
     table: dict[str, list[float]] = {"lag_s": list(offline), "causal": [], "offline": []}
     for lag, after in offline.items():
         manifest = replace(chain.manifest, grid=replace(chain.manifest.grid, lag=exact(lag)))
@@ -267,7 +276,7 @@ def lag_table(
 def correction_table(
     learn: Learn, blocks: Blocks, runs: list[int], candidates: Candidates
 ) -> dict[str, list[float]]:
-    """Cross-validated accuracy within the training runs against the onset correction."""
+    """Compute the cross-validated accuracy within the training runs against the onset correction."""
     found = [
         float(accuracies(learn, blocks, runs, c, candidates.shrinkages).max()) for c in candidates.corrections
     ]

@@ -1,4 +1,7 @@
-"""Drawn pictures of named categories, for decoders that tell what was seen but not how it looked."""
+"""Drawn pictures of named categories, for decoders that tell what was seen but not how it looked.
+
+`pictograms` gives one page for each label: its drawing from `DRAWINGS`, and a caption below it.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -55,7 +58,7 @@ def pictograms(labels: Sequence[str], size: tuple[int, int], caption: str) -> ND
     size : (height, width)
         Pixels.
     caption : str
-        Written small below every drawing.
+        Text that is written small below every drawing.
 
     Returns
     -------

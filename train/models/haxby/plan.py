@@ -1,4 +1,9 @@
-"""The plan `category`: which of eight kinds of object is seen, from fMRI alone, recorded data."""
+"""The plan `category`: which of eight kinds of object a participant sees, from recorded fMRI alone.
+
+`HaxbyRuns` is the recipe's data: runs, their blocks, and the chain that reads them as a session would.
+`CategoryPlan.train` chooses its settings by cross-validation inside the training runs, fits the classifier
+once more on all of them, and hands it over as a `train.models.haxby.system.Category`.
+"""
 
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -22,9 +27,11 @@ from train.system import Trained
 from train.work import Arrays, Work
 
 NOTE = "category decoding, recorded data, not a reconstruction"
+# Height and width of a picture, px.
 _SIZE = (128, 192)
 _GOLDEN = 4
-# One to learn from, where one is left out for the choice and one for the normalisation.
+# Fewest training runs: one is left out for the choice, another one for the normalisation, and one
+# must be left to learn from.
 _FEWEST = 3
 
 
@@ -35,12 +42,12 @@ class HaxbyRuns:
     Attributes
     ----------
     runs : str
-        Numbers of those that are trained on, ``1-8`` for example.
+        Numbers of the runs that are trained on, ``1-8`` for example.
     grid : TimingGrid
     baseline : Baseline
         How the level of a run is followed.
     others : str
-        Numbers of those that are there besides, to judge on.
+        Numbers of further runs, which are there to judge on.
     """
 
     runs: str
@@ -71,7 +78,7 @@ class HaxbyRuns:
         haxby.folder(work.data)
 
     def chain(self, work: Work) -> CausalChain:
-        """Return all runs, and how a session would read them; the runs that teach choose the voxels."""
+        """Return all runs and how a session would read them. Only the training runs choose the voxels."""
         if self._chain is None:
             place = haxby.folder(work.data)
             every = {number: haxby.load(place, number) for number in self.every}
@@ -81,7 +88,7 @@ class HaxbyRuns:
         return self._chain
 
     def blocks(self, work: Work) -> Blocks:
-        """Return what was shown."""
+        """Return what was shown in each run."""
         return Blocks({number: run.events for number, run in self.chain(work).runs.items()}, haxby.LABELS)
 
 
@@ -105,10 +112,11 @@ class CategoryPlan:
         return Candidates(self.corrections, self.floors, self.shrinkages)
 
     def train(self, work: Work, data: HaxbyRuns, phases: dict[str, Any]) -> Trained:
-        """Choose and fit; there are no phases."""
+        """Choose the settings and fit the classifier. There are no phases."""
         chain = data.chain(work)
         blocks = data.blocks(work)
         runs = data.taught
+        # Choose inside the training runs, then fit once more on all of them.
         choice = choose(by_floor(chain, blocks, self.floors), blocks, runs, self.candidates)
         trials = chain.trials(runs, choice.floor, blocks)
         truth, _ = blocks.truth(trials.spans, choice.correction_s)
@@ -119,6 +127,8 @@ class CategoryPlan:
             "onset_correction_s": choice.correction_s,
             "choice": asdict(choice),
         }
+        # Trials leave out the run that they normalise. The bundle's drift comes from all training runs,
+        # because a session's run is none of them.
         mean, drift = chain.drift(runs, choice.floor, blocks)
         manifest = replace(chain.with_drift(drift), provenance=provenance)
         stats = {"fmri_mean": mean.astype(np.float32), "fmri_scale": scale.astype(np.float32)}
@@ -140,12 +150,12 @@ class CategoryPlan:
         )
 
     def restore(self, weights: Arrays) -> Category:
-        """Take up the weights of a run."""
+        """Make the system again from the weights of a run."""
         return Category(weights)
 
 
 def enough(name: str, runs: list[int], least: int) -> None:
-    """Refuse fewer runs than are needed; `name` is their key in the recipe."""
+    """Refuse fewer runs than are needed. `name` is their key in the recipe."""
     if len({*runs}) < least:
         raise UsageError(
             f"{name}={','.join(map(str, runs))}: {least} runs or more are needed, as what is chosen is "
@@ -154,17 +164,17 @@ def enough(name: str, runs: list[int], least: int) -> None:
 
 
 def choice_of(trained: Trained) -> Choice:
-    """Read what was chosen in training."""
+    """Return the settings that were chosen in training."""
     return Choice(**trained.tables["choice"])
 
 
 def by_floor(chain: CausalChain, blocks: Blocks, floors: list[float]) -> dict[float, Learn]:
-    """Floor of the drift components -> windows normalised by what some runs taught."""
+    """Return, for each floor of the drift components, a function from training runs to windows."""
     return {floor: partial(chain.trials, floor=floor, blocks=blocks) for floor in floors}
 
 
 def brain(runs: list[haxby.BoldRun], training: list[int]) -> np.ndarray:
-    """Flat indices of voxels whose mean in the training runs is above a tenth of the brightest's."""
+    """Return flat indices of the voxels whose mean in the training runs is above a tenth of the brightest."""
     mean = np.mean([run.data.mean(-1) for run in runs if run.number in training], axis=0).ravel()
     return np.flatnonzero(mean > 0.1 * np.quantile(mean, 0.99))
 

@@ -1,4 +1,8 @@
-"""A linear classifier that shows a picture of the likeliest category: a system in closed form."""
+"""A linear classifier that shows a picture of the likeliest category: a system in closed form.
+
+`Category` computes in numpy, and `graphs` writes the same computation as ONNX graphs: from volumes to scores
+and a one-hot latent, and from latent frames to pictures. It is the shortest of the shipped systems.
+"""
 
 from typing import Any
 
@@ -13,13 +17,13 @@ from train.closed_form.stem import slot_mean
 from train.system import ClosedForm, Condition, batched, signal_ports
 from train.work import Arrays
 
-# Latent frames of a clip; the first holds one video frame, each later one `_FRAMES`.
+# Latent frames of a clip. The first one holds one video frame, each later one `_FRAMES`.
 _LATENT_FRAMES = 9
 _FRAMES = 4
 
 
 class Category(ClosedForm):
-    """A linear discriminant of the mean of a window's volumes; latents are the likeliest category, one-hot.
+    """A linear discriminant of the mean of a window's volumes. Its latents are the likeliest category.
 
     Parameters
     ----------
@@ -32,7 +36,7 @@ class Category(ClosedForm):
         self.latent_shape = (len(weights["pictures"]), _LATENT_FRAMES, 1, 1)
 
     def condition(self, inputs: Arrays) -> Condition:
-        """Classify windows: scores, and the finished latents, float64."""
+        """Classify windows: return scores, and the finished latents, one-hot and float64."""
         mean = slot_mean(inputs["fmri"], inputs["fmri_mask"])
         weights = self._weights["weights"].astype(np.float64)
         scores = softmax(mean @ weights + self._weights["offset"])
@@ -41,7 +45,7 @@ class Category(ClosedForm):
         return Condition(start=latents, start_level=0.0, scores=scores)
 
     def frames(self, latents: NDArray[Any]) -> NDArray[np.float64]:
-        """Show the picture of each category that is on."""
+        """Show the picture of the category that each latent frame names."""
         following = np.repeat(latents[:, :, 1:], _FRAMES, axis=2)
         shown = np.concatenate([latents[:, :, :1], following], axis=2)[..., 0, 0]
         return np.einsum("nlf,lhwc->nfhwc", shown, self._weights["pictures"] / 255.0)
@@ -60,6 +64,7 @@ def graphs(manifest: Manifest, weights: Arrays) -> dict[str, ModelProto]:
     weights : dict
         ``weights`` (voxel, label), ``offset`` (label,), ``pictures`` (label, row, column, 3).
     """
+    # The encoder: scores of the categories, and the best one as a latent that is one-hot in all frames.
     pictures = weights["pictures"]
     labels, height, width = pictures.shape[:3]
     latents = (manifest.clip.frames - 1) // 4 + 1
@@ -81,8 +86,9 @@ def graphs(manifest: Manifest, weights: Arrays) -> dict[str, ModelProto]:
 
 
 def _logits(writer: GraphWriter, weights: Arrays) -> str:
-    """Mean of the volumes that are there, times the weights."""
+    """Add nodes that multiply the mean of the volumes that are there by the weights."""
     axis = writer.constant(np.array([1], np.int64))
+    # At least 1, so that a window without a volume has a mean of zeros and not of NaN.
     count = writer.add("ReduceSum", "fmri_mask", axis, keepdims=1)
     share = writer.add("Div", "fmri_mask", writer.add("Max", count, writer.constant(np.float32(1))))
     mean = writer.add("MatMul", writer.add("Unsqueeze", share, axis), "fmri")
@@ -91,6 +97,7 @@ def _logits(writer: GraphWriter, weights: Arrays) -> str:
 
 
 def _page(name: str, pictures: NDArray[Any], repeat: int, shape: list[int], latent: list[int]) -> ModelProto:
+    # The product of a one-hot latent and all pictures is one of the pictures.
     writer = GraphWriter()
     bank = writer.constant(pictures.reshape(len(pictures), -1))
     bright = writer.add("MatMul", writer.shaped("latent", 1, len(pictures)), bank)

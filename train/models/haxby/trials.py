@@ -1,4 +1,9 @@
-"""Windows of several runs as rows to classify, and what is chosen from them by cross-validation."""
+"""Windows of several runs as rows to classify, and the choices made on them by cross-validation.
+
+`fit` trains a classifier on some runs. `choose` leaves one training run out after the other and decides on
+onset correction, drift floor, shrinkage and temperature. Everything that is learned, the normalisation
+included, is learned again without the run that is left out: that is what a `Learn` is for.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +25,7 @@ class Trials:
     Attributes
     ----------
     x : (window, voxel)
-        Mean of the window's volumes.
+        Mean of each window's volumes.
     spans : list of (run, start_s, stop_s)
     """
 
@@ -39,7 +44,7 @@ Learn = Callable[[Sequence[int]], Trials]
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What was chosen inside training runs.
+    """The settings that were chosen inside the training runs.
 
     Attributes
     ----------
@@ -60,7 +65,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """What is chosen from."""
+    """The values that a choice is made from."""
 
     corrections: list[float]
     floors: list[float]
@@ -75,7 +80,7 @@ class Blocks:
     labels: tuple[str, ...]
 
     def truth(self, spans: Sequence[Span], correction_s: float) -> tuple[Labels, Labels]:
-        """Category and block of each window, -1 outside blocks."""
+        """Return category and block of each window, -1 outside blocks."""
         return categories(spans, self.events, self.labels, correction_s)
 
     def permuted(self, rng: np.random.Generator) -> "Blocks":
@@ -91,19 +96,22 @@ def _exchange(blocks: Sequence[Event], rng: np.random.Generator) -> list[Event]:
 def fit(
     trials: Trials, truth: Labels, runs: Sequence[int], shrinkages: list[float], classes: int
 ) -> tuple[Score, list[tuple[Score, Score]]]:
-    """Scale by the training runs' own spread, weigh voxels by relevance and fit, once for each shrinkage.
+    """Scale by the training runs' own spread, weigh voxels by relevance, and fit once for each shrinkage.
 
     Returns
     -------
     scale : (voxel,)
     fits : list of (weights, offset)
-        On ``x / scale``.
+        They apply to ``x / scale``.
     """
+    # The spread is that of all windows of these runs, the fit sees only those inside blocks.
     inside = np.isin(trials.run, runs)
     scale = np.maximum(trials.x[inside].std(0), 1e-6)
     rows = inside & (truth >= 0)
     x = trials.x[rows] / scale
     y = truth[rows]
+    # Voxels are weighed before the fit, because its shrinkage treats all of them alike. The classifier
+    # that is returned takes voxels without these weights.
     told = relevance(x, y, classes)
     fits = fit_lda(x * told, y, classes, shrinkages)
     return scale, [(told[:, None] * weights, offset) for weights, offset in fits]
@@ -112,7 +120,7 @@ def fit(
 def held_out(
     learn: Learn, truth: Labels, runs: Sequence[int], shrinkages: list[float], classes: int
 ) -> Iterator[tuple[Labels, list[Score]]]:
-    """Leave one of `runs` out in turn: rows of its counted windows, and their logits by shrinkage."""
+    """Leave each of `runs` out in turn, and yield the rows of its counted windows and logits by shrinkage."""
     for left in runs:
         rest = [run for run in runs if run != left]
         trials = learn(rest)
@@ -124,7 +132,7 @@ def held_out(
 def accuracies(
     learn: Learn, blocks: Blocks, runs: Sequence[int], correction_s: float, shrinkages: list[float]
 ) -> Score:
-    """Cross-validated accuracy within `runs`, (shrinkage,)."""
+    """Compute the cross-validated accuracy within `runs`, (shrinkage,)."""
     truth, _ = blocks.truth(learn(runs).spans, correction_s)
     folds = list(held_out(learn, truth, runs, shrinkages, len(blocks.labels)))
     hits = [[(logits.argmax(1) == truth[rows]) for logits in by] for rows, by in folds]
@@ -141,12 +149,13 @@ def choose(by_floor: Mapping[float, Learn], blocks: Blocks, runs: Sequence[int],
     Parameters
     ----------
     by_floor : mapping
-        Floor of the drift components -> windows by what was learned from.
+        Floor of the drift components -> windows, by the runs that were learned from.
     blocks : Blocks
     runs : sequence of int
         Training runs.
     given : Candidates
     """
+    # The correction first, at a middle floor; the others are then chosen at that correction.
     middle = by_floor[given.floors[len(given.floors) // 2]]
     curve = np.array([accuracies(middle, blocks, runs, c, given.shrinkages).max() for c in given.corrections])
     correction = plateau(given.corrections, curve, sum(len(blocks.events[run]) for run in runs))
@@ -165,7 +174,7 @@ def choose(by_floor: Mapping[float, Learn], blocks: Blocks, runs: Sequence[int],
 
 
 def plateau(values: Sequence[float], accuracy: Score, blocks: int) -> float:
-    """Middle of the run of values around the best one that lie within one standard error of it.
+    """Return the middle of the values around the best one that lie within one standard error of it.
 
     Parameters
     ----------
@@ -173,8 +182,9 @@ def plateau(values: Sequence[float], accuracy: Score, blocks: int) -> float:
         Ascending.
     accuracy : (value,)
     blocks : int
-        Independent blocks behind each accuracy.
+        Number of independent blocks behind each accuracy.
     """
+    # Windows of a block are not independent, so the standard error counts blocks.
     best = int(accuracy.argmax())
     error = float(np.sqrt(accuracy[best] * (1 - accuracy[best]) / blocks))
     near = accuracy >= accuracy[best] - error

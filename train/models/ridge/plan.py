@@ -1,4 +1,8 @@
-"""The plan `patch-ridge`: closed form throughout, patches, principal components, ridge."""
+"""The plan `patch-ridge`: patches, principal components and ridge regression, in closed form throughout.
+
+Sessions are simulated and run through the causal chain, each as a stage on disk. `fit` then takes normalised
+windows and clips, and returns the weights from which `PatchRidge` is made.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,8 +35,8 @@ class PatchRidgePlan:
     codec : CodecSizes
     encoder : StemSizes
     gain : float
-        A ridge prediction has the share R^2 of its target's variance; it is multiplied by
-        R^-(2 gain), so that with 1/2 a clip has the contrast of the film.
+        A ridge prediction has the share R^2 of its target's variance. It is multiplied by R^-(2 gain), so
+        that with 1/2 a clip has the contrast of the film.
     """
 
     codec: CodecSizes
@@ -40,10 +44,12 @@ class PatchRidgePlan:
     gain: float
 
     def train(self, work: Work, data: SimulatedSessions, phases: dict[str, Any]) -> Trained:
-        """Simulate the sessions and fit; there are no phases."""
+        """Simulate the sessions and fit. There are no phases."""
         seeds = data.seeds(work)["sessions"]
         who = data.who
         draft = data.manifest()
+        # The sessions first go through a chain that leaves signals in their own units, because the
+        # statistics that normalise them are computed from its windows.
         level = resting_level(work, who, seeds[0], data.seconds)
         raw = draft_bundle(draft, unit_statistics(draft, level), who.projection())
         watched = _sessions(work, raw, who, seeds, data.seconds)
@@ -59,7 +65,7 @@ class PatchRidgePlan:
         )
 
     def restore(self, weights: Arrays) -> PatchRidge:
-        """Take up the weights of a run."""
+        """Make the system again from the weights of a run."""
         return PatchRidge(weights)
 
 
@@ -71,7 +77,7 @@ def _golden(watched: Arrays, stats: Arrays) -> Arrays:
 
 
 def _sessions(work: Work, raw: Bundle, who: Participant, seeds: list[int], seconds: float) -> Arrays:
-    """Windows and clips of all training sessions; each session is a stage."""
+    """Make windows and clips of all training sessions. Each session is a stage."""
 
     def make(seed: int) -> Arrays:
         session = who.session(seed, seconds)
@@ -89,14 +95,14 @@ def fit(
     Parameters
     ----------
     eeg, fmri : (window, channel, sample), (window, slot, voxel)
-        Normalised.
+        Normalised signals.
     clips : uint8, (window, frame, row, column, 3)
     plan : PatchRidgePlan
 
     Returns
     -------
     weights : dict
-        As `train.models.ridge.system.PatchRidge` reads them.
+        The weights that `train.models.ridge.system.PatchRidge` takes.
     explained : dict
         Route -> held-out R^2.
     """
@@ -105,6 +111,7 @@ def fit(
     latent = patch.encode(codec, clips)
     mean, basis, targets = principal_components(latent.reshape(len(latent), -1), plan.codec.components)
     stem = fit_eeg_stem(eeg, sizes.eeg_components, sizes.eeg_frequencies, sizes.whiten)
+    # The maps are fitted on what the rounded components give, as the decoder will read them.
     voxels = fit_voxel_stem(fmri, sizes.voxel_components).astype(np.float16)
     x_eeg = stem(eeg)
     x_fmri = (fmri @ voxels.astype(np.float32)).reshape(len(clips), -1)
@@ -128,9 +135,10 @@ def fit(
 
 
 def _maps(fits: dict[str, RidgeFit], power: float) -> Arrays:
-    """The maps of each combination, in half precision, with the means they are applied after."""
+    """Collect the maps of each route in half precision, and the feature means that come off before them."""
     arrays: Arrays = {}
     for name, found in fits.items():
+        # A component that is hardly explained would otherwise be blown up without bound.
         gain = np.clip(found.explained, 0.02, 1) ** -power
         for group, mean, linear in zip(GROUPS[name], found.means, found.maps, strict=True):
             arrays[f"{group}_feature_mean"] = mean.astype(np.float32)

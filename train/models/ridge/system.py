@@ -1,4 +1,8 @@
-"""Linear maps from both signals to the latents of a patch codec: a system in closed form."""
+"""Linear maps from both signals to the latents of a patch codec: a system in closed form.
+
+`PatchRidge.condition` computes the maps in numpy, and `graphs` writes the same computation as ONNX graphs.
+An export compares the two on golden windows, so that a change to one of them has to be made to both.
+"""
 
 from typing import Any
 
@@ -16,7 +20,7 @@ from train.work import Arrays
 
 
 class PatchRidge(ClosedForm):
-    """Maps by route from reduced volumes and slow EEG to principal components of the latents.
+    """Linear maps, one for each route, from reduced volumes and slow EEG to components of the latents.
 
     Parameters
     ----------
@@ -30,12 +34,14 @@ class PatchRidge(ClosedForm):
         self.latent_shape = (channels, frames, rows, columns)
 
     def condition(self, inputs: Arrays) -> Condition:
-        """Place windows: the finished latents, float64."""
+        """Map windows to the finished latents, float64."""
         w = {name: value.astype(np.float64) for name, value in self._weights.items()}
         there = {name: inputs[f"{name}_mask"].max(1, keepdims=True) for name in ("fmri", "eeg")}
         volumes = fill_slots(inputs["fmri"], inputs["fmri_mask"]) @ w["voxels"]
         slow = w["mixing"] @ (inputs["eeg"].astype(np.float64) @ w["cosines"])
         count = len(slow)
+        # A modality takes its map of the route `both` where the other one is there, and that of its own
+        # route where it is not. An absent modality adds nothing.
         total = np.zeros((count, w["latent_basis"].shape[0]))
         for name, other, features in (("fmri", "eeg", volumes), ("eeg", "fmri", slow)):
             x = (features.reshape(count, -1) - w[f"{name}_feature_mean"]) * there[name]
@@ -44,7 +50,7 @@ class PatchRidge(ClosedForm):
         return Condition(start=latents.reshape(count, *self.latent_shape), start_level=0.0)
 
     def frames(self, latents: NDArray[Any]) -> NDArray[np.float64]:
-        """Draw latents as patches."""
+        """Decode latents to frames, patch by patch."""
         return patch_codec.decode(
             patch_codec.Codec(self._weights["codec_mean"], self._weights["codec_basis"]), latents
         )
@@ -88,7 +94,7 @@ def graphs(manifest: Manifest, weights: Arrays) -> dict[str, ModelProto]:
 
 
 def _volumes(writer: GraphWriter, weights: Arrays, port: list[int]) -> str:
-    """Put the window's mean where a volume is missing, then reduce the voxels."""
+    """Add nodes that put the window's mean where a volume is missing, and reduce the voxels."""
     axis = writer.constant(np.array([1], np.int64))
     last = writer.constant(np.array([2], np.int64))
     one = writer.constant(np.float32(1))
@@ -106,10 +112,11 @@ def _slow(writer: GraphWriter, weights: Arrays) -> str:
 
 
 def _patches(name: str, weights: Arrays, shape: list[int], *, first: bool) -> ModelProto:
-    """Decode one latent frame to its four video frames; of the first, all four are the same one."""
+    """Write the graph that decodes a latent frame to its four video frames, or the first one to one frame."""
     _, channels, _, rows, columns = shape
     mean = weights["codec_mean"]
     basis = weights["codec_basis"]
+    # Latent frame 0 codes video frame 0 four times over: it is decoded once, by the mean of the four.
     frames = FRAMES
     if first:
         frames = 1
