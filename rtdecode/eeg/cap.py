@@ -1,4 +1,8 @@
-"""From the channels of a stream to those of a bundle: picked, repaired, re-referenced, filtered."""
+"""From the channels of a stream to those of a bundle.
+
+Clean samples of all channels come in. The bundle's channels are picked, re-referenced and filtered; bad ones
+are interpolated from their neighbours after the filter.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,23 +17,25 @@ from rtdecode.signal.eeg.band import EegFilter, mean_over
 from rtdecode.signal.eeg.quality import Quality
 from rtdecode.types import Float
 
-# Bad channels are looked for in caps of at least so many.
+# Bad channels are looked for in caps of at least this many channels.
 _LEAST = 16
 
 
 class Cap:
     """The bundle's channels of one stream.
 
-    As long as no channel is bad, they go through one `EegFilter` and nothing else. A bad one is replaced
-    behind the filter, which leaves no step, and stays out of the average reference.
+    As long as no channel is bad, the channels pass one `EegFilter` and nothing else. A bad channel is
+    replaced after the filter, so that the change leaves no step to ring in it, and it stays out of the
+    average reference.
 
     Parameters
     ----------
     wanted : EegInput
+        The channels and the band that the bundle reads.
     picks : (channel,) int
-        Column of each of the bundle's channels in the stream, as of `rtdecode.eeg.channels.match`.
+        Column of each of the bundle's channels in the stream, from `rtdecode.eeg.channels.match`.
     sfreq : float
-        Hz.
+        Sampling rate, Hz.
     reference : str
         Label of the recording reference.
     """
@@ -45,6 +51,7 @@ class Cap:
         placed = all(name in electrodes.places() for name in names)
         self._judge: BadChannels | None = None
         if self._absent.any() or (placed and len(picks) >= _LEAST):
+            # A channel that is the recording reference is zero by definition, not by a fault.
             own = channels.canonical(reference)
             flat = names.index(own) if own in names else None
             self._judge = BadChannels(channels.places(names), sfreq, self._absent, flat)
@@ -67,18 +74,18 @@ class Cap:
         return self._judge is not None and self._judge.too_many
 
     def reset(self) -> None:
-        """Filter afresh, as after a hole."""
+        """Start the filter afresh, as after a hole."""
         self._filter.reset()
 
     def pick(self, data: NDArray[Any]) -> NDArray[Any]:
-        """The bundle's channels of all, (channel, n); absent ones are zero."""
+        """Return the bundle's channels out of all, (channel, n); absent ones are zero."""
         picked = data[self._picks]
         if self._absent.any():
             picked[self._absent] = 0.0
         return picked
 
     def saturated(self, block: Float) -> None:
-        """Look at a second of raw samples for channels at the amplifier's limits, or that stand still."""
+        """Look in a second of raw samples for channels at the amplifier's limits, or that stand still."""
         if self._judge is not None:
             still = block.max(axis=1) == block.min(axis=1)
             self._judge.rails(saturated(block) | (still & ~self._judge.may_be_flat))
@@ -91,19 +98,25 @@ class Cap:
         Yields
         ------
         values : (channel, m) float32
+            Filtered samples, microvolts.
         bad : (channel,) bool or None
-            Which of them were interpolated.
+            Channels that were interpolated; None where none was.
         m : int
+            Number of samples in this part.
         """
         judge = self._judge
         start = 0
         while start < data.shape[1]:
+            # A verdict falls at the end of the judge's block and counts from the next sample on,
+            # however the samples were cut into chunks.
             stop = data.shape[1] if judge is None else min(data.shape[1], start + judge.room)
             part = data[:, start:stop]
             values, mean = self._filter.push_with_mean(part)
             bad = None
             if judge is not None:
                 if judge.bad.any():
+                    # The average that was subtracted contains the bad channels: it is added again
+                    # here, and `_repaired` subtracts that of the good ones.
                     bad = judge.bad
                     values = self._repaired(values + mean, judge)
                 judge.push(part, quality[start:stop])

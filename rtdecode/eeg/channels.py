@@ -1,4 +1,8 @@
-"""What a stream's channels are: their names, kinds, units and places, whoever wrote the labels."""
+"""What a stream's channels are: their names, kinds, units and places on the head.
+
+Labels come as each amplifier's program spells them; names of the 10-5 system come out. Channels are matched
+by name, never by number.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -19,10 +23,10 @@ MAX_ABSENT = 8
 ABSENT = -1
 
 _BIOSEMI = Path(__file__).parents[1] / "montages" / "biosemi.tsv"
-# What follows a dash where all channels share one reference.
+# What may follow the electrode's name and a dash in a label: the reference.
 _REFERENCES = {"REF", "LE", "RE", "AR", "AVG", "AV", "A1", "A2", "A12", "A1A2", "M1", "M2", "M1M2", "CMS"}
 _NUMBERED = re.compile(r"(?:CH|CHAN|CHANNEL|EEG|E|REF|)[ _-]*\d+")
-# Words a label begins with, in the order they are tried.
+# Words that a label begins with, in the order in which they are tried.
 _WORDS = {
     "stim": r"STI\d*|STIM|STATUS|TRIG|TRG|TTL|MARKER|DIN|EVENT",
     "reference": r"CWL?|CARBON|LOOP|REFLAYER|ARTE?FA?C?T",
@@ -44,7 +48,7 @@ _POWERS = {"nano": 1e-3, "micro": 1.0, "milli": 1e3, "": 1e6, "n": 1e-3, "u": 1.
 
 
 def canonical(label: str) -> str:
-    """Spell a label as the 10-5 system does; a label that names no electrode comes back trimmed.
+    """Spell a label as the 10-5 system does, or only trim one that names no electrode.
 
     ``FP1``, ``EEG Fp1-Ref``, ``Fp1.`` and ``fp1`` are Fp1; ``T3``, ``T7/T3`` and ``T3 (T7)`` are T7.
     """
@@ -54,17 +58,19 @@ def canonical(label: str) -> str:
     parts = re.fullmatch(r"(.+?)[-_ ]+(\w+)", bare)
     if parts is not None and parts[2] in _REFERENCES:
         bare = parts[1]
+    # "T7/T3" and "T3 (T7)" give both names of one electrode. Two that differ are not one place.
     found = {_spelled(part.strip()) for part in bare.split("/")}
     return found.pop() or trimmed if len(found) == 1 else trimmed
 
 
 def names(labels: Sequence[str]) -> tuple[str, ...]:
-    """Names of a whole cap, where one label alone does not tell.
+    """Name the channels of a whole cap, where one label alone is not enough.
 
-    BioSemi's pins (A1 to B32, and A1 to A32 alone) become the electrodes of its caps of 64 and 32, and
-    ``Fp1-Cz``, ``Fz-Cz``, ... lose a reference that all of them share.
+    The pins of BioSemi caps become electrodes: A1 to B32 those of the cap of 64, A1 to A32 alone those of
+    the cap of 32. ``Fp1-Cz``, ``Fz-Cz``, ... lose the reference that all of them share.
     """
     pins = [label.strip().upper() for label in labels]
+    # A1 and A2 alone are earlobes: only a whole set of pins is a BioSemi cap.
     cap = _biosemi(pins)
     if cap:
         return tuple(cap.get(pin, label.strip()) for pin, label in zip(pins, labels, strict=True))
@@ -75,15 +81,16 @@ def names(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def kind_of(label: str, stated_type: str = "") -> str:
-    """What a channel carries, by its label and by what the stream says its type is.
+    """Tell what a channel carries, from its label and from the type that the stream states.
 
     Returns
     -------
     str
-        One of `KINDS`. A type that says something is believed; where it says EEG (some programs call
-        everything EEG), nothing, or MISC and the like, the words ECG, EOG, AUX, ... in a label count.
+        One of `KINDS`. A specific type is believed. Where the type is EEG (some programs call every
+        channel EEG), empty, or MISC and the like, words at the label's beginning count: ECG, EOG, AUX, ...
     """
     stated = stated_type.strip().lower()
+    # An unknown type says as little as MISC: unless the label says more, the channel is auxiliary.
     known = next((kind for kind, words in _STATED.items() if stated in words), "aux" if stated else "eeg")
     if known not in ("eeg", "aux") or canonical(label) in electrodes.places():
         return known
@@ -92,11 +99,12 @@ def kind_of(label: str, stated_type: str = "") -> str:
 
 
 def microvolts(unit: str) -> float | None:
-    """Microvolts per unit; None where it is no unit of voltage, or none is stated.
+    """Return the microvolts in a unit; None if it is not a unit of voltage, or is empty.
 
-    Words (``microvolts``, ``uV``, ``V``, ``nanovolt``) and powers of ten of a volt (``-6``), which
-    some programs write.
+    Units may be words (``microvolts``, ``uV``, ``V``, ``nanovolt``) or powers of ten of a volt (``-6``),
+    which some programs write.
     """
+    # Two code points look like the micro sign: U+00B5 and the Greek letter, U+03BC.
     bare = unit.strip().lower().replace("µ", "u").replace("μ", "u").replace("\u00c2", "")
     if re.fullmatch(r"0|-[369]", bare):
         return 10.0 ** (int(bare) + 6)
@@ -105,7 +113,7 @@ def microvolts(unit: str) -> float | None:
 
 
 def places(labels: Sequence[str]) -> NDArray[np.float64]:
-    """Where channels lie on the unit sphere: right, front, up, (channel, 3).
+    """Return where channels lie on the unit sphere: right, front, up, (channel, 3).
 
     Raises
     ------
@@ -131,20 +139,21 @@ def match(wanted: Sequence[str], montage: Montage) -> tuple[NDArray[np.int64], t
     wanted : sequence of str
         Channels of the bundle.
     montage : Montage
-        Of the stream.
+        Montage of the stream.
 
     Returns
     -------
     picks : (wanted,) int64
-        Column of each channel in the stream; `ABSENT` where it is not there.
+        Column of each channel in the stream; `ABSENT` where the stream lacks it.
     absent : tuple of str
-        The names that are not there: at most `MAX_ABSENT`, to be interpolated from the others.
+        Names that the stream lacks: at most `MAX_ABSENT`, to be interpolated from the others.
 
     Raises
     ------
     GeometryError
-        If more are missing, or one that has no place to interpolate at.
+        If more channels are absent, or one that has no known place to be interpolated at.
     """
+    # Both sides in one spelling: bundle and stream may come from different programs.
     eeg = {canonical(c): i for i, c in enumerate(montage.channels) if montage.kinds[i] == "eeg"}
     picks = np.array([eeg.get(canonical(name), ABSENT) for name in wanted], np.int64)
     absent = tuple(name for name, pick in zip(wanted, picks, strict=True) if pick == ABSENT)
@@ -161,7 +170,7 @@ def match(wanted: Sequence[str], montage: Montage) -> tuple[NDArray[np.int64], t
 
 
 def infer_unit(rms: float) -> float | None:
-    """Microvolts per unit from the size of unlabelled data; None where it is not clear.
+    """Infer the microvolts per unit from the size of data without a unit; None where it is not clear.
 
     Parameters
     ----------
@@ -170,9 +179,9 @@ def infer_unit(rms: float) -> float | None:
 
     Notes
     -----
-    Wide-band scalp EEG has 3 to 3,000 uV rms, the gradient artefact of a scanner included, so volts,
-    millivolts and microvolts fall into neighbouring decades; within a factor of 1.5 of a border
-    between them nothing is concluded.
+    Wide-band scalp EEG has 3 to 3,000 uV rms, with the gradient artefact of a scanner or without. So volts,
+    millivolts and microvolts fall into neighbouring ranges. Within a factor of 1.5 of a border between
+    them nothing is concluded.
     """
     for scale in (1.0, 1e3, 1e6):
         if 3.0 * 1.5 <= rms * scale <= 3000.0 / 1.5:
@@ -191,7 +200,7 @@ def _spellings() -> Mapping[str, str]:
 
 
 def _biosemi(pins: Sequence[str]) -> dict[str, str]:
-    """Electrode of each pin of a BioSemi cap; empty where the labels are no such pins."""
+    """Return the electrode of each pin of a BioSemi cap; empty if the labels are not its pins."""
     table = [line.split("\t") for line in _BIOSEMI.read_text().splitlines()[1:]]
     lettered = {pin for pin in pins if re.fullmatch(r"[A-H]([1-9]|[12]\d|3[0-2])", pin)}
     both = {row[0] for row in table}
@@ -207,7 +216,7 @@ def _listed(labels: Sequence[str], most: int = 12) -> str:
 
 
 def _hint(labels: Sequence[str]) -> str:
-    """What labels that are no names of the 10-5 system look like."""
+    """Describe labels that do not name electrodes of the 10-5 system; empty if nothing is recognised."""
     if sum(bool(re.fullmatch(r"E\d+", label)) for label in labels) > 16:
         return " (E1, E2, ... are sensors of a geodesic net: give them their nearest 10-10 names)"
     if sum(bool(_NUMBERED.fullmatch(label.upper())) for label in labels) > 2:

@@ -1,6 +1,8 @@
-"""From raw samples to clean ones at 1000 Hz or less: artefacts out, fewer samples, short gaps bridged.
+"""From raw samples of all channels to clean ones at 1000 Hz or less.
 
-Outside the magnet, at 1000 Hz or less and without gaps, samples pass untouched.
+Samples pass these stages in order: the gradient artefact is subtracted, short gaps are bridged, the rate is
+lowered, the heartbeat artefact is subtracted. Outside the magnet, at 1000 Hz or less and without gaps, they
+pass untouched.
 """
 
 from collections import deque
@@ -25,10 +27,13 @@ MOST_HZ = 1000.0
 """Streams are thinned, by a whole number, to this rate or the next below it."""
 SHORT_GAP_S = 0.020
 """Gaps up to this long are bridged by a straight line."""
-# Slower streams, and fewer channels, cannot be rid of gradients: they are taken as from outside the magnet.
+# Gradients cannot be removed from slower streams, in which a block of
+# 50 ms has too few samples for the follower, nor from fewer channels.
+# Such streams are treated as if they came from outside the magnet.
 _LEAST_HZ = 1280.0
 _LEAST_CHANNELS = 4
-# A TR to begin with where none is known; triggers overrule it. Shorter ones are not followed.
+# The TR to begin with where none is known; triggers overrule it. Sequences with a shorter TR than
+# the least one are not followed.
 _ANY_TR_S = 2.0
 _LEAST_TR_S = 0.3
 
@@ -55,11 +60,11 @@ class Part:
 
 
 class Cleaner:
-    """What is done to all channels of a stream before a bundle's are picked.
+    """Clean all channels of a stream, before those of a bundle are picked.
 
-    Output depends on earlier input alone, and not on how it was cut. The gradient artefact is removed from
-    the first sample on at which half of the channels change faster than a brain can; the heartbeat artefact
-    once gradients are being learned.
+    The output depends only on earlier input, and not on how it was divided into chunks. Removal of the
+    gradient artefact begins with the first sample at which more than half of the channels change faster
+    than a brain can. Removal of the heartbeat artefact begins once a gradient template is being learned.
 
     Parameters
     ----------
@@ -70,7 +75,7 @@ class Cleaner:
     Attributes
     ----------
     rate : float
-        Of the output, Hz.
+        Sampling rate of the output, Hz.
     """
 
     def __init__(self, montage: Montage, tr_s: float | None) -> None:
@@ -86,13 +91,15 @@ class Cleaner:
         self._triggers: deque[tuple[float, bool]] = deque(maxlen=64)
         self._gradient: GradientRemover | None = None
         self._heart: HeartbeatRemover | None = None
+        # Times of the samples that the heartbeat remover holds.
         self._held = np.zeros(0)
+        # Value, time and quality of the last sample, from which a short gap is bridged.
         self._edge: tuple[Data, float, int] | None = None
         self._hole = False
 
     @property
     def delay_s(self) -> float:
-        """How much later than it came a sample leaves, at most, s."""
+        """Longest time from a sample's arrival until it leaves, s."""
         return (self._decimator.delay_s if self._decimator else 0.0) + (
             self._heart.hold_s if self._heart else 0.0
         )
@@ -104,6 +111,7 @@ class Cleaner:
 
     def trigger(self, at: float, moved: bool = False) -> None:
         """Take a volume trigger, s on the local clock; `moved` may be told later, by a second call."""
+        # Kept for a remover that does not exist yet: triggers may come before the gradients are seen.
         self._triggers.append((at, moved))
         if self._gradient is not None:
             self._gradient.trigger(at, moved)
@@ -118,8 +126,9 @@ class Cleaner:
         times : (n,)
             Without a hole between them, s on the local clock.
         lost : int
-            Samples that are missing before them.
+            Number of samples that are missing before them.
         """
+        # After a long gap everything starts afresh; a short one is bridged.
         long = lost > SHORT_GAP_S * self._montage.sfreq
         parts = self._cut() if long else []
         if lost and self._power is not None:
@@ -132,7 +141,7 @@ class Cleaner:
         return [part for part in parts if len(part.times)]
 
     def report(self) -> dict[str, Any]:
-        """``artifact_residual_db``, and what the two removers say: ``gradient`` and ``heartbeat``."""
+        """Return ``artifact_residual_db``, and the removers' reports as ``gradient`` and ``heartbeat``."""
         gradient = self._gradient.report() if self._gradient is not None else None
         return {
             "artifact_residual_db": gradient["slice_db"] if gradient is not None else None,
@@ -146,6 +155,8 @@ class Cleaner:
         quality = np.full(len(times), CORRECTED, np.uint8)
         if self._power is None or not (steep := self._power.push(data)).any():
             return [(data, quality, times)]
+        # The remover starts at the first steep sample, wherever that lies in the chunk: the bits
+        # must not depend on the chunks.
         first = int(np.argmax(steep))
         self._gradient = GradientRemover(self._montage.sfreq, len(data), self._tr_s)
         for at, moved in self._triggers:
@@ -156,11 +167,12 @@ class Cleaner:
     def _bridge(
         self, data: Data, times: Times, quality: Quality, lost: int
     ) -> list[tuple[Data, Quality, Times]]:
-        """A straight line over samples that are missing before the first of these."""
+        """Interpolate linearly over the samples that are missing before the first of these."""
         edge = self._edge
         self._edge = data[:, -1:].copy(), float(times[-1]), int(quality[-1])
         if not lost or edge is None:
             return []
+        # The line is no better than the samples at its ends.
         share = np.arange(1, lost + 1) / (lost + 1)
         between = edge[0] + (data[:, :1] - edge[0]) * share.astype(data.dtype)
         mark = min(INTERPOLATED, edge[2], int(quality[0]))
@@ -170,6 +182,7 @@ class Cleaner:
         if self._decimator is not None:
             data, times, quality = self._decimator.push(data, times, quality)
         if self._heart is None and self._gradient is not None and (quality == LEARNING).any():
+            # Here, too, removal starts at the first such sample, wherever that lies in the chunk.
             first = int(np.argmax(quality == LEARNING))
             self._heart = self._new_heart()
             if self._heart is not None and first:
@@ -194,7 +207,7 @@ class Cleaner:
         return Part(data, times, quality, hole)
 
     def _cut(self) -> list[Part]:
-        """Hand out what is held before a gap, and begin anew behind it."""
+        """Release what is held before a gap, and start afresh after it."""
         parts = [self._release(*self._heart.flush())] if self._heart is not None else []
         if self._decimator is not None:
             self._decimator.reset()
@@ -204,6 +217,7 @@ class Cleaner:
         return parts
 
     def _new_heart(self) -> HeartbeatRemover | None:
+        # The labels count as well, for streams that call every channel EEG.
         pairs = zip(self._montage.channels, self._montage.kinds, strict=True)
         kinds = [kind_of(label, stated) for label, stated in pairs]
         references = tuple(i for i, kind in enumerate(kinds) if kind == "reference")

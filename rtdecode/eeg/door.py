@@ -1,4 +1,9 @@
-"""EEG values that are no measurement: filled in for what remembers, counted for what decodes."""
+"""Invalid EEG values: filled in for the filters that follow, counted for the windows.
+
+A value is invalid if it is not finite, or beyond what an amplifier measures (`rtdecode.plausible`). Samples
+of all channels come in and leave without holes. One value that is not a number would stay in a recursive
+filter for ever, so nothing that has a memory may see it.
+"""
 
 from collections import deque
 from typing import Any
@@ -12,31 +17,32 @@ Data = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 Times = NDArray[np.float64]
 
-# A channel that was whole for so long is told of again when it fails, s.
+# A channel is reported again if it was whole for this long before it failed, s.
 _TOLD_AGAIN_S = 10.0
+# Most channels that one sentence names.
 _NAMES_TOLD = 8
 
 
 class Door:
-    """Let no value that is no measurement (`plausible.eeg_holes`) into anything that remembers.
+    """Keep invalid values (`plausible.eeg_holes`) out of everything that has a memory.
 
-    A value is replaced by the last good one of its channel (0 before the first), so that nothing behind
-    the door needs the future. A channel that stays away is flat from there on, which is how `BadChannels`
-    finds and interpolates it. A sample that most channels lack is to be taken for a gap.
+    Such a value is replaced by the last good one of its channel (0 before the first), which is causal. A
+    channel that fails for long is flat from there on: so `BadChannels` finds it and interpolates it. A
+    sample in which most channels are holes counts as a gap.
 
     Parameters
     ----------
     names : sequence of str
         All channels of the stream.
     picks : (channel,) int
-        Those that the bundle reads.
+        Columns of the channels that the bundle reads.
     keep_s : float
-        How long holes are remembered, s.
+        Time for which holes are remembered, s.
 
     Attributes
     ----------
     samples : int
-        Samples in which at least one channel was no number.
+        Number of samples in which at least one channel was a hole.
     """
 
     def __init__(self, names: tuple[str, ...], picks: NDArray[np.int64], keep_s: float) -> None:
@@ -62,9 +68,9 @@ class Door:
         Returns
         -------
         data : (channel, sample)
-            The same array where all of it is good.
+            The same array if all of it is good.
         gone : (sample,) bool, or None
-            Which samples are gaps; None where none is.
+            Samples that are gaps; None where none is.
         """
         holes = plausible.eeg_holes(data)
         if holes is None:
@@ -77,36 +83,38 @@ class Door:
         return filled, gone if gone.any() else None
 
     def missing(self, times: Times, mask: Mask, sfreq: float) -> float:
-        """Share of a window's EEG that is no number although its samples came.
+        """Return the share of a window's values that are invalid although their samples came.
 
         Parameters
         ----------
         times : (n,)
-            Ascending, evenly spaced, s on the local clock.
+            Times of the window's samples: ascending, evenly spaced, s on the local clock.
         mask : (n,) bool
-            Which of them are usable; the others are missing already.
+            Which of them are usable; the others count as missing already.
         sfreq : float
-            Rate at which samples come, Hz.
+            Sampling rate of the stream, Hz.
         """
         if not self._log or len(times) < 2:
             return 0.0
         step = float(times[-1] - times[0]) / (len(times) - 1)
         at = np.concatenate([one for one, _ in self._log])
         share = np.concatenate([one for _, one in self._log])
-        # A raw sample may lie a rounding before the window's first instant.
+        # By rounding, a raw sample may lie just before the window's first instant.
         place = np.floor((at - times[0]) / step + 1e-6).astype(np.int64)
         inside = (place >= 0) & (place < len(times))
         counted = share[inside] * mask[place[inside]]
         return min(1.0, float(counted.sum()) / (len(times) * step * sfreq))
 
     def notes(self) -> list[str]:
-        """Sentences on what began since the last call."""
+        """Return one sentence for each fault that began since the last call."""
         told = self._notes
         self._notes = []
         return told
 
     def _filled(self, data: Data, holes: Mask) -> Data:
-        """Each hole holds the last good value of its channel."""
+        """Fill each hole with the last good value of its channel."""
+        # Column 0 is the last good value of the chunks before; the running maximum is, for every
+        # sample, the column of the newest good one.
         known = np.concatenate([self._good[:, None].astype(data.dtype), data], axis=1)
         place = np.where(holes, 0, np.arange(1, data.shape[1] + 1))
         newest = np.maximum.accumulate(place, axis=1)
@@ -116,6 +124,7 @@ class Door:
         some = holes.any(axis=0)
         self.samples += int(some.sum())
         share = holes[self._picks].mean(axis=0) if len(self._picks) else np.zeros(len(times))
+        # A sample that is a gap lacks all of the bundle's channels.
         share = np.where(holes.mean(axis=0) > plausible.MOST_CHANNELS, 1.0, share)
         concerned = share > 0
         if concerned.any():

@@ -1,9 +1,9 @@
 """Where the electrodes of the 10-20, 10-10 and 10-5 systems lie on a unit sphere.
 
-Computed, not measured: the outer ring runs 92 degrees from Cz in steps of 18 degrees (10-10) or 9
-(10-5), the midline in steps of 23 or 11.5, and a row divides the great circle from the midline to the
-ring into quarters or eighths. Below the ring, electrodes numbered 9 and 10 lie 115 degrees from Cz
-(names as in Oostenveld and Praamstra 2001, Clin Neurophysiol 112, p. 713).
+The places are computed, not measured. The outer ring lies 92 degrees from Cz and is divided into steps of 18
+degrees (10-10) or 9 (10-5), the midline into steps of 23 or 11.5. A row divides the great circle from the
+midline to the ring into quarters or eighths. Below the ring, electrodes numbered 9 and 10 lie 115 degrees
+from Cz. Names are those of Oostenveld and Praamstra 2001, Clin Neurophysiol 112, p. 713.
 """
 
 from functools import cache
@@ -11,17 +11,17 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-# degrees
+# Distance of the ring from Cz, and steps along the ring and along the midline, degrees.
 _RING = 92.0
 _RING_STEP = 9.0
 _ROW_STEP = 11.5
-# Rows between Fp and O, from the front: midline's name, and the name at 7h and further out.
+# Rows between Fp and O, from the front: the name near the midline, and that from 7h (8h) outwards.
 _ROWS = (
     ("AFp", "AFp"), ("AF", "AF"), ("AFF", "AFF"), ("F", "F"), ("FFC", "FFT"), ("FC", "FT"),
     ("FCC", "FTT"), ("C", "T"), ("CCP", "TTP"), ("CP", "TP"), ("CPP", "TPP"), ("P", "P"),
     ("PPO", "PPO"), ("PO", "PO"), ("POO", "POO"),
 )  # fmt: skip
-# What lies on a parallel of the ring: name, distance from Cz.
+# Groups that lie on a circle around Cz: name and distance from Cz, degrees; negative at the front.
 _ENDS = (("NFp", -103.5), ("N", -115.0), ("Fp", -_RING), ("O", _RING), ("OI", 103.5), ("I", 115.0))
 OLD = {"T3": "T7", "T4": "T8", "T5": "P7", "T6": "P8"}
 
@@ -30,9 +30,9 @@ Place = NDArray[np.float64]
 
 @cache
 def places() -> dict[str, Place]:
-    """Every electrode by its name: a unit vector to the right, to the front and up, (3,).
+    """Return the place of every electrode by its name: a unit vector to the right, front and up, (3,).
 
-    With the older names T3 to T6, and mastoids (M1, M2) and earlobes (A1, A2) about where they are.
+    The older names T3 to T6 are there too. Mastoids (M1, M2) and earlobes (A1, A2) are approximate.
     """
     found = _pair("M", "1", _point(105.0, 128.0)) | _pair("A", "1", _point(93.0, 130.0))
     for row, (inner, outer) in enumerate(_ROWS):
@@ -46,7 +46,7 @@ def places() -> dict[str, Place]:
 
 
 def _row(inner: str, outer: str, row: int) -> dict[str, Place]:
-    """A row's electrodes: the great circle from the midline to the ring, and what lies below it."""
+    """Place a row's electrodes: on the great circle from the midline to the ring, and below the ring."""
     middle = _point(0.0, _RING - (row + 1) * _ROW_STEP)
     azimuth = (row + 3) * _RING_STEP
     ring = _point(azimuth, _RING)
@@ -60,14 +60,14 @@ def _row(inner: str, outer: str, row: int) -> dict[str, Place]:
 
 
 def _pair(name: str, suffix: str, left: Place) -> dict[str, Place]:
-    """An electrode of the left hemisphere and its twin, whose number is one higher."""
+    """Place an electrode of the left hemisphere and its mirror image, whose number is one higher."""
     number = suffix.rstrip("h")
     half = suffix[len(suffix.rstrip("h")) :]
     return {f"{name}{suffix}": left, f"{name}{int(number) + 1}{half}": left * (-1, 1, 1)}
 
 
 def _point(azimuth: float, polar: float) -> Place:
-    """`polar` degrees from Cz towards the front, turned to the left by `azimuth` degrees."""
+    """Return the place `polar` degrees from Cz towards the front, turned left by `azimuth` degrees."""
     a = np.deg2rad(azimuth)
     p = np.deg2rad(polar)
     return np.array([-np.sin(p) * np.sin(a), np.sin(p) * np.cos(a), np.cos(p)])

@@ -1,4 +1,7 @@
-"""Whether a stream sends at the rate it declares, by its stamps and by its arrival."""
+"""Check that a stream sends at the rate it declares, by its stamps and by its arrival.
+
+A stream that sends more than it declares would run ahead of the clock, and its windows with it.
+"""
 
 from collections import deque
 
@@ -7,7 +10,7 @@ from numpy.typing import NDArray
 
 from rtdecode import plausible
 
-# What is measured at least before it is judged, and what is measured anew, s.
+# Shortest time that is judged, and time after which the measurement starts again, s.
 _LEAST_S = 0.5
 _ANEW_S = 30.0
 
@@ -15,13 +18,14 @@ _ANEW_S = 30.0
 class RateCheck:
     """Measure a stream's rate.
 
-    Stamps and arrival must both say that a stream is too fast: stamps jump and networks catch up, but not
-    both at once. Too slow it is only where its samples are also stamped that far apart; otherwise samples
-    were lost, which `SampleClock` counts.
+    A stream is too fast only if stamps and arrival both say so: stamps may jump and a network may catch up,
+    but not both at once. It is too slow only if its samples are also stamped that far apart. Otherwise
+    samples were lost, which `SampleClock` counts.
 
     Parameters
     ----------
     declared_hz : float
+        Nominal rate of the stream, Hz.
     """
 
     def __init__(self, declared_hz: float) -> None:
@@ -35,6 +39,7 @@ class RateCheck:
         """Take the stamps of the next samples, s on the local clock; return what is wrong, in a sentence."""
         newest = float(stamps[-1])
         if self._from is None:
+            # The first chunk only sets the start: what is counted after it spans the time since then.
             self._restart(newest, arrived_at)
             return None
         self._count += len(stamps)
@@ -55,6 +60,7 @@ class RateCheck:
         self._count = 0
 
     def _too_fast(self, by_stamps: float, by_arrival: float) -> str | None:
+        # The longer of both times gives the lower rate: only if that is too high do both agree.
         span_s = max(by_stamps, by_arrival)
         measured_hz = self._count / span_s
         if measured_hz < self._declared_hz:
@@ -62,6 +68,7 @@ class RateCheck:
         return plausible.declared_rate(self._declared_hz, measured_hz, span_s)
 
     def _too_slow(self, by_stamps: float, by_arrival: float) -> str | None:
+        # The shorter time gives the higher rate, and so does the distance of neighbouring stamps.
         span_s = min(by_stamps, by_arrival)
         step_s = float(np.median(self._steps))
         if span_s < _LEAST_S or step_s <= 0:

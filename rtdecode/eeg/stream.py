@@ -1,4 +1,10 @@
-"""The EEG of a session: from chunks as they come to values at any instant of the recent past."""
+"""The EEG of a session: chunks come in, and cleaned, z-scored values at any recent instant come out.
+
+A chunk passes these stages in order: the declared rate is checked, the sample clock places every sample in
+time (`SampleClock`), invalid values are filled in (`Door`), artefacts are removed and the
+rate is lowered (`Cleaner`), the bundle's channels are picked, repaired, re-referenced and filtered (`Cap`).
+What comes out is kept in a ring, from which `EegStream.read` takes a window.
+"""
 
 import itertools
 from collections import deque
@@ -22,25 +28,26 @@ from rtdecode.windows.rings import EegRing
 
 Times = NDArray[np.float64]
 
-# Inside the magnet smaller chunks are gathered up to this, s: each would cost nearly as much as a large one.
+# Inside the magnet smaller chunks are gathered to this length, s. Most of the cost there is per
+# call: a small chunk costs nearly as much as a large one.
 _GATHERED_S = 0.02
-# A level is judged where at least this share of a window can be used.
+# The level of a window is judged where at least this share of it is usable.
 _JUDGED_SHARE = 0.5
 
 
 class EegSpan(NamedTuple):
-    """What is remembered of some instants.
+    """The EEG at some instants.
 
     Attributes
     ----------
     values : (channel, n) float32, or None
-        z-scored; holes and uncorrected samples are zero. None where nothing can be used.
+        z-scored; holes and uncorrected samples are zero. None where no sample is usable.
     mask : (n,) bool
-        Which can be used.
+        Which samples are usable.
     quality : (n,) uint8
-        As of `rtdecode.signal.eeg.quality`.
+        Marks of `rtdecode.signal.eeg.quality`.
     bad : list of str
-        Channels that were interpolated.
+        Channels that were interpolated in at least one sample.
     """
 
     values: Float | None
@@ -52,21 +59,21 @@ class EegSpan(NamedTuple):
 class EegStream:
     """Place samples in time, clean them, pick the bundle's channels, filter causally, remember.
 
-    What is remembered of a sample depends on the samples up to it alone, and on how they were cut into
-    chunks only where stamps jump (then arrivals count).
+    The value that is kept of a sample depends only on the samples up to it. It depends on how these were
+    divided into chunks only where the stamps jump, since then the arrival of the chunks decides.
 
     Parameters
     ----------
     wanted : EegInput
-        What the bundle reads.
+        The channels and the band that the bundle reads.
     stats : dict
-        ``eeg_mean`` and ``eeg_scale``, (channel,).
+        ``eeg_mean`` and ``eeg_scale`` of the training, (channel,).
     montage : Montage
-        What the stream has.
+        The channels that the stream has.
     keep_s : float
-        Seconds to remember.
+        Length of the past that is kept, s.
     tr_s : float or None
-        Repetition time, s, where the scanner's is known.
+        Repetition time of the scanner, s, where it is known.
 
     Attributes
     ----------
@@ -74,12 +81,12 @@ class EegStream:
     first : float
         Time of the first sample, s on the local clock.
     samples : int
-        Samples received.
+        Number of samples received.
 
     Raises
     ------
     GeometryError
-        If more channels of the bundle are not in the stream than can be interpolated.
+        If the stream lacks more of the bundle's channels than can be interpolated.
     """
 
     def __init__(
@@ -96,7 +103,9 @@ class EegStream:
         self._keep_s = keep_s
         self._mean = stats["eeg_mean"][:, None]
         self._scale = stats["eeg_scale"][:, None]
+        # Time of the last sample, and of the arrival, of each chunk.
         self._delivered: deque[tuple[float, float]] = deque(maxlen=4096)
+        # Counts of the stream before it came back changed.
         self._past = {"lost_samples": 0, "gaps": 0, "epochs": 0}
         self._notes: list[str] = []
         self._nonfinite = 0
@@ -120,12 +129,12 @@ class EegStream:
         Raises
         ------
         GeometryError
-            If the bundle's channels are not in it; all stays as it was.
+            If the stream lacks the bundle's channels; everything stays as it was.
         """
         self._begin(montage)
 
     def push(self, chunk: EegChunk) -> None:
-        """Take the next chunk; one that came too late to be decoded leaves a hole.
+        """Take the next chunk; one that came too late to be decoded (not `live`) leaves a hole.
 
         Raises
         ------
@@ -135,7 +144,7 @@ class EegStream:
         data = chunk.data
         stamps = chunk.stamps
         if not np.isfinite(stamps).all():
-            # Samples of no time are lost; the clock sees their place.
+            # Samples without a stamp count as lost: the clock finds the gap around them.
             dated = np.isfinite(stamps)
             data = data[:, dated]
             stamps = stamps[dated]
@@ -156,17 +165,19 @@ class EegStream:
         Parameters
         ----------
         stamp : float
-            s on the local clock, or on the stream's where its stamps have jumped.
+            Time of the trigger, s on the local clock, or as the stream's own stamps have it where these
+            have jumped.
         moved : bool
-            The head moved in this volume; may be told later, by a second call.
+            Whether the head moved in this volume. It may be told later, by a second call.
         arrived_at : float, optional
-            When the trigger was read.
+            Time at which the trigger was read. None takes the stamp as it is, without regard to jumps.
         """
         at = stamp if arrived_at is None else self._clock.local(stamp, arrived_at)
         self._cleaner.trigger(at, moved)
 
     def read(self, times: Times) -> EegSpan:
-        """What is known of ascending local times, (n,)."""
+        """Return the EEG at ascending local times, (n,)."""
+        # Samples may wait in a chunk that is still being gathered.
         if len(times) and times[-1] > self.newest:
             self._clean()
         values, quality, bad = self._ring.read(times)
@@ -181,37 +192,39 @@ class EegStream:
         return EegSpan(scored, mask, quality, names)
 
     def lacking(self, times: Times, mask: NDArray[np.bool_]) -> float:
-        """Share of the values at ascending times, (n,), that were no measurement in what `mask` lets pass."""
+        """Return the share of values at ascending times, (n,), that are unmasked and yet invalid."""
         return self._door.missing(times, mask, self.montage.sfreq)
 
     def notes(self) -> list[str]:
-        """What began to be wrong with the values since the last call, in sentences."""
+        """Return what went wrong with the values since the last call, one sentence for each fault."""
         told = self._notes
         self._notes = []
         return told + self._door.notes()
 
     def _far_off(self, values: Float, mask: NDArray[np.bool_]) -> bool:
-        """Whether a window's level is none of the bundle's."""
+        """Return whether the level of a window is far from that of training; note it when it begins."""
         if mask.mean() < _JUDGED_SHARE:
             return False
         spread_uv = values[:, mask].std(axis=1)
         wrong = plausible.eeg_level(spread_uv, self._scale[:, 0])
+        # Reported when it begins, not with every window.
         if wrong is not None and not self._off_level:
             self._notes.append(f"{wrong}. Windows of such a level count as missing")
         self._off_level = wrong is not None
         return self._off_level
 
     def delivery(self, time: float) -> tuple[float, float] | None:
-        """When the sample of a local time left the amplifier and when it was read; None if it is not in.
+        """Return when the sample of a local time left the amplifier and when it was read.
 
-        A chunk leaves with its last sample.
+        A sample leaves the amplifier with the last sample of its chunk. None if it has not come yet.
         """
         return next((pair for pair in self._delivered if pair[0] >= time), None)
 
     def report(self) -> dict[str, Any]:
-        """Counts, the clock's fit, what was removed and what is wrong now."""
+        """Return the counts, the clock's fit, what was removed, and what is wrong now."""
         clock = self._clock.report()
         counts = {name: clock[name] + before for name, before in self._past.items()}
+        # How old the newest clean sample was when the newest chunk came.
         age = self._delivered[-1][1] - self.newest if self._delivered else None
         return {
             "samples": self.samples,
@@ -227,11 +240,14 @@ class EegStream:
         }
 
     def _begin(self, montage: Montage) -> None:
+        # All that may refuse the montage comes first, so that a refusal leaves the stream as it was.
         picks, _ = channels.match(self._wanted.channels, montage)
         cleaner = Cleaner(montage, self._tr_s)
         cap = Cap(self._wanted, picks, cleaner.rate, montage.reference)
+        # Samples that still wait belong to the old montage and go through the old chain.
         self._clean()
         if self.samples:
+            # Clock and door are replaced below, and their counts with them.
             self._past = {name: self._clock.report()[name] + n for name, n in self._past.items()}
             self._nonfinite += self._door.samples
             self._notes += self._door.notes()
@@ -267,10 +283,11 @@ class EegStream:
                 self._wait(data[:, start:stop], piece.times[start:stop])
 
     def _wait(self, data: Float, times: Times) -> None:
-        """Gather samples without a hole between them; before them those are missing that are `_gone`."""
+        """Gather samples that follow each other without a hole; `_gone` samples are missing before them."""
         lost = self._lost_between(float(times[0])) if self._anew else self._gone
         self._gone = 0
         if lost:
+            # What was gathered ends before the hole.
             self._clean()
             self._lost = lost
         self._last = float(times[-1])
@@ -280,7 +297,7 @@ class EegStream:
             self._clean()
 
     def _clean(self) -> None:
-        """Push what was gathered through the chain."""
+        """Push the gathered samples through the chain."""
         if not self._waiting:
             return
         data = np.concatenate([data for data, _ in self._waiting], axis=1)
@@ -290,6 +307,8 @@ class EegStream:
         self._waiting = []
         self._lost = 0
         while start < data.shape[1]:
+            # Parts end where the one-second block of `_look` ends, so that a channel's verdict
+            # falls at the same sample for any chunk size.
             part = slice(start, start + self._block.shape[1] - self._filled)
             for clean in self._cleaner.push(data[:, part], times[part], lost):
                 self._take(clean)
@@ -298,7 +317,7 @@ class EegStream:
             start = part.stop
 
     def _lost_between(self, at: float) -> int:
-        """Samples that a stream which came back is behind the one before it."""
+        """Count the samples missing between a stream's end and its return, at the new stream's rate."""
         self._anew = False
         if self._last is None:
             return 0
@@ -308,7 +327,10 @@ class EegStream:
         return lost
 
     def _look(self, data: Float) -> None:
-        """Collect raw samples, and look once a second at which channels were saturated."""
+        """Collect raw samples; once a second, find the channels that were saturated.
+
+        Raw, since after the removal of artefacts a channel at the amplifier's rail does not stand still.
+        """
         if not self._cap.judges:
             return
         stop = self._filled + data.shape[1]
@@ -322,6 +344,7 @@ class EegStream:
             self._hole = False
             self._leave_hole(float(part.times[0]))
         x = self._cap.pick(part.data)
+        # Unusable samples must not enter the filters, which would carry them into what follows.
         ok = usable(part.quality)
         edges = [0, *(np.flatnonzero(np.diff(ok)) + 1).tolist(), len(ok)]
         for start, stop in itertools.pairwise(edges):
@@ -340,13 +363,15 @@ class EegStream:
     def _append(
         self, data: Float, times: Times, quality: Quality, bad: NDArray[np.bool_] | None = None
     ) -> None:
+        # Where the low-pass's delay is compensated, a sample stands for an earlier instant.
         self._ring.append(data, times - self._cap.delay_s, quality, bad)
 
     def _judged(self, quality: Quality) -> Quality:
-        """What is left of a quality while filters settle, or too many channels are bad."""
+        """Lower the quality of samples while the filters settle, or too many channels are bad."""
         learning = np.arange(len(quality)) < self._learning
         self._learning = max(0, self._learning - len(quality))
         limit = np.where(learning, np.uint8(LEARNING), quality)
+        # Beyond what may be interpolated nothing is decoded: the samples are masked.
         if self._cap.too_many:
             limit = np.minimum(limit, np.uint8(UNCORRECTED))
         return worse(quality, limit)
@@ -356,12 +381,13 @@ class EegStream:
         self._learning = self._settling
 
     def _leave_hole(self, found: float) -> None:
-        """Mark what was lost, and filter afresh behind it."""
+        """Mark lost samples as a gap, and start the filters afresh after it."""
         self._restart()
         rate = self._cleaner.rate
         before = self.newest + self._cap.delay_s
         lost = round((found - before) * rate) - 1 if np.isfinite(before) else 0
         if lost < 0:
+            # Times have stepped back, and a ring holds ascending times only.
             self._ring = EegRing(len(self._wanted.channels), self._ring.capacity)
         if lost > 0:
             kept = min(lost, self._ring.capacity)

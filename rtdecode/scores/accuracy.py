@@ -1,11 +1,13 @@
 """Accuracy of a session against its truth: identification and classification.
 
-*Identification*: the emitted clip against its true clip and other true clips, by Pearson correlation
-over pixels with the training-mean clip subtracted. A tie is lost, and so is a correlation that does not
-exist (a clip equal to the mean clip has none): the constant decoder that always shows the mean clip
-scores 0, not chance. Chance is 1/n.
+Windows, clips and truth come in; the section ``accuracy`` of a report comes out (`report_accuracy`).
 
-*Classification*: the strict rule, the category with the highest score must be the true one. Chance 1/n.
+*Identification*: an emitted clip is compared with its true clip and with other true clips, by Pearson
+correlation over pixels with the training-mean clip subtracted. A tie is lost, and so is a correlation that
+does not exist (a clip that equals the mean clip has none). So a constant decoder that always shows the mean
+clip scores 0, not chance. Chance is 1/n.
+
+*Classification*: the category with the highest score must be the true one (the strict rule). Chance is 1/n.
 """
 
 import math
@@ -22,12 +24,16 @@ from rtdecode.types import Array
 
 Score = NDArray[np.float64]
 
+# The shuffled control shifts the windows of each run circularly, by this many shifts of at least so
+# many seconds. It is left out where runs are too short for the least number of shifts, or windows too
+# few.
 SHIFTS = 40
 MIN_SHIFTS = 20
 MIN_SHIFT_S = 30.0
 MIN_SHUFFLED = 50
-# An interval over fewer sessions than this would rest on too few numbers.
+# An interval over fewer sessions than this would be based on too few numbers.
 MIN_SESSIONS = 5
+# Draws of a bootstrap interval.
 RESAMPLES = 2000
 # Values of each clip that are correlated at once: a frame of 64 x 96 pixels.
 BLOCK = 64 * 96 * 3
@@ -43,13 +49,13 @@ METRICS = (
 def correlations(clips: Sequence[Pixels], truths: Sequence[Pixels], mean_clip: Pixels) -> Score:
     """Correlate every emitted clip with every true clip, over pixels (Pearson).
 
-    Of each clip only some rows of one frame are held at a time, so that clips may lie in files
+    Only some rows of one frame of each clip are held at a time, so that clips may lie in files
     (`rtdecode.disk.clip_file`) and be of any size.
 
     Parameters
     ----------
     clips : sequence of (frame, row, column, 3)
-        Emitted clips; frames beyond those of the truth (the instant of the cut) are left out.
+        Emitted clips. Frames beyond those of the truth (the instant of the cut) are left out.
     truths : sequence of (frame, row, column, 3)
     mean_clip : (frame, row, column, 3)
         Training mean, subtracted from both.
@@ -60,6 +66,7 @@ def correlations(clips: Sequence[Pixels], truths: Sequence[Pixels], mean_clip: P
         NaN where a clip has no variance.
     """
     shape = truths[0].shape
+    # Variances come from sums over one pass of all pixels, which takes double precision.
     dots = np.zeros((len(clips), len(truths)))
     sums = np.zeros((2, len(clips)))
     squares = np.zeros((2, len(clips)))
@@ -71,12 +78,13 @@ def correlations(clips: Sequence[Pixels], truths: Sequence[Pixels], mean_clip: P
             squares[row] += np.einsum("ij,ij->i", side, side)
     count = math.prod(shape)
     spread = squares - sums**2 / count
+    # Rounding may leave a little variance even in a clip that equals the mean clip.
     spread[spread <= 1e-9 * count] = np.nan
     return (dots - np.outer(sums[0], sums[1]) / count) / np.sqrt(np.outer(spread[0], spread[1]))
 
 
 def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[int, slice]]:
-    """Cut a clip (frame, row, column, 3) into frames, and those into rows of up to `BLOCK` values."""
+    """Yield the parts of a clip (frame, row, column, 3): rows of one frame, of up to `BLOCK` values."""
     frames, height = shape[:2]
     rows = max(1, BLOCK // math.prod(shape[2:]))
     for frame in range(frames):
@@ -91,10 +99,10 @@ def _pixels(side: Sequence[Pixels], mean_clip: Pixels, frame: int, rows: slice) 
 
 
 def identification_nway(corr: Score, allowed: NDArray[np.bool_], n: int) -> Score:
-    """Probability of each clip to win against n - 1 of its distractors drawn without replacement.
+    """Compute each clip's probability to win against n - 1 distractors drawn without replacement.
 
-    The exact mean over all sets of distractors: of m distractors the truth beats w, and the probability
-    that all n - 1 drawn are beaten is hypergeometric, C(w, n - 1) / C(m, n - 1).
+    This is the exact mean over all sets of distractors. Where the truth beats w of m distractors, it beats
+    all n - 1 drawn ones with the hypergeometric probability C(w, n - 1) / C(m, n - 1).
 
     Parameters
     ----------
@@ -103,7 +111,7 @@ def identification_nway(corr: Score, allowed: NDArray[np.bool_], n: int) -> Scor
     allowed : (clip, truth) bool
         The distractors of each clip.
     n : int
-        Truth and distractors together.
+        Number of the truth and the distractors together.
 
     Returns
     -------
@@ -112,34 +120,38 @@ def identification_nway(corr: Score, allowed: NDArray[np.bool_], n: int) -> Scor
     """
     wins, count = _wins(corr, allowed)
     draws = np.arange(n - 1)
+    # C(w, n - 1) / C(m, n - 1) as a product; with fewer wins than draws, one factor is 0.
     factors = (wins[:, None] - draws) / np.where(count[:, None] > draws, count[:, None] - draws, 1)
     return np.where(count >= n - 1, np.clip(factors, 0, 1).prod(1), np.nan)
 
 
 def identification_top1(corr: Score, allowed: NDArray[np.bool_]) -> Score:
-    """1 for each clip that beats all of its distractors, else 0; NaN without distractors."""
+    """Return 1 for each clip that beats all of its distractors, else 0; NaN without distractors."""
     wins, count = _wins(corr, allowed)
     return np.where(count > 0, (wins == count).astype(np.float64), np.nan)
 
 
 def _wins(corr: Score, allowed: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    # A strict comparison loses ties, and any that involves NaN.
     own = np.diagonal(corr)[:, None]
     return ((own > corr) & allowed).sum(1), allowed.sum(1)
 
 
 def shift_orders(windows: Sequence[Span]) -> list[NDArray[np.int64]]:
-    """Orders that move the windows of each run circularly by at least 30 s; [] if there are under 20.
+    """Make orders that move the windows of each run circularly by at least 30 s; [] if fewer than 20 exist.
 
     Parameters
     ----------
     windows : sequence of (run, start_s, stop_s)
         In time order within each run.
     """
+    # Each run is shifted within itself, so that a clip is held against the truth of another time.
     runs = [np.flatnonzero([w[0] == run for w in windows]) for run in dict.fromkeys(w[0] for w in windows)]
     ranges = [_shifts([windows[int(i)][1] for i in members]) for members in runs]
     if not ranges or min(len(r) for r in ranges) == 0 or max(len(r) for r in ranges) < MIN_SHIFTS:
         return []
     orders = []
+    # Runs of different lengths allow different shifts: each step takes the same share of every range.
     for step in np.linspace(0, 1, SHIFTS):
         order = np.arange(len(windows))
         for members, shifts in zip(runs, ranges, strict=True):
@@ -150,18 +162,19 @@ def shift_orders(windows: Sequence[Span]) -> list[NDArray[np.int64]]:
 
 def _shifts(starts: list[float]) -> range:
     hop = min((b - a for a, b in pairwise(starts)), default=MIN_SHIFT_S)
+    # A circular shift moves some windows back: it must be long enough both ways.
     least = int(np.ceil(MIN_SHIFT_S / hop - 1e-9))
     return range(least, len(starts) - least + 1)
 
 
 def bootstrap_ci(scores: Score, groups: NDArray[np.int64] | None = None, seed: int = 0) -> list[float]:
-    """95 % percentile interval of the mean, resampling windows or whole groups of them.
+    """Compute the 95 % percentile interval of the mean by resampling windows, or whole groups of them.
 
     Parameters
     ----------
     scores : (window,)
     groups : (window,) int, optional
-        Block of each window; blocks are then resampled instead of windows.
+        Block of each window. Where given, blocks are resampled instead of windows.
     seed : int
     """
     ids = np.arange(len(scores)) if groups is None else np.unique(groups, return_inverse=True)[1]
@@ -175,8 +188,8 @@ def bootstrap_ci(scores: Score, groups: NDArray[np.int64] | None = None, seed: i
 def sessions_of(windows: Sequence[Span]) -> NDArray[np.int64] | None:
     """Tell which windows an interval keeps together: those of one session (its run).
 
-    Windows of one session share the noise of a brain and of a scanner, and the film where films differ by
-    session. Resampling single windows would make the interval too narrow.
+    Windows of one session share the noise of one brain and one scanner and, where each session has a film of
+    its own, that film. Resampling single windows would make the interval too narrow.
 
     Parameters
     ----------
@@ -185,7 +198,7 @@ def sessions_of(windows: Sequence[Span]) -> NDArray[np.int64] | None:
     Returns
     -------
     (window,) int64, or None
-        Number of each window's session; None below 5 sessions, where windows are resampled one by one.
+        Number of each window's session. None if there are fewer than 5; windows are then resampled singly.
     """
     runs, session = np.unique([run for run, _, _ in windows], return_inverse=True)
     return session.astype(np.int64) if len(runs) >= MIN_SESSIONS else None
@@ -199,9 +212,9 @@ def identification(
     Parameters
     ----------
     corr : (clip, truth)
-        From `correlations`, of windows that do not overlap.
+        From `correlations`, for windows that do not overlap.
     windows : sequence of (run, start_s, stop_s)
-        In time order within each run. Intervals resample whole runs, where there are at least 5.
+        In time order within each run. Intervals resample whole runs where there are at least 5.
     events : mapping
         Run -> shots.
     """
@@ -209,7 +222,9 @@ def identification(
     allowed = distractors(windows, events)
     alike = allowed & same(attribute(windows, events, "background"))
     orders = shift_orders(windows) if len(windows) >= MIN_SHUFFLED else []
+    # Shuffled: each clip is held against the truth of another window.
     moved = [corr[order] for order in orders]
+    # Clips differ in their number of distractors, and so does the chance of each to come first.
     chance_top1 = float(np.mean(1 / (allowed.sum(1) + 1))) if len(windows) else 1.0
     return {
         "identification_2way": _nway(corr, moved, allowed, 2, sessions),
@@ -248,7 +263,7 @@ def entry(
     shuffled : sequence of (window,)
         Scores under each circular shift.
     groups : (window,) int, optional
-        Blocks, for the interval.
+        Block of each window, for the interval.
     """
     there = np.isfinite(scores)
     if not there.any():
@@ -269,14 +284,14 @@ def above(scores: Score, others: Score, groups: NDArray[np.int64] | None = None)
     Parameters
     ----------
     scores, others : (window,)
-        NaN where a window cannot be scored; windows that both can be are compared.
+        NaN where a window cannot be scored. Windows with both scores are compared.
     groups : (window,) int, optional
-        Blocks, for the interval.
+        Block of each window, for the interval.
 
     Returns
     -------
     dict
-        {value, chance, shuffled, ci95, n}; the interval resamples the differences.
+        {value, chance, shuffled, ci95, n}. The interval resamples the differences.
 
     Raises
     ------
@@ -291,7 +306,7 @@ def above(scores: Score, others: Score, groups: NDArray[np.int64] | None = None)
 
 
 def psnr(clips: Iterable[Pixels], truths: Iterable[Pixels]) -> Score:
-    """Peak signal-to-noise ratio of each clip, dB: one mean squared error over all its frames.
+    """Compute the peak signal-to-noise ratio of each clip, dB, from one mean squared error over all frames.
 
     Parameters
     ----------
@@ -360,15 +375,15 @@ def report_accuracy(
     Parameters
     ----------
     windows : sequence of (run, start_s, stop_s)
-        One per emitted clip, in any order; of windows that overlap only the first counts.
+        One per emitted clip, in any order. Of windows that overlap only the first counts.
     events : mapping
         Run -> events of that run.
     clips, truths, mean_clip : optional
         For identification: emitted and true clips (frame, row, column, 3), and the training mean.
     scores, labels : optional
-        For classification: (window, label) and the names of the categories.
+        For classification: (window, label), and the names of the categories.
     onset_correction_s : float
-        Seconds by which the onsets of `events` lag the pictures; from the bundle's provenance.
+        Time by which the onsets of `events` lag the pictures, s, from the bundle's provenance.
     """
     report: dict[str, dict[str, Any] | None] = dict.fromkeys(METRICS)
     kept = apart(windows)

@@ -1,4 +1,8 @@
-"""What the truth says of windows: events of a run, the shots and the blocks a window lies in."""
+"""What the truth says of windows: which shots and blocks of a run each of them lies in.
+
+Events come from a BIDS events.tsv. They tell which true clips may be distractors of a clip, and the category
+of a window.
+"""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -31,12 +35,12 @@ class Event:
 
 
 def read_events(path: Path) -> list[Event]:
-    """Read the events of a run, in the order of their onsets.
+    """Read the events of a run, sorted by their onsets.
 
     Raises
     ------
     UsageError
-        If the file lacks a column of BIDS events or holds a time that is no number.
+        If the file lacks a column of BIDS events or contains a time that is not a number.
     """
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
@@ -63,13 +67,13 @@ def film_clip(film: Pixels, start_s: float, fps: float, frames: int) -> Pixels:
 
 
 def distractors(windows: Sequence[Span], events: Mapping[int, Sequence[Event]]) -> NDArray[np.bool_]:
-    """Tell which true clips may stand against which: other windows that share no time and no shot.
+    """Tell which true clips may be distractors of which: those of windows that share no time and no shot.
 
     Parameters
     ----------
     windows : sequence of (run, start_s, stop_s)
     events : mapping
-        Run -> its shots; a run without any is taken as one shot a window.
+        Run -> its shots. In a run without any, each window counts as a shot of its own.
 
     Returns
     -------
@@ -79,19 +83,21 @@ def distractors(windows: Sequence[Span], events: Mapping[int, Sequence[Event]]) 
     allowed = np.ones((len(windows), len(windows)), bool)
     for i, (run, start, stop) in enumerate(windows):
         for j, (other, first, last) in enumerate(windows):
+            # A window overlaps itself, so its own clip is never among its distractors.
             together = run == other and first < stop and start < last
             allowed[i, j] = not (together or shots[i] & shots[j])
     return allowed
 
 
 def _overlaps(start: float, stop: float, events: Sequence[Event]) -> dict[int, float]:
-    """Index -> seconds of each event that a span touches (a microsecond is no touch)."""
+    """Return index -> shared seconds of each event that a span overlaps by more than a microsecond."""
+    # Where a window ends as a shot begins, rounding must not make them overlap.
     shared = {i: min(stop, e.stop_s) - max(start, e.onset_s) for i, e in enumerate(events)}
     return {i: seconds for i, seconds in shared.items() if seconds > 1e-6}
 
 
 def attribute(windows: Sequence[Span], events: Mapping[int, Sequence[Event]], name: str) -> list[str | None]:
-    """Read an attribute of each window off the shot that fills most of it; None without one."""
+    """Return an attribute of the shot that fills most of each window; None without a shot."""
     found: list[str | None] = []
     for run, start, stop in windows:
         shots = events.get(run, ())
@@ -118,22 +124,24 @@ def categories(
     ----------
     windows : sequence of (run, start_s, stop_s)
     events : mapping
-        Run -> blocks, as its file gives them.
+        Run -> blocks, with the onsets of its file.
     labels : sequence of str
         Names of the categories.
     onset_correction_s : float
-        Seconds by which the file's onsets lag the pictures.
+        Time by which the file's onsets lag the pictures, s.
 
     Returns
     -------
     truth, block : (window,) int64
-        Index into `labels`, and a number unique over runs; -1 for windows that do not count.
+        Index into `labels`, and the number of the block, unique over runs; -1 for windows that do not count.
     """
     truth, block = np.full((2, len(windows)), -1)
+    # Blocks of all runs are numbered on.
     bases = dict(zip(events, np.cumsum([0, *(len(e) for e in events.values())]), strict=False))
     for w, (run, start, stop) in enumerate(windows):
         for i, event in enumerate(events.get(run, ())):
             onset = event.onset_s - onset_correction_s
+            # A nanosecond of slack, as times are floats.
             inside = onset <= start + 1e-9 and stop <= onset + event.duration_s + 1e-9
             if inside and event.trial_type in labels:
                 truth[w], block[w] = labels.index(event.trial_type), bases[run] + i
@@ -141,7 +149,7 @@ def categories(
 
 
 def apart(windows: Sequence[Span]) -> list[int]:
-    """Choose windows that do not overlap: their indices, in time order within each run."""
+    """Choose windows that do not overlap; return their indices, in time order within each run."""
     kept: list[int] = []
     ends: dict[int, float] = {}
     for i in sorted(range(len(windows)), key=lambda i: windows[i][:2]):

@@ -1,4 +1,7 @@
-"""Whether a confidence can be believed: reliability, and risk against coverage."""
+"""Whether a confidence can be believed: the reliability curve, and the risk-coverage curve.
+
+The promised probabilities of clips to win and their wins come in; the points of both curves come out.
+"""
 
 from typing import Any
 
@@ -7,16 +10,18 @@ from numpy.typing import NDArray
 
 Score = NDArray[np.float64]
 
+# Bins of the reliability curve: one for so many clips, within these limits.
 FEWEST_BINS = 5
 MOST_BINS = 10
 CLIPS_A_BIN = 20
+# Most points of the risk-coverage curve that are reported.
 POINTS = 100
 
 
 def reliability(confidence: Score, wins: Score) -> dict[str, Any]:
-    """Compare what was promised with what came true, in bins of as equal counts as can be.
+    """Compare promised probabilities with the wins that came true, in bins of nearly equal counts.
 
-    Confidences of a good decoder crowd near 1: bins of equal width would leave nearly all clips in one.
+    The confidences of a good decoder crowd near 1: with bins of equal width nearly all clips would be in one.
 
     Parameters
     ----------
@@ -28,10 +33,10 @@ def reliability(confidence: Score, wins: Score) -> dict[str, Any]:
     Returns
     -------
     dict
-        `bins`: a list of {confidence, win_rate, n}, the means of each of 5 to 10 bins, rising, clips of the
-        same confidence in the same bin; `ece`: the expected calibration error, the mean over clips of the
-        distance of the two in their bin (Guo et al. 2017, eq. 3; with bins of equal counts as Nguyen and
-        O'Connor 2015, section 2.2); `n`.
+        `bins`: a list of {confidence, win_rate, n}, the means over each bin, in rising order. Clips of the
+        same confidence are in the same bin. `ece`: the expected calibration error, which is the mean over
+        clips of the distance between the two means of their bin (Guo et al. 2017, eq. 3; with bins of equal
+        counts as in Nguyen and O'Connor 2015, section 2.2). `n`: the number of clips.
 
     Raises
     ------
@@ -40,6 +45,7 @@ def reliability(confidence: Score, wins: Score) -> dict[str, Any]:
     """
     _check(confidence, wins)
     count = min(MOST_BINS, max(FEWEST_BINS, len(wins) // CLIPS_A_BIN))
+    # Where many clips share a confidence, edges coincide and some bins stay empty.
     edges = np.quantile(confidence, np.arange(1, count) / count)
     which = np.searchsorted(edges, confidence, side="right")
     bins = [
@@ -55,7 +61,7 @@ def reliability(confidence: Score, wins: Score) -> dict[str, Any]:
 
 
 def risk_coverage(confidence: Score, wins: Score) -> dict[str, Any]:
-    """How often clips lose when only the surest share of them is kept.
+    """Compute how often clips lose when only the surest share of them is kept.
 
     Parameters
     ----------
@@ -65,12 +71,13 @@ def risk_coverage(confidence: Score, wins: Score) -> dict[str, Any]:
     Returns
     -------
     dict
-        `coverage`: shares of the clips that are kept, rising to 1; `risk`: the mean of 1 - `wins` over
-        them; `area`: the mean risk over all coverages (El-Yaniv and Wiener 2010; Geifman and El-Yaniv
-        2017). A confidence that says nothing has the risk of all clips everywhere.
+        `coverage`: shares of the clips that are kept, rising to 1. `risk`: the mean of 1 - `wins` over the
+        clips kept. `area`: the mean risk over all coverages (El-Yaniv and Wiener 2010; Geifman and El-Yaniv
+        2017). A confidence that says nothing has the risk of all clips at every coverage.
     """
     _check(confidence, wins)
-    # Clips of one confidence cannot be told apart: each stands for the mean of them.
+    # Sorted by the negative confidence, the surest clips come first. Clips of the same confidence have
+    # no order: each counts with the mean loss of them all.
     levels, which = np.unique(-confidence, return_inverse=True)
     losses = np.bincount(which, 1 - wins) / np.bincount(which, minlength=len(levels))
     risks = np.cumsum(losses[np.sort(which)]) / np.arange(1, len(wins) + 1)

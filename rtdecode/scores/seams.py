@@ -1,4 +1,7 @@
-"""How well clips join where the film goes on: the difference across a seam over that inside clips."""
+"""How well consecutive clips join: the difference across a seam over the difference inside clips.
+
+Emitted and true clips, their windows and the film's cuts come in; the section ``seam`` of a report comes out.
+"""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -21,20 +24,21 @@ def seam_ratio(
 ) -> dict[str, Any] | None:
     """Compare the seams between consecutive clips with the steps inside them.
 
-    A clip ends with the first instant of the next window. Where both say of it the same, clips join:
-    the seam is the mean absolute difference of that frame and the first frame of the next clip. It
-    stands over the mean absolute difference of neighbouring frames inside the later clip of each pair;
-    clips that join like neighbouring frames have a ratio of 1 at the most. A film agrees with itself
-    there, so its own figure is the step that it shows from the last frame of one window to the first
-    of the next, by the same rule: about 1 where nothing is cut. `shown` is that step in the
-    reconstruction, what a viewer sees. Clips that join may change fast right after; `steepest` is the
-    largest step from the last frame shown to the end of the later clip's first quarter, `steepest_truth`
-    that of the film.
+    The last frame of a clip is the first instant of the next window. Where both clips show that instant
+    alike, they join: the seam is the mean absolute difference between that frame and the first frame of the
+    next clip. It is divided by the mean absolute difference of neighbouring frames inside the later clip of
+    each pair, so clips that join as neighbouring frames do have a ratio of at most 1.
+
+    The film agrees with itself at that instant. Its own figure, `truth`, is therefore the step from the last
+    frame of one window to the first of the next, by the same rule: about 1 where nothing is cut. `shown` is
+    that step in the reconstruction, which is what a viewer sees. Clips that join may still change fast right
+    after the seam: `steepest` is the largest step from the last frame shown to the end of the later clip's
+    first quarter, and `steepest_truth` that of the film.
 
     Parameters
     ----------
     clips : sequence of (frame, row, column, 3)
-        Emitted clips with the instant of the cut, one frame more than `truths`.
+        Emitted clips, which have one frame more than `truths`: the instant of the cut.
     truths : sequence of (frame, row, column, 3)
     windows : sequence of (run, start_s, stop_s)
         In any order.
@@ -44,13 +48,14 @@ def seam_ratio(
     Returns
     -------
     dict or None
-        `reconstruction`, `shown`, `steepest`, `truth`, `steepest_truth` and `n` over pairs without a cut
-        from the start of the later window to its end, None and 0 where there is none; the same with
-        ``_same_shot`` over those of them in which what goes on fills the second half of the earlier window
-        as well, so that both clips should show it, and with ``_all`` over every pair; `ci95`, the
-        95 % percentile interval of `reconstruction`, resampling pairs. None without a pair, and for clips
-        that do not hold the instant of the cut.
+        `reconstruction`, `shown`, `steepest`, `truth`, `steepest_truth` and `n` over the pairs whose later
+        window has no cut in it, its start included; None and 0 where there is none. The same with the suffix
+        ``_same_shot`` over those of them that have no cut in the second half of the earlier window either,
+        so that both clips should show the same shot, and with ``_all`` over every pair. `ci95`: the 95 %
+        percentile interval of `reconstruction`, resampling pairs. None without a pair, and for clips that
+        do not contain the instant of the cut.
     """
+    # A window follows another where its start is the other's stop, to the microsecond.
     place = {(run, round(start, 6)): i for i, (run, start, _) in enumerate(windows)}
     pairs = [
         (i, place[run, round(stop, 6)])
@@ -60,6 +65,7 @@ def seam_ratio(
     if not pairs or len(clips[0]) <= len(truths[0]):
         return None
     pairs.sort(key=lambda pair: windows[pair[0]][:2])
+    # True clips have the frames 0 to `last`; in emitted clips the instant of the cut follows them.
     last = len(truths[0]) - 1
     sides = {"reconstruction": (clips, last + 1), "shown": (clips, last), "truth": (truths, last)}
     across = {
@@ -81,6 +87,7 @@ def seam_ratio(
 
 def _second_half(window: Span) -> Span:
     run, start, stop = window
+    # A cut at the very middle does not count: what follows it fills all of the second half.
     return run, (start + stop) / 2 + 2e-6, stop
 
 
@@ -94,6 +101,7 @@ def _ratio(across: NDArray[np.float64], inside: NDArray[np.float64]) -> float | 
 
 
 def _interval(across: NDArray[np.float64], inside: NDArray[np.float64]) -> list[float] | None:
+    # With a still clip among the pairs, a draw of nothing but still clips would divide by zero.
     if len(inside) == 0 or inside.min() <= 0:
         return None
     draws = np.random.default_rng(0).integers(0, len(inside), (RESAMPLES, len(inside)))
@@ -106,7 +114,8 @@ def _steepest(before: Array, frames: Array) -> float:
 
 
 def _step(clip: Pixels) -> float:
-    """Mean absolute difference of neighbouring frames."""
+    """Return the mean absolute difference of neighbouring frames."""
+    # Part by part, as a clip may lie in a file.
     later = clip[1:]
     earlier = clip[:-1]
     parts = pieces(later.shape)

@@ -1,4 +1,13 @@
-"""From arriving items to windows: the one causal pipeline of training and of a session."""
+"""Turn EEG chunks, triggers and volumes into windows: one causal pipeline for training and sessions.
+
+Items come in one at a time, in the order in which they arrived. EEG goes to the stream that cleans and
+filters it (`rtdecode.eeg.stream`). Triggers and volumes go to the run they belong to
+(`rtdecode.windows.run_sorter`), whose clock places them, and with them the EEG, on the run's time line. A
+window comes out as soon as the data it needs are in, or once its deadline has passed.
+
+What is cut, and when, depends on the arrival times and `now_at` that are handed in, never on a clock that is
+read here. So a replay cuts the windows that the session cut.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,12 +29,14 @@ from rtdecode.windows.run import Run
 from rtdecode.windows.run_sorter import SessionRuns
 from rtdecode.windows.volume_door import dated
 
-# Framewise displacement above which a volume's gradient artefact is not typical (Power et al. 2012).
+# Framewise displacement, mm, beyond which a volume counts as moved
+# (Power et al. 2012). A head that moves sees another gradient artefact,
+# so the epoch of such a volume is kept out of the artefact's template.
 _MOVED_MM = 0.5
 
 
 class Counters(TypedDict):
-    """Parts of a report: what was counted of each source, the newest run's clock, and the runs."""
+    """Parts of a report: the counts of each source, the clock of the newest run, and the runs."""
 
     eeg: dict[str, Any]
     fmri: dict[str, Any]
@@ -34,12 +45,12 @@ class Counters(TypedDict):
 
 
 class Assembler:
-    """Filter, place and cut what arrives.
+    """Place what arrives on the time line of its run, and cut windows from it.
 
     Windows come out in order: as ``preview`` when their EEG is in (only where volumes are expected
     too), and as ``final`` when their last volume is in, or 1.5 TR after it was due. A final without
-    any data stands for a window that must be skipped. What a window holds depends on the data up to
-    it alone, not on how they were cut into chunks.
+    any data stands for a window that must be skipped. A window depends only on the data up to it, and
+    not on how these were divided into chunks.
 
     Parameters
     ----------
@@ -49,26 +60,27 @@ class Assembler:
     modalities : sequence of str
         ``eeg``, ``fmri``: the sources of this session.
     seconds : float or None
-        Only windows that lie within this much run time; None for all.
+        Cut only the windows that lie within this much run time; None for all.
     dummies : int
-        Volumes at the start of each run that zero is moved past.
+        Number of dummy volumes at the start of each run. The run's zero lies after them.
     triggers_expected : bool
-        Without volumes, a run begins at its first trigger; False begins it at the first EEG sample,
-        where there is no source of triggers either.
+        Where no volumes are expected, a run begins with its first trigger. False, where there is no
+        source of triggers either, lets it begin with the first EEG sample.
     now : callable or None
         Reads the local clock for the ledger; None takes the `now_at` that is handed in.
     calibration : Calibration or None
-        Of this session.
+        Calibration of this session.
     restarted_at : sequence of float
-        Local times at which an acquisition that had died was started again. Until EEG or a trigger arrives
-        after one of them nothing was heard, and that there were no triggers says nothing of the scanner.
+        Local times at which an acquisition that had died was started again. Between such a time and the
+        next EEG chunk or trigger nobody listened, so a lack of triggers does not mean that the scanner
+        paused.
     heard_since : sequence of float
-        Stamps of what was heard first after restarts that lie in an earlier process.
+        Stamps of the first item after each restart, where an earlier process saw it.
 
     Raises
     ------
     GeometryError
-        If the calibration does not read the bundle's features.
+        If the calibration was not made for the bundle's features.
     """
 
     def __init__(
@@ -95,7 +107,9 @@ class Assembler:
         self._now = now
         self._calibrated = calibration is not None
         self._notes: list[str] = []
+        # True once the stream has proved to send at another rate than it declares.
         self._eeg_refused = False
+        # Public: a live session may learn only later that there is no source of triggers.
         self.triggers_expected = triggers_expected
         if calibration is not None and bundle.projection is not None:
             calibration = calibration.matched(bundle.projection)
@@ -103,7 +117,9 @@ class Assembler:
         self._session = SessionRuns(bundle, dummies, self._limit, **on)
         self._session.heard_since += heard_since
         self._restarted_at = list(restarted_at)
+        # Local time of the session's zero, once a window has been cut on it.
         self._origin: float | None = None
+        # The latest time that was handed in, for the counts of what is missing by now.
         self._now_at = -math.inf
         self._eeg: EegStream | None = None
         if montage is not None:
@@ -111,18 +127,18 @@ class Assembler:
 
     @property
     def montage(self) -> Montage | None:
-        """Montage of the stream, once it is known."""
+        """Montage of the stream; None until it is known."""
         return self._eeg.montage if self._eeg else None
 
     @property
     def refused(self) -> list[str]:
-        """Volumes that belong to no run, one sentence each."""
+        """Volumes that belong to no run, one sentence for each."""
         return self._session.refused
 
     def unread(self, shape: tuple[int, ...], affine: NDArray[np.float64]) -> str | None:
-        """Why the bundle's features cannot be read on a grid of volumes; None where they can.
+        """Say why the bundle's features cannot be read from a grid of volumes; None where they can.
 
-        A calibration has placed them in its session: they are read from any grid.
+        With a calibration they can be read from any grid, as it has placed them in this session's head.
         """
         if self._bundle.projection is None or self._calibrated:
             return None
@@ -133,13 +149,13 @@ class Assembler:
         return None
 
     def set_montage(self, montage: Montage) -> None:
-        """Take the montage of the stream, or of one that came back changed.
+        """Take the montage of the stream, or the new one of a stream that came back changed.
 
         Raises
         ------
         GeometryError
-            If more of the bundle's channels are not in the stream than can be interpolated, or if it is
-            too slow for the bundle.
+            If the stream lacks more of the bundle's channels than can be interpolated, or is too slow for
+            the bundle.
         """
         if self._manifest.eeg is None or not self._eeg_on:
             return
@@ -150,18 +166,19 @@ class Assembler:
         if self._eeg is not None:
             self._eeg.change(montage)
         else:
+            # A final reads its EEG once its last volume is in or overdue, long after the window.
             keep_s = float(self.grid.window + self.grid.wait) + 30.0
             tr_s = None if self.grid.tr is None else float(self.grid.tr)
             self._eeg = EegStream(self._manifest.eeg, self._bundle.stats, montage, keep_s, tr_s=tr_s)
 
     def push(self, item: EegChunk | Trigger | Volume, now_at: float) -> list[Window]:
-        """Take one item; return the windows it completed.
+        """Take one item; return the windows that are complete or due.
 
         Parameters
         ----------
         item : EegChunk, Trigger or Volume
         now_at : float
-            The local clock.
+            Time on the local clock, s.
         """
         self.follow()
         if isinstance(item, EegChunk):
@@ -179,10 +196,10 @@ class Assembler:
         *,
         to_end: bool = True,
     ) -> Iterator[Window]:
-        """Windows of a whole recording, in the order in which a live session would have cut them.
+        """Yield the windows of a whole recording, in the order in which a live session would cut them.
 
-        The virtual clock is the arrival of the items, or what their `clock_at` says; between two of them,
-        and from the last one to the end of the session, it stops at every deadline.
+        Time is the arrival of each item, or its `clock_at` where it has one. Between two items, and from
+        the last one to the end of the session, it stops at every deadline.
 
         Parameters
         ----------
@@ -196,6 +213,7 @@ class Assembler:
         now_at = -math.inf
         for item in items:
             now_at = max(now_at, item.arrived_at if item.clock_at is None else item.clock_at)
+            # A deadline that passed before the item arrived was kept without it.
             yield from self.advance(now_at) + self.push(item, now_at)
             if not to_end and self.done():
                 break
@@ -203,27 +221,31 @@ class Assembler:
         yield from self.advance(now_at) + self.flush(now_at)
 
     def tick(self, now_at: float) -> list[Window]:
-        """Windows that are complete, or whose time has come."""
+        """Return the windows that are complete, or whose deadline has passed."""
         self.follow()
         return self._due(now_at)
 
     def follow(self) -> None:
-        """Measure the motion of the newest volumes, where no window had to wait for it.
+        """Measure the head motion in the newest volumes, and tell the EEG in which of them it moved.
 
-        Every call that takes or gives anything does so first; a live session, once the windows are
-        on their way.
+        Without a calibration no window depends on the motion, so windows need not wait for it: a live
+        session calls this after it has sent them. Every method that takes an item or returns windows calls
+        it first, so that the next item finds the same state whether or not the session did.
         """
         for run in self._session.runs:
             for index, motion in run.head.follow() if run.head else ():
-                # Volumes in which the head moved are kept out of the gradient artefact's template.
                 if self._eeg is not None and motion.fd_mm > _MOVED_MM:
+                    # A volume starts where the one before it ends. Its trigger has long been told;
+                    # this second call marks the epoch that the trigger began.
                     self._eeg.trigger(run.end_at(index - 1), moved=True)
 
     def _due(self, now_at: float) -> list[Window]:
         self._now_at = max(self._now_at, now_at)
         out: list[Window] = []
+        # Runs that have ended may still wait for their last volumes.
         for run in self._session.known:
             self._previews(run, now_at, out)
+            # In order: a window that is complete waits for the one before it.
             while self._open(run, run.next_final) and (
                 self._complete(run, run.next_final) or now_at >= run.deadline(run.next_final)
             ):
@@ -233,7 +255,7 @@ class Assembler:
     def advance(self, until_at: float) -> list[Window]:
         """Let time pass up to a local time, with a `tick` at every deadline before it.
 
-        What comes out depends on the deadlines alone, not on how often the clock was looked at.
+        The windows that come out depend only on the deadlines, not on how often this is called.
         """
         out: list[Window] = []
         while (due := self.next_deadline()) < until_at:
@@ -241,12 +263,12 @@ class Assembler:
         return out
 
     def next_deadline(self) -> float:
-        """Local time at which `tick` has something to do although nothing arrives; inf for none."""
+        """Return the local time at which `tick` has work although nothing arrives; inf for never."""
         waiting = [r for r in self._session.known if self._open(r, r.next_final)]
         return min((r.deadline(r.next_final) for r in waiting), default=math.inf)
 
     def flush(self, now_at: float) -> list[Window]:
-        """The windows left when the session ends: those whose volumes were all acquired."""
+        """End the session; return the windows that are left and whose volumes were all acquired."""
         self.follow()
         self._session.close()
         self._now_at = max(self._now_at, now_at)
@@ -258,37 +280,38 @@ class Assembler:
         return out
 
     def expected(self, now_at: float) -> int:
-        """Windows of this session: by its limit, or those whose volumes were all acquired, over the runs."""
+        """Count the windows of this session over its runs: those of its limit, or else `reached`."""
         known = self._session.known
         if math.isfinite(self._limit):
+            # A run that another one followed has only what it reached; the limit is for the last run.
             ended = [self._reached(run, run.ended_s) for run in known[:-1]]
             return sum(ended) + int(self._limit)
         return self.reached(now_at)
 
     def reached(self, now_at: float) -> int:
-        """Windows of this session whose volumes were all acquired, over the runs."""
+        """Count the windows of this session whose volumes were all acquired, over its runs."""
         known = self._session.known
         return sum(self._reached(run, min(run.ended_s, run.clock.elapsed(now_at))) for run in known)
 
     def _reached(self, run: Run, until_s: float) -> int:
-        """Windows of a run whose volumes were acquired by a run time, s, and those that went out before that.
+        """Count the windows of a run whose data were acquired by a run time, s, or that have gone out.
 
-        Stamps are fitted to a line: on a busy machine the newest samples may lie ahead of the clock, and the
-        window that they complete goes out a moment before its stop has passed.
+        A window may go out a moment before its stop has passed: sample times lie on a line that is fitted to
+        the stamps, and on a busy machine the newest of them may be ahead of the clock.
         """
         return int(min(self._limit, max(run.next_final, run.windows_by(until_s))))
 
     def done(self) -> bool:
-        """Whether every window of a limited session has gone out."""
+        """Return whether every window of a limited session has gone out."""
         return bool(self._session.runs) and self._session.runs[-1].next_final >= self._limit
 
     def elapsed(self, now_at: float) -> float | None:
-        """Run time of the newest run, s; None before the first."""
+        """Return the run time of the newest run, s; None before the first run."""
         known = self._session.known
         return known[-1].clock.elapsed(now_at) if known else None
 
     def begin(self, stamp: float) -> None:
-        """Begin the run at an EEG sample that an earlier process received; local time, s."""
+        """Begin the run with an EEG sample that an earlier process received; its local time, s."""
         self._session.first_sample(stamp)
 
     @property
@@ -299,15 +322,15 @@ class Assembler:
 
     @property
     def heard_since(self) -> list[float]:
-        """Stamps of what was heard first after each restart of the acquisition."""
+        """Stamp of the first item after each restart of the acquisition."""
         return list(self._session.heard_since)
 
     def clip(self, window: Window) -> int:
-        """Number of the window's clip, unique in the session."""
+        """Return the number of the window's clip, unique in the session."""
         return self._session.runs[window.run].first_clip + window.index
 
     def notes(self) -> list[str]:
-        """What began to be wrong with the data since the last call, in sentences."""
+        """Return what went wrong with the data since the last call, one sentence for each fault."""
         told = self._notes
         self._notes = []
         told += [f"EEG: {sentence}" for sentence in (self._eeg.notes() if self._eeg else [])]
@@ -316,7 +339,7 @@ class Assembler:
         return told
 
     def counters(self) -> Counters:
-        """Count what came."""
+        """Return the counts of all that came, for the status and the report."""
         self.follow()
         eeg: dict[str, Any] = dict.fromkeys(("samples", "lost_samples", "gaps", "nonfinite_samples"), 0)
         eeg |= {"rate_hz": None, "drift_ppm": None, "triggers": self._session.triggers}
@@ -335,8 +358,9 @@ class Assembler:
         return {"eeg": eeg, "fmri": fmri, "clock": clock.fit(), "runs": reports}
 
     def _zero_at(self) -> float | None:
-        """Local time of the session's zero, the first run's; None before that is known."""
+        """Return the local time of the session's zero, which is the first run's; None until it is known."""
         known = self._session.known
+        # Until a window is cut the zero may still move with the run's clock, so it is not kept.
         if self._origin is None and known:
             return float(known[0].clock.to_local(0.0, math.inf))
         return self._origin
@@ -348,21 +372,24 @@ class Assembler:
         if chunk.montage is not None:
             self.set_montage(chunk.montage)
         if not chunk.live or self._eeg_refused:
-            return  # a hole in what is decoded, whole in the recording
+            return  # what is decoded has a hole here; the recording has all of it
         try:
             self._eeg.push(chunk)
         except GeometryError as error:
             if not (self._fmri_on and self._session.known):
                 raise
-            # A run goes on without its EEG; at the start there is time to set the stream right.
+            # Before a run has begun there is time to set the outlet right, so the error ends the
+            # session. A run that is under way goes on with its volumes only.
             self._eeg_refused = True
             self._notes.append(f"EEG is not decoded any more: {error}")
+        # Where neither volumes nor triggers are expected, the first sample begins the run.
         begun = self._eeg.samples and not self._session.runs
         if begun and not (self._fmri_on or self.triggers_expected):
             self._session.first_sample(self._eeg.first)
 
     def _hear(self, arrived_at: float, stamp: float) -> None:
-        """Note the first thing that is heard after a restart."""
+        """Note the stamp of the first item that arrives after a restart."""
+        # Several restarts may pass before anything arrives: one stamp stands for all of them.
         if self._restarted_at and arrived_at >= self._restarted_at[0]:
             self._restarted_at = [at for at in self._restarted_at if at > arrived_at]
             self._session.heard_since.append(stamp)
@@ -377,6 +404,7 @@ class Assembler:
             self._eeg.trigger(trigger.stamp, arrived_at=trigger.arrived_at)
 
     def _open(self, run: Run, k: int) -> bool:
+        # Within the limit, and its data were acquired before the run ended.
         return k < self._limit and run.needs_s(k) <= run.ended_s
 
     def _eeg_in(self, run: Run, k: int) -> bool:
@@ -384,10 +412,12 @@ class Assembler:
 
     def _complete(self, run: Run, k: int) -> bool:
         if self._fmri_on:
+            # `in` also holds for volumes that came and will not be used: no window waits for them.
             return all(i in run for i in run.volumes(k)) and (self._eeg is None or self._eeg_in(run, k))
         return self._eeg_in(run, k)
 
     def _previews(self, run: Run, now_at: float, out: list[Window]) -> None:
+        # A window whose final has gone out needs no preview any more.
         run.next_preview = max(run.next_preview, run.next_final)
         while self._fmri_on and self._open(run, run.next_preview) and self._eeg_in(run, run.next_preview):
             window = self._cut(run, run.next_preview, "preview", now_at)
@@ -400,6 +430,7 @@ class Assembler:
         run.next_final += 1
 
     def _cut(self, run: Run, k: int, revision: str, now_at: float) -> Window:
+        # Windows that go out depend on the run's zero: from the first one on it must not move.
         run.clock.freeze()
         start, stop = (float(t) for t in self.grid.span(k))
         times = run.sample_times(k)
@@ -408,13 +439,15 @@ class Assembler:
         if run.session_offset_s is None:
             zero_at = float(run.clock.to_local(0.0, stop))
             if run is not self._session.known[0]:
-                self._origin = self._zero_at()  # a run before this one may have had no window
+                # The first run may have ended without a window; its zero is still the session's.
+                self._origin = self._zero_at()
             self._origin = zero_at if self._origin is None else self._origin
             run.session_offset_s = zero_at - self._origin
         stamps, floor_at = self._ledger(run, run.last_sample_at(k), held, now_at)
         stamps["stop"] = float(run.clock.to_local(stop, stop))
         if revision == "final" and not self._complete(run, k):
-            floor_at = now_at  # it waited for what did not come
+            # Up to this moment the window waited for data that did not come.
+            floor_at = now_at
         return Window(
             run=run.number,
             index=k,
@@ -443,11 +476,11 @@ class Assembler:
         }
 
     def _cut_fmri(self, empty: int, wanted: range, held: dict[int, Any]) -> dict[str, Any]:
-        """Put volumes into their slots; `empty` ones at the beginning are before the run."""
+        """Put volumes into their slots; the first `empty` slots lie before the start of the run."""
         slots = self.grid.slots if self._manifest.fmri else 0
         mask = np.zeros(slots, bool)
         expected = np.zeros(slots, bool)
-        # A preview lacks every volume by definition.
+        # A preview wants no volumes, and yet lacks all of them: every slot counts as expected.
         expected[empty : empty + (len(wanted) or slots)] = True
         data = None
         lacking = 0.0
@@ -463,7 +496,9 @@ class Assembler:
     def _ledger(
         self, run: Run, last_sample: float, held: dict[int, Any], now_at: float
     ) -> tuple[dict[str, float], float]:
-        """Instants of the last input to come in, and the moment it could first be read in full."""
+        """Return the instants of the input that came last, and when that could first be read in full."""
+        # EEG could be read when the last sample of its chunk left the amplifier, a volume once its
+        # file was whole. Of both, the later one is what the window waited for.
         sent = self._eeg.delivery(last_sample) if self._eeg else None
         floor_at, arrived = sent or (-math.inf, -math.inf)
         stamps = {"acquired": last_sample, "arrived": arrived, "parsed": arrived, "corrected": arrived}
@@ -472,6 +507,7 @@ class Assembler:
             stamps |= held[newest][1] | {"acquired": run.end_at(newest)}
             floor_at = stamps.pop("readable")
         if not math.isfinite(floor_at):
+            # Nothing of the window was received.
             floor_at = now_at
             stamps |= dict.fromkeys(("arrived", "parsed", "corrected"), now_at)
         stamps["windowed"] = self._now() if self._now else now_at

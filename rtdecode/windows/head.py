@@ -1,4 +1,9 @@
-"""The head during one run: features of each volume, read where it lies now, and how steady it is."""
+"""The head during one run: reads the features of each volume where they lie now, and follows the motion.
+
+A volume comes in, and its features come out, before normalisation. With a calibration the volume is aligned
+first and the features are read at the aligned place. Without one they are read at once, at the place that the
+bundle says; the volume is aligned later, for the report and the gradient template only.
+"""
 
 from dataclasses import asdict
 from typing import Any
@@ -16,18 +21,18 @@ from rtdecode.types import Float, Volume
 
 
 class Head:
-    """Read one run's volumes.
+    """Read the features of one run's volumes, and measure the head's motion.
 
-    With a calibration, volumes are aligned to its reference and the features are read where the head
-    lies now. Without one the run's first volume is the reference, motion is measured alone and later
-    (`follow`), and the features are read where the bundle says.
+    With a calibration, each volume is aligned to its reference, and the features are read where the head
+    lies now. Without one, the features are read where the bundle says; motion is measured against the run's
+    first volume, later and for information only (`follow`).
 
     Parameters
     ----------
     bundle : Bundle
-        With a projection.
+        A bundle with a projection.
     calibration : Calibration or None
-        Matched to the bundle (`rtdecode.disk.calibration.Calibration.matched`).
+        Calibration matched to the bundle (`rtdecode.disk.calibration.Calibration.matched`).
     """
 
     def __init__(self, bundle: Bundle, calibration: Calibration | None = None) -> None:
@@ -37,20 +42,22 @@ class Head:
         self._calibration = calibration
         self._reader: Reader | None = None
         self._aligner: Aligner | None = None
+        # Volumes read and not yet aligned, and motions that `follow` has not yet returned.
         self._waiting: list[tuple[Volume, Float]] = []
         self._moved: list[tuple[int, Motion]] = []
+        # Where the head lay when the last volume was read; None for the place that the bundle says.
         self._read_at: NDArray[np.float64] | None = None
         self._quality = Quality(float(bundle.manifest.grid.tr or 1))
         self.newest: Motion | None = None
         self.outside = 0
 
     def read(self, volume: Volume) -> Float:
-        """Features of a volume before normalisation, (feature,).
+        """Read the features of a volume, before normalisation, (feature,).
 
         Raises
         ------
         GeometryError
-            If it lies on a grid that cannot be read.
+            If the volume lies on a grid that cannot be read.
         """
         if self._reader is None:
             self._reader = self._open(volume)
@@ -66,15 +73,16 @@ class Head:
         return values
 
     def touched(self, voxels: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Which features of the volume that was read last some of its voxels (i, j, k) enter, (feature,)."""
+        """Return which features of the last volume read use any of the given voxels (i, j, k), (feature,)."""
         assert self._reader is not None
+        # Read as the volume was: a feature that comes out as 0 used none of the voxels.
         return np.asarray(self._reader.read(voxels.astype(np.float32), self._read_at) != 0)
 
     def follow(self) -> list[tuple[int, Motion]]:
-        """Index and motion of each volume aligned since the last call.
+        """Return index and motion of each volume aligned since the last call.
 
-        Without a calibration no feature depends on the motion, and it is here that it is measured: no
-        window need wait for it.
+        Without a calibration no feature depends on the motion. It is measured here, so that no window has to
+        wait for it.
         """
         waiting = self._waiting
         self._waiting = []
@@ -101,7 +109,8 @@ class Head:
         try:
             self._aligner = Aligner(*reference)
         except GeometryError:
-            # A few slices cannot be aligned; the features are read all the same.
+            # A slab of a few slices cannot be aligned; its features are read all the same. A thick
+            # calibration that cannot be aligned to is an error.
             if known is not None and min(known.reference.shape) >= THIN:
                 raise
         return reader
@@ -112,7 +121,7 @@ class Head:
         return self._quality.now().max_fd_mm
 
     def report(self) -> dict[str, Any]:
-        """What there is to say of the run's motion and signal."""
+        """Return the report's entry on the run's motion and signal."""
         verdict = self._quality.verdict
         return {
             **asdict(self._quality.now()),

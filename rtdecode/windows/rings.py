@@ -1,4 +1,4 @@
-"""Index-stamped memory of the recent past; holes stay holes."""
+"""Memory of the recent past: EEG samples by their time, volumes by their index. Holes stay holes."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,13 +8,13 @@ from rtdecode.types import Float
 
 
 class EegRing:
-    """The last samples of a filtered EEG stream, each with its time and how good it is.
+    """The last samples of a filtered EEG stream, each with its time and quality.
 
     Parameters
     ----------
     channels : int
     capacity : int
-        Samples kept.
+        Number of samples that are kept.
     """
 
     def __init__(self, channels: int, capacity: int) -> None:
@@ -23,11 +23,12 @@ class EegRing:
         self._quality = np.full(capacity, GAP, np.uint8)
         self._bad = np.zeros((channels, capacity), bool)
         self._capacity = capacity
+        # Samples written so far, overwritten ones included.
         self._end = 0
 
     @property
     def capacity(self) -> int:
-        """Samples kept."""
+        """Number of samples that are kept."""
         return self._capacity
 
     @property
@@ -50,10 +51,11 @@ class EegRing:
         times : (sample,)
             Ascending, s.
         quality : (sample,) uint8
-            As of `rtdecode.signal.eeg.quality`.
+            Marks of `rtdecode.signal.eeg.quality`.
         bad : (channel,) bool, optional
-            Channels that were interpolated in all of them.
+            Channels that were interpolated, in all of these samples.
         """
+        # Of more samples than the ring holds only the last are written.
         start = max(0, data.shape[1] - self._capacity)
         count = data.shape[1]
         while start < count:
@@ -68,10 +70,10 @@ class EegRing:
         self._end += count
 
     def read(self, times: NDArray[np.float64]) -> tuple[Float, Quality, NDArray[np.bool_]]:
-        """Values at given times by linear interpolation between neighbouring samples.
+        """Interpolate values at given times linearly between neighbouring samples.
 
-        The stream has been low-passed, so a straight line between samples is close: at an eighth
-        of the sampling rate it loses 2 %.
+        The stream has been low-passed, so a straight line between samples is close: at a sixteenth
+        of the sampling rate it loses 2 % at most.
 
         Parameters
         ----------
@@ -81,11 +83,11 @@ class EegRing:
         Returns
         -------
         values : (channel, n) float32
-            Zero where no usable sample is.
+            Zero where there is no usable sample.
         quality : (n,) uint8
-            That of the worse neighbour.
+            Quality of the worse neighbour.
         bad : (channel,) bool
-            Channels that were interpolated at one of the times.
+            Channels that were interpolated at any of the times.
         """
         left, right, share, quality = self._around(times)
         bad = np.asarray(self._bad[:, left].any(axis=1) | self._bad[:, right].any(axis=1))
@@ -103,7 +105,8 @@ class EegRing:
             none = np.zeros(0, np.int64)
             return none, none, np.zeros(0, np.float32), np.full(len(times), GAP, np.uint8)
         place = np.interp(times, self._times[order], np.arange(size), left=-1, right=-1)
-        # A time on a sample needs that sample alone, whatever the last bits say.
+        # A time on a sample needs only that sample, whatever the last bits of the division say:
+        # with its neighbour, the quality of the neighbour would count too.
         near = np.rint(place)
         place = np.where(np.abs(place - near) < 1e-3, near, place)
         left = order[np.clip(np.floor(place), 0, size - 1).astype(int)]
@@ -124,11 +127,11 @@ class VolumeRing:
         return index in self._held
 
     def put(self, index: int, vector: Float, stamps: dict[str, float], lacking: float = 0.0) -> None:
-        """Store the vector (voxel,) of volume `index`, its ledger stamps and the share that it lacks."""
+        """Store a volume's vector (voxel,), its ledger stamps and the share of its values that it lacks."""
         self._held[index] = (vector, stamps, lacking)
         for old in [i for i in self._held if i <= index - self._keep]:
             del self._held[old]
 
     def read(self, indices: range) -> dict[int, tuple[Float, dict[str, float], float]]:
-        """What is held of the given indices."""
+        """Return what is held of the given indices."""
         return {i: self._held[i] for i in indices if i in self._held}

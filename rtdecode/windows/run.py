@@ -1,4 +1,9 @@
-"""What is known of one run of the scanner: its clock, its volumes, and which windows have gone out."""
+"""One run of the scanner: its clock, its volumes, and which of its windows have gone out.
+
+A volume comes in as the scanner exported it. Invalid voxels are filled in (`volume_door`), the features are
+read where the head lies (`head`) and judged, volumes brighter than the steady state are dropped
+(`saturation`), and the rest are normalised and kept for the windows that read them.
+"""
 
 import math
 import zlib
@@ -21,18 +26,19 @@ from rtdecode.windows.rings import VolumeRing
 from rtdecode.windows.saturation import Held, Onset
 from rtdecode.windows.volume_door import VolumeDoor
 
-# Delay of a file after its volume's end that is assumed until one was measured, s.
+# Delay from a volume's end to its file, s, that is assumed until one has been measured: the longest
+# that scanner headers show (see `rtdecode.clocks.arrivals.USUAL_DELAY`).
 _FILE_DELAY = 1.3
-# What a pause must be longer than to end a run, s.
+# A pause longer than this ends a run, s.
 RUN_PAUSE = 10.0
-# At least so many volumes are held: a window may be cut long after its volumes came.
+# Volumes that are kept at least: a window may be cut long after its volumes came.
 _KEPT_VOLUMES = 64
-# Longest a window of EEG alone waits for samples on their way, s.
+# Longest time that a window without volumes waits for samples that are still on their way, s.
 _EEG_PATIENCE = 3.0
 
 
 class Run:
-    """One run.
+    """One run of the scanner.
 
     Parameters
     ----------
@@ -42,11 +48,11 @@ class Run:
     first_clip : int
         Number of the run's first clip in the session.
     dummies : int
-        Volumes at the start that zero is moved past.
+        Number of dummy volumes at the start. The run's zero lies after them.
     fmri : bool
         Whether volumes are expected.
     calibration : Calibration or None
-        Of this session, matched to the bundle.
+        Calibration of this session, matched to the bundle.
     """
 
     def __init__(
@@ -65,6 +71,7 @@ class Run:
         self.fmri = fmri
         self._tr = float(self.grid.tr) if fmri and self.grid.tr is not None else 0.0
         self.clock = RunClock(self.grid.tr, dummies, volumes_come=fmri)
+        # Identity of the run's series; a run that triggers began has none until its first volume.
         self.uid: str | None = None
         self.series: int | None = None
         self.next_preview = self.next_final = 0
@@ -78,12 +85,13 @@ class Run:
         self._bundle = bundle
         self._dummies = dummies
         self._ring = VolumeRing(max(_KEPT_VOLUMES, 2 * self.grid.slots))
+        # The newest volumes' indices, and when their files could be read, tell the usual delay.
         self._files: deque[tuple[int, float]] = deque(maxlen=50)
         self._delay: float | None = None
         self.head: Head | None = None
         self._door: VolumeDoor | None = None
         if bundle.manifest.fmri is not None:
-            # Today's resting level, where it was measured, is a better start than that of training.
+            # Today's resting level, where it was measured, is a better start than training's.
             today = {} if calibration is None else {"fmri_mean": calibration.warmup_mean}
             stats = bundle.stats | today
             self._normalizer = normalizer(stats, bundle.manifest.fmri.baseline)
@@ -93,21 +101,21 @@ class Run:
             self.head = Head(bundle, calibration)
 
     def __contains__(self, index: int) -> bool:
-        """Whether nothing more is to be waited for at this index: its volume is in, or will not be used."""
+        """Return whether windows need not wait for this volume: it is in, or will not be used."""
         if index in self._ring:
             return True
         unusable = self._door is not None and index in self._door.unusable
         return self.fmri and (unusable or index in self._onset.dropped)
 
     def add(self, volume: Volume, now: Callable[[], float] | None) -> None:
-        """Normalise and keep a volume; one that is not `live` has its place in the run alone.
+        """Normalise and keep a volume; one that is not `live` only keeps its place in the run.
 
-        `now` reads the local clock for the ledger, once the volume is corrected; None takes `parsed_at`.
+        `now` reads the local clock for the ledger once the features are read; None takes `parsed_at`.
 
         Raises
         ------
         GeometryError
-            If it lies on another grid than the bundle's.
+            If the volume lies on another grid than the bundle's.
         """
         read = self._vector(volume) if volume.live else None
         corrected_at = volume.parsed_at if now is None else now()
@@ -120,6 +128,7 @@ class Run:
         self.clock.add_volume(volume)
         self._files.append((volume.index, volume.readable_at))
         self._delay = None
+        # An unusable volume has been counted and has told the clock its times; it holds no values.
         if read is None:
             return
         vector, holes = read
@@ -130,14 +139,19 @@ class Run:
             self._ring.put(held.index, self._normalizer.push(held.vector, held.holes), held.stamps, lacking)
 
     def notes(self) -> list[str]:
-        """What began to be wrong with the volumes since the last call, in sentences."""
+        """Return what went wrong with the volumes since the last call, one sentence for each fault."""
         return self._door.notes() if self._door is not None else []
 
     def _vector(self, volume: Volume) -> tuple[Float, NDArray[np.bool_] | None] | None:
-        """Features of a volume before normalisation, (feature,): the one place where they are read.
+        """Read the features of a volume, before normalisation.
 
-        With them comes which of them are holes, (feature,), or None; and nothing at all where the volume is
-        a hole as a whole.
+        Returns
+        -------
+        vector : (feature,) float32
+        holes : (feature,) bool, or None
+            Invalid features; None where all are good.
+        None
+            Where the volume as a whole is a hole.
         """
         assert self.head is not None
         assert self._door is not None
@@ -152,14 +166,16 @@ class Run:
         return self._door.judge(volume.index, vector, None if holes is None else self.head.touched(holes))
 
     def begins_again(self, volume: Volume) -> bool:
-        """Whether a volume of this run's series was acquired by a scanner that was started once more.
+        """Return whether a volume shows that the scanner began this run's series once more.
 
-        Its number came before, the files have paused, and the header gives it another time; without
-        header times it must be the first volume again, with other pixels.
+        That is so where its number came before, after a pause of the files, with another header time.
+        Without header times it must be the first volume again, with other pixels. Anything else is a copy
+        of files that are already in the run.
         """
         if volume.index > self.newest or volume.readable_at - self.readable_at <= RUN_PAUSE:
             return False
         if volume.acquired_s is not None:
+            # Header times may be times of day, which are off by a whole day after midnight.
             late = volume.acquired_s - volume.index * self._tr
             return abs(late - 86400.0 * round(late / 86400.0)) > RUN_PAUSE
         return (
@@ -167,34 +183,36 @@ class Run:
         )
 
     def volumes(self, k: int) -> range:
-        """Indices of window k's volumes, as the scanner counts them."""
+        """Return the indices of window k's volumes as the scanner counts them, dummies included."""
         wanted = self.grid.volumes(k) if self.fmri else range(0)
         return range(wanted.start + self._dummies, wanted.stop + self._dummies)
 
     def held(self, k: int) -> dict[int, tuple[Float, dict[str, float], float]]:
-        """Vectors (voxel,), ledger stamps and lacking shares of window k's volumes that are in."""
+        """Return vector (voxel,), ledger stamps and lacking share of each volume of window k that is in."""
         return self._ring.read(self.volumes(k))
 
     def end_at(self, index: int) -> float:
-        """Local time at which a volume's acquisition ends."""
+        """Return the local time at which a volume's acquisition ends."""
         run_s = (index + 1 - self._dummies) * self._tr
         return float(self.clock.to_local(run_s, math.inf))
 
     def sample_times(self, k: int) -> NDArray[np.float64]:
-        """Local times of window k's EEG samples, (sample,)."""
+        """Return the local times of window k's EEG samples, (sample,)."""
+        # Only triggers from before the window's stop may place it. Later ones have come by the time
+        # the final is cut, but with them it would hold other EEG than its preview.
         start, stop = (float(t) for t in self.grid.span(k))
         steps = start + np.arange(self.grid.samples) / float(self.grid.sfreq)
         return self.clock.to_local(steps, stop)
 
     def last_sample_at(self, k: int) -> float:
-        """Local time of window k's last EEG sample."""
+        """Return the local time of window k's last EEG sample."""
         stop = self.grid.span(k)[1]
         return float(self.clock.to_local(float(stop - 1 / self.grid.sfreq), float(stop)))
 
     def deadline(self, k: int) -> float:
-        """Local time at which window k is final with what it has.
+        """Return the local time at which window k becomes final with what it has.
 
-        1.5 TR after its last volume was due; without volumes, 3 s after its last sample.
+        That is 1.5 TR after its last volume was due or, without volumes, 3 s after its stop.
         """
         if not self.fmri:
             stop = float(self.grid.span(k)[1])
@@ -202,11 +220,12 @@ class Run:
         return self._overdue_at(self.volumes(k).stop - 1)
 
     def due(self, now_at: float) -> int:
-        """How many volumes should have come by now, lost ones at the end included.
+        """Count the volumes that should have come by now, those lost at the end of the run included.
 
-        A trigger proves a volume; without triggers only a later one does.
+        A trigger proves that its volume was acquired. Without triggers only a later volume proves it.
         """
         proven = self.clock.newest_trigger if self.fmri else -1
+        # A volume that is not overdue yet is not missing.
         while proven > self.newest and now_at < self._overdue_at(proven):
             proven -= 1
         return max(self.newest, proven) + 1
@@ -217,20 +236,27 @@ class Run:
         return self.end_at(index) + self._delay + 1.5 * self._tr
 
     def _usual_delay(self) -> float:
-        """Time from a volume's end to its file, s: the median without the first, which is often slow."""
+        """Return the usual time from a volume's end to its file, s.
+
+        It is the median over the last 50 volumes. The first volume of a run is left out, as its file is
+        often seconds late.
+        """
         ends = self.end_at(0) + self._tr * np.array([index for index, _ in self._files])
         delays = np.array([at for _, at in self._files]) - ends
         first = np.array([self._first is not None and index == self._first[0] for index, _ in self._files])
         if len(delays) and not first.all():
             return float(np.median(delays[~first]))
+        # The first volume's delay counts only where it is shorter than the one assumed.
         return min([_FILE_DELAY, *delays.tolist()])
 
     def windows_by(self, elapsed_s: float) -> int:
-        """How many windows' volumes have all been acquired at a run time, s."""
+        """Count the windows whose data have all been acquired at a run time, s."""
+        # The grid counts in exact fractions. Rounding to a microsecond keeps an instant that the
+        # clock's arithmetic puts a hair before a window's end from losing that window.
         return self.grid.count(max(0.0, round(elapsed_s - self.lag_s, 6)))
 
     def counts(self, now_at: float) -> dict[str, int]:
-        """Volumes received, missing by now, saturated and not usable; voxels that are no measurement."""
+        """Count volumes (received, missing by now, saturated, unusable) and invalid voxels."""
         missing = self.due(now_at) - len(self.received) if self.clock.known else 0
         dropped = len(self._onset.dropped) if self.fmri else 0
         counts = {"volumes": len(self.received), "missing": missing, "saturated": dropped}
@@ -239,13 +265,14 @@ class Run:
         return counts
 
     def report(self, origin_at: float | None, now_at: float) -> dict[str, Any]:
-        """What there is to say of the run; its begin and end on the session's time line.
+        """Return the run's entry for the report, with its begin and end on the session's time line.
 
         Parameters
         ----------
         origin_at : float or None
             Local time of the session's zero.
         now_at : float
+            Time on the local clock, s.
         """
         began_s = ended_s = None
         if self.clock.known and origin_at is not None:
@@ -262,21 +289,22 @@ class Run:
 
     @property
     def lag_s(self) -> float:
-        """How long after a window its data go on, s: lag and look-ahead where volumes count."""
+        """Time from a window's stop to the end of its data, s: with volumes, lag and look-ahead."""
         return float(self.grid.wait) if self.fmri else 0.0
 
     def needs_s(self, k: int) -> float:
-        """Run time by which window k's data were acquired: its stop, and the lag where volumes count."""
+        """Return the run time by which window k's data are all acquired, s."""
         return float(self.grid.span(k)[1]) + self.lag_s
 
     def over(self, k: int, now_at: float) -> bool:
-        """Whether the time by which window k's data were acquired lies in the past."""
+        """Return whether window k's data have all been acquired by a local time."""
         return self.clock.elapsed(now_at) >= self.needs_s(k)
 
     def too_late(self, index: int) -> bool:
-        """Whether the last window that could have used the volume has gone out."""
+        """Return whether the last window that could have used a volume has gone out."""
         if self.next_final == 0:
             return False
+        # Windows may overlap: a volume of the last final may belong to the next one as well.
         gone = self.volumes(self.next_final - 1)
         return index < min(gone.stop, self.volumes(self.next_final).start)
 
@@ -288,9 +316,13 @@ def _checksum(volume: Volume) -> int:
 def _apart(
     one: tuple[tuple[int, ...], NDArray[np.float64]], other: tuple[tuple[int, ...], NDArray[np.float64]]
 ) -> dict[str, float | None]:
-    """Distance of two grids' middles (mm) and the angle between their axes (degrees; None beyond 45)."""
+    """Return the distance of two grids' middles (mm) and the angle between their axes (degrees).
+
+    The angle is None where the axes cannot be matched: about one axis, beyond 30 degrees.
+    """
     middles = [(affine @ [*(np.array(shape) - 1) / 2, 1.0])[:3] for shape, affine in (one, other)]
     axes = [affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0) for _, affine in (one, other)]
+    # Two grids may store the same space with other axis orders and directions: match the axes first.
     order = np.rint(axes[0].T @ axes[1])
     turned = None
     if np.all(np.abs(order).sum(0) == 1) and np.all(np.abs(order).sum(1) == 1):

@@ -1,4 +1,8 @@
-"""Which run an item belongs to, and where one run ends and the next begins."""
+"""Decide which run a trigger or volume belongs to, and where one run ends and the next begins.
+
+Items come in arrival order. The identity of its series tells where a volume belongs; a trigger belongs to the
+running run, unless it follows a pause. An item that may begin a run is held until another one confirms it.
+"""
 
 import math
 from collections.abc import Callable
@@ -9,44 +13,44 @@ from rtdecode.timing import check_tr
 from rtdecode.types import Trigger, Volume
 from rtdecode.windows.run import RUN_PAUSE, Run
 
-# A volume of another series begins a run when the running one has been silent for so many TRs, or
-# when so many come without one of the running series between them. Until then it is a stranger.
+# A volume of another series begins a run when the running series has been silent for this many TRs,
+# or when this many strangers come without a volume of the running series between them.
 _SILENT_TRS = 3.0
 _STRANGERS = 8
-# Two triggers within so many TRs begin a run where volumes are expected; one alone may be a stray.
+# Where volumes are expected, two triggers within this many TRs begin a run; one may be a stray.
 _PAIR_TRS = 4.0
 
 
 class SessionRuns:
     """The runs of a session, each with a time line, a normaliser and clip numbers of its own.
 
-    A run begins with its triggers after a pause of 10 s without triggers and volumes, or with a volume
-    of another series, or of the same series begun again, once the running one is silent. A stretch in which
-    nothing could be heard is no pause.
+    A run begins with its triggers, after 10 s without triggers and volumes. It also begins with a volume of
+    another series once the running one is silent, or with a volume of the same series that the scanner has
+    started again. A time in which no acquisition process listened does not count as a pause.
 
     Parameters
     ----------
     bundle : Bundle
     dummies : int
-        Volumes at the start of each run that zero is moved past.
+        Number of dummy volumes at the start of each run. The run's zero lies after them.
     limit : float
-        Windows of a run that count.
+        Most windows that are cut of a run; inf for all.
     fmri : bool
         Whether volumes are expected.
     calibration : Calibration or None
-        Of this session, matched to the bundle.
+        Calibration of this session, matched to the bundle.
 
     Attributes
     ----------
     runs : list of Run
     triggers : int
-        Triggers so far.
+        Number of triggers so far.
     counts : dict
-        Volumes that were ``late``, ``duplicate``, ``out_of_order``.
+        Numbers of volumes that were ``late``, ``duplicate``, ``out_of_order``.
     refused : list of str
-        Volumes of other series, one sentence each.
+        Volumes of series that never became a run, one sentence for each.
     heard_since : list of float
-        Stamps of what came first after stretches in which nothing could be heard, as the acquisition had
+        Stamps of the first item after each time in which nobody listened because the acquisition had
         died.
     """
 
@@ -70,7 +74,9 @@ class SessionRuns:
         self.counts = dict.fromkeys(("late", "duplicate", "out_of_order"), 0)
         self.refused: list[str] = []
         self.heard_since: list[float] = []
+        # Volumes of one other series, until it is clear whether they begin a run.
         self._strangers: list[Volume] = []
+        # Triggers after a pause, until a second one or a volume confirms that a run begins.
         self._loose: list[Trigger] = []
         self._last_trigger = -math.inf
 
@@ -80,20 +86,23 @@ class SessionRuns:
         return [run for run in self.runs if run.clock.known]
 
     def first_sample(self, stamp: float) -> None:
-        """Begin the only run with an EEG sample."""
+        """Begin the only run with an EEG sample, where neither triggers nor volumes are expected."""
         self._begin(stamp).clock.start_at(stamp)
 
     def trigger(self, trigger: Trigger) -> None:
         """Give a trigger to its run."""
         self.triggers += 1
+        # Silence counts from the first item after a restart: nobody heard the triggers before it.
         heard_since = [stamp for stamp in self.heard_since if stamp <= trigger.stamp]
         pause = trigger.stamp - max(self._last_trigger, *heard_since, -math.inf) > RUN_PAUSE
         self._last_trigger = trigger.stamp
         run = self.runs[-1] if self.runs else None
+        # A run that volumes began takes its first triggers, whatever pause there was before them.
         over = run is None or (pause and run.clock.triggered and not self._goes_on(run, trigger.stamp))
         if run is not None and not (over or self._loose):
             run.clock.add_trigger(trigger.stamp, trigger.label)
             return
+        # Where no volumes are expected, one trigger begins the run by itself.
         recent = trigger.stamp - (_PAIR_TRS * self._tr if self._fmri else 0.0)
         self._loose = [*(one for one in self._loose if one.stamp >= recent), trigger]
         if len(self._loose) > 1 or not self._fmri:
@@ -109,9 +118,10 @@ class SessionRuns:
         Raises
         ------
         GeometryError
-            If its TR is another than the bundle's, or its grid.
+            If its TR or its grid is not that of the bundle.
         """
         check_tr(volume.tr_s, self._tr, volume.name or "the series")
+        # The newest run of a series counts: a scanner may start the same series again.
         run = next((r for r in reversed(self.runs) if r.uid == volume.uid), None)
         again = run is not None and run.begins_again(volume)
         if run is not None and not again:
@@ -122,6 +132,7 @@ class SessionRuns:
         bound = last is not None and last.uid is not None
         if last is not None and bound and not (again or self._is_over(last, volume)):
             return
+        # A run that triggers began has no series yet: its first volume gives it one.
         if last is None or bound:
             last = self._begin_by_volume(volume)
         last.uid = volume.uid
@@ -131,17 +142,19 @@ class SessionRuns:
             self._add(last, one, now)
 
     def close(self) -> None:
-        """End the session: who is still held belongs to no run."""
+        """End the session: volumes that are still held belong to no run."""
         self._refuse_strangers()
 
     def _goes_on(self, run: Run, stamp: float) -> bool:
-        """Whether a run's volumes still came shortly before a time, its triggers lost or not."""
+        """Return whether a run's volumes still came shortly before a time: then its triggers had failed."""
         if run.newest < 0:
             return False
+        # The last volume ends a TR after its trigger: counted from that end, a pause is shorter.
         return stamp - run.end_at(run.newest) < max(RUN_PAUSE - 2 * self._tr, RUN_PAUSE / 2)
 
     def _is_over(self, last: Run, volume: Volume) -> bool:
-        """Hold a volume of another series; whether the running one has ended before it."""
+        """Hold a volume of another series; return whether the running one is over."""
+        # Only volumes of the same series in a row are evidence of a new run.
         if self._strangers and self._strangers[-1].uid != volume.uid:
             self._refuse_strangers()
         self._strangers.append(volume)
@@ -158,10 +171,12 @@ class SessionRuns:
     def _begin_by_volume(self, volume: Volume) -> Run:
         """Begin a run with its first volume and the triggers that came since the last run's end."""
         last = self.runs[-1] if self.runs else None
+        # Loose triggers that lie more than a pause before the run are strays.
         early_at = volume.readable_at - (volume.index + 1) * self._tr - RUN_PAUSE
         loose = [(one.stamp, one.label) for one in self._loose if one.stamp >= early_at]
         self._loose = []
         if last is not None and last.newest >= 0:
+            # Until this volume told of the new run, its first triggers went to the last one.
             loose = last.clock.take_back(last.end_at(last.newest) + self._tr / 2) + loose
         begun = self._begin(loose[0][0] if loose else volume.readable_at)
         for stamp, label in loose:
@@ -169,9 +184,10 @@ class SessionRuns:
         return begun
 
     def _begin(self, at: float) -> Run:
-        """Begin a run at a local time; the last one ends, and what was never placed is dropped."""
+        """Begin a run at a local time; end the last one, or drop it if it was never placed."""
         if self.runs and self.runs[-1].uid is None and not self.runs[-1].clock.known:
             self.runs.pop()
+        # The last run keeps the windows whose data were acquired before this one began.
         for run in self.known[-1:]:
             run.ended_s = min(run.ended_s, run.clock.elapsed(at))
         last = self.runs[-1] if self.runs else None
@@ -181,7 +197,7 @@ class SessionRuns:
         return self.runs[-1]
 
     def _clips(self, run: Run) -> int:
-        """Clip numbers that a run takes, those of windows that are still to come included."""
+        """Count the clip numbers that a run takes, those of windows still to come included."""
         ended = min(run.windows_by(run.ended_s), self._limit) if math.isfinite(run.ended_s) else 0
         return max(run.next_final, run.next_preview, int(ended))
 

@@ -1,4 +1,8 @@
-"""The first volumes of a run, brighter than the rest until T1 relaxation has come to its steady state."""
+"""Drop the first volumes of a run, which are too bright until T1 relaxation has reached its steady state.
+
+Features of each volume come in before normalisation, and those of the steady state come out. The first
+volume of a run is held for one TR, until the next one can be compared with it.
+"""
 
 from dataclasses import dataclass
 
@@ -7,11 +11,11 @@ from numpy.typing import NDArray
 
 from rtdecode.types import Float
 
-# A volume is saturated if the next one is darker by more than this share, in the mean over the features,
+# A volume is saturated if the next one is darker by more than this share (mean over the features)
 _FALL = 0.03
-# and in their median by more than so many of the training runs' standard deviations.
+# and by more than this many of the training runs' standard deviations (median over the features).
 _FALL_SD = 3.0
-# More than this are never dropped.
+# Most volumes that are dropped; a run that begins at this index or later is in its steady state.
 _MOST = 6
 
 
@@ -19,7 +23,7 @@ _MOST = 6
 class Held:
     """A volume's index, its features (feature,) before normalisation, and its ledger stamps.
 
-    `holes` (feature,) says which features were no measurement and are filled in; None where none is.
+    `holes` (feature,) marks invalid features that have been filled in; None where all are good.
     """
 
     index: int
@@ -31,14 +35,14 @@ class Held:
 class Onset:
     """Drop the saturated volumes at a run's start.
 
-    A volume is decided on when the next one is there, so the first of a run is held for one TR; with the
-    first that is not saturated the run is in its steady state and nothing is held any more. A volume is
-    compared with its successor alone, so another gain of the scanner than at training does no harm.
+    A volume is judged when the next one is there, so the first volume of a run is held for one TR. With the
+    first volume that is not saturated the run has reached its steady state, and nothing is held any more.
+    A volume is compared only with the next one, so the scanner's gain need not be that of training.
 
     Parameters
     ----------
     scale : (feature,)
-        Standard deviation of the training runs.
+        Standard deviation of each feature in the training runs.
 
     Attributes
     ----------
@@ -53,13 +57,14 @@ class Onset:
         self.dropped: set[int] = set()
 
     def push(self, volume: Held) -> list[Held]:
-        """Take the next volume; return those that can be used now, by index."""
+        """Take the next volume; return those that can be used now, in the order of their indices."""
         if self._steady:
             return [volume]
         if self._held is None:
             self._steady = volume.index >= _MOST
             self._held = None if self._steady else volume
             return [volume] if self._steady else []
+        # Files may come out of order.
         first, second = sorted((self._held, volume), key=lambda one: one.index)
         if not self._falls(first.vector, second.vector):
             self._steady = True
@@ -72,5 +77,6 @@ class Onset:
 
     def _falls(self, before: Float, after: Float) -> bool:
         fall = before.astype(np.float64) - after
+        # Of a level that is not positive, a share means nothing.
         much = fall.mean() > _FALL * after.mean() > 0
         return bool(much and np.median(fall / self._scale) > _FALL_SD)

@@ -1,4 +1,9 @@
-"""Voxels and volumes that are no measurement: filled in for what remembers, counted for what decodes."""
+"""Invalid voxels and volumes: filled in for what has a memory, counted for the windows.
+
+A voxel is invalid if it is not finite, or beyond what a scanner writes (`rtdecode.plausible`). A volume
+passes twice: its voxels before the motion estimate (`VolumeDoor.fill`), and its features before
+normalisation (`VolumeDoor.judge`). Either may find that the volume as a whole is a hole.
+"""
 
 import math
 from dataclasses import replace
@@ -14,14 +19,14 @@ Mask = NDArray[np.bool_]
 
 
 def dated(volume: Volume) -> Volume:
-    """A volume whose header times are numbers, or are not there."""
+    """Drop the header times of a volume that are not finite numbers."""
     times = {"tr_s": volume.tr_s, "acquired_s": volume.acquired_s, "recon_s": volume.recon_s}
     wrong = [name for name, seconds in times.items() if seconds is not None and not math.isfinite(seconds)]
     return replace(volume, **dict.fromkeys(wrong, None)) if wrong else volume
 
 
 class VolumeDoor:
-    """Let nothing that is no measurement into motion estimate, baseline and window, over one run.
+    """Keep invalid values out of motion estimate, baseline and windows, over one run.
 
     Parameters
     ----------
@@ -33,35 +38,38 @@ class VolumeDoor:
     unusable : set of int
         Indices of the volumes that are holes as a whole.
     voxels : int
-        Voxels that were no numbers.
+        Number of invalid voxels.
     """
 
     def __init__(self, trained: NDArray[np.floating[Any]]) -> None:
         self._trained = trained
+        # A feature beyond this is invalid.
         self._most = plausible.FAR * float(np.median(trained))
+        # The last volume that was not refused, without holes.
         self._good: NDArray[Any] | None = None
+        # Whether the last volume was good in full: faults are reported when they begin.
         self._whole = True
         self._notes: list[str] = []
         self.unusable: set[int] = set()
         self.voxels = 0
 
     def fill(self, index: int, data: NDArray[Any]) -> tuple[NDArray[Any], Mask | None] | None:
-        """Replace the voxels that are no measurement by what they were in the last volume.
+        """Replace each invalid voxel by its value in the last good volume.
 
         Parameters
         ----------
         index : int
-            Of the volume.
+            Index of the volume.
         data : (i, j, k)
 
         Returns
         -------
         data : (i, j, k)
-            The same array where all of it is good. Before the first volume a voxel takes the median.
+            The same array if all of it is good. Voxels take the median where no volume came before.
         holes : (i, j, k) bool, or None
-            None where nothing was replaced.
+            Voxels that were replaced; None where none was.
         None
-            Where the volume is a hole as a whole.
+            Where the volume as a whole is a hole.
         """
         holes = plausible.voxel_holes(data)
         known = data if holes is None else data[~holes]
@@ -69,34 +77,35 @@ class VolumeDoor:
             self.voxels += int(holes.sum())
         if self._refused(index, plausible.volume_constant(known)):
             return None
+        # A refused volume does not get here: the next holes are not filled from it.
         if holes is not None:
             data = np.where(holes, self._likely(known, data.shape), data)
         self._good = data
         return data, holes
 
     def judge(self, index: int, vector: Float, touched: Mask | None) -> tuple[Float, Mask | None] | None:
-        """Judge what was read of a volume.
+        """Judge the features that were read from a volume.
 
         Parameters
         ----------
         index : int
-            Of the volume.
+            Index of the volume.
         vector : (feature,)
-            Before normalisation.
+            Features before normalisation.
         touched : (feature,) bool, or None
-            Features that a replaced voxel enters.
+            Features that use a replaced voxel; None where none was replaced.
 
         Returns
         -------
         vector : (feature,)
-            Where it is no measurement, the level of training.
+            The features; invalid ones take the resting level.
         holes : (feature,) bool, or None
-            Features that are no measurement; None where all are good.
+            Invalid features; None where all are good.
         None
-            Where the volume is a hole as a whole.
+            Where the volume as a whole is a hole.
         """
         holes = np.zeros(len(vector), bool) if touched is None else touched
-        # Before training the level is not known.
+        # While a bundle is trained its level is not known yet, and nothing is far from it.
         if self._most > 0:
             holes = holes | (np.abs(vector) > self._most)
             vector = np.where(holes, self._trained, vector).astype(np.float32) if holes.any() else vector
@@ -113,13 +122,13 @@ class VolumeDoor:
         return vector, holes if share else None
 
     def notes(self) -> list[str]:
-        """Sentences on what began since the last call."""
+        """Return one sentence for each fault that began since the last call."""
         told = self._notes
         self._notes = []
         return told
 
     def _likely(self, known: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-        """The last volume, or what the voxels of this one that are known lie at."""
+        """Return likely values for invalid voxels: the last volume, or else the median of this one."""
         if self._good is not None and self._good.shape == shape:
             return self._good
         return np.full(shape, np.median(known), known.dtype)

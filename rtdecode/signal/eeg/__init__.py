@@ -1,1 +1,1 @@
-"""EEG filters and repairs that look back alone."""
+"""Causal EEG filters and repairs."""

@@ -1,4 +1,9 @@
-"""Channels that do not measure the brain: found while they are recorded, filled in from their neighbours."""
+"""Find channels that do not measure the brain while they are recorded, and fill them in from the others.
+
+Unfiltered EEG comes in (`BadChannels.push`). At the end of each block of a second every channel is judged: is
+it flat, saturated, noisier than its neighbours, or unlike what the others predict? Bad channels are
+interpolated by spherical splines (`BadChannels.interpolate`).
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,40 +17,44 @@ from rtdecode.signal.eeg.quality import LEARNING, Quality
 Reals = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 
-# Spherical splines: order of the smoothness, terms of the series, what is added to the diagonal.
+# Spherical splines: m of Perrin et al., terms of the series, and what is added to the diagonal.
 _ORDER = 4
 _TERMS = 50
 _RIDGE = 1e-5
 # With fewer good channels nothing is interpolated.
 _LEAST_GOOD = 4
+# Share of samples at an extreme value beyond which a channel counts as saturated.
 _RAIL_SHARE = 0.02
-_BIN_S = 0.02  # samples are averaged over this before channels are compared with what others predict
+# Samples are averaged over this time before channels are compared with what the others predict, s.
+_BIN_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """When a channel is bad. All figures are those of one block.
+    """Limits that make a channel bad. All figures are those of one block.
 
     Attributes
     ----------
     block_s : float
         Length of a block, s.
     neighbours : int
-        Channels whose median log-variance one is compared with.
+        Number of nearest channels with whose median level a channel is compared.
     noisy_z, noisy_ratio : float
-        Robust z of that difference over the channels, and ratio of the standard deviations, both reached.
+        A channel is noisy if its level exceeds that of its neighbours by more than this robust z over the
+        channels and by more than this ratio of the standard deviations.
     flat_uv, flat_ratio : float
-        Standard deviation below which a channel is flat: absolute, and relative to the median channel's.
+        A channel is flat if its standard deviation is below this, microvolts, or below this share of the
+        median channel's.
     apart_z, apart_r : float
-        Correlation with the spline prediction below which a channel stands alone: z over the channels of
-        its Fisher transform, and the value itself, both reached.
+        A channel stands alone if its correlation with the spline prediction is low: by more than this robust
+        z of its Fisher transform over the channels, and below this value.
     rail_share : float
-        Share of samples that stay at an extreme value, in a saturated channel.
+        Share of samples at an extreme value beyond which a channel is saturated.
     enter, leave : int
-        Bad blocks (one is enough where a channel is flat or saturated) and good blocks in a row that
-        change the verdict.
+        Number of bad blocks in a row after which a channel is bad (one is enough where it is flat or
+        saturated), and of good blocks after which it is good again.
     most : float
-        Share of the channels that may be interpolated.
+        Largest share of the channels that may be interpolated.
     """
 
     block_s: float = 1.0
@@ -63,10 +72,11 @@ class Judgement:
 
 
 def saturated(block: Reals | NDArray[np.float32], share: float = _RAIL_SHARE) -> Mask:
-    """Channels of a block (channel, sample) that stay at an extreme value again and again, (channel,)."""
+    """Find the channels of a block (channel, sample) that stay at an extreme value repeatedly, (channel,)."""
     high = block.max(axis=1, keepdims=True)
     low = block.min(axis=1, keepdims=True)
     stays = (block[:, 1:] == block[:, :-1]) & ((block[:, 1:] == high) | (block[:, 1:] == low))
+    # A quiet channel may repeat its extremes too; one at the amplifier's rail covers a wide range.
     return (stays.mean(axis=1) > share) & ((high - low)[:, 0] > 500.0)
 
 
@@ -78,21 +88,21 @@ class BadChannels:
     places : (channel, 3)
         Directions from the middle of the head.
     sfreq : float
-        Hz.
+        Sampling rate, Hz.
     absent : (channel,) bool, optional
-        Channels that are not in the stream at all: bad for ever.
+        Channels that the stream lacks: they are always bad.
     reference : int, optional
-        The recording reference, where it is one of the channels: it may be flat.
-    rules : Judgement
+        Index of the recording reference, where it is one of the channels; it may be flat.
+    rules : Judgement, optional
 
     Attributes
     ----------
     bad : (channel,) bool
-        The verdict for the next sample.
+        The verdict that holds for the next sample.
     may_be_flat : (channel,) bool
-        The recording reference.
+        True for the recording reference.
     allowed : int
-        So many may be interpolated.
+        Number of channels that may be interpolated.
     """
 
     def __init__(
@@ -129,22 +139,22 @@ class BadChannels:
 
     @property
     def room(self) -> int:
-        """Samples until the next verdict."""
+        """Number of samples until the next verdict."""
         return self._size - self._held
 
     def rails(self, channels: Mask) -> None:
-        """Say which channels (channel,) were saturated, before the amplifier's artefacts were removed."""
+        """Say which channels were saturated before artefacts were removed, (channel,)."""
         self._rails |= channels
 
     def push(self, data: NDArray[Any], quality: Quality) -> None:
-        """Look at the next samples, at most `room`.
+        """Take the next samples, at most `room` of them.
 
         Parameters
         ----------
         data : (channel, n)
-            Microvolts, not re-referenced, the same for all channels.
+            Microvolts, not re-referenced.
         quality : (n,) uint8
-            Blocks with a sample that is not corrected are not judged.
+            A block is judged only if every sample in it is better than `LEARNING`.
         """
         self._block[:, self._held : self._held + data.shape[1]] = data
         self._whole &= bool((quality > LEARNING).all())
@@ -160,8 +170,9 @@ class BadChannels:
         if not self.bad.any() or self._too_few:
             return data
         out = data.copy()
-        # Summed along an axis that is not the last, in the order of the channels: the bits do not depend
-        # on how many samples there are, except for a lone one.
+        # The sum runs along an axis that is not the last, in the order of the
+        # channels, so that its bits do not depend on the number of samples. A
+        # lone sample would be summed in another order: it is doubled.
         good = data[~self.bad] if data.shape[1] != 1 else np.repeat(data[~self.bad], 2, axis=1)
         out[self.bad] = (self._fill[:, :, None] * good).sum(axis=1)[:, : data.shape[1]]
         return out
@@ -179,6 +190,7 @@ class BadChannels:
         rules = self._rules
         before = self.bad
         x = detrended(self._block)
+        # Flat is judged as recorded: less the median channel, a dead one is not flat.
         flat = self._flat(_spread(x))
         x -= np.median(x[~before], axis=0) if not before.all() else 0.0
         at_once = (flat | self._rails) & ~self._absent
@@ -205,7 +217,7 @@ class BadChannels:
         return (_robust_z(excess, ~self.bad) > rules.noisy_z) & (excess > np.log10(rules.noisy_ratio))
 
     def _around(self, level: Reals) -> Reals:
-        """Median over the good neighbours of each channel; over all good channels where it has none."""
+        """Return the median over each channel's good neighbours, or over all good channels if it has none."""
         near = np.sort(np.where(self.bad, np.inf, level)[self._near], axis=1)
         count = np.isfinite(near).sum(axis=1)
         rows = np.arange(len(near))
@@ -214,10 +226,13 @@ class BadChannels:
 
     def _apart(self, x: Reals, flat: Mask) -> Mask:
         good = ~self.bad
+        # From a few channels nothing can be predicted.
         if good.sum() < 8:
             return np.zeros(len(x), bool)
         bins = x[:, : self._size // self._bin * self._bin].reshape(len(x), -1, self._bin).mean(axis=2)
         predicted = np.empty_like(bins)
+        # Each good channel from all the others: the leave-one-out residual of a linear fit follows
+        # from the inverse of its system, without a system for each channel.
         predicted[good] = bins[good] - self._alone @ bins[good]
         predicted[~good] = self._fill @ bins[good]
         together = _correlation(bins, predicted)
@@ -241,10 +256,10 @@ def _weights(inverse: Reals, known: Reals, wanted: Reals) -> Reals:
 
 
 def _inverse(places: Reals) -> Reals:
-    """Inverse of the spline system of some electrodes, with its constant, (n + 1, n + 1).
+    """Invert the spline system of some electrodes, with its constant, (n + 1, n + 1).
 
-    Splines on a sphere (Perrin, Pernier, Bertrand & Echallier 1989, Electroenceph. clin. Neurophysiol.
-    72:184, equations 1 to 4, with m = 4).
+    These are splines on a sphere (Perrin, Pernier, Bertrand & Echallier 1989, Electroenceph. clin.
+    Neurophysiol. 72:184, equations 1 to 4, with m = 4).
     """
     count = len(places)
     system = np.ones((count + 1, count + 1))
@@ -254,7 +269,7 @@ def _inverse(places: Reals) -> Reals:
 
 
 def detrended(block: Reals) -> Reals:
-    """Rows of a block (channel, sample) without their mean and slope."""
+    """Return the rows of a block (channel, sample) without their mean and slope."""
     ramp = np.linspace(-1.0, 1.0, block.shape[1])
     x = block - block.mean(axis=1, keepdims=True)
     return x - (x @ ramp / (ramp @ ramp))[:, None] * ramp
@@ -267,6 +282,7 @@ def _spread(x: Reals) -> Reals:
 
 def _robust_z(values: Reals, among: Mask) -> Reals:
     held = values[among] if among.any() else values
+    # The floor keeps tiny differences between channels that are much alike from counting as outliers.
     z: Any = (values - np.median(held)) / max(mad(held), 0.05)
     return z
 

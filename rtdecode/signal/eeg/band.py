@@ -1,4 +1,4 @@
-"""Causal EEG filtering: the same object in training and in a session."""
+"""Causal EEG filtering: re-reference, then band-pass. Training and sessions use the same object."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,13 +8,15 @@ from numpy.typing import NDArray
 
 from rtdecode.types import Float
 
+# Share of a step below which the filter's answer to it counts as settled.
 _SETTLED = 0.01
+# Width of the notch: a thirtieth of its frequency, from -3 dB to -3 dB.
 _NOTCH_Q = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class EegBand:
-    """A band-pass that a causal filter realises.
+    """A band-pass for a causal filter.
 
     Attributes
     ----------
@@ -23,12 +25,12 @@ class EegBand:
     order : int
         Order of each Butterworth edge.
     reference : str
-        ``average``: the mean over channels is subtracted from each sample; ``none``: nothing is.
+        ``average`` subtracts the mean over channels from each sample; ``none`` subtracts nothing.
     notch_hz : float or None
-        Mains frequency that is cut out, 50 or 60 Hz (-3 dB a sixtieth to either side).
+        Mains frequency that is cut out, 50 or 60 Hz (-3 dB at a sixtieth of it to either side).
     compensate : bool
-        Whether the low-pass's delay is taken off the samples' times (`delay_s`). The phase of the lower
-        edge stays as it is.
+        Whether the delay of the low-pass is taken off the times of the samples (`delay_s`). The phase of
+        the lower edge stays as it is.
     """
 
     highpass_hz: float = 0.5
@@ -45,21 +47,26 @@ class EegBand:
             raise ValueError(f"reference is 'average' or 'none', found {self.reference!r}")
 
     def sections(self, sfreq: float) -> NDArray[np.float64]:
-        """Second-order sections at a sampling rate, (section, 6)."""
+        """Return the filter's second-order sections at a sampling rate, (section, 6)."""
         if max(self.lowpass_hz, self.notch_hz or 0.0) >= sfreq / 2:
             notch = f" with a notch at {self.notch_hz} Hz" if self.notch_hz else ""
             raise ValueError(
                 f"a low-pass at {self.lowpass_hz} Hz{notch} needs more than {sfreq} samples a second"
             )
-        from scipy import signal  # a third of a second that only acquisition and training need
+        # Imported here: it takes a third of a second, which only acquisition and training need.
+        from scipy import signal
 
         high = signal.butter(self.order, self.highpass_hz, "highpass", fs=sfreq, output="sos")
         return np.concatenate([np.asarray(high), self._upper(sfreq)])
 
     def settling_s(self, sfreq: float) -> float:
-        """Time after which the answer to a step stays below 1 %, s: 8.2 s for 0.1 Hz, 1.7 s for 0.5."""
+        """Return the time after which the answer to a step stays below 1 %, s.
+
+        With the lower edge at 0.1 Hz it is 8.2 s, at 0.5 Hz 1.7 s.
+        """
         from scipy import signal
 
+        # The answer swings about zero: it must stay small for two periods of the lower edge.
         sections = self.sections(sfreq)
         block = int(sfreq)
         state = np.zeros((len(sections), 2))
@@ -74,7 +81,10 @@ class EegBand:
         return last / sfreq
 
     def delay_s(self, sfreq: float) -> float:
-        """What `compensate` takes off the times: the upper edge's mean delay from 4 Hz to half of it, s."""
+        """Return the delay that `compensate` takes off the times, s.
+
+        It is the mean delay of the upper edge, from 4 Hz to half of the edge.
+        """
         if not self.compensate:
             return 0.0
         from scipy import signal
@@ -83,6 +93,7 @@ class EegBand:
         step = 0.01
         both = np.concatenate([at - step, at + step])
         answer: Any = signal.sosfreqz(self._upper(sfreq), both, fs=sfreq)[1]
+        # Group delay: the change of phase over a small difference in frequency.
         turned = np.angle(answer[len(at) :] / answer[: len(at)])
         return float(np.mean(-turned / (2 * np.pi * 2 * step)))
 
@@ -99,8 +110,8 @@ class EegBand:
 class EegFilter:
     """Re-reference and band-pass, sample by sample, with state carried between chunks.
 
-    Output sample n depends on input samples up to n only, and any way of cutting the input into
-    chunks gives the same bits.
+    Output sample n depends only on input samples up to n, and any division of the input into chunks gives
+    the same bits.
 
     Parameters
     ----------
@@ -134,17 +145,19 @@ class EegFilter:
         return self.push_with_mean(data)[0]
 
     def push_with_mean(self, data: NDArray[np.floating[Any]]) -> tuple[Float, NDArray[np.float64]]:
-        """As `push`, and what was subtracted from all channels, through the same band, (sample,)."""
+        """Filter as `push` does; return also the average that was subtracted, in the same band, (sample,)."""
         if data.shape[1] == 0:
             return data.astype(np.float32), np.zeros(0)
         from scipy import signal
 
+        # The average is one more channel of the filter, so that it can be added again afterwards.
         x = np.zeros((len(data) + 1, data.shape[1]))
         x[:-1] = data
         if self._band.reference == "average":
             x[-1] = mean_over(x[:-1])
             x[:-1] -= x[-1]
         if self._state is None:
+            # As if the first sample had been there for ever: an offset makes no transient.
             rest = signal.sosfilt_zi(self._sections)
             self._state = rest[:, None, :] * x[None, :, :1]
         y, self._state = signal.sosfilt(self._sections, x, axis=1, zi=self._state)
@@ -152,5 +165,6 @@ class EegFilter:
 
 
 def mean_over(x: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    """Mean over channels, (channel, sample) -> (sample,): a lone sample gives the bits it gives in a row."""
+    """Return the mean over channels, (channel, sample) -> (sample,), bit-identical for any chunk size."""
+    # NumPy sums a single column in another order than several: a lone sample is doubled.
     return x.mean(axis=0) if x.shape[1] != 1 else np.repeat(x, 2, axis=1).mean(axis=0)[:1]

@@ -1,4 +1,4 @@
-"""Fewer samples a second without aliasing, causally, by a linear-phase low-pass."""
+"""Lower a stream's sampling rate causally and without aliasing, by a linear-phase low-pass."""
 
 import math
 from fractions import Fraction
@@ -8,37 +8,38 @@ from numpy.typing import NDArray
 
 from rtdecode.signal.eeg.quality import LEARNING, Quality
 
-# Attenuation of what would be folded, and the ripple that comes with it, dB.
+# Attenuation of what would be folded, dB; it also sets the ripple of the pass band.
 _STOP_DB = 70.0
-# The pass band ends at this share of the new rate; the stop band begins at half of it.
+# The pass band ends at this share of the new rate; the stop band begins at half of the new rate.
 _PASS = 0.25
+# A ratio of rates this close to a whole number is that number.
 _SAME = 1e-6
 
 
 class Decimator:
     """Resample a stream to a lower rate.
 
-    Up to a quarter of the new rate all is kept (within 0.3 %), from half of it on it is 70 dB down. An
-    output depends on inputs up to its own time plus `delay_s` alone, and any way of cutting the input into
-    chunks gives the same bits.
+    Frequencies up to a quarter of the new rate are kept (within 0.3 %); from half of it on they are 70 dB
+    down. An output depends only on inputs up to its own time plus `delay_s`, and any division of the input
+    into chunks gives the same bits.
 
     Parameters
     ----------
     sfreq, target : float
-        Rates of input and output, Hz. A ratio within a millionth of a whole number is that number; others
-        are fractions of small numbers.
+        Rates of input and output, Hz. A ratio within a millionth of a whole number is taken as that number;
+        any other must be a fraction of small numbers.
 
     Attributes
     ----------
-    target : float
-        Rate of the output, Hz.
+    sfreq, target : float
+        Rates of input and output, Hz.
     delay_s : float
-        Delay of the low-pass, s: an output's time is that much before the newest sample it rests on.
+        Delay of the low-pass, s. The time of an output lies so much before the newest input it depends on.
 
     Raises
     ------
     ValueError
-        If the target is no lower rate, or the ratio is no fraction of small numbers.
+        If the target is not lower than the input's rate, or the ratio is no fraction of small numbers.
 
     Notes
     -----
@@ -48,7 +49,7 @@ class Decimator:
     def __init__(self, sfreq: float, target: float) -> None:
         whole = round(sfreq / target)
         if abs(sfreq / target - whole) < _SAME * whole:
-            # Rates as amplifiers state them (1666.667 Hz) are no fractions of small numbers.
+            # A rate as amplifiers state it (1666.667 Hz) is no fraction of small numbers.
             ratio = Fraction(1, whole)
             target = sfreq / whole
         else:
@@ -61,6 +62,7 @@ class Decimator:
         self._down = ratio.denominator
         fast = sfreq * self._up
         count, beta = signal.kaiserord(_STOP_DB, (0.5 - _PASS) * target / (fast / 2))
+        # An odd number of taps: the delay is a whole number of steps at the common rate.
         count += 1 - count % 2
         window = np.kaiser(count, beta)
         taps = signal.firwin(count, (0.5 + _PASS) / 2 * target, window="boxcar", fs=fast) * window
@@ -68,13 +70,13 @@ class Decimator:
         self.sfreq = sfreq
         self.target = target
         self.delay_s = (count - 1) / 2 / fast
-        self._span = -(-count // self._up)  # inputs that an output rests on
+        self._span = -(-count // self._up)  # inputs that an output depends on
         padded = np.concatenate([taps, np.zeros(self._span * self._up - count)])
         self._phases = np.ascontiguousarray(padded.reshape(self._span, self._up)[::-1].T)
         self.reset()
 
     def reset(self) -> None:
-        """Start again, as after a hole: the next sample is taken as the resting level."""
+        """Start afresh, as after a hole: the next sample is taken as the resting level."""
         self._past: NDArray[np.float64] | None = None
         self._times = np.zeros(0)
         self._quality = np.zeros(0, np.uint8)
@@ -91,20 +93,20 @@ class Decimator:
         times : (n,)
             s.
         quality : (n,) uint8
-            As of `rtdecode.signal.eeg.quality`; an output is as good as the worst sample it rests on.
+            Marks of `rtdecode.signal.eeg.quality`. An output is as good as the worst input it depends on.
 
         Returns
         -------
         data : (channel, m) float64
         times : (m,)
-            When the samples were taken: `delay_s` before the newest that each rests on.
+            Times of the outputs: `delay_s` before the newest input that each depends on, s.
         quality : (m,) uint8
         """
         if not data.shape[1]:
             return data.astype(np.float64), times[:0], quality[:0]
         x = self._with_past(data.astype(np.float64), times, quality)
         newest = self._first + x.shape[1] - 1
-        # Output m rests on inputs up to floor(m * down / up), the first input after a start being 0.
+        # Output m depends on inputs up to floor(m * down / up); input 0 is the first after a start.
         stop = (newest * self._up + self._up - 1) // self._down + 1
         wanted = np.arange(self._next, max(self._next, stop))
         made = self._filtered(x, wanted)
@@ -119,7 +121,8 @@ class Decimator:
         self, data: NDArray[np.float64], times: NDArray[np.float64], quality: Quality
     ) -> NDArray[np.float64]:
         if self._past is None:
-            # As many samples at rest as the filter is long; inputs are counted from behind them.
+            # As many samples at the resting level as the filter is long: a start makes no
+            # transient. They have the numbers below 0.
             ahead = self._span
             self._past = np.repeat(data[:, :1], ahead, axis=1)
             self._times = times[0] - np.arange(ahead, 0, -1) / self.sfreq
@@ -136,7 +139,7 @@ class Decimator:
         first = fast // self._up - self._first - self._span + 1
         windows = np.lib.stride_tricks.sliding_window_view(x, self._span, axis=1)
         seen = windows[:, first[0] : first[-1] + 1 : self._down] if self._up == 1 else windows[:, first]
-        # Each output is a sum along the last axis, in an order that does not depend on how many there are.
+        # Each output sums along the last axis, in an order that does not depend on their number.
         return np.einsum("cmt,mt->cm", seen, self._phases[fast % self._up])
 
     def _when(self, place: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -160,5 +163,5 @@ class Decimator:
 
 
 def rate_within(sfreq: float, most: float) -> float:
-    """The highest rate up to `most`, Hz, that a stream can be thinned to by a whole number."""
+    """Return the highest rate up to `most`, Hz, that is a stream's rate over a whole number."""
     return sfreq / max(1, math.ceil(sfreq / most - 1e-9))

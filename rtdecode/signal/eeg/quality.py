@@ -1,4 +1,4 @@
-"""How good each EEG sample is, as a number: the worse counts when two are combined (the minimum)."""
+"""How good each EEG sample is, as a number: of several marks the lowest counts."""
 
 from typing import Any
 
@@ -9,30 +9,30 @@ Quality = NDArray[np.uint8]
 
 # Not received.
 GAP = 0
-# Received under a gradient artefact that nothing was subtracted for.
+# Received, but with a gradient artefact in it that was not removed.
 UNCORRECTED = 1
-# A template or a filter has not settled.
+# Received while a template or a filter had not settled.
 LEARNING = 2
 # Filled in from its neighbours in time.
 INTERPOLATED = 3
-# As good as it gets; outside the magnet every sample that is not one of the others.
+# As good as it gets: outside the magnet, every sample that has no other mark.
 CORRECTED = 4
 
 NAMES = ("gap", "uncorrected", "learning", "interpolated", "corrected")
 
 
 def usable(quality: Quality) -> NDArray[np.bool_]:
-    """Which samples a model may read; the others are masked."""
+    """Return which samples a model may read; the others are masked."""
     return quality > UNCORRECTED
 
 
 def worse(*qualities: Quality) -> Quality:
-    """Combine the judgements of several stages, sample by sample."""
+    """Combine the marks of several stages: for each sample the worst."""
     return np.minimum.reduce(qualities)
 
 
 def fractions(quality: NDArray[Any]) -> dict[str, float]:
-    """Share of the samples of each kind; they sum to 1, and of no samples all are a gap."""
+    """Return the share of samples with each mark; the shares sum to 1. No samples count as all gap."""
     counts = np.bincount(quality.ravel(), minlength=len(NAMES))
     if not quality.size:
         counts[GAP] = 1

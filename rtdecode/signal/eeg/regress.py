@@ -1,9 +1,9 @@
-"""Artefacts out of EEG by regression on channels that see artefacts only.
+"""Take artefacts out of EEG by regression on channels that see artefacts only.
 
 Reference electrodes or carbon-wire loops move with the head and touch no scalp (Masterton et al. 2007,
-NeuroImage 37:202); their present and recent past is regressed out of every channel, with weights that follow
-slowly, as the Kalman filter of Levitt et al. 2023 (NeuroImage 273:120092) has them: recursive least squares
-with forgetting, the weights fitted to the past alone.
+NeuroImage 37:202). Their present and recent past are regressed out of every channel. The weights follow
+slowly, as in the Kalman filter of Levitt et al. 2023 (NeuroImage 273:120092): recursive least squares with
+forgetting, fitted only to the past.
 """
 
 from collections.abc import Sequence
@@ -13,31 +13,37 @@ from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
 
-_LAGS = (0, 2, 4, 6, 8, 10)  # steps
-_MOST = 48  # inputs of the regression: many references have fewer lags each
-_BATCH = 12  # steps between two fits
-_FIT_HZ = 0.5  # what is slower does not count for the weights
-_BASE_HZ = 0.02  # of the references' resting level
+# Lags of the references that enter the regression, steps.
+_LAGS = (0, 2, 4, 6, 8, 10)
+# Most inputs of the regression: the more references, the fewer lags each of them has.
+_MOST = 48
+# Steps between two fits.
+_BATCH = 12
+# High-pass of what the weights are fitted to: slow drifts do not count.
+_FIT_HZ = 0.5
+# Low-pass with which the references' resting level is followed.
+_BASE_HZ = 0.02
+# Added to the diagonal, as a share of its sum.
 _RIDGE = 1e-5
 
 
 class ReferenceRegression:
-    """Weights of the references for every channel, and what they explain; no delay.
+    """Weights of the references for every channel, and what these explain, without delay.
 
     Parameters
     ----------
     channels, references : int
     step : int
-        Samples of a step: the weights are fitted to averages over steps.
+        Number of samples in a step. The weights are fitted to averages over steps.
     rate : float
         Steps a second.
     memory_s : float
-        Time after which the past counts 1/e.
+        Time after which the past counts 1/e, s.
 
     Attributes
     ----------
     seen_s : float
-        How long the weights have been learned.
+        Time from which the weights have been learned, s.
     """
 
     def __init__(self, channels: int, references: int, step: int, rate: float, memory_s: float) -> None:
@@ -57,7 +63,7 @@ class ReferenceRegression:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the recent samples, as after a gap; the weights stay."""
+        """Forget the recent samples, as after a gap; keep the weights."""
         width = (max(self._lags) + 1) * self._step
         self._past = np.zeros((self._references, width))
         self._level: Values | None = None
@@ -67,17 +73,17 @@ class ReferenceRegression:
         self._rows: list[tuple[Values, Values]] = []
 
     def explained(self, references: Values) -> Values:
-        """What the references explain in a step, (channel, step).
+        """Return what the references explain in a step, (channel, step).
 
         Parameters
         ----------
         references : (reference, n)
-            The samples of the step that are there.
+            Samples of the step that have come so far.
 
         Returns
         -------
         (channel, step)
-            The columns behind n mean nothing.
+            Microvolts. The columns from n on mean nothing.
         """
         if self._level is None:
             self._level = references[:, 0].copy()
@@ -91,9 +97,9 @@ class ReferenceRegression:
         return self._weights @ np.concatenate(lagged)
 
     def close(self, data: Values, references: Values, usable: bool) -> None:
-        """A step is whole: learn from it, (channel, step) and (reference, step).
+        """Learn from a step that is complete, (channel, step) and (reference, step).
 
-        Steps that are not usable teach nothing.
+        A step that is not usable teaches nothing.
         """
         assert self._level is not None
         means = references.mean(axis=1)

@@ -1,4 +1,11 @@
-"""Follow the gradient artefact block by block: learn it, place its epochs, tell what to subtract next."""
+"""Follow the gradient artefact block by block: learn it, place its epochs, tell what to subtract next.
+
+Raw samples of one stream come in; what is to be subtracted from each of them comes out. State changes only at
+the ends of blocks, which are counted from the start of an epoch (one TR). There triggers are counted, the
+artefact is looked for where the line expects it, the channels' mixture and the epoch's timing are measured,
+and complete blocks of the epoch are stored. With the first block of the next epoch, the one that is over goes
+into the timing line and the template.
+"""
 
 import math
 
@@ -10,46 +17,49 @@ from rtdecode.signal.gradient.template import MARGIN, REACH, Coupling, Template,
 from rtdecode.signal.gradient.timing import PlacedTrigger, PlacedTriggers, TriggerLine, find, lag
 from rtdecode.types import Float
 
-# Epochs that correlate less are not of one sequence; a place is found again from this on.
+# The first two epochs must correlate by more than this to be of one sequence.
 _LIKE = 0.5
+# After a gap, a place in the template counts as found if the correlation there exceeds this.
 _FOUND = 0.9
-# Samples that a block must have to be judged.
+# Blocks of fewer samples are not judged.
 _FEW = 32
-# An artefact this much flatter than what counts as steep is learned all the same.
+# Artefacts flatter than what counts as steep are learned too, down to this share of that slope.
 _STEEP_SHARE = 0.1
-# A period closer than this to the TR expected is that TR.
+# Periods that differ from the expected TR by less than this share are that TR.
 _SAME_TR = 0.01
-# A gap of more epochs than this is the end.
+# A gap of more epochs than this ends the sequence.
 _LONG_GAP = 10
-# Neither trigger nor sign of the artefact for so many epochs: the scanner stopped.
+# After this many epochs without a trigger and without the artefact, the scanner has stopped.
 _SILENCE = 1.5
-# An epoch that leaves so many times the channel's usual rms does not enter its template.
+# An epoch that leaves this many times the channel's usual rms stays out of that channel's template.
 _OUTLIER = 3.0
-# What is left of the weight of a channel's noise after a block.
+# Share of its weight that the noise measured so far keeps with each block.
 _NOISE_MEMORY = 0.95
-# Less noise than this, of differences, is not believed, microvolts squared.
+# Floor for the power of differences in time, microvolts squared.
 _FAINT_UV2 = 0.01
-# Channels that a lag is looked for in.
+# Number of channels, those with the most artefact, in which a lag is looked for.
 _LOUDEST = 16
 
 
 class Follower:
-    """The artefact of one stream.
+    """The gradient artefact of one stream.
 
-    Samples come in by `take`, never more than `left` at once; what is to be subtracted from them was fixed
-    when the block they are in began.
+    Samples come in through `take`, never more than `left` at once. What is to be subtracted from a sample
+    was fixed when the block that it is in began.
 
     Parameters
     ----------
     sfreq : float
+        Nominal sampling rate, Hz.
     channels : int
     tr_s : float
+        Repetition time that is expected, s.
     settings : Gradient
 
     Attributes
     ----------
     index : int
-        Of the next sample, lost ones included.
+        Index of the next sample, lost ones included.
     triggers : PlacedTriggers
     counts : Counts
     """
@@ -83,12 +93,12 @@ class Follower:
 
     @property
     def left(self) -> int:
-        """Samples up to the end of the block."""
+        """Number of samples up to the end of the block."""
         return self._stop - self.index
 
     @property
     def learning(self) -> bool:
-        """Whether an artefact is followed that is not known well enough."""
+        """Whether an artefact is followed that is not known well enough yet."""
         known = self._known
         return known is not None and (self._unsure or known.template.epochs < self._settings.needed)
 
@@ -99,11 +109,11 @@ class Follower:
 
     @property
     def period(self) -> float:
-        """Samples of an epoch."""
+        """Length of an epoch, samples."""
         return self._nominal if self._known is None else self._known.line.period
 
     def figures(self) -> dict[str, float | int | None]:
-        """Epochs in the template, scatter about the line, the period, and by how much the TR it is off."""
+        """Return the template's epochs, the scatter about the line, the period and its distance to the TR."""
         known = self._known
         if known is None or not known.template.ready:
             return {"epochs": 0, "timing_us": None, "period_s": None, "period_ppm": None}
@@ -116,7 +126,7 @@ class Follower:
         }
 
     def take(self, data: Float) -> Float | None:
-        """Take the next samples, (channel, n); what to subtract from them, or None."""
+        """Take the next samples, (channel, n); return what to subtract from them, or None."""
         at = self.index - self._from
         count = data.shape[1]
         found = None if self._taken is None else self._taken[:, at : at + count]
@@ -128,7 +138,8 @@ class Follower:
         return found
 
     def skip(self, lost: int | None) -> None:
-        """Samples are missing, so many, or nobody knows how many."""
+        """Go on after `lost` missing samples; None if their number is not known."""
+        # A block with a hole teaches nothing.
         self._parts.clear()
         self.index += lost or 0
         self._valid_from = self.index
@@ -142,7 +153,7 @@ class Follower:
         self._open()
 
     def _place(self, known: Learned) -> None:
-        """Go to the epoch that the next sample is in."""
+        """Move to the epoch that the next sample lies in."""
         number = math.floor((self.index - known.line(0)) / known.line.period) - 1
         while known.line(number + 1) <= self.index:
             number += 1
@@ -151,7 +162,7 @@ class Follower:
         self._past = None
 
     def _end(self) -> None:
-        """Stop subtracting: the next trigger starts anew."""
+        """Stop subtracting; the next trigger begins a new template."""
         self._known = self._now = self._past = None
         self._unsure = False
 
@@ -164,12 +175,15 @@ class Follower:
         known = self._known
         now = self._now
         if known is None or now is None:
+            # Short blocks while idle: an epoch can begin soon after its trigger.
             self._stop = self.index + self._size // 4
             return
         self._next = math.ceil(known.line(now.number + 1))
         block = (self.index - now.start) // self._size
         self._stop = min(now.start + (block + 1) * self._size, self._next)
         if known.template.ready:
+            # The mean is taken anew block by block, so that the work is spread over the epoch, and
+            # one block ahead, since interpolation also reads samples beyond the block.
             for ahead in (block + 1,) if self._ahead == block else (block, block + 1):
                 known.template.refresh(ahead)
             self._ahead = block + 1
@@ -194,6 +208,7 @@ class Follower:
         if not self._fits(known, now, block) or self._silent(known):
             self._lose(known)
             return
+        # By now the samples beyond the last epoch's end have come, which the template's margin needs.
         if self._past is not None and self.index - now.start >= self._size // 2:
             self._finish(known, self._past, now)
         if self._known is known:
@@ -201,7 +216,7 @@ class Follower:
             self._advance(known)
 
     def _begin(self, found: list[PlacedTrigger]) -> None:
-        """Start to learn at a trigger."""
+        """Begin to learn at a trigger."""
         if not found:
             return
         settings = self._settings
@@ -224,7 +239,7 @@ class Follower:
         self.counts.triggers += 1
 
     def _count(self, known: Learned, found: list[PlacedTrigger]) -> None:
-        """Compare triggers with the line."""
+        """Count triggers that are in place, missing or spurious by the line; they move nothing."""
         counts = self.counts
         most = self._settings.seed_s * self._sfreq
         for trigger in found:
@@ -236,6 +251,7 @@ class Follower:
             if trigger.moved:
                 known.moved.add(epoch)
                 counts.moved += known.template.moved(epoch)
+            # A trigger that comes a second time, marked as moved, is counted once.
             if epoch > known.last:
                 counts.missing += epoch - known.last - 1
                 counts.triggers += 1
@@ -244,21 +260,27 @@ class Follower:
                 known.triggered = trigger.place
 
     def _fits(self, known: Learned, now: Epoch, block: Float) -> bool:
-        """Learn mixture and timing from a block; whether the artefact was where it was expected."""
+        """Learn mixture and timing from a block; return whether the artefact was where it was expected."""
         if self._base is None or self._taken is None or block.shape[1] < _FEW:
             return True
         clean = block - self._taken
+        # Differences in time, where the EEG is faint: of the mean epoch, and of what it leaves.
         base = np.diff(self._base)
         rest = np.diff(block - self._base)
         power = np.einsum("cn,cn->c", base, base).astype(np.float64)
+        # Only a block in which the artefact is strong can tell whether it is there.
         if np.median(power) > self._step_uv**2 * base.shape[1]:
-            # A share per channel, so that no bad channel speaks for the others.
+            # The share of the mean that is in the block: the median over channels, so that no bad
+            # channel speaks for the others.
             share = 1 + np.median(np.einsum("cn,cn->c", rest, base) / np.maximum(power, _FAINT_UV2))
             if not 0.5 < share < 1.5:
                 return False
             known.matched = self.index
             self._unsure = False
         known.coupling.update(rest, base)
+        # One Gauss-Newton step on the epoch's delay: what is left is regressed
+        # on the template's slope, with the channels weighted by their noise.
+        # `_finish` divides the sums over all blocks of the epoch.
         left = np.diff(clean)
         slope = np.diff(np.gradient(self._base, axis=1))
         noise = np.einsum("cn,cn->c", left, left).astype(np.float64) / left.shape[1]
@@ -277,9 +299,10 @@ class Follower:
         return self.index - max(known.triggered, known.matched) > _SILENCE * known.line.period
 
     def _lose(self, known: Learned) -> None:
-        """The artefact is not where it was expected: after a gap look for it, else stop."""
+        """Deal with an artefact that is not where it was expected: after a gap look for it, else stop."""
         count = min(self.index - self._valid_from, 2 * self._size)
         if self._unsure and count < 2 * self._size:
+            # Too few samples since the gap to look for the place; go on for another block.
             self._advance(known)
             return
         if self._unsure:
@@ -287,6 +310,7 @@ class Follower:
             loud = _loudest(cycle)
             place, likeness = find(cycle[loud], self._history[loud, -count:])
             if likeness > _FOUND:
+                # The period stays, and the nearest epoch of the line moves to where the artefact is.
                 start = self.index - count - place
                 known.line.move(round((start - known.line(0)) / known.line.period), start)
                 self._place(known)
@@ -297,16 +321,18 @@ class Follower:
         self._end()
 
     def _advance(self, known: Learned) -> None:
-        """Go to the next epoch if this one is over."""
+        """Move to the next epoch if this one is over."""
         now = self._now
         if now is not None and self.index == self._next:
             self._past = now
             self._now = Epoch(now.number + 1, self._next, self._next - known.line(now.number + 1))
 
     def _store(self, template: Template, epoch: Epoch) -> None:
-        """Put what is complete of an epoch on the template's grid."""
+        """Put the complete blocks of an epoch on the template's grid."""
         while epoch.whole and epoch.stored < template.blocks:
             width = template.width(epoch.stored)
+            # The grid begins MARGIN samples before the epoch, and interpolation reads REACH more to
+            # either side. An epoch that a hole touches stays out.
             first = epoch.start + epoch.stored * self._size - MARGIN - REACH
             behind = self.index - (first + width + 2 * REACH - 1)
             if behind < 0:
@@ -320,13 +346,15 @@ class Follower:
             epoch.stored += 1
 
     def _finish(self, known: Learned, past: Epoch, now: Epoch) -> None:
-        """Let the epoch that is over into timing, mixture and template."""
+        """Take the epoch that is over into timing, mixture and template."""
         self._past = None
         self._store(known.template, past)
         moved = past.number in known.moved
         known.moved = {number for number in known.moved if number > past.number}
         self.counts.moved += moved
         if past.number <= 1:
+            # Nothing was subtracted from the first two epochs. They begin the template: are they
+            # alike?
             shift, fine = self._compare(known, past) if past.number else (0.0, past.whole)
             if not fine:
                 self._end()
@@ -334,12 +362,15 @@ class Follower:
             known.template.keep(past.number, shift, past.level, None, moved)
             if past.number == 0:
                 return
-            # The epoch that has begun stands where the period expected had put it.
+            # The epoch under way began where the expected period had put
+            # it. Now that the period has been measured it is moved; an
+            # epoch that was moved on its way stays out of the template.
             now.whole = False
             now.start = math.ceil(known.line(now.number))
             now.phase = now.start - known.line(now.number)
         elif past.power > 0 and past.judged > self._size:
             shift = past.shift / past.power
+            # An epoch with a hole can still be timed; only a whole one enters the template.
             known.line.add(past.number, past.start - past.phase + shift)
             if past.whole:
                 known.template.keep(past.number, shift, past.level, past.left, moved)
@@ -347,7 +378,7 @@ class Follower:
         known.coupling.turn()
 
     def _compare(self, known: Learned, past: Epoch) -> tuple[float, bool]:
-        """Take the period from the first two epochs; by how much it was off, and whether they are alike."""
+        """Take the period from the first two epochs; return how far it was off and whether they are alike."""
         first = known.template.epoch(0)
         second = known.template.epoch(1)
         loud = _loudest(first)
@@ -358,5 +389,5 @@ class Follower:
 
 
 def _loudest(template: Float) -> NDArray[np.intp]:
-    """The channels with the most artefact."""
+    """Return the channels with the most artefact."""
     return np.argsort(np.diff(template).std(axis=1))[-_LOUDEST:]

@@ -1,31 +1,39 @@
-"""How much of the gradient artefact is there: its slope, sample by sample, and its harmonics."""
+"""How much of the gradient artefact is there: by its slope, sample by sample, and by its harmonics.
+
+`Steepness` finds gradients in the EEG as it comes. `ResidualMeter` compares the EEG before and after the
+correction, for the report.
+"""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-# The report looks at so many channels, and at so many epochs at once: neighbours lie halfway between.
+# Channels in the report, and epochs in one spectrum. With four epochs the harmonics lie four bins
+# apart, and the bin halfway between two of them lies where the main lobes of a Hann window end.
 CHANNELS = 8
 EPOCHS = 4
-# Periods that differ by less than this share are one.
+# Periods that differ by less than this share are the same.
 _OTHER = 0.002
+# Harmonics are judged up to this frequency, Hz.
 _TOP_HZ = 250.0
+# Keeps a ratio of powers finite where nothing is left.
 _FLOOR_UV2 = 1e-12
-# The slices' harmonics hold at least this share of what the best distance between lines holds.
+# Share of what the best comb of harmonics holds that the slices' comb must hold.
 _HELD = 0.8
 
 
 class Steepness:
-    """Finds gradients by their power: half of the channels change faster than the brain can.
+    """Find gradients by their slope: more than half of the channels change faster than a brain can.
 
     Parameters
     ----------
     sfreq : float
+        Nominal sampling rate, Hz.
     slope_uv_s : float
-        Microvolts a second that count as steep.
+        Slope that counts as steep, microvolts a second.
     hold_s : float
-        A steep sample stands for so much time after it.
+        Time after a steep sample that counts as steep too, s.
     """
 
     def __init__(self, sfreq: float, slope_uv_s: float, hold_s: float) -> None:
@@ -35,7 +43,7 @@ class Steepness:
         self._since = self._hold + 1
 
     def push(self, data: NDArray[Any]) -> NDArray[np.bool_]:
-        """Whether gradients are in each of the next samples, (channel, n) to (n,)."""
+        """Return whether there are gradients in each of the next samples, (channel, n) -> (n,)."""
         before = data[:, :1] if self._last is None else self._last
         steps = np.abs(np.diff(data, axis=1, prepend=before)) > self.step_uv
         steep = np.count_nonzero(steps, axis=0) * 2 > len(data)
@@ -46,19 +54,20 @@ class Steepness:
         return at - latest <= self._hold
 
     def reset(self) -> None:
-        """Do not compare the next sample with the last."""
+        """Do not compare the next sample with the last one, as after a hole."""
         self._last = None
 
 
 class ResidualMeter:
-    """The last epochs of a few channels before and after, for the report.
+    """The last epochs of a few channels before and after the correction, for the report.
 
     Parameters
     ----------
     sfreq : float
+        Nominal sampling rate, Hz.
     channels : int
     period : float
-        Samples of an epoch.
+        Length of an epoch, samples.
     """
 
     def __init__(self, sfreq: float, channels: int, period: float) -> None:
@@ -72,7 +81,7 @@ class ResidualMeter:
         self._index = 0
 
     def push(self, before: NDArray[Any], after: NDArray[Any], period: float) -> None:
-        """Take the next samples, (channel, n), and how many of them an epoch has now."""
+        """Take the next samples, (channel, n), and the length of an epoch now, samples."""
         if abs(period - self._period) > _OTHER * self._period:
             self._reset(period)
         length = self._kept.shape[2]
@@ -87,19 +96,21 @@ class ResidualMeter:
             self._index += count
 
     def report(self) -> dict[str, float | None]:
-        """Sizes and harmonics; None until as many samples as it looks at have come.
+        """Return sizes and harmonics; None for each until four epochs have come.
 
         Returns
         -------
         dict
-            ``before_uv`` and ``after_uv``, rms without the mean, the middle channel's; ``slice_db`` and
-            ``volume_db``, power after the correction at the harmonics of slices and volumes over that
-            halfway between them; ``slice_down_db`` and ``volume_down_db``, by how much it went down.
+            ``before_uv`` and ``after_uv``: rms without the mean, median across channels. ``slice_db`` and
+            ``volume_db``: power after the correction at the harmonics of slices and volumes, over the power
+            halfway between them. ``slice_down_db`` and ``volume_down_db``: by how much the correction lowered
+            the power at these harmonics.
         """
         length = self._kept.shape[2]
         names = ("before_uv", "after_uv", "slice_db", "volume_db", "slice_down_db", "volume_down_db")
         if self._index < length or length < 4 * EPOCHS:
             return dict.fromkeys(names)
+        # The oldest sample first.
         data = np.roll(self._kept, -(self._index % length), axis=2).astype(np.float64)
         sizes = np.median(data.std(axis=2), axis=1)
         lines, around = self.spectra(data)
@@ -112,7 +123,7 @@ class ResidualMeter:
         return dict(zip(names, figures, strict=True))
 
     def spectra(self, data: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Power at the harmonics of the epochs up to 250 Hz, and halfway to the next.
+        """Return the power at the harmonics of the epochs up to 250 Hz, and halfway between them.
 
         Parameters
         ----------
@@ -121,7 +132,7 @@ class ResidualMeter:
         Returns
         -------
         (recording, harmonic), (recording, harmonic)
-            From the first harmonic on; all channels together.
+            From the first harmonic on, summed over channels.
         """
         window = np.hanning(data.shape[2])
         centred = data - data.mean(axis=2, keepdims=True)
@@ -133,11 +144,11 @@ class ResidualMeter:
 
 
 def _comb(lines: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Which harmonics of the volume are the slices': the widest comb that holds most of the power."""
+    """Return which harmonics of the volume are the slices': the widest comb that holds most of the power."""
     combs = [np.arange(step - 1, len(lines), step) for step in range(1, len(lines) // 2 + 1)]
     if not combs:
         return np.arange(len(lines))
-    # A comb of every nth line holds 1/n of noise by chance.
+    # A comb of every nth line holds 1/n of evenly spread noise by chance.
     total = lines.sum()
     held = np.array([lines[comb].sum() - total / (n + 1) for n, comb in enumerate(combs)])
     return combs[int(np.flatnonzero(held >= _HELD * held.max())[-1])]

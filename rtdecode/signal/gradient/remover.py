@@ -1,11 +1,11 @@
 """Take the gradient artefact out of the EEG while it is recorded, without delay.
 
-Average artefact subtraction (Allen et al. 2000, NeuroImage 12:230) from past epochs only, with the timing
-taken from the artefact itself, since the clocks of scanner and amplifier differ by up to 50 ppm: each epoch
-is measured against the template to a fraction of a microsecond (one Gauss-Newton step on the delay), a
-robust line through the last epochs places the next one, and templates are read between the samples.
-Triggers only start it, and stand guard. Between epochs the channels' mixture of the gradients' waveforms
-follows the head. `docs/gradient.md` has the method and the figures.
+This is average artefact subtraction (Allen et al. 2000, NeuroImage 12:230) from past epochs only. The timing
+is taken from the artefact itself, since the clocks of scanner and amplifier differ by up to 50 ppm: each
+epoch is measured against the template to a fraction of a microsecond (one Gauss-Newton step on the delay), a
+robust line through the last epochs places the next one, and the template is read between the samples.
+Triggers only start the removal, and show that the scanner still runs. Within an epoch the channels' mixture
+of the gradients' waveforms follows the head. `docs/gradient.md` has the method and the figures.
 """
 
 import itertools
@@ -24,17 +24,17 @@ T = TypeVar("T", bound=np.floating[Any])
 
 __all__ = ["Gradient", "GradientRemover"]
 
-# Samples further apart than this have others missing between them.
+# Samples further apart than this, in samples, have others missing between them.
 _HOLE = 1.5
-# After so much time the rate is taken from the times.
+# After this much time the sampling rate is taken from the times instead of the nominal rate, s.
 _RATE_S = 10.0
 
 
 class GradientRemover:
-    """Subtracts the gradient artefact, sample by sample.
+    """Subtract the gradient artefact, sample by sample.
 
-    Output sample n depends on inputs up to n only, and any way of cutting the input into chunks gives the
-    same bits, as long as a trigger is told before the sample it belongs to is pushed.
+    Output sample n depends only on inputs up to n, and any division of the input into chunks gives the
+    same bits, as long as each trigger is given before the sample that it belongs to.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class GradientRemover:
         Nominal sampling rate, Hz.
     channels : int
     tr_s : float
-        Of the sequence that is expected; three triggers that agree on another one overrule it.
+        Repetition time of the expected sequence, s. Three triggers that agree on another one overrule it.
     settings : Gradient, optional
 
     Raises
@@ -67,10 +67,10 @@ class GradientRemover:
         Parameters
         ----------
         at : float
-            Seconds on the local clock. May lie in the future, or in the past.
+            Time of the trigger, s on the local clock, in the future or in the past.
         moved : bool
-            The head moved in this volume: its epoch stays out of the template. May be told later, by a
-            second call for the same trigger.
+            Whether the head moved in this volume; its epoch then stays out of the template. It may be told
+            later, by a second call for the same trigger.
         """
         self._follower.triggers.add(at, moved)
 
@@ -82,15 +82,15 @@ class GradientRemover:
         data : (channel, n)
             Microvolts.
         times : (n,)
-            Seconds on the local clock. A step of more than a sample and a half is a gap.
+            s on the local clock. A step of more than a sample and a half is a gap.
 
         Returns
         -------
         clean : (channel, n)
             Microvolts, of the data's type.
         quality : (n,) uint8
-            `UNCORRECTED` where gradients are in the output, `LEARNING` while the template has few epochs
-            or was not yet found again after a gap, else `CORRECTED`.
+            `UNCORRECTED` where gradients are left in the output, `LEARNING` while the template has few
+            epochs or has not been found again after a gap, else `CORRECTED`.
         """
         if data.shape != (self._channels, len(times)):
             raise ValueError(f"expected ({self._channels}, {len(times)}) samples, found {data.shape}")
@@ -100,21 +100,22 @@ class GradientRemover:
             self._follower.triggers.place(times[start:stop], self._follower.index)
             self._subtract(clean[:, start:stop], quality[start:stop])
             self._meter.push(data[:, start:stop], clean[:, start:stop], self._follower.period)
+            # What is still steep after the correction counts as uncorrected, whatever the cause.
             quality[start:stop][self._steepness.push(clean[:, start:stop])] = UNCORRECTED
             self._last = float(times[stop - 1])
         return clean, quality
 
     def report(self) -> dict[str, Any]:
-        """What was done so far.
+        """Return what was done so far.
 
         Returns
         -------
         dict
             The figures of `ResidualMeter.report`; ``state`` (idle, learning, corrected); ``epochs`` in the
-            template; ``timing_us``, scatter of the epochs about the line; ``period_s`` by the nominal rate,
-            and ``period_ppm``, by how much it is longer than the TR expected, if that is what runs;
-            ``trigger_jitter_ms``; and counts: ``triggers``, ``missing``, ``spurious``, ``learned``,
-            ``found_again``, ``stops``, ``moved``. None where not known.
+            template; ``timing_us``, the scatter of the epochs about the line; ``period_s``, by the nominal
+            rate, and ``period_ppm``, by how much it is longer than the expected TR, where that sequence is
+            running; ``trigger_jitter_ms``; and counts: ``triggers``, ``missing``, ``spurious``,
+            ``learned``, ``found_again``, ``stops``, ``moved``. What is not known is None.
         """
         counts = self._follower.counts
         jitter = 1e3 * float(np.std(counts.jitter)) / self._sfreq if counts.jitter else None
@@ -124,9 +125,10 @@ class GradientRemover:
         return self._meter.report() | state | self._follower.figures() | found
 
     def _subtract(self, data: NDArray[Any], quality: Quality) -> None:
-        """Correct samples without a gap in place."""
+        """Correct samples without a gap between them, in place."""
         done = 0
         while done < data.shape[1]:
+            # Never across the end of a block: that is where the follower's state changes.
             part = slice(done, done + min(data.shape[1] - done, self._follower.left))
             if self._follower.learning:
                 quality[part] = LEARNING
@@ -136,7 +138,7 @@ class GradientRemover:
             done = part.stop
 
     def _pieces(self, times: NDArray[np.float64]) -> Iterator[tuple[int, int]]:
-        """Parts without a gap inside; the gap before one is dealt with when it is asked for."""
+        """Yield the parts without a gap inside; skip the gap before a part when it is asked for."""
         if not len(times):
             return
         steps = np.diff(times, prepend=times[0] if self._last is None else self._last)
@@ -152,13 +154,15 @@ class GradientRemover:
             yield start, stop
 
     def _skip(self, step: float, at: float) -> None:
-        """Go on after a step of the times, s, to a sample at a time."""
+        """Go on after a step of the times, s, with the sample at a time `at`."""
         since, first = self._anchor
         rate = self._sfreq
         last = at - step
+        # Over a long gap an error of 50 ppm would miscount samples: prefer the measured rate.
         if last - since > _RATE_S:
             rate = (self._follower.index - 1 - first) / (last - since)
         lost = round(step * rate) - 1
+        # Times that step back do not tell how many samples are missing.
         self._follower.skip(lost if lost >= 0 else None)
         self._steepness.reset()
         if lost < 0:

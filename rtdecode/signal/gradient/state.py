@@ -1,4 +1,4 @@
-"""What `rtdecode.signal.gradient.remover` is told, counts and remembers."""
+"""Settings, counts and memory of the gradient artefact's removal (`rtdecode.signal.gradient.remover`)."""
 
 from dataclasses import dataclass, field
 
@@ -16,24 +16,24 @@ class Gradient:
     Attributes
     ----------
     epochs : int
-        Template length. What is left of the EEG in it falls with its root (30: 18 %, so 2.2 of 12
-        microvolts); what the head does meanwhile, and the memory needed, grow with it.
+        Number of epochs in the template. The EEG that is left in it falls with the root of this number (30:
+        18 %, so 2.2 of 12 microvolts); the memory that it takes, and the head's motion meanwhile, grow.
     needed : int
-        Epochs before samples count as corrected.
+        Number of epochs before samples count as corrected.
     line : int
-        Epochs that period and phase are fitted over.
+        Number of epochs that period and phase are fitted to.
     block_s : float
-        State changes at the ends of blocks of this length.
+        Length of a block, s. State changes at the ends of blocks.
     adapt_s : float
-        Memory of the channels' coupling.
+        Memory of the channels' mixture, s.
     shapes : int
-        Waveforms that a channel's coupling is told in; 0 for the plain mean.
+        Number of waveforms that a channel's mixture is followed in; 0 for the plain mean.
     seed_s : float
-        How far triggers may be off.
+        Largest error of a trigger, s.
     slope_uv_s : float
-        What half of the channels exceed only in a gradient artefact, microvolts a second.
+        Slope that half of the channels exceed only in a gradient artefact, microvolts a second.
     hold_s : float
-        Pauses of gradients up to this long are part of them.
+        Longest pause between gradients that counts as part of them, s.
     """
 
     epochs: int = 30
@@ -55,18 +55,18 @@ class Gradient:
 
 @dataclass(slots=True)
 class Counts:
-    """What happened.
+    """Counts of what happened, for the report.
 
     Attributes
     ----------
     triggers, missing, spurious : int
         Triggers in place, those that did not come, and those out of place.
     learned, found_again, stops : int
-        How often a template was begun, found again after a gap, and given up.
+        How often a template was begun, was found again after a gap, and was given up.
     moved : int
-        Epochs left out because the head moved.
+        Number of epochs that were left out because the head moved.
     jitter : list of float
-        Of the last triggers about the line, samples.
+        Distances of the last triggers from the line, samples.
     """
 
     triggers: int = 0
@@ -81,25 +81,25 @@ class Counts:
 
 @dataclass(slots=True)
 class Epoch:
-    """A passage of the artefact.
+    """One passage of the artefact, a TR long.
 
     Attributes
     ----------
     number : int
     start : int
-        Its first sample.
+        Index of its first sample.
     phase : float
-        By how much of a sample that lies behind its true start.
+        Share of a sample by which that sample lies after the epoch's true start.
     whole : bool
-        Nothing of it is missing.
+        Whether no sample of it is missing.
     stored : int
-        Blocks that are on the template's grid.
+        Number of blocks that are on the template's grid.
     samples, judged : int
-        Samples seen, and those that something was subtracted from.
+        Samples seen, and those from which something was subtracted.
     shift, power : float
-        Sums of the regression on the template's slope: its delay, samples, is their ratio.
+        Sums of the regression on the template's slope. Their ratio is the epoch's delay, samples.
     total, rest, square : (channel,)
-        Sums over samples, of what was left, and of its squares.
+        Sums over the samples, over what was left of them, and over its squares.
     """
 
     number: int
@@ -117,12 +117,12 @@ class Epoch:
 
     @property
     def level(self) -> NDArray[np.float64]:
-        """Mean of each channel."""
+        """Mean of each channel, microvolts."""
         return np.asarray(self.total / max(self.samples, 1))
 
     @property
     def left(self) -> NDArray[np.float64] | None:
-        """Power of what was left in each channel; None where nothing was subtracted."""
+        """Power of what was left in each channel, without its mean; None where nothing was subtracted."""
         if not self.judged:
             return None
         return np.asarray(self.square / self.judged - (self.rest / self.judged) ** 2)
@@ -138,13 +138,13 @@ class Learned:
     line : TriggerLine
     coupling : Coupling
     offset : float
-        From an epoch's start to its trigger, samples.
+        Distance from an epoch's start to its trigger, samples.
     triggered, matched : float
-        Where the last trigger was, and the artefact was last seen as expected, samples.
+        Where the last trigger was, and where the artefact was last seen as expected, samples.
     last : int
-        Epoch of the last trigger.
+        Number of the last trigger's epoch.
     moved : set of int
-        Epochs in which the head moved.
+        Numbers of the epochs in which the head moved.
     """
 
     template: Template

@@ -1,4 +1,9 @@
-"""The mean epoch of the gradient artefact, between the samples, and how the channels' share of it changes."""
+"""The mean epoch of the gradient artefact, and how far each channel's mixture of it has changed.
+
+`between` reads a signal between its samples, since an epoch need not start on a sample. `Template` keeps the
+last epochs on a grid that is counted from their true starts, decides which of them count, and averages them.
+`Coupling` follows, within an epoch, how the channels' mixture of the mean's waveforms changes.
+"""
 
 from functools import lru_cache
 
@@ -7,24 +12,25 @@ from numpy.typing import NDArray
 
 from rtdecode.types import Float
 
-# Samples to either side that an interpolated value rests on, and how the window falls off.
+# Samples to either side that an interpolated value uses, and the Kaiser window's shape parameter.
 REACH = 10
 _BETA = 9.0
-# Samples interpolated by one product of matrices, most of whose elements are 0.
+# Samples interpolated by one product of matrices: the larger it is, the more of its elements are 0.
 _AT_ONCE = 64
-# Beyond both ends of an epoch the template goes on by so many samples.
+# Samples by which the template goes on beyond both ends of an epoch.
 MARGIN = REACH + 2
-# An epoch misplaced by so many samples counts half.
+# An epoch that was misplaced by this many samples counts half: 2 microseconds at 5 kHz.
 _MISPLACED = 0.01
-_NONE = -2  # for a number; no neighbour of one
-# One that weighs less than this against the others is not counted.
+# Marks an empty slot. Not -1, which would pass for the epoch before number 0.
+_NONE = -2
+# An epoch that weighs less than this against the others is not counted.
 _COUNTS = 0.1
-# Shapes with less than this share of the strongest one's power are held back: they are slow, or noise.
+# Shapes whose power is below this share of the strongest one's are damped: they are slow, or noise.
 _FAINT = 1e-3
 
 
 def kernel(part: float) -> Float:
-    """Weights of samples -REACH + 1 to REACH for the value a part of a sample after sample 0.
+    """Return the weights of samples -REACH + 1 to REACH that give the value `part` of a sample after 0.
 
     A sinc under a Kaiser window (Kaiser & Schafer 1980): at 5 kHz the error is below 1e-4 up to 1 kHz.
     """
@@ -35,13 +41,14 @@ def kernel(part: float) -> Float:
 
 
 def between(data: Float, part: float) -> Float:
-    """Values a part of a sample (0 to 1) after each sample.
+    """Interpolate the values that lie `part` of a sample (0 to 1) after each sample.
 
     Parameters
     ----------
     data : (channel, n + 2 * REACH - 1)
         From REACH - 1 samples before the first to REACH samples after the last.
     part : float
+        Share of a sample.
 
     Returns
     -------
@@ -60,31 +67,32 @@ def between(data: Float, part: float) -> Float:
 
 @lru_cache(maxsize=16)
 def _rows(part: float, count: int) -> Float:
-    """The kernel, one sample further down in each column."""
+    """Return a matrix with the kernel in each column, one row lower than in the column before."""
+    # Reshaping to rows that are one element shorter shifts the kernel by one in each row.
     rows = np.zeros((count, count + 2 * REACH), np.float32)
     rows[:, : 2 * REACH] = kernel(part)
     return rows.ravel()[: count * (count + 2 * REACH - 1)].reshape(count, -1).T
 
 
 class Template:
-    """The last epochs on a grid that starts MARGIN samples before an epoch, and their mean.
+    """The last epochs, on a grid that starts MARGIN samples before an epoch, and their mean.
 
     Parameters
     ----------
     channels : int
     period : float
-        Samples of an epoch.
+        Length of an epoch, samples.
     epochs : int
-        Of which the mean is taken.
+        Number of epochs that are averaged.
     block : int
-        Samples that are stored and averaged at a time.
+        Number of samples that are stored and averaged at a time.
 
     Attributes
     ----------
     length, blocks : int
         Samples and blocks of the grid.
     epochs : int
-        Epochs that the mean of the middle channel rests on.
+        Number of epochs in the mean; median over the channels.
     """
 
     def __init__(self, channels: int, period: float, epochs: int, block: int) -> None:
@@ -110,22 +118,23 @@ class Template:
         return self.epochs > 0
 
     def width(self, block: int) -> int:
-        """Samples of a block; the last may be shorter."""
+        """Return the number of samples in a block; the last one may be shorter."""
         return min(self._block, self.length - block * self._block)
 
     def store(self, epoch: int, block: int, data: Float) -> None:
-        """Keep a block of an epoch, (channel, width)."""
+        """Store a block of an epoch, (channel, width)."""
         slot = epoch % self._slots
+        # The slot does not count until `keep` says that its new epoch is complete.
         self._numbers[slot] = _NONE
         self._ring[block, :, slot, : data.shape[1]] = data
 
     def epoch(self, epoch: int) -> Float:
-        """A kept epoch, (channel, sample)."""
+        """Return a stored epoch, (channel, sample)."""
         whole = self._ring[:, :, epoch % self._slots].transpose(1, 0, 2)
         return whole.reshape(len(whole), -1)[:, MARGIN : self.length - MARGIN]
 
     def cycle(self) -> Float:
-        """The mean, one period to the nearest sample, (channel, sample)."""
+        """Return the mean over one period, to the nearest sample, (channel, sample)."""
         return self._mean[:, MARGIN : MARGIN + round(self._period)]
 
     def keep(
@@ -136,19 +145,19 @@ class Template:
         power: NDArray[np.float64] | None,
         moved: bool,
     ) -> None:
-        """Let an epoch into the mean.
+        """Make a stored epoch available for the mean.
 
         Parameters
         ----------
         epoch : int
         misplaced : float
-            By how many samples it was stored too early.
+            Number of samples by which it was stored too early.
         level : (channel,)
-            Its mean, which is no part of the artefact, microvolts.
+            Mean of the epoch, microvolts. It is no part of the artefact.
         power : (channel,) or None
-            What was left of it, microvolts squared; None where nothing was subtracted yet.
+            Power of what the correction left, microvolts squared; None where nothing was subtracted yet.
         moved : bool
-            The head moved: it counts only where there are too few others.
+            Whether the head moved. Such an epoch counts only where there are too few others.
         """
         slot = epoch % self._slots
         before = (epoch - 1) % self._slots
@@ -160,23 +169,23 @@ class Template:
         self._powers[:, slot] = np.nan if power is None else power
 
     def moved(self, epoch: int) -> bool:
-        """The head moved in an epoch; whether it had been taken for a still one."""
+        """Mark an epoch in which the head moved; return whether it had counted as a still one."""
         slot = epoch % self._slots
         found = bool(self._numbers[slot] == epoch and not self._moved[slot])
         self._moved[slot] |= found
         return found
 
     def weigh(self, writing: int, outlier: float, least: int) -> None:
-        """Decide which epochs the mean is taken of.
+        """Decide which epochs enter the mean, and with what weight, channel by channel.
 
         Parameters
         ----------
         writing : int
-            The epoch being written.
+            Number of the epoch that is being stored.
         outlier : float
-            More rms than so many times the channel's median is too much.
+            Multiple of the channel's median rms beyond which an epoch is an outlier.
         least : int
-            With fewer epochs than this the ones with motion are taken too.
+            With fewer epochs than this without motion, those with motion are used too.
         """
         used = self._numbers >= 0
         used[writing % self._slots] = False
@@ -189,16 +198,19 @@ class Template:
         powers = np.where(np.isnan(self._powers[:, used]), 0, self._powers[:, used])
         fine = powers <= outlier**2 * np.maximum(np.median(powers, axis=1, keepdims=True), 1.0)
         weights = fine / (1 + (self._misplaced[used] / _MISPLACED) ** 2)
+        # A channel that no epoch fits well takes all of them.
         weights[weights.sum(axis=1) < _COUNTS] = 1
         self.epochs = int(np.median(np.count_nonzero(weights > _COUNTS, axis=1)))
         self._weights[:, used] = weights / weights.sum(axis=1, keepdims=True)
+        # The usual step between the levels of epochs is the electrode's drift; a jump is clipped.
         usual = outlier * np.median(np.abs(self._steps[:, used]), axis=1, keepdims=True)
         self._drift = np.sum(self._weights * np.clip(self._steps, -usual, usual), axis=1, keepdims=True)
 
     def refresh(self, block: int) -> None:
-        """Take the mean of a block anew."""
+        """Compute the mean of a block anew."""
         if block >= self.blocks:
             return
+        # Level and slope belong to the electrodes, not to the artefact: they stay in the EEG.
         mean = np.matmul(self._weights[:, None], self._ring[block])[:, 0]
         level = np.sum(self._weights * self._levels, axis=1, keepdims=True)
         at = block * self._block + np.arange(self._block) - MARGIN
@@ -206,31 +218,38 @@ class Template:
         self._mean[:, block * self._block : (block + 1) * self._block] = mean
 
     def read(self, first: int, count: int, phase: float) -> Float:
-        """The mean at samples of an epoch.
+        """Return the mean at the samples of an epoch, (channel, count).
 
         Parameters
         ----------
         first, count : int
-            Samples after the epoch's first one.
+            First sample, counted from the epoch's first one, and number of samples.
         phase : float
-            By what part of a sample the first one lies behind the epoch's start.
+            Share of a sample by which the epoch's first sample lies after its true start.
         """
         start = first + MARGIN - REACH + 1
         return between(self._mean[:, start : start + count + 2 * REACH - 1], phase)
 
 
 class Coupling:
-    """How far each channel's share of the artefact has moved from the mean: least squares with a memory.
+    """How far each channel's mixture of the artefact has moved from the mean: least squares with a memory.
 
-    A head that moves sees other mixtures of the few waveforms that the gradient coils make. They span the
-    strongest principal components of the template across the channels; what the mean leaves of the last
-    moments is regressed on them, on differences in time, where the EEG is faint.
+    A head that moves sees other mixtures of the few waveforms that the gradient coils make. These waveforms
+    span the strongest principal components of the template across the channels. What the mean leaves of the
+    last moments is regressed on those components, on differences in time, where the EEG is faint.
 
     Parameters
     ----------
-    channels, shapes : int
+    channels : int
+    shapes : int
+        Number of principal components; 0 for the plain mean.
     memory : float
-        Of a block of full length: what is left of a block's weight when the next one has come.
+        Share of its weight that a block of full length keeps when the next one has come.
+
+    Attributes
+    ----------
+    mix : (channel, channel) float32
+        Takes the mean to the artefact that is expected now.
     """
 
     def __init__(self, channels: int, shapes: int, memory: float) -> None:
@@ -241,7 +260,7 @@ class Coupling:
         self.mix = np.eye(channels, dtype=np.float32)
 
     def update(self, rest: Float, template: Float) -> None:
-        """Take a block: what the mean left, and the mean; differences in time, (channel, n)."""
+        """Take a block: what the mean left, and the mean, both as differences in time, (channel, n)."""
         power = (template @ template.T).astype(np.float64)
         self._rest = self._memory * self._rest + rest @ template.T
         self._power = self._memory * self._power + power
@@ -254,5 +273,5 @@ class Coupling:
             self.mix = (np.eye(len(change)) + change).astype(np.float32)
 
     def turn(self) -> None:
-        """Find the components anew, once an epoch."""
+        """Find the principal components anew, once an epoch."""
         self._basis = np.linalg.eigh(self._long)[1][:, ::-1][:, : self._shapes]

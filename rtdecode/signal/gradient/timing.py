@@ -1,4 +1,9 @@
-"""When epochs of the gradient artefact start, in samples of the amplifier: triggers, lines, lags."""
+"""When epochs of the gradient artefact start, counted in samples of the amplifier.
+
+Triggers say where the first epoch begins, and what the TR is (`PlacedTriggers`). `lag` and `find` measure
+where one piece of the artefact lies in another. A line through the measured starts places the next epoch
+(`TriggerLine`).
+"""
 
 from bisect import insort
 from collections import deque
@@ -10,9 +15,10 @@ from scipy import fft
 
 from rtdecode.types import Float
 
-# Two intervals between triggers that differ by less than this share are the same.
+# Intervals between triggers that differ by less than this share are the same.
 _SAME = 0.02
 _HUBER = 1.345  # 95 % efficiency for a normal distribution (Huber 1981)
+# Rounds of reweighting.
 _ROUNDS = 5
 
 
@@ -26,11 +32,12 @@ class PlacedTrigger:
 
 
 class PlacedTriggers:
-    """Triggers wait here until the sample they belong to has come.
+    """Hold triggers until the sample that they belong to has come.
 
     Parameters
     ----------
     sfreq : float
+        Nominal sampling rate, Hz.
     """
 
     def __init__(self, sfreq: float) -> None:
@@ -40,39 +47,42 @@ class PlacedTriggers:
         self._recent: deque[float] = deque(maxlen=3)
 
     def add(self, at: float, moved: bool) -> None:
-        """Take a trigger of any time."""
+        """Take a trigger; its time may lie in the past or in the future."""
         insort(self._waiting, (at, moved))
 
     def place(self, times: NDArray[np.float64], index: int) -> None:
-        """Find the samples of the triggers that lie before the end of a chunk.
+        """Place the triggers that lie before the end of a chunk on its samples.
 
         Parameters
         ----------
         times : (n,)
-            Of the chunk's samples, s.
+            Times of the chunk's samples, s on the local clock.
         index : int
-            Of its first sample.
+            Index of its first sample.
         """
         while self._waiting and self._waiting[0][0] <= times[-1]:
             at, moved = self._waiting.pop(0)
+            # Counted back from the first sample at or after the trigger, in fractions of a sample.
             first = int(np.searchsorted(times, at))
             place = index + first - (times[first] - at) * self._sfreq
             self._placed.append(PlacedTrigger(at, float(place), moved))
 
     def take(self, index: int) -> list[PlacedTrigger]:
-        """Those at or before a sample, each once."""
+        """Return the triggers at or before a sample, each of them once."""
         found = []
         while self._placed and self._placed[0].place <= index:
             found.append(self._placed.popleft())
+            # A trigger that comes a second time, marked as moved, is not a new one.
             if not self._recent or found[-1].place > self._recent[-1]:
                 self._recent.append(found[-1].place)
         return found
 
     def period(self, expected: float) -> float:
-        """Samples from trigger to trigger: as expected, unless the last three agree on something else."""
+        """Return the samples between triggers: as expected, unless the last three agree on another TR."""
         if len(self._recent) < 3:
             return expected
         first, second = np.diff(np.array(self._recent))
+        # Intervals of several whole TRs mean lost triggers, not another TR.
         whole = round(first / expected) if first > expected else 1
         if abs(first - second) > _SAME * second or abs(first / whole - expected) < _SAME * expected:
             return expected
@@ -80,16 +90,23 @@ class PlacedTriggers:
 
 
 class TriggerLine:
-    """Starts of epochs on a straight line, fitted robustly to the last few measured ones.
+    """Starts of epochs on a straight line that is fitted robustly to the last measured ones.
 
     Parameters
     ----------
     start : float
-        Of epoch 0, samples.
+        Start of epoch 0, samples.
     period : float
-        Samples of an epoch, until there are two of them.
+        Length of an epoch, samples, until two starts have been measured.
     count : int
-        Epochs the line is fitted to.
+        Number of epochs that the line is fitted to.
+
+    Attributes
+    ----------
+    period : float
+        Length of an epoch, samples.
+    scatter : float
+        Root mean square distance of the measured starts from the line, samples.
     """
 
     def __init__(self, start: float, period: float, count: int) -> None:
@@ -99,18 +116,18 @@ class TriggerLine:
         self.scatter = 0.0
 
     def __call__(self, epoch: int) -> float:
-        """Where an epoch starts, samples."""
+        """Return where an epoch starts, samples."""
         return self._at[1] + (epoch - self._at[0]) * self.period
 
     def add(self, epoch: int, start: float) -> None:
-        """Take a measured start, in the place of an earlier measurement of the same epoch."""
+        """Take a measured start; it replaces an earlier measurement of the same epoch."""
         if self._points[-1][0] == epoch:
             self._points.pop()
         self._points.append((epoch, start))
         self._fit()
 
     def move(self, epoch: int, start: float) -> None:
-        """Forget all starts but this one; the period stays."""
+        """Forget all starts but this one; keep the period."""
         self._points.clear()
         self._points.append((epoch, start))
         self._at = (epoch, start)
@@ -137,29 +154,31 @@ class TriggerLine:
 
 
 def lag(first: Float, second: Float, most: int) -> tuple[float, float]:
-    """By how many samples the second recording of the same artefact lies behind the first.
+    """Measure how many samples the second recording of an artefact lies behind the first.
 
-    Their differences in time are correlated, all channels together, so that slow signals count little;
-    the top is found between the samples by a parabola.
+    Differences in time are correlated, so that slow signals count little, over all channels together. A
+    parabola finds the top between the samples.
 
     Parameters
     ----------
     first, second : (channel, n)
     most : int
-        The largest lag looked for, to both sides.
+        Largest lag that is looked for, to both sides, samples.
 
     Returns
     -------
     lag : float
         Samples.
     likeness : float
-        Correlation there, -1 to 1, the middle channel's.
+        Median correlation across channels at that lag, -1 to 1.
     """
     a = _level(np.diff(first))
     b = _level(np.diff(second))
+    # Padded by the largest lag, so that the circular correlation does not wrap around.
     count = int(fft.next_fast_len(a.shape[1] + most, real=True) or 0)
     product = np.sum(_spectrum(a, count).conj() * _spectrum(b, count), axis=0)
     curve = np.asarray(fft.irfft(product, count))[np.arange(-most, most + 1)]
+    # The parabola needs a value to either side of the top.
     top = int(np.argmax(curve[1:-1])) + 1
     shift = top - most
     common = a.shape[1] - abs(shift)
@@ -178,7 +197,7 @@ def _summit(before: float, top: float, after: float) -> float:
 
 
 def find(template: Float, data: Float) -> tuple[float, float]:
-    """Where in a periodic template a short recording begins.
+    """Find where in a periodic template a short recording begins.
 
     Parameters
     ----------
@@ -190,15 +209,17 @@ def find(template: Float, data: Float) -> tuple[float, float]:
     place : float
         Samples after the template's first one.
     likeness : float
-        Correlation there, -1 to 1, the middle channel's.
+        Median correlation across channels at that place, -1 to 1.
     """
     period = template.shape[1]
     count = data.shape[1] - 1
+    # The recording may run across the end of the template, which begins again there.
     going_on = np.concatenate([template, template[:, : count + 1]], axis=1)
     a = _level(np.diff(going_on))
     b = _level(np.diff(data))
     size = int(fft.next_fast_len(a.shape[1], real=True) or 0)
     product = np.sum(_spectrum(a, size) * _spectrum(b, size).conj(), axis=0)
+    # Divided by the template's energy at each place, or the loudest part would always win.
     energy = np.cumsum(np.concatenate([[0.0], np.sum(a * a, axis=0, dtype=np.float64)]))
     energy = energy[count : count + period] - energy[:period]
     curve = np.asarray(fft.irfft(product, size))[:period] / np.sqrt(np.maximum(energy, 1e-3 * energy.max()))
@@ -208,11 +229,11 @@ def find(template: Float, data: Float) -> tuple[float, float]:
 
 
 def _level(data: Float) -> Float:
-    """Rows of unit length, so that a loud channel counts like the others."""
+    """Scale rows to unit length, so that a loud channel counts like the others."""
     length = np.sqrt(np.einsum("cn,cn->c", data, data))[:, None]
     return data / np.maximum(length, np.float32(1e-12))
 
 
 def _alike(a: Float, b: Float) -> float:
-    """Correlation, the middle channel's."""
+    """Return the median correlation across channels."""
     return float(np.median(np.einsum("cn,cn->c", _level(a), _level(b))))
