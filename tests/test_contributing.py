@@ -1,0 +1,71 @@
+"""The worked examples that `CONTRIBUTING.md` points at. Its system is tried in `tests/test_seam.py`."""
+
+import re
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from streaming.sources.folder.source import FolderSource
+from tests.own_metric import LayoutJudge, layout
+from tests.own_scanner import slices_of
+from train.builders import register
+from train.run import run
+from train.run_folder import read_run
+
+ROOT = Path(__file__).parents[1]
+AFFINE = np.array([[-3.0, 0, 0, 40], [0, 3, 0, -50], [0, 0, 4, -20], [0, 0, 0, 1]])
+TR_S = 1.5
+
+
+def test_every_file_that_it_names_is_there():
+    named = re.findall(
+        r"`((?:tests|streaming|train|rtdecode|docs)/[\w/.]+)`", (ROOT / "CONTRIBUTING.md").read_text()
+    )
+    assert {"tests/own_scanner.py", "tests/own_metric.py", "tests/seam_system.py"} <= set(named)
+    for name in named:
+        assert (ROOT / name).exists(), name
+
+
+def test_a_scanner_of_its_own_is_read(tmp_path):
+    volumes = np.random.default_rng(0).integers(0, 3000, (3, 16, 20, 5)).astype(np.int16)
+    began = datetime(2026, 3, 1, 12, 0, 0)
+    for index, volume in enumerate(volumes):
+        for k, data in enumerate(slices_of(volume, AFFINE, TR_S, index, began)):
+            (tmp_path / f"{index}-{k}.dcm").write_bytes(data)
+
+    source = FolderSource(tmp_path, "read", bound=False)
+    found = source.drain()
+
+    assert [volume.index for volume in found] == [0, 1, 2]
+    for volume, written in zip(found, volumes, strict=True):
+        assert volume.tr_s == TR_S
+        # The same value at the same place of the scanner, whatever the order of the axes.
+        theirs = {tuple(np.round(place, 3)): value for place, value in _placed(volume.data, volume.affine)}
+        ours = {tuple(np.round(place, 3)): value for place, value in _placed(written, AFFINE)}
+        assert theirs == ours
+    assert source.ignored == []
+
+
+def _placed(data, affine):
+    corners = np.argwhere(np.ones(data.shape, bool))
+    places = corners @ affine[:3, :3].T + affine[:3, 3]
+    return zip(places, data.ravel().astype(float), strict=True)
+
+
+def test_a_metric_of_its_own_stands_in_the_runs_figures(tmp_path):
+    register("layout", LayoutJudge)
+    changes = ["scale=tiny", f"out={tmp_path / 'run'}", "judge.builder=layout", "judge.seconds=160"]
+    figure = read_run(run("ridge", changes))["figures"]["layout"]
+    assert figure["n"] > 20
+    assert (figure["chance"], figure["constant"]) == (0.0, 0.0)
+    low, high = figure["ci95"]
+    assert low <= figure["value"] <= high
+    assert abs(figure["shuffled"]) < 0.1 < figure["value"]
+
+
+def test_a_metric_of_its_own_tells_the_right_places_from_the_wrong_ones():
+    mean = np.full((8, 4, 6, 3), 100, np.uint8)
+    truth = mean + 10 * np.arange(6, dtype=np.uint8)[:, None]
+    mirrored = truth[:, :, ::-1]
+    assert layout([truth, mirrored, mean], [truth] * 3, mean).round(6).tolist() == [1.0, -1.0, 0.0]
