@@ -8,20 +8,17 @@ although they are volumes of a run needs a line in ``kinds.py``.
 """
 
 from datetime import datetime, timedelta
+from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom import Dataset, dcmwrite
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
-from rtdecode.phantom.files.dicom import (
-    MR_IMAGE_STORAGE,
-    dataset,
-    decimals,
-    file_bytes,
-    moments,
-    plane,
-    slice_place,
-    uid,
-)
+# DICOM's axes point to the left and to the back, those of an affine to the right and to the front.
+LPS = np.diag([-1.0, -1.0, 1.0])
+SERIES = generate_uid(entropy_srcs=["own scanner"])
 
 
 def slices_of(
@@ -41,36 +38,41 @@ def slices_of(
     began : datetime
         Begin of the run.
     """
-    columns, rows, slices = volume.shape
+    axes = LPS @ affine[:3, :3]
+    step = np.linalg.norm(axes, axis=0)
     acquired = began + timedelta(seconds=index * tr_s)
     files = []
-    for k in range(slices):
-        # DICOM images are (row, column).
+    for k in range(volume.shape[2]):
         pixels = np.ascontiguousarray(volume[:, :, k].T, "<i2")
-        origin, location = slice_place(affine, k)
-        header = {
-            "SOPClassUID": MR_IMAGE_STORAGE,
-            "SOPInstanceUID": uid(f"own scanner {index}/{k}"),
-            "SeriesInstanceUID": uid("own scanner"),
-            "SeriesNumber": "7",
-            "Modality": "MR",
-            "Manufacturer": "A vendor that nobody has met",
-            "ImageType": ["ORIGINAL", "PRIMARY", "M"],
-            "ScanningSequence": ["EP", "GR"],
-            "InstanceNumber": str(index * slices + k + 1),
-            "TemporalPositionIdentifier": str(index + 1),
-            "RepetitionTime": decimals([1000 * tr_s]),
-            "ImagePositionPatient": decimals(origin),
-            "SliceLocation": location,
-            "SamplesPerPixel": 1,
-            "PhotometricInterpretation": "MONOCHROME2",
-            "Rows": rows,
-            "Columns": columns,
-            "BitsAllocated": 16,
-            "BitsStored": 16,
-            "HighBit": 15,
-            "PixelRepresentation": 1,
-        }
-        header |= plane(affine) | moments(Acquisition=acquired, Content=acquired + timedelta(seconds=tr_s))
-        files.append(file_bytes(dataset(header), pixels))
+        ds = Dataset()
+        ds.SOPClassUID = MRImageStorage
+        ds.SOPInstanceUID = generate_uid(entropy_srcs=[f"own scanner {index}/{k}"])
+        ds.SeriesInstanceUID = SERIES
+        ds.SeriesNumber = 7
+        ds.Modality = "MR"
+        ds.Manufacturer = "A vendor that nobody has met"
+        ds.ImageType = ["ORIGINAL", "PRIMARY", "M"]
+        ds.ScanningSequence = ["EP", "GR"]
+        ds.RepetitionTime = 1000 * tr_s
+        ds.InstanceNumber = index * volume.shape[2] + k + 1
+        ds.TemporalPositionIdentifier = index + 1
+        ds.AcquisitionDate = f"{acquired:%Y%m%d}"
+        ds.AcquisitionTime = f"{acquired:%H%M%S.%f}"
+        ds.ImagePositionPatient = list(LPS @ (affine[:3, 3] + k * affine[:3, 2]))
+        ds.ImageOrientationPatient = list((axes / step)[:, :2].T.ravel())
+        ds.PixelSpacing = [step[1], step[0]]
+        ds.SliceThickness = step[2]
+        ds.SamplesPerPixel = 1
+        ds.PhotometricInterpretation = "MONOCHROME2"
+        ds.Rows, ds.Columns = pixels.shape
+        ds.BitsAllocated = 16
+        ds.BitsStored = 16
+        ds.HighBit = 15
+        ds.PixelRepresentation = 1
+        ds.PixelData = pixels.tobytes()
+        ds.file_meta = FileMetaDataset()
+        ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        written = BytesIO()
+        dcmwrite(written, ds, enforce_file_format=True)
+        files.append(written.getvalue())
     return files

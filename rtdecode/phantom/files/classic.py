@@ -11,23 +11,24 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset
 
 from rtdecode.phantom.files.dicom import (
-    Private,
+    Encoded,
     Value,
     affine_of,
     check_magnitude,
     common_tags,
-    dataset,
     decimals,
+    encoded,
     epi_tags,
     extremes,
-    file_bytes,
     joined,
     key_of,
     moments,
+    pixel_data,
     plane,
+    preamble,
+    private,
     series_tags,
     slice_place,
     uid,
@@ -69,18 +70,21 @@ def slice_bytes(
     key = key_of(affine)
     started = acquired - timedelta(seconds=index * tr_s)
     fixed = _fixed(vendor, volume.shape, key, tr_s, series, series_uid, volumes)
-    shared = dataset(_volume(vendor, started, acquired, index, tr_s))
+    shared = encoded(_volume(vendor, started, acquired, index, tr_s))
     planes = np.ascontiguousarray(volume.transpose(2, 1, 0), "<i2")
     files = []
     for k, place in enumerate(_places(key, slices)):
-        image = extremes(planes[k]) | {
-            "SOPInstanceUID": uid(f"{series_uid}/{index}/{k}"),
-            "InstanceNumber": str(instance_number(vendor, index, k, slices, volumes)),
-        }
+        instance = uid(f"{series_uid}/{index}/{k}")
+        number = instance_number(vendor, index, k, slices, volumes)
         own = _ge_slice(index, k, tr_s, times) if vendor == "ge" else _philips_slice(index, k, tr_s)
-        header = joined(fixed, shared, place, own, dataset(image))
-        files.append(file_bytes(header, planes[k]))
+        elements = [*fixed, *shared, *place, *own, *_image(planes[k], instance, number)]
+        files.append(preamble(instance) + joined(elements))
     return files
+
+
+def _image(pixels: NDArray[np.int16], instance: str, number: int) -> list[Encoded]:
+    values = extremes(pixels) | {"SOPInstanceUID": instance, "InstanceNumber": str(number)}
+    return [*encoded(values), pixel_data(pixels)]
 
 
 def instance_number(vendor: str, index: int, k: int, slices: int, volumes: int) -> int:
@@ -97,22 +101,22 @@ def _fixed(
     series: int,
     series_uid: str,
     volumes: int,
-) -> Dataset:
-    """Make the elements that are the same in every file of a series."""
+) -> list[Encoded]:
+    """Elements that are the same in every file of a series, encoded."""
     columns, rows, slices = shape
     values = common_tags() | plane(affine_of(key)) | epi_tags(tr_s, columns, rows)
     values |= series_tags(series, series_uid)
     values |= {"Rows": rows, "Columns": columns, "NumberOfTemporalPositions": str(volumes)}
     if vendor == "ge":
-        return dataset(values | _ge_series(slices), _ge_own(slices, volumes))
-    return dataset(values | _philips_series(), _philips_own(slices, volumes))
+        return encoded(values | _ge_series(slices)) + _ge_own(slices, volumes)
+    return encoded(values | _philips_series()) + _philips_own(slices, volumes)
 
 
 @lru_cache(maxsize=8)
-def _places(key: bytes, slices: int) -> list[Dataset]:
+def _places(key: bytes, slices: int) -> list[list[Encoded]]:
     places = [slice_place(affine_of(key), k) for k in range(slices)]
     return [
-        dataset({"ImagePositionPatient": decimals(origin), "SliceLocation": location})
+        encoded({"ImagePositionPatient": decimals(origin), "SliceLocation": location})
         for origin, location in places
     ]
 
@@ -133,18 +137,18 @@ def _ge_series(slices: int) -> dict[str, Value]:
     }
 
 
-def _ge_own(slices: int, volumes: int) -> Private:
-    return {
-        0x00190010: ("LO", "GEMS_ACQU_01"),
-        0x0019109C: ("LO", "epiRT"),
-        0x001910F2: ("SS", min(volumes, 32767)),
-        0x00210010: ("LO", "GEMS_RELA_01"),
-        0x0021104F: ("SS", slices),
-        0x00430010: ("LO", "GEMS_PARM_01"),
-        0x0043102F: ("SS", 0),  # a magnitude image
-        0x00431079: ("US", slices),
-        0x0043107A: ("US", min(volumes, 65535)),
-    }
+def _ge_own(slices: int, volumes: int) -> list[Encoded]:
+    return [
+        private(0x00190010, "LO", "GEMS_ACQU_01"),
+        private(0x0019109C, "LO", "epiRT"),
+        private(0x001910F2, "SS", min(volumes, 32767)),
+        private(0x00210010, "LO", "GEMS_RELA_01"),
+        private(0x0021104F, "SS", slices),
+        private(0x00430010, "LO", "GEMS_PARM_01"),
+        private(0x0043102F, "SS", 0),  # a magnitude image
+        private(0x00431079, "US", slices),
+        private(0x0043107A, "US", min(volumes, 65535)),
+    ]
 
 
 def _volume(vendor: str, started: datetime, acquired: datetime, index: int, tr_s: float) -> dict[str, Value]:
@@ -156,9 +160,9 @@ def _volume(vendor: str, started: datetime, acquired: datetime, index: int, tr_s
     return values | {"TemporalPositionIdentifier": str(index + 1), "TriggerTime": since}
 
 
-def _ge_slice(index: int, k: int, tr_s: float, times: tuple[float, ...]) -> Dataset:
+def _ge_slice(index: int, k: int, tr_s: float, times: tuple[float, ...]) -> list[Encoded]:
     since = decimals([round(index * tr_s + times[k], 6)])
-    return dataset({"InStackPositionNumber": k + 1}, {0x0021105E: ("DS", since)})
+    return [*encoded({"InStackPositionNumber": k + 1}), private(0x0021105E, "DS", since)]
 
 
 def _philips_series() -> dict[str, Value]:
@@ -178,19 +182,19 @@ def _philips_series() -> dict[str, Value]:
     }
 
 
-def _philips_own(slices: int, volumes: int) -> Private:
-    return {
-        0x20010010: ("LO", "Philips Imaging DD 001"),
-        0x2001100B: ("CS", "TRANSVERSAL"),
-        0x20011012: ("CS", "Y"),  # a dynamic series
-        0x20011018: ("SL", slices),
-        0x20011081: ("IS", str(volumes)),
-        0x20050010: ("LO", "Philips MR Imaging DD 001"),
-        0x20051011: ("CS", "M"),
-        0x2005100D: ("FL", 0.0),
-        0x2005100E: ("FL", 1.0),
-    }
+def _philips_own(slices: int, volumes: int) -> list[Encoded]:
+    return [
+        private(0x20010010, "LO", "Philips Imaging DD 001"),
+        private(0x2001100B, "CS", "TRANSVERSAL"),
+        private(0x20011012, "CS", "Y"),  # a dynamic series
+        private(0x20011018, "SL", slices),
+        private(0x20011081, "IS", str(volumes)),
+        private(0x20050010, "LO", "Philips MR Imaging DD 001"),
+        private(0x20051011, "CS", "M"),
+        private(0x2005100D, "FL", 0.0),
+        private(0x2005100E, "FL", 1.0),
+    ]
 
 
-def _philips_slice(index: int, k: int, tr_s: float) -> Dataset:
-    return dataset({}, {0x2001100A: ("IS", str(k + 1)), 0x200510A0: ("FL", index * tr_s)})
+def _philips_slice(index: int, k: int, tr_s: float) -> list[Encoded]:
+    return [private(0x2001100A, "IS", str(k + 1)), private(0x200510A0, "FL", index * tr_s)]

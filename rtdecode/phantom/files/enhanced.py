@@ -10,22 +10,27 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset
 
 from rtdecode.phantom.files.dicom import (
     ENHANCED_MR_IMAGE_STORAGE,
+    Encoded,
     Value,
     affine_of,
     check_magnitude,
     common_tags,
-    dataset,
     decimals,
+    encoded,
     extremes,
-    file_bytes,
+    item,
     joined,
     key_of,
     moments,
+    named,
+    pixel_data,
     plane,
+    preamble,
+    private,
+    sequence,
     series_tags,
     slice_place,
     uid,
@@ -41,10 +46,6 @@ _CONTENT = {
     "ComplexImageComponent": "MAGNITUDE",
     "AcquisitionContrast": "UNKNOWN",
 }
-_RESCALE = {"RescaleIntercept": "0", "RescaleSlope": "1", "RescaleType": "US"}
-# Tags that the frames are numbered by: stack, place in the stack, time; and the sequence that holds them.
-_DIMENSIONS = (0x00209056, 0x00209057, 0x00209128)
-_FRAME_CONTENT = 0x00209111
 _KIND = ["ORIGINAL", "PRIMARY", "FMRI", "NONE"]
 
 
@@ -88,12 +89,11 @@ def enhanced_bytes(
     values |= {"NumberOfFrames": len(kept), "NumberOfTemporalPositions": str(volumes or index + 1)}
     depth = 12 if volume.max() < 4096 else 16
     values |= {"BitsStored": depth, "HighBit": depth - 1}
-    values |= {
-        "PerFrameFunctionalGroupsSequence": _frames(volume.shape, key, tr_s, times, index, acquired, kept)
-    }
+    moving = [*encoded(values), _frames(volume.shape, key, tr_s, times, index, acquired, kept)]
     stack = np.ascontiguousarray(volume.transpose(2, 1, 0)[kept], "<i2")
+    moving.append(pixel_data(stack))
     fixed = _fixed(volume.shape, key, tr_s, series, series_uid)
-    return file_bytes(joined(fixed, dataset(values)), stack)
+    return preamble(instance, ENHANCED_MR_IMAGE_STORAGE) + joined([*fixed, *moving])
 
 
 def _varying(index: int, acquired: datetime, done: datetime, tr_s: float, instance: str) -> dict[str, Value]:
@@ -112,81 +112,92 @@ def _frames(
     index: int,
     acquired: datetime,
     kept: list[int],
-) -> list[Dataset]:
-    """Make the functional groups of each frame: its time anew for each volume, the rest from a template."""
-    templates = _templates(shape, key, times)
-    frames = []
+) -> Encoded:
+    """The functional groups of each frame: its time anew for each volume, the rest from a template."""
+    before, after = _templates(shape, key, times)
+    items = []
     for k in kept:
         at = _instant(acquired + timedelta(seconds=times[k]))
-        content = dataset(
-            {
-                "FrameAcquisitionDateTime": at,
-                "FrameReferenceDateTime": at,
-                "FrameAcquisitionDuration": 1000 * tr_s,
-                "StackID": "1",
-                "InStackPositionNumber": k + 1,
-                "TemporalPositionIndex": index + 1,
-                "FrameAcquisitionNumber": index + 1,
-                "DimensionIndexValues": [1, k + 1, index + 1],
-            }
-        )
-        frames.append(joined(templates[k], dataset({"FrameContentSequence": [content]})))
-    return frames
+        content = {
+            "FrameAcquisitionDateTime": at,
+            "FrameReferenceDateTime": at,
+            "FrameAcquisitionDuration": 1000 * tr_s,
+            "StackID": "1",
+            "InStackPositionNumber": k + 1,
+            "TemporalPositionIndex": index + 1,
+            "FrameAcquisitionNumber": index + 1,
+            "DimensionIndexValues": [1, k + 1, index + 1],
+        }
+        _, middle = sequence("FrameContentSequence", encoded(content))
+        items.append(item([(0, before), (1, middle), (2, after[k])]))
+    return private(0x52009230, "SQ", b"".join(items))
 
 
 @lru_cache(maxsize=8)
-def _templates(shape: tuple[int, int, int], key: bytes, times: tuple[float, ...]) -> tuple[Dataset, ...]:
-    """Make the functional groups of each slice that are the same in every volume."""
-    shared = dataset(
-        {
-            "MREchoSequence": [dataset({"EffectiveEchoTime": 30.0})],
-            "MRAveragesSequence": [dataset({"NumberOfAverages": "1"})],
-            "MRImageFrameTypeSequence": [dataset({"FrameType": _KIND} | _CONTENT)],
-        }
-    )
+def _templates(
+    shape: tuple[int, int, int], key: bytes, times: tuple[float, ...]
+) -> tuple[bytes, tuple[bytes, ...]]:
+    """Elements of a frame before its FrameContentSequence, and after it for every slice."""
     affine = affine_of(key)
-    return tuple(joined(shared, _place(affine, shape, k, times[k])) for k in range(shape[2]))
+    kind = [named("FrameType", _KIND), *encoded(_CONTENT)]
+    before = [
+        sequence("MREchoSequence", [named("EffectiveEchoTime", 30.0)]),
+        sequence("MRAveragesSequence", [named("NumberOfAverages", "1")]),
+        sequence("MRImageFrameTypeSequence", kind),
+    ]
+    return joined(before), tuple(joined(_place(affine, shape, k, times[k])) for k in range(shape[2]))
 
 
-def _place(affine: NDArray[np.float64], shape: tuple[int, int, int], k: int, time_s: float) -> Dataset:
+def _place(affine: NDArray[np.float64], shape: tuple[int, int, int], k: int, time_s: float) -> list[Encoded]:
     origin, location = slice_place(affine, k)
     grid = plane(affine)
     measures = {name: grid[name] for name in ("PixelSpacing", "SliceThickness", "SpacingBetweenSlices")}
-    orientation = {"ImageOrientationPatient": grid["ImageOrientationPatient"]}
-    own = {
-        0x00210011: ("LO", _FRAME_OWN),
-        0x00211104: ("DS", decimals([time_s])),
-        0x00211158: ("SH", f"{shape[1]}p*{shape[0]}"),
-        0x0021115B: ("FD", origin.tolist()),
-        0x00211175: ("CS", ["ORIGINAL", "PRIMARY", "M", "ND"]),
-        0x00211188: ("DS", location),
-    }
-    groups: dict[str, Value] = {
-        "PlanePositionSequence": [dataset({"ImagePositionPatient": decimals(origin)})],
-        "PlaneOrientationSequence": [dataset(orientation)],
-        "PixelMeasuresSequence": [dataset(measures)],
-        "FrameVOILUTSequence": [dataset({"WindowCenter": "600", "WindowWidth": "1200"})],
-        "PixelValueTransformationSequence": [dataset(_RESCALE)],
-    }
-    return dataset(groups, {0x00210011: ("LO", _FRAME_OWN), 0x002111FE: ("SQ", [dataset({}, own)])})
+    rescale: dict[str, Value] = {"RescaleIntercept": "0", "RescaleSlope": "1", "RescaleType": "US"}
+    own = [
+        private(0x00210011, "LO", _FRAME_OWN),
+        private(0x00211104, "DS", decimals([time_s])),
+        private(0x00211158, "SH", f"{shape[1]}p*{shape[0]}"),
+        private(0x0021115B, "FD", origin.tolist()),
+        private(0x00211175, "CS", ["ORIGINAL", "PRIMARY", "M", "ND"]),
+        private(0x00211188, "DS", location),
+    ]
+    orientation = named("ImageOrientationPatient", grid["ImageOrientationPatient"])
+    return [
+        sequence("PlanePositionSequence", [named("ImagePositionPatient", decimals(origin))]),
+        sequence("PlaneOrientationSequence", [orientation]),
+        private(0x00210011, "LO", _FRAME_OWN),
+        private(0x002111FE, "SQ", item(own)),
+        sequence("PixelMeasuresSequence", encoded(measures)),
+        sequence("FrameVOILUTSequence", encoded({"WindowCenter": "600", "WindowWidth": "1200"})),
+        sequence("PixelValueTransformationSequence", encoded(rescale)),
+    ]
 
 
 @lru_cache(maxsize=8)
-def _fixed(shape: tuple[int, int, int], key: bytes, tr_s: float, series: int, series_uid: str) -> Dataset:
-    """Make the elements that are the same in every file of a series."""
+def _fixed(
+    shape: tuple[int, int, int], key: bytes, tr_s: float, series: int, series_uid: str
+) -> list[Encoded]:
+    """Elements that are the same in every file of a series, encoded."""
     values = common_tags() | _CONTENT | _description(shape) | series_tags(series, series_uid)
-    organization = {"DimensionOrganizationUID": uid("dimensions")}
+    values["SpacingBetweenSlices"] = plane(affine_of(key))["SpacingBetweenSlices"]
+    organization = uid("dimensions")
+    groups = (0x9056, 0x0020), (0x9057, 0x0020), (0x9128, 0x0020)  # stack, place in it, time
     dimensions = [
-        dataset(organization | {"DimensionIndexPointer": place, "FunctionalGroupPointer": _FRAME_CONTENT})
-        for place in _DIMENSIONS
+        [
+            named("DimensionOrganizationUID", organization),
+            private(0x00209165, "AT", _tag(group, number)),
+            private(0x00209167, "AT", _tag(0x0020, 0x9111)),
+        ]
+        for number, group in groups
     ]
-    values |= {
-        "SpacingBetweenSlices": plane(affine_of(key))["SpacingBetweenSlices"],
-        "DimensionOrganizationSequence": [dataset(organization)],
-        "DimensionIndexSequence": dimensions,
-        "SharedFunctionalGroupsSequence": [_shared(shape, tr_s)],
-    }
-    return dataset(values, {0x00210012: ("LO", "SIEMENS MR SDR 01"), 0x00211201: ("LO", "ACQUISITION")})
+    return [
+        *encoded(values),
+        sequence("DimensionOrganizationSequence", [named("DimensionOrganizationUID", organization)]),
+        sequence("DimensionIndexSequence", *dimensions),
+        private(0x00210012, "LO", "SIEMENS MR SDR 01"),
+        private(0x00211201, "LO", "ACQUISITION"),
+        sequence("SharedFunctionalGroupsSequence", _shared(shape, tr_s)),
+    ]
 
 
 def _description(shape: tuple[int, int, int]) -> dict[str, Value]:
@@ -209,32 +220,29 @@ def _description(shape: tuple[int, int, int]) -> dict[str, Value]:
     }
 
 
-def _shared(shape: tuple[int, int, int], tr_s: float) -> Dataset:
-    """Make the functional groups that all frames share."""
+def _shared(shape: tuple[int, int, int], tr_s: float) -> list[Encoded]:
+    timing: dict[str, Value] = {"RepetitionTime": decimals([1000 * tr_s]), "FlipAngle": "52"}
+    timing |= {"EchoTrainLength": str(shape[1]), "GradientEchoTrainLength": shape[1]}
+    view: dict[str, Value] = {"InPlanePhaseEncodingDirection": "COLUMN", "PercentSampling": "100"}
+    view |= {"MRAcquisitionFrequencyEncodingSteps": shape[0]}
+    view |= {"MRAcquisitionPhaseEncodingStepsInPlane": shape[1]}
+    own = [
+        private(0x00210010, "LO", _SHARED_OWN),
+        private(0x0021100C, "SH", "+LPH"),
+        private(0x00211033, "SH", "AS82"),
+    ]
     imaging = {"PixelBandwidth": "2290", "TransmitterFrequency": 123.25}
-    timing = {
-        "RepetitionTime": decimals([1000 * tr_s]),
-        "FlipAngle": "52",
-        "EchoTrainLength": str(shape[1]),
-        "GradientEchoTrainLength": shape[1],
-    }
-    view = {
-        "InPlanePhaseEncodingDirection": "COLUMN",
-        "PercentSampling": "100",
-        "MRAcquisitionFrequencyEncodingSteps": shape[0],
-        "MRAcquisitionPhaseEncodingStepsInPlane": shape[1],
-    }
-    own = {
-        0x00210010: ("LO", _SHARED_OWN),
-        0x0021100C: ("SH", "+LPH"),
-        0x00211033: ("SH", "AS82"),
-    }
-    groups: dict[str, Value] = {
-        "MRImagingModifierSequence": [dataset(imaging)],
-        "MRTimingAndRelatedParametersSequence": [dataset(timing)],
-        "MRFOVGeometrySequence": [dataset(view)],
-    }
-    return dataset(groups, {0x00210010: ("LO", _SHARED_OWN), 0x002110FE: ("SQ", [dataset({}, own)])})
+    return [
+        sequence("MRImagingModifierSequence", encoded(imaging)),
+        sequence("MRTimingAndRelatedParametersSequence", encoded(timing)),
+        sequence("MRFOVGeometrySequence", encoded(view)),
+        private(0x00210010, "LO", _SHARED_OWN),
+        private(0x002110FE, "SQ", item(own)),
+    ]
+
+
+def _tag(group: int, number: int) -> bytes:
+    return group.to_bytes(2, "little") + number.to_bytes(2, "little")
 
 
 def _instant(at: datetime) -> str:

@@ -16,24 +16,25 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset
 
 from rtdecode.phantom.files.dicom import (
-    Private,
+    Encoded,
     Value,
     affine_of,
     axes_of,
     check_magnitude,
     common_tags,
-    dataset,
     decimals,
+    encoded,
     epi_tags,
     extremes,
-    file_bytes,
     joined,
     key_of,
     moments,
+    pixel_data,
     plane,
+    preamble,
+    private,
     series_tags,
     slice_place,
     uid,
@@ -86,7 +87,7 @@ def mosaic_bytes(
     fixed = _fixed(volume.shape, key_of(affine), tr_s, series, series_uid, times)
     instance = uid(f"{series_uid}/{index}")
     varying = _varying(index, acquired, recon_s, tr_s, instance) | extremes(volume)
-    return file_bytes(joined(fixed, dataset(varying)), tile(volume))
+    return preamble(instance) + joined([*fixed, *encoded(varying), pixel_data(tile(volume))])
 
 
 def tile(volume: NDArray[np.int16]) -> NDArray[np.uint16]:
@@ -125,8 +126,8 @@ def _fixed(
     series: int,
     series_uid: str,
     times: tuple[float, ...],
-) -> Dataset:
-    """Make the elements that are the same in every file of a series."""
+) -> list[Encoded]:
+    """Elements that are the same in every file of a series, encoded."""
     geometry, normal = _geometry(shape, affine_of(key))
     columns, rows, slices = shape
     matrix = f"{rows}*{columns}"
@@ -135,7 +136,7 @@ def _fixed(
     protocol = _csa(_series_tags(slices, tr_s))
     values = common_tags() | _description() | geometry | epi_tags(tr_s, columns, rows)
     values |= series_tags(series, series_uid)
-    own: Private = {
+    own: dict[int, tuple[str, Value]] = {
         0x00190010: ("LO", "SIEMENS MR HEADER"),
         0x0019100A: ("US", slices),
         0x00191028: ("FD", bandwidth),
@@ -151,7 +152,7 @@ def _fixed(
         0x0051100B: ("LO", matrix),
         0x0051100F: ("LO", "HEA;HEP"),
     }
-    return dataset(values, own)
+    return encoded(values) + [private(tag, vr, value) for tag, (vr, value) in own.items()]
 
 
 def _geometry(
