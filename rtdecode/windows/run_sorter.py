@@ -128,6 +128,10 @@ class SessionRuns:
             self._refuse_strangers()
             self._add(run, volume, now)
             return
+        # Only volumes of the same series in a row are evidence of a new run.
+        if self._strangers and self._strangers[-1].uid != volume.uid:
+            self._refuse_strangers()
+        self._strangers.append(volume)
         last = self.runs[-1] if self.runs else None
         bound = last is not None and last.uid is not None
         if last is not None and bound and not (again or self._is_over(last, volume)):
@@ -136,7 +140,7 @@ class SessionRuns:
         if last is None or bound:
             last = self._begin_by_volume(volume)
         last.uid = volume.uid
-        held = self._strangers or [volume]
+        held = self._strangers
         self._strangers = []
         for one in held:
             self._add(last, one, now)
@@ -153,11 +157,7 @@ class SessionRuns:
         return stamp - run.end_at(run.newest) < max(RUN_PAUSE - 2 * self._tr, RUN_PAUSE / 2)
 
     def _is_over(self, last: Run, volume: Volume) -> bool:
-        """Hold a volume of another series; return whether the running one is over."""
-        # Only volumes of the same series in a row are evidence of a new run.
-        if self._strangers and self._strangers[-1].uid != volume.uid:
-            self._refuse_strangers()
-        self._strangers.append(volume)
+        """Return whether the running series is over, now that a volume of another one has come."""
         silent = volume.readable_at - last.readable_at > _SILENT_TRS * self._tr
         return silent or len(self._strangers) >= _STRANGERS
 

@@ -78,6 +78,27 @@ def test_a_series_copied_into_the_folder_once_more_is_no_run(header: bool) -> No
     assert made.counters()["fmri"]["duplicate"] == 20
 
 
+def test_a_stray_volume_enters_no_run_of_a_series_that_begins_again() -> None:
+    gap = 40.0
+    again = [dataclasses.replace(v, acquired_s=gap + v.index * 0.8) for v in small.volumes(20, ZERO + gap)]
+    stray = small.volumes(1, ZERO + 16, uid="stray")
+    made, windows = played(small.volumes(20, ZERO), stray, again, end=gap + 20)
+    assert full(windows, 1) == [0, 1, 2]
+    assert [run["volumes"] for run in made.counters()["runs"]] == [20, 20]
+    assert len(made.refused) == 1
+
+
+def test_a_stray_volume_enters_no_run_that_triggers_begin() -> None:
+    gap = 40.0
+    stray = small.volumes(1, ZERO + 16, uid="stray")
+    triggers = [small.triggers(20, ZERO), small.triggers(20, ZERO + gap)]
+    second = small.volumes(20, ZERO + gap, uid="2")
+    made, windows = played(small.volumes(20, ZERO), stray, second, *triggers, end=gap + 20)
+    assert full(windows, 1) == [0, 1, 2]
+    assert [run["volumes"] for run in made.counters()["runs"]] == [20, 20]
+    assert len(made.refused) == 1
+
+
 def test_triggers_that_fail_for_a_while_do_not_end_a_run() -> None:
     triggers = [t for t in small.triggers(60, ZERO) if not 10 < t.stamp - ZERO < 25]
     made, windows = played(small.volumes(60, ZERO), triggers)
