@@ -104,8 +104,9 @@ def microvolts(unit: str) -> float | None:
     Units may be words (``microvolts``, ``uV``, ``V``, ``nanovolt``) or powers of ten of a volt (``-6``),
     which some programs write.
     """
-    # Two code points look like the micro sign: U+00B5 and the Greek letter, U+03BC.
-    bare = unit.strip().lower().replace("µ", "u").replace("μ", "u").replace("\u00c2", "")
+    # Two code points look like the micro sign: U+00B5 and the Greek letter, U+03BC. UTF-8 that was
+    # read as Latin-1 has U+00C2 before the sign; it goes first, as `lower` would change it.
+    bare = unit.strip().replace("\u00c2", "").lower().replace("µ", "u").replace("μ", "u")
     if re.fullmatch(r"0|-[369]", bare):
         return 10.0 ** (int(bare) + 6)
     match = re.fullmatch(r"(nano|micro|milli|)[ -]?volts?|(n|u|m|)(?:v|volts?)", bare)

@@ -73,7 +73,7 @@ def test_a_whole_cap_tells_what_one_label_does_not() -> None:
 
 def test_units_are_read_as_words_and_as_powers_of_ten() -> None:
     spelled = {
-        1.0: ("uV", "µV", "μV", "microvolts", "Microvolt", "-6"),
+        1.0: ("uV", "µV", "μV", "ÂµV", "microvolts", "Microvolt", "-6"),
         1e3: ("mV", "millivolts", "-3"),
         1e6: ("V", "volts", "0"),
         1e-3: ("nV", "nanovolts", "-9"),
