@@ -16,10 +16,10 @@ from rtdecode.eeg import electrodes
 from rtdecode.errors import GeometryError
 from rtdecode.types import Montage
 
+# "reference" channels see the artefact and no brain: carbon-wire loops, a reference layer.
 KINDS = ("eeg", "ecg", "eog", "emg", "stim", "reference", "aux")
-"""``reference`` are channels that see the artefact and no brain: carbon-wire loops, a reference layer."""
+# Most channels that may be interpolated; where fewer than 64 are wanted, one in eight.
 MAX_ABSENT = 8
-"""So many channels of 64 may be interpolated; of fewer wanted, one in eight."""
 ABSENT = -1
 
 _BIOSEMI = Path(__file__).parents[1] / "montages" / "biosemi.tsv"

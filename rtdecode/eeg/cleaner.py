@@ -23,10 +23,10 @@ from rtdecode.types import Montage
 Data = NDArray[np.floating[Any]]
 Times = NDArray[np.float64]
 
+# Faster streams are thinned by a whole number, to this rate or less.
 MOST_HZ = 1000.0
-"""Streams are thinned, by a whole number, to this rate or the next below it."""
+# Gaps up to this long are bridged by a straight line.
 SHORT_GAP_S = 0.020
-"""Gaps up to this long are bridged by a straight line."""
 # Gradients cannot be removed from slower streams, in which a block of
 # 50 ms has too few samples for the follower, nor from fewer channels.
 # Such streams are treated as if they came from outside the magnet.
