@@ -206,7 +206,7 @@ def _biosemi(pins: Sequence[str]) -> dict[str, str]:
     lettered = {pin for pin in pins if re.fullmatch(r"[A-H]([1-9]|[12]\d|3[0-2])", pin)}
     both = {row[0] for row in table}
     first = {row[0] for row in table[:32]}
-    if lettered >= both and lettered == both:
+    if lettered == both:
         return {pin: cap64 for pin, cap64, _ in table}
     return {pin: cap32 for pin, _, cap32 in table[:32]} if lettered == first else {}
 

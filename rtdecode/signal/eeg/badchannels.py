@@ -48,8 +48,6 @@ class Judgement:
     apart_z, apart_r : float
         A channel stands alone if its correlation with the spline prediction is low: by more than this robust
         z of its Fisher transform over the channels, and below this value.
-    rail_share : float
-        Share of samples at an extreme value beyond which a channel is saturated.
     enter, leave : int
         Number of bad blocks in a row after which a channel is bad (one is enough where it is flat or
         saturated), and of good blocks after which it is good again.
@@ -65,19 +63,18 @@ class Judgement:
     flat_ratio: float = 0.02
     apart_z: float = 5.0
     apart_r: float = 0.3
-    rail_share: float = _RAIL_SHARE
     enter: int = 3
     leave: int = 10
     most: float = 1 / 8
 
 
-def saturated(block: Reals | NDArray[np.float32], share: float = _RAIL_SHARE) -> Mask:
+def saturated(block: Reals | NDArray[np.float32]) -> Mask:
     """Find the channels of a block (channel, sample) that stay at an extreme value repeatedly, (channel,)."""
     high = block.max(axis=1, keepdims=True)
     low = block.min(axis=1, keepdims=True)
     stays = (block[:, 1:] == block[:, :-1]) & ((block[:, 1:] == high) | (block[:, 1:] == low))
     # A quiet channel may repeat its extremes too; one at the amplifier's rail covers a wide range.
-    return (stays.mean(axis=1) > share) & ((high - low)[:, 0] > 500.0)
+    return (stays.mean(axis=1) > _RAIL_SHARE) & ((high - low)[:, 0] > 500.0)
 
 
 class BadChannels:
