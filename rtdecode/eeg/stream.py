@@ -18,7 +18,7 @@ from rtdecode.bundle import EegInput
 from rtdecode.clocks.sample_clock import Piece, SampleClock
 from rtdecode.eeg import channels
 from rtdecode.eeg.cap import Cap
-from rtdecode.eeg.cleaner import Cleaner, Part
+from rtdecode.eeg.cleaner import MOST_HZ, Cleaner, Part
 from rtdecode.eeg.door import Door
 from rtdecode.eeg.rate import RateCheck
 from rtdecode.errors import GeometryError
@@ -116,7 +116,8 @@ class EegStream:
         self._waiting: list[tuple[Float, Times]] = []
         self._lost = 0
         self._begin(montage)
-        self._ring = EegRing(len(wanted.channels), int(keep_s * self._cleaner.rate))
+        # The stream may come back at a higher rate: there is room for the highest.
+        self._ring = EegRing(len(wanted.channels), int(keep_s * MOST_HZ))
 
     @property
     def newest(self) -> float:

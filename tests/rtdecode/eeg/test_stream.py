@@ -14,6 +14,7 @@ from rtdecode.phantom.session import PhantomSession
 from rtdecode.signal.eeg.band import EegBand, EegFilter
 from rtdecode.signal.eeg.quality import CORRECTED, GAP, INTERPOLATED, LEARNING, UNCORRECTED
 from rtdecode.types import EegChunk, Montage, Trigger
+from tests import small
 
 START = 700.0
 NAMES = cap().channels
@@ -181,6 +182,19 @@ def test_a_stream_that_comes_back_changed_goes_on() -> None:
     report = made.report()
     assert report["lost_samples"] == pytest.approx(500, abs=1)
     assert report["gaps"] == 1
+
+
+def test_a_stream_that_comes_back_faster_is_remembered_as_long() -> None:
+    wanted = small.manifest().eeg
+    assert wanted is not None
+    made = EegStream(wanted, small.bundle().stats, small.montage(250.0), 8.0)
+    slow = small.eeg(2, START, sfreq=250.0)
+    fast = small.eeg(8, START + 2, sfreq=1000.0)
+    made.push(slow)
+    made.change(small.montage(1000.0))
+    for chunk in small.chunks(fast, list(range(20, 8000, 20))):
+        made.push(chunk)
+    assert (made.read(fast.stamps[10:]).quality > GAP).all()
 
 
 @pytest.mark.parametrize("sfreq", [5000.0, 2048.0])
