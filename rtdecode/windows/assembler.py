@@ -368,7 +368,10 @@ class Assembler:
     def _push_eeg(self, chunk: EegChunk) -> None:
         if self._eeg is None or chunk.data.shape[1] == 0:
             return
-        self._hear(chunk.arrived_at, float(chunk.stamps[0]))
+        # A sample without a stamp does not tell since when somebody listens.
+        dated = chunk.stamps[np.isfinite(chunk.stamps)]
+        if len(dated):
+            self._hear(chunk.arrived_at, float(dated[0]))
         if chunk.montage is not None:
             self.set_montage(chunk.montage)
         if not chunk.live or self._eeg_refused:

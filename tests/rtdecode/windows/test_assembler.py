@@ -331,6 +331,23 @@ def test_a_window_that_went_out_is_expected_although_its_samples_are_ahead_of_th
     assert made.expected(ZERO + 11.95) == len(out) == 3
 
 
+def test_a_silence_of_the_acquisition_is_no_pause_though_the_next_sample_has_no_stamp() -> None:
+    """Triggers every 0.8 s; from 8 s to 28 s nobody listened."""
+    restarted_at = ZERO + 28
+    triggers = [t for t in small.triggers(60, ZERO) if not ZERO + 8 < t.stamp < restarted_at + 0.5]
+    whole = small.eeg(50, ZERO)
+    chunks = small.chunks(whole, list(range(20, 50_000, 20)))
+    chunks = [chunk for chunk in chunks if not ZERO + 8 < chunk.arrived_at < restarted_at]
+    first = next(i for i, chunk in enumerate(chunks) if chunk.arrived_at >= restarted_at)
+    stamps = chunks[first].stamps.copy()
+    stamps[0] = np.nan
+    chunks[first] = dataclasses.replace(chunks[first], stamps=stamps)
+    bundle = small.bundle(modalities=("eeg",))
+    made = Assembler(bundle, small.montage(), ("eeg",), restarted_at=[restarted_at])
+    list(made.play(small.in_order(chunks, triggers)))
+    assert len(made.counters()["runs"]) == 1
+
+
 def test_a_limited_session_is_done_with_its_last_window() -> None:
     made = Assembler(small.bundle(modalities=("fmri",)), None, ("fmri",), 8)
     assert not made.done()
