@@ -90,9 +90,12 @@ class EegRing:
             Channels that were interpolated at any of the times.
         """
         left, right, share, quality = self._around(times)
-        bad = np.asarray(self._bad[:, left].any(axis=1) | self._bad[:, right].any(axis=1))
         if not len(left):
-            return np.zeros((len(self._data), len(times)), np.float32), quality, bad
+            empty = np.zeros((len(self._data), len(times)), np.float32)
+            return empty, quality, np.zeros(len(self._data), bool)
+        # Times that the ring does not reach stand at its oldest sample, whose marks are not theirs.
+        held = quality > GAP
+        bad = np.asarray(self._bad[:, left[held]].any(axis=1) | self._bad[:, right[held]].any(axis=1))
         values = self._data[:, left] * (1 - share) + self._data[:, right] * share
         return np.where(usable(quality), values, np.float32(0)), quality, bad
 
