@@ -234,7 +234,9 @@ class Assembler:
         """
         for run in self._session.runs:
             for index, motion in run.head.follow() if run.head else ():
-                if self._eeg is not None and motion.fd_mm > _MOVED_MM:
+                # Where the head could not be found, it moved most, or while it was scanned.
+                moved = not motion.converged or motion.fd_mm > _MOVED_MM
+                if self._eeg is not None and moved:
                     # A volume starts where the one before it ends. Its trigger has long been told;
                     # this second call marks the epoch that the trigger began.
                     self._eeg.trigger(run.end_at(index - 1), moved=True)

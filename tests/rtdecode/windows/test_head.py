@@ -90,6 +90,19 @@ def test_only_the_volume_that_moved_is_told_whatever_comes_again(items: list, kn
     assert told(made) == [JUMP]
 
 
+def test_a_volume_in_which_the_head_cannot_be_found_has_moved() -> None:
+    """The head nods far and back in one volume: of its slices, the upper ones show it elsewhere."""
+    seen = volumes()[:JUMP]
+    nodded = seen[5].data.copy()
+    nodded[:, :, PLACE.shape[2] // 2 :] = np.roll(nodded, 12, 1)[:, :, PLACE.shape[2] // 2 :]
+    seen[5] = replace(seen[5], data=nodded)
+    eeg = small.chunks(small.eeg(COUNT * 0.8 + 8, ZERO - 5), list(range(20, 30_000, 20)))
+    made = assembler()
+    list(made.play(small.in_order(eeg, small.triggers(JUMP, ZERO), seen)))
+    assert made.counters()["runs"][0]["motion"]["unaligned_share"] == 1 / JUMP
+    assert told(made) == [5]
+
+
 def test_windows_are_those_of_a_session_that_measures_motion_before_it_cuts_them(items: list) -> None:
     later = assembler()
     first = assembler()
