@@ -162,6 +162,8 @@ class Aligner:
         misfit = 1 - fit.match**2
         # The first volumes of a run have nothing to be compared with.
         usual = float(np.median(self._misfits)) if len(self._misfits) >= 3 else misfit
+        # Odd ones count as well: a head that turned and stays where it fits badly has another usual
+        # misfit, and is followed again after ten volumes at most.
         self._misfits.append(misfit)
         return misfit > max(_FLOOR, _ODD * usual)
 
