@@ -126,8 +126,8 @@ def places(labels: Sequence[str]) -> NDArray[np.float64]:
     unplaced = [label for label, name in zip(labels, found, strict=True) if name not in known]
     if unplaced:
         raise GeometryError(
-            f"no place is known for {_listed(unplaced)}: names of the 10-20, 10-10 or 10-5 system are "
-            f"needed{_hint(unplaced)}."
+            f"the position of {_listed(unplaced)} is unknown: use names of the 10-20, 10-10 or 10-5 system"
+            f"{_hint(unplaced)}."
         )
     return np.array([known[name] for name in found]).reshape(-1, 3)
 
@@ -161,7 +161,7 @@ def match(wanted: Sequence[str], montage: Montage) -> tuple[NDArray[np.int64], t
     allowed = min(MAX_ABSENT, len(wanted) // 8)
     unplaced = [name for name in absent if canonical(name) not in electrodes.places()]
     if len(absent) > allowed or unplaced:
-        limit = f"up to {allowed} would be interpolated" if not unplaced else "they have no place on the head"
+        limit = f"up to {allowed} would be interpolated" if not unplaced else "their positions are unknown"
         raise GeometryError(
             f"the bundle reads {len(wanted)} EEG channels, and the stream lacks {_listed(absent)} "
             f"({len(absent)} of them; {limit}). It has {len(eeg)}: {_listed(list(eeg))}"
@@ -221,5 +221,5 @@ def _hint(labels: Sequence[str]) -> str:
     if sum(bool(re.fullmatch(r"E\d+", label)) for label in labels) > 16:
         return " (E1, E2, ... are sensors of a geodesic net: give them their nearest 10-10 names)"
     if sum(bool(_NUMBERED.fullmatch(label.upper())) for label in labels) > 2:
-        return " (numbers are no places: switch the electrode names on in the amplifier's program)"
+        return " (numbers are not positions: switch on electrode names in the amplifier's program)"
     return ""

@@ -143,7 +143,7 @@ class Door:
         names = [name for name, new in zip(self._names, fresh, strict=True) if new]
         more = f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""
         self._notes.append(
-            f"{', '.join(names[:_NAMES_TOLD])}{more}: values that are no measurement (not a number, or "
-            f"beyond {plausible.EEG_LIMIT_UV:g} uV). They count as missing, and a channel that stays away is "
-            "interpolated where its neighbours allow. Check the electrode, the cable and the amplifier"
+            f"{', '.join(names[:_NAMES_TOLD])}{more}: invalid values (not a number, or beyond "
+            f"{plausible.EEG_LIMIT_UV:g} uV). They count as missing, and a channel that stays invalid is "
+            "interpolated if its neighbours allow it. Check the electrode, the cable and the amplifier"
         )

@@ -210,7 +210,7 @@ class EegStream:
         wrong = plausible.eeg_level(spread_uv, self._scale[:, 0])
         # Reported when it begins, not with every window.
         if wrong is not None and not self._off_level:
-            self._notes.append(f"{wrong}. Windows of such a level count as missing")
+            self._notes.append(f"{wrong}. The EEG of such windows counts as missing")
         self._off_level = wrong is not None
         return self._off_level
 

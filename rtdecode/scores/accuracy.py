@@ -299,7 +299,7 @@ def above(scores: Score, others: Score, groups: NDArray[np.int64] | None = None)
         If the two differ in length, or there is no window to compare.
     """
     if scores.shape != others.shape or not np.isfinite(scores - others).any():
-        raise ValueError(f"two scores a window are compared, found {scores.shape} and {others.shape}")
+        raise ValueError(f"two scores per window were expected, found {scores.shape} and {others.shape}")
     found = entry(scores - others, 0.0, groups=groups)
     assert found is not None
     return found

@@ -91,4 +91,4 @@ def risk_coverage(confidence: Score, wins: Score) -> dict[str, Any]:
 
 def _check(confidence: Score, wins: Score) -> None:
     if len(confidence) == 0 or confidence.shape != wins.shape:
-        raise ValueError(f"one confidence a win was expected, found {confidence.shape} and {wins.shape}")
+        raise ValueError(f"one confidence per clip was expected, found {confidence.shape} and {wins.shape}")

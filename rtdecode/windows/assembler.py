@@ -386,7 +386,7 @@ class Assembler:
             # Before a run has begun there is time to set the outlet right, so the error ends the
             # session. A run that is under way goes on with its volumes only.
             self._eeg_refused = True
-            self._notes.append(f"EEG is not decoded any more: {error}")
+            self._notes.append(f"EEG is no longer decoded: {error}")
         # Where neither volumes nor triggers are expected, the first sample begins the run.
         begun = self._eeg.samples and not self._session.runs
         if begun and not (self._fmri_on or self.triggers_expected):
@@ -401,7 +401,7 @@ class Assembler:
 
     def _push_trigger(self, trigger: Trigger) -> None:
         if not math.isfinite(trigger.stamp):
-            self._notes.append("a trigger without a time is ignored: check the marker stream's clock")
+            self._notes.append("ignored a trigger without a time: check the marker stream's clock")
             return
         self._hear(trigger.arrived_at, trigger.stamp)
         self._session.trigger(trigger)

@@ -163,7 +163,7 @@ class SessionRuns:
 
     def _refuse_strangers(self) -> None:
         self.refused += [
-            f"{v.name or 'a volume'} of series {v.series} came in the middle of another series"
+            f"{v.name or 'a volume'} of series {v.series} arrived in the middle of another series"
             for v in self._strangers
         ]
         self._strangers = []

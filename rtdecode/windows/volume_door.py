@@ -114,9 +114,9 @@ class VolumeDoor:
             return None
         if share and self._whole:
             self._notes.append(
-                f"volume {index}: {100 * share:.2g} % of the features that the bundle reads are no "
-                "measurement (not a number, or far beyond their level). They count as missing, here and in "
-                "the volumes that follow. Check the scanner's reconstruction and export"
+                f"volume {index}: {100 * share:.2g} % of the features that the bundle reads are "
+                "invalid (not a number, or far beyond their usual level). They count as missing in this "
+                "volume and in those that follow. Check the scanner's reconstruction and export"
             )
         self._whole = share == 0
         return vector, holes if share else None
@@ -136,7 +136,7 @@ class VolumeDoor:
     def _fault(self, vector: Float, holes: Mask, share: float) -> str | None:
         if share > plausible.MOST_VOXELS:
             return (
-                f"{100 * share:.0f} % of the features that the bundle reads are no measurement: check the "
+                f"{100 * share:.0f} % of the features that the bundle reads are invalid: check the "
                 "scanner's reconstruction and export"
             )
         known = vector[~holes]
@@ -147,7 +147,9 @@ class VolumeDoor:
         if fault is None:
             return False
         if self._whole:
-            self._notes.append(f"volume {index} counts as missing, and any like it that follows: {fault}")
+            self._notes.append(
+                f"volume {index} counts as missing, as will any later volume with the same fault: {fault}"
+            )
         self._whole = False
         self.unusable.add(index)
         return True

@@ -42,9 +42,9 @@ class EegBand:
 
     def __post_init__(self) -> None:
         if not 0 < self.highpass_hz < self.lowpass_hz:
-            raise ValueError(f"the band must rise from above 0 Hz, found {self}")
+            raise ValueError(f"0 < highpass_hz < lowpass_hz must hold, found {self}")
         if self.reference not in ("average", "none"):
-            raise ValueError(f"reference is 'average' or 'none', found {self.reference!r}")
+            raise ValueError(f"reference must be 'average' or 'none', found {self.reference!r}")
 
     def sections(self, sfreq: float) -> NDArray[np.float64]:
         """Return the filter's second-order sections at a sampling rate, (section, 6)."""

@@ -50,7 +50,7 @@ class Gradient:
         if not (2 <= self.needed <= self.epochs and self.line >= 3 and self.shapes >= 0):
             raise ValueError(f"2 <= needed <= epochs, line >= 3 and shapes >= 0 must hold, found {self}")
         if not (0 < self.seed_s <= 0.4 * self.block_s and self.slope_uv_s > 0 and self.adapt_s > 0):
-            raise ValueError(f"seed_s is at most 0.4 block_s, and all are above 0, found {self}")
+            raise ValueError(f"seed_s must be at most 0.4 block_s, and all must be above 0, found {self}")
 
 
 @dataclass(slots=True)

@@ -119,7 +119,7 @@ def test_directions_agree_with_a_measured_head_within_12_degrees() -> None:
 
 
 def test_labels_without_a_place_are_named() -> None:
-    with pytest.raises(GeometryError, match=r"no place is known for E1, E2.*geodesic net"):
+    with pytest.raises(GeometryError, match=r"the position of E1, E2.* is unknown.*geodesic net"):
         places([f"E{i}" for i in range(1, 65)])
 
 
@@ -141,7 +141,7 @@ def test_too_few_or_foreign_channels_are_refused_by_name() -> None:
     with pytest.raises(GeometryError, match=r"lacks Fp1, Fpz, Fp2, .* \(9 of them; up to 8"):
         match(wanted, Montage(tuple(wanted[9:]), 1000))
     assert len(match(wanted, Montage(tuple(wanted[8:]), 1000))[1]) == 8
-    with pytest.raises(GeometryError, match="numbers are no places"):
+    with pytest.raises(GeometryError, match="numbers are not positions"):
         match(wanted, Montage(tuple(f"Ch{i}" for i in range(64)), 1000))
     with pytest.raises(GeometryError, match="lacks Oz"):
         match(["Fz", "Cz", "Pz", "Oz"], Montage(("Fz", "Cz", "Pz"), 500))

@@ -326,7 +326,7 @@ def test_windows_that_only_one_decoder_is_scored_on_are_not_compared() -> None:
     found = above(np.array([1.0, np.nan, 0.5]), np.array([0.5, 0.0, np.nan]))
     assert (found["value"], found["n"]) == (0.5, 1)
     for other in (np.array([np.nan, 1.0, np.nan]), np.zeros(2)):
-        with pytest.raises(ValueError, match="two scores a window"):
+        with pytest.raises(ValueError, match="two scores per window"):
             above(np.array([1.0, np.nan, 0.5]), other)
 
 

@@ -388,7 +388,7 @@ def test_a_stray_volume_of_another_series_harms_nothing() -> None:
     windows = finals([w for i in small.in_order(items, strays) for w in made.push(i, i.arrived_at)])
     assert all(same(a, b) for a, b in zip(windows, finals(run(items, seconds=20)), strict=True))
     assert len(made.refused) == 3
-    assert "series 99 came in the middle of another series" in made.refused[0]
+    assert "series 99 arrived in the middle of another series" in made.refused[0]
     assert made.counters()["fmri"]["rejected_files"] == 3
 
 

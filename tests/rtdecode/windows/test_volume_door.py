@@ -134,4 +134,4 @@ def test_a_run_goes_on_without_the_eeg_of_a_stream_that_begins_to_send_too_much(
     assert [w.missing["fmri"] for w in windows] == [0, 0, 0, 0]
     assert windows[0].missing["eeg"] == 0
     assert windows[3].eeg is None
-    assert any("not decoded any more" in note for note in made.notes())
+    assert any("no longer decoded" in note for note in made.notes())
