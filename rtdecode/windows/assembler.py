@@ -119,6 +119,7 @@ class Assembler:
         self._restarted_at = list(restarted_at)
         # Local time of the session's zero, once a window has been cut on it.
         self._origin: float | None = None
+        self._first_sample_at: float | None = None
         # The latest time that was handed in, for the counts of what is missing by now.
         self._now_at = -math.inf
         self._eeg: EegStream | None = None
@@ -313,14 +314,14 @@ class Assembler:
         return known[-1].clock.elapsed(now_at) if known else None
 
     def begin(self, stamp: float) -> None:
-        """Begin the run with an EEG sample that an earlier process received; its local time, s."""
+        """Begin the run with an EEG sample, of this process or of one before it; its local time, s."""
+        self._first_sample_at = stamp
         self._session.first_sample(stamp)
 
     @property
     def first_sample_at(self) -> float | None:
         """Local time at which the run began with an EEG sample; None where it began otherwise."""
-        runs = self._session.runs
-        return self._eeg.first if self._eeg and runs and runs[0].clock.source == "first-sample" else None
+        return self._first_sample_at
 
     @property
     def heard_since(self) -> list[float]:
@@ -390,7 +391,7 @@ class Assembler:
         # Where neither volumes nor triggers are expected, the first sample begins the run.
         begun = self._eeg.samples and not self._session.runs
         if begun and not (self._fmri_on or self.triggers_expected):
-            self._session.first_sample(self._eeg.first)
+            self.begin(self._eeg.first)
 
     def _hear(self, arrived_at: float, stamp: float) -> None:
         """Note the stamp of the first item that arrives after a restart."""

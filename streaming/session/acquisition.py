@@ -149,7 +149,8 @@ class _Acquisition:
         self._writer = self._opened(sources.meta | known)
         # Triggers and volumes that the next status will tell of.
         self._untold: list[dict[str, Any]] = []
-        self._newest_sample_at: float | None = None
+        # Until a sample comes, the newest is the one that the acquisition before this one told of.
+        self._newest_sample_at = None if self._resumed is None else self._resumed.newest_sample_at
         self._heard = False
         self._simulated = False
         # Why the bundle cannot read a series, by the series' identity; empty if it can.

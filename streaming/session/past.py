@@ -71,6 +71,11 @@ class Resumed:
         return self._status["first_sample_at"]
 
     @property
+    def newest_sample_at(self) -> float | None:
+        """Local time of the newest EEG sample; None if none had come."""
+        return self._status["newest_sample_at"]
+
+    @property
     def heard_since(self) -> list[float]:
         """Stamps of what was heard first after each earlier restart."""
         return self._status["heard_since"]
@@ -97,10 +102,9 @@ class Resumed:
 
     def measure(self, chunk: EegChunk, sfreq: float) -> None:
         """Count the samples that were lost, from the first chunk that comes in."""
-        newest_at = self._status["newest_sample_at"]
-        if self._hole or newest_at is None or not chunk.data.shape[1]:
+        if self._hole or self.newest_sample_at is None or not chunk.data.shape[1]:
             return
-        lost = round((float(chunk.stamps[0]) - newest_at) * sfreq) - 1
+        lost = round((float(chunk.stamps[0]) - self.newest_sample_at) * sfreq) - 1
         self._hole = {"lost_samples": max(0, lost), "gaps": 1}
 
     def counted(self, counters: Counters) -> Counters:

@@ -59,6 +59,8 @@ class Acquired:
 
     def take(self, items: Sequence[EegChunk | Trigger | Volume]) -> None:
         for item in items:
+            # Nothing waits here, however slowly the machine feeds the items.
+            self.made._lag.idle(time.monotonic())
             self.made._take(item)
         self.status = self.made._status(items[-1].arrived_at)
         self.items += self.status["items"]
@@ -183,6 +185,40 @@ def test_a_second_death_hands_on_what_the_first_did(bundle: Bundle, tmp_path: Pa
     assert list(finals(third.windows)) == [(0, n) for n in range(len(finals(third.windows)))]
     assert finals(third.windows)[0, 66].missing == {"eeg": 0, "fmri": 0}
     assert len(Recording(tmp_path / "record").meta["restarts"]) == 2
+    for one in (first, second, third):
+        one.made.close()
+
+
+def test_a_run_that_began_with_a_sample_goes_on_after_a_second_death(bundle: Bundle, tmp_path: Path) -> None:
+    samples = [item for item in session(0, 60) if isinstance(item, EegChunk)]
+    first = Acquired(bundle, tmp_path, fmri=False)
+    first.made._assembler.triggers_expected = False
+    first.take(samples[:150])
+    second = first.killed()
+    second.take(samples[200:300])
+    third = second.killed()
+    third.take(samples[350:])
+    assert [made.status["first_sample_at"] for made in (first, second, third)] == [1000.0] * 3
+    assert third.windows[-1].index >= 58
+    for window_ in third.windows:
+        assert window_.stamps["stop"] == pytest.approx(1000.0 + window_.stop_s)
+    for one in (first, second, third):
+        one.made.close()
+
+
+def test_an_acquisition_that_hears_nothing_hides_no_hole(bundle: Bundle, tmp_path: Path) -> None:
+    samples = [item for item in session(0, 60) if isinstance(item, EegChunk)]
+    first = Acquired(bundle, tmp_path, fmri=False)
+    first.made._assembler.triggers_expected = False
+    first.take(samples[:200])
+    second = first.killed()
+    second.status = second.made._status(1025.0)
+    third = second.killed()
+    third.take(samples[300:])
+    assert third.status["first_sample_at"] == 1000.0
+    counted = third.status["counters"]["eeg"]
+    assert counted["lost_samples"] == 10 * SFREQ
+    assert counted["gaps"] == 1
     for one in (first, second, third):
         one.made.close()
 
