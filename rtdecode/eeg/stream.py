@@ -250,6 +250,8 @@ class EegStream:
         if self.samples:
             # Clock and door are replaced below, and their counts with them.
             self._past = {name: self._clock.report()[name] + n for name, n in self._past.items()}
+            # The clock that follows begins with an epoch of its own, and that is no jump of the stamps.
+            self._past["epochs"] -= 1
             self._nonfinite += self._door.samples
             self._notes += self._door.notes()
         present = picks[picks != channels.ABSENT]

@@ -112,8 +112,11 @@ class Resumed:
         before = self._status["counters"]
         eeg = dict(counters["eeg"])
         fmri = dict(counters["fmri"])
-        for name in ("samples", "lost_samples", "gaps", "epochs"):
+        for name in ("samples", "lost_samples", "gaps"):
             eeg[name] = eeg.get(name, 0) + before["eeg"].get(name, 0) + self._hole.get(name, 0)
+        # Each process begins with a clock epoch of its own, and that is no jump of the stamps.
+        known = [count for count in (before["eeg"].get("epochs"), eeg.get("epochs")) if count]
+        eeg["epochs"] = sum(known) - max(0, len(known) - 1)
         # The assembler has counted the volumes of the past once more. These counts are about files,
         # of which some are read again: the larger count is taken, so that none counts twice.
         for name in ("duplicate", "rejected_files", "out_of_order", "late", "saturated"):

@@ -182,6 +182,7 @@ def test_a_stream_that_comes_back_changed_goes_on() -> None:
     report = made.report()
     assert report["lost_samples"] == pytest.approx(500, abs=1)
     assert report["gaps"] == 1
+    assert report["epochs"] == 1, "no stamp jumped"
 
 
 def test_a_stream_that_comes_back_faster_is_remembered_as_long() -> None:

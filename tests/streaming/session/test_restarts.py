@@ -15,10 +15,11 @@ import pytest
 from rtdecode.bundle import Bundle
 from rtdecode.disk.recording import Recording
 from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
-from rtdecode.windows.assembler import Assembler
+from rtdecode.windows.assembler import Assembler, Counters
 from streaming.session import acquisition
 from streaming.session.mailbox import Mailbox, slot_bytes
 from streaming.session.orders import Past, Sources, StreamOptions
+from streaming.session.past import Resumed
 from streaming.session.restarts import Restarts, cause
 from streaming.sources.folder.source import FolderSource
 from streaming.status import NOTHING, Status
@@ -221,6 +222,20 @@ def test_an_acquisition_that_hears_nothing_hides_no_hole(bundle: Bundle, tmp_pat
     assert counted["gaps"] == 1
     for one in (first, second, third):
         one.made.close()
+
+
+@pytest.mark.parametrize(
+    ("before", "since", "together"), [(0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 1), (3, 0, 3), (3, 2, 4)]
+)
+def test_a_restart_is_no_jump_of_the_stamps(before: int, since: int, together: int) -> None:
+    def counters(epochs: int) -> Counters:
+        eeg = {"epochs": epochs} if epochs else {}
+        fmri = dict.fromkeys(("duplicate", "rejected_files", "out_of_order", "late", "saturated"), 0)
+        return {"eeg": eeg, "fmri": fmri, "clock": {}, "runs": []}
+
+    told: Status = {**NOTHING, "counters": counters(before)}
+    resumed = Resumed(Past([], told))
+    assert resumed.counted(counters(since))["eeg"]["epochs"] == together
 
 
 def test_a_volume_that_was_told_is_not_taken_again(bundle: Bundle, tmp_path: Path) -> None:
