@@ -433,8 +433,13 @@ class _Session:
         self._acquisition.stop()
         self._heard_at = time.monotonic()
         # An acquisition that waits for room in the mailbox can end only if messages are still taken.
-        while not (self._ended and len(self._inbox) == 0) and time.monotonic() < self._heard_at + _END_WITHIN:
+        while not self._ended:
             self._receive(timeout=0.05)
+            # Asked before anything is decoded: the time that this takes is no silence of the acquisition.
+            if time.monotonic() > self._heard_at + _END_WITHIN:
+                break
+            self._decode()
+        while len(self._inbox):
             self._decode()
 
     def _finish(self, ended: str) -> None:

@@ -22,6 +22,7 @@ from rtdecode.disk.recording import Recording
 from rtdecode.disk.video import read_mp4
 from rtdecode.errors import RtDecodeError, SourceLostError, UsageError
 from rtdecode.types import Volume
+from streaming.decode.deadline import Job
 from streaming.decode.decoder import Decoder
 from streaming.session import live, replay
 from streaming.session.live import _Session, run
@@ -34,6 +35,7 @@ from streaming.status import NOTHING
 from tests.streaming.bundles import AFFINE, CHANNELS, SHAPE, damage, make_bundle, make_calibration
 from tests.streaming.sessions import LIMIT, TR, WINDOW, Ended, end, interrupt, play, stream, text, until
 from tests.streaming.sinks.test_truth import write_film
+from tests.streaming.windows import window
 
 
 @pytest.fixture(scope="module")
@@ -447,6 +449,27 @@ def test_silence_ends_it_unless_it_may_last(limit: float, bundle: Path, tmp_path
     made._status = {**NOTHING, "elapsed": 1.0, "silent": 100.0}
     found = made._judge()
     assert (found is None) if limit == 0 else isinstance(found, SourceLostError)
+
+
+def test_a_backlog_is_decoded_to_its_end_however_long_that_takes(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_at = 100.0
+    decoded: list[int] = []
+
+    def decode(job: Job, _left_s: float) -> None:
+        nonlocal now_at
+        now_at += 10.0
+        decoded.append(job.clip)
+
+    monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=lambda: now_at))
+    made = _Session(StreamOptions(lsl="x"), load(str(bundle)), tmp_path, "s", Console())
+    made._output = cast("Output", SimpleNamespace(emit=decode, notes=list))
+    for clip in range(4):
+        made._inbox.put(Job(window(clip, at=0.0), clip, backlog=True))
+    made._ended = True
+    made._hand_over()
+    assert decoded == [0, 1, 2, 3]
 
 
 def test_what_a_source_says_of_the_participant_is_shown(tmp_path: Path) -> None:
