@@ -263,6 +263,9 @@ class _Acquisition:
         self._record(lambda kept: kept.set_montage(montage))
         self._learn(montage.simulated)
 
+    def _expect_no_triggers(self) -> None:
+        self._assembler.triggers_expected = False
+
     def _catch_up(self) -> None:
         """Go on in real time, now that everything that lay in the folder has been read."""
         self._emit(self._assembler.tick(time.monotonic()))
@@ -470,6 +473,7 @@ class _Acquisition:
         assert self._lsl is not None
         montage = None
         since = 0.0
+        triggers_expected = True
         while not self._stop.is_set():
             for item in self._lsl.poll():
                 # The montage goes before the first sample, which is recorded and decoded by it.
@@ -479,8 +483,10 @@ class _Acquisition:
                     if montage is not None:
                         self._put(partial(self._set_montage, montage))
                 self._put(partial(self._take, item))
-            if montage and not self._lsl.has_triggers and time.monotonic() - since > _MARKERS_WITHIN:
-                self._assembler.triggers_expected = False
+            late = montage is not None and time.monotonic() - since > _MARKERS_WITHIN
+            if triggers_expected and late and not self._lsl.has_triggers:
+                triggers_expected = False
+                self._put(self._expect_no_triggers)
             time.sleep(_LSL_POLL)
         self._lsl.close()
 

@@ -221,6 +221,29 @@ def test_a_stream_that_says_so_makes_the_recording_simulated(tmp_path: Path) -> 
     assert Recording(session.record).meta["simulated"] is True
 
 
+def test_that_no_triggers_are_expected_waits_its_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the thread of the EEG stream finds out is left to the main thread, in order."""
+    session = Session(tmp_path, eeg=True)
+    made = session.made
+    seconds = iter(range(0, 1000, 10))
+    clock = SimpleNamespace(monotonic=lambda: next(seconds), sleep=lambda _: made._stop.set())
+    monkeypatch.setattr(acquisition, "time", clock)
+    chunk = EegChunk(np.zeros((len(CHANNELS), 5), np.float32), 1000.0 + np.arange(5) / 500, 1000.1)
+    lsl: Any = SimpleNamespace(
+        poll=lambda: [chunk], montage=Montage(CHANNELS, 500.0), has_triggers=False, close=lambda: None
+    )
+    made._lsl = lsl
+    made._read_lsl()
+    assert made._assembler.triggers_expected
+    actions = [made._queue.get_nowait() for _ in range(made._queue.qsize())]
+    assert len(actions) == 3
+    actions[-1]()
+    assert not made._assembler.triggers_expected
+    made.close()
+
+
 def write_montage(session: Session) -> None:
     session.made._put(partial(session.made._set_montage, Montage(CHANNELS, 500.0)))
     session.made._step(timeout=1.0)
