@@ -421,7 +421,8 @@ class _Acquisition:
         fresh = {reason: sentence for reason, sentence in passed if reason not in self._noted}
         self._noted |= fresh.keys()
         told = [*fresh.values()][:_NOTES_TOLD]
-        more = [f"{len(fresh) - _NOTES_TOLD} more files"] if len(fresh) > _NOTES_TOLD else []
+        untold = len(fresh) - _NOTES_TOLD
+        more = [f"other files, for {untold} more reasons"] if untold > 0 else []
         said = [f"not used: {sentence}" for sentence in [*told, *more, *self._lag.notes()]]
         unread = {reason for reason in self._unread.values() if reason} - self._noted
         self._noted |= unread

@@ -63,10 +63,10 @@ def test_a_day_of_short_runs_fits_every_status_and_is_all_reported(eeg_alone) ->
 
 def test_a_folder_full_of_other_files_fits_a_status(eeg_alone) -> None:
     bundle, made = eeg_alone
-    made._folder._ignored |= {f"{n:05d}.dcm": f"volume {n} came {'again ' * 20}" for n in range(3000)}
+    made._folder._ignored |= {f"{n:05d}.dcm": f"volume {n // 2} came {'again ' * 20}" for n in range(6000)}
     status = made._status(1000.0)
     assert Mailbox(CONTEXT, 1, slot_bytes(bundle)).put(Message(status, {}), timeout=0)
-    assert status["notes"][-1] == "not used: 2970 more files"
+    assert status["notes"][-1] == "not used: other files, for 2970 more reasons"
     assert made._status(1001.0)["notes"] == []
 
 
