@@ -143,6 +143,7 @@ def test_ten_minutes_live_equal_the_batch_on_every_window(tmp_path: Path) -> Non
         "refined": 0,
         "skipped": 0,
         "degraded": 0,
+        "dropped_previews": 0,
     }
     _check_accuracy(report["accuracy"])
     bundle = bundles.load("phantom")

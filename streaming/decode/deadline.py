@@ -141,6 +141,11 @@ class Inbox:
     ----------
     patience : float
         Time that a window may wait, s; one hop.
+
+    Attributes
+    ----------
+    dropped_previews : int
+        Previews that were dropped so far.
     """
 
     def __init__(self, patience: float) -> None:

@@ -21,11 +21,6 @@ class Lag:
     ----------
     now_at : float
         Local time, s.
-
-    Attributes
-    ----------
-    samples : int
-        Samples that were passed over.
     """
 
     def __init__(self, now_at: float) -> None:
@@ -33,7 +28,6 @@ class Lag:
         self._jumping = False
         self._since = self._worst = 0.0
         self._notes: list[str] = []
-        self.samples = 0
 
     def idle(self, now_at: float) -> None:
         """Note that nothing waits."""
@@ -54,7 +48,6 @@ class Lag:
             self._since = float(chunk.stamps[0])
             self._worst = 0.0
         self._worst = max(self._worst, waited)
-        self.samples += chunk.data.shape[1]
         return replace(chunk, live=False)
 
     def notes(self) -> list[str]:

@@ -498,6 +498,7 @@ class _Session:
             ended=ended,
             memory_mb=self._memory.peak_mb,
             judged=judged,
+            dropped_previews=self._inbox.dropped_previews,
             recording=self._recording(),
             restarts=self._restarts.report,
         )

@@ -65,6 +65,7 @@ def build(
     ended: str,
     memory_mb: float | None,
     judged: Sections | None,
+    dropped_previews: int = 0,
     recording: dict[str, Any] | None = None,
     restarts: list[dict[str, Any]] | None = None,
 ) -> Report:
@@ -85,6 +86,8 @@ def build(
         Highest sum of the processes' PSS, MB.
     judged : Sections or None
         The sections that rest on the truth, once the session is over.
+    dropped_previews : int
+        Previews that were never decoded, because their final waited already or they had waited too long.
     recording : dict or None
         `fault`: why ``--record`` ended before the session, None if it did not. None without ``--record``.
     restarts : list of dict or None
@@ -100,7 +103,7 @@ def build(
         "simulated": simulated,
         "note": bundle.manifest.note,
         "ended": ended,
-        "windows": {"expected": expected, **windows},
+        "windows": {"expected": expected, **windows, "dropped_previews": dropped_previews},
         "late": counts["late"],
         "eeg": {key: counters["eeg"].get(key) for key in _EEG},
         "fmri": {key: counters["fmri"].get(key) for key in _FMRI},

@@ -20,7 +20,7 @@ def test_a_stall_that_is_made_good_loses_nothing() -> None:
     lag = Lag(9.0)
     lag.idle(10.0)
     assert all(judged(lag, [3.5, 3.4, 2.8, 2.1, 1.0, 0.1]))
-    assert (lag.samples, lag.notes()) == (0, [])
+    assert lag.notes() == []
 
 
 def test_a_reader_that_is_always_busy_jumps_until_the_newest_samples_and_tells_it_once() -> None:
@@ -29,7 +29,6 @@ def test_a_reader_that_is_always_busy_jumps_until_the_newest_samples_and_tells_i
     assert lag.judge(one, 10.1) is one
     live = judged(lag, [1.5, 2.5, 1.8, 1.2, 0.9, 1.9])
     assert live == [True, False, False, False, True, True]
-    assert lag.samples == 150
     (told,) = lag.notes()
     assert told.startswith("0.3 s of EEG that had waited for 2.5 s")
     assert lag.notes() == []

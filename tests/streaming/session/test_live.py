@@ -472,6 +472,19 @@ def test_a_backlog_is_decoded_to_its_end_however_long_that_takes(
     assert decoded == [0, 1, 2, 3]
 
 
+def test_previews_that_give_way_are_in_the_report(bundle: Path, tmp_path: Path) -> None:
+    loaded = load(str(bundle))
+    made = _Session(StreamOptions(lsl="x"), loaded, tmp_path, "s", Console())
+    prepare(tmp_path, overwrite=False)
+    truth = Truth(None, loaded)
+    made._output = Output(tmp_path, "s", loaded, Decoder(loaded), truth, float, simulated=True)
+    for revision in ("preview", "final"):
+        made._inbox.put(Job(window(0, revision), 0))
+    made._inbox.take(100.0)
+    assert made._write_report("running", None)["windows"]["dropped_previews"] == 1
+    made._output.close()
+
+
 def test_what_a_source_says_of_the_participant_is_shown(tmp_path: Path) -> None:
     real = make_bundle(tmp_path / "bundle", simulated=False)
     made = _Session(StreamOptions(lsl="x"), real, tmp_path, "s", Console())
