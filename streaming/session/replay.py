@@ -104,14 +104,15 @@ def run(
         # What the report says if anything but an `RtDecodeError` ends the replay.
         ended = "a fault that was not foreseen"
         stopped = list[str]()
+        memory = MemoryMeter()
         with interrupts.told(stopped.append):
             try:
-                ended = _play(kept, loaded, assembler, output, pace, stopped)
+                ended = _play(kept, loaded, assembler, output, pace, stopped, memory)
             except RtDecodeError as error:
                 ended = error.reason
                 raise
             finally:
-                _close(name, loaded, output, assembler, path, ended)
+                _close(name, loaded, output, assembler, path, ended, memory)
                 print(folder)  # noqa: T201
                 print(path)  # noqa: T201
     if truth.fault:
@@ -200,6 +201,7 @@ def _play(
     output: Output,
     pace: float | None,
     stopped: list[str],
+    memory: MemoryMeter,
 ) -> str:
     """Decode until the end, or until `stopped` holds a signal's name; return in words what ended it."""
     began = time.monotonic()
@@ -217,15 +219,23 @@ def _play(
         if stopped:
             return f"stopped by {stopped[0]}"
         output.emit(job)
+        memory.sample(time.monotonic())
         for sentence in [*assembler.notes(), *output.notes()]:
             console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     return _WHOLE
 
 
-def _close(name: str, bundle: Bundle, output: Output, assembler: Assembler, path: Path, ended: str) -> None:
-    memory = MemoryMeter()
+def _close(
+    name: str,
+    bundle: Bundle,
+    output: Output,
+    assembler: Assembler,
+    path: Path,
+    ended: str,
+    memory: MemoryMeter,
+) -> None:
     counts = output.counts
-    memory.sample(0.0, now=True)
+    memory.sample(time.monotonic(), now=True)
     # At the end of the recording the flush has ended every run, so any later time gives the same
     # number. A replay that was stopped expects no more windows than it decoded or skipped.
     expected = assembler.expected(math.inf) if ended == _WHOLE else counts["final"] + counts["skipped"]

@@ -1,6 +1,7 @@
 """Replays that end early, and recordings that were made otherwise than they are read."""
 
 import json
+import os
 import shutil
 import signal
 from fractions import Fraction
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from rtdecode.bundle import Bundle
@@ -17,7 +19,7 @@ from rtdecode.disk.recording import CALIBRATION, Recording, RecordingWriter
 from rtdecode.errors import RtDecodeError, UsageError
 from rtdecode.types import Volume
 from streaming.decode.deadline import Job
-from streaming.session import replay
+from streaming.session import memory, replay
 from streaming.sinks.output import Output
 from tests.streaming.bundles import AFFINE, SHAPE, make_bundle, make_calibration
 
@@ -77,6 +79,29 @@ def test_a_whole_replay_counts_every_window(bundle: Bundle, tmp_path: Path) -> N
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["ended"] == "end of the recording"
     assert (report["windows"]["expected"], report["windows"]["final"]) == (4, 4)
+
+
+def test_the_peak_of_memory_is_that_of_the_whole_replay(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emit = Output.emit
+    held_mb = [900, 700, 500, 300]
+
+    def measured(process: psutil.Process) -> int:
+        return held_mb[0] * 2**20 if process.pid == os.getpid() else 0
+
+    def emitted(self: Output, work: Job) -> None:
+        emit(self, work)
+        if work.window.index:
+            held_mb.pop(0)
+
+    monkeypatch.setattr(memory, "_EVERY", 0.0)
+    monkeypatch.setattr(memory, "_pss", measured)
+    monkeypatch.setattr(Output, "emit", emitted)
+    assert replay.run(recorded(tmp_path / "r"), str(bundle.path), "max", tmp_path / "out") == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert held_mb == [300]
+    assert report["memory_mb"]["peak"] == 900
 
 
 def test_a_truth_that_cannot_be_read_is_said_once(
