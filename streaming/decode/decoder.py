@@ -215,7 +215,7 @@ def _check_finite(name: str, values: NDArray[Any], window: Window) -> None:
     if wrong:
         raise NonFiniteError(
             f"window {window.index} of run {window.run} has no clip: {wrong} of the {values.size} values of "
-            f"'{name}' are no numbers. Check the bundle with `rtdecode doctor`, and export it again."
+            f"'{name}' are not finite. Check the bundle with `rtdecode doctor`, and export it again."
         )
 
 

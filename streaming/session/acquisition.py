@@ -105,7 +105,7 @@ def fault(error: BaseException) -> Message:
     # An OSError may name a file, so the reason, which goes into the report, keeps only its type.
     if not isinstance(error, RtDecodeError):
         name = type(error).__name__
-        error = RtDecodeError(f"{name}: {error}", f"a fault of the acquisition: {name}")
+        error = RtDecodeError(f"{name}: {error}", f"an error in the acquisition: {name}")
     head = {"kind": "fault", "text": str(error)[:8000], "exit_code": error.exit_code, "reason": error.reason}
     return Message(head, {})
 
@@ -515,7 +515,7 @@ class _Acquisition:
 
 
 def _fail(error: BaseException | None) -> None:
-    raise error or RuntimeError("a source ended")
+    raise error or RuntimeError("a source thread ended unexpectedly")
 
 
 def _fits(bundle: Bundle) -> Callable[[Montage], str | None]:

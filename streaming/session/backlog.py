@@ -58,6 +58,6 @@ class Lag:
 
     def _tell(self, passed: float) -> None:
         self._notes.append(
-            f"{passed:.1f} s of EEG that had waited for {self._worst:.1f} s: this machine does not keep up, "
+            f"{passed:.1f} s of EEG that had waited for {self._worst:.1f} s: this machine cannot keep up, "
             "and decoding jumped to the newest samples (a recording keeps them all)"
         )

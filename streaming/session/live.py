@@ -219,7 +219,7 @@ class _Session:
                 )
             self._progress = Progress(self._console, self._options.seconds, self._output.hop_s)
             # What the report says if anything but an `RtDecodeError` ends the session.
-            ended = "a fault that was not foreseen"
+            ended = "an unexpected error"
             try:
                 ended = self._loop()
                 self._hand_over()
@@ -283,14 +283,14 @@ class _Session:
             often = "" if again else f" {len(self._restarts.report)} times, the last ones within a minute"
             self._ended = True
             self._fault = self._fault or RtDecodeError(
-                f"the acquisition process ended by itself{often} ({cause(code)}); what it printed above says "
-                "why. Everything decoded so far was written. Start the session again.",
-                f"the acquisition process ended by itself{often} ({cause(code)})",
+                f"the acquisition process ended unexpectedly{often} ({cause(code)}); what it printed above "
+                "says why. Everything decoded so far was written. Start the session again.",
+                f"the acquisition process ended unexpectedly{often} ({cause(code)})",
             )
             return
         self._progress.say(
-            f"the acquisition process ended by itself ({cause(code)}) and is started again. Nothing is "
-            "received until it reads; the windows and the recording have a hole there."
+            f"the acquisition process ended unexpectedly ({cause(code)}) and is started again. Nothing "
+            "is received until it reads again, which leaves a gap in the windows and the recording."
         )
         self._acquisition.start_again(Past(self._items, self._status), recording=self._record_fault is None)
 
@@ -306,7 +306,8 @@ class _Session:
         if not self._told:
             self._began_at = time.monotonic()
         if status["existing"] and not self._told:
-            self._progress.say(f"{status['existing']} files that lay in {self._options.fmri_dir} are ignored")
+            there = f"{status['existing']} files that were already in {self._options.fmri_dir}"
+            self._progress.say(f"{there} are ignored")
         for sentence in status["notes"]:
             self._progress.say(sentence)
         if status["simulated"] and not self._output.simulated:
@@ -314,7 +315,7 @@ class _Session:
             self._output.mark_simulated()
         hole_s = self._restarts.back(time.monotonic()) if status["heard"] else None
         if hole_s is not None:
-            self._progress.say(f"the acquisition receives again, after {hole_s:.1f} s without anything")
+            self._progress.say(f"the acquisition is receiving again, after {hole_s:.1f} s without data")
         self._items += status["items"]
         # Emptied here, as `_items` has them now.
         self._status = {**with_runs(self._runs, status), "items": []}
@@ -481,10 +482,11 @@ class _Session:
                 self._truth.copy_to(record / "truth")
             except OSError as error:
                 self._progress.say(
-                    f"the truth is not in the recording ({error}): copy it to {record / 'truth'}"
+                    f"the truth could not be copied into the recording ({error}): "
+                    f"copy it to {record / 'truth'}"
                 )
         if truth is not None and not self._truth.known:
-            missing = f"no truth came to {truth}: the report has no accuracy"
+            missing = f"no truth was found in {truth}, so the report has no accuracy"
             self._progress.say(self._truth.fault or missing)
 
     def _write_report(self, ended: str, judged: Sections | None) -> Report:

@@ -125,12 +125,16 @@ def _sources(status: Status) -> list[Happening]:
             "goes on and reads it again by itself.",
         ),
         Happening("fMRI folder back", folder.get("back", 0), "its volumes are read again."),
-        Happening("fMRI back", back.get("fmri", 0), "volumes come again."),
-        Happening("EEG back", back.get("eeg", 0), "samples come again; the filters settle first."),
+        Happening("fMRI back", back.get("fmri", 0), "volumes are arriving again."),
+        Happening(
+            "EEG back",
+            back.get("eeg", 0),
+            "samples are arriving again; the filters have to settle first.",
+        ),
         Happening(
             "new run",
             newest,
-            f"run {newest} began, with a time line and a resting level of its own. Nothing is to be done if "
+            f"run {newest} began, with a time line and a resting level of its own. No action is needed if "
             "the scanner was started again.",
         ),
     ]
@@ -152,13 +156,13 @@ def _signals(status: Status, output: Output) -> list[Happening]:
             "EEG stamps jumped",
             # The stream's first clock epoch is no jump.
             max(0, (eeg.get("epochs") or 0) - 1),
-            "the clock of the EEG stream was set anew, and is followed. Check the clock of the amplifier's "
-            "computer.",
+            "the clock of the EEG stream was reset; the session follows it. Check the clock of the "
+            "amplifier's computer.",
         ),
         Happening(
             "EEG channel bad",
             len(bad),
-            f"{', '.join(bad)} interpolated from the other channels. Check the electrode and its contact.",
+            f"{', '.join(bad)}: interpolated from the other channels. Check the electrode and its contact.",
         ),
         Happening(
             "fMRI volume missing",
@@ -169,8 +173,8 @@ def _signals(status: Status, output: Output) -> list[Happening]:
         Happening(
             "fMRI volume late",
             fmri.get("late") or 0,
-            "it came when its clip had been made without it. Check the load of the scanner's reconstruction "
-            "and of the network share.",
+            "it arrived after its clip had been made without it. Check the load of the scanner's "
+            "reconstruction and of the network share.",
         ),
     ]
 
@@ -190,7 +194,7 @@ def _clips(status: Status, output: Output, now_at: float) -> list[Happening]:
         Happening(
             "clip degraded",
             counts["degraded"],
-            f"{words.get('degraded')}. Do not judge it like a whole one; see what is said of EEG and fMRI.",
+            f"{words.get('degraded')}. Do not judge it like a complete one; see the lines on EEG and fMRI.",
         ),
         Happening(
             "window skipped",
@@ -200,7 +204,7 @@ def _clips(status: Status, output: Output, now_at: float) -> list[Happening]:
         Happening(
             "no new clip",
             int(is_stale(age_s, output.hop_s)),
-            f"the last one is {age_s:.0f} s old, and not what is seen now. Check that scanner and amplifier "
-            "run, and the load of this machine.",
+            f"the last one is {age_s:.0f} s old and does not show the present. Check that scanner and "
+            "amplifier run, and the load of this machine.",
         ),
     ]

@@ -102,7 +102,7 @@ def run(
         )
         path = report or folder / "report.json"
         # What the report says if anything but an `RtDecodeError` ends the replay.
-        ended = "a fault that was not foreseen"
+        ended = "an unexpected error"
         stopped = list[str]()
         memory = MemoryMeter()
         with interrupts.told(stopped.append):
@@ -158,8 +158,8 @@ def _calibration(kept: Recording) -> Calibration | None:
     found = calibrations.load(path)
     if digest not in (None, found.digest):
         raise UsageError(
-            f"the recording {kept.path} was made with the calibration {digest}; in {path} lies "
-            f"{found.digest}, which may read other voxels. Put the first one back."
+            f"the recording {kept.path} was made with the calibration {digest}, but {path} holds "
+            f"{found.digest}, which may read other voxels. Restore the original one."
         )
     return found
 

@@ -157,7 +157,7 @@ class Output:
             decoded = self._decoder.decode(job.window, steps or None)
         except NonFiniteError as error:
             self._notes.append(str(error))
-            self.skip(job, "what was decoded holds values that are no numbers")
+            self.skip(job, "its decoded values are not finite")
             return
         with writing():
             late_s = self._publish(job, decoded)
@@ -179,7 +179,7 @@ class Output:
         self._clips.simulated = True
         self._note = self._film.note = self._sheet.note = banner(self._bundle, simulated=True)
 
-    def skip(self, job: Job, why: str = "this machine does not keep up") -> None:
+    def skip(self, job: Job, why: str = "this machine cannot keep up") -> None:
         """Count a window that has no clip, say why, and show in the film that there is none."""
         # A preview does not count: every window ends in one final or one skip.
         if job.window.revision == "final":

@@ -123,8 +123,8 @@ class Truth:
             yield
         except _UNREADABLE as error:
             self.fault = (
-                f"the truth in {self._path} cannot be read and is left out: {error}. The clips do without; "
-                "mend or replace the file for the next session."
+                f"the truth in {self._path} cannot be read and is left out: {error}. Clips are decoded "
+                "without it; repair or replace the file for the next session."
             )
 
     def _read(self, wanted: range) -> list[Frames]:

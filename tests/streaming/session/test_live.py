@@ -520,8 +520,8 @@ def test_an_acquisition_that_is_killed_is_started_again_on_the_same_time_line(
     given = {"eeg": "eeg" in sources, "fmri": "fmri" in sources}
     ended = play(tmp_path / "s", bundle, "--record", str(record), **given, seconds=150, during=kill)
     assert ended.code == 0, ended.said
-    assert "ended by itself (killed by SIGKILL) and is started again" in ended.said
-    assert "receives again, after" in ended.said
+    assert "ended unexpectedly (killed by SIGKILL) and is started again" in ended.said
+    assert "is receiving again, after" in ended.said
     (restart,) = ended.report["restarts"]
     assert restart["exit_code"] == -signal.SIGKILL
     assert restart["hole_s"] > 0
@@ -566,7 +566,7 @@ def test_an_acquisition_that_dies_again_and_again_ends_with_1(bundle: Path, tmp_
 
     ended = play(tmp_path / "s", bundle, "--existing", "read", eeg=False, seconds=120, during=kill)
     assert ended.code == 1, ended.said
-    assert "ended by itself 3 times" in ended.said
+    assert "ended unexpectedly 3 times" in ended.said
     assert len(ended.report["restarts"]) == 3
     assert ended.report["windows"]["final"] == len(ended.finals()) >= 1
     assert len(read_mp4(ended.out / "film.mp4")) >= 8

@@ -86,11 +86,11 @@ def test_what_has_to_stand_is_not_told_when_it_passes() -> None:
     [
         ("folder", {"gone": 1}, "fMRI folder gone: ", "Check the scanner's export and the mount"),
         ("folder", {"back": 1}, "fMRI folder back: ", "read again"),
-        ("back", {"fmri": 1}, "fMRI back: ", "volumes come again"),
-        ("back", {"eeg": 1}, "EEG back: ", "samples come again"),
+        ("back", {"fmri": 1}, "fMRI back: ", "volumes are arriving again"),
+        ("back", {"eeg": 1}, "EEG back: ", "samples are arriving again"),
         ("eeg", {"gaps": 1, "lost_samples": 40}, "EEG hole: ", "samples lost so far: 40. "),
         ("eeg", {"epochs": 2}, "EEG stamps jumped: ", "Check the clock"),
-        ("eeg", {"bad_channels": ["Oz"]}, "EEG channel bad: ", "Oz interpolated"),
+        ("eeg", {"bad_channels": ["Oz"]}, "EEG channel bad: ", "Oz: interpolated"),
         ("fmri", {"missing": 1}, "fMRI volume missing: ", "Check the scanner's export"),
         ("fmri", {"late": 1}, "fMRI volume late: ", "Check the load"),
         ("runs", [{"run": 0}, {"run": 1}], "new run: ", "run 1 began"),
@@ -130,12 +130,12 @@ def test_a_clip_is_told_as_late_degraded_or_stale_and_a_window_as_skipped(output
     assert degraded.startswith("clip degraded: window 2   8 - 12 s   EEG   missing fMRI 100 %. ")
     output.skip(Job(window(3), 3))
     (skipped,) = told(103.0)
-    assert skipped.startswith("window skipped: final of window 3: this machine does not keep up. ")
+    assert skipped.startswith("window skipped: final of window 3: this machine cannot keep up. ")
     output.emit(Job(window(4, eeg=False, fmri=False), 4))
     (skipped,) = told(107.5)
     assert skipped.startswith("window skipped (1 more, 2 in all): final of window 4: nothing was received")
     (stale,) = told(109.0)
-    assert stale.startswith("no new clip: the last one is 9 s old, ")
+    assert stale.startswith("no new clip: the last one is 9 s old and ")
     output.abandon(-1)
     output.abandon(2)
     (skipped,) = told(111.6)
