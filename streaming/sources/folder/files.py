@@ -180,7 +180,9 @@ class Tails:
     def __init__(self) -> None:
         self._most: dict[tuple[str, int], int] = {}
 
-    def check(self, key: tuple[str, int], data: Array, tail: ReadAt, age: float, patience: float) -> None:
+    def check(
+        self, key: tuple[str, int], data: Array, size: int, tail: ReadAt, age: float, patience: float
+    ) -> None:
         """Raise an error if a volume may not be whole.
 
         Parameters
@@ -189,6 +191,8 @@ class Tails:
             Series, and position of the slice where files hold one.
         data : (i, j, ...)
             The decoded values; the last in storage are the last here.
+        size : int
+            Bytes that they take in the file, or the last stretch of them if they do not lie together.
         tail : callable
             Reads stored bytes by their offset from the end and their length.
         age, patience : float
@@ -201,15 +205,18 @@ class Tails:
         NotAVolumeError
             If it ends in far more zeros than others, or is all zeros, and has not changed recently.
         """
-        size = data.size * data.itemsize
         zeros = _zeros(tail, size)
         known = self._most.get(key)
-        if zeros >= size and not data.any():
+        # Rescaling makes another value of a stored zero, the same one throughout a slice.
+        if zeros >= size and (data == data[:1, :1]).all():
             self._wait(age, patience, f"{size} bytes, and nothing but zeros")
             raise NotAVolumeError("nothing but zeros")
         if known is None:
             # A mosaic's last tiles may be empty, so the end of its last real slice is looked at too.
-            whole = zeros < _FEW_ZEROS or data[(slice(-4, None), *(-1,) * (data.ndim - 1))].any()
+            end = data[(slice(-4, None), *(-1,) * (data.ndim - 1))]
+            # The value that rescaling makes of a stored zero is the lowest.
+            empty = not end.any() or (end == np.fmin.reduce(data[..., -1], axis=None)).all()
+            whole = zeros < _FEW_ZEROS or not empty
             self._wait(age, 0.0 if whole else _SETTLED, f"ends in {zeros} zeros, and changed just now")
         elif zeros > known + _FEW_ZEROS:
             words = f"ends in {zeros} zeros, others of its series in {known} at most"

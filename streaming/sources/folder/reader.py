@@ -196,7 +196,8 @@ class Reader:
         # Slices at different positions may end in different numbers of zeros: each has its own record.
         last = found if isinstance(found, Plane) else found[-1]
         place = round(100 * last.normal_mm) if isinstance(last, Plane) else 0
-        self._tails.check((last.uid, place), last.data, _tail_of(data), age, patience_s(last.tr_s))
+        size = last.data.size * last.value_bytes
+        self._tails.check((last.uid, place), last.data, size, _tail_of(data), age, patience_s(last.tr_s))
         return found
 
     def _parts(self, name: str, file: BinaryIO, kind: str, head: bytes, before: Stamp, age: float) -> Reading:
@@ -291,7 +292,8 @@ class Reader:
         self, image: Image, container: Container, t: int, read_at: ReadAt, age: float, given: _Given
     ) -> Image:
         tail = _tail_in(container, t, read_at)
-        self._tails.check((given.uid, 0), image.data, tail, age, patience_s(image.tr_s))
+        _, size = container.span(t)
+        self._tails.check((given.uid, 0), image.data, size, tail, age, patience_s(image.tr_s))
         number = t
         if given.by_name:
             number = None if given.number is None else given.number + t

@@ -60,11 +60,11 @@ def read_dicom(data: bytes, *, moco: bool = False) -> list[Image] | Plane:
         try:
             header = read_header(data)
             found = _read(header, moco)
-            if text(header.ds, "ImageComments") != SIMULATED:
-                return found
+            simulated = text(header.ds, "ImageComments") == SIMULATED
+            value_bytes = int(header.ds.BitsAllocated) // 8
             if isinstance(found, Plane):
-                return replace(found, simulated=True)
-            return [replace(image, simulated=True) for image in found]
+                return replace(found, simulated=simulated, value_bytes=value_bytes)
+            return [replace(image, simulated=simulated, value_bytes=value_bytes) for image in found]
         except BrokenError as error:
             raise IncompleteError(f"not whole: {error}") from None
         except _BROKEN as error:

@@ -52,6 +52,8 @@ class Image:
         Time from there to the finished image, s.
     simulated : bool
         Whether the file says that its participant is simulated.
+    value_bytes : int
+        Size of one stored value in a DICOM file, bytes.
     """
 
     data: Array
@@ -63,6 +65,7 @@ class Image:
     acquired: datetime | None = None
     recon_s: float | None = None
     simulated: bool = False
+    value_bytes: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,7 @@ class Plane:
         InstanceNumber, counted from 0.
     slices : int or None
         Slices of a volume, if the header states it.
-    tr_s, acquired, recon_s, simulated
+    tr_s, acquired, recon_s, simulated, value_bytes
         As in `Image`; `acquired` is this slice's.
     """
 
@@ -103,6 +106,7 @@ class Plane:
     acquired: datetime | None = None
     recon_s: float | None = None
     simulated: bool = False
+    value_bytes: int = 2
 
 
 @dataclass(frozen=True, slots=True)

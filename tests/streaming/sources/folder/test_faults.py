@@ -14,6 +14,7 @@ import pytest
 
 from rtdecode.phantom.files.mosaic import mosaic_bytes
 from streaming.sources.folder.source import FolderSource
+from tests.dicoms import enhanced, written
 from tests.streaming.sources.polling import polled, polled_until
 
 START = datetime(2026, 3, 1, 12)
@@ -96,6 +97,38 @@ def test_a_file_that_is_given_its_size_first_is_taken_when_it_is_filled(tmp_path
         found += polled(source, 0.4)
     assert [volume.index for volume in found] == list(range(first + 1))
     np.testing.assert_array_equal(found[-1].data, volume_of(first))
+
+
+def rescaled(slope: float, intercept: float, ending: str) -> bytes:
+    """A volume whose stored int16 values are rescaled to float32 when they are read."""
+    if ending == ".nii":
+        image = nib.Nifti1Image(volume_of(0), AFFINE)
+        image.header.set_slope_inter(slope, intercept)
+        image.header["vox_offset"] = 352
+        return image.header.binaryblock + bytes(4) + volume_of(0).tobytes(order="F")
+    ds = enhanced(volume_of(0)[None], AFFINE)
+    shared = ds.SharedFunctionalGroupsSequence[0]
+    shared.PixelValueTransformationSequence[0].RescaleSlope = slope
+    shared.PixelValueTransformationSequence[0].RescaleIntercept = intercept
+    return written(ds)
+
+
+@pytest.mark.parametrize("ending", [".dcm", ".nii"])
+@pytest.mark.parametrize("intercept", [0.0, -100.0])
+def test_a_file_of_zeros_is_no_volume_when_its_values_are_rescaled(tmp_path, ending, intercept):
+    data = rescaled(2.0, intercept, ending)
+    pixels = volume_of(0).nbytes
+    source = FolderSource(tmp_path)
+    now = time.monotonic()
+    path = tmp_path / f"vol_0{ending}"
+    path.write_bytes(data[:-pixels] + bytes(pixels))
+    assert source.poll(now) == []
+    # A first volume that ends in zeros is accepted after 0.25 s, unless it is nothing but zeros.
+    assert source.poll(now + 0.5) == []
+    path.write_bytes(data)
+    (found,) = source.poll(now + 1.0)
+    np.testing.assert_array_equal(found.data, 2.0 * volume_of(0) + intercept)
+    assert source.counters()["duplicate"] == 0
 
 
 def test_a_copy_that_stops_in_the_middle_is_no_volume(tmp_path):

@@ -73,7 +73,7 @@ def tail_of(data: np.ndarray):
 def checked(tails: files.Tails, zeros: int, age: float) -> str:
     data = volume(zeros)
     try:
-        tails.check(("a", 0), data, tail_of(data), age, 1.2)
+        tails.check(("a", 0), data, data.nbytes, tail_of(data), age, 1.2)
     except IncompleteError:
         return "waits"
     except NotAVolumeError:
