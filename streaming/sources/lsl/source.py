@@ -224,7 +224,9 @@ class LslSource:
         self._state = f"LSL stream '{inlet.name}': {count} EEG channels at {found.montage.sfreq:g} Hz"
         if old is not None:
             self._notes.append(f"{self._state}, is back; samples count again once the filters have settled")
-        self._changed = None if old is None or same else found.montage
+        # A change stays to be told until a chunk bears it, although the stream may be lost before.
+        if old is not None and not same:
+            self._changed = found.montage
         self._montage = found.montage
         self._first = self._first or found.montage
 

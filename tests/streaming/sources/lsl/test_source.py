@@ -197,6 +197,21 @@ def test_another_rate_is_announced_and_lost_channels_are_refused_until_they_are_
     source.close()
 
 
+def test_a_change_is_announced_although_the_stream_was_lost_before_its_first_sample(name: str) -> None:
+    eeg = outlet(name)
+    source = LslSource(name)
+    connect(source)
+    for times in (1, 2):
+        del eeg
+        eeg = outlet(name, sfreq=1000)
+        until(lambda times=times: (source.poll(), source.reopened)[1] == times)
+    again(source, eeg)
+    eeg.push_chunk(np.ones((10, 4), np.float32))
+    chunks = collect_chunks(source, 10)
+    assert chunks[0].montage == source.montage == Montage(("Fp1", "Fz", "Cz", "Oz"), 1000)
+    source.close()
+
+
 def test_a_stream_may_be_closed_while_its_note_is_asked_for(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
