@@ -163,7 +163,7 @@ def read_volume(layout: NiftiLayout, name: str, index: int, read_at: Callable[[i
     IncompleteError
         If values are missing.
     NotAVolumeError
-        If it is a mask or a map, or its values are beyond any image.
+        If it is a mask or a map, or the header's scale makes values infinite.
     """
     raw = read_at(*layout.span(index))
     if len(raw) < layout.volume_bytes:
@@ -172,8 +172,12 @@ def read_volume(layout: NiftiLayout, name: str, index: int, read_at: Callable[[i
     stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
     with np.errstate(all="ignore"):
         data = compact(stored, layout.slope, layout.intercept)
-    if (layout.slope, layout.intercept) != (1.0, 0.0) and not np.isfinite(data).all():
-        raise NotAVolumeError("values that are beyond any image: a damaged header")
+    # Values stored as NaN, such as a masked background, are holes; only the scale may not make new ones.
+    scaled = (layout.slope, layout.intercept) != (1.0, 0.0)
+    if scaled and (np.isfinite(stored) & ~np.isfinite(data)).any():
+        raise NotAVolumeError(
+            f"a scale of {layout.slope:g} and {layout.intercept:g} makes infinite values: a damaged header"
+        )
     stem, number = split_number(name)
     if layout.promised > 1:
         stem = name

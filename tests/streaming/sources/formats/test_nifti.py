@@ -72,6 +72,23 @@ def test_scaled_and_byte_swapped_files():
     assert read.data.dtype.isnative
 
 
+def with_scale(data: np.ndarray, slope: float, intercept: float) -> bytes:
+    raw = bytearray(nifti(data))
+    raw[112:120] = struct.pack("<2f", slope, intercept)
+    return bytes(raw)
+
+
+def test_voxels_stored_as_nan_are_holes_and_a_scale_beyond_all_numbers_is_damage():
+    stored = values(kind=np.float32)
+    stored[0] = np.nan
+    (read,) = read_nifti(with_scale(stored, 2.0, 1.0), "x_1.nii")
+    np.testing.assert_array_equal(read.data, 2 * stored + 1)
+    with pytest.raises(NotAVolumeError, match="a damaged header"):
+        read_nifti(with_scale(stored, 3e38, 0.0), "x_1.nii")
+    with pytest.raises(IncompleteError):
+        read_nifti(with_scale(stored, 2.0, np.inf), "x_1.nii")
+
+
 def test_no_cut_is_taken_for_a_volume():
     data = nifti(values((9, 9, 9)))
     for cut in [*range(360, len(data), 61), len(data) - 1]:
