@@ -144,7 +144,9 @@ def read_enhanced(header: Header, frames: Frames) -> list[Image] | Plane:
     NotAVolumeError
         If the frames are not evenly spaced slices of one stack.
     """
-    kept = _one_echo(frames, _magnitudes(header, frames))
+    kept, echo_ms = _one_echo(frames, _magnitudes(header, frames))
+    # A scanner may write each echo to files of its own in one series: each echo is a run of its own.
+    uid = text(header.ds, "SeriesInstanceUID") + (f" TE {echo_ms:g}" if echo_ms else "")
     axes, positions, place = _places(header, frames, kept)
     groups = _volumes(header, frames, kept, place)
     # A volume that lacks a frame is left out and its number stays free, so that it becomes a hole.
@@ -155,7 +157,8 @@ def read_enhanced(header: Header, frames: Frames) -> list[Image] | Plane:
     stored = decoded(header)
     scales = _scales(header, frames)
     if len(frames.each) == 1:
-        return _plane(header, frames, _rescaled(stored, scales, [0])[0], axes, positions[0], starts[0])
+        data = _rescaled(stored, scales, [0])[0]
+        return _plane(header, frames, uid, data, axes, positions[0], starts[0])
     affine = stack_affine(axes, positions) if len(positions) > 1 else _flat_affine(frames, axes, positions[0])
     first = _first_number(header, frames, groups)
     tr_s = _repetition_s(header, frames)
@@ -168,7 +171,7 @@ def read_enhanced(header: Header, frames: Frames) -> list[Image] | Plane:
             affine=affine,
             number=first + number,
             series=series,
-            uid=text(header.ds, "SeriesInstanceUID"),
+            uid=uid,
             tr_s=tr_s,
             acquired=start,
             recon_s=elapsed(start, done),
@@ -180,6 +183,7 @@ def read_enhanced(header: Header, frames: Frames) -> list[Image] | Plane:
 def _plane(
     header: Header,
     frames: Frames,
+    uid: str,
     data: NDArray[Any],
     axes: NDArray[np.float64],
     position: NDArray[np.float64],
@@ -194,7 +198,7 @@ def _plane(
         data=compact(data.T),
         affine=affine,
         normal_mm=float(position @ normal / np.linalg.norm(normal)),
-        uid=text(ds, "SeriesInstanceUID"),
+        uid=uid,
         series=whole(ds, "SeriesNumber") or 0,
         number=index - 1 if index else None,
         instance=instance - 1 if instance else None,
@@ -216,14 +220,14 @@ def _magnitudes(header: Header, frames: Frames) -> list[int]:
     return kept
 
 
-def _one_echo(frames: Frames, kept: list[int]) -> list[int]:
-    """Return the frames of one echo, of several the one nearest to 30 ms."""
+def _one_echo(frames: Frames, kept: list[int]) -> tuple[list[int], float]:
+    """Return the frames of one echo, of several the one nearest to 30 ms, and its time, ms; 0 if not said."""
     echoes = [echo[0] if echo else 0.0 for echo in frames.packed(_ECHO, "d")]
     best = min((echoes[index] for index in kept), key=lambda echo: abs(echo - _BEST_ECHO))
     chosen = [index for index in kept if abs(echoes[index] - best) < 0.1]
     if len(kept) % len(chosen):
         raise NotAVolumeError(f"{len(chosen)} of {len(kept)} frames have one echo time: no whole volumes")
-    return chosen
+    return chosen, best
 
 
 def _places(

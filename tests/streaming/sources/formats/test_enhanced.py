@@ -48,7 +48,7 @@ def test_frames_in_any_order_and_encoding_are_the_same_volumes(count, slices, ra
     assert [image.number for image in images] == list(range(count))
     for n, (image, volume) in enumerate(zip(images, volumes, strict=True)):
         assert_same(image, volume)
-        assert (image.series, image.uid, image.tr_s) == (7, "1.2.3.4", 0.8)
+        assert (image.series, image.uid, image.tr_s) == (7, "1.2.3.4 TE 30", 0.8)
         assert image.acquired == STARTED + timedelta(seconds=0.8 * n)
         assert image.recon_s == (pytest.approx(2.0) if count == 1 else None)
 
@@ -144,6 +144,16 @@ def test_one_echo_and_the_magnitude_are_kept():
         read(ds)
 
 
+def test_files_of_one_echo_each_are_runs_of_their_own():
+    uids = []
+    for echo_ms in (13.0, 31.5, 13.0, None):
+        ds = enhanced(volumes_of(1), AFFINE)
+        for frame in ds.PerFrameFunctionalGroupsSequence:
+            frame.MREchoSequence[0].EffectiveEchoTime = echo_ms
+        uids += [image.uid for image in read(ds)]
+    assert uids == ["1.2.3.4 TE 13", "1.2.3.4 TE 31.5", "1.2.3.4 TE 13", "1.2.3.4"]
+
+
 @pytest.mark.parametrize("frame", [0, 3])
 def test_a_frame_with_an_echo_or_a_part_of_its_own_is_not_left_out_in_silence(frame):
     ds = enhanced(volumes_of(1), AFFINE)
@@ -203,7 +213,7 @@ def test_one_frame_is_a_slice():
     assert isinstance(plane, Plane)
     np.testing.assert_array_equal(plane.data, volumes[0, :, :, 2])
     np.testing.assert_allclose(plane.affine[:3], AFFINE[:3], atol=1e-4)
-    assert (plane.number, plane.instance, plane.uid, plane.tr_s) == (0, 2, "1.2.3.4", 0.8)
+    assert (plane.number, plane.instance, plane.uid, plane.tr_s) == (0, 2, "1.2.3.4 TE 30", 0.8)
 
 
 def test_frames_of_several_orientations_are_a_localizer():
