@@ -103,19 +103,20 @@ def closed_eyes(film_s: float) -> tuple[tuple[float, float], ...]:
 
 
 def base_rate(sfreq: int) -> int:
-    """Return the rate at which the EEG is made, of which the amplifier's rate is a multiple.
+    """Return the rate at which the EEG is made, from 1000 to 1999 Hz, of which the amplifier's is a multiple.
 
     Raises
     ------
     UsageError
-        If the rate is below 1000 Hz or has no such divisor.
+        If the rate is no whole multiple of such a rate.
     """
-    if sfreq < _BASE_HZ or sfreq % (sfreq // _BASE_HZ):
+    rate = next((rate for rate in range(_BASE_HZ, 2 * _BASE_HZ) if sfreq % rate == 0), None)
+    if rate is None:
         raise UsageError(
-            f"inside the magnet the amplifier has a multiple of 1000 samples a second, found {sfreq}; "
-            f"the usual rate is {SFREQ}."
+            "inside the magnet the amplifier has a multiple of 1000 to 1999 samples a second, "
+            f"found {sfreq}; the usual rate is {SFREQ}."
         )
-    return sfreq // (sfreq // _BASE_HZ)
+    return rate
 
 
 class BoreAmplifier:

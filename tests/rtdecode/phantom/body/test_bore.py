@@ -6,7 +6,7 @@ import pytest
 from scipy import signal
 
 from rtdecode.errors import UsageError
-from rtdecode.phantom.body.bore import BIT_UV, Artifacts, bore_montage, clock_drift, converted
+from rtdecode.phantom.body.bore import BIT_UV, Artifacts, base_rate, bore_montage, clock_drift, converted
 from rtdecode.phantom.body.magnet import RMS_UV
 from rtdecode.phantom.session import LEAD_IN_S, PhantomSession
 from rtdecode.types import Trigger
@@ -36,6 +36,14 @@ def test_63_channels_of_eeg_and_the_ecg_last() -> None:
     assert "AFz" not in montage.channels
     assert montage.sfreq == 5000
     assert bore_montage(references=2).channels[-3:] == ("CWL1", "CWL2", "ECG")
+
+
+def test_the_rate_is_a_multiple_of_one_at_which_the_eeg_is_made() -> None:
+    rates = (1000, 1500, 2048, 2500, 3500, 5000)
+    assert [base_rate(sfreq) for sfreq in rates] == [1000, 1500, 1024, 1250, 1750, 1000]
+    for sfreq in (500, 2001):
+        with pytest.raises(UsageError, match=rf"a multiple of 1000 to 1999 .* found {sfreq};"):
+            base_rate(sfreq)
 
 
 def test_same_arguments_same_bits(dirty: np.ndarray) -> None:
