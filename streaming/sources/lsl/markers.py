@@ -1,7 +1,7 @@
 """Read as text the marker stream that belongs to an EEG stream."""
 
-from rtdecode.liblsl import LostError, LslTimeoutError, pylsl
-from streaming.sources.lsl.inlet import Inlet
+from rtdecode.liblsl import pylsl
+from streaming.sources.lsl.inlet import Inlet, Opening
 from streaming.sources.lsl.source import seen, select
 
 # Interval at which the network is searched, s.
@@ -32,6 +32,7 @@ class MarkerSource:
         self._suffix = suffix
         self._resolver = pylsl.ContinuousResolver(forget_after=5.0)
         self._inlet: Inlet | None = None
+        self._opening: Opening | None = None
         self._opened: set[str] = set()
         self._looked_at = -_LOOK_EVERY
         self.state = "not looked for yet"
@@ -44,8 +45,9 @@ class MarkerSource:
     def poll(self) -> list[tuple[str, float, float]]:
         """Return the new markers: text, stamp on the local clock, time of arrival."""
         now = pylsl.local_clock()
-        # Pull before looking: a newer stream replaces the open one, whose last markers would be lost.
+        # Pull first: a newer stream replaces the open one, whose last markers would be lost.
         marks = self._pull()
+        self._take_opened()
         if now - self._looked_at >= _LOOK_EVERY:
             self._looked_at = now
             self._look()
@@ -65,15 +67,20 @@ class MarkerSource:
         fresh = [s for s in streams if s.type() == "Markers" and s.name() in names]
         fresh = [s for s in fresh if s.uid() not in self._opened]
         if fresh:
-            self._open(max(fresh, key=lambda s: s.created_at()))
+            newest = max(fresh, key=lambda s: s.created_at())
+            if self._opening is None or self._opening.uid != newest.uid():
+                self._opening = Opening(newest)
         elif self._inlet is None:
             self.state = f"no LSL stream {self._name}{self._suffix}; seen: {seen(streams)}"
 
-    def _open(self, info: pylsl.StreamInfo) -> None:
-        try:
-            self._inlet = Inlet(info)
-        except (LslTimeoutError, LostError):
-            self.state = f"LSL stream '{info.name()}' is announced by {info.hostname()} but does not answer"
+    def _take_opened(self) -> None:
+        opening = self._opening
+        if opening is None or not opening.done:
             return
-        self._opened.add(info.uid())
-        self.state = f"LSL stream '{info.name()}' of {info.hostname()}"
+        self._opening = None
+        if opening.inlet is None:
+            self.state = f"LSL stream '{opening.name}' is announced by {opening.host} but does not answer"
+            return
+        self._inlet = opening.inlet
+        self._opened.add(opening.uid)
+        self.state = f"LSL stream '{opening.name}' of {opening.host}"
