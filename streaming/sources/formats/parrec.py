@@ -21,7 +21,7 @@ from streaming.sources.formats.nifti import split_number
 _MARK = b"# === DATA DESCRIPTION FILE"
 _VERSION = re.compile(r"image export tool\s+V(\d+)", re.IGNORECASE)
 _END = "# === END OF DATA DESCRIPTION FILE"
-# Columns of a slice's line; column 33 is the b-value of a diffusion series.
+# Columns of a slice's line.
 _SLICE, _ECHO, _DYNAMIC, _PHASE, _TYPE, _SEQUENCE, _PLACE, _BITS = range(8)
 _COLUMNS = 9
 _ROWS = 10
@@ -33,9 +33,10 @@ _ORIENTATION = 25
 _SPACING = 28
 _ECHO_TIME = 30
 _BEGAN = 31
+_B_VALUE = 33
 _LABEL = 48
 # A line without all columns up to the b-value is cut.
-_NEEDED = 34
+_NEEDED = _B_VALUE + 1
 # Image types that are not magnitudes: real, imaginary, phase.
 _PARTS = (1, 2, 3)
 _MAGNITUDE = 0
@@ -206,7 +207,7 @@ def _volumes(table: NDArray[np.float64], slices: int) -> NDArray[np.float64]:
         raise NotAVolumeError("PAR/REC without magnitude images")
     table = table[table[:, _TYPE] == (_MAGNITUDE if _MAGNITUDE in kinds else kinds[0])]
     table = table[table[:, _ECHO] == table[:, _ECHO].min()]
-    if len(set(table[:, 33])) > 1:
+    if len(set(table[:, _B_VALUE])) > 1:
         raise NotAVolumeError("PAR/REC of a diffusion series")
     same = table[:, [_COLUMNS, _ROWS, _BITS, _ORIENTATION]]
     if (same != same[0]).any() or same[0, 2] not in (8, 16) or not 0 < same[0, 0] * same[0, 1] < 1 << 24:
