@@ -144,7 +144,7 @@ def test_a_stream_that_ends_a_session_is_named_on_the_terminal_alone(bundle: Pat
 def test_sources_that_do_not_come_are_named_on_the_terminal_alone(bundle: Path, tmp_path: Path) -> None:
     options = StreamOptions(lsl=PLACE, bundle=str(bundle), wait=1.0)
     session = _Session(options, load(str(bundle)), tmp_path, "s", Console())
-    missing = [f"EEG: no LSL stream '{PLACE}'", f"fMRI: {PLACE}.nii: 16 bytes"]
+    missing = [f"EEG: no LSL stream '{PLACE}'", f"fMRI: {PLACE}.nii: only 16 bytes"]
     session._take_status({**NOTHING, "waiting": missing})
     session._began_at -= 2
     found = session._judge()

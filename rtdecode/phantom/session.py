@@ -106,9 +106,7 @@ class PhantomSession:
     ) -> None:
         _check(subject_number, seed, seconds, sfreq)
         if first_delay is not None and not (math.isfinite(first_delay) and first_delay >= 0):
-            raise UsageError(
-                f"the first volume's delay is a number of seconds from 0, found {first_delay:g}."
-            )
+            raise UsageError(f"the first volume's delay is 0 s or more, found {first_delay:g}.")
         if motion not in MOTIONS:
             raise UsageError(f"--motion {motion} is not built yet; there is {', '.join(MOTIONS)}")
         self.vendor = vendor_named(vendor)
@@ -391,10 +389,10 @@ def _check(subject_number: int, seed: int, seconds: float, sfreq: float) -> None
     if subject_number < 1:
         raise UsageError(f"simulated subjects are numbered from 1, found {subject_number}.")
     if seed < 0:
-        raise UsageError(f"a seed is a whole number from 0, found {seed}.")
+        raise UsageError(f"a seed is a whole number, 0 or more, found {seed}.")
     if not (math.isfinite(seconds) and seconds > 0):
         raise UsageError(f"the film lasts a number of seconds above 0, found {seconds:g}.")
     if not (math.isfinite(sfreq) and sfreq >= 200 and sfreq == int(sfreq)):
         raise UsageError(
-            f"the phantom's EEG has a whole number of samples a second from 200 on, found {sfreq:g}."
+            f"the phantom's EEG has a whole number of samples a second, at least 200, found {sfreq:g}."
         )

@@ -93,7 +93,7 @@ def test_inspect_reads_the_shipped_bundles(name: str) -> None:
         (["simulate", "--lsl", "X", "--scanner", "hitachi"], 2, "siemens-mosaic"),
         (["simulate", "--lsl", "X", "--scanner", "canon"], 2, "siemens-mosaic"),
         (["simulate", "--lsl", "X", "--subject", "-1"], 2, "numbered from 1, found -1"),
-        (["simulate", "--lsl", "X", "--seed", "-1"], 2, "from 0, found -1"),
+        (["simulate", "--lsl", "X", "--seed", "-1"], 2, "0 or more, found -1"),
         (["simulate", "--lsl", "X", "--faults", "earthquake=1"], 2, "volume-drop"),
         (["replay", "/no/such/recording"], 2, "is no recording"),
         (["volumes", "/no/such/folder"], 2, "no folder"),

@@ -92,7 +92,7 @@ def describe(drift_ppm: float) -> str:
     """Return the constants in one line."""
     return (
         f"inside the magnet: gradients {magnet.RMS_UV:g} uV rms behind {magnet.LOW_PASS_HZ:g} Hz, "
-        f"{GROUND} the ground, heartbeat {pulse.PULSE_UV:g} uV, helium pump {pulse.PUMP_UV:g} uV, "
+        f"ground at {GROUND}, heartbeat {pulse.PULSE_UV:g} uV, helium pump {pulse.PUMP_UV:g} uV, "
         f"the amplifier's clock {drift_ppm:g} ppm fast, {BIT_UV:g} uV a bit within {RAIL_UV[1] / 1000:.1f} mV"
     )
 

@@ -42,7 +42,7 @@ def describe() -> str:
     drift, nod = (f"{size[2]:g} mm and {size[3]:g} degrees" for size in (_DRIFT, _NOD))
     return (
         f"drift {drift} after a minute, {_NODS_PER_MIN:g} nods a minute of {nod} on average, "
-        f"breathing {_BREATH[2]:g} mm, within {_MOST:g} mm and degrees: a choice"
+        f"breathing {_BREATH[2]:g} mm, limited to {_MOST:g} mm and {_MOST:g} degrees (chosen, not fitted)"
     )
 
 

@@ -59,5 +59,5 @@ def preset_named(name: str) -> Preset:
         If no preset has this name.
     """
     if name not in PRESETS:
-        raise UsageError(f"no preset is called {name!r}; there are {', '.join(PRESETS)}")
+        raise UsageError(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)}")
     return PRESETS[name]

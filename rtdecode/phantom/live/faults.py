@@ -294,7 +294,7 @@ def _read(part: str, seconds: float, rng: np.random.Generator) -> list[Fault]:
 def _checked(fault: Fault) -> Fault:
     # The EEG begins before the run's time line does, so its faults may have negative times.
     if not (np.isfinite(fault.start_s) and (fault.start_s >= 0 or KINDS[fault.kind].hits == "eeg")):
-        raise ValueError(f"a fault starts at a second of the run from 0 on, found {fault.start_s:g}")
+        raise ValueError(f"a fault starts at 0 s of the run or later, found {fault.start_s:g}")
     if not (np.isfinite(fault.duration_s) and fault.duration_s >= 0):
-        raise ValueError(f"a duration is a number of seconds from 0 on, found {fault.duration_s:g}")
+        raise ValueError(f"a duration is 0 s or more, found {fault.duration_s:g}")
     return fault

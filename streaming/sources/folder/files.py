@@ -78,7 +78,7 @@ def opened(path: Path) -> BinaryIO:
     stat = os.fstat(number)
     if not modes.S_ISREG(stat.st_mode) or (stat.st_size > _MOST and not _may_be_long(path.name)):
         os.close(number)
-        raise NotAVolumeError(f"not a file, or one of more than {_MOST >> 30} GiB")
+        raise NotAVolumeError(f"not a regular file, or larger than {_MOST >> 30} GiB")
     return os.fdopen(number, "rb")
 
 
@@ -101,7 +101,7 @@ def kind_of(head: bytes) -> str:
         return "par"
     # A NIfTI-1 header with its extension flag takes 352 bytes; with fewer, any kind is still possible.
     if len(start) < 352:
-        raise IncompleteError(f"{len(head)} bytes")
+        raise IncompleteError(f"only {len(head)} bytes")
     if not start.strip(b"\0"):
         raise IncompleteError("begins with zeros")
     return "other"
@@ -209,7 +209,7 @@ class Tails:
         known = self._most.get(key)
         # Rescaling makes another value of a stored zero, the same one throughout a slice.
         if zeros >= size and (data == data[:1, :1]).all():
-            self._wait(age, patience, f"{size} bytes, and nothing but zeros")
+            self._wait(age, patience, f"{size} bytes, all zero")
             raise NotAVolumeError("nothing but zeros")
         if known is None:
             # A mosaic's last tiles may be empty, so the end of its last real slice is looked at too.
@@ -217,9 +217,9 @@ class Tails:
             # The value that rescaling makes of a stored zero is the lowest.
             empty = not end.any() or (end == np.fmin.reduce(data[..., -1], axis=None)).all()
             whole = zeros < _FEW_ZEROS or not empty
-            self._wait(age, 0.0 if whole else _SETTLED, f"ends in {zeros} zeros, and changed just now")
+            self._wait(age, 0.0 if whole else _SETTLED, f"ends in {zeros} zero bytes, and changed just now")
         elif zeros > known + _FEW_ZEROS:
-            words = f"ends in {zeros} zeros, others of its series in {known} at most"
+            words = f"ends in {zeros} zero bytes; others of its series end in {known} at most"
             much = zeros > known + min(8192, max(512, size // 50))
             self._wait(age, patience if much else _SETTLED, words)
             if much:

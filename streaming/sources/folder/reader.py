@@ -262,7 +262,7 @@ class Reader:
         grew = stamp.size > given.size
         if there > container.promised and not grew:
             self._given[name] = given
-            words = f"bytes for {there} volumes, and a header that promises {container.promised}"
+            words = f"bytes for {there} volumes, but the header promises {container.promised}"
             raise IncompleteError(words)
         images = []
         reason = ""

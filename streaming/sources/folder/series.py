@@ -222,7 +222,7 @@ class Runs:
         if number < 0:
             return f"number {image.number} lies before the first volume of its run"
         if number >= _MOST:
-            return f"number {image.number} is beyond any run: a damaged header"
+            return f"number {image.number} is too large for any run: a damaged header"
         run = self._run_of(image)
         return run if isinstance(run, str) else (run, _index(image, run, first))
 

@@ -123,8 +123,8 @@ class FolderSource:
             return f"{name} in {self.directory} is not readable yet{why}"
         if ignored := self.ignored:
             name, reason = ignored[-1]
-            return f"{len(ignored)} files in {self.directory} are of no use, the last {name}: {reason}"
-        old = f" ({self.existing} lay there before: --existing read takes them)" if self.existing else ""
+            return f"{len(ignored)} files in {self.directory} are not usable; the last is {name}: {reason}"
+        old = f" ({self.existing} were there before; --existing read takes them)" if self.existing else ""
         return f"no new volume in {self.directory}{old}"
 
     @property

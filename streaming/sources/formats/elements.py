@@ -94,7 +94,7 @@ def opened(data: bytes) -> tuple[str, bytes, int, Encoding]:
             syntax = data[element.start : element.stop].rstrip(b"\0 ").decode("latin-1")
         at = element.stop
     if at >= len(data):
-        raise BrokenError("nothing behind the preamble")
+        raise BrokenError("nothing after the preamble")
     if syntax == _DEFLATED:
         return syntax, _inflated(data[at:]), 0, meta
     # Some writers claim explicit representations and write implicit ones, or the reverse, so the first
@@ -201,7 +201,7 @@ def _head(data: bytes, at: int, stop: int, encoding: Encoding) -> tuple[int, byt
         elif vr in _LONG and at + 12 <= stop:
             start = at + 12
         else:
-            raise BrokenError("bytes that are no element")
+            raise BrokenError("bytes that are not a DICOM element")
         (length,) = _LENGTH[encoding.little].unpack_from(data, start - 4)
     return group << 16 | number, vr, start, length
 

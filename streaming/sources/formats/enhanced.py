@@ -121,7 +121,9 @@ def read_frames(header: Header) -> Frames:
     elif wanted == 1:
         each = [shared]
     if len(each) != wanted or not 0 < wanted < _FRAMES_MOST:
-        raise NotAVolumeError(f"{wanted} frames, and attributes of {len(each)}: where they lie is not said")
+        raise NotAVolumeError(
+            f"{wanted} frames, but attributes of {len(each)}: the header does not say where they lie"
+        )
     return Frames(each, encoding)
 
 
@@ -242,7 +244,7 @@ def _places(
     if not (
         lengths.all() and steps.all() and all(np.isfinite(x).all() for x in (orientation, steps, position))
     ):
-        raise NotAVolumeError("axes of no length")
+        raise NotAVolumeError("axes of zero length, or not finite")
     if np.abs(orientation - orientation[0]).max() > 1e-3 or np.abs(steps - steps[0]).max() > 1e-3:
         raise NotAVolumeError("frames of several orientations or sizes: a localizer")
     # Sort frames along the normal; a gap between neighbours begins the next slice.
@@ -268,7 +270,7 @@ def _everywhere(header: Header, frames: Frames, tag: int, count: int, keyword: s
         return found
     plain = numbers(header.ds, keyword)
     if len(plain) != count:
-        raise NotAVolumeError(f"frames without {keyword}: where they lie is not said")
+        raise NotAVolumeError(f"frames without {keyword}: the header does not say where they lie")
     return np.tile(plain, (len(frames.each), 1))
 
 

@@ -191,7 +191,7 @@ def _axes(ds: Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     along = np.array(directions).reshape(2, 3)
     lengths = np.linalg.norm(along, axis=1, keepdims=True)
     if not (lengths.all() and all(steps) and np.isfinite([*directions, *steps, *position]).all()):
-        raise NotAVolumeError("axes of no length")
+        raise NotAVolumeError("axes of zero length, or not finite")
     return along / lengths * np.array(steps)[::-1, None], np.array(position)
 
 

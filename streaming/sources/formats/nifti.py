@@ -119,7 +119,7 @@ def read_layout(head: bytes) -> NiftiLayout:
     if len(volume) not in (3, 4) or min(volume) < 1 or kind.kind not in "iuf":
         raise NotAVolumeError(f"a NIfTI of shape {tuple(volume)} and type {kind}, not a volume")
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise NotAVolumeError("a NIfTI whose affine places nothing: it has no volume or is not finite")
+        raise NotAVolumeError("a NIfTI whose affine is singular or not finite")
     i, j, k, *rest = volume
     return NiftiLayout(
         (i, j, k),

@@ -113,7 +113,7 @@ def read_par(data: bytes) -> Par:
     if version is None and _END not in text:
         raise IncompleteError("the PAR file is cut short")
     if version is None or version[1] != "4":
-        raise NotAVolumeError("PAR/REC of another version than 4")
+        raise NotAVolumeError("PAR/REC of a version other than 4")
     try:
         general = _general(text)
         table = _table(text)
@@ -160,7 +160,7 @@ def read_volume(par: Par, name: str, index: int, read_at: Callable[[int, int], b
     with np.errstate(all="ignore"):
         data = compact(stored) if plain else (stored * scale + shift).astype(np.float32)
     if not np.isfinite(data).all():
-        raise NotAVolumeError("values that are beyond any image: a damaged header")
+        raise NotAVolumeError("a scale that makes infinite values: a damaged header")
     # Begin times that are all the same say nothing.
     acquired = None
     if np.ptp(par.lines[:, 0, _BEGAN]) > 0:

@@ -87,7 +87,7 @@ def _geometry(ds: Dataset) -> tuple[NDArray[np.float64], float]:
     steps = numbers(ds, "PixelSpacing")
     if len(axes) != 6 or len(position) != 3 or len(steps) != 2:
         raise NotAVolumeError(
-            "one slice whose header says not where it lies (position, orientation, spacing)"
+            "one slice whose header does not say where it lies (position, orientation, spacing)"
         )
     along_row = np.array(axes[:3])
     along_column = np.array(axes[3:])

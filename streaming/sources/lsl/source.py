@@ -167,7 +167,7 @@ class LslSource:
         ready = [s for s in matches if self._retry_at.get(s.uid(), 0.0) <= now]
         if len(names) > 1:
             self._state = (
-                f"{len(names)} LSL streams match '{self._name}': {', '.join(names)}; give one's name"
+                f"{len(names)} LSL streams match '{self._name}': {', '.join(names)}; give the name of one"
             )
         elif ready:
             # Streams that were lost or did not answer come after those that have not been tried.
@@ -221,9 +221,13 @@ class LslSource:
         self._retry_at.clear()
         self.reopened += old is not None
         count = found.montage.kinds.count("eeg")
-        self._state = f"LSL stream '{inlet.name}': {count} EEG channels at {found.montage.sfreq:g} Hz"
+        channels = f"{count} EEG channels at {found.montage.sfreq:g} Hz"
+        self._state = f"LSL stream '{inlet.name}': {channels}"
         if old is not None:
-            self._notes.append(f"{self._state}, is back; samples count again once the filters have settled")
+            self._notes.append(
+                f"LSL stream '{inlet.name}' is back ({channels}); its samples count once the filters "
+                "have settled"
+            )
         # A change stays to be told until a chunk bears it, although the stream may be lost before.
         if old is not None and not same:
             self._changed = found.montage

@@ -123,14 +123,14 @@ def test_what_cannot_be_is_said() -> None:
     [
         ({"subject_number": 0}, "numbered from 1, found 0"),
         ({"subject_number": -1}, "numbered from 1, found -1"),
-        ({"seed": -3}, "from 0, found -3"),
+        ({"seed": -3}, "0 or more, found -3"),
         ({"seconds": 0}, "above 0, found 0"),
         ({"seconds": 0.05}, "at least one frame"),
         ({"seconds": float("nan")}, "above 0, found nan"),
         ({"seconds": float("inf")}, "above 0, found inf"),
-        ({"sfreq": 99.0}, "from 200 on, found 99"),
-        ({"sfreq": 250.5}, "from 200 on, found 250.5"),
-        ({"sfreq": float("inf")}, "from 200 on, found inf"),
+        ({"sfreq": 99.0}, "at least 200, found 99"),
+        ({"sfreq": 250.5}, "at least 200, found 250.5"),
+        ({"sfreq": float("inf")}, "at least 200, found inf"),
     ],
 )
 def test_a_session_that_cannot_be_simulated_is_refused(asked: dict, said: str) -> None:

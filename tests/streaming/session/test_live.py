@@ -292,7 +292,7 @@ def test_sources_that_do_not_come_end_the_wait_with_1(bundle: Path, tmp_path: Pa
     said = " ".join(ended.said.split())
     assert "waiting for EEG" in said
     assert "nobody-is-called-so" in said
-    assert "1 lay there before" in said
+    assert "1 were there before" in said
     assert ended.report["windows"]["expected"] == 0
 
 

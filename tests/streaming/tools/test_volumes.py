@@ -131,7 +131,7 @@ def test_the_table_names_what_was_lost_and_ignored(tmp_path, capsys):
     assert "12 x 14 x 5" in text
     assert "lost" in text
     assert "1 volumes, 1 files ignored" in text
-    assert "notes.txt: 5 bytes" in text
+    assert "notes.txt: only 5 bytes" in text
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path):

@@ -148,8 +148,8 @@ def test_the_report_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     ("changes", "what"),
     [
         (["seconds=four"], "seconds is a number, found 'four'"),
-        (["presets=1"], "no preset is called '1'; there are easy, default, hard"),
-        (["presets=easy,defualt"], "no preset is called 'defualt'"),
+        (["presets=1"], "there is no preset '1'; choose one of easy, default, hard"),
+        (["presets=easy,defualt"], "there is no preset 'defualt'"),
     ],
 )
 def test_a_request_that_cannot_be_judged_is_refused_before_anything_is(

@@ -139,7 +139,7 @@ def test_a_copy_that_stops_in_the_middle_is_no_volume(tmp_path):
     (tmp_path / "1.dcm").write_bytes(data[1][:7000] + bytes(len(data[1]) - 7000))
     (tmp_path / "2.dcm").write_bytes(data[2])
     assert [volume.index for volume in polled(source, 0.6)] == [2]
-    assert "zeros" in source.waiting[0][1]
+    assert "zero bytes" in source.waiting[0][1]
     assert polled(source, 1.0) == []
     ((name, reason),) = source.ignored
     assert name == "1.dcm"

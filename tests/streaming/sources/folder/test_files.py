@@ -99,7 +99,7 @@ def test_a_volume_that_ends_in_zeros_is_waited_for_until_that_is_known_to_be_its
 def test_only_a_file_is_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for name in ("pipe", "."):
-        with pytest.raises(NotAVolumeError, match="not a file"):
+        with pytest.raises(NotAVolumeError, match="not a regular file"):
             files.opened(tmp_path / name)
     with (tmp_path / "large.dcm").open("wb") as file:
         file.truncate(5 << 30)

@@ -142,7 +142,7 @@ def test_a_header_that_promises_less_than_there_is_waits(tmp_path):
     assert source.drain() == []
     ((name, reason),) = source.ignored
     assert name == "x_1.nii"
-    assert "bytes for 5 volumes, and a header that promises 2" in reason
+    assert "bytes for 5 volumes, but the header promises 2" in reason
 
 
 def test_a_cut_run_gives_its_whole_volumes_and_a_word(tmp_path):

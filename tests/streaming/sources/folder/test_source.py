@@ -87,7 +87,7 @@ def test_files_that_lay_there_are_passed_over_and_counted(tmp_path):
         (tmp_path / f"{n}.dcm").write_bytes(dicom(n))
     source = FolderSource(tmp_path)
     assert (source.existing, polled(source, 0.35)) == (3, [])
-    assert source.state == f"no new volume in {tmp_path} (3 lay there before: --existing read takes them)"
+    assert source.state == f"no new volume in {tmp_path} (3 were there before; --existing read takes them)"
     (tmp_path / "3.dcm").write_bytes(dicom(3))
     assert indices(polled(source, 0.35)) == [3]
     assert source.counters()["existing_files"] == 3
@@ -269,13 +269,13 @@ def test_what_is_seen_instead_of_volumes_is_told(tmp_path):
     (tmp_path / "notes.txt").write_text("no image, and long enough to be sure of that. " * 10)
     source.poll(time.monotonic())
     words = "neither DICOM, NIfTI nor PAR/REC"
-    assert source.state == f"1 files in {tmp_path} are of no use, the last notes.txt: {words}"
+    assert source.state == f"1 files in {tmp_path} are not usable; the last is notes.txt: {words}"
     (tmp_path / "0.dcm").write_bytes(dicom(0)[:3000])
     polled(source, 0.05)
     assert source.state.startswith(f"0.dcm in {tmp_path} is not readable yet (")
 
 
-@pytest.mark.parametrize(("listed", "said"), [("waiting", "is not readable yet"), ("ignored", "of no use")])
+@pytest.mark.parametrize(("listed", "said"), [("waiting", "is not readable yet"), ("ignored", "not usable")])
 def test_what_is_seen_may_be_read_in_between(tmp_path, monkeypatch, listed, said):
     """Another thread polls while the state is put into words."""
     seen = iter([[("0.dcm", "too short")], []])
@@ -306,7 +306,7 @@ def test_what_is_no_volume_is_reported_once_and_stops_nothing(tmp_path):
     reasons = dict(source.ignored)
     assert set(reasons) == {"other.dcm", "notes.txt", "empty.dcm", "damaged.nii.gz"}
     assert "another series (8 x 8 x 9 voxels of 3 x 3 x 3 mm" in reasons["other.dcm"]
-    assert reasons["empty.dcm"] == "0 bytes"
+    assert reasons["empty.dcm"] == "only 0 bytes"
     assert source.counters()["rejected_files"] == 3
 
 

@@ -232,7 +232,7 @@ def test_frames_that_are_not_all_described_are_refused():
     with pytest.raises(NotAVolumeError, match="ImagePositionPatient"):
         read(ds)
     del ds.PerFrameFunctionalGroupsSequence[1]
-    with pytest.raises(NotAVolumeError, match="4 frames, and attributes of 3"):
+    with pytest.raises(NotAVolumeError, match="4 frames, but attributes of 3"):
         read(ds)
 
 
