@@ -311,23 +311,31 @@ def _log(path: Path | None) -> Iterator[Callable[[int, float, float], None]]:
     failed: list[OSError] = []
     rows = 0
 
-    def write(number: int, at: float, since: float) -> None:
-        nonlocal rows
-        rows += 1
+    def keep(line: str) -> None:
         try:
             if not failed:
-                file.write(f"{number}\t{at:.6f}\t{since:.6f}\n")
+                file.write(line)
         except OSError as error:
             failed.append(error)
 
-    with _new(path) as file:
-        file.write("frame\tshown_at\tsince_start_s\n")
+    def write(number: int, at: float, since: float) -> None:
+        nonlocal rows
+        rows += 1
+        keep(f"{number}\t{at:.6f}\t{since:.6f}\n")
+
+    file = _new(path)
+    keep("frame\tshown_at\tsince_start_s\n")
+    try:
+        yield write
+    finally:
+        # Closing tries once more to write what did not fit, and fails again on a disk that is still full.
         try:
-            yield write
-        finally:
-            if rows == 0:
-                path.unlink()
-    if failed:
+            file.close()
+        except OSError as error:
+            failed.append(error)
+        if rows == 0:
+            path.unlink()
+    if failed and rows:
         raise RtDecodeError(f"--log {path} ends early ({failed[0].strerror}): make room. The film was shown.")
 
 

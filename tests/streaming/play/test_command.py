@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -288,6 +289,29 @@ def test_a_film_that_is_damaged_on_its_way_ends_there_and_says_so(tmp_path: Path
     with pytest.raises(RtDecodeError, match="cannot be decoded any further"):
         command.run(options)
     assert 0 < len(table(log)) < 30
+
+
+@pytest.mark.parametrize("most", [0, 60])
+def test_a_full_disk_under_the_table_is_said_after_the_film(tmp_path: Path, most: int) -> None:
+    path = tmp_path / "log.tsv"
+    whole = "frame\tshown_at\tsince_start_s\n" + "".join(f"{n}\t1.000000\t2.000000\n" for n in range(9))
+    shown = []
+
+    def show() -> None:
+        with command._log(path) as log:
+            for n in range(9):
+                log(n, 1.0, 2.0)
+                shown.append(n)
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        with pytest.raises(RtDecodeError, match=r"ends early \(File too large\)"):
+            show()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert shown == list(range(9))
+    assert path.read_text() == whole[:most]
 
 
 def uneven(path: Path) -> None:
