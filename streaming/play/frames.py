@@ -117,7 +117,7 @@ class Pictures:
     def __init__(self, film: Film, height: int, width: int) -> None:
         self._film = film
         self._size = (height, width)
-        self._queue: queue.Queue[Picture | FFmpegError | str | None] = queue.Queue(_AHEAD)
+        self._queue: queue.Queue[Picture | Exception | str | None] = queue.Queue(_AHEAD)
         self._stop = threading.Event()
         self.skip_to = 0
         threading.Thread(target=self._work, daemon=True).start()
@@ -133,12 +133,16 @@ class Pictures:
             After the last picture.
         RtDecodeError
             If the file is damaged from here on.
+        Exception
+            Whatever else ended the thread.
         """
         item = self._queue.get(timeout=timeout)
         if isinstance(item, str):
             raise EOFError(item)
         if isinstance(item, FFmpegError):
             raise RtDecodeError(f"{self._film.path} cannot be decoded any further ({item})") from item
+        if isinstance(item, Exception):
+            raise item
         return item
 
     def close(self) -> None:
@@ -146,10 +150,11 @@ class Pictures:
         self._stop.set()
 
     def _work(self) -> None:
-        # An error goes through the queue, so that the pictures before it are still shown.
+        # An error goes through the queue, so that the pictures before it are still shown. That holds for
+        # every error: the film waits for the next item, and a thread that ended without one would freeze it.
         try:
             self._decode()
-        except FFmpegError as error:
+        except Exception as error:  # noqa: BLE001
             self._put(error)
         self._put("the film is over")
 
@@ -169,7 +174,7 @@ class Pictures:
                 # pygame takes a picture as one block of memory.
                 self._put(np.ascontiguousarray(scaled.to_ndarray(), np.uint8))
 
-    def _put(self, item: Picture | FFmpegError | str | None) -> None:
+    def _put(self, item: Picture | Exception | str | None) -> None:
         # Wait for room with a time limit, so that `close` ends the thread even if nobody reads on.
         while not self._stop.is_set():
             with contextlib.suppress(queue.Full):

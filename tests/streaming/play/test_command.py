@@ -342,6 +342,14 @@ def test_a_film_is_decoded_in_its_own_size_and_rate(tmp_path: Path) -> None:
     pictures.close()
 
 
+def test_any_error_of_the_decoding_thread_reaches_who_shows_the_film(tmp_path: Path) -> None:
+    # No picture can be this high, which raises an error that is none of FFmpeg's.
+    pictures = Pictures(read_film(make_film(tmp_path / "film.mp4", 3)), 2**31, 64)
+    with pytest.raises(OverflowError):
+        pictures.next(LIMIT)
+    pictures.close()
+
+
 @pytest.fixture
 def screenless(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
