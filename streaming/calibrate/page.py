@@ -153,9 +153,10 @@ def _upright(data: Array, affine: Reals) -> tuple[NDArray[Any], NDArray[np.float
     """Turn a volume's axes towards right, front and top; return it, its voxel size and its slices' axis."""
     image = nib.as_closest_canonical(nib.Nifti1Image(np.asarray(data, np.float32), affine))
     size = np.array(image.header.get_zooms()[:3], np.float64)
-    # Slices run along the axis whose voxels are clearly the longest. An argmax of 0 (none is, or
-    # the one from left to right) gives axial slices.
-    return np.asarray(image.dataobj), size, int(np.argmax(np.where(size > 1.05 * size.min(), size, 0)) or 2)
+    # Slices run along the axis whose voxels are clearly the longest. Where none are, they are axial.
+    longest = int(np.argmax(size))
+    axis = longest if size[longest] > 1.05 * np.delete(size, longest).max() else 2
+    return np.asarray(image.dataobj), size, axis
 
 
 def _slices(head: NDArray[Any], region: NDArray[Any], axis: int) -> list[int]:
