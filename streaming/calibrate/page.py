@@ -20,7 +20,7 @@ from rtdecode.disk.calibration import Record
 from rtdecode.signal.volume.projection import Projection, Reals
 from rtdecode.types import Array
 from streaming.calibrate.region import nearest
-from streaming.calibrate.warmup import Aligned, Warmup
+from streaming.calibrate.warmup import Aligned, Warmup, mean_of
 from streaming.sinks.text import ALERT, FAINT, INK, PAPER, font
 
 Colour = tuple[int, int, int]
@@ -82,7 +82,7 @@ def picture(record: Record, aligned: Aligned, projection: Projection, warmup: Wa
     grey = np.linspace([0, 0, 0], [255, 255, 255], 256)
     hot = _ramp(_HOT)
     words = "mean of the aligned volumes, region outlined"
-    level = np.array([v.data[brain].mean(dtype=np.float64) for v in aligned.volumes])
+    level = np.array([mean_of(volume, brain) for volume in aligned.volumes])
     panels = [
         _title(record),
         _mosaic(words, volume, region, chosen, axis, size, top, grey),

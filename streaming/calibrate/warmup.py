@@ -132,7 +132,7 @@ def unsteady(volumes: Sequence[Volume]) -> int:
     if len(volumes) < _JUDGEABLE:
         return 0
     head = head_of(np.mean([_back(v, None, v.affine) for v in volumes[:_JUDGEABLE]], axis=0))
-    level = np.array([v.data[head].mean(dtype=np.float64) for v in volumes[: 4 * _UNSTEADY_MOST]])
+    level = np.array([mean_of(v, head) for v in volumes[: 4 * _UNSTEADY_MOST]])
     # The later half stands for the steady state. Median and median deviation (times 1.4826, which
     # gives the standard deviation of normal noise) keep single odd volumes from shifting it.
     later = level[len(level) // 2 :]
@@ -142,6 +142,13 @@ def unsteady(volumes: Sequence[Volume]) -> int:
     most = min(_UNSTEADY_MOST, len(level) // 2)
     bright = level[:most] > limit
     return int(most if bright.all() else np.argmin(bright))
+
+
+def mean_of(volume: Volume, where: NDArray[np.bool_]) -> float:
+    """Return the mean of a volume's voxels in a mask, (i, j, k), that hold a finite value; 0 without any."""
+    values = volume.data[where]
+    values = values[np.isfinite(values)]
+    return float(values.sum(dtype=np.float64)) / max(1, len(values))
 
 
 def measure(aligned: Aligned, projection: Projection) -> Warmup:

@@ -17,6 +17,7 @@ from rtdecode.errors import GeometryError, RtDecodeError, UsageError
 from rtdecode.phantom.body.scanner import PhantomHead, head
 from rtdecode.signal.volume.motion import rigid
 from rtdecode.signal.volume.projection import Projection, Reader
+from rtdecode.signal.volume.register import head_of
 from rtdecode.types import Volume
 from streaming.calibrate import command, warmup
 from streaming.sources.folder.source import FolderSource
@@ -242,6 +243,18 @@ def test_volumes_before_the_steady_state_are_left_out(place) -> None:
     assert warmup.unsteady(volumes[:5]) == 0, "too few to tell"
 
 
+def test_voxels_without_a_value_do_not_hide_what_is_unsteady(place) -> None:
+    small = place.mean[::4, ::4, ::4]
+    inside = np.argwhere(head_of(small))
+    rng = np.random.default_rng(0)
+    volumes = []
+    for n, gain in enumerate([1.4, 1.1, 1.03, *[1.0] * 12]):
+        data = gain * small + rng.normal(0, 6, small.shape)
+        data[tuple(inside[n])] = np.nan
+        volumes.append(Volume(data, np.eye(4), n, 1, 0.8, None, None, 0, 0, 0))
+    assert warmup.unsteady(volumes) == 3
+
+
 def test_a_line_is_no_noise() -> None:
     at = np.array([0, 1, 2, 4, 7])
     slope, spread = warmup.line(np.outer(at, [2.0, -1.0]) + 50, at)
@@ -257,6 +270,19 @@ def test_a_thin_slab_is_taken_as_it_lies(place, tmp_path) -> None:
     record = calibration.load(tmp_path / "cal").record
     assert record.figures.max_fd_mm is None
     assert "motion is not corrected" in (tmp_path / "cal" / "quality.html").read_text()
+
+
+def test_a_voxel_without_a_value_beside_the_region_does_not_stop_it(place, tmp_path) -> None:
+    slab = [seen(place, np.eye(4), n)[:, :, 20:22].astype(np.float32) for n in range(4)]
+    region = slab[0] > 800
+    inside = np.argwhere(region)
+    lost = tuple(inside[len(inside) // 2])
+    region[lost] = False
+    slab[2][lost] = np.nan
+    folder = written(tmp_path / "scan", slab, place.affine)
+    nib.Nifti1Image(region.astype(np.uint8), place.affine).to_filename(tmp_path / "m.nii")
+    assert command.run(folder, tmp_path / "m.nii", tmp_path / "cal") == 0
+    assert calibration.load(tmp_path / "cal").record.volumes == 4
 
 
 def test_waits_for_a_run_and_takes_the_first_volumes_of_it(still, mask, tmp_path, monkeypatch) -> None:
