@@ -214,7 +214,9 @@ def _level(heard: Heard, bundle: Bundle, wanted: EegInput, montage: Montage) -> 
     span = chain.read(chain.newest - np.arange(int(_JUDGED_S * rate_hz))[::-1] / rate_hz)
     # Reading a span is what judges its level, so notes are asked for afterwards.
     if wrong := chain.notes():
-        return _bad("level", wrong[0])
+        # A second sentence says what a session does with such windows.
+        sentence, _, _ = wrong[0].partition(". ")
+        return _bad("level", sentence)
     if span.values is None or span.mask.sum() < _LEAST_S * rate_hz:
         found = "too little of it could be corrected to judge its level"
         return Finding("level", "note", found, "look again while the scanner rests")

@@ -85,6 +85,13 @@ def test_volts_that_are_called_microvolts_are_told_by_their_level(phantom: Bundl
     assert found["level"].state == "bad"
 
 
+def test_the_advice_on_a_level_holds_nothing_but_what_to_do(phantom: Bundle) -> None:
+    level = judged(phantom, heard(cap(phantom), 500.0, 40e3))["level"]
+    assert level.found.startswith("the EEG's standard deviation in the bundle's band is")
+    assert level.advice.startswith("check the unit that the outlet declares")
+    assert level.advice.endswith("the amplifier's gain")
+
+
 def test_values_that_are_no_numbers_are_counted_and_the_channel_named(phantom: Bundle) -> None:
     def spoil(data: np.ndarray) -> None:
         data[2, ::2] = np.nan
