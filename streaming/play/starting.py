@@ -83,7 +83,7 @@ def _triggers(box: MarkerSource, amplifier: LslSource | None) -> list[Trigger]:
 
 
 def is_trigger(label: str, wanted: str | None) -> bool:
-    """Return whether a marker is the volume trigger: `wanted`, else ``R128`` or a stim channel's number."""
+    """Return whether a marker is the volume trigger: `wanted`, else ``R128`` or a decimal number."""
     # The markers of another showing are never triggers, even where their text was asked for.
     if film_marks.is_film_mark(label):
         return False
