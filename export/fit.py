@@ -121,8 +121,8 @@ def fitter_of(base: Bundle) -> Fitter:
     name = base.manifest.fitter
     if name is None:
         raise UsageError(
-            f"--bundle {base.path} cannot be adapted to another participant: its manifest names nothing that "
-            "could do so (fitter: null). Give a bundle that names its fitter, as `rtdecode inspect` shows, "
+            f"--bundle {base.path} cannot be adapted to another participant: its manifest names no fitter "
+            "(fitter: null). Give a bundle that names its fitter, as `rtdecode inspect` shows, "
             f"or train the recipe {base.manifest.recipe} on the participant."
         )
     try:
@@ -132,7 +132,7 @@ def fitter_of(base: Bundle) -> Fitter:
         inspect.signature(builder).bind(base=base)
     except (UsageError, TypeError) as error:
         raise BundleError(
-            f"{base.path} names the fitter '{name}', and there is none of that name here: {error}. Install "
+            f"{base.path} names the fitter '{name}', which is not installed here: {error}. Install "
             f"the package that has the recipe {base.manifest.recipe}: it registers '{name}' in the "
             f"entry-point group {builders.GROUP}."
         ) from error
@@ -147,10 +147,10 @@ def _shown(
     for recording in recordings:
         path = film or (recording.path / "truth" / "film.mp4")
         if not path.is_file():
-            raise UsageError(f"the film of {recording.path} was looked for at {path}: give it with --film.")
+            raise UsageError(f"{recording.path} has no film at {path}: give it with --film.")
         paths.append(path)
     if events is not None and not events.is_file():
-        raise UsageError(f"--events {events} is no file: a table of the film's shots was expected.")
+        raise UsageError(f"--events {events} is not a file. Give a table of the film's shots.")
     # Recordings often share a film: read each file once.
     known = {path: read_film(path, manifest.clip) for path in dict.fromkeys(paths)}
     # A recording's own events belong to its own film, so a film given by hand goes without them.
@@ -246,10 +246,11 @@ def _say_routes(
     """Print which modalities the new bundle ignores, and warn of those that are at chance."""
     alone = found.get("both", {}).get("alone")
     if alone is not None:
+        both = found["both"]
         console.print(
-            f"{_NAMES[alone]} is read alone where both are there: held-out windows are identified "
-            f"{found['both']['value']:.3f} from it, and {found['both']['fused']:.3f} from both. The other "
-            "counts where it is alone, as in a preview."
+            f"Where both are present, only {_NAMES[alone]} is read: held-out windows are identified at "
+            f"{both['value']:.3f} from {_NAMES[alone]} and at {both['fused']:.3f} from both. The other is "
+            f"used only where {_NAMES[alone]} is absent."
         )
     for name in manifest.modalities:
         if getattr(recorded, name) is None:
@@ -272,8 +273,8 @@ def _check_beyond_chance(found: dict[str, dict[str, Any]]) -> None:
     if not _beyond_chance(figure):
         low, high = figure["ci95"]
         raise RtDecodeError(
-            f"held-out windows are identified {figure['value']:.3f} (95 % {low:.3f} to {high:.3f}; after a "
-            f"fit to a film that nobody saw {figure['shifted']:.3f}) from "
+            f"held-out windows are identified at {figure['value']:.3f} (95 % {low:.3f} to {high:.3f}; after "
+            f"a fit to a film that nobody saw {figure['shifted']:.3f}) from "
             f"{' + '.join(_NAMES[name] for name in _read_by(route))}, which does not differ from chance "
             f"({_CHANCE}): no bundle was written. Check that the film given is the one that was shown and "
             "began when the recording says, that the participant watched, and record ten minutes or more."

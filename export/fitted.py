@@ -205,9 +205,10 @@ def compare(expected: Arrays, made: Arrays) -> dict[str, float]:
         thousandth of its spread.
     """
     if not expected or not set(expected) <= set(made):
+        wanted = f"the outputs {', '.join(expected)}" if expected else "no outputs"
         raise BundleError(
-            f"the fit expects {', '.join(expected) or 'nothing'} of its graphs, and they give "
-            f"{', '.join(made)}: nothing was written. Report it to whoever made the bundle's fitter."
+            f"the fit expects {wanted}, but the graphs give {', '.join(made)}: nothing was written. "
+            "Report it to whoever made the bundle's fitter."
         )
     found: dict[str, float] = {}
     for name, values in expected.items():
@@ -217,7 +218,7 @@ def compare(expected: Arrays, made: Arrays) -> dict[str, float]:
         if not error <= _TOLERANCE:
             raise BundleError(
                 f"the fitted graphs give a {name} that is {error:.2g} of its spread away from what the fit "
-                f"says (allowed {_TOLERANCE}). Nothing was written; report it with the version of ONNX "
+                f"computes (allowed {_TOLERANCE}). Nothing was written; report it with the version of ONNX "
                 "Runtime."
             )
         found[name] = float(f"{error:.2g}")

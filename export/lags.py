@@ -153,7 +153,7 @@ def implausible(lags: Matrix, curve: Matrix) -> str | None:
     known = np.isfinite(curve)
     if not known.any() or np.nanmax(curve) < _SIGNAL:
         return (
-            "the volumes tell next to nothing of the film at any lag. Was it this film, and did it begin "
+            "the volumes hardly follow the film at any lag. Was it this film, and did it begin "
             "with the first volume? `rtdecode play` marks when it begins."
         )
     best = float(lags[np.nanargmax(curve)])
@@ -161,7 +161,7 @@ def implausible(lags: Matrix, curve: Matrix) -> str | None:
     ends = lags[known][[0, -1]]
     if best in ends or not _PLAUSIBLE[0] <= best <= _PLAUSIBLE[1]:
         return (
-            f"the volumes tell most of the film {best:.1f} s after it, and a haemodynamic response peaks "
+            f"the volumes follow the film best at a lag of {best:.1f} s, but a haemodynamic response peaks "
             f"after {_PLAUSIBLE[0]:g} to {_PLAUSIBLE[1]:g} s. The film began earlier or later than was "
             "assumed; `rtdecode play` marks when it begins."
         )

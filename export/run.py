@@ -200,15 +200,16 @@ def _traced(stage: Traced) -> ModelProto:
 def _check(target: str | None, precision: str | None) -> None:
     for name, value, there in (("target", target, TARGETS), ("precision", precision, PRECISIONS)):
         if value is not None and value not in there:
-            raise UsageError(f"--{name} {value} is not built yet; there is {', '.join(there)}.")
+            raise UsageError(f"--{name} {value} is not supported; choose from {', '.join(there)}.")
 
 
 def _check_scopes(system: System) -> None:
     lasting = sorted(name for name, scope in system.scopes.items() if scope == "session")
     if lasting:
         raise UsageError(
-            f"the system keeps {', '.join(lasting)} from window to window, and its own code cannot be held "
-            "to that. From window to window it can carry the end of its latents (System.carried)."
+            f"the system keeps {', '.join(lasting)} from window to window, and this cannot be checked "
+            "against its own code. From window to window it can carry the end of its latents "
+            "(System.carried)."
         )
 
 

@@ -117,5 +117,5 @@ def test_a_calibration_goes_on_with_what_is_there(tmp_path: Path) -> None:
         assert "waiting for volumes" in shell.stdout.readline()
         program_of(shell).send_signal(signal.SIGINT)
         said, _ = shell.communicate(timeout=LIMIT)
-    assert "stopped: going on with what is there" in said
+    assert "stopped: continuing with the volumes so far" in said
     assert shell.returncode == 1

@@ -160,11 +160,11 @@ def _check(
     if bundle is not None and (mask is not None or reference is not None):
         raise UsageError("a bundle brings its own voxels: leave out --mask and --reference, or --bundle.")
     if labels not in LABELS:
-        raise UsageError(f"--labels is one of {', '.join(LABELS)}, found '{labels}'")
+        raise UsageError(f"--labels must be one of {', '.join(LABELS)}, found '{labels}'")
     if not 2 <= volumes <= _MOST:
         raise UsageError(f"--volumes lies between 2 and {_MOST}, found {volumes}")
     if wait < 0:
-        raise UsageError(f"--wait counts seconds, 0 is for ever, found {wait:g}")
+        raise UsageError(f"--wait must be 0 (for ever) or a number of seconds, found {wait:g}")
     # The folder may appear only when the scanner exports, but a path without a parent is mistyped.
     if not fmri_dir.absolute().parent.is_dir():
         raise UsageError(f"--fmri-dir {fmri_dir}: there is no folder {fmri_dir.absolute().parent}")

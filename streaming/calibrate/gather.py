@@ -99,14 +99,14 @@ def _fill(
             time.sleep(_POLL_S)
     # Ctrl-C means that the run is over, not that the calibration is unwanted.
     except KeyboardInterrupt:
-        console.print("stopped: going on with what is there", highlight=False)
+        console.print("stopped: continuing with the volumes so far", highlight=False)
 
 
 def _too_few(source: FolderSource, found: int, count: int, wait: float) -> str:
     if found:
         return (
-            f"{found} volume of a run came into {source.directory}, and then none for a while; a calibration "
-            f"needs {_LEAST} at the least and should have {count}. Let the scanner run on, and call again."
+            f"only {found} volume of a run arrived in {source.directory}; a calibration needs at least "
+            f"{_LEAST} and should have {count}. Let the scanner run on, and call again."
         )
     return (
         f"waited {wait:g} s (--wait) for volumes, none came: {source.state}. Start the scanner, correct "

@@ -50,7 +50,9 @@ def verdict(record: Record) -> list[str]:
     figures = record.figures
     remarks = []
     if record.volumes < _FEW:
-        remarks.append(f"rests on {record.volumes} volumes: scale and drift are rough below {_FEW}")
+        remarks.append(
+            f"rests on {record.volumes} volumes: scale and drift are unreliable below {_FEW} volumes"
+        )
     if figures.unaligned:
         remarks.append(f"{figures.unaligned} volumes could not be aligned and were left out")
     if figures.max_fd_mm is None:
@@ -62,8 +64,11 @@ def verdict(record: Record) -> list[str]:
     if record.placement is not None and record.placement.correlation < _WEAK:
         remarks.append(f"the earlier head was found with a correlation of {record.placement.correlation:.2f}")
     if figures.outside:
-        remarks.append(f"{figures.outside} voxels of the region lay out of the volumes: they take the edge's")
-    head = "nothing to remark" if not remarks else f"{len(remarks)} to look at"
+        remarks.append(
+            f"{figures.outside} voxels of the region lay outside the volumes and take the nearest value "
+            "inside"
+        )
+    head = f"{len(remarks)} remark{'' if len(remarks) == 1 else 's'}" if remarks else "nothing to report"
     counted = f"{record.volumes} volumes, {record.features} features: {head}"
     return [counted, *(f"  {remark}" for remark in remarks)]
 
@@ -120,7 +125,10 @@ def _rows(record: Record) -> list[tuple[str, str]]:
         )
     return [
         ("made", f"{record.made_at}, rtdecode {record.version}"),
-        ("volumes", f"{record.volumes} of series {record.series}, {record.dropped} before them not steady"),
+        (
+            "volumes",
+            f"{record.volumes} of series {record.series}, {record.dropped} dropped before the steady state",
+        ),
         ("grid", f"{_times(record.shape)} voxels of {_times([f'{s:.3g}' for s in size])} mm"),
         ("TR", "unknown" if record.tr_s is None else f"{record.tr_s:g} s"),
         ("features", f"{record.features} from a {record.origin} ({record.origin_digest})"),

@@ -175,7 +175,7 @@ def _check_place(region: Region, path: Path, brain: NDArray[np.bool_], affine: R
     if held >= _IN_BRAIN * index.shape[1]:
         return
     raise UsageError(
-        f"--mask {path} lies elsewhere than the brain: of its {index.shape[1]} voxels {int(inside.sum())} "
+        f"--mask {path} does not lie in the brain: of its {index.shape[1]} voxels {int(inside.sum())} "
         f"lie in the volumes and {held} in the brain. The mask has {region.labels.shape} voxels "
         f"with the affine {np.round(region.affine, 2).tolist()}, the volumes {brain.shape} with "
         f"{np.round(affine, 2).tolist()}. Draw it on a volume of this session, or give the session it was "

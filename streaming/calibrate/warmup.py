@@ -170,8 +170,8 @@ def measure(aligned: Aligned, projection: Projection) -> Warmup:
     if not np.isfinite(features).all():
         lost = int((~np.isfinite(features)).any(axis=0).sum())
         raise RtDecodeError(
-            f"{lost} features hold values that are no numbers: the region reaches into voxels that "
-            "the volumes leave out. Give a smaller mask."
+            f"{lost} features hold values that are not finite: the region reaches into voxels that "
+            "hold no data. Give a smaller mask."
         )
     # About a line, so that slow drift does not count as noise.
     slope, spread = line(features, np.array([v.index for v in aligned.volumes]))

@@ -72,7 +72,7 @@ class Shown:
         if not self.late_s:
             return text
         middle, high = 1e3 * np.percentile(self.late_s, [50, 99])
-        return f"{text}; after their time by {middle:.1f} ms in the median, {high:.1f} ms at p99"
+        return f"{text}; late by {middle:.1f} ms (median), {high:.1f} ms (p99)"
 
 
 def run(options: PlayOptions) -> int:
@@ -126,7 +126,7 @@ def run(options: PlayOptions) -> int:
 
 def _check(options: PlayOptions) -> None:
     if options.start_on not in starting.STARTS:
-        raise UsageError(f"--start-on {options.start_on}: there are {', '.join(starting.STARTS)}")
+        raise UsageError(f"--start-on {options.start_on}: choose from {', '.join(starting.STARTS)}")
     if options.headless and options.start_on == "key":
         raise UsageError(
             "--start-on key needs a window to be pressed in: leave --headless out, or start on now"
@@ -138,7 +138,7 @@ def _check(options: PlayOptions) -> None:
             "--lsl is empty: give the name of the EEG stream, so that its recording finds the film"
         )
     if not 0 <= options.wait < math.inf:
-        raise UsageError(f"--wait {options.wait:g}: seconds from 0 on were expected")
+        raise UsageError(f"--wait {options.wait:g} must be 0 or more seconds")
 
 
 def _screen(film: Film, options: PlayOptions) -> Screen:

@@ -80,7 +80,9 @@ def _look_through(path: Path, container: InputContainer) -> Film:
     # Count the packets: the number of frames in a file's header is often missing or an estimate.
     packets = [p for p in container.demux(stream) if p.size and not p.is_discard]
     if not fps or not packets:
-        raise UsageError(f"{path} says no frame rate: convert it with `ffmpeg -i {path.name} -r 25 film.mp4`")
+        raise UsageError(
+            f"{path} states no frame rate: convert it with `ffmpeg -i {path.name} -r 25 film.mp4`"
+        )
     times = [float(p.pts * p.time_base) for p in packets if p.pts is not None and p.time_base]
     _check_steady(path, np.sort(times), float(fps))
     # Pixels may be wider than high; a screen's are square.

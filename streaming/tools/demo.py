@@ -133,7 +133,7 @@ def _session(
     if not stopped and (failed or read.returncode != 0):
         said = "\n".join(log.read_text().splitlines()[-_LINES:])
         console.print(
-            f"`rtdecode {reader[0]}` ended with exit code {read.returncode}: what it said stands above. "
+            f"`rtdecode {reader[0]}` ended with exit code {read.returncode}: see its output above. "
             f"`rtdecode {player[0]}` said last:\n{said}",
             highlight=False,
             markup=False,

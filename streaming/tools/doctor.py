@@ -149,7 +149,7 @@ def _fmri(
 ) -> tuple[list[Finding], Volume | None]:
     """Look into the folder, and judge its volumes against the bundle."""
     if directory is None:
-        found = Finding("folder", "note", "none was given", "give --fmri-dir DIR to have it looked into")
+        found = Finding("folder", "note", "no folder given", "give --fmri-dir DIR to have it checked")
         return [found], None
     if not directory.is_dir():
         found = Finding("folder", "bad", f"{directory} is not there", "mount the scanner's export folder")

@@ -185,7 +185,7 @@ def _samples(heard: Heard, wanted: EegInput, montage: Montage) -> Finding:
         return Finding("samples", "ok", f"{total} samples, all of them finite")
     names = [montage.channels[row] for row, count in zip(rows, wrong, strict=True) if count]
     found = (
-        f"{wrong.max() / total:.0%} of the samples are no measurement (not finite, or beyond "
+        f"{wrong.max() / total:.0%} of the samples are not measurements (not finite, or beyond "
         f"{plausible.EEG_LIMIT_UV:g} uV) in {len(names)} channels: {_listed(names)}"
     )
     return Finding("samples", "bad", found, "check the electrodes, the amplifier and its LSL program")

@@ -84,7 +84,8 @@ def _count(series: dict[str, Series], volume: Volume) -> None:
     one.count += 1
     holes = plausible.voxel_holes(volume.data)
     if holes is not None:
-        one.faults.append(f"{holes.mean():.1%} of the voxels of {volume.name} are no numbers")
+        lost = f"{holes.mean():.1%} of the voxels of {volume.name}"
+        one.faults.append(f"{lost} are not finite or beyond {plausible.VOXEL_LIMIT:g}")
     elif (constant := plausible.volume_constant(volume.data)) is not None:
         one.faults.append(f"{volume.name}: {constant}")
 
@@ -127,7 +128,7 @@ def judge(
     if not read:
         found.append(Finding("grid", "bad", str(reasons[0]), "calibrate with --bundle, or give another"))
         return [*found, _tr(one.last, bundle), _values(one)], one.last
-    how = "read through the calibration" if calibration is not None else "that of the bundle"
+    how = "read through the calibration" if calibration is not None else "same grid as the bundle"
     found.append(Finding("grid", "ok", how))
     found.append(_tr(one.last, bundle))
     values = _values(one)
@@ -151,13 +152,13 @@ def _passed_over(looked: Looked) -> str:
     if not looked.ignored:
         return ""
     name, reason = looked.ignored[-1]
-    return f", {len(looked.ignored)} files of no use, the last {name}: {reason}"
+    return f", {len(looked.ignored)} unusable files, the last {name}: {reason}"
 
 
 def _tr(volume: Volume, bundle: Bundle) -> Finding:
     trained_s = float(bundle.manifest.grid.tr or 0)
     if volume.tr_s is None:
-        found = f"the files do not say; the bundle's is {trained_s:g} s"
+        found = f"the files state no TR; the bundle's is {trained_s:g} s"
         return Finding("TR", "note", found, "check the protocol")
     try:
         check_tr(volume.tr_s, trained_s, volume.name)

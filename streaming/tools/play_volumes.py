@@ -103,7 +103,7 @@ def _open(bold: Path, tr: float | None) -> tuple[Any, float]:
         raise UsageError(f"{bold} has the shape {shape}: give a 4-D NIfTI")
     tr_s = tr if tr is not None else repetition_time(image.header)
     if tr_s is None or tr_s <= 0:
-        raise UsageError(f"{bold} says no usable TR, found {tr_s}: give it with --tr, in seconds")
+        raise UsageError(f"{bold} states no usable TR, found {tr_s}: give it with --tr, in seconds")
     return image, tr_s
 
 
@@ -119,7 +119,7 @@ def _prepare(folder: Path) -> None:
     if not folder.parent.is_dir():
         raise UsageError(f"there is no folder {folder.parent} to make {folder.name} in")
     if taken(folder):
-        raise UsageError(f"{folder} is not an empty folder: each run is played into one of its own")
+        raise UsageError(f"{folder} is not an empty folder: each run needs a folder of its own")
     folder.mkdir(exist_ok=True)
 
 

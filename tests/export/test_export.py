@@ -63,8 +63,8 @@ def test_a_run_becomes_a_bundle(recipe: str, steps: int, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("asked", "what"),
     [
-        ({"target": "tensorrt"}, "tensorrt is not built yet; there is onnx"),
-        ({"precision": "fp16"}, "fp16 is not built yet; there is fp32"),
+        ({"target": "tensorrt"}, "tensorrt is not supported; choose from onnx"),
+        ({"precision": "fp16"}, "fp16 is not supported; choose from fp32"),
         ({"steps": 4}, "needs a run with a denoiser"),
     ],
 )

@@ -322,7 +322,7 @@ def test_too_few_volumes_are_a_sentence(still, mask, tmp_path) -> None:
     with pytest.raises(RtDecodeError, match=r"none came: .*notes\.txt"):
         command.run(folder, mask, tmp_path / "cal", wait=0.2)
     shutil.copyfile(still / "v_000.nii", folder / "v_000.nii")
-    with pytest.raises(RtDecodeError, match="1 volume of a run came"):
+    with pytest.raises(RtDecodeError, match="only 1 volume of a run arrived"):
         command.run(folder, mask, tmp_path / "cal")
 
 

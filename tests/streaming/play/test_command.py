@@ -261,7 +261,7 @@ def test_what_cannot_be_is_refused_in_words(tmp_path: Path) -> None:
         ("cannot be read as a film", {"film": tmp_path / "text.mp4"}),
         ("steady rate: frame", {"film": tmp_path / "uneven.mp4"}),
         ("--headless out", {"start_on": "key"}),
-        ("trigger, key, now", {"start_on": "soon"}),
+        ("choose from trigger, key, now", {"start_on": "soon"}),
         ("--screen fills", {"screen": 0}),
         ("not there yet", {"log": tmp_path / "there.tsv"}),
         ("not there yet", {"log": tmp_path / "no" / "log.tsv"}),

@@ -96,7 +96,8 @@ def nothing(data: np.ndarray) -> None:
 def test_voxels_that_are_no_numbers_are_counted(tmp_path: Path, small: Bundle) -> None:
     found = judged(folder(tmp_path / "scans", no_number), small)["voxels"]
     assert found.state == "bad"
-    assert found.found == "1 of 4 volumes: 50.0% of the voxels of vol_00002.nii are no numbers"
+    told = "50.0% of the voxels of vol_00002.nii are not finite or beyond 1e+09"
+    assert found.found == f"1 of 4 volumes: {told}"
 
 
 def test_a_constant_volume_is_named(tmp_path: Path, small: Bundle) -> None:
@@ -114,7 +115,7 @@ def test_a_file_that_is_passed_over_is_named(tmp_path: Path, small: Bundle) -> N
     found = judged(folder(tmp_path / "scans", nothing), small)["folder"]
     assert found.state == "note"
     assert "3 volumes" in found.found
-    assert found.found.endswith("1 files of no use, the last vol_00002.nii: nothing but zeros")
+    assert found.found.endswith("1 unusable files, the last vol_00002.nii: nothing but zeros")
 
 
 def test_a_level_far_from_that_of_training_is_bad(tmp_path: Path, small: Bundle) -> None:

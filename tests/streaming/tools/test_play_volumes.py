@@ -92,7 +92,7 @@ def test_refuses_with_a_reason(tmp_path):
         ("text.nii", "out", 1.0, 1.0, "cannot be read"),
         ("cut.nii", "out", 1.0, 1.0, "cannot be read"),
         ("one.nii", "out", 1.0, 1.0, "give a 4-D NIfTI"),
-        ("bold.nii", "out", None, 1.0, "says no usable TR.*--tr"),
+        ("bold.nii", "out", None, 1.0, "states no usable TR.*--tr"),
         ("bold.nii", "out", 1.0, 0.0, "--speed"),
         ("bold.nii", "full", 1.0, 1.0, "not an empty folder"),
         ("bold.nii", "no/out", 1.0, 1.0, "there is no folder"),
