@@ -314,6 +314,11 @@ class Manifest:
         found = {name: self.stages.get(name) for name in STAGES}
         return {name: stage for name, stage in found.items() if stage is not None}
 
+    @property
+    def onset_correction_s(self) -> float:
+        """Seconds by which the onsets of its participant's events lag the pictures; 0 if not known."""
+        return float(self.provenance.get("onset_correction_s") or 0.0)
+
 
 def of_subject(manifest: Manifest, name: str) -> Manifest:
     """Return the manifest for one subject, with its signals and stages in place of the default subject's.

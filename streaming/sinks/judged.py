@@ -77,7 +77,7 @@ def sections(truth: Truth, shown: Archive, bundle: Bundle) -> Sections:
     labels = bundle.manifest.labels
     if shown.scored and labels:
         scores = np.array([[one[name] for name in labels] for one in shown.scores])
-        correction = truth.onset_correction_s
+        correction = bundle.manifest.onset_correction_s
         named = report_accuracy(
             shown.scored, events, scores=scores, labels=labels, onset_correction_s=correction
         )

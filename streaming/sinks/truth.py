@@ -95,14 +95,15 @@ class Truth:
 
     def category(self, window: Window) -> str | None:
         """Return the category that was shown during a window; None if unknown, or without categories."""
-        labels = self._bundle.manifest.labels
+        manifest = self._bundle.manifest
+        labels = manifest.labels
         if labels is None or window.run != 0 or not self.known:
             return None
         self._events = self._events or self.events()
         if self.fault:
             return None
         span = (window.run, window.start_s, window.stop_s)
-        (truth, *_), _ = categories([span], {0: self._events}, labels, self.onset_correction_s)
+        (truth, *_), _ = categories([span], {0: self._events}, labels, manifest.onset_correction_s)
         return labels[truth] if truth >= 0 else "between blocks"
 
     def events(self) -> list[Event]:
@@ -110,11 +111,6 @@ class Truth:
         with self._reading():
             return read_events(self._events_path) if self._events_path is not None and self.known else []
         return []
-
-    @property
-    def onset_correction_s(self) -> float:
-        """Seconds by which the events' onsets lag the pictures."""
-        return float(self._bundle.manifest.provenance.get("onset_correction_s") or 0.0)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:

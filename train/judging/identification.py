@@ -343,7 +343,7 @@ def classified(
 ) -> Figures:
     """Judge the scores of named categories against what was shown."""
     labels = bundle.manifest.labels or []
-    correction = float(bundle.manifest.provenance.get("onset_correction_s", 0.0))
+    correction = bundle.manifest.onset_correction_s
     told = report_accuracy(where, known, scores=made.scores, labels=labels, onset_correction_s=correction)
     figure = told["classification_top1"]
     # Blocks are balanced in the design, so one label for all windows is right at chance level.

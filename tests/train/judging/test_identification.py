@@ -1,12 +1,14 @@
 """Judging: fresh seeds, every route, controls, and the same windows as a session."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from rtdecode import bundle as bundles
 from rtdecode.disk.recording import RecordingWriter
 from rtdecode.disk.video import write_mp4
 from rtdecode.errors import UsageError
@@ -18,9 +20,9 @@ from train.data.chain import windows
 from train.data.phantom import participant, session_arrays, window_arrays
 from train.evaluate import Request, evaluate, main, read_request
 from train.judging import identification as judge
-from train.judging.identification import background_baseline, background_wins, judge_clips, only
+from train.judging.identification import background_baseline, background_wins, classified, judge_clips, only
 from train.models.ridge.system import PatchRidge
-from train.reconstruct import clips_of, reconstruct
+from train.reconstruct import Reconstruction, clips_of, reconstruct
 from train.run_folder import arrays, draft_of
 
 
@@ -158,6 +160,20 @@ def test_a_request_that_cannot_be_judged_is_refused_before_anything_is(
     monkeypatch.setattr("train.judging.identification.judge_phantom", lambda *_: pytest.fail("judged"))
     assert main([str(tiny("ridge")), *changes]) == 2
     assert what in capsys.readouterr().err
+
+
+def test_categories_are_judged_without_an_onset_correction_if_it_is_null() -> None:
+    bundle = bundles.load("haxby")
+    null = replace(bundle, manifest=replace(bundle.manifest, provenance={"onset_correction_s": None}))
+    labels = bundle.manifest.labels
+    assert labels is not None
+    scores = np.eye(len(labels))[:3]
+    nothing = np.zeros((3, 1), np.float32)
+    shown = Reconstruction([], nothing, None, scores)
+    spans = [(1, 4.0 * k, 4.0 * k + 4) for k in range(3)]
+    events = {1: [Event(4.0 * k, 4.0, labels[k]) for k in range(3)]}
+    figure = classified(shown, spans, events, null)["classification_top1"]
+    assert (figure["value"], figure["n"]) == (1, 3)
 
 
 def test_unknown_keys_are_named(capsys: pytest.CaptureFixture[str]) -> None:
