@@ -242,14 +242,17 @@ class Recording:
 
     def has_triggers(self) -> bool:
         """Return whether any trigger was recorded."""
-        with (self.path / "events.jsonl").open() as lines:
-            return any('"stamp"' in line for line in lines)
+        return self._has('"stamp"')
 
     def has_volumes(self) -> bool:
         """Return whether any volume was recorded."""
-        # A last line without its end was torn by a crash, and its volume is not read back.
+        return self._has('"shape": ')
+
+    def _has(self, key: str) -> bool:
+        """Return whether any line has a key."""
+        # A last line without its end was torn by a crash, and its item is not read back.
         with (self.path / "events.jsonl").open() as lines:
-            return any('"shape": ' in line for line in lines if line.endswith("\n"))
+            return any(key in line for line in lines if line.endswith("\n"))
 
     def events(self) -> Iterator[EegChunk | Trigger | Volume]:
         """Yield the items in the order in which they arrived.

@@ -181,6 +181,16 @@ def test_eeg_alone_or_a_volume_that_was_torn_off_is_no_volume(tmp_path: Path) ->
     assert Recording(tmp_path / "r").has_volumes()
 
 
+def test_a_trigger_that_was_torn_is_no_trigger(tmp_path: Path) -> None:
+    with RecordingWriter(tmp_path / "r", small.montage(), {}) as writer:
+        writer.write(small.triggers(1, 90.0)[0])
+    events = tmp_path / "r" / "events.jsonl"
+    events.write_text(events.read_text().removesuffix("\n"))
+    torn = Recording(tmp_path / "r")
+    assert list(torn.events()) == []
+    assert not torn.has_triggers()
+
+
 def test_items_are_on_disk_before_the_end(tmp_path: Path) -> None:
     writer = RecordingWriter(tmp_path / "r", small.montage(), {})
     for item in items():
