@@ -107,12 +107,17 @@ def replacing(target: Path) -> Iterator[Path]:
     # The new folder lies beside the old one, so that it can be renamed; an error leaves the old one.
     target = target.resolve()
     part = target.with_name(target.name + ".part")
+    old = target.with_name(target.name + ".replaced")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     yield part
+    # The old folder is deleted last, so that a crash at any moment leaves it or the new one. After a crash
+    # between the two renames it is the only one, and stays until there is another.
     if target.exists():
-        shutil.rmtree(target)
+        shutil.rmtree(old, ignore_errors=True)
+        target.rename(old)
     part.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_tree(file: Path, tree: dict[str, Any]) -> None:
