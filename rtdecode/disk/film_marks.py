@@ -119,7 +119,7 @@ def showings(marks: Iterable[FilmMark]) -> list[ShownFilm]:
     """Sort markers into showings, in the order in which they came.
 
     A showing without frames is left out. One whose start was not received (because the recording began later)
-    needs two frames, because its rate has to be measured.
+    needs two different frames, because its rate has to be measured.
     """
     films: list[ShownFilm] = []
     head: tuple[str, float | None, int | None] = ("", None, None)
@@ -127,7 +127,7 @@ def showings(marks: Iterable[FilmMark]) -> list[ShownFilm]:
     stamps: list[float] = []
 
     def close(*, ended: bool) -> None:
-        if len(numbers) >= (2 if head[1] is None else 1):
+        if len(set(numbers)) >= (2 if head[1] is None else 1):
             films.append(_showing(*head, np.array(numbers, np.int64), np.array(stamps), ended=ended))
         numbers.clear()
         stamps.clear()

@@ -53,6 +53,7 @@ def test_a_recording_that_began_later_measures_the_rate() -> None:
     assert film.fps == pytest.approx(25, rel=1e-3)
     assert film.onset_at == pytest.approx(500.005, abs=0.005)
     assert showings(shown([40], 25, 500.0)[1:]) == []
+    assert showings(shown([40, 40], 25, 500.0)[1:]) == []
 
 
 def test_markers_that_say_no_film_are_passed_over() -> None:
