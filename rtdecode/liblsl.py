@@ -77,15 +77,19 @@ def reach(peers: Sequence[str]) -> None:
     Raises
     ------
     UsageError
-        If there is no host, or one is not a host name or address (it has a port, for example).
+        If there is no host, or one is not a host name or address (it has a port, for example), or if
+        LSLAPICFG names a file that is missing.
     """
     wrong = [peer for peer in peers if not re.fullmatch(r"[\w.-]+|[0-9A-Fa-f:]*::?[0-9A-Fa-f:.%\w]+", peer)]
     if wrong or not peers:
         raise UsageError(f"peers are host names or addresses, found {', '.join(map(repr, wrong)) or 'none'}.")
+    site = _site()
+    named = os.environ.get("LSLAPICFG")
+    if named and site is None:
+        raise UsageError(f"LSLAPICFG names {named}, which is not a file. Correct it, or unset it.")
     # liblsl takes its settings as one text, so the site's file is read, extended and
     # handed over whole.
     settings = _Settings(strict=False, interpolation=None, inline_comment_prefixes=(";",))
-    site = _site()
     settings.read_string(site.read_text() if site else _OURS)
     known = settings.get("lab", "KnownPeers", fallback="").strip("{} ")
     hosts = [host.strip() for host in known.split(",") if host.strip()]
@@ -98,5 +102,5 @@ def reach(peers: Sequence[str]) -> None:
 
 
 # Only what the process sets before its first use of LSL counts, hence at import.
-if _site() is None and "LSLAPICFG" not in os.environ:
+if _site() is None and not os.environ.get("LSLAPICFG"):
     pylsl.set_config_content(_OURS)

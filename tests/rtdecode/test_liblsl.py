@@ -7,6 +7,9 @@ from pathlib import Path
 import pylsl
 import pytest
 
+from rtdecode import liblsl
+from rtdecode.errors import UsageError
+
 PACKAGE = Path(pylsl.__file__).parent
 # What reads streams finds the library in the same way.
 CODE = (
@@ -46,3 +49,11 @@ def test_without_any_the_error_says_what_to_install(bare: Path) -> None:
     done = load(bare)
     assert done.returncode == 1
     assert "[lsl]" in done.stderr
+
+
+def test_peers_are_not_added_to_settings_that_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LSLAPICFG", str(tmp_path / "lsl_api.cfg"))
+    with pytest.raises(UsageError, match=r"LSLAPICFG names .*lsl_api\.cfg, which is not a file"):
+        liblsl.reach(["127.0.0.8"])
