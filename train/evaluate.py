@@ -126,11 +126,12 @@ def show_tables(tables: dict[str, Any]) -> None:
 
 def main(arguments: list[str]) -> int:
     """Run the program; return its exit status."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(_USAGE, file=sys.stderr)  # noqa: T201
-        return 0 if arguments else 2
     as_json = "--json" in arguments
-    run, *changes = [text for text in arguments if text != "--json"]
+    others = [text for text in arguments if text != "--json"]
+    if not others or others[0] in ("-h", "--help"):
+        print(_USAGE, file=sys.stderr)  # noqa: T201
+        return 0 if others else 2
+    run, *changes = others
     try:
         request = read_request(changes)
         # Before the judging, which takes long, and whose result could not be written otherwise.

@@ -181,3 +181,8 @@ def test_unknown_keys_are_named(capsys: pytest.CaptureFixture[str]) -> None:
         read_request(["speed=3", "seconds=5"])
     assert main(["nowhere"]) == 2
     assert "run.json" in capsys.readouterr().err
+
+
+def test_json_without_a_run_shows_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--json"]) == 2
+    assert "train.evaluate RUN [--json]" in capsys.readouterr().err
