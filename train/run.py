@@ -90,6 +90,11 @@ def _train(
 
 def _folders(recipe: Recipe) -> tuple[Path, Path]:
     common = recipe.common
+    if common.resume and common.out and common.resume.resolve() != common.out.resolve():
+        raise UsageError(
+            f"resume={common.resume} and out={common.out} name different folders, and a run is resumed in "
+            "its own. Leave out= out."
+        )
     # The working folder lies beside the run's own, so that a finished run can be renamed into place.
     out = common.resume or common.out or Path("runs") / f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     part = out.with_name(out.name + ".part")

@@ -88,6 +88,14 @@ def test_resuming_asks_for_the_same_arguments(tmp_path: Path) -> None:
         run("ridge", [f"resume={tmp_path / 'yours'}"])
 
 
+def test_a_resumed_run_has_one_folder(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    with pytest.raises(UsageError, match=r"resume=.*mine and out=.*yours name different folders"):
+        run("ridge", [f"resume={mine}", f"out={tmp_path / 'yours'}"])
+    with pytest.raises(UsageError, match="nothing to resume"):
+        run("ridge", [f"resume={mine}", f"out={tmp_path / 'x' / '..' / 'mine'}"])
+
+
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("keep me")
     with pytest.raises(UsageError, match="not empty"):
