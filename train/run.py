@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from rtdecode.disk import strict_json
+from rtdecode.disk.folders import vacate
 from rtdecode.errors import RtDecodeError, UsageError
 from train.judging.judged import Judged
 from train.recipe import ExportDefaults, Recipe, build, check, differences, names, read
@@ -73,7 +74,7 @@ def run(recipe: str, overrides: list[str]) -> Path:
     write(whole, wanted, trained, found)
     # `check_new` accepts an empty folder. It makes room for the run.
     if out.exists():
-        out.rmdir()
+        vacate(out)
     whole.rename(out)
     clear(part)
     return out

@@ -32,6 +32,12 @@ def taken(folder: Path) -> bool:
         ) from error
 
 
+def vacate(folder: Path) -> None:
+    """Remove a folder that is not `taken`, and the lock in it that a killed session left behind."""
+    (folder / _LOCK).unlink(missing_ok=True)
+    folder.rmdir()
+
+
 @contextmanager
 def held(folder: Path, flag: str, owner: str) -> Iterator[None]:
     """Make a folder, and lock it against every other session while the block runs.

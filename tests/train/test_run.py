@@ -52,6 +52,9 @@ def test_an_interrupted_run_leaves_nothing_and_resumes(
     assert not out.exists()
     assert main(["ridge", *SMALL, f"out={out}"]) == 2
     assert f"Go on with resume={out}, or remove {out}.part" in capsys.readouterr().err
+    # What a session leaves behind that was killed before it wrote anything.
+    out.mkdir()
+    (out / ".rtdecode-lock").touch()
     assert main(["ridge", *SMALL, f"resume={out}"]) == 0
     assert len(calls) == 3, "the first session was kept, and the second was made again"
     assert capsys.readouterr().out.strip().splitlines()[-1] == str(out)
