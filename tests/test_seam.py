@@ -269,7 +269,8 @@ def test_a_replay_decodes_what_the_systems_own_code_decodes(
     # The volume that a window looks ahead to is the first one of the next.
     np.testing.assert_array_equal(inputs["fmri"][:-1, -1], inputs["fmri"][1:, 0])
     system = system_of(trained).of_subject(name)
-    found = reconstruct(system, inputs, where, manifest.noise_key, steps=manifest.steps)
+    hop_s = float(manifest.grid.hop)
+    found = reconstruct(system, inputs, where, manifest.noise_key, hop_s=hop_s, steps=manifest.steps)
     assert len(finals) == len(found.latents) == 6
     for one, other in zip(finals, found.latents, strict=True):
         np.testing.assert_allclose(one.reshape(other.shape), other, atol=1e-3)

@@ -60,7 +60,13 @@ def judged(run: Path, request: Request) -> Judged:
     held = draft_of(run, request.subject)
     if request.subject is not None:
         system = system.of_subject(request.subject)
-    show = partial(reconstruct, system, noise_key=tree["noise_key"], steps=held.manifest.steps)
+    show = partial(
+        reconstruct,
+        system,
+        noise_key=tree["noise_key"],
+        hop_s=float(held.manifest.grid.hop),
+        steps=held.manifest.steps,
+    )
     # A recording brings its own truth and is judged the same way whatever the run was trained on.
     # Any other folder is data for the run's own judge.
     if request.data is not None and (request.data / "recording.json").is_file():

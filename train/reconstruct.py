@@ -51,6 +51,7 @@ def reconstruct(
     where: Sequence[Span],
     noise_key: str,
     *,
+    hop_s: float,
     steps: int = 0,
     carry: bool = True,
     null: bool = False,
@@ -67,6 +68,8 @@ def reconstruct(
         of that one's clip.
     noise_key : str
         Seeds the noise, see `rtdecode.bundle.noise.noise`.
+    hop_s : float
+        Distance between the starts of two windows, s. It says which of its run's windows each one is.
     steps : int
         Denoising steps, for a system that denoises.
     carry : bool
@@ -83,7 +86,7 @@ def reconstruct(
     for rows in _order(where, carry=joins):
         before = [n - 1 if joins and _joined(where, n) else -1 for n in rows]
         given = {name: value[rows] for name, value in inputs.items()} | _carried(system, latents, before)
-        starts = np.stack([_noise(noise_key, where[n], system.latent_shape) for n in rows])
+        starts = np.stack([_noise(noise_key, where[n], hop_s, system.latent_shape) for n in rows])
         condition = system.condition(given)
         latents[rows] = system.sample(condition, starts, steps)
         for name in ("confidence", "scores"):
@@ -116,9 +119,9 @@ def _carried(system: System, latents: NDArray[np.float32], before: list[int]) ->
     return {"carry": last, "carry_mask": known}
 
 
-def _noise(noise_key: str, span: Span, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    run, start, stop = span
-    return noise(noise_key, run, round(start / (stop - start)), (1, *shape))[0]
+def _noise(noise_key: str, span: Span, hop_s: float, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    run, start, _ = span
+    return noise(noise_key, run, round(start / hop_s), (1, *shape))[0]
 
 
 def _joined(where: Sequence[Span], n: int) -> bool:

@@ -85,7 +85,13 @@ def _train(
 ) -> tuple[Trained, Judged]:
     """Train the system on the data, and judge what it decodes."""
     trained = system.train(work, data, phases)
-    show = partial(reconstruct, trained.system, noise_key=work.noise_key, steps=trained.manifest.steps)
+    show = partial(
+        reconstruct,
+        trained.system,
+        noise_key=work.noise_key,
+        hop_s=float(trained.manifest.grid.hop),
+        steps=trained.manifest.steps,
+    )
     return trained, judge.judge(work, system, data, trained, show)
 
 

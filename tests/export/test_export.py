@@ -178,7 +178,7 @@ def test_live_windows_and_their_holes_take_the_same_way_as_in_training() -> None
     golden["eeg"][2] = 0
     golden["eeg_mask"][2] = 0
     where = [(0, 4.0 * k, 4.0 * k + 4) for k in range(3)]
-    offline = reconstruct(system, golden, where, made.manifest.noise_key, steps=4)
+    offline = reconstruct(system, golden, where, made.manifest.noise_key, hop_s=4.0, steps=4)
     for k, (_, start, stop) in enumerate(where):
         masks = {m: golden[f"{m}_mask"][k] > 0 for m in ("eeg", "fmri")}
         data = {m: golden[m][k] if masks[m].any() else None for m in masks}

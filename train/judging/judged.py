@@ -33,7 +33,7 @@ class Request:
 
 
 class Show(Protocol):
-    """A decoder to be judged: `train.reconstruct.reconstruct` with system, noise key and steps filled in."""
+    """A decoder to be judged: `train.reconstruct.reconstruct` with system, key, hop and steps filled in."""
 
     def __call__(
         self,

@@ -1,0 +1,36 @@
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rtdecode.bundle import Manifest
+from rtdecode.bundle.noise import noise
+from train.reconstruct import reconstruct
+from train.system import ClosedForm, Condition
+from train.work import Arrays
+
+
+class Noisy(ClosedForm):
+    """Its latents are the noise that it was given."""
+
+    latent_shape = (1, 1, 1, 5)
+
+    def condition(self, inputs: Arrays) -> Condition:
+        return Condition()
+
+    def sample(self, condition: Condition, noise: Any, steps: int) -> Any:
+        return noise
+
+    def frames(self, latents: Any) -> Any:
+        return np.zeros((len(latents), 1, 1, 1, 3))
+
+    def graphs(self, manifest: Manifest) -> dict[str, Any]:
+        return {}
+
+
+@pytest.mark.parametrize("hop_s", [1.0, 4.0, 6.0])
+def test_windows_get_the_noise_that_they_get_live(hop_s: float) -> None:
+    where = [(2, hop_s * k, hop_s * k + 4) for k in range(6)]
+    found = reconstruct(Noisy({}), {}, where, "0a", hop_s=hop_s)
+    live = [noise("0a", 2, k, (1, *Noisy.latent_shape))[0] for k in range(6)]
+    np.testing.assert_array_equal(found.latents, live)
