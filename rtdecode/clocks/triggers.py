@@ -98,11 +98,14 @@ class Chain:
             return False
         else:
             self._held[-1] = (index, stamp)
+        self._base = self._recent_base()
+        return True
+
+    def _recent_base(self) -> float:
         # The newest triggers alone, so that the place follows the drift of the scanner's clock, and
         # their median, so that a stray among them does not move it.
         recent = itertools.islice(reversed(self._held), _RECENT)
-        self._base = median(s - i * self._period for i, s in recent)
-        return True
+        return median(s - i * self._period for i, s in recent)
 
     def begun_at(self) -> float:
         """Return the time of the first trigger that lies as near to its place as the others do, s."""
@@ -120,8 +123,10 @@ class Chain:
     def cut(self, stamp: float) -> None:
         """Forget the triggers from a time on, except the chain's first."""
         while len(self._held) > 1 and self._held[-1][1] >= stamp:
-            self._held.pop()
+            index, _ = self._held.pop()
+            self._singles -= index == self.newest + 1
             self.count -= 1
+        self._base = self._recent_base()
 
     def arrays(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the indices and times of the triggers that are kept, (n,) each."""

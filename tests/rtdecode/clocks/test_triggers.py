@@ -9,6 +9,7 @@ import pytest
 
 from rtdecode.clocks.lines import robust_line
 from rtdecode.clocks.run_clock import RunClock
+from rtdecode.clocks.triggers import Train
 from rtdecode.types import Volume
 from tests import small
 
@@ -232,6 +233,26 @@ def test_triggers_can_be_given_to_the_next_run() -> None:
     clock = made([ZERO + i * 0.8 for i in (0, 1, 2, 9, 10)], volumes(3, 0.8), 0.8)
     assert clock.take_back(ZERO + 5) == [(ZERO + 7.2, ""), (ZERO + 8.0, "")]
     assert (clock.triggers, clock.newest_trigger, clock.extra_triggers) == (3, 2, 0)
+
+
+def test_triggers_that_were_given_away_say_nothing_of_their_chain() -> None:
+    skipping = [ZERO + i * 0.8 for i in (0, 2, 4, 6)]
+    drifted = [ZERO + i * 0.8 + 0.03 for i in range(7, 12)]
+    never = Train(0.8)
+    given = Train(0.8)
+    for stamp in skipping:
+        never.push(stamp)
+        given.push(stamp)
+    for stamp in drifted:
+        given.push(stamp)
+    assert given.chains[0].regular
+    assert given.take_back(drifted[0]) == drifted
+    (left,) = given.chains
+    (chain,) = never.chains
+    assert (left.count, left.newest_at) == (chain.count, chain.newest_at)
+    assert not chain.regular
+    assert left.regular == chain.regular
+    assert left.phase == chain.phase
 
 
 def test_a_line_through_few_points_is_not_wild() -> None:
