@@ -148,7 +148,13 @@ def leave_one_out(
     candidates: Candidates,
     permutations: int,
 ) -> list[dict[str, Any]]:
-    """Judge each run by a classifier whose choices and weights all come from the other runs."""
+    """Judge each run by a classifier whose choices and weights all come from the other runs.
+
+    Raises
+    ------
+    UsageError
+        If windows inside blocks have no volume at an offline lag, or at the causal one alone.
+    """
     folds = []
     for left in work.track(runs, "leave one run out"):
         rest = [run for run in runs if run != left]
@@ -167,7 +173,13 @@ def leave_one_out(
         ]
         causal = chain.trials(rest, choice.floor, blocks)
         hit, block, truth = _judge(causal, blocks, rest, left, choice.correction_s, choice.shrinkage)
-        after, _, _ = _judge(offline[lag], blocks, rest, left, choice.correction_s, shrinkage)
+        after, later, _ = _judge(offline[lag], blocks, rest, left, choice.correction_s, shrinkage)
+        # The two are compared window by window, and windows without a volume are left out of either.
+        if not np.array_equal(block, later):
+            raise UsageError(
+                f"in run {left}, {len(hit)} windows inside blocks have volumes in the causal chain, and "
+                f"{len(after)} at a lag of {lag:g} s. Leave that lag out of judge.lags."
+            )
         folds.append(
             {
                 "choice": asdict(choice),

@@ -1,18 +1,23 @@
 """The category decoder on the ten runs that the project ships."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from rtdecode import bundle as bundles
 from rtdecode.errors import UsageError
 from tests.train.tiny import tiny
 from train.data import haxby
 from train.evaluate import Request, evaluate
-from train.models.haxby.leave_one_run_out import offline_trials
+from train.models.haxby.causal import CausalChain
+from train.models.haxby.leave_one_run_out import leave_one_out, offline_trials
+from train.models.haxby.trials import Blocks, Candidates
 from train.run import run
 from train.run_folder import draft_of, read_run
 from train.run_folder import weights as stored
+from train.work import Work
 
 DATA = Path(__file__).parents[3] / "data" / "haxby"
 SHIPPED = Path(__file__).parents[4] / "train" / "runs" / "haxby"
@@ -72,6 +77,24 @@ def test_the_offline_yardstick_removes_trend_and_level() -> None:
     moved = haxby.BoldRun(1, drift.astype(np.int16), run.affine, run.tr_s, run.events)
     plain = offline_trials(bundle.manifest.grid, {1: run}, voxels, 4.0)
     assert np.allclose(plain.x, offline_trials(bundle.manifest.grid, {1: moved}, voxels, 4.0).x, atol=0.1)
+
+
+def test_a_lag_at_which_windows_of_a_block_have_no_volume_is_refused(tmp_path: Path) -> None:
+    whole = {number: haxby.load(DATA, number) for number in range(1, 5)}
+    # Runs that end with their last block: its last windows have no volume 14 s later.
+    runs = {}
+    for number, one in whole.items():
+        volumes = int(one.events[-1].stop_s / one.tr_s)
+        runs[number] = replace(one, data=one.data[..., :volumes])
+    bundle = bundles.load("haxby")
+    assert bundle.projection is not None
+    chain = CausalChain(bundle.manifest, runs, bundle.projection.voxels)
+    late = {14.0: offline_trials(bundle.manifest.grid, runs, chain.voxels, 14.0)}
+    blocks = Blocks({number: one.events for number, one in runs.items()}, haxby.LABELS)
+    candidates = Candidates([0.0], [0.5], [0.5])
+    work = Work(None, 0, tmp_path / "stages")
+    with pytest.raises(UsageError, match=r"in run 1, 38 windows .* and 36 at a lag of 14 s\. Leave"):
+        leave_one_out(work, chain, late, blocks, [*runs], candidates, 1)
 
 
 def test_runs_that_were_trained_on_cannot_judge() -> None:
