@@ -135,7 +135,9 @@ class BeatFinder:
 
     def judge(self, there: bool) -> None:
         """Note whether the EEG had the wave of a beat where one was reported."""
-        self._trust.judge(there)
+        # While the electrocardiogram is not believed, the beats come from the EEG and say nothing about it.
+        if self.ecg_good:
+            self._trust.judge(there)
 
     def distrust(self) -> None:
         """Stop believing the electrocardiogram and forget the rhythm of its beats."""

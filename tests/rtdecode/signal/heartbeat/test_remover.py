@@ -10,6 +10,7 @@ from benchmarks.heartbeat import cleaned, judged
 from benchmarks.heartbeat_signals import Recipe, Recording, record
 from rtdecode.phantom.body.pulse import Heart
 from rtdecode.signal.eeg.quality import CORRECTED, GAP, LEARNING, UNCORRECTED
+from rtdecode.signal.heartbeat.beats import BeatFinder
 from rtdecode.signal.heartbeat.match import find_beats
 from rtdecode.signal.heartbeat.remover import Heartbeat, HeartbeatRemover
 from rtdecode.signal.heartbeat.rpeaks import RPeaks, vertex
@@ -179,6 +180,24 @@ def test_a_lead_that_comes_back_counts_again():
     # Ten seconds by the EEG and the few until the lead is trusted; the others by the lead.
     assert 8 <= report["beats_eeg"] <= 22
     assert report["beats_ecg"] >= 40
+
+
+def test_a_lead_that_comes_back_is_not_judged_by_beats_that_it_did_not_report():
+    lead = small(seconds=20.0, channels=4).data[-1]
+    finder = BeatFinder(250.0, 2, has_ecg=True)
+    silent = np.zeros((50, 4))
+    for _ in range(6 * 125):
+        finder.push(np.zeros(2), True, silent, None)
+    assert not finder.ecg_good
+    # Beats of the EEG that turned out faint, while the lead showed none.
+    for _ in range(4):
+        finder.judge(False)
+    good = []
+    for step in lead.reshape(-1, 2):
+        finder.push(step, True, silent, None)
+        good.append(finder.ecg_good)
+    assert any(good)
+    assert all(good[good.index(True) :])
 
 
 @pytest.mark.parametrize("ecg", [True, False])
