@@ -432,8 +432,9 @@ def _check(channels: int, eeg: int, others: tuple[int, ...], helped: bool) -> No
             f"electrocardiogram and references are different channels from 0 to {channels - 1}, "
             f"found {others}"
         )
-    if eeg < (1 if helped else _LEAST_CHANNELS):
-        raise ValueError(f"removing the heartbeat needs {_LEAST_CHANNELS} EEG channels or more, found {eeg}")
+    least = 1 if helped else _LEAST_CHANNELS
+    if eeg < least:
+        raise ValueError(f"removing the heartbeat needs {least} or more EEG channels, found {eeg}")
 
 
 def _known(values: Values, good: bool) -> Values:

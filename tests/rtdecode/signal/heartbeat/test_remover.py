@@ -321,8 +321,10 @@ def test_the_hold_is_kept_after_every_chunk():
 def test_what_cannot_work_is_refused():
     with pytest.raises(ValueError, match="different channels"):
         HeartbeatRemover(250, 8, 3, (3, 4))
-    with pytest.raises(ValueError, match="4 EEG channels"):
+    with pytest.raises(ValueError, match="needs 4 or more EEG channels, found 3"):
         HeartbeatRemover(250, 4, 3)
+    with pytest.raises(ValueError, match="needs 1 or more EEG channels, found 0"):
+        HeartbeatRemover(250, 4, 3, (0, 1, 2))
     with pytest.raises(ValueError, match="between"):
         Heartbeat(hold_s=0.5)
     with pytest.raises(ValueError, match="expected 8 channels"):
