@@ -15,21 +15,19 @@ from rtdecode.signal.eeg.band import EegBand
 Reals = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 
+# Largest value that an EEG amplifier can measure, microvolts. DC-coupled ones reach about 0.4 V.
 EEG_LIMIT_UV = 1e6
-"""No EEG amplifier measures beyond this, microvolts: DC-coupled ones reach some 0.4 V."""
+# Largest value that a scanner writes for a voxel. 16 bits and a scale slope stay far below it.
 VOXEL_LIMIT = 1e9
-"""No scanner writes a voxel beyond this: 16 bits and a scale slope stay far below."""
+# A level that differs from that of training by more than this factor is of another kind. Participants,
+# caps and scanner gains differ by a few times; another unit differs by 1000 and more.
 FAR = 20.0
-"""A level that differs by more than this factor from that of training is none of the same kind.
-
-Participants, caps and scanner gains differ by a few times; another unit differs by 1000 and more.
-"""
+# If more than this share of the channels of an EEG sample are not numbers, the whole sample is a gap.
 MOST_CHANNELS = 0.5
-"""An EEG sample of which more channels than this share are no numbers is a gap as a whole."""
+# If more than this share of the bundle's features in a volume are not numbers, the whole volume is a hole.
 MOST_VOXELS = 0.5
-"""A volume of which more of the bundle's features than this share are no numbers is a hole as a whole."""
+# Share by which a stream's rate may differ from the declared one. Amplifiers keep theirs within 0.001.
 RATE_SHARE = 0.01
-"""Share by which a stream's rate may differ from the declared one; amplifiers keep theirs within 0.001."""
 # Chunks and networks blur the two ends of a measured span by this much, s.
 _RATE_SLACK_S = 0.15
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+# End of the name of a film's marker stream.
 SUFFIX = "-film"
-"""What the name of a film's marker stream ends in."""
 END = "film end"
 
 _MARK = re.compile(

@@ -42,8 +42,9 @@ from rtdecode.errors import UsageError
 from rtdecode.types import EegChunk, Montage, Trigger, Volume
 
 SCHEMA = 1
+# Name of the folder in a recording that holds the session's calibration, and of the key in `meta` that
+# says that there is one.
 CALIBRATION = "calibration"
-"""Folder in a recording that holds the session's calibration, and the key of `meta` that says so."""
 
 
 class RecordingWriter:

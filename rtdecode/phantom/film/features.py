@@ -25,8 +25,8 @@ MAPS = (
 )
 BLOCKS = {"color": 30, "form": 16, "motion": 18, "semantic": 16}
 FEATURES = sum(BLOCKS.values())
+# The film by which features and signal levels are standardised once and for all.
 CALIBRATION = Film(200, seed=999_983)
-"""The film by which features and signal levels are standardised once and for all."""
 
 # Indices of `MAPS` that the receptive fields of each block read.
 _CHANNELS = {"color": (0, 1, 2), "form": (0, 3, 4, 5, 6, 7), "motion": (8, 9, 10, 11, 12, 13, 14, 15, 16)}

@@ -38,8 +38,9 @@ class Trials:
         return np.array([span[0] for span in self.spans])
 
 
+# Takes the training runs, and returns the windows of all runs, normalised by what these runs taught. The
+# order of the windows never changes.
 Learn = Callable[[Sequence[int]], Trials]
-"""Windows of all runs, normalised by what the runs given taught; their order never changes."""
 
 
 @dataclass(frozen=True, slots=True)
