@@ -43,7 +43,7 @@ class _Commands(TyperGroup):
         found = super().get_command(ctx, cmd_name)
         if found is None:
             there = ", ".join(sorted(self.commands))
-            raise UsageError(f"there is no command '{cmd_name}' yet; there are {there}.")
+            raise UsageError(f"there is no command '{cmd_name}'. The commands are {there}.")
         return found
 
 
@@ -108,7 +108,9 @@ def stream(
     ] = 60.0,
     lost_after: Annotated[
         float,
-        typer.Option(help="Seconds of silence from everything that end it; 0: never.", callback=from_zero),
+        typer.Option(
+            help="Seconds of silence from every source that end the session; 0: never.", callback=from_zero
+        ),
     ] = 30.0,
     existing: Annotated[Existing, typer.Option(help="Files in the folder at the start.")] = Existing.ignore,
     dummies: Annotated[int, typer.Option(help="Dummy volumes at the start of each run.", min=0)] = 0,
@@ -157,7 +159,7 @@ def replay(
     recording: Annotated[Path, typer.Argument(help="A folder made by --record.")],
     bundle: BundleName = "phantom",
     subject: SubjectName = None,
-    speed: Annotated[str, typer.Option(help="Times real time, or max.")] = "1",
+    speed: Annotated[str, typer.Option(help="Speed relative to real time, or max.")] = "1",
     out: Out = None,
     report: ReportFile = None,
     steps: Steps = None,
@@ -258,7 +260,7 @@ def calibrate(
     ] = None,
     fmriprep: Annotated[Path | None, typer.Option(help="Not built yet.", hidden=True)] = None,
     subject: Annotated[str | None, typer.Option(help="Not built yet.", hidden=True)] = None,
-    labels: Annotated[str, typer.Option(help="A feature for each of voxels, or the mean of each label.")] = (
+    labels: Annotated[str, typer.Option(help="Features: each of the voxels, or the mean of each label.")] = (
         "voxels"
     ),
     bundle: Annotated[
@@ -267,7 +269,7 @@ def calibrate(
     reference: Annotated[
         Path | None, typer.Option(help="An earlier calibration to be carried over.", metavar="DIR")
     ] = None,
-    volumes: Annotated[int, typer.Option(help="Volumes to rest on.", min=2)] = 60,
+    volumes: Annotated[int, typer.Option(help="Number of volumes to use.", min=2)] = 60,
     series: Series = None,
     existing: Annotated[Existing, typer.Option(help="Files in the folder at the start.")] = Existing.read,
     wait: Annotated[
@@ -303,7 +305,7 @@ def play_volumes(
     tr: Annotated[
         float | None, typer.Option(help="Repetition time, s; default: the file's.", callback=positive)
     ] = None,
-    speed: Annotated[float, typer.Option(help="Times real time.", callback=positive)] = 1.0,
+    speed: Annotated[float, typer.Option(help="Speed relative to real time.", callback=positive)] = 1.0,
 ) -> None:
     """Play a recorded run into a folder, volume by volume, as a scanner would."""
     from streaming.tools import play_volumes as command
@@ -326,7 +328,10 @@ def play(
         str | None, typer.Option(help="Text of the volume trigger; default R128, or a stim channel's edge.")
     ] = None,
     wait: Annotated[
-        float, typer.Option(help="Seconds that now waits for a reader; 0: not at all.", callback=from_zero)
+        float,
+        typer.Option(
+            help="With --start-on now: seconds to wait for a reader; 0: not at all.", callback=from_zero
+        ),
     ] = 60.0,
     log: Annotated[Path | None, typer.Option(help="TSV of the frames shown, a new file.")] = None,
 ) -> None:
@@ -358,7 +363,7 @@ def doctor(
     out: Annotated[Path | None, typer.Option(help="The session's folder.", metavar="DIR")] = None,
     record: Annotated[Path | None, typer.Option(help="The recording's folder.", metavar="DIR")] = None,
     minutes: Annotated[
-        float, typer.Option(help="Length of the session that is to fit.", callback=positive)
+        float, typer.Option(help="Length of the session that must fit on the disks.", callback=positive)
     ] = 60.0,
     as_json: Json = False,
     peers: Peers = None,
@@ -384,7 +389,8 @@ def doctor(
 def eeg(
     lsl: Annotated[str | None, typer.Option(help="The EEG stream; default: every one.")] = None,
     seconds: Annotated[
-        float | None, typer.Option(help="End after so long; default: at Ctrl-C.", callback=positive)
+        float | None,
+        typer.Option(help="Stop after this many seconds; default: at Ctrl-C.", callback=positive),
     ] = None,
     as_json: Json = False,
     peers: Peers = None,

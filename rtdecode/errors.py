@@ -27,7 +27,7 @@ class RtDecodeError(Exception):
     """
 
     exit_code = 1
-    reason = "a fault that the terminal explained"
+    reason = "a fault that was explained on the terminal"
 
     def __init__(self, message: str = "", reason: str | None = None) -> None:
         super().__init__(message)
@@ -45,7 +45,7 @@ class UsageError(RtDecodeError):
     """A value or flag that the command cannot accept."""
 
     exit_code = 2
-    reason = "the command line asked for what cannot be"
+    reason = "the command line asked for something impossible"
 
 
 class SourceLostError(RtDecodeError):
@@ -66,4 +66,4 @@ class GeometryError(RtDecodeError):
     """Volumes or channels that differ from those the bundle was trained on."""
 
     exit_code = 4
-    reason = "volumes or channels came that the bundle does not read"
+    reason = "volumes or channels arrived that the bundle cannot read"

@@ -40,11 +40,11 @@ Steps = Annotated[
 ]
 Carry = Annotated[bool, typer.Option("--carry/--no-carry", help="Carry each clip on from the one before it.")]
 Twin = Annotated[
-    bool, typer.Option("--twin", help="Show what the bundle makes of no signal beside each clip.")
+    bool, typer.Option("--twin", help="Show what the bundle decodes from no signal beside each clip.")
 ]
 Peers = Annotated[
     str | None,
-    typer.Option(help="Ask these hosts for LSL streams, where discovery is blocked.", metavar="HOST,..."),
+    typer.Option(help="Hosts to ask for LSL streams if discovery is blocked.", metavar="HOST,..."),
 ]
 Series = Annotated[int | None, typer.Option(help="Take this SeriesNumber alone.")]
 Moco = Annotated[

@@ -86,8 +86,8 @@ def volume_level(values: Reals, trained: Reals) -> str | None:
     if usual <= 0 or usual / FAR <= level <= usual * FAR:
         return None
     return (
-        f"the voxels that the bundle reads lie at {level:.4g}, at training they lay at {usual:.4g}: check "
-        "the scanner's rescaling and that this is the functional series"
+        f"the voxels that the bundle reads have a median of {level:.4g}; in training it was {usual:.4g}: "
+        "check the scanner's rescaling and that this is the functional series"
     )
 
 

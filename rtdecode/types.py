@@ -46,7 +46,10 @@ class Montage:
             # A frozen dataclass can set a default that depends on another field only this way.
             object.__setattr__(self, "kinds", ("eeg",) * len(self.channels))
         if len(self.kinds) != len(self.channels):
-            raise ValueError(f"a kind for each channel, found {len(self.kinds)} of {len(self.channels)}")
+            raise ValueError(
+                f"expected one kind per channel, found {len(self.kinds)} kinds for "
+                f"{len(self.channels)} channels"
+            )
         if not self.channels or len(set(self.channels)) != len(self.channels):
             raise ValueError(f"channel labels must be present and unique, found {self.channels}")
         if self.sfreq <= 0:

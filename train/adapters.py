@@ -35,7 +35,7 @@ class Adapter:
 
     def __post_init__(self) -> None:
         if self.rank < 1:
-            raise UsageError(f"rank of an adapter is 1 or more, found {self.rank}.")
+            raise UsageError(f"rank of an adapter must be 1 or more, found {self.rank}.")
 
 
 def inject(system: nn.Module, part: str, name: str, adapter: Adapter) -> None:
@@ -59,7 +59,9 @@ def inject(system: nn.Module, part: str, name: str, adapter: Adapter) -> None:
         module = system.get_submodule(part)
     except AttributeError as error:
         parts = ", ".join(f"'{n}'" for n, _ in system.named_children())
-        raise UsageError(f"an adapter is put on '{part}', which is no part; there are {parts}.") from error
+        raise UsageError(
+            f"an adapter names '{part}', which is no part of the system; its parts are {parts}."
+        ) from error
     config = LoraConfig(
         r=adapter.rank,
         lora_alpha=adapter.alpha,

@@ -21,7 +21,7 @@ from train.work import check_new
 _USAGE = """python -m train.evaluate RUN [--json] [key=value ...]
   presets=easy,default,hard  of the simulated participant; easy where not given
   seeds=1000-1001            fresh sessions, 1000 and up
-  seconds=400                of film in each
+  seconds=400                length of each film
   runs=9-10                  of the recorded data, for a run trained on them
   subject=NAME               one of the run's other participants
   data=DIR                   a recording with its truth, or the folder of the recorded data
@@ -95,7 +95,7 @@ def read_request(changes: list[str]) -> Request:
         if values.get(key) is not None:
             values[key] = Path(str(values[key]))
     if not isinstance(values.get("seconds", 0), int | float):
-        raise UsageError(f"seconds is a number, found '{values['seconds']}'.")
+        raise UsageError(f"seconds must be a number, found '{values['seconds']}'.")
     return Request(**values)
 
 

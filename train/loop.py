@@ -86,7 +86,7 @@ class Machine:
 
     def __post_init__(self) -> None:
         if self.device not in DEVICES:
-            raise UsageError(f"device is one of {', '.join(DEVICES)}, found '{self.device}'.")
+            raise UsageError(f"device must be one of {', '.join(DEVICES)}, found '{self.device}'.")
 
 
 def train(

@@ -79,15 +79,17 @@ class Phase:
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
-            raise UsageError(f"schedule is one of {', '.join(SCHEDULES)}, found '{self.schedule}'.")
+            raise UsageError(f"schedule must be one of {', '.join(SCHEDULES)}, found '{self.schedule}'.")
         if self.precision not in PRECISIONS:
-            raise UsageError(f"precision is one of {', '.join(PRECISIONS)}, found '{self.precision}'.")
+            raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, found '{self.precision}'.")
         for name in ("steps", "batch", "accumulate", "keep_every", "show_every"):
             if getattr(self, name) < 1:
-                raise UsageError(f"{name} of a phase is 1 or more, found {getattr(self, name)}.")
+                raise UsageError(f"{name} of a phase must be 1 or more, found {getattr(self, name)}.")
         for part, adapter in self.adapters.items():
             if not isinstance(adapter, Adapter):
-                raise UsageError(f"the adapter of '{part}' is {adapter}. Give it builder: adapter.")
+                raise UsageError(
+                    f"the adapter of '{part}' must be a node with `builder: adapter`, found {adapter}."
+                )
         if not self.losses:
             raise UsageError("a phase needs at least one loss, found none.")
 
@@ -104,7 +106,7 @@ def check_losses(phases: Mapping[str, Phase], offered: Sequence[str]) -> None:
         raise UsageError("a training needs at least one phase, found none.")
     for name, phase in phases.items():
         if not isinstance(phase, Phase):
-            raise UsageError(f"phase '{name}' is {phase}. Give it builder: phase.")
+            raise UsageError(f"phase '{name}' must be a node with `builder: phase`, found {phase}.")
         unknown = [loss for loss in phase.losses if loss not in offered]
         if unknown:
             raise UsageError(

@@ -114,7 +114,9 @@ def _path(recipe: str, folder: Path) -> Path:
     """Return the file of a recipe, given by its name or by its path relative to a folder."""
     path = FOLDER / f"{recipe}.yaml" if recipe in names() else folder / recipe
     if not path.is_file():
-        raise UsageError(f"no recipe '{recipe}'. There are {', '.join(names())}; a path is taken too.")
+        raise UsageError(
+            f"no recipe '{recipe}'. Shipped recipes are {', '.join(names())}; a path works, too."
+        )
     return path
 
 
@@ -170,7 +172,7 @@ def _check_slots(slots: set[str], where: str) -> None:
 def _change(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise UsageError(f"'{text}' is no change to the recipe. Write key=value.")
+        raise UsageError(f"'{text}' does not change the recipe. Write key=value.")
     return key, parsed(value, f"'{text}'")
 
 
@@ -181,9 +183,9 @@ def _common(given: dict[str, Any]) -> Common:
             values[key] = Path(str(values[key]))
     common = Common(**values)
     if common.scale not in ("tiny", "full"):
-        raise UsageError(f"scale is 'tiny' or 'full', found '{common.scale}'.")
+        raise UsageError(f"scale must be 'tiny' or 'full', found '{common.scale}'.")
     if not isinstance(common.seed, int):
-        raise UsageError(f"seed is a whole number, found '{common.seed}'.")
+        raise UsageError(f"seed must be a whole number, found '{common.seed}'.")
     return common
 
 

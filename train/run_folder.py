@@ -128,8 +128,8 @@ def subject_of(folder: Path, name: str | None) -> tuple[Manifest, Path]:
         return bundle.from_json(tree["manifest"], f"{folder / 'run.json'}: manifest"), folder
     subjects = tree.get("subjects", {})
     if name not in subjects:
-        there = ", ".join(subjects) or "the default one alone"
-        raise UsageError(f"{folder} has no subject '{name}': there is {there}. Leave it out for the default.")
+        there = f"; its subjects are {', '.join(subjects)}" if subjects else ", only the default one"
+        raise UsageError(f"{folder} has no subject '{name}'{there}. Leave subject= out for the default.")
     manifest = bundle.from_json(subjects[name], f"{folder / 'run.json'}: subjects.{name}")
     return manifest, folder / "subjects" / name
 

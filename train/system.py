@@ -218,7 +218,7 @@ class System(ABC):
         UsageError
             If it was not trained on a participant of this name.
         """
-        raise UsageError(f"there is no subject '{name}': the run has the default one alone. Leave it out.")
+        raise UsageError(f"the run has no subject '{name}', only the default one. Leave subject= out.")
 
 
 class ClosedForm(System):

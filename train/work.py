@@ -127,7 +127,7 @@ def check_new(out: Path) -> None:
     UsageError
     """
     if taken(out):
-        raise UsageError(f"{out} is there already and not empty. Give a new folder with out=DIR.")
+        raise UsageError(f"{out} already exists and is not empty. Give a new folder with out=DIR.")
 
 
 def clear(folder: Path) -> None:

@@ -150,8 +150,8 @@ def load(name: str | Path, *, verify: bool = True, subject: str | None = None) -
     # complain about these.
     if tree.get("schema") != SCHEMA:
         raise BundleError(
-            f"{path} has bundle schema {tree.get('schema')!r}, this version reads {SCHEMA}. Make it anew "
-            "from its run: `rtdecode export RUN --out DIR`."
+            f"{path} has bundle schema {tree.get('schema')!r}, this version reads {SCHEMA}. Export it "
+            "again from its run: `rtdecode export RUN --out DIR`."
         )
     manifest = from_json(tree, str(file))
     held = Sealed(file, manifest.files, _AGAIN)

@@ -46,8 +46,8 @@ def check_providers(chosen: Sequence[Provider]) -> None:
     there = _runtime().get_available_providers()
     if missing := [name for name in _names(chosen) if name not in there]:
         raise RtDecodeError(
-            f"{', '.join(missing)} was asked for, and this ONNX Runtime has {', '.join(there)}. Ask for one "
-            "of these, or install another ONNX Runtime."
+            f"{', '.join(missing)} was asked for, but this ONNX Runtime has only {', '.join(there)}. Ask for "
+            "one of these, or install another ONNX Runtime."
         )
 
 

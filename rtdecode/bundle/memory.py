@@ -92,6 +92,6 @@ def rows(data: mmap.mmap, memory: Memory, name: str) -> Rows:
         )
     start = header.tell()
     if len(data) != start + memory.rows * memory.width * kept.itemsize:
-        raise BundleError(f"{name} has {len(data)} bytes, and its header says another size. {_AGAIN}")
+        raise BundleError(f"{name} has {len(data)} bytes, but its header states a different size. {_AGAIN}")
     values = np.frombuffer(data, kept, offset=start).reshape(memory.rows, memory.width)
     return Rows(values, memory.dtype, name)

@@ -180,7 +180,7 @@ class _Check:
             shapes["fmri"] = [1, grid.slots, fmri.voxels]
             shapes["fmri_mask"] = [1, grid.slots]
         if port.source not in shapes:
-            raise ValueError(f"{place} reads {port.source}, which the manifest has not")
+            raise ValueError(f"{place} reads {port.source}, which the manifest does not have")
         if port.shape != shapes[port.source]:
             raise ValueError(
                 f"{place} has the shape {port.shape}, a window's {port.source} has {shapes[port.source]}"
@@ -456,8 +456,8 @@ def _check_said(stage: str, said: Said, graph: tuple[Ports, Ports]) -> None:
         unknown = sorted(set(named) - set(ports))
         if unknown:
             raise BundleError(
-                f"the stage '{stage}' has no {kind} {', '.join(unknown)}, of which something is said: it has "
-                f"{', '.join(ports)}. Say it of one of these."
+                f"the stage '{stage}' has no {kind} {', '.join(unknown)}, although `said` names it. It "
+                f"has {', '.join(ports)}; name one of these."
             )
 
 
@@ -492,15 +492,15 @@ def _wired(
     given = [f"{known}.{name}" for known in earlier if name in earlier[known].outputs]
     if not given:
         raise BundleError(
-            f"the stage '{stage}' has a port '{name}', and no source and no earlier stage's output is called "
-            f"so. There are {', '.join(SOURCES)}. Rename the port, or say its source."
+            f"the stage '{stage}' has a port '{name}', and no source and no earlier stage's output has "
+            f"that name. There are {', '.join(SOURCES)}. Rename the port, or say its source."
         )
     return Input(*port, source=given[-1])
 
 
 def _refuse_elsewhere(place: str, stage: str, source: str, only: tuple[str, ...]) -> None:
     if stage not in only:
-        raise ValueError(f"{place} has the source {source!r}, which is for {' and '.join(only)} alone")
+        raise ValueError(f"{place} has the source {source!r}, which only {' and '.join(only)} may use")
 
 
 def _is_part(shape: list[int], whole: list[int]) -> bool:

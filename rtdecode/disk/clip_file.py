@@ -193,7 +193,7 @@ class StoredClip:
         """Read all frames into a new array."""
         # copy=False forbids a copy, and a file can give nothing else.
         if copy is False:
-            raise ValueError("a clip in a file cannot be had without reading it")
+            raise ValueError("a clip in a file cannot be returned without a copy")
         found = self._file.read(self._start, self.shape, self._kind)
         return found if dtype is None else found.astype(dtype, copy=False)
 

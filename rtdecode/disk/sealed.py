@@ -88,7 +88,7 @@ def check_target(target: Path, head: str, kind: str) -> None:
     held = held_in(target) if target.is_dir() else {target.name}
     if other := held - _listed(target / head):
         raise UsageError(
-            f"{target} exists and is no {kind}, or not that alone: found {', '.join(sorted(other)[:8])}. "
+            f"{target} exists and holds something other than a {kind}: found {', '.join(sorted(other)[:8])}. "
             "Give an empty or new folder with --out."
         )
 
@@ -209,7 +209,7 @@ class Sealed:
         if unlisted:
             raise BundleError(
                 f"{self.head.parent} holds {', '.join(map(repr, unlisted[:8]))}, which {self.head.name} does "
-                f"not list under files: nobody says what that is. Take it out of the folder. {self.advice}"
+                f"not list under files. Take it out of the folder. {self.advice}"
             )
 
     def read(self, name: str) -> bytes:
@@ -280,8 +280,8 @@ class Sealed:
         # backslash is part of a name here, but would separate folders on another system.
         if name not in self._held() or "\\" in name:
             raise BundleError(
-                f"{folder}/{name} is missing, the {self.head.stem} names it: the name of a file in this "
-                f"folder, or of a folder in it with slashes, was expected. {self.advice}"
+                f"{folder}/{name} is missing, but the {self.head.stem} names it: expected the name of a file "
+                f"in this folder or a subfolder, with slashes. {self.advice}"
             )
         path = folder / name
         # Unlike `Path.resolve`, this does not raise for a link that leads to itself.
@@ -289,8 +289,7 @@ class Sealed:
         inside = os.path.realpath(folder) + os.sep
         if not leads_to.startswith(inside) or not path.is_file():
             raise BundleError(
-                f"{path} is no file of this folder: it is a folder or leads elsewhere, to {leads_to}. "
-                f"{self.advice}"
+                f"{path} is not a file of this folder: it is a folder, or a link to {leads_to}. {self.advice}"
             )
         return path
 

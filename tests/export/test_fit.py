@@ -396,7 +396,7 @@ def test_graphs_are_held_to_what_the_fit_says():
 
 def test_a_folder_with_something_else_is_refused_before_the_work(setup, tmp_path):
     (tmp_path / "letter.txt").write_text("keep me")
-    with pytest.raises(UsageError, match=f"{tmp_path} exists and is no bundle"):
+    with pytest.raises(UsageError, match=f"{tmp_path} exists and holds something other than a bundle"):
         command.run([tmp_path / "not looked for"], None, None, str(setup.base.path), tmp_path)
 
 

@@ -165,11 +165,11 @@ def test_phases_that_do_not_fit_are_refused_before_anything_is_trained(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"schedule": "sine"}, "schedule is one of linear, cosine.*found 'sine'"),
-        ({"precision": "fp8"}, "precision is one of no, bf16, found 'fp8'"),
-        ({"accumulate": 0}, "accumulate of a phase is 1 or more, found 0"),
+        ({"schedule": "sine"}, "schedule must be one of linear, cosine.*found 'sine'"),
+        ({"precision": "fp8"}, "precision must be one of no, bf16, found 'fp8'"),
+        ({"accumulate": 0}, "accumulate of a phase must be 1 or more, found 0"),
         ({"losses": {}}, "at least one loss"),
-        ({"adapters": {"first": {"rank": 2}}}, "adapter of 'first' is .* Give it builder: adapter"),
+        ({"adapters": {"first": {"rank": 2}}}, "adapter of 'first' must be .* `builder: adapter`, found"),
     ],
 )
 def test_a_phase_that_makes_no_sense_is_refused(change: dict[str, Any], said: str) -> None:
@@ -178,9 +178,9 @@ def test_a_phase_that_makes_no_sense_is_refused(change: dict[str, Any], said: st
 
 
 def test_an_unknown_device_and_an_adapter_of_no_rank_are_refused() -> None:
-    with pytest.raises(UsageError, match="device is one of auto, cpu, found 'tpu'"):
+    with pytest.raises(UsageError, match="device must be one of auto, cpu, found 'tpu'"):
         Machine(device="tpu")
-    with pytest.raises(UsageError, match="rank of an adapter is 1 or more"):
+    with pytest.raises(UsageError, match="rank of an adapter must be 1 or more"):
         Adapter(["a"], 0, 1)
 
 

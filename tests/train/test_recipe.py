@@ -116,8 +116,8 @@ def test_another_package_registers_a_builder(recipe_file: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
-        (["scale=huge"], "scale is 'tiny' or 'full'"),
-        (["seed=many"], "seed is a whole number"),
+        (["scale=huge"], "scale must be 'tiny' or 'full'"),
+        (["seed=many"], "seed must be a whole number"),
         (["nonsense"], "key=value"),
         (["runs=[1"], "cannot be read as YAML"),
         (["data.runs.deep=1"], "has no keys of its own"),

@@ -198,7 +198,7 @@ def test_a_stage_is_made_once(tmp_path: Path) -> None:
 
 
 def test_judging_seeds_are_not_trained_on(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="from 1000 on judge"):
+    with pytest.raises(UsageError, match="from 1000 on are for judging"):
         run("ridge", [*SMALL, "seed=999", f"out={tmp_path / 'x'}"])
 
 

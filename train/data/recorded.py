@@ -115,8 +115,8 @@ def modalities(recordings: Sequence[Recording], manifest: Manifest) -> list[str]
     found = [name for name, there in (("eeg", eeg), ("fmri", fmri)) if there and name in manifest.modalities]
     if not found:
         raise UsageError(
-            "no modality can be fitted: every recording must hold EEG, or every one volumes, that the bundle "
-            "reads. Look into recording.json and events.jsonl of each."
+            "no modality can be fitted: the bundle must read EEG that every recording holds, or volumes that "
+            "every recording holds. Look into recording.json and events.jsonl of each."
         )
     return found
 

@@ -54,7 +54,7 @@ class Shards:
             if part.shape[1:] != first.shape[1:] or part.dtype != first.dtype:
                 raise ValueError(
                     f"rows of '{name}' in {path} are {part.dtype} {part.shape[1:]}, "
-                    f"those in {paths[0]} are {first.dtype} {first.shape[1:]}. Make the files anew."
+                    f"those in {paths[0]} are {first.dtype} {first.shape[1:]}. Write the files again."
                 )
         self._ends = np.cumsum([len(part) for part in self._parts])
         self.shape = (int(self._ends[-1]), *first.shape[1:])

@@ -66,7 +66,8 @@ class SimulatedSessions:
         every = [seed for seeds in found.values() for seed in seeds]
         if not {*every} <= {*TRAINING_SEEDS} or len({*every}) < len(every):
             raise UsageError(
-                f"training seeds are distinct and below 1000 (those from 1000 on judge), found {found}."
+                "training seeds must be distinct and below 1000 (seeds from 1000 on are for judging), "
+                f"found {found}."
             )
         return found
 

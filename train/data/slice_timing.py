@@ -56,8 +56,8 @@ def acquired_shift_s(sidecar: Mapping[str, Any]) -> float:
     slices = sidecar.get("SliceTiming")
     if tr is None and not slices:
         raise UsageError(
-            "the sidecar names a StartTime, but neither RepetitionTime nor SliceTiming: where in the volume "
-            "it lies cannot be known. Add RepetitionTime, as in the scanner's own sidecar."
+            "the sidecar names a StartTime, but neither RepetitionTime nor SliceTiming, so its place in the "
+            "volume is unknown. Add RepetitionTime, as in the scanner's own sidecar."
         )
     if start_s < 0 or (tr is not None and start_s > tr):
         raise UsageError(f"the sidecar's StartTime {start_s:g} s lies outside its volume of {tr} s.")

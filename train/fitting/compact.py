@@ -64,7 +64,7 @@ class CompactFitter:
     pictures: patch.Codec
 
     least_windows: ClassVar[int] = 60
-    kind: ClassVar[str] = f"the simulated participant's, told by {', '.join(ATTRIBUTES)}"
+    kind: ClassVar[str] = f"the simulated participant's, described by {', '.join(ATTRIBUTES)}"
 
     @property
     def sizes(self) -> Sizes:

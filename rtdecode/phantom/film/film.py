@@ -128,10 +128,10 @@ class Film:
 
     def __init__(self, seconds: float, seed: int, cuts: str = "grid") -> None:
         if cuts not in ("grid", "free"):
-            raise UsageError(f"cuts are 'grid' or 'free', found {cuts!r}")
+            raise UsageError(f"cuts must be 'grid' or 'free', found {cuts!r}")
         self.count = int(Fraction(str(seconds)) * FPS)
         if self.count < 1:
-            raise UsageError(f"a film has at least one frame ({1 / FPS} s), found {seconds} s")
+            raise UsageError(f"a film must have at least one frame ({1 / FPS} s), found {seconds} s")
         self.shots = _draw_shots(self.count, np.random.default_rng((seed, 1)), cuts)
 
     @cached_property
@@ -156,7 +156,7 @@ class Film:
         """
         stop = (k + 1) * SHOT_FRAMES
         if not 0 <= k < self.windows:
-            raise IndexError(f"window {k} of a film of {self.windows} windows")
+            raise IndexError(f"there is no window {k} in a film of {self.windows} windows")
         shown = [shot for shot in self.shots if stop - SHOT_FRAMES < shot.first + shot.frames]
         parts = []
         for shot in (shot for shot in shown if shot.first < stop):

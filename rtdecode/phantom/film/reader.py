@@ -97,7 +97,7 @@ def read(clip: NDArray[np.uint8]) -> dict[str, str]:
         If there are no frames, or frames of another size.
     """
     if clip.ndim != 4 or clip.shape[1:] != (HEIGHT, WIDTH, 3) or not len(clip):
-        raise ValueError(f"a clip is (frame, {HEIGHT}, {WIDTH}, 3), found {clip.shape}")
+        raise ValueError(f"a clip must have the shape (frame, {HEIGHT}, {WIDTH}, 3), found {clip.shape}")
     chosen = np.unique(np.linspace(0, len(clip) - 1, _FRAMES + 2)[1:-1].round().astype(int))
     seconds = chosen.astype(np.float32) / np.float32(FPS)
     fine = _blocks(clip[chosen].astype(np.float32), _FINE)

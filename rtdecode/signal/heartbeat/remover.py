@@ -429,7 +429,7 @@ def _check(channels: int, eeg: int, others: tuple[int, ...], helped: bool) -> No
     wrong = [index for index in others if not 0 <= index < channels]
     if wrong or len(set(others)) != len(others):
         raise ValueError(
-            f"electrocardiogram and references are different channels from 0 to {channels - 1}, "
+            f"electrocardiogram and references must be different channels from 0 to {channels - 1}, "
             f"found {others}"
         )
     least = 1 if helped else _LEAST_CHANNELS

@@ -69,7 +69,7 @@ class RPeaks:
 
     def __init__(self, sfreq: float, settings: Peaks | None = None) -> None:
         if sfreq < 200:
-            raise ValueError(f"R-peaks need 200 samples a second or more, found {sfreq}")
+            raise ValueError(f"finding R-peaks needs at least 200 samples a second, found {sfreq}")
         self._set = settings or Peaks()
         self._bin = max(1, int(sfreq / _RATE))
         self._rate = rate = sfreq / self._bin

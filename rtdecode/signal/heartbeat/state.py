@@ -32,4 +32,4 @@ class Heartbeat:
 
     def __post_init__(self) -> None:
         if not 0.2 <= self.hold_s <= 0.3:
-            raise ValueError(f"hold_s lies between 0.2 and 0.3 s, found {self.hold_s}")
+            raise ValueError(f"hold_s must lie between 0.2 and 0.3 s, found {self.hold_s}")

@@ -47,11 +47,11 @@ class Baseline:
 
     def __post_init__(self) -> None:
         if self.warmup < 0 or not 0 <= self.rate < 1:
-            raise ValueError(f"warmup counts volumes and rate lies in [0, 1), found {self}")
+            raise ValueError(f"warmup must be 0 or more and rate must lie in [0, 1), found {self}")
         if self.components < 0 or self.walk < 0 or not 0 <= self.colour < 1 or self.memory <= 0:
             raise ValueError(f"walk >= 0, 0 <= colour < 1 and memory > 0 were expected, found {self}")
         if self.components and (self.warmup or self.rate):
-            raise ValueError(f"drift components take the place of warmup and rate, found {self}")
+            raise ValueError(f"with drift components, warmup and rate must be 0, found {self}")
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,10 @@ class VolumeNormalizer:
 
     def __init__(self, mean: Float, scale: Float, baseline: Baseline, drift: Drift | None = None) -> None:
         if (drift is None) != (baseline.components == 0):
-            raise ValueError(f"drift components and {baseline} must come together")
+            raise ValueError(
+                "drift components must be given together with a baseline that has components, and only then; "
+                f"found {baseline}"
+            )
         self._mean = mean.astype(np.float64)
         self._scale = scale.astype(np.float64)
         self._baseline = baseline

@@ -100,7 +100,7 @@ class Aligner:
         data = np.asarray(reference)
         if data.ndim != 3 or min(data.shape) < THIN:
             raise GeometryError(
-                f"a head can be aligned in volumes of {THIN} voxels and more along each axis, found "
+                f"motion correction needs at least {THIN} voxels along each axis, found "
                 f"{data.shape}. Run without motion correction."
             )
         self._affine = np.asarray(affine, np.float64)

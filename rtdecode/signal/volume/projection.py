@@ -65,9 +65,11 @@ class Projection:
         """
         whole: Any = csr_array(matrix, dtype=np.float64)
         if whole.shape[1] != np.prod(shape):
-            raise ValueError(f"a matrix of {whole.shape[1]} columns for {np.prod(shape)} voxels of {shape}")
+            raise ValueError(
+                f"the matrix has {whole.shape[1]} columns, but the grid {shape} has {np.prod(shape)} voxels"
+            )
         if whole.nnz == 0:
-            raise ValueError("a projection without a voxel")
+            raise ValueError("the projection has no voxels")
         single = np.array_equal(whole.indptr, np.arange(whole.shape[0] + 1))
         if single and np.all(whole.data == 1):
             return cls(whole.indices.astype(np.int64), shape, affine)
@@ -93,15 +95,18 @@ class Projection:
         """
         names = {"voxels"} if "voxels" in arrays else {"data", "indices", "indptr"}
         if missing := ({"shape", "affine"} | names) - set(arrays):
-            raise ValueError(f"lacks {', '.join(sorted(missing))}")
+            raise ValueError(f"missing arrays: {', '.join(sorted(missing))}")
         affine = np.asarray(arrays["affine"], np.float64)
         if arrays["shape"].shape != (3,) or affine.shape != (4, 4):
-            raise ValueError(f"a grid of shape {arrays['shape'].tolist()} with an affine of {affine.shape}")
+            raise ValueError(
+                "expected a grid of three axes and a (4, 4) affine, "
+                f"found {arrays['shape'].tolist()} and {affine.shape}"
+            )
         i, j, k = (int(n) for n in arrays["shape"])
         if "voxels" in names:
             voxels = np.asarray(arrays["voxels"]).astype(np.int64)
             if voxels.ndim != 1 or not voxels.size or voxels.min() < 0 or voxels.max() >= i * j * k:
-                raise ValueError(f"voxels that do not lie in a grid of {i} x {j} x {k}")
+                raise ValueError(f"voxels must lie in a grid of {i} x {j} x {k}")
             return cls(voxels, (i, j, k), affine)
         parts = (arrays["data"], arrays["indices"], arrays["indptr"])
         matrix = csr_array(parts, (len(arrays["indptr"]) - 1, i * j * k))

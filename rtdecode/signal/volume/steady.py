@@ -135,7 +135,7 @@ class Quality:
 
     def __init__(self, tr_s: float, seconds: float = _MINUTE_S) -> None:
         if not (tr_s > 0 and seconds > 0):
-            raise ValueError(f"the TR and the time to judge are above 0 s, found {tr_s} and {seconds}")
+            raise ValueError(f"the TR and the time to judge must be above 0 s, found {tr_s} and {seconds}")
         # At least the ten volumes that tsnr needs; the margin keeps rounding from adding a volume.
         self._judge_at = max(10, math.ceil(seconds / tr_s - 1e-6))
         self.reset()

@@ -74,12 +74,12 @@ def test_a_draft_has_no_stages_and_passes(manifest: Manifest) -> None:
             lambda m: extra(m, "denoise", "encode.confidence"),
             r"encode\.confidence has \[1, 1\]",
         ),
-        (lambda m: extra(m, "encode", "step"), "'step', which is for denoise and remember alone"),
-        (lambda m: extra(m, "decode_next", "start"), "'start', which is for denoise alone"),
+        (lambda m: extra(m, "encode", "step"), "'step', which only denoise and remember may use"),
+        (lambda m: extra(m, "decode_next", "start"), "'start', which only denoise may use"),
         (lambda m: extra(m, "encode", "memory"), "reads the memory None, memories has none"),
         (lambda m: extra(m, "encode", "subject"), "reads the subject, and the manifest has no number of it"),
         (lambda m: port(m, "encode", "eeg", shape=[1, 64, 400]), r"a window's eeg has \[1, 64, 500\]"),
-        (lambda m: replace(m, fmri=None), r"inputs\.fmri reads fmri, which the manifest has not"),
+        (lambda m: replace(m, fmri=None), r"inputs\.fmri reads fmri, which the manifest does not have"),
         (
             lambda m: port(m, "encode", "carry", state="before"),
             "the state 'before', states has carry",
@@ -176,7 +176,7 @@ def test_ports_are_wired_as_it_is_said_of_them() -> None:
     assert denoise.inputs["latent"].source == "start"
     assert denoise.outputs["count_next"].state == "count"
     said["encode"] = wiring.Said(writes={"mood": "mood"})
-    with pytest.raises(BundleError, match="stage 'encode' has no output mood, of which"):
+    with pytest.raises(BundleError, match="stage 'encode' has no output mood, although"):
         wiring.by_name(graphs, said)
 
 

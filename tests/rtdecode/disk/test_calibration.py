@@ -100,7 +100,9 @@ def test_a_folder_that_holds_anything_else_is_not_replaced(tmp_path) -> None:
     made(tmp_path / "both")
     (tmp_path / "both" / "thesis.txt").write_text("years of work")
     for target in (tmp_path / "mine", tmp_path / "mine" / "thesis.txt", tmp_path / "both"):
-        with pytest.raises(UsageError, match=r"exists and is no calibration, .* found thesis\.txt\."):
+        with pytest.raises(
+            UsageError, match=r"exists and holds something other than a calibration: found thesis\.txt\."
+        ):
             made(target)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
     assert (tmp_path / "both" / "thesis.txt").read_text() == "years of work"

@@ -77,7 +77,7 @@ def test_what_a_clip_in_a_file_cannot_do_is_said() -> None:
         clip[::2]
     with pytest.raises(IndexError, match=r"by frame and by rows \[a:b\]"):
         clip[0, 3]
-    with pytest.raises(ValueError, match="without reading it"):
+    with pytest.raises(ValueError, match="without a copy"):
         np.array(clip, copy=False)
 
 

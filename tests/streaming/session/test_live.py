@@ -365,7 +365,7 @@ def test_a_session_that_never_began_to_record_leaves_no_truth_in_anothers_record
         run(options)
     assert [file.name for file in record.iterdir()] == ["recording.json"]
     report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert report["ended"] == "the command line asked for what cannot be"
+    assert report["ended"] == "the command line asked for something impossible"
 
 
 @pytest.mark.parametrize(

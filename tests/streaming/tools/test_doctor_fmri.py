@@ -121,5 +121,5 @@ def test_a_file_that_is_passed_over_is_named(tmp_path: Path, small: Bundle) -> N
 def test_a_level_far_from_that_of_training_is_bad(tmp_path: Path, small: Bundle) -> None:
     found = judged(folder(tmp_path / "scans", level=5e4), small)["voxels"]
     assert found.state == "bad"
-    assert "at training they lay at 500" in found.found
+    assert "in training it was 500" in found.found
     assert "rescaling" in found.advice

@@ -149,7 +149,7 @@ def test_the_report_is_json(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
-        (["seconds=four"], "seconds is a number, found 'four'"),
+        (["seconds=four"], "seconds must be a number, found 'four'"),
         (["presets=1"], "there is no preset '1'; choose one of easy, default, hard"),
         (["presets=easy,defualt"], "there is no preset 'defualt'"),
     ],

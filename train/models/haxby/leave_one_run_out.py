@@ -106,7 +106,7 @@ def judge_runs(show: Show, bundle: Bundle, data: Path | None, runs: list[int]) -
     """
     seen = set(bundle.manifest.provenance.get("runs", [])) & set(runs)
     if seen:
-        raise UsageError(f"runs {sorted(seen)} were trained on and cannot judge.")
+        raise UsageError(f"runs {sorted(seen)} were used for training and cannot be judged on.")
     place = haxby.folder(data)
     every = [haxby.load(place, number) for number in runs]
     found = [(run.number, w) for run in every for w in windows(bundle, run.volumes(), None)]

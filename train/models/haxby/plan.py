@@ -158,8 +158,8 @@ def enough(name: str, runs: list[int], least: int) -> None:
     """Refuse fewer runs than are needed. `name` is their key in the recipe."""
     if len({*runs}) < least:
         raise UsageError(
-            f"{name}={','.join(map(str, runs))}: {least} runs or more are needed, as what is chosen is "
-            "chosen on runs left out of those that are trained on. Give more, 1-8 for example."
+            f"{name}={','.join(map(str, runs))}: {least} runs or more are needed, because settings are "
+            "chosen on training runs that are left out in turn. Give more, 1-8 for example."
         )
 
 

@@ -125,15 +125,15 @@ def test_a_selection_written_as_a_matrix_is_a_selection() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"voxels": np.array([3, 210])}, "do not lie in a grid of 7 x 6 x 5"),
-        ({"voxels": np.array([-1])}, "do not lie"),
-        ({"shape": np.array([7, 6])}, "a grid of shape"),
+        ({"voxels": np.array([3, 210])}, "must lie in a grid of 7 x 6 x 5"),
+        ({"voxels": np.array([-1])}, "must lie"),
+        ({"shape": np.array([7, 6])}, "expected a grid of three axes"),
         ({"affine": np.eye(3)}, "affine"),
-        ({"voxels": None}, "lacks data, indices, indptr"),
+        ({"voxels": None}, "missing arrays: data, indices, indptr"),
         ({"voxels": None, "data": np.ones(1), "indices": np.array([400]), "indptr": np.array([0, 1])}, "ind"),
         (
             {"voxels": None, "data": np.ones(0), "indices": np.zeros(0, int), "indptr": np.array([0])},
-            "without",
+            "has no voxels",
         ),
     ],
 )

@@ -98,7 +98,7 @@ def test_a_lag_at_which_windows_of_a_block_have_no_volume_is_refused(tmp_path: P
 
 
 def test_runs_that_were_trained_on_cannot_judge() -> None:
-    with pytest.raises(UsageError, match="trained on"):
+    with pytest.raises(UsageError, match="used for training"):
         evaluate(tiny("haxby"), Request(runs="3-4", data=DATA))
 
 
