@@ -23,7 +23,7 @@ from train.models.haxby.system import Category
 from train.models.ridge.system import PatchRidge
 from train.recipe import build
 from train.reconstruct import reconstruct
-from train.run_folder import arrays, draft_of, read_run
+from train.run_folder import arrays, draft_of, read_run, weights
 from train.system import System
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +42,7 @@ main()
 
 def system_of(folder: Path) -> System:
     plan = build(read_run(folder)["arguments"]["system"])
-    return plan.restore(arrays(folder, "weights"))
+    return plan.restore(weights(folder))
 
 
 @pytest.mark.parametrize(("recipe", "steps"), [("ridge", 0), ("haxby", 0), ("compact", 4)])
@@ -76,7 +76,7 @@ def test_what_is_not_built_is_said(asked: dict, what: str, tmp_path: Path) -> No
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("keep me")
-    with pytest.raises(UsageError, match="is no bundle"):
+    with pytest.raises(UsageError, match="holds something other than a bundle"):
         run(tiny("haxby"), tmp_path)
     assert (tmp_path / "letter.txt").read_text() == "keep me"
 
@@ -84,10 +84,10 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
 def test_graphs_that_differ_from_the_run_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(tiny("haxby"), folder)
-    weights = arrays(folder, "weights")
-    golden = expected(Category(weights), arrays(folder, "golden"))
+    held = arrays(folder, "weights")
+    golden = expected(Category(held), arrays(folder, "golden"))
     manifest = draft_of(folder).manifest
-    moved = Category(weights | {"offset": weights["offset"] + np.arange(8) * 0.01})
+    moved = Category(held | {"offset": held["offset"] + np.arange(8) * 0.01})
     graphs = graphs_of(moved.stages(manifest))
     with pytest.raises(BundleError, match="differ from the run's own decoder"):
         compare(wired(manifest, graphs), graphs, golden)

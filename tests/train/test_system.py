@@ -68,11 +68,11 @@ def test_what_is_carried_reaches_the_next_window_alone() -> None:
     given = {name: value for name, value in inputs_of("compact", system).items() if "carry" not in name}
     joined = [(0, 0.0, 4.0), (0, 4.0, 8.0), (0, 8.0, 12.0)]
     apart = [(0, 0.0, 4.0), (0, 8.0, 12.0), (0, 16.0, 20.0)]
-    carried = reconstruct(system, given, joined, "a", steps=2)
-    alone = reconstruct(system, given, joined, "a", steps=2, carry=False)
+    carried = reconstruct(system, given, joined, "a", hop_s=4.0, steps=2)
+    alone = reconstruct(system, given, joined, "a", hop_s=4.0, steps=2, carry=False)
     # Windows that are decoded together differ in the last bits from one that is decoded alone.
     np.testing.assert_allclose(carried.latents[0], alone.latents[0], atol=1e-4)
     assert np.abs(carried.latents[1] - alone.latents[1]).max() > 0.01
-    holes = reconstruct(system, given, apart, "a", steps=2)
-    again = reconstruct(system, given, apart, "a", steps=2, carry=False)
+    holes = reconstruct(system, given, apart, "a", hop_s=4.0, steps=2)
+    again = reconstruct(system, given, apart, "a", hop_s=4.0, steps=2, carry=False)
     np.testing.assert_allclose(holes.latents, again.latents, atol=1e-4)
