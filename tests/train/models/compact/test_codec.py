@@ -10,8 +10,8 @@ import onnxruntime
 import pytest
 import torch
 
-from benchmarks.codec import blockiness, real_clips, ssim
 from rtdecode.phantom.film.film import Film
+from tests.train.models.compact.clip_quality import blockiness, real_clips, ssim
 from train import reconstruct
 from train.closed_form import patch_codec as patch
 from train.data.phantom import film_clips
