@@ -77,7 +77,7 @@ def _shuffled(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
 
 
 @dataclass(frozen=True)
-class Rows:
+class ShardRows:
     """Draws batches whose rows are taken in turn from arrays on disk.
 
     Attributes

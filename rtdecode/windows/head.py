@@ -15,7 +15,7 @@ from rtdecode.bundle import Bundle
 from rtdecode.disk.calibration import Calibration
 from rtdecode.errors import GeometryError
 from rtdecode.signal.volume.motion import THIN, Aligner, Motion
-from rtdecode.signal.volume.projection import Reader
+from rtdecode.signal.volume.projection import VoxelReader
 from rtdecode.signal.volume.steady import Quality
 from rtdecode.types import Float, Volume
 
@@ -40,7 +40,7 @@ class Head:
         assert projection is not None
         self._projection = projection
         self._calibration = calibration
-        self._reader: Reader | None = None
+        self._reader: VoxelReader | None = None
         self._aligner: Aligner | None = None
         # Volumes read and not yet aligned, and motions that `follow` has not yet returned.
         self._waiting: list[tuple[Volume, Float]] = []
@@ -100,11 +100,11 @@ class Head:
         self._moved.append((volume.index, self.newest))
         return self.newest
 
-    def _open(self, volume: Volume) -> Reader:
+    def _open(self, volume: Volume) -> VoxelReader:
         shape = volume.data.shape
         affine = volume.affine
         known = self._calibration
-        reader = Reader(self._projection, shape, affine, volume.name, placed=known is not None)
+        reader = VoxelReader(self._projection, shape, affine, volume.name, placed=known is not None)
         reference = (volume.data, affine) if known is None else (known.reference, known.affine)
         try:
             self._aligner = Aligner(*reference)

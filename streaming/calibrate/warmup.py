@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from rtdecode.errors import RtDecodeError
 from rtdecode.signal.volume.motion import THIN, Aligner, Motion
-from rtdecode.signal.volume.projection import Projection, Reader, Reals
+from rtdecode.signal.volume.projection import Projection, Reals, VoxelReader
 from rtdecode.signal.volume.register import head_of
 from rtdecode.types import Float, Volume
 from streaming.calibrate.region import brain_of
@@ -160,7 +160,7 @@ def measure(aligned: Aligned, projection: Projection) -> Warmup:
         If a feature is not finite.
     """
     shape = aligned.reference.shape
-    reader = Reader(projection, shape, aligned.affine, placed=True)
+    reader = VoxelReader(projection, shape, aligned.affine, placed=True)
     rows = []
     outside = 0
     for volume, matrix in zip(aligned.volumes, aligned.matrices(), strict=True):

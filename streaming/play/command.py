@@ -23,8 +23,8 @@ from rtdecode.disk import film_marks
 from rtdecode.errors import RtDecodeError, UsageError
 from rtdecode.liblsl import pylsl
 from streaming.play import starting
-from streaming.play.frames import Film, Picture, Pictures, read_film
-from streaming.play.screen import Nowhere, Screen, Window, read_patch
+from streaming.play.frames import FilmFile, FilmPictures, Picture, read_film
+from streaming.play.screen import FilmWindow, Nowhere, Screen, read_patch
 from streaming.play.starting import called_off
 from streaming.session import interrupts
 
@@ -52,7 +52,7 @@ class PlayOptions:
 
 
 @dataclass(slots=True)
-class Shown:
+class Showing:
     """What became of the frames.
 
     Attributes
@@ -110,7 +110,7 @@ def run(options: PlayOptions) -> int:
     with interrupts.told(lambda _name: stop.set()), _log(options.log) as log:
         # The screen comes first: pictures are decoded straight to the size that fits it.
         screen = _screen(film, options)
-        pictures = Pictures(film, screen.height, screen.width)
+        pictures = FilmPictures(film, screen.height, screen.width)
         try:
             _introduce(film, screen, options, console)
             outlet = _outlet(options.lsl)
@@ -141,13 +141,13 @@ def _check(options: PlayOptions) -> None:
         raise UsageError(f"--wait {options.wait:g} must be 0 or more seconds")
 
 
-def _screen(film: Film, options: PlayOptions) -> Screen:
+def _screen(film: FilmFile, options: PlayOptions) -> Screen:
     if options.headless:
         return Nowhere(film)
-    return Window(film, options.screen, None if options.patch is None else read_patch(options.patch))
+    return FilmWindow(film, options.screen, None if options.patch is None else read_patch(options.patch))
 
 
-def _introduce(film: Film, screen: Screen, options: PlayOptions, console: Console) -> None:
+def _introduce(film: FilmFile, screen: Screen, options: PlayOptions, console: Console) -> None:
     where = "nowhere (--headless)" if options.headless else f"at {screen.width} x {screen.height}"
     console.print(
         f"{film.path.name}: {film.frames} frames at {float(film.fps):g} a second, {film.seconds:.1f} s, "
@@ -168,7 +168,7 @@ def _outlet(name: str) -> pylsl.StreamOutlet:
 
 
 def _start(
-    film: Film,
+    film: FilmFile,
     options: PlayOptions,
     outlet: pylsl.StreamOutlet,
     screen: Screen,
@@ -198,17 +198,17 @@ def _start(
 class _Show:
     """One showing of a film, with everything that its loop needs."""
 
-    film: Film
+    film: FilmFile
     screen: Screen
     outlet: pylsl.StreamOutlet
-    pictures: Pictures
+    pictures: FilmPictures
     stop: threading.Event
     log: Callable[[int, float, float], None]
     console: Console
 
-    def run(self, start: float) -> Shown:
+    def run(self, start: float) -> Showing:
         film = self.film
-        shown = Shown()
+        shown = Showing()
         label = film_marks.start_label(film.path.name, float(film.fps), film.frames)
         # Stamped with the film's start, which may be a trigger's stamp and lie before now.
         self.outlet.push_sample([label], start)
@@ -224,7 +224,7 @@ class _Show:
             threading.Event().wait(_GRACE)
         return shown
 
-    def _frames(self, start: float, shown: Shown, tick: Callable[[int], None]) -> int:
+    def _frames(self, start: float, shown: Showing, tick: Callable[[int], None]) -> int:
         """Show every frame whose time is not over; return how many passed, shown or not."""
         fps = float(self.film.fps)
         number = 0
@@ -247,7 +247,7 @@ class _Show:
             number += 1
         return number
 
-    def _mark(self, number: int, start: float, due: float, shown: Shown) -> None:
+    def _mark(self, number: int, start: float, due: float, shown: Showing) -> None:
         # The time at which the window system took the frame. What the screen adds, no program can
         # see: the photodiode measures it.
         at = self.screen.flip()
@@ -273,7 +273,7 @@ class _Show:
 
 
 @contextlib.contextmanager
-def _bar(film: Film, console: Console) -> Iterator[Callable[[int], None]]:
+def _bar(film: FilmFile, console: Console) -> Iterator[Callable[[int], None]]:
     """Show a progress bar on a terminal; the caller draws it, so that it never delays a frame by itself.
 
     Yields

@@ -1,8 +1,8 @@
 """Read a film file, and decode its pictures ahead of their time.
 
-`read_film` looks through the file once and refuses one whose frames do not come at a steady rate. `Pictures`
-then decodes it in a thread, scales each frame to the screen's size, and hands the pictures over through a
-short queue.
+`read_film` looks through the file once and refuses one whose frames do not come at a steady rate.
+`FilmPictures` then decodes it in a thread, scales each frame to the screen's size, and hands the pictures
+over through a short queue.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ _AHEAD = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Film:
+class FilmFile:
     """A film file.
 
     Attributes
@@ -53,7 +53,7 @@ class Film:
         return float(self.frames / self.fps)
 
 
-def read_film(path: Path) -> Film:
+def read_film(path: Path) -> FilmFile:
     """Look through a film file, decoding its first frame only.
 
     Raises
@@ -70,7 +70,7 @@ def read_film(path: Path) -> Film:
         raise UsageError(f"{path} cannot be read as a film ({error}): give MP4, MKV, AVI, ...") from error
 
 
-def _look_through(path: Path, container: InputContainer) -> Film:
+def _look_through(path: Path, container: InputContainer) -> FilmFile:
     stream = container.streams.best("video")
     first = None if stream is None else next(container.decode(stream), None)
     if stream is None or not isinstance(first, av.VideoFrame):
@@ -87,7 +87,7 @@ def _look_through(path: Path, container: InputContainer) -> Film:
     _check_steady(path, np.sort(times), float(fps))
     # Pixels may be wider than high; a screen's are square.
     aspect = getattr(stream, "sample_aspect_ratio", None) or 1
-    return Film(path, Fraction(fps), len(packets), first.height, max(1, round(first.width * aspect)))
+    return FilmFile(path, Fraction(fps), len(packets), first.height, max(1, round(first.width * aspect)))
 
 
 def _check_steady(path: Path, times: NDArray[np.float64], fps: float) -> None:
@@ -100,12 +100,12 @@ def _check_steady(path: Path, times: NDArray[np.float64], fps: float) -> None:
         )
 
 
-class Pictures:
+class FilmPictures:
     """Decode a film in a thread, a few frames ahead, and scale each frame.
 
     Parameters
     ----------
-    film : Film
+    film : FilmFile
     height, width : int
         Size of the pictures, pixels.
 
@@ -116,7 +116,7 @@ class Pictures:
         their time is over.
     """
 
-    def __init__(self, film: Film, height: int, width: int) -> None:
+    def __init__(self, film: FilmFile, height: int, width: int) -> None:
         self._film = film
         self._size = (height, width)
         self._queue: queue.Queue[Picture | Exception | str | None] = queue.Queue(_AHEAD)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from rtdecode.errors import RtDecodeError, UsageError
 from rtdecode.liblsl import pylsl
-from streaming.play.frames import Film, Picture
+from streaming.play.frames import FilmFile, Picture
 
 Said = Literal["start", "quit"]
 
@@ -62,10 +62,10 @@ class Nowhere:
 
     Parameters
     ----------
-    film : Film
+    film : FilmFile
     """
 
-    def __init__(self, film: Film) -> None:
+    def __init__(self, film: FilmFile) -> None:
         self.height = film.height
         self.width = film.width
         self.note = ""
@@ -85,12 +85,12 @@ class Nowhere:
         """Do nothing."""
 
 
-class Window:
+class FilmWindow:
     """A window, or a whole screen.
 
     Parameters
     ----------
-    film : Film
+    film : FilmFile
     screen : int or None
         Number of the screen to fill, from 0; None opens a window.
     patch : Patch or None
@@ -110,7 +110,7 @@ class Window:
         If there is no such screen.
     """
 
-    def __init__(self, film: Film, screen: int | None, patch: Patch | None) -> None:
+    def __init__(self, film: FilmFile, screen: int | None, patch: Patch | None) -> None:
         # pygame greets on stdout when it is imported.
         os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
         import pygame
@@ -168,7 +168,7 @@ class Window:
         """Close the window."""
         self._pygame.display.quit()
 
-    def _open(self, film: Film, screen: int | None) -> Any:
+    def _open(self, film: FilmFile, screen: int | None) -> Any:
         pygame = self._pygame
         pygame.display.init()
         # Refuse such a driver unless it was asked for: a film would be shown to nobody.
@@ -192,4 +192,4 @@ class Window:
         return pygame.display.set_mode(size, pygame.SCALED, vsync=1)
 
 
-Screen = Window | Nowhere
+Screen = FilmWindow | Nowhere

@@ -37,7 +37,7 @@ from streaming.session.restarts import Restarts, cause
 from streaming.session.spawn import acquire
 from streaming.sinks import report
 from streaming.sinks.judged import Sections
-from streaming.sinks.output import Output, prepare, writing
+from streaming.sinks.output import Emitter, prepare, writing
 from streaming.sinks.report import Report
 from streaming.sinks.truth import Truth
 from streaming.status import NOTHING, Status
@@ -206,7 +206,7 @@ class _Session:
         with interrupts.told(self._interrupt), self._running():
             self._truth = Truth(self._options.truth, self._bundle)
             with writing():
-                self._output = Output(
+                self._output = Emitter(
                     self._out,
                     self._name,
                     self._bundle,

@@ -7,7 +7,7 @@ what to do: at once when it begins, then at most once a hop for each kind of eve
 import math
 from dataclasses import dataclass
 
-from streaming.sinks.output import Output
+from streaming.sinks.output import Emitter
 from streaming.status import Status
 
 # A clip is stale once it is so many hops old.
@@ -92,14 +92,14 @@ def _counted(more: int, count: int) -> str:
     return f" ({count} in all)" if more == count else f" ({more} more, {count} in all)"
 
 
-def happened(status: Status, output: Output, now_at: float) -> list[Happening]:
+def happened(status: Status, output: Emitter, now_at: float) -> list[Happening]:
     """Return everything that is counted in a session, in the order in which it is told.
 
     Parameters
     ----------
     status : Status
         The newest status of the acquisition.
-    output : Output
+    output : Emitter
     now_at : float
         Local clock, s.
     """
@@ -140,7 +140,7 @@ def _sources(status: Status) -> list[Happening]:
     ]
 
 
-def _signals(status: Status, output: Output) -> list[Happening]:
+def _signals(status: Status, output: Emitter) -> list[Happening]:
     """Return the holes and faults in the data that came."""
     eeg = status["counters"]["eeg"]
     fmri = status["counters"]["fmri"]
@@ -179,7 +179,7 @@ def _signals(status: Status, output: Output) -> list[Happening]:
     ]
 
 
-def _clips(status: Status, output: Output, now_at: float) -> list[Happening]:
+def _clips(status: Status, output: Emitter, now_at: float) -> list[Happening]:
     """Return what is wrong with the clips themselves."""
     counts = output.counts
     words = output.words

@@ -7,7 +7,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 
 from streaming.session.news import News, happened, is_stale
-from streaming.sinks.output import Output
+from streaming.sinks.output import Emitter
 from streaming.status import Status
 
 # Time between two standing lines where there is no terminal to keep a bar on, s.
@@ -42,7 +42,7 @@ class Progress:
         self._task = self._bar.add_task("starting", total=seconds)
         self._bar.start()
 
-    def update(self, status: Status, output: Output) -> None:
+    def update(self, status: Status, output: Emitter) -> None:
         """Show how far the session is, and say what has happened."""
         now_at = time.monotonic()
         for sentence in self._news.take(happened(status, output, now_at), now_at):
@@ -60,7 +60,7 @@ class Progress:
         """Print a line."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def close(self, status: Status, output: Output) -> None:
+    def close(self, status: Status, output: Emitter) -> None:
         """Say what has not been said yet, and take the bar away."""
         now_at = time.monotonic()
         # No clip is to come when a session ends, so the age of the last one is no event.
@@ -71,7 +71,7 @@ class Progress:
         self._bar.stop()
 
 
-def standing(status: Status, output: Output, now_at: float) -> list[str]:
+def standing(status: Status, output: Emitter, now_at: float) -> list[str]:
     """Describe how a session stands in two lines: its time and newest clip, and what was counted."""
     counts = output.counts
     newest = output.newest

@@ -28,7 +28,7 @@ from streaming.decode.decoder import Decoder, check_steps
 from streaming.session import interrupts
 from streaming.session.memory import MemoryMeter
 from streaming.sinks import report as reports
-from streaming.sinks.output import Output, prepare, writing
+from streaming.sinks.output import Emitter, prepare, writing
 from streaming.sinks.truth import Truth
 
 Item = EegChunk | Trigger | Volume
@@ -88,7 +88,7 @@ def run(
         prepare(folder, overwrite=False)
         simulated = bool(kept.meta.get("simulated")) or loaded.manifest.simulated
         truth = Truth(kept.truth, loaded)
-        output = Output(
+        output = Emitter(
             folder,
             name,
             loaded,
@@ -198,7 +198,7 @@ def _play(
     kept: Recording,
     bundle: Bundle,
     assembler: Assembler,
-    output: Output,
+    output: Emitter,
     pace: float | None,
     stopped: list[str],
     memory: MemoryMeter,
@@ -228,7 +228,7 @@ def _play(
 def _close(
     name: str,
     bundle: Bundle,
-    output: Output,
+    output: Emitter,
     assembler: Assembler,
     path: Path,
     ended: str,

@@ -35,7 +35,7 @@ _TWIN = "null brain (same noise, no signal)"
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class LastClip:
     """The newest clip that was emitted.
 
     Attributes
@@ -53,7 +53,7 @@ class Shown:
     marks: list[str]
 
 
-class Output:
+class Emitter:
     """Decode windows and hand the clips to every sink.
 
     Parameters
@@ -83,7 +83,7 @@ class Output:
         Time from one window to the next, and from one volume to the next (0 without volumes), s.
     counts : Counter
         final, preview, skipped, degraded, late.
-    newest : Shown or None
+    newest : LastClip or None
         The newest clip, None before the first.
     words : dict
         Sentence on the newest clip or window that counted as ``late``, ``degraded`` or ``skipped``.
@@ -129,7 +129,7 @@ class Output:
         self.hop_s = float(manifest.grid.hop)
         self.tr_s = float(manifest.grid.tr or 0)
         self.counts: Counter[str] = Counter()
-        self.newest: Shown | None = None
+        self.newest: LastClip | None = None
         self.words: dict[str, str] = {}
         self.steps: Counter[int] = Counter()
         self.meter = meter.Meter()
@@ -260,7 +260,7 @@ class Output:
             marks.append("degraded")
             self.words["degraded"] = describe(window)
         self.counts.update(marks)
-        self.newest = Shown(_name(window), emitted_at, marks)
+        self.newest = LastClip(_name(window), emitted_at, marks)
 
     def _keep(self, job: Job, decoded: Decoded, late_s: float) -> float:
         """Add a final to film, contact sheet and archive; return the seconds that truth and twin took."""

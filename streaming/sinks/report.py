@@ -12,7 +12,7 @@ from rtdecode.bundle import Bundle
 from rtdecode.disk import strict_json
 from rtdecode.windows.assembler import Counters
 from streaming.sinks.judged import Sections, nothing
-from streaming.sinks.output import Output
+from streaming.sinks.output import Emitter
 
 _EEG = (
     *("samples", "lost_samples", "gaps", "rate_hz", "drift_ppm", "triggers", "artifact_residual_db"),
@@ -57,7 +57,7 @@ class Report(Sections):
 def build(
     session: str,
     bundle: Bundle,
-    output: Output,
+    output: Emitter,
     counters: Counters,
     expected: int,
     *,
@@ -75,7 +75,7 @@ def build(
     ----------
     session : str
     bundle : Bundle
-    output : Output
+    output : Emitter
     counters : Counters
     expected : int
         Windows that a session of this length has.

@@ -22,7 +22,7 @@ from rtdecode.disk.calibration import Calibration
 from rtdecode.errors import RtDecodeError
 from rtdecode.types import Montage, Volume
 from streaming.tools import doctor_disk, doctor_fmri
-from streaming.tools.doctor_disk import Place
+from streaming.tools.doctor_disk import DiskFolder
 from streaming.tools.finding import Finding
 
 _COLOURS = {"ok": "green", "note": "yellow", "bad": "red"}
@@ -97,10 +97,10 @@ def _findings(
         reads = " and ".join(loaded.manifest.modalities)
         found = f"the bundle {loaded.manifest.name} reads {reads}, and no such source was given"
         findings.append(Finding("sources", "bad", found, "give --lsl or --fmri-dir, or another --bundle"))
-    places = [Place("disk", out or Path("runs"), doctor_disk.clips_a_minute(loaded))]
+    places = [DiskFolder("disk", out or Path("runs"), doctor_disk.clips_a_minute(loaded))]
     if record is not None:
         rate = doctor_disk.recording_a_minute(loaded, montage, volume)
-        places.append(Place("recording", record, rate))
+        places.append(DiskFolder("recording", record, rate))
     return findings + doctor_disk.judge(places, minutes)
 
 

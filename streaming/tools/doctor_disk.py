@@ -29,7 +29,7 @@ _ROOM = "make room, or give a folder on another disk"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class DiskFolder:
     """A folder that a session is to write into.
 
     Attributes
@@ -89,12 +89,12 @@ def recording_a_minute(bundle: Bundle, eeg: Montage | None, fmri: Volume | None)
     return 60 * rate
 
 
-def judge(places: list[Place], minutes: float) -> list[Finding]:
+def judge(places: list[DiskFolder], minutes: float) -> list[Finding]:
     """Judge whether a session of some minutes fits; folders on one disk share its free space.
 
     Parameters
     ----------
-    places : list of Place
+    places : list of DiskFolder
     minutes : float
         Length of the session.
     """
@@ -108,7 +108,7 @@ def judge(places: list[Place], minutes: float) -> list[Finding]:
     return [_judged(place, above[place.subject], needed[disks[place.subject]], minutes) for place in places]
 
 
-def _judged(place: Place, above: Path, disk_bytes_a_minute: float, minutes: float) -> Finding:
+def _judged(place: DiskFolder, above: Path, disk_bytes_a_minute: float, minutes: float) -> Finding:
     if taken(place.folder):
         found = f"{place.folder} is in use"
         return Finding(place.subject, "bad", found, "give a new or empty folder")

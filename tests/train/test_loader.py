@@ -8,20 +8,22 @@ import pytest
 import torch
 
 from train.data.shards import Shards
-from train.loader import Batches, Place, Rows, loader
+from train.loader import Batches, Place, ShardRows, loader
 
 FIRST = Place(phase="only", size=3, seed=5, order=0, number=0, process=0, processes=2)
 
 
 @pytest.fixture
-def rows(tmp_path: Path) -> Rows:
+def rows(tmp_path: Path) -> ShardRows:
     np.savez(tmp_path / "a.npz", x=np.arange(7), y=np.arange(7) * 2.0)
     np.savez(tmp_path / "b.npz", x=np.arange(7, 12), y=np.arange(7, 12) * 2.0)
     paths = [tmp_path / "a.npz", tmp_path / "b.npz"]
-    return Rows({name: Shards(paths, name) for name in ("x", "y")})
+    return ShardRows({name: Shards(paths, name) for name in ("x", "y")})
 
 
-def test_an_epoch_visits_every_row_once_over_all_processes_and_each_has_its_own_order(rows: Rows) -> None:
+def test_an_epoch_visits_every_row_once_over_all_processes_and_each_has_its_own_order(
+    rows: ShardRows,
+) -> None:
     def taken(number: int) -> list[int]:
         places = [replace(FIRST, number=number, process=process) for process in (0, 1)]
         return [int(x) for place in places for x in rows(place)["x"]]
@@ -33,17 +35,17 @@ def test_an_epoch_visits_every_row_once_over_all_processes_and_each_has_its_own_
     assert epochs[0] != sorted(epochs[0])
 
 
-def test_the_order_depends_on_the_seed_and_columns_stay_together(rows: Rows) -> None:
+def test_the_order_depends_on_the_seed_and_columns_stay_together(rows: ShardRows) -> None:
     one = rows(FIRST)
     assert torch.equal(one["x"] * 2.0, one["y"])
     assert torch.equal(one["x"], rows(FIRST)["x"])
     assert not torch.equal(one["x"], rows(replace(FIRST, seed=6))["x"])
 
 
-def test_columns_of_other_lengths_are_refused(rows: Rows) -> None:
+def test_columns_of_other_lengths_are_refused(rows: ShardRows) -> None:
     short = Shards(rows.columns["x"]._paths[:1], "x")
     with pytest.raises(ValueError, match=r"columns of one length were expected, found \{'x': 7, 'y': 12\}"):
-        Rows({"x": short, "y": rows.columns["y"]})(FIRST)
+        ShardRows({"x": short, "y": rows.columns["y"]})(FIRST)
 
 
 @pytest.mark.parametrize("change", [{"seed": 6}, {"order": 1}, {"number": 1}, {"process": 1}])
@@ -57,7 +59,7 @@ def test_random_numbers_differ_by_place_and_row_but_not_by_the_batch_size(change
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_come_in_order_from_where_a_run_goes_on_and_leave_torch_as_it_is(
-    rows: Rows, workers: int
+    rows: ShardRows, workers: int
 ) -> None:
     torch.manual_seed(3)
     state = torch.get_rng_state()

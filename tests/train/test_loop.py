@@ -19,7 +19,7 @@ from tests.train.lines import COUNT, CPU, EXACT, PHASE, Line, Plain, equal, noth
 from train import loop
 from train.adapters import Adapter
 from train.data.shards import Shards
-from train.loader import Place, Rows
+from train.loader import Place, ShardRows
 from train.loop import Machine
 from train.phases import Phase
 
@@ -133,7 +133,7 @@ def test_the_average_is_shown_and_left_behind(tmp_path: Path) -> None:
 def test_rows_that_workers_read_from_disk_give_the_same_bits(tmp_path: Path) -> None:
     np.savez(tmp_path / "half.npz", x=np.eye(4, dtype=np.float32))
     np.savez(tmp_path / "rest.npz", x=np.ones((3, 4), np.float32))
-    draw = Rows({"x": Shards([tmp_path / "half.npz", tmp_path / "rest.npz"], "x")})
+    draw = ShardRows({"x": Shards([tmp_path / "half.npz", tmp_path / "rest.npz"], "x")})
     alone = Line()
     loop.train(alone, {"rough": PHASE}, draw, tmp_path / "alone", nothing, machine=CPU)
     helped = Line()

@@ -44,7 +44,7 @@ _BASIS = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Participant:
+class Traits:
     """The properties that a simulated brain keeps from session to session.
 
     Attributes
@@ -69,7 +69,7 @@ class Participant:
 
 
 @lru_cache(maxsize=8)
-def subject(number: int) -> Participant:
+def subject(number: int) -> Traits:
     """Draw the brain of a subject from its number alone."""
     # The order of the draws is part of the subject: the shipped bundle was trained on number 1.
     rng = np.random.default_rng((number, 11))
@@ -80,7 +80,7 @@ def subject(number: int) -> Participant:
     chance = np.array([chances for _, _, chances in _AREAS])[area][:, feature_blocks()]
     weights = rng.normal(size=(VOXELS, FEATURES)) * (rng.random((VOXELS, FEATURES)) < chance)
     share = rng.beta(1.6, 4.5, VOXELS) * np.array([level for _, level, _ in _AREAS])[area]
-    return Participant(
+    return Traits(
         number=number,
         weights=(weights * feature_strengths()).astype(np.float32),
         delay=rng.normal(0, 0.6, VOXELS),
@@ -156,12 +156,12 @@ def haemodynamic_response(
     return t**5 * np.exp(-t) / gamma(6) - t**15 * np.exp(-t) / gamma(16) / 6
 
 
-def bold(person: Participant, state: Float, shift: NDArray[np.float64], times: NDArray[np.float64]) -> Float:
+def bold(person: Traits, state: Float, shift: NDArray[np.float64], times: NDArray[np.float64]) -> Float:
     """Return the noiseless response of each voxel at given times.
 
     Parameters
     ----------
-    person : Participant
+    person : Traits
     state : (frame, feature)
         Neural state, as from `neural_state`.
     shift : (voxel,)
@@ -186,7 +186,7 @@ def bold(person: Participant, state: Float, shift: NDArray[np.float64], times: N
     return out
 
 
-def bold_scale(person: Participant, noise: float, shift: NDArray[np.float64]) -> Float:
+def bold_scale(person: Traits, noise: float, shift: NDArray[np.float64]) -> Float:
     """Return the standard deviation of each voxel's noiseless response over a film, (voxel,) float32.
 
     The film is that of `calibration_state`, so that the scale does not depend on the film that is shown.

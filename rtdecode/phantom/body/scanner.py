@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.phantom.body.brain import TR, VOXELS, Participant, autoregressive, bold, bold_scale
+from rtdecode.phantom.body.brain import TR, VOXELS, Traits, autoregressive, bold, bold_scale
 from rtdecode.phantom.body.movement import Resampler
 from rtdecode.phantom.body.presets import Preset
 from rtdecode.types import Float
@@ -106,7 +106,7 @@ class Scanner:
     Parameters
     ----------
     place : PhantomHead
-    person : Participant
+    person : Traits
     preset : Preset
     state : (frame, feature)
         Neural state, as from `rtdecode.phantom.body.brain.neural_state`.
@@ -132,7 +132,7 @@ class Scanner:
     def __init__(
         self,
         place: PhantomHead,
-        person: Participant,
+        person: Traits,
         preset: Preset,
         state: Float,
         count: int,
@@ -193,7 +193,7 @@ class Scanner:
             out *= np.float32(settling_factor(index))
         return out if self._path is None else self._resampler.moved(out, self._path[index])
 
-    def _response(self, person: Participant, preset: Preset, state: Float) -> Float:
+    def _response(self, person: Traits, preset: Preset, state: Float) -> Float:
         slices = np.unravel_index(self.head.voxels, self.head.shape)[2]
         shift = slice_times(self.head.shape[2])[slices] - TR / 2
         times = np.arange(0.5, self.count, dtype=np.float64) * TR

@@ -1,8 +1,9 @@
 """Read a vector of features from a raw volume, at the place where the head is now.
 
 A `Projection` says which voxels of a reference grid each feature is made of, and with which weights. A
-`Reader` binds it to the geometry of one series; then volumes come in, each with the head's motion if that is
-known, and vectors of features go out. There is one interpolation at most, straight from the raw volume.
+`VoxelReader` binds it to the geometry of one series; then volumes come in, each with the head's motion if
+that is known, and vectors of features go out. There is one interpolation at most, straight from the raw
+volume.
 """
 
 import hashlib
@@ -248,7 +249,7 @@ def _indices(volume_affine: Reals, points_mm: Reals) -> Reals:
     return np.where(np.abs(index - whole) < _WHOLE, whole, index)
 
 
-class Reader:
+class VoxelReader:
     """Read the features of the volumes of one series.
 
     Parameters

@@ -16,7 +16,7 @@ from rtdecode.disk import calibration
 from rtdecode.errors import GeometryError, RtDecodeError, UsageError
 from rtdecode.phantom.body.scanner import PhantomHead, head
 from rtdecode.signal.volume.motion import rigid
-from rtdecode.signal.volume.projection import Projection, Reader
+from rtdecode.signal.volume.projection import Projection, VoxelReader
 from rtdecode.signal.volume.register import head_of
 from rtdecode.types import Volume
 from streaming.calibrate import command, warmup
@@ -132,7 +132,7 @@ def test_the_mean_of_each_label(data_root, real_mask, tmp_path) -> None:
     assert one.record.labels == [3, 7]
     assert one.record.volumes == 2
     data = FolderSource(data_root / "scanner" / VE11, "read", bound=False).drain()[0].data
-    read = Reader(one.projection, data.shape, one.affine, placed=True).read(data)
+    read = VoxelReader(one.projection, data.shape, one.affine, placed=True).read(data)
     assert read == pytest.approx([data[20:30, 20:30, 8:16].mean(), data[36:44, 20:30, 8:16].mean()], rel=1e-4)
 
 
@@ -181,7 +181,7 @@ def test_a_new_sessions_head_is_found_and_gives_the_same_features(place, first, 
     one = calibration.load(tmp_path / "cal")
     assert one.projection.digest == first.projection.digest
     assert np.allclose(one.record.placement.matrix, there, atol=0.3)
-    unplaced = Reader(first.projection, place.shape, place.affine).read(one.reference)
+    unplaced = VoxelReader(first.projection, place.shape, place.affine).read(one.reference)
     off = [np.median(np.abs(v / first.warmup_mean - 1)) for v in (one.warmup_mean, unplaced)]
     assert off[0] < 0.01
     assert off[1] > 3 * off[0]
@@ -219,7 +219,7 @@ def test_a_moving_heads_features_agree_with_the_resting_ones(place) -> None:
     aligned = warmup.align(volumes, lambda each, _: each)
     projection = Projection(place.voxels, place.shape, place.affine)
     truth = blurred(place.mean.tobytes(), place.shape).reshape(-1)[place.voxels]
-    plain = Reader(projection, place.shape, place.affine)
+    plain = VoxelReader(projection, place.shape, place.affine)
     corrected = warmup.measure(aligned, projection).features
     as_found = np.stack([plain.read(v.data) for v in aligned.volumes])
     assert aligned.unaligned == 0

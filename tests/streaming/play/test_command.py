@@ -25,8 +25,8 @@ from rtdecode.disk.video import write_mp4
 from rtdecode.errors import RtDecodeError, UsageError
 from rtdecode.types import EegChunk, Trigger
 from streaming.play import command
-from streaming.play.frames import Pictures, read_film
-from streaming.play.screen import Patch, Window, read_patch
+from streaming.play.frames import FilmPictures, read_film
+from streaming.play.screen import FilmWindow, Patch, read_patch
 from streaming.play.starting import is_trigger
 from streaming.sources.lsl.markers import MarkerSource
 from streaming.sources.lsl.source import LslSource
@@ -333,7 +333,7 @@ def uneven(path: Path) -> None:
 def test_a_film_is_decoded_in_its_own_size_and_rate(tmp_path: Path) -> None:
     film = read_film(make_film(tmp_path / "film.mp4", 7, 30000 / 1001))
     assert (film.fps, film.frames, film.height, film.width) == (Fraction(30000, 1001), 7, 48, 64)
-    pictures = Pictures(film, 96, 120)
+    pictures = FilmPictures(film, 96, 120)
     found = [pictures.next(5.0) for _ in range(7)]
     assert all(p is not None and p.shape == (96, 120, 3) for p in found)
     assert np.abs(np.stack([p for p in found if p is not None]).mean((0, 1, 2)) - GREEN).max() < 6
@@ -344,7 +344,7 @@ def test_a_film_is_decoded_in_its_own_size_and_rate(tmp_path: Path) -> None:
 
 def test_any_error_of_the_decoding_thread_reaches_who_shows_the_film(tmp_path: Path) -> None:
     # No picture can be this high, which raises an error that is none of FFmpeg's.
-    pictures = Pictures(read_film(make_film(tmp_path / "film.mp4", 3)), 2**31, 64)
+    pictures = FilmPictures(read_film(make_film(tmp_path / "film.mp4", 3)), 2**31, 64)
     with pytest.raises(OverflowError):
         pictures.next(LIMIT)
     pictures.close()
@@ -360,7 +360,7 @@ def test_a_window_shows_picture_and_patch_and_says_what_was_pressed(tmp_path: Pa
     import pygame
 
     film = read_film(make_film(tmp_path / "film.mp4", 1))
-    window = Window(film, 0, Patch("top-left", 30))
+    window = FilmWindow(film, 0, Patch("top-left", 30))
     surface = pygame.display.get_surface()
     assert surface is not None
     width, height = surface.get_size()

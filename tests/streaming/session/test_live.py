@@ -29,7 +29,7 @@ from streaming.session.live import _Session, run
 from streaming.session.orders import StreamOptions
 from streaming.session.progress import Progress
 from streaming.sinks.meter import DURATIONS, INSTANTS
-from streaming.sinks.output import Output, prepare
+from streaming.sinks.output import Emitter, prepare
 from streaming.sinks.truth import Truth
 from streaming.status import NOTHING
 from tests.streaming.bundles import AFFINE, CHANNELS, SHAPE, damage, make_bundle, make_calibration
@@ -464,7 +464,7 @@ def test_a_backlog_is_decoded_to_its_end_however_long_that_takes(
 
     monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=lambda: now_at))
     made = _Session(StreamOptions(lsl="x"), load(str(bundle)), tmp_path, "s", Console())
-    made._output = cast("Output", SimpleNamespace(emit=decode, notes=list))
+    made._output = cast("Emitter", SimpleNamespace(emit=decode, notes=list))
     for clip in range(4):
         made._inbox.put(Job(window(clip, at=0.0), clip, backlog=True))
     made._ended = True
@@ -477,7 +477,7 @@ def test_previews_that_give_way_are_in_the_report(bundle: Path, tmp_path: Path) 
     made = _Session(StreamOptions(lsl="x"), loaded, tmp_path, "s", Console())
     prepare(tmp_path, overwrite=False)
     truth = Truth(None, loaded)
-    made._output = Output(tmp_path, "s", loaded, Decoder(loaded), truth, float, simulated=True)
+    made._output = Emitter(tmp_path, "s", loaded, Decoder(loaded), truth, float, simulated=True)
     for revision in ("preview", "final"):
         made._inbox.put(Job(window(0, revision), 0))
     made._inbox.take(100.0)
@@ -490,7 +490,7 @@ def test_what_a_source_says_of_the_participant_is_shown(tmp_path: Path) -> None:
     made = _Session(StreamOptions(lsl="x"), real, tmp_path, "s", Console())
     said: list[str] = []
     prepare(tmp_path / "out", overwrite=False)
-    output = Output(tmp_path / "out", "s", real, Decoder(real), Truth(None, real), float, simulated=False)
+    output = Emitter(tmp_path / "out", "s", real, Decoder(real), Truth(None, real), float, simulated=False)
     made._output = output
     made._progress = cast("Progress", SimpleNamespace(say=said.append))
     for simulated in (False, True, True):

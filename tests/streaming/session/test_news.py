@@ -12,7 +12,7 @@ from rtdecode.bundle import Bundle
 from streaming.decode.deadline import Job
 from streaming.session.news import Happening, News, happened
 from streaming.session.progress import Progress, standing
-from streaming.sinks.output import Output
+from streaming.sinks.output import Emitter
 from streaming.status import NOTHING, Status
 from tests.streaming.bundles import make_bundle
 from tests.streaming.session.test_scanner import program
@@ -40,7 +40,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture
-def output(bundle: Bundle, tmp_path: Path) -> Iterator[Output]:
+def output(bundle: Bundle, tmp_path: Path) -> Iterator[Emitter]:
     made = opened(bundle, tmp_path)
     yield made
     made.close()
@@ -97,7 +97,7 @@ def test_what_has_to_stand_is_not_told_when_it_passes() -> None:
     ],
 )
 def test_what_changes_in_a_status_is_told_with_what_to_do(
-    section: str, change: Any, begins: str, advice: str, output: Output
+    section: str, change: Any, begins: str, advice: str, output: Emitter
 ) -> None:
     counters = QUIET["counters"]
     if section in ("folder", "back"):
@@ -113,7 +113,7 @@ def test_what_changes_in_a_status_is_told_with_what_to_do(
     assert news.take(happened(status, output, 200.0), 200.0) == []
 
 
-def test_a_clip_is_told_as_late_degraded_or_stale_and_a_window_as_skipped(output: Output) -> None:
+def test_a_clip_is_told_as_late_degraded_or_stale_and_a_window_as_skipped(output: Emitter) -> None:
     news = News(HOP_S)
 
     def told(now_at: float) -> list[str]:
@@ -142,7 +142,7 @@ def test_a_clip_is_told_as_late_degraded_or_stale_and_a_window_as_skipped(output
     assert skipped.startswith("window skipped (2 more, 4 in all): the session ended before it was decoded. ")
 
 
-def test_the_standing_line_tells_a_clip_that_is_late_degraded_or_stale(output: Output) -> None:
+def test_the_standing_line_tells_a_clip_that_is_late_degraded_or_stale(output: Emitter) -> None:
     assert "no clip yet" in standing(QUIET, output, 100.0)[0]
     output.emit(Job(window(0, at=100.0), 0))
     first, counts = standing(QUIET, output, 102.1)

@@ -20,7 +20,7 @@ from rtdecode.errors import RtDecodeError, UsageError
 from rtdecode.types import Volume
 from streaming.decode.deadline import Job
 from streaming.session import memory, replay
-from streaming.sinks.output import Output
+from streaming.sinks.output import Emitter
 from tests.streaming.bundles import AFFINE, SHAPE, make_bundle, make_calibration
 
 
@@ -45,13 +45,13 @@ def recorded(folder: Path, meta: dict[str, Any] | None = None) -> Path:
 def test_ctrl_c_ends_a_replay_with_everything_written(
     speed: str, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    emit = Output.emit
+    emit = Emitter.emit
 
-    def interrupted(self: Output, work: Job) -> None:
+    def interrupted(self: Emitter, work: Job) -> None:
         emit(self, work)
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(Output, "emit", interrupted)
+    monkeypatch.setattr(Emitter, "emit", interrupted)
     out = tmp_path / "out"
     assert replay.run(recorded(tmp_path / "r"), str(bundle.path), speed, out) == 0
     report = json.loads((out / "report.json").read_text())
@@ -63,10 +63,10 @@ def test_ctrl_c_ends_a_replay_with_everything_written(
 def test_a_fault_in_a_replay_leaves_the_report(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_self: Output, _work: Job) -> None:
+    def fail(_self: Emitter, _work: Job) -> None:
         raise RtDecodeError("no space left for DOE_JANE", "no space left")
 
-    monkeypatch.setattr(Output, "emit", fail)
+    monkeypatch.setattr(Emitter, "emit", fail)
     out = tmp_path / "out"
     with pytest.raises(RtDecodeError, match="no space left for DOE_JANE"):
         replay.run(recorded(tmp_path / "r"), str(bundle.path), "max", out)
@@ -84,20 +84,20 @@ def test_a_whole_replay_counts_every_window(bundle: Bundle, tmp_path: Path) -> N
 def test_the_peak_of_memory_is_that_of_the_whole_replay(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    emit = Output.emit
+    emit = Emitter.emit
     held_mb = [900, 700, 500, 300]
 
     def measured(process: psutil.Process) -> int:
         return held_mb[0] * 2**20 if process.pid == os.getpid() else 0
 
-    def emitted(self: Output, work: Job) -> None:
+    def emitted(self: Emitter, work: Job) -> None:
         emit(self, work)
         if work.window.index:
             held_mb.pop(0)
 
     monkeypatch.setattr(memory, "_EVERY", 0.0)
     monkeypatch.setattr(memory, "_pss", measured)
-    monkeypatch.setattr(Output, "emit", emitted)
+    monkeypatch.setattr(Emitter, "emit", emitted)
     assert replay.run(recorded(tmp_path / "r"), str(bundle.path), "max", tmp_path / "out") == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert held_mb == [300]

@@ -14,7 +14,7 @@ from rtdecode.disk.video import read_mp4
 from rtdecode.errors import RtDecodeError
 from streaming.decode.deadline import Job
 from streaming.decode.decoder import Decoder
-from streaming.sinks.output import Output, prepare
+from streaming.sinks.output import Emitter, prepare
 from streaming.sinks.truth import Truth
 from tests.streaming.bundles import make_bundle
 from tests.streaming.sinks.test_truth import write_film
@@ -23,7 +23,7 @@ from tests.streaming.windows import window
 FITTED = {"fitted_on": "a held-out run"}
 
 
-Session = tuple[Output, dict[str, Any], list[dict[str, Any]]]
+Session = tuple[Emitter, dict[str, Any], list[dict[str, Any]]]
 
 
 class Clock:
@@ -70,14 +70,14 @@ def test_a_window_that_gives_no_numbers_is_skipped_and_said(bundle: Bundle, tmp_
     assert "window 1 of run 0 has no clip" in note
 
 
-def opened(bundle: Bundle, folder: Path, **how: Any) -> Output:
+def opened(bundle: Bundle, folder: Path, **how: Any) -> Emitter:
     """An output into `folder`/out; the truth is what lies in `folder`/truth."""
     clock = Clock()
     out = folder / "out"
     prepare(out, overwrite=False)
     decoder = Decoder(bundle, clock, carry=how.pop("carry", True))
     given = {"simulated": True} | how
-    return Output(out, "s", bundle, decoder, Truth(folder / "truth", bundle), clock, **given)
+    return Emitter(out, "s", bundle, decoder, Truth(folder / "truth", bundle), clock, **given)
 
 
 def test_a_twin_is_shown_and_judged_but_is_no_clip(bundle: Bundle, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from rtdecode.disk.recording import RecordingWriter
 from rtdecode.types import EegChunk, Montage, Volume
 from streaming.session import replay
 from streaming.tools import doctor_disk
-from streaming.tools.doctor_disk import Place
+from streaming.tools.doctor_disk import DiskFolder
 from tests.streaming.bundles import AFFINE, SHAPE, make_bundle
 
 
@@ -43,12 +43,12 @@ def test_the_estimates_are_near_what_a_session_writes(tmp_path: Path) -> None:
 
 
 def test_a_session_that_does_not_fit_is_bad_and_folders_on_one_disk_share_it(tmp_path: Path) -> None:
-    clips = Place("disk", tmp_path / "out", 1e6)
-    kept = Place("recording", tmp_path / "new" / "rec", 1e6)
+    clips = DiskFolder("disk", tmp_path / "out", 1e6)
+    kept = DiskFolder("recording", tmp_path / "new" / "rec", 1e6)
     (alone,) = doctor_disk.judge([clips], minutes=60)
     assert alone.state == "ok"
     assert f"free at {tmp_path / 'out'}" in alone.found
-    huge = Place("recording", tmp_path / "new" / "rec", 1e18)
+    huge = DiskFolder("recording", tmp_path / "new" / "rec", 1e18)
     both = doctor_disk.judge([clips, huge], minutes=60)
     assert [one.state for one in both] == ["bad", "bad"]
     assert "room for 0 minutes of the session, 60 wanted" in both[0].found
@@ -58,5 +58,5 @@ def test_a_session_that_does_not_fit_is_bad_and_folders_on_one_disk_share_it(tmp
 
 def test_a_folder_in_use_is_bad(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    (found,) = doctor_disk.judge([Place("recording", tmp_path, 1.0)], minutes=60)
+    (found,) = doctor_disk.judge([DiskFolder("recording", tmp_path, 1.0)], minutes=60)
     assert (found.state, found.advice) == ("bad", "give a new or empty folder")

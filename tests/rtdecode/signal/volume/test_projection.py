@@ -9,7 +9,7 @@ from scipy.sparse import csr_array
 from rtdecode import bundle as bundles
 from rtdecode.errors import GeometryError
 from rtdecode.signal.volume.motion import rigid
-from rtdecode.signal.volume.projection import Projection, Reader, _indices, outside, project, sample
+from rtdecode.signal.volume.projection import Projection, VoxelReader, _indices, outside, project, sample
 
 SHAPE = (7, 6, 5)
 AFFINE = np.array([[-3.0, 0.2, 0, 9], [0.1, 2.5, 0.3, -7], [0, -0.3, 4.0, -5], [0, 0, 0, 1]])
@@ -60,7 +60,7 @@ def stored_otherwise(data: np.ndarray, affine: np.ndarray, order, flip) -> tuple
 def test_a_head_that_does_not_move_gives_the_plain_values(seed: int, order, flip, whole: bool) -> None:
     data, affine = stored_otherwise(volume(seed), AFFINE, order, flip)
     one = Projection(some(seed=seed), SHAPE, AFFINE) if whole else weighted(seed)
-    reader = Reader(one, data.shape, affine)
+    reader = VoxelReader(one, data.shape, affine)
     assert np.array_equal(reader.read(data, np.eye(4)), reader.read(data))
     assert reader.outside == 0
     values = project(data, one.bind(data.shape, affine))
@@ -82,13 +82,13 @@ def test_a_field_that_is_linear_in_space_is_read_exactly_wherever_the_head_is(sh
     one = Projection(inner, SHAPE, AFFINE)
     moved = motion[:3, :3] @ one.points_mm + motion[:3, 3:]
     assert not outside(SHAPE, AFFINE, moved).any()
-    assert Reader(one, SHAPE, AFFINE).read(data, motion) == pytest.approx(slope @ moved + 300, abs=1e-2)
+    assert VoxelReader(one, SHAPE, AFFINE).read(data, motion) == pytest.approx(slope @ moved + 300, abs=1e-2)
 
 
 def test_beyond_the_volume_the_nearest_value_counts_and_is_counted() -> None:
     data = volume()
     one = Projection(np.array([0, 17, np.prod(SHAPE) - 1]), SHAPE, np.diag([2.0, 2, 2, 1]))
-    reader = Reader(one, SHAPE, one.affine)
+    reader = VoxelReader(one, SHAPE, one.affine)
     far = np.eye(4)
     far[0, 3] = -500.0
     expected = data[0].reshape(-1)[one.voxels % 30]
@@ -108,7 +108,9 @@ def test_arrays_say_all_of_it(tmp_path, whole: bool) -> None:
     assert (again.features, again.shape) == (one.features, one.shape)
     assert np.array_equal(again.affine, one.affine)
     assert abs(again.matrix - one.matrix).nnz == 0
-    reads = [Reader(p, SHAPE, AFFINE).read(volume(), rigid([1, 0, 0.4, 0, 0.02, 0])) for p in (one, again)]
+    reads = [
+        VoxelReader(p, SHAPE, AFFINE).read(volume(), rigid([1, 0, 0.4, 0, 0.02, 0])) for p in (one, again)
+    ]
     assert np.array_equal(*reads)
 
 
@@ -148,9 +150,9 @@ def test_another_grid_is_refused_with_both_geometries_unless_the_grid_was_placed
     other = AFFINE.copy()
     other[:3, 3] += 1.0
     with pytest.raises(GeometryError, match=r"\(7, 6, 5\).*9\.0.*\(9, 6, 5\).*10\.0"):
-        Reader(one, (9, 6, 5), other, "vol.dcm")
+        VoxelReader(one, (9, 6, 5), other, "vol.dcm")
     data = volume(shape=(9, 6, 5))
-    values = Reader(one, (9, 6, 5), other, placed=True).read(data)
+    values = VoxelReader(one, (9, 6, 5), other, placed=True).read(data)
     assert np.array_equal(values, sample(data, other, one.points_mm))
 
 
@@ -173,7 +175,7 @@ def test_ten_thousand_features_of_a_large_volume_take_milliseconds() -> None:
     data = rng.integers(0, 4096, shape).astype(np.int16)
     affine = np.diag([2.0, 2, 2, 1])
     one = Projection(np.sort(rng.choice(data.size, 10_000, replace=False)), shape, affine)
-    reader = Reader(one, shape, affine)
+    reader = VoxelReader(one, shape, affine)
     motion = rigid([0.3, -0.4, 0.7, 0.01, 0, 0.02])
     took = []
     for _ in range(30):
