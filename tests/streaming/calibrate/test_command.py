@@ -364,10 +364,10 @@ def test_overwriting_replaces_a_calibration_and_nothing_else(still, mask, first,
     scan = tmp_path / "scan"
     out = tmp_path / "cal"
     shutil.copytree(still, scan)
-    with pytest.raises(UsageError, match=r"is no calibration, .* found v_000\.nii"):
+    with pytest.raises(UsageError, match=r"holds something other than a calibration: found v_000\.nii"):
         command.run(scan, mask, scan, overwrite=True)
     assert sorted(p.name for p in scan.iterdir()) == sorted(p.name for p in still.iterdir())
-    with pytest.raises(UsageError, match="is no calibration"):
+    with pytest.raises(UsageError, match="holds something other than a calibration"):
         command.run(tmp_path / "no-volumes-yet", mask, scan, overwrite=True, wait=0.2)
     shutil.copytree(first.path, out)
     assert command.run(scan, mask, out, volumes=2, overwrite=True) == 0

@@ -278,9 +278,9 @@ def test_a_run_stopped_while_it_draws_its_last_picture_draws_it_again(tmp_path):
     ("change", "said"),
     [
         ("phases.flow.losses={speed: 1}", "phase 'flow' asks for 'speed'; the losses offered are 'velocity'"),
-        ("phases.more.steps=3", "phase 'more' is .* Give it builder: phase"),
+        ("phases.more.steps=3", "phase 'more' must be a node with `builder: phase`, found"),
         ("phases.flow.speed=3", r"compact\.phases\.flow: phase has no argument 'speed'"),
-        ("phases.flow.schedule=sine", "schedule is one of .*found 'sine'"),
+        ("phases.flow.schedule=sine", "schedule must be one of .*found 'sine'"),
     ],
 )
 def test_phases_that_cannot_be_trained_are_refused_before_anything_is_made(tmp_path, change, said):
