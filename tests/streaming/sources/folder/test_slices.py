@@ -94,7 +94,9 @@ def test_a_long_run_leaves_nothing_behind(tmp_path):
 @pytest.mark.timed
 def test_the_cost_of_a_volume_is_flat_in_the_run_and_beside_others():
     alone = long_run(volumes=150, others=0)
+    longer = long_run(volumes=600, others=0)
     beside = long_run(volumes=150, others=3000)
-    assert alone["late_ms"]["p50"] < 2 * alone["early_ms"]["p50"] + 0.5
+    # Two ends of runs: the first volumes of any run cost less than all that follow.
+    assert longer["late_ms"]["p50"] < 2 * alone["late_ms"]["p50"] + 0.5
     assert beside["late_ms"]["p50"] < 2 * alone["late_ms"]["p50"] + 1.0
     assert beside["memory_mb"] < 20
