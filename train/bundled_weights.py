@@ -20,7 +20,7 @@ from onnx import numpy_helper
 from rtdecode import bundle as bundles
 from rtdecode.disk import strict_json
 from rtdecode.errors import RtDecodeError, UsageError
-from train.work import Arrays
+from train.work import Arrays, read_arrays
 
 FILE = "bundled_weights.json"
 _WEIGHTS = "weights.npz"
@@ -50,13 +50,17 @@ def move(run: Path, bundle: str) -> tuple[int, int]:
     """
     if not (run / _WEIGHTS).is_file():
         raise UsageError(f"{run} has no {_WEIGHTS}: the folder of a run was expected.")
-    kept = _archive(run / _WEIGHTS)
+    kept = read_arrays(run / _WEIGHTS)
     weights = kept | read(run)
     places: dict[tuple[str, tuple[int, ...], bytes], list[str]] = {}
     for stage, initialisers in _graphs(bundle).items():
         for name, values in initialisers.items():
             places.setdefault(_content(values), [stage, name])
-    found = {name: places[_content(values)] for name, values in weights.items() if _content(values) in places}
+    found: dict[str, list[str]] = {}
+    for name, values in weights.items():
+        place = places.get(_content(values))
+        if place is not None:
+            found[name] = place
     kept = {name: values for name, values in weights.items() if name not in found}
     tree = {"bundle": bundle, "digest": _digest({name: weights[name] for name in found}), "weights": found}
     # The list first: weights that both hold do no harm, weights that neither holds are lost.
@@ -91,11 +95,6 @@ def read(run: Path) -> Arrays:
             "others. Restore the bundle that was exported from this run, or train the run again."
         )
     return found
-
-
-def _archive(path: Path) -> Arrays:
-    with np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
 
 
 def _graphs(bundle: str) -> dict[str, Arrays]:

@@ -24,7 +24,7 @@ from train.data.chain import draft_bundle
 from train.judging.judged import Judged
 from train.recipe import Recipe
 from train.system import OfSubject, Plan, System, Trained
-from train.work import Arrays
+from train.work import Arrays, read_arrays
 
 SCHEMA = 1
 
@@ -162,10 +162,7 @@ def weights(folder: Path) -> Arrays:
     return arrays(folder, "weights") | bundled_weights.read(folder)
 
 
-def arrays(folder: Path, name: str) -> dict[str, np.ndarray]:
+def arrays(folder: Path, name: str) -> Arrays:
     """Read ``NAME.npz`` of a run. Return no arrays if it has none."""
     path = folder / f"{name}.npz"
-    if not path.is_file():
-        return {}
-    with np.load(path, allow_pickle=False) as archive:
-        return {key: archive[key] for key in archive.files}
+    return read_arrays(path) if path.is_file() else {}

@@ -73,8 +73,7 @@ class Work:
 
     def read(self, name: str) -> Arrays:
         """Return the arrays of a stage that was made."""
-        with np.load(self.path(name), allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
+        return read_arrays(self.path(name))
 
     def make_all(self, jobs: Mapping[str, Callable[[], Arrays]], label: str) -> None:
         """Make stages that do not need each other, with a process for each core where there are many.
@@ -117,6 +116,12 @@ def _make(work: Work, name: str, make: Callable[[], Arrays]) -> None:
     # Every core has a process of its own. More threads would only wait for each other.
     with threadpool_limits(1):
         work.stage(name, make)
+
+
+def read_arrays(path: Path) -> Arrays:
+    """Read all arrays of an ``.npz`` file."""
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
 
 
 def check_new(out: Path) -> None:

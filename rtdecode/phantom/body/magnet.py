@@ -23,7 +23,8 @@ from scipy import fft, signal
 from rtdecode.types import Float
 
 # Behind the low-pass and over all channels: the whole artefact, and its slow part.
-RMS_UV, IN_BAND_UV = 770.0, 165.0
+RMS_UV = 770.0
+IN_BAND_UV = 165.0
 LOW_PASS_HZ = 250.0
 LOW_PASS_ORDER = 5
 # Length of the preparation volumes before the first volume, and of a reference scan before them.
