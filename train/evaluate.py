@@ -1,7 +1,6 @@
 """Judge a run: ``python -m train.evaluate RUN [--json] [key=value ...]``."""
 
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,8 @@ from rich.table import Table
 from rtdecode.disk import strict_json
 from rtdecode.errors import RtDecodeError, UsageError
 from train.judging.identification import judge_recording
-from train.judging.judged import Figures, Judged, Request
+from train.judging.judged import Figures, Judged, Request, shown
 from train.recipe import build, parsed
-from train.reconstruct import reconstruct
 from train.run import show
 from train.run_folder import draft_of, read_run, restored
 from train.work import check_new
@@ -60,13 +58,7 @@ def judged(run: Path, request: Request) -> Judged:
     held = draft_of(run, request.subject)
     if request.subject is not None:
         system = system.of_subject(request.subject)
-    show = partial(
-        reconstruct,
-        system,
-        noise_key=tree["noise_key"],
-        hop_s=float(held.manifest.grid.hop),
-        steps=held.manifest.steps,
-    )
+    show = shown(system, held.manifest, tree["noise_key"])
     # A recording brings its own truth and is judged the same way whatever the run was trained on.
     # Any other folder is data for the run's own judge.
     if request.data is not None and (request.data / "recording.json").is_file():

@@ -5,7 +5,6 @@ import shlex
 import signal
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,9 +15,8 @@ from rich.table import Column, Table
 from rtdecode.disk import strict_json
 from rtdecode.disk.folders import vacate
 from rtdecode.errors import RtDecodeError, UsageError
-from train.judging.judged import Judged
+from train.judging.judged import Judged, shown
 from train.recipe import ExportDefaults, Recipe, build, check, differences, names, read
-from train.reconstruct import reconstruct
 from train.run_folder import read_run, write
 from train.system import Plan, Trained
 from train.work import Work, check_new, clear
@@ -85,13 +83,7 @@ def _train(
 ) -> tuple[Trained, Judged]:
     """Train the system on the data, and judge what it decodes."""
     trained = system.train(work, data, phases)
-    show = partial(
-        reconstruct,
-        trained.system,
-        noise_key=work.noise_key,
-        hop_s=float(trained.manifest.grid.hop),
-        steps=trained.manifest.steps,
-    )
+    show = shown(trained.system, trained.manifest, work.noise_key)
     return trained, judge.judge(work, system, data, trained, show)
 
 

@@ -7,13 +7,16 @@ before anything is trained. ``judge(work, plan, data, trained, show)`` judges wh
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from PIL import Image
 
+from rtdecode.bundle import Manifest
 from rtdecode.scores.events import Span
-from train.reconstruct import Reconstruction
+from train.reconstruct import Reconstruction, reconstruct
+from train.system import System
 from train.work import Arrays
 
 Figures = dict[str, dict[str, Any]]
@@ -33,7 +36,7 @@ class Request:
 
 
 class Show(Protocol):
-    """A decoder to be judged: `train.reconstruct.reconstruct` with system, key, hop and steps filled in."""
+    """A decoder to be judged; `shown` makes it of a trained system."""
 
     def __call__(
         self,
@@ -46,6 +49,17 @@ class Show(Protocol):
     ) -> Reconstruction:
         """Reconstruct windows."""
         ...
+
+
+def shown(system: System, manifest: Manifest, noise_key: str) -> Show:
+    """Return a trained system's decoder, with the noise, the hop and the steps of its sessions."""
+    return partial(
+        reconstruct,
+        system,
+        noise_key=noise_key,
+        hop_s=float(manifest.grid.hop),
+        steps=manifest.steps,
+    )
 
 
 @dataclass(frozen=True)
