@@ -79,23 +79,21 @@ def test_a_simulated_session_ends_between_two_files(tmp_path: Path, number: sign
         assert pydicom.dcmread(path).pixel_array.size
 
 
-@BOTH
-def test_a_folder_that_is_followed_is_summed_up(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_folder_that_is_followed_is_summed_up(tmp_path: Path) -> None:
     write_run(tmp_path / "bold.nii", volumes=1)
     with script("volumes", tmp_path, "--json") as shell:
         assert shell.stdout is not None
         assert json.loads(shell.stdout.readline())["index"] == 0
-        said = stopped(shell, number)
+        said = stopped(shell, signal.SIGINT)
     assert json.loads(said.splitlines()[-1]) == {"ignored": [], "volumes": 1}
 
 
-@BOTH
-def test_a_run_that_is_played_ends_between_two_volumes(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_run_that_is_played_ends_between_two_volumes(tmp_path: Path) -> None:
     write_run(tmp_path / "bold.nii", volumes=100)
     folder = tmp_path / "out"
     with script("play-volumes", tmp_path / "bold.nii", "--fmri-dir", folder, "--speed", 10) as shell:
         until(lambda: (folder / "vol_00001.nii").exists())
-        said = stopped(shell, number)
+        said = stopped(shell, signal.SIGTERM)
     written = sorted(path.name for path in folder.iterdir())
     assert written == [f"vol_{n:05d}.nii" for n in range(len(written))]
     assert f"stopped after {len(written)} of 100 volumes" in said

@@ -1,6 +1,8 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_type_hints
 
@@ -8,7 +10,8 @@ import pytest
 import typer
 from typer.main import get_group
 
-from rtdecode import __version__
+from rtdecode import __version__, cli
+from rtdecode.bundle import SHIPPED
 from rtdecode.cli import app
 from rtdecode.errors import UsageError
 
@@ -16,20 +19,46 @@ ROOT = Path(__file__).parents[2]
 COMMANDS = get_group(app).commands
 
 
-def run(*words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "rtdecode.cli", *map(str, words)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=180,
-        stdin=subprocess.DEVNULL,
-    )
+@dataclass
+class Done:
+    """How a command ended, and what it wrote."""
+
+    code: int
+    out: str
+    err: str
 
 
-def test_version_and_help() -> None:
-    assert run("--version").stdout.strip() == __version__
-    text = run("--help").stdout
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """Run a command line in this process: starting another takes longer than all that is tested here."""
+
+    def call(*words: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["rtdecode", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        # A command that returns nothing ends with None, which a shell sees as 0.
+        return Done(int(ended.value.code or 0), said.out, said.err)
+
+    return call
+
+
+def program(*words: str) -> Done:
+    """Run a command line as a program of its own."""
+    call = [sys.executable, "-m", "rtdecode.cli", *words]
+    done = subprocess.run(call, capture_output=True, text=True, check=False, timeout=180)
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def test_the_program_ends_with_the_code_and_one_sentence() -> None:
+    done = program("stream")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == "rtdecode: nothing to read: give --lsl NAME, --fmri-dir DIR, or both.\n"
+
+
+def test_version_and_help(run: Callable[..., Done]) -> None:
+    assert run("--version").out.strip() == __version__
+    text = run("--help").out
     for command in ("demo", "simulate", "stream", "replay", "export", "inspect", "volumes", "doctor"):
         assert command in text
 
@@ -73,19 +102,18 @@ def test_steps_may_be_any_whole_number_from_1_and_the_help_says_so() -> None:
 
 
 @pytest.mark.parametrize("name", ["phantom", "haxby"])
-def test_inspect_reads_the_shipped_bundles(name: str) -> None:
+def test_inspect_reads_the_shipped_bundles(name: str, run: Callable[..., Done]) -> None:
     done = run("inspect", name, "--json")
-    assert done.returncode == 0, done.stderr
-    tree = json.loads(done.stdout)
+    assert done.code == 0, done.err
+    tree = json.loads(done.out)
     assert tree["simulated"] is (name == "phantom")
     assert len(tree["digest"]) == 16
-    assert run("inspect", name).stdout.startswith(name)
+    assert run("inspect", name).out.startswith(name)
 
 
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["stream"], 2, "nothing to read"),
         (["stream", "--lsl", "X", "--bundle", "nowhere"], 4, "no bundle at 'nowhere'"),
         (["stream", "--fmri-dir", "/no/such/parent/dir"], 2, "parent folder does not exist"),
         (["stream", "--lsl", "X", "--dashboard", "localhost:1"], 2, "not built yet"),
@@ -110,28 +138,26 @@ def test_inspect_reads_the_shipped_bundles(name: str) -> None:
     ],
 )
 def test_what_cannot_be_is_refused_with_its_code_and_in_words(
-    words: list[object], code: int, said: str, tmp_path: Path
+    words: list[object], code: int, said: str, tmp_path: Path, run: Callable[..., Done]
 ) -> None:
     more = ["--out", str(tmp_path / "out")] if words[0] in ("stream", "replay") else []
     done = run(*words, *more)
-    assert done.returncode == code, done.stderr
-    assert said in " ".join(done.stderr.replace("│", " ").split())
-    assert "Traceback" not in done.stderr
+    assert done.code == code, done.err
+    assert said in " ".join(done.err.replace("│", " ").split())
+    assert "Traceback" not in done.err
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_in_use_is_not_written_into(tmp_path: Path) -> None:
+def test_a_folder_in_use_is_not_written_into(tmp_path: Path, run: Callable[..., Done]) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("keep")
     done = run("stream", "--lsl", "X", "--out", tmp_path / "out")
-    assert done.returncode == 2
-    assert "in use" in done.stderr
+    assert done.code == 2
+    assert "in use" in done.err
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["mine.txt"]
 
 
-def test_a_bundle_with_a_changed_byte_is_refused(tmp_path: Path) -> None:
-    from rtdecode.bundle import SHIPPED
-
+def test_a_bundle_with_a_changed_byte_is_refused(tmp_path: Path, run: Callable[..., Done]) -> None:
     copy = tmp_path / "bundle"
     copy.mkdir()
     for file in (SHIPPED / "haxby").iterdir():
@@ -140,5 +166,5 @@ def test_a_bundle_with_a_changed_byte_is_refused(tmp_path: Path) -> None:
     raw[len(raw) // 2] ^= 1
     (copy / "encode.onnx").write_bytes(raw)
     done = run("stream", "--fmri-dir", tmp_path, "--bundle", copy, "--out", tmp_path / "out")
-    assert done.returncode == 4
-    assert "encode.onnx was changed" in " ".join(done.stderr.split())
+    assert done.code == 4
+    assert "encode.onnx was changed" in " ".join(done.err.split())
