@@ -3,6 +3,8 @@
 import gc
 import io
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,19 @@ settings.register_profile("rtdecode", deadline=None, max_examples=25, derandomiz
 settings.load_profile("rtdecode")
 
 _SKIPPED: list[str] = []
+# Names the folder of what the processes of one test run share, see `tests/train/tiny.py`.
+_SHARED = "RTDECODE_TEST_SHARED"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the shared folder, in the process that starts the others."""
+    if not hasattr(config, "workerinput"):
+        os.environ[_SHARED] = tempfile.mkdtemp(prefix="rtdecode-test-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ[_SHARED])
 
 
 @pytest.fixture(scope="session")

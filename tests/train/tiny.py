@@ -1,19 +1,28 @@
-"""Runs of tiny scale and their bundles, made once for all tests that need one."""
+"""Runs of tiny scale and their bundles, made once for all tests and test processes that need one."""
 
-import tempfile
+import os
 from functools import cache
 from pathlib import Path
 
-from rtdecode.bundle import Bundle
+from filelock import FileLock
+
+from rtdecode.bundle import Bundle, load
 from train.run import run
+
+# A folder that the processes of one test run share; `tests/conftest.py` makes and removes it.
+SHARED = Path(os.environ["RTDECODE_TEST_SHARED"])
 
 
 @cache
 def tiny(recipe: str) -> Path:
     """Train a recipe at tiny scale, on data the project ships or simulates."""
     data = Path(__file__).parents[1] / "data" / "haxby"
-    folder = Path(tempfile.mkdtemp(prefix="rtdecode-test-")) / recipe
-    return run(recipe, ["scale=tiny", f"out={folder}", *([f"data={data}"] if recipe == "haxby" else [])])
+    folder = SHARED / recipe
+    with _alone(recipe):
+        # A run has its name only once it is whole.
+        if not folder.exists():
+            run(recipe, ["scale=tiny", f"out={folder}", *([f"data={data}"] if recipe == "haxby" else [])])
+    return folder
 
 
 @cache
@@ -21,4 +30,12 @@ def tiny_bundle(recipe: str) -> Bundle:
     """Export the tiny run of a recipe; not to be written to."""
     from export import run as exporting  # onnx, which training does without
 
-    return exporting.run(tiny(recipe), tiny(recipe).parent / "bundle")
+    folder = SHARED / f"{recipe}-bundle"
+    made = tiny(recipe)
+    with _alone(folder.name):
+        return load(folder) if folder.exists() else exporting.run(made, folder)
+
+
+def _alone(name: str) -> FileLock:
+    """Let one process at a time make what several need."""
+    return FileLock(SHARED / f"{name}.lock")
