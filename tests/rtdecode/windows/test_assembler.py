@@ -29,7 +29,8 @@ def run(items: list, seconds: float | None = None, *, end: float = 40.0, **kwarg
 
 def session(cuts: list[int] | None = None, seconds: float = 30.0, seed: int = 0) -> list:
     whole = small.eeg(seconds + 10, ZERO - 10, seed)
-    cuts = list(range(20, int(1000 * (seconds + 10)), 20)) if cuts is None else cuts
+    # A chunk of 0.1 s: the tests that vary the chunks say so.
+    cuts = list(range(100, int(1000 * (seconds + 10)), 100)) if cuts is None else cuts
     count = int(seconds / 0.8)
     return small.in_order(
         small.chunks(whole, cuts), small.triggers(count, ZERO), small.volumes(count, ZERO, seed)
@@ -215,7 +216,7 @@ def test_lost_samples_are_masked_and_counted() -> None:
     kept = np.r_[0:15_000, 15_500:40_000]
     holed = EegChunk(whole.data[:, kept], whole.stamps[kept], whole.arrived_at)
     items = small.in_order(
-        small.chunks(holed, list(range(20, 39_500, 20))),
+        small.chunks(holed, list(range(100, 39_500, 100))),
         small.triggers(37, ZERO),
         small.volumes(37, ZERO),
     )
@@ -243,7 +244,7 @@ def test_eeg_alone_has_finals_only_as_soon_as_the_window_ends() -> None:
 
 
 def test_eeg_alone_without_triggers_starts_at_its_first_sample() -> None:
-    items = small.chunks(small.eeg(13, ZERO), list(range(20, 13_000, 20)))
+    items = small.chunks(small.eeg(13, ZERO), list(range(100, 13_000, 100)))
     windows = run(items, modalities=("eeg",), triggers_expected=False, end=13)
     assert len(windows) == 3
     assert windows[0].stamps["acquired"] == pytest.approx(ZERO + 3.992)
@@ -276,7 +277,7 @@ def test_a_second_run_has_its_own_time_line_and_clips() -> None:
     count = 20
     first = small.in_order(small.triggers(count, ZERO), small.volumes(count, ZERO))
     second = small.in_order(small.triggers(count, ZERO + gap), small.volumes(count, ZERO + gap, uid="2"))
-    eeg = small.chunks(small.eeg(100, ZERO - 10), list(range(20, 100_000, 20)))
+    eeg = small.chunks(small.eeg(100, ZERO - 10), list(range(100, 100_000, 100)))
     made = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"))
     windows = [w for i in small.in_order(first, second, eeg) for w in made.push(i, i.arrived_at)]
     later = [w for w in finals(windows) if w.run == 1]
@@ -324,7 +325,7 @@ def test_expected_counts_what_has_passed(at_s: float, count: int) -> None:
 
 
 def test_a_window_that_went_out_is_expected_although_its_samples_are_ahead_of_the_clock() -> None:
-    items = small.chunks(small.eeg(13, ZERO), list(range(20, 13_000, 20)))
+    items = small.chunks(small.eeg(13, ZERO), list(range(100, 13_000, 100)))
     made = Assembler(small.bundle(), small.montage(), ("eeg",), triggers_expected=False)
     early = [dataclasses.replace(item, arrived_at=item.arrived_at - 0.1) for item in items]
     out = [window for item in early for window in made.push(item, item.arrived_at)]
@@ -336,7 +337,7 @@ def test_a_silence_of_the_acquisition_is_no_pause_though_the_next_sample_has_no_
     restarted_at = ZERO + 28
     triggers = [t for t in small.triggers(60, ZERO) if not ZERO + 8 < t.stamp < restarted_at + 0.5]
     whole = small.eeg(50, ZERO)
-    chunks = small.chunks(whole, list(range(20, 50_000, 20)))
+    chunks = small.chunks(whole, list(range(100, 50_000, 100)))
     chunks = [chunk for chunk in chunks if not ZERO + 8 < chunk.arrived_at < restarted_at]
     first = next(i for i, chunk in enumerate(chunks) if chunk.arrived_at >= restarted_at)
     stamps = chunks[first].stamps.copy()

@@ -61,7 +61,7 @@ def items() -> list:
     seen = volumes()
     at = seen[JUMP].arrived_at
     again = replace(seen[3], readable_at=at, arrived_at=at, parsed_at=at)
-    eeg = small.chunks(small.eeg(COUNT * 0.8 + 8, ZERO - 5), list(range(20, 30_000, 20)))
+    eeg = small.chunks(small.eeg(COUNT * 0.8 + 8, ZERO - 5), list(range(100, 30_000, 100)))
     return small.in_order(eeg, small.triggers(COUNT, ZERO), [*seen[: JUMP + 1], again, *seen[JUMP + 1 :]])
 
 
@@ -96,7 +96,7 @@ def test_a_volume_in_which_the_head_cannot_be_found_has_moved() -> None:
     nodded = seen[5].data.copy()
     nodded[:, :, PLACE.shape[2] // 2 :] = np.roll(nodded, 12, 1)[:, :, PLACE.shape[2] // 2 :]
     seen[5] = replace(seen[5], data=nodded)
-    eeg = small.chunks(small.eeg(COUNT * 0.8 + 8, ZERO - 5), list(range(20, 30_000, 20)))
+    eeg = small.chunks(small.eeg(COUNT * 0.8 + 8, ZERO - 5), list(range(100, 30_000, 100)))
     made = assembler()
     list(made.play(small.in_order(eeg, small.triggers(JUMP, ZERO), seen)))
     assert made.counters()["runs"][0]["motion"]["unaligned_share"] == 1 / JUMP
