@@ -77,3 +77,9 @@ def test_help_loads_no_numbers_library() -> None:
     code = "import sys, rtdecode.cli; assert not {'numpy', 'torch', 'onnxruntime', 'av'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_session_starts_without_the_package_that_only_its_eeg_needs() -> None:
+    code = "import sys, streaming.session.live; assert 'scipy.signal' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -23,6 +23,7 @@ from rtdecode.disk.sealed import file_hash
 from rtdecode.errors import BundleError, RtDecodeError, UsageError
 from rtdecode.phantom.body.scanner import head
 from rtdecode.phantom.live import simulate
+from rtdecode.phantom.session import PhantomSession
 from streaming.decode.decoder import Decoder
 from streaming.session import replay
 from tests.train.tiny import tiny_bundle
@@ -172,14 +173,12 @@ def test_a_film_that_was_not_shown_tells_little(setup):
 
 def test_a_film_that_does_not_belong_to_the_recording_gives_no_bundle(setup, tmp_path):
     """The recording as it is, with the truth of another session."""
-    elsewhere = tmp_path / "elsewhere"
-    simulate.run(preset="easy", subject=SUBJECT, seed=6, seconds=SECONDS, record=elsewhere, sfreq=250)
-    truth = elsewhere / "truth"
-    words = ["--film", str(truth / "film.mp4"), "--events", str(truth / "events.tsv")]
+    truth = tmp_path / "truth"
+    PhantomSession("easy", SUBJECT, seed=6, seconds=SECONDS).truth(truth)
     out = tmp_path / "made" / "mine"
-    done = cli("fit", str(setup.folder), *words, "--bundle", str(setup.base.path), "--out", str(out))
-    assert done.returncode == 1, done.stderr
-    assert "does not differ from chance (0.5): no bundle was written" in done.stderr
+    with pytest.raises(RtDecodeError, match="does not differ from chance .0.5.: no bundle was") as caught:
+        command.run([setup.folder], truth / "film.mp4", truth / "events.tsv", str(setup.base.path), out)
+    assert caught.value.exit_code == 1
     assert not out.parent.exists()
 
 

@@ -9,7 +9,6 @@ from collections import deque
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import signal
 
 from rtdecode.signal.heartbeat.rpeaks import vertex
 from rtdecode.signal.heartbeat.wave import PulseWave
@@ -162,6 +161,9 @@ def _is_heart(course: Values, score: Values, centres: NDArray[np.int64], half: i
 
     The last condition rules out rhythms of the brain, whose neighbouring waves are as large.
     """
+    # Imported where it is used, as in `rtdecode.signal.eeg.band`: it takes as long to load as all else.
+    from scipy import signal
+
     epochs = np.stack([course[c - half : c + half + 1] for c in centres])
     gaps = np.diff(centres)
     usual = np.median(gaps)
@@ -175,6 +177,8 @@ def _is_heart(course: Values, score: Values, centres: NDArray[np.int64], half: i
 
 
 def _first_component(rows: Values, rate: float) -> Values:
+    from scipy import signal
+
     band = signal.butter(2, _BAND_HZ, "bandpass", fs=rate, output="sos")
     narrow = np.asarray(signal.sosfiltfilt(band, rows, axis=0))
     # Leave out loose electrodes, which would make up the component by themselves.
@@ -199,6 +203,8 @@ def _period(course: Values, rate: float) -> float | None:
 
 def _spaced(score: Values, period: float, half: int) -> NDArray[np.int64]:
     """Return the places of the highest peaks that are at least 0.65 periods apart, in order."""
+    from scipy import signal
+
     inner = score[half:-half]
     places, _ = signal.find_peaks(inner, distance=max(1, round(0.65 * period)))
     # The higher half of the peaks are taken for beats, and set the level for the others.

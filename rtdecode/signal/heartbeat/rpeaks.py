@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import signal
 
 Values = NDArray[np.float64]
 
@@ -68,6 +67,9 @@ class RPeaks:
     """
 
     def __init__(self, sfreq: float, settings: Peaks | None = None) -> None:
+        # Imported where it is used, as in `rtdecode.signal.eeg.band`: it takes as long to load as all else.
+        from scipy import signal
+
         if sfreq < 200:
             raise ValueError(f"finding R-peaks needs at least 200 samples a second, found {sfreq}")
         self._set = settings or Peaks()
