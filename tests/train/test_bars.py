@@ -9,6 +9,7 @@ import pytest
 from benchmarks.bars import PATH, SPEED, Bar, Verdict, compact, main, read, verdicts
 from streaming.tools import bench
 from train.evaluate import Request, judged, write
+from train.judging import film
 from train.judging.judged import Judged
 from train.run_folder import read_run
 
@@ -82,7 +83,10 @@ def test_the_shipped_figures_pass_all_bars() -> None:
 
 @cache
 def shipped() -> Judged:
-    return judged(SHIPPED, Request(presets="easy,default", seeds="1000-1001", seconds=400.0))
+    with pytest.MonkeyPatch.context() as patched:
+        # The table of other numbers of steps is held to no bar; one step is judged all the same.
+        patched.setattr(film, "STEPS", (1, read_run(SHIPPED)["manifest"]["steps"]))
+        return judged(SHIPPED, Request(presets="easy,default", seeds="1000-1001", seconds=400.0))
 
 
 @pytest.mark.full

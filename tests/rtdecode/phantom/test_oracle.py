@@ -60,18 +60,3 @@ def test_the_bars_are_those_of_the_presets_as_they_are(oracle: ModuleType) -> No
     assert abs(easy["both"]["value"] - 0.97) <= 0.02
     assert abs(easy["eeg"]["value"] - 0.85) <= 0.02
     assert easy["both"]["n"] >= 200
-
-
-@pytest.mark.full
-@pytest.mark.timeout(1200)
-def test_the_easy_figures_come_out_again(oracle: ModuleType) -> None:
-    training = oracle.TRAINING
-    testing = oracle.TESTING
-    pictures = oracle.see(
-        [Film(oracle.SECONDS, s) for s in training], [Film(oracle.SECONDS, s) for s in testing]
-    )
-    found = oracle.oracle(PRESETS["easy"], pictures, training, testing)
-    held = json.loads((BENCHMARKS / "bars.json").read_text())["oracle"]["easy"]
-    for modality in ("both", "fmri", "eeg"):
-        for metric in ("identification_2way", "identification_2way_same_background"):
-            assert abs(found[modality][metric]["value"] - held[modality][metric]["value"]) < 0.005
