@@ -22,7 +22,7 @@ from scipy import signal
 
 from benchmarks.gradient_signals import (
     SFREQ,
-    Recording,
+    GradientSignals,
     corrected,
     down_db,
     error_uv,
@@ -46,7 +46,7 @@ CASES: dict[str, dict[str, Any]] = {
 _OUT = Path(__file__).with_suffix(".json")
 
 
-def with_mne(recording: Recording, epochs: int) -> tuple[NDArray[Any], NDArray[Any], int]:
+def with_mne(recording: GradientSignals, epochs: int) -> tuple[NDArray[Any], NDArray[Any], int]:
     """MNE's result with the causal window, where its epochs begin, and their length."""
     from mne.preprocessing import GradientRemover as Oracle
 
@@ -64,7 +64,7 @@ def without_lines(data: NDArray[Any], places: NDArray[Any], length: int) -> NDAr
     return out
 
 
-def counting_samples(recording: Recording, epochs: int) -> NDArray[Any]:
+def counting_samples(recording: GradientSignals, epochs: int) -> NDArray[Any]:
     """The mean of the epochs before, a whole number of samples long, counted from the first trigger."""
     length = int(recording.tr_s * SFREQ)
     first = round((recording.triggers[0] - recording.times[0]) * SFREQ)

@@ -19,7 +19,7 @@ _COARSE = 10  # the EEG is made at this part of the rate
 
 
 @dataclass(frozen=True, slots=True)
-class Recording:
+class GradientSignals:
     """What an amplifier sends in the scanner.
 
     Attributes
@@ -55,7 +55,7 @@ def recorded(
     lead_s: float = 6.0,
     sfreq: float = SFREQ,
     seed: int = 1,
-) -> Recording:
+) -> GradientSignals:
     """Record a run of which the first trigger comes after `lead_s`.
 
     Parameters
@@ -84,7 +84,7 @@ def recorded(
     starts = np.arange(int(min((seconds - lead_s) / tr_s, np.inf if volumes is None else volumes - 1)) + 1)
     triggers = np.asarray((starts * tr_s + lead_s) * (1 + 1e-6 * drift_ppm) + START_AT, np.float64)
     times = np.arange(count) / sfreq + START_AT
-    return Recording(converted(eeg + artifact), converted(eeg), artifact, times, triggers, tr_s)
+    return GradientSignals(converted(eeg + artifact), converted(eeg), artifact, times, triggers, tr_s)
 
 
 def background(channels: int, count: int, sfreq: float, rms_uv: float, seed: int) -> Float:
@@ -99,7 +99,7 @@ def background(channels: int, count: int, sfreq: float, rms_uv: float, seed: int
 
 
 def corrected(
-    recording: Recording, chunk: int = 1000, settings: Gradient | None = None
+    recording: GradientSignals, chunk: int = 1000, settings: Gradient | None = None
 ) -> tuple[Float, Quality, GradientRemover]:
     """Run a recording through the correction, its triggers told in time."""
     rate = round(1 / float(recording.times[1] - recording.times[0]))

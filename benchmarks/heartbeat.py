@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy import signal
 
-from benchmarks.heartbeat_signals import Recipe, Recording, record
+from benchmarks.heartbeat_signals import HeartbeatSettings, HeartbeatSignals, record
 from rtdecode.signal.eeg.quality import CORRECTED, Quality
 from rtdecode.signal.heartbeat.remover import HeartbeatRemover
 
@@ -31,7 +31,7 @@ _FROM_S = 40.0
 
 
 def cleaned(
-    recording: Recording, ecg: bool = True, references: int = 0, quality: Quality | None = None
+    recording: HeartbeatSignals, ecg: bool = True, references: int = 0, quality: Quality | None = None
 ) -> tuple[HeartbeatRemover, NDArray[Any], Quality]:
     """Push a recording in small chunks: the remover, (channel, sample) and (sample,)."""
     data = recording.data if ecg else recording.data[:-1]
@@ -51,7 +51,7 @@ def cleaned(
 
 
 def judged(
-    recording: Recording,
+    recording: HeartbeatSignals,
     from_s: float = _FROM_S,
     ecg: bool = True,
     references: int = 0,
@@ -96,7 +96,7 @@ def _alpha(values: NDArray[np.float64], sfreq: float) -> float:
     return float(power[:, (hz >= _ALPHA_HZ[0]) & (hz <= _ALPHA_HZ[1])].mean())
 
 
-def _lost(recording: Recording, from_s: float) -> Recording:
+def _lost(recording: HeartbeatSignals, from_s: float) -> HeartbeatSignals:
     """The same without a lead from a moment on."""
     data = recording.data.copy()
     data[-1, int(from_s * recording.sfreq) :] = 0
@@ -105,16 +105,16 @@ def _lost(recording: Recording, from_s: float) -> Recording:
 
 def measure() -> dict[str, dict[str, float]]:
     """All cases, by name."""
-    usual = record(Recipe())
-    early = record(Recipe(ectopic=(50, 62, 75, 90)))
+    usual = record(HeartbeatSettings())
+    early = record(HeartbeatSettings(ectopic=(50, 62, 75, 90)))
     return {
         "electrocardiogram": judged(usual),
         "electrocardiogram lost at 50 s": judged(_lost(usual, 50), 50),
         "no electrocardiogram": judged(usual, ecg=False),
         "early beats": judged(early),
-        "4 references": judged(record(Recipe(references=4)), references=4),
-        "6 references": judged(record(Recipe(references=6)), references=6),
-        "no artefact": judged(record(Recipe(artefact=False))),
+        "4 references": judged(record(HeartbeatSettings(references=4)), references=4),
+        "6 references": judged(record(HeartbeatSettings(references=6)), references=6),
+        "no artefact": judged(record(HeartbeatSettings(artefact=False))),
     }
 
 

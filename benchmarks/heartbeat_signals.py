@@ -18,7 +18,7 @@ _LONGEST_DELAY_S = 0.015
 
 
 @dataclass(frozen=True)
-class Recording:
+class HeartbeatSignals:
     """A recording and what it is made of.
 
     Attributes
@@ -43,7 +43,7 @@ class Recording:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class HeartbeatSettings:
     """What to record; jitter in s is of each beat's artefact against its R-peak."""
 
     seconds: float = 90.0
@@ -61,7 +61,7 @@ class Recipe:
     ectopic: tuple[int, ...] = field(default=())
 
 
-def record(recipe: Recipe) -> Recording:
+def record(recipe: HeartbeatSettings) -> HeartbeatSignals:
     """Make a recording."""
     rng = np.random.default_rng(recipe.seed)
     times = np.arange(round(recipe.seconds * recipe.sfreq)) / recipe.sfreq
@@ -75,10 +75,10 @@ def record(recipe: Recipe) -> Recording:
     artefact, seen = _ballistic(rng, recipe, times, beats)
     ecg = _ecg(rng, recipe, times, beats)
     data = np.concatenate([eeg + artefact if recipe.artefact else eeg, seen, ecg[None]])
-    return Recording(recipe.sfreq, data, eeg, beats[(beats > 0) & (beats < times[-1])])
+    return HeartbeatSignals(recipe.sfreq, data, eeg, beats[(beats > 0) & (beats < times[-1])])
 
 
-def _eeg(rng: np.random.Generator, recipe: Recipe, times: Values) -> Values:
+def _eeg(rng: np.random.Generator, recipe: HeartbeatSettings, times: Values) -> Values:
     """Sources with a falling spectrum, an alpha rhythm that waxes and wanes, noise of the sensors."""
     count = len(times)
     spectrum = np.fft.rfft(rng.standard_normal((_SOURCES, count)))
@@ -94,7 +94,7 @@ def _eeg(rng: np.random.Generator, recipe: Recipe, times: Values) -> Values:
 
 
 def _ballistic(
-    rng: np.random.Generator, recipe: Recipe, times: Values, beats: Values
+    rng: np.random.Generator, recipe: HeartbeatSettings, times: Values, beats: Values
 ) -> tuple[Values, Values]:
     """The artefact in every channel, each with delays of its own, and in the references."""
     rows = recipe.channels + recipe.references
@@ -124,7 +124,7 @@ def _ballistic(
     return out[: recipe.channels], seen
 
 
-def _ecg(rng: np.random.Generator, recipe: Recipe, times: Values, beats: Values) -> Values:
+def _ecg(rng: np.random.Generator, recipe: HeartbeatSettings, times: Values, beats: Values) -> Values:
     """QRS complexes, a raised T-wave, breathing, and what is left of the gradients."""
     since = times - beats[np.clip(np.searchsorted(beats, times + 0.1) - 1, 0, None)]
     out = np.zeros(len(times))

@@ -56,7 +56,7 @@ class Windows:
 
 
 @dataclass(frozen=True)
-class Codec:
+class FilmCodec:
     """Closed-form codec: the leading principal components of patches."""
 
     mean: Float
@@ -74,13 +74,13 @@ class Codec:
         return np.clip(frames[PATCH[0] - 1 :], 0, 1) * np.float32(255)
 
 
-def fit_codec(films: Sequence[Film]) -> Codec:
+def fit_codec(films: Sequence[Film]) -> FilmCodec:
     """Principal components of the patches of every fourth clip."""
     clips = (film.clip(k) for film in films for k in range(0, film.windows, 4))
     x = np.concatenate([_patches(clip).reshape(-1, int(np.prod(PATCH)) * 3) for clip in clips])
     mean = x.mean(axis=0)
     _, vectors = np.linalg.eigh(np.cov(x - mean, rowvar=False))
-    return Codec(mean, np.ascontiguousarray(vectors[:, ::-1][:, :CHANNELS].T).astype(np.float32))
+    return FilmCodec(mean, np.ascontiguousarray(vectors[:, ::-1][:, :CHANNELS].T).astype(np.float32))
 
 
 def _patches(clip: NDArray[np.uint8]) -> Float:
@@ -205,7 +205,7 @@ def _figure(scores: NDArray[np.float64]) -> dict[str, Any]:
 class Pictures:
     """What the films show: codec, latents of the training clips, true test clips, mean clip."""
 
-    codec: Codec
+    codec: FilmCodec
     latents: Float
     truths: list[NDArray[np.uint8]]
     mean: Float

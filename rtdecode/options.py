@@ -64,7 +64,7 @@ class StartOn(StrEnum):
     now = "now"
 
 
-class Preset(StrEnum):
+class PresetName(StrEnum):
     """How informative the simulated participant's signals are."""
 
     easy = "easy"

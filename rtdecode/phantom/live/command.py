@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from rtdecode.options import Preset, Wait, from_zero, positive
+from rtdecode.options import PresetName, Wait, from_zero, positive
 
 
 def simulate(
     lsl: Annotated[str | None, typer.Option(help="Name of the LSL stream to be opened.")] = None,
     fmri_dir: Annotated[Path | None, typer.Option(help="Folder the volumes are written to.")] = None,
-    preset: Annotated[Preset, typer.Option(help="How much the signals tell.")] = Preset.default,
+    preset: Annotated[PresetName, typer.Option(help="How much the signals tell.")] = PresetName.default,
     subject: Annotated[int, typer.Option(help="Which simulated brain; shipped bundles know 1.")] = 1,
     seed: Annotated[int, typer.Option(help="Film and noise; below 1000 is for training.")] = 1000,
     seconds: Annotated[

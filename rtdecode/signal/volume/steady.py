@@ -25,7 +25,7 @@ _JUMP = 1.5
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class Limits:
     """The limits of one figure.
 
     Attributes
@@ -47,17 +47,17 @@ class Bar:
 
 _OURS = "a choice of this project"
 BARS = (
-    Bar("mean_fd_mm", 0.25, 0.55, "Parkes et al. 2018, NeuroImage 171:415, stringent and lenient"),
-    Bar("max_fd_mm", 5.0, 10.0, f"5 mm: Parkes et al. 2018, stringent; 10 mm: {_OURS}"),
-    Bar(
+    Limits("mean_fd_mm", 0.25, 0.55, "Parkes et al. 2018, NeuroImage 171:415, stringent and lenient"),
+    Limits("max_fd_mm", 5.0, 10.0, f"5 mm: Parkes et al. 2018, stringent; 10 mm: {_OURS}"),
+    Limits(
         "moved_share",
         0.2,
         0.5,
         f"0.2: Parkes et al. 2018, of FD above 0.5 mm, Power et al. 2012; 0.5: {_OURS}",
     ),
-    Bar("jump_share", 0.1, 0.3, f"{_OURS}, DVARS above {_JUMP} times its running median"),
-    Bar("unaligned_share", 0.05, 0.2, _OURS),
-    Bar(
+    Limits("jump_share", 0.1, 0.3, f"{_OURS}, DVARS above {_JUMP} times its running median"),
+    Limits("unaligned_share", 0.05, 0.2, _OURS),
+    Limits(
         "tsnr",
         40.0,
         20.0,
@@ -101,7 +101,7 @@ class Steadiness:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class StartVerdict:
     """Judgement of the first minute of a run.
 
     Attributes
@@ -129,7 +129,7 @@ class Quality:
 
     Attributes
     ----------
-    verdict : Verdict or None
+    verdict : StartVerdict or None
         None until the run has lasted that long; unchanged afterwards.
     """
 
@@ -142,7 +142,7 @@ class Quality:
 
     def reset(self) -> None:
         """Start a run."""
-        self.verdict: Verdict | None = None
+        self.verdict: StartVerdict | None = None
         self._count = self._aligned = self._moved = self._unaligned = self._jumps = self._compared = 0
         self._fd_sum = self._fd_max = 0.0
         self._dvars: float | None = None
@@ -241,7 +241,7 @@ class Quality:
         self._slope += before * ((n - 1) / 2)
 
 
-def judge(figures: Steadiness) -> Verdict:
+def judge(figures: Steadiness) -> StartVerdict:
     """Compare the figures of a run with `BARS`; figures that are None do not count."""
     worst = 0
     reasons = []
@@ -257,4 +257,4 @@ def judge(figures: Steadiness) -> Verdict:
             reasons.append(
                 f"{bar.figure} {value:.3g} is {GRADES[level]} (good: {side} {bar.good:g}; {bar.source})"
             )
-    return Verdict(GRADES[worst], tuple(reasons), figures)
+    return StartVerdict(GRADES[worst], tuple(reasons), figures)

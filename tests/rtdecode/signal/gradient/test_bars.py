@@ -6,7 +6,7 @@ import pytest
 from benchmarks.gradient import compare, cost
 from benchmarks.gradient_signals import (
     SFREQ,
-    Recording,
+    GradientSignals,
     corrected,
     down_db,
     error_uv,
@@ -19,7 +19,7 @@ from rtdecode.signal.gradient.remover import Gradient
 SLICES_HZ = 11 / 1.26
 
 
-def late(recording: Recording, start_s: float, *arrays: np.ndarray) -> list[np.ndarray]:
+def late(recording: GradientSignals, start_s: float, *arrays: np.ndarray) -> list[np.ndarray]:
     part = slice(round(start_s * SFREQ), None)
     return [a[..., part] for a in (recording.eeg, *arrays)]
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from benchmarks.gradient_signals import (
     SFREQ,
-    Recording,
+    GradientSignals,
     background,
     corrected,
     error_uv,
@@ -28,7 +28,7 @@ def share(quality: np.ndarray, kind: int, start_s: float, stop_s: float) -> floa
     return float(np.mean(quality[round(start_s * SFREQ) : round(stop_s * SFREQ)] == kind))
 
 
-def without(recording: Recording, start_s: float, samples: int) -> Recording:
+def without(recording: GradientSignals, start_s: float, samples: int) -> GradientSignals:
     """The same, samples lost on the way."""
     at = round(start_s * SFREQ)
     kept = np.r_[0:at, at + samples : len(recording.times)]
@@ -37,11 +37,11 @@ def without(recording: Recording, start_s: float, samples: int) -> Recording:
 
 
 @pytest.fixture(scope="module")
-def short() -> Recording:
+def short() -> GradientSignals:
     return recorded(12, 5, **SHORT)
 
 
-def first_seconds(recording: Recording, seconds: float) -> Recording:
+def first_seconds(recording: GradientSignals, seconds: float) -> GradientSignals:
     return without(recording, seconds, len(recording.times))
 
 
@@ -50,7 +50,7 @@ def first_seconds(recording: Recording, seconds: float) -> Recording:
 
 @settings(max_examples=5)
 @given(cuts=st.lists(st.integers(0, 35_000), max_size=40), lost=st.sampled_from([0, 137]))
-def test_chunks_change_no_bit(short: Recording, cuts: list[int], lost: int) -> None:
+def test_chunks_change_no_bit(short: GradientSignals, cuts: list[int], lost: int) -> None:
     recording = first_seconds(without(short, 5.1, lost), 7)
     whole, quality, _ = corrected(recording, len(recording.times), QUICK)
     remover = GradientRemover(SFREQ, 5, recording.tr_s, QUICK)
@@ -75,7 +75,7 @@ def remover_needs(at: float, times: np.ndarray, whole: np.ndarray) -> bool:
 
 @settings(max_examples=4)
 @given(at=st.integers(15_000, 34_000))
-def test_the_future_does_not_change_the_past(short: Recording, at: int) -> None:
+def test_the_future_does_not_change_the_past(short: GradientSignals, at: int) -> None:
     recording = first_seconds(short, 7)
     other = recording.data.copy()
     other[:, at:] += background(5, other.shape[1] - at, SFREQ, 300, 7)
@@ -85,7 +85,7 @@ def test_the_future_does_not_change_the_past(short: Recording, at: int) -> None:
     assert not np.array_equal(first[:, at:], second[:, at:])
 
 
-def test_types_pass_through(short: Recording) -> None:
+def test_types_pass_through(short: GradientSignals) -> None:
     remover = GradientRemover(SFREQ, 5, short.tr_s)
     for kind in (np.float32, np.float64):
         data = short.data[:, :100].astype(kind)
@@ -100,7 +100,7 @@ def test_types_pass_through(short: Recording) -> None:
 # What a run does.
 
 
-def test_gradients_before_the_first_trigger_are_found(short: Recording) -> None:
+def test_gradients_before_the_first_trigger_are_found(short: GradientSignals) -> None:
     recording = recorded(14, 5, tr_s=0.4003, slices=12, multiband=3, lead_s=8.0)
     _, quality, remover = corrected(recording, settings=QUICK)
     assert share(quality, CORRECTED, 0, 3) == 1  # nothing there yet
@@ -140,7 +140,7 @@ def test_the_scanner_stops_and_starts_again() -> None:
     }
     times = np.arange(len(first.times) * 2) / SFREQ + first.times[0]
     triggers = np.concatenate([first.triggers, second.triggers + 9])
-    recording = Recording(**joined, times=times, triggers=triggers, tr_s=first.tr_s)
+    recording = GradientSignals(**joined, times=times, triggers=triggers, tr_s=first.tr_s)
     clean, quality, remover = corrected(recording, settings=QUICK)
     stop = 2 + 12 * 0.4003
     assert share(quality, CORRECTED, 5, stop - 0.1) == 1
@@ -165,7 +165,7 @@ def test_another_sequence_is_learned() -> None:
     }
     times = np.arange(joined["data"].shape[1]) / SFREQ + first.times[0]
     triggers = np.concatenate([first.triggers, second.triggers + 8])
-    recording = Recording(**joined, times=times, triggers=triggers, tr_s=first.tr_s)
+    recording = GradientSignals(**joined, times=times, triggers=triggers, tr_s=first.tr_s)
     clean, quality, remover = corrected(recording, settings=QUICK)
     assert share(quality, CORRECTED, 17, 22) == 1
     assert error_uv(clean[:, 85_000:], recording.eeg[:, 85_000:]) < 8
@@ -174,7 +174,7 @@ def test_another_sequence_is_learned() -> None:
     assert abs(report["period_s"] / 0.7207 - 1 - 20e-6) < 1e-6
 
 
-def test_missing_and_spurious_triggers_are_counted(short: Recording) -> None:
+def test_missing_and_spurious_triggers_are_counted(short: GradientSignals) -> None:
     kept = np.delete(short.triggers, [3, 8, 9])
     odd = np.array([4.13, 6.27, 9.02]) + short.times[0]
     rng = np.random.default_rng(0)
@@ -190,7 +190,7 @@ def test_missing_and_spurious_triggers_are_counted(short: Recording) -> None:
     assert error_uv(clean, eeg) < 1.1 * error_uv(plain, eeg) + 0.1
 
 
-def test_triggers_may_stop_while_the_gradients_go_on(short: Recording) -> None:
+def test_triggers_may_stop_while_the_gradients_go_on(short: GradientSignals) -> None:
     recording = replace(short, triggers=short.triggers[:8])
     _, quality, remover = corrected(recording, settings=QUICK)
     assert share(quality, CORRECTED, 6, 12) == 1
@@ -201,7 +201,7 @@ def test_triggers_may_stop_while_the_gradients_go_on(short: Recording) -> None:
 
 
 @pytest.mark.parametrize("lost", [1, 20, 137, 5000])
-def test_lost_samples_cost_moments(short: Recording, lost: int) -> None:
+def test_lost_samples_cost_moments(short: GradientSignals, lost: int) -> None:
     recording = without(short, 8.05, lost)
     clean, quality, remover = corrected(recording, settings=QUICK)
     at = round(8.05 * SFREQ)
@@ -213,7 +213,7 @@ def test_lost_samples_cost_moments(short: Recording, lost: int) -> None:
 
 @pytest.mark.parametrize(("lost", "jump_s"), [(0, 3.2137), (333, -1.0)])
 def test_after_a_jump_of_the_clock_the_place_is_found_again(
-    short: Recording, lost: int, jump_s: float
+    short: GradientSignals, lost: int, jump_s: float
 ) -> None:
     cut = without(short, 8.05, lost)
     times = cut.times.copy()
@@ -235,7 +235,7 @@ def test_after_a_jump_of_the_clock_the_place_is_found_again(
 # Motion and bad channels.
 
 
-def test_epochs_with_motion_stay_out(short: Recording) -> None:
+def test_epochs_with_motion_stay_out(short: GradientSignals) -> None:
     moved = short.data.copy()
     starts = np.searchsorted(short.times, short.triggers)
     for volume in (12, 13):
@@ -262,7 +262,7 @@ def test_epochs_with_motion_stay_out(short: Recording) -> None:
     assert found[2] <= found[0] * 0.97
 
 
-def test_a_head_that_always_moves_is_still_corrected(short: Recording) -> None:
+def test_a_head_that_always_moves_is_still_corrected(short: GradientSignals) -> None:
     remover = GradientRemover(SFREQ, 5, short.tr_s, QUICK)
     for at in short.triggers:
         remover.trigger(float(at), moved=True)
@@ -271,7 +271,7 @@ def test_a_head_that_always_moves_is_still_corrected(short: Recording) -> None:
     assert error_uv(clean[:, 40_000:], short.eeg[:, 40_000:]) < 8
 
 
-def test_a_bad_channel_spoils_no_other(short: Recording) -> None:
+def test_a_bad_channel_spoils_no_other(short: GradientSignals) -> None:
     spoiled = short.data.copy()
     rng = np.random.default_rng(2)
     spoiled[2] = 3000 * rng.standard_normal(spoiled.shape[1])
@@ -286,7 +286,7 @@ def test_a_bad_channel_spoils_no_other(short: Recording) -> None:
     assert share(quality, CORRECTED, 8, 12) > 0.9
 
 
-def test_an_outlying_epoch_stays_out(short: Recording) -> None:
+def test_an_outlying_epoch_stays_out(short: GradientSignals) -> None:
     spoiled = short.data.copy()
     spoiled[1, 30_000:31_500] += 800 * np.hanning(1500)
     plain, _, _ = corrected(short, settings=QUICK)
@@ -295,7 +295,7 @@ def test_an_outlying_epoch_stays_out(short: Recording) -> None:
     assert error_uv(clean[:, part], short.eeg[:, part]) < 1.2 * error_uv(plain[:, part], short.eeg[:, part])
 
 
-def test_a_direct_current_stays(short: Recording) -> None:
+def test_a_direct_current_stays(short: GradientSignals) -> None:
     """Offsets and slow drifts of electrodes are no artefact."""
     level = (np.linspace(0, 300, short.data.shape[1]) + 20_000).astype(np.float32)
     plain, _, _ = corrected(short, settings=QUICK)
@@ -358,7 +358,7 @@ def test_what_is_wrong_is_said() -> None:
         GradientRemover(SFREQ, 4, 1.0).push(np.zeros((3, 10), np.float32), np.arange(10) / SFREQ)
 
 
-def test_the_report_tells_what_is_left(short: Recording) -> None:
+def test_the_report_tells_what_is_left(short: GradientSignals) -> None:
     empty = GradientRemover(SFREQ, 5, short.tr_s).report()
     assert empty["slice_db"] is None
     assert empty["state"] == "idle"

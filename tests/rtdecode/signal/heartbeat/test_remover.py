@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import signal
 
 from benchmarks.heartbeat import cleaned, judged
-from benchmarks.heartbeat_signals import Recipe, Recording, record
+from benchmarks.heartbeat_signals import HeartbeatSettings, HeartbeatSignals, record
 from rtdecode.phantom.body.pulse import Heart
 from rtdecode.signal.eeg.quality import CORRECTED, GAP, LEARNING, UNCORRECTED
 from rtdecode.signal.heartbeat.beats import BeatFinder
@@ -21,12 +21,12 @@ FROM_S = 30.0
 
 
 @functools.lru_cache
-def small(**changes) -> Recording:
-    return record(Recipe(**(SMALL | changes)))
+def small(**changes) -> HeartbeatSignals:
+    return record(HeartbeatSettings(**(SMALL | changes)))
 
 
-def with_ecg(recording: Recording, ecg: np.ndarray) -> Recording:
-    return Recording(
+def with_ecg(recording: HeartbeatSignals, ecg: np.ndarray) -> HeartbeatSignals:
+    return HeartbeatSignals(
         recording.sfreq, np.concatenate([recording.data[:-1], ecg[None]]), recording.eeg, recording.beats
     )
 
@@ -124,7 +124,7 @@ def test_the_phantoms_heart():
     places = np.stack([np.cos(angle), np.sin(angle), 0 * angle], axis=1).astype(np.float32)
     heart = Heart(1, places, 3, 0.0, 70.0)
     data = np.concatenate([recording.eeg + heart.at(times), heart.ecg(times)[None]]).astype(np.float64)
-    both = Recording(250.0, data, recording.eeg, heart.beats)
+    both = HeartbeatSignals(250.0, data, recording.eeg, heart.beats)
     for led in (True, False):
         figures = judged(both, FROM_S, ecg=led)
         assert figures["down_db"] >= 15
@@ -144,7 +144,7 @@ def test_beats_that_moved_nothing_teach_nothing():
         part = slice(int((beat + 0.06) * 250), int((beat + 0.85) * 250))
         data[:24, part] = recording.eeg[:, part]
     usual = cleaned(recording)[0].report()
-    found = cleaned(Recording(250.0, data, recording.eeg, recording.beats))[0].report()
+    found = cleaned(HeartbeatSignals(250.0, data, recording.eeg, recording.beats))[0].report()
     assert found["beats_ecg"] == usual["beats_ecg"]
     assert found["beats_learned"] <= usual["beats_learned"] - len(still)
     assert found["peak_uv"] > 0.96 * usual["peak_uv"]
@@ -212,7 +212,7 @@ def test_a_loose_electrode_does_not_spoil_the_others():
     recording = small()
     data = recording.data.copy()
     data[5] += 5000 * np.random.default_rng(1).standard_normal(data.shape[1])
-    _, clean, _ = cleaned(Recording(250.0, data, recording.eeg, recording.beats))
+    _, clean, _ = cleaned(HeartbeatSignals(250.0, data, recording.eeg, recording.beats))
     others = np.delete(np.arange(24), 5)
     late = slice(30 * 250, 61 * 250)
     rest = (clean[others] - recording.eeg[others])[:, late]
@@ -237,7 +237,7 @@ def test_uncorrected_samples_stay_so_and_teach_nothing():
     bad = slice(28 * 250, 33 * 250)
     quality[bad] = UNCORRECTED
     data[:, bad] += 3000 * np.random.default_rng(0).standard_normal((25, 5 * 250))
-    hurt = Recording(250.0, data, recording.eeg, recording.beats)
+    hurt = HeartbeatSignals(250.0, data, recording.eeg, recording.beats)
     _, clean, told = cleaned(hurt, quality=quality)
     assert (told[bad] == UNCORRECTED).all()
     assert judged(hurt, 36, quality=quality)["down_db"] >= 15
@@ -249,7 +249,7 @@ def test_values_that_are_no_numbers_are_a_gap_and_do_no_harm():
     data = recording.data.copy()
     data[3, 7000:7050] = np.nan
     data[24, 7020] = np.inf
-    _, clean, told = cleaned(Recording(250.0, data, recording.eeg, recording.beats))
+    _, clean, told = cleaned(HeartbeatSignals(250.0, data, recording.eeg, recording.beats))
     assert (told[7000:7050] == GAP).all()
     assert np.isfinite(clean[:, 7050:]).all()
     assert (told[7500:-100] == CORRECTED).mean() > 0.95
@@ -295,7 +295,7 @@ def test_the_future_cannot_change_the_past(kind, at_s):
     cut = int(at_s * 250)
     other = recording.data.copy()
     other[:, cut:] = 1000 * np.random.default_rng(2).standard_normal(other[:, cut:].shape)
-    changed = Recording(250.0, other, recording.eeg, recording.beats)
+    changed = HeartbeatSignals(250.0, other, recording.eeg, recording.beats)
     hold = 0 if kind == "references" else int(0.3 * 250)
     clean, quality = _pushed(recording, kind, [5000], flush=False)
     again, told = _pushed(changed, kind, [5000], flush=False)
@@ -380,6 +380,6 @@ def test_alpha_is_measured_as_power():
         (4, 5000)
     )
     data = np.concatenate([2 * eeg, np.zeros((1, 5000))])
-    figures = judged(Recording(250.0, data, eeg, np.zeros(0)), 2)
+    figures = judged(HeartbeatSignals(250.0, data, eeg, np.zeros(0)), 2)
     assert figures["alpha"] == pytest.approx(4, rel=0.01)
     assert signal.welch(eeg[0], 250)[1].max() > 1
