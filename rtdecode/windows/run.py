@@ -10,7 +10,8 @@ import zlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,17 @@ RUN_PAUSE = 10.0
 _KEPT_VOLUMES = 64
 # Longest time that a window without volumes waits for samples that are still on their way, s.
 _EEG_PATIENCE = 3.0
+# Windows whose places are kept: those that may go out next are asked for with every chunk of EEG.
+_PLACES = 16
+
+
+class _Place(NamedTuple):
+    """Where a window lies on the run's time line, s, and which of the scanner's volumes it reads."""
+
+    start_s: float
+    last_sample_s: float
+    stop_s: float
+    volumes: range
 
 
 class Run:
@@ -70,6 +82,10 @@ class Run:
         self.grid: TimingGrid = bundle.manifest.grid
         self.fmri = fmri
         self._tr = float(self.grid.tr) if fmri and self.grid.tr is not None else 0.0
+        # Time from a window's stop to the end of its data, s: with volumes, lag and look-ahead.
+        self.lag_s = float(self.grid.wait) if fmri else 0.0
+        self._dummies = dummies
+        self._place = lru_cache(_PLACES)(self._place_of)
         self.clock = RunClock(self.grid.tr, dummies, volumes_come=fmri)
         # Identity of the run's series; a run that triggers began has none until its first volume.
         self.uid: str | None = None
@@ -83,7 +99,6 @@ class Run:
         self.check: dict[str, float | None] | None = None
         self._first: tuple[int, int] | None = None
         self._bundle = bundle
-        self._dummies = dummies
         self._ring = VolumeRing(max(_KEPT_VOLUMES, 2 * self.grid.slots))
         # The newest volumes' indices, and when their files could be read, tell the usual delay.
         self._files: deque[tuple[int, float]] = deque(maxlen=50)
@@ -184,8 +199,7 @@ class Run:
 
     def volumes(self, k: int) -> range:
         """Return the indices of window k's volumes as the scanner counts them, dummies included."""
-        wanted = self.grid.volumes(k) if self.fmri else range(0)
-        return range(wanted.start + self._dummies, wanted.stop + self._dummies)
+        return self._place(k).volumes
 
     def held(self, k: int) -> dict[int, tuple[Float, dict[str, float], float]]:
         """Return vector (voxel,), ledger stamps and lacking share of each volume of window k that is in."""
@@ -200,14 +214,25 @@ class Run:
         """Return the local times of window k's EEG samples, (sample,)."""
         # Only triggers from before the window's stop may place it. Later ones have come by the time
         # the final is cut, but with them it would hold other EEG than its preview.
-        start, stop = (float(t) for t in self.grid.span(k))
-        steps = start + np.arange(self.grid.samples) / float(self.grid.sfreq)
-        return self.clock.to_local(steps, stop)
+        place = self._place(k)
+        steps = place.start_s + np.arange(self.grid.samples) / float(self.grid.sfreq)
+        return self.clock.to_local(steps, place.stop_s)
 
     def last_sample_at(self, k: int) -> float:
         """Return the local time of window k's last EEG sample."""
-        stop = self.grid.span(k)[1]
-        return float(self.clock.to_local(float(stop - 1 / self.grid.sfreq), float(stop)))
+        place = self._place(k)
+        return float(self.clock.to_local(place.last_sample_s, place.stop_s))
+
+    def _place_of(self, k: int) -> _Place:
+        """Compute a window's place in exact fractions, which takes longer than all else of a chunk."""
+        start, stop = self.grid.span(k)
+        wanted = self.grid.volumes(k) if self.fmri else range(0)
+        return _Place(
+            start_s=float(start),
+            last_sample_s=float(stop - 1 / self.grid.sfreq),
+            stop_s=float(stop),
+            volumes=range(wanted.start + self._dummies, wanted.stop + self._dummies),
+        )
 
     def deadline(self, k: int) -> float:
         """Return the local time at which window k becomes final with what it has.
@@ -215,7 +240,7 @@ class Run:
         That is 1.5 TR after its last volume was due or, without volumes, 3 s after its stop.
         """
         if not self.fmri:
-            stop = float(self.grid.span(k)[1])
+            stop = self._place(k).stop_s
             return float(self.clock.to_local(stop, stop)) + _EEG_PATIENCE
         return self._overdue_at(self.volumes(k).stop - 1)
 
@@ -287,14 +312,9 @@ class Run:
         known["motion"] = self.head and self.head.report()
         return known
 
-    @property
-    def lag_s(self) -> float:
-        """Time from a window's stop to the end of its data, s: with volumes, lag and look-ahead."""
-        return float(self.grid.wait) if self.fmri else 0.0
-
     def needs_s(self, k: int) -> float:
         """Return the run time by which window k's data are all acquired, s."""
-        return float(self.grid.span(k)[1]) + self.lag_s
+        return self._place(k).stop_s + self.lag_s
 
     def over(self, k: int, now_at: float) -> bool:
         """Return whether window k's data have all been acquired by a local time."""
