@@ -224,7 +224,7 @@ class Run:
         return float(self.clock.to_local(place.last_sample_s, place.stop_s))
 
     def _place_of(self, k: int) -> _Place:
-        """Compute a window's place in exact fractions, which takes longer than all else of a chunk."""
+        """Compute a window's place, in exact fractions, which is too slow for every chunk."""
         start, stop = self.grid.span(k)
         wanted = self.grid.volumes(k) if self.fmri else range(0)
         return _Place(
