@@ -40,6 +40,12 @@ def _imports(node: ast.AST) -> set[str]:
     return names
 
 
+def runs(code: str) -> None:
+    """Run code in a process of its own, where nothing has been imported yet."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("package", sorted(MAY))
 def test_imports_follow_the_arrows(package: str) -> None:
     for file in (ROOT / package).rglob("*.py"):
@@ -61,25 +67,21 @@ def test_the_command_line_reaches_up_inside_bodies_only() -> None:
 )
 def test_the_runtime_imports_behind_a_wall(packages: list[str], banned: tuple[str, ...]) -> None:
     code = WALL.format(banned=set(banned), packages=packages)
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    runs(code)
 
 
 @pytest.mark.parametrize("module", ["export.fit", "export.run", "train.fitting.compact"])
 def test_fitting_and_exporting_closed_forms_import_behind_a_wall(module: str) -> None:
     banned = {*HEAVY, "threadpoolctl"} - {"onnx"}
     code = WALL.format(banned=banned, packages=[]) + f"importlib.import_module({module!r})\n"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    runs(code)
 
 
 def test_help_loads_no_numbers_library() -> None:
     code = "import sys, rtdecode.cli; assert not {'numpy', 'torch', 'onnxruntime', 'av'} & set(sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    runs(code)
 
 
 def test_a_session_starts_without_the_package_that_only_its_eeg_needs() -> None:
     code = "import sys, streaming.session.live; assert 'scipy.signal' not in sys.modules"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    runs(code)

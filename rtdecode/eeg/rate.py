@@ -70,13 +70,16 @@ class RateCheck:
     def _too_slow(self, by_stamps: float, by_arrival: float) -> str | None:
         # The shorter time gives the higher rate.
         span_s = min(by_stamps, by_arrival)
-        if span_s < _LEAST_S or self._slow(self._count / span_s, span_s) is None:
+        if span_s < _LEAST_S:
+            return None
+        measured_hz = self._count / span_s
+        if self._slow(measured_hz, span_s) is None:
             return None
         # So does the distance of neighbouring stamps, whose median is looked for only where it can matter.
         step_s = float(np.median(self._steps))
         if step_s <= 0:
             return None
-        return self._slow(max(self._count / span_s, 1 / step_s), span_s)
+        return self._slow(max(measured_hz, 1 / step_s), span_s)
 
     def _slow(self, measured_hz: float, span_s: float) -> str | None:
         if measured_hz > self._declared_hz:
