@@ -109,6 +109,11 @@ class Cleaner:
         """Whether a gradient artefact has been seen."""
         return self._gradient is not None
 
+    @property
+    def looks_for_gradients(self) -> bool:
+        """Whether the stream is fast and wide enough for gradients to be removed from it."""
+        return self._power is not None
+
     def trigger(self, at: float, moved: bool = False) -> None:
         """Take a volume trigger, s on the local clock; `moved` may be told later, by a second call."""
         # Kept for a remover that does not exist yet: triggers may come before the gradients are seen.

@@ -124,6 +124,11 @@ class EegStream:
         """Time of the newest clean sample on the local clock, s; -inf before the first."""
         return self._ring.newest
 
+    @property
+    def looks_for_gradients(self) -> bool:
+        """Whether gradients are removed from the stream where it has any."""
+        return self._cleaner.looks_for_gradients
+
     def change(self, montage: Montage) -> None:
         """Go on with a stream that came back with other channels or another rate.
 

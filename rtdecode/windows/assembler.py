@@ -76,6 +76,9 @@ class Assembler:
         paused.
     heard_since : sequence of float
         Stamps of the first item after each restart, where an earlier process saw it.
+    reported : bool
+        False where nobody reads the report's entry on motion. The motion is then measured only where
+        windows depend on it: with a calibration, or with EEG from which gradients may have to be removed.
 
     Raises
     ------
@@ -96,6 +99,7 @@ class Assembler:
         calibration: Calibration | None = None,
         restarted_at: Sequence[float] = (),
         heard_since: Sequence[float] = (),
+        reported: bool = True,
     ) -> None:
         manifest = bundle.manifest
         self.grid = manifest.grid
@@ -106,6 +110,7 @@ class Assembler:
         self._limit = math.inf if seconds is None else self.grid.count(exact(seconds))
         self._now = now
         self._calibrated = calibration is not None
+        self._reported = reported
         self._notes: list[str] = []
         # True once the stream has proved to send at another rate than it declares.
         self._eeg_refused = False
@@ -233,8 +238,14 @@ class Assembler:
         session calls this after it has sent them. Every method that takes an item or returns windows calls
         it first, so that the next item finds the same state whether or not the session did.
         """
+        wanted = self._reported or (self._eeg is not None and self._eeg.looks_for_gradients)
         for run in self._session.runs:
-            for index, motion in run.head.follow() if run.head else ():
+            if run.head is None:
+                continue
+            if not wanted:
+                run.head.pass_over()
+                continue
+            for index, motion in run.head.follow():
                 # Where the head could not be found, it moved most, or while it was scanned.
                 moved = not motion.converged or motion.fd_mm > _MOVED_MM
                 if self._eeg is not None and moved:

@@ -93,6 +93,10 @@ class Head:
         self._moved = []
         return moved
 
+    def pass_over(self) -> None:
+        """Leave the motion in the volumes read since the last call unmeasured, where no feature needs it."""
+        self._waiting.clear()
+
     def _align(self, volume: Volume) -> Motion | None:
         if self._aligner is None:
             return None

@@ -127,6 +127,7 @@ def windows(
         dummies=dummies,
         triggers_expected=triggers_expected,
         restarted_at=restarted_at,
+        reported=False,
     )
     played = assembler.play(items, to_end=False)
     return [window for window in played if window.revision == "final"]
