@@ -8,6 +8,9 @@ WORKERS ?= 2
 
 .PHONY: demo demo-real test test-all lint bench reproduce clean
 
+# Tests start many programs, each of which would compile the project's modules again.
+demo demo-real test test-all bench: export PYTHONDONTWRITEBYTECODE :=
+
 # Sessions have a core beside them for the simulator; training takes them all.
 demo demo-real test test-all bench: export OMP_NUM_THREADS ?= 1
 

@@ -29,12 +29,13 @@ class LayoutJudge(Identification):
         found = super().judge(work, plan, data, trained, show)
         held = fresh(trained.bundle, data.who, judging_seeds(self.seeds), self.seconds)
         clips = show(held.inputs, held.where).clips
-        mean = trained.bundle.stats["mean_clip"]
-        scores = layout(clips, held.truths, mean)
+        # A decoded clip ends with the first frame of the next.
+        shown = [clip[: len(truth)] for clip, truth in zip(clips, held.truths, strict=True)]
+        ours = layouts(shown, trained.bundle.stats["mean_clip"])
+        theirs = layouts(held.truths, trained.bundle.stats["mean_clip"])
+        scores = correlation(ours, theirs)
         # The control: each clip is held against the film of another time, at least 30 s away.
-        shuffled = [
-            layout([clips[i] for i in order], held.truths, mean) for order in shift_orders(held.where)
-        ]
+        shuffled = [correlation(ours[order], theirs) for order in shift_orders(held.where)]
         # Windows of one session are not independent: the interval resamples sessions.
         figure = entry(scores, 0.0, shuffled, sessions_of(held.where))
         # The mean clip differs from itself nowhere.
@@ -42,27 +43,23 @@ class LayoutJudge(Identification):
         return replace(found, figures=found.figures | known)
 
 
-def layout(clips: Sequence[Pixels], truths: Sequence[Pixels], mean: Pixels) -> NDArray[np.float64]:
-    """Correlate each clip's mean picture with that of its truth, (window,); 0 for the mean clip itself.
+def layouts(clips: Sequence[Pixels], mean: Pixels) -> NDArray[np.float64]:
+    """Return each clip's mean picture as it differs from that of the mean clip, (window, row * column).
 
     Parameters
     ----------
     clips : sequence of (frame, row, column, 3)
-        They may have more frames than the truths: a clip ends with the first frame of the next.
-    truths : sequence of (frame, row, column, 3)
     mean : (frame, row, column, 3)
         The mean training clip.
     """
-    pairs = zip(clips, truths, strict=True)
-    return np.array([_correlation(clip[: len(truth)], truth, mean[: len(truth)]) for clip, truth in pairs])
+    return np.array([_picture(clip) - _picture(mean[: len(clip)]) for clip in clips])
 
 
-def _correlation(clip: Pixels, truth: Pixels, mean: Pixels) -> float:
-    usual = _picture(mean)
-    ours = _picture(clip) - usual
-    theirs = _picture(truth) - usual
-    scale = np.sqrt((ours @ ours) * (theirs @ theirs))
-    return float(ours @ theirs / scale) if scale > 0 else 0.0
+def correlation(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Correlate pictures of `layouts` in pairs, (window,); 0 for the mean clip itself."""
+    scale = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+    product = (ours * theirs).sum(axis=1)
+    return np.divide(product, scale, out=np.zeros(len(scale)), where=scale > 0)
 
 
 def _picture(clip: Pixels) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from streaming.sources.folder.source import FolderSource
-from tests.own_metric import LayoutJudge, layout
+from tests.own_metric import LayoutJudge, correlation, layouts
 from tests.own_scanner import slices_of
 from train.builders import register
 from train.run import run
@@ -68,4 +68,5 @@ def test_a_metric_of_its_own_tells_the_right_places_from_the_wrong_ones():
     mean = np.full((8, 4, 6, 3), 100, np.uint8)
     truth = mean + 10 * np.arange(6, dtype=np.uint8)[:, None]
     mirrored = truth[:, :, ::-1]
-    assert layout([truth, mirrored, mean], [truth] * 3, mean).round(6).tolist() == [1.0, -1.0, 0.0]
+    found = correlation(layouts([truth, mirrored, mean], mean), layouts([truth] * 3, mean))
+    assert found.round(6).tolist() == [1.0, -1.0, 0.0]

@@ -5,7 +5,7 @@
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from fractions import Fraction
 from itertools import chain
@@ -113,25 +113,29 @@ class FilmWriter:
         self._whole = self._path.stat().st_size
         self.frames = 0
 
-    def write(self, frames: Frames) -> None:
-        """Append frames, (frame, height, width, 3) uint8; on return, all but the newest can be played.
+    def write(self, frames: Iterable[Frames]) -> None:
+        """Append frames, each (height, width, 3) uint8; on return, all but the newest can be played.
+
+        A frame is read before the next one is asked for, so that all of them may be one array.
 
         Raises
         ------
         OSError
             If the disk is full. The film then ends with the frames of the calls before.
         """
-        _check(frames, self._size)
         if self._container is None:
             raise ValueError("the film is closed: frames cannot be appended any more")
+        written = 0
         try:
             for frame in frames:
+                _check(frame[None], self._size)
                 self._container.mux(self._stream.encode(_picture(frame)))
+                written += 1
         except OSError:
             self._give_up()
             raise
         self._whole = self._path.stat().st_size
-        self.frames += len(frames)
+        self.frames += written
 
     def close(self) -> None:
         """Write the index and what the encoder still holds; a second call does nothing."""

@@ -4,7 +4,7 @@ Each final adds one hop of enlarged frames, with a title above each panel and a 
 the window rests on. A skipped window adds a grey card for as long.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,17 +131,22 @@ class FilmSink:
 
     def _append(self, panels: list[list[Frames]], caption: str, named: str = "", late: str = "") -> None:
         place = self._layout
-        height, width = place.size
-        picture = np.empty((len(panels[0]), height, width, 3), np.uint8)
-        # The colour of an empty bar shows in the gaps.
-        picture[:] = bar(1, 1, [])[0, 0]
-        for n, (frames, title) in enumerate(zip(panels, self._titles, strict=True)):
-            picture[:, :_TITLE, place.columns(n)] = bar(place.width, _TITLE, [(title, FAINT)])
-            picture[:, _TITLE:-_CAPTION, place.columns(n)] = frames
+        width = place.size[1]
+        # Text stands still over the window. The colour of an empty bar shows in the gaps.
+        frame = bar(width, place.size[0], []).copy()
+        for n, title in enumerate(self._titles):
+            frame[:_TITLE, place.columns(n)] = bar(place.width, _TITLE, [(title, FAINT)])
         if named or late:
-            picture[:, :_TITLE, place.columns(_DECODED)] = self._marked(named, late)
-        picture[:, -_CAPTION:] = bar(width, _CAPTION, [(caption, INK), (self.note, ALERT)])
-        self._writer.write(picture)
+            frame[:_TITLE, place.columns(_DECODED)] = self._marked(named, late)
+        frame[-_CAPTION:] = bar(width, _CAPTION, [(caption, INK), (self.note, ALERT)])
+        self._writer.write(self._filled(frame, panels))
+
+    def _filled(self, frame: Frames, panels: list[list[Frames]]) -> Iterator[Frames]:
+        """Put one picture of each panel after the other into a frame, and yield it each time."""
+        for pictures in zip(*panels, strict=True):
+            for n, picture in enumerate(pictures):
+                frame[_TITLE:-_CAPTION, self._layout.columns(n)] = picture
+            yield frame
 
     def _marked(self, named: str, late: str) -> Frames:
         """Draw the title of the decoded panel with its category and the mark of a clip that came late."""
