@@ -26,13 +26,14 @@ def fitted(folder: Path) -> Case:
     return same_clips.fitted(folder, FITTED_KEY)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("make", "before"),
     [
         (same_clips.recorded, RECORDED),
-        pytest.param(same_clips.easy, EASY, marks=pytest.mark.full),
-        pytest.param(same_clips.magnet, MAGNET, marks=pytest.mark.full),
-        pytest.param(fitted, FITTED, marks=pytest.mark.full),
+        (same_clips.easy, EASY),
+        (same_clips.magnet, MAGNET),
+        (fitted, FITTED),
     ],
 )
 def test_a_replay_gives_the_clips_that_it_gave_before(

@@ -171,6 +171,7 @@ def test_a_film_that_was_not_shown_tells_little(setup):
     assert implausible(LAGS, lag_curve(setup.recorded, other, LAGS)) is not None
 
 
+@pytest.mark.full
 def test_a_film_that_does_not_belong_to_the_recording_gives_no_bundle(setup, tmp_path):
     """The recording as it is, with the truth of another session."""
     truth = tmp_path / "truth"
