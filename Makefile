@@ -3,8 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-# So many test files run at once; the tests of one file share what is slow to make, and stay together.
-WORKERS ?= 2
+# So many test files run at once, one more than the cores that this is written for: tests of live sessions
+# wait. The tests of one file share what is slow to make, and stay together.
+WORKERS ?= 3
 
 .PHONY: demo demo-real test test-all lint bench reproduce clean
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import settings
 
 # These machines are shared: a slow example is no failure, pytest's own limit holds the rest.
-settings.register_profile("rtdecode", deadline=None, max_examples=25, derandomize=True)
+settings.register_profile("rtdecode", deadline=None, max_examples=15, derandomize=True)
 settings.load_profile("rtdecode")
 
 _SKIPPED: list[str] = []

@@ -71,7 +71,7 @@ def test_a_session_ends_with_everything_written(tmp_path: Path, number: signal.S
 
 @BOTH
 def test_a_simulated_session_ends_between_two_files(tmp_path: Path, number: signal.Signals) -> None:
-    with script("simulate", "--fmri-dir", tmp_path / "scanner", "--seconds", 600) as shell:
+    with script("simulate", "--fmri-dir", tmp_path / "scanner", "--seconds", 60) as shell:
         until(lambda: len(list((tmp_path / "scanner").glob("*.dcm"))) >= 2)
         said = stopped(shell, number)
     assert said.rstrip().endswith("stopped")

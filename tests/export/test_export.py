@@ -201,6 +201,7 @@ def test_live_windows_and_their_holes_take_the_same_way_as_in_training() -> None
         assert np.abs(clip.frames.astype(int) - offline.clips[k]).max() <= 1
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_shipped_run_gives_the_shipped_graphs_and_clips(name: str) -> None:
     folder = ROOT / "train" / "runs" / name
