@@ -31,6 +31,7 @@ from rtdecode.phantom.body.bore import (
 from rtdecode.phantom.body.brain import TR, neural_state, subject
 from rtdecode.phantom.body.magnet import GradientArtifact
 from rtdecode.phantom.body.movement import MOTIONS, head_path, write_path
+from rtdecode.phantom.body.played import played_delays, played_path
 from rtdecode.phantom.body.presets import Preset, preset_named
 from rtdecode.phantom.body.scanner import SHAPE, Scanner, head, slice_times
 from rtdecode.phantom.files.vendors import vendor_named
@@ -45,9 +46,11 @@ START_AT = 1000.0  # instant of the first trigger on the virtual clock
 MARKER = "R128"  # a volume trigger as BrainVision amplifiers write it
 AGAIN_S = 0.3  # from a file to its duplicate
 CHUNK_S = 0.02  # length of a chunk of EEG
+STEADY = "steady"  # every file has the vendor's delay
 
 _EEG_DELAY_S = 0.002  # from a chunk's last sample, or a trigger, to its arrival
 _STAMP_S = 0.0001  # mean lateness of a chunk's stamps inside the magnet
+_APART_S = 0.001  # between files of a table that has several images at once
 _QUEUE_S = 0.2  # between volumes that queued up behind a late first one
 
 
@@ -76,11 +79,15 @@ class PhantomSession:
     first_delay : float, optional
         How much later the first volume comes, s; the vendor's delay by default.
     motion : str
-        ``still`` or ``typical``.
+        ``still``, ``typical``, or the path of a table (`rtdecode.phantom.body.played.played_path`).
     settling : bool
         Whether the first volumes are brighter, until the magnetisation has settled.
     artifacts : Artifacts, optional
         Puts the EEG inside the magnet, with these artefacts; by default it is outside.
+    delivery : str
+        ``steady``: every file has the vendor's delay. Or the path of a table of times at which images were
+        finished (`rtdecode.phantom.body.played.played_delays`): a file comes then, or later where its
+        transfer takes longer.
 
     Raises
     ------
@@ -103,14 +110,15 @@ class PhantomSession:
         motion: str = "still",
         settling: bool = False,
         artifacts: Artifacts | None = None,
+        delivery: str = "steady",
     ) -> None:
         _check(subject_number, seed, seconds, sfreq)
         if first_delay is not None and not (math.isfinite(first_delay) and first_delay >= 0):
             raise UsageError(f"the first volume's delay is 0 s or more, found {first_delay:g}.")
-        if motion not in MOTIONS:
-            raise UsageError(f"--motion {motion} is not built yet; there is {', '.join(MOTIONS)}")
         self.vendor = vendor_named(vendor)
-        self.motion = motion
+        # Recordings and reports name what was played by its file alone.
+        self.motion = motion if motion in MOTIONS else Path(motion).name
+        self.delivery = delivery if delivery == STEADY else Path(delivery).name
         self.settling = settling
         self.preset = preset_named(preset) if isinstance(preset, str) else preset
         self.subject = subject_number
@@ -132,11 +140,14 @@ class PhantomSession:
         self.volumes = int((Fraction(str(seconds)) + SCAN_ON_S) / Fraction(str(TR)))
         self.samples = int((Fraction(str(seconds)) + SCAN_ON_S + LEAD_IN_S) * self.sfreq)
         self.volume_delay = self.vendor.delay_s
-        self._first_s = self.vendor.first_s if first_delay is None else first_delay
+        # Where the head is in each volume, as `head_path` gives it; None at rest.
+        self.path = self._path(motion)
+        # Time from each volume's end until its last file is complete, s, without faults.
+        self.delays = self._delays(delivery, first_delay)
         self.faults = damage.plan(spec, self.seconds, seed)
         self.fates = damage.fates(self.faults, TR, self.volumes, seed)
         name = f"{self.preset.name}/{subject_number}/{seed}/{seconds}/{cuts}/{shape}"
-        name += f"/{motion}" * (motion != "still") + "/settling" * settling
+        name += f"/{self.motion}" * (motion != "still") + "/settling" * settling
         self.uid = f"2.25.{int.from_bytes(hashlib.sha256(name.encode()).digest()[:15], 'big')}"
 
     @cached_property
@@ -159,17 +170,20 @@ class PhantomSession:
             self.settling,
         )
 
-    @cached_property
-    def path(self) -> NDArray[np.float64] | None:
-        """Where the head is in each volume, as `head_path` gives it; None at rest."""
-        return None if self.motion == "still" else head_path(self.volumes, TR, self.seed)
+    def _path(self, motion: str) -> NDArray[np.float64] | None:
+        if motion == "still":
+            return None
+        if motion in MOTIONS:
+            return head_path(self.volumes, TR, self.seed)
+        return played_path(_table("--motion", motion, MOTIONS), self.volumes)
 
-    @cached_property
-    def delays(self) -> list[float]:
-        """Time from each volume's end until its last file is complete, s, without faults."""
+    def _delays(self, delivery: str, first_delay: float | None) -> list[float]:
+        if delivery != STEADY:
+            played = played_delays(_table("--delivery", delivery, (STEADY,)), self.volumes, TR)
+            return _in_turn([max(self.vendor.transfer_s, delay) for delay in played])
         # Volumes behind a late first one queue up, and come `_QUEUE_S` apart until none waits.
         out = []
-        queue = self._first_s
+        queue = self.vendor.first_s if first_delay is None else first_delay
         for _ in range(self.volumes):
             out.append(self.volume_delay + queue if queue > 0 else self.volume_delay)
             queue += _QUEUE_S - TR
@@ -383,6 +397,24 @@ class PhantomSession:
                 name=self.file_name(i) + (" (1)" if again else ""),
                 uid=self.uid,
             )
+
+
+def _in_turn(delays: list[float]) -> list[float]:
+    """Let no file be whole before that of the volume before it."""
+    out = []
+    free_s = 0.0
+    for index, delay in enumerate(delays):
+        whole_s = max((index + 1) * TR + delay, free_s)
+        out.append(whole_s - (index + 1) * TR)
+        free_s = whole_s + _APART_S
+    return out
+
+
+def _table(option: str, value: str, words: tuple[str, ...]) -> Path:
+    """Return the path of a table that an option names, if there is one."""
+    if not Path(value).is_file():
+        raise UsageError(f"{option} {value}: there is no such file. Give {', '.join(words)} or a table.")
+    return Path(value)
 
 
 def _check(subject_number: int, seed: int, seconds: float, sfreq: float) -> None:

@@ -367,6 +367,9 @@ class Assembler:
         moved = [run.head.max_fd_mm for run in runs if run.head is not None]
         moved = [fd_mm for fd_mm in moved if fd_mm is not None]
         fmri |= {"rejected_files": len(self.refused), "max_fd_mm": max(moved, default=None)}
+        delays = np.concatenate([run.delays() for run in runs if run.fmri] or [np.zeros(0)])
+        fmri["delay_s"] = _spread(delays)
+        fmri["burst"] = max((run.burst() for run in runs), default=0)
         clock = runs[-1].clock if runs else RunClock(None)
         reports = [run.report(self._zero_at(), self._now_at) for run in runs]
         return {"eeg": eeg, "fmri": fmri, "clock": clock.fit(), "runs": reports}
@@ -529,3 +532,11 @@ class Assembler:
             stamps |= dict.fromkeys(("arrived", "parsed", "corrected"), now_at)
         stamps["windowed"] = self._now() if self._now else now_at
         return stamps, floor_at
+
+
+def _spread(delays: NDArray[np.float64]) -> dict[str, float] | None:
+    """Return median, 95th percentile and maximum of delays, s; None where there is none."""
+    if not len(delays):
+        return None
+    p50, p95, most = np.percentile(delays, [50, 95, 100]).round(4).tolist()
+    return {"p50": p50, "p95": p95, "max": most}

@@ -103,6 +103,8 @@ class Run:
         # The newest volumes' indices, and when their files could be read, tell the usual delay.
         self._files: deque[tuple[int, float]] = deque(maxlen=50)
         self._delay: float | None = None
+        # The same of all volumes, for the report: (index, local time).
+        self._readable: list[tuple[int, float]] = []
         self.head: Head | None = None
         self._door: VolumeDoor | None = None
         if bundle.manifest.fmri is not None:
@@ -142,6 +144,7 @@ class Run:
         self.readable_at = max(self.readable_at, volume.readable_at)
         self.clock.add_volume(volume)
         self._files.append((volume.index, volume.readable_at))
+        self._readable.append((volume.index, volume.readable_at))
         self._delay = None
         # An unusable volume has been counted and has told the clock its times; it holds no values.
         if read is None:
@@ -273,6 +276,20 @@ class Run:
             return float(np.median(delays[~first]))
         # The first volume's delay counts only where it is shorter than the one assumed.
         return min([_FILE_DELAY, *delays.tolist()])
+
+    def delays(self) -> NDArray[np.float64]:
+        """Return the time from each volume's end until its file could be read, s, (volume,)."""
+        if not (self._readable and self.clock.known):
+            return np.zeros(0)
+        index, readable_at = np.array(self._readable).T
+        run_s = (index + 1 - self._dummies) * self._tr
+        return readable_at - self.clock.to_local(run_s, math.inf)
+
+    def burst(self) -> int:
+        """Return the most volumes that became readable within one TR."""
+        readable_at = np.sort([at for _, at in self._readable])
+        before = np.searchsorted(readable_at, readable_at - self._tr, side="right")
+        return int((np.arange(1, len(readable_at) + 1) - before).max(initial=0))
 
     def windows_by(self, elapsed_s: float) -> int:
         """Count the windows whose data have all been acquired at a run time, s."""

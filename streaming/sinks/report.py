@@ -20,7 +20,7 @@ _EEG = (
 )
 _FMRI = (
     *("volumes", "missing", "late", "duplicate", "out_of_order", "rejected_files", "max_fd_mm"),
-    *("saturated", "implausible", "nonfinite_voxels"),
+    *("saturated", "implausible", "nonfinite_voxels", "burst", "delay_s"),
 )
 _CLOCK = ("source", "slope_ppm", "offset_s", "residual_ms")
 _FIGURES = {

@@ -25,7 +25,12 @@ def simulate(
     sfreq: Annotated[
         float | None, typer.Option(help="EEG sampling rate, Hz; default 1000.", callback=positive)
     ] = None,
-    motion: Annotated[str, typer.Option(help="Head motion: still or typical.")] = "still",
+    motion: Annotated[
+        str, typer.Option(help="Head motion: still, typical, or a table with one row a volume.")
+    ] = "still",
+    delivery: Annotated[
+        str, typer.Option(help="When files come: steady, or a table of times at which images were finished.")
+    ] = "steady",
     first_delay: Annotated[
         float | None,
         typer.Option(help="Further delay of the first file, s; default: the vendor's.", callback=from_zero),
@@ -62,6 +67,7 @@ def simulate(
         in_magnet=in_magnet,
         sfreq=sfreq,
         motion=motion,
+        delivery=delivery,
         first_delay=first_delay,
         settling=settling,
         faults=faults,

@@ -17,10 +17,11 @@ from rtdecode.disk.recording import RecordingWriter
 from rtdecode.errors import RtDecodeError, UsageError
 from rtdecode.phantom.body import bore
 from rtdecode.phantom.body.brain import TR
+from rtdecode.phantom.body.movement import MOTIONS
 from rtdecode.phantom.body.movement import describe as describe_motion
 from rtdecode.phantom.live.faults import FaultLog, absences, folder_fault, volume_fault
 from rtdecode.phantom.live.stop import stop_on_signals
-from rtdecode.phantom.session import CHUNK_S, SCAN_ON_S, START_AT, PhantomSession
+from rtdecode.phantom.session import CHUNK_S, SCAN_ON_S, START_AT, STEADY, PhantomSession
 
 
 def run(
@@ -36,6 +37,7 @@ def run(
     in_magnet: bool = False,
     sfreq: float | None = None,
     motion: str = "still",
+    delivery: str = "steady",
     faults: str = "",
     truth: Path | None = None,
     record: Path | None = None,
@@ -80,6 +82,7 @@ def run(
             vendor=scanner,
             first_delay=first_delay,
             motion=motion,
+            delivery=delivery,
             settling=settling,
             artifacts=bore.Artifacts() if in_magnet else None,
         )
@@ -122,16 +125,27 @@ def _writing() -> Iterator[None]:
 
 def _introduction(session: PhantomSession) -> str:
     preset = session.preset
-    first = session.delays[0] - session.volume_delay
-    late = f", the first {first:g} s later" if first else ""
-    head = "still" if session.path is None else f"moving ({describe_motion()})"
+    head = "still" if session.path is None else f"moving ({_motion(session)})"
     return (
         f"The participant is simulated: preset {preset.name} ({preset.describe()}), subject "
         f"{session.subject}, seed {session.seed}, {session.seconds:g} s of film, {session.volumes} volumes.\n"
-        f"Scanner {session.vendor.name}: files whole {session.volume_delay:g} s after a volume's end{late}; "
+        f"Scanner {session.vendor.name}: files whole {_delivery(session)}; "
         f"head {head}{', first volumes brighter (T1)' if session.settling else ''}.\n"
         f"EEG {len(session.montage.channels)} channels at {session.sfreq} Hz, {_surroundings(session)}."
     )
+
+
+def _motion(session: PhantomSession) -> str:
+    return describe_motion() if session.motion in MOTIONS else f"as in {session.motion}"
+
+
+def _delivery(session: PhantomSession) -> str:
+    if session.delivery != STEADY:
+        spread = f"{min(session.delays):.2g} to {max(session.delays):.2g} s"
+        return f"{spread} after a volume's end (as in {session.delivery})"
+    first = session.delays[0] - session.volume_delay
+    late = f" (the first {first:g} s later)" if first else ""
+    return f"{session.volume_delay:g} s after a volume's end{late}"
 
 
 def _surroundings(session: PhantomSession) -> str:
@@ -149,6 +163,7 @@ def _record(session: PhantomSession, folder: Path, console: Console, stop: threa
         "seconds": session.seconds,
         "scanner": session.vendor.name,
         "motion": session.motion,
+        "delivery": session.delivery,
         "in_magnet": session.artifacts is not None,
     }
     # For the progress bar: volumes and their triggers, and the chunks of EEG.

@@ -154,6 +154,8 @@ def test_the_report_holds_what_the_contract_names(sessions: dict[str, Ended]) ->
             "saturated",
             "implausible",
             "nonfinite_voxels",
+            "burst",
+            "delay_s",
         ),
     }
     assert report["clock"]["source"] == "trigger"
@@ -161,6 +163,9 @@ def test_the_report_holds_what_the_contract_names(sessions: dict[str, Ended]) ->
     assert report["eeg"]["lost_samples"] == 0
     assert report["eeg"]["rate_hz"] == pytest.approx(500, rel=0.01)
     assert report["fmri"]["volumes"] + report["fmri"]["missing"] >= 10
+    assert report["fmri"]["burst"] >= 1
+    # The player closes a file 0.1 s after the volume's end, or later on a busy machine.
+    assert report["fmri"]["delay_s"]["max"] >= report["fmri"]["delay_s"]["p50"] > 0.05
     assert set(report["latency_ms"]) == set(DURATIONS)
     assert set(report["latency_ms"]["beyond_floor"]) == {"p50", "p95", "p99", "max"}
     assert 50 < report["memory_mb"]["peak"] < 600
