@@ -186,7 +186,7 @@ class Window:
     session_s : float
         `start_s` on the session's time line.
     revision : str
-        ``preview`` (EEG alone) or ``final``.
+        ``preview`` (EEG alone), ``final``, or ``refined`` (with volumes that came after the final).
     eeg : float32, (channel, sample), or None
         Filtered and z-scored EEG on the model's sampling grid; holes are zero.
     eeg_mask : bool, (sample,)

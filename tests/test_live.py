@@ -157,6 +157,49 @@ def test_a_long_live_session_equals_the_batch_on_every_window(tmp_path: Path) ->
         assert np.abs(live - batch).max() <= 1e-3, f"window {line['clip']}"
 
 
+@pytest.mark.full
+@pytest.mark.timed
+@pytest.mark.timeout(600)
+def test_late_volumes_and_a_moving_head_in_the_magnet_are_replayed_as_they_were_live(
+    data_root: Path, tmp_path: Path
+) -> None:
+    motion = data_root / "motion" / "sub-xp207_task-2dNF_run-02.tsv"
+    delivery = data_root / "scan-times" / "sub-19_ses-001_task-main_run-005.tsv"
+    out = tmp_path / "out"
+    record = tmp_path / "recording"
+    both = ["--lsl", "rtdecode-late", "--fmri-dir", tmp_path / "scanner"]
+    both += ["--truth", tmp_path / "truth", "--seconds", 100]
+    theirs = ["--preset", "easy", "--seed", 1004, "--in-magnet", "--motion", motion, "--delivery", delivery]
+    with (
+        program("simulate", *both, *theirs) as player,
+        program("stream", *both, "--out", out, "--record", record, "--wait", 120) as reader,
+    ):
+        said, _ = reader.communicate(timeout=400)
+        assert reader.returncode == 0, said
+        assert player.poll() in (None, 0)
+    report = json.loads((out / "report.json").read_text())
+    print(json.dumps({name: report[name] for name in ("windows", "eeg", "fmri", "latency_ms")}))
+    windows = report["windows"]
+    assert windows["expected"] == windows["final"] == 25
+    assert windows["refined"] >= 5
+    assert report["fmri"]["late"] >= 5 * windows["refined"] - 4
+    assert report["fmri"]["burst"] >= 20
+    assert report["fmri"]["delay_s"]["max"] > 20
+    assert report["eeg"]["lost_samples"] == 0
+
+    again = tmp_path / "again"
+    with program("replay", record, "--speed", "max", "--out", again) as replayed:
+        said, _ = replayed.communicate(timeout=400)
+        assert replayed.returncode == 0, said
+    live = {path.name: np.load(path) for path in (out / "clips").glob("*.npy")}
+    batch = {path.name: np.load(path) for path in (again / "clips").glob("*.npy")}
+    assert sum("refined" in name for name in live) == windows["refined"]
+    for name, latent in batch.items():
+        # A live session may drop a preview; everything else is the same.
+        if name in live or "preview" not in name:
+            assert np.array_equal(live[name], latent), name
+
+
 def _check_accuracy(accuracy: dict[str, Any]) -> None:
     assert accuracy["identification_2way"]["value"] >= 0.90
     assert accuracy["identification_2way_same_background"]["value"] >= 0.75

@@ -4,6 +4,7 @@
 states of a finished pass for the windows that follow.
 """
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +20,10 @@ from rtdecode.bundle.wiring import SIGNALS
 from rtdecode.types import Window
 
 # The revisions from which each revision may carry on, the best first.
-_CHAINS = {"preview": ("final", "preview"), "final": ("final",)}
+_CHAINS = {"preview": ("final", "preview"), "final": ("final",), "refined": ("refined", "final")}
+# So many windows' states are kept of each revision. A window is refined when volumes come that may be half a
+# minute late, and by then later finals have been decoded.
+_KEPT = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +35,16 @@ class _Last:
 
 
 # What a session holds at one moment. It is never modified, so it can be kept and restored.
-Snapshot = Mapping[str, _Last]
+Snapshot = Mapping[str, tuple[_Last, ...]]
 
 
 class Session:
-    """The newest states of each revision, from which the next window carries on so that clips join.
+    """The last states of each revision, from which the next window carries on so that clips join.
 
     Window k + 1 carries on from window k of the same run, if that was decoded. A final carries on from the
     final. A preview carries on from the final if that was cut before the preview, and otherwise from the
-    preview. The order in which the two were decoded does not matter, so that a replay carries what the live
-    session carried.
+    preview. A refined window carries on from the refined one, and otherwise from the final. The order in
+    which they were decoded does not matter, so that a replay carries what the live session carried.
 
     Parameters
     ----------
@@ -53,7 +57,7 @@ class Session:
     def __init__(self, program: Program, *, carry: bool = True) -> None:
         self._program = program
         self._carry = carry
-        self._last: dict[str, _Last] = {}
+        self._last: dict[str, deque[_Last]] = {name: deque(maxlen=_KEPT) for name in _CHAINS}
 
     def open(self, window: Window, steps: int, *, null: bool = False) -> Pass:
         """Begin a window's pass through the graphs.
@@ -78,15 +82,15 @@ class Session:
         states = done.carried() if self._carry else {}
         if states:
             last = _Last(window.run, window.index, _windowed_at(window), states)
-            self._last[window.revision] = last
+            self._last[window.revision].append(last)
 
     def snapshot(self) -> Snapshot:
         """Return what the session holds at this moment."""
-        return dict(self._last)
+        return {name: tuple(kept) for name, kept in self._last.items()}
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go back to what the session held at a snapshot."""
-        self._last = dict(snapshot)
+        self._last = {name: deque(kept, maxlen=_KEPT) for name, kept in snapshot.items()}
 
     def _before(self, window: Window) -> Mapping[str, Value] | None:
         """Return the states to carry on from; None if the window before is missing."""
@@ -94,9 +98,9 @@ class Session:
         # when they were decoded.
         wanted = (window.run, window.index - 1)
         for revision in _CHAINS[window.revision]:
-            last = self._last.get(revision)
-            if last and (last.run, last.index) == wanted and last.windowed_at <= _windowed_at(window):
-                return last.states
+            for last in reversed(self._last[revision]):
+                if (last.run, last.index) == wanted and last.windowed_at <= _windowed_at(window):
+                    return last.states
         return None
 
     def _noise(self, window: Window) -> Noise:

@@ -11,6 +11,7 @@ read here. So a replay cuts the windows that the session cut.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, TypedDict
 
 import numpy as np
@@ -49,7 +50,8 @@ class Assembler:
 
     Windows come out in order: as ``preview`` when their EEG is in (only where volumes are expected
     too), and as ``final`` when their last volume is in, or 1.5 TR after it was due. A final without
-    any data stands for a window that must be skipped. A window depends only on the data up to it, and
+    any data stands for a window that must be skipped. A window comes out once more, as ``refined``, when
+    volumes come that its final went out without. A window depends only on the data up to it, and
     not on how these were divided into chunks.
 
     Parameters
@@ -264,6 +266,7 @@ class Assembler:
                 self._complete(run, run.next_final) or now_at >= run.deadline(run.next_final)
             ):
                 self._final(run, now_at, out)
+            out += [self._refined(run, window, now_at) for window in run.recovered()]
         return out
 
     def advance(self, until_at: float) -> list[Window]:
@@ -432,8 +435,7 @@ class Assembler:
 
     def _complete(self, run: Run, k: int) -> bool:
         if self._fmri_on:
-            # `in` also holds for volumes that came and will not be used: no window waits for them.
-            return all(i in run for i in run.volumes(k)) and (self._eeg is None or self._eeg_in(run, k))
+            return run.whole(k) and (self._eeg is None or self._eeg_in(run, k))
         return self._eeg_in(run, k)
 
     def _previews(self, run: Run, now_at: float, out: list[Window]) -> None:
@@ -446,8 +448,25 @@ class Assembler:
             run.next_preview += 1
 
     def _final(self, run: Run, now_at: float, out: list[Window]) -> None:
-        out.append(self._cut(run, run.next_final, "final", now_at))
+        window = self._cut(run, run.next_final, "final", now_at)
+        if self._fmri_on and not run.whole(window.index):
+            run.lacks(window)
+        out.append(window)
         run.next_final += 1
+
+    def _refined(self, run: Run, final: Window, now_at: float) -> Window:
+        """Cut a window once more, with the volumes that came after its final."""
+        k = final.index
+        held = run.held(k)
+        stamps, floor_at = self._ledger(run, run.last_sample_at(k), held, now_at)
+        return replace(
+            final,
+            revision="refined",
+            # As in a final, one that still lacks a volume waited for it up to this moment.
+            floor_at=floor_at if run.whole(k) else now_at,
+            stamps=stamps | {"stop": final.stamps["stop"]},
+            **self._cut_fmri(self.grid.empty_slots(k), run.volumes(k), held),
+        )
 
     def _cut(self, run: Run, k: int, revision: str, now_at: float) -> Window:
         # Windows that go out depend on the run's zero: from the first one on it must not move.

@@ -123,7 +123,7 @@ class VolumeRing:
     """The last feature vectors of a run, by their index on the acquisition grid."""
 
     def __init__(self, keep: int) -> None:
-        self._keep = keep
+        self.keep = keep
         self._held: dict[int, tuple[Float, dict[str, float], float]] = {}
 
     def __contains__(self, index: int) -> bool:
@@ -132,7 +132,7 @@ class VolumeRing:
     def put(self, index: int, vector: Float, stamps: dict[str, float], lacking: float = 0.0) -> None:
         """Store a volume's vector (voxel,), its ledger stamps and the share of its values that it lacks."""
         self._held[index] = (vector, stamps, lacking)
-        for old in [i for i in self._held if i <= index - self._keep]:
+        for old in [i for i in self._held if i <= index - self.keep]:
             del self._held[old]
 
     def read(self, indices: range) -> dict[int, tuple[Float, dict[str, float], float]]:

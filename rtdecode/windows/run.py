@@ -21,7 +21,7 @@ from rtdecode.clocks.run_clock import RunClock
 from rtdecode.disk.calibration import Calibration
 from rtdecode.signal.volume.baseline import normalizer
 from rtdecode.timing import TimingGrid
-from rtdecode.types import Float, Volume
+from rtdecode.types import Float, Volume, Window
 from rtdecode.windows.head import Head
 from rtdecode.windows.rings import VolumeRing
 from rtdecode.windows.saturation import Held, Onset
@@ -105,6 +105,8 @@ class Run:
         self._delay: float | None = None
         # The same of all volumes, for the report: (index, local time).
         self._readable: list[tuple[int, float]] = []
+        # Finals that went out without some of their volumes, which may still come.
+        self._lacking: dict[int, Window] = {}
         self.head: Head | None = None
         self._door: VolumeDoor | None = None
         if bundle.manifest.fmri is not None:
@@ -287,9 +289,7 @@ class Run:
 
     def burst(self) -> int:
         """Return the most volumes that became readable within one TR."""
-        readable_at = np.sort([at for _, at in self._readable])
-        before = np.searchsorted(readable_at, readable_at - self._tr, side="right")
-        return int((np.arange(1, len(readable_at) + 1) - before).max(initial=0))
+        return most_within(np.array([at for _, at in self._readable]), self._tr)
 
     def windows_by(self, elapsed_s: float) -> int:
         """Count the windows whose data have all been acquired at a run time, s."""
@@ -329,6 +329,32 @@ class Run:
         known["motion"] = self.head and self.head.report()
         return known
 
+    def whole(self, k: int) -> bool:
+        """Return whether window k need not wait for any volume."""
+        # `in` also holds for volumes that came and will not be used: no window waits for them.
+        return all(index in self for index in self.volumes(k))
+
+    def lacks(self, window: Window) -> None:
+        """Remember a final that went out while it still lacked volumes."""
+        self._lacking[window.index] = window
+
+    def recovered(self) -> list[Window]:
+        """Return the finals whose missing volumes have come since, each once, as they went out.
+
+        A volume that is still missing when the next one to come lies after its window is not waited for.
+        """
+        found = []
+        for k, window in list(self._lacking.items()):
+            wanted = self.volumes(k)
+            held = self._ring.read(wanted)
+            more = len(held) > np.count_nonzero(window.fmri_mask)
+            if more and (self.whole(k) or self._files[-1][0] >= wanted.stop):
+                found.append(self._lacking.pop(k))
+            elif self.newest >= wanted.start + self._ring.keep:
+                # The first of its volumes are no longer held.
+                del self._lacking[k]
+        return found
+
     def needs_s(self, k: int) -> float:
         """Return the run time by which window k's data are all acquired, s."""
         return self._place(k).stop_s + self.lag_s
@@ -348,6 +374,13 @@ class Run:
 
 def _checksum(volume: Volume) -> int:
     return zlib.crc32(np.ascontiguousarray(volume.data).tobytes())
+
+
+def most_within(times: NDArray[np.float64], span_s: float) -> int:
+    """Return the most of the times, in any order, that lie within a span, its end left out."""
+    times = np.sort(times)
+    before = np.searchsorted(times, times - span_s, side="right")
+    return int((np.arange(1, len(times) + 1) - before).max(initial=0))
 
 
 def _apart(

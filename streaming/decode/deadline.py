@@ -79,7 +79,8 @@ def time_left(job: Job, now_at: float, patience: float, waiting: int = 1) -> flo
     """Return the time that a window may take so that the next ones are not late, s.
 
     The next clip is due `patience` after this window was cut. All waiting windows must be decoded by then and
-    share that time. A preview gets at most half of `patience`, as its final comes in the same hop.
+    share that time. A preview gets at most half of `patience`, as its final comes in the same hop. So does a
+    refined window, which has no deadline of its own.
 
     Parameters
     ----------
@@ -98,6 +99,8 @@ def time_left(job: Job, now_at: float, patience: float, waiting: int = 1) -> flo
     """
     if job.backlog:
         return math.inf
+    if job.window.revision == "refined":
+        return patience / 2
     left = patience - (now_at - job.window.stamps["windowed"])
     share = left / max(1, waiting)
     return min(share, patience / 2) if job.window.revision == "preview" else share
@@ -135,7 +138,8 @@ class Inbox:
 
     A clip is worth showing until the next one is due: a window that has waited for more than `patience`
     seconds is dropped once a later one waits too. A preview whose final waits is dropped at once. Finals are
-    decoded before previews.
+    decoded before previews. Refined windows come last, and are never dropped: they replace a clip that was
+    shown long ago.
 
     Parameters
     ----------
@@ -152,14 +156,21 @@ class Inbox:
         self._patience = patience
         self._finals: deque[Job] = deque()
         self._previews: deque[Job] = deque()
+        self._refined: deque[Job] = deque()
         self.dropped_previews = 0
 
     def __len__(self) -> int:
+        return self.urgent + len(self._refined)
+
+    @property
+    def urgent(self) -> int:
+        """Number of windows that have a deadline."""
         return len(self._finals) + len(self._previews)
 
     def put(self, job: Job) -> None:
         """Add a window."""
-        (self._finals if job.window.revision == "final" else self._previews).append(job)
+        queues = {"final": self._finals, "preview": self._previews, "refined": self._refined}
+        queues[job.window.revision].append(job)
 
     def take(self, now_at: float) -> tuple[Job | None, list[Job]]:
         """Choose the next window to decode.
@@ -175,7 +186,7 @@ class Inbox:
         while len(self._finals) > 1 and self._late(self._finals[0], now_at):
             skipped.append(self._finals.popleft())
         self._drop_previews(now_at)
-        queue = self._finals or self._previews
+        queue = self._finals or self._previews or self._refined
         return (queue.popleft() if queue else None), skipped
 
     def _late(self, job: Job, now_at: float) -> bool:

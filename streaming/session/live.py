@@ -372,7 +372,7 @@ class _Session:
         for late in skipped:
             self._output.skip(late)
         if job is not None:
-            self._output.emit(job, time_left(job, now, self._patience, len(self._inbox) + 1))
+            self._output.emit(job, time_left(job, now, self._patience, self._inbox.urgent + 1))
         for sentence in self._output.notes():
             self._progress.say(sentence)
 

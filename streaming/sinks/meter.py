@@ -60,8 +60,9 @@ def durations(
     for name in ("first_frame", "last_frame"):
         found[name] = _ms(stamps[name] - (stamps["windowed"] if live else started_at))
     if live:
-        beyond = "beyond_floor" if window.revision == "final" else "beyond_floor_preview"
-        found[beyond] = _ms(stamps["emitted"] - window.floor_at)
+        beyond = {"final": "beyond_floor", "preview": "beyond_floor_preview"}.get(window.revision)
+        if beyond is not None:
+            found[beyond] = _ms(stamps["emitted"] - window.floor_at)
         found["since_stimulus"] = _ms(stamps["emitted"] - stamps["stop"])
         found |= costs
     return found

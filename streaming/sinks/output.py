@@ -82,7 +82,7 @@ class Emitter:
     hop_s, tr_s : float
         Time from one window to the next, and from one volume to the next (0 without volumes), s.
     counts : Counter
-        final, preview, skipped, degraded, late.
+        final, preview, refined, skipped, degraded, late.
     newest : LastClip or None
         The newest clip, None before the first.
     words : dict
@@ -235,7 +235,7 @@ class Emitter:
         self._clips.append(record | {"file": file, "latent": latent})
         # The session has counted the costs of each volume and chunk once already, from the
         # statuses. The time since the stimulus is summed up for finals alone.
-        apart = {*job.costs, *(["since_stimulus"] if window.revision == "preview" else [])}
+        apart = {*job.costs, *(["since_stimulus"] if window.revision != "final" else [])}
         self.meter.add({name: spent[name] for name in spent.keys() - apart})
         self.counts[window.revision] += 1
         self.steps[decoded.clip.steps] += 1
@@ -260,7 +260,9 @@ class Emitter:
             marks.append("degraded")
             self.words["degraded"] = describe(window)
         self.counts.update(marks)
-        self.newest = LastClip(_name(window), emitted_at, marks)
+        # A refined clip is of a window long gone: it does not tell whether the session keeps up.
+        if window.revision != "refined":
+            self.newest = LastClip(_name(window), emitted_at, marks)
 
     def _keep(self, job: Job, decoded: Decoded, late_s: float) -> float:
         """Add a final to film, contact sheet and archive; return the seconds that truth and twin took."""

@@ -140,7 +140,7 @@ def show(report: Report) -> None:
     table.add_column(no_wrap=True)
     windows = report["windows"]
     table.add_row("windows expected", str(windows["expected"]))
-    for key in ("final", "preview", "skipped", "degraded"):
+    for key in ("final", "preview", "refined", "skipped", "degraded"):
         table.add_row(f"  {key}", str(windows[key]))
     table.add_row("clips that came late", str(report["late"]))
     if report["steps"]:

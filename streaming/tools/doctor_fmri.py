@@ -8,6 +8,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from rtdecode import plausible
 from rtdecode.bundle import Bundle
 from rtdecode.disk.calibration import Calibration
@@ -16,11 +18,14 @@ from rtdecode.timing import check_tr
 from rtdecode.types import Volume
 from rtdecode.windows.assembler import Assembler
 from rtdecode.windows.head import Head
+from rtdecode.windows.run import most_within
 from streaming.sources.folder.source import FolderSource
 from streaming.tools.finding import Finding
 
 # Time spent reading what lies in the folder, s.
 _READ_S = 5.0
+# So many volumes within one TR are no burst: one that is a little late comes with the next.
+_TOGETHER = 2
 
 
 @dataclass(slots=True)
@@ -34,11 +39,14 @@ class Series:
     count : int
     faults : list of str
         What is wrong with a volume's values, one sentence for each faulty volume.
+    readable : list of (int, float)
+        Index of each volume, and the local time from which its file could be read, s.
     """
 
     last: Volume
     count: int = 0
     faults: list[str] = field(default_factory=list)
+    readable: list[tuple[int, float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +90,7 @@ def _count(series: dict[str, Series], volume: Volume) -> None:
     one = series.setdefault(volume.uid, Series(volume))
     one.last = volume
     one.count += 1
+    one.readable.append((volume.index, volume.readable_at))
     holes = plausible.voxel_holes(volume.data)
     if holes is not None:
         lost = f"{holes.mean():.1%} of the voxels of {volume.name}"
@@ -131,6 +140,7 @@ def judge(
     how = "read through the calibration" if calibration is not None else "same grid as the bundle"
     found.append(Finding("grid", "ok", how))
     found.append(_tr(one.last, bundle))
+    found += _delivery(one)
     values = _values(one)
     found.append(values if values.state == "bad" else _level(one.last, bundle, calibration))
     return found, one.last
@@ -165,6 +175,22 @@ def _tr(volume: Volume, bundle: Bundle) -> Finding:
     except GeometryError as error:
         return Finding("TR", "bad", str(error), "scan with the trained protocol, or give another --bundle")
     return Finding("TR", "ok", f"{volume.tr_s:g} s")
+
+
+def _delivery(one: Series) -> list[Finding]:
+    """Judge when the files came, by the times of their last changes; nothing without a TR or two volumes."""
+    tr_s = one.last.tr_s
+    if not tr_s or len(one.readable) < 2:
+        return []
+    index, readable_at = np.array(one.readable).T
+    after_s = readable_at - tr_s * index
+    behind_s = float(after_s.max() - after_s.min())
+    together = most_within(readable_at, tr_s)
+    found = f"at most {together} volumes within one TR, the latest {behind_s:.1f} s behind the promptest"
+    if together <= _TOGETHER:
+        return [Finding("delivery", "ok", found)]
+    advice = "unless they were copied here, let the console reconstruct and export in real time"
+    return [Finding("delivery", "note", found, f"{advice}: finals go out without volumes that are late")]
 
 
 def _values(one: Series) -> Finding:

@@ -163,3 +163,18 @@ def test_steps_come_back_when_the_pressure_is_over() -> None:
     assert skipped == 0
     assert 5 <= steps[1] + steps[2] <= 20
     assert steps[4] == 60 - steps[1] - steps[2]
+
+
+def test_refined_windows_wait_for_all_others_and_are_never_dropped() -> None:
+    inbox = Inbox(patience=4.0)
+    for clip in range(3):
+        inbox.put(job(clip, "refined"))
+    inbox.put(job(9, "preview", at=150.0))
+    inbox.put(job(8, at=150.0))
+    assert inbox.urgent == 2
+    assert len(inbox) == 5
+    order = [inbox.take(now_at=151.0) for _ in range(5)]
+    assert [w.clip for w, _ in order if w] == [8, 9, 0, 1, 2]
+    assert not any(skipped for _, skipped in order)
+    assert len(inbox) == 0
+    assert time_left(job(0, "refined"), now_at=1e6, patience=4.0) == 2.0

@@ -27,7 +27,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 def latent(decoder: Decoder, index: int = 0, revision: str = "final", **how: object) -> np.ndarray:
     at = how.pop("at", 100.0 + 4 * index)
-    data = window(index, revision, fmri=revision == "final", at=at)
+    data = window(index, revision, fmri=revision != "preview", at=at)
     return decoder.decode(data, **how).clip.latent
 
 
@@ -129,6 +129,27 @@ def test_previews_carry_on_by_the_order_of_the_cuts_not_of_the_decoding(bundle: 
     alone = chain(Decoder(bundle), [preview0, (1, "final", 12.85)])
     fresh = chain(Decoder(bundle), [(1, "final", 12.85)])
     assert np.array_equal(alone[1, "final"], fresh[1, "final"])
+
+
+def test_a_refined_window_carries_on_from_the_refined_one_and_else_from_the_final(bundle: Bundle) -> None:
+    finals = [(k, "final", 10.0 + 4 * k) for k in range(6)]
+    decoder = Decoder(bundle)
+    live = chain(decoder, finals)
+    # The signals are the same, so that a refined window 2 that carries on from final 1 is final 2.
+    refined = chain(decoder, [(2, "refined", 40.0)])
+    assert np.array_equal(refined[2, "refined"], live[2, "final"])
+    other = replace(window(3, "refined", at=40.1), eeg=None)
+    changed = decoder.decode(other).clip.latent
+    assert not np.allclose(changed, live[3, "final"])
+    after = chain(decoder, [(4, "refined", 40.2)])
+    assert not np.allclose(after[4, "refined"], live[4, "final"])
+    # The finals that follow do not depend on it.
+    assert np.array_equal(latent(decoder, 6, at=41.0), latent_after(Decoder(bundle), finals, 6))
+
+
+def latent_after(decoder: Decoder, before: list[tuple[int, str, float]], k: int) -> np.ndarray:
+    chain(decoder, before)
+    return latent(decoder, k, at=41.0)
 
 
 def test_the_null_brain_has_the_same_noise_and_no_signal(bundle: Bundle) -> None:

@@ -54,8 +54,37 @@ def judged(path: Path, bundle: Bundle) -> dict[str, Finding]:
 
 def test_what_fits_passes(tmp_path: Path, small: Bundle) -> None:
     found = judged(folder(tmp_path / "scans"), small)
+    # The test writes all files at once.
+    assert found.pop("delivery").state == "note"
     assert {one.state for one in found.values()} == {"ok"}
     assert found.keys() == {"folder", "grid", "TR", "voxels"}
+
+
+@pytest.mark.parametrize(
+    ("after_s", "state", "told"),
+    [
+        (
+            [0.0, 0.8, 2.5, 2.6],
+            "ok",
+            "2 volumes within one TR, the latest 0.9 s behind",
+        ),
+        (
+            [3.0, 3.1, 3.2, 3.3],
+            "note",
+            "4 volumes within one TR, the latest 2.1 s behind",
+        ),
+    ],
+)
+def test_volumes_that_come_in_bursts_are_told(
+    after_s: list[float], state: str, told: str, tmp_path: Path, small: Bundle
+) -> None:
+    looked = doctor_fmri.look(folder(tmp_path / "scans"))
+    one = looked.series[0]
+    one.readable = [(index, 50.0 + at_s) for (index, _), at_s in zip(one.readable, after_s, strict=True)]
+    found, _ = doctor_fmri.judge(looked, small, None)
+    (delivery,) = [finding for finding in found if finding.subject == "delivery"]
+    assert (delivery.state, delivery.found) == (state, f"at most {told} the promptest")
+    assert ("in real time" in delivery.advice) == (state == "note")
 
 
 def test_all_volumes_of_a_folder_are_counted(tmp_path: Path) -> None:
@@ -81,7 +110,7 @@ def test_a_series_beside_it_that_a_session_passes_over_is_no_fault(tmp_path: Pat
     scans = folder(tmp_path / "scans", shape=(40, 20, 1))
     folder(scans / "run", shape=SHAPE)
     found = judged(scans, small)
-    assert {one.state for one in found.values()} == {"ok"}
+    assert {one.state for name, one in found.items() if name != "delivery"} == {"ok"}
     assert "1 other series" in found["folder"].found
 
 

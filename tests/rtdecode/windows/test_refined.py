@@ -1,0 +1,111 @@
+"""Volumes that come after their window's final: the window comes out once more, as refined."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rtdecode.types import Volume, Window
+from rtdecode.windows.assembler import Assembler
+from tests import small
+from tests.rtdecode.windows.test_assembler import ZERO, finals, same, session
+
+# Window 2 covers 8 to 12 s and, 4 s later, takes volumes 15 to 19; its deadline is 1.5 TR after the last.
+WANTED = range(15, 20)
+DUE_S = 16.0 + small.DELAY
+
+
+def play(items: list, seconds: float | None = 24.0) -> tuple[list[Window], Assembler]:
+    made = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"), seconds)
+    return list(made.play(items)), made
+
+
+def late(at_s: float, *indices: int, lost: tuple[int, ...] = ()) -> list:
+    """A session in which some volumes can be read only from a run time on, in order, and others never."""
+    items = []
+    for item in session(seconds=40):
+        if isinstance(item, Volume) and item.index in lost:
+            continue
+        if isinstance(item, Volume) and item.index in indices:
+            at = ZERO + at_s + 0.01 * (item.index - indices[0])
+            item = replace(item, readable_at=at, arrived_at=at, parsed_at=at)
+        items.append(item)
+    return small.in_order(items)
+
+
+def of(windows: list[Window], index: int) -> dict[str, Window]:
+    return {window.revision: window for window in windows if window.index == index}
+
+
+def test_a_burst_of_late_volumes_refines_each_window_once() -> None:
+    windows, made = play(late(26.0, *range(10, 25)))
+    refined = [window for window in windows if window.revision == "refined"]
+    assert [window.index for window in refined] == [1, 2, 3]
+    assert [window.index for window in finals(windows)] == list(range(6))
+    for window in refined:
+        final = of(windows, window.index)["final"]
+        assert not final.fmri_mask.any()
+        assert window.fmri_mask.all()
+        assert np.array_equal(window.eeg, final.eeg)
+        assert window.missing["fmri"] == 0
+        # Measured from when the last of its volumes could be read.
+        last = ZERO + 26.0 + 0.01 * (5 * window.index + 9 - 10)
+        assert window.floor_at == pytest.approx(last)
+        assert window.stamps["windowed"] >= window.floor_at
+        assert window.stamps["stop"] == final.stamps["stop"]
+    counts = made.counters()["fmri"]
+    assert counts["late"] == 15
+    assert counts["missing"] == 0
+    assert counts["burst"] >= 15
+
+
+def test_a_refined_window_is_what_the_final_of_volumes_in_time_would_be() -> None:
+    """The slow baseline sees the volumes in the same order, so every bit is the same."""
+    ours = of(play(late(26.0, *range(10, 50)))[0], 2)["refined"]
+    theirs = of(play(session(seconds=40))[0], 2)["final"]
+    assert same(ours, theirs)
+
+
+def test_one_volume_that_is_late_refines_its_window() -> None:
+    windows, made = play(late(DUE_S + 3.0, 17))
+    pair = of(windows, 2)
+    assert pair["final"].fmri_mask.tolist() == [True, True, False, True, True]
+    assert pair["refined"].fmri_mask.all()
+    assert sum(window.revision == "refined" for window in windows) == 1
+    assert made.counters()["fmri"]["late"] == 1
+
+
+def test_a_volume_that_is_lost_in_the_burst_is_not_waited_for() -> None:
+    windows, made = play(late(26.0, *range(10, 25), lost=(19,)))
+    refined = of(windows, 2)["refined"]
+    assert refined.fmri_mask.tolist() == [True, True, True, True, False]
+    # It waited until the first volume after its own had come.
+    assert refined.floor_at == pytest.approx(ZERO + 26.0 + 0.01 * 10)
+    assert made.counters()["fmri"]["missing"] == 1
+
+
+def test_a_volume_that_never_comes_refines_nothing() -> None:
+    windows, _ = play(late(0.0, lost=(17,)))
+    assert {window.revision for window in windows} == {"preview", "final"}
+
+
+def test_volumes_later_than_what_is_kept_refine_nothing_and_nothing_is_kept_for_them() -> None:
+    items = late(80.0, 17)
+    more = [replace(item, index=item.index) for item in small.volumes(110, ZERO)[50:100]]
+    windows, made = play(small.in_order(items, more), None)
+    assert all(window.revision != "refined" for window in windows)
+    assert not made._session.runs[0]._lacking
+
+
+def test_what_a_refined_window_holds_does_not_depend_on_the_chunks() -> None:
+    items = late(26.0, *range(10, 25))
+    rest = [item for item in items if not hasattr(item, "stamps")]
+    whole = small.eeg(50, ZERO - 10)
+    for step in (37, 1000):
+        chunks = small.chunks(whole, list(range(step, 50_000, step)))
+        windows, _ = play(small.in_order(rest, chunks))
+        again, _ = play(items)
+        ours = [window for window in windows if window.revision == "refined"]
+        theirs = [window for window in again if window.revision == "refined"]
+        assert [window.index for window in ours] == [window.index for window in theirs]
+        assert all(same(a, b) for a, b in zip(ours, theirs, strict=True))
