@@ -35,7 +35,9 @@ from rtdecode.phantom.body.played import played_delays, played_path
 from rtdecode.phantom.body.presets import Preset, preset_named
 from rtdecode.phantom.body.scanner import SHAPE, Scanner, head, slice_times
 from rtdecode.phantom.files.vendors import vendor_named
+from rtdecode.phantom.film.features import film_features, seen_features
 from rtdecode.phantom.film.film import FPS, Film
+from rtdecode.phantom.film.watched import KINDS, SHAPES, watched
 from rtdecode.phantom.live import eeg_faults
 from rtdecode.phantom.live import faults as damage
 from rtdecode.types import EegChunk, Float, Trigger, Volume
@@ -64,8 +66,9 @@ class PhantomSession:
         Fixes the brain; 1 or more.
     seed : int
         Fixes film and noise; 0 or more.
-    seconds : float
-        Length of the film, at least one frame. The scan lasts 8 s longer; the EEG begins 10 s before it.
+    seconds : float or None
+        Length of the film, at least one frame; None takes all of a film from a file. The scan lasts 8 s
+        longer; the EEG begins 10 s before it.
     cuts : str
         ``grid`` or ``free``.
     sfreq : float
@@ -88,6 +91,8 @@ class PhantomSession:
         ``steady``: every file has the vendor's delay. Or the path of a table of times at which images were
         finished (`rtdecode.phantom.body.played.played_delays`): a file comes then, or later where its
         transfer takes longer.
+    film : str
+        ``shapes``, ``none`` or the path of a film (`rtdecode.phantom.film.watched`).
 
     Raises
     ------
@@ -100,7 +105,7 @@ class PhantomSession:
         preset: Preset | str,
         subject_number: int = 1,
         seed: int = 1000,
-        seconds: float = 60.0,
+        seconds: float | None = 60.0,
         cuts: str = "grid",
         sfreq: float = 1000,
         shape: tuple[int, int, int] = SHAPE,
@@ -111,6 +116,7 @@ class PhantomSession:
         settling: bool = False,
         artifacts: Artifacts | None = None,
         delivery: str = "steady",
+        film: str = SHAPES,
     ) -> None:
         _check(subject_number, seed, seconds, sfreq)
         if first_delay is not None and not (math.isfinite(first_delay) and first_delay >= 0):
@@ -123,9 +129,11 @@ class PhantomSession:
         self.preset = preset_named(preset) if isinstance(preset, str) else preset
         self.subject = subject_number
         self.seed = seed
-        self.seconds = float(seconds)
         self.sfreq = int(sfreq)
-        self.film = Film(seconds, seed, cuts)
+        self.film = watched(film, seconds, seed, cuts)
+        # Recordings and reports name a film by its file alone.
+        self.film_name = film if film in KINDS else Path(film).name
+        self.seconds = self.film.count / FPS if seconds is None else float(seconds)
         self.artifacts = artifacts
         self.montage = montage(sfreq)
         self.drift_ppm = 0.0
@@ -137,8 +145,9 @@ class PhantomSession:
         self.head = head(subject_number, shape)
         # Counted in fractions: 0.8 is not exact in binary, and a quotient just below a whole number
         # would lose a volume.
-        self.volumes = int((Fraction(str(seconds)) + SCAN_ON_S) / Fraction(str(TR)))
-        self.samples = int((Fraction(str(seconds)) + SCAN_ON_S + LEAD_IN_S) * self.sfreq)
+        length = Fraction(str(self.seconds if seconds is None else seconds))
+        self.volumes = int((length + SCAN_ON_S) / Fraction(str(TR)))
+        self.samples = int((length + SCAN_ON_S + LEAD_IN_S) * self.sfreq)
         self.volume_delay = self.vendor.delay_s
         # Where the head is in each volume, as `head_path` gives it; None at rest.
         self.path = self._path(motion)
@@ -147,6 +156,7 @@ class PhantomSession:
         self.faults = damage.plan(spec, self.seconds, seed)
         self.fates = damage.fates(self.faults, TR, self.volumes, seed)
         name = f"{self.preset.name}/{subject_number}/{seed}/{seconds}/{cuts}/{shape}"
+        name += f"/{self.film_name}" * (film != SHAPES)
         name += f"/{self.motion}" * (motion != "still") + "/settling" * settling
         self.uid = f"2.25.{int.from_bytes(hashlib.sha256(name.encode()).digest()[:15], 'big')}"
 
@@ -154,7 +164,14 @@ class PhantomSession:
     def state(self) -> Float:
         """The neural state, (frame, feature); it begins `LEAD_S` before the film."""
         rng = np.random.default_rng((self.seed, 51))
-        return neural_state(self.film, self.preset.feature_noise, SCAN_ON_S + 2.0, rng)
+        return neural_state(self.features, self.preset.feature_noise, SCAN_ON_S + 2.0, rng)
+
+    @cached_property
+    def features(self) -> Float:
+        """What the film drives in the brain, (frame, feature), without noise."""
+        if isinstance(self.film, Film):
+            return film_features(self.film)
+        return seen_features(self.film, np.random.default_rng((self.seed, 52)))
 
     @cached_property
     def scanner(self) -> Scanner:
@@ -417,12 +434,12 @@ def _table(option: str, value: str, words: tuple[str, ...]) -> Path:
     return Path(value)
 
 
-def _check(subject_number: int, seed: int, seconds: float, sfreq: float) -> None:
+def _check(subject_number: int, seed: int, seconds: float | None, sfreq: float) -> None:
     if subject_number < 1:
         raise UsageError(f"simulated subjects are numbered from 1, found {subject_number}.")
     if seed < 0:
         raise UsageError(f"a seed is a whole number, 0 or more, found {seed}.")
-    if not (math.isfinite(seconds) and seconds > 0):
+    if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
         raise UsageError(f"the film lasts a number of seconds above 0, found {seconds:g}.")
     if not (math.isfinite(sfreq) and sfreq >= 200 and sfreq == int(sfreq)):
         raise UsageError(

@@ -57,7 +57,9 @@ def read_events(path: Path) -> list[Event]:
 def _event(row: dict[str, str]) -> Event:
     onset = float(row.pop("onset"))
     duration = float(row.pop("duration"))
-    return Event(onset, duration, row.pop("trial_type"), row)
+    kind = row.pop("trial_type")
+    # As BIDS has it, n/a is a value that is not known.
+    return Event(onset, duration, kind, {name: value for name, value in row.items() if value != "n/a"})
 
 
 def film_clip(film: Pixels, start_s: float, fps: float, frames: int) -> Pixels:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from rtdecode.bundle import Bundle, ClipGeometry, EegInput, FmriInput, Manifest
 from rtdecode.phantom.body.amplifier import montage
 from rtdecode.phantom.body.scanner import SHAPE, head
-from rtdecode.phantom.film.film import FPS, HEIGHT, WIDTH, Film
+from rtdecode.phantom.film.film import FPS, HEIGHT, WIDTH
+from rtdecode.phantom.film.watched import Watched
 from rtdecode.phantom.session import PhantomSession
 from rtdecode.scores.events import Event, Span
 from rtdecode.signal.eeg.band import EegBand
@@ -108,7 +109,7 @@ def spans(run: int, count: int, grid: TimingGrid) -> list[Span]:
     return [(run, float(grid.span(k)[0]), float(grid.span(k)[1])) for k in range(count)]
 
 
-def events(films: Mapping[int, Film]) -> dict[int, list[Event]]:
+def events(films: Mapping[int, Watched]) -> dict[int, list[Event]]:
     """List the shots of films as events, by run."""
     return {run: [_event(shot) for shot in film.shots] for run, film in films.items()}
 
@@ -117,6 +118,6 @@ def _event(shot: Any) -> Event:
     return Event(shot.first / FPS, shot.frames / FPS, "shot", dict(shot.attributes))
 
 
-def film_clips(film: Film) -> NDArray[np.uint8]:
+def film_clips(film: Watched) -> NDArray[np.uint8]:
     """Cut a film into the clips of its windows, (window, 33, 64, 96, 3)."""
     return np.stack([film.clip(k) for k in range(film.windows)])

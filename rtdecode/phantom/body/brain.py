@@ -17,7 +17,7 @@ from scipy import signal
 from scipy.special import gamma
 
 from rtdecode.phantom.film.features import CALIBRATION, FEATURES, feature_blocks, film_features
-from rtdecode.phantom.film.film import FPS, Film
+from rtdecode.phantom.film.film import FPS
 from rtdecode.types import Float
 
 TR = 0.8
@@ -95,12 +95,13 @@ def feature_strengths() -> Float:
     return (_RANK ** (-_SLOPE / 2)).astype(np.float32)
 
 
-def neural_state(film: Film, noise: float, after_s: float, rng: np.random.Generator) -> Float:
-    """Return the film's features plus the noise of the state, from `LEAD_S` before the film.
+def neural_state(features: Float, noise: float, after_s: float, rng: np.random.Generator) -> Float:
+    """Return a film's features plus the noise of the state, from `LEAD_S` before the film.
 
     Parameters
     ----------
-    film : Film
+    features : (frame, `FEATURES`)
+        As from `rtdecode.phantom.film.features.film_features`.
     noise : float
         Standard deviation of the noise, in units of that of a feature.
     after_s : float
@@ -118,8 +119,8 @@ def neural_state(film: Film, noise: float, after_s: float, rng: np.random.Genera
     """
     lead = round(LEAD_S * FPS)
     tail = int(np.ceil(after_s * FPS))
-    state = np.zeros((lead + film.count + tail, FEATURES), np.float32)
-    state[lead : lead + film.count] = film_features(film)
+    state = np.zeros((lead + len(features) + tail, FEATURES), np.float32)
+    state[lead : lead + len(features)] = features
     rho = NOISE_RHO ** (1 / (TR * FPS))
     state += np.float32(noise) * autoregressive(rng, len(state), FEATURES, rho)
     return state
@@ -198,7 +199,7 @@ def bold_scale(person: Traits, noise: float, shift: NDArray[np.float64]) -> Floa
 @lru_cache(maxsize=4)
 def calibration_state(noise: float) -> Float:
     """Return the state over a fixed film by which all levels are set."""
-    return neural_state(CALIBRATION, noise, 10.0, np.random.default_rng(17))
+    return neural_state(film_features(CALIBRATION), noise, 10.0, np.random.default_rng(17))
 
 
 def calibration_cuts() -> NDArray[np.int64]:

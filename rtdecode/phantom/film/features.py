@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import signal
 
 from rtdecode.phantom.film.film import ATTRIBUTES, FPS, Film
+from rtdecode.phantom.film.watched import Watched
 from rtdecode.types import Float
 
 GRID = (8, 12)
@@ -96,6 +97,50 @@ def film_features(film: Film) -> Float:
     return known if film is CALIBRATION else (_see(film, _film_maps(film), eye) - eye.mean) / eye.scale
 
 
+def seen_features(film: Watched, rng: np.random.Generator) -> Float:
+    """Return the features of each frame of a film that is known by its pictures alone, or of a grey screen.
+
+    Features of what is shown cannot be computed from pixels here. These, and at a grey screen all of them,
+    follow activity of the brain's own. It has the variance and the spectrum that the film of shapes gives
+    them, and nothing to do with what is on the screen: a resting cortex is not silent.
+
+    Parameters
+    ----------
+    film : Watched
+    rng : numpy.random.Generator
+        Draws the activity.
+
+    Returns
+    -------
+    (frame, `FEATURES`) float32
+    """
+    eye, known = _eye()
+    own = _own_activity(known, film.count, rng)
+    if not len(film.cut_frames):
+        return own
+    maps = _film_maps(film)
+    scaled = ((maps - eye.map_mean) / eye.map_scale).reshape(len(maps), -1)
+    seen = np.tanh(0.8 * (scaled @ eye.fields))
+    own[:, : seen.shape[1]] = (seen - eye.mean[: seen.shape[1]]) / eye.scale[: seen.shape[1]]
+    return own
+
+
+def spread(features: Float) -> float:
+    """Return the standard deviation of what a film's pixels drive, 1 for the film of shapes."""
+    seen = features[:, : FEATURES - BLOCKS["semantic"]]
+    return float(np.sqrt(seen.var(axis=0).mean()))
+
+
+def _own_activity(like: Float, count: int, rng: np.random.Generator) -> Float:
+    """Draw series with the spectra of others, independent of each other, (count, feature)."""
+    power = np.abs(np.fft.rfft(like, axis=0)) ** 2 / len(like)
+    frequencies = np.fft.rfftfreq(count)
+    at = np.stack([np.interp(frequencies, np.fft.rfftfreq(len(like)), column) for column in power.T], axis=1)
+    real, imaginary = rng.standard_normal((2, *at.shape))
+    series = np.fft.irfft(np.sqrt(at * count / 2) * (real + 1j * imaginary), n=count, axis=0)
+    return series.astype(np.float32)
+
+
 def feature_blocks() -> NDArray[np.int64]:
     """Return the index of the block of `BLOCKS` that each feature belongs to, (`FEATURES`,)."""
     return np.repeat(np.arange(len(BLOCKS)), list(BLOCKS.values()))
@@ -164,7 +209,7 @@ def _recognised(film: Film, semantics: Float) -> Float:
     return np.asarray(signal.lfilter([1 - keep], [1, -keep], drive, axis=0), np.float32)
 
 
-def _film_maps(film: Film) -> Float:
+def _film_maps(film: Watched) -> Float:
     """Return the maps of a film, computed shot by shot so that long films need little memory."""
     parts = []
     previous = None

@@ -15,8 +15,15 @@ def simulate(
     subject: Annotated[int, typer.Option(help="Which simulated brain; shipped bundles know 1.")] = 1,
     seed: Annotated[int, typer.Option(help="Film and noise; below 1000 is for training.")] = 1000,
     seconds: Annotated[
-        float, typer.Option(help="Length of the film, s; the scan runs 8 s longer.", callback=positive)
-    ] = 60.0,
+        float | None,
+        typer.Option(
+            help="Length of the film, s; the scan runs 8 s longer. Default: 60, or all of a file.",
+            callback=positive,
+        ),
+    ] = None,
+    film: Annotated[
+        str, typer.Option(help="What is watched: shapes, none (a grey screen), or the path of a film.")
+    ] = "shapes",
     wait: Wait = 60.0,
     scanner: Annotated[
         str, typer.Option(help="siemens-mosaic, siemens-enhanced, ge, philips or nifti.")
@@ -62,6 +69,7 @@ def simulate(
         subject=subject,
         seed=seed,
         seconds=seconds,
+        film=film,
         wait=wait,
         scanner=scanner,
         in_magnet=in_magnet,

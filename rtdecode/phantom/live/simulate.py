@@ -19,9 +19,14 @@ from rtdecode.phantom.body import bore
 from rtdecode.phantom.body.brain import TR
 from rtdecode.phantom.body.movement import MOTIONS
 from rtdecode.phantom.body.movement import describe as describe_motion
+from rtdecode.phantom.film.features import spread
+from rtdecode.phantom.film.watched import KINDS, NONE, SHAPES
 from rtdecode.phantom.live.faults import FaultLog, absences, folder_fault, volume_fault
 from rtdecode.phantom.live.stop import stop_on_signals
 from rtdecode.phantom.session import CHUNK_S, SCAN_ON_S, START_AT, STEADY, PhantomSession
+
+# Length of what is no film from a file, by default.
+_SECONDS = 60.0
 
 
 def run(
@@ -31,7 +36,8 @@ def run(
     preset: str = "default",
     subject: int = 1,
     seed: int = 1000,
-    seconds: float = 60.0,
+    seconds: float | None = None,
+    film: str = SHAPES,
     wait: float = 60.0,
     scanner: str = "siemens-mosaic",
     in_magnet: bool = False,
@@ -71,6 +77,8 @@ def run(
         raise UsageError("nothing to simulate into: give --lsl NAME, --fmri-dir DIR, both, or --record DIR")
     # Signals are caught from the first moment on, while the session is still being made.
     with stop_on_signals() as stop:
+        if seconds is None and film in KINDS:
+            seconds = _SECONDS
         session = PhantomSession(
             preset,
             subject,
@@ -83,6 +91,7 @@ def run(
             first_delay=first_delay,
             motion=motion,
             delivery=delivery,
+            film=film,
             settling=settling,
             artifacts=bore.Artifacts() if in_magnet else None,
         )
@@ -128,10 +137,26 @@ def _introduction(session: PhantomSession) -> str:
     head = "still" if session.path is None else f"moving ({_motion(session)})"
     return (
         f"The participant is simulated: preset {preset.name} ({preset.describe()}), subject "
-        f"{session.subject}, seed {session.seed}, {session.seconds:g} s of film, {session.volumes} volumes.\n"
+        f"{session.subject}, seed {session.seed}, {_film(session)}, {session.volumes} volumes.\n"
         f"Scanner {session.vendor.name}: files whole {_delivery(session)}; "
         f"head {head}{', first volumes brighter (T1)' if session.settling else ''}.\n"
         f"EEG {len(session.montage.channels)} channels at {session.sfreq} Hz, {_surroundings(session)}."
+    )
+
+
+def _film(session: PhantomSession) -> str:
+    length = f"{session.seconds:g} s"
+    if session.film_name == SHAPES:
+        return f"{length} of film"
+    if session.film_name == NONE:
+        return f"{length} of a grey screen"
+    # How much of what the eye takes changes in this film, against the film that the presets were set on.
+    share = spread(session.features)
+    noise = session.preset.feature_noise / share
+    cuts = len(session.film.cut_frames) - 1
+    return (
+        f"{length} of {session.film_name} ({cuts} cuts found; its features vary {share:.2g} times as much as "
+        f"those of shapes, effective noise {noise:.2g})"
     )
 
 
@@ -161,6 +186,7 @@ def _record(session: PhantomSession, folder: Path, console: Console, stop: threa
         "subject": session.subject,
         "seed": session.seed,
         "seconds": session.seconds,
+        "film": session.film_name,
         "scanner": session.vendor.name,
         "motion": session.motion,
         "delivery": session.delivery,

@@ -1,6 +1,7 @@
 import numpy as np
 
 from rtdecode.phantom.body import brain
+from rtdecode.phantom.film.features import film_features
 from rtdecode.phantom.film.film import FPS, Film
 
 
@@ -23,7 +24,7 @@ def test_the_noise_has_its_correlation_and_variance() -> None:
 
 def test_outside_the_film_only_noise_is_left() -> None:
     film = Film(8, 3)
-    silent = brain.neural_state(film, 0.0, 5.0, np.random.default_rng(1))
+    silent = brain.neural_state(film_features(film), 0.0, 5.0, np.random.default_rng(1))
     lead = round(brain.LEAD_S * FPS)
     assert not silent[:lead].any()
     assert silent[lead : lead + 64].any()
@@ -32,7 +33,9 @@ def test_outside_the_film_only_noise_is_left() -> None:
 
 def test_the_noise_adds_to_the_state_in_proportion() -> None:
     film = Film(8, 3)
-    states = [brain.neural_state(film, n, 5.0, np.random.default_rng(1)) for n in (0.0, 1.0, 2.0)]
+    states = [
+        brain.neural_state(film_features(film), n, 5.0, np.random.default_rng(1)) for n in (0.0, 1.0, 2.0)
+    ]
     assert np.allclose(2 * (states[1] - states[0]), states[2] - states[0], atol=1e-5)
 
 
@@ -46,7 +49,7 @@ def test_a_subject_is_its_number() -> None:
 def test_the_response_basis_is_close_to_each_voxels_own() -> None:
     person = brain.subject(1)
     film = Film(40, 3)
-    state = brain.neural_state(film, 0.0, 20.0, np.random.default_rng(1))
+    state = brain.neural_state(film_features(film), 0.0, 20.0, np.random.default_rng(1))
     times = np.arange(2.0, 40, 0.8)
     shift = np.zeros(brain.VOXELS)
     fast = brain.bold(person, state, shift, times)
@@ -61,7 +64,7 @@ def test_the_response_basis_is_close_to_each_voxels_own() -> None:
 def test_the_response_is_causal() -> None:
     person = brain.subject(1)
     film = Film(40, 3)
-    state = brain.neural_state(film, 1.0, 20.0, np.random.default_rng(1))
+    state = brain.neural_state(film_features(film), 1.0, 20.0, np.random.default_rng(1))
     changed = state.copy()
     changed[round((brain.LEAD_S + 20) * FPS) :] = 9.0
     times = np.arange(0, 40, 0.8)

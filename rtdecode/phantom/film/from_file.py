@@ -1,0 +1,110 @@
+"""Read a film from a file, at any size and frame rate, as the simulated participant watches it."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import av.error
+import numpy as np
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+from PIL import Image
+
+from rtdecode.errors import UsageError
+
+Frames = NDArray[np.uint8]
+
+# Times of frames are rounded: an instant so close to a frame's end, in frames, is the next one's.
+_SLACK = 1e-3
+
+
+class FilmFile:
+    """A film in a file that PyAV reads.
+
+    Parameters
+    ----------
+    path : Path
+
+    Attributes
+    ----------
+    fault : str
+        Why the end of the file could not be decoded; empty where all of it could.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.fault = ""
+
+    def read(self, size: tuple[int, int], fps: float, count: int | None = None) -> Frames:
+        """Read frames of one size and rate, (frame, row, column, 3).
+
+        Each frame is the one of the file that is on at its instant. It is scaled until it fills the size, and
+        what then lies outside, at the sides or above and below, is cut off: nothing is stretched.
+
+        Parameters
+        ----------
+        size : (int, int)
+            Height and width.
+        fps : float
+            Frames per second.
+        count : int, optional
+            Read no more than so many frames.
+
+        Raises
+        ------
+        UsageError
+            If the file is no film, or no frame of it can be decoded.
+        """
+        frames: list[Frames] = []
+        try:
+            with av.open(str(self.path)) as container:
+                if not container.streams.video:
+                    raise UsageError(f"--film {self.path} has no video. Give a film.")
+                stream = container.streams.video[0]
+                for frame, until_s in _with_ends(container.decode(stream), stream):
+                    # As often as instants of the rate fall on this frame: several times or never.
+                    times = math.ceil(until_s * fps - _SLACK) - len(frames)
+                    if times > 0:
+                        frames += [_filling(frame, size)] * times
+                    if count is not None and len(frames) >= count:
+                        break
+        except (OSError, av.error.FFmpegError, av.error.MemoryError) as error:
+            if not frames:
+                raise UsageError(
+                    f"--film {self.path} cannot be read as a film ({error}). Give a film that PyAV reads, or "
+                    "one of shapes, none."
+                ) from error
+            self.fault = str(error)
+        if not frames:
+            raise UsageError(f"--film {self.path} has no frame that can be decoded. Give another film.")
+        return np.stack(frames[:count])
+
+
+def _with_ends(frames: Iterator[av.VideoFrame], stream: VideoStream) -> Iterator[tuple[av.VideoFrame, float]]:
+    """Yield each frame with the time at which the next one comes on, s after the first."""
+    length_s = float(1 / stream.average_rate) if stream.average_rate else 0.0
+    held: av.VideoFrame | None = None
+    first_s = at_s = 0.0
+    for frame in frames:
+        # A file may state no times; its frames then follow each other at its rate.
+        now_s = at_s + length_s if frame.time is None else frame.time
+        if held is None:
+            first_s = now_s
+        else:
+            yield held, now_s - first_s
+        held = frame
+        at_s = now_s
+    if held is not None:
+        yield held, at_s - first_s + length_s
+
+
+def _filling(frame: av.VideoFrame, size: tuple[int, int]) -> Frames:
+    height, width = size
+    # The largest part in the middle that has the shape that is wanted.
+    part = min(frame.width / width, frame.height / height)
+    left = (frame.width - part * width) / 2
+    top = (frame.height - part * height) / 2
+    box = (left, top, frame.width - left, frame.height - top)
+    picture = frame.to_image().resize((width, height), Image.Resampling.BOX, box=box)
+    return np.asarray(picture, np.uint8)

@@ -1,0 +1,141 @@
+"""What the simulated participant may watch: a film of moving shapes, a film from a file, or nothing.
+
+`watched` makes any of them from its name. All have 64 x 96 pixels and 8 frames a second, as the visual system
+of the participant takes them.
+"""
+
+import csv
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.errors import UsageError
+from rtdecode.phantom.film.cuts import find_cuts
+from rtdecode.phantom.film.film import ATTRIBUTES, FPS, HEIGHT, SHOT_FRAMES, WIDTH, Film
+from rtdecode.phantom.film.from_file import FilmFile
+
+SHAPES = "shapes"
+NONE = "none"
+KINDS = (SHAPES, NONE)
+
+# What is on the screen while there is no film.
+_GREY = 128
+# Films are held in memory, at 0.5 GB an hour; with what is computed from them, this many frames fit.
+_MOST = 2 * 3600 * FPS
+
+
+@dataclass(frozen=True, slots=True)
+class FoundShot:
+    """A shot that was found in the pixels: nobody says what it shows."""
+
+    first: int
+    frames: int
+    attributes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def onset(self) -> float:
+        """Start of the shot, s after the film's start."""
+        return self.first / FPS
+
+    @property
+    def duration(self) -> float:
+        """Length of the shot, s."""
+        return self.frames / FPS
+
+
+class Pictures:
+    """A film that is known by its pictures alone.
+
+    Parameters
+    ----------
+    frames : (frame, 64, 96, 3) uint8
+    cuts : (cut,)
+        First frame of each shot but the first.
+    shown : bool
+        False for a grey screen, which has no shot.
+    """
+
+    def __init__(self, frames: NDArray[np.uint8], cuts: NDArray[np.int64], *, shown: bool = True) -> None:
+        self.frames = frames
+        self.count = len(frames)
+        self.cut_frames = np.append(0, cuts) if shown else np.zeros(0, np.int64)
+
+    @cached_property
+    def shots(self) -> tuple[FoundShot, ...]:
+        """The shots in order."""
+        lengths = np.diff(np.append(self.cut_frames, self.count))
+        return tuple(FoundShot(int(at), int(n)) for at, n in zip(self.cut_frames, lengths, strict=False))
+
+    @property
+    def windows(self) -> int:
+        """Number of whole windows of 32 frames."""
+        return self.count // SHOT_FRAMES
+
+    def clip(self, k: int) -> NDArray[np.uint8]:
+        """Return window k and its last frame once more, (33, 64, 96, 3).
+
+        The frame after the window may lie behind a cut.
+        """
+        if not 0 <= k < self.windows:
+            raise IndexError(f"there is no window {k} in a film of {self.windows} windows")
+        window = self.frames[k * SHOT_FRAMES : (k + 1) * SHOT_FRAMES]
+        return np.concatenate([window, window[-1:]])
+
+    def write_events(self, path: Path) -> None:
+        """Write the shots as a BIDS events file; what they show is not known (``n/a``)."""
+        with path.open("w", newline="") as file:
+            table = csv.writer(file, delimiter="\t", lineterminator="\n")
+            table.writerow(["onset", "duration", "trial_type", *ATTRIBUTES])
+            unknown = ["n/a"] * len(ATTRIBUTES)
+            table.writerows([s.onset, s.duration, "shot", *unknown] for s in self.shots)
+
+
+# All of them have count, frames, shots, cut_frames, windows, clip and write_events.
+Watched = Film | Pictures
+
+
+def watched(name: str, seconds: float | None, seed: int, cuts: str) -> Watched:
+    """Make what the participant watches.
+
+    Parameters
+    ----------
+    name : str
+        ``shapes``, ``none`` (a grey screen), or the path of a film.
+    seconds : float or None
+        Length. None, for a file alone, takes all of it.
+    seed : int
+        Fixes the film of shapes.
+    cuts : str
+        Where the film of shapes cuts, see `Film`.
+
+    Raises
+    ------
+    UsageError
+        If there is no such film, or it is shorter than `seconds` or than one window.
+    """
+    if name == SHAPES:
+        return Film(60.0 if seconds is None else seconds, seed, cuts)
+    if name == NONE:
+        count = Film(60.0 if seconds is None else seconds, 0).count
+        grey = np.full((count, HEIGHT, WIDTH, 3), _GREY, np.uint8)
+        return Pictures(grey, np.zeros(0, np.int64), shown=False)
+    file = FilmFile(Path(name))
+    wanted = None if seconds is None else int(seconds * FPS)
+    # One frame more tells a film that is too long from one that is just not.
+    frames = file.read((HEIGHT, WIDTH), FPS, min(wanted or _MOST + 1, _MOST + 1))
+    if len(frames) > _MOST:
+        raise UsageError(
+            f"--film {name} is longer than the {_MOST / FPS / 3600:g} hours that memory is meant for. Give "
+            "--seconds."
+        )
+    least = SHOT_FRAMES if wanted is None else wanted
+    if len(frames) < least:
+        broken = f" Its end cannot be decoded ({file.fault})." if file.fault else ""
+        raise UsageError(
+            f"--film {name} lasts {len(frames) / FPS:g} s, and {least / FPS:g} s are needed.{broken} Give a "
+            "longer film, or fewer --seconds."
+        )
+    return Pictures(frames, find_cuts(frames))
