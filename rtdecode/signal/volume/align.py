@@ -35,8 +35,6 @@ _SHADING = slice(7, 10)
 _SHADE = 0.006
 # Larger values are no image values.
 _ABSURD = 1e9
-# Weights of the smoothing below this, where the largest is 1, count as none.
-_NEGLIGIBLE = 1e-12
 # Tukey's constant for 95 % efficiency, times the factor from median absolute to standard deviation.
 _TUKEY = 4.685 * 1.4826
 # From steps in millimetres at `RADIUS_MM` to parameters of `rigid`.
@@ -123,10 +121,10 @@ def _smoother(places: Matrix, count: int, fwhm: float) -> Float:
     """Return Gaussian weights about places on an axis, (place, voxel); each row sums to one."""
     sigma = max(fwhm, 0.5) / np.sqrt(8 * np.log(2))
     bell = np.exp(-0.5 * ((places[:, None] - np.arange(count)) / sigma) ** 2)
-    # Beside float32 values such weights are nothing, but products of them are subnormal numbers, with
-    # which processors compute many times more slowly.
-    bell[bell < _NEGLIGIBLE] = 0
-    return (bell / bell.sum(axis=1, keepdims=True)).astype(np.float32)
+    weights = (bell / bell.sum(axis=1, keepdims=True)).astype(np.float32)
+    # Subnormal numbers, with which processors compute many times more slowly.
+    weights[weights < np.finfo(np.float32).tiny] = 0
+    return weights
 
 
 def shrink(volume: Array, grid: Grid) -> Float:
