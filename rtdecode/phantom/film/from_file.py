@@ -36,7 +36,7 @@ class FilmFile:
         self.path = path
         self.fault = ""
 
-    def read(self, size: tuple[int, int], fps: float, count: int | None = None) -> Frames:
+    def read(self, size: tuple[int, int], fps: float, count: int) -> Frames:
         """Read frames of one size and rate, (frame, row, column, 3).
 
         Each frame is the one of the file that is on at its instant. It is scaled until it fills the size, and
@@ -48,7 +48,7 @@ class FilmFile:
             Height and width.
         fps : float
             Frames per second.
-        count : int, optional
+        count : int
             Read no more than so many frames.
 
         Raises
@@ -62,12 +62,14 @@ class FilmFile:
                 if not container.streams.video:
                     raise UsageError(f"--film {self.path} has no video. Give a film.")
                 stream = container.streams.video[0]
+                # The width of a pixel, where its height is 1.
+                pixel = float(stream.sample_aspect_ratio or 1)
                 for frame, until_s in _with_ends(container.decode(stream), stream):
                     # As often as instants of the rate fall on this frame: several times or never.
-                    times = math.ceil(until_s * fps - _SLACK) - len(frames)
-                    if times > 0:
-                        frames += [_filling(frame, size)] * times
-                    if count is not None and len(frames) >= count:
+                    stop = min(math.ceil(until_s * fps - _SLACK), count)
+                    if stop > len(frames):
+                        frames += [_filling(frame, size, pixel)] * (stop - len(frames))
+                    if len(frames) == count:
                         break
         except (OSError, av.error.FFmpegError, av.error.MemoryError) as error:
             if not frames:
@@ -78,7 +80,7 @@ class FilmFile:
             self.fault = str(error)
         if not frames:
             raise UsageError(f"--film {self.path} has no frame that can be decoded. Give another film.")
-        return np.stack(frames[:count])
+        return np.stack(frames)
 
 
 def _with_ends(frames: Iterator[av.VideoFrame], stream: VideoStream) -> Iterator[tuple[av.VideoFrame, float]]:
@@ -99,11 +101,11 @@ def _with_ends(frames: Iterator[av.VideoFrame], stream: VideoStream) -> Iterator
         yield held, at_s - first_s + length_s
 
 
-def _filling(frame: av.VideoFrame, size: tuple[int, int]) -> Frames:
+def _filling(frame: av.VideoFrame, size: tuple[int, int], pixel: float) -> Frames:
     height, width = size
     # The largest part in the middle that has the shape that is wanted.
-    part = min(frame.width / width, frame.height / height)
-    left = (frame.width - part * width) / 2
+    part = min(frame.width * pixel / width, frame.height / height)
+    left = (frame.width - part * width / pixel) / 2
     top = (frame.height - part * height) / 2
     box = (left, top, frame.width - left, frame.height - top)
     picture = frame.to_image().resize((width, height), Image.Resampling.BOX, box=box)

@@ -6,6 +6,7 @@ of the participant takes them.
 
 import csv
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 
@@ -56,9 +57,14 @@ class Pictures:
         First frame of each shot but the first.
     shown : bool
         False for a grey screen, which has no shot.
+    fault : str
+        Why the end of its file could not be decoded; empty where all of it could.
     """
 
-    def __init__(self, frames: NDArray[np.uint8], cuts: NDArray[np.int64], *, shown: bool = True) -> None:
+    def __init__(
+        self, frames: NDArray[np.uint8], cuts: NDArray[np.int64], *, shown: bool = True, fault: str = ""
+    ) -> None:
+        self.fault = fault
         self.frames = frames
         self.count = len(frames)
         self.cut_frames = np.append(0, cuts) if shown else np.zeros(0, np.int64)
@@ -123,7 +129,7 @@ def watched(name: str, seconds: float | None, seed: int, cuts: str) -> Watched:
         grey = np.full((count, HEIGHT, WIDTH, 3), _GREY, np.uint8)
         return Pictures(grey, np.zeros(0, np.int64), shown=False)
     file = FilmFile(Path(name))
-    wanted = None if seconds is None else int(seconds * FPS)
+    wanted = None if seconds is None else int(Fraction(str(seconds)) * FPS)
     # One frame more tells a film that is too long from one that is just not.
     frames = file.read((HEIGHT, WIDTH), FPS, min(wanted or _MOST + 1, _MOST + 1))
     if len(frames) > _MOST:
@@ -138,4 +144,4 @@ def watched(name: str, seconds: float | None, seed: int, cuts: str) -> Watched:
             f"--film {name} lasts {len(frames) / FPS:g} s, and {least / FPS:g} s are needed.{broken} Give a "
             "longer film, or fewer --seconds."
         )
-    return Pictures(frames, find_cuts(frames))
+    return Pictures(frames, find_cuts(frames), fault=file.fault)

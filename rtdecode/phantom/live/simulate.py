@@ -20,7 +20,7 @@ from rtdecode.phantom.body.brain import TR
 from rtdecode.phantom.body.movement import MOTIONS
 from rtdecode.phantom.body.movement import describe as describe_motion
 from rtdecode.phantom.film.features import spread
-from rtdecode.phantom.film.watched import KINDS, NONE, SHAPES
+from rtdecode.phantom.film.watched import KINDS, NONE, SHAPES, Pictures
 from rtdecode.phantom.live.faults import FaultLog, absences, folder_fault, volume_fault
 from rtdecode.phantom.live.stop import stop_on_signals
 from rtdecode.phantom.session import CHUNK_S, SCAN_ON_S, START_AT, STEADY, PhantomSession
@@ -148,15 +148,17 @@ def _film(session: PhantomSession) -> str:
     length = f"{session.seconds:g} s"
     if session.film_name == SHAPES:
         return f"{length} of film"
+    assert isinstance(session.film, Pictures)
     if session.film_name == NONE:
         return f"{length} of a grey screen"
     # How much of what the eye takes changes in this film, against the film that the presets were set on.
     share = spread(session.features)
     noise = session.preset.feature_noise / share
     cuts = len(session.film.cut_frames) - 1
+    broken = f"; what follows cannot be decoded: {session.film.fault}" if session.film.fault else ""
     return (
         f"{length} of {session.film_name} ({cuts} cuts found; its features vary {share:.2g} times as much as "
-        f"those of shapes, effective noise {noise:.2g})"
+        f"those of shapes, effective noise {noise:.2g}{broken})"
     )
 
 

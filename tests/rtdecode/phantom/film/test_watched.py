@@ -171,10 +171,13 @@ def damaged(path: Path, share: float) -> Path:
 
 def test_a_film_with_a_broken_end_is_watched_up_to_there(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    frames = rng.integers(0, 255, (120, 64, 96, 3)).astype(np.uint8)
+    frames = np.repeat(rng.integers(0, 255, (120, 64, 96, 1)).astype(np.uint8), 3, axis=3)
     whole = write(tmp_path / "f.mkv", frames, 8)
     film = watched(str(damaged(whole, 0.6)), None, 0, "grid")
     assert 48 <= film.count < 90
+    assert isinstance(film, Pictures)
+    assert len(find_cuts(film.frames)) == len(film.cut_frames) - 1
+    assert np.abs(film.frames[40].astype(int) - frames[40]).mean() < 20
     with pytest.raises(UsageError, match=r"f.mkv lasts .* s, and 15 s are needed.* Give a longer film"):
         watched(str(whole), 15.0, 0, "grid")
 
