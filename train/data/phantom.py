@@ -15,7 +15,7 @@ from rtdecode.bundle import Bundle, ClipGeometry, EegInput, FmriInput, Manifest
 from rtdecode.phantom.body.amplifier import montage
 from rtdecode.phantom.body.scanner import SHAPE, head
 from rtdecode.phantom.film.film import FPS, HEIGHT, WIDTH
-from rtdecode.phantom.film.watched import Watched
+from rtdecode.phantom.film.watched import SHAPES, Watched
 from rtdecode.phantom.session import PhantomSession
 from rtdecode.scores.events import Event, Span
 from rtdecode.signal.eeg.band import EegBand
@@ -32,15 +32,21 @@ TRAINING_SEEDS = range(1000)
 
 @dataclass(frozen=True)
 class Participant:
-    """A simulated participant and how hard it is to read: preset, brain, size of a volume."""
+    """A simulated participant and how hard it is to read: preset, brain, size of a volume, and its film.
+
+    `film` is a word or a path, see `rtdecode.phantom.film.watched`.
+    """
 
     preset: str = "easy"
     subject: int = 1
     shape: tuple[int, int, int] = SHAPE
+    film: str = SHAPES
 
-    def session(self, seed: int, seconds: float, cuts: str = "grid") -> PhantomSession:
-        """Make one session; the seed fixes film and noise."""
-        return PhantomSession(self.preset, self.subject, seed, seconds, cuts, shape=self.shape)
+    def session(self, seed: int, seconds: float | None, cuts: str = "grid") -> PhantomSession:
+        """Make one session; the seed fixes noise and, of the film of shapes, the film."""
+        return PhantomSession(
+            self.preset, self.subject, seed, seconds, cuts, shape=self.shape, film=self.film
+        )
 
     def projection(self) -> Projection:
         """Return the voxels that respond to the film."""

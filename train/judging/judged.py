@@ -33,6 +33,7 @@ class Request:
     data: Path | None = None
     out: Path | None = None
     subject: str | None = None
+    film: str = "shapes"
 
 
 class Show(Protocol):
