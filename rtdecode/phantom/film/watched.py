@@ -36,16 +36,6 @@ class FoundShot:
     frames: int
     attributes: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def onset(self) -> float:
-        """Start of the shot, s after the film's start."""
-        return self.first / FPS
-
-    @property
-    def duration(self) -> float:
-        """Length of the shot, s."""
-        return self.frames / FPS
-
 
 class Pictures:
     """A film that is known by its pictures alone.
@@ -96,7 +86,7 @@ class Pictures:
             table = csv.writer(file, delimiter="\t", lineterminator="\n")
             table.writerow(["onset", "duration", "trial_type", *ATTRIBUTES])
             unknown = ["n/a"] * len(ATTRIBUTES)
-            table.writerows([s.onset, s.duration, "shot", *unknown] for s in self.shots)
+            table.writerows([s.first / FPS, s.frames / FPS, "shot", *unknown] for s in self.shots)
 
 
 # All of them have count, frames, shots, cut_frames, windows, clip and write_events.

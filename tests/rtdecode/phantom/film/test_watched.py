@@ -97,7 +97,7 @@ def test_about_as_many_cuts_are_found_as_were_counted_in_real_films(data_root: P
 def test_what_a_film_shows_is_not_known_and_its_shots_are(tmp_path: Path) -> None:
     film = Film(40, seed=3)
     shown = Pictures(film.frames, find_cuts(film.frames))
-    assert [shot.duration for shot in shown.shots] == [4.0] * 10
+    assert [shot.frames for shot in shown.shots] == [32] * 10
     assert shown.clip(3).shape == (33, 64, 96, 3)
     assert np.array_equal(shown.clip(3)[:32], film.clip(3)[:32])
     shown.write_events(tmp_path / "events.tsv")
