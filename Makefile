@@ -22,11 +22,11 @@ demo-real: .venv/core
 	$(BIN)/rtdecode demo --recorded
 
 test: .venv/test lint
-	$(BIN)/python -m pytest -m "not full" --numprocesses $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -m "not full" --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # What measures time, or has to keep up with it, wants the machine alone.
 test-all: test
-	$(BIN)/python -m pytest -m "full and not timed" --numprocesses $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -m "full and not timed" --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest -m timed
 
 lint: .venv/test

@@ -15,6 +15,21 @@ from hypothesis import settings
 settings.register_profile("rtdecode", deadline=None, max_examples=15, derandomize=True)
 settings.load_profile("rtdecode")
 
+# Files whose tests take minutes, the longest first. They begin first, so that none of them runs alone at the
+# end while other processes have nothing left to do.
+_LONG = (
+    "tests/train/test_bars.py",
+    "tests/export/test_fit.py",
+    "tests/test_magnet_identification.py",
+    "tests/train/models/haxby/test_haxby.py",
+    "tests/streaming/session/test_scanner.py",
+    "tests/streaming/session/test_live.py",
+    "tests/streaming/test_mutated_inputs.py",
+    "tests/test_same_clips.py",
+    "tests/test_seam.py",
+    "tests/export/test_export.py",
+)
+
 _SKIPPED: list[str] = []
 # Names the folder of what the processes of one test run share, see `tests/train/tiny.py`.
 _SHARED = "RTDECODE_TEST_SHARED"
@@ -29,6 +44,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         shutil.rmtree(os.environ[_SHARED])
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        name = item.path.relative_to(config.rootpath).as_posix()
+        return _LONG.index(name) if name in _LONG else len(_LONG)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
