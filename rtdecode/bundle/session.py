@@ -89,8 +89,8 @@ class Session:
         return {name: tuple(kept) for name, kept in self._last.items()}
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Go back to what the session held at a snapshot."""
-        self._last = {name: deque(kept, maxlen=_KEPT) for name, kept in snapshot.items()}
+        """Go back to what the session held at a snapshot; an empty one lets it hold nothing."""
+        self._last = {name: deque(snapshot.get(name, ()), maxlen=_KEPT) for name in _CHAINS}
 
     def _before(self, window: Window) -> Mapping[str, Value] | None:
         """Return the states to carry on from; None if the window before is missing."""
