@@ -195,8 +195,8 @@ def test_late_volumes_and_a_moving_head_in_the_magnet_are_replayed_as_they_were_
     batch = {path.name: np.load(path) for path in (again / "clips").glob("*.npy")}
     assert sum("refined" in name for name in live) == windows["refined"]
     for name, latent in batch.items():
-        # A live session may drop a preview; everything else is the same.
-        if name in live or "preview" not in name:
+        # When a burst is read, a preview may be dropped or get fewer steps.
+        if "preview" not in name:
             assert np.array_equal(live[name], latent), name
 
 
