@@ -67,8 +67,8 @@ class PhantomSession:
     seed : int
         Fixes film and noise; 0 or more.
     seconds : float or None
-        Length of the film, at least one frame; None takes all of a film from a file. The scan lasts 8 s
-        longer; the EEG begins 10 s before it.
+        Length of the film, at least one frame; None takes all of a film from a file, and a minute of anything
+        else. The scan lasts 8 s longer; the EEG begins 10 s before it.
     cuts : str
         ``grid`` or ``free``.
     sfreq : float
@@ -122,18 +122,19 @@ class PhantomSession:
         if first_delay is not None and not (math.isfinite(first_delay) and first_delay >= 0):
             raise UsageError(f"the first volume's delay is 0 s or more, found {first_delay:g}.")
         self.vendor = vendor_named(vendor)
-        # Recordings and reports name what was played by its file alone.
+        # Recordings and reports name what was played or shown by its file alone.
         self.motion = motion if motion in MOTIONS else Path(motion).name
         self.delivery = delivery if delivery == STEADY else Path(delivery).name
+        self.film_name = film if film in KINDS else Path(film).name
         self.settling = settling
         self.preset = preset_named(preset) if isinstance(preset, str) else preset
         self.subject = subject_number
         self.seed = seed
         self.sfreq = int(sfreq)
         self.film = watched(film, seconds, seed, cuts)
-        # Recordings and reports name a film by its file alone.
-        self.film_name = film if film in KINDS else Path(film).name
-        self.seconds = self.film.count / FPS if seconds is None else float(seconds)
+        if seconds is None:
+            seconds = self.film.count / FPS
+        self.seconds = float(seconds)
         self.artifacts = artifacts
         self.montage = montage(sfreq)
         self.drift_ppm = 0.0
@@ -145,7 +146,7 @@ class PhantomSession:
         self.head = head(subject_number, shape)
         # Counted in fractions: 0.8 is not exact in binary, and a quotient just below a whole number
         # would lose a volume.
-        length = Fraction(str(self.seconds if seconds is None else seconds))
+        length = Fraction(str(seconds))
         self.volumes = int((length + SCAN_ON_S) / Fraction(str(TR)))
         self.samples = int((length + SCAN_ON_S + LEAD_IN_S) * self.sfreq)
         self.volume_delay = self.vendor.delay_s

@@ -7,7 +7,6 @@ read where the head lies (`head`) and judged, volumes brighter than the steady s
 
 import math
 import zlib
-from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -34,6 +33,8 @@ _FILE_DELAY = 1.3
 RUN_PAUSE = 10.0
 # Volumes that are kept at least: a window may be cut long after its volumes came.
 _KEPT_VOLUMES = 64
+# The newest volumes that tell the usual delay of a file.
+_USUAL = 50
 # Longest time that a window without volumes waits for samples that are still on their way, s.
 _EEG_PATIENCE = 3.0
 # Windows whose places are kept: those that may go out next are asked for with every chunk of EEG.
@@ -100,11 +101,9 @@ class Run:
         self._first: tuple[int, int] | None = None
         self._bundle = bundle
         self._ring = VolumeRing(max(_KEPT_VOLUMES, 2 * self.grid.slots))
-        # The newest volumes' indices, and when their files could be read, tell the usual delay.
-        self._files: deque[tuple[int, float]] = deque(maxlen=50)
+        # Index of each volume, in order of arrival, and when its file could be read.
+        self._files: list[tuple[int, float]] = []
         self._delay: float | None = None
-        # The same of all volumes, for the report: (index, local time).
-        self._readable: list[tuple[int, float]] = []
         # Finals that went out without some of their volumes, which may still come.
         self._lacking: dict[int, Window] = {}
         self.head: Head | None = None
@@ -146,7 +145,6 @@ class Run:
         self.readable_at = max(self.readable_at, volume.readable_at)
         self.clock.add_volume(volume)
         self._files.append((volume.index, volume.readable_at))
-        self._readable.append((volume.index, volume.readable_at))
         self._delay = None
         # An unusable volume has been counted and has told the clock its times; it holds no values.
         if read is None:
@@ -271,9 +269,10 @@ class Run:
         It is the median over the last 50 volumes. The first volume of a run is left out, as its file is
         often seconds late.
         """
-        ends = self.end_at(0) + self._tr * np.array([index for index, _ in self._files])
-        delays = np.array([at for _, at in self._files]) - ends
-        first = np.array([self._first is not None and index == self._first[0] for index, _ in self._files])
+        files = self._files[-_USUAL:]
+        ends = self.end_at(0) + self._tr * np.array([index for index, _ in files])
+        delays = np.array([at for _, at in files]) - ends
+        first = np.array([self._first is not None and index == self._first[0] for index, _ in files])
         if len(delays) and not first.all():
             return float(np.median(delays[~first]))
         # The first volume's delay counts only where it is shorter than the one assumed.
@@ -281,15 +280,15 @@ class Run:
 
     def delays(self) -> NDArray[np.float64]:
         """Return the time from each volume's end until its file could be read, s, (volume,)."""
-        if not (self._readable and self.clock.known):
+        if not (self._files and self.clock.known):
             return np.zeros(0)
-        index, readable_at = np.array(self._readable).T
+        index, readable_at = np.array(self._files).T
         run_s = (index + 1 - self._dummies) * self._tr
         return readable_at - self.clock.to_local(run_s, math.inf)
 
     def burst(self) -> int:
         """Return the most volumes that became readable within one TR."""
-        return most_within(np.array([at for _, at in self._readable]), self._tr)
+        return most_within(np.array([at for _, at in self._files]), self._tr)
 
     def windows_by(self, elapsed_s: float) -> int:
         """Count the windows whose data have all been acquired at a run time, s."""

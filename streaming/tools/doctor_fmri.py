@@ -36,7 +36,6 @@ class Series:
     ----------
     last : Volume
         The newest volume.
-    count : int
     faults : list of str
         What is wrong with a volume's values, one sentence for each faulty volume.
     readable : list of (int, float)
@@ -44,7 +43,6 @@ class Series:
     """
 
     last: Volume
-    count: int = 0
     faults: list[str] = field(default_factory=list)
     readable: list[tuple[int, float]] = field(default_factory=list)
 
@@ -89,7 +87,6 @@ def look(directory: Path, seconds: float = _READ_S) -> Looked:
 def _count(series: dict[str, Series], volume: Volume) -> None:
     one = series.setdefault(volume.uid, Series(volume))
     one.last = volume
-    one.count += 1
     one.readable.append((volume.index, volume.readable_at))
     holes = plausible.voxel_holes(volume.data)
     if holes is not None:
@@ -151,7 +148,7 @@ def _folder(looked: Looked, one: Series) -> Finding:
     least = "" if looked.whole else "at least "
     others = len(looked.series) - 1
     beside = f", and {others} other series" if others else ""
-    count = f"{least}{one.count} volumes of {size} at TR {one.last.tr_s} s so far"
+    count = f"{least}{len(one.readable)} volumes of {size} at TR {one.last.tr_s} s so far"
     found = f"{looked.directory}: {count}{beside}{_passed_over(looked)}"
     if looked.ignored:
         return Finding("folder", "note", found, "see rtdecode volumes DIR")
@@ -195,7 +192,7 @@ def _delivery(one: Series) -> list[Finding]:
 
 def _values(one: Series) -> Finding:
     if one.faults:
-        found = f"{len(one.faults)} of {one.count} volumes: {one.faults[-1]}"
+        found = f"{len(one.faults)} of {len(one.readable)} volumes: {one.faults[-1]}"
         return Finding("voxels", "bad", found, "check the scanner's reconstruction and export")
     return Finding("voxels", "ok", "all of them finite")
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rtdecode.bundle import Bundle
 from rtdecode.disk.clip_file import Pixels
 from rtdecode.errors import UsageError
-from rtdecode.phantom.film.watched import NONE
+from rtdecode.phantom.film.watched import NONE, watched
 from rtdecode.scores.accuracy import (
     MIN_SESSIONS,
     Score,
@@ -30,21 +30,16 @@ from rtdecode.scores.accuracy import (
     identification_nway,
     identification_top1,
 )
-from rtdecode.scores.events import Span, distractors
+from rtdecode.scores.events import distractors
 from train.data.phantom import Participant, events, film_clips, session_arrays, spans
 from train.data.simulated import SimulatedSessions
 from train.judging.identification import ROUTES, by_preset, judging_seeds, only
 from train.judging.judged import Figures, Judged, Request, Show
-from train.work import Arrays
 
 # Windows of one block of the film stay together in an interval, s.
 _BLOCK_S = 30.0
 # Rows and columns of the colour layout by which windows are paired.
 _LAYOUT = (4, 6)
-# What a constant clip scores, whatever it shows: without variance it ties with everything, and in pairs it
-# wins for one member what it loses for the other.
-_CONSTANT = {"identification_2way": 0.0, "identification_10way": 0.0, "identification_top1": 0.0}
-_CONSTANT_MATCHED = 0.5
 
 
 def on_film(data: Any, bundle: Bundle, show: Show, request: Request) -> Judged:
@@ -87,34 +82,41 @@ def judge_film(show: Show, bundle: Bundle, who: Participant, seeds: Sequence[int
         both members. All with both modalities, with ``_eeg`` and ``_fmri`` for one alone, and with ``_rest``
         and ``_null`` for the controls. A figure that fewer than half of the windows have is left out.
     """
-    scores: dict[str, list[Score]] = {}
-    where: list[Span] = []
-    chance_top1 = 1.0
+    # The film is the same in all sessions.
+    film = watched(who.film, None, 0, "grid")
+    truths = [clip[:-1] for clip in film_clips(film)]
+    windows = spans(0, film.windows, bundle.manifest.grid)
+    allowed = distractors(windows, events({0: film}))
+    pairs = matched(truths, allowed)
+    scores: dict[tuple[str, str], list[Score]] = {}
     for seed in seeds:
         session = who.session(seed, None)
-        truths = [clip[:-1] for clip in film_clips(session.film)]
-        where = spans(seed, session.film.windows, bundle.manifest.grid)
-        allowed = distractors(where, events({seed: session.film}))
-        chance_top1 = float(np.mean(1 / (allowed.sum(1) + 1)))
-        pairs = matched(truths, allowed)
+        where = spans(seed, film.windows, bundle.manifest.grid)
         inputs = session_arrays(bundle, session)
         rest = session_arrays(bundle, replace(who, film=NONE).session(seed, session.seconds))
-        clips = {suffix: _clips(show, only(inputs, kept), where) for suffix, kept in ROUTES.items()}
-        clips |= {"_rest": _clips(show, rest, where), "_null": list(show(inputs, where, null=True).clips)}
-        for suffix, shown in clips.items():
-            for name, found in _scores(shown, truths, bundle.stats["mean_clip"], allowed, pairs).items():
-                scores.setdefault(f"{name}{suffix}", []).append(found)
-    starts = np.array([start for _, start, _ in where])
-    blocks = (starts // _BLOCK_S).astype(np.int64)
+        made = {suffix: show(only(inputs, kept), where) for suffix, kept in ROUTES.items()}
+        made |= {"_rest": show(rest, where), "_null": show(inputs, where, null=True)}
+        for suffix, reconstruction in made.items():
+            found = _scores(reconstruction.clips, truths, bundle.stats["mean_clip"], allowed, pairs)
+            for metric, each in found.items():
+                scores.setdefault((metric, suffix), []).append(each)
+    blocks = np.array([start // _BLOCK_S for _, start, _ in windows]).astype(np.int64)
     # An interval over fewer blocks would rest on too few numbers.
     groups = blocks if len(np.unique(blocks)) >= MIN_SESSIONS else None
-    chances = {"identification_2way": 0.5, "identification_10way": 0.1, "identification_top1": chance_top1}
+    # Chance, and what a constant clip scores: without variance it ties with everything, and in pairs it wins
+    # for one member what it loses for the other.
+    known = {
+        "identification_2way": (0.5, 0.0),
+        "identification_10way": (0.1, 0.0),
+        "identification_top1": (float(np.mean(1 / (allowed.sum(1) + 1))), 0.0),
+        "identification_2way_matched": (0.5, 0.5),
+    }
     figures: Figures = {}
-    for name, each in scores.items():
-        metric = name.removesuffix("_rest").removesuffix("_null").removesuffix("_eeg").removesuffix("_fmri")
-        figure = entry(np.mean(each, axis=0), chances.get(metric, 0.5), groups=groups)
-        if figure is not None and figure["n"] >= len(where) / 2:
-            figures[name] = figure | {"constant": _CONSTANT.get(metric, _CONSTANT_MATCHED)}
+    for (metric, suffix), each in scores.items():
+        chance, constant = known[metric]
+        figure = entry(np.mean(each, axis=0), chance, groups=groups)
+        if figure is not None and figure["n"] >= len(windows) / 2:
+            figures[metric + suffix] = figure | {"constant": constant}
     return figures
 
 
@@ -147,10 +149,6 @@ def _layout(clip: Pixels) -> NDArray[np.float64]:
     height, width = picture.shape[:2]
     cells = picture.reshape(rows, height // rows, columns, width // columns, 3)
     return cells.mean(axis=(1, 3)).ravel()
-
-
-def _clips(show: Show, inputs: Arrays, where: list[Span]) -> list[Pixels]:
-    return list(show(inputs, where).clips)
 
 
 def _scores(

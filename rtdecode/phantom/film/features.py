@@ -26,6 +26,8 @@ MAPS = (
 )
 BLOCKS = {"color": 30, "form": 16, "motion": 18, "semantic": 16}
 FEATURES = sum(BLOCKS.values())
+# So many of them, the first, are taken from pixels; the others stand for what is recognised.
+_TAKEN = FEATURES - BLOCKS["semantic"]
 # The film by which features and signal levels are standardised once and for all.
 CALIBRATION = Film(200, seed=999_983)
 
@@ -118,17 +120,14 @@ def seen_features(film: Watched, rng: np.random.Generator) -> Float:
     own = _own_activity(known, film.count, rng)
     if not len(film.cut_frames):
         return own
-    maps = _film_maps(film)
-    scaled = ((maps - eye.map_mean) / eye.map_scale).reshape(len(maps), -1)
-    seen = np.tanh(0.8 * (scaled @ eye.fields))
-    own[:, : seen.shape[1]] = (seen - eye.mean[: seen.shape[1]]) / eye.scale[: seen.shape[1]]
+    seen = _taken(_film_maps(film), eye)
+    own[:, :_TAKEN] = (seen - eye.mean[:_TAKEN]) / eye.scale[:_TAKEN]
     return own
 
 
 def spread(features: Float) -> float:
     """Return the standard deviation of what a film's pixels drive, 1 for the film of shapes."""
-    seen = features[:, : FEATURES - BLOCKS["semantic"]]
-    return float(np.sqrt(seen.var(axis=0).mean()))
+    return float(np.sqrt(features[:, :_TAKEN].var(axis=0).mean()))
 
 
 def _own_activity(like: Float, count: int, rng: np.random.Generator) -> Float:
@@ -196,8 +195,13 @@ def _field(rng: np.random.Generator, channels: tuple[int, ...]) -> Float:
 
 
 def _see(film: Film, maps: Float, eye: _Eye) -> Float:
+    return np.concatenate([_taken(maps, eye), _recognised(film, eye.semantics)], axis=1)
+
+
+def _taken(maps: Float, eye: _Eye) -> Float:
+    """Return what the receptive fields take from maps, (frame, `_TAKEN`)."""
     scaled = ((maps - eye.map_mean) / eye.map_scale).reshape(len(maps), -1)
-    return np.concatenate([np.tanh(0.8 * (scaled @ eye.fields)), _recognised(film, eye.semantics)], axis=1)
+    return np.tanh(0.8 * (scaled @ eye.fields))
 
 
 def _recognised(film: Film, semantics: Float) -> Float:

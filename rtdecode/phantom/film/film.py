@@ -5,10 +5,12 @@ The film is free of rights.
 """
 
 import csv
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,9 +131,7 @@ class Film:
     def __init__(self, seconds: float, seed: int, cuts: str = "grid") -> None:
         if cuts not in ("grid", "free"):
             raise UsageError(f"cuts must be 'grid' or 'free', found {cuts!r}")
-        self.count = int(Fraction(str(seconds)) * FPS)
-        if self.count < 1:
-            raise UsageError(f"a film must have at least one frame ({1 / FPS} s), found {seconds} s")
+        self.count = frame_count(seconds)
         self.shots = _draw_shots(self.count, np.random.default_rng((seed, 1)), cuts)
 
     @cached_property
@@ -172,10 +172,31 @@ class Film:
 
     def write_events(self, path: Path) -> None:
         """Write the shots as a BIDS events file."""
-        with path.open("w", newline="") as file:
-            table = csv.writer(file, delimiter="\t", lineterminator="\n")
-            table.writerow(["onset", "duration", "trial_type", *ATTRIBUTES])
-            table.writerows([s.onset, s.duration, "shot", *s.attributes.values()] for s in self.shots)
+        write_shots(self.shots, path)
+
+
+def frame_count(seconds: float) -> int:
+    """Return the number of whole frames in a length.
+
+    Raises
+    ------
+    UsageError
+        If it is shorter than one frame.
+    """
+    count = int(Fraction(str(seconds)) * FPS)
+    if count < 1:
+        raise UsageError(f"a film must have at least one frame ({1 / FPS} s), found {seconds} s")
+    return count
+
+
+def write_shots(shots: Iterable[Any], path: Path) -> None:
+    """Write shots, with `first`, `frames` and `attributes`, as a BIDS events file; ``n/a`` is not known."""
+    with path.open("w", newline="") as file:
+        table = csv.writer(file, delimiter="\t", lineterminator="\n")
+        table.writerow(["onset", "duration", "trial_type", *ATTRIBUTES])
+        for shot in shots:
+            shown = [shot.attributes.get(name, "n/a") for name in ATTRIBUTES]
+            table.writerow([shot.first / FPS, shot.frames / FPS, "shot", *shown])
 
 
 def render(shot: Shot, frames: int) -> NDArray[np.uint8]:

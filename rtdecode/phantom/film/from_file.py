@@ -19,68 +19,59 @@ Frames = NDArray[np.uint8]
 _SLACK = 1e-3
 
 
-class FilmFile:
-    """A film in a file that PyAV reads.
+def film_from_file(path: Path, size: tuple[int, int], fps: float, count: int) -> tuple[Frames, str]:
+    """Read the frames of a film that PyAV reads, at one size and rate.
+
+    Each frame is the one of the file that is on at its instant. It is scaled until it fills the size, and
+    what then lies outside, at the sides or above and below, is cut off: nothing is stretched.
 
     Parameters
     ----------
     path : Path
+    size : (int, int)
+        Height and width.
+    fps : float
+        Frames per second.
+    count : int
+        Read no more than so many frames.
 
-    Attributes
-    ----------
+    Returns
+    -------
+    frames : (frame, row, column, 3)
     fault : str
         Why the end of the file could not be decoded; empty where all of it could.
+
+    Raises
+    ------
+    UsageError
+        If the file is no film, or no frame of it can be decoded.
     """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.fault = ""
-
-    def read(self, size: tuple[int, int], fps: float, count: int) -> Frames:
-        """Read frames of one size and rate, (frame, row, column, 3).
-
-        Each frame is the one of the file that is on at its instant. It is scaled until it fills the size, and
-        what then lies outside, at the sides or above and below, is cut off: nothing is stretched.
-
-        Parameters
-        ----------
-        size : (int, int)
-            Height and width.
-        fps : float
-            Frames per second.
-        count : int
-            Read no more than so many frames.
-
-        Raises
-        ------
-        UsageError
-            If the file is no film, or no frame of it can be decoded.
-        """
-        frames: list[Frames] = []
-        try:
-            with av.open(str(self.path)) as container:
-                if not container.streams.video:
-                    raise UsageError(f"--film {self.path} has no video. Give a film.")
-                stream = container.streams.video[0]
-                # The width of a pixel, where its height is 1.
-                pixel = float(stream.sample_aspect_ratio or 1)
-                for frame, until_s in _with_ends(container.decode(stream), stream):
-                    # As often as instants of the rate fall on this frame: several times or never.
-                    stop = min(math.ceil(until_s * fps - _SLACK), count)
-                    if stop > len(frames):
-                        frames += [_filling(frame, size, pixel)] * (stop - len(frames))
-                    if len(frames) == count:
-                        break
-        except (OSError, av.error.FFmpegError, av.error.MemoryError) as error:
-            if not frames:
-                raise UsageError(
-                    f"--film {self.path} cannot be read as a film ({error}). Give a film that PyAV reads, or "
-                    "one of shapes, none."
-                ) from error
-            self.fault = str(error)
+    frames: list[Frames] = []
+    fault = ""
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise UsageError(f"--film {path} has no video. Give a film.")
+            stream = container.streams.video[0]
+            # The width of a pixel, where its height is 1.
+            pixel = float(stream.sample_aspect_ratio or 1)
+            for frame, until_s in _with_ends(container.decode(stream), stream):
+                # As often as instants of the rate fall on this frame: several times or never.
+                stop = min(math.ceil(until_s * fps - _SLACK), count)
+                if stop > len(frames):
+                    frames += [_filling(frame, size, pixel)] * (stop - len(frames))
+                if len(frames) == count:
+                    break
+    except (OSError, av.error.FFmpegError, av.error.MemoryError) as error:
         if not frames:
-            raise UsageError(f"--film {self.path} has no frame that can be decoded. Give another film.")
-        return np.stack(frames)
+            raise UsageError(
+                f"--film {path} cannot be read as a film ({error}). Give a film that PyAV reads, or one of "
+                "shapes, none."
+            ) from error
+        fault = str(error)
+    if not frames:
+        raise UsageError(f"--film {path} has no frame that can be decoded. Give another film.")
+    return np.stack(frames), fault
 
 
 def _with_ends(frames: Iterator[av.VideoFrame], stream: VideoStream) -> Iterator[tuple[av.VideoFrame, float]]:

@@ -4,9 +4,7 @@
 of the participant takes them.
 """
 
-import csv
 from dataclasses import dataclass, field
-from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 
@@ -15,13 +13,15 @@ from numpy.typing import NDArray
 
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.cuts import find_cuts
-from rtdecode.phantom.film.film import ATTRIBUTES, FPS, HEIGHT, SHOT_FRAMES, WIDTH, Film
-from rtdecode.phantom.film.from_file import FilmFile
+from rtdecode.phantom.film.film import FPS, HEIGHT, SHOT_FRAMES, WIDTH, Film, frame_count, write_shots
+from rtdecode.phantom.film.from_file import film_from_file
 
 SHAPES = "shapes"
 NONE = "none"
 KINDS = (SHAPES, NONE)
 
+# Length of what is no film from a file, by default.
+_SECONDS = 60.0
 # What is on the screen while there is no film.
 _GREY = 128
 # Films are held in memory, at 0.5 GB an hour; with what is computed from them, this many frames fit.
@@ -82,11 +82,7 @@ class Pictures:
 
     def write_events(self, path: Path) -> None:
         """Write the shots as a BIDS events file; what they show is not known (``n/a``)."""
-        with path.open("w", newline="") as file:
-            table = csv.writer(file, delimiter="\t", lineterminator="\n")
-            table.writerow(["onset", "duration", "trial_type", *ATTRIBUTES])
-            unknown = ["n/a"] * len(ATTRIBUTES)
-            table.writerows([s.first / FPS, s.frames / FPS, "shot", *unknown] for s in self.shots)
+        write_shots(self.shots, path)
 
 
 # All of them have count, frames, shots, cut_frames, windows, clip and write_events.
@@ -101,7 +97,7 @@ def watched(name: str, seconds: float | None, seed: int, cuts: str) -> Watched:
     name : str
         ``shapes``, ``none`` (a grey screen), or the path of a film.
     seconds : float or None
-        Length. None, for a file alone, takes all of it.
+        Length. None takes all of a film from a file, and a minute of anything else.
     seed : int
         Fixes the film of shapes.
     cuts : str
@@ -112,16 +108,18 @@ def watched(name: str, seconds: float | None, seed: int, cuts: str) -> Watched:
     UsageError
         If there is no such film, or it is shorter than `seconds` or than one window.
     """
+    if name in KINDS and seconds is None:
+        seconds = _SECONDS
     if name == SHAPES:
-        return Film(60.0 if seconds is None else seconds, seed, cuts)
+        assert seconds is not None
+        return Film(seconds, seed, cuts)
+    wanted = None if seconds is None else frame_count(seconds)
     if name == NONE:
-        count = Film(60.0 if seconds is None else seconds, 0).count
-        grey = np.full((count, HEIGHT, WIDTH, 3), _GREY, np.uint8)
+        assert wanted is not None
+        grey = np.full((wanted, HEIGHT, WIDTH, 3), _GREY, np.uint8)
         return Pictures(grey, np.zeros(0, np.int64), shown=False)
-    file = FilmFile(Path(name))
-    wanted = None if seconds is None else int(Fraction(str(seconds)) * FPS)
     # One frame more tells a film that is too long from one that is just not.
-    frames = file.read((HEIGHT, WIDTH), FPS, min(wanted or _MOST + 1, _MOST + 1))
+    frames, fault = film_from_file(Path(name), (HEIGHT, WIDTH), FPS, min(wanted or _MOST + 1, _MOST + 1))
     if len(frames) > _MOST:
         raise UsageError(
             f"--film {name} is longer than the {_MOST / FPS / 3600:g} hours that memory is meant for. Give "
@@ -129,9 +127,9 @@ def watched(name: str, seconds: float | None, seed: int, cuts: str) -> Watched:
         )
     least = SHOT_FRAMES if wanted is None else wanted
     if len(frames) < least:
-        broken = f" Its end cannot be decoded ({file.fault})." if file.fault else ""
+        broken = f" Its end cannot be decoded ({fault})." if fault else ""
         raise UsageError(
             f"--film {name} lasts {len(frames) / FPS:g} s, and {least / FPS:g} s are needed.{broken} Give a "
             "longer film, or fewer --seconds."
         )
-    return Pictures(frames, find_cuts(frames), fault=file.fault)
+    return Pictures(frames, find_cuts(frames), fault=fault)

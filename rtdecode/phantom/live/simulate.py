@@ -20,13 +20,10 @@ from rtdecode.phantom.body.brain import TR
 from rtdecode.phantom.body.movement import MOTIONS
 from rtdecode.phantom.body.movement import describe as describe_motion
 from rtdecode.phantom.film.features import spread
-from rtdecode.phantom.film.watched import KINDS, NONE, SHAPES, Pictures
+from rtdecode.phantom.film.watched import NONE, SHAPES, Pictures
 from rtdecode.phantom.live.faults import FaultLog, absences, folder_fault, volume_fault
 from rtdecode.phantom.live.stop import stop_on_signals
 from rtdecode.phantom.session import CHUNK_S, SCAN_ON_S, START_AT, STEADY, PhantomSession
-
-# Length of what is no film from a file, by default.
-_SECONDS = 60.0
 
 
 def run(
@@ -77,8 +74,6 @@ def run(
         raise UsageError("nothing to simulate into: give --lsl NAME, --fmri-dir DIR, both, or --record DIR")
     # Signals are caught from the first moment on, while the session is still being made.
     with stop_on_signals() as stop:
-        if seconds is None and film in KINDS:
-            seconds = _SECONDS
         session = PhantomSession(
             preset,
             subject,
@@ -168,8 +163,8 @@ def _motion(session: PhantomSession) -> str:
 
 def _delivery(session: PhantomSession) -> str:
     if session.delivery != STEADY:
-        spread = f"{min(session.delays):.2g} to {max(session.delays):.2g} s"
-        return f"{spread} after a volume's end (as in {session.delivery})"
+        delays = f"{min(session.delays):.2g} to {max(session.delays):.2g} s"
+        return f"{delays} after a volume's end (as in {session.delivery})"
     first = session.delays[0] - session.volume_delay
     late = f" (the first {first:g} s later)" if first else ""
     return f"{session.volume_delay:g} s after a volume's end{late}"
