@@ -92,7 +92,7 @@ class PhantomSession:
         finished (`rtdecode.phantom.body.played.played_delays`): a file comes then, or later where its
         transfer takes longer.
     film : str
-        ``shapes``, ``none`` or the path of a film (`rtdecode.phantom.film.watched`).
+        ``shapes``, ``natural``, ``none`` or the path of a film (`rtdecode.phantom.film.watched`).
 
     Raises
     ------

@@ -34,7 +34,7 @@ TRAINING_SEEDS = range(1000)
 class Participant:
     """A simulated participant and how hard it is to read: preset, brain, size of a volume, and its film.
 
-    `film` is a word or a path, see `rtdecode.phantom.film.watched`.
+    `film` is a word (`shapes`, `natural`, `none`) or a path, see `rtdecode.phantom.film.watched`.
     """
 
     preset: str = "easy"
@@ -43,7 +43,7 @@ class Participant:
     film: str = SHAPES
 
     def session(self, seed: int, seconds: float | None, cuts: str = "grid") -> PhantomSession:
-        """Make one session; the seed fixes noise and, of the film of shapes, the film."""
+        """Make one session; the seed fixes noise and, of films that are drawn, the film."""
         return PhantomSession(
             self.preset, self.subject, seed, seconds, cuts, shape=self.shape, film=self.film
         )

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.errors import UsageError
+from rtdecode.phantom.film.fit import resampled
 from rtdecode.types import Float
 
 FPS = 8
@@ -169,6 +170,13 @@ class Film:
         """Return the index of each attribute's value at each frame, (frame, attribute)."""
         rows = [[ATTRIBUTES[name].index(value) for name, value in s.attributes.items()] for s in self.shots]
         return np.repeat(np.array(rows, dtype=np.int64), [s.frames for s in self.shots], axis=0)
+
+    def at(self, size: tuple[int, int], fps: float) -> NDArray[np.uint8]:
+        """Return the film at another size and rate, (frame, row, column, 3).
+
+        It is drawn at 64 x 96 px and 8 fps, as it always is, and scaled until it fills the size.
+        """
+        return resampled(self.frames, FPS, size, fps)
 
     def write_events(self, path: Path) -> None:
         """Write the shots as a BIDS events file."""

@@ -8,12 +8,9 @@ import av
 import av.error
 import numpy as np
 from av.video.stream import VideoStream
-from numpy.typing import NDArray
-from PIL import Image
 
 from rtdecode.errors import UsageError
-
-Frames = NDArray[np.uint8]
+from rtdecode.phantom.film.fit import Frames, filling
 
 # Times of frames are rounded: an instant so close to a frame's end, in frames, is the next one's.
 _SLACK = 1e-3
@@ -59,14 +56,14 @@ def film_from_file(path: Path, size: tuple[int, int], fps: float, count: int) ->
                 # As often as instants of the rate fall on this frame: several times or never.
                 stop = min(math.ceil(until_s * fps - _SLACK), count)
                 if stop > len(frames):
-                    frames += [_filling(frame, size, pixel)] * (stop - len(frames))
+                    frames += [filling(frame.to_image(), size, pixel)] * (stop - len(frames))
                 if len(frames) == count:
                     break
     except (OSError, av.error.FFmpegError, av.error.MemoryError) as error:
         if not frames:
             raise UsageError(
                 f"--film {path} cannot be read as a film ({error}). Give a film that PyAV reads, or one of "
-                "shapes, none."
+                "shapes, natural, none."
             ) from error
         fault = str(error)
     if not frames:
@@ -90,14 +87,3 @@ def _with_ends(frames: Iterator[av.VideoFrame], stream: VideoStream) -> Iterator
         at_s = now_s
     if held is not None:
         yield held, at_s - first_s + length_s
-
-
-def _filling(frame: av.VideoFrame, size: tuple[int, int], pixel: float) -> Frames:
-    height, width = size
-    # The largest part in the middle that has the shape that is wanted.
-    part = min(frame.width * pixel / width, frame.height / height)
-    left = (frame.width - part * width / pixel) / 2
-    top = (frame.height - part * height) / 2
-    box = (left, top, frame.width - left, frame.height - top)
-    picture = frame.to_image().resize((width, height), Image.Resampling.BOX, box=box)
-    return np.asarray(picture, np.uint8)

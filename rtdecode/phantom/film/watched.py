@@ -1,9 +1,10 @@
-"""What the simulated participant may watch: a film of moving shapes, a film from a file, or nothing.
+"""What the simulated participant may watch: shapes, a drawn world, a film from a file, or nothing.
 
 `watched` makes any of them from its name. All have 64 x 96 pixels and 8 frames a second, as the visual system
-of the participant takes them.
+of the participant takes them, and give any of their instants at any size.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +15,17 @@ from numpy.typing import NDArray
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.cuts import find_cuts
 from rtdecode.phantom.film.film import FPS, HEIGHT, SHOT_FRAMES, WIDTH, Film, frame_count, write_shots
+from rtdecode.phantom.film.fit import frames_at, resampled
 from rtdecode.phantom.film.from_file import film_from_file
+from rtdecode.phantom.film.natural import natural_film
 
 SHAPES = "shapes"
+NATURAL = "natural"
 NONE = "none"
-KINDS = (SHAPES, NONE)
+KINDS = (SHAPES, NATURAL, NONE)
+
+# Given a size, a rate and a number of frames, it makes a film's first so many frames.
+Source = Callable[[tuple[int, int], float, int], NDArray[np.uint8]]
 
 # Length of what is no film from a file, by default.
 _SECONDS = 60.0
@@ -49,12 +56,21 @@ class Pictures:
         False for a grey screen, which has no shot.
     fault : str
         Why the end of its file could not be decoded; empty where all of it could.
+    source : function, optional
+        Makes the film at any size and rate; without it `at` scales `frames`.
     """
 
     def __init__(
-        self, frames: NDArray[np.uint8], cuts: NDArray[np.int64], *, shown: bool = True, fault: str = ""
+        self,
+        frames: NDArray[np.uint8],
+        cuts: NDArray[np.int64],
+        *,
+        shown: bool = True,
+        fault: str = "",
+        source: Source | None = None,
     ) -> None:
         self.fault = fault
+        self._source = source
         self.frames = frames
         self.count = len(frames)
         self.cut_frames = np.append(0, cuts) if shown else np.zeros(0, np.int64)
@@ -80,12 +96,22 @@ class Pictures:
         window = self.frames[k * SHOT_FRAMES : (k + 1) * SHOT_FRAMES]
         return np.concatenate([window, window[-1:]])
 
+    def at(self, size: tuple[int, int], fps: float) -> NDArray[np.uint8]:
+        """Return the film at another size and rate, (frame, row, column, 3).
+
+        A film from a file is read once more, each picture scaled until it fills the size; `natural` is drawn
+        as finely as the size needs. What then lies outside is cut off.
+        """
+        if self._source is None:
+            return resampled(self.frames, FPS, size, fps)
+        return self._source(size, fps, frames_at(self.count, FPS, fps))
+
     def write_events(self, path: Path) -> None:
         """Write the shots as a BIDS events file; what they show is not known (``n/a``)."""
         write_shots(self.shots, path)
 
 
-# All of them have count, frames, shots, cut_frames, windows, clip and write_events.
+# All of them have count, frames, shots, cut_frames, windows, clip, at and write_events.
 Watched = Film | Pictures
 
 
@@ -95,11 +121,11 @@ def watched(name: str, seconds: float | None, seed: int, cuts: str) -> Watched:
     Parameters
     ----------
     name : str
-        ``shapes``, ``none`` (a grey screen), or the path of a film.
+        ``shapes``, ``natural``, ``none`` (a grey screen), or the path of a film.
     seconds : float or None
         Length. None takes all of a film from a file, and a minute of anything else.
     seed : int
-        Fixes the film of shapes.
+        Fixes the films that are drawn, `shapes` and `natural`.
     cuts : str
         Where the film of shapes cuts, see `Film`.
 
@@ -118,6 +144,18 @@ def watched(name: str, seconds: float | None, seed: int, cuts: str) -> Watched:
         assert wanted is not None
         grey = np.full((wanted, HEIGHT, WIDTH, 3), _GREY, np.uint8)
         return Pictures(grey, np.zeros(0, np.int64), shown=False)
+    if name == NATURAL:
+        assert wanted is not None
+
+        def draw(size: tuple[int, int], fps: float, count: int) -> NDArray[np.uint8]:
+            return natural_film(seed, count, size, fps)
+
+        frames = draw((HEIGHT, WIDTH), FPS, wanted)
+        return Pictures(frames, find_cuts(frames), source=draw)
+
+    def read(size: tuple[int, int], fps: float, count: int) -> NDArray[np.uint8]:
+        return film_from_file(Path(name), size, fps, count)[0]
+
     # One frame more tells a film that is too long from one that is just not.
     frames, fault = film_from_file(Path(name), (HEIGHT, WIDTH), FPS, min(wanted or _MOST + 1, _MOST + 1))
     if len(frames) > _MOST:
@@ -132,4 +170,4 @@ def watched(name: str, seconds: float | None, seed: int, cuts: str) -> Watched:
             f"--film {name} lasts {len(frames) / FPS:g} s, and {least / FPS:g} s are needed.{broken} Give a "
             "longer film, or fewer --seconds."
         )
-    return Pictures(frames, find_cuts(frames), fault=fault)
+    return Pictures(frames, find_cuts(frames), fault=fault, source=read)

@@ -22,7 +22,10 @@ def simulate(
         ),
     ] = None,
     film: Annotated[
-        str, typer.Option(help="What is watched: shapes, none (a grey screen), or the path of a film.")
+        str,
+        typer.Option(
+            help="What is watched: shapes, natural (a drawn world), none (a grey screen), or a film's path."
+        ),
     ] = "shapes",
     wait: Wait = 60.0,
     scanner: Annotated[

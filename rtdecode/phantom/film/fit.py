@@ -1,0 +1,45 @@
+"""Fit pictures of any size and rate to any other."""
+
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Frames = NDArray[np.uint8]
+
+
+def filling(picture: Image.Image, size: tuple[int, int], pixel: float = 1.0) -> Frames:
+    """Scale a picture until it fills a size, and cut off what then lies outside; nothing is stretched.
+
+    Parameters
+    ----------
+    picture : Image
+    size : (int, int)
+        Rows and columns.
+    pixel : float
+        The width of one of its pixels, where the height is 1.
+
+    Returns
+    -------
+    (row, column, 3)
+    """
+    height, width = size
+    # The largest part in the middle that has the shape that is wanted.
+    part = min(picture.width * pixel / width, picture.height / height)
+    left = (picture.width - part * width / pixel) / 2
+    top = (picture.height - part * height) / 2
+    box = (left, top, picture.width - left, picture.height - top)
+    return np.asarray(picture.resize((width, height), Image.Resampling.BOX, box=box), np.uint8)
+
+
+def frames_at(frames: int, rate: float, fps: float) -> int:
+    """Return how many frames at `fps` a film has that has so many at `rate`."""
+    return int(frames * Fraction(fps) / Fraction(rate))
+
+
+def resampled(frames: Frames, rate: float, size: tuple[int, int], fps: float) -> Frames:
+    """Return frames at another size and rate: at each instant the one that is on, scaled to fill the size."""
+    instants = [int(n * Fraction(rate) / Fraction(fps)) for n in range(frames_at(len(frames), rate, fps))]
+    needed = {at: filling(Image.fromarray(frames[at]), size) for at in dict.fromkeys(instants)}
+    return np.stack([needed[at] for at in instants])

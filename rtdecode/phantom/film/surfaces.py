@@ -1,0 +1,195 @@
+"""Paint surfaces of the film `natural`: octaves of noise, leaves that hide each other, ragged outlines."""
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+Reals = NDArray[np.float32]
+Box = tuple[float, float, float, float]
+Color = tuple[int, int, int]
+
+# Octaves of noise: the coarsest has cells of 1 height, the finest is never finer than this.
+_OCTAVES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """A plane parallel to the picture.
+
+    Attributes
+    ----------
+    outline : str
+        ``full``, ``ground`` (all below a ragged line), ``clumps`` (foliage about a line), or ``trunks``.
+    near : float
+        Nearness: how much it moves with the camera; the sky's is about 0.
+    level : float
+        Height of the line, heights below the middle of the picture.
+    ragged : float
+        Standard deviation of the outline about its line, heights.
+    colors : (Color, Color)
+        Colours of its dark and light places, 0 to 255.
+    contrast, slope, stretch : float
+        Of its texture: how much of the way between the colours one standard deviation is, the slope of the
+        power spectrum, and how much wider than high its cells are.
+    slant : float
+        How much lighter it gets, as a share of that way, in one height downwards.
+    leaves : float
+        Leaves a square height.
+    seed : tuple of int
+    """
+
+    outline: str
+    near: float
+    level: float
+    ragged: float
+    colors: tuple[Color, Color]
+    contrast: float
+    slope: float
+    stretch: float
+    slant: float
+    leaves: float
+    seed: tuple[int, ...]
+
+
+def noise(
+    seed: tuple[int, ...], box: Box, size: tuple[int, int], slope: float, stretch: float = 1.0
+) -> Reals:
+    """Return noise whose power falls with frequency, the same at any resolution.
+
+    Parameters
+    ----------
+    seed : tuple of int
+    box : (float, float, float, float)
+        Left, top, right and bottom, heights.
+    size : (int, int)
+        Rows and columns. Octaves finer than a pixel are left out.
+    slope : float
+        Power is proportional to frequency to this power, about -3 to -2.
+    stretch : float
+        How much wider than high the cells are.
+
+    Returns
+    -------
+    (row, column) float32
+        With unit variance, if all octaves are there.
+    """
+    left, top, right, bottom = box
+    rows, columns = size
+    total = np.zeros(size, np.float32)
+    # Power in an octave of a plane is proportional to frequency to slope + 2.
+    amplitudes = _amplitudes(slope)
+    for octave, amplitude in enumerate(amplitudes):
+        cell = 0.5**octave
+        if cell * rows < bottom - top:
+            break
+        wide = cell * stretch
+        x0, y0 = math.floor(left / wide) - 2, math.floor(top / cell) - 2
+        across, down = math.ceil(right / wide) + 3 - x0, math.ceil(bottom / cell) + 3 - y0
+        rng = np.random.default_rng((*seed, octave))
+        lattice = Image.fromarray(rng.standard_normal((down, across), np.float32))
+        part = (left / wide - x0, top / cell - y0, right / wide - x0, bottom / cell - y0)
+        fine = lattice.resize((columns, rows), Image.Resampling.BICUBIC, box=part)
+        total += np.float32(amplitude) * np.asarray(fine)
+    return total
+
+
+@cache
+def _amplitudes(slope: float) -> tuple[float, ...]:
+    power = np.exp2(np.arange(_OCTAVES) * (slope + 2))
+    # Bicubic interpolation between cells leaves about half of their variance.
+    return tuple(np.sqrt(power / power.sum() / 0.5).tolist())
+
+
+def paint(surface: Surface, box: Box, density: float) -> Image.Image:
+    """Paint the part of a surface that a shot shows.
+
+    Parameters
+    ----------
+    surface : Surface
+    box : (float, float, float, float)
+        Left, top, right and bottom of the part, heights.
+    density : float
+        Pixels per height.
+
+    Returns
+    -------
+    Image
+        RGBX, of which X is how much of each pixel is covered; the whole box.
+    """
+    left, top, right, bottom = box
+    rows, columns = math.ceil((bottom - top) * density), math.ceil((right - left) * density)
+    texture = noise((*surface.seed, 1), box, (rows, columns), surface.slope, surface.stretch)
+    y = centers(top, bottom, rows)[:, None]
+    tone = 0.5 + surface.contrast * texture + surface.slant * (y - surface.level)
+    dark, light = (np.array(color, np.float32) for color in surface.colors)
+    rgb = dark + np.clip(tone, 0, 1)[..., None] * (light - dark)
+    if surface.leaves:
+        leafy = _with_leaves(Image.fromarray(rgb.astype(np.uint8)), surface, box)
+        rgb = np.asarray(leafy) * (1 + 0.3 * surface.contrast * texture[..., None])
+    picture = Image.fromarray(np.clip(rgb, 0, 255).astype(np.uint8))
+    # Colours go on outside the outline, so RGBX, which is not multiplied by its fourth band, is the truth.
+    return Image.merge("RGBX", (*picture.split(), _outline(surface, box, rows, columns)))
+
+
+def centers(first: float, last: float, count: int) -> Reals:
+    """Return the middles of so many equal parts of a length, (count,)."""
+    return np.float32(first) + (np.arange(count, dtype=np.float32) + 0.5) * np.float32((last - first) / count)
+
+
+def _with_leaves(picture: Image.Image, surface: Surface, box: Box) -> Image.Image:
+    """Draw ellipses over each other, with a power law of sizes: the dead leaves of Lee et al. (2001)."""
+    left, top, right, bottom = box
+    rng = np.random.default_rng((*surface.seed, 2))
+    number = int(surface.leaves * (right - left) * (bottom - top))
+    # Drawn at twice the size, so that edges are smooth.
+    picture = picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST)
+    densities = np.array([picture.width / (right - left), picture.height / (bottom - top)] * 2)
+    # The density of radii falls with their third power between these two.
+    smallest, largest = 0.02, 0.3
+    share = rng.random(number)
+    radii = (smallest**-2 + share * (largest**-2 - smallest**-2)) ** -0.5
+    x, y = rng.uniform(left, right, number), rng.uniform(top, bottom, number)
+    ratio = np.exp(rng.normal(0, 0.35, number))
+    dark, light = (np.array(color) for color in surface.colors)
+    tone = rng.uniform(-0.2, 1.2, number)[:, None]
+    colors = np.clip(dark + tone * (light - dark), 0, 255).astype(int)
+    draw = ImageDraw.Draw(picture)
+    # Large leaves first, so that small ones are seen.
+    for k in np.argsort(-radii):
+        wide, high = radii[k] * ratio[k], radii[k] / ratio[k]
+        edges = np.array([x[k] - wide - left, y[k] - high - top, x[k] + wide - left, y[k] + high - top])
+        first_x, first_y, last_x, last_y = (edges * densities).tolist()
+        # The last pixel is drawn, too.
+        if last_x - 1 >= first_x and last_y - 1 >= first_y:
+            draw.ellipse((first_x, first_y, last_x - 1, last_y - 1), fill=tuple(colors[k].tolist()))
+    return picture.reduce(2)
+
+
+def _outline(surface: Surface, box: Box, rows: int, columns: int) -> Image.Image:
+    """Return how much of each pixel the surface covers."""
+    left, top, right, bottom = box
+    density = rows / (bottom - top)
+    if surface.outline == "full":
+        return Image.new("L", (columns, rows), 255)
+    seed = (*surface.seed, 3)
+    y = centers(top, bottom, rows)[:, None] - np.float32(surface.level)
+    if surface.outline == "ground":
+        line = noise(seed, (left, 0, right, (right - left) / columns), (1, columns), -2.8)
+        inside = y - np.float32(surface.ragged) * line
+    elif surface.outline == "clumps":
+        bumps = noise(seed, box, (rows, columns), -2.6)
+        inside = y + np.float32(surface.ragged) * (2 * bumps - 0.5)
+    else:
+        rng = np.random.default_rng((*surface.seed, 4))
+        x = centers(left, right, columns)[None]
+        bend = noise(seed, (0, top, (bottom - top) / rows, bottom), (rows, 1), -3.2)
+        inside = np.full((rows, columns), -1, np.float32)
+        for _ in range(rng.integers(1, 4)):
+            middle, half = rng.uniform(left, right), rng.uniform(0.3, 1) * surface.ragged
+            lean = rng.normal(0, 0.15)
+            inside = np.maximum(inside, half * (1 + 0.3 * y) - np.abs(x - middle - lean * y - 0.04 * bend))
+    return Image.fromarray((255 * np.clip(0.5 + density * inside, 0, 1)).astype(np.uint8))
