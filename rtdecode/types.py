@@ -74,7 +74,8 @@ class EegChunk:
         The montage from this chunk on, if it differs from that of the chunks before.
     clock_at : float or None
         Time by which deadlines are judged when this item is taken, if that is not `arrived_at`. It is set
-        while a session catches up on volumes that were already in the folder when it started.
+        while a session catches up on volumes that were already in the folder when it started, and where an
+        item that had arrived earlier was still to be taken.
     """
 
     data: Float

@@ -5,21 +5,22 @@ It runs apart from the session's process, so that neither a model nor a video en
 ::
 
     [thread] LSL ------+
-    [thread] folder ---+--> queue (bounded, blocks) --> [main] record -> assemble --> mailbox
+    [thread] folder ---+--> turns (bounded, block) --> [main] record -> assemble --> outbox --> mailbox
     [thread] film -----+    (markers of `rtdecode play`, for the recording alone)
 
-The main thread takes one item after the other: it records the item as it came, gives it to the assembler, and
-sends the windows that are complete, with a status twice a second. A fault is a message too: the session's
-process decides what becomes of it.
+The main thread takes one item after the other (`streaming.session.turns` says which is next): it records the
+item as it came, gives it to the assembler, and sends the windows that are complete, with a status twice a
+second. It does not wait for the session's process, which may be decoding: what the mailbox has no room for
+stays in the outbox. A fault is a message too: the session's process decides what becomes of it.
 """
 
 import contextlib
 import math
 import multiprocessing
-import queue
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -46,6 +47,7 @@ from streaming.session import past
 from streaming.session.backlog import Lag
 from streaming.session.mailbox import Mailbox, Message, pack
 from streaming.session.orders import Sources, StreamOptions
+from streaming.session.turns import Action, Turns
 from streaming.sources.folder.source import FolderSource
 from streaming.sources.lsl.markers import MarkerSource
 from streaming.sources.lsl.source import LslSource
@@ -72,8 +74,9 @@ _UNTOLD_MOST = 32
 # finite, as a recording cannot hold infinity.
 _LONG_AGO = -1e12
 
-# A call that a source's thread leaves to the main thread: that alone feeds assembler and recording.
-Action = Callable[[], None]
+# Messages that may wait in the outbox. Beyond that, reading waits for the session: there
+# are so many only where a backlog is read, or where the session hangs.
+_OUTBOX = 32
 
 
 def main(sources: Sources, mailbox: Mailbox, stop: Event) -> None:
@@ -119,7 +122,7 @@ class _Acquisition:
         self._mailbox = mailbox
         self._stop = stop
         self._parent_alive = parent_alive
-        self._queue: queue.Queue[Action] = queue.Queue(maxsize=256)
+        self._turns = Turns()
         self._threads: list[threading.Thread] = []
         # Not verified again: the session did so before it started this process.
         bundle = bundles.load(sources.bundle, verify=False, subject=options.subject)
@@ -147,7 +150,15 @@ class _Acquisition:
         self._record_fault = ""
         known = {CALIBRATION: CALIBRATION, "calibration_digest": calibration.digest} if calibration else {}
         self._writer = self._opened(sources.meta | known)
-        # Triggers and volumes that the next status will tell of.
+        self._outbox: deque[Message] = deque()
+        # Refined windows that are sent when no volume waits any more.
+        self._refined: list[Message] = []
+        # Deadlines up to here were kept while nothing waited, s. What arrived earlier and is taken later
+        # counts from then, in a replay too.
+        self._kept_at = -math.inf
+        # By which deadlines were judged when the last item was taken, s. It never goes back.
+        self._taken_at = -math.inf
+        # Triggers and volumes that the next statuses will tell of.
         self._untold: list[dict[str, Any]] = []
         # Until a sample comes, the newest is the one that the acquisition before this one told of.
         self._newest_sample_at = None if self._resumed is None else self._resumed.newest_sample_at
@@ -174,20 +185,21 @@ class _Acquisition:
         if (used := self._calibration) is not None and self._resumed is None:
             self._record(lambda kept: kept.keep_calibration(used))
         # An error in a thread is raised again in the main thread, where it ends the loop below.
-        threading.excepthook = lambda caught: self._put(partial(_fail, caught.exc_value))
+        threading.excepthook = lambda caught: self._leave(partial(_fail, caught.exc_value))
         self._start(self._read_lsl if self._lsl else None)
         self._start(self._read_folder if self._folder else None)
         self._start(self._read_film if self._lsl and self._writer else None)
-        # Until the loop below the threads only fill the queue, so the past comes before what is new.
+        # Until the loop below the threads only stand in line, so the past comes before what is new.
         if self._resumed is not None:
             self._go_on(self._resumed)
         while not self._stop.is_set():
             self._step(timeout=0.02)
         # Stopped: what the threads have left is still taken, then the last windows go out.
-        while not self._queue.empty():
+        while len(self._turns):
             self._step(timeout=0.0)
         now = time.monotonic()
         self._emit(self._assembler.flush(now))
+        self._send_refined()
         # A replay needs both to cut the same windows.
         expected = self._assembler.triggers_expected
         self._record(lambda kept: kept.note(ended_at=now, triggers_expected=expected))
@@ -205,7 +217,7 @@ class _Acquisition:
             self._assembler.begin(resumed.first_sample_at)
         # This cuts the windows of the past once more; the session drops those that it has had.
         for item in resumed.items():
-            at = item.arrived_at if item.clock_at is None else item.clock_at
+            at = self._time_of(item)
             self._emit(self._assembler.advance(at) + self._assembler.push(item, at))
 
     def _opened(self, meta: dict[str, Any]) -> RecordingWriter | None:
@@ -228,35 +240,58 @@ class _Acquisition:
 
     def close(self) -> None:
         self._stop.set()
+        self._post(most=0)
         for thread in self._threads:
             thread.join(timeout=3.0)
         self._record(RecordingWriter.close)
 
     def send(self, message: Message) -> None:
-        """Put a message into the mailbox, however long that takes, unless nobody is left to read it."""
-        # A session that was killed never takes the message, and this process must not outlive it.
-        while not self._mailbox.put(message, timeout=0.5):
-            if not self._parent_alive():
+        """Put a message into the mailbox, behind those that wait for room there."""
+        self._outbox.append(message)
+        self._post(most=_OUTBOX)
+
+    def _post(self, most: int) -> None:
+        """Put what waits into the mailbox; wait for room only while more than `most` messages are left."""
+        while self._outbox:
+            waits = len(self._outbox) > most
+            if self._mailbox.put(self._outbox[0], timeout=0.5 if waits else 0.0):
+                self._outbox.popleft()
+            elif not waits:
                 return
+            elif not self._parent_alive():
+                # A session that was killed never takes a message, and this process must not outlive it.
+                self._outbox.clear()
 
     def _step(self, timeout: float) -> None:
-        """Carry out the oldest action, or let time pass without one; then send a status if one is due."""
-        try:
-            action = self._queue.get(timeout=timeout) if timeout else self._queue.get_nowait()
-        except queue.Empty:
-            # Nothing waits: reading keeps up, and deadlines may pass without any item.
-            self._lag.idle(time.monotonic())
-            self._emit(self._assembler.advance(self._due_at()))
-        else:
+        """Carry out the next action, or let time pass without one; then send a status if one is due."""
+        action = self._turns.take(timeout)
+        if action is not None:
             action()
+        else:
+            self._idle()
+        if not self._turns.volumes:
+            self._send_refined()
+        self._post(most=_OUTBOX)
         now = time.monotonic()
         full = len(self._untold) >= _UNTOLD_MOST
-        if now - self._status_at >= _STATUS_EVERY or full or self._tell_now:
+        if now - self._status_at < _STATUS_EVERY and not (full or self._tell_now):
+            return
+        if not self._parent_alive():
+            self._stop.set()
+        # Without room the session is busy and reads nothing: a later status tells of it all.
+        if not self._outbox:
             self._status_at = now
-            self._tell_now = False
             self.send(Message(self._status(now), {}))
-            if not self._parent_alive():
-                self._stop.set()
+            self._tell_now = bool(self._untold)
+
+    def _idle(self) -> None:
+        """Keep the deadlines that have passed, as nothing waits: reading keeps up."""
+        self._lag.idle(time.monotonic())
+        due_at = self._due_at()
+        windows = self._assembler.advance(due_at)
+        if windows and self._behind_at is None:
+            self._kept_at = due_at
+        self._emit(windows)
 
     def _set_montage(self, montage: Montage) -> None:
         self._assembler.set_montage(montage)
@@ -268,7 +303,9 @@ class _Acquisition:
 
     def _catch_up(self) -> None:
         """Go on in real time, now that everything that lay in the folder has been read."""
-        self._emit(self._assembler.tick(time.monotonic()))
+        now = time.monotonic()
+        self._emit(self._assembler.tick(now))
+        self._kept_at = now
         self._behind_at = None
 
     def _mark(self, mark: FilmMark) -> None:
@@ -289,6 +326,8 @@ class _Acquisition:
             later = item.readable_at if isinstance(item, Volume) else self._behind_at
             self._behind_at = max(self._behind_at, later)
             item = replace(item, clock_at=self._behind_at)
+        else:
+            item = self._timed(item)
         # Recorded before it is judged: a volume that the bundle cannot read is kept as it is.
         taken = item
         self._record(lambda kept: kept.write(taken))
@@ -296,9 +335,7 @@ class _Acquisition:
             self._learn(item.simulated)
             item = self._judged(item)
         self._remember(item)
-        # An item counts from its arrival, however long it waited in the queue. A
-        # replay, which knows only the arrivals, then cuts the same windows.
-        at = item.arrived_at if self._behind_at is None else self._behind_at
+        at = self._time_of(item)
         windows = self._assembler.advance(at) + self._assembler.push(item, at)
         now = time.monotonic()
         if isinstance(item, EegChunk):
@@ -310,6 +347,19 @@ class _Acquisition:
         self._emit(windows)
         # The motion of the newest volume is measured now that the windows are on their way.
         self._assembler.follow()
+
+    def _timed(self, item: EegChunk | Trigger | Volume) -> EegChunk | Trigger | Volume:
+        """Let an item bear the time by which deadlines are judged when it is taken, if not its arrival."""
+        # An item counts from its arrival, however long it waited for its turn. But no deadline
+        # passes as long as something waits that had arrived by then.
+        clock_at = max(self._kept_at, min(item.arrived_at, self._turns.oldest))
+        return item if clock_at == item.arrived_at else replace(item, clock_at=clock_at)
+
+    def _time_of(self, item: EegChunk | Trigger | Volume) -> float:
+        """Return the time by which deadlines are judged when an item is taken; a replay reckons likewise."""
+        at = item.arrived_at if item.clock_at is None else item.clock_at
+        self._taken_at = max(self._taken_at, at)
+        return self._taken_at
 
     def _remember(self, item: EegChunk | Trigger | Volume) -> None:
         """Note what the session has to hand on to the next acquisition if this one dies."""
@@ -365,9 +415,21 @@ class _Acquisition:
         self._costs[name].append(1e3 * seconds)
 
     def _emit(self, windows: list[Window]) -> None:
+        backlog = self._behind_at is not None
         for window in windows:
-            backlog = self._behind_at is not None
-            self.send(pack(window, clip=self._assembler.clip(window), costs=self._newest, backlog=backlog))
+            message = pack(
+                window, clip=self._assembler.clip(window), costs=dict(self._newest), backlog=backlog
+            )
+            # The volumes that wait may complete a final, which the decoder should then be free for.
+            if window.revision == "refined" and self._turns.volumes:
+                self._refined.append(message)
+            else:
+                self.send(message)
+
+    def _send_refined(self) -> None:
+        for message in self._refined:
+            self.send(message)
+        self._refined.clear()
 
     def _status(self, now: float) -> Status:
         costs = self._costs
@@ -383,8 +445,8 @@ class _Acquisition:
             counters["fmri"][key] = max(counters["fmri"][key], folder.get(key, 0))
         if self._resumed is not None:
             counters = self._resumed.counted(counters)
-        untold = self._untold
-        self._untold = []
+        untold = self._untold[:_UNTOLD_MOST]
+        self._untold = self._untold[_UNTOLD_MOST:]
         return {
             "kind": "status",
             "elapsed": self._assembler.elapsed(now),
@@ -439,7 +501,7 @@ class _Acquisition:
     def _silent(self, now: float) -> float | None:
         """Return the time since anything came, s; None before that, and while items wait here."""
         # Items that wait were heard, although a busy machine has not taken them yet.
-        if not self._data_at or not self._queue.empty():
+        if not self._data_at or len(self._turns):
             return None
         return now - max(self._data_at.values())
 
@@ -462,13 +524,12 @@ class _Acquisition:
             self._threads.append(threading.Thread(target=body, daemon=True))
             self._threads[-1].start()
 
-    def _put(self, action: Action) -> None:
-        """Leave an action to the main thread, as soon as the queue has room."""
-        # A full queue blocks, but not for ever: the thread has to end when the session does.
+    def _leave(self, action: Action, arrived_at: float = math.inf, *, volume: bool = False) -> None:
+        """Leave an action to the main thread, as soon as its line has room."""
+        # A full line blocks, but not for ever: the thread has to end when the session does.
         while not self._stop.is_set():
-            with contextlib.suppress(queue.Full):
-                self._queue.put(action, timeout=0.5)
-                break
+            if self._turns.leave(action, arrived_at, volume=volume, timeout=0.5):
+                return
 
     def _read_lsl(self) -> None:
         assert self._lsl is not None
@@ -482,12 +543,12 @@ class _Acquisition:
                     montage = self._lsl.montage
                     since = time.monotonic()
                     if montage is not None:
-                        self._put(partial(self._set_montage, montage))
-                self._put(partial(self._take, item))
+                        self._leave(partial(self._set_montage, montage))
+                self._leave(partial(self._take, item), item.arrived_at)
             late = montage is not None and time.monotonic() - since > _MARKERS_WITHIN
             if triggers_expected and late and not self._lsl.has_triggers:
                 triggers_expected = False
-                self._put(self._expect_no_triggers)
+                self._leave(self._expect_no_triggers)
             time.sleep(_LSL_POLL)
         self._lsl.close()
 
@@ -497,7 +558,7 @@ class _Acquisition:
         source = MarkerSource(lsl, film_marks.SUFFIX)
         while not self._stop.is_set():
             for label, stamp, at in source.poll():
-                self._put(partial(self._mark, FilmMark(stamp, label, at)))
+                self._leave(partial(self._mark, FilmMark(stamp, label, at)))
             time.sleep(_FILM_POLL)
 
     def _read_folder(self) -> None:
@@ -506,11 +567,12 @@ class _Acquisition:
         while not self._stop.is_set():
             volumes = self._folder.poll(time.monotonic())
             for volume in volumes:
-                self._put(partial(self._take, volume))
+                self._leave(partial(self._take, volume), volume.arrived_at, volume=True)
             # A poll reads only some of the files: the backlog ends when all have been tried.
             if behind and not volumes and not self._folder.unread:
                 behind = False
-                self._put(self._catch_up)
+                # Behind the volumes that it found.
+                self._leave(self._catch_up, volume=True)
             time.sleep(0.0 if self._folder.unread else _FOLDER_POLL)
 
 

@@ -56,11 +56,13 @@ class Mailbox:
 
     def put(self, message: Message, timeout: float) -> bool:
         """Append a message; return False if every slot was taken for `timeout` seconds."""
-        raw = _encode(message)
-        if len(raw) > self._slot_bytes:
-            raise ValueError(f"a message has {len(raw)} bytes, a slot holds {self._slot_bytes}")
+        # Asked for a slot first: a sender that does not wait tries often, and encoding takes time.
         if not self._free.acquire(timeout=timeout):
             return False
+        raw = _encode(message)
+        if len(raw) > self._slot_bytes:
+            self._free.release()
+            raise ValueError(f"a message has {len(raw)} bytes, a slot holds {self._slot_bytes}")
         start = (self._put % self._slots) * self._slot_bytes
         memoryview(self._memory).cast("B")[start : start + len(raw)] = raw
         self._put += 1

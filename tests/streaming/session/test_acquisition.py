@@ -5,6 +5,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from fractions import Fraction
 from functools import partial
@@ -130,12 +131,14 @@ def test_a_run_on_another_grid_is_taken_to_be_recorded(
 class Session:
     """An acquisition that records, and what it sends: items go in by hand."""
 
-    def __init__(self, folder: Path, *, existing: str = "ignore", eeg: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, existing: str = "ignore", eeg: bool = False, lsl: str | None = None
+    ) -> None:
         self.bundle = make_bundle(folder / "bundle", eeg=eeg, tr=Fraction(1, 2), window=Fraction(1))
         self.record = folder / "record"
         (folder / "scanner").mkdir()
         meta = {"simulated": False, "bundle": self.bundle.digest}
-        options = StreamOptions(fmri_dir=folder / "scanner", existing=existing, record=self.record)
+        options = StreamOptions(lsl=lsl, fmri_dir=folder / "scanner", existing=existing, record=self.record)
         sources = Sources(self.bundle.path, options, meta)
         mailbox = Mailbox(CONTEXT, 64, slot_bytes(self.bundle))
         self.made = acquisition._Acquisition(sources, mailbox, CONTEXT.Event(), lambda: True)
@@ -215,7 +218,7 @@ def test_a_recording_says_simulated_where_a_source_does(tmp_path: Path, simulate
 
 def test_a_stream_that_says_so_makes_the_recording_simulated(tmp_path: Path) -> None:
     session = Session(tmp_path, eeg=True)
-    session.made._put(partial(session.made._set_montage, Montage(CHANNELS, 500.0, simulated=True)))
+    session.made._leave(partial(session.made._set_montage, Montage(CHANNELS, 500.0, simulated=True)))
     session.made._step(timeout=1.0)
     session.made.close()
     assert Recording(session.record).meta["simulated"] is True
@@ -237,7 +240,7 @@ def test_that_no_triggers_are_expected_waits_its_turn(
     made._lsl = lsl
     made._read_lsl()
     assert made._assembler.triggers_expected
-    actions = [made._queue.get_nowait() for _ in range(made._queue.qsize())]
+    actions = [made._turns.take(timeout=0) for _ in range(len(made._turns))]
     assert len(actions) == 3
     actions[-1]()
     assert not made._assembler.triggers_expected
@@ -245,7 +248,7 @@ def test_that_no_triggers_are_expected_waits_its_turn(
 
 
 def write_montage(session: Session) -> None:
-    session.made._put(partial(session.made._set_montage, Montage(CHANNELS, 500.0)))
+    session.made._leave(partial(session.made._set_montage, Montage(CHANNELS, 500.0)))
     session.made._step(timeout=1.0)
 
 
@@ -315,7 +318,7 @@ def test_what_waits_to_be_taken_is_no_silence(tmp_path: Path) -> None:
     (volume,) = volumes(1)
     session.take(volume)
     assert session.made._status(volume.arrived_at + 40)["silent"] == pytest.approx(40)
-    session.made._put(partial(session.made._take, volume))
+    session.made._leave(partial(session.made._take, volume))
     assert session.made._status(volume.arrived_at + 40)["silent"] is None
     session.made.close()
 
@@ -331,3 +334,128 @@ def test_the_calibrations_digest_goes_with_a_recording(
     mailbox = Mailbox(CONTEXT, 1, slot_bytes(bundle))
     acquisition._Acquisition(sources, mailbox, CONTEXT.Event(), lambda: True).close()
     assert Recording(tmp_path / "record").meta["calibration_digest"] == "0123"
+
+
+def fed(made: Any, items: list[EegChunk | Trigger | Volume]) -> None:
+    """Leave items in order of arrival, all before any is taken, and then take them."""
+    for item in items:
+        made._leave(partial(made._take, item), item.arrived_at, volume=isinstance(item, Volume))
+    while len(made._turns):
+        # However slowly the machine takes them, no EEG is passed over for that.
+        made._lag.idle(time.monotonic())
+        made._step(timeout=0)
+
+
+def triggers(count: int) -> list[Trigger]:
+    return [Trigger(1000.0 + 0.5 * n, "R128", 1000.01 + 0.5 * n) for n in range(count)]
+
+
+def burst(*indices: int, at: float) -> dict[int, float]:
+    """When volumes of a burst arrive, by their index."""
+    return {index: at + 0.01 * n for n, index in enumerate(indices)}
+
+
+def late(count: int, at: dict[int, float]) -> list[Volume]:
+    """Volumes of which some come late."""
+    out = []
+    for volume in volumes(count):
+        ready = at.get(volume.index, volume.arrived_at)
+        out.append(replace(volume, readable_at=ready, arrived_at=ready, parsed_at=ready))
+    return sorted(out, key=lambda volume: volume.arrived_at)
+
+
+def by_arrival(*items: EegChunk | Trigger | Volume) -> list[EegChunk | Trigger | Volume]:
+    return sorted(items, key=lambda item: item.arrived_at)
+
+
+def chunks(seconds: float) -> list[EegChunk]:
+    """EEG from a second before the run on, in chunks of a tenth of a second."""
+    rng = np.random.default_rng(1)
+    out = []
+    for n in range(round(10 * seconds)):
+        stamps = 999.0 + 0.1 * n + np.arange(50) / 500
+        data = rng.normal(0, 20, (len(CHANNELS), 50)).astype(np.float32)
+        out.append(EegChunk(data, stamps, float(stamps[-1]) + 0.005))
+    return out
+
+
+def test_a_session_that_is_busy_holds_up_nothing_and_misses_no_message(tmp_path: Path) -> None:
+    """The mailbox is full from the first message on, as long as nobody reads it."""
+    bundle = make_bundle(tmp_path / "bundle", eeg=False, tr=Fraction(1, 2), window=Fraction(1))
+    (tmp_path / "scanner").mkdir()
+    mailbox = Mailbox(CONTEXT, 1, slot_bytes(bundle))
+    sources = Sources(bundle.path, StreamOptions(fmri_dir=tmp_path / "scanner"))
+    made = acquisition._Acquisition(sources, mailbox, CONTEXT.Event(), lambda: True)
+    fed(made, [*volumes(40)])
+    assert made._assembler.counters()["fmri"]["volumes"] == 40
+    heads: list[Any] = []
+    while (message := mailbox.get(timeout=0)) is not None:
+        heads.append(message.head)
+        made._leave(list)
+        made._step(timeout=0)
+    windows = [head["window"]["index"] for head in heads if head["kind"] == "window"]
+    assert windows == list(range(19))
+    # A status tells of a few volumes at a time, and together they tell of each once.
+    told = [[item["index"] for item in head["items"]] for head in heads if head["kind"] == "status"]
+    assert [index for some in told for index in some] == list(range(40))
+    assert max(map(len, told)) <= 32
+
+
+def test_refined_windows_are_sent_when_no_volume_waits(tmp_path: Path) -> None:
+    """The burst completes final 4 too, and the decoder should be free for it."""
+    session = Session(tmp_path)
+    made = session.made
+    made._emit = partial(acquisition._Acquisition._emit, made)
+    before = [item for item in by_arrival(*triggers(13), *late(4, {})) if item.arrived_at < 1006.02]
+    fed(made, before)
+    fed(made, [*late(12, burst(*range(4, 12), at=1006.02))[4:]])
+    sent = [head["window"] for head in session.sent if head["kind"] == "window"]
+    assert [(one["index"], one["revision"]) for one in sent] == [
+        *((k, "final") for k in range(5)),
+        *((k, "refined") for k in (1, 2, 3)),
+    ]
+    again = session.again()
+    assert [(window.index, window.revision) for window in again if window.revision == "refined"] == [
+        (k, "refined") for k in (1, 2, 3)
+    ]
+
+
+def test_whose_turn_it_was_changes_no_final_and_no_refined_window(tmp_path: Path) -> None:
+    """Everything waits from the start: no taker is slower. In order of arrival the same windows come out."""
+    session = Session(tmp_path, eeg=True, lsl="an amplifier")
+    session.made._set_montage(Montage(CHANNELS, 500.0))
+    # The burst ends a hundredth of a second before the deadline of window 4, which reads volumes 10 and 11.
+    items = by_arrival(*chunks(16), *triggers(29), *late(26, burst(*range(4, 13), at=1006.76)))
+    fed(session.made, items)
+    taken = list(Recording(session.record).events())
+    order = [type(item).__name__ for item in taken]
+    assert order != [type(item).__name__ for item in items]
+    assembler = Assembler(session.bundle, Montage(CHANNELS, 500.0), ["eeg", "fmri"])
+    plain = {(w.index, w.revision): w for w in assembler.play(items) if w.revision != "preview"}
+    again = {(w.index, w.revision): w for w in session.again() if w.revision != "preview"}
+    live = {(w.index, w.revision): w for w in session.windows if w.revision != "preview"}
+    assert {k for k, revision in live if revision == "refined"} == {1, 2, 3}
+    assert [live[4, "final"].fmri_mask.all(), live[3, "final"].fmri_mask.any()] == [True, False]
+    assert plain.keys() & again.keys() >= live.keys()
+    for key, window in live.items():
+        for other in (plain[key], again[key]):
+            for name in ("eeg", "eeg_mask", "fmri", "fmri_mask"):
+                assert np.array_equal(getattr(window, name), getattr(other, name)), (key, name)
+
+
+def test_a_deadline_that_was_kept_while_nothing_waited_is_kept_in_a_replay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file is being read when the deadline of its window passes: it had arrived, and comes too late."""
+    session = Session(tmp_path)
+    arrived = volumes(8)
+    session.take(*arrived[:3])
+    monkeypatch.setattr(acquisition, "time", SimpleNamespace(monotonic=lambda: 1003.0, time=lambda: 0.0))
+    session.made._step(timeout=0)
+    assert missing(session.windows) == [0.5]
+    session.take(replace(arrived[3], arrived_at=1002.8), *arrived[4:])
+    shown = [(window.index, window.revision) for window in session.windows]
+    assert shown == [(0, "final"), (0, "refined"), (1, "final"), (2, "final")]
+    played = session.again()
+    assert [(window.index, window.revision) for window in played] == shown
+    assert missing(played) == missing(session.windows)

@@ -63,8 +63,12 @@ class Acquired:
             # Nothing waits here, however slowly the machine feeds the items.
             self.made._lag.idle(time.monotonic())
             self.made._take(item)
+        # Each status tells of some of the items.
         self.status = self.made._status(items[-1].arrived_at)
         self.items += self.status["items"]
+        while self.made._untold:
+            self.status = self.made._status(items[-1].arrived_at)
+            self.items += self.status["items"]
 
     def killed(self) -> "Acquired":
         """The acquisition that is started when this one dies: nothing is closed in order."""

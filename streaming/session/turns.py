@@ -1,0 +1,100 @@
+"""In which order the main thread of the acquisition takes what the threads that read the sources leave to it.
+
+A console may write thirty volumes at once, and each costs the main thread ten times as much as a chunk of
+EEG. In order of arrival, EEG would wait for all of them. So volumes stand in a line of their own, and take
+turns with everything else.
+"""
+
+import math
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+# A call that a source's thread leaves to the main thread: that alone feeds assembler and recording.
+Action = Callable[[], None]
+
+# Most actions that wait: a thread that brings more has to wait itself. Volumes are large.
+_MOST = 256
+_MOST_VOLUMES = 64
+
+
+class _Waiting(NamedTuple):
+    """An action, and when what it brings arrived, s on the local clock; inf if it brings nothing."""
+
+    arrived_at: float
+    action: Action
+
+
+class Turns:
+    """Two lines of actions, each taken in the order in which it was left: volumes, and everything else.
+
+    What waits when a volume has been taken goes before the next volume. So no EEG waits for more than one
+    volume, and however much EEG comes, the volumes get on.
+
+    Deadlines are judged by a clock that everything has been taken up to (`oldest`). So a final waits for all
+    that had arrived by its deadline, and what it holds does not depend on whose turn it was.
+
+    It is safe for one thread that takes and any number that leave something.
+    """
+
+    def __init__(self) -> None:
+        self._rest: deque[_Waiting] = deque()
+        self._volumes: deque[_Waiting] = deque()
+        # How much of the rest still goes before the next volume.
+        self._before = 0
+        self._after_volume = False
+        self._changed = threading.Condition()
+
+    def __len__(self) -> int:
+        return len(self._rest) + len(self._volumes)
+
+    @property
+    def volumes(self) -> int:
+        """Number of volumes that wait."""
+        return len(self._volumes)
+
+    @property
+    def oldest(self) -> float:
+        """When the first of all that waits arrived, s on the local clock; inf if nothing waits."""
+        with self._changed:
+            # Files that are read together are left in order of their volumes, not of their arrival.
+            volumes = min((one.arrived_at for one in self._volumes), default=math.inf)
+            rest = next((one.arrived_at for one in self._rest if one.arrived_at < math.inf), math.inf)
+        return min(volumes, rest)
+
+    def leave(self, action: Action, arrived_at: float, *, volume: bool, timeout: float) -> bool:
+        """Append an action to its line; return False if there was no room for `timeout` seconds.
+
+        Parameters
+        ----------
+        action : callable
+        arrived_at : float
+            When what it brings arrived, s on the local clock; inf if it brings nothing.
+        volume : bool
+            Whether it belongs behind the volumes that wait.
+        timeout : float
+            s.
+        """
+        line = self._volumes if volume else self._rest
+        most = _MOST_VOLUMES if volume else _MOST
+        with self._changed:
+            if not self._changed.wait_for(lambda: len(line) < most, timeout):
+                return False
+            line.append(_Waiting(arrived_at, action))
+            self._changed.notify_all()
+        return True
+
+    def take(self, timeout: float) -> Action | None:
+        """Take the next action; return None if none came for `timeout` seconds."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: bool(self._rest or self._volumes), timeout):
+                return None
+            if self._after_volume:
+                self._before = len(self._rest)
+            volume = bool(self._volumes) and (self._before == 0 or not self._rest)
+            taken = (self._volumes if volume else self._rest).popleft()
+            self._before = max(0, self._before - (not volume))
+            self._after_volume = volume
+            self._changed.notify_all()
+        return taken.action
