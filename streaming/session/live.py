@@ -260,7 +260,8 @@ class _Session:
         # process sent between the two, just before it died, would be lost.
         dead = not (self._ended or self._acquisition.is_alive())
         # While windows wait to be decoded, no time is spent on waiting for more.
-        message = self._acquisition.mailbox.get(0.0 if len(self._inbox) else timeout)
+        busy = len(self._inbox) or self._output.unkept
+        message = self._acquisition.mailbox.get(0.0 if busy else timeout)
         if message is None and dead:
             self._acquisition_died()
         while message is not None:
@@ -357,6 +358,7 @@ class _Session:
 
     def _lose_output(self, error: OutputError) -> None:
         """Go on for the sake of the recording alone; raise if there is none to be written."""
+        self._output.leave_out()
         record = self._options.record
         if record is None or self._record_fault is not None:
             raise error
@@ -367,6 +369,11 @@ class _Session:
         )
 
     def _decode_one(self) -> None:
+        # Film and twin of the finals that are out wait for windows with a deadline, and go before refined
+        # ones.
+        if self._output.unkept and not self._inbox.urgent:
+            self._output.keep_one()
+            return
         now = time.monotonic()
         job, skipped = self._inbox.take(now)
         for late in skipped:

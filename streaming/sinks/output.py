@@ -1,12 +1,13 @@
 """From a window to everything that is shown and kept of it, the same way in live sessions and replays.
 
 Each window is decoded with as many steps as there is time for. Once its clip is written it counts as emitted,
-and a line is added to ``clips.jsonl``. A final then goes into the film, the contact sheet and the archive,
-with the truth and the null-brain twin where there are any. At the end the archive is compared with the truth.
+and a line is added to ``clips.jsonl``. A final is then kept: it goes into the film, the contact sheet and
+the archive, with the truth and the null-brain twin where there are any. That takes as long as decoding, so in
+a live session it is done when no window waits. At the end the archive is compared with the truth.
 """
 
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ from streaming.sinks.truth import Archive, Truth
 # What a session writes beside its clips; --overwrite removes these files and no others.
 _OURS = ("clips.jsonl", "film.mp4", "contact_sheet.png", "confidence.png", "report.json", ".finals")
 _TWIN = "null brain (same noise, no signal)"
+# Most finals that wait to be kept: each holds the frames of its clip.
+_MOST_UNKEPT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,15 @@ class LastClip:
     name: str
     emitted_at: float
     marks: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Unkept:
+    """A window that is to be kept: its clip, None where it was skipped, and how late that was, s."""
+
+    job: Job
+    decoded: Decoded | None = None
+    late_s: float = 0.0
 
 
 class Emitter:
@@ -126,6 +138,7 @@ class Emitter:
         self._cost = decoder.cost
         self._sections = judged.nothing()
         self._notes: list[str] = []
+        self._unkept: deque[_Unkept] = deque()
         self.hop_s = float(manifest.grid.hop)
         self.tr_s = float(manifest.grid.tr or 0)
         self.counts: Counter[str] = Counter()
@@ -161,13 +174,38 @@ class Emitter:
             return
         with writing():
             late_s = self._publish(job, decoded)
-        aside = self._keep(job, decoded, late_s) if job.window.revision == "final" else 0.0
-        # The time of truth and twin, `aside`, does not count into what a clip costs.
         encode_s = decoded.encoded_at - decoded.started_at
-        whole_s = self._now() - decoded.started_at - aside
+        whole_s = self._now() - decoded.started_at
         decode_s = whole_s - encode_s - decoded.denoising_s
         newest = Cost(encode_s, decoded.denoising_s / max(1, steps), decode_s)
         self._cost = self._cost.followed_by(newest)
+        if job.window.revision == "final":
+            self._unkept.append(_Unkept(job, decoded, late_s))
+            # On a virtual clock no window waits.
+            self._keep(_MOST_UNKEPT if self._live else 0)
+
+    @property
+    def unkept(self) -> int:
+        """Number of finals and skipped windows that are not in the film yet."""
+        return len(self._unkept)
+
+    def keep_one(self) -> None:
+        """Put the oldest of the `unkept` windows into the film, and a final into sheet and archive too."""
+        one = self._unkept.popleft()
+        if one.decoded is not None:
+            self._keep_final(one.job, one.decoded, one.late_s)
+        else:
+            with writing():
+                self._film.skip(one.job.window)
+
+    def leave_out(self) -> None:
+        """Leave out of the film what is not in it yet: nothing can be written any more."""
+        self._unkept.clear()
+
+    def _keep(self, most: int) -> None:
+        """Keep finals until at most so many are left."""
+        while len(self._unkept) > most:
+            self.keep_one()
 
     @property
     def simulated(self) -> bool:
@@ -185,8 +223,9 @@ class Emitter:
         if job.window.revision == "final":
             self.counts["skipped"] += 1
             self.words["skipped"] = f"{_name(job.window)}: {why}"
-            with writing():
-                self._film.skip(job.window)
+            # In the film, windows stand in order.
+            self._unkept.append(_Unkept(job))
+            self._keep(_MOST_UNKEPT if self._live else 0)
 
     def notes(self) -> list[str]:
         """Return sentences on what went wrong with the clips since the last call."""
@@ -202,6 +241,7 @@ class Emitter:
 
     def judge(self) -> Sections:
         """Compare what was emitted with the truth; return the sections of the report that rest on it."""
+        self._keep(0)
         with writing():
             found = judged.sections(self._truth, self._archive, self._bundle)
         # A truth that turns out to be unreadable only here has judged nothing.
@@ -216,6 +256,8 @@ class Emitter:
             last_first.callback(self._clips.close)
             # Closed first: it is deleted, which makes room for the others on a full disk.
             last_first.callback(self._archive.close)
+            # Before that, though: what is not kept yet.
+            last_first.callback(self._keep, 0)
 
     def _draw(self) -> None:
         self._sheet.save(self._out / "contact_sheet.png")
@@ -264,9 +306,8 @@ class Emitter:
         if window.revision != "refined":
             self.newest = LastClip(_name(window), emitted_at, marks)
 
-    def _keep(self, job: Job, decoded: Decoded, late_s: float) -> float:
-        """Add a final to film, contact sheet and archive; return the seconds that truth and twin took."""
-        began = self._now()
+    def _keep_final(self, job: Job, decoded: Decoded, late_s: float) -> None:
+        """Add a final to film, contact sheet and archive."""
         # The clip is out, and waits for nothing that is done here. What reads the truth stays outside
         # `writing`, as an error of its files is no fault of the session's folder.
         frames = decoded.clip.frames
@@ -277,7 +318,6 @@ class Emitter:
         twin = self._null_brain(job, decoded.clip.steps) if self._twin or judged_too else None
         shown = twin if self._twin else None
         four = None if shown is None else shown[:hop]
-        aside = self._now() - began
         named = top(decoded.clip.scores)
         late = f"LATE {late_s:.1f} s" if late_s else ""
         label = "   ".join(part for part in (f"window {job.window.index}", named, late) if part)
@@ -285,7 +325,6 @@ class Emitter:
             self._film.write(job.window, frames, truth, word, shown, named=named, late=late)
             self._sheet.add(label, frames[:hop], truth, word, four)
             self._archive.add(job.window, decoded.clip, truth, twin)
-        return aside
 
     def _null_brain(self, job: Job, steps: int) -> NDArray[np.uint8]:
         return self._decoder.decode(job.window, steps or None, null=True).clip.frames

@@ -457,12 +457,38 @@ def test_a_backlog_is_decoded_to_its_end_however_long_that_takes(
 
     monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=lambda: now_at))
     made = _Session(StreamOptions(lsl="x"), load(str(bundle)), tmp_path, "s", Console())
-    made._output = cast("Emitter", SimpleNamespace(emit=decode, notes=list))
+    made._output = cast("Emitter", SimpleNamespace(emit=decode, notes=list, unkept=0))
     for clip in range(4):
         made._inbox.put(Job(window(clip, at=0.0), clip, backlog=True))
     made._ended = True
     made._hand_over()
     assert decoded == [0, 1, 2, 3]
+
+
+def test_film_and_twins_wait_for_windows_with_a_deadline_and_refined_ones_for_them(
+    bundle: Path, tmp_path: Path
+) -> None:
+    done: list[tuple[str, int]] = []
+    output = SimpleNamespace(notes=list, unkept=0)
+
+    def emit(job: Job, _left_s: float) -> None:
+        done.append((job.window.revision, job.clip))
+        output.unkept += job.window.revision == "final"
+
+    def keep_one() -> None:
+        done.append(("film", output.unkept))
+        output.unkept -= 1
+
+    output.emit = emit
+    output.keep_one = keep_one
+    made = _Session(StreamOptions(lsl="x"), load(str(bundle)), tmp_path, "s", Console())
+    made._output = cast("Emitter", output)
+    for clip, revision in ((0, "refined"), (1, "final"), (2, "final"), (3, "preview")):
+        made._inbox.put(Job(window(clip, revision), clip, backlog=True))
+    while len(made._inbox):
+        made._decode_one()
+    urgent = [("final", 1), ("final", 2), ("preview", 3)]
+    assert done == [*urgent, ("film", 2), ("film", 1), ("refined", 0)]
 
 
 def test_previews_that_give_way_are_in_the_report(bundle: Path, tmp_path: Path) -> None:

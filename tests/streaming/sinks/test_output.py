@@ -163,6 +163,50 @@ def test_a_truth_that_cannot_be_read_ends_nothing(broken: str, bundle: Bundle, t
     assert len(read_mp4(tmp_path / "out" / "film.mp4")) == 64
 
 
+def test_film_and_twin_of_a_clip_are_made_later_and_in_order(bundle: Bundle, tmp_path: Path) -> None:
+    write_film(tmp_path / "truth", 3)
+    output = opened(bundle, tmp_path)
+    output.emit(Job(window(0, seed=0), 0))
+    output.skip(Job(window(1, seed=1), 1))
+    output.emit(Job(window(2, seed=2), 2))
+    # The clips are out; nothing else is made of them yet.
+    assert [line["clip"] for line in lines_of(tmp_path)] == [0, 2]
+    assert output.unkept == 3
+    assert output._archive.paired == []
+    output.keep_one()
+    assert output.unkept == 2
+    baselines = output.judge()["baselines"]
+    assert output.unkept == 0
+    output.close()
+    film = read_mp4(tmp_path / "out" / "film.mp4")
+    assert len(film) == 3 * 32
+    assert np.ptp(film[40, 100:200].astype(int), axis=(0, 1)).max() < np.ptp(film[10, 100:200].astype(int))
+    # On a virtual clock it is made at once, and it is the same.
+    (tmp_path / "again").mkdir()
+    write_film(tmp_path / "again" / "truth", 3)
+    replayed = opened(bundle, tmp_path / "again", live=False)
+    replayed.emit(Job(window(0, seed=0), 0))
+    replayed.skip(Job(window(1, seed=1), 1))
+    replayed.emit(Job(window(2, seed=2), 2))
+    assert replayed.unkept == 0
+    assert replayed.judge()["baselines"] == baselines
+    replayed.close()
+    assert (tmp_path / "again" / "out" / "film.mp4").read_bytes() == (
+        tmp_path / "out" / "film.mp4"
+    ).read_bytes()
+
+
+def test_few_clips_wait_for_their_film(bundle: Bundle, tmp_path: Path) -> None:
+    output = opened(bundle, tmp_path)
+    for k in range(6):
+        output.emit(Job(window(k), k))
+    assert output.unkept == 4
+    # On a disk that is full nothing more can be written, and nothing is tried.
+    output.leave_out()
+    output.close()
+    assert len(read_mp4(tmp_path / "out" / "film.mp4")) == 2 * 32
+
+
 def test_a_file_that_cannot_be_closed_leaves_the_others_whole(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +215,7 @@ def test_a_file_that_cannot_be_closed_leaves_the_others_whole(
 
     output = opened(bundle, tmp_path)
     output.emit(Job(window(0), 0))
+    output.keep_one()
     archive = output._archive
     monkeypatch.setattr(output, "_archive", type("Full", (), {"close": staticmethod(full)}))
     with pytest.raises(RtDecodeError, match="cannot be written any more: No space left"):
@@ -186,6 +231,7 @@ def test_a_source_may_say_on_the_way_that_the_participant_is_simulated(tmp_path:
     real = make_bundle(tmp_path / "bundle", simulated=False)
     output = opened(real, tmp_path, simulated=False)
     output.emit(Job(window(0), 0))
+    output.keep_one()
     output.mark_simulated()
     output.emit(Job(window(1), 1))
     output.close()
