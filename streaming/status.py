@@ -18,6 +18,8 @@ class Status(TypedDict):
         Windows that a session of this length has, and windows whose data have all been acquired.
     done : bool
         Whether every window of a limited session has gone out.
+    awaited : int
+        Once `done`: finals that went out without volumes which may still come.
     waiting : list of str
         What has not come yet or has fallen silent, in words.
     back : dict
@@ -59,6 +61,7 @@ class Status(TypedDict):
     expected: int
     reached: int
     done: bool
+    awaited: int
     waiting: list[str]
     back: dict[str, int]
     folder: dict[str, int]
@@ -86,6 +89,7 @@ NOTHING: Status = {
     "expected": 0,
     "reached": 0,
     "done": False,
+    "awaited": 0,
     "waiting": ["the acquisition process"],
     "back": {},
     "folder": {},

@@ -322,6 +322,11 @@ class Assembler:
         """Return whether every window of a limited session has gone out."""
         return bool(self._session.runs) and self._session.runs[-1].next_final >= self._limit
 
+    def awaited(self, now_at: float) -> int:
+        """Count the finals that went out without volumes which may still come, and make them refined."""
+        # Once a run has begun, the volumes of the one before it have come.
+        return sum(run.awaited(now_at) for run in self._session.known[-1:])
+
     def elapsed(self, now_at: float) -> float | None:
         """Return the run time of the newest run, s; None before the first run."""
         known = self._session.known

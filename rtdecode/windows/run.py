@@ -37,6 +37,8 @@ _KEPT_VOLUMES = 64
 _USUAL = 50
 # Longest time that a window without volumes waits for samples that are still on their way, s.
 _EEG_PATIENCE = 3.0
+# Files may come out of order by so many TRs.
+_DISORDER_TRS = 1.5
 # Windows whose places are kept: those that may go out next are asked for with every chunk of EEG.
 _PLACES = 16
 
@@ -353,6 +355,19 @@ class Run:
                 # The first of its volumes are no longer held.
                 del self._lacking[k]
         return found
+
+    def awaited(self, now_at: float) -> int:
+        """Count the finals that went out without volumes which may still come.
+
+        Volumes come in order, or nearly so: once the last volume of a window, or a later one, could be read,
+        those before it come within 1.5 TR.
+        """
+        return sum(now_at < self._passed_at(k) + _DISORDER_TRS * self._tr for k in self._lacking)
+
+    def _passed_at(self, k: int) -> float:
+        """Return when the last volume of window k, or one after it, could first be read; inf for not yet."""
+        last = self.volumes(k).stop - 1
+        return min((at for index, at in self._files if index >= last), default=math.inf)
 
     def needs_s(self, k: int) -> float:
         """Return the run time by which window k's data are all acquired, s."""

@@ -445,6 +445,7 @@ class _Acquisition:
             counters["fmri"][key] = max(counters["fmri"][key], folder.get(key, 0))
         if self._resumed is not None:
             counters = self._resumed.counted(counters)
+        done = self._assembler.done()
         untold = self._untold[:_UNTOLD_MOST]
         self._untold = self._untold[_UNTOLD_MOST:]
         return {
@@ -452,7 +453,8 @@ class _Acquisition:
             "elapsed": self._assembler.elapsed(now),
             "expected": self._assembler.expected(now),
             "reached": self._assembler.reached(now),
-            "done": self._assembler.done(),
+            "done": done,
+            "awaited": self._assembler.awaited(now) if done else 0,
             "waiting": self._waiting(now),
             "back": dict(self._back),
             "folder": self._folder_seen(folder),

@@ -49,6 +49,8 @@ _INBOX = 16
 # How often the report is rewritten, and how often the operator is told what is still waited for, s.
 _REPORT_EVERY = 5.0
 _SAY_EVERY = 5.0
+# Where `--lost-after` is 0, a session waits at its end for so long for a volume that is late, s.
+_LATE_WITHIN = 30.0
 # At the end, a session stops waiting for an acquisition that has sent nothing for so long, s.
 _END_WITHIN = 15.0
 
@@ -189,6 +191,9 @@ class _Session:
         # Whether the first status has come.
         self._told = False
         self._runs: dict[int, dict[str, Any]] = {}
+        # Volumes when the session last looked whether late ones still come, and since when there are so many.
+        self._volumes: int | None = None
+        self._volume_at = 0.0
         self._interrupted = ""
         self._fault: RtDecodeError | None = None
         # Why clips, or the recording, can no longer be written. The session goes on while either can.
@@ -245,7 +250,7 @@ class _Session:
 
     def _loop(self) -> str:
         """Decode until something ends the session; return in words what did."""
-        while not (self._interrupted or self._status["done"]):
+        while not (self._interrupted or (self._status["done"] and not self._late_volumes_come())):
             self._receive(timeout=0.05)
             self._decode()
             self._periodic()
@@ -253,6 +258,28 @@ class _Session:
             if self._fault is not None:
                 return self._fault.reason
         return self._interrupted or "the requested seconds were decoded"
+
+    def _late_volumes_come(self) -> bool:
+        """Whether finals went out without volumes that may still come; say so when the wait for them begins.
+
+        The wait ends when they have come, or when no volume has for `--lost-after` seconds.
+        """
+        awaited = self._status["awaited"]
+        if not awaited:
+            return False
+        now = time.monotonic()
+        limit = self._options.lost_after or _LATE_WITHIN
+        volumes = self._status["counters"]["fmri"]["volumes"]
+        if self._volumes is None:
+            self._progress.say(
+                f"Every window has its final clip, {awaited} of them without volumes that are late. The "
+                "session goes on until these have come, to show the windows once more with them, or until "
+                f"none has come for {limit:g} s (--lost-after). Ctrl-C ends it at once."
+            )
+        if self._volumes != volumes:
+            self._volumes = volumes
+            self._volume_at = now
+        return now - self._volume_at < limit
 
     def _receive(self, timeout: float) -> None:
         """Take waiting messages until the inbox is full; wait up to `timeout` seconds for the first one."""
@@ -425,7 +452,8 @@ class _Session:
                 "Start the source, correct its name, or wait longer (--wait 0: for ever).",
                 f"waited {limit:g} s (--wait) for a run to begin; still missing: {', '.join(missing)}",
             )
-        silent = self._status["silent"]
+        # A session that has had its seconds waits for late volumes alone: silence is no fault then.
+        silent = None if self._status["done"] else self._status["silent"]
         limit = self._options.lost_after
         if limit and silent is not None and silent > limit:
             return SourceLostError(

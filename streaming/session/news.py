@@ -184,7 +184,9 @@ def _clips(status: Status, output: Emitter, now_at: float) -> list[Happening]:
     counts = output.counts
     words = output.words
     newest = output.newest
-    age_s = 0.0 if newest is None or status["elapsed"] is None else now_at - newest.emitted_at
+    # Once every final is out, no clip is due any more.
+    due = newest is not None and status["elapsed"] is not None and not status["done"]
+    age_s = now_at - newest.emitted_at if newest is not None and due else 0.0
     return [
         Happening(
             "clip late",

@@ -97,6 +97,27 @@ def test_volumes_later_than_what_is_kept_refine_nothing_and_nothing_is_kept_for_
     assert not made._session.runs[0]._lacking
 
 
+def test_volumes_may_still_come_until_later_ones_have() -> None:
+    """The session's last windows, 4 and 5, are read from volumes 25 to 34, which come at 50 s."""
+    made = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"), 24.0)
+    awaited = {}
+    for item in late(50.0, *range(25, 50), lost=(17, 31)):
+        made.advance(item.arrived_at)
+        made.push(item, item.arrived_at)
+        if isinstance(item, Volume):
+            # Files may come out of order, within 1.5 TR.
+            later = [item.arrived_at + more for more in (0.0, 1.19, 1.21)]
+            awaited[item.index] = [made.awaited(at) for at in later]
+    assert made.done()
+    # The window of volume 17, which is lost, has been passed by later ones.
+    assert awaited[24] == [0, 0, 0]
+    assert awaited[25] == awaited[28] == [2, 2, 2]
+    assert awaited[29] == [1, 1, 1]
+    # Volume 31 may come behind volume 34, but not behind the first one of the next window.
+    assert awaited[34] == [1, 1, 0]
+    assert awaited[35] == [0, 0, 0]
+
+
 def test_what_a_refined_window_holds_does_not_depend_on_the_chunks() -> None:
     items = late(26.0, *range(10, 25))
     rest = [item for item in items if not hasattr(item, "stamps")]
