@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from rtdecode.errors import UsageError
@@ -55,6 +53,9 @@ def inject(system: nn.Module, part: str, name: str, adapter: Adapter) -> None:
     UsageError
         If there is no such part, or none of its layers has one of the names.
     """
+    # Imported where it is used: it takes seconds, and most recipes have no adapter.
+    from peft import LoraConfig, inject_adapter_in_model
+
     try:
         module = system.get_submodule(part)
     except AttributeError as error:
@@ -87,4 +88,6 @@ def merge(module: nn.Module) -> None:
 
 
 def _adapted(module: nn.Module) -> dict[str, Any]:
+    from peft.tuners.lora import LoraLayer
+
     return {name: layer for name, layer in module.named_modules() if isinstance(layer, LoraLayer)}

@@ -16,13 +16,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
-from diffusers.optimization import get_scheduler
-from diffusers.training_utils import EMAModel
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
@@ -34,6 +32,9 @@ from train import checkpoints
 from train.loader import Batches, Place, loader
 from train.phases import Phase, begin, check, check_losses, end
 from train.processes import together
+
+if TYPE_CHECKING:
+    from diffusers.training_utils import EMAModel
 
 DEVICES = ("auto", "cpu")
 
@@ -272,7 +273,7 @@ class _Running:
     learned: list[nn.Parameter]
     optimizer: Any
     rates: Any
-    ema: EMAModel
+    ema: "EMAModel"
     position: _Position
 
 
@@ -280,6 +281,10 @@ def _start(
     accelerator: Accelerator, system: Trainable, phase: Phase, names: list[str], folder: Path
 ) -> _Running:
     """Make a phase's optimizer, schedule and moving average, and load its newest checkpoint if it has one."""
+    # Imported where training begins: it takes seconds, and what judges or exports needs none of it.
+    from diffusers.optimization import get_scheduler
+    from diffusers.training_utils import EMAModel
+
     learned = [system.get_parameter(name) for name in names]
     optimizer = AdamW(learned, lr=phase.rate, weight_decay=phase.decay, betas=(0.9, 0.99))
     rates = get_scheduler(
@@ -422,7 +427,7 @@ def _write_log(running: _Running, name: str, meter: _Meter, log: list[dict[str, 
 
 
 @contextmanager
-def _averaged(ema: EMAModel, learned: list[nn.Parameter]) -> Iterator[None]:
+def _averaged(ema: "EMAModel", learned: list[nn.Parameter]) -> Iterator[None]:
     """Put the moving average in place of the weights inside a ``with`` block.
 
     The weights are not put back after an exception, which ends the run.

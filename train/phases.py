@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from diffusers.optimization import SchedulerType
-from diffusers.training_utils import cast_training_params
 from torch import nn
 
 from rtdecode.errors import UsageError
@@ -20,8 +18,9 @@ from train import adapters
 from train.adapters import Adapter
 
 PRECISIONS = ("no", "bf16")
-# All schedules of diffusers but one, which needs a list of steps and rates that a phase does not have.
-SCHEDULES = tuple(s.value for s in SchedulerType if s is not SchedulerType.PIECEWISE_CONSTANT)
+# All schedules of diffusers but one, which needs a list of steps and rates that a phase does not have. They
+# are written out because diffusers takes seconds to import; a test holds them against its list.
+SCHEDULES = ("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup")
 
 
 @dataclass(frozen=True)
@@ -161,6 +160,9 @@ def begin(system: nn.Module, name: str, phase: Phase) -> list[str]:
         raise UsageError(f"phase '{name}' trains nothing. Give it patterns (trained) or adapters.")
     for n, parameter in parameters.items():
         parameter.requires_grad_(n in learned)
+    # Imported where training begins: it takes seconds.
+    from diffusers.training_utils import cast_training_params
+
     cast_training_params(system, torch.float32)
     return sorted(learned)
 

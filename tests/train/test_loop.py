@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers.optimization import SchedulerType
 from torch import Tensor, nn
 from torch.multiprocessing import ProcessRaisedException
 
@@ -21,7 +22,7 @@ from train.adapters import Adapter
 from train.data.shards import Shards
 from train.loader import Place, ShardRows
 from train.loop import Machine
-from train.phases import Phase
+from train.phases import SCHEDULES, Phase
 
 
 def stopping(at: tuple[str, int], place: Place) -> dict[str, Tensor]:
@@ -160,6 +161,12 @@ def test_phases_that_do_not_fit_are_refused_before_anything_is_trained(
     with pytest.raises(UsageError, match=said):
         loop.train(Line(), phases, pytest.fail, tmp_path / "new", nothing, machine=CPU)
     assert not (tmp_path / "new").exists()
+
+
+def test_schedules_are_those_of_diffusers() -> None:
+    # This one needs a list of steps and rates that a phase does not have.
+    theirs = {schedule.value for schedule in SchedulerType} - {"piecewise_constant"}
+    assert set(SCHEDULES) == theirs
 
 
 @pytest.mark.parametrize(

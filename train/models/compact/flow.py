@@ -8,9 +8,6 @@ and the join to the clip before. Export writes the `Denoiser` as ``denoise.onnx`
 from typing import Any, TypeVar
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_outputs import Transformer2DModelOutput
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -28,7 +25,7 @@ _JOINED = 6
 _DISSOLVING = (1.0, 0.5, 0.0)
 
 
-class VideoFlow(ModelMixin, ConfigMixin):
+class VideoFlow(nn.Module):
     """The velocity of a rectified flow from noise to the latents of a clip, given what the brain says.
 
     With clean latents x, noise e and level t, the noisy latents are ``(1 - t) x + t e`` and the velocity
@@ -36,8 +33,7 @@ class VideoFlow(ModelMixin, ConfigMixin):
     preconditioned as in Karras et al. 2022 (Elucidating the design space, table 1), adapted to this path: at
     t = 1 the network predicts the clean clip, near t = 0 the noise.
 
-    It follows the conventions of diffusers, such as the names of the attention's layers, so that PEFT can
-    put a LoRA on it.
+    The attention's layers have the names that they have in diffusers.
 
     Parameters
     ----------
@@ -55,13 +51,17 @@ class VideoFlow(ModelMixin, ConfigMixin):
         Heads of the attention among all places and times at half resolution.
     spread : list of float, optional
         Standard deviation of each channel of clean latents; 1 where not given.
+
+    Attributes
+    ----------
+    config : dict
+        The parameters, from which the same flow is made again.
     """
 
     place: Tensor
     deviation: Tensor
     frequencies: Tensor
 
-    @register_to_config
     def __init__(
         self,
         channels: int = 16,
@@ -76,6 +76,18 @@ class VideoFlow(ModelMixin, ConfigMixin):
         spread: list[float] | None = None,
     ) -> None:
         super().__init__()
+        self.config: dict[str, Any] = {
+            "channels": channels,
+            "frames": frames,
+            "height": height,
+            "width": width,
+            "condition_channels": condition_channels,
+            "embedding": embedding,
+            "widths": widths,
+            "blocks": blocks,
+            "heads": heads,
+            "spread": spread,
+        }
         # The order of these modules fixes which random numbers each of them begins with.
         wide, deep = widths
         self.time = nn.Sequential(
@@ -95,31 +107,21 @@ class VideoFlow(ModelMixin, ConfigMixin):
         self.register_buffer("deviation", torch.tensor(spread or [1.0] * channels).view(1, -1, 1, 1, 1))
         self.register_buffer("frequencies", torch.logspace(0, 3, _FREQUENCIES))
 
-    def forward(
-        self,
-        hidden_states: Tensor,
-        timestep: Tensor,
-        condition: Tensor,
-        embedding: Tensor,
-        return_dict: bool = True,
-    ) -> Any:
+    def forward(self, noisy: Tensor, level: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:
         """Predict the velocity.
 
         Parameters
         ----------
-        hidden_states : (batch, channel, frame, row, column)
+        noisy : (batch, channel, frame, row, column)
             Noisy latents.
-        timestep : (batch,)
+        level : (batch,)
             Noise level t, from 1 (noise) to above 0.
         condition : (batch, condition channel, frame, row, column)
             Channels beyond these are for the sampler, and the network ignores them.
         embedding : (batch, embedding)
-        return_dict : bool
-            Whether to return diffusers' output object. A plain tuple if False, as everywhere in diffusers.
         """
-        clean = self.clean(hidden_states, timestep, condition, embedding)
-        velocity = (hidden_states - clean) / timestep.view(-1, 1, 1, 1, 1)
-        return Transformer2DModelOutput(sample=velocity) if return_dict else (velocity,)
+        clean = self.clean(noisy, level, condition, embedding)
+        return (noisy - clean) / level.view(-1, 1, 1, 1, 1)
 
     def clean(self, noisy: Tensor, level: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:
         """Predict the clean latents. The arguments are those of `forward`."""

@@ -136,9 +136,8 @@ def pack(system: Trainables, codec: Arrays, shift: float, guidance: float) -> Ar
         arrays[f"encoder.{name}"] = value.half().numpy() if learned else value.numpy()
     for name, value in system.flow.state_dict().items():
         arrays[f"flow.{name}"] = value.numpy() if name in _BUFFERS else value.half().numpy()
-    config = {k: v for k, v in system.flow.config.items() if not k.startswith("_")}
     told = {
-        "flow": config,
+        "flow": system.flow.config,
         "shift": shift,
         "guidance": guidance,
         "sharpness": system.encoder.sharpness,
