@@ -33,9 +33,10 @@ def stamped(rate: float, seconds: float, jitter_s: float = 0.0, chunk: int = 1, 
 def test_exact_stamps_stay_what_they_are_and_the_rate_is_found(sfreq: float, ppm: float) -> None:
     true, stamps = stamped(sfreq * (1 + ppm * 1e-6), 20)
     clock = SampleClock(sfreq)
-    assert times_of(placed(clock, stamps)) == pytest.approx(true, abs=1e-3, rel=0)
+    found = times_of(placed(clock, stamps, int(sfreq / 25)))
+    assert np.abs(found - true).max() < 1e-3
     late = len(true) // 4
-    assert np.abs(times_of(placed(SampleClock(sfreq), stamps))[late:] - true[late:]).max() < 1e-5
+    assert np.abs(found[late:] - true[late:]).max() < 1e-5
     report = clock.report()
     assert report["drift_ppm"] == pytest.approx(ppm, abs=0.5)
     assert report["rate_hz"] == pytest.approx(sfreq * (1 + ppm * 1e-6), rel=1e-6)
@@ -46,7 +47,7 @@ def test_exact_stamps_stay_what_they_are_and_the_rate_is_found(sfreq: float, ppm
 def test_jitter_and_chunks_stamped_at_their_end_do_not_move_the_samples(jitter_ms: float, chunk: int) -> None:
     true, stamps = stamped(1000 * (1 + 50e-6), 60, jitter_ms * 1e-3, chunk)
     clock = SampleClock(1000.0)
-    found = times_of(placed(clock, stamps, chunk))
+    found = times_of(placed(clock, stamps, max(chunk, 20)))
     assert np.all(np.diff(found) > 0)
     assert np.abs(found - true)[20_000:].max() < 0.35e-3 * jitter_ms * np.sqrt(chunk / 20 + 0.05)
     assert clock.report()["drift_ppm"] == pytest.approx(50, abs=15)

@@ -29,8 +29,8 @@ def run(items: list, seconds: float | None = None, *, end: float = 40.0, **kwarg
 
 def session(cuts: list[int] | None = None, seconds: float = 30.0, seed: int = 0) -> list:
     whole = small.eeg(seconds + 10, ZERO - 10, seed)
-    # A chunk of 0.1 s: the tests that vary the chunks say so.
-    cuts = list(range(100, int(1000 * (seconds + 10)), 100)) if cuts is None else cuts
+    # A chunk of 0.4 s: the tests that vary the chunks say so.
+    cuts = list(range(400, int(1000 * (seconds + 10)), 400)) if cuts is None else cuts
     count = int(seconds / 0.8)
     return small.in_order(
         small.chunks(whole, cuts), small.triggers(count, ZERO), small.volumes(count, ZERO, seed)
