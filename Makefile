@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # wait. The tests of one file share what is slow to make, and stay together.
 WORKERS ?= 3
 
-.PHONY: demo demo-real test test-all lint bench reproduce clean
+.PHONY: demo demo-real test quick test-all lint bench reproduce clean
 
 # Tests start many programs, each of which would compile the project's modules again.
 demo demo-real test test-all bench: export PYTHONDONTWRITEBYTECODE :=
@@ -21,7 +21,11 @@ demo: .venv/core
 demo-real: .venv/core
 	$(BIN)/rtdecode demo --recorded
 
-test: .venv/test lint
+# Types are checked by one process, which leaves the other cores to the tests.
+test: .venv/test
+	$(MAKE) --no-print-directory --jobs 2 lint quick
+
+quick: .venv/test
 	$(BIN)/python -m pytest -m "not full" --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # What measures time, or has to keep up with it, wants the machine alone.
