@@ -23,6 +23,7 @@ VOXELS = 40
 LATENT = (4, 9, 4, 6)
 CHANNELS = ("Fp1", "Fz", "Cz", "Oz")
 LABELS = ["face", "house", "chair"]
+_HEAD = np.random.default_rng(11).normal(500, 20, SHAPE)
 _AROUND = {"embedding": [1, 1], "confidence": [1, 1]}
 _STEP = {"latent": [1, *LATENT], "condition": [1, *LATENT], "step": [1], "steps": [1]}
 
@@ -75,6 +76,11 @@ def make_bundle(
     manifest = _manifest(grid, channels if eeg else None, fmri, labels, shape, affine, simulated)
     manifest = replace(manifest, steps=steps, confidence=confidence, **_wired(work))
     return write(folder, manifest, {name: work / name for name in (*names, "projection.npz")})
+
+
+def scan(rng: np.random.Generator) -> np.ndarray:
+    """Draw a volume of a head that rests, SHAPE; in noise alone a head would be searched for in vain."""
+    return (_HEAD + rng.normal(0, 1, SHAPE)).astype(np.float32)
 
 
 def make_calibration(folder: Path, bundle: Bundle, volume: np.ndarray) -> Calibration:

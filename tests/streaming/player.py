@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pylsl
 
-from tests.streaming.bundles import AFFINE, CHANNELS, SHAPE
+from tests.streaming.bundles import AFFINE, CHANNELS, scan
 
 SFREQ = 500
 
@@ -114,8 +114,7 @@ class Player(threading.Thread):
     def _write(self, index: int) -> None:
         if index in self.dropped:
             return
-        data = self._rng.normal(500, 20, SHAPE).astype(np.float32)
-        image = nib.Nifti1Image(data, self.affine)
+        image = nib.Nifti1Image(scan(self._rng), self.affine)
         image.header.set_xyzt_units("mm", "sec")
         image.header["pixdim"][4] = self.tr
         part = self.folder.parent / f"part_{index}.nii"

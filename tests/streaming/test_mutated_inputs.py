@@ -12,7 +12,7 @@ from rtdecode.errors import GeometryError
 from rtdecode.types import EegChunk, Montage, Trigger, Volume
 from rtdecode.windows.assembler import Assembler
 from streaming.decode.decoder import Decoder
-from tests.streaming.bundles import AFFINE, CHANNELS, SHAPE, make_bundle
+from tests.streaming.bundles import AFFINE, CHANNELS, make_bundle, scan
 
 ZERO = 300.0
 SECONDS = 13.0
@@ -42,7 +42,7 @@ def clean(rng: Rng) -> list[Item]:
     for index in range(int(SECONDS / TR)):
         at = ZERO + TR * index
         ready = at + TR + 0.5
-        data = rng.normal(500, 20, SHAPE).astype(np.float32)
+        data = scan(rng)
         items.append(Trigger(at, "R128", at))
         items.append(Volume(data, AFFINE, index, 1, TR, TR * index, TR + 0.5, ready, ready, ready, "v", "1"))
     return sorted(items, key=lambda item: item.arrived_at)

@@ -28,7 +28,7 @@ from streaming.session.live import with_runs
 from streaming.session.mailbox import Mailbox, Message, slot_bytes
 from streaming.session.orders import Sources, StreamOptions
 from streaming.sources.folder.source import FolderSource
-from tests.streaming.bundles import AFFINE, CHANNELS, SHAPE, make_bundle
+from tests.streaming.bundles import AFFINE, CHANNELS, SHAPE, make_bundle, scan
 
 CONTEXT = multiprocessing.get_context("spawn")
 START = datetime(2026, 3, 2, 12)
@@ -72,7 +72,7 @@ def test_a_folder_full_of_other_files_fits_a_status(eeg_alone) -> None:
 
 
 def mosaic(index: int, uid: str, tr: float) -> bytes:
-    volume = np.random.default_rng(index).normal(500, 20, SHAPE).astype(np.int16)
+    volume = scan(np.random.default_rng(index)).astype(np.int16)
     return mosaic_bytes(volume, AFFINE, tr, index, 4, START + timedelta(seconds=tr * index), 0.6, uid)
 
 

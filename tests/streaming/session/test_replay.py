@@ -21,7 +21,7 @@ from rtdecode.types import Volume
 from streaming.decode.deadline import Job
 from streaming.session import memory, replay
 from streaming.sinks.output import Emitter
-from tests.streaming.bundles import AFFINE, SHAPE, make_bundle, make_calibration
+from tests.streaming.bundles import AFFINE, SHAPE, make_bundle, make_calibration, scan
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def recorded(folder: Path, meta: dict[str, Any] | None = None) -> Path:
     rng = np.random.default_rng(0)
     with RecordingWriter(folder, None, meta or {"seconds": 4}) as writer:
         for index in range(12):
-            data = rng.normal(500, 20, SHAPE).astype(np.float32)
+            data = scan(rng)
             at = 100.6 + 0.5 * index
             writer.write(Volume(data, AFFINE, index, 1, 0.5, 0.5 * index, 0.6, at, at, at, "v", "1"))
     return folder

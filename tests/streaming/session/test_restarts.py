@@ -23,7 +23,7 @@ from streaming.session.past import Resumed
 from streaming.session.restarts import Restarts, cause
 from streaming.sources.folder.source import FolderSource
 from streaming.status import NOTHING, Status
-from tests.streaming.bundles import AFFINE, CHANNELS, SHAPE, make_bundle
+from tests.streaming.bundles import AFFINE, CHANNELS, make_bundle, scan
 from tests.streaming.windows import window
 
 CONTEXT = multiprocessing.get_context("spawn")
@@ -95,7 +95,7 @@ def session(start_s: float, stop_s: float, *, fmri: bool = True, begins_at: floa
         items.append(Trigger(at, "R128", at + 0.005))
         ready = at + TR + 0.1
         if fmri and ready < begins_at + stop_s:
-            data = rng.normal(500, 20, SHAPE).astype(np.float32)
+            data = scan(rng)
             items.append(Volume(data, AFFINE, index, 4, TR, index * TR, 0.1, *[ready] * 3, f"v{index}", "1"))
     return sorted(items, key=lambda item: item.arrived_at)
 

@@ -23,7 +23,7 @@ from rtdecode.types import Window
 from rtdecode.windows.assembler import Assembler
 from streaming.sources.folder.source import FolderSource
 from tests.dicoms import changed
-from tests.streaming.bundles import AFFINE, SHAPE, make_bundle
+from tests.streaming.bundles import AFFINE, make_bundle, scan
 
 TR = 0.5
 START = datetime(2026, 3, 2, 12)
@@ -31,7 +31,7 @@ VENDORS = ("siemens-mosaic", "siemens-enhanced", "ge", "philips", "nifti")
 
 
 def mosaic(index: int, uid: str = "1.2.3", began: datetime = START) -> bytes:
-    volume = np.random.default_rng(index).normal(500, 20, SHAPE).astype(np.int16)
+    volume = scan(np.random.default_rng(index)).astype(np.int16)
     return mosaic_bytes(volume, AFFINE, TR, index, 4, began + timedelta(seconds=TR * index), 0.6, uid)
 
 
