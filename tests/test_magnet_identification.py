@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from rtdecode.disk.recording import RecordingWriter
 from rtdecode.phantom.body.bore import SFREQ, Artifacts
 from rtdecode.phantom.session import PhantomSession
-from rtdecode.types import Volume
 from streaming.session import replay
+from tests.recordings import record
 
 SEED = 1003
 SECONDS = 420.0
@@ -22,13 +21,8 @@ def decoded(folder: Path, artifacts: Artifacts | None) -> dict[str, Any]:
     """Record the EEG of a session, decode it on the virtual clock; what the report says."""
     sfreq = 1000 if artifacts is None else SFREQ
     session = PhantomSession("easy", 1, SEED, SECONDS, sfreq=sfreq, artifacts=artifacts)
-    kept = folder / "recording"
     report = folder / "report.json"
-    with RecordingWriter(kept, session.montage, {"simulated": True, "seconds": SECONDS}) as writer:
-        session.truth(kept / "truth")
-        for item in session.events():
-            if not isinstance(item, Volume):
-                writer.write(item)
+    kept = record(session, folder / "recording", volumes=False)
     replay.run(kept, "phantom", "max", out=folder / "out", report=report)
     shutil.rmtree(kept)
     return json.loads(report.read_text())

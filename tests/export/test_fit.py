@@ -1,5 +1,7 @@
 """A bundle is adapted to another participant in closed form, and its generator stays as it was."""
 
+import contextlib
+import io
 import json
 import shutil
 import subprocess
@@ -22,10 +24,10 @@ from rtdecode.disk.recording import Recording
 from rtdecode.disk.sealed import file_hash
 from rtdecode.errors import BundleError, RtDecodeError, UsageError
 from rtdecode.phantom.body.scanner import head
-from rtdecode.phantom.live import simulate
 from rtdecode.phantom.session import PhantomSession
 from streaming.decode.decoder import Decoder
 from streaming.session import replay
+from tests.recordings import record
 from tests.train.tiny import tiny_bundle
 from train.closed_form.refine import perceptron
 from train.data.recorded import Recorded, read_recordings
@@ -68,8 +70,7 @@ class Setup:
 def setup(tmp_path_factory: pytest.TempPathFactory) -> Setup:
     root = tmp_path_factory.mktemp("fit")
     base = tiny_bundle("compact")
-    folder = root / "session"
-    simulate.run(preset="easy", subject=SUBJECT, seed=5, seconds=SECONDS, record=folder, sfreq=250)
+    folder = record(PhantomSession("easy", SUBJECT, 5, SECONDS, sfreq=250), root / "session")
     fitter = compact_fitter(base)
     recording = Recording(folder)
     shown = command._shown([recording], None, None, base.manifest)
@@ -88,15 +89,9 @@ def fitted(setup: Setup) -> EncoderFit:
 def made(setup: Setup, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, str]:
     """The bundle that the command writes, and what it prints."""
     out = tmp_path_factory.mktemp("made") / "mine"
-    words = ["fit", str(setup.folder), "--bundle", str(setup.base.path), "--out", str(out)]
-    done = cli(*words)
-    assert done.returncode == 0, done.stderr
-    return bundles.load(out), done.stdout
-
-
-def cli(*words: str) -> subprocess.CompletedProcess[str]:
-    call = [sys.executable, "-m", "rtdecode.cli", *words]
-    return subprocess.run(call, capture_output=True, text=True, check=False, timeout=300)
+    with contextlib.redirect_stdout(io.StringIO()) as told:
+        command.run([setup.folder], None, None, str(setup.base.path), out)
+    return bundles.load(out), told.getvalue()
 
 
 def test_the_command_writes_a_bundle_that_runs(setup, made):
@@ -406,6 +401,7 @@ def test_no_curve_is_drawn_where_no_bundle_is_written(setup, fitted, tmp_path, m
 
     monkeypatch.setattr(command, "read_recordings", lambda *_: setup.recorded)
     monkeypatch.setattr(participant, "fit", lambda *_: fitted)
+    monkeypatch.setattr(command.lags, "sweep", lambda *_: {"lags_s": [0.0], "r2": [0.1]})
     monkeypatch.setattr(command, "write", refused)
     with pytest.raises(BundleError, match="draws something else"):
         command.run([setup.folder], None, None, str(setup.base.path), tmp_path / "mine")
@@ -420,7 +416,9 @@ def test_without_matplotlib_its_name_is_told(tmp_path, monkeypatch, capsys):
 
 
 def test_the_command_line_says_it_and_ends_with_2(tmp_path):
-    done = cli("fit", str(tmp_path), "--bundle", "haxby", "--out", str(tmp_path / "out"))
+    words = ["fit", str(tmp_path), "--bundle", "haxby", "--out", str(tmp_path / "out")]
+    call = [sys.executable, "-m", "rtdecode.cli", *words]
+    done = subprocess.run(call, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 2
     assert "names no fitter" in done.stderr
 
@@ -438,9 +436,7 @@ def test_new_subjects_are_read_nearly_as_well_as_the_shipped_one(tmp_path):
     """The bar: at least 0.8 of the shipped subject's identification above chance, by the live path."""
 
     def session(subject: int, seed: int, seconds: float) -> Path:
-        folder = tmp_path / f"{subject}-{seed}"
-        simulate.run(preset="easy", subject=subject, seed=seed, seconds=seconds, record=folder)
-        return folder
+        return record(PhantomSession("easy", subject, seed, seconds), tmp_path / f"{subject}-{seed}")
 
     def judged(subject: int, bundle: str) -> float:
         out = tmp_path / f"judged-{subject}"

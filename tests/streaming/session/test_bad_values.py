@@ -12,10 +12,11 @@ import pytest
 from rtdecode import bundle as bundles
 from rtdecode.disk.recording import Recording, RecordingWriter
 from rtdecode.disk.video import read_mp4
-from rtdecode.phantom.live import simulate
+from rtdecode.phantom.session import PhantomSession
 from rtdecode.scores.accuracy import correlations, identification_nway
 from rtdecode.types import EegChunk, Trigger, Volume
 from streaming.session import replay
+from tests.recordings import record
 
 # On the run's time line, s; the window of each is known.
 ONE_SAMPLE_S = 9.5
@@ -59,7 +60,7 @@ def finals(out: Path) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Replays:
-    """What the shipped bundle makes of a minute, untouched and damaged."""
+    """What the shipped bundle makes of twelve windows, untouched and damaged."""
 
     film: Path
     whole: Path
@@ -69,7 +70,7 @@ class Replays:
 @pytest.fixture(scope="module")
 def replays(tmp_path_factory: pytest.TempPathFactory) -> Replays:
     folder = tmp_path_factory.mktemp("bad-values")
-    simulate.run(record=folder / "whole", seconds=60.0)
+    record(PhantomSession("default", seconds=48.0), folder / "whole")
     # Without the truth no twins are decoded.
     (folder / "whole" / "truth").rename(folder / "truth")
     whole = Recording(folder / "whole")
@@ -88,7 +89,7 @@ def test_no_value_that_is_no_number_leaves_a_replay(replays: Replays) -> None:
         for line in [file.read_text()] if file.suffix == ".json" else file.read_text().splitlines():
             finite_json(line)
     arrays = list(replays.damaged.rglob("*.npy"))
-    assert len(arrays) == 30
+    assert len(arrays) == 24
     assert all(np.isfinite(np.load(file)).all() for file in arrays)
 
 
@@ -104,7 +105,7 @@ def test_a_report_counts_what_was_no_number(replays: Replays) -> None:
     report = finite_json((replays.damaged / "report.json").read_text())
     assert report["eeg"]["nonfinite_samples"] == 5001
     assert report["fmri"]["nonfinite_voxels"] > 3 * 0.045 * 64 * 64 * 36
-    assert report["windows"]["final"] == 15
+    assert report["windows"]["final"] == 12
     assert report["windows"]["degraded"] == len(CONCERNED)
 
 

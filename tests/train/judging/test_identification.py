@@ -15,6 +15,7 @@ from rtdecode.errors import UsageError
 from rtdecode.phantom.session import START_AT
 from rtdecode.scores.accuracy import correlations
 from rtdecode.scores.events import Event
+from tests.recordings import record
 from tests.train.tiny import tiny
 from train.data.chain import windows
 from train.data.phantom import participant, session_arrays, window_arrays
@@ -32,11 +33,7 @@ def test_training_seeds_cannot_judge() -> None:
 
 
 def test_a_recording_is_judged_as_its_session_is(tmp_path: Path) -> None:
-    session = participant("easy", 1).session(1003, 24.0)
-    with RecordingWriter(tmp_path / "rec", session.montage, {"simulated": True}) as writer:
-        for item in session.events():
-            writer.write(item)
-    session.truth(tmp_path / "rec" / "truth")
+    record(participant("easy", 1).session(1003, 24.0), tmp_path / "rec")
     from_disk = evaluate(tiny("ridge"), Request(data=tmp_path / "rec"))
     fresh = evaluate(tiny("ridge"), Request(seeds=1003, seconds=24.0))
     assert set(from_disk) == set(fresh)
@@ -50,7 +47,7 @@ def test_a_recording_is_judged_after_its_dummies(tmp_path: Path, monkeypatch: py
     session = participant("easy", 1).session(1003, 16.0)
     for dummies in (0, 5):
         with RecordingWriter(tmp_path / str(dummies), session.montage, {"dummies": dummies}) as writer:
-            for item in session.events():
+            for item in session.events(0.2):
                 writer.write(item)
         session.truth(tmp_path / str(dummies) / "truth")
     seen: list[np.ndarray] = []
@@ -65,7 +62,7 @@ def test_a_recording_without_a_window_to_judge_is_said(tmp_path: Path) -> None:
     session = participant("easy", 1).session(1003, 8.0)
     for name, until in (("short", START_AT + 3), ("other", np.inf)):
         with RecordingWriter(tmp_path / name, session.montage, {}) as writer:
-            for item in session.events():
+            for item in session.events(0.2):
                 if item.arrived_at < until:
                     writer.write(item)
         session.truth(tmp_path / name / "truth")
