@@ -256,6 +256,8 @@ def test_nothing_that_a_session_wrote_or_printed_names_the_participant(
     assert len({volume.uid for volume in volumes}) == 1
 
 
+# What is said of files of every vendor is searched above; the reader's own part of it in `test_damage.py`.
+@pytest.mark.full
 def test_nor_does_what_is_said_of_real_series(tmp_path: Path, data_root: Path) -> None:
     folder = tmp_path / "scanner"
     left = tmp_path / "left"

@@ -1,8 +1,7 @@
 """Live sessions and replays of a bundle with a denoising stage, seconds long."""
 
 import json
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 from time import monotonic
@@ -31,18 +30,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def sessions(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ended]]:
+def live(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Ended:
     root = tmp_path_factory.mktemp("s")
-    heavy = make_bundle(root / "heavy", tr=TR, window=WINDOW, steps=4, toil=_toil(0.35)).path
     record = ("--record", str(root / "recording"))
-    jobs = {
-        "both": lambda: play(root / "both", bundle, "--seconds", "4", *record, seconds=120),
-        # With EEG the player waits until the session listens, however long that takes to start.
-        "pressed": lambda: play(root / "pressed", heavy, "--seconds", "8", "--steps", "8", seconds=120),
-    }
-    with ThreadPoolExecutor(len(jobs)) as pool:
-        running = {name: pool.submit(job) for name, job in jobs.items()}
-        yield {name: job.result() for name, job in running.items()}
+    return play(root / "both", bundle, "--seconds", "4", *record, seconds=120)
 
 
 def _toil(seconds: float) -> int:
@@ -56,24 +47,27 @@ def _toil(seconds: float) -> int:
     return max(round(seconds / min(spent)), 1)
 
 
-def test_each_clip_says_its_steps_and_how_sure_it_is(sessions: dict[str, Ended]) -> None:
-    ended = sessions["both"]
-    assert ended.code == 0, ended.said
-    windows = ended.report["windows"]
+def test_each_clip_says_its_steps_and_how_sure_it_is(live: Ended) -> None:
+    assert live.code == 0, live.said
+    windows = live.report["windows"]
     assert windows["final"] + windows["skipped"] == windows["expected"] == 4
-    assert {clip["steps"] for clip in ended.finals()} <= {1, 2, 4}
-    assert all(0 < clip["confidence"] < 1 for clip in ended.clips)
-    assert all(clip["latency_ms"]["denoise"] > 0 for clip in ended.clips)
-    steps = ended.report["steps"]
-    assert sum(steps.values()) == len(ended.clips)
-    assert steps["4"] == sum(clip["steps"] == 4 for clip in ended.clips)
-    assert ended.report["baselines"] is None
-    assert ended.report["confidence"] is None
+    assert {clip["steps"] for clip in live.finals()} <= {1, 2, 4}
+    assert all(0 < clip["confidence"] < 1 for clip in live.clips)
+    assert all(clip["latency_ms"]["denoise"] > 0 for clip in live.clips)
+    steps = live.report["steps"]
+    assert sum(steps.values()) == len(live.clips)
+    assert steps["4"] == sum(clip["steps"] == 4 for clip in live.clips)
+    assert live.report["baselines"] is None
+    assert live.report["confidence"] is None
 
 
-def test_a_step_too_dear_is_left_out_before_a_window_is(sessions: dict[str, Ended]) -> None:
+# That less time gives fewer steps is tried in `tests/streaming/sinks/test_output.py`, on a clock of its own.
+@pytest.mark.full
+def test_a_step_too_dear_is_left_out_before_a_window_is(tmp_path: Path) -> None:
     """Eight steps of this bundle take longer than the hop of a second: finals get fewer."""
-    ended = sessions["pressed"]
+    heavy = make_bundle(tmp_path / "heavy", tr=TR, window=WINDOW, steps=4, toil=_toil(0.35)).path
+    # With EEG the player waits until the session listens, however long that takes to start.
+    ended = play(tmp_path / "pressed", heavy, "--seconds", "8", "--steps", "8", seconds=120)
     assert ended.code == 0, ended.said
     taken = [clip["steps"] for clip in ended.finals()]
     windows = ended.report["windows"]
@@ -86,9 +80,8 @@ def test_a_step_too_dear_is_left_out_before_a_window_is(sessions: dict[str, Ende
 
 
 def test_a_replay_takes_the_wanted_steps_and_makes_the_same_clips(
-    sessions: dict[str, Ended], bundle: Path, tmp_path: Path
+    live: Ended, bundle: Path, tmp_path: Path
 ) -> None:
-    live = sessions["both"]
     recording = live.out.parents[1] / "recording"
     assert replay.run(recording, str(bundle), "max", tmp_path / "out") == 0
     lines = (tmp_path / "out" / "clips.jsonl").read_text().splitlines()
@@ -111,10 +104,8 @@ def _ordered(clips: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(clips, key=lambda clip: (clip["clip"], clip["revision"]))
 
 
-def test_flags_of_a_replay_change_what_they_say(
-    sessions: dict[str, Ended], bundle: Path, tmp_path: Path
-) -> None:
-    recording = sessions["both"].out.parents[1] / "recording"
+def test_flags_of_a_replay_change_what_they_say(live: Ended, bundle: Path, tmp_path: Path) -> None:
+    recording = live.out.parents[1] / "recording"
     made = {}
     for name, flags in {
         "plain": {},
@@ -137,11 +128,9 @@ def test_flags_of_a_replay_change_what_they_say(
     )
 
 
-def test_steps_are_refused_where_there_is_nothing_to_denoise(
-    sessions: dict[str, Ended], tmp_path: Path
-) -> None:
+def test_steps_are_refused_where_there_is_nothing_to_denoise(live: Ended, tmp_path: Path) -> None:
     closed = make_bundle(tmp_path / "closed", tr=TR, window=WINDOW).path
-    recording = sessions["both"].out.parents[1] / "recording"
+    recording = live.out.parents[1] / "recording"
     with pytest.raises(UsageError, match="no denoising stage") as caught:
         replay.run(recording, str(closed), "max", tmp_path / "out", steps=2)
     assert caught.value.exit_code == 2

@@ -4,7 +4,7 @@ import json
 import resource
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -43,13 +43,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def sessions(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ended]]:
-    """One session alone, as its deadlines are short; then the others, three at a time."""
+def sessions(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
+    """One session alone, as its deadlines are short; then the others together."""
     root = tmp_path_factory.mktemp("s")
     record = ("--record", str(root / "recording"))
+    done = {"both": play(root / "both", bundle, "--seconds", "4", *record, seconds=120)}
     jobs: dict[str, Callable[[], Ended]] = {
-        "both": lambda: play(root / "both", bundle, "--seconds", "4", *record, seconds=120),
-        "eeg": lambda: play(root / "eeg", bundle, "--seconds", "8", fmri=False, seconds=120, marked=False),
         "holes": lambda: play(
             root / "holes",
             *(bundle, "--seconds", "4", "--existing", "read"),
@@ -60,24 +59,41 @@ def sessions(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         "interrupt": lambda: play(
             root / "interrupt", bundle, "--seconds", "6000", seconds=120, during=interrupt
         ),
-        "lost": lambda: play(root / "lost", bundle, "--lost-after", "2", seconds=4.2),
-        "no-eeg": lambda: play(root / "no-eeg", bundle, "--seconds", "5", seconds=120, eeg_stops=2.2),
     }
-    done = {"both": jobs.pop("both")()}
+    return done | _at_once(jobs)
+
+
+@pytest.fixture(scope="module")
+def one_source(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
+    """Sessions that have one source, or none, for a while or all along."""
+    root = tmp_path_factory.mktemp("o")
+    return _at_once(
+        {
+            "eeg": lambda: play(
+                root / "eeg", bundle, "--seconds", "8", fmri=False, seconds=120, marked=False
+            ),
+            "lost": lambda: play(root / "lost", bundle, "--lost-after", "2", seconds=4.2),
+            "no-eeg": lambda: play(root / "no-eeg", bundle, "--seconds", "5", seconds=120, eeg_stops=2.2),
+        }
+    )
+
+
+def _at_once(jobs: dict[str, Callable[[], Ended]]) -> dict[str, Ended]:
     with ThreadPoolExecutor(3) as pool:
         running = {name: pool.submit(job) for name, job in jobs.items()}
-        yield done | {name: job.result() for name, job in running.items()}
+        return {name: job.result() for name, job in running.items()}
 
 
 def check_windows(ended: Ended, expected: int) -> None:
     """Every window is one final or one that was skipped: how many of either, the machine's speed decides."""
     windows = ended.report["windows"]
     finals = ended.finals()
+    revisions = [clip["revision"] for clip in ended.clips]
     assert windows["expected"] == windows["final"] + windows["skipped"] == expected, ended.said
     assert windows["final"] == len(finals) >= 1
-    refined = [clip for clip in ended.clips if clip["revision"] == "refined"]
-    assert windows["preview"] == len(ended.clips) - len(finals) - len(refined) <= expected
-    assert windows["refined"] == len(refined)
+    assert windows["preview"] == revisions.count("preview") <= expected
+    # A busy machine may write a volume after its window's final.
+    assert windows["refined"] == revisions.count("refined") <= expected
     numbers = [clip["clip"] for clip in finals]
     assert numbers == sorted(set(numbers))
     for clip in ended.clips:
@@ -100,11 +116,10 @@ def test_every_window_comes_out_as_preview_and_final(sessions: dict[str, Ended])
         assert read_mp4(ended.out / clip["file"]).shape == (33, 64, 96, 3)
         assert "simulated" in clip["file"]
     for clip in ended.clips:
-        final = clip["revision"] == "final"
         assert clip["missing"]["eeg"] == 0
         # A volume that the busy machine wrote too late is missing, and counted.
         assert (clip["missing"]["fmri"] < 1) is ("fmri" in clip["modalities"])
-        assert final or clip["modalities"] == ["eeg"]
+        assert clip["revision"] != "preview" or clip["modalities"] == ["eeg"]
     if in_time(ended):
         assert all(clip["missing"]["fmri"] == 0 for clip in ended.finals())
 
@@ -196,7 +211,8 @@ def test_a_recording_replays_to_the_same_clips(
     replayed = {(c["clip"], c["revision"]): c for c in map(json.loads, lines)}
     # On a busy machine a preview gives way to its final; nothing presses a replay.
     more = replayed.keys() - {(c["clip"], c["revision"]) for c in live.clips}
-    assert len(replayed) == 8
+    assert [revision for _, revision in replayed].count("final") == 4
+    assert [revision for _, revision in replayed].count("preview") == 4
     skipped = [clip for clip, revision in more if revision == "final"]
     assert len(skipped) == live.report["windows"]["skipped"]
     for clip in live.clips:
@@ -212,8 +228,11 @@ def test_a_recording_replays_to_the_same_clips(
     assert str(tmp_path / "a" / "report.json") in capsys.readouterr().out
 
 
-def test_eeg_alone_has_finals_from_its_first_sample_on_and_no_previews(sessions: dict[str, Ended]) -> None:
-    ended = sessions["eeg"]
+# What a window holds whose sources are lost or not there is tried in `tests/rtdecode/windows`; that silence
+# ends a session below and, with its exit code, in `tests/test_privacy.py`.
+@pytest.mark.full
+def test_eeg_alone_has_finals_from_its_first_sample_on_and_no_previews(one_source: dict[str, Ended]) -> None:
+    ended = one_source["eeg"]
     assert ended.code == 0, ended.said
     assert ended.report["clock"]["source"] == "first-sample"
     check_windows(ended, 8)
@@ -235,6 +254,8 @@ def test_a_lost_volume_is_seen_in_its_window_alone(sessions: dict[str, Ended]) -
     if (fmri["missing"], fmri["late"]) == (1, 0):
         assert missing.items() <= {0: 0, 1: 0.5, 2: 0, 3: 0}.items()
     assert all(clip["modalities"] == ["fmri"] for clip in ended.clips)
+    assert "fMRI volume missing: " in ended.said
+    assert ("clip degraded: " in ended.said) is (ended.report["windows"]["degraded"] > 0)
 
 
 def test_ctrl_c_writes_everything_skips_only_what_it_reached_and_ends_with_0(
@@ -250,8 +271,9 @@ def test_ctrl_c_writes_everything_skips_only_what_it_reached_and_ends_with_0(
     assert len(read_mp4(ended.out / "film.mp4")) == 8 * (windows["final"] + windows["skipped"])
 
 
-def test_silence_from_everything_ends_with_3(sessions: dict[str, Ended]) -> None:
-    ended = sessions["lost"]
+@pytest.mark.full
+def test_silence_from_everything_ends_with_3(one_source: dict[str, Ended]) -> None:
+    ended = one_source["lost"]
     assert ended.code == 3, ended.said
     assert "silent" in ended.said
     windows = ended.report["windows"]
@@ -259,8 +281,9 @@ def test_silence_from_everything_ends_with_3(sessions: dict[str, Ended]) -> None
     assert windows["expected"] == windows["final"] + windows["skipped"] >= 3
 
 
-def test_a_lost_amplifier_degrades_and_does_not_end_it(sessions: dict[str, Ended]) -> None:
-    ended = sessions["no-eeg"]
+@pytest.mark.full
+def test_a_lost_amplifier_degrades_and_does_not_end_it(one_source: dict[str, Ended]) -> None:
+    ended = one_source["no-eeg"]
     assert ended.code == 0, ended.said
     check_windows(ended, 5)
     missing = [0, 0, pytest.approx(0.8, abs=0.05), 1, 1]
@@ -652,6 +675,8 @@ def test_an_acquisition_that_dies_again_and_again_ends_with_1(bundle: Path, tmp_
     assert len(read_mp4(ended.out / "film.mp4")) >= 8
 
 
+# The refusal is tried on the assembler, and exit code 4 in `tests/test_privacy_streams.py`.
+@pytest.mark.full
 def test_a_bundle_for_another_montage_ends_with_4(tmp_path: Path) -> None:
     channels = (*CHANNELS, "T99")
     made = make_bundle(tmp_path / "bundle", tr=TR, window=WINDOW, channels=channels).path
@@ -721,6 +746,8 @@ def test_a_full_out_does_not_end_the_recording(bundle: Path, tmp_path: Path) -> 
     assert "ended_at" in Recording(record).meta
 
 
+# What came after the disk was full is decoded in `test_acquisition.py` as well.
+@pytest.mark.full
 def test_a_full_recording_does_not_end_decoding(bundle: Path, tmp_path: Path) -> None:
     record = tmp_path / "record"
     seen_before: list[int] = []
