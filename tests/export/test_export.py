@@ -46,7 +46,7 @@ def system_of(folder: Path) -> System:
 
 
 @pytest.mark.parametrize(("recipe", "steps"), [("ridge", 0), ("haxby", 0), ("compact", 4)])
-def test_a_run_becomes_a_bundle(recipe: str, steps: int, tmp_path: Path) -> None:
+def test_a_run_becomes_a_bundle(recipe: str, steps: int) -> None:
     made = tiny_bundle(recipe)
     manifest = made.manifest
     assert (manifest.stages["denoise"] is not None) == (steps > 0)
@@ -56,8 +56,11 @@ def test_a_run_becomes_a_bundle(recipe: str, steps: int, tmp_path: Path) -> None
     assert all(error <= allowed(name) for name, error in manifest.parity["largest_difference"].items())
     assert read_run(tiny(recipe))["figures"]
     assert manifest.recipe_digest == read_run(tiny(recipe))["digest"]
-    again = run(tiny(recipe), tmp_path / "bundle")
-    assert again.digest == made.digest, "exporting twice gives the same bytes"
+
+
+@pytest.mark.parametrize("recipe", ["haxby", pytest.param("compact", marks=pytest.mark.full)])
+def test_exporting_twice_gives_the_same_bytes(recipe: str, tmp_path: Path) -> None:
+    assert run(tiny(recipe), tmp_path / "bundle").digest == tiny_bundle(recipe).digest
 
 
 @pytest.mark.parametrize(

@@ -37,10 +37,19 @@ TWO = {
 }
 
 
-@pytest.mark.parametrize("at", [("rough", 1), ("rough", 4), ("rough", 5), ("fine", 0), ("fine", 7)])
-def test_a_stopped_training_goes_on_to_the_same_bits(tmp_path: Path, at: tuple[str, int]) -> None:
+@pytest.fixture(scope="module")
+def unstopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Line, list[dict[str, Any]]]:
+    """A training that nothing stops, and its log."""
     whole = Line()
-    log = loop.train(whole, TWO, points, tmp_path / "whole", nothing, machine=CPU)
+    folder = tmp_path_factory.mktemp("whole")
+    return whole, loop.train(whole, TWO, points, folder, nothing, machine=CPU)
+
+
+@pytest.mark.parametrize("at", [("rough", 1), ("rough", 4), ("rough", 5), ("fine", 0), ("fine", 7)])
+def test_a_stopped_training_goes_on_to_the_same_bits(
+    unstopped: tuple[Line, list[dict[str, Any]]], tmp_path: Path, at: tuple[str, int]
+) -> None:
+    whole, log = unstopped
     with pytest.raises(KeyboardInterrupt):
         loop.train(Line(), TWO, partial(stopping, at), tmp_path / "again", nothing, machine=CPU)
     drawn: list[tuple[str, int]] = []

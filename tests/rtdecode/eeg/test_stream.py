@@ -37,7 +37,7 @@ def noise(seconds: float, sfreq: float = 1000.0, seed: int = 0) -> np.ndarray:
     return (mixing @ slow + rng.standard_normal((64, count))).astype(np.float32)
 
 
-def push(made: EegStream, data: np.ndarray, stamps: np.ndarray, cuts: list[int] | int = 20) -> None:
+def push(made: EegStream, data: np.ndarray, stamps: np.ndarray, cuts: list[int] | int = 100) -> None:
     edges = range(cuts, len(stamps), cuts) if isinstance(cuts, int) else sorted(set(cuts))
     for a, b in itertools.pairwise([0, *(c for c in edges if 0 < c < len(stamps)), len(stamps)]):
         made.push(EegChunk(data[:, a:b], stamps[a:b], float(stamps[b - 1]) + 0.005))

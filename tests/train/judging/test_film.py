@@ -124,6 +124,8 @@ def test_pictures_and_figures_are_written(tmp_path: Path, capsys: pytest.Capture
         claim(tmp_path / "new")
 
 
+# That clips in a file are compared as those in memory is tried in `tests/rtdecode/disk/test_clip_file.py`.
+@pytest.mark.full
 def test_clips_in_a_file_are_judged_as_those_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     show, held = run()
     before = found()

@@ -88,6 +88,7 @@ def test_the_cuts_of_the_film_of_shapes_are_found_in_its_pixels(cuts: str) -> No
     assert find_cuts(film.frames).tolist() == film.cut_frames[1:].tolist()
 
 
+@pytest.mark.full
 def test_about_as_many_cuts_are_found_as_were_counted_in_real_films(data_root: Path) -> None:
     for name, (counted, off) in COUNTED.items():
         film = watched(str(data_root / "films" / "train" / f"{name}.mp4"), None, 0, "grid")

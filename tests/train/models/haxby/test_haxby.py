@@ -102,6 +102,7 @@ def test_runs_that_were_trained_on_cannot_judge() -> None:
         evaluate(tiny("haxby"), Request(runs="3-4", data=DATA))
 
 
+@pytest.mark.full
 def test_the_shipped_classifier_on_the_two_runs_it_has_not_seen() -> None:
     figure = evaluate(SHIPPED, Request(runs="9-10", data=DATA))["classification_top1"]
     assert figure["value"] >= 0.62
