@@ -48,6 +48,7 @@ START_AT = 1000.0  # instant of the first trigger on the virtual clock
 MARKER = "R128"  # a volume trigger as BrainVision amplifiers write it
 AGAIN_S = 0.3  # from a file to its duplicate
 CHUNK_S = 0.02  # length of a chunk of EEG
+_TR_S = (0.3, 5.0)  # the shortest and the longest TR that is scanned
 STEADY = "steady"  # every file has the vendor's delay
 
 _EEG_DELAY_S = 0.002  # from a chunk's last sample, or a trigger, to its arrival
@@ -93,6 +94,8 @@ class PhantomSession:
         transfer takes longer.
     film : str
         ``shapes``, ``natural``, ``none`` or the path of a film (`rtdecode.phantom.film.watched`).
+    tr_s : float
+        Time from one volume to the next.
 
     Raises
     ------
@@ -117,10 +120,14 @@ class PhantomSession:
         artifacts: Artifacts | None = None,
         delivery: str = "steady",
         film: str = SHAPES,
+        tr_s: float = TR,
     ) -> None:
         _check(subject_number, seed, seconds, sfreq)
         if first_delay is not None and not (math.isfinite(first_delay) and first_delay >= 0):
             raise UsageError(f"the first volume's delay is 0 s or more, found {first_delay:g}.")
+        if not _TR_S[0] <= tr_s <= _TR_S[1]:
+            raise UsageError(f"--tr is {_TR_S[0]:g} to {_TR_S[1]:g} s, found {tr_s:g}.")
+        self.tr_s = float(tr_s)
         self.vendor = vendor_named(vendor)
         # Recordings and reports name what was played or shown by its file alone.
         self.motion = motion if motion in MOTIONS else Path(motion).name
@@ -147,7 +154,7 @@ class PhantomSession:
         # Counted in fractions: 0.8 is not exact in binary, and a quotient just below a whole number
         # would lose a volume.
         length = Fraction(str(seconds))
-        self.volumes = int((length + SCAN_ON_S) / Fraction(str(TR)))
+        self.volumes = int((length + SCAN_ON_S) / Fraction(str(self.tr_s)))
         self.samples = int((length + SCAN_ON_S + LEAD_IN_S) * self.sfreq)
         self.volume_delay = self.vendor.delay_s
         # Where the head is in each volume, as `head_path` gives it; None at rest.
@@ -155,9 +162,9 @@ class PhantomSession:
         # Time from each volume's end until its last file is complete, s, without faults.
         self.delays = self._delays(delivery, first_delay)
         self.faults = damage.plan(spec, self.seconds, seed)
-        self.fates = damage.fates(self.faults, TR, self.volumes, seed)
+        self.fates = damage.fates(self.faults, self.tr_s, self.volumes, seed)
         name = f"{self.preset.name}/{subject_number}/{seed}/{seconds}/{cuts}/{shape}"
-        name += f"/{self.film_name}" * (film != SHAPES)
+        name += f"/{self.film_name}" * (film != SHAPES) + f"/{self.tr_s}" * (tr_s != TR)
         name += f"/{self.motion}" * (motion != "still") + "/settling" * settling
         self.uid = f"2.25.{int.from_bytes(hashlib.sha256(name.encode()).digest()[:15], 'big')}"
 
@@ -186,30 +193,31 @@ class PhantomSession:
             self.seed,
             self.path,
             self.settling,
+            self.tr_s,
         )
 
     def _path(self, motion: str) -> NDArray[np.float64] | None:
         if motion == "still":
             return None
         if motion in MOTIONS:
-            return head_path(self.volumes, TR, self.seed)
+            return head_path(self.volumes, self.tr_s, self.seed)
         return played_path(_table("--motion", motion, MOTIONS), self.volumes)
 
     def _delays(self, delivery: str, first_delay: float | None) -> list[float]:
         if delivery != STEADY:
-            played = played_delays(_table("--delivery", delivery, (STEADY,)), self.volumes, TR)
-            return _in_turn([max(self.vendor.transfer_s, delay) for delay in played])
+            played = played_delays(_table("--delivery", delivery, (STEADY,)), self.volumes, self.tr_s)
+            return _in_turn([max(self.vendor.transfer_s, delay) for delay in played], self.tr_s)
         # Volumes behind a late first one queue up, and come `_QUEUE_S` apart until none waits.
         out = []
         queue = self.vendor.first_s if first_delay is None else first_delay
         for _ in range(self.volumes):
             out.append(self.volume_delay + queue if queue > 0 else self.volume_delay)
-            queue += _QUEUE_S - TR
+            queue += _QUEUE_S - self.tr_s
         return out
 
     def recon_of(self, index: int) -> float:
         """Return the time from the start of a volume's acquisition to its finished image, s."""
-        return TR + self.delays[index] - self.vendor.transfer_s
+        return self.tr_s + self.delays[index] - self.vendor.transfer_s
 
     def amplifier(self, artifacts: Artifacts | None) -> Amplifier | BoreAmplifier:
         """Return the amplifier with this participant's cap connected."""
@@ -235,11 +243,11 @@ class PhantomSession:
 
     def gradient(self, artifacts: Artifacts) -> GradientArtifact:
         """Return the gradient artefact of this run."""
-        shots = len(np.unique(slice_times(self.head.shape[2])))
+        shots = len(np.unique(slice_times(self.head.shape[2], self.tr_s)))
         return GradientArtifact(
             self.subject,
             len(bore_montage(self.sfreq, artifacts.references).channels),
-            TR,
+            self.tr_s,
             shots,
             1,
             self.seed,
@@ -314,7 +322,7 @@ class PhantomSession:
 
     def trigger_times(self) -> list[float]:
         """Return the run time of each trigger; inside the magnet, that of the sample in which it falls."""
-        sent = damage.triggers(self.faults, TR, self.volumes)[0]
+        sent = damage.triggers(self.faults, self.tr_s, self.volumes)[0]
         if self.artifacts is None:
             return sent
         return [float(self.sample_times(self.sample_span(at, math.inf)[0], 1)[0]) for at in sent]
@@ -322,7 +330,8 @@ class PhantomSession:
     def signal_lines(self) -> list[tuple[str, float, dict[str, Any]]]:
         """Return what is logged of samples and triggers, in order: kind, run time, detail."""
         eeg = eeg_faults.eeg_lines(self.faults, self.montage.channels, self.seed, self.sample_span)
-        return sorted([*eeg, *damage.trigger_lines(self.faults, TR, self.volumes)], key=lambda line: line[1])
+        triggers = damage.trigger_lines(self.faults, self.tr_s, self.volumes)
+        return sorted([*eeg, *triggers], key=lambda line: line[1])
 
     def events(self, chunk_s: float = CHUNK_S) -> Iterator[EegChunk | Trigger | Volume]:
         """Yield everything in order of arrival, on a virtual clock whose first trigger is at `START_AT`.
@@ -368,7 +377,7 @@ class PhantomSession:
         found = []
         for i in range(self.volumes):
             fate = self.fates.get(i, damage.Fate())
-            readable = START_AT + (i + 1) * TR + self.delays[i] + (fate.late_s + fate.slow_s)
+            readable = START_AT + (i + 1) * self.tr_s + self.delays[i] + (fate.late_s + fate.slow_s)
             if fate.whole:
                 found.append((self._when_back(readable), i, False))
             if fate.whole and fate.again:
@@ -377,7 +386,7 @@ class PhantomSession:
 
     def due_s(self, index: int) -> float:
         """Return the run time from which a volume can be read in full if nothing goes wrong, s."""
-        return (index + 1) * TR + self.delays[index]
+        return (index + 1) * self.tr_s + self.delays[index]
 
     def whole_s(self, index: int) -> float:
         """Return the run time from which a volume can be read in full, with all that goes wrong, s."""
@@ -406,8 +415,8 @@ class PhantomSession:
                 affine=self.head.affine,
                 index=i,
                 series=SERIES,
-                tr_s=TR,
-                acquired_s=round(i * TR, 6) if self.vendor.dated else None,
+                tr_s=self.tr_s,
+                acquired_s=round(i * self.tr_s, 6) if self.vendor.dated else None,
                 recon_s=self.recon_of(i) if self.vendor.finished else None,
                 readable_at=readable,
                 arrived_at=readable + 0.005,
@@ -417,13 +426,13 @@ class PhantomSession:
             )
 
 
-def _in_turn(delays: list[float]) -> list[float]:
+def _in_turn(delays: list[float], tr_s: float) -> list[float]:
     """Let no file be whole before that of the volume before it."""
     out = []
     free_s = 0.0
     for index, delay in enumerate(delays):
-        whole_s = max((index + 1) * TR + delay, free_s)
-        out.append(whole_s - (index + 1) * TR)
+        whole_s = max((index + 1) * tr_s + delay, free_s)
+        out.append(whole_s - (index + 1) * tr_s)
         free_s = whole_s + _APART_S
     return out
 

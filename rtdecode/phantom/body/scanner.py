@@ -76,7 +76,7 @@ def head(number: int, shape: tuple[int, int, int] = SHAPE) -> PhantomHead:
     return PhantomHead(shape, affine, mean, brain, voxels)
 
 
-def settling_factor(index: int) -> float:
+def settling_factor(index: int, tr_s: float = TR) -> float:
     """Return the signal of volume `index` relative to the steady state, in a run from full magnetisation.
 
     Notes
@@ -84,20 +84,20 @@ def settling_factor(index: int) -> float:
     For one tissue (grey matter), the longitudinal magnetisation after n pulses of a flip angle a is
     ``M(n) = M + (1 - M) (E cos a)^n`` with ``E = exp(-TR / T1)``, ``M = (1 - E) / (1 - E cos a)``.
     """
-    decay = np.exp(-TR / _T1_S)
+    decay = np.exp(-tr_s / _T1_S)
     ratio = decay * np.cos(np.deg2rad(_FLIP_DEG))
     steady = (1 - decay) / (1 - ratio)
     return float(1 + (1 / steady - 1) * ratio**index)
 
 
-def slice_times(slices: int) -> NDArray[np.float64]:
+def slice_times(slices: int, tr_s: float = TR) -> NDArray[np.float64]:
     """Return when each slice's acquisition starts, in seconds after the volume's start.
 
     Slices are interleaved, and several bands are acquired at once.
     """
     shots = -(-slices // max(1, round(slices / 9)))
     order = np.argsort(np.concatenate([np.arange(0, shots, 2), np.arange(1, shots, 2)]))
-    return TR * order[np.arange(slices) % shots] / shots
+    return tr_s * order[np.arange(slices) % shots] / shots
 
 
 class Scanner:
@@ -111,7 +111,7 @@ class Scanner:
     state : (frame, feature)
         Neural state, as from `rtdecode.phantom.body.brain.neural_state`.
     count : int
-        Number of volumes to scan, one per `TR` from film time 0 on.
+        Number of volumes to scan, one per TR from film time 0 on.
     seed : int
         Seed of the noise.
     path : (volume, 6), optional
@@ -119,14 +119,15 @@ class Scanner:
         Thermal noise does not move with it.
     settling : bool
         Whether the first volumes are brighter, until the magnetisation has settled.
+    tr_s : float
 
     Notes
     -----
     A driven voxel is ``mean * (1 + (sqrt(r) n + sqrt(1 - r) z) / tSNR)``, where n is its standardised
-    response and z is noise of unit variance. Of z, 40 % is its own, AR(1) with 0.35; 40 % is shared and
-    smooth in space, AR(1) with 0.7; 15 % is drift; 5 % is heartbeat and breathing, aliased at the TR.
-    Thermal noise is everywhere, and adds to the total where it is larger than the voxel's own share. Other
-    voxels of the brain have the shared part alone.
+    response and z is noise of unit variance. Of z, 40 % is its own, AR(1) with 0.35 over 0.8 s; 40 %
+    is shared and smooth in space, AR(1) with 0.7; 15 % is drift; 5 % is heartbeat and breathing, aliased at
+    the TR. Thermal noise is everywhere, and adds to the total where it is larger than the voxel's own share.
+    Other voxels of the brain have the shared part alone.
     """
 
     def __init__(
@@ -139,8 +140,10 @@ class Scanner:
         seed: int,
         path: NDArray[np.float64] | None = None,
         settling: bool = False,
+        tr_s: float = TR,
     ) -> None:
         self.head = place
+        self._tr = tr_s
         self.count = count
         self._seed = seed
         self._settling = settling
@@ -157,14 +160,14 @@ class Scanner:
         physiology = np.full(mean.size, 1.0)
         physiology[place.voxels] = 1 - share
         # Shared noise: where it acts belongs to the subject, when it acts to the run.
-        self._series = _common_series(rng, count)
+        self._series = _common_series(rng, count, tr_s)
         maps = _common_maps(np.random.default_rng((person.number, 22)), _places(place.shape, place.affine))
         amplitude = mean * spread * np.sqrt(physiology)
         self._maps = (maps[:, place.brain] * amplitude[place.brain]).astype(np.float32)
         response = self._response(person, preset, state) * np.sqrt(share)
         # The thermal noise takes its part of a voxel's own share.
         room = _PRIVATE * (1 - share) - (_THERMAL / (mean * spread)[place.voxels]) ** 2
-        own = np.sqrt(np.maximum(room, 0)) * autoregressive(rng, count, VOXELS, 0.35)
+        own = np.sqrt(np.maximum(room, 0)) * autoregressive(rng, count, VOXELS, _over(0.35, tr_s))
         self._driven = ((mean * spread)[place.voxels] * (response + own)).astype(np.float32)
 
     def volume(self, index: int) -> NDArray[np.int16]:
@@ -190,15 +193,20 @@ class Scanner:
         out = np.zeros(self._body.mean.size, np.float32)
         self._add_tissue(out, index)
         if self._settling:
-            out *= np.float32(settling_factor(index))
+            out *= np.float32(settling_factor(index, self._tr))
         return out if self._path is None else self._resampler.moved(out, self._path[index])
 
     def _response(self, person: Traits, preset: Preset, state: Float) -> Float:
         slices = np.unravel_index(self.head.voxels, self.head.shape)[2]
-        shift = slice_times(self.head.shape[2])[slices] - TR / 2
-        times = np.arange(0.5, self.count, dtype=np.float64) * TR
+        shift = slice_times(self.head.shape[2], self._tr)[slices] - self._tr / 2
+        times = np.arange(0.5, self.count, dtype=np.float64) * self._tr
         scale = bold_scale(person, preset.feature_noise, shift)
         return bold(person, state, shift, times) / scale
+
+
+def _over(rho: float, tr_s: float) -> float:
+    """Return the correlation of noise over a TR, given that over the TR for which levels are stated."""
+    return float(rho ** (tr_s / TR))
 
 
 def _affine(shape: tuple[int, int, int]) -> NDArray[np.float64]:
@@ -286,11 +294,11 @@ def _common_maps(rng: np.random.Generator, place: Float) -> Float:
     return np.float32(np.sqrt(2)) * np.cos(waves @ flat + rng.uniform(0, 6.28, (count, 1)).astype(np.float32))
 
 
-def _common_series(rng: np.random.Generator, count: int) -> Float:
+def _common_series(rng: np.random.Generator, count: int, tr_s: float) -> Float:
     """Draw when the shared noise acts, (volume, component)."""
     # AR(1) series, then drifts (slow waves and a line), then heartbeat and breathing in both phases.
-    seconds = np.arange(count)[:, None] * TR
-    shared = autoregressive(rng, count, _SHARED, 0.7) * np.sqrt(_COMMON / _SHARED)
+    seconds = np.arange(count)[:, None] * tr_s
+    shared = autoregressive(rng, count, _SHARED, _over(0.7, tr_s)) * np.sqrt(_COMMON / _SHARED)
     period = rng.uniform(120, 400, _DRIFTS - 1)
     waves = np.sqrt(2) * np.cos(2 * np.pi * seconds / period + rng.uniform(0, 6.28, _DRIFTS - 1))
     line = (seconds - seconds.mean()) / 150 * rng.choice([-1, 1])

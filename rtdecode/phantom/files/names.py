@@ -9,7 +9,6 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.phantom.body.brain import TR
 from rtdecode.phantom.body.scanner import slice_times
 from rtdecode.phantom.files.classic import instance_number, slice_bytes
 from rtdecode.phantom.files.enhanced import enhanced_bytes
@@ -141,10 +140,10 @@ def _slices(
     session: PhantomSession, scanner: str, run: ExportedRun, index: int, volume: NDArray[np.int16]
 ) -> list[bytes]:
     place = session.head
-    times = tuple(slice_times(session.head.shape[2]).tolist())
-    at = run.wall + timedelta(seconds=index * TR)
+    times = tuple(slice_times(session.head.shape[2], session.tr_s).tolist())
+    at = run.wall + timedelta(seconds=index * session.tr_s)
     return slice_bytes(
-        scanner, volume, place.affine, TR, index, run.series, at, run.uid, times, session.volumes
+        scanner, volume, place.affine, session.tr_s, index, run.series, at, run.uid, times, session.volumes
     )
 
 
@@ -157,16 +156,26 @@ def _whole(
     absent: int | None,
 ) -> bytes:
     affine = session.head.affine
-    times = tuple(slice_times(session.head.shape[2]).tolist())
-    at = run.wall + timedelta(seconds=index * TR)
+    times = tuple(slice_times(session.head.shape[2], session.tr_s).tolist())
+    at = run.wall + timedelta(seconds=index * session.tr_s)
     recon_s = session.recon_of(index)
     if scanner == "siemens-enhanced":
         return enhanced_bytes(
-            volume, affine, TR, index, run.series, at, recon_s, run.uid, times, session.volumes, absent
+            volume,
+            affine,
+            session.tr_s,
+            index,
+            run.series,
+            at,
+            recon_s,
+            run.uid,
+            times,
+            session.volumes,
+            absent,
         )
     if absent is not None:
         volume = volume.copy()
         volume[:, :, absent] = 0
     if scanner == "nifti":
-        return nifti_bytes(volume, affine, TR)
-    return mosaic_bytes(volume, affine, TR, index, run.series, at, recon_s, run.uid, times)
+        return nifti_bytes(volume, affine, session.tr_s)
+    return mosaic_bytes(volume, affine, session.tr_s, index, run.series, at, recon_s, run.uid, times)

@@ -28,6 +28,12 @@ def simulate(
         ),
     ] = "shapes",
     wait: Wait = 60.0,
+    tr: Annotated[
+        float,
+        typer.Option(
+            help="Time from one volume to the next, s; shipped bundles take 0.8.", callback=positive
+        ),
+    ] = 0.8,
     scanner: Annotated[
         str, typer.Option(help="siemens-mosaic, siemens-enhanced, ge, philips or nifti.")
     ] = "siemens-mosaic",
@@ -73,6 +79,7 @@ def simulate(
         seed=seed,
         seconds=seconds,
         film=film,
+        tr=tr,
         wait=wait,
         scanner=scanner,
         in_magnet=in_magnet,

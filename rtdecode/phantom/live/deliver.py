@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from rtdecode.liblsl import pylsl
-from rtdecode.phantom.body.brain import TR
 from rtdecode.phantom.files.names import ExportedFile, ExportedRun, files, names, second_name
 from rtdecode.phantom.live import faults as damage
 from rtdecode.phantom.live.faults import Fate, Fault, FaultLog
@@ -113,7 +112,10 @@ class Delivery:
                 self._plan_file(repeat, done + slow + AGAIN_S, 0.0, len(made))
         for fault in fate.faults:
             detail = self._detail(index, fate, fault, made, hit)
-            self._at(self._session.due_s(index), partial(self._note, fault.kind, index * TR, detail))
+            self._at(
+                self._session.due_s(index),
+                partial(self._note, fault.kind, index * self._session.tr_s, detail),
+            )
 
     def _done(self, index: int, fate: Fate, place: int, total: int) -> float:
         """Return when file `place` of a volume is whole, which for the last is the volume's own time."""

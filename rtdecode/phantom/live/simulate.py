@@ -35,6 +35,7 @@ def run(
     seed: int = 1000,
     seconds: float | None = None,
     film: str = SHAPES,
+    tr: float = TR,
     wait: float = 60.0,
     scanner: str = "siemens-mosaic",
     in_magnet: bool = False,
@@ -87,6 +88,7 @@ def run(
             motion=motion,
             delivery=delivery,
             film=film,
+            tr_s=tr,
             settling=settling,
             artifacts=bore.Artifacts() if in_magnet else None,
         )
@@ -132,7 +134,8 @@ def _introduction(session: PhantomSession) -> str:
     head = "still" if session.path is None else f"moving ({_motion(session)})"
     return (
         f"The participant is simulated: preset {preset.name} ({preset.describe()}), subject "
-        f"{session.subject}, seed {session.seed}, {_film(session)}, {session.volumes} volumes.\n"
+        f"{session.subject}, seed {session.seed}, {_film(session)}, "
+        f"{session.volumes} volumes at TR {session.tr_s:g} s.\n"
         f"Scanner {session.vendor.name}: files whole {_delivery(session)}; "
         f"head {head}{', first volumes brighter (T1)' if session.settling else ''}.\n"
         f"EEG {len(session.montage.channels)} channels at {session.sfreq} Hz, {_surroundings(session)}."
@@ -187,6 +190,7 @@ def _record(session: PhantomSession, folder: Path, console: Console, stop: threa
         "scanner": session.vendor.name,
         "motion": session.motion,
         "delivery": session.delivery,
+        "tr_s": session.tr_s,
         "in_magnet": session.artifacts is not None,
     }
     # For the progress bar: volumes and their triggers, and the chunks of EEG.
@@ -216,7 +220,7 @@ def _log_all(session: PhantomSession, log: FaultLog, until_s: float) -> None:
         whole = {"whole_s": session.whole_s(index)} if fate.whole else {}
         for fault in fate.faults:
             detail = volume_fault(index, fault, session.file_name(index)) | whole
-            lines.append((fault.kind, index * TR, detail))
+            lines.append((fault.kind, index * session.tr_s, detail))
     for line in sorted(lines, key=lambda line: line[1]):
         if line[1] < until_s:
             log.write(*line)

@@ -16,13 +16,14 @@ from tests.streaming.player import outlet
 
 
 @pytest.mark.parametrize("scanner", VENDORS)
-def test_the_simulated_scanners_volumes_say_so(scanner: str, tmp_path: Path) -> None:
-    write_run(tmp_path, PhantomSession("easy", seed=61, seconds=4), scanner, range(2))
+def test_the_simulated_scanners_volumes_say_so_and_state_their_tr(scanner: str, tmp_path: Path) -> None:
+    write_run(tmp_path, PhantomSession("easy", seed=61, seconds=4, tr_s=1.2), scanner, range(2))
     source = FolderSource(tmp_path, "read")
     volumes = []
     while found := source.drain():
         volumes += found
     assert [volume.simulated for volume in volumes] == [True, True]
+    assert [volume.tr_s for volume in volumes] == [1.2, 1.2]
 
 
 @pytest.mark.parametrize("folder", ["rt-cloud_siemens_mosaic_VE11_TR1500", "nibabel_nifti"])
