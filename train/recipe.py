@@ -19,12 +19,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rtdecode import installing
 from rtdecode.disk import strict_json
 from rtdecode.errors import RtDecodeError, UsageError
 from train import builders
+
+if TYPE_CHECKING:
+    from train.data.training_films import TrainingFilm
 
 FOLDER = Path(__file__).parent / "recipes"
 SLOTS = ("data", "system", "phases", "judge", "export")
@@ -32,13 +35,14 @@ SLOTS = ("data", "system", "phases", "judge", "export")
 
 @dataclass(frozen=True, slots=True)
 class Common:
-    """The keys that every recipe takes: output folder, data folder, scale, seed, and the run to resume."""
+    """The keys of every recipe: output and data folders, scale, seed, the run to resume, films to learn."""
 
     out: Path | None = None
     data: Path | None = None
     scale: str = "full"
     seed: int = 0
     resume: Path | None = None
+    films: "tuple[TrainingFilm, ...]" = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +71,17 @@ class Recipe:
 
     @property
     def values(self) -> dict[str, Any]:
-        """Everything that a run's result depends on: the seed and every argument, defaults included.
+        """Everything that a run's result depends on: seed, films, and every argument, defaults included.
 
         It leaves out the recipe's name, the scale that chose the arguments, the layout of the file and the
         machine that trains, so that none of them keeps a run from being resumed.
         """
         order = list(self.tree.get("phases", {}))
-        return {"seed": self.common.seed, "arguments": _resolved(self.tree), "order of phases": order}
+        found = {"seed": self.common.seed, "arguments": _resolved(self.tree), "order of phases": order}
+        # Without films of their own, recipes keep the digests they had before they could be given any.
+        if self.common.films:
+            found["films"] = [film.value for film in self.common.films]
+        return found
 
     @property
     def digest(self) -> str:
@@ -181,6 +189,11 @@ def _common(given: dict[str, Any]) -> Common:
     for key in ("out", "data", "resume"):
         if values.get(key) is not None:
             values[key] = Path(str(values[key]))
+    if "films" in values:
+        # Imported here, because reading films takes packages that reading a recipe does not.
+        from train.data.training_films import training_films
+
+        values["films"] = training_films(values["films"] or "")
     common = Common(**values)
     if common.scale not in ("tiny", "full"):
         raise UsageError(f"scale must be 'tiny' or 'full', found '{common.scale}'.")

@@ -30,7 +30,8 @@ def run(recipe: str, overrides: list[str]) -> Path:
     recipe : str
         Name of a shipped recipe, or a path.
     overrides : list of str
-        ``key=value``. Every recipe takes ``out``, ``data``, ``scale``, ``seed`` and ``resume``.
+        ``key=value``. Every recipe takes ``out``, ``data``, ``scale``, ``seed`` and ``resume``; one whose
+        system learns any film takes ``films``.
 
     Returns
     -------
@@ -53,6 +54,11 @@ def run(recipe: str, overrides: list[str]) -> Path:
     common = wanted.common
     work = Work(common.data, common.seed, part / "stages", noise_key=wanted.digest)
     parts = build(wanted.tree)
+    if common.films:
+        # A plan that learns any film says so by an attribute; others would be trained on something else.
+        if not getattr(parts["system"], "learns_any_film", False):
+            raise UsageError(f"films= cannot be used: '{wanted.name}' does not learn any film. Leave it out.")
+        parts["data"] = parts["data"].with_films(common.films)
     # All that can be refused is refused before the folder is claimed and the long work begins.
     parts["data"].check(work)
     parts["judge"].check(parts["data"])

@@ -66,6 +66,7 @@ def write(folder: Path, recipe: Recipe, trained: Trained, found: Judged) -> None
         "arguments": recipe.tree,
         "scale": recipe.common.scale,
         "seed": recipe.common.seed,
+        "films": [film.value | {"name": film.name} for film in recipe.common.films],
         "date": datetime.now(UTC).date().isoformat(),
         "versions": {"rtdecode": __version__, "numpy": np.__version__, "python": sys.version.split()[0]},
         "figures": found.figures,

@@ -303,7 +303,10 @@ class Trained(OfSubject):
 
 
 class Plan(Protocol):
-    """How a system is made. The builder of a recipe's `system` node returns one."""
+    """How a system is made. The builder of a recipe's `system` node returns one.
+
+    A plan that can be trained on any film (``films=``) has an attribute `learns_any_film`, which is true.
+    """
 
     def train(self, work: Work, data: Any, phases: dict[str, Any]) -> Trained:
         """Train on what the recipe's `data` node built, in the phases that the recipe lists."""

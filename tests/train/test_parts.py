@@ -56,17 +56,18 @@ def test_fewer_components_lose_more_and_the_signs_are_settled() -> None:
     assert errors[0] > errors[1] > errors[2]
 
 
-def primal_loo(x: np.ndarray, y: np.ndarray, penalty: float) -> np.ndarray:
-    """Leave each row out, fit, predict it: the slow way, with an intercept that is not penalised."""
+def primal_loo(x: np.ndarray, y: np.ndarray, penalty: float, folds: np.ndarray | None = None) -> np.ndarray:
+    """Leave each row or fold out, fit, predict it: the slow way, with an intercept that is not penalised."""
     scale = np.square(x - x.mean(0)).sum() / len(x)
     out = np.zeros_like(y)
-    for i in range(len(x)):
-        rest = np.arange(len(x)) != i
+    own = np.arange(len(x)) if folds is None else folds
+    for fold in np.unique(own):
+        rest = own != fold
         mean = x[rest].mean(0)
         level = y[rest].mean(0)
         a = x[rest] - mean
         w = np.linalg.solve(a.T @ a + penalty * scale * np.eye(x.shape[1]), a.T @ (y[rest] - level))
-        out[i] = level + (x[i] - mean) @ w
+        out[~rest] = level + (x[~rest] - mean) @ w
     return out
 
 
@@ -76,6 +77,26 @@ def test_the_held_out_error_is_the_one_of_leaving_out() -> None:
     found = fit_ridge([x], y, [])
     errors = np.array([np.square(y - primal_loo(x, y, p)).mean(0) for p in PENALTIES])
     assert np.allclose(found.explained, 1 - errors.min(0) / y.var(0), atol=1e-6)
+
+
+@pytest.mark.parametrize("features", [6, 40])
+def test_windows_that_are_left_out_together_are_predicted_from_the_others(features: int) -> None:
+    folds = np.array([0] * 3 + [1] * 9 + [2] * 13)[np.random.default_rng(4).permutation(25)]
+    x = noise(25, features)
+    y = x @ noise(features, 3, seed=1) + noise(25, 3, seed=2)
+    found = fit_ridge([x], y, [], folds)
+    errors = np.array([np.square(y - primal_loo(x, y, p, folds)).mean(0) for p in PENALTIES])
+    assert np.allclose(found.explained, 1 - errors.min(0) / y.var(0), atol=1e-6)
+    alone = fit_ridge([x], y, [], np.arange(25))
+    assert np.allclose(alone.held_out, fit_ridge([x], y, []).held_out, atol=1e-6)
+
+
+def test_a_window_is_not_chosen_by_its_own_twin() -> None:
+    """Noise that is shown twice explains nothing, and leaving out one window alone would not notice."""
+    x, y = np.tile(noise(20, 30), (2, 1)), np.tile(noise(20, 2, seed=1), (2, 1))
+    pairs = np.tile(np.arange(20), 2)
+    assert fit_ridge([x], y, []).explained.min() > 0.9
+    assert fit_ridge([x], y, [], pairs).explained.max() < 0.5
 
 
 def test_many_windows_and_many_features_are_fitted_to_the_same() -> None:

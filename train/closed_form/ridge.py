@@ -1,4 +1,4 @@
-"""Ridge regression from groups of features, everything chosen by leaving one window out in closed form."""
+"""Ridge regression from groups of features, everything chosen by leaving windows out in closed form."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,8 @@ class RidgeFit:
     explained : (target,)
         Share of each target's variance that held-out predictions explain.
     held_out : (window, target)
-        Prediction of each window by the fit to all others, from the mean of the targets.
+        Prediction of each window by the fit to those that are not left out with it, from the mean of the
+        targets.
     """
 
     means: list[Matrix]
@@ -32,14 +33,20 @@ class RidgeFit:
     held_out: Matrix
 
 
-def fit_ridge(groups: Sequence[NDArray[np.floating]], y: Matrix, shares: Sequence[float]) -> RidgeFit:
+def fit_ridge(
+    groups: Sequence[NDArray[np.floating]],
+    y: Matrix,
+    shares: Sequence[float],
+    folds: NDArray[np.int64] | None = None,
+) -> RidgeFit:
     """Fit every target with its own penalty and its own weighting of the groups.
 
     Ridge in its dual form: with K the weighted sum of the groups' centred linear kernels, each of mean
     variance 1, ``alpha = (K + penalty)^-1 (y - mean)``; the error of the window left out is
     ``alpha_i / G_ii`` with G the inverse on the space orthogonal to the constant (Hastie, Tibshirani and
     Friedman 2009, The Elements of Statistical Learning, equation 7.64, with an intercept that is not
-    penalised).
+    penalised). Where windows are left out in folds, their errors are ``G_FF^-1 alpha_F`` with the block of G
+    that belongs to the fold (An, Liu and Venkatesh 2007, Pattern Recognition 40, 2154-2162).
 
     Parameters
     ----------
@@ -48,6 +55,8 @@ def fit_ridge(groups: Sequence[NDArray[np.floating]], y: Matrix, shares: Sequenc
     y : (window, target)
     shares : sequence of float
         Candidate weights of the first of two groups; the second has the rest.
+    folds : (window,), optional
+        Windows of the same number are left out together; each by itself where none are given.
     """
     means = [group.mean(0, dtype=np.float64) for group in groups]
     centred = [group - mean.astype(group.dtype) for group, mean in zip(groups, means, strict=True)]
@@ -59,7 +68,7 @@ def fit_ridge(groups: Sequence[NDArray[np.floating]], y: Matrix, shares: Sequenc
     spectra = _Spectra(centred, scales)
     for share in shares if len(groups) > 1 else [1.0]:
         weights = [share, 1 - share][: len(groups)]
-        found, dual, predicted = _leave_one_out(*spectra(weights), about)
+        found, dual, predicted = _leave_out(*spectra(weights), about, folds)
         better = found < error
         error = np.where(better, found, error)
         held_out[:, better] = predicted[:, better]
@@ -99,7 +108,9 @@ class _Spectra:
         return values[there], (self.features @ back).astype(np.float64)
 
 
-def _leave_one_out(values: Matrix, vectors: Matrix, y: Matrix) -> tuple[Matrix, Matrix, Matrix]:
+def _leave_out(
+    values: Matrix, vectors: Matrix, y: Matrix, folds: NDArray[np.int64] | None
+) -> tuple[Matrix, Matrix, Matrix]:
     """Held-out mean squared error of each target at its best penalty, its dual weights and predictions."""
     inner = vectors.T @ y
     squares = vectors**2
@@ -112,9 +123,27 @@ def _leave_one_out(values: Matrix, vectors: Matrix, y: Matrix) -> tuple[Matrix, 
     for penalty in PENALTIES:
         gain = 1 / (values + penalty)
         alpha = vectors @ (gain[:, None] * inner) + rest / penalty
-        residual = alpha / (squares @ gain + others / penalty)[:, None]
+        if folds is None:
+            residual = alpha / (squares @ gain + others / penalty)[:, None]
+        else:
+            residual = _folds_out(vectors, gain, penalty, alpha, folds)
         found = np.mean(residual**2, axis=0)
         better = found < error
         error = np.where(better, found, error)
         dual[:, better], predicted[:, better] = alpha[:, better], (y - residual)[:, better]
     return error, dual, predicted
+
+
+def _folds_out(
+    vectors: Matrix, gain: Matrix, penalty: float, alpha: Matrix, folds: NDArray[np.int64]
+) -> Matrix:
+    """Return the error of each window by the fit to the windows of the other folds, (window, target)."""
+    residual = np.empty_like(alpha)
+    for fold in np.unique(folds):
+        own = folds == fold
+        mine = vectors[own]
+        # On what no feature reaches, but for the constant, the inverse is that of the penalty alone.
+        unreached = np.eye(len(mine)) - 1 / len(alpha) - mine @ mine.T
+        block = (mine * gain) @ mine.T + unreached / penalty
+        residual[own] = np.linalg.solve(block, alpha[own])
+    return residual

@@ -71,9 +71,16 @@ def manifest(who: Participant, grid: TimingGrid, band: EegBand, baseline: Baseli
     return draft_manifest("phantom", grid, clip, eeg, fmri, simulated=True)
 
 
-def resting_level(work: Work, who: Participant, seed: int, seconds: float) -> NDArray[np.float32]:
-    """Compute each voxel's mean over a session, (voxel,), from which a run starts. It is a stage on disk."""
-    made = work.stage(f"level-{seed}", lambda: {"level": who.session(seed, seconds).vectors().mean(0)})
+def resting_level(
+    work: Work, who: Participant, seed: int, seconds: float, name: str | None = None
+) -> NDArray[np.float32]:
+    """Compute each voxel's mean over a session, (voxel,), from which a run starts. It is a stage on disk.
+
+    The stage is named by the session; by its seed, where no name is given.
+    """
+    made = work.stage(
+        f"level-{name or seed}", lambda: {"level": who.session(seed, seconds).vectors().mean(0)}
+    )
     return made["level"].astype(np.float32)
 
 

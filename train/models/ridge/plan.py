@@ -5,7 +5,7 @@ windows and clips, and returns the weights from which `PatchRidge` is made.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,8 @@ from train.closed_form.space import principal_components
 from train.closed_form.stem import fit_eeg_stem, fit_voxel_stem
 from train.data.arrays import golden, normalised, statistics
 from train.data.chain import draft_bundle, unit_statistics
-from train.data.phantom import Participant, film_clips, resting_level, session_arrays
-from train.data.simulated import SimulatedSessions
+from train.data.phantom import film_clips, resting_level, session_arrays
+from train.data.simulated import Showing, SimulatedSessions
 from train.models.ridge.system import PatchRidge
 from train.system import Trained
 from train.work import Arrays, Work
@@ -43,24 +43,29 @@ class PatchRidgePlan:
     encoder: StemSizes
     gain: float
 
+    # `train.run` asks for it where it is given films.
+    learns_any_film: ClassVar[bool] = True
+
     def train(self, work: Work, data: SimulatedSessions, phases: dict[str, Any]) -> Trained:
         """Simulate the sessions and fit. There are no phases."""
-        seeds = data.seeds(work)["sessions"]
-        who = data.who
+        showings = data.showings(work)
+        first = showings[0]
+        projection = data.who.projection()
         draft = data.manifest()
         # The sessions first go through a chain that leaves signals in their own units, because the
         # statistics that normalise them are computed from its windows.
-        level = resting_level(work, who, seeds[0], data.seconds)
-        raw = draft_bundle(draft, unit_statistics(draft, level), who.projection())
-        watched = _sessions(work, raw, who, seeds, data.seconds)
+        level = resting_level(work, first.who, first.seed, first.seconds, first.name)
+        raw = draft_bundle(draft, unit_statistics(draft, level), projection)
+        watched = _sessions(work, raw, showings)
         mean_clip = np.rint(watched["clips"].mean(0)).astype(np.uint8)
         stats = statistics(watched, level) | {"mean_clip": mean_clip}
-        weights, explained = fit(*normalised(watched, stats), watched["clips"], self)
+        folds = data.left_out(work)
+        weights, explained = fit(*normalised(watched, stats), watched["clips"], self, folds)
         return Trained(
             system=PatchRidge(weights),
             manifest=replace(draft, provenance=data.provenance(work) | {"explained": explained}),
             stats=stats,
-            projection=who.projection(),
+            projection=projection,
             golden=_golden(watched, stats),
         )
 
@@ -76,19 +81,26 @@ def _golden(watched: Arrays, stats: Arrays) -> Arrays:
     return golden({"eeg": eeg, "eeg_mask": masks["eeg_mask"], "fmri": fmri, "fmri_mask": masks["fmri_mask"]})
 
 
-def _sessions(work: Work, raw: Bundle, who: Participant, seeds: list[int], seconds: float) -> Arrays:
+def _sessions(work: Work, raw: Bundle, showings: list[Showing]) -> Arrays:
     """Make windows and clips of all training sessions. Each session is a stage."""
 
-    def make(seed: int) -> Arrays:
-        session = who.session(seed, seconds)
+    def make(one: Showing) -> Arrays:
+        session = one.who.session(one.seed, one.seconds)
         return session_arrays(raw, session) | {"clips": film_clips(session.film)}
 
-    parts = [work.stage(f"session-{s}", lambda s=s: make(s)) for s in work.track(seeds, "sessions")]
+    parts = [
+        work.stage(f"session-{one.name}", lambda one=one: make(one))
+        for one in work.track(showings, "sessions")
+    ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def fit(
-    eeg: NDArray[Any], fmri: NDArray[Any], clips: NDArray[np.uint8], plan: PatchRidgePlan
+    eeg: NDArray[Any],
+    fmri: NDArray[Any],
+    clips: NDArray[np.uint8],
+    plan: PatchRidgePlan,
+    folds: NDArray[np.int64] | None = None,
 ) -> tuple[Arrays, dict[str, float]]:
     """Fit codec, latent components, stems, and the three linear maps.
 
@@ -98,6 +110,8 @@ def fit(
         Normalised signals.
     clips : uint8, (window, frame, row, column, 3)
     plan : PatchRidgePlan
+    folds : (window,), optional
+        Windows of the same number are left out together when penalties and weightings are chosen.
 
     Returns
     -------
@@ -116,9 +130,9 @@ def fit(
     x_eeg = stem(eeg)
     x_fmri = (fmri @ voxels.astype(np.float32)).reshape(len(clips), -1)
     fits = {
-        "both": fit_ridge([x_fmri, x_eeg], targets, sizes.shares),
-        "fmri": fit_ridge([x_fmri], targets, sizes.shares),
-        "eeg": fit_ridge([x_eeg], targets, sizes.shares),
+        "both": fit_ridge([x_fmri, x_eeg], targets, sizes.shares, folds),
+        "fmri": fit_ridge([x_fmri], targets, sizes.shares, folds),
+        "eeg": fit_ridge([x_eeg], targets, sizes.shares, folds),
     }
     weights: Arrays = {
         "codec_mean": codec.mean,

@@ -1,0 +1,147 @@
+"""The films that ``films=`` names: what the simulated participant watches while a decoder is trained.
+
+``films=`` is a word (``shapes``, ``natural``), the path of a film or of a folder of films, or a comma list of
+them. A film from a file is known by its content: its name and folder change nothing.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rtdecode.errors import UsageError
+from rtdecode.phantom.film.film import FPS, SHOT_FRAMES
+from rtdecode.phantom.film.from_file import film_from_file
+from rtdecode.phantom.film.watched import NATURAL, SHAPES
+
+WORDS = (SHAPES, NATURAL)
+
+# What files of a folder are films; a path of its own may end in anything.
+_ENDINGS = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm"}
+# Films on which choices are made, by their SHA-256, and how much of each may be trained on, s. The first is
+# `nosferatu_1922.mp4` of the recorded data, the second `big_buck_bunny.mp4`, whose last 90 s are kept.
+_KEPT_FOR_CHOICES = {
+    "0260ce5ce0961b79249fed2f6c05a7c9895269adfd1115be9bb201f1aacffee2": 0.0,
+    "a1a8ce8814f5731720909c0dc83231905f5141b68f25b77e0e0ea0d81bb104d9": 400.0,
+}
+# Rows and columns of the pictures by which a film's length is found.
+_SMALL = (8, 12)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingFilm:
+    """A film to be trained on.
+
+    Attributes
+    ----------
+    name : str
+        A word, or the name of a file without its folder.
+    shown : str
+        What `rtdecode.phantom.film.watched` makes it of: a word or a path.
+    digest : str
+        SHA-256 of the file; empty for a word.
+    seconds : float or None
+        No more of it is trained on.
+    """
+
+    name: str
+    shown: str
+    digest: str = ""
+    seconds: float | None = None
+
+    @property
+    def drawn(self) -> bool:
+        """Whether each seed gives another film."""
+        return not self.digest
+
+    @property
+    def key(self) -> str:
+        """The word, or the beginning of the file's digest."""
+        return self.digest[:16] or self.name
+
+    @property
+    def value(self) -> dict[str, str | float | None]:
+        """What a run's result depends on."""
+        return {"film": self.digest or self.name, "seconds": self.seconds}
+
+    def length(self, most: float) -> float:
+        """Return how many seconds of a film from a file are shown, of at most so many.
+
+        Raises
+        ------
+        UsageError
+            If it cannot be read, or is shorter than one window.
+        """
+        most = most if self.seconds is None else min(most, self.seconds)
+        frames, fault = film_from_file(Path(self.shown), _SMALL, FPS, int(most * FPS))
+        if len(frames) < SHOT_FRAMES:
+            broken = f" Its end cannot be decoded ({fault})." if fault else ""
+            raise UsageError(
+                f"films={self.shown}: {len(frames) / FPS:g} s of it can be shown, and a window has "
+                f"{SHOT_FRAMES / FPS:g} s.{broken} Give a longer film."
+            )
+        return len(frames) / FPS
+
+
+def training_films(told: str | list[str]) -> tuple[TrainingFilm, ...]:
+    """Find the films of ``films=``.
+
+    A folder stands for all its films but those on which choices are made; of a film that is kept for choices
+    in part, its beginning alone is taken. A film that is kept as a whole is trained on only where its own
+    path is given.
+
+    Parameters
+    ----------
+    told : str or list of str
+        Words and paths; a string separates them by commas.
+
+    Raises
+    ------
+    UsageError
+        If there is no such film, a folder holds none, or a film is named twice.
+    """
+    names = told if isinstance(told, list) else str(told).split(",")
+    found: list[TrainingFilm] = []
+    for name in (str(name).strip() for name in names):
+        if name in WORDS:
+            found.append(TrainingFilm(name, name))
+        elif name and Path(name).is_dir():
+            found += _in_folder(Path(name))
+        elif name and Path(name).is_file():
+            film = _of_file(Path(name))
+            # Who names a film that is kept as a whole means it.
+            whole = film.seconds == 0
+            found.append(TrainingFilm(film.name, film.shown, film.digest) if whole else film)
+        else:
+            raise UsageError(
+                f"films={name}: there is no such film. Give {', '.join(WORDS)}, the path of a film or of a "
+                "folder of films, or a comma list of them."
+            )
+    _refuse_twins(found)
+    return tuple(found)
+
+
+def _in_folder(folder: Path) -> list[TrainingFilm]:
+    paths = [path for path in folder.iterdir() if path.suffix.lower() in _ENDINGS and path.is_file()]
+    films = [film for film in map(_of_file, paths) if film.seconds != 0]
+    if not films:
+        raise UsageError(
+            f"films={folder}: the folder holds no film to train on ({', '.join(sorted(_ENDINGS))}). Give "
+            "another folder."
+        )
+    # Not in the order of their names, which may change.
+    return sorted(films, key=lambda film: film.digest)
+
+
+def _of_file(path: Path) -> TrainingFilm:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return TrainingFilm(path.name, str(path), digest, _KEPT_FOR_CHOICES.get(digest))
+
+
+def _refuse_twins(films: Iterable[TrainingFilm]) -> None:
+    seen: dict[str, str] = {}
+    for film in films:
+        if film.key in seen:
+            raise UsageError(f"films= names the same film twice: {seen[film.key]} and {film.shown}.")
+        seen[film.key] = film.shown
