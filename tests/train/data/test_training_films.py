@@ -28,7 +28,7 @@ SMALL = [
     "system.encoder.eeg_frequencies=4",
     "system.encoder.voxel_components=4",
     "system.encoder.shares=[0.5]",
-    "judge.seconds=8",
+    "judge.seconds=16",
 ]
 
 
