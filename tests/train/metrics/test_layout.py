@@ -1,0 +1,45 @@
+"""Layouts of colours, with answers that are known by hand."""
+
+import numpy as np
+import pytest
+
+from train.metrics.layout import agreement, hue, layouts, luminance
+
+
+def flat(colour: tuple[int, int, int]) -> np.ndarray:
+    return np.full((4, 64, 96, 3), colour, np.uint8)
+
+
+def test_a_layout_is_the_mean_colour_of_each_cell_over_all_frames() -> None:
+    clip = flat((0, 0, 0))
+    # The lower right cell of four rows and six columns, in half of the frames.
+    clip[:2, 48:, 80:] = (100, 40, 20)
+    found = layouts([clip])
+    assert found.shape == (1, 4, 6, 3)
+    np.testing.assert_allclose(found[0, 3, 5], [50, 20, 10])
+    assert np.count_nonzero(found) == 3
+
+
+def test_luminance_and_hue_part_a_colour() -> None:
+    # Grey has luminance alone. Blue has the largest blue difference there is, half of the range.
+    found = layouts([flat((80, 80, 80)), flat((0, 0, 255))])
+    np.testing.assert_allclose(luminance(found)[0], 80)
+    np.testing.assert_allclose(hue(found)[0], 0, atol=1e-9)
+    np.testing.assert_allclose(hue(found)[1].reshape(24, 2)[:, 0], 127.5)
+
+
+def test_agreement_is_1_for_the_truth_and_0_for_what_is_always_the_same() -> None:
+    true = np.random.default_rng(0).normal(0, 20, (40, 24))
+    np.testing.assert_allclose(agreement(true, true), 1)
+    # Contrast and a constant added to every window change nothing.
+    np.testing.assert_allclose(agreement(0.2 * true + 90, true), 1)
+    np.testing.assert_allclose(agreement(2 * true.mean(axis=0) - true, true), -1)
+    assert not agreement(np.repeat(true[:1], 40, axis=0) + 0.1, true).any()
+    # Another window's clip tells nothing.
+    assert agreement(np.roll(true, 7, axis=0), true).mean() == pytest.approx(0, abs=0.1)
+
+
+def test_a_window_like_the_mean_is_not_scored() -> None:
+    true = np.random.default_rng(0).normal(0, 20, (9, 24))
+    true[4] = np.delete(true, 4, axis=0).mean(axis=0)
+    assert np.isnan(agreement(true, true)).tolist() == [n == 4 for n in range(9)]

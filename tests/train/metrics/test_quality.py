@@ -1,0 +1,41 @@
+"""Structural similarity and clips of one colour."""
+
+import numpy as np
+import pytest
+
+from rtdecode.scores.accuracy import psnr
+from train.metrics.quality import one_colour, ssim
+
+
+def clip(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (3, 32, 48, 3)).astype(np.uint8)
+
+
+def test_a_clip_is_like_itself_and_unlike_its_negative() -> None:
+    film = [clip(0), clip(1)]
+    np.testing.assert_allclose(ssim(film, film), 1)
+    assert (ssim([255 - one for one in film], film) < -0.5).all()
+    assert abs(ssim([clip(2)], [clip(3)])[0]) < 0.1
+
+
+def test_two_flat_pictures_are_alike_in_luminance_alone() -> None:
+    # Without variance only the first of the two terms is left: equation 13 with equal constants.
+    dark = np.full((2, 16, 16, 3), 50.0)
+    light = np.full((2, 16, 16, 3), 100.0)
+    known = (2 * 50 * 100 + 2.55**2) / (50**2 + 100**2 + 2.55**2)
+    assert ssim([dark], [light])[0] == pytest.approx(known, rel=1e-4)
+
+
+def test_frames_after_the_window_do_not_count() -> None:
+    film = clip(0)
+    longer = np.concatenate([film, clip(1)])
+    assert ssim([longer], [film])[0] == pytest.approx(1)
+
+
+def test_a_clip_of_its_mean_colour_has_the_error_of_its_variance() -> None:
+    film = clip(0)
+    reduced = one_colour([film])[0]
+    assert reduced.shape == film.shape
+    np.testing.assert_allclose(reduced[1, 5, 7], film.mean(axis=(0, 1, 2)), rtol=1e-6)
+    variance = np.square(film - film.mean(axis=(0, 1, 2))).mean()
+    assert psnr([reduced], [film])[0] == pytest.approx(10 * np.log10(255**2 / variance), rel=1e-4)

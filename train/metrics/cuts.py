@@ -1,0 +1,104 @@
+"""Cuts in the clips, joined to a film, against the film's; and how much clips change after a seam."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.disk.clip_file import Pixels
+from rtdecode.phantom.film.cuts import find_cuts
+
+# A cut is found if it lies within so many frames of the film's, half a second.
+TOLERANCE = 4
+
+
+def joined(clips: Sequence[Pixels]) -> NDArray[np.uint8]:
+    """Join the clips of consecutive windows to a film, (frame, row, column, 3)."""
+    return np.concatenate([np.asarray(clip, np.uint8) for clip in clips])
+
+
+def cut_counts(clips: Sequence[Pixels], cuts: Sequence[int]) -> tuple[NDArray[np.float64], ...]:
+    """Count which of the film's cuts are found in the clips, by `rtdecode.phantom.film.cuts.find_cuts`.
+
+    Parameters
+    ----------
+    clips : sequence of uint8 (frame, 64, 96, 3)
+        Of consecutive windows, from the film's first frame on.
+    cuts : sequence of int
+        First frame of each shot of the film but the first, ascending.
+
+    Returns
+    -------
+    score, weight : (window,) float64
+        F1 of each window, and the number it is a share of: ``2 hits / (2 hits + wrong + missed)``. The mean
+        of the scores under the weights is the F1 of the session. A cut belongs to the window that it lies
+        in. NaN and 0 for a window without a cut of either kind.
+
+    Notes
+    -----
+    A found cut and a cut of the film belong together if they are at most `TOLERANCE` frames apart, each with
+    one at most.
+    """
+    size = len(clips[0])
+    count = len(clips) * size
+    film = [int(cut) for cut in cuts if 0 < cut < count]
+    found = [int(cut) for cut in find_cuts(joined(clips))]
+    pairs = _pairs(found, film)
+    hits = np.zeros(len(clips))
+    wrong = np.zeros(len(clips))
+    missed = np.zeros(len(clips))
+    for _, cut in pairs:
+        hits[cut // size] += 1
+    for cut in {*found} - {one for one, _ in pairs}:
+        wrong[cut // size] += 1
+    for cut in {*film} - {one for _, one in pairs}:
+        missed[cut // size] += 1
+    weight = 2 * hits + wrong + missed
+    return np.divide(2 * hits, weight, out=np.full(len(clips), np.nan), where=weight > 0), weight
+
+
+def _pairs(found: list[int], film: list[int]) -> list[tuple[int, int]]:
+    """Match the most cuts, each with the first that is near enough; both lists ascend."""
+    pairs = []
+    rest = list(found)
+    for cut in film:
+        near = [one for one in rest if abs(one - cut) <= TOLERANCE]
+        if near:
+            pairs.append((near[0], cut))
+            # Those before it are too early for the cuts that follow, or as good as it was.
+            rest = [one for one in rest if one > near[0]]
+    return pairs
+
+
+def step_profile(
+    clips: Sequence[Pixels], cuts: Sequence[int], frames: int
+) -> tuple[NDArray[np.float64] | None, int]:
+    """Compute how much the picture changes from frame to frame after a seam between two clips.
+
+    Parameters
+    ----------
+    clips : sequence of (frame, row, column, 3)
+        Of consecutive windows, from the film's first frame on.
+    cuts : sequence of int
+        First frame of each shot of the film.
+    frames : int
+        Number of steps; the first leads from the clip before into this one.
+
+    Returns
+    -------
+    profile : (frames,) float64 or None
+        Mean absolute difference of neighbouring frames in grey levels, over the seams after which the film
+        does not cut within `frames` steps. None if there is no such seam.
+    count : int
+        Number of these seams.
+    """
+    size = len(clips[0])
+    found = []
+    for number in range(1, len(clips)):
+        start = number * size
+        if any(start <= cut < start + frames for cut in cuts):
+            continue
+        before = np.asarray(clips[number - 1][size - 1], np.float32)[None]
+        shown = np.concatenate([before, np.asarray(clips[number][:frames], np.float32)])
+        found.append(np.abs(np.diff(shown, axis=0)).mean(axis=(1, 2, 3), dtype=np.float64))
+    return (np.mean(found, axis=0) if found else None), len(found)

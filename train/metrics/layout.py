@@ -1,0 +1,81 @@
+"""Which colours lie where in clips: the mean colours of 4 x 6 cells, and how well two sets of them agree."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.disk.clip_file import Pixels
+
+# Rows and columns of cells.
+CELLS = (4, 6)
+# Luminance and the two colour differences of a colour (ITU-R BT.601, equation of Y', P_B, P_R).
+_LUMINANCE = np.array([0.299, 0.587, 0.114])
+_BLUE = np.array([-0.168736, -0.331264, 0.5])
+_RED = np.array([0.5, -0.418688, -0.081312])
+# A window whose layout lies closer to the session's mean, rms in grey levels of 255, shows nothing that could
+# be correlated. Rounding to whole grey levels alone gives the mean over a cell less than 0.05.
+_LEAST = 0.5
+
+Matrix = NDArray[np.float64]
+
+
+def layouts(clips: Sequence[Pixels]) -> Matrix:
+    """Average clips over 4 x 6 cells and over time, (clip, 4, 6, 3), in grey levels of 0 to 255.
+
+    Parameters
+    ----------
+    clips : sequence of (frame, row, column, 3)
+        Rows and columns that no cell gets in full, at the lower and the right edge, are left out.
+    """
+    return np.array([_layout(np.asarray(clip, np.float32)) for clip in clips])
+
+
+def _layout(clip: NDArray[np.float32]) -> Matrix:
+    picture = clip.mean(axis=0, dtype=np.float64)
+    rows, columns = CELLS
+    height = picture.shape[0] // rows
+    width = picture.shape[1] // columns
+    whole = picture[: rows * height, : columns * width]
+    return whole.reshape(rows, height, columns, width, 3).mean(axis=(1, 3))
+
+
+def luminance(colours: Matrix) -> Matrix:
+    """Take the luminance of layouts, (clip, 24)."""
+    return (colours @ _LUMINANCE).reshape(len(colours), -1)
+
+
+def hue(colours: Matrix) -> Matrix:
+    """Take from layouts what the luminance does not say: two colour differences a cell, (clip, 48)."""
+    return (colours @ np.stack([_BLUE, _RED], axis=1)).reshape(len(colours), -1)
+
+
+def agreement(found: Matrix, true: Matrix, least: float = _LEAST) -> Matrix:
+    """Correlate what tells the windows of a session apart, window by window.
+
+    The mean over the session's windows is taken from the clips and from the film, each from its own. The
+    figure of a window is the correlation of what is left, ``x . y / (|x| |y|)``, over all values. A decoder
+    that always shows the same has nothing left and scores 0, and so does, on average, one that shows one
+    window's clip in another.
+
+    Parameters
+    ----------
+    found, true : (window, value)
+        Descriptions of the emitted clips and of the true ones of one session.
+    least : float
+        A window whose true values deviate less from the mean, rms over values, is not scored.
+
+    Returns
+    -------
+    (window,) float64
+        From -1 to 1; NaN for windows that are not scored.
+    """
+    x = found - found.mean(axis=0)
+    y = true - true.mean(axis=0)
+    dots = (x * y).sum(axis=1)
+    # Rounding leaves a little even of a description that is always the same.
+    there = np.linalg.norm(x, axis=1) > 1e-6 * (1 + np.abs(found).max())
+    norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
+    scores = np.divide(dots, norms, out=np.zeros(len(x)), where=there & (norms > 0))
+    enough = np.sqrt(np.square(y).mean(axis=1)) >= least
+    return np.where(enough, scores, np.nan)
