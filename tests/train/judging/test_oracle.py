@@ -1,0 +1,68 @@
+"""The ridge oracle and the noise of the ceiling, on arrays whose relation is known."""
+
+import numpy as np
+import pytest
+
+from train.judging.ceiling import SharedNoise
+from train.judging.oracle import fit_oracle
+from train.metrics.layout import layouts
+from train.work import Arrays
+
+
+def session(count: int, seed: int, noise: float) -> Arrays:
+    """Windows of about one colour each, which four voxels show; EEG that says nothing."""
+    rng = np.random.default_rng(seed)
+    colours = rng.integers(40, 215, (count, 3))
+    grain = rng.integers(-3, 4, (count, 33, 16, 24, 3))
+    clips = (colours[:, None, None, None] + grain).astype(np.uint8)
+    mixing = np.random.default_rng(0).normal(size=(3, 4))
+    seen = (colours - 128) / 64 @ mixing
+    fmri = np.repeat(seen[:, None], 5, axis=1) + noise * rng.normal(size=(count, 5, 4))
+    eeg = rng.normal(size=(count, 3, 120))
+    return {"eeg": eeg.astype(np.float32), "fmri": fmri.astype(np.float32), "clips": clips}
+
+
+def error(drawn: list[np.ndarray], clips: np.ndarray) -> float:
+    return float(np.sqrt(np.square(layouts(drawn) - layouts(list(clips))).mean()))
+
+
+@pytest.mark.parametrize("carry", [False, True])
+def test_the_oracle_reads_what_is_there(carry: bool) -> None:
+    oracle = fit_oracle([session(40, 1, 0.05), session(40, 2, 0.05)], carry=carry)
+    judged = session(20, 3, 0.05)
+    drawn = oracle.clips(judged)
+    assert drawn[0].shape == (33, 16, 24, 3)
+    assert error(drawn, judged["clips"]) < 8
+    # A grey that knows nothing is off by the spread of the colours.
+    assert error([np.full_like(clip, 128) for clip in drawn], judged["clips"]) > 40
+
+
+def test_the_carry_helps_where_a_window_continues_the_one_before() -> None:
+    def continued(seed: int) -> Arrays:
+        made = session(60, seed, 2.0)
+        # Every second window shows what the one before it does.
+        made["clips"] = np.repeat(made["clips"][::2], 2, axis=0)
+        made["fmri"] = np.repeat(made["fmri"][::2], 2, axis=0)
+        made["fmri"][1::2] = np.random.default_rng(seed + 50).normal(size=made["fmri"][1::2].shape)
+        return made
+
+    training = [continued(1), continued(2)]
+    judged = continued(3)
+    with_carry = error(fit_oracle(training, carry=True).clips(judged), judged["clips"])
+    assert with_carry < error(fit_oracle(training, carry=False).clips(judged), judged["clips"])
+
+
+def test_shared_noise_is_inverted_as_a_whole() -> None:
+    rng = np.random.default_rng(0)
+    slots, voxels = 3, 4
+    roots = rng.normal(size=(voxels, slots, slots))
+    own = roots @ roots.transpose(0, 2, 1) + np.eye(slots)
+    columns = rng.normal(size=(slots * voxels, 2))
+    # Slots run slowest in a window, so a voxel's values lie `voxels` apart.
+    dense = columns @ columns.T
+    for voxel in range(voxels):
+        at = voxel + voxels * np.arange(slots)
+        dense[np.ix_(at, at)] += own[voxel]
+    windows = rng.normal(size=(5, slots * voxels))
+    found = SharedNoise(own, columns).precision(windows)
+    np.testing.assert_allclose(found, windows @ np.linalg.inv(dense), atol=1e-10)

@@ -1,0 +1,273 @@
+"""The ceiling: windows identified by their signals alone, by someone who knows how the simulator makes them.
+
+The film of every candidate window is known, and with it the neural state that it drives, the responses and
+weights of this participant's voxels and sources, and the noise. The candidate is chosen under which the
+window's volumes and EEG are most likely. No decoder that is given one window's signals identifies more on
+average, so a figure says how much of what the signals hold a decoder has found.
+
+Two things are less than exact, so that it may lie a little too low: the noise that EEG and fMRI share counts
+as if each had its own, and the EEG's noise is estimated from a session instead of being derived. A decoder
+that gets the end of the clip before knows more than one window's signals, and may come nearer or go beyond.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve, toeplitz
+
+from rtdecode.bundle import Bundle
+from rtdecode.phantom.body import scanner
+from rtdecode.phantom.body.amplifier import LEAD_IN_S, evoked, evoked_gain, leads, source_drive
+from rtdecode.phantom.body.brain import (
+    NOISE_RHO,
+    RESPONSE_S,
+    TR,
+    bold,
+    bold_scale,
+    haemodynamic_response,
+    neural_state,
+    subject,
+)
+from rtdecode.phantom.body.scanner import slice_times
+from rtdecode.phantom.film.film import FPS
+from rtdecode.phantom.session import SCAN_ON_S, PhantomSession
+from rtdecode.signal.eeg.band import EegFilter
+from rtdecode.signal.volume.baseline import Baseline, normalizer
+from train.work import Arrays
+
+Matrix = NDArray[np.float64]
+
+# Responses in which those of all voxels are expressed.
+_BASIS = 4
+# Directions in time of the noise of the state are kept down to this share of the strongest one's variance.
+_KEPT = 1e-3
+# The covariance of the EEG's noise is estimated over this many neighbouring frequencies on either side, and
+# over more until there are this many samples for each channel.
+_AROUND = 8
+_SAMPLES = 10
+
+
+@dataclass(frozen=True)
+class Forward:
+    """The forward model of one participant at one preset, as a bundle's chain shows it.
+
+    Attributes
+    ----------
+    volumes : SharedNoise
+        The noise of volumes.
+    cross : (frequency, channel, channel) complex
+        Inverse covariance of the EEG's noise at each frequency of a window.
+    """
+
+    volumes: "SharedNoise"
+    cross: NDArray[np.complex128]
+
+
+def fit_forward(bundle: Bundle, session: PhantomSession, inputs: Arrays) -> Forward:
+    """Make the forward model; a session that is not judged gives the covariance of the EEG's noise."""
+    rest = np.fft.rfft(inputs["eeg"] - predicted_eeg(bundle, session), axis=2)
+    # (frequency, channel, window)
+    noise = rest.transpose(2, 1, 0)
+    every = np.einsum("fcw,fdw->fcd", noise, noise.conj()) / noise.shape[2]
+    frequencies, channels, windows = noise.shape
+    around = max(_AROUND, -(-_SAMPLES * channels // (2 * windows)))
+    bands = [every[max(0, f - around) : f + around + 1] for f in range(frequencies)]
+    cross = np.array([band.mean(axis=0) for band in bands])
+    # The filter leaves nothing at some frequencies, and the average reference nothing along one direction.
+    floor = 1e-3 * np.trace(cross, axis1=1, axis2=2).real.max() / channels
+    inverse = np.linalg.inv(cross + floor * np.eye(channels))
+    return Forward(_volume_noise(bundle, session), inverse)
+
+
+def likelihood(forward: Forward, bundle: Bundle, session: PhantomSession, inputs: Arrays) -> Matrix:
+    """Compute how likely each window's signals are if they were those of each other window.
+
+    Returns
+    -------
+    (window, candidate) float64
+        Logarithm of the density, up to a constant a window.
+    """
+    volumes = _volumes(forward, bundle, session, inputs)
+    return volumes + _eeg(forward, bundle, session, inputs)
+
+
+def _volumes(forward: Forward, bundle: Bundle, session: PhantomSession, inputs: Arrays) -> Matrix:
+    seen = inputs["fmri"].reshape(len(inputs["fmri"]), -1).astype(np.float64)
+    model = predicted_volumes(bundle, session).reshape(seen.shape)
+    weighed = forward.volumes.precision(model)
+    return seen @ weighed.T - np.einsum("ij,ij->i", model, weighed) / 2
+
+
+def _eeg(forward: Forward, bundle: Bundle, session: PhantomSession, inputs: Arrays) -> Matrix:
+    seen = np.fft.rfft(inputs["eeg"], axis=2).transpose(2, 0, 1)
+    model = np.fft.rfft(predicted_eeg(bundle, session), axis=2).transpose(2, 0, 1)
+    weighed = np.einsum("fcd,fwd->fwc", forward.cross, model)
+    # Each frequency but the first and the last stands for two.
+    twice = np.full(len(seen), 2.0)
+    twice[[0, -1]] = 1
+    fits = np.einsum("f,fic,fjc->ij", twice, seen, weighed.conj(), optimize=True).real
+    energy = np.einsum("f,fjc,fjc->j", twice, model, weighed.conj(), optimize=True).real
+    return fits - energy / 2
+
+
+def predicted_volumes(bundle: Bundle, session: PhantomSession) -> Matrix:
+    """Predict what the chain makes of a session's volumes without noise, (window, slot, voxel)."""
+    gain, rest = _levels(session)
+    state = neural_state(session.features, 0.0, SCAN_ON_S + 2.0, np.random.default_rng(0))
+    person = subject(session.subject)
+    shift = _shift(session)
+    times = np.arange(0.5, session.volumes) * TR
+    clean = bold(person, state, shift, times) / bold_scale(person, session.preset.feature_noise, shift)
+    chain = normalizer(bundle.stats, _baseline(bundle))
+    series = np.stack([chain.push((rest + gain * one).astype(np.float32)) for one in clean])
+    grid = bundle.manifest.grid
+    return np.stack([series[list(grid.volumes(k))] for k in range(session.film.windows)]).astype(np.float64)
+
+
+def predicted_eeg(bundle: Bundle, session: PhantomSession) -> Matrix:
+    """Predict what the chain makes of a session's EEG without noise, (window, channel, sample)."""
+    eeg = bundle.manifest.eeg
+    assert eeg is not None
+    cuts = session.film.cut_frames
+    state = neural_state(session.features, 0.0, SCAN_ON_S + 2.0, np.random.default_rng(0))
+    gain = evoked_gain(session.subject, session.preset.feature_noise, session.preset.eeg_db)
+    drive = gain * source_drive(session.subject, state, cuts)
+    head = leads(session.subject)
+    band = EegFilter(eeg.band, session.sfreq)
+    seconds = session.samples // session.sfreq
+    starts = range(-LEAD_IN_S, seconds - LEAD_IN_S)
+    within = np.arange(session.sfreq) / session.sfreq
+    blocks = [band.push(evoked(head, drive, start + within).T) for start in starts]
+    grid = bundle.manifest.grid
+    step = round(session.sfreq / float(grid.sfreq))
+    series = np.concatenate(blocks, axis=1)[:, LEAD_IN_S * session.sfreq :: step]
+    hop = round(float(grid.hop * grid.sfreq))
+    cut = [series[:, k * hop : k * hop + grid.samples] for k in range(session.film.windows)]
+    return np.stack(cut) / bundle.stats["eeg_scale"][:, None]
+
+
+class SharedNoise:
+    """Noise of windows of volumes: each voxel's own, and some that voxels share.
+
+    Parameters
+    ----------
+    own : (voxel, slot, slot)
+        Covariance of each voxel's own noise over the window's slots.
+    columns : (slot * voxel, column)
+        One column for each independent direction of the shared noise.
+
+    Notes
+    -----
+    The covariance is ``N + U U^T``, with N made of the blocks of `own` and U of the columns. Its inverse is
+    ``P - P U (1 + U^T P U)^-1 U^T P`` with ``P = N^-1`` (Woodbury 1950).
+    """
+
+    def __init__(self, own: Matrix, columns: Matrix) -> None:
+        self._own = np.linalg.inv(own)
+        self._weighed = self._without_shared(columns.T).T
+        self._inner = cho_factor(np.eye(columns.shape[1]) + columns.T @ self._weighed)
+
+    def precision(self, windows: Matrix) -> Matrix:
+        """Multiply windows (window, slot * voxel) by the inverse covariance."""
+        alone = self._without_shared(windows)
+        return alone - cho_solve(self._inner, self._weighed.T @ windows.T).T @ self._weighed.T
+
+    def _without_shared(self, windows: Matrix) -> Matrix:
+        parts = windows.reshape(len(windows), self._own.shape[1], -1)
+        weighed = np.einsum("vst,ntv->nsv", self._own, parts, optimize=True)
+        return weighed.reshape(len(windows), -1)
+
+
+def _volume_noise(bundle: Bundle, session: PhantomSession) -> SharedNoise:
+    """Return the noise of a window's volumes, in the units that the chain gives them."""
+    slots = bundle.manifest.grid.slots
+    scale = bundle.stats["fmri_scale"].astype(np.float64)
+    gain, _ = _levels(session)
+    state = _state_columns(session, gain / scale, slots)
+    shared = _shared_columns(session, scale, slots)
+    deviation, thermal = _private(session)
+    blocks = deviation[:, None, None] ** 2 * toeplitz(0.35 ** np.arange(slots))
+    own = (blocks + thermal**2 * np.eye(slots)) / scale[:, None, None] ** 2
+    return SharedNoise(own, np.concatenate([state, shared], axis=1))
+
+
+def _shift(session: PhantomSession) -> Matrix:
+    """Return when each voxel is read, s after the middle of the TR."""
+    slices = np.unravel_index(session.head.voxels, session.head.shape)[2]
+    return slice_times(session.head.shape[2])[slices] - TR / 2
+
+
+def _levels(session: PhantomSession) -> tuple[Matrix, Matrix]:
+    """Return what one unit of the standardised response adds to each voxel, and its level at rest."""
+    rest, spread, share = _voxels(session)
+    return rest * spread * np.sqrt(share), rest
+
+
+def _voxels(session: PhantomSession) -> tuple[Matrix, Matrix, Matrix]:
+    """Return level at rest, relative standard deviation and explained share of each voxel, see `Scanner`."""
+    person = subject(session.subject)
+    rest = session.head.mean.reshape(-1)[session.head.voxels].astype(np.float64)
+    share = np.clip(session.preset.bold_share * person.share, 0, 0.9)
+    return rest, 1 / (session.preset.tsnr * person.tsnr), share
+
+
+def _private(session: PhantomSession) -> tuple[Matrix, float]:
+    """Return the standard deviation of each voxel's own noise, and of the thermal noise."""
+    rest, spread, share = _voxels(session)
+    room = scanner._PRIVATE * (1 - share) - (scanner._THERMAL / (rest * spread)) ** 2
+    return rest * spread * np.sqrt(np.maximum(room, 0)), scanner._THERMAL
+
+
+def _shared_columns(session: PhantomSession, scale: Matrix, slots: int) -> Matrix:
+    """Return the columns of the noise that voxels share, (slot * voxel, column)."""
+    place = session.head
+    maps = session.scanner._maps[:, np.searchsorted(place.brain, place.voxels)] / scale
+    waves, drifts, cycles = np.split(maps, np.cumsum([scanner._SHARED, scanner._DRIFTS]))
+    lags = np.arange(slots)
+    together = np.linalg.cholesky(toeplitz(0.7**lags)) * np.sqrt(scanner._COMMON / scanner._SHARED)
+    # Within a window a drift is constant, and heartbeat and breathing are waves of any phase.
+    still = np.full((slots, 1), np.sqrt(scanner._DRIFT / scanner._DRIFTS))
+    columns = [np.einsum("cv,se->svce", waves, together), np.einsum("cv,se->svce", drifts, still)]
+    for one, rate in zip(cycles, (1.1, 1.1, 0.27, 0.27), strict=True):
+        angles = 2 * np.pi * rate * lags * TR
+        phases = np.stack([np.cos(angles), np.sin(angles)], axis=1) * np.sqrt(scanner._CYCLES / 4)
+        columns.append(np.einsum("cv,se->svce", one[None], phases))
+    size = slots * maps.shape[1]
+    return np.concatenate([part.reshape(size, -1) for part in columns], axis=1)
+
+
+def _state_columns(session: PhantomSession, gain: Matrix, slots: int) -> Matrix:
+    """Return the columns of the noise of the state, as voxels show it, (slot * voxel, column).
+
+    The state's noise is the same for all features but independent (`neural_state`). Its covariance over
+    slots and responses is reduced to few directions in time, each of which makes a column a feature.
+    """
+    person = subject(session.subject)
+    shift = _shift(session)
+    seconds = np.arange(0, RESPONSE_S, 1 / FPS)
+    delay = (person.delay - shift)[:, None]
+    each = haemodynamic_response(seconds, delay, person.stretch[:, None]) / FPS
+    basis = np.linalg.svd(each, full_matrices=False)[2][:_BASIS]
+    mixture = each @ basis.T
+    strength = np.sqrt(np.square(mixture).mean(axis=0))
+    # Each response, read at each slot, as weights of the frames of the state before it.
+    frames = np.rint(np.arange(slots) * TR * FPS).astype(int)
+    reads = np.zeros((_BASIS, slots, len(seconds) + frames[-1]))
+    for slot, frame in enumerate(frames):
+        reads[:, slot, frame : frame + len(seconds)] = (basis * strength[:, None])[:, ::-1]
+    rho = NOISE_RHO ** (1 / (TR * FPS))
+    flat = reads.reshape(_BASIS * slots, -1)
+    covariance = flat @ toeplitz(rho ** np.arange(flat.shape[1])) @ flat.T
+    values, vectors = np.linalg.eigh(covariance * session.preset.feature_noise**2)
+    there = values > _KEPT * values[-1]
+    time = (vectors[:, there] * np.sqrt(values[there])).reshape(_BASIS, slots, -1)
+    shown = np.einsum("vb,bse->sve", mixture / strength, time)
+    scale = bold_scale(person, session.preset.feature_noise, shift)
+    weights = person.weights * (gain / scale)[:, None]
+    return np.einsum("vk,sve->svke", weights, shown).reshape(slots * len(gain), -1)
+
+
+def _baseline(bundle: Bundle) -> Baseline:
+    assert bundle.manifest.fmri is not None
+    return bundle.manifest.fmri.baseline

@@ -1,0 +1,119 @@
+"""The ridge oracle: what a linear decoder reads from the signals that the judged decoder is given.
+
+It is trained for the judging alone, on sessions of the same participant at the same preset, with training
+seeds. Signals of a window go in, and the leading principal components of what a patch codec makes of its clip
+come out, each with its own penalty and its own weight of fMRI against EEG, chosen by leaving one window out.
+The least-squares prediction is shown as it is: faint where little is known.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from train.closed_form import patch_codec
+from train.closed_form.patch_codec import Codec
+from train.closed_form.ridge import RidgeFit, fit_ridge
+from train.closed_form.space import principal_components
+from train.closed_form.stem import EegStem, fit_eeg_stem, fit_voxel_stem
+from train.work import Arrays
+
+Matrix = NDArray[np.float64]
+
+# Sizes of the codec and the stems, as in the recipe `ridge`; more components of the latents, because the
+# oracle need not be small.
+_CHANNELS = 16
+_COMPONENTS = 128
+_VOXELS = 128
+_EEG = 60
+_FREQUENCIES = 96
+_WHITEN = 0.75
+# Candidate weights of fMRI against EEG.
+_SHARES = (0.2, 0.4, 0.6, 0.8)
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """A fitted oracle; see `fit_oracle`.
+
+    Attributes
+    ----------
+    codec : Codec
+    mean, basis : (latent,), (component, latent)
+        Of the latents.
+    shape : tuple of int
+        Of the latents of one clip.
+    voxels : (voxel, component)
+    stem : EegStem
+    signals : RidgeFit
+        From fMRI and EEG to components.
+    carried : RidgeFit or None
+        From the components read in the window before to what the window's own signals leave open. None for
+        a decoder that does not get the end of the clip before either.
+    """
+
+    codec: Codec
+    mean: Matrix
+    basis: Matrix
+    shape: tuple[int, ...]
+    voxels: Matrix
+    stem: EegStem
+    signals: RidgeFit
+    carried: RidgeFit | None
+
+    def clips(self, inputs: Arrays) -> list[NDArray[np.uint8]]:
+        """Draw the clips of the consecutive windows of one session, uint8 (frame, row, column, 3) each."""
+        parts = _reduced(inputs, self.voxels, self.stem)
+        read = _predicted(self.signals, parts)
+        if self.carried is not None:
+            read = read + _predicted(self.carried, [_before(read, [len(read)])])
+        latents = (read @ self.basis + self.mean).reshape(-1, *self.shape)
+        drawn = patch_codec.decode(self.codec, latents)
+        return list(np.rint(drawn * 255).astype(np.uint8))
+
+
+def fit_oracle(sessions: Sequence[Arrays], *, carry: bool) -> Oracle:
+    """Fit the oracle.
+
+    Parameters
+    ----------
+    sessions : sequence of dict
+        Of each training session, the windows' signals by port and ``clips`` (window, frame, row, column, 3),
+        with the frame after the window.
+    carry : bool
+        Whether the decoder that is judged gets the end of the clip before. The oracle then gets its own
+        reading of the window before, as it was when that window was not trained on.
+    """
+    lengths = [len(session["clips"]) for session in sessions]
+    whole = {name: np.concatenate([session[name] for session in sessions]) for name in sessions[0]}
+    codec = patch_codec.fit_codec(whole["clips"], _CHANNELS)
+    latents = patch_codec.encode(codec, whole["clips"])
+    count = min(_COMPONENTS, len(latents) - 1)
+    mean, basis, targets = principal_components(latents.reshape(len(latents), -1), count)
+    voxels = fit_voxel_stem(whole["fmri"], _VOXELS)
+    stem = fit_eeg_stem(whole["eeg"], _EEG, _FREQUENCIES, _WHITEN)
+    signals = fit_ridge(_reduced(whole, voxels, stem), targets, _SHARES)
+    carried = None
+    if carry:
+        # Each window's own signals first. What they leave open is all that the window before may explain.
+        carried = fit_ridge([_before(signals.held_out, lengths)], targets - signals.held_out, [1.0])
+    return Oracle(codec, mean, basis, latents.shape[1:], voxels, stem, signals, carried)
+
+
+def _reduced(inputs: Arrays, voxels: Matrix, stem: EegStem) -> list[NDArray[np.float32]]:
+    seen = inputs["fmri"].astype(np.float32) @ voxels.astype(np.float32)
+    return [seen.reshape(len(seen), -1), stem(inputs["eeg"])]
+
+
+def _predicted(fit: RidgeFit, parts: Sequence[NDArray[np.floating]]) -> Matrix:
+    """Predict components, whose mean over the training windows is 0."""
+    pairs = zip(parts, fit.means, fit.maps, strict=True)
+    return np.sum([(part - mean) @ linear for part, mean, linear in pairs], axis=0)
+
+
+def _before(read: Matrix, lengths: Sequence[int]) -> Matrix:
+    """Return what was read in the window before each one; the mean, 0, for the first of a session."""
+    earlier = np.roll(read, 1, axis=0)
+    earlier[np.cumsum([0, *lengths[:-1]])] = 0
+    return earlier
