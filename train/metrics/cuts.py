@@ -17,7 +17,9 @@ def joined(clips: Sequence[Pixels]) -> NDArray[np.uint8]:
     return np.concatenate([np.asarray(clip, np.uint8) for clip in clips])
 
 
-def cut_counts(clips: Sequence[Pixels], cuts: Sequence[int]) -> tuple[NDArray[np.float64], ...]:
+def cut_counts(
+    clips: Sequence[Pixels], cuts: Sequence[int]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Count which of the film's cuts are found in the clips, by `rtdecode.phantom.film.cuts.find_cuts`.
 
     Parameters

@@ -1,0 +1,181 @@
+"""Scores of windows against a film: what the truth scores, and what a constant clip does."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from rtdecode.phantom.film.film import Film
+from train.closed_form import patch_codec
+from train.data.phantom import film_clips
+from train.judging.film_figures import CONSTANT, figure, figures, groups
+from train.judging.film_scores import (
+    CHANCE,
+    Shown,
+    constant_scores,
+    describe,
+    in_pairs,
+    matched,
+    near_duplicates,
+    score,
+)
+from train.metrics.layout import layouts
+
+NWAY = ("identification_2way", "identification_10way", "identification_top1", "identification_2way_matched")
+
+
+@cache
+def film() -> Film:
+    return Film(60, seed=3, cuts="free")
+
+
+@cache
+def shown() -> Shown:
+    where = [(0, 4.0 * k, 4.0 * k + 4) for k in range(film().windows)]
+    return describe(film(), where, film_clips(film())[:, :-1])
+
+
+def mean() -> np.ndarray:
+    return np.mean(shown().clips, axis=0)
+
+
+def scores(clips: list[np.ndarray]) -> dict[str, float]:
+    """Mean of each metric over the windows, under its weights."""
+    found = {}
+    for name, (values, weights) in score(clips, shown(), mean(), temperature=0.05).items():
+        there = np.isfinite(values) & (weights > 0)
+        found[name] = float(np.average(values[there], weights=weights[there])) if there.any() else np.nan
+    return found
+
+
+def clips(count: int, seed: int = 0) -> list[np.ndarray]:
+    cells = np.random.default_rng(seed).integers(0, 255, (count, 1, 8, 12, 3))
+    return list(np.kron(cells, np.ones((4, 8, 8, 1))).astype(np.uint8).reshape(count, 4, 64, 96, 3))
+
+
+def test_the_truth_scores_all() -> None:
+    found = scores(list(shown().clips))
+    known = dict.fromkeys((*NWAY, "order", "layout_colour", "layout_luminance", "motion_energy", "ssim"), 1.0)
+    known |= {"sharpness": 1.0, "sharpness_codec": 1.0, "direction_error_deg": 0.0}
+    for name, value in known.items():
+        assert found[name] == pytest.approx(value, abs=1e-3), name
+    # At most the logarithm of the number of candidates, and as many cuts as can be found in the film itself.
+    assert 2 < found["bits_per_window"] < np.log2(15)
+    assert found["cut_f1"] > 0.8
+
+
+def test_the_truth_through_a_codec_is_identified() -> None:
+    whole = film_clips(film())
+    codec = patch_codec.fit_codec(whole, 16)
+    drawn = np.rint(255 * patch_codec.decode(codec, patch_codec.encode(codec, whole))).astype(np.uint8)
+    found = scores(list(drawn))
+    for name in (*NWAY, "order"):
+        assert found[name] == pytest.approx(1, abs=0.01), name
+
+
+@pytest.mark.parametrize("which", ["flat", "a window of the film", "another picture", "the mean"])
+def test_a_clip_that_is_always_the_same_wins_nothing(which: str) -> None:
+    one = {
+        "flat": np.full_like(shown().clips[0], 90),
+        "a window of the film": np.asarray(shown().clips[4]),
+        "another picture": np.repeat(clips(1, 7)[0], 8, axis=0),
+        "the mean": mean(),
+    }[which]
+    found = scores([one] * len(shown().clips))
+    assert found["identification_2way_matched"] == 0.5
+    assert found["order"] == 0.5
+    for name in (
+        "identification_2way",
+        "identification_top1",
+        "layout_colour",
+        "layout_luminance",
+        "motion_energy",
+    ):
+        assert found[name] == 0, name
+    assert found["bits_per_window"] == pytest.approx(0, abs=1e-9)
+    # The judge measures such a clip once.
+    if which == "flat":
+        again = constant_scores(one, shown(), 0.05)
+        assert again.keys() == found.keys()
+        assert np.nanmean(again["ssim"][0]) == pytest.approx(found["ssim"])
+
+
+def test_clips_of_other_windows_score_as_by_chance() -> None:
+    others = [Film(60, seed=n, cuts="free") for n in (11, 12, 13)]
+    found = [scores(list(film_clips(other))) for other in others]
+    for name in ("identification_2way", "identification_2way_matched", "order"):
+        assert np.mean([one[name] for one in found]) == pytest.approx(0.5, abs=0.15), name
+    assert np.mean([one["layout_luminance"] for one in found]) == pytest.approx(0, abs=0.15)
+
+
+def test_strata_are_counted_by_cuts_inside_a_window() -> None:
+    values = score(list(shown().clips), shown(), mean(), 0.05)
+    held = [np.isfinite(values[f"identification_2way_cuts_{n}"][0]).sum() for n in (0, 1, 2)]
+    frames = [cut % 32 for cut in shown().cuts]
+    assert sum(held) == len(shown().clips)
+    assert sum(shown().within) == sum(frame > 0 for frame in frames)
+    assert held[0] == (shown().within == 0).sum()
+
+
+def test_windows_are_paired_with_those_of_the_most_similar_layout() -> None:
+    base = clips(4)
+    near = [np.clip(clip.astype(int) + 3, 0, 255).astype(np.uint8) for clip in base]
+    colours = layouts(base + near)
+    allowed = ~np.eye(8, dtype=bool)
+    assert matched(colours, allowed) == [(0, 4), (1, 5), (2, 6), (3, 7)]
+    # A pair that shares a shot is not made.
+    allowed[0, 4] = allowed[4, 0] = False
+    pairs = matched(colours, allowed)
+    assert (0, 4) not in pairs
+    assert len(pairs) == 4
+    # These pairs are near-duplicates, and no others are.
+    found = near_duplicates(base + near, colours)
+    assert np.argwhere(np.triu(found, 1)).tolist() == [[0, 4], [1, 5], [2, 6], [3, 7]]
+
+
+def test_a_pair_is_won_by_both_one_or_none_of_its_members() -> None:
+    corr = np.array([[3.0, 1, 0], [2, 1, 0], [0, 0, 0]])
+    found = in_pairs(corr, [(0, 1)])
+    assert found[:2].tolist() == [0.5, 0.5]
+    assert np.isnan(found[2])
+    assert in_pairs(np.array([[3.0, 1], [0, 1]]), [(0, 1)]).tolist() == [1, 1]
+    assert in_pairs(np.array([[1.0, 3], [1, 0]]), [(0, 1)]).tolist() == [0, 0]
+    assert in_pairs(np.full((2, 2), np.nan), [(0, 1)]).tolist() == [0.5, 0.5]
+
+
+def made(values: list[float], weights: list[float] | None = None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    one = np.ones(len(values)) if weights is None else np.array(weights)
+    return {"sharpness": (np.array(values), one)}
+
+
+def test_a_window_of_a_fixed_film_is_averaged_over_sessions() -> None:
+    count = len(shown().clips)
+    sessions = [made([0.0] * count), made([1.0] * (count - 1) + [np.nan])]
+    found = figures({"": sessions, CONSTANT: sessions}, [shown()] * 2, fixed=True)["sharpness"]
+    assert found["n"] == count
+    # The last window was scored in one session alone.
+    assert found["value"] == pytest.approx(0.5 * (count - 1) / (count - 0.5))
+    apart = figures({"": sessions, CONSTANT: sessions}, [shown()] * 2, fixed=False)["sharpness"]
+    assert apart["n"] == 2 * count - 1
+
+
+def test_intervals_resample_sessions_or_blocks() -> None:
+    assert len(np.unique(groups([shown()] * 20, by_session=True))) == 20
+    # A film of 60 s has two blocks of 30 s.
+    assert len(np.unique(groups([shown()] * 19, by_session=True))) == 38
+    assert len(np.unique(groups([shown()] * 20, by_session=False))) == 40
+    # Two blocks are too few to be resampled.
+    assert len(np.unique(groups([shown()], by_session=False))) == len(shown().clips)
+
+
+def test_a_figure_is_the_mean_under_its_weights() -> None:
+    found = figure(np.array([1.0, 0, np.nan]), np.array([3.0, 1, 5]), 0.5, np.arange(3))
+    assert found is not None
+    assert found["value"] == 0.75
+    assert found["n"] == 2
+    assert found["ci95"] == [0, 1]
+    assert figure(np.array([np.nan]), np.ones(1), 0.5, np.arange(1)) is None
+
+
+def test_every_metric_has_its_chance() -> None:
+    assert {*scores(list(shown().clips))} - {"identification_top1"} <= CHANCE.keys()

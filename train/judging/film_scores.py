@@ -1,0 +1,327 @@
+"""Scores of every window of a session against the film that was watched, whatever the film.
+
+`describe` measures the film once (`Shown`), and `score` holds clips against it: for each metric a score and a
+weight for each window. `train.judging.film_figures` makes figures of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import networkx
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.disk.clip_file import Pixels
+from rtdecode.phantom.film.watched import Watched
+from rtdecode.scores.accuracy import (
+    correlations,
+    identification_nway,
+    identification_top1,
+    psnr,
+)
+from rtdecode.scores.events import Span, distractors
+from train.data.phantom import events
+from train.metrics.bits import bits
+from train.metrics.cuts import cut_counts
+from train.metrics.layout import agreement, hue, layouts, luminance
+from train.metrics.motion import direction_error, motion_energy, opponent
+from train.metrics.order import order
+from train.metrics.pixels import gradient_energy
+from train.metrics.quality import one_colour, ssim
+
+# Two windows are near-duplicates if both their layouts and their mean pictures differ by less than this, rms
+# in grey levels of 255. In Nosferatu (`films/train` of the recorded data) half of the pairs of windows that
+# share a shot differ by less.
+NEAR_LAYOUT = 12.0
+NEAR_PICTURE = 18.0
+# Strata by the number of cuts in a window; the last holds all with as many or more.
+STRATA = (0, 1, 2)
+# Amplitudes of motion, in grey levels: a window that differs less from the session's mean has no score.
+_LEAST_MOTION = 0.25
+
+# What a guess scores on average, where that is known. Where it depends on the film, the brain of another film
+# stands for it.
+CHANCE: dict[str, float | None] = {
+    "identification_2way": 0.5,
+    "identification_10way": 0.1,
+    "identification_50way": 0.02,
+    "identification_2way_matched": 0.5,
+    **{f"identification_2way_cuts_{number}": 0.5 for number in STRATA},
+    "layout_colour": 0.0,
+    "layout_luminance": 0.0,
+    "motion_energy": 0.0,
+    "direction_error_deg": 90.0,
+    "order": 0.5,
+    "ssim": None,
+    "psnr": None,
+    "psnr_own_colour": None,
+    "psnr_told_colour": None,
+    "sharpness": None,
+    "sharpness_codec": None,
+    "cut_f1": None,
+    "bits_per_window": 0.0,
+}
+
+Matrix = NDArray[np.float64]
+# Metric -> score and weight of each window, (window,) each. A figure is the mean under the weights.
+Scores = dict[str, tuple[Matrix, Matrix]]
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What is measured of clips one by one.
+
+    Attributes
+    ----------
+    colours : (clip, 4, 6, 3)
+        See `train.metrics.layout.layouts`.
+    energies : (clip, direction, 4, 6)
+        See `train.metrics.motion.motion_energy`.
+    sharpness : (clip,)
+        Gradient energy.
+    """
+
+    colours: Matrix
+    energies: Matrix
+    sharpness: Matrix
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a film shows in the windows of a session.
+
+    Attributes
+    ----------
+    clips : list of uint8 (frame, row, column, 3)
+        True clips.
+    where : list of (run, start_s, stop_s)
+    cuts : list of int
+        First frame of each shot of the film but the first.
+    allowed : (window, window) bool
+        Windows that may be told apart: they share no time and no shot, and are no near-duplicates.
+    near : int
+        Pairs of windows that are left out as near-duplicates.
+    pairs : list of (int, int)
+        See `matched`.
+    within : (window,) int
+        Number of cuts inside each window.
+    looks : Looks
+    through_codec : (window,) or None
+        Gradient energy of what the decoder's codec makes of the true clips; None without a codec.
+    """
+
+    clips: list[Pixels]
+    where: list[Span]
+    cuts: list[int]
+    allowed: NDArray[np.bool_]
+    near: int
+    pairs: list[tuple[int, int]]
+    within: NDArray[np.int64]
+    looks: Looks
+    through_codec: Matrix | None
+
+
+def describe(film: Watched, where: list[Span], recoded: Sequence[Pixels] | None = None) -> Shown:
+    """Measure what a film shows.
+
+    Parameters
+    ----------
+    film : Watched
+    where : list of (run, start_s, stop_s)
+        Its windows, one after the other from its first frame on.
+    recoded : sequence of (frame, row, column, 3), optional
+        The true clips through the decoder's codec.
+    """
+    # The last frame of a clip lies after the window, and may lie behind a cut.
+    clips: list[Pixels] = [film.clip(k)[:-1] for k in range(len(where))]
+    measured = look(clips)
+    apart = distractors(where, events({where[0][0]: film}))
+    near = apart & near_duplicates(clips, measured.colours)
+    allowed = apart & ~near
+    frames = len(clips[0])
+    cuts = [int(cut) for cut in film.cut_frames if cut > 0]
+    # A cut at a window's very start is not inside.
+    inside = [sum(k * frames < cut < (k + 1) * frames for cut in cuts) for k in range(len(where))]
+    return Shown(
+        clips=clips,
+        where=where,
+        cuts=cuts,
+        allowed=allowed,
+        near=int(near.sum()) // 2,
+        pairs=matched(measured.colours, allowed),
+        within=np.array(inside, np.int64),
+        looks=measured,
+        through_codec=None if recoded is None else gradient_energy(recoded),
+    )
+
+
+def look(clips: Sequence[Pixels]) -> Looks:
+    """Measure clips one by one."""
+    return Looks(layouts(clips), motion_energy(clips), gradient_energy(clips))
+
+
+def near_duplicates(clips: Sequence[Pixels], colours: Matrix) -> NDArray[np.bool_]:
+    """Tell which windows show nearly the same, (window, window); see `NEAR_LAYOUT` and `NEAR_PICTURE`."""
+    pictures = np.array([np.asarray(clip, np.float32).mean(axis=0).ravel() for clip in clips])
+    near = _distances(colours.reshape(len(clips), -1)) < NEAR_LAYOUT
+    return near & (_distances(pictures.astype(np.float64)) < NEAR_PICTURE)
+
+
+def _distances(x: Matrix) -> Matrix:
+    """Return the rms difference of each two rows."""
+    squares = np.square(x).sum(axis=1)
+    total = squares[:, None] + squares[None] - 2 * x @ x.T
+    return np.sqrt(np.maximum(total, 0) / x.shape[1])
+
+
+def matched(colours: Matrix, allowed: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Pair windows so that the sum of the distances of their colour layouts is least.
+
+    Parameters
+    ----------
+    colours : (window, 4, 6, 3)
+        Layouts of the true clips.
+    allowed : (window, window) bool
+        Pairs that may be made.
+
+    Returns
+    -------
+    list of (int, int)
+        Each window is in one pair at most. The matching is Edmonds' (1965), by networkx.
+    """
+    distances = _distances(colours.reshape(len(colours), -1))
+    graph = networkx.Graph()
+    for a, b in combinations(range(len(colours)), 2):
+        if allowed[a, b]:
+            graph.add_edge(a, b, weight=float(distances[a, b]))
+    return sorted((min(pair), max(pair)) for pair in networkx.min_weight_matching(graph))
+
+
+def score(
+    clips: Sequence[Pixels],
+    shown: Shown,
+    mean_clip: Pixels,
+    temperature: float,
+    looks: Looks | None = None,
+) -> Scores:
+    """Hold the clips of one session against its film.
+
+    Parameters
+    ----------
+    clips : sequence of uint8 (frame, row, column, 3)
+        A clip for each window; frames beyond those of the truth are left out.
+    shown : Shown
+    mean_clip : (frame, row, column, 3)
+        Training mean.
+    temperature : float
+        See `train.metrics.bits.bits`.
+    looks : Looks, optional
+        What was measured of the clips already.
+    """
+    truths = shown.clips
+    frames = len(truths[0])
+    cut: list[Pixels] = [np.asarray(clip[:frames]) for clip in clips]
+    looks = look(cut) if looks is None else looks
+    plain = correlations(cut, truths, mean_clip)
+    found = identify(similarity(cut, truths), plain, shown, temperature)
+    film = shown.looks
+    one = np.ones(len(truths))
+    error, moving = direction_error(looks.energies, film.energies)
+    motion = agreement(opponent(looks.energies), opponent(film.energies), _LEAST_MOTION)
+    found |= {
+        "layout_colour": (agreement(hue(looks.colours), hue(film.colours)), one),
+        "layout_luminance": (agreement(luminance(looks.colours), luminance(film.colours)), one),
+        "motion_energy": (motion, one),
+        "direction_error_deg": (error, moving),
+        "order": (order(cut, truths, shown.within > 0), one),
+        "ssim": (ssim(cut, truths), one),
+        "psnr": (psnr(cut, truths), one),
+        "psnr_own_colour": (psnr(one_colour(cut), truths), one),
+        "psnr_told_colour": (psnr(one_colour(truths), truths), one),
+        "sharpness": _over(looks.sharpness, film.sharpness),
+        "cut_f1": cut_counts(cut, shown.cuts),
+    }
+    if shown.through_codec is not None:
+        found["sharpness_codec"] = _over(looks.sharpness, shown.through_codec)
+    return found
+
+
+def similarity(clips: Sequence[Pixels], truths: Sequence[Pixels]) -> Matrix:
+    """Correlate clips and true clips of one session, each less its own mean over the session.
+
+    Returns
+    -------
+    (clip, truth) float64
+        NaN for a clip that is always the same: it has nothing left.
+    """
+    still = np.zeros(truths[0].shape, np.float32)
+    return correlations(_centred(clips), _centred(truths), still)
+
+
+def _centred(clips: Sequence[Pixels]) -> list[Pixels]:
+    whole = np.stack([np.asarray(clip, np.float32) for clip in clips])
+    return list(whole - whole.mean(axis=0))
+
+
+def identify(alike: Matrix, plain: Matrix, shown: Shown, temperature: float) -> Scores:
+    """Identify windows among those of their session.
+
+    Parameters
+    ----------
+    alike : (clip, truth)
+        How alike each clip and each true clip are, with the session's mean removed.
+    plain : (clip, truth)
+        The same without that, for windows in pairs: a clip that is always the same has something to be
+        compared with, and wins half.
+    shown : Shown
+    temperature : float
+        See `train.metrics.bits.bits`.
+    """
+    allowed = shown.allowed
+    two = identification_nway(alike, allowed, 2)
+    values = {
+        "identification_2way": two,
+        "identification_10way": identification_nway(alike, allowed, 10),
+        "identification_50way": identification_nway(alike, allowed, 50),
+        "identification_top1": identification_top1(alike, allowed),
+        "identification_2way_matched": in_pairs(plain, shown.pairs),
+        "bits_per_window": bits(alike, allowed, temperature),
+    }
+    for number in STRATA:
+        held = shown.within >= number if number == STRATA[-1] else shown.within == number
+        values[f"identification_2way_cuts_{number}"] = np.where(held, two, np.nan)
+    return {name: (value, np.ones(len(value))) for name, value in values.items()}
+
+
+def in_pairs(corr: Matrix, pairs: list[tuple[int, int]]) -> Matrix:
+    """Return the mean of both members' wins for each window in a pair, (window,); NaN for one without.
+
+    A tie is half a win, and so is a correlation that does not exist: any clip that is always the same, the
+    mean clip included, scores 0.5.
+    """
+    known = np.nan_to_num(corr)
+    found = np.full(len(corr), np.nan)
+    for a, b in pairs:
+        wins = np.sign(known[a, a] - known[a, b]) + np.sign(known[b, b] - known[b, a])
+        found[[a, b]] = 0.5 + wins / 4
+    return found
+
+
+def _over(ours: Matrix, film: Matrix) -> tuple[Matrix, Matrix]:
+    """Return a ratio and its weight, so that the mean under the weights is the ratio of the sums."""
+    return np.divide(ours, film, out=np.full(len(film), np.nan), where=film > 0), film
+
+
+def constant_scores(mean_clip: Pixels, shown: Shown, temperature: float) -> Scores:
+    """Score a decoder that always shows the mean clip."""
+    frames = len(shown.clips[0])
+    clip = np.asarray(mean_clip[:frames])
+    one = look([clip])
+    count = len(shown.clips)
+    many = Looks(
+        np.repeat(one.colours, count, axis=0),
+        np.repeat(one.energies, count, axis=0),
+        np.repeat(one.sharpness, count),
+    )
+    return score([clip] * count, shown, clip, temperature, many)
