@@ -9,7 +9,6 @@ from rich.table import Table
 
 from rtdecode.disk import strict_json
 from rtdecode.errors import RtDecodeError, UsageError
-from rtdecode.phantom.film.watched import SHAPES
 from train.judging.any_film import on_film
 from train.judging.identification import judge_recording
 from train.judging.judged import Figures, Judged, Request, shown
@@ -22,7 +21,10 @@ _USAGE = """python -m train.evaluate RUN [--json] [key=value ...]
   presets=easy,default,hard  of the simulated participant; easy where not given
   seeds=1000-1001            fresh sessions, 1000 and up
   seconds=400                length of each film
-  film=FILE                  a film that the simulated participant watches as a whole, in place of shapes
+  film=shapes,natural,FILE   films that the simulated participant watches, judged by what any film can be
+                             judged by; without it a run is judged as its recipe says
+  oracle=900-905             training seeds of the ridge oracle beside them, `seconds` of film each; oracle=
+                             leaves it out
   runs=9-10                  of the recorded data, for a run trained on them
   subject=NAME               one of the run's other participants
   data=DIR                   a recording with its truth, or the folder of the recorded data
@@ -66,8 +68,8 @@ def judged(run: Path, request: Request) -> Judged:
     # Any other folder is data for the run's own judge.
     if request.data is not None and (request.data / "recording.json").is_file():
         return Judged(judge_recording(show, held, request.data))
-    if request.film != SHAPES:
-        return on_film(recipe["data"], held, show, request)
+    if request.film is not None:
+        return on_film(recipe["data"], held, system, show, request)
     return recipe["judge"].evaluate(recipe["data"], held, show, request)
 
 

@@ -104,9 +104,14 @@ class Work:
 
     def track(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
         """Yield the items, with a progress bar if standard error is a terminal."""
-        console = Console(file=sys.stderr)
-        hidden = not sys.stderr.isatty()
-        yield from track(items, label, total, console=console, disable=hidden)
+        yield from tracked(items, label, total)
+
+
+def tracked(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
+    """Yield items, with a progress bar if standard error is a terminal."""
+    console = Console(file=sys.stderr)
+    hidden = not sys.stderr.isatty()
+    yield from track(items, label, total, console=console, disable=hidden)
 
 
 def _make(work: Work, name: str, make: Callable[[], Arrays]) -> None:

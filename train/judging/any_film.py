@@ -1,186 +1,230 @@
-"""Judge a decoder on any film: ``python -m train.evaluate RUN film=FILE``.
+"""Judge a decoder on any film: ``python -m train.evaluate RUN film=shapes|natural|FILE[,FILE...]``.
 
-One participant watches the film in several sessions. Each session goes through the chain and the decoder,
-and its clips are identified among the film's own windows. The film is the same in all sessions, so a window's
-score is its mean over them, and an interval resamples blocks of the film: it tells what to expect of these
-windows with other noise, and little of other films.
+One participant watches films in several sessions. Each session goes through the chain and the decoder, and
+its clips are held against what was shown (`train.judging.film_scores`). Beside each figure stand those of
+controls that it must beat, and of references that bound it; ``docs/training.md`` says what each means.
 
-Beside each figure of the decoder stand two that it must not reach: those of a brain at rest, put through the
-same chain and decoder (``_rest``), and of the decoder without any signal (``_null``).
+Where the film differs by session, intervals resample sessions if there are 20 of them. A film from a file is
+the same in all sessions: a window's score is its mean over them, and intervals resample blocks of the film.
+They tell what to expect of these windows with other noise, and little of other films.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
-from itertools import combinations
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-import networkx
 import numpy as np
-from numpy.typing import NDArray
 
 from rtdecode.bundle import Bundle
 from rtdecode.disk.clip_file import Pixels
 from rtdecode.errors import UsageError
-from rtdecode.phantom.film.watched import NONE, watched
-from rtdecode.scores.accuracy import (
-    MIN_SESSIONS,
-    Score,
-    correlations,
-    entry,
-    identification_nway,
-    identification_top1,
-)
-from rtdecode.scores.events import distractors
-from train.data.phantom import Participant, events, film_clips, session_arrays, spans
+from rtdecode.phantom.film.watched import KINDS, NONE, watched
+from rtdecode.phantom.session import PhantomSession
+from train.data.phantom import Participant, film_clips, session_arrays, spans
 from train.data.simulated import SimulatedSessions
+from train.judging.ceiling import likelihood
+from train.judging.film_figures import BLOCK_S, CONSTANT, SESSIONS, figures
+from train.judging.film_scores import Scores, Shown, constant_scores, describe, identify, score
 from train.judging.identification import ROUTES, by_preset, judging_seeds, only
-from train.judging.judged import Figures, Judged, Request, Show
+from train.judging.judged import Judged, Request, Show
+from train.judging.references import References, kind_of, recoded, references, watch
+from train.metrics.cuts import step_profile
+from train.metrics.pixels import nearest
+from train.recipe import numbers
+from train.system import System
+from train.work import Arrays, tracked
 
-# Windows of one block of the film stay together in an interval, s.
-_BLOCK_S = 30.0
-# Rows and columns of the colour layout by which windows are paired.
-_LAYOUT = (4, 6)
+# What is added to the seed of the brain that watches another film.
+_ELSEWHERE = 5000
+# Steps after a seam: the seam itself and a second.
+_STEPS = 9
 
 
-def on_film(data: Any, bundle: Bundle, show: Show, request: Request) -> Judged:
-    """Judge a finished run on the film of a request, at each of its presets.
+def on_film(data: Any, bundle: Bundle, system: System, show: Show, request: Request) -> Judged:
+    """Judge a finished run on the films of a request, each at each of its presets.
+
+    Figures and tables of all films but the first carry the film's name and a slash before their own.
 
     Raises
     ------
     UsageError
-        Before anything is judged, if the run was not trained on the simulated participant, or a seed is one
-        for training.
+        Before anything is judged, if the run was not trained on the simulated participant, a seed is one
+        for training, or a film cannot be watched.
     """
     if not isinstance(data, SimulatedSessions):
         raise UsageError(
             f"film={request.film} is for runs trained on the simulated participant, who can watch any film. "
             "Judge this run on recorded data (runs=, data=)."
         )
-    seeds = judging_seeds(request.seeds)
-    watching = replace(data.who, film=request.film)
-    return by_preset(watching, request, lambda who, _: Judged(judge_film(show, bundle, who, seeds)))
+    judging_seeds(request.seeds)
+    films = [name.strip() for name in str(request.film).split(",")]
+    for film in films:
+        _check(film)
+    found = Judged({})
+    for film in films:
+        who = replace(data.who, film=film)
+        judged = by_preset(who, request, lambda who, _: judge_film(show, bundle, system, who, request))
+        before = "" if film == films[0] else f"{title(film)}/"
+        made = {before + name: one for name, one in judged.figures.items()}
+        tables = {before + name: table for name, table in judged.tables.items()}
+        found = Judged(found.figures | made, found.tables | tables)
+    return found
 
 
-def judge_film(show: Show, bundle: Bundle, who: Participant, seeds: Sequence[int]) -> Figures:
-    """Judge identification on sessions in which one film was watched.
+def title(film: str) -> str:
+    """Return what a film is called in figures."""
+    return film if film in KINDS else Path(film).stem
+
+
+def _check(film: str) -> None:
+    if film == NONE:
+        raise UsageError("film=none shows nothing that could be judged. Give shapes, natural or a file.")
+    if film not in KINDS:
+        watched(film, None, 0, "grid")
+
+
+def judge_film(show: Show, bundle: Bundle, system: System, who: Participant, request: Request) -> Judged:
+    """Judge sessions in which the participant watches one kind of film.
 
     Parameters
     ----------
     show : callable
         See `Show`.
     bundle : Bundle
+    system : System
+        What `show` shows.
     who : Participant
-        Its `film` is the path of a film, which is shown as a whole.
-    seeds : sequence of int
-        Sessions, 1000 and up. They differ in their noise.
-
-    Returns
-    -------
-    dict
-        ``identification_2way``, ``_10way``, ``_top1`` with the session's mean removed, and
-        ``identification_2way_matched``: windows in pairs of the most similar colour layouts, averaged over
-        both members. All with both modalities, with ``_eeg`` and ``_fmri`` for one alone, and with ``_rest``
-        and ``_null`` for the controls. A figure that fewer than half of the windows have is left out.
+        Its `film` is ``shapes`` or ``natural``, of which each session shows another, or the path of a film,
+        which is shown as a whole in each session.
+    request : Request
+        `seeds`, `seconds` and `oracle` are read.
     """
-    # The film is the same in all sessions.
-    film = watched(who.film, None, 0, "grid")
-    truths = [clip[:-1] for clip in film_clips(film)]
-    windows = spans(0, film.windows, bundle.manifest.grid)
-    allowed = distractors(windows, events({0: film}))
-    pairs = matched(truths, allowed)
-    scores: dict[tuple[str, str], list[Score]] = {}
-    for seed in seeds:
-        session = who.session(seed, None)
-        where = spans(seed, film.windows, bundle.manifest.grid)
+    seeds = judging_seeds(request.seeds)
+    fixed = who.film not in KINDS
+    learner = replace(who, film=kind_of(who.film))
+    # Written without seeds (``oracle=``), there is no oracle.
+    training = [] if request.oracle is None else numbers(request.oracle)
+    beside = references(show, bundle, system, learner, training, request.seconds)
+    judging = _Judging(show, bundle, system, who, beside)
+    scores: dict[str, list[Scores]] = {}
+    shown: list[Shown] = []
+    profiles: list[_Profile] = []
+    for seed in tracked(seeds, f"{title(who.film)}, {who.preset}"):
+        session = watch(who, seed, request.seconds)
+        # A film from a file is the same each time.
+        film = shown[0] if fixed and shown else judging.describe(session)
+        shown.append(film)
         inputs = session_arrays(bundle, session)
-        rest = session_arrays(bundle, replace(who, film=NONE).session(seed, session.seconds))
-        made = {suffix: show(only(inputs, kept), where) for suffix, kept in ROUTES.items()}
-        made |= {"_rest": show(rest, where), "_null": show(inputs, where, null=True)}
-        for suffix, reconstruction in made.items():
-            found = _scores(reconstruction.clips, truths, bundle.stats["mean_clip"], allowed, pairs)
-            for metric, each in found.items():
-                scores.setdefault((metric, suffix), []).append(each)
-    blocks = np.array([start // _BLOCK_S for _, start, _ in windows]).astype(np.int64)
-    # An interval over fewer blocks would rest on too few numbers.
-    groups = blocks if len(np.unique(blocks)) >= MIN_SESSIONS else None
-    # Chance, and what a constant clip scores: without variance it ties with everything, and in pairs it wins
-    # for one member what it loses for the other.
-    known = {
-        "identification_2way": (0.5, 0.0),
-        "identification_10way": (0.1, 0.0),
-        "identification_top1": (float(np.mean(1 / (allowed.sum(1) + 1))), 0.0),
-        "identification_2way_matched": (0.5, 0.5),
+        for suffix, clips in judging.clips(session, film, inputs):
+            scores.setdefault(suffix, []).append(judging.score(suffix, clips, film))
+            if suffix == "":
+                profiles += _profiles(clips, film)
+        scores.setdefault("_ceiling", []).append(judging.ceiling(session, film, inputs))
+        constant = constant_scores(judging.mean_clip, film, beside.temperature)
+        scores.setdefault(CONSTANT, []).append(constant)
+    tables = {"films": [_told(who, shown, beside, fixed=fixed)], "steps after a seam": _steps(profiles)}
+    return Judged(figures(scores, shown, fixed=fixed), tables)
+
+
+@dataclass(frozen=True)
+class _Judging:
+    """A decoder, the participant whose sessions it decodes, and what stands beside it."""
+
+    show: Show
+    bundle: Bundle
+    system: System
+    who: Participant
+    beside: References
+
+    @property
+    def mean_clip(self) -> Pixels:
+        """Training mean, without the frame after the window."""
+        return self.bundle.stats["mean_clip"][:-1]
+
+    def describe(self, session: PhantomSession) -> Shown:
+        """Measure what a session shows."""
+        film = session.film
+        where = spans(session.seed, film.windows, self.bundle.manifest.grid)
+        return describe(film, where, recoded(self.system, self.bundle, film_clips(film)))
+
+    def clips(
+        self, session: PhantomSession, shown: Shown, inputs: Arrays
+    ) -> Iterator[tuple[str, Sequence[Pixels]]]:
+        """Yield the clips of the decoder, of its controls and of the oracle, each under its suffix."""
+        where = shown.where
+        frames = len(shown.clips[0])
+        for suffix, kept in ROUTES.items():
+            clips = self.show(only(inputs, kept), where).clips
+            yield suffix, clips
+            if suffix == "" and self.beside.films:
+                drawn = [clip[:frames] for clip in clips]
+                yield "_nearest", nearest(drawn, self.beside.films, self.mean_clip)
+        yield "_null", self.show(inputs, where, null=True).clips
+        for suffix, other in self._others(session).items():
+            yield suffix, self.show(session_arrays(self.bundle, other), where).clips
+        if self.beside.oracle is not None:
+            yield "_oracle", self.beside.oracle.clips(inputs)
+
+    def _others(self, session: PhantomSession) -> dict[str, PhantomSession]:
+        """Make the sessions of brains that tell nothing of the film, or tell it as no decoder has learned."""
+        resting = replace(self.who, film=NONE)
+        elsewhere = replace(self.who, film=self.beside.kind)
+        stranger = replace(self.who, subject=self.who.subject + 1)
+        seconds = session.seconds
+        return {
+            "_rest": watch(resting, session.seed, seconds),
+            "_other_film": watch(elsewhere, session.seed + _ELSEWHERE, seconds),
+            "_other_subject": watch(stranger, session.seed, seconds),
+        }
+
+    def score(self, suffix: str, clips: Sequence[Pixels], shown: Shown) -> Scores:
+        """Hold clips against the film."""
+        beside = self.beside
+        temperature = beside.oracle_temperature if suffix == "_oracle" else beside.temperature
+        return score(clips, shown, self.mean_clip, temperature)
+
+    def ceiling(self, session: PhantomSession, shown: Shown, inputs: Arrays) -> Scores:
+        """Identify windows by the known forward model."""
+        likely = likelihood(self.beside.forward, self.bundle, session, inputs)
+        return identify(likely, likely, shown, temperature=1.0)
+
+
+# The decoder's mean steps after its seams, the film's, and the number of seams.
+_Profile = tuple[Any, Any, int]
+
+
+def _profiles(clips: Sequence[Pixels], shown: Shown) -> list[_Profile]:
+    frames = len(shown.clips[0])
+    ours, count = step_profile([clip[:frames] for clip in clips], shown.cuts, _STEPS)
+    film, _ = step_profile(shown.clips, shown.cuts, _STEPS)
+    return [(ours, film, count)] if count else []
+
+
+def _steps(profiles: list[_Profile]) -> list[dict[str, Any]]:
+    """List how much the picture changes at a seam and from frame to frame after it, in grey levels."""
+    if not profiles:
+        return []
+    ours, film, counts = zip(*profiles, strict=True)
+    pairs = zip(
+        np.average(ours, axis=0, weights=counts), np.average(film, axis=0, weights=counts), strict=True
+    )
+    return [{"step": n, "clips": float(a), "film": float(b)} for n, (a, b) in enumerate(pairs)]
+
+
+def _told(who: Participant, shown: Sequence[Shown], beside: References, *, fixed: bool) -> dict[str, Any]:
+    """Say what was judged, and what its figures rest on."""
+    films = shown[:1] if fixed else shown
+    whole = not fixed and len(films) >= SESSIONS
+    return {
+        "film": title(who.film),
+        "preset": who.preset,
+        "sessions": len(shown),
+        "windows": sum(len(film.where) for film in films),
+        "cuts": sum(len(film.cuts) for film in films),
+        "near-duplicates": sum(film.near for film in films),
+        "intervals over": "sessions" if whole else f"{BLOCK_S:g} s blocks",
+        "learned and other film": beside.kind,
+        "temperature": beside.temperature,
+        "left out": "" if beside.films else "_nearest (no films of shapes in training)",
     }
-    figures: Figures = {}
-    for (metric, suffix), each in scores.items():
-        chance, constant = known[metric]
-        figure = entry(np.mean(each, axis=0), chance, groups=groups)
-        if figure is not None and figure["n"] >= len(windows) / 2:
-            figures[metric + suffix] = figure | {"constant": constant}
-    return figures
-
-
-def matched(truths: Sequence[Pixels], allowed: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Pair windows so that the sum of the distances of their colour layouts is least.
-
-    Parameters
-    ----------
-    truths : sequence of (frame, row, column, 3)
-    allowed : (window, window) bool
-        Pairs that may be made.
-
-    Returns
-    -------
-    list of (int, int)
-        Each window is in one pair at most. The matching is Edmonds' (1965), by networkx.
-    """
-    layouts = np.array([_layout(truth) for truth in truths])
-    graph = networkx.Graph()
-    for a, b in combinations(range(len(truths)), 2):
-        if allowed[a, b]:
-            graph.add_edge(a, b, weight=float(np.linalg.norm(layouts[a] - layouts[b])))
-    return sorted((min(pair), max(pair)) for pair in networkx.min_weight_matching(graph))
-
-
-def _layout(clip: Pixels) -> NDArray[np.float64]:
-    """Return the mean colours of the cells of a clip, flat."""
-    picture = np.asarray(clip, np.float64).mean(axis=0)
-    rows, columns = _LAYOUT
-    height, width = picture.shape[:2]
-    cells = picture.reshape(rows, height // rows, columns, width // columns, 3)
-    return cells.mean(axis=(1, 3)).ravel()
-
-
-def _scores(
-    clips: Sequence[Pixels],
-    truths: Sequence[Pixels],
-    mean_clip: Pixels,
-    allowed: NDArray[np.bool_],
-    pairs: list[tuple[int, int]],
-) -> dict[str, Score]:
-    """Score each window of one session, (window,)."""
-    frames = len(truths[0])
-    cut = [np.asarray(clip[:frames], np.float32) for clip in clips]
-    corr = correlations(_centred(cut), _centred(truths), np.zeros_like(cut[0]))
-    found = {
-        "identification_2way": identification_nway(corr, allowed, 2),
-        "identification_10way": identification_nway(corr, allowed, 10),
-        "identification_top1": identification_top1(corr, allowed),
-    }
-    # Not with the session's mean removed: a clip that is always the same would have nothing left.
-    corr = correlations(cut, truths, mean_clip)
-    return found | {"identification_2way_matched": _in_pairs(corr, pairs)}
-
-
-def _centred(clips: Sequence[Pixels]) -> list[Pixels]:
-    """Take the mean over a session's windows away from each."""
-    whole = np.stack([np.asarray(clip, np.float32) for clip in clips])
-    return list(whole - whole.mean(axis=0))
-
-
-def _in_pairs(corr: Score, pairs: list[tuple[int, int]]) -> Score:
-    """Return the mean of both members' wins for each window in a pair, (window,); NaN for one without."""
-    found = np.full(len(corr), np.nan)
-    for a, b in pairs:
-        found[[a, b]] = (float(corr[a, a] > corr[a, b]) + float(corr[b, b] > corr[b, a])) / 2
-    return found

@@ -33,7 +33,8 @@ class Request:
     data: Path | None = None
     out: Path | None = None
     subject: str | None = None
-    film: str = "shapes"
+    film: str | None = None
+    oracle: str | int | None = "900-905"
 
 
 class Show(Protocol):

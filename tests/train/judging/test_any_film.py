@@ -2,76 +2,52 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from rtdecode.disk.video import write_mp4
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.film import Film
-from rtdecode.scores.events import distractors
 from tests.train.tiny import tiny
 from train.evaluate import Request, evaluate
-from train.judging.any_film import _in_pairs, _scores, matched
+from train.judging.film_scores import CHANCE
 
-NAMES = ("identification_2way", "identification_10way", "identification_top1", "identification_2way_matched")
-
-
-def clips(count: int, seed: int = 0) -> list[np.ndarray]:
-    rng = np.random.default_rng(seed)
-    cells = rng.integers(0, 255, (count, 1, 8, 12, 3))
-    return list(np.kron(cells, np.ones((4, 8, 8, 1))).astype(np.uint8).reshape(count, 4, 64, 96, 3))
+CONTROLS = ("_rest", "_other_film", "_other_subject", "_null")
 
 
-def test_windows_are_paired_with_those_of_the_most_similar_layout() -> None:
-    base = clips(4)
-    near = [np.clip(clip.astype(int) + 3, 0, 255).astype(np.uint8) for clip in base]
-    allowed = ~np.eye(8, dtype=bool)
-    assert matched(base + near, allowed) == [(0, 4), (1, 5), (2, 6), (3, 7)]
-    # A pair that shares a shot is not made.
-    allowed[0, 4] = allowed[4, 0] = False
-    pairs = matched(base + near, allowed)
-    assert (0, 4) not in pairs
-    assert len(pairs) == 4
-
-
-def test_a_constant_clip_scores_half_in_pairs_and_the_truth_all() -> None:
-    truths = clips(20)
-    allowed = distractors([(0, 4.0 * k, 4.0 * k + 4) for k in range(20)], {})
-    pairs = matched(truths, allowed)
-    assert len(pairs) == 10
-    mean = np.mean(truths, axis=0)
-    constant = _scores([clips(1, 7)[0]] * 20, truths, mean, allowed, pairs)
-    assert constant["identification_2way_matched"].mean() == 0.5
-    assert not constant["identification_2way"].any()
-    right = _scores(truths, truths, mean, allowed, pairs)
-    assert all((right[name] == 1).all() for name in NAMES)
-
-
-def test_a_pair_is_won_by_both_one_or_none_of_its_members() -> None:
-    corr = np.array([[3.0, 1, 0], [2, 1, 0], [0, 0, 0]])
-    found = _in_pairs(corr, [(0, 1)])
-    assert found[:2].tolist() == [0.5, 0.5]
-    assert np.isnan(found[2])
-
-
-def test_a_run_is_judged_on_a_film_from_a_file_beside_its_controls(tmp_path: Path) -> None:
-    path = tmp_path / "film.mp4"
-    write_mp4(path, Film(48, seed=1200).frames, 8)
-    figures = evaluate(tiny("ridge"), Request(film=str(path), seeds="1000-1001"))
-    assert {name + suffix for name in NAMES for suffix in ("", "_eeg", "_fmri", "_rest", "_null")} == set(
-        figures
-    )
-    assert all(figure["n"] == 12 for figure in figures.values())
-    assert figures["identification_2way"]["value"] > 0.6
-    # A brain at rest, and none at all, tell nothing of the film.
-    for name in NAMES[:1] + NAMES[3:]:
-        assert abs(figures[f"{name}_rest"]["value"] - 0.5) < 0.25
-        assert abs(figures[f"{name}_null"]["value"] - 0.5) < 0.25 or name == "identification_2way"
+def test_a_run_is_judged_on_films_beside_controls_and_references(tmp_path: Path) -> None:
+    path = tmp_path / "dancing.mp4"
+    write_mp4(path, Film(40, seed=1200, cuts="free").frames, 8)
+    request = Request(film=f"{path},shapes", seeds="1000-1001", seconds=24, oracle="900-901")
+    figures = evaluate(tiny("ridge"), request)
+    # Ten windows of a film from a file, averaged over sessions; twice six of a film for each session.
+    assert figures["identification_2way"]["n"] == 10
+    assert figures["shapes/identification_2way"]["n"] == 12
+    # Few windows have enough distractors or a cut, and no signal changes a clip of the true colour.
+    left = ("10way", "50way", "told_colour", "order")
+    every = {name for name in CHANCE if not name.endswith(left) and "_cuts_" not in name}
+    for suffix in ("", "_oracle", *CONTROLS):
+        assert every <= {name.removesuffix(suffix) for name in figures if name.endswith(suffix)}
+    for name, figure in figures.items():
+        assert {"value", "chance", "shuffled", "constant", "ci95", "n"} == figure.keys()
+        low, high = figure["ci95"]
+        assert low - 1e-9 <= figure["value"] <= high + 1e-9, name
+    # What is known of the simulation identifies every window, more than any decoder does.
+    assert figures["identification_2way_ceiling"]["value"] > 0.95
+    assert figures["shapes/identification_2way_ceiling"]["value"] > 0.95
+    # A clip that is always the same.
     assert figures["identification_2way_matched"]["constant"] == 0.5
+    assert figures["layout_luminance"]["constant"] == 0
+    assert figures["bits_per_window"]["constant"] == pytest.approx(0, abs=1e-9)
 
 
-def test_a_film_for_a_run_of_recorded_data_is_refused() -> None:
+def test_what_cannot_be_judged_is_refused_before_anything_is_judged() -> None:
     with pytest.raises(UsageError, match="is for runs trained on the simulated participant"):
         evaluate(tiny("haxby"), Request(film="film.mp4"))
     with pytest.raises(UsageError, match="seeds below 1000 are for training"):
-        evaluate(tiny("ridge"), Request(film="film.mp4", seeds="3"))
+        evaluate(tiny("ridge"), Request(film="shapes", seeds="3"))
+    with pytest.raises(UsageError, match="film=none shows nothing that could be judged"):
+        evaluate(tiny("ridge"), Request(film="shapes,none"))
+    with pytest.raises(UsageError, match=r"missing\.mp4 cannot be read as a film"):
+        evaluate(tiny("ridge"), Request(film="shapes,missing.mp4"))
+    with pytest.raises(UsageError, match="oracle= takes seeds of training sessions"):
+        evaluate(tiny("ridge"), Request(film="shapes", oracle="1000"))

@@ -1,0 +1,156 @@
+"""What stands beside a decoder that is judged on any film, and is made before the first session is judged.
+
+`References` holds the ridge oracle, the forward model of the ceiling, the temperatures of the bits, and
+windows of training films. Nothing of it depends on what is judged: it comes from sessions with training
+seeds, in which the participant watches films of the judged kind, and for a film from a file the endless one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.bundle import Bundle
+from rtdecode.disk.clip_file import Pixels, keep
+from rtdecode.errors import UsageError
+from rtdecode.phantom.film.film import Film
+from rtdecode.phantom.film.watched import KINDS, NATURAL
+from rtdecode.phantom.session import PhantomSession
+from train.closed_form import patch_codec
+from train.closed_form.patch_codec import Codec
+from train.data.phantom import TRAINING_SEEDS, Participant, film_clips, session_arrays, spans
+from train.judging.ceiling import Forward, fit_forward
+from train.judging.film_scores import describe, similarity
+from train.judging.judged import Show
+from train.judging.oracle import Oracle, fit_oracle
+from train.metrics.bits import fit_temperature
+from train.reconstruct import clips_of
+from train.system import System
+from train.work import Arrays, tracked
+
+# The film that stands for real ones where a session needs an endless one.
+_ENDLESS = NATURAL
+# Seed of the session on which temperatures and the noise of the EEG are found. It is one for training, which
+# recipes leave alone.
+_UNJUDGED = 999
+# So many of a run's training films are searched for the nearest clips.
+_FILMS = 5
+
+
+@dataclass(frozen=True)
+class References:
+    """See the module.
+
+    Attributes
+    ----------
+    kind : str
+        The film that was watched for them.
+    oracle : Oracle or None
+        None where no sessions were asked for.
+    forward : Forward
+    temperature, oracle_temperature : float
+        Of the decoder's and of the oracle's bits.
+    films : list of list of clips
+        Windows of films that the run was trained on; none where these are not known.
+    """
+
+    kind: str
+    oracle: Oracle | None
+    forward: Forward
+    temperature: float
+    oracle_temperature: float
+    films: list[list[Pixels]]
+
+
+def kind_of(film: str) -> str:
+    """Return the kind of film that stands for a judged one in training."""
+    return film if film in KINDS else _ENDLESS
+
+
+def watch(who: Participant, seed: int, seconds: float) -> PhantomSession:
+    """Make a session of `seconds`; a film from a file is shown as a whole.
+
+    Films of shapes cut anywhere, so that windows may hold cuts.
+    """
+    return who.session(seed, seconds if who.film in KINDS else None, "free")
+
+
+def references(
+    show: Show, bundle: Bundle, system: System, who: Participant, seeds: Sequence[int], seconds: float
+) -> References:
+    """Make what stands beside a decoder.
+
+    Parameters
+    ----------
+    show : callable
+        See `Show`.
+    bundle : Bundle
+    system : System
+        What `show` shows.
+    who : Participant
+        Its film is an endless one.
+    seeds : sequence of int
+        Of the oracle's sessions.
+    seconds : float
+        Length of each session.
+
+    Raises
+    ------
+    UsageError
+        If a seed is one for judging, or that of the session on which temperatures are found.
+    """
+    if not {*seeds} <= {*TRAINING_SEEDS} - {_UNJUDGED}:
+        raise UsageError(f"oracle= takes seeds of training sessions, below {_UNJUDGED}, found {list(seeds)}.")
+    oracle = None
+    if seeds:
+        sessions = (watch(who, seed, seconds) for seed in tracked(seeds, f"oracle, {who.film}, {who.preset}"))
+        oracle = fit_oracle([_trained(bundle, session) for session in sessions], carry=system.carried > 0)
+    session = watch(who, _UNJUDGED, seconds)
+    inputs = session_arrays(bundle, session)
+    shown = describe(session.film, spans(_UNJUDGED, session.film.windows, bundle.manifest.grid))
+    frames = len(shown.clips[0])
+    clips = [clip[:frames] for clip in show(inputs, shown.where).clips]
+    temperature = fit_temperature(similarity(clips, shown.clips), shown.allowed)
+    oracle_temperature = temperature
+    if oracle is not None:
+        clips = [clip[:frames] for clip in oracle.clips(inputs)]
+        oracle_temperature = fit_temperature(similarity(clips, shown.clips), shown.allowed)
+    forward = fit_forward(bundle, session, inputs)
+    return References(who.film, oracle, forward, temperature, oracle_temperature, training_films(bundle))
+
+
+def _trained(bundle: Bundle, session: PhantomSession) -> Arrays:
+    return session_arrays(bundle, session) | {"clips": film_clips(session.film)}
+
+
+def training_films(bundle: Bundle) -> list[list[Pixels]]:
+    """Draw the windows of the first films that a run was trained on; none where they are not of shapes."""
+    told = bundle.manifest.provenance
+    if "sessions" not in told or "films" in told:
+        return []
+    films = [Film(told["seconds"], seed) for seed in told["sessions"][:_FILMS]]
+    # On disk if they are many.
+    clips = keep(film.clip(k) for film in films for k in range(film.windows))
+    count = films[0].windows
+    return [clips[n : n + count] for n in range(0, len(clips), count)]
+
+
+def recoded(system: System, bundle: Bundle, clips: NDArray[np.uint8]) -> list[Pixels] | None:
+    """Code clips by a system's patch codec and draw them again; None for a system without one.
+
+    Parameters
+    ----------
+    system : System
+    bundle : Bundle
+    clips : uint8 (clip, frame, row, column, 3)
+        With the frame after the window, which is left out of what is drawn.
+    """
+    held = {**bundle.stats, **system.weights()}
+    if "codec_basis" not in held:
+        return None
+    basis = held["codec_basis"].astype(np.float64)
+    # The columns of the basis are orthogonal, but may be scaled.
+    inverse = basis / np.square(basis).sum(axis=0)
+    latents = patch_codec.encode(Codec(held["codec_mean"], inverse.astype(np.float32)), clips)
+    return [clip[:-1] for clip in clips_of(system, latents)]
