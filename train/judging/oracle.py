@@ -89,8 +89,10 @@ def fit_oracle(sessions: Sequence[Arrays], *, carry: bool) -> Oracle:
     whole = {name: np.concatenate([session[name] for session in sessions]) for name in sessions[0]}
     codec = patch_codec.fit_codec(whole["clips"], _CHANNELS)
     latents = patch_codec.encode(codec, whole["clips"])
-    count = min(_COMPONENTS, len(latents) - 1)
-    mean, basis, targets = principal_components(latents.reshape(len(latents), -1), count)
+    flat = latents.reshape(len(latents), -1)
+    # A film may show the same window twice, which adds no direction.
+    count = min(_COMPONENTS, len(np.unique(flat, axis=0)) - 1)
+    mean, basis, targets = principal_components(flat, count)
     voxels = fit_voxel_stem(whole["fmri"], _VOXELS)
     stem = fit_eeg_stem(whole["eeg"], _EEG, _FREQUENCIES, _WHITEN)
     signals = fit_ridge(_reduced(whole, voxels, stem), targets, _SHARES)
