@@ -42,7 +42,7 @@ def bits(similarity: Matrix, allowed: NDArray[np.bool_], temperature: float) -> 
     own = np.eye(len(logits), dtype=bool)
     among = np.where(allowed | own, logits, -np.inf)
     count = allowed.sum(axis=1) + 1
-    nats = np.diagonal(logits) - logsumexp(among, axis=1)
+    nats = np.diagonal(logits) - np.asarray(logsumexp(among, axis=1))
     return np.where(count > 1, np.log2(count) + nats / np.log(2), np.nan)
 
 

@@ -47,8 +47,8 @@ def _ssim(clip: Pixels, truth: Pixels) -> float:
     return float(np.mean(alike / ((mean_x**2 + mean_y**2 + _C1) * (var_x + var_y + _C2)), dtype=np.float64))
 
 
-def _smooth(frames: NDArray[np.float32]) -> NDArray[np.float32]:
-    return gaussian_filter(frames, (0, _SIGMA, _SIGMA), mode="mirror", truncate=_TRUNCATE)
+def _smooth(frames: NDArray[np.floating]) -> NDArray[np.floating]:
+    return np.asarray(gaussian_filter(frames, (0, _SIGMA, _SIGMA), mode="mirror", truncate=_TRUNCATE))
 
 
 def one_colour(clips: Sequence[Pixels]) -> list[NDArray[np.float32]]:
