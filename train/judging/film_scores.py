@@ -31,7 +31,7 @@ from train.metrics.pixels import gradient_energy
 from train.metrics.quality import one_colour, ssim
 
 # Two windows are near-duplicates if both their layouts and their mean pictures differ by less than this, rms
-# in grey levels of 255. In Nosferatu (`films/train` of the recorded data) half of the pairs of windows that
+# in grey levels of 255. In Nosferatu (`films/train` of the recorded data) about half of the pairs that
 # share a shot differ by less.
 NEAR_LAYOUT = 12.0
 NEAR_PICTURE = 18.0
