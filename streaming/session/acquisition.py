@@ -420,8 +420,9 @@ class _Acquisition:
             message = pack(
                 window, clip=self._assembler.clip(window), costs=dict(self._newest), backlog=backlog
             )
-            # The volumes that wait may complete a final, which the decoder should then be free for.
-            if window.revision == "refined" and self._turns.volumes:
+            # The volumes that wait may complete a final, which the decoder should then be free for. All
+            # refined windows go this way and stay in order, as each carries on from the one before it.
+            if window.revision == "refined":
                 self._refined.append(message)
             else:
                 self.send(message)

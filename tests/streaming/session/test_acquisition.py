@@ -420,6 +420,19 @@ def test_refined_windows_are_sent_when_no_volume_waits(tmp_path: Path) -> None:
     ]
 
 
+def test_the_refined_window_that_ends_a_burst_does_not_overtake_those_before_it(tmp_path: Path) -> None:
+    """Each carries on from the one before it, so another order would be other clips."""
+    session = Session(tmp_path)
+    session.made._emit = partial(acquisition._Acquisition._emit, session.made)
+    before = [item for item in by_arrival(*triggers(13), *late(4, {})) if item.arrived_at < 1006.02]
+    fed(session.made, before)
+    fed(session.made, [*late(10, burst(*range(4, 10), at=1006.02))[4:]])
+    sent = [head["window"] for head in session.sent if head["kind"] == "window"]
+    assert [one["index"] for one in sent if one["revision"] == "refined"] == [1, 2, 3]
+    again = session.again()
+    assert [window.index for window in again if window.revision == "refined"] == [1, 2, 3]
+
+
 def test_whose_turn_it_was_changes_no_final_and_no_refined_window(tmp_path: Path) -> None:
     """Everything waits from the start: no taker is slower. In order of arrival the same windows come out."""
     session = Session(tmp_path, eeg=True, lsl="an amplifier")
