@@ -29,7 +29,9 @@ _OUT = Path(__file__).with_suffix(".json")
 _SECONDS = 600.0
 _SEED = 0
 # The slope is fitted between these, cycles per height of the picture.
-_LOWEST, _HIGHEST, _BANDS = 2.0, 28.0, 8
+_LOWEST = 2.0
+_HIGHEST = 28.0
+_BANDS = 8
 # A picture that varies less has no slope (of 255).
 _FLAT = 4.0
 # A frame that changes by less is still (of 255).

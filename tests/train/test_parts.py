@@ -93,7 +93,8 @@ def test_windows_that_are_left_out_together_are_predicted_from_the_others(featur
 
 def test_a_window_is_not_chosen_by_its_own_twin() -> None:
     """Noise that is shown twice explains nothing, and leaving out one window alone would not notice."""
-    x, y = np.tile(noise(20, 30), (2, 1)), np.tile(noise(20, 2, seed=1), (2, 1))
+    x = np.tile(noise(20, 30), (2, 1))
+    y = np.tile(noise(20, 2, seed=1), (2, 1))
     pairs = np.tile(np.arange(20), 2)
     assert fit_ridge([x], y, []).explained.min() > 0.9
     assert fit_ridge([x], y, [], pairs).explained.max() < 0.5

@@ -93,7 +93,9 @@ def _draw_place(rng: np.random.Generator) -> _Place:
     )
     things = []
     for _ in range(4):
-        hue, saturation, value = rng.random(), 0.7 * rng.random() ** 1.5, rng.uniform(0.25, 1)
+        hue = rng.random()
+        saturation = 0.7 * rng.random() ** 1.5
+        value = rng.uniform(0.25, 1)
         things.append(tuple(_rgb((hue + 0.04 * k, saturation, value * (1 - 0.15 * k))) for k in range(3)))
     return _Place(
         outdoors=outdoors,
@@ -229,14 +231,16 @@ def _draw_camera(things: tuple[Thing, ...], seconds: float, rng: np.random.Gener
     # Nothing moves farther in a shot than this.
     farthest = 2.5 / seconds
     if kind == "pan":
-        speed, way = min(np.exp(rng.normal(-1.0, 0.9)), farthest), rng.choice([0, np.pi]) + rng.normal(0, 0.4)
+        speed = min(np.exp(rng.normal(-1.0, 0.9)), farthest)
+        way = rng.choice([0, np.pi]) + rng.normal(0, 0.4)
         velocity = (float(speed * np.cos(way)), float(speed * np.sin(way)))
     elif kind == "follow" and things:
         x, y = np.clip(np.array(things[0].velocity) / things[0].near, -farthest, farthest).tolist()
         velocity = (x, y)
     elif kind == "zoom":
         rates = np.clip(rng.normal(0, 0.12, 2), -0.8 / seconds, 0.8 / seconds)
-        zoom, dolly = float(rates[0]), float(rates[1])
+        zoom = float(rates[0])
+        dolly = float(rates[1])
     if kind in ("sway", "follow"):
         shake = float(np.exp(rng.normal(-4.8, 0.7)))
     roll = 0.0

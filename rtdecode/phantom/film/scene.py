@@ -190,17 +190,20 @@ class Stage:
     def _painted(self, surface: Surface) -> tuple[Image.Image, Box]:
         """Paint what the camera sees of a surface during the shot, and say where that is."""
         camera = self._shot.camera
-        parts, scales = [], []
+        parts = []
+        scales = []
         # The camera moves so evenly that these instants tell what is seen.
         for t in np.linspace(-self._middle_s, self._middle_s, 9).tolist():
             scale = camera.scale(t, surface.near)
             x, y = camera.center(t)
             # Half the picture's diagonal, for it may roll; and a margin for interpolation and sway.
             reach = _REACH / scale + 2 * surface.near * camera.shake + 0.1
-            x, y = surface.near * x, surface.near * y
+            x = surface.near * x
+            y = surface.near * y
             parts.append((x - reach, y - reach, x + reach, y + reach))
             scales.append(scale)
-        low, high = np.min(parts, axis=0), np.max(parts, axis=0)
+        low = np.min(parts, axis=0)
+        high = np.max(parts, axis=0)
         box = (float(low[0]), float(low[1]), float(high[2]), float(high[3]))
         return paint(surface, box, self._unit * max(scales)), box
 
@@ -229,13 +232,17 @@ class Stage:
         """Return a plate as it is seen with its point (x, y) in the middle, or a part of the picture, px."""
         rows, columns = self._size
         first_column, first_row, last_column, last_row = part or (0, 0, columns, rows)
-        wide, high = last_column - first_column, last_row - first_row
+        wide = last_column - first_column
+        high = last_row - first_row
         left, top, right, bottom = box
-        x_density, y_density = plate.width / (right - left), plate.height / (bottom - top)
+        x_density = plate.width / (right - left)
+        y_density = plate.height / (bottom - top)
         step = 1 / (scale * self._unit)
-        cosine, sine = step * math.cos(angle), step * math.sin(angle)
+        cosine = step * math.cos(angle)
+        sine = step * math.sin(angle)
         # From the middle of the picture to the corner of the part.
-        across, down = first_column - columns / 2, first_row - rows / 2
+        across = first_column - columns / 2
+        down = first_row - rows / 2
         x = (x + cosine * across - sine * down - left) * x_density
         y = (y + sine * across + cosine * down - top) * y_density
         if angle == 0:
@@ -263,7 +270,8 @@ class Stage:
     def _add(self, shown: Image.Image, thing: Thing, skin: Image.Image, t: float) -> None:
         """Draw a thing over what is shown."""
         camera = self._shot.camera
-        scale, angle = camera.scale(t, thing.near), camera.angle(t)
+        scale = camera.scale(t, thing.near)
+        angle = camera.angle(t)
         x, y = camera.center(t)
         step = 2 * math.pi * thing.pace * t
         bob = 0.06 * thing.size * math.sin(2 * step)
@@ -271,7 +279,8 @@ class Stage:
         across = (thing.start[0] + thing.velocity[0] * t - thing.near * x) / thing.size
         down = (thing.start[1] + thing.velocity[1] * t + bob - thing.near * y) / thing.size
         radius = thing.size * scale * self._unit
-        cosine, sine = radius * math.cos(angle), radius * math.sin(angle)
+        cosine = radius * math.cos(angle)
+        sine = radius * math.sin(angle)
         rows, columns = self._size
         column = columns / 2 + cosine * across + sine * down
         row = rows / 2 - sine * across + cosine * down
@@ -283,7 +292,8 @@ class Stage:
             min(math.ceil(column + reach), columns),
             min(math.ceil(row + reach), rows),
         )
-        wide, high = part[2] - part[0], part[3] - part[1]
+        wide = part[2] - part[0]
+        high = part[3] - part[1]
         if wide <= 0 or high <= 0:
             return
         fine = self._fine
@@ -318,7 +328,8 @@ class Stage:
         size, rate, phase = light.wave
         gain = light.level * (1 + size * math.sin(rate * t + phase))
         gain *= 1 + light.flicker * (math.sin(37 * t) + math.sin(53 * t))
-        before, after = t + self._middle_s, self._middle_s - t
+        before = t + self._middle_s
+        after = self._middle_s - t
         for faded, seconds in zip(light.fade, (before, after), strict=True):
             if faded:
                 gain *= min(seconds / _FADE_S, 1.0)

@@ -87,8 +87,10 @@ def noise(
         if cell * rows < bottom - top:
             break
         wide = cell * stretch
-        x0, y0 = math.floor(left / wide) - 2, math.floor(top / cell) - 2
-        across, down = math.ceil(right / wide) + 3 - x0, math.ceil(bottom / cell) + 3 - y0
+        x0 = math.floor(left / wide) - 2
+        y0 = math.floor(top / cell) - 2
+        across = math.ceil(right / wide) + 3 - x0
+        down = math.ceil(bottom / cell) + 3 - y0
         rng = np.random.default_rng((*seed, octave))
         lattice = Image.fromarray(rng.standard_normal((down, across), np.float32))
         part = (left / wide - x0, top / cell - y0, right / wide - x0, bottom / cell - y0)
@@ -121,7 +123,8 @@ def paint(surface: Surface, box: Box, density: float) -> Image.Image:
         RGBX, of which X is how much of each pixel is covered; the whole box.
     """
     left, top, right, bottom = box
-    rows, columns = math.ceil((bottom - top) * density), math.ceil((right - left) * density)
+    rows = math.ceil((bottom - top) * density)
+    columns = math.ceil((right - left) * density)
     texture = noise((*surface.seed, 1), box, (rows, columns), surface.slope, surface.stretch)
     y = centers(top, bottom, rows)[:, None]
     tone = 0.5 + surface.contrast * texture + surface.slant * (y - surface.level)
@@ -149,10 +152,12 @@ def _with_leaves(picture: Image.Image, surface: Surface, box: Box) -> Image.Imag
     picture = picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST)
     densities = np.array([picture.width / (right - left), picture.height / (bottom - top)] * 2)
     # The density of radii falls with their third power between these two.
-    smallest, largest = 0.02, 0.3
+    smallest = 0.02
+    largest = 0.3
     share = rng.random(number)
     radii = (smallest**-2 + share * (largest**-2 - smallest**-2)) ** -0.5
-    x, y = rng.uniform(left, right, number), rng.uniform(top, bottom, number)
+    x = rng.uniform(left, right, number)
+    y = rng.uniform(top, bottom, number)
     ratio = np.exp(rng.normal(0, 0.35, number))
     dark, light = (np.array(color) for color in surface.colors)
     tone = rng.uniform(-0.2, 1.2, number)[:, None]
@@ -160,7 +165,8 @@ def _with_leaves(picture: Image.Image, surface: Surface, box: Box) -> Image.Imag
     draw = ImageDraw.Draw(picture)
     # Large leaves first, so that small ones are seen.
     for k in np.argsort(-radii):
-        wide, high = radii[k] * ratio[k], radii[k] / ratio[k]
+        wide = radii[k] * ratio[k]
+        high = radii[k] / ratio[k]
         edges = np.array([x[k] - wide - left, y[k] - high - top, x[k] + wide - left, y[k] + high - top])
         first_x, first_y, last_x, last_y = (edges * densities).tolist()
         # The last pixel is drawn, too.
@@ -189,7 +195,8 @@ def _outline(surface: Surface, box: Box, rows: int, columns: int) -> Image.Image
         bend = noise(seed, (0, top, (bottom - top) / rows, bottom), (rows, 1), -3.2)
         inside = np.full((rows, columns), -1, np.float32)
         for _ in range(rng.integers(1, 4)):
-            middle, half = rng.uniform(left, right), rng.uniform(0.3, 1) * surface.ragged
+            middle = rng.uniform(left, right)
+            half = rng.uniform(0.3, 1) * surface.ragged
             lean = rng.normal(0, 0.15)
             inside = np.maximum(inside, half * (1 + 0.3 * y) - np.abs(x - middle - lean * y - 0.04 * bend))
     return Image.fromarray((255 * np.clip(0.5 + density * inside, 0, 1)).astype(np.uint8))

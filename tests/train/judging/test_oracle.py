@@ -54,7 +54,8 @@ def test_the_carry_helps_where_a_window_continues_the_one_before() -> None:
 
 def test_shared_noise_is_inverted_as_a_whole() -> None:
     rng = np.random.default_rng(0)
-    slots, voxels = 3, 4
+    slots = 3
+    voxels = 4
     roots = rng.normal(size=(voxels, slots, slots))
     own = roots @ roots.transpose(0, 2, 1) + np.eye(slots)
     columns = rng.normal(size=(slots * voxels, 2))

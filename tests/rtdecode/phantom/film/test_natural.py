@@ -31,7 +31,8 @@ def shown() -> np.ndarray:
 
 
 def test_a_seed_fixes_the_film_and_a_longer_one_begins_alike() -> None:
-    short, long = natural_film(3, 50, SIZE, FPS), natural_film(3, 90, SIZE, FPS)
+    short = natural_film(3, 50, SIZE, FPS)
+    long = natural_film(3, 90, SIZE, FPS)
     assert np.array_equal(short, long[:50])
     assert np.abs(natural_film(4, 50, SIZE, FPS).astype(int) - short).mean() > 20
 
@@ -43,7 +44,8 @@ def test_any_instant_at_any_size_is_the_same_picture(size: tuple[int, int]) -> N
     other = film.at(size, 1)
     assert other.shape == (20, *size, 3)
     for one, two in zip(other, film.frames[::FPS], strict=True):
-        drawn, seen = Image.fromarray(one), Image.fromarray(two)
+        drawn = Image.fromarray(one)
+        seen = Image.fromarray(two)
         # What both show, at one size that is not finer than either.
         high, wide = size
         part = min(96 / wide, 64 / high)
