@@ -134,25 +134,27 @@ def watched(name: str, seconds: float | None, seed: int, cuts: str) -> Watched:
     UsageError
         If there is no such film, or it is shorter than `seconds` or than one window.
     """
-    if name in KINDS and seconds is None:
-        seconds = _SECONDS
+    if name in KINDS:
+        return _made(name, _SECONDS if seconds is None else seconds, seed, cuts)
+    return _from_file(name, None if seconds is None else frame_count(seconds))
+
+
+def _made(name: str, seconds: float, seed: int, cuts: str) -> Watched:
     if name == SHAPES:
-        assert seconds is not None
         return Film(seconds, seed, cuts)
-    wanted = None if seconds is None else frame_count(seconds)
+    count = frame_count(seconds)
     if name == NONE:
-        assert wanted is not None
-        grey = np.full((wanted, HEIGHT, WIDTH, 3), _GREY, np.uint8)
+        grey = np.full((count, HEIGHT, WIDTH, 3), _GREY, np.uint8)
         return Pictures(grey, np.zeros(0, np.int64), shown=False)
-    if name == NATURAL:
-        assert wanted is not None
 
-        def draw(size: tuple[int, int], fps: float, count: int) -> NDArray[np.uint8]:
-            return natural_film(seed, count, size, fps)
+    def draw(size: tuple[int, int], fps: float, count: int) -> NDArray[np.uint8]:
+        return natural_film(seed, count, size, fps)
 
-        frames = draw((HEIGHT, WIDTH), FPS, wanted)
-        return Pictures(frames, find_cuts(frames), source=draw)
+    frames = draw((HEIGHT, WIDTH), FPS, count)
+    return Pictures(frames, find_cuts(frames), source=draw)
 
+
+def _from_file(name: str, wanted: int | None) -> Pictures:
     def read(size: tuple[int, int], fps: float, count: int) -> NDArray[np.uint8]:
         return film_from_file(Path(name), size, fps, count)[0]
 
