@@ -180,9 +180,7 @@ class Emitter:
         newest = Cost(encode_s, decoded.denoising_s / max(1, steps), decode_s)
         self._cost = self._cost.followed_by(newest)
         if job.window.revision == "final":
-            self._unkept.append(_Unkept(job, decoded, late_s))
-            # On a virtual clock no window waits.
-            self._keep(_MOST_UNKEPT if self._live else 0)
+            self._keep_later(_Unkept(job, decoded, late_s))
 
     @property
     def unkept(self) -> int:
@@ -201,6 +199,11 @@ class Emitter:
     def leave_out(self) -> None:
         """Leave out of the film what is not in it yet: nothing can be written any more."""
         self._unkept.clear()
+
+    def _keep_later(self, one: _Unkept) -> None:
+        self._unkept.append(one)
+        # On a virtual clock no window waits.
+        self._keep(_MOST_UNKEPT if self._live else 0)
 
     def _keep(self, most: int) -> None:
         """Keep finals until at most so many are left."""
@@ -224,8 +227,7 @@ class Emitter:
             self.counts["skipped"] += 1
             self.words["skipped"] = f"{_name(job.window)}: {why}"
             # In the film, windows stand in order.
-            self._unkept.append(_Unkept(job))
-            self._keep(_MOST_UNKEPT if self._live else 0)
+            self._keep_later(_Unkept(job))
 
     def notes(self) -> list[str]:
         """Return sentences on what went wrong with the clips since the last call."""
