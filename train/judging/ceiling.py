@@ -187,7 +187,7 @@ def _volume_noise(bundle: Bundle, session: PhantomSession) -> SharedNoise:
     state = _state_columns(session, gain / scale, slots)
     shared = _shared_columns(session, scale, slots)
     deviation, thermal = _private(session)
-    blocks = deviation[:, None, None] ** 2 * toeplitz(0.35 ** np.arange(slots))
+    blocks = deviation[:, None, None] ** 2 * toeplitz(scanner._PRIVATE_RHO ** np.arange(slots))
     own = (blocks + thermal**2 * np.eye(slots)) / scale[:, None, None] ** 2
     return SharedNoise(own, np.concatenate([state, shared], axis=1))
 
@@ -225,11 +225,13 @@ def _shared_columns(session: PhantomSession, scale: Matrix, slots: int) -> Matri
     maps = session.scanner._maps[:, np.searchsorted(place.brain, place.voxels)] / scale
     waves, drifts, cycles = np.split(maps, np.cumsum([scanner._SHARED, scanner._DRIFTS]))
     lags = np.arange(slots)
-    together = np.linalg.cholesky(toeplitz(0.7**lags)) * np.sqrt(scanner._COMMON / scanner._SHARED)
+    together = np.linalg.cholesky(toeplitz(scanner._SHARED_RHO**lags)) * np.sqrt(
+        scanner._COMMON / scanner._SHARED
+    )
     # Within a window a drift is constant, and heartbeat and breathing are waves of any phase.
     still = np.full((slots, 1), np.sqrt(scanner._DRIFT / scanner._DRIFTS))
     columns = [np.einsum("cv,se->svce", waves, together), np.einsum("cv,se->svce", drifts, still)]
-    for one, rate in zip(cycles, (1.1, 1.1, 0.27, 0.27), strict=True):
+    for one, rate in zip(cycles, scanner._CYCLES_HZ, strict=True):
         angles = 2 * np.pi * rate * lags * TR
         phases = np.stack([np.cos(angles), np.sin(angles)], axis=1) * np.sqrt(scanner._CYCLES / 4)
         columns.append(np.einsum("cv,se->svce", one[None], phases))

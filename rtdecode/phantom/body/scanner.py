@@ -32,6 +32,11 @@ _PRIVATE = 0.40
 _COMMON = 0.40
 _DRIFT = 0.15
 _CYCLES = 0.05
+# Correlation of a voxel's own noise, and of the shared noise, over 0.8 s.
+_PRIVATE_RHO = 0.35
+_SHARED_RHO = 0.7
+# Rates of heartbeat and breathing, each in two phases.
+_CYCLES_HZ = (1.1, 1.1, 0.27, 0.27)
 # Voxels beyond the grid from which tissue can move in.
 _MARGIN = 6
 # Grey matter at 3 T: Wansapura et al. 1999, JMRI 9:531.
@@ -167,7 +172,7 @@ class Scanner:
         response = self._response(person, preset, state) * np.sqrt(share)
         # The thermal noise takes its part of a voxel's own share.
         room = _PRIVATE * (1 - share) - (_THERMAL / (mean * spread)[place.voxels]) ** 2
-        own = np.sqrt(np.maximum(room, 0)) * autoregressive(rng, count, VOXELS, _over(0.35, tr_s))
+        own = np.sqrt(np.maximum(room, 0)) * autoregressive(rng, count, VOXELS, _over(_PRIVATE_RHO, tr_s))
         self._driven = ((mean * spread)[place.voxels] * (response + own)).astype(np.float32)
 
     def volume(self, index: int) -> NDArray[np.int16]:
@@ -298,12 +303,12 @@ def _common_series(rng: np.random.Generator, count: int, tr_s: float) -> Float:
     """Draw when the shared noise acts, (volume, component)."""
     # AR(1) series, then drifts (slow waves and a line), then heartbeat and breathing in both phases.
     seconds = np.arange(count)[:, None] * tr_s
-    shared = autoregressive(rng, count, _SHARED, _over(0.7, tr_s)) * np.sqrt(_COMMON / _SHARED)
+    shared = autoregressive(rng, count, _SHARED, _over(_SHARED_RHO, tr_s)) * np.sqrt(_COMMON / _SHARED)
     period = rng.uniform(120, 400, _DRIFTS - 1)
     waves = np.sqrt(2) * np.cos(2 * np.pi * seconds / period + rng.uniform(0, 6.28, _DRIFTS - 1))
     line = (seconds - seconds.mean()) / 150 * rng.choice([-1, 1])
     drift = np.concatenate([waves, line], axis=1) * np.sqrt(_DRIFT / _DRIFTS)
-    rate = np.array([1.1, 1.1, 0.27, 0.27]) * (1 + 0.01 * rng.normal())
+    rate = np.array(_CYCLES_HZ) * (1 + 0.01 * rng.normal())
     phase = np.array([0, np.pi / 2, 0, np.pi / 2]) + rng.uniform(0, 6.28)
     cycles = np.sqrt(2) * np.cos(2 * np.pi * rate * seconds + phase) * np.sqrt(_CYCLES / 4)
     return np.concatenate([shared, drift, cycles], axis=1).astype(np.float32)
