@@ -24,7 +24,7 @@ from rtdecode.phantom.session import PhantomSession
 from train.data.phantom import Participant, film_clips, session_arrays, spans
 from train.data.simulated import SimulatedSessions
 from train.judging.ceiling import likelihood
-from train.judging.film_figures import BLOCK_S, CONSTANT, SESSIONS, figures
+from train.judging.film_figures import CONSTANT, figures, groups
 from train.judging.film_scores import Scores, Shown, constant_scores, describe, identify, score
 from train.judging.identification import ROUTES, by_preset, judging_seeds, only
 from train.judging.judged import Judged, Request, Show
@@ -215,7 +215,7 @@ def _steps(profiles: list[_Profile]) -> list[dict[str, Any]]:
 def _told(who: Participant, shown: Sequence[Shown], beside: References, *, fixed: bool) -> dict[str, Any]:
     """Say what was judged, and what its figures rest on."""
     films = shown[:1] if fixed else shown
-    whole = not fixed and len(films) >= SESSIONS
+    _, resampled = groups(films, by_session=not fixed)
     return {
         "film": title(who.film),
         "preset": who.preset,
@@ -223,7 +223,7 @@ def _told(who: Participant, shown: Sequence[Shown], beside: References, *, fixed
         "windows": sum(len(film.where) for film in films),
         "cuts": sum(len(film.cuts) for film in films),
         "near-duplicates": sum(film.near for film in films),
-        "intervals over": "sessions" if whole else f"{BLOCK_S:g} s blocks",
+        "intervals over": resampled,
         "learned and other film": beside.kind,
         "temperature": beside.temperature,
         "left out": "" if beside.films else "_nearest (no films of shapes in training)",

@@ -12,8 +12,8 @@ from train.judging.identification import ROUTES
 from train.judging.judged import Figures
 
 # Intervals resample sessions from this many on, and blocks of the film of this length, s, with fewer.
-SESSIONS = 20
-BLOCK_S = 30.0
+_SESSIONS = 20
+_BLOCK_S = 30.0
 # The suffix of the scores of a clip that is always the same. They stand in the other figures.
 CONSTANT = "_constant"
 # Fewer windows than this make no figure.
@@ -48,7 +48,7 @@ def figures(scores: Mapping[str, Sequence[Scores]], shown: Sequence[Shown], *, f
     dict
         Metric with suffix -> {value, chance, shuffled, constant, ci95, n}.
     """
-    kept = groups(shown[:1] if fixed else shown, by_session=not fixed)
+    kept, _ = groups(shown[:1] if fixed else shown, by_session=not fixed)
     distractors = np.concatenate([one.allowed.sum(axis=1) for one in shown])
     chance = CHANCE | {"identification_top1": float(np.mean(1 / (distractors + 1)))}
     found: Figures = {}
@@ -85,8 +85,8 @@ def _gathered(sessions: Sequence[Scores], metric: str, *, fixed: bool) -> tuple[
     return np.divide(summed, total, out=np.full(len(total), np.nan), where=total > 0), total
 
 
-def groups(shown: Sequence[Shown], *, by_session: bool) -> NDArray[np.int64]:
-    """Tell which windows an interval keeps together, (window,): a session's, or those of 30 s of a film.
+def groups(shown: Sequence[Shown], *, by_session: bool) -> tuple[NDArray[np.int64], str]:
+    """Tell which windows an interval keeps together.
 
     Parameters
     ----------
@@ -94,15 +94,22 @@ def groups(shown: Sequence[Shown], *, by_session: bool) -> NDArray[np.int64]:
         The films, each with its windows.
     by_session : bool
         Whether the films differ by session, so that sessions are resampled if there are 20.
+
+    Returns
+    -------
+    ids : (window,) int
+        Windows with the same number are resampled together: those of a session, or of 30 s of a film.
+    words : str
+        What is resampled.
     """
-    blocks = [(n, start // BLOCK_S) for n, one in enumerate(shown) for _, start, _ in one.where]
-    if by_session and len(shown) >= SESSIONS:
-        return np.array([n for n, _ in blocks])
+    blocks = [(n, start // _BLOCK_S) for n, one in enumerate(shown) for _, start, _ in one.where]
+    if by_session and len(shown) >= _SESSIONS:
+        return np.array([n for n, _ in blocks]), "sessions"
     numbers = {block: number for number, block in enumerate(dict.fromkeys(blocks))}
     # An interval over fewer groups would rest on too few numbers. Windows are then resampled singly.
     if len(numbers) < MIN_SESSIONS:
-        return np.arange(len(blocks))
-    return np.array([numbers[block] for block in blocks])
+        return np.arange(len(blocks)), "windows"
+    return np.array([numbers[block] for block in blocks]), f"{_BLOCK_S:g} s blocks"
 
 
 def figure(

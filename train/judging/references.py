@@ -21,7 +21,7 @@ from train.closed_form import patch_codec
 from train.closed_form.patch_codec import Codec
 from train.data.phantom import TRAINING_SEEDS, Participant, film_clips, session_arrays, spans
 from train.judging.ceiling import Forward, fit_forward
-from train.judging.film_scores import describe, similarity
+from train.judging.film_scores import Shown, describe, similarity
 from train.judging.judged import Show
 from train.judging.oracle import Oracle, fit_oracle
 from train.metrics.bits import fit_temperature
@@ -109,15 +109,16 @@ def references(
     session = watch(who, _UNJUDGED, seconds)
     inputs = session_arrays(bundle, session)
     shown = describe(session.film, spans(_UNJUDGED, session.film.windows, bundle.manifest.grid))
-    frames = len(shown.clips[0])
-    clips = [clip[:frames] for clip in show(inputs, shown.where).clips]
-    temperature = fit_temperature(similarity(clips, shown.clips), shown.allowed)
-    oracle_temperature = temperature
-    if oracle is not None:
-        clips = [clip[:frames] for clip in oracle.clips(inputs)]
-        oracle_temperature = fit_temperature(similarity(clips, shown.clips), shown.allowed)
+    temperature = _temperature(show(inputs, shown.where).clips, shown)
+    oracle_temperature = temperature if oracle is None else _temperature(oracle.clips(inputs), shown)
     forward = fit_forward(bundle, session, inputs)
     return References(who.film, oracle, forward, temperature, oracle_temperature, training_films(bundle))
+
+
+def _temperature(clips: Sequence[Pixels], shown: Shown) -> float:
+    frames = len(shown.clips[0])
+    cut = [clip[:frames] for clip in clips]
+    return fit_temperature(similarity(cut, shown.clips), shown.allowed)
 
 
 def _trained(bundle: Bundle, session: PhantomSession) -> Arrays:

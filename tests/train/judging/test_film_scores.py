@@ -160,12 +160,14 @@ def test_a_window_of_a_fixed_film_is_averaged_over_sessions() -> None:
 
 
 def test_intervals_resample_sessions_or_blocks() -> None:
-    assert len(np.unique(groups([shown()] * 20, by_session=True))) == 20
+    assert len(np.unique(groups([shown()] * 20, by_session=True)[0])) == 20
     # A film of 60 s has two blocks of 30 s.
-    assert len(np.unique(groups([shown()] * 19, by_session=True))) == 38
-    assert len(np.unique(groups([shown()] * 20, by_session=False))) == 40
+    assert len(np.unique(groups([shown()] * 19, by_session=True)[0])) == 38
+    assert len(np.unique(groups([shown()] * 20, by_session=False)[0])) == 40
     # Two blocks are too few to be resampled.
-    assert len(np.unique(groups([shown()], by_session=False))) == len(shown().clips)
+    assert len(np.unique(groups([shown()], by_session=False)[0])) == len(shown().clips)
+    words = [groups([shown()] * count, by_session=count > 1)[1] for count in (20, 19, 1)]
+    assert words == ["sessions", "30 s blocks", "windows"]
 
 
 def test_a_figure_is_the_mean_under_its_weights() -> None:
