@@ -108,6 +108,8 @@ class Run:
         self._delay: float | None = None
         # Finals that went out without some of their volumes, which may still come.
         self._lacking: dict[int, Window] = {}
+        # Number of files when these windows were last looked at.
+        self._looked = 0
         self.head: Head | None = None
         self._door: VolumeDoor | None = None
         if bundle.manifest.fmri is not None:
@@ -344,7 +346,11 @@ class Run:
 
         A volume that is still missing when the next one to come lies after its window is not waited for.
         """
-        found = []
+        found: list[Window] = []
+        # Chunks of EEG, which come far more often, complete no window.
+        if self._looked == len(self._files):
+            return found
+        self._looked = len(self._files)
         for k, window in list(self._lacking.items()):
             wanted = self.volumes(k)
             held = self._ring.read(wanted)
