@@ -35,9 +35,9 @@ from rtdecode.phantom.body.played import played_delays, played_path
 from rtdecode.phantom.body.presets import Preset, preset_named
 from rtdecode.phantom.body.scanner import SHAPE, Scanner, head, slice_times
 from rtdecode.phantom.files.vendors import vendor_named
-from rtdecode.phantom.film.features import film_features, seen_features
-from rtdecode.phantom.film.film import FPS, Film
-from rtdecode.phantom.film.watched import KINDS, SHAPES, watched
+from rtdecode.phantom.film.features import film_features, resting_features
+from rtdecode.phantom.film.film import FPS
+from rtdecode.phantom.film.watched import KINDS, NONE, SHAPES, watched
 from rtdecode.phantom.live import eeg_faults
 from rtdecode.phantom.live import faults as damage
 from rtdecode.types import EegChunk, Float, Trigger, Volume
@@ -177,9 +177,9 @@ class PhantomSession:
     @cached_property
     def features(self) -> Float:
         """What the film drives in the brain, (frame, feature), without noise."""
-        if isinstance(self.film, Film):
-            return film_features(self.film)
-        return seen_features(self.film, np.random.default_rng((self.seed, 52)))
+        if self.film_name == NONE:
+            return resting_features(self.film.count, np.random.default_rng((self.seed, 52)))
+        return film_features(self.film)
 
     @cached_property
     def scanner(self) -> Scanner:

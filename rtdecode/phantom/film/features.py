@@ -1,143 +1,117 @@
-"""Compute what a visual system could take from a film.
+"""Compute what the simulated visual system takes from a film.
 
-Frames come in, and one vector of features per frame goes out. `feature_maps` computes maps of luminance,
-colour, form and motion. Receptive fields, the same for every subject, reduce them to features; further
-features stand for what is shown, recognised with a delay. All features are standardised on a fixed film.
+Pictures come in, and one vector of features per frame goes out. `rtdecode.phantom.film.maps` computes maps of
+colour, form and motion, which receptive fields reduce to features; further features are the outputs of a
+fixed random net (`rtdecode.phantom.film.random_net`), which follow the picture with a delay. All come from
+pixels alone, are the same for every subject, and are standardised on films that resemble those people watch.
 """
 
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import signal
 
-from rtdecode.phantom.film.film import ATTRIBUTES, FPS, Film
-from rtdecode.phantom.film.watched import Watched
+from rtdecode.phantom.film.film import FPS, Film
+from rtdecode.phantom.film.maps import COLOR_MAPS, FORM_MAPS, GRID, MAPS, MOTION_MAPS, feature_maps
+from rtdecode.phantom.film.random_net import OUTPUTS, net_outputs
+from rtdecode.phantom.film.watched import GREY, Watched
 from rtdecode.types import Float
 
-GRID = (8, 12)
-MAPS = (
-    *("luminance", "red-green", "blue-yellow", "contrast"),
-    *(f"orientation-{angle}" for angle in (0, 45, 90, 135)),
-    *(f"motion-{angle}" for angle in range(0, 360, 45)),
-    "flicker",
-)
-BLOCKS = {"color": 30, "form": 16, "motion": 18, "semantic": 16}
-FEATURES = sum(BLOCKS.values())
-# So many of them, the first, are taken from pixels; the others stand for what is recognised.
-_TAKEN = FEATURES - BLOCKS["semantic"]
-# The film by which features and signal levels are standardised once and for all.
-CALIBRATION = Film(200, seed=999_983)
+Frames = NDArray[np.uint8]
 
-# Indices of `MAPS` that the receptive fields of each block read.
-_CHANNELS = {"color": (0, 1, 2), "form": (0, 3, 4, 5, 6, 7), "motion": (8, 9, 10, 11, 12, 13, 14, 15, 16)}
+BLOCKS = {"color": 30, "form": 16, "motion": 18, "deep": OUTPUTS}
+FEATURES = sum(BLOCKS.values())
+# The film by which signal levels are set once and for all.
+CALIBRATION = Film(200, seed=999_983)
+# The eye's scales, which `python -m benchmarks.eye` writes.
+STANDARD = Path(__file__).with_name("eye.json")
+
+# The maps that the receptive fields of each block read; form reads luminance, too.
+_READ = {"color": COLOR_MAPS, "form": (COLOR_MAPS[0], *FORM_MAPS), "motion": MOTION_MAPS}
 # All subjects have the same receptive fields.
-_SEED = 20240
-# Time constant with which the semantic features follow a cut.
-_RECOGNITION_S = 0.3
+_SEED = 20241
+# Width of a receptive field's centre, in cells: of half of the fields, and of the others.
+_NARROW = (0.5, 1.0)
+_WIDE = (1.0, 2.0)
 # Weight of a receptive field's surround, and share of the fields that cover the whole picture.
 _SURROUND = 0.8
 _GLOBAL = 0.25
+# How strongly a feature saturates: the response is tanh of so many standard deviations of its drive.
+_GAIN = 0.8
+# Time constant with which the outputs of the net follow the picture.
+_RECOGNITION_S = 0.3
+# Frames that are worked on at once: maps of a whole film would not fit into memory.
+_AT_ONCE = 64
 
 
-def feature_maps(frames: NDArray[np.uint8], previous: NDArray[np.uint8] | None = None) -> Float:
-    """Compute local luminance, colour, contrast, orientation, motion and flicker.
+@dataclass(frozen=True, slots=True)
+class Scales:
+    """Scales of what the eye computes, over the films on which it is standardised.
 
-    Parameters
+    Attributes
     ----------
-    frames : (frame, 64, 96, 3) uint8
-    previous : (64, 96, 3) uint8, optional
-        The frame before the first one; without it the film starts without motion.
-
-    Returns
-    -------
-    (frame, 8, 12, 17) float32
-        Maps in the order of `MAPS`. Map n depends on frames n - 1 and n only.
-
-    Notes
-    -----
-    Orientation is the pooled magnitude of the gradient along four directions. Motion along a direction is
-    the rectified product of the temporal and the spatial derivative, pooled, then its square root.
+    maps : (map,) float32
+        Standard deviation of each map.
+    drive_mean, drive_scale : (`FEATURES`,) float32
+        Mean and standard deviation of what drives each feature.
+    mean, scale : (`FEATURES`,) float32
+        Mean and standard deviation of each response.
     """
-    first = frames[:1] if previous is None else previous[None]
-    rgb = _pool(np.concatenate([first, frames]).astype(np.float32), 2) / np.float32(255)
-    luminance = rgb @ np.array([0.299, 0.587, 0.114], np.float32)
-    change = np.diff(luminance, axis=0)
-    rgb = rgb[1:]
-    luminance = luminance[1:]
-    red_green = rgb[..., 0] - rgb[..., 1]
-    blue_yellow = rgb[..., 2] - (rgb[..., 0] + rgb[..., 1]) / 2
-    rise, run = np.gradient(luminance, axis=(1, 2))
-    mean = _pool(luminance, 4)
-    contrast = np.sqrt(np.maximum(_pool(np.square(luminance), 4) - np.square(mean), 0))
-    maps = [mean, _pool(red_green, 4), _pool(blue_yellow, 4), contrast]
-    for angle in np.deg2rad([0, 45, 90, 135], dtype=np.float32):
-        maps.append(_pool(np.abs(np.cos(angle) * run - np.sin(angle) * rise), 4))
-    for angle in np.deg2rad(np.arange(0, 360, 45), dtype=np.float32):
-        drive = -change * (np.cos(angle) * run - np.sin(angle) * rise)
-        maps.append(np.sqrt(_pool(np.maximum(drive, 0), 4)))
-    maps.append(_pool(np.abs(change), 4))
-    return np.stack(maps, axis=-1)
+
+    maps: Float
+    drive_mean: Float
+    drive_scale: Float
+    mean: Float
+    scale: Float
 
 
-def film_features(film: Film) -> Float:
+def film_features(film: Watched, gaze: NDArray[np.int64] | None = None) -> Float:
     """Return the features of each frame of a film.
 
     Parameters
     ----------
-    film : Film
-
-    Returns
-    -------
-    (frame, `FEATURES`) float32
-        Features in the order of `BLOCKS`, with zero mean and unit variance over films of this kind. The
-        features of frame n depend only on frames up to n and on the attributes they show.
-    """
-    eye, known = _eye()
-    return known if film is CALIBRATION else (_see(film, _film_maps(film), eye) - eye.mean) / eye.scale
-
-
-def seen_features(film: Watched, rng: np.random.Generator) -> Float:
-    """Return the features of each frame of a film that is known by its pictures alone, or of a grey screen.
-
-    Features of what is shown cannot be computed from pixels here. These, and at a grey screen all of them,
-    follow activity of the brain's own. It has the variance and the spectrum that the film of shapes gives
-    them, and nothing to do with what is on the screen: a resting cortex is not silent.
-
-    Parameters
-    ----------
     film : Watched
-    rng : numpy.random.Generator
-        Draws the activity.
+        Anything but a grey screen, for which there is `resting_features`.
+    gaze : (frame, 2), optional
+        The pixel that is looked at in each frame: rows below and columns right of the middle. By default it
+        is the middle.
 
     Returns
     -------
     (frame, `FEATURES`) float32
+        Features in the order of `BLOCKS`, with zero mean and unit variance over the films that the eye is
+        standardised on. The features of frame n depend only on frames up to n.
     """
-    eye, known = _eye()
-    own = _own_activity(known, film.count, rng)
-    if not len(film.cut_frames):
-        return own
-    seen = _taken(_film_maps(film), eye)
-    own[:, :_TAKEN] = (seen - eye.mean[:_TAKEN]) / eye.scale[:_TAKEN]
-    return own
+    if film is CALIBRATION:
+        return _known()
+    return _standardised(film, gaze)
+
+
+def resting_features(count: int, rng: np.random.Generator) -> Float:
+    """Return the features while the screen is grey, (frame, `FEATURES`) float32.
+
+    They follow activity of the brain's own, which has nothing to do with what is on the screen: a resting
+    cortex is not silent. Each feature has the variance and the spectrum of the film by which levels are set,
+    and none depends on another.
+    """
+    like = _known()
+    power = np.abs(np.fft.rfft(like - like.mean(axis=0), axis=0)) ** 2 / len(like)
+    frequencies = np.fft.rfftfreq(count)
+    known = np.fft.rfftfreq(len(like))
+    density = np.stack([np.interp(frequencies, known, column) for column in power.T], axis=1)
+    real, imaginary = rng.standard_normal((2, *density.shape))
+    series = np.fft.irfft(np.sqrt(density * count / 2) * (real + 1j * imaginary), n=count, axis=0)
+    return series.astype(np.float32)
 
 
 def spread(features: Float) -> float:
-    """Return the standard deviation of what a film's pixels drive, 1 for the film of shapes."""
-    return float(np.sqrt(features[:, :_TAKEN].var(axis=0).mean()))
-
-
-def _own_activity(like: Float, count: int, rng: np.random.Generator) -> Float:
-    """Draw series with the spectra of others, independent of each other, (count, feature)."""
-    power = np.abs(np.fft.rfft(like, axis=0)) ** 2 / len(like)
-    frequencies = np.fft.rfftfreq(count)
-    at = np.stack([np.interp(frequencies, np.fft.rfftfreq(len(like)), column) for column in power.T], axis=1)
-    real, imaginary = rng.standard_normal((2, *at.shape))
-    series = np.fft.irfft(np.sqrt(at * count / 2) * (real + 1j * imaginary), n=count, axis=0)
-    return series.astype(np.float32)
+    """Return the standard deviation of a film's features, 1 for the films that the eye is standardised on."""
+    return float(np.sqrt(features.var(axis=0).mean()))
 
 
 def feature_blocks() -> NDArray[np.int64]:
@@ -145,86 +119,105 @@ def feature_blocks() -> NDArray[np.int64]:
     return np.repeat(np.arange(len(BLOCKS)), list(BLOCKS.values()))
 
 
-@dataclass(frozen=True, slots=True)
-class _Eye:
-    """Receptive fields (map value to feature), with the mean and scale of the maps and of the features."""
-
-    fields: Float
-    semantics: Float
-    map_mean: Float
-    map_scale: Float
-    mean: Float
-    scale: Float
+def standardise(films: Sequence[Watched]) -> Scales:
+    """Compute the scales of the eye over films, each frame of which counts alike."""
+    count = sum(film.count for film in films)
+    total = np.zeros(len(MAPS))
+    squares = np.zeros(len(MAPS))
+    for film in films:
+        for frames, before in _pieces(film, None):
+            maps = feature_maps(frames, before).astype(np.float64)
+            total += maps.mean(axis=(1, 2)).sum(axis=0)
+            squares += np.square(maps).mean(axis=(1, 2)).sum(axis=0)
+    map_scale = np.sqrt(squares / count - np.square(total / count)).astype(np.float32)
+    drives = [_drive(film, None, map_scale) for film in films]
+    every = np.concatenate(drives)
+    nothing = np.zeros(FEATURES, np.float32)
+    half = Scales(map_scale, every.mean(axis=0), every.std(axis=0), nothing, nothing)
+    answers = np.concatenate([_responses(drive, half) for drive in drives])
+    return replace(half, mean=answers.mean(axis=0), scale=answers.std(axis=0))
 
 
 @lru_cache(maxsize=1)
-def _eye() -> tuple[_Eye, Float]:
-    """Return the eye, and the features of the calibration film, from which it is standardised."""
+def _known() -> Float:
+    return _standardised(CALIBRATION, None)
+
+
+@lru_cache(maxsize=1)
+def _scales() -> Scales:
+    kept = json.loads(STANDARD.read_text())
+    return Scales(**{name: np.array(kept[name], np.float32) for name in Scales.__slots__})
+
+
+def _standardised(film: Watched, gaze: NDArray[np.int64] | None) -> Float:
+    scales = _scales()
+    return (_responses(_drive(film, gaze, scales.maps), scales) - scales.mean) / scales.scale
+
+
+def _responses(drive: Float, scales: Scales) -> Float:
+    response = np.tanh(np.float32(_GAIN) * (drive - scales.drive_mean) / scales.drive_scale)
+    deep = response[:, -OUTPUTS:]
+    keep = np.exp(-1 / (FPS * _RECOGNITION_S))
+    # The first picture counts as one that has been there for long.
+    followed, _ = signal.lfilter([1 - keep], [1, -keep], deep, axis=0, zi=keep * deep[:1])
+    return np.concatenate([response[:, :-OUTPUTS], followed.astype(np.float32)], axis=1)
+
+
+def _drive(film: Watched, gaze: NDArray[np.int64] | None, map_scale: Float) -> Float:
+    """Return what drives each feature in each frame, (frame, `FEATURES`)."""
+    fields = _fields() / np.tile(map_scale, GRID[0] * GRID[1])[:, None]
+    parts = []
+    for frames, before in _pieces(film, gaze):
+        maps = feature_maps(frames, before).reshape(len(frames), -1)
+        parts.append(np.concatenate([maps @ fields, net_outputs(frames)], axis=1))
+    return np.concatenate(parts)
+
+
+def _pieces(film: Watched, gaze: NDArray[np.int64] | None) -> Iterator[tuple[Frames, Frames]]:
+    """Yield pieces of a film as they lie on the retina, and with each picture the one before it."""
+    # A film begins without motion.
+    last = film.frames[:1]
+    for start in range(0, film.count, _AT_ONCE):
+        frames = film.frames[start : start + _AT_ONCE]
+        before = np.concatenate([last, frames[:-1]])
+        last = frames[-1:]
+        if gaze is not None:
+            # What moves because the eye does is not seen as moving: both pictures lie at one place.
+            here = gaze[start : start + len(frames)]
+            frames, before = _looked_at(frames, here), _looked_at(before, here)
+        yield frames, before
+
+
+def _looked_at(frames: Frames, gaze: NDArray[np.int64]) -> Frames:
+    """Shift pictures so that the pixel that is looked at lies in the middle; around a film it is grey."""
+    height, width = frames.shape[1:3]
+    margin = int(np.abs(gaze).max())
+    wide = np.pad(frames, ((0, 0), (margin, margin), (margin, margin), (0, 0)), constant_values=GREY)
+    out = np.empty_like(frames)
+    for frame, (row, column) in enumerate(gaze + margin):
+        out[frame] = wide[frame, row : row + height, column : column + width]
+    return out
+
+
+@lru_cache(maxsize=1)
+def _fields() -> Float:
+    """Draw the receptive fields, (cell and map, field)."""
     rng = np.random.default_rng(_SEED)
-    maps = _film_maps(CALIBRATION)
-    fields = np.concatenate(
-        [_field(rng, _CHANNELS[block]) for block in _CHANNELS for _ in range(BLOCKS[block])], axis=1
-    )
-    classes = sum(len(values) for values in ATTRIBUTES.values())
-    semantics = rng.normal(size=(classes, BLOCKS["semantic"])).astype(np.float32)
-    map_mean = maps.mean(axis=(0, 1, 2))
-    map_scale = maps.std(axis=(0, 1, 2))
-    drive = ((maps - map_mean) / map_scale).reshape(len(maps), -1) @ fields
-    fields = (fields / drive.std(axis=0)).astype(np.float32)
-    # `_see` does not read mean and scale, which are computed from what it returns.
-    still = np.zeros(FEATURES, np.float32)
-    raw = _see(CALIBRATION, maps, _Eye(fields, semantics, map_mean, map_scale, still, still))
-    mean = raw.mean(axis=0)
-    scale = raw.std(axis=0)
-    return _Eye(fields, semantics, map_mean, map_scale, mean, scale), (raw - mean) / scale
+    fields = [_field(rng, _READ[block]) for block in _READ for _ in range(BLOCKS[block])]
+    return np.stack(fields, axis=1)
 
 
-def _field(rng: np.random.Generator, channels: tuple[int, ...]) -> Float:
-    """Draw one receptive field on two maps, (map value, 1): a centre minus its surround, or everything."""
-    row, col = np.mgrid[0 : GRID[0], 0 : GRID[1]]
+def _field(rng: np.random.Generator, names: tuple[str, ...]) -> Float:
+    """Draw one receptive field on two maps, (cell and map,): a centre minus its surround, or everything."""
+    row, column = np.mgrid[0 : GRID[0], 0 : GRID[1]]
     middle = rng.uniform(0.5, GRID[0] - 1.5), rng.uniform(1, GRID[1] - 2)
-    away = (row - middle[0]) ** 2 + (col - middle[1]) ** 2
-    width = rng.uniform(1.0, 2.0)
+    away = (row - middle[0]) ** 2 + (column - middle[1]) ** 2
+    width = rng.uniform(*(_NARROW if rng.random() < 0.5 else _WIDE))
     center, surround = (np.exp(-away / (2 * size**2)) for size in (width, 3 * width))
     window = center / center.sum() - _SURROUND * surround / surround.sum()
     if rng.random() < _GLOBAL:
         window = np.full(GRID, 1 / row.size)
     weights = np.zeros(len(MAPS))
-    weights[rng.choice(channels, size=2, replace=False)] = rng.normal(size=2)
-    return (window[..., None] * weights).reshape(-1, 1).astype(np.float32)
-
-
-def _see(film: Film, maps: Float, eye: _Eye) -> Float:
-    return np.concatenate([_taken(maps, eye), _recognised(film, eye.semantics)], axis=1)
-
-
-def _taken(maps: Float, eye: _Eye) -> Float:
-    """Return what the receptive fields take from maps, (frame, `_TAKEN`)."""
-    scaled = ((maps - eye.map_mean) / eye.map_scale).reshape(len(maps), -1)
-    return np.tanh(0.8 * (scaled @ eye.fields))
-
-
-def _recognised(film: Film, semantics: Float) -> Float:
-    """Return features of the attributes shown: a fixed random layer, approached gradually after each cut."""
-    sizes = [len(values) for values in ATTRIBUTES.values()]
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    drive = np.tanh(0.6 * semantics[film.labels() + starts].sum(axis=1))
-    keep = np.exp(-1 / (FPS * _RECOGNITION_S))
-    return np.asarray(signal.lfilter([1 - keep], [1, -keep], drive, axis=0), np.float32)
-
-
-def _film_maps(film: Watched) -> Float:
-    """Return the maps of a film, computed shot by shot so that long films need little memory."""
-    parts = []
-    previous = None
-    for shot in film.shots:
-        frames = film.frames[shot.first : shot.first + shot.frames]
-        parts.append(feature_maps(frames, previous))
-        previous = frames[-1]
-    return np.concatenate(parts)
-
-
-def _pool(x: NDArray[Any], size: int) -> Float:
-    """Return means over cells of size x size along axes 1 and 2."""
-    n, height, width, *rest = x.shape
-    return x.reshape(n, height // size, size, width // size, size, *rest).mean(axis=(2, 4), dtype=np.float32)
+    read = [MAPS.index(name) for name in rng.choice(names, size=2, replace=False)]
+    weights[read] = rng.normal(size=2)
+    return (window[..., None] * weights).ravel().astype(np.float32)

@@ -30,7 +30,7 @@ Source = Callable[[tuple[int, int], float, int], NDArray[np.uint8]]
 # Length of what is no film from a file, by default.
 _SECONDS = 60.0
 # What is on the screen while there is no film.
-_GREY = 128
+GREY = 128
 # Films are held in memory, at 0.5 GB an hour; with what is computed from them, this many frames fit.
 _MOST = 2 * 3600 * FPS
 
@@ -144,7 +144,7 @@ def _made(name: str, seconds: float, seed: int, cuts: str) -> Watched:
         return Film(seconds, seed, cuts)
     count = frame_count(seconds)
     if name == NONE:
-        grey = np.full((count, HEIGHT, WIDTH, 3), _GREY, np.uint8)
+        grey = np.full((count, HEIGHT, WIDTH, 3), GREY, np.uint8)
         return Pictures(grey, np.zeros(0, np.int64), shown=False)
 
     def draw(size: tuple[int, int], fps: float, count: int) -> NDArray[np.uint8]:

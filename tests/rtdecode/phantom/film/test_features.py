@@ -1,8 +1,13 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from rtdecode.phantom.film.features import CALIBRATION, FEATURES, GRID, MAPS, feature_maps, film_features
+from rtdecode.phantom.film.features import CALIBRATION, FEATURES, film_features, resting_features, standardise
 from rtdecode.phantom.film.film import DIRECTIONS, Film, render
+from rtdecode.phantom.film.maps import GRID, MAPS, feature_maps
+from rtdecode.phantom.film.random_net import net_outputs
+from rtdecode.phantom.film.watched import Pictures, watched
 
 
 @pytest.fixture(scope="module")
@@ -19,33 +24,103 @@ def test_features_do_not_know_the_future(film: Film) -> None:
     assert not np.allclose(film_features(mixed)[frame], film_features(film)[frame])
 
 
-def test_maps_in_pieces_equal_maps_at_once(film: Film) -> None:
-    whole = feature_maps(film.frames[:90])
-    parts = [feature_maps(film.frames[:37]), feature_maps(film.frames[37:90], film.frames[36])]
+def test_maps_depend_on_a_picture_and_the_one_before_it(film: Film) -> None:
+    frames, before = film.frames[1:90], film.frames[:89]
+    whole = feature_maps(frames, before)
+    parts = [feature_maps(frames[:37], before[:37]), feature_maps(frames[37:], before[37:])]
     assert np.array_equal(np.concatenate(parts), whole)
-    assert whole.shape == (90, *GRID, len(MAPS))
+    assert whole.shape == (89, *GRID, len(MAPS))
 
 
-def test_features_are_standardised() -> None:
+def test_features_are_standardised_on_films_that_people_watch(data_root: Path) -> None:
+    """Half of the frames by which the eye is standardised: variances are as large there."""
+    folder = data_root / "films" / "train"
+    films = [watched(str(path), None, 0, "grid") for path in sorted(folder.glob("*.mp4"))]
+    known = np.concatenate([film_features(film) for film in films])
+    assert known.shape[1] == FEATURES
+    assert np.abs(known.mean(axis=0)).max() < 0.8
+    assert known.std(axis=0).min() > 0.5
+    assert known.std(axis=0).max() < 1.5
+
+
+def test_the_eye_is_standardised_to_zero_mean_and_unit_variance(film: Film) -> None:
+    found = standardise([film, Film(40, seed=15)])
+    assert found.maps.shape == (len(MAPS),)
+    assert found.scale.min() > 0
+    assert np.abs(found.mean).max() < 0.2
+    # Doubled contrast of the maps is undone.
+    assert np.allclose(standardise([film]).drive_mean, standardise([film, film]).drive_mean, atol=1e-4)
+
+
+def test_details_and_large_things_are_seen_at_their_own_scale() -> None:
+    column = np.tile(np.arange(96), (64, 1))
+    fine, coarse = (
+        np.repeat((128 + 100 * np.sin(2 * np.pi * column / period))[None, ..., None], 3, axis=3).astype(
+            np.uint8
+        )
+        for period in (4, 24)
+    )
+    names = ("fine-orientation-0", "coarse-orientation-0")
+    response = {
+        name: [float(feature_maps(x, x)[..., MAPS.index(name)].mean()) for x in (fine, coarse)]
+        for name in names
+    }
+    ratio = {name: first / second for name, (first, second) in response.items()}
+    assert ratio["fine-orientation-0"] > 2 * ratio["coarse-orientation-0"]
+
+
+def test_the_net_sees_what_means_and_contrasts_do_not(film: Film) -> None:
+    frames = film.frames[:64]
+    outputs = net_outputs(frames)
+    darker = (frames // 2).astype(np.uint8)
+    # Half the light is the same picture to it, upside down another.
+    assert np.corrcoef(net_outputs(darker).ravel(), outputs.ravel())[0, 1] > 0.98
+    assert np.corrcoef(net_outputs(frames[:, ::-1]).ravel(), outputs.ravel())[0, 1] < 0.9
+    assert np.allclose(net_outputs(np.full((1, 64, 96, 3), 90, np.uint8)), 0, atol=1e-2)
+
+
+def test_the_eye_sees_what_is_looked_at(film: Film) -> None:
+    count = 64
+    gaze = np.tile([8, -12], (count, 1))
+    moved = np.full((count, 64, 96, 3), 128, np.uint8)
+    moved[:, : 64 - 8, 12:] = film.frames[:count, 8:, : 96 - 12]
+    shown = Pictures(film.frames[:count], np.zeros(0, np.int64))
+    there = Pictures(moved, np.zeros(0, np.int64))
+    assert np.array_equal(film_features(shown, gaze), film_features(there))
+    # Eyes that move over a picture that does not see no motion.
+    still = Pictures(np.repeat(film.frames[:1], count, axis=0), np.zeros(0, np.int64))
+    roving = np.random.default_rng(0).integers(-9, 9, (count, 2))
+    looked, rested = film_features(still, roving), film_features(still)
+    motion = slice(46, 64)
+    assert np.allclose(looked[:, motion], rested[:, motion], atol=1e-4)
+    assert not np.allclose(looked[:, :46], rested[:, :46], atol=0.1)
+
+
+def test_a_resting_brain_is_as_active_as_one_that_watches_and_follows_nothing() -> None:
+    first, second = (resting_features(1600, np.random.default_rng(seed)) for seed in (0, 1))
     known = film_features(CALIBRATION)
-    assert known.shape == (CALIBRATION.count, FEATURES)
-    assert np.allclose(known.mean(axis=0), 0, atol=1e-3)
-    assert np.allclose(known.std(axis=0), 1, atol=1e-3)
+    assert first.std(axis=0) == pytest.approx(known.std(axis=0), rel=0.3)
+    # As slow, too: the correlation of neighbouring frames is that of the film's features.
+    near = [
+        np.mean([np.corrcoef(x[:-1, k], x[1:, k])[0, 1] for k in range(FEATURES)]) for x in (first, known)
+    ]
+    assert near[0] == pytest.approx(near[1], abs=0.03)
+    across = [
+        abs(np.corrcoef(a[:, k], b[:, k])[0, 1])
+        for a, b in ((first, second), (first, known))
+        for k in range(FEATURES)
+    ]
+    assert np.mean(across) < 0.15
 
 
-def test_features_of_other_films_keep_the_scale(film: Film) -> None:
-    x = film_features(film)
-    assert np.abs(x.mean(axis=0)).max() < 0.8
-    assert x.std(axis=0).min() > 0.5
-    assert x.std(axis=0).max() < 1.7
-
-
-def test_motion_maps_follow_the_motion() -> None:
+@pytest.mark.parametrize("scale", ["fine", "coarse"])
+def test_motion_maps_follow_the_motion(scale: str) -> None:
     for shot in Film(120, seed=13).shots:
         if shot.pan != "still":
             continue
-        maps = feature_maps(render(shot, 17))[8:].mean(axis=(0, 1, 2))
-        motion = maps[[MAPS.index(f"motion-{45 * k}") for k in range(8)]]
+        frames = render(shot, 17)
+        maps = feature_maps(frames[8:], frames[7:-1]).mean(axis=(0, 1, 2))
+        motion = maps[[MAPS.index(f"{scale}-motion-{45 * k}") for k in range(8)]]
         angles = np.deg2rad(45 * np.arange(8))
         x = motion @ np.cos(angles)
         y = motion @ np.sin(angles)
