@@ -29,6 +29,7 @@ from rtdecode.phantom.body.bore import (
     closed_eyes,
 )
 from rtdecode.phantom.body.brain import TR, neural_state, subject
+from rtdecode.phantom.body.gaze import FIXED, GAZES, gaze_path
 from rtdecode.phantom.body.magnet import GradientArtifact
 from rtdecode.phantom.body.movement import MOTIONS, head_path, write_path
 from rtdecode.phantom.body.played import played_delays, played_path
@@ -94,6 +95,8 @@ class PhantomSession:
         transfer takes longer.
     film : str
         ``shapes``, ``natural``, ``none`` or the path of a film (`rtdecode.phantom.film.watched`).
+    gaze : str
+        ``fixed``, or ``free``: the eyes move (`rtdecode.phantom.body.gaze`).
     tr_s : float
         Time from one volume to the next.
 
@@ -120,6 +123,7 @@ class PhantomSession:
         artifacts: Artifacts | None = None,
         delivery: str = "steady",
         film: str = SHAPES,
+        gaze: str = FIXED,
         tr_s: float = TR,
     ) -> None:
         _check(subject_number, seed, seconds, sfreq)
@@ -142,6 +146,10 @@ class PhantomSession:
         if seconds is None:
             seconds = self.film.count / FPS
         self.seconds = float(seconds)
+        if gaze not in GAZES:
+            raise UsageError(f"--gaze is one of {', '.join(GAZES)}, found {gaze!r}.")
+        # Where the eyes point; None where they rest on the middle of the screen.
+        self.gaze = None if gaze == FIXED else gaze_path(-LEAD_IN_S, self.seconds + SCAN_ON_S, seed)
         self.artifacts = artifacts
         self.montage = montage(sfreq)
         self.drift_ppm = 0.0
@@ -164,7 +172,8 @@ class PhantomSession:
         self.faults = damage.plan(spec, self.seconds, seed)
         self.fates = damage.fates(self.faults, self.tr_s, self.volumes, seed)
         name = f"{self.preset.name}/{subject_number}/{seed}/{seconds}/{cuts}/{shape}"
-        name += f"/{self.film_name}" * (film != SHAPES) + f"/{self.tr_s}" * (tr_s != TR)
+        name += f"/{self.film_name}" * (film != SHAPES) + f"/{gaze}" * (gaze != FIXED)
+        name += f"/{self.tr_s}" * (tr_s != TR)
         name += f"/{self.motion}" * (motion != "still") + "/settling" * settling
         self.uid = f"2.25.{int.from_bytes(hashlib.sha256(name.encode()).digest()[:15], 'big')}"
 
@@ -179,7 +188,7 @@ class PhantomSession:
         """What the film drives in the brain, (frame, feature), without noise."""
         if self.film_name == NONE:
             return resting_features(self.film.count, np.random.default_rng((self.seed, 52)))
-        return film_features(self.film)
+        return film_features(self.film, None if self.gaze is None else self.gaze.pixels(self.film.count))
 
     @cached_property
     def scanner(self) -> Scanner:
@@ -223,12 +232,16 @@ class PhantomSession:
         """Return the amplifier with this participant's cap connected."""
         cuts = self.film.cut_frames
         if artifacts is None:
-            return Amplifier(self.subject, self.preset, self.state, cuts, self.sfreq, self.seed)
+            return Amplifier(
+                self.subject, self.preset, self.state, cuts, self.sfreq, self.seed, gaze=self.gaze
+            )
         # Inside the magnet the EEG is made at a base rate, of which the amplifier's rate is a multiple.
         clock = 1 + self.drift_ppm * 1e-6
         closed = closed_eyes(self.seconds)
         rate = base_rate(self.sfreq)
-        eeg = Amplifier(self.subject, self.preset, self.state, cuts, rate, self.seed, clock, closed)
+        eeg = Amplifier(
+            self.subject, self.preset, self.state, cuts, rate, self.seed, clock, closed, self.gaze
+        )
         stop_s = self.samples / self.rate
         return BoreAmplifier(
             eeg,

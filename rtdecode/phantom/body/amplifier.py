@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import signal
 
 from rtdecode.phantom.body.brain import LEAD_S, calibration_cuts, calibration_state, feature_strengths
+from rtdecode.phantom.body.gaze import Gaze
 from rtdecode.phantom.body.presets import Preset
 from rtdecode.phantom.film.features import FEATURES
 from rtdecode.phantom.film.film import FPS
@@ -41,6 +42,8 @@ _ADAPTATION_S = 1.0
 _CUT_GAIN = 1.0
 _FLOW_GAIN = 0.12
 _CUT_S = 0.3
+# The same right after a saccade, which brings a new picture to the retina, but not another scene.
+_SACCADE_GAIN = 0.4
 # Standard deviation over shots of each source's gain.
 _JITTER = 0.3
 # Gain of the alpha while the eyes are closed.
@@ -53,6 +56,10 @@ _SENSOR_UV = 0.5
 _BLINK_UV = 100.0
 _LINE_HZ = 50.0
 _BLINKS_PER_MIN = 12.0
+# What the eyes bring to the nearest electrode for each degree that they turn (right, up): an assumption.
+_EYE_UV = (8.0, 6.0)
+# Where the right eye lies (right, front, up); the left one lies opposite.
+_RIGHT_EYE = (0.45, 0.82, -0.35)
 
 
 def montage(sfreq: float = 1000) -> Montage:
@@ -88,6 +95,8 @@ class Leads:
         Lead field of the background, in microvolts against FCz.
     alpha, blink : float32
         Lead field of the alpha, (source, 64), and topography of a blink, (64,), in microvolts against FCz.
+    eyes : (2, 64) float32
+        Topography of a degree that the eyes turn right, and up, in microvolts against FCz.
     """
 
     mixing: Float
@@ -97,6 +106,7 @@ class Leads:
     background: Float
     alpha: Float
     blink: Float
+    eyes: Float
 
 
 @lru_cache(maxsize=8)
@@ -116,7 +126,20 @@ def leads(number: int) -> Leads:
         background=background * np.float32(_BACKGROUND_UV / _spread(background)),
         alpha=alpha * np.float32(_ALPHA_UV / _spread(alpha)),
         blink=(blink[:-1] - blink[-1]).astype(np.float32),
+        eyes=_eye_field(),
     )
+
+
+def _eye_field() -> Float:
+    """Return the potential of the eyes' dipoles for a degree right and up, (2, 64), against FCz."""
+    places = _with_reference(electrode_places())
+    right, left = (
+        np.exp(4 * (places @ np.array([side * _RIGHT_EYE[0], *_RIGHT_EYE[1:]]) - 1)) for side in (1, -1)
+    )
+    # The front of an eye is positive: the electrodes that both eyes turn to become more positive.
+    field = np.stack([right - left, right + left])
+    field *= np.array(_EYE_UV)[:, None] / np.abs(field).max(axis=1, keepdims=True)
+    return (field[:, :-1] - field[:, -1:]).astype(np.float32)
 
 
 def lead_field(places: NDArray[np.float64], directions: NDArray[np.float64]) -> Float:
@@ -166,6 +189,8 @@ class Amplifier:
     closed : tuple of (float, float)
         Start and stop of the times with closed eyes, in seconds of film time. The alpha is then three times
         as large.
+    gaze : Gaze, optional
+        Where the eyes point; by default they do not move.
 
     Notes
     -----
@@ -184,16 +209,19 @@ class Amplifier:
         seed: int,
         clock: float = 1.0,
         closed: tuple[tuple[float, float], ...] = (),
+        gaze: Gaze | None = None,
     ) -> None:
         self._sfreq = sfreq
         self._seed = seed
         self._leads = leads(number)
         self._clock = clock
         self._closed = closed
+        self._gaze = gaze
+        saccades = np.zeros(0, np.int64) if gaze is None else gaze.saccades(len(state))
         jitter = 1 + _JITTER * np.random.default_rng((seed, 32)).standard_normal((len(cuts) + 1, SOURCES))
         shot = np.searchsorted(cuts + round(LEAD_S * FPS), np.arange(len(state)), side="right")
         gain = evoked_gain(number, preset.feature_noise, preset.eeg_db)
-        self._drive = gain * source_drive(number, state, cuts) * jitter[shot].astype(np.float32)
+        self._drive = gain * source_drive(number, state, cuts, saccades) * jitter[shot].astype(np.float32)
 
     def blocks(self, seconds: int) -> Iterator[Float]:
         """Yield the EEG second by second from `LEAD_IN_S` before the film, (64, sfreq) float32 microvolts."""
@@ -202,19 +230,33 @@ class Amplifier:
             times = second + np.arange(self._sfreq) / self._sfreq
             # With a fast clock, the samples lie closer together on the film's time line.
             times += (times + LEAD_IN_S) * (1 / self._clock - 1)
-            yield np.ascontiguousarray((evoked(self._leads, self._drive, times) + rest).T)
+            whole = evoked(self._leads, self._drive, times) + rest
+            if self._gaze is not None:
+                whole += self._gaze.at(times).astype(np.float32) @ self._leads.eyes
+            yield np.ascontiguousarray(whole.T)
 
 
-def source_drive(number: int, state: Float, cuts: NDArray[np.int64]) -> Float:
-    """Return the drive of each evoked source at each frame, (frame, source) float32."""
+def source_drive(
+    number: int, state: Float, cuts: NDArray[np.int64], saccades: NDArray[np.int64] | None = None
+) -> Float:
+    """Return the drive of each evoked source at each frame, (frame, source) float32.
+
+    Cuts and saccades are frames of the film; the state begins `LEAD_S` before it.
+    """
     keep = float(np.exp(-1 / (FPS * _ADAPTATION_S)))
     slow = np.asarray(signal.lfilter([0, 1 - keep], [1, -keep], state, axis=0))
-    frames = np.arange(len(state))
-    # Before the first cut, the last one counts as infinitely long ago.
-    starts = np.concatenate([[-(10**6)], cuts + round(LEAD_S * FPS)])
-    since = (frames - starts[np.searchsorted(starts, frames, side="right") - 1]) / FPS
-    gain = _FLOW_GAIN + _CUT_GAIN * np.exp(-since / _CUT_S)
+    gain = _FLOW_GAIN + _CUT_GAIN * np.exp(-_since(cuts, len(state)) / _CUT_S)
+    if saccades is not None:
+        gain += _SACCADE_GAIN * np.exp(-_since(saccades, len(state)) / _CUT_S)
     return ((gain[:, None] * (state - _ADAPTED * slow)).astype(np.float32)) @ leads(number).mixing
+
+
+def _since(starts: NDArray[np.int64], count: int) -> NDArray[np.float64]:
+    """Return how long ago the last start was in each frame of a state, s, (frame,)."""
+    frames = np.arange(count)
+    # Before the first start, the last one counts as infinitely long ago.
+    known = np.concatenate([[-(10**6)], starts + round(LEAD_S * FPS)])
+    return (frames - known[np.searchsorted(known, frames, side="right") - 1]) / FPS
 
 
 def evoked(head: Leads, drive: Float, times: NDArray[np.float64]) -> Float:

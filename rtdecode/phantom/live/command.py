@@ -27,6 +27,9 @@ def simulate(
             help="What is watched: shapes, natural (a drawn world), none (a grey screen), or a film's path."
         ),
     ] = "shapes",
+    gaze: Annotated[
+        str, typer.Option(help="Where the eyes rest: fixed (the middle), or free (three saccades a second).")
+    ] = "fixed",
     wait: Wait = 60.0,
     tr: Annotated[
         float,
@@ -79,6 +82,7 @@ def simulate(
         seed=seed,
         seconds=seconds,
         film=film,
+        gaze=gaze,
         tr=tr,
         wait=wait,
         scanner=scanner,

@@ -17,6 +17,7 @@ from rtdecode.disk.recording import RecordingWriter
 from rtdecode.errors import RtDecodeError, UsageError
 from rtdecode.phantom.body import bore
 from rtdecode.phantom.body.brain import TR
+from rtdecode.phantom.body.gaze import FIXED, FREE
 from rtdecode.phantom.body.movement import MOTIONS
 from rtdecode.phantom.body.movement import describe as describe_motion
 from rtdecode.phantom.film.features import spread
@@ -35,6 +36,7 @@ def run(
     seed: int = 1000,
     seconds: float | None = None,
     film: str = SHAPES,
+    gaze: str = FIXED,
     tr: float = TR,
     wait: float = 60.0,
     scanner: str = "siemens-mosaic",
@@ -88,6 +90,7 @@ def run(
             motion=motion,
             delivery=delivery,
             film=film,
+            gaze=gaze,
             tr_s=tr,
             settling=settling,
             artifacts=bore.Artifacts() if in_magnet else None,
@@ -144,19 +147,18 @@ def _introduction(session: PhantomSession) -> str:
 
 def _film(session: PhantomSession) -> str:
     length = f"{session.seconds:g} s"
-    if session.film_name == SHAPES:
-        return f"{length} of film"
-    assert isinstance(session.film, Pictures)
     if session.film_name == NONE:
         return f"{length} of a grey screen"
-    # How much of what the eye takes changes in this film, against the film that the presets were set on.
+    cuts = len(session.film.cut_frames) - 1
+    eyes = "the eyes rest on its middle" if session.gaze is None else "the eyes look about"
+    fault = session.film.fault if isinstance(session.film, Pictures) else ""
+    broken = f"; what follows cannot be decoded: {fault}" if fault else ""
+    # How much of what the eye takes changes in this film, against the films that the eye is standardised on.
     share = spread(session.features)
     noise = session.preset.feature_noise / share
-    cuts = len(session.film.cut_frames) - 1
-    broken = f"; what follows cannot be decoded: {session.film.fault}" if session.film.fault else ""
     return (
-        f"{length} of {session.film_name} ({cuts} cuts found; its features vary {share:.2g} times as much as "
-        f"those of shapes, effective noise {noise:.2g}{broken})"
+        f"{length} of {session.film_name} ({cuts} cuts; {eyes}; features vary {share:.2g} times as much as "
+        f"those of usual films, effective noise {noise:.2g}{broken})"
     )
 
 
@@ -187,6 +189,7 @@ def _record(session: PhantomSession, folder: Path, console: Console, stop: threa
         "seed": session.seed,
         "seconds": session.seconds,
         "film": session.film_name,
+        "gaze": FIXED if session.gaze is None else FREE,
         "scanner": session.vendor.name,
         "motion": session.motion,
         "delivery": session.delivery,
