@@ -29,7 +29,6 @@ from rtdecode.phantom.body.brain import (
     neural_state,
     subject,
 )
-from rtdecode.phantom.body.scanner import slice_times
 from rtdecode.phantom.film.film import FPS
 from rtdecode.phantom.session import SCAN_ON_S, PhantomSession
 from rtdecode.signal.eeg.band import EegFilter
@@ -116,7 +115,7 @@ def predicted_volumes(bundle: Bundle, session: PhantomSession) -> Matrix:
     gain, rest = _levels(session)
     state = neural_state(session.features, 0.0, SCAN_ON_S + 2.0, np.random.default_rng(0))
     person = subject(session.subject)
-    shift = _shift(session)
+    shift = scanner.read_shift(session.head, TR)
     times = np.arange(0.5, session.volumes) * TR
     clean = bold(person, state, shift, times) / bold_scale(person, session.preset.feature_noise, shift)
     chain = normalizer(bundle.stats, _baseline(bundle))
@@ -187,15 +186,9 @@ def _volume_noise(bundle: Bundle, session: PhantomSession) -> SharedNoise:
     state = _state_columns(session, gain / scale, slots)
     shared = _shared_columns(session, scale, slots)
     deviation, thermal = _private(session)
-    blocks = deviation[:, None, None] ** 2 * toeplitz(scanner._PRIVATE_RHO ** np.arange(slots))
+    blocks = deviation[:, None, None] ** 2 * toeplitz(scanner.PRIVATE_RHO ** np.arange(slots))
     own = (blocks + thermal**2 * np.eye(slots)) / scale[:, None, None] ** 2
     return SharedNoise(own, np.concatenate([state, shared], axis=1))
-
-
-def _shift(session: PhantomSession) -> Matrix:
-    """Return when each voxel is read, s after the middle of the TR."""
-    slices = np.unravel_index(session.head.voxels, session.head.shape)[2]
-    return slice_times(session.head.shape[2])[slices] - TR / 2
 
 
 def _levels(session: PhantomSession) -> tuple[Matrix, Matrix]:
@@ -208,32 +201,32 @@ def _voxels(session: PhantomSession) -> tuple[Matrix, Matrix, Matrix]:
     """Return level at rest, relative standard deviation and explained share of each voxel, see `Scanner`."""
     person = subject(session.subject)
     rest = session.head.mean.reshape(-1)[session.head.voxels].astype(np.float64)
-    share = np.clip(session.preset.bold_share * person.share, 0, 0.9)
-    return rest, 1 / (session.preset.tsnr * person.tsnr), share
+    spread = 1 / (session.preset.tsnr * person.tsnr)
+    return rest, spread, scanner.explained_share(person, session.preset)
 
 
 def _private(session: PhantomSession) -> tuple[Matrix, float]:
     """Return the standard deviation of each voxel's own noise, and of the thermal noise."""
     rest, spread, share = _voxels(session)
-    room = scanner._PRIVATE * (1 - share) - (scanner._THERMAL / (rest * spread)) ** 2
-    return rest * spread * np.sqrt(np.maximum(room, 0)), scanner._THERMAL
+    room = scanner.PRIVATE * (1 - share) - (scanner.THERMAL / (rest * spread)) ** 2
+    return rest * spread * np.sqrt(np.maximum(room, 0)), scanner.THERMAL
 
 
 def _shared_columns(session: PhantomSession, scale: Matrix, slots: int) -> Matrix:
     """Return the columns of the noise that voxels share, (slot * voxel, column)."""
     place = session.head
     maps = session.scanner._maps[:, np.searchsorted(place.brain, place.voxels)] / scale
-    waves, drifts, cycles = np.split(maps, np.cumsum([scanner._SHARED, scanner._DRIFTS]))
+    waves, drifts, cycles = np.split(maps, np.cumsum([scanner.SHARED, scanner.DRIFTS]))
     lags = np.arange(slots)
-    together = np.linalg.cholesky(toeplitz(scanner._SHARED_RHO**lags)) * np.sqrt(
-        scanner._COMMON / scanner._SHARED
+    together = np.linalg.cholesky(toeplitz(scanner.SHARED_RHO**lags)) * np.sqrt(
+        scanner.COMMON / scanner.SHARED
     )
     # Within a window a drift is constant, and heartbeat and breathing are waves of any phase.
-    still = np.full((slots, 1), np.sqrt(scanner._DRIFT / scanner._DRIFTS))
+    still = np.full((slots, 1), np.sqrt(scanner.DRIFT / scanner.DRIFTS))
     columns = [np.einsum("cv,se->svce", waves, together), np.einsum("cv,se->svce", drifts, still)]
-    for one, rate in zip(cycles, scanner._CYCLES_HZ, strict=True):
+    for one, rate in zip(cycles, scanner.CYCLES_HZ, strict=True):
         angles = 2 * np.pi * rate * lags * TR
-        phases = np.stack([np.cos(angles), np.sin(angles)], axis=1) * np.sqrt(scanner._CYCLES / 4)
+        phases = np.stack([np.cos(angles), np.sin(angles)], axis=1) * np.sqrt(scanner.CYCLES / 4)
         columns.append(np.einsum("cv,se->svce", one[None], phases))
     size = slots * maps.shape[1]
     return np.concatenate([part.reshape(size, -1) for part in columns], axis=1)
@@ -246,7 +239,7 @@ def _state_columns(session: PhantomSession, gain: Matrix, slots: int) -> Matrix:
     slots and responses is reduced to few directions in time, each of which makes a column a feature.
     """
     person = subject(session.subject)
-    shift = _shift(session)
+    shift = scanner.read_shift(session.head, TR)
     seconds = np.arange(0, RESPONSE_S, 1 / FPS)
     delay = (person.delay - shift)[:, None]
     each = haemodynamic_response(seconds, delay, person.stretch[:, None]) / FPS

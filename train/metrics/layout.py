@@ -10,7 +10,7 @@ from rtdecode.disk.clip_file import Pixels
 # Rows and columns of cells.
 CELLS = (4, 6)
 # Luminance and the two colour differences of a colour (ITU-R BT.601, equation of Y', P_B, P_R).
-_LUMINANCE = np.array([0.299, 0.587, 0.114])
+LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 _BLUE = np.array([-0.168736, -0.331264, 0.5])
 _RED = np.array([0.5, -0.418688, -0.081312])
 # A window whose layout lies closer to the session's mean, rms in grey levels of 255, shows nothing that could
@@ -42,7 +42,7 @@ def _layout(clip: NDArray[np.float32]) -> Matrix:
 
 def luminance(colours: Matrix) -> Matrix:
     """Take the luminance of layouts, (clip, 24)."""
-    return (colours @ _LUMINANCE).reshape(len(colours), -1)
+    return (colours @ LUMINANCE).reshape(len(colours), -1)
 
 
 def hue(colours: Matrix) -> Matrix:

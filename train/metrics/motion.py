@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.disk.clip_file import Pixels
-from train.metrics.layout import CELLS
+from train.metrics.layout import CELLS, LUMINANCE
 
 # Directions of motion, counted as an angle from rightwards to upwards.
 DIRECTIONS = np.arange(0, 360, 45)
@@ -25,7 +25,6 @@ _OCTAVES = 0.7
 # of 0.6, a cut 0, and flickering noise less than 0.15 in 99 parts of 100.
 _LEAST_AMPLITUDE = 1.5
 _LEAST_SHARE = 0.2
-_LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 
 Matrix = NDArray[np.float64]
 
@@ -104,7 +103,7 @@ def _share(energies: Matrix, vectors: NDArray[np.complex128]) -> Matrix:
 
 
 def _reduced(clip: Pixels) -> NDArray[np.float32]:
-    frames = np.asarray(clip, np.float32) @ _LUMINANCE
+    frames = np.asarray(clip, np.float32) @ LUMINANCE
     count, height, width = frames.shape
     rows = height // _SIDE
     columns = width // _SIDE

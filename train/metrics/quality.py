@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from rtdecode.disk.clip_file import Pixels
+from train.metrics.layout import LUMINANCE
 
 # Constants of the structural similarity, of the range of 255, and its window's standard deviation in pixels.
 _C1 = (0.01 * 255) ** 2
@@ -14,7 +15,6 @@ _C2 = (0.03 * 255) ** 2
 _SIGMA = 1.5
 # The window of 11 x 11 pixels ends at 3.5 standard deviations.
 _TRUNCATE = 3.5
-_LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def ssim(clips: Iterable[Pixels], truths: Iterable[Pixels]) -> NDArray[np.float64]:
@@ -36,8 +36,8 @@ def ssim(clips: Iterable[Pixels], truths: Iterable[Pixels]) -> NDArray[np.float6
 
 
 def _ssim(clip: Pixels, truth: Pixels) -> float:
-    y = np.asarray(truth, np.float32) @ _LUMINANCE
-    x = np.asarray(clip[: len(y)], np.float32) @ _LUMINANCE
+    y = np.asarray(truth, np.float32) @ LUMINANCE
+    x = np.asarray(clip[: len(y)], np.float32) @ LUMINANCE
     mean_x = _smooth(x)
     mean_y = _smooth(y)
     var_x = _smooth(x * x) - mean_x**2

@@ -21,22 +21,22 @@ SHAPE = (64, 64, 36)
 CENTRE = (0.0, -12.0, 6.0)
 
 # Standard deviation of the thermal noise, in scanner units.
-_THERMAL = 6.0
+THERMAL = 6.0
 # Components of the shared noise, and of the drift.
-_SHARED = 30
-_DRIFTS = 6
+SHARED = 30
+DRIFTS = 6
 # The slices are oblique, so that a wrong orientation shows.
 _TILT_DEG = (9.0, -4.0, 3.0)
 # Shares of the noise variance.
-_PRIVATE = 0.40
-_COMMON = 0.40
-_DRIFT = 0.15
-_CYCLES = 0.05
+PRIVATE = 0.40
+COMMON = 0.40
+DRIFT = 0.15
+CYCLES = 0.05
 # Correlation of a voxel's own noise, and of the shared noise, over 0.8 s.
-_PRIVATE_RHO = 0.35
-_SHARED_RHO = 0.7
+PRIVATE_RHO = 0.35
+SHARED_RHO = 0.7
 # Rates of heartbeat and breathing, each in two phases.
-_CYCLES_HZ = (1.1, 1.1, 0.27, 0.27)
+CYCLES_HZ = (1.1, 1.1, 0.27, 0.27)
 # Voxels beyond the grid from which tissue can move in.
 _MARGIN = 6
 # Grey matter at 3 T: Wansapura et al. 1999, JMRI 9:531.
@@ -161,7 +161,7 @@ class Scanner:
         mean = place.mean.reshape(-1)
         spread = np.full(mean.size, 1 / preset.tsnr, np.float32)
         spread[place.voxels] /= person.tsnr
-        share = np.clip(preset.bold_share * person.share, 0, 0.9)
+        share = explained_share(person, preset)
         physiology = np.full(mean.size, 1.0)
         physiology[place.voxels] = 1 - share
         # Shared noise: where it acts belongs to the subject, when it acts to the run.
@@ -171,15 +171,15 @@ class Scanner:
         self._maps = (maps[:, place.brain] * amplitude[place.brain]).astype(np.float32)
         response = self._response(person, preset, state) * np.sqrt(share)
         # The thermal noise takes its part of a voxel's own share.
-        room = _PRIVATE * (1 - share) - (_THERMAL / (mean * spread)[place.voxels]) ** 2
-        own = np.sqrt(np.maximum(room, 0)) * autoregressive(rng, count, VOXELS, _over(_PRIVATE_RHO, tr_s))
+        room = PRIVATE * (1 - share) - (THERMAL / (mean * spread)[place.voxels]) ** 2
+        own = np.sqrt(np.maximum(room, 0)) * autoregressive(rng, count, VOXELS, _over(PRIVATE_RHO, tr_s))
         self._driven = ((mean * spread)[place.voxels] * (response + own)).astype(np.float32)
 
     def volume(self, index: int) -> NDArray[np.int16]:
         """Return volume `index`, (i, j, k), with values from 0 to 4095, whatever the order of calls."""
         rng = np.random.default_rng((self._seed, 23, index))
         out = rng.standard_normal(self.head.mean.size, dtype=np.float32)
-        out *= np.float32(_THERMAL)
+        out *= np.float32(THERMAL)
         if self._path is None and not self._settling:
             self._add_tissue(out, index)
         else:
@@ -202,11 +202,21 @@ class Scanner:
         return out if self._path is None else self._resampler.moved(out, self._path[index])
 
     def _response(self, person: Traits, preset: Preset, state: Float) -> Float:
-        slices = np.unravel_index(self.head.voxels, self.head.shape)[2]
-        shift = slice_times(self.head.shape[2], self._tr)[slices] - self._tr / 2
+        shift = read_shift(self.head, self._tr)
         times = np.arange(0.5, self.count, dtype=np.float64) * self._tr
         scale = bold_scale(person, preset.feature_noise, shift)
         return bold(person, state, shift, times) / scale
+
+
+def explained_share(person: Traits, preset: Preset) -> NDArray[np.float64]:
+    """Return the share of each driven voxel's variance that its response has, (voxel,)."""
+    return np.clip(preset.bold_share * person.share, 0, 0.9)
+
+
+def read_shift(place: PhantomHead, tr_s: float) -> NDArray[np.float64]:
+    """Return when each driven voxel is read, s after the middle of the TR, (voxel,)."""
+    slices = np.unravel_index(place.voxels, place.shape)[2]
+    return slice_times(place.shape[2], tr_s)[slices] - tr_s / 2
 
 
 def _over(rho: float, tr_s: float) -> float:
@@ -294,7 +304,7 @@ def _at(x: float, y: float, z: float) -> Float:
 def _common_maps(rng: np.random.Generator, place: Float) -> Float:
     """Draw where the shared noise acts, (component, voxel), as smooth waves of unit variance."""
     flat = place.reshape(3, -1)
-    count = _SHARED + _DRIFTS + 4
+    count = SHARED + DRIFTS + 4
     waves = rng.normal(0, 2 * np.pi / 70, (count, 3)).astype(np.float32)
     return np.float32(np.sqrt(2)) * np.cos(waves @ flat + rng.uniform(0, 6.28, (count, 1)).astype(np.float32))
 
@@ -303,12 +313,12 @@ def _common_series(rng: np.random.Generator, count: int, tr_s: float) -> Float:
     """Draw when the shared noise acts, (volume, component)."""
     # AR(1) series, then drifts (slow waves and a line), then heartbeat and breathing in both phases.
     seconds = np.arange(count)[:, None] * tr_s
-    shared = autoregressive(rng, count, _SHARED, _over(_SHARED_RHO, tr_s)) * np.sqrt(_COMMON / _SHARED)
-    period = rng.uniform(120, 400, _DRIFTS - 1)
-    waves = np.sqrt(2) * np.cos(2 * np.pi * seconds / period + rng.uniform(0, 6.28, _DRIFTS - 1))
+    shared = autoregressive(rng, count, SHARED, _over(SHARED_RHO, tr_s)) * np.sqrt(COMMON / SHARED)
+    period = rng.uniform(120, 400, DRIFTS - 1)
+    waves = np.sqrt(2) * np.cos(2 * np.pi * seconds / period + rng.uniform(0, 6.28, DRIFTS - 1))
     line = (seconds - seconds.mean()) / 150 * rng.choice([-1, 1])
-    drift = np.concatenate([waves, line], axis=1) * np.sqrt(_DRIFT / _DRIFTS)
-    rate = np.array(_CYCLES_HZ) * (1 + 0.01 * rng.normal())
+    drift = np.concatenate([waves, line], axis=1) * np.sqrt(DRIFT / DRIFTS)
+    rate = np.array(CYCLES_HZ) * (1 + 0.01 * rng.normal())
     phase = np.array([0, np.pi / 2, 0, np.pi / 2]) + rng.uniform(0, 6.28)
-    cycles = np.sqrt(2) * np.cos(2 * np.pi * rate * seconds + phase) * np.sqrt(_CYCLES / 4)
+    cycles = np.sqrt(2) * np.cos(2 * np.pi * rate * seconds + phase) * np.sqrt(CYCLES / 4)
     return np.concatenate([shared, drift, cycles], axis=1).astype(np.float32)

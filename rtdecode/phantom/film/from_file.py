@@ -48,7 +48,7 @@ def film_from_file(path: Path, size: tuple[int, int], fps: float, count: int) ->
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
-                raise UsageError(f"--film {path} has no video. Give a film.")
+                raise UsageError(f"{path} has no video. Give a film.")
             stream = container.streams.video[0]
             # The width of a pixel, where its height is 1.
             pixel = float(stream.sample_aspect_ratio or 1)
@@ -62,12 +62,11 @@ def film_from_file(path: Path, size: tuple[int, int], fps: float, count: int) ->
     except (OSError, av.error.FFmpegError, av.error.MemoryError) as error:
         if not frames:
             raise UsageError(
-                f"--film {path} cannot be read as a film ({error}). Give a film that PyAV reads, or one of "
-                "shapes, natural, none."
+                f"{path} cannot be read as a film ({error}). Give a film that PyAV reads."
             ) from error
         fault = str(error)
     if not frames:
-        raise UsageError(f"--film {path} has no frame that can be decoded. Give another film.")
+        raise UsageError(f"{path} has no frame that can be decoded. Give another film.")
     return np.stack(frames), fault
 
 

@@ -155,6 +155,9 @@ def _made(name: str, seconds: float, seed: int, cuts: str) -> Watched:
 
 
 def _from_file(name: str, wanted: int | None) -> Pictures:
+    if not Path(name).is_file():
+        raise UsageError(f"there is no film {name}. Give {', '.join(KINDS)} or the path of a film.")
+
     def read(size: tuple[int, int], fps: float, count: int) -> NDArray[np.uint8]:
         return film_from_file(Path(name), size, fps, count)[0]
 
@@ -162,14 +165,14 @@ def _from_file(name: str, wanted: int | None) -> Pictures:
     frames, fault = film_from_file(Path(name), (HEIGHT, WIDTH), FPS, min(wanted or _MOST + 1, _MOST + 1))
     if len(frames) > _MOST:
         raise UsageError(
-            f"--film {name} is longer than the {_MOST / FPS / 3600:g} hours that memory is meant for. Give "
-            "--seconds."
+            f"{name} is longer than the {_MOST / FPS / 3600:g} hours that memory is meant for. Show less of "
+            "it (seconds)."
         )
     least = SHOT_FRAMES if wanted is None else wanted
     if len(frames) < least:
         broken = f" Its end cannot be decoded ({fault})." if fault else ""
         raise UsageError(
-            f"--film {name} lasts {len(frames) / FPS:g} s, and {least / FPS:g} s are needed.{broken} Give a "
-            "longer film, or fewer --seconds."
+            f"{name} lasts {len(frames) / FPS:g} s, and {least / FPS:g} s are needed.{broken} Give a longer "
+            "film, or show less of it (seconds)."
         )
     return Pictures(frames, find_cuts(frames), fault=fault, source=read)

@@ -47,7 +47,7 @@ def test_what_cannot_be_judged_is_refused_before_anything_is_judged() -> None:
         evaluate(tiny("ridge"), Request(film="shapes", seeds="3"))
     with pytest.raises(UsageError, match="film=none shows nothing that could be judged"):
         evaluate(tiny("ridge"), Request(film="shapes,none"))
-    with pytest.raises(UsageError, match=r"missing\.mp4 cannot be read as a film"):
+    with pytest.raises(UsageError, match=r"no film missing\.mp4"):
         evaluate(tiny("ridge"), Request(film="shapes,missing.mp4"))
     with pytest.raises(UsageError, match="oracle= takes seeds of training sessions"):
         evaluate(tiny("ridge"), Request(film="shapes", oracle="1000"))

@@ -178,10 +178,10 @@ def test_what_cannot_be_watched_is_said(tmp_path: Path, monkeypatch: pytest.Monk
         (text, r"text.mp4 cannot be read as a film"),
         (empty, r"empty.mp4 cannot be read as a film"),
         (sound, r"sound.wav has no video"),
-        (tmp_path / "absent.mp4", r"absent.mp4 cannot be read as a film .*shapes, natural, none"),
+        (tmp_path / "absent.mp4", r"no film .*absent.mp4. Give shapes, natural, none"),
     ):
         with pytest.raises(UsageError, match=said):
             watched(str(path), None, 0, "grid")
     monkeypatch.setattr(module, "_MOST", 20)
-    with pytest.raises(UsageError, match=r"longer than .* Give --seconds"):
+    with pytest.raises(UsageError, match=r"longer than .* Show less of it"):
         watched(str(short), None, 0, "grid")
