@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # wait. The tests of one file share what is slow to make, and stay together.
 WORKERS ?= 3
 
-.PHONY: demo demo-real test quick test-all lint bench reproduce clean
+.PHONY: demo demo-real test quick test-all lint bench figures reproduce clean
 
 # Tests start many programs, each of which would compile the project's modules again.
 demo demo-real test test-all bench: export PYTHONDONTWRITEBYTECODE :=
@@ -40,6 +40,10 @@ lint: .venv/test
 
 bench: .venv/test
 	$(BIN)/python -m benchmarks.run
+
+# Two programs at once, each on one core.
+figures: .venv/test
+	$(BIN)/python -m benchmarks.any_film
 
 reproduce: .venv/test
 	$(BIN)/python -m train.reproduce

@@ -226,5 +226,5 @@ def _told(who: Participant, shown: Sequence[Shown], beside: References, *, fixed
         "intervals over": resampled,
         "learned and other film": beside.kind,
         "temperature": beside.temperature,
-        "left out": "" if beside.films else "_nearest (no films of shapes in training)",
+        "left out": "" if beside.films else "_nearest (all training films are from files)",
     }

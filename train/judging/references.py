@@ -7,6 +7,7 @@ seeds, in which the participant watches films of the judged kind, and for a film
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,7 @@ from numpy.typing import NDArray
 from rtdecode.bundle import Bundle
 from rtdecode.disk.clip_file import Pixels, keep
 from rtdecode.errors import UsageError
-from rtdecode.phantom.film.film import Film
-from rtdecode.phantom.film.watched import KINDS, NATURAL
+from rtdecode.phantom.film.watched import KINDS, NATURAL, SHAPES, watched
 from rtdecode.phantom.session import PhantomSession
 from train.closed_form import patch_codec
 from train.closed_form.patch_codec import Codec
@@ -126,15 +126,20 @@ def _trained(bundle: Bundle, session: PhantomSession) -> Arrays:
 
 
 def training_films(bundle: Bundle) -> list[list[Pixels]]:
-    """Draw the windows of the first films that a run was trained on; none where they are not of shapes."""
+    """Draw the windows of the first films that a run was trained on; none where all are from files."""
     told = bundle.manifest.provenance
-    if "sessions" not in told or "films" in told:
+    if "sessions" not in told:
         return []
-    films = [Film(told["seconds"], seed) for seed in told["sessions"][:_FILMS]]
+    drawn = [film["film"] for film in told["films"] if film["film"] in KINDS] if "films" in told else [SHAPES]
+    # Seeds first, so that every kind of film is among them.
+    shown = [(kind, seed) for seed in told["sessions"] for kind in drawn][:_FILMS]
+    if not shown:
+        return []
+    films = [watched(kind, told["seconds"], seed, "grid") for kind, seed in shown]
     # On disk if they are many.
     clips = keep(film.clip(k) for film in films for k in range(film.windows))
-    count = films[0].windows
-    return [clips[n : n + count] for n in range(0, len(clips), count)]
+    edges = np.cumsum([0, *(film.windows for film in films)])
+    return [clips[first:after] for first, after in pairwise(edges)]
 
 
 def recoded(system: System, bundle: Bundle, clips: NDArray[np.uint8]) -> list[Pixels] | None:

@@ -1,0 +1,221 @@
+"""Decoders on films: what they read of `natural`, `shapes` and real films, four participants side by side.
+
+RTDECODE_DATA=DIR python -m benchmarks.any_film            # ``make figures``; some hours on two cores
+RTDECODE_DATA=DIR python -m benchmarks.any_film --freeze   # the oracle's figures into bars.json as well
+
+The recipe `ridge` is trained on `natural` for each participant, into ``runs/figures``. Each run, and the
+shipped video model, is then judged by ``python -m train.evaluate`` on each kind of film, two at a time. What
+is there already is left alone, so that an interrupted call goes on. All figures go to any_film.json beside
+this file, and the tables of ``docs/figures.md`` are printed.
+
+Real films are those of ``films/judged``, on which no choice may rest: they are opened once a release.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+_PARTICIPANTS = (1, 2, 3, 4)
+_SHIPPED = Path("train/runs/phantom")
+_WORK = Path("runs/figures")
+_OUT = Path(__file__).with_suffix(".json")
+_BARS = Path(__file__).with_name("bars.json")
+_REAL = "judged"
+# Of films that differ by session: so many that intervals are over sessions, each this long, s.
+_FRESH = {"seeds": "1000-1019", "seconds": "120"}
+# A film from a file is shown whole in each.
+_FIXED = {"seeds": "1000-1003"}
+# The oracle's training sessions, each as long.
+_ORACLE = "900-929"
+_JOBS = 2
+
+Figures = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A decoder on one kind of film.
+
+    Attributes
+    ----------
+    decoder : str
+        ``ridge`` or ``phantom``.
+    participant : int
+    films : str
+        ``natural``, ``shapes``, or ``judged`` for the real films.
+    preset : str
+    """
+
+    decoder: str
+    participant: int
+    films: str
+    preset: str
+
+    @property
+    def name(self) -> str:
+        """What it is called in files and tables."""
+        return f"{self.decoder}-{self.participant}-{self.films}-{self.preset}"
+
+    @property
+    def run(self) -> Path:
+        """The run that is judged."""
+        return _SHIPPED if self.decoder == "phantom" else _trained(self.participant)
+
+
+CELLS = (
+    *(Cell("ridge", participant, "natural", "easy") for participant in _PARTICIPANTS),
+    *(Cell("ridge", participant, _REAL, "easy") for participant in _PARTICIPANTS),
+    Cell("ridge", 1, "shapes", "easy"),
+    Cell("ridge", 1, "natural", "default"),
+    Cell("ridge", 1, _REAL, "default"),
+    *(Cell("phantom", 1, films, "easy") for films in ("natural", "shapes", _REAL)),
+)
+
+
+def _trained(participant: int) -> Path:
+    return _WORK / f"ridge-{participant}"
+
+
+def train(participant: int) -> None:
+    """Train the recipe `ridge` on `natural` for a participant, unless that was done."""
+    out = _trained(participant)
+    if out.is_dir():
+        return
+    words = ["ridge", "films=natural", f"data.who.subject={participant}", f"out={out}"]
+    # A training that was interrupted goes on.
+    if out.with_name(f"{out.name}.part").is_dir():
+        words.append(f"resume={out}")
+    _program("train.run", *words)
+
+
+def judge(cell: Cell, real: list[Path]) -> Figures:
+    """Judge one cell, unless that was done, and return its figures."""
+    out = _WORK / cell.name
+    if not (out / "figures.json").is_file():
+        shutil.rmtree(out, ignore_errors=True)
+        films = ",".join(map(str, real)) if cell.films == _REAL else cell.films
+        given = {"film": films, "presets": cell.preset, "oracle": _ORACLE, "out": str(out), **_FRESH}
+        if cell.films == _REAL:
+            given |= _FIXED
+        _program("train.evaluate", str(cell.run), *(f"{key}={value}" for key, value in given.items()))
+    figures: Figures = json.loads((out / "figures.json").read_text())["figures"]
+    return figures
+
+
+def _program(module: str, *words: str) -> None:
+    # One core each, as two of them run at once.
+    alone = os.environ | {"OMP_NUM_THREADS": "1"}
+    made = subprocess.run(
+        [sys.executable, "-m", module, *words], env=alone, stdout=subprocess.DEVNULL, check=False
+    )
+    if made.returncode:
+        raise SystemExit(f"python -m {module} {' '.join(words)} ended with {made.returncode}; see above.")
+
+
+def freeze(found: dict[str, Figures]) -> None:
+    """Put the oracle's figures into ``bars.json``, section ``film``.
+
+    They differ by decoder: the oracle gets the end of the clip before where the decoder gets it.
+    """
+    oracle = {
+        name: {metric: one for metric, one in figures.items() if metric.endswith("_oracle")}
+        for name, figures in found.items()
+    }
+    held = json.loads(_BARS.read_text())
+    _BARS.write_text(json.dumps(held | {"film": oracle}, indent=1) + "\n")
+
+
+_ROWS = (
+    "identification_2way",
+    "identification_2way_oracle",
+    "identification_2way_ceiling",
+    "identification_2way_other_film",
+    "identification_2way_rest",
+    "identification_2way_other_subject",
+    "identification_2way_null",
+    "identification_2way_nearest",
+    "identification_2way_matched",
+    "identification_2way_matched_oracle",
+    "layout_colour",
+    "layout_luminance",
+    "motion_energy",
+    "direction_error_deg",
+    "order",
+    "ssim",
+    "psnr",
+    "psnr_own_colour",
+    "psnr_told_colour",
+    "sharpness",
+    "sharpness_codec",
+    "cut_f1",
+    "bits_per_window",
+    "bits_per_window_oracle",
+)
+
+
+def markdown(found: dict[str, Figures]) -> str:
+    """Lay out a table: a row for each figure, a column for each decoder, film and preset."""
+    names = list(_columns(found))
+    lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for metric in _ROWS:
+        cells = [_told(figures.get(metric)) for figures in _columns(found).values()]
+        lines.append(f"| `{metric}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _columns(found: dict[str, Figures]) -> dict[str, Figures]:
+    """Split figures of several films, whose names stand before a slash."""
+    columns: dict[str, Figures] = {}
+    for name, figures in found.items():
+        for key, one in figures.items():
+            film, slash, metric = key.rpartition("/")
+            columns.setdefault(name + slash + film, {})[metric] = one
+    return columns
+
+
+def _told(one: dict[str, Any] | None) -> str:
+    if one is None:
+        return ""
+    low, high = one["ci95"]
+    return f"{one['value']:.3f} ({low:.3f} to {high:.3f})"
+
+
+def main() -> None:
+    """Train, judge, write, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--freeze", action="store_true", help="put the oracle's figures into bars.json")
+    parser.add_argument("--only", default="", help="cells whose names begin so, which changes no file")
+    given = parser.parse_args()
+    if "RTDECODE_DATA" not in os.environ:
+        raise SystemExit(
+            "RTDECODE_DATA is not set: it names the folder of the recorded data, with films/judged in it."
+        )
+    real = sorted((Path(os.environ["RTDECODE_DATA"]) / "films" / _REAL).glob("*.mp4"))
+    cells = [cell for cell in CELLS if cell.name.startswith(given.only)]
+    _WORK.mkdir(parents=True, exist_ok=True)
+    participants = sorted({cell.participant for cell in cells if cell.decoder == "ridge"})
+    with ThreadPoolExecutor(_JOBS) as jobs:
+        list(jobs.map(train, participants))
+        made = jobs.map(lambda cell: judge(cell, real), cells)
+        found = {cell.name: figures for cell, figures in zip(cells, made, strict=True)}
+    Console(width=None if sys.stdout.isatty() else 1000).print(markdown(found), markup=False)
+    if given.only:
+        return
+    _OUT.write_text(json.dumps(found, indent=1) + "\n")
+    if given.freeze:
+        freeze(found)
+
+
+if __name__ == "__main__":
+    main()
