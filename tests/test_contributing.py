@@ -55,7 +55,13 @@ def _placed(data, affine):
 
 def test_a_metric_of_its_own_stands_in_the_runs_figures(tmp_path):
     register("layout", LayoutJudge)
-    changes = ["scale=tiny", f"out={tmp_path / 'run'}", "judge.builder=layout", "judge.seconds=160"]
+    changes = [
+        "scale=tiny",
+        f"out={tmp_path / 'run'}",
+        "data.seconds=200",
+        "judge.builder=layout",
+        "judge.seconds=160",
+    ]
     figure = read_run(run("ridge", changes))["figures"]["layout"]
     assert figure["n"] > 20
     assert (figure["chance"], figure["constant"]) == (0.0, 0.0)
