@@ -59,7 +59,7 @@ class MovingHead:
         if rng is not None:
             strength = rng.standard_normal(len(self.noise)).astype(np.float32)
             out *= 1 + np.tensordot(strength, self.noise, 1)
-            out += scanner._THERMAL * rng.standard_normal(self.shape, dtype=np.float32)
+            out += scanner.THERMAL * rng.standard_normal(self.shape, dtype=np.float32)
         return np.clip(np.rint(np.abs(out)), 0, 4095).astype(np.int16)
 
     def error(self, found: Matrix, truth: Matrix) -> float:
