@@ -44,7 +44,7 @@ def feature_maps(frames: NDArray[np.uint8], before: NDArray[np.uint8]) -> Float:
     rgb = pooled(frames.astype(np.float32), SCALES["fine"]) / np.float32(255)
     old_rgb = pooled(before.astype(np.float32), SCALES["fine"]) / np.float32(255)
     red, green, blue = (rgb[..., channel] for channel in range(3))
-    red_green = red - green
+    red_green = np.asarray(red - green, np.float32)
     blue_yellow = np.asarray(blue - (red + green) / 2, np.float32)
     luminance = np.asarray(rgb @ _LUMINANCE, np.float32)
     old = np.asarray(old_rgb @ _LUMINANCE, np.float32)
