@@ -56,10 +56,9 @@ reproduce: .venv/test
 	$(PIP) -c constraints.txt -e '.[cpu]'
 	touch $@
 
-# torch by its pin, so that nothing pulls a CUDA build. Most of what is installed is never imported, and
-# Python compiles what is.
+# torch by its pin, so that nothing pulls a CUDA build.
 .venv/test: pyproject.toml constraints.txt | .venv/bin/python
-	$(PIP) --no-compile -c constraints.txt torch -e '.[cpu,train,export,play,test]'
+	$(PIP) -c constraints.txt torch -e '.[cpu,train,export,play,test]'
 	touch .venv/core $@
 
 clean:
