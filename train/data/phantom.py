@@ -1,10 +1,11 @@
 """Sessions of the simulated participant, run through the causal chain.
 
 A `Participant` makes sessions, `session_arrays` turns one into arrays of windows, and `film_clips`, `spans`
-and `events` give what was shown in each window.
+and `events` give what was shown in each window. `clips_of_training` draws once more what a run was trained
+on.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from rtdecode.bundle import Bundle, ClipGeometry, EegInput, FmriInput, Manifest
 from rtdecode.phantom.body.amplifier import montage
 from rtdecode.phantom.body.scanner import SHAPE, head
 from rtdecode.phantom.film.film import FPS, HEIGHT, WIDTH
-from rtdecode.phantom.film.watched import SHAPES, Watched
+from rtdecode.phantom.film.watched import SHAPES, Watched, watched
 from rtdecode.phantom.session import PhantomSession
 from rtdecode.scores.events import Event, Span
 from rtdecode.signal.eeg.band import EegBand
@@ -134,3 +135,17 @@ def _event(shot: Any) -> Event:
 def film_clips(film: Watched) -> NDArray[np.uint8]:
     """Cut a film into the clips of its windows, (window, 33, 64, 96, 3)."""
     return np.stack([film.clip(k) for k in range(film.windows)])
+
+
+def clips_of_training(bundle: Bundle) -> Iterator[list[NDArray[np.uint8]]]:
+    """Yield the windows of each film that a run was trained on, one film after the other.
+
+    Films from files are left out: a bundle does not say where they lie.
+    """
+    told = bundle.manifest.provenance
+    drawn = [film["film"] for film in told.get("films", [{"film": SHAPES}]) if "sha256" not in film]
+    for seed in told["sessions"]:
+        for kind in drawn:
+            film = watched(kind, told["seconds"], seed, "grid")
+            # Separate arrays, not rows of one: a clip that is kept must not keep its whole film in memory.
+            yield [film.clip(k) for k in range(film.windows)]

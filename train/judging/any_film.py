@@ -157,9 +157,9 @@ class _Judging:
         for suffix, kept in ROUTES.items():
             clips = self.show(only(inputs, kept), where).clips
             yield suffix, clips
-            if suffix == "" and self.beside.films:
+            if suffix == "" and self.beside.clips:
                 drawn = [clip[:frames] for clip in clips]
-                yield "_nearest", nearest(drawn, self.beside.films, self.mean_clip)
+                yield "_nearest", nearest(drawn, [self.beside.clips], self.mean_clip)
         yield "_null", self.show(inputs, where, null=True).clips
         for suffix, other in self._others(session).items():
             yield suffix, self.show(session_arrays(self.bundle, other), where).clips
@@ -226,5 +226,5 @@ def _told(who: Participant, shown: Sequence[Shown], beside: References, *, fixed
         "intervals over": resampled,
         "learned and other film": beside.kind,
         "temperature": beside.temperature,
-        "left out": "" if beside.films else "_nearest (all training films are from files)",
+        "left out": "" if beside.clips else "_nearest (all training films are from files)",
     }

@@ -6,7 +6,7 @@ numbers of steps, without a brain, and without carry. Figures, tables and pictur
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from PIL import Image
 
 from rtdecode.bundle import Bundle
 from rtdecode.disk.clip_file import Pixels
-from rtdecode.phantom.film.film import FPS, Film
+from rtdecode.phantom.film.film import FPS
 from rtdecode.scores.accuracy import (
     above,
     correlations,
@@ -30,7 +30,7 @@ from rtdecode.scores.accuracy import (
 from rtdecode.scores.events import Span, distractors
 from rtdecode.scores.reliability import reliability, risk_coverage
 from rtdecode.scores.seams import seam_ratio
-from train.data.phantom import Participant
+from train.data.phantom import Participant, clips_of_training
 from train.data.simulated import SimulatedSessions
 from train.judging.identification import (
     ROUTES,
@@ -121,7 +121,7 @@ def judge(
     read = attributes.readings(_shown(routes[""], data))
     rows, one = step_rows(show, data, mean, steps, routes[""], read)
     # A control that draws nothing: the training windows that are most like the clips of one step.
-    close = nearest([clip[:-1] for clip in one.clips], _films(bundle), mean)
+    close = nearest([clip[:-1] for clip in one.clips], clips_of_training(bundle), mean)
     figures = routes_figures(routes, data.where) | baselines(data, mean, routes[""]) | null.figures
     figures |= _named(_identified(close, data, mean), "_nearest")
     figures |= null_figures(data, read, null)
@@ -367,15 +367,6 @@ def fusion_rows(figures: Figures) -> list[dict[str, Any]]:
             low, high = gain["ci95"]
             rows.append({"way": way, **values, "gain": gain["value"], "low": low, "high": high})
     return rows
-
-
-def _films(bundle: Bundle) -> Iterator[list[NDArray[np.uint8]]]:
-    """Yield the windows of each training film, one film after the other."""
-    told = bundle.manifest.provenance
-    for seed in told["sessions"]:
-        film = Film(told["seconds"], seed)
-        # Separate arrays, not rows of one: a clip that is kept must not keep its whole film in memory.
-        yield [film.clip(k) for k in range(film.windows)]
 
 
 def _sheet(clips: dict[str, Sequence[Pixels]], title: str) -> Image.Image:

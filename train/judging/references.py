@@ -7,7 +7,7 @@ seeds, in which the participant watches films of the judged kind, and for a film
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,18 @@ from numpy.typing import NDArray
 from rtdecode.bundle import Bundle
 from rtdecode.disk.clip_file import Pixels, keep
 from rtdecode.errors import UsageError
-from rtdecode.phantom.film.watched import KINDS, NATURAL, SHAPES, watched
+from rtdecode.phantom.film.watched import KINDS, NATURAL
 from rtdecode.phantom.session import PhantomSession
 from train.closed_form import patch_codec
 from train.closed_form.patch_codec import Codec
-from train.data.phantom import TRAINING_SEEDS, Participant, film_clips, session_arrays, spans
+from train.data.phantom import (
+    TRAINING_SEEDS,
+    Participant,
+    clips_of_training,
+    film_clips,
+    session_arrays,
+    spans,
+)
 from train.judging.ceiling import Forward, fit_forward
 from train.judging.film_scores import Shown, describe, similarity
 from train.judging.judged import Show
@@ -51,8 +58,8 @@ class References:
     forward : Forward
     temperature, oracle_temperature : float
         Of the decoder's and of the oracle's bits.
-    films : list of list of clips
-        Windows of films that the run was trained on; none where these are not known.
+    clips : list of uint8 (frame, row, column, 3)
+        Windows of films that the run was trained on; none where all are from files.
     """
 
     kind: str
@@ -60,7 +67,7 @@ class References:
     forward: Forward
     temperature: float
     oracle_temperature: float
-    films: list[list[Pixels]]
+    clips: list[Pixels]
 
 
 def kind_of(film: str) -> str:
@@ -112,7 +119,9 @@ def references(
     temperature = _temperature(show(inputs, shown.where).clips, shown)
     oracle_temperature = temperature if oracle is None else _temperature(oracle.clips(inputs), shown)
     forward = fit_forward(bundle, session, inputs)
-    return References(who.film, oracle, forward, temperature, oracle_temperature, training_films(bundle))
+    # On disk if they are many.
+    clips = keep(chain.from_iterable(islice(clips_of_training(bundle), _FILMS)))
+    return References(who.film, oracle, forward, temperature, oracle_temperature, clips)
 
 
 def _temperature(clips: Sequence[Pixels], shown: Shown) -> float:
@@ -123,23 +132,6 @@ def _temperature(clips: Sequence[Pixels], shown: Shown) -> float:
 
 def _trained(bundle: Bundle, session: PhantomSession) -> Arrays:
     return session_arrays(bundle, session) | {"clips": film_clips(session.film)}
-
-
-def training_films(bundle: Bundle) -> list[list[Pixels]]:
-    """Draw the windows of the first films that a run was trained on; none where all are from files."""
-    told = bundle.manifest.provenance
-    if "sessions" not in told:
-        return []
-    drawn = [film["film"] for film in told["films"] if film["film"] in KINDS] if "films" in told else [SHAPES]
-    # Seeds first, so that every kind of film is among them.
-    shown = [(kind, seed) for seed in told["sessions"] for kind in drawn][:_FILMS]
-    if not shown:
-        return []
-    films = [watched(kind, told["seconds"], seed, "grid") for kind, seed in shown]
-    # On disk if they are many.
-    clips = keep(film.clip(k) for film in films for k in range(film.windows))
-    edges = np.cumsum([0, *(film.windows for film in films)])
-    return [clips[first:after] for first, after in pairwise(edges)]
 
 
 def recoded(system: System, bundle: Bundle, clips: NDArray[np.uint8]) -> list[Pixels] | None:
