@@ -1,9 +1,9 @@
 """Presets of how hard the simulated participant is to decode.
 
-``easy`` is set so that a ridge oracle stays below 2-way identification 0.97 on the film of shapes and above
-0.8 on ``natural``: figures can move there. It was set twice, the second time (2026-11-22, noise 1.0 for 0.8)
-when the eye began to take everything from pixels. The levels of the EEG are assumptions. `docs/phantom.md`
-holds the levels against published figures of single trials.
+``easy`` was set twice, the second time (2026-11-22, noise 1.0 for 0.8) when the eye began to take everything
+from pixels. The aim was a ridge oracle near 2-way identification 0.97 with both modalities on the film of
+shapes; that of ``benchmarks/oracle.py`` reaches 0.977. The levels of the EEG are assumptions.
+`docs/phantom.md` holds the levels against published figures of single trials.
 """
 
 from dataclasses import asdict, dataclass
