@@ -78,6 +78,8 @@ def replayed(case: Case, out: Path) -> tuple[str, str]:
         latents.update(np.load(clip).tobytes())
     report = json.loads((out / "report.json").read_text())
     lasting = {name: value for name, value in report.items() if name not in _PASSING}
+    # A replay drops no preview.
+    assert lasting["windows"]["dropped_previews"] == 0
     return latents.hexdigest()[:16], _hash(json.dumps(lasting, sort_keys=True).encode())
 
 
