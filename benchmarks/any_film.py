@@ -164,10 +164,10 @@ _ROWS = (
 
 def markdown(found: dict[str, Figures]) -> str:
     """Lay out a table: a row for each figure, a column for each decoder, film and preset."""
-    names = list(_columns(found))
-    lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    columns = _columns(found)
+    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for metric in _ROWS:
-        cells = [_told(figures.get(metric)) for figures in _columns(found).values()]
+        cells = [_told(figures.get(metric)) for figures in columns.values()]
         lines.append(f"| `{metric}` | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

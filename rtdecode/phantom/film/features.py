@@ -184,7 +184,8 @@ def _pieces(film: Watched, gaze: NDArray[np.int64] | None) -> Iterator[tuple[Fra
         if gaze is not None:
             # What moves because the eye does is not seen as moving: both pictures lie at one place.
             here = gaze[start : start + len(frames)]
-            frames, before = _looked_at(frames, here), _looked_at(before, here)
+            frames = _looked_at(frames, here)
+            before = _looked_at(before, here)
         yield frames, before
 
 

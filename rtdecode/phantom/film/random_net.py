@@ -52,7 +52,8 @@ def net_outputs(frames: NDArray[np.uint8]) -> Float:
     x = x / (x.std(axis=(1, 2, 3), keepdims=True) + np.float32(0.02))
     for kernel, (side, step, _) in zip(net.kernels, _LAYERS, strict=True):
         x = np.maximum(_convolved(x, kernel, side, step), 0)
-    rows, columns = x.shape[1] // 2, x.shape[2] // 2
+    rows = x.shape[1] // 2
+    columns = x.shape[2] // 2
     parts = (x[:, :rows, :columns], x[:, :rows, columns:], x[:, rows:, :columns], x[:, rows:, columns:])
     quarters = [part.mean(axis=(1, 2)) for part in parts]
     return np.concatenate(quarters, axis=1) @ net.readout

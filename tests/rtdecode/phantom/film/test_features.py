@@ -25,7 +25,8 @@ def test_features_do_not_know_the_future(film: Film) -> None:
 
 
 def test_maps_depend_on_a_picture_and_the_one_before_it(film: Film) -> None:
-    frames, before = film.frames[1:90], film.frames[:89]
+    frames = film.frames[1:90]
+    before = film.frames[:89]
     whole = feature_maps(frames, before)
     parts = [feature_maps(frames[:37], before[:37]), feature_maps(frames[37:], before[37:])]
     assert np.array_equal(np.concatenate(parts), whole)
@@ -90,7 +91,8 @@ def test_the_eye_sees_what_is_looked_at(film: Film) -> None:
     # Eyes that move over a picture that does not see no motion.
     still = Pictures(np.repeat(film.frames[:1], count, axis=0), np.zeros(0, np.int64))
     roving = np.random.default_rng(0).integers(-9, 9, (count, 2))
-    looked, rested = film_features(still, roving), film_features(still)
+    looked = film_features(still, roving)
+    rested = film_features(still)
     motion = slice(46, 64)
     assert np.allclose(looked[:, motion], rested[:, motion], atol=1e-4)
     assert not np.allclose(looked[:, :46], rested[:, :46], atol=0.1)
