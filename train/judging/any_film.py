@@ -11,6 +11,7 @@ They tell what to expect of these windows with other noise, and little of other 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,15 @@ def on_film(data: Any, bundle: Bundle, system: System, show: Show, request: Requ
     for film in films:
         _check(film)
     found = Judged({})
+    # Films from files share them, as all of them are held against what is learned from one kind of film.
+    beside = cache(partial(_beside, show, bundle, system, request))
     for film in films:
         who = replace(data.who, film=film)
-        judged = by_preset(who, request, lambda who, _: judge_film(show, bundle, system, who, request))
+        judged = by_preset(
+            who,
+            request,
+            lambda who, _: judge_film(show, bundle, system, who, request, beside(_learner(who))),
+        )
         before = "" if film == films[0] else f"{title(film)}/"
         made = {before + name: one for name, one in judged.figures.items()}
         tables = {before + name: table for name, table in judged.tables.items()}
@@ -84,7 +91,19 @@ def _check(film: str) -> None:
         watched(film, None, 0, "grid")
 
 
-def judge_film(show: Show, bundle: Bundle, system: System, who: Participant, request: Request) -> Judged:
+def _learner(who: Participant) -> Participant:
+    return replace(who, film=kind_of(who.film))
+
+
+def _beside(show: Show, bundle: Bundle, system: System, request: Request, learner: Participant) -> References:
+    # Written without seeds (``oracle=``), there is no oracle.
+    training = [] if request.oracle is None else numbers(request.oracle)
+    return references(show, bundle, system, learner, training, request.seconds)
+
+
+def judge_film(
+    show: Show, bundle: Bundle, system: System, who: Participant, request: Request, beside: References
+) -> Judged:
     """Judge sessions in which the participant watches one kind of film.
 
     Parameters
@@ -98,14 +117,12 @@ def judge_film(show: Show, bundle: Bundle, system: System, who: Participant, req
         Its `film` is ``shapes`` or ``natural``, of which each session shows another, or the path of a film,
         which is shown as a whole in each session.
     request : Request
-        `seeds`, `seconds` and `oracle` are read.
+        `seeds` and `seconds` are read.
+    beside : References
+        Made for this participant and preset, and the kind of film that stands for this one.
     """
     seeds = judging_seeds(request.seeds)
     fixed = who.film not in KINDS
-    learner = replace(who, film=kind_of(who.film))
-    # Written without seeds (``oracle=``), there is no oracle.
-    training = [] if request.oracle is None else numbers(request.oracle)
-    beside = references(show, bundle, system, learner, training, request.seconds)
     judging = _Judging(show, bundle, system, who, beside)
     scores: dict[str, list[Scores]] = {}
     shown: list[Shown] = []
