@@ -31,11 +31,11 @@ _OUT = Path(__file__).with_suffix(".json")
 _BARS = Path(__file__).with_name("bars.json")
 _REAL = "judged"
 # Of films that differ by session: so many that intervals are over sessions, each this long, s.
-_FRESH = {"seeds": "1000-1019", "seconds": "120"}
+_FRESH = {"seeds": "1000-1019", "seconds": "60"}
 # A film from a file is shown whole in each.
 _FIXED = {"seeds": "1000-1003"}
-# The oracle's training sessions, each as long.
-_ORACLE = "900-929"
+# The oracle's training sessions, each as long: an hour.
+_ORACLE = "900-959"
 _JOBS = 2
 
 Figures = dict[str, dict[str, Any]]

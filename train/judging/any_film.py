@@ -26,7 +26,7 @@ from train.data.phantom import Participant, film_clips, session_arrays, spans
 from train.data.simulated import SimulatedSessions
 from train.judging.ceiling import likelihood
 from train.judging.film_figures import CONSTANT, figures, groups
-from train.judging.film_scores import Scores, Shown, constant_scores, describe, identify, score
+from train.judging.film_scores import Scores, Shown, constant_scores, describe, identify, score, told_apart
 from train.judging.identification import ROUTES, by_preset, judging_seeds, only
 from train.judging.judged import Judged, Request, Show
 from train.judging.references import References, kind_of, recoded, references, watch
@@ -199,7 +199,10 @@ class _Judging:
         """Hold clips against the film."""
         beside = self.beside
         temperature = beside.oracle_temperature if suffix == "_oracle" else beside.temperature
-        return score(clips, shown, self.mean_clip, temperature)
+        # Of one modality alone no other figure is made.
+        alone = suffix in ROUTES and suffix != ""
+        scored = told_apart if alone else score
+        return scored(clips, shown, self.mean_clip, temperature)
 
     def ceiling(self, session: PhantomSession, shown: Shown, inputs: Arrays) -> Scores:
         """Identify windows by the known forward model."""

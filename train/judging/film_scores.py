@@ -223,8 +223,7 @@ def score(
     frames = len(truths[0])
     cut: list[Pixels] = [np.asarray(clip[:frames]) for clip in clips]
     looks = look(cut) if looks is None else looks
-    plain = correlations(cut, truths, mean_clip)
-    found = identify(similarity(cut, truths), plain, shown, temperature)
+    found = told_apart(cut, shown, mean_clip, temperature)
     film = shown.looks
     one = np.ones(len(truths))
     error, moving = direction_error(looks.energies, film.energies)
@@ -245,6 +244,13 @@ def score(
     if shown.through_codec is not None:
         found["sharpness_codec"] = _over(looks.sharpness, shown.through_codec)
     return found
+
+
+def told_apart(clips: Sequence[Pixels], shown: Shown, mean_clip: Pixels, temperature: float) -> Scores:
+    """Identify windows by the clips of one session; arguments as of `score`."""
+    cut = [np.asarray(clip[: len(shown.clips[0])]) for clip in clips]
+    plain = correlations(cut, shown.clips, mean_clip)
+    return identify(similarity(cut, shown.clips), plain, shown, temperature)
 
 
 def similarity(clips: Sequence[Pixels], truths: Sequence[Pixels]) -> Matrix:

@@ -16,11 +16,11 @@ CONTROLS = ("_rest", "_other_film", "_other_subject", "_null")
 
 def test_a_run_is_judged_on_films_beside_controls_and_references(tmp_path: Path) -> None:
     path = tmp_path / "dancing.mp4"
-    write_mp4(path, Film(40, seed=1200, cuts="free").frames, 8)
+    write_mp4(path, Film(24, seed=1200, cuts="free").frames, 8)
     request = Request(film=f"{path},shapes", seeds="1000-1001", seconds=24, oracle="900-901")
     figures = evaluate(tiny("ridge"), request)
-    # Ten windows of a film from a file, averaged over sessions; twice six of a film for each session.
-    assert figures["identification_2way"]["n"] == 10
+    # Six windows of a film from a file, averaged over sessions; twice six of a film for each session.
+    assert figures["identification_2way"]["n"] == 6
     assert figures["shapes/identification_2way"]["n"] == 12
     # Few windows have enough distractors or a cut, and no signal changes a clip of the true colour.
     left = ("10way", "50way", "told_colour", "order")

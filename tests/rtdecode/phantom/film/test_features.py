@@ -33,6 +33,7 @@ def test_maps_depend_on_a_picture_and_the_one_before_it(film: Film) -> None:
     assert whole.shape == (89, *GRID, len(MAPS))
 
 
+@pytest.mark.full
 def test_features_are_standardised_on_films_that_people_watch(data_root: Path) -> None:
     """Half of the frames by which the eye is standardised: variances are as large there."""
     folder = data_root / "films" / "train"
