@@ -130,6 +130,7 @@ def test_the_scores_are_probabilities_that_mean_something() -> None:
 
 
 @pytest.mark.full
+@pytest.mark.timeout(1200)
 def test_training_again_gives_the_same_figures(tmp_path: Path) -> None:
     again = run("haxby", [f"out={tmp_path / 'again'}", f"data={DATA}"])
     for name, figure in read_run(SHIPPED)["figures"].items():
