@@ -9,7 +9,7 @@ the same in all sessions: a window's score is its mean over them, and intervals 
 They tell what to expect of these windows with other noise, and little of other films.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -26,7 +26,16 @@ from train.data.phantom import Participant, film_clips, session_arrays, spans
 from train.data.simulated import SimulatedSessions
 from train.judging.ceiling import likelihood
 from train.judging.film_figures import CONSTANT, figures, groups
-from train.judging.film_scores import Scores, Shown, constant_scores, describe, identify, score, told_apart
+from train.judging.film_scores import (
+    Scores,
+    Shown,
+    averaged,
+    constant_scores,
+    describe,
+    identify,
+    score,
+    told_apart,
+)
 from train.judging.identification import ROUTES, by_preset, judging_seeds, only
 from train.judging.judged import Judged, Request, Show
 from train.judging.references import References, kind_of, recoded, references, watch
@@ -38,6 +47,10 @@ from train.work import Arrays, tracked
 
 # What is added to the seed of the brain that watches another film.
 _ELSEWHERE = 5000
+# Where the film differs by session, each is held against what so many of the other brains lead to. One alone
+# may happen to watch a film that is alike.
+_OTHERS = 3
+_OTHER_FILM = "_other_film"
 # Steps after a seam: the seam itself and a second.
 _STEPS = 9
 
@@ -123,9 +136,10 @@ def judge_film(
     """
     seeds = judging_seeds(request.seeds)
     fixed = who.film not in KINDS
-    judging = _Judging(show, bundle, system, who, beside)
+    judging = _Judging(show, bundle, system, who, beside, apart=not fixed and len(seeds) > _OTHERS)
     scores: dict[str, list[Scores]] = {}
     shown: list[Shown] = []
+    drawn: list[Sequence[Pixels]] = []
     profiles: list[_Profile] = []
     for seed in tracked(seeds, f"{title(who.film)}, {who.preset}"):
         session = watch(who, seed, request.seconds)
@@ -137,22 +151,30 @@ def judge_film(
             scores.setdefault(suffix, []).append(judging.score(suffix, clips, film))
             if suffix == "":
                 profiles += _profiles(clips, film)
+                drawn.append(clips)
         scores.setdefault("_ceiling", []).append(judging.ceiling(session, film, inputs))
         constant = constant_scores(judging.mean_clip, film, beside.temperature)
         scores.setdefault(CONSTANT, []).append(constant)
+    if judging.apart:
+        scores[_OTHER_FILM] = held_apart(drawn, shown, partial(judging.score, _OTHER_FILM))
     tables = {"films": [_told(who, shown, beside, fixed=fixed)], "steps after a seam": _steps(profiles)}
     return Judged(figures(scores, shown, fixed=fixed), tables)
 
 
 @dataclass(frozen=True)
 class _Judging:
-    """A decoder, the participant whose sessions it decodes, and what stands beside it."""
+    """A decoder, the participant whose sessions it decodes, and what stands beside it.
+
+    If `apart`, each session shows a film of its own, and there are enough of them to stand for each other's
+    brains that watch another film.
+    """
 
     show: Show
     bundle: Bundle
     system: System
     who: Participant
     beside: References
+    apart: bool
 
     @property
     def mean_clip(self) -> Pixels:
@@ -189,11 +211,13 @@ class _Judging:
         elsewhere = replace(self.who, film=self.beside.kind)
         stranger = replace(self.who, subject=self.who.subject + 1)
         seconds = session.seconds
-        return {
+        found = {
             "_rest": watch(resting, session.seed, seconds),
-            "_other_film": watch(elsewhere, session.seed + _ELSEWHERE, seconds),
             "_other_subject": watch(stranger, session.seed, seconds),
         }
+        if not self.apart:
+            found[_OTHER_FILM] = watch(elsewhere, session.seed + _ELSEWHERE, seconds)
+        return found
 
     def score(self, suffix: str, clips: Sequence[Pixels], shown: Shown) -> Scores:
         """Hold clips against the film."""
@@ -208,6 +232,30 @@ class _Judging:
         """Identify windows by the known forward model."""
         likely = likelihood(self.beside.forward, self.bundle, session, inputs)
         return identify(likely, likely, shown, temperature=1.0)
+
+
+def held_apart(
+    drawn: Sequence[Sequence[Pixels]],
+    shown: Sequence[Shown],
+    hold: Callable[[Sequence[Pixels], Shown], Scores],
+) -> list[Scores]:
+    """Hold the film of each session against the clips of the next ones, and average the scores.
+
+    Parameters
+    ----------
+    drawn : sequence of sequence of (frame, row, column, 3)
+        The clips of each session.
+    shown : sequence of Shown
+        Its film; another one in each.
+    hold : callable
+        Scores clips against a film.
+    """
+    found = []
+    for number, film in enumerate(shown):
+        others = [drawn[(number + step) % len(drawn)] for step in range(1, _OTHERS + 1)]
+        scores = [hold(clips, film) for clips in others]
+        found.append({metric: averaged(scores, metric) for metric in scores[0]})
+    return found
 
 
 # The decoder's mean steps after its seams, the film's, and the number of seams.

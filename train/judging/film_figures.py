@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.scores.accuracy import MIN_SESSIONS, RESAMPLES
-from train.judging.film_scores import CHANCE, Scores, Shown
+from train.judging.film_scores import CHANCE, Scores, Shown, averaged
 from train.judging.identification import ROUTES
 from train.judging.judged import Figures
 
@@ -74,15 +74,11 @@ def _wanted(metric: str, suffix: str) -> bool:
 
 def _gathered(sessions: Sequence[Scores], metric: str, *, fixed: bool) -> tuple[Matrix, Matrix]:
     """Put the scores of all windows side by side; of a fixed film, their means over sessions."""
+    if fixed:
+        return averaged(sessions, metric)
     values = [found[metric][0] for found in sessions]
     weights = [np.where(np.isfinite(found[metric][0]), found[metric][1], 0) for found in sessions]
-    if not fixed:
-        return np.concatenate(values), np.concatenate(weights)
-    total = np.sum(weights, axis=0)
-    summed = np.sum(
-        [np.nan_to_num(value) * weight for value, weight in zip(values, weights, strict=True)], axis=0
-    )
-    return np.divide(summed, total, out=np.full(len(total), np.nan), where=total > 0), total
+    return np.concatenate(values), np.concatenate(weights)
 
 
 def groups(shown: Sequence[Shown], *, by_session: bool) -> tuple[NDArray[np.int64], str]:

@@ -314,6 +314,15 @@ def in_pairs(corr: Matrix, pairs: list[tuple[int, int]]) -> Matrix:
     return found
 
 
+def averaged(scores: Sequence[Scores], metric: str) -> tuple[Matrix, Matrix]:
+    """Average several scores of the same windows under their weights, and add up the weights."""
+    values = [np.nan_to_num(one[metric][0]) for one in scores]
+    weights = [np.where(np.isfinite(one[metric][0]), one[metric][1], 0) for one in scores]
+    total = np.sum(weights, axis=0)
+    summed = np.sum([value * weight for value, weight in zip(values, weights, strict=True)], axis=0)
+    return np.divide(summed, total, out=np.full(len(total), np.nan), where=total > 0), total
+
+
 def _over(ours: Matrix, film: Matrix) -> tuple[Matrix, Matrix]:
     """Return a ratio and its weight, so that the mean under the weights is the ratio of the sums."""
     return np.divide(ours, film, out=np.full(len(film), np.nan), where=film > 0), film

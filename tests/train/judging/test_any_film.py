@@ -1,15 +1,19 @@
 """A decoder is judged on films that it was not made for."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from rtdecode.disk.clip_file import Pixels
 from rtdecode.disk.video import write_mp4
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.film import Film
 from tests.train.tiny import tiny
 from train.evaluate import Request, evaluate
-from train.judging.film_scores import CHANCE
+from train.judging.any_film import held_apart
+from train.judging.film_scores import CHANCE, Scores, Shown, describe, told_apart
 
 CONTROLS = ("_rest", "_other_film", "_other_subject", "_null")
 
@@ -38,6 +42,33 @@ def test_a_run_is_judged_on_films_beside_controls_and_references(tmp_path: Path)
     assert figures["identification_2way_matched"]["constant"] == 0.5
     assert figures["layout_luminance"]["constant"] == 0
     assert figures["bits_per_window"]["constant"] == pytest.approx(0, abs=1e-9)
+
+
+def test_each_film_is_held_against_the_brains_of_the_next_sessions() -> None:
+    films = [described(seed) for seed in range(5)]
+    drawn = [film.clips for film in films]
+    held: list[tuple[int, int]] = []
+
+    def hold(clips: Sequence[Pixels], film: Shown) -> Scores:
+        held.append(
+            (
+                next(n for n, own in enumerate(drawn) if own is clips),
+                next(n for n, own in enumerate(films) if own is film),
+            )
+        )
+        return told_apart(clips, film, np.zeros_like(clips[0]), 0.05)
+
+    found = held_apart(drawn, films, hold)
+    assert len(found) == 5
+    assert [brain for brain, film in held if film == 3] == [4, 0, 1]
+    # They see other films perfectly, which tells nothing of this one.
+    two = np.concatenate([one["identification_2way"][0] for one in found])
+    assert 0.4 < np.nanmean(two) < 0.6
+
+
+def described(seed: int) -> Shown:
+    film = Film(40, seed, "free")
+    return describe(film, [(seed, 4.0 * k, 4.0 * k + 4) for k in range(film.windows)])
 
 
 def test_what_cannot_be_judged_is_refused_before_anything_is_judged() -> None:
