@@ -108,7 +108,10 @@ def judge(cell: Cell, real: list[Path]) -> Figures:
             given |= _FIXED
         _program("train.evaluate", str(cell.run), *(f"{key}={value}" for key, value in given.items()))
     figures: Figures = json.loads((out / "figures.json").read_text())["figures"]
-    return figures
+    if cell.films != _REAL:
+        return figures
+    # Figures of the first film bear no name.
+    return {key if "/" in key else f"{real[0].stem}/{key}": one for key, one in figures.items()}
 
 
 def _program(module: str, *words: str) -> None:
