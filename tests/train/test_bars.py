@@ -88,7 +88,7 @@ def shipped() -> Judged:
     with pytest.MonkeyPatch.context() as patched:
         # The table of other numbers of steps is held to no bar; one step is judged all the same.
         patched.setattr(film, "STEPS", (1, read_run(SHIPPED)["manifest"]["steps"]))
-        # Nor are the nearest training clips; drawing all training films takes ten minutes.
+        # Nor are the nearest training clips; drawing all training films takes minutes.
         patched.setattr(film, "clips_of_training", lambda bundle: islice(clips_of_training(bundle), 1))
         return judged(SHIPPED, Request(presets="easy,default", seeds="1000-1001", seconds=400.0))
 
