@@ -37,6 +37,7 @@ _FIXED = {"seeds": "1000-1003"}
 # The oracle's training sessions, each as long: an hour.
 _ORACLE = "900-959"
 _JOBS = 2
+_DIGITS = 4
 
 Figures = dict[str, dict[str, Any]]
 
@@ -76,7 +77,6 @@ CELLS = (
     *(Cell("ridge", participant, _REAL, "easy") for participant in _PARTICIPANTS),
     Cell("ridge", 1, "shapes", "easy"),
     Cell("ridge", 1, "natural", "default"),
-    Cell("ridge", 1, _REAL, "default"),
     *(Cell("phantom", 1, films, "easy") for films in ("natural", "shapes", _REAL)),
 )
 
@@ -124,13 +124,26 @@ def _program(module: str, *words: str) -> None:
         raise SystemExit(f"python -m {module} {' '.join(words)} ended with {made.returncode}; see above.")
 
 
+def rounded(figures: Figures) -> Figures:
+    """Round to what intervals leave of the digits."""
+    short = [
+        one | {"value": round(one["value"], _DIGITS), "ci95": [round(edge, _DIGITS) for edge in one["ci95"]]}
+        for one in figures.values()
+    ]
+    return dict(zip(figures, short, strict=True))
+
+
 def freeze(found: dict[str, Figures]) -> None:
     """Put the oracle's figures into ``bars.json``, section ``film``.
 
     They differ by decoder: the oracle gets the end of the clip before where the decoder gets it.
     """
     oracle = {
-        name: {metric: one for metric, one in figures.items() if metric.endswith("_oracle")}
+        name: {
+            metric: {"value": one["value"], "ci95": one["ci95"]}
+            for metric, one in figures.items()
+            if metric.endswith("_oracle") and "_cuts_" not in metric
+        }
         for name, figures in found.items()
     }
     held = json.loads(_BARS.read_text())
@@ -215,6 +228,7 @@ def main() -> None:
     Console(width=None if sys.stdout.isatty() else 1000).print(markdown(found), markup=False)
     if given.only:
         return
+    found = {name: rounded(figures) for name, figures in found.items()}
     _OUT.write_text(json.dumps(found, indent=1) + "\n")
     if given.freeze:
         freeze(found)
