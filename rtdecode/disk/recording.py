@@ -42,6 +42,8 @@ from rtdecode.errors import UsageError
 from rtdecode.types import EegChunk, Montage, Trigger, Volume
 
 SCHEMA = 1
+# Chunks wait in the files' buffers no longer than this, s: a killed process loses what waits there.
+_FLUSH_S = 1.0
 # Name of the folder in a recording that holds the session's calibration, and of the key in `meta` that
 # says that there is one.
 CALIBRATION = "calibration"
@@ -101,6 +103,8 @@ class RecordingWriter:
         self._stamps = (path / "stamps.f64").open("ab")
         self._volumes = (path / "volumes.bin").open("ab")
         self._film: IO[str] | None = None
+        # The first chunk goes out at once: a run of EEG alone begins with it.
+        self._flushed_at = -math.inf
 
     def __enter__(self) -> "RecordingWriter":
         return self
@@ -157,9 +161,10 @@ class RecordingWriter:
         else:
             line = self._volume(item)
         self._events.write(strict_json.dumps(line) + "\n")
-        # Chunks come many times a second and may wait in the files' buffers. The rarer triggers and
+        # Chunks come many times a second and may wait a little in the files' buffers. The rarer triggers and
         # volumes go out at once, with everything before them.
-        if not isinstance(item, EegChunk):
+        if not isinstance(item, EegChunk) or item.arrived_at - self._flushed_at >= _FLUSH_S:
+            self._flushed_at = item.arrived_at
             self.flush()
 
     def flush(self) -> None:

@@ -129,7 +129,9 @@ def test_a_head_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -> 
 
 def test_a_full_disk_leaves_no_file_open(tmp_path: Path) -> None:
     writer = RecordingWriter(tmp_path / "r", small.montage(), {})
-    writer.write(next(item for item in items() if isinstance(item, EegChunk)))
+    # The first chunk goes out at once, and the second waits.
+    for chunk in [item for item in items() if isinstance(item, EegChunk)][:2]:
+        writer.write(chunk)
     with full_disk(), pytest.raises(OSError, match="large"):
         writer.close()
     assert all(file.closed for file in (writer._eeg, writer._stamps, writer._volumes, writer._events))
@@ -197,6 +199,20 @@ def test_items_are_on_disk_before_the_end(tmp_path: Path) -> None:
         writer.write(item)
     writer.flush()
     assert sum(isinstance(i, EegChunk) for i in Recording(tmp_path / "r").events()) == 200
+    writer.close()
+
+
+def test_a_killed_writer_of_eeg_alone_loses_less_than_a_second(tmp_path: Path) -> None:
+    """The first chunk above all, with which the time line of such a run begins."""
+    chunks = [item for item in items() if isinstance(item, EegChunk)]
+    writer = RecordingWriter(tmp_path / "r", small.montage(), {})
+    for written, chunk in enumerate(chunks, 1):
+        writer.write(chunk)
+        kept = [item for item in Recording(tmp_path / "r").events() if isinstance(item, EegChunk)]
+        assert kept[0].stamps[0] == chunks[0].stamps[0]
+        assert chunk.arrived_at - kept[-1].arrived_at < 1
+        assert len(kept) <= written
+    assert len(kept) < written, "or nothing waited at all"
     writer.close()
 
 
