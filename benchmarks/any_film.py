@@ -6,7 +6,7 @@ RTDECODE_DATA=DIR python -m benchmarks.any_film --freeze   # the oracle's figure
 The recipe `ridge` is trained on `natural` for each participant, into ``runs/figures``. Each run, and the
 shipped video model, is then judged by ``python -m train.evaluate`` on each kind of film, two at a time. What
 is there already is left alone, so that an interrupted call goes on. All figures go to any_film.json beside
-this file, and the tables of ``docs/figures.md`` are printed.
+this file, and a table of most of them is printed; ``docs/figures.md`` tells a selection.
 
 Real films are those of ``films/judged``, on which no choice may rest: they are opened once a release.
 """
@@ -126,11 +126,11 @@ def _program(module: str, *words: str) -> None:
 
 def rounded(figures: Figures) -> Figures:
     """Round to what intervals leave of the digits."""
-    short = [
-        one | {"value": round(one["value"], _DIGITS), "ci95": [round(edge, _DIGITS) for edge in one["ci95"]]}
-        for one in figures.values()
-    ]
-    return dict(zip(figures, short, strict=True))
+    return {
+        name: one
+        | {"value": round(one["value"], _DIGITS), "ci95": [round(edge, _DIGITS) for edge in one["ci95"]]}
+        for name, one in figures.items()
+    }
 
 
 def freeze(found: dict[str, Figures]) -> None:
