@@ -301,7 +301,7 @@ def _changes(
 ) -> dict[str, Any]:
     """Return the fields of the manifest that the fit changes.
 
-    The confidence becomes null, since it was calibrated on somebody else.
+    The confidence and ``brain`` become null, since they were fitted on somebody else's windows.
     """
     manifest = base.manifest
     metas = [recording.meta for recording in recordings]
@@ -317,7 +317,12 @@ def _changes(
         # fitted to does not go on.
         "decoder": manifest.provenance.get("decoder", manifest.provenance),
     }
-    changes: dict[str, Any] = {"provenance": provenance, "confidence": None, "simulated": simulated}
+    changes: dict[str, Any] = {
+        "provenance": provenance,
+        "confidence": None,
+        "brain": None,
+        "simulated": simulated,
+    }
     if recorded.fmri is not None and manifest.fmri is not None:
         head = recorded.fmri.head
         changes["fmri"] = replace(manifest.fmri, shape=list(head.shape), affine=head.affine.tolist())

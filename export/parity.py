@@ -25,7 +25,7 @@ from train.work import Arrays
 # Largest difference allowed of an output.
 _TOLERANCE = 1e-4
 # A probability far from one half amplifies the rounding of what it is computed from.
-_LOOSE = {"confidence": 1e-3}
+_LOOSE = {"confidence": 1e-3, "brain": 1e-3}
 
 
 def expected(system: System, windows: Arrays, steps: int = 0) -> Arrays:
@@ -37,7 +37,7 @@ def expected(system: System, windows: Arrays, steps: int = 0) -> Arrays:
     -------
     dict
         The windows with ``latent``, ``frames`` and, if the system has them, ``scores``, ``confidence``,
-        ``carry``, ``carry_mask`` and the starting ``noise``; float32.
+        ``brain``, ``carry``, ``carry_mask`` and the starting ``noise``; float32.
     """
     count = len(next(iter(windows.values())))
     noise = golden_noise(count, system.latent_shape)
@@ -52,7 +52,7 @@ def expected(system: System, windows: Arrays, steps: int = 0) -> Arrays:
         condition = system.condition(given)
         latents = system.sample(condition, noise, steps)
     found = {"latent": latents, "scores": condition.scores, "confidence": condition.confidence}
-    found["frames"] = system.frames(latents)
+    found |= {"brain": condition.brain, "frames": system.frames(latents)}
     said = {name: np.asarray(value, np.float32) for name, value in found.items() if value is not None}
     return given | ({"noise": noise} if system.denoises else {}) | said
 
@@ -133,8 +133,8 @@ def held_to(golden: Arrays, found: list[dict[str, NDArray[Any]]]) -> dict[str, f
     Raises
     ------
     BundleError
-        If an output is off by more than 1e-4 (the confidence by more than 1e-3). Frames kept in 8 bits may
-        be off by their rounding as well.
+        If an output is off by more than 1e-4 (the confidence and ``brain`` by more than 1e-3). Frames kept in
+        8 bits may be off by their rounding as well.
     """
     worst: dict[str, float] = {}
     for n, window in enumerate(found):

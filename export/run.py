@@ -170,7 +170,7 @@ def _subject(name: str, made: _Made) -> Subject:
         place = f"subjects/{name}"
         data = [f"{place}/{file}" for file in built.data]
         stages[stage] = replace(built, file=f"{place}/{built.file}", data=data)
-    return Subject(manifest.eeg, manifest.fmri, stages, manifest.subject, manifest.confidence)
+    return Subject(manifest.eeg, manifest.fmri, stages, manifest.subject, manifest.confidence, manifest.brain)
 
 
 def graphs_of(stages: Iterable[Stage]) -> dict[str, ModelProto]:

@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 Array = NDArray[np.generic]
 Float = NDArray[np.float32]
 
+# What a window may hold, in the order of a bundle's output ``brain``; see `Presence`.
+PRESENCES = ("brain", "inconsistent", "neither")
+
 
 @dataclass(frozen=True, slots=True)
 class Montage:
@@ -252,6 +255,27 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class Presence:
+    """How probable it is that a window holds a brain that the bundle can read.
+
+    The three probabilities sum to 1. They hold at the prior that the bundle states.
+
+    Attributes
+    ----------
+    brain : float
+        The window holds a brain that the bundle can read, and its modalities agree.
+    inconsistent : float
+        Each modality may hold a brain, but they do not belong to one window.
+    neither : float
+        The window holds nothing that the bundle can read.
+    """
+
+    brain: float
+    inconsistent: float
+    neither: float
+
+
+@dataclass(frozen=True, slots=True)
 class Clip:
     """One reconstructed clip.
 
@@ -267,6 +291,8 @@ class Clip:
         Denoising steps taken; 0 for a closed-form bundle.
     confidence : float or None
         Calibrated probability that the clip wins its 2-way identification.
+    presence : Presence or None
+        Whether its window holds a brain that the bundle can read, if the bundle tells.
     """
 
     frames: NDArray[np.uint8]
@@ -274,3 +300,4 @@ class Clip:
     scores: dict[str, float] | None
     steps: int
     confidence: float | None = None
+    presence: Presence | None = None

@@ -1,8 +1,8 @@
 """Windows decoded by a trained system as a session decodes them, each with the end of the clip before.
 
-Signals by port and the windows' spans come in; clips, latents, confidence and scores go out (a
-`Reconstruction`). A live session decodes window after window. Here, windows that do not depend on each other
-are decoded together.
+Signals by port and the windows' spans come in; clips, latents, confidence, scores and the presence of a
+brain go out (a `Reconstruction`). A live session decodes window after window. Here, windows that do not
+depend on each other are decoded together.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,12 +37,15 @@ class Reconstruction:
         None without a signal, and for a system that has none.
     scores : float64, (window, label), or None
         Probabilities of the categories, for systems that name categories.
+    brain : float64, (window, 3), or None
+        Probabilities of `rtdecode.types.PRESENCES`, for systems that tell the presence of a brain.
     """
 
     clips: Sequence[Pixels]
     latents: NDArray[np.float32]
     confidence: NDArray[np.float64] | None
     scores: NDArray[np.float64] | None = None
+    brain: NDArray[np.float64] | None = None
 
 
 def reconstruct(
@@ -89,13 +92,14 @@ def reconstruct(
         starts = np.stack([_noise(noise_key, where[n], hop_s, system.latent_shape) for n in rows])
         condition = system.condition(given)
         latents[rows] = system.sample(condition, starts, steps)
-        for name in ("confidence", "scores"):
+        for name in ("confidence", "scores", "brain"):
             value = getattr(condition, name)
             if value is not None:
                 said.setdefault(name, np.zeros((len(where), value.shape[1])))[rows] = np.asarray(value)
     # A clip without a signal has no confidence, whatever the system says.
     confidence = said["confidence"][:, 0] if "confidence" in said and not null else None
-    return Reconstruction(clips_of(system, latents), latents, confidence, said.get("scores"))
+    clips = clips_of(system, latents)
+    return Reconstruction(clips, latents, confidence, said.get("scores"), said.get("brain"))
 
 
 def clips_of(system: System, latents: NDArray[Any]) -> list[Pixels]:

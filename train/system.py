@@ -79,6 +79,8 @@ class Condition:
         Probabilities of named categories, (window, label).
     confidence
         From 0 to 1, (window, 1).
+    brain
+        Probabilities of `rtdecode.types.PRESENCES`, in that order, (window, 3).
     """
 
     tokens: Any = None
@@ -89,6 +91,7 @@ class Condition:
     memory: Any = None
     scores: Any = None
     confidence: Any = None
+    brain: Any = None
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 ::
 
     manifest.json      what the files are and how they fit together, and its own digest
-    encode.onnx        brain -> latent, or the conditioning of the denoiser (and scores, confidence)
+    encode.onnx        brain -> latent, or the conditioning of the denoiser (and scores, confidence, brain)
     denoise.onnx       one denoising step, if the decoder has any
     decode_first.onnx  the first latent frame -> the first video frame
     decode_next.onnx   a later latent frame -> the video frames it holds
@@ -18,6 +18,7 @@ reads and writes one. `engine` loads the graphs of a bundle (`graph`), which sev
 graphs: in a live session, in a replay, in the check of an export, and for the golden windows (`golden`).
 """
 
+from rtdecode.bundle.brain import Brain
 from rtdecode.bundle.folder import SHIPPED, Bundle, check_target, load, resolve, write
 from rtdecode.bundle.manifest import (
     SCHEMA,
@@ -38,6 +39,7 @@ from rtdecode.bundle.manifest import (
 __all__ = [
     "SCHEMA",
     "SHIPPED",
+    "Brain",
     "Bundle",
     "ClipGeometry",
     "EegInput",

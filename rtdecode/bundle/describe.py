@@ -3,7 +3,8 @@
 from rich.console import Console
 from rich.table import Table
 
-from rtdecode.bundle import Bundle
+from rtdecode.bundle import Brain, Bundle
+from rtdecode.types import PRESENCES
 
 
 def show(bundle: Bundle) -> None:
@@ -25,6 +26,7 @@ def show(bundle: Bundle) -> None:
         "steps": manifest.steps,
         "noise key": manifest.noise_key,
         "categories": manifest.labels and ", ".join(manifest.labels),
+        "tells a brain": manifest.brain and f"at the prior {_prior(manifest.brain)}",
         "graphs": ", ".join(manifest.built),
         "subjects": ", ".join(manifest.subjects) or None,
         "fitter": manifest.fitter,
@@ -37,3 +39,7 @@ def show(bundle: Bundle) -> None:
     for name, value in rows.items():
         table.add_row(name, "-" if value is None else str(value))
     Console().print(table)
+
+
+def _prior(brain: Brain) -> str:
+    return ", ".join(f"{name} {getattr(brain.prior, name):g}" for name in PRESENCES)

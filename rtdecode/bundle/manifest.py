@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
+from rtdecode.bundle.brain import Brain
 from rtdecode.disk import typed
 from rtdecode.errors import BundleError
 from rtdecode.signal.eeg.band import EegBand
@@ -204,6 +205,8 @@ class Subject:
         The value of ports with the source ``subject``.
     confidence : dict or None
         What its confidence was calibrated on; None if it was not calibrated.
+    brain : Brain or None
+        What its ``encode`` says of the presence of a brain; None if it says nothing.
     """
 
     eeg: EegInput | None
@@ -211,6 +214,7 @@ class Subject:
     stages: dict[str, Stage]
     number: int | None = None
     confidence: dict[str, Any] | None = None
+    brain: Brain | None = None
 
     def __post_init__(self) -> None:
         if not {"encode"} <= set(self.stages) <= set(OWN_STAGES):
@@ -252,6 +256,8 @@ class Manifest:
     fitter : str or None
         The registered builder of what can fit the bundle to another participant, see
         `train.fitting.fitter`; None if nothing can.
+    brain : Brain or None
+        What its ``encode`` says of the presence of a brain that it can read; None if it says nothing.
 
     The other attributes are plain values.
     """
@@ -282,6 +288,7 @@ class Manifest:
     subjects: dict[str, Subject] = field(default_factory=dict)
     subject: int | None = None
     fitter: str | None = None
+    brain: Brain | None = None
 
     def __post_init__(self) -> None:
         if self.eeg is None and self.fmri is None:
@@ -342,6 +349,7 @@ def of_subject(manifest: Manifest, name: str) -> Manifest:
         "stages": {**manifest.stages, "front": None, **found.stages},
         "subject": found.number,
         "confidence": found.confidence,
+        "brain": found.brain,
     }
     try:
         return replace(manifest, **own)
@@ -355,9 +363,13 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
     Fractions become text, and settings of a port that have no value are left out.
     """
     tree = asdict(manifest)
-    if manifest.fitter is None:
-        # A bundle without the key keeps its digest when it is written again.
-        del tree["fitter"]
+    # A bundle without these keys keeps its digest when it is written again.
+    for key in ("fitter", "brain"):
+        if tree[key] is None:
+            del tree[key]
+    for subject in tree["subjects"].values():
+        if subject["brain"] is None:
+            del subject["brain"]
     grid = tree["grid"].items()
     tree["grid"] = {name: str(value) if isinstance(value, Fraction) else value for name, value in grid}
     own = [stage for stage in tree["stages"].values() if stage is not None]

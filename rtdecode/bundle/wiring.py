@@ -29,6 +29,7 @@ from typing import Any
 
 from rtdecode.bundle.manifest import STAGES, Input, Manifest, Output, Stage, State
 from rtdecode.errors import BundleError
+from rtdecode.types import PRESENCES
 
 SIGNALS = ("eeg", "eeg_mask", "fmri", "fmri_mask")
 _EVERYWHERE = (*SIGNALS, "subject", "memory", "state")
@@ -376,6 +377,20 @@ class _Check:
             raise ValueError(
                 f"the manifest names {len(labels)} categories, and the output 'scores' of encode has the "
                 f"shape {scores}"
+            )
+        self._presence(outputs)
+
+    def _presence(self, outputs: Mapping[str, Output]) -> None:
+        if "brain" not in outputs:
+            if self.manifest.brain is not None:
+                raise ValueError("the manifest describes the output 'brain', and encode has no such output")
+            return
+        found = outputs["brain"].shape
+        wanted = [1, len(PRESENCES)]
+        if found != wanted:
+            raise ValueError(
+                f"encode.brain has the shape {found}, {wanted} was expected: the probabilities of "
+                f"{', '.join(PRESENCES)}"
             )
 
 

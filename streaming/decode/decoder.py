@@ -17,8 +17,11 @@ from numpy.typing import NDArray
 from rtdecode.bundle import Bundle, engine, golden, wiring
 from rtdecode.bundle.engine import Engine
 from rtdecode.errors import BundleError, RtDecodeError
-from rtdecode.types import Clip, Window
+from rtdecode.types import Clip, Presence, Window
 from streaming.decode.deadline import Cost
+
+# Largest distance of the sum of the probabilities of ``brain`` from 1.
+_ROUNDING = 1e-3
 
 
 class NonFiniteError(RtDecodeError):
@@ -153,7 +156,12 @@ class Decoder:
         if not null:
             self._session.keep(window, opened)
         clip = Clip(
-            np.concatenate(frames), opened.latent, self._scores(encoded), count, self._confidence(encoded)
+            np.concatenate(frames),
+            opened.latent,
+            self._scores(encoded),
+            count,
+            self._confidence(encoded),
+            self._presence(encoded),
         )
         return Decoded(clip, started_at, encoded_at, denoised_at, first_at, self._now(), denoising_s)
 
@@ -169,6 +177,12 @@ class Decoder:
         if self._bundle.manifest.confidence is None:
             return None
         return float(np.clip(encoded["confidence"].item(), 0, 1))
+
+    def _presence(self, encoded: dict[str, NDArray[Any]]) -> Presence | None:
+        if self._bundle.manifest.brain is None:
+            return None
+        brain, inconsistent, neither = np.clip(encoded["brain"].reshape(-1), 0, 1).tolist()
+        return Presence(brain, inconsistent, neither)
 
     def _check_golden(self) -> Cost:
         """Decode the golden window, refuse a bundle that does not decode as promised, and return the cost."""
@@ -194,9 +208,19 @@ class Decoder:
                 f"manifest.json is {stated}. Export it again."
             )
         golden.compare(self._bundle, kept, found)
+        if self._bundle.manifest.brain is not None:
+            self._check_probabilities(found["brain"])
         encode_s = encoded_at - started_at
         step_s = (denoised_at - encoded_at) / max(1, self.steps)
         return Cost(encode_s, step_s, drawn_at - denoised_at)
+
+    def _check_probabilities(self, brain: NDArray[Any]) -> None:
+        total = float(brain.sum())
+        if not (brain.min() >= -_ROUNDING and abs(total - 1) <= _ROUNDING):
+            raise BundleError(
+                f"bundle {self._bundle.path}: its output 'brain' is {brain.reshape(-1).tolist()} for the "
+                "golden window, and probabilities that sum to 1 were expected. Export it again."
+            )
 
 
 def check_steps(bundle: Bundle, steps: int | None) -> int:

@@ -13,6 +13,7 @@ from export.digest import digest
 from export.parity import allowed, compare, expected, held_to
 from export.run import graphs_of, run, wired
 from rtdecode import bundle, installing
+from rtdecode.bundle import Manifest
 from rtdecode.bundle.engine import load
 from rtdecode.bundle.golden import decode as decode_golden
 from rtdecode.errors import BundleError, UsageError
@@ -24,7 +25,8 @@ from train.models.ridge.system import PatchRidge
 from train.recipe import build
 from train.reconstruct import reconstruct
 from train.run_folder import arrays, draft_of, read_run, weights
-from train.system import System
+from train.system import ClosedForm, Condition, System
+from train.work import Arrays
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ("phantom", "haxby")
@@ -128,6 +130,38 @@ def test_how_far_off_is_too_far_is_said_of_each_output() -> None:
     off["latent"][:] = 5e-4
     with pytest.raises(BundleError, match=r"allowed {'latent': 0.0001, 'confidence': 0.001}"):
         held_to(truth, [off])
+
+
+def test_probabilities_of_a_brain_may_be_off_as_the_confidence_may() -> None:
+    truth = {"brain": np.array([[0.9, 0.06, 0.04]], np.float32)}
+    assert held_to(truth, [{"brain": truth["brain"] + np.float32(5e-4)}])["brain"] == pytest.approx(
+        5e-4, 0.01
+    )
+    with pytest.raises(BundleError, match=r"allowed {'brain': 0.001}"):
+        held_to(truth, [{"brain": truth["brain"] + np.float32(2e-3)}])
+
+
+def test_what_a_system_tells_of_a_brain_is_expected_of_its_graphs() -> None:
+    told = np.array([[0.9, 0.06, 0.04], [0.1, 0.1, 0.8]])
+    found = expected(Telling({}), {"brightness": np.array([[0.2], [0.7]], np.float32), "told": told})
+    np.testing.assert_allclose(found["brain"], told, rtol=1e-6)
+    assert found["brain"].dtype == np.float32
+
+
+class Telling(ClosedForm):
+    """Its latents are given, and so is what it tells of a brain."""
+
+    latent_shape = (1, 1, 1, 1)
+
+    def condition(self, inputs: Arrays) -> Condition:
+        start = inputs["brightness"].reshape(-1, *self.latent_shape)
+        return Condition(start=start, brain=inputs["told"])
+
+    def frames(self, latents: np.ndarray) -> np.ndarray:
+        return latents.reshape(-1, 1, 1, 1, 1).repeat(3, axis=-1)
+
+    def graphs(self, manifest: Manifest) -> dict[str, onnx.ModelProto]:
+        return {}
 
 
 def test_windows_with_holes_take_the_same_way_in_both_decoders() -> None:

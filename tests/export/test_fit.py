@@ -28,6 +28,7 @@ from rtdecode.phantom.session import PhantomSession
 from streaming.decode.decoder import Decoder
 from streaming.session import replay
 from tests.recordings import record
+from tests.streaming.bundles import BRAIN
 from tests.train.tiny import tiny_bundle
 from train.closed_form.refine import perceptron
 from train.data.recorded import Recorded, read_recordings
@@ -133,9 +134,11 @@ def test_a_bundle_names_no_recording_and_not_whom_it_was_fitted_to_before(setup,
     film = shutil.copyfile(folder / "truth" / "film.mp4", tmp_path / "for_DOE_JANE.mp4")
     shown = command._shown([kept], film, None, setup.base.manifest)
     fitted_before = {"fitted": {"recordings": ["DOE_JOHN"]}, "decoder": setup.base.manifest.provenance}
-    base = replace(setup.base, manifest=replace(setup.base.manifest, provenance=fitted_before))
+    base = replace(setup.base, manifest=replace(setup.base.manifest, provenance=fitted_before, brain=BRAIN))
     about = command._about(base, [kept], setup.recorded, shown)
-    told = command._changes(base, [kept], setup.recorded, about)["provenance"]
+    changes = command._changes(base, [kept], setup.recorded, about)
+    assert replace(base.manifest, **changes).brain is None, "its evidence was fitted on another's windows"
+    told = changes["provenance"]
     assert told["participant"] == f"recorded, {kept.digest()}"
     assert told["decoder"] == setup.base.manifest.provenance
     assert about["films"] == [file_hash(film)[:16]]

@@ -1,7 +1,7 @@
 """Inputs changed at random, through windows and decoder: no clip of numbers that are none, no exception."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from rtdecode.errors import GeometryError
 from rtdecode.types import EegChunk, Montage, Trigger, Volume
 from rtdecode.windows.assembler import Assembler
 from streaming.decode.decoder import Decoder
-from tests.streaming.bundles import AFFINE, CHANNELS, make_bundle, scan
+from tests.streaming.bundles import AFFINE, BRAIN, CHANNELS, make_bundle, scan
 
 ZERO = 300.0
 SECONDS = 13.0
@@ -29,7 +29,9 @@ FACTORS = [1e-6, 1e-3, 1e3, 1e6, 1e30, 0.0, -1.0]
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return make_bundle(tmp_path_factory.mktemp("mutated") / "bundle", steps=2, confidence={"n": 20})
+    return make_bundle(
+        tmp_path_factory.mktemp("mutated") / "bundle", steps=2, confidence={"n": 20}, brain=BRAIN
+    )
 
 
 def clean(rng: Rng) -> list[Item]:
@@ -110,6 +112,8 @@ def run(bundle: Bundle, items: list[Item], decoder: Decoder) -> int:
             clip = decoder.decode(window).clip
             assert np.isfinite(clip.latent).all()
             assert clip.confidence is None or np.isfinite(clip.confidence)
+            assert clip.presence is not None
+            assert np.isfinite(astuple(clip.presence)).all()
             clips += 1
     made.notes()
     return clips

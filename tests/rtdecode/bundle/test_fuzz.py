@@ -16,7 +16,7 @@ from rtdecode.disk.sealed import digest_of
 from rtdecode.errors import BundleError
 from streaming.decode.decoder import Decoder
 from tests.streaming import rich
-from tests.streaming.bundles import LABELS, make_bundle
+from tests.streaming.bundles import BRAIN, LABELS, make_bundle
 
 NUMBERS = st.integers() | st.floats() | st.sampled_from([0, -1, 2**31, 2**63, 10**400, 1e308, True])
 TEXT = st.text(max_size=8) | st.sampled_from(
@@ -67,7 +67,9 @@ def _made(request: pytest.FixtureRequest, path: Path) -> Path:
     if request.param == "rich":
         return rich.make(path).path
     closed = request.param == "closed"
-    how: dict[str, Any] = {"labels": LABELS} if closed else {"steps": 2, "confidence": {"windows": 3}}
+    how: dict[str, Any] = (
+        {"labels": LABELS} if closed else {"steps": 2, "confidence": {"windows": 3}, "brain": BRAIN}
+    )
     return make_bundle(path, **how).path
 
 

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from rtdecode import bundle as bundles
-from rtdecode.bundle import Input, Manifest, Output, Stage, State, wiring
+from rtdecode.bundle import Brain, Input, Manifest, Output, Stage, State, wiring
 from rtdecode.errors import BundleError
+from rtdecode.types import Presence
 
 FLOAT = "float32"
+BRAIN = Brain("brain", Presence(0.5, 0.25, 0.25))
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +57,12 @@ def state(manifest: Manifest, name: str, found: State) -> Manifest:
 def test_what_ships_fits(manifest: Manifest) -> None:
     wiring.check(manifest, "phantom")
     wiring.check(bundles.load("haxby").manifest, "haxby")
+
+
+def test_a_graph_may_tell_a_brain_whether_the_manifest_describes_it_or_not(manifest: Manifest) -> None:
+    told = begun(manifest, brain=[1, 3])
+    wiring.check(told, "silent")
+    wiring.check(replace(told, brain=BRAIN), "told")
 
 
 def test_a_draft_has_no_stages_and_passes(manifest: Manifest) -> None:
@@ -127,6 +135,9 @@ def test_a_draft_has_no_stages_and_passes(manifest: Manifest) -> None:
         ),
         (lambda m: replace(m, stages=m.stages | {"encode": None}), "no stage 'encode', which decoding needs"),
         (lambda m: replace(m, confidence={"windows": 3}, stages=unsure(m)), "no output 'confidence'"),
+        (lambda m: replace(m, brain=BRAIN), "describes the output 'brain', and encode has no such output"),
+        (lambda m: begun(m, brain=[1, 2]), r"encode\.brain has the shape \[1, 2\], \[1, 3\] was expected"),
+        (lambda m: begun(replace(m, brain=BRAIN), brain=[3]), r"encode\.brain has the shape \[3\]"),
         (lambda m: replace(m, labels=["face", "house"]), "names 2 categories, .* has the shape None"),
     ],
 )
