@@ -27,6 +27,7 @@ from streaming.sinks import curves, judged, meter
 from streaming.sinks.clips import ClipSink
 from streaming.sinks.film import FilmSink, describe
 from streaming.sinks.judged import Sections
+from streaming.sinks.presence import PresenceLog
 from streaming.sinks.sheet import ContactSheet
 from streaming.sinks.truth import Archive, Truth
 
@@ -101,6 +102,8 @@ class Emitter:
         Sentence on the newest clip or window that counted as ``late``, ``degraded`` or ``skipped``.
     steps : Counter
         Emitted clips by the number of denoising steps that they got.
+    presence : PresenceLog
+        Whether the finals so far hold a brain that the bundle can read.
     meter : Meter
     """
 
@@ -145,6 +148,7 @@ class Emitter:
         self.newest: LastClip | None = None
         self.words: dict[str, str] = {}
         self.steps: Counter[int] = Counter()
+        self.presence = PresenceLog(manifest.brain)
         self.meter = meter.Meter()
 
     def emit(self, job: Job, left_s: float = math.inf) -> None:
@@ -180,6 +184,7 @@ class Emitter:
         newest = Cost(encode_s, decoded.denoising_s / max(1, steps), decode_s)
         self._cost = self._cost.followed_by(newest)
         if job.window.revision == "final":
+            self._follow_presence(job, decoded)
             self._keep_later(_Unkept(job, decoded, late_s))
 
     @property
@@ -199,6 +204,11 @@ class Emitter:
     def leave_out(self) -> None:
         """Leave out of the film what is not in it yet: nothing can be written any more."""
         self._unkept.clear()
+
+    def _follow_presence(self, job: Job, decoded: Decoded) -> None:
+        if decoded.clip.presence is not None:
+            sentence = self.presence.add(round(job.window.session_s, 6), decoded.clip.presence)
+            self._notes += [sentence] if sentence else []
 
     def _keep_later(self, one: _Unkept) -> None:
         self._unkept.append(one)
@@ -230,7 +240,7 @@ class Emitter:
             self._keep_later(_Unkept(job))
 
     def notes(self) -> list[str]:
-        """Return sentences on what went wrong with the clips since the last call."""
+        """Return sentences on what the clips show of the session since the last call."""
         told = self._notes
         self._notes = []
         return told
@@ -339,6 +349,7 @@ class Emitter:
     ) -> dict[str, Any]:
         window = job.window
         length = window.stop_s - window.start_s
+        presence = decoded.clip.presence
         record: dict[str, Any] = {
             "session": self._session,
             "run": window.run,
@@ -350,6 +361,8 @@ class Emitter:
             "missing": {name: round(share, 6) for name, share in window.missing.items()},
             "eeg_quality": {name: round(share, 6) for name, share in window.eeg_quality.items()} or None,
             "confidence": None if decoded.clip.confidence is None else round(decoded.clip.confidence, 6),
+            "brain": None if presence is None else round(presence.brain, 6),
+            "inconsistent": None if presence is None else round(presence.inconsistent, 6),
             "steps": decoded.clip.steps,
             "latency_ms": spent,
             "t_ms": meter.instants(window, stamps, live=self._live),

@@ -52,6 +52,7 @@ class Report(Sections):
     recording: dict[str, Any] | None
     restarts: list[dict[str, Any]]
     steps: dict[str, int] | None
+    brain: dict[str, Any] | None
 
 
 def build(
@@ -114,6 +115,7 @@ def build(
         "recording": recording,
         "restarts": restarts or [],
         "steps": {str(n): output.steps[n] for n in sorted(output.steps, reverse=True) if n} or None,
+        "brain": output.presence.section(),
         **(judged or nothing()),
     }
 
@@ -145,6 +147,8 @@ def show(report: Report) -> None:
     table.add_row("clips that came late", str(report["late"]))
     if report["steps"]:
         table.add_row("clips by steps", "   ".join(f"{n}: {count}" for n, count in report["steps"].items()))
+    if report["brain"]:
+        table.add_row("finals with a brain", _presence(report["brain"]))
     for title, text in _judged(report):
         table.add_row(title, text)
     latency = report["latency_ms"]
@@ -156,6 +160,10 @@ def show(report: Report) -> None:
         table.add_row(title, _spread(latency[key]))
     table.add_row("peak memory", _or_dash(report["memory_mb"]["peak"], "{:.0f} MB"))
     console.print(table)
+
+
+def _presence(brain: dict[str, Any]) -> str:
+    return f"{_or_dash(brain['share'], '{:.0%}')} of {brain['finals']}   times gone {len(brain['gone'])}"
 
 
 def _judged(report: Report) -> list[tuple[str, str]]:

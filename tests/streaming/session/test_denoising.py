@@ -16,7 +16,7 @@ from rtdecode.errors import UsageError
 from streaming.session import replay
 from streaming.session.live import run
 from streaming.session.orders import StreamOptions
-from tests.streaming.bundles import make_bundle
+from tests.streaming.bundles import BRAIN, make_bundle
 from tests.streaming.sessions import Ended, play
 
 WINDOW = Fraction(1)
@@ -26,7 +26,8 @@ TR = Fraction(1, 2)
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("b") / "bundle"
-    return make_bundle(folder, tr=TR, window=WINDOW, steps=4, confidence={"fitted_on": "nothing"}).path
+    fitted = {"fitted_on": "nothing"}
+    return make_bundle(folder, tr=TR, window=WINDOW, steps=4, confidence=fitted, brain=BRAIN).path
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +99,23 @@ def test_a_replay_takes_the_wanted_steps_and_makes_the_same_clips(
         assert np.abs(before - after).max() < 1e-4
         assert twin["confidence"] == pytest.approx(clip["confidence"], abs=1e-5)
     assert same or first["clip"] > 0 or first["steps"] < 4 or len(live.clips) < 8
+
+
+def test_a_replay_tells_the_same_of_the_brain(live: Ended, bundle: Path, tmp_path: Path) -> None:
+    recording = live.out.parents[1] / "recording"
+    assert replay.run(recording, str(bundle), "max", tmp_path / "out") == 0
+    lines = [json.loads(line) for line in (tmp_path / "out" / "clips.jsonl").read_text().splitlines()]
+    told = {line["clip"]: line for line in lines if line["revision"] == "final"}
+    finals = live.finals()
+    assert finals
+    for clip in finals:
+        assert 0 < clip["brain"] + clip["inconsistent"] < 1
+        for name in ("brain", "inconsistent"):
+            assert told[clip["clip"]][name] == pytest.approx(clip[name], abs=1e-5)
+    section = live.report["brain"]
+    assert section["finals"] == len(finals)
+    assert section["share"] == np.mean([clip["brain"] >= 0.5 for clip in finals])
+    assert section["prior"] == {"brain": 0.5, "inconsistent": 0.25, "neither": 0.25}
 
 
 def _ordered(clips: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -139,7 +139,18 @@ def test_a_line_holds_what_the_contract_names(sessions: dict[str, Ended]) -> Non
             "modalities",
             "missing",
         ),
-        *("confidence", "steps", "latency_ms", "t_ms", "simulated", "bundle", "latent", "eeg_quality"),
+        *(
+            "confidence",
+            "brain",
+            "inconsistent",
+            "steps",
+            "latency_ms",
+            "t_ms",
+            "simulated",
+            "bundle",
+            "latent",
+            "eeg_quality",
+        ),
     }
     assert set(clip["latency_ms"]) == set(DURATIONS)
     assert list(clip["t_ms"]) == list(INSTANTS)

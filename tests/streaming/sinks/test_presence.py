@@ -1,0 +1,196 @@
+"""Whether the finals hold a brain: sentences, the report's section, and the record."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from rtdecode.bundle import Bundle, write
+from rtdecode.bundle.graph import Graph
+from rtdecode.errors import BundleError
+from rtdecode.types import Presence
+from streaming.decode.deadline import Job
+from streaming.decode.decoder import Decoder
+from streaming.sinks import report
+from streaming.sinks.output import Emitter
+from streaming.sinks.presence import PresenceLog
+from streaming.status import NOTHING
+from tests.streaming.bundles import BRAIN, make_bundle
+from tests.streaming.sinks.test_output import opened
+from tests.streaming.windows import window
+
+SURE = Presence(0.9, 0.05, 0.05)
+EVEN = Presence(0.5, 0.3, 0.2)
+BLANK = Presence(0.1, 0.1, 0.8)
+MIXED = Presence(0.1, 0.8, 0.1)
+HALF = Presence(0.45, 0.35, 0.2)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_bundle(tmp_path_factory.mktemp("b") / "bundle", brain=BRAIN)
+
+
+def followed(*finals: Presence) -> tuple[PresenceLog, dict[float, str]]:
+    """Follow finals every 4 s; return the log, and each sentence by the start of its final."""
+    log = PresenceLog(BRAIN)
+    told = {4.0 * k: log.add(4.0 * k, one) for k, one in enumerate(finals)}
+    return log, {at: sentence for at, sentence in told.items() if sentence is not None}
+
+
+def section(log: PresenceLog) -> dict[str, Any]:
+    found = log.section()
+    assert found is not None
+    return found
+
+
+def test_two_finals_in_a_row_say_that_it_is_gone_and_back() -> None:
+    log, told = followed(SURE, BLANK, BLANK, BLANK, SURE, EVEN, SURE)
+    assert list(told) == [8.0, 20.0]
+    assert told[8.0].startswith("No readable brain has been seen since 4.0 s of the session.")
+    assert told[20.0] == "A readable brain has been seen again since 16.0 s of the session."
+    found = section(log)
+    assert found["gone"] == [{"from_s": 4.0, "to_s": 16.0, "kind": "neither"}]
+    assert found["finals"] == 7
+    assert found["share"] == pytest.approx(4 / 7)
+    assert found["prior"] == {"brain": 0.5, "inconsistent": 0.25, "neither": 0.25}
+
+
+def test_one_final_alone_says_nothing() -> None:
+    log, told = followed(SURE, BLANK, SURE, BLANK, SURE)
+    assert told == {}
+    assert section(log)["gone"] == []
+    log, told = followed(BLANK, BLANK, SURE, BLANK, SURE)
+    assert list(told) == [4.0]
+    assert section(log)["gone"] == [{"from_s": 0.0, "to_s": None, "kind": "neither"}]
+
+
+def test_signals_that_do_not_belong_together_are_told_as_such() -> None:
+    log, told = followed(SURE, MIXED, MIXED)
+    assert told[8.0].startswith("EEG and fMRI have not belonged together since 4.0 s of the session.")
+    assert section(log)["gone"] == [{"from_s": 4.0, "to_s": None, "kind": "inconsistent"}]
+    _, told = followed(HALF, HALF)
+    assert told[4.0].startswith("No readable brain"), "inconsistent is not the largest of the three"
+
+
+def test_the_kind_of_a_spell_is_that_of_all_its_finals() -> None:
+    log, _ = followed(MIXED, MIXED, BLANK, SURE, BLANK, BLANK, SURE, SURE, MIXED, MIXED)
+    assert section(log)["gone"] == [
+        {"from_s": 0.0, "to_s": 24.0, "kind": "neither"},
+        {"from_s": 32.0, "to_s": None, "kind": "inconsistent"},
+    ]
+
+
+def test_before_the_first_final_no_share_is_known() -> None:
+    assert section(PresenceLog(BRAIN))["share"] is None
+    assert PresenceLog(None).section() is None
+
+
+def test_the_decoder_says_what_the_graph_says(bundle: Bundle, tmp_path: Path) -> None:
+    found = Decoder(bundle).decode(window()).clip.presence
+    assert found is not None
+    # exp(3), 1 and 1 over their sum, see `tests.streaming.bundles`.
+    assert found.brain == pytest.approx(np.exp(3) / (np.exp(3) + 2))
+    assert found.inconsistent == pytest.approx(found.neither)
+    alone = Decoder(bundle).decode(window(fmri=False)).clip.presence
+    assert alone is not None
+    assert alone.inconsistent > 0.9
+    silent = with_manifest(bundle, tmp_path / "silent", brain=None)
+    assert Decoder(silent).decode(window()).clip.presence is None
+
+
+def with_manifest(bundle: Bundle, folder: Path, **changes: Any) -> Bundle:
+    files = {name: bundle.path / name for name in bundle.manifest.files}
+    return write(folder, replace(bundle.manifest, **changes), files)
+
+
+def test_a_golden_brain_that_is_off_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    golden = bundle.golden()
+    golden["brain"] = golden["brain"] + np.float32(0.01)
+    np.savez(tmp_path / "golden.npz", **golden)
+    files = {name: bundle.path / name for name in bundle.manifest.files}
+    other = write(tmp_path / "b", bundle.manifest, files | {"golden.npz": tmp_path / "golden.npz"})
+    with pytest.raises(BundleError, match=r"gives brain 0\.01 away"):
+        Decoder(other)
+
+
+def test_values_that_are_no_probabilities_are_refused(bundle: Bundle, tmp_path: Path) -> None:
+    graph = onnx.load_from_string(bundle.read("encode.onnx"))
+    (softmax,) = (node for node in graph.graph.node if "brain" in node.output)
+    softmax.op_type = "Identity"
+    onnx.save(graph, tmp_path / "encode.onnx")
+    given = {port.name: bundle.golden()[port.name] for port in graph.graph.input}
+    logits = Graph(graph.SerializeToString(), "encode.onnx")(given)["brain"]
+    np.savez(tmp_path / "golden.npz", **(bundle.golden() | {"brain": logits}))
+    files = {name: bundle.path / name for name in bundle.manifest.files}
+    files |= {name: tmp_path / name for name in ("encode.onnx", "golden.npz")}
+    other = write(tmp_path / "b", bundle.manifest, files)
+    with pytest.raises(BundleError, match=r"its output 'brain' is \[.*probabilities that sum to 1"):
+        Decoder(other)
+
+
+def emitted(bundle: Bundle, folder: Path) -> tuple[Emitter, list[str], list[dict[str, Any]]]:
+    """A session of a brain, then fMRI alone, then a brain again; a preview of EEG alone before each final."""
+    output = opened(bundle, folder)
+    said = []
+    for k in range(7):
+        output.emit(Job(window(k, "preview", fmri=False), k))
+        output.emit(Job(window(k, eeg=k not in (2, 3, 4)), k))
+        said += output.notes()
+    output.close()
+    lines = (folder / "out" / "clips.jsonl").read_text().splitlines()
+    return output, said, [json.loads(line) for line in lines]
+
+
+def test_a_session_records_and_tells_what_its_finals_hold(bundle: Bundle, tmp_path: Path) -> None:
+    output, said, lines = emitted(bundle, tmp_path)
+    gone, back = said
+    assert gone.startswith("No readable brain has been seen since 8.0 s of the session.")
+    assert back == "A readable brain has been seen again since 20.0 s of the session."
+    finals = [line for line in lines if line["revision"] == "final"]
+    assert [line["brain"] > 0.5 for line in finals] == [True, True, False, False, False, True, True]
+    previews = [line for line in lines if line["revision"] == "preview"]
+    assert all(line["inconsistent"] > 0.9 > line["brain"] for line in previews)
+    found = output.presence.section()
+    assert found is not None
+    assert found["share"] == pytest.approx(4 / 7)
+    assert found["gone"] == [{"from_s": 8.0, "to_s": 20.0, "kind": "neither"}]
+
+
+def reported(bundle: Bundle, output: Emitter) -> report.Report:
+    return report.build(
+        "s",
+        bundle,
+        output,
+        NOTHING["counters"],
+        7,
+        simulated=True,
+        ended="the requested seconds were decoded",
+        memory_mb=None,
+        judged=None,
+    )
+
+
+def test_the_report_has_it_and_shows_it(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, _, _ = emitted(bundle, tmp_path)
+    made = reported(bundle, output)
+    assert made["brain"] == output.presence.section()
+    report.show(made)
+    assert "57% of 7   times gone 1" in capsys.readouterr().out
+
+
+def test_a_bundle_that_does_not_tell_has_null(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    silent = make_bundle(tmp_path / "bundle")
+    output, said, lines = emitted(silent, tmp_path)
+    assert said == []
+    assert {(line["brain"], line["inconsistent"]) for line in lines} == {(None, None)}
+    made = reported(silent, output)
+    assert made["brain"] is None
+    report.show(made)
+    assert "times gone" not in capsys.readouterr().out
