@@ -3,7 +3,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtdecode.scores.reliability import reliability, risk_coverage
+from rtdecode.scores.reliability import (
+    brier_skill,
+    calibration_error,
+    reliability,
+    risk_coverage,
+    squared_calibration_error,
+)
 
 
 def test_a_calibrated_confidence_has_next_to_no_error() -> None:
@@ -66,5 +72,44 @@ def test_a_long_session_keeps_a_short_curve() -> None:
 
 def test_nothing_and_unequal_lengths_are_refused() -> None:
     for one, other in ((0, 0), (3, 2)):
-        with pytest.raises(ValueError, match="one confidence"):
-            reliability(np.ones(one), np.ones(other))
+        for judge in (reliability, calibration_error, brier_skill):
+            with pytest.raises(ValueError, match="one confidence"):
+                judge(np.ones(one), np.ones(other))
+
+
+def test_the_error_of_kept_promises_is_nothing_on_average() -> None:
+    rng = np.random.default_rng(2)
+    squares, plain = [], []
+    for _ in range(400):
+        confidence = rng.uniform(0, 1, 100)
+        wins = (rng.random(100) < confidence).astype(float)
+        squares.append(squared_calibration_error(confidence, wins))
+        plain.append(reliability(confidence, wins)["ece"])
+    assert abs(np.mean(squares)) < 3 * np.std(squares) / np.sqrt(400)
+    # Without the debiasing, luck counts as an error.
+    assert np.mean(plain) > 0.05
+
+
+def test_the_error_of_broken_promises_is_their_distance() -> None:
+    rng = np.random.default_rng(3)
+    confidence = rng.uniform(0.2, 1, 20_000)
+    wins = (rng.random(20_000) < confidence - 0.2).astype(float)
+    assert calibration_error(confidence, wins) == pytest.approx(0.2, abs=0.02)
+
+
+def test_bins_of_one_confidence_are_debiased_as_published() -> None:
+    wins = np.array([1.0] * 6 + [0.0] * 4)
+    # One bin: (0.95 - 0.6)^2 - 0.6 * 0.4 / 9.
+    assert squared_calibration_error(np.full(10, 0.95), wins) == pytest.approx(0.35**2 - 0.24 / 9)
+    # A single clip has no variance.
+    assert np.isnan(calibration_error(np.array([0.5]), np.array([1.0])))
+    # What lies closer than chance would have it is no error.
+    assert calibration_error(np.full(10, 0.6), wins) == 0
+
+
+def test_skill_is_measured_against_the_share_of_wins() -> None:
+    wins = np.array([1.0, 1.0, 1.0, 0.0])
+    assert brier_skill(wins, wins) == 1
+    assert brier_skill(np.full(4, 0.75), wins) == 0
+    assert brier_skill(np.full(4, 0.25), wins) == pytest.approx(1 - (3 * 0.5625 + 0.0625) / 4 / 0.1875)
+    assert np.isnan(brier_skill(np.full(3, 0.5), np.ones(3)))
