@@ -136,13 +136,14 @@ def rounded(figures: Figures) -> Figures:
 def freeze(found: dict[str, Figures]) -> None:
     """Put the oracle's figures into ``bars.json``, section ``film``.
 
-    They differ by decoder: the oracle gets the end of the clip before where the decoder gets it.
+    They differ by decoder: the oracle gets the end of the clip before where the decoder gets it. Differences
+    between a decoder and the oracle are figures of the decoder, and stay out.
     """
     oracle = {
         name: {
             metric: {"value": one["value"], "ci95": one["ci95"]}
             for metric, one in figures.items()
-            if metric.endswith("_oracle") and "_cuts_" not in metric
+            if metric.endswith("_oracle") and "_cuts_" not in metric and "_above_" not in metric
         }
         for name, figures in found.items()
     }
@@ -153,12 +154,14 @@ def freeze(found: dict[str, Figures]) -> None:
 _ROWS = (
     "identification_2way",
     "identification_2way_oracle",
+    "identification_2way_above_oracle",
     "identification_2way_ceiling",
     "identification_2way_other_film",
     "identification_2way_rest",
     "identification_2way_other_subject",
     "identification_2way_null",
     "identification_2way_nearest",
+    "identification_2way_above_nearest",
     "identification_2way_matched",
     "identification_2way_matched_oracle",
     "layout_colour",

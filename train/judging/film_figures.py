@@ -27,6 +27,12 @@ _OF_ROUTES = ("identification_2way", "identification_2way_matched", "identificat
 # true colour stand, which no signal changes.
 _BY_CUTS = ("", "_oracle", "_ceiling")
 _OF_COLOUR = ("", "_oracle")
+# The suffixes of what the decoder is compared with window by window.
+_COMPARED = ("_oracle", "_nearest")
+# No signal changes a clip of the true colour, so that decoders do not differ in it.
+_SAME = "psnr_told_colour"
+# F1 counts cuts over all windows. One that holds none on one side still counts on the other.
+_POOLED = "cut_f1"
 
 Matrix = NDArray[np.float64]
 
@@ -46,7 +52,8 @@ def figures(scores: Mapping[str, Sequence[Scores]], shown: Sequence[Shown], *, f
     Returns
     -------
     dict
-        Metric with suffix -> {value, chance, shuffled, constant, ci95, n}.
+        Metric with suffix -> {value, chance, shuffled, constant, ci95, n}. ``METRIC_above_oracle`` and
+        ``METRIC_above_nearest`` are paired differences, decoder less reference.
     """
     kept, _ = groups(shown[:1] if fixed else shown, by_session=not fixed)
     distractors = np.concatenate([one.allowed.sum(axis=1) for one in shown])
@@ -61,7 +68,24 @@ def figures(scores: Mapping[str, Sequence[Scores]], shown: Sequence[Shown], *, f
             if made is not None and made["n"] >= least:
                 same = figure(*_gathered(scores[CONSTANT], metric, fixed=fixed), None, kept)
                 found[metric + suffix] = made | {"constant": same["value"] if same else None}
-    return found
+    return found | _differences(scores, found, kept, fixed=fixed)
+
+
+def _differences(
+    scores: Mapping[str, Sequence[Scores]], found: Figures, kept: NDArray[np.int64], *, fixed: bool
+) -> Figures:
+    """Compare the decoder with each reference by every metric of which both have a figure."""
+    made: Figures = {}
+    for reference in (suffix for suffix in _COMPARED if suffix in scores):
+        for metric in scores[""][0]:
+            if metric == _SAME or not {metric, metric + reference} <= found.keys():
+                continue
+            ours = _gathered(scores[""], metric, fixed=fixed)
+            others = _gathered(scores[reference], metric, fixed=fixed)
+            compared = difference(ours, others, kept, pooled=metric == _POOLED)
+            if compared is not None:
+                made[f"{metric}_above{reference}"] = compared | {"constant": None}
+    return made
 
 
 def _wanted(metric: str, suffix: str) -> bool:
@@ -140,5 +164,57 @@ def figure(
         "chance": chance,
         "shuffled": None,
         "ci95": [float(q) for q in np.quantile(means, [0.025, 0.975])],
+        "n": int(there.sum()),
+    }
+
+
+def difference(
+    ours: tuple[Matrix, Matrix],
+    others: tuple[Matrix, Matrix],
+    kept: NDArray[np.int64],
+    *,
+    pooled: bool = False,
+) -> dict[str, Any] | None:
+    """Make a figure of how far one decoder's mean lies above another's on the same windows.
+
+    Parameters
+    ----------
+    ours, others : (scores, weights)
+        (window,) each, as for `figure`.
+    kept : (window,) int
+        Windows with the same number are resampled together, on both sides alike.
+    pooled : bool
+        Whether windows that only one of the two can be scored on count as well. They count for a ratio of
+        sums; else only windows with both scores are compared.
+
+    Returns
+    -------
+    dict or None
+        {value, chance, shuffled, ci95, n}, in the metric's own units; chance is 0. None without a window to
+        compare.
+    """
+    known = np.array([np.isfinite(scores) & (weights > 0) for scores, weights in (ours, others)])
+    there = known.any(axis=0) if pooled else known.all(axis=0)
+    if not known[:, there].any(axis=1).all():
+        return None
+    ids = np.unique(kept[there], return_inverse=True)[1]
+    count = int(ids.max()) + 1
+    draws = np.random.default_rng(0).integers(0, count, (RESAMPLES, count))
+    value = 0.0
+    means = np.zeros(RESAMPLES)
+    for sign, (scores, weights), scored in zip((1, -1), (ours, others), known[:, there], strict=True):
+        weight = np.where(scored, weights[there], 0)
+        total = np.bincount(ids, np.where(scored, scores[there], 0) * weight)
+        whole = np.bincount(ids, weight)
+        value += sign * float(total.sum() / whole.sum())
+        # A draw of windows that all have no weight on one side has no mean, and does not count.
+        with np.errstate(invalid="ignore"):
+            means += sign * total[draws].sum(axis=1) / whole[draws].sum(axis=1)
+    low, high = np.nanquantile(means, [0.025, 0.975])
+    return {
+        "value": value,
+        "chance": 0.0,
+        "shuffled": None,
+        "ci95": [float(low), float(high)],
         "n": int(there.sum()),
     }

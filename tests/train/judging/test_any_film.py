@@ -35,6 +35,14 @@ def test_a_run_is_judged_on_films_beside_controls_and_references(tmp_path: Path)
         assert {"value", "chance", "shuffled", "constant", "ci95", "n"} == figure.keys()
         low, high = figure["ci95"]
         assert low - 1e-9 <= figure["value"] <= high + 1e-9, name
+    # The decoder is compared with what stands beside it, window by window.
+    for metric in every - {"bits_per_window"}:
+        for reference in ("oracle", "nearest"):
+            above = figures[f"{metric}_above_{reference}"]
+            pair = figures[metric]["value"] - figures[f"{metric}_{reference}"]["value"]
+            assert above["value"] == pytest.approx(pair), metric
+            assert above["chance"] == 0
+    assert not any("above" in name and name.endswith(CONTROLS) for name in figures)
     # What is known of the simulation identifies every window, more than any decoder does.
     assert figures["identification_2way_ceiling"]["value"] > 0.95
     assert figures["shapes/identification_2way_ceiling"]["value"] > 0.95

@@ -8,7 +8,7 @@ import pytest
 from rtdecode.phantom.film.film import Film
 from train.closed_form import patch_codec
 from train.data.phantom import film_clips
-from train.judging.film_figures import CONSTANT, figure, figures, groups
+from train.judging.film_figures import CONSTANT, difference, figure, figures, groups
 from train.judging.film_scores import (
     CHANCE,
     Shown,
@@ -177,6 +177,34 @@ def test_a_figure_is_the_mean_under_its_weights() -> None:
     assert found["n"] == 2
     assert found["ci95"] == [0, 1]
     assert figure(np.array([np.nan]), np.ones(1), 0.5, np.arange(1)) is None
+
+
+def test_decoders_are_compared_window_by_window() -> None:
+    rng = np.random.default_rng(0)
+    hard = rng.normal(0, 10, 60)
+    one = np.ones(60)
+    found = difference((hard + 1, one), (hard, one), np.arange(60))
+    # What windows differ by themselves is gone.
+    assert found is not None
+    assert found["value"] == pytest.approx(1)
+    assert found["ci95"] == pytest.approx([1, 1])
+    assert found["chance"] == 0
+    # Windows that one of them lacks are left out on both sides.
+    ours = np.where(np.arange(60) < 30, np.nan, 2.0)
+    partly = difference((ours, one), (np.arange(60) / 59, one), np.arange(60))
+    assert partly is not None
+    assert partly["n"] == 30
+    assert partly["value"] == pytest.approx(2 - np.arange(30, 60).mean() / 59)
+    assert difference((np.full(60, np.nan), one), (hard, one), np.arange(60)) is None
+
+
+def test_a_ratio_of_sums_is_compared_over_all_windows() -> None:
+    ours = (np.array([1.0, np.nan, 0.0]), np.array([2.0, 0, 2]))
+    others = (np.array([1.0, 0.0, np.nan]), np.array([2.0, 1, 0]))
+    found = difference(ours, others, np.arange(3), pooled=True)
+    assert found is not None
+    assert found["value"] == pytest.approx(2 / 4 - 2 / 3)
+    assert found["n"] == 3
 
 
 def test_every_metric_has_its_chance() -> None:
