@@ -102,6 +102,35 @@ def reconstruct(
     return Reconstruction(clips, latents, confidence, said.get("scores"), said.get("brain"))
 
 
+def brain_of(system: System, inputs: Arrays) -> NDArray[np.float64] | None:
+    """Ask a system whether the signals of windows are those of a brain that watches.
+
+    Every window is asked about alone, without the end of a clip before, and nothing is drawn.
+
+    Parameters
+    ----------
+    system : System
+    inputs : dict
+        Signals by port, with a row for each window.
+
+    Returns
+    -------
+    (window, 3) float64 or None
+        See `Condition.brain`; None for a system that does not say it.
+    """
+    count = len(next(iter(inputs.values())))
+    latents = np.zeros((1, *system.latent_shape), np.float32)
+    found = []
+    for first in range(0, count, _AT_ONCE):
+        given = {name: value[first : first + _AT_ONCE] for name, value in inputs.items()}
+        rows = len(next(iter(given.values())))
+        said = system.condition(given | _carried(system, latents, [-1] * rows)).brain
+        if said is None:
+            return None
+        found.append(np.asarray(said, np.float64))
+    return np.concatenate(found)
+
+
 def clips_of(system: System, latents: NDArray[Any]) -> list[Pixels]:
     """Draw latents as the clips that a session emits, each uint8 (frame, row, column, 3)."""
     return keep(clip for part in _drawn(system, latents) for clip in part)

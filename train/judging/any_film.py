@@ -2,7 +2,8 @@
 
 One participant watches films in several sessions. Each session goes through the chain and the decoder, and
 its clips are held against what was shown (`train.judging.film_scores`). Beside each figure stand those of
-controls that it must beat, and of references that bound it; ``docs/training.md`` says what each means.
+controls that it must beat, and of references that bound it; ``docs/training.md`` says what each means. A
+system that says whether it sees a brain is judged by that too (`train.judging.presence`).
 
 Where the film differs by session, intervals resample sessions if there are 20 of them. A film from a file is
 the same in all sessions: a window's score is its mean over them, and intervals resample blocks of the film.
@@ -38,6 +39,7 @@ from train.judging.film_scores import (
 )
 from train.judging.identification import ROUTES, by_preset, judging_seeds, only
 from train.judging.judged import Judged, Request, Show
+from train.judging.presence import Presence
 from train.judging.references import References, kind_of, recoded, references, watch
 from train.metrics.cuts import step_profile
 from train.metrics.pixels import nearest
@@ -141,24 +143,31 @@ def judge_film(
     shown: list[Shown] = []
     drawn: list[Sequence[Pixels]] = []
     profiles: list[_Profile] = []
+    presence = Presence(system, float(bundle.manifest.grid.hop))
     for seed in tracked(seeds, f"{title(who.film)}, {who.preset}"):
         session = watch(who, seed, request.seconds)
         # A film from a file is the same each time.
         film = shown[0] if fixed and shown else judging.describe(session)
         shown.append(film)
         inputs = session_arrays(bundle, session)
-        for suffix, clips in judging.clips(session, film, inputs):
+        controls = judging.controls(session)
+        made = show(inputs, film.where)
+        profiles += _profiles(made.clips, film)
+        drawn.append(made.clips)
+        for suffix, clips in judging.clips(made.clips, film, inputs, controls):
             scores.setdefault(suffix, []).append(judging.score(suffix, clips, film))
-            if suffix == "":
-                profiles += _profiles(clips, film)
-                drawn.append(clips)
+        wins, _ = scores[""][-1]["identification_2way"]
+        others = {name: controls[f"_{name}"] for name in ("rest", "other_subject")}
+        presence.add(inputs, others, made.confidence, wins)
         scores.setdefault("_ceiling", []).append(judging.ceiling(session, film, inputs))
         constant = constant_scores(judging.mean_clip, film, beside.temperature)
         scores.setdefault(CONSTANT, []).append(constant)
     if judging.apart:
         scores[_OTHER_FILM] = held_apart(drawn, shown, partial(judging.score, _OTHER_FILM))
     tables = {"films": [_told(who, shown, beside, fixed=fixed)], "steps after a seam": _steps(profiles)}
-    return Judged(figures(scores, shown, fixed=fixed), tables)
+    kept, _ = groups(shown[:1] if fixed else shown, by_session=not fixed)
+    noticed = presence.figures(np.tile(kept, len(shown)) if fixed else kept)
+    return Judged(figures(scores, shown, fixed=fixed) | noticed, tables)
 
 
 @dataclass(frozen=True)
@@ -188,25 +197,35 @@ class _Judging:
         return describe(film, where, recoded(self.system, self.bundle, film_clips(film)))
 
     def clips(
-        self, session: PhantomSession, shown: Shown, inputs: Arrays
+        self, own: Sequence[Pixels], shown: Shown, inputs: Arrays, controls: dict[str, Arrays]
     ) -> Iterator[tuple[str, Sequence[Pixels]]]:
-        """Yield the clips of the decoder, of its controls and of the oracle, each under its suffix."""
+        """Yield the clips of the decoder, of its controls and of the oracle, each under its suffix.
+
+        Parameters
+        ----------
+        own : sequence of (frame, row, column, 3)
+            What the decoder draws of both modalities.
+        shown : Shown
+        inputs : dict
+            What it drew them from.
+        controls : dict
+            See `controls`.
+        """
         where = shown.where
         frames = len(shown.clips[0])
         for suffix, kept in ROUTES.items():
-            clips = self.show(only(inputs, kept), where).clips
-            yield suffix, clips
+            yield suffix, own if suffix == "" else self.show(only(inputs, kept), where).clips
             if suffix == "" and self.beside.clips:
-                drawn = [clip[:frames] for clip in clips]
+                drawn = [clip[:frames] for clip in own]
                 yield "_nearest", nearest(drawn, [self.beside.clips], self.mean_clip)
         yield "_null", self.show(inputs, where, null=True).clips
-        for suffix, other in self._others(session).items():
-            yield suffix, self.show(session_arrays(self.bundle, other), where).clips
+        for suffix, other in controls.items():
+            yield suffix, self.show(other, where).clips
         if self.beside.oracle is not None:
             yield "_oracle", self.beside.oracle.clips(inputs)
 
-    def _others(self, session: PhantomSession) -> dict[str, PhantomSession]:
-        """Make the sessions of brains that tell nothing of the film, or tell it as no decoder has learned."""
+    def controls(self, session: PhantomSession) -> dict[str, Arrays]:
+        """Simulate the brains that tell nothing of the film, or tell it as no decoder has learned."""
         resting = replace(self.who, film=NONE)
         elsewhere = replace(self.who, film=self.beside.kind)
         stranger = replace(self.who, subject=self.who.subject + 1)
@@ -217,7 +236,7 @@ class _Judging:
         }
         if not self.apart:
             found[_OTHER_FILM] = watch(elsewhere, session.seed + _ELSEWHERE, seconds)
-        return found
+        return {suffix: session_arrays(self.bundle, other) for suffix, other in found.items()}
 
     def score(self, suffix: str, clips: Sequence[Pixels], shown: Shown) -> Scores:
         """Hold clips against the film."""

@@ -1,0 +1,317 @@
+"""Whether a decoder notices that what it gets is not the brain of its participant, watching.
+
+Beside the windows of each judged session stand as many of five kinds that are not what the decoder is made
+for. A system that says how likely a window is to be of a brain (`train.system.Condition.brain`)
+is judged by that probability alone: does it tell true windows from each kind, better than a detector that
+looks at energy, and does it hold what it promises? ``docs/training.md`` says what each figure is.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.scores.accuracy import MIN_SHIFT_S, RESAMPLES
+from rtdecode.scores.reliability import brier_skill, calibration_error, squared_calibration_error
+from train.closed_form.brain_maps import fit_logistic
+from train.judging.identification import ROUTES, only
+from train.judging.judged import Figures
+from train.reconstruct import brain_of
+from train.system import System
+from train.work import Arrays
+
+# Kinds of windows that hold no brain that the decoder could read. They share a quarter of the mixture in
+# which probabilities are held against what is true; a further quarter are windows of the other kind.
+NEITHER = ("rest", "other_subject", "noise", "cap")
+INCONSISTENT = "inconsistent"
+# The judged windows themselves.
+_TRUE = ""
+_REST = "rest"
+# Kinds that need a modality beside or instead of the other say nothing of a route without it.
+_ROUTES = {"cap": ("", "_eeg"), INCONSISTENT: ("",)}
+# Column of the probability that there is a brain.
+_BRAIN = 0
+# Columns of the energies that a route has.
+_ENERGIES = {"": [0, 1], "_eeg": [0], "_fmri": [1]}
+# Seeds of the noise and of the order in which the cap's channels are plugged.
+_NOISE = 61
+_CAP = 62
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What is known of the windows of one kind in one session.
+
+    Attributes
+    ----------
+    brain : dict
+        Route -> probability of a brain, (window,).
+    energies : (window, 2)
+    """
+
+    brain: dict[str, Matrix]
+    energies: Matrix
+
+
+@dataclass
+class Presence:
+    """The judge of what a system says of brains. Sessions are added one by one, and figures asked for once.
+
+    Parameters
+    ----------
+    system : System
+    hop_s : float
+        Distance between the starts of two windows, s.
+    """
+
+    system: System
+    hop_s: float
+    _seen: dict[str, list[_Seen]] = field(default_factory=dict)
+    _confidence: list[Matrix] = field(default_factory=list)
+    _wins: list[Matrix] = field(default_factory=list)
+    _first: Arrays = field(default_factory=dict)
+    _before: Arrays = field(default_factory=dict)
+
+    def add(
+        self,
+        inputs: Arrays,
+        controls: Mapping[str, Arrays],
+        confidence: Matrix | None,
+        wins: Matrix,
+    ) -> None:
+        """Look at the windows of one session, if the system says anything of brains.
+
+        Parameters
+        ----------
+        inputs : dict
+            Signals by port of the judged windows.
+        controls : mapping
+            ``rest`` and ``other_subject`` -> the same of as many windows of these.
+        confidence : (window,) or None
+            What the system promised for its clips.
+        wins : (window,)
+            Share of the 2-way comparisons that each clip won.
+        """
+        if brain_of(self.system, inputs) is None:
+            return
+        number = len(self._seen.get(_TRUE, []))
+        kinds = {
+            _TRUE: inputs,
+            "noise": noise(inputs, np.random.default_rng((number, _NOISE))),
+            "cap": permuted(inputs),
+            **controls,
+        }
+        if self._before:
+            kinds[INCONSISTENT] = together(inputs, self._before)
+        else:
+            self._first = inputs
+        self._before = inputs
+        for kind, windows in kinds.items():
+            self._seen.setdefault(kind, []).append(self._look(kind, windows))
+        self._wins.append(wins)
+        if confidence is not None:
+            self._confidence.append(confidence)
+
+    def _look(self, kind: str, windows: Arrays) -> _Seen:
+        brain = {}
+        for route in _ROUTES.get(kind, tuple(ROUTES)):
+            said = brain_of(self.system, only(windows, ROUTES[route]))
+            assert said is not None, "asked of a system that says nothing of brains"
+            brain[route] = said[:, _BRAIN]
+        return _Seen(brain, energies(windows))
+
+    def figures(self, kept: NDArray[np.int64]) -> Figures:
+        """Make the figures of all sessions; none for a system that says nothing of brains.
+
+        Parameters
+        ----------
+        kept : (window,) int
+            Of the windows of all sessions, one after the other. Those with the same number are resampled
+            together.
+        """
+        if not self._seen:
+            return {}
+        self._close()
+        found: Figures = {}
+        for kind in (*NEITHER, INCONSISTENT):
+            for route in _ROUTES.get(kind, tuple(ROUTES)) if kind in self._seen else ():
+                found |= self._told_apart(kind, route, kept)
+        return found | self._promised(kept)
+
+    def _close(self) -> None:
+        """Mix the first session, which had none before it, with the last one.
+
+        If it is the only one, it is mixed with itself, unless its halves are too close in time.
+        """
+        sessions = len(self._seen[_TRUE])
+        count = len(self._wins[0])
+        shift_s = count // 2 * self.hop_s
+        if sessions > 1 or shift_s >= MIN_SHIFT_S:
+            mixed = together(self._first, self._before)
+            self._seen.setdefault(INCONSISTENT, []).insert(0, self._look(INCONSISTENT, mixed))
+
+    def _told_apart(self, kind: str, route: str, kept: NDArray[np.int64]) -> Figures:
+        name = f"brain_auroc_{kind}{route}"
+        ours = _Auroc.of(self._brain(_TRUE, route), self._brain(kind, route), kept)
+        found = {name: _figure(ours.value, ours.draws, 0.5, len(kept))}
+        # Without another session there is none that the detector could learn from.
+        if len(self._seen[_TRUE]) > 1:
+            energy = _Auroc.of(self._energetic(_TRUE, route), self._energetic(kind, route), kept)
+            above = (ours.value - energy.value, ours.draws - energy.draws)
+            found[f"{name}_energy"] = _figure(energy.value, energy.draws, 0.5, len(kept))
+            found[f"{name}_above_energy"] = _figure(*above, 0.0, len(kept)) | {"constant": None}
+        return found
+
+    def _brain(self, kind: str, route: str) -> Matrix:
+        return np.concatenate([seen.brain[route] for seen in self._seen[kind]])
+
+    def _energetic(self, kind: str, route: str) -> Matrix:
+        """Tell windows of film from those of rest by energy alone, as the other sessions taught it."""
+        columns = _ENERGIES[route]
+        found = []
+        for number, seen in enumerate(self._seen[kind]):
+            sides = [
+                np.concatenate([one.energies for n, one in enumerate(self._seen[side]) if n != number])
+                for side in (_REST, _TRUE)
+            ]
+            taught = np.repeat([0.0, 1.0], [len(side) for side in sides])
+            line = fit_logistic(np.concatenate(sides)[:, columns], taught)
+            found.append(seen.energies[:, columns] @ line[:-1] + line[-1])
+        return np.concatenate(found)
+
+    def _promised(self, kept: NDArray[np.int64]) -> Figures:
+        found: Figures = {}
+        wins = np.concatenate(self._wins)
+        if len(self._confidence) == len(self._wins):
+            known = np.isfinite(wins)
+            sure = np.concatenate(self._confidence)[known]
+            found |= _promises("confidence", sure, wins[known], kept[known])
+        if INCONSISTENT in self._seen:
+            true = self._brain(_TRUE, "")
+            told = np.concatenate([true, self._mixture()])
+            right = np.repeat([1.0, 0.0], len(true))
+            found |= _promises("brain", told, right, np.concatenate([kept, kept]))
+        return found
+
+    def _mixture(self) -> Matrix:
+        """Choose one other window for each true one: every second is inconsistent, the rest take turns."""
+        every = {kind: self._brain(kind, "") for kind in (*NEITHER, INCONSISTENT)}
+        found = []
+        for number in range(len(every[INCONSISTENT])):
+            turn = NEITHER[number // 2 % len(NEITHER)]
+            found.append(every[INCONSISTENT if number % 2 == 0 else turn][number])
+        return np.array(found)
+
+
+def noise(inputs: Arrays, rng: np.random.Generator) -> Arrays:
+    """Put white noise in the place of both signals, as strong in each window and modality as they were."""
+    found = dict(inputs)
+    for name in ("eeg", "fmri"):
+        values = inputs[name]
+        power = np.square(values, dtype=np.float64).mean(axis=(1, 2), keepdims=True)
+        found[name] = (rng.standard_normal(values.shape) * np.sqrt(power)).astype(np.float32)
+    return found
+
+
+def permuted(inputs: Arrays) -> Arrays:
+    """Plug every channel of the cap in another place, the same in all windows; volumes stay as they are."""
+    channels = np.random.default_rng(_CAP).permutation(inputs["eeg"].shape[1])
+    # One round through all channels, so that none stays where it is.
+    plugged = np.empty_like(inputs["eeg"])
+    plugged[:, channels] = inputs["eeg"][:, np.roll(channels, 1)]
+    return {**inputs, "eeg": plugged}
+
+
+def together(inputs: Arrays, others: Arrays) -> Arrays:
+    """Put the volumes of windows beside the EEG of others, which is taken half of their session later."""
+    half = len(others["eeg"]) // 2
+    return {**inputs, **{name: np.roll(others[name], half, axis=0) for name in ("eeg", "eeg_mask")}}
+
+
+def energies(inputs: Arrays) -> Matrix:
+    """Compute the logarithm of the mean square of the normalised EEG and of the volumes, (window, 2)."""
+    powers = [np.square(inputs[name], dtype=np.float64).mean(axis=(1, 2)) for name in ("eeg", "fmri")]
+    # Signals are in units of their own spread, so that this is next to nothing.
+    return np.log(np.stack(powers, axis=1) + 1e-9)
+
+
+@dataclass(frozen=True)
+class _Auroc:
+    """The area under the curve, and what it is under each draw of the bootstrap.
+
+    Attributes
+    ----------
+    value : float
+    draws : (draw,)
+    """
+
+    value: float
+    draws: Matrix
+
+    @staticmethod
+    def of(true: Matrix, other: Matrix, kept: NDArray[np.int64]) -> "_Auroc":
+        """Compute the share of pairs in which the true window scores higher; a tie is half.
+
+        Windows of both sides with the same number in `kept` are drawn together. The same draws are made for
+        all pairs of sides, so that two of them can be compared.
+        """
+        ids = np.unique(kept, return_inverse=True)[1]
+        member = np.eye(int(ids.max()) + 1)[ids]
+        higher = (1 + np.sign(true[:, None] - other[None])) / 2
+        won = member.T @ higher @ member
+        size = member.sum(axis=0)
+        drawn = _drawn(len(size))
+        draws = np.einsum("rg,gh,rh->r", drawn, won, drawn, optimize=True) / np.square(drawn @ size)
+        return _Auroc(float(higher.mean()), draws)
+
+
+def _drawn(count: int) -> Matrix:
+    """Draw as many groups as there are with replacement; return how often each was drawn, (draw, group)."""
+    draws = np.random.default_rng(0).integers(0, count, (RESAMPLES, count))
+    return np.stack([np.bincount(draw, minlength=count) for draw in draws]).astype(np.float64)
+
+
+def _promises(name: str, told: Matrix, right: Matrix, kept: NDArray[np.int64]) -> Figures:
+    """Make the figures of probabilities against what came true."""
+    found: Figures = {}
+    error = calibration_error(told, right)
+    if np.isfinite(error):
+        squares = _resampled(squared_calibration_error, told, right, kept)
+        # Resampling adds its own variance to a square. On average it must not.
+        squares += squared_calibration_error(told, right) - np.nanmean(squares)
+        draws = np.sqrt(np.maximum(squares, 0))
+        found[f"{name}_calibration_error"] = _figure(error, draws, None, len(told)) | {"constant": 0.0}
+    skill = brier_skill(told, right)
+    if np.isfinite(skill):
+        draws = _resampled(brier_skill, told, right, kept)
+        found[f"{name}_brier_skill"] = _figure(skill, draws, 0.0, len(told))
+    return found
+
+
+def _resampled(
+    statistic: Callable[[Matrix, Matrix], float], told: Matrix, right: Matrix, kept: NDArray[np.int64]
+) -> Matrix:
+    """Compute a statistic under each draw of the bootstrap, (draw,)."""
+    members = [np.flatnonzero(kept == group) for group in np.unique(kept)]
+    draws = np.random.default_rng(0).integers(0, len(members), (RESAMPLES, len(members)))
+    found = []
+    for draw in draws:
+        rows = np.concatenate([members[group] for group in draw])
+        found.append(statistic(told[rows], right[rows]))
+    return np.array(found)
+
+
+def _figure(value: float, draws: Matrix, chance: float | None, n: int) -> dict[str, object]:
+    """Lay out a figure; one that always says the same does as chance does."""
+    low, high = np.nanquantile(draws, [0.025, 0.975])
+    return {
+        "value": value,
+        "chance": chance,
+        "shuffled": None,
+        "constant": chance,
+        "ci95": [float(low), float(high)],
+        "n": n,
+    }
