@@ -1,0 +1,153 @@
+"""Simulated sessions played through the runtime: recorded, replayed on the virtual clock, and judged.
+
+`benchmarks.headline` and `benchmarks.minutes` use it. A recording is decoded by the code of a live session;
+what it emitted is then held against the film, from the files that it wrote.
+"""
+
+import contextlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export import run as exporting
+from rtdecode import bundle as bundles
+from rtdecode.bundle import Bundle
+from rtdecode.disk.clip_file import Pixels
+from rtdecode.disk.recording import RecordingWriter
+from rtdecode.disk.video import unpack_mp4
+from rtdecode.phantom.session import PhantomSession
+from rtdecode.scores.accuracy import correlations, identification
+from rtdecode.scores.events import Span, apart, film_clip, read_events
+from streaming.session import replay
+
+# An amplifier sends ten times as many chunks; the same windows come of them, in more time.
+_CHUNK_S = 0.2
+
+Figure = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Played:
+    """What came of a session: 2-way identification, each {value, chance, shuffled, ci95, n} or None.
+
+    Attributes
+    ----------
+    finals : dict or None
+        Of the clips that came out in time.
+    last : dict or None
+        Of the last revision of each window, which may have been refined with volumes that came later.
+    null : dict or None
+        Of the clips without any signal, from the same noise.
+    windows : dict
+        How many windows came out, by revision.
+    """
+
+    finals: Figure | None
+    last: Figure | None
+    null: Figure | None
+    windows: dict[str, int]
+
+
+def opened(path: str, scratch: Path) -> Bundle:
+    """Load a bundle, or export a run into a scratch folder.
+
+    Parameters
+    ----------
+    path : str
+        Path or name of a bundle, or the folder of a run.
+    scratch : Path
+        A new folder, for the bundle of a run.
+    """
+    if not (Path(path) / "run.json").is_file():
+        return bundles.load(path)
+    with _silent():
+        return exporting.run(Path(path), scratch)
+
+
+def record(session: PhantomSession, folder: Path) -> Path:
+    """Write what `rtdecode simulate --record` writes, in fewer chunks."""
+    meta = {
+        "simulated": True,
+        "preset": session.preset.name,
+        "subject": session.subject,
+        "seconds": session.seconds,
+    }
+    with RecordingWriter(folder, session.montage, meta) as writer:
+        session.truth(folder / "truth")
+        for item in session.events(_CHUNK_S):
+            writer.write(item)
+    return folder
+
+
+def played(recording: Path, bundle: Bundle, out: Path) -> Played:
+    """Decode a recording as a live session would, and judge what came out.
+
+    Parameters
+    ----------
+    recording : Path
+    bundle : Bundle
+    out : Path
+        A new folder for what the session writes.
+    """
+    report = out / "report.json"
+    with _silent():
+        # With twins a bundle that does not denoise has a null brain as well.
+        replay.run(recording, str(bundle.path), "max", out=out, report=report, twin=True)
+    told = json.loads(report.read_text())
+    finals, last = revisions(out)
+    twins = (told["baselines"] or {}).get("null_brain") or {}
+    return Played(
+        finals=_identified(recording, bundle, out, finals),
+        last=_identified(recording, bundle, out, last),
+        null=twins.get("identification_2way"),
+        windows={name: told["windows"][name] for name in ("final", "refined", "skipped", "degraded")},
+    )
+
+
+def revisions(out: Path) -> tuple[dict[Span, str], dict[Span, str]]:
+    """Return the files of a session's finals, and of the last revision of each window, by window."""
+    lines = [json.loads(line) for line in (out / "clips.jsonl").read_text().splitlines()]
+    finals = {_span(line): line["file"] for line in lines if line["revision"] == "final"}
+    # A refined clip comes after its final.
+    last = finals | {_span(line): line["file"] for line in lines if line["revision"] == "refined"}
+    return finals, last
+
+
+def _span(line: dict[str, Any]) -> Span:
+    start, stop = line["window_s"]
+    return line["run"], start, stop
+
+
+def _identified(recording: Path, bundle: Bundle, out: Path, files: dict[Span, str]) -> Figure | None:
+    """Identify the clips of windows that do not overlap, off the files that the session wrote."""
+    manifest = bundle.manifest
+    film = unpack_mp4(recording / "truth" / "film.mp4")
+    frames = manifest.grid.hop_frames
+    spans = list(files)
+    kept = [spans[number] for number in apart(spans)]
+    truths = {span: film_clip(film, span[1], manifest.clip.fps, frames) for span in kept}
+    # The film may end inside the last window.
+    whole = [span for span in kept if len(truths[span]) == frames]
+    if len(whole) < 2:
+        return None
+    clips: Sequence[Pixels] = [unpack_mp4(out / files[span]) for span in whole]
+    corr = correlations(clips, [np.asarray(truths[span]) for span in whole], bundle.stats["mean_clip"])
+    events = {0: read_events(recording / "truth" / "events.tsv")}
+    return identification(corr, whole, events)["identification_2way"]
+
+
+def told(figure: Figure | None) -> str:
+    """Write a figure with its interval."""
+    if figure is None:
+        return "-"
+    low, high = figure["ci95"]
+    return f"{figure['value']:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _silent() -> contextlib.redirect_stdout[io.StringIO]:
+    return contextlib.redirect_stdout(io.StringIO())

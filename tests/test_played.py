@@ -1,0 +1,83 @@
+"""Simulated sessions played through the runtime for a benchmark, with a tiny decoder."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import headline, minutes
+from benchmarks.played import Played, opened, played, record, revisions
+from rtdecode.phantom.body.bore import SFREQ
+from rtdecode.phantom.session import STEADY, PhantomSession
+from tests.train.tiny import tiny, tiny_bundle
+
+SECONDS = 24
+
+
+def play(folder: Path, spec: str = "") -> Played:
+    session = PhantomSession("easy", 1, 1000, SECONDS, sfreq=250, spec=spec)
+    recording = record(session, folder / "recording")
+    return played(recording, tiny_bundle("ridge"), folder / "out")
+
+
+def test_finals_and_last_revisions_are_judged_off_the_files_of_a_session(tmp_path: Path) -> None:
+    (tmp_path / "steady").mkdir()
+    (tmp_path / "late").mkdir()
+    steady = play(tmp_path / "steady")
+    assert steady.finals is not None
+    assert steady.finals["n"] == SECONDS // 4
+    assert steady.finals == steady.last
+    assert steady.windows["refined"] == 0
+    # A decoder in closed form shows the same clip wherever there is no signal.
+    assert steady.null is not None
+    assert steady.null["value"] == pytest.approx(0.5)
+    late = play(tmp_path / "late", ",".join(f"volume-late@{second}:6" for second in range(6, 22)))
+    assert late.windows["refined"] > 3
+    assert late.finals is not None
+    assert late.last is not None
+    # With the volumes that came later, the clips are those of a session in which they came in time.
+    assert late.last["value"] == pytest.approx(steady.finals["value"])
+    finals, last = revisions(tmp_path / "late" / "out")
+    assert finals.keys() == last.keys()
+    refined = [file for file in last.values() if file not in finals.values()]
+    assert len(refined) > 3
+    assert all("refined" in file for file in refined)
+    assert late.last["n"] == late.finals["n"] == steady.finals["n"]
+
+
+def test_a_run_is_exported_and_a_bundle_is_loaded(tmp_path: Path) -> None:
+    bundle = tiny_bundle("ridge")
+    assert opened(str(bundle.path), tmp_path / "unused").digest == bundle.digest
+    assert not (tmp_path / "unused").exists()
+    assert opened(str(tiny("ridge")), tmp_path / "made").path == tmp_path / "made"
+
+
+def test_everything_at_once_is_what_it_says(tmp_path: Path) -> None:
+    cases = headline.CASES
+    real = cases["everything at once"].session(1, 1000, 60, "shapes", STEADY)
+    ideal = cases["ideal"].session(1, 1000, 60, "shapes", STEADY)
+    assert real.preset.name == "default"
+    assert real.sfreq == SFREQ
+    assert real.artifacts is not None
+    assert real.path is not None
+    assert real.gaze is not None
+    assert {fault.kind for fault in real.faults} == {"volume-late"}
+    assert ideal.preset.name == "easy"
+    assert ideal.artifacts is ideal.path is ideal.gaze is None
+    assert ideal.faults == ()
+    table = tmp_path / "delays.tsv"
+    table.write_text("acquired_s\timage_created_s\n" + "".join(f"{2 * n}\t{2 * n + 9}\n" for n in range(9)))
+    played_back = cases["everything at once"].session(1, 1000, 60, "shapes", str(table))
+    assert played_back.faults == ()
+    assert max(played_back.delays) > max(ideal.delays)
+
+
+def test_too_few_minutes_are_told_and_the_bundle_as_it_is_stands_below() -> None:
+    # The shipped bundle, as a fit needs one that names a fitter.
+    found = minutes.measure("phantom", [0.5], 1, "shapes", seconds=SECONDS)
+    few, whole = found.values()
+    assert isinstance(few, str)
+    assert "a fit needs 60 windows" in few
+    assert isinstance(whole, Played)
+    assert whole.finals is not None
+    assert whole.finals["n"] == SECONDS // 4
+    assert minutes.table(found).row_count == 2
