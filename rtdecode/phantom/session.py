@@ -94,7 +94,7 @@ class PhantomSession:
         finished (`rtdecode.phantom.body.played.played_delays`): a file comes then, or later where its
         transfer takes longer.
     film : str
-        ``shapes``, ``natural``, ``none`` or the path of a film (`rtdecode.phantom.film.watched`).
+        A word or the path of a film, as `rtdecode.phantom.film.watched` takes them.
     gaze : str
         ``fixed``, or ``free``: the eyes move (`rtdecode.phantom.body.gaze`).
     tr_s : float

@@ -35,7 +35,8 @@ TRAINING_SEEDS = range(1000)
 class Participant:
     """A simulated participant and how hard it is to read: preset, brain, size of a volume, and its film.
 
-    `film` is a word (`shapes`, `natural`, `none`) or a path, see `rtdecode.phantom.film.watched`.
+    `film` is a word (`shapes`, `known-shapes`, `natural`, `none`) or a path, see
+    `rtdecode.phantom.film.watched`.
     """
 
     preset: str = "easy"

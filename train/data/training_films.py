@@ -1,7 +1,7 @@
 """The films that ``films=`` names: what the simulated participant watches while a decoder is trained.
 
-``films=`` is a word (``shapes``, ``natural``), the path of a film or of a folder of films, or a comma list of
-them. A film from a file is known by its content: its name and folder change nothing.
+``films=`` is a word (``shapes``, ``known-shapes``, ``natural``), the path of a film or of a folder of films,
+or a comma list of them. A film from a file is known by its content: its name and folder change nothing.
 """
 
 import hashlib
@@ -12,9 +12,9 @@ from pathlib import Path
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.film import FPS, SHOT_FRAMES
 from rtdecode.phantom.film.from_file import film_from_file
-from rtdecode.phantom.film.watched import NATURAL, SHAPES
+from rtdecode.phantom.film.watched import KNOWN_SHAPES, NATURAL, SHAPES
 
-WORDS = (SHAPES, NATURAL)
+WORDS = (SHAPES, KNOWN_SHAPES, NATURAL)
 
 # What files of a folder are films; a path of its own may end in anything.
 _ENDINGS = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm"}

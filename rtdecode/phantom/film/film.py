@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.fit import resampled
+from rtdecode.phantom.film.known import KNOWN, novelty
 from rtdecode.types import Float
 
 FPS = 8
@@ -122,6 +123,8 @@ class Film:
     cuts : str
         With ``grid`` there is a cut every 4 s, on the window grid. With ``free`` shots last 1.5 to 10 s, 4 s
         on average.
+    known : bool
+        Draw no shot but those that `rtdecode.phantom.film.known.novelty` calls known.
 
     Raises
     ------
@@ -129,11 +132,11 @@ class Film:
         If `cuts` has another value, or the film is shorter than one frame.
     """
 
-    def __init__(self, seconds: float, seed: int, cuts: str = "grid") -> None:
+    def __init__(self, seconds: float, seed: int, cuts: str = "grid", known: bool = False) -> None:
         if cuts not in ("grid", "free"):
             raise UsageError(f"cuts must be 'grid' or 'free', found {cuts!r}")
         self.count = frame_count(seconds)
-        self.shots = _draw_shots(self.count, np.random.default_rng((seed, 1)), cuts)
+        self.shots = _draw_shots(self.count, np.random.default_rng((seed, 1)), cuts, known)
 
     @cached_property
     def frames(self) -> NDArray[np.uint8]:
@@ -262,13 +265,17 @@ def _distance(shape: str, x: Float, y: Float, radius: float) -> Float:
     return np.maximum(slope * np.abs(x) - y / 2, y) - np.float32(0.62 * radius)
 
 
-def _draw_shots(count: int, rng: np.random.Generator, cuts: str) -> tuple[Shot, ...]:
+def _draw_shots(count: int, rng: np.random.Generator, cuts: str, known: bool) -> tuple[Shot, ...]:
     shots: list[Shot] = []
     first = 0
     while first < count:
         free = min(12 + int(rng.exponential(20)), 80)
         length = SHOT_FRAMES if cuts == "grid" else free
-        shots.append(_draw_shot(first, length, min(length, count - first), rng))
+        shot = _draw_shot(first, length, min(length, count - first), rng)
+        # Drawn anew, known shots are as frequent among themselves as they are in any film of shapes.
+        while known and novelty(shot.attributes) != KNOWN:
+            shot = _draw_shot(first, length, min(length, count - first), rng)
+        shots.append(shot)
         first += length
     return tuple(shots)
 

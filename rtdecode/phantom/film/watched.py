@@ -20,9 +20,10 @@ from rtdecode.phantom.film.from_file import film_from_file
 from rtdecode.phantom.film.natural import natural_film
 
 SHAPES = "shapes"
+KNOWN_SHAPES = "known-shapes"
 NATURAL = "natural"
 NONE = "none"
-KINDS = (SHAPES, NATURAL, NONE)
+KINDS = (SHAPES, KNOWN_SHAPES, NATURAL, NONE)
 
 # Given a size, a rate and a number of frames, it makes a film's first so many frames.
 Source = Callable[[tuple[int, int], float, int], NDArray[np.uint8]]
@@ -121,13 +122,14 @@ def watched(name: str, seconds: float | None, seed: int, cuts: str) -> Watched:
     Parameters
     ----------
     name : str
-        ``shapes``, ``natural``, ``none`` (a grey screen), or the path of a film.
+        ``shapes``, ``known-shapes`` (`rtdecode.phantom.film.known`), ``natural``, ``none`` (a grey screen),
+        or the path of a film.
     seconds : float or None
         Length. None takes all of a film from a file, and a minute of anything else.
     seed : int
-        Fixes the films that are drawn, `shapes` and `natural`.
+        Fixes the films that are drawn: `shapes`, `known-shapes` and `natural`.
     cuts : str
-        Where the film of shapes cuts, see `Film`.
+        Where the films of shapes cut, see `Film`.
 
     Raises
     ------
@@ -140,8 +142,8 @@ def watched(name: str, seconds: float | None, seed: int, cuts: str) -> Watched:
 
 
 def _made(name: str, seconds: float, seed: int, cuts: str) -> Watched:
-    if name == SHAPES:
-        return Film(seconds, seed, cuts)
+    if name in (SHAPES, KNOWN_SHAPES):
+        return Film(seconds, seed, cuts, known=name == KNOWN_SHAPES)
     count = frame_count(seconds)
     if name == NONE:
         grey = np.full((count, HEIGHT, WIDTH, 3), GREY, np.uint8)

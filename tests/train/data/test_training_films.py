@@ -80,7 +80,7 @@ def test_without_films_a_recipe_is_what_it_was() -> None:
     [
         (
             "films=romance",
-            "films=romance: there is no such film. Give shapes, natural, the path of a film or",
+            "films=romance: there is no such film. Give shapes, known-shapes, natural, the path of a film or",
         ),
         ("films=none", "films=none: there is no such film"),
         ("films=", "films=: there is no such film"),

@@ -178,7 +178,7 @@ def test_what_cannot_be_watched_is_said(tmp_path: Path, monkeypatch: pytest.Monk
         (text, r"text.mp4 cannot be read as a film"),
         (empty, r"empty.mp4 cannot be read as a film"),
         (sound, r"sound.wav has no video"),
-        (tmp_path / "absent.mp4", r"no film .*absent.mp4. Give shapes, natural, none"),
+        (tmp_path / "absent.mp4", r"no film .*absent.mp4. Give shapes, known-shapes, natural, none"),
     ):
         with pytest.raises(UsageError, match=said):
             watched(str(path), None, 0, "grid")

@@ -1,0 +1,59 @@
+"""What `known-shapes` leaves out of the film of shapes."""
+
+from collections import Counter
+from itertools import product
+
+import numpy as np
+import pytest
+
+from rtdecode.phantom.film.film import ATTRIBUTES, Film
+from rtdecode.phantom.film.known import COMBINATION, KNOWN, STRATA, UNSEEN, UNSEEN_TOGETHER, VALUE, novelty
+from rtdecode.phantom.film.watched import watched
+
+SEEN = {
+    "shape": "square",
+    "color": "red",
+    "background": "navy",
+    "texture": "checks",
+    "direction": "up",
+    "pan": "still",
+}
+
+
+@pytest.mark.parametrize("cuts", ["grid", "free"])
+def test_the_film_of_known_shapes_shows_everything_but_what_it_leaves_out(cuts: str) -> None:
+    shots = [shot.attributes for seed in range(4) for shot in Film(1600, seed, cuts, known=True).shots]
+    for name, values in ATTRIBUTES.items():
+        assert {shot[name] for shot in shots} == {*values} - {UNSEEN[name]}
+    # All pairs of values but those that are left out.
+    for one, other in product(ATTRIBUTES, repeat=2):
+        if one < other:
+            shown = {(shot[one], shot[other]) for shot in shots}
+            kept = [value for value in ATTRIBUTES[one] if value != UNSEEN[one]]
+            beside = [value for value in ATTRIBUTES[other] if value != UNSEEN[other]]
+            apart = {(pair[one], pair[other]) for pair in UNSEEN_TOGETHER if {one, other} == {*pair}}
+            assert shown == {*product(kept, beside)} - apart
+
+
+def test_a_film_of_shapes_holds_as_much_of_each_kind_as_is_said() -> None:
+    kinds = Counter(novelty(shot.attributes) for seed in range(10) for shot in Film(4000, seed).shots)
+    shares = [kinds[kind] / kinds.total() for kind in STRATA]
+    assert shares == pytest.approx([0.083, 0.098, 0.818], abs=0.01)
+
+
+def test_what_is_new_in_a_shot_is_told() -> None:
+    assert novelty(SEEN) == KNOWN
+    for name, value in UNSEEN.items():
+        assert novelty(SEEN | {name: value}) == VALUE
+    for pair in UNSEEN_TOGETHER:
+        assert novelty(SEEN | pair) == COMBINATION
+    # A value that was never seen weighs more than a pair.
+    assert novelty(SEEN | UNSEEN_TOGETHER[0] | {"pan": UNSEEN["pan"]}) == VALUE
+    with pytest.raises(KeyError, match="pan"):
+        novelty({name: SEEN[name] for name in SEEN if name != "pan"})
+
+
+def test_the_word_makes_it_and_it_is_another_film_than_shapes() -> None:
+    film = watched("known-shapes", 20.0, 3, "free")
+    assert np.array_equal(film.frames, Film(20, 3, "free", known=True).frames)
+    assert not np.array_equal(film.frames, watched("shapes", 20.0, 3, "free").frames)
