@@ -1,0 +1,204 @@
+"""A decoder on shapes that it never saw: identification and attributes by what was new in each window.
+
+python -m benchmarks.held_out_shapes RUN [--seeds 1000-1009] [--seconds 400] [--preset easy] [--out FILE]
+
+RUN was trained on `known-shapes`, which never shows one value of each attribute and some pairs of values
+(`rtdecode.phantom.film.known`). It is judged on fresh sessions of `shapes`, whose windows hold one shot each.
+A window is known, or holds a combination that was never seen, or a value that was never seen. A run that was
+trained on `shapes` saw all of them, and is the reference that tells how hard the windows are by themselves.
+
+All windows are identified among the same others. A clip with one new value has five attributes that are not
+new, by most of which it can be told apart; so an attribute is read once more where its own value is new.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from rtdecode.bundle import Bundle
+from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.phantom.body.presets import preset_named
+from rtdecode.phantom.film.film import ATTRIBUTES
+from rtdecode.phantom.film.known import STRATA, UNSEEN, novelty
+from rtdecode.phantom.film.watched import SHAPES
+from rtdecode.scores.accuracy import (
+    MIN_SHUFFLED,
+    correlations,
+    entry,
+    identification_nway,
+    sessions_of,
+    shift_orders,
+)
+from rtdecode.scores.events import distractors
+from train.data.simulated import SimulatedSessions
+from train.judging.identification import Fresh, fresh, judging_seeds
+from train.judging.judged import Show, shown
+from train.metrics import attributes
+from train.recipe import build
+from train.run_folder import draft_of, read_run, restored
+
+# Windows in which the value of the attribute that is read was never seen.
+OWN = "own value"
+
+Row = dict[str, Any]
+Mask = NDArray[np.bool_]
+
+
+def measure(run: Path, seeds: str = "1000-1009", seconds: float = 400.0, preset: str = "easy") -> list[Row]:
+    """Judge a finished run on fresh sessions of `shapes`.
+
+    Parameters
+    ----------
+    run : Path
+        A folder that `train.run` wrote.
+    seeds : str
+        Of the sessions, 1000 and up.
+    seconds : float
+        Length of the film in each.
+    preset : str
+
+    Returns
+    -------
+    list of dict
+        A row for each metric and stratum: ``metric``, ``stratum``, ``n`` (windows), ``value``, ``ci95``,
+        ``chance``, ``shuffled`` and ``null`` (the null-brain twin). They are None where there is no window.
+
+    Raises
+    ------
+    UsageError
+        If the run was not trained on the simulated participant, or a seed is one for training.
+    """
+    tree = read_run(run)
+    recipe = build(tree["arguments"])
+    data = recipe["data"]
+    if not isinstance(data, SimulatedSessions):
+        raise UsageError(
+            f"{run} was not trained on the simulated participant, who alone watches shapes. Give a run that "
+            "was, such as `python -m train.run ridge films=known-shapes`."
+        )
+    bundle = draft_of(run)
+    show = shown(restored(run, recipe["system"]), bundle.manifest, tree["noise_key"])
+    who = replace(data.who, film=SHAPES, preset=preset_named(preset).name)
+    return judge(show, bundle, fresh(bundle, who, judging_seeds(seeds), seconds))
+
+
+def judge(show: Show, bundle: Bundle, data: Fresh) -> list[Row]:
+    """Judge a decoder on windows of `shapes`; rows as of `measure`."""
+    mean = bundle.stats["mean_clip"]
+    clips = show(data.inputs, data.where).clips
+    twin = show(data.inputs, data.where, null=True).clips
+    truths = attributes.shown(data.where, data.known)
+    strata = _strata(truths)
+    allowed = distractors(data.where, data.known)
+    corr = correlations(clips, data.truths, mean)
+    orders = shift_orders(data.where) if len(data.where) >= MIN_SHUFFLED else []
+    sessions = sessions_of(data.where)
+
+    rows = _rows(
+        "identification_2way",
+        strata,
+        identification_nway(corr, allowed, 2),
+        identification_nway(correlations(twin, data.truths, mean), allowed, 2),
+        [identification_nway(corr[order], allowed, 2) for order in orders],
+        0.5,
+        sessions,
+    )
+    frames = len(data.truths[0])
+    read = attributes.readings(clip[:frames] for clip in clips)
+    null = attributes.readings(clip[:frames] for clip in twin)
+    for name, values in ATTRIBUTES.items():
+        own = {OWN: np.array([truth[name] == UNSEEN[name] for truth in truths])}
+        rows += _rows(
+            f"attribute_{name}",
+            strata | own,
+            attributes.hits(read, truths, name),
+            attributes.hits(null, truths, name),
+            [attributes.hits([read[i] for i in order], truths, name) for order in orders],
+            1 / len(values),
+            sessions,
+        )
+    return rows
+
+
+def _strata(truths: Sequence[attributes.Reading]) -> dict[str, Mask]:
+    found = np.array([novelty({name: str(value) for name, value in truth.items()}) for truth in truths])
+    return {stratum: found == stratum for stratum in STRATA}
+
+
+def _rows(
+    metric: str,
+    strata: dict[str, Mask],
+    scores: NDArray[np.float64],
+    null: NDArray[np.float64],
+    moved: Sequence[NDArray[np.float64]],
+    chance: float,
+    sessions: NDArray[np.int64] | None,
+) -> list[Row]:
+    """Make a row of each stratum of one score a window."""
+    rows = []
+    for stratum, held in strata.items():
+
+        def within(scores: NDArray[np.float64], held: Mask = held) -> NDArray[np.float64]:
+            return np.where(held, scores, np.nan)
+
+        found = entry(within(scores), chance, [within(one) for one in moved], sessions)
+        blank = {"value": None, "chance": chance, "shuffled": None, "ci95": None, "n": 0}
+        twin = float(np.nanmean(within(null))) if found else None
+        rows.append({"metric": metric, "stratum": stratum, **(found or blank), "null": twin})
+    return rows
+
+
+def table(rows: Sequence[Row], title: str) -> Table:
+    """Lay out rows as they are printed."""
+    found = Table("", "windows", "n", "value", "95 %", "chance", "shuffled", "null brain", title=title)
+    for row in rows:
+        span = "-" if row["ci95"] is None else "{:.3f} to {:.3f}".format(*row["ci95"])
+        numbers = [_told(row[name]) for name in ("chance", "shuffled", "null")]
+        found.add_row(row["metric"], row["stratum"], str(row["n"]), _told(row["value"]), span, *numbers)
+    return found
+
+
+def _told(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def trained_on(run: Path) -> str:
+    """Name the films that a run was trained on."""
+    films = draft_of(run).manifest.provenance.get("films", [{"film": SHAPES}])
+    return ", ".join(film["film"] for film in films)
+
+
+def main() -> int:
+    """Judge, print, write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="a folder that `train.run` wrote")
+    parser.add_argument("--seeds", default="1000-1009", help="of the judging sessions, 1000 and up")
+    parser.add_argument("--seconds", type=float, default=400.0, help="of film in each session")
+    parser.add_argument("--preset", default="easy", help="easy, default or hard")
+    parser.add_argument("--out", type=Path, help="a JSON file for the rows")
+    given = parser.parse_args()
+    console = Console(width=None if Console().is_terminal else 140)
+    try:
+        films = trained_on(given.run)
+        rows = measure(given.run, given.seeds, given.seconds, given.preset)
+    except RtDecodeError as error:
+        Console(stderr=True).print(str(error), markup=False)
+        return error.exit_code
+    console.print(table(rows, f"trained on {films}, judged on shapes, preset {given.preset}"))
+    if given.out is not None:
+        given.out.write_text(json.dumps({"trained on": films, "rows": rows}, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,75 @@
+"""What is measured of a decoder on shapes that it never saw."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.held_out_shapes import OWN, judge, measure, table, trained_on
+from rtdecode.disk.clip_file import Pixels
+from rtdecode.errors import UsageError
+from rtdecode.phantom.film.film import ATTRIBUTES, Film
+from rtdecode.phantom.film.known import STRATA, UNSEEN, novelty
+from rtdecode.scores.events import Span
+from tests.train.tiny import tiny
+from train.data.phantom import events
+from train.judging.identification import Fresh
+from train.reconstruct import Reconstruction
+from train.run_folder import draft_of
+
+# So many windows of a film hold some of each kind.
+WINDOWS = 60
+
+
+def test_the_strata_of_a_run_are_judged_beside_its_null_brain() -> None:
+    rows = measure(tiny("ridge"), "1000-1001", 24.0)
+    assert [row["metric"] for row in rows[:3]] == ["identification_2way"] * 3
+    for metric in ("identification_2way", *(f"attribute_{name}" for name in ATTRIBUTES)):
+        found = {row["stratum"]: row for row in rows if row["metric"] == metric}
+        assert sum(found[stratum]["n"] for stratum in STRATA) == 12
+        for row in found.values():
+            assert (row["value"] is None) == (row["null"] is None) == (row["n"] == 0)
+    assert table(rows, trained_on(tiny("ridge"))).row_count == 3 + 4 * len(ATTRIBUTES)
+    assert trained_on(tiny("ridge")) == "shapes"
+
+
+def test_a_decoder_that_draws_no_new_value_fails_where_there_is_one() -> None:
+    film = Film(4.0 * WINDOWS, seed=1300)
+    truths: list[Pixels] = [film.clip(k)[:-1] for k in range(WINDOWS)]
+    strata = [novelty(shot.attributes) for shot in film.shots]
+    known = [truth for truth, stratum in zip(truths, strata, strict=True) if stratum == "known"]
+
+    def show(_inputs: Any, where: Sequence[Span], *, null: bool = False, **_how: Any) -> Reconstruction:
+        drawn = [
+            truth if stratum != "value" and not null else known[0]
+            for truth, stratum in zip(truths, strata, strict=True)
+        ]
+        return Reconstruction(drawn, np.zeros((len(where), 0), np.float32), None)
+
+    where = [(1300, 4.0 * k, 4.0 * k + 4) for k in range(WINDOWS)]
+    data = Fresh({}, truths, where, events({1300: film}))
+    rows = judge(show, draft_of(tiny("ridge")), data)
+    found = {(row["metric"], row["stratum"]): row for row in rows}
+    for stratum in STRATA:
+        assert found["identification_2way", stratum]["n"] == strata.count(stratum) > 0
+    for name, values in ATTRIBUTES.items():
+        metric = f"attribute_{name}"
+        assert found[metric, "known"]["value"] == found[metric, "combination"]["value"] == 1
+        assert found[metric, OWN]["value"] == 0
+        assert found[metric, OWN]["n"] == sum(getattr(shot, name) == UNSEEN[name] for shot in film.shots)
+        assert found[metric, OWN]["chance"] == 1 / len(values)
+    assert found["identification_2way", "known"]["value"] == 1
+    assert found["identification_2way", "value"]["value"] < 0.7
+    # Of the known windows the twin draws the first one alone.
+    assert found["identification_2way", "known"]["null"] < 1
+
+
+def test_a_run_that_no_shapes_can_be_shown_to_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="was not trained on the simulated participant"):
+        measure(tiny("haxby"))
+    with pytest.raises(UsageError, match="seeds below 1000 are for training"):
+        measure(tiny("ridge"), "7")
+    with pytest.raises(UsageError, match="run"):
+        measure(tmp_path)
