@@ -69,6 +69,13 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 def demo(
     seconds: Annotated[float, typer.Option(help="Length of the film, s.", callback=positive)] = 60.0,
     out: Out = None,
+    film: Annotated[
+        str | None,
+        typer.Option(
+            help="What is watched: shapes, natural (a drawn world), or a film's path. Default: shapes.",
+            show_default=False,
+        ),
+    ] = None,
     recorded: Annotated[
         bool, typer.Option("--recorded", help="Play two runs of recorded human fMRI instead of simulating.")
     ] = False,
@@ -77,7 +84,7 @@ def demo(
     """Run a live session against a simulated participant, or against recorded human fMRI."""
     from streaming.tools import demo as command
 
-    raise typer.Exit(command.run(seconds=seconds, out=out, open_film=open_, recorded=recorded))
+    raise typer.Exit(command.run(seconds=seconds, out=out, open_film=open_, recorded=recorded, film=film))
 
 
 app.command()(simulate)

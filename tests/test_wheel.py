@@ -47,6 +47,7 @@ def test_it_holds_what_a_session_reads_and_nothing_of_training(wheel: Path) -> N
         "rtdecode/bundles/phantom/manifest.json",
         "rtdecode/bundles/haxby/encode.onnx",
         "rtdecode/montages/standard64.tsv",
+        "rtdecode/phantom/films/README.md",
         "rtdecode/recorded/haxby/README.md",
         "rtdecode/recorded/haxby/run009/bold_1slice.nii.gz",
         "rtdecode/recorded/haxby/run010/bold_events.tsv",
@@ -56,7 +57,8 @@ def test_it_holds_what_a_session_reads_and_nothing_of_training(wheel: Path) -> N
     roots = {PurePath(name).parts[0] for name in names if ".dist-info" not in name}
     assert roots == set(PACKAGES)
     assert [name for name in names if name.startswith("train/runs/")] == []
-    assert [name for name in names if PurePath(name).suffix in PICTURES] == []
+    pictures = [name for name in names if PurePath(name).suffix in PICTURES]
+    assert pictures == ["rtdecode/phantom/films/demo.mp4"]
 
 
 @pytest.mark.full

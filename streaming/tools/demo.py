@@ -15,12 +15,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 import rtdecode
 from rtdecode.disk.folders import taken
 from rtdecode.errors import UsageError
+from rtdecode.phantom.film.watched import KINDS, SHAPES, watched
 from streaming.session import interrupts
 
+# One minute of a real film; its README says whose it is.
+REAL_FILM = Path(rtdecode.__file__).with_name("phantom") / "films" / "demo.mp4"
+# What the simulated participant watches where no film is named.
+FILM = SHAPES
+
+_CREDIT = "Caminandes 3: Llamigos, (c) Blender Foundation / studio.blender.org, CC-BY 4.0"
 _RECORDED = Path(rtdecode.__file__).with_name("recorded") / "haxby"
 _RUNS = ("run009", "run010")
 # Last lines of the player's log that are shown if the session fails.
@@ -28,7 +36,11 @@ _LINES = 12
 
 
 def run(
-    seconds: float = 60.0, out: Path | None = None, open_film: bool = False, recorded: bool = False
+    seconds: float = 60.0,
+    out: Path | None = None,
+    open_film: bool = False,
+    recorded: bool = False,
+    film: str | None = None,
 ) -> int:
     """Run a session and show what came of it.
 
@@ -42,6 +54,9 @@ def run(
         Open the resulting film at the end.
     recorded : bool
         Play two runs of recorded human fMRI instead of a simulated participant.
+    film : str, optional
+        What the simulated participant watches: a word or a path, as `rtdecode.phantom.film.watched` takes
+        them; by default `FILM`.
 
     Returns
     -------
@@ -51,26 +66,39 @@ def run(
     Raises
     ------
     UsageError
-        If the folder is in use.
+        If the folder is in use, if there is no such film or it is shorter than `seconds`, or if a film is
+        named for recorded runs.
     """
+    if recorded and film is not None:
+        raise UsageError(
+            f"--film {film}: --recorded plays human runs, whose pictures are fixed. Leave out --film or "
+            "--recorded."
+        )
+    shown = FILM if film is None else film
     folder = out or Path("runs") / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
     if taken(folder):
         raise UsageError(f"--out {folder} is in use. Give a new or empty folder.")
+    if not recorded and shown not in KINDS:
+        # Read before any program starts, so that a film that cannot be shown is refused at once.
+        watched(shown, seconds, 0, "grid")
     console = Console(stderr=True)
     stopped = list[str]()
-    show = _recorded if recorded else _simulated
     with interrupts.told(stopped.append):
-        code = show(folder, seconds, console, stopped)
+        if recorded:
+            code = _recorded(folder, seconds, console, stopped)
+        else:
+            code = _simulated(folder, seconds, shown, console, stopped)
     films = sorted(folder.glob("**/film.mp4"))
     if open_film and code == 0 and films:
         webbrowser.open(films[0].resolve().as_uri())
     return code
 
 
-def _simulated(folder: Path, seconds: float, console: Console, stopped: Sequence[str]) -> int:
+def _simulated(folder: Path, seconds: float, film: str, console: Console, stopped: Sequence[str]) -> int:
     console.print(
-        f"Demo: {seconds:g} s of film, seen by a [bold]simulated participant[/] (preset easy). One program "
-        "is the participant, the amplifier and the scanner; the other decodes what it receives.",
+        f"Demo: {seconds:g} s of film ({escape(_title(film))}), seen by a [bold]simulated participant[/] "
+        "(preset easy), no person. One program is the participant, the amplifier and the scanner; the other "
+        "decodes what it receives.",
         soft_wrap=True,
     )
     # A name of its own keeps two demos on one network apart.
@@ -80,8 +108,14 @@ def _simulated(folder: Path, seconds: float, console: Console, stopped: Sequence
     volumes.mkdir(parents=True)
     length = ["--seconds", f"{seconds:g}"]
     sources = ["--lsl", name, "--fmri-dir", str(volumes), "--truth", str(truth), *length]
-    player = ["simulate", *sources, "--preset", "easy"]
+    player = ["simulate", *sources, "--preset", "easy", "--film", film]
     return _session(player, ["stream", *sources], folder, volumes, console, stopped)
+
+
+def _title(film: str) -> str:
+    if film in KINDS:
+        return film
+    return _CREDIT if Path(film).resolve() == REAL_FILM.resolve() else Path(film).name
 
 
 def _recorded(folder: Path, seconds: float, console: Console, stopped: Sequence[str]) -> int:

@@ -128,6 +128,8 @@ def test_inspect_reads_the_shipped_bundles(name: str, run: Callable[..., Done]) 
         (["export", "/no/such/run", "--out", "/tmp/x", "--target", "tensorrt"], 2, "onnx"),
         (["export", ROOT / "train" / "runs" / "haxby", "--out", ROOT], 2, "something other than a bundle"),
         (["demo", "--out", ROOT], 2, "is in use. Give a new or empty folder."),
+        (["demo", "--film", "/no/such.mp4"], 2, "no film /no/such.mp4. Give shapes, known-shapes, natural"),
+        (["demo", "--recorded", "--film", "shapes"], 2, "--film shapes: --recorded plays human runs"),
         (["serve", "R"], 2, "no command 'serve'. The commands are bench, calibrate, demo"),
         (["calibrate", "--fmri-dir", "/no/such/dir", "--out", "/tmp/x"], 2, "--mask"),
         (["stream", "--lsl", "X", "--seconds", "3"], 2, "holds no window"),
@@ -140,7 +142,8 @@ def test_inspect_reads_the_shipped_bundles(name: str, run: Callable[..., Done]) 
 def test_what_cannot_be_is_refused_with_its_code_and_in_words(
     words: list[object], code: int, said: str, tmp_path: Path, run: Callable[..., Done]
 ) -> None:
-    more = ["--out", str(tmp_path / "out")] if words[0] in ("stream", "replay") else []
+    own = words[0] in ("stream", "replay", "demo") and "--out" not in words
+    more = ["--out", str(tmp_path / "out")] if own else []
     done = run(*words, *more)
     assert done.code == code, done.err
     assert said in " ".join(done.err.replace("│", " ").split())

@@ -10,10 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
+import av
 import psutil
 import pytest
 
 from rtdecode.disk.video import read_mp4
+from rtdecode.errors import UsageError
+from rtdecode.phantom.film.watched import watched
 from streaming.tools import demo
 
 DEMO = [sys.executable, "-m", "rtdecode.cli", "demo", "--no-open", "--out"]
@@ -62,6 +65,32 @@ def test_a_demo_that_is_stopped_leaves_no_process(tmp_path: Path) -> None:
     assert process.returncode == 0
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
+
+
+def test_the_real_film_is_a_small_silent_minute_of_many_shots() -> None:
+    path = demo.REAL_FILM
+    assert path.stat().st_size <= 2_000_000
+    with av.open(str(path)) as container:
+        assert [stream.type for stream in container.streams] == ["video"]
+        assert {*container.metadata} <= {"major_brand", "minor_version", "compatible_brands"}
+        video = container.streams.video[0]
+        assert (video.height, video.frames, video.average_rate) == (240, 1440, 24)
+    film = watched(str(path), 60.0, 0, "grid")
+    assert film.count == 480
+    assert 15 <= len(film.cut_frames) <= 25
+    # Nothing of the shot before is left at its beginning.
+    assert film.cut_frames[1] > 2
+    credit = (path.parent / "README.md").read_text()
+    for told in ("Caminandes 3: Llamigos", "(c) Blender Foundation", "CC-BY 4.0", "cut", "sound"):
+        assert told in credit
+
+
+def test_the_demo_tells_a_film_that_cannot_be_shown_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"demo.mp4 lasts 60 s, and 61 s are needed"):
+        demo.run(61.0, tmp_path / "out", film=str(demo.REAL_FILM))
+    with pytest.raises(UsageError, match="Leave out --film or --recorded"):
+        demo.run(out=tmp_path / "out", recorded=True, film="shapes")
+    assert not (tmp_path / "out").exists()
 
 
 def test_ctrl_c_in_the_first_recorded_run_ends_the_demo(
