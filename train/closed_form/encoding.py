@@ -7,7 +7,7 @@ Neuron 63:902; the posterior mean is equation 2.116 of Bishop 2006, Pattern Reco
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,14 @@ _TOLD = 0.5
 _EARLIER = 2
 _SHRUNK_PRIOR = 0.3
 _SHRUNK_NOISE = 0.1
+
+
+class Kernel(Protocol):
+    """Weighs the steps of a film in volumes."""
+
+    def kernel(self, times: Matrix, steps: int, first_s: float = 0.0) -> Matrix:
+        """Weight of each of `steps` steps from film time `first_s` on in volumes at `times`, (time, step)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -176,7 +184,8 @@ class Timing:
 
 
 def invert(
-    features: FilmFeatures,
+    features: Kernel,
+    spelled: Matrix,
     x: Matrix,
     parts: NDArray[np.floating],
     timing: Timing,
@@ -187,7 +196,9 @@ def invert(
 
     Parameters
     ----------
-    features : FilmFeatures
+    features : Kernel
+    spelled : (target, step, feature)
+        Features of a window's steps, linear in its targets.
     x : (volume, feature)
         Responses to the film.
     parts : (volume, component)
@@ -210,11 +221,11 @@ def invert(
     weights = fit @ z
     leverage = np.einsum("tf,ft->t", centred, fit)
     residual = (z - centred @ weights) / (1 - leverage)[:, None]
-    steps = features.spelled.shape[1]
+    steps = spelled.shape[1]
     evoked: list[Matrix] = []
     for earlier in range(_EARLIER + 1):
         kernel = features.kernel(timing.slot_s, steps, -earlier * timing.window_s)
-        told = np.einsum("sb,tbf,fc->tsc", kernel, features.spelled, weights, optimize=True)
+        told = np.einsum("sb,tbf,fc->tsc", kernel, spelled, weights, optimize=True)
         evoked.append(told.reshape(len(told), -1))
     prior = drawn_to_diagonal(prior, _SHRUNK_PRIOR)
     spread = _noise(residual, len(timing.slot_s)) + sum(each.T @ prior @ each for each in evoked)

@@ -5,9 +5,10 @@ space, `train.fitting.participant` fits the maps, and `train.fitting.encoder_gra
 the bundle's encoder. ``docs/fit.md`` describes the method.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import onnx
@@ -20,8 +21,9 @@ from rtdecode.phantom.film.film import ATTRIBUTES
 from rtdecode.scores.events import read_events
 from train.closed_form import patch_codec as patch
 from train.closed_form.encoding import fit_features
-from train.closed_form.refine import perceptron
-from train.closed_form.space import Space
+from train.closed_form.lda import softmax
+from train.closed_form.refine import ROUTES, perceptron, refine
+from train.closed_form.space import Space, split
 from train.data.films import Frames, clips_at, look, tell
 from train.data.recorded import Recorded
 from train.fitting import encoder_graph, participant
@@ -34,6 +36,23 @@ _CODEC = ("codec_mean", "codec_basis", "scale")
 _SPACE = ("space_latent_mean", "space_mean", "space_scale")
 # Number of clips of a film that are compared with what the bundle can draw of them.
 _LOOKED_AT = 20
+
+
+@dataclass(frozen=True)
+class ShapesStory(FilmStory):
+    """What a film of shapes showed.
+
+    Attributes
+    ----------
+    shown : (window, value)
+        Shares of the attributes.
+    """
+
+    shown: Matrix
+
+    def shifted(self) -> Self:
+        """Shift the film by half its windows, and what it shows."""
+        return replace(super().shifted(), shown=np.roll(self.shown, len(self.targets) // 2, axis=0))
 
 
 @dataclass(frozen=True)
@@ -96,7 +115,7 @@ class CompactFitter:
             whole += float(np.square(clips / 255 - mean).sum())
         return 1 - missed / whole
 
-    def story(self, recorded: Recorded, shown: Shown) -> FilmStory:
+    def story(self, recorded: Recorded, shown: Shown) -> ShapesStory:
         """Put the film into the space: the target of each window, and features of the whole film.
 
         The attributes come from the events, or are read off the film where there are none.
@@ -115,19 +134,24 @@ class CompactFitter:
         latents, attributes = (np.concatenate(part) for part in zip(*tiles, strict=True))
         features = fit_features(latents, attributes, self.space, window_s)
         targets, attributes = (np.concatenate(part) for part in zip(*seen, strict=True))
-        return FilmStory(
+        return ShapesStory(
             targets=targets,
             scale=self.space.scale[: self.space.components],
             window_s=window_s,
             told={"attributes": " and ".join(dict.fromkeys(sources))},
             shown=attributes,
             features=features,
+            spelled=features.spelled,
             series=[features.series(*tile) for tile in tiles],
         )
 
-    def fit(self, recorded: Recorded, story: FilmStory) -> EncoderFit:
+    def fit(self, recorded: Recorded, story: ShapesStory) -> EncoderFit:
         """Fit in closed form. Where both modalities identify windows worse than one, read that one alone."""
-        fitted = participant.fit(recorded, story, self.sizes, perceptron(self.weights))
+        fitted = participant.fit(recorded, story, self.sizes, partial(refine, perceptron(self.weights)))
+        # The decoder's perceptron, with a temperature of the participant's own.
+        points = fitted.held_out
+        heat = [temperature(points[route], story.shown) if route in points else 1.0 for route in ROUTES]
+        fitted = replace(fitted, weights=fitted.weights | {"heat": np.array(heat)})
         fitted = participant.completed(fitted, {name: value.shape for name, value in self.weights.items()})
         return participant.never_worse(fitted, recorded, story)
 
@@ -138,7 +162,7 @@ class CompactFitter:
     def expected(self, fitted: EncoderFit, windows: Arrays) -> Arrays:
         """Compute in closed form what the encoder draws, which is the first channels of its condition."""
         assert self.manifest.latent is not None
-        drawn = encoder_graph.drawn(self.weights | fitted.weights, windows)
+        drawn = encoder_graph.drawn(self.weights | fitted.weights, windows, refine)
         return {"condition": drawn.reshape(-1, *self.manifest.latent[1:])}
 
     def _watch(
@@ -164,7 +188,7 @@ def compact_fitter(base: Bundle) -> CompactFitter:
     if missing := [name for name in (*_CODEC, *_SPACE) if name not in base.stats]:
         raise BundleError(f"{base.path / 'stats.npz'} lacks {', '.join(missing)}. Export the bundle again.")
     encoder = onnx.load_model_from_string(base.read(base.manifest.built["encode"].file))
-    weights = encoder_graph.weights_of(encoder, base.path)
+    weights = encoder_graph.weights_of(encoder, base.path, ("heat",))
     mean, basis, scale = (base.stats[name].astype(np.float64) for name in _CODEC)
     # The basis decodes scaled latents. Divided by the scale twice, it encodes to them.
     codec = patch.Codec(mean.astype(np.float32), (basis / scale**2).astype(np.float32))
@@ -174,3 +198,27 @@ def compact_fitter(base: Bundle) -> CompactFitter:
     axes = weights["basis"].astype(np.float64) / spread[: len(weights["basis"]), None]
     space = Space(latent_mean, axes, middle, spread)
     return CompactFitter(base.manifest, encoder, weights, space, codec, pictures)
+
+
+def temperature(points: Matrix, shown: Matrix) -> float:
+    """Find the divisor of the logits of held-out points that makes the truth likeliest.
+
+    The perceptron belongs to the space and stays as it is, but predictions from fewer windows deserve less
+    trust than those it was trained on.
+
+    Parameters
+    ----------
+    points : (window, component + value)
+    shown : (window, value)
+    """
+    logits = split(points[:, -shown.shape[1] :])
+    best = [part.argmax(1)[:, None] for part in split(shown)]
+    grid = np.geomspace(0.3, 10, 71)
+    cost = [
+        -sum(
+            np.log(np.take_along_axis(softmax(part / heat), row, 1) + 1e-9).mean()
+            for part, row in zip(logits, best, strict=True)
+        )
+        for heat in grid
+    ]
+    return float(grid[int(np.argmin(cost))])

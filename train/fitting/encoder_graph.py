@@ -4,6 +4,7 @@
 numpy what the copy must give.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +15,20 @@ from onnx import ModelProto, helper, numpy_helper
 
 from rtdecode.errors import BundleError
 from train.closed_form.brain_maps import GROUPS, features, place
-from train.closed_form.refine import LAYERS, PREFIX, perceptron, refine
+from train.closed_form.refine import LAYERS, PREFIX, perceptron
 from train.closed_form.stem import fill_slots
 from train.work import Arrays
 
 _WEIGHTS = (
     *("voxels", "mixing", "cosines", "fmri_feature_mean", "eeg_feature_mean", "basis"),
     *(f"{route}_{group}" for route, groups in GROUPS.items() for group in groups),
-    *("heat", "reads", f"{PREFIX}scale"),
+    *("reads", f"{PREFIX}scale"),
     *(f"{PREFIX}body.{layer}.{part}" for layer in LAYERS for part in ("weight", "bias")),
 )
 
 
-def weights_of(model: ModelProto, where: Path) -> Arrays:
-    """Read the weights of an encoder that belong to a participant.
+def weights_of(model: ModelProto, where: Path, others: tuple[str, ...]) -> Arrays:
+    """Read the weights of an encoder that belong to a participant, and `others` that a fit goes by.
 
     Raises
     ------
@@ -36,11 +37,12 @@ def weights_of(model: ModelProto, where: Path) -> Arrays:
     """
     # An export that stores a weight in half precision adds the suffix to its name.
     held = {tensor.name.removesuffix(".half"): tensor for tensor in model.graph.initializer}
-    if missing := [name for name in _WEIGHTS if name not in held]:
+    names = (*_WEIGHTS, *others)
+    if missing := [name for name in names if name not in held]:
         raise BundleError(
             f"{where / 'encode.onnx'} has no weights called {', '.join(missing)}. Export the bundle again."
         )
-    return {name: numpy_helper.to_array(held[name]) for name in _WEIGHTS}
+    return {name: numpy_helper.to_array(held[name]) for name in names}
 
 
 def replaced(model: ModelProto, weights: Arrays) -> ModelProto:
@@ -105,7 +107,9 @@ def _let_yield(model: ModelProto, yields: NDArray[np.floating[Any]]) -> None:
     model.graph.node.extend([*nodes[: at + 1], *gate, *nodes[at + 1 :]])
 
 
-def drawn(weights: Arrays, windows: Arrays) -> NDArray[np.float64]:
+def drawn(
+    weights: Arrays, windows: Arrays, refine: Callable[[Arrays, Arrays, str], NDArray[np.float64]]
+) -> NDArray[np.float64]:
     """Compute in numpy what an encoder with these weights draws of windows, (window, latent).
 
     Parameters
@@ -114,6 +118,8 @@ def drawn(weights: Arrays, windows: Arrays) -> NDArray[np.float64]:
         All weights that `weights_of` reads, and ``yields``.
     windows : dict
         ``eeg``, ``eeg_mask``, ``fmri``, ``fmri_mask``.
+    refine : callable
+        The perceptron in numpy: its state, points by route, and a route give refined points.
     """
     fmri = fill_slots(windows["fmri"], windows["fmri_mask"])
     places = place(weights, features(weights, windows["eeg"], fmri))

@@ -1,11 +1,11 @@
 """A new participant, mapped into the space of a trained decoder in closed form. The decoder stays as it is.
 
 Recorded windows and a `FilmStory` come in, and an `EncoderFit` goes out. `fit` fits each modality on its own
-(`fit_fmri`, `fit_eeg`), weighs the two against each other by their held-out predictions (`join`), refines
-the points with the decoder's perceptron, and finds the temperature of its logits. ``docs/fit.md`` gives the
-reasons for this method.
+(`fit_fmri`, `fit_eeg`), weighs the two against each other by their held-out predictions (`join`), and refines
+the points with the decoder's perceptron. ``docs/fit.md`` gives the reasons for this method.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from train.closed_form.brain_maps import GROUPS
 from train.closed_form.encoding import (
     FOLDS,
-    FilmFeatures,
+    Kernel,
     Matrix,
     Reals,
     Timing,
@@ -25,10 +25,7 @@ from train.closed_form.encoding import (
     invert,
     widened,
 )
-from train.closed_form.lda import softmax
-from train.closed_form.refine import ROUTES, refine
 from train.closed_form.ridge import fit_ridge
-from train.closed_form.space import split
 from train.closed_form.stem import fit_eeg_stem, fixed_signs
 from train.data.arrays import eeg_statistics, normalised_eeg
 from train.data.recorded import Eeg, Fmri, Recorded
@@ -36,6 +33,8 @@ from train.fitting.fitter import Fitted, Story, identified
 from train.work import Arrays
 
 _THIRDS = 3
+# Refines the points of all routes (route -> (window, target)) for a window of the named route.
+Refined = Callable[[Arrays, str], Matrix]
 # Ridge penalty of the encoding model when it picks voxels, and when it is inverted.
 _PICKING = 3.0
 _INVERTING = 0.6
@@ -63,23 +62,22 @@ class FilmStory(Story):
 
     Attributes
     ----------
-    shown : (window, value)
-        Shares of the attributes.
-    features : FilmFeatures
+    features : Kernel
+    spelled : (target, step, feature)
+        Features of a window by its targets, see `train.closed_form.encoding.invert`.
     series : list of (step, feature)
         Features of each film, from its start on.
     """
 
-    shown: Matrix
-    features: FilmFeatures
+    features: Kernel
+    spelled: Matrix
     series: list[Matrix]
 
     def shifted(self) -> Self:
         """Shift the film by half its windows, and its features by the same time."""
-        steps = self.features.spelled.shape[1]
+        steps = self.spelled.shape[1]
         return replace(
             super().shifted(),
-            shown=np.roll(self.shown, len(self.targets) // 2, axis=0),
             series=[np.roll(series, len(series) // steps // 2 * steps, axis=0) for series in self.series],
         )
 
@@ -115,7 +113,7 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderFit(Fitted):
-    """A participant mapped into the space. Held-out predictions are refined, (window, component + value).
+    """A participant mapped into the space. Held-out predictions are refined, (window, target).
 
     Attributes
     ----------
@@ -126,7 +124,7 @@ class EncoderFit(Fitted):
     weights: Arrays
 
 
-def fit(recorded: Recorded, story: FilmStory, sizes: Sizes, net: Arrays) -> EncoderFit:
+def fit(recorded: Recorded, story: FilmStory, sizes: Sizes, refined: Refined) -> EncoderFit:
     """Map a participant's signals into the space.
 
     Parameters
@@ -134,8 +132,8 @@ def fit(recorded: Recorded, story: FilmStory, sizes: Sizes, net: Arrays) -> Enco
     recorded : Recorded
     story : FilmStory
     sizes : Sizes
-    net : dict
-        The perceptron of the decoder, see `train.closed_form.refine`.
+    refined : callable
+        The perceptron of the decoder.
     """
     # Each modality that was recorded, on its own.
     sides: dict[str, Side] = {}
@@ -155,10 +153,8 @@ def fit(recorded: Recorded, story: FilmStory, sizes: Sizes, net: Arrays) -> Enco
             for group, share in zip(groups, join(held_out, story.targets), strict=True):
                 weights[f"{route}_{group}"] = (sides[group].weights["map"] * share).astype(np.float16)
             places[route] = _joined(held_out, story.targets)
-    # From there on as the decoder does, with a temperature of the participant's own.
-    points = {route: refine(net, places, route) for route in places}
-    heat = [temperature(points[route], story.shown) if route in points else 1.0 for route in ROUTES]
-    weights["heat"] = np.array(heat)
+    # From there on as the decoder does.
+    points = {route: refined(places, route) for route in places}
     weights["reads"] = np.array([float(name in sides) for name in ("fmri", "eeg")])
     weights["yields"] = np.zeros(2)
     statistics = {name: value for side in sides.values() for name, value in side.statistics.items()}
@@ -195,7 +191,7 @@ def fit_fmri(fmri: Fmri, film: NDArray[np.int64], story: FilmStory, sizes: Sizes
         picked = best_explained(errors.sum(0), totals.sum(0), sizes.voxels)
         parts = _components(volumes[:, picked], sizes.voxel_components)[0]
         prior = np.cov(story.targets[told], rowvar=False)
-        mean, back = invert(story.features, x[inside], parts[inside], timing, prior, _INVERTING)
+        mean, back = _inverted(story, x[inside], parts[inside], timing, prior)
         held = (fmri.slots(parts)[windows == n] - mean).reshape(int((windows == n).sum()), -1)
         held_out[windows == n] = held @ back
     # The fit that is kept, from all windows.
@@ -203,7 +199,7 @@ def fit_fmri(fmri: Fmri, film: NDArray[np.int64], story: FilmStory, sizes: Sizes
     picked = np.sort(best_explained(errors.sum(0), totals.sum(0), sizes.voxels))
     parts, axes, scale = _components(volumes[:, picked], sizes.voxel_components)
     prior = np.cov(story.targets, rowvar=False)
-    mean, back = invert(story.features, x, parts, timing, prior, _INVERTING)
+    mean, back = _inverted(story, x, parts, timing, prior)
     # The volumes are centred here, but not where the encoder reads them, so their mean goes into the
     # features' mean.
     rest = (fmri.volumes[:, picked].mean(0) / scale) @ axes
@@ -213,6 +209,12 @@ def fit_fmri(fmri: Fmri, film: NDArray[np.int64], story: FilmStory, sizes: Sizes
         "map": back,
     }
     return Side(weights, {"fmri_mean": fmri.level[picked], "fmri_scale": scale}, held_out, picked)
+
+
+def _inverted(
+    story: FilmStory, x: Matrix, parts: Reals, timing: Timing, prior: Matrix
+) -> tuple[Matrix, Matrix]:
+    return invert(story.features, story.spelled, x, parts, timing, prior, _INVERTING)
 
 
 def _components(volumes: Reals, count: int) -> tuple[Reals, NDArray[np.float16], Reals]:
@@ -290,30 +292,6 @@ def _joined(held_out: list[Matrix], targets: Matrix) -> Matrix:
         shares = join([p[others] for p in held_out], targets[others])
         found[own] = sum(p[own] * share for p, share in zip(held_out, shares, strict=True))
     return found
-
-
-def temperature(points: Matrix, shown: Matrix) -> float:
-    """Find the divisor of the logits of held-out points that makes the truth likeliest.
-
-    The perceptron belongs to the space and stays as it is, but predictions from fewer windows deserve less
-    trust than those it was trained on.
-
-    Parameters
-    ----------
-    points : (window, component + value)
-    shown : (window, value)
-    """
-    logits = split(points[:, -shown.shape[1] :])
-    best = [part.argmax(1)[:, None] for part in split(shown)]
-    grid = np.geomspace(0.3, 10, 71)
-    cost = [
-        -sum(
-            np.log(np.take_along_axis(softmax(part / heat), row, 1) + 1e-9).mean()
-            for part, row in zip(logits, best, strict=True)
-        )
-        for heat in grid
-    ]
-    return float(grid[int(np.argmin(cost))])
 
 
 def never_worse(fitted: EncoderFit, recorded: Recorded, story: Story) -> EncoderFit:

@@ -78,7 +78,9 @@ def test_the_model_turned_around_tells_the_film(film):
     parts = clean / clean.std(0) + 0.3 * rng.normal(size=clean.shape)
     half = len(x) // 2
     prior = np.cov(targets[: WINDOWS // 2], rowvar=False)
-    mean, back = invert(features, x[:half], parts[:half], Timing(SLOT_S, WINDOW_S), prior, 0.6)
+    mean, back = invert(
+        features, features.spelled, x[:half], parts[:half], Timing(SLOT_S, WINDOW_S), prior, 0.6
+    )
     windows = (parts.reshape(WINDOWS, 5, -1) - mean)[WINDOWS // 2 :].reshape(WINDOWS // 2, -1)
     found = windows @ back
     true = targets[WINDOWS // 2 :]
