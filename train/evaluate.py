@@ -1,6 +1,7 @@
 """Judge a run: ``python -m train.evaluate RUN [--json] [key=value ...]``."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,10 @@ def judged(run: Path, request: Request) -> Judged:
     # Any other folder is data for the run's own judge.
     if request.data is not None and (request.data / "recording.json").is_file():
         return Judged(judge_recording(show, held, request.data))
-    if request.film is not None:
-        return on_film(recipe["data"], held, system, show, request)
+    # A judge that knows no film but those that it is told of has films of its own for who names none.
+    film = request.film if request.film is not None else getattr(recipe["judge"], "films", None)
+    if film is not None:
+        return on_film(recipe["data"], held, system, show, replace(request, film=film))
     return recipe["judge"].evaluate(recipe["data"], held, show, request)
 
 

@@ -11,6 +11,7 @@ calls the builders. The slots of a recipe are these::
     judge:                what computes its figures
     export:               how its bundle is written by default
     tiny:                 changes at ``scale=tiny``
+    recorded:             changes where one's own recordings are trained on (``film=``)
 """
 
 import hashlib
@@ -23,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from rtdecode import installing
 from rtdecode.disk import strict_json
+from rtdecode.disk.recording import Recording
+from rtdecode.disk.sealed import file_hash
 from rtdecode.errors import RtDecodeError, UsageError
 from train import builders
 
@@ -35,7 +38,11 @@ SLOTS = ("data", "system", "phases", "judge", "export")
 
 @dataclass(frozen=True, slots=True)
 class Common:
-    """The keys of every recipe: output and data folders, scale, seed, the run to resume, films to learn."""
+    """The keys of every recipe.
+
+    They are output and data folders, scale, seed, the run to resume, the films that a simulated participant
+    watches (`films`), and those that were watched in recordings (`film`).
+    """
 
     out: Path | None = None
     data: Path | None = None
@@ -43,6 +50,12 @@ class Common:
     seed: int = 0
     resume: Path | None = None
     films: "tuple[TrainingFilm, ...]" = ()
+    film: tuple[Path, ...] = ()
+
+    @property
+    def recordings(self) -> list[Path]:
+        """The recordings that `data` lists; none without `film`, where it is one folder of data."""
+        return _listed(self.data) if self.film else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +94,9 @@ class Recipe:
         # Without films of their own, recipes keep the digests they had before they could be given any.
         if self.common.films:
             found["films"] = [film.value for film in self.common.films]
+        if self.common.film:
+            found["recordings"] = [Recording(path).digest() for path in self.common.recordings]
+            found["film"] = [file_hash(path) for path in self.common.film]
         return found
 
     @property
@@ -106,11 +122,15 @@ def read(recipe: str, overrides: list[str]) -> Recipe:
     path = _path(recipe, Path())
     tree = _inherited(path, [])
     tiny = tree.pop("tiny", {})
+    recorded = tree.pop("recorded", {})
     changes = [_change(text) for text in overrides]
     common = _common({key: value for key, value in changes if key in Common.__slots__})
     # The changes of `tiny` come first, so that those of the command line still have the last word.
     if common.scale == "tiny":
         _merge(tree, tiny)
+    _check_recorded(path.stem, common, learns=bool(recorded))
+    if common.film:
+        _merge(tree, recorded)
     for key, value in changes:
         if key not in Common.__slots__:
             _check_slots({key.split(".")[0]}, f"'{key}'")
@@ -168,8 +188,26 @@ def parsed(text: str, where: str) -> Any:
 def _mapping(tree: Any, path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise UsageError(f"{path} is no recipe: a mapping of {', '.join(SLOTS)} was expected.")
-    _check_slots({*tree} - {"base", "tiny"}, str(path))
+    _check_slots({*tree} - {"base", "tiny", "recorded"}, str(path))
     return tree
+
+
+def _check_recorded(name: str, common: Common, *, learns: bool) -> None:
+    """Refuse recordings without films, films without recordings, and recipes that take neither."""
+    if common.film and not learns:
+        raise UsageError(f"film= cannot be used: '{name}' does not learn from recordings. Leave it out.")
+    if common.film and common.films:
+        raise UsageError(
+            "films= is what the simulated participant watches, and film= what was watched in recordings. "
+            "Give one of them."
+        )
+    if common.film and common.data is None:
+        raise UsageError("film= says what was watched in recordings. Name these with data=REC[,REC].")
+    if learns and common.data is not None and not common.film:
+        raise UsageError(
+            f"data={common.data} names recordings, and nothing says what was watched in them. Give the film "
+            "with film=FILE, or one for each recording. To train on simulated sessions, leave data= out."
+        )
 
 
 def _check_slots(slots: set[str], where: str) -> None:
@@ -189,6 +227,10 @@ def _common(given: dict[str, Any]) -> Common:
     for key in ("out", "data", "resume"):
         if values.get(key) is not None:
             values[key] = Path(str(values[key]))
+    values["film"] = tuple(_listed(values.get("film")))
+    for path in values["film"]:
+        if not path.is_file():
+            raise UsageError(f"film={path}: there is no such file. Give the film that was watched.")
     if "films" in values:
         # Imported here, because reading films takes packages that reading a recipe does not.
         from train.data.training_films import training_films
@@ -200,6 +242,11 @@ def _common(given: dict[str, Any]) -> Common:
     if not isinstance(common.seed, int):
         raise UsageError(f"seed must be a whole number, found '{common.seed}'.")
     return common
+
+
+def _listed(told: Any) -> list[Path]:
+    """Read paths with commas between them."""
+    return [Path(part.strip()) for part in str(told or "").split(",") if part.strip()]
 
 
 # Lists are replaced as a whole, and so is a node whose builder changes: arguments of the one builder

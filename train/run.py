@@ -15,11 +15,24 @@ from rich.table import Column, Table
 from rtdecode.disk import strict_json
 from rtdecode.disk.folders import vacate
 from rtdecode.errors import RtDecodeError, UsageError
+from train.data.training_films import training_films
 from train.judging.judged import Judged, shown
 from train.recipe import ExportDefaults, Recipe, build, check, differences, names, read
 from train.run_folder import read_run, write
 from train.system import Plan, Trained
 from train.work import Work, check_new, clear
+
+_USAGE = """python -m train.run RECIPE [key=value ...]   recipes: {recipes}
+  out=DIR                    where the run goes; runs/RECIPE-TIME where not given
+  scale=full|tiny            tiny is quick, and good for nothing but a test
+  seed=N                     of everything that is drawn
+  resume=DIR                 go on with an interrupted run
+  films=shapes,real,FILE     what the simulated participant watches (ridge, film)
+  data=REC,REC film=FILE     your own recordings, of `rtdecode stream --record`, and the film that was watched
+                             in all of them, or one for each (film=FILE,FILE); the last run is held and
+                             judged (film)
+  data=DIR                   the folder of the recorded data (haxby)
+  SLOT.KEY=value             any argument of the recipe"""
 
 
 def run(recipe: str, overrides: list[str]) -> Path:
@@ -31,7 +44,7 @@ def run(recipe: str, overrides: list[str]) -> Path:
         Name of a shipped recipe, or a path.
     overrides : list of str
         ``key=value``. Every recipe takes ``out``, ``data``, ``scale``, ``seed`` and ``resume``; one whose
-        system learns any film takes ``films``.
+        system learns any film takes ``films``, and one that learns from recordings ``film``.
 
     Returns
     -------
@@ -52,17 +65,25 @@ def run(recipe: str, overrides: list[str]) -> Path:
     check(wanted)
     out, part = _folders(wanted)
     common = wanted.common
-    work = Work(common.data, common.seed, part / "stages", noise_key=wanted.digest)
+    # Recordings are handed to the data themselves.
+    work = Work(None if common.film else common.data, common.seed, part / "stages", noise_key=wanted.digest)
     parts = build(wanted.tree)
-    if common.films:
+    shows = getattr(parts["data"], "shows", "")
+    if common.film:
+        parts["data"] = parts["data"].with_recordings(common.recordings, common.film)
+    elif common.films:
         # A plan that learns any film says so by an attribute; others would be trained on something else.
         if not getattr(parts["system"], "learns_any_film", False):
             raise UsageError(f"films= cannot be used: '{wanted.name}' does not learn any film. Leave it out.")
         parts["data"] = parts["data"].with_films(common.films)
+    elif shows:
+        parts["data"] = parts["data"].with_films(training_films(shows))
     # All that can be refused is refused before the folder is claimed and the long work begins.
     parts["data"].check(work)
     parts["judge"].check(parts["data"])
     _claim(part, out, wanted)
+    if common.film:
+        parts["data"].say()
     try:
         trained, found = _train(work, **parts)
     except KeyboardInterrupt as stop:
@@ -163,8 +184,7 @@ def show(figures: dict[str, dict[str, Any]]) -> None:
 def main(arguments: list[str]) -> int:
     """Run the program; return its exit status."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        recipes = ", ".join(names())
-        print(f"python -m train.run RECIPE [key=value ...]   recipes: {recipes}", file=sys.stderr)  # noqa: T201
+        print(_USAGE.format(recipes=", ".join(names())), file=sys.stderr)  # noqa: T201
         return 0 if arguments else 2
     # A terminated run, too, says how it can be resumed.
     signal.signal(signal.SIGTERM, _stop)
@@ -177,7 +197,10 @@ def main(arguments: list[str]) -> int:
         print("; ".join(["stopped", *getattr(stop, "__notes__", [])]), file=sys.stderr)  # noqa: T201
         # The exit status of shells for a program that Ctrl-C has ended: 128 + SIGINT.
         return 130
-    show(read_run(out)["figures"])
+    made = read_run(out)
+    show(made["figures"])
+    for row in made["tables"].get("notes", []):
+        print(row["note"])  # noqa: T201
     print(out)  # noqa: T201
     return 0
 

@@ -67,6 +67,7 @@ def write(folder: Path, recipe: Recipe, trained: Trained, found: Judged) -> None
         "scale": recipe.common.scale,
         "seed": recipe.common.seed,
         "films": [film.value | {"name": film.name} for film in recipe.common.films],
+        "recordings": recipe.values.get("recordings", []),
         "date": datetime.now(UTC).date().isoformat(),
         "versions": {"rtdecode": __version__, "numpy": np.__version__, "python": sys.version.split()[0]},
         "figures": found.figures,

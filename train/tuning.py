@@ -45,6 +45,8 @@ class HeldOut(Protocol):
         The sets of modalities that a window may have, by name. Settings are chosen on the first.
     truths : uint8, (window, frame, row, column, 3)
         What was shown.
+    sessions : int, (window,)
+        Windows are identified among those of the same number.
     mean_clip : (frame, row, column, 3)
         The mean of the training clips, which is subtracted before clips are correlated.
     preferred : str
@@ -54,6 +56,7 @@ class HeldOut(Protocol):
     settings: Mapping[str, Sequence[float]]
     routes: Sequence[str]
     truths: NDArray[np.uint8]
+    sessions: NDArray[np.int64]
     mean_clip: NDArray[np.floating]
     preferred: str
 
@@ -126,4 +129,5 @@ def _wins(clips: NDArray[np.uint8], held: HeldOut) -> NDArray[np.float64]:
     That frame belongs to the next window, too.
     """
     corr = correlations(list(clips[:, :-1]), list(held.truths[:, :-1]), held.mean_clip)
-    return identification_nway(corr, ~np.eye(len(clips), dtype=bool), 2)
+    allowed = (held.sessions[:, None] == held.sessions) & ~np.eye(len(clips), dtype=bool)
+    return identification_nway(corr, allowed, 2)

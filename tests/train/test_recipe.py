@@ -53,7 +53,9 @@ def test_all_faults_are_told_together_with_their_places() -> None:
     for piece in ("ridge.system: patch-ridge has no argument 'widht'", "ridge.data.grid", "'tempo'"):
         assert piece in message
     assert "ridge.system.codec: patch-codec needs 'channels'" in message
-    assert "ridge.data.who: there is no builder 'os.system'; there are adapter, baseline," in message
+    assert (
+        "ridge.data.who: there is no builder 'os.system'; there are adapter, any-film, baseline," in message
+    )
     assert "ridge: it has no judge" in message
 
 

@@ -26,6 +26,7 @@ class Noisy:
     def __init__(self, seed: int) -> None:
         rng = np.random.default_rng(seed)
         self.truths = rng.integers(100, 156, (WINDOWS, 3, 4, 5, 3)).astype(np.uint8)
+        self.sessions = np.zeros(WINDOWS, np.int64)
         self.mean_clip = np.full(self.truths.shape[1:], 127.5)
         self.doubt = rng.uniform(0, 1, WINDOWS)
         self.noise = rng.standard_normal(self.truths.shape)
@@ -80,3 +81,18 @@ def test_confidence_tells_the_share_of_comparisons_won_by_route(found):
         confidence = 1 / (1 + np.exp(-slope * fresh.doubt - offset))
         assert slope < 0
         assert confidence.mean() == pytest.approx(won.mean(), abs=0.05)
+
+
+def test_windows_are_identified_among_those_of_their_session_alone() -> None:
+    """A clip that shows the mean of its session tells it from other sessions' windows, and from no other."""
+    held = Noisy(0)
+    number = np.arange(WINDOWS) % 2
+    means = np.stack([held.truths[number == n].mean(0) for n in range(2)]).astype(np.uint8)
+
+    def shown(route: str, settings: Mapping[str, float]) -> Drawn:
+        return Drawn(means[number], held.doubt[:, None])
+
+    held.draw = shown  # type: ignore[method-assign]
+    assert tune(held).table[0]["identification_2way"] > 0.6
+    held.sessions = number
+    assert tune(held).table[0]["identification_2way"] == pytest.approx(0.5, abs=0.03)

@@ -42,20 +42,34 @@ def features(stems: Arrays, eeg: NDArray[Any], fmri: NDArray[Any]) -> dict[str, 
     return {"eeg": slow.reshape(len(eeg), -1), "fmri": seen.reshape(len(fmri), -1)}
 
 
-def fit_maps(x: dict[str, NDArray[np.float32]], y: Matrix, sizes: StemSizes) -> tuple[Arrays, Arrays]:
+def fit_maps(
+    x: dict[str, NDArray[np.float32]],
+    y: Matrix,
+    sizes: StemSizes,
+    folds: NDArray[np.int64] | None = None,
+) -> tuple[Arrays, Arrays]:
     """Map features to standardised targets, each route by itself.
+
+    Parameters
+    ----------
+    x : dict
+        Modality -> features, (window, feature).
+    y : (window, target)
+    sizes : StemSizes
+    folds : (window,), optional
+        Windows of the same number are left out together; each by itself where none are given.
 
     Returns
     -------
     maps : dict
         ``{modality}_feature_mean`` and ``{route}_{modality}``, in half precision.
     held_out : dict
-        Route -> predictions of each window by the fit to the others, (window, target).
+        Route -> predictions of each window by a fit that left it out, (window, target).
     """
     maps: Arrays = {}
     held_out: Arrays = {}
     for route, groups in GROUPS.items():
-        found = fit_ridge([x[group] for group in groups], y, sizes.shares)
+        found = fit_ridge([x[group] for group in groups], y, sizes.shares, folds)
         for group, mean, linear in zip(groups, found.means, found.maps, strict=True):
             maps[f"{group}_feature_mean"] = mean.astype(np.float32)
             maps[f"{route}_{group}"] = linear.astype(np.float16)
@@ -104,12 +118,16 @@ def _one(x: Matrix, y: NDArray[np.int64], classes: int, shrinkage: float) -> tup
     return weights / heat, offset / heat
 
 
-def fit_logistic(x: Matrix, y: Matrix, penalty: float = 1.0, rounds: int = 50) -> Matrix:
+def fit_logistic(
+    x: Matrix, y: Matrix, penalty: float = 1.0, rounds: int = 50, weights: Matrix | None = None
+) -> Matrix:
     """Fit the logistic regression of a share in [0, 1], with the constant last, (feature + 1,).
 
     Newton's method with a ridge penalty on standardised features (Hastie, Tibshirani and Friedman
-    2009, The Elements of Statistical Learning, equation 4.26).
+    2009, The Elements of Statistical Learning, equation 4.26). Rows count by their `weights`, all alike where
+    none are given.
     """
+    counts = np.ones(len(x)) if weights is None else weights
     mean = x.mean(0)
     scale = np.maximum(x.std(0), 1e-9)
     z = np.concatenate([(x - mean) / scale, np.ones((len(x), 1))], axis=1)
@@ -117,7 +135,7 @@ def fit_logistic(x: Matrix, y: Matrix, penalty: float = 1.0, rounds: int = 50) -
     w = np.zeros(z.shape[1])
     for _ in range(rounds):
         p = 1 / (1 + np.exp(-z @ w))
-        hessian = (z * (p * (1 - p))[:, None]).T @ z + held
-        w = w + np.linalg.solve(hessian, z.T @ (y - p) - held @ w)
+        hessian = (z * (counts * p * (1 - p))[:, None]).T @ z + held
+        w = w + np.linalg.solve(hessian, z.T @ (counts * (y - p)) - held @ w)
     slope = w[:-1] / scale
     return np.append(slope, w[-1] - slope @ mean)

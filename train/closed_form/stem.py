@@ -11,6 +11,9 @@ from train.work import Arrays
 
 Matrix = NDArray[np.float64]
 
+# A direction with a smaller share of the largest variance holds rounding errors.
+_LEAST_VARIANCE = 1e-9
+
 
 @dataclass(frozen=True)
 class EegStem:
@@ -49,7 +52,7 @@ def fit_eeg_stem(eeg: NDArray[np.float32], components: int, frequencies: int, wh
     eeg : (window, channel, sample)
         Z-scored.
     components, frequencies : int
-        How many are kept; a frequency step is half a cycle a window.
+        How many are kept at most; a frequency step is half a cycle a window.
     whiten : float
         Power of the standard deviation to divide by, 0 for none, 1 for all.
     """
@@ -57,6 +60,8 @@ def fit_eeg_stem(eeg: NDArray[np.float32], components: int, frequencies: int, wh
     cosines = np.asarray(idct(np.eye(samples), axis=0, norm="ortho"))[:, :frequencies]
     gram = sum((x @ x.T for x in eeg.astype(np.float64)), np.zeros((eeg.shape[1],) * 2)) / eeg[:, 0].size
     values, vectors = np.linalg.eigh(gram)
+    # A small cap has fewer directions than are asked for, and the average reference takes one of them.
+    components = min(components, int((values > _LEAST_VARIANCE * values[-1]).sum()))
     values = values[::-1][:components]
     vectors = fixed_signs(vectors[:, ::-1][:, :components])
     mixing = (vectors / values ** (whiten / 2)).T

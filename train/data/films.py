@@ -1,7 +1,8 @@
 """Films from files: read at a clip's size and rate, cut into clips, and described by their attributes.
 
 `read_film` gives the frames, and `clips_at` cuts them where windows lie. The attributes of the clips come
-from a table of events (`tell`), or are read off the pictures (`look`).
+from a table of events (`tell`), or are read off the pictures (`look`); `begin_with_cut` says which of the
+clips begin with a cut.
 """
 
 from collections.abc import Sequence
@@ -25,10 +26,11 @@ Frames = NDArray[np.uint8]
 Matrix = NDArray[np.float64]
 
 
-def read_film(path: Path, clip: ClipGeometry) -> Frames:
+def read_film(path: Path, clip: ClipGeometry, given: str = "--film ") -> Frames:
     """Read a film at a clip's size and frame rate, (frame, row, column, 3).
 
-    Each frame is the one of the file's that is on at that instant. Another size is resampled.
+    Each frame is the one of the file's that is on at that instant. Another size is resampled. Messages name
+    the path after `given`, as it was given.
 
     Raises
     ------
@@ -39,7 +41,7 @@ def read_film(path: Path, clip: ClipGeometry) -> Frames:
         with av.open(str(path)) as container:
             rate = container.streams.video[0].average_rate if container.streams.video else None
             if not rate:
-                raise UsageError(f"--film {path} has no video with a steady frame rate. Give the film shown.")
+                raise UsageError(f"{given}{path} has no video with a steady frame rate. Give the film shown.")
             # A fraction, so that no rounding adds up in a long film. The clip's rate is a float, which
             # may stand for one like 30000/1001.
             step = Fraction(rate) / Fraction(clip.fps).limit_denominator(1001)
@@ -49,9 +51,9 @@ def read_film(path: Path, clip: ClipGeometry) -> Frames:
                 while len(frames) * step < number + 1:
                     frames.append(_sized(frame, clip))
     except (OSError, av.error.FFmpegError) as error:
-        raise UsageError(f"--film {path} cannot be read as a film ({error}). Give the film shown.") from error
+        raise UsageError(f"{given}{path} cannot be read as a film ({error}). Give the film shown.") from error
     if not frames:
-        raise UsageError(f"--film {path} has no frame that can be decoded. Give the film shown.")
+        raise UsageError(f"{given}{path} has no frame that can be decoded. Give the film shown.")
     return np.stack(frames)
 
 
@@ -69,9 +71,26 @@ def clips_at(film: Frames, starts: Sequence[float] | Matrix, clip: ClipGeometry,
     A clip ends with the instant after its window, which may lie behind a cut. The window's last frame stands
     in for it.
     """
-    firsts = np.rint(np.asarray(starts) * clip.fps).astype(int)
+    firsts = _first_frames(starts, clip)
     steps = np.minimum(np.arange(clip.frames), hop_frames - 1)
     return film[np.minimum(firsts[:, None] + steps, len(film) - 1)]
+
+
+def begin_with_cut(
+    cuts: NDArray[np.int64], starts: Sequence[float] | Matrix, clip: ClipGeometry
+) -> NDArray[np.bool_]:
+    """Say which clips of `clips_at` begin with a cut, that is at most half a frame from one, (clip,).
+
+    Parameters
+    ----------
+    cuts : (cut,)
+        First frame of each shot after the first, as `rtdecode.phantom.film.cuts.find_cuts` finds them. The
+        film's first frame counts as a cut too.
+    starts : (clip,)
+        Film times, s.
+    clip : ClipGeometry
+    """
+    return np.isin(_first_frames(starts, clip), np.append(0, cuts))
 
 
 def tell(events: Sequence[Event], starts: Sequence[float] | Matrix, window_s: float) -> Matrix | None:
@@ -106,3 +125,7 @@ def look(clips: Frames) -> Matrix:
 def _one_hot(attributes: dict[str, str]) -> Matrix:
     chosen = [values.index(attributes[name]) for name, values in ATTRIBUTES.items()]
     return np.concatenate([np.eye(size)[n] for size, n in zip(SIZES, chosen, strict=True)])
+
+
+def _first_frames(starts: Sequence[float] | Matrix, clip: ClipGeometry) -> NDArray[np.int64]:
+    return np.rint(np.asarray(starts) * clip.fps).astype(np.int64)

@@ -61,9 +61,15 @@ def participant(preset: str, subject: int) -> Participant:
     return Participant(preset, subject)
 
 
-def manifest(who: Participant, grid: TimingGrid, band: EegBand, baseline: Baseline) -> Manifest:
-    """Draft the manifest of a bundle for a participant."""
-    projection = who.projection()
+def manifest(
+    who: Participant,
+    grid: TimingGrid,
+    band: EegBand,
+    baseline: Baseline,
+    projection: Projection | None = None,
+) -> Manifest:
+    """Draft the manifest of a bundle for a participant, who is read through `projection`."""
+    projection = who.projection() if projection is None else projection
     cap = montage()
     eeg = EegInput(list(cap.channels), cap.reference, "microvolts", band)
     affine = projection.affine.tolist()

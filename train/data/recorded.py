@@ -140,23 +140,14 @@ def read_recordings(
         Manifest of the bundle to be fitted.
     """
     sources = modalities(recordings, manifest)
-    head, level = _head(recordings) if "fmri" in sources else (None, None)
-    raw = _raw(manifest, head, level)
+    head, level = find_head(recordings) if "fmri" in sources else (None, None)
+    raw = raw_bundle(manifest, head, level)
     found: list[tuple[Window, int, float]] = []
     for number, recording in enumerate(recordings):
-        triggered = recording.has_triggers()
-        cut = windows(
-            raw,
-            recording.events(),
-            recording.montage,
-            sources,
-            dummies=recording.meta.get("dummies", 0),
-            triggers_expected=triggered,
-            restarted_at=recording.restarted_at,
-        )
+        cut = cut_windows(raw, recording, sources)
         starts = film_starts(recording, cut, lengths[number], names[number])
         placed = zip(cut, starts, strict=True)
-        found += [(w, number, t) for w, t in placed if np.isfinite(t) and _whole(w, sources)]
+        found += [(w, number, t) for w, t in placed if np.isfinite(t) and is_whole(w, sources)]
     if not found:
         where = ", ".join(str(recording.path) for recording in recordings)
         raise UsageError(
@@ -170,6 +161,19 @@ def read_recordings(
     if head is not None and level is not None:
         fmri = _fmri(kept, film, start_s, raw, level)
     return Recorded(eeg, fmri, film, start_s)
+
+
+def cut_windows(raw: Bundle, recording: Recording, sources: list[str]) -> list[Window]:
+    """Run a recording through the chain, as the session that made it did."""
+    return windows(
+        raw,
+        recording.events(),
+        recording.montage,
+        sources,
+        dummies=recording.meta.get("dummies", 0),
+        triggers_expected=recording.has_triggers(),
+        restarted_at=recording.restarted_at,
+    )
 
 
 def film_starts(
@@ -209,7 +213,7 @@ def _showings(recording: Recording, name: str) -> list[ShownFilm]:
     if known and not shown:
         raise UsageError(
             f"{recording.path} has the markers of {len(known)} films of other names, and the film given is "
-            f"{name}. Give the film that was shown with --film, under the name it was shown by."
+            f"{name}. Give the film that was shown, under the name it was shown by."
         )
     return shown or every
 
@@ -225,7 +229,7 @@ def _start(window: Window, shown: Sequence[ShownFilm], seconds: float) -> float:
     return max(0.0, begun[-1]) if begun and begun[-1] <= seconds else np.nan
 
 
-def _whole(window: Window, sources: Sequence[str]) -> bool:
+def is_whole(window: Window, sources: Sequence[str]) -> bool:
     """Whether at least half of each modality was received in a window."""
     return all(window.missing[name] <= 0.5 for name in sources)
 
@@ -234,7 +238,7 @@ def _volumes(recording: Recording) -> Iterator[Volume]:
     return (item for item in recording.events() if isinstance(item, Volume))
 
 
-def _head(recordings: Sequence[Recording]) -> tuple[Projection, Reals]:
+def find_head(recordings: Sequence[Recording]) -> tuple[Projection, Reals]:
     """Find the voxels of the head, on the grid of the first volume, and their mean over all volumes."""
     first = next(_volumes(recordings[0]))
     grid = Projection(np.arange(first.data.size), (first.data.shape[0], *first.data.shape[1:]), first.affine)
@@ -255,7 +259,7 @@ def _head(recordings: Sequence[Recording]) -> tuple[Projection, Reals]:
     return replace(grid, voxels=inside), mean[inside].astype(np.float32)
 
 
-def _raw(manifest: Manifest, head: Projection | None, level: Reals | None) -> Bundle:
+def raw_bundle(manifest: Manifest, head: Projection | None, level: Reals | None) -> Bundle:
     """Make a bundle that leaves EEG and every voxel of the head in their own units."""
     if head is not None and manifest.fmri is not None:
         affine = head.affine.tolist()

@@ -5,26 +5,33 @@ Nothing is simulated here: `SimulatedSessions` says who watches which films, and
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.bundle import Manifest
+from rtdecode.bundle import Bundle, Manifest
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.film import FPS, SHOT_FRAMES
-from rtdecode.phantom.film.watched import NATURAL
+from rtdecode.phantom.film.watched import KNOWN_SHAPES, NATURAL, NONE, SHAPES
+from rtdecode.phantom.session import PhantomSession
 from rtdecode.signal.eeg.band import EegBand
 from rtdecode.signal.volume.baseline import Baseline
+from rtdecode.signal.volume.projection import Projection
 from rtdecode.timing import TimingGrid
-from train.data.phantom import TRAINING_SEEDS, Participant, manifest
-from train.data.training_films import TrainingFilm
+from train.data.phantom import TRAINING_SEEDS, Participant, manifest, session_arrays
+from train.data.showing import PARTS, HeadVolumes, ShownClips, by_title
+from train.data.training_films import REAL, TrainingFilm
 from train.recipe import numbers
-from train.work import Work
+from train.work import Arrays, Work
 
-KINDS = ("sessions", "free", "held")
-# Where everything comes from one film or session, so many parts of its time are left out in turn.
-_PARTS = 5
+KINDS = ("sessions", "free", "held", "controls")
+# Films whose cuts are where a session wants them.
+_OF_SHAPES = (SHAPES, KNOWN_SHAPES)
+# A voxel is taken to lie in the head above this share of the mean image's 98th percentile.
+_HEAD = 0.3
+_BRIGHT = 98
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,10 @@ class Showing:
     title : str
         Windows of one title may show the same pictures: those of a fixed film, under every seed, or those of
         one session.
+    kind : str
+        A kind of film: its word, or `real` for films from files.
+    cuts : str
+        Where a film of shapes cuts, see `rtdecode.phantom.film.film.Film`.
     """
 
     name: str
@@ -45,6 +56,68 @@ class Showing:
     who: Participant
     seed: int
     seconds: float
+    kind: str = ""
+    cuts: str = "grid"
+
+    @property
+    def windows(self) -> int:
+        """Number of whole windows."""
+        return int(self.seconds * FPS) // SHOT_FRAMES
+
+    @property
+    def pictures(self) -> str:
+        """Name of the stage that holds its clips. A fixed film is the same under every seed."""
+        return self.title
+
+    @property
+    def source(self) -> str:
+        """Where its film comes from: a word or a path."""
+        return self.who.film
+
+    @property
+    def parts(self) -> NDArray[np.int64]:
+        """Which fifth of the film each window lies in, (window,)."""
+        return np.arange(self.windows) * PARTS // self.windows
+
+    @property
+    def joined(self) -> NDArray[np.bool_]:
+        """Whether each window goes on where the one before it ended, (window,)."""
+        return np.arange(self.windows) > 0
+
+    def session(self) -> PhantomSession:
+        """Make the session."""
+        return self.who.session(self.seed, self.seconds, self.cuts)
+
+    def film(self) -> ShownClips:
+        """Return what the windows showed. The film's beginning counts as a cut."""
+        film = self.session().film
+        edges = np.arange(self.windows) * SHOT_FRAMES
+        clips = np.stack([film.clip(k) for k in range(self.windows)])
+        return ShownClips(clips, np.isin(edges, np.append(0, film.cut_frames)))
+
+    def tiles(self) -> ShownClips:
+        """Return what the windows showed: no session has a gap."""
+        return self.film()
+
+    def volumes(self, voxels: NDArray[np.int64] | None = None) -> HeadVolumes:
+        """Return all volumes, at some voxels or at those that are bright on average."""
+        session = self.session()
+        every = [session.scanner.volume(n).reshape(-1) for n in range(session.volumes)]
+        values = np.stack(every).astype(np.float32)
+        mean = values.mean(0)
+        if voxels is None:
+            voxels = np.flatnonzero(mean > _HEAD * np.percentile(mean, _BRIGHT))
+        times = np.arange(0.5, len(values)) * session.tr_s
+        return HeadVolumes(values[:, voxels], times, voxels, mean[voxels])
+
+    def projection(self, voxels: NDArray[np.int64]) -> Projection:
+        """Make the projection that reads these voxels."""
+        head = self.session().head
+        return Projection(voxels, head.shape, head.affine)
+
+    def arrays(self, bundle: Bundle) -> Arrays:
+        """Run the session through the chain, see `train.data.phantom.window_arrays`."""
+        return session_arrays(bundle, self.session())
 
 
 @dataclass(frozen=True)
@@ -91,7 +164,7 @@ class SimulatedSessions:
         UsageError
             If a seed is used twice or is one for judging.
         """
-        found = {kind: self._kind(kind, work.seed) for kind in KINDS}
+        found = {kind: self._kind(kind, work.seed) for kind in KINDS if hasattr(self, kind)}
         every = [seed for seeds in found.values() for seed in seeds]
         if not {*every} <= {*TRAINING_SEEDS} or len({*every}) < len(every):
             raise UsageError(
@@ -129,9 +202,12 @@ class SimulatedSessions:
         text = getattr(self, kind)
         return [] if text in ("", None) else [offset + seed for seed in numbers(text)]
 
-    def manifest(self) -> Manifest:
-        """Draft the manifest of a bundle that is trained on these sessions."""
-        return manifest(self.who, self.grid, self.band, self.baseline)
+    def manifest(self, projection: Projection | None = None) -> Manifest:
+        """Draft the manifest of a bundle that is trained on these sessions.
+
+        It reads the voxels of `projection`; by default those that the film drives.
+        """
+        return manifest(self.who, self.grid, self.band, self.baseline, projection)
 
     def provenance(self, work: Work) -> dict[str, Any]:
         """Return what a bundle says about the data it was trained on."""
@@ -151,19 +227,70 @@ class FilmSessions(SimulatedSessions):
     ----------
     films : tuple of (TrainingFilm, float)
         The films, and how many seconds are shown of each.
+    shows : str
+        The films that are watched where ``films=`` names none, in the same words.
+    controls : str
+        Seeds of sessions from which it is learned what is no film that is watched, see
+        `train.models.film.presence`.
+    presets : list of str
+        The presets of those sessions.
     """
 
     films: tuple[tuple[TrainingFilm, float], ...] = ()
+    shows: str = ""
+    controls: str = ""
+    presets: tuple[str, ...] = ()
 
-    def showings(self, work: Work) -> list[Showing]:
-        """List the sessions for training: every film under every seed."""
+    def showings(self, work: Work, kind: str = "sessions") -> list[Showing]:
+        """List the sessions of one kind (of `KINDS`): every film under every seed.
+
+        Films from files are for training alone: who has seen them in one session knows them in all. Of
+        freely cut sessions there are those of shapes, as other films have cuts of their own. Sessions that
+        are held are watched at every preset, and in `controls` nothing is watched.
+        """
+        if kind == "controls":
+            return self._resting(work)
+        presets = self.presets if kind == "held" and self.presets else (self.who.preset,)
         found = []
         for film, seconds in self.films:
-            who = replace(self.who, film=film.shown)
-            for seed in self.seeds(work)["sessions"]:
-                name = f"{film.key}-{seed}"
-                found.append(Showing(name, name if film.drawn else film.key, who, seed, seconds))
+            if (kind != "sessions" and not film.drawn) or (kind == "free" and film.name not in _OF_SHAPES):
+                continue
+            for preset, seed in product(presets, self.seeds(work)[kind]):
+                title = f"{film.key}-{seed}" if film.drawn else film.key
+                found.append(
+                    Showing(
+                        name=f"{film.key}-{seed}{self._at(preset)}",
+                        title=title,
+                        who=replace(self.who, film=film.shown, preset=preset),
+                        seed=seed,
+                        seconds=seconds,
+                        kind=film.name if film.drawn else REAL,
+                        cuts="free" if kind == "free" else "grid",
+                    )
+                )
         return found
+
+    def _resting(self, work: Work) -> list[Showing]:
+        """List sessions in which the participant rests before a grey screen, at every preset."""
+        return [
+            Showing(
+                name=f"{NONE}-{seed}{self._at(preset)}",
+                title=f"{NONE}-{seed}",
+                who=replace(self.who, film=NONE, preset=preset),
+                seed=seed,
+                seconds=self.seconds,
+                kind=NONE,
+            )
+            for preset, seed in product(self.presets, self.seeds(work)["controls"])
+        ]
+
+    def _at(self, preset: str) -> str:
+        return "" if preset == self.who.preset else f"-{preset}"
+
+    @property
+    def held_out(self) -> str:
+        """What the confidence is fitted on, in words."""
+        return f"held-out simulated windows, presets {', '.join(self.presets)}"
 
     def left_out(self, work: Work) -> NDArray[np.int64]:
         """Say which windows are left out together when choices are made, (window,), from 0 on.
@@ -171,16 +298,7 @@ class FilmSessions(SimulatedSessions):
         They are those of one title: a window of a fixed film that is shown under two seeds must not be chosen
         by its own twin. Where there is one title alone, they are those of one fifth of its time.
         """
-        showings = self.showings(work)
-        titles = list(dict.fromkeys(showing.title for showing in showings))
-        parts = []
-        for showing in showings:
-            count = int(showing.seconds * FPS) // SHOT_FRAMES
-            if len(titles) > 1:
-                parts.append(np.full(count, titles.index(showing.title)))
-            else:
-                parts.append(np.arange(count) * _PARTS // count)
-        return np.concatenate(parts)
+        return by_title(self.showings(work))
 
     def provenance(self, work: Work) -> dict[str, Any]:
         """Return what a bundle says about its data. Films from files go by their name alone, and digest."""
@@ -189,3 +307,35 @@ class FilmSessions(SimulatedSessions):
             for film, seconds in self.films
         ]
         return super().provenance(work) | {"films": films}
+
+
+def film_sessions(
+    who: Participant,
+    grid: TimingGrid,
+    band: EegBand,
+    baseline: Baseline,
+    sessions: str,
+    free: str,
+    held: str,
+    controls: str,
+    presets: Sequence[str],
+    seconds: float,
+    shows: str,
+) -> FilmSessions:
+    """Make sessions in which several films are watched, with the arguments of `FilmSessions`.
+
+    The films themselves are looked up when a run begins (`SimulatedSessions.with_films`).
+    """
+    return FilmSessions(
+        who=who,
+        grid=grid,
+        band=band,
+        baseline=baseline,
+        sessions=sessions,
+        free=free,
+        held=held,
+        controls=controls,
+        presets=tuple(presets),
+        seconds=seconds,
+        shows=shows,
+    )

@@ -1,10 +1,13 @@
 """The films that ``films=`` names: what the simulated participant watches while a decoder is trained.
 
-``films=`` is a word (``shapes``, ``known-shapes``, ``natural``), the path of a film or of a folder of films,
-or a comma list of them. A film from a file is known by its content: its name and folder change nothing.
+``films=`` is a word, the path of a film or of a folder of films, or a comma list of them. The words are
+``shapes``, ``known-shapes`` and ``natural``, which are drawn, ``real``, the folder of films among the
+recorded data, and ``none`` for no real film: ``shapes`` and ``natural``. A film from a file is known by its
+content: its name and folder change nothing.
 """
 
 import hashlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +17,13 @@ from rtdecode.phantom.film.film import FPS, SHOT_FRAMES
 from rtdecode.phantom.film.from_file import film_from_file
 from rtdecode.phantom.film.watched import KNOWN_SHAPES, NATURAL, SHAPES
 
-WORDS = (SHAPES, KNOWN_SHAPES, NATURAL)
+DRAWN = (SHAPES, KNOWN_SHAPES, NATURAL)
+REAL = "real"
+NONE = "none"
+WORDS = (*DRAWN, REAL, NONE)
+# Where the recorded data lie, and the films for training among them.
+DATA = "RTDECODE_DATA"
+_REAL = Path("films", "train")
 
 # What files of a folder are films; a path of its own may end in anything.
 _ENDINGS = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm"}
@@ -103,8 +112,12 @@ def training_films(told: str | list[str]) -> tuple[TrainingFilm, ...]:
     names = told if isinstance(told, list) else str(told).split(",")
     found: list[TrainingFilm] = []
     for name in (str(name).strip() for name in names):
-        if name in WORDS:
+        if name in DRAWN:
             found.append(TrainingFilm(name, name))
+        elif name == NONE:
+            found += [TrainingFilm(word, word) for word in (SHAPES, NATURAL)]
+        elif name == REAL:
+            found += _in_folder(_recorded())
         elif name and Path(name).is_dir():
             found += _in_folder(Path(name))
         elif name and Path(name).is_file():
@@ -119,6 +132,18 @@ def training_films(told: str | list[str]) -> tuple[TrainingFilm, ...]:
             )
     _refuse_twins(found)
     return tuple(found)
+
+
+def _recorded() -> Path:
+    """Find the folder of films for training among the recorded data."""
+    data = os.environ.get(DATA)
+    if data and (Path(data) / _REAL).is_dir():
+        return Path(data) / _REAL
+    found = f"{DATA} is {data}, which has no folder {_REAL}" if data else f"{DATA} is not set"
+    raise UsageError(
+        f"films={REAL} stands for the real films of the recorded data, and {found}. Set {DATA} to the folder "
+        f"of the recorded data, or train without real films (films={NONE})."
+    )
 
 
 def _in_folder(folder: Path) -> list[TrainingFilm]:

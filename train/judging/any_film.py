@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from rtdecode.bundle import Bundle
 from rtdecode.disk.clip_file import Pixels
@@ -39,13 +40,14 @@ from train.judging.film_scores import (
 )
 from train.judging.identification import ROUTES, by_preset, judging_seeds, only
 from train.judging.judged import Judged, Request, Show
+from train.judging.pictures import contact_sheet
 from train.judging.presence import Presence
 from train.judging.references import References, kind_of, recoded, references, watch
 from train.metrics.cuts import step_profile
 from train.metrics.pixels import nearest
 from train.recipe import numbers
-from train.system import System
-from train.work import Arrays, tracked
+from train.system import Plan, System, Trained
+from train.work import Arrays, Work, tracked
 
 # What is added to the seed of the brain that watches another film.
 _ELSEWHERE = 5000
@@ -55,6 +57,9 @@ _OTHERS = 3
 _OTHER_FILM = "_other_film"
 # Steps after a seam: the seam itself and a second.
 _STEPS = 9
+_SHEET_ROWS = 12
+# Frames of a clip that a sheet shows.
+_SHEET_FRAMES = [4, 16, 28]
 
 
 def on_film(data: Any, bundle: Bundle, system: System, show: Show, request: Request) -> Judged:
@@ -92,6 +97,62 @@ def on_film(data: Any, bundle: Bundle, system: System, show: Show, request: Requ
         tables = {before + name: table for name, table in judged.tables.items()}
         found = Judged(found.figures | made, found.tables | tables)
     return found
+
+
+@dataclass(frozen=True)
+class AnyFilm:
+    """The judge `any-film`: what can be judged of any film, on fresh sessions.
+
+    Finished runs are judged by `on_film`, with or without a film in the request: it has no `evaluate`.
+
+    Attributes
+    ----------
+    films : str
+        What the participant watches: words, with commas between them.
+    seeds : str
+        Seeds of fresh sessions, from 1000 on.
+    seconds : float
+        Length of the film in each.
+    """
+
+    films: str
+    seeds: str
+    seconds: float
+
+    def check(self, data: SimulatedSessions) -> None:
+        """Refuse films and seeds that cannot be judged.
+
+        Raises
+        ------
+        UsageError
+        """
+        judging_seeds(self.seeds)
+        for film in self.films.split(","):
+            _check(film.strip())
+
+    def judge(self, work: Work, plan: Plan, data: SimulatedSessions, trained: Trained, show: Show) -> Judged:
+        """Judge what was just trained, and draw a picture of the first fresh session of each film."""
+        request = Request(seeds=self.seeds, seconds=self.seconds, film=self.films, oracle=None)
+        found = on_film(data, trained.bundle, trained.system, show, request)
+        pictures = {}
+        for film in (film.strip() for film in self.films.split(",")):
+            session = replace(data.who, film=film).session(judging_seeds(self.seeds)[0], self.seconds)
+            pictures[f"{film}.png"] = sheet(show, trained.bundle, session)
+        return replace(found, pictures=pictures)
+
+
+def sheet(show: Show, bundle: Bundle, session: PhantomSession) -> Image.Image:
+    """Draw film, clips, clips of one step and those of no brain of a session beside each other."""
+    inputs = session_arrays(bundle, session)
+    where = spans(session.seed, session.film.windows, bundle.manifest.grid)
+    clips: dict[str, Sequence[Pixels]] = {"film": list(film_clips(session.film))}
+    clips["both"] = show(inputs, where).clips
+    clips["1 step"] = show(inputs, where, steps=1).clips
+    clips["null brain"] = show(inputs, where, null=True).clips
+    picked = np.linspace(0, len(where) - 1, min(_SHEET_ROWS, len(where))).astype(int)
+    rows = {name: [each[row] for row in picked] for name, each in clips.items()}
+    told = f"simulated participant, preset {session.preset.name}, {title(session.film_name)}"
+    return contact_sheet(rows, _SHEET_FRAMES, f"{told}, {bundle.manifest.steps} steps")
 
 
 def title(film: str) -> str:
@@ -218,6 +279,8 @@ class _Judging:
             if suffix == "" and self.beside.clips:
                 drawn = [clip[:frames] for clip in own]
                 yield "_nearest", nearest(drawn, [self.beside.clips], self.mean_clip)
+        if self.system.denoises:
+            yield "_one_step", self.show(inputs, where, steps=1).clips
         yield "_null", self.show(inputs, where, null=True).clips
         for suffix, other in controls.items():
             yield suffix, self.show(other, where).clips

@@ -92,7 +92,8 @@ def likelihood(forward: Forward, bundle: Bundle, session: PhantomSession, inputs
 
 
 def _volumes(forward: Forward, bundle: Bundle, session: PhantomSession, inputs: Arrays) -> Matrix:
-    seen = inputs["fmri"].reshape(len(inputs["fmri"]), -1).astype(np.float64)
+    driven = _driven(bundle, session)
+    seen = inputs["fmri"][:, :, driven.columns].reshape(len(inputs["fmri"]), -1).astype(np.float64)
     model = predicted_volumes(bundle, session).reshape(seen.shape)
     weighed = forward.volumes.precision(model)
     return seen @ weighed.T - np.einsum("ij,ij->i", model, weighed) / 2
@@ -111,15 +112,17 @@ def _eeg(forward: Forward, bundle: Bundle, session: PhantomSession, inputs: Arra
 
 
 def predicted_volumes(bundle: Bundle, session: PhantomSession) -> Matrix:
-    """Predict what the chain makes of a session's volumes without noise, (window, slot, voxel)."""
-    gain, rest = _levels(session)
+    """Predict what the chain makes of a session's volumes without noise, (window, slot, driven voxel)."""
+    driven = _driven(bundle, session)
+    gain, rest = (values[driven.at] for values in _levels(session))
     state = neural_state(session.features, 0.0, SCAN_ON_S + 2.0, np.random.default_rng(0))
     person = subject(session.subject)
     shift = scanner.read_shift(session.head, TR)
     times = np.arange(0.5, session.volumes) * TR
     clean = bold(person, state, shift, times) / bold_scale(person, session.preset.feature_noise, shift)
-    chain = normalizer(bundle.stats, _baseline(bundle))
-    series = np.stack([chain.push((rest + gain * one).astype(np.float32)) for one in clean])
+    stats = {name: bundle.stats[name][driven.columns] for name in ("fmri_mean", "fmri_scale")}
+    chain = normalizer(stats, _baseline(bundle))
+    series = np.stack([chain.push((rest + gain * one[driven.at]).astype(np.float32)) for one in clean])
     grid = bundle.manifest.grid
     return np.stack([series[list(grid.volumes(k))] for k in range(session.film.windows)]).astype(np.float64)
 
@@ -181,14 +184,39 @@ class SharedNoise:
 def _volume_noise(bundle: Bundle, session: PhantomSession) -> SharedNoise:
     """Return the noise of a window's volumes, in the units that the chain gives them."""
     slots = bundle.manifest.grid.slots
-    scale = bundle.stats["fmri_scale"].astype(np.float64)
-    gain, _ = _levels(session)
-    state = _state_columns(session, gain / scale, slots)
-    shared = _shared_columns(session, scale, slots)
+    driven = _driven(bundle, session)
+    scale = bundle.stats["fmri_scale"].astype(np.float64)[driven.columns]
+    gain = _levels(session)[0][driven.at]
+    state = _state_columns(session, gain / scale, slots, driven.at)
+    shared = _shared_columns(session, scale, slots, driven.at)
     deviation, thermal = _private(session)
+    deviation = deviation[driven.at]
     blocks = deviation[:, None, None] ** 2 * toeplitz(scanner.PRIVATE_RHO ** np.arange(slots))
     own = (blocks + thermal**2 * np.eye(slots)) / scale[:, None, None] ** 2
     return SharedNoise(own, np.concatenate([state, shared], axis=1))
+
+
+@dataclass(frozen=True)
+class _Driven:
+    """The voxels that a bundle reads and the film drives.
+
+    Attributes
+    ----------
+    at : (voxel,)
+        Their places among the voxels that the film drives.
+    columns : (voxel,)
+        Their places among those that the bundle reads.
+    """
+
+    at: NDArray[np.int64]
+    columns: NDArray[np.int64]
+
+
+def _driven(bundle: Bundle, session: PhantomSession) -> _Driven:
+    """Find them. Voxels that are read and not driven tell nothing but shared noise, and are left out."""
+    assert bundle.projection is not None
+    _, columns, at = np.intersect1d(bundle.projection.voxels, session.head.voxels, return_indices=True)
+    return _Driven(at, columns)
 
 
 def _levels(session: PhantomSession) -> tuple[Matrix, Matrix]:
@@ -212,10 +240,10 @@ def _private(session: PhantomSession) -> tuple[Matrix, float]:
     return rest * spread * np.sqrt(np.maximum(room, 0)), scanner.THERMAL
 
 
-def _shared_columns(session: PhantomSession, scale: Matrix, slots: int) -> Matrix:
+def _shared_columns(session: PhantomSession, scale: Matrix, slots: int, at: NDArray[np.int64]) -> Matrix:
     """Return the columns of the noise that voxels share, (slot * voxel, column)."""
     place = session.head
-    maps = session.scanner._maps[:, np.searchsorted(place.brain, place.voxels)] / scale
+    maps = session.scanner._maps[:, np.searchsorted(place.brain, place.voxels[at])] / scale
     waves, drifts, cycles = np.split(maps, np.cumsum([scanner.SHARED, scanner.DRIFTS]))
     lags = np.arange(slots)
     together = np.linalg.cholesky(toeplitz(scanner.SHARED_RHO**lags)) * np.sqrt(
@@ -232,7 +260,7 @@ def _shared_columns(session: PhantomSession, scale: Matrix, slots: int) -> Matri
     return np.concatenate([part.reshape(size, -1) for part in columns], axis=1)
 
 
-def _state_columns(session: PhantomSession, gain: Matrix, slots: int) -> Matrix:
+def _state_columns(session: PhantomSession, gain: Matrix, slots: int, at: NDArray[np.int64]) -> Matrix:
     """Return the columns of the noise of the state, as voxels show it, (slot * voxel, column).
 
     The state's noise is the same for all features but independent (`neural_state`). Its covariance over
@@ -241,8 +269,8 @@ def _state_columns(session: PhantomSession, gain: Matrix, slots: int) -> Matrix:
     person = subject(session.subject)
     shift = scanner.read_shift(session.head, TR)
     seconds = np.arange(0, RESPONSE_S, 1 / FPS)
-    delay = (person.delay - shift)[:, None]
-    each = haemodynamic_response(seconds, delay, person.stretch[:, None]) / FPS
+    delay = (person.delay[at] - shift[at])[:, None]
+    each = haemodynamic_response(seconds, delay, person.stretch[at][:, None]) / FPS
     basis = np.linalg.svd(each, full_matrices=False)[2][:_BASIS]
     mixture = each @ basis.T
     strength = np.sqrt(np.square(mixture).mean(axis=0))
@@ -258,8 +286,8 @@ def _state_columns(session: PhantomSession, gain: Matrix, slots: int) -> Matrix:
     there = values > _KEPT * values[-1]
     time = (vectors[:, there] * np.sqrt(values[there])).reshape(_BASIS, slots, -1)
     shown = np.einsum("vb,bse->sve", mixture / strength, time)
-    scale = bold_scale(person, session.preset.feature_noise, shift)
-    weights = person.weights * (gain / scale)[:, None]
+    scale = bold_scale(person, session.preset.feature_noise, shift)[at]
+    weights = person.weights[at] * (gain / scale)[:, None]
     return np.einsum("vk,sve->svke", weights, shown).reshape(slots * len(gain), -1)
 
 

@@ -2,7 +2,8 @@
 
 A recipe's `judge` node builds a judge with three methods. ``check(data)`` refuses what cannot be judged,
 before anything is trained. ``judge(work, plan, data, trained, show)`` judges what was just trained, and
-``evaluate(data, bundle, show, request)`` judges a finished run. The last two return a `Judged`.
+``evaluate(data, bundle, show, request)`` judges a finished run. The last two return a `Judged`. A judge of
+films has ``films`` instead of ``evaluate``: `train.judging.any_film.on_film` judges finished runs on them.
 """
 
 from collections.abc import Sequence

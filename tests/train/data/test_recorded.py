@@ -19,7 +19,7 @@ from rtdecode.types import EegChunk, Trigger, Volume
 from train.data.chain import windows
 from train.data.nodes import grid
 from train.data.phantom import Participant, manifest
-from train.data.recorded import _raw, film_starts, modalities, read_recordings
+from train.data.recorded import film_starts, modalities, raw_bundle, read_recordings
 
 TR = 0.8
 SFREQ = 200
@@ -70,7 +70,7 @@ def eeg_recording(folder: Path, seconds: float, slope: float, pauses: tuple[floa
 
 
 def cut(recording: Recording, draft: Manifest) -> list:
-    return windows(_raw(draft, None, None), recording.events(), recording.montage, ["eeg"])
+    return windows(raw_bundle(draft, None, None), recording.events(), recording.montage, ["eeg"])
 
 
 def test_without_markers_the_film_begins_with_the_run(watched, draft):

@@ -80,9 +80,9 @@ def test_without_films_a_recipe_is_what_it_was() -> None:
     [
         (
             "films=romance",
-            "films=romance: there is no such film. Give shapes, known-shapes, natural, the path of a film or",
+            "films=romance: there is no such film. Give shapes, known-shapes, natural, real, none, the",
         ),
-        ("films=none", "films=none: there is no such film"),
+        ("films=none,shapes", "the same film twice: shapes and shapes"),
         ("films=", "films=: there is no such film"),
         ("films=natural,natural", "the same film twice: natural and natural"),
         ("films={empty}", "the folder holds no film to train on"),
@@ -102,6 +102,28 @@ def test_what_cannot_be_watched_is_refused_before_anything_is_simulated(
     assert main(["ridge", *SMALL, told.format(**places), f"out={out}"]) == 2
     assert said in capsys.readouterr().err
     assert not out.with_name("out.part").exists()
+
+
+@pytest.mark.parametrize("told", [["ridge", "films=real"], ["film"]])
+def test_without_the_recorded_data_real_films_are_refused_and_a_way_out_is_named(
+    told: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    for folder, found in ((None, "is not set"), (str(tmp_path), "which has no folder films/train")):
+        monkeypatch.delenv("RTDECODE_DATA", raising=False)
+        if folder:
+            monkeypatch.setenv("RTDECODE_DATA", folder)
+        assert main([*told, f"out={out}"]) == 2
+        said = capsys.readouterr().err
+        assert "RTDECODE_DATA" in said
+        assert found in said
+        assert "films=none" in said
+        assert not out.with_name("out.part").exists()
+
+
+def test_real_films_are_the_folder_of_the_recorded_data_and_none_leaves_them_out(data_root: Path) -> None:
+    assert training_films("real") == training_films(str(data_root / "films" / "train"))
+    assert [film.name for film in training_films("none")] == ["shapes", "natural"]
 
 
 def test_a_system_that_does_not_say_it_learns_any_film_takes_none(tmp_path: Path) -> None:

@@ -51,6 +51,8 @@ class HeldOutClips:
         self._shift = shift
         self._steps = steps
         self._decoder = decoder_of(codec)
+        # All windows are identified among each other.
+        self.sessions = np.zeros(len(clips.latents), np.int64)
         self.truths = decode(self._decoder, clips.latents[:].astype(np.float32))
         self.mean_clip = codec["mean_clip"]
 

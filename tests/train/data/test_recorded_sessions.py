@@ -1,0 +1,256 @@
+"""One's own recordings are divided by run, and what cannot be trained on is refused with words."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rtdecode.disk.recording import Recording
+from rtdecode.errors import UsageError
+from rtdecode.phantom.film.film import HEIGHT, WIDTH, Film
+from rtdecode.phantom.session import PhantomSession
+from rtdecode.signal.eeg.band import EegBand
+from rtdecode.signal.volume.baseline import Baseline
+from rtdecode.signal.volume.projection import Projection
+from rtdecode.types import Window
+from tests.recordings import record
+from tests.train.data.test_recorded import mark
+from train.data.nodes import grid
+from train.data.phantom import Participant, manifest
+from train.data.recorded import find_head
+from train.data.recorded_sessions import RecordedSessions, _divided, shipped_minutes
+from train.data.recorded_showing import RecordedShowing, _through, stretches
+from train.data.showing import by_title
+from train.judging.last_run import novelty
+from train.run import main
+
+GRID = grid(tr="4/5", window=4, hop=4, lag=4, sfreq=125, fps=8)
+BLANK = RecordedSessions(GRID, EegBand(), Baseline(0, 0.005))
+HEAD = Projection(np.arange(4), (2, 2, 1), np.eye(4))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty-four seconds of a film of shapes that is cut anywhere."""
+    session = PhantomSession("easy", 2, 7, 24, "free", sfreq=250)
+    return record(session, tmp_path_factory.mktemp("own") / "session")
+
+
+@pytest.fixture(scope="module")
+def watched(folder: Path) -> RecordedShowing:
+    recording = Recording(folder)
+    head, level = find_head([recording])
+    draft = manifest(Participant(subject=2), GRID, EegBand(), Baseline(0, 0.005))
+    (one,) = stretches(recording, 1, film_of(folder), "film", head, level, draft)
+    return one
+
+
+def film_of(folder: Path) -> Path:
+    return folder / "truth" / "film.mp4"
+
+
+def showing(recording: str, run: int, count: int, first_s: float = 0.0, film: str = "film"):
+    starts = np.arange(count) * 4.0
+    return RecordedShowing(
+        name=f"{recording}-{run}",
+        title=film,
+        source=film,
+        recording=Path(recording),
+        run=run,
+        path=Path("film.mp4"),
+        film_s=4.0 * count,
+        index=np.arange(count),
+        run_s=starts,
+        start_s=first_s + starts,
+        head=HEAD,
+        level=np.zeros(4, np.float32),
+        draft=manifest(Participant(), GRID, EegBand(), Baseline(0, 0.005)),
+        edges_s=np.zeros(0),
+    )
+
+
+def of(taught: list[RecordedShowing], held: list[RecordedShowing], *, single: bool = False):
+    draft = taught[0].draft
+    return replace(BLANK, taught=tuple(taught), held=tuple(held), draft=draft, single=single)
+
+
+def window(run: int, index: int) -> Window:
+    nothing = np.zeros(0, bool)
+    start = 4.0 * index
+    return Window(run, index, start, start + 4, start, "final", None, nothing, None, nothing, nothing, 0.0)
+
+
+def test_the_last_run_is_held():
+    taught, held, single = _divided([showing("a", 0, 50), showing("a", 1, 50), showing("b", 0, 20)], 4.0)
+    assert [(one.recording.name, one.run) for one in taught] == [("a", 0), ("a", 1)]
+    assert [(one.recording.name, one.run) for one in held] == [("b", 0)]
+    assert not single
+    assert of(taught, held).division == (
+        "Of the runs, the last run is held for choices and judged (1.3 minutes)."
+    )
+
+
+def test_of_ten_runs_two_are_held():
+    taught, held, _ = _divided([showing("a", run, 20) for run in range(10)], 4.0)
+    assert [one.run for one in taught] == list(range(8))
+    assert [one.run for one in held] == [8, 9]
+
+
+def test_of_a_single_run_the_last_fifth_is_held_after_a_gap():
+    (taught,), (held,), single = _divided([showing("a", 0, 100)], 4.0)
+    assert single
+    assert held.index.tolist() == list(range(80, 100))
+    assert taught.index.tolist() == list(range(75))
+    assert held.run_s[0] - (taught.run_s[-1] + 4) == 20
+    assert "one run alone" in of([taught], [held], single=True).division
+
+
+def test_too_few_windows_are_refused():
+    with pytest.raises(UsageError, match=r"59 windows of 4 s \(3\.9 minutes\)"):
+        _divided([showing("a", 0, 30), showing("b", 0, 29)], 4.0)
+    with pytest.raises(UsageError, match="leaves 60 windows to teach and 5 to be judged"):
+        _divided([showing("a", 0, 60), showing("b", 0, 5)], 4.0)
+
+
+def test_windows_that_show_the_same_are_left_out_together():
+    """Three runs of one film, of which the second begins with its eleventh window."""
+    taught, _, _ = _divided([showing("a", 0, 40), showing("b", 0, 30, 40.0), showing("c", 0, 20)], 4.0)
+    folds = by_title(taught)
+    assert len(np.unique(folds)) == 5
+    assert np.bincount(folds).min() >= 10
+    starts = np.concatenate([one.start_s for one in taught])
+    assert all(len(np.unique(folds[starts == start])) == 1 for start in starts)
+
+
+def test_few_films_are_left_out_by_their_parts_and_many_one_by_one():
+    few, _, _ = _divided([showing("a", run, 25, film=str(run)) for run in range(4)], 4.0)
+    assert np.bincount(by_title(few)).tolist() == [15] * 5
+    many, _, _ = _divided([showing("a", run, 10 + run, film=str(run)) for run in range(6)], 4.0)
+    assert np.bincount(by_title(many)).tolist() == [10, 11, 12, 13, 14]
+
+
+def test_it_is_said_whether_the_held_film_is_a_fresh_one():
+    one = showing("a", 0, 50)
+    assert "a film that teaches nothing" in novelty(of([one], [showing("b", 0, 20, film="other")]))
+    assert "are other parts of films" in novelty(of([one], [showing("b", 0, 20, 200.0)]))
+    assert "10 of 20 held windows" in novelty(of([one], [showing("b", 0, 20, 160.0)]))
+
+
+def test_a_film_that_was_wound_back_and_a_new_run_begin_further_stretches():
+    windows = [window(0, n) for n in range(6)] + [window(1, n) for n in range(2)]
+    starts = [0.0, 4.0, 8.0, 0.0, 4.0, 8.0, 12.0, 16.0]
+    parts = list(_through(list(zip(windows, starts, strict=True))))
+    assert [[start for _, start in part] for part in parts] == [[0, 4, 8], [0, 4, 8], [12, 16]]
+
+
+def test_a_clip_goes_on_from_the_one_before_unless_there_is_a_gap():
+    one = showing("a", 0, 6)
+    assert one.joined.tolist() == [False, True, True, True, True, True]
+    assert one.some(np.arange(6) != 2, "less").joined.tolist() == [False, True, False, True, True]
+
+
+def test_a_recording_becomes_windows_on_the_time_of_its_film(watched: RecordedShowing):
+    assert watched.start_s.tolist() == [0, 4, 8, 12, 16, 20]
+    shown = watched.film()
+    assert shown.clips.shape == (6, 33, HEIGHT, WIDTH, 3)
+    film = Film(24, 7, "free")
+    error = np.abs(shown.clips[2, :-1].astype(int) - film.clip(2)[:-1]).mean()
+    assert error < 8, "the film on disk is compressed"
+
+
+def test_windows_need_not_begin_at_multiples_of_their_length(watched: RecordedShowing):
+    film = Film(24, 7, "free")
+    first = film.cut_frames[1] / 8
+    late = replace(watched, start_s=first + watched.run_s[:4], index=watched.index[:4])
+    shown = late.film()
+    assert shown.cut[0]
+    error = np.abs(shown.clips[0, :20].astype(int) - film.frames[int(first * 8) :][:20]).mean()
+    assert error < 8
+
+
+def test_volumes_lie_on_the_time_of_the_film(watched: RecordedShowing, folder: Path):
+    voxels = watched.head.voxels[:50]
+    found = watched.volumes(voxels)
+    # Windows take volumes from the lag on, which is 4 s: the first has its middle at 4.4 s.
+    np.testing.assert_allclose(found.times, 4.4 + 0.8 * np.arange(30), atol=1e-6)
+    session = PhantomSession("easy", 2, 7, 24, "free", sfreq=250)
+    volume = session.scanner.volume(5).reshape(-1)[voxels].astype(np.float64)
+    # The resting level follows the signal slowly, and the first volume is told against the level itself.
+    np.testing.assert_allclose(found.values[0] + found.level, volume, atol=np.ptp(volume) * 0.1)
+    assert len(watched.tiles().cut) == 6
+
+
+def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, *changes: str) -> str:
+    """Run a training that is refused with exit 2 and leaves nothing; return what it says."""
+    out = tmp_path / "out" / "mine"
+    assert main(["film", "scale=tiny", f"out={out}", *changes]) == 2
+    assert not out.parent.exists()
+    return capsys.readouterr().err
+
+
+def test_recordings_and_films_are_asked_for_together(folder, tmp_path, capsys):
+    film = film_of(folder)
+    assert "nothing says what was watched" in refused(capsys, tmp_path, f"data={folder}")
+    assert "Name these with data=" in refused(capsys, tmp_path, f"film={film}")
+    assert "there is no such file" in refused(capsys, tmp_path, f"data={folder}", f"film={film}x")
+    assert "Give one of them" in refused(capsys, tmp_path, f"data={folder}", f"film={film}", "films=shapes")
+    both = f"film={film},{film}"
+    assert "film= names 2 films, and data= 1 recordings" in refused(capsys, tmp_path, f"data={folder}", both)
+    assert "is no recording" in refused(capsys, tmp_path, f"data={tmp_path}", f"film={film}")
+    twins = f"data={folder},{folder}"
+    assert "the same recording twice" in refused(capsys, tmp_path, twins, f"film={film}")
+
+
+def test_a_recipe_that_learns_from_no_recording_says_so(folder, capsys):
+    assert main(["ridge", f"data={folder}", f"film={film_of(folder)}"]) == 2
+    assert "'ridge' does not learn from recordings" in capsys.readouterr().err
+
+
+def test_the_help_tells_of_recordings(capsys):
+    assert main(["--help"]) == 0
+    assert "data=REC,REC film=FILE" in capsys.readouterr().err
+
+
+def test_too_short_a_recording_is_refused(folder, tmp_path, capsys):
+    said = refused(capsys, tmp_path, f"data={folder}", f"film={film_of(folder)}")
+    assert "6 windows of 4 s (0.4 minutes)" in said
+
+
+def test_a_film_of_another_name_than_the_markers_is_refused(folder, tmp_path, capsys):
+    copy = shutil.copytree(folder, tmp_path / "marked")
+    mark(copy, 1000.0, 192, "sunset.mp4")
+    said = refused(capsys, tmp_path, f"data={copy}", f"film={film_of(folder)}")
+    assert "films of other names, and the film given is film.mp4" in said
+
+
+def changed(folder: Path, copy: Path, **values: object) -> Path:
+    """Copy a recording, and change what its volumes or its cap say."""
+    shutil.copytree(folder, copy)
+    head = json.loads((copy / "recording.json").read_text())
+    head["montage"] |= {name: value for name, value in values.items() if name in head["montage"]}
+    (copy / "recording.json").write_text(json.dumps(head))
+    lines = [json.loads(text) for text in (copy / "events.jsonl").read_text().splitlines()]
+    changes = {name: value for name, value in values.items() if name not in head["montage"]}
+    told = [line | changes if "shape" in line else line for line in lines]
+    (copy / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in told))
+    return copy
+
+
+def test_recordings_of_another_protocol_or_cap_are_refused(folder, tmp_path, capsys):
+    film = f"film={film_of(folder)}"
+    slow = changed(folder, tmp_path / "slow", tr_s=1.6)
+    said = refused(capsys, tmp_path, f"data={folder},{slow}", film)
+    assert "the recordings differ in TR" in said
+    channels = list(Recording(folder).montage.channels)
+    other = changed(folder, tmp_path / "cap", channels=["Xz", *channels[1:]])
+    assert "Give recordings of one cap" in refused(capsys, tmp_path, f"data={folder},{other}", film)
+    moved = changed(folder, tmp_path / "moved", affine=(3.5 * np.eye(4)).tolist())
+    said = refused(capsys, tmp_path, f"data={folder},{moved}", film)
+    assert "differ in the grid of their volumes" in said
+
+
+def test_the_shipped_decoder_had_hours():
+    assert 60 < shipped_minutes() < 6000

@@ -1,0 +1,104 @@
+"""Sessions of films as the recipe `film` names them: who watches what, under which name."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rtdecode.errors import UsageError
+from train.data.simulated import FilmSessions
+from train.data.training_films import TrainingFilm
+from train.recipe import build, read
+from train.work import Work
+
+SMALL = [
+    "data.sessions=0-1",
+    "data.free=40",
+    "data.held=60-61",
+    "data.controls=62",
+    "data.presets=[easy, hard]",
+    "data.seconds=20",
+]
+DRAWN = (TrainingFilm("natural", "natural"), TrainingFilm("shapes", "shapes"))
+
+
+def told(*more: str) -> FilmSessions:
+    return build(read("film", [*SMALL, *more]).tree)["data"]
+
+
+def work(seed: int = 0) -> Work:
+    return Work(None, seed, Path())
+
+
+@pytest.fixture(scope="module")
+def sessions() -> FilmSessions:
+    """Two films that differ by seed, and one from a file, whose content nobody asks for."""
+    data = told().with_films(DRAWN)
+    real = TrainingFilm("a.mp4", "/films/a.mp4", digest="0123456789abcdef" * 4)
+    return FilmSessions(**(vars(data) | {"films": (*data.films, (real, 12.0))}))
+
+
+def test_without_films_nothing_is_watched_and_the_recipe_says_what_is() -> None:
+    data = told()
+    assert data.films == ()
+    assert data.shows == "natural,shapes,real"
+    assert data.presets == ("easy", "hard")
+
+
+def test_every_film_teaches_under_every_seed_at_the_preset_of_the_participant(sessions: FilmSessions) -> None:
+    shown = sessions.showings(work())
+    assert [one.name for one in shown] == [
+        *("natural-0", "natural-1", "shapes-0", "shapes-1"),
+        *("0123456789abcdef-0", "0123456789abcdef-1"),
+    ]
+    assert [one.kind for one in shown] == ["natural"] * 2 + ["shapes"] * 2 + ["real"] * 2
+    assert {one.who.preset for one in shown} == {"easy"}
+    assert [one.who.film for one in shown[::2]] == ["natural", "shapes", "/films/a.mp4"]
+    assert [one.seconds for one in shown] == [20] * 4 + [12] * 2
+    # A film that is drawn is another one under each seed, and one from a file is not.
+    assert len({one.title for one in shown}) == 5
+    assert sessions.left_out(work()).tolist() == [0] * 5 + [1] * 5 + [2] * 5 + [3] * 5 + [4] * 6
+
+
+def test_choices_rest_on_films_that_are_drawn_at_every_preset(sessions: FilmSessions) -> None:
+    held = sessions.showings(work(), "held")
+    assert {one.kind for one in held} == {"natural", "shapes"}
+    assert {(one.who.preset, one.seed) for one in held} == {
+        (p, s) for p in ("easy", "hard") for s in (60, 61)
+    }
+    assert len({one.name for one in held}) == len(held) == 8
+    twins = [one for one in held if one.seed == 60 and one.kind == "shapes"]
+    assert [one.name for one in twins] == ["shapes-60", "shapes-60-hard"]
+    assert twins[0].title == twins[1].title, "the same pictures, with more noise"
+
+
+def test_films_of_shapes_alone_are_cut_freely(sessions: FilmSessions) -> None:
+    (free,) = sessions.showings(work(), "free")
+    assert (free.kind, free.seed, free.cuts) == ("shapes", 40, "free")
+    assert all(one.cuts == "grid" for one in sessions.showings(work()))
+    cuts = free.session().film.cut_frames
+    assert (np.asarray(cuts) % 32).any()
+
+
+def test_who_rests_sees_no_film_at_every_preset(sessions: FilmSessions) -> None:
+    resting = sessions.showings(work(), "controls")
+    assert [one.name for one in resting] == ["none-62", "none-62-hard"]
+    assert {one.who.film for one in resting} == {"none"}
+    shown = resting[0].session().film.frames
+    assert not np.ptp(shown), "a grey screen"
+
+
+def test_no_seed_serves_twice_or_judges() -> None:
+    with pytest.raises(UsageError, match="training seeds must be distinct and below 1000"):
+        told("data.controls=60").with_films(DRAWN).check(work())
+    with pytest.raises(UsageError, match="training seeds must be distinct and below 1000"):
+        told().with_films(DRAWN).check(work(950))
+    assert [one.seed for one in told().with_films(DRAWN).showings(work(100))] == [100, 101] * 2
+
+
+def test_what_is_said_of_the_data_names_films_by_their_content(sessions: FilmSessions) -> None:
+    said = sessions.provenance(work())
+    assert said["controls"] == [62]
+    assert said["films"][0] == {"film": "natural", "seconds": 20}
+    assert said["films"][2] == {"film": "a.mp4", "seconds": 12.0, "sha256": "0123456789abcdef" * 4}
+    assert "/films" not in str(said)

@@ -1,0 +1,65 @@
+"""A brain encoder with few weights, drawn at random, for the tests of its parts."""
+
+import numpy as np
+import torch
+
+from train.closed_form.brain_maps import GROUPS
+from train.closed_form.refine import ROUTES
+from train.models.film.encoder import DOUBT, SEAM_FEATURES, BrainEncoder
+from train.models.film.evidence import COUNT, KNOWN
+from train.models.film.refiner import Refiner
+
+SHAPE = (2, 3, 2, 2)
+COMPONENTS = 4
+AXES = 3
+TARGETS = COMPONENTS + AXES + 1
+# Features of 5 volumes in 3 components, and of 4 mixed channels at 6 frequencies.
+FEATURES = {"fmri": 5 * 3, "eeg": 4 * 6}
+_TOLD = 4
+
+
+def small_encoder() -> BrainEncoder:
+    """Make one for 6 channels of 10 samples, and 5 volumes of 7 voxels."""
+    rng = np.random.default_rng(0)
+
+    def draw(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape).astype(np.float32)
+
+    arrays = {
+        "latent_shape": np.array(SHAPE),
+        "voxels": np.linalg.qr(draw(7, 3))[0].astype(np.float16),
+        "mixing": draw(4, 6),
+        "cosines": draw(10, 6),
+        "basis": draw(COMPONENTS, 24).astype(np.float16),
+        "varied": draw(AXES, 48).astype(np.float16),
+        "seam_frame": np.eye(2, dtype=np.float32),
+        "seam_offset": np.zeros((2, 1, 2, 2), np.float32),
+        "still_weight": draw(2, 4, 3, 3),
+        "still_bias": draw(2),
+        "reads": np.ones(2),
+        "inconsistent": draw(2 * COUNT + 1),
+    }
+    arrays |= {f"{name}_feature_mean": draw(size) for name, size in FEATURES.items()}
+    arrays |= {f"{r}_{g}": 0.1 * draw(FEATURES[g], TARGETS) for r, groups in GROUPS.items() for g in groups}
+    for route in ROUTES:
+        # What a route does not know has no weight.
+        known = np.zeros(COUNT)
+        known[KNOWN[route]] = 1
+        arrays[f"seam_{route}"] = np.append(np.zeros(SEAM_FEATURES), -9.0)
+        arrays[f"confidence_{route}"] = draw(DOUBT + 1) * np.concatenate([[1, 1], known, [1]])
+        arrays[f"neither_{route}"] = draw(2 * COUNT + 1) * np.concatenate([known, known, [1]])
+    torch.manual_seed(0)
+    state = Refiner(TARGETS, 6).state_dict()
+    arrays |= {f"refiner.{name}": value.numpy() for name, value in state.items()}
+    measured = {
+        "fmri_spread": np.ones(FEATURES["fmri"]),
+        "eeg_spread": np.ones(FEATURES["eeg"]),
+        "axes": draw(FEATURES["fmri"], _TOLD),
+        "told": draw(FEATURES["eeg"], _TOLD),
+        "trust": np.full(_TOLD, 1 / _TOLD),
+        "weight": np.full(TARGETS, 1 / TARGETS),
+        "middle": draw(COUNT),
+        "scale": np.ones(COUNT),
+    }
+    arrays |= {f"evidence.{name}": value for name, value in measured.items()}
+    return BrainEncoder(arrays, 8).eval()

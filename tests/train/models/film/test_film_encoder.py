@@ -1,0 +1,272 @@
+"""The brain encoder: every window by its route, nothing from a silent modality, carry only where it fits."""
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from tests.train.models.film.small import AXES, COMPONENTS, SHAPE, TARGETS, small_encoder
+from train.closed_form.brain_maps import StemSizes, fit_logistic, fit_maps, place
+from train.closed_form.refine import ROUTES
+from train.models.film.encoder import BrainEncoder, routes
+from train.models.film.refine import refine
+from train.models.film.refiner import Refiner, RefinerSizes, fit_refiner
+from train.models.film.space import Space
+
+
+@pytest.fixture
+def encoder() -> BrainEncoder:
+    return small_encoder()
+
+
+def _window(seed: int = 0) -> dict[str, torch.Tensor]:
+    torch.manual_seed(seed)
+    return {
+        "eeg": torch.randn(1, 6, 10),
+        "eeg_mask": torch.ones(1, 10),
+        "fmri": torch.randn(1, 5, 7),
+        "fmri_mask": torch.ones(1, 5),
+        "carry": torch.randn(1, 2, 2, 2, 2),
+        "carry_mask": torch.zeros(1, 1),
+    }
+
+
+def _without(window: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
+    gone = {key: torch.zeros_like(window[key]) for key in (name, f"{name}_mask")}
+    return window | gone
+
+
+def test_a_window_takes_the_route_of_what_it_has():
+    there = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+    assert routes(there).tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]]
+
+
+def test_what_an_absent_modality_would_have_said_changes_nothing(encoder):
+    window = _window()
+    for name in ("eeg", "fmri"):
+        one = encoder(**_without(window, name))
+        other = encoder(**_without(_window(1) | {k: v for k, v in window.items() if name not in k}, name))
+        for a, b in zip(one, other, strict=True):
+            assert torch.equal(a, b)
+        assert not torch.allclose(one[0], encoder(**window)[0])
+
+
+def test_without_a_brain_there_is_nothing_but_the_null_tokens(encoder):
+    silent = _without(_without(_window(), "eeg"), "fmri")
+    condition, embedding, _, brain = encoder(**silent)
+    assert not condition.any()
+    torch.testing.assert_close(embedding[0], encoder.null_eeg + encoder.null_fmri)
+    assert brain.tolist() == [[0, 0, 1]]
+
+
+def test_a_brain_is_told_by_probabilities_and_one_modality_is_never_inconsistent(encoder):
+    encoder.inconsistent[-1] = 3.0
+    window = _window()
+    brains = {name: encoder(**_without(window, name))[3] for name in ("eeg", "fmri")}
+    both = encoder(**window)[3]
+    assert both[0, 1] > 0
+    for brain in (both, *brains.values()):
+        assert brain.min() >= 0
+        assert float(brain.sum()) == pytest.approx(1, abs=1e-6)
+    assert [float(brain[0, 1]) for brain in brains.values()] == [0, 0]
+
+
+def test_a_missing_volume_is_replaced_by_the_mean_of_the_others(encoder):
+    window = _window()
+    window["fmri"][:, 2] = window["fmri"][:, [0, 1, 3, 4]].mean(1)
+    holed = window | {"fmri": window["fmri"].clone(), "fmri_mask": window["fmri_mask"].clone()}
+    holed["fmri"][:, 2] = holed["fmri_mask"][:, 2] = 0
+    torch.testing.assert_close(encoder(**holed)[0], encoder(**window)[0], rtol=1e-4, atol=1e-4)
+
+
+def test_the_clip_before_is_shown_only_if_this_one_goes_on(encoder):
+    window = _window() | {"carry_mask": torch.ones(1, 1)}
+    condition, *_ = encoder(**window)
+    assert condition.shape[1] == 3 * SHAPE[0] + 8
+    assert encoder.seen == 11, "the structure tensor is the last that the flow sees"
+    assert not condition[:, 2:5].any(), "the test for a seam says no"
+    start = encoder.stand_still(window["carry"])
+    assert torch.equal(condition[:, 11:13], start.expand(-1, -1, 3, -1, -1)), (
+        "the sampler begins with its end"
+    )
+    assert condition[:, 13].eq(1).all()
+    encoder.seam_both[-1] = 9.0
+    joined, *_ = encoder(**window)
+    assert joined[:, 4].eq(1).all()
+    assert torch.equal(joined[:, 2:4], window["carry"][:, :, 1:].expand(-1, -1, 3, -1, -1))
+    assert torch.equal(joined[:, 5:], condition[:, 5:])
+    condition, *_ = encoder(**(window | {"carry_mask": torch.zeros(1, 1)}))
+    assert not condition[:, 2:5].any()
+    assert not condition[:, 11:].any()
+
+
+def test_a_seam_is_told_by_the_cut_the_colours_and_the_likeness(encoder):
+    torch.manual_seed(3)
+    carry = torch.randn(1, 2, 1, 2, 2)
+    point = torch.zeros(1, TARGETS)
+    point[:, -1] = 0.7
+    same = encoder.seam_features(point, carry.expand(-1, -1, 3, -1, -1), carry)
+    torch.testing.assert_close(same, torch.tensor([[0.7, 0.0, 1.0]]))
+    lighter = encoder.seam_features(point, carry + 2, carry)
+    torch.testing.assert_close(lighter[0, 1], torch.tensor(8.0))
+    opposite = encoder.seam_features(point, -carry, carry)
+    torch.testing.assert_close(opposite[0, 2], torch.tensor(-1.0))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_the_exported_graph_is_the_encoder_and_has_its_four_outputs(encoder, tmp_path):
+    window = _window() | {"carry_mask": torch.ones(1, 1)}
+    outputs = ["condition", "embedding", "confidence", "brain"]
+    torch.onnx.export(
+        encoder,
+        tuple(window.values()),
+        tmp_path / "encode.onnx",
+        input_names=list(window),
+        output_names=outputs,
+        dynamo=True,
+        opset_version=18,
+        verbose=False,
+    )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(tmp_path / "encode.onnx", options)
+    assert [port.name for port in session.get_outputs()] == outputs
+    for given in (window, _without(window, "eeg"), _without(_without(window, "eeg"), "fmri")):
+        found = session.run(outputs, {name: value.numpy() for name, value in given.items()})
+        for name, one, other in zip(outputs, found, encoder(**given), strict=True):
+            np.testing.assert_allclose(one, other.detach().numpy(), atol=1e-4, err_msg=name)
+
+
+def test_axes_draw_the_structure_tensor_and_components_the_clip(encoder):
+    point = torch.randn(2, TARGETS)
+    moved = point.clone()
+    moved[:, COMPONENTS : COMPONENTS + AXES] += 1
+    assert torch.equal(encoder.draw(point), encoder.draw(moved))
+    drawn = encoder.draw_structure(point)
+    assert drawn.shape == (2, 6, *SHAPE[1:])
+    assert torch.equal(drawn[:, :, 0], drawn[:, :, 1]), "latent frame 0 has that of the next one"
+    expected = point[:, COMPONENTS:-1] @ encoder.varied
+    torch.testing.assert_close(drawn[:, :, 1:].flatten(1), expected)
+    moved = point.clone()
+    moved[:, :COMPONENTS] += 1
+    moved[:, -1] += 1
+    assert torch.equal(encoder.draw_structure(moved), drawn)
+
+
+def test_a_modality_that_is_not_read_is_as_good_as_absent(encoder):
+    window = _window()
+    expected = encoder(**_without(window, "eeg"))
+    encoder.reads[1] = 0
+    for a, b in zip(encoder(**window), expected, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_confidence_is_a_probability_and_grows_with_what_the_signals_tell(encoder):
+    weights = encoder.get_buffer("confidence_both")
+    weights[:] = 0
+    weights[:2] = 1
+    route = torch.eye(3)[:1]
+    point = torch.randn(1, TARGETS)
+    measured = torch.zeros(1, len(weights) - 3)
+    little, much = (float(encoder.confidence(gain * point, measured, route)) for gain in (0.2, 2.0))
+    assert 0 < little < much < 1
+    cut = point.clone()
+    cut[:, -1] += 5
+    assert float(encoder.confidence(2 * cut, measured, route)) == much, "a cut is not what is told of a clip"
+
+
+def test_maps_fitted_to_windows_predict_fresh_ones():
+    rng = np.random.default_rng(0)
+    y = rng.standard_normal((300, 3))
+    x = {m: (y @ rng.standard_normal((3, 12)) + rng.standard_normal((300, 12))) for m in ("fmri", "eeg")}
+    x = {m: v.astype(np.float32) for m, v in x.items()}
+    sizes = StemSizes(1, 1, 1, 0.0, [0.5])
+    folds = np.arange(200) // 10
+    maps, held = fit_maps({m: v[:200] for m, v in x.items()}, y[:200], sizes, folds)
+    fresh = place(maps, {m: v[200:] for m, v in x.items()})
+    for route in ROUTES:
+        r = np.corrcoef(fresh[route].ravel(), y[200:].ravel())[0, 1]
+        assert r > 0.8
+        assert abs(np.corrcoef(held[route].ravel(), y[:200].ravel())[0, 1] - r) < 0.06
+    assert np.corrcoef(held["both"].ravel(), y[:200].ravel())[0, 1] > max(
+        np.corrcoef(held[r].ravel(), y[:200].ravel())[0, 1] for r in ("fmri", "eeg")
+    )
+
+
+def _products(count: int) -> tuple[dict[str, np.ndarray], np.ndarray, Space]:
+    """Points of which the first two targets' product tells the third and the first axis."""
+    rng = np.random.default_rng(1)
+    seen = rng.standard_normal((count, 2))
+    hidden = seen[:, :1] * seen[:, 1:]
+    rest = rng.standard_normal((count, 2))
+    truth = np.concatenate([seen, hidden, -hidden, rest], axis=1)
+    blank = np.zeros_like(truth)
+    points = {route: blank.copy() for route in ROUTES}
+    for route, noise in (("both", 0.1), ("fmri", 0.2), ("eeg", 2.0)):
+        points[route][:, :2] = seen + noise * rng.standard_normal(seen.shape)
+    none = np.zeros(1)
+    space = Space(none, np.zeros((3, 1)), none, none, np.zeros((2, 1)), np.zeros(6), np.ones(6))
+    return points, truth, space
+
+
+def test_the_perceptron_finds_what_linear_maps_cannot_tell():
+    points, truth, space = _products(1200)
+    sizes = RefinerSizes(32, 0.0, 12, 32, 5e-3, 0.01, 0.5, 0.1, 3)
+    titles = np.arange(1000) // 10
+    known = {r: p[:1000] for r, p in points.items()}
+    net, held_out = fit_refiner(known, truth[:1000], space, sizes, titles, 0)
+    found = {r: refine(net, {q: p[1000:] for q, p in points.items()}, r) for r in ROUTES}
+    told = {r: np.corrcoef(found[r][:, 3], truth[1000:, 3])[0, 1] for r in ROUTES}
+    for refined, true in ((found["both"], truth[1000:]), (held_out["both"], truth[:1000])):
+        assert np.corrcoef(refined[:, 2], true[:, 2])[0, 1] > 0.8
+        assert abs(np.corrcoef(refined[:, 4], true[:, 4])[0, 1]) < 0.25, "what nothing tells is not told"
+    assert told["both"] > 0.8
+    assert told["fmri"] > 0.7
+    assert told["eeg"] < told["fmri"]
+
+
+def test_a_title_is_refined_by_a_perceptron_that_never_saw_it():
+    """Windows of one title are twins: their own targets must not come back, which nothing else tells."""
+    rng = np.random.default_rng(3)
+    titles = np.arange(120) // 4
+    _, _, space = _products(1)
+    truth = rng.standard_normal((30, 6))[titles]
+    keys = rng.standard_normal((30, 6))[titles]
+    points = {route: keys + 0.01 * rng.standard_normal(keys.shape) for route in ROUTES}
+    sizes = RefinerSizes(64, 0.0, 60, 30, 2e-2, 0.0, 1.0, 1.0, 2)
+    net, held_out = fit_refiner(points, truth, space, sizes, titles, 0)
+    seen = np.corrcoef(refine(net, points, "both")[:, 0], truth[:, 0])[0, 1]
+    assert seen > 0.9
+    assert abs(np.corrcoef(held_out["both"][:, 0], truth[:, 0])[0, 1]) < 0.5
+
+
+def test_the_perceptron_in_numpy_is_the_one_in_torch_and_sees_its_own_route_alone():
+    points, _, _ = _products(5)
+    net = Refiner(points["both"].shape[1], 8)
+    state = {name: value.numpy() for name, value in net.state_dict().items()}
+    stacked = torch.from_numpy(np.stack([points[r] for r in ROUTES], 1).astype(np.float32))
+    for n, route in enumerate(ROUTES):
+        found = Refiner.load(state)(stacked, torch.eye(3)[n].expand(5, -1)).numpy()
+        np.testing.assert_allclose(found, refine(state, points, route), atol=1e-5)
+        alone = {q: p if q == route or route == "both" else np.full_like(p, 9.0) for q, p in points.items()}
+        np.testing.assert_array_equal(refine(state, points, route), refine(state, alone, route))
+    assert not Refiner.load(state)(stacked, torch.zeros(5, 3)).any()
+
+
+def test_the_logistic_regression_finds_the_slope_that_made_the_data():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((4000, 2)) * [1, 5] + [3, 0]
+    p = 1 / (1 + np.exp(-(x @ [1.0, -0.2] - 2)))
+    found = fit_logistic(x, (rng.random(4000) < p).astype(float))
+    np.testing.assert_allclose(found, [1.0, -0.2, -2], atol=0.3)
+
+
+def test_a_row_of_weight_two_counts_as_two_rows():
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((200, 2))
+    y = (rng.random(200) < 0.5).astype(float)
+    twice = rng.integers(1, 3, 200)
+    found = fit_logistic(x, y, 1e-9, weights=twice.astype(float))
+    repeated = fit_logistic(np.repeat(x, twice, axis=0), np.repeat(y, twice), 1e-9)
+    np.testing.assert_allclose(found, repeated, atol=1e-6)
+    assert np.abs(found - fit_logistic(x, y, 1e-9)).max() > 1e-3

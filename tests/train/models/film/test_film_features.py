@@ -1,0 +1,68 @@
+"""Features of a film, of which volumes are predicted: they follow its targets and its time."""
+
+import numpy as np
+import pytest
+
+from train.models.film.encoding import FilmFeatures, fit_features
+from train.models.film.space import Seen, Space, fit_space
+
+WINDOWS = 120
+WINDOW_S = 4.0
+SHAPE = (4, 9, 2, 3)
+TENSOR = (6, 8, 2, 3)
+
+
+@pytest.fixture(scope="module")
+def film() -> tuple[Space, FilmFeatures, np.ndarray, np.ndarray]:
+    """A film of few degrees of freedom: its space, features, series and targets."""
+    rng = np.random.default_rng(0)
+    sources = rng.normal(size=(WINDOWS, 6))
+    latents = sources @ rng.normal(size=(6, np.prod(SHAPE)))
+    tensor = sources @ rng.normal(size=(6, np.prod(TENSOR)))
+    seen = Seen(
+        latents.reshape(WINDOWS, *SHAPE).astype(np.float32),
+        tensor.reshape(WINDOWS, *TENSOR).astype(np.float32),
+        rng.random(WINDOWS) < 0.5,
+    )
+    space = fit_space(seen, 6, 6)
+    features = fit_features(seen, WINDOW_S)
+    return space, features, features.series(seen), space.targets(seen)
+
+
+def test_targets_spell_the_features_of_their_window(film):
+    space, features, series, targets = film
+    steps = series.reshape(WINDOWS, -1, series.shape[1])
+    spelled = np.einsum("wt,tsf->wsf", targets, features.spelled(space, SHAPE))
+    np.testing.assert_allclose(spelled - spelled.mean(0), steps - steps.mean(0), atol=1e-3)
+    told = features.axes.shape[1]
+    assert series.std(0)[[0, told]] == pytest.approx([1, 1], abs=0.05)
+
+
+def test_a_clip_drawn_from_any_targets_has_the_features_that_they_spell(film):
+    """Spelling is linear, so it holds for targets that no clip of the film has."""
+    space, features, _, _ = film
+    rng = np.random.default_rng(4)
+    targets = 3 * rng.normal(size=(5, space.components + space.axes + 1))
+    raw = targets * space.scale
+    latents = raw[:, : space.components] @ space.basis
+    tensor = raw[:, space.components : -1] @ space.structure_basis * space.structure_scale
+
+    def series(count: float) -> np.ndarray:
+        clips = Seen(
+            count * latents.reshape(5, *SHAPE), count * tensor.reshape(5, *TENSOR), np.zeros(5, bool)
+        )
+        return features.series(clips).reshape(5, TENSOR[1], -1)
+
+    spelled = np.einsum("wt,tsf->wsf", targets, features.spelled(space, SHAPE))
+    np.testing.assert_allclose(series(1.0) - series(0.0), spelled, atol=1e-4)
+    assert not features.spelled(space, SHAPE)[-1].any(), "no step shows a cut"
+
+
+def test_a_response_peaks_five_seconds_after_its_step(film):
+    features = film[1]
+    times = np.arange(0, 20, 0.1)
+    kernel = features.kernel(times, 1)
+    assert times[kernel[:, 0].argmax()] == pytest.approx(5 + 0.75 * features.step_s, abs=0.15)
+    assert kernel[times < 0.375].max() == 0, "nothing answers before it is shown"
+    later = features.kernel(times, 1, first_s=2.0)
+    np.testing.assert_allclose(later[20:], kernel[:-20], atol=1e-9)

@@ -1,0 +1,117 @@
+"""The recipe `film` at its smallest: its batches, and a run that is resumed, exported and replayed."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from rtdecode.phantom.session import PhantomSession
+from rtdecode.types import Presence
+from streaming.session import replay
+from tests.recordings import record
+from tests.train.tiny import tiny, tiny_bundle
+from train import checkpoints
+from train.loader import Place
+from train.models.film.batches import Clips, Mixture, batch
+from train.run import run
+from train.run_folder import arrays
+
+SHAPE = (16, 9, 8, 12)
+
+
+def _clips() -> Clips:
+    rng = np.random.default_rng(5)
+    points = {r: rng.standard_normal((6, 4)).astype(np.float32) for r in ("both", "fmri", "eeg")}
+    latents = rng.standard_normal((6, *SHAPE)).astype(np.float16)
+    joined = np.arange(6) % 3 > 0
+    kinds = np.array(["natural", "natural", "natural", "shapes", "shapes", "shapes"])
+    return Clips(latents, points, joined, ~joined, kinds, np.arange(6) // 3)
+
+
+MIXTURE = Mixture([0.4, 0.2, 0.2, 0.2], 1.0, 0.0, 0.25, {"natural": 3, "real": 5})
+
+
+def test_a_batch_is_a_function_of_its_key_and_holds_what_the_mixture_says():
+    places = [Place("flow", 40, 0, 0, n) for n in (3, 3, 4)]
+    one, again, other = (batch(_clips(), MIXTURE, 5.0, place) for place in places)
+    for name, value in vars(one).items():
+        assert torch.equal(value, getattr(again, name)), name
+    assert not torch.equal(one.noise, other.noise)
+    assert int((one.level == 1).sum()) == 10
+    none = one.route.sum(1) == 0
+    assert none.any()
+    assert not one.points[none].any()
+    assert one.points[~none].any(1).all()
+    # Two of three clips have one before them, and it is always given here.
+    assert 15 < int(one.carry_mask.sum()) < 38
+    assert not one.carry[one.carry_mask[:, 0] == 0].any()
+
+
+def test_kinds_of_film_have_their_shares_and_a_clip_its_own_point_and_the_end_before():
+    clips = _clips()
+    # Of a kind that is not there no share is kept, and one that is not named counts once.
+    drawn = batch(clips, MIXTURE, 5.0, Place("flow", 400, 0, 0, 0))
+    shown = torch.from_numpy(clips.latents.astype(np.float32))
+    which = np.array([int((shown == one).flatten(1).all(1).nonzero()) for one in drawn.latents])
+    assert np.mean(which < 3) == pytest.approx(0.75, abs=0.07)
+    assert set(which) == set(range(6))
+    for n, row in enumerate(which):
+        route = drawn.route[n]
+        if route.any():
+            name = ("both", "fmri", "eeg")[int(route.argmax())]
+            np.testing.assert_array_equal(drawn.points[n], clips.points[name][row])
+        assert bool(drawn.carry_mask[n]) == bool(clips.joined[row])
+        if clips.joined[row]:
+            assert torch.equal(drawn.carry[n], shown[row - 1, :, -2:])
+
+
+@pytest.mark.full
+def test_a_recipe_stopped_after_a_checkpoint_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    save = checkpoints.keep
+
+    def stopped(*given):
+        save(*given)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "keep", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run("film", ["scale=tiny", f"out={out}"])
+    assert (tmp_path / "run.part" / "stages" / "training" / "flow" / "step-00000010").is_dir()
+    run("film", ["scale=tiny", f"resume={out}"])
+    for name in ("weights", "stats", "projection", "golden"):
+        whole, again = (arrays(folder, name) for folder in (tiny("film"), out))
+        assert whole.keys() == again.keys()
+        for key, value in whole.items():
+            assert np.array_equal(value, again[key]), (name, key)
+
+
+@pytest.mark.full
+def test_the_encoder_of_a_bundle_tells_of_a_brain_and_how_sure_it_is() -> None:
+    made = tiny_bundle("film")
+    manifest = made.manifest
+    assert manifest.brain is not None
+    assert manifest.brain.prior == Presence(brain=0.5, inconsistent=0.25, neither=0.25)
+    assert manifest.confidence is not None
+    graph = onnx.load(made.path / "encode.onnx").graph
+    assert [port.name for port in graph.output] == ["condition", "embedding", "confidence", "brain"]
+    assert {"confidence", "brain"} <= set(manifest.parity["largest_difference"])
+
+
+@pytest.mark.full
+def test_every_clip_of_a_replay_tells_of_a_brain(tmp_path: Path) -> None:
+    recording = record(PhantomSession("easy", 1, 1000, 12.0), tmp_path / "recording")
+    done = replay.run(recording, str(tiny_bundle("film").path), "max", tmp_path / "out")
+    assert done == 0
+    clips = [json.loads(line) for line in (tmp_path / "out" / "clips.jsonl").read_text().splitlines()]
+    finals = [clip for clip in clips if clip["revision"] == "final"]
+    assert len(finals) == 3
+    for clip in finals:
+        assert 0 <= clip["brain"] <= 1
+        assert 0 <= clip["inconsistent"] <= 1
+        assert clip["brain"] + clip["inconsistent"] <= 1 + 1e-5
+        assert 0 <= clip["confidence"] <= 1

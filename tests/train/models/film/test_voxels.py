@@ -1,0 +1,44 @@
+"""The voxels that are read: nearly all of those that are chosen are driven by the film."""
+
+import numpy as np
+import pytest
+
+from train.data.phantom import Participant
+from train.data.simulated import Showing
+from train.models.film.voxels import find_voxels
+from train.models.film.watched import fit_codec
+from train.work import Arrays
+
+WHO = Participant(shape=(48, 48, 30))
+COUNT = 150
+
+
+@pytest.fixture(scope="module")
+def showings() -> list[Showing]:
+    return [Showing(f"shapes-{seed}", f"shapes-{seed}", WHO, seed, 48.0, "shapes") for seed in range(3)]
+
+
+@pytest.fixture(scope="module")
+def found(showings: list[Showing]) -> Arrays:
+    return find_voxels(fit_codec(showings[:1], 8, 0.5), showings, COUNT, 4.0)
+
+
+def test_nearly_all_chosen_voxels_are_driven_and_none_is_told(found: Arrays, showings: list[Showing]) -> None:
+    head = showings[0].session().head
+    assert len(found["voxels"]) == COUNT
+    assert (np.diff(found["voxels"]) > 0).all()
+    # By chance few would be: of the whole head, a small part follows the film.
+    assert len(head.voxels) < 0.2 * len(head.brain)
+    assert np.isin(found["voxels"], head.voxels).mean() > 0.9
+    assert found["explained"].min() > 0
+
+
+def test_the_projection_reads_them_and_the_level_is_that_of_the_head(
+    found: Arrays, showings: list[Showing]
+) -> None:
+    session = showings[0].session()
+    projection = showings[0].projection(found["voxels"])
+    assert projection.shape == WHO.shape
+    np.testing.assert_array_equal(projection.voxels, found["voxels"])
+    rest = session.head.mean.reshape(-1)[found["voxels"]]
+    np.testing.assert_allclose(found["level"], rest, rtol=0.05)

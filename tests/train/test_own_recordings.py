@@ -1,0 +1,53 @@
+"""A decoder is trained on recordings alone, and judged on the last one."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rtdecode.disk.recording import Recording
+from rtdecode.phantom.session import PhantomSession
+from tests.recordings import record
+from train.evaluate import main as evaluate
+from train.run import main
+from train.run_folder import draft_of, read_run
+
+SECONDS = (168, 76)
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    root = tmp_path_factory.mktemp("recordings")
+    return [
+        record(PhantomSession("easy", 2, 5 + n, seconds, sfreq=250, film="natural"), root / f"session-{n}")
+        for n, seconds in enumerate(SECONDS)
+    ]
+
+
+def test_a_decoder_is_trained_on_recordings_and_judged_on_the_last(recordings, tmp_path, capsys):
+    out = tmp_path / "mine"
+    films = ",".join(str(folder / "truth" / "film.mp4") for folder in recordings)
+    given = [f"data={recordings[0]},{recordings[1]}", f"film={films}"]
+    assert main(["film", "scale=tiny", f"out={out}", *given]) == 0
+    told = capsys.readouterr()
+    assert "2.8 minutes of recording teach" in told.err
+    assert "the last run is held for choices and judged (1.3 minutes)" in told.out
+    assert "a film that teaches nothing" in told.out
+    run = read_run(out)
+    figure = run["figures"]["identification_2way"]
+    assert figure["n"] == 19
+    assert figure["chance"] == 0.5
+    assert {"identification_2way_fmri", "identification_2way_eeg", "identification_2way_null"} <= {
+        *run["figures"]
+    }
+    assert (out / "last-run.png").is_file()
+    about = draft_of(out).manifest.provenance
+    assert about["recordings"] == [Recording(folder).digest() for folder in recordings]
+    assert about["participant"] == "simulated, preset easy, subject 2"
+    assert about["minutes"] == 2.8
+    text = json.dumps(run)
+    assert not any(folder.name in text for folder in recordings), "recordings may be called after people"
+    assert str(tmp_path.parent) not in text
+    # A finished run does not say where its recordings lie.
+    assert evaluate([str(out)]) == 2
+    assert "judged on the last one" in capsys.readouterr().err

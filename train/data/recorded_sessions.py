@@ -1,0 +1,327 @@
+"""One's own recordings, as a recipe's `data` node names them: ``data=REC[,REC] film=FILE[,FILE]``.
+
+`RecordedSessions.with_recordings` opens recordings and films, finds what was watched in each run, and keeps
+some runs from teaching. Nothing of a participant is assumed: grid, cap and head are those of the recordings.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from rtdecode import bundle as bundles
+from rtdecode.bundle import ClipGeometry, EegInput, FmriInput, Manifest
+from rtdecode.disk.recording import Recording
+from rtdecode.disk.sealed import file_hash
+from rtdecode.errors import GeometryError, UsageError
+from rtdecode.phantom.film.film import FPS, HEIGHT, WIDTH
+from rtdecode.signal.eeg.band import EegBand
+from rtdecode.signal.volume.baseline import Baseline
+from rtdecode.signal.volume.projection import Projection
+from rtdecode.timing import TimingGrid, exact
+from rtdecode.types import Montage, Volume
+from train.data.chain import draft_manifest
+from train.data.recorded import find_head
+from train.data.recorded_showing import RecordedShowing, stretches
+from train.data.showing import PARTS
+from train.work import Work
+
+# Fewer windows than this are refused: in all, to teach, and to be judged.
+LEAST = 60
+_LEAST_TAUGHT = 40
+_LEAST_HELD = 10
+# Of a single run, the last part of its time is held, and so much before it is left out, s: responses last.
+_GAP_S = 20.0
+# The title of windows that are left out by parts of their films' time.
+_TOGETHER = "recorded"
+# The bundle whose minutes stand beside one's own.
+_SHIPPED = "phantom"
+
+
+@dataclass(frozen=True)
+class RecordedSessions:
+    """Recordings of one participant who watched films, and how a bundle reads the signals.
+
+    Attributes
+    ----------
+    grid, band, baseline
+        Grid of the windows, EEG filter, and how the resting level of the volumes is followed. The recordings'
+        TR takes the place of the grid's.
+    taught, held : tuple of RecordedShowing
+        What teaches, and the run on which choices are made, and which is judged.
+    draft : Manifest or None
+        Manifest of a bundle that reads all voxels of the head; None before the recordings are known.
+    about : dict
+        What a bundle says of the recordings.
+    single : bool
+        Whether there is one run alone, so that a part of its time is held.
+    """
+
+    grid: TimingGrid
+    band: EegBand
+    baseline: Baseline
+    taught: tuple[RecordedShowing, ...] = ()
+    held: tuple[RecordedShowing, ...] = ()
+    draft: Manifest | None = None
+    about: dict[str, Any] | None = None
+    single: bool = False
+
+    def with_recordings(self, paths: Sequence[Path], films: Sequence[Path]) -> "RecordedSessions":
+        """Train on recordings.
+
+        Parameters
+        ----------
+        paths : sequence of Path
+            Folders that ``--record`` wrote.
+        films : sequence of Path
+            The film of all of them, or one for each.
+
+        Raises
+        ------
+        UsageError
+            If they cannot be trained on together, or do not suffice.
+        """
+        if len(films) not in (1, len(paths)):
+            raise UsageError(
+                f"film= names {len(films)} films, and data= {len(paths)} recordings. Give one film for all "
+                "recordings, or one for each, in the same order."
+            )
+        recordings = [Recording(path) for path in paths]
+        digests = [recording.digest() for recording in recordings]
+        if len({*digests}) < len(digests):
+            raise UsageError("data= names the same recording twice. A twin would teach what is held.")
+        montage = _montage(recordings)
+        grid = replace(self.grid, tr=_tr(recordings, self.grid))
+        try:
+            head, level = find_head(recordings)
+        except GeometryError as error:
+            raise UsageError(f"data=: the recordings differ in the grid of their volumes. {error}") from error
+        draft = self._draft(grid, montage, head, recordings)
+        every = list(films) * (len(paths) // len(films))
+        hashes = {film: file_hash(film) for film in dict.fromkeys(every)}
+        found: list[RecordedShowing] = []
+        for number, (recording, film) in enumerate(zip(recordings, every, strict=True), 1):
+            found += stretches(recording, number, film, hashes[film][:16], head, level, draft)
+        taught, held, single = _divided(found, float(grid.window))
+        # Copies of one film are one film.
+        named = {digest: film.name for film, digest in hashes.items()}
+        about = {
+            "participant": _participant(recordings, digests),
+            "recordings": digests,
+            "minutes": round(_minutes(taught, draft), 2),
+            "films": [
+                {"film": name, "seconds": _length(found, digest), "sha256": digest}
+                for digest, name in named.items()
+            ],
+        }
+        return replace(
+            self,
+            grid=grid,
+            taught=tuple(taught),
+            held=tuple(held),
+            draft=draft,
+            about=about,
+            single=single,
+        )
+
+    def check(self, work: Work) -> None:
+        """Refuse to train where no recordings were given.
+
+        Raises
+        ------
+        UsageError
+        """
+        if not self.taught:
+            raise UsageError("this recipe trains on recordings: give data=REC[,REC] and film=FILE[,FILE].")
+
+    def say(self) -> None:
+        """Print how many minutes there are, how many the shipped decoder had, and what is held."""
+        assert self.draft is not None
+        console = Console(file=sys.stderr, soft_wrap=True, highlight=False)
+        minutes = _minutes(self.taught, self.draft)
+        console.print(
+            f"{minutes:.1f} minutes of recording teach. The shipped video model had {shipped_minutes():.0f}: "
+            "the more there are, the more is read."
+        )
+        console.print(self.division)
+
+    @property
+    def division(self) -> str:
+        """What is held, in a sentence."""
+        assert self.draft is not None
+        minutes = _minutes(self.held, self.draft)
+        if self.single:
+            return (
+                f"There is one run alone: its last {minutes:.1f} minutes are held for choices and judged, "
+                f"{_GAP_S:g} s before them are left out, and nothing tells what another run would give. "
+                "Record a second run."
+            )
+        runs = len({(one.recording, one.run) for one in self.held})
+        which = "the last run is" if runs == 1 else f"the last {runs} runs are"
+        return f"Of the runs, {which} held for choices and judged ({minutes:.1f} minutes)."
+
+    @property
+    def held_out(self) -> str:
+        """What the confidence is fitted on, in words."""
+        return "held-out windows of the same recordings"
+
+    def showings(self, work: Work, kind: str = "sessions") -> list[RecordedShowing]:
+        """List the sessions of one kind (of `train.data.simulated.KINDS`): those that teach, and `held`."""
+        return list({"sessions": self.taught, "held": self.held}.get(kind, ()))
+
+    def manifest(self, projection: Projection | None = None) -> Manifest:
+        """Draft the manifest of a bundle that reads the voxels of `projection`; by default the whole head."""
+        assert self.draft is not None
+        assert self.draft.fmri is not None
+        if projection is None:
+            return self.draft
+        return replace(self.draft, fmri=replace(self.draft.fmri, voxels=len(projection.voxels)))
+
+    def provenance(self, work: Work) -> dict[str, Any]:
+        """Return what a bundle says about its data. Recordings go by their digests alone."""
+        return dict(self.about or {})
+
+    def _draft(
+        self, grid: TimingGrid, montage: Montage, head: Projection, recordings: Sequence[Recording]
+    ) -> Manifest:
+        eeg = EegInput(_channels(montage), montage.reference, "microvolts", self.band)
+        fmri = FmriInput(len(head.voxels), list(head.shape), head.affine.tolist(), self.baseline)
+        # The frame after the window belongs to the clip, too: the codec takes clips of 4 n + 1 frames.
+        clip = ClipGeometry(int(grid.window * FPS) + 1, HEIGHT, WIDTH, float(FPS))
+        simulated = all(recording.meta.get("simulated") is True for recording in recordings)
+        return draft_manifest("recorded", grid, clip, eeg, fmri, simulated=simulated)
+
+
+def recorded_sessions(grid: TimingGrid, band: EegBand, baseline: Baseline) -> RecordedSessions:
+    """Say how recordings are read; which ones is told when a run begins (`with_recordings`)."""
+    return RecordedSessions(grid, band, baseline)
+
+
+def shipped_minutes() -> float:
+    """Return how many minutes of recording the shipped video model was trained on."""
+    told = bundles.load(_SHIPPED).manifest.provenance
+    films = told.get("films", [{"seconds": told["seconds"]}])
+    seconds = sum(film["seconds"] for film in films) * len(told["sessions"])
+    # Freely cut sessions show one film.
+    return (seconds + told["seconds"] * len(told.get("free", []))) / 60
+
+
+def _montage(recordings: Sequence[Recording]) -> Montage:
+    """Return the cap that all recordings share."""
+    found: list[tuple[Recording, Montage]] = []
+    for recording in recordings:
+        if recording.montage is None or not recording.has_volumes():
+            lacking = "EEG" if recording.montage is None else "volumes"
+            raise UsageError(
+                f"data={recording.path} has no {lacking}, and this decoder learns from EEG and volumes "
+                "together. Give recordings of both."
+            )
+        found.append((recording, recording.montage))
+    first, cap = found[0]
+    for recording, other in found[1:]:
+        if sorted(_channels(other)) != sorted(_channels(cap)) or other.reference != cap.reference:
+            raise UsageError(
+                f"data={recording.path} has {len(_channels(other))} EEG channels against {other.reference}, "
+                f"and {first.path} has {len(_channels(cap))} against {cap.reference}, or they bear other "
+                "names. Give recordings of one cap."
+            )
+    return cap
+
+
+def _channels(montage: Montage) -> list[str]:
+    pairs = zip(montage.channels, montage.kinds, strict=True)
+    return [channel for channel, kind in pairs if kind == "eeg"]
+
+
+def _tr(recordings: Sequence[Recording], grid: TimingGrid) -> Any:
+    """Return the TR that all recordings share; that of the recipe where volumes do not say it."""
+    told = {}
+    for recording in recordings:
+        volume = next(item for item in recording.events() if isinstance(item, Volume))
+        told[str(recording.path)] = None if volume.tr_s is None else exact(round(volume.tr_s, 4))
+    if len({*told.values()}) > 1:
+        listed = ", ".join(f"{path}: {'unknown' if tr is None else f'{tr} s'}" for path, tr in told.items())
+        raise UsageError(f"data=: the recordings differ in TR ({listed}). Give recordings of one protocol.")
+    (tr,) = {*told.values()}
+    return grid.tr if tr is None else tr
+
+
+def _participant(recordings: Sequence[Recording], digests: Sequence[str]) -> str:
+    """Name simulated participants; a recorded one is known by the recordings' digests alone."""
+    metas = [recording.meta for recording in recordings]
+    people = {f"preset {m['preset']}, subject {m['subject']}" for m in metas if {"preset", "subject"} <= {*m}}
+    if all(meta.get("simulated") is True for meta in metas) and people:
+        return f"simulated, {'; '.join(sorted(people))}"
+    return f"recorded, {', '.join(digests)}"
+
+
+def _minutes(showings: Sequence[RecordedShowing], draft: Manifest) -> float:
+    return sum(one.windows for one in showings) * float(draft.grid.hop) / 60
+
+
+def _length(found: Sequence[RecordedShowing], digest: str) -> float:
+    """Return how much of a film was watched, s, from its first window in any session to its last."""
+    own = [one for one in found if digest.startswith(one.source)]
+    starts = np.concatenate([one.start_s for one in own])
+    return float(starts.max() - starts.min() + own[0].draft.grid.window)
+
+
+def _divided(
+    found: list[RecordedShowing], window_s: float
+) -> tuple[list[RecordedShowing], list[RecordedShowing], bool]:
+    """Divide what was watched into what teaches and what is held, by run; say whether there is one run."""
+    total = sum(one.windows for one in found)
+    if total < LEAST:
+        raise UsageError(
+            f"data=: {total} windows of {window_s:g} s ({total * window_s / 60:.1f} minutes) have film, EEG "
+            f"and volumes, and {LEAST} are needed at least. Record longer; hours are better than minutes."
+        )
+    runs = list(dict.fromkeys((one.recording, one.run) for one in found))
+    if len(runs) == 1:
+        taught, held = _by_time(found, total, window_s)
+    else:
+        last = runs[-max(1, len(runs) // PARTS) :]
+        held = [one for one in found if (one.recording, one.run) in last]
+        taught = [one for one in found if (one.recording, one.run) not in last]
+    counts = [sum(one.windows for one in some) for some in (taught, held)]
+    if counts[0] < _LEAST_TAUGHT or counts[1] < _LEAST_HELD:
+        raise UsageError(
+            f"data=: the last run is held and judged, which leaves {counts[0]} windows to teach and "
+            f"{counts[1]} to be judged; {_LEAST_TAUGHT} and {_LEAST_HELD} are needed at least. Give a longer "
+            "run last, or more of them."
+        )
+    return _in_parts(taught), held, len(runs) == 1
+
+
+def _by_time(
+    found: list[RecordedShowing], total: int, window_s: float
+) -> tuple[list[RecordedShowing], list[RecordedShowing]]:
+    """Divide the windows of a single run by time."""
+    run_s = np.sort(np.concatenate([one.run_s for one in found]))
+    begin = run_s[total - total // PARTS]
+    taught = []
+    held = []
+    for one in found:
+        early = one.run_s + window_s <= begin - _GAP_S
+        late = one.run_s >= begin
+        taught += [one.some(early, f"{one.name}-taught")] if early.any() else []
+        held += [one.some(late, f"{one.name}-held")] if late.any() else []
+    return taught, held
+
+
+def _in_parts(taught: list[RecordedShowing]) -> list[RecordedShowing]:
+    """Say where the parts of each film's time meet, so that they hold as many windows each.
+
+    Of few films, leaving one out would leave little. They are one title, which is left out by these parts.
+    """
+    edges: dict[str, NDArray[np.float64]] = {}
+    for source in {one.source for one in taught}:
+        starts = np.concatenate([one.start_s for one in taught if one.source == source])
+        edges[source] = np.quantile(starts, np.arange(1, PARTS) / PARTS)
+    few = len(edges) < PARTS
+    return [replace(one, edges_s=edges[one.source], title=_TOGETHER if few else one.source) for one in taught]

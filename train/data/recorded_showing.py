@@ -1,0 +1,263 @@
+"""A stretch of a recording in which a film was watched, as a plan asks for it (`train.data.showing`).
+
+`stretches` finds them: windows of one run in which the film ran through. A film that was stopped, wound back
+or followed by another begins a further one.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.bundle import Bundle, Manifest
+from rtdecode.disk.recording import Recording
+from rtdecode.errors import UsageError
+from rtdecode.phantom.film.cuts import find_cuts
+from rtdecode.phantom.film.watched import Pictures
+from rtdecode.signal.volume.projection import Projection
+from rtdecode.types import Window
+from train.data.films import Frames, begin_with_cut, clips_at, read_film
+from train.data.phantom import window_arrays
+from train.data.recorded import cut_windows, film_starts, is_whole, raw_bundle
+from train.data.showing import HeadVolumes, ShownClips
+from train.work import Arrays
+
+SOURCES = ["eeg", "fmri"]
+# What messages put before the path of a film.
+GIVEN = "film="
+# The film runs through while film time and run time differ by the same, up to this, s.
+_DRIFT_S = 0.5
+# A stretch of fewer windows is left out.
+_LEAST = 3
+
+
+@dataclass(frozen=True, eq=False)
+class RecordedShowing:
+    """Windows of one run in which the film ran through.
+
+    Attributes
+    ----------
+    name : str
+        Names its stages.
+    title : str
+        Windows of one title are left out together.
+    source : str
+        The film, by the beginning of its digest.
+    recording : Path
+    run : int
+        Number of the run in the recording.
+    path : Path
+        The film.
+    film_s : float
+        Length of the film.
+    index : int64, (window,)
+        Numbers of the windows in the run.
+    run_s, start_s : (window,)
+        Their starts on the time line of the run, and of the film.
+    head : Projection
+        The voxels of the head.
+    level : (voxel,)
+        Their resting level.
+    draft : Manifest
+        How the windows are cut.
+    edges_s : (part - 1,)
+        Film times between the parts of its film's time, see `parts`.
+    """
+
+    name: str
+    title: str
+    source: str
+    recording: Path
+    run: int
+    path: Path
+    film_s: float
+    index: NDArray[np.int64]
+    run_s: NDArray[np.float64]
+    start_s: NDArray[np.float64]
+    head: Projection
+    level: NDArray[np.float32]
+    draft: Manifest
+    edges_s: NDArray[np.float64]
+    kind: str = "recorded"
+
+    @property
+    def pictures(self) -> str:
+        """Name of the stage that holds its clips: no other session has windows at the same times."""
+        return self.name
+
+    @property
+    def windows(self) -> int:
+        """Number of windows."""
+        return len(self.index)
+
+    @property
+    def parts(self) -> NDArray[np.int64]:
+        """Which part of the time in which its film is taught each window lies in, (window,)."""
+        return np.searchsorted(self.edges_s, self.start_s, side="right")
+
+    @property
+    def joined(self) -> NDArray[np.bool_]:
+        """Whether each window goes on where the one before it ended, (window,)."""
+        hops = float(self.draft.grid.window / self.draft.grid.hop)
+        return np.diff(self.index, prepend=-2 * hops) == hops
+
+    def some(self, chosen: NDArray[np.bool_], name: str) -> "RecordedShowing":
+        """Return some of its windows, under another name."""
+        kept = {field: getattr(self, field)[chosen] for field in ("index", "run_s", "start_s")}
+        return replace(self, name=name, **kept)
+
+    def film(self) -> ShownClips:
+        """Return what the windows showed."""
+        return self._shown(self.start_s)
+
+    def tiles(self) -> ShownClips:
+        """Return the film from the first window on, cut into windows without a gap."""
+        window_s = float(self.draft.grid.window)
+        stop = self.start_s[-1] + window_s
+        return self._shown(np.arange(self.start_s[0], stop - 1e-6, window_s))
+
+    def _shown(self, starts: NDArray[np.float64]) -> ShownClips:
+        frames = self._frames()
+        clip = self.draft.clip
+        clips = clips_at(frames, starts, clip, self.draft.grid.hop_frames)
+        return ShownClips(clips, begin_with_cut(find_cuts(frames), starts, clip))
+
+    def _frames(self) -> Frames:
+        return read_film(self.path, self.draft.clip, GIVEN)
+
+    def watched(self) -> Pictures:
+        """Return the film as if its windows had been shown one after the other, without the gaps."""
+        frames = self._frames()
+        clips = clips_at(frames, self.start_s, self.draft.clip, self.draft.grid.hop_frames)[:, :-1]
+        length = clips.shape[1]
+        cuts = find_cuts(frames)
+        firsts = np.rint(self.start_s * self.draft.clip.fps).astype(int)
+        # What lies on the two sides of a gap belongs to two shots.
+        found = set(np.flatnonzero(~self.joined) * length)
+        for k, first in enumerate(firsts):
+            inside = cuts[(cuts >= first) & (cuts < first + length)]
+            found |= set(inside - first + k * length)
+        edges = np.array(sorted(found - {0}), np.int64)
+        return Pictures(clips.reshape(-1, *clips.shape[2:]), edges)
+
+    def volumes(self, voxels: NDArray[np.int64] | None = None) -> HeadVolumes:
+        """Return the volumes that its windows read, at some voxels or at all of the head."""
+        voxels = self.head.voxels if voxels is None else voxels
+        level = self.level[np.searchsorted(self.head.voxels, voxels)]
+        raw = raw_bundle(self.draft, self.projection(voxels), level)
+        grid = self.draft.grid
+        assert grid.tr is not None
+        tr = float(grid.tr)
+        values: dict[int, NDArray[np.float32]] = {}
+        times: dict[int, float] = {}
+        for n, window in enumerate(self._cut(raw)):
+            assert window.fmri is not None
+            # The volume in slot 0; negative where the window begins before the run's first volume.
+            first = grid.volumes(window.index).start - grid.empty_slots(window.index)
+            before = self.start_s[n] - self.run_s[n] - self.start_s[0]
+            for slot in np.flatnonzero(window.fmri_mask):
+                # Windows that overlap share volumes.
+                values[first + int(slot)] = window.fmri[slot]
+                times[first + int(slot)] = (first + int(slot) + 0.5) * tr + before
+        return HeadVolumes(np.stack([*values.values()]), np.array([*times.values()]), voxels, level)
+
+    def projection(self, voxels: NDArray[np.int64]) -> Projection:
+        """Make the projection that reads these voxels."""
+        return replace(self.head, voxels=voxels)
+
+    def arrays(self, bundle: Bundle) -> Arrays:
+        """Run the recording through the chain, and take its windows."""
+        return window_arrays(bundle.manifest, self._cut(bundle))
+
+    def _cut(self, bundle: Bundle) -> list[Window]:
+        every = cut_windows(bundle, Recording(self.recording), SOURCES)
+        own = {window.index: window for window in every if window.run == self.run}
+        return [own[int(index)] for index in self.index]
+
+
+def stretches(
+    recording: Recording,
+    number: int,
+    film: Path,
+    source: str,
+    head: Projection,
+    level: NDArray[np.float32],
+    draft: Manifest,
+) -> list[RecordedShowing]:
+    """Find where in a recording a film was watched.
+
+    Parameters
+    ----------
+    recording : Recording
+    number : int
+        Its number among those that are trained on, from 1 on; it names the stages.
+    film : Path
+    source : str
+        See `RecordedShowing`.
+    head, level, draft
+        See `RecordedShowing`.
+
+    Raises
+    ------
+    UsageError
+        If the film is shorter than a window, is not the one of the markers, or no window lies inside it.
+    """
+    window_s = float(draft.grid.window)
+    film_s = len(read_film(film, draft.clip, GIVEN)) / draft.clip.fps
+    if film_s < window_s:
+        raise UsageError(
+            f"{GIVEN}{film} lasts {film_s:g} s, and a window has {window_s:g} s. Give the film that "
+            "was shown."
+        )
+    # One voxel is enough to tell which volumes came.
+    probe = raw_bundle(draft, replace(head, voxels=head.voxels[:1]), level[:1])
+    every = cut_windows(probe, recording, SOURCES)
+    starts = film_starts(recording, every, film_s, film.name)
+    pairs = zip(every, starts, strict=True)
+    placed = [(w, float(t)) for w, t in pairs if np.isfinite(t) and is_whole(w, SOURCES)]
+    found = []
+    for part in _through(placed):
+        if len(part) < _LEAST:
+            continue
+        run = part[0][0].run
+        found.append(
+            RecordedShowing(
+                name=f"{number}-{run}-{part[0][0].index}",
+                title=source,
+                source=source,
+                recording=recording.path,
+                run=run,
+                path=film,
+                film_s=film_s,
+                index=np.array([window.index for window, _ in part]),
+                run_s=np.array([window.start_s for window, _ in part]),
+                start_s=np.array([start for _, start in part]),
+                head=head,
+                level=level,
+                draft=draft,
+                edges_s=np.zeros(0),
+            )
+        )
+    if not found:
+        raise UsageError(
+            f"no stretch of {recording.path} with {_LEAST} windows of EEG and volumes lies inside "
+            f"{GIVEN}{film}. Give the film that was shown, and its recording."
+        )
+    return found
+
+
+def _through(placed: Sequence[tuple[Window, float]]) -> Iterator[list[tuple[Window, float]]]:
+    """Divide windows where another run begins, or the film did not run through."""
+    part: list[tuple[Window, float]] = []
+    for window, start in sorted(placed, key=lambda pair: (pair[0].run, pair[0].index)):
+        if part:
+            before, at = part[-1]
+            drift = abs((start - window.start_s) - (at - before.start_s))
+            if window.run != before.run or drift > _DRIFT_S:
+                yield part
+                part = []
+        part.append((window, start))
+    if part:
+        yield part

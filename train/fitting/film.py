@@ -1,0 +1,200 @@
+"""The fitter of the recipe `film`: it maps another participant into the space that the flow is told of.
+
+`film_fitter` takes space, codec and encoder out of a bundle. `FilmFitter.story` puts the film into that
+space, knowing nothing of it but its pixels, `train.fitting.participant` fits the maps, and
+`train.fitting.encoder_graph` writes them into a copy of the bundle's encoder. ``docs/fit.md`` describes the
+method.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from rtdecode.bundle import Bundle, Manifest
+from rtdecode.errors import BundleError
+from rtdecode.phantom.film.cuts import find_cuts
+from train.closed_form import patch_codec as patch
+from train.closed_form.refine import perceptron
+from train.data.films import Frames, begin_with_cut, clips_at
+from train.data.recorded import Recorded
+from train.fitting import encoder_graph, participant
+from train.fitting.fitter import Shown
+from train.fitting.participant import EncoderFit, FilmStory, Sizes
+from train.models.film.encoding import fit_features
+from train.models.film.refine import refine
+from train.models.film.space import Seen, Space
+from train.models.film.structure import structure
+from train.work import Arrays
+
+Matrix = NDArray[np.float64]
+_CODEC = ("codec_mean", "codec_basis", "scale")
+_SPACE = (
+    "space_latent_mean",
+    "space_structure_mean",
+    "space_structure_scale",
+    "space_mean",
+    "space_scale",
+)
+# Number of clips of a film that are compared with what the bundle can draw of them.
+_LOOKED_AT = 20
+
+
+@dataclass(frozen=True)
+class FilmFitter:
+    """Fits the participant's part of the encoder: voxels, mixing of channels, and maps into the space.
+
+    The space, the perceptron and the flow stay as they are.
+
+    Attributes
+    ----------
+    manifest : Manifest
+    encoder : ModelProto
+        The encoder's graph, as fitted to the participant before.
+    weights : dict
+        Its weights, see `train.fitting.encoder_graph.weights_of`.
+    space : Space
+    codec : train.closed_form.patch_codec.Codec
+        Encodes clips to latents.
+    pictures : train.closed_form.patch_codec.Codec
+        Decodes latents to clips.
+    kind : str
+        The films that the generator learned from.
+    """
+
+    manifest: Manifest
+    encoder: ModelProto
+    weights: Arrays
+    space: Space
+    codec: patch.Codec
+    pictures: patch.Codec
+    kind: str
+
+    least_windows: ClassVar[int] = 60
+
+    @property
+    def sizes(self) -> Sizes:
+        """The sizes that the encoder has room for."""
+        voxels, components = self.weights["voxels"].shape
+        return Sizes(voxels, components, self.weights["mixing"].shape[0], self.weights["cosines"].shape[1])
+
+    def drawable(self, shown: Shown) -> float:
+        """Compute the share of the films' variance about the mean picture that points of the space can draw.
+
+        The flow cannot be told what the space does not hold, however well a brain is read.
+        """
+        clip = self.manifest.clip
+        space = self.space
+        window_s = float(self.manifest.grid.window)
+        frames = int(self.manifest.grid.window * self.manifest.grid.fps)
+        missed = 0.0
+        whole = 0.0
+        # Recordings of the same film share its array, and it counts once.
+        for film in {id(film): film for film in shown.films}.values():
+            starts = np.linspace(0, max(0.0, len(film) / clip.fps - window_s), _LOOKED_AT)
+            clips = clips_at(film, starts, clip, frames)
+            latents = patch.encode(self.codec, clips)
+            about = latents.reshape(len(latents), -1) - space.latent_mean
+            nearest = space.latent_mean + about @ space.basis.T @ space.basis
+            drawn = patch.decode(self.pictures, nearest.reshape(latents.shape))
+            mean = patch.decode(self.pictures, space.latent_mean.reshape(1, *latents.shape[1:]))
+            missed += float(np.square(clips / 255 - drawn).sum())
+            whole += float(np.square(clips / 255 - mean).sum())
+        return 1 - missed / whole
+
+    def story(self, recorded: Recorded, shown: Shown) -> FilmStory:
+        """Put the film into the space: the target of each window, and features of the whole film."""
+        assert self.manifest.latent is not None
+        window_s = float(self.manifest.grid.window)
+        targets: list[Matrix] = []
+        tiles: list[Seen] = []
+        for number, film in enumerate(shown.films):
+            cuts = find_cuts(film)
+            mine = recorded.start_s[recorded.film == number]
+            whole = np.arange(0, len(film) / self.manifest.clip.fps - window_s + 1e-6, window_s)
+            targets.append(self.space.targets(self._watch(film, cuts, mine)))
+            tiles.append(self._watch(film, cuts, whole))
+        every = Seen(*(np.concatenate([getattr(tile, name) for tile in tiles]) for name in Seen.__slots__))
+        features = fit_features(every, window_s)
+        return FilmStory(
+            targets=np.concatenate(targets),
+            scale=self.space.scale[: self.space.components],
+            window_s=window_s,
+            told={},
+            features=features,
+            spelled=features.spelled(self.space, self.manifest.latent[1:]),
+            series=[features.series(tile) for tile in tiles],
+        )
+
+    def fit(self, recorded: Recorded, story: FilmStory) -> EncoderFit:
+        """Fit in closed form. Where both modalities identify windows worse than one, read that one alone."""
+        fitted = participant.fit(recorded, story, self.sizes, partial(refine, perceptron(self.weights)))
+        fitted = participant.completed(fitted, {name: value.shape for name, value in self.weights.items()})
+        return participant.never_worse(fitted, recorded, story)
+
+    def graphs(self, fitted: EncoderFit) -> dict[str, ModelProto]:
+        """Copy the encoder, with the weights of the participant."""
+        return {"encode": encoder_graph.replaced(self.encoder, self.weights | fitted.weights)}
+
+    def expected(self, fitted: EncoderFit, windows: Arrays) -> Arrays:
+        """Compute in closed form what the encoder draws, which is the first channels of its condition."""
+        assert self.manifest.latent is not None
+        drawn = encoder_graph.drawn(self.weights | fitted.weights, windows, refine)
+        return {"condition": drawn.reshape(-1, *self.manifest.latent[1:])}
+
+    def _watch(self, film: Frames, cuts: NDArray[np.int64], starts: Matrix) -> Seen:
+        """Return what the clips at film times show."""
+        grid = self.manifest.grid
+        clip = self.manifest.clip
+        clips = clips_at(film, starts, clip, int(grid.window * grid.fps))
+        return Seen(patch.encode(self.codec, clips), structure(clips), begin_with_cut(cuts, starts, clip))
+
+
+def film_fitter(base: Bundle) -> FilmFitter:
+    """Take out of a bundle what a fit needs: its encoder, and from its statistics the space and the codec.
+
+    Raises
+    ------
+    BundleError
+        If the bundle lacks any of it.
+    """
+    if missing := [name for name in (*_CODEC, *_SPACE) if name not in base.stats]:
+        raise BundleError(f"{base.path / 'stats.npz'} lacks {', '.join(missing)}. Export the bundle again.")
+    encoder = onnx.load_model_from_string(base.read(base.manifest.built["encode"].file))
+    weights = encoder_graph.weights_of(encoder, base.path, ("varied",))
+    mean, basis, scale = (base.stats[name].astype(np.float64) for name in _CODEC)
+    # The basis decodes scaled latents. Divided by the scale twice, it encodes to them.
+    codec = patch.Codec(mean.astype(np.float32), (basis / scale**2).astype(np.float32))
+    pictures = patch.Codec(base.stats["codec_mean"], base.stats["codec_basis"])
+    latent_mean, structure_mean, structure_scale, middle, spread = (
+        base.stats[name].astype(np.float64) for name in _SPACE
+    )
+    # The encoder's bases take standardised components and axes, so they are multiplied by their spread.
+    drawn, varied = (weights[name].astype(np.float64) for name in ("basis", "varied"))
+    space = Space(
+        latent_mean=latent_mean,
+        basis=drawn / spread[: len(drawn), None],
+        structure_mean=structure_mean,
+        structure_scale=structure_scale,
+        structure_basis=varied / spread[len(drawn) : -1, None],
+        mean=middle,
+        scale=spread,
+    )
+    return FilmFitter(base.manifest, encoder, weights, space, codec, pictures, _kind(base.manifest))
+
+
+def _kind(manifest: Manifest) -> str:
+    """Say which films the generator learned from: the drawn ones by their words, others by their number."""
+    # A fitted bundle keeps what is said of its generator apart from what is said of its participant.
+    provenance: dict[str, Any] = manifest.provenance.get("decoder", manifest.provenance)
+    films: list[dict[str, Any]] = provenance.get("films", [])
+    if not films:
+        return "films that its manifest does not name"
+    words = [f"{film['film']} (drawn)" for film in films if "sha256" not in film]
+    read = len(films) - len(words)
+    files = [f"{read} {'film' if read == 1 else 'films'} from files"] if read else []
+    return ", ".join([*words, *files])

@@ -1,0 +1,154 @@
+"""The model to be trained, built around the parts that are fitted in closed form.
+
+The fitted arrays, the codec and the clips come in, and a `Trainables` goes out. On the way, the last parts
+of the encoder are fitted: the still end of the clip before, and the test whether a clip continues the one
+before.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from train.closed_form import brain_maps
+from train.closed_form import patch_codec as patch
+from train.closed_form.refine import PREFIX, ROUTES
+from train.models.compact.codec import fit_still
+from train.models.compact.flow import VideoFlow
+from train.models.film import evidence
+from train.models.film.batches import Clips
+from train.models.film.encoder import CARRIED, DOUBT, SEAM_FEATURES, BrainEncoder
+from train.models.film.system import decode, decoder_of
+from train.models.film.trainable import Trainables
+from train.models.film.watched import encode, space_of
+from train.work import Arrays
+
+# Number of clips that is enough to learn how a clip's end stands still.
+_STILLS = 500
+
+
+def build(
+    fitted: Arrays, codec: Arrays, taught: Clips, held: Clips, seed: int, embedding: int, **flow: Any
+) -> Trainables:
+    """Make the trainable parts, and fit the test for a seam.
+
+    Parameters
+    ----------
+    fitted, codec : dict
+        See `train.models.film.watched`.
+    taught, held : Clips
+        The test is fitted to all of them.
+    seed : int
+        Seed of the first weights.
+    embedding : int
+    **flow
+        Further sizes of `train.models.compact.flow.VideoFlow`.
+    """
+    shape = taught.latents.shape[1:]
+    torch.manual_seed(seed)
+    encoder = BrainEncoder(encoder_arrays(fitted, codec, taught), embedding)
+    for route, weights in fit_seam(encoder, [taught, held]).items():
+        encoder.get_buffer(f"seam_{route}").copy_(torch.from_numpy(weights))
+    made = VideoFlow(
+        channels=shape[0],
+        frames=shape[1],
+        height=shape[2],
+        width=shape[3],
+        condition_channels=encoder.seen,
+        embedding=embedding,
+        spread=[float(x) for x in codec["spread"]],
+        **flow,
+    )
+    return Trainables(encoder, made)
+
+
+def fit_seam(encoder: BrainEncoder, sets: list[Clips]) -> dict[str, NDArray[np.float64]]:
+    """Fit, for each route, the test whether a clip continues the one before."""
+    found = {}
+    for route in ROUTES:
+        sides: list[list[NDArray[np.float64]]] = [[], []]
+        for clips in sets:
+            for side, picked in zip(sides, (clips.cut, ~clips.cut), strict=True):
+                at = np.flatnonzero(clips.joined & picked)
+                if len(at):
+                    side.append(_seam_features(encoder, clips, route, at))
+        cut, going_on = (np.concatenate(side) if side else np.zeros((0, SEAM_FEATURES)) for side in sides)
+        # Both sides get the same number of windows, so that neither is likelier from the start.
+        few = min(len(cut), len(going_on))
+        if not few:
+            continue
+        even = [side[np.linspace(0, len(side) - 1, few).astype(int)] for side in (cut, going_on)]
+        found[route] = brain_maps.fit_logistic(np.concatenate(even), np.repeat([0.0, 1.0], few))
+    return found
+
+
+@torch.no_grad()
+def _seam_features(
+    encoder: BrainEncoder, clips: Clips, route: str, at: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    found = []
+    # A part at a time, because latents may not fit into memory.
+    for rows in np.array_split(at, -(-len(at) // _STILLS)):
+        before = torch.from_numpy(clips.latents[rows - 1][:, :, -1:].astype(np.float32))
+        point = torch.from_numpy(clips.points[route][rows])
+        found.append(encoder.seam_features(point, encoder.draw(point), before).numpy().astype(np.float64))
+    return np.concatenate(found)
+
+
+def encoder_arrays(fitted: Arrays, codec: Arrays, clips: Clips) -> Arrays:
+    """Collect the encoder's fitted arrays. Weights of seam, presence and confidence come later."""
+    shape = clips.latents.shape[1:]
+    kept = ("voxels", "mixing", "cosines", *(f"{m}_feature_mean" for m in ("eeg", "fmri")))
+    maps = [f"{route}_{group}" for route, groups in brain_maps.GROUPS.items() for group in groups]
+    arrays = {name: fitted[name] for name in (*kept, *maps)}
+    arrays |= {n: value for n, value in fitted.items() if n.startswith((PREFIX, evidence.PREFIX))}
+    space = space_of(fitted)
+    frame, offset = seam_frame(codec)
+    first = space.latent_mean.reshape(shape)[:, :1]
+    scale = space.scale[:-1, None]
+    # With an offset of -9 no clip continues the one before, until `fit_seam` gives other weights.
+    blank = {f"seam_{route}": np.append(np.zeros(SEAM_FEATURES), -9.0) for route in brain_maps.GROUPS}
+    blank |= {f"confidence_{route}": np.zeros(DOUBT + 1) for route in brain_maps.GROUPS}
+    blank |= {f"neither_{route}": np.zeros(2 * evidence.COUNT + 1) for route in brain_maps.GROUPS}
+    blank |= {"inconsistent": np.zeros(2 * evidence.COUNT + 1)}
+    return (
+        arrays
+        | blank
+        | {
+            "reads": np.ones(2),
+            "basis": (space.basis * scale[: space.components]).astype(np.float16),
+            "varied": (space.structure_basis * scale[space.components :]).astype(np.float16),
+            "seam_frame": frame.astype(np.float32),
+            "seam_offset": (offset[:, None, None, None] - first).astype(np.float32),
+            **still(codec, clips.latents[:: -(-len(clips.latents) // _STILLS)]),
+            "latent_shape": np.array(shape),
+        }
+    )
+
+
+def still(codec: Arrays, latents: NDArray[Any]) -> Arrays:
+    """Fit the map that shows the end of the clip before, see `train.models.compact.codec.fit_still`.
+
+    Returns
+    -------
+    dict
+        ``still_weight``, ``still_bias``.
+    """
+    latents = latents.astype(np.float32)
+    ends = decode(decoder_of(codec), latents)[:, -1:]
+    # Clips of two latent frames that show the last video frame throughout; the first one is wanted.
+    standing = encode(codec, np.repeat(ends, patch.FRAMES + 1, axis=1))[:, :, 0]
+    weight, bias = fit_still(latents[:, :, -CARRIED:], standing)
+    return {"still_weight": weight.numpy(), "still_bias": bias.numpy()}
+
+
+def seam_frame(codec: Arrays) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return matrix and offset that turn a latent frame into that of its last video frame standing still."""
+    basis = codec["codec_basis"].astype(np.float64)
+    mean = codec["codec_mean"].astype(np.float64)
+    # As in `watched.encode`: the basis decodes scaled latents, and divided twice by the scale encodes.
+    inverse = basis / codec["scale"] ** 2
+    still = inverse.reshape(patch.FRAMES, -1, basis.shape[1]).sum(0)
+    last = basis.reshape(patch.FRAMES, -1, basis.shape[1])[-1]
+    return still.T @ last, still.T @ mean.reshape(patch.FRAMES, -1)[-1] - inverse.T @ mean

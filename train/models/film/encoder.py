@@ -1,0 +1,296 @@
+"""The brain encoder: from windows of EEG and fMRI to what the video flow is conditioned on.
+
+Both signals are reduced to features, and linear maps take the features to points of a space of pictures
+(`train.models.film.space`). A perceptron refines the point, which then becomes a map (the clip that the
+signals draw, how it varies, the end of the clip before), an embedding, and a confidence. Only the tokens are
+trained with the flow; everything else was fitted before.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from train.closed_form.refine import PREFIX, ROUTES, perceptron
+from train.models.compact.codec import to_patches
+from train.models.film import evidence
+from train.models.film.refiner import Refiner
+from train.models.film.structure import CHANNELS
+from train.work import Arrays
+
+SEAM_FEATURES = 3
+# Numbers that the confidence is computed from: two sizes of the point, and the evidence.
+DOUBT = 2 + evidence.COUNT
+# Latent frames that are carried over from the clip before. `stand_still` needs two of them: from one
+# alone, the video frame that it shows was 4.2 grey levels off, from two 1.4.
+CARRIED = 2
+# The parts that are learned with the flow. Everything else was fitted before and stands still.
+LEARNED = ("tokens", "null_eeg", "null_fmri")
+
+
+class BrainEncoder(nn.Module):
+    """Encode windows. This is what ``encode.onnx`` computes.
+
+    A window takes one of three routes, by the modalities it has: ``both``, ``fmri`` or ``eeg``. Each
+    route has its own linear map into the space of `train.models.film.space`. A perceptron refines the points
+    that the maps lead to (`train.models.film.refiner`).
+
+    Parameters
+    ----------
+    arrays : dict
+        The fitted weights, by name:
+
+        - ``voxels`` (voxel, component), ``mixing`` (component, channel), ``cosines`` (sample, frequency) and
+          ``{modality}_feature_mean`` make the features.
+        - ``{route}_{modality}`` (feature, target) are the linear maps, ``basis`` (component, latent) draws
+          the components, ``varied`` (axis, value) the structure tensor, and ``refiner.*`` is the state of
+          the perceptron.
+        - ``reads`` ([fmri, eeg]) is 1 for the modalities that are read.
+        - ``seam_frame`` (channel, channel), ``seam_offset`` (channel, 1, row, column) and ``seam_{route}``
+          (feature,) tell whether the clip continues the one before.
+        - ``evidence.*`` are the arrays of `train.models.film.evidence.Evidence`. ``neither_{route}`` and
+          ``inconsistent`` are weights of its numbers, their squares and an offset, see
+          `train.models.film.presence`; ``confidence_{route}`` are the weights of the confidence.
+        - For ``still_weight`` and ``still_bias`` see `train.models.compact.codec.fit_still`.
+        - ``latent_shape``.
+
+    embedding : int
+    """
+
+    voxels: Tensor
+    mixing: Tensor
+    cosines: Tensor
+    fmri_feature_mean: Tensor
+    eeg_feature_mean: Tensor
+    both_fmri: Tensor
+    both_eeg: Tensor
+    fmri_fmri: Tensor
+    eeg_eeg: Tensor
+    basis: Tensor
+    varied: Tensor
+    reads: Tensor
+    inconsistent: Tensor
+    seam_frame: Tensor
+    seam_offset: Tensor
+    still_weight: Tensor
+    still_bias: Tensor
+
+    def __init__(self, arrays: Arrays, embedding: int) -> None:
+        super().__init__()
+        self.shape = [int(n) for n in arrays["latent_shape"]]
+        for name, value in arrays.items():
+            if name != "latent_shape" and not name.startswith((PREFIX, evidence.PREFIX)):
+                # A copy: what is written into a buffer later must not reach the caller's array. In single
+                # precision, because the exporter drops the name of what it casts itself.
+                self.register_buffer(name, torch.from_numpy(value.astype(np.float32)))
+        self.components = len(arrays["basis"])
+        self.refiner = Refiner.load(perceptron(arrays))
+        measured = {
+            name.removeprefix(evidence.PREFIX): value
+            for name, value in arrays.items()
+            if name.startswith(evidence.PREFIX)
+        }
+        self.evidence = evidence.Evidence(measured, len(arrays["mixing"]))
+        self.tokens = nn.Sequential(
+            nn.Linear(self.components + len(arrays["varied"]) + 1, embedding),
+            nn.SiLU(),
+            nn.Linear(embedding, embedding),
+        )
+        self.null_eeg = nn.Parameter(0.02 * torch.randn(embedding))
+        self.null_fmri = nn.Parameter(0.02 * torch.randn(embedding))
+
+    def forward(
+        self,
+        eeg: Tensor,
+        eeg_mask: Tensor,
+        fmri: Tensor,
+        fmri_mask: Tensor,
+        carry: Tensor,
+        carry_mask: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Encode windows.
+
+        Parameters
+        ----------
+        eeg, eeg_mask, fmri, fmri_mask
+            (batch, channel, sample), (batch, sample), (batch, slot, voxel), (batch, slot).
+        carry : (batch, channel, 2, row, column)
+            Last latent frames of the clip before.
+        carry_mask : (batch, 1)
+            1 where there is one.
+
+        Returns
+        -------
+        condition : (batch, 3 channels + 8, frame, row, column)
+            In this order: the clip that the signals draw; the last latent frame of the clip before, and 1
+            where this clip continues it; the structure tensor that the signals draw. The rest is for the
+            sampler alone: the latent frame to begin with, which shows the last video frame before, and 1
+            where there is one.
+        embedding : (batch, embedding)
+        confidence : (batch, 1)
+        brain : (batch, 3)
+            Probabilities that the window holds a brain that can be read, signals that do not belong together,
+            or neither.
+        """
+        there = torch.cat([m.amax(1, keepdim=True) for m in (fmri_mask, eeg_mask)], 1) * self.reads
+        route = routes(there)
+        whole = self.without_holes(fmri, fmri_mask)
+        of_fmri = self.fmri_features(whole)
+        of_eeg = self.eeg_features(eeg)
+        places = self.place(of_fmri, of_eeg)
+        point = self.refiner(places, route)
+        measured = self.evidence(eeg, whole, of_eeg, of_fmri, places, self.voxels)
+        condition, embedding = self.condition(point, route, carry, carry_mask)
+        confidence = self.confidence(point, measured, route)
+        return condition, embedding, confidence, self.presence(measured, route)
+
+    def measure(self, eeg: Tensor, fmri: Tensor, fmri_mask: Tensor) -> Tensor:
+        """Measure windows of both modalities (`train.models.film.evidence`), (batch, number)."""
+        whole = self.without_holes(fmri, fmri_mask)
+        of_fmri = self.fmri_features(whole)
+        of_eeg = self.eeg_features(eeg)
+        return self.evidence(eeg, whole, of_eeg, of_fmri, self.place(of_fmri, of_eeg), self.voxels)
+
+    @property
+    def null(self) -> Tensor:
+        """The embedding without a brain, (embedding,)."""
+        return self.null_eeg + self.null_fmri
+
+    @property
+    def seen(self) -> int:
+        """Number of channels of the condition that the flow sees."""
+        return 2 * self.shape[0] + 1 + CHANNELS
+
+    def without_holes(self, fmri: Tensor, mask: Tensor) -> Tensor:
+        """Put the mean of the window's other volumes where one is missing."""
+        share = mask / mask.sum(1, keepdim=True).clamp(min=1)
+        mean = share[:, None] @ fmri
+        return fmri + (1 - mask)[:, :, None] * mean
+
+    def fmri_features(self, fmri: Tensor) -> Tensor:
+        """Reduce volumes to components of the voxels."""
+        return (fmri @ self.voxels).flatten(1) - self.fmri_feature_mean
+
+    def eeg_features(self, eeg: Tensor) -> Tensor:
+        """Reduce EEG to the coefficients of slow cosines in mixed channels."""
+        return (self.mixing @ (eeg @ self.cosines)).flatten(1) - self.eeg_feature_mean
+
+    def place(self, fmri: Tensor, eeg: Tensor) -> Tensor:
+        """Map features into the space by every route, (batch, route, target)."""
+        both = fmri @ self.both_fmri + eeg @ self.both_eeg
+        return torch.stack([both, fmri @ self.fmri_fmri, eeg @ self.eeg_eeg], 1)
+
+    def condition(
+        self, point: Tensor, route: Tensor, carry: Tensor, carry_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Turn points of the space into what the flow is conditioned on.
+
+        Parameters
+        ----------
+        point : (batch, target)
+            Refined points.
+        route : (batch, 3)
+            One-hot, or zeros where there is no signal.
+        carry, carry_mask
+            As for `forward`.
+
+        Returns
+        -------
+        condition, embedding
+            As `forward` returns them.
+        """
+        drawn = self.draw(point)
+        last = carry[:, :, -1:]
+        used = carry_mask * (self.continues(point, drawn, route, last) > 0.5).float()
+        flag = used[:, :, None, None, None]
+        frames = self.shape[1]
+        known = carry_mask[:, :, None, None, None]
+        held = (last * flag).expand(-1, -1, frames, -1, -1)
+        start = (self.stand_still(carry) * known).expand(-1, -1, frames, -1, -1)
+        sign = flag.expand(-1, 1, *self.shape[1:])
+        there = known.expand(-1, 1, *self.shape[1:])
+        condition = torch.cat([drawn, held, sign, self.draw_structure(point), start, there], 1)
+        # The routes are both, fmri, eeg, in this order.
+        has_fmri = route[:, :1] + route[:, 1:2]
+        has_eeg = route[:, :1] + route[:, 2:]
+        told_of = self.tokens(point) * route.sum(1, keepdim=True)
+        embedding = told_of + (1 - has_eeg) * self.null_eeg + (1 - has_fmri) * self.null_fmri
+        return condition, embedding
+
+    def draw(self, point: Tensor) -> Tensor:
+        """Draw the latents of the components alone, without the latents' mean."""
+        return (point[:, : self.components] @ self.basis).view(-1, *self.shape)
+
+    def draw_structure(self, point: Tensor) -> Tensor:
+        """Draw the structure tensor, in its scale and without its mean, (batch, 6, frame, row, column).
+
+        Latent frame 0 has that of latent frame 1.
+        """
+        axes = point[:, self.components : -1]
+        varied = (axes @ self.varied).view(-1, CHANNELS, self.shape[1] - 1, *self.shape[2:])
+        return torch.cat([varied[:, :, :1], varied], 2)
+
+    def stand_still(self, carry: Tensor) -> Tensor:
+        """Return a latent frame 0 that shows the end of the clip before, (batch, channel, 1, row, column)."""
+        both = torch.cat([carry[:, :, 1], carry[:, :, 0]], 1)
+        return to_patches(both, self.still_weight, self.still_bias)[:, :, None]
+
+    def continues(self, point: Tensor, drawn: Tensor, route: Tensor, carry: Tensor) -> Tensor:
+        """Return the probability that the clip continues the one before, (batch, 1)."""
+        features = self.seam_features(point, drawn, carry)
+        weights = route @ torch.stack([self.get_buffer(f"seam_{name}") for name in ROUTES])
+        return (features * weights[:, :-1]).sum(1, keepdim=True).add(weights[:, -1:]).sigmoid()
+
+    def seam_features(self, point: Tensor, drawn: Tensor, carry: Tensor) -> Tensor:
+        """Compare the clip, as the signals tell it, with the end of the one before.
+
+        Returns
+        -------
+        (batch, 3)
+            What the signals tell of a cut; the squared difference between the mean colours of the first frame
+            drawn and the last one before; the correlation of these two frames.
+        """
+        last = torch.einsum("oi,bihw->bohw", self.seam_frame, carry[:, :, 0]) + self.seam_offset[:, 0]
+        first = drawn[:, :, 0]
+        apart = (last - first).mean((2, 3)).square().sum(1)
+        size = last.square().sum((1, 2, 3)) * first.square().sum((1, 2, 3))
+        alike = (last * first).sum((1, 2, 3)) / size.clamp(min=1e-6).sqrt()
+        return torch.stack([point[:, -1], apart, alike], 1)
+
+    def presence(self, measured: Tensor, route: Tensor) -> Tensor:
+        """Return the probabilities of a brain, of signals that do not belong together, and of neither."""
+        terms = torch.cat([measured, measured.square()], 1)
+        there = route.sum(1, keepdim=True)
+        weights = route @ torch.stack([self.get_buffer(f"neither_{name}") for name in ROUTES])
+        nothing = (terms * weights[:, :-1]).sum(1, keepdim=True).add(weights[:, -1:]).sigmoid()
+        neither = there * nothing + (1 - there)
+        apart = (terms @ self.inconsistent[:-1, None] + self.inconsistent[-1]).sigmoid() * route[:, :1]
+        return torch.cat([(1 - neither) * (1 - apart), (1 - neither) * apart, neither], 1)
+
+    def confidence(self, point: Tensor, measured: Tensor, route: Tensor) -> Tensor:
+        """Return the probability that the clip wins its 2-way identification, (batch, 1)."""
+        weights = route @ torch.stack([self.get_buffer(f"confidence_{name}") for name in ROUTES])
+        doubt = self.doubt(point, measured)
+        return (doubt * weights[:, :-1]).sum(1, keepdim=True).add(weights[:, -1:]).sigmoid()
+
+    def doubt(self, point: Tensor, measured: Tensor) -> Tensor:
+        """Return what the confidence is computed from, (batch, `DOUBT`)."""
+        return torch.cat([self.sizes(point), measured], 1)
+
+    def sizes(self, point: Tensor) -> Tensor:
+        """Return the logarithms of the sizes of a point's components and axes, (batch, 2).
+
+        What the signals do not tell is drawn near the mean, so the size says how much they tell.
+        """
+        drawn = point[:, : self.components].square().mean(1)
+        varied = point[:, self.components : -1].square().mean(1)
+        return torch.stack([drawn, varied], 1).clamp(min=1e-6).log()
+
+
+def routes(there: Tensor) -> Tensor:
+    """Return the one-hot route (both, fmri, eeg) of which modalities are there, (batch, [fmri, eeg]).
+
+    A window without any modality has zeros.
+    """
+    fmri = there[:, :1]
+    eeg = there[:, 1:]
+    return torch.cat([fmri * eeg, fmri * (1 - eeg), eeg * (1 - fmri)], 1)

@@ -1,0 +1,92 @@
+"""Held-out windows that the video model draws, in the form that `train.tuning` takes."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from train.closed_form.refine import ROUTES
+from train.metrics.pixels import gradient_energy
+from train.models.film.batches import Clips
+from train.models.film.encoder import CARRIED
+from train.models.film.evidence import COUNT, KNOWN
+from train.models.film.system import decode, decoder_of, sample
+from train.models.film.trainable import Trainables
+from train.tuning import Drawn
+from train.work import Arrays
+
+# Clips that are drawn at once, to bound the memory.
+_AT_ONCE = 20
+# So many clips are enough for a choice.
+_ENOUGH = 240
+
+
+class HeldOutClips:
+    """Clips of sessions that neither encoder nor flow was trained on, drawn from the points they lead to.
+
+    They are drawn without carry, and the codec's reconstruction stands for the truth.
+
+    Parameters
+    ----------
+    system : Trainables
+    codec : dict
+    clips : Clips
+    measured : (clip, number)
+        Evidence of their windows, see `train.models.film.evidence`.
+    shift, steps
+        Shift and number of steps of the sampler.
+    """
+
+    settings: Mapping[str, Sequence[float]] = {"guidance": (1.0, 1.5, 2.0, 3.0)}
+    routes: Sequence[str] = ROUTES
+    preferred: str = "likeness of sharpness"
+
+    def __init__(
+        self,
+        system: Trainables,
+        codec: Arrays,
+        clips: Clips,
+        measured: NDArray[np.float64],
+        shift: float,
+        steps: int,
+    ) -> None:
+        self._system = system
+        self._shift = shift
+        self._steps = steps
+        self._decoder = decoder_of(codec)
+        every = -(-len(clips.joined) // _ENOUGH)
+        self._latents = clips.latents[::every].astype(np.float32)
+        self._points = {route: points[::every] for route, points in clips.points.items()}
+        self._measured = torch.from_numpy(measured[::every].astype(np.float32))
+        self.sessions = clips.sessions[::every]
+        self.truths = decode(self._decoder, self._latents)
+        self.mean_clip = codec["mean_clip"]
+
+    @torch.no_grad()
+    def draw(self, route: str, settings: Mapping[str, float]) -> Drawn:
+        """Draw every clip from its point by one route."""
+        known = torch.zeros(COUNT)
+        known[KNOWN[route]] = 1
+        encoder = self._system.encoder
+        denoiser = self._system.denoiser(self._decoder, self._shift, settings["guidance"])
+        # The same noise for all settings, so that they differ in nothing else.
+        rng = np.random.default_rng(0)
+        shown: list[NDArray[np.float32]] = []
+        doubt: list[NDArray[np.float64]] = []
+        for n in range(0, len(self._latents), _AT_ONCE):
+            point = torch.from_numpy(self._points[route][n : n + _AT_ONCE])
+            way = torch.eye(len(ROUTES))[ROUTES.index(route)].expand(len(point), -1)
+            start = torch.from_numpy(rng.standard_normal(self._latents[n : n + _AT_ONCE].shape, np.float32))
+            blank = torch.zeros_like(start[:, :, -CARRIED:])
+            condition, embedding = encoder.condition(point, way, blank, torch.zeros(len(point), 1))
+            shown.append(sample(denoiser, start, condition, embedding, self._steps).numpy())
+            # What a route does not know has no weight, as it is the same for all windows.
+            measured = self._measured[n : n + _AT_ONCE] * known
+            doubt.append(encoder.doubt(point, measured).numpy().astype(np.float64))
+        return Drawn(decode(self._decoder, np.concatenate(shown)), np.concatenate(doubt))
+
+    def figures(self, clips: NDArray[np.uint8]) -> dict[str, float]:
+        """Return how sharp the clips are beside the codec's, and how like it that is: 1 for the same."""
+        sharpness = float(gradient_energy(list(clips)).mean() / gradient_energy(list(self.truths)).mean())
+        return {"sharpness": sharpness, self.preferred: min(sharpness, 1 / sharpness)}

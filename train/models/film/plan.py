@@ -1,0 +1,258 @@
+"""The plan `film`: a small flow model draws the film that the signals point to, in a few steps.
+
+Training fits the codec, chooses the voxels that follow films, lets the simulated participant watch films,
+fits the brain encoder, trains the flow on the encoder's held-out predictions, and tunes the guidance on
+sessions that neither encoder nor flow was trained on. Nothing in it knows what the films show. Everything
+that takes long is kept on disk, so that a stopped run goes on after it.
+"""
+
+import copy
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from rtdecode.bundle import Brain
+from rtdecode.signal.volume.projection import Projection
+from rtdecode.types import Presence
+from train import loop
+from train.closed_form.brain_maps import StemSizes
+from train.closed_form.patch_codec import CodecSizes
+from train.data.arrays import golden, normalised
+from train.data.chain import draft_bundle, unit_statistics
+from train.data.recorded_sessions import RecordedSessions
+from train.data.showing import AnyShowing
+from train.data.simulated import FilmSessions
+from train.judging import pictures
+from train.loop import Machine
+from train.models.compact.flow import levels
+from train.models.film import build as systems
+from train.models.film import presence
+from train.models.film.batches import Clips, Mixture, batch
+from train.models.film.encoder import CARRIED, BrainEncoder, routes
+from train.models.film.evidence import CLIP
+from train.models.film.held_out import HeldOutClips
+from train.models.film.refiner import RefinerSizes
+from train.models.film.system import FilmModel, decode, decoder_of, pack, sample
+from train.models.film.trainable import Trainables
+from train.models.film.voxels import find_voxels
+from train.models.film.watched import STATISTICS, Watched, codec_statistics, fit_codec, session_stage
+from train.phases import Phase, check_losses
+from train.system import Trained
+from train.tuning import tune
+from train.work import Arrays, Work
+
+# Clips on a sheet of samples, and the frames that are shown of each.
+_SHOWN = 6
+_SHOWN_FRAMES = (0, 8, 16, 24, 32)
+# Sessions of each kind of film on which the voxels are chosen.
+_CHOOSING = 3
+
+
+@dataclass(frozen=True)
+class EncoderSizes:
+    """The sizes of the encoder, and how its parts are fitted.
+
+    Attributes
+    ----------
+    stems : StemSizes
+    refiner : RefinerSizes
+    voxels : int
+        Number of voxels that are read.
+    axes : int
+        Number of principal components of the structure tensor in the space.
+    embedding : int
+        Width of the pooled condition.
+    """
+
+    stems: StemSizes
+    refiner: RefinerSizes
+    voxels: int
+    axes: int
+    embedding: int
+
+
+@dataclass(frozen=True)
+class FlowSizes:
+    """The sizes of the generator, and how it is trained and sampled.
+
+    Attributes
+    ----------
+    widths, blocks : list of two int
+        See `train.models.compact.flow.VideoFlow`.
+    shift : float
+        See `train.models.compact.flow.Denoiser`.
+    steps : int
+        Default number of steps.
+    mixture : Mixture
+        How its training batches are put together.
+    """
+
+    widths: list[int]
+    blocks: list[int]
+    shift: float
+    steps: int
+    mixture: Mixture
+
+
+@dataclass(frozen=True)
+class FilmPlan:
+    """How the small video model is made, and on which machine the flow that draws is trained."""
+
+    codec: CodecSizes
+    encoder: EncoderSizes
+    generator: FlowSizes
+    # Optional: the arguments of a run may lack it, and a recipe's values do not depend on it.
+    machine: Machine = field(default_factory=Machine)
+
+    # `train.run` asks for it where it is given films.
+    learns_any_film: ClassVar[bool] = True
+
+    def train(self, work: Work, data: FilmSessions | RecordedSessions, phases: dict[str, Phase]) -> Trained:
+        """Simulate sessions, fit the encoder, train the flow on held-out predictions, and tune."""
+        # The loop checks this too, but only after films were watched and the encoder was fitted.
+        check_losses(phases, Trainables.offered)
+        generator = self.generator
+        taught: list[AnyShowing] = [*data.showings(work), *data.showings(work, "free")]
+        watched, projection, fitted = self._watch(work, data, taught)
+        clips, held_clips = (watched.clips(showings, fitted) for showings in (taught, watched.held))
+        shape = {
+            "embedding": self.encoder.embedding,
+            "widths": generator.widths,
+            "blocks": generator.blocks,
+        }
+        system = systems.build(fitted, watched.codec, clips, held_clips, work.seed, **shape)
+        log = _train_flow(work, system, watched.codec, clips, phases, self.machine, generator)
+        # Guidance and confidence are chosen on sessions that neither encoder nor flow was trained on.
+        measured = fit_brain(system.encoder, watched, fitted, work.seed)
+        held = HeldOutClips(system, watched.codec, held_clips, measured, generator.shift, generator.steps)
+        tuned = tune(held)
+        for route, weights in tuned.confidence.items():
+            system.encoder.get_buffer(f"confidence_{route}").copy_(torch.from_numpy(weights))
+        draft = replace(
+            data.manifest(projection),
+            brain=Brain("brain", Presence(**presence.PRIOR)),
+            confidence={"fitted_on": data.held_out},
+            sigmas={str(generator.steps): levels(generator.steps, generator.shift)},
+            steps=generator.steps,
+            fitter="film-fitter",
+            provenance=data.provenance(work) | {"shift": generator.shift},
+        )
+        stats = {name: fitted[name] for name in STATISTICS} | codec_statistics(watched.codec, fitted)
+        # The loop draws a sheet after the last step of every phase.
+        last, phase = list(phases.items())[-1]
+        samples = Image.open(_sheet(work, last, phase.steps))
+        return Trained(
+            system=FilmModel(pack(system, watched.codec, generator.shift, tuned.settings["guidance"])),
+            manifest=draft,
+            stats=stats,
+            projection=projection,
+            golden=_golden(work, taught[0], stats),
+            tables={"loss": log, "calibration": tuned.table},
+            pictures={"samples.png": samples},
+        )
+
+    def restore(self, weights: Arrays) -> FilmModel:
+        """Make the system again from the weights of a run."""
+        return FilmModel(weights)
+
+    def _watch(
+        self, work: Work, data: FilmSessions | RecordedSessions, taught: list[AnyShowing]
+    ) -> tuple[Watched, Projection, Arrays]:
+        """Let the participant watch, choose the voxels, and fit the encoder."""
+        sizes = self.codec
+        encoder = self.encoder
+        # The first session of each film: a drawn one by its seed, and a fixed one is always the same.
+        first = list({one.source: one for one in reversed(taught)}.values())
+        codec = work.stage("codec", lambda: fit_codec(first, sizes.channels, sizes.contrast))
+        window_s = float(data.grid.window)
+        found = work.stage("voxels", lambda: find_voxels(codec, _varied(taught), encoder.voxels, window_s))
+        projection = taught[0].projection(found["voxels"])
+        level = found["level"].astype(np.float32)
+        draft = data.manifest(projection)
+        watched = Watched(work, taught, data.showings(work, "held"), data.showings(work, "controls"), codec)
+        watched.prepare(draft_bundle(draft, unit_statistics(draft, level), projection))
+        fit = partial(watched.fit, encoder.stems, sizes.components, encoder.axes, encoder.refiner, level)
+        fitted = work.stage("brain", fit)
+        return watched, projection, fitted | work.stage("evidence", partial(watched.evidence, fitted))
+
+
+def fit_brain(encoder: BrainEncoder, watched: Watched, fitted: Arrays, seed: int) -> NDArray[np.float64]:
+    """Fit whether there is a brain into the encoder; return what it measures of the held windows."""
+    found = presence.show(
+        encoder,
+        list(watched.windows(watched.held, fitted)),
+        list(watched.windows(watched.resting, fitted)),
+        seed,
+    )
+    found = presence.standardise(encoder, found)
+    for name, weights in presence.fit_presence(found).items():
+        encoder.get_buffer(name).copy_(torch.from_numpy(weights))
+    return np.clip(found.brain, -CLIP, CLIP)
+
+
+def _varied(taught: list[AnyShowing]) -> list[AnyShowing]:
+    """Choose the sessions that voxels are chosen on: some of each kind of film."""
+    kinds = {one.kind for one in taught}
+    few = [[one for one in taught if one.kind == kind][:_CHOOSING] for kind in sorted(kinds)]
+    return [one for some in few for one in some]
+
+
+def _golden(work: Work, one: AnyShowing, stats: Arrays) -> Arrays:
+    """Make golden windows from the first windows of a watched session."""
+    first = {name: x[:3].copy() for name, x in work.read(session_stage(one)).items()}
+    eeg, fmri = normalised(first, stats)
+    return golden(first | {"eeg": eeg, "fmri": fmri})
+
+
+def _train_flow(
+    work: Work,
+    system: Trainables,
+    codec: Arrays,
+    clips: Clips,
+    phases: dict[str, Phase],
+    machine: Machine,
+    sizes: FlowSizes,
+) -> list[dict[str, Any]]:
+    """Train flow and tokens. The log and sheets of samples are written beside the checkpoints."""
+    return loop.train(
+        system,
+        phases,
+        partial(batch, clips, sizes.mixture, sizes.shift),
+        work.stages / "training",
+        partial(_show, work, system, codec, clips, sizes),
+        work.seed,
+        machine,
+    )
+
+
+def _sheet(work: Work, phase: str, step: int) -> Path:
+    return work.stages / "training" / f"{phase}-{step}.png"
+
+
+@torch.no_grad()
+def _show(
+    work: Work, system: Trainables, codec: Arrays, clips: Clips, sizes: FlowSizes, phase: str, step: int
+) -> None:
+    """Draw a few training clips from their held-out points: the truth, all steps, one step."""
+    # A copy on the CPU: the system may be on an accelerator, and must stay there for the next steps.
+    system = copy.deepcopy(system).cpu()
+    picked = np.linspace(0, len(clips.latents) - 1, _SHOWN).astype(int)
+    truth = clips.latents[picked].astype(np.float32)
+    blank = torch.zeros_like(torch.from_numpy(truth[:, :, -CARRIED:]))
+    point = torch.from_numpy(clips.points["both"][picked])
+    route = routes(torch.ones(_SHOWN, 2))
+    condition, embedding = system.encoder.condition(point, route, blank, torch.zeros(_SHOWN, 1))
+    noise = torch.from_numpy(np.random.default_rng(0).standard_normal(truth.shape, np.float32))
+    ways = (sizes.steps, 1)
+    decoder = decoder_of(codec)
+    denoiser = system.denoiser(decoder, sizes.shift, 1.0)
+    drawn = [sample(denoiser, noise, condition, embedding, n).numpy() for n in ways]
+    videos = [decode(decoder, latents) for latents in (truth, *drawn)]
+    sheet = [video[n] for n in range(_SHOWN) for video in videos]
+    pictures.rows(sheet, _SHOWN_FRAMES).save(_sheet(work, phase, step))

@@ -1,0 +1,201 @@
+"""The trained video model as a `train.system.System`, in torch. Its exported graphs must equal it.
+
+Windows of signals become a condition (`BrainEncoder`), noise becomes latents under that condition in a few
+steps (`Denoiser`), and latents become frames (`ClipDecoder`). `pack` puts the weights of all three into the
+arrays that a run stores, and `unpack` makes the modules from these arrays again.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rtdecode.bundle import Manifest
+from rtdecode.disk import strict_json
+from train.closed_form.refine import PREFIX
+from train.models.compact.codec import ClipDecoder, First, Next, load_decoder, making_up
+from train.models.compact.flow import Denoiser, VideoFlow, levels
+from train.models.film.encoder import CARRIED, LEARNED, BrainEncoder
+from train.models.film.trainable import Trainables
+from train.system import Condition, Port, Stage, System, Traced, signal_ports
+from train.work import Arrays
+
+# Clips that are decoded at once, to bound the memory.
+_AT_ONCE = 20
+
+
+class FilmModel(System):
+    """A brain encoder that draws a map, and a video flow that is conditioned on it.
+
+    Parameters
+    ----------
+    weights : dict
+        The arrays that `pack` makes.
+    """
+
+    carried = CARRIED
+    denoises = True
+
+    def __init__(self, weights: Arrays) -> None:
+        self._weights = weights
+        self._model = unpack(weights)
+        channels, frames, rows, columns = self._model.encoder.shape
+        self.latent_shape = (channels, frames, rows, columns)
+
+    def ports(self, manifest: Manifest) -> tuple[Port, ...]:
+        """List the signals, and the end of the clip before with its mask."""
+        channels, _, rows, columns = self.latent_shape
+        carry = Port("carry", "state", (channels, CARRIED, rows, columns))
+        return (*signal_ports(manifest), carry, Port("carry_mask", "state", (1,)))
+
+    @torch.no_grad()
+    def condition(self, inputs: Arrays) -> Condition:
+        """Encode windows into a map that is laid beside the latents, and a pooled vector."""
+        names = ("eeg", "eeg_mask", "fmri", "fmri_mask", "carry", "carry_mask")
+        given = [torch.from_numpy(np.asarray(inputs[name], np.float32)) for name in names]
+        drawn, pooled, confidence, brain = self._model.encoder(*given)
+        return Condition(map=drawn, pooled=pooled, confidence=confidence, brain=brain)
+
+    def negative(self, condition: Condition) -> Condition:
+        """Return null tokens, which say that there is no brain, and an empty map."""
+        null = self._model.encoder.null.detach().expand_as(condition.pooled)
+        return Condition(map=torch.zeros_like(condition.map), pooled=null)
+
+    def sample(self, condition: Condition, noise: NDArray[np.float32], steps: int) -> NDArray[np.float32]:
+        """Take all steps from noise to latents. The denoiser applies guidance itself."""
+        start = torch.from_numpy(np.ascontiguousarray(noise))
+        return sample(self._model.denoiser, start, condition.map, condition.pooled, steps).numpy()
+
+    @torch.no_grad()
+    def frames(self, latents: NDArray[Any]) -> NDArray[np.float32]:
+        """Decode scaled latents to frames."""
+        return self._model.decoder(torch.from_numpy(latents.astype(np.float32))).numpy()
+
+    def levels(self, steps: int) -> list[float]:
+        """Return the noise level before each of `steps` steps."""
+        return levels(steps, self._model.denoiser.shift)
+
+    def weights(self) -> Arrays:
+        """Return the weights as they were given."""
+        return self._weights
+
+    @torch.no_grad()
+    def stages(self, manifest: Manifest) -> Sequence[Stage]:
+        """List the encoder, one denoising step, and the two ways to decode a latent frame."""
+        # The examples are only traced: their shapes matter, their values do not.
+        model = self._model
+        signals = {port.name: torch.randn(1, *port.shape) for port in self.ports(manifest)}
+        for name in ("eeg_mask", "fmri_mask", "carry_mask"):
+            signals[name] = torch.ones_like(signals[name])
+        drawn, pooled, _, _ = model.encoder(*signals.values())
+        step = {
+            "latent": torch.randn(1, *self.latent_shape),
+            "condition": drawn,
+            "embedding": pooled,
+            "step": torch.zeros(1),
+            "steps": 4 * torch.ones(1),
+        }
+        channels, _, rows, columns = self.latent_shape
+        frame = {"latent": torch.randn(1, channels, 1, rows, columns)}
+        cached = frame | {"cache": torch.randn_like(frame["latent"])}
+        return [
+            Traced("encode", model.encoder, signals, ["condition", "embedding", "confidence", "brain"]),
+            Traced("denoise", model.denoiser, step, ["next"]),
+            Traced("decode_first", First(model.decoder), frame, ["frames", "cache_first"]),
+            Traced("decode_next", Next(model.decoder), cached, ["frames", "cache_next"]),
+        ]
+
+
+@dataclass(frozen=True)
+class Model:
+    """The modules of a trained model.
+
+    Attributes
+    ----------
+    encoder : BrainEncoder
+    denoiser : Denoiser
+    decoder : ClipDecoder
+        Decodes scaled latents.
+    """
+
+    encoder: BrainEncoder
+    denoiser: Denoiser
+    decoder: ClipDecoder
+
+
+def pack(system: Trainables, codec: Arrays, shift: float, guidance: float) -> Arrays:
+    """Collect the weights of a trained system; those that were learned are kept in half precision.
+
+    So are fitted arrays that lose nothing by it.
+    """
+    arrays: Arrays = {}
+    for name, value in system.encoder.state_dict().items():
+        learned = name.split(".")[0] in LEARNED or name.startswith(f"{PREFIX}body.")
+        exact = bool((value.half().float() == value).all())
+        arrays[f"encoder.{name}"] = value.half().numpy() if learned or exact else value.numpy()
+    for name, value in system.flow.state_dict().items():
+        arrays[f"flow.{name}"] = value.numpy() if name in _BUFFERS else value.half().numpy()
+    told = {
+        "flow": system.flow.config,
+        "shift": shift,
+        "guidance": guidance,
+        "latent_shape": system.encoder.shape,
+    }
+    decoder = {name: value for name, value in codec.items() if name.startswith("decoder.")}
+    return arrays | decoder | {"config": np.array(strict_json.dumps(told))}
+
+
+# The parts of the flow that are not learned.
+_BUFFERS = ("place", "deviation", "frequencies")
+
+
+def unpack(weights: Arrays) -> Model:
+    """Make the modules from a run's weights, which `pack` made."""
+    told = json.loads(str(weights["config"]))
+    parts: dict[str, dict[str, Any]] = {"encoder": {}, "flow": {}, "decoder": {}}
+    for name, value in weights.items():
+        part, dot, rest = name.partition(".")
+        if dot:
+            parts[part][rest] = value
+    # The encoder is made from its fitted arrays. Learned weights are loaded into it afterwards.
+    closed = {k: v for k, v in parts["encoder"].items() if k.split(".")[0] not in LEARNED}
+    encoder = BrainEncoder(
+        closed | {"latent_shape": np.array(told["latent_shape"])},
+        len(parts["encoder"]["null_eeg"]),
+    )
+    flow = VideoFlow(**told["flow"])
+    for module, found in ((encoder, parts["encoder"]), (flow, parts["flow"])):
+        module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in found.items()})
+        module.eval()
+    decoder = decoder_of(weights)
+    denoiser = Denoiser(flow, told["shift"], told["guidance"], encoder.null, making_up(decoder)).eval()
+    return Model(encoder, denoiser, decoder)
+
+
+def decoder_of(arrays: Arrays) -> ClipDecoder:
+    """Make the decoder from arrays that hold it among others, under ``decoder.``."""
+    found = {n.removeprefix("decoder."): v for n, v in arrays.items() if n.startswith("decoder.")}
+    return load_decoder({name: torch.from_numpy(value).float() for name, value in found.items()}).eval()
+
+
+@torch.no_grad()
+def sample(denoiser: Denoiser, start: Tensor, condition: Tensor, embedding: Tensor, steps: int) -> Tensor:
+    """Take all steps of the sampler, from noise to clean latents."""
+    latent = start
+    total = torch.tensor([float(steps)])
+    for step in range(steps):
+        latent = denoiser(latent, condition, embedding, torch.tensor([float(step)]), total)
+    return latent
+
+
+@torch.no_grad()
+def decode(decoder: ClipDecoder, latents: NDArray[Any]) -> NDArray[np.uint8]:
+    """Decode scaled latents to clips of uint8, as a session emits them."""
+    starts = range(0, len(latents), _AT_ONCE)
+    parts = [decoder(torch.from_numpy(latents[n : n + _AT_ONCE].astype(np.float32))) for n in starts]
+    return np.rint(torch.cat(parts).numpy() * 255).astype(np.uint8)

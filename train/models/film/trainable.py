@@ -1,0 +1,55 @@
+"""The parts of the video model that are trained together, and their loss.
+
+A `train.models.film.batches.Batch` comes in, and a scalar loss goes out. The training loop decides which
+parameters learn.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from train.loop import Trainable
+from train.models.compact.codec import ClipDecoder, making_up
+from train.models.compact.flow import Denoiser, VideoFlow, preconditioning
+from train.models.film.batches import Batch
+from train.models.film.encoder import BrainEncoder
+
+
+class Trainables(Trainable):
+    """The encoder and the flow. They offer one loss, ``velocity``.
+
+    Of the encoder only the tokens are learned with this loss.
+    """
+
+    offered = ("velocity",)
+
+    def __init__(self, encoder: BrainEncoder, flow: VideoFlow) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.flow = flow
+
+    def denoiser(self, decoder: ClipDecoder, shift: float, guidance: float) -> Denoiser:
+        """Make a step of the sampler from the parts as they are at this moment."""
+        return Denoiser(self.flow, shift, guidance, self.encoder.null, making_up(decoder))
+
+    def losses(self, batch: Batch, names: Sequence[str]) -> dict[str, Tensor]:
+        """Return the losses with these names, name -> scalar."""
+        return {name: {"velocity": self.velocity}[name](batch) for name in names}
+
+    def velocity(self, batch: Batch) -> Tensor:
+        """Compute the mean squared error of the network's output, with channels weighted by their variance.
+
+        The target is the output that turns the noisy latents into the clean ones under
+        `train.models.compact.flow.preconditioning`.
+        """
+        condition, embedding = self.encoder.condition(
+            batch.points, batch.route, batch.carry, batch.carry_mask
+        )
+        spread = self.flow.deviation
+        t = batch.level.view(-1, 1, 1, 1, 1)
+        noisy = (1 - t) * batch.latents + t * batch.noise
+        keep, gain, scale = preconditioning(batch.level, spread)
+        target = (batch.latents - keep * noisy) / gain
+        found = self.flow.network(noisy * scale, batch.level, condition, embedding)
+        # The forward pass may run in bf16; the loss is computed in single precision.
+        return ((found.float() - target).square() * spread**2).mean()

@@ -1,0 +1,74 @@
+"""The voxels that follow films, chosen from the volumes of training sessions alone.
+
+Nobody tells which voxels a film drives. An encoding model from features of films to every voxel of the head
+is fitted to all sessions but one, and says how well it predicts the one left out; the voxels that are
+predicted best are read. Where there is one session alone, a fifth of its time is left out in turn.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from train.closed_form.encoding import best_explained, fold_errors
+from train.data.showing import PARTS, AnyShowing
+from train.models.film.encoding import fit_features
+from train.models.film.space import Seen
+from train.models.film.watched import encoded
+from train.work import Arrays
+
+# Ridge penalty of the encoding model, as where a participant is fitted.
+_PENALTY = 3.0
+# Responses overlap, so this much on either side of a fifth that is left out is left out of the fit, s.
+_GAP_S = 5.0
+
+
+def find_voxels(codec: Arrays, showings: Sequence[AnyShowing], count: int, window_s: float) -> Arrays:
+    """Choose voxels.
+
+    Parameters
+    ----------
+    codec : dict
+        See `train.models.film.watched.fit_codec`.
+    showings : sequence of AnyShowing
+        Sessions of one participant.
+    count : int
+        Number of voxels.
+    window_s : float
+        Length of a window.
+
+    Returns
+    -------
+    dict
+        ``voxels`` (voxel,), ascending flat indices into a volume, ``level`` (voxel,), their resting
+        level, and ``explained`` (voxel,), the share of their variance that is predicted.
+    """
+    seen = [_seen(codec, one) for one in showings]
+    every = [np.concatenate([getattr(one, name) for one in seen]) for name in Seen.__slots__]
+    features = fit_features(Seen(*every), window_s)
+    first = showings[0].volumes()
+    told = []
+    volumes = []
+    fold = []
+    for number, one in enumerate(showings):
+        found = first if number == 0 else one.volumes(first.voxels)
+        series = features.series(seen[number])
+        x = features.kernel(found.times, len(series)) @ series
+        told.append(x - x.mean(0))
+        volumes.append(found.values - found.values.mean(0))
+        fold.append(np.full(len(found.times), number))
+    together = np.concatenate(volumes)
+    folds = np.concatenate(fold)
+    # Sessions do not overlap, so that no volumes between them have to be left out.
+    gap = 0
+    if len(showings) == 1:
+        folds = np.arange(len(together)) * PARTS // len(together)
+        gap = int(np.ceil(_GAP_S / np.median(np.diff(first.times))))
+    errors, sizes = fold_errors(np.concatenate(told), together, folds, gap, _PENALTY)
+    best = np.sort(best_explained(errors.sum(0), sizes.sum(0), count))
+    explained = 1 - errors.sum(0)[best] / sizes.sum(0)[best]
+    return {"voxels": first.voxels[best], "level": first.level[best], "explained": explained}
+
+
+def _seen(codec: Arrays, one: AnyShowing) -> Seen:
+    found = encoded(codec, one.tiles())
+    return Seen(found["latents"], found["structure"], found["cut"])

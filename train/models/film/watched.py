@@ -1,0 +1,256 @@
+"""The data of the recipe `film`: films as latents, sessions as windows, and the points that signals lead to.
+
+`fit_codec` fits the codec to some films. `Watched.prepare` then makes a stage on disk for every film and
+every session, `Watched.fit` fits the encoder to those that teach, and `Watched.clips` puts latents and points
+together for the training of the flow. Latents stay on disk throughout.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.bundle import Bundle
+from train.closed_form import brain_maps
+from train.closed_form import patch_codec as patch
+from train.closed_form.brain_maps import StemSizes
+from train.closed_form.refine import PREFIX, perceptron
+from train.data.arrays import normalised, statistics
+from train.data.shards import Shards
+from train.data.showing import AnyShowing, ShownClips, by_title
+from train.models.compact.codec import fit_decoder
+from train.models.film.batches import Clips
+from train.models.film.evidence import PREFIX as EVIDENCE
+from train.models.film.evidence import fit_evidence
+from train.models.film.refine import refine
+from train.models.film.refiner import RefinerSizes, fit_refiner
+from train.models.film.space import Seen, Space, fit_space
+from train.models.film.structure import structure
+from train.work import Arrays, Work
+
+STATISTICS = ("eeg_mean", "eeg_scale", "fmri_mean", "fmri_scale")
+# Numbers of sessions and clips that are enough for statistics and stems, and for the principal components.
+# `_CLIPS` is also how many clips are placed in the space at once.
+_STEM_SESSIONS = 24
+_CLIPS = 5000
+_SPACE = ("latent_mean", "basis", "structure_mean", "structure_scale", "structure_basis", "mean", "scale")
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Films and sessions as stages of a run.
+
+    Attributes
+    ----------
+    work : Work
+    taught, held, resting : sequence of AnyShowing
+        The sessions that teach, those on which choices are made, and those in which nothing is watched.
+    codec : dict
+        See `fit_codec`.
+    """
+
+    work: Work
+    taught: Sequence[AnyShowing]
+    held: Sequence[AnyShowing]
+    resting: Sequence[AnyShowing]
+    codec: Arrays
+
+    def prepare(self, raw: Bundle) -> None:
+        """Draw every film and let the participant watch it, each as a stage of its own."""
+        # Films and sessions are stages that need the codec at most, so they can be made side by side.
+        jobs: dict[str, Callable[[], Arrays]] = {}
+        for one in (*self.taught, *self.held):
+            jobs[_film_stage(one)] = partial(draw, self.codec, one)
+            jobs[session_stage(one)] = partial(watch, one, raw)
+        for one in self.resting:
+            jobs[session_stage(one)] = partial(watch, one, raw)
+        self.work.make_all(jobs, "watching films")
+
+    def fit(
+        self,
+        stems: StemSizes,
+        components: int,
+        axes: int,
+        refiner: RefinerSizes,
+        level: NDArray[np.float32],
+    ) -> Arrays:
+        """Fit the encoder: stems, linear maps, and the perceptron.
+
+        Parameters
+        ----------
+        stems : StemSizes
+        components, axes : int
+            Numbers of principal components of the space, see `train.models.film.space.fit_space`.
+        refiner : RefinerSizes
+        level : (voxel,)
+            Resting level.
+
+        Returns
+        -------
+        dict
+            The statistics, ``space_*``, the arrays that `train.closed_form.brain_maps` fits, ``refiner.*``,
+            and ``points_{route}``, the held-out refined points of the windows that teach.
+        """
+        # The signals become features, and the clips points of a space.
+        stats, fitted = self._stems(stems, level)
+        seen = self.seen(self.taught)
+        few = slice(None, None, -(-len(seen) // _CLIPS))
+        space = fit_space(seen.part(few), components, axes)
+        truth = placed(space, seen)
+        # Windows of one title are left out together: a fixed film that is watched twice must not be
+        # predicted from its own twin.
+        folds = by_title(self.taught)
+        # The maps lead from the ones to the others, and the perceptron goes on from there.
+        features = self.features(self.taught, fitted | stats)
+        maps, held_out = brain_maps.fit_maps(features, truth, stems, folds)
+        net, refined = fit_refiner(held_out, truth, space, refiner, folds, self.work.seed)
+        fitted |= maps | {f"{PREFIX}{name}": value for name, value in net.items()}
+        fitted |= {f"space_{name}": value for name, value in vars(space).items()}
+        return fitted | {f"points_{route}": points for route, points in refined.items()} | stats
+
+    def evidence(self, fitted: Arrays) -> Arrays:
+        """Fit what evidence is measured against, see `train.models.film.evidence`; for the encoder."""
+        features = self.features(self.taught, fitted)
+        held_out = [fitted[f"points_{route}"].astype(np.float64) for route in ("fmri", "eeg")]
+        found = fit_evidence(features, held_out, by_title(self.taught))
+        return {f"{EVIDENCE}{name}": value for name, value in found.items()}
+
+    def windows(self, showings: Sequence[AnyShowing], fitted: Arrays) -> Iterator[Arrays]:
+        """Yield the normalised windows of sessions by port, one session after the other."""
+        for one in showings:
+            raw = self.work.read(session_stage(one))
+            eeg, fmri = normalised(raw, fitted)
+            yield raw | {"eeg": eeg.astype(np.float32), "fmri": fmri.astype(np.float32)}
+
+    def clips(self, showings: Sequence[AnyShowing], fitted: Arrays) -> Clips:
+        """Collect the clips of `taught` or `held`, and the points that their windows lead to."""
+        counts = [one.windows for one in showings]
+        joined = np.concatenate([one.joined for one in showings])
+        # The encoder would predict the windows that taught it too well. They have held-out points from
+        # the fit.
+        if showings == self.taught:
+            points = {route: fitted[f"points_{route}"] for route in brain_maps.GROUPS}
+        else:
+            places = brain_maps.place(fitted, self.features(showings, fitted))
+            net = perceptron(fitted)
+            points = {r: refine(net, places, r).astype(np.float32) for r in brain_maps.GROUPS}
+        paths = self._films(showings)
+        kinds = np.concatenate([np.full(one.windows, one.kind) for one in showings])
+        sessions = np.repeat(np.arange(len(showings)), counts)
+        return Clips(Shards(paths, "latents"), points, joined, Shards(paths, "cut")[:], kinds, sessions)
+
+    def seen(self, showings: Sequence[AnyShowing]) -> Seen:
+        """Return what clips of sessions showed. Latents and structure tensors stay on disk."""
+        paths = self._films(showings)
+        return Seen(Shards(paths, "latents"), Shards(paths, "structure"), Shards(paths, "cut")[:])
+
+    def features(self, showings: Sequence[AnyShowing], fitted: Arrays) -> dict[str, NDArray[np.float32]]:
+        """Compute the features of all windows of some sessions, one session's signals after the other."""
+        parts = []
+        for one in showings:
+            eeg, fmri = normalised(self.work.read(session_stage(one)), fitted)
+            parts.append(brain_maps.features(fitted, eeg, fmri))
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _films(self, showings: Sequence[AnyShowing]) -> list[Path]:
+        return [self.work.path(_film_stage(one)) for one in showings]
+
+    def _stems(self, stems: StemSizes, level: NDArray[np.float32]) -> tuple[Arrays, Arrays]:
+        # From all over the sessions, so that all kinds of film are among them.
+        few = self.taught[:: -(-len(self.taught) // _STEM_SESSIONS)]
+        parts = [self.work.read(session_stage(one)) for one in few]
+        windows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        stats = statistics(windows, level)
+        return stats, brain_maps.fit_stems(*normalised(windows, stats), stems)
+
+
+def session_stage(one: AnyShowing) -> str:
+    """Name the stage of a session's windows."""
+    return f"session-{one.name}"
+
+
+def _film_stage(one: AnyShowing) -> str:
+    return f"film-{one.pictures}"
+
+
+def draw(codec: Arrays, one: AnyShowing) -> Arrays:
+    """Encode the film of a session, see `encoded`."""
+    return encoded(codec, one.film())
+
+
+def encoded(codec: Arrays, shown: ShownClips) -> Arrays:
+    """Encode clips: latents, structure tensors, and which windows begin with a cut."""
+    clips = [clip[None] for clip in shown.clips]
+    return {
+        "latents": np.concatenate([encode(codec, clip) for clip in clips]).astype(np.float16),
+        "structure": np.concatenate([structure(clip) for clip in clips]).astype(np.float16),
+        "cut": shown.cut,
+    }
+
+
+def watch(one: AnyShowing, raw: Bundle) -> Arrays:
+    """Run a session through the chain; a row for each window."""
+    return one.arrays(raw)
+
+
+def placed(space: Space, seen: Seen) -> NDArray[np.float64]:
+    """Place clips in the space, a part at a time, because their latents may not fit into memory."""
+    at = range(0, len(seen), _CLIPS)
+    return np.concatenate([space.targets(seen.part(slice(n, n + _CLIPS))) for n in at])
+
+
+def fit_codec(showings: Sequence[AnyShowing], channels: int, contrast: float) -> Arrays:
+    """Fit codec, decoder and mean clip to films.
+
+    Parameters
+    ----------
+    showings : sequence of AnyShowing
+    channels : int
+    contrast : float
+        Power of a channel's standard deviation by which its latents are divided.
+
+    Returns
+    -------
+    dict
+        ``codec_mean``, ``codec_basis`` (from scaled latents to patches), ``scale`` (channel,), ``spread``
+        (channel,), which is the standard deviation of the scaled latents, ``mean_clip``, ``decoder.*``.
+    """
+    clips = np.concatenate([one.film().clips for one in showings])
+    found = patch.fit_codec(clips, channels)
+    spread = patch.encode(found, clips[::4]).std((0, 2, 3, 4), dtype=np.float64)
+    scale = spread**contrast
+    # The mean variance of the scaled latents' channels is 1, like the noise's.
+    scale *= np.sqrt(np.mean((spread / scale) ** 2))
+    codec = {
+        "codec_mean": found.mean,
+        # Latents are divided by the scale, so the basis that draws them is multiplied by it.
+        "codec_basis": (found.basis * scale).astype(np.float32),
+        "scale": scale,
+        "spread": (spread / scale).astype(np.float32),
+        "mean_clip": np.rint(clips.mean(0)).astype(np.uint8),
+    }
+    decoder = fit_decoder(encode(codec, clips), clips)
+    return codec | {f"decoder.{name}": value.half().numpy() for name, value in decoder.state_dict().items()}
+
+
+def encode(codec: Arrays, clips: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Encode clips to scaled latents, (clip, channel, latent frame, row, column)."""
+    # The stored basis is multiplied by the scale. Divided by it twice, it gives latents divided by it.
+    inverse = np.asarray(codec["codec_basis"] / codec["scale"] ** 2, np.float32)
+    return patch.encode(patch.Codec(codec["codec_mean"], inverse), clips)
+
+
+def space_of(arrays: Arrays) -> Space:
+    """Make the space from arrays that hold it among others."""
+    return Space(*(arrays[f"space_{name}"] for name in _SPACE))
+
+
+def codec_statistics(codec: Arrays, fitted: Arrays) -> Arrays:
+    """Collect what fitting a new participant needs besides the graphs (`train.fitting.film`)."""
+    # The encoder's graph holds the bases.
+    names = [f"space_{name}" for name in _SPACE if not name.endswith("basis")]
+    space: Arrays = {name: np.asarray(fitted[name], np.float32) for name in names}
+    return space | {name: codec[name] for name in ("codec_mean", "codec_basis", "scale", "mean_clip")}
