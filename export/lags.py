@@ -32,6 +32,8 @@ _LEAST_WINDOWS = 30
 # choosing those voxels and for predicting from them.
 _LEADING = 8
 _SWEPT = 1000
+# Voxels are chosen in so many folds of the blocks that are not predicted.
+_THIRDS = 3
 _PICKING = 3.0
 _SWEEPING = 1.0
 
@@ -76,7 +78,8 @@ def lag_curve(recorded: Recorded, story: Story, lags: Matrix) -> Matrix:
     """Compute how well volumes alone predict the leading components at several lags, as held-out R^2.
 
     The prediction is a penalised regression from the mean of a window's volumes, in ten blocks. Each lag
-    has its own voxels, chosen on the other blocks, so that the curve does not favour the decoder's lag.
+    has its own voxels, so that the curve does not favour the decoder's lag. They are chosen by models that
+    have not seen the block.
 
     Parameters
     ----------
@@ -123,20 +126,20 @@ def _explained(volumes: Reals, targets: Matrix, scale: Matrix) -> float:
     volumes /= np.maximum(volumes.std(0), 1e-3)
     y = targets[:, : len(scale)] - targets[:, : len(scale)].mean(0)
     fold = blocks(len(y))
-    errors, totals = fold_errors(targets, volumes, fold, 1, _PICKING)
     held_out = np.zeros_like(y)
     for n in range(FOLDS):
-        # Choose voxels without the block that is predicted: chosen with it, they would flatter R^2.
-        others = np.arange(FOLDS) != n
-        z = volumes[:, best_explained(errors[others].sum(0), totals[others].sum(0), _SWEPT)].astype(
-            np.float64
-        )
+        outside = fold == n
+        # Neighbouring windows are alike, so those next to the block are left out of its fit.
+        inside = ~widened(outside, 1)
+        # Voxels are chosen by models that have not seen the block: chosen by others, they would tell a film
+        # that nobody saw.
+        thirds = fold[inside] * _THIRDS // FOLDS
+        errors, totals = fold_errors(targets[inside], volumes[inside], thirds, 1, _PICKING)
+        picked = best_explained(errors.sum(0), totals.sum(0), _SWEPT)
+        z = volumes[:, picked].astype(np.float64)
         # Ridge in its dual form: there are far fewer windows than voxels.
         gram = z @ z.T
         gram /= np.trace(gram) / len(gram)
-        outside = fold == n
-        # Neighbouring windows are alike, so those next to the block are left out of its fit.
-        inside = ~widened(fold == n, 1)
         lifted = gram[np.ix_(inside, inside)] + _SWEEPING * np.eye(int(inside.sum()))
         held_out[outside] = gram[np.ix_(outside, inside)] @ np.linalg.solve(lifted, y[inside])
     return float(1 - (np.square(y - held_out) @ scale**2).sum() / (np.square(y) @ scale**2).sum())
