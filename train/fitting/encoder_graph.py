@@ -56,12 +56,13 @@ def replaced(model: ModelProto, weights: Arrays) -> ModelProto:
     copy = ModelProto()
     copy.CopyFrom(model)
     for tensor in copy.graph.initializer:
-        value = weights.get(tensor.name.removesuffix(".half"))
+        name = tensor.name.removesuffix(".half")
+        value = weights.get(name)
         if value is None:
             continue
         if list(value.shape) != list(tensor.dims):
             raise BundleError(
-                f"the encoder takes {tensor.name} of shape {list(tensor.dims)}, found {list(value.shape)}. "
+                f"the encoder takes {name} of shape {list(tensor.dims)}, found {list(value.shape)}. "
                 "Fit with the version that exported the bundle."
             )
         kept = np.ascontiguousarray(value.astype(numpy_helper.to_array(tensor).dtype))
