@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ from streaming.session import replay
 from tests.recordings import record
 from tests.streaming.bundles import BRAIN
 from tests.train.tiny import tiny_bundle
-from train.closed_form.refine import perceptron
+from train.closed_form.refine import perceptron, refine
 from train.data.recorded import Recorded, read_recordings
 from train.fitting import participant
 from train.fitting.compact import CompactFitter, compact_fitter
@@ -58,8 +59,8 @@ class Setup:
         return self.fitter.encoder
 
     def fit(self, recorded: Recorded | None = None, story: FilmStory | None = None) -> EncoderFit:
-        net = perceptron(self.fitter.weights)
-        found = participant.fit(recorded or self.recorded, story or self.story, self.fitter.sizes, net)
+        refined = partial(refine, perceptron(self.fitter.weights))
+        found = participant.fit(recorded or self.recorded, story or self.story, self.fitter.sizes, refined)
         shapes = {name: value.shape for name, value in self.fitter.weights.items()}
         return participant.completed(found, shapes)
 
@@ -146,7 +147,7 @@ def test_a_bundle_names_no_recording_and_not_whom_it_was_fitted_to_before(setup,
 
 
 def test_fitting_again_gives_the_same_weights(setup, made, fitted):
-    held = weights_of(onnx.load(made[0].path / "encode.onnx"), made[0].path)
+    held = weights_of(onnx.load(made[0].path / "encode.onnx"), made[0].path, ("heat",))
     assert set(fitted.weights) - set(held) == {"yields"}
     for name in set(fitted.weights) & set(held):
         value = fitted.weights[name]
@@ -344,7 +345,7 @@ def test_only_the_participants_weights_change(setup, fitted):
     held = {t.name.removesuffix(".half"): t for t in other.graph.initializer}
     held["voxels"].name = "pixels"
     with pytest.raises(BundleError, match="no weights called voxels"):
-        weights_of(other, Path("bundle"))
+        weights_of(other, Path("bundle"), ("heat",))
 
 
 def test_what_cannot_be_fitted_is_said(setup, tmp_path):
