@@ -8,6 +8,8 @@ from rtdecode.types import Presence
 
 # A final at or above this probability holds a readable brain.
 _LEAST = 0.5
+# So many finals in a row say that it is gone, or back. A single window is wrong too often to be believed.
+IN_A_ROW = 5
 
 _GONE = {
     "neither": (
@@ -36,8 +38,8 @@ class _Spell:
 class PresenceLog:
     """Follow the finals of a session in order.
 
-    A readable brain is gone once two finals in a row have a probability of it below 0.5, and back once two in
-    a row have one of at least 0.5. The session begins as if one were there.
+    A readable brain is gone once five finals in a row have a probability of it below 0.5, and back once five
+    in a row have one of at least 0.5. The session begins as if one were there.
 
     Parameters
     ----------
@@ -50,8 +52,8 @@ class PresenceLog:
         self._finals = 0
         self._with_brain = 0
         self._spells: list[_Spell] = []
-        # The final before: when its window began, s, and what it said. None before the first.
-        self._before: tuple[float, Presence] | None = None
+        # The last finals in a row that agree: when their windows began, s, and what they said.
+        self._row: list[tuple[float, Presence]] = []
 
     def add(self, start_s: float, presence: Presence) -> str | None:
         """Take the next final; return a sentence if it shows that the brain is gone or back.
@@ -68,14 +70,14 @@ class PresenceLog:
         spell = self._spells[-1] if self._spells and self._spells[-1].to_s is None else None
         if spell is not None and not there:
             spell.finals.append(presence)
-        before = self._before
-        self._before = (start_s, presence)
-        # A final that is unlike the one before it changes nothing until another follows.
-        if before is None or _is_brain(before[1]) != there:
+        if self._row and _is_brain(self._row[-1][1]) != there:
+            self._row.clear()
+        self._row = [*self._row, (start_s, presence)][-IN_A_ROW:]
+        if len(self._row) < IN_A_ROW:
             return None
-        since_s, first = before
+        since_s, _ = self._row[0]
         if spell is None and not there:
-            finals = [first, presence]
+            finals = [one for _, one in self._row]
             self._spells.append(_Spell(since_s, finals))
             return _GONE[_kind(finals)].format(since=since_s)
         if spell is not None and there:

@@ -48,40 +48,40 @@ def section(log: PresenceLog) -> dict[str, Any]:
     return found
 
 
-def test_two_finals_in_a_row_say_that_it_is_gone_and_back() -> None:
-    log, told = followed(SURE, BLANK, BLANK, BLANK, SURE, EVEN, SURE)
-    assert list(told) == [8.0, 20.0]
-    assert told[8.0].startswith("No readable brain has been seen since 4.0 s of the session.")
-    assert told[20.0] == "A readable brain has been seen again since 16.0 s of the session."
+def test_five_finals_in_a_row_say_that_it_is_gone_and_back() -> None:
+    log, told = followed(SURE, *[BLANK] * 6, SURE, EVEN, SURE, EVEN, SURE, SURE)
+    assert list(told) == [20.0, 44.0]
+    assert told[20.0].startswith("No readable brain has been seen since 4.0 s of the session.")
+    assert told[44.0] == "A readable brain has been seen again since 28.0 s of the session."
     found = section(log)
-    assert found["gone"] == [{"from_s": 4.0, "to_s": 16.0, "kind": "neither"}]
-    assert found["finals"] == 7
-    assert found["share"] == pytest.approx(4 / 7)
+    assert found["gone"] == [{"from_s": 4.0, "to_s": 28.0, "kind": "neither"}]
+    assert found["finals"] == 13
+    assert found["share"] == pytest.approx(7 / 13)
     assert found["prior"] == {"brain": 0.5, "inconsistent": 0.25, "neither": 0.25}
 
 
-def test_one_final_alone_says_nothing() -> None:
-    log, told = followed(SURE, BLANK, SURE, BLANK, SURE)
+def test_fewer_than_five_say_nothing() -> None:
+    log, told = followed(*[BLANK] * 4, SURE, *[BLANK] * 4, SURE)
     assert told == {}
     assert section(log)["gone"] == []
-    log, told = followed(BLANK, BLANK, SURE, BLANK, SURE)
-    assert list(told) == [4.0]
+    log, told = followed(*[BLANK] * 5, *[SURE] * 4, BLANK, SURE)
+    assert list(told) == [16.0]
     assert section(log)["gone"] == [{"from_s": 0.0, "to_s": None, "kind": "neither"}]
 
 
 def test_signals_that_do_not_belong_together_are_told_as_such() -> None:
-    log, told = followed(SURE, MIXED, MIXED)
-    assert told[8.0].startswith("EEG and fMRI have not belonged together since 4.0 s of the session.")
+    log, told = followed(SURE, *[MIXED] * 5)
+    assert told[20.0].startswith("EEG and fMRI have not belonged together since 4.0 s of the session.")
     assert section(log)["gone"] == [{"from_s": 4.0, "to_s": None, "kind": "inconsistent"}]
-    _, told = followed(HALF, HALF)
-    assert told[4.0].startswith("No readable brain"), "inconsistent is not the largest of the three"
+    _, told = followed(*[HALF] * 5)
+    assert told[16.0].startswith("No readable brain"), "inconsistent is not the largest of the three"
 
 
 def test_the_kind_of_a_spell_is_that_of_all_its_finals() -> None:
-    log, _ = followed(MIXED, MIXED, BLANK, SURE, BLANK, BLANK, SURE, SURE, MIXED, MIXED)
+    log, _ = followed(*[MIXED] * 5, *[BLANK] * 6, *[SURE] * 5, *[MIXED] * 5)
     assert section(log)["gone"] == [
-        {"from_s": 0.0, "to_s": 24.0, "kind": "neither"},
-        {"from_s": 32.0, "to_s": None, "kind": "inconsistent"},
+        {"from_s": 0.0, "to_s": 44.0, "kind": "neither"},
+        {"from_s": 64.0, "to_s": None, "kind": "inconsistent"},
     ]
 
 
@@ -137,9 +137,9 @@ def emitted(bundle: Bundle, folder: Path) -> tuple[Emitter, list[str], list[dict
     """A session of a brain, then fMRI alone, then a brain again; a preview of EEG alone before each final."""
     output = opened(bundle, folder)
     said = []
-    for k in range(7):
+    for k in range(12):
         output.emit(Job(window(k, "preview", fmri=False), k))
-        output.emit(Job(window(k, eeg=k not in (2, 3, 4)), k))
+        output.emit(Job(window(k, eeg=not 2 <= k < 7), k))
         said += output.notes()
     output.close()
     lines = (folder / "out" / "clips.jsonl").read_text().splitlines()
@@ -150,15 +150,15 @@ def test_a_session_records_and_tells_what_its_finals_hold(bundle: Bundle, tmp_pa
     output, said, lines = emitted(bundle, tmp_path)
     gone, back = said
     assert gone.startswith("No readable brain has been seen since 8.0 s of the session.")
-    assert back == "A readable brain has been seen again since 20.0 s of the session."
+    assert back == "A readable brain has been seen again since 28.0 s of the session."
     finals = [line for line in lines if line["revision"] == "final"]
-    assert [line["brain"] > 0.5 for line in finals] == [True, True, False, False, False, True, True]
+    assert [line["brain"] > 0.5 for line in finals] == [*[True] * 2, *[False] * 5, *[True] * 5]
     previews = [line for line in lines if line["revision"] == "preview"]
     assert all(line["inconsistent"] > 0.9 > line["brain"] for line in previews)
     found = output.presence.section()
     assert found is not None
-    assert found["share"] == pytest.approx(4 / 7)
-    assert found["gone"] == [{"from_s": 8.0, "to_s": 20.0, "kind": "neither"}]
+    assert found["share"] == pytest.approx(7 / 12)
+    assert found["gone"] == [{"from_s": 8.0, "to_s": 28.0, "kind": "neither"}]
 
 
 def reported(bundle: Bundle, output: Emitter) -> report.Report:
@@ -167,7 +167,7 @@ def reported(bundle: Bundle, output: Emitter) -> report.Report:
         bundle,
         output,
         NOTHING["counters"],
-        7,
+        12,
         simulated=True,
         ended="the requested seconds were decoded",
         memory_mb=None,
@@ -182,7 +182,7 @@ def test_the_report_has_it_and_shows_it(
     made = reported(bundle, output)
     assert made["brain"] == output.presence.section()
     report.show(made)
-    assert "57% of 7   times gone 1" in capsys.readouterr().out
+    assert "58% of 12   times gone 1" in capsys.readouterr().out
 
 
 def test_a_bundle_that_does_not_tell_has_null(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
