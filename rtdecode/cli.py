@@ -72,7 +72,7 @@ def demo(
     film: Annotated[
         str | None,
         typer.Option(
-            help="What is watched: shapes, natural (a drawn world), or a film's path. Default: shapes.",
+            help="What is watched: shapes, natural (a drawn world), or a path; default: a real film.",
             show_default=False,
         ),
     ] = None,
@@ -217,7 +217,9 @@ def fit(
     ] = None,
     events: Annotated[
         Path | None,
-        typer.Option(help="The film's shots and attributes; default: RECORDING/truth.", metavar="TSV"),
+        typer.Option(
+            help="The film's shots, for fitters that read them; default: RECORDING/truth.", metavar="TSV"
+        ),
     ] = None,
     bundle: BundleName = "phantom",
 ) -> None:

@@ -20,13 +20,12 @@ from rich.markup import escape
 import rtdecode
 from rtdecode.disk.folders import taken
 from rtdecode.errors import UsageError
-from rtdecode.phantom.film.watched import KINDS, SHAPES, watched
+from rtdecode.phantom.film.watched import KINDS, watched
 from streaming.session import interrupts
 
-# One minute of a real film; its README says whose it is.
-REAL_FILM = Path(rtdecode.__file__).with_name("phantom") / "films" / "demo.mp4"
-# What the simulated participant watches where no film is named.
-FILM = SHAPES
+# What the simulated participant watches where no film is named: a minute of a real one, whose README says
+# whose it is.
+FILM = Path(rtdecode.__file__).with_name("phantom") / "films" / "demo.mp4"
 
 _CREDIT = "Caminandes 3: Llamigos, (c) Blender Foundation / studio.blender.org, CC-BY 4.0"
 _RECORDED = Path(rtdecode.__file__).with_name("recorded") / "haxby"
@@ -74,7 +73,7 @@ def run(
             f"--film {film}: --recorded plays human runs, whose pictures are fixed. Leave out --film or "
             "--recorded."
         )
-    shown = FILM if film is None else film
+    shown = str(FILM) if film is None else film
     folder = out or Path("runs") / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
     if taken(folder):
         raise UsageError(f"--out {folder} is in use. Give a new or empty folder.")
@@ -115,7 +114,7 @@ def _simulated(folder: Path, seconds: float, film: str, console: Console, stoppe
 def _title(film: str) -> str:
     if film in KINDS:
         return film
-    return _CREDIT if Path(film).resolve() == REAL_FILM.resolve() else Path(film).name
+    return _CREDIT if Path(film).resolve() == FILM.resolve() else Path(film).name
 
 
 def _recorded(folder: Path, seconds: float, console: Console, stopped: Sequence[str]) -> int:

@@ -68,7 +68,7 @@ def test_a_demo_that_is_stopped_leaves_no_process(tmp_path: Path) -> None:
 
 
 def test_the_real_film_is_a_small_silent_minute_of_many_shots() -> None:
-    path = demo.REAL_FILM
+    path = demo.FILM
     assert path.stat().st_size <= 2_000_000
     with av.open(str(path)) as container:
         assert [stream.type for stream in container.streams] == ["video"]
@@ -87,7 +87,7 @@ def test_the_real_film_is_a_small_silent_minute_of_many_shots() -> None:
 
 def test_the_demo_tells_a_film_that_cannot_be_shown_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"demo.mp4 lasts 60 s, and 61 s are needed"):
-        demo.run(61.0, tmp_path / "out", film=str(demo.REAL_FILM))
+        demo.run(61.0, tmp_path / "out")
     with pytest.raises(UsageError, match="Leave out --film or --recorded"):
         demo.run(out=tmp_path / "out", recorded=True, film="shapes")
     assert not (tmp_path / "out").exists()
