@@ -50,8 +50,8 @@ def run(recordings: Sequence[Path], film: Path | None, events: Path | None, bund
     film : Path, optional
         The film that was shown; by default ``truth/film.mp4`` of each recording.
     events : Path, optional
-        Shots of the film with their attributes, on the film's time line. If not given, ``truth/events.tsv``
-        of each recording is used, unless `film` is given; without a table they are read off the film.
+        Shots of the film, on the film's time line, for fitters that read them; the shipped one needs the film
+        alone. If not given, ``truth/events.tsv`` of each recording is used, unless `film` is given.
     bundle : str
         The bundle to start from.
     out : Path
@@ -180,11 +180,11 @@ def _check_length(recorded: Recorded, least: int, manifest: Manifest) -> None:
 
 
 def _say_kind(console: Console, kind: str, share: float | None) -> None:
-    said = f"The bundle draws one kind of film, {kind}."
+    said = f"The generator of the bundle learned from {kind}."
     if share is not None:
         said += (
-            f" Of the film given it can draw {share:.0%} of what differs from its mean picture; the rest "
-            "cannot appear in a clip, however well the brain is read."
+            f" Of the film given it can be told {share:.0%} of what differs from its mean picture; the rest "
+            "is made up, however well the brain is read."
         )
     console.print(said)
 

@@ -69,23 +69,12 @@ def test_imports_follow_the_arrows(package: str) -> None:
         assert found <= MAY[package], f"{file.relative_to(ROOT)} imports {found - MAY[package]}"
 
 
-# The model that draws shapes, which goes when the one that knows no vocabulary ships.
-OF_SHAPES = {
-    "train/closed_form/space.py",
-    "train/data/films.py",
-    "train/fitting/compact.py",
-    "train/models/compact/build.py",
-    "train/models/compact/encoder.py",
-    "train/models/compact/held_out.py",
-}
-
-
 def test_only_the_judge_of_attributes_knows_what_the_drawn_film_shows() -> None:
     """What is trained, fitted and streamed works with any film, so it must not rest on the words for one."""
     words = {"ATTRIBUTES", "rtdecode.phantom.film.reader"}
     files = [file for package in ("train", "export", "streaming") for file in (ROOT / package).rglob("*.py")]
     knowing = {str(file.relative_to(ROOT)) for file in files if _names(ast.parse(file.read_text())) & words}
-    assert knowing == {"train/metrics/attributes.py"} | OF_SHAPES
+    assert knowing == {"train/metrics/attributes.py"}
 
 
 def test_the_command_line_reaches_up_inside_bodies_only() -> None:
@@ -105,7 +94,7 @@ def test_the_runtime_imports_behind_a_wall(packages: list[str], banned: tuple[st
 
 def test_fitting_and_exporting_closed_forms_import_behind_a_wall() -> None:
     banned = {*HEAVY, "threadpoolctl"} - {"onnx"}
-    modules = ["export.fit", "export.run", "train.fitting.compact", "train.fitting.film"]
+    modules = ["export.fit", "export.run", "train.fitting.compact"]
     code = WALL.format(banned=banned, packages=[]) + f"for name in {modules}: importlib.import_module(name)\n"
     runs(code)
 

@@ -28,7 +28,7 @@ def test_a_decoder_is_trained_on_recordings_and_judged_on_the_last(recordings, t
     out = tmp_path / "mine"
     films = ",".join(str(folder / "truth" / "film.mp4") for folder in recordings)
     given = [f"data={recordings[0]},{recordings[1]}", f"film={films}"]
-    assert main(["film", "scale=tiny", f"out={out}", *given]) == 0
+    assert main(["compact", "scale=tiny", f"out={out}", *given]) == 0
     told = capsys.readouterr()
     assert "2.8 minutes of recording teach" in told.err
     assert "the last run is held for choices and judged (1.3 minutes)" in told.out

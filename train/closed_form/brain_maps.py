@@ -1,4 +1,4 @@
-"""The closed-form part of the brain encoder: stems, maps by route, a discriminant."""
+"""The closed-form part of the brain encoder: stems, maps by route, logistic regression."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,15 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.closed_form.lda import fit_lda, fit_temperature
 from train.closed_form.ridge import fit_ridge
-from train.closed_form.space import split
 from train.closed_form.stem import fit_eeg_stem, fit_voxel_stem
 from train.work import Arrays
 
 Matrix = NDArray[np.float64]
 GROUPS = {"both": ("fmri", "eeg"), "fmri": ("fmri",), "eeg": ("eeg",)}
-_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -84,38 +81,6 @@ def place(maps: Arrays, x: dict[str, NDArray[np.float32]]) -> Arrays:
         route: sum(centred[g].astype(np.float64) @ maps[f"{route}_{g}"].astype(np.float64) for g in groups)
         for route, groups in GROUPS.items()
     }  # type: ignore[return-value]
-
-
-def fit_discriminant(x: Matrix, attributes: Matrix, shrinkage: float) -> tuple[Matrix, Matrix]:
-    """Fit linear logits of the attributes' values; windows count for the value they show longest.
-
-    The temperature comes from five folds.
-
-    Parameters
-    ----------
-    x : (window, feature)
-    attributes : (window, value)
-    shrinkage : float
-        See `train.closed_form.lda.fit_lda`.
-
-    Returns
-    -------
-    weights : (feature, value)
-    offset : (value,)
-    """
-    parts = [_one(x, part.argmax(1), part.shape[1], shrinkage) for part in split(attributes)]
-    return np.concatenate([w for w, _ in parts], axis=1), np.concatenate([b for _, b in parts])
-
-
-def _one(x: Matrix, y: NDArray[np.int64], classes: int, shrinkage: float) -> tuple[Matrix, Matrix]:
-    fold = np.arange(len(x)) * _FOLDS // len(x)
-    logits = np.zeros((len(x), classes))
-    for n in range(_FOLDS):
-        ((weights, offset),) = fit_lda(x[fold != n], y[fold != n], classes, [shrinkage])
-        logits[fold == n] = x[fold == n] @ weights + offset
-    heat = fit_temperature(logits, y)
-    ((weights, offset),) = fit_lda(x, y, classes, [shrinkage])
-    return weights / heat, offset / heat
 
 
 def fit_logistic(

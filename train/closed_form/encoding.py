@@ -7,22 +7,16 @@ Neuron 63:902; the posterior mean is equation 2.116 of Bishop 2006, Pattern Reco
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-from rtdecode.phantom.body.brain import haemodynamic_response
-from train.closed_form.space import Space
 
 Matrix = NDArray[np.float64]
 Reals = NDArray[np.float32]
 
 # Blocks of windows that are held out in turn.
 FOLDS = 10
-_COMPONENTS = 48
-# Standard deviation of an attribute's share beside 1 for the first component of the latents.
-_TOLD = 0.5
 _EARLIER = 2
 _SHRUNK_PRIOR = 0.3
 _SHRUNK_NOISE = 0.1
@@ -34,75 +28,6 @@ class Kernel(Protocol):
     def kernel(self, times: Matrix, steps: int, first_s: float = 0.0) -> Matrix:
         """Weight of each of `steps` steps from film time `first_s` on in volumes at `times`, (time, step)."""
         ...
-
-
-@dataclass(frozen=True)
-class FilmFeatures:
-    """What of a film volumes may follow, a step being one latent frame.
-
-    Attributes
-    ----------
-    mean : (latent,)
-        Mean latent frame, flattened.
-    axes : (latent, component)
-        Its first principal components, over the spread of the first.
-    shown_mean, shown_gain : (value,)
-        What standardises the shares of the attributes.
-    spelled : (target, step, feature)
-        Features of a window's steps, linear in its targets in the space.
-    step_s : float
-        From one step to the next, s; the middle of step n is ``(n + 3/4) step_s`` after a tile's start.
-    """
-
-    mean: Matrix
-    axes: Matrix
-    shown_mean: Matrix
-    shown_gain: Matrix
-    spelled: Matrix
-    step_s: float
-
-    def series(self, latents: NDArray[np.floating], shown: Matrix) -> Matrix:
-        """Features of consecutive tiles of a film, (step, feature).
-
-        Parameters
-        ----------
-        latents : (tile, channel, latent frame, row, column)
-            A tile is as long as a window; its latent frame 0 is left out.
-        shown : (tile, value)
-            Shares of the attributes.
-        """
-        frames = _frames(latents)
-        told = np.repeat((shown - self.shown_mean) * self.shown_gain, frames.shape[1], axis=0)
-        return np.concatenate([(frames.reshape(len(told), -1) - self.mean) @ self.axes, told], axis=1)
-
-    def kernel(self, times: Matrix, steps: int, first_s: float = 0.0) -> Matrix:
-        """Weight of each of `steps` steps from film time `first_s` on in volumes at `times`, (time, step)."""
-        middles = first_s + (np.arange(steps) + 0.75) * self.step_s
-        return haemodynamic_response(times[:, None] - middles) * self.step_s
-
-
-def fit_features(latents: NDArray[np.floating], shown: Matrix, space: Space, window_s: float) -> FilmFeatures:
-    """Find the features of a film; arguments as of `FilmFeatures.series`, tiles of `window_s`."""
-    frames = _frames(latents)
-    flat = frames.reshape(-1, frames.shape[-1]).astype(np.float64)
-    mean = flat.mean(0)
-    values, vectors = np.linalg.eigh((flat - mean).T @ (flat - mean) / len(flat))
-    axes = vectors[:, ::-1][:, :_COMPONENTS] / np.sqrt(values[-1])
-    spread = shown.std(0)
-    gain = np.where(spread > 1e-6, _TOLD / np.maximum(spread, 1e-6), 0)
-    basis = space.basis.astype(np.float64).reshape(len(space.basis), *latents.shape[1:])
-    drawn = _frames(basis) @ axes * space.scale[: space.components, None, None]
-    told = np.diag(space.scale[space.components :] * gain)[:, None].repeat(frames.shape[1], axis=1)
-    spelled = np.zeros((len(drawn) + len(told), frames.shape[1], axes.shape[1] + shown.shape[1]))
-    spelled[: len(drawn), :, : axes.shape[1]] = drawn
-    spelled[len(drawn) :, :, axes.shape[1] :] = told
-    return FilmFeatures(mean, axes, shown.mean(0), gain, spelled, window_s / frames.shape[1])
-
-
-def _frames(latents: NDArray[Any]) -> NDArray[Any]:
-    """Latent frames but the first, (clip, step, latent)."""
-    moved = np.moveaxis(latents[:, :, 1:], 2, 1)
-    return moved.reshape(*moved.shape[:2], -1)
 
 
 def ridge_hat(inside: Matrix, outside: Matrix, penalty: float) -> Matrix:

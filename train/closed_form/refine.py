@@ -1,8 +1,8 @@
 """From the points of the space that linear maps lead to, to a better one: a small perceptron, in numpy.
 
-What a film shows and how its signals look are not linear in each other: a texture is told by products of
-what its places do. Linear maps lead near, from signals with thousands of features; a perceptron goes on
-from there, where few numbers are left.
+What a film shows and how its signals look are not linear in each other: cortex answers to contrast and
+motion, which are products of what single places do. Linear maps lead near, from signals with thousands of
+features; a perceptron goes on from there, where few numbers are left.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.closed_form.brain_maps import GROUPS
-from train.closed_form.space import SIZES
 from train.work import Arrays
 
 Matrix = NDArray[np.float64]
@@ -41,8 +40,7 @@ def refine(net: Arrays, points: Mapping[str, NDArray[Any]], route: str) -> Matri
 
     Returns
     -------
-    (window, component + value)
-        Components of the latents, standardised, and logits of the attributes' values.
+    (window, target)
     """
     way = ROUTES.index(route)
     there = points[route].astype(np.float64)
@@ -51,6 +49,4 @@ def refine(net: Arrays, points: Mapping[str, NDArray[Any]], route: str) -> Matri
     for n in LAYERS:
         x = x @ net[f"body.{n}.weight"].T.astype(np.float64) + net[f"body.{n}.bias"]
         x = x if n == LAYERS[-1] else x / (1 + np.exp(-x))
-    size = x.shape[1] - sum(SIZES)
-    x[:, :size] += there[:, :size]
-    return x
+    return x + there

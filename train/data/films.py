@@ -1,8 +1,7 @@
-"""Films from files: read at a clip's size and rate, cut into clips, and described by their attributes.
+"""Films from files: read at a clip's size and rate, and cut into clips.
 
-`read_film` gives the frames, and `clips_at` cuts them where windows lie. The attributes of the clips come
-from a table of events (`tell`), or are read off the pictures (`look`); `begin_with_cut` says which of the
-clips begin with a cut.
+`read_film` gives the frames, `clips_at` cuts them where windows lie, and `cuts_at` says which of their frames
+begin a shot.
 """
 
 from collections.abc import Sequence
@@ -17,10 +16,6 @@ from PIL import Image
 
 from rtdecode.bundle import ClipGeometry
 from rtdecode.errors import UsageError
-from rtdecode.phantom.film.film import ATTRIBUTES
-from rtdecode.phantom.film.reader import read
-from rtdecode.scores.events import Event
-from train.closed_form.space import SIZES
 
 Frames = NDArray[np.uint8]
 Matrix = NDArray[np.float64]
@@ -76,10 +71,10 @@ def clips_at(film: Frames, starts: Sequence[float] | Matrix, clip: ClipGeometry,
     return film[np.minimum(firsts[:, None] + steps, len(film) - 1)]
 
 
-def begin_with_cut(
+def cuts_at(
     cuts: NDArray[np.int64], starts: Sequence[float] | Matrix, clip: ClipGeometry
 ) -> NDArray[np.bool_]:
-    """Say which clips of `clips_at` begin with a cut, that is at most half a frame from one, (clip,).
+    """Say which frames of the clips of `clips_at` begin a shot, (clip, frame), without a clip's last frame.
 
     Parameters
     ----------
@@ -90,41 +85,8 @@ def begin_with_cut(
         Film times, s.
     clip : ClipGeometry
     """
-    return np.isin(_first_frames(starts, clip), np.append(0, cuts))
-
-
-def tell(events: Sequence[Event], starts: Sequence[float] | Matrix, window_s: float) -> Matrix | None:
-    """Compute the share of each window for which each value of each attribute is shown.
-
-    Parameters
-    ----------
-    events : sequence of Event
-        Shots on the film's time line with the attributes of `rtdecode.phantom.film.film.ATTRIBUTES`.
-    starts : (window,)
-        Film times, s.
-    window_s : float
-
-    Returns
-    -------
-    (window, value), or None where the events do not name all attributes.
-    """
-    if not events or not all(e.attributes.get(n) in v for e in events for n, v in ATTRIBUTES.items()):
-        return None
-    edges = np.array([(e.onset_s, e.stop_s) for e in events])
-    begin = np.asarray(starts)[:, None]
-    shared = np.minimum(begin + window_s, edges[:, 1]) - np.maximum(begin, edges[:, 0])
-    parts = np.maximum(shared, 0) / window_s
-    return parts @ np.stack([_one_hot(event.attributes) for event in events])
-
-
-def look(clips: Frames) -> Matrix:
-    """Read the attributes off clips of one shot each, (clip, value), with one value for each attribute."""
-    return np.stack([_one_hot(read(clip)) for clip in clips])
-
-
-def _one_hot(attributes: dict[str, str]) -> Matrix:
-    chosen = [values.index(attributes[name]) for name, values in ATTRIBUTES.items()]
-    return np.concatenate([np.eye(size)[n] for size, n in zip(SIZES, chosen, strict=True)])
+    frames = _first_frames(starts, clip)[:, None] + np.arange(clip.frames - 1)
+    return np.isin(frames, np.append(0, cuts))
 
 
 def _first_frames(starts: Sequence[float] | Matrix, clip: ClipGeometry) -> NDArray[np.int64]:

@@ -18,7 +18,7 @@ from rtdecode.phantom.film.cuts import find_cuts
 from rtdecode.phantom.film.watched import Pictures
 from rtdecode.signal.volume.projection import Projection
 from rtdecode.types import Window
-from train.data.films import Frames, begin_with_cut, clips_at, read_film
+from train.data.films import Frames, clips_at, cuts_at, read_film
 from train.data.phantom import window_arrays
 from train.data.recorded import cut_windows, film_starts, is_whole, raw_bundle
 from train.data.showing import HeadVolumes, ShownClips
@@ -122,7 +122,7 @@ class RecordedShowing:
         frames = self._frames()
         clip = self.draft.clip
         clips = clips_at(frames, starts, clip, self.draft.grid.hop_frames)
-        return ShownClips(clips, begin_with_cut(find_cuts(frames), starts, clip))
+        return ShownClips(clips, cuts_at(find_cuts(frames), starts, clip))
 
     def _frames(self) -> Frames:
         return read_film(self.path, self.draft.clip, GIVEN)

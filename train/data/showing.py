@@ -27,12 +27,12 @@ class ShownClips:
     ----------
     clips : uint8, (window, frame, row, column, 3)
         Each with the frame after its window.
-    cut : bool, (window,)
-        Whether the window begins with a cut.
+    cuts : bool, (window, frame)
+        Whether a shot begins with a frame. The frame after the window is left out.
     """
 
     clips: NDArray[np.uint8]
-    cut: NDArray[np.bool_]
+    cuts: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)

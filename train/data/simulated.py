@@ -91,9 +91,9 @@ class Showing:
     def film(self) -> ShownClips:
         """Return what the windows showed. The film's beginning counts as a cut."""
         film = self.session().film
-        edges = np.arange(self.windows) * SHOT_FRAMES
+        frames = np.arange(self.windows * SHOT_FRAMES).reshape(self.windows, SHOT_FRAMES)
         clips = np.stack([film.clip(k) for k in range(self.windows)])
-        return ShownClips(clips, np.isin(edges, np.append(0, film.cut_frames)))
+        return ShownClips(clips, np.isin(frames, np.append(0, film.cut_frames)))
 
     def tiles(self) -> ShownClips:
         """Return what the windows showed: no session has a gap."""
@@ -231,7 +231,7 @@ class FilmSessions(SimulatedSessions):
         The films that are watched where ``films=`` names none, in the same words.
     controls : str
         Seeds of sessions from which it is learned what is no film that is watched, see
-        `train.models.film.presence`.
+        `train.models.compact.presence`.
     presets : list of str
         The presets of those sessions.
     """

@@ -4,7 +4,6 @@
 numpy what the copy must give.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,14 @@ from onnx import ModelProto, helper, numpy_helper
 
 from rtdecode.errors import BundleError
 from train.closed_form.brain_maps import GROUPS, features, place
-from train.closed_form.refine import LAYERS, PREFIX, perceptron
+from train.closed_form.refine import LAYERS, PREFIX, perceptron, refine
 from train.closed_form.stem import fill_slots
 from train.work import Arrays
 
 _WEIGHTS = (
     *("voxels", "mixing", "cosines", "fmri_feature_mean", "eeg_feature_mean", "basis"),
     *(f"{route}_{group}" for route, groups in GROUPS.items() for group in groups),
-    *("reads", f"{PREFIX}scale"),
+    *("reads", "cut_kernel", "cut_offset", f"{PREFIX}scale"),
     *(f"{PREFIX}body.{layer}.{part}" for layer in LAYERS for part in ("weight", "bias")),
 )
 
@@ -108,9 +107,7 @@ def _let_yield(model: ModelProto, yields: NDArray[np.floating[Any]]) -> None:
     model.graph.node.extend([*nodes[: at + 1], *gate, *nodes[at + 1 :]])
 
 
-def drawn(
-    weights: Arrays, windows: Arrays, refine: Callable[[Arrays, Arrays, str], NDArray[np.float64]]
-) -> NDArray[np.float64]:
+def drawn(weights: Arrays, windows: Arrays) -> NDArray[np.float64]:
     """Compute in numpy what an encoder with these weights draws of windows, (window, latent).
 
     Parameters
@@ -119,8 +116,6 @@ def drawn(
         All weights that `weights_of` reads, and ``yields``.
     windows : dict
         ``eeg``, ``eeg_mask``, ``fmri``, ``fmri_mask``.
-    refine : callable
-        The perceptron in numpy: its state, points by route, and a route give refined points.
     """
     fmri = fill_slots(windows["fmri"], windows["fmri_mask"])
     places = place(weights, features(weights, windows["eeg"], fmri))

@@ -115,7 +115,7 @@ class Fitter(Protocol):
     least_windows : int
         Least number of windows; fewer are refused.
     kind : str
-        Ends the sentence "The bundle draws one kind of film, ...".
+        Ends the sentence "The generator of the bundle learned from ...".
     """
 
     least_windows: int

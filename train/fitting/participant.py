@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.closed_form.brain_maps import GROUPS
+from train.closed_form.cuts import bins, fit_cuts
 from train.closed_form.encoding import (
     FOLDS,
     Kernel,
@@ -58,7 +59,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class FilmStory(Story):
-    """What the film showed, in the space of `train.closed_form.space`, with the components first.
+    """What the film showed, in the space that the decoder draws from, with the components first.
 
     Attributes
     ----------
@@ -67,17 +68,21 @@ class FilmStory(Story):
         Features of a window by its targets, see `train.closed_form.encoding.invert`.
     series : list of (step, feature)
         Features of each film, from its start on.
+    cuts : bool, (window, frame)
+        Whether a shot begins with the frame.
     """
 
     features: Kernel
     spelled: Matrix
     series: list[Matrix]
+    cuts: NDArray[np.bool_]
 
     def shifted(self) -> Self:
         """Shift the film by half its windows, and its features by the same time."""
         steps = self.spelled.shape[1]
         return replace(
             super().shifted(),
+            cuts=np.roll(self.cuts, len(self.cuts) // 2, axis=0),
             series=[np.roll(series, len(series) // steps // 2 * steps, axis=0) for series in self.series],
         )
 
@@ -230,7 +235,10 @@ def _components(volumes: Reals, count: int) -> tuple[Reals, NDArray[np.float16],
 
 
 def fit_eeg(eeg: Eeg, story: FilmStory, sizes: Sizes) -> Side:
-    """Reduce the EEG and map it by ridge. Ten blocks of windows are each predicted from the others."""
+    """Reduce the EEG, map it by ridge, and fit the filter that tells when the film cuts.
+
+    Ten blocks of windows are each predicted from the others.
+    """
     stats = eeg_statistics(eeg.data)
     z = normalised_eeg(eeg.data, eeg.mask, stats)
     stem = fit_eeg_stem(z, sizes.eeg_components, sizes.eeg_frequencies, _WHITEN)
@@ -248,7 +256,9 @@ def fit_eeg(eeg: Eeg, story: FilmStory, sizes: Sizes) -> Side:
         "eeg_feature_mean": found.means[0].astype(np.float32),
         "map": found.maps[0],
     }
-    return Side(weights, stats, held_out)
+    averaged = z.astype(np.float32) @ bins(z.shape[2], story.cuts.shape[1])
+    filtered = fit_cuts(weights["mixing"] @ averaged, story.cuts, windows)
+    return Side(weights | filtered.weights, stats, held_out)
 
 
 def join(held_out: list[Matrix], targets: Matrix) -> list[Matrix]:

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.closed_form import patch_codec
+from train.closed_form.components import principal_components
 from train.closed_form.patch_codec import Codec
 from train.closed_form.ridge import RidgeFit, fit_ridge
-from train.closed_form.space import principal_components
 from train.closed_form.stem import EegStem, fit_eeg_stem, fit_voxel_stem
 from train.work import Arrays
 

@@ -2,6 +2,7 @@ import json
 import shutil
 import threading
 import time
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -60,7 +61,10 @@ def motions(count: int, size: float, seed: int = 0) -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def place() -> PhantomHead:
-    return head(1)
+    """The head that the shipped bundle knows, with the voxels that it reads."""
+    read = bundles.load("phantom").projection
+    assert read is not None
+    return replace(head(1), voxels=read.voxels)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Films come from files at any size and rate, are cut where windows lie, and are told by events or looks."""
+"""Films come from files at any size and rate, and are cut where windows lie."""
 
 from pathlib import Path
 
@@ -10,9 +10,7 @@ from rtdecode.bundle import ClipGeometry
 from rtdecode.disk.video import write_mp4
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.film import FPS, Film
-from rtdecode.scores.events import Event, read_events
-from train.closed_form.space import shares, split
-from train.data.films import clips_at, look, read_film, tell
+from train.data.films import clips_at, read_film
 
 CLIP = ClipGeometry(33, 64, 96, 8.0)
 
@@ -61,28 +59,3 @@ def test_clips_lie_where_windows_do_and_do_not_look_behind_the_cut() -> None:
     assert clips[0, :, 0, 0, 0].tolist() == [*range(32), 31]
     assert clips[1, [0, 31, 32], 0, 0, 0].tolist() == [12, 43, 43]
     assert clips[2, -1, 0, 0, 0] == 99, "the film's end is held"
-
-
-@pytest.mark.parametrize("cuts", ["grid", "free"])
-def test_events_tell_what_the_film_shows(cuts: str, tmp_path: Path) -> None:
-    film = Film(40, 3, cuts)
-    film.write_events(tmp_path / "events.tsv")
-    told = tell(read_events(tmp_path / "events.tsv"), np.arange(0, 40, 4.0), 4.0)
-    assert told is not None
-    np.testing.assert_allclose(told, shares(film), atol=1e-9)
-
-
-def test_events_without_the_attributes_tell_nothing() -> None:
-    assert tell([], [0.0], 4.0) is None
-    assert tell([Event(0, 4, "face")], [0.0], 4.0) is None
-    known = dict(Film(4, 0).shots[0].attributes)
-    assert tell([Event(0, 4, "shot", known | {"color": "octarine"})], [0.0], 4.0) is None
-
-
-def test_attributes_are_read_off_clips() -> None:
-    film = Film(40, 5)
-    seen = look(np.stack([film.clip(k) for k in range(10)]))
-    pairs = zip(split(seen), split(shares(film)), strict=True)
-    right = np.mean([a.argmax(1) == b.argmax(1) for a, b in pairs])
-    assert seen.shape == (10, 30)
-    assert right > 0.9

@@ -166,7 +166,7 @@ def test_windows_need_not_begin_at_multiples_of_their_length(watched: RecordedSh
     first = film.cut_frames[1] / 8
     late = replace(watched, start_s=first + watched.run_s[:4], index=watched.index[:4])
     shown = late.film()
-    assert shown.cut[0]
+    assert shown.cuts[0, 0]
     error = np.abs(shown.clips[0, :20].astype(int) - film.frames[int(first * 8) :][:20]).mean()
     assert error < 8
 
@@ -180,13 +180,13 @@ def test_volumes_lie_on_the_time_of_the_film(watched: RecordedShowing, folder: P
     volume = session.scanner.volume(5).reshape(-1)[voxels].astype(np.float64)
     # The resting level follows the signal slowly, and the first volume is told against the level itself.
     np.testing.assert_allclose(found.values[0] + found.level, volume, atol=np.ptp(volume) * 0.1)
-    assert len(watched.tiles().cut) == 6
+    assert len(watched.tiles().cuts) == 6
 
 
 def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, *changes: str) -> str:
     """Run a training that is refused with exit 2 and leaves nothing; return what it says."""
     out = tmp_path / "out" / "mine"
-    assert main(["film", "scale=tiny", f"out={out}", *changes]) == 2
+    assert main(["compact", "scale=tiny", f"out={out}", *changes]) == 2
     assert not out.parent.exists()
     return capsys.readouterr().err
 

@@ -23,7 +23,7 @@ DRAWN = (TrainingFilm("natural", "natural"), TrainingFilm("shapes", "shapes"))
 
 
 def told(*more: str) -> FilmSessions:
-    return build(read("film", [*SMALL, *more]).tree)["data"]
+    return build(read("compact", [*SMALL, *more]).tree)["data"]
 
 
 def work(seed: int = 0) -> Work:

@@ -104,7 +104,7 @@ def test_what_cannot_be_watched_is_refused_before_anything_is_simulated(
     assert not out.with_name("out.part").exists()
 
 
-@pytest.mark.parametrize("told", [["ridge", "films=real"], ["film"]])
+@pytest.mark.parametrize("told", [["ridge", "films=real"], ["compact"]])
 def test_without_the_recorded_data_real_films_are_refused_and_a_way_out_is_named(
     told: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,10 +1,11 @@
 """The training batches of the video flow: clips, and the points that signals led to, with their errors.
 
-`batch` draws clips from the sets at random, and leaves out or adds to each what a session may lack or have:
-a modality, the clip before, the surround. Every random number depends on the place of the batch alone.
+`batch` draws clips at random, and leaves out or adds to each what a session may lack or have: a modality, the
+clip before. Every random number depends on the place of the batch alone.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,36 +16,49 @@ from torch import Tensor
 from train.closed_form.refine import ROUTES
 from train.data.shards import Shards
 from train.loader import Place
-from train.models.compact.encoder import CARRIED, CORNERS
+from train.models.compact.encoder import CARRIED
 from train.models.compact.flow import shifted
 
+# The routes both and eeg.
+_HAVE_EEG = (0, 2)
 # Least level of noise in training; below it nothing is left to be learned.
 _LEAST_LEVEL = 0.01
 
 
 @dataclass(frozen=True)
 class Clips:
-    """Clips in the order they were shown.
+    """Clips in the order they were shown, session after session.
 
     Attributes
     ----------
     latents : float16 or float32, (clip, channel, latent frame, row, column)
         Scaled latents, in memory or on disk.
     points : dict
-        Route -> the points that the signals lead to, held out and refined, (clip, component + value).
+        Route -> the points that the signals lead to, held out and refined, (clip, target).
+    told : float32, (clip, frame)
+        Held-out probabilities of a cut at each frame, from the EEG.
     joined : bool, (clip,)
         Whether another clip of the same film comes before.
     cut : bool, (clip,)
         Whether the clip begins with a cut.
-    attributes : (clip, value)
-        Share of the time for which each value of each attribute is shown.
+    kinds : str, (clip,)
+        The kind of film.
+    sessions : int, (clip,)
+        Number of the session.
     """
 
     latents: NDArray[Any] | Shards
     points: dict[str, NDArray[np.float32]]
+    told: NDArray[np.float32]
     joined: NDArray[np.bool_]
     cut: NDArray[np.bool_]
-    attributes: NDArray[np.float64]
+    kinds: NDArray[np.str_]
+    sessions: NDArray[np.int64]
+
+    @cached_property
+    def rows(self) -> list[NDArray[np.int64]]:
+        """The rows of each kind of film."""
+        return [np.flatnonzero(self.kinds == kind) for kind in np.unique(self.kinds)]
 
 
 @dataclass(frozen=True)
@@ -59,23 +73,18 @@ class Mixture:
         Probability that the clip before is known, where there is one.
     carry_noise : float
         Largest standard deviation of the noise on the clip before.
-    told : float
-        Probability that the true attributes replace the predicted probabilities.
-    surround : float
-        Probability that the surround is known.
-    surround_noise : float
-        Standard deviation of the noise on the surround.
     largest : float
         Share of the batch at noise level 1. Without it the sampler's first step draws nothing.
+    kinds : dict
+        Kind of film -> its share of the batches, against those of the other kinds that there are. A kind that
+        is not named has the share 1.
     """
 
     dropout: list[float]
     carry: float
     carry_noise: float
-    told: float
-    surround: float
-    surround_noise: float
     largest: float
+    kinds: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -84,13 +93,10 @@ class Batch:
 
     latents: Tensor
     points: Tensor
+    cuts: Tensor
     route: Tensor
     carry: Tensor
     carry_mask: Tensor
-    values: Tensor
-    told: Tensor
-    surround: Tensor
-    surrounded: Tensor
     noise: Tensor
     level: Tensor
 
@@ -99,13 +105,12 @@ class Batch:
         return Batch(*(tensor.to(device, non_blocking=non_blocking) for tensor in vars(self).values()))
 
 
-def batch(sets: list[Clips], mixture: Mixture, shift: float, place: Place) -> Batch:
+def batch(clips: Clips, mixture: Mixture, shift: float, place: Place) -> Batch:
     """Draw one batch. It depends on its place and the data alone, so that a resumed run sees the same.
 
     Parameters
     ----------
-    sets : list of Clips
-        The sets to draw from, each equally often.
+    clips : Clips
     mixture : Mixture
     shift : float
         See `train.models.compact.flow.Denoiser`.
@@ -114,7 +119,7 @@ def batch(sets: list[Clips], mixture: Mixture, shift: float, place: Place) -> Ba
     rows = []
     for n in range(place.size):
         rng = place.draws(n)
-        drawn = _row(sets, mixture, rng)
+        drawn = _row(clips, mixture, rng)
         noise = rng.standard_normal(drawn[0].shape, np.float32)
         largest = n < round(mixture.largest * place.size)
         level = 1.0 if largest else max(shifted(rng.random(), shift), _LEAST_LEVEL)
@@ -123,16 +128,19 @@ def batch(sets: list[Clips], mixture: Mixture, shift: float, place: Place) -> Ba
     return Batch(*(torch.from_numpy(np.ascontiguousarray(c, np.float32)) for c in columns))
 
 
-def _row(sets: list[Clips], mixture: Mixture, rng: np.random.Generator) -> Any:
-    """Draw one clip, in the order of `Batch`: from the latents to whether the surround is known."""
+def _row(clips: Clips, mixture: Mixture, rng: np.random.Generator) -> Any:
+    """Draw one clip, in the order of `Batch`: from the latents to whether the clip before is known."""
     # Every draw comes from one generator, so the order of these lines decides what a place holds.
-    clips = sets[rng.integers(len(sets))]
-    n = int(rng.integers(len(clips.latents)))
+    shares = np.array([mixture.kinds.get(str(clips.kinds[rows[0]]), 1.0) for rows in clips.rows])
+    kind = clips.rows[rng.choice(len(shares), p=shares / shares.sum())]
+    n = int(kind[rng.integers(len(kind))])
     which = int(rng.choice(4, p=mixture.dropout))
     route = np.eye(4)[which, :3]
     points = clips.points[ROUTES[min(which, 2)]][n]
     # The last of the four cases has no signal: its route is zeros, and so is its point.
     point = np.zeros_like(points) if which == 3 else points
+    # Without EEG nothing tells of cuts.
+    told = clips.told[n] * (which in _HAVE_EEG)
     given = clips.joined[n] and rng.random() < mixture.carry
     latents = clips.latents[n]
     carry = np.zeros_like(latents[:, -CARRIED:], np.float32)
@@ -140,9 +148,4 @@ def _row(sets: list[Clips], mixture: Mixture, rng: np.random.Generator) -> Any:
         spread = rng.uniform(0, mixture.carry_noise)
         carry[:] = clips.latents[n - 1, :, -CARRIED:]
         carry[:, -1] += spread * rng.standard_normal(carry[:, -1].shape, dtype=np.float32)
-    told = which < 3 and rng.random() < mixture.told
-    corners = latents[..., CORNERS[0], CORNERS[1]].astype(np.float32)
-    corners += mixture.surround_noise * rng.standard_normal(corners.shape, dtype=np.float32)
-    seen = which < 3 and rng.random() < mixture.surround
-    flags = [float(given)], clips.attributes[n], [float(told)], corners, [float(seen)]
-    return latents, point, route, carry, *flags
+    return latents, point, told, route, carry, [float(given)]

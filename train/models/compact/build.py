@@ -1,8 +1,8 @@
 """The model to be trained, built around the parts that are fitted in closed form.
 
 The fitted arrays, the codec and the clips come in, and a `Trainables` goes out. On the way, the last parts
-of the encoder are fitted: the memory of surrounds, the still end of the clip before, and the test whether a
-clip continues the one before.
+of the encoder are fitted: the still end of the clip before, and the test whether a clip continues the one
+before.
 """
 
 from typing import Any
@@ -11,29 +11,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rtdecode.phantom.film.film import ATTRIBUTES
-from train.closed_form import brain_maps
+from train.closed_form import brain_maps, cuts
 from train.closed_form import patch_codec as patch
 from train.closed_form.refine import PREFIX, ROUTES
-from train.closed_form.space import SIZES, Space, split
+from train.models.compact import evidence
 from train.models.compact.batches import Clips
 from train.models.compact.codec import fit_still
-from train.models.compact.encoder import CARRIED, CORNERS, SEAM_FEATURES, BrainEncoder
+from train.models.compact.encoder import CARRIED, DOUBT, SEAM_FEATURES, BrainEncoder
 from train.models.compact.flow import VideoFlow
 from train.models.compact.system import decode, decoder_of
 from train.models.compact.trainable import Trainables
 from train.models.compact.watched import encode, space_of
 from train.work import Arrays
 
-# The attributes that the surround shows, and the number of clips of each kind that are remembered.
-SURROUND = ("background", "texture", "pan")
-REMEMBERED = 8
-# Number of clips that is enough to learn how a clip's end stands still.
+# Number of clips that is enough to learn how a clip's end stands still, and what is not drawn.
 _STILLS = 500
 
 
 def build(
-    fitted: Arrays, codec: Arrays, clips: dict[str, Clips], seed: int, embedding: int, **flow: Any
+    fitted: Arrays, codec: Arrays, taught: Clips, held: Clips, seed: int, embedding: int, **flow: Any
 ) -> Trainables:
     """Make the trainable parts, and fit the test for a seam.
 
@@ -41,113 +37,105 @@ def build(
     ----------
     fitted, codec : dict
         See `train.models.compact.watched`.
-    clips : dict
-        The surrounds are remembered from ``sessions``. The test is fitted to ``free`` and to ``held``, which
-        no other weights are fitted to.
+    taught, held : Clips
+        The test is fitted to all of them.
     seed : int
         Seed of the first weights.
     embedding : int
     **flow
         Further sizes of `train.models.compact.flow.VideoFlow`.
     """
-    shape = clips["sessions"].latents.shape[1:]
+    shape = taught.latents.shape[1:]
     torch.manual_seed(seed)
-    encoder = BrainEncoder(encoder_arrays(fitted, codec, clips["sessions"]), embedding)
-    for route, weights in fit_seam(encoder, clips["held"], clips["free"]).items():
+    encoder = BrainEncoder(encoder_arrays(fitted, codec, taught), embedding)
+    for route, weights in fit_seam(encoder, [taught, held]).items():
         encoder.get_buffer(f"seam_{route}").copy_(torch.from_numpy(weights))
     made = VideoFlow(
         channels=shape[0],
         frames=shape[1],
         height=shape[2],
         width=shape[3],
-        condition_channels=3 * shape[0] + 2,
+        condition_channels=encoder.seen,
         embedding=embedding,
-        spread=[float(x) for x in codec["spread"]],
+        spread=undrawn(encoder, taught),
         **flow,
     )
     return Trainables(encoder, made)
 
 
-def fit_seam(encoder: BrainEncoder, cut: Clips, free: Clips) -> dict[str, NDArray[np.float64]]:
-    """Fit, for each route, the test whether a clip continues the one before.
+@torch.no_grad()
+def undrawn(encoder: BrainEncoder, clips: Clips) -> list[float]:
+    """Measure the spread of what the encoder does not draw of clips, of each channel (root mean square)."""
+    few = slice(None, None, -(-len(clips.latents) // _STILLS))
+    points = torch.from_numpy(clips.points["both"][few])
+    rest = clips.latents[few].astype(np.float32) - encoder.draw(points).numpy()
+    return [float(x) for x in np.sqrt(np.square(rest).mean((0, 2, 3, 4), dtype=np.float64))]
 
-    Parameters
-    ----------
-    encoder : BrainEncoder
-    cut : Clips
-        Clips that all begin with a cut.
-    free : Clips
-        Freely cut clips. Those that show a single shot, which began earlier, are the other side of the fit.
-    """
+
+def fit_seam(encoder: BrainEncoder, sets: list[Clips]) -> dict[str, NDArray[np.float64]]:
+    """Fit, for each route, the test whether a clip continues the one before."""
     found = {}
-    # One value of every attribute fills such a window, and no cut begins it.
-    whole = ~free.cut & ((free.attributes > 1 - 1e-9).sum(1) == len(SIZES))
-    for n, route in enumerate(ROUTES):
-        sides = []
-        for clips, picked in ((cut, cut.joined), (free, free.joined & whole)):
-            at = np.flatnonzero(picked)
-            before = torch.from_numpy(clips.latents[at - 1, :, -1:].astype(np.float32))
-            point = torch.from_numpy(clips.points[route][at])
-            values = encoder.probabilities(point, torch.eye(3)[n].expand(len(point), -1), 1.0)
-            sides.append(
-                encoder.seam_features(encoder.draw(point), values, before).numpy().astype(np.float64)
-            )
+    for route in ROUTES:
+        sides: list[list[NDArray[np.float64]]] = [[], []]
+        for clips in sets:
+            for side, picked in zip(sides, (clips.cut, ~clips.cut), strict=True):
+                at = np.flatnonzero(clips.joined & picked)
+                if len(at):
+                    side.append(_seam_features(encoder, clips, route, at))
+        cut, going_on = (np.concatenate(side) if side else np.zeros((0, SEAM_FEATURES)) for side in sides)
         # Both sides get the same number of windows, so that neither is likelier from the start.
-        few = min(len(side) for side in sides)
-        sides = [side[np.linspace(0, len(side) - 1, few).astype(int)] for side in sides]
-        found[route] = brain_maps.fit_logistic(np.concatenate(sides), np.repeat([0.0, 1.0], few))
+        few = min(len(cut), len(going_on))
+        if not few:
+            continue
+        even = [side[np.linspace(0, len(side) - 1, few).astype(int)] for side in (cut, going_on)]
+        found[route] = brain_maps.fit_logistic(np.concatenate(even), np.repeat([0.0, 1.0], few))
     return found
 
 
-def encoder_arrays(fitted: Arrays, codec: Arrays, cut: Clips) -> Arrays:
-    """Collect the encoder's fitted arrays. The tests for seam and confidence are blank until later."""
-    shape = cut.latents.shape[1:]
+@torch.no_grad()
+def _seam_features(
+    encoder: BrainEncoder, clips: Clips, route: str, at: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    found = []
+    # A part at a time, because latents may not fit into memory.
+    for rows in np.array_split(at, -(-len(at) // _STILLS)):
+        before = torch.from_numpy(clips.latents[rows - 1][:, :, -1:].astype(np.float32))
+        point = torch.from_numpy(clips.points[route][rows])
+        found.append(encoder.seam_features(point, encoder.draw(point), before).numpy().astype(np.float64))
+    return np.concatenate(found)
+
+
+def encoder_arrays(fitted: Arrays, codec: Arrays, clips: Clips) -> Arrays:
+    """Collect the encoder's fitted arrays. Weights of seam, presence and confidence come later."""
+    shape = clips.latents.shape[1:]
     kept = ("voxels", "mixing", "cosines", *(f"{m}_feature_mean" for m in ("eeg", "fmri")))
+    kept += ("cut_kernel", "cut_offset")
     maps = [f"{route}_{group}" for route, groups in brain_maps.GROUPS.items() for group in groups]
-    arrays = {name: fitted[name] for name in (*kept, *maps, "discriminant_carry", "offset_carry")}
-    arrays |= {name: value for name, value in fitted.items() if name.startswith(PREFIX)}
-    arrays |= {"heat": np.ones(len(brain_maps.GROUPS)), "reads": np.ones(2)}
+    arrays = {name: fitted[name] for name in (*kept, *maps)}
+    arrays |= {n: value for n, value in fitted.items() if n.startswith((PREFIX, evidence.PREFIX))}
     space = space_of(fitted)
     frame, offset = seam_frame(codec)
     first = space.latent_mean.reshape(shape)[:, :1]
+    scale = space.scale[:-1, None]
     # With an offset of -9 no clip continues the one before, until `fit_seam` gives other weights.
     blank = {f"seam_{route}": np.append(np.zeros(SEAM_FEATURES), -9.0) for route in brain_maps.GROUPS}
-    blank |= {f"confidence_{route}": np.zeros(len(SIZES) + 1) for route in brain_maps.GROUPS}
+    blank |= {f"confidence_{route}": np.zeros(DOUBT + 1) for route in brain_maps.GROUPS}
+    blank |= {f"neither_{route}": np.zeros(2 * evidence.COUNT + 1) for route in brain_maps.GROUPS}
+    blank |= {"inconsistent": np.zeros(2 * evidence.COUNT + 1)}
     return (
         arrays
         | blank
         | {
-            "basis": (space.basis * space.scale[: space.components, None]).astype(np.float16),
+            "reads": np.ones(2),
+            "cut_bins": cuts.bins(len(fitted["cosines"]), clips.told.shape[1]),
+            "basis": (space.basis * scale[: space.components]).astype(np.float16),
+            "varied": (space.structure_basis * scale[space.components :]).astype(np.float16),
             "seam_frame": frame.astype(np.float32),
             "seam_offset": (offset[:, None, None, None] - first).astype(np.float32),
-            **still(codec, cut.latents[:: -(-len(cut.latents) // _STILLS)]),
+            **still(codec, clips.latents[:: -(-len(clips.latents) // _STILLS)]),
             "latent_shape": np.array(shape),
-            **memory(cut, space),
         }
     )
-
-
-def memory(clips: Clips, space: Space) -> Arrays:
-    """Choose the surrounds to be remembered: the corners of a few clips of every kind.
-
-    Returns
-    -------
-    dict
-        ``bank`` (clip, corner) without the mean, ``bank_values`` (clip, value), and ``corner_mean``.
-    """
-    shape = clips.latents.shape[1:]
-    corners = clips.latents[..., CORNERS[0], CORNERS[1]].astype(np.float32)
-    mean = space.latent_mean.reshape(shape)[..., CORNERS[0], CORNERS[1]].astype(np.float32)
-    kinds = np.concatenate(
-        [part * (name in SURROUND) for name, part in zip(ATTRIBUTES, split(clips.attributes), strict=True)], 1
-    )
-    _, kind = np.unique(kinds, axis=0, return_inverse=True)
-    kept = np.concatenate([np.flatnonzero(kind == k)[:REMEMBERED] for k in np.unique(kind)])
-    return {
-        "bank": (corners - mean)[kept].reshape(len(kept), -1).astype(np.float16),
-        "bank_values": kinds[kept].astype(np.float32),
-        "corner_mean": mean[None],
-    }
 
 
 def still(codec: Arrays, latents: NDArray[Any]) -> Arrays:

@@ -1,35 +1,34 @@
 """The brain encoder: from windows of EEG and fMRI to what the video flow is conditioned on.
 
-Both signals are reduced to features, and linear maps take the features to points of a space of pictures and
-attributes. A perceptron refines the point, which then becomes a map (the clip that the signals draw, the end
-of the clip before, a remembered surround), an embedding, and a confidence. Only the tokens are trained with
-the flow; everything else was fitted before.
+Both signals are reduced to features, and linear maps take the features to points of a space of pictures
+(`train.models.compact.space`). A perceptron refines the point, which then becomes a map (the clip that the
+signals draw, how it varies, the end of the clip before), an embedding, and a confidence. Only the tokens are
+trained with the flow; everything else was fitted before.
 """
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from rtdecode.phantom.film.film import ATTRIBUTES
+from train.closed_form.cuts import BINS, TAPS
+from train.closed_form.patch_codec import FRAMES
 from train.closed_form.refine import PREFIX, ROUTES, perceptron
-from train.closed_form.space import SIZES
+from train.models.compact import evidence
 from train.models.compact.codec import to_patches
 from train.models.compact.refiner import Refiner
+from train.models.compact.structure import CHANNELS
 from train.work import Arrays
 
-# The attributes that a single latent frame shows well enough to compare two clips by them.
-COMPARED = ("color", "background")
-SEAM_FEATURES = len(COMPARED) + 2
+SEAM_FEATURES = 3
+# Numbers that the confidence is computed from: two sizes of the point, and the evidence.
+DOUBT = 2 + evidence.COUNT
 # Latent frames that are carried over from the clip before. `stand_still` needs two of them: from one
 # alone, the video frame that it shows was 4.2 grey levels off, from two 1.4.
 CARRIED = 2
-# Rows and columns of the corners of a latent frame.
-CORNERS = ([0, 0, -1, -1], [0, -1, 0, -1])
-# Weight of a remembered surround's nearness against the probability of its kind.
-_NEAR = 0.5
-# Enlarges the probabilities until all of them together weigh about as much as all components, whose
-# variance is 1. Without it the flow drew half of the discs as squares.
-_LOUD = 4.0
+# Probability that a clip continues the one before, below which it begins with a cut. Above it the sampler
+# lets it dissolve from the one before, which is less wrong where nothing was cut.
+_CUT = 0.1
 # The parts that are learned with the flow. Everything else was fitted before and stands still.
 LEARNED = ("tokens", "null_eeg", "null_fmri")
 
@@ -38,12 +37,8 @@ class BrainEncoder(nn.Module):
     """Encode windows. This is what ``encode.onnx`` computes.
 
     A window takes one of three routes, by the modalities it has: ``both``, ``fmri`` or ``eeg``. Each
-    route has its own linear map into the space of `train.closed_form.space`. A perceptron refines the points
-    that the maps lead to (`train.models.compact.refiner`), and gives the probabilities of what is shown.
-
-    The signals tell the phase of a texture badly, and a small flow does not invent one in four steps. So
-    the encoder remembers surrounds (the corners) of training clips, and takes the one that best fits what
-    the signals say.
+    route has its own linear map into the space of `train.models.compact.space`. A perceptron refines the
+    points that the maps lead to (`train.models.compact.refiner`).
 
     Parameters
     ----------
@@ -53,21 +48,20 @@ class BrainEncoder(nn.Module):
         - ``voxels`` (voxel, component), ``mixing`` (component, channel), ``cosines`` (sample, frequency) and
           ``{modality}_feature_mean`` make the features.
         - ``{route}_{modality}`` (feature, target) are the linear maps, ``basis`` (component, latent) draws
-          the components, and ``refiner.*`` is the state of the perceptron.
-        - ``heat`` (route,) divides the logits of each route. ``reads`` ([fmri, eeg]) is 1 for the modalities
-          that are read.
-        - ``seam_frame`` (channel, channel), ``seam_offset`` (channel, 1, row, column),
-          ``discriminant_carry`` (latent, value), ``offset_carry`` (value,) and ``seam_{route}`` (feature,)
-          tell whether the clip continues the one before.
-        - ``confidence_{route}`` (feature,) are the weights of the confidence.
-        - For ``bank``, ``bank_values`` and ``corner_mean`` see `train.models.compact.build.memory`, for
-          ``still_weight`` and ``still_bias`` `train.models.compact.codec.fit_still`.
+          the components, ``varied`` (axis, value) the structure tensor, and ``refiner.*`` is the state of
+          the perceptron.
+        - ``reads`` ([fmri, eeg]) is 1 for the modalities that are read.
+        - ``cut_bins`` (sample, bin), ``cut_kernel`` and ``cut_offset`` tell when the film cuts, see
+          `train.closed_form.cuts`.
+        - ``seam_frame`` (channel, channel), ``seam_offset`` (channel, 1, row, column) and ``seam_{route}``
+          (feature,) tell whether the clip continues the one before.
+        - ``evidence.*`` are the arrays of `train.models.compact.evidence.Evidence`. ``neither_{route}`` and
+          ``inconsistent`` are weights of its numbers, their squares and an offset, see
+          `train.models.compact.presence`; ``confidence_{route}`` are the weights of the confidence.
+        - For ``still_weight`` and ``still_bias`` see `train.models.compact.codec.fit_still`.
         - ``latent_shape``.
 
-        Arrays in half precision stay in half precision.
     embedding : int
-    sharpness : float
-        Power of the probabilities. Above 1, the clip commits itself to the likeliest values.
     """
 
     voxels: Tensor
@@ -80,31 +74,37 @@ class BrainEncoder(nn.Module):
     fmri_fmri: Tensor
     eeg_eeg: Tensor
     basis: Tensor
-    heat: Tensor
+    varied: Tensor
     reads: Tensor
+    cut_bins: Tensor
+    cut_kernel: Tensor
+    cut_offset: Tensor
+    inconsistent: Tensor
     seam_frame: Tensor
     seam_offset: Tensor
-    discriminant_carry: Tensor
-    offset_carry: Tensor
-    bank: Tensor
-    bank_values: Tensor
-    corner_mean: Tensor
     still_weight: Tensor
     still_bias: Tensor
 
-    def __init__(self, arrays: Arrays, embedding: int, sharpness: float = 1.0) -> None:
+    def __init__(self, arrays: Arrays, embedding: int) -> None:
         super().__init__()
         self.shape = [int(n) for n in arrays["latent_shape"]]
-        self.sharpness = sharpness
         for name, value in arrays.items():
-            if name != "latent_shape" and not name.startswith(PREFIX):
-                kept = value if value.dtype == np.float16 else value.astype(np.float32)
-                # A copy: what is written into a buffer later must not reach the caller's array.
-                self.register_buffer(name, torch.from_numpy(kept.copy()))
+            if name != "latent_shape" and not name.startswith((PREFIX, evidence.PREFIX)):
+                # A copy: what is written into a buffer later must not reach the caller's array. In single
+                # precision, because the exporter drops the name of what it casts itself.
+                self.register_buffer(name, torch.from_numpy(value.astype(np.float32)))
         self.components = len(arrays["basis"])
         self.refiner = Refiner.load(perceptron(arrays))
+        measured = {
+            name.removeprefix(evidence.PREFIX): value
+            for name, value in arrays.items()
+            if name.startswith(evidence.PREFIX)
+        }
+        self.evidence = evidence.Evidence(measured, len(arrays["mixing"]))
         self.tokens = nn.Sequential(
-            nn.Linear(self.components + sum(SIZES), embedding), nn.SiLU(), nn.Linear(embedding, embedding)
+            nn.Linear(self.components + len(arrays["varied"]) + 1, embedding),
+            nn.SiLU(),
+            nn.Linear(embedding, embedding),
         )
         self.null_eeg = nn.Parameter(0.02 * torch.randn(embedding))
         self.null_fmri = nn.Parameter(0.02 * torch.randn(embedding))
@@ -117,7 +117,7 @@ class BrainEncoder(nn.Module):
         fmri_mask: Tensor,
         carry: Tensor,
         carry_mask: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Encode windows.
 
         Parameters
@@ -131,181 +131,187 @@ class BrainEncoder(nn.Module):
 
         Returns
         -------
-        condition : (batch, 4 channels + 3, frame, row, column)
+        condition : (batch, 3 channels + 12, frame, row, column)
             In this order: the clip that the signals draw; the last latent frame of the clip before, and 1
-            where this clip continues it; the surround, and 1 where it counts. The rest is for the sampler
-            alone: the latent frame to begin with, which shows the last video frame before, and 1 where
-            there is one.
+            where this clip continues it; the structure tensor that the signals draw; the probability of a
+            cut at each of the four video frames of a latent frame, the same everywhere. The rest is for the
+            sampler alone: the latent frame to begin with, which shows the last video frame before, and 1
+            where there is one and the clip does not begin with a cut.
         embedding : (batch, embedding)
         confidence : (batch, 1)
+        brain : (batch, 3)
+            Probabilities that the window holds a brain that can be read, signals that do not belong together,
+            or neither.
         """
         there = torch.cat([m.amax(1, keepdim=True) for m in (fmri_mask, eeg_mask)], 1) * self.reads
         route = routes(there)
-        places = self.place(self.fmri_features(fmri, fmri_mask), self.eeg_features(eeg))
+        whole = self.without_holes(fmri, fmri_mask)
+        of_fmri = self.fmri_features(whole)
+        of_eeg = self.eeg_features(eeg)
+        places = self.place(of_fmri, of_eeg)
         point = self.refiner(places, route)
-        condition, embedding, values = self.condition(point, route, carry, carry_mask)
-        return condition, embedding, self.confidence(values, route)
+        measured = self.evidence(eeg, whole, of_eeg, of_fmri, places, self.voxels)
+        condition, embedding = self.condition(point, self.cuts(eeg, route), route, carry, carry_mask)
+        confidence = self.confidence(point, measured, route)
+        return condition, embedding, confidence, self.presence(measured, route)
+
+    def measure(self, eeg: Tensor, fmri: Tensor, fmri_mask: Tensor) -> Tensor:
+        """Measure windows of both modalities (`train.models.compact.evidence`), (batch, number)."""
+        whole = self.without_holes(fmri, fmri_mask)
+        of_fmri = self.fmri_features(whole)
+        of_eeg = self.eeg_features(eeg)
+        return self.evidence(eeg, whole, of_eeg, of_fmri, self.place(of_fmri, of_eeg), self.voxels)
 
     @property
     def null(self) -> Tensor:
         """The embedding without a brain, (embedding,)."""
         return self.null_eeg + self.null_fmri
 
-    def fmri_features(self, fmri: Tensor, mask: Tensor) -> Tensor:
-        """Reduce volumes. The mean of the window's other volumes stands in for one that is missing."""
+    @property
+    def seen(self) -> int:
+        """Number of channels of the condition that the flow sees."""
+        return 2 * self.shape[0] + 1 + CHANNELS + FRAMES
+
+    def without_holes(self, fmri: Tensor, mask: Tensor) -> Tensor:
+        """Put the mean of the window's other volumes where one is missing."""
         share = mask / mask.sum(1, keepdim=True).clamp(min=1)
         mean = share[:, None] @ fmri
-        whole = fmri + (1 - mask)[:, :, None] * mean
-        return (whole @ self.voxels.float()).flatten(1) - self.fmri_feature_mean
+        return fmri + (1 - mask)[:, :, None] * mean
+
+    def fmri_features(self, fmri: Tensor) -> Tensor:
+        """Reduce volumes to components of the voxels."""
+        return (fmri @ self.voxels).flatten(1) - self.fmri_feature_mean
 
     def eeg_features(self, eeg: Tensor) -> Tensor:
         """Reduce EEG to the coefficients of slow cosines in mixed channels."""
         return (self.mixing @ (eeg @ self.cosines)).flatten(1) - self.eeg_feature_mean
 
+    def cuts(self, eeg: Tensor, route: Tensor) -> Tensor:
+        """Return the probability of a cut at each video frame, (batch, frame); zeros without EEG."""
+        mixed = functional.pad(self.mixing @ (eeg @ self.cut_bins), (0, TAPS - BINS))
+        odds = functional.conv1d(mixed, self.cut_kernel, self.cut_offset, stride=BINS)[:, 0]
+        return odds.sigmoid() * (route[:, :1] + route[:, 2:])
+
     def place(self, fmri: Tensor, eeg: Tensor) -> Tensor:
         """Map features into the space by every route, (batch, route, target)."""
-        both = fmri @ self.both_fmri.float() + eeg @ self.both_eeg.float()
-        return torch.stack([both, fmri @ self.fmri_fmri.float(), eeg @ self.eeg_eeg.float()], 1)
+        both = fmri @ self.both_fmri + eeg @ self.both_eeg
+        return torch.stack([both, fmri @ self.fmri_fmri, eeg @ self.eeg_eeg], 1)
 
     def condition(
-        self,
-        point: Tensor,
-        route: Tensor,
-        carry: Tensor,
-        carry_mask: Tensor,
-        told: tuple[Tensor, Tensor] | None = None,
-        surround: tuple[Tensor, Tensor] | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, point: Tensor, told: Tensor, route: Tensor, carry: Tensor, carry_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Turn points of the space into what the flow is conditioned on.
 
         Parameters
         ----------
-        point : (batch, component + value)
-            Refined points: components of the latents and logits of the attributes' values.
+        point : (batch, target)
+            Refined points.
+        told : (batch, frame)
+            Probability of a cut at each video frame.
         route : (batch, 3)
             One-hot, or zeros where there is no signal.
         carry, carry_mask
             As for `forward`.
-        told : (batch, value) and (batch, 1), optional
-            In training: the truth, which replaces the probabilities where the second is 1. From this the
-            flow learns to trust probabilities the more, the surer they are.
-        surround : (batch, channel, frame, corner) and (batch, 1), optional
-            In training: the true corners in place of remembered ones, shown where the second is 1.
 
         Returns
         -------
         condition, embedding
             As `forward` returns them.
-        values : (batch, value)
-            Probabilities of the attributes' values.
         """
-        values = self.probabilities(point, route, self.sharpness)
         drawn = self.draw(point)
-        # The seam test was fitted on probabilities that were not sharpened.
-        plain = self.probabilities(point, route, 1.0)
         last = carry[:, :, -1:]
-        used = carry_mask * (self.continues(drawn, plain, route, last) > 0.5).float()
-        flag = used[:, :, None, None, None]
+        continuing = self.continues(point, drawn, route, last)
+        flag = (carry_mask * (continuing > 0.5).float())[:, :, None, None, None]
+        known = (carry_mask * (continuing > _CUT).float())[:, :, None, None, None]
         frames = self.shape[1]
-        if told is not None:
-            truth, tell = told
-            values = tell * truth + (1 - tell) * values
-        known = carry_mask[:, :, None, None, None]
         held = (last * flag).expand(-1, -1, frames, -1, -1)
         start = (self.stand_still(carry) * known).expand(-1, -1, frames, -1, -1)
         sign = flag.expand(-1, 1, *self.shape[1:])
-        # A clip that continues the one before takes its surround from there.
-        corners, seen = self.remember(values, drawn, route) if surround is None else surround
-        around = self.around(corners - self.corner_mean, seen * (1 - used))
         there = known.expand(-1, 1, *self.shape[1:])
-        condition = torch.cat([drawn, held, sign, around, start, there], 1)
+        cut = self.draw_cuts(told)
+        condition = torch.cat([drawn, held, sign, self.draw_structure(point), cut, start, there], 1)
         # The routes are both, fmri, eeg, in this order.
         has_fmri = route[:, :1] + route[:, 1:2]
         has_eeg = route[:, :1] + route[:, 2:]
-        told_of = self.tokens(torch.cat([point[:, : self.components], _LOUD * values], 1))
-        told_of = told_of * route.sum(1, keepdim=True)
+        told_of = self.tokens(point) * route.sum(1, keepdim=True)
         embedding = told_of + (1 - has_eeg) * self.null_eeg + (1 - has_fmri) * self.null_fmri
-        return condition, embedding, values
+        return condition, embedding
 
     def draw(self, point: Tensor) -> Tensor:
         """Draw the latents of the components alone, without the latents' mean."""
-        return (point[:, : self.components] @ self.basis.float()).view(-1, *self.shape)
+        return (point[:, : self.components] @ self.basis).view(-1, *self.shape)
 
-    def probabilities(self, point: Tensor, route: Tensor, sharpness: float) -> Tensor:
-        """Return the probability of each attribute's values, (batch, value); uniform without a signal."""
-        # Without a signal the heat is 0, as are the logits: the clamp then makes the softmax uniform.
-        heat = (route * self.heat).sum(1, keepdim=True).clamp(min=1e-3)
-        logits = point[:, self.components :] / heat
-        parts = torch.split(sharpness * logits, SIZES, 1)
-        return torch.cat([part.softmax(1) for part in parts], 1)
+    def draw_structure(self, point: Tensor) -> Tensor:
+        """Draw the structure tensor, in its scale and without its mean, (batch, 6, frame, row, column).
 
-    def remember(self, values: Tensor, drawn: Tensor, route: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the corners that fit best, (batch, channel, frame, corner), and whether to use them."""
-        here = drawn[..., CORNERS[0], CORNERS[1]].flatten(1)
-        bank = self.bank.float()
-        # Mean squared difference of every window from every row of the bank, as |a|^2 + |b|^2 - 2 a b.
-        apart = (
-            here.square().mean(1, keepdim=True) + bank.square().mean(1)
-        ) - 2 * here @ bank.T / bank.shape[1]
-        # Clamped before the logarithm: the exporter to ONNX would drop the addition of 1e-9.
-        fit = values.clamp(min=1e-6).log() @ self.bank_values.T - _NEAR * apart
-        best = fit.argmax(1)
-        return bank[best].view(-1, *self.shape[:2], 4) + self.corner_mean, route.sum(1, keepdim=True)
+        Latent frame 0 has that of latent frame 1.
+        """
+        axes = point[:, self.components : -1]
+        varied = (axes @ self.varied).view(-1, CHANNELS, self.shape[1] - 1, *self.shape[2:])
+        return torch.cat([varied[:, :, :1], varied], 2)
 
-    def around(self, corners: Tensor, seen: Tensor) -> Tensor:
-        """Lay corners out as a map of zeros, with a flag: (batch, channel + 1, frame, row, column)."""
-        _, frames, rows, columns = self.shape
-        flag = seen[:, :, None, None, None]
-        top, bottom = (
-            torch.cat([pair[..., :1], pair.new_zeros(*pair.shape[:-1], columns - 2), pair[..., 1:]], -1)
-            for pair in (corners[..., :2], corners[..., 2:])
-        )
-        blank = top.new_zeros(*top.shape[:3], rows - 2, columns)
-        laid = torch.cat([top[..., None, :], blank, bottom[..., None, :]], -2)
-        return torch.cat([laid * flag, flag.expand(-1, 1, frames, rows, columns)], 1)
+    def draw_cuts(self, told: Tensor) -> Tensor:
+        """Lay the cuts of video frames out beside the latents, (batch, 4, frame, row, column)."""
+        # Latent frame 0 is the first video frame alone, and the last one ends after the window.
+        whole = functional.pad(told, (FRAMES - 1, 1))
+        frames = whole.unflatten(1, (self.shape[1], FRAMES)).transpose(1, 2)
+        return frames[:, :, :, None, None].expand(-1, -1, *self.shape[1:])
 
     def stand_still(self, carry: Tensor) -> Tensor:
         """Return a latent frame 0 that shows the end of the clip before, (batch, channel, 1, row, column)."""
         both = torch.cat([carry[:, :, 1], carry[:, :, 0]], 1)
         return to_patches(both, self.still_weight, self.still_bias)[:, :, None]
 
-    def continues(self, drawn: Tensor, values: Tensor, route: Tensor, carry: Tensor) -> Tensor:
+    def continues(self, point: Tensor, drawn: Tensor, route: Tensor, carry: Tensor) -> Tensor:
         """Return the probability that the clip continues the one before, (batch, 1)."""
-        features = self.seam_features(drawn, values, carry)
+        features = self.seam_features(point, drawn, carry)
         weights = route @ torch.stack([self.get_buffer(f"seam_{name}") for name in ROUTES])
         return (features * weights[:, :-1]).sum(1, keepdim=True).add(weights[:, -1:]).sigmoid()
 
-    def seam_features(self, drawn: Tensor, values: Tensor, carry: Tensor) -> Tensor:
+    def seam_features(self, point: Tensor, drawn: Tensor, carry: Tensor) -> Tensor:
         """Compare the clip, as the signals tell it, with the end of the one before.
 
         Returns
         -------
-        (batch, compared + 2)
-            The log probability that each of `COMPARED` is the same in both clips, where a discriminant reads
-            the end of the clip before; the squared difference between the mean colours of the first frame
+        (batch, 3)
+            What the signals tell of a cut; the squared difference between the mean colours of the first frame
             drawn and the last one before; the correlation of these two frames.
         """
-        logits = carry.flatten(1) @ self.discriminant_carry.float() + self.offset_carry
-        before = [part.softmax(1) for part in torch.split(logits, SIZES, 1)]
-        pairs = zip(ATTRIBUTES, torch.split(values, SIZES, 1), before, strict=True)
-        same = [(now * then).sum(1).clamp(min=1e-3).log() for name, now, then in pairs if name in COMPARED]
         last = torch.einsum("oi,bihw->bohw", self.seam_frame, carry[:, :, 0]) + self.seam_offset[:, 0]
         first = drawn[:, :, 0]
         apart = (last - first).mean((2, 3)).square().sum(1)
         size = last.square().sum((1, 2, 3)) * first.square().sum((1, 2, 3))
         alike = (last * first).sum((1, 2, 3)) / size.clamp(min=1e-6).sqrt()
-        return torch.stack([*same, apart, alike], 1)
+        return torch.stack([point[:, -1], apart, alike], 1)
 
-    def confidence(self, values: Tensor, route: Tensor) -> Tensor:
+    def presence(self, measured: Tensor, route: Tensor) -> Tensor:
+        """Return the probabilities of a brain, of signals that do not belong together, and of neither."""
+        terms = torch.cat([measured, measured.square()], 1)
+        there = route.sum(1, keepdim=True)
+        weights = route @ torch.stack([self.get_buffer(f"neither_{name}") for name in ROUTES])
+        nothing = (terms * weights[:, :-1]).sum(1, keepdim=True).add(weights[:, -1:]).sigmoid()
+        neither = there * nothing + (1 - there)
+        apart = (terms @ self.inconsistent[:-1, None] + self.inconsistent[-1]).sigmoid() * route[:, :1]
+        return torch.cat([(1 - neither) * (1 - apart), (1 - neither) * apart, neither], 1)
+
+    def confidence(self, point: Tensor, measured: Tensor, route: Tensor) -> Tensor:
         """Return the probability that the clip wins its 2-way identification, (batch, 1)."""
         weights = route @ torch.stack([self.get_buffer(f"confidence_{name}") for name in ROUTES])
-        return (self.doubt(values) * weights[:, :-1]).sum(1, keepdim=True).add(weights[:, -1:]).sigmoid()
+        doubt = self.doubt(point, measured)
+        return (doubt * weights[:, :-1]).sum(1, keepdim=True).add(weights[:, -1:]).sigmoid()
 
-    def doubt(self, values: Tensor) -> Tensor:
-        """Return the entropy of each attribute's probabilities, from 0 to 1, (batch, attribute)."""
-        parts = torch.split(values, SIZES, 1)
-        found = [-(p * p.clamp(min=1e-9).log()).sum(1) / np.log(p.shape[1]) for p in parts]
-        return torch.stack(found, 1)
+    def doubt(self, point: Tensor, measured: Tensor) -> Tensor:
+        """Return what the confidence is computed from, (batch, `DOUBT`)."""
+        return torch.cat([self.sizes(point), measured], 1)
+
+    def sizes(self, point: Tensor) -> Tensor:
+        """Return the logarithms of the sizes of a point's components and axes, (batch, 2).
+
+        What the signals do not tell is drawn near the mean, so the size says how much they tell.
+        """
+        drawn = point[:, : self.components].square().mean(1)
+        varied = point[:, self.components : -1].square().mean(1)
+        return torch.stack([drawn, varied], 1).clamp(min=1e-6).log()
 
 
 def routes(there: Tensor) -> Tensor:

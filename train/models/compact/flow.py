@@ -21,6 +21,8 @@ _FREQUENCIES = 32
 _RISE = 8
 # Latent frames over which a clip that continues the one before moves away from its end.
 _JOINED = 6
+# Latent frames, rows and columns over which noise is averaged to find its slow part.
+_SLOW = (3, 2, 2)
 # Share of that end in the first latent frames of all other clips, which dissolve from it.
 _DISSOLVING = (1.0, 0.5, 0.0)
 
@@ -32,6 +34,10 @@ class VideoFlow(nn.Module):
     is ``e - x`` (Liu, Gong and Liu 2023, Flow straight and fast, equation 1). The network's own output is
     preconditioned as in Karras et al. 2022 (Elucidating the design space, table 1), adapted to this path: at
     t = 1 the network predicts the clean clip, near t = 0 the noise.
+
+    The first channels of the condition hold the clip as the brain encoder draws it. Both ends of the path are
+    taken less that clip, so the network draws what the encoder leaves open, and before any training it shows
+    what the encoder draws.
 
     The attention's layers have the names that they have in diffusers.
 
@@ -50,7 +56,7 @@ class VideoFlow(nn.Module):
     heads : int
         Heads of the attention among all places and times at half resolution.
     spread : list of float, optional
-        Standard deviation of each channel of clean latents; 1 where not given.
+        Root mean square of each channel of what the network draws; 1 where not given.
 
     Attributes
     ----------
@@ -68,7 +74,7 @@ class VideoFlow(nn.Module):
         frames: int = 9,
         height: int = 8,
         width: int = 12,
-        condition_channels: int = 50,
+        condition_channels: int = 43,
         embedding: int = 128,
         widths: tuple[int, int] = (64, 128),
         blocks: tuple[int, int] = (2, 3),
@@ -125,13 +131,21 @@ class VideoFlow(nn.Module):
 
     def clean(self, noisy: Tensor, level: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:
         """Predict the clean latents. The arguments are those of `forward`."""
+        known = self.known(condition)
+        # Noisy latents are linear in the clean ones, so what is known is taken from them by its share.
+        rest = noisy - (1 - level.view(-1, 1, 1, 1, 1)) * known
         keep, gain, scale = preconditioning(level, self.deviation)
-        return keep * noisy + gain * self.network(noisy * scale, level, condition, embedding).float()
+        return known + keep * rest + gain * self.network(rest * scale, level, condition, embedding).float()
+
+    def known(self, condition: Tensor) -> Tensor:
+        """Return the part of the clean latents that the network does not draw: the encoder's clip."""
+        return condition[:, : self.config["channels"]]
 
     def network(self, scaled: Tensor, level: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:
         """Return the network's own output, which has about unit variance.
 
-        `scaled` are the noisy latents, scaled to unit variance; the other arguments are those of `forward`.
+        `scaled` are the noisy latents without what is `known`, scaled to unit variance. The other arguments
+        are those of `forward`.
         """
         angles = level[:, None] * self.frequencies
         e = embedding + self.time(torch.cat([angles.sin(), angles.cos()], 1))
@@ -162,7 +176,7 @@ def preconditioning(level: Tensor, spread: Tensor) -> tuple[Tensor, Tensor, Tens
     level : (batch,)
         Noise level t.
     spread : (1, channel, 1, 1, 1)
-        Standard deviation of the clean latents.
+        Root mean square of the clean latents, without what is known of them.
     """
     t = level.view(-1, 1, 1, 1, 1)
     total = ((1 - t) * spread) ** 2 + t**2
@@ -264,6 +278,9 @@ class Denoiser(nn.Module):
         How far the noise levels are moved towards noise; 1 leaves them evenly spaced.
     guidance : float
         Strength of the guidance; 1 for none.
+    calm : float
+        Share of the noise's slow part, its mean over `_SLOW` latents, that is left out from the start. Slow
+        noise becomes layout that the brain did not tell of, and fast noise becomes detail.
     null : (embedding,)
         The embedding without a brain.
     making_up : (channel, channel, k, k)
@@ -275,12 +292,19 @@ class Denoiser(nn.Module):
     joining: Tensor
 
     def __init__(
-        self, flow: VideoFlow, shift: float, guidance: float, null: Tensor, making_up: Tensor
+        self,
+        flow: VideoFlow,
+        shift: float,
+        guidance: float,
+        calm: float,
+        null: Tensor,
+        making_up: Tensor,
     ) -> None:
         super().__init__()
         self.flow = flow
         self.shift = shift
         self.guidance = guidance
+        self.calm = calm
         self.register_buffer("null", null.detach().clone())
         self.register_buffer("making_up", making_up.detach().clone())
         joining = (1 - torch.arange(flow.place.shape[2]) / _JOINED).clamp(min=0)
@@ -291,6 +315,8 @@ class Denoiser(nn.Module):
     ) -> Tensor:
         """Take step number `step`, from 0, of `steps`; both (1,) float."""
         now, after = (shifted(1 - (step + n) / steps, self.shift) for n in (0, 1))
+        slow = functional.interpolate(functional.avg_pool3d(latent, _SLOW), scale_factor=_SLOW)
+        latent = latent - self.calm * (step <= 0).float() * slow
         clean = self.clean(latent, now, condition, embedding)
         found = clean + (latent - clean) * (after / now)
         # Conditions are factors and not branches, because this module is traced into one graph.

@@ -6,12 +6,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rtdecode.phantom.film.film import ATTRIBUTES
-from rtdecode.phantom.film.reader import accuracy
 from train.closed_form.refine import ROUTES
-from train.closed_form.space import split
+from train.metrics.pixels import gradient_energy
 from train.models.compact.batches import Clips
 from train.models.compact.encoder import CARRIED
+from train.models.compact.evidence import COUNT, KNOWN
 from train.models.compact.system import decode, decoder_of, sample
 from train.models.compact.trainable import Trainables
 from train.tuning import Drawn
@@ -19,71 +18,81 @@ from train.work import Arrays
 
 # Clips that are drawn at once, to bound the memory.
 _AT_ONCE = 20
-# The attributes that a viewer should be able to name.
-_SHOWN = ("shape", "color", "background", "texture")
+# So many clips are enough for a choice.
+_ENOUGH = 240
 
 
 class HeldOutClips:
     """Clips of sessions that neither encoder nor flow was trained on, drawn from the points they lead to.
 
-    They are drawn without carry, and the codec's reconstruction stands for the truth. Guidance is chosen
-    first, and then the sharpness of the probabilities. `draw` leaves the last sharpness in the encoder.
+    They are drawn without carry, and the codec's reconstruction stands for the truth.
 
     Parameters
     ----------
     system : Trainables
     codec : dict
     clips : Clips
+    measured : (clip, number)
+        Evidence of their windows, see `train.models.compact.evidence`.
     shift, steps
         Shift and number of steps of the sampler.
     """
 
     settings: Mapping[str, Sequence[float]] = {
-        "guidance": (1.0, 2.0, 3.0, 4.0),
-        "sharpness": (1.0, 3.0, 8.0),
+        "guidance": (1.0, 1.5, 2.0, 3.0),
+        "calm": (0.0, 0.5, 0.8, 1.0),
     }
     routes: Sequence[str] = ROUTES
-    preferred: str = "attributes"
+    preferred: str = "likeness of sharpness"
 
-    def __init__(self, system: Trainables, codec: Arrays, clips: Clips, shift: float, steps: int) -> None:
+    def __init__(
+        self,
+        system: Trainables,
+        codec: Arrays,
+        clips: Clips,
+        measured: NDArray[np.float64],
+        shift: float,
+        steps: int,
+    ) -> None:
         self._system = system
-        self._clips = clips
         self._shift = shift
         self._steps = steps
         self._decoder = decoder_of(codec)
-        # All windows are identified among each other.
-        self.sessions = np.zeros(len(clips.latents), np.int64)
-        self.truths = decode(self._decoder, clips.latents[:].astype(np.float32))
+        every = -(-len(clips.joined) // _ENOUGH)
+        self._latents = clips.latents[::every].astype(np.float32)
+        self._points = {route: points[::every] for route, points in clips.points.items()}
+        self._told = torch.from_numpy(clips.told[::every])
+        self._measured = torch.from_numpy(measured[::every].astype(np.float32))
+        self.sessions = clips.sessions[::every]
+        self.truths = decode(self._decoder, self._latents)
         self.mean_clip = codec["mean_clip"]
 
     @torch.no_grad()
     def draw(self, route: str, settings: Mapping[str, float]) -> Drawn:
-        """Draw every clip from its point by one route. Its doubt is the entropies of its attributes."""
+        """Draw every clip from its point by one route."""
+        known = torch.zeros(COUNT)
+        known[KNOWN[route]] = 1
         encoder = self._system.encoder
-        encoder.sharpness = settings["sharpness"]
-        denoiser = self._system.denoiser(self._decoder, self._shift, settings["guidance"])
-        clips = self._clips
+        chosen = settings["guidance"], settings["calm"]
+        denoiser = self._system.denoiser(self._decoder, self._shift, *chosen)
         # The same noise for all settings, so that they differ in nothing else.
         rng = np.random.default_rng(0)
         shown: list[NDArray[np.float32]] = []
         doubt: list[NDArray[np.float64]] = []
-        for n in range(0, len(clips.latents), _AT_ONCE):
-            point = torch.from_numpy(clips.points[route][n : n + _AT_ONCE])
+        for n in range(0, len(self._latents), _AT_ONCE):
+            point = torch.from_numpy(self._points[route][n : n + _AT_ONCE])
             way = torch.eye(len(ROUTES))[ROUTES.index(route)].expand(len(point), -1)
-            noise = rng.standard_normal(clips.latents[n : n + _AT_ONCE].shape, np.float32)
-            start = torch.from_numpy(noise)
+            start = torch.from_numpy(rng.standard_normal(self._latents[n : n + _AT_ONCE].shape, np.float32))
             blank = torch.zeros_like(start[:, :, -CARRIED:])
-            condition, embedding, values = encoder.condition(point, way, blank, torch.zeros(len(point), 1))
+            told = self._told[n : n + _AT_ONCE] * float(route != "fmri")
+            condition, embedding = encoder.condition(point, told, way, blank, torch.zeros(len(point), 1))
             shown.append(sample(denoiser, start, condition, embedding, self._steps).numpy())
-            doubt.append(encoder.doubt(values).numpy().astype(np.float64))
+            # What a route does not know has no weight, as it is the same for all windows.
+            measured = self._measured[n : n + _AT_ONCE] * known
+            doubt.append(encoder.doubt(point, measured).numpy().astype(np.float64))
         return Drawn(decode(self._decoder, np.concatenate(shown)), np.concatenate(doubt))
 
     def figures(self, clips: NDArray[np.uint8]) -> dict[str, float]:
-        """Return the share of clips off which each attribute is read correctly, and the mean over four."""
-        shown = {
-            name: [values[n] for n in share.argmax(1)]
-            for (name, values), share in zip(ATTRIBUTES.items(), split(self._clips.attributes), strict=True)
-        }
-        truths = [dict(zip(shown, row, strict=True)) for row in zip(*shown.values(), strict=True)]
-        found = {name: float(hits.mean()) for name, hits in accuracy(list(clips), truths).items()}
-        return found | {"attributes": float(np.mean([found[name] for name in _SHOWN]))}
+        """Return how sharp the clips are beside the codec's, and how like it that is: 1 for the same."""
+        sharpness = float(gradient_energy(list(clips)).mean() / gradient_energy(list(self.truths)).mean())
+        return {"sharpness": sharpness, self.preferred: min(sharpness, 1 / sharpness)}

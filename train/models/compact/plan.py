@@ -1,39 +1,47 @@
 """The plan `compact`: a small flow model draws the film that the signals point to, in a few steps.
 
-Training fits the codec, lets the simulated participant watch films, fits the brain encoder, trains the flow
-on the encoder's held-out predictions, and tunes guidance and sharpness on sessions that neither encoder nor
-flow was trained on. Everything that takes long is kept on disk, so that a stopped run goes on after it.
+Training fits the codec, chooses the voxels that follow films, lets the simulated participant watch films,
+fits the brain encoder, trains the flow on the encoder's held-out predictions, and tunes the guidance on
+sessions that neither encoder nor flow was trained on. Nothing in it knows what the films show. Everything
+that takes long is kept on disk, so that a stopped run goes on after it.
 """
 
 import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
-from rtdecode.bundle import Manifest
+from rtdecode.bundle import Brain
+from rtdecode.signal.volume.projection import Projection
+from rtdecode.types import Presence
 from train import loop
 from train.closed_form.brain_maps import StemSizes
 from train.closed_form.patch_codec import CodecSizes
 from train.data.arrays import golden, normalised
 from train.data.chain import draft_bundle, unit_statistics
-from train.data.phantom import resting_level
-from train.data.simulated import SimulatedSessions
+from train.data.recorded_sessions import RecordedSessions
+from train.data.showing import AnyShowing
+from train.data.simulated import FilmSessions
 from train.judging import pictures
 from train.loop import Machine
 from train.models.compact import build as systems
+from train.models.compact import presence
 from train.models.compact.batches import Clips, Mixture, batch
-from train.models.compact.encoder import CARRIED, routes
+from train.models.compact.encoder import CARRIED, BrainEncoder, routes
+from train.models.compact.evidence import CLIP
 from train.models.compact.flow import levels
 from train.models.compact.held_out import HeldOutClips
 from train.models.compact.refiner import RefinerSizes
 from train.models.compact.system import Compact, decode, decoder_of, pack, sample
 from train.models.compact.trainable import Trainables
-from train.models.compact.watched import CUTS, STATISTICS, TAUGHT, Watched, codec_statistics, fit_codec
+from train.models.compact.voxels import find_voxels
+from train.models.compact.watched import STATISTICS, Watched, codec_statistics, fit_codec, session_stage
 from train.phases import Phase, check_losses
 from train.system import Trained
 from train.tuning import tune
@@ -42,6 +50,8 @@ from train.work import Arrays, Work
 # Clips on a sheet of samples, and the frames that are shown of each.
 _SHOWN = 6
 _SHOWN_FRAMES = (0, 8, 16, 24, 32)
+# Sessions of each kind of film on which the voxels are chosen.
+_CHOOSING = 3
 
 
 @dataclass(frozen=True)
@@ -52,15 +62,18 @@ class EncoderSizes:
     ----------
     stems : StemSizes
     refiner : RefinerSizes
-    shrinkage : float
-        Shrinkage of the discriminant that reads the end of a clip.
+    voxels : int
+        Number of voxels that are read.
+    axes : int
+        Number of principal components of the structure tensor in the space.
     embedding : int
         Width of the pooled condition.
     """
 
     stems: StemSizes
     refiner: RefinerSizes
-    shrinkage: float
+    voxels: int
+    axes: int
     embedding: int
 
 
@@ -97,35 +110,34 @@ class CompactPlan:
     # Optional: the arguments of a run may lack it, and a recipe's values do not depend on it.
     machine: Machine = field(default_factory=Machine)
 
-    def train(self, work: Work, data: SimulatedSessions, phases: dict[str, Phase]) -> Trained:
+    # `train.run` asks for it where it is given films.
+    learns_any_film: ClassVar[bool] = True
+
+    def train(self, work: Work, data: FilmSessions | RecordedSessions, phases: dict[str, Phase]) -> Trained:
         """Simulate sessions, fit the encoder, train the flow on held-out predictions, and tune."""
         # The loop checks this too, but only after films were watched and the encoder was fitted.
         check_losses(phases, Trainables.offered)
-        seeds = data.seeds(work)
-        who = data.who
         generator = self.generator
-        draft = data.manifest()
-        watched, fitted = self._watch(work, data, draft)
-        clips = {kind: watched.clips(kind, fitted) for kind in CUTS}
+        taught: list[AnyShowing] = [*data.showings(work), *data.showings(work, "free")]
+        watched, projection, fitted = self._watch(work, data, taught)
+        clips, held_clips = (watched.clips(showings, fitted) for showings in (taught, watched.held))
         shape = {
             "embedding": self.encoder.embedding,
             "widths": generator.widths,
             "blocks": generator.blocks,
         }
-        system = systems.build(fitted, watched.codec, clips, work.seed, **shape)
+        system = systems.build(fitted, watched.codec, clips, held_clips, work.seed, **shape)
         log = _train_flow(work, system, watched.codec, clips, phases, self.machine, generator)
-        # Guidance, sharpness and confidence are chosen on sessions that neither encoder nor flow was
-        # trained on. The encoder then gets the chosen values, as `draw` has left the last ones tried.
-        held = HeldOutClips(system, watched.codec, clips["held"], generator.shift, generator.steps)
+        # Guidance and confidence are chosen on sessions that neither encoder nor flow was trained on.
+        measured = fit_brain(system.encoder, watched, fitted, work.seed)
+        held = HeldOutClips(system, watched.codec, held_clips, measured, generator.shift, generator.steps)
         tuned = tune(held)
-        system.encoder.sharpness = tuned.settings["sharpness"]
         for route, weights in tuned.confidence.items():
             system.encoder.get_buffer(f"confidence_{route}").copy_(torch.from_numpy(weights))
-        # The manifest names no confidence, so that no live record shows one. The fitted confidence
-        # tells good windows of this film from bad ones, but is 0.99 for a participant at rest, too.
-        # It stays in the run.
         draft = replace(
-            draft,
+            data.manifest(projection),
+            brain=Brain("brain", Presence(**presence.PRIOR)),
+            confidence={"fitted_on": data.held_out},
             sigmas={str(generator.steps): levels(generator.steps, generator.shift)},
             steps=generator.steps,
             fitter="compact-fitter",
@@ -136,11 +148,11 @@ class CompactPlan:
         last, phase = list(phases.items())[-1]
         samples = Image.open(_sheet(work, last, phase.steps))
         return Trained(
-            system=Compact(pack(system, watched.codec, generator.shift, tuned.settings["guidance"])),
+            system=Compact(pack(system, watched.codec, generator.shift, tuned.settings)),
             manifest=draft,
             stats=stats,
-            projection=who.projection(),
-            golden=_golden(work, seeds["sessions"][0], stats),
+            projection=projection,
+            golden=_golden(work, taught[0], stats),
             tables={"loss": log, "calibration": tuned.table},
             pictures={"samples.png": samples},
         )
@@ -149,27 +161,52 @@ class CompactPlan:
         """Make the system again from the weights of a run."""
         return Compact(weights)
 
-    def _watch(self, work: Work, data: SimulatedSessions, draft: Manifest) -> tuple[Watched, Arrays]:
-        """Let the participant watch, and fit the encoder."""
-        seeds = data.seeds(work)
-        who = data.who
-        seconds = data.seconds
-        first = seeds["sessions"][0]
+    def _watch(
+        self, work: Work, data: FilmSessions | RecordedSessions, taught: list[AnyShowing]
+    ) -> tuple[Watched, Projection, Arrays]:
+        """Let the participant watch, choose the voxels, and fit the encoder."""
         sizes = self.codec
-        level = resting_level(work, who, first, seconds)
-        codec = work.stage(
-            "codec", lambda: fit_codec(seeds["sessions"], seconds, sizes.channels, sizes.contrast)
-        )
-        watched = Watched(work, seeds, seconds, codec)
-        watched.prepare(who, draft_bundle(draft, unit_statistics(draft, level), who.projection()))
         encoder = self.encoder
-        fit = partial(watched.fit, encoder.stems, sizes.components, encoder.shrinkage, encoder.refiner, level)
-        return watched, work.stage("brain", fit)
+        # The first session of each film: a drawn one by its seed, and a fixed one is always the same.
+        first = list({one.source: one for one in reversed(taught)}.values())
+        codec = work.stage("codec", lambda: fit_codec(first, sizes.channels, sizes.contrast))
+        window_s = float(data.grid.window)
+        found = work.stage("voxels", lambda: find_voxels(codec, _varied(taught), encoder.voxels, window_s))
+        projection = taught[0].projection(found["voxels"])
+        level = found["level"].astype(np.float32)
+        draft = data.manifest(projection)
+        watched = Watched(work, taught, data.showings(work, "held"), data.showings(work, "controls"), codec)
+        watched.prepare(draft_bundle(draft, unit_statistics(draft, level), projection))
+        fit = partial(watched.fit, encoder.stems, sizes.components, encoder.axes, encoder.refiner, level)
+        fitted = work.stage("brain", fit)
+        fitted |= work.stage("cuts", partial(watched.cuts, fitted))
+        return watched, projection, fitted | work.stage("evidence", partial(watched.evidence, fitted))
 
 
-def _golden(work: Work, seed: int, stats: Arrays) -> Arrays:
+def fit_brain(encoder: BrainEncoder, watched: Watched, fitted: Arrays, seed: int) -> NDArray[np.float64]:
+    """Fit whether there is a brain into the encoder; return what it measures of the held windows."""
+    found = presence.show(
+        encoder,
+        list(watched.windows(watched.held, fitted)),
+        list(watched.windows(watched.resting, fitted)),
+        seed,
+    )
+    found = presence.standardise(encoder, found)
+    for name, weights in presence.fit_presence(found).items():
+        encoder.get_buffer(name).copy_(torch.from_numpy(weights))
+    return np.clip(found.brain, -CLIP, CLIP)
+
+
+def _varied(taught: list[AnyShowing]) -> list[AnyShowing]:
+    """Choose the sessions that voxels are chosen on: some of each kind of film."""
+    kinds = {one.kind for one in taught}
+    few = [[one for one in taught if one.kind == kind][:_CHOOSING] for kind in sorted(kinds)]
+    return [one for some in few for one in some]
+
+
+def _golden(work: Work, one: AnyShowing, stats: Arrays) -> Arrays:
     """Make golden windows from the first windows of a watched session."""
-    first = {name: x[:3].copy() for name, x in work.read(f"session-{seed}").items()}
+    first = {name: x[:3].copy() for name, x in work.read(session_stage(one)).items()}
     eeg, fmri = normalised(first, stats)
     return golden(first | {"eeg": eeg, "fmri": fmri})
 
@@ -178,19 +215,18 @@ def _train_flow(
     work: Work,
     system: Trainables,
     codec: Arrays,
-    clips: dict[str, Clips],
+    clips: Clips,
     phases: dict[str, Phase],
     machine: Machine,
     sizes: FlowSizes,
 ) -> list[dict[str, Any]]:
     """Train flow and tokens. The log and sheets of samples are written beside the checkpoints."""
-    sets = [clips[kind] for kind in TAUGHT]
     return loop.train(
         system,
         phases,
-        partial(batch, sets, sizes.mixture, sizes.shift),
+        partial(batch, clips, sizes.mixture, sizes.shift),
         work.stages / "training",
-        partial(_show, work, system, codec, clips["sessions"], sizes),
+        partial(_show, work, system, codec, clips, sizes),
         work.seed,
         machine,
     )
@@ -212,11 +248,12 @@ def _show(
     blank = torch.zeros_like(torch.from_numpy(truth[:, :, -CARRIED:]))
     point = torch.from_numpy(clips.points["both"][picked])
     route = routes(torch.ones(_SHOWN, 2))
-    condition, embedding, _ = system.encoder.condition(point, route, blank, torch.zeros(_SHOWN, 1))
+    told = torch.from_numpy(clips.told[picked])
+    condition, embedding = system.encoder.condition(point, told, route, blank, torch.zeros(_SHOWN, 1))
     noise = torch.from_numpy(np.random.default_rng(0).standard_normal(truth.shape, np.float32))
     ways = (sizes.steps, 1)
     decoder = decoder_of(codec)
-    denoiser = system.denoiser(decoder, sizes.shift, 1.0)
+    denoiser = system.denoiser(decoder, sizes.shift, guidance=1.0, calm=0.0)
     drawn = [sample(denoiser, noise, condition, embedding, n).numpy() for n in ways]
     videos = [decode(decoder, latents) for latents in (truth, *drawn)]
     sheet = [video[n] for n in range(_SHOWN) for video in videos]

@@ -12,18 +12,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
 from train.closed_form.refine import KNOWN, ROUTES, refine
-from train.closed_form.space import SIZES, Space, split
+from train.models.compact.space import Space
 from train.work import Arrays
 
 # Share of the training windows that take each route: both, fmri, eeg.
 _SEEN = [0.6, 0.2, 0.2]
-# Windows in a row that are held out together, because neighbouring windows share noise.
-_BLOCK = 25
 
 
 @dataclass(frozen=True)
@@ -41,8 +38,10 @@ class RefinerSizes:
     batch : int
     rate, decay : float
         Largest learning rate of AdamW, weight decay.
-    drawn : float
-        Weight of the components, which are drawn, against the attributes.
+    varied : float
+        Weight of the structure tensor against the components of the latents.
+    cut : float
+        Weight of whether the clip begins with a cut.
     folds : int
         Parts of the windows. Each is refined by a perceptron that was trained on the others.
     """
@@ -53,7 +52,8 @@ class RefinerSizes:
     batch: int
     rate: float
     decay: float
-    drawn: float
+    varied: float
+    cut: float
     folds: int
 
 
@@ -62,8 +62,8 @@ class Refiner(nn.Module):
 
     Parameters
     ----------
-    targets, components : int
-        Size of a point, and of its first part, which is the components of the latents.
+    targets : int
+        Size of a point.
     width : int
     dropout : float
     """
@@ -71,14 +71,13 @@ class Refiner(nn.Module):
     scale: Tensor
     known: Tensor
 
-    def __init__(self, targets: int, components: int, width: int, dropout: float = 0.0) -> None:
+    def __init__(self, targets: int, width: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.components = components
         self.body = nn.Sequential(
             nn.Dropout(dropout / 4),
             *(nn.Linear(len(ROUTES) * targets + len(ROUTES), width), nn.SiLU(), nn.Dropout(dropout)),
             *(nn.Linear(width, width), nn.SiLU(), nn.Dropout(dropout)),
-            nn.Linear(width, components + sum(SIZES)),
+            nn.Linear(width, targets),
         )
         self.register_buffer("scale", torch.ones(len(ROUTES) * targets))
         self.register_buffer("known", torch.from_numpy(KNOWN.astype(np.float32)), persistent=False)
@@ -87,8 +86,7 @@ class Refiner(nn.Module):
     def load(cls, state: Arrays) -> "Refiner":
         """Make a perceptron from its state, for use and not for training."""
         first = state["body.1.weight"]
-        last = state["body.7.weight"]
-        made = cls((first.shape[1] - len(ROUTES)) // len(ROUTES), len(last) - sum(SIZES), len(first))
+        made = cls(len(state["body.7.weight"]), len(first))
         made.load_state_dict(
             {name: torch.from_numpy(value.astype(np.float32)) for name, value in state.items()}
         )
@@ -107,18 +105,23 @@ class Refiner(nn.Module):
 
         Returns
         -------
-        (batch, component + value)
-            Standardised components, and logits of the attributes' values; zeros without a signal.
+        (batch, target)
+            Zeros without a signal.
         """
         told = points * (route @ self.known)[:, :, None]
         found = self.body(torch.cat([told.flatten(1) * self.scale, route], 1))
-        # The network's output is added to the components of the window's own route.
-        own = (points * route[:, :, None]).sum(1)[:, : self.components]
-        return functional.pad(own, (0, sum(SIZES))) + found * route.sum(1, keepdim=True)
+        # The network's output is added to the point of the window's own route.
+        own = (points * route[:, :, None]).sum(1)
+        return own + found * route.sum(1, keepdim=True)
 
 
 def fit_refiner(
-    points: Arrays, truth: NDArray[np.float64], space: Space, sizes: RefinerSizes, seed: int
+    points: Arrays,
+    truth: NDArray[np.float64],
+    space: Space,
+    sizes: RefinerSizes,
+    titles: NDArray[np.int64],
+    seed: int,
 ) -> tuple[Arrays, Arrays]:
     """Train the perceptron on held-out points of the linear maps.
 
@@ -127,9 +130,11 @@ def fit_refiner(
     points : dict
         Route -> held-out predictions (window, target).
     truth : (window, target)
-        As `train.closed_form.space.Space.targets` returns it.
+        As `train.models.compact.space.Space.targets` returns it.
     space : Space
     sizes : RefinerSizes
+    titles : (window,)
+        Windows of the same number are held out together.
     seed : int
 
     Returns
@@ -137,12 +142,12 @@ def fit_refiner(
     net : dict
         State of the perceptron trained on all windows, in half precision.
     refined : dict
-        Route -> points (window, component + value), each from a perceptron that did not see its block.
+        Route -> points (window, target), each from a perceptron that did not see its title.
     """
     stacked = np.stack([points[route] for route in ROUTES], 1).astype(np.float32)
-    # Blocks go to the folds in turn, so that every fold has windows from all over the films.
-    fold = np.arange(len(truth)) // _BLOCK % sizes.folds
-    refined = {r: np.zeros((len(truth), space.components + sum(SIZES)), np.float32) for r in ROUTES}
+    # Titles go to the folds in turn, so that every fold has all kinds of film.
+    fold = titles % sizes.folds
+    refined = {r: np.zeros(truth.shape, np.float32) for r in ROUTES}
     for n in range(sizes.folds):
         own = fold == n
         others = fold != n
@@ -150,6 +155,18 @@ def fit_refiner(
         for route, found in refined.items():
             found[own] = refine(net, {r: points[r][own] for r in ROUTES}, route)
     return _state(_trained(stacked, truth, space, sizes, (seed, sizes.folds))), refined
+
+
+def _weights(space: Space, sizes: RefinerSizes) -> NDArray[np.float64]:
+    """Return the weight of each target in the loss.
+
+    Errors of a component count by its variance, as they do in the latents, and those of an axis as they do
+    in the tensor. Components and axes have the sum 1 each, before `sizes` weighs them against each other.
+    """
+    power = space.scale**2
+    drawn = power[: space.components]
+    varied = power[space.components : -1]
+    return np.concatenate([drawn / drawn.sum(), sizes.varied * varied / varied.sum(), np.array([sizes.cut])])
 
 
 def _state(net: Refiner) -> Arrays:
@@ -168,15 +185,10 @@ def _trained(
     rng = np.random.default_rng(key)
     # Dropout and the first weights are torch's draws; the order of the windows is numpy's.
     torch.manual_seed(int(rng.integers(2**31)))
-    net = Refiner(points.shape[2], space.components, sizes.width, sizes.dropout)
+    net = Refiner(points.shape[2], sizes.width, sizes.dropout)
     net.scale.copy_(torch.from_numpy(1 / np.maximum(points.std(0).reshape(-1), 1e-6)))
-    places = torch.from_numpy(truth[:, : space.components].astype(np.float32))
-    # The attributes are standardised in the truth; the cross-entropy needs them as shares again.
-    shown = truth[:, space.components :] * space.scale[space.components :] + space.mean[space.components :]
-    shares = torch.from_numpy(shown.astype(np.float32))
-    # Errors of a component count by its variance, as they do in the latents.
-    weight = space.scale[: space.components] ** 2
-    weigh = torch.from_numpy((weight / weight.mean()).astype(np.float32))
+    places = torch.from_numpy(truth.astype(np.float32))
+    weigh = torch.from_numpy(_weights(space, sizes).astype(np.float32))
     given = torch.from_numpy(points)
     batches = max(len(points) // sizes.batch, 1)
     optimizer = AdamW(net.parameters(), lr=sizes.rate, weight_decay=sizes.decay)
@@ -187,11 +199,7 @@ def _trained(
             # Training windows have both modalities. Each is seen by a random route, as if it had fewer.
             route = torch.eye(len(ROUTES))[rng.choice(len(ROUTES), len(rows), p=_SEEN)]
             found = net(given[rows], route)
-            drawn = found[:, : space.components]
-            told = found[:, space.components :]
-            loss = sizes.drawn * ((drawn - places[rows]).square() * weigh).sum(1).mean()
-            for logits, share in zip(split(told), split(shares[rows]), strict=True):
-                loss = loss + functional.cross_entropy(logits, share)
+            loss = ((found - places[rows]).square() * weigh).sum(1).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -6,7 +6,7 @@ arrays that a run stores, and `unpack` makes the modules from these arrays again
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,8 +58,8 @@ class Compact(System):
         """Encode windows into a map that is laid beside the latents, and a pooled vector."""
         names = ("eeg", "eeg_mask", "fmri", "fmri_mask", "carry", "carry_mask")
         given = [torch.from_numpy(np.asarray(inputs[name], np.float32)) for name in names]
-        drawn, pooled, confidence = self._model.encoder(*given)
-        return Condition(map=drawn, pooled=pooled, confidence=confidence)
+        drawn, pooled, confidence, brain = self._model.encoder(*given)
+        return Condition(map=drawn, pooled=pooled, confidence=confidence, brain=brain)
 
     def negative(self, condition: Condition) -> Condition:
         """Return null tokens, which say that there is no brain, and an empty map."""
@@ -92,7 +92,7 @@ class Compact(System):
         signals = {port.name: torch.randn(1, *port.shape) for port in self.ports(manifest)}
         for name in ("eeg_mask", "fmri_mask", "carry_mask"):
             signals[name] = torch.ones_like(signals[name])
-        drawn, pooled, _ = model.encoder(*signals.values())
+        drawn, pooled, _, _ = model.encoder(*signals.values())
         step = {
             "latent": torch.randn(1, *self.latent_shape),
             "condition": drawn,
@@ -104,7 +104,7 @@ class Compact(System):
         frame = {"latent": torch.randn(1, channels, 1, rows, columns)}
         cached = frame | {"cache": torch.randn_like(frame["latent"])}
         return [
-            Traced("encode", model.encoder, signals, ["condition", "embedding", "confidence"]),
+            Traced("encode", model.encoder, signals, ["condition", "embedding", "confidence", "brain"]),
             Traced("denoise", model.denoiser, step, ["next"]),
             Traced("decode_first", First(model.decoder), frame, ["frames", "cache_first"]),
             Traced("decode_next", Next(model.decoder), cached, ["frames", "cache_next"]),
@@ -128,19 +128,22 @@ class Model:
     decoder: ClipDecoder
 
 
-def pack(system: Trainables, codec: Arrays, shift: float, guidance: float) -> Arrays:
-    """Collect the weights of a trained system; those that were learned are kept in half precision."""
+def pack(system: Trainables, codec: Arrays, shift: float, settings: Mapping[str, float]) -> Arrays:
+    """Collect the weights of a trained system; those that were learned are kept in half precision.
+
+    So are fitted arrays that lose nothing by it. `settings` are the tuned ones of the sampler.
+    """
     arrays: Arrays = {}
     for name, value in system.encoder.state_dict().items():
         learned = name.split(".")[0] in LEARNED or name.startswith(f"{PREFIX}body.")
-        arrays[f"encoder.{name}"] = value.half().numpy() if learned else value.numpy()
+        exact = bool((value.half().float() == value).all())
+        arrays[f"encoder.{name}"] = value.half().numpy() if learned or exact else value.numpy()
     for name, value in system.flow.state_dict().items():
         arrays[f"flow.{name}"] = value.numpy() if name in _BUFFERS else value.half().numpy()
     told = {
         "flow": system.flow.config,
         "shift": shift,
-        "guidance": guidance,
-        "sharpness": system.encoder.sharpness,
+        **settings,
         "latent_shape": system.encoder.shape,
     }
     decoder = {name: value for name, value in codec.items() if name.startswith("decoder.")}
@@ -164,14 +167,14 @@ def unpack(weights: Arrays) -> Model:
     encoder = BrainEncoder(
         closed | {"latent_shape": np.array(told["latent_shape"])},
         len(parts["encoder"]["null_eeg"]),
-        told["sharpness"],
     )
     flow = VideoFlow(**told["flow"])
     for module, found in ((encoder, parts["encoder"]), (flow, parts["flow"])):
         module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in found.items()})
         module.eval()
     decoder = decoder_of(weights)
-    denoiser = Denoiser(flow, told["shift"], told["guidance"], encoder.null, making_up(decoder)).eval()
+    settings = told["shift"], told["guidance"], told["calm"]
+    denoiser = Denoiser(flow, *settings, encoder.null, making_up(decoder)).eval()
     return Model(encoder, denoiser, decoder)
 
 

@@ -28,9 +28,9 @@ class Trainables(Trainable):
         self.encoder = encoder
         self.flow = flow
 
-    def denoiser(self, decoder: ClipDecoder, shift: float, guidance: float) -> Denoiser:
+    def denoiser(self, decoder: ClipDecoder, shift: float, guidance: float, calm: float) -> Denoiser:
         """Make a step of the sampler from the parts as they are at this moment."""
-        return Denoiser(self.flow, shift, guidance, self.encoder.null, making_up(decoder))
+        return Denoiser(self.flow, shift, guidance, calm, self.encoder.null, making_up(decoder))
 
     def losses(self, batch: Batch, names: Sequence[str]) -> dict[str, Tensor]:
         """Return the losses with these names, name -> scalar."""
@@ -40,21 +40,17 @@ class Trainables(Trainable):
         """Compute the mean squared error of the network's output, with channels weighted by their variance.
 
         The target is the output that turns the noisy latents into the clean ones under
-        `train.models.compact.flow.preconditioning`.
+        `train.models.compact.flow.preconditioning`, both without what the encoder draws.
         """
-        condition, embedding, _ = self.encoder.condition(
-            batch.points,
-            batch.route,
-            batch.carry,
-            batch.carry_mask,
-            told=(batch.values, batch.told),
-            surround=(batch.surround, batch.surrounded),
+        condition, embedding = self.encoder.condition(
+            batch.points, batch.cuts, batch.route, batch.carry, batch.carry_mask
         )
         spread = self.flow.deviation
         t = batch.level.view(-1, 1, 1, 1, 1)
-        noisy = (1 - t) * batch.latents + t * batch.noise
+        clean = batch.latents - self.flow.known(condition)
+        noisy = (1 - t) * clean + t * batch.noise
         keep, gain, scale = preconditioning(batch.level, spread)
-        target = (batch.latents - keep * noisy) / gain
+        target = (clean - keep * noisy) / gain
         found = self.flow.network(noisy * scale, batch.level, condition, embedding)
         # The forward pass may run in bf16; the loss is computed in single precision.
         return ((found.float() - target).square() * spread**2).mean()

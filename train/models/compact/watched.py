@@ -1,43 +1,43 @@
-"""The compact recipe's data: films as latents, sessions as windows, and the points that signals lead to.
+"""The data of the recipe `film`: films as latents, sessions as windows, and the points that signals lead to.
 
-`fit_codec` fits the codec to a few films. `Watched.prepare` then makes a stage on disk for every film and
-every session, `Watched.fit` fits the encoder to those that teach, and `Watched.clips` puts latents, points
-and attributes of each kind together for the training of the flow. Latents stay on disk throughout.
+`fit_codec` fits the codec to some films. `Watched.prepare` then makes a stage on disk for every film and
+every session, `Watched.fit` fits the encoder to those that teach, and `Watched.clips` puts latents and points
+together for the training of the flow. Latents stay on disk throughout.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.bundle import Bundle
-from rtdecode.phantom.film.film import SHOT_FRAMES, Film
-from train.closed_form import brain_maps
+from train.closed_form import brain_maps, cuts
 from train.closed_form import patch_codec as patch
 from train.closed_form.brain_maps import StemSizes
 from train.closed_form.refine import PREFIX, perceptron, refine
-from train.closed_form.space import Space, fit_space, shares
 from train.data.arrays import normalised, statistics
-from train.data.phantom import Participant, film_clips, session_arrays
 from train.data.shards import Shards
+from train.data.showing import AnyShowing, ShownClips, by_title
 from train.models.compact.batches import Clips
 from train.models.compact.codec import fit_decoder
+from train.models.compact.evidence import PREFIX as EVIDENCE
+from train.models.compact.evidence import fit_evidence
 from train.models.compact.refiner import RefinerSizes, fit_refiner
+from train.models.compact.space import Seen, Space, fit_space
+from train.models.compact.structure import structure
 from train.work import Arrays, Work
 
-# How the films of each kind are cut, and the kinds that weights are fitted to.
-CUTS = {"sessions": "grid", "free": "free", "held": "grid"}
-TAUGHT = ("sessions", "free")
 STATISTICS = ("eeg_mean", "eeg_scale", "fmri_mean", "fmri_scale")
-# Numbers of films, sessions and clips that are enough for the codec, for statistics and stems, and
-# for the principal components. `_CLIPS` is also how many clips are placed in the space at once.
-_CODEC_FILMS = 4
+# Numbers of sessions and clips that are enough for statistics and stems, and for the principal components.
+# `_CLIPS` is also how many clips are placed in the space at once.
 _STEM_SESSIONS = 24
 _CLIPS = 5000
+# Parts of the titles, each of which is told of its cuts by a filter that was fitted to the others.
+_CUT_FOLDS = 5
+_SPACE = ("latent_mean", "basis", "structure_mean", "structure_scale", "structure_basis", "mean", "scale")
 
 
 @dataclass(frozen=True)
@@ -47,46 +47,44 @@ class Watched:
     Attributes
     ----------
     work : Work
-    seeds : dict
-        Kind (a key of `CUTS`) -> seeds.
-    seconds : float
-        Length of the film under each seed.
+    taught, held, resting : sequence of AnyShowing
+        The sessions that teach, those on which choices are made, and those in which nothing is watched.
     codec : dict
         See `fit_codec`.
     """
 
     work: Work
-    seeds: dict[str, list[int]]
-    seconds: float
+    taught: Sequence[AnyShowing]
+    held: Sequence[AnyShowing]
+    resting: Sequence[AnyShowing]
     codec: Arrays
 
-    def prepare(self, who: Participant, raw: Bundle) -> None:
+    def prepare(self, raw: Bundle) -> None:
         """Draw every film and let the participant watch it, each as a stage of its own."""
         # Films and sessions are stages that need the codec at most, so they can be made side by side.
         jobs: dict[str, Callable[[], Arrays]] = {}
-        for kind, cuts in CUTS.items():
-            for seed in self.seeds[kind]:
-                jobs[f"film-{seed}"] = partial(_film, self.codec, self.seconds, seed, cuts)
-                jobs[f"session-{seed}"] = partial(_watch, who, raw, self.seconds, seed, cuts)
+        for one in (*self.taught, *self.held):
+            jobs[_film_stage(one)] = partial(draw, self.codec, one)
+            jobs[session_stage(one)] = partial(watch, one, raw)
+        for one in self.resting:
+            jobs[session_stage(one)] = partial(watch, one, raw)
         self.work.make_all(jobs, "watching films")
 
     def fit(
         self,
         stems: StemSizes,
         components: int,
-        shrinkage: float,
+        axes: int,
         refiner: RefinerSizes,
         level: NDArray[np.float32],
     ) -> Arrays:
-        """Fit the encoder: stems, linear maps, the perceptron, and the discriminant of a clip's end.
+        """Fit the encoder: stems, linear maps, and the perceptron.
 
         Parameters
         ----------
         stems : StemSizes
-        components : int
-            Number of principal components of the space, see `train.closed_form.space`.
-        shrinkage : float
-            Shrinkage of the discriminant that reads a clip's last latent frame.
+        components, axes : int
+            Numbers of principal components of the space, see `train.models.compact.space.fit_space`.
         refiner : RefinerSizes
         level : (voxel,)
             Resting level.
@@ -99,98 +97,137 @@ class Watched:
         """
         # The signals become features, and the clips points of a space.
         stats, fitted = self._stems(stems, level)
-        latents = self.latents(*TAUGHT)
-        shown = self.film("shares", *TAUGHT)
-        few = slice(None, None, -(-len(shown) // _CLIPS))
-        space = fit_space(latents[few].astype(np.float32), shown[few], components)
-        truth = _placed(space, latents, shown)
+        seen = self.seen(self.taught)
+        few = slice(None, None, -(-len(seen) // _CLIPS))
+        space = fit_space(seen.part(few), components, axes)
+        truth = placed(space, seen)
+        # Windows of one title are left out together: a fixed film that is watched twice must not be
+        # predicted from its own twin.
+        folds = by_title(self.taught)
         # The maps lead from the ones to the others, and the perceptron goes on from there.
-        maps, held_out = brain_maps.fit_maps(self._features(TAUGHT, fitted | stats), truth, stems)
-        net, refined = fit_refiner(held_out, truth, space, refiner, self.work.seed)
-        last = latents[few, :, -1].reshape(len(truth[few]), -1).astype(np.float64)
-        weights, offset = brain_maps.fit_discriminant(last, shown[few], shrinkage)
+        features = self.features(self.taught, fitted | stats)
+        maps, held_out = brain_maps.fit_maps(features, truth, stems, folds)
+        net, refined = fit_refiner(held_out, truth, space, refiner, folds, self.work.seed)
         fitted |= maps | {f"{PREFIX}{name}": value for name, value in net.items()}
-        fitted |= {
-            "discriminant_carry": weights.astype(np.float16),
-            "offset_carry": offset.astype(np.float32),
-        }
         fitted |= {f"space_{name}": value for name, value in vars(space).items()}
         return fitted | {f"points_{route}": points for route, points in refined.items()} | stats
 
-    def clips(self, kind: str, fitted: Arrays) -> Clips:
-        """Collect the clips of one kind, and the points that their windows lead to."""
-        latents = self.latents(kind)
-        count = len(latents) // len(self.seeds[kind])
-        joined = np.arange(len(latents)) % count > 0
+    def evidence(self, fitted: Arrays) -> Arrays:
+        """Fit what evidence is measured against, see `train.models.compact.evidence`; for the encoder."""
+        features = self.features(self.taught, fitted)
+        held_out = [fitted[f"points_{route}"].astype(np.float64) for route in ("fmri", "eeg")]
+        found = fit_evidence(features, held_out, by_title(self.taught))
+        return {f"{EVIDENCE}{name}": value for name, value in found.items()}
+
+    def cuts(self, fitted: Arrays) -> Arrays:
+        """Fit what tells when a film cuts; its weights, and ``cuts_told`` of the windows that teach."""
+        shown = Shards(self._films(self.taught), "cuts")[:]
+        found = cuts.fit_cuts(self.mixed(self.taught, fitted), shown, by_title(self.taught) % _CUT_FOLDS)
+        return found.weights | {"cuts_told": found.told}
+
+    def mixed(self, showings: Sequence[AnyShowing], fitted: Arrays) -> NDArray[np.float32]:
+        """Mix the EEG of all windows of some sessions, in bins of time, (window, component, bin)."""
+        frames = Shards(self._films(showings), "cuts").shape[1]
+        parts = []
+        for one in showings:
+            eeg, _ = normalised(self.work.read(session_stage(one)), fitted)
+            averaged = eeg.astype(np.float32) @ cuts.bins(eeg.shape[2], frames)
+            parts.append(fitted["mixing"] @ averaged)
+        return np.concatenate(parts)
+
+    def windows(self, showings: Sequence[AnyShowing], fitted: Arrays) -> Iterator[Arrays]:
+        """Yield the normalised windows of sessions by port, one session after the other."""
+        for one in showings:
+            raw = self.work.read(session_stage(one))
+            eeg, fmri = normalised(raw, fitted)
+            yield raw | {"eeg": eeg.astype(np.float32), "fmri": fmri.astype(np.float32)}
+
+    def clips(self, showings: Sequence[AnyShowing], fitted: Arrays) -> Clips:
+        """Collect the clips of `taught` or `held`, and the points that their windows lead to."""
+        counts = [one.windows for one in showings]
+        joined = np.concatenate([one.joined for one in showings])
         # The encoder would predict the windows that taught it too well. They have held-out points from
-        # the fit, in the order of `TAUGHT`.
-        if kind in TAUGHT:
-            first = sum(len(self.seeds[k]) for k in TAUGHT[: TAUGHT.index(kind)]) * count
-            points = {r: fitted[f"points_{r}"][first : first + len(joined)] for r in brain_maps.GROUPS}
+        # the fit.
+        if showings == self.taught:
+            points = {route: fitted[f"points_{route}"] for route in brain_maps.GROUPS}
+            told = fitted["cuts_told"]
         else:
-            places = brain_maps.place(fitted, self._features((kind,), fitted))
+            places = brain_maps.place(fitted, self.features(showings, fitted))
             net = perceptron(fitted)
             points = {r: refine(net, places, r).astype(np.float32) for r in brain_maps.GROUPS}
-        return Clips(latents, points, joined, self.film("cut", kind), self.film("shares", kind))
+            told = cuts.told(fitted, self.mixed(showings, fitted))
+        paths = self._films(showings)
+        kinds = np.concatenate([np.full(one.windows, one.kind) for one in showings])
+        sessions = np.repeat(np.arange(len(showings)), counts)
+        cut = Shards(paths, "cuts")[:, 0]
+        return Clips(Shards(paths, "latents"), points, told, joined, cut, kinds, sessions)
 
-    def latents(self, *kinds: str) -> Shards:
-        """Return the scaled latents of the films of some kinds, which stay on disk."""
-        return Shards(self._films(kinds), "latents")
+    def seen(self, showings: Sequence[AnyShowing]) -> Seen:
+        """Return what clips of sessions showed. Latents and structure tensors stay on disk."""
+        paths = self._films(showings)
+        return Seen(Shards(paths, "latents"), Shards(paths, "structure"), Shards(paths, "cuts")[:, 0])
 
-    def film(self, name: str, *kinds: str) -> NDArray[Any]:
-        """Read the ``shares`` of the attributes, or the cuts (``cut``), of the films of some kinds."""
-        return Shards(self._films(kinds), name)[:]
-
-    def _films(self, kinds: Sequence[str]) -> list[Path]:
-        return [self.work.path(f"film-{seed}") for kind in kinds for seed in self.seeds[kind]]
-
-    def _stems(self, stems: StemSizes, level: NDArray[np.float32]) -> tuple[Arrays, Arrays]:
-        windows = self._stacked([f"session-{seed}" for seed in self.seeds["sessions"][:_STEM_SESSIONS]])
-        stats = statistics(windows, level)
-        return stats, brain_maps.fit_stems(*normalised(windows, stats), stems)
-
-    def _features(self, kinds: Sequence[str], fitted: Arrays) -> dict[str, NDArray[np.float32]]:
-        """Compute the features of all windows of some kinds, one session's signals after the other."""
+    def features(self, showings: Sequence[AnyShowing], fitted: Arrays) -> dict[str, NDArray[np.float32]]:
+        """Compute the features of all windows of some sessions, one session's signals after the other."""
         parts = []
-        for seed in (seed for kind in kinds for seed in self.seeds[kind]):
-            eeg, fmri = normalised(self.work.read(f"session-{seed}"), fitted)
+        for one in showings:
+            eeg, fmri = normalised(self.work.read(session_stage(one)), fitted)
             parts.append(brain_maps.features(fitted, eeg, fmri))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _stacked(self, names: list[str]) -> Arrays:
-        parts = [self.work.read(name) for name in names]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    def _films(self, showings: Sequence[AnyShowing]) -> list[Path]:
+        return [self.work.path(_film_stage(one)) for one in showings]
+
+    def _stems(self, stems: StemSizes, level: NDArray[np.float32]) -> tuple[Arrays, Arrays]:
+        # From all over the sessions, so that all kinds of film are among them.
+        few = self.taught[:: -(-len(self.taught) // _STEM_SESSIONS)]
+        parts = [self.work.read(session_stage(one)) for one in few]
+        windows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        stats = statistics(windows, level)
+        return stats, brain_maps.fit_stems(*normalised(windows, stats), stems)
 
 
-def _film(codec: Arrays, seconds: float, seed: int, cuts: str) -> Arrays:
-    film = Film(seconds, seed, cuts)
-    latents = np.concatenate([encode(codec, film.clip(k)[None]) for k in range(film.windows)])
-    edges = np.arange(1, film.windows) * SHOT_FRAMES
+def session_stage(one: AnyShowing) -> str:
+    """Name the stage of a session's windows."""
+    return f"session-{one.name}"
+
+
+def _film_stage(one: AnyShowing) -> str:
+    return f"film-{one.pictures}"
+
+
+def draw(codec: Arrays, one: AnyShowing) -> Arrays:
+    """Encode the film of a session, see `encoded`."""
+    return encoded(codec, one.film())
+
+
+def encoded(codec: Arrays, shown: ShownClips) -> Arrays:
+    """Encode clips: latents, structure tensors, and which frames begin a shot."""
+    clips = [clip[None] for clip in shown.clips]
     return {
-        "latents": latents.astype(np.float16),
-        "shares": shares(film),
-        "cut": np.isin(np.append(0, edges), film.cut_frames),
+        "latents": np.concatenate([encode(codec, clip) for clip in clips]).astype(np.float16),
+        "structure": np.concatenate([structure(clip) for clip in clips]).astype(np.float16),
+        "cuts": shown.cuts,
     }
 
 
-def _watch(who: Participant, raw: Bundle, seconds: float, seed: int, cuts: str) -> Arrays:
-    return session_arrays(raw, who.session(seed, seconds, cuts))
+def watch(one: AnyShowing, raw: Bundle) -> Arrays:
+    """Run a session through the chain; a row for each window."""
+    return one.arrays(raw)
 
 
-def _placed(space: Space, latents: Shards, shown: NDArray[Any]) -> NDArray[np.float64]:
+def placed(space: Space, seen: Seen) -> NDArray[np.float64]:
     """Place clips in the space, a part at a time, because their latents may not fit into memory."""
-    at = range(0, len(shown), _CLIPS)
-    parts = [space.targets(latents[n : n + _CLIPS], shown[n : n + _CLIPS]) for n in at]
-    return np.concatenate(parts)
+    at = range(0, len(seen), _CLIPS)
+    return np.concatenate([space.targets(seen.part(slice(n, n + _CLIPS))) for n in at])
 
 
-def fit_codec(seeds: list[int], seconds: float, channels: int, contrast: float) -> Arrays:
-    """Fit codec, decoder and mean clip to at most four films.
+def fit_codec(showings: Sequence[AnyShowing], channels: int, contrast: float) -> Arrays:
+    """Fit codec, decoder and mean clip to films.
 
     Parameters
     ----------
-    seeds : list of int
-    seconds : float
+    showings : sequence of AnyShowing
     channels : int
     contrast : float
         Power of a channel's standard deviation by which its latents are divided.
@@ -198,10 +235,10 @@ def fit_codec(seeds: list[int], seconds: float, channels: int, contrast: float) 
     Returns
     -------
     dict
-        ``codec_mean``, ``codec_basis`` (from scaled latents to patches), ``scale`` (channel,), ``spread``
-        (channel,), which is the standard deviation of the scaled latents, ``mean_clip``, ``decoder.*``.
+        ``codec_mean``, ``codec_basis`` (from scaled latents to patches), ``scale`` (channel,), ``mean_clip``,
+        ``decoder.*``.
     """
-    clips = np.concatenate([film_clips(Film(seconds, seed)) for seed in seeds[:_CODEC_FILMS]])
+    clips = np.concatenate([one.film().clips for one in showings])
     found = patch.fit_codec(clips, channels)
     spread = patch.encode(found, clips[::4]).std((0, 2, 3, 4), dtype=np.float64)
     scale = spread**contrast
@@ -212,7 +249,6 @@ def fit_codec(seeds: list[int], seconds: float, channels: int, contrast: float) 
         # Latents are divided by the scale, so the basis that draws them is multiplied by it.
         "codec_basis": (found.basis * scale).astype(np.float32),
         "scale": scale,
-        "spread": (spread / scale).astype(np.float32),
         "mean_clip": np.rint(clips.mean(0)).astype(np.uint8),
     }
     decoder = fit_decoder(encode(codec, clips), clips)
@@ -228,11 +264,12 @@ def encode(codec: Arrays, clips: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def space_of(arrays: Arrays) -> Space:
     """Make the space from arrays that hold it among others."""
-    return Space(*(arrays[f"space_{name}"] for name in ("latent_mean", "basis", "mean", "scale")))
+    return Space(*(arrays[f"space_{name}"] for name in _SPACE))
 
 
 def codec_statistics(codec: Arrays, fitted: Arrays) -> Arrays:
     """Collect what fitting a new participant needs besides the graphs (`train.fitting.compact`)."""
-    names = ("space_latent_mean", "space_mean", "space_scale")
+    # The encoder's graph holds the bases.
+    names = [f"space_{name}" for name in _SPACE if not name.endswith("basis")]
     space: Arrays = {name: np.asarray(fitted[name], np.float32) for name in names}
     return space | {name: codec[name] for name in ("codec_mean", "codec_basis", "scale", "mean_clip")}

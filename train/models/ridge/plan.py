@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from rtdecode.bundle import Bundle
 from train.closed_form import patch_codec as patch
 from train.closed_form.brain_maps import GROUPS, StemSizes
+from train.closed_form.components import principal_components
 from train.closed_form.patch_codec import CodecSizes
 from train.closed_form.ridge import RidgeFit, fit_ridge
-from train.closed_form.space import principal_components
 from train.closed_form.stem import fit_eeg_stem, fit_voxel_stem
 from train.data.arrays import golden, normalised, statistics
 from train.data.chain import draft_bundle, unit_statistics

@@ -1,53 +1,22 @@
 """The brain encoder: every window by its route, nothing from a silent modality, carry only where it fits."""
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
-from train.closed_form.brain_maps import fit_discriminant, fit_logistic, fit_maps, place
+from tests.train.models.compact.small import AXES, COMPONENTS, SHAPE, TARGETS, small_encoder
+from train.closed_form.brain_maps import StemSizes, fit_logistic, fit_maps, place
+from train.closed_form.cuts import told
 from train.closed_form.refine import ROUTES, refine
-from train.closed_form.space import SIZES, Space, split
-from train.models.compact.encoder import SEAM_FEATURES, BrainEncoder, routes
+from train.models.compact.encoder import BrainEncoder, routes
 from train.models.compact.refiner import Refiner, RefinerSizes, fit_refiner
-
-SHAPE = (2, 3, 2, 2)
-COMPONENTS = 4
-TARGETS = 4 + sum(SIZES)
+from train.models.compact.space import Space
 
 
 @pytest.fixture
 def encoder() -> BrainEncoder:
-    rng = np.random.default_rng(0)
-    draw = lambda *shape: rng.standard_normal(shape).astype(np.float32)  # noqa: E731
-    groups = {"fmri": 5 * 3, "eeg": 2 * 4}
-    arrays = {
-        "latent_shape": np.array(SHAPE),
-        "voxels": draw(7, 3).astype(np.float16),
-        "mixing": draw(2, 6),
-        "cosines": draw(10, 4),
-        "basis": draw(COMPONENTS, 24).astype(np.float16),
-        "seam_frame": np.eye(2, dtype=np.float32),
-        "seam_offset": np.zeros((2, 1, 2, 2), np.float32),
-        "discriminant_carry": draw(8, sum(SIZES)),
-        "offset_carry": draw(sum(SIZES)),
-        "bank": draw(5, 24).astype(np.float16),
-        "bank_values": np.eye(sum(SIZES), dtype=np.float32)[[11, 12, 13, 14, 15]],
-        "corner_mean": draw(1, 2, 3, 4),
-        "still_weight": draw(2, 4, 3, 3),
-        "still_bias": draw(2),
-        "heat": np.ones(3),
-        "reads": np.ones(2),
-    }
-    arrays |= {f"{name}_feature_mean": draw(size) for name, size in groups.items()}
-    pairs = (("both", "fmri"), ("both", "eeg"), ("fmri", "fmri"), ("eeg", "eeg"))
-    arrays |= {f"{r}_{g}": 0.1 * draw(groups[g], TARGETS) for r, g in pairs}
-    for route in ROUTES:
-        arrays[f"seam_{route}"] = np.append(np.zeros(SEAM_FEATURES), -9.0)
-        arrays[f"confidence_{route}"] = draw(len(SIZES) + 1)
-    torch.manual_seed(0)
-    state = Refiner(TARGETS, COMPONENTS, 6).state_dict()
-    arrays |= {f"refiner.{name}": value.numpy() for name, value in state.items()}
-    return BrainEncoder(arrays, 8).eval()
+    return small_encoder()
 
 
 def _window(seed: int = 0) -> dict[str, torch.Tensor]:
@@ -84,11 +53,22 @@ def test_what_an_absent_modality_would_have_said_changes_nothing(encoder):
 
 def test_without_a_brain_there_is_nothing_but_the_null_tokens(encoder):
     silent = _without(_without(_window(), "eeg"), "fmri")
-    condition, embedding, _ = encoder(**silent)
+    condition, embedding, _, brain = encoder(**silent)
     assert not condition.any()
     torch.testing.assert_close(embedding[0], encoder.null_eeg + encoder.null_fmri)
-    values = encoder.probabilities(torch.zeros(1, TARGETS), torch.zeros(1, 3), 1.0)
-    assert all(torch.allclose(p, torch.full_like(p, 1 / p.shape[1])) for p in split(values))
+    assert brain.tolist() == [[0, 0, 1]]
+
+
+def test_a_brain_is_told_by_probabilities_and_one_modality_is_never_inconsistent(encoder):
+    encoder.inconsistent[-1] = 3.0
+    window = _window()
+    brains = {name: encoder(**_without(window, name))[3] for name in ("eeg", "fmri")}
+    both = encoder(**window)[3]
+    assert both[0, 1] > 0
+    for brain in (both, *brains.values()):
+        assert brain.min() >= 0
+        assert float(brain.sum()) == pytest.approx(1, abs=1e-6)
+    assert [float(brain[0, 1]) for brain in brains.values()] == [0, 0]
 
 
 def test_a_missing_volume_is_replaced_by_the_mean_of_the_others(encoder):
@@ -102,19 +82,95 @@ def test_a_missing_volume_is_replaced_by_the_mean_of_the_others(encoder):
 def test_the_clip_before_is_shown_only_if_this_one_goes_on(encoder):
     window = _window() | {"carry_mask": torch.ones(1, 1)}
     condition, *_ = encoder(**window)
+    assert condition.shape[1] == 3 * SHAPE[0] + 12
+    assert encoder.seen == 15, "the cuts are the last that the flow sees"
     assert not condition[:, 2:5].any(), "the test for a seam says no"
-    assert condition[:, 7].eq(1).all(), "a surround is remembered instead"
     start = encoder.stand_still(window["carry"])
-    assert torch.equal(condition[:, 8:10], start.expand(-1, -1, 3, -1, -1)), "the sampler begins with its end"
-    assert condition[:, 10].eq(1).all()
+    assert not condition[:, 17].any(), "it is sure of that, so that the clip begins with a cut"
+    encoder.seam_both[-1] = -1.0
+    unsure, *_ = encoder(**window)
+    assert not unsure[:, 2:5].any()
+    assert unsure[:, 17].eq(1).all()
+    assert torch.equal(unsure[:, 15:17], start.expand(-1, -1, 3, -1, -1)), "the sampler begins with its end"
     encoder.seam_both[-1] = 9.0
-    condition, *_ = encoder(**window)
-    assert condition[:, 4].eq(1).all()
-    assert torch.equal(condition[:, 2:4], window["carry"][:, :, 1:].expand(-1, -1, 3, -1, -1))
-    assert not condition[:, 5:8].any()
+    joined, *_ = encoder(**window)
+    assert joined[:, 4].eq(1).all()
+    assert torch.equal(joined[:, 2:4], window["carry"][:, :, 1:].expand(-1, -1, 3, -1, -1))
+    assert torch.equal(joined[:, 5:], unsure[:, 5:])
     condition, *_ = encoder(**(window | {"carry_mask": torch.zeros(1, 1)}))
     assert not condition[:, 2:5].any()
-    assert not condition[:, 8:].any()
+    assert not condition[:, 15:].any()
+
+
+def test_cuts_are_told_by_the_eeg_alone_and_lie_beside_their_frames(encoder):
+    window = _window()
+    condition, *_ = encoder(**window)
+    mixed = encoder.mixing.numpy() @ (window["eeg"].numpy() @ encoder.cut_bins.numpy())
+    weights = {name: encoder.get_buffer(name).numpy() for name in ("cut_kernel", "cut_offset")}
+    expected = told(weights, mixed)
+    assert expected.shape == (1, 8)
+    assert np.ptp(expected) > 0.1
+    laid = condition[:, 11:15]
+    assert laid.shape[1:] == (4, *SHAPE[1:])
+    assert laid.amax((3, 4)).equal(laid.amin((3, 4))), "the same at every place"
+    # Latent frame 0 is the first video frame alone, and the last one ends with the frame after the window.
+    series = laid[0, :, :, 0, 0].T.flatten().numpy()
+    np.testing.assert_allclose(series, np.concatenate([np.zeros(3), expected[0], [0]]), atol=1e-6)
+    blind, *_ = encoder(**_without(window, "eeg"))
+    assert not blind[:, 11:15].any()
+
+
+def test_a_seam_is_told_by_the_cut_the_colours_and_the_likeness(encoder):
+    torch.manual_seed(3)
+    carry = torch.randn(1, 2, 1, 2, 2)
+    point = torch.zeros(1, TARGETS)
+    point[:, -1] = 0.7
+    same = encoder.seam_features(point, carry.expand(-1, -1, 3, -1, -1), carry)
+    torch.testing.assert_close(same, torch.tensor([[0.7, 0.0, 1.0]]))
+    lighter = encoder.seam_features(point, carry + 2, carry)
+    torch.testing.assert_close(lighter[0, 1], torch.tensor(8.0))
+    opposite = encoder.seam_features(point, -carry, carry)
+    torch.testing.assert_close(opposite[0, 2], torch.tensor(-1.0))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_the_exported_graph_is_the_encoder_and_has_its_four_outputs(encoder, tmp_path):
+    window = _window() | {"carry_mask": torch.ones(1, 1)}
+    outputs = ["condition", "embedding", "confidence", "brain"]
+    torch.onnx.export(
+        encoder,
+        tuple(window.values()),
+        tmp_path / "encode.onnx",
+        input_names=list(window),
+        output_names=outputs,
+        dynamo=True,
+        opset_version=18,
+        verbose=False,
+    )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(tmp_path / "encode.onnx", options)
+    assert [port.name for port in session.get_outputs()] == outputs
+    for given in (window, _without(window, "eeg"), _without(_without(window, "eeg"), "fmri")):
+        found = session.run(outputs, {name: value.numpy() for name, value in given.items()})
+        for name, one, other in zip(outputs, found, encoder(**given), strict=True):
+            np.testing.assert_allclose(one, other.detach().numpy(), atol=1e-4, err_msg=name)
+
+
+def test_axes_draw_the_structure_tensor_and_components_the_clip(encoder):
+    point = torch.randn(2, TARGETS)
+    moved = point.clone()
+    moved[:, COMPONENTS : COMPONENTS + AXES] += 1
+    assert torch.equal(encoder.draw(point), encoder.draw(moved))
+    drawn = encoder.draw_structure(point)
+    assert drawn.shape == (2, 6, *SHAPE[1:])
+    assert torch.equal(drawn[:, :, 0], drawn[:, :, 1]), "latent frame 0 has that of the next one"
+    expected = point[:, COMPONENTS:-1] @ encoder.varied
+    torch.testing.assert_close(drawn[:, :, 1:].flatten(1), expected)
+    moved = point.clone()
+    moved[:, :COMPONENTS] += 1
+    moved[:, -1] += 1
+    assert torch.equal(encoder.draw_structure(moved), drawn)
 
 
 def test_a_modality_that_is_not_read_is_as_good_as_absent(encoder):
@@ -125,55 +181,28 @@ def test_a_modality_that_is_not_read_is_as_good_as_absent(encoder):
         assert torch.equal(a, b)
 
 
-def test_heat_makes_probabilities_even(encoder):
+def test_confidence_is_a_probability_and_grows_with_what_the_signals_tell(encoder):
+    weights = encoder.get_buffer("confidence_both")
+    weights[:] = 0
+    weights[:2] = 1
+    route = torch.eye(3)[:1]
     point = torch.randn(1, TARGETS)
-    route = torch.eye(3)[:1]
-    plain = encoder.probabilities(point, route, 1.0)
-    encoder.heat[0] = 4.0
-    torch.testing.assert_close(encoder.probabilities(point, route, 4.0), plain)
-
-
-def test_the_surround_remembered_is_of_the_likeliest_kind_and_fits_into_the_corners(encoder):
-    route = torch.eye(3)[:1]
-    drawn = torch.zeros(1, *SHAPE)
-    for n in range(5):
-        values = torch.full((1, sum(SIZES)), 0.01)
-        values[0, 11 + n] = 0.9
-        corners, seen = encoder.remember(values, drawn, route)
-        bare = corners - encoder.corner_mean
-        torch.testing.assert_close(bare.flatten(), encoder.bank[n].float(), rtol=1e-5, atol=1e-5)
-        laid = encoder.around(bare, seen)
-        assert torch.equal(laid[:, :2].flatten(3), bare)
-        assert laid[:, 2].eq(1).all()
-
-
-def test_sharper_probabilities_commit_themselves_to_the_same_values(encoder):
-    point = torch.randn(5, TARGETS)
-    route = torch.eye(3)[:1].expand(5, -1)
-    plain = encoder.probabilities(point, route, 1.0)
-    for soft, hard in zip(split(plain), split(encoder.probabilities(point, route, 50.0)), strict=True):
-        assert torch.equal(soft.argmax(1), hard.argmax(1))
-        assert (hard.amax(1) >= soft.amax(1) - 1e-6).all()
-
-
-def test_confidence_is_a_probability_and_falls_with_doubt(encoder):
-    encoder.confidence_both[:-1] = -1.0
-    encoder.confidence_both[-1] = 2.0
-    route = torch.eye(3)[:1]
-    sure = torch.cat([torch.eye(n)[:1] for n in SIZES], 1)
-    even = torch.cat([torch.full((1, n), 1 / n) for n in SIZES], 1)
-    certain, doubtful = (float(encoder.confidence(v, route)) for v in (sure, even))
-    assert 0 < doubtful < certain < 1
+    measured = torch.zeros(1, len(weights) - 3)
+    little, much = (float(encoder.confidence(gain * point, measured, route)) for gain in (0.2, 2.0))
+    assert 0 < little < much < 1
+    cut = point.clone()
+    cut[:, -1] += 5
+    assert float(encoder.confidence(2 * cut, measured, route)) == much, "a cut is not what is told of a clip"
 
 
 def test_maps_fitted_to_windows_predict_fresh_ones():
-    from train.closed_form.brain_maps import StemSizes
-
     rng = np.random.default_rng(0)
     y = rng.standard_normal((300, 3))
     x = {m: (y @ rng.standard_normal((3, 12)) + rng.standard_normal((300, 12))) for m in ("fmri", "eeg")}
     x = {m: v.astype(np.float32) for m, v in x.items()}
-    maps, held = fit_maps({m: v[:200] for m, v in x.items()}, y[:200], StemSizes(1, 1, 1, 0.0, [0.5]))
+    sizes = StemSizes(1, 1, 1, 0.0, [0.5])
+    folds = np.arange(200) // 10
+    maps, held = fit_maps({m: v[:200] for m, v in x.items()}, y[:200], sizes, folds)
     fresh = place(maps, {m: v[200:] for m, v in x.items()})
     for route in ROUTES:
         r = np.corrcoef(fresh[route].ravel(), y[200:].ravel())[0, 1]
@@ -184,53 +213,56 @@ def test_maps_fitted_to_windows_predict_fresh_ones():
     )
 
 
-def test_a_discriminants_probabilities_are_as_often_right_as_they_say():
-    rng = np.random.default_rng(0)
-    labels = [rng.integers(0, n, 3000) for n in SIZES]
-    attributes = np.concatenate([np.eye(n)[y] for n, y in zip(SIZES, labels, strict=True)], axis=1)
-    points = attributes @ rng.standard_normal((sum(SIZES), 20)) + 1.5 * rng.standard_normal((3000, 20))
-    weights, offset = fit_discriminant(points[:2000], attributes[:2000], 0.1)
-    for part, y in zip(split(points[2000:] @ weights + offset), labels, strict=True):
-        p = np.exp(part - part.max(1, keepdims=True))
-        p /= p.sum(1, keepdims=True)
-        right = p.argmax(1) == y[2000:]
-        assert right.mean() > 1.3 / part.shape[1]
-        assert abs(p.max(1).mean() - right.mean()) < 0.06
-
-
 def _products(count: int) -> tuple[dict[str, np.ndarray], np.ndarray, Space]:
-    """Points of which the first two targets' product tells the third and the first attribute."""
+    """Points of which the first two targets' product tells the third and the first axis."""
     rng = np.random.default_rng(1)
     seen = rng.standard_normal((count, 2))
     hidden = seen[:, :1] * seen[:, 1:]
-    shown = [np.eye(n)[rng.integers(0, n, count)] for n in SIZES]
-    shown[0] = np.eye(SIZES[0])[(hidden[:, 0] > 0).astype(int)]
-    truth = np.concatenate([seen, hidden, *shown], axis=1)
+    rest = rng.standard_normal((count, 2))
+    truth = np.concatenate([seen, hidden, -hidden, rest], axis=1)
     blank = np.zeros_like(truth)
     points = {route: blank.copy() for route in ROUTES}
     for route, noise in (("both", 0.1), ("fmri", 0.2), ("eeg", 2.0)):
         points[route][:, :2] = seen + noise * rng.standard_normal(seen.shape)
-    size = truth.shape[1]
-    return points, truth, Space(np.zeros(1), np.zeros((3, 1)), np.zeros(size), np.ones(size))
+    none = np.zeros(1)
+    space = Space(none, np.zeros((3, 1)), none, none, np.zeros((2, 1)), np.zeros(6), np.ones(6))
+    return points, truth, space
 
 
 def test_the_perceptron_finds_what_linear_maps_cannot_tell():
     points, truth, space = _products(1200)
-    sizes = RefinerSizes(32, 0.0, 12, 32, 5e-3, 0.01, 1.0, 3)
-    net, held_out = fit_refiner({r: p[:1000] for r, p in points.items()}, truth[:1000], space, sizes, 0)
-    right = truth[1000:, 3:6].argmax(1)
+    sizes = RefinerSizes(32, 0.0, 12, 32, 5e-3, 0.01, 0.5, 0.1, 3)
+    titles = np.arange(1000) // 10
+    known = {r: p[:1000] for r, p in points.items()}
+    net, held_out = fit_refiner(known, truth[:1000], space, sizes, titles, 0)
     found = {r: refine(net, {q: p[1000:] for q, p in points.items()}, r) for r in ROUTES}
+    told = {r: np.corrcoef(found[r][:, 3], truth[1000:, 3])[0, 1] for r in ROUTES}
     for refined, true in ((found["both"], truth[1000:]), (held_out["both"], truth[:1000])):
         assert np.corrcoef(refined[:, 2], true[:, 2])[0, 1] > 0.8
-    accuracy = {r: float((found[r][:, 3:6].argmax(1) == right).mean()) for r in ROUTES}
-    assert accuracy["both"] > 0.85
-    assert accuracy["fmri"] > 0.8
-    assert accuracy["eeg"] < accuracy["fmri"]
+        assert abs(np.corrcoef(refined[:, 4], true[:, 4])[0, 1]) < 0.25, "what nothing tells is not told"
+    assert told["both"] > 0.8
+    assert told["fmri"] > 0.7
+    assert told["eeg"] < told["fmri"]
+
+
+def test_a_title_is_refined_by_a_perceptron_that_never_saw_it():
+    """Windows of one title are twins: their own targets must not come back, which nothing else tells."""
+    rng = np.random.default_rng(3)
+    titles = np.arange(120) // 4
+    _, _, space = _products(1)
+    truth = rng.standard_normal((30, 6))[titles]
+    keys = rng.standard_normal((30, 6))[titles]
+    points = {route: keys + 0.01 * rng.standard_normal(keys.shape) for route in ROUTES}
+    sizes = RefinerSizes(64, 0.0, 60, 30, 2e-2, 0.0, 1.0, 1.0, 2)
+    net, held_out = fit_refiner(points, truth, space, sizes, titles, 0)
+    seen = np.corrcoef(refine(net, points, "both")[:, 0], truth[:, 0])[0, 1]
+    assert seen > 0.9
+    assert abs(np.corrcoef(held_out["both"][:, 0], truth[:, 0])[0, 1]) < 0.5
 
 
 def test_the_perceptron_in_numpy_is_the_one_in_torch_and_sees_its_own_route_alone():
     points, _, _ = _products(5)
-    net = Refiner(points["both"].shape[1], 3, 8)
+    net = Refiner(points["both"].shape[1], 8)
     state = {name: value.numpy() for name, value in net.state_dict().items()}
     stacked = torch.from_numpy(np.stack([points[r] for r in ROUTES], 1).astype(np.float32))
     for n, route in enumerate(ROUTES):
@@ -247,3 +279,14 @@ def test_the_logistic_regression_finds_the_slope_that_made_the_data():
     p = 1 / (1 + np.exp(-(x @ [1.0, -0.2] - 2)))
     found = fit_logistic(x, (rng.random(4000) < p).astype(float))
     np.testing.assert_allclose(found, [1.0, -0.2, -2], atol=0.3)
+
+
+def test_a_row_of_weight_two_counts_as_two_rows():
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((200, 2))
+    y = (rng.random(200) < 0.5).astype(float)
+    twice = rng.integers(1, 3, 200)
+    found = fit_logistic(x, y, 1e-9, weights=twice.astype(float))
+    repeated = fit_logistic(np.repeat(x, twice, axis=0), np.repeat(y, twice), 1e-9)
+    np.testing.assert_allclose(found, repeated, atol=1e-6)
+    assert np.abs(found - fit_logistic(x, y, 1e-9)).max() > 1e-3

@@ -11,9 +11,9 @@ import numpy as np
 
 from train.closed_form.encoding import best_explained, fold_errors
 from train.data.showing import PARTS, AnyShowing
-from train.models.film.encoding import fit_features
-from train.models.film.space import Seen
-from train.models.film.watched import encoded
+from train.models.compact.encoding import fit_features
+from train.models.compact.space import Seen
+from train.models.compact.watched import encoded
 from train.work import Arrays
 
 # Ridge penalty of the encoding model, as where a participant is fitted.
@@ -28,7 +28,7 @@ def find_voxels(codec: Arrays, showings: Sequence[AnyShowing], count: int, windo
     Parameters
     ----------
     codec : dict
-        See `train.models.film.watched.fit_codec`.
+        See `train.models.compact.watched.fit_codec`.
     showings : sequence of AnyShowing
         Sessions of one participant.
     count : int
@@ -71,4 +71,4 @@ def find_voxels(codec: Arrays, showings: Sequence[AnyShowing], count: int, windo
 
 def _seen(codec: Arrays, one: AnyShowing) -> Seen:
     found = encoded(codec, one.tiles())
-    return Seen(found["latents"], found["structure"], found["cut"])
+    return Seen(found["latents"], found["structure"], found["cuts"][:, 0])

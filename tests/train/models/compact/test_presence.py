@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.train.models.film.small import small_encoder
-from train.models.film.encoder import BrainEncoder
-from train.models.film.evidence import COUNT, EEG, FMRI
-from train.models.film.presence import PRIOR, Shown, evidence_of, fit_presence, show, standardise
+from tests.train.models.compact.small import small_encoder
+from train.models.compact.encoder import BrainEncoder
+from train.models.compact.evidence import COUNT, EEG, FMRI
+from train.models.compact.presence import PRIOR, Shown, evidence_of, fit_presence, show, standardise
 
 BOTH = torch.eye(3)[:1]
 ALONE = torch.eye(3)[1:]

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.phantom.body.brain import haemodynamic_response
-from train.models.film.space import Seen, Space
-from train.models.film.structure import CHANNELS
+from train.models.compact.space import Seen, Space
+from train.models.compact.structure import CHANNELS
 
 Matrix = NDArray[np.float64]
 

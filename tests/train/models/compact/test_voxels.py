@@ -5,8 +5,8 @@ import pytest
 
 from train.data.phantom import Participant
 from train.data.simulated import Showing
-from train.models.film.voxels import find_voxels
-from train.models.film.watched import fit_codec
+from train.models.compact.voxels import find_voxels
+from train.models.compact.watched import fit_codec
 from train.work import Arrays
 
 WHO = Participant(shape=(48, 48, 30))

@@ -1,8 +1,8 @@
 """The space that brain signals are mapped into: what clips look like, and how they vary.
 
 A point holds principal components of a clip's latents, principal components of its structure tensor
-(`train.models.film.structure`), and whether the clip begins with a cut. It belongs to films and not to a
-participant: a new participant's signals are mapped into the same space (`train.fitting.film`), and all
+(`train.models.compact.structure`), and whether the clip begins with a cut. It belongs to films and not to a
+participant: a new participant's signals are mapped into the same space (`train.fitting.compact`), and all
 that comes after it stays as it is.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.closed_form.space import principal_components
+from train.closed_form.components import principal_components
 
 Matrix = NDArray[np.float64]
 

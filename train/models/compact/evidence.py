@@ -4,7 +4,7 @@ The encoder was trained on windows of one participant who watched films. Other w
 how strong the signals are along the directions that were learned and beside them, in how large the points
 are that the maps lead to, and in whether EEG and volumes tell the same. `Evidence` computes these numbers
 inside the encoder's graph, and `fit_evidence` fits what they are measured against to the training windows.
-`train.models.film.presence` makes probabilities of them.
+`train.models.compact.presence` makes probabilities of them.
 """
 
 from collections.abc import Sequence

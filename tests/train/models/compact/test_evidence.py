@@ -8,7 +8,7 @@ import torch
 
 from train.closed_form import brain_maps
 from train.closed_form.brain_maps import StemSizes
-from train.models.film.evidence import COUNT, EEG, FMRI, Evidence, fit_evidence
+from train.models.compact.evidence import COUNT, EEG, FMRI, Evidence, fit_evidence
 from train.work import Arrays
 
 WINDOWS = 200

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from train.models.film.encoding import FilmFeatures, fit_features
-from train.models.film.space import Seen, Space, fit_space
+from train.models.compact.encoding import FilmFeatures, fit_features
+from train.models.compact.space import Seen, Space, fit_space
 
 WINDOWS = 120
 WINDOW_S = 4.0

@@ -3,12 +3,12 @@
 Windows of sessions that trained nothing are shown to the encoder: those in which a film was watched, at
 several presets, and windows that hold something else. The latter are a participant at rest, white noise in
 place of both signals, and EEG that belongs to another window than the volumes. Two logistic regressions on
-the evidence (`train.models.film.evidence`) tell them apart, for each route. They are fitted to the prior
+the evidence (`train.models.compact.evidence`) tell them apart, for each route. They are fitted to the prior
 that the bundle states. Other participants and caps that are put on wrongly are not shown here: on them the
 probabilities are judged.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from train.closed_form.brain_maps import fit_logistic
 from train.closed_form.refine import ROUTES
-from train.models.film.encoder import BrainEncoder
-from train.models.film.evidence import CLIP, COUNT, KNOWN
+from train.models.compact.encoder import BrainEncoder
+from train.models.compact.evidence import CLIP, COUNT, KNOWN
 from train.work import Arrays
 
 Matrix = NDArray[np.float64]
@@ -67,10 +67,11 @@ def show(encoder: BrainEncoder, watched: Sequence[Arrays], resting: Sequence[Arr
         one | {name: rng.standard_normal(one[name].shape, np.float32) for name in ("eeg", "fmri")}
         for one in watched
     ]
-    measure: Callable[[Sequence[Arrays]], Matrix] = lambda sets: np.concatenate(  # noqa: E731
-        [evidence_of(encoder, one) for one in sets]
-    )
-    return Shown(measure(watched), measure(swapped), [measure(sets) for sets in (resting, noise) if sets])
+
+    def measured(sets: Sequence[Arrays]) -> Matrix:
+        return np.concatenate([evidence_of(encoder, one) for one in sets])
+
+    return Shown(measured(watched), measured(swapped), [measured(sets) for sets in (resting, noise) if sets])
 
 
 def _apart(windows: int) -> int:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from train.models.film.space import Seen, Space, fit_space, principal_components
+from train.models.compact.space import Seen, Space, fit_space, principal_components
 
 CLIPS = 60
 COMPONENTS = 5

@@ -4,10 +4,11 @@ import numpy as np
 import torch
 
 from train.closed_form.brain_maps import GROUPS
+from train.closed_form.cuts import TAPS, bins
 from train.closed_form.refine import ROUTES
-from train.models.film.encoder import DOUBT, SEAM_FEATURES, BrainEncoder
-from train.models.film.evidence import COUNT, KNOWN
-from train.models.film.refiner import Refiner
+from train.models.compact.encoder import DOUBT, SEAM_FEATURES, BrainEncoder
+from train.models.compact.evidence import COUNT, KNOWN
+from train.models.compact.refiner import Refiner
 
 SHAPE = (2, 3, 2, 2)
 COMPONENTS = 4
@@ -37,6 +38,9 @@ def small_encoder() -> BrainEncoder:
         "still_weight": draw(2, 4, 3, 3),
         "still_bias": draw(2),
         "reads": np.ones(2),
+        "cut_bins": bins(10, 8),
+        "cut_kernel": draw(1, 4, TAPS),
+        "cut_offset": draw(1),
         "inconsistent": draw(2 * COUNT + 1),
     }
     arrays |= {f"{name}_feature_mean": draw(size) for name, size in FEATURES.items()}

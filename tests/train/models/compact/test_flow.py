@@ -1,0 +1,285 @@
+"""The video flow and its sampler: it trains, resumes to the bit, and takes a LoRA."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from peft import LoraConfig, get_peft_model
+
+from rtdecode.errors import UsageError
+from rtdecode.phantom.film.film import Film
+from tests.train.lines import PHASE as SHARED
+from train import loop
+from train.closed_form.patch_codec import encode, fit_codec
+from train.data.phantom import film_clips
+from train.loader import Place
+from train.loop import Machine
+from train.models.compact.batches import Clips, Mixture, batch
+from train.models.compact.codec import fit_decoder, making_up
+from train.models.compact.flow import Denoiser, VideoFlow, levels, preconditioning
+from train.models.compact.trainable import Trainables
+from train.run import run
+
+SHAPE = (16, 9, 8, 12)
+NOTHING = torch.zeros(16, 16, 3, 3)
+# Channels of a condition: those that the flow sees, then the clip before and whether there is one.
+SEEN = 43
+WIDE = SEEN + 17
+FLOW = {"embedding": 16, "widths": (16, 16), "blocks": (1, 1), "heads": 2}
+
+
+@pytest.fixture
+def flow() -> VideoFlow:
+    torch.manual_seed(0)
+    return VideoFlow(**FLOW)
+
+
+def test_before_training_the_clip_is_the_encoders_and_what_the_noise_leaves_of_the_rest(flow):
+    torch.manual_seed(0)
+    noisy = torch.randn(2, *SHAPE)
+    level = torch.tensor([1.0, 0.5])
+    condition = torch.randn(2, SEEN, *SHAPE[1:])
+    known = condition[:, :16]
+    keep, _, _ = preconditioning(level, flow.deviation)
+    clean = flow.clean(noisy, level, condition, torch.zeros(2, 16))
+    torch.testing.assert_close(clean, known + keep * (noisy - (1 - level).view(-1, 1, 1, 1, 1) * known))
+    torch.testing.assert_close(clean[0], known[0])
+
+
+def test_the_loss_is_none_for_a_network_that_draws_what_the_encoder_left_open(monkeypatch):
+    torch.manual_seed(1)
+    encoder = _Encoder()
+    flow = VideoFlow(**FLOW, spread=[0.5] * 16)
+    given = batch(_clips(), MIXTURE, 5.0, Place("flow", 8, 0, 0, 0))
+    known = encoder.condition(given.points, given.cuts, given.route, given.carry, given.carry_mask)[0][:, :16]
+
+    def network(scaled, level, condition, embedding):
+        keep, gain, scale = preconditioning(level, flow.deviation)
+        return (given.latents - known - keep * scaled / scale) / gain
+
+    assert known.any()
+    assert Trainables(encoder, flow).velocity(given) > 1  # type: ignore[arg-type]
+    monkeypatch.setattr(flow, "network", network)
+    assert Trainables(encoder, flow).velocity(given) < 1e-8  # type: ignore[arg-type]
+
+
+def test_velocity_and_clean_latents_say_the_same(flow):
+    torch.manual_seed(1)
+    for p in flow.parameters():
+        torch.nn.init.normal_(p, std=0.05)
+    noisy = torch.randn(2, *SHAPE)
+    level = torch.tensor([0.9, 0.3])
+    given = torch.randn(2, SEEN, *SHAPE[1:]), torch.randn(2, 16)
+    velocity = flow(noisy, level, *given)
+    torch.testing.assert_close(
+        noisy - level.view(-1, 1, 1, 1, 1) * velocity, flow.clean(noisy, level, *given), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_the_last_step_ends_at_the_clean_latents_and_levels_fall_from_noise(flow):
+    given = torch.randn(1, WIDE, *SHAPE[1:]), torch.randn(1, 16)
+    latent = torch.randn(1, *SHAPE)
+    steps = torch.tensor([4.0])
+    given[0][:, 32] = given[0][:, -1] = 0
+    last = Denoiser(flow, 5.0, 1.0, 0.0, torch.zeros(16), NOTHING)(latent, *given, torch.tensor([3.0]), steps)
+    at = torch.tensor([levels(4, 5.0)[3]])
+    torch.testing.assert_close(last, flow.clean(latent, at, *given))
+    assert levels(4, 5.0)[0] == 1.0
+    assert np.all(np.diff(levels(4, 5.0)) < 0)
+
+
+def test_a_calm_start_leaves_slow_noise_out_before_the_first_step_alone(flow):
+    torch.manual_seed(4)
+    condition = torch.randn(1, WIDE, *SHAPE[1:])
+    condition[:, 32] = condition[:, -1] = 0
+    embedding = torch.randn(1, 16)
+    latent = torch.randn(1, *SHAPE)
+    blocks = latent.unflatten(4, (6, 2)).unflatten(3, (4, 2)).unflatten(2, (3, 3))
+    slow = blocks.mean((3, 5, 7), keepdim=True).expand_as(blocks).reshape(latent.shape)
+    whole, calm = (Denoiser(flow, 5.0, 1.0, share, torch.zeros(16), NOTHING) for share in (0.0, 0.7))
+    steps = torch.tensor([4.0])
+    for n, given in ((0, latent - 0.7 * slow), (2, latent)):
+        at = torch.tensor([float(n)])
+        expected = whole(given, condition, embedding, at, steps)
+        torch.testing.assert_close(calm(latent, condition, embedding, at, steps), expected)
+
+
+def test_guidance_leads_away_from_the_null_brain_and_a_clip_that_carries_on_is_joined_instead(flow):
+    torch.manual_seed(2)
+    for p in flow.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    latent = torch.randn(1, *SHAPE)
+    level = torch.tensor([0.8])
+    condition = torch.randn(1, WIDE, *SHAPE[1:])
+    embedding = torch.randn(1, 16)
+    null = torch.randn(16)
+    condition[:, 32] = 0
+    brain = flow.clean(latent, level, condition, embedding)
+    nobody = flow.clean(latent, level, torch.zeros_like(condition), null[None])
+    guided = Denoiser(flow, 5.0, 2.5, 0.0, null, NOTHING)
+    found = guided.clean(latent, level, condition, embedding)
+    strength = 1.5 * (1 - 0.8**8)
+    torch.testing.assert_close(found, brain + strength * (brain - nobody), rtol=1e-3, atol=1e-4)
+    one = torch.ones(1)
+    torch.testing.assert_close(
+        guided.clean(latent, one, condition, embedding),
+        flow.clean(latent, one, condition, embedding),
+        rtol=1e-3,
+        atol=1e-4,
+    )
+    condition[:, 32] = 1
+    brain = flow.clean(latent, level, condition, embedding)
+    found = guided.clean(latent, level, condition, embedding)
+    torch.testing.assert_close(found[:, :, :1], condition[:, SEEN : SEEN + 16, :1], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(found[:, :, 6:], brain[:, :, 6:], rtol=1e-3, atol=1e-4)
+
+
+def test_a_clip_that_shows_something_else_dissolves_from_the_one_before_in_its_last_step(flow):
+    torch.manual_seed(3)
+    latent = torch.randn(1, *SHAPE)
+    steps = torch.tensor([4.0])
+    condition = torch.randn(1, WIDE, *SHAPE[1:])
+    embedding = torch.randn(1, 16)
+    condition[:, 32] = 0
+    condition[:, -1] = 1
+    step = Denoiser(flow, 5.0, 1.0, 0.0, torch.zeros(16), NOTHING)
+    alone = condition.clone()
+    alone[:, -1] = 0
+    for n in range(4):
+        at = torch.tensor([float(n)])
+        found, cut = (step(latent, each, embedding, at, steps) for each in (condition, alone))
+        if n < 3:
+            assert torch.equal(found, cut)
+    before = condition[:, SEEN : SEEN + 16, :1]
+    torch.testing.assert_close(found[:, :, :1], before)
+    torch.testing.assert_close(found[:, :, 1:2], (before + cut[:, :, 1:2]) / 2)
+    torch.testing.assert_close(found[:, :, 2:], cut[:, :, 2:])
+
+
+def test_a_dissolve_is_decoded_as_one_picture_over_the_other():
+    clips = film_clips(Film(200, 0))
+    codec = fit_codec(clips, 16)
+    latents = torch.from_numpy(encode(codec, clips))
+    decoder = fit_decoder(latents.numpy(), clips)
+    one = latents[:10]
+    other = latents[10:20]
+    condition = torch.zeros(10, WIDE, 9, 8, 12)
+    condition[:, -17:-1] = one[:, :, :1]
+    pictures = [decoder(each).detach() for each in (one, other)]
+    apart = {}
+    for name, more in (("made up", making_up(decoder)), ("plain", NOTHING)):
+        step = Denoiser(VideoFlow(**FLOW), 5.0, 1.0, 0.0, torch.zeros(16), more)
+        mixed = decoder(step.dissolved(other, condition)).detach()
+        for frame, share in ((2, 0.5), (6, 0.0), (10, 0.0)):
+            expected = share * pictures[0][:, 0] + (1 - share) * pictures[1][:, frame]
+            apart[name, frame] = float((mixed[:, frame] - expected).abs().mean())
+        torch.testing.assert_close(mixed[:, 0], pictures[0][:, 0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(mixed[:, 13:], pictures[1][:, 13:], atol=1e-5, rtol=0)
+    for frame in (2, 6, 10):
+        assert apart["made up", frame] < 0.5 * apart["plain", min(frame, 6)]
+
+
+def test_a_lora_attaches_to_convolutions_and_attention(flow):
+    # What begins with zeros would let nothing through.
+    for p in flow.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    config = LoraConfig(r=2, target_modules=["to_q", "to_v", "space1", "modulate"])
+    tuned = get_peft_model(flow, config)
+    given = torch.randn(1, *SHAPE), torch.tensor([0.5]), torch.randn(1, SEEN, *SHAPE[1:]), torch.randn(1, 16)
+    tuned(*given).square().mean().backward()
+    trained = [n for n, p in tuned.named_parameters() if p.requires_grad]
+    assert trained
+    assert all("lora" in name for name in trained)
+    for layer in ("space1", "to_q"):
+        moved = [p.grad for n, p in tuned.named_parameters() if f".{layer}.lora_B." in n]
+        assert moved
+        assert all(grad is not None and grad.any() for grad in moved), layer
+
+
+def _clips() -> Clips:
+    rng = np.random.default_rng(5)
+    points = {r: rng.standard_normal((6, 4)).astype(np.float32) for r in ("both", "fmri", "eeg")}
+    latents = rng.standard_normal((6, *SHAPE)).astype(np.float16)
+    joined = np.arange(6) % 3 > 0
+    kinds = np.array(["natural", "natural", "natural", "shapes", "shapes", "shapes"])
+    return Clips(latents, points, rng.random((6, 32), np.float32), joined, ~joined, kinds, np.arange(6) // 3)
+
+
+MIXTURE = Mixture([0.4, 0.2, 0.2, 0.2], 1.0, 0.0, 0.25, {"natural": 3, "shapes": 5})
+
+
+class _Encoder(torch.nn.Module):
+    """Conditions of the right shapes, and one weight to learn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.ones(1))
+
+    def condition(self, point, cuts, route, carry, mask):
+        wide = point[:, :1, None, None, None].expand(-1, SEEN, *SHAPE[1:])
+        return wide, self.gain * torch.nn.functional.pad(point, (0, 12))
+
+
+PHASE = replace(SHARED, losses={"velocity": 1.0}, trained=["encoder.gain", "flow.*"], accumulate=1)
+
+
+def _run(folder, stop: int | None = None, show=None):
+    torch.manual_seed(7)
+    system = Trainables(_Encoder(), VideoFlow(**FLOW))  # type: ignore[arg-type]
+    seen = []
+
+    def draw(place: Place):
+        if place.number == stop:
+            raise KeyboardInterrupt
+        return batch(_clips(), MIXTURE, 5.0, place)
+
+    def shown(phase: str, step: int) -> None:
+        seen.append(step)
+
+    log = loop.train(system, {"flow": PHASE}, draw, folder, show or shown, machine=Machine("cpu"))
+    return system, log, seen
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path):
+    whole, log, seen = _run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        _run(tmp_path / "again", stop=3)
+    again, log_again, _ = _run(tmp_path / "again")
+    assert seen == [4]
+    assert [row["loss"] for row in log] == [row["loss"] for row in log_again]
+    for (name, a), b in zip(whole.state_dict().items(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_training_stays_on_the_cpu_where_it_is_told_to_and_there_is_a_gpu(tmp_path, monkeypatch):
+    AcceleratorState._reset_state(reset_partial_state=True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    system, _, seen = _run(tmp_path)
+    assert seen == [4]
+    assert {p.device.type for p in system.parameters()} == {"cpu"}
+
+
+def test_a_run_stopped_while_it_draws_its_last_picture_draws_it_again(tmp_path):
+    def interrupted(phase: str, step: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _run(tmp_path, show=interrupted)
+    assert _run(tmp_path)[2] == [4]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("phases.flow.losses={speed: 1}", "phase 'flow' asks for 'speed'; the losses offered are 'velocity'"),
+        ("phases.more.steps=3", "phase 'more' must be a node with `builder: phase`, found"),
+        ("phases.flow.speed=3", r"compact\.phases\.flow: phase has no argument 'speed'"),
+        ("phases.flow.schedule=sine", "schedule must be one of .*found 'sine'"),
+    ],
+)
+def test_phases_that_cannot_be_trained_are_refused_before_anything_is_made(tmp_path, change, said):
+    with pytest.raises(UsageError, match=said):
+        run("compact", ["scale=tiny", change, f"out={tmp_path / 'x'}"])
+    assert not (tmp_path / "x.part" / "stages").exists()
