@@ -74,13 +74,13 @@ def test_a_new_miss_fails_and_a_known_one_does_not(tmp_path, monkeypatch, capsys
     known = bars.lapses()
     run = json.loads(FIGURES.read_text())
     assert main([]) == 0
-    run["figures"]["psnr_one_step"]["value"] = 9.0
+    run["figures"]["layout_luminance"]["value"] = 0.0
     worse = tmp_path / "run.json"
     worse.write_text(json.dumps(run))
     capsys.readouterr()
     assert main([str(worse)]) == 1
     assert "FAIL" in capsys.readouterr().out
-    named = known | {NATURAL: [*known.get(NATURAL, []), "psnr_one_step >="]}
+    named = known | {NATURAL: [*known.get(NATURAL, []), "layout_luminance >="]}
     monkeypatch.setattr(bars, "lapses", lambda: named)
     assert main([str(worse)]) == 0
 

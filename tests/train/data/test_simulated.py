@@ -1,4 +1,4 @@
-"""Sessions of films as the recipe `film` names them: who watches what, under which name."""
+"""Sessions of films as the recipe `compact` names them: who watches what, under which name."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The data of the recipe `film`: films as latents, sessions as windows, and the points that signals lead to.
+"""The data of the recipe `compact`: films as latents, sessions as windows, and the points signals lead to.
 
 `fit_codec` fits the codec to some films. `Watched.prepare` then makes a stage on disk for every film and
 every session, `Watched.fit` fits the encoder to those that teach, and `Watched.clips` puts latents and points

@@ -1,4 +1,4 @@
-"""A brain encoder with few weights, drawn at random, for the tests of its parts."""
+"""A brain encoder with few weights and a few clips, drawn at random, for the tests of their parts."""
 
 import numpy as np
 import torch
@@ -6,11 +6,13 @@ import torch
 from train.closed_form.brain_maps import GROUPS
 from train.closed_form.cuts import TAPS, bins
 from train.closed_form.refine import ROUTES
+from train.models.compact.batches import Clips
 from train.models.compact.encoder import DOUBT, SEAM_FEATURES, BrainEncoder
 from train.models.compact.evidence import COUNT, KNOWN
 from train.models.compact.refiner import Refiner
 
 SHAPE = (2, 3, 2, 2)
+CLIP_SHAPE = (16, 9, 8, 12)
 COMPONENTS = 4
 AXES = 3
 TARGETS = COMPONENTS + AXES + 1
@@ -67,3 +69,13 @@ def small_encoder() -> BrainEncoder:
     }
     arrays |= {f"evidence.{name}": value for name, value in measured.items()}
     return BrainEncoder(arrays, 8).eval()
+
+
+def few_clips() -> Clips:
+    """Make two sessions of three clips."""
+    rng = np.random.default_rng(5)
+    points = {r: rng.standard_normal((6, 4)).astype(np.float32) for r in ("both", "fmri", "eeg")}
+    latents = rng.standard_normal((6, *CLIP_SHAPE)).astype(np.float16)
+    joined = np.arange(6) % 3 > 0
+    kinds = np.array(["natural", "natural", "natural", "shapes", "shapes", "shapes"])
+    return Clips(latents, points, rng.random((6, 32), np.float32), joined, ~joined, kinds, np.arange(6) // 3)

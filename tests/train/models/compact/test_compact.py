@@ -12,31 +12,20 @@ from rtdecode.phantom.session import PhantomSession
 from rtdecode.types import Presence
 from streaming.session import replay
 from tests.recordings import record
+from tests.train.models.compact.small import few_clips
 from tests.train.tiny import tiny, tiny_bundle
 from train import checkpoints
 from train.loader import Place
-from train.models.compact.batches import Clips, Mixture, batch
+from train.models.compact.batches import Mixture, batch
 from train.run import run
 from train.run_folder import arrays
-
-SHAPE = (16, 9, 8, 12)
-
-
-def _clips() -> Clips:
-    rng = np.random.default_rng(5)
-    points = {r: rng.standard_normal((6, 4)).astype(np.float32) for r in ("both", "fmri", "eeg")}
-    latents = rng.standard_normal((6, *SHAPE)).astype(np.float16)
-    joined = np.arange(6) % 3 > 0
-    kinds = np.array(["natural", "natural", "natural", "shapes", "shapes", "shapes"])
-    return Clips(latents, points, rng.random((6, 32), np.float32), joined, ~joined, kinds, np.arange(6) // 3)
-
 
 MIXTURE = Mixture([0.4, 0.2, 0.2, 0.2], 1.0, 0.0, 0.25, {"natural": 3, "real": 5})
 
 
 def test_a_batch_is_a_function_of_its_key_and_holds_what_the_mixture_says():
     places = [Place("flow", 40, 0, 0, n) for n in (3, 3, 4)]
-    one, again, other = (batch(_clips(), MIXTURE, 5.0, place) for place in places)
+    one, again, other = (batch(few_clips(), MIXTURE, 5.0, place) for place in places)
     for name, value in vars(one).items():
         assert torch.equal(value, getattr(again, name)), name
     assert not torch.equal(one.noise, other.noise)
@@ -56,7 +45,7 @@ def test_a_batch_is_a_function_of_its_key_and_holds_what_the_mixture_says():
 
 
 def test_kinds_of_film_have_their_shares_and_a_clip_its_own_point_and_the_end_before():
-    clips = _clips()
+    clips = few_clips()
     # Of a kind that is not there no share is kept, and one that is not named counts once.
     drawn = batch(clips, MIXTURE, 5.0, Place("flow", 400, 0, 0, 0))
     shown = torch.from_numpy(clips.latents.astype(np.float32))

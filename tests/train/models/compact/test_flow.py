@@ -11,18 +11,19 @@ from peft import LoraConfig, get_peft_model
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.film import Film
 from tests.train.lines import PHASE as SHARED
+from tests.train.models.compact.small import CLIP_SHAPE, few_clips
 from train import loop
 from train.closed_form.patch_codec import encode, fit_codec
 from train.data.phantom import film_clips
 from train.loader import Place
 from train.loop import Machine
-from train.models.compact.batches import Clips, Mixture, batch
+from train.models.compact.batches import Mixture, batch
 from train.models.compact.codec import fit_decoder, making_up
 from train.models.compact.flow import Denoiser, VideoFlow, levels, preconditioning
 from train.models.compact.trainable import Trainables
 from train.run import run
 
-SHAPE = (16, 9, 8, 12)
+SHAPE = CLIP_SHAPE
 NOTHING = torch.zeros(16, 16, 3, 3)
 # Channels of a condition: those that the flow sees, then the clip before and whether there is one.
 SEEN = 43
@@ -52,7 +53,7 @@ def test_the_loss_is_none_for_a_network_that_draws_what_the_encoder_left_open(mo
     torch.manual_seed(1)
     encoder = _Encoder()
     flow = VideoFlow(**FLOW, spread=[0.5] * 16)
-    given = batch(_clips(), MIXTURE, 5.0, Place("flow", 8, 0, 0, 0))
+    given = batch(few_clips(), MIXTURE, 5.0, Place("flow", 8, 0, 0, 0))
     known = encoder.condition(given.points, given.cuts, given.route, given.carry, given.carry_mask)[0][:, :16]
 
     def network(scaled, level, condition, embedding):
@@ -198,15 +199,6 @@ def test_a_lora_attaches_to_convolutions_and_attention(flow):
         assert all(grad is not None and grad.any() for grad in moved), layer
 
 
-def _clips() -> Clips:
-    rng = np.random.default_rng(5)
-    points = {r: rng.standard_normal((6, 4)).astype(np.float32) for r in ("both", "fmri", "eeg")}
-    latents = rng.standard_normal((6, *SHAPE)).astype(np.float16)
-    joined = np.arange(6) % 3 > 0
-    kinds = np.array(["natural", "natural", "natural", "shapes", "shapes", "shapes"])
-    return Clips(latents, points, rng.random((6, 32), np.float32), joined, ~joined, kinds, np.arange(6) // 3)
-
-
 MIXTURE = Mixture([0.4, 0.2, 0.2, 0.2], 1.0, 0.0, 0.25, {"natural": 3, "shapes": 5})
 
 
@@ -233,7 +225,7 @@ def _run(folder, stop: int | None = None, show=None):
     def draw(place: Place):
         if place.number == stop:
             raise KeyboardInterrupt
-        return batch(_clips(), MIXTURE, 5.0, place)
+        return batch(few_clips(), MIXTURE, 5.0, place)
 
     def shown(phase: str, step: int) -> None:
         seen.append(step)
