@@ -11,7 +11,7 @@ import json
 import operator
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,11 @@ class Bar:
     bar: float
     why: str
 
+    @property
+    def name(self) -> str:
+        """What it is called among the lapses."""
+        return f"{self.figure} {self.rule}"
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -92,12 +97,8 @@ def bars(oracle: Figures, cell: str) -> list[Bar]:
                 for key, one in oracle.items()
                 if key.rpartition("/")[0] == film
             }
-            found += [_of(film + slash, bar) for bar in _bars(reached, cell)]
+            found += [replace(bar, figure=film + slash + bar.figure) for bar in _bars(reached, cell)]
     return found
-
-
-def _of(film: str, bar: Bar) -> Bar:
-    return Bar(film + bar.figure, bar.part, bar.rule, bar.bar, bar.why)
 
 
 def _bars(oracle: Mapping[str, float], cell: str) -> list[Bar]:
@@ -153,11 +154,11 @@ def read(path: Path) -> dict[str, Figures]:
     if "figures" not in tree:
         return tree
     # A run is judged on `natural` first, whose figures bear no film's name.
-    cells: dict[str, dict[str, Any]] = {}
+    cells: dict[str, Any] = {}
     for name, figure in tree["figures"].items():
         film, _, metric = name.rpartition("/")
         cells.setdefault(f"phantom-1-{film or 'natural'}-easy", {})[metric] = figure
-    return dict(cells)
+    return cells
 
 
 def judged(found: Mapping[str, Figures]) -> dict[str, list[Verdict]]:
@@ -173,7 +174,7 @@ def lapses() -> dict[str, list[str]]:
 
 def missed(found: Sequence[Verdict]) -> list[str]:
     """Name the bars that were missed, each once and in their order."""
-    return list(dict.fromkeys(f"{one.bar.figure} {one.bar.rule}" for one in found if not one.passed))
+    return list(dict.fromkeys(one.bar.name for one in found if not one.passed))
 
 
 def table(found: Mapping[str, Sequence[Verdict]], known: Mapping[str, Sequence[str]]) -> Table:
@@ -182,7 +183,7 @@ def table(found: Mapping[str, Sequence[Verdict]], known: Mapping[str, Sequence[s
     for cell, verdicts_of in found.items():
         for one in verdicts_of:
             number = "-" if one.found is None else f"{one.found:.4f}"
-            lapsed = f"{one.bar.figure} {one.bar.rule}" in known.get(cell, ())
+            lapsed = one.bar.name in known.get(cell, ())
             verdict = "pass" if one.passed else "lapse" if lapsed else "FAIL"
             bar = f"{one.bar.rule} {one.bar.bar:.4f}"
             laid.add_row(cell, one.bar.figure, one.bar.part, number, bar, verdict, one.bar.why)

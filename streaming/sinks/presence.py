@@ -1,5 +1,6 @@
 """Whether a session's finals hold a brain that the bundle can read, and since when they do not."""
 
+from collections import deque
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ from rtdecode.types import Presence
 # A final at or above this probability holds a readable brain.
 _LEAST = 0.5
 # So many finals in a row say that it is gone, or back. A single window is wrong too often to be believed.
-IN_A_ROW = 5
+_IN_A_ROW = 5
 
 _GONE = {
     "neither": (
@@ -53,7 +54,7 @@ class PresenceLog:
         self._with_brain = 0
         self._spells: list[_Spell] = []
         # The last finals in a row that agree: when their windows began, s, and what they said.
-        self._row: list[tuple[float, Presence]] = []
+        self._row: deque[tuple[float, Presence]] = deque(maxlen=_IN_A_ROW)
 
     def add(self, start_s: float, presence: Presence) -> str | None:
         """Take the next final; return a sentence if it shows that the brain is gone or back.
@@ -72,8 +73,8 @@ class PresenceLog:
             spell.finals.append(presence)
         if self._row and _is_brain(self._row[-1][1]) != there:
             self._row.clear()
-        self._row = [*self._row, (start_s, presence)][-IN_A_ROW:]
-        if len(self._row) < IN_A_ROW:
+        self._row.append((start_s, presence))
+        if len(self._row) < _IN_A_ROW:
             return None
         since_s, _ = self._row[0]
         if spell is None and not there:

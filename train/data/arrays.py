@@ -10,6 +10,9 @@ from train.work import Arrays
 _GOLDEN = 3
 # Least scale, in the data's own units, so that a dead channel is not divided by zero.
 _LEAST_SCALE = 1e-3
+# A voxel is taken to lie in the head above this share of the mean image's 98th percentile.
+_HEAD = 0.3
+_BRIGHT = 98
 
 
 def statistics(data: Arrays, level: NDArray[Any]) -> Arrays:
@@ -48,6 +51,11 @@ def normalised(data: Arrays, stats: Arrays) -> tuple[NDArray[Any], NDArray[Any]]
 def normalised_eeg(eeg: NDArray[Any], mask: NDArray[Any], stats: Arrays) -> NDArray[Any]:
     """Normalise EEG (window, channel, sample). Samples that are missing stay zero."""
     return (eeg - stats["eeg_mean"][:, None]) / stats["eeg_scale"][:, None] * mask[:, None]
+
+
+def in_head(mean: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the flat indices of the voxels that are taken for the head, by the mean image, (voxel,)."""
+    return np.flatnonzero(mean > _HEAD * np.percentile(mean, _BRIGHT))
 
 
 def few_bits(values: NDArray[Any]) -> NDArray[np.float32]:

@@ -17,13 +17,11 @@ from rtdecode.disk.recording import Recording
 from rtdecode.errors import UsageError
 from rtdecode.signal.volume.projection import Projection
 from rtdecode.types import Volume, Window
+from train.data.arrays import in_head
 from train.data.chain import draft_bundle, unit_statistics, windows
 
 Matrix = NDArray[np.float64]
 Reals = NDArray[np.float32]
-# A voxel is taken to lie in the head above this share of the mean image's 98th percentile.
-_HEAD = 0.3
-_BRIGHT = 98
 
 
 @dataclass(frozen=True)
@@ -255,7 +253,7 @@ def find_head(recordings: Sequence[Recording]) -> tuple[Projection, Reals]:
             total += volume.data.reshape(-1)[order].astype(np.float64)
             count += 1
     mean = total / count
-    inside = np.flatnonzero(mean > _HEAD * np.percentile(mean, _BRIGHT))
+    inside = in_head(mean)
     return replace(grid, voxels=inside), mean[inside].astype(np.float32)
 
 

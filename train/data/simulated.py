@@ -20,6 +20,7 @@ from rtdecode.signal.eeg.band import EegBand
 from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.signal.volume.projection import Projection
 from rtdecode.timing import TimingGrid
+from train.data.arrays import in_head
 from train.data.phantom import TRAINING_SEEDS, Participant, manifest, session_arrays
 from train.data.showing import PARTS, HeadVolumes, ShownClips, by_title
 from train.data.training_films import REAL, TrainingFilm
@@ -29,9 +30,6 @@ from train.work import Arrays, Work
 KINDS = ("sessions", "free", "held", "controls")
 # Films whose cuts are where a session wants them.
 _OF_SHAPES = (SHAPES, KNOWN_SHAPES)
-# A voxel is taken to lie in the head above this share of the mean image's 98th percentile.
-_HEAD = 0.3
-_BRIGHT = 98
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +104,7 @@ class Showing:
         values = np.stack(every).astype(np.float32)
         mean = values.mean(0)
         if voxels is None:
-            voxels = np.flatnonzero(mean > _HEAD * np.percentile(mean, _BRIGHT))
+            voxels = in_head(mean)
         times = np.arange(0.5, len(values)) * session.tr_s
         return HeadVolumes(values[:, voxels], times, voxels, mean[voxels])
 

@@ -79,7 +79,8 @@ def test_nothing_and_unequal_lengths_are_refused() -> None:
 
 def test_the_error_of_kept_promises_is_nothing_on_average() -> None:
     rng = np.random.default_rng(2)
-    squares, plain = [], []
+    squares = []
+    plain = []
     for _ in range(400):
         confidence = rng.uniform(0, 1, 100)
         wins = (rng.random(100) < confidence).astype(float)

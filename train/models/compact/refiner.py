@@ -75,8 +75,12 @@ class Refiner(nn.Module):
         super().__init__()
         self.body = nn.Sequential(
             nn.Dropout(dropout / 4),
-            *(nn.Linear(len(ROUTES) * targets + len(ROUTES), width), nn.SiLU(), nn.Dropout(dropout)),
-            *(nn.Linear(width, width), nn.SiLU(), nn.Dropout(dropout)),
+            nn.Linear(len(ROUTES) * targets + len(ROUTES), width),
+            nn.SiLU(),
+            nn.Dropout(dropout),
+            nn.Linear(width, width),
+            nn.SiLU(),
+            nn.Dropout(dropout),
             nn.Linear(width, targets),
         )
         self.register_buffer("scale", torch.ones(len(ROUTES) * targets))
