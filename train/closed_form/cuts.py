@@ -105,7 +105,7 @@ def _sums(mixed: Reals, cuts: NDArray[np.bool_]) -> _Sums:
     values = np.zeros(size)
     for at in range(0, len(mixed), _AT_ONCE):
         part = slice(at, at + _AT_ONCE)
-        x = _shifted(mixed[part])
+        x = shifted(mixed[part])
         gram += x.T @ x
         inner += x.T @ cuts[part].reshape(-1)
         values += x.sum(0, dtype=np.float64)
@@ -123,7 +123,7 @@ def _kernel(parts: list[_Sums]) -> Matrix:
     return np.linalg.solve(lifted, toward)
 
 
-def _shifted(mixed: Reals) -> Reals:
+def shifted(mixed: Reals) -> Reals:
     """Return what the filter takes at each frame, (window * frame, component * tap)."""
     # After the window's end nothing is known yet, and zeros are the mean.
     later = np.pad(mixed, ((0, 0), (0, 0), (0, TAPS - BINS)))
@@ -133,6 +133,4 @@ def _shifted(mixed: Reals) -> Reals:
 
 def _scores(mixed: Reals, kernel: NDArray[np.floating]) -> Matrix:
     starts = range(0, len(mixed), _AT_ONCE)
-    return np.concatenate([_shifted(mixed[n : n + _AT_ONCE]) @ kernel for n in starts]).reshape(
-        len(mixed), -1
-    )
+    return np.concatenate([shifted(mixed[n : n + _AT_ONCE]) @ kernel for n in starts]).reshape(len(mixed), -1)

@@ -1,0 +1,59 @@
+"""Which latent frames of a window belong to one shot, as far as the EEG tells it.
+
+What is told of cuts are probabilities, one for each video frame. Cuts are taken to come independently of each
+other, so the probability that two frames lie in one shot is the product of the probabilities that none of the
+frames between them begins another one.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float64]
+
+# Nothing is told for sure, so that logarithms stay finite.
+SUREST = 1 - 1e-6
+
+
+def decisive(frames: int) -> NDArray[np.int64]:
+    """Return the video frame of each of `frames` latent frames by which its shot is told.
+
+    Latent frame 0 is the first video frame alone. Of the four video frames of another one it is the second: a
+    cut at a later one leaves the larger part to the next latent frame.
+    """
+    return np.maximum(4 * np.arange(frames) - 2, 0)
+
+
+def same_shot(told: NDArray[np.floating], frames: int) -> Matrix:
+    """Return the probability that two latent frames lie in one shot, (window, latent frame, latent frame).
+
+    Parameters
+    ----------
+    told : (window, frame)
+        Probability of a cut at each video frame.
+    frames : int
+        Number of latent frames.
+    """
+    until = _hazard(told)[:, decisive(frames)]
+    return np.exp(-np.abs(until[:, :, None] - until[:, None]))
+
+
+def begun(told: NDArray[np.floating], frames: int) -> Matrix:
+    """Return the probability that a latent frame's shot began with each video frame.
+
+    Arguments are those of `same_shot`.
+
+    Returns
+    -------
+    (window, latent frame, frame)
+        What is left to 1 is the probability that the shot began before the window.
+    """
+    hazard = _hazard(told)
+    last = decisive(frames)
+    since = hazard[:, last][:, :, None] - hazard[:, None]
+    before = np.arange(told.shape[1]) <= last[:, None]
+    return told[:, None] * np.exp(-np.maximum(since, 0)) * before
+
+
+def _hazard(told: NDArray[np.floating]) -> Matrix:
+    """Add up, from the window's start on, minus the logarithm of the probability that there is no cut."""
+    return np.cumsum(-np.log1p(-np.minimum(told.astype(np.float64), SUREST)), axis=1)
