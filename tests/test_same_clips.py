@@ -13,11 +13,11 @@ from tests import same_clips
 from tests.same_clips import Case
 
 # Of the processor that the hashes are from, see `tests.same_clips.rounding`.
-ROUNDING = "c9a077f09dd11efe"
-EASY = ("ecbd1db683c6331e", "80d3427111b049b5")
-MAGNET = ("41c3887001b676fb", "26eb70ce6aa639c0")
+ROUNDING = "a9c5dd31a4e4c93e"
+EASY = ("f19b64cf8751e953", "3fcf553f49ebc7dc")
+MAGNET = ("5374d3b349a1ecda", "b60b667afa5b0577")
 RECORDED = ("65945f562263e9cd", "f2766ff83c471628")
-FITTED = ("3d0d77215424a958", "4e8386b29f769a62")
+FITTED = ("940f574d5496385d", "2a08eb3fc0718503")
 
 
 @pytest.mark.full

@@ -15,7 +15,7 @@ from rtdecode.scores.accuracy import correlations, identification_nway
 from train.closed_form.brain_maps import fit_logistic
 
 # The loss of identification that is accepted for a better value of the preferred figure.
-_SLACK = 0.01
+_SLACK = 0.002
 _IDENTIFICATION = "identification_2way"
 
 
@@ -92,7 +92,7 @@ def tune(held: HeldOut) -> Tuned:
     """Choose the settings one after the other, and fit the confidence at the chosen ones.
 
     A setting that is not chosen yet has its middle value. Among the values of a setting whose 2-way
-    identification lies within 0.01 of the best, the one with the best preferred figure is chosen. The
+    identification lies within 0.002 of the best, the one with the best preferred figure is chosen. The
     confidence of each route is a logistic regression, on the features of doubt, of the share of 2-way
     comparisons that a clip wins.
     """

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +30,6 @@ from streaming.session import replay
 from tests.recordings import record
 from tests.streaming.bundles import BRAIN
 from tests.train.tiny import tiny_bundle
-from train.closed_form.refine import perceptron, refine
 from train.data.recorded import Recorded, read_recordings
 from train.fitting import participant
 from train.fitting.compact import CompactFitter, compact_fitter
@@ -59,8 +57,8 @@ class Setup:
         return self.fitter.encoder
 
     def fit(self, recorded: Recorded | None = None, story: FilmStory | None = None) -> EncoderFit:
-        refined = partial(refine, perceptron(self.fitter.weights))
-        found = participant.fit(recorded or self.recorded, story or self.story, self.fitter.sizes, refined)
+        given = recorded or self.recorded, story or self.story, self.fitter.sizes
+        found = participant.fit(*given, self.fitter.refined)
         shapes = {name: value.shape for name, value in self.fitter.weights.items()}
         return participant.completed(found, shapes)
 

@@ -27,7 +27,7 @@ class CodecSizes:
     channels : int
         Of the codec.
     components : int
-        Of the latents, in the space that the signals are mapped into.
+        Of a clip, in the space that the signals are mapped into.
     contrast : float
         Power of a channel's standard deviation that its latents are divided by: 0 leaves the codec's
         scale, at which fine detail drowns in the noise first; 1 makes all channels alike.

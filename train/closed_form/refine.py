@@ -1,16 +1,20 @@
-"""From the points of the space that linear maps lead to, to a better one: a small perceptron, in numpy.
+"""From where linear maps lead to, to what each latent frame shows: a small perceptron, in numpy.
 
 What a film shows and how its signals look are not linear in each other: cortex answers to contrast and
 motion, which are products of what single places do. Linear maps lead near, from signals with thousands of
-features; a perceptron goes on from there, where few numbers are left.
+features; a perceptron goes on from there, where few numbers are left. It refines one latent frame at a time,
+and is told what the maps say of that frame, of the frames that belong to the same shot, and of the whole
+window.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from train.closed_form import shots
 from train.closed_form.brain_maps import GROUPS
 from train.work import Arrays
 
@@ -18,8 +22,29 @@ Matrix = NDArray[np.float64]
 ROUTES = tuple(GROUPS)
 # Row: the route of a window. Column: whether the point that route leads to is known to it.
 KNOWN = np.array([[set(GROUPS[other]) <= set(groups) for other in ROUTES] for groups in GROUPS.values()])
+HAVE_EEG = np.array(["eeg" in groups for groups in GROUPS.values()])
 LAYERS = ("1", "4", "7")
 PREFIX = "refiner."
+
+
+@dataclass(frozen=True)
+class Shots:
+    """What the EEG of windows tells of their shots.
+
+    Attributes
+    ----------
+    cuts : float32, (window, frame)
+        Probability of a cut at each video frame.
+    onsets : float32, (window, frame, value)
+        What a shot shows if it begins with the frame, see `train.closed_form.onsets`.
+    """
+
+    cuts: NDArray[np.float32]
+    onsets: NDArray[np.float32]
+
+    def part(self, rows: Any) -> "Shots":
+        """Take some of the windows."""
+        return Shots(self.cuts[rows], self.onsets[rows])
 
 
 def perceptron(weights: Arrays) -> Arrays:
@@ -27,26 +52,49 @@ def perceptron(weights: Arrays) -> Arrays:
     return {n.removeprefix(PREFIX): value for n, value in weights.items() if n.startswith(PREFIX)}
 
 
-def refine(net: Arrays, points: Mapping[str, NDArray[Any]], route: str) -> Matrix:
-    """Refine points as `train.models.compact.refiner.Refiner` does.
+def refine(net: Arrays, led: Mapping[str, NDArray[Any]], seen: Shots, route: str) -> Matrix:
+    """Refine what linear maps say of windows, as `train.models.compact.refiner.Refiner` does.
 
     Parameters
     ----------
     net : dict
-        Its state: ``scale`` (3 targets,), ``body.N.weight`` and ``body.N.bias`` for N in `LAYERS`.
-    points : dict
-        Route -> (window, target); only the routes that this one knows are needed.
+        Its state: ``scale`` (value,), ``body.N.weight`` and ``body.N.bias`` for N in `LAYERS`.
+    led : dict
+        Route -> (window, latent frame, value); only the routes that this one knows are needed.
+    seen : Shots
+        Ignored by a route without EEG.
     route : str
 
     Returns
     -------
-    (window, target)
+    (window, latent frame, value)
     """
     way = ROUTES.index(route)
-    there = points[route].astype(np.float64)
-    told = [points[other] if KNOWN[way, n] else np.zeros_like(there) for n, other in enumerate(ROUTES)]
-    x = np.concatenate([np.hstack(told) * net["scale"], np.tile(np.eye(3)[way], (len(there), 1))], axis=1)
+    own = led[route].astype(np.float64)
+    count, frames, _ = own.shape
+    told = np.stack(
+        [led[other] if KNOWN[way, n] else np.zeros_like(own) for n, other in enumerate(ROUTES)], 2
+    )
+    there = float(HAVE_EEG[way])
+    cuts = seen.cuts * there
+    begun = shots.begun(cuts, frames)
+    same = shots.same_shot(cuts, frames)
+    size = same.sum(2, keepdims=True)
+    within = same / size
+    flat = (told / net["scale"]).reshape(count, frames, -1)
+    parts = [
+        flat,
+        within @ flat,
+        np.broadcast_to(flat.mean(1, keepdims=True), flat.shape),
+        begun @ seen.onsets / net["scale"],
+        begun.sum(2)[:, :, None],
+        np.broadcast_to(np.eye(len(ROUTES))[way], (count, frames, len(ROUTES))),
+        np.broadcast_to(np.eye(frames), same.shape),
+        same,
+        1 / size,
+    ]
+    x = np.concatenate(parts, axis=2)
     for n in LAYERS:
         x = x @ net[f"body.{n}.weight"].T.astype(np.float64) + net[f"body.{n}.bias"]
         x = x if n == LAYERS[-1] else x / (1 + np.exp(-x))
-    return x + there
+    return within @ own + x * net["scale"]

@@ -7,7 +7,6 @@ method.
 """
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,7 +18,7 @@ from rtdecode.bundle import Bundle, Manifest
 from rtdecode.errors import BundleError
 from rtdecode.phantom.film.cuts import find_cuts
 from train.closed_form import patch_codec as patch
-from train.closed_form.refine import perceptron, refine
+from train.closed_form.refine import Shots, perceptron, refine
 from train.data.films import Frames, clips_at, cuts_at
 from train.data.recorded import Recorded
 from train.fitting import encoder_graph, participant
@@ -32,13 +31,7 @@ from train.work import Arrays
 
 Matrix = NDArray[np.float64]
 _CODEC = ("codec_mean", "codec_basis", "scale")
-_SPACE = (
-    "space_latent_mean",
-    "space_structure_mean",
-    "space_structure_scale",
-    "space_mean",
-    "space_scale",
-)
+_SPACE = ("space_structure_mean", "space_structure_scale")
 # Number of clips of a film that are compared with what the bundle can draw of them.
 _LOOKED_AT = 20
 
@@ -97,10 +90,11 @@ class CompactFitter:
             starts = np.linspace(0, max(0.0, len(film) / clip.fps - window_s), _LOOKED_AT)
             clips = clips_at(film, starts, clip, frames)
             latents = patch.encode(self.codec, clips)
-            about = latents.reshape(len(latents), -1) - space.latent_mean
-            nearest = space.latent_mean + about @ space.basis.T @ space.basis
-            drawn = patch.decode(self.pictures, nearest.reshape(latents.shape))
-            mean = patch.decode(self.pictures, space.latent_mean.reshape(1, *latents.shape[1:]))
+            seen = Seen(latents, structure(clips))
+            told = space.drawn(space.led(space.targets(seen)), latents.shape[3:])
+            drawn = patch.decode(self.pictures, told)
+            nothing = np.zeros((1, latents.shape[2], space.values))
+            mean = patch.decode(self.pictures, space.drawn(nothing, latents.shape[3:]))
             missed += float(np.square(clips / 255 - drawn).sum())
             whole += float(np.square(clips / 255 - mean).sum())
         return 1 - missed / whole
@@ -109,34 +103,41 @@ class CompactFitter:
         """Put the film into the space: the target of each window, and features of the whole film."""
         assert self.manifest.latent is not None
         window_s = float(self.manifest.grid.window)
-        targets: list[Matrix] = []
+        glimpses: list[Matrix] = []
         begun: list[NDArray[np.bool_]] = []
         tiles: list[Seen] = []
         for number, film in enumerate(shown.films):
             cuts = find_cuts(film)
             mine = recorded.start_s[recorded.film == number]
             whole = np.arange(0, len(film) / self.manifest.clip.fps - window_s + 1e-6, window_s)
-            targets.append(self.space.targets(self._watch(film, cuts, mine)))
+            glimpses.append(self.space.glimpses(self._watch(film, mine)))
             begun.append(cuts_at(cuts, mine, self.manifest.clip))
-            tiles.append(self._watch(film, cuts, whole))
+            tiles.append(self._watch(film, whole))
         every = Seen(*(np.concatenate([getattr(tile, name) for tile in tiles]) for name in Seen.__slots__))
         features = fit_features(every, window_s)
+        shown_of = np.concatenate(glimpses)
         return FilmStory(
-            targets=np.concatenate(targets),
-            scale=self.space.scale[: self.space.components],
+            targets=self.space.points(shown_of),
+            scale=self.space.scale,
             window_s=window_s,
             told={},
             features=features,
-            spelled=features.spelled(self.space, self.manifest.latent[1:]),
+            spelled=features.spelled(self.space),
             series=[features.series(tile) for tile in tiles],
             cuts=np.concatenate(begun),
+            glimpses=shown_of,
         )
 
     def fit(self, recorded: Recorded, story: FilmStory) -> EncoderFit:
         """Fit in closed form. Where both modalities identify windows worse than one, read that one alone."""
-        fitted = participant.fit(recorded, story, self.sizes, partial(refine, perceptron(self.weights)))
+        fitted = participant.fit(recorded, story, self.sizes, self.refined)
         fitted = participant.completed(fitted, {name: value.shape for name, value in self.weights.items()})
         return participant.never_worse(fitted, recorded, story)
+
+    def refined(self, points: Arrays, seen: Shots, route: str) -> Matrix:
+        """Refine the points of all routes (route -> (window, component)) for windows of one route."""
+        led = {name: self.space.led(value) for name, value in points.items()}
+        return self.space.points(refine(perceptron(self.weights), led, seen, route))
 
     def graphs(self, fitted: EncoderFit) -> dict[str, ModelProto]:
         """Copy the encoder, with the weights of the participant."""
@@ -145,15 +146,18 @@ class CompactFitter:
     def expected(self, fitted: EncoderFit, windows: Arrays) -> Arrays:
         """Compute in closed form what the encoder draws, which is the first channels of its condition."""
         assert self.manifest.latent is not None
-        drawn = encoder_graph.drawn(self.weights | fitted.weights, windows)
-        return {"condition": drawn.reshape(-1, *self.manifest.latent[1:])}
+        grid = self.manifest.grid
+        frames = int(grid.window * grid.fps)
+        there, glimpses = encoder_graph.glimpsed(self.weights | fitted.weights, windows, frames)
+        drawn = self.space.drawn(glimpses, self.manifest.latent[3:])
+        return {"condition": drawn * there[:, None, None, None, None]}
 
-    def _watch(self, film: Frames, cuts: NDArray[np.int64], starts: Matrix) -> Seen:
+    def _watch(self, film: Frames, starts: Matrix) -> Seen:
         """Return what the clips at film times show."""
         grid = self.manifest.grid
         clip = self.manifest.clip
         clips = clips_at(film, starts, clip, int(grid.window * grid.fps))
-        return Seen(patch.encode(self.codec, clips), structure(clips), cuts_at(cuts, starts, clip)[:, 0])
+        return Seen(patch.encode(self.codec, clips), structure(clips))
 
 
 def compact_fitter(base: Bundle) -> CompactFitter:
@@ -167,24 +171,21 @@ def compact_fitter(base: Bundle) -> CompactFitter:
     if missing := [name for name in (*_CODEC, *_SPACE) if name not in base.stats]:
         raise BundleError(f"{base.path / 'stats.npz'} lacks {', '.join(missing)}. Export the bundle again.")
     encoder = onnx.load_model_from_string(base.read(base.manifest.built["encode"].file))
-    weights = encoder_graph.weights_of(encoder, base.path, ("varied",))
+    weights = encoder_graph.weights_of(encoder, base.path, ("basis", "pictures", "latent_mean", "varied"))
     mean, basis, scale = (base.stats[name].astype(np.float64) for name in _CODEC)
     # The basis decodes scaled latents. Divided by the scale twice, it encodes to them.
     codec = patch.Codec(mean.astype(np.float32), (basis / scale**2).astype(np.float32))
     pictures = patch.Codec(base.stats["codec_mean"], base.stats["codec_basis"])
-    latent_mean, structure_mean, structure_scale, middle, spread = (
-        base.stats[name].astype(np.float64) for name in _SPACE
-    )
-    # The encoder's bases take standardised components and axes, so they are multiplied by their spread.
-    drawn, varied = (weights[name].astype(np.float64) for name in ("basis", "varied"))
+    structure_mean, structure_scale = (base.stats[name].astype(np.float64) for name in _SPACE)
+    held = {name: weights[name].astype(np.float64) for name in ("latent_mean", "pictures", "varied", "basis")}
     space = Space(
-        latent_mean=latent_mean,
-        basis=drawn / spread[: len(drawn), None],
+        latent_mean=held["latent_mean"],
+        pictures=held["pictures"],
         structure_mean=structure_mean,
         structure_scale=structure_scale,
-        structure_basis=varied / spread[len(drawn) : -1, None],
-        mean=middle,
-        scale=spread,
+        # The encoder draws the tensor in its own units.
+        variations=held["varied"] / structure_scale,
+        basis=held["basis"],
     )
     return CompactFitter(base.manifest, encoder, weights, space, codec, pictures, _kind(base.manifest))
 

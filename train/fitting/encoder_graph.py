@@ -1,7 +1,7 @@
 """The graph of the brain encoder: which of its weights belong to a participant, and how they are exchanged.
 
-`weights_of` reads them from a graph, `replaced` writes others into a copy of it, and `drawn` computes in
-numpy what the copy must give.
+`weights_of` reads them from a graph, `replaced` writes others into a copy of it, and `glimpsed` computes in
+numpy what the copy must tell.
 """
 
 from pathlib import Path
@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 from onnx import ModelProto, helper, numpy_helper
 
 from rtdecode.errors import BundleError
+from train.closed_form import cuts, onsets
 from train.closed_form.brain_maps import GROUPS, features, place
-from train.closed_form.refine import LAYERS, PREFIX, perceptron, refine
+from train.closed_form.refine import LAYERS, PREFIX, ROUTES, Shots, perceptron, refine
 from train.closed_form.stem import fill_slots
 from train.work import Arrays
 
 _WEIGHTS = (
-    *("voxels", "mixing", "cosines", "fmri_feature_mean", "eeg_feature_mean", "basis"),
+    *("voxels", "mixing", "cosines", "fmri_feature_mean", "eeg_feature_mean"),
     *(f"{route}_{group}" for route, groups in GROUPS.items() for group in groups),
-    *("reads", "cut_kernel", "cut_offset", f"{PREFIX}scale"),
+    *("reads", "cut_kernel", "cut_offset", "onset_kernel", "onset_offset", f"{PREFIX}scale"),
     *(f"{PREFIX}body.{layer}.{part}" for layer in LAYERS for part in ("weight", "bias")),
 )
 
@@ -107,28 +108,39 @@ def _let_yield(model: ModelProto, yields: NDArray[np.floating[Any]]) -> None:
     model.graph.node.extend([*nodes[: at + 1], *gate, *nodes[at + 1 :]])
 
 
-def drawn(weights: Arrays, windows: Arrays) -> NDArray[np.float64]:
-    """Compute in numpy what an encoder with these weights draws of windows, (window, latent).
+def glimpsed(
+    weights: Arrays, windows: Arrays, frames: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Compute in numpy what an encoder with these weights tells of windows.
 
     Parameters
     ----------
     weights : dict
-        All weights that `weights_of` reads, and ``yields``.
+        All weights that `weights_of` reads, ``basis``, and ``yields``.
     windows : dict
         ``eeg``, ``eeg_mask``, ``fmri``, ``fmri_mask``.
+    frames : int
+        Number of video frames of a window.
+
+    Returns
+    -------
+    there : (window,)
+        1 where any signal is read.
+    glimpses : (window, latent frame, value)
     """
     fmri = fill_slots(windows["fmri"], windows["fmri_mask"])
     places = place(weights, features(weights, windows["eeg"], fmri))
+    basis = weights["basis"].astype(np.float64)
+    values = len(weights[f"{PREFIX}scale"])
+    led = {route: (points @ basis).reshape(len(points), -1, values) for route, points in places.items()}
+    averaged = windows["eeg"].astype(np.float32) @ cuts.bins(windows["eeg"].shape[2], frames)
+    mixed = np.asarray(weights["mixing"] @ averaged, np.float32)
+    seen = Shots(cuts.told(weights, mixed), onsets.told(weights, mixed))
     net = perceptron(weights)
     there = np.hstack([windows[f"{name}_mask"].max(1, keepdims=True) for name in ("fmri", "eeg")])
     # The same gate as `_let_yield` writes.
     read = there * weights["reads"] * (1 - weights["yields"] * there[:, ::-1])
-    fmri_in = read[:, :1]
-    eeg_in = read[:, 1:]
-    chosen = (
-        fmri_in * eeg_in * refine(net, places, "both")
-        + fmri_in * (1 - eeg_in) * refine(net, places, "fmri")
-        + eeg_in * (1 - fmri_in) * refine(net, places, "eeg")
-    )
-    basis = weights["basis"].astype(np.float64)
-    return chosen[:, : len(basis)] @ basis
+    fmri_in, eeg_in = read.T
+    chosen = {"both": fmri_in * eeg_in, "fmri": fmri_in * (1 - eeg_in), "eeg": eeg_in * (1 - fmri_in)}
+    told = [chosen[route][:, None, None] * refine(net, led, seen, route) for route in ROUTES]
+    return np.maximum(fmri_in, eeg_in), np.sum(told, axis=0)

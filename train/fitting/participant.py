@@ -26,6 +26,8 @@ from train.closed_form.encoding import (
     invert,
     widened,
 )
+from train.closed_form.onsets import fit_onsets
+from train.closed_form.refine import Shots
 from train.closed_form.ridge import fit_ridge
 from train.closed_form.stem import fit_eeg_stem, fixed_signs
 from train.data.arrays import eeg_statistics, normalised_eeg
@@ -35,7 +37,7 @@ from train.work import Arrays
 
 _THIRDS = 3
 # Refines the points of all routes (route -> (window, target)) for a window of the named route.
-Refined = Callable[[Arrays, str], Matrix]
+Refined = Callable[[Arrays, Shots, str], Matrix]
 # Ridge penalty of the encoding model when it picks voxels, and when it is inverted.
 _PICKING = 3.0
 _INVERTING = 0.6
@@ -70,12 +72,15 @@ class FilmStory(Story):
         Features of each film, from its start on.
     cuts : bool, (window, frame)
         Whether a shot begins with the frame.
+    glimpses : (window, latent frame, value)
+        What each latent frame showed, of which the targets are components.
     """
 
     features: Kernel
     spelled: Matrix
     series: list[Matrix]
     cuts: NDArray[np.bool_]
+    glimpses: Matrix
 
     def shifted(self) -> Self:
         """Shift the film by half its windows, and its features by the same time."""
@@ -83,6 +88,7 @@ class FilmStory(Story):
         return replace(
             super().shifted(),
             cuts=np.roll(self.cuts, len(self.cuts) // 2, axis=0),
+            glimpses=np.roll(self.glimpses, len(self.glimpses) // 2, axis=0),
             series=[np.roll(series, len(series) // steps // 2 * steps, axis=0) for series in self.series],
         )
 
@@ -108,12 +114,15 @@ class Side:
         Prediction of each window by a fit that left it out.
     voxels : (voxel,) or None
         Indices of the chosen voxels among those of the head.
+    shots : Shots or None
+        What the EEG tells of the windows' shots, held out as well.
     """
 
     weights: Arrays
     statistics: Arrays
     held_out: Matrix
     voxels: NDArray[np.int64] | None = None
+    shots: Shots | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +168,11 @@ def fit(recorded: Recorded, story: FilmStory, sizes: Sizes, refined: Refined) ->
                 weights[f"{route}_{group}"] = (sides[group].weights["map"] * share).astype(np.float16)
             places[route] = _joined(held_out, story.targets)
     # From there on as the decoder does.
-    points = {route: refined(places, route) for route in places}
+    seen = sides["eeg"].shots if "eeg" in sides else None
+    if seen is None:
+        shape = (*story.cuts.shape, story.glimpses.shape[2])
+        seen = Shots(np.zeros(story.cuts.shape, np.float32), np.zeros(shape, np.float32))
+    points = {route: refined(places, seen, route) for route in places}
     weights["reads"] = np.array([float(name in sides) for name in ("fmri", "eeg")])
     weights["yields"] = np.zeros(2)
     statistics = {name: value for side in sides.values() for name, value in side.statistics.items()}
@@ -235,7 +248,7 @@ def _components(volumes: Reals, count: int) -> tuple[Reals, NDArray[np.float16],
 
 
 def fit_eeg(eeg: Eeg, story: FilmStory, sizes: Sizes) -> Side:
-    """Reduce the EEG, map it by ridge, and fit the filter that tells when the film cuts.
+    """Reduce the EEG, map it by ridge, and fit what tells of shots.
 
     Ten blocks of windows are each predicted from the others.
     """
@@ -257,8 +270,11 @@ def fit_eeg(eeg: Eeg, story: FilmStory, sizes: Sizes) -> Side:
         "map": found.maps[0],
     }
     averaged = z.astype(np.float32) @ bins(z.shape[2], story.cuts.shape[1])
-    filtered = fit_cuts(weights["mixing"] @ averaged, story.cuts, windows)
-    return Side(weights | filtered.weights, stats, held_out)
+    mixed = (weights["mixing"] @ averaged).astype(np.float32)
+    cut = fit_cuts(mixed, story.cuts, windows)
+    onset = fit_onsets(mixed, story.cuts, story.glimpses, windows)
+    seen = Shots(cut.told, onset.told)
+    return Side(weights | cut.weights | onset.weights, stats, held_out, shots=seen)
 
 
 def join(held_out: list[Matrix], targets: Matrix) -> list[Matrix]:

@@ -5,7 +5,7 @@ import pytest
 
 from train.closed_form.encoding import Timing, drawn_to_diagonal, fold_errors, invert, ridge_hat, widened
 from train.models.compact.encoding import FilmFeatures, fit_features
-from train.models.compact.space import Seen, Space, fit_space
+from train.models.compact.space import Seen, Space, SpaceSizes, fit_space
 
 WINDOWS = 120
 WINDOW_S = 4.0
@@ -21,8 +21,8 @@ def film() -> tuple[Space, FilmFeatures, np.ndarray, np.ndarray]:
     sources = rng.normal(size=(WINDOWS, 6))
     latents = (sources @ rng.normal(size=(6, np.prod(SHAPE)))).reshape(WINDOWS, *SHAPE)
     tensor = (sources @ rng.normal(size=(6, 6 * 8 * 2 * 3))).reshape(WINDOWS, 6, 8, 2, 3)
-    seen = Seen(latents.astype(np.float32), tensor.astype(np.float32), rng.random(WINDOWS) < 0.5)
-    space = fit_space(seen, 6, 6)
+    seen = Seen(latents.astype(np.float32), tensor.astype(np.float32))
+    space = fit_space(seen, SpaceSizes(54, 48), 6)
     features = fit_features(seen, WINDOW_S)
     return space, features, features.series(seen), space.targets(seen)
 
@@ -52,7 +52,7 @@ def test_the_model_turned_around_tells_the_film(film):
     parts = clean / clean.std(0) + 0.3 * rng.normal(size=clean.shape)
     half = len(x) // 2
     prior = np.cov(targets[: WINDOWS // 2], rowvar=False)
-    spelled = features.spelled(space, SHAPE)
+    spelled = features.spelled(space)
     mean, back = invert(features, spelled, x[:half], parts[:half], Timing(SLOT_S, WINDOW_S), prior, 0.6)
     windows = (parts.reshape(WINDOWS, 5, -1) - mean)[WINDOWS // 2 :].reshape(WINDOWS // 2, -1)
     found = windows @ back

@@ -1,4 +1,4 @@
-"""The training batches of the video flow: clips, and the points that signals led to, with their errors.
+"""The training batches of the video flow: clips, and what signals tell of them, with its errors.
 
 `batch` draws clips at random, and leaves out or adds to each what a session may lack or have: a modality, the
 clip before. Every random number depends on the place of the batch alone.
@@ -19,8 +19,6 @@ from train.loader import Place
 from train.models.compact.encoder import CARRIED
 from train.models.compact.flow import shifted
 
-# The routes both and eeg.
-_HAVE_EEG = (0, 2)
 # Least level of noise in training; below it nothing is left to be learned.
 _LEAST_LEVEL = 0.01
 
@@ -33,9 +31,9 @@ class Clips:
     ----------
     latents : float16 or float32, (clip, channel, latent frame, row, column)
         Scaled latents, in memory or on disk.
-    points : dict
-        Route -> the points that the signals lead to, held out and refined, (clip, target).
-    told : float32, (clip, frame)
+    glimpses : dict
+        Route -> what the signals tell of each frame, held out and refined, (clip, latent frame, value).
+    cuts_told : float32, (clip, frame)
         Held-out probabilities of a cut at each frame, from the EEG.
     joined : bool, (clip,)
         Whether another clip of the same film comes before.
@@ -48,8 +46,8 @@ class Clips:
     """
 
     latents: NDArray[Any] | Shards
-    points: dict[str, NDArray[np.float32]]
-    told: NDArray[np.float32]
+    glimpses: dict[str, NDArray[np.float32]]
+    cuts_told: NDArray[np.float32]
     joined: NDArray[np.bool_]
     cut: NDArray[np.bool_]
     kinds: NDArray[np.str_]
@@ -92,7 +90,7 @@ class Batch:
     """The tensors of one training step, named as in `BrainEncoder.condition` and `VideoFlow`."""
 
     latents: Tensor
-    points: Tensor
+    glimpses: Tensor
     cuts: Tensor
     route: Tensor
     carry: Tensor
@@ -136,11 +134,9 @@ def _row(clips: Clips, mixture: Mixture, rng: np.random.Generator) -> Any:
     n = int(kind[rng.integers(len(kind))])
     which = int(rng.choice(4, p=mixture.dropout))
     route = np.eye(4)[which, :3]
-    points = clips.points[ROUTES[min(which, 2)]][n]
-    # The last of the four cases has no signal: its route is zeros, and so is its point.
-    point = np.zeros_like(points) if which == 3 else points
-    # Without EEG nothing tells of cuts.
-    told = clips.told[n] * (which in _HAVE_EEG)
+    told = clips.glimpses[ROUTES[min(which, 2)]][n]
+    # The last of the four cases has no signal: its route is zeros, and so are its glimpses.
+    glimpses = np.zeros_like(told) if which == 3 else told
     given = clips.joined[n] and rng.random() < mixture.carry
     latents = clips.latents[n]
     carry = np.zeros_like(latents[:, -CARRIED:], np.float32)
@@ -148,4 +144,4 @@ def _row(clips: Clips, mixture: Mixture, rng: np.random.Generator) -> Any:
         spread = rng.uniform(0, mixture.carry_noise)
         carry[:] = clips.latents[n - 1, :, -CARRIED:]
         carry[:, -1] += spread * rng.standard_normal(carry[:, -1].shape, dtype=np.float32)
-    return latents, point, told, route, carry, [float(given)]
+    return latents, glimpses, clips.cuts_told[n], route, carry, [float(given)]

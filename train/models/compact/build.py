@@ -67,8 +67,8 @@ def build(
 def undrawn(encoder: BrainEncoder, clips: Clips) -> list[float]:
     """Measure the spread of what the encoder does not draw of clips, of each channel (root mean square)."""
     few = slice(None, None, -(-len(clips.latents) // _STILLS))
-    points = torch.from_numpy(clips.points["both"][few])
-    rest = clips.latents[few].astype(np.float32) - encoder.draw(points).numpy()
+    glimpses = torch.from_numpy(clips.glimpses["both"][few])
+    rest = clips.latents[few].astype(np.float32) - encoder.draw(glimpses).numpy()
     return [float(x) for x in np.sqrt(np.square(rest).mean((0, 2, 3, 4), dtype=np.float64))]
 
 
@@ -100,8 +100,9 @@ def _seam_features(
     # A part at a time, because latents may not fit into memory.
     for rows in np.array_split(at, -(-len(at) // _STILLS)):
         before = torch.from_numpy(clips.latents[rows - 1][:, :, -1:].astype(np.float32))
-        point = torch.from_numpy(clips.points[route][rows])
-        found.append(encoder.seam_features(point, encoder.draw(point), before).numpy().astype(np.float64))
+        drawn = encoder.draw(torch.from_numpy(clips.glimpses[route][rows]))
+        cuts = torch.from_numpy(clips.cuts_told[rows] * ("eeg" in brain_maps.GROUPS[route]))
+        found.append(encoder.seam_features(cuts, drawn, before).numpy().astype(np.float64))
     return np.concatenate(found)
 
 
@@ -109,14 +110,12 @@ def encoder_arrays(fitted: Arrays, codec: Arrays, clips: Clips) -> Arrays:
     """Collect the encoder's fitted arrays. Weights of seam, presence and confidence come later."""
     shape = clips.latents.shape[1:]
     kept = ("voxels", "mixing", "cosines", *(f"{m}_feature_mean" for m in ("eeg", "fmri")))
-    kept += ("cut_kernel", "cut_offset")
+    kept += ("cut_kernel", "cut_offset", "onset_kernel", "onset_offset")
     maps = [f"{route}_{group}" for route, groups in brain_maps.GROUPS.items() for group in groups]
     arrays = {name: fitted[name] for name in (*kept, *maps)}
     arrays |= {n: value for n, value in fitted.items() if n.startswith((PREFIX, evidence.PREFIX))}
     space = space_of(fitted)
     frame, offset = seam_frame(codec)
-    first = space.latent_mean.reshape(shape)[:, :1]
-    scale = space.scale[:-1, None]
     # With an offset of -9 no clip continues the one before, until `fit_seam` gives other weights.
     blank = {f"seam_{route}": np.append(np.zeros(SEAM_FEATURES), -9.0) for route in brain_maps.GROUPS}
     blank |= {f"confidence_{route}": np.zeros(DOUBT + 1) for route in brain_maps.GROUPS}
@@ -127,11 +126,13 @@ def encoder_arrays(fitted: Arrays, codec: Arrays, clips: Clips) -> Arrays:
         | blank
         | {
             "reads": np.ones(2),
-            "cut_bins": cuts.bins(len(fitted["cosines"]), clips.told.shape[1]),
-            "basis": (space.basis * scale[: space.components]).astype(np.float16),
-            "varied": (space.structure_basis * scale[space.components :]).astype(np.float16),
+            "cut_bins": cuts.bins(len(fitted["cosines"]), clips.cuts_told.shape[1]),
+            "basis": space.basis.astype(np.float16),
+            "pictures": space.pictures.astype(np.float16),
+            "latent_mean": space.latent_mean,
+            "varied": (space.variations * space.structure_scale).astype(np.float16),
             "seam_frame": frame.astype(np.float32),
-            "seam_offset": (offset[:, None, None, None] - first).astype(np.float32),
+            "seam_offset": offset[:, None, None, None].astype(np.float32),
             **still(codec, clips.latents[:: -(-len(clips.latents) // _STILLS)]),
             "latent_shape": np.array(shape),
         }

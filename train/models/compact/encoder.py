@@ -1,9 +1,10 @@
 """The brain encoder: from windows of EEG and fMRI to what the video flow is conditioned on.
 
 Both signals are reduced to features, and linear maps take the features to points of a space of pictures
-(`train.models.compact.space`). A perceptron refines the point, which then becomes a map (the clip that the
-signals draw, how it varies, the end of the clip before), an embedding, and a confidence. Only the tokens are
-trained with the flow; everything else was fitted before.
+(`train.models.compact.space`). The EEG also tells when the film cuts, and by the onset of a shot what it
+shows. A perceptron makes of all this what each latent frame shows, a glimpse. Glimpses then become a map (the
+clip that the signals draw, how it varies, the end of the clip before), an embedding, and a confidence. Only
+the tokens are trained with the flow; everything else was fitted before.
 """
 
 import numpy as np
@@ -21,7 +22,7 @@ from train.models.compact.structure import CHANNELS
 from train.work import Arrays
 
 SEAM_FEATURES = 3
-# Numbers that the confidence is computed from: two sizes of the point, and the evidence.
+# Numbers that the confidence is computed from: two sizes of the glimpses, and the evidence.
 DOUBT = 2 + evidence.COUNT
 # Latent frames that are carried over from the clip before. `stand_still` needs two of them: from one
 # alone, the video frame that it shows was 4.2 grey levels off, from two 1.4.
@@ -38,7 +39,7 @@ class BrainEncoder(nn.Module):
 
     A window takes one of three routes, by the modalities it has: ``both``, ``fmri`` or ``eeg``. Each
     route has its own linear map into the space of `train.models.compact.space`. A perceptron refines the
-    points that the maps lead to (`train.models.compact.refiner`).
+    glimpses that the points stand for (`train.models.compact.refiner`).
 
     Parameters
     ----------
@@ -47,12 +48,14 @@ class BrainEncoder(nn.Module):
 
         - ``voxels`` (voxel, component), ``mixing`` (component, channel), ``cosines`` (sample, frequency) and
           ``{modality}_feature_mean`` make the features.
-        - ``{route}_{modality}`` (feature, target) are the linear maps, ``basis`` (component, latent) draws
-          the components, ``varied`` (axis, value) the structure tensor, and ``refiner.*`` is the state of
-          the perceptron.
+        - ``{route}_{modality}`` (feature, component) are the linear maps, ``basis`` (component, frame and
+          value) draws glimpses from a point, ``pictures`` (picture, latent) and ``varied`` (variation, value)
+          draw a frame's latents and structure tensor from a glimpse, ``latent_mean`` (latent,) is their mean,
+          and ``refiner.*`` is the state of the perceptron.
         - ``reads`` ([fmri, eeg]) is 1 for the modalities that are read.
         - ``cut_bins`` (sample, bin), ``cut_kernel`` and ``cut_offset`` tell when the film cuts, see
-          `train.closed_form.cuts`.
+          `train.closed_form.cuts`; ``onset_kernel`` and ``onset_offset`` tell what a shot shows, see
+          `train.closed_form.onsets`.
         - ``seam_frame`` (channel, channel), ``seam_offset`` (channel, 1, row, column) and ``seam_{route}``
           (feature,) tell whether the clip continues the one before.
         - ``evidence.*`` are the arrays of `train.models.compact.evidence.Evidence`. ``neither_{route}`` and
@@ -74,11 +77,15 @@ class BrainEncoder(nn.Module):
     fmri_fmri: Tensor
     eeg_eeg: Tensor
     basis: Tensor
+    pictures: Tensor
+    latent_mean: Tensor
     varied: Tensor
     reads: Tensor
     cut_bins: Tensor
     cut_kernel: Tensor
     cut_offset: Tensor
+    onset_kernel: Tensor
+    onset_offset: Tensor
     inconsistent: Tensor
     seam_frame: Tensor
     seam_offset: Tensor
@@ -93,8 +100,7 @@ class BrainEncoder(nn.Module):
                 # A copy: what is written into a buffer later must not reach the caller's array. In single
                 # precision, because the exporter drops the name of what it casts itself.
                 self.register_buffer(name, torch.from_numpy(value.astype(np.float32)))
-        self.components = len(arrays["basis"])
-        self.refiner = Refiner.load(perceptron(arrays))
+        self.refiner = Refiner.load(perceptron(arrays), self.shape[1])
         measured = {
             name.removeprefix(evidence.PREFIX): value
             for name, value in arrays.items()
@@ -102,7 +108,7 @@ class BrainEncoder(nn.Module):
         }
         self.evidence = evidence.Evidence(measured, len(arrays["mixing"]))
         self.tokens = nn.Sequential(
-            nn.Linear(self.components + len(arrays["varied"]) + 1, embedding),
+            nn.Linear(arrays["basis"].shape[1], embedding),
             nn.SiLU(),
             nn.Linear(embedding, embedding),
         )
@@ -149,18 +155,19 @@ class BrainEncoder(nn.Module):
         of_fmri = self.fmri_features(whole)
         of_eeg = self.eeg_features(eeg)
         places = self.place(of_fmri, of_eeg)
-        point = self.refiner(places, route)
+        cuts, onsets = self.shots(eeg)
+        glimpses = self.refiner(self.led(places), cuts, onsets, route)
         measured = self.evidence(eeg, whole, of_eeg, of_fmri, places, self.voxels)
-        condition, embedding = self.condition(point, self.cuts(eeg, route), route, carry, carry_mask)
-        confidence = self.confidence(point, measured, route)
+        condition, embedding = self.condition(glimpses, cuts, route, carry, carry_mask)
+        confidence = self.confidence(glimpses, measured, route)
         return condition, embedding, confidence, self.presence(measured, route)
 
     def measure(self, eeg: Tensor, fmri: Tensor, fmri_mask: Tensor) -> Tensor:
-        """Measure windows of both modalities (`train.models.compact.evidence`), (batch, number)."""
+        """Measure windows of both modalities, in the numbers' own units, (batch, number)."""
         whole = self.without_holes(fmri, fmri_mask)
         of_fmri = self.fmri_features(whole)
         of_eeg = self.eeg_features(eeg)
-        return self.evidence(eeg, whole, of_eeg, of_fmri, self.place(of_fmri, of_eeg), self.voxels)
+        return self.evidence.raw(eeg, whole, of_eeg, of_fmri, self.place(of_fmri, of_eeg), self.voxels)
 
     @property
     def null(self) -> Tensor:
@@ -186,28 +193,38 @@ class BrainEncoder(nn.Module):
         """Reduce EEG to the coefficients of slow cosines in mixed channels."""
         return (self.mixing @ (eeg @ self.cosines)).flatten(1) - self.eeg_feature_mean
 
-    def cuts(self, eeg: Tensor, route: Tensor) -> Tensor:
-        """Return the probability of a cut at each video frame, (batch, frame); zeros without EEG."""
+    def shots(self, eeg: Tensor) -> tuple[Tensor, Tensor]:
+        """Tell of shots: the probability of a cut at each video frame, and what begins there if one does.
+
+        Returns
+        -------
+        cuts : (batch, frame)
+        onsets : (batch, frame, value)
+        """
         mixed = functional.pad(self.mixing @ (eeg @ self.cut_bins), (0, TAPS - BINS))
         odds = functional.conv1d(mixed, self.cut_kernel, self.cut_offset, stride=BINS)[:, 0]
-        return odds.sigmoid() * (route[:, :1] + route[:, 2:])
+        onsets = functional.conv1d(mixed, self.onset_kernel, self.onset_offset, stride=BINS)
+        return odds.sigmoid(), onsets.transpose(1, 2)
+
+    def led(self, places: Tensor) -> Tensor:
+        """Return the glimpses that points stand for, (batch, route, frame, value)."""
+        return (places @ self.basis).unflatten(2, (self.shape[1], -1))
 
     def place(self, fmri: Tensor, eeg: Tensor) -> Tensor:
-        """Map features into the space by every route, (batch, route, target)."""
+        """Map features into the space by every route, (batch, route, component)."""
         both = fmri @ self.both_fmri + eeg @ self.both_eeg
         return torch.stack([both, fmri @ self.fmri_fmri, eeg @ self.eeg_eeg], 1)
 
     def condition(
-        self, point: Tensor, told: Tensor, route: Tensor, carry: Tensor, carry_mask: Tensor
+        self, glimpses: Tensor, cuts: Tensor, route: Tensor, carry: Tensor, carry_mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Turn points of the space into what the flow is conditioned on.
+        """Turn refined glimpses into what the flow is conditioned on.
 
         Parameters
         ----------
-        point : (batch, target)
-            Refined points.
-        told : (batch, frame)
-            Probability of a cut at each video frame.
+        glimpses : (batch, frame, value)
+        cuts : (batch, video frame)
+            Probability of a cut. Without EEG nothing is told of cuts, whatever stands here.
         route : (batch, 3)
             One-hot, or zeros where there is no signal.
         carry, carry_mask
@@ -218,9 +235,14 @@ class BrainEncoder(nn.Module):
         condition, embedding
             As `forward` returns them.
         """
-        drawn = self.draw(point)
+        # The routes are both, fmri, eeg, in this order.
+        has_fmri = route[:, :1] + route[:, 1:2]
+        has_eeg = route[:, :1] + route[:, 2:]
+        told = has_eeg * cuts
+        # Without any signal the flow is not even told what films look like on average.
+        drawn = self.draw(glimpses) * route.sum(1).view(-1, 1, 1, 1, 1)
         last = carry[:, :, -1:]
-        continuing = self.continues(point, drawn, route, last)
+        continuing = self.continues(told, drawn, route, last)
         flag = (carry_mask * (continuing > 0.5).float())[:, :, None, None, None]
         known = (carry_mask * (continuing > _CUT).float())[:, :, None, None, None]
         frames = self.shape[1]
@@ -229,26 +251,21 @@ class BrainEncoder(nn.Module):
         sign = flag.expand(-1, 1, *self.shape[1:])
         there = known.expand(-1, 1, *self.shape[1:])
         cut = self.draw_cuts(told)
-        condition = torch.cat([drawn, held, sign, self.draw_structure(point), cut, start, there], 1)
-        # The routes are both, fmri, eeg, in this order.
-        has_fmri = route[:, :1] + route[:, 1:2]
-        has_eeg = route[:, :1] + route[:, 2:]
-        told_of = self.tokens(point) * route.sum(1, keepdim=True)
-        embedding = told_of + (1 - has_eeg) * self.null_eeg + (1 - has_fmri) * self.null_fmri
+        condition = torch.cat([drawn, held, sign, self.draw_structure(glimpses), cut, start, there], 1)
+        tokens = self.tokens(glimpses.flatten(1)) * route.sum(1, keepdim=True)
+        embedding = tokens + (1 - has_eeg) * self.null_eeg + (1 - has_fmri) * self.null_fmri
         return condition, embedding
 
-    def draw(self, point: Tensor) -> Tensor:
-        """Draw the latents of the components alone, without the latents' mean."""
-        return (point[:, : self.components] @ self.basis).view(-1, *self.shape)
+    def draw(self, glimpses: Tensor) -> Tensor:
+        """Draw the latents of glimpses, (batch, channel, frame, row, column)."""
+        channels, _, *sides = self.shape
+        frames = glimpses[:, :, : len(self.pictures)] @ self.pictures + self.latent_mean
+        return frames.unflatten(2, (channels, *sides)).transpose(1, 2)
 
-    def draw_structure(self, point: Tensor) -> Tensor:
-        """Draw the structure tensor, in its scale and without its mean, (batch, 6, frame, row, column).
-
-        Latent frame 0 has that of latent frame 1.
-        """
-        axes = point[:, self.components : -1]
-        varied = (axes @ self.varied).view(-1, CHANNELS, self.shape[1] - 1, *self.shape[2:])
-        return torch.cat([varied[:, :, :1], varied], 2)
+    def draw_structure(self, glimpses: Tensor) -> Tensor:
+        """Draw the structure tensor, in its scale and without its mean, (batch, 6, frame, row, column)."""
+        frames = glimpses[:, :, len(self.pictures) :] @ self.varied
+        return frames.unflatten(2, (CHANNELS, *self.shape[2:])).transpose(1, 2)
 
     def draw_cuts(self, told: Tensor) -> Tensor:
         """Lay the cuts of video frames out beside the latents, (batch, 4, frame, row, column)."""
@@ -262,27 +279,27 @@ class BrainEncoder(nn.Module):
         both = torch.cat([carry[:, :, 1], carry[:, :, 0]], 1)
         return to_patches(both, self.still_weight, self.still_bias)[:, :, None]
 
-    def continues(self, point: Tensor, drawn: Tensor, route: Tensor, carry: Tensor) -> Tensor:
+    def continues(self, cuts: Tensor, drawn: Tensor, route: Tensor, carry: Tensor) -> Tensor:
         """Return the probability that the clip continues the one before, (batch, 1)."""
-        features = self.seam_features(point, drawn, carry)
+        features = self.seam_features(cuts, drawn, carry)
         weights = route @ torch.stack([self.get_buffer(f"seam_{name}") for name in ROUTES])
         return (features * weights[:, :-1]).sum(1, keepdim=True).add(weights[:, -1:]).sigmoid()
 
-    def seam_features(self, point: Tensor, drawn: Tensor, carry: Tensor) -> Tensor:
+    def seam_features(self, cuts: Tensor, drawn: Tensor, carry: Tensor) -> Tensor:
         """Compare the clip, as the signals tell it, with the end of the one before.
 
         Returns
         -------
         (batch, 3)
-            What the signals tell of a cut; the squared difference between the mean colours of the first frame
-            drawn and the last one before; the correlation of these two frames.
+            The probability of a cut at the first frame; the squared difference between the mean colours of
+            the first frame drawn and the last one before; the correlation of these two frames.
         """
         last = torch.einsum("oi,bihw->bohw", self.seam_frame, carry[:, :, 0]) + self.seam_offset[:, 0]
         first = drawn[:, :, 0]
         apart = (last - first).mean((2, 3)).square().sum(1)
         size = last.square().sum((1, 2, 3)) * first.square().sum((1, 2, 3))
         alike = (last * first).sum((1, 2, 3)) / size.clamp(min=1e-6).sqrt()
-        return torch.stack([point[:, -1], apart, alike], 1)
+        return torch.stack([cuts[:, 0], apart, alike], 1)
 
     def presence(self, measured: Tensor, route: Tensor) -> Tensor:
         """Return the probabilities of a brain, of signals that do not belong together, and of neither."""
@@ -294,23 +311,23 @@ class BrainEncoder(nn.Module):
         apart = (terms @ self.inconsistent[:-1, None] + self.inconsistent[-1]).sigmoid() * route[:, :1]
         return torch.cat([(1 - neither) * (1 - apart), (1 - neither) * apart, neither], 1)
 
-    def confidence(self, point: Tensor, measured: Tensor, route: Tensor) -> Tensor:
+    def confidence(self, glimpses: Tensor, measured: Tensor, route: Tensor) -> Tensor:
         """Return the probability that the clip wins its 2-way identification, (batch, 1)."""
         weights = route @ torch.stack([self.get_buffer(f"confidence_{name}") for name in ROUTES])
-        doubt = self.doubt(point, measured)
+        doubt = self.doubt(glimpses, measured)
         return (doubt * weights[:, :-1]).sum(1, keepdim=True).add(weights[:, -1:]).sigmoid()
 
-    def doubt(self, point: Tensor, measured: Tensor) -> Tensor:
+    def doubt(self, glimpses: Tensor, measured: Tensor) -> Tensor:
         """Return what the confidence is computed from, (batch, `DOUBT`)."""
-        return torch.cat([self.sizes(point), measured], 1)
+        return torch.cat([self.sizes(glimpses), measured], 1)
 
-    def sizes(self, point: Tensor) -> Tensor:
-        """Return the logarithms of the sizes of a point's components and axes, (batch, 2).
+    def sizes(self, glimpses: Tensor) -> Tensor:
+        """Return the logarithms of the sizes of the latents' and the structure tensor's parts, (batch, 2).
 
         What the signals do not tell is drawn near the mean, so the size says how much they tell.
         """
-        drawn = point[:, : self.components].square().mean(1)
-        varied = point[:, self.components : -1].square().mean(1)
+        drawn = glimpses[:, :, : len(self.pictures)].square().mean((1, 2))
+        varied = glimpses[:, :, len(self.pictures) :].square().mean((1, 2))
         return torch.stack([drawn, varied], 1).clamp(min=1e-6).log()
 
 

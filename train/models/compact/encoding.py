@@ -3,7 +3,6 @@
 `train.closed_form.encoding` fits the model and turns it around.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.phantom.body.brain import haemodynamic_response
-from train.models.compact.space import Seen, Space
-from train.models.compact.structure import CHANNELS
+from train.models.compact.space import Seen, Space, frames_of
 
 Matrix = NDArray[np.float64]
 
@@ -47,32 +45,19 @@ class FilmFeatures:
 
         Latent frame 0 is left out.
         """
-        frames = _frames(seen.latents[:, :, 1:])
-        varied = _frames(seen.structure)
+        frames = frames_of(seen.latents[:, :, 1:])
+        varied = frames_of(seen.structure)
         drawn = (frames.reshape(-1, frames.shape[-1]) - self.mean) @ self.axes
         told = (varied.reshape(-1, varied.shape[-1]) - self.varied_mean) @ self.varied_axes
         return np.concatenate([drawn, told], axis=1)
 
-    def spelled(self, space: Space, shape: Sequence[int]) -> Matrix:
-        """Features of a window's steps, linear in its targets in the space, (target, step, feature).
-
-        Parameters
-        ----------
-        space : Space
-        shape : sequence of int
-            Of the latents of a clip: channel, latent frame, row, column.
-        """
-        channels, frames, rows, columns = shape
-        basis = space.basis.astype(np.float64).reshape(-1, channels, frames, rows, columns)[:, :, 1:]
-        drawn = _frames(basis) @ self.axes
-        varied = space.structure_basis * space.structure_scale
-        told = _frames(varied.reshape(-1, CHANNELS, frames - 1, rows, columns)) @ self.varied_axes
-        # The last target says whether a cut begins the window, which no step shows.
-        count = space.components + space.axes + 1
-        found = np.zeros((count, frames - 1, drawn.shape[-1] + told.shape[-1]))
-        found[: space.components, :, : drawn.shape[-1]] = drawn
-        found[space.components : -1, :, drawn.shape[-1] :] = told
-        return found * space.scale[:, None, None]
+    def spelled(self, space: Space) -> Matrix:
+        """Features of a window's steps, linear in its targets in the space, (target, step, feature)."""
+        glimpses = space.led(np.eye(space.components))[:, 1:]
+        count = len(space.pictures)
+        drawn = glimpses[:, :, :count] @ (space.pictures @ self.axes)
+        told = glimpses[:, :, count:] @ (space.variations * space.structure_scale @ self.varied_axes)
+        return np.concatenate([drawn, told], axis=2)
 
     def kernel(self, times: Matrix, steps: int, first_s: float = 0.0) -> Matrix:
         """Weight of each of `steps` steps from film time `first_s` on in volumes at `times`, (time, step)."""
@@ -82,9 +67,9 @@ class FilmFeatures:
 
 def fit_features(seen: Seen, window_s: float) -> FilmFeatures:
     """Find the features of films, from consecutive tiles of `window_s`."""
-    frames = _frames(seen.latents[:, :, 1:])
+    frames = frames_of(seen.latents[:, :, 1:])
     mean, axes = _axes(frames, _COMPONENTS)
-    varied_mean, varied_axes = _axes(_frames(seen.structure), _VARIED)
+    varied_mean, varied_axes = _axes(frames_of(seen.structure), _VARIED)
     return FilmFeatures(mean, axes, varied_mean, varied_axes, window_s / frames.shape[1])
 
 
@@ -94,9 +79,3 @@ def _axes(frames: NDArray[Any], count: int) -> tuple[Matrix, Matrix]:
     mean = flat.mean(0)
     values, vectors = np.linalg.eigh((flat - mean).T @ (flat - mean) / len(flat))
     return mean, vectors[:, ::-1][:, :count] / np.sqrt(max(float(values[-1]), 1e-12))
-
-
-def _frames(latents: Any) -> NDArray[Any]:
-    """Frames of (clip, channel, frame, row, column), (clip, frame, value)."""
-    moved = np.moveaxis(np.asarray(latents), 2, 1)
-    return moved.reshape(*moved.shape[:2], -1)

@@ -2,7 +2,8 @@
 
 The encoder was trained on windows of one participant who watched films. Other windows differ from them: in
 how strong the signals are along the directions that were learned and beside them, in how large the points
-are that the maps lead to, and in whether EEG and volumes tell the same. `Evidence` computes these numbers
+are that the maps lead to, in whether these points are like those that films lead to, and in whether EEG and
+volumes tell the same. `Evidence` computes these numbers
 inside the encoder's graph, and `fit_evidence` fits what they are measured against to the training windows.
 `train.models.compact.presence` makes probabilities of them.
 """
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from train.closed_form.canonical import canonical
 from train.closed_form.ridge import fit_ridge
 from train.work import Arrays
 
@@ -23,10 +25,14 @@ _MIXED = 4
 _BANDS = 3
 # Directions of the volumes that the EEG is asked for.
 _TOLD = 48
+# Directions in which points are compared with what was shown, and with those of the other modality.
+_SHOWN = 60
+_SHARED = 20
+_SHRINKAGE = 0.3
 # Numbers of a window, by the modality that they need.
-FMRI = 3
-EEG = _MIXED + _BANDS + 2
-BOTH = 2
+FMRI = 4
+EEG = _MIXED + _BANDS + 3
+BOTH = 3
 COUNT = FMRI + EEG + BOTH
 # Which of the numbers a route knows.
 KNOWN = {
@@ -57,6 +63,13 @@ class Evidence(nn.Module):
     told: Tensor
     trust: Tensor
     weight: Tensor
+    film_fmri: Tensor
+    film_eeg: Tensor
+    gain_fmri: Tensor
+    gain_eeg: Tensor
+    pair_fmri: Tensor
+    pair_eeg: Tensor
+    pair: Tensor
     middle: Tensor
     scale: Tensor
 
@@ -105,8 +118,13 @@ class Evidence(nn.Module):
         agreed = [
             _alike(told, shown, self.trust),
             _alike(places[:, 1], places[:, 2], self.weight),
+            _together(places[:, 1] @ self.pair_fmri, places[:, 2] @ self.pair_eeg, self.pair),
         ]
-        return torch.cat([energies, torch.stack(agreed, 1)], 1)
+        fmri_film = (places[:, 1] @ self.film_fmri).square() @ self.gain_fmri
+        eeg_film = (places[:, 2] @ self.film_eeg).square() @ self.gain_eeg
+        # In the order of `KNOWN`: of the volumes, of the EEG, of both.
+        volumes_are, eeg_is = energies.split([FMRI - 1, EEG - 1], 1)
+        return torch.cat([volumes_are, fmri_film, eeg_is, eeg_film, torch.stack(agreed, 1)], 1)
 
 
 def _alike(one: Tensor, other: Tensor, weight: Tensor) -> Tensor:
@@ -116,9 +134,21 @@ def _alike(one: Tensor, other: Tensor, weight: Tensor) -> Tensor:
     return both / size.clamp(min=_LEAST).sqrt()
 
 
+def _together(one: Tensor, other: Tensor, correlations: Tensor) -> Tensor:
+    """Return by how much likelier two vectors are as a pair than alone, (batch,).
+
+    The logarithm of the ratio of normal likelihoods, but for a constant. Values have variance 1, and
+    correlate with the one of the same number alone.
+    """
+    r = correlations
+    shared = r * one * other - r.square() * (one.square() + other.square()) / 2
+    return (shared / (1 - r.square())).sum(1)
+
+
 def fit_evidence(
     features: dict[str, NDArray[np.float32]],
     held_out: Sequence[NDArray[np.float64]],
+    shown: NDArray[np.float64],
     folds: NDArray[np.int64],
 ) -> Arrays:
     """Fit what the numbers are measured against.
@@ -129,6 +159,8 @@ def fit_evidence(
         Modality -> features of the training windows, not centred, (window, feature).
     held_out : sequence of (window, target)
         Held-out points of the routes fmri and eeg.
+    shown : (window, target)
+        The points of what was shown.
     folds : (window,)
         Windows of the same number are left out together.
 
@@ -142,12 +174,17 @@ def fit_evidence(
     values, vectors = np.linalg.eigh((fmri.T @ fmri / len(fmri)).astype(np.float64))
     count = min(_TOLD, len(values))
     axes = vectors[:, ::-1][:, :count] / np.sqrt(np.maximum(values[::-1][:count], _LEAST))
-    shown = fmri @ axes
-    found = fit_ridge([features["eeg"]], shown, [1.0], folds)
+    found = fit_ridge([features["eeg"]], fmri @ axes, [1.0], folds)
     # A direction of the volumes counts by what the EEG tells of it, and one of the space by what the two
     # modalities have in common there.
+    of_fmri, of_eeg = held_out
     trust = np.maximum(found.explained, 0)
-    shared = np.maximum((held_out[0] * held_out[1]).mean(0), 0)
+    shared = np.maximum((of_fmri * of_eeg).mean(0), 0)
+    pair = canonical(of_fmri, of_eeg, _SHARED, _SHRINKAGE)
+    films = [canonical(points, shown, _SHOWN, _SHRINKAGE) for points in held_out]
+    # What is not told of films is noise. Without a film the variance of a direction is what is left of 1, and
+    # this is half the difference of the inverse variances, as in the ratio of normal likelihoods.
+    gains = [r**2 / (1 - r**2) / 2 for r in (film.correlations for film in films)]
     return {
         "fmri_spread": spreads["fmri"].astype(np.float32),
         "eeg_spread": spreads["eeg"].astype(np.float32),
@@ -155,6 +192,13 @@ def fit_evidence(
         "told": found.maps[0].astype(np.float16),
         "trust": (trust / max(trust.sum(), _LEAST)).astype(np.float32),
         "weight": (shared / max(shared.sum(), _LEAST)).astype(np.float32),
+        "film_fmri": films[0].first.astype(np.float32),
+        "film_eeg": films[1].first.astype(np.float32),
+        "gain_fmri": gains[0][:, None].astype(np.float32),
+        "gain_eeg": gains[1][:, None].astype(np.float32),
+        "pair_fmri": pair.first.astype(np.float32),
+        "pair_eeg": pair.second.astype(np.float32),
+        "pair": pair.correlations.astype(np.float32),
         "middle": np.zeros(COUNT, np.float32),
         "scale": np.ones(COUNT, np.float32),
     }

@@ -23,7 +23,7 @@ _ENOUGH = 240
 
 
 class HeldOutClips:
-    """Clips of sessions that neither encoder nor flow was trained on, drawn from the points they lead to.
+    """Clips of sessions that neither encoder nor flow was trained on, drawn from what their signals tell.
 
     They are drawn without carry, and the codec's reconstruction stands for the truth.
 
@@ -60,8 +60,8 @@ class HeldOutClips:
         self._decoder = decoder_of(codec)
         every = -(-len(clips.joined) // _ENOUGH)
         self._latents = clips.latents[::every].astype(np.float32)
-        self._points = {route: points[::every] for route, points in clips.points.items()}
-        self._told = torch.from_numpy(clips.told[::every])
+        self._glimpses = {route: told[::every] for route, told in clips.glimpses.items()}
+        self._cuts = torch.from_numpy(clips.cuts_told[::every])
         self._measured = torch.from_numpy(measured[::every].astype(np.float32))
         self.sessions = clips.sessions[::every]
         self.truths = decode(self._decoder, self._latents)
@@ -69,7 +69,7 @@ class HeldOutClips:
 
     @torch.no_grad()
     def draw(self, route: str, settings: Mapping[str, float]) -> Drawn:
-        """Draw every clip from its point by one route."""
+        """Draw every clip from what one route tells of it."""
         known = torch.zeros(COUNT)
         known[KNOWN[route]] = 1
         encoder = self._system.encoder
@@ -80,16 +80,16 @@ class HeldOutClips:
         shown: list[NDArray[np.float32]] = []
         doubt: list[NDArray[np.float64]] = []
         for n in range(0, len(self._latents), _AT_ONCE):
-            point = torch.from_numpy(self._points[route][n : n + _AT_ONCE])
-            way = torch.eye(len(ROUTES))[ROUTES.index(route)].expand(len(point), -1)
+            glimpses = torch.from_numpy(self._glimpses[route][n : n + _AT_ONCE])
+            way = torch.eye(len(ROUTES))[ROUTES.index(route)].expand(len(glimpses), -1)
             start = torch.from_numpy(rng.standard_normal(self._latents[n : n + _AT_ONCE].shape, np.float32))
             blank = torch.zeros_like(start[:, :, -CARRIED:])
-            told = self._told[n : n + _AT_ONCE] * float(route != "fmri")
-            condition, embedding = encoder.condition(point, told, way, blank, torch.zeros(len(point), 1))
+            cuts = self._cuts[n : n + _AT_ONCE]
+            condition, embedding = encoder.condition(glimpses, cuts, way, blank, torch.zeros(len(way), 1))
             shown.append(sample(denoiser, start, condition, embedding, self._steps).numpy())
             # What a route does not know has no weight, as it is the same for all windows.
             measured = self._measured[n : n + _AT_ONCE] * known
-            doubt.append(encoder.doubt(point, measured).numpy().astype(np.float64))
+            doubt.append(encoder.doubt(glimpses, measured).numpy().astype(np.float64))
         return Drawn(decode(self._decoder, np.concatenate(shown)), np.concatenate(doubt))
 
     def figures(self, clips: NDArray[np.uint8]) -> dict[str, float]:

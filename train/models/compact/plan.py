@@ -38,6 +38,7 @@ from train.models.compact.evidence import CLIP
 from train.models.compact.flow import levels
 from train.models.compact.held_out import HeldOutClips
 from train.models.compact.refiner import RefinerSizes
+from train.models.compact.space import SpaceSizes
 from train.models.compact.system import Compact, decode, decoder_of, pack, sample
 from train.models.compact.trainable import Trainables
 from train.models.compact.voxels import find_voxels
@@ -61,19 +62,18 @@ class EncoderSizes:
     Attributes
     ----------
     stems : StemSizes
+    space : SpaceSizes
     refiner : RefinerSizes
     voxels : int
         Number of voxels that are read.
-    axes : int
-        Number of principal components of the structure tensor in the space.
     embedding : int
         Width of the pooled condition.
     """
 
     stems: StemSizes
+    space: SpaceSizes
     refiner: RefinerSizes
     voxels: int
-    axes: int
     embedding: int
 
 
@@ -177,9 +177,11 @@ class CompactPlan:
         draft = data.manifest(projection)
         watched = Watched(work, taught, data.showings(work, "held"), data.showings(work, "controls"), codec)
         watched.prepare(draft_bundle(draft, unit_statistics(draft, level), projection))
-        fit = partial(watched.fit, encoder.stems, sizes.components, encoder.axes, encoder.refiner, level)
-        fitted = work.stage("brain", fit)
-        fitted |= work.stage("cuts", partial(watched.cuts, fitted))
+        fitted = work.stage(
+            "brain", partial(watched.fit, encoder.stems, encoder.space, sizes.components, level)
+        )
+        fitted |= work.stage("shots", partial(watched.shots, fitted))
+        fitted |= work.stage("refiner", partial(watched.refine, fitted, encoder.refiner))
         return watched, projection, fitted | work.stage("evidence", partial(watched.evidence, fitted))
 
 
@@ -240,16 +242,16 @@ def _sheet(work: Work, phase: str, step: int) -> Path:
 def _show(
     work: Work, system: Trainables, codec: Arrays, clips: Clips, sizes: FlowSizes, phase: str, step: int
 ) -> None:
-    """Draw a few training clips from their held-out points: the truth, all steps, one step."""
+    """Draw a few training clips from what is told of them, held out: the truth, all steps, one step."""
     # A copy on the CPU: the system may be on an accelerator, and must stay there for the next steps.
     system = copy.deepcopy(system).cpu()
     picked = np.linspace(0, len(clips.latents) - 1, _SHOWN).astype(int)
     truth = clips.latents[picked].astype(np.float32)
     blank = torch.zeros_like(torch.from_numpy(truth[:, :, -CARRIED:]))
-    point = torch.from_numpy(clips.points["both"][picked])
+    glimpses = torch.from_numpy(clips.glimpses["both"][picked])
     route = routes(torch.ones(_SHOWN, 2))
-    told = torch.from_numpy(clips.told[picked])
-    condition, embedding = system.encoder.condition(point, told, route, blank, torch.zeros(_SHOWN, 1))
+    cuts = torch.from_numpy(clips.cuts_told[picked])
+    condition, embedding = system.encoder.condition(glimpses, cuts, route, blank, torch.zeros(_SHOWN, 1))
     noise = torch.from_numpy(np.random.default_rng(0).standard_normal(truth.shape, np.float32))
     ways = (sizes.steps, 1)
     decoder = decoder_of(codec)

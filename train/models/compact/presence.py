@@ -29,11 +29,13 @@ PRIOR = {"brain": 0.5, "inconsistent": 0.25, "neither": 0.25}
 # Windows between one whose volumes are taken and one whose EEG is.
 _APART = 10
 _AT_ONCE = 50
+# Ridge penalty of the regressions. There are some dozens of terms, and thousands of windows.
+_PENALTY = 0.1
 
 
 @dataclass(frozen=True)
 class Shown:
-    """Evidence of windows, (window, number), by what they hold."""
+    """Evidence of windows, (window, number), by what they hold; in its own units until `standardise`."""
 
     brain: Matrix
     inconsistent: Matrix
@@ -42,7 +44,7 @@ class Shown:
 
 @torch.no_grad()
 def evidence_of(encoder: BrainEncoder, windows: Arrays) -> Matrix:
-    """Measure normalised windows, given by port, (window, number)."""
+    """Measure normalised windows, given by port, in the numbers' own units, (window, number)."""
     found = []
     for n in range(0, len(windows["eeg"]), _AT_ONCE):
         rows = [torch.from_numpy(windows[name][n : n + _AT_ONCE]) for name in ("eeg", "fmri", "fmri_mask")]
@@ -125,7 +127,7 @@ def _told_apart(ones: Sequence[tuple[Matrix, float]], others: Sequence[tuple[Mat
     rows = np.concatenate([x for x, _ in (*ones, *others)])
     weights = np.concatenate([np.full(len(x), share / len(x)) for x, share in (*ones, *others)])
     told = np.concatenate([np.zeros(sum(len(x) for x, _ in ones)), np.ones(sum(len(x) for x, _ in others))])
-    return fit_logistic(rows, told, weights=weights * len(rows) / weights.sum())
+    return fit_logistic(rows, told, _PENALTY, weights=weights * len(rows) / weights.sum())
 
 
 def _wide(weights: Matrix, known: slice) -> NDArray[np.float64]:

@@ -1,8 +1,8 @@
-"""The perceptron that refines the points of the brain encoder, and its training.
+"""The perceptron that refines what linear maps say of each latent frame, and its training.
 
 The linear maps' held-out predictions come in. Out come the state of a perceptron trained on all windows,
-and refined points, each made by a perceptron that was not trained on its window. The flow learns from these
-points, so that it does not trust them more than it may trust a new session's. `refine` in
+and refined glimpses, each made by a perceptron that was not trained on its window. The flow learns from
+these, so that it does not trust them more than it may trust a new session's. `refine` in
 `train.closed_form.refine` computes the same in numpy.
 """
 
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
-from train.closed_form.refine import KNOWN, ROUTES, refine
-from train.models.compact.space import Space
+from train.closed_form.refine import HAVE_EEG, KNOWN, ROUTES, Shots, refine
+from train.closed_form.shots import SUREST, decisive
 from train.work import Arrays
 
 # Share of the training windows that take each route: both, fmri, eeg.
@@ -38,10 +38,6 @@ class RefinerSizes:
     batch : int
     rate, decay : float
         Largest learning rate of AdamW, weight decay.
-    varied : float
-        Weight of the structure tensor against the components of the latents.
-    cut : float
-        Weight of whether the clip begins with a cut.
     folds : int
         Parts of the windows. Each is refined by a perceptron that was trained on the others.
     """
@@ -52,90 +48,129 @@ class RefinerSizes:
     batch: int
     rate: float
     decay: float
-    varied: float
-    cut: float
     folds: int
 
 
 class Refiner(nn.Module):
-    """A perceptron that takes the points of all routes that a window knows.
+    """A perceptron that takes what the routes that a window knows say of a latent frame.
 
     Parameters
     ----------
-    targets : int
-        Size of a point.
+    frames, values : int
+        Number of latent frames, and of values of a glimpse.
     width : int
     dropout : float
     """
 
     scale: Tensor
     known: Tensor
+    have_eeg: Tensor
+    decisive: Tensor
 
-    def __init__(self, targets: int, width: int, dropout: float = 0.0) -> None:
+    def __init__(self, frames: int, values: int, width: int, dropout: float = 0.0) -> None:
         super().__init__()
+        # Frame, shot and window by all routes, and the onset; the route; the frame, and those of its shot.
+        inputs = (3 * len(ROUTES) + 1) * values + 1 + len(ROUTES) + 2 * frames + 1
         self.body = nn.Sequential(
             nn.Dropout(dropout / 4),
-            nn.Linear(len(ROUTES) * targets + len(ROUTES), width),
+            nn.Linear(inputs, width),
             nn.SiLU(),
             nn.Dropout(dropout),
             nn.Linear(width, width),
             nn.SiLU(),
             nn.Dropout(dropout),
-            nn.Linear(width, targets),
+            nn.Linear(width, values),
         )
-        self.register_buffer("scale", torch.ones(len(ROUTES) * targets))
-        self.register_buffer("known", torch.from_numpy(KNOWN.astype(np.float32)), persistent=False)
+        self.register_buffer("scale", torch.ones(values))
+        for name, value in (("known", KNOWN), ("have_eeg", HAVE_EEG[:, None])):
+            self.register_buffer(name, torch.from_numpy(value.astype(np.float32)), persistent=False)
+        self.register_buffer("decisive", torch.from_numpy(decisive(frames)), persistent=False)
 
     @classmethod
-    def load(cls, state: Arrays) -> "Refiner":
+    def load(cls, state: Arrays, frames: int) -> "Refiner":
         """Make a perceptron from its state, for use and not for training."""
-        first = state["body.1.weight"]
-        made = cls(len(state["body.7.weight"]), len(first))
+        made = cls(frames, len(state["scale"]), len(state["body.1.weight"]))
         made.load_state_dict(
             {name: torch.from_numpy(value.astype(np.float32)) for name, value in state.items()}
         )
         return made.eval().requires_grad_(False)
 
-    def forward(self, points: Tensor, route: Tensor) -> Tensor:
-        """Refine points.
+    def forward(self, led: Tensor, cuts: Tensor, onsets: Tensor, route: Tensor) -> Tensor:
+        """Refine what linear maps say of windows.
 
         Parameters
         ----------
-        points : (batch, route, target)
-            In the order of `train.closed_form.refine.ROUTES`. Points that a window's route does not know
-            are ignored.
+        led : (batch, route, frame, value)
+            In the order of `train.closed_form.refine.ROUTES`. Routes that a window's own does not know are
+            ignored.
+        cuts : (batch, video frame)
+            Probability of a cut.
+        onsets : (batch, video frame, value)
+            What a shot shows if it begins with the frame, see `train.closed_form.onsets`.
         route : (batch, route)
             One-hot, or zeros where there is no signal.
 
         Returns
         -------
-        (batch, target)
+        (batch, frame, value)
             Zeros without a signal.
         """
-        told = points * (route @ self.known)[:, :, None]
-        found = self.body(torch.cat([told.flatten(1) * self.scale, route], 1))
-        # The network's output is added to the point of the window's own route.
-        own = (points * route[:, :, None]).sum(1)
-        return own + found * route.sum(1, keepdim=True)
+        sure = (route @ self.have_eeg) * cuts
+        same, begun = self.shots(sure)
+        size = same.sum(2, keepdim=True)
+        within = same / size
+        told = led * (route @ self.known)[:, :, None, None]
+        flat = (told.transpose(1, 2) / self.scale).flatten(2)
+        frames = len(self.decisive)
+        parts = [
+            flat,
+            within @ flat,
+            flat.mean(1, keepdim=True).expand(-1, frames, -1),
+            begun @ onsets / self.scale,
+            begun.sum(2, keepdim=True),
+            route[:, None].expand(-1, frames, -1),
+            torch.eye(frames).to(same).expand_as(same),
+            same,
+            1 / size,
+        ]
+        # One row a frame: the exporter keeps the names of a layer's weights only if its input has two axes.
+        rows = self.body(torch.cat(parts, 2).flatten(0, 1))
+        found = rows.unflatten(0, (-1, frames)) * self.scale
+        # The network's output is added to what the window's own route says of the shot.
+        own = within @ (led * route[:, :, None, None]).sum(1)
+        return own + found * route.sum(1)[:, None, None]
+
+    def shots(self, cuts: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute `train.closed_form.shots.same_shot` and `begun`."""
+        hazard = -torch.log1p(-cuts.clamp(max=SUREST))
+        # A product with a triangle adds up as `cumsum` does, which some engines compute in another order.
+        count = cuts.shape[1]
+        until = hazard @ torch.ones(count, count).to(cuts).triu()
+        last = until[:, self.decisive]
+        same = (-(last[:, :, None] - last[:, None]).abs()).exp()
+        before = torch.arange(count).to(self.decisive) <= self.decisive[:, None]
+        since = (last[:, :, None] - until[:, None]).clamp(min=0)
+        return same, cuts[:, None] * (-since).exp() * before
 
 
 def fit_refiner(
-    points: Arrays,
+    led: Arrays,
     truth: NDArray[np.float64],
-    space: Space,
+    seen: Shots,
     sizes: RefinerSizes,
     titles: NDArray[np.int64],
     seed: int,
 ) -> tuple[Arrays, Arrays]:
-    """Train the perceptron on held-out points of the linear maps.
+    """Train the perceptron on held-out predictions of the linear maps.
 
     Parameters
     ----------
-    points : dict
-        Route -> held-out predictions (window, target).
-    truth : (window, target)
-        As `train.models.compact.space.Space.targets` returns it.
-    space : Space
+    led : dict
+        Route -> held-out predictions (window, frame, value).
+    truth : (window, frame, value)
+        As `train.models.compact.space.Space.glimpses` returns it.
+    seen : Shots
+        Held out as well.
     sizes : RefinerSizes
     titles : (window,)
         Windows of the same number are held out together.
@@ -146,31 +181,22 @@ def fit_refiner(
     net : dict
         State of the perceptron trained on all windows, in half precision.
     refined : dict
-        Route -> points (window, target), each from a perceptron that did not see its title.
+        Route -> glimpses (window, frame, value), each from a perceptron that did not see its title.
     """
-    stacked = np.stack([points[route] for route in ROUTES], 1).astype(np.float32)
     # Titles go to the folds in turn, so that every fold has all kinds of film.
     fold = titles % sizes.folds
     refined = {r: np.zeros(truth.shape, np.float32) for r in ROUTES}
     for n in range(sizes.folds):
         own = fold == n
         others = fold != n
-        net = _state(_trained(stacked[others], truth[others], space, sizes, (seed, n)))
+        net = _state(_trained(_part(led, others), truth[others], seen.part(others), sizes, (seed, n)))
         for route, found in refined.items():
-            found[own] = refine(net, {r: points[r][own] for r in ROUTES}, route)
-    return _state(_trained(stacked, truth, space, sizes, (seed, sizes.folds))), refined
+            found[own] = refine(net, _part(led, own), seen.part(own), route)
+    return _state(_trained(led, truth, seen, sizes, (seed, sizes.folds))), refined
 
 
-def _weights(space: Space, sizes: RefinerSizes) -> NDArray[np.float64]:
-    """Return the weight of each target in the loss.
-
-    Errors of a component count by its variance, as they do in the latents, and those of an axis as they do
-    in the tensor. Components and axes have the sum 1 each, before `sizes` weighs them against each other.
-    """
-    power = space.scale**2
-    drawn = power[: space.components]
-    varied = power[space.components : -1]
-    return np.concatenate([drawn / drawn.sum(), sizes.varied * varied / varied.sum(), np.array([sizes.cut])])
+def _part(led: Arrays, rows: NDArray[np.bool_]) -> Arrays:
+    return {route: values[rows] for route, values in led.items()}
 
 
 def _state(net: Refiner) -> Arrays:
@@ -179,31 +205,29 @@ def _state(net: Refiner) -> Arrays:
 
 
 def _trained(
-    points: NDArray[np.float32],
-    truth: NDArray[np.float64],
-    space: Space,
-    sizes: RefinerSizes,
-    key: tuple[int, int],
+    led: Arrays, truth: NDArray[np.float64], seen: Shots, sizes: RefinerSizes, key: tuple[int, int]
 ) -> Refiner:
-    """Train one perceptron on points (window, route, target)."""
+    """Train one perceptron."""
     rng = np.random.default_rng(key)
     # Dropout and the first weights are torch's draws; the order of the windows is numpy's.
     torch.manual_seed(int(rng.integers(2**31)))
-    net = Refiner(points.shape[2], sizes.width, sizes.dropout)
-    net.scale.copy_(torch.from_numpy(1 / np.maximum(points.std(0).reshape(-1), 1e-6)))
-    places = torch.from_numpy(truth.astype(np.float32))
-    weigh = torch.from_numpy(_weights(space, sizes).astype(np.float32))
-    given = torch.from_numpy(points)
-    batches = max(len(points) // sizes.batch, 1)
+    _, frames, values = truth.shape
+    net = Refiner(frames, values, sizes.width, sizes.dropout)
+    net.scale.copy_(torch.from_numpy(np.maximum(truth.std((0, 1)), 1e-6)))
+    given = torch.from_numpy(np.stack([led[route] for route in ROUTES], 1).astype(np.float32))
+    glimpses = torch.from_numpy(truth.astype(np.float32))
+    cuts, onsets = torch.from_numpy(seen.cuts), torch.from_numpy(seen.onsets)
+    batches = max(len(truth) // sizes.batch, 1)
     optimizer = AdamW(net.parameters(), lr=sizes.rate, weight_decay=sizes.decay)
     rates = OneCycleLR(optimizer, sizes.rate, total_steps=sizes.rounds * batches)
     net.train()
     for _ in range(sizes.rounds):
-        for rows in np.array_split(rng.permutation(len(points)), batches):
+        for rows in np.array_split(rng.permutation(len(truth)), batches):
             # Training windows have both modalities. Each is seen by a random route, as if it had fewer.
             route = torch.eye(len(ROUTES))[rng.choice(len(ROUTES), len(rows), p=_SEEN)]
-            found = net(given[rows], route)
-            loss = ((found - places[rows]).square() * weigh).sum(1).mean()
+            found = net(given[rows], cuts[rows], onsets[rows], route)
+            # Errors of a value count by its variance, as they do in the latents and in the tensor.
+            loss = (found - glimpses[rows]).square().sum(2).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

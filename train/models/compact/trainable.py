@@ -43,7 +43,7 @@ class Trainables(Trainable):
         `train.models.compact.flow.preconditioning`, both without what the encoder draws.
         """
         condition, embedding = self.encoder.condition(
-            batch.points, batch.cuts, batch.route, batch.carry, batch.carry_mask
+            batch.glimpses, batch.cuts, batch.route, batch.carry, batch.carry_mask
         )
         spread = self.flow.deviation
         t = batch.level.view(-1, 1, 1, 1, 1)

@@ -71,4 +71,4 @@ def find_voxels(codec: Arrays, showings: Sequence[AnyShowing], count: int, windo
 
 def _seen(codec: Arrays, one: AnyShowing) -> Seen:
     found = encoded(codec, one.tiles())
-    return Seen(found["latents"], found["structure"], found["cuts"][:, 0])
+    return Seen(found["latents"], found["structure"])

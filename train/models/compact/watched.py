@@ -1,8 +1,9 @@
-"""The data of the recipe `compact`: films as latents, sessions as windows, and the points signals lead to.
+"""The data of the recipe `compact`: films as latents, sessions as windows, and what signals tell of films.
 
 `fit_codec` fits the codec to some films. `Watched.prepare` then makes a stage on disk for every film and
-every session, `Watched.fit` fits the encoder to those that teach, and `Watched.clips` puts latents and points
-together for the training of the flow. Latents stay on disk throughout.
+every session, `Watched.fit`, `Watched.shots` and `Watched.refine` fit the encoder to those that teach, and
+`Watched.clips` puts latents and glimpses together for the training of the flow. Latents stay on disk
+throughout.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.bundle import Bundle
-from train.closed_form import brain_maps, cuts
+from train.closed_form import brain_maps, cuts, onsets
 from train.closed_form import patch_codec as patch
 from train.closed_form.brain_maps import StemSizes
-from train.closed_form.refine import PREFIX, perceptron, refine
+from train.closed_form.refine import PREFIX, Shots, perceptron, refine
 from train.data.arrays import normalised, statistics
 from train.data.shards import Shards
 from train.data.showing import AnyShowing, ShownClips, by_title
@@ -26,18 +27,19 @@ from train.models.compact.codec import fit_decoder
 from train.models.compact.evidence import PREFIX as EVIDENCE
 from train.models.compact.evidence import fit_evidence
 from train.models.compact.refiner import RefinerSizes, fit_refiner
-from train.models.compact.space import Seen, Space, fit_space
+from train.models.compact.space import Seen, Space, SpaceSizes, fit_space
 from train.models.compact.structure import structure
 from train.work import Arrays, Work
 
 STATISTICS = ("eeg_mean", "eeg_scale", "fmri_mean", "fmri_scale")
 # Numbers of sessions and clips that are enough for statistics and stems, and for the principal components.
-# `_CLIPS` is also how many clips are placed in the space at once.
 _STEM_SESSIONS = 24
 _CLIPS = 5000
-# Parts of the titles, each of which is told of its cuts by a filter that was fitted to the others.
-_CUT_FOLDS = 5
-_SPACE = ("latent_mean", "basis", "structure_mean", "structure_scale", "structure_basis", "mean", "scale")
+# Clips that are reduced at once.
+_AT_ONCE = 1000
+# Parts of the titles, each of which is told of its shots by what was fitted to the others.
+_SHOT_FOLDS = 5
+_SPACE = ("latent_mean", "pictures", "structure_mean", "structure_scale", "variations", "basis")
 
 
 @dataclass(frozen=True)
@@ -70,60 +72,80 @@ class Watched:
             jobs[session_stage(one)] = partial(watch, one, raw)
         self.work.make_all(jobs, "watching films")
 
-    def fit(
-        self,
-        stems: StemSizes,
-        components: int,
-        axes: int,
-        refiner: RefinerSizes,
-        level: NDArray[np.float32],
-    ) -> Arrays:
-        """Fit the encoder: stems, linear maps, and the perceptron.
+    def fit(self, stems: StemSizes, sizes: SpaceSizes, components: int, level: NDArray[np.float32]) -> Arrays:
+        """Fit stems, space and linear maps.
 
         Parameters
         ----------
         stems : StemSizes
-        components, axes : int
-            Numbers of principal components of the space, see `train.models.compact.space.fit_space`.
-        refiner : RefinerSizes
+        sizes : SpaceSizes
+        components : int
+            Of the glimpses of a clip.
         level : (voxel,)
             Resting level.
 
         Returns
         -------
         dict
-            The statistics, ``space_*``, the arrays that `train.closed_form.brain_maps` fits, ``refiner.*``,
-            and ``points_{route}``, the held-out refined points of the windows that teach.
+            The statistics, ``space_*``, the arrays that `train.closed_form.brain_maps` fits, and
+            ``points_{route}``, the held-out points of the windows that teach.
         """
         # The signals become features, and the clips points of a space.
         stats, fitted = self._stems(stems, level)
         seen = self.seen(self.taught)
         few = slice(None, None, -(-len(seen) // _CLIPS))
-        space = fit_space(seen.part(few), components, axes)
-        truth = placed(space, seen)
+        space = fit_space(seen.part(few), sizes, components)
+        truth = space.points(glimpses_of(space, seen))
         # Windows of one title are left out together: a fixed film that is watched twice must not be
         # predicted from its own twin.
         folds = by_title(self.taught)
-        # The maps lead from the ones to the others, and the perceptron goes on from there.
         features = self.features(self.taught, fitted | stats)
         maps, held_out = brain_maps.fit_maps(features, truth, stems, folds)
-        net, refined = fit_refiner(held_out, truth, space, refiner, folds, self.work.seed)
-        fitted |= maps | {f"{PREFIX}{name}": value for name, value in net.items()}
-        fitted |= {f"space_{name}": value for name, value in vars(space).items()}
-        return fitted | {f"points_{route}": points for route, points in refined.items()} | stats
+        fitted |= maps | {f"space_{name}": value for name, value in vars(space).items()}
+        points = {f"points_{route}": value.astype(np.float32) for route, value in held_out.items()}
+        return fitted | points | stats
+
+    def shots(self, fitted: Arrays) -> Arrays:
+        """Fit what tells of shots, to the EEG of the windows that teach.
+
+        Returns
+        -------
+        dict
+            The weights of `train.closed_form.cuts` and `train.closed_form.onsets`, and held out
+            ``cuts_told`` and ``onsets_told``.
+        """
+        seen = self.seen(self.taught)
+        shown = Shards(self._films(self.taught), "cuts")[:]
+        mixed = self.mixed(self.taught, fitted)
+        folds = by_title(self.taught) % _SHOT_FOLDS
+        cut = cuts.fit_cuts(mixed, shown, folds)
+        onset = onsets.fit_onsets(mixed, shown, glimpses_of(space_of(fitted), seen), folds)
+        return cut.weights | onset.weights | {"cuts_told": cut.told, "onsets_told": onset.told}
+
+    def refine(self, fitted: Arrays, sizes: RefinerSizes) -> Arrays:
+        """Train the perceptron.
+
+        Returns
+        -------
+        dict
+            ``refiner.*``, and ``glimpses_{route}``, held out, of the windows that teach.
+        """
+        space = space_of(fitted)
+        led = {route: space.led(fitted[f"points_{route}"]) for route in brain_maps.GROUPS}
+        truth = glimpses_of(space, self.seen(self.taught))
+        told = Shots(fitted["cuts_told"], fitted["onsets_told"])
+        net, refined = fit_refiner(led, truth, told, sizes, by_title(self.taught), self.work.seed)
+        found = {f"{PREFIX}{name}": value for name, value in net.items()}
+        return found | {f"glimpses_{route}": glimpses for route, glimpses in refined.items()}
 
     def evidence(self, fitted: Arrays) -> Arrays:
         """Fit what evidence is measured against, see `train.models.compact.evidence`; for the encoder."""
         features = self.features(self.taught, fitted)
         held_out = [fitted[f"points_{route}"].astype(np.float64) for route in ("fmri", "eeg")]
-        found = fit_evidence(features, held_out, by_title(self.taught))
+        space = space_of(fitted)
+        shown = space.points(glimpses_of(space, self.seen(self.taught)))
+        found = fit_evidence(features, held_out, shown, by_title(self.taught))
         return {f"{EVIDENCE}{name}": value for name, value in found.items()}
-
-    def cuts(self, fitted: Arrays) -> Arrays:
-        """Fit what tells when a film cuts; its weights, and ``cuts_told`` of the windows that teach."""
-        shown = Shards(self._films(self.taught), "cuts")[:]
-        found = cuts.fit_cuts(self.mixed(self.taught, fitted), shown, by_title(self.taught) % _CUT_FOLDS)
-        return found.weights | {"cuts_told": found.told}
 
     def mixed(self, showings: Sequence[AnyShowing], fitted: Arrays) -> NDArray[np.float32]:
         """Mix the EEG of all windows of some sessions, in bins of time, (window, component, bin)."""
@@ -143,29 +165,33 @@ class Watched:
             yield raw | {"eeg": eeg.astype(np.float32), "fmri": fmri.astype(np.float32)}
 
     def clips(self, showings: Sequence[AnyShowing], fitted: Arrays) -> Clips:
-        """Collect the clips of `taught` or `held`, and the points that their windows lead to."""
+        """Collect the clips of `taught` or `held`, and what the signals of their windows tell."""
         counts = [one.windows for one in showings]
         joined = np.concatenate([one.joined for one in showings])
-        # The encoder would predict the windows that taught it too well. They have held-out points from
-        # the fit.
+        # The encoder would predict the windows that taught it too well. What is told of them was held out
+        # in the fit.
         if showings == self.taught:
-            points = {route: fitted[f"points_{route}"] for route in brain_maps.GROUPS}
+            glimpses = {route: fitted[f"glimpses_{route}"] for route in brain_maps.GROUPS}
             told = fitted["cuts_told"]
         else:
+            space = space_of(fitted)
             places = brain_maps.place(fitted, self.features(showings, fitted))
+            led = {route: space.led(points) for route, points in places.items()}
+            mixed = self.mixed(showings, fitted)
+            told = cuts.told(fitted, mixed)
+            shots = Shots(told, onsets.told(fitted, mixed))
             net = perceptron(fitted)
-            points = {r: refine(net, places, r).astype(np.float32) for r in brain_maps.GROUPS}
-            told = cuts.told(fitted, self.mixed(showings, fitted))
+            glimpses = {r: refine(net, led, shots, r).astype(np.float32) for r in brain_maps.GROUPS}
         paths = self._films(showings)
         kinds = np.concatenate([np.full(one.windows, one.kind) for one in showings])
         sessions = np.repeat(np.arange(len(showings)), counts)
         cut = Shards(paths, "cuts")[:, 0]
-        return Clips(Shards(paths, "latents"), points, told, joined, cut, kinds, sessions)
+        return Clips(Shards(paths, "latents"), glimpses, told, joined, cut, kinds, sessions)
 
     def seen(self, showings: Sequence[AnyShowing]) -> Seen:
         """Return what clips of sessions showed. Latents and structure tensors stay on disk."""
         paths = self._films(showings)
-        return Seen(Shards(paths, "latents"), Shards(paths, "structure"), Shards(paths, "cuts")[:, 0])
+        return Seen(Shards(paths, "latents"), Shards(paths, "structure"))
 
     def features(self, showings: Sequence[AnyShowing], fitted: Arrays) -> dict[str, NDArray[np.float32]]:
         """Compute the features of all windows of some sessions, one session's signals after the other."""
@@ -216,10 +242,10 @@ def watch(one: AnyShowing, raw: Bundle) -> Arrays:
     return one.arrays(raw)
 
 
-def placed(space: Space, seen: Seen) -> NDArray[np.float64]:
-    """Place clips in the space, a part at a time, because their latents may not fit into memory."""
-    at = range(0, len(seen), _CLIPS)
-    return np.concatenate([space.targets(seen.part(slice(n, n + _CLIPS))) for n in at])
+def glimpses_of(space: Space, seen: Seen) -> NDArray[np.float64]:
+    """Reduce clips to glimpses, a part at a time, because their latents may not fit into memory."""
+    at = range(0, len(seen), _AT_ONCE)
+    return np.concatenate([space.glimpses(seen.part(slice(n, n + _AT_ONCE))) for n in at])
 
 
 def fit_codec(showings: Sequence[AnyShowing], channels: int, contrast: float) -> Arrays:
@@ -269,7 +295,7 @@ def space_of(arrays: Arrays) -> Space:
 
 def codec_statistics(codec: Arrays, fitted: Arrays) -> Arrays:
     """Collect what fitting a new participant needs besides the graphs (`train.fitting.compact`)."""
-    # The encoder's graph holds the bases.
-    names = [f"space_{name}" for name in _SPACE if not name.endswith("basis")]
+    # The encoder's graph holds the rest.
+    names = ("space_structure_mean", "space_structure_scale")
     space: Arrays = {name: np.asarray(fitted[name], np.float32) for name in names}
     return space | {name: codec[name] for name in ("codec_mean", "codec_basis", "scale", "mean_clip")}

@@ -13,9 +13,10 @@ from train.models.compact.refiner import Refiner
 
 SHAPE = (2, 3, 2, 2)
 CLIP_SHAPE = (16, 9, 8, 12)
-COMPONENTS = 4
-AXES = 3
-TARGETS = COMPONENTS + AXES + 1
+COMPONENTS = 7
+PICTURES = 4
+VARIATIONS = 3
+VALUES = PICTURES + VARIATIONS
 # Features of 5 volumes in 3 components, and of 4 mixed channels at 6 frequencies.
 FEATURES = {"fmri": 5 * 3, "eeg": 4 * 6}
 _TOLD = 4
@@ -33,8 +34,10 @@ def small_encoder() -> BrainEncoder:
         "voxels": np.linalg.qr(draw(7, 3))[0].astype(np.float16),
         "mixing": draw(4, 6),
         "cosines": draw(10, 6),
-        "basis": draw(COMPONENTS, 24).astype(np.float16),
-        "varied": draw(AXES, 48).astype(np.float16),
+        "basis": draw(COMPONENTS, 3 * VALUES).astype(np.float16),
+        "pictures": draw(PICTURES, 8).astype(np.float16),
+        "latent_mean": draw(8),
+        "varied": draw(VARIATIONS, 24).astype(np.float16),
         "seam_frame": np.eye(2, dtype=np.float32),
         "seam_offset": np.zeros((2, 1, 2, 2), np.float32),
         "still_weight": draw(2, 4, 3, 3),
@@ -43,10 +46,14 @@ def small_encoder() -> BrainEncoder:
         "cut_bins": bins(10, 8),
         "cut_kernel": draw(1, 4, TAPS),
         "cut_offset": draw(1),
+        "onset_kernel": draw(VALUES, 4, TAPS),
+        "onset_offset": draw(VALUES),
         "inconsistent": draw(2 * COUNT + 1),
     }
     arrays |= {f"{name}_feature_mean": draw(size) for name, size in FEATURES.items()}
-    arrays |= {f"{r}_{g}": 0.1 * draw(FEATURES[g], TARGETS) for r, groups in GROUPS.items() for g in groups}
+    arrays |= {
+        f"{r}_{g}": 0.1 * draw(FEATURES[g], COMPONENTS) for r, groups in GROUPS.items() for g in groups
+    }
     for route in ROUTES:
         # What a route does not know has no weight.
         known = np.zeros(COUNT)
@@ -55,7 +62,7 @@ def small_encoder() -> BrainEncoder:
         arrays[f"confidence_{route}"] = draw(DOUBT + 1) * np.concatenate([[1, 1], known, [1]])
         arrays[f"neither_{route}"] = draw(2 * COUNT + 1) * np.concatenate([known, known, [1]])
     torch.manual_seed(0)
-    state = Refiner(TARGETS, 6).state_dict()
+    state = Refiner(SHAPE[1], VALUES, 6).state_dict()
     arrays |= {f"refiner.{name}": value.numpy() for name, value in state.items()}
     measured = {
         "fmri_spread": np.ones(FEATURES["fmri"]),
@@ -63,7 +70,14 @@ def small_encoder() -> BrainEncoder:
         "axes": draw(FEATURES["fmri"], _TOLD),
         "told": draw(FEATURES["eeg"], _TOLD),
         "trust": np.full(_TOLD, 1 / _TOLD),
-        "weight": np.full(TARGETS, 1 / TARGETS),
+        "weight": np.full(COMPONENTS, 1 / COMPONENTS),
+        "film_fmri": draw(COMPONENTS, 2),
+        "film_eeg": draw(COMPONENTS, 2),
+        "gain_fmri": np.ones((2, 1)),
+        "gain_eeg": np.ones((2, 1)),
+        "pair_fmri": draw(COMPONENTS, 2),
+        "pair_eeg": draw(COMPONENTS, 2),
+        "pair": np.array([0.5, 0.3]),
         "middle": draw(COUNT),
         "scale": np.ones(COUNT),
     }
@@ -74,8 +88,10 @@ def small_encoder() -> BrainEncoder:
 def few_clips() -> Clips:
     """Make two sessions of three clips."""
     rng = np.random.default_rng(5)
-    points = {r: rng.standard_normal((6, 4)).astype(np.float32) for r in ("both", "fmri", "eeg")}
+    glimpses = {r: rng.standard_normal((6, 3, VALUES)).astype(np.float32) for r in ROUTES}
     latents = rng.standard_normal((6, *CLIP_SHAPE)).astype(np.float16)
     joined = np.arange(6) % 3 > 0
     kinds = np.array(["natural", "natural", "natural", "shapes", "shapes", "shapes"])
-    return Clips(latents, points, rng.random((6, 32), np.float32), joined, ~joined, kinds, np.arange(6) // 3)
+    return Clips(
+        latents, glimpses, rng.random((6, 32), np.float32), joined, ~joined, kinds, np.arange(6) // 3
+    )

@@ -32,19 +32,14 @@ def test_a_batch_is_a_function_of_its_key_and_holds_what_the_mixture_says():
     assert int((one.level == 1).sum()) == 10
     none = one.route.sum(1) == 0
     assert none.any()
-    assert not one.points[none].any()
-    assert one.points[~none].any(1).all()
-    # Cuts are told by the EEG, so where there is none they are not.
-    of_fmri = one.route[:, 1] == 1
-    assert of_fmri.any()
-    assert not one.cuts[none | of_fmri].any()
-    assert one.cuts[~none & ~of_fmri].any(1).all()
+    assert not one.glimpses[none].any()
+    assert one.glimpses[~none].flatten(1).any(1).all()
     # Two of three clips have one before them, and it is always given here.
     assert 15 < int(one.carry_mask.sum()) < 38
     assert not one.carry[one.carry_mask[:, 0] == 0].any()
 
 
-def test_kinds_of_film_have_their_shares_and_a_clip_its_own_point_and_the_end_before():
+def test_kinds_of_film_have_their_shares_and_a_clip_its_own_glimpses_and_the_end_before():
     clips = few_clips()
     # Of a kind that is not there no share is kept, and one that is not named counts once.
     drawn = batch(clips, MIXTURE, 5.0, Place("flow", 400, 0, 0, 0))
@@ -56,9 +51,8 @@ def test_kinds_of_film_have_their_shares_and_a_clip_its_own_point_and_the_end_be
         route = drawn.route[n]
         if route.any():
             name = ("both", "fmri", "eeg")[int(route.argmax())]
-            np.testing.assert_array_equal(drawn.points[n], clips.points[name][row])
-            if name != "fmri":
-                np.testing.assert_array_equal(drawn.cuts[n], clips.told[row])
+            np.testing.assert_array_equal(drawn.glimpses[n], clips.glimpses[name][row])
+        np.testing.assert_array_equal(drawn.cuts[n], clips.cuts_told[row])
         assert bool(drawn.carry_mask[n]) == bool(clips.joined[row])
         if clips.joined[row]:
             assert torch.equal(drawn.carry[n], shown[row - 1, :, -2:])

@@ -5,13 +5,13 @@ import onnxruntime
 import pytest
 import torch
 
-from tests.train.models.compact.small import AXES, COMPONENTS, SHAPE, TARGETS, small_encoder
+from tests.train.models.compact.small import COMPONENTS, PICTURES, SHAPE, VALUES, small_encoder
+from train.closed_form import onsets
 from train.closed_form.brain_maps import StemSizes, fit_logistic, fit_maps, place
 from train.closed_form.cuts import told
-from train.closed_form.refine import ROUTES, refine
+from train.closed_form.refine import ROUTES, Shots, refine
 from train.models.compact.encoder import BrainEncoder, routes
 from train.models.compact.refiner import Refiner, RefinerSizes, fit_refiner
-from train.models.compact.space import Space
 
 
 @pytest.fixture
@@ -60,7 +60,8 @@ def test_without_a_brain_there_is_nothing_but_the_null_tokens(encoder):
 
 
 def test_a_brain_is_told_by_probabilities_and_one_modality_is_never_inconsistent(encoder):
-    encoder.inconsistent[-1] = 3.0
+    encoder.inconsistent[:] = 0
+    encoder.get_buffer("neither_both")[:] = 0
     window = _window()
     brains = {name: encoder(**_without(window, name))[3] for name in ("eeg", "fmri")}
     both = encoder(**window)[3]
@@ -123,13 +124,13 @@ def test_cuts_are_told_by_the_eeg_alone_and_lie_beside_their_frames(encoder):
 def test_a_seam_is_told_by_the_cut_the_colours_and_the_likeness(encoder):
     torch.manual_seed(3)
     carry = torch.randn(1, 2, 1, 2, 2)
-    point = torch.zeros(1, TARGETS)
-    point[:, -1] = 0.7
-    same = encoder.seam_features(point, carry.expand(-1, -1, 3, -1, -1), carry)
+    cuts = torch.zeros(1, 8)
+    cuts[:, 0] = 0.7
+    same = encoder.seam_features(cuts, carry.expand(-1, -1, 3, -1, -1), carry)
     torch.testing.assert_close(same, torch.tensor([[0.7, 0.0, 1.0]]))
-    lighter = encoder.seam_features(point, carry + 2, carry)
+    lighter = encoder.seam_features(cuts, carry + 2, carry)
     torch.testing.assert_close(lighter[0, 1], torch.tensor(8.0))
-    opposite = encoder.seam_features(point, -carry, carry)
+    opposite = encoder.seam_features(cuts, -carry, carry)
     torch.testing.assert_close(opposite[0, 2], torch.tensor(-1.0))
 
 
@@ -157,20 +158,31 @@ def test_the_exported_graph_is_the_encoder_and_has_its_four_outputs(encoder, tmp
             np.testing.assert_allclose(one, other.detach().numpy(), atol=1e-4, err_msg=name)
 
 
-def test_axes_draw_the_structure_tensor_and_components_the_clip(encoder):
-    point = torch.randn(2, TARGETS)
-    moved = point.clone()
-    moved[:, COMPONENTS : COMPONENTS + AXES] += 1
-    assert torch.equal(encoder.draw(point), encoder.draw(moved))
-    drawn = encoder.draw_structure(point)
-    assert drawn.shape == (2, 6, *SHAPE[1:])
-    assert torch.equal(drawn[:, :, 0], drawn[:, :, 1]), "latent frame 0 has that of the next one"
-    expected = point[:, COMPONENTS:-1] @ encoder.varied
-    torch.testing.assert_close(drawn[:, :, 1:].flatten(1), expected)
-    moved = point.clone()
-    moved[:, :COMPONENTS] += 1
-    moved[:, -1] += 1
-    assert torch.equal(encoder.draw_structure(moved), drawn)
+def test_pictures_draw_the_clip_and_variations_the_structure_tensor(encoder):
+    glimpses = torch.randn(2, SHAPE[1], VALUES)
+    drawn = encoder.draw(glimpses)
+    assert drawn.shape == (2, *SHAPE)
+    expected = glimpses[1, 2, :PICTURES] @ encoder.pictures + encoder.latent_mean
+    torch.testing.assert_close(drawn[1, :, 2].flatten(), expected)
+    varied = encoder.draw_structure(glimpses)
+    assert varied.shape == (2, 6, *SHAPE[1:])
+    torch.testing.assert_close(varied[1, :, 2].flatten(), glimpses[1, 2, PICTURES:] @ encoder.varied)
+    moved = glimpses.clone()
+    moved[:, :, PICTURES:] += 1
+    assert torch.equal(encoder.draw(moved), drawn)
+    moved = glimpses.clone()
+    moved[:, :, :PICTURES] += 1
+    assert torch.equal(encoder.draw_structure(moved), varied)
+    assert encoder.led(torch.randn(2, 3, COMPONENTS)).shape == (2, 3, SHAPE[1], VALUES)
+
+
+def test_the_onset_of_a_shot_is_told_as_in_numpy(encoder):
+    window = _window()
+    mixed = encoder.mixing.numpy() @ (window["eeg"].numpy() @ encoder.cut_bins.numpy())
+    weights = {name: encoder.get_buffer(name).numpy() for name in ("onset_kernel", "onset_offset")}
+    cuts, found = encoder.shots(window["eeg"])
+    assert cuts.shape == (1, 8)
+    np.testing.assert_allclose(found.numpy(), onsets.told(weights, mixed), rtol=1e-4, atol=1e-4)
 
 
 def test_a_modality_that_is_not_read_is_as_good_as_absent(encoder):
@@ -186,13 +198,10 @@ def test_confidence_is_a_probability_and_grows_with_what_the_signals_tell(encode
     weights[:] = 0
     weights[:2] = 1
     route = torch.eye(3)[:1]
-    point = torch.randn(1, TARGETS)
+    glimpses = torch.randn(1, SHAPE[1], VALUES)
     measured = torch.zeros(1, len(weights) - 3)
-    little, much = (float(encoder.confidence(gain * point, measured, route)) for gain in (0.2, 2.0))
+    little, much = (float(encoder.confidence(gain * glimpses, measured, route)) for gain in (0.2, 2.0))
     assert 0 < little < much < 1
-    cut = point.clone()
-    cut[:, -1] += 5
-    assert float(encoder.confidence(2 * cut, measured, route)) == much, "a cut is not what is told of a clip"
 
 
 def test_maps_fitted_to_windows_predict_fresh_ones():
@@ -213,64 +222,116 @@ def test_maps_fitted_to_windows_predict_fresh_ones():
     )
 
 
-def _products(count: int) -> tuple[dict[str, np.ndarray], np.ndarray, Space]:
-    """Points of which the first two targets' product tells the third and the first axis."""
+FRAMES = 3
+SIZES = RefinerSizes(48, 0.0, 12, 32, 5e-3, 0.01, 3)
+
+
+def _products(count: int) -> tuple[dict[str, np.ndarray], np.ndarray, Shots]:
+    """Glimpses of which the first two values' product tells the third; nothing tells the fourth."""
     rng = np.random.default_rng(1)
-    seen = rng.standard_normal((count, 2))
-    hidden = seen[:, :1] * seen[:, 1:]
-    rest = rng.standard_normal((count, 2))
-    truth = np.concatenate([seen, hidden, -hidden, rest], axis=1)
-    blank = np.zeros_like(truth)
-    points = {route: blank.copy() for route in ROUTES}
+    seen = rng.standard_normal((count, FRAMES, 2))
+    truth = np.concatenate([seen, seen[..., :1] * seen[..., 1:], rng.standard_normal((count, FRAMES, 1))], 2)
+    led = {route: np.zeros_like(truth) for route in ROUTES}
     for route, noise in (("both", 0.1), ("fmri", 0.2), ("eeg", 2.0)):
-        points[route][:, :2] = seen + noise * rng.standard_normal(seen.shape)
-    none = np.zeros(1)
-    space = Space(none, np.zeros((3, 1)), none, none, np.zeros((2, 1)), np.zeros(6), np.ones(6))
-    return points, truth, space
+        led[route][..., :2] = seen + noise * rng.standard_normal(seen.shape)
+    # Every latent frame is a shot of its own.
+    return led, truth, Shots(np.ones((count, 8), np.float32), np.zeros((count, 8, 4), np.float32))
+
+
+def _part(led: dict[str, np.ndarray], rows: slice) -> dict[str, np.ndarray]:
+    return {route: values[rows] for route, values in led.items()}
+
+
+def _alike(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
 
 
 def test_the_perceptron_finds_what_linear_maps_cannot_tell():
-    points, truth, space = _products(1200)
-    sizes = RefinerSizes(32, 0.0, 12, 32, 5e-3, 0.01, 0.5, 0.1, 3)
+    led, truth, seen = _products(1200)
+    taught, fresh = slice(0, 1000), slice(1000, 1200)
     titles = np.arange(1000) // 10
-    known = {r: p[:1000] for r, p in points.items()}
-    net, held_out = fit_refiner(known, truth[:1000], space, sizes, titles, 0)
-    found = {r: refine(net, {q: p[1000:] for q, p in points.items()}, r) for r in ROUTES}
-    told = {r: np.corrcoef(found[r][:, 3], truth[1000:, 3])[0, 1] for r in ROUTES}
-    for refined, true in ((found["both"], truth[1000:]), (held_out["both"], truth[:1000])):
-        assert np.corrcoef(refined[:, 2], true[:, 2])[0, 1] > 0.8
-        assert abs(np.corrcoef(refined[:, 4], true[:, 4])[0, 1]) < 0.25, "what nothing tells is not told"
-    assert told["both"] > 0.8
+    net, held_out = fit_refiner(_part(led, taught), truth[taught], seen.part(taught), SIZES, titles, 0)
+    found = {r: refine(net, _part(led, fresh), seen.part(fresh), r) for r in ROUTES}
+    for refined, true in ((found["both"], truth[fresh]), (held_out["both"], truth[taught])):
+        assert _alike(refined[..., 2], true[..., 2]) > 0.8
+        assert abs(_alike(refined[..., 3], true[..., 3])) < 0.25, "what nothing tells is not told"
+    told = {r: _alike(found[r][..., 2], truth[fresh, :, 2]) for r in ROUTES}
     assert told["fmri"] > 0.7
     assert told["eeg"] < told["fmri"]
 
 
+def test_frames_of_one_shot_are_told_together_and_others_apart():
+    """Each frame is told with much noise, and the shot shows the same throughout."""
+    rng = np.random.default_rng(2)
+    cuts = np.zeros((900, 8), np.float32)
+    cuts[::2, 4] = 1
+    shots = rng.standard_normal((2, 900, 1, 2))
+    truth = np.repeat(shots[0], FRAMES, axis=1)
+    # A cut at the fifth video frame leaves the last of three latent frames to the next shot.
+    truth[::2, 2:] = shots[1][::2]
+    led = {route: truth + 1.5 * rng.standard_normal(truth.shape) for route in ROUTES}
+    seen = Shots(cuts, np.zeros((900, 8, 2), np.float32))
+    net, _ = fit_refiner(_part(led, slice(600)), truth[:600], seen.part(slice(600)), SIZES, np.arange(600), 0)
+    fresh = slice(600, 900)
+    errors = {
+        name: np.square(refine(net, _part(led, fresh), shown, "both") - truth[fresh])
+        for name, shown in (
+            ("told", seen.part(fresh)),
+            ("not told", Shots(0 * cuts[fresh], seen.onsets[fresh])),
+        )
+    }
+    cut = {name: float(error[::2, 2].mean()) for name, error in errors.items()}
+    assert cut["told"] < 0.7 * cut["not told"]
+
+
+def test_an_onset_tells_of_the_frames_of_its_shot_alone():
+    rng = np.random.default_rng(4)
+    cuts = np.zeros((600, 8), np.float32)
+    cuts[:, 4] = 1
+    truth = rng.standard_normal((600, FRAMES, 2))
+    told = np.zeros((600, 8, 2), np.float32)
+    told[:, 4] = truth[:, 2]
+    # What would be shown if a shot began elsewhere is of no use.
+    told[:, :4] = 9 * rng.standard_normal((600, 4, 2))
+    led = {route: np.zeros_like(truth) for route in ROUTES}
+    net, _ = fit_refiner(led, truth, Shots(cuts, told), SIZES, np.arange(600), 0)
+    found = {route: refine(net, led, Shots(cuts, told), route) for route in ROUTES}
+    for route in ("both", "eeg"):
+        assert _alike(found[route][:, 2], truth[:, 2]) > 0.9
+        assert abs(_alike(found[route][:, 0], truth[:, 0])) < 0.3
+    assert abs(_alike(found["fmri"][:, 2], truth[:, 2])) < 0.3, "volumes know no onset"
+
+
 def test_a_title_is_refined_by_a_perceptron_that_never_saw_it():
-    """Windows of one title are twins: their own targets must not come back, which nothing else tells."""
+    """Windows of one title are twins: what they show must not come back, which nothing else tells."""
     rng = np.random.default_rng(3)
     titles = np.arange(120) // 4
-    _, _, space = _products(1)
-    truth = rng.standard_normal((30, 6))[titles]
-    keys = rng.standard_normal((30, 6))[titles]
-    points = {route: keys + 0.01 * rng.standard_normal(keys.shape) for route in ROUTES}
-    sizes = RefinerSizes(64, 0.0, 60, 30, 2e-2, 0.0, 1.0, 1.0, 2)
-    net, held_out = fit_refiner(points, truth, space, sizes, titles, 0)
-    seen = np.corrcoef(refine(net, points, "both")[:, 0], truth[:, 0])[0, 1]
-    assert seen > 0.9
-    assert abs(np.corrcoef(held_out["both"][:, 0], truth[:, 0])[0, 1]) < 0.5
+    truth = rng.standard_normal((30, FRAMES, 4))[titles]
+    keys = rng.standard_normal((30, FRAMES, 4))[titles]
+    led = {route: keys + 0.01 * rng.standard_normal(keys.shape) for route in ROUTES}
+    seen = Shots(np.ones((120, 8), np.float32), np.zeros((120, 8, 4), np.float32))
+    sizes = RefinerSizes(64, 0.0, 60, 30, 2e-2, 0.0, 2)
+    net, held_out = fit_refiner(led, truth, seen, sizes, titles, 0)
+    assert _alike(refine(net, led, seen, "both"), truth) > 0.9
+    assert abs(_alike(held_out["both"], truth)) < 0.5
 
 
 def test_the_perceptron_in_numpy_is_the_one_in_torch_and_sees_its_own_route_alone():
-    points, _, _ = _products(5)
-    net = Refiner(points["both"].shape[1], 8)
+    led, _, _ = _products(5)
+    rng = np.random.default_rng(6)
+    seen = Shots(rng.random((5, 8), np.float32), rng.standard_normal((5, 8, 4)).astype(np.float32))
+    net = Refiner(FRAMES, 4, 8)
+    net.scale.uniform_(0.5, 2)
     state = {name: value.numpy() for name, value in net.state_dict().items()}
-    stacked = torch.from_numpy(np.stack([points[r] for r in ROUTES], 1).astype(np.float32))
+    given = [np.stack([led[r] for r in ROUTES], 1).astype(np.float32), seen.cuts, seen.onsets]
+    tensors = [torch.from_numpy(value) for value in given]
+    loaded = Refiner.load(state, FRAMES)
     for n, route in enumerate(ROUTES):
-        found = Refiner.load(state)(stacked, torch.eye(3)[n].expand(5, -1)).numpy()
-        np.testing.assert_allclose(found, refine(state, points, route), atol=1e-5)
-        alone = {q: p if q == route or route == "both" else np.full_like(p, 9.0) for q, p in points.items()}
-        np.testing.assert_array_equal(refine(state, points, route), refine(state, alone, route))
-    assert not Refiner.load(state)(stacked, torch.zeros(5, 3)).any()
+        found = loaded(*tensors, torch.eye(3)[n].expand(5, -1)).numpy()
+        np.testing.assert_allclose(found, refine(state, led, seen, route), atol=1e-5)
+        alone = {q: p if q == route or route == "both" else np.full_like(p, 9.0) for q, p in led.items()}
+        np.testing.assert_array_equal(refine(state, led, seen, route), refine(state, alone, seen, route))
+    assert not loaded(*tensors, torch.zeros(5, 3)).any()
 
 
 def test_the_logistic_regression_finds_the_slope_that_made_the_data():

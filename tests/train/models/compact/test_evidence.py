@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from scipy.stats import multivariate_normal, norm
 
 from train.closed_form import brain_maps
 from train.closed_form.brain_maps import StemSizes
@@ -55,7 +56,7 @@ def world() -> World:
     features = brain_maps.features(stems, eeg, fmri)
     folds = np.arange(WINDOWS) // 20
     maps, held_out = brain_maps.fit_maps(features, sources, SIZES, folds)
-    arrays = fit_evidence(features, [held_out["fmri"], held_out["eeg"]], folds)
+    arrays = fit_evidence(features, [held_out["fmri"], held_out["eeg"]], sources, folds)
     return World(eeg, fmri, stems, maps, arrays)
 
 
@@ -69,9 +70,9 @@ def test_the_numbers_are_the_energies_and_agreements_of_their_definition(world: 
     inside = np.square(fmri @ voxels).sum(2)
     beside = (np.square(fmri).sum(2) - inside) / fmri.shape[2]
     sizes = [np.square(seen).mean(1), beside.mean(1), np.square(places[:, 1]) @ a["weight"]]
-    sizes += [part.mean((1, 2)) for part in np.split(slow, 4, axis=1)]
-    sizes += [part.mean((1, 2)) for part in np.split(slow, 3, axis=2)]
-    sizes += [np.square(eeg).mean((1, 2)), np.square(places[:, 2]) @ a["weight"]]
+    powers = [part.mean((1, 2)) for part in np.split(slow, 4, axis=1)]
+    powers += [part.mean((1, 2)) for part in np.split(slow, 3, axis=2)]
+    powers += [np.square(eeg).mean((1, 2)), np.square(places[:, 2]) @ a["weight"]]
 
     def alike(one: np.ndarray, other: np.ndarray, weight: np.ndarray) -> np.ndarray:
         both = (one * other * weight).sum(1)
@@ -79,11 +80,26 @@ def test_the_numbers_are_the_energies_and_agreements_of_their_definition(world: 
 
     told = of_eeg @ a["told"].astype(np.float64)
     shown = seen @ a["axes"].astype(np.float64)
+
+    def like_a_film(number: int, name: str) -> np.ndarray:
+        return (np.square(places[:, number] @ a[f"film_{name}"]) @ a[f"gain_{name}"])[:, 0]
+
+    one, other = places[:, 1] @ a["pair_fmri"], places[:, 2] @ a["pair_eeg"]
+    ratio = np.zeros(WINDOWS)
+    for k, r in enumerate(a["pair"]):
+        spread = np.array([[1, r], [r, 1]])
+        both = np.stack([one[:, k], other[:, k]], 1)
+        ratio += multivariate_normal(cov=spread).logpdf(both) + np.log(1 - r**2) / 2
+        ratio -= norm.logpdf(both).sum(1)
     expected = np.stack(
         [
             *np.log(sizes),
+            like_a_film(1, "fmri"),
+            *np.log(powers),
+            like_a_film(2, "eeg"),
             alike(told, shown, a["trust"]),
             alike(places[:, 1], places[:, 2], a["weight"]),
+            ratio,
         ],
         axis=1,
     )
@@ -114,9 +130,20 @@ def test_eeg_of_another_window_agrees_less_with_the_volumes(world: World) -> Non
     swapped = world.raw(np.roll(world.eeg, 10, axis=0), world.fmri)
     agreed = slice(FMRI + EEG, COUNT)
     assert right[:, agreed].mean(0).min() > 0.6
-    assert np.abs(swapped[:, agreed].mean(0)).max() < 0.15
+    assert np.abs(swapped[:, agreed].mean(0))[:-1].max() < 0.15
+    assert (right[:, -1] > swapped[:, -1]).mean() > 0.95
     # Each signal by itself is as good as before.
     np.testing.assert_allclose(np.sort(swapped[:, FMRI], 0), np.sort(right[:, FMRI], 0), atol=1e-5)
+
+
+def test_points_that_no_film_leads_to_are_less_like_a_films(world: World) -> None:
+    """As much power, but in every direction alike."""
+    right = world.raw(world.eeg, world.fmri)
+    rng = np.random.default_rng(5)
+    noise = [rng.standard_normal(x.shape).astype(np.float32) * x.std(0) for x in (world.eeg, world.fmri)]
+    other = world.raw(*noise)
+    for number in (FMRI - 1, FMRI + EEG - 1):
+        assert np.median(right[:, number]) > 2 * np.median(other[:, number])
 
 
 def test_a_silent_modality_gives_finite_numbers(world: World) -> None:
@@ -138,9 +165,8 @@ def test_sizes_that_do_not_divide_give_as_many_numbers(
     stems = brain_maps.fit_stems(world.eeg, world.fmri, sizes)
     features = brain_maps.features(stems, world.eeg, world.fmri)
     folds = np.arange(WINDOWS) // 20
-    maps, held_out = brain_maps.fit_maps(
-        features, np.random.default_rng(1).random((WINDOWS, 3)), sizes, folds
-    )
-    arrays = fit_evidence(features, [held_out["fmri"], held_out["eeg"]], folds)
+    shown = np.random.default_rng(1).random((WINDOWS, 3))
+    maps, held_out = brain_maps.fit_maps(features, shown, sizes, folds)
+    arrays = fit_evidence(features, [held_out["fmri"], held_out["eeg"]], shown, folds)
     other = World(world.eeg, world.fmri, stems, maps, arrays)
     assert Evidence(arrays, components)(*other.given(other.eeg, other.fmri)).shape == (WINDOWS, COUNT)

@@ -54,7 +54,8 @@ def test_the_loss_is_none_for_a_network_that_draws_what_the_encoder_left_open(mo
     encoder = _Encoder()
     flow = VideoFlow(**FLOW, spread=[0.5] * 16)
     given = batch(few_clips(), MIXTURE, 5.0, Place("flow", 8, 0, 0, 0))
-    known = encoder.condition(given.points, given.cuts, given.route, given.carry, given.carry_mask)[0][:, :16]
+    told = given.glimpses, given.cuts, given.route, given.carry, given.carry_mask
+    known = encoder.condition(*told)[0][:, :16]
 
     def network(scaled, level, condition, embedding):
         keep, gain, scale = preconditioning(level, flow.deviation)
@@ -209,9 +210,10 @@ class _Encoder(torch.nn.Module):
         super().__init__()
         self.gain = torch.nn.Parameter(torch.ones(1))
 
-    def condition(self, point, cuts, route, carry, mask):
-        wide = point[:, :1, None, None, None].expand(-1, SEEN, *SHAPE[1:])
-        return wide, self.gain * torch.nn.functional.pad(point, (0, 12))
+    def condition(self, glimpses, cuts, route, carry, mask):
+        few = glimpses[:, 0, :4]
+        wide = few[:, :1, None, None, None].expand(-1, SEEN, *SHAPE[1:])
+        return wide, self.gain * torch.nn.functional.pad(few, (0, 12))
 
 
 PHASE = replace(SHARED, losses={"velocity": 1.0}, trained=["encoder.gain", "flow.*"], accumulate=1)

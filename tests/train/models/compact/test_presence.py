@@ -125,5 +125,7 @@ def test_what_the_encoder_measures_is_standardised_by_windows_with_a_brain() -> 
     standard = standardise(encoder, show(encoder, watched, [windows(10, 4)], seed=0))
     np.testing.assert_allclose(standard.brain.mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(standard.brain.std(0), 1, atol=1e-5)
-    inside = evidence_of(encoder, watched[0])
-    np.testing.assert_allclose(inside, np.clip(standard.brain, -8, 8), atol=1e-3)
+    raw = torch.from_numpy(evidence_of(encoder, watched[0]))
+    inside = ((raw - encoder.evidence.middle) / encoder.evidence.scale).numpy()
+    np.testing.assert_allclose(inside, standard.brain, atol=1e-3)
+    assert np.abs(raw.numpy()).max() > 20, "what is measured is not clipped before it is standardised"

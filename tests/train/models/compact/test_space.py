@@ -1,56 +1,71 @@
-"""The space of clips: what lies in it is drawn again from its targets."""
+"""The space of clips: what lies in it is drawn again from its glimpses, and its glimpses from a point."""
 
 import numpy as np
 import pytest
 
-from train.models.compact.space import Seen, Space, fit_space, principal_components
+from train.closed_form.components import principal_components
+from train.models.compact.space import Seen, Space, SpaceSizes, fit_space, frames_of
 
 CLIPS = 60
-COMPONENTS = 5
-AXES = 4
+FRAMES = 3
+PICTURES = 5
+VARIATIONS = 4
+COMPONENTS = 8
+SIZES = SpaceSizes(PICTURES, VARIATIONS)
 
 
 @pytest.fixture(scope="module")
 def seen() -> Seen:
     """Clips that few numbers describe; the tensor's channels differ a thousandfold."""
     rng = np.random.default_rng(0)
-    latents = rng.normal(size=(CLIPS, COMPONENTS)) @ rng.normal(size=(COMPONENTS, 4 * 3 * 2 * 3)) + 7
-    tensor = rng.normal(size=(CLIPS, AXES)) @ rng.normal(size=(AXES, 6 * 2 * 2 * 3))
+    story = rng.normal(size=(CLIPS, COMPONENTS))
+    latents = (story @ rng.normal(size=(COMPONENTS, FRAMES * PICTURES))).reshape(CLIPS, FRAMES, PICTURES)
+    tensor = (story @ rng.normal(size=(COMPONENTS, 2 * VARIATIONS))).reshape(CLIPS, 2, VARIATIONS)
+    frames = latents @ rng.normal(size=(PICTURES, 4 * 2 * 3)) + 7
+    varied = tensor @ rng.normal(size=(VARIATIONS, 6 * 2 * 3))
     sizes = np.logspace(-3, 0, 6)[:, None, None, None]
     return Seen(
-        latents.reshape(CLIPS, 4, 3, 2, 3),
-        tensor.reshape(CLIPS, 6, 2, 2, 3) * sizes + 3,
-        rng.random(CLIPS) < 0.3,
+        np.moveaxis(frames.reshape(CLIPS, FRAMES, 4, 2, 3), 1, 2),
+        np.moveaxis(varied.reshape(CLIPS, 2, 6, 2, 3), 1, 2) * sizes + 3,
     )
 
 
 @pytest.fixture(scope="module")
 def space(seen: Seen) -> Space:
-    return fit_space(seen, COMPONENTS, AXES)
+    return fit_space(seen, SIZES, COMPONENTS)
 
 
-def test_targets_are_standardised_and_draw_the_clip_again(seen: Seen, space: Space) -> None:
-    targets = space.targets(seen)
-    assert targets.shape == (CLIPS, COMPONENTS + AXES + 1)
-    np.testing.assert_allclose(targets.mean(0), 0, atol=1e-6)
-    np.testing.assert_allclose(targets.std(0), 1, rtol=1e-6)
-    raw = targets * space.scale + space.mean
-    latents = space.latent_mean + raw[:, :COMPONENTS] @ space.basis
-    np.testing.assert_allclose(latents, seen.latents.reshape(CLIPS, -1), atol=1e-3)
-    varied = raw[:, COMPONENTS:-1] @ space.structure_basis * space.structure_scale + space.structure_mean
-    np.testing.assert_allclose(varied, seen.structure.reshape(CLIPS, -1), atol=1e-3)
-    np.testing.assert_array_equal(raw[:, -1] > 0.5, seen.cut)
+def test_a_clip_is_drawn_again_from_its_glimpses(seen: Seen, space: Space) -> None:
+    glimpses = space.glimpses(seen)
+    assert glimpses.shape == (CLIPS, FRAMES, PICTURES + VARIATIONS)
+    np.testing.assert_allclose(space.drawn(glimpses, (2, 3)), seen.latents, atol=1e-3)
+    told = glimpses[:, 1:, PICTURES:] @ space.variations * space.structure_scale + space.structure_mean
+    np.testing.assert_allclose(told, frames_of(seen.structure), atol=1e-3)
+    np.testing.assert_array_equal(glimpses[:, 0, PICTURES:], glimpses[:, 1, PICTURES:])
 
 
-def test_both_bases_are_orthonormal(space: Space) -> None:
-    for basis in (space.basis, space.structure_basis):
-        np.testing.assert_allclose(basis @ basis.T, np.eye(len(basis)), atol=1e-4)
+def test_glimpses_are_told_by_the_point_whose_components_are_standardised(seen: Seen, space: Space) -> None:
+    points = space.targets(seen)
+    assert points.shape == (CLIPS, COMPONENTS)
+    np.testing.assert_allclose(points.std(0), 1, rtol=1e-3)
+    assert (np.diff(space.scale) < 0).all(), "the most telling component comes first"
+    about = points - points.mean(0)
+    glimpses = space.glimpses(seen)
+    np.testing.assert_allclose(space.led(about), glimpses - glimpses.mean(0), atol=2e-2)
+    np.testing.assert_allclose(space.points(space.led(points)), points, atol=1e-6)
+
+
+def test_what_varies_has_half_the_variance_of_the_pictures(seen: Seen, space: Space) -> None:
+    glimpses = space.glimpses(seen)
+    power = glimpses.var((0, 1))
+    assert power[:PICTURES].sum() == pytest.approx(1, rel=1e-3)
+    assert glimpses[:, 1:, PICTURES:].var((0, 1)).sum() == pytest.approx(0.5, rel=1e-3)
 
 
 def test_no_channel_of_the_tensor_outweighs_the_others(seen: Seen, space: Space) -> None:
-    standard = (seen.structure.reshape(CLIPS, -1) - space.structure_mean) / space.structure_scale
-    power = np.square(standard).reshape(CLIPS, 6, -1).mean((0, 2))
-    np.testing.assert_allclose(power, 1, rtol=1e-3)
+    standard = (frames_of(seen.structure) - space.structure_mean) / space.structure_scale
+    power = np.square(standard).reshape(CLIPS, 2, 6, -1).mean((0, 1, 3))
+    assert power.max() < 2 * power.min()
 
 
 def test_clips_are_placed_one_by_one_as_together(seen: Seen, space: Space) -> None:
@@ -58,18 +73,13 @@ def test_clips_are_placed_one_by_one_as_together(seen: Seen, space: Space) -> No
     np.testing.assert_allclose(one, space.targets(seen)[7:8])
 
 
-def test_films_that_never_cut_have_a_space(seen: Seen) -> None:
-    still = Seen(seen.latents, seen.structure, np.zeros(CLIPS, bool))
-    targets = fit_space(still, COMPONENTS, AXES).targets(still)
-    assert np.isfinite(targets).all()
-    assert not targets[:, -1].any()
-
-
-def test_principal_components_come_in_the_order_of_their_spread() -> None:
+@pytest.mark.parametrize("shape", [(30, 50), (50, 30)])
+def test_principal_components_come_in_the_order_of_their_spread(shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(1)
-    x = (rng.normal(size=(30, 50)) * np.linspace(5, 0.1, 50)).astype(np.float32)
+    x = (rng.normal(size=shape) * np.linspace(5, 0.1, shape[1])).astype(np.float32)
     mean, basis, scores = principal_components(x, 4)
     np.testing.assert_allclose((x - mean) @ basis.T, scores, atol=1e-3)
+    np.testing.assert_allclose(basis @ basis.T, np.eye(4), atol=1e-5)
     assert (np.diff(scores.var(0)) < 0).all()
     _, s, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
     np.testing.assert_allclose(np.square(scores).sum(0), s[:4] ** 2, rtol=1e-4)
