@@ -6,6 +6,7 @@ learn the same response anew for every instant.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,19 @@ def bins(samples: int, frames: int) -> Reals:
     return (shares / shares.sum(0)).astype(np.float32)
 
 
+def binned(mixing: NDArray[np.floating], eeg: NDArray[Any], frames: int) -> Reals:
+    """Mix the channels of windows, and average them in bins of time, (window, component, bin).
+
+    Parameters
+    ----------
+    mixing : (component, channel)
+    eeg : (window, channel, sample)
+    frames : int
+        Number of video frames of a window.
+    """
+    return np.asarray(mixing @ (eeg.astype(np.float32) @ bins(eeg.shape[2], frames)), np.float32)
+
+
 def told(weights: Arrays, mixed: Reals) -> Reals:
     """Return the probability of a cut at each frame, (window, frame).
 
@@ -58,7 +72,7 @@ def told(weights: Arrays, mixed: Reals) -> Reals:
     weights : dict
         See `CutFit`.
     mixed : (window, component, bin)
-        EEG in mixed channels and `bins` of time.
+        As `binned` returns it.
     """
     odds = _scores(mixed, weights["cut_kernel"].reshape(-1)) + weights["cut_offset"]
     return (1 / (1 + np.exp(-odds))).astype(np.float32)

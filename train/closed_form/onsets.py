@@ -42,7 +42,7 @@ def fit_onsets(
     Parameters
     ----------
     mixed : (window, component, bin)
-        EEG in mixed channels and bins of time, see `train.closed_form.cuts.bins`.
+        As `train.closed_form.cuts.binned` returns it.
     cuts : (window, frame)
         Whether a shot begins with the frame.
     glimpses : (window, latent frame, value)
@@ -54,11 +54,10 @@ def fit_onsets(
     # A shot is shown by the first latent frame that it has the larger part of, if the window has one.
     latent = np.searchsorted(decisive(glimpses.shape[1]), frame)
     there = latent < glimpses.shape[1]
-    window, frame, latent = window[there], frame[there], latent[there]
-    heard = np.empty((len(window), mixed.shape[1] * TAPS), np.float32)
-    for n in np.unique(window):
-        own = window == n
-        heard[own] = shifted(mixed[n : n + 1])[frame[own]]
+    window = window[there]
+    frame = frame[there]
+    latent = latent[there]
+    heard = np.concatenate([shifted(one[None])[frame[window == n]] for n, one in enumerate(mixed)])
     seen = glimpses[window, latent].astype(np.float64)
     found = np.zeros((*cuts.shape, glimpses.shape[2]), np.float32)
     for fold in range(int(folds.max()) + 1):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.closed_form import shots
+from train.closed_form import cuts, onsets, shots
 from train.closed_form.brain_maps import GROUPS
 from train.work import Arrays
 
@@ -41,6 +41,14 @@ class Shots:
 
     cuts: NDArray[np.float32]
     onsets: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, weights: Arrays, mixed: NDArray[np.float32]) -> "Shots":
+        """Tell of windows, by the weights that `train.closed_form.cuts` and `onsets` fit.
+
+        `mixed` is as `train.closed_form.cuts.binned` returns it.
+        """
+        return cls(cuts.told(weights, mixed), onsets.told(weights, mixed))
 
     def part(self, rows: Any) -> "Shots":
         """Take some of the windows."""
@@ -76,9 +84,9 @@ def refine(net: Arrays, led: Mapping[str, NDArray[Any]], seen: Shots, route: str
         [led[other] if KNOWN[way, n] else np.zeros_like(own) for n, other in enumerate(ROUTES)], 2
     )
     there = float(HAVE_EEG[way])
-    cuts = seen.cuts * there
-    begun = shots.begun(cuts, frames)
-    same = shots.same_shot(cuts, frames)
+    sure = seen.cuts * there
+    begun = shots.begun(sure, frames)
+    same = shots.same_shot(sure, frames)
     size = same.sum(2, keepdims=True)
     within = same / size
     flat = (told / net["scale"]).reshape(count, frames, -1)

@@ -8,6 +8,8 @@ frames between them begins another one.
 import numpy as np
 from numpy.typing import NDArray
 
+from train.closed_form.patch_codec import FRAMES
+
 Matrix = NDArray[np.float64]
 
 # Nothing is told for sure, so that logarithms stay finite.
@@ -20,7 +22,7 @@ def decisive(frames: int) -> NDArray[np.int64]:
     Latent frame 0 is the first video frame alone. Of the four video frames of another one it is the second: a
     cut at a later one leaves the larger part to the next latent frame.
     """
-    return np.maximum(4 * np.arange(frames) - 2, 0)
+    return np.maximum(FRAMES * np.arange(frames) - FRAMES // 2, 0)
 
 
 def same_shot(told: NDArray[np.floating], frames: int) -> Matrix:

@@ -148,7 +148,8 @@ class CompactFitter:
         assert self.manifest.latent is not None
         grid = self.manifest.grid
         frames = int(grid.window * grid.fps)
-        there, glimpses = encoder_graph.glimpsed(self.weights | fitted.weights, windows, frames)
+        weights = self.weights | fitted.weights
+        there, glimpses = encoder_graph.glimpsed(weights, self.space, windows, frames)
         drawn = self.space.drawn(glimpses, self.manifest.latent[3:])
         return {"condition": drawn * there[:, None, None, None, None]}
 

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from onnx import ModelProto, helper, numpy_helper
 
 from rtdecode.errors import BundleError
-from train.closed_form import cuts, onsets
 from train.closed_form.brain_maps import GROUPS, features, place
+from train.closed_form.cuts import binned
 from train.closed_form.refine import LAYERS, PREFIX, ROUTES, Shots, perceptron, refine
 from train.closed_form.stem import fill_slots
+from train.models.compact.space import Space
 from train.work import Arrays
 
 _WEIGHTS = (
@@ -109,14 +110,16 @@ def _let_yield(model: ModelProto, yields: NDArray[np.floating[Any]]) -> None:
 
 
 def glimpsed(
-    weights: Arrays, windows: Arrays, frames: int
+    weights: Arrays, space: Space, windows: Arrays, frames: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Compute in numpy what an encoder with these weights tells of windows.
 
     Parameters
     ----------
     weights : dict
-        All weights that `weights_of` reads, ``basis``, and ``yields``.
+        All weights that `weights_of` reads, and ``yields``.
+    space : Space
+        Of the decoder.
     windows : dict
         ``eeg``, ``eeg_mask``, ``fmri``, ``fmri_mask``.
     frames : int
@@ -130,12 +133,8 @@ def glimpsed(
     """
     fmri = fill_slots(windows["fmri"], windows["fmri_mask"])
     places = place(weights, features(weights, windows["eeg"], fmri))
-    basis = weights["basis"].astype(np.float64)
-    values = len(weights[f"{PREFIX}scale"])
-    led = {route: (points @ basis).reshape(len(points), -1, values) for route, points in places.items()}
-    averaged = windows["eeg"].astype(np.float32) @ cuts.bins(windows["eeg"].shape[2], frames)
-    mixed = np.asarray(weights["mixing"] @ averaged, np.float32)
-    seen = Shots(cuts.told(weights, mixed), onsets.told(weights, mixed))
+    led = {route: space.led(points) for route, points in places.items()}
+    seen = Shots.of(weights, binned(weights["mixing"], windows["eeg"], frames))
     net = perceptron(weights)
     there = np.hstack([windows[f"{name}_mask"].max(1, keepdims=True) for name in ("fmri", "eeg")])
     # The same gate as `_let_yield` writes.

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.closed_form.brain_maps import GROUPS
-from train.closed_form.cuts import bins, fit_cuts
+from train.closed_form.cuts import binned, fit_cuts
 from train.closed_form.encoding import (
     FOLDS,
     Kernel,
@@ -269,8 +269,7 @@ def fit_eeg(eeg: Eeg, story: FilmStory, sizes: Sizes) -> Side:
         "eeg_feature_mean": found.means[0].astype(np.float32),
         "map": found.maps[0],
     }
-    averaged = z.astype(np.float32) @ bins(z.shape[2], story.cuts.shape[1])
-    mixed = (weights["mixing"] @ averaged).astype(np.float32)
+    mixed = binned(weights["mixing"], z, story.cuts.shape[1])
     cut = fit_cuts(mixed, story.cuts, windows)
     onset = fit_onsets(mixed, story.cuts, story.glimpses, windows)
     seen = Shots(cut.told, onset.told)

@@ -20,7 +20,8 @@ def test_the_pairs_are_found_whatever_they_are_mixed_with() -> None:
     found = canonical(*signals(20_000, 0), 3, 0.0)
     np.testing.assert_allclose(found.correlations, [0.8, 0.4, 0], atol=0.02)
     one, other = signals(20_000, 1)
-    seen, heard = (one - one.mean(0)) @ found.first, (other - other.mean(0)) @ found.second
+    seen = (one - one.mean(0)) @ found.first
+    heard = (other - other.mean(0)) @ found.second
     for values in (seen, heard):
         np.testing.assert_allclose(np.cov(values.T), np.eye(3), atol=0.05)
     shared = np.diag(np.corrcoef(seen.T, heard.T)[:3, 3:])

@@ -47,7 +47,8 @@ def test_what_is_told_of_training_windows_is_held_out() -> None:
     truth = np.repeat(rng.normal(size=(80, 1, VALUES)), 9, axis=1)
     found = fit_onsets(mixed, cuts, truth, np.arange(80) % 5)
     window, frame = np.nonzero(cuts)
-    seen, true = found.told[window, frame].ravel(), truth[window, 0].ravel()
+    seen = found.told[window, frame].ravel()
+    true = truth[window, 0].ravel()
     assert seen @ true / len(true) < 0.1, "noise tells nothing of shots that did not teach"
 
 

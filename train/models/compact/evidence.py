@@ -3,8 +3,8 @@
 The encoder was trained on windows of one participant who watched films. Other windows differ from them: in
 how strong the signals are along the directions that were learned and beside them, in how large the points
 are that the maps lead to, in whether these points are like those that films lead to, and in whether EEG and
-volumes tell the same. `Evidence` computes these numbers
-inside the encoder's graph, and `fit_evidence` fits what they are measured against to the training windows.
+volumes tell the same. `Evidence` computes these numbers inside the encoder's graph, and `fit_evidence` fits
+what they are measured against to the training windows.
 `train.models.compact.presence` makes probabilities of them.
 """
 

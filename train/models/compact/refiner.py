@@ -143,7 +143,7 @@ class Refiner(nn.Module):
     def shots(self, cuts: Tensor) -> tuple[Tensor, Tensor]:
         """Compute `train.closed_form.shots.same_shot` and `begun`."""
         hazard = -torch.log1p(-cuts.clamp(max=SUREST))
-        # A product with a triangle adds up as `cumsum` does, which some engines compute in another order.
+        # A product with a triangle adds up along the frames, as `numpy.cumsum` does.
         count = cuts.shape[1]
         until = hazard @ torch.ones(count, count).to(cuts).triu()
         last = until[:, self.decisive]
@@ -216,7 +216,8 @@ def _trained(
     net.scale.copy_(torch.from_numpy(np.maximum(truth.std((0, 1)), 1e-6)))
     given = torch.from_numpy(np.stack([led[route] for route in ROUTES], 1).astype(np.float32))
     glimpses = torch.from_numpy(truth.astype(np.float32))
-    cuts, onsets = torch.from_numpy(seen.cuts), torch.from_numpy(seen.onsets)
+    cuts = torch.from_numpy(seen.cuts)
+    onsets = torch.from_numpy(seen.onsets)
     batches = max(len(truth) // sizes.batch, 1)
     optimizer = AdamW(net.parameters(), lr=sizes.rate, weight_decay=sizes.decay)
     rates = OneCycleLR(optimizer, sizes.rate, total_steps=sizes.rounds * batches)

@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.bundle import Bundle
-from train.closed_form import brain_maps, cuts, onsets
+from train.closed_form import brain_maps
 from train.closed_form import patch_codec as patch
 from train.closed_form.brain_maps import StemSizes
+from train.closed_form.cuts import binned, fit_cuts
+from train.closed_form.onsets import fit_onsets
 from train.closed_form.refine import PREFIX, Shots, perceptron, refine
 from train.data.arrays import normalised, statistics
 from train.data.shards import Shards
@@ -87,23 +89,23 @@ class Watched:
         Returns
         -------
         dict
-            The statistics, ``space_*``, the arrays that `train.closed_form.brain_maps` fits, and
-            ``points_{route}``, the held-out points of the windows that teach.
+            The statistics, ``space_*``, and the arrays that `train.closed_form.brain_maps` fits. Of the
+            windows that teach ``glimpses``, which were shown, and ``points_{route}``, held out.
         """
         # The signals become features, and the clips points of a space.
         stats, fitted = self._stems(stems, level)
         seen = self.seen(self.taught)
         few = slice(None, None, -(-len(seen) // _CLIPS))
         space = fit_space(seen.part(few), sizes, components)
-        truth = space.points(glimpses_of(space, seen))
+        glimpses = _glimpses(space, seen)
         # Windows of one title are left out together: a fixed film that is watched twice must not be
         # predicted from its own twin.
         folds = by_title(self.taught)
         features = self.features(self.taught, fitted | stats)
-        maps, held_out = brain_maps.fit_maps(features, truth, stems, folds)
+        maps, held_out = brain_maps.fit_maps(features, space.points(glimpses), stems, folds)
         fitted |= maps | {f"space_{name}": value for name, value in vars(space).items()}
         points = {f"points_{route}": value.astype(np.float32) for route, value in held_out.items()}
-        return fitted | points | stats
+        return fitted | points | stats | {"glimpses": glimpses}
 
     def shots(self, fitted: Arrays) -> Arrays:
         """Fit what tells of shots, to the EEG of the windows that teach.
@@ -114,12 +116,11 @@ class Watched:
             The weights of `train.closed_form.cuts` and `train.closed_form.onsets`, and held out
             ``cuts_told`` and ``onsets_told``.
         """
-        seen = self.seen(self.taught)
         shown = Shards(self._films(self.taught), "cuts")[:]
         mixed = self.mixed(self.taught, fitted)
         folds = by_title(self.taught) % _SHOT_FOLDS
-        cut = cuts.fit_cuts(mixed, shown, folds)
-        onset = onsets.fit_onsets(mixed, shown, glimpses_of(space_of(fitted), seen), folds)
+        cut = fit_cuts(mixed, shown, folds)
+        onset = fit_onsets(mixed, shown, fitted["glimpses"], folds)
         return cut.weights | onset.weights | {"cuts_told": cut.told, "onsets_told": onset.told}
 
     def refine(self, fitted: Arrays, sizes: RefinerSizes) -> Arrays:
@@ -132,7 +133,7 @@ class Watched:
         """
         space = space_of(fitted)
         led = {route: space.led(fitted[f"points_{route}"]) for route in brain_maps.GROUPS}
-        truth = glimpses_of(space, self.seen(self.taught))
+        truth = fitted["glimpses"]
         told = Shots(fitted["cuts_told"], fitted["onsets_told"])
         net, refined = fit_refiner(led, truth, told, sizes, by_title(self.taught), self.work.seed)
         found = {f"{PREFIX}{name}": value for name, value in net.items()}
@@ -142,8 +143,7 @@ class Watched:
         """Fit what evidence is measured against, see `train.models.compact.evidence`; for the encoder."""
         features = self.features(self.taught, fitted)
         held_out = [fitted[f"points_{route}"].astype(np.float64) for route in ("fmri", "eeg")]
-        space = space_of(fitted)
-        shown = space.points(glimpses_of(space, self.seen(self.taught)))
+        shown = space_of(fitted).points(fitted["glimpses"])
         found = fit_evidence(features, held_out, shown, by_title(self.taught))
         return {f"{EVIDENCE}{name}": value for name, value in found.items()}
 
@@ -153,8 +153,7 @@ class Watched:
         parts = []
         for one in showings:
             eeg, _ = normalised(self.work.read(session_stage(one)), fitted)
-            averaged = eeg.astype(np.float32) @ cuts.bins(eeg.shape[2], frames)
-            parts.append(fitted["mixing"] @ averaged)
+            parts.append(binned(fitted["mixing"], eeg, frames))
         return np.concatenate(parts)
 
     def windows(self, showings: Sequence[AnyShowing], fitted: Arrays) -> Iterator[Arrays]:
@@ -177,9 +176,8 @@ class Watched:
             space = space_of(fitted)
             places = brain_maps.place(fitted, self.features(showings, fitted))
             led = {route: space.led(points) for route, points in places.items()}
-            mixed = self.mixed(showings, fitted)
-            told = cuts.told(fitted, mixed)
-            shots = Shots(told, onsets.told(fitted, mixed))
+            shots = Shots.of(fitted, self.mixed(showings, fitted))
+            told = shots.cuts
             net = perceptron(fitted)
             glimpses = {r: refine(net, led, shots, r).astype(np.float32) for r in brain_maps.GROUPS}
         paths = self._films(showings)
@@ -242,7 +240,7 @@ def watch(one: AnyShowing, raw: Bundle) -> Arrays:
     return one.arrays(raw)
 
 
-def glimpses_of(space: Space, seen: Seen) -> NDArray[np.float64]:
+def _glimpses(space: Space, seen: Seen) -> NDArray[np.float64]:
     """Reduce clips to glimpses, a part at a time, because their latents may not fit into memory."""
     at = range(0, len(seen), _AT_ONCE)
     return np.concatenate([space.glimpses(seen.part(slice(n, n + _AT_ONCE))) for n in at])

@@ -248,7 +248,8 @@ def _alike(one: np.ndarray, other: np.ndarray) -> float:
 
 def test_the_perceptron_finds_what_linear_maps_cannot_tell():
     led, truth, seen = _products(1200)
-    taught, fresh = slice(0, 1000), slice(1000, 1200)
+    taught = slice(0, 1000)
+    fresh = slice(1000, 1200)
     titles = np.arange(1000) // 10
     net, held_out = fit_refiner(_part(led, taught), truth[taught], seen.part(taught), SIZES, titles, 0)
     found = {r: refine(net, _part(led, fresh), seen.part(fresh), r) for r in ROUTES}

@@ -84,7 +84,8 @@ def test_the_numbers_are_the_energies_and_agreements_of_their_definition(world: 
     def like_a_film(number: int, name: str) -> np.ndarray:
         return (np.square(places[:, number] @ a[f"film_{name}"]) @ a[f"gain_{name}"])[:, 0]
 
-    one, other = places[:, 1] @ a["pair_fmri"], places[:, 2] @ a["pair_eeg"]
+    one = places[:, 1] @ a["pair_fmri"]
+    other = places[:, 2] @ a["pair_eeg"]
     ratio = np.zeros(WINDOWS)
     for k, r in enumerate(a["pair"]):
         spread = np.array([[1, r], [r, 1]])
