@@ -16,10 +16,10 @@ demo demo-real test test-all bench: export PYTHONDONTWRITEBYTECODE :=
 demo demo-real test test-all bench: export OMP_NUM_THREADS ?= 1
 
 demo: .venv/core
-	$(BIN)/rtdecode demo
+	$(BIN)/rtdecode demo --dashboard 127.0.0.1:0
 
 demo-real: .venv/core
-	$(BIN)/rtdecode demo --recorded
+	$(BIN)/rtdecode demo --recorded --dashboard 127.0.0.1:0
 
 # Types are checked by one process, which leaves the other cores to the tests.
 test: .venv/test
@@ -53,12 +53,12 @@ reproduce: .venv/test
 	$(PYTHON) -m venv .venv
 
 .venv/core: pyproject.toml constraints.txt | .venv/bin/python
-	$(PIP) -c constraints.txt -e '.[cpu]'
+	$(PIP) -c constraints.txt -e '.[cpu,dashboard]'
 	touch $@
 
 # torch by its pin, so that nothing pulls a CUDA build.
 .venv/test: pyproject.toml constraints.txt | .venv/bin/python
-	$(PIP) -c constraints.txt torch -e '.[cpu,train,export,play,test]'
+	$(PIP) -c constraints.txt torch -e '.[cpu,dashboard,train,export,play,test]'
 	touch .venv/core $@
 
 clean:

@@ -19,6 +19,7 @@ from rtdecode.errors import RtDecodeError, UsageError
 from rtdecode.options import (
     BundleName,
     Carry,
+    Dashboard,
     Existing,
     Json,
     Moco,
@@ -80,11 +81,15 @@ def demo(
         bool, typer.Option("--recorded", help="Play two runs of recorded human fMRI instead of simulating.")
     ] = False,
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Show the film when it is done.")] = False,
+    dashboard: Dashboard = None,
 ) -> None:
     """Run a live session against a simulated participant, or against recorded human fMRI."""
     from streaming.tools import demo as command
 
-    raise typer.Exit(command.run(seconds=seconds, out=out, open_film=open_, recorded=recorded, film=film))
+    code = command.run(
+        seconds=seconds, out=out, open_film=open_, recorded=recorded, film=film, dashboard=dashboard
+    )
+    raise typer.Exit(code)
 
 
 app.command()(simulate)
@@ -108,7 +113,7 @@ def stream(
         Path | None, typer.Option(help="Folder with film.mp4 and events.tsv, or the TSV.")
     ] = None,
     record: Annotated[Path | None, typer.Option(help="Keep everything that arrives in this folder.")] = None,
-    dashboard: Annotated[str | None, typer.Option(help="Not built yet.", hidden=True)] = None,
+    dashboard: Dashboard = None,
     decoder: Annotated[str | None, typer.Option(help="Not built yet.", hidden=True)] = None,
     wait: Annotated[
         float, typer.Option(help="Seconds to wait for the run to start; 0: for ever.", callback=from_zero)

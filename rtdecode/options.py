@@ -42,6 +42,10 @@ Carry = Annotated[bool, typer.Option("--carry/--no-carry", help="Carry each clip
 Twin = Annotated[
     bool, typer.Option("--twin", help="Show what the bundle decodes from no signal beside each clip.")
 ]
+Dashboard = Annotated[
+    str | None,
+    typer.Option(help="Serve a page for the operator, for example at 127.0.0.1:8080.", metavar="HOST:PORT"),
+]
 Peers = Annotated[
     str | None,
     typer.Option(help="Hosts to ask for LSL streams if discovery is blocked.", metavar="HOST,..."),

@@ -21,7 +21,7 @@ from rtdecode import plausible
 from rtdecode.bundle import Bundle
 from rtdecode.clocks.run_clock import RunClock
 from rtdecode.disk.calibration import Calibration
-from rtdecode.eeg.stream import EegStream
+from rtdecode.eeg.stream import EegSpan, EegStream
 from rtdecode.errors import GeometryError
 from rtdecode.signal.eeg.quality import fractions
 from rtdecode.timing import exact
@@ -137,6 +137,15 @@ class Assembler:
     def montage(self) -> Montage | None:
         """Montage of the stream; None until it is known."""
         return self._eeg.montage if self._eeg else None
+
+    def eeg_shown(self, times: NDArray[np.float64]) -> EegSpan | None:
+        """Return the clean EEG at ascending local times, for somebody to look at; None without a stream."""
+        return self._eeg.shown(times) if self._eeg else None
+
+    @property
+    def eeg_newest(self) -> float:
+        """Local time of the newest clean sample, s; -inf before the first."""
+        return self._eeg.newest if self._eeg else -math.inf
 
     @property
     def refused(self) -> list[str]:

@@ -41,7 +41,7 @@ from rtdecode.eeg.channels import match
 from rtdecode.errors import GeometryError, RtDecodeError
 from rtdecode.signal.volume.motion import THIN
 from rtdecode.timing import check_tr
-from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
+from rtdecode.types import Array, EegChunk, Montage, Trigger, Volume, Window
 from rtdecode.windows.assembler import Assembler
 from streaming.session import past
 from streaming.session.backlog import Lag
@@ -158,6 +158,8 @@ class _Acquisition:
         self._kept_at = -math.inf
         # By which deadlines were judged when the last item was taken, s. It never goes back.
         self._taken_at = -math.inf
+        # Local time of the newest EEG that a status has shown, s.
+        self._traced_at = -math.inf
         # Triggers and volumes that the next statuses will tell of.
         self._untold: list[dict[str, Any]] = []
         # Until a sample comes, the newest is the one that the acquisition before this one told of.
@@ -281,7 +283,7 @@ class _Acquisition:
         # Without room the session is busy and reads nothing: a later status tells of it all.
         if not self._outbox:
             self._status_at = now
-            self.send(Message(self._status(now), {}))
+            self.send(Message(self._status(now), self._traces()))
             self._tell_now = bool(self._untold)
 
     def _idle(self) -> None:
@@ -476,6 +478,22 @@ class _Acquisition:
             "at": now,
             "wall_s": time.time(),
         }
+
+    def _traces(self) -> dict[str, Array]:
+        """Return the EEG since the last status, at the bundle's rate; nothing without a page."""
+        newest = self._assembler.eeg_newest
+        if self._sources.options.dashboard is None or not math.isfinite(newest):
+            return {}
+        grid = self._assembler.grid
+        rate = float(grid.sfreq)
+        # A window of EEG has room in a message.
+        since = max(self._traced_at, newest - float(grid.window))
+        times = since + (1 + np.arange(int((newest - since) * rate))) / rate
+        span = self._assembler.eeg_shown(times)
+        if span is None or span.values is None or not len(times):
+            return {}
+        self._traced_at = float(times[-1])
+        return {"traces": span.values.astype(np.float16), "traced": span.mask}
 
     def _notes(self) -> list[str]:
         """Say what was passed over since the last status, one sentence for each reason."""

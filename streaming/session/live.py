@@ -28,6 +28,7 @@ from rtdecode.errors import OutputError, RtDecodeError, SourceLostError, UsageEr
 from rtdecode.windows.assembler import Counters
 from streaming.decode.deadline import Inbox, Job, time_left
 from streaming.decode.decoder import Decoder, check_steps
+from streaming.page.link import PageLink
 from streaming.session import interrupts
 from streaming.session.mailbox import Mailbox, Message, slot_bytes, unpack
 from streaming.session.memory import MemoryMeter
@@ -78,22 +79,34 @@ def run(options: StreamOptions) -> int:
         if options.record is not None:
             folders.enter_context(held(options.record, "--record", f"session {name}"))
             check_unused(options.record)
+        # Opened before the folder is made: an address that cannot be served ends the command at once.
+        page = _page(options, bundle, out, folders)
         prepare(out, overwrite=options.overwrite)
         console = Console(stderr=True)
+        if page is not None:
+            console.print(f"The session's page, for the operator alone: {page.url}", soft_wrap=True)
         if bundle.manifest.simulated:
             console.print(
                 "[bold]Simulated participant:[/] the bundle decodes one simulated brain, and no other."
             )
-        session = _Session(options, bundle, out, name, console)
+        session = _Session(options, bundle, out, name, console, page)
         session.run()
     return 0
 
 
+def _page(options: StreamOptions, bundle: Bundle, out: Path, folders: ExitStack) -> PageLink | None:
+    """Start the page if there is to be one; it ends with the session."""
+    if options.dashboard is None:
+        return None
+    page = PageLink(options.dashboard, out, options, bundle)
+    folders.callback(page.close)
+    return page
+
+
 def _check(options: StreamOptions, bundle: Bundle) -> None:
     """Refuse orders that cannot be carried out, before any folder is made."""
-    for flag, value in {"--dashboard": options.dashboard, "--decoder": options.decoder}.items():
-        if value is not None:
-            raise UsageError(f"{flag} is not built yet. There are --lsl, --fmri-dir, --bundle and --truth.")
+    if options.decoder is not None:
+        raise UsageError("--decoder is not built yet. There are --lsl, --fmri-dir, --bundle and --truth.")
     check_steps(bundle, options.steps)
     _check_sources(options, bundle)
     window = float(bundle.manifest.grid.window)
@@ -171,13 +184,20 @@ class _Session:
     """The state of one session; `run` is its whole life."""
 
     def __init__(
-        self, options: StreamOptions, bundle: Bundle, out: Path, name: str, console: Console
+        self,
+        options: StreamOptions,
+        bundle: Bundle,
+        out: Path,
+        name: str,
+        console: Console,
+        page: PageLink | None = None,
     ) -> None:
         self._options = options
         self._bundle = bundle
         self._name = name
         self._out = out
         self._console = console
+        self._page = page
         self._report_path = options.report or out / "report.json"
         self._acquisition = _Process(_sources(options, bundle, name), slot_bytes(bundle))
         self._restarts = Restarts()
@@ -222,7 +242,8 @@ class _Session:
                     steps=self._options.steps,
                     twin=self._options.twin,
                 )
-            self._progress = Progress(self._console, self._options.seconds, self._output.hop_s)
+            heard = None if self._page is None else self._page.say
+            self._progress = Progress(self._console, self._options.seconds, self._output.hop_s, heard)
             # What the report says if anything but an `RtDecodeError` ends the session.
             ended = "an unexpected error"
             try:
@@ -293,6 +314,8 @@ class _Session:
             self._acquisition_died()
         while message is not None:
             kind = message.head["kind"]
+            if self._page is not None:
+                self._page.tell(message)
             if kind == "window":
                 self._take_window(message)
             elif kind == "fault":
@@ -408,10 +431,12 @@ class _Session:
         if job is not None:
             self._output.emit(job, time_left(job, now, self._patience, self._inbox.urgent + 1))
         for sentence in self._output.notes():
-            self._progress.say(sentence)
+            self._progress.tell(sentence)
 
     def _periodic(self) -> None:
         now = time.monotonic()
+        if self._page is not None:
+            self._follow(self._page)
         self._progress.update(self._status, self._output)
         self._memory.sample(now)
         if now - self._reported_at > _REPORT_EVERY:
@@ -420,6 +445,14 @@ class _Session:
         if now - self._said_at > _SAY_EVERY and self._waiting:
             self._said_at = now
             self._progress.say("waiting for " + "; ".join(self._waiting))
+
+    def _follow(self, page: PageLink) -> None:
+        if page.asked_to_stop:
+            self._interrupted = "stopped on the page"
+        if page.died():
+            self._progress.say(
+                "The page ended unexpectedly; what it printed above says why. Decoding goes on."
+            )
 
     def _keep_report(self) -> None:
         if self._out_fault is not None:
@@ -486,6 +519,8 @@ class _Session:
         counts = self._output.counts
         self._output.abandon(self._status["reached"] - counts["final"] - counts["skipped"])
         self._progress.close(self._status, self._output)
+        if self._page is not None:
+            self._page.over(ended)
         try:
             final = self._close(ended)
         finally:

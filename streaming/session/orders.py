@@ -32,7 +32,9 @@ class StreamOptions:
         Folder with the film and its events, or the table of events.
     record : Path or None
         Folder of the recording.
-    dashboard, decoder : str or None
+    dashboard : str or None
+        ``HOST:PORT`` of the operator's page.
+    decoder : str or None
         Not built yet.
     wait : float
         Seconds to wait for a run to begin; 0 waits for ever.

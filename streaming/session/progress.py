@@ -1,6 +1,7 @@
 """What the operator sees on the terminal while a session runs."""
 
 import time
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
@@ -24,10 +25,19 @@ class Progress:
         Run time to be decoded, s; None if the session goes on until it is stopped.
     hop_s : float
         Time from one window to the next, s. Each kind of event gets at most one line in that time.
+    heard : callable, optional
+        Gets every sentence of `tell`, too.
     """
 
-    def __init__(self, console: Console, seconds: float | None, hop_s: float) -> None:
+    def __init__(
+        self,
+        console: Console,
+        seconds: float | None,
+        hop_s: float,
+        heard: Callable[[str], None] | None = None,
+    ) -> None:
         self._console = console
+        self._heard = heard
         self._line_at = time.monotonic()
         self._news = News(hop_s)
         self._bar = RichProgress(
@@ -46,7 +56,7 @@ class Progress:
         """Show how far the session is, and say what has happened."""
         now_at = time.monotonic()
         for sentence in self._news.take(happened(status, output, now_at), now_at):
-            self.say(sentence)
+            self.tell(sentence)
         elapsed = status["elapsed"]
         if elapsed is None:
             return
@@ -55,6 +65,12 @@ class Progress:
         if not self._console.is_terminal and now_at - self._line_at > _LINE_EVERY:
             self._line_at = now_at
             self.say("   ".join(lines))
+
+    def tell(self, sentence: str) -> None:
+        """Say what happens, here and wherever else it is listened to; it names no file and no folder."""
+        self.say(sentence)
+        if self._heard is not None:
+            self._heard(sentence)
 
     def say(self, text: str) -> None:
         """Print a line."""
@@ -67,7 +83,7 @@ class Progress:
         over: Status = {**status, "elapsed": None}
         events = happened(over, output, now_at)
         for sentence in self._news.take(events, now_at, ends=True):
-            self.say(sentence)
+            self.tell(sentence)
         self._bar.stop()
 
 

@@ -6,12 +6,15 @@ scanner, or recorded fMRI; the other decodes what it receives.
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 import time
 import webbrowser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -21,6 +24,9 @@ import rtdecode
 from rtdecode.disk.folders import taken
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.watched import KINDS, watched
+from streaming.page import address
+from streaming.page.address import Address
+from streaming.page.link import check_installed
 from streaming.session import interrupts
 
 # What the simulated participant watches where no film is named: a minute of a real one, whose README says
@@ -30,6 +36,8 @@ FILM = Path(rtdecode.__file__).with_name("phantom") / "films" / "demo.mp4"
 _CREDIT = "Caminandes 3: Llamigos, (c) Blender Foundation / studio.blender.org, CC-BY 4.0"
 _RECORDED = Path(rtdecode.__file__).with_name("recorded") / "haxby"
 _RUNS = ("run009", "run010")
+# Within this time a session has opened its page, s.
+_PAGE_WITHIN = 60.0
 # Last lines of the player's log that are shown if the session fails.
 _LINES = 12
 
@@ -40,6 +48,7 @@ def run(
     open_film: bool = False,
     recorded: bool = False,
     film: str | None = None,
+    dashboard: str | None = None,
 ) -> int:
     """Run a session and show what came of it.
 
@@ -56,6 +65,8 @@ def run(
     film : str, optional
         What the simulated participant watches: a word or a path, as `rtdecode.phantom.film.watched` takes
         them; by default `FILM`.
+    dashboard : str, optional
+        ``HOST:PORT`` of the operator's page, which is opened where there is a display.
 
     Returns
     -------
@@ -65,14 +76,15 @@ def run(
     Raises
     ------
     UsageError
-        If the folder is in use, if there is no such film or it is shorter than `seconds`, or if a film is
-        named for recorded runs.
+        If the folder is in use, if there is no such film or it is shorter than `seconds`, if a film is
+        named for recorded runs, or if the page cannot be served at its address.
     """
     if recorded and film is not None:
         raise UsageError(
             f"--film {film}: --recorded plays human runs, whose pictures are fixed. Leave out --film or "
             "--recorded."
         )
+    page = _free(dashboard) if dashboard is not None else None
     shown = str(FILM) if film is None else film
     folder = out or Path("runs") / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
     if taken(folder):
@@ -82,18 +94,51 @@ def run(
         watched(shown, seconds, 0, "grid")
     console = Console(stderr=True)
     stopped = list[str]()
+    flags = [] if page is None else ["--dashboard", f"{page.host}:{page.port}"]
+    if page is not None:
+        _open_page(page)
     with interrupts.told(stopped.append):
         if recorded:
-            code = _recorded(folder, seconds, console, stopped)
+            code = _recorded(folder, seconds, flags, console, stopped)
         else:
-            code = _simulated(folder, seconds, shown, console, stopped)
+            code = _simulated(folder, seconds, shown, flags, console, stopped)
     films = sorted(folder.glob("**/film.mp4"))
     if open_film and code == 0 and films:
         webbrowser.open(films[0].resolve().as_uri())
     return code
 
 
-def _simulated(folder: Path, seconds: float, film: str, console: Console, stopped: Sequence[str]) -> int:
+def _free(dashboard: str) -> Address:
+    """Find a free port where any is asked for, so that both runs of a demo have their page at one address."""
+    check_installed()
+    asked = address.parse(dashboard)
+    with address.listening(asked) as there:
+        return replace(asked, port=there.getsockname()[1])
+
+
+def _open_page(page: Address) -> None:
+    """Open the page once it is there, where there is a display; nobody waits for it."""
+    # The session makes the token of a page for other machines, and prints it.
+    if page.token or not {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
+        return
+
+    def wait() -> None:
+        last = time.monotonic() + _PAGE_WITHIN
+        while time.monotonic() < last:
+            try:
+                socket.create_connection((page.host, page.port), timeout=1).close()
+            except OSError:
+                time.sleep(0.2)
+            else:
+                webbrowser.open(page.url)
+                return
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _simulated(
+    folder: Path, seconds: float, film: str, flags: Sequence[str], console: Console, stopped: Sequence[str]
+) -> int:
     console.print(
         f"Demo: {seconds:g} s of film ({escape(_title(film))}), seen by a [bold]simulated participant[/] "
         "(preset easy), no person. One program is the participant, the amplifier and the scanner; the other "
@@ -108,7 +153,7 @@ def _simulated(folder: Path, seconds: float, film: str, console: Console, stoppe
     length = ["--seconds", f"{seconds:g}"]
     sources = ["--lsl", name, "--fmri-dir", str(volumes), "--truth", str(truth), *length]
     player = ["simulate", *sources, "--preset", "easy", "--film", film]
-    return _session(player, ["stream", *sources], folder, volumes, console, stopped)
+    return _session(player, ["stream", *sources, *flags], folder, volumes, console, stopped)
 
 
 def _title(film: str) -> str:
@@ -117,7 +162,9 @@ def _title(film: str) -> str:
     return _CREDIT if Path(film).resolve() == FILM.resolve() else Path(film).name
 
 
-def _recorded(folder: Path, seconds: float, console: Console, stopped: Sequence[str]) -> int:
+def _recorded(
+    folder: Path, seconds: float, flags: Sequence[str], console: Console, stopped: Sequence[str]
+) -> int:
     console.print(
         f"Demo: the first {seconds:g} s of two runs of [bold]recorded human fMRI[/] (one slice, eight "
         "categories of objects), played at their own pace. Category decoding, not a reconstruction.",
@@ -133,7 +180,7 @@ def _recorded(folder: Path, seconds: float, console: Console, stopped: Sequence[
         volumes.mkdir(parents=True)
         player = ["play-volumes", str(source / "bold_1slice.nii.gz"), "--fmri-dir", str(volumes)]
         reader = ["stream", "--fmri-dir", str(volumes), "--bundle", "haxby", "--existing", "read"]
-        reader += ["--truth", str(source / "bold_events.tsv"), "--seconds", f"{seconds:g}"]
+        reader += ["--truth", str(source / "bold_events.tsv"), "--seconds", f"{seconds:g}", *flags]
         code = _session(player, reader, target, volumes, console, stopped)
     return code
 

@@ -52,6 +52,8 @@ class Player(threading.Thread):
         LSL stream; None without EEG.
     folder : Path or None
         Where the volumes go; None without fMRI.
+    eeg_away : tuple of float
+        When the EEG's outlet goes away, and when another one takes its place, s.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Player(threading.Thread):
         delay: float = 0.1,
         dropped: tuple[int, ...] = (),
         eeg_stops: float = np.inf,
+        eeg_away: tuple[float, float] = (np.inf, np.inf),
         affine: np.ndarray = AFFINE,
         marked: bool = True,
     ) -> None:
@@ -77,6 +80,7 @@ class Player(threading.Thread):
         self.delay = delay
         self.dropped = dropped
         self.eeg_stops = eeg_stops
+        self.eeg_away = eeg_away
         self.affine = affine
         self.marked = marked
         self.cancel = threading.Event()
@@ -93,6 +97,12 @@ class Player(threading.Thread):
             now = pylsl.local_clock() - began - self.lead
             if now > self.seconds:
                 break
+            if self.eeg_away[0] <= now < self.eeg_away[1]:
+                # Nobody else holds the outlet: the stream is gone from the network.
+                eeg = None
+            elif eeg is None and self.name_ and now >= self.eeg_away[1]:
+                eeg = outlet(self.name_)
+                sent = int((now + self.lead) * SFREQ)
             if eeg is not None:
                 sent = self._send(eeg, sent, min(now, self.eeg_stops), began)
             if marks is not None and now >= trigger * self.tr:

@@ -1,0 +1,144 @@
+"""What the operator's page costs: a simulated session at full pace with viewers in a real browser.
+
+python -m benchmarks.page [--minutes 30] [--viewers 2]    # needs Chromium; writes page.json beside this file
+
+CPU is the share of one core over the session, part by part. Memory is sampled every ten seconds; its growth
+is that of the last tenth over the tenth that follows the first sixth (five of thirty minutes).
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from rich.console import Console
+
+from benchmarks.browser import browser
+from streaming.page import address
+
+# With one viewer, share of a core.
+CPU = 0.05
+# Growth of the session's and of the browser's memory.
+SESSION_GROWTH = 0.05
+BROWSER_GROWTH = 0.1
+_EVERY_S = 10.0
+_OUT = Path(__file__).with_suffix(".json")
+
+
+def measure(minutes: float, viewers: int) -> dict[str, Any]:
+    """Run a session with so many viewers; return what each part of it took."""
+    with tempfile.TemporaryDirectory() as name, browser() as chrome:
+        out = Path(name) / "demo"
+        with address.listening(address.parse("127.0.0.1:0")) as free:
+            port = free.getsockname()[1]
+        words = [sys.executable, "-m", "rtdecode.cli", "demo", "--film", "natural", "--out", str(out)]
+        words += ["--seconds", f"{60 * minutes:g}", "--dashboard", f"127.0.0.1:{port}"]
+        demo = subprocess.Popen(words)
+        _wait_for(port)
+        for _ in range(viewers):
+            chrome.open(f"http://127.0.0.1:{port}/")
+        seen = _followed(demo, port)
+        report = json.loads((out / "report.json").read_text())
+    return {
+        "minutes": minutes,
+        "viewers": viewers,
+        "windows": report["windows"],
+        "beyond_floor_ms": report["latency_ms"]["beyond_floor"],
+        "cpu": {part: round(float(np.mean(one["cpu"])), 4) for part, one in seen.items()},
+        "memory_mb": {part: [round(x) for x in one["memory_mb"]] for part, one in seen.items()},
+        "growth": {part: round(_growth(one["memory_mb"]), 4) for part, one in seen.items()},
+    }
+
+
+def _followed(demo: subprocess.Popen[bytes], port: int) -> dict[str, dict[str, list[float]]]:
+    """Sample all parts until the demo ends."""
+    seen: dict[str, dict[str, list[float]]] = {}
+    before = _spent(demo, port)
+    at = time.monotonic()
+    while demo.poll() is None:
+        time.sleep(_EVERY_S)
+        now = _spent(demo, port)
+        passed_s = time.monotonic() - at
+        at += passed_s
+        for part, (cpu_s, memory_mb) in now.items():
+            if part in before:
+                one = seen.setdefault(part, {"cpu": [], "memory_mb": []})
+                one["cpu"].append((cpu_s - before[part][0]) / passed_s)
+                one["memory_mb"].append(memory_mb)
+        before = now
+    return seen
+
+
+def _spent(demo: subprocess.Popen[bytes], port: int) -> dict[str, tuple[float, float]]:
+    """Return the CPU time in s and the memory in MB of each part of the session, and of the browser."""
+    found: dict[str, tuple[float, float]] = {}
+    for process in psutil.Process().children(recursive=True):
+        try:
+            part = _part(process, demo, port)
+            times = process.cpu_times()
+            cpu_s, memory_mb = found.get(part, (0.0, 0.0))
+            memory_mb += process.memory_full_info().pss / 1e6
+            found[part] = (cpu_s + times.user + times.system, memory_mb)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def _part(process: psutil.Process, demo: subprocess.Popen[bytes], port: int) -> str:
+    """Name the part of the session that a process is."""
+    words = " ".join(process.cmdline())
+    if process.pid == demo.pid:
+        return "demo"
+    if "rtdecode.cli simulate" in words:
+        return "simulator"
+    if "rtdecode.cli stream" in words:
+        return "session"
+    if "multiprocessing" in words:
+        served = [one.laddr.port for one in process.net_connections("tcp") if one.status == "LISTEN"]
+        return "page" if port in served else "acquisition"
+    return "browser"
+
+
+def _growth(memory_mb: Sequence[float]) -> float:
+    """Return by which share the memory grew, from a while after the start to the end."""
+    length = max(1, len(memory_mb) // 10)
+    start = len(memory_mb) // 6
+    early = np.mean(memory_mb[start : start + length])
+    return float(np.mean(memory_mb[-length:]) / early - 1)
+
+
+def _wait_for(port: int) -> None:
+    while not any(one.laddr and one.laddr.port == port for one in psutil.net_connections("tcp")):
+        time.sleep(0.2)
+
+
+def main() -> None:
+    """Measure, print the verdicts, write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--viewers", type=int, default=2)
+    given = parser.parse_args()
+    found = measure(given.minutes, given.viewers)
+    console = Console()
+    skipped = found["windows"]["skipped"]
+    session = max(found["growth"][part] for part in ("session", "acquisition", "page"))
+    rows = [
+        ("windows skipped", skipped, 0),
+        ("CPU of the page, of a core", found["cpu"]["page"], CPU * given.viewers),
+        ("growth of the session's memory", session, SESSION_GROWTH),
+        ("growth of the browser's memory", found["growth"]["browser"], BROWSER_GROWTH),
+    ]
+    for name, value, bar in rows:
+        console.print(f"{name}: {value:g}, bar {bar:g}, {'pass' if value <= bar else 'FAIL'}")
+    _OUT.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""The state of every part of a session as a lamp: what is found, the likely cause, and what to do.
+
+Causes are told from what still comes: triggers without volumes mean that the scanner runs and its export does
+not. Nothing here is about safety.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from streaming.status import Status
+
+GREEN = "green"
+AMBER = "amber"
+RED = "red"
+# Not asked for, or not known.
+GREY = "grey"
+_WORSE = (GREY, GREEN, AMBER, RED)
+
+# A source that has been silent for so long is told, and is missing in the clips by now, s.
+_SILENT = {"EEG": (2.0, 8.0), "fMRI": (6.0, 20.0)}
+# Triggers that come at most so many TRs apart say that the scanner runs.
+_RUNNING_TRS = 3.0
+# So many volumes within one TR are a burst.
+_BURST = 3
+# A final at or above this probability holds a readable brain. So many are looked at.
+_LEAST = 0.5
+_FINALS = 5
+# A worse state has to last so long before it is shown, and a better one so long, s: a lamp must not flutter.
+_HOLDS = {"worse": 1.0, "better": 2.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Lamp:
+    """The state of one part.
+
+    Attributes
+    ----------
+    name : str
+    colour : str
+        ``green``, ``amber``, ``red``, or ``grey``: not asked for, or not known.
+    found : str
+        What is known of it.
+    advice : str
+        The likely cause and what to do; empty if nothing has to be done.
+    """
+
+    name: str
+    colour: str
+    found: str
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """When what came last, s before now; None for what never came.
+
+    Attributes
+    ----------
+    eeg, volume, trigger : float or None
+    """
+
+    eeg: float | None = None
+    volume: float | None = None
+    trigger: float | None = None
+
+
+def eeg(status: Status, heard: Heard, *, asked: bool) -> Lamp:
+    """Tell of the EEG stream."""
+    if not asked:
+        return Lamp("EEG", GREY, "not asked for")
+    if heard.eeg is None:
+        return Lamp("EEG", AMBER, "no sample yet", "Start the amplifier's LSL stream, or correct its name.")
+    late, gone = _SILENT["EEG"]
+    if heard.eeg > late:
+        return Lamp(
+            "EEG",
+            RED if heard.eeg > gone else AMBER,
+            f"silent for {heard.eeg:.0f} s",
+            "The amplifier's program has stopped sending, or the network is down. The session takes the "
+            "stream up again by itself.",
+        )
+    counted = status["counters"]["eeg"]
+    bad = counted.get("bad_channels") or []
+    residual = counted.get("artifact_residual_db")
+    found = f"{counted.get('rate_hz') or 0:.0f} Hz, {counted.get('gaps') or 0} gaps"
+    if residual is not None:
+        found += f", gradient residual {residual:.1f} dB"
+    if bad:
+        return Lamp(
+            "EEG", AMBER, f"{found}; bad: {', '.join(bad)}", "Check these electrodes and their contact."
+        )
+    return Lamp("EEG", GREEN, found)
+
+
+def fmri(status: Status, heard: Heard, tr_s: float, *, asked: bool) -> Lamp:
+    """Tell of the scanner's export."""
+    if not asked:
+        return Lamp("fMRI", GREY, "not asked for")
+    running = heard.trigger is not None and heard.trigger <= _RUNNING_TRS * tr_s
+    if heard.volume is None:
+        if running:
+            return Lamp(
+                "fMRI",
+                RED,
+                "triggers, but no files",
+                "The scanner runs. The console's export is off, or its mapped drive is gone: check both.",
+            )
+        return Lamp("fMRI", AMBER, "no volume yet", "Start the scanner's run with the export switched on.")
+    late, gone = (max(limit, trs * tr_s) for limit, trs in zip(_SILENT["fMRI"], (4, 12), strict=True))
+    counted = status["counters"]["fmri"]
+    if heard.volume > late:
+        found = f"no volume for {heard.volume:.0f} s"
+        colour = RED if heard.volume > gone else AMBER
+        if running:
+            advice = (
+                "The export stopped in the middle of a run, while triggers go on: check the export, the "
+                "console's disk and its mapped drive."
+            )
+        else:
+            advice = "The run is over, or the scanner has stopped: triggers are missing too."
+        return Lamp("fMRI", colour, found, advice)
+    found = f"{counted.get('volumes') or 0} volumes, {counted.get('missing') or 0} missing"
+    burst = counted.get("burst") or 0
+    if burst >= _BURST:
+        found += f", bursts of up to {burst}"
+    return Lamp("fMRI", GREEN, found)
+
+
+def triggers(status: Status, heard: Heard, tr_s: float, *, asked: bool) -> Lamp:
+    """Tell of the volume triggers in the EEG."""
+    if not asked or not status["triggers_expected"]:
+        return Lamp("triggers", GREY, "not expected")
+    if heard.trigger is None:
+        return Lamp(
+            "triggers",
+            AMBER,
+            "none yet",
+            "Check the cable from the scanner to the amplifier's trigger input.",
+        )
+    running = heard.volume is not None and heard.volume <= _RUNNING_TRS * tr_s
+    clock = status["counters"]["clock"]
+    residual = clock.get("residual_ms")
+    if heard.trigger > _RUNNING_TRS * tr_s and running:
+        return Lamp(
+            "triggers",
+            AMBER,
+            f"none for {heard.trigger:.0f} s, while volumes come",
+            "Check the trigger cable. Until it is back, windows rest on the times of the files.",
+        )
+    found = f"{status['counters']['eeg'].get('triggers') or 0}"
+    if residual is not None:
+        found += f", line fits to {residual:.3f} ms"
+    return Lamp("triggers", GREEN, found)
+
+
+def clips(age_s: float | None, late: int, finals: int, hop_s: float) -> Lamp:
+    """Tell whether clips come, and in time."""
+    if age_s is None:
+        return Lamp("clips", GREY, "none yet")
+    if age_s > 2 * hop_s:
+        return Lamp(
+            "clips",
+            RED if age_s > 4 * hop_s else AMBER,
+            f"the last one is {age_s:.0f} s old",
+            "What is shown is not the present. Look at the sources, then at this machine's load.",
+        )
+    return Lamp("clips", GREEN, f"{finals} finals, {late} late")
+
+
+def brain(finals: Sequence[float | None]) -> Lamp:
+    """Tell whether the newest finals hold a brain that the bundle can read (its probability in each)."""
+    newest = [value for value in finals[-_FINALS:] if value is not None]
+    if not newest:
+        return Lamp("brain", GREY, "not told")
+    with_brain = sum(value >= _LEAST for value in newest)
+    found = f"read in {with_brain} of the last {len(newest)} finals"
+    if with_brain or len(newest) < _FINALS:
+        return Lamp("brain", GREEN if with_brain == len(newest) else AMBER, found)
+    return Lamp(
+        "brain",
+        RED,
+        found,
+        "Do not believe the clips. Check the cap, the participant's place in the scanner, and that --bundle "
+        "is this participant's.",
+    )
+
+
+def recording(fault: str, *, asked: bool) -> Lamp:
+    """Tell whether what arrives is kept."""
+    if not asked:
+        return Lamp("recording", GREY, "off: nothing is kept (--record)")
+    if fault:
+        return Lamp("recording", RED, fault, "Nothing more is recorded. Free space, and start a new session.")
+    return Lamp("recording", GREEN, "on")
+
+
+class Steadied:
+    """Lamps that do not flutter: a change is shown only once it has lasted."""
+
+    def __init__(self) -> None:
+        self._shown: dict[str, Lamp] = {}
+        self._since: dict[str, float] = {}
+
+    def take(self, lamps: Sequence[Lamp], now_at: float) -> list[Lamp]:
+        """Return the lamps as they are shown, in the same order.
+
+        Parameters
+        ----------
+        lamps : sequence of Lamp
+            As they are now.
+        now_at : float
+            Local clock, s.
+        """
+        return [self._steadied(lamp, now_at) for lamp in lamps]
+
+    def _steadied(self, lamp: Lamp, now_at: float) -> Lamp:
+        shown = self._shown.get(lamp.name, lamp)
+        if shown.colour == lamp.colour:
+            self._since.pop(lamp.name, None)
+            self._shown[lamp.name] = lamp
+            return lamp
+        worse = _WORSE.index(lamp.colour) > _WORSE.index(shown.colour)
+        lasted_s = now_at - self._since.setdefault(lamp.name, now_at)
+        if lasted_s < _HOLDS["worse" if worse else "better"]:
+            return shown
+        del self._since[lamp.name]
+        self._shown[lamp.name] = lamp
+        return lamp

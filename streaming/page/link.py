@@ -1,0 +1,117 @@
+"""The session's side of the page: it tells what happens, and never waits for whoever looks on."""
+
+import multiprocessing
+import time
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+from rtdecode import installing
+from rtdecode.bundle import Bundle
+from rtdecode.errors import UsageError
+from streaming.page import address as addresses
+from streaming.session import interrupts
+from streaming.session.mailbox import Mailbox, Message, slot_bytes
+from streaming.session.orders import StreamOptions
+
+# Messages that may wait. What comes beyond that is not shown.
+_SLOTS = 32
+# How long the page may take to end, s.
+_END_WITHIN = 3.0
+
+
+class PageLink:
+    """The page's process, and the way to it.
+
+    Parameters
+    ----------
+    text : str
+        ``HOST:PORT``.
+    folder : Path
+        The session's ``--out``.
+    options : StreamOptions
+    bundle : Bundle
+
+    Raises
+    ------
+    UsageError
+        If the address cannot be served, or the toolkit is not installed.
+    """
+
+    def __init__(self, text: str, folder: Path, options: StreamOptions, bundle: Bundle) -> None:
+        check_installed()
+        asked = addresses.parse(text)
+        socket = addresses.listening(asked)
+        self._address = replace(asked, port=socket.getsockname()[1])
+        context = multiprocessing.get_context("spawn")
+        self._mailbox = Mailbox(context, _SLOTS, slot_bytes(bundle))
+        self._stop = context.Event()
+        self._asked_to_stop = context.Event()
+        self._process = context.Process(
+            target=_serve,
+            args=(socket, self._address, folder.resolve(), options, bundle.path.resolve()),
+            kwargs={"mailbox": self._mailbox, "stop": self._stop, "asked_to_stop": self._asked_to_stop},
+            daemon=True,
+        )
+        # Ctrl-C reaches every process of a terminal. The page stays until the session has ended.
+        with interrupts.ignored():
+            self._process.start()
+        socket.close()
+        self._alive = True
+
+    @property
+    def url(self) -> str:
+        """Where the page is, with the token if it needs one."""
+        return self._address.url
+
+    @property
+    def asked_to_stop(self) -> bool:
+        """Whether someone has stopped the session on the page."""
+        return self._asked_to_stop.is_set()
+
+    def died(self) -> bool:
+        """Return, once, that the page's process has ended by itself."""
+        died = self._alive and not self._process.is_alive()
+        self._alive = self._alive and not died
+        return died
+
+    def tell(self, message: Message) -> None:
+        """Hand a message on if there is room for it; a page that is slow misses it."""
+        self._mailbox.put(message, timeout=0.0)
+
+    def say(self, text: str) -> None:
+        """Hand a sentence on."""
+        self.tell(Message({"kind": "said", "text": text, "wall_s": time.time()}, {}))
+
+    def over(self, ended: str) -> None:
+        """Say why the session ended."""
+        self.tell(Message({"kind": "over", "ended": ended}, {}))
+
+    def close(self) -> None:
+        """End the page."""
+        self._stop.set()
+        self._process.join(_END_WITHIN)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+
+def check_installed() -> None:
+    """Refuse a page where its toolkit is not installed.
+
+    Raises
+    ------
+    UsageError
+    """
+    if find_spec("nicegui") is None:
+        raise UsageError(
+            "--dashboard needs the package nicegui, which is not installed. Install it with: "
+            f"{installing.command('dashboard')}"
+        )
+
+
+def _serve(*args: object, **kwargs: object) -> None:
+    # Imported here, so that only the page's own process pays for its toolkit.
+    from streaming.page.process import main
+
+    main(*args, **kwargs)  # type: ignore[arg-type]

@@ -1,0 +1,120 @@
+"""The page's process: it serves the page, and follows the session in a thread of its own."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from socket import socket
+
+import uvicorn
+from fastapi import FastAPI, Response
+from nicegui import ui
+
+from rtdecode import bundle as bundles
+from streaming.page.address import Address
+from streaming.page.guard import Guard
+from streaming.page.state import PageState
+from streaming.page.view import build
+from streaming.session.mailbox import Mailbox
+from streaming.session.orders import StreamOptions
+
+# How often a new view is made, s.
+_EVERY = 0.5
+_NICE = 5
+# After the session has ended the page tells so for a moment, s.
+_LINGERS = 1.5
+
+
+def main(
+    opened: socket,
+    address: Address,
+    folder: Path,
+    options: StreamOptions,
+    bundle: Path,
+    *,
+    mailbox: Mailbox,
+    stop: Event,
+    asked_to_stop: Event,
+) -> None:
+    """Serve the page until `stop` is set or the session's process is gone."""
+    # Where there are few cores, decoding goes first.
+    os.nice(_NICE)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    # Not verified again: the session did so before it started this process.
+    state = PageState(folder, options, bundles.load(bundle, verify=False, subject=options.subject))
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    _add_pictures(app, state)
+    build(state, asked_to_stop.set)
+    ui.run_with(app, title="rtdecode", dark=True, favicon="🧠")
+    config = uvicorn.Config(
+        Guard(app, address),
+        log_level="critical",
+        access_log=False,
+        # Viewers that are still there do not hold the end of a session up.
+        timeout_graceful_shutdown=1,
+    )
+    server = uvicorn.Server(config)
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        made_at = 0.0
+        ends_at: float | None = None
+        while ends_at is None or time.monotonic() < ends_at:
+            message = mailbox.get(timeout=0.1)
+            if message is not None:
+                state.take(message)
+            now_at = time.monotonic()
+            if now_at - made_at > _EVERY:
+                made_at = now_at
+                state.refresh(now_at)
+            if ends_at is None and (stop.is_set() or (parent is not None and not parent.is_alive())):
+                ends_at = now_at + _LINGERS
+        server.should_exit = True
+
+    threading.Thread(target=follow, daemon=True).start()
+    server.run(sockets=[opened])
+
+
+def _add_pictures(app: FastAPI, state: PageState) -> None:
+    """Serve what is drawn by numbers alone: no part of a request is ever a path."""
+
+    @app.get("/clip/{number}/{revision}")
+    def clip(number: int, revision: str) -> Response:
+        return _picture(state.moving(number, revision))
+
+    @app.get("/truth/{number}")
+    def truth(number: int) -> Response:
+        return _picture(state.truth(number))
+
+    @app.get("/drawn/traces")
+    def traces() -> Response:
+        return _drawn(state.draw_traces())
+
+    @app.get("/drawn/ledger")
+    def ledger() -> Response:
+        return _drawn(state.draw_ledger())
+
+    @app.get("/drawn/line")
+    def line() -> Response:
+        return _drawn(state.draw_line())
+
+    @app.get("/drawn/carpet")
+    def carpet() -> Response:
+        return Response(state.draw_carpet(), media_type="image/png", headers=_FRESH)
+
+
+_FRESH = {"cache-control": "no-store"}
+
+
+def _picture(data: bytes | None) -> Response:
+    if data is None:
+        return Response("There is no such clip.", status_code=404)
+    return Response(data, media_type="image/webp", headers=_FRESH)
+
+
+def _drawn(svg: str) -> Response:
+    return Response(svg, media_type="image/svg+xml", headers=_FRESH)

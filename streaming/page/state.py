@@ -1,0 +1,404 @@
+"""What the page knows of a session: what the session's process tells, and what lies in its folder.
+
+The session tells by messages and never waits for the page. Clips are read from the folder, where each is
+whole as soon as its line in ``clips.jsonl`` is.
+"""
+
+import io
+import json
+import threading
+from collections import Counter, deque
+from dataclasses import dataclass, field, replace
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from rtdecode.bundle import Bundle
+from rtdecode.disk.video import read_mp4
+from rtdecode.types import Array, Window
+from streaming.page import drawing, lamps
+from streaming.page.lamps import Heard, Lamp, Steadied
+from streaming.session.mailbox import Message, unpack
+from streaming.session.orders import StreamOptions
+from streaming.sinks.truth import Truth
+from streaming.status import NOTHING, Status
+
+Frames = NDArray[np.uint8]
+Values = NDArray[np.floating]
+Held = NDArray[np.bool_]
+
+# Length of the traces that are shown, s.
+TRACES_S = 8.0
+# Length of the time line, and number of clips in the ledger.
+LINE_S = 120.0
+LEDGER = 60
+# Volumes in the carpet, and rows of it.
+_CARPET = 150
+_CARPET_ROWS = 120
+# z-scored values of voxels from black to white.
+_GREY_SPAN = 3.0
+# The parts of a session that have a lamp.
+LAMPS = ("EEG", "fMRI", "triggers", "clips", "brain", "recording")
+# Sentences that are shown, and moving pictures that are kept.
+SAID = 5
+_ANIMATED = 12
+_QUALITY = 85
+# A status may be so old and still tell of the present, s.
+_UNTOLD_S = 5.0
+# A clip this many hops after it was shown first does not show the present.
+_STALE_HOPS = 2.0
+_COLOURS = {"preview": "#3d5a73", "final": drawing.LINE, "refined": "#009E73"}
+
+
+@dataclass(frozen=True, slots=True)
+class ShownClip:
+    """The newest clip.
+
+    Attributes
+    ----------
+    url : str
+        Of its moving picture.
+    truth_url : str
+        Of what was shown meanwhile; empty where it is not known.
+    words : str
+        Revision, window and marks.
+    numbers : list of (str, str)
+        What is known of it, by name.
+    age_s : float
+    stale : bool
+        Whether it is too old to show the present.
+    """
+
+    url: str
+    truth_url: str
+    words: str
+    numbers: list[tuple[str, str]]
+    age_s: float
+    stale: bool
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One state of the page; all viewers are shown the same.
+
+    Attributes
+    ----------
+    tick : int
+        Rises with every new view. What changes all the time is asked for by it.
+    clips : int
+        Number of clips so far. What changes with a clip is asked for by it.
+    run_s : float or None
+        Time of the newest run, s.
+    banner : str
+        ``SIMULATED PARTICIPANT`` where it is one, or what the bundle says of all that it shows.
+    lamps : list of Lamp
+    alarm : bool
+        Whether a lamp is red and nobody has acknowledged it.
+    clip : ShownClip or None
+    said : list of (wall time in s, sentence)
+        Newest first.
+    over : str
+        Why the session has ended; empty while it goes on.
+    blank : bool
+    """
+
+    tick: int = 0
+    clips: int = 0
+    run_s: float | None = None
+    banner: str = ""
+    lamps: list[Lamp] = field(default_factory=list)
+    alarm: bool = False
+    clip: ShownClip | None = None
+    said: list[tuple[float, str]] = field(default_factory=list)
+    over: str = ""
+    blank: bool = False
+
+
+class PageState:
+    """Everything that is shown, kept up to date by one thread and read by another.
+
+    Parameters
+    ----------
+    folder : Path
+        The session's ``--out``.
+    options : StreamOptions
+    bundle : Bundle
+        Only what it says of itself is asked for.
+
+    Attributes
+    ----------
+    view : View
+        The newest one.
+    """
+
+    def __init__(self, folder: Path, options: StreamOptions, bundle: Bundle) -> None:
+        manifest = bundle.manifest
+        self._folder = folder
+        self._options = options
+        self._truth = Truth(options.truth, bundle)
+        self._names = list(manifest.eeg.channels) if manifest.eeg else []
+        self._hop_s = float(manifest.grid.hop)
+        self._tr_s = float(manifest.grid.tr or 0)
+        self._fps = manifest.clip.fps
+        self._note = manifest.note or ""
+        self._modalities = manifest.modalities
+        # Samples of EEG that are shown.
+        self._most = TRACES_S * float(manifest.grid.sfreq)
+        # Held while anything below changes or is drawn.
+        self._lock = threading.Lock()
+        self._status: Status = NOTHING
+        self._told_at = 0.0
+        self._volumes_at: deque[float] = deque(maxlen=1000)
+        self._triggers_at: deque[float] = deque(maxlen=1000)
+        self._steadied = Steadied()
+        self._read = 0
+        self._records: deque[dict[str, Any]] = deque(maxlen=1000)
+        self._clips = 0
+        self._counts: Counter[str] = Counter()
+        self._said: deque[tuple[float, str]] = deque(maxlen=SAID)
+        self._moving: dict[tuple[int, str], bytes] = {}
+        self._truths: dict[int, bytes] = {}
+        self._traces: deque[tuple[Values, Held]] = deque()
+        self._carpet: deque[Values] = deque(maxlen=_CARPET)
+        self._over = ""
+        self._blank = False
+        self._acknowledged: set[str] = set()
+        self.view = View()
+
+    def take(self, message: Message) -> None:
+        """Take what the session's process tells."""
+        kind = message.head["kind"]
+        with self._lock:
+            if kind == "window":
+                self._take_window(unpack(message), message.head["clip"])
+            elif kind == "said":
+                self._said.appendleft((message.head["wall_s"], message.head["text"]))
+            elif kind == "over":
+                self._over = message.head["ended"]
+            elif kind != "fault":
+                self._take_status(cast("Status", message.head), message.arrays)
+
+    def refresh(self, now_at: float) -> None:
+        """Read the clips that are new, and make the next view."""
+        with self._lock:
+            self._read_clips(now_at)
+            seen = self._steadied.take(self._lamps(now_at), now_at)
+            red = {lamp.name for lamp in seen if lamp.colour == lamps.RED}
+            # A part that is well again and fails once more is a new alarm.
+            self._acknowledged &= red
+            self.view = View(
+                tick=self.view.tick + 1,
+                clips=self._clips,
+                run_s=self._status["elapsed"],
+                banner="SIMULATED PARTICIPANT" if self._status["simulated"] else self._note,
+                lamps=seen,
+                alarm=bool(red - self._acknowledged),
+                clip=self._clip(now_at),
+                said=list(self._said),
+                over=self._over,
+                blank=self._blank,
+            )
+
+    def toggle_blank(self) -> None:
+        """Blank every display, or show again."""
+        with self._lock:
+            self._blank = not self._blank
+            self.view = replace(self.view, blank=self._blank)
+
+    def acknowledge(self) -> None:
+        """Silence the alarm of everything that is red now."""
+        with self._lock:
+            self._acknowledged |= {lamp.name for lamp in self.view.lamps if lamp.colour == lamps.RED}
+            self.view = replace(self.view, alarm=False)
+
+    def moving(self, clip: int, revision: str) -> bytes | None:
+        """Return the moving picture of a clip that the session has told of; None for any other."""
+        with self._lock:
+            kept = self._moving.get((clip, revision))
+            wanted = [one for one in self._records if (one["clip"], one["revision"]) == (clip, revision)]
+        if kept is not None or not wanted:
+            return kept
+        try:
+            made = animated(read_mp4(self._folder / wanted[-1]["file"]), self._fps)
+        except OSError:
+            # The folder was emptied or moved away.
+            return None
+        with self._lock:
+            self._moving[clip, revision] = made
+            _forget(self._moving)
+        return made
+
+    def truth(self, clip: int) -> bytes | None:
+        """Return the moving picture of what was shown; None where it is not known."""
+        with self._lock:
+            return self._truths.get(clip)
+
+    def draw_traces(self) -> str:
+        """Draw the newest EEG."""
+        with self._lock:
+            values = [one for one, _ in self._traces]
+            held = [one for _, one in self._traces]
+            bad = set(self._status["counters"]["eeg"].get("bad_channels") or [])
+        if not values:
+            return drawing.nothing("no EEG yet")
+        joined = np.concatenate(values, axis=1).astype(np.float32)
+        return drawing.traces(joined, np.concatenate(held), self._names, bad)
+
+    def draw_ledger(self) -> str:
+        """Draw how late after their floor the newest finals came."""
+        with self._lock:
+            spent = [one["latency_ms"]["beyond_floor"] for one in self._records if one["revision"] == "final"]
+        known = [value for value in spent if value is not None][-LEDGER:]
+        return drawing.ledger(known, 1e3 * self._hop_s)
+
+    def draw_line(self) -> str:
+        """Draw the last minutes of the newest run."""
+        with self._lock:
+            run_s = self._status["elapsed"] or 0.0
+            # Local times become run time through the last status.
+            zero_at = self._told_at - run_s
+            volumes = [at - zero_at for at in self._volumes_at]
+            triggers = [at - zero_at for at in self._triggers_at]
+            newest = self._records[-1]["run"] if self._records else 0
+            windows = [
+                (start_s, stop_s, drawing.LATE if one["late"] else _COLOURS[one["revision"]])
+                for one in self._records
+                if one["run"] == newest
+                for start_s, stop_s in [one["window_s"]]
+            ]
+        begin = run_s - LINE_S
+        return drawing.time_line(
+            (begin, run_s),
+            [one for one in windows if one[1] > begin],
+            [at for at in volumes if at > begin],
+            [at for at in triggers if at > begin],
+        )
+
+    def draw_carpet(self) -> bytes:
+        """Draw the newest volumes: a column each, a row for every few voxels (PNG)."""
+        with self._lock:
+            columns = list(self._carpet)
+        if not columns:
+            columns = [np.zeros(_CARPET_ROWS, np.float32)]
+        grey = np.clip(np.stack(columns, 1) / _GREY_SPAN, -1, 1) * 127 + 128
+        buffer = io.BytesIO()
+        Image.fromarray(grey.astype(np.uint8)).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    def _take_status(self, status: Status, arrays: dict[str, Array]) -> None:
+        for item in status["items"]:
+            (self._volumes_at if "uid" in item else self._triggers_at).append(float(item["arrived_at"]))
+        self._status = status
+        self._told_at = status["at"] or 0.0
+        if "traces" in arrays:
+            self._traces.append((arrays["traces"].astype(np.float32), arrays["traced"].astype(bool)))
+            while sum(len(held) for _, held in self._traces) - len(self._traces[0][1]) >= self._most:
+                self._traces.popleft()
+
+    def _take_window(self, window: Window, clip: int) -> None:
+        # Of each volume once: the other revisions of a window have the same ones, or none.
+        if window.revision == "final" and window.fmri is not None:
+            rows = np.linspace(0, window.fmri.shape[1] - 1, _CARPET_ROWS).astype(int)
+            self._carpet.extend(window.fmri[window.fmri_mask][:, rows])
+        if clip not in self._truths and (frames := self._truth.clip(window)) is not None:
+            self._truths[clip] = animated(frames, self._fps)
+            _forget(self._truths)
+
+    def _read_clips(self, now_at: float) -> None:
+        """Read the lines that ``clips.jsonl`` has got since; a line that is not whole yet is left."""
+        try:
+            with (self._folder / "clips.jsonl").open("rb") as file:
+                file.seek(self._read)
+                fresh = file.read()
+        except FileNotFoundError:
+            return
+        whole = fresh[: fresh.rfind(b"\n") + 1]
+        self._read += len(whole)
+        for line in whole.splitlines():
+            record = json.loads(line) | {"seen_at": now_at}
+            self._records.append(record)
+            self._clips += 1
+            self._counts[record["revision"]] += 1
+            self._counts["late"] += record["late"]
+
+    def _lamps(self, now_at: float) -> list[Lamp]:
+        status = self._status
+        options = self._options
+        # While the session decodes, statuses wait: sources are silent by what the newest one says of them,
+        # until it is so old that nothing is known of them.
+        at = self._told_at if now_at - self._told_at < _UNTOLD_S else now_at
+        sample_at = status["newest_sample_at"]
+        heard = Heard(
+            eeg=None if sample_at is None else at - sample_at,
+            volume=at - self._volumes_at[-1] if self._volumes_at else None,
+            trigger=at - self._triggers_at[-1] if self._triggers_at else None,
+        )
+        with_eeg = options.lsl is not None
+        newest = self._newest()
+        age_s = None if newest is None else now_at - newest["seen_at"]
+        finals = [one["brain"] for one in self._records if one["revision"] == "final"]
+        return [
+            lamps.eeg(status, heard, asked=with_eeg),
+            lamps.fmri(status, heard, self._tr_s, asked=options.fmri_dir is not None),
+            lamps.triggers(status, heard, self._tr_s, asked=with_eeg),
+            lamps.clips(age_s, self._counts["late"], self._counts["final"], self._hop_s),
+            lamps.brain(finals),
+            lamps.recording(status["record_fault"], asked=options.record is not None),
+        ]
+
+    def _newest(self) -> dict[str, Any] | None:
+        """Return the newest clip; a refined one is of a window long gone."""
+        return next((one for one in reversed(self._records) if one["revision"] != "refined"), None)
+
+    def _clip(self, now_at: float) -> ShownClip | None:
+        record = self._newest()
+        if record is None:
+            return None
+        number = record["clip"]
+        age_s = now_at - record["seen_at"]
+        start_s, stop_s = record["window_s"]
+        marks = ["LATE"] if record["late"] else []
+        missing = max(record["missing"][name] for name in self._modalities)
+        marks += ["DEGRADED"] if missing > 0 and record["revision"] == "final" else []
+        scores = record.get("scores") or {}
+        likeliest = sorted(scores.items(), key=itemgetter(1))[-1:]
+        named = [(label, _written(value)) for label, value in likeliest]
+        return ShownClip(
+            url=f"/clip/{number}/{record['revision']}",
+            truth_url=f"/truth/{number}" if number in self._truths else "",
+            words=", ".join([f"{record['revision']} of {start_s:g} to {stop_s:g} s", *marks]),
+            numbers=[(name, _written(record[name])) for name in ("confidence", "brain", "steps")] + named,
+            age_s=age_s,
+            stale=age_s > _STALE_HOPS * self._hop_s,
+        )
+
+
+def _written(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3g}"
+
+
+def animated(frames: Frames, fps: float) -> bytes:
+    """Encode frames as a picture that moves, in a form that every browser shows."""
+    first, *others = [Image.fromarray(frame) for frame in frames]
+    buffer = io.BytesIO()
+    first.save(
+        buffer,
+        "WEBP",
+        save_all=True,
+        append_images=others,
+        duration=round(1000 / fps),
+        loop=0,
+        quality=_QUALITY,
+        method=0,
+    )
+    return buffer.getvalue()
+
+
+def _forget(kept: dict[Any, bytes]) -> None:
+    """Forget the oldest of what is kept."""
+    while len(kept) > _ANIMATED:
+        del kept[next(iter(kept))]

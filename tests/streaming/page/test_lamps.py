@@ -1,0 +1,100 @@
+import copy
+from typing import Any
+
+import pytest
+
+from streaming.page import lamps
+from streaming.page.lamps import AMBER, GREEN, GREY, RED, Heard, Lamp, Steadied
+from streaming.status import NOTHING, Status
+
+TR = 0.8
+
+
+def status(**counters: dict[str, Any]) -> Status:
+    made = copy.deepcopy(NOTHING)
+    made["counters"].update(counters)  # type: ignore[typeddict-item]
+    return made
+
+
+def test_eeg_that_flows_is_green_and_says_what_comes() -> None:
+    seen = lamps.eeg(status(eeg={"rate_hz": 1000.2, "gaps": 2}), Heard(eeg=0.1), asked=True)
+    assert (seen.colour, seen.found, seen.advice) == (GREEN, "1000 Hz, 2 gaps", "")
+
+
+@pytest.mark.parametrize(("silent", "colour"), [(None, AMBER), (1.9, GREEN), (3.0, AMBER), (9.0, RED)])
+def test_silent_eeg_is_told_and_gets_worse(silent: float | None, colour: str) -> None:
+    assert lamps.eeg(status(), Heard(eeg=silent), asked=True).colour == colour
+
+
+def test_bad_channels_are_named() -> None:
+    seen = lamps.eeg(status(eeg={"bad_channels": ["Cz", "Oz"]}), Heard(eeg=0.0), asked=True)
+    assert seen.colour == AMBER
+    assert "Cz, Oz" in seen.found
+
+
+def test_triggers_without_files_mean_that_the_export_is_off() -> None:
+    seen = lamps.fmri(status(), Heard(eeg=0.0, trigger=0.5), TR, asked=True)
+    assert seen.colour == RED
+    assert "export is off" in seen.advice
+    without = lamps.fmri(status(), Heard(eeg=0.0), TR, asked=True)
+    assert without.colour == AMBER
+    assert "export is off" not in without.advice
+
+
+@pytest.mark.parametrize(("trigger", "cause"), [(0.5, "stopped in the middle"), (15.0, "run is over")])
+def test_volumes_that_stop_have_another_cause_while_triggers_go_on(trigger: float, cause: str) -> None:
+    seen = lamps.fmri(status(), Heard(eeg=0.0, volume=15.0, trigger=trigger), TR, asked=True)
+    assert seen.colour == AMBER
+    assert cause in seen.advice
+    assert lamps.fmri(status(), Heard(0.0, 60.0, trigger), TR, asked=True).colour == RED
+
+
+def test_a_long_tr_is_no_silence() -> None:
+    assert lamps.fmri(status(), Heard(volume=9.0), 3.0, asked=True).colour == GREEN
+
+
+def test_bursts_are_told_with_their_size() -> None:
+    seen = lamps.fmri(
+        status(fmri={"volumes": 90, "missing": 1, "burst": 31}), Heard(volume=1.0), TR, asked=True
+    )
+    assert seen.found == "90 volumes, 1 missing, bursts of up to 31"
+
+
+def test_lost_triggers_are_told_only_while_volumes_come() -> None:
+    lost = lamps.triggers(status(), Heard(volume=0.5, trigger=9.0), TR, asked=True)
+    assert (lost.colour, "trigger cable" in lost.advice) == (AMBER, True)
+    assert lamps.triggers(status(), Heard(volume=60.0, trigger=60.0), TR, asked=True).colour == GREEN
+    assert lamps.triggers(status(), Heard(), TR, asked=False).colour == GREY
+
+
+@pytest.mark.parametrize(("age", "colour"), [(None, GREY), (4.0, GREEN), (9.0, AMBER), (20.0, RED)])
+def test_a_stale_clip_is_told(age: float | None, colour: str) -> None:
+    assert lamps.clips(age, late=0, finals=3, hop_s=4.0).colour == colour
+
+
+def test_a_brain_that_is_gone_is_believed_after_five_finals_alone() -> None:
+    assert lamps.brain([]).colour == GREY
+    assert lamps.brain([None, None]).colour == GREY
+    assert lamps.brain([0.9] * 5).colour == GREEN
+    assert lamps.brain([0.1] * 4).colour == AMBER
+    assert lamps.brain([0.9] + [0.1] * 5).colour == RED
+
+
+def test_a_recording_that_broke_off_is_red() -> None:
+    assert lamps.recording("", asked=False).colour == GREY
+    assert lamps.recording("", asked=True).colour == GREEN
+    assert lamps.recording("No space left on device", asked=True).colour == RED
+
+
+def test_a_lamp_turns_only_once_a_change_has_lasted() -> None:
+    shown = Steadied()
+
+    def at(now: float, colour: str) -> str:
+        return shown.take([Lamp("EEG", colour, colour)], now)[0].found
+
+    assert at(0.0, GREEN) == GREEN
+    assert [at(0.5, RED), at(1.0, GREEN), at(1.2, RED)] == [GREEN] * 3, "it does not flutter"
+    assert at(1.9, RED) == GREEN
+    assert at(2.3, RED) == RED
+    assert [at(2.5, GREEN), at(4.0, GREEN)] == [RED, RED], "a better state has to last longer"
+    assert at(4.6, GREEN) == GREEN

@@ -1,0 +1,182 @@
+import copy
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rtdecode.bundle import Bundle
+from rtdecode.disk.video import write_mp4
+from streaming.page.lamps import GREEN, RED
+from streaming.page.state import LAMPS, PageState
+from streaming.session.mailbox import Message, pack
+from streaming.session.orders import StreamOptions
+from streaming.status import NOTHING, Status
+from tests.streaming.bundles import CHANNELS, make_bundle
+from tests.streaming.windows import window
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_bundle(tmp_path_factory.mktemp("b") / "bundle")
+
+
+@pytest.fixture
+def state(bundle: Bundle, tmp_path: Path) -> PageState:
+    (tmp_path / "clips").mkdir()
+    return PageState(tmp_path, StreamOptions(lsl="x", fmri_dir=Path("y")), bundle)
+
+
+def status(at: float, **changes: Any) -> Status:
+    made = copy.deepcopy(NOTHING)
+    made["at"] = at
+    made["elapsed"] = 10.0
+    made["newest_sample_at"] = at - 0.1
+    made.update(changes)  # type: ignore[typeddict-item]
+    return made
+
+
+def emit(folder: Path, clip: int, revision: str = "final", end: str = "\n", **changes: Any) -> None:
+    """Leave a clip in the folder, as a session does."""
+    file = f"clips/{clip}_{revision}.mp4"
+    frames = np.random.default_rng(clip).integers(0, 256, (9, 16, 24, 3), np.uint8)
+    write_mp4(folder / file, frames, 8)
+    record = {
+        "run": 0,
+        "clip": clip,
+        "revision": revision,
+        "window_s": [4.0 * clip, 4.0 * clip + 4],
+        "missing": {"eeg": 0.0, "fmri": 0.0},
+        "confidence": 0.812345,
+        "brain": 0.99,
+        "steps": 4,
+        "latency_ms": {"beyond_floor": 320.0},
+        "late": False,
+        "file": file,
+    } | changes
+    with (folder / "clips.jsonl").open("a") as lines:
+        lines.write(json.dumps(record) + end)
+
+
+def test_before_anything_comes_the_page_says_so(state: PageState) -> None:
+    state.refresh(100.0)
+    assert state.view.clip is None
+    assert state.view.run_s is None
+    assert tuple(lamp.name for lamp in state.view.lamps) == LAMPS
+    assert "no EEG yet" in state.draw_traces()
+    assert state.draw_carpet().startswith(b"\x89PNG")
+
+
+def test_the_newest_clip_is_shown_with_what_is_known_of_it(state: PageState, tmp_path: Path) -> None:
+    emit(tmp_path, 0)
+    emit(tmp_path, 1, "preview", late=True)
+    state.refresh(100.0)
+    clip = state.view.clip
+    assert clip is not None
+    assert clip.url == "/clip/1/preview"
+    assert clip.words == "preview of 4 to 8 s, LATE"
+    assert clip.numbers == [("confidence", "0.812"), ("brain", "0.99"), ("steps", "4")]
+    emit(tmp_path, 0, "refined")
+    state.refresh(103.0)
+    assert state.view.clip is not None
+    assert state.view.clip.url == "/clip/1/preview", "a refined clip is of a window long gone"
+    assert state.view.clip.age_s == 3.0
+    state.refresh(120.0)
+    assert state.view.clip.stale
+
+
+def test_a_line_that_is_not_whole_waits(state: PageState, tmp_path: Path) -> None:
+    emit(tmp_path, 0, end="")
+    state.refresh(100.0)
+    assert state.view.clip is None
+    with (tmp_path / "clips.jsonl").open("a") as lines:
+        lines.write("\n")
+    state.refresh(101.0)
+    assert state.view.clip is not None
+
+
+def test_only_clips_that_the_session_named_are_served(state: PageState, tmp_path: Path) -> None:
+    emit(tmp_path, 0)
+    state.refresh(100.0)
+    moving = state.moving(0, "final")
+    assert moving is not None
+    with Image.open(io.BytesIO(moving)) as image:
+        assert image.format == "WEBP"
+        assert image.n_frames == 9
+        assert image.size == (24, 16)
+    assert state.moving(0, "preview") is None
+    assert state.moving(7, "final") is None
+    assert state.moving(0, "../../etc/passwd") is None
+
+
+def test_traces_are_kept_for_eight_seconds_with_their_holes(state: PageState) -> None:
+    rng = np.random.default_rng(0)
+    for at in range(40):
+        arrays = {
+            "traces": rng.normal(size=(len(CHANNELS), 62)).astype(np.float16),
+            "traced": np.full(62, at != 39),
+        }
+        state.take(Message({**status(100.0 + at / 2)}, arrays))
+    assert 1000 <= sum(len(held) for _, held in state._traces) < 1000 + 62
+    svg = state.draw_traces()
+    assert svg.count("<polyline") == len(CHANNELS)
+    assert 'class="hole"' in svg
+
+
+def test_volumes_fill_the_carpet(state: PageState) -> None:
+    state.take(pack(window(0), clip=0, costs={}, backlog=False))
+    with Image.open(io.BytesIO(state.draw_carpet())) as image:
+        assert image.size == (5, 120)
+    state.take(pack(window(1, "preview"), clip=1, costs={}, backlog=False))
+    with Image.open(io.BytesIO(state.draw_carpet())) as image:
+        assert image.size[0] == 5, "a preview has no volumes of its own"
+
+
+def test_triggers_without_files_raise_an_alarm_until_it_is_acknowledged(state: PageState) -> None:
+    def told(at: float) -> None:
+        trigger = {"stamp": at, "label": "R128", "arrived_at": at, "clock_at": None}
+        state.take(Message({**status(at, items=[trigger])}, {}))
+        state.refresh(at)
+
+    for at in np.arange(100.0, 103.0, 0.5):
+        told(at)
+    assert next(lamp for lamp in state.view.lamps if lamp.name == "fMRI").colour == RED
+    assert state.view.alarm
+    state.acknowledge()
+    told(103.0)
+    assert not state.view.alarm
+
+
+def test_a_busy_session_is_not_taken_for_silent_sources(state: PageState) -> None:
+    state.take(Message({**status(100.0)}, {}))
+    for now in (100.0, 102.0, 104.0):
+        state.refresh(now)
+        assert state.view.lamps[0].colour == GREEN
+    for now in (110.0, 112.0):
+        state.refresh(now)
+    assert state.view.lamps[0].colour == RED, "but nothing is known once no status comes any more"
+
+
+def test_blanking_and_the_end_are_told_to_every_viewer(state: PageState) -> None:
+    state.toggle_blank()
+    state.take(Message({"kind": "said", "text": "EEG hole: one", "wall_s": 5.0}, {}))
+    state.take(Message({"kind": "over", "ended": "stopped by SIGINT"}, {}))
+    state.take(Message({"kind": "fault", "text": "a", "exit_code": 1, "reason": "b"}, {}))
+    state.refresh(100.0)
+    assert state.view.blank
+    assert state.view.said == [(5.0, "EEG hole: one")]
+    assert state.view.over == "stopped by SIGINT"
+    state.toggle_blank()
+    assert not state.view.blank
+
+
+def test_the_drawings_of_a_session_follow_its_clips(state: PageState, tmp_path: Path) -> None:
+    state.take(Message({**status(100.0, elapsed=12.0)}, {}))
+    emit(tmp_path, 0)
+    emit(tmp_path, 1, latency_ms={"beyond_floor": None})
+    state.refresh(100.0)
+    assert state.draw_ledger().count("<title>320 ms</title>") == 1
+    assert state.draw_line().count("<rect") == 2
