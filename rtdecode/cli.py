@@ -188,6 +188,19 @@ def replay(
 
 
 @app.command()
+def report(
+    session: Annotated[Path, typer.Argument(help="The folder of a session.", metavar="OUT")],
+    out: Annotated[
+        Path | None, typer.Option(help="The page; default OUT/report.html.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Make one self-contained page of a session."""
+    from streaming.tools import session_page as command
+
+    raise typer.Exit(command.run(session, out))
+
+
+@app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="A training run.")],
     out: Annotated[Path, typer.Option(help="The bundle's folder.", metavar="BUNDLE")],

@@ -573,6 +573,7 @@ class _Session:
             dropped_previews=self._inbox.dropped_previews,
             recording=self._recording(),
             restarts=self._restarts.report,
+            told=list(self._progress.told),
         )
         with writing():
             report.write(self._report_path, made)

@@ -1,7 +1,9 @@
 """What the operator sees on the terminal while a session runs."""
 
 import time
+from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
@@ -13,6 +15,8 @@ from streaming.status import Status
 
 # Time between two standing lines where there is no terminal to keep a bar on, s.
 _LINE_EVERY = 10.0
+# Sentences that go into the report: all of an hour in which something happens all the time.
+_TOLD = 1000
 
 
 class Progress:
@@ -27,6 +31,11 @@ class Progress:
         Time from one window to the next, s. Each kind of event gets at most one line in that time.
     heard : callable, optional
         Gets every sentence of `tell`, too.
+
+    Attributes
+    ----------
+    told : sequence of dict
+        The newest sentences of `tell`, each with the time of the newest run: ``run_s`` and ``text``.
     """
 
     def __init__(
@@ -38,6 +47,8 @@ class Progress:
     ) -> None:
         self._console = console
         self._heard = heard
+        self._elapsed: float | None = None
+        self.told: deque[dict[str, Any]] = deque(maxlen=_TOLD)
         self._line_at = time.monotonic()
         self._news = News(hop_s)
         self._bar = RichProgress(
@@ -55,6 +66,7 @@ class Progress:
     def update(self, status: Status, output: Emitter) -> None:
         """Show how far the session is, and say what has happened."""
         now_at = time.monotonic()
+        self._elapsed = status["elapsed"]
         for sentence in self._news.take(happened(status, output, now_at), now_at):
             self.tell(sentence)
         elapsed = status["elapsed"]
@@ -69,6 +81,7 @@ class Progress:
     def tell(self, sentence: str) -> None:
         """Say what happens, here and wherever else it is listened to; it names no file and no folder."""
         self.say(sentence)
+        self.told.append({"run_s": self._elapsed, "text": sentence})
         if self._heard is not None:
             self._heard(sentence)
 

@@ -43,17 +43,27 @@ class Sections(TypedDict):
         ``reliability`` and ``risk_coverage``, from 20 clips on.
     seam : dict or None
         See `rtdecode.scores.seams`.
+    identified : list of dict or None
+        Of each clip that was judged its ``run``, ``window_s`` and ``wins``, the share of its 2-way
+        comparisons that it won.
     """
 
     accuracy: dict[str, Any]
     baselines: dict[str, Any] | None
     confidence: dict[str, Any] | None
     seam: dict[str, Any] | None
+    identified: list[dict[str, Any]] | None
 
 
 def nothing() -> Sections:
     """Return sections in which nothing is known."""
-    return {"accuracy": dict.fromkeys(METRICS), "baselines": None, "confidence": None, "seam": None}
+    return {
+        "accuracy": dict.fromkeys(METRICS),
+        "baselines": None,
+        "confidence": None,
+        "seam": None,
+        "identified": None,
+    }
 
 
 def sections(truth: Truth, shown: Archive, bundle: Bundle) -> Sections:
@@ -94,6 +104,11 @@ def _clips(shown: Archive, events: Events, mean_clip: Array) -> Sections:
     found = nothing()
     found["accuracy"] |= identification(corr, spans, events)
     wins = identification_nway(corr, distractors(spans, events), 2)
+    found["identified"] = [
+        {"run": run, "window_s": [start_s, stop_s], "wins": float(won)}
+        for (run, start_s, stop_s), won in zip(spans, wins, strict=True)
+        if np.isfinite(won)
+    ]
     found["confidence"] = _confidence([shown.confidences[i] for i in kept], wins)
     onsets = {run: [event.onset_s for event in known] for run, known in events.items()}
     found["seam"] = seam_ratio(parts["clip"], parts["truth"], spans, onsets)

@@ -51,6 +51,7 @@ class Report(Sections):
     memory_mb: dict[str, float | None]
     recording: dict[str, Any] | None
     restarts: list[dict[str, Any]]
+    told: list[dict[str, Any]] | None
     steps: dict[str, int] | None
     brain: dict[str, Any] | None
 
@@ -69,6 +70,7 @@ def build(
     dropped_previews: int = 0,
     recording: dict[str, Any] | None = None,
     restarts: list[dict[str, Any]] | None = None,
+    told: list[dict[str, Any]] | None = None,
 ) -> Report:
     """Make the report; what is not known is None.
 
@@ -94,6 +96,9 @@ def build(
     restarts : list of dict or None
         One entry for each death of the acquisition process: `exit_code`, `run_s` (run time told last, s) and
         `hole_s` (how long nothing was received, s; None if nothing came any more).
+    told : list of dict or None
+        What the operator was told last, in order: `run_s` (time of the newest run, s; None before the
+        first) and `text`. None where nobody was (a replay).
     """
     counts = output.counts
     windows = {key: counts[key] for key in ("final", "preview", "refined", "skipped", "degraded")}
@@ -114,6 +119,7 @@ def build(
         "memory_mb": {"peak": memory_mb},
         "recording": recording,
         "restarts": restarts or [],
+        "told": told,
         "steps": {str(n): output.steps[n] for n in sorted(output.steps, reverse=True) if n} or None,
         "brain": output.presence.section(),
         **(judged or nothing()),

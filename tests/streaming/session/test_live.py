@@ -588,6 +588,7 @@ def test_previews_that_give_way_are_in_the_report(bundle: Path, tmp_path: Path) 
     for revision in ("preview", "final"):
         made._inbox.put(Job(window(0, revision), 0))
     made._inbox.take(100.0)
+    made._progress = cast("Progress", SimpleNamespace(told=[]))
     assert made._write_report("running", None)["windows"]["dropped_previews"] == 1
     made._output.close()
 

@@ -45,6 +45,9 @@ def test_twins_are_scored_by_their_own_clips(bundle: Bundle, tmp_path: Path) -> 
     found = sections(truth, archive, bundle)
     archive.close()
     assert found["accuracy"]["identification_2way"]["value"] == 1
+    assert found["identified"] == [
+        {"run": 0, "window_s": [4.0 * k, 4.0 * k + 4], "wins": 1.0} for k in range(8)
+    ]
     # One clip for every window wins against half of the others.
     assert found["baselines"]["null_brain"]["identification_2way"]["value"] == pytest.approx(0.5)
 

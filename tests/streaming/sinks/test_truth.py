@@ -137,5 +137,5 @@ def test_without_a_truth_everything_is_unknown(tmp_path: Path) -> None:
     assert truth.clip(window(0)) is None
     found = sections(truth, archive, bundle)
     assert set(found.pop("accuracy").values()) == {None}
-    assert found == {"baselines": None, "confidence": None, "seam": None}
+    assert found == {"baselines": None, "confidence": None, "seam": None, "identified": None}
     archive.close()

@@ -1,0 +1,335 @@
+"""A session as one page that keeps and travels: the command ``rtdecode report``.
+
+Everything is read from the session's folder and goes into one HTML file, pictures and curves included, so
+that the file alone can be sent, printed and filed. Names of files, streams and participants are not in it.
+"""
+
+import base64
+import html
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from rtdecode.disk.video import iter_mp4
+from rtdecode.errors import UsageError
+
+Frames = NDArray[np.uint8]
+
+# Clips of each kind that are shown.
+_SHOWN = 3
+_BINS = 24
+_QUALITY = 80
+_FIGURES = {
+    "identification_2way": "identification, 2-way",
+    "identification_2way_same_background": "identification, 2-way, same background",
+    "identification_50way": "identification, 50-way",
+    "identification_top1": "identification, top 1",
+    "classification_top1": "category, top 1",
+}
+_LATENCIES = {
+    "beyond_floor": "final, after the last of its input",
+    "beyond_floor_preview": "preview, after the last of its input",
+    "since_stimulus": "final, after the stimulus",
+}
+_STYLE = """
+body { font: 15px/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f23; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+table { border-collapse: collapse; } td, th { padding: 0.15rem 0.9rem 0.15rem 0; text-align: left; }
+.note { color: #b34700; font-weight: 600; } .small { color: #5a6269; font-size: 13px; }
+figure { display: inline-block; margin: 0 1rem 1rem 0; } figure img { width: 18rem; } svg { max-width: 100%; }
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What a session left.
+
+    Attributes
+    ----------
+    report : dict
+        Its ``report.json``.
+    clips : list of dict
+        The lines of its ``clips.jsonl``.
+    film : Path
+    """
+
+    report: dict[str, Any]
+    clips: list[dict[str, Any]]
+    film: Path
+
+    @property
+    def finals(self) -> list[dict[str, Any]]:
+        """The finals, in order."""
+        return [clip for clip in self.clips if clip["revision"] == "final"]
+
+
+def run(folder: Path, out: Path | None) -> int:
+    """Write the page, and print where it is.
+
+    Raises
+    ------
+    UsageError
+        If the folder holds no session.
+    """
+    target = out or folder / "report.html"
+    session = read(folder)
+    target.write_text(page(session), encoding="utf-8")
+    print(target)  # noqa: T201
+    return 0
+
+
+def read(folder: Path) -> Session:
+    """Read a session's folder.
+
+    Raises
+    ------
+    UsageError
+        If it holds no session.
+    """
+    missing = [name for name in ("report.json", "clips.jsonl") if not (folder / name).is_file()]
+    if missing:
+        raise UsageError(
+            f"{folder} holds no session: {' and '.join(missing)} not found. Give the folder that `rtdecode "
+            "stream`, `replay` or `demo` named at its end (--out)."
+        )
+    lines = (folder / "clips.jsonl").read_text().splitlines()
+    report = json.loads((folder / "report.json").read_text())
+    return Session(report, [json.loads(line) for line in lines], folder / "film.mp4")
+
+
+def page(session: Session) -> str:
+    """Make the page."""
+    report = session.report
+    note = "SIMULATED PARTICIPANT" if report["simulated"] else report["note"] or ""
+    parts = [
+        f"<h1>Session {_text(report['session'])}</h1>",
+        f'<p class="note">{_text(note)}</p>' if note else "",
+        f"<p>{_text(methods(session))}</p>",
+        _section("What was shown", _pictures(session)),
+        _section("Against the truth", _accuracy(report)),
+        _section("How long it took", _latencies(session)),
+        _section("What arrived, and what did not", _arrived(report)),
+        _section("Runs", _runs(report["runs"])),
+        _section("What the operator was told", _told(report.get("told"))),
+    ]
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f"<title>Session {_text(report['session'])}</title><style>{_STYLE}</style></head>"
+        f"<body>{''.join(parts)}</body></html>\n"
+    )
+
+
+def methods(session: Session) -> str:
+    """Say in a paragraph what was done, as for a methods section."""
+    report = session.report
+    windows = report["windows"]
+    eeg = report["eeg"]
+    fmri = report["fmri"]
+    by = f"Clips were decoded by rtdecode {report['version']} (bundle {report['bundle']})."
+    complete = f"{windows['final']} of {windows['expected']} windows have a final clip"
+    less = f"{windows['degraded']} of them from incomplete data, and {windows['skipped']} were skipped."
+    sentences = [by, f"{complete}, {less}"]
+    if eeg["samples"]:
+        sentences.append(
+            f"EEG arrived at {eeg['rate_hz'] or 0:.1f} Hz ({eeg['samples']} samples, {eeg['gaps']} gaps)."
+        )
+    if fmri["volumes"]:
+        sentences.append(f"{fmri['volumes']} volumes arrived and {fmri['missing']} are missing.")
+    if report["clock"]["source"]:
+        residual = report["clock"]["residual_ms"]
+        fits = "" if residual is None else f" (residual {residual:.3f} ms)"
+        sentences.append(f"Both were placed on one time line by the {report['clock']['source']}{fits}.")
+    figure = report["accuracy"]["identification_2way"]
+    if figure:
+        low, high = figure["ci95"]
+        sentences.append(
+            f"2-way identification of single windows was {figure['value']:.3f} (95 % interval {low:.3f} to "
+            f"{high:.3f}, chance {figure['chance']:g}, n = {figure['n']})."
+        )
+    sentences.append(f"The session ended because of this: {report['ended']}.")
+    return " ".join(sentences)
+
+
+def _pictures(session: Session) -> str:
+    """Show the best, median and worst clips, or some from all over where the truth is not known."""
+    if not session.film.is_file() or not session.finals:
+        return ""
+    chosen = _chosen(session)
+    if not chosen:
+        return ""
+    found = dict(_hops(session, {number for _, number in chosen}))
+    shown = []
+    for words, number in chosen:
+        if number in found:
+            data = base64.b64encode(_moving(found[number])).decode()
+            picture = f'<img alt="{_text(words)}" src="data:image/webp;base64,{data}">'
+            shown.append(f"<figure>{picture}<figcaption>{_text(words)}</figcaption></figure>")
+    return "".join(shown)
+
+
+def _chosen(session: Session) -> list[tuple[str, int]]:
+    """Choose clips: what is said of each, and its number."""
+    numbers = {(one["run"], *one["window_s"]): one["clip"] for one in session.finals}
+    judged = session.report.get("identified") or []
+    known = [(one["wins"], numbers.get((one["run"], *one["window_s"]))) for one in judged]
+    ranked = sorted((wins, number) for wins, number in known if number is not None)
+    if len(ranked) < 3 * _SHOWN:
+        few = np.linspace(0, len(session.finals) - 1, min(2 * _SHOWN, len(session.finals))).astype(int)
+        return [(f"clip {session.finals[n]['clip']}", session.finals[n]["clip"]) for n in few]
+    middle = len(ranked) // 2 - _SHOWN // 2
+    places = {
+        "best": ranked[::-1][:_SHOWN],
+        "median": ranked[middle : middle + _SHOWN],
+        "worst": ranked[:_SHOWN],
+    }
+    return [
+        (f"{word}: clip {number} wins {wins:.0%} of its comparisons", number)
+        for word, some in places.items()
+        for wins, number in some
+    ]
+
+
+def _hops(session: Session, wanted: set[int]) -> Iterator[tuple[int, Frames]]:
+    """Yield the wanted windows' frames of the film, which has a hop of frames for each window in order."""
+    last = max(wanted)
+    frames = iter_mp4(session.film)
+    length = _hop_frames(session)
+    for number in range(last + 1):
+        hop = list(islice(frames, length))
+        if len(hop) < length:
+            return
+        if number in wanted:
+            yield number, np.stack(hop)
+
+
+def _hop_frames(session: Session) -> int:
+    """Count the film's frames of one window."""
+    count = sum(1 for _ in iter_mp4(session.film))
+    windows = session.report["windows"]
+    return max(1, count // max(1, windows["final"] + windows["skipped"]))
+
+
+def _moving(frames: Frames) -> bytes:
+    pictures = [Image.fromarray(frame) for frame in frames[::2]]
+    held = io.BytesIO()
+    pictures[0].save(
+        held, "WEBP", save_all=True, append_images=pictures[1:], duration=250, loop=0, quality=_QUALITY
+    )
+    return held.getvalue()
+
+
+def _accuracy(report: Mapping[str, Any]) -> str:
+    """Show each figure with its chance, its controls and its interval."""
+    baselines = report["baselines"] or {}
+    rows = []
+    for key, title in _FIGURES.items():
+        figure = report["accuracy"][key]
+        if figure is None:
+            continue
+        low, high = figure["ci95"]
+        shifted = "" if figure["shuffled"] is None else f"{figure['shuffled']:.3f}"
+        null = baselines.get("null_brain", {}).get(key)
+        without = "" if null is None else f"{null['value']:.3f}"
+        values = (f"{figure['value']:.3f}", f"{low:.3f} to {high:.3f}", f"{figure['chance']:.3f}")
+        rows.append((title, *values, shifted, without, str(figure["n"])))
+    if not rows:
+        return "<p>The truth is not known.</p>"
+    return _table(("", "value", "95 % interval", "chance", "shifted brain", "no brain", "n"), rows)
+
+
+def _latencies(session: Session) -> str:
+    shown = []
+    for name, title in _LATENCIES.items():
+        revision = "preview" if name == "beyond_floor_preview" else "final"
+        found = [one["latency_ms"][name] for one in session.clips if one["revision"] == revision]
+        known = [value for value in found if value is not None]
+        if known:
+            shown.append(histogram(f"{title}, ms (n {len(known)})", known))
+    return "".join(shown) or "<p>Not known: this is a replay on a virtual clock.</p>"
+
+
+def histogram(title: str, values: Sequence[float]) -> str:
+    """Draw how often which value was found (SVG).
+
+    Parameters
+    ----------
+    title : str
+    values : sequence of float
+    """
+    counts, edges = np.histogram(values, _BINS)
+    wide = 560 / _BINS
+    bars = []
+    for n, count in enumerate(counts):
+        tall = 100 * count / max(counts.max(), 1)
+        place = f'x="{20 + n * wide:.1f}" y="{130 - tall:.1f}" width="{wide - 1:.1f}" height="{tall:.1f}"'
+        bars.append(f'<rect {place} fill="#0072B2"><title>{edges[n]:.0f}: {count}</title></rect>')
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 600 160" width="600">'
+        f'<text x="20" y="18" font-size="14">{_text(title)}</text>{"".join(bars)}'
+        f'<text x="20" y="150" font-size="12">{edges[0]:.0f}</text>'
+        f'<text x="580" y="150" font-size="12" text-anchor="end">{edges[-1]:.0f}</text></svg>'
+    )
+
+
+def _arrived(report: Mapping[str, Any]) -> str:
+    rows = [
+        (f"{part}: {name.replace('_', ' ')}", _value(value))
+        for part in ("eeg", "fmri", "clock")
+        for name, value in report[part].items()
+        if value is not None
+    ]
+    return _table(("", ""), rows)
+
+
+def _runs(runs: Sequence[Mapping[str, Any]]) -> str:
+    if not runs:
+        return "<p>No run began.</p>"
+    names = ("run", "volumes", "missing", "began", "ended", "framewise displacement", "tSNR", "verdict")
+    rows = []
+    for one in runs:
+        motion = one["motion"] or {}
+        values = (one["run"], one["volumes"], one["missing"], one["began_s"], one["ended_s"])
+        moved = (motion.get("mean_fd_mm"), motion.get("tsnr"), motion.get("verdict"))
+        rows.append(tuple(_value(value) for value in (*values, *moved)))
+    return _table(names, rows)
+
+
+def _told(told: Sequence[Mapping[str, Any]] | None) -> str:
+    if told is None:
+        return "<p>Nobody was told anything: this is a replay.</p>"
+    if not told:
+        return "<p>Nothing happened that had to be told.</p>"
+    rows = [("" if one["run_s"] is None else f"{one['run_s']:.0f} s", one["text"]) for one in told]
+    return _table(("run time", ""), rows)
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_value(one)}" for name, one in value.items())
+    return ", ".join(map(_value, value)) if isinstance(value, list) else str(value)
+
+
+def _section(title: str, content: str) -> str:
+    return f"<h2>{_text(title)}</h2>{content}" if content else ""
+
+
+def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{_text(name)}</th>" for name in names)
+    body = "".join(f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _text(words: str) -> str:
+    return html.escape(str(words))
