@@ -13,11 +13,11 @@ from tests import same_clips
 from tests.same_clips import Case
 
 # Of the processor that the hashes are from, see `tests.same_clips.rounding`.
-ROUNDING = "a9c5dd31a4e4c93e"
-EASY = ("f19b64cf8751e953", "3fcf553f49ebc7dc")
-MAGNET = ("5374d3b349a1ecda", "b60b667afa5b0577")
-RECORDED = ("65945f562263e9cd", "f2766ff83c471628")
-FITTED = ("940f574d5496385d", "2a08eb3fc0718503")
+ROUNDING = "c9007548e43151f2"
+EASY = ("5c5ca29b976cf8b3", "bc31695a0d181d5f")
+MAGNET = ("10e528c44698ecf6", "32d20471164df9da")
+RECORDED = ("65945f562263e9cd", "a08b235eea4e3fe1")
+FITTED = ("4c3d543010029f52", "c4584acaa37d3ba1")
 
 
 @pytest.mark.full

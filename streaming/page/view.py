@@ -27,7 +27,8 @@ body { background: #101214; color: #d6dade; font-size: 15px; }
   flex: 1 1 0; min-width: 0; line-height: 1.3; }
 .rt-panel { background: #1a1d21; padding: 6px 10px; min-width: 0; }
 .rt-third { flex: 2 1 0; }
-.rt-rest { flex: 3 1 0; width: 100%; }
+.rt-rest { flex: 3 1 0; }
+.rt-wide { width: 100%; flex: none; }
 .rt-clip { width: 100%; height: 36vh; background: #000; object-fit: contain; }
 .rt-traces { width: 100%; height: 42vh; }
 .rt-line { width: 100%; height: 8vh; }
@@ -94,7 +95,7 @@ class _Page:
             with _panel("EEG as it is decoded, the last 8 s; orange: interpolated, brown: a hole", "rt-rest"):
                 self._traces = _Picture("rt-traces")
         with _panel(
-            "the last 2 minutes: windows (dark: previews, vermilion: late), volumes, triggers", "rt-rest"
+            "the last 2 minutes: windows (dark: previews, vermilion: late), volumes, triggers", "rt-wide"
         ):
             self._line = _Picture("rt-line")
         with ui.row(wrap=False).classes("w-full gap-2"):

@@ -292,13 +292,17 @@ class BrainEncoder(nn.Module):
         -------
         (batch, 3)
             The probability of a cut at the first frame; the squared difference between the mean colours of
-            the first frame drawn and the last one before; the correlation of these two frames.
+            the first frame drawn and the last one before; the correlation of these two frames about the mean
+            picture.
         """
         last = torch.einsum("oi,bihw->bohw", self.seam_frame, carry[:, :, 0]) + self.seam_offset[:, 0]
         first = drawn[:, :, 0]
         apart = (last - first).mean((2, 3)).square().sum(1)
-        size = last.square().sum((1, 2, 3)) * first.square().sum((1, 2, 3))
-        alike = (last * first).sum((1, 2, 3)) / size.clamp(min=1e-6).sqrt()
+        mean = self.latent_mean.view_as(first[0])
+        before = last - mean
+        after = first - mean
+        size = before.square().sum((1, 2, 3)) * after.square().sum((1, 2, 3))
+        alike = (before * after).sum((1, 2, 3)) / size.clamp(min=1e-6).sqrt()
         return torch.stack([cuts[:, 0], apart, alike], 1)
 
     def presence(self, measured: Tensor, route: Tensor) -> Tensor:

@@ -110,8 +110,12 @@ class Evidence(nn.Module):
         parts = [part.square().mean((1, 2)) for part in slow.tensor_split(_MIXED, 1)]
         parts += [part.square().mean((1, 2)) for part in slow.tensor_split(_BANDS, 2)]
         weighed = places[:, 1:].square() @ self.weight
-        sizes = [fmri.square().mean(1), beside.mean(1), weighed[:, 0]]
-        sizes += [*parts, eeg.square().mean((1, 2)), weighed[:, 1]]
+        fmri_film = (places[:, 1] @ self.film_fmri).square() @ self.gain_fmri
+        eeg_film = (places[:, 2] @ self.film_eeg).square() @ self.gain_eeg
+        # In the order of `KNOWN`: of the volumes, of the EEG, of both.
+        sizes = [fmri.square().mean(1), beside.mean(1), weighed[:, 0], fmri_film[:, 0]]
+        sizes += [*parts, eeg.square().mean((1, 2)), weighed[:, 1], eeg_film[:, 0]]
+        # In logarithms, too little of an energy stands out as much as too much of it.
         energies = torch.stack(sizes, 1).clamp(min=_LEAST).log()
         shown = fmri @ self.axes
         told = of_eeg @ self.told
@@ -120,11 +124,7 @@ class Evidence(nn.Module):
             _alike(places[:, 1], places[:, 2], self.weight),
             _together(places[:, 1] @ self.pair_fmri, places[:, 2] @ self.pair_eeg, self.pair),
         ]
-        fmri_film = (places[:, 1] @ self.film_fmri).square() @ self.gain_fmri
-        eeg_film = (places[:, 2] @ self.film_eeg).square() @ self.gain_eeg
-        # In the order of `KNOWN`: of the volumes, of the EEG, of both.
-        volumes_are, eeg_is = energies.split([FMRI - 1, EEG - 1], 1)
-        return torch.cat([volumes_are, fmri_film, eeg_is, eeg_film, torch.stack(agreed, 1)], 1)
+        return torch.cat([energies, torch.stack(agreed, 1)], 1)
 
 
 def _alike(one: Tensor, other: Tensor, weight: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ def test_the_numbers_are_the_energies_and_agreements_of_their_definition(world: 
     shown = seen @ a["axes"].astype(np.float64)
 
     def like_a_film(number: int, name: str) -> np.ndarray:
-        return (np.square(places[:, number] @ a[f"film_{name}"]) @ a[f"gain_{name}"])[:, 0]
+        return np.log(np.square(places[:, number] @ a[f"film_{name}"]) @ a[f"gain_{name}"])[:, 0]
 
     one = places[:, 1] @ a["pair_fmri"]
     other = places[:, 2] @ a["pair_eeg"]
