@@ -104,14 +104,14 @@ def _clips(shown: Archive, events: Events, mean_clip: Array) -> Sections:
     found = nothing()
     found["accuracy"] |= identification(corr, spans, events)
     wins = identification_nway(corr, distractors(spans, events), 2)
+    found["confidence"] = _confidence([shown.confidences[i] for i in kept], wins)
+    onsets = {run: [event.onset_s for event in known] for run, known in events.items()}
+    found["seam"] = seam_ratio(parts["clip"], parts["truth"], spans, onsets)
     found["identified"] = [
         {"run": run, "window_s": [start_s, stop_s], "wins": float(won)}
         for (run, start_s, stop_s), won in zip(spans, wins, strict=True)
         if np.isfinite(won)
     ]
-    found["confidence"] = _confidence([shown.confidences[i] for i in kept], wins)
-    onsets = {run: [event.onset_s for event in known] for run, known in events.items()}
-    found["seam"] = seam_ratio(parts["clip"], parts["truth"], spans, onsets)
     if "twin" in parts:
         others = {"null_brain": parts["twin"], "mean_clip": [mean_clip] * len(kept)}
         found["baselines"] = {
