@@ -19,9 +19,10 @@ _STYLE = """
 body { background: #101214; color: #d6dade; font-size: 15px; }
 .nicegui-content { padding: 8px 12px; gap: 6px; min-height: 100vh; }
 .nicegui-row { align-items: stretch; }
-.rt-head { font-size: 20px; font-weight: 600; }
+.rt-head { font-size: 20px; font-weight: 600; white-space: nowrap; }
+.q-btn { white-space: nowrap; }
 .rt-small { color: #9aa1a8; font-size: 13px; }
-.rt-banner { color: #E69F00; }
+.rt-banner { color: #E69F00; font-size: 16px; white-space: normal; line-height: 1.2; }
 .rt-name { font-weight: 600; }
 .rt-lamp { border-left: 6px solid #6b7278; background: #1a1d21; padding: 4px 10px; min-height: 88px;
   flex: 1 1 0; min-width: 0; line-height: 1.3; }
