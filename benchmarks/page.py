@@ -36,8 +36,7 @@ def measure(minutes: float, viewers: int) -> dict[str, Any]:
     """Run a session with so many viewers; return what each part of it took."""
     with tempfile.TemporaryDirectory() as name, browser() as chrome:
         out = Path(name) / "demo"
-        with address.listening(address.parse("127.0.0.1:0")) as free:
-            port = free.getsockname()[1]
+        port = address.free(address.parse("127.0.0.1:0")).port
         words = [sys.executable, "-m", "rtdecode.cli", "demo", "--film", "natural", "--out", str(out)]
         words += ["--seconds", f"{60 * minutes:g}", "--dashboard", f"127.0.0.1:{port}"]
         demo = subprocess.Popen(words)
@@ -81,10 +80,9 @@ def _spent(demo: subprocess.Popen[bytes], port: int) -> dict[str, tuple[float, f
     found: dict[str, tuple[float, float]] = {}
     for process in psutil.Process().children(recursive=True):
         try:
-            # It only cleans up after the others, and outlives them.
-            if "resource_tracker" in " ".join(process.cmdline()):
-                continue
             part = _part(process, demo, port)
+            if part is None:
+                continue
             times = process.cpu_times()
             cpu_s, memory_mb = found.get(part, (0.0, 0.0))
             memory_mb += process.memory_full_info().pss / 1e6
@@ -94,9 +92,11 @@ def _spent(demo: subprocess.Popen[bytes], port: int) -> dict[str, tuple[float, f
     return found
 
 
-def _part(process: psutil.Process, demo: subprocess.Popen[bytes], port: int) -> str:
-    """Name the part of the session that a process is."""
+def _part(process: psutil.Process, demo: subprocess.Popen[bytes], port: int) -> str | None:
+    """Name the part of the session that a process is; None for one that only cleans up after the others."""
     words = " ".join(process.cmdline())
+    if "resource_tracker" in words:
+        return None
     if process.pid == demo.pid:
         return "demo"
     if "rtdecode.cli simulate" in words:

@@ -88,6 +88,13 @@ def iter_mp4(path: str | Path) -> Iterator[Frames]:
             yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
 
 
+def count_frames(path: str | Path) -> int:
+    """Count the frames of a film without decoding them."""
+    with av.open(str(path)) as container:
+        # The last packet is empty: it only says that the film has ended.
+        return sum(packet.size > 0 for packet in container.demux(video=0))
+
+
 class FilmWriter:
     """A film that can be played at any time while it is being written.
 

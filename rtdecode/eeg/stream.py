@@ -194,16 +194,22 @@ class EegStream:
         if self._far_off(values, mask):
             quality = worse(quality, np.full(len(quality), UNCORRECTED, np.uint8))
             return EegSpan(None, usable(quality), quality, names)
-        scored = np.where(mask, (values - self._mean) / self._scale, 0).astype(np.float32)
-        return EegSpan(scored, mask, quality, names)
+        return EegSpan(self._scored(values, mask), mask, quality, names)
 
-    def shown(self, times: Times) -> EegSpan:
-        """Return the clean EEG at ascending local times, for somebody to look at; it leaves all as it is."""
-        values, quality, bad = self._ring.read(times)
+    def shown(self, times: Times) -> tuple[Float, NDArray[np.bool_]]:
+        """Return the clean EEG at ascending local times, for somebody to look at; it leaves all as it is.
+
+        Returns
+        -------
+        values, mask
+            As in `EegSpan`.
+        """
+        values, quality, _ = self._ring.read(times)
         mask = usable(quality)
-        names = [name for name, is_bad in zip(self._wanted.channels, bad, strict=True) if is_bad]
-        scored = np.where(mask, (values - self._mean) / self._scale, 0).astype(np.float32)
-        return EegSpan(scored, mask, quality, names)
+        return self._scored(values, mask), mask
+
+    def _scored(self, values: Float, mask: NDArray[np.bool_]) -> Float:
+        return np.where(mask, (values - self._mean) / self._scale, 0).astype(np.float32)
 
     def lacking(self, times: Times, mask: NDArray[np.bool_]) -> float:
         """Return the share of values at ascending times, (n,), that are unmasked and yet invalid."""

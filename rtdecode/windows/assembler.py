@@ -21,11 +21,11 @@ from rtdecode import plausible
 from rtdecode.bundle import Bundle
 from rtdecode.clocks.run_clock import RunClock
 from rtdecode.disk.calibration import Calibration
-from rtdecode.eeg.stream import EegSpan, EegStream
+from rtdecode.eeg.stream import EegStream
 from rtdecode.errors import GeometryError
 from rtdecode.signal.eeg.quality import fractions
 from rtdecode.timing import exact
-from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
+from rtdecode.types import EegChunk, Float, Montage, Trigger, Volume, Window
 from rtdecode.windows.run import Run
 from rtdecode.windows.run_sorter import SessionRuns
 from rtdecode.windows.volume_door import dated
@@ -138,8 +138,8 @@ class Assembler:
         """Montage of the stream; None until it is known."""
         return self._eeg.montage if self._eeg else None
 
-    def eeg_shown(self, times: NDArray[np.float64]) -> EegSpan | None:
-        """Return the clean EEG at ascending local times, for somebody to look at; None without a stream."""
+    def eeg_shown(self, times: NDArray[np.float64]) -> tuple[Float, NDArray[np.bool_]] | None:
+        """Return what `EegStream.shown` does; None without a stream."""
         return self._eeg.shown(times) if self._eeg else None
 
     @property

@@ -3,7 +3,7 @@
 import ipaddress
 import secrets
 import socket
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rtdecode.errors import UsageError
 
@@ -63,6 +63,18 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def free(address: Address) -> Address:
+    """Choose a free port where any is asked for; nobody listens there yet.
+
+    Raises
+    ------
+    UsageError
+        As `listening` does.
+    """
+    with listening(address) as there:
+        return replace(address, port=there.getsockname()[1])
 
 
 def listening(address: Address) -> socket.socket:

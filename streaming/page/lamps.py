@@ -7,6 +7,8 @@ not. Nothing here is about safety.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from streaming.session.news import is_stale
+from streaming.sinks.presence import IN_A_ROW, LEAST
 from streaming.status import Status
 
 GREEN = "green"
@@ -22,9 +24,6 @@ _SILENT = {"EEG": (2.0, 8.0), "fMRI": (6.0, 20.0)}
 _RUNNING_TRS = 3.0
 # So many volumes within one TR are a burst.
 _BURST = 3
-# A final at or above this probability holds a readable brain. So many are looked at.
-_LEAST = 0.5
-_FINALS = 5
 # A worse state has to last so long before it is shown, and a better one so long, s: a lamp must not flutter.
 _HOLDS = {"worse": 1.0, "better": 2.0}
 
@@ -157,7 +156,7 @@ def clips(age_s: float | None, late: int, finals: int, hop_s: float) -> Lamp:
     """Tell whether clips come, and in time."""
     if age_s is None:
         return Lamp("clips", GREY, "none yet")
-    if age_s > 2 * hop_s:
+    if is_stale(age_s, hop_s):
         return Lamp(
             "clips",
             RED if age_s > 4 * hop_s else AMBER,
@@ -169,12 +168,12 @@ def clips(age_s: float | None, late: int, finals: int, hop_s: float) -> Lamp:
 
 def brain(finals: Sequence[float | None]) -> Lamp:
     """Tell whether the newest finals hold a brain that the bundle can read (its probability in each)."""
-    newest = [value for value in finals[-_FINALS:] if value is not None]
+    newest = [value for value in finals[-IN_A_ROW:] if value is not None]
     if not newest:
         return Lamp("brain", GREY, "not told")
-    with_brain = sum(value >= _LEAST for value in newest)
+    with_brain = sum(value >= LEAST for value in newest)
     found = f"read in {with_brain} of the last {len(newest)} finals"
-    if with_brain or len(newest) < _FINALS:
+    if with_brain or len(newest) < IN_A_ROW:
         return Lamp("brain", GREEN if with_brain == len(newest) else AMBER, found)
     return Lamp(
         "brain",

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from socket import socket
@@ -90,31 +91,50 @@ def _add_pictures(app: FastAPI, state: PageState) -> None:
     def truth(number: int) -> Response:
         return _picture(state.truth(number))
 
-    @app.get("/drawn/traces")
-    def traces() -> Response:
-        return _drawn(state.draw_traces())
+    drawings = {
+        "traces": _Once(state, state.draw_traces, "image/svg+xml"),
+        "ledger": _Once(state, state.draw_ledger, "image/svg+xml"),
+        "line": _Once(state, state.draw_line, "image/svg+xml"),
+        "carpet": _Once(state, state.draw_carpet, "image/png"),
+    }
 
-    @app.get("/drawn/ledger")
-    def ledger() -> Response:
-        return _drawn(state.draw_ledger())
-
-    @app.get("/drawn/line")
-    def line() -> Response:
-        return _drawn(state.draw_line())
-
-    @app.get("/drawn/carpet")
-    def carpet() -> Response:
-        return Response(state.draw_carpet(), media_type="image/png", headers=_FRESH)
+    @app.get("/drawn/{name}")
+    def drawn(name: str) -> Response:
+        return drawings[name].answer() if name in drawings else _picture(None)
 
 
 _FRESH = {"cache-control": "no-store"}
+
+
+class _Once:
+    """A drawing that is made once for all viewers, until the next view.
+
+    Parameters
+    ----------
+    state : PageState
+    draw : callable
+    media_type : str
+    """
+
+    def __init__(self, state: PageState, draw: Callable[[], str | bytes], media_type: str) -> None:
+        self._state = state
+        self._draw = draw
+        self._media_type = media_type
+        # Several viewers may ask at the same time.
+        self._lock = threading.Lock()
+        self._tick = -1
+        self._made: str | bytes = ""
+
+    def answer(self) -> Response:
+        with self._lock:
+            tick = self._state.view.tick
+            if tick != self._tick:
+                self._made = self._draw()
+                self._tick = tick
+            return Response(self._made, media_type=self._media_type, headers=_FRESH)
 
 
 def _picture(data: bytes | None) -> Response:
     if data is None:
         return Response("There is no such clip.", status_code=404)
     return Response(data, media_type="image/webp", headers=_FRESH)
-
-
-def _drawn(svg: str) -> Response:
-    return Response(svg, media_type="image/svg+xml", headers=_FRESH)

@@ -23,11 +23,13 @@ from rtdecode.types import Array, Window
 from streaming.page import drawing, lamps
 from streaming.page.lamps import Heard, Lamp, Steadied
 from streaming.session.mailbox import Message, unpack
+from streaming.session.news import is_stale
 from streaming.session.orders import StreamOptions
+from streaming.sinks.moving import moving
+from streaming.sinks.text import banner
 from streaming.sinks.truth import Truth
 from streaming.status import NOTHING, Status
 
-Frames = NDArray[np.uint8]
 Values = NDArray[np.floating]
 Held = NDArray[np.bool_]
 
@@ -46,11 +48,8 @@ LAMPS = ("EEG", "fMRI", "triggers", "clips", "brain", "recording")
 # Sentences that are shown, and moving pictures that are kept.
 SAID = 5
 _ANIMATED = 12
-_QUALITY = 85
 # A status may be so old and still tell of the present, s.
 _UNTOLD_S = 5.0
-# A clip this many hops after it was shown first does not show the present.
-_STALE_HOPS = 2.0
 _COLOURS = {"preview": "#3d5a73", "final": drawing.LINE, "refined": "#009E73"}
 
 
@@ -144,7 +143,7 @@ class PageState:
         self._hop_s = float(manifest.grid.hop)
         self._tr_s = float(manifest.grid.tr or 0)
         self._fps = manifest.clip.fps
-        self._note = manifest.note or ""
+        self._note = manifest.note
         self._modalities = manifest.modalities
         # Samples of EEG that are shown.
         self._most = TRACES_S * float(manifest.grid.sfreq)
@@ -194,7 +193,7 @@ class PageState:
                 tick=self.view.tick + 1,
                 clips=self._clips,
                 run_s=self._status["elapsed"],
-                banner="SIMULATED PARTICIPANT" if self._status["simulated"] else self._note,
+                banner=banner(self._note, simulated=self._status["simulated"]),
                 lamps=seen,
                 alarm=bool(red - self._acknowledged),
                 clip=self._clip(now_at),
@@ -223,7 +222,7 @@ class PageState:
         if kept is not None or not wanted:
             return kept
         try:
-            made = animated(read_mp4(self._folder / wanted[-1]["file"]), self._fps)
+            made = moving(read_mp4(self._folder / wanted[-1]["file"]), self._fps)
         except OSError:
             # The folder was emptied or moved away.
             return None
@@ -305,7 +304,7 @@ class PageState:
             rows = np.linspace(0, window.fmri.shape[1] - 1, _CARPET_ROWS).astype(int)
             self._carpet.extend(window.fmri[window.fmri_mask][:, rows])
         if clip not in self._truths and (frames := self._truth.clip(window)) is not None:
-            self._truths[clip] = animated(frames, self._fps)
+            self._truths[clip] = moving(frames, self._fps)
             _forget(self._truths)
 
     def _read_clips(self, now_at: float) -> None:
@@ -373,29 +372,12 @@ class PageState:
             words=", ".join([f"{record['revision']} of {start_s:g} to {stop_s:g} s", *marks]),
             numbers=[(name, _written(record[name])) for name in ("confidence", "brain", "steps")] + named,
             age_s=age_s,
-            stale=age_s > _STALE_HOPS * self._hop_s,
+            stale=is_stale(age_s, self._hop_s),
         )
 
 
 def _written(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.3g}"
-
-
-def animated(frames: Frames, fps: float) -> bytes:
-    """Encode frames as a picture that moves, in a form that every browser shows."""
-    first, *others = [Image.fromarray(frame) for frame in frames]
-    buffer = io.BytesIO()
-    first.save(
-        buffer,
-        "WEBP",
-        save_all=True,
-        append_images=others,
-        duration=round(1000 / fps),
-        loop=0,
-        quality=_QUALITY,
-        method=0,
-    )
-    return buffer.getvalue()
 
 
 def _forget(kept: dict[Any, bytes]) -> None:

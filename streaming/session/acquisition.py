@@ -489,11 +489,12 @@ class _Acquisition:
         # A window of EEG has room in a message.
         since = max(self._traced_at, newest - float(grid.window))
         times = since + (1 + np.arange(int((newest - since) * rate))) / rate
-        span = self._assembler.eeg_shown(times)
-        if span is None or span.values is None or not len(times):
+        shown = self._assembler.eeg_shown(times)
+        if shown is None or not len(times):
             return {}
+        values, mask = shown
         self._traced_at = float(times[-1])
-        return {"traces": span.values.astype(np.float16), "traced": span.mask}
+        return {"traces": values.astype(np.float16), "traced": mask}
 
     def _notes(self) -> list[str]:
         """Say what was passed over since the last status, one sentence for each reason."""

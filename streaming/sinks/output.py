@@ -29,6 +29,7 @@ from streaming.sinks.film import FilmSink, describe
 from streaming.sinks.judged import Sections
 from streaming.sinks.presence import PresenceLog
 from streaming.sinks.sheet import ContactSheet
+from streaming.sinks.text import banner
 from streaming.sinks.truth import Archive, Truth
 
 # What a session writes beside its clips; --overwrite removes these files and no others.
@@ -128,7 +129,7 @@ class Emitter:
         self._now = now
         self._truth = truth
         self._live = live
-        self._note = note = banner(bundle, simulated=simulated)
+        self._note = note = banner(manifest.note, simulated=simulated)
         self._clips = ClipSink(out, simulated=simulated)
         title = "decoded category" if manifest.labels else "reconstruction"
         self._wanted = check_steps(bundle, steps)
@@ -228,7 +229,7 @@ class Emitter:
     def mark_simulated(self) -> None:
         """Mark everything that is written from here on as that of a simulated participant."""
         self._clips.simulated = True
-        self._note = self._film.note = self._sheet.note = banner(self._bundle, simulated=True)
+        self._note = self._film.note = self._sheet.note = banner(self._bundle.manifest.note, simulated=True)
 
     def skip(self, job: Job, why: str = "this machine cannot keep up") -> None:
         """Count a window that has no clip, say why, and show in the film that there is none."""
@@ -386,11 +387,6 @@ def _name(window: Window) -> str:
     """Name a window by its revision and number, and by its run from the second run on."""
     run = f" of run {window.run}" if window.run else ""
     return f"{window.revision} of window {window.index}{run}"
-
-
-def banner(bundle: Bundle, *, simulated: bool) -> str:
-    """Return the sentence under every picture: that the participant is simulated, or the bundle's note."""
-    return "SIMULATED PARTICIPANT" if simulated else bundle.manifest.note or ""
 
 
 def check_free(out: Path) -> None:

@@ -8,9 +8,9 @@ from rtdecode.bundle import Brain
 from rtdecode.types import Presence
 
 # A final at or above this probability holds a readable brain.
-_LEAST = 0.5
+LEAST = 0.5
 # So many finals in a row say that it is gone, or back. A single window is wrong too often to be believed.
-_IN_A_ROW = 5
+IN_A_ROW = 5
 
 _GONE = {
     "neither": (
@@ -54,7 +54,7 @@ class PresenceLog:
         self._with_brain = 0
         self._spells: list[_Spell] = []
         # The last finals in a row that agree: when their windows began, s, and what they said.
-        self._row: deque[tuple[float, Presence]] = deque(maxlen=_IN_A_ROW)
+        self._row: deque[tuple[float, Presence]] = deque(maxlen=IN_A_ROW)
 
     def add(self, start_s: float, presence: Presence) -> str | None:
         """Take the next final; return a sentence if it shows that the brain is gone or back.
@@ -74,7 +74,7 @@ class PresenceLog:
         if self._row and _is_brain(self._row[-1][1]) != there:
             self._row.clear()
         self._row.append((start_s, presence))
-        if len(self._row) < _IN_A_ROW:
+        if len(self._row) < IN_A_ROW:
             return None
         since_s, _ = self._row[0]
         if spell is None and not there:
@@ -112,7 +112,7 @@ class PresenceLog:
 
 
 def _is_brain(presence: Presence) -> bool:
-    return presence.brain >= _LEAST
+    return presence.brain >= LEAST
 
 
 def _kind(finals: list[Presence]) -> str:

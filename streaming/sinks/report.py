@@ -13,6 +13,7 @@ from rtdecode.disk import strict_json
 from rtdecode.windows.assembler import Counters
 from streaming.sinks.judged import Sections, nothing
 from streaming.sinks.output import Emitter
+from streaming.sinks.text import banner
 
 _EEG = (
     *("samples", "lost_samples", "gaps", "rate_hz", "drift_ppm", "triggers", "artifact_residual_db"),
@@ -139,7 +140,7 @@ def write(path: Path, report: Report) -> None:
 
 def show(report: Report) -> None:
     """Print the table of a session on stdout."""
-    note = "SIMULATED PARTICIPANT" if report["simulated"] else report["note"] or ""
+    note = banner(report["note"], simulated=report["simulated"])
     # Without a terminal rich takes 80 columns, which would cut the longest rows.
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(f"session {report['session']}   {note}", highlight=False)

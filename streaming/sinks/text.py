@@ -12,6 +12,11 @@ FAINT = (140, 146, 156)
 ALERT = (255, 176, 64)
 
 
+def banner(note: str | None, *, simulated: bool) -> str:
+    """Return the sentence under every picture: that the participant is simulated, or the bundle's note."""
+    return "SIMULATED PARTICIPANT" if simulated else note or ""
+
+
 def enlarge(frame: Picture, scale: int) -> Picture:
     """Enlarge a frame (row, column, 3) by a whole factor, bicubic."""
     height, width = frame.shape[:2]

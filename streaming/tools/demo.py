@@ -14,7 +14,6 @@ import time
 import webbrowser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -84,7 +83,11 @@ def run(
             f"--film {film}: --recorded plays human runs, whose pictures are fixed. Leave out --film or "
             "--recorded."
         )
-    page = _free(dashboard) if dashboard is not None else None
+    page = None
+    if dashboard is not None:
+        check_installed()
+        # One port for all: both recorded runs have their page at one address.
+        page = address.free(address.parse(dashboard))
     shown = str(FILM) if film is None else film
     folder = out or Path("runs") / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
     if taken(folder):
@@ -106,14 +109,6 @@ def run(
     if open_film and code == 0 and films:
         webbrowser.open(films[0].resolve().as_uri())
     return code
-
-
-def _free(dashboard: str) -> Address:
-    """Find a free port where any is asked for, so that both runs of a demo have their page at one address."""
-    check_installed()
-    asked = address.parse(dashboard)
-    with address.listening(asked) as there:
-        return replace(asked, port=there.getsockname()[1])
 
 
 def _open_page(page: Address) -> None:

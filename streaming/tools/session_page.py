@@ -6,7 +6,6 @@ that the file alone can be sent, printed and filed. Names of files, streams and 
 
 import base64
 import html
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,17 +15,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from rtdecode.disk.video import iter_mp4
+from rtdecode.disk.video import count_frames, iter_mp4
 from rtdecode.errors import UsageError
+from streaming.sinks.moving import moving
+from streaming.sinks.text import banner
 
 Frames = NDArray[np.uint8]
 
 # Clips of each kind that are shown.
 _SHOWN = 3
 _BINS = 24
-_QUALITY = 80
+# Of a clip's frames every second one is shown, at this rate, Hz. The file is small rather than quick to make.
+_EVERY = 2
+_FPS = 4.0
+_EFFORT = 4
 _FIGURES = {
     "identification_2way": "identification, 2-way",
     "identification_2way_same_background": "identification, 2-way, same background",
@@ -108,7 +111,7 @@ def read(folder: Path) -> Session:
 def page(session: Session) -> str:
     """Make the page."""
     report = session.report
-    note = "SIMULATED PARTICIPANT" if report["simulated"] else report["note"] or ""
+    note = banner(report["note"], simulated=report["simulated"])
     parts = [
         f"<h1>Session {_text(report['session'])}</h1>",
         f'<p class="note">{_text(note)}</p>' if note else "",
@@ -169,7 +172,7 @@ def _pictures(session: Session) -> str:
     shown = []
     for words, number in chosen:
         if number in found:
-            data = base64.b64encode(_moving(found[number])).decode()
+            data = base64.b64encode(moving(found[number][::_EVERY], _FPS, effort=_EFFORT)).decode()
             picture = f'<img alt="{_text(words)}" src="data:image/webp;base64,{data}">'
             shown.append(f"<figure>{picture}<figcaption>{_text(words)}</figcaption></figure>")
     return "".join(shown)
@@ -212,18 +215,9 @@ def _hops(session: Session, wanted: set[int]) -> Iterator[tuple[int, Frames]]:
 
 def _hop_frames(session: Session) -> int:
     """Count the film's frames of one window."""
-    count = sum(1 for _ in iter_mp4(session.film))
+    count = count_frames(session.film)
     windows = session.report["windows"]
     return max(1, count // max(1, windows["final"] + windows["skipped"]))
-
-
-def _moving(frames: Frames) -> bytes:
-    pictures = [Image.fromarray(frame) for frame in frames[::2]]
-    held = io.BytesIO()
-    pictures[0].save(
-        held, "WEBP", save_all=True, append_images=pictures[1:], duration=250, loop=0, quality=_QUALITY
-    )
-    return held.getvalue()
 
 
 def _accuracy(report: Mapping[str, Any]) -> str:

@@ -15,7 +15,8 @@ def test_this_machine_needs_no_token(text: str, host: str, port: int) -> None:
 
 
 def test_an_address_that_others_reach_gets_a_token_of_its_own() -> None:
-    one, other = parse("0.0.0.0:8080"), parse("0.0.0.0:8080")
+    one = parse("0.0.0.0:8080")
+    other = parse("0.0.0.0:8080")
     assert len(one.token) >= 20
     assert one.token != other.token
     assert one.url == f"http://0.0.0.0:8080/?token={one.token}"
