@@ -14,6 +14,7 @@ from pathlib import Path
 import av
 import numpy as np
 from av.container import OutputContainer
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -84,8 +85,10 @@ def unpack_mp4(path: str | Path) -> StoredClip:
 def iter_mp4(path: str | Path) -> Iterator[Frames]:
     """Yield the frames of a film one by one, each (row, column, 3) uint8 RGB."""
     with av.open(str(path)) as container:
+        # One for all frames: a frame's own takes as long to be made as the frame to be decoded.
+        reformatter = VideoReformatter()
         for frame in container.decode(video=0):
-            yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+            yield np.asarray(reformatter.reformat(frame, format="rgb24").to_ndarray(), np.uint8)
 
 
 def count_frames(path: str | Path) -> int:

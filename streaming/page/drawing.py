@@ -2,88 +2,14 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 # Colours that are told apart by everyone and in the dark (Okabe and Ito 2008, Color Universal Design).
 LINE = "#56B4E9"
 BAD = "#E69F00"
 LATE = "#D55E00"
-_HOLE = "#5b3a29"
-_TEXT = "#c8ccd0"
+HOLE = "#5b3a29"
+TEXT = "#c8ccd0"
 # Units of the drawings: they are scaled to the place that they have.
 _WIDTH = 1000
-_ROW = 12
-# Samples that become one pair of points.
-_BIN = 4
-# Standard deviations from one trace to the next.
-_SPREAD = 4.0
-
-
-def nothing(words: str) -> str:
-    """Draw words where there is nothing else to draw yet."""
-    return (
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 400 60" width="100%" height="100%">'
-        f'<text x="200" y="34" fill="{_TEXT}" font-size="14" text-anchor="middle">{words}</text></svg>'
-    )
-
-
-def traces(values: NDArray[np.floating], held: NDArray[np.bool_], names: Sequence[str], bad: set[str]) -> str:
-    """Draw EEG, one row a channel.
-
-    Parameters
-    ----------
-    values : (channel, sample)
-        z-scored.
-    held : (sample,) bool
-        Samples that are usable; where none is, a band says that there is a hole.
-    names : sequence of str
-        The channels' names.
-    bad : set of str
-        Channels that are interpolated; they are drawn in another colour.
-    """
-    count = values.shape[1]
-    height = _ROW * len(names)
-    parts = [_opened(_WIDTH, height)]
-    if count > 1:
-        step = _WIDTH / count
-        for start, stop in _spans(~held):
-            x = start * step
-            parts.append(
-                f'<rect class="hole" x="{x:.0f}" y="0" width="{max((stop - start) * step, 1):.0f}" '
-                f'height="{height}" fill="{_HOLE}"/>'
-            )
-        x, extremes, there = _extremes(np.clip(values / _SPREAD, -1, 1) * _ROW, held)
-        for row, name in enumerate(names):
-            y = np.rint((row + 0.5) * _ROW - extremes[row]).astype(int)
-            for start, stop in _spans(there):
-                points = " ".join(f"{a},{b}" for a, b in zip(x[start:stop], y[start:stop], strict=True))
-                colour = BAD if name in bad else LINE
-                parts.append(
-                    f'<polyline points="{points}" fill="none" stroke="{colour}" '
-                    'vector-effect="non-scaling-stroke"/>'
-                )
-    return "".join(parts) + "</svg>"
-
-
-def _extremes(
-    values: NDArray[np.floating], held: NDArray[np.bool_]
-) -> tuple[NDArray[np.int64], NDArray[np.floating], NDArray[np.bool_]]:
-    """Reduce samples to the smallest and the largest of every few, so that no spike is lost.
-
-    Returns
-    -------
-    x : (point,)
-    extremes : (channel, point)
-    held : (point,) bool
-        Whether all samples of a point are usable.
-    """
-    bins = values.shape[1] // _BIN
-    cut = values[:, : bins * _BIN].reshape(len(values), bins, _BIN)
-    pairs = np.stack([cut.min(2), cut.max(2)], 2).reshape(len(values), 2 * bins)
-    whole = np.repeat(held[: bins * _BIN].reshape(bins, _BIN).all(1), 2)
-    x = np.rint((np.arange(2 * bins) + 0.5) * _WIDTH * _BIN / (2 * values.shape[1])).astype(int)
-    return x, pairs, whole
 
 
 def ledger(beyond_ms: Sequence[float], limit_ms: float) -> str:
@@ -109,7 +35,7 @@ def ledger(beyond_ms: Sequence[float], limit_ms: float) -> str:
         )
     y = height - height * limit_ms / top
     parts.append(
-        f'<line x1="0" y1="{y:.1f}" x2="{_WIDTH}" y2="{y:.1f}" stroke="{_TEXT}" stroke-dasharray="6 4" '
+        f'<line x1="0" y1="{y:.1f}" x2="{_WIDTH}" y2="{y:.1f}" stroke="{TEXT}" stroke-dasharray="6 4" '
         'vector-effect="non-scaling-stroke"/>'
     )
     return "".join(parts) + "</svg>"
@@ -145,7 +71,7 @@ def time_line(
         for at in times:
             x = (at - begin) * scale
             parts.append(
-                f'<line x1="{x:.1f}" y1="{top}" x2="{x:.1f}" y2="{top + 12}" stroke="{_TEXT}" '
+                f'<line x1="{x:.1f}" y1="{top}" x2="{x:.1f}" y2="{top + 12}" stroke="{TEXT}" '
                 'vector-effect="non-scaling-stroke"/>'
             )
     return "".join(parts) + "</svg>"
@@ -156,9 +82,3 @@ def _opened(width: int, height: int) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
         'preserveAspectRatio="none" width="100%" height="100%">'
     )
-
-
-def _spans(chosen: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Return where each row of true values begins and ends."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], chosen, [False]]).astype(np.int8)))
-    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]

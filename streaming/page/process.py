@@ -85,40 +85,41 @@ def _add_pictures(app: FastAPI, state: PageState) -> None:
 
     @app.get("/clip/{number}/{revision}")
     def clip(number: int, revision: str) -> Response:
-        return _picture(state.moving(number, revision))
+        return _picture(state.clip(number, revision))
 
     @app.get("/truth/{number}")
     def truth(number: int) -> Response:
         return _picture(state.truth(number))
 
-    drawings = {
-        "traces": _Once(state, state.draw_traces, "image/svg+xml"),
-        "ledger": _Once(state, state.draw_ledger, "image/svg+xml"),
-        "line": _Once(state, state.draw_line, "image/svg+xml"),
-        "carpet": _Once(state, state.draw_carpet, "image/png"),
-    }
+    traces = _Once(state, state.pack_traces, "application/json")
+    carpet = _Once(state, state.draw_carpet, "image/png")
 
-    @app.get("/drawn/{name}")
-    def drawn(name: str) -> Response:
-        return drawings[name].answer() if name in drawings else _picture(None)
+    @app.get("/traces")
+    def packed() -> Response:
+        return traces.answer()
+
+    @app.get("/carpet/{number}")
+    def volumes(number: int) -> Response:
+        del number
+        return carpet.answer()
 
 
 _FRESH = {"cache-control": "no-store"}
 
 
 class _Once:
-    """A drawing that is made once for all viewers, until the next view.
+    """What is made once for all viewers, until the next view.
 
     Parameters
     ----------
     state : PageState
-    draw : callable
+    make : callable
     media_type : str
     """
 
-    def __init__(self, state: PageState, draw: Callable[[], str | bytes], media_type: str) -> None:
+    def __init__(self, state: PageState, make: Callable[[], str | bytes], media_type: str) -> None:
         self._state = state
-        self._draw = draw
+        self._make = make
         self._media_type = media_type
         # Several viewers may ask at the same time.
         self._lock = threading.Lock()
@@ -129,7 +130,7 @@ class _Once:
         with self._lock:
             tick = self._state.view.tick
             if tick != self._tick:
-                self._made = self._draw()
+                self._made = self._make()
                 self._tick = tick
             return Response(self._made, media_type=self._media_type, headers=_FRESH)
 
@@ -137,4 +138,4 @@ class _Once:
 def _picture(data: bytes | None) -> Response:
     if data is None:
         return Response("There is no such clip.", status_code=404)
-    return Response(data, media_type="image/webp", headers=_FRESH)
+    return Response(data, media_type="image/jpeg", headers=_FRESH)

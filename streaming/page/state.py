@@ -6,6 +6,7 @@ whole as soon as its line in ``clips.jsonl`` is.
 
 import io
 import json
+import math
 import threading
 from collections import Counter, deque
 from dataclasses import dataclass, field, replace
@@ -20,12 +21,12 @@ from PIL import Image
 from rtdecode.bundle import Bundle
 from rtdecode.disk.video import read_mp4
 from rtdecode.types import Array, Window
-from streaming.page import drawing, lamps
+from streaming.page import drawing, lamps, traces
 from streaming.page.lamps import Heard, Lamp, Steadied
+from streaming.page.strip import strip
 from streaming.session.mailbox import Message, unpack
 from streaming.session.news import is_stale
 from streaming.session.orders import StreamOptions
-from streaming.sinks.moving import moving
 from streaming.sinks.text import banner
 from streaming.sinks.truth import Truth
 from streaming.status import NOTHING, Status
@@ -45,9 +46,9 @@ _CARPET_ROWS = 120
 _GREY_SPAN = 3.0
 # The parts of a session that have a lamp.
 LAMPS = ("EEG", "fMRI", "triggers", "clips", "brain", "recording")
-# Sentences that are shown, and moving pictures that are kept.
+# Sentences that are shown, and clips whose pictures are kept.
 SAID = 5
-_ANIMATED = 12
+_PICTURED = 12
 # A status may be so old and still tell of the present, s.
 _UNTOLD_S = 5.0
 _COLOURS = {"preview": "#3d5a73", "final": drawing.LINE, "refined": "#009E73"}
@@ -60,7 +61,7 @@ class ShownClip:
     Attributes
     ----------
     url : str
-        Of its moving picture.
+        Of its picture.
     truth_url : str
         Of what was shown meanwhile; empty where it is not known.
     words : str
@@ -87,7 +88,7 @@ class View:
     Attributes
     ----------
     tick : int
-        Rises with every new view. What changes all the time is asked for by it.
+        Rises with every new view. Traces are asked for by it.
     clips : int
         Number of clips so far. What changes with a clip is asked for by it.
     run_s : float or None
@@ -98,6 +99,8 @@ class View:
     alarm : bool
         Whether a lamp is red and nobody has acknowledged it.
     clip : ShownClip or None
+    ledger, line : str
+        Drawings (SVG).
     said : list of (wall time in s, sentence)
         Newest first.
     over : str
@@ -112,6 +115,8 @@ class View:
     lamps: list[Lamp] = field(default_factory=list)
     alarm: bool = False
     clip: ShownClip | None = None
+    ledger: str = ""
+    line: str = ""
     said: list[tuple[float, str]] = field(default_factory=list)
     over: str = ""
     blank: bool = False
@@ -132,6 +137,8 @@ class PageState:
     ----------
     view : View
         The newest one.
+    geometry : ClipGeometry
+        Of the clips.
     """
 
     def __init__(self, folder: Path, options: StreamOptions, bundle: Bundle) -> None:
@@ -142,7 +149,7 @@ class PageState:
         self._names = list(manifest.eeg.channels) if manifest.eeg else []
         self._hop_s = float(manifest.grid.hop)
         self._tr_s = float(manifest.grid.tr or 0)
-        self._fps = manifest.clip.fps
+        self.geometry = manifest.clip
         self._note = manifest.note
         self._modalities = manifest.modalities
         # Samples of EEG that are shown.
@@ -159,7 +166,9 @@ class PageState:
         self._clips = 0
         self._counts: Counter[str] = Counter()
         self._said: deque[tuple[float, str]] = deque(maxlen=SAID)
-        self._moving: dict[tuple[int, str], bytes] = {}
+        self._pictures: dict[tuple[int, str], bytes] = {}
+        # Held while a picture is made: several viewers ask for the same one at the same time.
+        self._picturing = threading.Lock()
         self._truths: dict[int, bytes] = {}
         self._traces: deque[tuple[Values, Held]] = deque()
         self._carpet: deque[Values] = deque(maxlen=_CARPET)
@@ -197,6 +206,8 @@ class PageState:
                 lamps=seen,
                 alarm=bool(red - self._acknowledged),
                 clip=self._clip(now_at),
+                ledger=self._ledger(),
+                line=self._line(),
                 said=list(self._said),
                 over=self._over,
                 blank=self._blank,
@@ -214,68 +225,34 @@ class PageState:
             self._acknowledged |= {lamp.name for lamp in self.view.lamps if lamp.colour == lamps.RED}
             self.view = replace(self.view, alarm=False)
 
-    def moving(self, clip: int, revision: str) -> bytes | None:
-        """Return the moving picture of a clip that the session has told of; None for any other."""
+    def clip(self, number: int, revision: str) -> bytes | None:
+        """Return the picture of a clip that the session has told of; None for any other."""
         with self._lock:
-            kept = self._moving.get((clip, revision))
-            wanted = [one for one in self._records if (one["clip"], one["revision"]) == (clip, revision)]
-        if kept is not None or not wanted:
-            return kept
-        try:
-            made = moving(read_mp4(self._folder / wanted[-1]["file"]), self._fps)
-        except OSError:
-            # The folder was emptied or moved away.
-            return None
-        with self._lock:
-            self._moving[clip, revision] = made
-            _forget(self._moving)
-        return made
+            wanted = [one for one in self._records if (one["clip"], one["revision"]) == (number, revision)]
+        with self._picturing:
+            if wanted and (number, revision) not in self._pictures:
+                try:
+                    self._pictures[number, revision] = strip(read_mp4(self._folder / wanted[-1]["file"]))
+                except OSError:
+                    # The folder was emptied or moved away.
+                    return None
+                _forget(self._pictures)
+            return self._pictures.get((number, revision))
 
     def truth(self, clip: int) -> bytes | None:
-        """Return the moving picture of what was shown; None where it is not known."""
+        """Return the picture of what was shown; None where it is not known."""
         with self._lock:
             return self._truths.get(clip)
 
-    def draw_traces(self) -> str:
-        """Draw the newest EEG."""
+    def pack_traces(self) -> str:
+        """Pack the newest EEG for the canvas."""
         with self._lock:
             values = [one for one, _ in self._traces]
             held = [one for _, one in self._traces]
             bad = set(self._status["counters"]["eeg"].get("bad_channels") or [])
         if not values:
-            return drawing.nothing("no EEG yet")
-        joined = np.concatenate(values, axis=1).astype(np.float32)
-        return drawing.traces(joined, np.concatenate(held), self._names, bad)
-
-    def draw_ledger(self) -> str:
-        """Draw how late after their floor the newest finals came."""
-        with self._lock:
-            spent = [one["latency_ms"]["beyond_floor"] for one in self._records if one["revision"] == "final"]
-        known = [value for value in spent if value is not None][-LEDGER:]
-        return drawing.ledger(known, 1e3 * self._hop_s)
-
-    def draw_line(self) -> str:
-        """Draw the last minutes of the newest run."""
-        with self._lock:
-            run_s = self._status["elapsed"] or 0.0
-            # Local times become run time through the last status.
-            zero_at = self._told_at - run_s
-            volumes = [at - zero_at for at in self._volumes_at]
-            triggers = [at - zero_at for at in self._triggers_at]
-            newest = self._records[-1]["run"] if self._records else 0
-            windows = [
-                (start_s, stop_s, drawing.LATE if one["late"] else _COLOURS[one["revision"]])
-                for one in self._records
-                if one["run"] == newest
-                for start_s, stop_s in [one["window_s"]]
-            ]
-        begin = run_s - LINE_S
-        return drawing.time_line(
-            (begin, run_s),
-            [one for one in windows if one[1] > begin],
-            [at for at in volumes if at > begin],
-            [at for at in triggers if at > begin],
-        )
+            return traces.packed(np.zeros((0, 0)), np.zeros(0, bool), [], set())
+        return traces.packed(np.concatenate(values, axis=1), np.concatenate(held), self._names, bad)
 
     def draw_carpet(self) -> bytes:
         """Draw the newest volumes: a column each, a row for every few voxels (PNG)."""
@@ -304,7 +281,7 @@ class PageState:
             rows = np.linspace(0, window.fmri.shape[1] - 1, _CARPET_ROWS).astype(int)
             self._carpet.extend(window.fmri[window.fmri_mask][:, rows])
         if clip not in self._truths and (frames := self._truth.clip(window)) is not None:
-            self._truths[clip] = moving(frames, self._fps)
+            self._truths[clip] = strip(frames)
             _forget(self._truths)
 
     def _read_clips(self, now_at: float) -> None:
@@ -349,6 +326,35 @@ class PageState:
             lamps.recording(status["record_fault"], asked=options.record is not None),
         ]
 
+    def _ledger(self) -> str:
+        """Draw how late after their floor the newest finals came."""
+        spent = [one["latency_ms"]["beyond_floor"] for one in self._records if one["revision"] == "final"]
+        known = [value for value in spent if value is not None][-LEDGER:]
+        return drawing.ledger(known, 1e3 * self._hop_s)
+
+    def _line(self) -> str:
+        """Draw the last minutes of the newest run, up to a whole second: it is sent anew when it changes."""
+        run_s = self._status["elapsed"] or 0.0
+        # Local times become run time through the last status.
+        zero_at = self._told_at - run_s
+        volumes = [at - zero_at for at in self._volumes_at]
+        triggers = [at - zero_at for at in self._triggers_at]
+        newest = self._records[-1]["run"] if self._records else 0
+        windows = [
+            (start_s, stop_s, drawing.LATE if one["late"] else _COLOURS[one["revision"]])
+            for one in self._records
+            if one["run"] == newest
+            for start_s, stop_s in [one["window_s"]]
+        ]
+        end = math.ceil(run_s)
+        begin = end - LINE_S
+        return drawing.time_line(
+            (begin, end),
+            [one for one in windows if one[1] > begin],
+            [at for at in volumes if at > begin],
+            [at for at in triggers if at > begin],
+        )
+
     def _newest(self) -> dict[str, Any] | None:
         """Return the newest clip; a refined one is of a window long gone."""
         return next((one for one in reversed(self._records) if one["revision"] != "refined"), None)
@@ -382,5 +388,5 @@ def _written(value: float | None) -> str:
 
 def _forget(kept: dict[Any, bytes]) -> None:
     """Forget the oldest of what is kept."""
-    while len(kept) > _ANIMATED:
+    while len(kept) > _PICTURED:
         del kept[next(iter(kept))]

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from nicegui import ui
 from nicegui.events import KeyEventArguments
 
-from streaming.page import lamps
+from rtdecode.bundle.manifest import ClipGeometry
+from streaming.page import lamps, strip, traces
 from streaming.page.lamps import Lamp
 from streaming.page.state import LAMPS, SAID, PageState, ShownClip
 
@@ -82,28 +83,30 @@ class _Page:
         self._stop = stop
         self._updates = 0
         ui.add_css(_STYLE)
+        ui.add_body_html(f"<script>{strip.SCRIPT}{traces.SCRIPT}</script>")
         self._build_head()
         with ui.row(wrap=False).classes("w-full gap-2"):
             self._lamps = [_LampCard() for _ in LAMPS]
         with ui.row(wrap=False).classes("w-full gap-2"):
             with _panel("decoded", "rt-third"):
-                self._clip = _Picture("rt-clip")
+                self._clip = _Clip(state.geometry)
                 self._words = ui.label()
                 self._numbers = ui.label().classes("rt-small")
             with _panel("shown to the participant meanwhile", "rt-third"):
-                self._truth = _Picture("rt-clip")
+                self._truth = _Clip(state.geometry)
                 self._known = ui.label()
             with _panel("EEG as it is decoded, the last 8 s; orange: interpolated, brown: a hole", "rt-rest"):
-                self._traces = _Picture("rt-traces")
+                ui.element("canvas").classes("rt-traces")
         with _panel(
             "the last 2 minutes: windows (dark: previews, vermilion: late), volumes, triggers", "rt-wide"
         ):
-            self._line = _Picture("rt-line")
+            self._line = ui.html(sanitize=False).classes("rt-line")
         with ui.row(wrap=False).classes("w-full gap-2"):
             with _panel("finals after the last of their input, against one hop (dashed)", "rt-third"):
-                self._ledger = _Picture("rt-low")
+                self._ledger = ui.html(sanitize=False).classes("rt-low")
             with _panel("volumes as they are decoded, a column each", "rt-third"):
-                self._carpet = _Picture("rt-low")
+                self._carpet = ui.element("img").classes("rt-low")
+                self._columns = 0
             with _panel("what happened", "rt-rest"):
                 self._said = [ui.label().classes("rt-small rt-said") for _ in range(SAID)]
         self._blank = ui.element("div").classes("rt-blank")
@@ -156,11 +159,13 @@ class _Page:
             card.show(lamp)
         if view.clip is not None:
             self._show_clip(view.clip)
-        # Drawn anew with every view, and asked for by its number: no browser keeps an old one.
-        for picture, name in ((self._traces, "traces"), (self._line, "line")):
-            picture.show(f"/drawn/{name}?{view.tick}")
-        for picture, name in ((self._ledger, "ledger"), (self._carpet, "carpet")):
-            picture.show(f"/drawn/{name}?{view.clips}")
+        # What has not changed is not sent again.
+        self._line.set_content(view.line)
+        self._ledger.set_content(view.ledger)
+        if view.clips != self._columns:
+            self._columns = view.clips
+            self._carpet.props(f'src="/carpet/{view.clips}"')
+        ui.run_javascript(f"rtTraces({view.tick})")
         for label, (wall_s, sentence) in zip(self._said, view.said, strict=False):
             label.set_text(f"{time.strftime('%H:%M:%S', time.localtime(wall_s))}  {sentence}")
         if view.alarm and self._updates % _BEEPS_EVERY == 0:
@@ -199,20 +204,22 @@ class _LampCard:
             self._card.style(f"border-color: {_COLOURS[lamp.colour]}")
 
 
-class _Picture:
-    """A picture by URL: the old one stays until the new one is there."""
+class _Clip:
+    """A clip by URL: the old one stays until the new one is there."""
 
-    def __init__(self, style: str) -> None:
-        self._image = ui.element("img").classes(style)
+    def __init__(self, geometry: ClipGeometry) -> None:
+        self._canvas = ui.element("canvas").classes("rt-clip")
+        self._geometry = geometry
         self._url = ""
 
     def show(self, url: str) -> None:
         if url != self._url:
             self._url = url
-            self._image.props(f'src="{url}"')
+            aspect = self._geometry.height / self._geometry.width
+            ui.run_javascript(f"rtClip('{self._canvas.html_id}', '{url}', {aspect}, {self._geometry.fps})")
 
     def mark(self, style: str, there: bool) -> None:
-        self._image.classes(add=style) if there else self._image.classes(remove=style)
+        self._canvas.classes(add=style) if there else self._canvas.classes(remove=style)
 
 
 def _panel(title: str, style: str) -> ui.column:

@@ -25,7 +25,7 @@ BLANK = "getComputedStyle(document.querySelector('.rt-blank')).display !== 'none
 # When the amplifier goes away, s: after all that is looked at while it is there.
 AWAY_S = 60.0
 CLICK = "[...document.querySelectorAll('button')].find(b => b.innerText === '{}').click()"
-TRACES = "document.querySelector('.rt-traces').src"
+TRACES = "document.querySelector('.rt-traces').toDataURL()"
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +58,12 @@ def _watch(chrome: Browser, url: str, process: subprocess.Popen[str]) -> None:
     tab = chrome.open(url)
     tab.until(FINALS)
     # The clip has been drawn, and the traces move.
-    tab.until("document.querySelector('.rt-clip').naturalWidth > 0")
-    before = tab.evaluate(TRACES)
-    tab.until(f"{TRACES} !== {before!r} && document.querySelector('.rt-traces').naturalWidth > 0")
+    tab.until("document.querySelector('.rt-clip').dataset.shown")
+    for _ in range(2):
+        before = tab.evaluate(TRACES)
+        tab.until(f"{TRACES} !== {before!r}")
+    for drawing in ("line", "low"):
+        tab.until(f"document.querySelectorAll('.rt-{drawing} svg rect').length > 0")
     tab.until(LAMP.format(0, "EEG: well"))
     other = chrome.open(url)
     _blank(tab, other)

@@ -66,7 +66,7 @@ def test_before_anything_comes_the_page_says_so(state: PageState) -> None:
     assert state.view.clip is None
     assert state.view.run_s is None
     assert tuple(lamp.name for lamp in state.view.lamps) == LAMPS
-    assert "no EEG yet" in state.draw_traces()
+    assert json.loads(state.pack_traces())["bad"] == []
     assert state.draw_carpet().startswith(b"\x89PNG")
 
 
@@ -101,15 +101,13 @@ def test_a_line_that_is_not_whole_waits(state: PageState, tmp_path: Path) -> Non
 def test_only_clips_that_the_session_named_are_served(state: PageState, tmp_path: Path) -> None:
     emit(tmp_path, 0)
     state.refresh(100.0)
-    moving = state.moving(0, "final")
-    assert moving is not None
-    with Image.open(io.BytesIO(moving)) as image:
-        assert image.format == "WEBP"
-        assert image.n_frames == 9
-        assert image.size == (24, 16)
-    assert state.moving(0, "preview") is None
-    assert state.moving(7, "final") is None
-    assert state.moving(0, "../../etc/passwd") is None
+    picture = state.clip(0, "final")
+    assert picture is not None
+    with Image.open(io.BytesIO(picture)) as image:
+        assert image.size == (24, 9 * 16), "nine frames, one below the other"
+    assert state.clip(0, "preview") is None
+    assert state.clip(7, "final") is None
+    assert state.clip(0, "../../etc/passwd") is None
 
 
 def test_traces_are_kept_for_eight_seconds_with_their_holes(state: PageState) -> None:
@@ -121,9 +119,10 @@ def test_traces_are_kept_for_eight_seconds_with_their_holes(state: PageState) ->
         }
         state.take(Message({**status(100.0 + at / 2)}, arrays))
     assert 1000 <= sum(len(held) for _, held in state._traces) < 1000 + 62
-    svg = state.draw_traces()
-    assert svg.count("<polyline") == len(CHANNELS)
-    assert 'class="hole"' in svg
+    packed = json.loads(state.pack_traces())
+    assert len(packed["bad"]) == len(CHANNELS)
+    ((start, stop),) = packed["holes"]
+    assert start < stop == 1
 
 
 def test_volumes_fill_the_carpet(state: PageState) -> None:
@@ -178,5 +177,5 @@ def test_the_drawings_of_a_session_follow_its_clips(state: PageState, tmp_path: 
     emit(tmp_path, 0)
     emit(tmp_path, 1, latency_ms={"beyond_floor": None})
     state.refresh(100.0)
-    assert state.draw_ledger().count("<title>320 ms</title>") == 1
-    assert state.draw_line().count("<rect") == 2
+    assert state.view.ledger.count("<title>320 ms</title>") == 1
+    assert state.view.line.count("<rect") == 2
