@@ -1,7 +1,8 @@
 """What the acquisition process tells of a session, twice a second or more: plain values by name.
 
-Where a page is shown, two arrays go beside it, if there is EEG since the last status: ``traces``
-(channel, n) at the bundle's rate, z-scored, and ``traced`` (n,), whether a sample is usable.
+Where a page is shown, arrays go beside it. If there is EEG since the last status: ``traces`` (channel, n) at
+the bundle's rate, z-scored, and ``traced`` (n,), whether a sample is usable. If there is a volume:
+``slices`` and ``region`` (`streaming.page.slices.cut`).
 """
 
 from typing import Any, TypedDict

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,21 @@ def vacate(folder: Path) -> None:
     """Remove a folder that is not `taken`, and the lock in it that a killed session left behind."""
     (folder / _LOCK).unlink(missing_ok=True)
     folder.rmdir()
+
+
+def empty(folder: Path) -> None:
+    """Delete everything in a folder but the lock of the session that holds it.
+
+    Raises
+    ------
+    OSError
+        If something cannot be deleted.
+    """
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != _LOCK:
+            entry.unlink()
 
 
 @contextmanager

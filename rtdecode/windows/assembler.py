@@ -26,6 +26,7 @@ from rtdecode.errors import GeometryError
 from rtdecode.signal.eeg.quality import fractions
 from rtdecode.timing import exact
 from rtdecode.types import EegChunk, Float, Montage, Trigger, Volume, Window
+from rtdecode.windows.head import Head
 from rtdecode.windows.run import Run
 from rtdecode.windows.run_sorter import SessionRuns
 from rtdecode.windows.volume_door import dated
@@ -146,6 +147,11 @@ class Assembler:
     def eeg_newest(self) -> float:
         """Local time of the newest clean sample, s; -inf before the first."""
         return self._eeg.newest if self._eeg else -math.inf
+
+    @property
+    def head(self) -> Head | None:
+        """The head in the newest run; None without volumes that are decoded."""
+        return self._session.runs[-1].head if self._session.runs else None
 
     @property
     def refused(self) -> list[str]:

@@ -15,7 +15,7 @@ from rtdecode.bundle import Bundle
 from rtdecode.disk.calibration import Calibration
 from rtdecode.errors import GeometryError
 from rtdecode.signal.volume.motion import THIN, Aligner, Motion
-from rtdecode.signal.volume.projection import VoxelReader
+from rtdecode.signal.volume.projection import VoxelReader, voxel_indices
 from rtdecode.signal.volume.steady import Quality
 from rtdecode.types import Float, Volume
 
@@ -33,6 +33,15 @@ class Head:
         A bundle with a projection.
     calibration : Calibration or None
         Calibration matched to the bundle (`rtdecode.disk.calibration.Calibration.matched`).
+
+    Attributes
+    ----------
+    newest : Motion or None
+        Of the last volume that was aligned.
+    volume : Volume or None
+        The last volume that was read.
+    outside : int
+        The most voxels that lay outside a volume.
     """
 
     def __init__(self, bundle: Bundle, calibration: Calibration | None = None) -> None:
@@ -49,6 +58,7 @@ class Head:
         self._read_at: NDArray[np.float64] | None = None
         self._quality = Quality(float(bundle.manifest.grid.tr or 1))
         self.newest: Motion | None = None
+        self.volume: Volume | None = None
         self.outside = 0
 
     def read(self, volume: Volume) -> Float:
@@ -69,8 +79,17 @@ class Head:
             self._read_at = motion and motion.matrix
             values = self._reader.read(volume.data, self._read_at)
             self._quality.push(values, motion and motion.fd_mm)
+        self.volume = volume
         self.outside = max(self.outside, self._reader.outside)
         return values
+
+    def region(self) -> NDArray[np.int64]:
+        """Return the voxels of the last volume nearest to where features were read, int (3, voxel)."""
+        assert self.volume is not None
+        points = self._projection.points_mm
+        if self._read_at is not None:
+            points = self._read_at[:3, :3] @ points + self._read_at[:3, 3:]
+        return np.rint(voxel_indices(self.volume.affine, points)).astype(np.int64)
 
     def touched(self, voxels: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return which features of the last volume read use any of the given voxels (i, j, k), (feature,)."""

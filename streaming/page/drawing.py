@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 # Colours that are told apart by everyone and in the dark (Okabe and Ito 2008, Color Universal Design).
 LINE = "#56B4E9"
 BAD = "#E69F00"
@@ -10,6 +13,9 @@ HOLE = "#5b3a29"
 TEXT = "#c8ccd0"
 # Units of the drawings: they are scaled to the place that they have.
 _WIDTH = 1000
+# Radius at which turns of the head become mm, and the least that is drawn from the middle up and down.
+_SPHERE_MM = 50.0
+_MOTION_MM = 0.5
 
 
 def ledger(beyond_ms: Sequence[float], limit_ms: float) -> str:
@@ -75,6 +81,32 @@ def time_line(
                 'vector-effect="non-scaling-stroke"/>'
             )
     return "".join(parts) + "</svg>"
+
+
+def motion(parameters: NDArray[np.float64]) -> str:
+    """Draw where the head was: shifts in one colour, turns in another, one line each.
+
+    Parameters
+    ----------
+    parameters : (volume, 6)
+        Shifts in mm and turns in rad, which are drawn as mm on a sphere of 50 mm (Power et al. 2012).
+    """
+    height = 100
+    parts = [_opened(_WIDTH, height)]
+    values = parameters * np.array([1.0] * 3 + [_SPHERE_MM] * 3)
+    values -= values[:1]
+    span = max(_MOTION_MM, float(np.abs(values).max(initial=0.0)))
+    step = _WIDTH / max(len(values) - 1, 1)
+    for column in range(values.shape[1]):
+        points = " ".join(
+            f"{place * step:.0f},{height / 2 - one / span * height / 2:.1f}"
+            for place, one in enumerate(values[:, column])
+        )
+        colour = LINE if column < 3 else BAD
+        parts.append(
+            f'<polyline points="{points}" fill="none" stroke="{colour}" vector-effect="non-scaling-stroke"/>'
+        )
+    return "".join(parts) + f"<title>{span:.1f} mm up and down</title></svg>"
 
 
 def _opened(width: int, height: int) -> str:

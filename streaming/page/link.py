@@ -2,7 +2,7 @@
 
 import multiprocessing
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,6 +18,26 @@ from streaming.session.orders import StreamOptions
 _SLOTS = 32
 # How long the page may take to end, s.
 _END_WITHIN = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the operator asks of the session on the page.
+
+    Attributes
+    ----------
+    what : str
+        ``stop``, ``withdraw``, ``mark`` (an event), ``label`` (the newest run) or ``twin`` (make null-brain
+        twins from here on, or no longer).
+    word : str
+        The label of a run; ``on`` or ``off`` for twins; empty otherwise.
+    at : float
+        When, by the local clock, s.
+    """
+
+    what: str
+    word: str = ""
+    at: float = field(default_factory=time.monotonic)
 
 
 class PageLink:
@@ -46,11 +66,12 @@ class PageLink:
         context = multiprocessing.get_context("spawn")
         self._mailbox = Mailbox(context, _SLOTS, slot_bytes(bundle))
         self._stop = context.Event()
-        self._asked_to_stop = context.Event()
+        # A request is some bytes, and the session takes them twenty times a second: the page never waits.
+        self._requests, asking = context.Pipe(duplex=False)
         self._process = context.Process(
             target=_serve,
             args=(socket, self._address, folder.resolve(), options, bundle.path.resolve()),
-            kwargs={"mailbox": self._mailbox, "stop": self._stop, "asked_to_stop": self._asked_to_stop},
+            kwargs={"mailbox": self._mailbox, "stop": self._stop, "asking": asking},
             daemon=True,
         )
         # Ctrl-C reaches every process of a terminal. The page stays until the session has ended.
@@ -64,10 +85,12 @@ class PageLink:
         """Where the page is, with the token if it needs one."""
         return self._address.url
 
-    @property
-    def asked_to_stop(self) -> bool:
-        """Whether someone has stopped the session on the page."""
-        return self._asked_to_stop.is_set()
+    def requests(self) -> list[Request]:
+        """Return what has been asked since the last call."""
+        asked: list[Request] = []
+        while self._alive and self._requests.poll():
+            asked.append(self._requests.recv())
+        return asked
 
     def died(self) -> bool:
         """Return, once, that the page's process has ended by itself."""

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from socket import socket
@@ -38,7 +39,7 @@ def main(
     *,
     mailbox: Mailbox,
     stop: Event,
-    asked_to_stop: Event,
+    asking: Connection,
 ) -> None:
     """Serve the page until `stop` is set or the session's process is gone."""
     # Where there are few cores, decoding goes first.
@@ -49,7 +50,7 @@ def main(
     state = PageState(folder, options, bundles.load(bundle, verify=False, subject=options.subject))
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     _add_pictures(app, state)
-    build(state, asked_to_stop.set)
+    build(state, asking.send)
     ui.run_with(app, title="rtdecode", dark=True, favicon="🧠")
     config = uvicorn.Config(
         Guard(app, address),
@@ -91,8 +92,13 @@ def _add_pictures(app: FastAPI, state: PageState) -> None:
     def truth(number: int) -> Response:
         return _picture(state.truth(number))
 
+    @app.get("/twin/{number}")
+    def twin(number: int) -> Response:
+        return _picture(state.twin(number))
+
     traces = _Once(state, state.pack_traces, "application/json")
     carpet = _Once(state, state.draw_carpet, "image/png")
+    slices = _Once(state, state.draw_slices, "image/png")
 
     @app.get("/traces")
     def packed() -> Response:
@@ -102,6 +108,11 @@ def _add_pictures(app: FastAPI, state: PageState) -> None:
     def volumes(number: int) -> Response:
         del number
         return carpet.answer()
+
+    @app.get("/slices/{number}")
+    def newest(number: int) -> Response:
+        del number
+        return slices.answer()
 
 
 _FRESH = {"cache-control": "no-store"}

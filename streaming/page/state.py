@@ -19,14 +19,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rtdecode.bundle import Bundle
-from rtdecode.disk.video import read_mp4
+from rtdecode.disk.video import Frames, read_mp4
 from rtdecode.types import Array, Window
-from streaming.page import drawing, lamps, traces
+from streaming.page import drawing, lamps, slices, traces
 from streaming.page.lamps import Heard, Lamp, Steadied
+from streaming.page.so_far import SoFar
 from streaming.page.strip import strip
 from streaming.session.mailbox import Message, unpack
 from streaming.session.news import is_stale
 from streaming.session.orders import StreamOptions
+from streaming.sinks.operator_log import SNAPSHOTS
+from streaming.sinks.sheet import ContactSheet
 from streaming.sinks.text import banner
 from streaming.sinks.truth import Truth
 from streaming.status import NOTHING, Status
@@ -64,6 +67,8 @@ class ShownClip:
         Of its picture.
     truth_url : str
         Of what was shown meanwhile; empty where it is not known.
+    twin_url : str
+        Of the newest null-brain twin; empty before there is one.
     words : str
         Revision, window and marks.
     numbers : list of (str, str)
@@ -75,6 +80,7 @@ class ShownClip:
 
     url: str
     truth_url: str
+    twin_url: str
     words: str
     numbers: list[tuple[str, str]]
     age_s: float
@@ -99,13 +105,20 @@ class View:
     alarm : bool
         Whether a lamp is red and nobody has acknowledged it.
     clip : ShownClip or None
-    ledger, line : str
+    ledger, line, motion : str
         Drawings (SVG).
+    displaced : str
+        How far the head moved, in words; empty where it is not known.
+    volumes : int
+        Number of volumes so far whose slices are shown.
     said : list of (wall time in s, sentence)
         Newest first.
     over : str
         Why the session has ended; empty while it goes on.
-    blank : bool
+    blank, withdrawn, twin : bool
+        Whether displays are blank, the participant has withdrawn, and null-brain twins are shown.
+    identified : str
+        Identification so far, in words; empty where nothing is known.
     """
 
     tick: int = 0
@@ -117,9 +130,15 @@ class View:
     clip: ShownClip | None = None
     ledger: str = ""
     line: str = ""
+    motion: str = ""
+    displaced: str = ""
+    volumes: int = 0
     said: list[tuple[float, str]] = field(default_factory=list)
     over: str = ""
     blank: bool = False
+    withdrawn: bool = False
+    twin: bool = False
+    identified: str = ""
 
 
 class PageState:
@@ -164,16 +183,26 @@ class PageState:
         self._read = 0
         self._records: deque[dict[str, Any]] = deque(maxlen=1000)
         self._clips = 0
+        self._identified = ""
         self._counts: Counter[str] = Counter()
         self._said: deque[tuple[float, str]] = deque(maxlen=SAID)
         self._pictures: dict[tuple[int, str], bytes] = {}
         # Held while a picture is made: several viewers ask for the same one at the same time.
         self._picturing = threading.Lock()
-        self._truths: dict[int, bytes] = {}
+        self._truths: dict[int, Frames] = {}
+        # Files of null-brain twins, by the clip.
+        self._twins: dict[int, str] = {}
+        mean_clip = bundle.stats.get("mean_clip")
+        self._so_far = None if mean_clip is None else SoFar(mean_clip)
         self._traces: deque[tuple[Values, Held]] = deque()
         self._carpet: deque[Values] = deque(maxlen=_CARPET)
+        self._slices: tuple[Array, Held] | None = None
+        self._volumes = 0
+        # Where the head was, since the run began: (6,) in mm and rad.
+        self._moved: deque[NDArray[np.float64]] = deque(maxlen=_CARPET)
+        self._moved_in = -1
         self._over = ""
-        self._blank = False
+        self._blank = self._withdrawn = self._twin_shown = False
         self._acknowledged: set[str] = set()
         self.view = View()
 
@@ -185,6 +214,9 @@ class PageState:
                 self._take_window(unpack(message), message.head["clip"])
             elif kind == "said":
                 self._said.appendleft((message.head["wall_s"], message.head["text"]))
+            elif kind == "twin":
+                self._twins[message.head["clip"]] = message.head["file"]
+                _forget(self._twins)
             elif kind == "over":
                 self._over = message.head["ended"]
             elif kind != "fault":
@@ -208,16 +240,22 @@ class PageState:
                 clip=self._clip(now_at),
                 ledger=self._ledger(),
                 line=self._line(),
+                motion=self._motion(),
+                displaced=self._displaced(),
+                volumes=self._volumes,
                 said=list(self._said),
                 over=self._over,
-                blank=self._blank,
+                blank=self._blank or self._withdrawn,
+                withdrawn=self._withdrawn,
+                twin=self._twin_shown,
+                identified=self._identified,
             )
 
     def toggle_blank(self) -> None:
-        """Blank every display, or show again."""
+        """Blank every display, or show again; what was withdrawn stays blank."""
         with self._lock:
             self._blank = not self._blank
-            self.view = replace(self.view, blank=self._blank)
+            self.view = replace(self.view, blank=self._blank or self._withdrawn)
 
     def acknowledge(self) -> None:
         """Silence the alarm of everything that is red now."""
@@ -228,21 +266,51 @@ class PageState:
     def clip(self, number: int, revision: str) -> bytes | None:
         """Return the picture of a clip that the session has told of; None for any other."""
         with self._lock:
-            wanted = [one for one in self._records if (one["clip"], one["revision"]) == (number, revision)]
-        with self._picturing:
-            if wanted and (number, revision) not in self._pictures:
-                try:
-                    self._pictures[number, revision] = strip(read_mp4(self._folder / wanted[-1]["file"]))
-                except OSError:
-                    # The folder was emptied or moved away.
-                    return None
-                _forget(self._pictures)
-            return self._pictures.get((number, revision))
+            files = [
+                one["file"] for one in self._records if (one["clip"], one["revision"]) == (number, revision)
+            ]
+        return self._picture(number, revision, files[-1] if files else None)
 
-    def truth(self, clip: int) -> bytes | None:
+    def twin(self, number: int) -> bytes | None:
+        """Return the picture of a clip's null-brain twin; None where none was made."""
+        with self._lock:
+            file = self._twins.get(number)
+        return self._picture(number, "twin", file)
+
+    def truth(self, number: int) -> bytes | None:
         """Return the picture of what was shown; None where it is not known."""
         with self._lock:
-            return self._truths.get(clip)
+            frames = self._truths.get(number)
+        return None if frames is None else strip(frames)
+
+    def snapshot(self) -> str:
+        """Keep the newest clip and what was shown meanwhile as a picture; return in words what was kept."""
+        with self._lock:
+            record = self._newest()
+            truth = None if record is None else self._truths.get(record["clip"])
+        frames = None if record is None else self._read_clip(record["file"])
+        if record is None or frames is None:
+            return "there is no clip to keep"
+        sheet = ContactSheet(self.view.banner)
+        sheet.add(f"{record['revision']} of clip {record['clip']}", frames, truth)
+        folder = self._folder / SNAPSHOTS
+        folder.mkdir(exist_ok=True)
+        name = f"clip_{record['clip']:05d}_{record['revision']}.png"
+        sheet.save(folder / name)
+        return f"kept as {SNAPSHOTS}/{name}"
+
+    def toggle_twin(self) -> bool:
+        """Show the null-brain twins, or no longer; return which."""
+        with self._lock:
+            self._twin_shown = not self._twin_shown
+            self.view = replace(self.view, twin=self._twin_shown)
+            return self._twin_shown
+
+    def withdraw(self) -> None:
+        """Blank every display for good."""
+        with self._lock:
+            self._withdrawn = True
+            self.view = replace(self.view, blank=True, withdrawn=True)
 
     def pack_traces(self) -> str:
         """Pack the newest EEG for the canvas."""
@@ -270,10 +338,26 @@ class PageState:
             (self._volumes_at if "uid" in item else self._triggers_at).append(float(item["arrived_at"]))
         self._status = status
         self._told_at = status["at"] or 0.0
+        if "slices" in arrays:
+            self._slices = (arrays["slices"], arrays["region"].astype(bool))
+            self._volumes += 1
+        self._take_motion(status)
         if "traces" in arrays:
             self._traces.append((arrays["traces"].astype(np.float32), arrays["traced"].astype(bool)))
             while sum(len(held) for _, held in self._traces) - len(self._traces[0][1]) >= self._most:
                 self._traces.popleft()
+
+    def _take_motion(self, status: Status) -> None:
+        """Keep where the head is now, once for each volume or a little less often."""
+        runs = status["counters"]["runs"]
+        if not runs:
+            return
+        if runs[-1]["run"] != self._moved_in:
+            self._moved.clear()
+            self._moved_in = runs[-1]["run"]
+        now = (runs[-1]["motion"] or {}).get("parameters")
+        if now is not None and (not self._moved or not np.array_equal(self._moved[-1], now)):
+            self._moved.append(np.array(now, np.float64))
 
     def _take_window(self, window: Window, clip: int) -> None:
         # Of each volume once: the other revisions of a window have the same ones, or none.
@@ -281,7 +365,7 @@ class PageState:
             rows = np.linspace(0, window.fmri.shape[1] - 1, _CARPET_ROWS).astype(int)
             self._carpet.extend(window.fmri[window.fmri_mask][:, rows])
         if clip not in self._truths and (frames := self._truth.clip(window)) is not None:
-            self._truths[clip] = strip(frames)
+            self._truths[clip] = frames
             _forget(self._truths)
 
     def _read_clips(self, now_at: float) -> None:
@@ -300,6 +384,39 @@ class PageState:
             self._clips += 1
             self._counts[record["revision"]] += 1
             self._counts["late"] += record["late"]
+            self._identify(record)
+
+    def _identify(self, record: dict[str, Any]) -> None:
+        """Compare a final with what was shown, where that is known."""
+        truth = self._truths.get(record["clip"])
+        if self._so_far is None or truth is None or record["revision"] != "final":
+            return
+        frames = self._read_clip(record["file"])
+        if frames is None:
+            return
+        start_s, stop_s = record["window_s"]
+        self._so_far.add((record["run"], start_s, stop_s), frames, truth)
+        self._identified = self._so_far.words({0: self._truth.events()})
+
+    def _picture(self, number: int, name: str, file: str | None) -> bytes | None:
+        """Return the picture of a clip's file, made once; None where the file is unknown or gone."""
+        if file is None:
+            return None
+        with self._picturing:
+            if (number, name) not in self._pictures:
+                frames = self._read_clip(file)
+                if frames is None:
+                    return None
+                self._pictures[number, name] = strip(frames)
+                _forget(self._pictures)
+            return self._pictures[number, name]
+
+    def _read_clip(self, file: str) -> Frames | None:
+        try:
+            return read_mp4(self._folder / file)
+        except OSError:
+            # The folder was emptied or moved away.
+            return None
 
     def _lamps(self, now_at: float) -> list[Lamp]:
         status = self._status
@@ -325,6 +442,25 @@ class PageState:
             lamps.brain(finals),
             lamps.recording(status["record_fault"], asked=options.record is not None),
         ]
+
+    def draw_slices(self) -> bytes:
+        """Draw the newest volume (PNG)."""
+        with self._lock:
+            found = self._slices or (np.zeros((1, 1), np.uint8), np.zeros((1, 1), bool))
+        return slices.picture(*found)
+
+    def _motion(self) -> str:
+        """Draw where the head was in the newest volumes."""
+        return drawing.motion(np.reshape(self._moved, (-1, 6)))
+
+    def _displaced(self) -> str:
+        """Return in words how far the head moved in the newest run, and how steady its signal is."""
+        runs = self._status["counters"]["runs"]
+        known = (runs[-1]["motion"] if runs else None) or {}
+        words = {"max_fd_mm": "{:.2f} mm at most between volumes", "tsnr": "tSNR {:.0f}"}
+        return ", ".join(
+            text.format(known[name]) for name, text in words.items() if known.get(name) is not None
+        )
 
     def _ledger(self) -> str:
         """Draw how late after their floor the newest finals came."""
@@ -375,6 +511,7 @@ class PageState:
         return ShownClip(
             url=f"/clip/{number}/{record['revision']}",
             truth_url=f"/truth/{number}" if number in self._truths else "",
+            twin_url=f"/twin/{next(reversed(self._twins))}" if self._twins else "",
             words=", ".join([f"{record['revision']} of {start_s:g} to {stop_s:g} s", *marks]),
             numbers=[(name, _written(record[name])) for name in ("confidence", "brain", "steps")] + named,
             age_s=age_s,
@@ -386,7 +523,7 @@ def _written(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.3g}"
 
 
-def _forget(kept: dict[Any, bytes]) -> None:
+def _forget(kept: dict[Any, Any]) -> None:
     """Forget the oldest of what is kept."""
     while len(kept) > _PICTURED:
         del kept[next(iter(kept))]

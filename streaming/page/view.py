@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from nicegui import ui
 from nicegui.events import KeyEventArguments
@@ -9,7 +10,9 @@ from nicegui.events import KeyEventArguments
 from rtdecode.bundle.manifest import ClipGeometry
 from streaming.page import lamps, strip, traces
 from streaming.page.lamps import Lamp
+from streaming.page.link import Request
 from streaming.page.state import LAMPS, SAID, PageState, ShownClip
+from streaming.sinks.operator_log import LABELS
 
 _EVERY = 0.5
 # Colours and signs that are told apart by everyone (Okabe and Ito 2008, Color Universal Design).
@@ -25,15 +28,15 @@ body { background: #101214; color: #d6dade; font-size: 15px; }
 .rt-small { color: #9aa1a8; font-size: 13px; }
 .rt-banner { color: #E69F00; font-size: 16px; white-space: normal; line-height: 1.2; }
 .rt-name { font-weight: 600; }
-.rt-lamp { border-left: 6px solid #6b7278; background: #1a1d21; padding: 4px 10px; min-height: 88px;
+.rt-lamp { border-left: 6px solid #6b7278; background: #1a1d21; padding: 4px 10px; min-height: 76px;
   flex: 1 1 0; min-width: 0; line-height: 1.3; }
 .rt-panel { background: #1a1d21; padding: 6px 10px; min-width: 0; }
 .rt-third { flex: 2 1 0; }
 .rt-rest { flex: 3 1 0; }
 .rt-wide { width: 100%; flex: none; }
-.rt-clip { width: 100%; height: 36vh; background: #000; object-fit: contain; }
-.rt-traces { width: 100%; height: 42vh; }
-.rt-line { width: 100%; height: 8vh; }
+.rt-clip { width: 100%; height: 32vh; background: #000; object-fit: contain; }
+.rt-traces { width: 100%; height: 38vh; }
+.rt-line { width: 100%; height: 6vh; }
 .rt-low { width: 100%; height: 11vh; image-rendering: pixelated; }
 .rt-said { white-space: nowrap; overflow: hidden; text-overflow: ellipsis; max-width: 100%; }
 .rt-unknown { visibility: hidden; }
@@ -56,32 +59,37 @@ if (window.rtSound) {
 """
 # Browsers play no sound before somebody has pressed something.
 _ARM = "window.rtSound = window.rtSound || new AudioContext(); window.rtSound.resume()"
+# Takes the pictures of a person out of the page, not only out of sight.
+_REMOVE = "document.querySelectorAll('canvas, img').forEach((one) => one.remove())"
+# The labels of a run, in a sentence.
+_ARTICLES = {"repeated": "a repetition", "aborted": "aborted", "localiser": "a localiser"}
 # An alarm is heard once in so many updates until someone acknowledges it.
 _BEEPS_EVERY = 4
 
 
-def build(state: PageState, stop: Callable[[], None]) -> None:
+def build(state: PageState, ask: Callable[[Request], None]) -> None:
     """Register the page.
 
     Parameters
     ----------
     state : PageState
-    stop : callable
-        Ends the session.
+    ask : callable
+        Hands on what the operator asks of the session.
     """
 
     @ui.page("/")
     def page() -> None:
-        _Page(state, stop)
+        _Page(state, ask)
 
 
 class _Page:
     """One viewer's page."""
 
-    def __init__(self, state: PageState, stop: Callable[[], None]) -> None:
+    def __init__(self, state: PageState, ask: Callable[[Request], None]) -> None:
         self._state = state
-        self._stop = stop
+        self._ask = ask
         self._updates = 0
+        self._gone = False
         ui.add_css(_STYLE)
         ui.add_body_html(f"<script>{strip.SCRIPT}{traces.SCRIPT}</script>")
         self._build_head()
@@ -92,9 +100,12 @@ class _Page:
                 self._clip = _Clip(state.geometry)
                 self._words = ui.label()
                 self._numbers = ui.label().classes("rt-small")
+            with _panel("null brain: same noise, no signal", "rt-third") as self._twin_panel:
+                self._twin = _Clip(state.geometry)
             with _panel("shown to the participant meanwhile", "rt-third"):
                 self._truth = _Clip(state.geometry)
                 self._known = ui.label()
+                self._identified = ui.label().classes("rt-small")
             with _panel("EEG as it is decoded, the last 8 s; orange: interpolated, brown: a hole", "rt-rest"):
                 ui.element("canvas").classes("rt-traces")
         with _panel(
@@ -102,17 +113,20 @@ class _Page:
         ):
             self._line = ui.html(sanitize=False).classes("rt-line")
         with ui.row(wrap=False).classes("w-full gap-2"):
-            with _panel("finals after the last of their input, against one hop (dashed)", "rt-third"):
+            with _panel("finals after their input; dashed: one hop", "rt-third"):
                 self._ledger = ui.html(sanitize=False).classes("rt-low")
             with _panel("volumes as they are decoded, a column each", "rt-third"):
-                self._carpet = ui.element("img").classes("rt-low")
-                self._columns = 0
+                self._carpet = _Picture("/carpet")
+            with _panel("newest volume; orange: decoded", "rt-third"):
+                self._slices = _Picture("/slices")
+            with _panel("head: blue shifts, orange turns", "rt-third"):
+                self._motion = ui.html(sanitize=False).classes("rt-low")
+                self._displaced = ui.label().classes("rt-small")
             with _panel("what happened", "rt-rest"):
                 self._said = [ui.label().classes("rt-small rt-said") for _ in range(SAID)]
         self._blank = ui.element("div").classes("rt-blank")
         with self._blank:
-            ui.label("Blanked on every display. B shows again.")
-        self._ask = self._build_question()
+            self._blanked = ui.label("Blanked on every display. B shows again.")
         ui.keyboard(on_key=self._key)
         ui.timer(_EVERY, self._update)
         self._update()
@@ -125,24 +139,59 @@ class _Page:
             ui.space()
             self._alarm = ui.button("silence the alarm (A)", on_click=self._state.acknowledge).props("flat")
             ui.button("sound on", on_click=lambda: ui.run_javascript(_ARM)).props("flat")
+            ui.button("mark (M)", on_click=self._mark).props("flat")
             ui.button("blank (B)", on_click=self._toggle).props("flat")
-            ui.button("stop", on_click=lambda: self._ask.open()).props("flat")
+            stop = _question("Stop the session? Everything is written to its end.", "stop it", self._stop)
+            ui.button("stop", on_click=stop.open).props("flat")
+            self._build_menu()
 
-    def _build_question(self) -> ui.dialog:
-        with ui.dialog() as dialog, ui.card():
-            ui.label("Stop the session? Everything is written to its end, and it cannot be taken up again.")
-            with ui.row():
-                ui.button("stop it", on_click=self._stop).on_click(dialog.close)
-                ui.button("go on", on_click=dialog.close).props("flat")
-        return dialog
+    def _build_menu(self) -> None:
+        withdraw = _question(
+            "Withdraw? The session stops, and its clips, report and recording are deleted for good.",
+            "delete everything",
+            self._withdraw,
+        )
+        with ui.button("more").props("flat"), ui.menu():
+            for label in LABELS:
+                ui.menu_item(f"this run is {_ARTICLES[label]}", partial(self._label, label))
+            ui.separator()
+            ui.menu_item("keep a snapshot (S)", self._snapshot)
+            ui.menu_item("null brain, on or off (N)", self._toggle_twin)
+            ui.separator()
+            ui.menu_item("withdraw ...", withdraw.open)
+
+    def _stop(self) -> None:
+        self._ask(Request("stop"))
+
+    def _withdraw(self) -> None:
+        self._state.withdraw()
+        self._ask(Request("withdraw"))
+
+    def _mark(self) -> None:
+        self._ask(Request("mark"))
+
+    def _label(self, label: str) -> None:
+        self._ask(Request("label", label))
+
+    def _toggle_twin(self) -> None:
+        self._ask(Request("twin", "on" if self._state.toggle_twin() else "off"))
+
+    def _snapshot(self) -> None:
+        ui.notify(self._state.snapshot())
 
     def _key(self, event: KeyEventArguments) -> None:
         if not event.action.keydown or event.action.repeat:
             return
-        if event.key == "b":
-            self._toggle()
-        elif event.key == "a":
-            self._state.acknowledge()
+        keys = {
+            "a": self._state.acknowledge,
+            "b": self._toggle,
+            "m": self._mark,
+            "n": self._toggle_twin,
+            "s": self._snapshot,
+        }
+        name = str(event.key).lower()
+        if name in keys:
+            keys[name]()
 
     def _toggle(self) -> None:
         self._state.toggle_blank()
@@ -157,14 +206,22 @@ class _Page:
         self._alarm.set_visibility(view.alarm)
         for card, lamp in zip(self._lamps, view.lamps, strict=False):
             card.show(lamp)
+        self._identified.set_text(view.identified)
+        self._twin_panel.set_visibility(view.twin)
+        if view.withdrawn and not self._gone:
+            self._gone = True
+            self._blanked.set_text("Withdrawn: what this session wrote is being deleted.")
+            ui.run_javascript(_REMOVE)
+            return
         if view.clip is not None:
             self._show_clip(view.clip)
         # What has not changed is not sent again.
         self._line.set_content(view.line)
         self._ledger.set_content(view.ledger)
-        if view.clips != self._columns:
-            self._columns = view.clips
-            self._carpet.props(f'src="/carpet/{view.clips}"')
+        self._motion.set_content(view.motion)
+        self._displaced.set_text(view.displaced)
+        self._carpet.show(view.clips)
+        self._slices.show(view.volumes)
         ui.run_javascript(f"rtTraces({view.tick})")
         for label, (wall_s, sentence) in zip(self._said, view.said, strict=False):
             label.set_text(f"{time.strftime('%H:%M:%S', time.localtime(wall_s))}  {sentence}")
@@ -177,6 +234,8 @@ class _Page:
         stale = "STALE, " if clip.stale else ""
         self._words.set_text(f"{stale}{clip.words}, {clip.age_s:.0f} s ago")
         self._numbers.set_text(", ".join(f"{name} {value}" for name, value in clip.numbers))
+        if clip.twin_url:
+            self._twin.show(clip.twin_url)
         if clip.truth_url:
             self._truth.show(clip.truth_url)
         # Never what was shown during another clip.
@@ -220,6 +279,30 @@ class _Clip:
 
     def mark(self, style: str, there: bool) -> None:
         self._canvas.classes(add=style) if there else self._canvas.classes(remove=style)
+
+
+class _Picture:
+    """A picture that is asked for anew when its number changes."""
+
+    def __init__(self, path: str) -> None:
+        self._image = ui.element("img").classes("rt-low")
+        self._path = path
+        self._number = 0
+
+    def show(self, number: int) -> None:
+        if number != self._number:
+            self._number = number
+            self._image.props(f'src="{self._path}/{number}"')
+
+
+def _question(text: str, yes: str, act: Callable[[], None]) -> ui.dialog:
+    """Build a question that is asked before something that cannot be undone."""
+    with ui.dialog() as dialog, ui.card():
+        ui.label(text)
+        with ui.row():
+            ui.button(yes, on_click=act).on_click(dialog.close)
+            ui.button("go on", on_click=dialog.close).props("flat")
+    return dialog
 
 
 def _panel(title: str, style: str) -> ui.column:

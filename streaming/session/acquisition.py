@@ -43,6 +43,7 @@ from rtdecode.signal.volume.motion import THIN
 from rtdecode.timing import check_tr
 from rtdecode.types import Array, EegChunk, Montage, Trigger, Volume, Window
 from rtdecode.windows.assembler import Assembler
+from streaming.page.slices import cut
 from streaming.session import past
 from streaming.session.backlog import Lag
 from streaming.session.mailbox import Mailbox, Message, pack
@@ -160,6 +161,8 @@ class _Acquisition:
         self._taken_at = -math.inf
         # Local time of the newest EEG that a status has shown, s.
         self._traced_at = -math.inf
+        # The volume whose slices went to the page last.
+        self._sliced: Volume | None = None
         # Triggers and volumes that the next statuses will tell of.
         self._untold: list[dict[str, Any]] = []
         # Until a sample comes, the newest is the one that the acquisition before this one told of.
@@ -283,7 +286,7 @@ class _Acquisition:
         # Without room the session is busy and reads nothing: a later status tells of it all.
         if not self._outbox:
             self._status_at = now
-            self.send(Message(self._status(now), self._traces()))
+            self.send(Message(self._status(now), self._shown()))
             self._tell_now = bool(self._untold)
 
     def _idle(self) -> None:
@@ -479,10 +482,25 @@ class _Acquisition:
             "wall_s": time.time(),
         }
 
+    def _shown(self) -> dict[str, Array]:
+        """Return what the page shows of the data since the last status; nothing without a page."""
+        if self._sources.options.dashboard is None:
+            return {}
+        return self._traces() | self._slices()
+
+    def _slices(self) -> dict[str, Array]:
+        """Return three slices of the newest volume that was read, if it is new."""
+        head = self._assembler.head
+        if head is None or head.volume is None or head.volume is self._sliced:
+            return {}
+        self._sliced = head.volume
+        picture, region = cut(head.volume.data, head.volume.affine, head.region())
+        return {"slices": picture, "region": region}
+
     def _traces(self) -> dict[str, Array]:
-        """Return the EEG since the last status, at the bundle's rate; nothing without a page."""
+        """Return the EEG since the last status, at the bundle's rate."""
         newest = self._assembler.eeg_newest
-        if self._sources.options.dashboard is None or not math.isfinite(newest):
+        if not math.isfinite(newest):
             return {}
         grid = self._assembler.grid
         rate = float(grid.sfreq)

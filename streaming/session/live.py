@@ -9,7 +9,7 @@ over what it still has, and the files and the report are finished. An acquisitio
 
 import multiprocessing
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from multiprocessing.context import SpawnProcess
@@ -28,7 +28,7 @@ from rtdecode.errors import OutputError, RtDecodeError, SourceLostError, UsageEr
 from rtdecode.windows.assembler import Counters
 from streaming.decode.deadline import Inbox, Job, time_left
 from streaming.decode.decoder import Decoder, check_steps
-from streaming.page.link import PageLink
+from streaming.page.link import PageLink, Request
 from streaming.session import interrupts
 from streaming.session.mailbox import Mailbox, Message, slot_bytes, unpack
 from streaming.session.memory import MemoryMeter
@@ -36,8 +36,10 @@ from streaming.session.orders import Past, Sources, StreamOptions
 from streaming.session.progress import Progress
 from streaming.session.restarts import Restarts, cause
 from streaming.session.spawn import acquire
+from streaming.session.withdrawal import withdraw
 from streaming.sinks import report
 from streaming.sinks.judged import Sections
+from streaming.sinks.operator_log import Moment, OperatorLog
 from streaming.sinks.output import Emitter, prepare, writing
 from streaming.sinks.report import Report
 from streaming.sinks.truth import Truth
@@ -221,6 +223,10 @@ class _Session:
         self._record_fault: RtDecodeError | None = None
         # The same without the folder's name, for the report: nothing written to disk names a path.
         self._record_reason: str | None = None
+        self._withdrawn = False
+        self._operator = OperatorLog(out)
+        # The twin that the page was told of last.
+        self._twin_told: tuple[int, str] | None = None
         # Whether the acquisition has sent its last message.
         self._ended = False
         self._began_at = self._heard_at = time.monotonic()
@@ -248,7 +254,8 @@ class _Session:
             ended = "an unexpected error"
             try:
                 ended = self._loop()
-                self._hand_over()
+                if not self._withdrawn:
+                    self._hand_over()
                 ended = self._out_fault.reason if self._out_fault is not None else ended
             except RtDecodeError as error:
                 ended = error.reason
@@ -447,12 +454,47 @@ class _Session:
             self._progress.say("waiting for " + "; ".join(self._waiting))
 
     def _follow(self, page: PageLink) -> None:
-        if page.asked_to_stop:
-            self._interrupted = "stopped on the page"
+        for request in page.requests():
+            self._obey(request)
+        twin = self._output.newest_twin
+        if twin is not None and twin != self._twin_told:
+            self._twin_told = twin
+            page.tell(Message({"kind": "twin", "clip": twin[0], "file": twin[1]}, {}))
         if page.died():
             self._progress.say(
                 "The page ended unexpectedly; what it printed above says why. Decoding goes on."
             )
+
+    def _obey(self, request: Request) -> None:
+        """Do what the operator asks for on the page."""
+        match request.what:
+            case "stop":
+                self._interrupted = "stopped on the page"
+            case "withdraw":
+                self._interrupted = "withdrawn"
+                self._withdrawn = True
+            case "twin":
+                self._output.twins_wanted = request.word == "on"
+            case "mark":
+                self._note(request, self._operator.mark)
+            case "label":
+                self._note(request, lambda moment: self._operator.label(moment, request.word))
+
+    def _note(self, request: Request, note: Callable[[Moment], str]) -> None:
+        """Write down what the operator noted, and say it; decoding goes on if the disk is full."""
+        runs = self._status["counters"]["runs"]
+        elapsed_s = self._status["elapsed"]
+        told_at = self._status["at"]
+        moment = Moment(
+            run=runs[-1]["run"] if runs else 0,
+            # The session may have been decoding when the operator pressed.
+            run_s=None if elapsed_s is None or told_at is None else elapsed_s + request.at - told_at,
+            wall_s=time.time() + request.at - time.monotonic(),
+        )
+        try:
+            self._progress.tell(f"the operator noted in run {moment.run}: {note(moment)}")
+        except OSError as error:
+            self._progress.say(f"The operator's note could not be written: {error.strerror}.")
 
     def _keep_report(self) -> None:
         if self._out_fault is not None:
@@ -521,6 +563,9 @@ class _Session:
         self._progress.close(self._status, self._output)
         if self._page is not None:
             self._page.over(ended)
+        if self._withdrawn:
+            self._discard()
+            return
         try:
             final = self._close(ended)
         finally:
@@ -528,6 +573,29 @@ class _Session:
         report.show(final)
         print(self._out)  # noqa: T201
         print(self._report_path)  # noqa: T201
+
+    def _discard(self) -> None:
+        """Delete what was written, as the participant has withdrawn.
+
+        Raises
+        ------
+        OutputError
+            If something could not be deleted.
+        """
+        record = self._options.record
+        try:
+            # Writes no more, and must have ended before anything can be deleted.
+            self._acquisition.end()
+            self._output.leave_out()
+            self._output.close()
+            withdraw(self._out, self._report_path, record)
+        except (OSError, OutputError) as error:
+            places = " and ".join(str(place) for place in (self._out, record) if place is not None)
+            raise OutputError(
+                f"withdrawn, but not everything could be deleted: {error}. Delete {places} by hand.",
+                "withdrawn, but not everything could be deleted",
+            ) from error
+        self._console.print("Withdrawn: everything that this session had written was deleted.")
 
     def _close(self, ended: str) -> Report:
         """Finish the session's folder and return its report."""

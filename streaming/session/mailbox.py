@@ -15,6 +15,7 @@ import numpy as np
 
 from rtdecode.bundle import Bundle
 from rtdecode.types import Array, Window
+from streaming.page.slices import PLANES, SIDE
 
 _LENGTH = struct.Struct("<I")
 # Room in each slot for the head of a message. A status, which is a head alone, has to fit too.
@@ -88,7 +89,8 @@ def slot_bytes(bundle: Bundle) -> int:
     # float32 values, with masks of one byte: one mask for EEG, two for volumes (received, expected).
     eeg = len(manifest.eeg.channels) * samples * 4 + samples if manifest.eeg else 0
     fmri = slots * (manifest.fmri.voxels * 4 + 2) if manifest.fmri else 0
-    return _HEAD_BYTES + eeg + fmri
+    # A status with what the page shows has to fit too; its EEG takes half of what a window's takes.
+    return _HEAD_BYTES + eeg + fmri + 2 * PLANES * SIDE**2
 
 
 def pack(window: Window, **head: Any) -> Message:

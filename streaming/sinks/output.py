@@ -23,7 +23,7 @@ from rtdecode.errors import OutputError, UsageError
 from rtdecode.types import Window
 from streaming.decode.deadline import Cost, Job, steps_within
 from streaming.decode.decoder import Decoded, Decoder, NonFiniteError, check_steps
-from streaming.sinks import curves, judged, meter
+from streaming.sinks import curves, judged, meter, operator_log
 from streaming.sinks.clips import ClipSink
 from streaming.sinks.film import FilmSink, describe
 from streaming.sinks.judged import Sections
@@ -32,8 +32,19 @@ from streaming.sinks.sheet import ContactSheet
 from streaming.sinks.text import banner
 from streaming.sinks.truth import Archive, Truth
 
-# What a session writes beside its clips; --overwrite removes these files and no others.
-_OURS = ("clips.jsonl", "film.mp4", "contact_sheet.png", "confidence.png", "report.json", ".finals")
+# What a session, or its page, writes beside its clips; --overwrite removes these files and no others.
+_OURS = (
+    "clips.jsonl",
+    "film.mp4",
+    "contact_sheet.png",
+    "confidence.png",
+    "report.json",
+    "report.html",
+    operator_log.NAME,
+    ".finals",
+)
+# Folders that a session fills, and what its files in them are called.
+_FOLDERS = {"clips": "clip_*.*", operator_log.SNAPSHOTS: "clip_*.png"}
 _TWIN = "null brain (same noise, no signal)"
 # Most finals that wait to be kept: each holds the frames of its clip.
 _MOST_UNKEPT = 4
@@ -88,8 +99,8 @@ class Emitter:
     steps : int, optional
         Denoising steps of a clip when there is time for them; by default the bundle's.
     twin : bool
-        Show each final's null-brain twin beside it. Where the truth is known, a bundle that denoises is
-        compared with its twins in any case.
+        Show each final's null-brain twin beside it, in the film too. Where the truth is known, a bundle that
+        denoises is compared with its twins in any case.
 
     Attributes
     ----------
@@ -105,6 +116,10 @@ class Emitter:
         Emitted clips by the number of denoising steps that they got.
     presence : PresenceLog
         Whether the finals so far hold a brain that the bundle can read.
+    twins_wanted : bool
+        Whether to write the twin of each final beside it from here on; it may be changed.
+    newest_twin : tuple of (int, str), or None
+        Number of the final whose twin was written last, and the twin's file in the session's folder.
     meter : Meter
     """
 
@@ -150,6 +165,8 @@ class Emitter:
         self.words: dict[str, str] = {}
         self.steps: Counter[int] = Counter()
         self.presence = PresenceLog(manifest.brain)
+        self.twins_wanted = False
+        self.newest_twin: tuple[int, str] | None = None
         self.meter = meter.Meter()
 
     def emit(self, job: Job, left_s: float = math.inf) -> None:
@@ -328,7 +345,8 @@ class Emitter:
         word = self._truth.category(job.window)
         hop = self._bundle.manifest.grid.hop_frames
         judged_too = truth is not None and decoded.clip.steps > 0
-        twin = self._null_brain(job, decoded.clip.steps) if self._twin or judged_too else None
+        needed = self._twin or judged_too or self.twins_wanted
+        twin = self._null_brain(job, decoded.clip.steps) if needed else None
         shown = twin if self._twin else None
         four = None if shown is None else shown[:hop]
         named = top(decoded.clip.scores)
@@ -338,6 +356,9 @@ class Emitter:
             self._film.write(job.window, frames, truth, word, shown, named=named, late=late)
             self._sheet.add(label, frames[:hop], truth, word, four)
             self._archive.add(job.window, decoded.clip, truth, twin)
+            if twin is not None and self.twins_wanted:
+                fps = self._bundle.manifest.clip.fps
+                self.newest_twin = (job.clip, self._clips.save(job.clip, "twin", twin, fps))
 
     def _null_brain(self, job: Job, steps: int) -> NDArray[np.uint8]:
         return self._decoder.decode(job.window, steps or None, null=True).clip.frames
@@ -412,13 +433,31 @@ def prepare(out: Path, *, overwrite: bool) -> None:
     if not overwrite:
         check_free(out)
     try:
-        (out / "clips").mkdir(parents=True, exist_ok=True)
-        for old in [*(out / "clips").glob("clip_*.*"), *(out / name for name in _OURS)]:
-            old.unlink(missing_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
+        clear(out)
+        (out / "clips").mkdir(exist_ok=True)
     except OSError as error:
         raise UsageError(
             f"--out {out} cannot be made or written ({error.strerror}). Give another folder."
         ) from error
+
+
+def clear(out: Path) -> None:
+    """Delete the files that a session writes into its folder, and no others.
+
+    Raises
+    ------
+    OSError
+        If one cannot be deleted.
+    """
+    for name in _OURS:
+        (out / name).unlink(missing_ok=True)
+    for folder, files in _FOLDERS.items():
+        for old in (out / folder).glob(files):
+            old.unlink()
+        # Left where others put something into it.
+        if (out / folder).is_dir() and not any((out / folder).iterdir()):
+            (out / folder).rmdir()
 
 
 @contextmanager

@@ -193,7 +193,8 @@ def _session(
     The reader has the terminal; what the player says goes into a log.
     """
     log = folder / f"{player[0]}.log"
-    reader = [*reader, "--out", str(folder), "--overwrite", "--wait", "90", "--lost-after", "20"]
+    # A long film takes minutes to be made. A player that fails ends the demo at once.
+    reader = [*reader, "--out", str(folder), "--overwrite", "--wait", "0", "--lost-after", "20"]
     with (
         log.open("w") as lines,
         _program(player, lines.fileno()) as played,

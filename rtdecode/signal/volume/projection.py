@@ -224,7 +224,7 @@ def sample(data: Array, volume_affine: Reals, points_mm: Reals) -> Float:
     -------
     (point,) float32
     """
-    return _values(data, _indices(volume_affine, points_mm))
+    return _values(data, voxel_indices(volume_affine, points_mm))
 
 
 def _values(data: Array, index: Reals) -> Float:
@@ -234,7 +234,7 @@ def _values(data: Array, index: Reals) -> Float:
 
 def outside(shape: tuple[int, ...], volume_affine: Reals, points_mm: Reals) -> NDArray[np.bool_]:
     """Return which positions (3, point) lie beyond the faces of the outermost voxels, (point,)."""
-    return _beyond(shape, _indices(volume_affine, points_mm))
+    return _beyond(shape, voxel_indices(volume_affine, points_mm))
 
 
 def _beyond(shape: tuple[int, ...], index: Reals) -> NDArray[np.bool_]:
@@ -242,7 +242,8 @@ def _beyond(shape: tuple[int, ...], index: Reals) -> NDArray[np.bool_]:
     return np.any((index < -0.5) | (index > most), axis=0)
 
 
-def _indices(volume_affine: Reals, points_mm: Reals) -> Reals:
+def voxel_indices(volume_affine: Reals, points_mm: Reals) -> Reals:
+    """Return where world positions (3, point), in mm, lie in a volume, in voxels, (3, point)."""
     into = np.linalg.inv(volume_affine)
     index = into[:3, :3] @ points_mm + into[:3, 3:]
     whole = np.rint(index)
@@ -309,7 +310,7 @@ class VoxelReader:
             values = project(data, self._voxels)
         else:
             moved = self._points if motion is None else motion[:3, :3] @ self._points + motion[:3, 3:]
-            index = _indices(self._affine, moved)
+            index = voxel_indices(self._affine, moved)
             values = _values(data, index)
             self.outside = int(_beyond(self._shape, index).sum())
         return values if self._weights is None else (self._weights @ values).astype(np.float32)

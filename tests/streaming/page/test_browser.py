@@ -12,7 +12,7 @@ from benchmarks.browser import Browser, Tab, browser, found
 from tests.streaming.bundles import make_bundle
 from tests.streaming.page.test_page import address
 from tests.streaming.player import Player
-from tests.streaming.sessions import TR, WINDOW, end, gone, stream
+from tests.streaming.sessions import LIMIT, TR, WINDOW, end, gone, play, stream, text, until
 
 pytestmark = [
     pytest.mark.full,
@@ -25,6 +25,10 @@ BLANK = "getComputedStyle(document.querySelector('.rt-blank')).display !== 'none
 # When the amplifier goes away, s: after all that is looked at while it is there.
 AWAY_S = 60.0
 CLICK = "[...document.querySelectorAll('button')].find(b => b.innerText === '{}').click()"
+MENU = (
+    "[...document.querySelectorAll('button')].find(b => b.innerText === 'MORE').click(); setTimeout(() => "
+    "[...document.querySelectorAll('.q-item')].find(b => b.innerText.trim() === '{}').click(), 500)"
+)
 TRACES = "document.querySelector('.rt-traces').toDataURL()"
 
 
@@ -77,6 +81,36 @@ def _watch(chrome: Browser, url: str, process: subprocess.Popen[str]) -> None:
     tab.until("document.body.innerText.includes('Stop the session?')")
     assert process.poll() is None
     tab.evaluate(CLICK.format("STOP IT"))
+
+
+def test_the_operator_notes_keeps_and_withdraws(bundle: Path, tmp_path: Path) -> None:
+    def look(process: subprocess.Popen[str], out: Path) -> None:
+        with browser() as chrome:
+            tab = chrome.open(address(process))
+            tab.until(FINALS)
+            for key in "msn":
+                tab.press(key)
+            until(lambda: "event 1" in text(out / "operator.tsv"))
+            until(lambda: list((out / "snapshots").glob("clip_*.png")) != [])
+            # The null brain's clip comes with the next final.
+            tab.until("document.querySelectorAll('.rt-clip[data-shown^=\"/twin/\"]').length === 1")
+            tab.evaluate(MENU.format("this run is aborted"))
+            until(lambda: "aborted" in text(out / "operator.tsv"))
+            tab.evaluate(MENU.format("withdraw ..."))
+            tab.until("document.body.innerText.includes('Withdraw?')")
+            assert process.poll() is None
+            tab.evaluate(CLICK.format("DELETE EVERYTHING"))
+            tab.until(BLANK)
+            tab.until("document.querySelectorAll('canvas, img').length === 0")
+            assert process.wait(LIMIT) == 0
+
+    record = tmp_path / "record"
+    flags = ("--seconds", "6000", "--record", str(record), "--dashboard", "127.0.0.1:0")
+    ended = play(tmp_path / "s", bundle, *flags, seconds=300, during=look)
+    assert ended.code == 0
+    assert "Withdrawn: everything that this session had written was deleted." in ended.said
+    assert not ended.out.exists()
+    assert not record.exists()
 
 
 def _blank(tab: Tab, other: Tab) -> None:

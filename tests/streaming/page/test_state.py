@@ -125,6 +125,67 @@ def test_traces_are_kept_for_eight_seconds_with_their_holes(state: PageState) ->
     assert start < stop == 1
 
 
+def test_a_null_brain_twin_is_shown_on_request(state: PageState, tmp_path: Path) -> None:
+    emit(tmp_path, 3)
+    write_mp4(tmp_path / "clips" / "3_twin.mp4", np.zeros((9, 16, 24, 3), np.uint8), 8)
+    state.refresh(100.0)
+    assert not state.view.twin
+    assert state.toggle_twin()
+    assert state.twin(3) is None
+    state.take(Message({"kind": "twin", "clip": 3, "file": "clips/3_twin.mp4"}, {}))
+    state.refresh(101.0)
+    assert state.view.twin
+    assert state.view.clip is not None
+    assert state.view.clip.twin_url == "/twin/3"
+    assert state.twin(3) is not None
+    assert not state.toggle_twin()
+
+
+def test_a_snapshot_keeps_the_newest_clip(state: PageState, tmp_path: Path) -> None:
+    assert state.snapshot() == "there is no clip to keep"
+    emit(tmp_path, 2)
+    state.refresh(100.0)
+    assert state.snapshot() == "kept as snapshots/clip_00002_final.png"
+    with Image.open(tmp_path / "snapshots" / "clip_00002_final.png") as image:
+        assert image.format == "PNG"
+
+
+def test_what_was_withdrawn_stays_blank(state: PageState, tmp_path: Path) -> None:
+    emit(tmp_path, 0)
+    state.refresh(100.0)
+    state.withdraw()
+    state.toggle_blank()
+    for at in (101.0, 102.0):
+        state.refresh(at)
+        assert state.view.blank
+        assert state.view.withdrawn
+        state.toggle_blank()
+        assert state.view.blank
+    # The session deletes its clips while the page looks on.
+    (tmp_path / "clips" / "0_final.mp4").unlink()
+    assert state.clip(0, "final") is None
+
+
+def test_the_newest_volume_and_the_head_are_drawn(state: PageState) -> None:
+    arrays = {"slices": np.zeros((8, 24), np.uint8), "region": np.eye(8, 24, dtype=bool)}
+    for volume in range(3):
+        told = status(100.0 + volume)
+        motion = {"parameters": [0.1 * volume] + [0.0] * 5, "max_fd_mm": 0.1234, "tsnr": 61.7}
+        told["counters"]["runs"] = [{"run": 0, "motion": motion}]
+        state.take(Message({**told}, arrays))
+    state.refresh(103.0)
+    assert state.view.volumes == 3
+    assert state.view.displaced == "0.12 mm at most between volumes, tSNR 62"
+    assert state.view.motion.count("<polyline") == 6
+    with Image.open(io.BytesIO(state.draw_slices())) as image:
+        assert image.size == (24, 8)
+    told["counters"]["runs"].append({"run": 1, "motion": None})
+    state.take(Message({**told}, {}))
+    state.refresh(104.0)
+    assert state.view.displaced == ""
+    assert 'points=""' in state.view.motion, "a new run begins where it begins"
+
+
 def test_volumes_fill_the_carpet(state: PageState) -> None:
     state.take(pack(window(0), clip=0, costs={}, backlog=False))
     with Image.open(io.BytesIO(state.draw_carpet())) as image:

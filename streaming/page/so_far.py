@@ -1,0 +1,81 @@
+"""Identification of the clips so far, for the page: a first figure, and no reason to stop a session.
+
+The report compares clips pixel by pixel. Here they are averaged over blocks of pixels and of frames first, so
+that each new clip costs a hundredth of that, and the figure may differ from the report's by some hundredths.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.scores.accuracy import entry, identification_nway, sessions_of
+from rtdecode.scores.events import Event, Span, apart, distractors
+from rtdecode.types import Array
+
+# Frames, rows and columns that are averaged, at most.
+_BLOCK = (4, 8, 8)
+# The figure is computed anew once the clips have grown by this share: it takes longer the more there are.
+_GROWTH = 0.02
+
+
+class SoFar:
+    """Identify finals among the true clips of a session that goes on.
+
+    Parameters
+    ----------
+    mean_clip : (frame, row, column, 3)
+        Training mean, subtracted from clips and truths.
+    """
+
+    def __init__(self, mean_clip: Array) -> None:
+        self._mean = np.asarray(mean_clip, np.float32)
+        self._spans: list[Span] = []
+        self._clips: list[NDArray[np.float32]] = []
+        self._truths: list[NDArray[np.float32]] = []
+        self._figured = 0
+        self._words = ""
+
+    def add(self, span: Span, clip: NDArray[np.uint8], truth: NDArray[np.uint8]) -> None:
+        """Take a final and what was shown, each (frame, row, column, 3).
+
+        Frames beyond those of the truth are left out.
+        """
+        self._spans.append(span)
+        self._clips.append(self._coarse(clip[: len(truth)]))
+        self._truths.append(self._coarse(truth))
+
+    def words(self, events: Mapping[int, Sequence[Event]]) -> str:
+        """Return the figure with its interval and its chance in words; empty while there is none."""
+        count = len(self._spans)
+        if count > self._figured * (1 + _GROWTH):
+            self._figured = count
+            self._words = self._figure(events)
+        return self._words
+
+    def _figure(self, events: Mapping[int, Sequence[Event]]) -> str:
+        kept = apart(self._spans)
+        spans = [self._spans[i] for i in kept]
+        clips, truths = (np.stack([side[i] for i in kept]) for side in (self._clips, self._truths))
+        wins = identification_nway((clips @ truths.T).astype(np.float64), distractors(spans, events), 2)
+        found = entry(wins, 0.5, groups=sessions_of(spans))
+        if found is None:
+            return ""
+        low, high = found["ci95"]
+        return (
+            f"2-way {found['value']:.2f} ({low:.2f} to {high:.2f}), chance {found['chance']:.1f}, "
+            f"{found['n']} clips so far; not for stopping"
+        )
+
+    def _coarse(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the averages over blocks, with mean 0 and norm 1: products of two are correlations."""
+        values = frames.astype(np.float32) - self._mean[: len(frames)]
+        for axis, most in enumerate(_BLOCK):
+            starts = np.arange(0, values.shape[axis], most)
+            counts = np.diff([*starts, values.shape[axis]])
+            shape = [-1 if place == axis else 1 for place in range(values.ndim)]
+            values = np.add.reduceat(values, starts, axis) / counts.reshape(shape)
+        flat = values.ravel() - values.mean()
+        norm = float(np.linalg.norm(flat))
+        # A clip that equals the mean clip has no correlation, and loses every comparison.
+        return (flat / norm if norm > 0 else np.full_like(flat, np.nan)).astype(np.float32)
