@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode.bundle import condition
 from rtdecode.bundle.graph import Graph, Value, host
 from rtdecode.bundle.manifest import Input, Manifest, Stage
 from rtdecode.bundle.memory import Rows
@@ -65,6 +66,8 @@ class Program:
         Decode stage -> number of latent frames that one call takes.
     stay : dict
         Stage -> names of the outputs that may stay on the device.
+    told : tuple of str
+        Outputs of ``encode`` that the condition consists of.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Program:
         decoding = [stage for stage in graphs if stage.startswith("decode")]
         self.drawn_frames = {stage: latent_frames(manifest, stage) for stage in decoding}
         self.stay = {stage: self._stay(stage) for stage in graphs}
+        self.told = tuple(condition.told(manifest))
 
     def _stay(self, stage: str) -> set[str]:
         """Name the outputs of a stage that only other graphs read, so that they may stay on the device."""
@@ -130,13 +134,15 @@ class Pass:
         self._clean: list[NDArray[Any]] = []
         self._waiting: NDArray[Any] | None = None
         self._drawn = 0
+        # Apart from `_made`, where in closed form the frames that are drawn take the latent's place.
+        self._encoded: dict[str, Value] = {}
 
     def encode(self) -> dict[str, NDArray[Any]]:
         """Encode the window, and return by name the outputs of ``encode`` that are in the host's memory."""
         if "front" in self._program.graphs:
             self._run("front", {})
-        found = self._run("encode", {})
-        return {name: value for name, value in found.items() if isinstance(value, np.ndarray)}
+        self._encoded = self._run("encode", {})
+        return {name: value for name, value in self._encoded.items() if isinstance(value, np.ndarray)}
 
     def latents(self) -> Iterator[NDArray[Any]]:
         """Yield the clean latent chunk by chunk, (1, channel, latent frame, row, column)."""
@@ -169,6 +175,10 @@ class Pass:
             waiting = waiting[:, :, count:]
             yield found["frames"]
         self._waiting = waiting if waiting.shape[2] else None
+
+    def condition(self) -> Float:
+        """Return what `encode` has told the next stage, (value,); see `rtdecode.bundle.condition`."""
+        return condition.vector({name: host(self._encoded[name]) for name in self._program.told})
 
     def carried(self) -> dict[str, Value]:
         """Return the states of the session that the next window carries on from."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rtdecode.bundle import Bundle, engine, golden, wiring
 from rtdecode.bundle.engine import Engine
 from rtdecode.errors import BundleError, RtDecodeError
-from rtdecode.types import Clip, Presence, Window
+from rtdecode.types import Clip, Float, Presence, Window
 from streaming.decode.deadline import Cost
 
 # Largest distance of the sum of the probabilities of ``brain`` from 1.
@@ -41,6 +41,8 @@ class Decoded:
     first_frame_at, last_frame_at : float
     denoising_s : float
         Time that denoising took, over all chunks.
+    condition : float32, (value,)
+        What the encoder told the next stage; see `rtdecode.bundle.condition`.
     """
 
     clip: Clip
@@ -50,6 +52,7 @@ class Decoded:
     first_frame_at: float
     last_frame_at: float
     denoising_s: float
+    condition: Float
 
     @property
     def stamps(self) -> dict[str, float]:
@@ -163,7 +166,10 @@ class Decoder:
             self._confidence(encoded),
             self._presence(encoded),
         )
-        return Decoded(clip, started_at, encoded_at, denoised_at, first_at, self._now(), denoising_s)
+        last_at = self._now()
+        # Read last: on a GPU the condition stays on the device until then.
+        condition = opened.condition()
+        return Decoded(clip, started_at, encoded_at, denoised_at, first_at, last_at, denoising_s, condition)
 
     def _scores(self, encoded: dict[str, NDArray[Any]]) -> dict[str, float] | None:
         labels = self._bundle.manifest.labels

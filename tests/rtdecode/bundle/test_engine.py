@@ -104,8 +104,10 @@ def test_outputs_that_stay_on_a_device_give_the_same_clips(bundle: Bundle) -> No
     opened = other.open(window(9), STEPS)
     assert set(opened.encode()) == {"confidence"}, "what only graphs read stays"
     assert not isinstance(opened._made["encode.condition"], np.ndarray)
+    told = opened.condition()
     opened = one.open(window(9), STEPS)
     assert set(opened.encode()) == {"condition", "embedding", "confidence"}
+    np.testing.assert_array_equal(opened.condition(), told)
 
 
 def test_providers_are_those_that_were_asked_for_or_none(bundle: Bundle) -> None:
