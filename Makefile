@@ -58,7 +58,7 @@ reproduce: .venv/test
 
 # torch by its pin, so that nothing pulls a CUDA build.
 .venv/test: pyproject.toml constraints.txt | .venv/bin/python
-	$(PIP) -c constraints.txt torch -e '.[cpu,dashboard,train,export,play,test]'
+	$(PIP) -c constraints.txt torch -e '.[cpu,dashboard,outputs,train,export,play,test]'
 	touch .venv/core $@
 
 clean:

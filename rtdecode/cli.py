@@ -23,7 +23,9 @@ from rtdecode.options import (
     Existing,
     Json,
     Moco,
+    Osc,
     Out,
+    Outlet,
     Peers,
     ReportFile,
     Series,
@@ -82,12 +84,21 @@ def demo(
     ] = False,
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Show the film when it is done.")] = False,
     dashboard: Dashboard = None,
+    outlet: Outlet = None,
+    osc: Osc = None,
 ) -> None:
     """Run a live session against a simulated participant, or against recorded human fMRI."""
     from streaming.tools import demo as command
 
     code = command.run(
-        seconds=seconds, out=out, open_film=open_, recorded=recorded, film=film, dashboard=dashboard
+        seconds=seconds,
+        out=out,
+        open_film=open_,
+        recorded=recorded,
+        film=film,
+        dashboard=dashboard,
+        outlet=outlet,
+        osc=osc,
     )
     raise typer.Exit(code)
 
@@ -114,6 +125,8 @@ def stream(
     ] = None,
     record: Annotated[Path | None, typer.Option(help="Keep everything that arrives in this folder.")] = None,
     dashboard: Dashboard = None,
+    outlet: Outlet = None,
+    osc: Osc = None,
     decoder: Annotated[str | None, typer.Option(help="Not built yet.", hidden=True)] = None,
     wait: Annotated[
         float, typer.Option(help="Seconds to wait for the run to start; 0: for ever.", callback=from_zero)
@@ -150,6 +163,8 @@ def stream(
         truth=truth,
         record=record,
         dashboard=dashboard,
+        outlet=outlet,
+        osc=osc,
         decoder=decoder,
         wait=wait,
         lost_after=lost_after,

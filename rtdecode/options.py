@@ -46,6 +46,14 @@ Dashboard = Annotated[
     str | None,
     typer.Option(help="Serve a page for the operator, for example at 127.0.0.1:8080.", metavar="HOST:PORT"),
 ]
+Outlet = Annotated[
+    str | None,
+    typer.Option(help="Send each clip's values as LSL streams, NAME-clips and others.", metavar="NAME"),
+]
+Osc = Annotated[
+    str | None,
+    typer.Option(help="Send each clip's values by OSC, for example to 127.0.0.1:9000.", metavar="HOST:PORT"),
+]
 Peers = Annotated[
     str | None,
     typer.Option(help="Hosts to ask for LSL streams if discovery is blocked.", metavar="HOST,..."),

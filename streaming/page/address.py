@@ -45,14 +45,23 @@ def parse(text: str) -> Address:
     UsageError
         If it is no such address.
     """
-    host, colon, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not (colon and host and port.isdecimal() and int(port) <= _MOST):
+    found = split(text)
+    if found is None:
         raise UsageError(
             f"--dashboard {text} is no HOST:PORT. Give 127.0.0.1:8080, or 127.0.0.1:0 for any free port."
         )
+    host, port = found
     token = "" if is_loopback(host) else secrets.token_urlsafe(_TOKEN_BYTES)
-    return Address(host, int(port), token)
+    return Address(host, port, token)
+
+
+def split(text: str) -> tuple[str, int] | None:
+    """Return host and port of ``HOST:PORT``; None if the text is no such thing."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not (colon and host and port.isdecimal() and int(port) <= _MOST):
+        return None
+    return host, int(port)
 
 
 def is_loopback(host: str) -> bool:

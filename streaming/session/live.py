@@ -41,6 +41,7 @@ from streaming.sinks import report
 from streaming.sinks.judged import Sections
 from streaming.sinks.operator_log import Moment, OperatorLog
 from streaming.sinks.output import Emitter, prepare, writing
+from streaming.sinks.outputs import Outputs, open_outputs
 from streaming.sinks.report import Report
 from streaming.sinks.truth import Truth
 from streaming.status import NOTHING, Status
@@ -83,15 +84,19 @@ def run(options: StreamOptions) -> int:
             check_unused(options.record)
         # Opened before the folder is made: an address that cannot be served ends the command at once.
         page = _page(options, bundle, out, folders)
+        outputs = open_outputs(options.outlet, options.osc, bundle.manifest)
+        folders.callback(outputs.close)
         prepare(out, overwrite=options.overwrite)
         console = Console(stderr=True)
         if page is not None:
             console.print(f"The session's page, for the operator alone: {page.url}", soft_wrap=True)
+        for where in outputs.names:
+            console.print(f"Clips go out to {where}.", highlight=False, markup=False, soft_wrap=True)
         if bundle.manifest.simulated:
             console.print(
                 "[bold]Simulated participant:[/] the bundle decodes one simulated brain, and no other."
             )
-        session = _Session(options, bundle, out, name, console, page)
+        session = _Session(options, bundle, out, name, console, page, outputs)
         session.run()
     return 0
 
@@ -193,6 +198,7 @@ class _Session:
         name: str,
         console: Console,
         page: PageLink | None = None,
+        outputs: Outputs | None = None,
     ) -> None:
         self._options = options
         self._bundle = bundle
@@ -200,6 +206,7 @@ class _Session:
         self._out = out
         self._console = console
         self._page = page
+        self._outputs = outputs or Outputs()
         self._report_path = options.report or out / "report.json"
         self._acquisition = _Process(_sources(options, bundle, name), slot_bytes(bundle))
         self._restarts = Restarts()
@@ -247,6 +254,7 @@ class _Session:
                     simulated=self._bundle.manifest.simulated,
                     steps=self._options.steps,
                     twin=self._options.twin,
+                    on_emitted=self._outputs.send,
                 )
             heard = None if self._page is None else self._page.say
             self._progress = Progress(self._console, self._options.seconds, self._output.hop_s, heard)
@@ -439,6 +447,9 @@ class _Session:
             self._output.emit(job, time_left(job, now, self._patience, self._inbox.urgent + 1))
         for sentence in self._output.notes():
             self._progress.tell(sentence)
+        # On the terminal alone, as they name hosts.
+        for sentence in self._outputs.notes():
+            self._progress.say(sentence)
 
     def _periodic(self) -> None:
         now = time.monotonic()

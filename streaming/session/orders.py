@@ -34,6 +34,11 @@ class StreamOptions:
         Folder of the recording.
     dashboard : str or None
         ``HOST:PORT`` of the operator's page.
+    outlet : str or None
+        Name of the LSL streams that emitted clips go out on: ``NAME-clips``, ``NAME-condition`` and
+        ``NAME-scores``.
+    osc : str or None
+        ``HOST:PORT`` of an OSC receiver of emitted clips.
     decoder : str or None
         Not built yet.
     wait : float
@@ -69,6 +74,8 @@ class StreamOptions:
     truth: Path | None = None
     record: Path | None = None
     dashboard: str | None = None
+    outlet: str | None = None
+    osc: str | None = None
     decoder: str | None = None
     wait: float = 60.0
     lost_after: float = 30.0

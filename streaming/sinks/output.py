@@ -49,6 +49,9 @@ _TWIN = "null brain (same noise, no signal)"
 # Most finals that wait to be kept: each holds the frames of its clip.
 _MOST_UNKEPT = 4
 
+# Gets the record of a clip as ``clips.jsonl`` has it, and the clip.
+OnEmitted = Callable[[dict[str, Any], Decoded], None]
+
 
 @dataclass(frozen=True, slots=True)
 class LastClip:
@@ -101,6 +104,8 @@ class Emitter:
     twin : bool
         Show each final's null-brain twin beside it, in the film too. Where the truth is known, a bundle that
         denoises is compared with its twins in any case.
+    on_emitted : callable, optional
+        Gets the record of every clip, and the clip, once its line is in ``clips.jsonl``.
 
     Attributes
     ----------
@@ -136,6 +141,7 @@ class Emitter:
         live: bool = True,
         steps: int | None = None,
         twin: bool = False,
+        on_emitted: OnEmitted | None = None,
     ) -> None:
         manifest = bundle.manifest
         self._session = session
@@ -149,6 +155,7 @@ class Emitter:
         title = "decoded category" if manifest.labels else "reconstruction"
         self._wanted = check_steps(bundle, steps)
         self._twin = _TWIN if twin else None
+        self._on_emitted = on_emitted
         hop = manifest.grid.hop_frames
         self._film = FilmSink(out / "film.mp4", manifest.clip, hop, note, title, self._twin)
         self._sheet = ContactSheet(note, title, self._twin)
@@ -195,7 +202,10 @@ class Emitter:
             self.skip(job, "its decoded values are not finite")
             return
         with writing():
-            late_s = self._publish(job, decoded)
+            record, late_s = self._publish(job, decoded)
+        # Outside of `writing`: a fault of another program's is no fault of the session's folder.
+        if self._on_emitted is not None:
+            self._on_emitted(record, decoded)
         encode_s = decoded.encoded_at - decoded.started_at
         whole_s = self._now() - decoded.started_at
         decode_s = whole_s - encode_s - decoded.denoising_s
@@ -294,8 +304,8 @@ class Emitter:
         if self._sections["confidence"] is not None:
             curves.save(self._out / "confidence.png", self._sections["confidence"], self._note)
 
-    def _publish(self, job: Job, decoded: Decoded) -> float:
-        """Write a clip and its line; return the seconds after its floor if it is late, else 0."""
+    def _publish(self, job: Job, decoded: Decoded) -> tuple[dict[str, Any], float]:
+        """Write a clip and its line; return its record, and the seconds that it is late, else 0."""
         window = job.window
         fps = self._bundle.manifest.clip.fps
         file = self._clips.save(job.clip, window.revision, decoded.clip.frames, fps)
@@ -304,7 +314,8 @@ class Emitter:
         spent = meter.durations(window, decoded.started_at, stamps, job.costs, live=self._live)
         late_s = self._late_s(window, stamps["emitted"])
         record = self._record(job, decoded, stamps, spent) | {"late": late_s > 0}
-        self._clips.append(record | {"file": file, "latent": latent})
+        record |= {"file": file, "latent": latent}
+        self._clips.append(record)
         # The session has counted the costs of each volume and chunk once already, from the
         # statuses. The time since the stimulus is summed up for finals alone.
         apart = {*job.costs, *(["since_stimulus"] if window.revision != "final" else [])}
@@ -312,7 +323,7 @@ class Emitter:
         self.counts[window.revision] += 1
         self.steps[decoded.clip.steps] += 1
         self._count_marks(window, stamps["emitted"], late_s)
-        return late_s
+        return record, late_s
 
     def _late_s(self, window: Window, emitted_at: float) -> float:
         """Return the seconds after its floor of a clip that came more than a hop after it, else 0.

@@ -27,6 +27,7 @@ from streaming.page import address
 from streaming.page.address import Address
 from streaming.page.link import check_installed
 from streaming.session import interrupts
+from streaming.sinks.osc import OscSender
 
 # What the simulated participant watches where no film is named: a minute of a real one, whose README says
 # whose it is.
@@ -48,6 +49,8 @@ def run(
     recorded: bool = False,
     film: str | None = None,
     dashboard: str | None = None,
+    outlet: str | None = None,
+    osc: str | None = None,
 ) -> int:
     """Run a session and show what came of it.
 
@@ -66,6 +69,8 @@ def run(
         them; by default `FILM`.
     dashboard : str, optional
         ``HOST:PORT`` of the operator's page, which is opened where there is a display.
+    outlet, osc : str, optional
+        Name of the LSL streams, and ``HOST:PORT`` of the OSC receiver, that emitted clips go out to.
 
     Returns
     -------
@@ -76,7 +81,7 @@ def run(
     ------
     UsageError
         If the folder is in use, if there is no such film or it is shorter than `seconds`, if a film is
-        named for recorded runs, or if the page cannot be served at its address.
+        named for recorded runs, if the page cannot be served at its address, or if OSC cannot be sent.
     """
     if recorded and film is not None:
         raise UsageError(
@@ -88,6 +93,9 @@ def run(
         check_installed()
         # One port for all: both recorded runs have their page at one address.
         page = address.free(address.parse(dashboard))
+    if osc is not None:
+        # Refused here, before any program starts; the session opens its own.
+        OscSender(osc).close()
     shown = str(FILM) if film is None else film
     folder = out or Path("runs") / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
     if taken(folder):
@@ -98,6 +106,8 @@ def run(
     console = Console(stderr=True)
     stopped = list[str]()
     flags = [] if page is None else ["--dashboard", f"{page.host}:{page.port}"]
+    flags += [] if outlet is None else ["--outlet", outlet]
+    flags += [] if osc is None else ["--osc", osc]
     if page is not None:
         _open_page(page)
     with interrupts.told(stopped.append):

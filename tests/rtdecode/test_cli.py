@@ -118,6 +118,8 @@ def test_inspect_reads_the_shipped_bundles(name: str, run: Callable[..., Done]) 
         (["stream", "--fmri-dir", "/no/such/parent/dir"], 2, "parent folder does not exist"),
         (["stream", "--lsl", "X", "--dashboard", "localhost"], 2, "no HOST:PORT"),
         (["demo", "--dashboard", "here:x"], 2, "no HOST:PORT"),
+        (["stream", "--lsl", "X", "--osc", "9000"], 2, "--osc 9000 is no HOST:PORT"),
+        (["demo", "--osc", "here:x"], 2, "--osc here:x is no HOST:PORT"),
         (["stream", "--lsl", "X", "--bundle", "haxby"], 2, "decodes fmri"),
         (["simulate", "--lsl", "X", "--scanner", "hitachi"], 2, "siemens-mosaic"),
         (["simulate", "--lsl", "X", "--scanner", "canon"], 2, "siemens-mosaic"),

@@ -16,6 +16,7 @@ from rtdecode.disk import film_marks
 from rtdecode.errors import GeometryError
 from rtdecode.liblsl import pylsl
 from rtdecode.types import EegChunk, Montage, Trigger
+from streaming import client
 from streaming.sources.lsl.inlet import DTYPES, Inlet, Opening
 from streaming.sources.lsl.layout import layout
 from streaming.sources.lsl.pulses import Triggers
@@ -250,9 +251,11 @@ class LslSource:
         markers = [s for s in markers if s.uid() != present]
         found = [s for s in markers if self._own(s.name())]
         if not found and self._markers is None and now - self._opened_at > _OWN_MARKERS_WITHIN:
-            # Fall back to markers of the same host that belong neither to another stream nor to a film.
+            # Fall back to markers of the same host that belong neither to another stream nor to a film,
+            # and that are not the clips of a session.
             taken = {f"{s.name()}-markers" for s in streams}
             near = [s for s in markers if s.hostname() == self._eeg.inlet.host and s.name() not in taken]
+            near = [s for s in near if not s.source_id().startswith(client.SOURCE)]
             found = [s for s in near if not s.name().endswith(film_marks.SUFFIX)]
         if found:
             # Discovery still lists a stream for 5 s after it has gone, beside its successor.

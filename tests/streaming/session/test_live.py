@@ -327,6 +327,8 @@ def test_sources_that_do_not_come_end_the_wait_with_1(bundle: Path, tmp_path: Pa
         ((), 2, "nothing to read"),
         (("--lsl", "x", "--dashboard", "localhost"), 2, "no HOST:PORT"),
         (("--lsl", "x", "--dashboard", "203.0.113.1:80"), 2, "cannot be served"),
+        (("--lsl", "x", "--outlet", " "), 2, "--outlet ' ' names no LSL stream"),
+        (("--lsl", "x", "--osc", "localhost"), 2, "--osc localhost is no HOST:PORT"),
         (("--lsl", "x", "--decoder", "http://x"), 2, "not built yet"),
         (("--fmri-dir", "/nowhere/at/all"), 2, "parent"),
         (("--lsl", "x", "--out", "USED"), 2, "in use"),

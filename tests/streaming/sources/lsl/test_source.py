@@ -18,6 +18,7 @@ import pytest
 from rtdecode import liblsl
 from rtdecode.errors import GeometryError, UsageError
 from rtdecode.types import EegChunk, Montage, Trigger
+from streaming.client import SOURCE
 from streaming.sources.lsl.layout import layout
 from streaming.sources.lsl.source import LslSource, select
 from tests.streaming.player import SFREQ, markers, outlet
@@ -139,6 +140,32 @@ def test_a_stream_that_is_not_there_is_no_error_and_what_is_seen_is_said(name: s
     assert "4 EEG channels" in source.state
     source.close()
     del eeg, other
+
+
+def test_the_clips_of_a_session_are_never_triggers(name: str) -> None:
+    eeg = outlet(name)
+    other = pylsl.StreamOutlet(pylsl.StreamInfo(f"{name}-box", "Markers", 1, 0, pylsl.cf_string, name))
+    # Opened last, so that it would be taken.
+    clips = pylsl.StreamOutlet(
+        pylsl.StreamInfo(f"{name}-clips", "Markers", 1, 0, pylsl.cf_string, f"{SOURCE}{name}-clips")
+    )
+    source = LslSource(name)
+    connect(source)
+    wanted = [name, f"{name}-box", f"{name}-clips"]
+
+    def streams() -> list[pylsl.StreamInfo]:
+        return [one for one in source._resolver.results() if one.name() in wanted]
+
+    until(lambda: len(streams()) == 3)
+    source._opening_markers = source._markers = None
+    long_after = source._opened_at + 60
+    source._find_markers([one for one in streams() if one.name() != f"{name}-box"], long_after)
+    assert source._opening_markers is None
+    source._find_markers(streams(), long_after)
+    assert source._opening_markers is not None
+    assert source._opening_markers.name == f"{name}-box"
+    source.close()
+    del eeg, other, clips
 
 
 def again(source: LslSource, stream: pylsl.StreamOutlet) -> None:

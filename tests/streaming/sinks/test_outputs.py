@@ -1,0 +1,423 @@
+"""What other programs get of emitted clips: real LSL streams, real datagrams, the real client."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pylsl
+import pytest
+from pythonosc.osc_message import OscMessage
+
+from rtdecode.bundle import Bundle, condition
+from rtdecode.errors import RtDecodeError, UsageError
+from streaming.client import SOURCE, Clips, SentClip, parse
+from streaming.decode.deadline import Job
+from streaming.decode.decoder import Decoder
+from streaming.sinks.outlets import ClipOutlets
+from streaming.sinks.output import Emitter, prepare
+from streaming.sinks.outputs import Outputs, open_outputs
+from streaming.sinks.truth import Truth
+from tests.streaming.bundles import BRAIN, LABELS, make_bundle
+from tests.streaming.sessions import TR, WINDOW, play
+from tests.streaming.windows import window
+
+_NUMBER = count()
+# Nothing here takes so long: it only ends a test that would hang, s.
+_LIMIT_S = 120.0
+# The values of a clip's line that are sent as they are.
+_SAME = (
+    "clip",
+    "run",
+    "revision",
+    "late",
+    "window_s",
+    "session_s",
+    "missing",
+    "eeg_quality",
+    "confidence",
+    "brain",
+    "steps",
+    "simulated",
+)
+
+
+@pytest.fixture
+def name() -> str:
+    return f"outputs-test-{os.getpid()}-{next(_NUMBER)}"
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle that denoises, and tells its confidence and whether there is a brain."""
+    folder = tmp_path_factory.mktemp("b") / "plain"
+    return make_bundle(folder, steps=2, confidence={"fitted_on": "held-out windows"}, brain=BRAIN)
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle that decodes named categories in closed form, and tells nothing else."""
+    return make_bundle(tmp_path_factory.mktemp("b") / "labelled", labels=LABELS)
+
+
+@pytest.fixture
+def receiver() -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as found:
+        found.bind(("127.0.0.1", 0))
+        found.settimeout(_LIMIT_S)
+        yield found
+
+
+def until(there: Callable[[], bool]) -> None:
+    last = time.monotonic() + _LIMIT_S
+    while not there():
+        assert time.monotonic() < last, "did not happen in time"
+        time.sleep(0.02)
+
+
+def emitter(bundle: Bundle, out: Path, outputs: Outputs, **how: Any) -> Emitter:
+    """An emitter as a session has it, with these outputs."""
+    prepare(out, overwrite=False)
+    decoder = Decoder(bundle, time.monotonic)
+    truth = Truth(None, bundle)
+    given = {"simulated": False} | how
+    return Emitter(out, "s", bundle, decoder, truth, time.monotonic, on_emitted=outputs.send, **given)
+
+
+def emit(output: Emitter, *revisions: str) -> None:
+    """Decode a window of each revision."""
+    for k, revision in enumerate(revisions):
+        fmri = revision != "preview"
+        output.emit(Job(window(k, revision, fmri=fmri, at=time.monotonic(), seed=k), k))
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "clips.jsonl").read_text().splitlines()]
+
+
+def inlet(stream: str) -> pylsl.StreamInlet:
+    """Read a stream of this machine from now on."""
+    found: list[pylsl.StreamInfo] = []
+
+    def there() -> bool:
+        found.extend(one for one in pylsl.resolve_streams(0.2) if one.name() == stream)
+        return bool(found)
+
+    until(there)
+    opened = pylsl.StreamInlet(found[0])
+    opened.open_stream(timeout=_LIMIT_S)
+    return opened
+
+
+def channels(opened: pylsl.StreamInlet) -> list[str]:
+    """The labels of a stream's channels."""
+    child = opened.info(timeout=_LIMIT_S).desc().child("channels").child("channel")
+    found = []
+    while not child.empty():
+        found.append(child.child_value("label"))
+        child = child.next_sibling("channel")
+    return found
+
+
+def pull(opened: pylsl.StreamInlet) -> tuple[Any, float]:
+    """The next sample of a stream, and its stamp."""
+    sample, stamp = opened.pull_sample(timeout=_LIMIT_S)
+    assert sample is not None
+    assert stamp is not None
+    return sample, stamp
+
+
+def told(receiver: socket.socket) -> tuple[str, list[Any]]:
+    """The address and the arguments of the next OSC message."""
+    message = OscMessage(receiver.recv(65536))
+    return message.address, list(message.params)
+
+
+def test_every_revision_reaches_a_client_with_the_values_of_its_line(
+    plain: Bundle, tmp_path: Path, name: str
+) -> None:
+    outputs = open_outputs(name, None, plain.manifest)
+    output = emitter(plain, tmp_path / "out", outputs)
+    with Clips(name, timeout=_LIMIT_S) as clips:
+        emit(output, "preview", "final", "refined")
+        found = [next(clips) for _ in range(3)]
+    output.close()
+    outputs.close()
+    written = lines(tmp_path / "out")
+    assert [clip.revision for clip in found] == ["preview", "final", "refined"]
+    for clip, line in zip(found, written, strict=True):
+        sent = {key: getattr(clip, key) for key in _SAME}
+        spans = {key: tuple(line[key]) for key in ("window_s", "session_s")}
+        assert sent == {key: line[key] for key in _SAME} | spans
+        assert clip.scores is None
+        assert clip.beyond_floor_ms == line["t_ms"]["emitted"]
+    assert found[1].beyond_floor_ms == written[1]["latency_ms"]["beyond_floor"]
+    assert found[1].brain is not None
+    assert found[1].confidence is not None
+    assert found[0].sent_at < found[1].sent_at < found[2].sent_at <= pylsl.local_clock()
+
+
+def test_condition_and_scores_come_beside_the_clip_and_name_their_channels(
+    labelled: Bundle, tmp_path: Path, name: str
+) -> None:
+    outputs = open_outputs(name, None, labelled.manifest)
+    streams = [inlet(f"{name}-{kind}") for kind in ("clips", "condition", "scores")]
+    _, vector, scores = streams
+    assert channels(vector) == [f"latent-{k}" for k in range(4)]
+    assert channels(scores) == LABELS
+    assert [one.info(timeout=_LIMIT_S).type() for one in streams] == ["Markers", "Condition", "Scores"]
+    output = emitter(labelled, tmp_path / "out", outputs)
+    emit(output, "final", "final")
+    for k, line in enumerate(lines(tmp_path / "out")):
+        samples = [pull(one) for one in streams]
+        assert len({stamp for _, stamp in samples}) == 1, "one clip has one time stamp"
+        message, condition_, probabilities = (sample for sample, _ in samples)
+        assert json.loads(message[0])["clip"] == k
+        assert json.loads(message[0])["scores"] == line["scores"]
+        assert probabilities == pytest.approx(list(line["scores"].values()), abs=1e-6)
+        latent = np.load(tmp_path / "out" / line["latent"])
+        assert condition_ == pytest.approx(latent.mean((0, 2, 3, 4)), abs=1e-5)
+    output.close()
+    outputs.close()
+
+
+def test_a_stream_says_nothing_of_the_session_but_its_name(plain: Bundle, tmp_path: Path, name: str) -> None:
+    outputs = open_outputs(name, None, plain.manifest)
+    opened = inlet(f"{name}-clips")
+    about = opened.info(timeout=_LIMIT_S)
+    assert about.source_id() == f"{SOURCE}{name}-clips"
+    assert about.desc().child_value("manufacturer") == "rtdecode"
+    output = emitter(plain, tmp_path / "out", outputs)
+    emit(output, "final")
+    sample, _ = pull(opened)
+    assert set(json.loads(sample[0])) == {*_SAME, "beyond_floor_ms"}
+    assert str(tmp_path) not in sample[0]
+    assert sample[0] == json.dumps(json.loads(sample[0]), separators=(",", ":")), "it is compact"
+    output.close()
+    outputs.close()
+
+
+def test_the_condition_is_what_the_denoiser_is_told_in_brief(plain: Bundle) -> None:
+    labels = condition.labels(plain.manifest)
+    assert labels == [*(f"condition-{k}" for k in range(4)), "embedding-0"]
+    decoder = Decoder(plain)
+    session = decoder._engine.session()
+    opened = session.open(window(3, seed=3), 2)
+    encoded = opened.encode()
+    expected = [*encoded["condition"].mean((0, 2, 3, 4)), *encoded["embedding"].reshape(-1)]
+    decoded = decoder.decode(window(3, seed=3))
+    assert decoded.condition.dtype == np.float32
+    np.testing.assert_allclose(decoded.condition, expected, rtol=1e-5)
+    tokens = np.arange(12.0).reshape(1, 3, 4)
+    np.testing.assert_array_equal(condition.vector({"tokens": tokens}), [4, 5, 6, 7])
+    assert condition.vector({}).shape == (0,)
+
+
+def test_osc_says_the_same(plain: Bundle, labelled: Bundle, tmp_path: Path, receiver: socket.socket) -> None:
+    address = f"127.0.0.1:{receiver.getsockname()[1]}"
+    outputs = open_outputs(None, address, plain.manifest)
+    output = emitter(plain, tmp_path / "plain", outputs)
+    emit(output, "final")
+    (line,) = lines(tmp_path / "plain")
+    path, values = told(receiver)
+    assert path == "/rtdecode/clip"
+    assert values[:2] == [0, "final"]
+    expected = [0.0, 4.0, line["confidence"], line["brain"]]
+    assert values[2:6] == pytest.approx(expected, abs=1e-6)
+    assert json.loads(values[6])["session_s"] == line["session_s"]
+    output.close()
+    outputs.close()
+
+    outputs = open_outputs(None, address, labelled.manifest)
+    output = emitter(labelled, tmp_path / "labelled", outputs)
+    emit(output, "final")
+    (line,) = lines(tmp_path / "labelled")
+    _, values = told(receiver)
+    assert values[4:6] == [-1, -1], "neither is told by this bundle"
+    path, values = told(receiver)
+    assert path == "/rtdecode/scores"
+    assert values[::2] == LABELS
+    assert values[1::2] == pytest.approx(list(line["scores"].values()), abs=1e-6)
+    output.close()
+    outputs.close()
+
+
+def test_an_output_that_fails_is_named_once_and_the_others_go_on(
+    plain: Bundle, tmp_path: Path, receiver: socket.socket
+) -> None:
+    # To the address of all machines, the kernel lets no datagram out unasked.
+    gone = open_outputs(None, "255.255.255.255:9", plain.manifest)
+    there = open_outputs(None, f"127.0.0.1:{receiver.getsockname()[1]}", plain.manifest)
+    outputs = Outputs([*gone._outputs, *there._outputs])
+    output = emitter(plain, tmp_path / "out", outputs)
+    emit(output, "final", "final", "final")
+    (note,) = outputs.notes()
+    assert "could not be sent to OSC 255.255.255.255:9 (" in note
+    assert outputs.notes() == []
+    assert [told(receiver)[1][0] for _ in range(3)] == [0, 1, 2]
+    assert len(lines(tmp_path / "out")) == 3
+    output.close()
+    outputs.close()
+
+
+def test_a_receiver_that_is_not_there_is_no_fault(plain: Bundle, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    outputs = open_outputs(None, f"127.0.0.1:{port}", plain.manifest)
+    output = emitter(plain, tmp_path / "out", outputs)
+    emit(output, "final", "final")
+    assert outputs.notes() == []
+    assert output.counts["final"] == 2
+    output.close()
+    outputs.close()
+
+
+@pytest.mark.parametrize(
+    ("outlet", "osc", "words"),
+    [
+        ("", None, "--outlet '' names no LSL stream"),
+        ("a\nb", None, "names no LSL stream. Give a word"),
+        (None, "9000", "--osc 9000 is no HOST:PORT. Give the address that the receiver listens on"),
+        (None, "127.0.0.1:0", "--osc 127.0.0.1:0 is no HOST:PORT"),
+        (None, "no-such-host.invalid:9000", "the host no-such-host.invalid is not known"),
+    ],
+)
+def test_what_cannot_be_sent_to_is_refused(
+    outlet: str | None, osc: str | None, words: str, plain: Bundle
+) -> None:
+    with pytest.raises(UsageError, match=words) as caught:
+        open_outputs(outlet, osc, plain.manifest)
+    assert caught.value.exit_code == 2
+
+
+def test_osc_without_its_package_names_the_extra(plain: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    # To the machinery of imports, a module that is None is not installed.
+    monkeypatch.setitem(sys.modules, "pythonosc", None)
+    with pytest.raises(UsageError, match=r"--osc needs the package python-osc, .*outputs") as caught:
+        open_outputs(None, "127.0.0.1:9000", plain.manifest)
+    assert caught.value.exit_code == 2
+
+
+def test_a_client_that_finds_nothing_says_what_is_there(plain: Bundle, name: str) -> None:
+    # Of the names that an error lists, this one stands first.
+    other = f"0-{name}"
+    outputs = open_outputs(other, None, plain.manifest)
+    inlet(f"{other}-clips")
+    with pytest.raises(RtDecodeError, match=f"no LSL stream {name}-clips after 2 s") as caught:
+        Clips(name, wait=2)
+    assert f"seen on this network: {other}-clips" in str(caught.value)
+    assert f"rtdecode stream --outlet {name}" in str(caught.value)
+    outputs.close()
+
+
+@pytest.mark.parametrize(
+    ("asked", "how", "words"),
+    [
+        ("", {}, "names no stream"),
+        ("lab", {"wait": -1}, "wait -1 and timeout None: seconds from 0 on were expected"),
+        ("lab", {"wait": float("nan")}, "wait nan"),
+        ("lab", {"timeout": float("nan")}, "timeout nan"),
+    ],
+)
+def test_a_client_refuses_what_cannot_be(asked: str, how: dict[str, float], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        Clips(asked, **how)
+
+
+def test_a_client_waits_for_the_session_and_ends_with_it(plain: Bundle, tmp_path: Path, name: str) -> None:
+    code = (
+        "import sys; from streaming.client import Clips\n"
+        "print('waits', flush=True)\n"
+        f"for clip in Clips({name!r}, wait={_LIMIT_S}): print(clip.clip, clip.revision, flush=True)\n"
+        "print('over')\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as program:
+        try:
+            assert program.stdout is not None
+            assert program.stdout.readline() == "waits\n"
+            outputs = open_outputs(name, None, plain.manifest)
+            clips = outputs._outputs[0]
+            assert isinstance(clips, ClipOutlets)
+            assert clips._clips is not None
+            until(clips._clips.have_consumers)
+            output = emitter(plain, tmp_path / "out", outputs)
+            emit(output, "final", "final")
+            # The clips go out just before the streams are closed.
+            outputs.close()
+            said, _ = program.communicate(timeout=_LIMIT_S)
+            output.close()
+        finally:
+            program.kill()
+    assert said.splitlines() == ["0 final", "1 final", "over"]
+    assert program.returncode == 0
+
+
+def test_a_clip_that_does_not_come_is_told_and_waited_for_again(
+    plain: Bundle, tmp_path: Path, name: str
+) -> None:
+    outputs = open_outputs(name, None, plain.manifest)
+    output = emitter(plain, tmp_path / "out", outputs)
+    with Clips(name, timeout=0) as clips:
+        with pytest.raises(RtDecodeError, match=f"no clip came on the LSL stream {name}-clips within 0 s"):
+            next(clips)
+        emit(output, "final")
+        clips._timeout = _LIMIT_S
+        assert next(clips).clip == 0
+    assert list(clips) == [], "it is closed"
+    output.close()
+    outputs.close()
+
+
+@pytest.mark.parametrize("text", ["R128", "[]", '{"clip": 3}'])
+def test_what_is_no_clip_is_refused(text: str) -> None:
+    with pytest.raises(RtDecodeError, match=r"the LSL stream lab-clips sent .* which is no clip"):
+        parse(text, 1.0, "lab-clips")
+
+
+def test_a_later_version_may_send_more() -> None:
+    known = dict.fromkeys(_SAME) | {"window_s": [0, 4], "session_s": [0, 4], "beyond_floor_ms": 1.5}
+    found = parse(json.dumps(known | {"mood": "blue"}), 1.0, "lab-clips")
+    assert isinstance(found, SentClip)
+    assert found.window_s == (0, 4)
+
+
+def test_the_client_needs_no_large_package_but_pylsl() -> None:
+    code = (
+        "import sys; before = set(sys.modules); import pylsl; beside = set(sys.modules)\n"
+        "import streaming.client; new = {name.split('.')[0] for name in set(sys.modules) - beside}\n"
+        "heavy = {'numpy', 'scipy', 'av', 'onnxruntime', 'nibabel', 'pydicom', 'rich', 'typer', 'PIL'}\n"
+        "assert not new & heavy, new & heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_session_sends_what_it_writes(tmp_path: Path, name: str, receiver: socket.socket) -> None:
+    bundle = make_bundle(tmp_path / "bundle", tr=TR, window=WINDOW).path
+    found: list[SentClip] = []
+
+    def listen(_process: subprocess.Popen[str], _out: Path) -> None:
+        found.extend(Clips(name, wait=_LIMIT_S))
+
+    address = f"127.0.0.1:{receiver.getsockname()[1]}"
+    flags = ("--seconds", "3", "--outlet", name, "--osc", address)
+    ended = play(tmp_path / "s", bundle, *flags, seconds=8, during=listen)
+    assert ended.code == 0, ended.said
+    assert f"Clips go out to LSL {name}-clips, {name}-condition." in ended.said
+    assert f"Clips go out to OSC {address}." in ended.said
+    written = [(line["clip"], line["revision"]) for line in ended.clips]
+    # On a slow machine, the client may join after the first clips.
+    assert found
+    assert [(clip.clip, clip.revision) for clip in found] == written[-len(found) :]
+    for line in ended.clips:
+        assert told(receiver)[1][:2] == [line["clip"], line["revision"]]
+    left = b"".join(file.read_bytes() for file in ended.out.rglob("*") if file.is_file())
+    assert name.encode() not in left, "no file names a stream"
