@@ -78,7 +78,7 @@ def layout(info: pylsl.StreamInfo) -> Layout:
         If the stream has no labelled EEG channel, no steady rate, two channels of one name, or an EEG
         channel in a unit that is not a voltage.
     """
-    labels, types, units = (_described(info, key) for key in ("label", "type", "unit"))
+    labels, types, units = (described(info, key) for key in ("label", "type", "unit"))
     kinds = [kind_of(label, kind) for label, kind in zip(labels, types, strict=True)]
     _check(info, labels, kinds)
     spelled = names(labels)
@@ -113,7 +113,8 @@ def _check(info: pylsl.StreamInfo, labels: list[str], kinds: list[str]) -> None:
         )
 
 
-def _described(info: pylsl.StreamInfo, key: str) -> list[str]:
+def described(info: pylsl.StreamInfo, key: str) -> list[str]:
+    """Return what a stream's description says of each channel under a key; empty where it says nothing."""
     values: list[str] = []
     channel = info.desc().child("channels").child("channel")
     for _ in range(info.channel_count()):

@@ -17,6 +17,7 @@ from rtdecode.errors import GeometryError
 from rtdecode.liblsl import pylsl
 from rtdecode.types import EegChunk, Montage, Trigger
 from streaming import client
+from streaming.sources.lsl import impedance
 from streaming.sources.lsl.inlet import DTYPES, Inlet, Opening
 from streaming.sources.lsl.layout import layout
 from streaming.sources.lsl.pulses import Triggers
@@ -107,6 +108,10 @@ class LslSource:
     def has_triggers(self) -> bool:
         """Whether a marker stream or a stim channel has been found."""
         return self._markers is not None or bool(self._eeg and self._eeg.layout.stim)
+
+    def impedances(self) -> dict[str, float]:
+        """Return the impedances that the stream's description states, kilohms, by channel."""
+        return {} if self._eeg is None else impedance.stated(self._eeg.inlet.info)
 
     def notes(self) -> list[str]:
         """Return in sentences what happened to the stream since the last call; safe from any thread."""
