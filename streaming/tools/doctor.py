@@ -1,12 +1,12 @@
 """Check one by one what a session needs: the command ``rtdecode doctor``.
 
-`run` loads the bundle and the calibration, listens to the EEG stream, reads the scanner's folder and looks at
-the disks. Each check gives a `Finding` that says what was seen and what to do; they are printed as a table or
-as JSON.
+`check` loads the bundle and the calibration, listens to the EEG stream, reads the scanner's folder and looks
+at the disks. Each check gives a `Finding` that says what was seen and what to do; `tell` prints them as a
+table or as JSON. ``rtdecode preflight`` calls the same checks and adds its own.
 """
 
 import platform
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -20,14 +20,68 @@ from rtdecode.disk import calibration as calibrations
 from rtdecode.disk import strict_json
 from rtdecode.disk.calibration import Calibration
 from rtdecode.errors import RtDecodeError
-from rtdecode.types import Montage, Volume
+from rtdecode.types import Volume
 from streaming.tools import doctor_disk, doctor_fmri
 from streaming.tools.doctor_disk import DiskFolder
 from streaming.tools.finding import Finding
+from streaming.tools.heard import Heard
 
 _COLOURS = {"ok": "green", "note": "yellow", "bad": "red"}
 # Time spent looking for streams on the network, s.
 _LOOK_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is to be checked.
+
+    Attributes
+    ----------
+    lsl : str or None
+        The EEG stream to listen to for some seconds; None lists the streams there are.
+    fmri_dir : Path or None
+        The scanner's folder.
+    bundle : str
+        The bundle to verify and run. Stream and volumes are judged against it.
+    calibration : Path or None
+        The calibration of the session to come.
+    out, record : Path or None
+        Folders that the session is to write into. If `out` is not given, its default is judged.
+    minutes : float
+        Length of the session, to tell whether it fits on the disks.
+    """
+
+    lsl: str | None
+    fmri_dir: Path | None
+    bundle: str
+    calibration: Path | None = None
+    out: Path | None = None
+    record: Path | None = None
+    minutes: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was found, and what it was found in.
+
+    Attributes
+    ----------
+    findings : list of Finding
+    bundle : Bundle or None
+        None if it could not be loaded.
+    calibration : Calibration or None
+        None if none was given, or if it does not fit the bundle.
+    heard : Heard or None
+        What came from the EEG stream; None if nobody listened to it.
+    volume : Volume or None
+        A volume of the series that a session would read.
+    """
+
+    findings: list[Finding]
+    bundle: Bundle | None
+    calibration: Calibration | None
+    heard: Heard | None
+    volume: Volume | None
 
 
 def run(
@@ -45,20 +99,10 @@ def run(
 
     Parameters
     ----------
-    lsl : str or None
-        The EEG stream to listen to for some seconds; None lists the streams there are.
-    fmri_dir : Path or None
-        The scanner's folder.
-    bundle : str
-        The bundle to verify and run. Stream and volumes are judged against it.
+    lsl, fmri_dir, bundle, calibration, out, record, minutes
+        See `Asked`.
     as_json : bool
         Print JSON instead of a table.
-    calibration : Path or None
-        The calibration of the session to come.
-    out, record : Path or None
-        Folders that the session is to write into. If `out` is not given, its default is judged.
-    minutes : float
-        Length of the session, to tell whether it fits on the disks.
 
     Returns
     -------
@@ -67,7 +111,37 @@ def run(
     """
     # On stderr, so that stdout holds nothing but the report.
     with Console(stderr=True).status("looking and listening, up to 25 s"):
-        findings = _findings(lsl, fmri_dir, bundle, calibration, out, record, minutes)
+        checked = check(Asked(lsl, fmri_dir, bundle, calibration, out, record, minutes))
+    return tell(checked.findings, as_json=as_json)
+
+
+def check(asked: Asked, listen_s: float = 0.0) -> Checked:
+    """Check everything.
+
+    Parameters
+    ----------
+    asked : Asked
+    listen_s : float
+        Listen to the stream for so long at least, s.
+    """
+    # Bundle and calibration are loaded first, since everything else is judged against them.
+    loaded, of_bundle = _bundle(asked.bundle)
+    placed, of_calibration = _calibration(asked.calibration, loaded)
+    of_eeg, heard = _eeg(asked.lsl, loaded, listen_s)
+    of_fmri, volume = _fmri(asked.fmri_dir, loaded, placed)
+    findings = [_machine(), *of_eeg, *of_fmri, _providers(), of_bundle, *of_calibration]
+    if loaded is not None:
+        findings += _sources(asked, loaded)
+        places = [DiskFolder("disk", asked.out or Path("runs"), doctor_disk.clips_a_minute(loaded))]
+        if asked.record is not None:
+            rate = doctor_disk.recording_a_minute(loaded, heard and heard.montage, volume)
+            places.append(DiskFolder("recording", asked.record, rate))
+        findings += doctor_disk.judge(places, asked.minutes)
+    return Checked(findings, loaded, placed, heard, volume)
+
+
+def tell(findings: list[Finding], *, as_json: bool) -> int:
+    """Print findings as a table, or as JSON; return 1 if one of them is bad, else 0."""
     if as_json:
         Console().print_json(strict_json.dumps([asdict(f) for f in findings]))
     else:
@@ -75,33 +149,14 @@ def run(
     return int(any(f.state == "bad" for f in findings))
 
 
-def _findings(
-    lsl: str | None,
-    fmri_dir: Path | None,
-    bundle: str,
-    calibration: Path | None,
-    out: Path | None,
-    record: Path | None,
-    minutes: float,
-) -> list[Finding]:
-    # Bundle and calibration are loaded first, since everything else is judged against them.
-    loaded, of_bundle = _bundle(bundle)
-    placed, of_calibration = _calibration(calibration, loaded)
-    of_eeg, montage = _eeg(lsl, loaded)
-    of_fmri, volume = _fmri(fmri_dir, loaded, placed)
-    findings = [_machine(), *of_eeg, *of_fmri, _providers(), of_bundle, *of_calibration]
-    if loaded is None:
-        return findings
-    given = {"eeg": lsl, "fmri": fmri_dir}
-    if any(given.values()) and not any(given[name] for name in loaded.manifest.modalities):
-        reads = " and ".join(loaded.manifest.modalities)
-        found = f"the bundle {loaded.manifest.name} reads {reads}, and no such source was given"
-        findings.append(Finding("sources", "bad", found, "give --lsl or --fmri-dir, or another --bundle"))
-    places = [DiskFolder("disk", out or Path("runs"), doctor_disk.clips_a_minute(loaded))]
-    if record is not None:
-        rate = doctor_disk.recording_a_minute(loaded, montage, volume)
-        places.append(DiskFolder("recording", record, rate))
-    return findings + doctor_disk.judge(places, minutes)
+def _sources(asked: Asked, bundle: Bundle) -> list[Finding]:
+    """Judge whether a source that the bundle reads was given, if any was."""
+    given = {"eeg": asked.lsl, "fmri": asked.fmri_dir}
+    if not any(given.values()) or any(given[name] for name in bundle.manifest.modalities):
+        return []
+    reads = " and ".join(bundle.manifest.modalities)
+    found = f"the bundle {bundle.manifest.name} reads {reads}, and no such source was given"
+    return [Finding("sources", "bad", found, "give --lsl or --fmri-dir, or another --bundle")]
 
 
 def _machine() -> Finding:
@@ -109,7 +164,7 @@ def _machine() -> Finding:
     return Finding("machine", "ok", f"rtdecode {__version__} on {system}")
 
 
-def _eeg(name: str | None, bundle: Bundle | None) -> tuple[list[Finding], Montage | None]:
+def _eeg(name: str | None, bundle: Bundle | None, listen_s: float) -> tuple[list[Finding], Heard | None]:
     """Look at the network, and judge the named stream against the bundle."""
     streams = _streams(name)
     if name is None or bundle is None or streams.state == "bad":
@@ -117,8 +172,8 @@ def _eeg(name: str | None, bundle: Bundle | None) -> tuple[list[Finding], Montag
     # Imported only here, so that without liblsl everything else is still checked.
     from streaming.tools import doctor_eeg
 
-    judged, montage = doctor_eeg.judge(name, bundle)
-    return [streams, *judged], montage
+    judged, heard = doctor_eeg.judge(name, bundle, listen_s)
+    return [streams, *judged], heard
 
 
 def _streams(name: str | None) -> Finding:

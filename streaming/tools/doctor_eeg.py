@@ -5,7 +5,7 @@ then judges cap, rate, unit, values, triggers and level by the limits and the ch
 """
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from rtdecode.signal.eeg.band import EegBand
 from rtdecode.types import EegChunk, Montage, Trigger
 from streaming.sources.lsl.source import LslSource
 from streaming.tools.finding import Finding
+from streaming.tools.heard import Heard
 
 # How long to listen once the filters have settled, s.
 _JUDGED_S = 3.0
@@ -27,41 +28,13 @@ _LEAST_S = 1.0
 # Time that an announced stream has to deliver its first sample, s.
 _FIRST_WITHIN_S = 10.0
 _POLL_S = 0.01
+# How much of the signal the chain keeps, s: as much as anybody listens.
+_KEEP_S = 60.0
 # Channels that a finding names before it says how many more there are.
 _NAMED = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """What came from a stream while it was listened to.
-
-    Attributes
-    ----------
-    montage : Montage or None
-        None if the stream did not answer.
-    items : list of EegChunk and Trigger
-        In order of arrival.
-    has_triggers : bool
-        Whether there is a marker stream or a stim channel.
-    state : str
-        What the source says about the stream.
-    notes : list of str
-        What happened to the stream meanwhile, and what was concluded about a unit that it does not state.
-    """
-
-    montage: Montage | None
-    items: list[EegChunk | Trigger]
-    has_triggers: bool
-    state: str
-    notes: list[str]
-
-    @property
-    def chunks(self) -> list[EegChunk]:
-        """The chunks of samples, without the triggers."""
-        return [item for item in self.items if isinstance(item, EegChunk)]
-
-
-def judge(lsl: str, bundle: Bundle) -> tuple[list[Finding], Montage | None]:
+def judge(lsl: str, bundle: Bundle, listen_s: float = 0.0) -> tuple[list[Finding], Heard | None]:
     """Listen to a stream as a session would, and judge it against a bundle.
 
     Parameters
@@ -69,26 +42,36 @@ def judge(lsl: str, bundle: Bundle) -> tuple[list[Finding], Montage | None]:
     lsl : str
         Name, type or source id of the stream.
     bundle : Bundle
+    listen_s : float
+        Listen for so long at least, s.
 
     Returns
     -------
     list of Finding
-    Montage or None
-        The stream's montage, if it is known.
+    Heard or None
+        What came; None if the bundle reads no EEG, or the stream carries no usable EEG.
     """
     wanted = bundle.manifest.eeg
     if wanted is None:
         found = f"the bundle {bundle.manifest.name} reads no EEG"
         return [Finding("cap", "note", found, "leave --lsl out, or give another --bundle")], None
     try:
-        heard = listen(lsl, wanted.band)
+        heard = listen(lsl, wanted.band, listen_s)
     except GeometryError as error:
         return [Finding("cap", "bad", str(error), "set the stream right in the amplifier's program")], None
-    return findings(heard, bundle, wanted), heard.montage
+    return findings(heard, bundle, wanted), heard
 
 
-def listen(lsl: str, band: EegBand) -> Heard:
-    """Take what a stream sends until a session's filters have settled, and some seconds more.
+def listen(lsl: str, band: EegBand, listen_s: float = 0.0) -> Heard:
+    """Take what a stream sends until a session's filters have settled and some seconds more, or longer.
+
+    Parameters
+    ----------
+    lsl : str
+        Name, type or source id of the stream.
+    band : EegBand
+    listen_s : float
+        Listen for so long at least after the first sample, s.
 
     Raises
     ------
@@ -105,9 +88,16 @@ def listen(lsl: str, band: EegBand) -> Heard:
             if not heard and any(isinstance(item, EegChunk) for item in items):
                 heard = True
                 # A chain thins every stream to this rate at most, so the filters settle at it.
-                until = time.monotonic() + band.settling_s(MOST_HZ) + _JUDGED_S
+                until = time.monotonic() + max(band.settling_s(MOST_HZ) + _JUDGED_S, listen_s)
             time.sleep(_POLL_S)
-        return Heard(source.montage, items, source.has_triggers, source.state, source.notes())
+        return Heard(
+            source.montage,
+            items,
+            source.has_triggers,
+            source.state,
+            source.notes(),
+            source.impedances(),
+        )
     finally:
         source.close()
 
@@ -141,7 +131,7 @@ def _cap(wanted: EegInput, montage: Montage) -> Finding:
         return Finding("cap", "bad", str(error), "use the trained cap, or another --bundle")
     there = f"{len(picks) - len(absent)} of the bundle's {len(picks)} channels"
     if absent:
-        lacking = f"{there}; {_listed(absent)} would be interpolated from the others"
+        lacking = f"{there}; {listed(absent)} would be interpolated from the others"
         return Finding("cap", "note", lacking, "switch these channels on in the amplifier's program")
     return Finding("cap", "ok", there)
 
@@ -186,7 +176,7 @@ def _samples(heard: Heard, wanted: EegInput, montage: Montage) -> Finding:
     names = [montage.channels[row] for row, count in zip(rows, wrong, strict=True) if count]
     found = (
         f"{wrong.max() / total:.0%} of the samples are not measurements (not finite, or beyond "
-        f"{plausible.EEG_LIMIT_UV:g} uV) in {len(names)} channels: {_listed(names)}"
+        f"{plausible.EEG_LIMIT_UV:g} uV) in {len(names)} channels: {listed(names)}"
     )
     return Finding("samples", "bad", found, "check the electrodes, the amplifier and its LSL program")
 
@@ -200,15 +190,10 @@ def _triggers(heard: Heard) -> Finding:
 
 def _level(heard: Heard, bundle: Bundle, wanted: EegInput, montage: Montage) -> Finding:
     """Judge the level by a session's own chain, which interpolates bad channels."""
-    chain = EegStream(wanted, bundle.stats, montage, keep_s=60.0)
-    for item in heard.items:
-        if isinstance(item, Trigger):
-            chain.trigger(item.stamp, arrived_at=item.arrived_at)
-        else:
-            chain.push(_without_holes(item))
+    chain = played(heard, bundle, wanted, montage)
     report = chain.report()
     if report["too_many_bad"]:
-        found = f"too many channels are bad: {_listed(report['bad_channels'])}"
+        found = f"too many channels are bad: {listed(report['bad_channels'])}"
         return Finding("level", "bad", found, "check the electrodes and the reference, see rtdecode eeg")
     rate_hz = float(bundle.manifest.grid.sfreq)
     span = chain.read(chain.newest - np.arange(int(_JUDGED_S * rate_hz))[::-1] / rate_hz)
@@ -223,12 +208,30 @@ def _level(heard: Heard, bundle: Bundle, wanted: EegInput, montage: Montage) -> 
     spread_uv = span.values[:, span.mask].std(axis=1) * bundle.stats["eeg_scale"]
     found = f"{np.median(spread_uv):.1f} uV in the bundle's band"
     if report["bad_channels"]:
-        interpolated = f"{found}; {_listed(report['bad_channels'])} would be interpolated"
+        interpolated = f"{found}; {listed(report['bad_channels'])} would be interpolated"
         return Finding("level", "note", interpolated, "check these electrodes, see rtdecode eeg")
     return Finding("level", "ok", found)
 
 
-def _without_holes(chunk: EegChunk) -> EegChunk:
+def played(heard: Heard, bundle: Bundle, wanted: EegInput, montage: Montage) -> EegStream:
+    """Send all that was heard through a session's own chain, and return it.
+
+    Raises
+    ------
+    GeometryError
+        If the stream lacks the bundle's channels, or does not send at its rate.
+    """
+    tr_s = None if bundle.manifest.grid.tr is None else float(bundle.manifest.grid.tr)
+    chain = EegStream(wanted, bundle.stats, montage, keep_s=_KEEP_S, tr_s=tr_s)
+    for item in heard.items:
+        if isinstance(item, Trigger):
+            chain.trigger(item.stamp, arrived_at=item.arrived_at)
+        else:
+            chain.push(without_holes(item))
+    return chain
+
+
+def without_holes(chunk: EegChunk) -> EegChunk:
     """Put zeros in place of values that are no measurement, so that the other channels can be judged."""
     holes = plausible.eeg_holes(chunk.data)
     return chunk if holes is None else replace(chunk, data=np.where(holes, np.float32(0), chunk.data))
@@ -240,6 +243,7 @@ def _bad(subject: str, sentence: str) -> Finding:
     return Finding(subject, "bad", found, advice)
 
 
-def _listed(names: list[str] | tuple[str, ...]) -> str:
+def listed(names: list[str] | tuple[str, ...]) -> str:
+    """Name the first few channels, and say how many more there are."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more

@@ -71,7 +71,11 @@ class Looked:
 def look(directory: Path, seconds: float = _READ_S) -> Looked:
     """Read the volumes that lie in a folder, as far as the time allows."""
     # Not bound to one kind of series: the first one found need not be the one that a session reads.
-    source = FolderSource(directory, "read", bound=False)
+    return read(FolderSource(directory, "read", bound=False), seconds)
+
+
+def read(source: FolderSource, seconds: float = _READ_S) -> Looked:
+    """Read what a source of a folder has to give now, as far as the time allows."""
     series: dict[str, Series] = {}
     until = time.monotonic() + seconds
     volumes = source.drain()
@@ -81,7 +85,7 @@ def look(directory: Path, seconds: float = _READ_S) -> Looked:
         if time.monotonic() > until:
             break
         volumes = source.drain()
-    return Looked(directory, list(series.values()), source.ignored, not volumes)
+    return Looked(source.directory, list(series.values()), source.ignored, not volumes)
 
 
 def _count(series: dict[str, Series], volume: Volume) -> None:

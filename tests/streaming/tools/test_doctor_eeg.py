@@ -8,8 +8,9 @@ import pytest
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle
 from rtdecode.types import EegChunk, Montage
-from streaming.tools.doctor_eeg import Heard, findings
+from streaming.tools.doctor_eeg import findings
 from streaming.tools.finding import Finding
+from streaming.tools.heard import Heard
 
 SECONDS = 5.0
 CHUNK_S = 0.02
