@@ -428,6 +428,41 @@ def doctor(
 
 
 @app.command()
+def preflight(
+    lsl: Annotated[str | None, typer.Option(help="The EEG stream to listen to.")] = None,
+    fmri_dir: Annotated[Path | None, typer.Option(help="The scanner's export folder.")] = None,
+    bundle: BundleName = "phantom",
+    calibration: Annotated[
+        Path | None, typer.Option(help="A folder made by calibrate: is it of the head in the scanner now?")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The session's folder.", metavar="DIR")] = None,
+    record: Annotated[Path | None, typer.Option(help="The recording's folder.", metavar="DIR")] = None,
+    minutes: Annotated[
+        float,
+        typer.Option(help="Length of the session, for disks and battery.", callback=positive),
+    ] = 60.0,
+    seconds: Annotated[float, typer.Option(help="How long to listen, s.", callback=positive)] = 20.0,
+    eyes_closed: Annotated[
+        bool, typer.Option("--eyes-closed", help="Ask for closed eyes, listen again, compare the alpha.")
+    ] = False,
+    as_json: Json = False,
+    peers: Peers = None,
+) -> None:
+    """Say whether a run may start, thing by thing: exit code 0 if it may, 1 if not.
+
+    The participant lies in the scanner and the amplifier runs. This makes the checks of `rtdecode doctor` and
+    listens for some seconds: do volumes and triggers come, is the amplifier locked to the scanner's clock, do
+    the electrodes and the ECG work, is the calibration of this head? It judges data, never safety.
+    """
+    _reach(peers)
+    from streaming.tools import preflight as command
+    from streaming.tools.doctor import Asked
+
+    asked = Asked(lsl, fmri_dir, bundle, calibration, out, record, minutes)
+    raise typer.Exit(command.run(asked, as_json, seconds=seconds, eyes_closed=eyes_closed))
+
+
+@app.command()
 def eeg(
     lsl: Annotated[str | None, typer.Option(help="The EEG stream; default: every one.")] = None,
     seconds: Annotated[

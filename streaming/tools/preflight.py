@@ -1,0 +1,162 @@
+"""Say whether a run may start: the command ``rtdecode preflight``.
+
+`run` makes the checks of ``rtdecode doctor`` and adds what only some seconds of listening tell of a
+participant who lies in the scanner with the amplifier running: whether volumes come, triggers, the clocks,
+impedances, the electrocardiogram, the closed eyes' alpha, and whether the calibration is of this head. It
+speaks about data alone, never about safety.
+"""
+
+import sys
+import time
+
+import psutil
+from rich.console import Console
+
+from rtdecode.bundle import EegInput
+from rtdecode.errors import GeometryError, UsageError
+from rtdecode.types import Volume
+from streaming.sources.folder.source import FolderSource
+from streaming.tools import doctor, doctor_fmri, preflight_fmri
+from streaming.tools.doctor import Asked, Checked
+from streaming.tools.doctor_fmri import Looked
+from streaming.tools.finding import Finding
+from streaming.tools.heard import Heard
+
+# What is said of both by the doctor and, after listening, by this command: the latter counts.
+_CLOSER = "triggers"
+
+
+def run(asked: Asked, as_json: bool, *, seconds: float = 20.0, eyes_closed: bool = False) -> int:
+    """Check everything, and say whether a run may start.
+
+    Parameters
+    ----------
+    asked : Asked
+    as_json : bool
+        Print JSON instead of a table.
+    seconds : float
+        How long to listen, s.
+    eyes_closed : bool
+        Ask for closed eyes, and listen once more.
+
+    Returns
+    -------
+    int
+        0 if a run may start, else 1.
+
+    Raises
+    ------
+    UsageError
+        If there is nothing to listen to.
+    """
+    if asked.lsl is None and asked.fmri_dir is None:
+        raise UsageError("nothing to listen to: give --lsl NAME, --fmri-dir DIR, or both.")
+    if eyes_closed and asked.lsl is None:
+        raise UsageError("--eyes-closed reads the EEG: give --lsl NAME.")
+    console = Console(stderr=True)
+    began_at = time.monotonic()
+    # Files that are there already are passed over, as by a session: what comes from now on is armed.
+    source = None
+    if asked.fmri_dir is not None and asked.fmri_dir.is_dir():
+        source = FolderSource(asked.fmri_dir, "ignore", bound=False)
+    with console.status(f"looking and listening, about {seconds + 10:.0f} s"):
+        checked = doctor.check(asked, seconds)
+        time.sleep(max(0.0, began_at + seconds - time.monotonic()))
+        heard_s = time.monotonic() - began_at
+        came = None if source is None else doctor_fmri.read(source)
+        findings = _findings(checked, asked, came, heard_s)
+    if eyes_closed:
+        findings.append(_eyes(checked, asked, seconds, console))
+    return doctor.tell(findings, as_json=as_json)
+
+
+def _findings(checked: Checked, asked: Asked, came: Looked | None, heard_s: float) -> list[Finding]:
+    found = list[Finding]()
+    if came is not None:
+        found.append(preflight_fmri.export(came.directory, came, heard_s))
+    volumes = None if came is None else sum(len(one.readable) for one in came.series)
+    found += _eeg(checked, volumes)
+    if checked.calibration is not None and asked.fmri_dir is not None:
+        found.append(preflight_fmri.head(_newest(checked, came), checked.calibration))
+    found += battery(asked.minutes)
+    closer = {one.subject for one in found} & {_CLOSER}
+    return [one for one in checked.findings if one.subject not in closer] + found
+
+
+def _eeg(checked: Checked, volumes: int | None) -> list[Finding]:
+    """Judge what was heard of the EEG; nothing if nothing came, which the doctor says already."""
+    heard = checked.heard
+    bundle = checked.bundle
+    if heard is None or bundle is None or heard.montage is None or not heard.chunks:
+        return []
+    # Imported only here, so that without liblsl everything else is still checked.
+    from streaming.sources.lsl import impedance
+    from streaming.tools import preflight_eeg, preflight_sync
+    from streaming.tools.preflight_clean import clean
+
+    tr = bundle.manifest.grid.tr
+    tr_s = None if tr is None else float(tr)
+    cleaned = clean(heard, heard.montage, tr_s)
+    sent = heard.impedances | impedance.sent(heard.montage.channels)
+    return [
+        preflight_sync.triggers(heard, tr_s, volumes),
+        preflight_sync.sync(heard, cleaned, tr_s),
+        preflight_eeg.impedances(sent),
+        preflight_eeg.ecg(cleaned),
+    ]
+
+
+def _newest(checked: Checked, came: Looked | None) -> Volume | None:
+    """Return the newest volume of the series that a session would read, or of any that came."""
+    wanted = checked.volume
+    fresh = [] if came is None else [one.last for one in came.series]
+    alike = [one for one in fresh if wanted is None or one.data.shape == wanted.data.shape]
+    return alike[-1] if alike else wanted
+
+
+def battery(minutes: float) -> list[Finding]:
+    """Judge whether this machine's battery lasts for a session of some minutes; nothing without a battery."""
+    state = psutil.sensors_battery()
+    if state is None:
+        return []
+    found = f"{state.percent:.0f} % charged"
+    if state.power_plugged:
+        return [Finding("battery", "ok", f"{found}, on mains")]
+    advice = "connect this machine to the mains"
+    if state.secsleft is not None and 0 <= state.secsleft < 60 * minutes:
+        left = f"{found}: {state.secsleft / 60:.0f} minutes left, {minutes:g} wanted"
+        return [Finding("battery", "bad", left, advice)]
+    return [Finding("battery", "note", f"{found}, not on mains", advice)]
+
+
+def _eyes(checked: Checked, asked: Asked, seconds: float, console: Console) -> Finding:
+    """Have the eyes closed, listen once more, and compare."""
+    from streaming.tools import preflight_eeg
+
+    wanted = checked.bundle.manifest.eeg if checked.bundle is not None else None
+    if checked.bundle is None or checked.heard is None or wanted is None or not checked.heard.chunks:
+        found = "unknown: no EEG came with the eyes open"
+        return Finding("alpha", "note", found, "see the lines above")
+    console.print(
+        f"Ask the participant to close the eyes for {seconds:g} s, and press Enter.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    # Without a keyboard this returns at once: the eyes are then taken to be closed.
+    sys.stdin.readline()
+    with console.status(f"listening with the eyes closed, about {seconds:.0f} s"):
+        closed = _closed(asked, wanted, seconds)
+    console.print("The eyes may be opened.", highlight=False)
+    if closed is None:
+        return Finding("alpha", "note", "unknown: no EEG came with the eyes closed", "see rtdecode eeg")
+    return preflight_eeg.alpha(checked.heard, closed, checked.bundle, wanted)
+
+
+def _closed(asked: Asked, wanted: EegInput, seconds: float) -> Heard | None:
+    from streaming.tools import doctor_eeg
+
+    assert asked.lsl is not None
+    try:
+        return doctor_eeg.listen(asked.lsl, wanted.band, seconds)
+    except GeometryError:
+        return None

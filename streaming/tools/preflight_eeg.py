@@ -1,0 +1,241 @@
+"""Judge what some seconds of EEG tell of a participant in the scanner: a part of ``rtdecode preflight``.
+
+`impedances` judges the electrodes by what the amplifier sends, `ecg` whether heartbeats can be seen, and
+`alpha` whether the rhythm of the closed eyes can. Nothing here speaks about safety.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.bundle import Bundle, EegInput
+from rtdecode.eeg.channels import canonical
+from rtdecode.errors import GeometryError
+from rtdecode.signal.heartbeat.beats import REGULAR
+from rtdecode.signal.heartbeat.rpeaks import RPeaks
+from streaming.tools.doctor_eeg import listed, played
+from streaming.tools.finding import Finding
+from streaming.tools.heard import Heard
+from streaming.tools.preflight_clean import Cleaned
+
+Values = NDArray[np.float64]
+
+# Impedances above this are named, kilohms. A choice of this project: what combined recordings usually aim at.
+_MOST_KOHM = 20.0
+# Heart rates of a person who lies still, a minute. A choice of this project.
+_BEATS_A_MINUTE = (40.0, 140.0)
+# Median correlation of a beat, within 60 ms of its R-peak, with the mean of the others. A choice of this
+# project, between simulated electrocardiograms (0.74 with noise of a third of the R-peak, 0.99 with little)
+# and what the detector finds in noise (up to 0.53).
+_ALIKE = 0.65
+_AROUND_S = 0.06
+# Share of the intervals between beats that must be regular. A choice of this project; extra beats are usual.
+_REGULAR_SHARE = 0.75
+# Fewer beats tell no rhythm.
+_LEAST_BEATS = 5
+# The detector sets its thresholds in 2.5 s, so shorter pieces are left out, and so much is needed in all, s.
+_PIECE_S = 4.0
+_LEAST_S = 8.0
+# The detector needs this rate, Hz.
+_LEAST_HZ = 200.0
+# Channels over the visual cortex, where the rhythm of the closed eyes is largest (Adrian & Matthews 1934,
+# Brain 57:355).
+_OCCIPITAL = ("O1", "Oz", "O2", "PO3", "POz", "PO4", "PO7", "PO8")
+# The rhythm's band and its neighbours, Hz.
+_ALPHA_HZ = (8.0, 12.0)
+_BESIDE_HZ = ((5.0, 7.0), (13.0, 15.0))
+# Length of the spectra's segments, s: a resolution of 0.5 Hz.
+_SEGMENT_S = 2.0
+# Fewer seconds of usable EEG give no spectrum, s.
+_SPECTRUM_S = 6.0
+# Rise with the eyes closed below which the finding has a remark, dB. A choice of this project: people differ,
+# and some have hardly any alpha, so a smaller rise is never more than a note.
+_RISE_DB = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Beats:
+    """Heartbeats that were found in an electrocardiogram.
+
+    Attributes
+    ----------
+    count : int
+    per_minute : float or None
+        60 s divided by the median interval; None below two beats in a piece.
+    regular : float
+        Share of the intervals that are 0.75 to 1.5 times the median.
+    alike : float
+        Median correlation of a beat with the mean of the others.
+    seconds : float
+        Length of the signal that was searched, s.
+    """
+
+    count: int
+    per_minute: float | None
+    regular: float
+    alike: float
+    seconds: float
+
+    @property
+    def plausible(self) -> bool:
+        """Whether these are the beats of a heart."""
+        if self.per_minute is None or self.count < _LEAST_BEATS:
+            return False
+        low, high = _BEATS_A_MINUTE
+        steady = self.regular >= _REGULAR_SHARE and self.alike >= _ALIKE
+        return steady and low <= self.per_minute <= high
+
+
+def impedances(known: dict[str, float]) -> Finding:
+    """Judge impedances, kilohms, by channel; empty if the amplifier sends none."""
+    measured = {name: value for name, value in known.items() if np.isfinite(value) and value > 0}
+    if not measured:
+        return Finding("impedances", "ok", "unknown: the amplifier sends none with a unit over LSL")
+    values = np.array([*measured.values()])
+    said = f"{len(measured)} channels, median {np.median(values):.0f} kOhm, largest {values.max():.0f}"
+    high = [name for name, value in measured.items() if value > _MOST_KOHM]
+    if not high:
+        return Finding("impedances", "ok", said)
+    found = f"{said}; above {_MOST_KOHM:g} kOhm: {listed(high)}"
+    return Finding("impedances", "note", found, "improve the contact of these electrodes")
+
+
+def ecg(cleaned: Cleaned) -> Finding:
+    """Judge whether heartbeats can be seen in the electrocardiogram."""
+    if cleaned.references:
+        return Finding("ECG", "ok", "not needed: the stream has channels that record artefacts only")
+    if cleaned.ecg is None:
+        found = "no ECG channel: the heartbeat's artefact would be found in the EEG alone"
+        return Finding("ECG", "note", found, "connect the ECG, and call its channel ECG in the LSL program")
+    pieces = [piece for piece in cleaned.ecg if len(piece) >= _PIECE_S * cleaned.rate]
+    whole_s = sum(map(len, pieces)) / cleaned.rate
+    if cleaned.rate < _LEAST_HZ or whole_s < _LEAST_S:
+        found = f"unknown: only {whole_s:.0f} s at {cleaned.rate:g} Hz are free of gradients and gaps"
+        return Finding("ECG", "note", found, "look again while the scanner rests, or listen longer")
+    found = beats(pieces, cleaned.rate)
+    if found.plausible:
+        said = f"{found.count} heartbeats in {found.seconds:.0f} s, {found.per_minute:.0f} a minute"
+        return Finding("ECG", "ok", said)
+    low, high = _BEATS_A_MINUTE
+    rate = "no rhythm" if found.per_minute is None else f"{found.per_minute:.0f} a minute"
+    said = (
+        f"no heartbeat can be seen: {found.count} peaks in {found.seconds:.0f} s ({rate}, {low:g} to "
+        f"{high:g} expected), {found.regular:.0%} of the intervals regular, alike to "
+        f"{max(found.alike, 0.0):.2f} ({_ALIKE:g} needed)"
+    )
+    return Finding("ECG", "bad", said, "check the ECG electrode: the heartbeat's artefact is removed by it")
+
+
+def beats(pieces: Sequence[Values], sfreq: float) -> Beats:
+    """Find heartbeats in an electrocardiogram, and say how much they are like those of a heart.
+
+    Parameters
+    ----------
+    pieces : sequence of (n,)
+        Pieces of the signal, without gaps and without gradients, microvolts.
+    sfreq : float
+        Hz; 200 or more.
+    """
+    found = [np.array(RPeaks(sfreq).push(piece)) for piece in pieces]
+    intervals = np.concatenate([np.diff(at) for at in found])
+    count = sum(map(len, found))
+    seconds = sum(map(len, pieces)) / sfreq
+    if not len(intervals):
+        return Beats(count, None, 0.0, 0.0, seconds)
+    usual = float(np.median(intervals))
+    low, high = REGULAR
+    regular = float(np.mean((intervals > low * usual) & (intervals < high * usual)))
+    around = round(_AROUND_S * sfreq)
+    shapes = [shape for piece, at in zip(pieces, found, strict=True) for shape in _shapes(piece, at, around)]
+    return Beats(count, 60 * sfreq / usual, regular, _alike(shapes), seconds)
+
+
+def _shapes(piece: Values, at: Values, around: int) -> list[Values]:
+    """Cut the beats out of a piece, (2 * around + 1,) each."""
+    places = [round(one) for one in at if around <= round(one) < len(piece) - around]
+    return [piece[place - around : place + around + 1] for place in places]
+
+
+def _alike(beats: list[Values]) -> float:
+    """Return the median correlation of a beat with the mean of the others; 0 for fewer than three."""
+    if len(beats) < 3:
+        return 0.0
+    shapes = np.stack(beats)
+    shapes = shapes - shapes.mean(axis=1, keepdims=True)
+    shapes /= np.maximum(np.linalg.norm(shapes, axis=1, keepdims=True), 1e-12)
+    others = shapes.sum(axis=0) - shapes
+    others /= np.maximum(np.linalg.norm(others, axis=1, keepdims=True), 1e-12)
+    return float(np.median(np.einsum("bn,bn->b", shapes, others)))
+
+
+def alpha(opened: Heard, closed: Heard, bundle: Bundle, wanted: EegInput) -> Finding:
+    """Judge by how much the occipital alpha rises when the eyes are closed.
+
+    Parameters
+    ----------
+    opened, closed : Heard
+        The same stream with the eyes open, and with the eyes closed.
+    bundle : Bundle
+    wanted : EegInput
+        What the bundle reads.
+    """
+    levels = [alpha_db(heard, bundle, wanted) for heard in (opened, closed)]
+    if None in levels:
+        found = "unknown: too little usable EEG of occipital channels came"
+        return Finding("alpha", "note", found, "see the lines on cap, rate and level, or listen longer")
+    open_db, closed_db = (float(level or 0.0) for level in levels)
+    said = (
+        f"alpha ({_ALPHA_HZ[0]:g} to {_ALPHA_HZ[1]:g} Hz) over its neighbours at occipital channels: "
+        f"{open_db:.1f} dB with the eyes open, {closed_db:.1f} dB with the eyes closed"
+    )
+    if closed_db - open_db >= _RISE_DB:
+        return Finding("alpha", "ok", said)
+    found = f"{said}: it rises by less than {_RISE_DB:g} dB"
+    return Finding("alpha", "note", found, "the EEG may not be the brain's: check the cap and the reference")
+
+
+def alpha_db(heard: Heard, bundle: Bundle, wanted: EegInput) -> float | None:
+    """Return the power of the occipital alpha over that of the bands beside it, dB.
+
+    Median over channels of what a session's own chain gives. None if too little of it is usable.
+    """
+    names = [i for i, name in enumerate(wanted.channels) if canonical(name) in _OCCIPITAL]
+    if heard.montage is None or not heard.chunks or not names:
+        return None
+    try:
+        chain = played(heard, bundle, wanted, heard.montage)
+    except GeometryError:
+        return None
+    rate_hz = float(bundle.manifest.grid.sfreq)
+    count = int((chain.newest - chain.first) * rate_hz) if np.isfinite(chain.newest) else 0
+    span = chain.read(chain.newest - np.arange(count)[::-1] / rate_hz)
+    if span.values is None:
+        return None
+    whole = _longest(span.mask)
+    if whole.stop - whole.start < _SPECTRUM_S * rate_hz:
+        return None
+    # Imported where it is used: it takes as long to load as all else.
+    from scipy.signal import welch
+
+    hz, power = welch(
+        span.values[names, whole].astype(np.float64), rate_hz, nperseg=int(_SEGMENT_S * rate_hz)
+    )
+    beside = np.mean([_band_db(hz, power, band) for band in _BESIDE_HZ], axis=0)
+    return float(np.median(_band_db(hz, power, _ALPHA_HZ) - beside))
+
+
+def _band_db(hz: Values, power: Values, band: tuple[float, float]) -> Values:
+    inside = (hz >= band[0]) & (hz <= band[1])
+    return 10 * np.log10(np.maximum(power[:, inside].mean(axis=1), 1e-30))
+
+
+def _longest(mask: NDArray[np.bool_]) -> slice:
+    """Return the longest stretch that is True throughout."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
+    if not len(edges):
+        return slice(0, 0)
+    starts, stops = edges[::2], edges[1::2]
+    longest = int(np.argmax(stops - starts))
+    return slice(int(starts[longest]), int(stops[longest]))

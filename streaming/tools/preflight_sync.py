@@ -1,0 +1,176 @@
+"""Judge volume triggers, and the clocks of amplifier and scanner: a part of ``rtdecode preflight``.
+
+A clock that is locked to the scanner's takes the same number of samples in every TR. Where gradients run, the
+period of their artefact tells this to a part of a ppm. Otherwise a line through the triggers' samples tells
+it, as far as the triggers are exact.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.clocks.triggers import Chain, Train
+from rtdecode.signal.gradient.timing import TriggerLine
+from streaming.tools.finding import Finding
+from streaming.tools.heard import Heard
+from streaming.tools.preflight_clean import Cleaned
+
+# A period this near to the TR shows a locked clock, ppm. A choice of this project: clocks of their own differ
+# by 10 to 50 ppm.
+_LOCKED_PPM = 1.0
+# A measurement whose 95 % interval is wider than this to either side tells nothing, ppm. A choice of this
+# project: less than the usual difference of two crystals.
+_COARSE_PPM = 10.0
+# A trigger on a stim channel stands for an instant within one sample: standard deviation, samples.
+_ROUNDED = 1 / np.sqrt(12)
+# Half the width of a 95 % interval, in standard errors.
+_WIDE = 2.0
+# Fewer triggers, or epochs of the artefact, give no line.
+_LEAST = 5
+# Most epochs that the artefact's period rests on (`rtdecode.signal.gradient.state.Gradient.line`).
+_LINE = 16
+_LOCK = (
+    "lock the amplifier to the scanner's clock (a sync box), if it can be; the correction follows the drift"
+)
+_TRIGGERS = "connect the scanner's trigger output, and start its reader on the amplifier's computer"
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How far a period measured in samples is from the TR.
+
+    Attributes
+    ----------
+    ppm, error_ppm : float
+        Distance from the TR, and half of its 95 % interval.
+    scatter : float
+        Root mean square distance of the starts from a line, samples.
+    by : str
+        What was measured.
+    """
+
+    ppm: float
+    error_ppm: float
+    scatter: float
+    by: str
+
+
+def volume_triggers(heard: Heard, tr_s: float) -> tuple[Chain, str] | None:
+    """Return the triggers that mark the volumes, and their label; None if there are none.
+
+    Parameters
+    ----------
+    heard : Heard
+    tr_s : float
+        TR of the sequence, s.
+    """
+    trains: dict[str, Train] = {}
+    for trigger in sorted(heard.triggers, key=lambda one: one.stamp):
+        trains.setdefault(trigger.label, Train(tr_s)).push(trigger.stamp)
+    found = [(train.best(-np.inf), label) for label, train in trains.items()]
+    chains = [(best[0], label) for best, label in found if best is not None]
+    return max(chains, key=lambda one: one[0].count, default=None)
+
+
+def triggers(heard: Heard, tr_s: float | None, volumes: int | None) -> Finding:
+    """Judge the triggers that came while somebody listened.
+
+    Parameters
+    ----------
+    heard : Heard
+    tr_s : float or None
+        TR of the sequence, s.
+    volumes : int or None
+        Number of volumes that came meanwhile; None without a folder.
+    """
+    count = len(heard.triggers)
+    found = volume_triggers(heard, tr_s) if tr_s else None
+    if found is not None:
+        chain, label = found
+        said = f"{count} triggers; {chain.count} of {label!r} mark volumes, one every {tr_s:g} s"
+        return Finding("triggers", "ok", said)
+    none = "no trigger" if not count else f"{count} triggers, none of them at the TR of {tr_s or 0:g} s,"
+    if volumes:
+        return Finding("triggers", "bad", f"{none} came while {volumes} volumes came", _TRIGGERS)
+    if not heard.has_triggers:
+        said = "no marker stream and no stim channel: runs would be timed by what the volumes say"
+        return Finding("triggers", "note", said, "send the scanner's volume triggers over LSL")
+    return Finding("triggers", "note", f"{none} came yet: they come with the scanner's first volume")
+
+
+def sync(heard: Heard, cleaned: Cleaned, tr_s: float | None) -> Finding:
+    """Judge whether the amplifier's clock is locked to the scanner's.
+
+    Parameters
+    ----------
+    heard : Heard
+    cleaned : Cleaned
+        What the artefact correction made of it.
+    tr_s : float or None
+        TR of the sequence, s.
+    """
+    drift = None
+    if tr_s and heard.montage is not None:
+        drift = by_gradient(cleaned.gradient, heard.montage.sfreq, tr_s)
+        drift = drift or by_triggers(heard, cleaned, tr_s)
+    if drift is None:
+        said = "unknown: too few volume triggers came to compare the clocks of amplifier and scanner"
+        return Finding("sync", "note", said, "run it once more while the scanner runs, to be told")
+    said = (
+        f"the TR is {drift.ppm:+.2f} ppm (95 %: {drift.error_ppm:.2g}) off by the amplifier's clock, and "
+        f"{drift.by} lie within {drift.scatter:.2g} samples of a line"
+    )
+    if drift.error_ppm > _COARSE_PPM:
+        more = "send them on a stim channel of the amplifier, or listen longer (--seconds)"
+        return Finding("sync", "note", f"unknown: {said}, which is too coarse to tell", more)
+    if abs(drift.ppm) > _LOCKED_PPM + drift.error_ppm:
+        return Finding("sync", "note", f"not locked: {said}", _LOCK)
+    return Finding("sync", "ok", f"locked as far as can be told: {said}")
+
+
+def by_gradient(report: dict[str, Any] | None, sfreq: float, tr_s: float) -> Drift | None:
+    """Measure the drift by the period of the gradient artefact; None where it is not known.
+
+    Parameters
+    ----------
+    report : dict or None
+        `rtdecode.signal.gradient.remover.GradientRemover.report`.
+    sfreq : float
+        Nominal sampling rate, Hz.
+    tr_s : float
+        TR of the sequence, s.
+    """
+    if report is None or report["period_ppm"] is None or report["epochs"] < _LEAST:
+        return None
+    scatter = report["timing_us"] * 1e-6 * sfreq
+    error = _slope_error(scatter, np.arange(min(report["epochs"], _LINE))) / (tr_s * sfreq)
+    return Drift(report["period_ppm"], _WIDE * 1e6 * error, scatter, "epochs of the gradient artefact")
+
+
+def by_triggers(heard: Heard, cleaned: Cleaned, tr_s: float) -> Drift | None:
+    """Measure the drift by the samples at which volume triggers came; None for too few, or after a gap."""
+    found = volume_triggers(heard, tr_s)
+    if found is None or found[0].count < _LEAST or cleaned.lost or heard.montage is None:
+        return None
+    volumes, times = found[0].arrays()
+    stamps = np.concatenate([chunk.stamps for chunk in heard.chunks])
+    # A trigger of a stim channel bears the stamp of its sample.
+    exact = np.isin(times, stamps)
+    if exact.all():
+        places = np.array([np.flatnonzero(stamps == at)[0] for at in times], np.float64)
+    else:
+        places = np.interp(times, cleaned.times, np.arange(len(cleaned.times)))
+    period = tr_s * heard.montage.sfreq
+    line = TriggerLine(places[0], period, len(volumes))
+    for volume, place in zip(volumes, places, strict=True):
+        line.add(round(volume - volumes[0]), place)
+    noise = max(line.scatter, float(_ROUNDED) if exact.all() else 0.0)
+    error = _slope_error(noise, volumes) / period
+    return Drift(1e6 * (line.period / period - 1), _WIDE * 1e6 * error, line.scatter, "triggers")
+
+
+def _slope_error(scatter: float, at: NDArray[Any]) -> float:
+    """Return the standard error of the slope of a line through points (n,) with this scatter."""
+    return scatter / float(np.sqrt(np.sum((at - at.mean()) ** 2)))

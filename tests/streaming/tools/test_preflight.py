@@ -1,0 +1,414 @@
+"""`rtdecode preflight`: what it hears of real streams, folders and simulated heads."""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pylsl
+import pytest
+
+from rtdecode import bundle as bundles
+from rtdecode.bundle import Bundle
+from rtdecode.disk import calibration as calibrations
+from rtdecode.errors import UsageError
+from rtdecode.phantom.body.amplifier import Amplifier
+from rtdecode.phantom.body.bore import Artifacts
+from rtdecode.phantom.body.scanner import head as simulated_head
+from rtdecode.phantom.session import LEAD_IN_S, PhantomSession
+from rtdecode.types import EegChunk, Montage, Trigger, Volume
+from streaming.calibrate import command as calibrate
+from streaming.sources.folder.source import FolderSource
+from streaming.sources.lsl import impedance
+from streaming.tools import doctor_fmri, preflight, preflight_eeg, preflight_fmri, preflight_sync
+from streaming.tools.doctor import Asked
+from streaming.tools.finding import Finding
+from streaming.tools.heard import Heard
+from streaming.tools.preflight_clean import Cleaned, clean
+from tests.streaming.bundles import AFFINE, make_bundle, scan
+from tests.streaming.calibrate.test_command import seen, written
+from tests.streaming.player import Player
+
+FS = 1500
+CHUNK = 50
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_bundle(tmp_path_factory.mktemp("bundle") / "small").path
+
+
+@pytest.fixture(scope="module")
+def phantom() -> Bundle:
+    return bundles.load("phantom")
+
+
+def chunked(data: np.ndarray, sfreq: float, began_at: float = 100.0) -> list[EegChunk]:
+    stamps = began_at + np.arange(data.shape[1]) / sfreq
+    pieces = [slice(n, n + CHUNK) for n in range(0, data.shape[1], CHUNK)]
+    return [EegChunk(data[:, p], stamps[p], float(stamps[p][-1]) + 0.001) for p in pieces]
+
+
+def triggered(starts_s: np.ndarray, began_at: float = 100.0) -> list[Trigger]:
+    return [Trigger(began_at + at, "R128", began_at + at + 0.001) for at in starts_s]
+
+
+def heard(montage: Montage, data: np.ndarray, triggers: list[Trigger] | None = None, **more: object) -> Heard:
+    items = sorted([*chunked(data, montage.sfreq), *(triggers or [])], key=lambda one: one.arrived_at)
+    return Heard(montage, items, True, "", [], **more)  # type: ignore[arg-type]
+
+
+# The whole command.
+
+
+def findings(
+    capsys: pytest.CaptureFixture[str], asked: Asked, **more: object
+) -> tuple[int, dict[str, dict[str, str]]]:
+    capsys.readouterr()
+    code = preflight.run(asked, True, **more)  # type: ignore[arg-type]
+    told = json.loads(capsys.readouterr().out)
+    subjects = [one["subject"] for one in told]
+    assert len(subjects) == len(set(subjects)), "every subject is judged once"
+    return code, {one["subject"]: one for one in told}
+
+
+@contextmanager
+def playing(name: str | None, folder: Path | None, **how: object) -> Iterator[Player]:
+    player = Player(name, folder, 120.0, tr=0.8, **how)  # type: ignore[arg-type]
+    player.start()
+    try:
+        yield player
+    finally:
+        player.cancel.set()
+        player.join()
+
+
+def test_a_scanner_and_an_amplifier_that_run_may_start(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, small: Path
+) -> None:
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    name = f"preflight-{os.getpid()}-runs"
+    with playing(name, scans):
+        asked = Asked(name, scans, str(small), out=tmp_path / "out", minutes=1.0)
+        code, found = findings(capsys, asked, seconds=6.0)
+    assert code == 0, found
+    assert found["export"]["state"] == "ok"
+    assert "came in" in found["export"]["found"]
+    assert found["triggers"]["state"] == "ok"
+    assert "mark volumes, one every 0.8 s" in found["triggers"]["found"]
+    assert found["sync"]["state"] in ("ok", "note")
+    assert found["impedances"]["found"].startswith("unknown")
+    assert found["ECG"]["state"] == "note"
+    assert "head" not in found
+    # The doctor's own checks are there, too.
+    assert {"machine", "LSL", "cap", "rate", "unit", "samples", "grid", "TR", "disk"} <= found.keys()
+
+
+def test_volumes_without_triggers_stop_a_run(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, small: Path
+) -> None:
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    name = f"preflight-{os.getpid()}-unmarked"
+    with playing(name, scans, marked=False):
+        asked = Asked(name, scans, str(small), out=tmp_path / "out", minutes=1.0)
+        code, found = findings(capsys, asked, seconds=4.0)
+    assert code == 1
+    assert found["triggers"]["state"] == "bad"
+    assert "no trigger came while" in found["triggers"]["found"]
+    assert found["sync"]["found"].startswith("unknown")
+
+
+def test_nothing_to_listen_to_is_refused() -> None:
+    with pytest.raises(UsageError, match="nothing to listen to"):
+        preflight.run(Asked(None, None, "phantom"), True)
+    with pytest.raises(UsageError, match="--eyes-closed reads the EEG"):
+        preflight.run(Asked(None, Path(), "phantom"), True, eyes_closed=True)
+
+
+# The folder.
+
+
+def export(folder: Path, before: list[str], during: list[str]) -> Finding:
+    rng = np.random.default_rng(0)
+    whole = written(folder.parent / "whole", [scan(rng).astype(np.float32)], AFFINE) / "v_000.nii"
+    folder.mkdir(exist_ok=True)
+    for name in before:
+        (folder / name).write_bytes(whole.read_bytes())
+    source = FolderSource(folder, "ignore", bound=False)
+    for name in during:
+        (folder / name).write_bytes(whole.read_bytes() if name.endswith(".nii") else b"no image at all")
+    looked = doctor_fmri.read(source)
+    until = time.monotonic() + 60
+    while during and not (looked.series or looked.ignored):
+        assert time.monotonic() < until
+        looked = doctor_fmri.read(source)
+    return preflight_fmri.export(folder, looked, 20.0)
+
+
+@pytest.mark.parametrize(
+    ("before", "during", "state", "said"),
+    [
+        ([], [], "ok", "the folder is empty"),
+        (["v_000.nii"], [], "note", "old files only: the newest is 0 s old, and none came in 20 s"),
+        (["v_000.nii"], ["v_001.nii"], "ok", "1 volumes came in 20 s and were read"),
+        ([], ["notes.txt"], "bad", "1 files came in 20 s, and none is a volume; notes.txt: "),
+    ],
+)
+def test_what_comes_into_the_folder_says_whether_the_export_works(
+    before: list[str], during: list[str], state: str, said: str, tmp_path: Path
+) -> None:
+    found = export(tmp_path / "scans", before, during)
+    assert (found.state, found.found.startswith(said)) == (state, True), found
+
+
+# Triggers and clocks.
+
+
+def silent(triggers: list[Trigger], seconds: float = 20.0, sfreq: float = 5000.0) -> tuple[Heard, Cleaned]:
+    """Two channels of noise with triggers; the second in units of a whole sample, as on a stim channel."""
+    montage = Montage(("O1", "O2"), sfreq)
+    data = np.random.default_rng(0).normal(0, 10, (2, int(seconds * sfreq))).astype(np.float32)
+    what = heard(montage, data, triggers)
+    return what, clean(what, montage, 0.8)
+
+
+def on_samples(every_s: float, sfreq: float = 5000.0) -> list[Trigger]:
+    stamps = 100.0 + np.arange(int(20 * sfreq)) / sfreq
+    at = np.ceil(np.arange(0.1, 19.9, every_s) * sfreq - 1e-6).astype(int)
+    return [Trigger(float(stamps[i]), "R128", float(stamps[i]) + 0.001) for i in at]
+
+
+def test_triggers_that_were_heard_are_told_with_their_tr() -> None:
+    what, _ = silent(triggered(np.arange(0.1, 19.9, 0.8)))
+    found = preflight_sync.triggers(what, 0.8, 24)
+    assert (found.state, found.found) == ("ok", "25 triggers; 25 of 'R128' mark volumes, one every 0.8 s")
+
+
+@pytest.mark.parametrize(("volumes", "state"), [(24, "bad"), (0, "note"), (None, "note")])
+def test_without_triggers_only_volumes_are_a_fault(volumes: int | None, state: str) -> None:
+    found = preflight_sync.triggers(silent([])[0], 0.8, volumes)
+    assert found.state == state
+    assert ("first volume" in found.found) == (state == "note")
+
+
+def test_triggers_of_another_tr_mark_no_volumes() -> None:
+    what, _ = silent(triggered(np.arange(0.1, 19.9, 1.37)))
+    found = preflight_sync.triggers(what, 0.8, 24)
+    assert found.state == "bad"
+    assert "none of them at the TR of 0.8 s" in found.found
+
+
+def test_a_locked_clock_takes_the_same_number_of_samples_in_every_tr() -> None:
+    found = preflight_sync.sync(*silent(on_samples(0.8)), 0.8)
+    assert found.state == "ok", found
+    assert found.found.startswith("locked")
+
+
+@pytest.mark.parametrize("ppm", [-30.0, 25.0])
+def test_a_clock_of_its_own_is_told_with_its_drift(ppm: float) -> None:
+    what, cleaned = silent(on_samples(0.8 * (1 + 1e-6 * ppm)))
+    drift = preflight_sync.by_triggers(what, cleaned, 0.8)
+    assert drift is not None
+    assert abs(drift.ppm - ppm) < drift.error_ppm
+    found = preflight_sync.sync(what, cleaned, 0.8)
+    assert (found.state, found.found.startswith("not locked")) == ("note", True)
+
+
+def test_triggers_that_jitter_leave_it_unknown() -> None:
+    jitter = np.random.default_rng(1).normal(0, 2e-3, 25)
+    found = preflight_sync.sync(*silent(triggered(np.arange(0.1, 19.9, 0.8) + jitter)), 0.8)
+    assert (found.state, found.found.startswith("unknown")) == ("note", True)
+    assert "too coarse" in found.found
+
+
+# A simulated participant in the magnet.
+
+
+@pytest.fixture(scope="module")
+def magnet() -> PhantomSession:
+    return PhantomSession("easy", seed=61, seconds=8, sfreq=FS, artifacts=Artifacts(drift_ppm=20.0))
+
+
+@pytest.fixture(scope="module")
+def scanned(magnet: PhantomSession) -> tuple[Heard, Cleaned]:
+    """The gradients run from the end of the lead-in on."""
+    starts = LEAD_IN_S + magnet.tr_s * np.arange(magnet.volumes)
+    data = magnet.eeg()
+    what = heard(magnet.montage, data, triggered(starts[starts < data.shape[1] / FS - 0.1]))
+    return what, clean(what, magnet.montage, magnet.tr_s)
+
+
+def test_the_drift_is_read_from_the_gradients_themselves(scanned: tuple[Heard, Cleaned]) -> None:
+    what, cleaned = scanned
+    assert cleaned.gradient is not None
+    drift = preflight_sync.by_gradient(cleaned.gradient, FS, 0.8)
+    assert drift is not None
+    assert drift.ppm == pytest.approx(20.0, abs=1.0)
+    found = preflight_sync.sync(what, cleaned, 0.8)
+    assert found.found.startswith("not locked: the TR is +")
+
+
+def test_a_heart_is_seen_before_the_gradients_run(scanned: tuple[Heard, Cleaned]) -> None:
+    found = preflight_eeg.ecg(scanned[1])
+    assert found.state == "ok", found
+    assert "a minute" in found.found
+
+
+@pytest.mark.parametrize("spread_uv", [0.0, 5.0, 200.0])
+def test_noise_is_no_heart(spread_uv: float, scanned: tuple[Heard, Cleaned]) -> None:
+    noise = np.random.default_rng(2).normal(0, spread_uv, 10_000)
+    found = preflight_eeg.ecg(replace(scanned[1], rate=500.0, ecg=[noise]))
+    assert found.state == "bad", found
+    assert "no heartbeat can be seen" in found.found
+
+
+def test_without_an_ecg_channel_or_with_reference_channels(scanned: tuple[Heard, Cleaned]) -> None:
+    assert preflight_eeg.ecg(replace(scanned[1], ecg=None)).state == "note"
+    assert preflight_eeg.ecg(replace(scanned[1], references=True)).found.startswith("not needed")
+    assert preflight_eeg.ecg(replace(scanned[1], ecg=[np.zeros(100)])).found.startswith("unknown")
+
+
+def test_the_closed_eyes_alpha_is_told_and_its_absence_noted(phantom: Bundle) -> None:
+    wanted = phantom.manifest.eeg
+    assert wanted is not None
+    one = PhantomSession("easy", seed=62, seconds=6)
+    opened, closed = (
+        Amplifier(1, one.preset, one.state, one.film.cut_frames, 1000, 62, 1.0, shut)
+        for shut in ((), ((-LEAD_IN_S, 10.0),))
+    )
+    clips = [np.concatenate(list(source.blocks(15)), axis=1) for source in (opened, closed)]
+    both = [heard(one.montage, clip) for clip in clips]
+    found = preflight_eeg.alpha(both[0], both[1], phantom, wanted)
+    assert found.state == "ok", found
+    again = preflight_eeg.alpha(both[0], both[0], phantom, wanted)
+    assert again.state == "note"
+    assert "the cap and the reference" in again.advice
+
+
+# Impedances.
+
+
+def outlet(name: str, kind: str, described: dict[str, list[str]], sfreq: float = 100.0) -> pylsl.StreamOutlet:
+    count = len(described["label"])
+    info = pylsl.StreamInfo(name, kind, count, sfreq, pylsl.cf_float32, name)
+    channels = info.desc().append_child("channels")
+    for n in range(count):
+        channel = channels.append_child("channel")
+        for key, values in described.items():
+            channel.append_child_value(key, values[n])
+    return pylsl.StreamOutlet(info)
+
+
+def test_impedances_of_the_description_count_only_with_a_unit() -> None:
+    described = {
+        "label": ["EEG Fp1-Ref", "O1", "O2", "Oz", "Cz"],
+        "impedance": ["5.2 kOhm", "8000", "7", "none", "31"],
+        "impedance_unit": ["", "Ohm", "", "kOhm", "kΩ"],
+    }
+    made = outlet("preflight-impedance", "EEG", described)
+    known = impedance.stated(made.get_info())
+    assert known == {"Fp1": 5.2, "O1": 8.0, "Cz": 31.0}
+    found = preflight_eeg.impedances(known)
+    assert (found.state, "above 20 kOhm: Cz" in found.found) == ("note", True)
+
+
+def test_impedances_of_a_stream_of_their_own_are_read() -> None:
+    described = {"label": ["O1", "O2", "elsewhere"], "unit": ["kOhm", "", "kOhm"]}
+    made = outlet(f"preflight-{os.getpid()}-z", "Impedance", described)
+    over = threading.Event()
+
+    def send() -> None:
+        while not over.wait(0.05):
+            made.push_sample([12.0, 3.0, 4.0])
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        # Discovery takes as long as it takes on a busy machine.
+        until = time.monotonic() + 60
+        while not (known := impedance.sent(("O1", "O2"))):
+            assert time.monotonic() < until
+    finally:
+        over.set()
+        thread.join()
+    assert known == {"O1": 12.0}
+
+
+def test_none_sent_is_unknown_and_no_fault() -> None:
+    for known in ({}, {"O1": float("nan"), "O2": -1.0}):
+        found = preflight_eeg.impedances(known)
+        assert (found.state, found.found.startswith("unknown")) == ("ok", True)
+
+
+# The head.
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> calibrations.Calibration:
+    place = simulated_head(1)
+    folder = tmp_path_factory.mktemp("head")
+    scans = written(folder / "scans", [seen(place, np.eye(4), n) for n in range(4)], place.affine)
+    calibrate.run(scans, None, folder / "cal", bundle="phantom")
+    return calibrations.load(folder / "cal")
+
+
+def volume(data: np.ndarray, affine: np.ndarray) -> Volume:
+    return Volume(data, affine, 0, 1, 0.8, None, None, 0.0, 0.0, 0.0)
+
+
+def test_a_calibration_of_this_head_fits_and_anothers_does_not(calibrated: calibrations.Calibration) -> None:
+    own = simulated_head(1)
+    found = preflight_fmri.head(volume(seen(own, np.eye(4), 9), own.affine), calibrated)
+    assert found.state == "ok", found
+    other = simulated_head(3)
+    found = preflight_fmri.head(volume(seen(other, np.eye(4), 9), other.affine), calibrated)
+    assert found.state == "bad", found
+    assert found.found.startswith("another participant's, or another session's")
+    assert preflight_fmri.head(None, calibrated).state == "note"
+    thin = volume(np.ones((40, 20, 1)), np.eye(4))
+    assert preflight_fmri.head(thin, calibrated).found.startswith("unknown")
+
+
+def recorded(folder: Path) -> list[Volume]:
+    source = FolderSource(folder, "read", bound=False)
+    found: list[Volume] = []
+    while volumes := source.drain():
+        found += volumes
+    return sorted(found, key=lambda one: one.index)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ("rt-cloud_siemens_mosaic_VE11_TR1500", "rt-cloud_siemens_mosaic_VE11_TR1500", True),
+        ("pyneal_ge_DV24_TR1000", "pyneal_ge_DV24_TR1000", True),
+        # The two heads that are most alike among the recorded ones.
+        ("pyneal_ge_DV24_TR1000", "pyneal_siemens_mosaic_VE11_TR1000", False),
+        ("rt-cloud_siemens_mosaic_VE11_TR1500", "pyneal_siemens_mosaic_VE11_TR1000", False),
+    ],
+)
+def test_recorded_heads_are_told_apart(
+    first: str, second: str, same: bool, data_root: Path, calibrated: calibrations.Calibration
+) -> None:
+    reference, theirs = (recorded(data_root / "scanner" / name) for name in (first, second))
+    mean = np.mean([one.data for one in reference[:-1]], axis=0).astype(np.float32)
+    known = replace(calibrated, reference=mean, affine=reference[0].affine)
+    found = preflight_fmri.head(theirs[-1], known)
+    assert (found.state == "bad") is not same, found
+
+
+# This machine.
+
+
+def test_a_battery_is_told_where_there_is_one() -> None:
+    found = preflight.battery(60.0)
+    assert bool(found) == (psutil.sensors_battery() is not None)
+    assert all(one.subject == "battery" for one in found)
