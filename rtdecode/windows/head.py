@@ -153,4 +153,5 @@ class Head:
             "parameters": None if self.newest is None else np.round(self.newest.parameters, 5).tolist(),
             "verdict": verdict and verdict.grade,
             "reasons": list(verdict.reasons) if verdict else [],
+            "first_minute": asdict(verdict.figures) if verdict else None,
         }

@@ -30,6 +30,7 @@ from streaming.decode.deadline import Inbox, Job, time_left
 from streaming.decode.decoder import Decoder, check_steps
 from streaming.page.link import PageLink, Request
 from streaming.session import interrupts
+from streaming.session.advice import Advisor
 from streaming.session.mailbox import Mailbox, Message, slot_bytes, unpack
 from streaming.session.memory import MemoryMeter
 from streaming.session.orders import Past, Sources, StreamOptions
@@ -257,7 +258,13 @@ class _Session:
                     on_emitted=self._outputs.send,
                 )
             heard = None if self._page is None else self._page.say
-            self._progress = Progress(self._console, self._options.seconds, self._output.hop_s, heard)
+            self._progress = Progress(
+                self._console,
+                self._options.seconds,
+                self._output.hop_s,
+                heard,
+                _advisor(self._options, self._bundle),
+            )
             # What the report says if anything but an `RtDecodeError` ends the session.
             ended = "an unexpected error"
             try:
@@ -666,6 +673,12 @@ class _Session:
 
     def _interrupt(self, name: str) -> None:
         self._interrupted = f"stopped by {name}"
+
+
+def _advisor(options: StreamOptions, bundle: Bundle) -> Advisor:
+    """Make what says of each run whether it looks usable, by the calibration's figures if there is one."""
+    known = None if options.calibration is None else calibrations.load(options.calibration).record.figures
+    return Advisor(known, volumes=options.fmri_dir is not None and bundle.projection is not None)
 
 
 def _sources(options: StreamOptions, bundle: Bundle, name: str) -> Sources:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 
+from streaming.session.advice import Advisor
 from streaming.session.news import News, happened, is_stale
 from streaming.sinks.output import Emitter
 from streaming.status import Status
@@ -31,6 +32,8 @@ class Progress:
         Time from one window to the next, s. Each kind of event gets at most one line in that time.
     heard : callable, optional
         Gets every sentence of `tell`, too.
+    advisor : Advisor, optional
+        Says of each run whether its first minute looks usable.
 
     Attributes
     ----------
@@ -44,9 +47,11 @@ class Progress:
         seconds: float | None,
         hop_s: float,
         heard: Callable[[str], None] | None = None,
+        advisor: Advisor | None = None,
     ) -> None:
         self._console = console
         self._heard = heard
+        self._advisor = advisor
         self._elapsed: float | None = None
         self.told: deque[dict[str, Any]] = deque(maxlen=_TOLD)
         self._line_at = time.monotonic()
@@ -69,6 +74,7 @@ class Progress:
         self._elapsed = status["elapsed"]
         for sentence in self._news.take(happened(status, output, now_at), now_at):
             self.tell(sentence)
+        self._advise(status)
         elapsed = status["elapsed"]
         if elapsed is None:
             return
@@ -97,7 +103,14 @@ class Progress:
         events = happened(over, output, now_at)
         for sentence in self._news.take(events, now_at, ends=True):
             self.tell(sentence)
+        self._advise(status)
         self._bar.stop()
+
+    def _advise(self, status: Status) -> None:
+        """Say of each run whether it looks usable, once its first minute is over."""
+        if self._advisor is not None:
+            for sentence in self._advisor.take(status):
+                self.tell(sentence)
 
 
 def standing(status: Status, output: Emitter, now_at: float) -> list[str]:

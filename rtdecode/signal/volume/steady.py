@@ -88,6 +88,8 @@ class Steadiness:
     tsnr : float or None
         Temporal signal-to-noise ratio: mean divided by standard deviation about a straight line, median
         over voxels; None before ten volumes.
+    moved, jumps : int
+        Number of volumes that moved by more than 0.5 mm, and of those that are a jump.
     """
 
     volumes: int
@@ -98,6 +100,8 @@ class Steadiness:
     dvars_percent: float | None
     jump_share: float | None
     tsnr: float | None
+    moved: int = 0
+    jumps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +200,8 @@ class Quality:
             dvars_percent=self._dvars,
             jump_share=self._jumps / self._compared if self._compared else None,
             tsnr=None if tsnr is None or not tsnr.any() else float(np.median(tsnr[tsnr > 0])),
+            moved=self._moved,
+            jumps=self._jumps,
         )
 
     def tsnr_map(self) -> Float | None:
@@ -218,7 +224,7 @@ class Quality:
             self._unaligned += 1
             return
         self._aligned += 1
-        self._moved += fd_mm > 0.5
+        self._moved += int(fd_mm > 0.5)
         self._fd_sum += fd_mm
         self._fd_max = max(self._fd_max, fd_mm)
 
@@ -229,7 +235,7 @@ class Quality:
             return
         if len(self._recent) >= _FEW:
             self._compared += 1
-            self._jumps += self._dvars > _JUMP * float(np.median(self._recent))
+            self._jumps += int(self._dvars > _JUMP * float(np.median(self._recent)))
         self._recent.append(self._dvars)
 
     def _accumulate(self, x: NDArray[np.float64]) -> None:
@@ -245,16 +251,24 @@ def judge(figures: Steadiness) -> StartVerdict:
     """Compare the figures of a run with `BARS`; figures that are None do not count."""
     worst = 0
     reasons = []
+    for bar, value, level in remarks(figures):
+        worst = max(worst, level)
+        side = "up to" if bar.bad > bar.good else "from"
+        reasons.append(
+            f"{bar.figure} {value:.3g} is {GRADES[level]} (good: {side} {bar.good:g}; {bar.source})"
+        )
+    return StartVerdict(GRADES[worst], tuple(reasons), figures)
+
+
+def remarks(figures: Steadiness) -> list[tuple[Limits, float, int]]:
+    """Return each figure that is not good: its limits, its value, and the index of its grade in `GRADES`."""
+    found = []
     for bar in BARS:
         value = getattr(figures, bar.figure)
         if value is None:
             continue
         sign = 1 if bar.bad > bar.good else -1
         level = int(sign * (value - bar.good) > 0) + int(sign * (value - bar.bad) > 0)
-        worst = max(worst, level)
         if level:
-            side = "up to" if sign > 0 else "from"
-            reasons.append(
-                f"{bar.figure} {value:.3g} is {GRADES[level]} (good: {side} {bar.good:g}; {bar.source})"
-            )
-    return StartVerdict(GRADES[worst], tuple(reasons), figures)
+            found.append((bar, value, level))
+    return found
