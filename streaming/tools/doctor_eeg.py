@@ -97,6 +97,7 @@ def listen(lsl: str, band: EegBand, listen_s: float = 0.0) -> Heard:
             source.state,
             source.notes(),
             source.impedances(),
+            source.host,
         )
     finally:
         source.close()

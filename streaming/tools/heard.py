@@ -23,6 +23,8 @@ class Heard:
         What happened to the stream meanwhile, and what was concluded about a unit that it does not state.
     impedances : dict
         Impedances that the stream's description states, kilohms, by channel.
+    host : str
+        Computer that sends the stream; never written or printed.
     """
 
     montage: Montage | None
@@ -31,6 +33,7 @@ class Heard:
     state: str
     notes: list[str]
     impedances: dict[str, float] = field(default_factory=dict)
+    host: str = ""
 
     @property
     def chunks(self) -> list[EegChunk]:

@@ -97,7 +97,7 @@ def _eeg(checked: Checked, volumes: int | None) -> list[Finding]:
     tr = bundle.manifest.grid.tr
     tr_s = None if tr is None else float(tr)
     cleaned = clean(heard, heard.montage, tr_s)
-    sent = heard.impedances | impedance.sent(heard.montage.channels)
+    sent = heard.impedances | impedance.sent(heard.montage.channels, heard.host)
     return [
         preflight_sync.triggers(heard, tr_s, volumes),
         preflight_sync.sync(heard, cleaned, tr_s),

@@ -38,7 +38,7 @@ def stated(info: pylsl.StreamInfo) -> dict[str, float]:
     return found
 
 
-def sent(channels: Collection[str]) -> dict[str, float]:
+def sent(channels: Collection[str], host: str) -> dict[str, float]:
     """Return the newest impedances that streams of this type send, kilohms, by channel.
 
     Parameters
@@ -46,10 +46,13 @@ def sent(channels: Collection[str]) -> dict[str, float]:
     channels : collection of str
         Channels of the amplifier. Others, those without a label and those without a unit of resistance are
         passed over.
+    host : str
+        Computer that sends the EEG: streams of another one belong to another amplifier.
     """
     found: dict[str, float] = {}
     for info in pylsl.resolve_streams(wait_time=_LOOK_S):
-        if info.type().strip().lower() in _TYPES and info.channel_format() in DTYPES:
+        of_type = info.type().strip().lower() in _TYPES and info.channel_format() in DTYPES
+        if of_type and info.hostname() == host:
             found |= _newest(info)
     return {name: value for name, value in found.items() if name in channels}
 

@@ -109,6 +109,11 @@ class LslSource:
         """Whether a marker stream or a stim channel has been found."""
         return self._markers is not None or bool(self._eeg and self._eeg.layout.stim)
 
+    @property
+    def host(self) -> str:
+        """Name of the computer that sends the stream; empty without one."""
+        return "" if self._eeg is None else self._eeg.inlet.host
+
     def impedances(self) -> dict[str, float]:
         """Return the impedances that the stream's description states, kilohms, by channel."""
         return {} if self._eeg is None else impedance.stated(self._eeg.inlet.info)

@@ -1,5 +1,6 @@
 """`rtdecode preflight`: what it hears of real streams, folders and simulated heads."""
 
+import io
 import json
 import os
 import threading
@@ -124,6 +125,23 @@ def test_volumes_without_triggers_stop_a_run(
     assert found["triggers"]["state"] == "bad"
     assert "no trigger came while" in found["triggers"]["found"]
     assert found["sync"]["found"].startswith("unknown")
+
+
+def test_the_eyes_are_asked_for_and_the_alpha_is_compared(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Noise has no alpha, so it does not rise."""
+    pressed = io.StringIO("\n")
+    monkeypatch.setattr("sys.stdin", pressed)
+    name = f"preflight-{os.getpid()}-eyes"
+    asked = Asked(name, None, str(small), out=tmp_path / "out", minutes=1.0)
+    with playing(name, None):
+        code = preflight.run(asked, True, seconds=3.0, eyes_closed=True)
+    told = capsys.readouterr()
+    assert "Ask the participant to close the eyes for 3 s, and press Enter." in told.err
+    assert pressed.tell() == 1
+    (alpha,) = [one for one in json.loads(told.out) if one["subject"] == "alpha"]
+    assert (code, alpha["state"]) == (0, "note")
 
 
 def test_nothing_to_listen_to_is_refused() -> None:
@@ -334,12 +352,16 @@ def test_impedances_of_a_stream_of_their_own_are_read() -> None:
     try:
         # Discovery takes as long as it takes on a busy machine.
         until = time.monotonic() + 60
-        while not (known := impedance.sent(("O1", "O2"))):
+        while not (known := impedance.sent(("O1", "O2"), made.get_info().hostname())):
             assert time.monotonic() < until
     finally:
         over.set()
         thread.join()
     assert known == {"O1": 12.0}
+
+
+def test_another_computers_impedances_are_not_this_amplifiers() -> None:
+    assert impedance.sent(("O1", "O2"), "") == {}
 
 
 def test_none_sent_is_unknown_and_no_fault() -> None:
