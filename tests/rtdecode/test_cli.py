@@ -59,7 +59,17 @@ def test_the_program_ends_with_the_code_and_one_sentence() -> None:
 def test_version_and_help(run: Callable[..., Done]) -> None:
     assert run("--version").out.strip() == __version__
     text = run("--help").out
-    for command in ("demo", "simulate", "stream", "replay", "export", "inspect", "volumes", "doctor"):
+    for command in (
+        "demo",
+        "simulate",
+        "stream",
+        "replay",
+        "export",
+        "inspect",
+        "volumes",
+        "doctor",
+        "preflight",
+    ):
         assert command in text
 
 
@@ -136,6 +146,7 @@ def test_inspect_reads_the_shipped_bundles(name: str, run: Callable[..., Done]) 
         (["serve", "R"], 2, "no command 'serve'. The commands are bench, calibrate, demo"),
         (["calibrate", "--fmri-dir", "/no/such/dir", "--out", "/tmp/x"], 2, "--mask"),
         (["stream", "--lsl", "X", "--seconds", "3"], 2, "holds no window"),
+        (["preflight"], 2, "nothing to listen to: give --lsl NAME, --fmri-dir DIR"),
         (["stream", "--lsl", "X", "--wait", "-1"], 2, "--wait -1"),
         (["stream", "--lsl", "X", "--wait", "nan"], 2, "--wait nan: a number from 0 on was expected"),
         (["replay", ".", "--speed", "inf"], 2, "--speed inf: a positive number"),
