@@ -206,7 +206,7 @@ def _figures(minute: Minute) -> list[str]:
             found.append(f"tSNR {steady.tsnr:.0f} ({low:.0f} to {high:.0f}{beside})")
     eeg = minute.eeg
     if eeg is not None:
-        found.append(f"EEG with {eeg.gaps} gaps and {eeg.bad_channels} bad channels")
+        found.append(f"EEG: gaps {eeg.gaps}, bad channels {eeg.bad_channels}")
         if eeg.residual_db is not None:
             found.append(f"gradient residual {eeg.residual_db:.1f} dB")
     return found

@@ -35,7 +35,7 @@ def test_a_still_run_looks_usable_with_its_figures() -> None:
     said = sentence(Minute(1, STILL, Eeg(residual_db=8.24), KNOWN))
     assert said == (
         "run 1 looks usable after 60 s: displacement 0.2 mm at most (0 of 75 volumes above 0.5 mm), 0 DVARS "
-        "jumps, tSNR 62 (52 to 72; 68 in the calibration), EEG with 0 gaps and 0 bad channels, gradient "
+        "jumps, tSNR 62 (52 to 72; 68 in the calibration), EEG: gaps 0, bad channels 0, gradient "
         "residual 8.2 dB"
     )
 
@@ -72,8 +72,8 @@ def test_a_run_that_surely_has_less_than_the_calibration_is_bad() -> None:
 def test_eeg_that_cannot_be_decoded_or_holds_gradients_is_said() -> None:
     told = sentence(Minute(2, None, Eeg(3, 9, too_many_bad=True)))
     assert told == (
-        "consider stopping run 2 after 60 s: too many EEG channels are bad to be interpolated; measured: EEG "
-        "with 3 gaps and 9 bad channels"
+        "consider stopping run 2 after 60 s: too many EEG channels are bad to be interpolated; measured: "
+        "EEG: gaps 3, bad channels 9"
     )
     told = sentence(Minute(2, None, Eeg(residual_db=21.0)))
     assert told.startswith("run 2 looks usable")
@@ -125,7 +125,7 @@ def test_eeg_alone_is_judged_by_the_clock() -> None:
     advisor = Advisor(None, volumes=False, after_s=10.0)
     assert advisor.take(status(9.9, None, samples=9)) == []
     (said,) = advisor.take(status(10.1, None, samples=9, gaps=2, bad_channels=["Cz"]))
-    assert said == "run 0 looks usable after 10 s: EEG with 2 gaps and 1 bad channels"
+    assert said == "run 0 looks usable after 10 s: EEG: gaps 2, bad channels 1"
 
 
 # The whole way.
