@@ -192,12 +192,22 @@ def replay(
     steps: Steps = None,
     carry: Carry = True,
     twin: Twin = False,
+    dashboard: Dashboard = None,
 ) -> None:
     """Decode a recording through the same code on a virtual clock."""
     from streaming.session import replay as command
 
     code = command.run(
-        recording, bundle, speed, out, report, steps=steps, carry=carry, twin=twin, subject=subject
+        recording,
+        bundle,
+        speed,
+        out,
+        report,
+        steps=steps,
+        carry=carry,
+        twin=twin,
+        subject=subject,
+        dashboard=dashboard,
     )
     raise typer.Exit(code)
 

@@ -2,9 +2,12 @@
 
 import multiprocessing
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
+
+from rich.console import Console
 
 from rtdecode import installing
 from rtdecode.bundle import Bundle
@@ -79,6 +82,7 @@ class PageLink:
             self._process.start()
         socket.close()
         self._alive = True
+        self._twin: tuple[int, str] | None = None
 
     @property
     def url(self) -> str:
@@ -106,6 +110,12 @@ class PageLink:
         """Hand a sentence on."""
         self.tell(Message({"kind": "said", "text": text, "wall_s": time.time()}, {}))
 
+    def show_twin(self, newest: tuple[int, str] | None) -> None:
+        """Tell of the newest null-brain twin (number of its clip, file), once; None before there is one."""
+        if newest is not None and newest != self._twin:
+            self._twin = newest
+            self.tell(Message({"kind": "twin", "clip": newest[0], "file": newest[1]}, {}))
+
     def over(self, ended: str) -> None:
         """Say why the session ended."""
         self.tell(Message({"kind": "over", "ended": ended}, {}))
@@ -117,6 +127,34 @@ class PageLink:
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
+
+
+def open_page(
+    options: StreamOptions, bundle: Bundle, out: Path, running: ExitStack, console: Console
+) -> PageLink | None:
+    """Start the page and say where it is, if there is to be one.
+
+    Parameters
+    ----------
+    options : StreamOptions
+    bundle : Bundle
+    out : Path
+        The session's folder.
+    running : ExitStack
+        Ends the page.
+    console : Console
+
+    Raises
+    ------
+    UsageError
+        If the address cannot be served, or the toolkit is not installed.
+    """
+    if options.dashboard is None:
+        return None
+    page = PageLink(options.dashboard, out, options, bundle)
+    running.callback(page.close)
+    console.print(f"The session's page, for the operator alone: {page.url}", soft_wrap=True)
+    return page
 
 
 def check_installed() -> None:

@@ -176,7 +176,10 @@ class PageState:
         # Held while anything below changes or is drawn.
         self._lock = threading.Lock()
         self._status: Status = NOTHING
-        self._told_at = 0.0
+        # When the newest status was told, by the clock of whoever told it (a replay has its own), and when
+        # that was noticed here, s.
+        self._told_at = self._known_at = 0.0
+        self._heard_at = 0.0
         self._volumes_at: deque[float] = deque(maxlen=1000)
         self._triggers_at: deque[float] = deque(maxlen=1000)
         self._steadied = Steadied()
@@ -225,6 +228,9 @@ class PageState:
     def refresh(self, now_at: float) -> None:
         """Read the clips that are new, and make the next view."""
         with self._lock:
+            if self._told_at != self._known_at:
+                self._known_at = self._told_at
+                self._heard_at = now_at
             self._read_clips(now_at)
             seen = self._steadied.take(self._lamps(now_at), now_at)
             red = {lamp.name for lamp in seen if lamp.colour == lamps.RED}
@@ -423,7 +429,8 @@ class PageState:
         options = self._options
         # While the session decodes, statuses wait: sources are silent by what the newest one says of them,
         # until it is so old that nothing is known of them.
-        at = self._told_at if now_at - self._told_at < _UNTOLD_S else now_at
+        untold_s = now_at - self._heard_at
+        at = self._told_at + (untold_s if untold_s >= _UNTOLD_S else 0.0)
         sample_at = status["newest_sample_at"]
         heard = Heard(
             eeg=None if sample_at is None else at - sample_at,

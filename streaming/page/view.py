@@ -19,7 +19,9 @@ _EVERY = 0.5
 _COLOURS = {lamps.GREEN: "#009E73", lamps.AMBER: "#E69F00", lamps.RED: "#D55E00", lamps.GREY: "#6b7278"}
 _SIGNS = {lamps.GREEN: "●", lamps.AMBER: "▲", lamps.RED: "■", lamps.GREY: "○"}
 _WORDS = {lamps.GREEN: "well", lamps.AMBER: "look", lamps.RED: "act", lamps.GREY: "off"}
+# `--rt-free` is what words and frames leave of a display's height for the drawings.
 _STYLE = """
+:root { --rt-free: max(100vh - 330px, 300px); }
 body { background: #101214; color: #d6dade; font-size: 15px; }
 .nicegui-content { padding: 8px 12px; gap: 6px; min-height: 100vh; }
 .nicegui-row { align-items: stretch; }
@@ -34,10 +36,10 @@ body { background: #101214; color: #d6dade; font-size: 15px; }
 .rt-third { flex: 2 1 0; }
 .rt-rest { flex: 3 1 0; }
 .rt-wide { width: 100%; flex: none; }
-.rt-clip { width: 100%; height: 32vh; background: #000; object-fit: contain; }
-.rt-traces { width: 100%; height: 38vh; }
-.rt-line { width: 100%; height: 6vh; }
-.rt-low { width: 100%; height: 11vh; image-rendering: pixelated; }
+.rt-clip { width: 100%; height: calc(0.6 * var(--rt-free)); background: #000; object-fit: contain; }
+.rt-traces { width: 100%; height: calc(0.6 * var(--rt-free) + 45px); }
+.rt-line { width: 100%; height: calc(0.1 * var(--rt-free)); }
+.rt-low { width: 100%; height: calc(0.19 * var(--rt-free)); image-rendering: pixelated; }
 .rt-said { white-space: nowrap; overflow: hidden; text-overflow: ellipsis; max-width: 100%; }
 .rt-unknown { visibility: hidden; }
 .rt-stale { outline: 4px solid #D55E00; }

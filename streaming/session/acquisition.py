@@ -41,9 +41,9 @@ from rtdecode.eeg.channels import match
 from rtdecode.errors import GeometryError, RtDecodeError
 from rtdecode.signal.volume.motion import THIN
 from rtdecode.timing import check_tr
-from rtdecode.types import Array, EegChunk, Montage, Trigger, Volume, Window
+from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
 from rtdecode.windows.assembler import Assembler
-from streaming.page.slices import cut
+from streaming.page.shown import Shown
 from streaming.session import past
 from streaming.session.backlog import Lag
 from streaming.session.mailbox import Mailbox, Message, pack
@@ -159,10 +159,8 @@ class _Acquisition:
         self._kept_at = -math.inf
         # By which deadlines were judged when the last item was taken, s. It never goes back.
         self._taken_at = -math.inf
-        # Local time of the newest EEG that a status has shown, s.
-        self._traced_at = -math.inf
-        # The volume whose slices went to the page last.
-        self._sliced: Volume | None = None
+        # What the page shows of the data; None without a page.
+        self._shown = Shown(self._assembler) if options.dashboard is not None else None
         # Triggers and volumes that the next statuses will tell of.
         self._untold: list[dict[str, Any]] = []
         # Until a sample comes, the newest is the one that the acquisition before this one told of.
@@ -286,7 +284,8 @@ class _Acquisition:
         # Without room the session is busy and reads nothing: a later status tells of it all.
         if not self._outbox:
             self._status_at = now
-            self.send(Message(self._status(now), self._shown()))
+            arrays = {} if self._shown is None else self._shown.arrays()
+            self.send(Message(self._status(now), arrays))
             self._tell_now = bool(self._untold)
 
     def _idle(self) -> None:
@@ -481,38 +480,6 @@ class _Acquisition:
             "at": now,
             "wall_s": time.time(),
         }
-
-    def _shown(self) -> dict[str, Array]:
-        """Return what the page shows of the data since the last status; nothing without a page."""
-        if self._sources.options.dashboard is None:
-            return {}
-        return self._traces() | self._slices()
-
-    def _slices(self) -> dict[str, Array]:
-        """Return three slices of the newest volume that was read, if it is new."""
-        head = self._assembler.head
-        if head is None or head.volume is None or head.volume is self._sliced:
-            return {}
-        self._sliced = head.volume
-        picture, region = cut(head.volume.data, head.volume.affine, head.region())
-        return {"slices": picture, "region": region}
-
-    def _traces(self) -> dict[str, Array]:
-        """Return the EEG since the last status, at the bundle's rate."""
-        newest = self._assembler.eeg_newest
-        if not math.isfinite(newest):
-            return {}
-        grid = self._assembler.grid
-        rate = float(grid.sfreq)
-        # A window of EEG has room in a message.
-        since = max(self._traced_at, newest - float(grid.window))
-        times = since + (1 + np.arange(int((newest - since) * rate))) / rate
-        shown = self._assembler.eeg_shown(times)
-        if shown is None or not len(times):
-            return {}
-        values, mask = shown
-        self._traced_at = float(times[-1])
-        return {"traces": values.astype(np.float16), "traced": mask}
 
     def _notes(self) -> list[str]:
         """Say what was passed over since the last status, one sentence for each reason."""

@@ -28,7 +28,7 @@ from rtdecode.errors import OutputError, RtDecodeError, SourceLostError, UsageEr
 from rtdecode.windows.assembler import Counters
 from streaming.decode.deadline import Inbox, Job, time_left
 from streaming.decode.decoder import Decoder, check_steps
-from streaming.page.link import PageLink, Request
+from streaming.page.link import PageLink, Request, open_page
 from streaming.session import interrupts
 from streaming.session.advice import Advisor
 from streaming.session.mailbox import Mailbox, Message, slot_bytes, unpack
@@ -77,6 +77,7 @@ def run(options: StreamOptions) -> int:
     _check(options, bundle)
     name = time.strftime("%Y%m%d-%H%M%S")
     out = options.out or Path("runs") / f"stream-{name}"
+    console = Console(stderr=True)
     with ExitStack() as folders:
         # Locked before `prepare`, or --overwrite would empty the folder of a session still writing.
         folders.enter_context(held(out, "--out", f"session {name}"))
@@ -84,13 +85,10 @@ def run(options: StreamOptions) -> int:
             folders.enter_context(held(options.record, "--record", f"session {name}"))
             check_unused(options.record)
         # Opened before the folder is made: an address that cannot be served ends the command at once.
-        page = _page(options, bundle, out, folders)
+        page = open_page(options, bundle, out, folders, console)
         outputs = open_outputs(options.outlet, options.osc, bundle.manifest)
         folders.callback(outputs.close)
         prepare(out, overwrite=options.overwrite)
-        console = Console(stderr=True)
-        if page is not None:
-            console.print(f"The session's page, for the operator alone: {page.url}", soft_wrap=True)
         for where in outputs.names:
             console.print(f"Clips go out to {where}.", highlight=False, markup=False, soft_wrap=True)
         if bundle.manifest.simulated:
@@ -100,15 +98,6 @@ def run(options: StreamOptions) -> int:
         session = _Session(options, bundle, out, name, console, page, outputs)
         session.run()
     return 0
-
-
-def _page(options: StreamOptions, bundle: Bundle, out: Path, folders: ExitStack) -> PageLink | None:
-    """Start the page if there is to be one; it ends with the session."""
-    if options.dashboard is None:
-        return None
-    page = PageLink(options.dashboard, out, options, bundle)
-    folders.callback(page.close)
-    return page
 
 
 def _check(options: StreamOptions, bundle: Bundle) -> None:
@@ -233,8 +222,6 @@ class _Session:
         self._record_reason: str | None = None
         self._withdrawn = False
         self._operator = OperatorLog(out)
-        # The twin that the page was told of last.
-        self._twin_told: tuple[int, str] | None = None
         # Whether the acquisition has sent its last message.
         self._ended = False
         self._began_at = self._heard_at = time.monotonic()
@@ -474,10 +461,7 @@ class _Session:
     def _follow(self, page: PageLink) -> None:
         for request in page.requests():
             self._obey(request)
-        twin = self._output.newest_twin
-        if twin is not None and twin != self._twin_told:
-            self._twin_told = twin
-            page.tell(Message({"kind": "twin", "clip": twin[0], "file": twin[1]}, {}))
+        page.show_twin(self._output.newest_twin)
         if page.died():
             self._progress.say(
                 "The page ended unexpectedly; what it printed above says why. Decoding goes on."

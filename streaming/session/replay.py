@@ -8,6 +8,7 @@ written is the same too: clips, film and report.
 import math
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,8 +26,11 @@ from rtdecode.types import EegChunk, Trigger, Volume
 from rtdecode.windows.assembler import Assembler
 from streaming.decode.deadline import Job
 from streaming.decode.decoder import Decoder, check_steps
+from streaming.page.link import open_page
 from streaming.session import interrupts
 from streaming.session.memory import MemoryMeter
+from streaming.session.orders import StreamOptions
+from streaming.session.replay_page import ReplayPage
 from streaming.sinks import report as reports
 from streaming.sinks.output import Emitter, prepare, writing
 from streaming.sinks.truth import Truth
@@ -48,6 +52,7 @@ def run(
     carry: bool = True,
     twin: bool = False,
     subject: str | None = None,
+    dashboard: str | None = None,
 ) -> int:
     """Decode a recording; after Ctrl-C or SIGTERM, end with everything written.
 
@@ -67,11 +72,14 @@ def run(
         As for a live session.
     subject : str, optional
         One of the bundle's subjects. A recording does not say whose it is.
+    dashboard : str, optional
+        ``HOST:PORT`` of the operator's page.
 
     Raises
     ------
     UsageError
-        If the bundle cannot take `steps`, or the calibration of the session is missing or a different one.
+        If the bundle cannot take `steps`, the page cannot be served, or the calibration of the session is
+        missing or a different one.
     GeometryError
         If the recording holds nothing that the bundle reads.
     """
@@ -84,7 +92,9 @@ def run(
     # Both may refuse the recording or the bundle; only then is a folder made.
     assembler = _assembler(kept, loaded)
     decoder = Decoder(loaded, carry=carry)
-    with held(folder, "--out", f"replay {name}"):
+    console = Console(stderr=True)
+    with held(folder, "--out", f"replay {name}"), ExitStack() as running:
+        page = open_page(_options(kept, subject, dashboard), loaded, folder, running, console)
         prepare(folder, overwrite=False)
         simulated = bool(kept.meta.get("simulated")) or loaded.manifest.simulated
         truth = Truth(kept.truth, loaded)
@@ -105,18 +115,21 @@ def run(
         ended = "an unexpected error"
         stopped = list[str]()
         memory = MemoryMeter()
+        watched = None if page is None else ReplayPage(page, assembler, output)
         with interrupts.told(stopped.append):
             try:
-                ended = _play(kept, loaded, assembler, output, pace, stopped, memory)
+                ended = _play(kept, loaded, assembler, output, pace, stopped, memory, watched)
             except RtDecodeError as error:
                 ended = error.reason
                 raise
             finally:
+                if watched is not None:
+                    watched.over(ended)
                 _close(name, loaded, output, assembler, path, ended, memory)
                 print(folder)  # noqa: T201
                 print(path)  # noqa: T201
     if truth.fault:
-        Console(stderr=True).print(truth.fault, highlight=False, soft_wrap=True)
+        console.print(truth.fault, highlight=False, soft_wrap=True)
     return 0
 
 
@@ -124,6 +137,17 @@ def windows(events: Iterator[Item], assembler: Assembler, ended_at: float = -mat
     """Yield the windows of a recording in the order in which a live session would have cut them."""
     for window in assembler.play(events, ended_at):
         yield Job(window, assembler.clip(window))
+
+
+def _options(kept: Recording, subject: str | None, dashboard: str | None) -> StreamOptions:
+    """Say to the page what a session with these sources would."""
+    return StreamOptions(
+        lsl=None if kept.montage is None else "the recording",
+        fmri_dir=kept.path if kept.has_volumes() else None,
+        truth=kept.truth,
+        subject=subject,
+        dashboard=dashboard,
+    )
 
 
 def _assembler(kept: Recording, bundle: Bundle) -> Assembler:
@@ -202,12 +226,15 @@ def _play(
     pace: float | None,
     stopped: list[str],
     memory: MemoryMeter,
+    watched: ReplayPage | None,
 ) -> str:
-    """Decode until the end, or until `stopped` holds a signal's name; return in words what ended it."""
+    """Decode until the end, or until `stopped` holds what stops it; return in words what ended it."""
     began = time.monotonic()
     first = None
     console = Console(stderr=True)
-    jobs = windows(_items(kept, bundle, assembler), assembler, kept.meta.get("ended_at", -math.inf))
+    items = _items(kept, bundle, assembler)
+    items = items if watched is None else watched.seen(items)
+    jobs = windows(items, assembler, kept.meta.get("ended_at", -math.inf))
     shown = track(jobs, "replay", console=console, transient=True, disable=not console.is_terminal)
     for job in shown:
         # A window is due when the session cut it, counted from the first one.
@@ -216,13 +243,26 @@ def _play(
             due = began + (job.window.stamps["windowed"] - first) / pace
             while not stopped and due > time.monotonic():
                 time.sleep(min(_LOOK_UP, max(0.0, due - time.monotonic())))
+                _ask(watched, stopped)
+        _ask(watched, stopped)
         if stopped:
             return f"stopped by {stopped[0]}"
+        if watched is not None:
+            watched.tell(job)
         output.emit(job)
         memory.sample(time.monotonic())
-        for sentence in [*assembler.notes(), *output.notes()]:
+        told = output.notes()
+        for sentence in [*assembler.notes(), *told]:
             console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+        if watched is not None:
+            watched.say(told)
     return _WHOLE
+
+
+def _ask(watched: ReplayPage | None, stopped: list[str]) -> None:
+    """Do what the operator asks for on the page."""
+    if watched is not None and watched.stopped():
+        stopped.append("the operator on the page")
 
 
 def _close(

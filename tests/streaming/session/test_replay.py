@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from streaming.decode.deadline import Job
 from streaming.session import memory, replay
 from streaming.sinks.output import Emitter
 from tests.streaming.bundles import AFFINE, SHAPE, make_bundle, make_calibration, scan
+from tests.streaming.page.test_page import address, get
+from tests.streaming.sessions import end, gone, text, until
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +43,25 @@ def recorded(folder: Path, meta: dict[str, Any] | None = None) -> Path:
             at = 100.6 + 0.5 * index
             writer.write(Volume(data, AFFINE, index, 1, 0.5, 0.5 * index, 0.6, at, at, at, "v", "1"))
     return folder
+
+
+def test_a_replay_is_seen_on_its_page(bundle: Bundle, tmp_path: Path) -> None:
+    recording = recorded(tmp_path / "r")
+    out = tmp_path / "out"
+    # A window every ten seconds: time enough for the page to start.
+    flags = ["--bundle", str(bundle.path), "--speed", "0.1", "--out", str(out), "--dashboard", "127.0.0.1:0"]
+    command = [sys.executable, "-m", "rtdecode.cli", "replay", str(recording), *flags]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        url = address(process)
+        until(lambda: '"final"' in text(out / "clips.jsonl"))
+        clip = json.loads(text(out / "clips.jsonl").splitlines()[0])
+        until(lambda: get(url, f"/clip/{clip['clip']}/final")[0] == 200)
+        assert len(get(url, "/slices/1")[1]) > len(get(url, "/traces")[1]), "volumes, and no EEG"
+        process.send_signal(signal.SIGINT)
+        assert end(process, out).report["ended"] == "stopped by SIGINT"
+    finally:
+        gone(process)
 
 
 @pytest.mark.parametrize("speed", ["max", "1"])

@@ -1,0 +1,86 @@
+"""The operator's page during a replay: it is told at every window what a session tells twice a second."""
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from rtdecode.types import EegChunk, Trigger, Volume
+from rtdecode.windows.assembler import Assembler
+from streaming.decode.deadline import Job
+from streaming.page.link import PageLink
+from streaming.page.shown import Shown
+from streaming.session.mailbox import Message, pack
+from streaming.sinks.output import Emitter
+from streaming.status import NOTHING
+
+Item = EegChunk | Trigger | Volume
+
+
+class ReplayPage:
+    """Tell a page what a replay takes and decodes, and do what is asked for on it.
+
+    Parameters
+    ----------
+    page : PageLink
+    assembler : Assembler
+    output : Emitter
+    """
+
+    def __init__(self, page: PageLink, assembler: Assembler, output: Emitter) -> None:
+        self._page = page
+        self._assembler = assembler
+        self._output = output
+        self._shown = Shown(assembler)
+        # Arrivals since the page was told last, and times of the newest, on the recording's clock, s.
+        self._items: list[dict[str, Any]] = []
+        self._now_at = 0.0
+        self._sample_at: float | None = None
+
+    def seen(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Pass items on as they are taken."""
+        for item in items:
+            self._now_at = item.arrived_at
+            if isinstance(item, EegChunk):
+                self._sample_at = float(item.stamps[-1])
+            else:
+                uid = {"uid": item.uid} if isinstance(item, Volume) else {}
+                self._items.append({"arrived_at": item.arrived_at} | uid)
+            yield item
+
+    def tell(self, job: Job) -> None:
+        """Tell of a window that is about to be decoded, and of all that came before it."""
+        status = NOTHING | {
+            "elapsed": self._assembler.elapsed(self._now_at),
+            "waiting": [],
+            "simulated": self._output.simulated,
+            "counters": self._assembler.counters(),
+            "items": self._items,
+            "newest_sample_at": self._sample_at,
+            "at": self._now_at,
+            "wall_s": time.time(),
+        }
+        self._items = []
+        self._page.tell(Message(dict(status), self._shown.arrays()))
+        self._page.tell(pack(job.window, clip=job.clip, costs={}, backlog=False))
+
+    def say(self, sentences: Iterable[str]) -> None:
+        """Hand sentences on."""
+        for sentence in sentences:
+            self._page.say(sentence)
+
+    def stopped(self) -> bool:
+        """Do what has been asked for; return whether the replay is to stop."""
+        self._page.show_twin(self._output.newest_twin)
+        stopped = False
+        for request in self._page.requests():
+            if request.what == "stop":
+                stopped = True
+            elif request.what == "twin":
+                self._output.twins_wanted = request.word == "on"
+            else:
+                self._page.say("A replay notes nothing and deletes nothing: its recording stays as it is.")
+        return stopped
+
+    def over(self, ended: str) -> None:
+        """Say why the replay ended."""
+        self._page.over(ended)
