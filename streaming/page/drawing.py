@@ -84,7 +84,7 @@ def time_line(
 
 
 def motion(parameters: NDArray[np.float64]) -> str:
-    """Draw where the head was: shifts in one colour, turns in another, one line each.
+    """Draw where the head was: shifts in one colour, turns in another, and the displacement from below.
 
     Parameters
     ----------
@@ -105,6 +105,14 @@ def motion(parameters: NDArray[np.float64]) -> str:
         colour = LINE if column < 3 else BAD
         parts.append(
             f'<polyline points="{points}" fill="none" stroke="{colour}" vector-effect="non-scaling-stroke"/>'
+        )
+    # Framewise displacement: the sum of what the six changed by (Power et al. 2012, equation in the methods).
+    moved = np.abs(np.diff(values, axis=0)).sum(1)
+    for place, one in enumerate(moved, 1):
+        tall = min(one / span, 1) * height
+        parts.append(
+            f'<line x1="{place * step:.0f}" y1="{height}" x2="{place * step:.0f}" y2="{height - tall:.1f}" '
+            f'stroke="{TEXT}" vector-effect="non-scaling-stroke"/>'
         )
     return "".join(parts) + f"<title>{span:.1f} mm up and down</title></svg>"
 

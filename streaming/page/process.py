@@ -18,6 +18,7 @@ from nicegui import ui
 from rtdecode import bundle as bundles
 from streaming.page.address import Address
 from streaming.page.guard import Guard
+from streaming.page.preflight import Preflight
 from streaming.page.state import PageState
 from streaming.page.view import build
 from streaming.session.mailbox import Mailbox
@@ -50,7 +51,8 @@ def main(
     state = PageState(folder, options, bundles.load(bundle, verify=False, subject=options.subject))
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     _add_pictures(app, state)
-    build(state, asking.send)
+    preflight = Preflight(options, bundle, folder)
+    build(state, preflight, asking.send)
     ui.run_with(app, title="rtdecode", dark=True, favicon="🧠")
     config = uvicorn.Config(
         Guard(app, address),
@@ -79,6 +81,7 @@ def main(
 
     threading.Thread(target=follow, daemon=True).start()
     server.run(sockets=[opened])
+    preflight.close()
 
 
 def _add_pictures(app: FastAPI, state: PageState) -> None:

@@ -11,6 +11,7 @@ from rtdecode.bundle.manifest import ClipGeometry
 from streaming.page import lamps, strip, traces
 from streaming.page.lamps import Lamp
 from streaming.page.link import Request
+from streaming.page.preflight import Line, Preflight
 from streaming.page.state import LAMPS, SAID, PageState, ShownClip
 from streaming.sinks.operator_log import LABELS
 
@@ -40,6 +41,7 @@ body { background: #101214; color: #d6dade; font-size: 15px; }
 .rt-traces { width: 100%; height: calc(0.6 * var(--rt-free) + 45px); }
 .rt-line { width: 100%; height: calc(0.1 * var(--rt-free)); }
 .rt-low { width: 100%; height: calc(0.19 * var(--rt-free)); image-rendering: pixelated; }
+.rt-sheet { display: grid; grid-template-columns: max-content 2fr 1fr; gap: 4px 20px; }
 .rt-said { white-space: nowrap; overflow: hidden; text-overflow: ellipsis; max-width: 100%; }
 .rt-unknown { visibility: hidden; }
 .rt-stale { outline: 4px solid #D55E00; }
@@ -61,6 +63,7 @@ if (window.rtSound) {
 """
 # Browsers play no sound before somebody has pressed something.
 _ARM = "window.rtSound = window.rtSound || new AudioContext(); window.rtSound.resume()"
+_STATES = {"ok": lamps.GREEN, "note": lamps.AMBER, "bad": lamps.RED}
 # Takes the pictures of a person out of the page, not only out of sight.
 _REMOVE = "document.querySelectorAll('canvas, img').forEach((one) => one.remove())"
 # The labels of a run, in a sentence.
@@ -69,25 +72,26 @@ _ARTICLES = {"repeated": "a repetition", "aborted": "aborted", "localiser": "a l
 _BEEPS_EVERY = 4
 
 
-def build(state: PageState, ask: Callable[[Request], None]) -> None:
+def build(state: PageState, preflight: Preflight, ask: Callable[[Request], None]) -> None:
     """Register the page.
 
     Parameters
     ----------
     state : PageState
+    preflight : Preflight
     ask : callable
         Hands on what the operator asks of the session.
     """
 
     @ui.page("/")
     def page() -> None:
-        _Page(state, ask)
+        _Page(state, preflight, ask)
 
 
 class _Page:
     """One viewer's page."""
 
-    def __init__(self, state: PageState, ask: Callable[[Request], None]) -> None:
+    def __init__(self, state: PageState, preflight: Preflight, ask: Callable[[Request], None]) -> None:
         self._state = state
         self._ask = ask
         self._updates = 0
@@ -97,15 +101,26 @@ class _Page:
         self._build_head()
         with ui.row(wrap=False).classes("w-full gap-2"):
             self._lamps = [_LampCard() for _ in LAMPS]
+        self._sheet = _Sheet(preflight)
+        with ui.column().classes("w-full gap-2") as self._running:
+            self._build_panels()
+        self._blank = ui.element("div").classes("rt-blank")
+        with self._blank:
+            self._blanked = ui.label("Blanked on every display. B shows again.")
+        ui.keyboard(on_key=self._key)
+        ui.timer(_EVERY, self._update)
+        self._update()
+
+    def _build_panels(self) -> None:
         with ui.row(wrap=False).classes("w-full gap-2"):
             with _panel("decoded", "rt-third"):
-                self._clip = _Clip(state.geometry)
+                self._clip = _Clip(self._state.geometry)
                 self._words = ui.label()
                 self._numbers = ui.label().classes("rt-small")
             with _panel("null brain: same noise, no signal", "rt-third") as self._twin_panel:
-                self._twin = _Clip(state.geometry)
+                self._twin = _Clip(self._state.geometry)
             with _panel("shown to the participant meanwhile", "rt-third"):
-                self._truth = _Clip(state.geometry)
+                self._truth = _Clip(self._state.geometry)
                 self._known = ui.label()
                 self._identified = ui.label().classes("rt-small")
             with _panel("EEG as it is decoded, the last 8 s; orange: interpolated, brown: a hole", "rt-rest"):
@@ -121,17 +136,11 @@ class _Page:
                 self._carpet = _Picture("/carpet")
             with _panel("newest volume; orange: decoded", "rt-third"):
                 self._slices = _Picture("/slices")
-            with _panel("head: blue shifts, orange turns", "rt-third"):
+            with _panel("head: blue shifts, orange turns, grey displacement", "rt-third"):
                 self._motion = ui.html(sanitize=False).classes("rt-low")
                 self._displaced = ui.label().classes("rt-small")
             with _panel("what happened", "rt-rest"):
                 self._said = [ui.label().classes("rt-small rt-said") for _ in range(SAID)]
-        self._blank = ui.element("div").classes("rt-blank")
-        with self._blank:
-            self._blanked = ui.label("Blanked on every display. B shows again.")
-        ui.keyboard(on_key=self._key)
-        ui.timer(_EVERY, self._update)
-        self._update()
 
     def _build_head(self) -> None:
         with ui.row(wrap=False).classes("w-full items-center gap-4"):
@@ -208,6 +217,9 @@ class _Page:
         self._alarm.set_visibility(view.alarm)
         for card, lamp in zip(self._lamps, view.lamps, strict=False):
             card.show(lamp)
+        waiting = view.run_s is None and not view.over
+        self._sheet.show(waiting)
+        self._running.set_visibility(not waiting)
         self._identified.set_text(view.identified)
         self._twin_panel.set_visibility(view.twin)
         if view.withdrawn and not self._gone:
@@ -263,6 +275,38 @@ class _LampCard:
         if lamp.colour != self._colour:
             self._colour = lamp.colour
             self._card.style(f"border-color: {_COLOURS[lamp.colour]}")
+
+
+class _Sheet:
+    """What is there before the run: the findings of preflight, in place of clips."""
+
+    def __init__(self, preflight: Preflight) -> None:
+        self._preflight = preflight
+        self._shown: list[Line] | None = None
+        with _panel("before the run", "rt-wide") as self._panel:
+            self._button = ui.button("check everything (preflight, half a minute)", on_click=preflight.start)
+            self._button.props("flat")
+            self._said = ui.label()
+            self._table = ui.element("div").classes("rt-sheet")
+
+    def show(self, waiting: bool) -> None:
+        self._panel.set_visibility(waiting)
+        running = self._preflight.running
+        self._button.set_enabled(not running)
+        self._said.set_text("looking and listening" if running else self._preflight.fault)
+        if self._preflight.lines is not self._shown:
+            self._shown = self._preflight.lines
+            self._table.clear()
+            with self._table:
+                for line in self._shown:
+                    self._row(line)
+
+    @staticmethod
+    def _row(line: Line) -> None:
+        colour = _STATES[line.state]
+        ui.label(f"{_SIGNS[colour]} {line.subject}: {line.state}").style(f"color: {_COLOURS[colour]}")
+        ui.label(line.found)
+        ui.label(line.advice).classes("rt-small")
 
 
 class _Clip:

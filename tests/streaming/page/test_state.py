@@ -168,6 +168,7 @@ def test_what_was_withdrawn_stays_blank(state: PageState, tmp_path: Path) -> Non
 
 def test_the_newest_volume_and_the_head_are_drawn(state: PageState) -> None:
     arrays = {"slices": np.zeros((8, 24), np.uint8), "region": np.eye(8, 24, dtype=bool)}
+    told = status(100.0)
     for volume in range(3):
         told = status(100.0 + volume)
         motion = {"parameters": [0.1 * volume] + [0.0] * 5, "max_fd_mm": 0.1234, "tsnr": 61.7}

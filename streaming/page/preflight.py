@@ -1,0 +1,132 @@
+"""The page's first sheet: `rtdecode preflight` while a session waits for a run.
+
+The command runs as a program of its own, with the page's low priority, and reads the same stream and folder.
+Some of what it finds names streams and files. The page shows those findings without their words.
+"""
+
+import json
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from streaming.session.orders import StreamOptions
+
+# How long to listen, s.
+_SECONDS = 10
+# What is found of these subjects names no stream, file or folder.
+_WORDS = frozenset(
+    (
+        "rate",
+        "samples",
+        "level",
+        "triggers",
+        "sync",
+        "impedances",
+        "ECG",
+        "TR",
+        "voxels",
+        "delivery",
+        "head",
+        "battery",
+    )
+)
+_ELSEWHERE = "rtdecode preflight says more on a terminal"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One finding.
+
+    Attributes
+    ----------
+    subject : str
+    state : str
+        ``ok``, ``note`` or ``bad``.
+    found, advice : str
+    """
+
+    subject: str
+    state: str
+    found: str
+    advice: str
+
+
+class Preflight:
+    """Run the command on request, and keep what it found last.
+
+    Parameters
+    ----------
+    options : StreamOptions
+        The session's sources.
+    bundle : Path
+        The session's bundle.
+    folder : Path
+        The session's folder.
+
+    Attributes
+    ----------
+    running : bool
+    lines : list of Line
+        What was found last; empty before that.
+    fault : str
+        Why nothing was found; empty if something was.
+    """
+
+    def __init__(self, options: StreamOptions, bundle: Path, folder: Path) -> None:
+        self._command = _command(options, bundle, folder)
+        self._program: subprocess.Popen[str] | None = None
+        self.running = False
+        self.lines: list[Line] = []
+        self.fault = ""
+
+    def start(self) -> None:
+        """Begin to look and listen, unless that is going on."""
+        if not self.running:
+            self.running = True
+            threading.Thread(target=self._run, daemon=True).start()
+
+    def close(self) -> None:
+        """End the program, if it is running."""
+        if self._program is not None:
+            self._program.kill()
+
+    def _run(self) -> None:
+        nobody = subprocess.DEVNULL
+        with subprocess.Popen(
+            self._command, stdout=subprocess.PIPE, stderr=nobody, stdin=nobody, text=True
+        ) as self._program:
+            said, _ = self._program.communicate()
+        try:
+            self.lines = [_line(**one) for one in json.loads(said)]
+            self.fault = ""
+        except ValueError:
+            code = self._program.returncode
+            self.lines = []
+            self.fault = f"preflight ended with exit code {code}: start it on a terminal to see why"
+        self.running = False
+
+
+def _command(options: StreamOptions, bundle: Path, folder: Path) -> list[str]:
+    flags = {
+        "--lsl": options.lsl,
+        "--fmri-dir": options.fmri_dir,
+        "--calibration": options.calibration,
+        # Places on the same disks that are not in use.
+        "--out": folder / "next",
+        "--record": None if options.record is None else options.record / "next",
+        "--minutes": None if options.seconds is None else options.seconds / 60,
+        "--peers": ",".join(options.peers) or None,
+    }
+    words = [sys.executable, "-m", "rtdecode.cli", "preflight", "--bundle", str(bundle), "--json"]
+    words += ["--seconds", str(_SECONDS)]
+    for flag, value in flags.items():
+        words += [] if value is None else [flag, str(value)]
+    return words
+
+
+def _line(subject: str, state: str, found: str, advice: str) -> Line:
+    if subject in _WORDS:
+        return Line(subject, state, found, advice)
+    return Line(subject, state, "", "" if state == "ok" else _ELSEWHERE)

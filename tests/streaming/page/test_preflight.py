@@ -1,0 +1,49 @@
+from pathlib import Path
+
+import pytest
+
+from streaming.page.preflight import Preflight
+from streaming.session.orders import StreamOptions
+from tests.streaming.bundles import make_bundle
+from tests.streaming.sessions import until
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_bundle(tmp_path_factory.mktemp("b") / "bundle").path
+
+
+def test_the_session_s_own_sources_are_checked_and_nothing_is_named(bundle: Path, tmp_path: Path) -> None:
+    volumes = tmp_path / "Jane-Doe"
+    volumes.mkdir()
+    (volumes / "Jane-Doe.txt").write_text("no volume")
+    sheet = Preflight(StreamOptions(fmri_dir=volumes, seconds=600), bundle, tmp_path / "out")
+    sheet.start()
+    assert sheet.running
+    until(lambda: not sheet.running)
+    assert not sheet.fault
+    states = {line.subject: line.state for line in sheet.lines}
+    assert states["bundle"] == "ok"
+    assert states["disk"] == "ok"
+    assert states["export"] == "note"
+    said = " ".join(f"{line.found} {line.advice}" for line in sheet.lines)
+    assert "Jane" not in said
+    assert str(tmp_path) not in said
+    assert "rtdecode preflight says more on a terminal" in said
+
+
+def test_a_preflight_that_cannot_be_made_says_so(bundle: Path, tmp_path: Path) -> None:
+    sheet = Preflight(StreamOptions(), bundle, tmp_path / "out")
+    sheet.start()
+    until(lambda: not sheet.running)
+    assert not sheet.lines
+    assert "exit code 2" in sheet.fault
+
+
+def test_a_preflight_ends_with_the_page(bundle: Path, tmp_path: Path) -> None:
+    sheet = Preflight(StreamOptions(fmri_dir=tmp_path), bundle, tmp_path / "out")
+    sheet.start()
+    until(lambda: sheet._program is not None)
+    sheet.close()
+    until(lambda: not sheet.running)
+    assert sheet.fault
