@@ -231,7 +231,8 @@ class PageState:
             if self._told_at != self._known_at:
                 self._known_at = self._told_at
                 self._heard_at = now_at
-            self._read_clips(now_at)
+            if not self._withdrawn:
+                self._read_clips(now_at)
             seen = self._steadied.take(self._lamps(now_at), now_at)
             red = {lamp.name for lamp in seen if lamp.colour == lamps.RED}
             # A part that is well again and fails once more is a new alarm.
@@ -316,7 +317,12 @@ class PageState:
         """Blank every display for good."""
         with self._lock:
             self._withdrawn = True
-            self.view = replace(self.view, blank=True, withdrawn=True)
+            self._truths.clear()
+            self._twins.clear()
+            self._records.clear()
+            self.view = replace(self.view, blank=True, withdrawn=True, clip=None)
+        with self._picturing:
+            self._pictures.clear()
 
     def pack_traces(self) -> str:
         """Pack the newest EEG for the canvas."""
@@ -327,6 +333,12 @@ class PageState:
         if not values:
             return traces.packed(np.zeros((0, 0)), np.zeros(0, bool), [], set())
         return traces.packed(np.concatenate(values, axis=1), np.concatenate(held), self._names, bad)
+
+    def draw_slices(self) -> bytes:
+        """Draw the newest volume (PNG)."""
+        with self._lock:
+            found = self._slices or (np.zeros((1, 1), np.uint8), np.zeros((1, 1), bool))
+        return slices.picture(*found)
 
     def draw_carpet(self) -> bytes:
         """Draw the newest volumes: a column each, a row for every few voxels (PNG)."""
@@ -370,7 +382,11 @@ class PageState:
         if window.revision == "final" and window.fmri is not None:
             rows = np.linspace(0, window.fmri.shape[1] - 1, _CARPET_ROWS).astype(int)
             self._carpet.extend(window.fmri[window.fmri_mask][:, rows])
-        if clip not in self._truths and (frames := self._truth.clip(window)) is not None:
+        if (
+            not self._withdrawn
+            and clip not in self._truths
+            and (frames := self._truth.clip(window)) is not None
+        ):
             self._truths[clip] = frames
             _forget(self._truths)
 
@@ -449,12 +465,6 @@ class PageState:
             lamps.brain(finals),
             lamps.recording(status["record_fault"], asked=options.record is not None),
         ]
-
-    def draw_slices(self) -> bytes:
-        """Draw the newest volume (PNG)."""
-        with self._lock:
-            found = self._slices or (np.zeros((1, 1), np.uint8), np.zeros((1, 1), bool))
-        return slices.picture(*found)
 
     def _motion(self) -> str:
         """Draw where the head was in the newest volumes."""

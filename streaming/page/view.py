@@ -222,10 +222,8 @@ class _Page:
         self._running.set_visibility(not waiting)
         self._identified.set_text(view.identified)
         self._twin_panel.set_visibility(view.twin)
-        if view.withdrawn and not self._gone:
-            self._gone = True
-            self._blanked.set_text("Withdrawn: what this session wrote is being deleted.")
-            ui.run_javascript(_REMOVE)
+        if view.withdrawn:
+            self._remove()
             return
         if view.clip is not None:
             self._show_clip(view.clip)
@@ -241,6 +239,13 @@ class _Page:
             label.set_text(f"{time.strftime('%H:%M:%S', time.localtime(wall_s))}  {sentence}")
         if view.alarm and self._updates % _BEEPS_EVERY == 0:
             ui.run_javascript(_BEEP)
+
+    def _remove(self) -> None:
+        """Take every picture of a person who has withdrawn out of the page."""
+        if not self._gone:
+            self._gone = True
+            self._blanked.set_text("Withdrawn: what this session wrote is being deleted.")
+            ui.run_javascript(_REMOVE)
 
     def _show_clip(self, clip: ShownClip) -> None:
         self._clip.show(clip.url)

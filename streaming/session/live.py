@@ -566,12 +566,20 @@ class _Session:
         if self._page is not None:
             self._page.over(ended)
         if self._withdrawn:
-            self._discard()
+            self._output.leave_out()
+            try:
+                self._output.close()
+            finally:
+                self._discard()
             return
         try:
             final = self._close(ended)
         finally:
             self._keep_truth()
+        # Judging takes a while, in which the operator may have asked for it.
+        if self._page is not None and any(one.what == "withdraw" for one in self._page.requests()):
+            self._discard()
+            return
         report.show(final)
         print(self._out)  # noqa: T201
         print(self._report_path)  # noqa: T201
@@ -586,12 +594,10 @@ class _Session:
         """
         record = self._options.record
         try:
-            # Writes no more, and must have ended before anything can be deleted.
+            # It may still be writing the recording.
             self._acquisition.end()
-            self._output.leave_out()
-            self._output.close()
             withdraw(self._out, self._report_path, record)
-        except (OSError, OutputError) as error:
+        except OSError as error:
             places = " and ".join(str(place) for place in (self._out, record) if place is not None)
             raise OutputError(
                 f"withdrawn, but not everything could be deleted: {error}. Delete {places} by hand.",

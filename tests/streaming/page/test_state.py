@@ -161,9 +161,16 @@ def test_what_was_withdrawn_stays_blank(state: PageState, tmp_path: Path) -> Non
         assert state.view.withdrawn
         state.toggle_blank()
         assert state.view.blank
-    # The session deletes its clips while the page looks on.
+    assert state.clip(0, "final") is None
+    assert state.snapshot() == "there is no clip to keep"
+
+
+def test_clips_that_are_deleted_meanwhile_are_not_there(state: PageState, tmp_path: Path) -> None:
+    emit(tmp_path, 0)
+    state.refresh(100.0)
     (tmp_path / "clips" / "0_final.mp4").unlink()
     assert state.clip(0, "final") is None
+    assert state.snapshot() == "there is no clip to keep"
 
 
 def test_the_newest_volume_and_the_head_are_drawn(state: PageState) -> None:
