@@ -3,6 +3,7 @@
 import http.client
 import json
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import psutil
 from websockets.sync.client import ClientConnection, connect
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -69,9 +71,15 @@ class Tab:
 class Browser:
     """A browser that is running."""
 
-    def __init__(self, port: int, sockets: ExitStack) -> None:
+    def __init__(self, running: psutil.Process, port: int, sockets: ExitStack) -> None:
+        self._running = running
         self._port = port
         self._sockets = sockets
+
+    def stop_reading(self) -> None:
+        """Stop all of its processes: its pages take nothing any more, and do not leave."""
+        for process in [self._running, *self._running.children(recursive=True)]:
+            process.suspend()
 
     def open(self, url: str) -> Tab:
         """Open a page of its own."""
@@ -94,8 +102,9 @@ def browser() -> Iterator[Browser]:
         running = subprocess.Popen([path, *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             with ExitStack() as sockets:
-                yield Browser(_port(Path(folder)), sockets)
+                yield Browser(psutil.Process(running.pid), _port(Path(folder)), sockets)
         finally:
+            running.send_signal(signal.SIGCONT)
             running.terminate()
             running.wait(LIMIT)
 

@@ -2,8 +2,9 @@
 
 python -m benchmarks.page [--minutes 30] [--viewers 2]    # needs Chromium; writes page.json beside this file
 
-CPU is the share of one core over the session, part by part. Memory is sampled every ten seconds; its growth
-is that of the last tenth over the tenth that follows the first sixth (five of thirty minutes).
+Beside these viewers there is one whose browser is stopped after a minute: it takes nothing any more, and does
+not leave. CPU is the share of one core over the session, part by part. Memory is sampled every ten seconds;
+its growth is that of the last tenth over the tenth that follows the first sixth (five of thirty minutes).
 """
 
 import argparse
@@ -11,6 +12,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,12 +31,14 @@ CPU = 0.05
 SESSION_GROWTH = 0.05
 BROWSER_GROWTH = 0.1
 _EVERY_S = 10.0
+# When one viewer stops reading, s.
+_LEAVES_S = 60.0
 _OUT = Path(__file__).with_suffix(".json")
 
 
 def measure(minutes: float, viewers: int) -> dict[str, Any]:
     """Run a session with so many viewers; return what each part of it took."""
-    with tempfile.TemporaryDirectory() as name, browser() as chrome:
+    with tempfile.TemporaryDirectory() as name, browser() as chrome, browser() as absent:
         out = Path(name) / "demo"
         port = address.free(address.parse("127.0.0.1:0")).port
         words = [sys.executable, "-m", "rtdecode.cli", "demo", "--film", "natural", "--out", str(out)]
@@ -43,10 +47,15 @@ def measure(minutes: float, viewers: int) -> dict[str, Any]:
         _wait_for(port)
         for _ in range(viewers):
             chrome.open(f"http://127.0.0.1:{port}/")
+        absent.open(f"http://127.0.0.1:{port}/")
+        leaves = threading.Timer(_LEAVES_S, absent.stop_reading)
+        leaves.start()
         seen = _followed(demo, port)
+        leaves.cancel()
         report = json.loads((out / "report.json").read_text())
     return {
-        "minutes": minutes,
+        # A session that was stopped was shorter than it was to be.
+        "minutes": round(len(seen["page"]["cpu"]) * _EVERY_S / 60, 1),
         "viewers": viewers,
         "windows": report["windows"],
         "beyond_floor_ms": report["latency_ms"]["beyond_floor"],
