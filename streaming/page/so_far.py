@@ -14,7 +14,7 @@ from rtdecode.scores.events import Event, Span, apart, distractors
 from rtdecode.types import Array
 
 # Frames, rows and columns that are averaged, at most.
-_BLOCK = (4, 8, 8)
+_BLOCK = (8, 8, 8)
 # The figure is computed anew once the clips have grown by this share: it takes longer the more there are.
 _GROWTH = 0.02
 
@@ -31,8 +31,9 @@ class SoFar:
     def __init__(self, mean_clip: Array) -> None:
         self._mean = np.asarray(mean_clip, np.float32)
         self._spans: list[Span] = []
-        self._clips: list[NDArray[np.float32]] = []
-        self._truths: list[NDArray[np.float32]] = []
+        # Of half the precision, as they are kept for a whole session.
+        self._clips: list[NDArray[np.float16]] = []
+        self._truths: list[NDArray[np.float16]] = []
         self._figured = 0
         self._words = ""
 
@@ -56,7 +57,9 @@ class SoFar:
     def _figure(self, events: Mapping[int, Sequence[Event]]) -> str:
         kept = apart(self._spans)
         spans = [self._spans[i] for i in kept]
-        clips, truths = (np.stack([side[i] for i in kept]) for side in (self._clips, self._truths))
+        clips, truths = (
+            np.stack([side[i] for i in kept]).astype(np.float32) for side in (self._clips, self._truths)
+        )
         wins = identification_nway((clips @ truths.T).astype(np.float64), distractors(spans, events), 2)
         found = entry(wins, 0.5, groups=sessions_of(spans))
         if found is None:
@@ -67,7 +70,7 @@ class SoFar:
             f"{found['n']} clips so far; not for stopping"
         )
 
-    def _coarse(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _coarse(self, frames: NDArray[np.uint8]) -> NDArray[np.float16]:
         """Return the averages over blocks, with mean 0 and norm 1: products of two are correlations."""
         values = frames.astype(np.float32) - self._mean[: len(frames)]
         for axis, most in enumerate(_BLOCK):
@@ -78,4 +81,4 @@ class SoFar:
         flat = values.ravel() - values.mean()
         norm = float(np.linalg.norm(flat))
         # A clip that equals the mean clip has no correlation, and loses every comparison.
-        return (flat / norm if norm > 0 else np.full_like(flat, np.nan)).astype(np.float32)
+        return (flat / norm if norm > 0 else np.full_like(flat, np.nan)).astype(np.float16)

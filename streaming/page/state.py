@@ -47,6 +47,8 @@ _CARPET = 150
 _CARPET_ROWS = 120
 # z-scored values of voxels from black to white.
 _GREY_SPAN = 3.0
+# Clips that are known by their records: more than the ledger and the time line show.
+_RECORDS = 300
 # The parts of a session that have a lamp.
 LAMPS = ("EEG", "fMRI", "triggers", "clips", "brain", "recording")
 # Sentences that are shown, and clips whose pictures are kept.
@@ -184,7 +186,7 @@ class PageState:
         self._triggers_at: deque[float] = deque(maxlen=1000)
         self._steadied = Steadied()
         self._read = 0
-        self._records: deque[dict[str, Any]] = deque(maxlen=1000)
+        self._records: deque[dict[str, Any]] = deque(maxlen=_RECORDS)
         self._clips = 0
         self._identified = ""
         self._counts: Counter[str] = Counter()

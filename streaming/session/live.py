@@ -7,6 +7,7 @@ progress. When the session is stopped, has decoded its ``--seconds`` or meets a 
 over what it still has, and the files and the report are finished. An acquisition that dies is started again.
 """
 
+import json
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,7 @@ from rich.console import Console
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle
 from rtdecode.disk import calibration as calibrations
+from rtdecode.disk import strict_json
 from rtdecode.disk.folders import held
 from rtdecode.disk.recording import check_unused
 from rtdecode.errors import OutputError, RtDecodeError, SourceLostError, UsageError
@@ -201,7 +203,8 @@ class _Session:
         self._acquisition = _Process(_sources(options, bundle, name), slot_bytes(bundle))
         self._restarts = Restarts()
         # All triggers and volumes so far, without pixels: what a restarted acquisition has to know.
-        self._items: list[dict[str, Any]] = []
+        # As text, which takes a quarter of the memory of the values: it is kept for the whole session.
+        self._items: list[str] = []
         self._handing_over = False
         # A clip is worth showing until the next one is due, one hop later.
         self._patience = float(bundle.manifest.grid.hop)
@@ -352,7 +355,8 @@ class _Session:
             f"the acquisition process ended unexpectedly ({cause(code)}) and is started again. Nothing "
             "is received until it reads again, which leaves a gap in the windows and the recording."
         )
-        self._acquisition.start_again(Past(self._items, self._status), recording=self._record_fault is None)
+        past = Past([json.loads(one) for one in self._items], self._status)
+        self._acquisition.start_again(past, recording=self._record_fault is None)
 
     def _take_window(self, message: Message) -> None:
         window = unpack(message)
@@ -376,7 +380,7 @@ class _Session:
         hole_s = self._restarts.back(time.monotonic()) if status["heard"] else None
         if hole_s is not None:
             self._progress.say(f"the acquisition is receiving again, after {hole_s:.1f} s without data")
-        self._items += status["items"]
+        self._items += [strict_json.dumps(one) for one in status["items"]]
         # Emptied here, as `_items` has them now.
         self._status = {**with_runs(self._runs, status), "items": []}
         self._told = True

@@ -9,7 +9,7 @@ from scipy.sparse import csr_array
 from rtdecode import bundle as bundles
 from rtdecode.errors import GeometryError
 from rtdecode.signal.volume.motion import rigid
-from rtdecode.signal.volume.projection import Projection, VoxelReader, _indices, outside, project, sample
+from rtdecode.signal.volume.projection import Projection, VoxelReader, outside, project, sample, voxel_indices
 
 SHAPE = (7, 6, 5)
 AFFINE = np.array([[-3.0, 0.2, 0, 9], [0.1, 2.5, 0.3, -7], [0, -0.3, 4.0, -5], [0, 0, 0, 1]])
@@ -38,8 +38,8 @@ def test_indices_that_are_nearly_whole_are_whole_and_others_stay() -> None:
     wanted = np.array([[0.0, 3.0, 2.25], [5.0, 0.5, 4.0], [1.0, 2.0, 3.0]])
     off = 1e-8 * np.array([[1, -1, 0], [-1, 0, 1], [1, 1, -1]])
     points = AFFINE[:3, :3] @ (wanted + off) + AFFINE[:3, 3:]
-    np.testing.assert_array_equal(_indices(AFFINE, points)[off != 0], wanted[off != 0])
-    np.testing.assert_allclose(_indices(AFFINE, points)[off == 0], wanted[off == 0], atol=1e-9)
+    np.testing.assert_array_equal(voxel_indices(AFFINE, points)[off != 0], wanted[off != 0])
+    np.testing.assert_allclose(voxel_indices(AFFINE, points)[off == 0], wanted[off == 0], atol=1e-9)
 
 
 def stored_otherwise(data: np.ndarray, affine: np.ndarray, order, flip) -> tuple[np.ndarray, np.ndarray]:
