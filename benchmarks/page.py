@@ -60,7 +60,7 @@ def measure(minutes: float, viewers: int) -> dict[str, Any]:
         "windows": report["windows"],
         "beyond_floor_ms": report["latency_ms"]["beyond_floor"],
         "cpu": {part: round(float(np.mean(one["cpu"])), 4) for part, one in seen.items()},
-        "memory_mb": {part: [round(x) for x in one["memory_mb"]] for part, one in seen.items()},
+        "memory_mb_by_minute": {part: _by_minute(one["memory_mb"]) for part, one in seen.items()},
         "growth": {part: round(_growth(one["memory_mb"]), 4) for part, one in seen.items()},
     }
 
@@ -127,6 +127,12 @@ def _growth(memory_mb: Sequence[float]) -> float:
     return float(np.median(memory_mb[-length:]) / early - 1)
 
 
+def _by_minute(values: Sequence[float]) -> list[int]:
+    """Return the median of each minute."""
+    count = round(60 / _EVERY_S)
+    return [round(float(np.median(values[at : at + count]))) for at in range(0, len(values), count)]
+
+
 def _wait_for(port: int) -> None:
     while not any(one.laddr and one.laddr.port == port for one in psutil.net_connections("tcp")):
         time.sleep(0.2)
@@ -150,7 +156,7 @@ def main() -> None:
     ]
     for name, value, bar in rows:
         console.print(f"{name}: {value:g}, bar {bar:g}, {'pass' if value <= bar else 'FAIL'}")
-    _OUT.write_text(json.dumps(found, indent=1) + "\n")
+    _OUT.write_text(json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":
