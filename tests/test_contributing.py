@@ -5,6 +5,7 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from streaming.sources.folder.source import FolderSource
 from tests.own_metric import LayoutJudge, correlation, layouts
@@ -53,6 +54,7 @@ def _placed(data, affine):
     return zip(places, data.ravel().astype(float), strict=True)
 
 
+@pytest.mark.full
 def test_a_metric_of_its_own_stands_in_the_runs_figures(tmp_path):
     register("layout", LayoutJudge)
     changes = [

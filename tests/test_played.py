@@ -19,6 +19,7 @@ def play(folder: Path, spec: str = "") -> Played:
     return played(recording, tiny_bundle("ridge"), folder / "out")
 
 
+@pytest.mark.full
 def test_finals_and_last_revisions_are_judged_off_the_files_of_a_session(tmp_path: Path) -> None:
     (tmp_path / "steady").mkdir()
     (tmp_path / "late").mkdir()
@@ -71,6 +72,7 @@ def test_everything_at_once_is_what_it_says(tmp_path: Path) -> None:
     assert max(played_back.delays) > max(ideal.delays)
 
 
+@pytest.mark.full
 def test_too_few_minutes_are_told_and_the_bundle_as_it_is_stands_below() -> None:
     # The shipped bundle, as a fit needs one that names a fitter.
     found = minutes.measure("phantom", [0.5], 1, "shapes", seconds=SECONDS)

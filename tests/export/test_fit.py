@@ -93,6 +93,7 @@ def made(setup: Setup, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle
     return bundles.load(out), told.getvalue()
 
 
+@pytest.mark.full
 def test_the_command_writes_a_bundle_that_runs(setup, made):
     mine, told = made
     assert "64 windows" in told
@@ -143,6 +144,7 @@ def test_a_bundle_names_no_recording_and_not_whom_it_was_fitted_to_before(setup,
     assert "DOE" not in json.dumps(told)
 
 
+@pytest.mark.full
 def test_fitting_again_gives_the_same_weights(setup, made, fitted):
     held = weights_of(onnx.load(made[0].path / "encode.onnx"), made[0].path, ("varied",))
     assert set(fitted.weights) - set(held) == {"yields"}
@@ -420,6 +422,7 @@ def test_the_command_line_says_it_and_ends_with_2(tmp_path):
     assert "names no fitter" in done.stderr
 
 
+@pytest.mark.full
 def test_a_fitted_bundle_can_be_fitted_again(setup, made):
     again = command.fitter_of(made[0])
     assert isinstance(again, CompactFitter)

@@ -24,6 +24,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     ]
 
 
+@pytest.mark.full
 def test_a_decoder_is_trained_on_recordings_and_judged_on_the_last(recordings, tmp_path, capsys):
     out = tmp_path / "mine"
     films = ",".join(str(folder / "truth" / "film.mp4") for folder in recordings)

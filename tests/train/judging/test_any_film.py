@@ -18,6 +18,7 @@ from train.judging.film_scores import CHANCE, Scores, Shown, describe, told_apar
 CONTROLS = ("_rest", "_other_film", "_other_subject", "_null")
 
 
+@pytest.mark.full
 def test_a_run_is_judged_on_films_beside_controls_and_references(tmp_path: Path) -> None:
     path = tmp_path / "dancing.mp4"
     write_mp4(path, Film(24, seed=1200, cuts="free").frames, 8)

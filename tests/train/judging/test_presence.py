@@ -160,6 +160,7 @@ def test_kinds_are_what_they_are_called() -> None:
     np.testing.assert_array_equal(mixed["eeg"][WINDOWS // 2], other["eeg"][0])
 
 
+@pytest.mark.full
 def test_a_run_is_judged_by_what_it_says_of_brains_and_one_that_says_nothing_is_not() -> None:
     run = tiny("ridge")
     tree = read_run(run)
