@@ -104,6 +104,9 @@ def browser() -> Iterator[Browser]:
             with ExitStack() as sockets:
                 yield Browser(psutil.Process(running.pid), _port(Path(folder)), sockets)
         finally:
+            # A process that is stopped does not end when it is asked to.
+            for process in psutil.Process(running.pid).children(recursive=True):
+                process.resume()
             running.send_signal(signal.SIGCONT)
             running.terminate()
             running.wait(LIMIT)
