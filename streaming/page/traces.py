@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.disk import strict_json
+from rtdecode.signal.stretches import stretches
 from streaming.page.drawing import BAD, HOLE, LINE, TEXT
 
 # Samples that become one pair of points.
@@ -102,8 +103,8 @@ def packed(values: NDArray[np.floating], held: NDArray[np.bool_], names: Sequenc
     return strict_json.dumps(
         {
             "points": base64.b64encode(coded.tobytes()).decode(),
-            "held": _spans(there),
-            "holes": [[start / samples, stop / samples] for start, stop in _spans(~held)],
+            "held": stretches(there),
+            "holes": [[start / samples, stop / samples] for start, stop in stretches(~held)],
             "bad": [name if name in bad else "" for name in names[: len(values)]],
         }
     )
@@ -125,9 +126,3 @@ def _extremes(
     pairs = np.stack([cut.min(2), cut.max(2)], 2).reshape(len(values), 2 * bins)
     whole = np.repeat(held[: bins * _BIN].reshape(bins, _BIN).all(1), 2)
     return pairs, whole
-
-
-def _spans(chosen: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Return where each row of true values begins and ends."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], chosen, [False]]).astype(np.int8)))
-    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]

@@ -15,6 +15,7 @@ from rtdecode.eeg.channels import canonical
 from rtdecode.errors import GeometryError
 from rtdecode.signal.heartbeat.beats import REGULAR
 from rtdecode.signal.heartbeat.rpeaks import RPeaks
+from rtdecode.signal.stretches import stretches
 from streaming.tools.doctor_eeg import listed, played
 from streaming.tools.finding import Finding
 from streaming.tools.heard import Heard
@@ -233,9 +234,4 @@ def _band_db(hz: Values, power: Values, band: tuple[float, float]) -> Values:
 
 def _longest(mask: NDArray[np.bool_]) -> slice:
     """Return the longest stretch that is True throughout."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
-    if not len(edges):
-        return slice(0, 0)
-    starts, stops = edges[::2], edges[1::2]
-    longest = int(np.argmax(stops - starts))
-    return slice(int(starts[longest]), int(stops[longest]))
+    return slice(*max(stretches(mask), key=lambda one: one[1] - one[0], default=(0, 0)))
