@@ -127,7 +127,7 @@ def _clip(bundle: Bundle, out: Path) -> tuple[dict[str, Any], Decoded]:
         out,
         "benchmark",
         bundle,
-        Decoder(bundle, now),
+        Decoder(bundle, now, tell_condition=True),
         Truth(None, bundle),
         now,
         simulated=True,

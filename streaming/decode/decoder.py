@@ -41,8 +41,8 @@ class Decoded:
     first_frame_at, last_frame_at : float
     denoising_s : float
         Time that denoising took, over all chunks.
-    condition : float32, (value,)
-        What the encoder told the next stage; see `rtdecode.bundle.condition`.
+    condition : float32, (value,), or None
+        What the encoder told the next stage, if that was asked for; see `rtdecode.bundle.condition`.
     """
 
     clip: Clip
@@ -52,7 +52,7 @@ class Decoded:
     first_frame_at: float
     last_frame_at: float
     denoising_s: float
-    condition: Float
+    condition: Float | None
 
     @property
     def stamps(self) -> dict[str, float]:
@@ -75,6 +75,8 @@ class Decoder:
         Reads the local clock.
     carry : bool
         Whether a window carries on from the one before it, if the bundle can.
+    tell_condition : bool
+        Whether each decoded clip has its condition.
     loaded : Engine, optional
         The bundle's engine, if other sessions share it; by default it is loaded.
 
@@ -99,9 +101,11 @@ class Decoder:
         now: Callable[[], float] = monotonic,
         *,
         carry: bool = True,
+        tell_condition: bool = False,
         loaded: Engine | None = None,
     ) -> None:
         self._bundle = bundle
+        self._tell_condition = tell_condition
         self._now = now
         self._engine = engine.load(bundle) if loaded is None else loaded
         self._session = self._engine.session(carry=carry)
@@ -168,7 +172,7 @@ class Decoder:
         )
         last_at = self._now()
         # Read last: on a GPU the condition stays on the device until then.
-        condition = opened.condition()
+        condition = opened.condition() if self._tell_condition else None
         return Decoded(clip, started_at, encoded_at, denoised_at, first_at, last_at, denoising_s, condition)
 
     def _scores(self, encoded: dict[str, NDArray[Any]]) -> dict[str, float] | None:

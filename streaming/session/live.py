@@ -24,6 +24,7 @@ from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle
 from rtdecode.disk import calibration as calibrations
 from rtdecode.disk import strict_json
+from rtdecode.disk.calibration import Calibration
 from rtdecode.disk.folders import held
 from rtdecode.disk.recording import check_unused
 from rtdecode.errors import OutputError, RtDecodeError, SourceLostError, UsageError
@@ -76,7 +77,7 @@ def run(options: StreamOptions) -> int:
         After everything has been written; its `exit_code` says which fault it was.
     """
     bundle = bundles.load(options.bundle, subject=options.subject)
-    _check(options, bundle)
+    calibration = _check(options, bundle)
     name = time.strftime("%Y%m%d-%H%M%S")
     out = options.out or Path("runs") / f"stream-{name}"
     console = Console(stderr=True)
@@ -97,13 +98,14 @@ def run(options: StreamOptions) -> int:
             console.print(
                 "[bold]Simulated participant:[/] the bundle decodes one simulated brain, and no other."
             )
-        session = _Session(options, bundle, out, name, console, page, outputs)
+        advisor = _advisor(options, bundle, calibration)
+        session = _Session(options, bundle, out, name, console, advisor, page, outputs)
         session.run()
     return 0
 
 
-def _check(options: StreamOptions, bundle: Bundle) -> None:
-    """Refuse orders that cannot be carried out, before any folder is made."""
+def _check(options: StreamOptions, bundle: Bundle) -> Calibration | None:
+    """Refuse orders that cannot be carried out, before any folder is made; return the calibration."""
     if options.decoder is not None:
         raise UsageError("--decoder is not built yet. There are --lsl, --fmri-dir, --bundle and --truth.")
     check_steps(bundle, options.steps)
@@ -114,8 +116,7 @@ def _check(options: StreamOptions, bundle: Bundle) -> None:
             f"--seconds {options.seconds:g} holds no window of {window:g} s. Give {window:g} or more."
         )
     _check_places(options)
-    if options.calibration is not None:
-        _check_calibration(options.calibration, bundle)
+    return None if options.calibration is None else _checked_calibration(options.calibration, bundle)
 
 
 def _check_sources(options: StreamOptions, bundle: Bundle) -> None:
@@ -157,11 +158,12 @@ def _same(one: Path | None, other: Path | None) -> bool:
     return one is not None and other is not None and one.resolve() == other.resolve()
 
 
-def _check_calibration(path: Path, bundle: Bundle) -> None:
-    """Refuse a calibration that the acquisition could not use, before any folder is made."""
+def _checked_calibration(path: Path, bundle: Bundle) -> Calibration:
+    """Load a calibration; refuse one that the acquisition could not use."""
     calibration = calibrations.load(path)
     if bundle.projection is not None:
         calibration.matched(bundle.projection)
+    return calibration
 
 
 def with_runs(known: dict[int, dict[str, Any]], status: Status) -> Status:
@@ -189,6 +191,7 @@ class _Session:
         out: Path,
         name: str,
         console: Console,
+        advisor: Advisor | None = None,
         page: PageLink | None = None,
         outputs: Outputs | None = None,
     ) -> None:
@@ -197,6 +200,7 @@ class _Session:
         self._name = name
         self._out = out
         self._console = console
+        self._advisor = advisor
         self._page = page
         self._outputs = outputs or Outputs()
         self._report_path = options.report or out / "report.json"
@@ -239,7 +243,12 @@ class _Session:
                     self._out,
                     self._name,
                     self._bundle,
-                    Decoder(self._bundle, time.monotonic, carry=self._options.carry),
+                    Decoder(
+                        self._bundle,
+                        time.monotonic,
+                        carry=self._options.carry,
+                        tell_condition=self._options.outlet is not None,
+                    ),
                     self._truth,
                     time.monotonic,
                     simulated=self._bundle.manifest.simulated,
@@ -253,7 +262,7 @@ class _Session:
                 self._options.seconds,
                 self._output.hop_s,
                 heard,
-                _advisor(self._options, self._bundle),
+                self._advisor,
             )
             # What the report says if anything but an `RtDecodeError` ends the session.
             ended = "an unexpected error"
@@ -669,9 +678,9 @@ class _Session:
         self._interrupted = f"stopped by {name}"
 
 
-def _advisor(options: StreamOptions, bundle: Bundle) -> Advisor:
+def _advisor(options: StreamOptions, bundle: Bundle, calibration: Calibration | None) -> Advisor:
     """Make what says of each run whether it looks usable, by the calibration's figures if there is one."""
-    known = None if options.calibration is None else calibrations.load(options.calibration).record.figures
+    known = None if calibration is None else calibration.record.figures
     return Advisor(known, volumes=options.fmri_dir is not None and bundle.projection is not None)
 
 

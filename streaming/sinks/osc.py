@@ -51,7 +51,7 @@ class OscSender:
         """The receiver's address."""
         return f"OSC {self._text}"
 
-    def send(self, message: dict[str, Any], text: str, condition: Float) -> None:
+    def send(self, message: dict[str, Any], text: str, condition: Float | None) -> None:
         """Send a clip; a datagram that cannot leave at once is dropped.
 
         Raises

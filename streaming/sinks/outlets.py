@@ -54,12 +54,13 @@ class ClipOutlets:
         """The names of the streams."""
         return f"LSL {', '.join(self._names)}"
 
-    def send(self, message: dict[str, Any], text: str, condition: Float) -> None:
+    def send(self, message: dict[str, Any], text: str, condition: Float | None) -> None:
         """Push a clip; the library sends it in threads of its own, and drops what nobody takes."""
         now = pylsl.local_clock()
         if self._clips is not None:
             self._clips.push_sample([text], now)
         if self._condition is not None:
+            assert condition is not None, "the decoder was not asked for the condition"
             self._condition.push_sample(condition.tolist(), now)
         if self._scores is not None and "scores" in message:
             self._scores.push_sample(list(message["scores"].values()), now)

@@ -22,7 +22,7 @@ class Output(Protocol):
         """What it is, for the terminal."""
         ...
 
-    def send(self, message: dict[str, Any], text: str, condition: Float) -> None:
+    def send(self, message: dict[str, Any], text: str, condition: Float | None) -> None:
         """Send a clip without waiting.
 
         Parameters

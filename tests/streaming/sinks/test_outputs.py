@@ -85,7 +85,7 @@ def until(there: Callable[[], bool]) -> None:
 def emitter(bundle: Bundle, out: Path, outputs: Outputs, **how: Any) -> Emitter:
     """An emitter as a session has it, with these outputs."""
     prepare(out, overwrite=False)
-    decoder = Decoder(bundle, time.monotonic)
+    decoder = Decoder(bundle, time.monotonic, tell_condition=True)
     truth = Truth(None, bundle)
     given = {"simulated": False} | how
     return Emitter(out, "s", bundle, decoder, truth, time.monotonic, on_emitted=outputs.send, **given)
@@ -207,12 +207,13 @@ def test_a_stream_says_nothing_of_the_session_but_its_name(plain: Bundle, tmp_pa
 def test_the_condition_is_what_the_denoiser_is_told_in_brief(plain: Bundle) -> None:
     labels = condition.labels(plain.manifest)
     assert labels == [*(f"condition-{k}" for k in range(4)), "embedding-0"]
-    decoder = Decoder(plain)
+    decoder = Decoder(plain, tell_condition=True)
     session = decoder._engine.session()
     opened = session.open(window(3, seed=3), 2)
     encoded = opened.encode()
     expected = [*encoded["condition"].mean((0, 2, 3, 4)), *encoded["embedding"].reshape(-1)]
     decoded = decoder.decode(window(3, seed=3))
+    assert decoded.condition is not None
     assert decoded.condition.dtype == np.float32
     np.testing.assert_allclose(decoded.condition, expected, rtol=1e-5)
     tokens = np.arange(12.0).reshape(1, 3, 4)
