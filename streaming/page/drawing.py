@@ -1,9 +1,12 @@
 """What the page draws, as SVG: it is sharp at any size, and a browser needs no program for it."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rtdecode.signal.volume.rigid import RADIUS_MM, framewise_displacement
 
 # Colours that are told apart by everyone and in the dark (Okabe and Ito 2008, Color Universal Design).
 LINE = "#56B4E9"
@@ -13,8 +16,7 @@ HOLE = "#5b3a29"
 TEXT = "#c8ccd0"
 # Units of the drawings: they are scaled to the place that they have.
 _WIDTH = 1000
-# Radius at which turns of the head become mm, and the least that is drawn from the middle up and down.
-_SPHERE_MM = 50.0
+# The least motion that is drawn from the middle up and down, mm.
 _MOTION_MM = 0.5
 
 
@@ -84,7 +86,7 @@ def time_line(
 
 
 def motion(parameters: NDArray[np.float64]) -> str:
-    """Draw where the head was: shifts in one colour, turns in another, and the displacement from below.
+    """Draw where the head was: shifts in one colour, turns in another, framewise displacement from below.
 
     Parameters
     ----------
@@ -93,7 +95,7 @@ def motion(parameters: NDArray[np.float64]) -> str:
     """
     height = 100
     parts = [_opened(_WIDTH, height)]
-    values = parameters * np.array([1.0] * 3 + [_SPHERE_MM] * 3)
+    values = parameters * np.array([1.0] * 3 + [RADIUS_MM] * 3)
     values -= values[:1]
     span = max(_MOTION_MM, float(np.abs(values).max(initial=0.0)))
     step = _WIDTH / max(len(values) - 1, 1)
@@ -106,10 +108,8 @@ def motion(parameters: NDArray[np.float64]) -> str:
         parts.append(
             f'<polyline points="{points}" fill="none" stroke="{colour}" vector-effect="non-scaling-stroke"/>'
         )
-    # Framewise displacement: the sum of what the six changed by (Power et al. 2012, equation in the methods).
-    moved = np.abs(np.diff(values, axis=0)).sum(1)
-    for place, one in enumerate(moved, 1):
-        tall = min(one / span, 1) * height
+    for place, (before, after) in enumerate(pairwise(parameters), 1):
+        tall = min(framewise_displacement(after, before) / span, 1) * height
         parts.append(
             f'<line x1="{place * step:.0f}" y1="{height}" x2="{place * step:.0f}" y2="{height - tall:.1f}" '
             f'stroke="{TEXT}" vector-effect="non-scaling-stroke"/>'

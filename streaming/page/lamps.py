@@ -50,8 +50,8 @@ class Lamp:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """When what came last, s before now; None for what never came.
+class Silence:
+    """For how long each source has sent nothing, s; None for what never came.
 
     Attributes
     ----------
@@ -63,18 +63,18 @@ class Heard:
     trigger: float | None = None
 
 
-def eeg(status: Status, heard: Heard, *, asked: bool) -> Lamp:
+def eeg(status: Status, silence: Silence, *, asked: bool) -> Lamp:
     """Tell of the EEG stream."""
     if not asked:
         return Lamp("EEG", GREY, "not asked for")
-    if heard.eeg is None:
+    if silence.eeg is None:
         return Lamp("EEG", AMBER, "no sample yet", "Start the amplifier's LSL stream, or correct its name.")
     late, gone = _SILENT["EEG"]
-    if heard.eeg > late:
+    if silence.eeg > late:
         return Lamp(
             "EEG",
-            RED if heard.eeg > gone else AMBER,
-            f"silent for {heard.eeg:.0f} s",
+            RED if silence.eeg > gone else AMBER,
+            f"silent for {silence.eeg:.0f} s",
             "The amplifier's program has stopped sending, or the network is down. The session takes the "
             "stream up again by itself.",
         )
@@ -91,12 +91,12 @@ def eeg(status: Status, heard: Heard, *, asked: bool) -> Lamp:
     return Lamp("EEG", GREEN, found)
 
 
-def fmri(status: Status, heard: Heard, tr_s: float, *, asked: bool) -> Lamp:
+def fmri(status: Status, silence: Silence, tr_s: float, *, asked: bool) -> Lamp:
     """Tell of the scanner's export."""
     if not asked:
         return Lamp("fMRI", GREY, "not asked for")
-    running = heard.trigger is not None and heard.trigger <= _RUNNING_TRS * tr_s
-    if heard.volume is None:
+    running = silence.trigger is not None and silence.trigger <= _RUNNING_TRS * tr_s
+    if silence.volume is None:
         if running:
             return Lamp(
                 "fMRI",
@@ -107,9 +107,9 @@ def fmri(status: Status, heard: Heard, tr_s: float, *, asked: bool) -> Lamp:
         return Lamp("fMRI", AMBER, "no volume yet", "Start the scanner's run with the export switched on.")
     late, gone = (max(limit, trs * tr_s) for limit, trs in zip(_SILENT["fMRI"], (4, 12), strict=True))
     counted = status["counters"]["fmri"]
-    if heard.volume > late:
-        found = f"no volume for {heard.volume:.0f} s"
-        colour = RED if heard.volume > gone else AMBER
+    if silence.volume > late:
+        found = f"no volume for {silence.volume:.0f} s"
+        colour = RED if silence.volume > gone else AMBER
         if running:
             advice = (
                 "The export stopped in the middle of a run, while triggers go on: check the export, the "
@@ -125,25 +125,25 @@ def fmri(status: Status, heard: Heard, tr_s: float, *, asked: bool) -> Lamp:
     return Lamp("fMRI", GREEN, found)
 
 
-def triggers(status: Status, heard: Heard, tr_s: float, *, asked: bool) -> Lamp:
+def triggers(status: Status, silence: Silence, tr_s: float, *, asked: bool) -> Lamp:
     """Tell of the volume triggers in the EEG."""
     if not asked or not status["triggers_expected"]:
         return Lamp("triggers", GREY, "not expected")
-    if heard.trigger is None:
+    if silence.trigger is None:
         return Lamp(
             "triggers",
             AMBER,
             "none yet",
             "Check the cable from the scanner to the amplifier's trigger input.",
         )
-    running = heard.volume is not None and heard.volume <= _RUNNING_TRS * tr_s
+    running = silence.volume is not None and silence.volume <= _RUNNING_TRS * tr_s
     clock = status["counters"]["clock"]
     residual = clock.get("residual_ms")
-    if heard.trigger > _RUNNING_TRS * tr_s and running:
+    if silence.trigger > _RUNNING_TRS * tr_s and running:
         return Lamp(
             "triggers",
             AMBER,
-            f"none for {heard.trigger:.0f} s, while volumes come",
+            f"none for {silence.trigger:.0f} s, while volumes come",
             "Check the trigger cable. Until it is back, windows rest on the times of the files.",
         )
     found = f"{status['counters']['eeg'].get('triggers') or 0}"

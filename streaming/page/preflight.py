@@ -8,10 +8,11 @@ import json
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from streaming.session.orders import StreamOptions
+from streaming.tools.finding import Finding
 
 # How long to listen, s.
 _SECONDS = 10
@@ -35,24 +36,6 @@ _WORDS = frozenset(
 _ELSEWHERE = "rtdecode preflight says more on a terminal"
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One finding.
-
-    Attributes
-    ----------
-    subject : str
-    state : str
-        ``ok``, ``note`` or ``bad``.
-    found, advice : str
-    """
-
-    subject: str
-    state: str
-    found: str
-    advice: str
-
-
 class Preflight:
     """Run the command on request, and keep what it found last.
 
@@ -68,7 +51,7 @@ class Preflight:
     Attributes
     ----------
     running : bool
-    lines : list of Line
+    findings : list of Finding
         What was found last; empty before that.
     fault : str
         Why nothing was found; empty if something was.
@@ -78,7 +61,7 @@ class Preflight:
         self._command = _command(options, bundle, folder)
         self._program: subprocess.Popen[str] | None = None
         self.running = False
-        self.lines: list[Line] = []
+        self.findings: list[Finding] = []
         self.fault = ""
 
     def start(self) -> None:
@@ -99,11 +82,11 @@ class Preflight:
         ) as self._program:
             said, _ = self._program.communicate()
         try:
-            self.lines = [_line(**one) for one in json.loads(said)]
+            self.findings = [_nameless(Finding(**one)) for one in json.loads(said)]
             self.fault = ""
         except ValueError:
             code = self._program.returncode
-            self.lines = []
+            self.findings = []
             self.fault = f"preflight ended with exit code {code}: start it on a terminal to see why"
         self.running = False
 
@@ -126,7 +109,8 @@ def _command(options: StreamOptions, bundle: Path, folder: Path) -> list[str]:
     return words
 
 
-def _line(subject: str, state: str, found: str, advice: str) -> Line:
-    if subject in _WORDS:
-        return Line(subject, state, found, advice)
-    return Line(subject, state, "", "" if state == "ok" else _ELSEWHERE)
+def _nameless(finding: Finding) -> Finding:
+    """Return a finding without words that could name something."""
+    if finding.subject in _WORDS:
+        return finding
+    return replace(finding, found="", advice="" if finding.state == "ok" else _ELSEWHERE)

@@ -19,7 +19,8 @@ SIDE = 96
 # A slab of fewer slices is not cut across.
 _THIN = 8
 # Shares of a slice's values that become black and white.
-_BLACK, _WHITE = 0.01, 0.995
+_BLACK = 0.01
+_WHITE = 0.995
 # The region's colour (Okabe and Ito 2008): the grey levels stay in it as brightness.
 _REGION = (230, 159, 0)
 

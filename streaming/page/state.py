@@ -22,7 +22,7 @@ from rtdecode.bundle import Bundle
 from rtdecode.disk.video import Frames, read_mp4
 from rtdecode.types import Array, Window
 from streaming.page import drawing, lamps, slices, traces
-from streaming.page.lamps import Heard, Lamp, Steadied
+from streaming.page.lamps import Lamp, Silence, Steadied
 from streaming.page.so_far import SoFar
 from streaming.page.strip import strip
 from streaming.session.mailbox import Message, unpack
@@ -206,6 +206,7 @@ class PageState:
         # Where the head was, since the run began: (6,) in mm and rad.
         self._moved: deque[NDArray[np.float64]] = deque(maxlen=_CARPET)
         self._moved_in = -1
+        self._motion = drawing.motion(np.zeros((0, 6)))
         self._over = ""
         self._blank = self._withdrawn = self._twin_shown = False
         self._acknowledged: set[str] = set()
@@ -249,7 +250,7 @@ class PageState:
                 clip=self._clip(now_at),
                 ledger=self._ledger(),
                 line=self._line(),
-                motion=self._motion(),
+                motion=self._motion,
                 displaced=self._displaced(),
                 volumes=self._volumes,
                 said=list(self._said),
@@ -372,12 +373,17 @@ class PageState:
         runs = status["counters"]["runs"]
         if not runs:
             return
-        if runs[-1]["run"] != self._moved_in:
+        begins = runs[-1]["run"] != self._moved_in
+        if begins:
             self._moved.clear()
             self._moved_in = runs[-1]["run"]
         now = (runs[-1]["motion"] or {}).get("parameters")
-        if now is not None and (not self._moved or not np.array_equal(self._moved[-1], now)):
+        moves = now is not None and (not self._moved or not np.array_equal(self._moved[-1], now))
+        if moves:
             self._moved.append(np.array(now, np.float64))
+        # A volume comes less often than a view is made.
+        if begins or moves:
+            self._motion = drawing.motion(np.reshape(self._moved, (-1, 6)))
 
     def _take_window(self, window: Window, clip: int) -> None:
         # Of each volume once: the other revisions of a window have the same ones, or none.
@@ -450,7 +456,7 @@ class PageState:
         untold_s = now_at - self._heard_at
         at = self._told_at + (untold_s if untold_s >= _UNTOLD_S else 0.0)
         sample_at = status["newest_sample_at"]
-        heard = Heard(
+        silence = Silence(
             eeg=None if sample_at is None else at - sample_at,
             volume=at - self._volumes_at[-1] if self._volumes_at else None,
             trigger=at - self._triggers_at[-1] if self._triggers_at else None,
@@ -460,17 +466,13 @@ class PageState:
         age_s = None if newest is None else now_at - newest["seen_at"]
         finals = [one["brain"] for one in self._records if one["revision"] == "final"]
         return [
-            lamps.eeg(status, heard, asked=with_eeg),
-            lamps.fmri(status, heard, self._tr_s, asked=options.fmri_dir is not None),
-            lamps.triggers(status, heard, self._tr_s, asked=with_eeg),
+            lamps.eeg(status, silence, asked=with_eeg),
+            lamps.fmri(status, silence, self._tr_s, asked=options.fmri_dir is not None),
+            lamps.triggers(status, silence, self._tr_s, asked=with_eeg),
             lamps.clips(age_s, self._counts["late"], self._counts["final"], self._hop_s),
             lamps.brain(finals),
             lamps.recording(status["record_fault"], asked=options.record is not None),
         ]
-
-    def _motion(self) -> str:
-        """Draw where the head was in the newest volumes."""
-        return drawing.motion(np.reshape(self._moved, (-1, 6)))
 
     def _displaced(self) -> str:
         """Return in words how far the head moved in the newest run, and how steady its signal is."""

@@ -11,9 +11,10 @@ from rtdecode.bundle.manifest import ClipGeometry
 from streaming.page import lamps, strip, traces
 from streaming.page.lamps import Lamp
 from streaming.page.link import Request
-from streaming.page.preflight import Line, Preflight
+from streaming.page.preflight import Preflight
 from streaming.page.state import LAMPS, SAID, PageState, ShownClip
 from streaming.sinks.operator_log import LABELS
+from streaming.tools.finding import Finding
 
 _EVERY = 0.5
 # Colours and signs that are told apart by everyone (Okabe and Ito 2008, Color Universal Design).
@@ -287,7 +288,7 @@ class _Sheet:
 
     def __init__(self, preflight: Preflight) -> None:
         self._preflight = preflight
-        self._shown: list[Line] | None = None
+        self._shown: list[Finding] | None = None
         with _panel("before the run", "rt-wide") as self._panel:
             self._button = ui.button("check everything (preflight, half a minute)", on_click=preflight.start)
             self._button.props("flat")
@@ -299,19 +300,19 @@ class _Sheet:
         running = self._preflight.running
         self._button.set_enabled(not running)
         self._said.set_text("looking and listening" if running else self._preflight.fault)
-        if self._preflight.lines is not self._shown:
-            self._shown = self._preflight.lines
+        if self._preflight.findings is not self._shown:
+            self._shown = self._preflight.findings
             self._table.clear()
             with self._table:
-                for line in self._shown:
-                    self._row(line)
+                for finding in self._shown:
+                    self._row(finding)
 
     @staticmethod
-    def _row(line: Line) -> None:
-        colour = _STATES[line.state]
-        ui.label(f"{_SIGNS[colour]} {line.subject}: {line.state}").style(f"color: {_COLOURS[colour]}")
-        ui.label(line.found)
-        ui.label(line.advice).classes("rt-small")
+    def _row(finding: Finding) -> None:
+        colour = _STATES[finding.state]
+        ui.label(f"{_SIGNS[colour]} {finding.subject}: {finding.state}").style(f"color: {_COLOURS[colour]}")
+        ui.label(finding.found)
+        ui.label(finding.advice).classes("rt-small")
 
 
 class _Clip:

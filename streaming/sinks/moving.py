@@ -7,17 +7,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 _QUALITY = 85
+# From 0 (fast) to 6: a file is kept and sent, so it is small rather than quick to make.
+_EFFORT = 4
 
 
-def moving(frames: NDArray[np.uint8], fps: float, *, effort: int = 0) -> bytes:
+def moving(frames: NDArray[np.uint8], fps: float) -> bytes:
     """Encode frames (frame, row, column, 3) as an animated WebP that begins again and again.
 
     Parameters
     ----------
     frames : uint8, (frame, row, column, 3)
     fps : float
-    effort : int
-        0 is the fastest; up to 6 the file gets smaller.
     """
     first, *others = [Image.fromarray(frame) for frame in frames]
     held = io.BytesIO()
@@ -29,6 +29,6 @@ def moving(frames: NDArray[np.uint8], fps: float, *, effort: int = 0) -> bytes:
         duration=round(1000 / fps),
         loop=0,
         quality=_QUALITY,
-        method=effort,
+        method=_EFFORT,
     )
     return held.getvalue()

@@ -26,10 +26,9 @@ Frames = NDArray[np.uint8]
 # Clips of each kind that are shown.
 _SHOWN = 3
 _BINS = 24
-# Of a clip's frames every second one is shown, at this rate, Hz. The file is small rather than quick to make.
+# Of a clip's frames every second one is shown, at this rate, Hz.
 _EVERY = 2
 _FPS = 4.0
-_EFFORT = 4
 _FIGURES = {
     "identification_2way": "identification, 2-way",
     "identification_2way_same_background": "identification, 2-way, same background",
@@ -172,7 +171,7 @@ def _pictures(session: Session) -> str:
     shown = []
     for words, number in chosen:
         if number in found:
-            data = base64.b64encode(moving(found[number][::_EVERY], _FPS, effort=_EFFORT)).decode()
+            data = base64.b64encode(moving(found[number][::_EVERY], _FPS)).decode()
             picture = f'<img alt="{_text(words)}" src="data:image/webp;base64,{data}">'
             shown.append(f"<figure>{picture}<figcaption>{_text(words)}</figcaption></figure>")
     return "".join(shown)

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from streaming.page import lamps
-from streaming.page.lamps import AMBER, GREEN, GREY, RED, Heard, Lamp, Steadied
+from streaming.page.lamps import AMBER, GREEN, GREY, RED, Lamp, Silence, Steadied
 from streaming.status import NOTHING, Status
 
 TR = 0.8
@@ -17,54 +17,54 @@ def status(**counters: dict[str, Any]) -> Status:
 
 
 def test_eeg_that_flows_is_green_and_says_what_comes() -> None:
-    seen = lamps.eeg(status(eeg={"rate_hz": 1000.2, "gaps": 2}), Heard(eeg=0.1), asked=True)
+    seen = lamps.eeg(status(eeg={"rate_hz": 1000.2, "gaps": 2}), Silence(eeg=0.1), asked=True)
     assert (seen.colour, seen.found, seen.advice) == (GREEN, "1000 Hz, 2 gaps", "")
 
 
 @pytest.mark.parametrize(("silent", "colour"), [(None, AMBER), (1.9, GREEN), (3.0, AMBER), (9.0, RED)])
 def test_silent_eeg_is_told_and_gets_worse(silent: float | None, colour: str) -> None:
-    assert lamps.eeg(status(), Heard(eeg=silent), asked=True).colour == colour
+    assert lamps.eeg(status(), Silence(eeg=silent), asked=True).colour == colour
 
 
 def test_bad_channels_are_named() -> None:
-    seen = lamps.eeg(status(eeg={"bad_channels": ["Cz", "Oz"]}), Heard(eeg=0.0), asked=True)
+    seen = lamps.eeg(status(eeg={"bad_channels": ["Cz", "Oz"]}), Silence(eeg=0.0), asked=True)
     assert seen.colour == AMBER
     assert "Cz, Oz" in seen.found
 
 
 def test_triggers_without_files_mean_that_the_export_is_off() -> None:
-    seen = lamps.fmri(status(), Heard(eeg=0.0, trigger=0.5), TR, asked=True)
+    seen = lamps.fmri(status(), Silence(eeg=0.0, trigger=0.5), TR, asked=True)
     assert seen.colour == RED
     assert "export is off" in seen.advice
-    without = lamps.fmri(status(), Heard(eeg=0.0), TR, asked=True)
+    without = lamps.fmri(status(), Silence(eeg=0.0), TR, asked=True)
     assert without.colour == AMBER
     assert "export is off" not in without.advice
 
 
 @pytest.mark.parametrize(("trigger", "cause"), [(0.5, "stopped in the middle"), (15.0, "run is over")])
 def test_volumes_that_stop_have_another_cause_while_triggers_go_on(trigger: float, cause: str) -> None:
-    seen = lamps.fmri(status(), Heard(eeg=0.0, volume=15.0, trigger=trigger), TR, asked=True)
+    seen = lamps.fmri(status(), Silence(eeg=0.0, volume=15.0, trigger=trigger), TR, asked=True)
     assert seen.colour == AMBER
     assert cause in seen.advice
-    assert lamps.fmri(status(), Heard(0.0, 60.0, trigger), TR, asked=True).colour == RED
+    assert lamps.fmri(status(), Silence(0.0, 60.0, trigger), TR, asked=True).colour == RED
 
 
 def test_a_long_tr_is_no_silence() -> None:
-    assert lamps.fmri(status(), Heard(volume=9.0), 3.0, asked=True).colour == GREEN
+    assert lamps.fmri(status(), Silence(volume=9.0), 3.0, asked=True).colour == GREEN
 
 
 def test_bursts_are_told_with_their_size() -> None:
     seen = lamps.fmri(
-        status(fmri={"volumes": 90, "missing": 1, "burst": 31}), Heard(volume=1.0), TR, asked=True
+        status(fmri={"volumes": 90, "missing": 1, "burst": 31}), Silence(volume=1.0), TR, asked=True
     )
     assert seen.found == "90 volumes, 1 missing, bursts of up to 31"
 
 
 def test_lost_triggers_are_told_only_while_volumes_come() -> None:
-    lost = lamps.triggers(status(), Heard(volume=0.5, trigger=9.0), TR, asked=True)
+    lost = lamps.triggers(status(), Silence(volume=0.5, trigger=9.0), TR, asked=True)
     assert (lost.colour, "trigger cable" in lost.advice) == (AMBER, True)
-    assert lamps.triggers(status(), Heard(volume=60.0, trigger=60.0), TR, asked=True).colour == GREEN
-    assert lamps.triggers(status(), Heard(), TR, asked=False).colour == GREY
+    assert lamps.triggers(status(), Silence(volume=60.0, trigger=60.0), TR, asked=True).colour == GREEN
+    assert lamps.triggers(status(), Silence(), TR, asked=False).colour == GREY
 
 
 @pytest.mark.parametrize(("age", "colour"), [(None, GREY), (4.0, GREEN), (9.0, AMBER), (20.0, RED)])

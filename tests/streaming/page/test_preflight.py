@@ -22,11 +22,11 @@ def test_the_session_s_own_sources_are_checked_and_nothing_is_named(bundle: Path
     assert sheet.running
     until(lambda: not sheet.running)
     assert not sheet.fault
-    states = {line.subject: line.state for line in sheet.lines}
+    states = {one.subject: one.state for one in sheet.findings}
     assert states["bundle"] == "ok"
     assert states["disk"] == "ok"
     assert states["export"] == "note"
-    said = " ".join(f"{line.found} {line.advice}" for line in sheet.lines)
+    said = " ".join(f"{one.found} {one.advice}" for one in sheet.findings)
     assert "Jane" not in said
     assert str(tmp_path) not in said
     assert "rtdecode preflight says more on a terminal" in said
@@ -36,7 +36,7 @@ def test_a_preflight_that_cannot_be_made_says_so(bundle: Path, tmp_path: Path) -
     sheet = Preflight(StreamOptions(), bundle, tmp_path / "out")
     sheet.start()
     until(lambda: not sheet.running)
-    assert not sheet.lines
+    assert not sheet.findings
     assert "exit code 2" in sheet.fault
 
 
