@@ -8,13 +8,9 @@ over what it still has, and the files and the report are finished. An acquisitio
 """
 
 import json
-import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from multiprocessing.context import SpawnProcess
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,37 +18,35 @@ from rich.console import Console
 
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle
-from rtdecode.disk import calibration as calibrations
 from rtdecode.disk import strict_json
 from rtdecode.disk.calibration import Calibration
 from rtdecode.disk.folders import held
 from rtdecode.disk.recording import check_unused
-from rtdecode.errors import OutputError, RtDecodeError, SourceLostError, UsageError
+from rtdecode.errors import OutputError, RtDecodeError, SourceLostError
 from rtdecode.windows.assembler import Counters
 from streaming.decode.deadline import Inbox, Job, time_left
-from streaming.decode.decoder import Decoder, check_steps
-from streaming.page.link import PageLink, Request, open_page
+from streaming.decode.decoder import Decoder
+from streaming.page.link import PageLink, open_page
 from streaming.session import interrupts
+from streaming.session.acquiring import AcquisitionProcess, sources
 from streaming.session.advice import Advisor
-from streaming.session.mailbox import Mailbox, Message, slot_bytes, unpack
+from streaming.session.checks import check
+from streaming.session.mailbox import Message, slot_bytes, unpack
 from streaming.session.memory import MemoryMeter
-from streaming.session.orders import Past, Sources, StreamOptions
+from streaming.session.operator import Operator
+from streaming.session.orders import Past, StreamOptions
 from streaming.session.progress import Progress
 from streaming.session.restarts import Restarts, cause
-from streaming.session.spawn import acquire
 from streaming.session.withdrawal import withdraw
 from streaming.sinks import report
 from streaming.sinks.judged import Sections
-from streaming.sinks.operator_log import Moment, OperatorLog
 from streaming.sinks.output import Emitter, prepare, writing
 from streaming.sinks.outputs import Outputs, open_outputs
 from streaming.sinks.report import Report
 from streaming.sinks.truth import Truth
 from streaming.status import NOTHING, Status
 
-# Messages that may wait in the mailbox, and windows in the inbox. When both are full,
-# the acquisition waits.
-_SLOTS = 16
+# Windows that may wait in the inbox. When it and the mailbox are full, the acquisition waits.
 _INBOX = 16
 # How often the report is rewritten, and how often the operator is told what is still waited for, s.
 _REPORT_EVERY = 5.0
@@ -77,7 +71,7 @@ def run(options: StreamOptions) -> int:
         After everything has been written; its `exit_code` says which fault it was.
     """
     bundle = bundles.load(options.bundle, subject=options.subject)
-    calibration = _check(options, bundle)
+    calibration = check(options, bundle)
     name = time.strftime("%Y%m%d-%H%M%S")
     out = options.out or Path("runs") / f"stream-{name}"
     console = Console(stderr=True)
@@ -102,68 +96,6 @@ def run(options: StreamOptions) -> int:
         session = _Session(options, bundle, out, name, console, advisor, page, outputs)
         session.run()
     return 0
-
-
-def _check(options: StreamOptions, bundle: Bundle) -> Calibration | None:
-    """Refuse orders that cannot be carried out, before any folder is made; return the calibration."""
-    if options.decoder is not None:
-        raise UsageError("--decoder is not built yet. There are --lsl, --fmri-dir, --bundle and --truth.")
-    check_steps(bundle, options.steps)
-    _check_sources(options, bundle)
-    window = float(bundle.manifest.grid.window)
-    if options.seconds is not None and options.seconds < window:
-        raise UsageError(
-            f"--seconds {options.seconds:g} holds no window of {window:g} s. Give {window:g} or more."
-        )
-    _check_places(options)
-    return None if options.calibration is None else _checked_calibration(options.calibration, bundle)
-
-
-def _check_sources(options: StreamOptions, bundle: Bundle) -> None:
-    """Refuse a session that would have nothing to read, or nothing that the bundle decodes."""
-    given = {"eeg": options.lsl, "fmri": options.fmri_dir}
-    there = [modality for modality, source in given.items() if source is not None]
-    if not there:
-        raise UsageError("nothing to read: give --lsl NAME, --fmri-dir DIR, or both.")
-    decoded = bundle.manifest.modalities
-    if not set(there) & set(decoded):
-        raise UsageError(
-            f"bundle {bundle.manifest.name} decodes {' and '.join(decoded)}, and no such source was given. "
-            "Give --lsl NAME for EEG or --fmri-dir DIR for fMRI, or another --bundle."
-        )
-
-
-def _check_places(options: StreamOptions) -> None:
-    """Refuse files and folders that cannot be read or made, and two that are the same."""
-    # The export folder and the truth may appear during the session, so only their parents must exist.
-    if _lacks_parent(options.fmri_dir):
-        raise UsageError(
-            f"--fmri-dir {options.fmri_dir}: its parent folder does not exist. Check the path or the mount."
-        )
-    if _lacks_parent(options.report):
-        raise UsageError(f"--report {options.report}: its folder does not exist. Make it, or give another.")
-    if _lacks_parent(options.truth):
-        raise UsageError(f"--truth {options.truth}: its parent folder does not exist. Check the path.")
-    if _same(options.truth, options.out):
-        raise UsageError(f"--truth and --out are both {options.out}: film.mp4 there would be overwritten.")
-    if _same(options.record, options.out):
-        raise UsageError(f"--record and --out are both {options.out}: give each a folder of its own.")
-
-
-def _lacks_parent(path: Path | None) -> bool:
-    return path is not None and not path.resolve().parent.is_dir()
-
-
-def _same(one: Path | None, other: Path | None) -> bool:
-    return one is not None and other is not None and one.resolve() == other.resolve()
-
-
-def _checked_calibration(path: Path, bundle: Bundle) -> Calibration:
-    """Load a calibration; refuse one that the acquisition could not use."""
-    calibration = calibrations.load(path)
-    if bundle.projection is not None:
-        calibration.matched(bundle.projection)
-    return calibration
 
 
 def with_runs(known: dict[int, dict[str, Any]], status: Status) -> Status:
@@ -204,7 +136,7 @@ class _Session:
         self._page = page
         self._outputs = outputs or Outputs()
         self._report_path = options.report or out / "report.json"
-        self._acquisition = _Process(_sources(options, bundle, name), slot_bytes(bundle))
+        self._acquisition = AcquisitionProcess(sources(options, bundle, name), slot_bytes(bundle))
         self._restarts = Restarts()
         # All triggers and volumes so far, without pixels: what a restarted acquisition has to know.
         # As text, which takes a quarter of the memory of the values: it is kept for the whole session.
@@ -227,8 +159,7 @@ class _Session:
         self._record_fault: RtDecodeError | None = None
         # The same without the folder's name, for the report: nothing written to disk names a path.
         self._record_reason: str | None = None
-        self._withdrawn = False
-        self._operator = OperatorLog(out)
+        self._operator: Operator | None = None
         # Whether the acquisition has sent its last message.
         self._ended = False
         self._began_at = self._heard_at = time.monotonic()
@@ -264,6 +195,8 @@ class _Session:
                 heard,
                 self._advisor,
             )
+            if self._page is not None:
+                self._operator = Operator(self._page, self._out, self._progress, self._output)
             # What the report says if anything but an `RtDecodeError` ends the session.
             ended = "an unexpected error"
             try:
@@ -460,8 +393,9 @@ class _Session:
 
     def _periodic(self) -> None:
         now = time.monotonic()
-        if self._page is not None:
-            self._follow(self._page)
+        if self._operator is not None:
+            self._operator.follow(self._status)
+            self._interrupted = self._operator.ended or self._interrupted
         self._progress.update(self._status, self._output)
         self._memory.sample(now)
         if now - self._reported_at > _REPORT_EVERY:
@@ -470,46 +404,6 @@ class _Session:
         if now - self._said_at > _SAY_EVERY and self._waiting:
             self._said_at = now
             self._progress.say("waiting for " + "; ".join(self._waiting))
-
-    def _follow(self, page: PageLink) -> None:
-        for request in page.requests():
-            self._obey(request)
-        page.show_twin(self._output.newest_twin)
-        if page.died():
-            self._progress.say(
-                "The page ended unexpectedly; what it printed above says why. Decoding goes on."
-            )
-
-    def _obey(self, request: Request) -> None:
-        """Do what the operator asks for on the page."""
-        match request.what:
-            case "stop":
-                self._interrupted = "stopped on the page"
-            case "withdraw":
-                self._interrupted = "withdrawn"
-                self._withdrawn = True
-            case "twin":
-                self._output.twins_wanted = request.word == "on"
-            case "mark":
-                self._note(request, self._operator.mark)
-            case "label":
-                self._note(request, lambda moment: self._operator.label(moment, request.word))
-
-    def _note(self, request: Request, note: Callable[[Moment], str]) -> None:
-        """Write down what the operator noted, and say it; decoding goes on if the disk is full."""
-        runs = self._status["counters"]["runs"]
-        elapsed_s = self._status["elapsed"]
-        told_at = self._status["at"]
-        moment = Moment(
-            run=runs[-1]["run"] if runs else 0,
-            # The session may have been decoding when the operator pressed.
-            run_s=None if elapsed_s is None or told_at is None else elapsed_s + request.at - told_at,
-            wall_s=time.time() + request.at - time.monotonic(),
-        )
-        try:
-            self._progress.tell(f"the operator noted in run {moment.run}: {note(moment)}")
-        except OSError as error:
-            self._progress.say(f"The operator's note could not be written: {error.strerror}.")
 
     def _keep_report(self) -> None:
         if self._out_fault is not None:
@@ -522,6 +416,10 @@ class _Session:
     @property
     def _waiting(self) -> list[str]:
         return self._status["waiting"]
+
+    @property
+    def _withdrawn(self) -> bool:
+        return self._operator is not None and self._operator.withdrawn
 
     @property
     def _begun(self) -> bool:
@@ -684,81 +582,7 @@ def _advisor(options: StreamOptions, bundle: Bundle, calibration: Calibration | 
     return Advisor(known, volumes=options.fmri_dir is not None and bundle.projection is not None)
 
 
-def _sources(options: StreamOptions, bundle: Bundle, name: str) -> Sources:
-    meta = {
-        "session": name,
-        # Only a source can say that the participant is simulated. The bundle cannot: one
-        # that was made on a simulated participant may be used on others.
-        "simulated": False,
-        "bundle": bundle.digest,
-        "seconds": options.seconds,
-        "dummies": options.dummies,
-        # Set by the acquisition once it has put a copy into the recording.
-        "calibration": None,
-    }
-    return Sources(bundle.path.resolve(), options, meta)
-
-
 def _error(head: Mapping[str, Any]) -> RtDecodeError:
     error = RtDecodeError(head["text"], head["reason"])
     error.exit_code = head["exit_code"]
     return error
-
-
-class _Process:
-    """The acquisition process: started, started again, stopped.
-
-    Each start gets a new mailbox and a new stop event, because a process that is killed while it holds a lock
-    of theirs leaves it locked for ever.
-    """
-
-    def __init__(self, sources: Sources, message_bytes: int) -> None:
-        self._sources = sources
-        self._message_bytes = message_bytes
-        self._make()
-
-    def _make(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.mailbox = Mailbox(context, _SLOTS, self._message_bytes)
-        self._stop: Event = context.Event()
-        self._process: SpawnProcess = context.Process(
-            target=acquire, args=(self._sources, self.mailbox, self._stop), daemon=True
-        )
-
-    @property
-    def exit_code(self) -> int | None:
-        return self._process.exitcode
-
-    def is_alive(self) -> bool:
-        return self._process.is_alive()
-
-    def start(self) -> None:
-        # The new process inherits what is ignored, so Ctrl-C cannot end it before its own code runs.
-        with interrupts.ignored():
-            self._process.start()
-
-    def start_again(self, past: Past, *, recording: bool) -> None:
-        """Start another process that goes on from what the last one told."""
-        options = self._sources.options
-        # A recording whose disk was full stays as it is.
-        if not recording:
-            options = replace(options, record=None)
-        self._sources = replace(self._sources, options=options, past=past)
-        self._make()
-        self.start()
-
-    def stop(self) -> None:
-        """Ask the process to end."""
-        if self._process.is_alive():
-            self._stop.set()
-
-    def join(self) -> None:
-        self._process.join(timeout=5.0)
-
-    def end(self) -> None:
-        """Make sure that the process is gone; kill it if it does not end within 5 s."""
-        self.stop()
-        self.join()
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()

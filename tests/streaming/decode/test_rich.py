@@ -18,7 +18,7 @@ from rtdecode.errors import BundleError, UsageError
 from rtdecode.types import EegChunk, Montage
 from rtdecode.windows.assembler import Assembler
 from streaming.decode.decoder import Decoder
-from streaming.session.live import _sources
+from streaming.session.acquiring import sources
 from streaming.session.orders import StreamOptions
 from tests.streaming import rich
 
@@ -141,8 +141,8 @@ def test_a_replay_decodes_as_the_subject_that_it_is_told(
 
 def test_the_acquisition_process_reads_as_the_same_subject(bundle: Bundle) -> None:
     options = StreamOptions(bundle=str(bundle.path), subject="two", lsl="EEG")
-    sources = _sources(options, load(options.bundle, subject=options.subject), "name")
-    assert load(sources.bundle, subject=sources.options.subject).subject == "two"
+    orders = sources(options, load(options.bundle, subject=options.subject), "name")
+    assert load(orders.bundle, subject=orders.options.subject).subject == "two"
 
 
 def test_an_unknown_subject_is_told_which_there_are(bundle: Bundle) -> None:

@@ -1,0 +1,79 @@
+"""What the operator asks for on the page, done in the session's process."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from streaming.page.link import PageLink, Request
+from streaming.session.progress import Progress
+from streaming.sinks.operator_log import Moment, OperatorLog
+from streaming.sinks.output import Emitter
+from streaming.status import Status
+
+
+class Operator:
+    """Take the operator's requests and carry them out.
+
+    Parameters
+    ----------
+    page : PageLink
+    folder : Path
+        The session's ``--out``, where notes are kept.
+    progress : Progress
+    output : Emitter
+
+    Attributes
+    ----------
+    ended : str
+        In words, why the operator ends the session; empty while it goes on.
+    withdrawn : bool
+        Whether the participant has withdrawn.
+    """
+
+    def __init__(self, page: PageLink, folder: Path, progress: Progress, output: Emitter) -> None:
+        self._page = page
+        self._log = OperatorLog(folder)
+        self._progress = progress
+        self._output = output
+        self.ended = ""
+        self.withdrawn = False
+
+    def follow(self, status: Status) -> None:
+        """Carry out what was asked since the last call."""
+        for request in self._page.requests():
+            self._obey(request, status)
+        self._page.show_twin(self._output.newest_twin)
+        if self._page.died():
+            self._progress.say(
+                "The page ended unexpectedly; what it printed above says why. Decoding goes on."
+            )
+
+    def _obey(self, request: Request, status: Status) -> None:
+        match request.what:
+            case "stop":
+                self.ended = "stopped on the page"
+            case "withdraw":
+                self.ended = "withdrawn"
+                self.withdrawn = True
+            case "twin":
+                self._output.twins_wanted = request.word == "on"
+            case "mark":
+                self._note(request, status, self._log.mark)
+            case "label":
+                self._note(request, status, lambda moment: self._log.label(moment, request.word))
+
+    def _note(self, request: Request, status: Status, note: Callable[[Moment], str]) -> None:
+        """Write down what the operator noted, and say it; decoding goes on if the disk is full."""
+        runs = status["counters"]["runs"]
+        elapsed_s = status["elapsed"]
+        told_at = status["at"]
+        moment = Moment(
+            run=runs[-1]["run"] if runs else 0,
+            # The session may have been decoding when the operator pressed.
+            run_s=None if elapsed_s is None or told_at is None else elapsed_s + request.at - told_at,
+            wall_s=time.time() + request.at - time.monotonic(),
+        )
+        try:
+            self._progress.tell(f"the operator noted in run {moment.run}: {note(moment)}")
+        except OSError as error:
+            self._progress.say(f"The operator's note could not be written: {error.strerror}.")
