@@ -9,7 +9,7 @@ import json
 import math
 import threading
 from collections import Counter, deque
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, cast
@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rtdecode.bundle import Bundle
-from rtdecode.disk.video import Frames, read_mp4
+from rtdecode.disk.video import Frames
 from rtdecode.types import Array, Window
 from streaming.page import drawing, lamps, slices, traces
+from streaming.page.contents import ShownClip, View
 from streaming.page.lamps import Lamp, Silence, Steadied
+from streaming.page.pictures import Pictures, forget
 from streaming.page.so_far import SoFar
 from streaming.page.strip import strip
 from streaming.session.mailbox import Message, unpack
@@ -51,96 +53,11 @@ _GREY_SPAN = 3.0
 _RECORDS = 300
 # The parts of a session that have a lamp.
 LAMPS = ("EEG", "fMRI", "triggers", "clips", "brain", "recording")
-# Sentences that are shown, and clips whose pictures are kept.
+# Sentences that are shown.
 SAID = 5
-_PICTURED = 12
 # A status may be so old and still tell of the present, s.
 _UNTOLD_S = 5.0
 _COLOURS = {"preview": "#3d5a73", "final": drawing.LINE, "refined": "#009E73"}
-
-
-@dataclass(frozen=True, slots=True)
-class ShownClip:
-    """The newest clip.
-
-    Attributes
-    ----------
-    url : str
-        Of its picture.
-    truth_url : str
-        Of what was shown meanwhile; empty where it is not known.
-    twin_url : str
-        Of the newest null-brain twin; empty before there is one.
-    words : str
-        Revision, window and marks.
-    numbers : list of (str, str)
-        What is known of it, by name.
-    age_s : float
-    stale : bool
-        Whether it is too old to show the present.
-    """
-
-    url: str
-    truth_url: str
-    twin_url: str
-    words: str
-    numbers: list[tuple[str, str]]
-    age_s: float
-    stale: bool
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """One state of the page; all viewers are shown the same.
-
-    Attributes
-    ----------
-    tick : int
-        Rises with every new view. Traces are asked for by it.
-    clips : int
-        Number of clips so far. What changes with a clip is asked for by it.
-    run_s : float or None
-        Time of the newest run, s.
-    banner : str
-        ``SIMULATED PARTICIPANT`` where it is one, or what the bundle says of all that it shows.
-    lamps : list of Lamp
-    alarm : bool
-        Whether a lamp is red and nobody has acknowledged it.
-    clip : ShownClip or None
-    ledger, line, motion : str
-        Drawings (SVG).
-    displaced : str
-        How far the head moved, in words; empty where it is not known.
-    volumes : int
-        Number of volumes so far whose slices are shown.
-    said : list of (wall time in s, sentence)
-        Newest first.
-    over : str
-        Why the session has ended; empty while it goes on.
-    blank, withdrawn, twin : bool
-        Whether displays are blank, the participant has withdrawn, and null-brain twins are shown.
-    identified : str
-        Identification so far, in words; empty where nothing is known.
-    """
-
-    tick: int = 0
-    clips: int = 0
-    run_s: float | None = None
-    banner: str = ""
-    lamps: list[Lamp] = field(default_factory=list)
-    alarm: bool = False
-    clip: ShownClip | None = None
-    ledger: str = ""
-    line: str = ""
-    motion: str = ""
-    displaced: str = ""
-    volumes: int = 0
-    said: list[tuple[float, str]] = field(default_factory=list)
-    over: str = ""
-    blank: bool = False
-    withdrawn: bool = False
-    twin: bool = False
-    identified: str = ""
 
 
 class PageState:
@@ -191,9 +108,7 @@ class PageState:
         self._identified = ""
         self._counts: Counter[str] = Counter()
         self._said: deque[tuple[float, str]] = deque(maxlen=SAID)
-        self._pictures: dict[tuple[int, str], bytes] = {}
-        # Held while a picture is made: several viewers ask for the same one at the same time.
-        self._picturing = threading.Lock()
+        self._pictures = Pictures(folder)
         self._truths: dict[int, Frames] = {}
         # Files of null-brain twins, by the clip.
         self._twins: dict[int, str] = {}
@@ -222,7 +137,7 @@ class PageState:
                 self._said.appendleft((message.head["wall_s"], message.head["text"]))
             elif kind == "twin":
                 self._twins[message.head["clip"]] = message.head["file"]
-                _forget(self._twins)
+                forget(self._twins)
             elif kind == "over":
                 self._over = message.head["ended"]
             elif kind != "fault":
@@ -279,13 +194,13 @@ class PageState:
             files = [
                 one["file"] for one in self._records if (one["clip"], one["revision"]) == (number, revision)
             ]
-        return self._picture(number, revision, files[-1] if files else None)
+        return self._pictures.of(number, revision, files[-1] if files else None)
 
     def twin(self, number: int) -> bytes | None:
         """Return the picture of a clip's null-brain twin; None where none was made."""
         with self._lock:
             file = self._twins.get(number)
-        return self._picture(number, "twin", file)
+        return self._pictures.of(number, "twin", file)
 
     def truth(self, number: int) -> bytes | None:
         """Return the picture of what was shown; None where it is not known."""
@@ -298,7 +213,7 @@ class PageState:
         with self._lock:
             record = self._newest()
             truth = None if record is None else self._truths.get(record["clip"])
-        frames = None if record is None else self._read_clip(record["file"])
+        frames = None if record is None else self._pictures.frames(record["file"])
         if record is None or frames is None:
             return "there is no clip to keep"
         sheet = ContactSheet(self.view.banner)
@@ -324,8 +239,7 @@ class PageState:
             self._twins.clear()
             self._records.clear()
             self.view = replace(self.view, blank=True, withdrawn=True, clip=None)
-        with self._picturing:
-            self._pictures.clear()
+        self._pictures.clear()
 
     def pack_traces(self) -> str:
         """Pack the newest EEG for the canvas."""
@@ -396,7 +310,7 @@ class PageState:
             and (frames := self._truth.clip(window)) is not None
         ):
             self._truths[clip] = frames
-            _forget(self._truths)
+            forget(self._truths)
 
     def _read_clips(self, now_at: float) -> None:
         """Read the lines that ``clips.jsonl`` has got since; a line that is not whole yet is left."""
@@ -421,32 +335,12 @@ class PageState:
         truth = self._truths.get(record["clip"])
         if self._so_far is None or truth is None or record["revision"] != "final":
             return
-        frames = self._read_clip(record["file"])
+        frames = self._pictures.frames(record["file"])
         if frames is None:
             return
         start_s, stop_s = record["window_s"]
         self._so_far.add((record["run"], start_s, stop_s), frames, truth)
         self._identified = self._so_far.words({0: self._truth.events()})
-
-    def _picture(self, number: int, name: str, file: str | None) -> bytes | None:
-        """Return the picture of a clip's file, made once; None where the file is unknown or gone."""
-        if file is None:
-            return None
-        with self._picturing:
-            if (number, name) not in self._pictures:
-                frames = self._read_clip(file)
-                if frames is None:
-                    return None
-                self._pictures[number, name] = strip(frames)
-                _forget(self._pictures)
-            return self._pictures[number, name]
-
-    def _read_clip(self, file: str) -> Frames | None:
-        try:
-            return read_mp4(self._folder / file)
-        except OSError:
-            # The folder was emptied or moved away.
-            return None
 
     def _lamps(self, now_at: float) -> list[Lamp]:
         status = self._status
@@ -542,9 +436,3 @@ class PageState:
 
 def _written(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.3g}"
-
-
-def _forget(kept: dict[Any, Any]) -> None:
-    """Forget the oldest of what is kept."""
-    while len(kept) > _PICTURED:
-        del kept[next(iter(kept))]

@@ -9,10 +9,11 @@ from nicegui.events import KeyEventArguments
 
 from rtdecode.bundle.manifest import ClipGeometry
 from streaming.page import lamps, strip, traces
+from streaming.page.contents import ShownClip
 from streaming.page.lamps import Lamp
 from streaming.page.link import Request
 from streaming.page.preflight import Preflight
-from streaming.page.state import LAMPS, SAID, PageState, ShownClip
+from streaming.page.state import LAMPS, SAID, PageState
 from streaming.sinks.operator_log import LABELS
 from streaming.tools.finding import Finding
 
