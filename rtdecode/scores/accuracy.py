@@ -33,8 +33,9 @@ MIN_SHIFT_S = 30.0
 MIN_SHUFFLED = 50
 # An interval over fewer sessions than this would be based on too few numbers.
 MIN_SESSIONS = 5
-# Draws of a bootstrap interval.
+# Draws of a bootstrap interval, and how many of them are made at once.
 RESAMPLES = 2000
+_AT_ONCE = 100
 # Values of each clip that are correlated at once: a frame of 64 x 96 pixels.
 BLOCK = 64 * 96 * 3
 METRICS = (
@@ -180,8 +181,12 @@ def bootstrap_ci(scores: Score, groups: NDArray[np.int64] | None = None, seed: i
     ids = np.arange(len(scores)) if groups is None else np.unique(groups, return_inverse=True)[1]
     total = np.bincount(ids, scores)
     count = np.bincount(ids)
-    draws = np.random.default_rng(seed).integers(0, len(total), (RESAMPLES, len(total)))
-    means = total[draws].sum(1) / count[draws].sum(1)
+    rng = np.random.default_rng(seed)
+    means: list[float] = []
+    # Some at a time: all draws of a long session together would take tens of MB.
+    for _ in range(0, RESAMPLES, _AT_ONCE):
+        draws = rng.integers(0, len(total), (_AT_ONCE, len(total)))
+        means += (total[draws].sum(1) / count[draws].sum(1)).tolist()
     return [float(q) for q in np.quantile(means, [0.025, 0.975])]
 
 
