@@ -2,8 +2,10 @@
 
 The report compares clips pixel by pixel. Here they are averaged over blocks of pixels and of frames first, so
 that each new clip costs a hundredth of that, and the figure may differ from the report's by some hundredths.
+In a long session it is a figure of the newest clips.
 """
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,10 +15,14 @@ from rtdecode.scores.accuracy import entry, identification_nway, sessions_of
 from rtdecode.scores.events import Event, Span, apart, distractors
 from rtdecode.types import Array
 
+Coarse = NDArray[np.float16]
+
 # Frames, rows and columns that are averaged, at most.
 _BLOCK = (8, 8, 8)
-# The figure is computed anew once the clips have grown by this share: it takes longer the more there are.
-_GROWTH = 0.02
+# The newest clips are compared with each other: memory and time do not grow with the session.
+_MOST = 300
+# The figure is computed anew once this share of the clips is new: it takes longer the more there are.
+_NEW = 0.02
 
 
 class SoFar:
@@ -30,11 +36,10 @@ class SoFar:
 
     def __init__(self, mean_clip: Array) -> None:
         self._mean = np.asarray(mean_clip, np.float32)
-        self._spans: list[Span] = []
-        # Of half the precision, as they are kept for a whole session.
-        self._clips: list[NDArray[np.float16]] = []
-        self._truths: list[NDArray[np.float16]] = []
-        self._figured = 0
+        # Span, clip and truth of each. The pictures have half the precision, as many are kept.
+        self._finals: deque[tuple[Span, Coarse, Coarse]] = deque(maxlen=_MOST)
+        # Clips since the figure was computed.
+        self._new = 0
         self._words = ""
 
     def add(self, span: Span, clip: NDArray[np.uint8], truth: NDArray[np.uint8]) -> None:
@@ -42,35 +47,35 @@ class SoFar:
 
         Frames beyond those of the truth are left out.
         """
-        self._spans.append(span)
-        self._clips.append(self._coarse(clip[: len(truth)]))
-        self._truths.append(self._coarse(truth))
+        self._finals.append((span, self._coarse(clip[: len(truth)]), self._coarse(truth)))
+        self._new += 1
 
     def words(self, events: Mapping[int, Sequence[Event]]) -> str:
         """Return the figure with its interval and its chance in words; empty while there is none."""
-        count = len(self._spans)
-        if count > self._figured * (1 + _GROWTH):
-            self._figured = count
+        if self._new > _NEW * len(self._finals):
+            self._new = 0
             self._words = self._figure(events)
         return self._words
 
     def _figure(self, events: Mapping[int, Sequence[Event]]) -> str:
-        kept = apart(self._spans)
-        spans = [self._spans[i] for i in kept]
-        clips, truths = (
-            np.stack([side[i] for i in kept]).astype(np.float32) for side in (self._clips, self._truths)
-        )
+        finals = [self._finals[i] for i in apart([span for span, _, _ in self._finals])]
+        spans = [span for span, _, _ in finals]
+        clips = np.stack([clip for _, clip, _ in finals]).astype(np.float32)
+        truths = np.stack([truth for _, _, truth in finals]).astype(np.float32)
         wins = identification_nway((clips @ truths.T).astype(np.float64), distractors(spans, events), 2)
         found = entry(wins, 0.5, groups=sessions_of(spans))
         if found is None:
             return ""
         low, high = found["ci95"]
+        count = f"{found['n']} clips so far"
+        if len(self._finals) == _MOST:
+            count = f"the newest {found['n']} clips"
         return (
             f"2-way {found['value']:.2f} ({low:.2f} to {high:.2f}), chance {found['chance']:.1f}, "
-            f"{found['n']} clips so far; not for stopping"
+            f"{count}; not for stopping"
         )
 
-    def _coarse(self, frames: NDArray[np.uint8]) -> NDArray[np.float16]:
+    def _coarse(self, frames: NDArray[np.uint8]) -> Coarse:
         """Return the averages over blocks, with mean 0 and norm 1: products of two are correlations."""
         values = frames.astype(np.float32) - self._mean[: len(frames)]
         for axis, most in enumerate(_BLOCK):

@@ -48,6 +48,18 @@ def test_the_figure_is_near_that_of_the_report() -> None:
     assert abs(said - entry["value"]) < 0.06
 
 
+def test_in_a_long_session_only_the_newest_clips_count() -> None:
+    so_far = SoFar(MEAN)
+    mean = MEAN.astype(np.uint8)
+    for at in range(330):
+        truth = film(at)
+        # The first thirty clips show nothing, and all others what was shown.
+        so_far.add((0, 4.0 * at, 4.0 * at + 4), mean if at < 30 else truth, truth)
+    said = so_far.words({})
+    assert said.startswith("2-way 1.00")
+    assert "the newest 300 clips" in said
+
+
 def test_a_clip_may_be_longer_than_its_truth() -> None:
     clips = [np.concatenate([film(seed), film(9)[:1]]) for seed in range(3)]
     assert words(clips, [film(seed) for seed in range(3)]).startswith("2-way 1.00")
