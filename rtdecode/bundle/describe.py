@@ -4,7 +4,13 @@ from rich.console import Console
 from rich.table import Table
 
 from rtdecode.bundle import Brain, Bundle
+from rtdecode.bundle.manifest import CAUSAL, OFFLINE
 from rtdecode.types import PRESENCES
+
+_PREPARED = {
+    CAUSAL: "prepared from the past alone, as in a session",
+    OFFLINE: "prepared with knowledge of the future (offline)",
+}
 
 
 def show(bundle: Bundle) -> None:
@@ -18,6 +24,7 @@ def show(bundle: Bundle) -> None:
         "recipe": f"{manifest.recipe} ({manifest.recipe_digest})",
         "participant": "simulated" if manifest.simulated else "recorded",
         "note": manifest.note,
+        "signals": _PREPARED[manifest.chain],
         "EEG": manifest.eeg and f"{len(manifest.eeg.channels)} channels at {grid.sfreq} Hz",
         "fMRI": manifest.fmri and f"{manifest.fmri.voxels} of {manifest.fmri.shape} voxels, TR {grid.tr} s",
         "windows": f"{grid.window} s every {grid.hop} s, haemodynamic lag {grid.lag} s",

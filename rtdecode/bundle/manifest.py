@@ -24,6 +24,10 @@ STAGES = ("front", "encode", "denoise", "remember", "decode_first", "decode_next
 # The stages that each subject has of its own; all others are shared.
 OWN_STAGES = ("front", "encode")
 SCOPES = ("chunk", "window", "session")
+# How the signals that a bundle was trained on had been prepared: as in a session, from the past alone, or
+# with knowledge of what came later.
+CAUSAL = "causal"
+OFFLINE = "offline"
 # Types that numpy and ONNX Runtime both know by these names.
 DTYPES = ("float32", "float16", "float64", "int64", "int32", "int16", "int8", "uint16", "uint8", "bool")
 # Far above any schedule: a clip with this many steps would take minutes, and so
@@ -258,6 +262,9 @@ class Manifest:
         `train.fitting.fitter`; None if nothing can.
     brain : Brain or None
         What its ``encode`` says of the presence of a brain that it can read; None if it says nothing.
+    chain : str
+        How the signals that it was trained on had been prepared: ``causal`` or ``offline``. In a session they
+        are always prepared from the past alone, so an offline bundle decodes what it was not trained on.
 
     The other attributes are plain values.
     """
@@ -289,12 +296,15 @@ class Manifest:
     subject: int | None = None
     fitter: str | None = None
     brain: Brain | None = None
+    chain: str = CAUSAL
 
     def __post_init__(self) -> None:
         if self.eeg is None and self.fmri is None:
             raise ValueError("it reads neither eeg nor fmri: one of them was expected")
         if self.fmri is not None and self.grid.tr is None:
             raise ValueError("it reads fmri, and grid.tr is null: the repetition time was expected")
+        if self.chain not in (CAUSAL, OFFLINE):
+            raise ValueError(f"chain is {CAUSAL} or {OFFLINE}, found {self.chain[:80]!r}")
         if not 0 <= self.steps <= _MOST_STEPS:
             raise ValueError(f"steps lies between 0 and {_MOST_STEPS}, found {self.steps}")
         if unknown := sorted(set(self.stages) - set(STAGES)):
@@ -367,6 +377,8 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
     for key in ("fitter", "brain"):
         if tree[key] is None:
             del tree[key]
+    if tree["chain"] == CAUSAL:
+        del tree["chain"]
     for subject in tree["subjects"].values():
         if subject["brain"] is None:
             del subject["brain"]

@@ -89,6 +89,7 @@ class PageState:
         self._tr_s = float(manifest.grid.tr or 0)
         self.geometry = manifest.clip
         self._note = manifest.note
+        self._chain = manifest.chain
         self._modalities = manifest.modalities
         # Samples of EEG that are shown.
         self._most = TRACES_S * float(manifest.grid.sfreq)
@@ -159,7 +160,7 @@ class PageState:
                 tick=self.view.tick + 1,
                 clips=self._clips,
                 run_s=self._status["elapsed"],
-                banner=banner(self._note, simulated=self._status["simulated"]),
+                banner=banner(self._note, self._chain, simulated=self._status["simulated"]),
                 lamps=seen,
                 alarm=bool(red - self._acknowledged),
                 clip=self._clip(now_at),

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle
+from rtdecode.bundle.manifest import OFFLINE
 from rtdecode.disk import strict_json
 from rtdecode.disk.calibration import Calibration
 from rtdecode.disk.folders import held
@@ -91,6 +92,11 @@ def run(options: StreamOptions) -> int:
         if bundle.manifest.simulated:
             console.print(
                 "[bold]Simulated participant:[/] the bundle decodes one simulated brain, and no other."
+            )
+        if bundle.manifest.chain == OFFLINE:
+            console.print(
+                "[bold]Trained offline:[/] the signals that the bundle was trained on had been prepared with "
+                "knowledge of what came later, which a session does not have. Expect less than its figures."
             )
         advisor = _advisor(options, bundle, calibration)
         session = _Session(options, bundle, out, name, console, advisor, page, outputs)

@@ -150,7 +150,7 @@ class Emitter:
         self._now = now
         self._truth = truth
         self._live = live
-        self._note = note = banner(manifest.note, simulated=simulated)
+        self._note = note = banner(manifest.note, manifest.chain, simulated=simulated)
         self._clips = ClipSink(out, simulated=simulated)
         title = "decoded category" if manifest.labels else "reconstruction"
         self._wanted = check_steps(bundle, steps)
@@ -256,7 +256,9 @@ class Emitter:
     def mark_simulated(self) -> None:
         """Mark everything that is written from here on as that of a simulated participant."""
         self._clips.simulated = True
-        self._note = self._film.note = self._sheet.note = banner(self._bundle.manifest.note, simulated=True)
+        manifest = self._bundle.manifest
+        self._note = banner(manifest.note, manifest.chain, simulated=True)
+        self._film.note = self._sheet.note = self._note
 
     def skip(self, job: Job, why: str = "this machine cannot keep up") -> None:
         """Count a window that has no clip, say why, and show in the film that there is none."""
@@ -401,6 +403,7 @@ class Emitter:
             "t_ms": meter.instants(window, stamps, live=self._live),
             "simulated": self.simulated,
             "bundle": self._bundle.digest,
+            "chain": self._bundle.manifest.chain,
         }
         if decoded.clip.scores is not None:
             record["scores"] = decoded.clip.scores

@@ -41,6 +41,7 @@ class Report(Sections):
     bundle: str
     simulated: bool
     note: str | None
+    chain: str
     ended: str
     windows: dict[str, int]
     late: int
@@ -109,6 +110,7 @@ def build(
         "bundle": bundle.digest,
         "simulated": simulated,
         "note": bundle.manifest.note,
+        "chain": bundle.manifest.chain,
         "ended": ended,
         "windows": {"expected": expected, **windows, "dropped_previews": dropped_previews},
         "late": counts["late"],
@@ -140,7 +142,7 @@ def write(path: Path, report: Report) -> None:
 
 def show(report: Report) -> None:
     """Print the table of a session on stdout."""
-    note = banner(report["note"], simulated=report["simulated"])
+    note = banner(report["note"], report["chain"], simulated=report["simulated"])
     # Without a terminal rich takes 80 columns, which would cut the longest rows.
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(f"session {report['session']}   {note}", highlight=False)

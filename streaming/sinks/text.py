@@ -4,6 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from rtdecode.bundle.manifest import OFFLINE
+
 Picture = NDArray[np.uint8]
 
 PAPER = (24, 26, 30)
@@ -12,9 +14,19 @@ FAINT = (140, 146, 156)
 ALERT = (255, 176, 64)
 
 
-def banner(note: str | None, *, simulated: bool) -> str:
-    """Return the sentence under every picture: that the participant is simulated, or the bundle's note."""
-    return "SIMULATED PARTICIPANT" if simulated else note or ""
+def banner(note: str | None, chain: str, *, simulated: bool) -> str:
+    """Return the words under every picture.
+
+    Parameters
+    ----------
+    note : str or None
+        Of the bundle; left out where the participant is simulated.
+    chain : str
+        Of the bundle; ``offline`` is told.
+    simulated : bool
+    """
+    words = ["SIMULATED PARTICIPANT" if simulated else note, "TRAINED OFFLINE" if chain == OFFLINE else None]
+    return ", ".join(filter(None, words))
 
 
 def enlarge(frame: Picture, scale: int) -> Picture:

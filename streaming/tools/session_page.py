@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode.bundle.manifest import CAUSAL
 from rtdecode.disk.video import count_frames, iter_mp4
 from rtdecode.errors import UsageError
 from streaming.sinks.moving import moving
@@ -110,7 +111,7 @@ def read(folder: Path) -> Session:
 def page(session: Session) -> str:
     """Make the page."""
     report = session.report
-    note = banner(report["note"], simulated=report["simulated"])
+    note = banner(report["note"], report.get("chain", CAUSAL), simulated=report["simulated"])
     parts = [
         f"<h1>Session {_text(report['session'])}</h1>",
         f'<p class="note">{_text(note)}</p>' if note else "",

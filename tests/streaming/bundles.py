@@ -133,10 +133,10 @@ def damage(bundle: Bundle, folder: Path) -> Path:
     return folder
 
 
-def with_note(bundle: Bundle, folder: Path, note: str) -> Bundle:
-    """Copy a bundle with another note."""
+def changed(bundle: Bundle, folder: Path, **changes: Any) -> Bundle:
+    """Copy a bundle with other fields of its manifest."""
     files = {name: bundle.path / name for name in bundle.manifest.files}
-    return write(folder, replace(bundle.manifest, note=note), files)
+    return write(folder, replace(bundle.manifest, **changes), files)
 
 
 def _ports(grid: TimingGrid, channels: tuple[str, ...], fmri: bool) -> dict[str, list[int]]:

@@ -67,6 +67,17 @@ def test_a_shipped_manifest_is_written_as_it_lies_there(name: str) -> None:
     assert bundles.to_json(bundles.load(name).manifest) == kept
 
 
+def test_how_the_signals_were_prepared_is_stated_where_they_knew_the_future() -> None:
+    causal = bundles.to_json(small.manifest())
+    assert "chain" not in causal
+    offline = dataclasses.replace(small.manifest(), chain="offline")
+    tree = bundles.to_json(offline)
+    assert tree["chain"] == "offline"
+    assert bundles.from_json(tree) == offline
+    with pytest.raises(BundleError, match="chain is causal or offline, found 'both'"):
+        bundles.from_json(tree | {"chain": "both"})
+
+
 def test_a_changed_byte_is_found(written: Path) -> None:
     raw = bytearray((written / "stats.npz").read_bytes())
     raw[-40] ^= 1

@@ -16,7 +16,7 @@ from streaming.decode.deadline import Job
 from streaming.decode.decoder import Decoder
 from streaming.sinks.output import Emitter, prepare
 from streaming.sinks.truth import Truth
-from tests.streaming.bundles import make_bundle
+from tests.streaming.bundles import changed, make_bundle
 from tests.streaming.sinks.test_truth import write_film
 from tests.streaming.windows import window
 
@@ -241,6 +241,16 @@ def test_a_source_may_say_on_the_way_that_the_participant_is_simulated(tmp_path:
     assert {output._film.note, output._sheet.note} == {"SIMULATED PARTICIPANT"}
     caption = read_mp4(tmp_path / "out" / "film.mp4").astype(int)[:, -20:]
     assert np.abs(caption[40] - caption[0]).max() > 60
+
+
+def test_every_clip_of_a_bundle_that_was_trained_offline_says_so(tmp_path: Path) -> None:
+    causal = make_bundle(tmp_path / "causal", simulated=False)
+    offline = changed(causal, tmp_path / "offline", chain="offline")
+    output = opened(offline, tmp_path, simulated=False)
+    output.emit(Job(window(0), 0))
+    output.close()
+    assert [line["chain"] for line in lines_of(tmp_path)] == ["offline"]
+    assert output._film.note == "random weights, TRAINED OFFLINE"
 
 
 def lines_of(folder: Path) -> list[dict[str, Any]]:
