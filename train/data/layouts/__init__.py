@@ -1,0 +1,1 @@
+"""The layouts that data sets were published in, a module each."""
