@@ -58,6 +58,12 @@ class WindowTable:
         """The subjects, in the order of the table."""
         return list(dict.fromkeys(self.subject.tolist()))
 
+    def names(self, rows: Sequence[int] | NDArray[np.int64]) -> list[str]:
+        """Return names of some windows, ``subject/run/shown@start``, which no other window has."""
+        return [
+            f"{self.subject[row]}/{self.run[row]}/{self.shown[row]}@{self.start_s[row]:g}s" for row in rows
+        ]
+
 
 class DataSet(Protocol):
     """Windows of one or more subjects who watched films.
@@ -83,6 +89,9 @@ class DataSet(Protocol):
         A bundle trained on an ``offline`` set says so of every clip.
     notes : sequence of str
         What a user has to know of the release, one sentence each.
+    missing : sequence of str
+        Files of the layout that are not there although others say that they should be, by their path in the
+        folder. A window whose signals are not whole is not in the table.
     """
 
     layout: str
@@ -96,6 +105,7 @@ class DataSet(Protocol):
     fps: float | None
     chain: Chain
     notes: Sequence[str]
+    missing: Sequence[str]
 
     def read(self, column: Column, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
         """Read a column of some windows, which are of one subject.

@@ -3,6 +3,7 @@
 `mapped` maps one array of an uncompressed ``.npz`` archive. `Shards` joins such arrays along the first axis.
 """
 
+import mmap
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,8 +23,8 @@ class Shards:
     """One array whose rows lie in several files, one file's rows after another's.
 
     It is indexed as the concatenated array would be. The files are memory-mapped and read only where they
-    are indexed, so that the array may be larger than the memory. A copy that is sent to another process maps
-    the files again.
+    are indexed, so that the array may be larger than the memory. What was read does not stay in the process's
+    memory. A copy that is sent to another process maps the files again.
 
     Parameters
     ----------
@@ -93,12 +94,20 @@ class Shards:
             before = self._ends[n] - len(self._parts[n])
             # Row by row, so that only the part of a row that is indexed is read from disk.
             picked = np.stack([self._parts[n][row][tuple(inside)] for row in rows[here] - before])
+            _let_go(self._parts[n])
             if found is None:
                 found = np.empty((len(rows), *picked.shape[1:]), self.dtype)
             found[here] = picked
         if found is None:
             return self._parts[0][:0][(slice(None), *inside)]
         return found
+
+
+def _let_go(part: NDArray[Any]) -> None:
+    """Give back the pages of a mapped file, which else count as memory of this process."""
+    held = getattr(part, "_mmap", None)
+    if isinstance(held, mmap.mmap):
+        held.madvise(mmap.MADV_DONTNEED)
 
 
 def mapped(path: Path, name: str) -> NDArray[Any]:

@@ -77,6 +77,17 @@ def test_only_what_is_asked_for_is_read_and_a_copy_for_another_process_is_small(
     assert len(sent) < 1000
 
 
+def test_what_was_read_does_not_stay_in_memory(tmp_path: Path) -> None:
+    np.savez(tmp_path / "0.npz", x=np.ones((128, 1 << 20), np.uint8))
+    shards = Shards([tmp_path / "0.npz"], "x")
+    shards[0]
+    process = psutil.Process()
+    before = process.memory_info().rss
+    for n in range(0, 128, 8):
+        assert shards[n : n + 8].all()
+    assert process.memory_info().rss - before < 48 << 20, "of 128 MiB"
+
+
 def test_files_that_do_not_fit_are_refused(paths: list[Path], tmp_path: Path) -> None:
     packed = tmp_path / "packed.npz"
     np.savez_compressed(packed, x=WHOLE)

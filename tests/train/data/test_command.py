@@ -1,0 +1,134 @@
+"""``python -m train.data`` says what a folder holds, what is missing, and what would leak."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.train.data import cinebrain_folder as release
+from train.data import standard
+from train.data.__main__ import main
+from train.data.opening import opened
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("command")
+    release.write(folder, unpacked=True)
+    (folder / "sub-0003" / "eeg_02" / "4.npy").unlink()
+    return folder
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict:
+    assert main([*map(str, arguments), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_it_says_what_there_is_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = told(capsys, folder)
+    assert found["layout"] == "cinebrain"
+    assert found["columns"] == ["eeg", "fmri", "clips", "captions"]
+    assert found["subjects"] == [
+        {"subject": "sub-0001", "runs": 5, "windows": 10, "minutes": 0.7, "held_out": 4, "regions": {}},
+        {"subject": "sub-0003", "runs": 5, "windows": 9, "minutes": 0.6, "held_out": 4, "regions": {}},
+    ]
+    assert found["missing"] == ["sub-0003/eeg_02/4.npy"]
+    assert found["split"] == {
+        "train": 11,
+        "validation": 0,
+        "test": 8,
+        "left_out": 0,
+        "test_without_near_duplicates": None,
+    }
+    assert found["leaks"] == []
+    assert found["not_looked_for"] == [
+        "windows of the test in the statistics (statistics=FILE)",
+        "near-duplicate clips (near=yes)",
+    ]
+    assert str(folder) not in json.dumps(found)
+
+
+def test_it_says_the_same_in_words(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(folder), "subjects=sub-0003"]) == 0
+    printed = capsys.readouterr().out
+    for words in (
+        "cinebrain: eeg, fmri",
+        "TR 0.8 s",
+        "sub-0003",
+        "missing: 1",
+        "eeg_02/4.npy",
+        "leaks: none found",
+    ):
+        assert words in printed
+    assert "sub-0001" not in printed
+
+
+def test_subjects_tests_and_validation_are_chosen(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = told(capsys, folder, "subjects=1", "test=run-01", "validation=1")
+    assert [one["subject"] for one in found["subjects"]] == ["sub-0001"]
+    assert (found["split"]["train"], found["split"]["validation"], found["split"]["test"]) == (6, 2, 2)
+    both = told(capsys, folder, "test=sub-0001/run-01", "validation=sub-0001/run-02")
+    # The other subject saw the same clips of season 7.
+    assert (both["split"]["validation"], both["split"]["left_out"]) == (2, 3)
+
+
+def test_statistics_are_written_once_and_checked_for_the_test_ever_after(
+    folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "statistics.npz"
+    found = told(capsys, folder, f"statistics={path}")
+    assert found["scaling"]["sub-0001"] == {"eeg": "one map", "fmri": "one map"}
+    assert found["leaks"] == []
+    assert found["not_looked_for"] == ["near-duplicate clips (near=yes)"]
+    assert len(standard.read(path)["sub-0001"].windows) == 6
+    data = opened(folder)
+    standard.write(path, standard.statistics(data, np.arange(len(data.windows))))
+    leaks = told(capsys, folder, f"statistics={path}")["leaks"]
+    assert [leak["kind"] for leak in leaks] == ["test window in the statistics"] * 2
+    assert len(leaks[0]["names"]) == 4
+
+
+@pytest.mark.parametrize("name", ["statistics", "nowhere/statistics.npz"])
+def test_statistics_that_cannot_be_written_are_refused_before_anything_is_read(
+    folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str
+) -> None:
+    assert main([str(folder), f"statistics={tmp_path / name}"]) == 2
+    assert "cannot be written. Give a file ending in .npz" in capsys.readouterr().err
+
+
+def test_near_duplicates_are_looked_for_where_that_is_asked_for(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    release.write(tmp_path, ["sub-0001"], eeg=False, unpacked=True)
+    videos = tmp_path / "videos"
+    (videos / "004861.mp4").write_bytes((videos / "000271.mp4").read_bytes())
+    found = told(capsys, tmp_path, "near=yes")
+    [leak] = found["leaks"]
+    assert leak["names"] == ["004861"]
+    assert "004861 like 000271" in leak["says"]
+    assert found["split"]["test_without_near_duplicates"] == 3
+
+
+def test_data_without_a_test_have_no_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    release.write(tmp_path, ["sub-0001"], [0, 1], eeg=False, films=False)
+    found = told(capsys, tmp_path)
+    assert found["split"] is None
+    assert found["leaks"] == []
+    assert found["not_looked_for"] == ["all that concerns a test, because there is none (test=RUNS)"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        ([], 2, "layout=NAME"),
+        (["--help"], 0, "near=yes"),
+        (["nowhere"], 2, "nowhere is no folder"),
+        (["nowhere", "subject=1", "x"], 2, "cannot take subject=1, x. Known keys: layout, subjects"),
+    ],
+)
+def test_help_and_faults_are_told(
+    arguments: list[str], status: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == status
+    assert words in capsys.readouterr().err

@@ -1,0 +1,239 @@
+"""Look at a folder of data before training: ``python -m train.data DIR [key=value ...] [--json]``."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from rtdecode.disk import strict_json
+from rtdecode.errors import RtDecodeError, UsageError
+from train.data import leaks, near_duplicates, regions, splits, standard
+from train.data.dataset import DataSet
+from train.data.opening import LAYOUTS, opened
+
+_USAGE = f"""python -m train.data DIR [key=value ...] [--json]
+
+Says which layout a folder of data has, whose recordings it holds, what is missing, and what of the test would
+leak into training. Nothing is changed in the folder. Archives are read in place and need not be unpacked.
+
+  layout=NAME              one of {", ".join(LAYOUTS)}; recognised where not given
+  subjects=sub-0001,6      the subjects to use; all that are there where not given
+  test=run-19,run-20       the runs to test on; those that the release keeps where not given. sub-0001/run-19
+                           is the run of one subject
+  validation=2             the last so many training runs of each subject, or the names of runs
+  statistics=FILE          mean and deviation of the training windows: a file that is there is checked for
+                           windows of the test; otherwise every training window is read, and FILE is written
+  near=yes                 look for clips of the test that look like a clip of training; decodes every clip
+
+Exit status: 0, also where something leaks, 2 where the folder cannot be used.
+
+  python -m train.data ~/CineBrain
+  python -m train.data ~/CineBrain subjects=1,2,3,4,6 validation=2 statistics=cinebrain.npz near=yes"""
+
+_KEYS = ("layout", "subjects", "test", "validation", "statistics", "near")
+# So many missing files are printed; ``--json`` has all of them.
+_PRINTED = 8
+
+
+def described(folder: Path, told: dict[str, str]) -> dict[str, Any]:
+    """Say all about a folder of data, as plain values.
+
+    Parameters
+    ----------
+    folder : Path
+    told : dict
+        The ``key=value`` arguments of the command.
+
+    Raises
+    ------
+    UsageError
+        If the folder or an argument cannot be used.
+    """
+    names = told.get("subjects")
+    data = opened(folder, told.get("layout"), names.split(",") if names else None)
+    split = _split(data, told)
+    near = _near(data, split, told)
+    statistics = _statistics(data, split, told)
+    return {
+        "layout": data.layout,
+        "chain": data.chain,
+        "columns": list(data.columns),
+        "window_s": data.window_s,
+        "lag_s": data.lag_s,
+        "tr_s": data.tr_s,
+        "sfreq": data.sfreq,
+        "fps": data.fps,
+        "subjects": [_subject(data, subject) for subject in data.windows.subjects],
+        "missing": list(data.missing),
+        "notes": list(data.notes),
+        "split": None if split is None else _sizes(data, split, near),
+        "scaling": {subject: dict(one.scaling) for subject, one in statistics.items()},
+        "not_looked_for": _not_looked_for(split, near, statistics),
+        "leaks": [
+            {"kind": leak.kind, "names": list(leak.names), "says": leak.says}
+            for leak in _leaks(data, split, statistics, near or [])
+        ],
+    }
+
+
+def _split(data: DataSet, told: dict[str, str]) -> splits.Split | None:
+    """Make the split that was asked for; None if neither the release nor the user names a test."""
+    said = told.get("validation", "0")
+    validation = int(said) if said.isdigit() else said.split(",")
+    if "test" in told:
+        return splits.by_runs(data.windows, told["test"].split(","), validation)
+    return splits.released(data.windows, validation) if data.windows.held_out.any() else None
+
+
+def _near(
+    data: DataSet, split: splits.Split | None, told: dict[str, str]
+) -> list[near_duplicates.Pair] | None:
+    """Look for near-duplicates; None where that was not asked for."""
+    if told.get("near", "no") == "no" or split is None:
+        return None
+    test = near_duplicates.hashes(data, split.test)
+    return near_duplicates.pairs(test, near_duplicates.hashes(data, split.train))
+
+
+def _statistics(
+    data: DataSet, split: splits.Split | None, told: dict[str, str]
+) -> dict[str, standard.Statistics]:
+    if "statistics" not in told or split is None:
+        return {}
+    path = Path(told["statistics"])
+    if path.is_file():
+        return standard.read(path)
+    # Before the reading, which takes long, and whose result could not be written otherwise.
+    if path.suffix != ".npz" or not path.parent.is_dir():
+        raise UsageError(
+            f"statistics={path} cannot be written. Give a file ending in .npz in a folder that is there."
+        )
+    found = standard.statistics(data, split.train)
+    standard.write(path, found)
+    return found
+
+
+def _leaks(
+    data: DataSet,
+    split: splits.Split | None,
+    statistics: dict[str, standard.Statistics],
+    near: Sequence[near_duplicates.Pair],
+) -> list[leaks.Leak]:
+    if split is None:
+        return [*leaks.same_subjects(data), *leaks.wrong_seasons(data)]
+    return leaks.found(data, split, statistics, near)
+
+
+def _not_looked_for(
+    split: splits.Split | None,
+    near: list[near_duplicates.Pair] | None,
+    statistics: dict[str, standard.Statistics],
+) -> list[str]:
+    """Name the leaks that nothing was found of because nobody looked."""
+    if split is None:
+        return ["all that concerns a test, because there is none (test=RUNS)"]
+    missed = [] if statistics else ["windows of the test in the statistics (statistics=FILE)"]
+    return missed if near is not None else [*missed, "near-duplicate clips (near=yes)"]
+
+
+def _subject(data: DataSet, subject: str) -> dict[str, Any]:
+    own = data.windows.subject == subject
+    count = int(own.sum())
+    return {
+        "subject": subject,
+        "runs": len(set(data.windows.run[own].tolist())),
+        "windows": count,
+        "minutes": round(count * data.window_s / 60, 1),
+        "held_out": int(data.windows.held_out[own].sum()),
+        "regions": regions.sizes(data.regions(subject)),
+    }
+
+
+def _sizes(
+    data: DataSet, split: splits.Split, near: list[near_duplicates.Pair] | None
+) -> dict[str, int | None]:
+    """Count the windows of each part, and those of the test that look like nothing in training."""
+    clear = None if near is None else int(near_duplicates.without(data, split.test, near).sum())
+    return {
+        "train": len(split.train),
+        "validation": len(split.validation),
+        "test": len(split.test),
+        "left_out": len(split.left_out),
+        "test_without_near_duplicates": clear,
+    }
+
+
+def _print(found: dict[str, Any]) -> None:
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    rates = [f"window {found['window_s']:g} s", f"first volume {found['lag_s']:g} s after its start"]
+    rates += [f"TR {found['tr_s']:g} s"] if found["tr_s"] else []
+    rates += [f"EEG {found['sfreq']:g} Hz"] if found["sfreq"] else []
+    rates += [f"clips {found['fps']:g} frames a second"] if found["fps"] else []
+    console.print(f"{found['layout']}: {', '.join(found['columns'])}; {found['chain']}", highlight=False)
+    console.print(", ".join(rates), highlight=False)
+    table = Table("subject", "runs", "windows", "minutes", "held out", "regions")
+    for one in found["subjects"]:
+        held = ", ".join(f"{name} {size}" for name, size in one["regions"].items()) or "no atlas"
+        values = (one["subject"], one["runs"], one["windows"], one["minutes"], one["held_out"], held)
+        table.add_row(*map(str, values))
+    console.print(table)
+    if found["split"]:
+        sizes = {name.replace("_", " "): size for name, size in found["split"].items() if size is not None}
+        parts = [f"{size} {name}" for name, size in sizes.items()]
+        console.print(f"windows: {', '.join(parts)}", highlight=False)
+    _listed(console, "missing", found["missing"])
+    _listed(console, "to know", found["notes"], len(found["notes"]))
+    said = [f"{leak['kind']}: {leak['says']}" for leak in found["leaks"]]
+    _listed(console, "leaks", said, len(said))
+    for one in found["not_looked_for"]:
+        console.print(f"not looked for: {one}", highlight=False)
+
+
+def _listed(console: Console, title: str, lines: list[str], most: int = _PRINTED) -> None:
+    console.print(f"{title}: {'none found' if not lines else len(lines)}", highlight=False)
+    for line in lines[:most]:
+        console.print(f"  {line}", highlight=False, markup=False)
+    if len(lines) > most:
+        console.print(f"  and {len(lines) - most} more, all of them with --json", highlight=False)
+
+
+def read_arguments(given: list[str]) -> dict[str, str]:
+    """Read ``key=value`` arguments.
+
+    Raises
+    ------
+    UsageError
+        If keys are not known, all of which it names.
+    """
+    parts = [text.partition("=") for text in given]
+    known = [bool(equals) and key in _KEYS for key, equals, _ in parts]
+    unknown = [text for text, is_known in zip(given, known, strict=True) if not is_known]
+    if unknown:
+        raise UsageError(f"cannot take {', '.join(unknown)}. Known keys: {', '.join(_KEYS)}.")
+    return {key: value for key, _, value in parts}
+
+
+def main(arguments: list[str]) -> int:
+    """Run the program; return its exit status."""
+    as_json = "--json" in arguments
+    others = [text for text in arguments if text != "--json"]
+    if not others or others[0] in ("-h", "--help"):
+        print(_USAGE, file=sys.stderr)  # noqa: T201
+        return 0 if others else 2
+    try:
+        found = described(Path(others[0]), read_arguments(others[1:]))
+    except RtDecodeError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    if as_json:
+        print(strict_json.dumps(found))  # noqa: T201
+    else:
+        _print(found)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,151 @@
+"""The numbered files of a release, read where they lie: in a folder, or still inside a tar archive.
+
+An archive is not unpacked. Its members are listed once, with the places of their bytes in it, and each is
+then read from its place.
+"""
+
+import io
+import os
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.errors import UsageError
+
+# Bytes of a tar block; members begin at whole blocks, and at least one block of zeros ends an archive.
+_BLOCK = tarfile.BLOCKSIZE
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file, of which a release has many thousands.
+
+    Attributes
+    ----------
+    place : str
+        Path of the archive or of the folder.
+    name : str
+        The file's name in it.
+    offset : int
+        First byte in the archive. In an archive a header comes first, so that 0 is a file of a folder.
+    size : int
+        Number of bytes.
+    """
+
+    place: str
+    name: str
+    offset: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.name}" if self.offset else f"{self.place}/{self.name}"
+
+    def read(self) -> bytes:
+        """Read the bytes.
+
+        Raises
+        ------
+        UsageError
+            If the file is no longer there, or ends too early.
+        """
+        path = Path(self.place) if self.offset else Path(self.place, self.name)
+        try:
+            with path.open("rb", buffering=0) as file:
+                found = os.pread(file.fileno(), self.size, self.offset)
+        except OSError as error:
+            raise UsageError(
+                f"{self} cannot be read ({error.strerror}). Restore the file, or open the folder again."
+            ) from error
+        if len(found) < self.size:
+            raise UsageError(
+                f"{self} is cut short: {self.size} bytes were expected, {len(found)} are there. "
+                "Fetch it again."
+            )
+        return found
+
+
+def numbered(place: Path, ending: str, inside: str | None = None) -> dict[int, Member]:
+    """List the files whose names are numbers, number -> file.
+
+    Parameters
+    ----------
+    place : Path
+        A folder or an uncompressed tar archive.
+    ending : str
+        How the names end, such as ``.npy``.
+    inside : str, optional
+        Of an archive's members, take those whose folder has this name.
+
+    Raises
+    ------
+    UsageError
+        If the archive is cut short or damaged.
+    """
+    if place.is_dir():
+        return _in_folder(place, ending)
+    return _in_archive(place, ending, inside)
+
+
+def array(member: Member) -> NDArray[Any]:
+    """Read a file as one array.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be read, or is no array.
+    """
+    content = member.read()
+    try:
+        return np.load(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise UsageError(f"{member} is no array ({error}). Fetch the file again.") from error
+
+
+def _in_folder(folder: Path, ending: str) -> dict[int, Member]:
+    found = {}
+    # One string for all, which is sent to other processes once.
+    place = str(folder)
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            number = _number(entry.name, ending)
+            if number is not None:
+                found[number] = Member(place, entry.name, 0, entry.stat().st_size)
+    return found
+
+
+def _in_archive(path: Path, ending: str, inside: str | None) -> dict[int, Member]:
+    found = {}
+    place = str(path)
+    end = 0
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for one in archive:
+                end = one.offset_data + -(-one.size // _BLOCK) * _BLOCK
+                name = PurePosixPath(one.name)
+                number = _number(name.name, ending)
+                if one.isfile() and number is not None and inside in (None, name.parent.name):
+                    found[number] = Member(place, one.name, one.offset_data, one.size)
+    except (tarfile.TarError, OSError) as error:
+        raise _cut(path, str(error)) from error
+    # An archive that ends between two members is whole to the library. Its end has a mark.
+    with path.open("rb") as file:
+        file.seek(end)
+        if file.read(_BLOCK) != bytes(_BLOCK):
+            raise _cut(path, "it has no end mark")
+    return found
+
+
+def _cut(path: Path, fault: str) -> UsageError:
+    return UsageError(
+        f"{path} is no whole tar archive ({fault}): it was probably cut short on its way. Fetch it again, or "
+        "remove it, so that the unpacked folder beside it is read."
+    )
+
+
+def _number(name: str, ending: str) -> int | None:
+    stem = name.removesuffix(ending)
+    return int(stem) if stem != name and stem.isascii() and stem.isdigit() else None

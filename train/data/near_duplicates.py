@@ -1,0 +1,106 @@
+"""Clips that look nearly the same, found by a perceptual hash of a few of their frames.
+
+Television repeats itself: titles, sets and whole shots come again. A decoder that has seen such a clip in
+training may show it in the test without having read anything of the brain. So results can be given with and
+without the test windows that have a near-duplicate in training.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.fft import dctn
+
+from rtdecode.errors import UsageError
+from train.data.dataset import DataSet
+from train.work import tracked
+
+# Rows and columns that a frame is reduced to, and of its lowest spatial frequencies that make the hash.
+_SIDE = 32
+_LOW = 8
+# Where in a clip frames are looked at, as shares of its length.
+_AT = (1 / 6, 1 / 2, 5 / 6)
+# A frame whose grey levels, of 255, deviate less than this from their mean shows nothing. All such frames are
+# alike.
+_FLAT = 1.0
+# Frames are nearly the same if at most so many of 63 bits differ. Of unrelated frames about half do.
+BITS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A clip of the test, one of training that looks like it, and how many bits their frames differ by."""
+
+    test: str
+    train: str
+    bits: int
+
+
+def picture_hash(frame: NDArray[np.uint8]) -> int:
+    """Hash a frame (row, column, 3): the signs of its 63 lowest spatial frequencies against their median.
+
+    The frame is averaged to 32 x 32 grey levels, and the 8 x 8 lowest coefficients of its cosine transform
+    but the mean make a bit each, as in pHash (Zauner 2010, "Implementation and benchmarking of perceptual
+    image hash functions").
+    """
+    grey = Image.fromarray(frame).convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX)
+    levels = np.asarray(grey, np.float64)
+    if levels.std() < _FLAT:
+        return 0
+    waves: NDArray[np.float64] = np.asarray(dctn(levels, norm="ortho"))[:_LOW, :_LOW].ravel()[1:]
+    bits = waves > np.median(waves)
+    return int(sum(1 << n for n in np.flatnonzero(bits).tolist()))
+
+
+def clip_hashes(clip: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Hash three frames of a clip (frame, row, column, 3), (3,)."""
+    return np.array([picture_hash(clip[int(at * len(clip))]) for at in _AT], np.uint64)
+
+
+def hashes(data: DataSet, rows: Sequence[int] | NDArray[np.int64]) -> dict[str, NDArray[np.uint64]]:
+    """Hash the clips that some windows show, name of what was shown -> (3,). Each is read once."""
+    if "clips" not in data.columns:
+        raise UsageError(
+            f"{data.folder} has no clips, so near-duplicates cannot be looked for. Add the clips, or leave "
+            "that out."
+        )
+    first = {str(data.windows.shown[row]): int(row) for row in reversed(np.asarray(rows).tolist())}
+    found = {}
+    for shown, row in tracked(sorted(first.items()), "looking at clips", len(first)):
+        found[shown] = clip_hashes(data.read("clips", [row])[0])
+    return found
+
+
+def pairs(
+    test: dict[str, NDArray[np.uint64]], train: dict[str, NDArray[np.uint64]], bits: int = BITS
+) -> list[Pair]:
+    """Find the clips of the test that look like a clip of training.
+
+    They do if each looked-at frame of the first differs from some looked-at frame of the second by at most
+    `bits` bits. Of each clip of the test the closest one of training is named.
+    """
+    found: list[Pair] = []
+    if not train:
+        return found
+    names = list(train)
+    known = np.stack([train[name] for name in names])
+    for name, own in test.items():
+        # (test frame, training clip, training frame)
+        apart = np.bitwise_count(own[:, None, None] ^ known[None])
+        distance = apart.min(axis=2).max(axis=0)
+        nearest = int(distance.argmin())
+        if distance[nearest] <= bits:
+            found.append(Pair(name, names[nearest], int(distance[nearest])))
+    return found
+
+
+def without(data: DataSet, rows: NDArray[np.int64], found: Sequence[Pair]) -> NDArray[np.bool_]:
+    """Return which windows of the test have no near-duplicate in training, (row,).
+
+    Figures over `rows` and over ``rows[without(...)]`` are the two results.
+    """
+    near: list[Any] = [pair.test for pair in found]
+    return ~np.isin(data.windows.shown[rows], near)

@@ -1,0 +1,77 @@
+"""Open a folder of data in whichever published layout it has.
+
+A layout is a module of `train.data.layouts` with two functions. `LAYOUTS` is the whole list of them.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from rtdecode.errors import UsageError
+from train.data.dataset import DataSet
+from train.data.layouts import cinebrain
+
+
+class Layout(Protocol):
+    """What a module of `train.data.layouts` has."""
+
+    def recognises(self, folder: Path) -> bool:
+        """Return whether a folder has this layout, by the names in it alone."""
+        ...
+
+    def opened(self, folder: Path, subjects: list[str] | None) -> DataSet:
+        """Open a folder of this layout, for some subjects or for all that are there.
+
+        Raises
+        ------
+        UsageError
+            If a subject is not there, or the folder cannot be used.
+        """
+        ...
+
+
+# Name of a layout -> its module.
+LAYOUTS: Mapping[str, Layout] = {"cinebrain": cinebrain}
+
+
+def opened(folder: Path, layout: str | None = None, subjects: list[str] | None = None) -> DataSet:
+    """Open a folder of data.
+
+    Parameters
+    ----------
+    folder : Path
+    layout : str, optional
+        Name of the layout (of `LAYOUTS`). It is recognised by default.
+    subjects : list of str, optional
+        The subjects to use; all that are there by default.
+
+    Raises
+    ------
+    UsageError
+        If the folder is not there, its layout is not known, or the layout refuses it.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is no folder. Give the folder that holds the data.")
+    if layout is not None and layout not in LAYOUTS:
+        raise UsageError(f"layout={layout} is not known. There are {', '.join(LAYOUTS)}.")
+    return LAYOUTS[layout or recognised(folder)].opened(folder, subjects)
+
+
+def recognised(folder: Path) -> str:
+    """Return the name of the layout that a folder has.
+
+    Raises
+    ------
+    UsageError
+        If it has none of `LAYOUTS`, or several.
+    """
+    found = [name for name, layout in LAYOUTS.items() if layout.recognises(folder)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UsageError(f"{folder} may have the layout {' or '.join(found)}. Choose one with layout=NAME.")
+    there = sorted(path.name for path in folder.iterdir())[:8]
+    raise UsageError(
+        f"{folder} has none of the layouts that are known ({', '.join(LAYOUTS)}). It holds "
+        f"{', '.join(there) or 'nothing'}. docs/data.md shows how the folder of each layout looks."
+    )

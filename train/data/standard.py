@@ -1,0 +1,249 @@
+"""Mean and deviation of each voxel and channel over training windows, and data standardised by them.
+
+A release may have standardised its data over all runs, the held-out ones too, as CineBrain did. Such a map is
+``(x - m) / s`` with one m and one s for each voxel. Standardising once more by training windows gives the
+same values as if m and s had been those of the training windows from the start, so that nothing of the
+held-out runs is left. Where the release standardised each run by itself, or centred each run, a held-out run
+was moved by its own mean, and nothing takes that back. `Statistics.scaling` says which of the two the data
+look like.
+"""
+
+import hashlib
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.errors import UsageError
+from train.data.dataset import Column, DataSet
+
+Rows = Sequence[int] | NDArray[np.int64]
+Values = NDArray[np.float64]
+# "one map": each voxel may have been put through one affine map over all runs. "each run": every run was
+# centred or scaled by itself. "unknown": there are fewer than two runs.
+Scaling = Literal["one map", "each run", "unknown"]
+SIGNALS: tuple[Column, ...] = ("eeg", "fmri")
+# Windows that are read at a time: 33 MB of CineBrain's EEG in double precision.
+_AT_A_TIME = 16
+# A run's means, rms over voxels and in units of the deviation, are zero below this, and its deviations one. A
+# run of 1350 independent volumes that was not centred by itself has 0.027.
+_NOTHING = 0.01
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Moments:
+    """How many values there were of each voxel or channel, their mean and summed squared deviations."""
+
+    count: int
+    mean: Values
+    squares: Values
+
+    @property
+    def deviation(self) -> Values:
+        """Standard deviation (value,), with the divisor n."""
+        return np.sqrt(self.squares / self.count)
+
+    def joined(self, other: "Moments") -> "Moments":
+        """Return the moments of both sets of values together.
+
+        The formula is that of Chan, Golub & LeVeque (1983), The American Statistician 37:242, equation 2.1.
+        """
+        count = self.count + other.count
+        apart = other.mean - self.mean
+        mean = self.mean + apart * (other.count / count)
+        squares = self.squares + other.squares + np.square(apart) * (self.count * other.count / count)
+        return Moments(count, mean, squares)
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """Statistics of one subject's training windows.
+
+    Attributes
+    ----------
+    subject : str
+    windows : tuple of str
+        Names of the windows that they rest on (`WindowTable.names`), sorted.
+    mean, deviation : mapping
+        Column -> (voxel,) or (channel,) float64. The deviation of a voxel that never changes is 1.
+    scaling : mapping
+        Column -> how the release had scaled the data, as far as the training runs show it.
+    """
+
+    subject: str
+    windows: tuple[str, ...]
+    mean: Mapping[str, Values]
+    deviation: Mapping[str, Values]
+    scaling: Mapping[str, Scaling]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the names of the windows that they rest on."""
+        return hashlib.sha256("\n".join(self.windows).encode()).hexdigest()
+
+    def standardised(self, column: str, values: NDArray[Any]) -> NDArray[np.float32]:
+        """Standardise a column of windows of this subject, of the shape that `DataSet.read` gives.
+
+        Raises
+        ------
+        UsageError
+            If the statistics are of another number of voxels or channels, or lack the column.
+        """
+        axis = _axis(column)
+        known = len(self.mean[column]) if column in self.mean else 0
+        if known != values.shape[axis]:
+            raise UsageError(
+                f"the statistics of {self.subject} know {known} values of '{column}', and the data have "
+                f"{values.shape[axis]}. Compute them from these data."
+            )
+        shape = [1] * values.ndim
+        shape[axis] = -1
+        mean = self.mean[column].reshape(shape)
+        return ((values - mean) / self.deviation[column].reshape(shape)).astype(np.float32)
+
+    def told(self) -> list[str]:
+        """Say what standardising by these statistics cannot take back, a sentence for each column."""
+        return [
+            f"The release scaled each run of {self.subject}'s {column} by itself. A held-out run was scaled "
+            "with knowledge of its own future, and standardising by training runs does not take that back."
+            for column, scaling in self.scaling.items()
+            if scaling == "each run"
+        ]
+
+
+def statistics(data: DataSet, rows: Rows, columns: Sequence[Column] = SIGNALS) -> dict[str, Statistics]:
+    """Compute the statistics of each subject from some windows, in double precision, a few at a time.
+
+    Parameters
+    ----------
+    data : DataSet
+    rows : (window,)
+        The training windows, of any number of subjects.
+    columns : sequence of str
+        Those of them that the data lack are left out.
+
+    Returns
+    -------
+    dict
+        Subject -> statistics.
+    """
+    rows = np.asarray(rows, np.int64)
+    found = {}
+    for subject in dict.fromkeys(data.windows.subject[rows].tolist()):
+        own = rows[data.windows.subject[rows] == subject]
+        # The same whatever order the rows came in.
+        own = np.unique(own)
+        runs = {column: run_moments(data, column, own) for column in columns if column in data.columns}
+        whole = {column: _all(each.values()) for column, each in runs.items()}
+        found[subject] = Statistics(
+            subject=subject,
+            windows=tuple(sorted(data.windows.names(own))),
+            mean={column: one.mean for column, one in whole.items()},
+            deviation={column: _divisor(one.deviation) for column, one in whole.items()},
+            scaling={column: scaling(each) for column, each in runs.items()},
+        )
+    return found
+
+
+def run_moments(data: DataSet, column: Column, rows: NDArray[np.int64]) -> dict[str, Moments]:
+    """Compute the moments of one subject's windows run by run, run -> moments."""
+    found: dict[str, Moments] = {}
+    for run in dict.fromkeys(data.windows.run[rows].tolist()):
+        own = rows[data.windows.run[rows] == run]
+        parts = (own[first : first + _AT_A_TIME] for first in range(0, len(own), _AT_A_TIME))
+        found[run] = _all(_moments(column, data.read(column, part)) for part in parts)
+    return found
+
+
+def scaling(runs: Mapping[str, Moments]) -> Scaling:
+    """Say from the moments of its runs how a release scaled its data.
+
+    Voxels that never change are left out. Means that are 0, or deviations that are 1, in every run come about
+    in no other way than by centring or scaling each run alone. Data that were never scaled count as put
+    through one map.
+    """
+    if len(runs) < 2:
+        return "unknown"
+    whole = _all(runs.values())
+    living = whole.deviation > 0
+    if not living.any():
+        return "unknown"
+    scale = whole.deviation[living]
+    centred = [_rms(one.mean[living] / scale) < _NOTHING for one in runs.values()]
+    scaled = [_rms(one.deviation[living] - 1) < _NOTHING for one in runs.values()]
+    return "each run" if all(centred) or all(scaled) else "one map"
+
+
+def write(path: Path, found: Mapping[str, Statistics]) -> None:
+    """Write the statistics of some subjects as one ``.npz`` file."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for subject, one in found.items():
+        arrays[f"{subject}/windows"] = np.array(one.windows)
+        for column in one.mean:
+            arrays[f"{subject}/{column}/mean"] = one.mean[column]
+            arrays[f"{subject}/{column}/deviation"] = one.deviation[column]
+            arrays[f"{subject}/{column}/scaling"] = np.array(one.scaling[column])
+    np.savez(path, allow_pickle=False, **arrays)
+
+
+def read(path: Path) -> dict[str, Statistics]:
+    """Read statistics that `write` wrote, subject -> statistics.
+
+    Raises
+    ------
+    UsageError
+        If the file holds no statistics.
+    """
+    try:
+        return _read(path)
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise UsageError(
+            f"{path} holds no statistics that train.data.standard wrote ({error}). Remove it, or give "
+            "another file."
+        ) from error
+
+
+def _read(path: Path) -> dict[str, Statistics]:
+    tree: dict[str, dict[str, dict[str, Any]]] = {}
+    names: dict[str, tuple[str, ...]] = {}
+    with np.load(path, allow_pickle=False) as archive:
+        for key in archive.files:
+            subject, *inside = key.split("/")
+            if inside == ["windows"]:
+                names[subject] = tuple(archive[key].tolist())
+            else:
+                column, kind = inside
+                value = str(archive[key]) if kind == "scaling" else archive[key]
+                tree.setdefault(subject, {}).setdefault(kind, {})[column] = value
+    return {subject: Statistics(subject, names[subject], **tree[subject]) for subject in names}
+
+
+def _axis(column: str) -> int:
+    # Voxels are the last axis of windows, channels the second.
+    return 2 if column == "fmri" else 1
+
+
+def _moments(column: str, values: NDArray[Any]) -> Moments:
+    table = np.moveaxis(values, _axis(column), -1).astype(np.float64).reshape(-1, values.shape[_axis(column)])
+    mean = table.mean(axis=0)
+    return Moments(len(table), mean, np.square(table - mean).sum(axis=0))
+
+
+def _all(parts: Iterable[Moments]) -> Moments:
+    first, *others = parts
+    for other in others:
+        first = first.joined(other)
+    return first
+
+
+def _divisor(deviation: Values) -> Values:
+    # Rounding leaves a little even of a voxel that is always the same.
+    return np.where(deviation > 1e-9, deviation, 1.0)
+
+
+def _rms(values: Values) -> float:
+    return float(np.sqrt(np.square(values).mean()))
