@@ -86,7 +86,7 @@ def _stream(folder: Path, batch: int, workers: int) -> dict[str, Any]:
     shards = Shards(sorted(folder.glob("*.npz")), "latents")
     count = len(shards) // batch
     batches = Batches(ShardRows({"latents": shards}), Place("latents", batch, 0, 0, 0))
-    before = _peak_mb(resource.RUSAGE_SELF)
+    before = _peak_mb()
     seen: set[tuple[int, int]] = set()
     began = time.monotonic()
     for drawn in loader(batches, 0, count, workers, _PREFETCH):
@@ -101,14 +101,18 @@ def _stream(folder: Path, batch: int, workers: int) -> dict[str, Any]:
         "mb_per_s": round(count * batch * _ROW_BYTES / 1e6 / took, 1),
         "batches_per_s": round(count / took, 2),
         "before_mb": before,
-        "peak_mb": _peak_mb(resource.RUSAGE_SELF),
-        "worker_peak_mb": _peak_mb(resource.RUSAGE_CHILDREN),
+        "peak_mb": _peak_mb(),
+        "worker_peak_mb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6, 1),
         "bar_mb": MEMORY_MB,
     }
 
 
-def _peak_mb(who: int) -> float:
-    return round(resource.getrusage(who).ru_maxrss * 1024 / 1e6, 1)
+def _peak_mb() -> float:
+    """Return the most memory that this process has held, with the pages of files that it maps, MB."""
+    # `resource` also counts what the process held that started this one.
+    status = Path("/proc/self/status").read_text()
+    [line] = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+    return round(int(line.split()[1]) * 1024 / 1e6, 1)
 
 
 def main() -> None:

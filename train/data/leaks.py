@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from train.data.dataset import DataSet, WindowTable
+from train.data.dataset import Column, DataSet, WindowTable
 from train.data.layouts import cinebrain_clips
 from train.data.near_duplicates import Pair
 from train.data.splits import Split
@@ -109,7 +109,7 @@ def same_subjects(data: DataSet) -> list[Leak]:
     changes are left out, because holes may be filled with the same value for everybody.
     """
     leaks = []
-    columns = [column for column in SIGNALS if column in data.columns]
+    columns: list[Column] = [column for column in SIGNALS if column in data.columns]
     first = _first_of_runs(data.windows)
     for column in columns if len(data.windows.subjects) > 1 else ():
         seen: dict[str, tuple[str, str]] = {}
@@ -120,7 +120,7 @@ def same_subjects(data: DataSet) -> list[Leak]:
             values = data.read(column, [row])
             if values.min() == values.max():
                 continue
-            digest = hashlib.sha256(np.ascontiguousarray(values)).hexdigest()
+            digest = hashlib.sha256(values.tobytes()).hexdigest()
             other, other_run = seen.setdefault(digest, (subject, run))
             if other != subject:
                 where = run if run == other_run else f"{other_run} and {run}"
@@ -150,10 +150,12 @@ def wrong_seasons(data: DataSet) -> list[Leak]:
         unseen = [clip for clip in clips.tolist() if cinebrain_clips.place_of(subject, clip) is None]
         twice = len(clips) - len(set(clips.tolist()))
         if unseen or twice:
+            named = _some([f"{clip:06d}" for clip in unseen]) or "none"
+            second = cinebrain_clips.SECOND[subject]
             says = (
                 f"Of the {len(clips)} windows of {subject}, {len(unseen)} show clips of a season that it did "
-                f"not see ({_some([f'{clip:06d}' for clip in unseen]) or 'none'}), and {twice} show a clip "
-                f"that another shows. Pair its second half with clips from {cinebrain_clips.SECOND[subject]} on."
+                f"not see ({named}), and {twice} show a clip that another shows. Pair its second half with "
+                f"clips from {second} on."
             )
             leaks.append(Leak("wrong season", (subject,), says))
     return leaks

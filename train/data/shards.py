@@ -4,6 +4,7 @@
 """
 
 import mmap
+import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -92,9 +93,7 @@ class Shards:
         for n in np.unique(which):
             here = which == n
             before = self._ends[n] - len(self._parts[n])
-            # Row by row, so that only the part of a row that is indexed is read from disk.
-            picked = np.stack([self._parts[n][row][tuple(inside)] for row in rows[here] - before])
-            _let_go(self._parts[n])
+            picked = _picked(self._parts[n], rows[here] - before, inside)
             if found is None:
                 found = np.empty((len(rows), *picked.shape[1:]), self.dtype)
             found[here] = picked
@@ -103,11 +102,27 @@ class Shards:
         return found
 
 
-def _let_go(part: NDArray[Any]) -> None:
-    """Give back the pages of a mapped file, which else count as memory of this process."""
-    held = getattr(part, "_mmap", None)
-    if isinstance(held, mmap.mmap):
-        held.madvise(mmap.MADV_DONTNEED)
+def _picked(part: Any, rows: NDArray[np.integer], inside: list[Any]) -> NDArray[Any]:
+    """Read rows of one file, so that no page of it stays in this process's memory."""
+    if not inside and part.flags.c_contiguous:
+        return _whole_rows(part, rows)
+    # Row by row, so that only the part of a row that is indexed is read from disk.
+    picked = np.stack([part[row][tuple(inside)] for row in rows])
+    # Pages of a mapped file count as this process's memory until they are given back.
+    part._mmap.madvise(mmap.MADV_DONTNEED)
+    return picked
+
+
+def _whole_rows(part: Any, rows: NDArray[np.integer]) -> NDArray[Any]:
+    """Read whole rows without the mapping, which reads a page at a time and takes longer."""
+    found = np.empty((len(rows), *part.shape[1:]), part.dtype)
+    content = found.reshape(len(rows), -1).view(np.uint8)
+    size = content.shape[1]
+    with Path(part.filename).open("rb", buffering=0) as file:
+        for row, to in zip(rows.tolist(), content, strict=True):
+            if os.preadv(file.fileno(), [to.data], part.offset + row * size) != size:
+                raise ValueError(f"{part.filename} ends before row {row}. Write the file again.")
+    return found
 
 
 def mapped(path: Path, name: str) -> NDArray[Any]:

@@ -85,7 +85,25 @@ def test_what_was_read_does_not_stay_in_memory(tmp_path: Path) -> None:
     before = process.memory_info().rss
     for n in range(0, 128, 8):
         assert shards[n : n + 8].all()
+        assert shards[n : n + 8, 1:].all()
     assert process.memory_info().rss - before < 48 << 20, "of 128 MiB"
+
+
+def test_an_array_in_the_order_of_columns_is_read_as_any_other(tmp_path: Path) -> None:
+    np.savez(tmp_path / "0.npz", x=np.asfortranarray(WHOLE))
+    shards = Shards([tmp_path / "0.npz"], "x")
+    np.testing.assert_array_equal(shards[[5, 2]], WHOLE[[5, 2]])
+
+
+def test_a_file_that_was_cut_short_since_it_was_opened_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "0.npz"
+    np.savez(path, x=np.ones((4, 1 << 10)))
+    shards = Shards([path], "x")
+    with path.open("r+b") as file:
+        file.truncate(1 << 14)
+    assert shards[0].all()
+    with pytest.raises(ValueError, match=r"0\.npz ends before row 3\. Write the file again"):
+        shards[3]
 
 
 def test_files_that_do_not_fit_are_refused(paths: list[Path], tmp_path: Path) -> None:

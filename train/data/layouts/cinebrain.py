@@ -69,13 +69,13 @@ _NOTES = (
     ),
     "The volumes of a window begin 4.0 to 4.8 s after it, depending on where its run began; 4.8 s is taken.",
     (
-        "The last two runs are for testing: clips 4860 to 5399 where the second half is season 9, and 7560 to "
-        "8099, the published numbers, where it is season 11."
+        "The last two runs are for testing: clips 4860 to 5399 where the second half is season 9, and 7560 "
+        "to 8099, the published numbers, where it is season 11."
     ),
 )
 _COPY = (
-    "The fMRI of sub-0005 was reported to be a copy of that of sub-0001. Quote no figure of sub-0005 "
-    "without saying so."
+    "The fMRI of sub-0005 was reported to be a copy of that of sub-0001. "
+    "Quote no figure of sub-0005 without saying so."
 )
 
 
@@ -164,7 +164,7 @@ class CineBrain:
         content = member.read()
         frames: list[NDArray[np.uint8]] = []
         try:
-            with av.open(io.BytesIO(content)) as container:
+            with av.open(io.BytesIO(content), "r") as container:
                 for frame in container.decode(video=0):
                     frames.append(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8))
                     if len(frames) == FRAMES:
@@ -311,7 +311,7 @@ def _table(
             there[n, numbers[numbers < _VOLUMES]] = True
         by_clip = there.reshape(len(columns), clips.CLIPS, clips.TRS)
         # Of a clip that is not there at all nothing is missing: a user may hold some runs alone.
-        begun = by_clip.any(axis=(0, 2))
+        begun: NDArray[np.bool_] = np.any(by_clip, axis=(0, 2))
         for n, column in enumerate(columns):
             lacking = (begun[:, None] & ~by_clip[n]).ravel()
             holes += [f"{subject}/{_SIGNALS[column][1]}/{k}.npy" for k in np.flatnonzero(lacking).tolist()]
@@ -330,7 +330,7 @@ def _table(
         subject=np.array(whose),
         run=np.array([f"run-{run + 1:02d}" for run in runs.tolist()]),
         shown=np.array([f"{clip:06d}" for clip in np.concatenate(shown).tolist()]),
-        start_s=places % clips.RUN_CLIPS * WINDOW_S,
+        start_s=(places % clips.RUN_CLIPS).astype(np.float64) * WINDOW_S,
         repeat=np.zeros(len(places), np.int64),
         held_out=runs >= clips.RUNS - clips.HELD_RUNS,
     )
