@@ -1,0 +1,186 @@
+"""cc2017 as NeuroClips released it is read window by window, with every showing apart."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rtdecode.errors import UsageError
+from tests.train.data.layouts.released import LENGTH, VOXELS, neuroclips
+from train.data.dataset import DataSet
+from train.data.layouts.neuroclips import opened, recognises
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    folder = tmp_path_factory.mktemp("cc2017_dataset")
+    return folder, neuroclips(folder)
+
+
+def test_every_showing_is_a_run_of_its_own(release):
+    folder, _ = release
+    data: DataSet = opened(folder)
+    windows = data.windows
+    assert windows.subjects == ["subj01", "subj02"]
+    own = windows.subject == "subj01"
+    assert own.sum() == (18 * 2 + 5 * 10) * LENGTH
+    assert windows.held_out[own].sum() == 5 * 10 * LENGTH
+    runs = list(dict.fromkeys(windows.run[own]))
+    assert runs[:3] == ["seg1_1", "seg1_2", "seg2_1"]
+    assert runs[36:38] == ["test1_1", "test1_2"]
+    assert len(runs) == 18 * 2 + 5 * 10
+    for run in runs:
+        here = own & (windows.run == run)
+        assert windows.start_s[here].tolist() == [0, 2, 4, 6]
+        assert set(windows.repeat[here]) == {int(run.split("_")[1]) - 1}
+    # Both showings of a film have one name, and no other film has it.
+    assert len(set(windows.shown)) == (18 + 5) * LENGTH
+    assert set(windows.shown[windows.held_out]).isdisjoint(windows.shown[~windows.held_out])
+
+
+def test_each_window_gets_its_own_showing_its_film_and_its_caption(release):
+    folder, made = release
+    data = opened(folder, ["subj02"])
+    windows = data.windows
+    assert windows.subjects == ["subj02"]
+    (train,) = np.flatnonzero((windows.run == "seg3_2") & (windows.start_s == 2))
+    (test,) = np.flatnonzero((windows.run == "test5_10") & (windows.start_s == 6))
+    rows = [test, train, test]
+    first = 2 * LENGTH + 1
+    second = 4 * LENGTH + 3
+    fmri = data.read("fmri", rows)
+    assert fmri.shape == (3, 1, VOXELS + 2)
+    assert fmri.dtype == np.float32
+    np.testing.assert_array_equal(fmri[0, 0], made["subj02_test_fmri.pt"][second, 9])
+    np.testing.assert_array_equal(fmri[1, 0], made["subj02_train_fmri.pt"][first, 1])
+    np.testing.assert_array_equal(fmri[2], fmri[0])
+    clips = data.read("clips", rows)
+    assert clips.dtype == np.uint8
+    pictures = np.moveaxis(made["GT_train_3fps.pt"][first], 1, -1)
+    np.testing.assert_array_equal(clips[1], np.rint(pictures * 255))
+    assert data.read("captions", rows).tolist() == [f"test {second}", f"train {first}", f"test {second}"]
+
+
+def test_what_a_user_has_to_know_is_said(release):
+    folder, _ = release
+    data = opened(folder)
+    assert data.chain == "offline"
+    assert (data.window_s, data.lag_s, data.tr_s, data.fps, data.sfreq) == (2, 4, 2, 3, None)
+    assert any("averages them" in note for note in data.notes)
+    assert any("z-scored as a whole" in note for note in data.notes)
+    assert data.regions("subj01") == {}
+
+
+def test_the_folder_is_recognised(release, tmp_path):
+    assert recognises(release[0])
+    assert not recognises(tmp_path)
+
+
+def test_without_captions_the_rest_is_read(tmp_path):
+    neuroclips(tmp_path, captions=False)
+    data = opened(tmp_path)
+    assert list(data.columns) == ["fmri", "clips"]
+    assert any("no captions" in note for note in data.notes)
+    with pytest.raises(UsageError, match=r"'captions' was asked of .*, and it has fmri, clips"):
+        data.read("captions", [0])
+
+
+def test_opening_reads_no_array(tmp_path):
+    """The film has the released shape, 15.6 GB, of which one number is in the file."""
+    neuroclips(tmp_path, captions=False)
+    for part, count in (("train", 4320), ("test", 1200)):
+        torch.save(torch.full((1,), 0.5).expand(count, 6, 3, 224, 224), tmp_path / f"GT_{part}_3fps.pt")
+        for subject in ("subj01", "subj02"):
+            repeats = 2 if part == "train" else 10
+            torch.save(torch.ones(1).expand(count, repeats, 13447), tmp_path / f"{subject}_{part}_fmri.pt")
+    data = opened(tmp_path)
+    assert len(data.windows) == 2 * (4320 * 2 + 1200 * 10)
+    assert data.windows.start_s.max() == 478
+    assert data.read("clips", [0, 20000]).shape == (2, 6, 224, 224, 3)
+    assert data.read("fmri", [0, 20000]).shape == (2, 1, 13447)
+
+
+def test_windows_of_two_subjects_are_not_read_together(release):
+    data = opened(release[0])
+    with pytest.raises(
+        UsageError, match="windows of one subject are read at a time, and those of subj01, su"
+    ):
+        data.read("fmri", [0, len(data.windows) - 1])
+    with pytest.raises(UsageError, match="those of none were asked for"):
+        data.read("fmri", [])
+
+
+def test_a_subject_that_is_not_there_is_refused(release):
+    with pytest.raises(UsageError, match="has no subject subj03; it has subj01, subj02"):
+        opened(release[0], ["subj03"])
+
+
+def spoilt(folder: Path, name: str, values) -> None:
+    neuroclips(folder)
+    path = folder / name
+    path.unlink()
+    if isinstance(values, bytes):
+        path.write_bytes(values)
+    elif values is not None:
+        torch.save(values, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "words"),
+    [
+        ("GT_test_3fps.pt", None, r"GT_test_3fps\.pt is not there"),
+        ("subj02_test_fmri.pt", None, r"subj02_test_fmri\.pt is not there"),
+        (
+            "subj01_train_fmri.pt",
+            torch.ones(72, 8),
+            r"floats of shape \(72, 8\); floats of shape \(window, re",
+        ),
+        ("subj01_train_fmri.pt", torch.ones(71, 2, 8), "has 71 windows, and the film has 72"),
+        ("subj01_test_fmri.pt", torch.ones(20, 10, 9), "has 8 voxels and .* 9"),
+        ("subj01_test_fmri.pt", torch.ones(20, 10, 8, dtype=torch.int64), "has integers of shape"),
+        ("GT_train_3fps.pt", torch.ones(71, 6, 3, 6, 6), "has 71 windows and .* 20; 18 and 5 segments"),
+        ("GT_train_3fps.pt", torch.ones(72, 6, 6, 6, 3), r"\(6, 6, 6, 3\) and .* \(6, 3, 6, 6\)"),
+        ("GT_train_caption.pt", ["one"], r"strings of shape \(1,\), and 72 captions"),
+        ("GT_train_caption.pt", {"one": 1}, "holds dict, and strings were expected"),
+        ("GT_train_3fps.pt", [1.0], "holds list; a tensor of numbers was expected"),
+        ("GT_train_3fps.pt", b"PK\x03\x04 cut", "without running code from it, or is damaged"),
+        ("GT_train_3fps.pt", b"", "without running code from it, or is damaged"),
+    ],
+)
+def test_a_damaged_release_is_refused_by_path(tmp_path, name, values, words):
+    spoilt(tmp_path, name, values)
+    with pytest.raises(UsageError, match=words):
+        opened(tmp_path)
+
+
+class Harmful:
+    """What a pickle may make of itself."""
+
+    def __reduce__(self):
+        return exec, ("raise SystemExit('code of the file ran')",)
+
+
+def test_code_in_a_file_does_not_run(tmp_path):
+    neuroclips(tmp_path)
+    torch.save(Harmful(), tmp_path / "GT_train_caption.pt")
+    with pytest.raises(UsageError, match=r"GT_train_caption\.pt cannot be read without running code"):
+        opened(tmp_path)
+
+
+def test_a_value_that_is_not_finite_is_refused_when_it_is_read(tmp_path):
+    made = neuroclips(tmp_path)
+    values = made["subj01_train_fmri.pt"]
+    values[3, 0, 5] = np.nan
+    torch.save(torch.from_numpy(values), tmp_path / "subj01_train_fmri.pt")
+    data = opened(tmp_path)
+    assert np.isfinite(data.read("fmri", [0, 1, 2])).all()
+    with pytest.raises(UsageError, match=r"subj01_train_fmri\.pt: 1 values in .*, in 1 of 8 voxels"):
+        data.read("fmri", [2, 3])
+
+
+def test_pixels_of_another_range_are_refused_when_they_are_read(tmp_path):
+    made = neuroclips(tmp_path)
+    torch.save(torch.from_numpy(made["GT_train_3fps.pt"] * 2 - 1), tmp_path / "GT_train_3fps.pt")
+    with pytest.raises(UsageError, match=r"GT_train_3fps\.pt: pixels from -0\.\d+ to .* and 0 to 1 was"):
+        opened(tmp_path).read("clips", [0])

@@ -1,0 +1,192 @@
+"""Arrays of a release, mapped into memory and read where they are indexed.
+
+`mapped_npy` maps a ``.npy`` file and `mapped_pt` the tensor of a ``.pt`` file. `strings_pt` reads captions.
+`finite` and `pixels` check what was read. No file can run code: one that would have to is refused.
+"""
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from rtdecode.errors import UsageError
+
+# Values of a picture may exceed their range by this, as a share of the range: they were resampled.
+_BEYOND = 0.01
+
+
+def present(path: Path, release: str) -> Path:
+    """Return the path of a file that has to be there.
+
+    Raises
+    ------
+    UsageError
+        If it is not.
+    """
+    if not path.is_file():
+        raise UsageError(
+            f"{path} is not there, and {release} has it. Fetch the file, or give another folder."
+        )
+    return path
+
+
+def npy_header(path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Read the shape and the dtype of a ``.npy`` file, and nothing else of it.
+
+    Raises
+    ------
+    UsageError
+        If the file is no such array.
+    """
+    try:
+        with path.open("rb") as file:
+            version = npy.read_magic(file)
+            read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+            shape, _, dtype = read(file)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{path} cannot be read as a NumPy array ({error}). Fetch the file again."
+        ) from error
+    return shape, dtype
+
+
+def mapped_npy(path: Path, axes: Sequence[str], kinds: str = "f") -> NDArray[Any]:
+    """Map a ``.npy`` file into memory.
+
+    Parameters
+    ----------
+    path : Path
+    axes : sequence of str
+        Names of the axes that the array has to have.
+    kinds : str
+        Kinds of numbers that it may hold, as `numpy.dtype.kind` has them.
+
+    Raises
+    ------
+    UsageError
+        If the file is not an array, is cut short, or has other axes or another kind of numbers.
+    """
+    shape, dtype = npy_header(path)
+    _check(path, shape, dtype.kind, axes, kinds)
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} is cut short or damaged ({error}). Fetch the file again.") from error
+
+
+def mapped_pt(path: Path, axes: Sequence[str], kinds: str = "f") -> NDArray[Any]:
+    """Map the tensor of a ``.pt`` file into memory; see `mapped_npy`.
+
+    The file is read with ``weights_only``: it cannot run code.
+    """
+    import torch
+
+    held = _loaded(path, mmap=True)
+    if not isinstance(held, torch.Tensor) or held.dtype == torch.bfloat16:
+        found = f"a tensor of {held.dtype}" if isinstance(held, torch.Tensor) else type(held).__name__
+        raise UsageError(f"{path} holds {found}; a tensor of numbers was expected. Fetch the file again.")
+    values = held.numpy()
+    _check(path, values.shape, values.dtype.kind, axes, kinds)
+    return values
+
+
+def strings_pt(path: Path) -> NDArray[np.str_]:
+    """Read the strings of a ``.pt`` file: a NumPy array of strings, or a list of them.
+
+    Raises
+    ------
+    UsageError
+        If the file holds anything else.
+    """
+    import torch
+    from numpy._core import multiarray
+
+    # An array that NumPy 1 wrote names the module by its former name.
+    names = ("numpy._core.multiarray._reconstruct", "numpy.core.multiarray._reconstruct")
+    rebuild: list[Any] = [(multiarray._reconstruct, name) for name in names]
+    allowed = [*rebuild, np.ndarray, np.dtype, type(np.dtype(np.str_))]
+    with torch.serialization.safe_globals(allowed):
+        held = _loaded(path, mmap=False)
+    whole = isinstance(held, np.ndarray) and held.dtype.kind == "U"
+    if not whole and not (isinstance(held, list) and all(isinstance(one, str) for one in held)):
+        raise UsageError(
+            f"{path} holds {type(held).__name__}, and strings were expected. Fetch the file again, or move "
+            "it away to go on without captions."
+        )
+    return np.asarray(held, np.str_)
+
+
+def finite(values: NDArray[Any], path: Path) -> NDArray[np.float32]:
+    """Return numbers as float32.
+
+    Raises
+    ------
+    UsageError
+        If one of them is not finite.
+    """
+    found = np.asarray(values, np.float32)
+    bad = ~np.isfinite(found)
+    if bad.any():
+        voxels = int(bad.reshape(-1, found.shape[-1]).any(0).sum())
+        raise UsageError(
+            f"{path}: {int(bad.sum())} values in the windows asked for, in {voxels} of {found.shape[-1]} "
+            "voxels or samples, are not finite. Prepare the file again, without them."
+        )
+    return found
+
+
+def pixels(values: NDArray[Any], top: float, path: Path) -> NDArray[np.uint8]:
+    """Return pictures as uint8.
+
+    Parameters
+    ----------
+    values : ndarray
+        uint8, or numbers from 0 to `top`.
+    top : float
+        The number that stands for white.
+    path : Path
+
+    Raises
+    ------
+    UsageError
+        If numbers lie outside that range.
+    """
+    if values.dtype == np.uint8:
+        return np.asarray(values)
+    found = np.asarray(values, np.float32)
+    low = float(found.min(initial=0))
+    high = float(found.max(initial=0))
+    # A value that is not finite is not inside either.
+    if not (low >= -_BEYOND * top and high <= (1 + _BEYOND) * top):
+        raise UsageError(
+            f"{path}: pixels from {low:g} to {high:g} were found, and 0 to {top:g} was expected. Fetch the "
+            "file again."
+        )
+    return np.rint(np.clip(found / top, 0, 1) * 255).astype(np.uint8)
+
+
+def _loaded(path: Path, *, mmap: bool) -> Any:
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(
+            f"{path} cannot be read without running code from it, or is damaged ({first}). Fetch the file "
+            "again, or write it again with torch.save."
+        ) from error
+
+
+def _check(path: Path, shape: tuple[int, ...], kind: str, axes: Sequence[str], kinds: str) -> None:
+    if len(shape) != len(axes) or kind not in kinds or 0 in shape:
+        words = {"f": "floats", "u": "unsigned integers", "i": "integers", "U": "strings", "O": "objects"}
+        wanted = " or ".join(words.get(one, one) for one in kinds)
+        raise UsageError(
+            f"{path} has {words.get(kind, kind)} of shape {shape}; {wanted} of shape ({', '.join(axes)}) "
+            "were expected. Fetch the file again."
+        )

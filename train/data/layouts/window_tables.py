@@ -1,0 +1,97 @@
+"""Tables of windows: made run by run, joined, and asked for rows of one subject."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.errors import UsageError
+from train.data.dataset import WindowTable
+
+Rows = Sequence[int] | NDArray[np.int64]
+
+
+def of_run(
+    subject: str,
+    run: str,
+    shown: Sequence[str],
+    start_s: Sequence[float] | NDArray[np.float64],
+    repeat: int | NDArray[np.int64] = 0,
+    *,
+    held_out: bool = False,
+) -> WindowTable:
+    """Make the table of one run's windows.
+
+    Parameters
+    ----------
+    subject, run : str
+    shown : (window,)
+    start_s : (window,)
+    repeat : int or (window,)
+    held_out : bool
+        See `WindowTable`.
+    """
+    count = len(shown)
+    return WindowTable(
+        subject=np.full(count, subject),
+        run=np.full(count, run),
+        shown=np.asarray(shown, np.str_),
+        start_s=np.asarray(start_s, np.float64),
+        repeat=np.broadcast_to(np.asarray(repeat, np.int64), (count,)),
+        held_out=np.full(count, held_out),
+    )
+
+
+def joined(tables: Sequence[WindowTable]) -> WindowTable:
+    """Join tables, one's windows after another's."""
+    names = [one.name for one in fields(WindowTable)]
+    return WindowTable(**{name: np.concatenate([getattr(one, name) for one in tables]) for name in names})
+
+
+def chosen(found: Sequence[str], wanted: list[str] | None, folder: Path) -> list[str]:
+    """Choose subjects of a folder: all of them, or those that are wanted, in their order.
+
+    Raises
+    ------
+    UsageError
+        If there is none, or one that is wanted is not there.
+    """
+    if not found:
+        raise UsageError(f"{folder} holds no subject in the layout that was expected. Give another folder.")
+    absent = [name for name in wanted or () if name not in found]
+    if absent:
+        raise UsageError(
+            f"{folder} has no subject {', '.join(absent)}; it has {', '.join(found)}. Give some of these."
+        )
+    return list(dict.fromkeys(wanted or found))
+
+
+def asked(
+    windows: WindowTable, rows: Rows, column: str, columns: Sequence[str], folder: Path
+) -> tuple[str, NDArray[np.int64]]:
+    """Check what `DataSet.read` was asked for.
+
+    Returns
+    -------
+    subject : str
+    rows : int64, (row,)
+
+    Raises
+    ------
+    UsageError
+        If the set has no such column, or the rows are of several subjects, or there are none.
+    IndexError
+        If a row lies outside the table.
+    """
+    if column not in columns:
+        raise UsageError(
+            f"'{column}' was asked of {folder}, and it has {', '.join(columns)}. Ask for one of these."
+        )
+    wanted = np.asarray(rows, np.int64)
+    subjects = list(dict.fromkeys(windows.subject[wanted].tolist()))
+    if len(subjects) != 1:
+        found = ", ".join(subjects) or "none"
+        raise UsageError(f"windows of one subject are read at a time, and those of {found} were asked for.")
+    return subjects[0], wanted
