@@ -95,13 +95,13 @@ class RecordedSessions:
         digests = [recording.digest() for recording in recordings]
         if len({*digests}) < len(digests):
             raise UsageError("data= names the same recording twice. A twin would teach what is held.")
-        montage = _montage(recordings)
-        grid = replace(self.grid, tr=_tr(recordings, self.grid))
+        montage = shared_montage(recordings)
+        grid = replace(self.grid, tr=shared_tr(recordings, self.grid))
         try:
             head, level = find_head(recordings)
         except GeometryError as error:
             raise UsageError(f"data=: the recordings differ in the grid of their volumes. {error}") from error
-        draft = self._draft(grid, montage, head, recordings)
+        draft = recorded_manifest(grid, self.band, self.baseline, montage, head, recordings)
         every = list(films) * (len(paths) // len(films))
         hashes = {film: file_hash(film) for film in dict.fromkeys(every)}
         found: list[RecordedShowing] = []
@@ -186,15 +186,22 @@ class RecordedSessions:
         """Return what a bundle says about its data. Recordings go by their digests alone."""
         return dict(self.about or {})
 
-    def _draft(
-        self, grid: TimingGrid, montage: Montage, head: Projection, recordings: Sequence[Recording]
-    ) -> Manifest:
-        eeg = EegInput(_channels(montage), montage.reference, "microvolts", self.band)
-        fmri = FmriInput(len(head.voxels), list(head.shape), head.affine.tolist(), self.baseline)
-        # The frame after the window belongs to the clip, too: the codec takes clips of 4 n + 1 frames.
-        clip = ClipGeometry(int(grid.window * FPS) + 1, HEIGHT, WIDTH, float(FPS))
-        simulated = all(recording.meta.get("simulated") is True for recording in recordings)
-        return draft_manifest("recorded", grid, clip, eeg, fmri, simulated=simulated)
+
+def recorded_manifest(
+    grid: TimingGrid,
+    band: EegBand,
+    baseline: Baseline,
+    montage: Montage,
+    head: Projection,
+    recordings: Sequence[Recording],
+) -> Manifest:
+    """Draft the manifest of a bundle that reads the EEG and all voxels of the head of some recordings."""
+    eeg = EegInput(_channels(montage), montage.reference, "microvolts", band)
+    fmri = FmriInput(len(head.voxels), list(head.shape), head.affine.tolist(), baseline)
+    # The frame after the window belongs to the clip, too: the codec takes clips of 4 n + 1 frames.
+    clip = ClipGeometry(int(grid.window * FPS) + 1, HEIGHT, WIDTH, float(FPS))
+    simulated = all(recording.meta.get("simulated") is True for recording in recordings)
+    return draft_manifest("recorded", grid, clip, eeg, fmri, simulated=simulated)
 
 
 def recorded_sessions(grid: TimingGrid, band: EegBand, baseline: Baseline) -> RecordedSessions:
@@ -211,8 +218,14 @@ def shipped_minutes() -> float:
     return (seconds + told["seconds"] * len(told.get("free", []))) / 60
 
 
-def _montage(recordings: Sequence[Recording]) -> Montage:
-    """Return the cap that all recordings share."""
+def shared_montage(recordings: Sequence[Recording]) -> Montage:
+    """Return the cap that all recordings share.
+
+    Raises
+    ------
+    UsageError
+        If they have several, or one of them lacks EEG or volumes.
+    """
     found: list[tuple[Recording, Montage]] = []
     for recording in recordings:
         if recording.montage is None or not recording.has_volumes():
@@ -238,8 +251,14 @@ def _channels(montage: Montage) -> list[str]:
     return [channel for channel, kind in pairs if kind == "eeg"]
 
 
-def _tr(recordings: Sequence[Recording], grid: TimingGrid) -> Any:
-    """Return the TR that all recordings share; that of the recipe where volumes do not say it."""
+def shared_tr(recordings: Sequence[Recording], grid: TimingGrid) -> Any:
+    """Return the TR that all recordings share; that of the recipe where volumes do not say it.
+
+    Raises
+    ------
+    UsageError
+        If they have several.
+    """
     told = {}
     for recording in recordings:
         volume = next(item for item in recording.events() if isinstance(item, Volume))
