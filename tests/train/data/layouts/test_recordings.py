@@ -1,0 +1,146 @@
+"""Recordings of our own are windows like those of any data set; simulated ones say so."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rtdecode.disk.recording import Recording
+from rtdecode.errors import UsageError
+from rtdecode.phantom.session import PhantomSession
+from tests.recordings import record
+from tests.train.data.test_recorded import mark
+from train.data.dataset import DataSet
+from train.data.layouts import phantom, recordings
+from train.data.layouts.window_tables import joined, of_run
+from train.data.recorded import read_recordings
+from train.data.recorded_showing import RecordedShowing
+
+# A small head: the chain follows its motion.
+SHAPE = (48, 48, 30)
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve seconds of a simulated participant."""
+    made = PhantomSession("easy", 2, 7, 12, sfreq=200, shape=SHAPE)
+    return record(made, tmp_path_factory.mktemp("made") / "session")
+
+
+@pytest.fixture(scope="module")
+def folder(session: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two participants who saw the film; they do not say that they were simulated."""
+    own = tmp_path_factory.mktemp("own")
+    for subject in ("sub-a", "sub-b"):
+        copy(session, own / subject / "monday")
+    return own
+
+
+@pytest.fixture(scope="module")
+def data(folder: Path) -> recordings.Recordings:
+    return recordings.opened(folder)
+
+
+def copy(session: Path, place: Path, *, simulated: bool = False) -> Path:
+    shutil.copytree(session, place)
+    head = json.loads((place / "recording.json").read_text())
+    head["meta"]["simulated"] = simulated
+    (place / "recording.json").write_text(json.dumps(head))
+    return place
+
+
+def test_a_stretch_of_film_is_windows(data: DataSet):
+    windows = data.windows
+    assert windows.subject.tolist() == ["sub-a"] * 3 + ["sub-b"] * 3
+    assert windows.start_s.tolist() == [0, 4, 8] * 2
+    assert windows.shown[:3].tolist() == windows.shown[3:].tolist()
+    assert len(set(windows.shown)) == 3
+    assert not windows.repeat.any()
+    assert (data.layout, data.chain) == ("recordings", "causal")
+    assert (data.window_s, data.lag_s, data.tr_s, data.sfreq, data.fps) == (4, 4, 0.8, 125, 8)
+    assert not any("monday" in run for run in windows.run), "a folder's name may tell who was recorded"
+
+
+def test_the_windows_are_those_of_a_fit(data, session):
+    whole = read_recordings([Recording(session)], [12.0], ["film.mp4"], data.showings[1].draft)
+    assert whole.eeg is not None
+    assert whole.fmri is not None
+    np.testing.assert_array_equal(data.read("eeg", [5, 3]), whole.eeg.data[[2, 0]])
+    np.testing.assert_array_equal(data.read("fmri", [5, 3]), whole.fmri.volumes[whole.fmri.rows[[2, 0]]])
+
+
+def test_each_window_gets_its_own_clip(data):
+    clips = data.read("clips", [2, 1])
+    film = data.showings[0].film().clips
+    assert clips.shape == (2, 32, 64, 96, 3)
+    np.testing.assert_array_equal(clips[0], film[2, :32])
+    np.testing.assert_array_equal(clips[1], film[1, :32])
+
+
+def test_a_recording_is_run_once_for_windows_that_are_read_together(data, monkeypatch):
+    data.held.clear()
+    runs = []
+    arrays = RecordedShowing.arrays
+    seen = lambda one, bundle: runs.append(one.name) or arrays(one, bundle)  # noqa: E731
+    monkeypatch.setattr(RecordedShowing, "arrays", seen)
+    eeg = data.read("eeg", [0, 2, 1])
+    data.read("fmri", [2, 0])
+    assert runs == ["1-0-0"]
+    np.testing.assert_array_equal(data.read("eeg", [1]), eeg[2:])
+    assert runs == ["1-0-0"]
+
+
+def test_a_film_seen_again_is_a_repeat():
+    shown = ["film/0", "film/1"]
+    tables = [of_run(subject, run, shown, [0, 4]) for subject, run in (("a", "1"), ("a", "2"), ("b", "1"))]
+    assert recordings._repeats(joined(tables)).tolist() == [0, 0, 1, 1, 0, 0]
+
+
+def test_films_lie_beside_recordings_that_do_not_hold_the_truth(session, tmp_path):
+    place = copy(session, tmp_path / "own" / "monday")
+    films = tmp_path / "own" / "films"
+    films.mkdir()
+    recording = Recording(place)
+    assert recordings._films(films.parent, recording) == [place / "truth" / "film.mp4"]
+    (place / "truth" / "film.mp4").rename(films / "film.mp4")
+    assert recordings._films(films.parent, recording) == [films / "film.mp4"]
+    shutil.copy(films / "film.mp4", films / "more.mp4")
+    with pytest.raises(UsageError, match=r"has no markers to tell which film was shown, and .* has 2 films"):
+        recordings._films(films.parent, recording)
+    mark(place, 1000.0, 96, "more.mp4")
+    assert recordings._films(films.parent, recording) == [films / "more.mp4"]
+    (films / "more.mp4").unlink()
+    with pytest.raises(UsageError, match=r"has markers of 1 films, and .* has 1 films, 0 of them by a name"):
+        recordings._films(films.parent, recording)
+
+
+def test_one_recording_or_those_of_one_participant_are_recognised(session, folder, tmp_path):
+    alone = copy(session, tmp_path / "own" / "monday")
+    for place in (alone, alone.parent):
+        assert recordings.recognises(place)
+        assert recordings._subject(place, alone) == "participant"
+    assert recordings.recognises(folder)
+    assert not recordings.recognises(tmp_path / "nothing")
+    with pytest.raises(UsageError, match="holds no subject in the layout"):
+        recordings.opened(tmp_path / "nothing")
+
+
+def test_a_simulated_participant_is_a_layout_of_its_own(session, folder):
+    assert phantom.recognises(session)
+    assert not recordings.recognises(session)
+    data: DataSet = phantom.opened(session)
+    assert (data.layout, data.chain) == ("phantom", "causal")
+    assert data.windows.subjects == ["participant"]
+    assert any("SIMULATED" in note for note in data.notes)
+    assert not phantom.recognises(folder)
+    with pytest.raises(UsageError, match="does not say that its participant is simulated"):
+        phantom.opened(folder)
+
+
+def test_a_recording_without_volumes_is_refused(tmp_path):
+    made = PhantomSession("easy", 2, 7, 4, sfreq=200, shape=SHAPE)
+    place = record(made, tmp_path / "own", volumes=False)
+    with pytest.raises(UsageError, match="has no volumes"):
+        phantom.opened(place)
