@@ -1,0 +1,259 @@
+"""BOLD Moments (Lahner et al. 2024), as Brain Netflix reads it: a response to each showing of a video.
+
+::
+
+    sub-01/Group41_betas-GLMsingle_type-typed_z=1.pkl    train_data_allvoxel (1000, 3, voxel),
+                                                         test_data_allvoxel (102, 10, voxel)
+    sub-01/V1_betas-GLMsingle_type-typed_z=1.pkl         the same of a region, if there
+    stimuli/0001.mp4 ... 1102.mp4                        the videos, if there; in any folder below
+
+The pickles may also lie in ``prepared_allvoxel_pkl`` or ``betas-prepared/prepared_allvoxel_pkl`` of a
+subject. Layout: blahner/BrainNetflixMBM, dataset.py.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.errors import UsageError
+from train.data.dataset import Chain, Column, WindowTable
+from train.data.layouts.film_clips import CLIP_FPS, CLIP_SIZE, film_clips
+from train.data.layouts.pickled_arrays import unpickled
+from train.data.layouts.stored_arrays import finite
+from train.data.layouts.window_tables import Rows, asked, chosen, joined
+
+_ENDING = "_betas-GLMsingle_type-typed_z=1.pkl"
+_PLACES = ("", "prepared_allvoxel_pkl", "betas-prepared/prepared_allvoxel_pkl")
+# The files of all voxels, the first that is there: 41 regions of the cortex, or all voxels that responded.
+_WHOLE = ("Group41", "BMDgeneral")
+_INDICES = ("roi_indices_hcp", "roi_indices_fullvolume")
+_KEYS = ("train_data_allvoxel", "test_data_allvoxel")
+# Videos, and showings of each, for training and for testing. A pickle cannot be mapped, so that its shapes
+# are not known before it is read; every subject has these.
+_COUNTS = ((1000, 3), (102, 10))
+# Length of a video, and time between volumes, s (Lahner et al. 2024).
+_WINDOW_S = 3.0
+_TR_S = 1.75
+_NOTES = (
+    (
+        "A slot of fMRI is a response that GLMsingle estimated, and no volume. Its type D fits the shape of "
+        "the response, the noise and the regularisation to whole sessions: every value depends on later ones."
+    ),
+    "The responses were z-scored with the training statistics of each session.",
+    (
+        "The showings of a video are kept apart, as windows of their own with repeat 0 to 2, and 0 to 9 for "
+        "testing. The users' code averages them."
+    ),
+    "The release does not say in which run a video was shown, so each showing counts as a run of its own.",
+    "Voxels that have no value in any showing are left out.",
+    "A subject's pickle is read as a whole, and the last one that was read is kept in memory.",
+)
+_NO_FILMS = "There are no clips: the videos 0001.mp4 to 1102.mp4 are not in a folder stimuli."
+
+
+@dataclass(eq=False)
+class BoldMoments:
+    """The release, opened; see `train.data.dataset.DataSet`.
+
+    Attributes
+    ----------
+    video : int64, (window,)
+        Number of the video, from 0 on, among those for training or for testing.
+    films : dict
+        Name of a video -> its file; empty where there are none.
+    size : (int, int)
+        Rows and columns of the clips.
+    held : dict
+        The last subject that was read: `_Responses`.
+    """
+
+    folder: Path
+    windows: WindowTable
+    video: NDArray[np.int64]
+    films: Mapping[str, Path]
+    columns: Sequence[Column]
+    notes: Sequence[str]
+    size: tuple[int, int]
+    fps: float | None
+    held: dict[str, "_Responses"] = field(default_factory=dict, repr=False)
+    layout: str = "bold-moments"
+    window_s: float = _WINDOW_S
+    lag_s: float = 0.0
+    tr_s: float | None = _TR_S
+    sfreq: float | None = None
+    chain: Chain = "offline"
+
+    def read(self, column: Column, rows: Rows) -> NDArray[Any]:
+        """Read a column of some windows; see `train.data.dataset.DataSet.read`."""
+        subject, wanted = asked(self.windows, rows, column, self.columns, self.folder)
+        if column == "clips":
+            assert self.fps is not None
+            paths = [self.films[name] for name in self.windows.shown[wanted]]
+            cut = [film_clips(path, [0.0], _WINDOW_S, self.fps, self.size) for path in paths]
+            return np.concatenate(cut)
+        found = self._responses(subject)
+        test = self.windows.held_out[wanted]
+        values = np.empty((len(wanted), 1, int(found.kept.sum())), np.float32)
+        for stored, where in zip(found.data, (~test, test), strict=True):
+            picked = stored[self.video[wanted][where], self.windows.repeat[wanted][where]]
+            values[where, 0] = finite(picked[:, found.kept], found.path)
+        return values
+
+    def regions(self, subject: str) -> Mapping[str, NDArray[np.bool_]]:
+        """Return the regions that have a file of their own, as masks of the voxels."""
+        found = self._responses(subject)
+        if found.indices is None:
+            return {}
+        masks = {}
+        for path in _pickles(self.folder / subject):
+            if path != found.path:
+                other = _Responses.read(path)
+                if other.indices is not None:
+                    name = path.name.removesuffix(_ENDING)
+                    masks[name] = np.isin(found.indices[found.kept], other.indices)
+        return masks
+
+    def _responses(self, subject: str) -> "_Responses":
+        if subject not in self.held:
+            self.held.clear()
+            self.held[subject] = _Responses.read(_whole(self.folder / subject))
+        return self.held[subject]
+
+
+@dataclass(frozen=True, eq=False)
+class _Responses:
+    """A pickle: responses for training and for testing (video, showing, voxel), and where the voxels lie."""
+
+    path: Path
+    data: tuple[NDArray[Any], NDArray[Any]]
+    kept: NDArray[np.bool_]
+    indices: NDArray[np.int64] | None
+
+    @classmethod
+    def read(cls, path: Path) -> "_Responses":
+        found = unpickled(path)
+        if not isinstance(found, dict) or not all(isinstance(found.get(key), np.ndarray) for key in _KEYS):
+            raise UsageError(
+                f"{path} is no dictionary with the arrays {' and '.join(_KEYS)}. Fetch the file again."
+            )
+        training, test = (found[key] for key in _KEYS)
+        for key, stored, counts in zip(_KEYS, (training, test), _COUNTS, strict=True):
+            fits = stored.ndim == 3 and stored.shape[:2] == counts and stored.dtype.kind == "f"
+            if not fits or stored.shape[2] != training.shape[-1]:
+                raise UsageError(
+                    f"{path}: {key} is {stored.dtype} of shape {stored.shape}; floats of shape "
+                    f"({counts[0]}, {counts[1]}, voxel) were expected, with as many voxels as in the other "
+                    "array. Fetch the file again."
+                )
+        indices = next((np.asarray(found[key]).ravel() for key in _INDICES if key in found), None)
+        if indices is not None and len(indices) != training.shape[2]:
+            raise UsageError(
+                f"{path} says where {len(indices)} voxels lie and has responses of {training.shape[2]}. "
+                "Fetch the file again."
+            )
+        dead = np.isnan(training).all((0, 1)) & np.isnan(test).all((0, 1))
+        return cls(path, (training, test), ~dead, indices)
+
+
+def recognises(folder: Path) -> bool:
+    """Whether a folder holds subjects with responses of GLMsingle."""
+    return any(_pickles(place) for place in folder.glob("sub-*"))
+
+
+def opened(
+    folder: Path,
+    subjects: list[str] | None = None,
+    *,
+    fps: float = CLIP_FPS,
+    size: tuple[int, int] = CLIP_SIZE,
+) -> BoldMoments:
+    """Open the release.
+
+    Parameters
+    ----------
+    folder : Path
+    subjects : list of str, optional
+        Such as ``sub-01``. All by default.
+    fps : float
+        Frames a second of the clips.
+    size : (int, int)
+        Rows and columns of the clips.
+
+    Raises
+    ------
+    UsageError
+        If a subject has no file of all voxels, or some of the videos are missing.
+    """
+    found = sorted(place.name for place in folder.glob("sub-*") if _pickles(place))
+    names = chosen(found, subjects, folder)
+    for subject in names:
+        # Before hours are lost: the file is looked for now, and read when it is needed.
+        _whole(folder / subject)
+    tables = [_table(subject, held_out=test) for subject in names for test in (False, True)]
+    windows = joined(tables)
+    films = _films(folder, windows)
+    return BoldMoments(
+        folder=folder,
+        windows=windows,
+        video=_numbers(windows),
+        films=films,
+        columns=("fmri", "clips") if films else ("fmri",),
+        notes=_NOTES if films else (*_NOTES, _NO_FILMS),
+        size=size,
+        fps=fps if films else None,
+    )
+
+
+def _table(subject: str, *, held_out: bool) -> WindowTable:
+    """Make the table of all training or all test showings: those of the first video, of the second, ..."""
+    count, showings = _COUNTS[held_out]
+    first = _COUNTS[0][0] + 1 if held_out else 1
+    shown = np.repeat([f"{first + n:04d}" for n in range(count)], showings)
+    repeat = np.tile(np.arange(showings), count)
+    return WindowTable(
+        subject=np.full(len(shown), subject),
+        run=np.array([f"{name}_{n}" for name, n in zip(shown, repeat, strict=True)]),
+        shown=shown,
+        start_s=np.zeros(len(shown)),
+        repeat=repeat,
+        held_out=np.full(len(shown), held_out),
+    )
+
+
+def _numbers(windows: WindowTable) -> NDArray[np.int64]:
+    """Number the videos from 0 on, among those for training and among those for testing."""
+    return windows.shown.astype(np.int64) - 1 - windows.held_out * _COUNTS[0][0]
+
+
+def _pickles(place: Path) -> list[Path]:
+    return sorted(path for inside in _PLACES for path in (place / inside).glob(f"*{_ENDING}"))
+
+
+def _whole(place: Path) -> Path:
+    """Find the file that holds all voxels of a subject."""
+    pickles = _pickles(place)
+    for name in _WHOLE:
+        for path in pickles:
+            if path.name == name + _ENDING:
+                return path
+    if len(pickles) == 1:
+        return pickles[0]
+    raise UsageError(
+        f"{place} has responses of {len(pickles)} regions and no file {_WHOLE[0]}{_ENDING} of all voxels. "
+        "Fetch it."
+    )
+
+
+def _films(folder: Path, windows: WindowTable) -> dict[str, Path]:
+    found = {path.stem: path for path in sorted((folder / "stimuli").glob("**/*.mp4"))}
+    absent = sorted(set(windows.shown.tolist()) - set(found))
+    if found and absent:
+        raise UsageError(
+            f"{folder / 'stimuli'} lacks {len(absent)} of the videos, the first is {absent[0]}.mp4. Fetch "
+            "them, or move the folder away to go on without clips."
+        )
+    return found
