@@ -7,6 +7,7 @@ vision". Three subjects watched 18 training films twice and 5 test films ten tim
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rtdecode.errors import UsageError
 from train.data.dataset import WindowTable
@@ -73,7 +74,7 @@ def segment_tables(subject: str, length: int, repeats: int, *, held_out: bool) -
     return joined(tables)
 
 
-def segment_indices(length: int, repeats: int, segments: int) -> np.ndarray:
+def segment_indices(length: int, repeats: int, segments: int) -> NDArray[np.int64]:
     """Number the windows of `segment_tables` as they are stored, segment after segment, (window,) int64."""
     stored = np.arange(segments * length).reshape(segments, 1, length)
     return np.broadcast_to(stored, (segments, repeats, length)).reshape(-1)

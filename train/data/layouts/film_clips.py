@@ -6,6 +6,7 @@ from pathlib import Path
 import av
 import av.error
 import numpy as np
+from av.container import InputContainer
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -17,8 +18,13 @@ CLIP_FPS = 8.0
 CLIP_SIZE = (256, 256)
 # Times of frames are rounded: an instant so close before a frame is that frame's, s.
 _SLACK_S = 1e-3
+# Between instants that are further apart the film is not decoded, s.
+_SEEK_S = 5.0
 # A film's last frame may end so long before the film is said to end, s.
 _SHORT_S = 0.25
+
+Timed = tuple[float, av.VideoFrame]
+"""Time and frame."""
 
 
 def film_length_s(path: Path) -> float:
@@ -73,40 +79,103 @@ def film_clips(
         If the file is no film, or is shorter than a clip's end.
     """
     count = round(seconds * fps)
-    clips = np.empty((len(starts_s), count, *size, 3), np.uint8)
+    instants = (np.asarray(starts_s, np.float64)[:, None] + np.arange(count) / fps).ravel()
+    order = np.argsort(instants, kind="stable")
+    pictures = np.empty((len(instants), *size, 3), np.uint8)
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise UsageError(f"{path} has no video. Give the film that was shown.")
             stream = container.streams.video[0]
-            for n, start_s in enumerate(starts_s):
-                instants = float(start_s) + np.arange(count) / fps
-                container.seek(_ticks(stream, float(start_s)), stream=stream)
-                shown = _on_at(container.decode(stream), stream, instants)
-                pixel = float(stream.sample_aspect_ratio or 1)
-                k = -1
-                for k, frame in enumerate(shown):
-                    clips[n, k] = filling(frame.to_image(), size, pixel)
-                if k + 1 < count:
+            # An AVI has no times of its own: its frames are counted from the beginning.
+            counted = container.format.name == "avi"
+            far = np.flatnonzero(np.diff(instants[order]) > _SEEK_S) + 1
+            for group in [order] if counted else np.split(order, far):
+                wanted = instants[group]
+                timed = _counted(container, stream) if counted else _sought(container, stream, wanted[0])
+                shown = _on_at(timed, _length_s(stream), wanted)
+                done = _fill(pictures, group, shown, stream)
+                if done < len(group):
+                    start_s = starts_s[group[done] // count]
                     raise UsageError(
                         f"{path} ends before the clip from {start_s:g} s to {start_s + seconds:g} s. Give "
                         "the film that was shown, as a whole."
                     )
     except (OSError, av.error.FFmpegError) as error:
         raise _unreadable(path, error) from error
-    return clips
+    return pictures.reshape(-1, count, *size, 3)
 
 
-def _on_at(
-    frames: Iterator[av.VideoFrame], stream: VideoStream, instants: NDArray[np.float64]
-) -> Iterator[av.VideoFrame]:
-    """Yield the frame that is on at each instant (s after the film's beginning), as far as the film goes."""
+def _fill(
+    pictures: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    shown: Iterator[av.VideoFrame],
+    stream: VideoStream,
+) -> int:
+    """Scale the frames that are shown into rows of the pictures; return how many there were."""
+    # The width of a pixel, where its height is 1.
+    pixel = float(stream.sample_aspect_ratio or 1)
+    size = pictures.shape[1:3]
+    held: av.VideoFrame | None = None
+    done = 0
+    for row, frame in zip(rows, shown, strict=False):
+        # Several instants may show one frame, which is scaled once.
+        if frame is held:
+            pictures[row] = pictures[rows[done - 1]]
+        else:
+            pictures[row] = filling(frame.to_image(), size, pixel)
+        held = frame
+        done += 1
+    return done
+
+
+def _length_s(stream: VideoStream) -> float:
+    """Return how long a frame is on, s; 0 where it is not known."""
+    return 1 / float(stream.average_rate) if stream.average_rate else 0.0
+
+
+def _counted(container: InputContainer, stream: VideoStream) -> Iterator[Timed]:
+    """Yield the frames from the beginning, each with its time by the film's rate, s."""
+    length_s = _length_s(stream)
+    for number, frame in enumerate(container.decode(stream)):
+        yield number * length_s, frame
+
+
+def _sought(container: InputContainer, stream: VideoStream, at_s: float) -> Iterator[Timed]:
+    """Yield frames from one on that is not behind an instant, each with its time, s after the beginning."""
+    back_s = 0.0
+    while True:
+        begin_s = max(0.0, at_s - back_s)
+        if begin_s:
+            container.seek(_ticks(stream, begin_s), stream=stream)
+        else:
+            # The film's first frame may lie behind the key frame that its own time is sought to.
+            container.seek(0)
+        timed = _timed(container, stream)
+        first = next(timed, None)
+        # Some formats are sought roughly, and a key frame behind the instant is found.
+        if first is None or first[0] <= at_s + _SLACK_S or begin_s == 0:
+            break
+        back_s = max(1.0, 2 * back_s)
+    if first is not None:
+        yield first
+        yield from timed
+
+
+def _timed(container: InputContainer, stream: VideoStream) -> Iterator[Timed]:
     zero_s = float((stream.start_time or 0) * (stream.time_base or 0))
+    at_s = 0.0
+    for frame in container.decode(stream):
+        at_s = at_s if frame.time is None else frame.time - zero_s
+        yield at_s, frame
+
+
+def _on_at(timed: Iterator[Timed], length_s: float, instants: NDArray[np.float64]) -> Iterator[av.VideoFrame]:
+    """Yield the frame that is on at each of ascending instants, as far as the film goes."""
     held: av.VideoFrame | None = None
     held_s = 0.0
     done = 0
-    for frame in frames:
-        at_s = held_s if frame.time is None else frame.time - zero_s
+    for at_s, frame in timed:
         while held is not None and done < len(instants) and instants[done] < at_s - _SLACK_S:
             yield held
             done += 1
@@ -115,7 +184,6 @@ def _on_at(
         held = frame
         held_s = at_s
     # The last frame stays on as long as a frame does.
-    length_s = 1 / float(stream.average_rate) if stream.average_rate else 0.0
     while held is not None and done < len(instants) and instants[done] < held_s + length_s + _SHORT_S:
         yield held
         done += 1

@@ -58,7 +58,7 @@ _OBJECTS = (
 )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class MindVideo:
     """The release, opened; see `train.data.dataset.DataSet`.
 

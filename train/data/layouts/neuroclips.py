@@ -43,7 +43,7 @@ _NOTES = (
 _NO_CAPTIONS = "There are no captions: GT_train_caption.pt and GT_test_caption.pt were not found."
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class NeuroClips:
     """The release, opened; see `train.data.dataset.DataSet`.
 

@@ -4,6 +4,8 @@
 `finite` and `pixels` check what was read. No file can run code: one that would have to is refused.
 """
 
+import errno
+import os
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -176,9 +178,15 @@ def _loaded(path: Path, *, mmap: bool) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if os.strerror(errno.ENOMEM) in first:
+            raise UsageError(
+                f"{path} has {path.stat().st_size / 1e9:.1f} GB, and the system maps no file that exceeds "
+                "memory and swap together. Take a machine with more, or set vm.overcommit_memory to 1: the "
+                "file is read in parts."
+            ) from error
         raise UsageError(
-            f"{path} cannot be read without running code from it, or is damaged ({first}). Fetch the file "
-            "again, or write it again with torch.save."
+            f"{path} cannot be read as tensors alone ({first}). Fetch the file again, or write it again with "
+            "torch.save. A file that would run code is not read."
         ) from error
 
 

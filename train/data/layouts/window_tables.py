@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ def of_run(
     subject: str,
     run: str,
     shown: Sequence[str],
-    start_s: Sequence[float] | NDArray[np.float64],
+    start_s: Sequence[float] | NDArray[np.floating[Any]],
     repeat: int | NDArray[np.int64] = 0,
     *,
     held_out: bool = False,

@@ -1,8 +1,10 @@
 """cc2017 as NeuroClips released it is read window by window, with every showing apart."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -10,6 +12,8 @@ from rtdecode.errors import UsageError
 from tests.train.data.layouts.released import LENGTH, VOXELS, neuroclips
 from train.data.dataset import DataSet
 from train.data.layouts.neuroclips import opened, recognises
+
+OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +50,7 @@ def test_each_window_gets_its_own_showing_its_film_and_its_caption(release):
     assert windows.subjects == ["subj02"]
     (train,) = np.flatnonzero((windows.run == "seg3_2") & (windows.start_s == 2))
     (test,) = np.flatnonzero((windows.run == "test5_10") & (windows.start_s == 6))
-    rows = [test, train, test]
+    rows = np.array([test, train, test])
     first = 2 * LENGTH + 1
     second = 4 * LENGTH + 3
     fmri = data.read("fmri", rows)
@@ -91,14 +95,29 @@ def test_opening_reads_no_array(tmp_path):
     neuroclips(tmp_path, captions=False)
     for part, count in (("train", 4320), ("test", 1200)):
         torch.save(torch.full((1,), 0.5).expand(count, 6, 3, 224, 224), tmp_path / f"GT_{part}_3fps.pt")
-        for subject in ("subj01", "subj02"):
-            repeats = 2 if part == "train" else 10
-            torch.save(torch.ones(1).expand(count, repeats, 13447), tmp_path / f"{subject}_{part}_fmri.pt")
-    data = opened(tmp_path)
-    assert len(data.windows) == 2 * (4320 * 2 + 1200 * 10)
+        repeats = 2 if part == "train" else 10
+        torch.save(torch.ones(1).expand(count, repeats, 13447), tmp_path / f"subj01_{part}_fmri.pt")
+    data = opened(tmp_path, ["subj01"])
+    assert len(data.windows) == 4320 * 2 + 1200 * 10
     assert data.windows.start_s.max() == 478
     assert data.read("clips", [0, 20000]).shape == (2, 6, 224, 224, 3)
     assert data.read("fmri", [0, 20000]).shape == (2, 1, 13447)
+
+
+@pytest.mark.skipif(
+    not OVERCOMMIT.is_file() or OVERCOMMIT.read_text().strip() != "0", reason="the system maps any file"
+)
+def test_a_file_that_the_system_does_not_map_is_told_apart_from_a_damaged_one(tmp_path):
+    neuroclips(tmp_path)
+    size = 2 * (psutil.virtual_memory().total + psutil.swap_memory().total)
+    # The bytes of the tensor are left out: the file takes no space.
+    storage: Any = torch.UntypedStorage.from_file(str(tmp_path / "empty"), True, size)
+    with torch.serialization.skip_data():
+        torch.save(torch.empty(0, dtype=torch.uint8).set_(storage), tmp_path / "GT_train_3fps.pt")
+    with pytest.raises(
+        UsageError, match=r"GT_train_3fps\.pt has .* GB, and the system maps no file that exc"
+    ):
+        opened(tmp_path)
 
 
 def test_windows_of_two_subjects_are_not_read_together(release):
@@ -144,13 +163,21 @@ def spoilt(folder: Path, name: str, values) -> None:
         ("GT_train_caption.pt", ["one"], r"strings of shape \(1,\), and 72 captions"),
         ("GT_train_caption.pt", {"one": 1}, "holds dict, and strings were expected"),
         ("GT_train_3fps.pt", [1.0], "holds list; a tensor of numbers was expected"),
-        ("GT_train_3fps.pt", b"PK\x03\x04 cut", "without running code from it, or is damaged"),
-        ("GT_train_3fps.pt", b"", "without running code from it, or is damaged"),
+        ("GT_train_3fps.pt", b"PK\x03\x04 cut", "cannot be read as tensors alone"),
+        ("GT_train_3fps.pt", b"", "cannot be read as tensors alone"),
     ],
 )
 def test_a_damaged_release_is_refused_by_path(tmp_path, name, values, words):
     spoilt(tmp_path, name, values)
     with pytest.raises(UsageError, match=words):
+        opened(tmp_path)
+
+
+def test_a_file_of_the_old_format_which_cannot_be_mapped_is_refused(tmp_path):
+    made = neuroclips(tmp_path)
+    values = torch.from_numpy(made["GT_train_3fps.pt"])
+    torch.save(values, tmp_path / "GT_train_3fps.pt", _use_new_zipfile_serialization=False)
+    with pytest.raises(UsageError, match=r"GT_train_3fps\.pt cannot .* or write it again with torch\.save"):
         opened(tmp_path)
 
 
@@ -164,7 +191,7 @@ class Harmful:
 def test_code_in_a_file_does_not_run(tmp_path):
     neuroclips(tmp_path)
     torch.save(Harmful(), tmp_path / "GT_train_caption.pt")
-    with pytest.raises(UsageError, match=r"GT_train_caption\.pt cannot be read without running code"):
+    with pytest.raises(UsageError, match=r"GT_train_caption\.pt cannot be read as tensors alone"):
         opened(tmp_path)
 
 

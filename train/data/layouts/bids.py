@@ -1,0 +1,318 @@
+"""A laboratory's own BIDS folder: volumes, and the films that its events name.
+
+::
+
+    sub-01/[ses-01/]func/sub-01_task-film_run-1_bold.nii.gz    and its sidecar, RepetitionTime
+    sub-01/[ses-01/]func/sub-01_task-film_run-1_events.tsv     onset, duration, stim_file
+    sub-01/[ses-01/]eeg/sub-01_task-film_run-1_eeg.vhdr        or .edf, .bdf, .set, if there
+    stimuli/FILM                                               what stim_file names
+    derivatives/fmriprep/sub-01/...                            with prepared=True
+
+The EEG goes through the chain of a session, from the file that the amplifier wrote. A window is a stretch of
+a film. A volume belongs to it if the middle of its acquisition lies in ``[start + lag, stop + lag)``; one
+without all its volumes is left out.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.errors import UsageError
+from train.data.arrays import in_head
+from train.data.dataset import Chain, Column, WindowTable
+from train.data.layouts.bids_eeg import SFREQ, TRIGGER, eeg_montage, eeg_windows
+from train.data.layouts.bids_files import BidsRun, Shown, bids_runs, shown_by_events
+from train.data.layouts.bids_windows import cut_films, nifti
+from train.data.layouts.film_clips import CLIP_FPS, CLIP_SIZE, film_clips
+from train.data.layouts.stored_arrays import finite
+from train.data.layouts.window_tables import Rows, asked, chosen
+
+LAG_S = 4.0
+_RAW = (
+    "The volumes are as the scanner wrote them: neither realigned nor registered. Where the head moved, or "
+    "between sessions, a voxel is not one place."
+)
+_EEG = (
+    "The EEG went through the chain of a session: gradients, heartbeat and bad channels by what came before, "
+    "then a causal band-pass. Samples that could not be corrected are zero."
+)
+_NO_EEG = "There is no EEG: not every run that showed a film has a file of it, or it was left out."
+_PREPARED = (
+    "fMRIPrep prepared the volumes from whole runs (motion, distortion, registration): every volume depends "
+    "on later ones."
+)
+
+
+@dataclass(eq=False)
+class Bids:
+    """Runs of a BIDS folder, opened; see `train.data.dataset.DataSet`.
+
+    Attributes
+    ----------
+    runs : sequence of BidsRun
+    where : int64, (window, 2)
+        Number of the run, and of the window's first volume in it.
+    films : sequence of Path
+        The film of each window.
+    film_s : (window,)
+        Film time at which each window starts, s.
+    slots : int
+        Number of volumes of a window.
+    channels : sequence of str
+        The EEG's channels; none without EEG.
+    options : Options
+        How windows are cut.
+    held : dict
+        The volumes and the EEG of the runs that were read last, and the voxels of the head of each subject.
+    """
+
+    folder: Path
+    windows: WindowTable
+    runs: Sequence[BidsRun]
+    where: NDArray[np.int64]
+    films: Sequence[Path]
+    film_s: NDArray[np.float64]
+    slots: int
+    channels: Sequence[str]
+    options: "Options"
+    window_s: float
+    lag_s: float
+    tr_s: float | None
+    fps: float | None
+    chain: Chain
+    notes: Sequence[str]
+    layout: str
+    columns: Sequence[Column]
+    sfreq: float | None
+    held: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def read(self, column: Column, rows: Rows) -> NDArray[Any]:
+        """Read a column of some windows; see `train.data.dataset.DataSet.read`."""
+        subject, wanted = asked(self.windows, rows, column, self.columns, self.folder)
+        if column == "clips":
+            return self._clips(wanted)
+        if column == "eeg":
+            return self._eeg(wanted)
+        head = self._head(subject)
+        values = np.empty((len(wanted), self.slots, len(head)), np.float32)
+        numbers, firsts = self.where[wanted].T
+        # One run after another, so that each is unpacked once.
+        for number in np.unique(numbers):
+            own = np.flatnonzero(numbers == number)
+            slots = firsts[own][:, None] + np.arange(self.slots)
+            picked = self._volumes(int(number))[head][:, slots]
+            values[own] = finite(np.moveaxis(picked, 0, -1), self.runs[number].bold)
+        return values
+
+    def regions(self, subject: str) -> Mapping[str, NDArray[np.bool_]]:
+        """Return no regions: the voxels are all those of the head."""
+        return {}
+
+    def _clips(self, wanted: NDArray[np.int64]) -> NDArray[np.uint8]:
+        assert self.fps is not None
+        found: dict[int, NDArray[np.uint8]] = {}
+        for film in dict.fromkeys(self.films[row] for row in wanted):
+            own = [n for n, row in enumerate(wanted) if self.films[row] == film]
+            starts = self.film_s[wanted[own]]
+            cut = film_clips(film, starts, self.window_s, self.fps, self.options.size)
+            found |= dict(zip(own, cut, strict=True))
+        return np.stack([found[n] for n in range(len(wanted))])
+
+    def _eeg(self, wanted: NDArray[np.int64]) -> NDArray[np.float32]:
+        assert self.sfreq is not None
+        values = np.empty((len(wanted), len(self.channels), round(self.window_s * self.sfreq)), np.float32)
+        for number in np.unique(self.where[wanted, 0]):
+            own = np.flatnonzero(self.where[:, 0] == number)
+            here = np.flatnonzero(np.isin(wanted, own))
+            places = np.searchsorted(own, wanted[here])
+            values[here] = self._eeg_of_run(int(number), own)[places]
+        return values
+
+    def _eeg_of_run(self, number: int, own: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Run a run's EEG through the chain and cut its windows, or return them if they were cut last."""
+        if self.held.get("eeg run") != number:
+            path = self.runs[number].eeg
+            assert path is not None
+            assert self.tr_s is not None
+            starts = self.windows.start_s[own]
+            order = np.argsort(starts, kind="stable")
+            cut = eeg_windows(
+                path,
+                self.channels,
+                starts[order],
+                self.window_s,
+                self.tr_s,
+                trigger=self.options.trigger,
+                dummies=_dummies(self.runs[number]),
+            )
+            self.held["eeg run"] = number
+            self.held["eeg"] = finite(cut[np.argsort(order)], path)
+        return self.held["eeg"]
+
+    def _volumes(self, number: int) -> NDArray[Any]:
+        """Read the volumes of a run, (voxel, volume), or return them if it was read last."""
+        if self.held.get("run") != number:
+            path = self.runs[number].bold
+            try:
+                volumes = np.asarray(nifti(path).dataobj)
+            except (OSError, EOFError, ValueError) as error:
+                raise UsageError(
+                    f"{path} is cut short or damaged ({error}). Fetch the file again."
+                ) from error
+            self.held["run"] = number
+            self.held["volumes"] = volumes.reshape(-1, volumes.shape[3])
+        return self.held["volumes"]
+
+    def _head(self, subject: str) -> NDArray[np.int64]:
+        """Find the voxels of a subject's head, by fMRIPrep's mask of the first run, or by its mean."""
+        if subject not in self.held:
+            first = int(self.where[self.windows.subject == subject][0, 0])
+            mask = self._mask(first)
+            if mask is None:
+                mean = self._volumes(first).mean(1, dtype=np.float64)
+                self.held[subject] = in_head(finite(mean, self.runs[first].bold))
+            else:
+                self.held[subject] = np.flatnonzero(mask)
+        return self.held[subject]
+
+    def _mask(self, number: int) -> NDArray[Any] | None:
+        bold = self.runs[number].bold
+        path = bold.with_name(bold.name.replace("_desc-preproc_bold", "_desc-brain_mask"))
+        if path == bold or not path.is_file():
+            return None
+        shape = nifti(bold).shape[:3]
+        mask = np.asarray(nifti(path).dataobj)
+        if mask.shape != shape or not mask.any():
+            raise UsageError(
+                f"{path} is a mask of shape {mask.shape} with {np.count_nonzero(mask)} voxels, and "
+                f"{bold.name} has volumes of shape {shape}. Fetch both again."
+            )
+        return mask
+
+
+def recognises(folder: Path) -> bool:
+    """Whether a folder is a BIDS data set with volumes."""
+    described = (folder / "dataset_description.json").is_file()
+    return described and any(
+        [*folder.glob("sub-*/func/*_bold.nii.gz"), *folder.glob("sub-*/ses-*/func/*_bold.nii.gz")]
+    )
+
+
+def opened(
+    folder: Path,
+    subjects: list[str] | None = None,
+    *,
+    lag_s: float = LAG_S,
+    window_s: float | None = None,
+    prepared: bool = False,
+    space: str = "",
+    fps: float = CLIP_FPS,
+    size: tuple[int, int] = CLIP_SIZE,
+    eeg: bool = True,
+    trigger: str = TRIGGER,
+) -> Bids:
+    """Open a BIDS folder.
+
+    Parameters
+    ----------
+    folder : Path
+    subjects : list of str, optional
+        Such as ``sub-01``. All by default.
+    lag_s : float
+        Haemodynamic lag.
+    window_s : float, optional
+        Length of a window, a whole number of TRs. By default the one that is nearest to 4 s.
+    prepared : bool
+        Whether the volumes that fMRIPrep prepared are read, and not those of the scanner.
+    space : str
+        The space of prepared volumes, which is needed where there are several.
+    fps : float
+        Frames a second of the clips.
+    size : (int, int)
+        Rows and columns of the clips.
+    eeg : bool
+        Whether EEG is read where every run has a file of it.
+    trigger : str
+        Text of a volume trigger in these files.
+
+    Raises
+    ------
+    UsageError
+        If no run shows a film, a film is missing, or runs of one subject differ in TR or grid.
+    """
+    options = Options(lag_s, window_s, fps, size, eeg, trigger)
+    runs = bids_runs(folder, prepared=prepared, space=space)
+    return opened_runs(folder, subjects, runs, lambda run: shown_by_events(folder, run), options)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How windows are cut; see `opened`."""
+
+    lag_s: float = LAG_S
+    window_s: float | None = None
+    fps: float = CLIP_FPS
+    size: tuple[int, int] = CLIP_SIZE
+    eeg: bool = True
+    trigger: str = TRIGGER
+
+
+def opened_runs(
+    folder: Path,
+    subjects: list[str] | None,
+    runs: Sequence[BidsRun],
+    shown_in: Callable[[BidsRun], list[Shown]],
+    options: Options,
+    layout: str = "bids",
+    more: Sequence[str] = (),
+) -> Bids:
+    """Open runs of which `shown_in` says which films they showed, with `more` notes; see `opened`."""
+    names = chosen(sorted({run.subject for run in runs}), subjects, folder)
+    kept = [run for run in runs if run.subject in names]
+    cut = cut_films(folder, kept, shown_in, options.lag_s, options.window_s)
+    prepared = "desc-preproc" in kept[0].bold.name
+    used = [kept[number] for number in np.unique(cut.where[:, 0])]
+    channels = _channels(used) if options.eeg else []
+    notes = (_PREPARED if prepared else _RAW, _EEG if channels else _NO_EEG, *more)
+    return Bids(
+        folder=folder,
+        windows=cut.windows,
+        runs=kept,
+        where=cut.where,
+        films=cut.films,
+        film_s=cut.film_s,
+        slots=cut.slots,
+        channels=channels,
+        options=options,
+        window_s=float(cut.slots * cut.tr),
+        lag_s=options.lag_s,
+        tr_s=float(cut.tr),
+        fps=options.fps,
+        chain="offline" if prepared else "causal",
+        notes=notes,
+        layout=layout,
+        columns=("eeg", "fmri", "clips") if channels else ("fmri", "clips"),
+        sfreq=SFREQ if channels else None,
+    )
+
+
+def _dummies(run: BidsRun) -> int:
+    """Return how many volumes had a trigger and were then taken out of the file."""
+    told = run.sidecar.get("NumberOfVolumesDiscardedByUser", 0)
+    if isinstance(told, bool) or not isinstance(told, int) or told < 0:
+        raise UsageError(f"{run.bold} has NumberOfVolumesDiscardedByUser {told!r}; a count was expected.")
+    return told
+
+
+def _channels(runs: Sequence[BidsRun]) -> list[str]:
+    """Return the EEG channels of the first run; none where not every run has EEG."""
+    if any(run.eeg is None for run in runs):
+        return []
+    first = runs[0].eeg
+    assert first is not None
+    montage = eeg_montage(first)
+    return [name for name, kind in zip(montage.channels, montage.kinds, strict=True) if kind == "eeg"]

@@ -1,0 +1,177 @@
+"""The EEG of a run's file, through the chain of a session: artefacts removed, filtered, cut into windows.
+
+`eeg_montage` reads which channels there are, and `eeg_windows` the samples. Files are BrainVision, EDF, BDF
+or EEGLAB, read by MNE-Python. Nothing in a window depends on a later sample.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode import installing
+from rtdecode.bundle import EegInput
+from rtdecode.eeg import channels
+from rtdecode.eeg.stream import EegStream
+from rtdecode.errors import GeometryError, UsageError
+from rtdecode.signal.eeg.band import EegBand
+from rtdecode.types import EegChunk, Montage
+
+# A volume trigger as BrainVision amplifiers write it.
+TRIGGER = "R128"
+# Rate of the windows, Hz, and their pass band: those of the recipe `compact`.
+SFREQ = 125.0
+BAND = EegBand()
+# The chain takes the samples in chunks of so long, s. Windows do not depend on it.
+_CHUNK_S = 0.2
+# What the chain remembers beyond a window, s: artefacts are removed with a delay.
+_KEEP_S = 30.0
+_MICROVOLTS = 1e6
+# By how much, as a share of the TR, the time between volume triggers may differ from it: the amplifier has a
+# clock of its own.
+_APART = 0.01
+
+
+def eeg_montage(path: Path) -> Montage:
+    """Read the channels of a file.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be read, has no EEG, or MNE-Python is not installed.
+    """
+    raw = _raw(path)
+    found = channels.names(raw.ch_names)
+    kinds = tuple(channels.kind_of(label) for label in found)
+    if "eeg" not in kinds:
+        raise UsageError(
+            f"{path} has no EEG channel; it has {', '.join(found)}. Leave it out with eeg=False."
+        )
+    # The reference is the same for all channels, whatever it is: the chain subtracts their mean.
+    return Montage(found, float(raw.info["sfreq"]), kinds=kinds)
+
+
+def eeg_windows(
+    path: Path,
+    wanted: Sequence[str],
+    starts_s: NDArray[np.float64],
+    window_s: float,
+    tr_s: float,
+    sfreq: float = SFREQ,
+    band: EegBand = BAND,
+    trigger: str = TRIGGER,
+    dummies: int = 0,
+) -> NDArray[np.float32]:
+    """Run a file through the chain of a session and cut windows.
+
+    Parameters
+    ----------
+    path : Path
+    wanted : sequence of str
+        Names of the channels, in the order of the result.
+    starts_s : (window,)
+        Starts on the run's time line, ascending, s. Its zero is the first volume trigger after the dummies.
+    window_s, tr_s : float
+        Length of a window, and time between volumes, s.
+    sfreq : float
+        Sampling rate of the windows, Hz.
+    band : EegBand
+    trigger : str
+        Text of a volume trigger.
+    dummies : int
+        Number of volumes at the beginning that were scanned and are not in the file.
+
+    Returns
+    -------
+    float32, (window, channel, sample)
+        Microvolts. Samples that were lost, or from which gradients could not be removed, are zero.
+
+    Raises
+    ------
+    UsageError
+        If the file has no volume triggers, has others than one in every TR, or lacks channels.
+    """
+    raw = _raw(path)
+    at = _triggers(raw, trigger)
+    if len(at) <= dummies:
+        texts = ", ".join(sorted({str(text) for text in raw.annotations.description})) or "none"
+        raise UsageError(
+            f"{path} has no volume trigger {trigger}, so it is not known when the film began; its markers "
+            f"are {texts}. Give the trigger's text, or leave the EEG out with eeg=False."
+        )
+    every_s = float(np.median(np.diff(at))) if len(at) > 1 else tr_s
+    if abs(every_s - tr_s) > _APART * tr_s:
+        raise UsageError(
+            f"{path} has the trigger {trigger} every {every_s:g} s, and the TR is {tr_s:g} s. Give the text "
+            "of the triggers that mark volumes."
+        )
+    montage = eeg_montage(path)
+    read = EegInput(list(wanted), montage.reference, "microvolts", band)
+    # The units stay as they are.
+    stats = {"eeg_mean": np.zeros(len(wanted)), "eeg_scale": np.ones(len(wanted))}
+    times = at[dummies] + starts_s[:, None] + np.arange(round(window_s * sfreq)) / sfreq
+    cut = np.zeros((len(times), len(wanted), times.shape[1]), np.float32)
+    try:
+        stream = EegStream(read, stats, montage, window_s + _KEEP_S, tr_s=tr_s)
+        done = 0
+        for _ in _played(raw, at, stream):
+            # A window is read as soon as all of it is clean, before its samples are forgotten.
+            while done < len(times) and stream.newest >= times[done, -1]:
+                _read(stream, times[done], cut[done])
+                done += 1
+        for n in range(done, len(times)):
+            _read(stream, times[n], cut[n])
+    except GeometryError as error:
+        raise UsageError(f"{path}: {error}") from error
+    return cut
+
+
+def _read(stream: EegStream, times: NDArray[np.float64], into: NDArray[np.float32]) -> None:
+    span = stream.read(times)
+    if span.values is not None:
+        into[:] = span.values
+
+
+def _played(raw: Any, triggers: NDArray[np.float64], stream: EegStream) -> Iterator[None]:
+    """Hand a file to the stream chunk by chunk, with the triggers as they would have arrived."""
+    sfreq = float(raw.info["sfreq"])
+    length = max(1, round(_CHUNK_S * sfreq))
+    sent = 0
+    for first in range(0, raw.n_times, length):
+        stop = min(first + length, raw.n_times)
+        stamps = np.arange(first, stop) / sfreq
+        arrived_at = stop / sfreq
+        while sent < len(triggers) and triggers[sent] <= arrived_at:
+            stream.trigger(float(triggers[sent]))
+            sent += 1
+        data = raw.get_data(start=first, stop=stop) * _MICROVOLTS
+        stream.push(EegChunk(data.astype(np.float32), stamps, arrived_at))
+        yield
+
+
+def _triggers(raw: Any, trigger: str) -> NDArray[np.float64]:
+    """Return the times of the volume triggers, s after the first sample."""
+    notes = raw.annotations
+    # BrainVision puts the kind of marker before its text: "Response/R128".
+    named = [str(text).rpartition("/")[2].strip() == trigger for text in notes.description]
+    return np.sort(np.asarray(notes.onset, np.float64)[named])
+
+
+def _raw(path: Path) -> Any:
+    try:
+        import mne
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"{path} is read by MNE-Python, which is not installed. Install it with "
+            f"`{installing.command('bids')}`, or leave the EEG out with eeg=False."
+        ) from error
+    try:
+        with warnings.catch_warnings():
+            # A file's oddities that MNE-Python warns of, like a missing coordinate, do not touch its samples.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            return mne.io.read_raw(path, preload=False, verbose="error")
+    except (OSError, ValueError, RuntimeError, KeyError, IndexError) as error:
+        raise UsageError(f"{path} cannot be read as EEG ({error}). Fetch the file again.") from error

@@ -1,0 +1,194 @@
+"""The files of a BIDS folder that belong to a run: its volumes, their sidecar, its events, its EEG.
+
+BIDS 1.9: names are made of entities (``sub-01_task-film_run-1_bold.nii.gz``), and a sidecar or an events file
+in a folder above holds for all files whose entities include its own.
+"""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from rtdecode.errors import UsageError
+from rtdecode.timing import exact
+
+# Entities that volumes have when they were prepared, and the run's other files do not.
+_PREPARED = {"space", "res", "den", "desc", "echo", "part"}
+# What events name that is a film.
+_FILMS = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv"}
+_EEG = (".vhdr", ".edf", ".bdf", ".set")
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A film that was shown in a run.
+
+    Attributes
+    ----------
+    onset_s, duration_s : Fraction
+        On the run's time line, which begins with its first volume, s. The duration is None where the events
+        do not say it.
+    film : Path
+    """
+
+    onset_s: Fraction
+    duration_s: Fraction | None
+    film: Path
+
+
+@dataclass(frozen=True, slots=True)
+class BidsRun:
+    """One run.
+
+    Attributes
+    ----------
+    subject : str
+        Such as ``sub-01``.
+    name : str
+        Its other entities, such as ``ses-01_task-film_run-1``.
+    task : str
+    bold : Path
+    sidecar : dict
+        What the sidecars of the volumes say.
+    events : Path or None
+    eeg : Path or None
+    """
+
+    subject: str
+    name: str
+    task: str
+    bold: Path
+    sidecar: Mapping[str, Any]
+    events: Path | None
+    eeg: Path | None
+
+
+def bids_runs(folder: Path, *, prepared: bool = False, space: str = "") -> list[BidsRun]:
+    """List the runs with volumes.
+
+    Parameters
+    ----------
+    folder : Path
+    prepared : bool
+        Whether the volumes that fMRIPrep prepared are taken, from ``derivatives/fmriprep``.
+    space : str
+        Their space, which is needed where there are several.
+
+    Raises
+    ------
+    UsageError
+        If a run's volumes are there in several spaces, or a sidecar cannot be read.
+    """
+    root = folder / "derivatives" / "fmriprep" if prepared else folder
+    ending = "_desc-preproc_bold.nii.gz" if prepared else "_bold.nii.gz"
+    found: dict[tuple[str, str], BidsRun] = {}
+    for path in sorted([*root.glob(f"sub-*/func/*{ending}"), *root.glob(f"sub-*/ses-*/func/*{ending}")]):
+        entities = entities_of(path)
+        if space and entities.get("space") != space:
+            continue
+        own = {name: value for name, value in entities.items() if name not in _PREPARED}
+        name = "_".join(f"{key}-{value}" for key, value in own.items() if key != "sub")
+        key = (f"sub-{own['sub']}", name)
+        if key in found:
+            raise UsageError(
+                f"{path} and {found[key].bold.name} are volumes of one run. Give the space that is wanted, "
+                "or leave one echo."
+            )
+        place = folder / path.relative_to(root).parent
+        events = next(_holding(folder, place, own, "_events.tsv"), None)
+        eeg = _eeg(place.parent / "eeg", own)
+        found[key] = BidsRun(*key, own.get("task", ""), path, sidecar_of(root, path), events, eeg)
+    return list(found.values())
+
+
+def entities_of(path: Path) -> dict[str, str]:
+    """Return the entities of a name, in order: ``{"sub": "01", "task": "film"}``."""
+    parts = path.name.split(".")[0].split("_")
+    return dict(part.split("-", 1) for part in parts if "-" in part)
+
+
+def sidecar_of(root: Path, path: Path) -> dict[str, Any]:
+    """Read the sidecars of a file; those that lie nearer to it win.
+
+    Raises
+    ------
+    UsageError
+        If one of them is no JSON object.
+    """
+    suffix = "_" + path.name.split(".")[0].rpartition("_")[2] + ".json"
+    told: dict[str, Any] = {}
+    for sidecar in reversed(list(_holding(root, path.parent, entities_of(path), suffix))):
+        try:
+            read = json.loads(sidecar.read_text())
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{sidecar} cannot be read as JSON ({error}). Write it again.") from error
+        if not isinstance(read, dict):
+            raise UsageError(f"{sidecar} holds no JSON object. Write it again.")
+        told |= read
+    return told
+
+
+def shown_by_events(folder: Path, run: BidsRun) -> list[Shown]:
+    """Read which films the events of a run name (``stim_file``, below ``stimuli``).
+
+    Raises
+    ------
+    UsageError
+        If the events cannot be read, or a film is not there.
+    """
+    if run.events is None:
+        return []
+    found = []
+    with run.events.open(newline="", encoding="utf-8-sig") as file:
+        for row in csv.DictReader(file, delimiter="\t"):
+            name = row.get("stim_file") or "n/a"
+            if Path(name).suffix.lower() not in _FILMS:
+                continue
+            film = folder / "stimuli" / name
+            if not film.is_file():
+                raise UsageError(
+                    f"{run.events} names the film {name}, and {film} is not there. Put it there; films are "
+                    "often kept out of a release."
+                )
+            onset = _seconds(run.events, row, "onset")
+            if onset is None:
+                raise UsageError(f"{run.events} does not say when {name} began. Write its onset, in seconds.")
+            found.append(Shown(onset, _seconds(run.events, row, "duration"), film))
+    return found
+
+
+def _seconds(path: Path, row: Mapping[str, Any], name: str) -> Fraction | None:
+    text = row.get(name)
+    if text in (None, "", "n/a"):
+        return None
+    try:
+        return exact(str(text))
+    except ValueError as error:
+        raise UsageError(f"{path} has the {name} {text!r}; a number of seconds was expected.") from error
+
+
+def _holding(root: Path, place: Path, entities: Mapping[str, str], suffix: str) -> Iterator[Path]:
+    """Yield the files that hold for a file with such entities, the nearest first."""
+    own = set(entities.items())
+    while True:
+        named = [path for path in sorted(place.glob(f"*{suffix}")) if set(entities_of(path).items()) <= own]
+        # Of several in one folder, the one with the most entities is the nearest.
+        yield from sorted(named, key=lambda path: -len(entities_of(path)))
+        # In the root a name may begin with the task, or be the suffix alone.
+        yield from [path for path in [place / suffix.lstrip("_")] if path.is_file()]
+        if place == root or root not in place.parents:
+            return
+        place = place.parent
+
+
+def _eeg(place: Path, entities: Mapping[str, str]) -> Path | None:
+    found = [path for ending in _EEG for path in sorted(place.glob(f"*_eeg{ending}"))]
+    own = dict(entities)
+    # The acquisition is that of the scanner, and the EEG has none of it.
+    for path in found:
+        if {**entities_of(path), "acq": ""} == {**own, "acq": ""}:
+            return path
+    return None

@@ -1,0 +1,186 @@
+"""Windows of a BIDS folder's films, and the volumes that belong to them."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from numpy.typing import NDArray
+
+from rtdecode.errors import UsageError
+from rtdecode.timing import exact
+from train.data.dataset import WindowTable
+from train.data.layouts.bids_files import BidsRun, Shown
+from train.data.layouts.film_clips import film_length_s
+from train.data.layouts.window_tables import joined, of_run
+from train.data.slice_timing import acquired_shift_s
+
+# By default windows are the whole number of TRs that is nearest to this, s.
+_ABOUT_S = Fraction(4)
+# A film's length in its file may be short of whole windows by rounding, s.
+_SLACK_S = Fraction(1, 100)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CutFilms:
+    """The windows of some runs.
+
+    Attributes
+    ----------
+    windows : WindowTable
+    where : int64, (window, 2)
+        Number of the run, and of the window's first volume in it.
+    films : sequence of Path
+        The film of each window.
+    film_s : (window,)
+        Film time at which each window starts, s.
+    slots : int
+        Number of volumes of a window.
+    tr : Fraction
+        Time between volumes, s. A window lasts `slots` of them.
+    """
+
+    windows: WindowTable
+    where: NDArray[np.int64]
+    films: Sequence[Path]
+    film_s: NDArray[np.float64]
+    slots: int
+    tr: Fraction
+
+
+def cut_films(
+    folder: Path,
+    runs: Sequence[BidsRun],
+    shown_in: Callable[[BidsRun], list[Shown]],
+    lag_s: float,
+    window_s: float | None,
+) -> CutFilms:
+    """Cut the films that runs showed into windows, each with all its volumes.
+
+    Parameters
+    ----------
+    folder : Path
+    runs : sequence of BidsRun
+        In the order in which they were recorded.
+    shown_in : callable
+        Returns which films a run showed.
+    lag_s : float
+        Haemodynamic lag, s.
+    window_s : float or None
+        Length of a window, s; None takes the whole number of TRs that is nearest to 4 s.
+
+    Raises
+    ------
+    UsageError
+        If there is no window, or runs do not fit together.
+    """
+    # Runs without a film may have another TR or grid.
+    showing = [(number, run, shown_in(run)) for number, run in enumerate(runs)]
+    showing = [(number, run, films) for number, run, films in showing if films]
+    if not showing:
+        raise _without_windows(folder, runs)
+    tr = _shared_tr([run for _, run, _ in showing])
+    slots = _slots(tr, window_s)
+    window = slots * tr
+    tables: list[WindowTable] = []
+    places: list[NDArray[np.int64]] = []
+    films: list[Path] = []
+    film_s: list[float] = []
+    lengths: dict[Path, Fraction] = {}
+    grids: dict[str, tuple[Any, Path]] = {}
+    seen: Counter[tuple[str, str]] = Counter()
+    for number, run, shown_films in showing:
+        volumes = _grid_of(run, grids)
+        for one in shown_films:
+            if one.film not in lengths:
+                lengths[one.film] = exact(round(film_length_s(one.film), 3))
+            length = lengths[one.film]
+            if one.duration_s is not None:
+                length = min(length, one.duration_s)
+            starts = [one.onset_s + k * window for k in range(int((length + _SLACK_S) / window))]
+            firsts = [_first_volume(start, run, tr, lag_s) for start in starts]
+            whole = [k for k, first in enumerate(firsts) if 0 <= first <= volumes - slots]
+            if not whole:
+                continue
+            shown = [f"{one.film.relative_to(folder).as_posix()}/{k:04d}" for k in whole]
+            repeat = np.array([seen[run.subject, name] for name in shown])
+            seen.update((run.subject, name) for name in shown)
+            tables.append(of_run(run.subject, run.name, shown, [float(starts[k]) for k in whole], repeat))
+            places.append(np.array([(number, firsts[k]) for k in whole]))
+            films += [one.film] * len(whole)
+            film_s += [float(k * window) for k in whole]
+    if not tables:
+        raise _without_windows(folder, runs)
+    return CutFilms(joined(tables), np.concatenate(places), films, np.array(film_s), slots, tr)
+
+
+def nifti(path: Path) -> Any:
+    """Open an image, of which nothing but the header is read.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be read.
+    """
+    try:
+        return nibabel.load(path)
+    except (OSError, ImageFileError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read as NIfTI ({error}). Fetch the file again.") from error
+
+
+def _without_windows(folder: Path, runs: Sequence[BidsRun]) -> UsageError:
+    subjects = ", ".join(dict.fromkeys(run.subject for run in runs))
+    return UsageError(
+        f"{folder}: no run of {subjects} has a window of a film with all its volumes. Name the films in the "
+        "column stim_file of the events, with onset and duration."
+    )
+
+
+def _first_volume(start_s: Fraction, run: BidsRun, tr: Fraction, lag_s: float) -> int:
+    """Return the first volume whose middle lies at or after a window's start plus lag; see `TimingGrid`."""
+    shift = exact(round(acquired_shift_s(run.sidecar), 6))
+    return ceil((start_s + exact(lag_s) - shift) / tr - Fraction(1, 2))
+
+
+def _shared_tr(runs: Sequence[BidsRun]) -> Fraction:
+    told: dict[Fraction, Path] = {}
+    for run in runs:
+        # A header's TR is a float of 32 bits.
+        tr_s = run.sidecar.get("RepetitionTime", round(float(nifti(run.bold).header.get_zooms()[-1]), 4))
+        if isinstance(tr_s, bool) or not isinstance(tr_s, int | float) or not tr_s > 0:
+            raise UsageError(f"{run.bold} has the RepetitionTime {tr_s!r}; seconds were expected.")
+        told.setdefault(exact(tr_s), run.bold)
+    if len(told) > 1:
+        listed = ", ".join(f"{path.name}: {float(tr):g} s" for tr, path in told.items())
+        raise UsageError(f"the runs differ in TR ({listed}). Open them apart: windows have one length.")
+    (tr,) = told
+    return tr
+
+
+def _slots(tr: Fraction, window_s: float | None) -> int:
+    if window_s is None:
+        return max(1, round(_ABOUT_S / tr))
+    slots = exact(window_s) / tr
+    if slots.denominator != 1 or slots < 1:
+        raise UsageError(f"window_s is a whole number of TRs ({float(tr):g} s), found {window_s:g} s.")
+    return int(slots)
+
+
+def _grid_of(run: BidsRun, grids: dict[str, tuple[Any, Path]]) -> int:
+    """Return a run's number of volumes, and refuse one that lies elsewhere than the subject's first."""
+    header = nifti(run.bold)
+    if len(header.shape) != 4:
+        raise UsageError(f"{run.bold} has the shape {header.shape}; volumes (i, j, k, volume) were expected.")
+    first, path = grids.setdefault(run.subject, (header.shape[:3], run.bold))
+    if header.shape[:3] != first:
+        raise UsageError(
+            f"{run.bold} has volumes of shape {header.shape[:3]}, and {path.name} of {first}. Prepare the "
+            "runs on one grid, or open them apart."
+        )
+    return int(header.shape[3])
