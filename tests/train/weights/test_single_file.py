@@ -1,0 +1,167 @@
+"""Weights in one file fill a module to the bit, whatever wraps their names; else the error says why not."""
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from rtdecode.errors import UsageError
+from tests.train.weights.models import same, shuffled, vae, wan
+from train.weights import single_file
+from train.weights.wan import original_names
+
+LICENCE = "Apache-2.0"
+
+
+def originally_named(module: nn.Module) -> dict[str, Tensor]:
+    state = module.state_dict()
+    return {name: state[target] for name, target in original_names(module).items()}
+
+
+def as_state(state: dict[str, Tensor]) -> dict[str, Any]:
+    return state
+
+
+def wrapped(state: dict[str, Tensor]) -> dict[str, Any]:
+    return {
+        "generator": {f"model.{name}": value + 1 for name, value in state.items()},
+        "generator_ema": {f"model._fsdp_wrapped_module.{name}": value for name, value in state.items()},
+        "step": 600,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "network"),
+    [
+        ("w.pt", wrapped, "generator_ema"),
+        ("w.pt", lambda state: {"generator": wrapped(state)["generator_ema"]}, None),
+        ("w.pt", lambda state: {f"module.{name}": value for name, value in state.items()}, None),
+        ("w.safetensors", as_state, None),
+        ("w.safetensors", lambda s: {f"model.diffusion_model.{n}": v for n, v in s.items()}, None),
+    ],
+)
+@pytest.mark.parametrize("original", [True, False])
+def test_a_transformer_of_wan_is_filled_from_each_form(
+    tmp_path: Path, name: str, form: Callable[..., Any], network: str | None, original: bool
+) -> None:
+    published = shuffled(wan())
+    state = originally_named(published) if original else published.state_dict()
+    held = form(dict(state))
+    path = tmp_path / name
+    if name.endswith(".pt"):
+        torch.save(held, path)
+    else:
+        save_file(held, path)
+    module = wan()
+    source = single_file.load(module, path, licence=LICENCE, network=network)
+    assert same(module, published)
+    assert source.paths == (path,)
+    assert source.licence == LICENCE
+    assert source.form == ("torch" if name.endswith(".pt") else "safetensors")
+
+
+def test_a_decoder_of_wan_is_filled_from_the_original_file(tmp_path: Path) -> None:
+    from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
+
+    published = shuffled(vae())
+    state = published.state_dict()
+    layers = [f"{part}.{n}" for part in ("encoder.downsamples", "decoder.upsamples") for n in range(15)]
+    layers += [f"{part}.middle.{n}" for part in ("encoder", "decoder") for n in range(3)]
+    inside = [f"residual.{n}" for n in (0, 2, 3, 6)]
+    inside += ["shortcut", "resample.1", "time_conv", "norm", "to_qkv", "proj"]
+    layers = [f"{layer}.{one}" for layer in layers for one in inside]
+    layers += ["conv1", "conv2", "encoder.conv1", "decoder.conv1"]
+    layers += [f"{part}.head.{n}" for part in ("encoder", "decoder") for n in (0, 2)]
+    held = {}
+    for name in [f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias", "gamma")]:
+        target = next(iter(convert_wan_vae_to_diffusers({name: torch.empty(0)})))
+        if target in state:
+            held[name] = state[target]
+    assert len(held) == len(state)
+    save_file(held, tmp_path / "vae.safetensors")
+    module = vae()
+    single_file.load(module, tmp_path / "vae.safetensors", licence=LICENCE)
+    assert same(module, published)
+
+
+def test_every_name_is_accounted_for(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    module = wan()
+    before = wan()
+    state = shuffled(wan()).state_dict()
+    state["blocks.0.attn1.to_x.weight"] = state.pop("blocks.0.attn1.to_q.weight")
+    state["proj_out.bias"] = state["proj_out.bias"][:-1].clone()
+    save_file(state, path)
+    asked, found = r"\(asked \(16,\), found \(15,\)\)", r"1 left over: blocks\.0\.attn1\.to_x\.weight"
+    missing = r"1 missing: blocks\.0\.attn1\.to_q\.weight"
+    with pytest.raises(UsageError, match=rf"{found}; {missing}; 1 of another shape.*proj_out\.bias {asked}"):
+        single_file.load(module, path, licence=LICENCE)
+    assert same(module, before)
+    with pytest.raises(UsageError) as told:
+        single_file.load(wan(layers=1), path, licence=LICENCE)
+    assert "28 left over" in str(told.value)
+    assert str(told.value).count("blocks.") == 11
+
+
+def test_what_is_left_out_on_purpose_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    published = shuffled(wan())
+    save_file(published.state_dict() | {"extra.a": torch.ones(1), "extra.b": torch.ones(1)}, path)
+    with pytest.raises(UsageError, match=r"2 left over: extra\.a, extra\.b\."):
+        single_file.load(wan(), path, licence=LICENCE)
+    module = wan()
+    single_file.load(module, path, licence=LICENCE, unused=["extra.*"])
+    assert same(module, published)
+
+
+def test_numbers_of_another_kind_are_not_converted(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file({"weight": torch.ones(2, 2, dtype=torch.int8), "bias": torch.ones(2)}, path)
+    with pytest.raises(UsageError, match=r"weight \(asked torch\.float32, found torch\.int8\)"):
+        single_file.load(nn.Linear(2, 2), path, licence=LICENCE)
+
+
+class Payload:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return print, ("this must not run",)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    line = nn.Linear(2, 2)
+    with pytest.raises(UsageError, match=r"no weights at .*none\.pt: a file \.safetensors, \.pt"):
+        single_file.load(line, tmp_path / "none.pt", licence=LICENCE)
+    for name in ("cut.pt", "cut.safetensors"):
+        (tmp_path / name).write_bytes(b"PK" + bytes(20))
+        with pytest.raises(UsageError, match=rf"{name} cannot be read"):
+            single_file.load(line, tmp_path / name, licence=LICENCE)
+    (tmp_path / "odd.onnx").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"odd\.onnx is of no known form"):
+        single_file.load(line, tmp_path / "odd.onnx", licence=LICENCE)
+    (tmp_path / "bad.pt").write_bytes(pickle.dumps({"weight": Payload()}, protocol=2))
+    torch.save({"weight": Payload()}, tmp_path / "worse.pt")
+    for name in ("bad.pt", "worse.pt"):
+        with pytest.raises(UsageError, match="cannot be read as tensors alone"):
+            single_file.load(line, tmp_path / name, licence=LICENCE)
+    assert capfd.readouterr().out == ""
+
+
+def test_a_network_is_chosen_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "w.pt"
+    torch.save(wrapped(nn.Linear(2, 2).state_dict()), path)
+    with pytest.raises(UsageError, match=r"several networks: generator, generator_ema\. Choose one"):
+        single_file.load(nn.Linear(2, 2), path, licence=LICENCE)
+    with pytest.raises(UsageError, match=r"no network 'critic'\. There is generator, generator_ema"):
+        single_file.load(nn.Linear(2, 2), path, licence=LICENCE, network="critic")
+    torch.save({"step": 3}, path)
+    with pytest.raises(UsageError, match=r"no state dict.*found the keys step"):
+        single_file.load(nn.Linear(2, 2), path, licence=LICENCE)
+
+
+def test_a_licence_has_to_be_stated(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no licence was stated for the weights in .*give it with licence="):
+        single_file.load(nn.Linear(2, 2), tmp_path / "w.pt", licence=" ")

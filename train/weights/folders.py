@@ -1,0 +1,254 @@
+"""Models in the folders that ``save_pretrained`` of diffusers and of transformers writes.
+
+The libraries leave out some names on purpose and say so to nobody (a class lists them in
+``_keys_to_ignore_on_load_unexpected``). Here such names are errors like all others, unless the caller says
+that they are unused. Only buffers that the libraries compute anew are passed over (``position_ids``,
+``inv_freq``).
+"""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rtdecode.errors import UsageError
+from train.weights import source, strict
+from train.weights.single_file import SAFETENSORS
+from train.weights.source import Source
+
+_PIPELINE = "model_index.json"
+_CONFIG = "config.json"
+# Names of the weights in a folder, without the suffix.
+_DIFFUSERS = "diffusion_pytorch_model"
+_TRANSFORMERS = "model"
+_INDEX = ".index.json"
+# Buffers that transformers once kept in its files, and now computes.
+_COMPUTED = re.compile(r"(^|\.)position_ids$|rotary_emb\.inv_freq$")
+
+
+def diffusers_model(
+    folder: Path,
+    part: str | None = None,
+    *,
+    licence: str,
+    dtype: torch.dtype = torch.float32,
+    unused: Sequence[str] = (),
+) -> tuple[Any, Source]:
+    """Open a model of diffusers.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of a pipeline (with ``model_index.json``), or of one model (with ``config.json``).
+    part : str, optional
+        Which model of a pipeline, such as ``transformer`` or ``vae``. A part of transformers is opened too.
+    licence : str
+        Licence of the weights, as the user states it.
+    dtype : torch.dtype
+        Modules that diffusers keeps in float32 stay so.
+    unused : sequence of str
+        Patterns of names that are knowingly left out.
+
+    Returns
+    -------
+    Module
+        In evaluation mode, in main memory.
+    Source
+
+    Raises
+    ------
+    UsageError
+        If a file is missing or damaged, or a name is left over or missing.
+    """
+    import diffusers
+
+    if part is not None or (folder / _PIPELINE).is_file():
+        library = _library(folder, part)
+        folder = folder / str(part)
+        if library == "transformers":
+            return transformers_model(folder, licence=licence, dtype=dtype, unused=unused)
+    settings = _settings(folder)
+    kind = _class(diffusers, settings.get("_class_name"), folder)
+    files = _weights(folder, _DIFFUSERS)
+    return _opened(kind, folder, files, "diffusers folder", licence, unused, torch_dtype=dtype)
+
+
+def transformers_model(
+    folder: Path,
+    kind: str | None = None,
+    *,
+    licence: str,
+    dtype: torch.dtype = torch.float32,
+    unused: Sequence[str] = (),
+) -> tuple[Any, Source]:
+    """Open a model of transformers.
+
+    Parameters
+    ----------
+    folder : Path
+        With ``config.json`` and weights in safetensors.
+    kind : str, optional
+        Name of the class in transformers. The one that wrote the folder by default.
+    licence, dtype, unused
+        As in `diffusers_model`.
+
+    Returns
+    -------
+    Module
+        In evaluation mode, in main memory.
+    Source
+
+    Raises
+    ------
+    UsageError
+        If a file is missing or damaged, or a name is left over or missing.
+    """
+    import transformers
+
+    settings = _settings(folder)
+    written = settings.get("architectures") or [None]
+    found = _class(transformers, kind or written[0], folder)
+    files = _weights(folder, _TRANSFORMERS)
+    return _opened(found, folder, files, "transformers folder", licence, unused, dtype=dtype)
+
+
+def _opened(
+    kind: Any,
+    folder: Path,
+    files: list[Path],
+    form: source.Form,
+    licence: str,
+    unused: Sequence[str],
+    **how: Any,
+) -> tuple[Any, Source]:
+    source.check_licence(licence, folder)
+    held = _names(files)
+    try:
+        module, told = kind.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **how
+        )
+    except (RuntimeError, ValueError, OSError) as error:
+        raise UsageError(
+            f"{folder} cannot be opened as a {kind.__name__}: {error} Check that config.json belongs to "
+            "these weights, and fetch files again that may be cut short."
+        ) from error
+    left = set(told["unexpected_keys"]) | _passed_over(module, held)
+    strict.refuse(
+        str(folder),
+        {
+            "left over": [name for name in left if not strict.matched(name, unused)],
+            "missing": told["missing_keys"],
+            "of another shape": _of_other_shape(told["mismatched_keys"]),
+            "unreadable": told.get("error_msgs", []),
+        },
+        f"They were to fill a {kind.__name__}. Give the weights of this very model, or name what is "
+        "knowingly left out with unused=.",
+    )
+    return module.eval(), source.of_files([*files, *_lists(folder)], form, licence)
+
+
+def _passed_over(module: nn.Module, held: set[str]) -> set[str]:
+    """Find the names that the library left out because the class says that it may."""
+    patterns = getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ()
+    loose = held - module.state_dict().keys()
+    return {
+        name
+        for name in loose
+        if not _COMPUTED.search(name) and any(re.search(pattern, name) for pattern in patterns)
+    }
+
+
+def _of_other_shape(mismatched: Iterable[Any]) -> list[str]:
+    return [f"{name} (asked {tuple(asked)}, found {tuple(found)})" for name, found, asked in mismatched]
+
+
+def _library(folder: Path, part: str | None) -> str:
+    """Find out which library a part of a pipeline is from."""
+    if not (folder / _PIPELINE).is_file():
+        raise UsageError(
+            f"{folder} has no {_PIPELINE}, so it has no part '{part}'. Give the folder of a pipeline, or "
+            "leave the part out to open the folder of one model."
+        )
+    listed = _json(folder / _PIPELINE)
+    parts = {name: told for name, told in listed.items() if isinstance(told, list) and told[0] is not None}
+    if part not in parts:
+        asked = "none was chosen" if part is None else f"'{part}' was asked for"
+        raise UsageError(
+            f"{folder} is a pipeline of the parts {', '.join(parts)}, and {asked}. Choose one with part=."
+        )
+    return parts[part][0]
+
+
+def _class(library: Any, name: str | None, folder: Path) -> Any:
+    found = getattr(library, name, None) if name else None
+    if found is None or not hasattr(found, "from_pretrained"):
+        raise UsageError(
+            f"{folder / _CONFIG} names the class {name!r}, which {library.__name__} {library.__version__} "
+            "does not have. Install the version that the weights were published for."
+        )
+    return found
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    if not (folder / _CONFIG).is_file():
+        inside = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        found = ", ".join(inside[:10]) or "nothing"
+        raise UsageError(
+            f"no model in {folder}: {_CONFIG} and weights in {SAFETENSORS} were expected, found {found}. "
+            "Give the path of a folder that you have; nothing is downloaded."
+        )
+    return _json(folder / _CONFIG)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UsageError(f"{path} is no JSON: {error}. Fetch the file again.") from error
+
+
+def _weights(folder: Path, stem: str) -> list[Path]:
+    """List the files with the weights of a folder, all of which are there."""
+    whole = folder / f"{stem}{SAFETENSORS}"
+    index = folder / f"{stem}{SAFETENSORS}{_INDEX}"
+    if whole.is_file():
+        return [whole]
+    if not index.is_file():
+        other = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", SAFETENSORS))
+        raise UsageError(
+            f"no weights in {folder}: {whole.name}, or {index.name} with its parts, was expected, found "
+            f"{', '.join(other[:10]) or 'none'}. Fetch them, or save the model as safetensors under that "
+            "name."
+        )
+    names = sorted(set(_json(index)["weight_map"].values()))
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise UsageError(
+            f"{len(missing)} of {len(names)} files with weights are missing in {folder}: "
+            f"{', '.join(missing[:10])}. {index.name} lists them; fetch them too."
+        )
+    return [folder / name for name in names]
+
+
+def _lists(folder: Path) -> list[Path]:
+    """List what says how the weights are to be read."""
+    return [folder / _CONFIG, *sorted(folder.glob(f"*{SAFETENSORS}{_INDEX}"))]
+
+
+def _names(files: Sequence[Path]) -> set[str]:
+    from safetensors import SafetensorError, safe_open
+
+    found: set[str] = set()
+    for path in files:
+        try:
+            with safe_open(path, framework="pt") as opened:
+                found |= set(opened.keys())
+        except SafetensorError as error:
+            raise UsageError(
+                f"{path} cannot be read as safetensors: {error}. Fetch the file again; it may be cut short."
+            ) from error
+    return found

@@ -1,0 +1,87 @@
+"""Fill a module with weights so that every name is accounted for, or say which is not."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+
+from torch import Tensor, nn
+
+from rtdecode.errors import UsageError
+
+# So many names of each kind are listed in a message.
+_LISTED = 10
+
+
+def fill(module: nn.Module, state: Mapping[str, Tensor], where: str, unused: Sequence[str] = ()) -> None:
+    """Copy a state dict into a module, whose dtype and device stay as they are.
+
+    Parameters
+    ----------
+    module : Module
+    state : mapping
+        Name in the module -> values.
+    where : str
+        What the weights are called in messages.
+    unused : sequence of str
+        Patterns (``*`` and ``?``) of names in `state` that are knowingly left out.
+
+    Raises
+    ------
+    UsageError
+        If a name is left over or missing, a shape differs, or numbers of another kind would be converted. The
+        module is then as it was.
+    """
+    wanted = module.state_dict()
+    given = {name: value for name, value in state.items() if not matched(name, unused)}
+    wrong = []
+    for name in wanted.keys() & given.keys():
+        asked = wanted[name]
+        found = given[name]
+        if asked.shape != found.shape:
+            wrong.append(f"{name} (asked {tuple(asked.shape)}, found {tuple(found.shape)})")
+        elif asked.is_floating_point() != found.is_floating_point():
+            wrong.append(f"{name} (asked {asked.dtype}, found {found.dtype})")
+    refuse(
+        where,
+        {
+            "left over": given.keys() - wanted.keys(),
+            "missing": wanted.keys() - given.keys(),
+            "of another shape or kind": wrong,
+        },
+        f"They were to fill a {type(module).__name__}. Give the weights of this very model, or name what is "
+        "knowingly left out with unused=.",
+    )
+    module.load_state_dict(given)
+
+
+def matched(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a name has one of the patterns."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def refuse(where: str, faults: Mapping[str, Iterable[str]], advice: str) -> None:
+    """Raise an error if there are faults.
+
+    Parameters
+    ----------
+    where : str
+        What the weights are called.
+    faults : mapping
+        What is wrong -> the names for which it is.
+    advice : str
+        What to do, as sentences.
+
+    Raises
+    ------
+    UsageError
+    """
+    told = [_told(kind, sorted(names)) for kind, names in faults.items()]
+    told = [text for text in told if text]
+    if told:
+        raise UsageError(f"the weights in {where} do not fit: {'; '.join(told)}. {advice}")
+
+
+def _told(kind: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    more = "" if len(names) <= _LISTED else ", ..."
+    return f"{len(names)} {kind}: {', '.join(names[:_LISTED])}{more}"
