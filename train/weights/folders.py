@@ -6,7 +6,6 @@ that they are unused. Only buffers that the libraries compute anew are passed ov
 ``inv_freq``).
 """
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -173,7 +172,7 @@ def _library(folder: Path, part: str | None) -> str:
             f"{folder} has no {_PIPELINE}, so it has no part '{part}'. Give the folder of a pipeline, or "
             "leave the part out to open the folder of one model."
         )
-    listed = _json(folder / _PIPELINE)
+    listed = source.read_json(folder / _PIPELINE)
     parts = {name: told for name, told in listed.items() if isinstance(told, list) and told[0] is not None}
     if part not in parts:
         asked = "none was chosen" if part is None else f"'{part}' was asked for"
@@ -201,14 +200,7 @@ def _settings(folder: Path) -> dict[str, Any]:
             f"no model in {folder}: {_CONFIG} and weights in {SAFETENSORS} were expected, found {found}. "
             "Give the path of a folder that you have; nothing is downloaded."
         )
-    return _json(folder / _CONFIG)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise UsageError(f"{path} is no JSON: {error}. Fetch the file again.") from error
+    return source.read_json(folder / _CONFIG)
 
 
 def _weights(folder: Path, stem: str) -> list[Path]:
@@ -224,7 +216,7 @@ def _weights(folder: Path, stem: str) -> list[Path]:
             f"{', '.join(other[:10]) or 'none'}. Fetch them, or save the model as safetensors under that "
             "name."
         )
-    names = sorted(set(_json(index)["weight_map"].values()))
+    names = sorted(set(source.read_json(index)["weight_map"].values()))
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise UsageError(

@@ -127,7 +127,8 @@ def read(path: Path, module: nn.Module, *, licence: str, alpha: float | None = N
     source.check_licence(licence, path)
     file = path / _PEFT_FILE if path.is_dir() else path
     state = single_file.read(file)
-    settings = _settings(file)
+    beside = _settings_beside(file)
+    settings = _settings(file) if beside is None else source.read_json(beside)
     other = [name for name in _OTHER_MATHS if settings.get(name)]
     if other:
         raise UsageError(
@@ -145,7 +146,7 @@ def read(path: Path, module: nn.Module, *, licence: str, alpha: float | None = N
             layers[name] = Factors(held["down"], held["up"], found, held.get("up_bias"))
         else:
             differences[name] = held["difference"]
-    files = [file, file.with_name(_CONFIG)] if file.with_name(_CONFIG).is_file() else [file]
+    files = [file] if beside is None else [file, beside]
     lora = Lora(layers, differences, source.of_files(files, "lora", licence))
     check(module, lora)
     return lora
@@ -279,11 +280,14 @@ def _known_names(module: nn.Module) -> dict[str, str]:
     return {name: next(iter(found)) for name, found in flat.items() if len(found) == 1} | dotted
 
 
+def _settings_beside(file: Path) -> Path | None:
+    """Find the file with PEFT's settings of an adapter; other adapters may lie in the same folder."""
+    found = file.with_name(_CONFIG)
+    return found if file.name == _PEFT_FILE and found.is_file() else None
+
+
 def _settings(file: Path) -> dict[str, Any]:
-    """Read PEFT's settings from beside a file or from its header; empty if there are none."""
-    beside = file.with_name(_CONFIG)
-    if beside.is_file():
-        return json.loads(beside.read_text())
+    """Read PEFT's settings from a file's header; empty if there are none."""
     if file.suffix != single_file.SAFETENSORS:
         return {}
     from safetensors import safe_open

@@ -1,6 +1,7 @@
 """Where weights came from: their files, a digest of their content, and the licence that the user stated."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,3 +76,17 @@ def check_licence(licence: str, where: Path) -> None:
             f"no licence was stated for the weights in {where}. Look it up where they were published, "
             "and give it with licence=, such as licence=Apache-2.0."
         )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read what is said about weights beside them.
+
+    Raises
+    ------
+    UsageError
+        If the file is no JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UsageError(f"{path} is no JSON: {error}. Fetch the file again.") from error

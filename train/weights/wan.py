@@ -80,7 +80,7 @@ def original_names(module: nn.Module) -> dict[str, str]:
         return {}
     layers = list(_OUTSIDE)
     names = ["head.modulation"]
-    for n in range(len(module.blocks)):
+    for n, _ in enumerate(module.get_submodule("blocks").children()):
         layers += [f"blocks.{n}.{layer}" for layer in _BLOCK]
         names.append(f"blocks.{n}.modulation")
     names += [f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")]

@@ -56,6 +56,15 @@ def test_dots_reach_over_the_rows_too(paths: list[Path]) -> None:
     assert shards.shape == WHOLE.shape
 
 
+def test_rows_may_be_texts(tmp_path: Path) -> None:
+    texts = np.array(["one", "two", "three"])
+    np.savez(tmp_path / "a.npz", x=texts)
+    np.savez(tmp_path / "b.npz", x=texts[::-1])
+    shards = Shards([tmp_path / "a.npz", tmp_path / "b.npz"], "x")
+    assert shards[1:4].tolist() == ["two", "three", "three"]
+    assert shards[-1] == "one"
+
+
 @pytest.mark.parametrize("row", [len(WHOLE), -len(WHOLE) - 1])
 def test_a_row_that_is_not_there(paths: list[Path], row: int) -> None:
     with pytest.raises(IndexError, match="'x' has 8"):

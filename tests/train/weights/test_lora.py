@@ -206,6 +206,22 @@ def test_differences_are_added(tmp_path: Path) -> None:
     assert added["blocks.1.scale_shift_table"] == 5
 
 
+def test_settings_of_a_neighbour_are_not_taken(tmp_path: Path) -> None:
+    module = cogvideox()
+    adapted(module, COG).save_pretrained(tmp_path)
+    (tmp_path / "adapter_model.safetensors").rename(tmp_path / "other.safetensors")
+    lora = read(tmp_path / "other.safetensors", module, licence=LICENCE)
+    assert {one.alpha for one in lora.layers.values()} == {RANK}
+
+
+def test_settings_that_are_damaged(tmp_path: Path) -> None:
+    module = cogvideox()
+    adapted(module, COG).save_pretrained(tmp_path)
+    (tmp_path / "adapter_config.json").write_text("{")
+    with pytest.raises(UsageError, match=r"adapter_config\.json is no JSON"):
+        read(tmp_path, module, licence=LICENCE)
+
+
 def test_without_alpha_it_is_the_rank_or_what_is_said(tmp_path: Path) -> None:
     module = cogvideox()
     state = dialect(parts(adapted(module, COG)), str, "lora_A", "lora_B", alpha=False)

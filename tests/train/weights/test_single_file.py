@@ -97,7 +97,8 @@ def test_every_name_is_accounted_for(tmp_path: Path) -> None:
     state["blocks.0.attn1.to_x.weight"] = state.pop("blocks.0.attn1.to_q.weight")
     state["proj_out.bias"] = state["proj_out.bias"][:-1].clone()
     save_file(state, path)
-    asked, found = r"\(asked \(16,\), found \(15,\)\)", r"1 left over: blocks\.0\.attn1\.to_x\.weight"
+    asked = r"\(asked \(16,\), found \(15,\)\)"
+    found = r"1 left over: blocks\.0\.attn1\.to_x\.weight"
     missing = r"1 missing: blocks\.0\.attn1\.to_q\.weight"
     with pytest.raises(UsageError, match=rf"{found}; {missing}; 1 of another shape.*proj_out\.bias {asked}"):
         single_file.load(module, path, licence=LICENCE)

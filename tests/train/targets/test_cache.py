@@ -1,0 +1,236 @@
+"""Targets are computed once, and anew only where something has changed."""
+
+import sys
+from dataclasses import fields
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from rtdecode.errors import UsageError
+from tests.train.targets.models import LICENCE, Films, blip, clip_tower, wan_vae
+from train.data.dataset import WindowTable
+from train.targets.__main__ import main, read_arguments
+from train.targets.cache import Target, compute, read
+from train.targets.captions import captions
+from train.targets.embeddings import image, text
+from train.targets.models import Hardware
+from train.weights.source import Source
+
+CPU = Hardware()
+SOURCE = Source((Path("model.safetensors"),), "0" * 64, "safetensors", LICENCE)
+
+
+class Means:
+    """A target that counts its titles: the mean colour of each frame, times a factor."""
+
+    def __init__(self, factor: float = 1.0) -> None:
+        self.factor = factor
+        self.lots: list[int] = []
+
+    def target(self, digest: str = "0" * 64) -> Target:
+        model = Source(SOURCE.paths, digest, SOURCE.form, LICENCE)
+        return Target("means", "clips", model, {"factor": self.factor}, lambda: self.means)
+
+    def means(self, clips: np.ndarray) -> dict[str, np.ndarray]:
+        self.lots.append(len(clips))
+        return {"values": self.factor * clips.mean((2, 3))}
+
+
+def test_each_title_is_computed_once_and_found_by_its_name(tmp_path: Path) -> None:
+    films = Films()
+    means = Means()
+    compute(films, [means.target()], tmp_path, lot=2)
+    assert means.lots == [2, 2, 1]
+    found = read(tmp_path, "means")
+    assert found.shown == [*"abcde"]
+    assert found.values.shape == (5, 5, 3)
+    assert found.values.dtype == np.float16
+    assert found.counts is None
+    rows = found.rows(films.windows.shown)
+    expected = np.stack([films.clips[title].mean((1, 2)) for title in films.windows.shown])
+    np.testing.assert_allclose(found.read(rows), expected, rtol=1e-3)
+    assert found.index["model"] == SOURCE.stated()
+    assert found.index["options"] == {"factor": 1.0}
+    with pytest.raises(UsageError, match="1 titles have no targets, such as 'z'"):
+        found.rows(["a", "z"])
+
+
+def test_only_what_changed_is_computed_anew(tmp_path: Path) -> None:
+    films = Films()
+    means = Means()
+
+    def again(target: Target, **how: str) -> list[int]:
+        means.lots.clear()
+        compute(films, [target], tmp_path, lot=2, **how)
+        return list(means.lots)
+
+    assert again(means.target()) == [2, 2, 1]
+    assert again(means.target()) == []
+    before = read(tmp_path, "means").read(slice(None))
+    films.clips["c"][0, 0, 0, 0] ^= 255
+    assert again(means.target()) == [2]
+    after = read(tmp_path, "means").read(slice(None))
+    assert (before != after).any((1, 2)).tolist() == [False, False, True, False, False]
+    assert again(means.target("1" * 64)) == [2, 2, 1]
+    means.factor = 2.0
+    assert again(means.target()) == [2, 2, 1]
+    assert again(means.target(), stored="bfloat16") == [2, 2, 1]
+    means.factor = 1.0
+    assert again(means.target()) == []
+
+
+def test_an_interruption_leaves_whole_files_and_is_gone_on_from(tmp_path: Path) -> None:
+    films = Films()
+    means = Means()
+    whole = means.target()
+
+    def stopping(clips: np.ndarray) -> dict[str, np.ndarray]:
+        if len(means.lots) == 2:
+            raise KeyboardInterrupt
+        return means.means(clips)
+
+    with pytest.raises(KeyboardInterrupt):
+        compute(films, [Target("means", "clips", SOURCE, whole.options, lambda: stopping)], tmp_path, lot=2)
+    with pytest.raises(UsageError, match=r"no targets at .*means: index\.json was expected"):
+        read(tmp_path, "means")
+    files = {path.name for path in (tmp_path / "means").iterdir()}
+    assert len(files) == 2
+    compute(films, [whole], tmp_path, lot=2)
+    assert means.lots == [2, 2, 1]
+    assert files < {path.name for path in (tmp_path / "means").iterdir()}
+    first = read(tmp_path, "means").index["files"][0]
+    (tmp_path / "means" / first).unlink()
+    with pytest.raises(UsageError, match=rf"1 files of .* are missing, such as {first}"):
+        read(tmp_path, "means")
+
+
+@pytest.mark.parametrize(("stored", "error"), [("float16", 2**-11), ("bfloat16", 2**-8)])
+def test_values_are_rounded_to_what_is_stored(tmp_path: Path, stored: str, error: float) -> None:
+    films = Films()
+    compute(films, [Means(1 / 3).target()], tmp_path, stored=stored)
+    found = read(tmp_path, "means").read(slice(None))
+    exact = np.stack([films.clips[title].mean((1, 2)) for title in "abcde"]) / 3
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, exact, rtol=error)
+    kind = {"float16": torch.float16, "bfloat16": torch.bfloat16}[stored]
+    # torch rounds in the same way.
+    assert torch.equal(torch.from_numpy(found), torch.from_numpy(exact).float().to(kind).float())
+
+
+@pytest.mark.parametrize(
+    ("factor", "message"),
+    [
+        (1e9, r"too large for float16 \(means of a and others\)\. Store them with stored=bfloat16"),
+        (np.nan, r"not finite were computed \(means of a and others\)"),
+    ],
+)
+def test_values_that_cannot_be_stored(tmp_path: Path, factor: float, message: str) -> None:
+    made = Target("means", "clips", SOURCE, {}, lambda: Means(factor).means)
+    with pytest.raises(UsageError, match=message):
+        compute(Films(), [made], tmp_path)
+    assert not list((tmp_path / "means").iterdir())
+
+
+def test_captions_are_written_first_and_then_embedded(tmp_path: Path) -> None:
+    films = Films()
+    blip(tmp_path / "blip")
+    clip_tower(tmp_path / "clip")
+    written = captions(tmp_path / "blip", CPU, licence=LICENCE, tokens=4)
+    embedded = text(tmp_path / "clip", CPU, licence=LICENCE)
+    compute(films, [written, embedded], tmp_path, lot=2)
+    told = read(tmp_path, "captions").read(slice(None))
+    assert told.dtype.kind == "U"
+    expected = embedded.opened()(told)["values"]
+    np.testing.assert_allclose(read(tmp_path, "text").read(slice(None)), expected, rtol=1e-2, atol=1e-3)
+
+
+def test_captions_of_the_data_set_are_embedded(tmp_path: Path) -> None:
+    films = Films(captions=True)
+    clip_tower(tmp_path / "clip")
+    embedded = text(tmp_path / "clip", CPU, licence=LICENCE)
+    compute(films, [embedded], tmp_path)
+    expected = embedded.opened()(np.array([films.captions[title] for title in "abcde"]))["values"]
+    np.testing.assert_allclose(read(tmp_path, "text").read(slice(None)), expected, rtol=1e-2, atol=1e-3)
+    assert films.read_rows == []
+    with pytest.raises(
+        UsageError, match=r"text reads captions, and the data set has clips alone\. Give captioner="
+    ):
+        compute(Films(), [embedded], tmp_path)
+
+
+def test_another_model_is_another_key(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        clip_tower(tmp_path / str(seed), seed)
+    one, same, other = (image(tmp_path / name, CPU, licence=LICENCE) for name in "001")
+    assert one.source.digest == same.source.digest != other.source.digest
+    # What prepares the inputs counts too.
+    settings = tmp_path / "0" / "preprocessor_config.json"
+    settings.write_text(settings.read_text().replace('"do_center_crop": true', '"do_center_crop": false'))
+    assert image(tmp_path / "0", CPU, licence=LICENCE).source.digest != one.source.digest
+
+
+def test_clips_of_different_shapes_are_refused(tmp_path: Path) -> None:
+    class Uneven(Films):
+        def read(self, column, rows):
+            return super().read(column, rows)[:, : 4 if self.windows.subject[rows[0]] == "02" else 5]
+
+    films = Uneven()
+    films.windows.shown[6:] = [*"vwxyz"]
+    films.clips |= {new: films.clips[old] for new, old in zip("vwxyz", "abcde", strict=True)}
+    with pytest.raises(UsageError, match="clips of different shapes were found among a to z"):
+        compute(films, [Means().target()], tmp_path)
+
+
+def test_the_command_computes_what_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opening = ModuleType("train.data.opening")
+    opening.opened = lambda folder, layout=None: Films(frames=6)  # pyright: ignore[reportAttributeAccessIssue]
+    monkeypatch.setitem(sys.modules, "train.data.opening", opening)
+    clip_tower(tmp_path / "clip")
+    wan_vae(tmp_path / "vae")
+    given = [f"image={tmp_path / 'clip'}", "image.licence=MIT", "image.frames=2", f"vae={tmp_path / 'vae'}"]
+    assert main([str(tmp_path / "data"), *given]) == 2
+    assert "the model vae has no licence. Give it with vae.licence=" in capsys.readouterr().err
+    given += ["vae.licence=Apache-2.0", "vae.frames=5", "lot=3", "device=cpu", "stored=bfloat16"]
+    assert main([str(tmp_path / "data"), *given]) == 0
+    out = tmp_path / "data-targets"
+    assert capsys.readouterr().out.strip() == str(out)
+    assert read(out, "image").values.shape == (5, 2, 6)
+    found = read(out, "vae")
+    assert found.values.shape == (5, 4, 2, 2, 2)
+    assert found.index["model"]["licence"] == "Apache-2.0"
+    assert str(tmp_path) not in (out / "vae" / "index.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ([], "no model was given. Give one or more of vae=DIR, image=DIR"),
+        (["picture=x", "image.size=3"], r"cannot take picture=x, image\.size=3\. Known keys: vae, image"),
+        (["image.frames=some"], r"image\.frames=some is no count: a whole number from 1 on"),
+        (["lot=0"], "lot=0 is no count"),
+        (["speech=x"], "no data set gives sound yet"),
+        (["image.licence=MIT"], "the model image has no folder. Give it with image=DIR"),
+    ],
+)
+def test_arguments_that_cannot_be_taken(changes: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        read_arguments(changes)
+
+
+def test_an_empty_data_set(tmp_path: Path) -> None:
+    films = Films()
+    films.windows = WindowTable(*(getattr(films.windows, one.name)[:0] for one in fields(WindowTable)))
+    with pytest.raises(UsageError, match="has no windows, so that there is nothing to compute"):
+        compute(films, [Means().target()], tmp_path)
+    with pytest.raises(UsageError, match="lot=0 was given; a file needs 1 title or more"):
+        compute(Films(), [], tmp_path, lot=0)
+
+
+def test_what_is_stored_must_be_known(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="stored=float64 is not known; float16 and bfloat16 are"):
+        compute(Films(), [], tmp_path, stored="float64")

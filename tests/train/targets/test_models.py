@@ -1,0 +1,212 @@
+"""Targets are what the models give when they are called as their libraries say."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import CLIPTextModel
+
+from rtdecode.errors import UsageError
+from tests.train.targets.models import (
+    LICENCE,
+    SIDE,
+    Films,
+    blip,
+    clip_tower,
+    cogvideox_vae,
+    llava,
+    siglip,
+    t5,
+    videomae,
+    wan_vae,
+    words,
+)
+from train.targets.captions import captions
+from train.targets.embeddings import action, image, text
+from train.targets.latents import latents
+from train.targets.models import Hardware, evenly
+
+CPU = Hardware()
+# Sums in batches of another size are rounded differently.
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+CAPTIONS = np.array(["the red cat", "a dog sees the blue house"])
+
+
+def normalised(frames: np.ndarray, mean: list[float], std: list[float]) -> torch.Tensor:
+    return torch.from_numpy(((frames / 255 - mean) / std).transpose(0, 3, 1, 2)).float()
+
+
+def test_frames_by_clip(tmp_path: Path) -> None:
+    model = clip_tower(tmp_path)
+    # Frames of the model's own size are not resized, so that the preparation is arithmetic alone.
+    films = Films(side=SIDE)
+    clips = films.read("clips", [0, 1, 2])
+    found = image(tmp_path, CPU, licence=LICENCE).opened()(clips)["values"]
+    assert found.shape == (3, 5, 6)
+    mean = [0.48145466, 0.4578275, 0.40821073]
+    std = [0.26862954, 0.26130258, 0.27577711]
+    with torch.no_grad():
+        hidden = model.vision_model(normalised(clips[1], mean, std)).pooler_output
+        np.testing.assert_allclose(found[1], model.visual_projection(hidden), **CLOSE)
+    some = image(tmp_path, CPU, licence=LICENCE, frames=2).opened()(clips)["values"]
+    np.testing.assert_allclose(some, found[:, [1, 3]], **CLOSE)
+    with pytest.raises(UsageError, match=r"image reads 6 frames of each clip, and the clips have 5"):
+        image(tmp_path, CPU, licence=LICENCE, frames=6).opened()(clips)
+
+
+def test_frames_and_captions_by_siglip(tmp_path: Path) -> None:
+    model = siglip(tmp_path)
+    clips = Films(side=SIDE).read("clips", [0, 1])
+    found = image(tmp_path, CPU, licence=LICENCE).opened()(clips)["values"]
+    half = [0.5, 0.5, 0.5]
+    with torch.no_grad():
+        expected = model.vision_model(normalised(clips[0], half, half)).pooler_output
+        np.testing.assert_allclose(found[0], expected, **CLOSE)
+        vectors = text(tmp_path, CPU, licence=LICENCE).opened()(CAPTIONS)["values"]
+        inputs = words(tmp_path)(
+            CAPTIONS.tolist(), padding="max_length", truncation=True, return_tensors="pt"
+        )
+        expected = model.text_model(inputs["input_ids"], inputs["attention_mask"]).pooler_output
+    np.testing.assert_allclose(vectors, expected, **CLOSE)
+
+
+def test_captions_by_clip_and_by_its_text_encoder_alone(tmp_path: Path) -> None:
+    model = clip_tower(tmp_path / "whole")
+    vectors = text(tmp_path / "whole", CPU, licence=LICENCE).opened()(CAPTIONS)["values"]
+    assert vectors.shape == (2, 6)
+    encoder = CLIPTextModel(model.config.text_config).eval()
+    encoder.load_state_dict(
+        {
+            name.removeprefix("text_model."): value
+            for name, value in model.state_dict().items()
+            if name.startswith("text_model.")
+        }
+    )
+    encoder.save_pretrained(tmp_path / "alone")
+    words(tmp_path / "alone")
+    tokens = text(tmp_path / "alone", CPU, licence=LICENCE).opened()(CAPTIONS)
+    assert tokens["values"].shape == (2, 6, 8)
+    assert tokens["counts"].tolist() == [5, 6]
+    with torch.no_grad():
+        pooled = torch.from_numpy(tokens["values"][[0, 1], [4, 5]])
+        np.testing.assert_allclose(vectors, model.text_projection(pooled), **CLOSE)
+
+
+def test_captions_by_t5(tmp_path: Path) -> None:
+    model = t5(tmp_path)
+    found = text(tmp_path, CPU, licence=LICENCE, tokens=8).opened()(CAPTIONS)
+    assert found["values"].shape == (2, 8, 8)
+    assert found["counts"].tolist() == [5, 8]
+    with torch.no_grad():
+        alone = model(torch.tensor([[2, 8, 9, 5, 3]])).last_hidden_state[0]
+    np.testing.assert_allclose(found["values"][0, :5], alone, **CLOSE)
+    words(tmp_path, longest=10**30)
+    with pytest.raises(UsageError, match=r"states no longest text. Give it with text\.tokens="):
+        text(tmp_path, CPU, licence=LICENCE).opened()
+
+
+def test_motion_by_videomae(tmp_path: Path) -> None:
+    model = videomae(tmp_path)
+    clips = Films(frames=8, side=SIDE).read("clips", [0, 1])
+    found = action(tmp_path, CPU, licence=LICENCE).opened()(clips)["values"]
+    half = [0.5, 0.5, 0.5]
+    with torch.no_grad():
+        scores = model(normalised(clips[1][[1, 3, 5, 7]], half, half)[None]).logits
+        np.testing.assert_allclose(model.classifier(torch.from_numpy(found[1:])), scores, **CLOSE)
+    clip_tower(tmp_path / "other")
+    with pytest.raises(UsageError, match=r"takes a VideoMAE; .* holds a CLIPModel"):
+        action(tmp_path / "other", CPU, licence=LICENCE).opened()
+
+
+def test_captions_by_blip(tmp_path: Path) -> None:
+    blip(tmp_path)
+    known = {*words(tmp_path).get_vocab()}
+    clips = Films(side=SIDE).read("clips", [0, 1, 2, 3, 4])
+    plain = captions(tmp_path, CPU, licence=LICENCE, tokens=4).opened()(clips)["values"]
+    assert all(len(one.split()) == 4 and {*one.split()} <= known for one in plain.tolist())
+    write = captions(tmp_path, CPU, licence=LICENCE, prompt="a dog", tokens=3).opened()
+    found = write(clips)["values"].tolist()
+    assert all(one.startswith("a dog ") for one in found)
+    # The middle frame alone is described.
+    changed = clips.copy()
+    changed[:, [0, 1, 3, 4]] = 0
+    assert write(changed)["values"].tolist() == found
+    changed[:, 2] = np.roll(clips[:, 2], 1, axis=0)
+    assert write(changed)["values"].tolist() == [*found[-1:], *found[:-1]]
+    assert len({*found}) > 1
+
+
+def test_captions_by_a_model_that_talks(tmp_path: Path) -> None:
+    llava(tmp_path)
+    known = {*words(tmp_path / "words").get_vocab()}
+    clips = Films(side=SIDE).read("clips", [0, 1, 2, 3, 4])
+    write = captions(tmp_path, CPU, licence=LICENCE, prompt="the red house", tokens=5).opened()
+    found = write(clips)["values"].tolist()
+    # The question is no part of the answer.
+    assert all(len(one.split()) == 5 and {*one.split()} <= known for one in found)
+    changed = np.roll(clips, 1, axis=0)
+    assert write(changed)["values"].tolist() == [*found[-1:], *found[:-1]]
+    assert len({*found}) > 1
+    other = captions(tmp_path, CPU, licence=LICENCE, prompt="a dog", tokens=5).opened()(clips)["values"]
+    assert other.tolist() != found
+
+
+def test_latents_of_wan(tmp_path: Path) -> None:
+    model = wan_vae(tmp_path)
+    clips = Films().read("clips", [0, 1])
+    found = latents(tmp_path, CPU, licence=LICENCE).opened()(clips)["values"]
+    assert found.shape == (2, 4, 2, 2, 2)
+    video = torch.from_numpy(clips[1] / 127.5 - 1).float().permute(3, 0, 1, 2)[None]
+    with torch.no_grad():
+        raw = model.encode(video).latent_dist.mean[0].numpy()
+    mean = np.array([0.1, 0.2, 0.3, 0.4])[:, None, None, None]
+    std = np.array([0.5, 1.0, 2.0, 4.0])[:, None, None, None]
+    np.testing.assert_allclose(found[1], (raw - mean) / std, **CLOSE)
+
+
+def test_latents_of_cogvideox(tmp_path: Path) -> None:
+    model = cogvideox_vae(tmp_path)
+    clips = Films().read("clips", [0])
+    found = latents(tmp_path, CPU, licence=LICENCE).opened()(clips)["values"]
+    video = torch.from_numpy(clips / 127.5 - 1).float().permute(0, 4, 1, 2, 3)
+    with torch.no_grad():
+        np.testing.assert_allclose(found, 0.7 * model.encode(video).latent_dist.mean, **CLOSE)
+
+
+def test_clips_that_an_autoencoder_would_cut(tmp_path: Path) -> None:
+    wan_vae(tmp_path)
+    clips = Films(frames=8, side=20).read("clips", [0])
+    with pytest.raises(UsageError, match=r"clips of 8 frames .* Give vae\.frames=5\."):
+        latents(tmp_path, CPU, licence=LICENCE).opened()(clips)
+    with pytest.raises(UsageError, match=r"frames of 20 x 20 pixels .* multiples of 8 .* vae\.size=16x16"):
+        latents(tmp_path, CPU, licence=LICENCE, frames=5).opened()(clips)
+    found = latents(tmp_path, CPU, licence=LICENCE, frames=5, size="16x24").opened()(clips)["values"]
+    assert found.shape == (1, 4, 2, 2, 3)
+    with pytest.raises(UsageError, match=r"vae\.frames=9 were asked for, and the clips have 8"):
+        latents(tmp_path, CPU, licence=LICENCE, frames=9).opened()(clips)
+    with pytest.raises(UsageError, match=r"vae\.size=big is no size"):
+        latents(tmp_path, CPU, licence=LICENCE, size="big")
+
+
+def test_what_prepares_inputs_must_be_beside_the_weights(tmp_path: Path) -> None:
+    clip_tower(tmp_path)
+    (tmp_path / "preprocessor_config.json").unlink()
+    with pytest.raises(UsageError, match=r"no files for AutoImageProcessor: .*preprocessor_config\.json"):
+        image(tmp_path, CPU, licence=LICENCE).opened()
+    with pytest.raises(UsageError, match=r"no model at .*none: a folder with config\.json"):
+        image(tmp_path / "none", CPU, licence=LICENCE)
+    with pytest.raises(UsageError, match="precision=half is not known; float32, bfloat16 are"):
+        Hardware(precision="half")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
+def test_a_gpu_that_is_not_there() -> None:
+    with pytest.raises(UsageError, match=r"device=cuda was given, and torch finds no GPU\. Give device=cpu"):
+        Hardware("cuda")
+
+
+def test_frames_are_spread_evenly() -> None:
+    assert evenly(33, 16, "action") == [1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31]
+    assert evenly(5, 1, "image") == [2]
+    assert evenly(3, None, "image") == [0, 1, 2]

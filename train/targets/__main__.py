@@ -1,0 +1,168 @@
+"""Compute targets for a data set: ``python -m train.targets DATA NAME=DIR NAME.licence=TEXT ...``."""
+
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rtdecode.errors import RtDecodeError, UsageError
+from train.targets import cache, captions, embeddings, latents
+from train.targets.cache import Target
+from train.targets.models import Hardware
+
+_USAGE = """python -m train.targets DATA NAME=DIR NAME.licence=TEXT ... [key=value ...]
+  DATA                       folder of a data set
+  vae=DIR                    latents, by the video autoencoder of Wan or CogVideoX
+  vae.frames=33              frames from each clip's start; all where not given
+  vae.size=480x720           rows and columns that frames are brought to; as they are where not given
+  image=DIR                  embeddings of frames, by CLIP or SigLIP
+  image.frames=8             frames of each clip, spread evenly; all where not given
+  action=DIR                 embeddings of motion, by VideoMAE
+  captioner=DIR              captions of the middle frames, by a model that writes about pictures
+  captioner.prompt=TEXT      first words of captions, or the question to a model that talks
+  captioner.tokens=64        longest caption
+  text=DIR                   embeddings of captions, by CLIP, SigLIP or T5
+  text.tokens=77             length to which captions are padded and cut; the tokenizer's where not given
+  NAME.licence=TEXT          licence of each model's weights
+  out=DIR                    where targets are kept; DATA-targets where not given
+  device=cpu|cuda            cuda where there is one
+  precision=float32|bfloat16 of the models
+  stored=float16|bfloat16    of the targets on disk
+  lot=32                     titles in a file
+  layout=NAME                of the data set, where it is not recognised"""
+
+# The shapes of clips are checked by the first, which is strictest. Captions come before what reads them.
+_BUILDERS: dict[str, Callable[..., Target]] = {
+    "vae": latents.latents,
+    "image": embeddings.image,
+    "action": embeddings.action,
+    "captioner": captions.captions,
+    "text": embeddings.text,
+}
+_KEYS = ("out", "device", "precision", "stored", "lot", "layout")
+
+
+def run(data: Path, changes: list[str]) -> Path:
+    """Compute what the command line asks for.
+
+    Parameters
+    ----------
+    data : Path
+        Folder of a data set.
+    changes : list of str
+        ``key=value``.
+
+    Returns
+    -------
+    Path
+        Where the targets are.
+
+    Raises
+    ------
+    UsageError
+        If an argument cannot be taken, or a model or the data set cannot be used.
+    """
+    common, models = read_arguments(changes)
+    from train.data.opening import opened  # pyright: ignore[reportMissingImports]
+
+    found = opened(data, common.get("layout"))
+    device = common.get("device", "cuda" if torch.cuda.is_available() else "cpu")
+    hardware = Hardware(device, common.get("precision", "float32"))
+    out = Path(common.get("out", _beside(data)))
+    how = {key: common[key] for key in ("lot", "stored") if key in common}
+    targets = [_BUILDERS[name](hardware=hardware, **models[name]) for name in _BUILDERS if name in models]
+    cache.compute(found, targets, out, **how)
+    return out
+
+
+def _beside(data: Path) -> Path:
+    # A path such as "." has a name only once it is whole.
+    whole = data.resolve()
+    return whole.with_name(f"{whole.name}-targets")
+
+
+def read_arguments(changes: list[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Read ``key=value`` arguments.
+
+    Returns
+    -------
+    dict
+        Those that concern all targets.
+    dict
+        Name of a model -> arguments of its builder.
+
+    Raises
+    ------
+    UsageError
+        If one cannot be taken, or no model is named.
+    """
+    common: dict[str, Any] = {}
+    models: dict[str, dict[str, Any]] = {}
+    unknown = []
+    for change in changes:
+        key, equals, value = change.partition("=")
+        name, dot, option = key.partition(".")
+        if not equals:
+            unknown.append(change)
+        elif key in _KEYS:
+            common[key] = _count(key, value) if key == "lot" else value
+        elif key == "speech":
+            raise UsageError(
+                "speech= cannot be used: no data set gives sound yet, so nothing can be transcribed."
+            )
+        elif name in _BUILDERS and not dot:
+            models.setdefault(name, {})["folder"] = Path(value)
+        elif name in _BUILDERS and option in _options(name):
+            # Texts are taken as they are written.
+            text = option in ("licence", "prompt", "size")
+            models.setdefault(name, {})[option] = value if text else _count(key, value)
+        else:
+            unknown.append(change)
+    known = [*_BUILDERS, *(f"{name}.{option}" for name in _BUILDERS for option in _options(name)), *_KEYS]
+    if unknown:
+        raise UsageError(f"cannot take {', '.join(unknown)}. Known keys: {', '.join(known)}.")
+    if not models:
+        raise UsageError(
+            f"no model was given. Give one or more of {', '.join(f'{n}=DIR' for n in _BUILDERS)}."
+        )
+    for name, given in models.items():
+        for needed, example in (("folder", f"{name}=DIR"), ("licence", f"{name}.licence=Apache-2.0")):
+            if needed not in given:
+                raise UsageError(f"the model {name} has no {needed}. Give it with {example}.")
+    return common, models
+
+
+def _count(key: str, text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"{key}={text} is no count: a whole number from 1 on was expected.")
+    return int(text)
+
+
+def _options(name: str) -> list[str]:
+    """List the options of a model's builder."""
+    return [
+        option
+        for option in inspect.signature(_BUILDERS[name]).parameters
+        if option not in ("folder", "hardware")
+    ]
+
+
+def main(arguments: list[str]) -> int:
+    """Run the program; return its exit status."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_USAGE, file=sys.stderr)  # noqa: T201
+        return 0 if arguments else 2
+    try:
+        out = run(Path(arguments[0]), arguments[1:])
+    except RtDecodeError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    print(out)  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

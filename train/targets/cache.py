@@ -1,0 +1,316 @@
+"""Targets on disk, in files that go by the content of what they were computed from.
+
+`compute` goes through the titles of a data set (windows that showed the same are one title), some of them at
+a time, and writes a file for each lot. The file's name is a digest of the lot's clips or captions, of the
+files of the model, and of the options. So whatever was computed before is found again, and only what has
+changed is computed anew. An index, written last, names the files that belong together. `read` reads them.
+
+::
+
+    OUT/NAME/index.json     the titles, the names of the files in order, the model, the options
+    OUT/NAME/DIGEST.npz     values (title, ...) of one lot, and for tokens their counts (title,)
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.disk import strict_json
+from rtdecode.errors import UsageError
+from train.data.dataset import DataSet
+from train.data.shards import Shards
+from train.weights.source import Source
+from train.work import Arrays, tracked
+
+Kind = Literal["clips", "captions"]
+# How numbers are stored. numpy has no bfloat16; its 16 bits are stored as whole numbers.
+STORED = ("float16", "bfloat16")
+# Part of every digest. It grows when the same inputs give other values.
+_VERSION = 1
+_INDEX = "index.json"
+# Titles in a file: about a gigabyte of clips of 33 frames of 480 x 720 pixels.
+LOT = 32
+# A file's captions have one length, as rows of one array must. Longer captions are refused.
+CAPTION_LETTERS = 512
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something that is computed from clips or from captions.
+
+    Attributes
+    ----------
+    name : str
+        Its folder in the cache.
+    reads : str
+        ``clips``: (title, frame, row, column, 3) uint8. ``captions``: (title,) str.
+    source : Source
+        The model's files.
+    options : mapping
+        Whatever else the values depend on, as JSON values.
+    opened : callable
+        Opens the model, and returns a function from what it reads to arrays whose first axis is the title:
+        ``values`` (float32 or str), and others, which are stored as they are.
+    """
+
+    name: str
+    reads: Kind
+    source: Source
+    options: Mapping[str, Any]
+    opened: Callable[[], Callable[[NDArray[Any]], Arrays]]
+
+
+@dataclass(frozen=True)
+class Cached:
+    """Targets that were computed.
+
+    Attributes
+    ----------
+    shown : list of str
+        Title of each row, as in `WindowTable.shown`.
+    values : Shards
+        (title, ...), as stored.
+    counts : Shards or None
+        (title,), the number of tokens that are no padding; None where values are not tokens.
+    index : dict
+        What the index says: ``stored``, ``options``, ``model``, ``layout``.
+    """
+
+    shown: list[str]
+    values: Shards
+    counts: Shards | None
+    index: dict[str, Any]
+
+    def rows(self, shown: Sequence[str] | NDArray[np.str_]) -> NDArray[np.int64]:
+        """Find the rows of some titles.
+
+        Raises
+        ------
+        UsageError
+            If a title has no targets.
+        """
+        places = {title: n for n, title in enumerate(self.shown)}
+        missing = [str(title) for title in shown if str(title) not in places]
+        if missing:
+            raise UsageError(
+                f"{len(missing)} titles have no targets, such as '{missing[0]}'. Compute them for this data "
+                "set with python -m train.targets."
+            )
+        return np.array([places[str(title)] for title in shown], np.int64)
+
+    def read(self, rows: Any) -> NDArray[Any]:
+        """Read values as float32, or as text."""
+        stored = self.values[rows]
+        if self.index["stored"] == "bfloat16":
+            return (stored.astype(np.uint32) << 16).view(np.float32)
+        return stored if stored.dtype.kind == "U" else stored.astype(np.float32)
+
+
+def compute(
+    data: DataSet, targets: Sequence[Target], out: Path, *, lot: int = LOT, stored: str = STORED[0]
+) -> None:
+    """Compute targets for the titles of a data set, where they are not there already.
+
+    Parameters
+    ----------
+    data : DataSet
+        It must have clips. Captions are its own, unless a target named ``captions`` comes before those that
+        read them.
+    targets : sequence of Target
+    out : Path
+    lot : int
+        Number of titles in a file.
+    stored : str
+        ``float16`` or ``bfloat16``.
+
+    Raises
+    ------
+    UsageError
+        If the data set is empty or has no clips or captions, or a value is not finite or too large to be
+        stored.
+    """
+    if stored not in STORED:
+        raise UsageError(f"stored={stored} is not known; {' and '.join(STORED)} are.")
+    if lot < 1:
+        raise UsageError(f"lot={lot} was given; a file needs 1 title or more.")
+    if not len(data.windows):
+        raise UsageError(
+            f"the data set in {data.folder} has no windows, so that there is nothing to compute."
+        )
+    inputs = _Inputs(data, lot)
+    for target in targets:
+        inputs.check(target, [one.name for one in targets[: targets.index(target)]])
+    for target in targets:
+        files = _files(target, inputs, out / target.name, stored)
+        if target.name == "captions":
+            inputs.captions = [out / target.name / name for name in files]
+        _write_index(target, inputs, files, out / target.name, stored)
+
+
+def read(out: Path, name: str) -> Cached:
+    """Read targets that were computed.
+
+    Parameters
+    ----------
+    out : Path
+    name : str
+        Such as ``image``.
+
+    Raises
+    ------
+    UsageError
+        If there are none, or a file of theirs is missing.
+    """
+    path = out / name / _INDEX
+    if not path.is_file():
+        raise UsageError(f"no targets at {path.parent}: {_INDEX} was expected. Run python -m train.targets.")
+    index = json.loads(path.read_text())
+    files = [path.with_name(file) for file in index["files"]]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise UsageError(
+            f"{len(missing)} files of {path.parent} are missing, such as {missing[0]}. Run python -m "
+            "train.targets again; it computes what is missing."
+        )
+    counts = Shards(files, "counts") if index["tokens"] else None
+    return Cached(index["shown"], Shards(files, "values"), counts, index)
+
+
+class _Inputs:
+    """What targets read, lot by lot. The last lot of clips is kept, and the digests of all."""
+
+    def __init__(self, data: DataSet, lot: int) -> None:
+        first: dict[str, int] = {}
+        for row, title in enumerate(data.windows.shown.tolist()):
+            first.setdefault(title, row)
+        titles = list(first)
+        self.data = data
+        self.lots = [titles[n : n + lot] for n in range(0, len(titles), lot)]
+        # Files of computed captions, in the order of the lots; None for those of the data set.
+        self.captions: list[Path] | None = None
+        self._row_of = first
+        self._digests: dict[int, str] = {}
+        self._kept: tuple[int, NDArray[Any]] | None = None
+
+    def check(self, target: Target, before: Sequence[str]) -> None:
+        """Refuse a target whose inputs there will not be."""
+        if target.reads in self.data.columns or (target.reads == "captions" and "captions" in before):
+            return
+        advice = {"clips": "Give one that has.", "captions": "Give captioner=DIR, a model that writes them."}
+        raise UsageError(
+            f"the target {target.name} reads {target.reads}, and the data set has "
+            f"{', '.join(self.data.columns) or 'none'} alone. {advice[target.reads]}"
+        )
+
+    def digest(self, kind: Kind, number: int) -> str:
+        if kind == "captions":
+            return hashlib.sha256(strict_json.dumps(self.read(kind, number).tolist()).encode()).hexdigest()
+        if number not in self._digests:
+            clips = np.ascontiguousarray(self.read(kind, number))
+            found = hashlib.sha256(f"{clips.dtype} {clips.shape}\n".encode())
+            found.update(clips.data)
+            self._digests[number] = found.hexdigest()
+        return self._digests[number]
+
+    def read(self, kind: Kind, number: int) -> NDArray[Any]:
+        if kind == "captions" and self.captions is not None:
+            with np.load(self.captions[number], allow_pickle=False) as archive:
+                return archive["values"]
+        if kind == "captions":
+            return self._column(kind, number)
+        if self._kept is None or self._kept[0] != number:
+            self._kept = None
+            self._kept = (number, self._column(kind, number))
+        return self._kept[1]
+
+    def _column(self, kind: Kind, number: int) -> NDArray[Any]:
+        """Read a column of the data set, subject by subject, as it is read."""
+        rows = np.array([self._row_of[title] for title in self.lots[number]])
+        subjects = self.data.windows.subject[rows]
+        found: list[Any] = [None] * len(rows)
+        for subject in dict.fromkeys(subjects.tolist()):
+            here = np.flatnonzero(subjects == subject)
+            for place, value in zip(here, self.data.read(kind, rows[here]), strict=True):
+                found[place] = value
+        if len({np.shape(value) for value in found}) > 1:
+            raise UsageError(
+                f"clips of different shapes were found among {self.lots[number][0]} to "
+                f"{self.lots[number][-1]}. Bring all films to one size and length."
+            )
+        return np.array(found)
+
+
+def _files(target: Target, inputs: _Inputs, folder: Path, stored: str) -> list[str]:
+    """Compute the lots that are not there, and name the files of all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    make = None
+    files = []
+    for number in tracked(range(len(inputs.lots)), target.name):
+        about = {
+            "version": _VERSION,
+            "inputs": inputs.digest(target.reads, number),
+            "model": target.source.digest,
+            "options": dict(target.options),
+            "stored": stored,
+        }
+        name = f"{hashlib.sha256(strict_json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]}.npz"
+        files.append(name)
+        if (folder / name).is_file():
+            continue
+        # The model is opened for the first lot that needs it, and let go when the target is done.
+        make = make or target.opened()
+        made = make(inputs.read(target.reads, number))
+        values = _storable(made["values"], stored, f"{target.name} of {inputs.lots[number][0]} and others")
+        part = (folder / name).with_suffix(".part.npz")
+        np.savez(part, allow_pickle=False, **(made | {"values": values}))
+        part.replace(folder / name)
+    return files
+
+
+def _storable(values: NDArray[Any], stored: str, what: str) -> NDArray[Any]:
+    """Bring values to the form in which they are stored."""
+    if values.dtype.kind == "U":
+        longest = max((len(text) for text in values.tolist()), default=0)
+        if longest > CAPTION_LETTERS:
+            raise UsageError(
+                f"a caption has {longest} letters ({what}), and {CAPTION_LETTERS} are kept. Let the model "
+                "write less with captioner.tokens=."
+            )
+        return values.astype(f"U{CAPTION_LETTERS}")
+    values = values.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise UsageError(f"values that are not finite were computed ({what}). Try precision=float32.")
+    if stored == "float16":
+        largest = float(np.abs(values).max(initial=0))
+        if largest > float(np.finfo(np.float16).max):
+            raise UsageError(
+                f"a value of {largest:g} is too large for float16 ({what}). Store them with stored=bfloat16."
+            )
+        return values.astype(np.float16)
+    bits = values.view(np.uint32)
+    # Rounded to the nearest, and to the even one of two that are as near.
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def _write_index(target: Target, inputs: _Inputs, files: list[str], folder: Path, stored: str) -> None:
+    with np.load(folder / files[0], allow_pickle=False) as archive:
+        tokens = "counts" in archive.files
+        text = archive["values"].dtype.kind == "U"
+    tree = {
+        "stored": "text" if text else stored,
+        "tokens": tokens,
+        "options": dict(target.options),
+        "model": target.source.stated(),
+        "layout": inputs.data.layout,
+        "files": files,
+        "shown": [title for lot in inputs.lots for title in lot],
+    }
+    part = folder / f"{_INDEX}.part"
+    part.write_text(strict_json.dumps(tree, indent=1) + "\n")
+    part.replace(folder / _INDEX)

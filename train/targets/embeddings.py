@@ -1,0 +1,180 @@
+"""Embeddings by models of transformers: frames and captions (CLIP, SigLIP, T5), and motion (VideoMAE)."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rtdecode.errors import UsageError
+from train.targets.cache import Target
+from train.targets.models import Hardware, evenly, files_of, prepared
+from train.weights.folders import transformers_model
+from train.work import Arrays
+
+# Pictures that a model gets at once: about 5 GB for a large tower in single precision.
+_AT_ONCE = 64
+# A tokenizer that knows no limit says so with a number beyond this one.
+_NO_LIMIT = 100_000
+
+
+def image(folder: Path, hardware: Hardware, *, licence: str, frames: int | None = None) -> Target:
+    """Embed frames with the image tower of CLIP or SigLIP.
+
+    Parameters
+    ----------
+    folder : Path
+        A folder of transformers, of the whole model or of its image tower, with ``preprocessor_config.json``.
+    hardware : Hardware
+    licence : str
+    frames : int, optional
+        Number of frames of each clip, spread evenly. All by default.
+
+    Returns
+    -------
+    Target
+        ``values`` (title, frame, feature), in the space that frames and captions share.
+    """
+
+    def opened() -> Callable[[NDArray[Any]], Arrays]:
+        from transformers import AutoImageProcessor
+
+        processor = prepared(AutoImageProcessor, folder, backend="pil")
+        model = _model(folder, hardware, licence)
+        return lambda clips: {"values": _frames(clips, frames, processor, model, hardware)}
+
+    options = {"frames": frames, "precision": hardware.precision}
+    return Target("image", "clips", files_of(folder, "transformers folder", licence), options, opened)
+
+
+def _frames(
+    clips: NDArray[Any], wanted: int | None, processor: Any, model: Any, hardware: Hardware
+) -> NDArray[Any]:
+    chosen = evenly(clips.shape[1], wanted, "image")
+    pictures = [frame for clip in clips for frame in clip[chosen]]
+    found = []
+    for start in range(0, len(pictures), _AT_ONCE):
+        inputs = processor(images=pictures[start : start + _AT_ONCE], return_tensors="pt")
+        with torch.inference_mode():
+            features = getattr(model, "get_image_features", model)(**hardware.moved(inputs))
+        found.append(_pooled(features, "image_embeds", model))
+    return np.concatenate(found).reshape(len(clips), len(chosen), -1)
+
+
+def text(folder: Path, hardware: Hardware, *, licence: str, tokens: int | None = None) -> Target:
+    """Embed captions.
+
+    Parameters
+    ----------
+    folder : Path
+        A folder of transformers with its tokenizer. The whole of CLIP or SigLIP gives one vector for a
+        caption, in the space of the frames. A text encoder alone (CLIP's, as in Stable Diffusion, or T5's, as
+        in Wan and CogVideoX) gives a vector for each token.
+    hardware : Hardware
+    licence : str
+    tokens : int, optional
+        Length to which captions are padded and cut. The tokenizer's own by default.
+
+    Returns
+    -------
+    Target
+        ``values`` (title, feature), or (title, token, feature) with ``counts`` (title,), the number of tokens
+        before the padding.
+    """
+
+    def opened() -> Callable[[NDArray[Any]], Arrays]:
+        from transformers import AutoTokenizer
+
+        tokenizer = prepared(AutoTokenizer, folder)
+        length = tokens or tokenizer.model_max_length
+        if length > _NO_LIMIT:
+            raise UsageError(f"the tokenizer in {folder} states no longest text. Give it with text.tokens=.")
+        model = _model(folder, hardware, licence)
+        return lambda captions: _captions(captions, length, tokenizer, model, hardware)
+
+    options = {"tokens": tokens, "precision": hardware.precision}
+    return Target("text", "captions", files_of(folder, "transformers folder", licence), options, opened)
+
+
+def _captions(captions: NDArray[Any], length: int, tokenizer: Any, model: Any, hardware: Hardware) -> Arrays:
+    inputs = tokenizer(
+        captions.tolist(), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+    )
+    with torch.inference_mode():
+        if hasattr(model, "get_text_features"):
+            return {
+                "values": _pooled(model.get_text_features(**hardware.moved(inputs)), "text_embeds", model)
+            }
+        # A model that also writes text has an encoder inside.
+        encoder = model.get_encoder() if model.config.is_encoder_decoder else model
+        hidden = encoder(**hardware.moved(inputs)).last_hidden_state
+    if "attention_mask" not in inputs:
+        raise UsageError(f"the tokenizer of {type(model).__name__} says not which tokens are padding.")
+    return {"values": _numbers(hidden), "counts": inputs["attention_mask"].sum(1).numpy()}
+
+
+def action(folder: Path, hardware: Hardware, *, licence: str) -> Target:
+    """Embed the motion of clips with VideoMAE (Tong et al. 2022, arXiv:2203.12602).
+
+    Parameters
+    ----------
+    folder : Path
+        A folder of transformers, with or without the head of a classifier, with ``preprocessor_config.json``.
+    hardware : Hardware
+    licence : str
+
+    Returns
+    -------
+    Target
+        ``values`` (title, feature): the mean over the encoder's tokens, from which the classifier's head
+        reads classes. It is normalised as the head does, where there is one.
+    """
+
+    def opened() -> Callable[[NDArray[Any]], Arrays]:
+        from transformers import AutoImageProcessor
+
+        processor = prepared(AutoImageProcessor, folder, backend="pil")
+        model = _model(folder, hardware, licence)
+        encoder = getattr(model, "videomae", None)
+        if encoder is None and type(model).__name__ != "VideoMAEModel":
+            raise UsageError(f"action= takes a VideoMAE; {folder} holds a {type(model).__name__}.")
+        return lambda clips: {"values": _motion(clips, processor, model, hardware)}
+
+    options = {"precision": hardware.precision}
+    return Target("action", "clips", files_of(folder, "transformers folder", licence), options, opened)
+
+
+def _motion(clips: NDArray[Any], processor: Any, model: Any, hardware: Hardware) -> NDArray[Any]:
+    chosen = evenly(clips.shape[1], model.config.num_frames, "action")
+    norm = getattr(model, "fc_norm", None)
+    found = []
+    for clip in clips:
+        inputs = processor([list(clip[chosen])], return_tensors="pt")
+        with torch.inference_mode():
+            hidden = getattr(model, "videomae", model)(**hardware.moved(inputs)).last_hidden_state.mean(1)
+            found.append(_numbers(hidden if norm is None else norm(hidden)))
+    return np.concatenate(found)
+
+
+def _model(folder: Path, hardware: Hardware, licence: str) -> Any:
+    model, _ = transformers_model(folder, licence=licence, dtype=hardware.dtype)
+    return model.to(hardware.device)
+
+
+def _pooled(features: Any, name: str, model: Any) -> NDArray[Any]:
+    """Take one vector for each input out of what a tower gives, by its name or as what it pools."""
+    if isinstance(features, Tensor):
+        return _numbers(features)
+    found = getattr(features, name, None)
+    if found is None:
+        found = getattr(features, "pooler_output", None)
+    if found is None:
+        raise UsageError(f"a {type(model).__name__} gives no vector for a whole input. Give CLIP or SigLIP.")
+    return _numbers(found)
+
+
+def _numbers(values: Tensor) -> NDArray[Any]:
+    return values.float().cpu().numpy()

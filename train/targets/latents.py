@@ -1,0 +1,127 @@
+"""Latents of clips, by the video autoencoder of Wan or of CogVideoX (diffusers)."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from rtdecode.errors import UsageError
+from train.targets.cache import Target
+from train.targets.models import Hardware, files_of
+from train.weights.folders import diffusers_model
+from train.work import Arrays
+
+# Grey levels of 0 to 255 become -1 to 1.
+_HALF = 127.5
+
+
+def latents(
+    folder: Path, hardware: Hardware, *, licence: str, frames: int | None = None, size: str | None = None
+) -> Target:
+    """Encode clips into the latents that the generator draws.
+
+    Parameters
+    ----------
+    folder : Path
+        Of an ``AutoencoderKLWan`` or ``AutoencoderKLCogVideoX``, such as ``vae`` in a pipeline's folder.
+    hardware : Hardware
+    licence : str
+    frames : int, optional
+        Number of frames from each clip's start; 1 and a multiple of 4. All by default.
+    size : str, optional
+        ROWSxCOLUMNS to which frames are resized, such as 480x720. As they are by default.
+
+    Returns
+    -------
+    Target
+        ``values`` (title, channel, latent frame, row, column): the posterior's mode, in the generator's units
+        (Wan: mean subtracted and divided by the spread that ``config.json`` states for each channel;
+        CogVideoX: times ``scaling_factor``).
+    """
+    wanted = _size(size)
+
+    def opened() -> Callable[[NDArray[Any]], Arrays]:
+        model, _ = diffusers_model(folder, licence=licence, dtype=hardware.dtype)
+        model = model.to(hardware.device)
+        if type(model).__name__ not in _SCALED:
+            raise UsageError(f"vae= takes {' or '.join(_SCALED)}; {folder} holds a {type(model).__name__}.")
+        return lambda clips: {
+            "values": np.concatenate([_latents(clip, frames, wanted, model, hardware) for clip in clips])
+        }
+
+    options = {"frames": frames, "size": size, "precision": hardware.precision}
+    return Target("vae", "clips", files_of(folder, "diffusers folder", licence), options, opened)
+
+
+def _size(size: str | None) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    rows, _, columns = size.partition("x")
+    if not (rows.isdigit() and columns.isdigit()):
+        raise UsageError(f"vae.size={size} is no size. Give ROWSxCOLUMNS, such as 480x720.")
+    return int(rows), int(columns)
+
+
+def _latents(
+    clip: NDArray[np.uint8], frames: int | None, size: tuple[int, int] | None, model: Any, hardware: Hardware
+) -> NDArray[np.float32]:
+    if frames is not None and frames > len(clip):
+        raise UsageError(f"vae.frames={frames} were asked for, and the clips have {len(clip)} frames.")
+    # (frame, channel, row, column)
+    pictures = torch.from_numpy(clip[:frames]).to(hardware.device).permute(0, 3, 1, 2).float() / _HALF - 1
+    if size is not None:
+        pictures = interpolate(pictures, size, mode="bilinear", antialias=True).clamp(-1, 1)
+    _check(pictures, model)
+    with torch.inference_mode():
+        video = pictures.transpose(0, 1)[None].to(hardware.dtype)
+        found = model.encode(video).latent_dist.mode().float()
+    return _SCALED[type(model).__name__](found, model.config).cpu().numpy()
+
+
+def _check(pictures: Tensor, model: Any) -> None:
+    """Refuse a clip of which the autoencoder would leave something out."""
+    count, _, rows, columns = pictures.shape
+    time, space = _FACTORS[type(model).__name__](model.config)
+    if count % time != 1 % time:
+        fewer = (count - 1) // time * time + 1
+        raise UsageError(
+            f"clips of {count} frames cannot be encoded: 1 and a multiple of {time} were expected. Give "
+            f"vae.frames={fewer}."
+        )
+    if rows % space or columns % space:
+        fits = f"{rows // space * space or space}x{columns // space * space or space}"
+        raise UsageError(
+            f"frames of {rows} x {columns} pixels cannot be encoded: multiples of {space} were expected. "
+            f"Give vae.size={fits}, or the size that the generator was trained on."
+        )
+
+
+def _wan(found: Tensor, config: Any) -> Tensor:
+    shape = (1, -1, 1, 1, 1)
+    mean = torch.tensor(config.latents_mean, device=found.device).view(shape)
+    spread = torch.tensor(config.latents_std, device=found.device).view(shape)
+    return (found - mean) / spread
+
+
+def _cogvideox(found: Tensor, config: Any) -> Tensor:
+    return found * config.scaling_factor
+
+
+# How a model's latents are brought to the generator's units (diffusers, pipelines of Wan and CogVideoX), and
+# by how much it shrinks time and space.
+_SCALED: dict[str, Callable[[Tensor, Any], Tensor]] = {
+    "AutoencoderKLWan": _wan,
+    "AutoencoderKLCogVideoX": _cogvideox,
+}
+_FACTORS: dict[str, Callable[[Any], tuple[int, int]]] = {
+    "AutoencoderKLWan": lambda config: (config.scale_factor_temporal, config.scale_factor_spatial),
+    "AutoencoderKLCogVideoX": lambda config: (
+        int(config.temporal_compression_ratio),
+        2 ** (len(config.block_out_channels) - 1),
+    ),
+}

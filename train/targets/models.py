@@ -1,0 +1,100 @@
+"""What all models of targets share: where they compute, which files they are, and what prepares inputs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rtdecode.errors import UsageError
+from train.weights import source
+from train.weights.source import Form, Source
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# Files that are in a folder of weights and change nothing.
+_ASIDE = {".md", ".gitattributes", ".gitignore"}
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where models compute.
+
+    Attributes
+    ----------
+    device : str
+        Such as ``cpu`` or ``cuda``.
+    precision : str
+        Of the models: ``float32`` or ``bfloat16``.
+    """
+
+    device: str = "cpu"
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise UsageError(f"precision={self.precision} is not known; {', '.join(PRECISIONS)} are.")
+        if self.device.startswith("cuda") and not torch.cuda.is_available():
+            raise UsageError(f"device={self.device} was given, and torch finds no GPU. Give device=cpu.")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision, as torch names it."""
+        return PRECISIONS[self.precision]
+
+    def moved(self, inputs: Any) -> dict[str, Any]:
+        """Bring what a processor made to the device, and its fractions to the precision."""
+        return {name: self._moved(value) for name, value in inputs.items()}
+
+    def _moved(self, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        return value.to(self.device, self.dtype if value.is_floating_point() else None)
+
+
+def files_of(folder: Path, form: Form, licence: str) -> Source:
+    """Hash all files of a model's folder, with what says how inputs are prepared.
+
+    Raises
+    ------
+    UsageError
+        If there is no such folder, or no licence is stated.
+    """
+    held = sorted(folder.iterdir()) if folder.is_dir() else []
+    files = [path for path in held if path.is_file() and not {path.suffix, path.name} & _ASIDE]
+    if not files:
+        raise UsageError(f"no model at {folder}: a folder with config.json and weights was expected.")
+    return source.of_files(files, form, licence)
+
+
+def prepared(library_class: Any, folder: Path, **how: Any) -> Any:
+    """Open what prepares inputs for a model of transformers: a processor or a tokenizer.
+
+    Raises
+    ------
+    UsageError
+        If its files are not in the folder.
+    """
+    try:
+        return library_class.from_pretrained(folder, local_files_only=True, **how)
+    except (OSError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise UsageError(
+            f"{folder} has no files for {library_class.__name__}: {first} Put those that were published with "
+            "the model beside its weights, such as preprocessor_config.json and the tokenizer's."
+        ) from error
+
+
+def evenly(count: int, wanted: int | None, what: str) -> list[int]:
+    """Choose frames evenly over a clip, each in the middle of its part; all by default.
+
+    Raises
+    ------
+    UsageError
+        If the clip has fewer.
+    """
+    if wanted is None:
+        return list(range(count))
+    if not 1 <= wanted <= count:
+        raise UsageError(f"{what} reads {wanted} frames of each clip, and the clips have {count}.")
+    return [(2 * n + 1) * count // (2 * wanted) for n in range(wanted)]
