@@ -9,7 +9,17 @@ from typing import Protocol
 
 from rtdecode.errors import UsageError
 from train.data.dataset import DataSet
-from train.data.layouts import cinebrain
+from train.data.layouts import (
+    bids,
+    bold_moments,
+    cinebrain,
+    hcp,
+    mindvideo,
+    natview,
+    neuroclips,
+    phantom,
+    recordings,
+)
 
 
 class Layout(Protocol):
@@ -31,7 +41,19 @@ class Layout(Protocol):
 
 
 # Name of a layout -> its module.
-LAYOUTS: Mapping[str, Layout] = {"cinebrain": cinebrain}
+LAYOUTS: Mapping[str, Layout] = {
+    "cinebrain": cinebrain,
+    "neuroclips": neuroclips,
+    "mindvideo": mindvideo,
+    "bold-moments": bold_moments,
+    "natview": natview,
+    "bids": bids,
+    "hcp": hcp,
+    "recordings": recordings,
+    "phantom": phantom,
+}
+# A folder of another layout may have this one, too: the other is meant.
+_GENERAL = "bids"
 
 
 def opened(folder: Path, layout: str | None = None, subjects: list[str] | None = None) -> DataSet:
@@ -66,6 +88,8 @@ def recognised(folder: Path) -> str:
         If it has none of `LAYOUTS`, or several.
     """
     found = [name for name, layout in LAYOUTS.items() if layout.recognises(folder)]
+    if len(found) > 1 and _GENERAL in found:
+        found.remove(_GENERAL)
     if len(found) == 1:
         return found[0]
     if found:
@@ -73,5 +97,5 @@ def recognised(folder: Path) -> str:
     there = sorted(path.name for path in folder.iterdir())[:8]
     raise UsageError(
         f"{folder} has none of the layouts that are known ({', '.join(LAYOUTS)}). It holds "
-        f"{', '.join(there) or 'nothing'}. docs/data.md shows how the folder of each layout looks."
+        f"{', '.join(there) or 'nothing'}. docs/layouts.md shows how the folder of each layout looks."
     )

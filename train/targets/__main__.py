@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from rtdecode.errors import RtDecodeError, UsageError
+from train.data.opening import opened
 from train.targets import cache, captions, embeddings, latents
 from train.targets.cache import Target
 from train.targets.models import Hardware
@@ -66,8 +67,6 @@ def run(data: Path, changes: list[str]) -> Path:
         If an argument cannot be taken, or a model or the data set cannot be used.
     """
     common, models = read_arguments(changes)
-    from train.data.opening import opened  # pyright: ignore[reportMissingImports]
-
     found = opened(data, common.get("layout"))
     device = common.get("device", "cuda" if torch.cuda.is_available() else "cpu")
     hardware = Hardware(device, common.get("precision", "float32"))

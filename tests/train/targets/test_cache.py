@@ -1,15 +1,14 @@
 """Targets are computed once, and anew only where something has changed."""
 
-import sys
 from dataclasses import fields
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 
 from rtdecode.errors import UsageError
+from tests.train.data.layouts.released import LENGTH, mindvideo
 from tests.train.targets.models import LICENCE, Films, blip, clip_tower, wan_vae
 from train.data.dataset import WindowTable
 from train.targets.__main__ import main, read_arguments
@@ -185,23 +184,23 @@ def test_clips_of_different_shapes_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_command_computes_what_it_is_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    opening = ModuleType("train.data.opening")
-    opening.opened = lambda folder, layout=None: Films(frames=6)  # pyright: ignore[reportAttributeAccessIssue]
-    monkeypatch.setitem(sys.modules, "train.data.opening", opening)
+    mindvideo(tmp_path / "data")
     clip_tower(tmp_path / "clip")
     wan_vae(tmp_path / "vae")
     given = [f"image={tmp_path / 'clip'}", "image.licence=MIT", "image.frames=2", f"vae={tmp_path / 'vae'}"]
     assert main([str(tmp_path / "data"), *given]) == 2
     assert "the model vae has no licence. Give it with vae.licence=" in capsys.readouterr().err
-    given += ["vae.licence=Apache-2.0", "vae.frames=5", "lot=3", "device=cpu", "stored=bfloat16"]
+    given += ["vae.licence=Apache-2.0", "vae.frames=5", "vae.size=16x16", "device=cpu", "stored=bfloat16"]
     assert main([str(tmp_path / "data"), *given]) == 0
     out = tmp_path / "data-targets"
     assert capsys.readouterr().out.strip() == str(out)
-    assert read(out, "image").values.shape == (5, 2, 6)
+    # 23 segments, which both subjects saw.
+    titles = 23 * LENGTH
+    assert read(out, "image").values.shape == (titles, 2, 6)
     found = read(out, "vae")
-    assert found.values.shape == (5, 4, 2, 2, 2)
+    assert found.values.shape == (titles, 4, 2, 2, 2)
     assert found.index["model"]["licence"] == "Apache-2.0"
     assert str(tmp_path) not in (out / "vae" / "index.json").read_text()
 

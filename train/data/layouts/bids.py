@@ -88,6 +88,7 @@ class Bids:
     layout: str
     columns: Sequence[Column]
     sfreq: float | None
+    missing: Sequence[str] = ()
     held: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def read(self, column: Column, rows: Rows) -> NDArray[Any]:

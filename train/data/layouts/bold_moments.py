@@ -86,6 +86,7 @@ class BoldMoments:
     tr_s: float | None = _TR_S
     sfreq: float | None = None
     chain: Chain = "offline"
+    missing: Sequence[str] = ()
 
     def read(self, column: Column, rows: Rows) -> NDArray[Any]:
         """Read a column of some windows; see `train.data.dataset.DataSet.read`."""

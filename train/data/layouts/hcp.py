@@ -70,6 +70,7 @@ class Hcp:
     sfreq: float | None = None
     fps: float | None = None
     chain: Chain = "offline"
+    missing: Sequence[str] = ()
     notes: Sequence[str] = _NOTES
 
     def read(self, column: Column, rows: Rows) -> NDArray[Any]:

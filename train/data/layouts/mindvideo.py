@@ -83,6 +83,7 @@ class MindVideo:
     sfreq: float | None = None
     fps: float | None = cc2017.FPS
     chain: Chain = "offline"
+    missing: Sequence[str] = ()
 
     def read(self, column: Column, rows: Rows) -> NDArray[Any]:
         """Read a column of some windows; see `train.data.dataset.DataSet.read`."""

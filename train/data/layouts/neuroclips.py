@@ -74,6 +74,7 @@ class NeuroClips:
     sfreq: float | None = None
     fps: float | None = cc2017.FPS
     chain: Chain = "offline"
+    missing: Sequence[str] = ()
 
     def read(self, column: Column, rows: Rows) -> NDArray[Any]:
         """Read a column of some windows; see `train.data.dataset.DataSet.read`."""

@@ -81,6 +81,7 @@ class Recordings:
     notes: Sequence[str] = _NOTES
     columns: Sequence[Column] = ("eeg", "fmri", "clips")
     chain: Chain = "causal"
+    missing: Sequence[str] = ()
     held: dict[tuple[int, str], Arrays] = field(default_factory=dict, repr=False)
 
     def read(self, column: Column, rows: Rows) -> NDArray[Any]:

@@ -248,7 +248,9 @@ def test_folders_and_subjects_that_are_not_there_are_named(tmp_path: Path) -> No
         opened(tmp_path)
     small(tmp_path)
     assert recognised(tmp_path) == "cinebrain"
-    with pytest.raises(UsageError, match=r"layout=bids is not known. There are cinebrain"):
+    with pytest.raises(UsageError, match=r"layout=tars is not known\. There are cinebrain, neuroclips"):
+        opened(tmp_path, "tars")
+    with pytest.raises(UsageError, match="holds no subject in the layout that was expected"):
         opened(tmp_path, "bids")
     with pytest.raises(UsageError, match=r"has no data of sub-0004 that can be used\. It has sub-0001"):
         opened(tmp_path, subjects=["4"])
