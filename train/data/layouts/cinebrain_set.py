@@ -1,0 +1,171 @@
+"""Windows of CineBrain, read from the files of its release (`train.data.layouts.cinebrain` finds them)."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.errors import UsageError
+from train.data import regions
+from train.data.dataset import Chain, Column, WindowTable
+from train.data.layouts import cinebrain_clips as clips
+from train.data.layouts.members import Member, array
+
+WINDOW_S = 4.0
+# The release takes volumes from the one after 4 s on: 4.8 s where a window begins with a volume.
+LAG_S = 4.8
+TR_S = 0.8
+SFREQ_HZ = 1000.0
+FPS = 8.0
+# Rows of a segment that are EEG, and its samples. Further rows are other recordings, such as the heart's.
+CHANNELS = 64
+SAMPLES = 800
+# Frames of a clip that the published systems use; a file may hold more.
+FRAMES = 33
+
+CAPTIONS = "captions-qwen-2.5-vl-7b.json"
+# An atlas of this name in the folder gives the regions (`train.data.regions`).
+_ATLASES = ("atlas.dlabel.nii", "atlas.npz")
+
+
+@dataclass(eq=False)
+class CineBrain:
+    """The release, or a part of it, see `train.data.dataset.DataSet`.
+
+    Attributes
+    ----------
+    places : (window,)
+        Place of each window in its subject's recording, in clips.
+    signals : mapping
+        (subject, column) -> number of a volume or segment -> its file.
+    videos : mapping
+        Number of a clip -> its file.
+    captions : mapping
+        Number of a clip -> its caption.
+    voxels : mapping
+        Subject -> number of voxels.
+    """
+
+    folder: Path
+    windows: WindowTable
+    columns: Sequence[Column]
+    missing: Sequence[str]
+    notes: Sequence[str]
+    places: NDArray[np.int64]
+    signals: Mapping[tuple[str, Column], Mapping[int, Member]]
+    videos: Mapping[int, Member]
+    captions: Mapping[int, str]
+    voxels: Mapping[str, int]
+    layout: str = "cinebrain"
+    window_s: float = WINDOW_S
+    lag_s: float = LAG_S
+    tr_s: float | None = TR_S
+    sfreq: float | None = SFREQ_HZ
+    fps: float | None = FPS
+    chain: Chain = "offline"
+
+    def read(self, column: Column, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
+        """Read a column of some windows of one subject, see `train.data.dataset.DataSet.read`."""
+        if column not in self.columns:
+            raise UsageError(f"{self.folder} has no {column}; it has {', '.join(self.columns)}.")
+        rows = np.asarray(rows, np.int64)
+        if column == "clips":
+            return self._stacked([self._clip(int(self.windows.shown[row])) for row in rows])
+        if column == "captions":
+            return np.array([self._caption(int(self.windows.shown[row])) for row in rows])
+        subjects = set(self.windows.subject[rows].tolist())
+        if len(subjects) != 1:
+            raise ValueError(f"windows of one subject were expected, found {sorted(subjects)}")
+        subject = subjects.pop()
+        read = self._eeg if column == "eeg" else self._fmri
+        return np.stack([read(subject, int(self.places[row])) for row in rows])
+
+    def regions(self, subject: str) -> Mapping[str, NDArray[np.bool_]]:
+        """Return the regions by the folder's ``atlas.dlabel.nii`` or ``atlas.npz``; none without."""
+        for name in _ATLASES:
+            if (self.folder / name).is_file() and "fmri" in self.columns:
+                return regions.cinebrain(regions.read_atlas(self.folder / name), self.voxels[subject])
+        return {}
+
+    def _fmri(self, subject: str, place: int) -> NDArray[np.float32]:
+        volumes = []
+        for member in self._files(subject, "fmri", place):
+            volumes.append(_whole(member, array(member), (self.voxels[subject],)))
+        return np.stack(volumes)
+
+    def _eeg(self, subject: str, place: int) -> NDArray[np.float32]:
+        segments = []
+        for member in self._files(subject, "eeg", place):
+            found = array(member)
+            # The rows that are no EEG may be fewer or more.
+            rows = max(CHANNELS, found.shape[0] if found.ndim else 0)
+            segments.append(_whole(member, found, (rows, SAMPLES))[:CHANNELS])
+        return np.concatenate(segments, axis=1)
+
+    def _files(self, subject: str, column: Column, place: int) -> list[Member]:
+        known = self.signals[subject, column]
+        return [known[number] for number in range(place * clips.TRS, (place + 1) * clips.TRS)]
+
+    def _clip(self, clip: int) -> NDArray[np.uint8]:
+        if clip not in self.videos:
+            raise UsageError(f"{self.folder} has no video of clip {clip:06d}. Fetch videos.tar again.")
+        member = self.videos[clip]
+        content = member.read()
+        frames: list[NDArray[np.uint8]] = []
+        try:
+            with av.open(io.BytesIO(content), "r") as container:
+                for frame in container.decode(video=0):
+                    frames.append(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8))
+                    if len(frames) == FRAMES:
+                        break
+        except (av.error.FFmpegError, IndexError) as error:
+            raise UsageError(f"{member} cannot be read as a film ({error}). Fetch it again.") from error
+        if len(frames) < FRAMES:
+            raise UsageError(
+                f"{member} has {len(frames)} frames, and {FRAMES} were expected. Fetch it again."
+            )
+        return np.stack(frames)
+
+    def _stacked(self, found: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        sizes = {one.shape[1:3] for one in found}
+        if len(sizes) > 1:
+            raise UsageError(
+                f"clips of {self.folder} differ in size: {sorted(sizes)} rows and columns. "
+                "Fetch the videos again."
+            )
+        return np.stack(found)
+
+    def _caption(self, clip: int) -> str:
+        if clip not in self.captions:
+            raise UsageError(f"{self.folder / CAPTIONS} has no caption of clip {clip:06d}. Fetch it again.")
+        return self.captions[clip]
+
+
+def count_voxels(volumes: Mapping[int, Member]) -> int:
+    """Return the number of voxels of a subject's first volume, which all others must have."""
+    first = volumes[min(volumes)]
+    found = array(first)
+    if found.ndim != 1:
+        raise UsageError(f"{first} has the shape {found.shape}, and (voxel,) was expected.")
+    return len(found)
+
+
+def _whole(member: Member, found: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return an array that has a shape and finite numbers alone."""
+    if found.shape != shape or found.dtype.kind not in "fiu":
+        raise UsageError(
+            f"{member} has the shape {found.shape} of {found.dtype}, and {shape} was expected. "
+            "Fetch it again."
+        )
+    bad = int((~np.isfinite(found)).sum())
+    if bad:
+        raise UsageError(
+            f"{member} has {bad} values that are no numbers. Leave its subject or run out, or fetch it again."
+        )
+    return found.astype(np.float32)
