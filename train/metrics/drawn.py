@@ -1,0 +1,41 @@
+"""Probabilities of n-way figures: some candidates are drawn, and few better ones are among them.
+
+Published code draws candidates at random a hundred times. The mean over all draws has a closed form, so no
+figure here depends on a random generator.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import hypergeom
+
+
+def few_ahead(ahead: ArrayLike, others: ArrayLike, drawn: int, places: int) -> NDArray[np.float64]:
+    """Compute the probability that the right candidate is among the first `places` of those drawn.
+
+    Parameters
+    ----------
+    ahead : (...) int
+        How many of the wrong candidates rank before the right one, or level with it: a tie is lost.
+    others : (...) int
+        Number of wrong candidates.
+    drawn : int
+        How many of these are drawn, without replacement, to stand against the right one.
+    places : int
+        The k of a top-k figure.
+
+    Returns
+    -------
+    (...) float64
+        NaN where fewer candidates than `drawn` exist.
+
+    Notes
+    -----
+    The number X of better ones among those drawn is hypergeometric, and the right one is in time if
+    ``X < places``. For ``places`` 1 this is ``C(others - ahead, drawn) / C(others, drawn)``.
+    """
+    better = np.asarray(ahead)[..., None]
+    wrong = np.asarray(others)[..., None]
+    chances = hypergeom.pmf(np.arange(places), wrong, better, drawn)
+    # Rounding may leave a sum of probabilities a little above 1.
+    total = np.clip(chances.sum(axis=-1), 0, 1)
+    return np.where(np.asarray(others) >= drawn, total, np.nan)

@@ -1,0 +1,105 @@
+"""Retrieval: each emitted clip looks for its true clip in a pool, and each true clip for its emitted one.
+
+All functions take a similarity of queries and candidates, whose diagonal holds the right pairs. Its transpose
+is the other direction, and a figure must say which of the two it is. A pool has a stated size, because top-1
+among 50 and among 300 are different figures: RT-MindEye and MindEye2 take 50, 62 and 300, and CineNeuron four
+pools of 300 (supplement, C.10). A tie is lost.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from train.metrics.drawn import few_ahead
+
+Matrix = NDArray[np.floating]
+Allowed = NDArray[np.bool_]
+
+
+def cosines(queries: Matrix, candidates: Matrix) -> NDArray[np.float64]:
+    """Compute the cosine of each two rows, (query, candidate); NaN for a row of zeros."""
+    with np.errstate(invalid="ignore"):
+        return _unit(queries) @ _unit(candidates).T
+
+
+def _unit(rows: Matrix) -> NDArray[np.float64]:
+    wide = rows.astype(np.float64)
+    return wide / np.linalg.norm(wide, axis=1, keepdims=True)
+
+
+def top_k(similarity: Matrix, pool: int, places: int, allowed: Allowed | None = None) -> NDArray[np.float64]:
+    """Compute each query's probability to find its own among the first `places` of a pool.
+
+    This is the exact mean over all pools of that size that hold the right candidate and others drawn without
+    replacement.
+
+    Parameters
+    ----------
+    similarity : (query, candidate)
+    pool : int
+        Candidates in a pool, the right one included. Chance is ``places / pool``.
+    places : int
+        The k of top-k.
+    allowed : (query, candidate) bool, optional
+        Candidates that may stand against each query's own; all others by default.
+
+    Returns
+    -------
+    (query,) float64
+        NaN for a query with fewer than ``pool - 1`` others.
+    """
+    ahead, others = _ahead(similarity, _others(similarity, allowed))
+    return few_ahead(ahead, others, pool - 1, places)
+
+
+def top_k_in_order(similarity: Matrix, pool: int, places: int) -> NDArray[np.float64]:
+    """Do the same in pools of neighbours, as published: queries 0 to 299, 300 to 599, and so on.
+
+    Returns
+    -------
+    (query,) float64
+        1 or 0; NaN for queries after the last whole pool.
+    """
+    number = np.arange(len(similarity)) // pool
+    same = number[:, None] == number[None]
+    ahead, others = _ahead(similarity, _others(similarity, same))
+    return np.where(others == pool - 1, (ahead < places).astype(np.float64), np.nan)
+
+
+def percentile_rank(similarity: Matrix, allowed: Allowed | None = None) -> NDArray[np.float64]:
+    """Compute the share of the others that each query's own beats, (query,); chance is 0.5.
+
+    NaN for a query without others. The mean is the 2-way accuracy as well.
+    """
+    ahead, others = _ahead(similarity, _others(similarity, allowed))
+    return np.where(others > 0, 1 - ahead / np.maximum(others, 1), np.nan)
+
+
+def pairwise_auc(similarity: Matrix, allowed: Allowed | None = None) -> NDArray[np.float64]:
+    """Compute how well one threshold on the similarity tells right pairs from wrong ones; chance is 0.5.
+
+    Returns
+    -------
+    (query,) float64
+        For each query, the share of the wrong pairs of all queries that its right pair beats. The mean is the
+        area under the ROC curve with ties lost. It is lower than the mean of `percentile_rank` where some
+        queries are similar to everything.
+    """
+    wrong = _others(similarity, allowed)
+    values = np.sort(similarity[wrong])
+    own = np.diagonal(similarity)
+    # What is no number is sorted behind all numbers, so no right pair beats it.
+    below = np.searchsorted(values, own, side="left")
+    if not len(values):
+        return np.full(len(own), np.nan)
+    return np.where(np.isfinite(own), below / len(values), 0.0)
+
+
+def _others(similarity: Matrix, allowed: Allowed | None) -> Allowed:
+    apart = ~np.eye(len(similarity), dtype=bool)
+    return apart if allowed is None else apart & allowed
+
+
+def _ahead(similarity: Matrix, wrong: Allowed) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Count, for each query, the wrong candidates that its own does not beat, and all wrong ones."""
+    own = np.diagonal(similarity)[:, None]
+    return (~(own > similarity) & wrong).sum(axis=1), wrong.sum(axis=1)
