@@ -9,10 +9,13 @@ from rich.console import Console
 from rich.table import Table
 
 from rtdecode.disk import strict_json
+from rtdecode.disk.recording import Recording
 from rtdecode.errors import RtDecodeError, UsageError
 from train.judging.any_film import on_film
 from train.judging.identification import judge_recording
-from train.judging.judged import Figures, Judged, Request, shown
+from train.judging.judged import NETWORKS, Figures, Judged, Request, shown
+from train.judging.page import floors, page
+from train.judging.published import refuse
 from train.recipe import build, parsed
 from train.run import show
 from train.run_folder import draft_of, read_run, restored
@@ -29,7 +32,15 @@ _USAGE = """python -m train.evaluate RUN [--json] [key=value ...]
   runs=9-10                  of the recorded data, for a run trained on them
   subject=NAME               one of the run's other participants
   data=DIR                   a recording with its truth, or the folder of the recorded data
-  out=DIR                    figures.json, tables and pictures go there"""
+  out=DIR                    figures.json, tables and pictures go there, and a page with moving pictures,
+                             index.html
+with film=, the figures that papers publish, each beside its floors:
+  published=true             structural similarity, PSNR by frames and end-point error; some minutes a session
+  image_classifier=DIR       classes of frames, by a network from a folder, as transformers writes them
+  video_classifier=DIR       classes of clips
+  clip=DIR                   retrieval and consistency by CLIP
+  dino=DIR                   consistency by DINO or DINOv2
+  fvd=FILE                   Frechet video distance by StyleGAN-V's detector, i3d_torchscript.pt"""
 
 
 def evaluate(run: Path, request: Request) -> Figures:
@@ -68,11 +79,14 @@ def judged(run: Path, request: Request) -> Judged:
     # A recording brings its own truth and is judged the same way whatever the run was trained on.
     # Any other folder is data for the run's own judge.
     if request.data is not None and (request.data / "recording.json").is_file():
-        return Judged(judge_recording(show, held, request.data))
+        refuse(request)
+        simulated = bool(Recording(request.data).meta.get("simulated"))
+        return Judged(judge_recording(show, held, request.data), simulated=simulated)
     # A judge that knows no film but those that it is told of has films of its own for who names none.
     film = request.film if request.film is not None else getattr(recipe["judge"], "films", None)
     if film is not None:
         return on_film(recipe["data"], held, system, show, replace(request, film=film))
+    refuse(request)
     return recipe["judge"].evaluate(recipe["data"], held, show, request)
 
 
@@ -82,7 +96,8 @@ def read_request(changes: list[str]) -> Request:
     Raises
     ------
     UsageError
-        If keys are not known, all of which it names, or if ``seconds`` is no number.
+        If keys are not known, all of which it names, if ``seconds`` is no number, or if ``published`` is
+        neither true nor false.
     """
     pairs = [text.partition("=") for text in changes]
     unknown = [
@@ -93,11 +108,13 @@ def read_request(changes: list[str]) -> Request:
     if unknown:
         raise UsageError(f"cannot take {', '.join(unknown)}. Known keys: {', '.join(Request.__slots__)}.")
     values: dict[str, Any] = {key: parsed(value, f"'{key}={value}'") for key, _, value in pairs}
-    for key in ("data", "out"):
+    for key in ("data", "out", *NETWORKS):
         if values.get(key) is not None:
             values[key] = Path(str(values[key]))
     if not isinstance(values.get("seconds", 0), int | float):
         raise UsageError(f"seconds must be a number, found '{values['seconds']}'.")
+    if not isinstance(values.get("published", False), bool):
+        raise UsageError(f"published must be true or false, found '{values['published']}'.")
     return Request(**values)
 
 
@@ -114,9 +131,10 @@ def claim(folder: Path) -> None:
 
 
 def write(folder: Path, found: Judged) -> None:
-    """Write figures.json {figures, tables} and the pictures."""
-    told = {"figures": found.figures, "tables": found.tables}
+    """Write figures.json {figures, tables, floors}, the page and the pictures."""
+    told = {"figures": found.figures, "tables": found.tables, "floors": floors(found.figures)}
     (folder / "figures.json").write_text(strict_json.dumps(told, indent=1) + "\n")
+    (folder / "index.html").write_text(page(found), encoding="utf-8")
     for name, picture in found.pictures.items():
         picture.save(folder / name)
 

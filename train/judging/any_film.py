@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -26,7 +26,9 @@ from rtdecode.phantom.film.watched import KINDS, NONE, watched
 from rtdecode.phantom.session import PhantomSession
 from train.data.phantom import Participant, film_clips, session_arrays, spans
 from train.data.simulated import SimulatedSessions
+from train.judging import published
 from train.judging.ceiling import likelihood
+from train.judging.examples import examples
 from train.judging.film_figures import CONSTANT, figures, groups
 from train.judging.film_scores import (
     Scores,
@@ -42,6 +44,7 @@ from train.judging.identification import ROUTES, by_preset, judging_seeds, only
 from train.judging.judged import Judged, Request, Show
 from train.judging.pictures import contact_sheet
 from train.judging.presence import Presence
+from train.judging.published import NEAREST, NULL, OTHER_FILM, Published, Tally
 from train.judging.references import References, kind_of, recoded, references, watch
 from train.metrics.cuts import step_profile
 from train.metrics.pixels import nearest
@@ -54,12 +57,16 @@ _ELSEWHERE = 5000
 # Where the film differs by session, each is held against what so many of the other brains lead to. One alone
 # may happen to watch a film that is alike.
 _OTHERS = 3
-_OTHER_FILM = "_other_film"
 # Steps after a seam: the seam itself and a second.
 _STEPS = 9
 _SHEET_ROWS = 12
 # Frames of a clip that a sheet shows.
 _SHEET_FRAMES = [4, 16, 28]
+# Whose clips the page shows beside the film, and under which heading.
+_PICTURED = {"": "reconstruction", NULL: "null brain", NEAREST: "nearest training clip"}
+
+Drawn = TypeVar("Drawn")
+Film = TypeVar("Film")
 
 
 def on_film(data: Any, bundle: Bundle, system: System, show: Show, request: Request) -> Judged:
@@ -71,7 +78,7 @@ def on_film(data: Any, bundle: Bundle, system: System, show: Show, request: Requ
     ------
     UsageError
         Before anything is judged, if the run was not trained on the simulated participant, a seed is one
-        for training, or a film cannot be watched.
+        for training, a film cannot be watched, or a network cannot be loaded.
     """
     if not isinstance(data, SimulatedSessions):
         raise UsageError(
@@ -82,7 +89,8 @@ def on_film(data: Any, bundle: Bundle, system: System, show: Show, request: Requ
     films = [name.strip() for name in str(request.film).split(",")]
     for film in films:
         _check(film)
-    found = Judged({})
+    papers = published.load(request)
+    found = Judged({}, {"networks": papers.told()} if papers.networks() else {}, simulated=True)
     # Films from files share them, as all of them are held against what is learned from one kind of film.
     beside = cache(partial(_beside, show, bundle, system, request))
     for film in films:
@@ -90,12 +98,17 @@ def on_film(data: Any, bundle: Bundle, system: System, show: Show, request: Requ
         judged = by_preset(
             who,
             request,
-            lambda who, _: judge_film(show, bundle, system, who, request, beside(_learner(who))),
+            lambda who, _: judge_film(show, bundle, system, who, request, beside(_learner(who)), papers),
         )
         before = "" if film == films[0] else f"{title(film)}/"
         made = {before + name: one for name, one in judged.figures.items()}
         tables = {before + name: table for name, table in judged.tables.items()}
-        found = Judged(found.figures | made, found.tables | tables)
+        found = replace(
+            found,
+            figures=found.figures | made,
+            tables=found.tables | tables,
+            examples=found.examples + judged.examples,
+        )
     return found
 
 
@@ -178,7 +191,13 @@ def _beside(show: Show, bundle: Bundle, system: System, request: Request, learne
 
 
 def judge_film(
-    show: Show, bundle: Bundle, system: System, who: Participant, request: Request, beside: References
+    show: Show,
+    bundle: Bundle,
+    system: System,
+    who: Participant,
+    request: Request,
+    beside: References,
+    papers: Published,
 ) -> Judged:
     """Judge sessions in which the participant watches one kind of film.
 
@@ -196,6 +215,8 @@ def judge_film(
         `seeds` and `seconds` are read.
     beside : References
         Made for this participant and preset, and the kind of film that stands for this one.
+    papers : Published
+        The networks by which published figures are made.
     """
     seeds = judging_seeds(request.seeds)
     fixed = who.film not in KINDS
@@ -205,10 +226,13 @@ def judge_film(
     drawn: list[Sequence[Pixels]] = []
     profiles: list[_Profile] = []
     presence = Presence(system, float(bundle.manifest.grid.hop))
+    tally = Tally(papers, judging.mean_clip, beside.clips)
+    pictured: dict[str, Sequence[Pixels]] = {}
     for seed in tracked(seeds, f"{title(who.film)}, {who.preset}"):
         session = watch(who, seed, request.seconds)
         # A film from a file is the same each time.
         film = shown[0] if fixed and shown else judging.describe(session)
+        tally.film(film, again=fixed)
         shown.append(film)
         inputs = session_arrays(bundle, session)
         controls = judging.controls(session)
@@ -216,19 +240,33 @@ def judge_film(
         profiles += _profiles(made.clips, film)
         drawn.append(made.clips)
         for suffix, clips in judging.clips(made.clips, film, inputs, controls):
-            scores.setdefault(suffix, []).append(judging.score(suffix, clips, film))
+            found = judging.score(suffix, clips, film) | tally.add(suffix, clips)
+            scores.setdefault(suffix, []).append(found)
+            # Of the first session, which is enough to be looked at.
+            if suffix in _PICTURED and len(shown) == 1:
+                pictured[_PICTURED[suffix]] = clips
         wins, _ = scores[""][-1]["identification_2way"]
         others = {name: controls[f"_{name}"] for name in ("rest", "other_subject")}
         presence.add(inputs, others, made.confidence, wins)
         scores.setdefault("_ceiling", []).append(judging.ceiling(session, film, inputs))
         constant = constant_scores(judging.mean_clip, film, beside.temperature)
-        scores.setdefault(CONSTANT, []).append(constant)
+        scores.setdefault(CONSTANT, []).append(constant | tally.constant())
     if judging.apart:
-        scores[_OTHER_FILM] = held_apart(drawn, shown, partial(judging.score, _OTHER_FILM))
+        scores[OTHER_FILM] = held_apart(drawn, shown, partial(judging.score, OTHER_FILM))
+    if papers:
+        if judging.apart:
+            more = held_apart(tally.seen[""], tally.truths, papers.score)
+            scores[OTHER_FILM] = [a | b for a, b in zip(scores[OTHER_FILM], more, strict=True)]
+        scores |= tally.references()
     tables = {"films": [_told(who, shown, beside, fixed=fixed)], "steps after a seam": _steps(profiles)}
     kept, _ = groups(shown[:1] if fixed else shown, by_session=not fixed)
-    noticed = presence.figures(np.tile(kept, len(shown)) if fixed else kept)
-    return Judged(figures(scores, shown, fixed=fixed) | noticed, tables)
+    every = np.tile(kept, len(shown)) if fixed else kept
+    made = figures(scores, shown, fixed=fixed) | presence.figures(every) | tally.distances(every)
+    wins, _ = scores[""][0]["identification_2way"]
+    beside_film = {name: pictured[name] for name in _PICTURED.values() if name in pictured}
+    versions = {"film": shown[0].clips, **beside_film}
+    picked = examples(f"{title(who.film)}, {who.preset}", wins, versions, bundle.manifest.clip.fps)
+    return Judged(made, tables, examples=picked)
 
 
 @dataclass(frozen=True)
@@ -298,7 +336,7 @@ class _Judging:
             "_other_subject": watch(stranger, session.seed, seconds),
         }
         if not self.apart:
-            found[_OTHER_FILM] = watch(elsewhere, session.seed + _ELSEWHERE, seconds)
+            found[OTHER_FILM] = watch(elsewhere, session.seed + _ELSEWHERE, seconds)
         return {suffix: session_arrays(self.bundle, other) for suffix, other in found.items()}
 
     def score(self, suffix: str, clips: Sequence[Pixels], shown: Shown) -> Scores:
@@ -317,17 +355,15 @@ class _Judging:
 
 
 def held_apart(
-    drawn: Sequence[Sequence[Pixels]],
-    shown: Sequence[Shown],
-    hold: Callable[[Sequence[Pixels], Shown], Scores],
+    drawn: Sequence[Drawn], shown: Sequence[Film], hold: Callable[[Drawn, Film], Scores]
 ) -> list[Scores]:
     """Hold the film of each session against the clips of the next ones, and average the scores.
 
     Parameters
     ----------
-    drawn : sequence of sequence of (frame, row, column, 3)
-        The clips of each session.
-    shown : sequence of Shown
+    drawn : sequence
+        The clips of each session, or what was measured of them.
+    shown : sequence
         Its film; another one in each.
     hold : callable
         Scores clips against a film.

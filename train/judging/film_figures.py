@@ -10,6 +10,7 @@ from rtdecode.scores.accuracy import MIN_SESSIONS, RESAMPLES
 from train.judging.film_scores import CHANCE, Scores, Shown, averaged
 from train.judging.identification import ROUTES
 from train.judging.judged import Figures
+from train.judging.published import CHANCE as PUBLISHED_CHANCE
 
 # Intervals resample sessions from this many on, and blocks of the film of this length, s, with fewer.
 _SESSIONS = 20
@@ -21,6 +22,7 @@ _LEAST = 5
 # Half of the windows must have these: where only a few have enough distractors, those are no sample of the
 # film.
 _OF_MOST = ("identification_10way", "identification_50way", "identification_top1")
+_POOLS = "retrieval_top"
 # One modality alone is judged by these.
 _OF_ROUTES = ("identification_2way", "identification_2way_matched", "identification_10way")
 # The suffixes under which windows are also told apart by their number of cuts, and under which clips of the
@@ -57,14 +59,15 @@ def figures(scores: Mapping[str, Sequence[Scores]], shown: Sequence[Shown], *, f
     """
     kept, _ = groups(shown[:1] if fixed else shown, by_session=not fixed)
     distractors = np.concatenate([one.allowed.sum(axis=1) for one in shown])
-    chance = CHANCE | {"identification_top1": float(np.mean(1 / (distractors + 1)))}
+    chance = CHANCE | PUBLISHED_CHANCE | {"identification_top1": float(np.mean(1 / (distractors + 1)))}
     found: Figures = {}
     for suffix, sessions in scores.items():
         for metric in sessions[0]:
             if suffix == CONSTANT or not _wanted(metric, suffix):
                 continue
             made = figure(*_gathered(sessions, metric, fixed=fixed), chance[metric], kept)
-            least = len(kept) / 2 if metric in _OF_MOST else _LEAST
+            of_most = metric in _OF_MOST or metric.startswith(_POOLS)
+            least = len(kept) / 2 if of_most else _LEAST
             if made is not None and made["n"] >= least:
                 same = figure(*_gathered(scores[CONSTANT], metric, fixed=fixed), None, kept)
                 found[metric + suffix] = made | {"constant": same["value"] if same else None}

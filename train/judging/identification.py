@@ -104,7 +104,7 @@ def by_preset(who: Participant, request: Request, judge: Callable[[Participant, 
     """
     # All names are read before the first preset is judged, which takes long.
     presets = [preset_named(name.strip()).name for name in str(request.presets).split(",")]
-    found = judge(replace(who, preset=presets[0]), True)
+    found = replace(judge(replace(who, preset=presets[0]), True), simulated=True)
     for preset in presets[1:]:
         other = judge(replace(who, preset=preset), False)
         figures = {f"{preset}/{name}": figure for name, figure in other.figures.items()}

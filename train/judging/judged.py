@@ -15,12 +15,17 @@ from typing import Any, Protocol
 from PIL import Image
 
 from rtdecode.bundle import Manifest
+from rtdecode.disk.clip_file import Pixels
 from rtdecode.scores.events import Span
 from train.reconstruct import Reconstruction, reconstruct
 from train.system import System
 from train.work import Arrays
 
 Figures = dict[str, dict[str, Any]]
+
+# The keys of a request that name networks, as files or folders, and those that ask for published figures.
+NETWORKS = ("image_classifier", "video_classifier", "clip", "dino", "fvd")
+PUBLISHED = ("published", *NETWORKS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,12 @@ class Request:
     subject: str | None = None
     film: str | None = None
     oracle: str | int | None = "900-905"
+    published: bool = False
+    image_classifier: Path | None = None
+    video_classifier: Path | None = None
+    clip: Path | None = None
+    dino: Path | None = None
+    fvd: Path | None = None
 
 
 class Show(Protocol):
@@ -66,6 +77,24 @@ def shown(system: System, manifest: Manifest, noise_key: str) -> Show:
 
 
 @dataclass(frozen=True)
+class Example:
+    """A window to be looked at.
+
+    Attributes
+    ----------
+    words : str
+        Which window it is.
+    clips : dict
+        Heading -> clip, uint8 (frame, row, column, 3).
+    fps : float
+    """
+
+    words: str
+    clips: dict[str, Pixels]
+    fps: float
+
+
+@dataclass(frozen=True)
 class Judged:
     """The findings of a judge.
 
@@ -77,8 +106,14 @@ class Judged:
         Lists of rows, and ``curves``.
     pictures : dict
         File name -> picture.
+    examples : list of Example
+        Windows whose clips stand on the page.
+    simulated : bool
+        Whether the participant was simulated.
     """
 
     figures: Figures
     tables: dict[str, Any] = field(default_factory=dict)
     pictures: dict[str, Image.Image] = field(default_factory=dict)
+    examples: list[Example] = field(default_factory=list)
+    simulated: bool = False

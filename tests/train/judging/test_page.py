@@ -1,0 +1,117 @@
+"""The page of a judged run: it holds everything, and nothing that is not shown."""
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+from PIL import Image
+
+from train.judging.examples import examples
+from train.judging.judged import Judged
+from train.judging.page import floors, moving, page
+
+
+def clips(count: int, seed: int = 0, frames: int = 8) -> list[np.ndarray]:
+    shape = (count, frames, 24, 36, 3)
+    return list(np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8))
+
+
+def figure(value: float, **more: object) -> dict:
+    return {
+        "value": value,
+        "chance": 0.5,
+        "shuffled": None,
+        "constant": 0.0,
+        "ci95": [0.1, 0.9],
+        "n": 9,
+    } | more
+
+
+class Reader(HTMLParser):
+    """Collects headings, cells and the pictures of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside: list[str] = []
+        self.texts: dict[str, list[str]] = {}
+        self.pictures: list[dict] = []
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        if tag == "img":
+            self.pictures.append(dict(attrs))
+        elif tag != "meta":
+            self.inside.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.inside.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.setdefault(self.inside[-1] if self.inside else "", []).append(data)
+
+
+def read(text: str) -> Reader:
+    reader = Reader()
+    reader.feed(text)
+    assert not reader.inside
+    return reader
+
+
+def test_best_median_and_worst_windows_are_chosen() -> None:
+    wins = np.array([0.5, 0.9, np.nan, 0.1, 0.7, 0.3, 1.0])
+    film = clips(7)
+    found = examples("shapes, easy", wins, {"film": film, "null brain": clips(7, 1, 9)}, 8.0)
+    rows = [int(re.findall(r"window (\d+)", one.words)[0]) - 1 for one in found]
+    assert rows == [6, 1, 0, 4, 3, 5]
+    words = [re.findall(r": (\w+),", one.words)[0] for one in found]
+    assert words == ["best", "best", "median", "median", "worst", "worst"]
+    assert np.array_equal(found[0].clips["film"], film[6])
+    # Frames after the window are left out.
+    assert len(found[0].clips["null brain"]) == 8
+    few = examples("shapes", np.array([0.2, 0.8]), {"film": clips(2)}, 8.0)
+    assert [one.words.split(", ")[0] for one in few] == ["shapes: one of few"] * 2
+    assert examples("shapes", np.array([np.nan]), {"film": clips(1)}, 8.0) == []
+
+
+def test_the_page_holds_figures_floors_and_moving_pictures() -> None:
+    found = Judged(
+        {
+            "score": figure(0.8),
+            "score_null": figure(0.4),
+            "score_other_film": figure(0.45),
+            "fvd": figure(300.0, ci95=None),
+            "fvd_null": figure(900.0, ci95=None),
+            "fvd_film_halves": figure(120.0, ci95=None),
+        },
+        {"films": [{"film": "a <b> & c", "windows": 6}]},
+        examples=examples("shapes", np.linspace(0, 1, 6), {"film": clips(6), "null brain": clips(6, 1)}, 8.0),
+        simulated=True,
+    )
+    text = page(found)
+    seen = read(text)
+    assert "SIMULATED PARTICIPANT" in text
+    assert {"value", "chance", "other or shifted brain", "null brain"} <= {*seen.texts["th"]}
+    assert {"score", "0.800", "0.450", "0.400", "a <b> & c", "120.000"} <= {*seen.texts["td"]}
+    assert len(seen.pictures) == 6 * 2
+    assert all(one["src"].startswith("data:image/webp;base64,") for one in seen.pictures)
+    assert not re.search(r'(src|href)="(?!data:)', text)
+    assert "SIMULATED" not in page(Judged({"score": figure(0.8)}))
+
+
+def test_a_judge_without_a_null_brain_has_a_row_for_each_figure() -> None:
+    rows = floors({"a": figure(0.8, shuffled=0.48), "b": figure(0.2)})
+    assert [row["figure"] for row in rows] == ["a", "b"]
+    assert rows[0]["other or shifted brain"] == 0.48
+    assert rows[0]["null brain"] is None
+
+
+def test_a_clip_moves_at_its_own_pace() -> None:
+    made = Image.open(io.BytesIO(moving(clips(1)[0], 8.0)))
+    assert made.is_animated  # type: ignore[attr-defined]
+    assert made.n_frames == 4  # type: ignore[attr-defined]
+    assert made.size == (192, 128)
+    made.seek(1)
+    made.load()
+    assert made.info["duration"] == 250
+    base64.b64encode(moving(clips(1)[0][:1], 8.0))

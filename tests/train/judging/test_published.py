@@ -1,0 +1,219 @@
+"""Published figures beside their floors, by networks whose right answers are known."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rtdecode.disk.clip_file import Pixels
+from rtdecode.errors import UsageError
+from tests.train.metrics import tiny_networks
+from tests.train.tiny import tiny
+from train.evaluate import evaluate, read_request
+from train.judging.any_film import held_apart
+from train.judging.film_figures import CONSTANT, figures
+from train.judging.film_scores import Looks, Shown
+from train.judging.judged import Request
+from train.judging.page import floors
+from train.judging.published import CHANCE, Published, Tally, load, refuse
+from train.metrics.networks import Network
+
+CLASSES = 64
+
+
+def colours(clip: Pixels) -> np.ndarray:
+    """Colours of 3 x 3 parts of each frame: features that tell most frames apart."""
+    frames = np.asarray(clip, np.float32)[:, :63]
+    parts = frames.reshape(len(frames), 3, 21, 3, 32, 3).mean(axis=(2, 4))
+    return (parts.reshape(len(frames), -1) - 110) / 50
+
+
+def classes(values: np.ndarray) -> np.ndarray:
+    """A fixed linear classifier of such features."""
+    return values @ np.random.default_rng(0).normal(size=(27, CLASSES)).astype(np.float32)
+
+
+def network(read: object, count: int | None = None) -> Network:
+    return Network("Colours", "0" * 12, None, count, read)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def papers() -> Published:
+    return Published(
+        image=network(lambda clip: classes(colours(clip)), CLASSES),
+        video=network(lambda clip: classes(colours(clip).mean(axis=0)), CLASSES),
+        clip=network(colours),
+        dino=network(colours),
+        detector=lambda clips: np.stack([colours(clip).mean(axis=0) for clip in clips]).astype(np.float64),
+    )
+
+
+@pytest.fixture(scope="module")
+def shown() -> Shown:
+    """A film of 60 windows: coloured parts that drift, each window by another hand."""
+    return film(60, 8)
+
+
+def film(windows: int, frames: int, first: int = 0) -> Shown:
+    clips: list[Pixels] = []
+    for seed in range(first, first + windows):
+        rng = np.random.default_rng(seed)
+        ends = rng.integers(30, 220, (2, 3, 3, 3))
+        between = np.linspace(0, 1, frames)[:, None, None, None]
+        parts = (1 - between) * ends[0] + between * ends[1]
+        clips.append(np.kron(parts, np.ones((1, 21, 32, 1))).astype(np.uint8))
+    none = np.zeros((windows, 0))
+    return Shown(
+        clips=clips,
+        where=[(0, 4.0 * k, 4.0 * k + 4) for k in range(windows)],
+        cuts=[],
+        allowed=~np.eye(windows, dtype=bool),
+        near=0,
+        pairs=[],
+        within=np.zeros(windows, np.int64),
+        looks=Looks(none, none, none),
+        through_codec=None,
+    )
+
+
+def scores(papers: Published, shown: Shown, clips: Sequence[Pixels]) -> tuple[Tally, dict]:
+    mean = np.mean(shown.clips, axis=0).astype(np.uint8)
+    tally = Tally(papers, mean, film(15, 9).clips)
+    tally.film(shown, again=False)
+    found = {
+        "": [tally.add("", clips)],
+        "_null": [tally.add("_null", [mean] * len(clips))],
+        CONSTANT: [tally.constant()],
+    }
+    return tally, found | tally.references()
+
+
+def test_the_truth_scores_all_and_the_floors_little(papers: Published, shown: Shown) -> None:
+    tally, found = scores(papers, shown, shown.clips)
+    assert tally.add("_rest", shown.clips) == {}
+    made = figures(found, [shown], fixed=False)
+    made |= tally.distances(np.arange(len(shown.clips)) // 8)
+    for name, figure in made.items():
+        assert {"value", "chance", "shuffled", "constant", "ci95", "n"} == figure.keys(), name
+    for rule in ("papers", "strict"):
+        for kind in ("image", "video"):
+            assert made[f"classification_50way_{kind}_{rule}"]["value"] == pytest.approx(1)
+            assert made[f"classification_50way_{kind}_{rule}"]["constant"] < 0.6
+    assert made["classification_2way_video_papers"]["chance"] == pytest.approx(0.75)
+    assert made["retrieval_top1_of_50"]["value"] > 0.9
+    # A clip that is always the same is level with itself wherever a film looks for its clip.
+    assert made["retrieval_top1_of_50_by_film"]["constant"] == 0
+    assert "retrieval_top1_of_300" not in made
+    assert made["clip_consistency_pairs_difference"]["value"] == pytest.approx(0, abs=1e-9)
+    assert made["clip_consistency_pairs"]["value"] == pytest.approx(
+        made["clip_consistency_pairs_film"]["value"]
+    )
+    # Who stands still is too consistent, and the difference tells.
+    assert made["dino_consistency"]["constant"] > made["dino_consistency"]["value"]
+    assert made["dino_consistency_difference"]["constant"] > 0.01
+    assert made["fvd"]["value"] == pytest.approx(0, abs=1e-9)
+    assert made["fvd"]["n"] == len(shown.clips)
+    assert made["fvd_null"]["value"] == pytest.approx(made["fvd"]["constant"])
+    assert made["fvd"]["constant"] > made["fvd_film_halves"]["value"] > 0
+    assert made["fvd_training_clips"]["n"] == 15
+
+
+def test_every_figure_stands_beside_its_floors(papers: Published, shown: Shown) -> None:
+    _, found = scores(papers, shown, shown.clips[::-1])
+    made = figures(found, [shown], fixed=False)
+    rows = {row["figure"]: row for row in floors(made)}
+    row = rows["classification_50way_image_strict"]
+    assert row["marginal"] > row["chance"]
+    assert row["null brain"] == pytest.approx(row["constant"])
+    assert rows["clip_consistency_pairs"]["the film itself"] is not None
+    # One row for each metric; what stands beside it has none.
+    assert "classification_50way_image_strict_marginal" in made
+    assert not {"classification_50way_image_strict_marginal", "clip_consistency_pairs_film"} & rows.keys()
+
+
+def test_clips_of_other_windows_score_what_the_marginal_allows(papers: Published, shown: Shown) -> None:
+    order = np.random.default_rng(1).permutation(len(shown.clips))
+    _, found = scores(papers, shown, [shown.clips[n] for n in order])
+    made = figures(found, [shown], fixed=False)
+    low, high = made["retrieval_rank"]["ci95"]
+    assert low <= 0.5 <= high
+    for kind in ("image", "video"):
+        for rule in ("papers", "strict"):
+            name = f"classification_2way_{kind}_{rule}"
+            assert made[name]["ci95"][0] <= made[f"{name}_marginal"]["value"] + 1e-9
+
+
+def test_the_brain_of_another_film_is_held_against_this_one(papers: Published) -> None:
+    tally = Tally(papers, film(1, 4).clips[0], [])
+    for session in range(5):
+        one = film(12, 4, 100 * session)
+        tally.film(one, again=False)
+        own = tally.add("", one.clips)
+        assert own["retrieval_rank"][0].mean() > 0.95
+    found = held_apart(tally.seen[""], tally.truths, papers.score)
+    assert len(found) == 5
+    ranks = np.concatenate([one["retrieval_rank"][0] for one in found])
+    assert 0.4 < ranks.mean() < 0.6
+
+
+def test_pictures_alone_need_no_network() -> None:
+    short = film(2, 3)
+    tally = Tally(Published(pictures=True), short.clips[0], [])
+    tally.film(short, again=False)
+    found = tally.add("", short.clips)
+    assert {*found} == {"ssim_mv", "ssim_nc", "ssim_ref", "psnr_frames", "end_point_error"}
+    assert {*found} <= CHANCE.keys()
+    assert found["psnr_frames"][0].tolist() == [100.0] * 2
+    frozen = tally.references()["_frozen"][0]["end_point_error"][0]
+    assert (frozen > found["end_point_error"][0]).all()
+    assert tally.distances(np.arange(2)) == {}
+
+
+def test_what_cannot_be_judged_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"clip=.*missing lacks config\.json"):
+        load(Request(film="shapes", clip=tmp_path / "missing"))
+    with pytest.raises(UsageError, match="published=, dino= is for runs that are judged on a film"):
+        refuse(Request(published=True, dino=tmp_path))
+    refuse(Request())
+    with pytest.raises(UsageError, match="published must be true or false, found 'all'"):
+        read_request(["published=all"])
+    read = read_request(["published=true", "fvd=detector.pt"])
+    assert read.published is True
+    assert read.fvd == Path("detector.pt")
+    assert not load(Request())
+
+
+@pytest.mark.full
+def test_a_run_is_judged_by_networks_from_folders(tmp_path: Path) -> None:
+    request = Request(
+        film="shapes",
+        seeds="1000",
+        seconds=24,
+        oracle=None,
+        image_classifier=tiny_networks.image_classifier(tmp_path / "vit"),
+        video_classifier=tiny_networks.video_classifier(tmp_path / "videomae"),
+        clip=tiny_networks.clip(tmp_path / "clip"),
+        dino=tiny_networks.dino(tmp_path / "dino"),
+        fvd=tiny_networks.detector(tmp_path / "i3d.pt"),
+    )
+    # What cannot be loaded is refused before anything is judged.
+    with pytest.raises(UsageError, match="there is no such file"):
+        evaluate(tiny("ridge"), replace(request, fvd=tmp_path / "missing.pt"))
+    with pytest.raises(UsageError, match="is for runs that are judged on a film"):
+        evaluate(tiny("ridge"), replace(request, film=None))
+    made = evaluate(tiny("ridge"), request)
+    for name in (
+        "classification_2way_image_papers",
+        "classification_50way_video_strict",
+        "clip_consistency_steps",
+        "dino_consistency_difference",
+        "retrieval_rank_by_film",
+        "fvd",
+    ):
+        for suffix in ("", "_null", "_nearest", "_other_film"):
+            assert f"{name}{suffix}" in made, f"{name}{suffix}"
+        assert made[name]["n"] == 6
+    assert "classification_2way_image_papers_marginal" in made
+    assert "classification_2way_image_papers_rest" not in made

@@ -1,0 +1,173 @@
+"""What a judge found, as one page that keeps and travels: figures beside their floors, and clips that move.
+
+Everything is in the one HTML file, pictures included. No path and no name of a person is in it.
+"""
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from rtdecode.disk.clip_file import Pixels
+from train.judging.judged import Example, Figures, Judged
+from train.judging.published import FILM, FROZEN, HALVES, MARGINAL, NEAREST, NULL, OTHER_FILM, TRAINING
+
+# A clip is shown so wide, px, and every second frame of it.
+_WIDE = 192
+_EVERY = 2
+_QUALITY = 80
+# Suffixes of what stands beside a figure -> the column's heading.
+_BESIDE = {
+    NULL: "null brain",
+    NEAREST: "nearest training clip",
+    MARGINAL: "marginal",
+    FROZEN: "standing still",
+    FILM: "the film itself",
+    HALVES: "halves of the film",
+    TRAINING: "training clips",
+}
+_SIMULATED = "SIMULATED PARTICIPANT: no person was scanned."
+_READING = (
+    "A figure says something only beside its floors. Chance is what a guess scores. The next column is the "
+    "brain that watches another film, or, where no such brain was decoded, the same brain shifted in time. "
+    "The null brain is the same decoder with the same weights and seed, and no signal. The nearest training "
+    "clip is the window of the training films that is most like the decoder's clip. The constant is the "
+    "training mean, always the same. The marginal knows how often each class is shown, and sees no brain. "
+    "All figures rest on single trials: no repetitions were averaged."
+)
+_STYLE = """
+body { font: 15px/1.5 sans-serif; max-width: 74rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f23; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 13px; }
+td, th { padding: 0.15rem 0.8rem 0.15rem 0; text-align: left; vertical-align: bottom; }
+tr:nth-child(even) { background: #f3f5f7; } td:nth-child(2) { font-weight: 600; }
+.note { color: #b34700; font-weight: 600; } .small { color: #5a6269; font-size: 13px; max-width: 60rem; }
+figure { display: inline-block; margin: 0 0.7rem 0.4rem 0; } figcaption { font-size: 13px; color: #5a6269; }
+figure img { display: block; } .window { margin-bottom: 1.2rem; } .window p { margin: 0 0 0.2rem 0; }
+"""
+
+
+def floors(figures: Figures) -> list[dict[str, Any]]:
+    """List the decoder's figures, each in one row with all that stands beside it.
+
+    Parameters
+    ----------
+    figures : dict
+        Metric with suffix -> {value, chance, shuffled, constant, ci95, n}.
+
+    Returns
+    -------
+    list of dict
+        A row for each metric that was computed of the null brain as well. If there is none, as with a judge
+        that decodes no null brain, there is a row for each figure. What was not computed is None.
+    """
+    beside = [name for name in figures if f"{name}{NULL}" in figures]
+    return [_row(name, figures) for name in beside or figures]
+
+
+def _row(name: str, figures: Figures) -> dict[str, Any]:
+    figure = figures[name]
+    low, high = figure["ci95"] or (None, None)
+    other = figures.get(f"{name}{OTHER_FILM}")
+    row = {
+        "figure": name,
+        "value": figure["value"],
+        "from": low,
+        "to": high,
+        "chance": figure["chance"],
+        "other or shifted brain": figure["shuffled"] if other is None else other["value"],
+    }
+    for suffix, heading in _BESIDE.items():
+        row[heading] = figures.get(f"{name}{suffix}", {}).get("value")
+    return row | {"constant": figure.get("constant"), "n": figure["n"]}
+
+
+def page(found: Judged) -> str:
+    """Make the page."""
+    told = {name: rows for name, rows in found.tables.items() if isinstance(rows, list) and rows}
+    parts = [
+        "<h1>Figures of a run</h1>",
+        f'<p class="note">{_SIMULATED}</p>' if found.simulated else "",
+        f'<p class="small">{html.escape(_READING)}</p>',
+        _section("Figures and their floors", _table(floors(found.figures))),
+        _section("Clips: the best, the median and the worst by identification", _clips(found.examples)),
+        _section("All figures", _table(_flat(found.figures))),
+        *(_section(name, _table(rows)) for name, rows in told.items()),
+    ]
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f"<title>Figures of a run</title><style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
+    )
+
+
+def _flat(figures: Figures) -> list[dict[str, Any]]:
+    rows = []
+    for name, figure in figures.items():
+        low, high = figure["ci95"] or (None, None)
+        rest = {key: value for key, value in figure.items() if key not in ("ci95", "value")}
+        rows.append({"figure": name, "value": figure["value"], "from": low, "to": high, **rest})
+    return rows
+
+
+def _clips(shown: Sequence[Example]) -> str:
+    return "".join(_window(example) for example in shown)
+
+
+def _window(example: Example) -> str:
+    figures = []
+    for heading, clip in example.clips.items():
+        data = base64.b64encode(moving(clip, example.fps)).decode()
+        words = html.escape(f"{heading} of {example.words}")
+        picture = f'<img alt="{words}" width="{_WIDE}" src="data:image/webp;base64,{data}">'
+        figures.append(f"<figure>{picture}<figcaption>{html.escape(heading)}</figcaption></figure>")
+    return f'<div class="window"><p>{html.escape(example.words)}</p>{"".join(figures)}</div>'
+
+
+def moving(clip: Pixels, fps: float) -> bytes:
+    """Encode every second frame of a clip as an animated WebP, 192 pixels wide, that begins again and again.
+
+    Parameters
+    ----------
+    clip : uint8 (frame, row, column, 3)
+    fps : float
+        Rate of the clip's own frames, Hz.
+    """
+    frames = np.asarray(clip, np.uint8)[::_EVERY]
+    tall = round(_WIDE * frames.shape[1] / frames.shape[2])
+    pictures = [Image.fromarray(frame).resize((_WIDE, tall), Image.Resampling.LANCZOS) for frame in frames]
+    held = io.BytesIO()
+    pictures[0].save(
+        held,
+        "WEBP",
+        save_all=True,
+        append_images=pictures[1:],
+        duration=round(1000 * _EVERY / fps),
+        loop=0,
+        quality=_QUALITY,
+    )
+    return held.getvalue()
+
+
+def _section(title: str, content: str) -> str:
+    return f"<h2>{html.escape(title)}</h2>{content}" if content else ""
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> str:
+    """Lay rows out, without the columns that are empty in all of them."""
+    names = dict.fromkeys(key for row in rows for key in row)
+    kept = [name for name in names if any(row.get(name) not in (None, "") for row in rows)]
+    if not kept:
+        return ""
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in kept)
+    lines = [f"<tr>{''.join(f'<td>{_text(row.get(name))}</td>' for name in kept)}</tr>" for row in rows]
+    return f'<div class="wide"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3f}" if isinstance(value, float) else html.escape(str(value))

@@ -1,0 +1,392 @@
+"""The figures that papers publish, for a decoder that is judged on a film, each beside its floors.
+
+`load` opens the networks that a request names, `Published` holds clips of a session against its film with
+them, and `Tally` gathers what is needed over all sessions. What is not asked for is not computed: some of
+these take minutes for each session, and the networks have to be had. ``docs/metrics.md`` says what each
+figure means.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.disk.clip_file import Pixels
+from rtdecode.errors import UsageError
+from train.judging.film_scores import Scores, Shown
+from train.judging.judged import PUBLISHED, Figures, Request
+from train.metrics import consistency, fvd, retrieval
+from train.metrics.classification import RULES, chance, marginal, nway
+from train.metrics.networks import Network, clip_images, dino_images, image_classifier, video_classifier
+from train.metrics.optical_flow import end_point_error, zero_flow_error
+from train.metrics.similarity import VARIANTS, published_psnr, published_ssim
+
+# The suffixes of what is judged by these figures: the decoder and its floors. The rest would take as long
+# again for each.
+NULL = "_null"
+NEAREST = "_nearest"
+OTHER_FILM = "_other_film"
+JUDGED = ("", NULL, NEAREST, OTHER_FILM)
+# Suffixes of references that are made here: a decoder that knows how often each class is shown, the film
+# itself, and a clip that stands still.
+MARGINAL = "_marginal"
+FILM = "_film"
+FROZEN = "_frozen"
+# The Fréchet distance between two halves of the film, and between training clips and the film.
+HALVES = "_film_halves"
+TRAINING = "_training_clips"
+# Ways of the classification, and pools and places of the retrieval.
+WAYS = (2, 50)
+POOLS = (50, 62, 300)
+PLACES = (1, 5)
+_NETWORKS = ("image", "video")
+# What is measured of clips alone, without their truth.
+_CONSISTENCIES = ("clip_consistency_pairs", "clip_consistency_steps", "dino_consistency")
+
+CHANCE: dict[str, float | None] = {
+    **{
+        f"classification_{n}way_{network}_{rule}": chance(n, accepted=accepted)
+        for network in _NETWORKS
+        for n in WAYS
+        for rule, accepted in RULES.items()
+    },
+    **{
+        f"retrieval_top{k}_of_{pool}{way}": k / pool
+        for k in PLACES
+        for pool in POOLS
+        for way in ("", "_by_film")
+    },
+    **dict.fromkeys(("retrieval_auc", "retrieval_rank", "retrieval_rank_by_film"), 0.5),
+    **dict.fromkeys([f"ssim_{variant}" for variant in VARIANTS]),
+    **dict.fromkeys(("psnr_frames", "end_point_error")),
+    **dict.fromkeys(_CONSISTENCIES),
+    **dict.fromkeys([f"{name}_difference" for name in _CONSISTENCIES]),
+}
+
+Matrix = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What networks make of clips. An array of one row stands for a clip that is always the same.
+
+    Attributes
+    ----------
+    clips : sequence of uint8 (frame, row, column, 3)
+    image : (clip, frame, class) or None
+        Logits of the network for pictures.
+    video : (clip, class) or None
+        Logits of the network for videos.
+    clip : (clip, frame, value) or None
+        Embeddings by CLIP.
+    dino : (clip, frame, value) or None
+    motion : (clip, value) or None
+        Features of the detector of the Fréchet distance.
+    """
+
+    clips: Sequence[Pixels]
+    image: Matrix | None = None
+    video: Matrix | None = None
+    clip: Matrix | None = None
+    dino: Matrix | None = None
+    motion: Matrix | None = None
+
+
+@dataclass(frozen=True)
+class Truth:
+    """A film in the windows of a session, and which of them may stand against each other."""
+
+    seen: Seen
+    allowed: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Published:
+    """The networks of a request. One that was not named is None, and its figures are left out.
+
+    Attributes
+    ----------
+    image, video : Network or None
+        Classifiers of frames and of clips.
+    clip, dino : Network or None
+        CLIP and DINO, which describe frames.
+    detector : callable or None
+        Of the Fréchet distance, see `train.metrics.fvd.detector`.
+    pictures : bool
+        Whether structural similarity, PSNR by frames and end-point error are computed.
+    """
+
+    image: Network | None = None
+    video: Network | None = None
+    clip: Network | None = None
+    dino: Network | None = None
+    detector: fvd.Detector | None = None
+    pictures: bool = False
+
+    def __bool__(self) -> bool:
+        return self.pictures or self.detector is not None or bool(self.networks())
+
+    def networks(self) -> dict[str, Network]:
+        """Name those that are there."""
+        named = {"image": self.image, "video": self.video, "clip": self.clip, "dino": self.dino}
+        return {name: network for name, network in named.items() if network is not None}
+
+    def look(self, clips: Sequence[Pixels]) -> Seen:
+        """Let all networks look at clips."""
+        read = {
+            name: np.stack([network.read(clip) for clip in clips])
+            for name, network in self.networks().items()
+        }
+        motion = None if self.detector is None else self.detector(clips)
+        return Seen(clips, motion=motion, **read)
+
+    def score(self, seen: Seen, truth: Truth) -> Scores:
+        """Score every window: metric -> score and weight, as `train.judging.film_scores.score` gives them."""
+        film = truth.seen
+        count = len(film.clips)
+        found: dict[str, Matrix] = classified(seen, film)
+        if seen.clip is not None and film.clip is not None:
+            found |= retrieved(seen.clip, film.clip, truth.allowed)
+        ours = _steady(seen)
+        theirs = _steady(film)
+        found |= ours
+        found |= {f"{name}_difference": np.abs(value - theirs[name]) for name, value in ours.items()}
+        if self.pictures:
+            found |= {f"ssim_{name}": published_ssim(seen.clips, film.clips, name) for name in VARIANTS}
+            found["psnr_frames"] = published_psnr(seen.clips, film.clips)
+            found["end_point_error"] = end_point_error(seen.clips, film.clips)
+        return _weighted(found, count)
+
+    def of_film(self, truth: Truth) -> Scores:
+        """Measure the film itself by what is measured without a truth."""
+        return _weighted(_steady(truth.seen), len(truth.seen.clips))
+
+    def of_frozen(self, truth: Truth) -> Scores:
+        """Score a clip that stands still, by end-point error."""
+        if not self.pictures:
+            return {}
+        error = zero_flow_error(truth.seen.clips)
+        return _weighted({"end_point_error": error}, len(error))
+
+    def told(self) -> list[dict[str, Any]]:
+        """List the networks, for a table."""
+        return [
+            {
+                "network": name,
+                "architecture": network.name,
+                "weights": network.digest,
+                "classes": "" if network.classes is None else network.classes,
+                "frames": "each" if network.frames is None else f"{network.frames}, evenly spaced",
+            }
+            for name, network in self.networks().items()
+        ]
+
+
+def classified(seen: Seen, film: Seen) -> dict[str, Matrix]:
+    """Compute the exact n-way accuracies by both rules, metric -> (window,)."""
+    found: dict[str, Matrix] = {}
+    for network in _NETWORKS:
+        ours = getattr(seen, network)
+        true = getattr(film, network)
+        if ours is None or true is None:
+            continue
+        for n in WAYS:
+            for rule, accepted in RULES.items():
+                won = nway(ours, true, n, accepted=accepted)
+                # A network for pictures gives every frame an accuracy; that of a clip is their mean.
+                found[f"classification_{n}way_{network}_{rule}"] = won.reshape(len(true), -1).mean(axis=1)
+    return found
+
+
+def retrieved(ours: Matrix, film: Matrix, allowed: NDArray[np.bool_]) -> dict[str, Matrix]:
+    """Compute retrieval by the mean embedding of a clip's frames, in both directions, metric -> (window,)."""
+    queries = np.broadcast_to(_mean_unit(ours), (len(film), film.shape[-1]))
+    similarity = retrieval.cosines(queries, _mean_unit(film))
+    # One threshold for all pairs is the same in both directions.
+    found: dict[str, Matrix] = {"retrieval_auc": retrieval.pairwise_auc(similarity, allowed)}
+    for way, alike, may in (("", similarity, allowed), ("_by_film", similarity.T, allowed.T)):
+        for pool in POOLS:
+            for places in PLACES:
+                found[f"retrieval_top{places}_of_{pool}{way}"] = retrieval.top_k(alike, pool, places, may)
+        found[f"retrieval_rank{way}"] = retrieval.percentile_rank(alike, may)
+    return found
+
+
+def _mean_unit(features: Matrix) -> Matrix:
+    return (features / np.linalg.norm(features, axis=2, keepdims=True)).mean(axis=1)
+
+
+def _steady(seen: Seen) -> dict[str, Matrix]:
+    """Measure how steady clips are."""
+    found: dict[str, Matrix] = {}
+    if seen.clip is not None:
+        found["clip_consistency_pairs"] = consistency.all_pairs(seen.clip)
+        found["clip_consistency_steps"] = consistency.consecutive(seen.clip)
+    if seen.dino is not None:
+        found["dino_consistency"] = consistency.to_first_and_previous(seen.dino)
+    return found
+
+
+def _weighted(found: dict[str, Matrix], count: int) -> Scores:
+    """Give every window the same weight, and every window of a clip that is always the same its score."""
+    one = np.ones(count)
+    return {name: (np.broadcast_to(value, count).astype(np.float64), one) for name, value in found.items()}
+
+
+@dataclass
+class Tally:
+    """What the clips of all sessions of one film lead to.
+
+    Attributes
+    ----------
+    published : Published
+    mean_clip : (frame, row, column, 3)
+        The training mean: the constant picture.
+    training : sequence of (frame, row, column, 3)
+        Windows of training films.
+    truths : list of Truth
+        The film of each session.
+    seen : dict
+        Suffix -> what was made of its clips in each session.
+    """
+
+    published: Published
+    mean_clip: Pixels
+    training: Sequence[Pixels]
+    truths: list[Truth] = field(default_factory=list)
+    seen: dict[str, list[Seen]] = field(default_factory=dict)
+
+    def film(self, shown: Shown, *, again: bool) -> None:
+        """Take the film of the next session; `again` says that all sessions show the same one."""
+        if again and self.truths:
+            self.truths.append(self.truths[-1])
+        else:
+            self.truths.append(Truth(self.published.look(shown.clips), shown.allowed))
+
+    def add(self, suffix: str, clips: Sequence[Pixels]) -> Scores:
+        """Score the clips of a suffix in the last session; nothing for suffixes that are not judged here."""
+        if not self.published or suffix not in JUDGED:
+            return {}
+        truth = self.truths[-1]
+        frames = len(truth.seen.clips[0])
+        seen = self.published.look([clip[:frames] for clip in clips])
+        # Of the floors, the features of the Fréchet distance alone are needed once they are scored.
+        kept = seen if suffix == "" else Seen((), motion=seen.motion)
+        self.seen.setdefault(suffix, []).append(kept)
+        return self.published.score(seen, truth)
+
+    def constant(self) -> Scores:
+        """Score the constant picture in the last session."""
+        truth = self.truths[-1]
+        count = len(truth.seen.clips)
+        if "constant" not in self.seen:
+            clip = np.asarray(self.mean_clip[: len(truth.seen.clips[0])])
+            self.seen["constant"] = [self.published.look([clip])]
+        one = self.seen["constant"][0]
+        return self.published.score(replace(one, clips=[*one.clips] * count), truth)
+
+    def references(self) -> dict[str, list[Scores]]:
+        """Score what needs no decoder, in all sessions: suffix -> scores of each."""
+        return {
+            MARGINAL: self._marginal(),
+            FILM: [self.published.of_film(truth) for truth in self.truths],
+            FROZEN: [self.published.of_frozen(truth) for truth in self.truths],
+        }
+
+    def _marginal(self) -> list[Scores]:
+        """Score a decoder that knows how often each class is shown, by each network and rule."""
+        found: list[Scores] = [{} for _ in self.truths]
+        for network in _NETWORKS:
+            true = [getattr(truth.seen, network) for truth in self.truths]
+            if not true or true[0] is None:
+                continue
+            for rule, accepted in RULES.items():
+                guess = marginal(np.concatenate(true), accepted)
+                for scores, logits in zip(found, true, strict=True):
+                    for n in WAYS:
+                        won = nway(guess, logits, n, accepted=accepted).reshape(len(logits), -1).mean(axis=1)
+                        scores |= _weighted({f"classification_{n}way_{network}_{rule}": won}, len(logits))
+        return found
+
+    def distances(self, blocks: NDArray[np.int64]) -> Figures:
+        """Make the figures of the Fréchet distance.
+
+        Parameters
+        ----------
+        blocks : (window,) int
+            Windows of all sessions; those with the same number are kept together.
+        """
+        if self.published.detector is None:
+            return {}
+        film = _motion([truth.seen for truth in self.truths])
+        constant = np.repeat(_motion(self.seen["constant"]), len(film), axis=0)
+        same = fvd.frechet(constant, film)
+        made: Figures = {}
+        for suffix in JUDGED:
+            if suffix in self.seen:
+                ours = _motion(self.seen[suffix])
+                made[f"fvd{suffix}"] = _distance(
+                    fvd.frechet(ours, film), len(ours), same, fvd.jackknife(ours, film, blocks)
+                )
+        halves = fvd.between_halves(film, blocks)
+        if halves is not None:
+            made[f"fvd{HALVES}"] = _distance(halves, len(film) // 2, same)
+        if len(self.training) > 1:
+            frames = len(self.truths[0].seen.clips[0])
+            learned = self.published.detector([clip[:frames] for clip in self.training])
+            made[f"fvd{TRAINING}"] = _distance(fvd.frechet(learned, film), len(learned), same)
+        return made
+
+
+def _motion(seen: Sequence[Seen]) -> NDArray[np.float64]:
+    return np.concatenate([one.motion for one in seen if one.motion is not None]).astype(np.float64)
+
+
+def _distance(value: float, n: int, constant: float, interval: list[float] | None = None) -> dict[str, Any]:
+    return {"value": value, "chance": None, "shuffled": None, "constant": constant, "ci95": interval, "n": n}
+
+
+def load(request: Request) -> Published:
+    """Open the networks that a request names.
+
+    Raises
+    ------
+    UsageError
+        If a file is missing or is of another kind.
+    """
+    if request.published:
+        _installed("cv2", "opencv-python-headless")
+    return Published(
+        image=image_classifier(request.image_classifier) if request.image_classifier else None,
+        video=video_classifier(request.video_classifier) if request.video_classifier else None,
+        clip=clip_images(request.clip) if request.clip else None,
+        dino=dino_images(request.dino) if request.dino else None,
+        detector=fvd.detector(request.fvd) if request.fvd else None,
+        pictures=request.published,
+    )
+
+
+def refuse(request: Request) -> None:
+    """Refuse published figures for a judge that does not make them.
+
+    Raises
+    ------
+    UsageError
+    """
+    asked = [key for key in PUBLISHED if getattr(request, key)]
+    if asked:
+        raise UsageError(
+            f"{'=, '.join(asked)}= is for runs that are judged on a film. Give film=shapes, natural or a "
+            "file beside it, or leave it out."
+        )
+
+
+def _installed(module: str, package: str) -> None:
+    from importlib.util import find_spec
+
+    if find_spec(module) is None:
+        raise UsageError(
+            f"published=true needs {package}, which is not installed. Install the extra `train`."
+        )
