@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.bundle.manifest import CAUSAL
+from rtdecode.disk.moving import moving
 from rtdecode.disk.video import count_frames, iter_mp4
 from rtdecode.errors import UsageError
-from streaming.sinks.moving import moving
 from streaming.sinks.text import banner
 
 Frames = NDArray[np.uint8]

@@ -5,21 +5,21 @@ Everything is in the one HTML file, pictures included. No path and no name of a 
 
 import base64
 import html
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from rtdecode.disk.clip_file import Pixels
+from rtdecode.disk.moving import moving
 from train.judging.judged import Example, Figures, Judged
 from train.judging.published import FILM, FROZEN, HALVES, MARGINAL, NEAREST, NULL, OTHER_FILM, TRAINING
 
 # A clip is shown so wide, px, and every second frame of it.
 _WIDE = 192
 _EVERY = 2
-_QUALITY = 80
 # Suffixes of what stands beside a figure -> the column's heading.
 _BESIDE = {
     NULL: "null brain",
@@ -120,36 +120,19 @@ def _clips(shown: Sequence[Example]) -> str:
 def _window(example: Example) -> str:
     figures = []
     for heading, clip in example.clips.items():
-        data = base64.b64encode(moving(clip, example.fps)).decode()
+        data = base64.b64encode(moving(shrunk(clip), example.fps / _EVERY)).decode()
         words = html.escape(f"{heading} of {example.words}")
         picture = f'<img alt="{words}" width="{_WIDE}" src="data:image/webp;base64,{data}">'
         figures.append(f"<figure>{picture}<figcaption>{html.escape(heading)}</figcaption></figure>")
     return f'<div class="window"><p>{html.escape(example.words)}</p>{"".join(figures)}</div>'
 
 
-def moving(clip: Pixels, fps: float) -> bytes:
-    """Encode every second frame of a clip as an animated WebP, 192 pixels wide, that begins again and again.
-
-    Parameters
-    ----------
-    clip : uint8 (frame, row, column, 3)
-    fps : float
-        Rate of the clip's own frames, Hz.
-    """
+def shrunk(clip: Pixels) -> NDArray[np.uint8]:
+    """Take every second frame of a clip (frame, row, column, 3), 192 pixels wide."""
     frames = np.asarray(clip, np.uint8)[::_EVERY]
     tall = round(_WIDE * frames.shape[1] / frames.shape[2])
     pictures = [Image.fromarray(frame).resize((_WIDE, tall), Image.Resampling.LANCZOS) for frame in frames]
-    held = io.BytesIO()
-    pictures[0].save(
-        held,
-        "WEBP",
-        save_all=True,
-        append_images=pictures[1:],
-        duration=round(1000 * _EVERY / fps),
-        loop=0,
-        quality=_QUALITY,
-    )
-    return held.getvalue()
+    return np.stack([np.asarray(picture) for picture in pictures])
 
 
 def _section(title: str, content: str) -> str:

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from train.judging.examples import examples
-from train.judging.judged import Judged
-from train.judging.page import floors, moving, page
+from train.judging.judged import Example, Judged
+from train.judging.page import floors, page
 
 
 def clips(count: int, seed: int = 0, frames: int = 8) -> list[np.ndarray]:
@@ -107,11 +107,12 @@ def test_a_judge_without_a_null_brain_has_a_row_for_each_figure() -> None:
 
 
 def test_a_clip_moves_at_its_own_pace() -> None:
-    made = Image.open(io.BytesIO(moving(clips(1)[0], 8.0)))
-    assert made.is_animated  # type: ignore[attr-defined]
-    assert made.n_frames == 4  # type: ignore[attr-defined]
-    assert made.size == (192, 128)
-    made.seek(1)
-    made.load()
-    assert made.info["duration"] == 250
-    base64.b64encode(moving(clips(1)[0][:1], 8.0))
+    made = page(Judged({}, examples=[Example("best", {"film": clips(1)[0]}, 8.0)]))
+    (data,) = re.findall(r'src="data:image/webp;base64,([^"]+)"', made)
+    picture = Image.open(io.BytesIO(base64.b64decode(data)))
+    assert picture.is_animated  # type: ignore[attr-defined]
+    assert picture.n_frames == 4  # type: ignore[attr-defined]
+    assert picture.size == (192, 128)
+    picture.seek(1)
+    picture.load()
+    assert picture.info["duration"] == 250
