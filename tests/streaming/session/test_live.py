@@ -148,6 +148,7 @@ def test_a_line_holds_what_the_contract_names(sessions: dict[str, Ended]) -> Non
             "t_ms",
             "simulated",
             "bundle",
+            "chain",
             "latent",
             "eeg_quality",
         ),
@@ -155,6 +156,7 @@ def test_a_line_holds_what_the_contract_names(sessions: dict[str, Ended]) -> Non
     assert set(clip["latency_ms"]) == set(DURATIONS)
     assert list(clip["t_ms"]) == list(INSTANTS)
     assert clip["simulated"] is True
+    assert clip["chain"] == "causal"
     times = [clip["t_ms"][name] for name in INSTANTS]
     assert times == sorted(times)
     spent = clip["latency_ms"]
