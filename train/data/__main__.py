@@ -1,6 +1,7 @@
 """Look at a folder of data before training: ``python -m train.data DIR [key=value ...] [--json]``."""
 
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from train.data import leaks, near_duplicates, regions, splits, standard
 from train.data.dataset import DataSet
 from train.data.opening import LAYOUTS, opened
 
+_LAYOUTS = textwrap.fill(", ".join(LAYOUTS), 80, subsequent_indent=" " * 27)
 _USAGE = f"""python -m train.data DIR [key=value ...] [--json]
 
 Says which layout a folder of data has, whose recordings it holds, what is missing, and what of the test would
 leak into training. Nothing is changed in the folder. Archives are read in place and need not be unpacked.
 
-  layout=NAME              one of {", ".join(LAYOUTS)}; recognised where not given
+  layout=NAME              recognised where not given; one of
+                           {_LAYOUTS}
   subjects=sub-0001,6      the subjects to use; all that are there where not given
   test=run-19,run-20       the runs to test on; those that the release keeps where not given. sub-0001/run-19
                            is the run of one subject
