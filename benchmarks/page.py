@@ -3,8 +3,10 @@
 python -m benchmarks.page [--minutes 30] [--viewers 2]    # needs Chromium; writes page.json beside this file
 
 Beside these viewers there is one whose browser is stopped after a minute: it takes nothing any more, and does
-not leave. CPU is the share of one core over the session, part by part. Memory is sampled every ten seconds;
-its growth is that of the last tenth over the tenth that follows the first sixth (five of thirty minutes).
+not leave. CPU is the share of one core over the session, part by part. `stolen` is the share of all cores
+that a virtual machine's host gave to others: windows that are skipped may be its fault. Memory is sampled
+every ten seconds; its growth is that of the last tenth over the tenth that follows the first sixth (five of
+thirty minutes).
 """
 
 import argparse
@@ -50,19 +52,29 @@ def measure(minutes: float, viewers: int) -> dict[str, Any]:
         absent.open(f"http://127.0.0.1:{port}/")
         leaves = threading.Timer(_LEAVES_S, absent.stop_reading)
         leaves.start()
+        before = psutil.cpu_times()
         seen = _followed(demo, port, out / "clips.jsonl")
         leaves.cancel()
+        stolen = _stolen(before, psutil.cpu_times())
         report = json.loads((out / "report.json").read_text())
     return {
         # A session that was stopped was shorter than it was to be.
         "minutes": round(len(seen["page"]["cpu"]) * _EVERY_S / 60, 1),
         "viewers": viewers,
         "windows": report["windows"],
+        "stolen": stolen,
         "beyond_floor_ms": report["latency_ms"]["beyond_floor"],
         "cpu": {part: round(float(np.mean(one["cpu"])), 4) for part, one in seen.items()},
         "memory_mb_by_minute": {part: _by_minute(one["memory_mb"]) for part, one in seen.items()},
         "growth": {part: round(_growth(one["memory_mb"]), 4) for part, one in seen.items()},
     }
+
+
+def _stolen(before: Any, after: Any) -> float | None:
+    """Return the share of all cores' time that the host took; None where the system does not tell it."""
+    if not hasattr(after, "steal"):
+        return None
+    return round((after.steal - before.steal) / (sum(after) - sum(before)), 4)
 
 
 def _followed(demo: subprocess.Popen[bytes], port: int, clips: Path) -> dict[str, dict[str, list[float]]]:
