@@ -59,12 +59,9 @@ class Work:
     def stage(self, name: str, make: Callable[[], Arrays]) -> Arrays:
         """Return the arrays of a stage, and let `make` make them if they are not on disk yet."""
         path = self.path(name)
-        # Written under another name first, so that an interrupted write does not pass for a stage.
         if not path.is_file():
-            part = path.with_suffix(".part.npz")
             self.stages.mkdir(parents=True, exist_ok=True)
-            np.savez(part, allow_pickle=False, **make())
-            part.replace(path)
+            write_arrays(path, make())
         return self.read(name)
 
     def path(self, name: str) -> Path:
@@ -121,6 +118,13 @@ def _make(work: Work, name: str, make: Callable[[], Arrays]) -> None:
     # Every core has a process of its own. More threads would only wait for each other.
     with threadpool_limits(1):
         work.stage(name, make)
+
+
+def write_arrays(path: Path, arrays: Arrays) -> None:
+    """Write an uncompressed ``.npz`` file in one step, so that an interrupted write leaves no such file."""
+    part = path.with_suffix(".part.npz")
+    np.savez(part, allow_pickle=False, **arrays)
+    part.replace(path)
 
 
 def read_arrays(path: Path) -> Arrays:

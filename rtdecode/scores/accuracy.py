@@ -99,7 +99,7 @@ def _pixels(side: Sequence[Pixels], mean_clip: Pixels, frame: int, rows: slice) 
     return values
 
 
-def identification_nway(corr: Score, allowed: NDArray[np.bool_], n: int) -> Score:
+def identification_nway(corr: NDArray[np.floating], allowed: NDArray[np.bool_], n: int) -> Score:
     """Compute each clip's probability to win against n - 1 distractors drawn without replacement.
 
     This is the exact mean over all sets of distractors. Where the truth beats w of m distractors, it beats
@@ -119,7 +119,7 @@ def identification_nway(corr: Score, allowed: NDArray[np.bool_], n: int) -> Scor
     (clip,) float64
         NaN for a clip with fewer than n - 1 distractors.
     """
-    wins, count = _wins(corr, allowed)
+    wins, count = compared(corr, allowed)
     draws = np.arange(n - 1)
     # C(w, n - 1) / C(m, n - 1) as a product; with fewer wins than draws, one factor is 0.
     factors = (wins[:, None] - draws) / np.where(count[:, None] > draws, count[:, None] - draws, 1)
@@ -128,11 +128,14 @@ def identification_nway(corr: Score, allowed: NDArray[np.bool_], n: int) -> Scor
 
 def identification_top1(corr: Score, allowed: NDArray[np.bool_]) -> Score:
     """Return 1 for each clip that beats all of its distractors, else 0; NaN without distractors."""
-    wins, count = _wins(corr, allowed)
+    wins, count = compared(corr, allowed)
     return np.where(count > 0, (wins == count).astype(np.float64), np.nan)
 
 
-def _wins(corr: Score, allowed: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def compared(
+    corr: NDArray[np.floating], allowed: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Count how many distractors each clip's own truth beats, and how many there are, (clip,) each."""
     # A strict comparison loses ties, and any that involves NaN.
     own = np.diagonal(corr)[:, None]
     return ((own > corr) & allowed).sum(1), allowed.sum(1)

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import CogVideoXTransformer3DModel
 from torch import Tensor
 
 from tests.train.lines import CPU, EXACT, equal, nothing
+from tests.train.weights.models import cogvideox
 from train import loop
 from train.adapters import Adapter, merge
 from train.loader import Place
@@ -24,20 +24,7 @@ class Film(Trainable):
 
     def __init__(self) -> None:
         super().__init__()
-        torch.manual_seed(0)
-        self.generator = CogVideoXTransformer3DModel(
-            num_attention_heads=2,
-            attention_head_dim=16,
-            in_channels=4,
-            out_channels=4,
-            time_embed_dim=8,
-            text_embed_dim=8,
-            num_layers=2,
-            sample_width=4,
-            sample_height=4,
-            sample_frames=5,
-            max_text_seq_length=3,
-        )
+        self.generator = cogvideox()
 
     def drawn(self, latents: Tensor) -> Tensor:
         tokens = torch.ones(len(latents), 3, 8)

@@ -8,7 +8,7 @@ import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -143,9 +143,20 @@ def mapped(path: Path, name: str) -> NDArray[Any]:
         file.seek(member.header_offset)
         lengths = np.frombuffer(file.read(_FIXED)[_LENGTHS], "<u2")
         file.seek(member.header_offset + _FIXED + int(lengths.sum()))
-        version = npy.read_magic(file)
-        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, fortran, dtype = read(file)
+        shape, fortran, dtype = array_header(file)
         start = file.tell()
     order = "F" if fortran else "C"
     return np.memmap(path, dtype, "r", offset=start, shape=shape, order=order)
+
+
+def array_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read shape, whether the order is Fortran's, and dtype from where a ``.npy`` begins.
+
+    Raises
+    ------
+    ValueError
+        If none begins there.
+    """
+    version = npy.read_magic(file)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    return read(file)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode import installing
 from rtdecode.disk.clip_file import Pixels
 from rtdecode.errors import UsageError
 from train.judging.film_scores import Scores, Shown
@@ -388,5 +389,6 @@ def _installed(module: str, package: str) -> None:
 
     if find_spec(module) is None:
         raise UsageError(
-            f"published=true needs {package}, which is not installed. Install the extra `train`."
+            f"published=true needs {package}, which is not installed. Install it with: "
+            f"{installing.command('train')}"
         )

@@ -9,6 +9,7 @@ pools of 300 (supplement, C.10). A tie is lost.
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdecode.scores.accuracy import compared, identification_nway
 from train.metrics.drawn import few_ahead
 
 Matrix = NDArray[np.floating]
@@ -70,8 +71,7 @@ def percentile_rank(similarity: Matrix, allowed: Allowed | None = None) -> NDArr
 
     NaN for a query without others. The mean is the 2-way accuracy as well.
     """
-    ahead, others = _ahead(similarity, _others(similarity, allowed))
-    return np.where(others > 0, 1 - ahead / np.maximum(others, 1), np.nan)
+    return identification_nway(similarity, _others(similarity, allowed), 2)
 
 
 def pairwise_auc(similarity: Matrix, allowed: Allowed | None = None) -> NDArray[np.float64]:
@@ -101,5 +101,5 @@ def _others(similarity: Matrix, allowed: Allowed | None) -> Allowed:
 
 def _ahead(similarity: Matrix, wrong: Allowed) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Count, for each query, the wrong candidates that its own does not beat, and all wrong ones."""
-    own = np.diagonal(similarity)[:, None]
-    return (~(own > similarity) & wrong).sum(axis=1), wrong.sum(axis=1)
+    beaten, others = compared(similarity, wrong)
+    return others - beaten, others

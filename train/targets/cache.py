@@ -26,7 +26,7 @@ from rtdecode.errors import UsageError
 from train.data.dataset import DataSet
 from train.data.shards import Shards
 from train.weights.source import Source
-from train.work import Arrays, tracked
+from train.work import Arrays, tracked, write_arrays
 
 Kind = Literal["clips", "captions"]
 # How numbers are stored. numpy has no bfloat16; its 16 bits are stored as whole numbers.
@@ -267,9 +267,7 @@ def _files(target: Target, inputs: _Inputs, folder: Path, stored: str) -> list[s
         make = make or target.opened()
         made = make(inputs.read(target.reads, number))
         values = _storable(made["values"], stored, f"{target.name} of {inputs.lots[number][0]} and others")
-        part = (folder / name).with_suffix(".part.npz")
-        np.savez(part, allow_pickle=False, **(made | {"values": values}))
-        part.replace(folder / name)
+        write_arrays(folder / name, made | {"values": values})
     return files
 
 

@@ -26,9 +26,9 @@ from train.data.arrays import in_head
 from train.data.dataset import Chain, Column, WindowTable
 from train.data.layouts.bids_eeg import SFREQ, TRIGGER, eeg_montage, eeg_windows
 from train.data.layouts.bids_files import BidsRun, Shown, bids_runs, shown_by_events
-from train.data.layouts.bids_windows import cut_films, nifti
+from train.data.layouts.bids_windows import cut_films
 from train.data.layouts.film_clips import CLIP_FPS, CLIP_SIZE, film_clips
-from train.data.layouts.stored_arrays import finite
+from train.data.layouts.stored_arrays import finite, image
 from train.data.layouts.window_tables import Rows, asked, chosen
 
 LAG_S = 4.0
@@ -159,7 +159,7 @@ class Bids:
         if self.held.get("run") != number:
             path = self.runs[number].bold
             try:
-                volumes = np.asarray(nifti(path).dataobj)
+                volumes = np.asarray(image(path).dataobj)
             except (OSError, EOFError, ValueError) as error:
                 raise UsageError(
                     f"{path} is cut short or damaged ({error}). Fetch the file again."
@@ -185,8 +185,8 @@ class Bids:
         path = bold.with_name(bold.name.replace("_desc-preproc_bold", "_desc-brain_mask"))
         if path == bold or not path.is_file():
             return None
-        shape = nifti(bold).shape[:3]
-        mask = np.asarray(nifti(path).dataobj)
+        shape = image(bold).shape[:3]
+        mask = np.asarray(image(path).dataobj)
         if mask.shape != shape or not mask.any():
             raise UsageError(
                 f"{path} is a mask of shape {mask.shape} with {np.count_nonzero(mask)} voxels, and "

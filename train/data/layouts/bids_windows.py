@@ -8,9 +8,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
 from rtdecode.errors import UsageError
@@ -18,6 +16,7 @@ from rtdecode.timing import exact
 from train.data.dataset import WindowTable
 from train.data.layouts.bids_files import BidsRun, Shown
 from train.data.layouts.film_clips import film_length_s
+from train.data.layouts.stored_arrays import image
 from train.data.layouts.window_tables import joined, of_run
 from train.data.slice_timing import acquired_shift_s
 
@@ -120,20 +119,6 @@ def cut_films(
     return CutFilms(joined(tables), np.concatenate(places), films, np.array(film_s), slots, tr)
 
 
-def nifti(path: Path) -> Any:
-    """Open an image, of which nothing but the header is read.
-
-    Raises
-    ------
-    UsageError
-        If it cannot be read.
-    """
-    try:
-        return nibabel.load(path)
-    except (OSError, ImageFileError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read as NIfTI ({error}). Fetch the file again.") from error
-
-
 def _without_windows(folder: Path, runs: Sequence[BidsRun]) -> UsageError:
     subjects = ", ".join(dict.fromkeys(run.subject for run in runs))
     return UsageError(
@@ -152,7 +137,7 @@ def _shared_tr(runs: Sequence[BidsRun]) -> Fraction:
     told: dict[Fraction, Path] = {}
     for run in runs:
         # A header's TR is a float of 32 bits.
-        tr_s = run.sidecar.get("RepetitionTime", round(float(nifti(run.bold).header.get_zooms()[-1]), 4))
+        tr_s = run.sidecar.get("RepetitionTime", round(float(image(run.bold).header.get_zooms()[-1]), 4))
         if isinstance(tr_s, bool) or not isinstance(tr_s, int | float) or not tr_s > 0:
             raise UsageError(f"{run.bold} has the RepetitionTime {tr_s!r}; seconds were expected.")
         told.setdefault(exact(tr_s), run.bold)
@@ -174,7 +159,7 @@ def _slots(tr: Fraction, window_s: float | None) -> int:
 
 def _grid_of(run: BidsRun, grids: dict[str, tuple[Any, Path]]) -> int:
     """Return a run's number of volumes, and refuse one that lies elsewhere than the subject's first."""
-    header = nifti(run.bold)
+    header = image(run.bold)
     if len(header.shape) != 4:
         raise UsageError(f"{run.bold} has the shape {header.shape}; volumes (i, j, k, volume) were expected.")
     first, path = grids.setdefault(run.subject, (header.shape[:3], run.bold))

@@ -4,7 +4,9 @@ Wen, Shi, Zhang, Lu, Cao and Liu 2017, "Neural encoding and decoding with deep l
 vision". Three subjects watched 18 training films twice and 5 test films ten times, at TR 2 s.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +74,20 @@ def segment_tables(subject: str, length: int, repeats: int, *, held_out: bool) -
             for repeat in range(repeats)
         ]
     return joined(tables)
+
+
+def in_order(parts: Sequence[NDArray[Any]], test: NDArray[np.bool_]) -> NDArray[Any]:
+    """Put rows of training windows and rows of test windows back to the places at which they were asked for.
+
+    Parameters
+    ----------
+    parts : sequence of (row, ...)
+        The rows of the training windows, then those of the test windows.
+    test : (window,)
+        Which windows are for testing.
+    """
+    order = np.argsort(np.concatenate([np.flatnonzero(~test), np.flatnonzero(test)]))
+    return np.concatenate(parts)[order]
 
 
 def segment_indices(length: int, repeats: int, segments: int) -> NDArray[np.int64]:

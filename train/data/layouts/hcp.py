@@ -17,12 +17,11 @@ from typing import Any
 import nibabel
 import numpy as np
 from nibabel.cifti2 import cifti2_axes
-from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
 from rtdecode.errors import UsageError
 from train.data.dataset import Chain, Column, WindowTable
-from train.data.layouts.stored_arrays import finite
+from train.data.layouts.stored_arrays import finite, image
 from train.data.layouts.window_tables import Rows, asked, chosen, joined, of_run
 
 _RESULTS = Path("MNINonLinear", "Results")
@@ -78,7 +77,7 @@ class Hcp:
         _, wanted = asked(self.windows, rows, column, self.columns, self.folder)
         numbers, firsts = self.where[wanted].T
         read: list[NDArray[np.float32]] = []
-        opened_runs = {int(number): _image(self.runs[number]) for number in np.unique(numbers)}
+        opened_runs = {int(number): image(self.runs[number], "CIFTI") for number in np.unique(numbers)}
         for number, first in zip(numbers.tolist(), firsts.tolist(), strict=True):
             # The file is mapped: only the volumes of the window are read.
             values = np.asarray(opened_runs[number].dataobj[first : first + self.slots])
@@ -169,18 +168,11 @@ def _file(place: Path, kind: str) -> Path | None:
     return found[0] if found else None
 
 
-def _image(path: Path) -> Any:
-    try:
-        return nibabel.load(path)
-    except (OSError, ImageFileError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read as CIFTI ({error}). Fetch the file again.") from error
-
-
 def _axes(path: Path) -> tuple[cifti2_axes.SeriesAxis, cifti2_axes.BrainModelAxis]:
-    image = _image(path)
-    if not isinstance(image, nibabel.Cifti2Image):
+    run = image(path, "CIFTI")
+    if not isinstance(run, nibabel.Cifti2Image):
         raise UsageError(f"{path} is no CIFTI file. Fetch the file again.")
-    times, voxels = (image.header.get_axis(n) for n in (0, 1))
+    times, voxels = (run.header.get_axis(n) for n in (0, 1))
     if not isinstance(times, cifti2_axes.SeriesAxis) or not isinstance(voxels, cifti2_axes.BrainModelAxis):
         raise UsageError(f"{path} is no dense time series. Give the .dtseries.nii of the run.")
     return times, voxels

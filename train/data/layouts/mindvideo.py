@@ -100,9 +100,7 @@ class MindVideo:
                 parts.append(pixels(values, _WHITE, self.folder / name))
             else:
                 parts.append(finite(values[:, None], self.folder / name))
-        # Training windows come first in `parts`, and go back to the places at which they were asked for.
-        order = np.argsort(np.concatenate([np.flatnonzero(~test), np.flatnonzero(test)]))
-        return np.concatenate(parts)[order]
+        return cc2017.in_order(parts, test)
 
     def regions(self, subject: str) -> Mapping[str, NDArray[np.bool_]]:
         """Return no regions: the release does not say where its voxels lie."""

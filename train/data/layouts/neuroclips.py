@@ -91,9 +91,7 @@ class NeuroClips:
             parts = [
                 self._fmri(subject, n, index[where], repeat[where]) for n, where in enumerate((~test, test))
             ]
-        # Training windows come first in `parts`, and go back to the places at which they were asked for.
-        order = np.argsort(np.concatenate([np.flatnonzero(~test), np.flatnonzero(test)]))
-        return np.concatenate(parts)[order]
+        return cc2017.in_order(parts, test)
 
     def regions(self, subject: str) -> Mapping[str, NDArray[np.bool_]]:
         """Return no regions: the release does not say where its voxels lie."""

@@ -1,7 +1,8 @@
 """Arrays of a release, mapped into memory and read where they are indexed.
 
-`mapped_npy` maps a ``.npy`` file and `mapped_pt` the tensor of a ``.pt`` file. `strings_pt` reads captions.
-`finite` and `pixels` check what was read. No file can run code: one that would have to is refused.
+`mapped_npy` maps a ``.npy`` file and `mapped_pt` the tensor of a ``.pt`` file, `image` opens an image of
+nibabel, and `strings_pt` reads captions. `finite` and `pixels` check what was read. No file can run code: one
+that would have to is refused.
 """
 
 import errno
@@ -11,11 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
-from numpy.lib import format as npy
+from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
 from rtdecode.errors import UsageError
+from train.data.shards import array_header
 
 # Values of a picture may exceed their range by this, as a share of the range: they were resampled.
 _BEYOND = 0.01
@@ -46,9 +49,7 @@ def npy_header(path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """
     try:
         with path.open("rb") as file:
-            version = npy.read_magic(file)
-            read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-            shape, _, dtype = read(file)
+            shape, _, dtype = array_header(file)
     except (OSError, ValueError) as error:
         raise UsageError(
             f"{path} cannot be read as a NumPy array ({error}). Fetch the file again."
@@ -120,6 +121,20 @@ def strings_pt(path: Path) -> NDArray[np.str_]:
             "it away to go on without captions."
         )
     return np.asarray(held, np.str_)
+
+
+def image(path: Path, form: str = "NIfTI") -> Any:
+    """Open an image, of which nothing but the header is read.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be read; `form` says what it was taken for.
+    """
+    try:
+        return nibabel.load(path)
+    except (OSError, ImageFileError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read as {form} ({error}). Fetch the file again.") from error
 
 
 def finite(values: NDArray[Any], path: Path) -> NDArray[np.float32]:
