@@ -35,7 +35,7 @@ _USAGE = """python -m train.evaluate RUN [--json] [key=value ...]
   out=DIR                    figures.json, tables and pictures go there, and a page with moving pictures,
                              index.html
 with film=, the figures that papers publish, each beside its floors:
-  published=true             structural similarity, PSNR by frames and end-point error; some minutes a session
+  published=true             structural similarity, PSNR by frames and end-point error; some seconds a window
   image_classifier=DIR       classes of frames, by a network from a folder, as transformers writes them
   video_classifier=DIR       classes of clips
   clip=DIR                   retrieval and consistency by CLIP

@@ -251,6 +251,12 @@ def judge_film(
         scores.setdefault("_ceiling", []).append(judging.ceiling(session, film, inputs))
         constant = constant_scores(judging.mean_clip, film, beside.temperature)
         scores.setdefault(CONSTANT, []).append(constant | tally.constant())
+        for suffix, found in tally.pictures(CONSTANT).items():
+            # Of a clip that stands still, there are no other scores.
+            if suffix in scores and len(scores[suffix]) == len(shown):
+                scores[suffix][-1] |= found
+            else:
+                scores.setdefault(suffix, []).append(found)
     if judging.apart:
         scores[OTHER_FILM] = held_apart(drawn, shown, partial(judging.score, OTHER_FILM))
     if papers:

@@ -15,7 +15,8 @@ from PIL import Image
 from rtdecode.disk.clip_file import Pixels
 from rtdecode.disk.moving import moving
 from train.judging.judged import Example, Figures, Judged
-from train.judging.published import FILM, FROZEN, HALVES, MARGINAL, NEAREST, NULL, OTHER_FILM, TRAINING
+from train.judging.likeness import FROZEN
+from train.judging.published import FILM, HALVES, MARGINAL, NEAREST, NULL, OTHER_FILM, TRAINING
 
 # A clip is shown so wide, px, and every second frame of it.
 _WIDE = 192

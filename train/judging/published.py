@@ -7,7 +7,7 @@ figure means.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,11 @@ from rtdecode.disk.clip_file import Pixels
 from rtdecode.errors import UsageError
 from train.judging.film_scores import Scores, Shown
 from train.judging.judged import PUBLISHED, Figures, Request
+from train.judging.likeness import likenesses
 from train.metrics import consistency, fvd, retrieval
 from train.metrics.classification import RULES, chance, marginal, nway
 from train.metrics.networks import Network, clip_images, dino_images, image_classifier, video_classifier
-from train.metrics.optical_flow import end_point_error, zero_flow_error
-from train.metrics.similarity import VARIANTS, published_psnr, published_ssim
+from train.metrics.similarity import VARIANTS
 
 # The suffixes of what is judged by these figures: the decoder and its floors. The rest would take as long
 # again for each.
@@ -30,11 +30,10 @@ NULL = "_null"
 NEAREST = "_nearest"
 OTHER_FILM = "_other_film"
 JUDGED = ("", NULL, NEAREST, OTHER_FILM)
-# Suffixes of references that are made here: a decoder that knows how often each class is shown, the film
-# itself, and a clip that stands still.
+# Suffixes of references that are made here: a decoder that knows how often each class is shown, and the film
+# itself.
 MARGINAL = "_marginal"
 FILM = "_film"
-FROZEN = "_frozen"
 # The Fréchet distance between two halves of the film, and between training clips and the film.
 HALVES = "_film_halves"
 TRAINING = "_training_clips"
@@ -154,22 +153,11 @@ class Published:
         theirs = _steady(film)
         found |= ours
         found |= {f"{name}_difference": np.abs(value - theirs[name]) for name, value in ours.items()}
-        if self.pictures:
-            found |= {f"ssim_{name}": published_ssim(seen.clips, film.clips, name) for name in VARIANTS}
-            found["psnr_frames"] = published_psnr(seen.clips, film.clips)
-            found["end_point_error"] = end_point_error(seen.clips, film.clips)
         return _weighted(found, count)
 
     def of_film(self, truth: Truth) -> Scores:
         """Measure the film itself by what is measured without a truth."""
         return _weighted(_steady(truth.seen), len(truth.seen.clips))
-
-    def of_frozen(self, truth: Truth) -> Scores:
-        """Score a clip that stands still, by end-point error."""
-        if not self.pictures:
-            return {}
-        error = zero_flow_error(truth.seen.clips)
-        return _weighted({"end_point_error": error}, len(error))
 
     def told(self) -> list[dict[str, Any]]:
         """List the networks, for a table."""
@@ -251,6 +239,8 @@ class Tally:
         The film of each session.
     seen : dict
         Suffix -> what was made of its clips in each session.
+    drawn : dict
+        Suffix -> its clips of the last session, if pictures are wanted.
     """
 
     published: Published
@@ -258,6 +248,7 @@ class Tally:
     training: Sequence[Pixels]
     truths: list[Truth] = field(default_factory=list)
     seen: dict[str, list[Seen]] = field(default_factory=dict)
+    drawn: dict[str, Sequence[Pixels]] = field(default_factory=dict)
 
     def film(self, shown: Shown, *, again: bool) -> None:
         """Take the film of the next session; `again` says that all sessions show the same one."""
@@ -267,7 +258,10 @@ class Tally:
             self.truths.append(Truth(self.published.look(shown.clips), shown.allowed))
 
     def add(self, suffix: str, clips: Sequence[Pixels]) -> Scores:
-        """Score the clips of a suffix in the last session; nothing for suffixes that are not judged here."""
+        """Score the clips of a suffix in the last session by what the networks see.
+
+        Suffixes that are not judged here have no scores.
+        """
         if not self.published or suffix not in JUDGED:
             return {}
         truth = self.truths[-1]
@@ -276,24 +270,44 @@ class Tally:
         # Of the floors, the features of the Fréchet distance alone are needed once they are scored.
         kept = seen if suffix == "" else Seen((), motion=seen.motion)
         self.seen.setdefault(suffix, []).append(kept)
+        if self.published.pictures:
+            self.drawn[suffix] = seen.clips
         return self.published.score(seen, truth)
 
     def constant(self) -> Scores:
-        """Score the constant picture in the last session."""
-        truth = self.truths[-1]
-        count = len(truth.seen.clips)
+        """Score the constant picture in the last session by what the networks see."""
         if "constant" not in self.seen:
-            clip = np.asarray(self.mean_clip[: len(truth.seen.clips[0])])
-            self.seen["constant"] = [self.published.look([clip])]
-        one = self.seen["constant"][0]
-        return self.published.score(replace(one, clips=[*one.clips] * count), truth)
+            self.seen["constant"] = [self.published.look([self._still()])]
+        return self.published.score(self.seen["constant"][0], self.truths[-1])
+
+    def pictures(self, constant: str) -> dict[str, Scores]:
+        """Score all clips of the last session as pictures: suffix -> scores.
+
+        Parameters
+        ----------
+        constant : str
+            The suffix of the constant picture.
+        """
+        if not self.published.pictures:
+            return {}
+        films = self.truths[-1].seen.clips
+        found = likenesses(self.drawn, films, (constant, self._still()))
+        self.drawn = {}
+        return {
+            suffix: _weighted(
+                {name: np.array([one[name] for one in windows]) for name in windows[0]}, len(films)
+            )
+            for suffix, windows in found.items()
+        }
+
+    def _still(self) -> Pixels:
+        return np.asarray(self.mean_clip[: len(self.truths[-1].seen.clips[0])])
 
     def references(self) -> dict[str, list[Scores]]:
         """Score what needs no decoder, in all sessions: suffix -> scores of each."""
         return {
             MARGINAL: self._marginal(),
             FILM: [self.published.of_film(truth) for truth in self.truths],
-            FROZEN: [self.published.of_frozen(truth) for truth in self.truths],
         }
 
     def _marginal(self) -> list[Scores]:

@@ -18,41 +18,27 @@ SIDE = 512
 # deviation of the polynomials, flags.
 FARNEBACK = (0.5, 3, 15, 3, 5, 1.2, 0)
 
+# From one frame to the next, (512, 512, 2), pixels to the right and down.
+Flow = NDArray[np.float32]
 
-def end_point_error(clips: Iterable[Pixels], truths: Iterable[Pixels]) -> NDArray[np.float64]:
-    """Compute the mean distance between the flow of each clip and that of its film, pixels, (clip,).
+
+def flows(clip: Pixels) -> Iterator[Flow]:
+    """Yield the flow from each frame of a clip to the next.
 
     Parameters
     ----------
-    clips, truths : iterable of uint8 (frame, row, column, 3)
-        Frames beyond those of the truth are left out.
-
-    Returns
-    -------
-    (clip,) float64
-        The mean over pixels and pairs of neighbouring frames.
+    clip : uint8 (frame, row, column, 3)
+        Of any size; it is scaled to 512 x 512.
 
     Notes
     -----
     The published code hands RGB frames to a conversion that expects BGR, so that the weights of red and blue
     are exchanged. It is followed here, in clips and films alike, because the figure exists to be compared.
     """
-    pairs = zip(clips, truths, strict=True)
-    return np.array([_error(clip[: len(truth)], truth) for clip, truth in pairs])
-
-
-def zero_flow_error(truths: Iterable[Pixels]) -> NDArray[np.float64]:
-    """Compute the error of a clip that stands still: the mean length of the film's flow, pixels, (clip,)."""
-    return np.array([float(np.mean([_length(flow) for flow in flows(truth)])) for truth in truths])
-
-
-def flows(clip: Pixels) -> Iterator[NDArray[np.float32]]:
-    """Yield the flow from each frame of a clip to the next, (512, 512, 2), pixels to the right and down."""
     import cv2
 
     last = None
     for frame in np.asarray(clip, np.uint8):
-        # The frame is RGB, see `end_point_error`.
         grey = cv2.cvtColor(cv2.resize(frame, (SIDE, SIDE)), cv2.COLOR_BGR2GRAY)
         if last is not None:
             # Without a flow to begin with, OpenCV makes the array.
@@ -60,10 +46,15 @@ def flows(clip: Pixels) -> Iterator[NDArray[np.float32]]:
         last = grey
 
 
-def _error(clip: Pixels, truth: Pixels) -> float:
-    both = zip(flows(clip), flows(truth), strict=True)
-    return float(np.mean([_length(shown - true) for shown, true in both]))
+def end_point_error(clip: Iterable[Flow], film: Iterable[Flow]) -> float:
+    """Return the mean distance, over pixels and frames, of a clip's flow from its film's, pixels."""
+    return float(np.mean([_length(shown - true) for shown, true in zip(clip, film, strict=True)]))
 
 
-def _length(flow: NDArray[np.float32]) -> float:
+def zero_flow_error(film: Iterable[Flow]) -> float:
+    """Return the error of a clip that stands still: the mean length of the film's flow, pixels."""
+    return float(np.mean([_length(flow) for flow in film]))
+
+
+def _length(flow: Flow) -> float:
     return float(np.linalg.norm(flow, axis=2).mean())

@@ -162,12 +162,21 @@ def test_pictures_alone_need_no_network() -> None:
     short = film(2, 3)
     tally = Tally(Published(pictures=True), short.clips[0], [])
     tally.film(short, again=False)
-    found = tally.add("", short.clips)
-    assert {*found} == {"ssim_mv", "ssim_nc", "ssim_ref", "psnr_frames", "end_point_error"}
-    assert {*found} <= CHANCE.keys()
-    assert found["psnr_frames"][0].tolist() == [100.0] * 2
-    frozen = tally.references()["_frozen"][0]["end_point_error"][0]
-    assert (frozen > found["end_point_error"][0]).all()
+    assert tally.add("", short.clips) == {}
+    tally.add("_null", short.clips[::-1])
+    found = tally.pictures(CONSTANT)
+    assert {*found} == {"", "_null", "_frozen", CONSTANT}
+    for suffix in ("", "_null", CONSTANT):
+        assert {*found[suffix]} == {"ssim_mv", "ssim_nc", "ssim_ref", "psnr_frames", "end_point_error"}
+    assert {*found[""]} <= CHANCE.keys()
+    value = {suffix: {name: score for name, (score, _) in scores.items()} for suffix, scores in found.items()}
+    assert value[""]["psnr_frames"].tolist() == [100.0] * 2
+    assert value[""]["end_point_error"].tolist() == [0.0] * 2
+    # The constant is the first window.
+    assert value[CONSTANT]["psnr_frames"][0] == 100.0 > value[CONSTANT]["psnr_frames"][1]
+    np.testing.assert_array_equal(value[CONSTANT]["ssim_mv"][1], value["_null"]["ssim_mv"][1])
+    np.testing.assert_array_equal(value[CONSTANT]["end_point_error"][1], value["_null"]["end_point_error"][1])
+    assert (value["_frozen"]["end_point_error"] > 0).all()
     assert tally.distances(np.arange(2)) == {}
 
 

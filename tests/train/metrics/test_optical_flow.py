@@ -35,7 +35,7 @@ def test_the_flow_is_opencvs_and_the_error_its_mean_distance() -> None:
         assert np.array_equal(ours, known)
     pairs = zip(direct(clip), direct(film), strict=True)
     known_error = np.mean([np.sqrt(np.square(a - b).sum(axis=2)).mean() for a, b in pairs])
-    assert end_point_error([clip], [film])[0] == pytest.approx(known_error, rel=1e-5)
+    assert end_point_error(flows(clip), flows(film)) == pytest.approx(known_error, rel=1e-5)
     # The texture moves by 4 - 1 pixels a frame.
     assert known_error == pytest.approx(STEP - 1, rel=0.25)
 
@@ -43,6 +43,7 @@ def test_the_flow_is_opencvs_and_the_error_its_mean_distance() -> None:
 def test_a_clip_that_stands_still_has_the_length_of_the_films_flow() -> None:
     film = moving(STEP)
     still = moving(0)
-    assert zero_flow_error([film])[0] == pytest.approx(STEP, rel=0.25)
-    assert end_point_error([still], [film])[0] == pytest.approx(zero_flow_error([film])[0], rel=1e-3)
-    assert end_point_error([film], [film])[0] == 0
+    assert zero_flow_error(flows(film)) == pytest.approx(STEP, rel=0.25)
+    length = zero_flow_error(flows(film))
+    assert end_point_error(flows(still), flows(film)) == pytest.approx(length, rel=1e-3)
+    assert end_point_error(flows(film), flows(film)) == 0

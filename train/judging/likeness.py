@@ -1,0 +1,67 @@
+"""How like a film clips are as pictures: structural similarity, PSNR by frames and end-point error.
+
+The optical flow of one clip takes longer than all else that is judged of it. So that of the film is made
+once for all decoders that are held against it, and every core takes windows of its own.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from rtdecode.disk.clip_file import Pixels
+from train.metrics.optical_flow import Flow, end_point_error, flows, zero_flow_error
+from train.metrics.similarity import VARIANTS, published_psnr, published_ssim, resized
+from train.work import tracked
+
+# The suffix of a clip that stands still. It has an end-point error alone.
+FROZEN = "_frozen"
+
+# Metric -> value of one window.
+Window = dict[str, float]
+
+
+def likenesses(
+    clips: Mapping[str, Sequence[Pixels]],
+    films: Sequence[Pixels],
+    constant: tuple[str, Pixels],
+) -> dict[str, list[Window]]:
+    """Compare clips with the windows of a film.
+
+    Parameters
+    ----------
+    clips : mapping
+        Suffix of a decoder -> its clip of each window, (frame, row, column, 3) uint8.
+    films : sequence
+        Each window of the film, likewise.
+    constant : (suffix, clip)
+        A clip that is the same in each window.
+
+    Returns
+    -------
+    dict
+        Suffix, that of the constant clip and `FROZEN` too -> metric -> value, of each window.
+    """
+    same, clip = constant
+    steady = list(flows(clip))
+
+    def window(number: int) -> dict[str, Window]:
+        film = films[number]
+        true = list(flows(film))
+        found: dict[str, Window] = {FROZEN: {"end_point_error": zero_flow_error(true)}}
+        for suffix, drawn in clips.items():
+            found[suffix] = _likeness(drawn[number], film, flows(drawn[number]), true)
+        found[same] = _likeness(clip, film, steady, true)
+        return found
+
+    # OpenCV and SciPy leave Python's lock while they compute.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        windows = list(tracked(pool.map(window, range(len(films))), "pictures", len(films)))
+    return {suffix: [one[suffix] for one in windows] for suffix in windows[0]}
+
+
+def _likeness(clip: Pixels, film: Pixels, ours: Sequence[Flow] | Iterator[Flow], true: list[Flow]) -> Window:
+    small = [resized(clip)], [resized(film)]
+    found = {f"ssim_{name}": float(published_ssim(*small, name)[0]) for name in VARIANTS}
+    found["psnr_frames"] = float(published_psnr(*small)[0])
+    found["end_point_error"] = end_point_error(ours, true)
+    return found
