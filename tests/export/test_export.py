@@ -47,7 +47,9 @@ def system_of(folder: Path) -> System:
     return plan.restore(weights(folder))
 
 
-@pytest.mark.parametrize(("recipe", "steps"), [("ridge", 0), ("haxby", 0), ("compact", 4)])
+@pytest.mark.parametrize(
+    ("recipe", "steps"), [("ridge", 0), ("haxby", 0), pytest.param("compact", 4, marks=pytest.mark.full)]
+)
 def test_a_run_becomes_a_bundle(recipe: str, steps: int) -> None:
     made = tiny_bundle(recipe)
     manifest = made.manifest
@@ -207,9 +209,9 @@ def test_steps_asked_for_become_the_bundles_default(tmp_path: Path) -> None:
 
 
 def test_live_windows_and_their_holes_take_the_same_way_as_in_training() -> None:
-    made = tiny_bundle("compact")
+    made = bundle.load("phantom")
     decoder = Decoder(made)
-    system = system_of(tiny("compact"))
+    system = system_of(ROOT / "train" / "runs" / "phantom")
     golden = {n: made.golden()[n] for n in ("eeg", "eeg_mask", "fmri", "fmri_mask")}
     golden["fmri_mask"][1, 2] = golden["fmri"][1, 2] = 0
     golden["eeg"][2] = 0
