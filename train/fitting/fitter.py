@@ -72,9 +72,9 @@ class Story:
     window_s: float
     told: dict[str, str]
 
-    def shifted(self) -> Self:
-        """Shift the film by half its windows, circularly, into one that nobody saw."""
-        return replace(self, targets=np.roll(self.targets, len(self.targets) // 2, axis=0))
+    def shifted(self, share: float) -> Self:
+        """Shift the film by a share of its windows, circularly, into one that nobody saw."""
+        return replace(self, targets=np.roll(self.targets, int(len(self.targets) * share), axis=0))
 
 
 @dataclass(frozen=True)

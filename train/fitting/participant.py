@@ -82,14 +82,17 @@ class FilmStory(Story):
     cuts: NDArray[np.bool_]
     glimpses: Matrix
 
-    def shifted(self) -> Self:
-        """Shift the film by half its windows, and its features by the same time."""
+    def shifted(self, share: float) -> Self:
+        """Shift the film by a share of its windows, and its features by the same time."""
         steps = self.spelled.shape[1]
+        windows = int(len(self.targets) * share)
         return replace(
-            super().shifted(),
-            cuts=np.roll(self.cuts, len(self.cuts) // 2, axis=0),
-            glimpses=np.roll(self.glimpses, len(self.glimpses) // 2, axis=0),
-            series=[np.roll(series, len(series) // steps // 2 * steps, axis=0) for series in self.series],
+            super().shifted(share),
+            cuts=np.roll(self.cuts, windows, axis=0),
+            glimpses=np.roll(self.glimpses, windows, axis=0),
+            series=[
+                np.roll(series, int(len(series) // steps * share) * steps, axis=0) for series in self.series
+            ],
         )
 
     def responses(self, film: NDArray[np.int64], times: Matrix) -> Matrix:
