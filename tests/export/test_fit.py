@@ -449,7 +449,7 @@ def test_a_fitted_bundle_can_be_fitted_again(setup, made):
 
 
 @pytest.mark.full
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 def test_new_subjects_are_read_nearly_as_well_as_the_shipped_one(tmp_path):
     """The bar: at least 0.8 of the shipped subject's identification above chance, by the live path."""
 
