@@ -10,7 +10,7 @@ import torch
 
 from rtdecode.errors import RtDecodeError, UsageError
 from train.data.opening import opened
-from train.targets import cache, captions, embeddings, latents
+from train.targets import cache, captions, embeddings, latents, transcripts
 from train.targets.cache import Target
 from train.targets.models import Hardware
 
@@ -27,6 +27,9 @@ _USAGE = """python -m train.targets DATA NAME=DIR NAME.licence=TEXT ... [key=val
   captioner.tokens=64        longest caption
   text=DIR                   embeddings of captions, by CLIP, SigLIP or T5
   text.tokens=77             length to which captions are padded and cut; the tokenizer's where not given
+  speech=DIR                 transcripts, by Whisper; empty where a clip is silent
+  speech.language=en         of the speech; the model finds it where not given
+  speech.tokens=64           longest transcript
   NAME.licence=TEXT          licence of each model's weights
   out=DIR                    where targets are kept; DATA-targets where not given
   device=cpu|cuda            cuda where there is one
@@ -42,6 +45,7 @@ _BUILDERS: dict[str, Callable[..., Target]] = {
     "action": embeddings.action,
     "captioner": captions.captions,
     "text": embeddings.text,
+    "speech": transcripts.transcripts,
 }
 _KEYS = ("out", "device", "precision", "stored", "lot", "layout")
 
@@ -108,15 +112,11 @@ def read_arguments(changes: list[str]) -> tuple[dict[str, Any], dict[str, dict[s
             unknown.append(change)
         elif key in _KEYS:
             common[key] = _count(key, value) if key == "lot" else value
-        elif key == "speech":
-            raise UsageError(
-                "speech= cannot be used: no data set gives sound yet, so nothing can be transcribed."
-            )
         elif name in _BUILDERS and not dot:
             models.setdefault(name, {})["folder"] = Path(value)
         elif name in _BUILDERS and option in _options(name):
             # Texts are taken as they are written.
-            text = option in ("licence", "prompt", "size")
+            text = option in ("licence", "prompt", "size", "language")
             models.setdefault(name, {})[option] = value if text else _count(key, value)
         else:
             unknown.append(change)

@@ -28,7 +28,7 @@ from train.data.shards import Shards
 from train.weights.source import Source
 from train.work import Arrays, tracked, write_arrays
 
-Kind = Literal["clips", "captions"]
+Kind = Literal["clips", "sound", "captions"]
 # How numbers are stored. numpy has no bfloat16; its 16 bits are stored as whole numbers.
 STORED = ("float16", "bfloat16")
 # Part of every digest. It grows when the same inputs give other values.
@@ -49,7 +49,8 @@ class Target:
     name : str
         Its folder in the cache.
     reads : str
-        ``clips``: (title, frame, row, column, 3) uint8. ``captions``: (title,) str.
+        ``clips``: (title, frame, row, column, 3) uint8. ``sound``: (title, sample) float32 at 16 kHz.
+        ``captions``: (title,) str.
     source : Source
         The model's files.
     options : mapping
@@ -183,7 +184,7 @@ def read(out: Path, name: str) -> Cached:
 
 
 class _Inputs:
-    """What targets read, lot by lot. The last lot of clips is kept, and the digests of all."""
+    """What targets read, lot by lot. The last lot of clips or sound is kept, and the digests of all."""
 
     def __init__(self, data: DataSet, lot: int) -> None:
         first: dict[str, int] = {}
@@ -195,14 +196,19 @@ class _Inputs:
         # Files of computed captions, in the order of the lots; None for those of the data set.
         self.captions: list[Path] | None = None
         self._row_of = first
-        self._digests: dict[int, str] = {}
-        self._kept: tuple[int, NDArray[Any]] | None = None
+        self._digests: dict[tuple[Kind, int], str] = {}
+        self._kept: tuple[tuple[Kind, int], NDArray[Any]] | None = None
 
     def check(self, target: Target, before: Sequence[str]) -> None:
         """Refuse a target whose inputs there will not be."""
         if target.reads in self.data.columns or (target.reads == "captions" and "captions" in before):
             return
-        advice = {"clips": "Give one that has.", "captions": "Give captioner=DIR, a model that writes them."}
+        has = "Give one that has."
+        advice = {
+            "clips": has,
+            "sound": f"{has} Of a folder of films, only those with a sound track do.",
+            "captions": "Give captioner=DIR, a model that writes them.",
+        }
         raise UsageError(
             f"the target {target.name} reads {target.reads}, and the data set has "
             f"{', '.join(self.data.columns) or 'none'} alone. {advice[target.reads]}"
@@ -211,12 +217,12 @@ class _Inputs:
     def digest(self, kind: Kind, number: int) -> str:
         if kind == "captions":
             return hashlib.sha256(strict_json.dumps(self.read(kind, number).tolist()).encode()).hexdigest()
-        if number not in self._digests:
-            clips = np.ascontiguousarray(self.read(kind, number))
-            found = hashlib.sha256(f"{clips.dtype} {clips.shape}\n".encode())
-            found.update(clips.data)
-            self._digests[number] = found.hexdigest()
-        return self._digests[number]
+        if (kind, number) not in self._digests:
+            values = np.ascontiguousarray(self.read(kind, number))
+            found = hashlib.sha256(f"{values.dtype} {values.shape}\n".encode())
+            found.update(values.data)
+            self._digests[kind, number] = found.hexdigest()
+        return self._digests[kind, number]
 
     def read(self, kind: Kind, number: int) -> NDArray[Any]:
         if kind == "captions" and self.captions is not None:
@@ -224,9 +230,9 @@ class _Inputs:
                 return archive["values"]
         if kind == "captions":
             return self._column(kind, number)
-        if self._kept is None or self._kept[0] != number:
+        if self._kept is None or self._kept[0] != (kind, number):
             self._kept = None
-            self._kept = (number, self._column(kind, number))
+            self._kept = ((kind, number), self._column(kind, number))
         return self._kept[1]
 
     def _column(self, kind: Kind, number: int) -> NDArray[Any]:
@@ -240,7 +246,7 @@ class _Inputs:
                 found[place] = value
         if len({np.shape(value) for value in found}) > 1:
             raise UsageError(
-                f"clips of different shapes were found among {self.lots[number][0]} to "
+                f"{kind} of different shapes were found among {self.lots[number][0]} to "
                 f"{self.lots[number][-1]}. Bring all films to one size and length."
             )
         return np.array(found)
@@ -277,8 +283,8 @@ def _storable(values: NDArray[Any], stored: str, what: str) -> NDArray[Any]:
         longest = max((len(text) for text in values.tolist()), default=0)
         if longest > CAPTION_LETTERS:
             raise UsageError(
-                f"a caption has {longest} letters ({what}), and {CAPTION_LETTERS} are kept. Let the model "
-                "write less with captioner.tokens=."
+                f"a text has {longest} letters ({what}), and {CAPTION_LETTERS} are kept. Let the model write "
+                "less with captioner.tokens= or speech.tokens=."
             )
         return values.astype(f"U{CAPTION_LETTERS}")
     values = values.astype(np.float32)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.disk.video import write_mp4
+from tests.train.data.layouts.laboratory import add_sound, tone
 
 VOXELS = 7
 # Places in the recording, in clips of 4 s: of runs 1, 2, 11, 19 and 20.
@@ -51,6 +52,7 @@ def write(
     volumes: Mapping[str, NDArray[np.float64]] | None = None,
     films: bool = True,
     eeg: bool = True,
+    sound: bool = False,
 ) -> Written:
     """Write a release of some subjects, with the clips at some places of their recordings.
 
@@ -63,8 +65,8 @@ def write(
     voxels : int
     volumes : mapping, optional
         Subject -> (volume, voxel), the values of all volumes at `places`; random where not given.
-    films, eeg : bool
-        Whether there are any.
+    films, eeg, sound : bool
+        Whether there are any. The sound of clip n is a tone of 300 + n Hz.
     """
     told = Written()
     places = list(places)
@@ -88,7 +90,7 @@ def write(
         if eeg:
             pack(folder / subject, "EEG_preprocessed_data.tar", segments, unpacked)
     if films:
-        _films(folder, sorted(clips), told, unpacked)
+        _films(folder, sorted(clips), told, unpacked, sound=sound)
     return told
 
 
@@ -114,13 +116,15 @@ def pack(folder: Path, archive: str, files: Mapping[str, bytes], unpacked: bool)
             tar.addfile(one, io.BytesIO(content))
 
 
-def _films(folder: Path, clips: list[int], told: Written, unpacked: bool) -> None:
+def _films(folder: Path, clips: list[int], told: Written, unpacked: bool, *, sound: bool) -> None:
     files = {}
     for clip in clips:
         told.films[clip] = film(clip)
         told.captions[clip] = f"Clip {clip} is shown. Nothing else is."
         path = folder / "one.mp4"
         write_mp4(path, told.films[clip], 8)
+        if sound:
+            add_sound(path, tone(300 + clip, 4)[None])
         files[f"videos/{clip:06d}.mp4"] = path.read_bytes()
         path.unlink()
     pack(folder, "videos.tar", files, unpacked)

@@ -31,6 +31,11 @@ from transformers import (
     VideoMAEConfig,
     VideoMAEForVideoClassification,
     VideoMAEImageProcessorPil,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+    WhisperProcessor,
+    WhisperTokenizer,
 )
 
 from rtdecode.errors import UsageError
@@ -55,8 +60,13 @@ class Films:
     chain = "offline"
     notes = ()
 
-    def __init__(self, frames: int = 5, *, captions: bool = False, side: int = 2 * SIDE) -> None:
-        self.columns: Sequence[Column] = ("clips", "captions") if captions else ("clips",)
+    def __init__(
+        self, frames: int = 5, *, captions: bool = False, sound: bool = False, side: int = 2 * SIDE
+    ) -> None:
+        columns: list[Column] = ["clips"]
+        columns += ["captions"] if captions else []
+        columns += ["sound"] if sound else []
+        self.columns: Sequence[Column] = columns
         # Two subjects watched five titles, one of them twice.
         shown = [*"abcde", "b", *"abcde"]
         count = len(shown)
@@ -73,6 +83,11 @@ class Films:
             title: draws.integers(0, 256, (frames, side, side, 3), dtype=np.uint8) for title in "abcde"
         }
         self.captions = {title: f"the {colour} cat" for title, colour in zip("abcde", WORDS[7:], strict=True)}
+        # A second of a tone, higher for each title; nothing is heard of the first.
+        times = np.arange(16_000) / 16_000
+        self.sound = {
+            title: np.sin(2 * np.pi * 900 * n * times).astype(np.float32) for n, title in enumerate("abcde")
+        }
         self.read_rows: list[int] = []
 
     def read(self, column: Column, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
@@ -82,7 +97,7 @@ class Films:
         if column == "captions":
             return np.array([self.captions[title] for title in titles])
         self.read_rows += list(rows)
-        return np.stack([self.clips[title] for title in titles])
+        return np.stack([(self.sound if column == "sound" else self.clips)[title] for title in titles])
 
     def regions(self, subject: str) -> Mapping[str, NDArray[np.bool_]]:
         return {}
@@ -164,6 +179,44 @@ def blip(folder: Path) -> BlipForConditionalGeneration:
     model.save_pretrained(folder)
     pictures = BlipImageProcessorPil(size={"height": SIDE, "width": SIDE})
     BlipProcessor(pictures, words(folder)).save_pretrained(folder)
+    return model
+
+
+def whisper(folder: Path) -> WhisperForConditionalGeneration:
+    """Save a model that hears two seconds, and writes five words."""
+    torch.manual_seed(0)
+    marks = ["<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>"]
+    # In Whisper's vocabulary a word begins with the mark of a space.
+    spoken = [f"\u0120{word}" for word in WORDS[4:]]
+    vocabulary = {word: n for n, word in enumerate([*marks, *spoken])}
+    config = WhisperConfig(
+        vocab_size=len(vocabulary),
+        num_mel_bins=8,
+        d_model=8,
+        encoder_layers=1,
+        encoder_attention_heads=2,
+        encoder_ffn_dim=8,
+        decoder_layers=1,
+        decoder_attention_heads=2,
+        decoder_ffn_dim=8,
+        max_source_positions=100,
+        max_target_positions=32,
+        decoder_start_token_id=1,
+        pad_token_id=0,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    model = WhisperForConditionalGeneration(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_()
+    # No transcript ends early, and none has what is no word.
+    model.generation_config.suppress_tokens = list(range(len(marks)))
+    model.save_pretrained(folder)
+    tokenizer = WhisperTokenizer(vocab=vocabulary, merges=[])
+    WhisperProcessor(WhisperFeatureExtractor(feature_size=8, chunk_length=2), tokenizer).save_pretrained(
+        folder
+    )
     return model
 
 

@@ -9,13 +9,14 @@ import torch
 
 from rtdecode.errors import UsageError
 from tests.train.data.layouts.released import LENGTH, mindvideo
-from tests.train.targets.models import LICENCE, Films, blip, clip_tower, wan_vae
+from tests.train.targets.models import LICENCE, Films, blip, clip_tower, wan_vae, whisper
 from train.data.dataset import WindowTable
 from train.targets.__main__ import main, read_arguments
 from train.targets.cache import Target, compute, read
 from train.targets.captions import captions
 from train.targets.embeddings import image, text
 from train.targets.models import Hardware
+from train.targets.transcripts import transcripts
 from train.weights.source import Source
 
 CPU = Hardware()
@@ -160,6 +161,21 @@ def test_captions_of_the_data_set_are_embedded(tmp_path: Path) -> None:
         compute(Films(), [embedded], tmp_path)
 
 
+def test_transcripts_are_kept_as_text_and_need_sound(tmp_path: Path) -> None:
+    whisper(tmp_path / "whisper")
+    written = transcripts(tmp_path / "whisper", CPU, licence=LICENCE, tokens=3)
+    compute(Films(sound=True), [written], tmp_path, lot=2)
+    kept = read(tmp_path, "transcripts")
+    assert kept.index["stored"] == "text"
+    told = kept.read(kept.rows(["a", "c"])).tolist()
+    assert told[0] == ""
+    assert len(told[1].split()) == 3
+    with pytest.raises(
+        UsageError, match=r"transcripts reads sound, and the data set has clips alone\. Give one"
+    ):
+        compute(Films(), [written], tmp_path)
+
+
 def test_another_model_is_another_key(tmp_path: Path) -> None:
     for seed in (0, 1):
         clip_tower(tmp_path / str(seed), seed)
@@ -212,7 +228,6 @@ def test_the_command_computes_what_it_is_asked_for(
         (["picture=x", "image.size=3"], r"cannot take picture=x, image\.size=3\. Known keys: vae, image"),
         (["image.frames=some"], r"image\.frames=some is no count: a whole number from 1 on"),
         (["lot=0"], "lot=0 is no count"),
-        (["speech=x"], "no data set gives sound yet"),
         (["image.licence=MIT"], "the model image has no folder. Give it with image=DIR"),
     ],
 )

@@ -11,6 +11,7 @@ from rtdecode.errors import UsageError
 from tests.train.targets.models import (
     LICENCE,
     SIDE,
+    WORDS,
     Films,
     blip,
     clip_tower,
@@ -20,12 +21,14 @@ from tests.train.targets.models import (
     t5,
     videomae,
     wan_vae,
+    whisper,
     words,
 )
 from train.targets.captions import captions
 from train.targets.embeddings import action, image, text
 from train.targets.latents import latents
 from train.targets.models import Hardware, evenly
+from train.targets.transcripts import transcripts
 
 CPU = Hardware()
 # Sums in batches of another size are rounded differently.
@@ -134,6 +137,17 @@ def test_captions_by_blip(tmp_path: Path) -> None:
     assert write(changed)["values"].tolist() == found
     changed[:, 2] = np.roll(clips[:, 2], 1, axis=0)
     assert write(changed)["values"].tolist() == [*found[-1:], *found[:-1]]
+    assert len({*found}) > 1
+
+
+def test_transcripts_by_whisper(tmp_path: Path) -> None:
+    whisper(tmp_path)
+    sounds = Films(sound=True).read("sound", [0, 1, 2, 3, 4])
+    write = transcripts(tmp_path, CPU, licence=LICENCE, tokens=5).opened()
+    silent, *found = write(sounds)["values"].tolist()
+    assert silent == "", "nothing is heard of the first"
+    assert all(len(one.split()) == 5 and {*one.split()} <= {*WORDS} for one in found)
+    assert write(np.roll(sounds, 1, axis=0))["values"].tolist() == [found[-1], "", *found[:-1]]
     assert len({*found}) > 1
 
 

@@ -28,6 +28,7 @@ from train.data.layouts.bids_eeg import SFREQ, TRIGGER, eeg_montage, eeg_windows
 from train.data.layouts.bids_files import BidsRun, Shown, bids_runs, shown_by_events
 from train.data.layouts.bids_windows import cut_films
 from train.data.layouts.film_clips import CLIP_FPS, CLIP_SIZE, film_clips
+from train.data.layouts.film_sound import film_sound, has_sound
 from train.data.layouts.stored_arrays import finite, image
 from train.data.layouts.window_tables import Rows, asked, chosen
 
@@ -95,7 +96,9 @@ class Bids:
         """Read a column of some windows; see `train.data.dataset.DataSet.read`."""
         subject, wanted = asked(self.windows, rows, column, self.columns, self.folder)
         if column == "clips":
-            return self._clips(wanted)
+            return self._of_films(wanted, self._clips_of)
+        if column == "sound":
+            return self._of_films(wanted, self._sound_of)
         if column == "eeg":
             return self._eeg(wanted)
         head = self._head(subject)
@@ -113,15 +116,22 @@ class Bids:
         """Return no regions: the voxels are all those of the head."""
         return {}
 
-    def _clips(self, wanted: NDArray[np.int64]) -> NDArray[np.uint8]:
-        assert self.fps is not None
-        found: dict[int, NDArray[np.uint8]] = {}
+    def _of_films(
+        self, wanted: NDArray[np.int64], cut: Callable[[Path, NDArray[np.float64]], NDArray[Any]]
+    ) -> NDArray[Any]:
+        """Cut what windows show or let hear, film by film."""
+        found: dict[int, NDArray[Any]] = {}
         for film in dict.fromkeys(self.films[row] for row in wanted):
             own = [n for n, row in enumerate(wanted) if self.films[row] == film]
-            starts = self.film_s[wanted[own]]
-            cut = film_clips(film, starts, self.window_s, self.fps, self.options.size)
-            found |= dict(zip(own, cut, strict=True))
+            found |= dict(zip(own, cut(film, self.film_s[wanted[own]]), strict=True))
         return np.stack([found[n] for n in range(len(wanted))])
+
+    def _clips_of(self, film: Path, starts_s: NDArray[np.float64]) -> NDArray[np.uint8]:
+        assert self.fps is not None
+        return film_clips(film, starts_s, self.window_s, self.fps, self.options.size)
+
+    def _sound_of(self, film: Path, starts_s: NDArray[np.float64]) -> NDArray[np.float32]:
+        return film_sound(film, starts_s, self.window_s)
 
     def _eeg(self, wanted: NDArray[np.int64]) -> NDArray[np.float32]:
         assert self.sfreq is not None
@@ -279,6 +289,9 @@ def opened_runs(
     used = [kept[number] for number in np.unique(cut.where[:, 0])]
     channels = _channels(used) if options.eeg else []
     notes = (_PREPARED if prepared else _RAW, _EEG if channels else _NO_EEG, *more)
+    columns: list[Column] = ["eeg", "fmri", "clips"] if channels else ["fmri", "clips"]
+    if any(has_sound(film) for film in dict.fromkeys(cut.films)):
+        columns.append("sound")
     return Bids(
         folder=folder,
         windows=cut.windows,
@@ -296,7 +309,7 @@ def opened_runs(
         chain="offline" if prepared else "causal",
         notes=notes,
         layout=layout,
-        columns=("eeg", "fmri", "clips") if channels else ("fmri", "clips"),
+        columns=columns,
         sfreq=SFREQ if channels else None,
     )
 

@@ -15,6 +15,7 @@ Sources: the scripts of yanweifu-sii/CineBrain and JianxGao/CineBrain, and those
 release. The release itself was not at hand.
 """
 
+import io
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,7 @@ from train.data import leaks
 from train.data.dataset import Column, WindowTable
 from train.data.layouts import cinebrain_clips as clips
 from train.data.layouts.cinebrain_set import CAPTIONS, FPS, SFREQ_HZ, TR_S, WINDOW_S, CineBrain, count_voxels
+from train.data.layouts.film_sound import has_sound
 from train.data.layouts.members import Member, numbered
 
 # Volumes of a whole recording.
@@ -104,6 +106,9 @@ def opened(folder: Path, subjects: list[str] | None = None) -> CineBrain:
     captions = _captions(folder / CAPTIONS)
     if videos:
         columns.append("clips")
+        first = videos[min(videos)]
+        if has_sound(io.BytesIO(first.read()), first):
+            columns.append("sound")
         missing += [f"videos/{clip:06d}.mp4" for clip in sorted(shown - set(videos))]
     else:
         missing.append(_VIDEOS[0])

@@ -15,6 +15,7 @@ from rtdecode.errors import UsageError
 from train.data import regions
 from train.data.dataset import Chain, Column, WindowTable
 from train.data.layouts import cinebrain_clips as clips
+from train.data.layouts.film_sound import film_sound
 from train.data.layouts.members import Member, array
 
 WINDOW_S = 4.0
@@ -77,6 +78,8 @@ class CineBrain:
         rows = np.asarray(rows, np.int64)
         if column == "clips":
             return self._stacked([self._clip(int(self.windows.shown[row])) for row in rows])
+        if column == "sound":
+            return np.concatenate([self._sound(int(self.windows.shown[row])) for row in rows])
         if column == "captions":
             return np.array([self._caption(int(self.windows.shown[row])) for row in rows])
         subjects = set(self.windows.subject[rows].tolist())
@@ -112,10 +115,17 @@ class CineBrain:
         known = self.signals[subject, column]
         return [known[number] for number in range(place * clips.TRS, (place + 1) * clips.TRS)]
 
-    def _clip(self, clip: int) -> NDArray[np.uint8]:
+    def _video(self, clip: int) -> Member:
         if clip not in self.videos:
             raise UsageError(f"{self.folder} has no video of clip {clip:06d}. Fetch videos.tar again.")
-        member = self.videos[clip]
+        return self.videos[clip]
+
+    def _sound(self, clip: int) -> NDArray[np.float32]:
+        member = self._video(clip)
+        return film_sound(io.BytesIO(member.read()), [0.0], WINDOW_S, member)
+
+    def _clip(self, clip: int) -> NDArray[np.uint8]:
+        member = self._video(clip)
         content = member.read()
         frames: list[NDArray[np.uint8]] = []
         try:

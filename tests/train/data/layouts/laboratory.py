@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import nibabel
 import numpy as np
 from numpy.typing import NDArray
@@ -61,3 +63,38 @@ def bids(folder: Path) -> Path:
         write_bold(place / f"{name}_bold.nii.gz", volumes(24, seed), None)
         write_events(place / f"{name}_events.tsv", rows)
     return folder
+
+
+def add_sound(path: Path, sound: NDArray[np.float32], rate: int = 44_100) -> Path:
+    """Give a film a sound track, AAC: (channel, sample), one channel or two, full scale 1."""
+    silent = path.with_name(f"silent-{path.name}")
+    path.rename(silent)
+    layout = {1: "mono", 2: "stereo"}[len(sound)]
+    with av.open(str(silent)) as source, av.open(str(path), "w", format="mp4") as made:
+        pictures = source.streams.video[0]
+        copied = made.add_stream_from_template(pictures)
+        spoken = made.add_stream("aac", rate=rate, layout=layout)
+        for packet in source.demux(pictures):
+            if packet.dts is not None:
+                packet.stream = copied
+                made.mux(packet)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound, np.float32), "fltp", layout)
+        frame.sample_rate = rate
+        # From here on the file counts: the codec's first samples lie before it.
+        frame.pts = 0
+        frame.time_base = Fraction(1, rate)
+        made.mux(spoken.encode(frame))
+        made.mux(spoken.encode(None))
+    silent.unlink()
+    return path
+
+
+def tone(hz: float, seconds: float, rate: int = 44_100) -> NDArray[np.float32]:
+    """Half as loud as full scale, (sample,)."""
+    return (0.5 * np.sin(2 * np.pi * hz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+
+
+def heard_hz(sound: NDArray[np.float32], rate: int = 16_000) -> float:
+    """The loudest frequency of some sound, Hz."""
+    spectrum = np.abs(np.fft.rfft(sound * np.hanning(len(sound))))
+    return float(spectrum.argmax() * rate / len(sound))

@@ -11,7 +11,10 @@ from rtdecode.errors import UsageError
 from tests.train.data.layouts.laboratory import (
     HEAD,
     SHAPE,
+    add_sound,
     bids,
+    heard_hz,
+    tone,
     volumes,
     write_bold,
     write_events,
@@ -19,6 +22,7 @@ from tests.train.data.layouts.laboratory import (
 )
 from train.data.dataset import DataSet
 from train.data.layouts.bids import opened, recognises
+from train.data.layouts.film_sound import SOUND_HZ
 from train.data.nodes import grid
 
 FUNC = Path("sub-01", "func")
@@ -227,3 +231,14 @@ def test_a_film_that_ends_early_is_refused_by_path(folder):
     (folder / "stimuli" / "own" / "film.mp4").write_bytes(b"no film")
     with pytest.raises(UsageError, match=r"film\.mp4 cannot be read as a film"):
         data.read("clips", [1])
+
+
+def test_windows_have_the_sound_of_their_film(folder):
+    assert "sound" not in opened(folder).columns
+    film = folder / "stimuli" / "own" / "film.mp4"
+    add_sound(film, np.concatenate([tone(500, 4), tone(900, 6)])[None])
+    data = opened(folder)
+    assert list(data.columns) == ["fmri", "clips", "sound"]
+    found = data.read("sound", [3, 0])
+    assert found.shape == (2, round(data.window_s * SOUND_HZ))
+    assert [heard_hz(one) for one in found] == pytest.approx([900, 500], abs=3)

@@ -10,6 +10,7 @@ import pytest
 
 from rtdecode.errors import UsageError
 from tests.train.data import cinebrain_folder as release
+from tests.train.data.layouts.laboratory import heard_hz
 from train.data.layouts import cinebrain
 from train.data.layouts.cinebrain_clips import place_of
 from train.data.opening import opened, recognised
@@ -257,3 +258,12 @@ def test_folders_and_subjects_that_are_not_there_are_named(tmp_path: Path) -> No
     small(tmp_path, subjects=["sub-0012"])
     with pytest.raises(UsageError, match="sub-0012"):
         opened(tmp_path)
+
+
+def test_the_sound_of_each_clip_is_read_where_the_videos_have_it(tmp_path: Path) -> None:
+    small(tmp_path, films=True, sound=True)
+    data = opened(tmp_path)
+    assert "sound" in data.columns
+    found = data.read("sound", [1, 0])
+    assert found.shape == (2, 4 * 16_000)
+    assert [heard_hz(one) for one in found] == pytest.approx([301, 300], abs=0.3)
