@@ -3,7 +3,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 from rich.table import Table
@@ -11,6 +11,7 @@ from rich.table import Table
 from rtdecode.disk import strict_json
 from rtdecode.disk.recording import Recording
 from rtdecode.errors import RtDecodeError, UsageError
+from train.data.splits import Repeats
 from train.judging.any_film import on_film
 from train.judging.identification import judge_recording
 from train.judging.judged import NETWORKS, Figures, Judged, Request, shown
@@ -29,6 +30,7 @@ _USAGE = """python -m train.evaluate RUN [--json] [key=value ...]
                              judged by; without it a run is judged as its recipe says
   oracle=900-905             training seeds of the ridge oracle beside them, `seconds` of film each; oracle=
                              leaves it out
+  repeats=single|averaged    averaged decodes the mean of all sessions of a film from a file, and says so
   runs=9-10                  of the recorded data, for a run trained on them
   subject=NAME               one of the run's other participants
   data=DIR                   a recording with its truth, or the folder of the recorded data
@@ -96,8 +98,8 @@ def read_request(changes: list[str]) -> Request:
     Raises
     ------
     UsageError
-        If keys are not known, all of which it names, if ``seconds`` is no number, or if ``published`` is
-        neither true nor false.
+        If keys are not known, all of which it names, or if ``seconds``, ``repeats`` or ``published`` has a
+        value that it cannot have.
     """
     pairs = [text.partition("=") for text in changes]
     unknown = [
@@ -113,6 +115,8 @@ def read_request(changes: list[str]) -> Request:
             values[key] = Path(str(values[key]))
     if not isinstance(values.get("seconds", 0), int | float):
         raise UsageError(f"seconds must be a number, found '{values['seconds']}'.")
+    if values.get("repeats", "single") not in get_args(Repeats):
+        raise UsageError(f"repeats must be {' or '.join(get_args(Repeats))}, found '{values['repeats']}'.")
     if not isinstance(values.get("published", False), bool):
         raise UsageError(f"published must be true or false, found '{values['published']}'.")
     return Request(**values)

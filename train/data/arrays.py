@@ -1,5 +1,6 @@
 """Arrays of windows: statistics, normalisation, and the golden windows that a bundle is tested with."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,29 @@ def normalised(data: Arrays, stats: Arrays) -> tuple[NDArray[Any], NDArray[Any]]
 def normalised_eeg(eeg: NDArray[Any], mask: NDArray[Any], stats: Arrays) -> NDArray[Any]:
     """Normalise EEG (window, channel, sample). Samples that are missing stay zero."""
     return (eeg - stats["eeg_mean"][:, None]) / stats["eeg_scale"][:, None] * mask[:, None]
+
+
+def averaged_signals(repeats: Sequence[Arrays]) -> Arrays:
+    """Average the windows of sessions that showed the same, over those that have a sample or a volume.
+
+    Parameters
+    ----------
+    repeats : sequence of dict
+        Of each session ``eeg`` (window, channel, sample), ``fmri`` (window, slot, voxel), and their masks
+        (window, sample) and (window, slot); one signal may be missing in all.
+    """
+    if len(repeats) == 1:
+        return repeats[0]
+    found: Arrays = {}
+    for name, axis in (("eeg", 1), ("fmri", 2)):
+        if name not in repeats[0]:
+            continue
+        masks = [np.expand_dims(one[f"{name}_mask"], axis) for one in repeats]
+        there = np.sum(masks, axis=0)
+        total = np.sum([one[name] * mask for one, mask in zip(repeats, masks, strict=True)], axis=0)
+        found[name] = (total / np.maximum(there, 1)).astype(np.float32)
+        found[f"{name}_mask"] = (there > 0).squeeze(axis).astype(np.float32)
+    return found
 
 
 def in_head(mean: NDArray[Any]) -> NDArray[np.int64]:

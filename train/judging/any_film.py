@@ -10,9 +10,10 @@ the same in all sessions: a window's score is its mean over them, and intervals 
 They tell what to expect of these windows with other noise, and little of other films.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ from rtdecode.disk.clip_file import Pixels
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.watched import KINDS, NONE, watched
 from rtdecode.phantom.session import PhantomSession
+from train.data.arrays import averaged_signals
 from train.data.phantom import Participant, film_clips, session_arrays, spans
 from train.data.simulated import SimulatedSessions
 from train.judging import published
@@ -59,6 +61,8 @@ _ELSEWHERE = 5000
 _OTHERS = 3
 # Steps after a seam: the seam itself and a second.
 _STEPS = 9
+# What a trial's signals are.
+_SIGNALS = {"single": "single trials", "averaged": "mean of {} repeats"}
 _SHEET_ROWS = 12
 # Frames of a clip that a sheet shows.
 _SHEET_FRAMES = [4, 16, 28]
@@ -89,6 +93,7 @@ def on_film(data: Any, bundle: Bundle, system: System, show: Show, request: Requ
     films = [name.strip() for name in str(request.film).split(",")]
     for film in films:
         _check(film)
+    _check_repeats(films, request)
     papers = published.load(request)
     found = Judged({}, {"networks": papers.told()} if papers.networks() else {}, simulated=True)
     # Films from files share them, as all of them are held against what is learned from one kind of film.
@@ -180,6 +185,17 @@ def _check(film: str) -> None:
         watched(film, None, 0, "grid")
 
 
+def _check_repeats(films: Sequence[str], request: Request) -> None:
+    """Refuse to average where nothing is repeated."""
+    drawn = [film for film in films if film in KINDS]
+    if request.repeats == "averaged" and (drawn or len(judging_seeds(request.seeds)) < 2):
+        raise UsageError(
+            "repeats=averaged averages the signals of sessions that show one film; found "
+            f"film={request.film}, seeds={request.seeds}. Give film=FILE, which each session shows as a "
+            "whole, and two seeds or more."
+        )
+
+
 def _learner(who: Participant) -> Participant:
     return replace(who, film=kind_of(who.film))
 
@@ -212,7 +228,7 @@ def judge_film(
         Its `film` is ``shapes`` or ``natural``, of which each session shows another, or the path of a film,
         which is shown as a whole in each session.
     request : Request
-        `seeds` and `seconds` are read.
+        `seeds`, `seconds` and `repeats` are read.
     beside : References
         Made for this participant and preset, and the kind of film that stands for this one.
     papers : Published
@@ -228,14 +244,17 @@ def judge_film(
     presence = Presence(system, float(bundle.manifest.grid.hop))
     tally = Tally(papers, judging.mean_clip, beside.clips)
     pictured: dict[str, Sequence[Pixels]] = {}
-    for seed in tracked(seeds, f"{title(who.film)}, {who.preset}"):
-        session = watch(who, seed, request.seconds)
+    # No session can average repeats: figures of a mean say how many there were.
+    trials = [seeds] if request.repeats == "averaged" else [[seed] for seed in seeds]
+    for trial in tracked(trials, f"{title(who.film)}, {who.preset}"):
+        session = watch(who, trial[0], request.seconds)
         # A film from a file is the same each time.
         film = shown[0] if fixed and shown else judging.describe(session)
         tally.film(film, again=fixed)
         shown.append(film)
-        inputs = session_arrays(bundle, session)
-        controls = judging.controls(session)
+        again = (watch(who, seed, request.seconds) for seed in trial[1:])
+        inputs = judging.inputs(chain([session], again))
+        controls = judging.controls(trial, session.seconds)
         made = show(inputs, film.where)
         profiles += _profiles(made.clips, film)
         drawn.append(made.clips)
@@ -264,14 +283,16 @@ def judge_film(
             more = held_apart(tally.seen[""], tally.truths, papers.score)
             scores[OTHER_FILM] = [a | b for a, b in zip(scores[OTHER_FILM], more, strict=True)]
         scores |= tally.references()
-    tables = {"films": [_told(who, shown, beside, fixed=fixed)], "steps after a seam": _steps(profiles)}
+    told = _told(who, shown, beside, fixed=fixed) | {"signals": _SIGNALS[request.repeats].format(len(seeds))}
+    tables = {"films": [told], "steps after a seam": _steps(profiles)}
     kept, _ = groups(shown[:1] if fixed else shown, by_session=not fixed)
     every = np.tile(kept, len(shown)) if fixed else kept
     made = figures(scores, shown, fixed=fixed) | presence.figures(every) | tally.distances(every)
     wins, _ = scores[""][0]["identification_2way"]
     beside_film = {name: pictured[name] for name in _PICTURED.values() if name in pictured}
     versions = {"film": shown[0].clips, **beside_film}
-    picked = examples(f"{title(who.film)}, {who.preset}", wins, versions, bundle.manifest.clip.fps)
+    about = f"{title(who.film)}, {who.preset}, {told['signals']}"
+    picked = examples(about, wins, versions, bundle.manifest.clip.fps)
     return Judged(made, tables, examples=picked)
 
 
@@ -331,19 +352,23 @@ class _Judging:
         if self.beside.oracle is not None:
             yield "_oracle", self.beside.oracle.clips(inputs)
 
-    def controls(self, session: PhantomSession) -> dict[str, Arrays]:
+    def inputs(self, sessions: Iterable[PhantomSession]) -> Arrays:
+        """Run the sessions of a trial through the chain, and average their signals."""
+        return averaged_signals([session_arrays(self.bundle, session) for session in sessions])
+
+    def controls(self, trial: Sequence[int], seconds: float) -> dict[str, Arrays]:
         """Simulate the brains that tell nothing of the film, or tell it as no decoder has learned."""
         resting = replace(self.who, film=NONE)
         elsewhere = replace(self.who, film=self.beside.kind)
         stranger = replace(self.who, subject=self.who.subject + 1)
-        seconds = session.seconds
         found = {
-            "_rest": watch(resting, session.seed, seconds),
-            "_other_subject": watch(stranger, session.seed, seconds),
+            "_rest": self.inputs(watch(resting, seed, seconds) for seed in trial),
+            "_other_subject": self.inputs(watch(stranger, seed, seconds) for seed in trial),
         }
         if not self.apart:
-            found[OTHER_FILM] = watch(elsewhere, session.seed + _ELSEWHERE, seconds)
-        return {suffix: session_arrays(self.bundle, other) for suffix, other in found.items()}
+            others = (watch(elsewhere, seed + _ELSEWHERE, seconds) for seed in trial)
+            found[OTHER_FILM] = self.inputs(others)
+        return found
 
     def score(self, suffix: str, clips: Sequence[Pixels], shown: Shown) -> Scores:
         """Hold clips against the film."""

@@ -17,6 +17,7 @@ from PIL import Image
 from rtdecode.bundle import Manifest
 from rtdecode.disk.clip_file import Pixels
 from rtdecode.scores.events import Span
+from train.data.splits import Repeats
 from train.reconstruct import Reconstruction, reconstruct
 from train.system import System
 from train.work import Arrays
@@ -41,6 +42,7 @@ class Request:
     subject: str | None = None
     film: str | None = None
     oracle: str | int | None = "900-905"
+    repeats: Repeats = "single"
     published: bool = False
     image_classifier: Path | None = None
     video_classifier: Path | None = None

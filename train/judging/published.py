@@ -384,13 +384,14 @@ def load(request: Request) -> Published:
 
 
 def refuse(request: Request) -> None:
-    """Refuse published figures for a judge that does not make them.
+    """Refuse published figures and averaged repeats for a judge that does not make them.
 
     Raises
     ------
     UsageError
     """
     asked = [key for key in PUBLISHED if getattr(request, key)]
+    asked += ["repeats"] if request.repeats != "single" else []
     if asked:
         raise UsageError(
             f"{'=, '.join(asked)}= is for runs that are judged on a film. Give film=shapes, natural or a "

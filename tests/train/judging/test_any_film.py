@@ -1,6 +1,7 @@
 """A decoder is judged on films that it was not made for."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from rtdecode.disk.video import write_mp4
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.film import Film
 from tests.train.tiny import tiny
-from train.evaluate import Request, evaluate
+from train.evaluate import Request, evaluate, judged
 from train.judging.any_film import held_apart
 from train.judging.film_scores import CHANCE, Scores, Shown, describe, told_apart
 
@@ -53,6 +54,23 @@ def test_a_run_is_judged_on_films_beside_controls_and_references(tmp_path: Path)
     assert figures["bits_per_window"]["constant"] == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.full
+def test_the_mean_of_repeats_is_one_trial_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "dancing.mp4"
+    write_mp4(path, Film(24, seed=1200, cuts="free").frames, 8)
+    request = Request(film=str(path), seeds="1000-1003", seconds=24, oracle=None, presets="hard")
+    single = judged(tiny("ridge"), request)
+    averaged = judged(tiny("ridge"), replace(request, repeats="averaged"))
+    assert single.tables["films"][0]["signals"] == "single trials"
+    assert averaged.tables["films"][0]["signals"] == "mean of 4 repeats"
+    assert averaged.tables["films"][0]["sessions"] == 1
+    (n,) = {found.figures["psnr"]["n"] for found in (single, averaged)}
+    assert n == 6
+    # Noise of four sessions is halved by their mean, and brings the clips nearer to the film.
+    assert averaged.figures["psnr"]["value"] > single.figures["psnr"]["value"]
+    assert "mean of 4 repeats" in averaged.examples[0].words
+
+
 def test_each_film_is_held_against_the_brains_of_the_next_sessions() -> None:
     films = [described(seed) for seed in range(5)]
     drawn = [film.clips for film in films]
@@ -89,5 +107,9 @@ def test_what_cannot_be_judged_is_refused_before_anything_is_judged() -> None:
         evaluate(tiny("ridge"), Request(film="shapes,none"))
     with pytest.raises(UsageError, match=r"no film missing\.mp4"):
         evaluate(tiny("ridge"), Request(film="shapes,missing.mp4"))
+    with pytest.raises(UsageError, match=r"repeats=averaged averages .* found film=shapes, seeds=1000-1001"):
+        evaluate(tiny("ridge"), Request(film="shapes", repeats="averaged"))
+    with pytest.raises(UsageError, match=r"repeats= is for runs that are judged on a film"):
+        evaluate(tiny("ridge"), Request(seeds="1000", seconds=24, repeats="averaged"))
     with pytest.raises(UsageError, match="oracle= takes seeds of training sessions"):
         evaluate(tiny("ridge"), Request(film="shapes", oracle="1000"))
