@@ -203,10 +203,9 @@ class _Inputs:
         """Refuse a target whose inputs there will not be."""
         if target.reads in self.data.columns or (target.reads == "captions" and "captions" in before):
             return
-        has = "Give one that has."
         advice = {
-            "clips": has,
-            "sound": f"{has} Of a folder of films, only those with a sound track do.",
+            "clips": "Give one that has.",
+            "sound": "Give one whose films have a sound track.",
             "captions": "Give captioner=DIR, a model that writes them.",
         }
         raise UsageError(
