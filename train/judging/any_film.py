@@ -61,8 +61,6 @@ _ELSEWHERE = 5000
 _OTHERS = 3
 # Steps after a seam: the seam itself and a second.
 _STEPS = 9
-# What a trial's signals are.
-_SIGNALS = {"single": "single trials", "averaged": "mean of {} repeats"}
 _SHEET_ROWS = 12
 # Frames of a clip that a sheet shows.
 _SHEET_FRAMES = [4, 16, 28]
@@ -283,7 +281,9 @@ def judge_film(
             more = held_apart(tally.seen[""], tally.truths, papers.score)
             scores[OTHER_FILM] = [a | b for a, b in zip(scores[OTHER_FILM], more, strict=True)]
         scores |= tally.references()
-    told = _told(who, shown, beside, fixed=fixed) | {"signals": _SIGNALS[request.repeats].format(len(seeds))}
+    repeats = len(trials[0])
+    signals = "single trials" if repeats == 1 else f"mean of {repeats} repeats"
+    told = _told(who, shown, beside, fixed=fixed) | {"repeats": repeats, "signals": signals}
     tables = {"films": [told], "steps after a seam": _steps(profiles)}
     kept, _ = groups(shown[:1] if fixed else shown, by_session=not fixed)
     every = np.tile(kept, len(shown)) if fixed else kept
@@ -291,7 +291,7 @@ def judge_film(
     wins, _ = scores[""][0]["identification_2way"]
     beside_film = {name: pictured[name] for name in _PICTURED.values() if name in pictured}
     versions = {"film": shown[0].clips, **beside_film}
-    about = f"{title(who.film)}, {who.preset}, {told['signals']}"
+    about = f"{title(who.film)}, {who.preset}, {signals}"
     picked = examples(about, wins, versions, bundle.manifest.clip.fps)
     return Judged(made, tables, examples=picked)
 

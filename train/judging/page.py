@@ -37,9 +37,9 @@ _READING = (
     "brain that watches another film, or, where no such brain was decoded, the same brain shifted in time. "
     "The null brain is the same decoder with the same weights and seed, and no signal. The nearest training "
     "clip is the window of the training films that is most like the decoder's clip. The constant is the "
-    "training mean, always the same. The marginal knows how often each class is shown, and sees no brain. "
-    "All figures rest on single trials: no repetitions were averaged."
+    "training mean, always the same. The marginal knows how often each class is shown, and sees no brain."
 )
+_SINGLE = "All figures rest on single trials: no repetitions were averaged."
 _STYLE = """
 body { font: 15px/1.5 sans-serif; max-width: 74rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f23; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
@@ -93,7 +93,7 @@ def page(found: Judged) -> str:
     parts = [
         "<h1>Figures of a run</h1>",
         f'<p class="note">{_SIMULATED}</p>' if found.simulated else "",
-        f'<p class="small">{html.escape(_READING)}</p>',
+        f'<p class="small">{html.escape(f"{_READING} {_trials(found.tables)}")}</p>',
         _section("Figures and their floors", _table(floors(found.figures))),
         _section("Clips: the best, the median and the worst by identification", _clips(found.examples)),
         _section("All figures", _table(_flat(found.figures))),
@@ -103,6 +103,15 @@ def page(found: Judged) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f"<title>Figures of a run</title><style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
     )
+
+
+def _trials(tables: dict[str, Any]) -> str:
+    """Say whether signals were averaged before they were decoded."""
+    films = [row for name, rows in tables.items() if name.split("/")[-1] == "films" for row in rows]
+    averaged = [f"{row['film']} ({row['signals']})" for row in films if row.get("repeats", 1) > 1]
+    if not averaged:
+        return _SINGLE
+    return f"No session can do so: signals were averaged before they were decoded, of {', '.join(averaged)}."
 
 
 def _flat(figures: Figures) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from tests.train.tiny import tiny
 from train.evaluate import Request, evaluate, judged
 from train.judging.any_film import held_apart
 from train.judging.film_scores import CHANCE, Scores, Shown, describe, told_apart
+from train.judging.page import page
 
 CONTROLS = ("_rest", "_other_film", "_other_subject", "_null")
 
@@ -69,6 +70,8 @@ def test_the_mean_of_repeats_is_one_trial_by_name(tmp_path: Path) -> None:
     # Noise of four sessions is halved by their mean, and brings the clips nearer to the film.
     assert averaged.figures["psnr"]["value"] > single.figures["psnr"]["value"]
     assert "mean of 4 repeats" in averaged.examples[0].words
+    assert "averaged before they were decoded, of dancing (mean of 4 repeats)" in page(averaged)
+    assert "no repetitions were averaged" in page(single)
 
 
 def test_each_film_is_held_against_the_brains_of_the_next_sessions() -> None:
