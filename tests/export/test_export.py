@@ -24,7 +24,7 @@ from train.models.haxby.system import Category
 from train.models.ridge.system import PatchRidge
 from train.recipe import build
 from train.reconstruct import reconstruct
-from train.run_folder import arrays, draft_of, read_run, weights
+from train.run_folder import arrays, draft_of, read_run, restored
 from train.system import ClosedForm, Condition, System
 from train.work import Arrays
 
@@ -44,7 +44,7 @@ main()
 
 def system_of(folder: Path) -> System:
     plan = build(read_run(folder)["arguments"]["system"])
-    return plan.restore(weights(folder))
+    return restored(folder, plan)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 from tests.train.tiny import tiny
 from train.recipe import build
 from train.reconstruct import reconstruct
-from train.run_folder import arrays, draft_of, read_run, weights
+from train.run_folder import arrays, draft_of, read_run, restored
 from train.system import System, Traced, Written
 from train.work import Arrays
 
@@ -19,7 +19,7 @@ COMPACT = Path(__file__).parents[2] / "train" / "runs" / "phantom"
 
 def system_of(folder: Path) -> System:
     plan = build(read_run(folder)["arguments"]["system"])
-    return plan.restore(weights(folder))
+    return restored(folder, plan)
 
 
 def inputs_of(folder: Path, system: System) -> Arrays:

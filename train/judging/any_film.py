@@ -44,6 +44,7 @@ from train.judging.film_scores import (
 )
 from train.judging.identification import ROUTES, by_preset, judging_seeds, only
 from train.judging.judged import Judged, Request, Show
+from train.judging.likeness import FROZEN
 from train.judging.pictures import contact_sheet
 from train.judging.presence import Presence
 from train.judging.published import NEAREST, NULL, OTHER_FILM, Published, Tally
@@ -270,10 +271,10 @@ def judge_film(
         scores.setdefault(CONSTANT, []).append(constant | tally.constant())
         for suffix, found in tally.pictures(CONSTANT).items():
             # Of a clip that stands still, there are no other scores.
-            if suffix in scores and len(scores[suffix]) == len(shown):
-                scores[suffix][-1] |= found
-            else:
+            if suffix == FROZEN:
                 scores.setdefault(suffix, []).append(found)
+            else:
+                scores[suffix][-1] |= found
     if judging.apart:
         scores[OTHER_FILM] = held_apart(drawn, shown, partial(judging.score, OTHER_FILM))
     if papers:

@@ -5,7 +5,7 @@ once for all decoders that are held against it, and every core takes windows of 
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from rtdecode.disk.clip_file import Pixels
@@ -47,10 +47,11 @@ def likenesses(
     def window(number: int) -> dict[str, Window]:
         film = films[number]
         true = list(flows(film))
+        small = resized(film)
         found: dict[str, Window] = {FROZEN: {"end_point_error": zero_flow_error(true)}}
         for suffix, drawn in clips.items():
-            found[suffix] = _likeness(drawn[number], film, flows(drawn[number]), true)
-        found[same] = _likeness(clip, film, steady, true)
+            found[suffix] = _likeness(drawn[number], small, flows(drawn[number]), true)
+        found[same] = _likeness(clip, small, steady, true)
         return found
 
     # OpenCV and SciPy leave Python's lock while they compute.
@@ -59,9 +60,10 @@ def likenesses(
     return {suffix: [one[suffix] for one in windows] for suffix in windows[0]}
 
 
-def _likeness(clip: Pixels, film: Pixels, ours: Sequence[Flow] | Iterator[Flow], true: list[Flow]) -> Window:
-    small = [resized(clip)], [resized(film)]
-    found = {f"ssim_{name}": float(published_ssim(*small, name)[0]) for name in VARIANTS}
-    found["psnr_frames"] = float(published_psnr(*small)[0])
+def _likeness(clip: Pixels, film: Pixels, ours: Iterable[Flow], true: list[Flow]) -> Window:
+    """Compare a clip and its flow with the film, which is small already, and with the film's flow."""
+    pair = [resized(clip)], [film]
+    found = {f"ssim_{name}": float(published_ssim(*pair, name)[0]) for name in VARIANTS}
+    found["psnr_frames"] = float(published_psnr(*pair)[0])
     found["end_point_error"] = end_point_error(ours, true)
     return found

@@ -41,7 +41,7 @@ def film_length_s(path: Path) -> float:
             if not container.streams.video or length is None:
                 raise UsageError(f"{path} has no video of a known length. Give the film that was shown.")
     except (OSError, av.error.FFmpegError) as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     return length / av.time_base
 
 
@@ -102,7 +102,7 @@ def film_clips(
                         "the film that was shown, as a whole."
                     )
     except (OSError, av.error.FFmpegError) as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     return pictures.reshape(-1, count, *size, 3)
 
 
@@ -163,7 +163,7 @@ def _sought(container: InputContainer, stream: VideoStream, at_s: float) -> Iter
 
 
 def _timed(container: InputContainer, stream: VideoStream) -> Iterator[Timed]:
-    zero_s = float((stream.start_time or 0) * (stream.time_base or 0))
+    zero_s = begin_s(stream)
     at_s = 0.0
     for frame in container.decode(stream):
         at_s = at_s if frame.time is None else frame.time - zero_s
@@ -189,10 +189,16 @@ def _on_at(timed: Iterator[Timed], length_s: float, instants: NDArray[np.float64
         done += 1
 
 
+def begin_s(stream: VideoStream) -> float:
+    """Return when the picture begins on its file's own clock, s."""
+    return float((stream.start_time or 0) * (stream.time_base or 0))
+
+
 def _ticks(stream: VideoStream, seconds: float) -> int:
     base = float(stream.time_base or 1)
     return int(seconds / base) + (stream.start_time or 0)
 
 
-def _unreadable(path: Path, error: Exception) -> UsageError:
-    return UsageError(f"{path} cannot be read as a film ({error}). Give the film that was shown.")
+def unreadable(name: object, error: Exception) -> UsageError:
+    """Make the error for what is no film."""
+    return UsageError(f"{name} cannot be read as a film ({error}). Give the film that was shown.")

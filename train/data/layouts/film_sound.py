@@ -11,7 +11,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from numpy.typing import NDArray
 
-from rtdecode.errors import UsageError
+from train.data.layouts.film_clips import begin_s, unreadable
 
 # Samples a second.
 SOUND_HZ = 16_000
@@ -41,7 +41,7 @@ def has_sound(film: Film, name: object = None) -> bool:
         with _opened(film) as container:
             return bool(container.streams.audio)
     except (OSError, av.error.FFmpegError) as error:
-        raise _unreadable(name or film, error) from error
+        raise unreadable(name or film, error) from error
 
 
 def film_sound(
@@ -73,11 +73,13 @@ def film_sound(
     found = np.zeros((len(starts_s), count), np.float32)
     try:
         with _opened(film) as container:
+            if not container.streams.audio:
+                return found
+            zero_s = begin_s(container.streams.video[0]) if container.streams.video else 0.0
             for clip, start_s in zip(found, starts_s, strict=True):
-                if container.streams.audio:
-                    _fill(clip, container, container.streams.audio[0], _begin_s(container) + float(start_s))
+                _fill(clip, container, container.streams.audio[0], zero_s + float(start_s))
     except (OSError, av.error.FFmpegError) as error:
-        raise _unreadable(name or film, error) from error
+        raise unreadable(name or film, error) from error
     return found
 
 
@@ -110,17 +112,5 @@ def _put(clip: NDArray[np.float32], samples: NDArray[np.float32], place: int) ->
     return after
 
 
-def _begin_s(container: InputContainer) -> float:
-    """Return when the picture begins on the file's own clock, s."""
-    if not container.streams.video:
-        return 0.0
-    stream = container.streams.video[0]
-    return float((stream.start_time or 0) * (stream.time_base or 0))
-
-
 def _opened(film: Film) -> InputContainer:
     return av.open(str(film) if isinstance(film, Path) else film, "r")
-
-
-def _unreadable(name: object, error: Exception) -> UsageError:
-    return UsageError(f"{name} cannot be read ({error}). Give the film that was shown.")
