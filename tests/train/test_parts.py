@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtdecode.scores.events import Event
-from train.closed_form import patch_codec
+from train.closed_form import patch_codec, stem
 from train.closed_form.lda import fit_lda, fit_temperature, softmax
 from train.closed_form.ridge import PENALTIES, fit_ridge
 from train.closed_form.stem import fill_slots, fit_eeg_stem, fit_voxel_stem
@@ -241,3 +241,16 @@ def test_every_category_has_its_own_picture_with_the_note() -> None:
     assert np.array_equal(pages[:, :100], bare[:, :100])
     distance = [np.abs(a.astype(int) - b).mean() for i, a in enumerate(bare) for b in bare[:i]]
     assert min(distance) > 5
+
+
+def test_components_of_many_voxels_are_found_without_their_covariance(monkeypatch: pytest.MonkeyPatch):
+    rng = np.random.default_rng(3)
+    driven = rng.standard_normal((8, 5, 6)) @ rng.standard_normal((6, 300))
+    volumes = (driven + 0.05 * rng.standard_normal((8, 5, 300))).astype(np.float32)
+    whole = fit_voxel_stem(volumes, 6)
+    monkeypatch.setattr(stem, "_MANY_VOXELS", 100)
+    found = fit_voxel_stem(volumes, 6)
+    np.testing.assert_allclose(found, whole, atol=1e-5)
+    np.testing.assert_array_equal(found, fit_voxel_stem(volumes, 6))
+    # Forty volumes have no more components than that.
+    assert fit_voxel_stem(volumes, 64).shape == (300, 39)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import idct
+from scipy.sparse.linalg import svds
 
 from train.work import Arrays
 
@@ -13,6 +14,8 @@ Matrix = NDArray[np.float64]
 
 # A direction with a smaller share of the largest variance holds rounding errors.
 _LEAST_VARIANCE = 1e-9
+# Of more voxels than this, the whole covariance is not made: of 19,000 it would take half an hour.
+_MANY_VOXELS = 2048
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,19 @@ def fit_eeg_stem(eeg: NDArray[np.float32], components: int, frequencies: int, wh
 
 
 def fit_voxel_stem(fmri: NDArray[np.float32], components: int) -> Matrix:
-    """Find the first principal components of the voxels, (voxel, component), from all volumes."""
-    x = fmri.reshape(-1, fmri.shape[-1]).astype(np.float64)
-    _, vectors = np.linalg.eigh(x.T @ x / len(x))
-    return fixed_signs(vectors[:, ::-1][:, :components])
+    """Find the first principal components of the voxels, (voxel, component), from all volumes.
+
+    Of many voxels there are at most as many components as volumes less one.
+    """
+    x = fmri.reshape(-1, fmri.shape[-1])
+    if x.shape[1] <= _MANY_VOXELS:
+        x = x.astype(np.float64)
+        _, vectors = np.linalg.eigh(x.T @ x / len(x))
+        return fixed_signs(vectors[:, ::-1][:, :components])
+    # From a fixed start, so that the same volumes give the same components.
+    found: Any = svds(x, k=min(components, len(x) - 1), v0=np.ones(min(x.shape), x.dtype))
+    _, sizes, rows = found
+    return fixed_signs(rows[np.argsort(-sizes)].T.astype(np.float64))
 
 
 def fill_slots(fmri: NDArray[Any], mask: NDArray[Any]) -> NDArray[np.float64]:
