@@ -83,7 +83,7 @@ class Statistics:
     @property
     def digest(self) -> str:
         """SHA-256 of the names of the windows that they rest on."""
-        return hashlib.sha256("\n".join(self.windows).encode()).hexdigest()
+        return names_digest(self.windows)
 
     def standardised(self, column: str, values: NDArray[Any]) -> NDArray[np.float32]:
         """Standardise a column of windows of this subject, of the shape that `DataSet.read` gives.
@@ -144,7 +144,8 @@ def statistics(data: DataSet, rows: Rows, columns: Sequence[Column] = SIGNALS) -
             windows=tuple(sorted(data.windows.names(own))),
             mean={column: one.mean for column, one in whole.items()},
             deviation={column: _divisor(one.deviation) for column, one in whole.items()},
-            scaling={column: scaling(each) for column, each in runs.items()},
+            # A high-pass filter leaves no mean of the EEG, and it may be causal.
+            scaling={column: scaling(each, by_mean=column == "fmri") for column, each in runs.items()},
         )
     return found
 
@@ -159,12 +160,12 @@ def run_moments(data: DataSet, column: Column, rows: NDArray[np.int64]) -> dict[
     return found
 
 
-def scaling(runs: Mapping[str, Moments]) -> Scaling:
+def scaling(runs: Mapping[str, Moments], *, by_mean: bool = True) -> Scaling:
     """Say from the moments of its runs how a release scaled its data.
 
     Voxels that never change are left out. Means that are 0, or deviations that are 1, in every run come about
     in no other way than by centring or scaling each run alone. Data that were never scaled count as put
-    through one map.
+    through one map. Without `by_mean`, means say nothing.
     """
     if len(runs) < 2:
         return "unknown"
@@ -175,7 +176,12 @@ def scaling(runs: Mapping[str, Moments]) -> Scaling:
     scale = whole.deviation[living]
     centred = [_rms(one.mean[living] / scale) < _NOTHING for one in runs.values()]
     scaled = [_rms(one.deviation[living] - 1) < _NOTHING for one in runs.values()]
-    return "each run" if all(centred) or all(scaled) else "one map"
+    return "each run" if (by_mean and all(centred)) or all(scaled) else "one map"
+
+
+def names_digest(names: Iterable[str]) -> str:
+    """Return the SHA-256 of some windows' names, in whatever order they come."""
+    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
 
 
 def write(path: Path, found: Mapping[str, Statistics]) -> None:

@@ -1,5 +1,6 @@
 """Statistics rest on training windows alone, and take back what one map over all runs told of the test."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,15 @@ def test_it_is_said_where_each_run_was_scaled_or_centred_by_itself(centred: bool
         "The release scaled each run of A's fmri by itself. A held-out run was scaled with knowledge of its "
         "own future, and standardising by training runs does not take that back."
     )
+
+
+def test_eeg_without_a_mean_may_have_been_filtered_causally() -> None:
+    data = held(recording())
+    values = dict(data.values)
+    values["eeg"] = values["eeg"] - values["eeg"].mean(2, keepdims=True)
+    filtered = replace(data, values=values)
+    rows = splits.released(data.windows).train
+    assert standard.statistics(filtered, rows)["A"].scaling["eeg"] == "one map"
 
 
 def test_one_run_does_not_tell_how_it_was_scaled() -> None:
