@@ -30,13 +30,15 @@ _USAGE = """python -m train.evaluate RUN [--json] [key=value ...]
                              judged by; without it a run is judged as its recipe says
   oracle=900-905             training seeds of the ridge oracle beside them, `seconds` of film each; oracle=
                              leaves it out
-  repeats=single|averaged    averaged decodes the mean of all sessions of a film from a file, and says so
+  repeats=single|averaged    averaged decodes the mean of all sessions of a film from a file, or of all
+                             showings of what is held out of a data set, and says so
   runs=9-10                  of the recorded data, for a run trained on them
   subject=NAME               one of the run's other participants
-  data=DIR                   a recording with its truth, or the folder of the recorded data
+  data=DIR                   a recording with its truth, the folder of the recorded data, or the data set that
+                             the run was trained on, whose held-out runs are judged
   out=DIR                    figures.json, tables and pictures go there, and a page with moving pictures,
                              index.html
-with film=, the figures that papers publish, each beside its floors:
+with film=, and for runs trained on a data set, the figures that papers publish, each beside its floors:
   published=true             structural similarity, PSNR by frames and end-point error; some seconds a window
   image_classifier=DIR       classes of frames, by a network from a folder, as transformers writes them
   video_classifier=DIR       classes of clips
@@ -88,7 +90,8 @@ def judged(run: Path, request: Request) -> Judged:
     film = request.film if request.film is not None else getattr(recipe["judge"], "films", None)
     if film is not None:
         return on_film(recipe["data"], held, system, show, replace(request, film=film))
-    refuse(request)
+    if not getattr(recipe["judge"], "makes_published", False):
+        refuse(request)
     return recipe["judge"].evaluate(recipe["data"], held, show, request)
 
 

@@ -12,6 +12,7 @@ calls the builders. The slots of a recipe are these::
     export:               how its bundle is written by default
     tiny:                 changes at ``scale=tiny``
     recorded:             changes where one's own recordings are trained on (``film=``)
+    dataset:              changes where a data set is trained on (``data=`` without ``film=``)
 """
 
 import hashlib
@@ -123,6 +124,7 @@ def read(recipe: str, overrides: list[str]) -> Recipe:
     tree = _inherited(path, [])
     tiny = tree.pop("tiny", {})
     recorded = tree.pop("recorded", {})
+    dataset = tree.pop("dataset", {})
     changes = [_change(text) for text in overrides]
     common = _common({key: value for key, value in changes if key in Common.__slots__})
     # The changes of `tiny` come first, so that those of the command line still have the last word.
@@ -131,6 +133,8 @@ def read(recipe: str, overrides: list[str]) -> Recipe:
     _check_recorded(path.stem, common, learns=bool(recorded))
     if common.film:
         _merge(tree, recorded)
+    elif common.data is not None:
+        _merge(tree, dataset)
     for key, value in changes:
         if key not in Common.__slots__:
             _check_slots({key.split(".")[0]}, f"'{key}'")
@@ -156,8 +160,9 @@ def _inherited(path: Path, heirs: list[Path]) -> dict[str, Any]:
     base = tree.pop("base", None)
     if base is not None:
         below = _inherited(_path(str(base), path.parent), [*heirs, path.resolve()])
-        # `tiny` is not inherited: what makes one system tiny need not fit another.
-        below.pop("tiny", None)
+        # What makes one system tiny, or lets it learn from a data set, need not fit another.
+        for special in ("tiny", "dataset"):
+            below.pop(special, None)
         _merge(below, tree)
         tree = below
     return tree
@@ -188,7 +193,7 @@ def parsed(text: str, where: str) -> Any:
 def _mapping(tree: Any, path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise UsageError(f"{path} is no recipe: a mapping of {', '.join(SLOTS)} was expected.")
-    _check_slots({*tree} - {"base", "tiny", "recorded"}, str(path))
+    _check_slots({*tree} - {"base", "tiny", "recorded", "dataset"}, str(path))
     return tree
 
 
@@ -196,6 +201,11 @@ def _check_recorded(name: str, common: Common, *, learns: bool) -> None:
     """Refuse recordings without films, films without recordings, and recipes that take neither."""
     if common.film and not learns:
         raise UsageError(f"film= cannot be used: '{name}' does not learn from recordings. Leave it out.")
+    if common.films and common.data is not None and not common.film:
+        raise UsageError(
+            f"films= is what the simulated participant watches, and data={common.data} holds windows of its "
+            "own. Give one of them."
+        )
     if common.film and common.films:
         raise UsageError(
             "films= is what the simulated participant watches, and film= what was watched in recordings. "

@@ -31,7 +31,8 @@ _USAGE = """python -m train.run RECIPE [key=value ...]   recipes: {recipes}
   data=REC,REC film=FILE     your own recordings, of `rtdecode stream --record`, and the film that was watched
                              in all of them, or one for each (film=FILE,FILE); the last run is held and
                              judged (film)
-  data=DIR                   the folder of the recorded data (haxby)
+  data=DIR                   a data set, as `python -m train.data DIR` describes it (ridge), or the folder of
+                             the recorded data (haxby)
   SLOT.KEY=value             any argument of the recipe"""
 
 

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_info
 from rtdecode import installing
 from rtdecode.errors import UsageError
 from tests.train.tiny import tiny
-from train.models.ridge import plan
+from train.data import simulated
 from train.recipe import read
 from train.run import main, run, show
 from train.run_folder import arrays, read_run
@@ -36,7 +36,7 @@ def test_an_interrupted_run_leaves_nothing_and_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "mine"
-    real = plan.session_arrays
+    real = simulated.session_arrays
     calls = []
 
     def interrupted(*args: object) -> dict:
@@ -45,7 +45,7 @@ def test_an_interrupted_run_leaves_nothing_and_resumes(
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(plan, "session_arrays", interrupted)
+    monkeypatch.setattr(simulated, "session_arrays", interrupted)
     assert main(["ridge", *SMALL, f"out={out}"]) == 130
     said = capsys.readouterr().err
     assert said.endswith(f"python -m train.run ridge {' '.join(SMALL)} resume={out}\n")
@@ -68,7 +68,7 @@ def test_the_default_folder_is_named_when_a_run_is_stopped(
     def stopped(*_: object) -> dict:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(plan, "session_arrays", stopped)
+    monkeypatch.setattr(simulated, "session_arrays", stopped)
     monkeypatch.chdir(tmp_path)
     assert main(["ridge", *SMALL]) == 130
     (part,) = (tmp_path / "runs").iterdir()
@@ -215,7 +215,10 @@ def test_a_figure_without_an_interval_is_shown(capsys: pytest.CaptureFixture[str
 def test_a_folder_of_data_is_refused_by_a_recipe_that_simulates(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["ridge", *SMALL, f"data={tmp_path}", f"out={tmp_path / 'x'}"]) == 2
+    # What lets a recipe learn from a data set is not inherited.
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text("base: ridge\n")
+    assert main([str(recipe), f"data={tmp_path}", f"out={tmp_path / 'x'}"]) == 2
     assert f"data={tmp_path} cannot be used: this recipe simulates its data" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
 

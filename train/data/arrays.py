@@ -106,6 +106,6 @@ def golden(inputs: Arrays) -> Arrays:
         if name in found:
             found[name] = few_bits(found[name])
             found[name][window] = found[f"{name}_mask"][window] = 0
-    if "fmri" in found:
+    if "fmri" in found and found["fmri"].shape[1] > 1:
         found["fmri"][2, 1] = found["fmri_mask"][2, 1] = 0
     return found

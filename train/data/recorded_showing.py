@@ -112,6 +112,10 @@ class RecordedShowing:
         """Return what the windows showed."""
         return self._shown(self.start_s)
 
+    def clips(self) -> NDArray[np.uint8]:
+        """Return the clips of its windows, each with the frame after it."""
+        return self.film().clips
+
     def tiles(self) -> ShownClips:
         """Return the film from the first window on, cut into windows without a gap."""
         window_s = float(self.draft.grid.window)

@@ -20,9 +20,18 @@ from rtdecode.signal.eeg.band import EegBand
 from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.signal.volume.projection import Projection
 from rtdecode.timing import TimingGrid
-from train.data.arrays import in_head
-from train.data.phantom import TRAINING_SEEDS, Participant, manifest, session_arrays
+from train.data.arrays import in_head, normalised, statistics
+from train.data.chain import draft_bundle, unit_statistics
+from train.data.phantom import (
+    TRAINING_SEEDS,
+    Participant,
+    film_clips,
+    manifest,
+    resting_level,
+    session_arrays,
+)
 from train.data.showing import PARTS, HeadVolumes, ShownClips, by_title
+from train.data.taught import Taught
 from train.data.training_films import REAL, TrainingFilm
 from train.recipe import numbers
 from train.work import Arrays, Work
@@ -192,6 +201,29 @@ class SimulatedSessions:
         seeds = self.seeds(work)["sessions"]
         return [Showing(str(seed), str(seed), self.who, seed, self.seconds) for seed in seeds]
 
+    def taught(self, work: Work) -> Taught:
+        """Simulate the sessions of `sessions`, each as a stage on disk, and normalise their windows."""
+        showings = self.showings(work)
+        first = showings[0]
+        projection = self.who.projection()
+        draft = self.manifest()
+        # The sessions first go through a chain that leaves signals in their own units, because the
+        # statistics that normalise them are computed from its windows.
+        level = resting_level(work, first.who, first.seed, first.seconds, first.name)
+        raw = draft_bundle(draft, unit_statistics(draft, level), projection)
+        watched = _watched(work, raw, showings)
+        clips = watched.pop("clips")
+        stats = statistics(watched, level) | {"mean_clip": np.rint(clips.mean(0)).astype(np.uint8)}
+        eeg, fmri = normalised(watched, stats)
+        return Taught(
+            signals=watched | {"eeg": eeg, "fmri": fmri},
+            clips=clips,
+            folds=self.left_out(work),
+            manifest=replace(draft, provenance=self.provenance(work)),
+            stats=stats,
+            projection=projection,
+        )
+
     def left_out(self, work: Work) -> NDArray[np.int64] | None:
         """Say which windows are left out together when choices are made; None leaves out each by itself."""
         return None
@@ -305,6 +337,20 @@ class FilmSessions(SimulatedSessions):
             for film, seconds in self.films
         ]
         return super().provenance(work) | {"films": films}
+
+
+def _watched(work: Work, raw: Bundle, showings: Sequence[Showing]) -> Arrays:
+    """Make windows and clips of all sessions. Each session is a stage."""
+
+    def make(one: Showing) -> Arrays:
+        session = one.who.session(one.seed, one.seconds)
+        return session_arrays(raw, session) | {"clips": film_clips(session.film)}
+
+    parts = [
+        work.stage(f"session-{one.name}", lambda one=one: make(one))
+        for one in work.track(showings, "sessions")
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def film_sessions(

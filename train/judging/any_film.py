@@ -44,7 +44,6 @@ from train.judging.film_scores import (
 )
 from train.judging.identification import ROUTES, by_preset, judging_seeds, only
 from train.judging.judged import Judged, Request, Show
-from train.judging.likeness import FROZEN
 from train.judging.pictures import contact_sheet
 from train.judging.presence import Presence
 from train.judging.published import NEAREST, NULL, OTHER_FILM, Published, Tally
@@ -269,12 +268,7 @@ def judge_film(
         scores.setdefault("_ceiling", []).append(judging.ceiling(session, film, inputs))
         constant = constant_scores(judging.mean_clip, film, beside.temperature)
         scores.setdefault(CONSTANT, []).append(constant | tally.constant())
-        for suffix, found in tally.pictures(CONSTANT).items():
-            # Of a clip that stands still, there are no other scores.
-            if suffix == FROZEN:
-                scores.setdefault(suffix, []).append(found)
-            else:
-                scores[suffix][-1] |= found
+        tally.join_pictures(scores, CONSTANT)
     if judging.apart:
         scores[OTHER_FILM] = held_apart(drawn, shown, partial(judging.score, OTHER_FILM))
     if papers:

@@ -18,7 +18,7 @@ from rtdecode.disk.clip_file import Pixels
 from rtdecode.errors import UsageError
 from train.judging.film_scores import Scores, Shown
 from train.judging.judged import PUBLISHED, Figures, Request
-from train.judging.likeness import likenesses
+from train.judging.likeness import FROZEN, likenesses
 from train.metrics import consistency, fvd, retrieval
 from train.metrics.classification import RULES, chance, marginal, nway
 from train.metrics.networks import Network, clip_images, dino_images, image_classifier, video_classifier
@@ -158,6 +158,12 @@ class Published:
     def of_film(self, truth: Truth) -> Scores:
         """Measure the film itself by what is measured without a truth."""
         return _weighted(_steady(truth.seen), len(truth.seen.clips))
+
+    def shifted(self, seen: Seen, truth: Truth, steps: int) -> Scores:
+        """Score every window by what was made of the clip so many windows later, round about."""
+        arrays = {name: getattr(seen, name) for name in self.networks()}
+        moved = {name: np.roll(values, -steps, axis=0) for name, values in arrays.items()}
+        return self.score(Seen(seen.clips, **moved), truth)
 
     def told(self) -> list[dict[str, Any]]:
         """List the networks, for a table."""
@@ -300,6 +306,15 @@ class Tally:
             for suffix, windows in found.items()
         }
 
+    def join_pictures(self, scores: dict[str, list[Scores]], constant: str) -> None:
+        """Add what `pictures` finds to the scores of the last session."""
+        for suffix, found in self.pictures(constant).items():
+            # Of a clip that stands still, there are no other scores.
+            if suffix == FROZEN:
+                scores.setdefault(suffix, []).append(found)
+            else:
+                scores[suffix][-1] |= found
+
     def _still(self) -> Pixels:
         return np.asarray(self.mean_clip[: len(self.truths[-1].seen.clips[0])])
 
@@ -394,8 +409,8 @@ def refuse(request: Request) -> None:
     asked += ["repeats"] if request.repeats != "single" else []
     if asked:
         raise UsageError(
-            f"{'=, '.join(asked)}= is for runs that are judged on a film. Give film=shapes, natural or a "
-            "file beside it, or leave it out."
+            f"{'=, '.join(asked)}= is for runs that are judged on a film, or were trained on a data set. "
+            "Give film=shapes, natural or a file beside it, or leave it out."
         )
 
 

@@ -57,6 +57,8 @@ class Pictures:
         False for a grey screen, which has no shot.
     fault : str
         Why the end of its file could not be decoded; empty where all of it could.
+    window : int
+        Frames of a window.
     source : function, optional
         Makes the film at any size and rate; without it `at` scales `frames`.
     """
@@ -68,9 +70,11 @@ class Pictures:
         *,
         shown: bool = True,
         fault: str = "",
+        window: int = SHOT_FRAMES,
         source: Source | None = None,
     ) -> None:
         self.fault = fault
+        self._window = window
         self._source = source
         self.frames = frames
         self.count = len(frames)
@@ -84,17 +88,17 @@ class Pictures:
 
     @property
     def windows(self) -> int:
-        """Number of whole windows of 32 frames."""
-        return self.count // SHOT_FRAMES
+        """Number of whole windows."""
+        return self.count // self._window
 
     def clip(self, k: int) -> NDArray[np.uint8]:
-        """Return window k and its last frame once more, (33, 64, 96, 3).
+        """Return window k and its last frame once more, (frame, 64, 96, 3).
 
         The frame after the window may lie behind a cut.
         """
         if not 0 <= k < self.windows:
             raise IndexError(f"there is no window {k} in a film of {self.windows} windows")
-        window = self.frames[k * SHOT_FRAMES : (k + 1) * SHOT_FRAMES]
+        window = self.frames[k * self._window : (k + 1) * self._window]
         return np.concatenate([window, window[-1:]])
 
     def at(self, size: tuple[int, int], fps: float) -> NDArray[np.uint8]:

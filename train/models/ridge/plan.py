@@ -1,29 +1,34 @@
 """The plan `patch-ridge`: patches, principal components and ridge regression, in closed form throughout.
 
-Sessions are simulated and run through the causal chain, each as a stage on disk. `fit` then takes normalised
-windows and clips, and returns the weights from which `PatchRidge` is made.
+The windows that teach come from simulated sessions or from a data set. `fit` takes them normalised, with
+their clips, and returns the weights from which `PatchRidge` is made.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.bundle import Bundle
 from train.closed_form import patch_codec as patch
 from train.closed_form.brain_maps import GROUPS, StemSizes
 from train.closed_form.components import principal_components
 from train.closed_form.patch_codec import CodecSizes
 from train.closed_form.ridge import RidgeFit, fit_ridge
 from train.closed_form.stem import fit_eeg_stem, fit_voxel_stem
-from train.data.arrays import golden, normalised, statistics
-from train.data.chain import draft_bundle, unit_statistics
-from train.data.phantom import film_clips, resting_level, session_arrays
-from train.data.simulated import Showing, SimulatedSessions
+from train.data.arrays import golden
+from train.data.taught import Taught
 from train.models.ridge.system import PatchRidge
 from train.system import Trained
 from train.work import Arrays, Work
+
+
+class Teaching(Protocol):
+    """Data that the plan learns from."""
+
+    def taught(self, work: Work) -> Taught:
+        """Return the windows that teach."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -46,27 +51,18 @@ class PatchRidgePlan:
     # `train.run` asks for it where it is given films.
     learns_any_film: ClassVar[bool] = True
 
-    def train(self, work: Work, data: SimulatedSessions, phases: dict[str, Any]) -> Trained:
-        """Simulate the sessions and fit. There are no phases."""
-        showings = data.showings(work)
-        first = showings[0]
-        projection = data.who.projection()
-        draft = data.manifest()
-        # The sessions first go through a chain that leaves signals in their own units, because the
-        # statistics that normalise them are computed from its windows.
-        level = resting_level(work, first.who, first.seed, first.seconds, first.name)
-        raw = draft_bundle(draft, unit_statistics(draft, level), projection)
-        watched = _sessions(work, raw, showings)
-        mean_clip = np.rint(watched["clips"].mean(0)).astype(np.uint8)
-        stats = statistics(watched, level) | {"mean_clip": mean_clip}
-        folds = data.left_out(work)
-        weights, explained = fit(*normalised(watched, stats), watched["clips"], self, folds)
+    def train(self, work: Work, data: Teaching, phases: dict[str, Any]) -> Trained:
+        """Fit the windows that teach. There are no phases."""
+        taught = data.taught(work)
+        weights, explained = fit(taught.signals, taught.clips, self, taught.folds)
         return Trained(
             system=PatchRidge(weights),
-            manifest=replace(draft, provenance=data.provenance(work) | {"explained": explained}),
-            stats=stats,
-            projection=projection,
-            golden=_golden(watched, stats),
+            manifest=replace(
+                taught.manifest, provenance=taught.manifest.provenance | {"explained": explained}
+            ),
+            stats=taught.stats,
+            projection=taught.projection,
+            golden=golden(taught.signals),
         )
 
     def restore(self, weights: Arrays) -> PatchRidge:
@@ -74,40 +70,18 @@ class PatchRidgePlan:
         return PatchRidge(weights)
 
 
-def _golden(watched: Arrays, stats: Arrays) -> Arrays:
-    few = {name: values[:3].copy() for name, values in watched.items()}
-    eeg, fmri = normalised(few, stats)
-    masks = {name: few[name] for name in ("eeg_mask", "fmri_mask")}
-    return golden({"eeg": eeg, "eeg_mask": masks["eeg_mask"], "fmri": fmri, "fmri_mask": masks["fmri_mask"]})
-
-
-def _sessions(work: Work, raw: Bundle, showings: list[Showing]) -> Arrays:
-    """Make windows and clips of all training sessions. Each session is a stage."""
-
-    def make(one: Showing) -> Arrays:
-        session = one.who.session(one.seed, one.seconds)
-        return session_arrays(raw, session) | {"clips": film_clips(session.film)}
-
-    parts = [
-        work.stage(f"session-{one.name}", lambda one=one: make(one))
-        for one in work.track(showings, "sessions")
-    ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
 def fit(
-    eeg: NDArray[Any],
-    fmri: NDArray[Any],
+    signals: Arrays,
     clips: NDArray[np.uint8],
     plan: PatchRidgePlan,
     folds: NDArray[np.int64] | None = None,
 ) -> tuple[Arrays, dict[str, float]]:
-    """Fit codec, latent components, stems, and the three linear maps.
+    """Fit codec, latent components, stems, and the linear map of each route.
 
     Parameters
     ----------
-    eeg, fmri : (window, channel, sample), (window, slot, voxel)
-        Normalised signals.
+    signals : dict
+        Normalised ``fmri`` (window, slot, voxel) and, where there is any, ``eeg`` (window, channel, sample).
     clips : uint8, (window, frame, row, column, 3)
     plan : PatchRidgePlan
     folds : (window,), optional
@@ -124,16 +98,8 @@ def fit(
     codec = patch.fit_codec(clips, plan.codec.channels)
     latent = patch.encode(codec, clips)
     mean, basis, targets = principal_components(latent.reshape(len(latent), -1), plan.codec.components)
-    stem = fit_eeg_stem(eeg, sizes.eeg_components, sizes.eeg_frequencies, sizes.whiten)
     # The maps are fitted on what the rounded components give, as the decoder will read them.
-    voxels = fit_voxel_stem(fmri, sizes.voxel_components).astype(np.float16)
-    x_eeg = stem(eeg)
-    x_fmri = (fmri @ voxels.astype(np.float32)).reshape(len(clips), -1)
-    fits = {
-        "both": fit_ridge([x_fmri, x_eeg], targets, sizes.shares, folds),
-        "fmri": fit_ridge([x_fmri], targets, sizes.shares, folds),
-        "eeg": fit_ridge([x_eeg], targets, sizes.shares, folds),
-    }
+    voxels = fit_voxel_stem(signals["fmri"], sizes.voxel_components).astype(np.float16)
     weights: Arrays = {
         "codec_mean": codec.mean,
         "codec_basis": codec.basis,
@@ -142,7 +108,17 @@ def fit(
         "latent_shape": np.array(latent.shape[1:]),
         "voxels": voxels,
     }
-    weights |= stem.arrays() | _maps(fits, plan.gain)
+    features = {"fmri": (signals["fmri"] @ voxels.astype(np.float32)).reshape(len(clips), -1)}
+    if "eeg" in signals:
+        stem = fit_eeg_stem(signals["eeg"], sizes.eeg_components, sizes.eeg_frequencies, sizes.whiten)
+        weights |= stem.arrays()
+        features["eeg"] = stem(signals["eeg"])
+    routes = {route: groups for route, groups in GROUPS.items() if {*groups} <= features.keys()}
+    fits = {
+        route: fit_ridge([features[group] for group in groups], targets, sizes.shares, folds)
+        for route, groups in routes.items()
+    }
+    weights |= _maps(fits, plan.gain)
     spread = targets.var(0)
     explained = {name: float((found.explained * spread).sum() / spread.sum()) for name, found in fits.items()}
     return weights, explained

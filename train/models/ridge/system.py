@@ -36,16 +36,22 @@ class PatchRidge(ClosedForm):
     def condition(self, inputs: Arrays) -> Condition:
         """Map windows to the finished latents, float64."""
         w = {name: value.astype(np.float64) for name, value in self._weights.items()}
-        there = {name: inputs[f"{name}_mask"].max(1, keepdims=True) for name in ("fmri", "eeg")}
-        volumes = fill_slots(inputs["fmri"], inputs["fmri_mask"]) @ w["voxels"]
-        slow = w["mixing"] @ (inputs["eeg"].astype(np.float64) @ w["cosines"])
-        count = len(slow)
+        features = {"fmri": fill_slots(inputs["fmri"], inputs["fmri_mask"]) @ w["voxels"]}
+        if "mixing" in w:
+            features["eeg"] = w["mixing"] @ (inputs["eeg"].astype(np.float64) @ w["cosines"])
+        there = {name: inputs[f"{name}_mask"].max(1, keepdims=True) for name in features}
+        count = len(features["fmri"])
         # A modality takes its map of the route `both` where the other one is there, and that of its own
         # route where it is not. An absent modality adds nothing.
         total = np.zeros((count, w["latent_basis"].shape[0]))
-        for name, other, features in (("fmri", "eeg", volumes), ("eeg", "fmri", slow)):
-            x = (features.reshape(count, -1) - w[f"{name}_feature_mean"]) * there[name]
-            total += there[other] * (x @ w[f"both_{name}"]) + (1 - there[other]) * (x @ w[f"{name}_{name}"])
+        for name, other in (("fmri", "eeg"), ("eeg", "fmri")):
+            if name not in features:
+                continue
+            x = (features[name].reshape(count, -1) - w[f"{name}_feature_mean"]) * there[name]
+            beside = there.get(other, np.zeros((count, 1)))
+            total += (1 - beside) * (x @ w[f"{name}_{name}"])
+            if other in features:
+                total += beside * (x @ w[f"both_{name}"])
         latents = total @ w["latent_basis"] + w["latent_mean"]
         return Condition(start=latents.reshape(count, *self.latent_shape), start_level=0.0)
 
@@ -72,16 +78,23 @@ def graphs(manifest: Manifest, weights: Arrays) -> dict[str, ModelProto]:
     ports = batched(signal_ports(manifest))
     writer = GraphWriter()
     shape = [1, *(int(n) for n in weights["latent_shape"])]
-    features = {"fmri": _volumes(writer, weights, ports["fmri"]), "eeg": _slow(writer, weights)}
+    features = {"fmri": _volumes(writer, weights, ports["fmri"])}
+    if "mixing" in weights:
+        features["eeg"] = _slow(writer, weights)
     one = writer.constant(np.float32(1))
     there = {name: writer.add("ReduceMax", f"{name}_mask", axes=[1], keepdims=1) for name in features}
     total = ""
     for name, other in (("fmri", "eeg"), ("eeg", "fmri")):
+        if name not in features:
+            continue
         flat = writer.shaped(features[name], 1, -1)
         centred = writer.add("Sub", flat, writer.constant(weights[f"{name}_feature_mean"]))
         x = writer.add("Mul", centred, there[name])
-        alone = writer.add("Sub", one, there[other])
-        for gate, key in ((there[other], f"both_{name}"), (alone, f"{name}_{name}")):
+        gates = {f"{name}_{name}": one}
+        if other in features:
+            alone = writer.add("Sub", one, there[other])
+            gates = {f"both_{name}": there[other], f"{name}_{name}": alone}
+        for key, gate in gates.items():
             part = writer.add("Mul", writer.add("MatMul", x, writer.constant(weights[key])), gate)
             total = writer.add("Add", total, part) if total else part
     wide = writer.add("MatMul", total, writer.constant(weights["latent_basis"]))

@@ -1,0 +1,248 @@
+"""Windows of a data set as training takes them: split by runs, with statistics of what teaches alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rtdecode.bundle import ClipGeometry
+from rtdecode.errors import UsageError
+from rtdecode.signal.eeg.band import EegBand
+from rtdecode.signal.volume.baseline import Baseline
+from tests.train.data import cinebrain_folder
+from tests.train.data.held import Held, table
+from tests.train.data.layouts import released
+from train.data import set_node, set_windows
+from train.data.chain import draft_bundle
+from train.data.set_node import DataSetWindows
+from train.data.set_windows import SetWindows
+from train.data.splits import by_runs, trials
+
+NODE = DataSetWindows(EegBand(), Baseline(), sfreq=125, voxels=2000, subject="sub-0001")
+
+
+def node(**changes: Any) -> DataSetWindows:
+    return replace(NODE, **changes)
+
+
+@pytest.fixture(scope="module")
+def cinebrain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("release")
+    cinebrain_folder.write(folder)
+    return folder
+
+
+def held(*windows: tuple[str, str, str, bool], voxels: int = 3, seed: int = 0) -> Held:
+    """Signals and clips that nothing drives; the clips of one name are the same."""
+    rng = np.random.default_rng(seed)
+    names = sorted({shown for _, _, shown, _ in windows})
+    films = {name: rng.integers(0, 256, (6, 16, 24, 3)).astype(np.uint8) for name in names}
+    values: Mapping[Any, Sequence[NDArray[Any]]] = {
+        "fmri": [rng.normal(5, 2, (5, voxels)) for _ in windows],
+        "eeg": [rng.normal(0, 20, (2, 400)) for _ in windows],
+        "clips": [films[shown] for _, _, shown, _ in windows],
+    }
+    return Held(table(*windows), values, fps=1.5)
+
+
+def opened(data: Held, test: Sequence[str], **changes: Any) -> SetWindows:
+    """Open a data set in memory as the recipe's node does with a folder."""
+    made = node(subject="", test=",".join(test), **changes)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(set_node, "opened", lambda *_: data)
+        return made.opened(Path("held"))
+
+
+def test_what_is_held_out_leaves_no_trace_in_what_teaches(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    volumes = rng.normal(3, 2, (5 * len(cinebrain_folder.PLACES), 7))
+    # The last four places are of the runs that the release keeps for testing.
+    altered = volumes.copy()
+    altered[-20:] += 100
+    found = []
+    for name, values in (("as it is", volumes), ("altered", altered)):
+        folder = tmp_path / name
+        cinebrain_folder.write(folder, ["sub-0001"], volumes={"sub-0001": values})
+        found.append(node().opened(folder))
+    one, other = (windows.taught() for windows in found)
+    for name, values in one.stats.items():
+        np.testing.assert_array_equal(values, other.stats[name], err_msg=name)
+    for name, values in one.signals.items():
+        np.testing.assert_array_equal(values, other.signals[name], err_msg=name)
+    np.testing.assert_array_equal(one.clips, other.clips)
+    assert len(one.clips) == 6
+    # What differs is there to be judged.
+    before, after = (windows.held()[0].arrays(taught_bundle(windows)) for windows in found)
+    assert np.abs(before["fmri"] - after["fmri"]).min() > 10
+
+
+def taught_bundle(windows: SetWindows) -> Any:
+    taught = windows.taught()
+    return draft_bundle(taught.manifest, taught.stats, taught.projection)
+
+
+def test_signals_are_standardised_by_what_teaches(cinebrain: Path) -> None:
+    windows = node().opened(cinebrain)
+    taught = windows.taught()
+    volumes = taught.signals["fmri"].reshape(-1, 7)
+    np.testing.assert_allclose(volumes.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(volumes.std(0), 1, atol=1e-5)
+    # 1000 Hz became 125 Hz.
+    assert taught.signals["eeg"].shape == (6, 64, 500)
+    assert taught.signals["eeg_mask"].min() == taught.signals["fmri_mask"].min() == 1
+    assert taught.manifest.chain == "offline"
+    assert taught.manifest.provenance["taught"] == windows.digest
+    assert taught.manifest.provenance["held_out"] == ["run-19", "run-20"]
+    assert [run.windows for run in windows.held()] == [2, 2]
+
+
+def test_a_sine_keeps_its_course_at_another_rate() -> None:
+    def sine(rate: int) -> NDArray[np.float64]:
+        return np.sin(2 * np.pi * 10 * np.arange(4 * rate) / rate)[None, None]
+
+    brought = set_windows._resampled(sine(1000), 500)
+    np.testing.assert_allclose(brought[..., 50:-50], sine(125)[..., 50:-50], atol=2e-3)
+    assert set_windows._resampled(brought, 500) is brought
+
+
+def test_a_clip_of_another_rate_and_size_shows_the_same_at_every_instant() -> None:
+    """Six frames at 3 Hz, twice as wide as they have to be."""
+    levels = np.arange(0, 240, 40)
+    clip = np.broadcast_to(levels[:, None, None, None], (6, 128, 384, 3)).astype(np.uint8)
+    fitted = set_windows._fitted(clip, 3, ClipGeometry(17, 64, 96, 8))
+    assert fitted.shape == (17, 64, 96, 3)
+    assert (fitted.reshape(17, -1).std(1) == 0).all()
+    expected = [levels[min(n * 3 // 8, 5)] for n in range(17)]
+    assert fitted[:, 0, 0, 0].tolist() == expected
+
+
+def test_runs_that_show_the_same_are_left_out_together() -> None:
+    runs = [
+        ("A", run, shown, False) for run, films in (("1", "ab"), ("2", "cd"), ("3", "bx")) for shown in films
+    ]
+    windows = opened(held(*runs, ("A", "4", "z", False)), ["4"])
+    folds = windows.folds()
+    assert folds.tolist() == [folds[0]] * 2 + [folds[2]] * 2 + [folds[0]] * 2
+    assert sorted(set(folds.tolist())) == [0, 1]
+
+
+def test_where_all_runs_show_the_same_its_time_is_divided() -> None:
+    shown = [f"{n:02d}" for n in range(10)]
+    taught = [("A", run, name, False) for run in ("1", "2") for name in shown]
+    folds = opened(held(*taught, ("A", "3", "z", False)), ["3"]).folds()
+    assert folds[:10].tolist() == folds[10:].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+
+
+def test_windows_that_look_like_what_teaches_are_named() -> None:
+    data = held(
+        ("A", "1", "a", False), ("A", "1", "b", False), ("A", "2", "c", False), ("A", "2", "d", False)
+    )
+    values = dict(data.values)
+    clips = list(values["clips"])
+    # Another name, and nearly the same picture.
+    clips[2] = np.minimum(clips[0].astype(int) + 3, 255).astype(np.uint8)
+    windows = opened(replace(data, values=values | {"clips": clips}), ["2"])
+    assert windows.clear(windows.split.test).tolist() == [False, True]
+
+
+def test_the_mean_of_repeats_is_one_window() -> None:
+    shown = [("A", "1", "a", False), ("A", "1", "b", False), ("A", "2", "c", True), ("A", "3", "c", True)]
+    data = held(*shown)
+    windows = opened(data, ["2", "3"])
+    assert [run.windows for run in windows.held()] == [1, 1]
+    (averaged,) = windows.held("averaged")
+    stats = {
+        "fmri_mean": np.zeros(3),
+        "fmri_scale": np.ones(3),
+        "eeg_mean": np.zeros(2),
+        "eeg_scale": np.ones(2),
+    }
+    signals = windows.signals(averaged.trials, stats, np.arange(3))
+    np.testing.assert_allclose(signals["fmri"][0], np.mean(data.values["fmri"][2:], axis=0), rtol=1e-6)
+    assert len(signals["eeg"]) == 1
+
+
+def test_the_voxels_that_follow_what_is_shown_are_read() -> None:
+    shown = [("A", f"{run}", f"{run}-{n}", False) for run in range(5) for n in range(12)]
+    data = held(*shown, voxels=30)
+    level = [clip[..., 0].mean() for clip in data.values["clips"]]
+    driven = [4, 17, 25]
+    volumes = [np.array(one) for one in data.values["fmri"]]
+    for one, bright in zip(volumes, level, strict=True):
+        one[:, driven] += 40 * bright
+    data = replace(data, values={**data.values, "fmri": volumes})
+    taught = opened(data, ["4"], voxels=3).taught()
+    assert taught.projection.voxels.tolist() == driven
+    assert taught.signals["fmri"].shape == (48, 5, 3)
+    assert taught.stats["fmri_mean"].shape == (3,)
+    assert taught.manifest.fmri is not None
+    assert taught.manifest.fmri.voxels == 3
+    assert taught.manifest.fmri.shape == [30, 1, 1]
+
+
+def test_a_set_of_volumes_alone_is_read(tmp_path: Path) -> None:
+    released.neuroclips(tmp_path)
+    windows = node(subject="subj01").opened(tmp_path)
+    assert windows.draft.eeg is None
+    assert windows.draft.grid.slots == windows.data.read("fmri", [0]).shape[1]
+    taught = windows.taught()
+    assert {*taught.signals} == {"fmri", "fmri_mask"}
+    # Two seconds at 8 frames a second, in latent frames of four, and the frame before them.
+    assert taught.clips.shape[1:] == (17, 64, 96, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"subject": ""}, r"2 subjects \(sub-0001, sub-0003\).*data.subject=NAME"),
+        ({"subject": "sub-0009"}, "sub-0009"),
+        ({"region": "visual"}, "regions none, for want of an atlas"),
+        ({"test": "run-77"}, "run-77"),
+        ({"sfreq": 33.3}, "whole samples.*data.sfreq="),
+        ({"layout": "betamax"}, "layout=betamax is not known"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_refused(cinebrain: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        node(**changes).opened(cinebrain)
+
+
+@pytest.mark.parametrize(
+    ("subject", "told"),
+    [("sub-01", "held, sub-01"), ("anna", "held, a participant"), ("100610", "held, 100610")],
+)
+def test_a_name_that_may_be_a_persons_is_not_kept(subject: str, told: str) -> None:
+    windows = opened(held((subject, "1", "a", False), (subject, "2", "b", False)), [])
+    assert windows.participant == told
+    assert windows.division.startswith(f"{told}: 1 windows")
+
+
+def test_one_run_cannot_be_judged_by_itself() -> None:
+    with pytest.raises(UsageError, match="has one run of A, 1, and a test takes whole runs"):
+        opened(held(("A", "1", "a", False), ("A", "1", "b", False)), [])
+
+
+@pytest.mark.parametrize(("tr_s", "slots", "after"), [(4 / 3, 3, 0), (0.8, 5, 0), (1.5, 3, 0), (0.8, 7, 2)])
+def test_windows_hold_the_volumes_that_were_released(tr_s: float, slots: int, after: int) -> None:
+    data = held(("A", "1", "a", False), ("A", "2", "b", False))
+    volumes = [one[:1].repeat(slots, axis=0) for one in data.values["fmri"]]
+    made = replace(data, tr_s=tr_s, window_s=4.0, values={**data.values, "fmri": volumes})
+    grid = opened(made, []).draft.grid
+    assert (grid.slots, grid.after) == (slots, after)
+
+
+def test_a_set_without_clips_is_refused() -> None:
+    data = held(("A", "1", "a", False), ("A", "2", "b", False))
+    columns: Any = {name: data.values[name] for name in ("fmri", "eeg")}
+    with pytest.raises(UsageError, match="has no clips; it has fmri, eeg"):
+        opened(replace(data, values=columns), ["2"])
+
+
+def test_the_last_run_is_held_out_where_a_release_keeps_none() -> None:
+    windows = opened(held(("A", "1", "a", False), ("A", "2", "b", False), ("A", "3", "c", False)), [])
+    assert by_runs(windows.data.windows, ["3"]).test.tolist() == windows.split.test.tolist()
+    assert [len(one) for one in trials(windows.data.windows, windows.split.test)] == [1]

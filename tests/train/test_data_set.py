@@ -1,0 +1,162 @@
+"""A ridge that is trained on a data set as it was released, judged on runs of it, and exported."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from rtdecode import bundle as bundles
+from rtdecode.cli import app
+from tests.train.data import cinebrain_folder
+from tests.train.data.layouts import released
+from tests.train.metrics import tiny_networks
+from train import evaluate
+from train.run import main as train
+from train.run_folder import read_run
+
+# Windows of some runs of a release; 19 and 20, the last two here, are kept for testing.
+PLACES = [270 * run + n for run, count in ((0, 16), (1, 16), (2, 16), (18, 9), (19, 9)) for n in range(count)]
+SUBJECT = "sub-0001"
+VOXELS = 60
+
+
+def release(folder: Path) -> Path:
+    """Write a release whose volumes follow the films, with noise of the same size."""
+    rng = np.random.default_rng(0)
+    weights = rng.normal(0, 1, (48, VOXELS))
+    volumes = []
+    for place in PLACES:
+        # The 4 x 4 colours of the clip.
+        told = cinebrain_folder.film(place)[0, ::12, ::16][:4, :4].reshape(-1) / 60
+        evoked = told @ weights
+        volumes.append(evoked + rng.normal(0, evoked.std(), (5, VOXELS)))
+    cinebrain_folder.write(
+        folder, [SUBJECT], PLACES, voxels=VOXELS, volumes={SUBJECT: np.concatenate(volumes)}
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return release(tmp_path_factory.mktemp("cinebrain"))
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    assert train(["ridge", "scale=tiny", f"data={data}", f"out={out}"]) == 0
+    return out
+
+
+def test_held_out_runs_are_identified_and_their_controls_are_not(run: Path) -> None:
+    figures = read_run(run)["figures"]
+    two = figures["identification_2way"]
+    assert two["n"] == 18
+    assert two["ci95"][0] > 0.6
+    assert abs(two["shuffled"] - 0.5) < 0.15
+    assert figures["psnr"]["shuffled"] < figures["psnr"]["value"]
+    assert figures["identification_2way_null"]["value"] == 0
+    assert figures["identification_2way_matched_null"]["value"] == 0.5
+    # The EEG is noise.
+    assert figures["identification_2way_fmri"]["value"] > figures["identification_2way_eeg"]["value"]
+    assert figures["identification_2way_without_near_duplicates"]["n"] <= two["n"]
+
+
+def test_a_finished_run_is_judged_again_on_the_same_runs(
+    run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "judged"
+    networks = [
+        f"image_classifier={tiny_networks.image_classifier(tmp_path / 'vit')}",
+        f"clip={tiny_networks.clip(tmp_path / 'clip')}",
+    ]
+    assert evaluate.main([str(run), f"data={data}", *networks, f"out={out}", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    trained = read_run(run)["figures"]
+    # What the codec makes of the film is measured in training alone.
+    again = {name: figure for name, figure in trained.items() if "_codec" not in name}
+    assert figures == figures | again
+    # What papers publish, beside its floors.
+    published = {*figures} - {*again}
+    assert {"classification_50way_image_papers", "retrieval_rank", "clip_consistency_steps"} <= published
+    for metric in ("classification_50way_image_papers", "retrieval_rank"):
+        assert {f"{metric}_null", f"{metric}_nearest"} <= published
+        assert figures[metric]["shuffled"] is not None
+    assert "classification_50way_image_papers_marginal" in published
+    page = (out / "index.html").read_text()
+    assert "cinebrain, sub-0001: 48 windows of 3 runs teach, and 18 of 2 are held out" in page
+    assert "webp" in page
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "name its folder with data=DIR"),
+        (["repeats=averaged"], "was shown twice"),
+        (["clip=nowhere"], "nowhere"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused(
+    run: Path, data: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [f"data={data}", *words] if words else []
+    assert evaluate.main([str(run), *given]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_windows_that_may_have_taught_are_not_judged(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cinebrain_folder.write(tmp_path, [SUBJECT], PLACES[16:], voxels=VOXELS)
+    assert evaluate.main([str(run), f"data={tmp_path}"]) == 2
+    assert "is not what this run was trained on (cinebrain, sub-0001, 48 windows" in capsys.readouterr().err
+
+
+def test_its_bundle_says_that_its_signals_knew_their_future(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    exported = CliRunner().invoke(app, ["export", str(run), "--out", str(out)])
+    assert exported.exit_code == 0, exported.output
+    manifest = bundles.load(str(out)).manifest
+    assert manifest.chain == "offline"
+    assert manifest.provenance["held_out"] == ["run-19", "run-20"]
+    told: Any = CliRunner().invoke(app, ["inspect", str(out)], env={"COLUMNS": "200"})
+    assert "offline" in told.output or "future" in told.output
+
+
+def test_volumes_alone_are_trained_on_and_exported(tmp_path: Path) -> None:
+    (tmp_path / "cc2017").mkdir()
+    released.neuroclips(tmp_path / "cc2017")
+    run = tmp_path / "run"
+    data = f"data={tmp_path / 'cc2017'}"
+    tests = "data.test=test1_1,test1_2,test2_1,test2_2"
+    assert train(["ridge", "scale=tiny", data, tests, "data.subject=subj01", f"out={run}"]) == 0
+    figures = read_run(run)["figures"]
+    assert figures["psnr"]["n"] == 16
+    assert not [name for name in figures if name.endswith(("_eeg", "_fmri"))]
+    # The other showings of the two films teach nothing.
+    (told,) = [row["note"] for row in read_run(run)["tables"]["notes"] if "teach" in row["note"]]
+    assert "64 that show the same as those are left out" in told
+    out = tmp_path / "averaged"
+    assert evaluate.main([str(run), data, "repeats=averaged", f"out={out}"]) == 0
+    judged = json.loads((out / "figures.json").read_text())
+    assert judged["figures"]["psnr"]["n"] == 8
+    assert judged["tables"]["films"][0]["signals"] == "mean of 2 repeats"
+    assert "No session can do so" in (out / "index.html").read_text()
+    exported = CliRunner().invoke(app, ["export", str(run), "--out", str(tmp_path / "bundle")])
+    assert exported.exit_code == 0, exported.output
+    assert bundles.load(str(tmp_path / "bundle")).manifest.modalities == ["fmri"]
+
+
+def test_a_data_set_and_films_are_not_trained_on_together(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(["ridge", f"data={data}", "films=shapes"]) == 2
+    assert "films= is what the simulated participant watches" in capsys.readouterr().err
+
+
+def test_another_recipe_takes_no_data_set(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(["compact", f"data={data}"]) == 2
+    assert "film=" in capsys.readouterr().err

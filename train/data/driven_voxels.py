@@ -1,0 +1,40 @@
+"""The voxels that follow what was shown, chosen from the windows that teach alone."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from train.closed_form.encoding import best_explained, fold_errors
+from train.metrics.layout import layouts
+
+# Ridge penalty of the encoding model, as where the voxels of a session are chosen.
+_PENALTY = 3.0
+
+
+def driven_voxels(
+    clips: NDArray[np.uint8], fmri: NDArray[np.float32], folds: NDArray[np.int64], count: int
+) -> NDArray[np.int64]:
+    """Choose voxels by how well an encoding model predicts them.
+
+    A linear model from the colours of 4 x 6 cells of a clip to the mean of its window's volumes is fitted to
+    the windows of all folds but one, and predicts those of that one.
+
+    Parameters
+    ----------
+    clips : uint8, (window, frame, row, column, 3)
+    fmri : (window, slot, voxel)
+    folds : (window,)
+        From 0 on. Windows of one number are left out together.
+    count : int
+        How many voxels are chosen; all where there are no more.
+
+    Returns
+    -------
+    (voxel,) int64
+        Ascending.
+    """
+    if fmri.shape[2] <= count:
+        return np.arange(fmri.shape[2])
+    colours = layouts(list(clips)).reshape(len(clips), -1)
+    volumes = fmri.mean(axis=1)
+    errors, sizes = fold_errors(colours, volumes - volumes.mean(axis=0), folds, 0, _PENALTY)
+    return np.sort(best_explained(errors.sum(axis=0), sizes.sum(axis=0), count))

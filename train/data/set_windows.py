@@ -1,0 +1,314 @@
+"""Windows of one subject of a data set as a bundle's graphs read them: those that teach, and held-out runs.
+
+`train.data.set_node` opens a data set as `SetWindows`.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.signal import resample_poly
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from rtdecode.bundle import Bundle, ClipGeometry, Manifest
+from rtdecode.disk.clip_file import Pixels, keep
+from rtdecode.phantom.film.cuts import find_cuts
+from rtdecode.phantom.film.film import FPS
+from rtdecode.phantom.film.fit import filling
+from rtdecode.phantom.film.watched import Pictures
+from rtdecode.signal.volume.projection import Projection
+from train.data import near_duplicates, splits
+from train.data.dataset import DataSet
+from train.data.driven_voxels import driven_voxels
+from train.data.splits import Repeats, Rows, Split
+from train.data.standard import Statistics, names_digest, statistics
+from train.data.taught import Taught
+from train.work import Arrays, tracked
+
+# Windows that are read at a time: clips may be large.
+_AT_A_TIME = 8
+# Parts of the time that are left out in turn where all runs show the same.
+_PARTS = 5
+# Subjects as releases call them. A folder of one's own may bear another name.
+_CODE = re.compile(r"(sub-?|subj|S)?\d+|participant")
+# An instant so close before a frame is that frame's, as a share of a frame.
+_SLACK = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class SetRun:
+    """A run that is held out, as judges of held runs ask for it (`train.judging.held_runs.HeldRun`).
+
+    Attributes
+    ----------
+    of : SetWindows
+    trials : sequence of (row,)
+        Rows of the table whose signals are averaged to one window.
+    """
+
+    of: "SetWindows"
+    trials: Sequence[Rows]
+
+    @property
+    def rows(self) -> Rows:
+        """The first row of each trial, which names its clip."""
+        return np.array([trial[0] for trial in self.trials])
+
+    @property
+    def windows(self) -> int:
+        """Number of windows."""
+        return len(self.trials)
+
+    @property
+    def run_s(self) -> NDArray[np.float64]:
+        """Start of each window in the run, s."""
+        return self.of.data.windows.start_s[self.rows]
+
+    def clips(self) -> NDArray[np.uint8]:
+        """Return what the windows showed, each with its last frame."""
+        return self._shown
+
+    @cached_property
+    def _shown(self) -> NDArray[np.uint8]:
+        return self.of.clips(self.rows)
+
+    def watched(self) -> Pictures:
+        """Return the film as if its windows had been shown one after the other, without the gaps."""
+        clips = self.clips()[:, :-1]
+        length = clips.shape[1]
+        frames = clips.reshape(-1, *clips.shape[2:])
+        gaps = np.flatnonzero(np.abs(np.diff(self.run_s) - self.of.data.window_s) > 1 / FPS) + 1
+        # What lies on the two sides of a gap belongs to two shots.
+        cuts = np.union1d(find_cuts(frames), gaps * length)
+        return Pictures(frames, cuts[cuts > 0], window=length)
+
+    def arrays(self, bundle: Bundle) -> Arrays:
+        """Return the signals by port, normalised as the bundle says."""
+        assert bundle.projection is not None
+        return self.of.signals(self.trials, bundle.stats, bundle.projection.voxels)
+
+
+@dataclass(eq=False)
+class SetWindows:
+    """A data set that was opened.
+
+    Attributes
+    ----------
+    data : DataSet
+        Of one subject.
+    split : Split
+    voxels : int64, (voxel,)
+        The voxels of the release that may be read: those of the region.
+    most : int
+        So many of them are read at most.
+    draft : Manifest
+        Of a bundle that reads all of `voxels`.
+    hashes : dict
+        Name of what was shown -> see `near_duplicates.clip_hashes`; of the clips that were read so far.
+    """
+
+    data: DataSet
+    split: Split
+    voxels: NDArray[np.int64]
+    most: int
+    draft: Manifest
+    hashes: dict[str, NDArray[np.uint64]] = field(default_factory=dict, repr=False)
+
+    @property
+    def subject(self) -> str:
+        """The subject."""
+        return self.data.windows.subjects[0]
+
+    @property
+    def participant(self) -> str:
+        """Whose the windows are, without a name that may be a person's."""
+        code = self.subject if _CODE.fullmatch(self.subject) else "a participant"
+        return f"{self.data.layout}, {code}"
+
+    def taught(self) -> Taught:
+        """Read the windows that teach. Their statistics rest on no other window."""
+        rows = self.split.train
+        folds = self.folds()
+        clips = np.stack([np.asarray(clip) for clip in self.taught_clips])
+        found = statistics(self.data, rows)[self.subject]
+        stats = self._stats(found) | {"mean_clip": np.rint(clips.mean(0)).astype(np.uint8)}
+        signals = self.signals(splits.trials(self.data.windows, rows), stats, self.voxels)
+        driven = driven_voxels(clips, signals["fmri"], folds, self.most)
+        signals["fmri"] = np.ascontiguousarray(signals["fmri"][..., driven])
+        for name in ("fmri_mean", "fmri_scale"):
+            stats[name] = stats[name][driven]
+        return Taught(
+            signals=signals,
+            clips=clips,
+            folds=folds,
+            manifest=self._manifest(found, len(driven)),
+            stats=stats,
+            projection=self._projection(self.voxels[driven]),
+        )
+
+    @cached_property
+    def taught_clips(self) -> list[Pixels]:
+        """What the windows that teach showed; on disk if they are many."""
+        return keep(self._read_clips(self.split.train))
+
+    def held(self, repeats: Repeats = "single") -> list[SetRun]:
+        """List the runs that are held out. The mean of several showings belongs to the run of the first."""
+        found = splits.trials(self.data.windows, self.split.test, repeats)
+        runs = self.data.windows.run[[trial[0] for trial in found]]
+        return [
+            SetRun(self, [trial for trial, own in zip(found, runs, strict=True) if own == run])
+            for run in dict.fromkeys(runs.tolist())
+        ]
+
+    def clear(self, rows: Rows) -> NDArray[np.bool_]:
+        """Say which windows look like nothing that teaches, (row,); see `train.data.near_duplicates`."""
+        found = near_duplicates.pairs(self._hashes(rows), self._hashes(self.split.train))
+        return near_duplicates.without(self.data, rows, found)
+
+    def clips(self, rows: Rows) -> NDArray[np.uint8]:
+        """Read what windows showed, in the size and rate of the bundle, (window, frame, row, column, 3)."""
+        clip = self.draft.clip
+        found = np.empty((len(rows), clip.frames, clip.height, clip.width, 3), np.uint8)
+        for n, shown in enumerate(self._read_clips(rows)):
+            found[n] = shown
+        return found
+
+    def signals(self, trials: Sequence[Rows], stats: Mapping[str, NDArray[Any]], voxels: Rows) -> Arrays:
+        """Read the signals of trials and normalise them, by port; of a trial, the mean of its windows."""
+        grid = self.draft.grid
+        count = len(trials)
+        fmri = np.empty((count, grid.slots, len(voxels)), np.float32)
+        # A window is in the table only if its signals are whole.
+        found: Arrays = {"fmri": fmri, "fmri_mask": np.ones((count, grid.slots), np.float32)}
+        if self.draft.eeg is not None:
+            found["eeg"] = np.empty((count, len(self.draft.eeg.channels), grid.samples), np.float32)
+            found["eeg_mask"] = np.ones((count, grid.samples), np.float32)
+        for first in tracked(range(0, count, _AT_A_TIME), "reading signals"):
+            few = trials[first : first + _AT_A_TIME]
+            part = slice(first, first + len(few))
+            volumes = splits.read_trials(self.data, "fmri", few)[..., voxels]
+            fmri[part] = (volumes - stats["fmri_mean"]) / stats["fmri_scale"]
+            if "eeg" in found:
+                eeg = _resampled(splits.read_trials(self.data, "eeg", few), grid.samples)
+                found["eeg"][part] = (eeg - stats["eeg_mean"][:, None]) / stats["eeg_scale"][:, None]
+        return found
+
+    def folds(self) -> NDArray[np.int64]:
+        """Say which windows that teach are left out together when choices are made, (window,).
+
+        They are those of one run, and of all runs that show some of the same: a film that is shown twice must
+        not be chosen by its own twin. Where that is all there is, they are those of a fifth of the film.
+        """
+        table = self.data.windows
+        rows = self.split.train
+        runs = _numbered(table.run[rows])
+        shown = _numbered(table.shown[rows])
+        count = runs.max() + 1
+        films = shown.max() + 1
+        links = coo_array((np.ones(len(rows)), (runs, count + shown)), shape=(count + films, count + films))
+        folds = connected_components(links, directed=False)[1][runs]
+        return folds if folds.max() > 0 else shown * _PARTS // films
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the names of the windows that teach."""
+        return names_digest(self.data.windows.names(self.split.train))
+
+    @property
+    def division(self) -> str:
+        """Which runs teach and which are held out, in a sentence."""
+        windows = self.data.windows
+        taught, held = (len({*windows.run[rows].tolist()}) for rows in (self.split.train, self.split.test))
+        left = len(self.split.left_out)
+        twins = f"; {left} that show the same as those are left out" if left else ""
+        return (
+            f"{self.participant}: {len(self.split.train)} windows of {taught} runs teach, "
+            f"and {len(self.split.test)} of {held} are held out and judged{twins}."
+        )
+
+    def _read_clips(self, rows: Rows) -> Iterator[NDArray[np.uint8]]:
+        """Yield the clips of windows one by one, in the size and rate of the bundle."""
+        clip = self.draft.clip
+        for first in tracked(range(0, len(rows), _AT_A_TIME), "reading clips"):
+            few = rows[first : first + _AT_A_TIME]
+            for row, released in zip(few, self.data.read("clips", few), strict=True):
+                shown = _fitted(released, float(self.data.fps or FPS), clip)
+                self.hashes[str(self.data.windows.shown[row])] = near_duplicates.clip_hashes(shown)
+                yield shown
+
+    def _hashes(self, rows: Rows) -> dict[str, NDArray[np.uint64]]:
+        """Return the hashes of what windows showed; only clips that were not read yet are read."""
+        names = self.data.windows.shown[rows].tolist()
+        unknown = [row for row, name in zip(rows, names, strict=True) if name not in self.hashes]
+        for _ in self._read_clips(np.array(unknown, np.int64)):
+            pass
+        return {name: self.hashes[name] for name in dict.fromkeys(names)}
+
+    def _stats(self, found: Statistics) -> Arrays:
+        stats: Arrays = {
+            "fmri_mean": found.mean["fmri"][self.voxels].astype(np.float32),
+            "fmri_scale": found.deviation["fmri"][self.voxels].astype(np.float32),
+        }
+        if self.draft.eeg is not None:
+            stats["eeg_mean"] = found.mean["eeg"].astype(np.float32)
+            stats["eeg_scale"] = found.deviation["eeg"].astype(np.float32)
+        return stats
+
+    def _projection(self, voxels: NDArray[np.int64]) -> Projection:
+        """Return voxels as a bundle reads them: the values of a release lie in a row and not in a volume."""
+        assert self.draft.fmri is not None
+        count, *_ = self.draft.fmri.shape
+        return Projection(voxels, (count, 1, 1), np.asarray(self.draft.fmri.affine))
+
+    def _manifest(self, found: Statistics, voxels: int) -> Manifest:
+        runs, held = (
+            list(dict.fromkeys(self.data.windows.run[rows].tolist()))
+            for rows in (self.split.train, self.split.test)
+        )
+        told = {
+            "participant": self.participant,
+            "runs": runs,
+            "held_out": held,
+            "windows": len(self.split.train),
+            "minutes": round(len(self.split.train) * self.data.window_s / 60, 2),
+            "taught": found.digest,
+            "told": [*self.data.notes, *found.told()],
+        }
+        assert self.draft.fmri is not None
+        return replace(self.draft, provenance=told, fmri=replace(self.draft.fmri, voxels=voxels))
+
+
+def _numbered(names: NDArray[np.str_]) -> NDArray[np.int64]:
+    """Number names in the order in which they come, (name,), from 0 on."""
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names.tolist()))}
+    return np.array([numbers[name] for name in names.tolist()])
+
+
+def _fitted(clip: NDArray[np.uint8], fps: float, wanted: ClipGeometry) -> NDArray[np.uint8]:
+    """Bring a clip to a size and a rate: at each instant the frame that is on. The last one stays on."""
+    instants = np.arange(wanted.frames) * (fps / wanted.fps)
+    numbers = np.minimum((instants + _SLACK).astype(int), len(clip) - 1)
+    size = (wanted.height, wanted.width)
+    if clip.shape[1:3] == size:
+        return clip[numbers]
+    fitted = {n: filling(Image.fromarray(clip[n]), size) for n in dict.fromkeys(numbers.tolist())}
+    return np.stack([fitted[n] for n in numbers.tolist()])
+
+
+def _resampled(eeg: NDArray[Any], samples: int) -> NDArray[Any]:
+    """Bring windows of EEG (window, channel, sample) to a number of samples.
+
+    The filter knows each window's future. Released EEG does so already; the chain of a session has the
+    bundle's rate, and nothing is done to it.
+    """
+    if eeg.shape[2] == samples:
+        return eeg
+    ratio = Fraction(samples, eeg.shape[2])
+    return resample_poly(eeg, ratio.numerator, ratio.denominator, axis=2, padtype="line")

@@ -1,0 +1,176 @@
+"""The judge `held-out-runs`: a decoder that was trained on a data set, on the runs that were kept from it.
+
+Every window is a trial of its own, unless averaged repeats are asked for. Beside each figure stand the brain
+of other times of the same run, the null brain and the training mean. Identification is also given without the
+windows that look like something that taught.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.bundle import Bundle
+from rtdecode.errors import UsageError
+from train.data.set_node import DataSetWindows
+from train.data.set_windows import SetRun, SetWindows
+from train.data.splits import Repeats
+from train.judging.examples import examples
+from train.judging.film_figures import figures, groups
+from train.judging.film_scores import Scores, averaged
+from train.judging.held_runs import HeldOut, judge_runs, scored
+from train.judging.judged import Example, Figures, Judged, Request, Show
+from train.judging.published import load
+from train.system import Plan, System, Trained
+from train.work import Work
+
+# Identification without the windows that look like something that taught.
+CLEAR = "_without_near_duplicates"
+_SHIFTED = "_shifted"
+# Clips are shifted in time by so many parts of a run, and by no less than this, s.
+_PARTS = 3
+_LEAST_S = 30.0
+
+
+@dataclass(frozen=True)
+class HeldOutRuns:
+    """The judge `held-out-runs`. It has no settings."""
+
+    # `train.evaluate` asks for it before it hands on a request for published figures or averaged repeats.
+    makes_published: ClassVar[bool] = True
+
+    def check(self, data: Any) -> None:
+        """Refuse data that are no data set.
+
+        Raises
+        ------
+        UsageError
+        """
+        if not isinstance(data, DataSetWindows):
+            raise UsageError("the judge held-out-runs is for a data set (data=DIR). Choose another.")
+
+    def judge(self, work: Work, plan: Plan, data: DataSetWindows, trained: Trained, show: Show) -> Judged:
+        """Judge what was just trained on the runs that are held out."""
+        return judged(data.opened(work.data), trained.bundle, show, Request(), trained.system)
+
+    def evaluate(self, data: DataSetWindows, bundle: Bundle, show: Show, request: Request) -> Judged:
+        """Judge a finished run on the held-out runs of ``data=DIR``, the data set that it was trained on."""
+        if request.data is None:
+            raise UsageError("this run was trained on a data set: name its folder with data=DIR.")
+        there = data.opened(request.data)
+        told = bundle.manifest.provenance
+        if told["taught"] != there.digest:
+            raise UsageError(
+                f"data={request.data} is not what this run was trained on ({told['participant']}, "
+                f"{told['windows']} windows of {len(told['runs'])} runs). Windows that taught it might be "
+                "judged. Give the same folder."
+            )
+        return judged(there, bundle, show, request)
+
+
+def judged(
+    data: SetWindows,
+    bundle: Bundle,
+    show: Show,
+    request: Request,
+    system: System | None = None,
+) -> Judged:
+    """Judge a decoder on the runs of a data set that are held out.
+
+    Parameters
+    ----------
+    data : SetWindows
+    bundle : Bundle
+    show : callable
+        See `Show`.
+    request : Request
+        `repeats` and the networks of published figures are read.
+    system : System, optional
+        See `train.judging.held_runs.judge_runs`.
+
+    Raises
+    ------
+    UsageError
+        If repeats are to be averaged and there are none, or a network cannot be loaded.
+    """
+    papers = load(request)
+    held = data.held(request.repeats)
+    count = _count(data, held, request.repeats)
+    found = judge_runs(held, bundle, show, system, papers, data.taught_clips)
+    found.scores[CLEAR] = [
+        _only(_identification(scores), data.clear(one.rows))
+        for scores, one in zip(found.scores[""], held, strict=True)
+    ]
+    found.scores[_SHIFTED] = [
+        _shifted(found, number, bundle, data.data.window_s) for number in range(len(held))
+    ]
+    blocks, _ = groups(found.shown, by_session=True)
+    made = figures(found.scores, found.shown, fixed=False) | found.tally.distances(blocks)
+    signals = "single trials" if count == 1 else f"mean of {count} repeats"
+    films = [{"film": data.data.layout, "repeats": count, "signals": signals}]
+    notes = [{"note": text} for text in (data.division, *bundle.manifest.provenance["told"])]
+    networks = {"networks": papers.told()} if papers.networks() else {}
+    return Judged(
+        figures=_with_shifted(made),
+        tables={"films": films, "notes": notes} | networks,
+        pictures={"held-out-runs.png": found.sheet},
+        examples=_examples(held, found, bundle),
+        simulated=bundle.manifest.simulated,
+    )
+
+
+def _count(data: SetWindows, held: Sequence[SetRun], repeats: Repeats) -> int:
+    """Return how many showings a trial averages at most."""
+    count = max(len(trial) for one in held for trial in one.trials)
+    if repeats == "averaged" and count == 1:
+        raise UsageError(
+            f"repeats=averaged: no window that is held out in {data.data.folder} was shown twice. Leave it "
+            "out."
+        )
+    return count
+
+
+def _identification(scores: Scores) -> Scores:
+    return {name: value for name, value in scores.items() if name.startswith("identification")}
+
+
+def _only(scores: Scores, kept: NDArray[np.bool_]) -> Scores:
+    return {name: (value, weight * kept) for name, (value, weight) in scores.items()}
+
+
+def _shifted(found: HeldOut, number: int, bundle: Bundle, window_s: float) -> Scores:
+    """Score the clips of other times of a run; the mean over several shifts."""
+    clips = found.clips[number]
+    count = len(clips)
+    least = int(np.ceil(_LEAST_S / window_s))
+    steps = {round(count * part / _PARTS) for part in range(1, _PARTS)}
+    # A short run is shifted by half of it, whatever that is.
+    wanted = sorted(step for step in steps if least <= step <= count - least) or [max(1, count // 2)]
+    scores = []
+    for step in wanted:
+        own = scored([*clips[step:], *clips[:step]], found.shown[number], bundle)
+        if found.tally.published:
+            seen = found.tally.seen[""][number]
+            own |= found.tally.published.shifted(seen, found.tally.truths[number], step)
+        scores.append(own)
+    return {metric: averaged(scores, metric) for metric in scores[0]}
+
+
+def _with_shifted(made: Figures) -> Figures:
+    """Put the figures of the shifted brain where figures name it."""
+    shifted = {
+        name.removesuffix(_SHIFTED): figure for name, figure in made.items() if name.endswith(_SHIFTED)
+    }
+    return {
+        name: figure | {"shuffled": shifted[name]["value"] if name in shifted else None}
+        for name, figure in made.items()
+        if not name.endswith(_SHIFTED)
+    }
+
+
+def _examples(held: Sequence[SetRun], found: HeldOut, bundle: Bundle) -> list[Example]:
+    """Choose windows of the first run to be looked at."""
+    wins = found.scores[""][0]["identification_2way"][0]
+    return examples("the first held-out run", wins, found.first, bundle.manifest.clip.fps)
