@@ -42,6 +42,11 @@ _LATENCIES = {
     "beyond_floor_preview": "preview, after the last of its input",
     "since_stimulus": "final, after the stimulus",
 }
+# Stands for a control that was not computed.
+_MISSING = "-"
+_WHY_MISSING = (
+    "A dash stands for a control that the session was too short for, or that its bundle does not have."
+)
 _STYLE = """
 body { font: 15px/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f23; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
@@ -229,14 +234,16 @@ def _accuracy(report: Mapping[str, Any]) -> str:
         if figure is None:
             continue
         low, high = figure["ci95"]
-        shifted = "" if figure["shuffled"] is None else f"{figure['shuffled']:.3f}"
+        shifted = _MISSING if figure["shuffled"] is None else f"{figure['shuffled']:.3f}"
         null = baselines.get("null_brain", {}).get(key)
-        without = "" if null is None else f"{null['value']:.3f}"
+        without = _MISSING if null is None else f"{null['value']:.3f}"
         values = (f"{figure['value']:.3f}", f"{low:.3f} to {high:.3f}", f"{figure['chance']:.3f}")
         rows.append((title, *values, shifted, without, str(figure["n"])))
     if not rows:
         return "<p>The truth is not known.</p>"
-    return _table(("", "value", "95 % interval", "chance", "shifted brain", "no brain", "n"), rows)
+    table = _table(("", "value", "95 % interval", "chance", "shifted brain", "no brain", "n"), rows)
+    missing = any(_MISSING in row for row in rows)
+    return table + (f"<p>{_text(_WHY_MISSING)}</p>" if missing else "")
 
 
 def _latencies(session: Session) -> str:

@@ -116,6 +116,16 @@ def test_figures_stand_beside_chance_and_controls(folder: Path) -> None:
     assert row == ["identification, 2-way", "0.900", "0.800 to 1.000", "0.500", "0.480", "0.510", str(COUNT)]
 
 
+def test_a_control_that_was_not_computed_is_a_dash_with_its_reason(folder: Path) -> None:
+    assert "A dash stands for" not in made(folder)
+    figures = report()["accuracy"]
+    figures["identification_2way"]["shuffled"] = None
+    (folder / "report.json").write_text(json.dumps(report(accuracy=figures)))
+    page = made(folder)
+    assert "<td>-</td>" in page
+    assert "A dash stands for a control that the session was too short for" in page
+
+
 def test_the_methods_say_what_was_done_and_how_it_ended(folder: Path) -> None:
     said = session_page.methods(session_page.read(folder))
     assert "11 of 12 windows have a final clip, 2 of them from incomplete data, and 1 were skipped." in said
