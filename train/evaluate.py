@@ -80,9 +80,11 @@ def judged(run: Path, request: Request) -> Judged:
     if request.subject is not None:
         system = system.of_subject(request.subject)
     show = shown(system, held.manifest, tree["noise_key"])
+    # A run of a data set reads its windows and no session.
+    of_windows = getattr(recipe["judge"], "makes_published", False)
     # A recording brings its own truth and is judged the same way whatever the run was trained on.
     # Any other folder is data for the run's own judge.
-    if request.data is not None and (request.data / "recording.json").is_file():
+    if request.data is not None and (request.data / "recording.json").is_file() and not of_windows:
         refuse(request)
         simulated = bool(Recording(request.data).meta.get("simulated"))
         return Judged(judge_recording(show, held, request.data), simulated=simulated)
@@ -90,7 +92,7 @@ def judged(run: Path, request: Request) -> Judged:
     film = request.film if request.film is not None else getattr(recipe["judge"], "films", None)
     if film is not None:
         return on_film(recipe["data"], held, system, show, replace(request, film=film))
-    if not getattr(recipe["judge"], "makes_published", False):
+    if not of_windows:
         refuse(request)
     return recipe["judge"].evaluate(recipe["data"], held, show, request)
 

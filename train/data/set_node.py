@@ -63,6 +63,12 @@ class DataSetWindows:
     region: str = ""
     _opened: dict[Path, SetWindows] = field(default_factory=dict, init=False, repr=False)
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.voxels, int) or self.voxels < 1:
+            raise UsageError(f"data.voxels must be a whole number of 1 or more, found '{self.voxels}'.")
+        if not isinstance(self.sfreq, int | float) or self.sfreq < 1:
+            raise UsageError(f"data.sfreq must be a number of 1 or more, found '{self.sfreq}'.")
+
     def check(self, work: Work) -> None:
         """Open the data set, and refuse what cannot be trained on.
 

@@ -203,6 +203,9 @@ def test_a_set_of_volumes_alone_is_read(tmp_path: Path) -> None:
         ({"region": "visual"}, "regions none, for want of an atlas"),
         ({"test": "run-77"}, "run-77"),
         ({"sfreq": 33.3}, "whole samples.*data.sfreq="),
+        ({"voxels": "lots"}, "data.voxels must be a whole number of 1 or more, found 'lots'"),
+        ({"voxels": 2.5}, "data.voxels must be a whole number of 1 or more, found '2.5'"),
+        ({"sfreq": 0}, "data.sfreq must be a number of 1 or more, found '0'"),
         ({"layout": "betamax"}, "layout=betamax is not known"),
     ],
 )
