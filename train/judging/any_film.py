@@ -12,7 +12,7 @@ They tell what to expect of these windows with other noise, and little of other 
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,7 +49,7 @@ from train.judging.presence import Presence
 from train.judging.published import NEAREST, NULL, OTHER_FILM, Published, Tally
 from train.judging.references import References, kind_of, recoded, references, watch
 from train.metrics.cuts import step_profile
-from train.metrics.pixels import nearest
+from train.metrics.pixels import NearestClips
 from train.recipe import numbers
 from train.system import Plan, System, Trained
 from train.work import Arrays, Work, tracked
@@ -311,6 +311,10 @@ class _Judging:
         """Training mean, without the frame after the window."""
         return self.bundle.stats["mean_clip"][:-1]
 
+    @cached_property
+    def _training(self) -> NearestClips:
+        return NearestClips(self.beside.clips, self.mean_clip)
+
     def describe(self, session: PhantomSession) -> Shown:
         """Measure what a session shows."""
         film = session.film
@@ -338,7 +342,7 @@ class _Judging:
             yield suffix, own if suffix == "" else self.show(only(inputs, kept), where).clips
             if suffix == "" and self.beside.clips:
                 drawn = [clip[:frames] for clip in own]
-                yield "_nearest", nearest(drawn, [self.beside.clips], self.mean_clip)
+                yield NEAREST, self._training.to(drawn)
         if self.system.denoises:
             yield "_one_step", self.show(inputs, where, steps=1).clips
         yield "_null", self.show(inputs, where, null=True).clips

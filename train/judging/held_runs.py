@@ -24,7 +24,7 @@ from train.judging.judged import Show
 from train.judging.pictures import contact_sheet
 from train.judging.published import NEAREST, NULL, Published, Tally
 from train.judging.references import recoded
-from train.metrics.pixels import nearest
+from train.metrics.pixels import NearestClips
 from train.system import System
 from train.work import Arrays
 
@@ -119,14 +119,15 @@ def judge_runs(
     drawn: list[Sequence[Pixels]] = []
     first: dict[str, Sequence[Pixels]] = {}
     tally = Tally(papers or Published(), mean_clip, training)
+    closest = NearestClips(training, mean_clip) if training else None
     for number, one in enumerate(held):
         film = _describe(one, number, bundle, system)
         shown.append(film)
         tally.film(film, again=False)
         clips = _clips(show, one, number, bundle)
-        if training:
+        if closest is not None:
             cut = [clip[: len(mean_clip)] for clip in clips[""]]
-            clips[NEAREST] = nearest(cut, [training], mean_clip)
+            clips[NEAREST] = closest.to(cut)
         drawn.append(clips[""])
         if not first:
             first = {_HEADINGS[suffix]: some for suffix, some in clips.items() if suffix in _HEADINGS}

@@ -52,19 +52,44 @@ def nearest(clips: Sequence[Pixels], films: Iterable[Sequence[Pixels]], mean_cli
         The windows themselves, not copies; the mean clip where there is no film.
     """
     frames = len(clips[0])
-    centre = _blocks(mean_clip[:frames])
-    wanted = _unit(np.stack([_blocks(clip) - centre for clip in clips]))
+    wanted = _described(clips, mean_clip[:frames])
     best = np.full(len(clips), -np.inf)
     chosen: list[Pixels] = [mean_clip[:frames]] * len(clips)
     for film in films:
         windows = [window[:frames] for window in film]
-        match = wanted @ _unit(np.stack([_blocks(window) - centre for window in windows])).T
+        match = wanted @ _described(windows, mean_clip[:frames]).T
         top = match.argmax(1)
         values = match[np.arange(len(clips)), top]
         for n in np.flatnonzero(values > best):
             best[n] = values[n]
             chosen[n] = windows[top[n]]
     return chosen
+
+
+class NearestClips:
+    """Clips that are described once, of which the nearest to others are chosen as `nearest` does.
+
+    Parameters
+    ----------
+    clips : sequence of uint8 (frame, row, column, 3)
+        Frames beyond those of the mean clip are left out.
+    mean_clip : uint8, (frame, row, column, 3)
+    """
+
+    def __init__(self, clips: Sequence[Pixels], mean_clip: Pixels) -> None:
+        self._mean = mean_clip
+        self._clips = [clip[: len(mean_clip)] for clip in clips]
+        self._own = _described(self._clips, mean_clip)
+
+    def to(self, clips: Sequence[Pixels]) -> list[Pixels]:
+        """Choose one for each of some clips, which are as long as the mean clip."""
+        match = _described(clips, self._mean) @ self._own.T
+        return [self._clips[number] for number in match.argmax(1)]
+
+
+def _described(clips: Sequence[Pixels], mean_clip: Pixels) -> Float:
+    centre = _blocks(mean_clip)
+    return _unit(np.stack([_blocks(clip) - centre for clip in clips]))
 
 
 def _blocks(clip: Pixels) -> Float:
