@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 Matrix = NDArray[np.float64]
 Reals = NDArray[np.float32]
 
+# Ridge penalty of the encoding model by which voxels are chosen.
+PICKING = 3.0
 # Blocks of windows that are held out in turn.
 FOLDS = 10
 _EARLIER = 2

@@ -3,11 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from train.closed_form.encoding import best_explained, fold_errors
+from train.closed_form.encoding import PICKING, best_explained, fold_errors
 from train.metrics.layout import layouts
-
-# Ridge penalty of the encoding model, as where the voxels of a session are chosen.
-_PENALTY = 3.0
 
 
 def driven_voxels(
@@ -36,5 +33,5 @@ def driven_voxels(
         return np.arange(fmri.shape[2])
     colours = layouts(list(clips)).reshape(len(clips), -1)
     volumes = fmri.mean(axis=1)
-    errors, sizes = fold_errors(colours, volumes - volumes.mean(axis=0), folds, 0, _PENALTY)
+    errors, sizes = fold_errors(colours, volumes - volumes.mean(axis=0), folds, 0, PICKING)
     return np.sort(best_explained(errors.sum(axis=0), sizes.sum(axis=0), count))

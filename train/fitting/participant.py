@@ -16,6 +16,7 @@ from train.closed_form.brain_maps import GROUPS
 from train.closed_form.cuts import binned, fit_cuts
 from train.closed_form.encoding import (
     FOLDS,
+    PICKING,
     Kernel,
     Matrix,
     Reals,
@@ -38,8 +39,7 @@ from train.work import Arrays
 _THIRDS = 3
 # Refines the points of all routes (route -> (window, target)) for a window of the named route.
 Refined = Callable[[Arrays, Shots, str], Matrix]
-# Ridge penalty of the encoding model when it picks voxels, and when it is inverted.
-_PICKING = 3.0
+# Ridge penalty of the encoding model when it is inverted.
 _INVERTING = 0.6
 # Responses overlap, so this much on either side of what is held out is left out of the fit, s.
 _GAP_S = 5.0
@@ -208,7 +208,7 @@ def fit_fmri(fmri: Fmri, film: NDArray[np.int64], story: FilmStory, sizes: Sizes
         # The voxels are chosen within the other blocks, in three folds of their own. A choice made by
         # models that had seen this block would favour it.
         thirds = fold[inside] * _THIRDS // FOLDS
-        errors, totals = fold_errors(x[inside], volumes[inside], thirds, gap, _PICKING)
+        errors, totals = fold_errors(x[inside], volumes[inside], thirds, gap, PICKING)
         picked = best_explained(errors.sum(0), totals.sum(0), sizes.voxels)
         parts = _components(volumes[:, picked], sizes.voxel_components)[0]
         prior = np.cov(story.targets[told], rowvar=False)
@@ -216,7 +216,7 @@ def fit_fmri(fmri: Fmri, film: NDArray[np.int64], story: FilmStory, sizes: Sizes
         held = (fmri.slots(parts)[windows == n] - mean).reshape(int((windows == n).sum()), -1)
         held_out[windows == n] = held @ back
     # The fit that is kept, from all windows.
-    errors, totals = fold_errors(x, volumes, fold, gap, _PICKING)
+    errors, totals = fold_errors(x, volumes, fold, gap, PICKING)
     picked = np.sort(best_explained(errors.sum(0), totals.sum(0), sizes.voxels))
     parts, axes, scale = _components(volumes[:, picked], sizes.voxel_components)
     prior = np.cov(story.targets, rowvar=False)

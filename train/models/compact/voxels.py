@@ -9,15 +9,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from train.closed_form.encoding import best_explained, fold_errors
+from train.closed_form.encoding import PICKING, best_explained, fold_errors
 from train.data.showing import PARTS, AnyShowing
 from train.models.compact.encoding import fit_features
 from train.models.compact.space import Seen
 from train.models.compact.watched import encoded
 from train.work import Arrays
 
-# Ridge penalty of the encoding model, as where a participant is fitted.
-_PENALTY = 3.0
 # Responses overlap, so this much on either side of a fifth that is left out is left out of the fit, s.
 _GAP_S = 5.0
 
@@ -63,7 +61,7 @@ def find_voxels(codec: Arrays, showings: Sequence[AnyShowing], count: int, windo
     if len(showings) == 1:
         folds = np.arange(len(together)) * PARTS // len(together)
         gap = int(np.ceil(_GAP_S / np.median(np.diff(first.times))))
-    errors, sizes = fold_errors(np.concatenate(told), together, folds, gap, _PENALTY)
+    errors, sizes = fold_errors(np.concatenate(told), together, folds, gap, PICKING)
     best = np.sort(best_explained(errors.sum(0), sizes.sum(0), count))
     explained = 1 - errors.sum(0)[best] / sizes.sum(0)[best]
     return {"voxels": first.voxels[best], "level": first.level[best], "explained": explained}
