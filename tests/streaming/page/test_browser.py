@@ -16,6 +16,7 @@ from tests.streaming.sessions import LIMIT, TR, WINDOW, end, gone, play, stream,
 
 pytestmark = [
     pytest.mark.full,
+    pytest.mark.browser,
     pytest.mark.skipif(found() is None, reason="there is no Chromium on this machine"),
 ]
 NAME = f"page-{os.getpid()}"
