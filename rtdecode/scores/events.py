@@ -91,6 +91,28 @@ def distractors(windows: Sequence[Span], events: Mapping[int, Sequence[Event]]) 
     return allowed
 
 
+def told_of(windows: Sequence[Span], events: Mapping[int, Sequence[Event]]) -> list[str]:
+    """Collect the words that the events of each window have, whatever they mean, each of them once.
+
+    Parameters
+    ----------
+    windows : sequence of (run, start_s, stop_s)
+    events : mapping
+        Run -> its events. Their attributes are read as text.
+
+    Returns
+    -------
+    list of str
+        A text for each window; empty where no event has an attribute.
+    """
+    found = []
+    for run, start, stop in windows:
+        there = [events[run][i] for i in _overlaps(start, stop, events.get(run, ()))]
+        words = " ".join(value for event in there for value in event.attributes.values()).split()
+        found.append(" ".join(dict.fromkeys(words)))
+    return found
+
+
 def _overlaps(start: float, stop: float, events: Sequence[Event]) -> dict[int, float]:
     """Return index -> shared seconds of each event that a span overlaps by more than a microsecond."""
     # Where a window ends as a shot begins, rounding must not make them overlap.

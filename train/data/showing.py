@@ -104,6 +104,10 @@ class AnyShowing(Protocol):
         """Return what the windows showed."""
         ...
 
+    def told(self) -> list[str]:
+        """Return the words that an events file has for what each window showed; empty where it has none."""
+        ...
+
     def tiles(self) -> ShownClips:
         """Return the film without a gap, cut into windows, from the first window on."""
         ...

@@ -16,6 +16,7 @@ from rtdecode.errors import UsageError
 from rtdecode.phantom.film.film import FPS, SHOT_FRAMES
 from rtdecode.phantom.film.watched import KNOWN_SHAPES, NATURAL, NONE, SHAPES
 from rtdecode.phantom.session import PhantomSession
+from rtdecode.scores.events import told_of
 from rtdecode.signal.eeg.band import EegBand
 from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.signal.volume.projection import Projection
@@ -25,6 +26,7 @@ from train.data.chain import draft_bundle, unit_statistics
 from train.data.phantom import (
     TRAINING_SEEDS,
     Participant,
+    events,
     film_clips,
     manifest,
     resting_level,
@@ -101,6 +103,13 @@ class Showing:
         frames = np.arange(self.windows * SHOT_FRAMES).reshape(self.windows, SHOT_FRAMES)
         clips = np.stack([film.clip(k) for k in range(self.windows)])
         return ShownClips(clips, np.isin(frames, np.append(0, film.cut_frames)))
+
+    def told(self) -> list[str]:
+        """Return the words of the shots in each window."""
+        film = self.session().film
+        # From 0 on, as the film's own times are.
+        windows = [(0, k * SHOT_FRAMES / FPS, (k + 1) * SHOT_FRAMES / FPS) for k in range(self.windows)]
+        return told_of(windows, events({0: film}))
 
     def tiles(self) -> ShownClips:
         """Return what the windows showed: no session has a gap."""
