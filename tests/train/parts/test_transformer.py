@@ -1,0 +1,74 @@
+"""The transformer of the brain encoders is the one that torch has, and takes class token and positions."""
+
+import pytest
+import torch
+from torch import nn
+
+from rtdecode.errors import UsageError
+from train.parts.transformer import Block, Entry, Trunk, TrunkSizes
+
+_SIZES = TrunkSizes(depth=2, width=24, heads=3, inner=40)
+
+
+def _torchs(block: Block) -> nn.TransformerEncoderLayer:
+    """Make torch's own layer with the weights of a block."""
+    layer = nn.TransformerEncoderLayer(
+        24, 3, 40, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+    )
+    attention = block.attn
+    into = (attention.to_q, attention.to_k, attention.to_v)
+    layer.load_state_dict(
+        {
+            "self_attn.in_proj_weight": torch.cat([one.weight for one in into]),
+            "self_attn.in_proj_bias": torch.cat([one.bias for one in into]),
+            "self_attn.out_proj.weight": attention.to_out.weight,
+            "self_attn.out_proj.bias": attention.to_out.bias,
+            "linear1.weight": block.ff[0].weight,
+            "linear1.bias": block.ff[0].bias,
+            "linear2.weight": block.ff[3].weight,
+            "linear2.bias": block.ff[3].bias,
+            "norm1.weight": block.norm1.weight,
+            "norm1.bias": block.norm1.bias,
+            "norm2.weight": block.norm2.weight,
+            "norm2.bias": block.norm2.bias,
+        }
+    )
+    return layer
+
+
+def test_a_block_is_torchs_own_layer() -> None:
+    torch.manual_seed(0)
+    block = Block(_SIZES)
+    tokens = torch.randn(2, 7, 24)
+    assert torch.allclose(block(tokens), _torchs(block)(tokens), atol=1e-5)
+
+
+def test_a_block_with_cross_attention_reads_the_other_sequence() -> None:
+    torch.manual_seed(0)
+    block = Block(_SIZES, cross=True)
+    tokens = torch.randn(1, 4, 24)
+    others = torch.randn(1, 6, 24)
+    assert block(tokens, others).shape == tokens.shape
+    assert not torch.allclose(block(tokens, others), block(tokens, others.flip(2)))
+    # The order of the other sequence does not matter, as attention has no positions of its own.
+    assert torch.allclose(block(tokens, others), block(tokens, others.flip(1)), atol=1e-5)
+
+
+def test_the_class_token_stands_first_and_every_token_has_its_place() -> None:
+    torch.manual_seed(0)
+    entry = Entry(5, 24)
+    tokens = torch.randn(2, 5, 24)
+    found = entry(tokens)
+    assert found.shape == (2, 6, 24)
+    assert torch.equal(found[0, 0], found[1, 0])
+    assert torch.equal(found[:, 1:], tokens + entry.positions[:, 1:])
+    # Without positions, tokens in another order would be encoded to the same in another order.
+    trunk = Trunk(_SIZES)
+    assert not torch.allclose(trunk(entry(tokens))[:, 0], trunk(entry(tokens.flip(1)))[:, 0])
+
+
+def test_sizes_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(UsageError, match="5 heads cannot share a width of 24"):
+        TrunkSizes(depth=1, width=24, heads=5, inner=8)
+    with pytest.raises(UsageError, match="depth of a transformer must be 1 or more, found 0"):
+        TrunkSizes(depth=0, width=24, heads=3, inner=8)

@@ -1,0 +1,117 @@
+"""Ways to encode fMRI and EEG, from tokens of each to a class vector and encoded tokens of each.
+
+CineSync compares them (papers: table of fusion architectures). They differ in when the two modalities first
+see each other: never (`Apart`), from the first block on (`Joint`), half way (`TwoStage`), or in every block
+through attention to the other (`Across`). One modality alone is encoded by `Apart`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from torch import Tensor, cat, nn
+
+from rtdecode.errors import UsageError
+from train.parts.transformer import Entry, Trunk, TrunkSizes
+
+# Modality -> its tokens, (batch, token, width). Encoded, each begins with its class token.
+Tokens = Mapping[str, Tensor]
+
+
+class Apart(nn.Module):
+    """Each modality by a transformer of its own.
+
+    Parameters
+    ----------
+    sizes : mapping
+        Modality -> the sizes of its transformer. The other encodings want one width for all.
+    tokens : mapping
+        Modality -> number of its tokens.
+    """
+
+    def __init__(self, sizes: Mapping[str, TrunkSizes], tokens: Mapping[str, int]) -> None:
+        super().__init__()
+        self.entries = _entries(sizes, tokens)
+        self.trunks = nn.ModuleDict({name: Trunk(size) for name, size in sizes.items()})
+
+    def forward(self, tokens: Tokens) -> dict[str, Tensor]:
+        """Encode the tokens of each modality; a class token comes to stand before them."""
+        return {name: self.trunks[name](self.entries[name](x)) for name, x in tokens.items()}
+
+
+class Joint(nn.Module):
+    """Both modalities in one sequence, by one transformer."""
+
+    def __init__(self, sizes: Mapping[str, TrunkSizes], tokens: Mapping[str, int]) -> None:
+        super().__init__()
+        self.entries = _entries(sizes, tokens)
+        self.trunk = Trunk(_shared(sizes, "joint"))
+
+    def forward(self, tokens: Tokens) -> dict[str, Tensor]:
+        """Encode the tokens of both modalities; a class token comes to stand before those of each."""
+        return _together(self.trunk, {name: self.entries[name](x) for name, x in tokens.items()})
+
+
+class TwoStage(nn.Module):
+    """Half of the blocks for each modality alone, and the other half for both in one sequence."""
+
+    def __init__(self, sizes: Mapping[str, TrunkSizes], tokens: Mapping[str, int]) -> None:
+        super().__init__()
+        whole = _shared(sizes, "two-stage")
+        if whole.depth < 2:
+            raise UsageError("two-stage fusion needs 2 blocks or more, found 1. Give a greater depth.")
+        first = whole.depth // 2
+        self.apart = Apart({name: replace(size, depth=first) for name, size in sizes.items()}, tokens)
+        self.trunk = Trunk(replace(whole, depth=whole.depth - first))
+
+    def forward(self, tokens: Tokens) -> dict[str, Tensor]:
+        """Encode the tokens of both modalities; a class token comes to stand before those of each."""
+        return _together(self.trunk, self.apart(tokens))
+
+
+class Across(nn.Module):
+    """Each modality by a transformer of its own, whose blocks also attend to the other's tokens."""
+
+    def __init__(self, sizes: Mapping[str, TrunkSizes], tokens: Mapping[str, int]) -> None:
+        super().__init__()
+        _shared(sizes, "cross-attention")
+        self.entries = _entries(sizes, tokens)
+        self.trunks = nn.ModuleDict({name: Trunk(size, cross=True) for name, size in sizes.items()})
+
+    def forward(self, tokens: Tokens) -> dict[str, Tensor]:
+        """Encode the tokens of both modalities; a class token comes to stand before those of each."""
+        found = {name: self.entries[name](x) for name, x in tokens.items()}
+        first, second = found
+        for one, other in zip(self._blocks(first), self._blocks(second), strict=True):
+            # Both read what the other was before this block.
+            found = {
+                first: one(found[first], found[second]),
+                second: other(found[second], found[first]),
+            }
+        return found
+
+    def _blocks(self, name: str) -> nn.ModuleList:
+        return self.trunks[name].get_submodule("blocks")  # pyright: ignore[reportReturnType]
+
+
+def _entries(sizes: Mapping[str, TrunkSizes], tokens: Mapping[str, int]) -> nn.ModuleDict:
+    return nn.ModuleDict({name: Entry(tokens[name], size.width) for name, size in sizes.items()})
+
+
+def _shared(sizes: Mapping[str, TrunkSizes], fusion: str) -> TrunkSizes:
+    """Return the sizes that two modalities share, which see each other's tokens."""
+    if len(sizes) != 2:
+        raise UsageError(f"{fusion} fusion needs fMRI and EEG, found {', '.join(sizes)} alone. Use dual.")
+    first, second = sizes.values()
+    if (first.width, first.depth, first.heads) != (second.width, second.depth, second.heads):
+        raise UsageError(
+            f"{fusion} fusion needs the same depth, width and heads for both modalities, found {first} and "
+            f"{second}. Only dual and spatial fusion take different ones."
+        )
+    return first
+
+
+def _together(trunk: nn.Module, tokens: Tokens) -> dict[str, Tensor]:
+    """Encode the tokens of both modalities as one sequence, and take them apart again."""
+    lengths: Sequence[int] = [x.shape[1] for x in tokens.values()]
+    whole = trunk(cat(list(tokens.values()), dim=1))
+    return dict(zip(tokens, whole.split(list(lengths), dim=1), strict=True))

@@ -1,0 +1,137 @@
+"""The transformer of the brain encoders: class tokens and positions, and pre-norm blocks."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rtdecode.errors import UsageError
+
+# Spread of the first values of class tokens, positions and null tokens. The blocks normalise what they read.
+_SPREAD = 0.02
+
+
+@dataclass(frozen=True)
+class TrunkSizes:
+    """The sizes of a stack of blocks.
+
+    Attributes
+    ----------
+    depth : int
+        Number of blocks.
+    width : int
+        Values of a token.
+    heads : int
+        Heads of the attention. They share the width evenly.
+    inner : int
+        Width of the layer inside each perceptron.
+    dropout : float
+    """
+
+    depth: int
+    width: int
+    heads: int
+    inner: int
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("depth", "width", "heads", "inner"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} of a transformer must be 1 or more, found {getattr(self, name)}.")
+        if self.width % self.heads:
+            raise UsageError(
+                f"{self.heads} heads cannot share a width of {self.width} evenly. Give a multiple of it."
+            )
+
+
+class Attention(nn.Module):
+    """Attention of tokens among themselves, or to those of another sequence.
+
+    Its layers have the names that they have in diffusers, so that an adapter finds them there and here.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(width, width)
+        self.to_k = nn.Linear(width, width)
+        self.to_v = nn.Linear(width, width)
+        self.to_out = nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor, others: Tensor) -> Tensor:
+        """Let tokens (batch, token, width) look at others (batch, other, width)."""
+        query = self._split(self.to_q(tokens))
+        key = self._split(self.to_k(others))
+        value = self._split(self.to_v(others))
+        mixed = functional.scaled_dot_product_attention(query, key, value)
+        return self.to_out(mixed.transpose(1, 2).flatten(2))
+
+    def _split(self, values: Tensor) -> Tensor:
+        return values.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class Block(nn.Module):
+    """Attention and a perceptron, each after a norm and added to its input (Xiong et al. 2020, figure 1b).
+
+    With `cross`, attention to another sequence stands between the two.
+    """
+
+    def __init__(self, sizes: TrunkSizes, *, cross: bool = False) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(sizes.width)
+        self.attn = Attention(sizes.width, sizes.heads)
+        self.norm2 = nn.LayerNorm(sizes.width)
+        self.ff = nn.Sequential(
+            nn.Linear(sizes.width, sizes.inner),
+            nn.GELU(),
+            nn.Dropout(sizes.dropout),
+            nn.Linear(sizes.inner, sizes.width),
+        )
+        self.drop = nn.Dropout(sizes.dropout)
+        self.cross = Attention(sizes.width, sizes.heads) if cross else None
+        self.norm_cross = nn.LayerNorm(sizes.width) if cross else None
+
+    def forward(self, tokens: Tensor, others: Tensor | None = None) -> Tensor:
+        """Add to tokens (batch, token, width); `others` are read by a block with `cross` alone."""
+        inside = self.norm1(tokens)
+        tokens = tokens + self.drop(self.attn(inside, inside))
+        if self.cross is not None and self.norm_cross is not None:
+            assert others is not None
+            tokens = tokens + self.drop(self.cross(self.norm_cross(tokens), others))
+        return tokens + self.drop(self.ff(self.norm2(tokens)))
+
+
+class Entry(nn.Module):
+    """The beginning of a sequence: a class token before the tokens, and a learned position added to each.
+
+    Parameters
+    ----------
+    tokens : int
+        Number of tokens without the class token.
+    width : int
+    """
+
+    def __init__(self, tokens: int, width: int) -> None:
+        super().__init__()
+        self.first = nn.Parameter(_SPREAD * torch.randn(1, 1, width))
+        self.positions = nn.Parameter(_SPREAD * torch.randn(1, tokens + 1, width))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Turn (batch, token, width) into (batch, 1 + token, width)."""
+        first = self.first.expand(len(tokens), -1, -1)
+        return torch.cat([first, tokens], dim=1) + self.positions
+
+
+class Trunk(nn.Module):
+    """A stack of blocks, one after the other."""
+
+    def __init__(self, sizes: TrunkSizes, *, cross: bool = False) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(sizes, cross=cross) for _ in range(sizes.depth))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map (batch, token, width)."""
+        for block in self.blocks:
+            tokens = block(tokens)
+        return tokens
