@@ -1,0 +1,112 @@
+"""The generator has CogVideoX's schedule, loss and sampler, as diffusers has them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMScheduler
+
+from rtdecode.errors import UsageError
+from train.parts.cogvideox import (
+    Sampler,
+    VideoDiffusion,
+    VideoSizes,
+    levels,
+    sample,
+    transformer_from,
+    transformer_of,
+)
+
+_SIZES = VideoSizes(heads=2, head=16, layers=1, text=8, time=16, patch=2)
+_LATENT = (4, 3, 4, 6)
+
+
+@pytest.fixture(scope="module")
+def video() -> VideoDiffusion:
+    torch.manual_seed(0)
+    return VideoDiffusion(transformer_of(_SIZES, _LATENT), _LATENT).eval()
+
+
+def test_the_schedule_ends_in_nothing_but_noise(video: VideoDiffusion) -> None:
+    assert video.shares[0] == 1
+    assert video.shares[-1] == 0
+    assert (video.shares.diff() < 0).all()
+    assert levels(video, 4)[0] == 1.0
+    assert levels(video, 4) == sorted(levels(video, 4), reverse=True)
+
+
+def test_the_loss_is_the_weighted_error_of_the_clean_latents(video: VideoDiffusion) -> None:
+    torch.manual_seed(1)
+    latents = torch.randn(2, *_LATENT)
+    noise = torch.randn(2, *_LATENT)
+    tokens = torch.randn(2, 5, 8)
+    level = torch.tensor([100, 800])
+    share = video.shares[level + 1].view(-1, 1, 1, 1, 1)
+    noisy = share.sqrt() * latents + (1 - share).sqrt() * noise
+    velocity = video(noisy, level, tokens)
+    clean = share.sqrt() * noisy - (1 - share).sqrt() * velocity
+    # CineSync's code: w |x - x_0|^2 with w = 1 / (1 - a).
+    released = ((clean - latents).square() / (1 - share)).mean()
+    assert torch.allclose(video.loss(latents, noise, level, tokens), released, rtol=1e-4)
+
+
+@pytest.mark.parametrize("strength", [1.0, 6.0])
+def test_the_sampler_takes_the_steps_of_diffusers(video: VideoDiffusion, strength: float) -> None:
+    torch.manual_seed(2)
+    noise = torch.randn(2, *_LATENT)
+    tokens = torch.randn(2, 5, 8)
+    null = torch.randn(5, 8)
+    steps = 4
+    scheduler = CogVideoXDDIMScheduler(
+        rescale_betas_zero_snr=True,
+        snr_shift_scale=1.0,
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        clip_sample=False,
+    )
+    scheduler.set_timesteps(steps)
+    latent = noise
+    with torch.no_grad():
+        for n, t in enumerate(scheduler.timesteps):
+            level = t.expand(2)
+            velocity = video(latent, level, tokens)
+            away = video(latent, level, null.expand(2, -1, -1))
+            rise = (1 - torch.cos(torch.pi * torch.tensor((n / steps) ** 5))) / 2
+            guided = velocity + (strength - 1) * rise * (velocity - away)
+            latent = scheduler.step(guided, int(t), latent, return_dict=False)[0]
+    found = sample(Sampler(video, null, strength), noise, tokens, steps)
+    assert torch.allclose(found, latent, atol=1e-5)
+
+
+def test_positions_are_those_of_the_pipeline(video: VideoDiffusion) -> None:
+    # 3 latent frames of 2 x 3 patches, and 16 values a head.
+    assert video.cosines.shape == (18, 16)
+    assert torch.allclose(video.cosines.square() + video.sines.square(), torch.ones(18, 16))
+
+
+def test_latents_that_cannot_be_cut_into_patches_are_refused() -> None:
+    with pytest.raises(UsageError, match="latents of 5 x 6 cannot be cut into patches of 2"):
+        transformer_of(_SIZES, (4, 3, 5, 6))
+
+
+def test_published_weights_are_opened_from_a_folder(video: VideoDiffusion, tmp_path: Path) -> None:
+    video.transformer.save_pretrained(tmp_path / "transformer")
+    found = transformer_from(tmp_path / "transformer", licence="for this test")
+    assert isinstance(found, CogVideoXTransformer3DModel)
+    again = VideoDiffusion(found, _LATENT).eval()
+    noise = torch.randn(1, *_LATENT)
+    tokens = torch.randn(1, 5, 8)
+    level = torch.tensor([500])
+    with torch.no_grad():
+        assert torch.allclose(again(noise, level, tokens), video(noise, level, tokens), atol=1e-5)
+
+
+def test_another_models_weights_are_refused(tmp_path: Path) -> None:
+    other = WanTransformer3DModel(
+        num_attention_heads=1, attention_head_dim=12, num_layers=1, text_dim=8, ffn_dim=8, freq_dim=8
+    )
+    other.save_pretrained(tmp_path)
+    with pytest.raises(UsageError, match="holds a WanTransformer3DModel; a CogVideoXTransformer3DModel"):
+        transformer_from(tmp_path, licence="for this test")

@@ -1,0 +1,247 @@
+"""CogVideoX (Yang et al. 2024, arXiv:2408.06072) as a generator: its noise schedule, its loss, its sampler.
+
+The transformer is diffusers' own. What conditions it are tokens in place of its text.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from rtdecode.errors import UsageError
+
+if TYPE_CHECKING:
+    from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
+
+# Noise levels of the schedule in training.
+LEVELS = 1000
+# Power of the progress by which guidance rises in CogVideoX's sampler (``DynamicCFG``, ``exp``).
+_RISE = 5
+
+
+@dataclass(frozen=True)
+class VideoSizes:
+    """The sizes of the transformer. The defaults are those of CogVideoX-5B.
+
+    Attributes
+    ----------
+    heads, head : int
+        Number of heads, and width of each.
+    layers : int
+    text : int
+        Width of the tokens that condition it.
+    time : int
+        Width of what tells it the noise level.
+    patch : int
+        Rows and columns of latents in a token.
+    """
+
+    heads: int = 48
+    head: int = 64
+    layers: int = 42
+    text: int = 4096
+    time: int = 512
+    patch: int = 2
+
+
+def transformer_of(sizes: VideoSizes, latent: tuple[int, int, int, int]) -> "CogVideoXTransformer3DModel":
+    """Make the transformer with random weights, for latents (channel, latent frame, row, column)."""
+    from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
+
+    channels, frames, rows, columns = latent
+    if rows % sizes.patch or columns % sizes.patch:
+        raise UsageError(
+            f"latents of {rows} x {columns} cannot be cut into patches of {sizes.patch}. Choose a patch that "
+            "divides both."
+        )
+    return CogVideoXTransformer3DModel(
+        num_attention_heads=sizes.heads,
+        attention_head_dim=sizes.head,
+        in_channels=channels,
+        out_channels=channels,
+        time_embed_dim=sizes.time,
+        text_embed_dim=sizes.text,
+        num_layers=sizes.layers,
+        sample_width=columns,
+        sample_height=rows,
+        sample_frames=4 * (frames - 1) + 1,
+        patch_size=sizes.patch,
+        use_rotary_positional_embeddings=True,
+    )
+
+
+def transformer_from(folder: Path, licence: str) -> "CogVideoXTransformer3DModel":
+    """Open the transformer of a published pipeline, such as CogVideoX-5B, from a folder on disk.
+
+    Raises
+    ------
+    UsageError
+        If there are no such weights, or they are another model's.
+    """
+    from train.weights.folders import diffusers_model
+
+    whole = (folder / "model_index.json").is_file()
+    model, _ = diffusers_model(folder, "transformer" if whole else None, licence=licence)
+    if type(model).__name__ != "CogVideoXTransformer3DModel":
+        raise UsageError(
+            f"{folder} holds a {type(model).__name__}; a CogVideoXTransformer3DModel was expected."
+        )
+    return model
+
+
+class VideoDiffusion(nn.Module):
+    """The transformer with its noise schedule, which predicts velocities.
+
+    The schedule is CogVideoX's: scaled-linear betas from 0.00085 to 0.012, moved by `shift`, and rescaled so
+    that nothing but noise is left at the last level (Lin et al. 2023, arXiv:2305.08891, algorithm 1). With
+    clean latents x, noise e and a cumulated share a of the signal, the noisy latents are
+    ``sqrt(a) x + sqrt(1 - a) e`` and the velocity is ``sqrt(a) e - sqrt(1 - a) x``.
+
+    Parameters
+    ----------
+    transformer : CogVideoXTransformer3DModel
+    latent : (channel, latent frame, row, column)
+    shift : float
+        ``snr_shift_scale`` of the schedule: 1 for the 5B model, 3 for the 2B model.
+    """
+
+    shares: Tensor
+    cosines: Tensor
+    sines: Tensor
+
+    def __init__(
+        self,
+        transformer: "CogVideoXTransformer3DModel",
+        latent: tuple[int, int, int, int],
+        shift: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.register_buffer("shares", _shares(shift), persistent=False)
+        cosines, sines = _rotary(transformer, latent)
+        self.register_buffer("cosines", cosines, persistent=False)
+        self.register_buffer("sines", sines, persistent=False)
+
+    def forward(self, noisy: Tensor, level: Tensor, tokens: Tensor) -> Tensor:
+        """Predict the velocity.
+
+        Parameters
+        ----------
+        noisy : (batch, channel, latent frame, row, column)
+        level : (batch,)
+            Number of the noise level, from 0 to 999.
+        tokens : (batch, token, text)
+
+        Returns
+        -------
+        (batch, channel, latent frame, row, column)
+        """
+        found = self.transformer(
+            hidden_states=noisy.transpose(1, 2),
+            encoder_hidden_states=tokens,
+            timestep=level,
+            image_rotary_emb=(self.cosines, self.sines),
+            return_dict=False,
+        )
+        return found[0].transpose(1, 2)
+
+    def loss(self, latents: Tensor, noise: Tensor, level: Tensor, tokens: Tensor) -> Tensor:
+        """Compute the mean squared error of the velocity.
+
+        CineSync's code weights the error of the clean latents by 1 / (1 - a), which is the same.
+        """
+        share = self.shares[level + 1].view(-1, 1, 1, 1, 1)
+        noisy = share.sqrt() * latents + (1 - share).sqrt() * noise
+        velocity = share.sqrt() * noise - (1 - share).sqrt() * latents
+        # The forward pass may run in bf16; the loss is computed in single precision.
+        return (self(noisy, level, tokens).float() - velocity).square().mean()
+
+
+class Sampler(nn.Module):
+    """One step of deterministic DDIM with guidance, its schedule inside: what ``denoise.onnx`` computes.
+
+    The levels are spaced from the last one on ("trailing", Lin et al. 2023, table 2). Guidance leads away
+    from the null condition by ``1 + (strength - 1) (1 - cos(pi p^5)) / 2``, where p is the share of the steps
+    that were taken (``DynamicCFG`` of CogVideoX).
+
+    Parameters
+    ----------
+    video : VideoDiffusion
+    null : (token, text)
+        The condition without a brain.
+    strength : float
+        Guidance of the last step; 1 for none at all.
+    """
+
+    null: Tensor
+
+    def __init__(self, video: VideoDiffusion, null: Tensor, strength: float) -> None:
+        super().__init__()
+        self.video = video
+        self.strength = strength
+        self.register_buffer("null", null.detach().clone())
+
+    def forward(self, latent: Tensor, condition: Tensor, step: Tensor, steps: Tensor) -> Tensor:
+        """Take step number `step`, from 0, of `steps`; both (1,) float."""
+        at = torch.round(LEVELS * (1 - step / steps)).long()
+        after = torch.round(LEVELS * (1 - (step + 1) / steps)).long()
+        # Shares begin with that of no noise at all, so that level n has number n + 1.
+        now = self.video.shares[at].view(-1, 1, 1, 1, 1)
+        then = self.video.shares[after].view(-1, 1, 1, 1, 1)
+        level = (at - 1).expand(len(latent))
+        velocity = self.video(latent, level, condition)
+        if self.strength != 1:
+            null = self.null.expand(len(latent), -1, -1)
+            away = self.video(latent, level, null)
+            rise = (1 - torch.cos(math.pi * (step / steps) ** _RISE)) / 2
+            velocity = velocity + (self.strength - 1) * rise.view(-1, 1, 1, 1, 1) * (velocity - away)
+        clean = now.sqrt() * latent - (1 - now).sqrt() * velocity
+        noise = (1 - now).sqrt() * latent + now.sqrt() * velocity
+        return then.sqrt() * clean + (1 - then).sqrt() * noise
+
+
+@torch.no_grad()
+def sample(sampler: Sampler, noise: Tensor, condition: Tensor, steps: int) -> Tensor:
+    """Take all steps from noise to clean latents."""
+    latent = noise
+    total = torch.tensor([float(steps)])
+    for step in range(steps):
+        latent = sampler(latent, condition, torch.tensor([float(step)]), total)
+    return latent
+
+
+def levels(video: VideoDiffusion, steps: int) -> list[float]:
+    """Return the standard deviation of the noise before each of some steps."""
+    at = [round(LEVELS * (1 - step / steps)) for step in range(steps)]
+    return [float((1 - video.shares[n]).sqrt()) for n in at]
+
+
+def _shares(shift: float) -> Tensor:
+    """Return the cumulated shares of the signal, (1 + level,), the first of them 1."""
+    from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMScheduler
+
+    scheduler = CogVideoXDDIMScheduler(
+        num_train_timesteps=LEVELS, rescale_betas_zero_snr=True, snr_shift_scale=shift
+    )
+    shares: Any = scheduler.alphas_cumprod
+    return torch.cat([torch.ones(1), shares.float().to(torch.get_default_device())])
+
+
+def _rotary(transformer: Any, latent: tuple[int, int, int, int]) -> tuple[Tensor, Tensor]:
+    """Compute the rotary positions of a video's tokens, as CogVideoX's pipeline does, (token, head) each."""
+    from diffusers.models.embeddings import get_3d_rotary_pos_embed
+    from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_region_for_grid
+
+    config = transformer.config
+    _, frames, rows, columns = latent
+    grid = (rows // config.patch_size, columns // config.patch_size)
+    within = (config.sample_width // config.patch_size, config.sample_height // config.patch_size)
+    crops: Any = get_resize_crop_region_for_grid(grid, *within)
+    found: Any = get_3d_rotary_pos_embed(
+        embed_dim=config.attention_head_dim, crops_coords=crops, grid_size=grid, temporal_size=frames
+    )
+    cosines, sines = found
+    return cosines, sines
