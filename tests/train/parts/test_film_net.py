@@ -1,0 +1,68 @@
+"""The film net learns, without a label, which frames belong to one clip."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tests.train.lines import CPU, EXACT, nothing
+from train import loop
+from train.loader import Place
+from train.parts import film_net
+from train.parts.film_net import SIZE, FilmNet, FrameNet
+
+
+def _clips(count: int, seed: int) -> NDArray[np.uint8]:
+    """Clips in which a bright square moves over ground of one colour; each has its own colour and place."""
+    rng = np.random.default_rng(seed)
+    clips = np.empty((count, 16, 64, 96, 3), np.uint8)
+    for clip in clips:
+        clip[:] = rng.integers(0, 256, 3)
+        row, column = rng.integers(0, 40), rng.integers(0, 60)
+        for n, frame in enumerate(clip):
+            frame[row : row + 20, column + n : column + n + 20] = 255
+    return clips
+
+
+def test_pictures_are_some_frames_at_a_smaller_size() -> None:
+    clips = _clips(3, 0)
+    found = film_net.pictures(clips, 4)
+    assert found.shape == (3, 4, 3, *SIZE)
+    expected = clips[1, 8].reshape(32, 2, 48, 2, 3).mean((1, 3)).transpose(2, 0, 1)
+    assert np.abs(found[1, 2] - expected).max() <= 0.5
+
+
+def test_a_batch_depends_on_its_place_alone() -> None:
+    frames = film_net.pictures(_clips(6, 0), 4)
+    words = np.arange(12).reshape(6, 2)
+    place = Place(phase="films", size=4, seed=3, order=0, number=2)
+    first = film_net.draw(frames, words, place)
+    again = film_net.draw(frames, words, place)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["one"], first["other"])
+    other = film_net.draw(frames, words, Place(phase="films", size=4, seed=3, order=0, number=3))
+    assert not torch.equal(first["one"], other["one"])
+
+
+def test_it_learns_to_tell_clips_that_it_has_not_seen(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = FilmNet(embedding=16, words=3)
+    frames = film_net.pictures(_clips(64, 0), 4)
+    words = np.ones((64, 1), np.int64)
+    fresh = film_net.pictures(_clips(40, 1), 4)
+    before = _found(net.frames, fresh)
+    draw = partial(film_net.draw, frames, words)
+    phase = replace(EXACT, losses={"frames": 1.0}, steps=60, batch=32, accumulate=1, keep_every=60)
+    loop.train(net, {"films": phase}, draw, tmp_path, nothing, machine=CPU)
+    assert _found(net.frames, fresh) > max(before, 0.5)
+
+
+def _found(net: FrameNet, frames: NDArray[np.uint8]) -> float:
+    """Share of first frames whose own last frame is nearest, of those of all clips; chance is 1 in 40."""
+    with torch.no_grad():
+        first = net(film_net.scaled(frames[:, 0]))
+        last = net(film_net.scaled(frames[:, -1]))
+    return float((first @ last.T).argmax(1).eq(torch.arange(len(frames))).float().mean())

@@ -1,0 +1,57 @@
+"""Captions say what is to be seen, and words become numbers and vectors."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from train.parts.words import Vocabulary, WordTable, captions
+
+
+def _flat(colour: tuple[int, int, int]) -> NDArray[np.uint8]:
+    return np.full((32, 64, 96, 3), colour, np.uint8)
+
+
+def _stripes(speed: int) -> NDArray[np.uint8]:
+    """Vertical stripes, 16 pixels wide, that move to the right by so many pixels a frame."""
+    columns = np.arange(96)
+    frames = [128 + 100 * np.sin(2 * np.pi * (columns - speed * n) / 16) for n in range(32)]
+    return np.broadcast_to(np.array(frames)[:, None, :, None], (32, 64, 96, 3)).astype(np.uint8)
+
+
+def test_a_caption_says_brightness_motion_and_which_colour_lies_where() -> None:
+    clip = _flat((20, 20, 20))
+    clip[:, 32:, :32] = (200, 40, 40)
+    clip[:, :32, 64:] = (230, 220, 60)
+    (caption,) = captions([clip])
+    assert caption.split()[:2] == ["dim", "still"]
+    assert {"bottom-left-red", "top-right-yellow", "top-left-black"} <= {*caption.split()}
+    assert captions([_flat((240, 240, 240))])[0].startswith("bright still top-left-white")
+
+
+def test_a_caption_says_which_way_a_clip_moves() -> None:
+    right, left, still = captions([_stripes(2), _stripes(-2), _stripes(0)])
+    assert "moving-right" in right.split()
+    assert "moving-left" in left.split()
+    assert "still" in still.split()
+
+
+def test_words_of_an_events_file_come_first_as_they_are() -> None:
+    (caption,) = captions([_flat((20, 20, 20))], ["Xyzzy plugh"])
+    assert caption.startswith("Xyzzy plugh dark still")
+
+
+def test_words_have_numbers_and_unknown_ones_the_number_of_none() -> None:
+    known = Vocabulary.of(["a red dot", "a blue dot"])
+    assert known.words == ["a", "blue", "dot", "red"]
+    assert known.numbers(["red dot", "a green dot and more"], 3).tolist() == [[4, 3, 0], [1, 0, 3]]
+    assert Vocabulary(known.words).numbers(["blue"], 1).tolist() == [[2]]
+
+
+def test_the_mean_of_a_text_leaves_out_what_is_no_word() -> None:
+    torch.manual_seed(0)
+    table = WordTable(4, 6)
+    numbers = torch.tensor([[4, 3, 0], [0, 0, 0]])
+    vectors = table(numbers)
+    assert vectors.shape == (2, 3, 6)
+    assert torch.allclose(table.mean(numbers)[0], vectors[0, :2].mean(0))
+    assert torch.equal(table.mean(numbers)[1], torch.zeros(6))

@@ -1,0 +1,139 @@
+"""Captions from what is measured of clips, and a table of words in place of a text encoder.
+
+A caption says how bright a clip is, which colour lies where, and where it moves. Words that an events file
+has for a window come first, as they stand there: nobody needs to know what they mean.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rtdecode.disk.clip_file import Pixels
+from train.metrics.layout import LUMINANCE, layouts
+from train.metrics.motion import DIRECTIONS, motion_energy
+
+# Names of colours, and an example of each in grey levels of 0 to 255. A cell has the name of the nearest one.
+_COLOURS = {
+    "black": (20, 20, 20),
+    "grey": (110, 110, 110),
+    "white": (235, 235, 235),
+    "red": (200, 40, 40),
+    "brown": (120, 70, 40),
+    "orange": (230, 140, 40),
+    "yellow": (230, 220, 60),
+    "green": (50, 150, 60),
+    "cyan": (60, 190, 200),
+    "blue": (50, 70, 190),
+    "purple": (130, 60, 160),
+    "pink": (230, 130, 170),
+}
+_ROWS = ("top", "bottom")
+_COLUMNS = ("left", "middle", "right")
+# Mean luminance up to which a clip is called so, in grey levels of 0 to 255.
+_BRIGHTNESS = {"dark": 60.0, "dim": 110.0, "light": 160.0, "bright": 256.0}
+_WAYS = ("right", "up-right", "up", "up-left", "left", "down-left", "down", "down-right")
+# A clip whose net motion is weaker is called still, in grey levels of 0 to 255.
+_STILL = 2.0
+
+
+def captions(clips: Sequence[Pixels], told: Sequence[str] | None = None) -> list[str]:
+    """Write a caption for each clip.
+
+    Parameters
+    ----------
+    clips : sequence of uint8 (frame, row, column, 3)
+    told : sequence of str, optional
+        The words that an events file has for each of them.
+    """
+    measured = [f"{light} {motion} {colours}" for light, motion, colours in _measured(clips)]
+    if told is None:
+        return measured
+    return [f"{words} {caption}".strip() for words, caption in zip(told, measured, strict=True)]
+
+
+def _measured(clips: Sequence[Pixels]) -> list[tuple[str, str, str]]:
+    colours = layouts(clips)
+    energies = motion_energy(clips).mean(axis=(2, 3))
+    lights = (colours @ LUMINANCE).mean(axis=(1, 2))
+    return [
+        (_brightness(light), _motion(energy), _places(layout))
+        for light, energy, layout in zip(lights, energies, colours, strict=True)
+    ]
+
+
+def _brightness(luminance: float) -> str:
+    return next(word for word, most in _BRIGHTNESS.items() if luminance <= most)
+
+
+def _motion(energy: NDArray[np.float64]) -> str:
+    """Name the way in which most of a clip moves, from the energy in each direction."""
+    half = len(DIRECTIONS) // 2
+    net = np.sqrt(energy) - np.sqrt(np.roll(energy, half))
+    return f"moving-{_WAYS[int(net.argmax())]}" if net.max() >= _STILL else "still"
+
+
+def _places(layout: NDArray[np.float64]) -> str:
+    """Name the colour of each sixth of the picture, from its (4, 6, 3) cells."""
+    sixths = layout.reshape(len(_ROWS), 2, len(_COLUMNS), 2, 3).mean(axis=(1, 3))
+    known = np.array(list(_COLOURS.values()), np.float64)
+    nearest = np.square(sixths[:, :, None] - known).sum(-1).argmin(-1)
+    names = list(_COLOURS)
+    return " ".join(
+        f"{row}-{column}-{names[nearest[r, c]]}"
+        for r, row in enumerate(_ROWS)
+        for c, column in enumerate(_COLUMNS)
+    )
+
+
+class Vocabulary:
+    """The words of some captions, by number. Number 0 stands for no word, and for one that is not known.
+
+    Parameters
+    ----------
+    words : sequence of str
+        In the order of their numbers, from 1 on.
+    """
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words = list(words)
+        self._numbers = {word: number for number, word in enumerate(words, start=1)}
+
+    @classmethod
+    def of(cls, captions: Sequence[str]) -> "Vocabulary":
+        """Collect the words of captions, in the order of the alphabet."""
+        return cls(sorted({word for caption in captions for word in caption.split()}))
+
+    def numbers(self, captions: Sequence[str], tokens: int) -> NDArray[np.int64]:
+        """Turn captions into numbers, (caption, token); longer ones are cut, shorter ones filled with 0."""
+        found = np.zeros((len(captions), tokens), np.int64)
+        for row, caption in zip(found, captions, strict=True):
+            told = [self._numbers.get(word, 0) for word in caption.split()[:tokens]]
+            row[: len(told)] = told
+        return found
+
+
+class WordTable(nn.Module):
+    """A vector for each word: tokens of a text for a model whose text encoder is not to be had.
+
+    Parameters
+    ----------
+    words : int
+        Number of words, without the one that stands for none.
+    width : int
+    """
+
+    def __init__(self, words: int, width: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(words + 1, width)
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """Turn numbers (batch, token) into tokens (batch, token, width)."""
+        return self.table(numbers)
+
+    def mean(self, numbers: Tensor) -> Tensor:
+        """Average the vectors of the words of each text, (batch, width)."""
+        there = numbers.gt(0).float()[:, :, None]
+        return (there * self.table(numbers)).sum(1) / torch.clamp(there.sum(1), min=1)
