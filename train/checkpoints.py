@@ -10,7 +10,8 @@ renamed, so that an interrupted write leaves nothing that looks complete.
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,15 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from rtdecode.disk import strict_json
-from rtdecode.errors import UsageError
+from rtdecode.errors import RtDecodeError, UsageError
 from train.phases import Phase
 
 _NOTE = "training.json"
+# A checkpoint holds each number, its moving average and the optimizer's two moments, in single precision. The
+# one before is there until the new one is whole.
+_VALUES = 4
+_BYTES = 4
+_CHECKPOINTS = 2
 
 
 def request(system: nn.Module, phases: Mapping[str, Phase], seed: int, processes: int) -> dict[str, Any]:
@@ -89,6 +95,32 @@ def _kept(system: nn.Module, learned: list[str]) -> set[str]:
     return set(system.state_dict()) - still
 
 
+def check_room(folder: Path, learned: Mapping[str, int]) -> None:
+    """Refuse a training whose checkpoints have no room on the disk.
+
+    Parameters
+    ----------
+    folder : Path
+        It need not exist yet.
+    learned : mapping
+        Name of each phase -> how many numbers it learns.
+
+    Raises
+    ------
+    UsageError
+    """
+    name = max(learned, key=lambda phase: learned[phase])
+    needed = _CHECKPOINTS * _VALUES * _BYTES * learned[name]
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise UsageError(
+            f"phase '{name}' learns {learned[name] / 1e6:.1f} million numbers, whose checkpoints take "
+            f"{needed / 1e9:.1f} GB, and {there} has {free / 1e9:.1f} GB left. Make room, or give another "
+            "disk with out=."
+        )
+
+
 def newest(folder: Path) -> Path | None:
     """Return the newest complete checkpoint in the folder of a phase, or None."""
     # The pattern leaves out ``.part``. The step has leading zeros, so that names sort by number.
@@ -108,6 +140,28 @@ def keep(accelerator: Accelerator, folder: Path, step: int) -> None:
         if before is not None:
             shutil.rmtree(before)
     accelerator.wait_for_everyone()
+
+
+@contextmanager
+def writing(folder: Path, step: int) -> Iterator[None]:
+    """Say of a phase's files that cannot be written, on a full disk, what is kept and how to go on.
+
+    Raises
+    ------
+    RtDecodeError
+    """
+    try:
+        yield
+    # torch says of a full disk that a writer failed, as a RuntimeError.
+    except (OSError, RuntimeError) as error:
+        for part in folder.glob("*.part"):
+            shutil.rmtree(part) if part.is_dir() else part.unlink()
+        before = newest(folder)
+        kept = "there is none before it" if before is None else f"{before.name} is kept"
+        raise RtDecodeError(
+            f"what was trained up to step {step} could not be written into {folder} ({error}); {kept}. Make "
+            "room there, and go on with resume=."
+        ) from error
 
 
 def finish(folder: Path, system: nn.Module, learned: list[str], rows: list[dict[str, Any]]) -> None:

@@ -132,12 +132,14 @@ def train(
     Raises
     ------
     UsageError
-        Before anything is trained, if the phases do not fit the system, or the folder holds checkpoints of
-        another training.
+        Before anything is trained, if the phases do not fit the system, the folder holds checkpoints of
+        another training, or there is no room for its own.
+    RtDecodeError
+        If a checkpoint cannot be written. The one before is kept.
     """
     machine = machine or Machine()
     check_losses(phases, system.offered)
-    check(phases, system)
+    checkpoints.check_room(folder, check(phases, system))
     # torchrun and accelerate tell each process that they start how many there are.
     world = max(machine.processes, int(os.environ.get("WORLD_SIZE", "1")))
     wanted = checkpoints.request(system, phases, seed, world)
@@ -187,7 +189,8 @@ def _train(
             _go_on(running, Batches(draw, first), machine, log, show)
             running.ema.copy_to(running.learned)
             if accelerator.is_main_process:
-                checkpoints.finish(own, system, learned, running.position.rows)
+                with checkpoints.writing(own, phase.steps):
+                    checkpoints.finish(own, system, learned, running.position.rows)
             # The other processes read below what the first one writes here.
             accelerator.wait_for_everyone()
             accelerator.free_memory()
@@ -345,9 +348,10 @@ def _go_on(
             if at_end or position.step % phase.keep_every == 0:
                 # Time and log are part of the position, which the checkpoint keeps.
                 position.seconds = time.monotonic() - started
-                _write_log(running, name, meter, log)
-                if not at_end:
-                    checkpoints.keep(accelerator, running.folder, position.step)
+                with checkpoints.writing(running.folder, position.step):
+                    _write_log(running, name, meter, log)
+                    if not at_end:
+                        checkpoints.keep(accelerator, running.folder, position.step)
 
 
 def _step(running: _Running, batches: Batches, drawn: Iterator[Any], meter: "_Meter") -> None:

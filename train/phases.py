@@ -113,8 +113,13 @@ def check_losses(phases: Mapping[str, Phase], offered: Sequence[str]) -> None:
             )
 
 
-def check(phases: Mapping[str, Phase], system: nn.Module) -> None:
+def check(phases: Mapping[str, Phase], system: nn.Module) -> dict[str, int]:
     """Begin and end every phase without training, and refuse those that do not fit the system.
+
+    Returns
+    -------
+    dict
+        Name of each phase -> how many numbers it learns.
 
     Raises
     ------
@@ -126,9 +131,12 @@ def check(phases: Mapping[str, Phase], system: nn.Module) -> None:
     hollow = {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in system.parameters()}
     empty = {id(b): b.detach().to("meta") for b in system.buffers()}
     rehearsed = copy.deepcopy(system, {**hollow, **empty})
+    counts: dict[str, int] = {}
     for name, phase in phases.items():
-        begin(rehearsed, name, phase)
+        learned = begin(rehearsed, name, phase)
+        counts[name] = sum(rehearsed.get_parameter(one).numel() for one in learned)
         end(rehearsed, phase)
+    return counts
 
 
 def begin(system: nn.Module, name: str, phase: Phase) -> list[str]:

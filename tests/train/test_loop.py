@@ -15,7 +15,7 @@ from diffusers.optimization import SchedulerType
 from torch import Tensor, nn
 from torch.multiprocessing import ProcessRaisedException
 
-from rtdecode.errors import UsageError
+from rtdecode.errors import RtDecodeError, UsageError
 from tests.train.lines import COUNT, CPU, EXACT, PHASE, Line, Plain, equal, nothing, points
 from train import loop
 from train.adapters import Adapter
@@ -313,3 +313,33 @@ def test_checkpoints_of_another_number_of_processes_are_refused(tmp_path: Path) 
     machine = Machine(device="cpu", processes=2)
     with pytest.raises(UsageError, match="processes was 1, now 2"):
         loop.train(Line(), {"rough": PHASE}, points, tmp_path, nothing, machine=machine)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_said_and_the_one_before_goes_on(tmp_path: Path) -> None:
+    phases = {"only": replace(EXACT, steps=6)}
+    whole = Line()
+    loop.train(whole, phases, points, tmp_path / "whole", nothing, machine=CPU)
+
+    def filling(place: Place) -> dict[str, Tensor]:
+        # After the checkpoint of step 2, the name of the next one is taken by something else.
+        if place.number == 6:
+            (tmp_path / "again" / "only" / "step-00000004.part").write_text("full")
+        return points(place)
+
+    with pytest.raises(RtDecodeError, match=r"step 4 could not be written .* step-00000002 is kept"):
+        loop.train(Line(), phases, filling, tmp_path / "again", nothing, machine=CPU)
+    assert not list((tmp_path / "again").rglob("*.part"))
+    again = Line()
+    loop.train(again, phases, points, tmp_path / "again", nothing, machine=CPU)
+    assert equal(whole, again)
+
+
+def test_checkpoints_without_room_are_refused_before_the_first_step(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        # Its checkpoints would take 32 terabytes.
+        large = nn.Linear(1_000_000, 1_000_000)
+    system = Line()
+    system.add_module("large", large)
+    with pytest.raises(UsageError, match=r"phase 'only' learns 1000001.0 million numbers, .* GB left"):
+        loop.train(system, {"only": EXACT}, points, tmp_path / "new" / "one", nothing, machine=CPU)
+    assert not (tmp_path / "new").exists()
