@@ -39,6 +39,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Make the shared folder, in the process that starts the others."""
     if not hasattr(config, "workerinput"):
         os.environ[_SHARED] = tempfile.mkdtemp(prefix="rtdecode-test-")
+        # Nothing of a test is kept for the runs of the one who tests.
+        os.environ["RTDECODE_CACHE"] = f"{os.environ[_SHARED]}/cache"
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

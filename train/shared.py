@@ -1,0 +1,90 @@
+"""Trainings that several runs share: the result is kept by what was trained, on what, and how.
+
+A run that asks for a training which another one has finished finds its weights and takes no step.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.disk import strict_json
+from train import checkpoints, loop
+from train.loader import Place
+from train.loop import Machine, Trainable
+from train.phases import Phase
+
+# Where results are kept, if another place than the user's cache is wanted.
+VARIABLE = "RTDECODE_CACHE"
+# Part of every key. It grows when the same phases on the same data give other weights.
+_VERSION = 1
+
+
+def train(
+    system: Trainable,
+    phases: Mapping[str, Phase],
+    draw: Callable[[Place], Any],
+    folder: Path,
+    show: Callable[[str, int], None],
+    seed: int,
+    machine: Machine,
+    data: Iterable[NDArray[Any]],
+) -> list[dict[str, Any]]:
+    """Train as `train.loop.train` does, unless this very training has been finished before.
+
+    Parameters
+    ----------
+    system, phases, draw, folder, show, seed, machine
+        See `train.loop.train`.
+    data : iterable of ndarray
+        All that the batches are drawn from. Its content is a part of the key.
+
+    Returns
+    -------
+    list of {phase, step, loss, losses, rate, seconds}
+        The log, as it was when the training ran.
+    """
+    told = {"version": _VERSION, "data": digest(data)} | checkpoints.request(system, phases, seed, 1)
+    key = hashlib.sha256(strict_json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
+    kept = place() / "trained" / key
+    if kept.is_dir() and not folder.exists():
+        shutil.copytree(kept, folder)
+    log = loop.train(system, phases, draw, folder, show, seed, machine)
+    if not kept.exists():
+        _keep(folder, kept)
+    return log
+
+
+def place() -> Path:
+    """Return the folder of what several runs share: `VARIABLE`, or ``rtdecode`` in the user's cache."""
+    named = os.environ.get(VARIABLE)
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rtdecode"
+
+
+def digest(data: Iterable[NDArray[Any]]) -> str:
+    """Hash the types, shapes and values of arrays."""
+    found = hashlib.sha256()
+    for values in data:
+        found.update(f"{values.dtype} {values.shape}\n".encode())
+        found.update(np.ascontiguousarray(values).tobytes())
+    return found.hexdigest()
+
+
+def _keep(folder: Path, kept: Path) -> None:
+    """Copy a finished training, so that its name appears only once the copy is whole."""
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=kept.name, dir=kept.parent))
+    shutil.copytree(folder, part, dirs_exist_ok=True, ignore=shutil.ignore_patterns("tensorboard"))
+    try:
+        part.rename(kept)
+    except OSError:
+        # Another run has kept the same in the meantime.
+        shutil.rmtree(part)
