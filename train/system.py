@@ -210,6 +210,24 @@ class System(ABC):
         """
         return {}
 
+    def targets(self, clips: NDArray[np.uint8]) -> NDArray[np.floating] | None:
+        """Return what `Condition.pooled` was trained to be where clips are watched.
+
+        Parameters
+        ----------
+        clips : (window, frame, row, column, 3)
+
+        Returns
+        -------
+        (window, width) or None
+            None for a system whose pooled condition aims at no vector of its own.
+        """
+        return None
+
+    def without_adapters(self) -> "System | None":
+        """Return this system with its generator as it was before adapters; None where it has none."""
+        return None
+
     def of_subject(self, name: str) -> "System":
         """Return this system for the signals of another participant that it was trained on.
 

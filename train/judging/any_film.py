@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from rtdecode.bundle import Bundle
@@ -28,7 +29,7 @@ from rtdecode.phantom.session import PhantomSession
 from train.data.arrays import averaged_signals
 from train.data.phantom import Participant, film_clips, session_arrays, spans
 from train.data.simulated import SimulatedSessions
-from train.judging import published
+from train.judging import conditions, published
 from train.judging.ceiling import likelihood
 from train.judging.examples import examples
 from train.judging.film_figures import CONSTANT, figures, groups
@@ -239,6 +240,8 @@ def judge_film(
     shown: list[Shown] = []
     drawn: list[Sequence[Pixels]] = []
     profiles: list[_Profile] = []
+    aimed: list[tuple[NDArray[np.floating], Shown]] = []
+    told: list[NDArray[np.floating]] = []
     presence = Presence(system, float(bundle.manifest.grid.hop))
     tally = Tally(papers, judging.mean_clip, beside.clips)
     pictured: dict[str, Sequence[Pixels]] = {}
@@ -256,7 +259,9 @@ def judge_film(
         made = show(inputs, film.where)
         profiles += _profiles(made.clips, film)
         drawn.append(made.clips)
+        null: Sequence[Pixels] = []
         for suffix, clips in judging.clips(made.clips, film, inputs, controls):
+            null = clips if suffix == NULL else null
             found = judging.score(suffix, clips, film) | tally.add(suffix, clips)
             scores.setdefault(suffix, []).append(found)
             # Of the first session, which is enough to be looked at.
@@ -268,9 +273,21 @@ def judge_film(
         scores.setdefault("_ceiling", []).append(judging.ceiling(session, film, inputs))
         constant = constant_scores(judging.mean_clip, film, beside.temperature)
         scores.setdefault(CONSTANT, []).append(constant | tally.constant())
+        aims = system.targets(np.stack(film.clips))
+        if aims is not None:
+            aimed.append((aims, film))
+            told.append(conditions.vectors(system, inputs))
+            for suffix, found in judging.conditions(told[-1], aims, film, inputs, controls):
+                scores[suffix][-1] |= found
+            gained = conditions.gains(show, system, made.clips, null, inputs, film, judging.mean_clip)
+            scores[""][-1] |= gained
+            scores[CONSTANT][-1] |= conditions.unchanging(len(film.clips))
         tally.join_pictures(scores, CONSTANT)
     if judging.apart:
         scores[OTHER_FILM] = held_apart(drawn, shown, partial(judging.score, OTHER_FILM))
+        if aimed:
+            apart = held_apart(told, aimed, lambda found, aim: conditions.told_apart(found, *aim))
+            scores[OTHER_FILM] = [a | b for a, b in zip(scores[OTHER_FILM], apart, strict=True)]
     if papers:
         if judging.apart:
             more = held_apart(tally.seen[""], tally.truths, papers.score)
@@ -278,16 +295,16 @@ def judge_film(
         scores |= tally.references()
     repeats = len(trials[0])
     signals = "single trials" if repeats == 1 else f"mean of {repeats} repeats"
-    told = _told(who, shown, beside, fixed=fixed) | {"repeats": repeats, "signals": signals}
-    tables = {"films": [told], "steps after a seam": _steps(profiles)}
+    about = _told(who, shown, beside, fixed=fixed) | {"repeats": repeats, "signals": signals}
+    tables = {"films": [about], "steps after a seam": _steps(profiles)}
     kept, _ = groups(shown[:1] if fixed else shown, by_session=not fixed)
     every = np.tile(kept, len(shown)) if fixed else kept
     made = figures(scores, shown, fixed=fixed) | presence.figures(every) | tally.distances(every)
     wins, _ = scores[""][0]["identification_2way"]
     beside_film = {name: pictured[name] for name in _PICTURED.values() if name in pictured}
     versions = {"film": shown[0].clips, **beside_film}
-    about = f"{title(who.film)}, {who.preset}, {signals}"
-    picked = examples(about, wins, versions, bundle.manifest.clip.fps)
+    words = f"{title(who.film)}, {who.preset}, {signals}"
+    picked = examples(words, wins, versions, bundle.manifest.clip.fps)
     return Judged(made, tables, examples=picked)
 
 
@@ -350,6 +367,36 @@ class _Judging:
             yield suffix, self.show(other, where).clips
         if self.beside.oracle is not None:
             yield "_oracle", self.beside.oracle.clips(inputs)
+
+    def conditions(
+        self,
+        own: NDArray[np.floating],
+        aims: NDArray[np.floating],
+        shown: Shown,
+        inputs: Arrays,
+        controls: dict[str, Arrays],
+    ) -> Iterator[tuple[str, Scores]]:
+        """Score the vectors of the decoder's condition, of its controls and of the oracle, by their suffixes.
+
+        Parameters
+        ----------
+        own, aims : (window, value)
+            The vectors that both modalities gave, and what they aim at.
+        shown : Shown
+        inputs : dict
+            What they were given.
+        controls : dict
+            See `controls`.
+        """
+        for suffix, kept in ROUTES.items():
+            found = own if suffix == "" else conditions.vectors(self.system, only(inputs, kept))
+            yield suffix, conditions.told_apart(found, aims, shown)
+        for suffix, other in controls.items():
+            found = conditions.vectors(self.system, other)
+            yield suffix, conditions.told_apart(found, aims, shown)
+        read = None if self.beside.oracle is None else self.beside.oracle.vectors(inputs)
+        if read is not None:
+            yield "_oracle", conditions.told_apart(read, aims, shown)
 
     def inputs(self, sessions: Iterable[PhantomSession]) -> Arrays:
         """Run the sessions of a trial through the chain, and average their signals."""

@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.scores.accuracy import MIN_SESSIONS, RESAMPLES
+from train.judging.conditions import CHANCE as CONDITION_CHANCE
+from train.judging.conditions import IDENTIFIED
 from train.judging.film_scores import CHANCE, Scores, Shown, averaged
 from train.judging.identification import ROUTES
 from train.judging.judged import Figures
@@ -24,7 +26,7 @@ _LEAST = 5
 _OF_MOST = ("identification_10way", "identification_50way", "identification_top1")
 _POOLS = "retrieval_top"
 # One modality alone is judged by these.
-_OF_ROUTES = ("identification_2way", "identification_2way_matched", "identification_10way")
+_OF_ROUTES = ("identification_2way", "identification_2way_matched", "identification_10way", IDENTIFIED)
 # The suffixes under which windows are also told apart by their number of cuts, and under which clips of the
 # true colour stand, which no signal changes.
 _BY_CUTS = ("", "_oracle", "_ceiling")
@@ -59,7 +61,12 @@ def figures(scores: Mapping[str, Sequence[Scores]], shown: Sequence[Shown], *, f
     """
     kept, _ = groups(shown[:1] if fixed else shown, by_session=not fixed)
     distractors = np.concatenate([one.allowed.sum(axis=1) for one in shown])
-    chance = CHANCE | PUBLISHED_CHANCE | {"identification_top1": float(np.mean(1 / (distractors + 1)))}
+    chance = (
+        CHANCE
+        | CONDITION_CHANCE
+        | PUBLISHED_CHANCE
+        | {"identification_top1": float(np.mean(1 / (distractors + 1)))}
+    )
     found: Figures = {}
     for suffix, sessions in scores.items():
         for metric in sessions[0]:

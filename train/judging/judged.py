@@ -7,8 +7,7 @@ films has ``films`` instead of ``evaluate``: `train.judging.any_film.on_film` ju
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,23 +58,53 @@ class Show(Protocol):
         inputs: Arrays,
         where: Sequence[Span],
         *,
-        steps: int = ...,
+        steps: int | None = None,
         carry: bool = True,
         null: bool = False,
     ) -> Reconstruction:
-        """Reconstruct windows."""
+        """Reconstruct windows. Without `steps` they are the bundle's own."""
         ...
+
+    def of(self, system: System) -> "Show":
+        """Return the decoder of another system, with the same noise."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Decoder:
+    """What `shown` returns."""
+
+    system: System
+    manifest: Manifest
+    noise_key: str
+
+    def __call__(
+        self,
+        inputs: Arrays,
+        where: Sequence[Span],
+        *,
+        steps: int | None = None,
+        carry: bool = True,
+        null: bool = False,
+    ) -> Reconstruction:
+        return reconstruct(
+            self.system,
+            inputs,
+            where,
+            self.noise_key,
+            hop_s=float(self.manifest.grid.hop),
+            steps=self.manifest.steps if steps is None else steps,
+            carry=carry,
+            null=null,
+        )
+
+    def of(self, system: System) -> Show:
+        return replace(self, system=system)
 
 
 def shown(system: System, manifest: Manifest, noise_key: str) -> Show:
     """Return a trained system's decoder, with the noise, the hop and the steps of its sessions."""
-    return partial(
-        reconstruct,
-        system,
-        noise_key=noise_key,
-        hop_s=float(manifest.grid.hop),
-        steps=manifest.steps,
-    )
+    return _Decoder(system, manifest, noise_key)
 
 
 @dataclass(frozen=True)

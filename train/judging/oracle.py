@@ -48,6 +48,8 @@ class Oracle:
     stem : EegStem
     signals : RidgeFit
         From fMRI and EEG to components.
+    conditions : RidgeFit or None
+        From fMRI and EEG to what the judged decoder's condition aims at; None where it aims at no vector.
     carried : RidgeFit or None
         From the components read in the window before to what the window's own signals leave open. None for
         a decoder that does not get the end of the clip before either.
@@ -60,6 +62,7 @@ class Oracle:
     voxels: Matrix
     stem: EegStem
     signals: RidgeFit
+    conditions: RidgeFit | None
     carried: RidgeFit | None
 
     def clips(self, inputs: Arrays) -> list[NDArray[np.uint8]]:
@@ -72,8 +75,14 @@ class Oracle:
         drawn = patch_codec.decode(self.codec, latents)
         return list(np.rint(drawn * 255).astype(np.uint8))
 
+    def vectors(self, inputs: Arrays) -> Matrix | None:
+        """Predict what the decoder's condition aims at, from its mean, (window, value)."""
+        if self.conditions is None:
+            return None
+        return _predicted(self.conditions, _reduced(inputs, self.voxels, self.stem))
 
-def fit_oracle(sessions: Sequence[Arrays], *, carry: bool) -> Oracle:
+
+def fit_oracle(sessions: Sequence[Arrays], *, carry: bool, aims: Matrix | None = None) -> Oracle:
     """Fit the oracle.
 
     Parameters
@@ -84,6 +93,8 @@ def fit_oracle(sessions: Sequence[Arrays], *, carry: bool) -> Oracle:
     carry : bool
         Whether the decoder that is judged gets the end of the clip before. The oracle then gets its own
         reading of the window before, as it was when that window was not trained on.
+    aims : (window, value), optional
+        What the condition of the judged decoder aims at in all these windows.
     """
     lengths = [len(session["clips"]) for session in sessions]
     whole = {name: np.concatenate([session[name] for session in sessions]) for name in sessions[0]}
@@ -95,12 +106,14 @@ def fit_oracle(sessions: Sequence[Arrays], *, carry: bool) -> Oracle:
     mean, basis, targets = principal_components(flat, count)
     voxels = fit_voxel_stem(whole["fmri"], _VOXELS)
     stem = fit_eeg_stem(whole["eeg"], _EEG, _FREQUENCIES, _WHITEN)
-    signals = fit_ridge(_reduced(whole, voxels, stem), targets, _SHARES)
+    reduced = _reduced(whole, voxels, stem)
+    signals = fit_ridge(reduced, targets, _SHARES)
+    conditions = None if aims is None else fit_ridge(reduced, aims, _SHARES)
     carried = None
     if carry:
         # Each window's own signals first. What they leave open is all that the window before may explain.
         carried = fit_ridge([_before(signals.held_out, lengths)], targets - signals.held_out, [1.0])
-    return Oracle(codec, mean, basis, latents.shape[1:], voxels, stem, signals, carried)
+    return Oracle(codec, mean, basis, latents.shape[1:], voxels, stem, signals, conditions, carried)
 
 
 def _reduced(inputs: Arrays, voxels: Matrix, stem: EegStem) -> list[NDArray[np.float32]]:

@@ -112,7 +112,11 @@ def references(
     oracle = None
     if seeds:
         sessions = (watch(who, seed, seconds) for seed in tracked(seeds, f"oracle, {who.film}, {who.preset}"))
-        oracle = fit_oracle([_trained(bundle, session) for session in sessions], carry=system.carried > 0)
+        trained = [_trained(bundle, session) for session in sessions]
+        aims = [system.targets(one["clips"][:, :-1]) for one in trained]
+        found = [one.astype(np.float64) for one in aims if one is not None]
+        together = np.concatenate(found) if found else None
+        oracle = fit_oracle(trained, carry=system.carried > 0, aims=together)
     session = watch(who, _UNJUDGED, seconds)
     inputs = session_arrays(bundle, session)
     shown = describe(session.film, spans(_UNJUDGED, session.film.windows, bundle.manifest.grid))
