@@ -90,9 +90,9 @@ class SetRun:
         return Pictures(frames, cuts[cuts > 0], window=length)
 
     def arrays(self, bundle: Bundle) -> Arrays:
-        """Return the signals by port, normalised as the bundle says."""
-        assert bundle.projection is not None
-        return self.of.signals(self.trials, bundle.stats, bundle.projection.voxels)
+        """Return the signals that the bundle reads by port, normalised as it says."""
+        voxels = None if bundle.projection is None else bundle.projection.voxels
+        return self.of.signals(self.trials, bundle.stats, voxels)
 
 
 @dataclass(eq=False)
@@ -180,21 +180,35 @@ class SetWindows:
             found[n] = shown
         return found
 
-    def signals(self, trials: Sequence[Rows], stats: Mapping[str, NDArray[Any]], voxels: Rows) -> Arrays:
-        """Read the signals of trials and normalise them, by port; of a trial, the mean of its windows."""
+    def signals(
+        self, trials: Sequence[Rows], stats: Mapping[str, NDArray[Any]], voxels: Rows | None
+    ) -> Arrays:
+        """Read the signals of trials and normalise them, by port; of a trial, the mean of its windows.
+
+        Parameters
+        ----------
+        trials : sequence of (row,)
+        stats : mapping
+            Without any for the EEG, it is not read.
+        voxels : (voxel,) or None
+            Those that are read; None to read no volumes.
+        """
         grid = self.draft.grid
         count = len(trials)
-        fmri = np.empty((count, grid.slots, len(voxels)), np.float32)
         # A window is in the table only if its signals are whole.
-        found: Arrays = {"fmri": fmri, "fmri_mask": np.ones((count, grid.slots), np.float32)}
-        if self.draft.eeg is not None:
+        found: Arrays = {}
+        if voxels is not None:
+            found["fmri"] = np.empty((count, grid.slots, len(voxels)), np.float32)
+            found["fmri_mask"] = np.ones((count, grid.slots), np.float32)
+        if self.draft.eeg is not None and "eeg_mean" in stats:
             found["eeg"] = np.empty((count, len(self.draft.eeg.channels), grid.samples), np.float32)
             found["eeg_mask"] = np.ones((count, grid.samples), np.float32)
         for first in tracked(range(0, count, _AT_A_TIME), "reading signals"):
             few = trials[first : first + _AT_A_TIME]
             part = slice(first, first + len(few))
-            volumes = splits.read_trials(self.data, "fmri", few)[..., voxels]
-            fmri[part] = (volumes - stats["fmri_mean"]) / stats["fmri_scale"]
+            if "fmri" in found:
+                volumes = splits.read_trials(self.data, "fmri", few)[..., voxels]
+                found["fmri"][part] = (volumes - stats["fmri_mean"]) / stats["fmri_scale"]
             if "eeg" in found:
                 eeg = _resampled(splits.read_trials(self.data, "eeg", few), grid.samples)
                 found["eeg"][part] = (eeg - stats["eeg_mean"][:, None]) / stats["eeg_scale"][:, None]

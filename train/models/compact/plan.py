@@ -42,7 +42,14 @@ from train.models.compact.space import SpaceSizes
 from train.models.compact.system import Compact, decode, decoder_of, pack, sample
 from train.models.compact.trainable import Trainables
 from train.models.compact.voxels import find_voxels
-from train.models.compact.watched import STATISTICS, Watched, codec_statistics, fit_codec, session_stage
+from train.models.compact.watched import (
+    STATISTICS,
+    Watched,
+    codec_statistics,
+    films_of,
+    fit_codec,
+    session_stage,
+)
 from train.phases import Phase, check_losses
 from train.system import Trained
 from train.tuning import tune
@@ -169,7 +176,7 @@ class CompactPlan:
         encoder = self.encoder
         # The first session of each film: a drawn one by its seed, and a fixed one is always the same.
         first = list({one.source: one for one in reversed(taught)}.values())
-        codec = work.stage("codec", lambda: fit_codec(first, sizes.channels, sizes.contrast))
+        codec = work.stage("codec", lambda: fit_codec(films_of(first), sizes.channels, sizes.contrast))
         window_s = float(data.grid.window)
         found = work.stage("voxels", lambda: find_voxels(codec, _varied(taught), encoder.voxels, window_s))
         projection = taught[0].projection(found["voxels"])

@@ -246,12 +246,18 @@ def _glimpses(space: Space, seen: Seen) -> NDArray[np.float64]:
     return np.concatenate([space.glimpses(seen.part(slice(n, n + _AT_ONCE))) for n in at])
 
 
-def fit_codec(showings: Sequence[AnyShowing], channels: int, contrast: float) -> Arrays:
-    """Fit codec, decoder and mean clip to films.
+def films_of(showings: Sequence[AnyShowing]) -> NDArray[np.uint8]:
+    """Return the clips of some sessions, one session's after the other's."""
+    return np.concatenate([one.film().clips for one in showings])
+
+
+def fit_codec(clips: NDArray[np.uint8], channels: int, contrast: float) -> Arrays:
+    """Fit codec, decoder and mean clip.
 
     Parameters
     ----------
-    showings : sequence of AnyShowing
+    clips : (clip, frame, row, column, 3)
+        Each with the frame after its window.
     channels : int
     contrast : float
         Power of a channel's standard deviation by which its latents are divided.
@@ -262,7 +268,6 @@ def fit_codec(showings: Sequence[AnyShowing], channels: int, contrast: float) ->
         ``codec_mean``, ``codec_basis`` (from scaled latents to patches), ``scale`` (channel,), ``mean_clip``,
         ``decoder.*``.
     """
-    clips = np.concatenate([one.film().clips for one in showings])
     found = patch.fit_codec(clips, channels)
     spread = patch.encode(found, clips[::4]).std((0, 2, 3, 4), dtype=np.float64)
     scale = spread**contrast
