@@ -87,6 +87,12 @@ def merge(module: nn.Module) -> None:
         module.set_submodule(name, layer.get_base_layer())
 
 
+def remove(module: nn.Module) -> None:
+    """Take all adapters of a module off, and leave its weights as they were without them."""
+    for name, layer in _adapted(module).items():
+        module.set_submodule(name, layer.get_base_layer())
+
+
 def _adapted(module: nn.Module) -> dict[str, Any]:
     from peft.tuners.lora import LoraLayer
 

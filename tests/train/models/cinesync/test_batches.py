@@ -1,0 +1,105 @@
+"""The batches of CineSync's phases: each has what its losses need, and depends on its place alone."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rtdecode.errors import UsageError
+from train.loader import Place
+from train.models.cinesync.batches import Dropout, Windows, batch
+
+_COUNT = 300
+_ALL = Dropout(words=0.0, modalities=[1.0, 0.0, 0.0, 0.0])
+_LOSSES = {"pretrain": ["video"], "align": ["fmri_frames", "fmri_eeg"], "diffuse": ["denoising"]}
+
+
+def windows() -> Windows:
+    rng = np.random.default_rng(0)
+
+    def values(*shape: int) -> Any:
+        return rng.standard_normal((_COUNT, *shape), np.float32) + 3
+
+    signals = {"eeg": values(3, 10), "fmri": values(2, 7)}
+    signals |= {"eeg_mask": np.ones((_COUNT, 10)), "fmri_mask": np.ones((_COUNT, 2))}
+    stats = {
+        "eeg_mean": np.full(3, 3.0),
+        "eeg_scale": np.full(3, 2.0),
+        "fmri_mean": np.full(7, 100.0),
+        "fmri_scale": np.full(7, 4.0),
+    }
+    words = np.arange(2 * _COUNT).reshape(_COUNT, 2) + 1
+    return Windows(values(4, 3, 2, 2), words, values(5, 6), values(6), signals, stats)
+
+
+def place(phase: str, size: int = 8, number: int = 0) -> Place:
+    return Place(phase=phase, size=size, seed=1, order=0, number=number)
+
+
+def test_each_phase_gets_what_its_losses_need() -> None:
+    signals = {"eeg", "eeg_mask", "fmri", "fmri_mask"}
+    noised = {"latents", "noise", "level"}
+    kept = {phase: {*batch(windows(), _ALL, _LOSSES, place(phase))} for phase in _LOSSES}
+    assert kept == {
+        "pretrain": noised | {"words"},
+        "align": signals | {"frames", "text"},
+        "diffuse": noised | signals,
+    }
+
+
+@pytest.mark.parametrize("phase", _LOSSES)
+def test_the_same_place_has_the_same_batch(phase: str) -> None:
+    dropout = Dropout(words=0.5, modalities=[0.25] * 4)
+    first = batch(windows(), dropout, _LOSSES, place(phase))
+    again = batch(windows(), dropout, _LOSSES, place(phase))
+    other = batch(windows(), dropout, _LOSSES, place(phase, number=1))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_signals_are_normalised_by_what_teaches() -> None:
+    made = windows()
+    found = made.normalised(np.array([4]))
+    assert np.allclose(found["eeg"][0], (made.signals["eeg"][4] - 3) / 2)
+    # Volumes are relative to their resting level already.
+    assert np.allclose(found["fmri"][0], made.signals["fmri"][4] / 4)
+
+
+def test_modalities_are_left_out_in_their_shares_where_videos_are_drawn() -> None:
+    dropout = Dropout(words=0.0, modalities=[0.4, 0.3, 0.2, 0.1])
+    drawn = batch(windows(), dropout, _LOSSES, place("diffuse", size=_COUNT))
+    fmri = drawn["fmri_mask"].amax(1).numpy() > 0
+    eeg = drawn["eeg_mask"].amax(1).numpy() > 0
+    shares = [(fmri & eeg).mean(), (fmri & ~eeg).mean(), (~fmri & eeg).mean(), (~fmri & ~eeg).mean()]
+    assert shares == pytest.approx([0.4, 0.3, 0.2, 0.1], abs=0.06)
+    assert (drawn["eeg"][torch.from_numpy(~eeg)] == 0).all()
+    # The encoders are aligned on whole windows.
+    aligned = batch(windows(), dropout, _LOSSES, place("align", size=_COUNT))
+    assert aligned["eeg_mask"].min() == 1
+
+
+def test_voxels_and_channels_are_left_out_in_their_shares() -> None:
+    dropout = Dropout(words=0.0, modalities=[1.0, 0.0, 0.0, 0.0], voxels=0.3, channels=0.5)
+    drawn = batch(windows(), dropout, _LOSSES, place("align", size=_COUNT))
+    for name, axis, share in (("fmri", 1, 0.3), ("eeg", 2, 0.5)):
+        gone = (drawn[name] == 0).numpy()
+        # A voxel or a channel is left out throughout its window.
+        assert (gone.all(axis) == gone.any(axis)).all()
+        assert gone.mean() == pytest.approx(share, abs=0.05)
+    assert not (batch(windows(), _ALL, _LOSSES, place("align", size=_COUNT))["eeg"] == 0).any()
+
+
+def test_captions_are_left_out_in_their_share() -> None:
+    dropout = Dropout(words=0.25, modalities=[1.0, 0.0, 0.0, 0.0])
+    words = batch(windows(), dropout, _LOSSES, place("pretrain", size=_COUNT))["words"]
+    without = (words == 0).all(1).float().mean().item()
+    assert without == pytest.approx(0.25, abs=0.08)
+    assert ((words == 0).all(1) | (words > 0).all(1)).all()
+
+
+def test_shares_that_do_not_add_up_are_refused() -> None:
+    with pytest.raises(UsageError, match="four shares that add up to 1"):
+        Dropout(words=0.1, modalities=[0.5, 0.5, 0.5, 0.5])
+    with pytest.raises(UsageError, match=r"dropout.voxels is a share below 1, found 1.0"):
+        Dropout(words=0.1, modalities=[1.0, 0.0, 0.0, 0.0], voxels=1.0)

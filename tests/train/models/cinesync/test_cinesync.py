@@ -1,0 +1,100 @@
+"""CineSync from simulated films to a bundle, with a few steps of each phase."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from export import run as exporting
+from rtdecode import bundle as bundles
+from train.recipe import build
+from train.run import main as train
+from train.run_folder import arrays, draft_of, read_run, restored, weights
+
+SMALL = [
+    "data.shows=shapes",
+    "data.sessions=0-1",
+    "data.seconds=32",
+    "system.voxels=60",
+    "system.encoder.tokens=8",
+    "system.encoder.eeg_tokens=4",
+    "system.video.layers=1",
+    *(f"phases.{phase}.steps=10" for phase in ("films", "pretrain", "align", "diffuse")),
+    *(f"phases.{phase}.batch=4" for phase in ("films", "pretrain", "align", "diffuse")),
+    "judge.seeds=1000",
+    "judge.seconds=24",
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "cinesync"
+    assert train(["cinesync", *SMALL, f"out={out}"]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def bundle(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("bundles") / "cinesync"
+    exporting.run(run, out)
+    return out
+
+
+def test_every_phase_lowers_its_own_losses(run: Path) -> None:
+    log = read_run(run)["tables"]["loss"]
+    assert [row["phase"] for row in log] == ["align", "diffuse"]
+    assert {*log[0]["losses"]} == {"fmri_frames", "fmri_text", "eeg_frames", "eeg_text", "fmri_eeg"}
+    assert {*log[1]["losses"]} == {"denoising"}
+    # An adapter begins as nothing; ten steps made something of it.
+    made = [x for name, x in weights(run).items() if ".lora_B." in name]
+    assert made
+    assert all(np.abs(x).max() > 0 for x in made)
+
+
+def test_the_condition_is_judged_beside_the_clips(run: Path) -> None:
+    figures = read_run(run)["figures"]
+    for name in ("condition_2way", "adapter_gain", "condition_gain", "brain_gain"):
+        assert figures[name]["n"] == 6, name
+    assert figures["condition_2way"]["chance"] == 0.5
+    assert figures["condition_2way"]["constant"] == 0
+    assert {"condition_2way_eeg", "condition_2way_fmri", "condition_2way_rest"} <= figures.keys()
+
+
+def test_without_its_adapters_the_video_model_is_as_it_was_pretrained(run: Path) -> None:
+    plan = build(read_run(run)["arguments"])["system"]
+    system = restored(run, plan)
+    bare = system.without_adapters()
+    assert bare is not None
+    golden = arrays(run, "golden")
+    inputs = {name: golden[name] for name in ("eeg", "eeg_mask", "fmri", "fmri_mask")}
+    noise = np.random.default_rng(0).standard_normal((3, *system.latent_shape), np.float32)
+    drawn = system.sample(system.condition(inputs), noise, 2)
+    assert not np.allclose(drawn, bare.sample(bare.condition(inputs), noise, 2))
+    # The brain's condition does not depend on the video model.
+    assert np.array_equal(system.condition(inputs).pooled, bare.condition(inputs).pooled)
+
+
+def test_the_bundle_gives_the_conditions_of_the_run(run: Path, bundle: Path) -> None:
+    system = restored(run, build(read_run(run)["arguments"])["system"])
+    loaded = bundles.load(bundle)
+    assert {*loaded.manifest.built} == {"encode", "denoise", "decode_first", "decode_next"}
+    assert loaded.manifest.steps == draft_of(run).manifest.steps
+    golden = arrays(run, "golden")
+    assert loaded.path is not None
+    encode = onnxruntime.InferenceSession(loaded.path / loaded.manifest.built["encode"].file)
+    for n in range(3):
+        window = {name: golden[name][n : n + 1] for name in ("eeg", "eeg_mask", "fmri", "fmri_mask")}
+        ours = system.condition(window)
+        tokens, pooled = encode.run(["condition", "embedding"], window)
+        assert np.abs(tokens - ours.tokens.numpy()).max() < 1e-4
+        assert np.abs(pooled - ours.pooled.numpy()).max() < 1e-4
+
+
+def test_the_weights_of_the_run_lie_in_the_bundle_to_the_bit(run: Path, bundle: Path) -> None:
+    graphs = bundles.load(bundle)
+    assert graphs.path is not None
+    held = sum((graphs.path / stage.file).stat().st_size for stage in graphs.manifest.built.values())
+    # Half precision throughout: as many bytes as twice the weights, and a little for the graphs.
+    size = sum(x.size for name, x in weights(run).items() if not name.startswith(("frames.", "pooling.")))
+    assert held < 2.3 * size + 200_000

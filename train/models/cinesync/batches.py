@@ -1,0 +1,173 @@
+"""The batches of CineSync's phases: clips with their captions, embeddings and signals."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rtdecode.errors import UsageError
+from train.data.arrays import normalised_eeg
+from train.loader import Place
+from train.models.cinesync.trainable import CONTRASTS, DENOISING, VIDEO
+from train.parts.cogvideox import LEVELS
+from train.work import Arrays
+
+PORTS = ("eeg", "eeg_mask", "fmri", "fmri_mask")
+
+
+class Rows(Protocol):
+    """An array of windows, in memory or on disk."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape, the number of windows first."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: Any, /) -> NDArray[Any]:
+        """Read some windows."""
+        ...
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows that teach, in the order in which they were shown.
+
+    Attributes
+    ----------
+    latents : (window, channel, latent frame, row, column)
+    words : int64, (window, token)
+        Numbers of the words of their captions.
+    frames : float32, (window, frame, embedding)
+    text : float32, (window, embedding)
+    signals : dict
+        Port -> its values in their own units.
+    units : dict
+        What normalises them, see `train.data.arrays.statistics`.
+    """
+
+    latents: Rows
+    words: NDArray[np.int64]
+    frames: NDArray[np.float32]
+    text: NDArray[np.float32]
+    signals: Mapping[str, Rows]
+    units: Arrays
+
+    def normalised(self, rows: NDArray[np.int64]) -> Arrays:
+        """Read the signals of some windows, and normalise them."""
+        found: Arrays = {name: values[rows] for name, values in self.signals.items()}
+        if "eeg" in found:
+            found["eeg"] = normalised_eeg(found["eeg"], found["eeg_mask"], self.units)
+        # Volumes are relative to their resting level already.
+        found["fmri"] = found["fmri"] / self.units["fmri_scale"]
+        return {name: values.astype(np.float32) for name, values in found.items()}
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """How often a part of what conditions the video is left out in training.
+
+    Attributes
+    ----------
+    words : float
+        Share of captions without a word.
+    modalities : list of float
+        Shares of windows with both modalities, with fMRI alone, with EEG alone, and with neither. Only the
+        phase that draws videos leaves any out.
+    voxels, channels : float
+        Shares of the voxels and of the EEG channels that are zero throughout a window; each window has its
+        own. MinD-Video leaves out a fifth of the voxels.
+    """
+
+    words: float
+    modalities: tuple[float, ...] | list[float]
+    voxels: float = 0.0
+    channels: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("words", "voxels", "channels"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"dropout.{name} is a share below 1, found {getattr(self, name)}.")
+        if len(self.modalities) != 4 or abs(sum(self.modalities) - 1) > 1e-6 or min(self.modalities) < 0:
+            raise UsageError(
+                "dropout.modalities are four shares that add up to 1: both, fMRI alone, EEG alone, neither; "
+                f"found {list(self.modalities)}."
+            )
+
+
+def batch(windows: Windows, dropout: Dropout, losses: Mapping[str, Sequence[str]], place: Place) -> Any:
+    """Draw a batch with what the losses of its phase need. It depends on its place alone.
+
+    Parameters
+    ----------
+    windows : Windows
+    dropout : Dropout
+    losses : mapping
+        Name of a phase -> names of its losses.
+    place : Place
+    """
+    rows = place.rows(len(windows.latents))
+    wanted = {*losses[place.phase]}
+    found: dict[str, Tensor] = {}
+    if wanted & {VIDEO, DENOISING}:
+        found |= _noised(windows.latents[rows], place)
+    if VIDEO in wanted:
+        found["words"] = torch.from_numpy(_fewer_words(windows.words[rows], dropout.words, place))
+    if wanted & {*CONTRASTS}:
+        found["frames"] = torch.from_numpy(windows.frames[rows])
+        found["text"] = torch.from_numpy(windows.text[rows])
+    if wanted - {VIDEO}:
+        signals = _fewer_places(windows.normalised(rows), dropout, place)
+        if DENOISING in wanted:
+            signals = _fewer_modalities(signals, dropout.modalities, place)
+        found |= {name: torch.from_numpy(x) for name, x in signals.items()}
+    return found
+
+
+def _noised(latents: NDArray[Any], place: Place) -> dict[str, Tensor]:
+    """Return clean latents, and noise and a level for each; levels are drawn evenly."""
+    draws = [place.draws(n) for n in range(place.size)]
+    noise = np.stack([rng.standard_normal(latents.shape[1:], np.float32) for rng in draws])
+    level = np.array([rng.integers(LEVELS) for rng in draws])
+    return {
+        "latents": torch.from_numpy(latents.astype(np.float32)),
+        "noise": torch.from_numpy(noise),
+        "level": torch.from_numpy(level),
+    }
+
+
+def _fewer_words(words: NDArray[np.int64], share: float, place: Place) -> NDArray[np.int64]:
+    without = _chance(place, 0) < share
+    return np.where(without[:, None], 0, words)
+
+
+def _fewer_places(signals: Arrays, dropout: Dropout, place: Place) -> Arrays:
+    """Set some voxels and channels of each window to zero."""
+    rng = np.random.default_rng((*place.key, 2, place.size))
+    found = dict(signals)
+    for name, share, axis in (("fmri", dropout.voxels, 2), ("eeg", dropout.channels, 1)):
+        if share and name in signals:
+            values = signals[name]
+            kept = rng.random((len(values), values.shape[axis]), np.float32) >= share
+            found[name] = values * np.expand_dims(kept, 3 - axis)
+    return found
+
+
+def _fewer_modalities(signals: Arrays, shares: Sequence[float], place: Place) -> Arrays:
+    which = np.searchsorted(np.cumsum(shares), _chance(place, 1), side="right")
+    kept = {"fmri": np.isin(which, (0, 1)), "eeg": np.isin(which, (0, 2))}
+    found = {}
+    for name, values in signals.items():
+        keep = kept[name.removesuffix("_mask")].astype(np.float32)
+        found[name] = values * keep.reshape(-1, *(1,) * (values.ndim - 1))
+    return found
+
+
+def _chance(place: Place, what: int) -> NDArray[np.float64]:
+    """Draw a number from 0 to 1 for each row, apart from what else is drawn for the batch."""
+    return np.random.default_rng((*place.key, what, place.size)).random(place.size)

@@ -1,0 +1,218 @@
+"""The brain encoder of CineSync: signals of a window to class vectors and to the tokens that condition.
+
+`BrainEncoder` is put together from parts (`train.parts`) by `EncoderSizes`, which a recipe writes.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rtdecode.errors import UsageError
+from train.parts.encodings import Across, Apart, Joint, TwoStage
+from train.parts.tokenizers import EegTokenizer, VoxelTokenizer
+from train.parts.transformer import TrunkSizes
+
+MODALITIES = ("fmri", "eeg")
+# The fusions that the paper compares, in its order (a) to (e). Spatial fusion encodes as dual fusion does,
+# and lays the tokens of both one after the other, not beside each other.
+FUSIONS: dict[str, Callable[[Mapping[str, TrunkSizes], Mapping[str, int]], nn.Module]] = {
+    "joint": Joint,
+    "two-stage": TwoStage,
+    "cross-attention": Across,
+    "spatial": Apart,
+    "dual": Apart,
+}
+# Spread of the null tokens that stand for a missing modality.
+_SPREAD = 0.02
+
+
+@dataclass(frozen=True)
+class EncoderSizes:
+    """How fMRI and EEG are encoded.
+
+    Attributes
+    ----------
+    fmri, eeg : TrunkSizes
+        Sizes of the two transformers. With joint fusion they are one.
+    tokens : int
+        Tokens of both modalities together.
+    eeg_tokens : int
+        How many of them are EEG's.
+    modalities : list of str
+        ``fmri``, ``eeg`` or both.
+    fusion : str
+        One of `FUSIONS`.
+    hidden : int
+        Layers of the fusing perceptron before its last one; 0 for a single linear map.
+    """
+
+    fmri: TrunkSizes
+    eeg: TrunkSizes
+    tokens: int
+    eeg_tokens: int
+    modalities: tuple[str, ...] | list[str] = MODALITIES
+    fusion: str = "dual"
+    hidden: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.modalities or not {*self.modalities} <= {*MODALITIES}:
+            raise UsageError(f"modalities must be fmri, eeg or both, found {self.modalities}.")
+        if self.fusion not in FUSIONS:
+            raise UsageError(f"fusion must be one of {', '.join(FUSIONS)}, found '{self.fusion}'.")
+        if not 1 <= self.eeg_tokens < self.tokens:
+            raise UsageError(
+                f"eeg_tokens is a part of tokens ({self.tokens}), and fMRI needs one at least; found "
+                f"{self.eeg_tokens}."
+            )
+
+    @property
+    def trunks(self) -> dict[str, TrunkSizes]:
+        """Modality -> sizes of its transformer, in the order of `MODALITIES`."""
+        every = {"fmri": self.fmri, "eeg": self.eeg}
+        return {name: every[name] for name in MODALITIES if name in self.modalities}
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Modality -> number of its tokens."""
+        every = {"fmri": self.tokens - self.eeg_tokens, "eeg": self.eeg_tokens}
+        return {name: every[name] for name in self.trunks}
+
+
+@dataclass(frozen=True)
+class Signals:
+    """The shapes of a window's signals."""
+
+    slots: int
+    voxels: int
+    channels: int
+    samples: int
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the encoder says of some windows.
+
+    Attributes
+    ----------
+    classes : dict
+        Modality -> its class vector, (window, embedding).
+    tokens : (window, token, width)
+        The condition, in place of the tokens of a text.
+    """
+
+    classes: dict[str, Tensor]
+    tokens: Tensor
+
+
+class BrainEncoder(nn.Module):
+    """Tokenizers, transformers, heads of the class tokens, and the fusion of all other tokens.
+
+    Parameters
+    ----------
+    sizes : EncoderSizes
+    signals : Signals
+    embedding : int
+        Width of the class vectors: that of the embeddings they are compared with.
+    conditions, width : int
+        Number and width of the condition's tokens. With spatial fusion there are as many as are encoded.
+    """
+
+    def __init__(
+        self, sizes: EncoderSizes, signals: Signals, embedding: int, conditions: int, width: int
+    ) -> None:
+        super().__init__()
+        trunks = sizes.trunks
+        counts = sizes.counts
+        made: dict[str, nn.Module] = {}
+        if "fmri" in trunks:
+            made["fmri"] = VoxelTokenizer(signals.slots, signals.voxels, counts["fmri"], sizes.fmri.width)
+        if "eeg" in trunks:
+            made["eeg"] = EegTokenizer(
+                signals.channels, signals.samples, signals.slots, counts["eeg"], sizes.eeg.width
+            )
+        self.tokenizers = nn.ModuleDict(made)
+        self.nulls = nn.ParameterDict(
+            {name: _SPREAD * torch.randn(1, counts[name], size.width) for name, size in trunks.items()}
+        )
+        self.encoding = FUSIONS[sizes.fusion](trunks, counts)
+        self.heads = nn.ModuleDict({name: nn.Linear(size.width, embedding) for name, size in trunks.items()})
+        self.fusion = Fusion(sizes, conditions, width)
+
+    def forward(self, signals: Mapping[str, Tensor]) -> Encoded:
+        """Encode windows.
+
+        Parameters
+        ----------
+        signals : mapping
+            ``fmri`` (window, volume, voxel), ``eeg`` (window, channel, sample), and ``fmri_mask`` (window,
+            volume), ``eeg_mask`` (window, sample), of the modalities that the encoder has. A modality whose
+            mask is zero everywhere is missing: its null tokens stand for it.
+        """
+        tokens: dict[str, Tensor] = {}
+        for name, tokenizer in self.tokenizers.items():
+            there = self.present(name, signals)[:, None, None]
+            tokens[name] = there * tokenizer(signals[name]) + (1 - there) * self.nulls[name]
+        encoded = self.encoding(tokens)
+        classes = {name: self.heads[name](x[:, 0]) for name, x in encoded.items()}
+        return Encoded(classes, self.fusion({name: x[:, 1:] for name, x in encoded.items()}))
+
+    def present(self, name: str, signals: Mapping[str, Tensor]) -> Tensor:
+        """Tell which windows have a modality at all: 1 or 0, (window,)."""
+        return signals[f"{name}_mask"].amax(1).gt(0).float()
+
+    def pooled(self, encoded: Encoded, signals: Mapping[str, Tensor]) -> Tensor:
+        """Average the class vectors of the modalities that are there, each of length 1, (window, embedding).
+
+        Where no modality is there, the vectors of their null tokens are averaged.
+        """
+        there = torch.stack([self.present(name, signals) for name in encoded.classes], dim=1)
+        shares = torch.where(there.sum(1, keepdim=True) > 0, there, torch.ones_like(there))
+        vectors = [functional.normalize(x, dim=1) for x in encoded.classes.values()]
+        found = (shares[:, :, None] * torch.stack(vectors, dim=1)).sum(1)
+        return functional.normalize(found, dim=1)
+
+
+class Fusion(nn.Module):
+    """From the encoded tokens of each modality to the tokens of the condition, z_b.
+
+    Tokens of the modalities are projected, laid beside each other and mixed by a perceptron. Where a modality
+    has another number of tokens than the condition, a linear map brings it to that. Spatial fusion lays the
+    tokens one after the other instead.
+    """
+
+    def __init__(self, sizes: EncoderSizes, conditions: int, width: int) -> None:
+        super().__init__()
+        trunks = sizes.trunks
+        self.spatial = sizes.fusion == "spatial"
+        self.projections = nn.ModuleDict(
+            {name: nn.Linear(size.width, size.width) for name, size in trunks.items()}
+        )
+        others = {name: n for name, n in sizes.counts.items() if n != conditions and not self.spatial}
+        self.counts = nn.ModuleDict({name: nn.Linear(n, conditions) for name, n in others.items()})
+        entries = {name: size.width for name, size in trunks.items()}
+        if not self.spatial:
+            entries = {"both": sum(entries.values())}
+        self.mixers = nn.ModuleDict({n: _perceptron(w, width, sizes.hidden) for n, w in entries.items()})
+
+    def forward(self, tokens: Mapping[str, Tensor]) -> Tensor:
+        """Fuse (window, token, width) of each modality."""
+        found: dict[str, Tensor] = {}
+        for name, x in tokens.items():
+            projected = self.projections[name](x)
+            if name in self.counts:
+                projected = self.counts[name](projected.transpose(1, 2)).transpose(1, 2)
+            found[name] = projected
+        if self.spatial:
+            return torch.cat([self.mixers[name](x) for name, x in found.items()], dim=1)
+        return self.mixers["both"](torch.cat(list(found.values()), dim=2))
+
+
+def _perceptron(entering: int, width: int, hidden: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for _ in range(hidden):
+        layers += [nn.Linear(entering, width), nn.GELU()]
+        entering = width
+    return nn.Sequential(*layers, nn.Linear(entering, width))

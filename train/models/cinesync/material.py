@@ -1,0 +1,194 @@
+"""What a small CineSync is trained on: films as latents, pictures and captions, and the signals of windows.
+
+It comes from sessions of the simulated participant (`of_sessions`), whose films and signals are stages on
+disk, or from a data set (`of_set`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.bundle import Manifest
+from rtdecode.signal.volume.projection import Projection
+from train.data.arrays import golden, normalised, statistics
+from train.data.chain import draft_bundle, unit_statistics
+from train.data.set_node import DataSetWindows
+from train.data.shards import Shards
+from train.data.showing import AnyShowing
+from train.data.simulated import FilmSessions
+from train.models.cinesync.batches import PORTS, Rows
+from train.models.compact.voxels import find_voxels
+from train.models.compact.watched import encode, films_of, fit_codec, session_stage, watch
+from train.parts import film_net
+from train.parts.words import captions
+from train.work import Arrays, Work
+
+# Longest caption on disk, letters.
+_LETTERS = 256
+# Sessions of each kind of film on which voxels are chosen, and sessions that statistics are computed from.
+_CHOOSING = 3
+_STATISTICS = 24
+
+
+@dataclass(frozen=True)
+class FilmSizes:
+    """What films are reduced to.
+
+    Attributes
+    ----------
+    channels : int
+        Of the latents.
+    contrast : float
+        See `train.models.compact.watched.fit_codec`.
+    embedding : int
+        Width of the embeddings of frames and captions.
+    every : int
+        Every so many frames of a clip are embedded.
+    tokens : int
+        Words of a caption, and tokens of the condition that takes their place.
+    """
+
+    channels: int
+    contrast: float
+    embedding: int
+    every: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Material:
+    """Windows that teach, in the order in which they were shown.
+
+    Attributes
+    ----------
+    codec : dict
+        See `train.models.compact.watched.fit_codec`.
+    latents : (window, channel, latent frame, row, column)
+    pictures : uint8, (window, frame, 3, 32, 48)
+        See `train.parts.film_net.pictures`.
+    captions : list of str
+    signals : mapping
+        Port -> its values, in their own units.
+    units : dict
+        What normalises them, see `train.data.arrays.statistics`.
+    stats : dict
+        Arrays of the bundle's ``stats.npz``.
+    manifest : Manifest
+        The draft, with its provenance.
+    projection : Projection
+    golden : dict
+        See `train.data.arrays.golden`.
+    """
+
+    codec: Arrays
+    latents: Rows
+    pictures: NDArray[np.uint8]
+    captions: list[str]
+    signals: Mapping[str, Rows]
+    units: Arrays
+    stats: Arrays
+    manifest: Manifest
+    projection: Projection
+    golden: Arrays
+
+
+def of_sessions(work: Work, data: FilmSessions, sizes: FilmSizes, voxels: int) -> Material:
+    """Draw films, let the participant watch them, and choose voxels, each as a stage of the run.
+
+    Parameters
+    ----------
+    work : Work
+    data : FilmSessions
+    sizes : FilmSizes
+    voxels : int
+        Number of voxels that are read, those that follow films best.
+    """
+    taught: list[AnyShowing] = list(data.showings(work))
+    first = list({one.source: one for one in reversed(taught)}.values())
+    codec = work.stage("codec", lambda: fit_codec(films_of(first), sizes.channels, sizes.contrast))
+    kinds = sorted({one.kind for one in taught})
+    few = [one for kind in kinds for one in [each for each in taught if each.kind == kind][:_CHOOSING]]
+    window_s = float(data.grid.window)
+    found = work.stage("voxels", lambda: find_voxels(codec, few, voxels, window_s))
+    projection = taught[0].projection(found["voxels"])
+    level = found["level"].astype(np.float32)
+    draft = data.manifest(projection)
+    raw = draft_bundle(draft, unit_statistics(draft, level), projection)
+    jobs: dict[str, Any] = {}
+    for one in taught:
+        jobs[_film_stage(one)] = partial(_draw, codec, sizes.every, one)
+        jobs[session_stage(one)] = partial(watch, one, raw)
+    work.make_all(jobs, "watching films")
+    stats = work.stage("statistics", partial(_statistics, work, taught, level))
+    films = [work.path(_film_stage(one)) for one in taught]
+    sessions = [work.path(session_stage(one)) for one in taught]
+    windows = work.read(session_stage(taught[0]))
+    eeg, fmri = normalised(windows, stats)
+    return Material(
+        codec=codec,
+        latents=Shards(films, "latents"),
+        # An hour of film has 40 MB of them.
+        pictures=Shards(films, "pictures")[:],
+        captions=Shards(films, "captions")[:].tolist(),
+        signals={name: Shards(sessions, name) for name in PORTS},
+        units=stats,
+        stats=stats | {"mean_clip": codec["mean_clip"]},
+        manifest=replace(draft, provenance=data.provenance(work)),
+        projection=projection,
+        golden=golden(windows | {"eeg": eeg, "fmri": fmri}),
+    )
+
+
+def of_set(work: Work, data: DataSetWindows, sizes: FilmSizes) -> Material:
+    """Read the windows of a data set that teach; their clips are encoded as a stage of the run."""
+    taught = data.taught(work)
+    clips = taught.clips
+    codec = work.stage("codec", lambda: fit_codec(clips, sizes.channels, sizes.contrast))
+    films = work.stage("films", lambda: _reduced(codec, clips, sizes.every, None))
+    # They are normalised already.
+    units: Arrays = {name: np.zeros_like(x) for name, x in taught.stats.items() if name.endswith("_mean")}
+    units |= {name: np.ones_like(x) for name, x in taught.stats.items() if name.endswith("_scale")}
+    return Material(
+        codec=codec,
+        latents=films["latents"],
+        pictures=films["pictures"],
+        captions=films["captions"].tolist(),
+        signals=taught.signals,
+        units=units,
+        stats=taught.stats,
+        manifest=taught.manifest,
+        projection=taught.projection,
+        golden=golden(taught.signals),
+    )
+
+
+def _film_stage(one: AnyShowing) -> str:
+    return f"film-{one.pictures}"
+
+
+def _draw(codec: Arrays, every: int, one: AnyShowing) -> Arrays:
+    """Reduce the film of a session."""
+    return _reduced(codec, one.film().clips, every, one.told())
+
+
+def _reduced(codec: Arrays, clips: NDArray[np.uint8], every: int, told: Sequence[str] | None) -> Arrays:
+    """Encode and caption clips, and keep the pictures that are embedded."""
+    # The frame after the window may lie behind a cut: the codec needs it, and captions are not told of it.
+    inside = clips[:, :-1]
+    return {
+        "latents": np.concatenate([encode(codec, clip[None]) for clip in clips]).astype(np.float16),
+        "pictures": film_net.pictures(inside, every),
+        "captions": np.array(captions(list(inside), told), f"U{_LETTERS}"),
+    }
+
+
+def _statistics(work: Work, taught: Sequence[AnyShowing], level: NDArray[np.float32]) -> Arrays:
+    """Compute the statistics of signals from sessions all over the training."""
+    few = taught[:: -(-len(taught) // _STATISTICS)]
+    parts = [work.read(session_stage(one)) for one in few]
+    together = {name: np.concatenate([part[name] for part in parts]) for name in ("eeg", "fmri")}
+    return statistics(together, level)

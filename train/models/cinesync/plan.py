@@ -1,0 +1,347 @@
+"""The plan `cinesync` at small scale: every part is trained here, from films and simulated sessions alone.
+
+LoRA cannot make random weights draw, and no text encoder, no SigLIP and no video model can be had without a
+download. So the plan first trains a film net in place of SigLIP and, under captions, a small CogVideoX. Then
+it goes on as at full scale: the brain encoders are aligned with the film net's embeddings, and a low-rank
+adapter of the video model learns to draw under their condition. Everything that takes long is kept on disk,
+so that a stopped run goes on after it.
+"""
+
+import copy
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+from torch.nn import functional
+
+from rtdecode.errors import UsageError
+from rtdecode.scores.accuracy import identification_nway, identification_top1
+from train import loop, shared
+from train.adapters import Adapter
+from train.data.set_node import DataSetWindows
+from train.data.simulated import FilmSessions
+from train.judging import pictures as sheets
+from train.loop import Machine
+from train.models.cinesync import batches
+from train.models.cinesync.batches import Dropout, Windows
+from train.models.cinesync.encoder import MODALITIES, BrainEncoder, EncoderSizes, Signals
+from train.models.cinesync.material import FilmSizes, Material, of_sessions, of_set
+from train.models.cinesync.system import CineSync, Sampling, Shape, encoded, pack
+from train.models.cinesync.trainable import CONTRASTS, BrainVideo, Captioned
+from train.models.compact.system import decode, decoder_of
+from train.parts import film_net
+from train.parts.cogvideox import Sampler, VideoDiffusion, VideoSizes, levels, sample, transformer_of
+from train.parts.film_net import FilmNet
+from train.parts.words import Vocabulary, WordTable
+from train.phases import Phase, check_losses
+from train.system import Trained
+from train.work import Arrays, Work
+
+Whole = TypeVar("Whole", bound=nn.Module)
+
+# The phases of the film net and of the video model, which are trained apart from the brain encoders.
+FILMS = "films"
+PRETRAIN = "pretrain"
+# Pictures and clips that go through a network at once.
+_AT_ONCE = 256
+# One clip of so many, the last ones, is kept from the film net, which is judged on them.
+_HELD = 10
+# Clips on a sheet of samples, and the frames that are shown of each.
+_SHOWN = 6
+_SHOWN_FRAMES = (0, 8, 16, 24, 32)
+
+
+@dataclass(frozen=True)
+class CineSyncPlan:
+    """How CineSync is made at small scale.
+
+    Attributes
+    ----------
+    encoder : EncoderSizes
+    video : VideoSizes
+    films : FilmSizes
+    sampling : Sampling
+    dropout : Dropout
+    voxels : int
+        Number of voxels that are read, those that follow films best.
+    normalised : bool
+        See `train.models.cinesync.trainable.BrainVideo`.
+    """
+
+    encoder: EncoderSizes
+    video: VideoSizes
+    films: FilmSizes
+    sampling: Sampling
+    dropout: Dropout
+    voxels: int
+    normalised: bool = True
+    machine: Machine = field(default_factory=Machine)
+
+    # `train.run` asks for it where it is given films.
+    learns_any_film: ClassVar[bool] = True
+
+    def train(self, work: Work, data: FilmSessions | DataSetWindows, phases: dict[str, Phase]) -> Trained:
+        """Train the film net and the video model, align the encoders, and adapt the video model."""
+        brains = _apart(phases)
+        _check_read(brains, self.encoder)
+        films = self.films
+        if isinstance(data, DataSetWindows):
+            material = of_set(work, data, films)
+        else:
+            material = of_sessions(work, data, films, self.voxels)
+        seen = _seen(material, self.encoder)
+        vocabulary = Vocabulary.of(material.captions)
+        words = vocabulary.numbers(material.captions, films.tokens)
+        net = self._learn_films(work, material.pictures, words, phases[FILMS])
+        frames, text = _embedded(net, material.pictures, words)
+        windows = Windows(material.latents, words, frames, text, material.signals, material.units)
+        _, channels, times, rows, columns = material.latents.shape
+        shape = Shape(
+            signals=seen,
+            latent=(channels, times, rows, columns),
+            embedding=films.embedding,
+            conditions=films.tokens,
+            every=films.every,
+            frames=frames.shape[1],
+            adapters=_beside(brains),
+        )
+        codec = material.codec
+        video = self._learn_video(work, windows, codec, shape, len(vocabulary.words), phases[PRETRAIN])
+        torch.manual_seed(work.seed)
+        encoder = BrainEncoder(self.encoder, seen, films.embedding, films.tokens, self.video.text)
+        system = BrainVideo(encoder, video, shape.frames, normalised=self.normalised)
+        log = loop.train(
+            system,
+            brains,
+            partial(batches.batch, windows, self.dropout, _losses(brains)),
+            work.stages / "brains",
+            partial(self._show_brains, work, system, codec, windows),
+            work.seed,
+            self.machine,
+        )
+        sampling = self.sampling
+        read = self.encoder.trunks
+        draft = replace(
+            material.manifest,
+            eeg=material.manifest.eeg if "eeg" in read else None,
+            fmri=material.manifest.fmri if "fmri" in read else None,
+            sigmas={str(sampling.steps): levels(video, sampling.steps)},
+            steps=sampling.steps,
+            provenance=material.manifest.provenance | {"guidance": sampling.guidance},
+        )
+        return Trained(
+            system=self.restore(pack(encoder, video, net.frames, system.pooling, codec, shape)),
+            manifest=draft,
+            stats=_read_by(read, material.stats),
+            projection=material.projection if "fmri" in read else None,
+            golden=_read_by(read, material.golden),
+            tables={"loss": log, "notes": [{"note": _own_identification(net, material.pictures)}]},
+            pictures={"samples.png": Image.open(_sheet(work, list(brains)[-1]))},
+        )
+
+    def restore(self, weights: Arrays) -> CineSync:
+        """Make the system again from the weights of a run."""
+        return CineSync(weights, self.encoder, self.video, self.sampling)
+
+    def _learn_films(
+        self, work: Work, pictures: NDArray[np.uint8], words: NDArray[np.int64], phase: Phase
+    ) -> FilmNet:
+        """Train the embeddings of frames and captions, on all clips but the last."""
+        torch.manual_seed(work.seed)
+        net = FilmNet(self.films.embedding, int(words.max()))
+        folder = work.stages / FILMS
+        taught = len(pictures) - _held(pictures)
+        draw = partial(film_net.draw, pictures[:taught], words[:taught])
+        loop.train(net, {FILMS: phase}, draw, folder, _show_nothing, work.seed, self.machine)
+        return net.eval()
+
+    def _learn_video(
+        self,
+        work: Work,
+        windows: Windows,
+        codec: Arrays,
+        shape: Shape,
+        words: int,
+        phase: Phase,
+    ) -> VideoDiffusion:
+        """Train the video model under captions, unless another run has done so on the same films."""
+        torch.manual_seed(work.seed)
+        made = transformer_of(self.video, shape.latent)
+        video = VideoDiffusion(made, shape.latent, self.sampling.shift)
+        system = Captioned(video, WordTable(words, self.video.text))
+        phases = {PRETRAIN: phase}
+        # A chunk at a time: the latents of many films may not fit into memory.
+        chunks = (windows.latents[n : n + _AT_ONCE] for n in range(0, len(windows.latents), _AT_ONCE))
+        shared.train(
+            system,
+            phases,
+            partial(batches.batch, windows, self.dropout, _losses(phases)),
+            work.stages / PRETRAIN,
+            partial(self._show_captioned, work, system, codec, windows),
+            work.seed,
+            self.machine,
+            chain([windows.words, np.array([self.dropout.words, self.sampling.shift])], chunks),
+        )
+        return video
+
+    @torch.no_grad()
+    def _show_captioned(
+        self, work: Work, system: Captioned, codec: Arrays, windows: Windows, phase: str, step: int
+    ) -> None:
+        """Draw a few clips from their captions."""
+        system = _still(system)
+        picked = _picked(windows)
+        tokens = system.words(torch.from_numpy(windows.words[picked]))
+        null = system.words(torch.zeros_like(torch.from_numpy(windows.words[:1])))[0]
+        self._show(work, system.video, tokens, null, codec, windows.latents[picked], phase)
+
+    @torch.no_grad()
+    def _show_brains(
+        self, work: Work, system: BrainVideo, codec: Arrays, windows: Windows, phase: str, step: int
+    ) -> None:
+        """Draw a few clips from the brain."""
+        system = _still(system)
+        picked = _picked(windows)
+        signals = {name: torch.from_numpy(x) for name, x in windows.normalised(picked).items()}
+        tokens, _ = encoded(system.encoder, signals)
+        null, _ = encoded(system.encoder, {name: torch.zeros_like(x[:1]) for name, x in signals.items()})
+        self._show(work, system.video, tokens, null[0], codec, windows.latents[picked], phase)
+
+    def _show(
+        self,
+        work: Work,
+        video: VideoDiffusion,
+        tokens: torch.Tensor,
+        null: torch.Tensor,
+        codec: Arrays,
+        truth: NDArray[Any],
+        phase: str,
+    ) -> None:
+        """Write a sheet: the truth, and clips drawn under some tokens."""
+        sampler = Sampler(video, null, self.sampling.guidance)
+        noise = np.random.default_rng(0).standard_normal(truth.shape, np.float32)
+        drawn = sample(sampler, torch.from_numpy(noise), tokens, self.sampling.steps).numpy()
+        decoder = decoder_of(codec)
+        videos = [decode(decoder, latents) for latents in (truth.astype(np.float32), drawn)]
+        rows = [one[n] for n in range(len(truth)) for one in videos]
+        sheets.rows(rows, _SHOWN_FRAMES).save(_sheet(work, phase))
+
+
+def _apart(phases: Mapping[str, Phase]) -> dict[str, Phase]:
+    """Check all phases, and return those that train on brains."""
+    for name, offered in ((FILMS, FilmNet.offered), (PRETRAIN, Captioned.offered)):
+        if name not in phases:
+            raise UsageError(f"the recipe has no phase '{name}', which a small CineSync begins with.")
+        check_losses({name: phases[name]}, offered)
+    brains = {name: phase for name, phase in phases.items() if name not in (FILMS, PRETRAIN)}
+    check_losses(brains, BrainVideo.offered)
+    return brains
+
+
+def _check_read(phases: Mapping[str, Phase], encoder: EncoderSizes) -> None:
+    """Refuse losses of a modality that the encoder does not read."""
+    for name, phase in phases.items():
+        for loss in phase.losses:
+            sides = {*CONTRASTS.get(loss, ())}
+            for modality in sorted(sides & {*MODALITIES} - {*encoder.modalities}):
+                raise UsageError(
+                    f"phase '{name}' asks for '{loss}', and the recipe's encoder reads no {modality}. Leave "
+                    f"it out of phases.{name}.losses."
+                )
+
+
+def _beside(phases: Mapping[str, Phase]) -> dict[str, Adapter]:
+    """List the adapters that stay beside the weights, by the names of their phases."""
+    return {n: one for n, phase in phases.items() for one in phase.adapters.values() if not one.merge}
+
+
+def _losses(phases: Mapping[str, Phase]) -> dict[str, list[str]]:
+    return {name: list(phase.losses) for name, phase in phases.items()}
+
+
+def _seen(material: Material, encoder: EncoderSizes) -> Signals:
+    """Return the shapes of a window's signals.
+
+    Raises
+    ------
+    UsageError
+        If the encoder reads a modality that there is not.
+    """
+    there = [name for name in encoder.trunks if name in material.signals]
+    missing = [name for name in encoder.trunks if name not in there]
+    if missing:
+        raise UsageError(
+            f"the windows have no {missing[0]}, which the recipe's encoder reads. Train on the other one "
+            f"alone with system.encoder.modalities=[{', '.join(there)}]."
+        )
+    _, slots, voxels = material.signals["fmri"].shape
+    _, channels, samples = material.signals["eeg"].shape if "eeg" in material.signals else (0, 0, 0)
+    return Signals(slots, voxels, channels, samples)
+
+
+def _read_by(modalities: Collection[str], arrays: Arrays) -> Arrays:
+    """Leave out the arrays of modalities that are not read."""
+    other = {*MODALITIES} - {*modalities}
+    return {name: values for name, values in arrays.items() if name.partition("_")[0] not in other}
+
+
+def _held(pictures: NDArray[np.uint8]) -> int:
+    """Count the clips that are kept from the film net: two at least, to be told apart."""
+    return max(2, len(pictures) // _HELD)
+
+
+@torch.no_grad()
+def _own_identification(net: FilmNet, pictures: NDArray[np.uint8]) -> str:
+    """Say how well the film net tells clips apart that it was not trained on."""
+    held = pictures[-_held(pictures) :]
+    halves = []
+    for half in np.array_split(held, 2, axis=1):
+        vectors = net.frames(film_net.scaled(half.reshape(-1, *half.shape[2:])))
+        halves.append(functional.normalize(vectors.unflatten(0, half.shape[:2]).mean(1), dim=1))
+    alike = (halves[0] @ halves[1].T).numpy()
+    others = ~np.eye(len(held), dtype=np.bool_)
+    two = identification_nway(alike, others, 2).mean()
+    top = identification_top1(alike, others).mean()
+    return (
+        f"film net: of {len(held)} clips that it was not trained on, the second half is told by the first "
+        f"from that of another clip in {two:.3f} (chance 0.5), and from those of all in {top:.3f} (chance "
+        f"{1 / len(held):.3f})."
+    )
+
+
+@torch.no_grad()
+def _embedded(
+    net: FilmNet, pictures: NDArray[np.uint8], words: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Embed the frames and captions of all clips."""
+    found = []
+    for n in range(0, len(pictures), _AT_ONCE):
+        some = pictures[n : n + _AT_ONCE]
+        vectors = net.frames(film_net.scaled(some.reshape(-1, *some.shape[2:])))
+        found.append(vectors.unflatten(0, some.shape[:2]).numpy())
+    return np.concatenate(found), net.texts(torch.from_numpy(words)).numpy()
+
+
+def _still(system: Whole) -> Whole:
+    """Copy a system to the CPU, without dropout: the system itself goes on training where it is."""
+    return copy.deepcopy(system).cpu().eval()
+
+
+def _picked(windows: Windows) -> NDArray[np.int64]:
+    return np.linspace(0, len(windows.latents) - 1, _SHOWN).astype(np.int64)
+
+
+def _sheet(work: Work, phase: str) -> Path:
+    return work.stages / f"{phase}.png"
+
+
+def _show_nothing(phase: str, step: int) -> None:
+    """Draw nothing: embeddings cannot be looked at."""

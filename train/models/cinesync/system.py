@@ -1,0 +1,280 @@
+"""A trained CineSync, restored from the weights of a run."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rtdecode.bundle import Manifest
+from rtdecode.disk import strict_json
+from train import adapters
+from train.adapters import Adapter
+from train.models.cinesync.encoder import BrainEncoder, EncoderSizes, Signals
+from train.models.cinesync.trainable import FramePooling
+from train.models.compact.codec import ClipDecoder, First, Next
+from train.models.compact.system import decoder_of
+from train.parts.cogvideox import Sampler, VideoDiffusion, VideoSizes, levels, sample, transformer_of
+from train.parts.film_net import FrameNet, pictures, scaled
+from train.system import Condition, Port, Stage, System, Traced, signal_ports
+from train.work import Arrays
+
+_PARTS = ("encoder", "transformer", "frames", "pooling")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How clips are drawn.
+
+    Attributes
+    ----------
+    steps : int
+        Default number of steps.
+    guidance : float
+        See `train.parts.cogvideox.Sampler`.
+    shift : float
+        See `train.parts.cogvideox.VideoDiffusion`.
+    """
+
+    steps: int
+    guidance: float
+    shift: float = 1.0
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a system's modules are made from, besides the sizes that its recipe states.
+
+    Attributes
+    ----------
+    signals : Signals
+    latent : (channel, latent frame, row, column)
+    embedding : int
+        Width of the class vectors.
+    conditions : int
+        Number of the condition's tokens.
+    every, frames : int
+        Every so many frames of a clip are embedded, and how many these are.
+    adapters : dict
+        Name -> the adapter of the video model.
+    """
+
+    signals: Signals
+    latent: tuple[int, int, int, int]
+    embedding: int
+    conditions: int
+    every: int
+    frames: int
+    adapters: dict[str, Adapter]
+
+
+@dataclass(frozen=True)
+class Model:
+    """The modules of a trained system."""
+
+    encoder: BrainEncoder
+    video: VideoDiffusion
+    decoder: ClipDecoder
+    frames: FrameNet
+    pooling: FramePooling
+
+
+class CineSync(System):
+    """CineSync with a small video model: tokens of the brain in place of a text, and a codec's latents.
+
+    Parameters
+    ----------
+    weights : dict
+        What `pack` made.
+    encoder : EncoderSizes
+    video : VideoSizes
+    sampling : Sampling
+    adapted : bool
+        Whether the video model has its adapters. Without them it is as it was pretrained.
+    """
+
+    denoises = True
+
+    def __init__(
+        self,
+        weights: Arrays,
+        encoder: EncoderSizes,
+        video: VideoSizes,
+        sampling: Sampling,
+        *,
+        adapted: bool = True,
+    ) -> None:
+        self._weights = weights
+        self._how = (encoder, video, sampling)
+        self._shape = _shape(weights)
+        self.latent_shape = self._shape.latent
+        self._model = _unpack(weights, self._shape, encoder, video, sampling.shift, adapted=adapted)
+        null = _null(self._model.encoder, self._shape.signals)
+        self._sampler = Sampler(self._model.video, null, sampling.guidance).eval()
+
+    def ports(self, manifest: Manifest) -> tuple[Port, ...]:
+        """List the signals of the modalities that it reads, and their masks."""
+        read = self._model.encoder.tokenizers
+        return tuple(port for port in signal_ports(manifest) if port.name.removesuffix("_mask") in read)
+
+    @torch.no_grad()
+    def condition(self, inputs: Arrays) -> Condition:
+        """Encode windows into the tokens that condition the video, and the mean class vector."""
+        signals = {name: torch.from_numpy(np.asarray(x, np.float32)) for name, x in inputs.items()}
+        tokens, pooled = encoded(self._model.encoder, signals)
+        return Condition(tokens=tokens, pooled=pooled)
+
+    def negative(self, condition: Condition) -> Condition:
+        """Return the tokens without a brain."""
+        return Condition(tokens=self._sampler.null.expand_as(condition.tokens))
+
+    def sample(self, condition: Condition, noise: NDArray[np.float32], steps: int) -> NDArray[np.float32]:
+        """Take all steps from noise to latents. The sampler applies guidance itself."""
+        start = torch.from_numpy(np.ascontiguousarray(noise))
+        return sample(self._sampler, start, condition.tokens, steps).numpy()
+
+    @torch.no_grad()
+    def frames(self, latents: NDArray[Any]) -> NDArray[np.float32]:
+        """Decode scaled latents to frames."""
+        return self._model.decoder(torch.from_numpy(latents.astype(np.float32))).numpy()
+
+    def levels(self, steps: int) -> list[float]:
+        """Return the standard deviation of the noise before each step."""
+        return levels(self._model.video, steps)
+
+    def weights(self) -> Arrays:
+        """Return the weights as they were given."""
+        return self._weights
+
+    @torch.no_grad()
+    def targets(self, clips: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Embed clips as the class vectors were trained to be, (clip, embedding) of length 1.
+
+        Frames after the window are left out.
+        """
+        shape = self._shape
+        few = pictures(clips, shape.every)[:, : shape.frames]
+        vectors = self._model.frames(scaled(few.reshape(-1, *few.shape[2:])))
+        return self._model.pooling(vectors.unflatten(0, few.shape[:2])).numpy()
+
+    def without_adapters(self) -> "CineSync | None":
+        """Return the same system with its video model as it was before it was adapted."""
+        if not self._shape.adapters:
+            return None
+        return CineSync(self._weights, *self._how, adapted=False)
+
+    @torch.no_grad()
+    def stages(self, manifest: Manifest) -> Sequence[Stage]:
+        """List the encoder, one denoising step, and the two ways to decode a latent frame."""
+        # The examples are only traced: their shapes matter, their values do not.
+        model = self._model
+        signals = {port.name: torch.randn(1, *port.shape) for port in self.ports(manifest)}
+        for name in signals:
+            if name.endswith("_mask"):
+                signals[name] = torch.ones_like(signals[name])
+        encode = _Encode(model.encoder, list(signals))
+        tokens, _ = encode(*signals.values())
+        step = {
+            "latent": torch.randn(1, *self.latent_shape),
+            "condition": tokens,
+            "step": torch.zeros(1),
+            "steps": 4 * torch.ones(1),
+        }
+        channels, _, rows, columns = self.latent_shape
+        frame = {"latent": torch.randn(1, channels, 1, rows, columns)}
+        cached = frame | {"cache": torch.randn_like(frame["latent"])}
+        return [
+            Traced("encode", encode, signals, ["condition", "embedding"]),
+            Traced("denoise", self._sampler, step, ["next"]),
+            Traced("decode_first", First(model.decoder), frame, ["frames", "cache_first"]),
+            Traced("decode_next", Next(model.decoder), cached, ["frames", "cache_next"]),
+        ]
+
+
+class _Encode(nn.Module):
+    """The encoder with a port for each of its inputs, as an export traces it."""
+
+    def __init__(self, encoder: BrainEncoder, ports: Sequence[str]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.ports = list(ports)
+
+    def forward(self, *signals: Tensor) -> tuple[Tensor, Tensor]:
+        return encoded(self.encoder, dict(zip(self.ports, signals, strict=True)))
+
+
+def encoded(encoder: BrainEncoder, signals: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the condition's tokens of windows, and the mean class vectors."""
+    found = encoder(signals)
+    return found.tokens, encoder.pooled(found, signals)
+
+
+def pack(
+    encoder: BrainEncoder,
+    video: VideoDiffusion,
+    frames: FrameNet,
+    pooling: FramePooling,
+    codec: Arrays,
+    shape: Shape,
+) -> Arrays:
+    """Collect the weights of a trained system, in half precision."""
+    arrays: Arrays = {}
+    for part, module in zip(_PARTS, (encoder, video.transformer, frames, pooling), strict=True):
+        for name, value in module.state_dict().items():
+            arrays[f"{part}.{name}"] = value.half().numpy()
+    decoder = {name: value for name, value in codec.items() if name.startswith("decoder.")}
+    return arrays | decoder | {"config": np.array(strict_json.dumps(asdict(shape)))}
+
+
+def _shape(weights: Arrays) -> Shape:
+    """Read what `pack` noted."""
+    told = json.loads(str(weights["config"]))
+    return Shape(
+        **(
+            told
+            | {
+                "signals": Signals(**told["signals"]),
+                "latent": tuple(told["latent"]),
+                "adapters": {name: Adapter(**one) for name, one in told["adapters"].items()},
+            }
+        )
+    )
+
+
+def _unpack(
+    weights: Arrays, shape: Shape, sizes: EncoderSizes, video: VideoSizes, shift: float, *, adapted: bool
+) -> Model:
+    """Make the modules from a run's weights."""
+    parts: dict[str, dict[str, Tensor]] = {part: {} for part in _PARTS}
+    for name, value in weights.items():
+        part, _, rest = name.partition(".")
+        if part in parts:
+            parts[part][rest] = torch.from_numpy(np.asarray(value, np.float32))
+    encoder = BrainEncoder(sizes, shape.signals, shape.embedding, shape.conditions, video.text)
+    diffusion = VideoDiffusion(transformer_of(video, shape.latent), shape.latent, shift)
+    for name, adapter in shape.adapters.items():
+        adapters.inject(diffusion, "transformer", name, adapter)
+    frames = FrameNet(shape.embedding)
+    pooling = FramePooling(shape.frames)
+    for part, module in zip(_PARTS, (encoder, diffusion.transformer, frames, pooling), strict=True):
+        module.load_state_dict(parts[part])
+    if not adapted:
+        adapters.remove(diffusion.transformer)
+    decoder = decoder_of(weights)
+    return Model(encoder.eval(), diffusion.eval(), decoder, frames.eval(), pooling.eval())
+
+
+@torch.no_grad()
+def _null(encoder: BrainEncoder, signals: Signals) -> Tensor:
+    """Encode a window without a signal, (token, text)."""
+    nothing = {
+        "fmri": torch.zeros(1, signals.slots, signals.voxels),
+        "fmri_mask": torch.zeros(1, signals.slots),
+        "eeg": torch.zeros(1, signals.channels, signals.samples),
+        "eeg_mask": torch.zeros(1, signals.samples),
+    }
+    return encoder(nothing).tokens[0]
