@@ -100,13 +100,13 @@ class CineSyncPlan:
         seen = _seen(material, self.encoder)
         vocabulary = Vocabulary.of(material.captions)
         words = vocabulary.numbers(material.captions, films.tokens)
-        net = self._learn_films(work, material.pictures, words, phases[FILMS])
+        net, log = self._learn_films(work, material.pictures, words, phases[FILMS])
         frames, text = _embedded(net, material.pictures, words)
         windows = Windows(material.latents, words, frames, text, material.signals, material.units)
-        _, channels, times, rows, columns = material.latents.shape
+        _, channels, times, height, width = material.latents.shape
         shape = Shape(
             signals=seen,
-            latent=(channels, times, rows, columns),
+            latent=(channels, times, height, width),
             embedding=films.embedding,
             conditions=films.tokens,
             every=films.every,
@@ -114,11 +114,13 @@ class CineSyncPlan:
             adapters=_beside(brains),
         )
         codec = material.codec
-        video = self._learn_video(work, windows, codec, shape, len(vocabulary.words), phases[PRETRAIN])
+        count = len(vocabulary.words)
+        video, rows = self._learn_video(work, windows, codec, shape, count, phases[PRETRAIN])
+        log += rows
         torch.manual_seed(work.seed)
         encoder = BrainEncoder(self.encoder, seen, films.embedding, films.tokens, self.video.text)
         system = BrainVideo(encoder, video, shape.frames, normalised=self.normalised)
-        log = loop.train(
+        log += loop.train(
             system,
             brains,
             partial(batches.batch, windows, self.dropout, _losses(brains)),
@@ -153,15 +155,15 @@ class CineSyncPlan:
 
     def _learn_films(
         self, work: Work, pictures: NDArray[np.uint8], words: NDArray[np.int64], phase: Phase
-    ) -> FilmNet:
-        """Train the embeddings of frames and captions, on all clips but the last."""
+    ) -> tuple[FilmNet, list[dict[str, Any]]]:
+        """Train the embeddings of frames and captions, on all clips but the last; return the log as well."""
         torch.manual_seed(work.seed)
         net = FilmNet(self.films.embedding, int(words.max()))
         folder = work.stages / FILMS
         taught = len(pictures) - _held(pictures)
         draw = partial(film_net.draw, pictures[:taught], words[:taught])
-        loop.train(net, {FILMS: phase}, draw, folder, _show_nothing, work.seed, self.machine)
-        return net.eval()
+        log = loop.train(net, {FILMS: phase}, draw, folder, _show_nothing, work.seed, self.machine)
+        return net.eval(), log
 
     def _learn_video(
         self,
@@ -171,8 +173,8 @@ class CineSyncPlan:
         shape: Shape,
         words: int,
         phase: Phase,
-    ) -> VideoDiffusion:
-        """Train the video model under captions, unless another run has done so on the same films."""
+    ) -> tuple[VideoDiffusion, list[dict[str, Any]]]:
+        """Train the video model under captions, unless another run has done so; return the log as well."""
         torch.manual_seed(work.seed)
         made = transformer_of(self.video, shape.latent)
         video = VideoDiffusion(made, shape.latent, self.sampling.shift)
@@ -180,7 +182,7 @@ class CineSyncPlan:
         phases = {PRETRAIN: phase}
         # A chunk at a time: the latents of many films may not fit into memory.
         chunks = (windows.latents[n : n + _AT_ONCE] for n in range(0, len(windows.latents), _AT_ONCE))
-        shared.train(
+        log = shared.train(
             system,
             phases,
             partial(batches.batch, windows, self.dropout, _losses(phases)),
@@ -190,7 +192,7 @@ class CineSyncPlan:
             self.machine,
             chain([windows.words, np.array([self.dropout.words, self.sampling.shift])], chunks),
         )
-        return video
+        return video, log
 
     @torch.no_grad()
     def _show_captioned(
