@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rtdecode.bundle.noise import noise
 from rtdecode.disk.clip_file import Pixels, keep
 from rtdecode.scores.events import Span
-from train.system import System
+from train.system import Condition, System
 from train.work import Arrays
 
 # Windows that are sampled, or clips that are decoded, at once.
@@ -118,17 +118,25 @@ def brain_of(system: System, inputs: Arrays) -> NDArray[np.float64] | None:
     (window, 3) float64 or None
         See `Condition.brain`; None for a system that does not say it.
     """
+    found = []
+    for condition in conditions_alone(system, inputs):
+        if condition.brain is None:
+            return None
+        found.append(np.asarray(condition.brain, np.float64))
+    return np.concatenate(found)
+
+
+def conditions_alone(system: System, inputs: Arrays) -> Iterator[Condition]:
+    """Yield the conditions of some windows at a time, each without the end of a clip before.
+
+    The arguments are those of `brain_of`.
+    """
     count = len(next(iter(inputs.values())))
     latents = np.zeros((1, *system.latent_shape), np.float32)
-    found = []
     for first in range(0, count, _AT_ONCE):
         given = {name: value[first : first + _AT_ONCE] for name, value in inputs.items()}
         rows = len(next(iter(given.values())))
-        said = system.condition(given | _carried(system, latents, [-1] * rows)).brain
-        if said is None:
-            return None
-        found.append(np.asarray(said, np.float64))
-    return np.concatenate(found)
+        yield system.condition(given | _carried(system, latents, [-1] * rows))
 
 
 def clips_of(system: System, latents: NDArray[Any]) -> list[Pixels]:

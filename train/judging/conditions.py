@@ -15,6 +15,7 @@ from rtdecode.scores.accuracy import correlations, identification_nway, psnr
 from train.judging.film_scores import Matrix, Scores, Shown, in_pairs
 from train.judging.judged import Show
 from train.metrics.quality import one_colour
+from train.reconstruct import conditions_alone
 from train.system import System
 from train.work import Arrays
 
@@ -22,18 +23,11 @@ IDENTIFIED = "condition_2way"
 # Windows that are matched, told apart by a clip of their true mean colour alone.
 COLOUR = "identification_2way_matched_told_colour"
 GAINS = ("adapter_gain", "condition_gain", "brain_gain")
-# Windows that are encoded at once.
-_AT_ONCE = 64
 
 
 def vectors(system: System, inputs: Arrays) -> NDArray[np.float32]:
     """Encode the signals of windows to the vectors that are compared with `System.targets`."""
-    count = len(next(iter(inputs.values())))
-    found = []
-    for first in range(0, count, _AT_ONCE):
-        given = {name: value[first : first + _AT_ONCE] for name, value in inputs.items()}
-        found.append(np.asarray(system.condition(given).pooled))
-    return np.concatenate(found)
+    return np.concatenate([np.asarray(one.pooled) for one in conditions_alone(system, inputs)])
 
 
 def told_apart(found: NDArray[np.floating], targets: NDArray[np.floating], shown: Shown) -> Scores:
