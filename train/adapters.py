@@ -82,9 +82,9 @@ def inject(system: nn.Module, part: str, name: str, adapter: Adapter) -> None:
 
 def merge(module: nn.Module) -> None:
     """Add all adapters of a module to its weights, and remove them."""
-    for name, layer in _adapted(module).items():
+    for layer in _adapted(module).values():
         layer.merge()
-        module.set_submodule(name, layer.get_base_layer())
+    remove(module)
 
 
 def remove(module: nn.Module) -> None:

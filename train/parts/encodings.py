@@ -5,7 +5,7 @@ see each other: never (`Apart`), from the first block on (`Joint`), half way (`T
 through attention to the other (`Across`). One modality alone is encoded by `Apart`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 from torch import Tensor, cat, nn
@@ -112,6 +112,6 @@ def _shared(sizes: Mapping[str, TrunkSizes], fusion: str) -> TrunkSizes:
 
 def _together(trunk: nn.Module, tokens: Tokens) -> dict[str, Tensor]:
     """Encode the tokens of both modalities as one sequence, and take them apart again."""
-    lengths: Sequence[int] = [x.shape[1] for x in tokens.values()]
+    lengths = [x.shape[1] for x in tokens.values()]
     whole = trunk(cat(list(tokens.values()), dim=1))
-    return dict(zip(tokens, whole.split(list(lengths), dim=1), strict=True))
+    return dict(zip(tokens, whole.split(lengths, dim=1), strict=True))

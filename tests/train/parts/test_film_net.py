@@ -21,7 +21,8 @@ def _clips(count: int, seed: int) -> NDArray[np.uint8]:
     clips = np.empty((count, 16, 64, 96, 3), np.uint8)
     for clip in clips:
         clip[:] = rng.integers(0, 256, 3)
-        row, column = rng.integers(0, 40), rng.integers(0, 60)
+        row = rng.integers(0, 40)
+        column = rng.integers(0, 60)
         for n, frame in enumerate(clip):
             frame[row : row + 20, column + n : column + n + 20] = 255
     return clips

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rtdecode.bundle import Manifest
 from rtdecode.signal.volume.projection import Projection
-from train.data.arrays import golden, normalised, statistics
+from train.data.arrays import golden, statistics
 from train.data.chain import draft_bundle, unit_statistics
 from train.data.set_node import DataSetWindows
 from train.data.shards import Shards
@@ -22,15 +22,23 @@ from train.data.showing import AnyShowing
 from train.data.simulated import FilmSessions
 from train.models.cinesync.batches import PORTS, Rows
 from train.models.compact.voxels import find_voxels
-from train.models.compact.watched import encode, films_of, fit_codec, session_stage, watch
+from train.models.compact.watched import (
+    encode,
+    film_stage,
+    films_of,
+    fit_codec,
+    golden_of,
+    session_stage,
+    varied,
+    watch,
+)
 from train.parts import film_net
 from train.parts.words import captions
 from train.work import Arrays, Work
 
 # Longest caption on disk, letters.
 _LETTERS = 256
-# Sessions of each kind of film on which voxels are chosen, and sessions that statistics are computed from.
-_CHOOSING = 3
+# Sessions that statistics are computed from.
 _STATISTICS = 24
 
 
@@ -110,8 +118,7 @@ def of_sessions(work: Work, data: FilmSessions, sizes: FilmSizes, voxels: int) -
     taught: list[AnyShowing] = list(data.showings(work))
     first = list({one.source: one for one in reversed(taught)}.values())
     codec = work.stage("codec", lambda: fit_codec(films_of(first), sizes.channels, sizes.contrast))
-    kinds = sorted({one.kind for one in taught})
-    few = [one for kind in kinds for one in [each for each in taught if each.kind == kind][:_CHOOSING]]
+    few = varied(taught)
     window_s = float(data.grid.window)
     found = work.stage("voxels", lambda: find_voxels(codec, few, voxels, window_s))
     projection = taught[0].projection(found["voxels"])
@@ -120,14 +127,12 @@ def of_sessions(work: Work, data: FilmSessions, sizes: FilmSizes, voxels: int) -
     raw = draft_bundle(draft, unit_statistics(draft, level), projection)
     jobs: dict[str, Any] = {}
     for one in taught:
-        jobs[_film_stage(one)] = partial(_draw, codec, sizes.every, one)
+        jobs[film_stage(one)] = partial(_draw, codec, sizes.every, one)
         jobs[session_stage(one)] = partial(watch, one, raw)
     work.make_all(jobs, "watching films")
     stats = work.stage("statistics", partial(_statistics, work, taught, level))
-    films = [work.path(_film_stage(one)) for one in taught]
+    films = [work.path(film_stage(one)) for one in taught]
     sessions = [work.path(session_stage(one)) for one in taught]
-    windows = work.read(session_stage(taught[0]))
-    eeg, fmri = normalised(windows, stats)
     return Material(
         codec=codec,
         latents=Shards(films, "latents"),
@@ -139,7 +144,7 @@ def of_sessions(work: Work, data: FilmSessions, sizes: FilmSizes, voxels: int) -
         stats=stats | {"mean_clip": codec["mean_clip"]},
         manifest=replace(draft, provenance=data.provenance(work)),
         projection=projection,
-        golden=golden(windows | {"eeg": eeg, "fmri": fmri}),
+        golden=golden_of(work, taught[0], stats),
     )
 
 
@@ -164,10 +169,6 @@ def of_set(work: Work, data: DataSetWindows, sizes: FilmSizes) -> Material:
         projection=taught.projection,
         golden=golden(taught.signals),
     )
-
-
-def _film_stage(one: AnyShowing) -> str:
-    return f"film-{one.pictures}"
 
 
 def _draw(codec: Arrays, every: int, one: AnyShowing) -> Arrays:

@@ -16,8 +16,8 @@ from train import adapters
 from train.adapters import Adapter
 from train.models.cinesync.encoder import BrainEncoder, EncoderSizes, Signals
 from train.models.cinesync.trainable import FramePooling
-from train.models.compact.codec import ClipDecoder, First, Next
-from train.models.compact.system import decoder_of
+from train.models.compact.codec import ClipDecoder
+from train.models.compact.system import decoder_of, decoding
 from train.parts.cogvideox import Sampler, VideoDiffusion, VideoSizes, levels, sample, transformer_of
 from train.parts.film_net import FrameNet, pictures, scaled
 from train.system import Condition, Port, Stage, System, Traced, signal_ports
@@ -184,14 +184,10 @@ class CineSync(System):
             "step": torch.zeros(1),
             "steps": 4 * torch.ones(1),
         }
-        channels, _, rows, columns = self.latent_shape
-        frame = {"latent": torch.randn(1, channels, 1, rows, columns)}
-        cached = frame | {"cache": torch.randn_like(frame["latent"])}
         return [
             Traced("encode", encode, signals, ["condition", "embedding"]),
             Traced("denoise", self._sampler, step, ["next"]),
-            Traced("decode_first", First(model.decoder), frame, ["frames", "cache_first"]),
-            Traced("decode_next", Next(model.decoder), cached, ["frames", "cache_next"]),
+            *decoding(model.decoder, self.latent_shape),
         ]
 
 

@@ -23,7 +23,6 @@ from rtdecode.types import Presence
 from train import loop
 from train.closed_form.brain_maps import StemSizes
 from train.closed_form.patch_codec import CodecSizes
-from train.data.arrays import golden, normalised
 from train.data.chain import draft_bundle, unit_statistics
 from train.data.recorded_sessions import RecordedSessions
 from train.data.showing import AnyShowing
@@ -48,7 +47,8 @@ from train.models.compact.watched import (
     codec_statistics,
     films_of,
     fit_codec,
-    session_stage,
+    golden_of,
+    varied,
 )
 from train.phases import Phase, check_losses
 from train.system import Trained
@@ -58,8 +58,6 @@ from train.work import Arrays, Work
 # Clips on a sheet of samples, and the frames that are shown of each.
 _SHOWN = 6
 _SHOWN_FRAMES = (0, 8, 16, 24, 32)
-# Sessions of each kind of film on which the voxels are chosen.
-_CHOOSING = 3
 
 
 @dataclass(frozen=True)
@@ -159,7 +157,7 @@ class CompactPlan:
             manifest=draft,
             stats=stats,
             projection=projection,
-            golden=_golden(work, taught[0], stats),
+            golden=golden_of(work, taught[0], stats),
             tables={"loss": log, "calibration": tuned.table},
             pictures={"samples.png": samples},
         )
@@ -178,7 +176,7 @@ class CompactPlan:
         first = list({one.source: one for one in reversed(taught)}.values())
         codec = work.stage("codec", lambda: fit_codec(films_of(first), sizes.channels, sizes.contrast))
         window_s = float(data.grid.window)
-        found = work.stage("voxels", lambda: find_voxels(codec, _varied(taught), encoder.voxels, window_s))
+        found = work.stage("voxels", lambda: find_voxels(codec, varied(taught), encoder.voxels, window_s))
         projection = taught[0].projection(found["voxels"])
         level = found["level"].astype(np.float32)
         draft = data.manifest(projection)
@@ -204,20 +202,6 @@ def fit_brain(encoder: BrainEncoder, watched: Watched, fitted: Arrays, seed: int
     for name, weights in presence.fit_presence(found).items():
         encoder.get_buffer(name).copy_(torch.from_numpy(weights))
     return np.clip(found.brain, -CLIP, CLIP)
-
-
-def _varied(taught: list[AnyShowing]) -> list[AnyShowing]:
-    """Choose the sessions that voxels are chosen on: some of each kind of film."""
-    kinds = {one.kind for one in taught}
-    few = [[one for one in taught if one.kind == kind][:_CHOOSING] for kind in sorted(kinds)]
-    return [one for some in few for one in some]
-
-
-def _golden(work: Work, one: AnyShowing, stats: Arrays) -> Arrays:
-    """Make golden windows from the first windows of a watched session."""
-    first = {name: x[:3].copy() for name, x in work.read(session_stage(one)).items()}
-    eeg, fmri = normalised(first, stats)
-    return golden(first | {"eeg": eeg, "fmri": fmri})
 
 
 def _train_flow(

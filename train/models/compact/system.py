@@ -100,15 +100,22 @@ class Compact(System):
             "step": torch.zeros(1),
             "steps": 4 * torch.ones(1),
         }
-        channels, _, rows, columns = self.latent_shape
-        frame = {"latent": torch.randn(1, channels, 1, rows, columns)}
-        cached = frame | {"cache": torch.randn_like(frame["latent"])}
         return [
             Traced("encode", model.encoder, signals, ["condition", "embedding", "confidence", "brain"]),
             Traced("denoise", model.denoiser, step, ["next"]),
-            Traced("decode_first", First(model.decoder), frame, ["frames", "cache_first"]),
-            Traced("decode_next", Next(model.decoder), cached, ["frames", "cache_next"]),
+            *decoding(model.decoder, self.latent_shape),
         ]
+
+
+def decoding(decoder: ClipDecoder, latent: tuple[int, int, int, int]) -> list[Stage]:
+    """List the two ways to decode a latent frame, of latents (channel, latent frame, row, column)."""
+    channels, _, rows, columns = latent
+    frame = {"latent": torch.randn(1, channels, 1, rows, columns)}
+    cached = frame | {"cache": torch.randn_like(frame["latent"])}
+    return [
+        Traced("decode_first", First(decoder), frame, ["frames", "cache_first"]),
+        Traced("decode_next", Next(decoder), cached, ["frames", "cache_next"]),
+    ]
 
 
 @dataclass(frozen=True)

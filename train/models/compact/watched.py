@@ -21,7 +21,7 @@ from train.closed_form.brain_maps import StemSizes
 from train.closed_form.cuts import binned, fit_cuts
 from train.closed_form.onsets import fit_onsets
 from train.closed_form.refine import PREFIX, Shots, perceptron, refine
-from train.data.arrays import normalised, statistics
+from train.data.arrays import golden, normalised, statistics
 from train.data.shards import Shards
 from train.data.showing import AnyShowing, ShownClips, by_title
 from train.models.compact.batches import Clips
@@ -37,6 +37,8 @@ STATISTICS = ("eeg_mean", "eeg_scale", "fmri_mean", "fmri_scale")
 # Numbers of sessions and clips that are enough for statistics and stems, and for the principal components.
 _STEM_SESSIONS = 24
 _CLIPS = 5000
+# Sessions of each kind of film on which the voxels are chosen.
+_CHOOSING = 3
 # Clips that are reduced at once.
 _AT_ONCE = 1000
 # Parts of the titles, each of which is told of its shots by what was fitted to the others.
@@ -68,7 +70,7 @@ class Watched:
         # Films and sessions are stages that need the codec at most, so they can be made side by side.
         jobs: dict[str, Callable[[], Arrays]] = {}
         for one in (*self.taught, *self.held):
-            jobs[_film_stage(one)] = partial(draw, self.codec, one)
+            jobs[film_stage(one)] = partial(draw, self.codec, one)
             jobs[session_stage(one)] = partial(watch, one, raw)
         for one in self.resting:
             jobs[session_stage(one)] = partial(watch, one, raw)
@@ -200,7 +202,7 @@ class Watched:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _films(self, showings: Sequence[AnyShowing]) -> list[Path]:
-        return [self.work.path(_film_stage(one)) for one in showings]
+        return [self.work.path(film_stage(one)) for one in showings]
 
     def _stems(self, stems: StemSizes, level: NDArray[np.float32]) -> tuple[Arrays, Arrays]:
         # From all over the sessions, so that all kinds of film are among them.
@@ -211,12 +213,27 @@ class Watched:
         return stats, brain_maps.fit_stems(*normalised(windows, stats), stems)
 
 
+def varied(taught: Sequence[AnyShowing]) -> list[AnyShowing]:
+    """Choose the sessions that voxels are chosen on: some of each kind of film."""
+    kinds = {one.kind for one in taught}
+    few = [[one for one in taught if one.kind == kind][:_CHOOSING] for kind in sorted(kinds)]
+    return [one for some in few for one in some]
+
+
+def golden_of(work: Work, one: AnyShowing, stats: Arrays) -> Arrays:
+    """Make golden windows from the first windows of a watched session."""
+    first = {name: x[:3].copy() for name, x in work.read(session_stage(one)).items()}
+    eeg, fmri = normalised(first, stats)
+    return golden(first | {"eeg": eeg, "fmri": fmri})
+
+
 def session_stage(one: AnyShowing) -> str:
     """Name the stage of a session's windows."""
     return f"session-{one.name}"
 
 
-def _film_stage(one: AnyShowing) -> str:
+def film_stage(one: AnyShowing) -> str:
+    """Name the stage of a session's film."""
     return f"film-{one.pictures}"
 
 
