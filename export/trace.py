@@ -1,7 +1,8 @@
 """Trace a torch module into an ONNX graph.
 
-`graph` exports the module, stores weights in half precision where that loses nothing, strips what the
-exporter notes about itself, and checks the result. This is the one module of the export that needs torch.
+`graph` exports the module, stores equal weights once and in half precision where that loses nothing, strips
+what the exporter notes about itself, and checks the result. This is the one module of the export that needs
+torch.
 """
 
 import logging
@@ -10,6 +11,7 @@ import warnings
 import numpy as np
 import torch
 from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx_ir.passes.common import DeduplicateInitializersPass
 
 from export.files import check
 from train.system import Traced
@@ -17,10 +19,12 @@ from train.system import Traced
 OPSET = 20
 # Weights with fewer elements stay in single precision.
 _SMALL = 256
+# Weights with more elements are not compared with each other: their bytes are held for it.
+_MERGED = 2**20
 
 
 def graph(stage: Traced) -> ModelProto:
-    """Trace a stage; store weights in half precision where it holds them exactly."""
+    """Trace a stage; store equal weights once, and in half precision where it holds them exactly."""
     # The exporter warns about its own internals and logs what it cannot optimise.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     # Copy the examples: one tensor given for two ports would be traced as a single port.
@@ -37,6 +41,8 @@ def graph(stage: Traced) -> ModelProto:
             verbose=False,
         )
     assert program is not None
+    # torch merges small ones alone. Tables that every layer reads, such as rotary positions, are larger.
+    DeduplicateInitializersPass(size_limit=_MERGED)(program.model)
     model = halved(program.model_proto)
     # The exporter notes a stack trace on each node, with the paths of local source files.
     for node in model.graph.node:
