@@ -10,7 +10,7 @@ calls the builders. The slots of a recipe are these::
     phases:               name -> phase of training with gradients, in order; none for closed forms
     judge:                what computes its figures
     export:               how its bundle is written by default
-    tiny:                 changes at ``scale=tiny``
+    tiny:                 changes at ``scale=tiny``, of `recorded` and `dataset` as well
     recorded:             changes where one's own recordings are trained on (``film=``)
     dataset:              changes where a data set is trained on (``data=`` without ``film=``)
 """
@@ -123,13 +123,13 @@ def read(recipe: str, overrides: list[str]) -> Recipe:
     path = _path(recipe, Path())
     tree = _inherited(path, [])
     tiny = tree.pop("tiny", {})
-    recorded = tree.pop("recorded", {})
-    dataset = tree.pop("dataset", {})
     changes = [_change(text) for text in overrides]
     common = _common({key: value for key, value in changes if key in Common.__slots__})
     # The changes of `tiny` come first, so that those of the command line still have the last word.
     if common.scale == "tiny":
         _merge(tree, tiny)
+    recorded = tree.pop("recorded", {})
+    dataset = tree.pop("dataset", {})
     _check_recorded(path.stem, common, learns=bool(recorded))
     if common.film:
         _merge(tree, recorded)
@@ -268,6 +268,10 @@ def _merge(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
             _merge(below, value)
         else:
             tree[key] = value
+    # Phases run in their order: where all are named anew, it is the new one.
+    if {*over} >= {*tree}:
+        for key in over:
+            tree[key] = tree.pop(key)
 
 
 def _same_builder(below: Mapping[str, Any], over: Mapping[str, Any]) -> bool:
