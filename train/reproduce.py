@@ -49,11 +49,8 @@ def compare(again: Path) -> list[Row]:
         The interval is that of the shipped run.
     """
     found = read_run(again)
-    ours = shipped()
-    if found["recipe"] not in ours:
-        raise UsageError(f"no shipped run has the recipe '{found['recipe']}'; there are {', '.join(ours)}.")
     rows = []
-    for name, figure in read_run(ours[found["recipe"]])["figures"].items():
+    for name, figure in read_run(_folder(str(found["recipe"])))["figures"].items():
         low, high = _interval(figure)
         # A figure that the retrained run lacks is NaN, which agrees with nothing.
         made = found["figures"].get(name, {"value": float("nan")})
@@ -68,13 +65,20 @@ def _interval(figure: dict[str, Any]) -> tuple[float, float]:
     return low, high
 
 
-def retrain(recipe: str) -> Path:
-    """Train a shipped recipe again, with the seed of its run."""
+def _folder(name: str) -> Path:
+    """Find a shipped run by its recipe, or by the name of its folder."""
     ours = shipped()
-    if recipe not in ours:
-        raise UsageError(f"no shipped run has the recipe '{recipe}'; there are {', '.join(ours)}.")
-    out = Path("runs") / f"reproduce-{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return run(recipe, [f"seed={read_run(ours[recipe])['seed']}", f"out={out}"])
+    for recipe, folder in ours.items():
+        if name in (recipe, folder.name):
+            return folder
+    raise UsageError(f"no shipped run has the recipe '{name}'; there are {', '.join(ours)}.")
+
+
+def retrain(name: str) -> Path:
+    """Train a shipped run again, at its scale and with its seed."""
+    tree = read_run(_folder(name))
+    out = Path("runs") / f"reproduce-{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return run(tree["recipe"], [f"scale={tree['scale']}", f"seed={tree['seed']}", f"out={out}"])
 
 
 def main(arguments: list[str]) -> int:
