@@ -34,6 +34,8 @@ SHIPPED = {
     "video-sampling": "train.models.cinesync.system:Sampling",
     "dropout": "train.models.cinesync.batches:Dropout",
     "cinesync": "train.models.cinesync.plan:CineSyncPlan",
+    "published-video": "train.models.cinesync.published_system:PublishedVideo",
+    "cinesync-published": "train.models.cinesync.published:PublishedPlan",
     "patch-codec": "train.closed_form.patch_codec:CodecSizes",
     "stems": "train.closed_form.brain_maps:StemSizes",
     "refiner": "train.models.compact.refiner:RefinerSizes",

@@ -24,15 +24,15 @@ from train.work import Work, check_new, clear
 
 _USAGE = """python -m train.run RECIPE [key=value ...]   recipes: {recipes}
   out=DIR                    where the run goes; runs/RECIPE-TIME where not given
-  scale=full|tiny            tiny is quick, and good for nothing but a test
+  scale=full|tiny            tiny: a small system for two cores and, but for cinesync, for tests alone
   seed=N                     of everything that is drawn
   resume=DIR                 go on with an interrupted run
   films=shapes,real,FILE     what the simulated participant watches (ridge, film)
   data=REC,REC film=FILE     your own recordings, of `rtdecode stream --record`, and the film that was watched
                              in all of them, or one for each (film=FILE,FILE); the last run is held and
                              judged (film)
-  data=DIR                   a data set, as `python -m train.data DIR` describes it (ridge), or the folder of
-                             the recorded data (haxby)
+  data=DIR                   a data set, as `python -m train.data DIR` describes it (ridge, cinesync), or the
+                             folder of the recorded data (haxby)
   SLOT.KEY=value             any argument of the recipe"""
 
 

@@ -16,6 +16,8 @@ from rtdecode.errors import UsageError
 if TYPE_CHECKING:
     from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
 
+    from train.weights.source import Source
+
 # Noise levels of the schedule in training.
 LEVELS = 1000
 # Power of the progress by which guidance rises in CogVideoX's sampler (``DynamicCFG``, ``exp``).
@@ -73,8 +75,10 @@ def transformer_of(sizes: VideoSizes, latent: tuple[int, int, int, int]) -> "Cog
     )
 
 
-def transformer_from(folder: Path, licence: str) -> "CogVideoXTransformer3DModel":
-    """Open the transformer of a published pipeline, such as CogVideoX-5B, from a folder on disk.
+def transformer_from(
+    folder: Path, licence: str, dtype: torch.dtype = torch.float32
+) -> "tuple[CogVideoXTransformer3DModel, Source]":
+    """Open the transformer of a published pipeline, such as CogVideoX-5B, and say what was read.
 
     Raises
     ------
@@ -84,12 +88,12 @@ def transformer_from(folder: Path, licence: str) -> "CogVideoXTransformer3DModel
     from train.weights.folders import diffusers_model
 
     whole = (folder / "model_index.json").is_file()
-    model, _ = diffusers_model(folder, "transformer" if whole else None, licence=licence)
+    model, source = diffusers_model(folder, "transformer" if whole else None, licence=licence, dtype=dtype)
     if type(model).__name__ != "CogVideoXTransformer3DModel":
         raise UsageError(
             f"{folder} holds a {type(model).__name__}; a CogVideoXTransformer3DModel was expected."
         )
-    return model
+    return model, source
 
 
 class VideoDiffusion(nn.Module):
@@ -139,14 +143,16 @@ class VideoDiffusion(nn.Module):
         -------
         (batch, channel, latent frame, row, column)
         """
+        # The transformer may be in half precision; what surrounds it is not.
+        kind = self.transformer.dtype
         found = self.transformer(
-            hidden_states=noisy.transpose(1, 2),
-            encoder_hidden_states=tokens,
+            hidden_states=noisy.transpose(1, 2).to(kind),
+            encoder_hidden_states=tokens.to(kind),
             timestep=level,
             image_rotary_emb=(self.cosines, self.sines),
             return_dict=False,
         )
-        return found[0].transpose(1, 2)
+        return found[0].transpose(1, 2).to(noisy.dtype)
 
     def loss(self, latents: Tensor, noise: Tensor, level: Tensor, tokens: Tensor) -> Tensor:
         """Compute the mean squared error of the velocity.
@@ -207,9 +213,9 @@ class Sampler(nn.Module):
 def sample(sampler: Sampler, noise: Tensor, condition: Tensor, steps: int) -> Tensor:
     """Take all steps from noise to clean latents."""
     latent = noise
-    total = torch.tensor([float(steps)])
+    total = torch.tensor([float(steps)], device=noise.device)
     for step in range(steps):
-        latent = sampler(latent, condition, torch.tensor([float(step)]), total)
+        latent = sampler(latent, condition, torch.tensor([float(step)], device=noise.device), total)
     return latent
 
 

@@ -93,7 +93,7 @@ def test_latents_that_cannot_be_cut_into_patches_are_refused() -> None:
 
 def test_published_weights_are_opened_from_a_folder(video: VideoDiffusion, tmp_path: Path) -> None:
     video.transformer.save_pretrained(tmp_path / "transformer")
-    found = transformer_from(tmp_path / "transformer", licence="for this test")
+    found, _ = transformer_from(tmp_path / "transformer", licence="for this test")
     assert isinstance(found, CogVideoXTransformer3DModel)
     again = VideoDiffusion(found, _LATENT).eval()
     noise = torch.randn(1, *_LATENT)

@@ -12,7 +12,7 @@ from torch import Tensor
 from rtdecode.errors import UsageError
 from train.data.arrays import normalised_eeg
 from train.loader import Place
-from train.models.cinesync.trainable import CONTRASTS, DENOISING, VIDEO
+from train.models.cinesync.trainable import CAPTION, CONTRASTS, DENOISING, VIDEO
 from train.parts.cogvideox import LEVELS
 from train.work import Arrays
 
@@ -42,29 +42,30 @@ class Windows:
     ----------
     latents : (window, channel, latent frame, row, column)
     words : int64, (window, token)
-        Numbers of the words of their captions.
+        Numbers of the words of their captions; no token where no phase reads them.
     frames : float32, (window, frame, embedding)
     text : float32, (window, embedding)
     signals : dict
-        Port -> its values in their own units.
-    units : dict
-        What normalises them, see `train.data.arrays.statistics`.
+        Port -> its values.
+    units : dict or None
+        What normalises them, see `train.data.arrays.statistics`; None where they are normalised already.
     """
 
     latents: Rows
     words: NDArray[np.int64]
-    frames: NDArray[np.float32]
+    frames: Rows
     text: NDArray[np.float32]
     signals: Mapping[str, Rows]
-    units: Arrays
+    units: Arrays | None
 
     def normalised(self, rows: NDArray[np.int64]) -> Arrays:
         """Read the signals of some windows, and normalise them."""
         found: Arrays = {name: values[rows] for name, values in self.signals.items()}
-        if "eeg" in found:
-            found["eeg"] = normalised_eeg(found["eeg"], found["eeg_mask"], self.units)
-        # Volumes are relative to their resting level already.
-        found["fmri"] = found["fmri"] / self.units["fmri_scale"]
+        if self.units is not None:
+            if "eeg" in found:
+                found["eeg"] = normalised_eeg(found["eeg"], found["eeg_mask"], self.units)
+            # Volumes are relative to their resting level already.
+            found["fmri"] = found["fmri"] / self.units["fmri_scale"]
         return {name: values.astype(np.float32) for name, values in found.items()}
 
 
@@ -116,8 +117,9 @@ def batch(windows: Windows, dropout: Dropout, losses: Mapping[str, Sequence[str]
     found: dict[str, Tensor] = {}
     if wanted & {VIDEO, DENOISING}:
         found |= _noised(windows.latents[rows], place)
-    if VIDEO in wanted:
-        found["words"] = torch.from_numpy(_fewer_words(windows.words[rows], dropout.words, place))
+    if wanted & {VIDEO, CAPTION}:
+        share = dropout.words if VIDEO in wanted else 0.0
+        found["words"] = torch.from_numpy(_fewer_words(windows.words[rows], share, place))
     if wanted & {*CONTRASTS}:
         found["frames"] = torch.from_numpy(windows.frames[rows])
         found["text"] = torch.from_numpy(windows.text[rows])

@@ -37,7 +37,7 @@ from train.parts.words import captions
 from train.work import Arrays, Work
 
 # Longest caption on disk, letters.
-_LETTERS = 256
+_LETTERS = 1024
 # Sessions that statistics are computed from.
 _STATISTICS = 24
 
@@ -81,8 +81,8 @@ class Material:
     captions : list of str
     signals : mapping
         Port -> its values, in their own units.
-    units : dict
-        What normalises them, see `train.data.arrays.statistics`.
+    units : dict or None
+        What normalises them, see `train.data.arrays.statistics`; None where they are normalised already.
     stats : dict
         Arrays of the bundle's ``stats.npz``.
     manifest : Manifest
@@ -97,7 +97,7 @@ class Material:
     pictures: NDArray[np.uint8]
     captions: list[str]
     signals: Mapping[str, Rows]
-    units: Arrays
+    units: Arrays | None
     stats: Arrays
     manifest: Manifest
     projection: Projection
@@ -154,16 +154,13 @@ def of_set(work: Work, data: DataSetWindows, sizes: FilmSizes) -> Material:
     clips = taught.clips
     codec = work.stage("codec", lambda: fit_codec(clips, sizes.channels, sizes.contrast))
     films = work.stage("films", lambda: _reduced(codec, clips, sizes.every, None))
-    # They are normalised already.
-    units: Arrays = {name: np.zeros_like(x) for name, x in taught.stats.items() if name.endswith("_mean")}
-    units |= {name: np.ones_like(x) for name, x in taught.stats.items() if name.endswith("_scale")}
     return Material(
         codec=codec,
         latents=films["latents"],
         pictures=films["pictures"],
         captions=films["captions"].tolist(),
         signals=taught.signals,
-        units=units,
+        units=None,
         stats=taught.stats,
         manifest=taught.manifest,
         projection=taught.projection,

@@ -31,9 +31,9 @@ from train.data.simulated import FilmSessions
 from train.judging import pictures as sheets
 from train.loop import Machine
 from train.models.cinesync import batches
-from train.models.cinesync.batches import Dropout, Windows
+from train.models.cinesync.batches import Dropout, Rows, Windows
 from train.models.cinesync.encoder import MODALITIES, BrainEncoder, EncoderSizes, Signals
-from train.models.cinesync.material import FilmSizes, Material, of_sessions, of_set
+from train.models.cinesync.material import FilmSizes, of_sessions, of_set
 from train.models.cinesync.system import CineSync, Sampling, Shape, encoded, pack
 from train.models.cinesync.trainable import CONTRASTS, BrainVideo, Captioned
 from train.models.compact.system import decode, decoder_of
@@ -91,13 +91,13 @@ class CineSyncPlan:
     def train(self, work: Work, data: FilmSessions | DataSetWindows, phases: dict[str, Phase]) -> Trained:
         """Train the film net and the video model, align the encoders, and adapt the video model."""
         brains = _apart(phases)
-        _check_read(brains, self.encoder)
+        check_read(brains, self.encoder)
         films = self.films
         if isinstance(data, DataSetWindows):
             material = of_set(work, data, films)
         else:
             material = of_sessions(work, data, films, self.voxels)
-        seen = _seen(material, self.encoder)
+        seen = seen_by(material.signals, self.encoder)
         vocabulary = Vocabulary.of(material.captions)
         words = vocabulary.numbers(material.captions, films.tokens)
         net, log = self._learn_films(work, material.pictures, words, phases[FILMS])
@@ -111,19 +111,20 @@ class CineSyncPlan:
             conditions=films.tokens,
             every=films.every,
             frames=frames.shape[1],
-            adapters=_beside(brains),
+            adapters=beside(brains),
         )
         codec = material.codec
         count = len(vocabulary.words)
-        video, rows = self._learn_video(work, windows, codec, shape, count, phases[PRETRAIN])
+        captioned, rows = self._learn_video(work, windows, codec, shape, count, phases[PRETRAIN])
+        video = captioned.video
         log += rows
         torch.manual_seed(work.seed)
         encoder = BrainEncoder(self.encoder, seen, films.embedding, films.tokens, self.video.text)
-        system = BrainVideo(encoder, video, shape.frames, normalised=self.normalised)
+        system = BrainVideo(encoder, video, shape.frames, normalised=self.normalised, words=captioned.words)
         log += loop.train(
             system,
             brains,
-            partial(batches.batch, windows, self.dropout, _losses(brains)),
+            partial(batches.batch, windows, self.dropout, losses_of(brains)),
             work.stages / "brains",
             partial(self._show_brains, work, system, codec, windows),
             work.seed,
@@ -142,9 +143,9 @@ class CineSyncPlan:
         return Trained(
             system=self.restore(pack(encoder, video, net.frames, system.pooling, codec, shape)),
             manifest=draft,
-            stats=_read_by(read, material.stats),
+            stats=read_by(read, material.stats),
             projection=material.projection if "fmri" in read else None,
-            golden=_read_by(read, material.golden),
+            golden=read_by(read, material.golden),
             tables={"loss": log, "notes": [{"note": _own_identification(net, material.pictures)}]},
             pictures={"samples.png": Image.open(_sheet(work, list(brains)[-1]))},
         )
@@ -173,7 +174,7 @@ class CineSyncPlan:
         shape: Shape,
         words: int,
         phase: Phase,
-    ) -> tuple[VideoDiffusion, list[dict[str, Any]]]:
+    ) -> tuple[Captioned, list[dict[str, Any]]]:
         """Train the video model under captions, unless another run has done so; return the log as well."""
         torch.manual_seed(work.seed)
         made = transformer_of(self.video, shape.latent)
@@ -185,14 +186,14 @@ class CineSyncPlan:
         log = shared.train(
             system,
             phases,
-            partial(batches.batch, windows, self.dropout, _losses(phases)),
+            partial(batches.batch, windows, self.dropout, losses_of(phases)),
             work.stages / PRETRAIN,
             partial(self._show_captioned, work, system, codec, windows),
             work.seed,
             self.machine,
             chain([windows.words, np.array([self.dropout.words, self.sampling.shift])], chunks),
         )
-        return video, log
+        return system, log
 
     @torch.no_grad()
     def _show_captioned(
@@ -248,7 +249,7 @@ def _apart(phases: Mapping[str, Phase]) -> dict[str, Phase]:
     return brains
 
 
-def _check_read(phases: Mapping[str, Phase], encoder: EncoderSizes) -> None:
+def check_read(phases: Mapping[str, Phase], encoder: EncoderSizes) -> None:
     """Refuse losses of a modality that the encoder does not read."""
     for name, phase in phases.items():
         for loss in phase.losses:
@@ -260,16 +261,16 @@ def _check_read(phases: Mapping[str, Phase], encoder: EncoderSizes) -> None:
                 )
 
 
-def _beside(phases: Mapping[str, Phase]) -> dict[str, Adapter]:
+def beside(phases: Mapping[str, Phase]) -> dict[str, Adapter]:
     """List the adapters that stay beside the weights, by the names of their phases."""
     return {n: one for n, phase in phases.items() for one in phase.adapters.values() if not one.merge}
 
 
-def _losses(phases: Mapping[str, Phase]) -> dict[str, list[str]]:
+def losses_of(phases: Mapping[str, Phase]) -> dict[str, list[str]]:
     return {name: list(phase.losses) for name, phase in phases.items()}
 
 
-def _seen(material: Material, encoder: EncoderSizes) -> Signals:
+def seen_by(signals: Mapping[str, Rows], encoder: EncoderSizes) -> Signals:
     """Return the shapes of a window's signals.
 
     Raises
@@ -277,19 +278,19 @@ def _seen(material: Material, encoder: EncoderSizes) -> Signals:
     UsageError
         If the encoder reads a modality that there is not.
     """
-    there = [name for name in encoder.trunks if name in material.signals]
+    there = [name for name in encoder.trunks if name in signals]
     missing = [name for name in encoder.trunks if name not in there]
     if missing:
         raise UsageError(
             f"the windows have no {missing[0]}, which the recipe's encoder reads. Train on the other one "
             f"alone with system.encoder.modalities=[{', '.join(there)}]."
         )
-    _, slots, voxels = material.signals["fmri"].shape
-    _, channels, samples = material.signals["eeg"].shape if "eeg" in material.signals else (0, 0, 0)
+    _, slots, voxels = signals["fmri"].shape
+    _, channels, samples = signals["eeg"].shape if "eeg" in signals else (0, 0, 0)
     return Signals(slots, voxels, channels, samples)
 
 
-def _read_by(modalities: Collection[str], arrays: Arrays) -> Arrays:
+def read_by(modalities: Collection[str], arrays: Arrays) -> Arrays:
     """Leave out the arrays of modalities that are not read."""
     other = {*MODALITIES} - {*modalities}
     return {name: values for name, values in arrays.items() if name.partition("_")[0] not in other}

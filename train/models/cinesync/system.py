@@ -1,6 +1,7 @@
 """A trained CineSync, restored from the weights of a run."""
 
 import json
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -83,7 +84,95 @@ class Model:
     pooling: FramePooling
 
 
-class CineSync(System):
+class BrainConditioned(System):
+    """A video model under the tokens of a brain encoder; a subclass says what draws its latents.
+
+    Parameters
+    ----------
+    encoder : BrainEncoder
+    video : VideoDiffusion
+    signals : Signals
+    sampling : Sampling
+    device : torch.device, optional
+        Where it computes.
+    """
+
+    denoises = True
+
+    def __init__(
+        self,
+        encoder: BrainEncoder,
+        video: VideoDiffusion,
+        signals: Signals,
+        sampling: Sampling,
+        device: torch.device | None = None,
+    ) -> None:
+        self._device = device or torch.device("cpu")
+        self._encoder = encoder.to(self._device)
+        null = _null(self._encoder, signals, self._device)
+        self._sampler = Sampler(video, null, sampling.guidance).eval().to(self._device)
+
+    @abstractmethod
+    def drawing(self) -> list[Stage]:
+        """List the stages that decode latents."""
+
+    def ports(self, manifest: Manifest) -> tuple[Port, ...]:
+        """List the signals of the modalities that it reads, and their masks."""
+        read = self._encoder.tokenizers
+        return tuple(port for port in signal_ports(manifest) if port.name.removesuffix("_mask") in read)
+
+    @torch.no_grad()
+    def condition(self, inputs: Arrays) -> Condition:
+        """Encode windows into the tokens that condition the video, and the mean class vector."""
+        signals = {
+            name: torch.from_numpy(np.asarray(x, np.float32)).to(self._device) for name, x in inputs.items()
+        }
+        tokens, pooled = encoded(self._encoder, signals)
+        return Condition(tokens=tokens, pooled=pooled.cpu())
+
+    def negative(self, condition: Condition) -> Condition:
+        """Return the tokens without a brain."""
+        return Condition(tokens=self._sampler.null.expand_as(condition.tokens))
+
+    def sample(self, condition: Condition, noise: NDArray[np.float32], steps: int) -> NDArray[np.float32]:
+        """Take all steps from noise to latents. The sampler applies guidance itself."""
+        start = torch.from_numpy(np.ascontiguousarray(noise)).to(self._device)
+        return sample(self._sampler, start, condition.tokens, steps).cpu().numpy()
+
+    def levels(self, steps: int) -> list[float]:
+        """Return the standard deviation of the noise before each step."""
+        return levels(self._sampler.video, steps)
+
+    @torch.no_grad()
+    def stages(self, manifest: Manifest) -> Sequence[Stage]:
+        """List the encoder, one denoising step, and what decodes latents.
+
+        The system is moved to the CPU and to single precision for it, and stays there.
+        """
+        self._device = torch.device("cpu")
+        self._encoder.to(self._device)
+        self._sampler.to(self._device, torch.float32)
+        # The examples are only traced: their shapes matter, their values do not.
+        signals = {port.name: torch.randn(1, *port.shape) for port in self.ports(manifest)}
+        for name in signals:
+            if name.endswith("_mask"):
+                signals[name] = torch.ones_like(signals[name])
+        encode = _Encode(self._encoder, list(signals))
+        tokens, _ = encode(*signals.values())
+        step = {
+            "latent": torch.randn(1, *self.latent_shape),
+            "condition": tokens,
+            "step": torch.zeros(1),
+            "steps": 4 * torch.ones(1),
+        }
+        return [
+            Traced("encode", encode, signals, ["condition", "embedding"]),
+            Traced("denoise", self._sampler, step, ["next"]),
+            *self.drawing(),
+        ]
+
+
+class CineSync(BrainConditioned):
     """CineSync with a small video model: tokens of the brain in place of a text, and a codec's latents.
 
     Parameters
@@ -96,8 +185,6 @@ class CineSync(System):
     adapted : bool
         Whether the video model has its adapters. Without them it is as it was pretrained.
     """
-
-    denoises = True
 
     def __init__(
         self,
@@ -113,38 +200,12 @@ class CineSync(System):
         self._shape = _shape(weights)
         self.latent_shape = self._shape.latent
         self._model = _unpack(weights, self._shape, encoder, video, sampling.shift, adapted=adapted)
-        null = _null(self._model.encoder, self._shape.signals)
-        self._sampler = Sampler(self._model.video, null, sampling.guidance).eval()
-
-    def ports(self, manifest: Manifest) -> tuple[Port, ...]:
-        """List the signals of the modalities that it reads, and their masks."""
-        read = self._model.encoder.tokenizers
-        return tuple(port for port in signal_ports(manifest) if port.name.removesuffix("_mask") in read)
-
-    @torch.no_grad()
-    def condition(self, inputs: Arrays) -> Condition:
-        """Encode windows into the tokens that condition the video, and the mean class vector."""
-        signals = {name: torch.from_numpy(np.asarray(x, np.float32)) for name, x in inputs.items()}
-        tokens, pooled = encoded(self._model.encoder, signals)
-        return Condition(tokens=tokens, pooled=pooled)
-
-    def negative(self, condition: Condition) -> Condition:
-        """Return the tokens without a brain."""
-        return Condition(tokens=self._sampler.null.expand_as(condition.tokens))
-
-    def sample(self, condition: Condition, noise: NDArray[np.float32], steps: int) -> NDArray[np.float32]:
-        """Take all steps from noise to latents. The sampler applies guidance itself."""
-        start = torch.from_numpy(np.ascontiguousarray(noise))
-        return sample(self._sampler, start, condition.tokens, steps).numpy()
+        super().__init__(self._model.encoder, self._model.video, self._shape.signals, sampling)
 
     @torch.no_grad()
     def frames(self, latents: NDArray[Any]) -> NDArray[np.float32]:
         """Decode scaled latents to frames."""
         return self._model.decoder(torch.from_numpy(latents.astype(np.float32))).numpy()
-
-    def levels(self, steps: int) -> list[float]:
-        """Return the standard deviation of the noise before each step."""
-        return levels(self._model.video, steps)
 
     def weights(self) -> Arrays:
         """Return the weights as they were given."""
@@ -167,28 +228,9 @@ class CineSync(System):
             return None
         return CineSync(self._weights, *self._how, adapted=False)
 
-    @torch.no_grad()
-    def stages(self, manifest: Manifest) -> Sequence[Stage]:
-        """List the encoder, one denoising step, and the two ways to decode a latent frame."""
-        # The examples are only traced: their shapes matter, their values do not.
-        model = self._model
-        signals = {port.name: torch.randn(1, *port.shape) for port in self.ports(manifest)}
-        for name in signals:
-            if name.endswith("_mask"):
-                signals[name] = torch.ones_like(signals[name])
-        encode = _Encode(model.encoder, list(signals))
-        tokens, _ = encode(*signals.values())
-        step = {
-            "latent": torch.randn(1, *self.latent_shape),
-            "condition": tokens,
-            "step": torch.zeros(1),
-            "steps": 4 * torch.ones(1),
-        }
-        return [
-            Traced("encode", encode, signals, ["condition", "embedding"]),
-            Traced("denoise", self._sampler, step, ["next"]),
-            *decoding(model.decoder, self.latent_shape),
-        ]
+    def drawing(self) -> list[Stage]:
+        """List the two ways to decode a latent frame."""
+        return list(decoding(self._model.decoder, self.latent_shape))
 
 
 class _Encode(nn.Module):
@@ -265,7 +307,7 @@ def _unpack(
 
 
 @torch.no_grad()
-def _null(encoder: BrainEncoder, signals: Signals) -> Tensor:
+def _null(encoder: BrainEncoder, signals: Signals, device: torch.device) -> Tensor:
     """Encode a window without a signal, (token, text)."""
     nothing = {
         "fmri": torch.zeros(1, signals.slots, signals.voxels),
@@ -273,4 +315,4 @@ def _null(encoder: BrainEncoder, signals: Signals) -> Tensor:
         "eeg": torch.zeros(1, signals.channels, signals.samples),
         "eeg_mask": torch.zeros(1, signals.samples),
     }
-    return encoder(nothing).tokens[0]
+    return encoder({name: x.to(device) for name, x in nothing.items()}).tokens[0]

@@ -22,6 +22,7 @@ CONTRASTS = {
 }
 VIDEO = "video"
 DENOISING = "denoising"
+CAPTION = "caption"
 
 
 class Captioned(Trainable):
@@ -69,12 +70,20 @@ class BrainVideo(Trainable):
         Frames of a clip that are embedded.
     normalised : bool
         Whether class vectors are brought to length 1 before they are compared. CineSync's code does not.
+    words : WordTable, optional
+        The words under which the video model was pretrained. With them there is the loss ``caption``.
     """
 
-    offered = (*CONTRASTS, DENOISING)
+    offered = (*CONTRASTS, DENOISING, CAPTION)
 
     def __init__(
-        self, encoder: BrainEncoder, video: VideoDiffusion, frames: int, *, normalised: bool = True
+        self,
+        encoder: BrainEncoder,
+        video: VideoDiffusion,
+        frames: int,
+        *,
+        normalised: bool = True,
+        words: WordTable | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -82,12 +91,14 @@ class BrainVideo(Trainable):
         self.pooling = FramePooling(frames)
         self.contrasts = nn.ModuleDict({name: Contrast() for name in CONTRASTS})
         self.normalised = normalised
+        self.words = words
 
     def losses(self, batch: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
         """Return the losses with these names.
 
         The batch holds the signals with their masks; for contrastive terms ``frames`` and ``text``, the
-        embeddings; for ``denoising`` the clips' ``latents``, ``noise`` and ``level``.
+        embeddings; for ``denoising`` the clips' ``latents``, ``noise`` and ``level``; for ``caption``, the
+        error of the condition's tokens as tokens of the caption, its ``words``.
         """
         encoded = self.encoder(batch)
         found: dict[str, Tensor] = {}
@@ -95,6 +106,9 @@ class BrainVideo(Trainable):
             found[DENOISING] = self.video.loss(
                 batch["latents"], batch["noise"], batch["level"], encoded.tokens
             )
+        if CAPTION in names:
+            assert self.words is not None
+            found[CAPTION] = (encoded.tokens - self.words(batch["words"])).square().mean()
         compared = [name for name in names if name in CONTRASTS]
         if compared:
             vectors = {name: self._brought(x) for name, x in encoded.classes.items()}

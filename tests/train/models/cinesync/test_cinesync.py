@@ -8,11 +8,13 @@ import pytest
 
 from export import run as exporting
 from rtdecode import bundle as bundles
+from train.models.cinesync.trainable import CONTRASTS
 from train.recipe import build
 from train.run import main as train
 from train.run_folder import arrays, draft_of, read_run, restored, weights
 
 SMALL = [
+    "scale=tiny",
     "data.shows=shapes",
     "data.sessions=0-1",
     "data.seconds=32",
@@ -46,8 +48,8 @@ def test_every_phase_takes_its_steps_on_its_own_losses(run: Path) -> None:
     assert {row["phase"]: (row["step"], {*row["losses"]}) for row in tables["loss"]} == {
         "films": (10, {"frames", "captions"}),
         "pretrain": (10, {"video"}),
-        "align": (10, {"fmri_frames", "fmri_text", "eeg_frames", "eeg_text", "fmri_eeg"}),
-        "diffuse": (10, {"denoising"}),
+        "align": (10, {*CONTRASTS, "caption"}),
+        "diffuse": (10, {*CONTRASTS, "caption", "denoising"}),
     }
     (note,) = tables["notes"]
     assert note["note"].startswith("film net: of 2 clips that it was not trained on")

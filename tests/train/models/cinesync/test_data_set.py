@@ -11,7 +11,8 @@ from tests.train.test_data_set import release
 from train.run import main as train
 from train.run_folder import read_run
 
-STEPS = [change for change in SMALL if change.startswith(("system.encoder", "system.video", "phases"))]
+_KEPT = ("scale", "system.encoder", "system.video", "phases")
+STEPS = [change for change in SMALL if change.startswith(_KEPT)]
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +41,9 @@ def test_one_modality_alone_makes_a_bundle_that_reads_no_other(
     alone = [*STEPS, f"system.encoder.modalities=[{modality}]", "data.voxels=40", f"data={data}"]
     assert train(["cinesync", *alone, f"out={out}"]) == 2
     assert f"and the recipe's encoder reads no {other}" in capsys.readouterr().err
-    losses = f"phases.align.losses={{{modality}_frames: 1, {modality}_text: 1}}"
-    assert train(["cinesync", *alone, losses, f"out={out}"]) == 0
+    contrasts = f"phases.align.losses={{{modality}_frames: 1, {modality}_text: 1}}"
+    losses = [contrasts, "phases.diffuse.losses={denoising: 1}"]
+    assert train(["cinesync", *alone, *losses, f"out={out}"]) == 0
     exporting.run(out, tmp_path / "bundle")
     loaded = bundles.load(tmp_path / "bundle")
     assert loaded.manifest.modalities == [modality]

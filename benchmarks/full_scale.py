@@ -1,0 +1,183 @@
+"""What it takes to train CineSync at its published size: computed without weights, measured on a GPU.
+
+    python -m benchmarks.full_scale [--tflops 400] [--gpus 1,8]
+
+Builds the networks of the recipes `cinesync` and `cinesync-released` on torch's meta device, which allocates
+nothing, and counts parameters, bytes and floating-point operations. Where there is a GPU, one optimizer step
+of the phase `diffuse` is taken on it with random weights, and its time and memory are measured. Prints one
+JSON object, and writes it beside this file.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from train.models.cinesync.encoder import BrainEncoder, Signals
+from train.models.cinesync.published import PublishedPlan
+from train.models.cinesync.trainable import DENOISING, BrainVideo
+from train.parts.cogvideox import LEVELS, VideoDiffusion, VideoSizes, transformer_of
+from train.phases import Phase, begin
+from train.recipe import build, read
+
+# CineBrain: windows of 4 s, all voxels that are released, clips of 33 frames of 480 x 720.
+_SIGNALS = Signals(slots=5, voxels=18946, channels=64, samples=4000)
+_LATENT = (16, 9, 60, 90)
+_EMBEDDING = 1152
+_FRAMES = 33
+_TITLES = 8100
+_OUT = Path(__file__).with_suffix(".json")
+# Bytes of a value: weights of the video model, and all else that is trained.
+_HALF = 2
+_SINGLE = 4
+# Of each value that learns: itself, its gradient, two moments of AdamW, and the moving average.
+_COPIES = 5
+# Passes through a network in a step: forwards, forwards again, and backwards to what conditions it.
+_PASSES = 3
+# Windows of a step, as in the public code.
+_WINDOWS = 32
+
+
+def main() -> None:
+    """Compute, measure where there is a GPU, print and write."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--tflops", type=float, default=400.0, help="of a GPU in bf16, as reached")
+    parser.add_argument("--gpus", default="1,8", help="numbers of GPUs")
+    asked = parser.parse_args()
+    gpus = [int(text) for text in asked.gpus.split(",")]
+    found: dict[str, Any] = {
+        "tflops": asked.tflops,
+        "recipes": {name: computed(name, asked.tflops, gpus) for name in ("cinesync", "cinesync-released")},
+        "targets_gb": round(_targets_bytes() / 1e9, 1),
+        "measured": measured() if torch.cuda.is_available() else None,
+    }
+    text = json.dumps(found, indent=1)
+    _OUT.write_text(text + "\n")
+    print(text)  # noqa: T201
+
+
+def computed(recipe: str, tflops: float, gpus: list[int]) -> dict[str, Any]:
+    """Count what a recipe takes, phase by phase."""
+    parts = build(read(recipe, []).tree)
+    with torch.device("meta"):
+        system = _system(parts["system"])
+        encoding = _operations(lambda: system.encoder(_window()))
+        drawing = _operations(
+            lambda: system.video(torch.randn(1, *_LATENT), torch.zeros(1).long(), _tokens(system))
+        )
+    encoder = _count(system.encoder)
+    video = _count(system.video)
+    phases = {}
+    for name, phase in parts["phases"].items():
+        with torch.device("meta"):
+            learned = sum(system.get_parameter(one).numel() for one in begin(system, name, phase))
+        each = encoding + (drawing if DENOISING in phase.losses else 0)
+        work = _PASSES * each * phase.steps * _WINDOWS
+        phases[name] = {
+            "learned_millions": round(learned / 1e6, 1),
+            "weights_gb": round(_held(system, learned) / 1e9, 1),
+            "checkpoint_gb": round(learned * (_COPIES - 1) * _SINGLE / 1e9, 1),
+            "hours": {n: round(work / (tflops * n) / 3600, 1) for n in gpus},
+        }
+    steps = parts["system"].sampling.steps
+    return {
+        "encoder_millions": round(encoder / 1e6, 1),
+        "video_billions": round(video / 1e9, 2),
+        "encoder_tflop": round(encoding, 2),
+        "video_tflop": round(drawing, 1),
+        "seconds_a_clip": round(2 * steps * drawing / tflops, 1),
+        "phases": phases,
+    }
+
+
+def measured() -> dict[str, Any]:
+    """Take optimizer steps of the phase `diffuse` with random weights on the GPU."""
+    parts = build(read("cinesync", []).tree)
+    phase: Phase = parts["phases"]["diffuse"]
+    torch.manual_seed(0)
+    with torch.device("cuda"):
+        system = _system(parts["system"])
+        for parameter in system.video.parameters():
+            parameter.data = parameter.data.bfloat16()
+        system.video.transformer.enable_gradient_checkpointing()
+        learned = [system.get_parameter(name) for name in begin(system, "diffuse", phase)]
+        batch = {name: torch.cat([x] * phase.batch) for name, x in _window().items()}
+        batch["latents"] = torch.randn(phase.batch, *_LATENT)
+        batch["noise"] = torch.randn_like(batch["latents"])
+        batch["level"] = torch.randint(LEVELS, (phase.batch,))
+    optimizer = torch.optim.AdamW(learned, phase.rate)
+    seconds = []
+    loss = torch.zeros(())
+    for _ in range(4):
+        torch.cuda.synchronize()
+        began = time.monotonic()
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = system.losses(batch, [DENOISING])[DENOISING]
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        torch.cuda.synchronize()
+        seconds.append(time.monotonic() - began)
+    return {
+        "gpu": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "windows": phase.batch,
+        "seconds": round(min(seconds[1:]), 3),
+        "peak_gb": round(torch.cuda.max_memory_allocated() / 1e9, 1),
+        "loss": float(loss.detach()),
+    }
+
+
+def _system(plan: PublishedPlan) -> BrainVideo:
+    sizes = VideoSizes()
+    encoder = BrainEncoder(plan.encoder, _SIGNALS, _EMBEDDING, plan.conditions, sizes.text)
+    video = VideoDiffusion(transformer_of(sizes, _LATENT), _LATENT, plan.sampling.shift)
+    return BrainVideo(encoder, video, _FRAMES, normalised=plan.normalised)
+
+
+def _window() -> dict[str, Tensor]:
+    return {
+        "fmri": torch.randn(1, _SIGNALS.slots, _SIGNALS.voxels),
+        "fmri_mask": torch.ones(1, _SIGNALS.slots),
+        "eeg": torch.randn(1, _SIGNALS.channels, _SIGNALS.samples),
+        "eeg_mask": torch.ones(1, _SIGNALS.samples),
+    }
+
+
+def _tokens(system: BrainVideo) -> Tensor:
+    return torch.randn(1, 226, system.video.transformer.config["text_embed_dim"])
+
+
+def _operations(call: Any) -> float:
+    """Count the operations of a call, TFLOP."""
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops() / 1e12
+
+
+def _held(system: BrainVideo, learned: int) -> int:
+    """Count the bytes of weights, gradients and the optimizer's state."""
+    video = _HALF * sum(x.numel() for n, x in system.video.named_parameters() if ".lora_" not in n)
+    still = _SINGLE * (_count(system.encoder) + _count(system.contrasts))
+    return video + still + (_COPIES - 1) * _SINGLE * learned
+
+
+def _targets_bytes() -> int:
+    """Count the bytes of CineBrain's targets: latents, and embeddings of frames and captions."""
+    latents = 1
+    for size in _LATENT:
+        latents *= size
+    return _TITLES * _HALF * (latents + _FRAMES * _EMBEDDING + _EMBEDDING)
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+if __name__ == "__main__":
+    main()

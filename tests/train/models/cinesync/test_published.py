@@ -1,0 +1,175 @@
+"""CineSync on published weights: a small pipeline with random weights stands for CogVideoX-5B."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
+
+from export import run as exporting
+from rtdecode import bundle as bundles
+from rtdecode.errors import UsageError
+from tests.train.targets.models import cogvideox_vae, siglip
+from tests.train.test_data_set import release
+from train.recipe import build, check, read
+from train.run import main as train
+from train.run_folder import read_run, restored, weights
+from train.targets.__main__ import main as compute
+from train.work import Arrays
+
+_SMALL = "{builder: transformer, depth: 1, width: 16, heads: 2, inner: 24}"
+# Latents of 33 frames of 16 x 32 pixels: 9 latent frames of 2 x 4.
+_CLIPS = ["vae.frames=33", "vae.size=16x32"]
+
+
+def _pipeline(folder: Path) -> Path:
+    """Save the parts of a pipeline that are read."""
+    transformer = CogVideoXTransformer3DModel(
+        num_attention_heads=1,
+        attention_head_dim=16,
+        in_channels=4,
+        out_channels=4,
+        time_embed_dim=8,
+        text_embed_dim=12,
+        num_layers=1,
+        sample_width=4,
+        sample_height=2,
+        sample_frames=33,
+        use_rotary_positional_embeddings=True,
+    )
+    transformer.save_pretrained(folder / "transformer")
+    cogvideox_vae(folder / "vae")
+    parts = {
+        "_class_name": "CogVideoXPipeline",
+        "transformer": ["diffusers", "CogVideoXTransformer3DModel"],
+        "vae": ["diffusers", "AutoencoderKLCogVideoX"],
+    }
+    (folder / "model_index.json").write_text(json.dumps(parts))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return release(tmp_path_factory.mktemp("cinebrain"))
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _pipeline(tmp_path_factory.mktemp("weights") / "cogvideox")
+
+
+@pytest.fixture(scope="module")
+def changes(data: Path, pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Compute the targets, and say what the recipe has to be told."""
+    folder = tmp_path_factory.mktemp("siglip")
+    siglip(folder)
+    out = tmp_path_factory.mktemp("targets")
+    models = {"vae": pipeline / "vae", "image": folder, "text": folder}
+    given = [text for name, at in models.items() for text in (f"{name}={at}", f"{name}.licence=MIT")]
+    assert compute([str(data), *given, *_CLIPS, "image.frames=3", f"out={out}", "device=cpu"]) == 0
+    return [
+        f"data={data}",
+        "data.sfreq=50",
+        "data.voxels=40",
+        f"system.targets={out}",
+        f"system.video.folder={pipeline}",
+        "system.video.licence=MIT",
+        "system.encoder.tokens=8",
+        "system.encoder.eeg_tokens=4",
+        f"system.encoder.fmri={_SMALL}",
+        f"system.encoder.eeg={_SMALL}",
+        "system.conditions=4",
+        "system.sampling.steps=2",
+        "system.machine.device=cpu",
+        "system.machine.workers=0",
+        *(f"phases.{name}.steps=3" for name in ("align", "diffuse")),
+        *(f"phases.{name}.batch=4" for name in ("align", "diffuse")),
+        "phases.diffuse.accumulate=2",
+        # So that three steps are seen in half precision.
+        "phases.diffuse.rate=0.1",
+        "phases.diffuse.warmup=0",
+    ]
+
+
+@pytest.fixture(scope="module")
+def run(changes: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "cinesync"
+    assert train(["cinesync", *changes, f"out={out}"]) == 0
+    return out
+
+
+def test_a_run_keeps_the_encoder_and_the_adapters_alone(run: Path) -> None:
+    kept = weights(run)
+    others = [name for name in kept if name.startswith("transformer.") and ".lora_" not in name]
+    assert others == []
+    made = [x for name, x in kept.items() if ".lora_B." in name]
+    assert made
+    assert all(np.abs(x).max() > 0 for x in made)
+    tables = read_run(run)["tables"]
+    assert {row["phase"] for row in tables["loss"]} == {"align", "diffuse"}
+    assert read_run(run)["figures"]["identification_2way"]["n"] == 12
+
+
+def test_its_clips_have_the_size_of_the_bundle(run: Path) -> None:
+    system = restored(run, build(read_run(run)["arguments"])["system"])
+    frames = system.frames(np.zeros((2, *system.latent_shape), np.float32))
+    assert frames.shape == (2, 33, 64, 96, 3)
+
+
+def test_without_adapters_it_is_the_published_model(run: Path) -> None:
+    system = restored(run, build(read_run(run)["arguments"])["system"])
+    bare = system.without_adapters()
+    assert bare is not None
+    inputs = _golden(run)
+    noise = np.random.default_rng(0).standard_normal((3, *system.latent_shape), np.float32)
+    drawn = system.sample(system.condition(inputs), noise, 2)
+    assert not np.allclose(drawn, bare.sample(bare.condition(inputs), noise, 2))
+
+
+def test_it_becomes_a_bundle_that_draws_a_clip_at_once(run: Path, tmp_path: Path) -> None:
+    exporting.run(run, tmp_path / "bundle")
+    manifest = bundles.load(tmp_path / "bundle").manifest
+    assert {*manifest.built} == {"encode", "denoise", "decode_first"}
+    assert manifest.licence == "MIT"
+    assert manifest.chain == "offline"
+    assert [one["licence"] for one in manifest.provenance["weights"].values()] == ["MIT"] * 3
+
+
+def test_other_weights_are_refused(run: Path, pipeline: Path, tmp_path: Path) -> None:
+    other = _pipeline(tmp_path / "other")
+    found = read_run(run)["arguments"]
+    found["system"]["video"]["folder"] = str(other)
+    with pytest.raises(UsageError, match="holds one with"):
+        restored(run, build(found)["system"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("system.video.folder=nowhere", "the folder of a CogVideoX pipeline was expected"),
+        ("system.targets=nowhere", "no targets at nowhere/vae"),
+        ("system.video.precision=float8", "must be one of float32, bfloat16"),
+        ("phases.align.losses={contrast: 1}", "phase 'align' asks for 'contrast'"),
+    ],
+)
+def test_what_is_missing_is_said_before_anything_is_read(
+    changes: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str, message: str
+) -> None:
+    assert train(["cinesync", *changes, change, f"out={tmp_path / 'run'}"]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("recipe", ["cinesync", "cinesync-released"])
+def test_the_recipes_are_of_published_size(recipe: str) -> None:
+    wanted = read(recipe, [])
+    check(wanted)
+    built = build(wanted.tree)
+    encoder = built["system"].encoder
+    assert encoder.counts == {"fmri": 226, "eeg": 226}
+    assert built["system"].conditions == 226
+
+
+def _golden(run: Path) -> Arrays:
+    with np.load(run / "golden.npz", allow_pickle=False) as archive:
+        return {name: archive[name] for name in ("eeg", "eeg_mask", "fmri", "fmri_mask")}

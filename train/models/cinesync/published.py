@@ -1,0 +1,184 @@
+"""CineSync at its published size: CogVideoX from a folder on disk, conditioned by the brain.
+
+The plan `cinesync-published` trains on a data set. What it aims at was computed by ``python -m
+train.targets``: latents of the clips (``vae=``), embeddings of their frames (``image=``) and of their
+captions (``text=``). The brain encoder and a low-rank adapter are trained, and they alone are kept in a run,
+with a digest of the transformer that they belong to.
+"""
+
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rtdecode.errors import UsageError
+from train import loop
+from train.data.arrays import golden
+from train.data.set_node import DataSetWindows
+from train.loop import Machine
+from train.models.cinesync import batches
+from train.models.cinesync.batches import Dropout, Windows
+from train.models.cinesync.encoder import BrainEncoder, EncoderSizes
+from train.models.cinesync.plan import beside, check_read, losses_of, read_by, seen_by
+from train.models.cinesync.published_system import Built, PublishedCineSync, PublishedVideo, packed
+from train.models.cinesync.system import Sampling
+from train.models.cinesync.trainable import CONTRASTS, DENOISING, BrainVideo
+from train.parts.cogvideox import levels
+from train.phases import Phase, check_losses
+from train.system import Trained
+from train.targets import cache
+from train.targets.cache import Cached
+from train.work import Arrays, Work
+
+# The targets that are read, and by which key of `train.targets` each is computed.
+_TARGETS = ("vae", "image", "text")
+# Captions are read as single vectors, so that no condition can be brought near their tokens.
+_LOSSES = (*CONTRASTS, DENOISING)
+# Frames that a latent frame after the first one holds.
+_FRAMES = 4
+
+
+@dataclass(frozen=True)
+class PublishedPlan:
+    """How CineSync is trained on published weights.
+
+    Attributes
+    ----------
+    encoder : EncoderSizes
+    video : PublishedVideo
+    targets : str
+        Where ``python -m train.targets`` has put ``vae``, ``image`` and ``text``.
+    conditions : int
+        Number of the condition's tokens, as many as the video model reads of a text.
+    sampling : Sampling
+    dropout : Dropout
+    normalised : bool
+        See `train.models.cinesync.trainable.BrainVideo`.
+    """
+
+    encoder: EncoderSizes
+    video: PublishedVideo
+    sampling: Sampling
+    dropout: Dropout
+    targets: str = ""
+    conditions: int = 226
+    normalised: bool = True
+    machine: Machine = field(default_factory=Machine)
+
+    def train(self, work: Work, data: DataSetWindows, phases: dict[str, Phase]) -> Trained:
+        """Align the encoders with the targets, and adapt the video model."""
+        # All that can be refused comes before the signals are read, which takes long.
+        check_losses(phases, _LOSSES)
+        check_read(phases, self.encoder)
+        self.video.check()
+        windows = data.opened(work.data)
+        targets = {name: cache.read(Path(self.targets), name) for name in _TARGETS}
+        shown = windows.data.windows.shown[windows.split.train]
+        aimed = {name: _Shown(cached, cached.rows(shown)) for name, cached in targets.items()}
+        _check_vectors(targets["text"])
+        _check_frames(aimed["vae"], windows.draft.clip.frames)
+        taught = data.taught(work)
+        manifest = taught.manifest
+        _, channels, times, height, width = aimed["vae"].shape
+        latent = (channels, times, height, width)
+        torch.manual_seed(work.seed)
+        video, digest = self.video.diffusion(latent, self.sampling.shift)
+        _, frames, embedding = aimed["image"].shape
+        shape = Built(
+            signals=seen_by(taught.signals, self.encoder),
+            latent=latent,
+            embedding=embedding,
+            conditions=self.conditions,
+            width=int(video.transformer.config["text_embed_dim"]),
+            frames=frames,
+            size=(manifest.clip.height, manifest.clip.width),
+            adapters=beside(phases),
+            transformer=digest,
+        )
+        encoder = BrainEncoder(self.encoder, shape.signals, embedding, shape.conditions, shape.width)
+        system = BrainVideo(encoder, video, frames, normalised=self.normalised)
+        read = Windows(
+            latents=aimed["vae"],
+            words=np.zeros((len(shown), 0), np.int64),
+            frames=aimed["image"],
+            text=aimed["text"][:],
+            signals=taught.signals,
+            units=None,
+        )
+        log = loop.train(
+            system,
+            phases,
+            partial(batches.batch, read, self.dropout, losses_of(phases)),
+            work.stages / "brains",
+            _show_nothing,
+            work.seed,
+            self.machine,
+        )
+        steps = self.sampling.steps
+        names = self.encoder.trunks
+        models = {name: cached.index["model"] for name, cached in targets.items()}
+        draft = replace(
+            manifest,
+            licence=self.video.licence,
+            eeg=manifest.eeg if "eeg" in names else None,
+            fmri=manifest.fmri if "fmri" in names else None,
+            sigmas={str(steps): levels(video, steps)},
+            steps=steps,
+            provenance=manifest.provenance | {"guidance": self.sampling.guidance, "weights": models},
+        )
+        return Trained(
+            system=self.restore(packed(system, shape)),
+            manifest=draft,
+            stats=read_by(names, taught.stats),
+            projection=taught.projection if "fmri" in names else None,
+            golden=read_by(names, golden(taught.signals)),
+            tables={"loss": log, "notes": [{"note": windows.division}]},
+            pictures={},
+        )
+
+    def restore(self, weights: Arrays) -> "PublishedCineSync":
+        """Make the system again from the weights of a run, and the folder that the recipe names."""
+        return PublishedCineSync(weights, self.encoder, self.video, self.sampling)
+
+
+class _Shown:
+    """The targets of what windows showed, read from their files as they are asked for."""
+
+    def __init__(self, cached: Cached, rows: NDArray[np.int64]) -> None:
+        self._cached = cached
+        self._rows = rows
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self._rows), *self._cached.values.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, key: Any, /) -> NDArray[Any]:
+        return self._cached.read(self._rows[key])
+
+
+def _check_vectors(text: Cached) -> None:
+    if text.counts is not None:
+        raise UsageError(
+            "the target text has a vector for each token, and one for each caption was expected. Compute it "
+            "with text=DIR of the whole of CLIP or SigLIP."
+        )
+
+
+def _check_frames(latents: _Shown, frames: int) -> None:
+    found = (latents.shape[2] - 1) * _FRAMES + 1
+    if found != frames:
+        raise UsageError(
+            f"the target vae has latents of {found} frames, and the clips have {frames}. Compute it with "
+            f"vae.frames={frames}."
+        )
+
+
+def _show_nothing(phase: str, step: int) -> None:
+    """Draw nothing: at this size, a few clips take as long as a hundred steps of the training."""

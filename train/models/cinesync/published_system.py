@@ -1,0 +1,256 @@
+"""A trained CineSync on published weights: a run holds what was trained, and a folder on disk all else."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from rtdecode.disk import strict_json
+from rtdecode.errors import UsageError
+from train import adapters
+from train.adapters import Adapter
+from train.models.cinesync.encoder import BrainEncoder, EncoderSizes, Signals
+from train.models.cinesync.system import BrainConditioned, Sampling
+from train.models.cinesync.trainable import BrainVideo
+from train.parts.cogvideox import VideoDiffusion, transformer_from
+from train.system import Stage, Traced
+from train.targets.models import PRECISIONS
+from train.weights.folders import diffusers_model
+from train.work import Arrays
+
+_VAE = "AutoencoderKLCogVideoX"
+
+
+@dataclass(frozen=True)
+class PublishedVideo:
+    """The folder of a CogVideoX pipeline, with its parts ``transformer`` and ``vae``.
+
+    Attributes
+    ----------
+    folder : str
+    licence : str
+        Of its weights, as the user states it.
+    precision : str
+        Of its weights in memory: ``bfloat16`` or ``float32``.
+    recompute : bool
+        Whether the backward pass computes activations again, which takes less memory and more time.
+    """
+
+    folder: str = ""
+    licence: str = ""
+    precision: str = "bfloat16"
+    recompute: bool = True
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise UsageError(
+                f"system.video.precision must be one of {', '.join(PRECISIONS)}, found '{self.precision}'."
+            )
+
+    def check(self) -> None:
+        """Refuse a folder that is none, before anything is read.
+
+        Raises
+        ------
+        UsageError
+        """
+        if not (Path(self.folder) / "model_index.json").is_file():
+            raise UsageError(
+                f"system.video.folder='{self.folder}': the folder of a CogVideoX pipeline was expected, "
+                "with model_index.json, transformer/ and vae/. Nothing is downloaded; docs/full-scale.md "
+                "says what is needed. To train a small system from nothing, give scale=tiny."
+            )
+
+    def diffusion(self, latent: tuple[int, int, int, int], shift: float) -> tuple[VideoDiffusion, str]:
+        """Open the transformer; return the digest of its weights as well."""
+        transformer, source = transformer_from(Path(self.folder), self.licence, PRECISIONS[self.precision])
+        if transformer.config["in_channels"] != latent[0]:
+            raise UsageError(
+                f"the transformer in {self.folder} draws latents of {transformer.config['in_channels']} "
+                f"channels, and the targets have {latent[0]}. Compute them with the vae of the same folder."
+            )
+        if self.recompute:
+            # A function of this module, because diffusers' own cannot be handed to other processes.
+            transformer.enable_gradient_checkpointing(_recomputed)
+        return VideoDiffusion(transformer, latent, shift), source.digest
+
+    def autoencoder(self) -> tuple[Any, str]:
+        """Open the autoencoder; return the digest of its weights as well."""
+        model, source = diffusers_model(Path(self.folder), "vae", licence=self.licence)
+        if type(model).__name__ != _VAE:
+            raise UsageError(f"{self.folder}/vae holds a {type(model).__name__}; {_VAE} was expected.")
+        return model, source.digest
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a system's modules are made from, besides what its recipe states.
+
+    Attributes
+    ----------
+    signals : Signals
+    latent : (channel, latent frame, row, column)
+    embedding : int
+        Width of the class vectors.
+    conditions, width : int
+        Number and width of the condition's tokens.
+    frames : int
+        Frames of a clip that were embedded.
+    size : (row, column)
+        Of the clips of the bundle.
+    adapters : dict
+        Name -> the adapter of the video model.
+    transformer : str
+        Digest of the weights that the adapter was trained on.
+    """
+
+    signals: Signals
+    latent: tuple[int, int, int, int]
+    embedding: int
+    conditions: int
+    width: int
+    frames: int
+    size: tuple[int, int]
+    adapters: dict[str, Adapter]
+    transformer: str = ""
+
+
+class PublishedCineSync(BrainConditioned):
+    """CineSync on published weights.
+
+    Parameters
+    ----------
+    weights : dict
+        Of the encoder, the pooling and the adapters.
+    encoder : EncoderSizes
+    video : PublishedVideo
+    sampling : Sampling
+    adapted : bool
+        Whether the video model has its adapters.
+
+    Raises
+    ------
+    UsageError
+        If the folder holds other weights than those that the adapters were trained on.
+    """
+
+    def __init__(
+        self,
+        weights: Arrays,
+        encoder: EncoderSizes,
+        video: PublishedVideo,
+        sampling: Sampling,
+        *,
+        adapted: bool = True,
+    ) -> None:
+        video.check()
+        self._weights = weights
+        self._how = (encoder, video, sampling)
+        shape = _built(weights)
+        self._built = shape
+        self.latent_shape = shape.latent
+        diffusion, digest = video.diffusion(shape.latent, sampling.shift)
+        if digest != shape.transformer:
+            raise UsageError(
+                f"the run was trained on a transformer with the digest {shape.transformer[:16]}, and "
+                f"{video.folder} holds one with {digest[:16]}. Give the same weights."
+            )
+        if adapted:
+            for name, adapter in shape.adapters.items():
+                adapters.inject(diffusion, "transformer", name, adapter)
+            _fill(diffusion.transformer, weights, "transformer", whole=False)
+        made = BrainEncoder(encoder, shape.signals, shape.embedding, shape.conditions, shape.width)
+        _fill(made, weights, "encoder", whole=True)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        super().__init__(made.eval(), diffusion, shape.signals, sampling, device)
+        autoencoder, _ = video.autoencoder()
+        self._drawn = _Drawn(autoencoder, shape.size).eval().to(device)
+
+    @torch.no_grad()
+    def frames(self, latents: NDArray[Any]) -> NDArray[np.float32]:
+        """Decode latents to frames in the size of the bundle's clips."""
+        given = torch.from_numpy(latents.astype(np.float32)).to(self._device)
+        return torch.cat([self._drawn(one[None]).cpu() for one in given]).numpy()
+
+    def weights(self) -> Arrays:
+        """Return the weights as they were given."""
+        return self._weights
+
+    def without_adapters(self) -> "PublishedCineSync | None":
+        """Return the same system with the video model as it was published."""
+        if not self._built.adapters:
+            return None
+        return PublishedCineSync(self._weights, *self._how, adapted=False)
+
+    def drawing(self) -> list[Stage]:
+        """List the one way to decode latents: all latent frames of a clip at once."""
+        latent = {"latent": torch.randn(1, *self.latent_shape)}
+        return [Traced("decode_first", self._drawn.cpu(), latent, ["frames"])]
+
+
+class _Drawn(nn.Module):
+    """From latents in the video model's units to frames in [0, 1], (clip, frame, row, column, 3)."""
+
+    def __init__(self, autoencoder: Any, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+        self.size = size
+
+    def forward(self, latent: Tensor) -> Tensor:
+        video = self.autoencoder.decode(latent / self.autoencoder.config.scaling_factor, return_dict=False)[0]
+        pictures = video.transpose(1, 2).flatten(0, 1)
+        if tuple(pictures.shape[2:]) != self.size:
+            pictures = functional.interpolate(pictures, self.size, mode="bilinear", antialias=True)
+        grey = (pictures / 2 + 0.5).clamp(0, 1)
+        return grey.unflatten(0, (len(latent), -1)).permute(0, 1, 3, 4, 2)
+
+
+def packed(system: BrainVideo, shape: Built) -> Arrays:
+    """Collect the weights of the encoder, the pooling and the adapters, in half precision."""
+    arrays: Arrays = {}
+    kept = {"encoder": system.encoder, "pooling": system.pooling, "transformer": system.video.transformer}
+    for part, module in kept.items():
+        for name, value in module.state_dict().items():
+            # Of the video model the adapters alone: its own weights stay where they are.
+            if part != "transformer" or ".lora_" in name:
+                arrays[f"{part}.{name}"] = value.half().numpy()
+    return arrays | {"config": np.array(strict_json.dumps(asdict(shape)))}
+
+
+def _built(weights: Mapping[str, NDArray[Any]]) -> Built:
+    told = json.loads(str(weights["config"]))
+    return Built(
+        **(
+            told
+            | {
+                "signals": Signals(**told["signals"]),
+                "latent": tuple(told["latent"]),
+                "size": tuple(told["size"]),
+                "adapters": {name: Adapter(**one) for name, one in told["adapters"].items()},
+            }
+        )
+    )
+
+
+def _fill(module: nn.Module, weights: Arrays, part: str, *, whole: bool) -> None:
+    """Load the weights of a part; if not `whole`, the module has others, which stay."""
+    given = {
+        name.removeprefix(f"{part}."): torch.from_numpy(np.asarray(value, np.float32))
+        for name, value in weights.items()
+        if name.startswith(f"{part}.")
+    }
+    told = module.load_state_dict(given, strict=whole)
+    if told.unexpected_keys:
+        raise UsageError(f"the run has weights of {told.unexpected_keys[0]}, and the {part} has none.")
+
+
+def _recomputed(block: nn.Module, *given: Any) -> Any:
+    return checkpoint(block, *given, use_reentrant=False)
