@@ -1,7 +1,7 @@
 """Captions from what is measured of clips, and a table of words in place of a text encoder.
 
-A caption says how bright a clip is, which colour lies where, and where it moves. Words that an events file
-has for a window come first, as they stand there: nobody needs to know what they mean.
+A caption says which colour lies where, how bright a clip is, and where it moves. Words that an events file
+has for a window come last, as they stand there: nobody needs to know what they mean.
 """
 
 from collections.abc import Sequence
@@ -30,8 +30,8 @@ _COLOURS = {
     "purple": (130, 60, 160),
     "pink": (230, 130, 170),
 }
-_ROWS = ("top", "bottom")
-_COLUMNS = ("left", "middle", "right")
+_ROWS = ("top", "upper", "lower", "bottom")
+_COLUMNS = ("far-left", "left", "mid-left", "mid-right", "right", "far-right")
 # Mean luminance up to which a clip is called so, in grey levels of 0 to 255.
 _BRIGHTNESS = {"dark": 60.0, "dim": 110.0, "light": 160.0, "bright": 256.0}
 _WAYS = ("right", "up-right", "up", "up-left", "left", "down-left", "down", "down-right")
@@ -48,18 +48,18 @@ def captions(clips: Sequence[Pixels], told: Sequence[str] | None = None) -> list
     told : sequence of str, optional
         The words that an events file has for each of them.
     """
-    measured = [f"{light} {motion} {colours}" for light, motion, colours in _measured(clips)]
+    measured = _measured(clips)
     if told is None:
         return measured
-    return [f"{words} {caption}".strip() for words, caption in zip(told, measured, strict=True)]
+    return [f"{caption} {words}".strip() for words, caption in zip(told, measured, strict=True)]
 
 
-def _measured(clips: Sequence[Pixels]) -> list[tuple[str, str, str]]:
+def _measured(clips: Sequence[Pixels]) -> list[str]:
     colours = layouts(clips)
     energies = motion_energy(clips).mean(axis=(2, 3))
     lights = (colours @ LUMINANCE).mean(axis=(1, 2))
     return [
-        (_brightness(light), _motion(energy), _places(layout))
+        f"{_places(layout)} {_brightness(light)} {_motion(energy)}"
         for light, energy, layout in zip(lights, energies, colours, strict=True)
     ]
 
@@ -76,10 +76,9 @@ def _motion(energy: NDArray[np.float64]) -> str:
 
 
 def _places(layout: NDArray[np.float64]) -> str:
-    """Name the colour of each sixth of the picture, from its (4, 6, 3) cells."""
-    sixths = layout.reshape(len(_ROWS), 2, len(_COLUMNS), 2, 3).mean(axis=(1, 3))
+    """Name the colour of each of a picture's (4, 6, 3) cells."""
     known = np.array(list(_COLOURS.values()), np.float64)
-    nearest = np.square(sixths[:, :, None] - known).sum(-1).argmin(-1)
+    nearest = np.square(layout[:, :, None] - known).sum(-1).argmin(-1)
     names = list(_COLOURS)
     return " ".join(
         f"{row}-{column}-{names[nearest[r, c]]}"
