@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.bundle import Bundle, ClipGeometry, EegInput, FmriInput, Manifest
+from rtdecode.bundle.manifest import CAUSAL, OFFLINE
 from rtdecode.phantom.body.amplifier import montage
 from rtdecode.phantom.body.scanner import SHAPE, head
 from rtdecode.phantom.film.film import FPS, HEIGHT, WIDTH
@@ -25,6 +26,7 @@ from rtdecode.signal.volume.projection import Projection
 from rtdecode.timing import TimingGrid
 from rtdecode.types import Window
 from train.data.chain import draft_manifest, windows
+from train.data.offline import offline_arrays
 from train.work import Arrays, Work
 
 # The seeds of sessions for training. All others are for judging.
@@ -67,6 +69,7 @@ def manifest(
     band: EegBand,
     baseline: Baseline,
     projection: Projection | None = None,
+    chain: str = CAUSAL,
 ) -> Manifest:
     """Draft the manifest of a bundle for a participant, who is read through `projection`."""
     projection = who.projection() if projection is None else projection
@@ -76,7 +79,7 @@ def manifest(
     fmri = FmriInput(len(projection.voxels), list(projection.shape), affine, baseline)
     # The frame after the window belongs to the clip, too: the codec takes clips of 4 n + 1 frames.
     clip = ClipGeometry(int(grid.window * FPS) + 1, HEIGHT, WIDTH, float(FPS))
-    return draft_manifest("phantom", grid, clip, eeg, fmri, simulated=True)
+    return draft_manifest("phantom", grid, clip, eeg, fmri, simulated=True, chain=chain)
 
 
 def resting_level(
@@ -92,15 +95,17 @@ def resting_level(
     return made["level"].astype(np.float32)
 
 
-def session_arrays(bundle: Bundle, session: PhantomSession, modalities: list[str] | None = None) -> Arrays:
-    """Run one session through the chain.
+def session_arrays(bundle: Bundle, session: PhantomSession) -> Arrays:
+    """Run one session through the chain that the bundle names, `rtdecode.bundle.Manifest.chain`.
 
     Returns
     -------
     dict
         The arrays of `window_arrays`, with a row for each window of the film.
     """
-    found = windows(bundle, session.events(chunk_s=1.0), session.montage, modalities, session.seconds)
+    if bundle.manifest.chain == OFFLINE:
+        return offline_arrays(bundle, session)
+    found = windows(bundle, session.events(chunk_s=1.0), session.montage, seconds=session.seconds)
     return window_arrays(bundle.manifest, found)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.bundle import Bundle, Manifest
+from rtdecode.bundle.manifest import CAUSAL, OFFLINE
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.film import FPS, SHOT_FRAMES
 from rtdecode.phantom.film.watched import KNOWN_SHAPES, NATURAL, NONE, SHAPES
@@ -150,6 +151,8 @@ class SimulatedSessions:
         which choices are made and no weights are trained.
     seconds : float
         Length of the film under each seed; of a film from a file no more is shown.
+    chain : str
+        ``causal``, as in a session, or ``offline`` (`train.data.offline`), for comparison alone.
     """
 
     who: Participant
@@ -160,6 +163,11 @@ class SimulatedSessions:
     seconds: float
     free: str = ""
     held: str = ""
+    chain: str = CAUSAL
+
+    def __post_init__(self) -> None:
+        if self.chain not in (CAUSAL, OFFLINE):
+            raise UsageError(f"data.chain is {CAUSAL} or {OFFLINE}, found {self.chain!r}.")
 
     def check(self, work: Work) -> None:
         """Refuse what cannot be trained on before anything is simulated.
@@ -246,7 +254,7 @@ class SimulatedSessions:
 
         It reads the voxels of `projection`; by default those that the film drives.
         """
-        return manifest(self.who, self.grid, self.band, self.baseline, projection)
+        return manifest(self.who, self.grid, self.band, self.baseline, projection, self.chain)
 
     def provenance(self, work: Work) -> dict[str, Any]:
         """Return what a bundle says about the data it was trained on."""
@@ -374,6 +382,7 @@ def film_sessions(
     presets: Sequence[str],
     seconds: float,
     shows: str,
+    chain: str = CAUSAL,
 ) -> FilmSessions:
     """Make sessions in which several films are watched, with the arguments of `FilmSessions`.
 
@@ -391,4 +400,5 @@ def film_sessions(
         presets=tuple(presets),
         seconds=seconds,
         shows=shows,
+        chain=chain,
     )

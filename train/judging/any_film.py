@@ -30,7 +30,7 @@ from train.data.arrays import averaged_signals
 from train.data.phantom import Participant, film_clips, session_arrays, spans
 from train.data.simulated import SimulatedSessions
 from train.judging import conditions, published
-from train.judging.ceiling import likelihood
+from train.judging.ceiling import Forward, likelihood
 from train.judging.examples import examples
 from train.judging.film_figures import CONSTANT, figures, groups
 from train.judging.film_scores import (
@@ -270,7 +270,9 @@ def judge_film(
         wins, _ = scores[""][-1]["identification_2way"]
         others = {name: controls[f"_{name}"] for name in ("rest", "other_subject")}
         presence.add(inputs, others, made.confidence, wins)
-        scores.setdefault("_ceiling", []).append(judging.ceiling(session, film, inputs))
+        if beside.forward is not None:
+            known = judging.ceiling(beside.forward, session, film, inputs)
+            scores.setdefault("_ceiling", []).append(known)
         constant = constant_scores(judging.mean_clip, film, beside.temperature)
         scores.setdefault(CONSTANT, []).append(constant | tally.constant())
         aims = system.targets(np.stack(film.clips))
@@ -425,9 +427,9 @@ class _Judging:
         scored = told_apart if alone else score
         return scored(clips, shown, self.mean_clip, temperature)
 
-    def ceiling(self, session: PhantomSession, shown: Shown, inputs: Arrays) -> Scores:
+    def ceiling(self, forward: Forward, session: PhantomSession, shown: Shown, inputs: Arrays) -> Scores:
         """Identify windows by the known forward model."""
-        likely = likelihood(self.beside.forward, self.bundle, session, inputs)
+        likely = likelihood(forward, self.bundle, session, inputs)
         return identify(likely, likely, shown, temperature=1.0)
 
 

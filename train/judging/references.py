@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.bundle import Bundle
+from rtdecode.bundle.manifest import CAUSAL
 from rtdecode.disk.clip_file import Pixels, keep
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.watched import KINDS, NATURAL
@@ -55,7 +56,8 @@ class References:
         The film that was watched for them.
     oracle : Oracle or None
         None where no sessions were asked for.
-    forward : Forward
+    forward : Forward or None
+        None where the signals were prepared offline, of which the forward model knows nothing.
     temperature, oracle_temperature : float
         Of the decoder's and of the oracle's bits.
     clips : list of uint8 (frame, row, column, 3)
@@ -64,7 +66,7 @@ class References:
 
     kind: str
     oracle: Oracle | None
-    forward: Forward
+    forward: Forward | None
     temperature: float
     oracle_temperature: float
     clips: list[Pixels]
@@ -122,7 +124,8 @@ def references(
     shown = describe(session.film, spans(_UNJUDGED, session.film.windows, bundle.manifest.grid))
     temperature = _temperature(show(inputs, shown.where).clips, shown)
     oracle_temperature = temperature if oracle is None else _temperature(oracle.clips(inputs), shown)
-    forward = fit_forward(bundle, session, inputs)
+    causal = bundle.manifest.chain == CAUSAL
+    forward = fit_forward(bundle, session, inputs) if causal else None
     # On disk if they are many.
     clips = keep(chain.from_iterable(islice(clips_of_training(bundle), _FILMS)))
     return References(who.film, oracle, forward, temperature, oracle_temperature, clips)

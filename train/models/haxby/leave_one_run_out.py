@@ -18,6 +18,7 @@ from rtdecode.scores.events import Span
 from rtdecode.timing import TimingGrid, exact
 from train.data import haxby
 from train.data.chain import windows
+from train.data.offline import detrended
 from train.data.phantom import window_arrays
 from train.judging.identification import classified
 from train.judging.judged import Figures, Judged, Request, Show
@@ -127,16 +128,10 @@ def offline_trials(
     rows: list[np.ndarray] = []
     spans: list[Span] = []
     for number, run in runs.items():
-        found, where = window_means(_detrended(run.series(voxels)), grid, number, run.tr_s)
+        found, where = window_means(detrended(run.series(voxels)), grid, number, run.tr_s)
         rows += found
         spans += where
     return Trials(np.stack(rows), spans)
-
-
-def _detrended(series: Score) -> Score:
-    powers = np.vander(np.linspace(-1, 1, len(series)), 3)
-    rest = series - powers @ np.linalg.lstsq(powers, series, rcond=None)[0]
-    return rest / np.maximum(rest.std(0), 1e-6)
 
 
 def leave_one_out(
