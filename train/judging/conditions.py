@@ -22,6 +22,7 @@ from train.work import Arrays
 IDENTIFIED = "condition_2way"
 # Windows that are matched, told apart by a clip of their true mean colour alone.
 COLOUR = "identification_2way_matched_told_colour"
+ABOVE_COLOUR = "identification_2way_matched_above_told_colour"
 GAINS = ("adapter_gain", "condition_gain", "brain_gain")
 
 
@@ -77,20 +78,23 @@ def gains(
     -------
     dict
         ``adapter_gain``, over the same system without its adapters; ``condition_gain``, over the condition
-        without a brain; ``brain_gain``, over the brain of the window that this one is matched with; and how
-        well a clip of the true mean colour tells matched windows apart.
+        without a brain; ``brain_gain``, over the brain of the window that this one is matched with; how
+        well a clip of the true mean colour tells matched windows apart, and how much better the clips do.
     """
     one = np.ones(len(own))
-    ours = psnr(own, shown.clips)
-    found: Scores = {"condition_gain": (ours - psnr(null, shown.clips), one)}
+    quality = psnr(own, shown.clips)
+    found: Scores = {"condition_gain": (quality - psnr(null, shown.clips), one)}
     bare = system.without_adapters()
     if bare is not None:
-        found["adapter_gain"] = (ours - psnr(show.of(bare)(inputs, shown.where).clips, shown.clips), one)
+        found["adapter_gain"] = (quality - psnr(show.of(bare)(inputs, shown.where).clips, shown.clips), one)
     rows, paired = _exchanged(shown)
     other = show({name: x[rows] for name, x in inputs.items()}, shown.where).clips
-    found["brain_gain"] = (np.where(paired, ours - psnr(other, shown.clips), np.nan), one)
+    found["brain_gain"] = (np.where(paired, quality - psnr(other, shown.clips), np.nan), one)
     plain = correlations(one_colour(shown.clips), shown.clips, mean_clip)
-    found[COLOUR] = (in_pairs(plain, shown.pairs), one)
+    told = in_pairs(plain, shown.pairs)
+    ours = in_pairs(correlations(own, shown.clips, mean_clip), shown.pairs)
+    found[COLOUR] = (told, one)
+    found[ABOVE_COLOUR] = (ours - told, one)
     return found
 
 
@@ -106,7 +110,7 @@ def unchanging(count: int) -> Scores:
     """Return the scores of a vector that is always the same: it tells no window. Gains have no such thing."""
     one = np.ones(count)
     unknown = np.full(count, np.nan)
-    return {IDENTIFIED: (0 * one, one), **dict.fromkeys((COLOUR, *GAINS), (unknown, one))}
+    return {IDENTIFIED: (0 * one, one), **dict.fromkeys((COLOUR, ABOVE_COLOUR, *GAINS), (unknown, one))}
 
 
-CHANCE: dict[str, float | None] = {IDENTIFIED: 0.5, COLOUR: 0.5, **dict.fromkeys(GAINS, 0.0)}
+CHANCE: dict[str, float | None] = {IDENTIFIED: 0.5, COLOUR: 0.5, **dict.fromkeys((ABOVE_COLOUR, *GAINS), 0.0)}

@@ -72,11 +72,11 @@ def figures(scores: Mapping[str, Sequence[Scores]], shown: Sequence[Shown], *, f
         for metric in sessions[0]:
             if suffix == CONSTANT or not _wanted(metric, suffix):
                 continue
-            made = figure(*_gathered(sessions, metric, fixed=fixed), chance[metric], kept)
+            made = figure(*gathered(sessions, metric, fixed=fixed), chance[metric], kept)
             of_most = metric in _OF_MOST or metric.startswith(_POOLS)
             least = len(kept) / 2 if of_most else _LEAST
             if made is not None and made["n"] >= least:
-                same = figure(*_gathered(scores[CONSTANT], metric, fixed=fixed), None, kept)
+                same = figure(*gathered(scores[CONSTANT], metric, fixed=fixed), None, kept)
                 found[metric + suffix] = made | {"constant": same["value"] if same else None}
     return found | _differences(scores, found, kept, fixed=fixed)
 
@@ -90,8 +90,8 @@ def _differences(
         for metric in scores[""][0]:
             if metric == _SAME or not {metric, metric + reference} <= found.keys():
                 continue
-            ours = _gathered(scores[""], metric, fixed=fixed)
-            others = _gathered(scores[reference], metric, fixed=fixed)
+            ours = gathered(scores[""], metric, fixed=fixed)
+            others = gathered(scores[reference], metric, fixed=fixed)
             compared = difference(ours, others, kept, pooled=metric == _POOLED)
             if compared is not None:
                 made[f"{metric}_above{reference}"] = compared | {"constant": None}
@@ -106,7 +106,7 @@ def _wanted(metric: str, suffix: str) -> bool:
     return suffix == "" or suffix not in ROUTES or metric in _OF_ROUTES
 
 
-def _gathered(sessions: Sequence[Scores], metric: str, *, fixed: bool) -> tuple[Matrix, Matrix]:
+def gathered(sessions: Sequence[Scores], metric: str, *, fixed: bool = False) -> tuple[Matrix, Matrix]:
     """Put the scores of all windows side by side; of a fixed film, their means over sessions."""
     if fixed:
         return averaged(sessions, metric)

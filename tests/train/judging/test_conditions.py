@@ -107,6 +107,9 @@ def test_gains_are_what_clips_lose_without_each_part() -> None:
     assert value(found, "adapter_gain") == pytest.approx(20 * np.log10(0.5 / 0.1), abs=0.3)
     assert value(found, "brain_gain") > 5
     assert 0 <= value(found, conditions.COLOUR) <= 1
+    # Clips that are the film's, a little darker, win every pair.
+    above = value(found, conditions.ABOVE_COLOUR)
+    assert above == pytest.approx(1 - value(found, conditions.COLOUR))
 
 
 def test_windows_without_a_match_have_no_gain_of_the_brain_and_a_system_without_adapters_none_of_those() -> (

@@ -1,0 +1,175 @@
+"""Trained systems on the same windows: what one reads that another does not, with paired intervals.
+
+    python -m benchmarks.compared RUN [OTHER ...] [--film shapes] [--preset easy] [--seeds 1000-1019]
+
+The same sessions of the simulated participant go through each run. The first run is also given EEG alone and
+volumes alone. Every row holds a figure, and how far it lies below that of the first run with both; the
+intervals resample sessions if there are 20, and blocks of 30 s with fewer. A run that was trained with
+``data.chain=offline`` is given sessions that were prepared in that way.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from rtdecode.bundle import Bundle
+from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.phantom.film.watched import KINDS
+from rtdecode.phantom.session import PhantomSession
+from train.data.phantom import Participant, session_arrays, spans
+from train.data.simulated import SimulatedSessions
+from train.judging import conditions
+from train.judging.film_figures import difference, figure, gathered, groups
+from train.judging.film_scores import Scores, Shown, describe, told_apart
+from train.judging.identification import ROUTES, judging_seeds, only
+from train.judging.judged import Show, shown
+from train.judging.references import watch
+from train.recipe import build
+from train.run_folder import draft_of, read_run, restored
+from train.system import System
+from train.work import tracked
+
+_METRICS = (conditions.IDENTIFIED, "identification_2way", "identification_2way_matched")
+# Bits are not compared, and all else does not depend on it.
+_TEMPERATURE = 1.0
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Decoder:
+    """A run, opened."""
+
+    name: str
+    who: Participant
+    bundle: Bundle
+    system: System
+    show: Show
+
+    def scores(self, session: PhantomSession, film: Shown, *, routes: bool) -> Iterator[tuple[str, Scores]]:
+        """Yield the scores of a session, with both modalities and, if `routes`, with each alone."""
+        inputs = session_arrays(self.bundle, session)
+        aims = self.system.targets(np.stack(film.clips))
+        mean_clip = self.bundle.stats["mean_clip"][:-1]
+        for suffix, kept in ROUTES.items():
+            if suffix and not routes:
+                continue
+            given = only(inputs, kept)
+            found = told_apart(self.show(given, film.where).clips, film, mean_clip, _TEMPERATURE)
+            if aims is not None:
+                found |= conditions.told_apart(conditions.vectors(self.system, given), aims, film)
+            yield self.name + suffix, found
+
+
+def _opened(run: Path) -> _Decoder:
+    tree = read_run(run)
+    recipe = build(tree["arguments"])
+    data = recipe["data"]
+    if not isinstance(data, SimulatedSessions):
+        raise UsageError(f"{run} was not trained on the simulated participant, who watches the films here.")
+    system = restored(run, recipe["system"])
+    held = draft_of(run)
+    return _Decoder(run.name, data.who, held, system, shown(system, held.manifest, tree["noise_key"]))
+
+
+def measure(runs: Sequence[Path], film: str, preset: str, seeds: str, seconds: float) -> list[Row]:
+    """Compare runs on the same sessions.
+
+    Parameters
+    ----------
+    runs : sequence of Path
+        Runs of one participant. All others are compared with the first.
+    film, preset : str
+    seeds : str
+        Of the sessions, from 1000 on.
+    seconds : float
+        Length of each.
+
+    Returns
+    -------
+    list of {decoder, metric, value, ci95, n, less, less_ci95}
+        `less` is the paired difference to the first run.
+    """
+    decoders = [_opened(run) for run in runs]
+    names = [one.name for one in decoders]
+    if len({*names}) < len(names):
+        raise UsageError(f"runs are told apart by the names of their folders, found {', '.join(names)}.")
+    first = decoders[0]
+    scores: dict[str, list[Scores]] = {}
+    films: list[Shown] = []
+    for seed in tracked(judging_seeds(seeds), f"{film}, {preset}"):
+        session = watch(replace(first.who, film=film, preset=preset), seed, seconds)
+        where = spans(seed, session.film.windows, first.bundle.manifest.grid)
+        films.append(describe(session.film, where))
+        for one in decoders:
+            for name, found in one.scores(session, films[-1], routes=one is first):
+                scores.setdefault(name, []).append(found)
+    kept, _ = groups(films, by_session=True)
+    rows = []
+    for metric in _METRICS:
+        told = {name: gathered(held, metric) for name, held in scores.items() if metric in held[0]}
+        for name, values in told.items():
+            found = figure(*values, None, kept)
+            less = None
+            if name != first.name and first.name in told:
+                less = difference(values, told[first.name], kept)
+            if found is not None:
+                rows.append(_row(name, metric, found, less))
+    return rows
+
+
+def _row(name: str, metric: str, found: dict[str, Any], less: dict[str, Any] | None) -> Row:
+    row = {"decoder": name, "metric": metric} | {key: found[key] for key in ("value", "ci95", "n")}
+    return row | {
+        "less": None if less is None else less["value"],
+        "less_ci95": None if less is None else less["ci95"],
+    }
+
+
+def table(rows: Sequence[Row], title: str) -> Table:
+    """Lay out rows as they are printed."""
+    laid = Table("metric", "decoder", "n", "value", "difference to the first, paired", title=title)
+    for row in rows:
+        less = "-" if row["less"] is None else _told(row["less"], row["less_ci95"])
+        laid.add_row(row["metric"], row["decoder"], str(row["n"]), _told(row["value"], row["ci95"]), less)
+    return laid
+
+
+def _told(value: float, ci95: Sequence[float]) -> str:
+    return f"{value:.3f} ({ci95[0]:.3f} to {ci95[1]:.3f})"
+
+
+def main() -> int:
+    """Compare, print, write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", type=Path, nargs="+", help="folders that `train.run` wrote")
+    parser.add_argument("--film", default="shapes", choices=KINDS)
+    parser.add_argument("--preset", default="easy", help="easy, default or hard")
+    parser.add_argument("--seeds", default="1000-1019", help="of the judging sessions, 1000 and up")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of film in each session")
+    parser.add_argument("--out", type=Path, help="a JSON file for the rows")
+    given = parser.parse_args()
+    try:
+        rows = measure(given.runs, given.film, given.preset, given.seeds, given.seconds)
+    except RtDecodeError as error:
+        Console(stderr=True).print(str(error), markup=False)
+        return error.exit_code
+    Console(width=None if Console().is_terminal else 140).print(
+        table(rows, f"{given.film}, preset {given.preset}, single trials")
+    )
+    if given.out is not None:
+        given.out.write_text(json.dumps(rows, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
