@@ -1,7 +1,7 @@
 """Captions from what is measured of clips, and a table of words in place of a text encoder.
 
-A caption says which colour lies where, how bright a clip is, and where it moves. Words that an events file
-has for a window come last, as they stand there: nobody needs to know what they mean.
+A caption says how red, green and blue each place is, how bright a clip is, and where it moves. Words that an
+events file has for a window come last, as they stand there: nobody needs to know what they mean.
 """
 
 from collections.abc import Sequence
@@ -15,23 +15,14 @@ from rtdecode.disk.clip_file import Pixels
 from train.metrics.layout import LUMINANCE, layouts
 from train.metrics.motion import DIRECTIONS, motion_energy
 
-# Names of colours, and an example of each in grey levels of 0 to 255. A cell has the name of the nearest one.
-_COLOURS = {
-    "black": (20, 20, 20),
-    "grey": (110, 110, 110),
-    "white": (235, 235, 235),
-    "red": (200, 40, 40),
-    "brown": (120, 70, 40),
-    "orange": (230, 140, 40),
-    "yellow": (230, 220, 60),
-    "green": (50, 150, 60),
-    "cyan": (60, 190, 200),
-    "blue": (50, 70, 190),
-    "purple": (130, 60, 160),
-    "pink": (230, 130, 170),
-}
+_CHANNELS = ("red", "green", "blue")
+# Grey levels of a channel that one word stands for.
+_STEP = 32
 _ROWS = ("top", "upper", "lower", "bottom")
 _COLUMNS = ("far-left", "left", "mid-left", "mid-right", "right", "far-right")
+# The middle of the levels, and their standard deviation if all were equally common.
+_MIDDLE = 3.5
+_SPREAD = 2.3
 # Mean luminance up to which a clip is called so, in grey levels of 0 to 255.
 _BRIGHTNESS = {"dark": 60.0, "dim": 110.0, "light": 160.0, "bright": 256.0}
 _WAYS = ("right", "up-right", "up", "up-left", "left", "down-left", "down", "down-right")
@@ -76,14 +67,13 @@ def _motion(energy: NDArray[np.float64]) -> str:
 
 
 def _places(layout: NDArray[np.float64]) -> str:
-    """Name the colour of each of a picture's (4, 6, 3) cells."""
-    known = np.array(list(_COLOURS.values()), np.float64)
-    nearest = np.square(layout[:, :, None] - known).sum(-1).argmin(-1)
-    names = list(_COLOURS)
+    """Say how red, green and blue each of a picture's (4, 6, 3) cells is, by words with a level, 0 to 7."""
+    levels = (layout / _STEP).astype(int)
     return " ".join(
-        f"{row}-{column}-{names[nearest[r, c]]}"
+        f"{row}-{column}-{channel}-{levels[r, c, n]}"
         for r, row in enumerate(_ROWS)
         for c, column in enumerate(_COLUMNS)
+        for n, channel in enumerate(_CHANNELS)
     )
 
 
@@ -136,3 +126,27 @@ class WordTable(nn.Module):
         """Average the vectors of the words of each text, (batch, width)."""
         there = numbers.gt(0).float()[:, :, None]
         return (there * self.table(numbers)).sum(1) / torch.clamp(there.sum(1), min=1)
+
+
+@torch.no_grad()
+def line_up(table: WordTable, words: Sequence[str]) -> None:
+    """Let words that end in a level begin on a line, in the order of their levels: ``top-left-red-3``.
+
+    What the brain says of a level lies between levels. On a line that is a vector of what lies between.
+
+    Parameters
+    ----------
+    table : WordTable
+    words : sequence of str
+        In the order of their numbers, from 1 on.
+    """
+    scales: dict[str, list[tuple[int, int]]] = {}
+    for number, word in enumerate(words, start=1):
+        scale, _, level = word.rpartition("-")
+        if level.isdecimal():
+            scales.setdefault(scale, []).append((number, int(level)))
+    weights = table.table.weight
+    for places in scales.values():
+        middle, along = torch.randn(2, weights.shape[1]) / 2**0.5
+        for number, level in places:
+            weights[number] = middle + along * (level - _MIDDLE) / _SPREAD

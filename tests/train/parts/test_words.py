@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from train.parts.words import Vocabulary, WordTable, captions
+from train.parts.words import Vocabulary, WordTable, captions, line_up
 
 
 def _flat(colour: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -18,16 +18,27 @@ def _stripes(speed: int) -> NDArray[np.uint8]:
     return np.broadcast_to(np.array(frames)[:, None, :, None], (32, 64, 96, 3)).astype(np.uint8)
 
 
-def test_a_caption_says_brightness_motion_and_which_colour_lies_where() -> None:
+def test_a_caption_says_how_red_green_and_blue_each_place_is_and_brightness_and_motion() -> None:
     clip = _flat((20, 20, 20))
     clip[:, 32:, :32] = (200, 40, 40)
-    clip[:, :32, 64:] = (230, 220, 60)
     (caption,) = captions([clip])
-    assert len(caption.split()) == 4 * 6 + 2
-    assert caption.endswith(" dim still")
-    words = {"bottom-far-left-red", "lower-left-red", "top-right-yellow", "top-far-left-black"}
+    assert len(caption.split()) == 3 * 4 * 6 + 2
+    assert caption.endswith(" dark still")
+    words = {"bottom-far-left-red-6", "lower-left-green-1", "top-right-blue-0"}
     assert words <= {*caption.split()}
-    assert captions([_flat((240, 240, 240))])[0].startswith("top-far-left-white")
+    assert captions([_flat((255, 255, 255))])[0].startswith("top-far-left-red-7 top-far-left-green-7")
+
+
+def test_words_of_a_scale_begin_on_a_line_in_their_order() -> None:
+    torch.manual_seed(0)
+    words = ["dim", "left-red-0", "left-red-2", "left-red-4", "right-red-4"]
+    table = WordTable(len(words), 6)
+    before = table.table.weight.clone()
+    line_up(table, words)
+    after = table.table.weight
+    assert torch.equal(before[:2], after[:2])
+    assert torch.allclose(after[3] - after[2], after[4] - after[3])
+    assert not torch.allclose(after[4], after[5])
 
 
 def test_a_caption_says_which_way_a_clip_moves() -> None:

@@ -37,7 +37,7 @@ from train.parts.words import captions
 from train.work import Arrays, Work
 
 # Longest caption on disk, letters.
-_LETTERS = 1024
+_LETTERS = 4096
 # Sessions that statistics are computed from.
 _STATISTICS = 24
 

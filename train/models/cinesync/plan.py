@@ -8,7 +8,7 @@ so that a stopped run goes on after it.
 """
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -40,7 +40,7 @@ from train.models.compact.system import decode, decoder_of
 from train.parts import film_net
 from train.parts.cogvideox import Sampler, VideoDiffusion, VideoSizes, levels, sample, transformer_of
 from train.parts.film_net import FilmNet
-from train.parts.words import Vocabulary, WordTable
+from train.parts.words import Vocabulary, WordTable, line_up
 from train.phases import Phase, check_losses
 from train.system import Trained
 from train.work import Arrays, Work
@@ -114,8 +114,8 @@ class CineSyncPlan:
             adapters=beside(brains),
         )
         codec = material.codec
-        count = len(vocabulary.words)
-        captioned, rows = self._learn_video(work, windows, codec, shape, count, phases[PRETRAIN])
+        phase = phases[PRETRAIN]
+        captioned, rows = self._learn_video(work, windows, codec, shape, vocabulary.words, phase)
         video = captioned.video
         log += rows
         torch.manual_seed(work.seed)
@@ -172,14 +172,16 @@ class CineSyncPlan:
         windows: Windows,
         codec: Arrays,
         shape: Shape,
-        words: int,
+        words: Sequence[str],
         phase: Phase,
     ) -> tuple[Captioned, list[dict[str, Any]]]:
         """Train the video model under captions, unless another run has done so; return the log as well."""
         torch.manual_seed(work.seed)
         made = transformer_of(self.video, shape.latent)
         video = VideoDiffusion(made, shape.latent, self.sampling.shift)
-        system = Captioned(video, WordTable(words, self.video.text))
+        table = WordTable(len(words), self.video.text)
+        line_up(table, words)
+        system = Captioned(video, table)
         phases = {PRETRAIN: phase}
         # A chunk at a time: the latents of many films may not fit into memory.
         chunks = (windows.latents[n : n + _AT_ONCE] for n in range(0, len(windows.latents), _AT_ONCE))
