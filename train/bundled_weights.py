@@ -1,9 +1,9 @@
 """Keep a run's weights once: in the graphs of the bundle that ships it.
 
 ``python -m train.bundled_weights RUN BUNDLE`` looks for each of a run's weights among the initialisers of the
-bundle's graphs. Those that are there to the bit leave ``weights.npz``; ``bundled_weights.json`` says where
-each of them lies, and holds a digest of all. `read` brings them back, and refuses a bundle that was
-exported from other weights.
+bundle's graphs. Those that are there to the bit, or transposed, leave ``weights.npz``. The file
+``bundled_weights.json`` says where each of them lies, and holds a digest of all. `read` brings them back, and
+refuses a bundle that was exported from other weights.
 """
 
 import hashlib
@@ -56,13 +56,17 @@ def move(run: Path, bundle: str) -> tuple[int, int]:
     for stage, initialisers in _graphs(bundle).items():
         for name, values in initialisers.items():
             places.setdefault(_content(values), [stage, name])
-    found: dict[str, list[str]] = {}
-    for name, values in weights.items():
-        place = places.get(_content(values))
-        if place is not None:
-            found[name] = place
+    as_is = {name: places[_content(x)] for name, x in weights.items() if _content(x) in places}
+    # A graph may multiply by the transpose of what torch's layer holds.
+    turned = {
+        name: places[_content(x.T)]
+        for name, x in weights.items()
+        if name not in as_is and _content(x.T) in places
+    }
+    found = as_is | turned
     kept = {name: values for name, values in weights.items() if name not in found}
-    tree = {"bundle": bundle, "digest": _digest({name: weights[name] for name in found}), "weights": found}
+    digest = _digest({name: weights[name] for name in found})
+    tree = {"bundle": bundle, "digest": digest, "weights": as_is, "transposed": turned}
     # The list first: weights that both hold do no harm, weights that neither holds are lost.
     (run / FILE).write_text(strict_json.dumps(tree, indent=1) + "\n")
     np.savez_compressed(run / _WEIGHTS, allow_pickle=False, **kept)
@@ -84,12 +88,15 @@ def read(run: Path) -> Arrays:
         return {}
     tree: dict[str, Any] = json.loads(path.read_text())
     graphs = _graphs(tree["bundle"])
+    as_is: dict[str, list[str]] = tree["weights"]
+    turned: dict[str, list[str]] = tree.get("transposed", {})
     found: Arrays = {}
-    for name, (stage, initialiser) in tree["weights"].items():
+    for name, (stage, initialiser) in (as_is | turned).items():
         if initialiser in graphs.get(stage, {}):
+            values = graphs[stage][initialiser]
             # A copy can be written to, as torch wants it; what ONNX reads from bytes cannot.
-            found[name] = graphs[stage][initialiser].copy()
-    if len(found) < len(tree["weights"]) or _digest(found) != tree["digest"]:
+            found[name] = (values.T if name in turned else values).copy(order="C")
+    if len(found) < len(as_is | turned) or _digest(found) != tree["digest"]:
         raise UsageError(
             f"{path} says that this run's weights lie in the bundle '{tree['bundle']}', but its graphs hold "
             "others. Restore the bundle that was exported from this run, or train the run again."

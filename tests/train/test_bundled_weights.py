@@ -39,10 +39,23 @@ def test_weights_that_the_graphs_hold_are_kept_once_and_come_back_to_the_bit(run
         assert found[name].flags.writeable
 
 
+def test_what_a_graph_holds_transposed_is_turned_back(run):
+    whole = arrays(run, "weights")
+    turned = np.ascontiguousarray(whole["encoder.pictures"].T)
+    np.savez_compressed(run / "weights.npz", allow_pickle=False, **whole | {"encoder.pictures": turned})
+    move(run, "phantom")
+    assert "encoder.pictures" in json.loads((run / FILE).read_text())["transposed"]
+    assert "encoder.pictures" not in arrays(run, "weights")
+    found = weights(run)["encoder.pictures"]
+    np.testing.assert_array_equal(found, turned)
+    assert found.flags.c_contiguous
+
+
 def test_a_run_that_is_moved_twice_stays_as_it_is(run):
     move(run, "phantom")
     before = (run / FILE).read_bytes()
-    assert move(run, "phantom")[0] == len(json.loads(before)["weights"])
+    told = json.loads(before)
+    assert move(run, "phantom")[0] == len(told["weights"]) + len(told["transposed"])
     assert (run / FILE).read_bytes() == before
 
 

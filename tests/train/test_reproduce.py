@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.train.tiny import tiny
-from train.reproduce import SHIPPED, compare, main, shipped
+from train.reproduce import SHIPPED, compare, main, retrain, shipped
 
 
 def test_a_figure_agrees_where_the_intervals_meet(tmp_path: Path) -> None:
@@ -31,8 +31,18 @@ def test_a_run_of_another_size_does_not(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_a_recipe_that_does_not_ship_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["cinesync"]) == 2
+    assert main(["ridge"]) == 2
     assert "haxby, compact" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["compact", "phantom"])
+def test_a_shipped_run_is_trained_again_at_its_own_scale(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr("train.reproduce.run", lambda *given: asked.extend(given) or Path("made"))
+    assert retrain(name) == Path("made")
+    recipe, changes = asked
+    assert recipe == "compact"
+    assert "scale=full" in changes  # type: ignore[operator]
 
 
 def test_an_installed_wheel_says_that_it_has_no_shipped_run(
