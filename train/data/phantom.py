@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.bundle import Bundle, ClipGeometry, EegInput, FmriInput, Manifest
-from rtdecode.bundle.manifest import CAUSAL, OFFLINE
+from rtdecode.bundle.manifest import OFFLINE
 from rtdecode.phantom.body.amplifier import montage
 from rtdecode.phantom.body.scanner import SHAPE, head
 from rtdecode.phantom.film.film import FPS, HEIGHT, WIDTH
@@ -69,7 +69,6 @@ def manifest(
     band: EegBand,
     baseline: Baseline,
     projection: Projection | None = None,
-    chain: str = CAUSAL,
 ) -> Manifest:
     """Draft the manifest of a bundle for a participant, who is read through `projection`."""
     projection = who.projection() if projection is None else projection
@@ -79,7 +78,7 @@ def manifest(
     fmri = FmriInput(len(projection.voxels), list(projection.shape), affine, baseline)
     # The frame after the window belongs to the clip, too: the codec takes clips of 4 n + 1 frames.
     clip = ClipGeometry(int(grid.window * FPS) + 1, HEIGHT, WIDTH, float(FPS))
-    return draft_manifest("phantom", grid, clip, eeg, fmri, simulated=True, chain=chain)
+    return draft_manifest("phantom", grid, clip, eeg, fmri, simulated=True)
 
 
 def resting_level(

@@ -151,8 +151,6 @@ class SimulatedSessions:
         which choices are made and no weights are trained.
     seconds : float
         Length of the film under each seed; of a film from a file no more is shown.
-    chain : str
-        ``causal``, as in a session, or ``offline`` (`train.data.offline`), for comparison alone.
     """
 
     who: Participant
@@ -163,11 +161,6 @@ class SimulatedSessions:
     seconds: float
     free: str = ""
     held: str = ""
-    chain: str = CAUSAL
-
-    def __post_init__(self) -> None:
-        if self.chain not in (CAUSAL, OFFLINE):
-            raise UsageError(f"data.chain is {CAUSAL} or {OFFLINE}, found {self.chain!r}.")
 
     def check(self, work: Work) -> None:
         """Refuse what cannot be trained on before anything is simulated.
@@ -254,7 +247,7 @@ class SimulatedSessions:
 
         It reads the voxels of `projection`; by default those that the film drives.
         """
-        return manifest(self.who, self.grid, self.band, self.baseline, projection, self.chain)
+        return manifest(self.who, self.grid, self.band, self.baseline, projection)
 
     def provenance(self, work: Work) -> dict[str, Any]:
         """Return what a bundle says about the data it was trained on."""
@@ -281,12 +274,23 @@ class FilmSessions(SimulatedSessions):
         `train.models.compact.presence`.
     presets : list of str
         The presets of those sessions.
+    chain : str
+        ``causal``, as in a session, or ``offline`` (`train.data.offline`), for comparison alone.
     """
 
     films: tuple[tuple[TrainingFilm, float], ...] = ()
     shows: str = ""
     controls: str = ""
     presets: tuple[str, ...] = ()
+    chain: str = CAUSAL
+
+    def __post_init__(self) -> None:
+        if self.chain not in (CAUSAL, OFFLINE):
+            raise UsageError(f"data.chain is {CAUSAL} or {OFFLINE}, found {self.chain!r}.")
+
+    def manifest(self, projection: Projection | None = None) -> Manifest:
+        """Draft the manifest as for other sessions; it also says by which chain they are prepared."""
+        return replace(super().manifest(projection), chain=self.chain)
 
     def showings(self, work: Work, kind: str = "sessions") -> list[Showing]:
         """List the sessions of one kind (of `KINDS`): every film under every seed.

@@ -7,11 +7,13 @@ import pytest
 
 from rtdecode.bundle import Bundle
 from rtdecode.bundle.manifest import OFFLINE
+from rtdecode.errors import UsageError
 from rtdecode.phantom.session import PhantomSession
 from rtdecode.signal.eeg.band import EegBand
 from tests.train.tiny import tiny
 from train.data.offline import detrended, offline_arrays, zero_phase
 from train.data.phantom import session_arrays
+from train.recipe import build, read
 from train.run_folder import draft_of
 from train.work import Arrays
 
@@ -92,3 +94,11 @@ def test_series_are_brought_to_deviation_one_and_a_dead_one_stays_zero() -> None
     assert np.isclose(found[:, 0].std(), 1)
     assert abs(np.polyfit(times, found[:, 0], 2)).max() < 1e-6
     assert np.allclose(found[:, 1], 0, atol=1e-3)
+
+
+def test_a_recipe_says_by_which_chain_its_sessions_are_prepared() -> None:
+    offline = build(read("cinesync", ["scale=tiny", "data.chain=offline"]).tree)["data"]
+    causal = build(read("cinesync", ["scale=tiny"]).tree)["data"]
+    assert (offline.manifest().chain, causal.manifest().chain) == ("offline", "causal")
+    with pytest.raises(UsageError, match=r"data\.chain is causal or offline, found 'both'"):
+        build(read("cinesync", ["scale=tiny", "data.chain=both"]).tree)
