@@ -3,8 +3,8 @@
     python -m benchmarks.compared RUN [OTHER ...] [--film shapes] [--preset easy] [--seeds 1000-1019]
 
 The same sessions of the simulated participant go through each run. The first run is also given EEG alone and
-volumes alone. Every row holds a figure, and how far it lies below that of the first run with both; the
-intervals resample sessions if there are 20, and blocks of 30 s with fewer. A run that was trained with
+volumes alone. Every row holds a figure, and its difference to that of the first run with both; the intervals
+resample sessions if there are 20, and blocks of 30 s with fewer. A run that was trained with
 ``data.chain=offline`` is given sessions that were prepared in that way.
 """
 

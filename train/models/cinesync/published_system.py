@@ -82,12 +82,12 @@ class PublishedVideo:
             transformer.enable_gradient_checkpointing(_recomputed)
         return VideoDiffusion(transformer, latent, shift), source.digest
 
-    def autoencoder(self) -> tuple[Any, str]:
-        """Open the autoencoder; return the digest of its weights as well."""
-        model, source = diffusers_model(Path(self.folder), "vae", licence=self.licence)
+    def autoencoder(self) -> Any:
+        """Open the autoencoder."""
+        model, _ = diffusers_model(Path(self.folder), "vae", licence=self.licence)
         if type(model).__name__ != _VAE:
             raise UsageError(f"{self.folder}/vae holds a {type(model).__name__}; {_VAE} was expected.")
-        return model, source.digest
+        return model
 
 
 @dataclass(frozen=True)
@@ -171,8 +171,7 @@ class PublishedCineSync(BrainConditioned):
         _fill(made, weights, "encoder", whole=True)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         super().__init__(made.eval(), diffusion, shape.signals, sampling, device)
-        autoencoder, _ = video.autoencoder()
-        self._drawn = _Drawn(autoencoder, shape.size).eval().to(device)
+        self._drawn = _Drawn(video.autoencoder(), shape.size).eval().to(device)
 
     @torch.no_grad()
     def frames(self, latents: NDArray[Any]) -> NDArray[np.float32]:
