@@ -70,6 +70,10 @@ class FilmNet(Trainable):
         super().__init__()
         self.frames = FrameNet(embedding)
         self.words = WordTable(words, embedding)
+        # What is said of a place in one token must be bound before the mean over tokens.
+        self.binds = nn.Sequential(
+            nn.Linear(embedding, 2 * embedding), nn.GELU(), nn.Linear(2 * embedding, embedding)
+        )
         self.alike = Contrast()
         self.told = Contrast()
 
@@ -84,8 +88,9 @@ class FilmNet(Trainable):
         return found
 
     def texts(self, numbers: Tensor) -> Tensor:
-        """Embed captions by the mean of their words, (batch, embedding), each of length 1."""
-        return functional.normalize(self.words.mean(numbers), dim=1)
+        """Embed captions by the sum of their tokens, (batch, embedding), each of length 1."""
+        there = numbers.amax(2, keepdim=True).gt(0).float()
+        return functional.normalize((there * self.binds(self.words(numbers))).sum(1), dim=1)
 
 
 def pictures(clips: NDArray[np.uint8], every: int) -> NDArray[np.uint8]:

@@ -1,7 +1,9 @@
 """Captions from what is measured of clips, and a table of words in place of a text encoder.
 
-A caption says how red, green and blue each place is, how bright a clip is, and where it moves. Words that an
-events file has for a window come last, as they stand there: nobody needs to know what they mean.
+A caption says how red, green and blue each place is in each third of a clip, how bright a clip is, and where
+it moves. Words that an events file has for a window come last, as they stand there: nobody needs to know what
+they mean. Words that are joined by slashes are one token, whose vector is the sum of theirs: what red is need
+not be learned for each place anew.
 """
 
 from collections.abc import Sequence
@@ -15,6 +17,10 @@ from rtdecode.disk.clip_file import Pixels
 from train.metrics.layout import LUMINANCE, layouts
 from train.metrics.motion import DIRECTIONS, motion_energy
 
+# Stands between the words of one token, and the most words that one has.
+_JOIN = "/"
+_TOGETHER = 5
+_THIRDS = ("early", "midway", "late")
 _CHANNELS = ("red", "green", "blue")
 # Grey levels of a channel that one word stands for.
 _STEP = 32
@@ -46,9 +52,10 @@ def captions(clips: Sequence[Pixels], told: Sequence[str] | None = None) -> list
 
 
 def _measured(clips: Sequence[Pixels]) -> list[str]:
-    colours = layouts(clips)
+    thirds = [np.array_split(clip, len(_THIRDS)) for clip in clips]
+    colours = np.stack([layouts(list(third)) for third in zip(*thirds, strict=True)], axis=1)
     energies = motion_energy(clips).mean(axis=(2, 3))
-    lights = (colours @ LUMINANCE).mean(axis=(1, 2))
+    lights = (colours @ LUMINANCE).mean(axis=(1, 2, 3))
     return [
         f"{_places(layout)} {_brightness(light)} {_motion(energy)}"
         for light, energy, layout in zip(lights, energies, colours, strict=True)
@@ -67,14 +74,18 @@ def _motion(energy: NDArray[np.float64]) -> str:
 
 
 def _places(layout: NDArray[np.float64]) -> str:
-    """Say how red, green and blue each of a picture's (4, 6, 3) cells is, by words with a level, 0 to 7."""
+    """Say how red, green and blue each of a clip's (third, 4, 6, 3) cells is, in levels from 0 to 7."""
     levels = (layout / _STEP).astype(int)
     return " ".join(
-        f"{row}-{column}-{channel}-{levels[r, c, n]}"
+        _JOIN.join([time, f"{row}-{column}", *_colour(levels[t, r, c])])
+        for t, time in enumerate(_THIRDS)
         for r, row in enumerate(_ROWS)
         for c, column in enumerate(_COLUMNS)
-        for n, channel in enumerate(_CHANNELS)
     )
+
+
+def _colour(levels: NDArray[np.int64]) -> list[str]:
+    return [f"{channel}-{level}" for channel, level in zip(_CHANNELS, levels, strict=True)]
 
 
 class Vocabulary:
@@ -93,19 +104,27 @@ class Vocabulary:
     @classmethod
     def of(cls, captions: Sequence[str]) -> "Vocabulary":
         """Collect the words of captions, in the order of the alphabet."""
-        return cls(sorted({word for caption in captions for word in caption.split()}))
+        tokens = {token for caption in captions for token in caption.split()}
+        return cls(sorted({word for token in tokens for word in token.split(_JOIN)}))
 
     def numbers(self, captions: Sequence[str], tokens: int) -> NDArray[np.int64]:
-        """Turn captions into numbers, (caption, token); longer ones are cut, shorter ones filled with 0."""
-        found = np.zeros((len(captions), tokens), np.int64)
-        for row, caption in zip(found, captions, strict=True):
-            told = [self._numbers.get(word, 0) for word in caption.split()[:tokens]]
-            row[: len(told)] = told
+        """Turn captions into numbers, (caption, token, word).
+
+        Longer captions and tokens of more than five words are cut, shorter ones are filled with 0.
+        """
+        found = np.zeros((len(captions), tokens, _TOGETHER), np.int64)
+        for rows, caption in zip(found, captions, strict=True):
+            # There may be fewer of them than rows.
+            for row, token in zip(rows, caption.split(), strict=False):
+                told = [self._numbers.get(word, 0) for word in token.split(_JOIN)[:_TOGETHER]]
+                row[: len(told)] = told
         return found
 
 
 class WordTable(nn.Module):
     """A vector for each word: tokens of a text for a model whose text encoder is not to be had.
+
+    No word has the vector zero.
 
     Parameters
     ----------
@@ -116,21 +135,16 @@ class WordTable(nn.Module):
 
     def __init__(self, words: int, width: int) -> None:
         super().__init__()
-        self.table = nn.Embedding(words + 1, width)
+        self.table = nn.Embedding(words + 1, width, padding_idx=0)
 
     def forward(self, numbers: Tensor) -> Tensor:
-        """Turn numbers (batch, token) into tokens (batch, token, width)."""
-        return self.table(numbers)
-
-    def mean(self, numbers: Tensor) -> Tensor:
-        """Average the vectors of the words of each text, (batch, width)."""
-        there = numbers.gt(0).float()[:, :, None]
-        return (there * self.table(numbers)).sum(1) / torch.clamp(there.sum(1), min=1)
+        """Turn numbers (batch, token, word) into tokens (batch, token, width)."""
+        return self.table(numbers).sum(2)
 
 
 @torch.no_grad()
 def line_up(table: WordTable, words: Sequence[str]) -> None:
-    """Let words that end in a level begin on a line, in the order of their levels: ``top-left-red-3``.
+    """Let words that end in a level begin on a line, in the order of their levels: ``red-3``.
 
     What the brain says of a level lies between levels. On a line that is a vector of what lies between.
 
@@ -147,6 +161,6 @@ def line_up(table: WordTable, words: Sequence[str]) -> None:
             scales.setdefault(scale, []).append((number, int(level)))
     weights = table.table.weight
     for places in scales.values():
-        middle, along = torch.randn(2, weights.shape[1]) / 2**0.5
+        along = torch.randn(weights.shape[1]) / 2**0.5
         for number, level in places:
-            weights[number] = middle + along * (level - _MIDDLE) / _SPREAD
+            weights[number] = along * (level - _MIDDLE) / _SPREAD

@@ -38,7 +38,7 @@ def test_pictures_are_some_frames_at_a_smaller_size() -> None:
 
 def test_a_batch_depends_on_its_place_alone() -> None:
     frames = film_net.pictures(_clips(6, 0), 4)
-    words = np.arange(12).reshape(6, 2)
+    words = np.arange(12).reshape(6, 2, 1)
     place = Place(phase="films", size=4, seed=3, order=0, number=2)
     first = film_net.draw(frames, words, place)
     again = film_net.draw(frames, words, place)
@@ -52,13 +52,24 @@ def test_it_learns_to_tell_clips_that_it_has_not_seen(tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = FilmNet(embedding=16, words=3)
     frames = film_net.pictures(_clips(64, 0), 4)
-    words = np.ones((64, 1), np.int64)
+    words = np.ones((64, 1, 1), np.int64)
     fresh = film_net.pictures(_clips(40, 1), 4)
     before = _found(net.frames, fresh)
     draw = partial(film_net.draw, frames, words)
     phase = replace(EXACT, losses={"frames": 1.0}, steps=60, batch=32, accumulate=1, keep_every=60)
     loop.train(net, {"films": phase}, draw, tmp_path, nothing, machine=CPU)
     assert _found(net.frames, fresh) > max(before, 0.5)
+
+
+@torch.no_grad()
+def test_a_text_tells_which_words_stand_together() -> None:
+    torch.manual_seed(0)
+    net = FilmNet(embedding=16, words=4)
+    top, bottom, red, blue = 1, 2, 3, 4
+    one = net.texts(torch.tensor([[[top, red], [bottom, blue], [0, 0]]]))
+    assert torch.allclose(one, net.texts(torch.tensor([[[bottom, blue], [top, red]]])))
+    other = net.texts(torch.tensor([[[top, blue], [bottom, red]]]))
+    assert (one - other).abs().max() > 0.01
 
 
 def _found(net: FrameNet, frames: NDArray[np.uint8]) -> float:

@@ -20,18 +20,22 @@ def _stripes(speed: int) -> NDArray[np.uint8]:
 
 def test_a_caption_says_how_red_green_and_blue_each_place_is_and_brightness_and_motion() -> None:
     clip = _flat((20, 20, 20))
-    clip[:, 32:, :32] = (200, 40, 40)
+    clip[16:, 32:, :32] = (200, 40, 40)
     (caption,) = captions([clip])
     assert len(caption.split()) == 3 * 4 * 6 + 2
     assert caption.endswith(" dark still")
-    words = {"bottom-far-left-red-6", "lower-left-green-1", "top-right-blue-0"}
-    assert words <= {*caption.split()}
-    assert captions([_flat((255, 255, 255))])[0].startswith("top-far-left-red-7 top-far-left-green-7")
+    tokens = {
+        "early/bottom-far-left/red-0/green-0/blue-0",
+        "late/bottom-far-left/red-6/green-1/blue-1",
+        "late/top-right/red-0/green-0/blue-0",
+    }
+    assert tokens <= {*caption.split()}
+    assert captions([_flat((255, 255, 255))])[0].startswith("early/top-far-left/red-7/green-7/blue-7 ")
 
 
 def test_words_of_a_scale_begin_on_a_line_in_their_order() -> None:
     torch.manual_seed(0)
-    words = ["dim", "left-red-0", "left-red-2", "left-red-4", "right-red-4"]
+    words = ["dim", "red-0", "red-2", "red-4", "blue-4"]
     table = WordTable(len(words), 6)
     before = table.table.weight.clone()
     line_up(table, words)
@@ -54,17 +58,22 @@ def test_words_of_an_events_file_come_last_as_they_are() -> None:
 
 
 def test_words_have_numbers_and_unknown_ones_the_number_of_none() -> None:
-    known = Vocabulary.of(["a red dot", "a blue dot"])
+    known = Vocabulary.of(["a red/dot", "a blue/dot"])
     assert known.words == ["a", "blue", "dot", "red"]
-    assert known.numbers(["red dot", "a green dot and more"], 3).tolist() == [[4, 3, 0], [1, 0, 3]]
-    assert Vocabulary(known.words).numbers(["blue"], 1).tolist() == [[2]]
+    found = known.numbers(["red/dot", "a/green/dot a/a/a/a/a/red and more"], 2)
+    assert found.tolist() == [
+        [[4, 3, 0, 0, 0], [0, 0, 0, 0, 0]],
+        [[1, 0, 3, 0, 0], [1, 1, 1, 1, 1]],
+    ]
+    assert Vocabulary(known.words).numbers(["blue"], 1).tolist() == [[[2, 0, 0, 0, 0]]]
 
 
-def test_the_mean_of_a_text_leaves_out_what_is_no_word() -> None:
+def test_a_token_is_the_sum_of_its_words_and_no_word_is_zero() -> None:
     torch.manual_seed(0)
     table = WordTable(4, 6)
-    numbers = torch.tensor([[4, 3, 0], [0, 0, 0]])
-    vectors = table(numbers)
-    assert vectors.shape == (2, 3, 6)
-    assert torch.allclose(table.mean(numbers)[0], vectors[0, :2].mean(0))
-    assert torch.equal(table.mean(numbers)[1], torch.zeros(6))
+    tokens = table(torch.tensor([[[4, 3, 0], [2, 0, 0], [0, 0, 0]]]))
+    assert tokens.shape == (1, 3, 6)
+    vectors = table.table.weight
+    assert torch.allclose(tokens[0, 0], vectors[4] + vectors[3])
+    assert torch.equal(tokens[0, 1], vectors[2])
+    assert torch.equal(tokens[0, 2], torch.zeros(6))

@@ -41,7 +41,7 @@ class Windows:
     Attributes
     ----------
     latents : (window, channel, latent frame, row, column)
-    words : int64, (window, token)
+    words : int64, (window, token, word)
         Numbers of the words of their captions; no token where no phase reads them.
     frames : float32, (window, frame, embedding)
     text : float32, (window, embedding)
@@ -145,7 +145,7 @@ def _noised(latents: NDArray[Any], place: Place) -> dict[str, Tensor]:
 
 def _fewer_words(words: NDArray[np.int64], share: float, place: Place) -> NDArray[np.int64]:
     without = _chance(place, 0) < share
-    return np.where(without[:, None], 0, words)
+    return np.where(without[:, None, None], 0, words)
 
 
 def _fewer_places(signals: Arrays, dropout: Dropout, place: Place) -> Arrays:

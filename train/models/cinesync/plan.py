@@ -183,6 +183,7 @@ class CineSyncPlan:
         line_up(table, words)
         system = Captioned(video, table)
         phases = {PRETRAIN: phase}
+        settings = np.array([self.dropout.words, self.sampling.shift])
         # A chunk at a time: the latents of many films may not fit into memory.
         chunks = (windows.latents[n : n + _AT_ONCE] for n in range(0, len(windows.latents), _AT_ONCE))
         log = shared.train(
@@ -193,7 +194,7 @@ class CineSyncPlan:
             partial(self._show_captioned, work, system, codec, windows),
             work.seed,
             self.machine,
-            chain([windows.words, np.array([self.dropout.words, self.sampling.shift])], chunks),
+            chain([windows.words, np.array(words), settings], chunks),
         )
         return system, log
 

@@ -103,7 +103,7 @@ class PublishedPlan:
         system = BrainVideo(encoder, video, frames, normalised=self.normalised)
         read = Windows(
             latents=aimed["vae"],
-            words=np.zeros((len(shown), 0), np.int64),
+            words=np.zeros((len(shown), 0, 0), np.int64),
             frames=aimed["image"],
             text=aimed["text"][:],
             signals=taught.signals,
