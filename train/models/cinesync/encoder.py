@@ -47,6 +47,9 @@ class EncoderSizes:
         One of `FUSIONS`.
     hidden : int
         Layers of the fusing perceptron before its last one; 0 for a single linear map.
+    offset : bool
+        Whether each token of the condition has a learned vector that is added to it, as neither paper nor
+        code have.
     """
 
     fmri: TrunkSizes
@@ -56,6 +59,7 @@ class EncoderSizes:
     modalities: tuple[str, ...] | list[str] = MODALITIES
     fusion: str = "dual"
     hidden: int = 1
+    offset: bool = False
 
     def __post_init__(self) -> None:
         if not self.modalities or not {*self.modalities} <= {*MODALITIES}:
@@ -196,6 +200,8 @@ class Fusion(nn.Module):
         if not self.spatial:
             entries = {"both": sum(entries.values())}
         self.mixers = nn.ModuleDict({n: _perceptron(w, width, sizes.hidden) for n, w in entries.items()})
+        count = sum(sizes.counts.values()) if self.spatial else conditions
+        self.offset = nn.Parameter(torch.zeros(count, width)) if sizes.offset else None
 
     def forward(self, tokens: Mapping[str, Tensor]) -> Tensor:
         """Fuse (window, token, width) of each modality."""
@@ -206,8 +212,10 @@ class Fusion(nn.Module):
                 projected = self.counts[name](projected.transpose(1, 2)).transpose(1, 2)
             found[name] = projected
         if self.spatial:
-            return torch.cat([self.mixers[name](x) for name, x in found.items()], dim=1)
-        return self.mixers["both"](torch.cat(list(found.values()), dim=2))
+            mixed = torch.cat([self.mixers[name](x) for name, x in found.items()], dim=1)
+        else:
+            mixed = self.mixers["both"](torch.cat(list(found.values()), dim=2))
+        return mixed if self.offset is None else mixed + self.offset
 
 
 def _perceptron(entering: int, width: int, hidden: int) -> nn.Sequential:

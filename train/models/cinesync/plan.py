@@ -92,6 +92,7 @@ class CineSyncPlan:
         """Train the film net and the video model, align the encoders, and adapt the video model."""
         brains = _apart(phases)
         check_read(brains, self.encoder)
+        _check_tokens(self.encoder, self.films.tokens)
         films = self.films
         if isinstance(data, DataSetWindows):
             material = of_set(work, data, films)
@@ -120,6 +121,7 @@ class CineSyncPlan:
         log += rows
         torch.manual_seed(work.seed)
         encoder = BrainEncoder(self.encoder, seen, films.embedding, films.tokens, self.video.text)
+        _begin(encoder, captioned.words, words)
         system = BrainVideo(encoder, video, shape.frames, normalised=self.normalised, words=captioned.words)
         log += loop.train(
             system,
@@ -264,6 +266,18 @@ def check_read(phases: Mapping[str, Phase], encoder: EncoderSizes) -> None:
                 )
 
 
+@torch.no_grad()
+def _begin(encoder: BrainEncoder, table: WordTable, words: NDArray[np.int64]) -> None:
+    """Let the condition begin at the mean caption, so that its tokens need not be learned from brains."""
+    offset = encoder.fusion.offset
+    if offset is None:
+        return
+    total = torch.zeros_like(offset)
+    for n in range(0, len(words), _AT_ONCE):
+        total += table(torch.from_numpy(words[n : n + _AT_ONCE])).sum(0)
+    offset.copy_(total / len(words))
+
+
 def beside(phases: Mapping[str, Phase]) -> dict[str, Adapter]:
     """List the adapters that stay beside the weights, by the names of their phases."""
     return {n: one for n, phase in phases.items() for one in phase.adapters.values() if not one.merge}
@@ -271,6 +285,16 @@ def beside(phases: Mapping[str, Phase]) -> dict[str, Adapter]:
 
 def losses_of(phases: Mapping[str, Phase]) -> dict[str, list[str]]:
     return {name: list(phase.losses) for name, phase in phases.items()}
+
+
+def _check_tokens(encoder: EncoderSizes, tokens: int) -> None:
+    """Refuse a spatial fusion that does not lead to as many tokens as a caption has."""
+    found = sum(encoder.counts.values())
+    if encoder.fusion == "spatial" and found != tokens:
+        raise UsageError(
+            f"spatial fusion lays the tokens of both modalities one after the other, {found} in all, where a "
+            f"caption has {tokens}. Give system.encoder.tokens={tokens}, and eeg_tokens of a part of them."
+        )
 
 
 def seen_by(signals: Mapping[str, Rows], encoder: EncoderSizes) -> Signals:

@@ -69,6 +69,21 @@ def test_every_phase_takes_its_steps_on_its_own_losses(run: Path) -> None:
     assert all(np.abs(x).max() > 0 for x in made)
 
 
+def test_the_condition_begins_at_the_mean_caption(run: Path) -> None:
+    offset = weights(run)["encoder.fusion.offset"].astype(np.float64)
+    assert offset.shape == (84, 64)
+    # Ten steps move a weight by less than a tenth. Captions have 74 tokens and the words of the events.
+    assert np.abs(offset[:74]).mean() > 0.5
+
+
+def test_spatial_fusion_is_refused_unless_it_leads_to_as_many_tokens_as_a_caption_has(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(["cinesync", *SMALL, "system.encoder.fusion=spatial", f"out={tmp_path / 'run'}"]) == 2
+    assert "8 in all, where a caption has 84" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_condition_is_judged_beside_the_clips(run: Path) -> None:
     figures = read_run(run)["figures"]
     for name in ("condition_2way", "adapter_gain", "condition_gain", "brain_gain"):

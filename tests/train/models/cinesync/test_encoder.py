@@ -70,6 +70,18 @@ def test_at_full_size_it_has_the_published_number_of_parameters_and_tokens(
     assert {name: x.shape for name, x in found.classes.items()} == {"fmri": (1, 1152), "eeg": (1, 1152)}
 
 
+def test_an_offset_is_added_to_each_token_of_the_condition() -> None:
+    encoder = _made(replace(_SIZES, offset=True))
+    assert _count(encoder) == _count(_made(_SIZES)) + 6 * 10
+    inputs = _inputs(_SIGNALS)
+    with torch.no_grad():
+        before = encoder(inputs).tokens
+        assert torch.equal(before, _made(_SIZES)(inputs).tokens)
+        encoder.fusion.offset += torch.arange(6.0)[:, None]
+        moved = encoder(inputs).tokens - before
+    assert torch.allclose(moved, torch.arange(6.0)[:, None].expand(2, 6, 10), atol=1e-5)
+
+
 def test_at_full_size_the_generator_is_cogvideox_5b() -> None:
     latent = (16, 9, 60, 90)
     with torch.device("meta"):
