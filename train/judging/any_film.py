@@ -164,12 +164,14 @@ def sheet(show: Show, bundle: Bundle, session: PhantomSession) -> Image.Image:
     where = spans(session.seed, session.film.windows, bundle.manifest.grid)
     clips: dict[str, Sequence[Pixels]] = {"film": list(film_clips(session.film))}
     clips["both"] = show(inputs, where).clips
-    clips["1 step"] = show(inputs, where, steps=1).clips
+    if bundle.manifest.steps > 1:
+        clips["1 step"] = show(inputs, where, steps=1).clips
     clips["null brain"] = show(inputs, where, null=True).clips
     picked = np.linspace(0, len(where) - 1, min(_SHEET_ROWS, len(where))).astype(int)
     rows = {name: [each[row] for row in picked] for name, each in clips.items()}
     told = f"simulated participant, preset {session.preset.name}, {title(session.film_name)}"
-    return contact_sheet(rows, _SHEET_FRAMES, f"{told}, {bundle.manifest.steps} steps")
+    steps = bundle.manifest.steps
+    return contact_sheet(rows, _SHEET_FRAMES, f"{told}, {steps} step{'s' if steps > 1 else ''}")
 
 
 def title(film: str) -> str:
