@@ -36,6 +36,8 @@ from train.parts import film_net
 from train.parts.words import captions
 from train.work import Arrays, Work
 
+# What a bundle of the simulated participant is called: `phantom` is the compact model's.
+_NAME = "cinesync-tiny"
 # Longest caption on disk, letters.
 _LETTERS = 4096
 # Sessions that statistics are computed from.
@@ -142,7 +144,7 @@ def of_sessions(work: Work, data: FilmSessions, sizes: FilmSizes, voxels: int) -
         signals={name: Shards(sessions, name) for name in PORTS},
         units=stats,
         stats=stats | {"mean_clip": codec["mean_clip"]},
-        manifest=replace(draft, provenance=data.provenance(work)),
+        manifest=replace(draft, name=_NAME, provenance=data.provenance(work)),
         projection=projection,
         golden=golden_of(work, taught[0], stats),
     )
