@@ -45,6 +45,7 @@ def test_it_holds_what_a_session_reads_and_nothing_of_training(wheel: Path) -> N
     names = zipfile.ZipFile(wheel).namelist()
     for needed in (
         "rtdecode/bundles/phantom/manifest.json",
+        "rtdecode/bundles/cinesync-tiny/encode.onnx",
         "rtdecode/bundles/haxby/encode.onnx",
         "rtdecode/montages/standard64.tsv",
         "rtdecode/phantom/films/README.md",

@@ -29,7 +29,7 @@ from train.system import ClosedForm, Condition, System
 from train.work import Arrays
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = ("phantom", "haxby")
+SHIPPED = ("phantom", "haxby", "cinesync-tiny")
 HIDING = """
 import sys
 class Hidden:

@@ -11,7 +11,7 @@ from train.reproduce import SHIPPED, compare, main, retrain, shipped
 
 
 def test_a_figure_agrees_where_the_intervals_meet(tmp_path: Path) -> None:
-    assert set(shipped()) == {"compact", "haxby"}
+    assert set(shipped()) == {"cinesync", "compact", "haxby"}
     tree = json.loads((shipped()["compact"] / "run.json").read_text())
     figures = tree["figures"]
     high = figures["identification_2way"]["ci95"][1]
@@ -32,7 +32,7 @@ def test_a_run_of_another_size_does_not(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_a_recipe_that_does_not_ship_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ridge"]) == 2
-    assert "haxby, compact" in capsys.readouterr().err
+    assert "cinesync, haxby, compact" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["compact", "phantom"])

@@ -60,7 +60,7 @@ def test_round_trip(written: Path) -> None:
     assert not list(written.parent.glob("*.part"))
 
 
-@pytest.mark.parametrize("name", ["phantom", "haxby"])
+@pytest.mark.parametrize("name", ["phantom", "haxby", "cinesync-tiny"])
 def test_a_shipped_manifest_is_written_as_it_lies_there(name: str) -> None:
     kept = json.loads((bundles.SHIPPED / name / "manifest.json").read_text())
     del kept["digest"]
