@@ -35,14 +35,19 @@ def test_a_recipe_that_does_not_ship_is_named(capsys: pytest.CaptureFixture[str]
     assert "cinesync, haxby, compact" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["compact", "phantom"])
-def test_a_shipped_run_is_trained_again_at_its_own_scale(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "recipe", "scale"),
+    [("compact", "compact", "full"), ("phantom", "compact", "full"), ("cinesync-tiny", "cinesync", "tiny")],
+)
+def test_a_shipped_run_is_trained_again_at_its_own_scale(
+    name: str, recipe: str, scale: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[object] = []
     monkeypatch.setattr("train.reproduce.run", lambda *given: asked.extend(given) or Path("made"))
     assert retrain(name) == Path("made")
-    recipe, changes = asked
-    assert recipe == "compact"
-    assert "scale=full" in changes  # type: ignore[operator]
+    found, changes = asked
+    assert found == recipe
+    assert f"scale={scale}" in changes  # type: ignore[operator]
 
 
 def test_an_installed_wheel_says_that_it_has_no_shipped_run(
