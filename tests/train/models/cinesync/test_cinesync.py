@@ -1,23 +1,14 @@
 """CineSync from simulated films to a bundle, with a few steps of each phase."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 
-from benchmarks.played import record
 from export import run as exporting
 from rtdecode import bundle as bundles
-from rtdecode.disk.recording import Recording
-from rtdecode.phantom.session import PhantomSession
-from streaming.decode.decoder import Decoder
-from streaming.session import replay
-from train.data.chain import windows
-from train.data.phantom import window_arrays
-from train.evaluate import evaluate
-from train.judging.judged import Request
+from tests.train.models.cinesync.live import beside
 from train.models.cinesync.trainable import CONTRASTS
 from train.recipe import build
 from train.run import main as train
@@ -134,22 +125,8 @@ def test_the_weights_of_the_run_lie_in_the_bundle_to_the_bit(run: Path, bundle: 
 
 @pytest.mark.full
 def test_a_replay_reads_and_tells_what_the_judge_does(run: Path, bundle: Path, tmp_path: Path) -> None:
-    recording = record(PhantomSession("easy", 1, 1000, 40.0, "free"), tmp_path / "recording")
-    kept = Recording(recording)
-    loaded = bundles.load(bundle)
-    decoder = Decoder(loaded, tell_condition=True)
-    live = [decoder.decode(w).condition for w in windows(loaded, kept.events(), kept.montage, seconds=40.0)]
-    draft = draft_of(run)
-    inputs = window_arrays(draft.manifest, windows(draft, kept.events(), kept.montage, seconds=40.0))
-    condition = restored(run, build(read_run(run)["arguments"])["system"]).condition(inputs)
-    # Programs are told the mean token.
-    ours = np.asarray(condition.tokens).mean(axis=1)
-    assert len(live) == len(ours) == 10
-    assert np.abs(np.stack([x for x in live if x is not None]) - ours).max() < 1e-4
-
-    report = tmp_path / "report.json"
-    replay.run(recording, str(bundle), "max", out=tmp_path / "out", report=report)
-    told = json.loads(report.read_text())["accuracy"]["identification_2way"]
-    judged = evaluate(run, Request(data=recording))["identification_2way"]
-    assert told["n"] == judged["n"] == 10
-    assert told["value"] == pytest.approx(judged["value"], abs=0.02)
+    found = beside(run, str(bundle), 40.0, tmp_path)
+    assert len(found.live) == len(found.ours) == 10
+    assert found.difference < 1e-4
+    assert found.told["n"] == found.judged["n"] == 10
+    assert found.told["value"] == pytest.approx(found.judged["value"], abs=0.02)

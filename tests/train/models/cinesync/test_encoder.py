@@ -77,7 +77,9 @@ def test_an_offset_is_added_to_each_token_of_the_condition() -> None:
     with torch.no_grad():
         before = encoder(inputs).tokens
         assert torch.equal(before, _made(_SIZES)(inputs).tokens)
-        encoder.fusion.offset += torch.arange(6.0)[:, None]
+        offset = encoder.fusion.offset
+        assert offset is not None
+        offset += torch.arange(6.0)[:, None]
         moved = encoder(inputs).tokens - before
     assert torch.allclose(moved, torch.arange(6.0)[:, None].expand(2, 6, 10), atol=1e-5)
 

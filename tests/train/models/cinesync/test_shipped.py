@@ -1,24 +1,13 @@
 """The small CineSync that ships: it reads the brain as far as its bars say, live as it was judged."""
 
-import json
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from benchmarks.played import record
-from rtdecode import bundle as bundles
-from rtdecode.disk.recording import Recording
-from rtdecode.phantom.session import PhantomSession
-from streaming.decode.decoder import Decoder
-from streaming.session import replay
-from train.data.chain import windows
-from train.data.phantom import window_arrays
+from tests.train.models.cinesync.live import beside
 from train.evaluate import evaluate
 from train.judging.judged import Figures, Request
-from train.recipe import build
-from train.run_folder import draft_of, read_run, restored
 
 NAME = "cinesync-tiny"
 ROOT = Path(__file__).parents[4]
@@ -62,24 +51,8 @@ def test_its_clips_gain_by_the_brain() -> None:
 @pytest.mark.full
 @pytest.mark.timeout(600)
 def test_a_replay_reads_and_draws_what_the_judge_does(tmp_path: Path) -> None:
-    session = PhantomSession("easy", 1, 1000, 60.0, "free")
-    recording = record(session, tmp_path / "recording")
-    kept = Recording(recording)
-    bundle = bundles.load(NAME)
-    decoder = Decoder(bundle, tell_condition=True)
-    played = windows(bundle, kept.events(), kept.montage, seconds=60.0)
-    live = [decoder.decode(window).condition for window in played]
-    draft = draft_of(RUN)
-    inputs = window_arrays(draft.manifest, windows(draft, kept.events(), kept.montage, seconds=60.0))
-    condition = restored(RUN, build(read_run(RUN)["arguments"])["system"]).condition(inputs)
-    assert len(live) == 15
-    # Programs are told the mean token.
-    ours = np.asarray(condition.tokens).mean(axis=1)
-    assert max(np.abs(a - b).max() for a, b in zip(live, ours, strict=True) if a is not None) < 1e-4
-
-    report = tmp_path / "report.json"
-    replay.run(recording, NAME, "max", out=tmp_path / "out", report=report)
-    told = json.loads(report.read_text())["accuracy"]["identification_2way"]
-    judged = evaluate(RUN, Request(data=recording))["identification_2way"]
-    assert told["n"] == judged["n"] == 15
-    assert told["value"] == pytest.approx(judged["value"], abs=1e-9)
+    found = beside(RUN, NAME, 60.0, tmp_path)
+    assert len(found.live) == len(found.ours) == 15
+    assert found.difference < 1e-4
+    assert found.told["n"] == found.judged["n"] == 15
+    assert found.told["value"] == pytest.approx(found.judged["value"], abs=1e-9)

@@ -1,0 +1,67 @@
+"""A run beside its bundle on one recording: what a session reads and tells, and what the judge does."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.played import record
+from rtdecode import bundle as bundles
+from rtdecode.disk.recording import Recording
+from rtdecode.phantom.session import PhantomSession
+from streaming.decode.decoder import Decoder
+from streaming.session import replay
+from train.data.chain import windows
+from train.data.phantom import window_arrays
+from train.evaluate import evaluate
+from train.judging.judged import Request
+from train.recipe import build
+from train.run_folder import draft_of, read_run, restored
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a session and the judge have of the same windows.
+
+    Attributes
+    ----------
+    live, ours : list of ndarray
+        The mean token of each window's condition, by the bundle and by the run.
+    told, judged : dict
+        2-way identification, by the report of a replay and by the judge.
+    """
+
+    live: list[NDArray[Any]]
+    ours: list[NDArray[Any]]
+    told: dict[str, Any]
+    judged: dict[str, Any]
+
+    @property
+    def difference(self) -> float:
+        """The largest difference of a condition."""
+        return float(np.abs(np.stack(self.live) - np.stack(self.ours)).max())
+
+
+def beside(run: Path, bundle: str, seconds: float, place: Path) -> Beside:
+    """Record a session in `place`, and give it to a run and to its bundle."""
+    recording = record(PhantomSession("easy", 1, 1000, seconds, "free"), place / "recording")
+    kept = Recording(recording)
+    loaded = bundles.load(bundle)
+    decoder = Decoder(loaded, tell_condition=True)
+    played = windows(loaded, kept.events(), kept.montage, seconds=seconds)
+    live = [decoder.decode(window).condition for window in played]
+    draft = draft_of(run)
+    inputs = window_arrays(draft.manifest, windows(draft, kept.events(), kept.montage, seconds=seconds))
+    condition = restored(run, build(read_run(run)["arguments"])["system"]).condition(inputs)
+    report = place / "report.json"
+    replay.run(recording, bundle, "max", out=place / "out", report=report)
+    return Beside(
+        live=[tokens for tokens in live if tokens is not None],
+        # Programs are told the mean token.
+        ours=list(np.asarray(condition.tokens).mean(axis=1)),
+        told=json.loads(report.read_text())["accuracy"]["identification_2way"],
+        judged=evaluate(run, Request(data=recording))["identification_2way"],
+    )
