@@ -3,6 +3,7 @@
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,12 +43,12 @@ def test_a_recipe_that_does_not_ship_is_named(capsys: pytest.CaptureFixture[str]
 def test_a_shipped_run_is_trained_again_at_its_own_scale(
     name: str, recipe: str, scale: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[object] = []
+    asked: list[Any] = []
     monkeypatch.setattr("train.reproduce.run", lambda *given: asked.extend(given) or Path("made"))
     assert retrain(name) == Path("made")
     found, changes = asked
     assert found == recipe
-    assert f"scale={scale}" in changes  # type: ignore[operator]
+    assert f"scale={scale}" in changes
 
 
 def test_an_installed_wheel_says_that_it_has_no_shipped_run(

@@ -70,7 +70,7 @@ class FilmNet(Trainable):
         super().__init__()
         self.frames = FrameNet(embedding)
         self.words = WordTable(words, embedding)
-        # What is said of a place in one token must be bound before the mean over tokens.
+        # What is said of a place in one token must be bound before the sum over tokens.
         self.binds = nn.Sequential(
             nn.Linear(embedding, 2 * embedding), nn.GELU(), nn.Linear(2 * embedding, embedding)
         )

@@ -65,7 +65,10 @@ def test_it_learns_to_tell_clips_that_it_has_not_seen(tmp_path: Path) -> None:
 def test_a_text_tells_which_words_stand_together() -> None:
     torch.manual_seed(0)
     net = FilmNet(embedding=16, words=4)
-    top, bottom, red, blue = 1, 2, 3, 4
+    top = 1
+    bottom = 2
+    red = 3
+    blue = 4
     one = net.texts(torch.tensor([[[top, red], [bottom, blue], [0, 0]]]))
     assert torch.allclose(one, net.texts(torch.tensor([[[bottom, blue], [top, red]]])))
     other = net.texts(torch.tensor([[[top, blue], [bottom, red]]]))
