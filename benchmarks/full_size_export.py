@@ -1,0 +1,223 @@
+"""Wan2.1-1.3B and CogVideoX-5B as ONNX graphs at full size, with random weights, on this machine.
+
+    python -m benchmarks.full_size_export [wan] [cogvideox] [--dtype bf16] [--layers N] [--scratch DIR]
+
+One denoising step of 33 frames of 480 x 720, its schedule inside, is exported in both flavours: fused (opset
+23, one Attention node for each attention) and decomposed (opset 22). Weights lie in a file beside the graph.
+Every export runs in a process of its own, so that its peak of memory is its own, and its files are deleted
+afterwards. What cannot run here is checked as far as that goes: the checker, shape inference, a load by ONNX
+Runtime without optimisation; and the same code at full width, with two layers and few tokens in single
+precision, gives the values of torch. Prints what was found and adds it to the file beside this one.
+"""
+
+import argparse
+import json
+import logging
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import psutil
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from benchmarks.full_size import DTYPES, LATENT, STEPS, layered, weights_bytes
+from rtdecode.errors import UsageError
+
+# Opset -> how many nodes an attention takes.
+FLAVOURS = {23: "fused", 22: "decomposed"}
+# The same code paths in little time: full width, and 12 tokens.
+_NARROW = (16, 2, 4, 6)
+_FEW_LAYERS = 2
+# Largest difference between torch and ONNX Runtime in single precision.
+MOST = 1e-4
+# Bytes beyond the weights that an export takes: torch, the graph, and the file's buffers.
+_BESIDE = 2.0e9
+_COUNTED = ("Attention", "Softmax", "ScatterND", "RMSNormalization", "LayerNormalization", "Cast")
+_OUT = Path(__file__).with_suffix(".json")
+
+
+def main() -> None:
+    """Export every model that is asked for in both flavours, print and write."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("models", nargs="*", help="wan, cogvideox; both if none is named")
+    parser.add_argument("--dtype", choices=DTYPES, default="bf16")
+    parser.add_argument("--layers", type=int, help="fewer than the model has")
+    parser.add_argument("--scratch", type=Path, help="where files are written before they are deleted")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if unknown := {*asked.models} - {*STEPS}:
+        raise UsageError(f"there is no model {sorted(unknown)[0]}; choose from {', '.join(STEPS)}.")
+    if asked.one:
+        what = json.loads(asked.one)
+        folder = Path(what["folder"])
+        if what["parity"]:
+            found = parity(what["model"], what["opset"], folder)
+        else:
+            found = measure(what["model"], asked.dtype, asked.layers, what["opset"], folder)
+        print(json.dumps(found))  # noqa: T201
+        return
+    for model in asked.models or STEPS:
+        check_memory(model, asked.dtype, asked.layers)
+        for opset, flavour in FLAVOURS.items():
+            name = "-".join([model, asked.dtype, flavour])
+            with tempfile.TemporaryDirectory(dir=asked.scratch) as folder:
+                _add("exports", name, _apart(model, opset, folder, asked, parity=False))
+            with tempfile.TemporaryDirectory(dir=asked.scratch) as folder:
+                _add("parity", f"{model}-{flavour}", _apart(model, opset, folder, asked, parity=True))
+
+
+def check_memory(model: str, dtype: str, layers: int | None) -> None:
+    """Refuse an export for which there is too little memory.
+
+    Raises
+    ------
+    UsageError
+    """
+    need = weights_bytes(model, layered(model, layers), DTYPES[dtype]) + _BESIDE
+    free = psutil.virtual_memory().available
+    if need > free:
+        raise UsageError(
+            f"the export of {model} in {dtype} takes about {need / 1e9:.1f} GB of memory, and "
+            f"{free / 1e9:.1f} GB are free here. Give --layers N for a part of it."
+        )
+
+
+def measure(model: str, dtype: str, layers: int | None, opset: int, folder: Path) -> dict[str, Any]:
+    """Export one model in one flavour and look at the files; this process ends afterwards."""
+    sizes = layered(model, layers)
+    torch.manual_seed(0)
+    began = time.monotonic()
+    made = STEPS[model](DTYPES[dtype], sizes, LATENT)
+    built = time.monotonic()
+    path = exported(made.step, made.inputs, opset, folder)
+    done = time.monotonic()
+    graph = onnx.load(path, load_external_data=False)
+    nodes = Counter(node.op_type for node in graph.graph.node)
+    expected = made.attentions if FLAVOURS[opset] == "fused" else 0
+    del made
+    return {
+        "layers": sizes.layers,
+        "opset": opset,
+        "build_s": round(built - began, 1),
+        "export_s": round(done - built, 1),
+        "peak_rss_gb": round(_peak_gb(), 2),
+        "files_mb": {one.name: round(one.stat().st_size / 1e6, 1) for one in sorted(folder.iterdir())},
+        "nodes": len(graph.graph.node),
+        "counts": {kind: nodes[kind] for kind in _COUNTED},
+        "one_node_each": nodes["Attention"] == expected,
+        "checker": _told(lambda: onnx.checker.check_model(path)),
+        "shapes": _told(lambda: _infer(path, folder)),
+        "load": _told(lambda: _load(path)),
+    }
+
+
+def parity(model: str, opset: int, folder: Path) -> dict[str, Any]:
+    """Compare torch and ONNX Runtime at full width, with two layers and few tokens, in single precision."""
+    torch.manual_seed(0)
+    made = STEPS[model](torch.float32, layered(model, _FEW_LAYERS), _NARROW)
+    path = exported(made.step, made.inputs, opset, folder)
+    with torch.no_grad():
+        expected = made.step(*made.inputs.values()).numpy()
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {name: x.numpy() for name, x in made.inputs.items()})
+    moved = np.abs(expected - made.inputs["latent"].numpy()).max()
+    largest = np.abs(np.asarray(found) - expected).max()
+    return {
+        "layers": _FEW_LAYERS,
+        "latent": list(_NARROW),
+        "largest_difference": float(largest),
+        "step_moves_by": float(moved),
+        "passed": bool(largest <= MOST),
+    }
+
+
+def exported(step: nn.Module, inputs: dict[str, Tensor], opset: int, folder: Path) -> str:
+    """Write a step as ``denoise.onnx``, its weights in a file beside it; return its path."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    path = folder / "denoise.onnx"
+    with warnings.catch_warnings(), torch.no_grad():
+        # The exporter warns about its own internals.
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            step,
+            tuple(inputs.values()),
+            input_names=list(inputs),
+            output_names=["next"],
+            opset_version=opset,
+            dynamo=True,
+            verbose=False,
+        )
+        assert program is not None
+        program.save(path, external_data=True)
+    return str(path)
+
+
+def _infer(path: str, folder: Path) -> None:
+    """Infer the shapes of every value; raise if one does not fit."""
+    onnx.shape_inference.infer_shapes_path(path, str(folder / "shapes.onnx"), strict_mode=True)
+
+
+def _load(path: str) -> None:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _told(check: Any) -> str:
+    """Run a check; return "ok" or what it says."""
+    try:
+        check()
+    except Exception as error:  # noqa: BLE001
+        return f"{type(error).__name__}: {str(error)[:300]}"
+    return "ok"
+
+
+def _apart(model: str, opset: int, folder: str, asked: argparse.Namespace, *, parity: bool) -> dict[str, Any]:
+    """Measure in a process of its own."""
+    what = json.dumps({"model": model, "opset": opset, "folder": folder, "parity": parity})
+    words = [sys.executable, "-m", "benchmarks.full_size_export", "--dtype", asked.dtype, "--one", what]
+    if asked.layers is not None:
+        words += ["--layers", str(asked.layers)]
+    began = time.monotonic()
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    return {"wall_s": round(time.monotonic() - began, 1), **found}
+
+
+def _add(part: str, name: str, found: dict[str, Any]) -> None:
+    """Print one result and add it to the file."""
+    Console().print_json(data={name: found})
+    every = json.loads(_OUT.read_text()) if _OUT.exists() else {}
+    every["machine"] = {
+        "cpu": platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "torch": torch.__version__,
+        "onnxruntime": onnxruntime.__version__,
+    }
+    every["latent"] = list(LATENT)
+    every.setdefault(part, {})[name] = found
+    _OUT.write_text(json.dumps(every, indent=1) + "\n")
+
+
+def _peak_gb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+if __name__ == "__main__":
+    main()

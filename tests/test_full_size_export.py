@@ -1,0 +1,67 @@
+"""The command that exports full-size models, on tiny ones."""
+
+from collections import namedtuple
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from benchmarks import full_size, full_size_export
+from benchmarks.full_size import TINY, TINY_LATENT
+from benchmarks.full_size_export import check_memory, measure, parity
+from rtdecode.errors import UsageError
+
+
+@pytest.fixture
+def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(full_size, "SIZES", TINY)
+    monkeypatch.setattr(full_size_export, "LATENT", TINY_LATENT)
+
+
+@pytest.mark.usefixtures("_tiny")
+def test_a_cogvideox_is_exported_and_looked_at(tmp_path: Path) -> None:
+    found = measure("cogvideox", "fp32", None, 23, tmp_path)
+    # One attention in each of two layers.
+    assert found["counts"]["Attention"] == 2
+    assert found["one_node_each"]
+    assert found["counts"]["ScatterND"] == found["counts"]["Softmax"] == 0
+    assert (found["checker"], found["shapes"], found["load"]) == ("ok", "ok", "ok")
+    assert found["files_mb"].keys() == {"denoise.onnx", "denoise.onnx.data"}
+
+
+@pytest.mark.usefixtures("_tiny")
+def test_what_a_load_lacks_is_told(tmp_path: Path) -> None:
+    """ONNX Runtime has no kernels for bf16 on a CPU."""
+    found = measure("wan", "bf16", 1, 22, tmp_path)
+    assert found["layers"] == 1
+    assert (found["counts"]["Attention"], found["counts"]["Softmax"]) == (0, 2)
+    assert (found["checker"], found["shapes"]) == ("ok", "ok")
+    assert "NOT_IMPLEMENTED" in found["load"]
+
+
+@pytest.mark.usefixtures("_tiny")
+def test_values_are_those_of_torch(tmp_path: Path) -> None:
+    found = parity("cogvideox", 22, tmp_path)
+    assert found["passed"]
+    assert found["largest_difference"] < 1e-5 < found["step_moves_by"]
+
+
+def test_weights_of_norms_stay_in_single_precision() -> None:
+    made = full_size.wan_step(torch.bfloat16, TINY["wan"], TINY_LATENT)
+    kinds = {name: x.dtype for name, x in made.step.named_parameters()}
+    assert kinds["flow.transformer.blocks.0.norm2.weight"] == torch.float32
+    assert kinds["flow.transformer.blocks.0.attn1.to_q.weight"] == torch.bfloat16
+
+
+def test_cogvideox_is_refused_in_fp16() -> None:
+    with pytest.raises(UsageError, match="CogVideoX overflows in fp16"):
+        full_size.cogvideox_step(torch.float16, TINY["cogvideox"], TINY_LATENT)
+
+
+def test_too_little_memory_is_told_before_anything_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = namedtuple("memory", "available")
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory(3e9))
+    with pytest.raises(UsageError, match=r"cogvideox in bf16 takes about 13\.1 GB of memory, and 3\.0 GB"):
+        check_memory("cogvideox", "bf16", None)
+    check_memory("cogvideox", "bf16", 1)

@@ -1,0 +1,106 @@
+"""Wan's step has diffusers' schedule and arithmetic, and its graphs compute the same without ScatterND."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from torch import Tensor
+
+from benchmarks.full_size_export import exported
+from rtdecode.errors import UsageError
+from train.parts.wan import FlowStep, VideoFlow, WanSizes, sample, transformer_of
+
+_SIZES = WanSizes(heads=2, head=12, layers=2, inner=24, text=8, time=16)
+_LATENT = (4, 3, 4, 6)
+_SHIFT = 5.0
+
+
+def _transformer() -> WanTransformer3DModel:
+    """Every call makes the same one."""
+    torch.manual_seed(0)
+    return transformer_of(_SIZES, _LATENT[0]).eval()
+
+
+def _inputs() -> tuple[Tensor, Tensor]:
+    torch.manual_seed(1)
+    return torch.randn(2, *_LATENT), torch.randn(2, 5, 8)
+
+
+def _null() -> Tensor:
+    torch.manual_seed(2)
+    return torch.randn(5, 8)
+
+
+@pytest.mark.parametrize("strength", [1.0, 5.0])
+@pytest.mark.parametrize("steps", [1, 4])
+def test_steps_are_those_of_diffusers(steps: int, strength: float) -> None:
+    # diffusers' own attention, with its own rotary arithmetic.
+    stock = _transformer()
+    noise, tokens = _inputs()
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=_SHIFT)
+    scheduler.set_timesteps(sigmas=[1 - n / steps for n in range(steps)])
+    latent = noise
+    with torch.no_grad():
+        for t in scheduler.timesteps:
+            towards = stock(latent, t.expand(2), tokens, return_dict=False)[0]
+            away = stock(latent, t.expand(2), _null().expand(2, -1, -1), return_dict=False)[0]
+            guided = away + strength * (towards - away)
+            latent = scheduler.step(guided, t, latent, return_dict=False)[0]
+    found = sample(FlowStep(VideoFlow(_transformer()), _null(), strength, _SHIFT), noise, tokens, steps)
+    assert (found - noise).abs().max() > 0.1
+    assert torch.allclose(found, latent, atol=1e-5)
+
+
+def test_a_step_may_be_of_any_length() -> None:
+    """A step moves along the velocity by the difference of the shifted levels."""
+    flow = VideoFlow(_transformer())
+    noise, tokens = _inputs()
+    with torch.no_grad():
+        found = FlowStep(flow, _null(), shift=_SHIFT)(noise, tokens, torch.tensor([0.5]), torch.tensor([0.2]))
+        # 5 * 0.5 / (1 + 4 * 0.5), and the same of 0.2.
+        velocity = flow(noise, torch.full((2,), 5 / 6), tokens)
+    assert torch.allclose(found, noise + (5 / 9 - 5 / 6) * velocity, atol=1e-6)
+
+
+@pytest.mark.parametrize(("opset", "fused"), [(23, True), (22, False)])
+def test_graphs_compute_the_same(opset: int, fused: bool, tmp_path: Path) -> None:
+    step = FlowStep(VideoFlow(_transformer()), _null()).eval()
+    noise, tokens = _inputs()
+    inputs = {
+        "latent": noise[:1],
+        "condition": tokens[:1],
+        "t": torch.tensor([0.75]),
+        "r": torch.tensor([0.25]),
+    }
+    path = exported(step, inputs, opset, tmp_path)
+    nodes = Counter(node.op_type for node in onnx.load(path).graph.node)
+    assert nodes["ScatterND"] == nodes["ScatterElements"] == 0
+    # Each of the two layers attends to itself and to the condition.
+    assert nodes["Attention"] == (4 if fused else 0)
+    assert nodes["Softmax"] == (0 if fused else 4)
+    with torch.no_grad():
+        expected = step(*inputs.values())
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {name: x.numpy() for name, x in inputs.items()})
+    assert np.abs(np.asarray(found) - expected.numpy()).max() < 1e-5
+
+
+def test_by_default_it_is_wan_1_3b() -> None:
+    with torch.device("meta"):
+        transformer = transformer_of(WanSizes(), 16)
+    assert sum(x.numel() for x in transformer.parameters()) / 1e9 == pytest.approx(1.419, abs=0.001)
+
+
+def test_a_transformer_that_wants_an_image_is_refused() -> None:
+    with torch.device("meta"):
+        transformer = WanTransformer3DModel(
+            num_attention_heads=1, attention_head_dim=12, num_layers=1, ffn_dim=8, added_kv_proj_dim=12
+        )
+    with pytest.raises(UsageError, match="image-to-video Wan, which wants a first frame"):
+        VideoFlow(transformer)

@@ -1,0 +1,171 @@
+"""Wan (Wan Team 2025, arXiv:2503.20314) as a generator: its flow, its step with guidance, its sampler.
+
+The transformer is diffusers' own. What conditions it are tokens in place of its text.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from rtdecode.errors import UsageError
+from train.parts.rotary import WanAttention
+
+if TYPE_CHECKING:
+    from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+
+# Wan tells its transformer the noise level in thousandths.
+LEVELS = 1000
+
+
+@dataclass(frozen=True)
+class WanSizes:
+    """The sizes of the transformer. The defaults are those of Wan2.1-T2V-1.3B.
+
+    Attributes
+    ----------
+    heads, head : int
+        Number of heads, and width of each.
+    layers : int
+    inner : int
+        Width of the layer inside each perceptron.
+    text : int
+        Width of the tokens that condition it.
+    time : int
+        Number of sines and cosines that tell it the noise level.
+    patch : int
+        Rows and columns of latents in a token.
+    """
+
+    heads: int = 12
+    head: int = 128
+    layers: int = 30
+    inner: int = 8960
+    text: int = 4096
+    time: int = 256
+    patch: int = 2
+
+
+def transformer_of(sizes: WanSizes, channels: int) -> "WanTransformer3DModel":
+    """Make the transformer with random weights, for latents of so many channels."""
+    from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+
+    return WanTransformer3DModel(
+        patch_size=(1, sizes.patch, sizes.patch),
+        num_attention_heads=sizes.heads,
+        attention_head_dim=sizes.head,
+        in_channels=channels,
+        out_channels=channels,
+        text_dim=sizes.text,
+        freq_dim=sizes.time,
+        ffn_dim=sizes.inner,
+        num_layers=sizes.layers,
+    )
+
+
+class VideoFlow(nn.Module):
+    """The transformer as a flow between clean latents and noise, which predicts velocities.
+
+    With clean latents x and noise e, the latents at level s are ``(1 - s) x + s e``, and the velocity is
+    ``e - x`` (Lipman et al. 2023, arXiv:2210.02747).
+
+    Parameters
+    ----------
+    transformer : WanTransformer3DModel
+        Its attention is replaced by `train.parts.rotary.WanAttention`, which computes the same.
+
+    Raises
+    ------
+    UsageError
+        If the transformer is conditioned by an image as well.
+    """
+
+    def __init__(self, transformer: "WanTransformer3DModel") -> None:
+        super().__init__()
+        if transformer.config["added_kv_proj_dim"] is not None:
+            raise UsageError(
+                "the transformer is an image-to-video Wan, which wants a first frame. Give a text-to-video "
+                "one, such as Wan2.1-T2V-1.3B."
+            )
+        transformer.set_attn_processor(WanAttention())
+        self.transformer = transformer
+
+    def forward(self, noisy: Tensor, level: Tensor, tokens: Tensor) -> Tensor:
+        """Predict the velocity.
+
+        Parameters
+        ----------
+        noisy : (batch, channel, latent frame, row, column)
+        level : (batch,)
+            Standard deviation of the noise, from 0 to 1.
+        tokens : (batch, token, text)
+
+        Returns
+        -------
+        (batch, channel, latent frame, row, column)
+        """
+        # The transformer may be in half precision; what surrounds it is not.
+        kind = self.transformer.patch_embedding.weight.dtype
+        found = self.transformer(
+            hidden_states=noisy.to(kind),
+            timestep=LEVELS * level,
+            encoder_hidden_states=tokens.to(kind),
+            return_dict=False,
+        )
+        return found[0].to(noisy.dtype)
+
+
+class FlowStep(nn.Module):
+    """One step of the flow with guidance, its schedule inside: ``x + (s_r - s_t) v``.
+
+    A clock from 1 (nothing but noise) to 0 says where a step begins and where it ends. Noise levels follow
+    from it by the schedule's shift, ``s = shift t / (1 + (shift - 1) t)`` (Esser et al. 2024,
+    arXiv:2403.03206, equation 23). Guidance leads away from the null condition by `strength`.
+
+    Parameters
+    ----------
+    flow : VideoFlow
+    null : (token, text)
+        The condition without a brain.
+    strength : float
+        1 for no guidance at all.
+    shift : float
+        5 is what Wan takes for 720 lines, and its distilled students for 480 as well.
+    """
+
+    null: Tensor
+
+    def __init__(self, flow: VideoFlow, null: Tensor, strength: float = 1.0, shift: float = 5.0) -> None:
+        super().__init__()
+        self.flow = flow
+        self.strength = strength
+        self.shift = shift
+        self.register_buffer("null", null.detach().clone())
+
+    def forward(self, latent: Tensor, condition: Tensor, t: Tensor, r: Tensor) -> Tensor:
+        """Go from `t` to `r` on the clock, both (1,) float."""
+        now = shifted(t, self.shift)
+        then = shifted(r, self.shift)
+        level = now.expand(len(latent))
+        velocity = self.flow(latent, level, condition)
+        if self.strength != 1:
+            null = self.null.expand(len(latent), -1, -1)
+            away = self.flow(latent, level, null)
+            velocity = away + self.strength * (velocity - away)
+        return latent + (then - now).view(-1, 1, 1, 1, 1) * velocity
+
+
+@torch.no_grad()
+def sample(step: FlowStep, noise: Tensor, condition: Tensor, steps: int) -> Tensor:
+    """Take all steps from noise to clean latents, evenly spaced on the clock."""
+    latent = noise
+    clock = torch.linspace(1, 0, steps + 1, device=noise.device)
+    for n in range(steps):
+        latent = step(latent, condition, clock[n : n + 1], clock[n + 1 : n + 2])
+    return latent
+
+
+def shifted(clock: Tensor, shift: float) -> Tensor:
+    """Return the noise level at a time of the clock, both from 0 to 1."""
+    return shift * clock / (1 + (shift - 1) * clock)
