@@ -41,6 +41,53 @@ class VoxelTokenizer(nn.Module):
         return seen + shares.sum(1)[:, None] * self.over_time.bias + self.over_voxels.bias[:, None]
 
 
+class FusedVoxelTokenizer(nn.Module):
+    """A `VoxelTokenizer` and the z-score before it, as two products and one sum.
+
+    With means m and scales d of the voxels, and the weights of the tokenizer (s over voxels, C and c over
+    time), a token is ``C (sum_v s_v (x_v - m_v) / d_v) + c sum_v s_v + s``. The weights ``s_v / d_v`` read x
+    itself, and all that does not depend on x is one offset for each value of each token.
+
+    What reads features out of a volume, the projection, is not part of it: every calibration changes that. In
+    single precision, levels that are many times the scales cost digits here: for a scanner's raw values,
+    subtract the level first and give means of 0.
+
+    Parameters
+    ----------
+    tokenizer : VoxelTokenizer
+    mean, scale : (voxel,)
+        What the z-score subtracts and divides by. A volume that is missing has to hold the means.
+    """
+
+    shares: Tensor
+    over_time: Tensor
+    offset: Tensor
+
+    def __init__(self, tokenizer: VoxelTokenizer, mean: Tensor, scale: Tensor) -> None:
+        super().__init__()
+        kind = tokenizer.over_voxels.weight.dtype
+        # Folded in double precision: sums over all voxels are rounded once, at the end.
+        shares, s, over_time, c = (
+            x.detach().double()
+            for x in (
+                tokenizer.over_voxels.weight,
+                tokenizer.over_voxels.bias,
+                tokenizer.over_time.weight,
+                tokenizer.over_time.bias,
+            )
+        )
+        divided = shares / scale.double()
+        level = divided @ mean.double()
+        offset = shares.sum(1)[:, None] * c + s[:, None] - level[:, None] * over_time.sum(1)
+        self.register_buffer("shares", divided.to(kind))
+        self.register_buffer("over_time", over_time.to(kind))
+        self.register_buffer("offset", offset.to(kind))
+
+    def forward(self, volumes: Tensor) -> Tensor:
+        """Turn (batch, volume, voxel), not normalised, into (batch, token, width)."""
+        return (volumes @ self.shares.T).transpose(1, 2) @ self.over_time.T + self.offset
+
+
 class EegTokenizer(nn.Module):
     """EEG to tokens: the parts of a window side by side as channels, means over time, a map over channels.
 

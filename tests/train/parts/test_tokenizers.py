@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.fused_tokenizer import Published, counted, graphs
 from rtdecode.errors import UsageError
-from train.parts.tokenizers import EegTokenizer, VoxelTokenizer
+from train.parts.tokenizers import EegTokenizer, FusedVoxelTokenizer, VoxelTokenizer
 
 
 def test_volumes_become_the_tokens_of_the_published_order() -> None:
@@ -17,6 +18,33 @@ def test_volumes_become_the_tokens_of_the_published_order() -> None:
     published = tokenizer.over_voxels(wide.transpose(1, 2)).transpose(1, 2)
     assert published.shape == (3, 26, 40)
     assert (tokenizer(volumes) - published).abs().max() < 1e-13
+
+
+def test_fused_with_its_z_score_it_gives_the_same_tokens() -> None:
+    torch.manual_seed(0)
+    tokenizer = VoxelTokenizer(slots=5, voxels=300, tokens=26, width=40).double()
+    # Of a scanner: levels of hundreds, and changes of a few units.
+    mean = 500 + 200 * torch.rand(300, dtype=torch.float64)
+    scale = 1 + 9 * torch.rand(300, dtype=torch.float64)
+    volumes = mean + scale * torch.randn(3, 5, 300, dtype=torch.float64)
+    fused = FusedVoxelTokenizer(tokenizer, mean, scale)
+    published = Published(tokenizer, mean, scale)
+    assert (fused(volumes) - published(volumes)).abs().max() < 1e-11
+    # A volume of means is a missing one, which normalises to zero.
+    absent = fused(mean.expand(1, 5, 300))
+    assert (absent - tokenizer(torch.zeros(1, 5, 300, dtype=torch.float64))).abs().max() < 1e-11
+
+
+def test_fused_graphs_give_the_tokens_of_unfused_ones() -> None:
+    difference, spread = graphs(slots=5, voxels=600, tokens=26, width=40)
+    assert difference < 1e-5 < 0.1 < spread
+
+
+def test_at_full_size_fusing_takes_hundreds_of_times_fewer_operations() -> None:
+    unfused, fused = counted()
+    assert round(unfused, 1) == 17.9
+    assert round(fused, 2) == 0.05
+    assert unfused / fused > 300
 
 
 @pytest.mark.parametrize("tokens", [26, 150])
