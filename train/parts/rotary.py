@@ -31,10 +31,12 @@ class WanAttention:
         if rotary_emb is not None:
             query = turned(query, *rotary_emb)
             key = turned(key, *rotary_emb)
-        mixed = functional.scaled_dot_product_attention(
-            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), attn_mask=attention_mask
-        )
+        mixed = self.mixed(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), attention_mask)
         return attn.to_out[0](mixed.transpose(1, 2).flatten(2))
+
+    def mixed(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """Mix the values (batch, head, other, value) by attention."""
+        return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
 
 class CogVideoXAttention:

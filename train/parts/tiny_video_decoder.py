@@ -96,8 +96,8 @@ class TinyVideoDecoder(VideoDecoder):
 
     def _larger(self, features: Tensor, layer: int) -> Tensor:
         """Double rows and columns, and apply the convolution after that."""
-        doubled = features.repeat_interleave(2, dim=3).repeat_interleave(2, dim=4)
-        return _each(self.decoder[str(layer)], doubled)
+        flat = functional.interpolate(features.flatten(0, 1), scale_factor=2)
+        return self.decoder[str(layer)](flat).unflatten(0, features.shape[:2])
 
     def _drawn(self, grown: Tensor) -> Tensor:
         """Draw pictures from the features of their frames."""

@@ -4,7 +4,7 @@ The transformer is diffusers' own. What conditions it are tokens in place of its
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -88,7 +88,9 @@ class VideoFlow(nn.Module):
                 "the transformer is an image-to-video Wan, which wants a first frame. Give a text-to-video "
                 "one, such as Wan2.1-T2V-1.3B."
             )
-        transformer.set_attn_processor(WanAttention())
+        # diffusers' annotation lists its own processors alone.
+        processor: Any = WanAttention()
+        transformer.set_attn_processor(processor)
         self.transformer = transformer
 
     def forward(self, noisy: Tensor, level: Tensor, tokens: Tensor) -> Tensor:

@@ -1,0 +1,98 @@
+"""The autoencoders decode in turns what diffusers decodes at once, and their graphs do as well."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from rtdecode.errors import UsageError
+from tests.train.targets.models import cogvideox_vae, wan_vae
+from train.parts.full_video_decoder import full_decoder
+from train.parts.video_decoder import kept_shapes
+
+# Latents of 33 frames of 16 x 24 pixels.
+_LATENT = (4, 9, 2, 3)
+
+
+def _wan(latent: Tensor, vae: Any) -> Tensor:
+    """Bring the video model's units to the autoencoder's, as diffusers' pipeline of Wan does."""
+    mean = torch.tensor(vae.config.latents_mean).view(1, -1, 1, 1, 1)
+    shrunk = 1.0 / torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1)
+    return latent / shrunk + mean
+
+
+def _cogvideox(latent: Tensor, vae: Any) -> Tensor:
+    return 1 / vae.config.scaling_factor * latent
+
+
+@pytest.fixture(scope="module", params=["wan", "cogvideox"])
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("vae")
+    if request.param == "wan":
+        return wan_vae(folder), _wan, [1] + [4] * 8
+    return cogvideox_vae(folder), _cogvideox, [9, 8, 8, 8]
+
+
+@torch.no_grad()
+def test_turns_give_what_the_autoencoder_gives_of_the_whole_clip(case: Any) -> None:
+    vae, units, wanted = case
+    latent = _latent()
+    decoder = full_decoder(vae)
+    whole = vae.decode(units(latent, vae)).sample
+    turns = list(decoder.in_turns(latent))
+    assert [turn.shape[1] for turn in turns] == wanted
+    found = torch.cat(turns, dim=1)
+    shown = (whole.transpose(1, 2) / 2 + 0.5).clamp(0, 1)
+    assert found.shape == (1, 33, 3, 16, 24)
+    assert found.std() > 1e-3
+    assert (found - shown).abs().max() < 1e-5
+
+
+@torch.no_grad()
+def test_a_session_alone_keeps_its_features(case: Any) -> None:
+    vae, _, _ = case
+    decoder = full_decoder(vae)
+    one, other = _latent(), _latent(2)
+    both = list(zip(decoder.in_turns(one), decoder.in_turns(other), strict=True))
+    assert torch.equal(torch.cat([turn for turn, _ in both], dim=1), decoder(one))
+    assert torch.equal(torch.cat([turn for _, turn in both], dim=1), decoder(other))
+
+
+@torch.no_grad()
+def test_what_is_kept_has_one_shape_from_turn_to_turn(case: Any) -> None:
+    vae, _, _ = case
+    decoder = full_decoder(vae)
+    latent = _latent()
+    first, later = decoder.turns
+    _, kept = decoder.first(latent[:, :, :first])
+    begun = dict(kept)
+    for start in range(first, 9, later):
+        _, kept = decoder.next(latent[:, :, start : start + later], kept)
+        assert {name: tuple(x.shape) for name, x in kept.items()} == kept_shapes(decoder, _LATENT)
+    # Whatever the first turn keeps, the others read.
+    assert {name: tuple(x.shape) for name, x in begun.items()}.items() <= kept_shapes(
+        decoder, _LATENT
+    ).items()
+
+
+@torch.no_grad()
+def test_what_the_first_turn_does_not_keep_is_zeros(case: Any) -> None:
+    vae, _, _ = case
+    decoder = full_decoder(vae)
+    latent = _latent()
+    first, later = decoder.turns
+    _, kept = decoder.first(latent[:, :, :first])
+    zeros = {name: torch.zeros(shape) for name, shape in kept_shapes(decoder, _LATENT).items()}
+    plain, _ = decoder.next(latent[:, :, first : first + later], kept)
+    filled, _ = decoder.next(latent[:, :, first : first + later], zeros | kept)
+    assert (plain - filled).abs().max() < 1e-6
+
+
+def test_another_autoencoder_is_refused() -> None:
+    with pytest.raises(UsageError, match="found Linear"):
+        full_decoder(torch.nn.Linear(1, 1))
+
+
+def _latent(seed: int = 1) -> Tensor:
+    return torch.randn(1, *_LATENT, generator=torch.Generator().manual_seed(seed))
