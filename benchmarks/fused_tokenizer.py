@@ -29,7 +29,7 @@ from train.system import Traced
 _SIGNALS = Signals(slots=5, voxels=18946, channels=64, samples=4000)
 _EMBEDDING = 1152
 _WIDTH = 4096
-# The bars: times fewer operations, and largest difference of the condition.
+# The bars: times fewer operations, and largest difference of the condition.
 FEWER = 300
 MOST = 1e-5
 # How far means and scales of the training runs lie from the 0 and 1 of all runs, as the release is z-scored.
