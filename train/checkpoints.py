@@ -25,6 +25,7 @@ from rtdecode.errors import RtDecodeError, UsageError
 from train.phases import Phase
 
 _NOTE = "training.json"
+_BEST = "best.pt"
 # A checkpoint holds each number, its moving average and the optimizer's two moments, in single precision. The
 # one before is there until the new one is whole.
 _VALUES = 4
@@ -43,9 +44,14 @@ def request(system: nn.Module, phases: Mapping[str, Phase], seed: int, processes
         "digest of the parameters' names and shapes": digest,
     }
     for name, phase in phases.items():
-        told |= {f"{name}.{key}": value for key, value in asdict(phase).items()}
+        told |= {f"{name}.{key}": value for key, value in asdict(phase).items() if _counts(key, value)}
     # As JSON gives it back, so that it compares equal to what `note` has written.
     return json.loads(strict_json.dumps(told))
+
+
+def _counts(key: str, value: Any) -> bool:
+    # Trainings of before there was patience go on.
+    return key != "patience" or value != 0
 
 
 def refuse_others(folder: Path, wanted: dict[str, Any]) -> None:
@@ -172,8 +178,24 @@ def finish(folder: Path, system: nn.Module, learned: list[str], rows: list[dict[
     part = folder / "done.part"
     torch.save({"weights": weights, "rows": rows}, part)
     part.replace(folder / "done.pt")
+    (folder / _BEST).unlink(missing_ok=True)
     for path in folder.glob("step-*"):
         shutil.rmtree(path)
+
+
+def keep_best(folder: Path, system: nn.Module, learned: list[str]) -> None:
+    """Write the weights of the best step so far, completely or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = system.state_dict()
+    part = folder / "best.part"
+    torch.save({name: state[name] for name in learned}, part)
+    part.replace(folder / _BEST)
+
+
+def take_best(folder: Path, system: nn.Module) -> None:
+    """Load the weights of the best step into the system."""
+    best = torch.load(folder / _BEST, map_location="cpu", weights_only=True)
+    system.load_state_dict(best, strict=False)
 
 
 def finished(folder: Path) -> bool:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from diffusers.training_utils import EMAModel
 
 DEVICES = ("auto", "cpu")
+# Phase and step -> a held-out figure, the smaller the better, or nothing.
+Show = Callable[[str, int], float | None]
 
 
 class Trainable(nn.Module):
@@ -95,7 +97,7 @@ def train(
     phases: Mapping[str, Phase],
     draw: Callable[[Place], Any],
     folder: Path,
-    show: Callable[[str, int], None],
+    show: Show,
     seed: int = 0,
     machine: Machine | None = None,
 ) -> list[dict[str, Any]]:
@@ -119,7 +121,9 @@ def train(
         Folder of checkpoints, ``log.jsonl``, and ``tensorboard/`` where TensorBoard is installed.
     show : callable
         Called with phase and step while the moving average is in place, in the first process alone. It
-        must be picklable for `Machine.processes`, and may hold the system.
+        must be picklable for `Machine.processes`, and may hold the system. Where it returns a number, that
+        is how far held-out figures are from what they should be, by which a phase with `Phase.patience`
+        chooses its weights and its end.
     seed : int
         Fixes the batches, the adapters' first weights and what the system draws itself.
     machine : Machine, optional
@@ -155,7 +159,7 @@ def _train(
     phases: Mapping[str, Phase],
     draw: Callable[[Place], Any],
     folder: Path,
-    show: Callable[[str, int], None],
+    show: Show,
     seed: int,
     machine: Machine,
     wanted: dict[str, Any],
@@ -188,8 +192,10 @@ def _train(
             running = _start(accelerator, system, phase, learned, own)
             _go_on(running, Batches(draw, first), machine, log, show)
             running.ema.copy_to(running.learned)
+            if running.position.best is not None:
+                checkpoints.take_best(own, system)
             if accelerator.is_main_process:
-                with checkpoints.writing(own, phase.steps):
+                with checkpoints.writing(own, running.position.step):
                     checkpoints.finish(own, system, learned, running.position.rows)
             # The other processes read below what the first one writes here.
             accelerator.wait_for_everyone()
@@ -228,11 +234,17 @@ class _Position:
         Time spent on them, over all runs of the phase.
     rows : list of dict
         The phase's part of the log.
+    best : float or None
+        The best held-out figure so far, of a phase with patience.
+    waited : int
+        Pictures since then.
     """
 
     step: int = 0
     seconds: float = 0.0
     rows: list[dict[str, Any]] = field(default_factory=list)
+    best: float | None = None
+    waited: int = 0
 
     def state_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -241,6 +253,8 @@ class _Position:
         self.step = state["step"]
         self.seconds = state["seconds"]
         self.rows = state["rows"]
+        self.best = state["best"]
+        self.waited = state["waited"]
 
 
 class _Weighted(nn.Module):
@@ -273,6 +287,8 @@ class _Running:
     phase: Phase
     folder: Path
     model: Any
+    system: Trainable
+    names: list[str]
     learned: list[nn.Parameter]
     optimizer: Any
     rates: Any
@@ -310,7 +326,9 @@ def _start(
         accelerator.load_state(str(newest), strict=False)
         # accelerate loads registered objects to the CPU.
         ema.to(accelerator.device)
-    return _Running(accelerator, phase, folder, model, learned, optimizer, rates, ema, position)
+    return _Running(
+        accelerator, phase, folder, model, system, names, learned, optimizer, rates, ema, position
+    )
 
 
 def _go_on(
@@ -318,7 +336,7 @@ def _go_on(
     batches: Batches,
     machine: Machine,
     log: list[dict[str, Any]],
-    show: Callable[[str, int], None],
+    show: Show,
 ) -> None:
     """Take the remaining steps of a phase, and write pictures, log and checkpoints on the way."""
     accelerator = running.accelerator
@@ -334,17 +352,21 @@ def _go_on(
     started = time.monotonic() - position.seconds
     with _progress(accelerator) as bar, _tracked(accelerator, name, position.step):
         task = bar.add_task(name, total=phase.steps, completed=position.step)
-        while position.step < phase.steps:
+        at_end = False
+        while position.step < phase.steps and not at_end:
             _step(running, batches, drawn, meter)
             bar.update(task, advance=1, description=f"{name}, loss {meter.loss:.4f}")
             at_end = position.step == phase.steps
             # Pictures come before the checkpoint: a run that is stopped in between draws them again.
             # The other way round, they would be missing for good.
             if at_end or position.step % phase.show_every == 0:
+                figure: float | None = None
                 if accelerator.is_main_process:
                     with _averaged(running.ema, running.learned):
-                        show(name, position.step)
-                accelerator.wait_for_everyone()
+                        figure = show(name, position.step)
+                        if phase.patience and figure is not None:
+                            _keep_best(running, figure)
+                at_end = at_end or _enough(running)
             if at_end or position.step % phase.keep_every == 0:
                 # Time and log are part of the position, which the checkpoint keeps.
                 position.seconds = time.monotonic() - started
@@ -352,6 +374,29 @@ def _go_on(
                     _write_log(running, name, meter, log)
                     if not at_end:
                         checkpoints.keep(accelerator, running.folder, position.step)
+
+
+def _keep_best(running: _Running, figure: float) -> None:
+    """Keep the moving average, which is in place, if no figure before was better."""
+    position = running.position
+    if position.best is not None and figure >= position.best:
+        position.waited += 1
+        return
+    position.best = figure
+    position.waited = 0
+    with checkpoints.writing(running.folder, position.step):
+        checkpoints.keep_best(running.folder, running.system, running.names)
+
+
+def _enough(running: _Running) -> bool:
+    """Say in every process whether the phase ends here, by what the first one has seen."""
+    from accelerate.utils import broadcast_object_list
+
+    position = running.position
+    seen = [position.best, position.waited]
+    broadcast_object_list(seen)
+    position.best, position.waited = seen
+    return bool(running.phase.patience) and position.waited >= running.phase.patience
 
 
 def _step(running: _Running, batches: Batches, drawn: Iterator[Any], meter: "_Meter") -> None:

@@ -58,6 +58,9 @@ class Phase:
         Largest norm of the gradient.
     adapters : dict
         Name of a part of the system, such as ``flow`` -> the low-rank adapter that is put on it.
+    patience : int
+        So many pictures in a row without a better held-out figure end the phase, and it leaves behind the
+        weights of the best one. 0 trains to the last step. See `train.loop.train`.
     """
 
     losses: dict[str, float]
@@ -75,6 +78,7 @@ class Phase:
     accumulate: int = 1
     clip: float = 1.0
     adapters: dict[str, Adapter] = field(default_factory=dict)
+    patience: int = 0
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:

@@ -343,3 +343,29 @@ def test_checkpoints_without_room_are_refused_before_the_first_step(tmp_path: Pa
     with pytest.raises(UsageError, match=r"phase 'only' learns 1000001.0 million numbers, .* GB left"):
         loop.train(system, {"only": EXACT}, points, tmp_path / "new" / "one", nothing, machine=CPU)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_phase_with_patience_ends_and_leaves_its_best_weights(tmp_path):
+    figures = iter([3.0, 1.0, 2.0, 1.0, 0.0])
+    seen: list[tuple[int, dict[str, Tensor]]] = []
+    system = Line()
+
+    def show(phase: str, step: int) -> float:
+        weights = {name: p.detach().clone() for name, p in system.named_parameters()}
+        seen.append((step, weights))
+        return next(figures)
+
+    phase = replace(EXACT, steps=20, accumulate=1, keep_every=2, show_every=2, patience=2)
+    log = loop.train(system, {"line": phase}, points, tmp_path, show, machine=CPU)
+    # The second picture was the best, and the two after it were no better.
+    assert [step for step, _ in seen] == [2, 4, 6, 8]
+    assert log[-1]["step"] == 8
+    for name, value in seen[1][1].items():
+        assert torch.equal(system.get_parameter(name), value), name
+    assert not list((tmp_path / "line").glob("best*"))
+
+
+def test_without_patience_figures_end_nothing(tmp_path):
+    phase = replace(EXACT, steps=6, accumulate=1, keep_every=2, show_every=2)
+    log = loop.train(Line(), {"line": phase}, points, tmp_path, lambda name, step: 1.0, machine=CPU)
+    assert log[-1]["step"] == 6
