@@ -1,0 +1,62 @@
+"""Models of velocity and of noise are flows on one clock."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from train.distillation.clock import NOISE, VELOCITY, Schedule
+from train.parts.cogvideox import LEVELS, _shares
+
+COG = _shares(1.0)[1:]
+# The schedule of Stable Diffusion 1.5: scaled-linear betas from 0.00085 to 0.012.
+STABLE = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, LEVELS).square(), 0)
+
+
+def path(t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    torch.manual_seed(0)
+    clean = torch.randn(len(t), 2, 3)
+    noise = torch.randn(len(t), 2, 3)
+    wide = t.view(-1, 1, 1)
+    return clean, noise, (1 - wide) * clean + wide * noise
+
+
+@pytest.mark.parametrize(("shares", "predicts"), [(COG, VELOCITY), (STABLE, NOISE), (STABLE, VELOCITY)])
+def test_a_network_that_is_right_gives_noise_less_the_clean_latents(shares, predicts):
+    schedule = Schedule(shares, predicts)
+    t = torch.linspace(0.1, schedule.last, 5)
+    clean, noise, latents = path(t)
+    seen: dict[str, Tensor] = {}
+
+    def network(native: Tensor, level: Tensor) -> Tensor:
+        seen["native"] = native
+        seen["level"] = level
+        wide = t.view(-1, 1, 1)
+        norm = ((1 - wide).square() + wide.square()).sqrt()
+        if predicts == NOISE:
+            return noise
+        return (1 - wide) / norm * noise - wide / norm * clean
+
+    found = schedule.velocity(network, latents, t)
+    torch.testing.assert_close(found, noise - clean, atol=2e-5, rtol=1e-4)
+    # The network is given what it was trained on: as much signal as its noise level has.
+    whole = seen["level"].round().long()
+    signal = shares[whole].sqrt().view(-1, 1, 1)
+    torch.testing.assert_close(
+        seen["native"], signal * clean + (1 - signal.square()).sqrt() * noise, atol=2e-2, rtol=2e-2
+    )
+
+
+def test_trained_levels_lie_where_they_are_on_the_clock():
+    schedule = Schedule(COG, VELOCITY)
+    whole = torch.tensor([3, 200, 700, 998])
+    torch.testing.assert_close(schedule.level(schedule.clock[whole]), whole.float(), atol=2e-2, rtol=0)
+    assert schedule.last == 1.0
+    assert float(schedule.level(torch.ones(1))) == LEVELS - 1
+    between = schedule.level((schedule.clock[[400]] + schedule.clock[[401]]) / 2)
+    assert float(between) == pytest.approx(400.5, abs=0.05)
+
+
+def test_a_model_of_noise_starts_at_its_last_trained_level():
+    assert Schedule(STABLE, NOISE).last == pytest.approx(0.936, abs=0.001)
+    with pytest.raises(ValueError, match="zero terminal SNR"):
+        Schedule(COG, NOISE)

@@ -1,0 +1,208 @@
+"""Whether a student may replace its teacher: held-out windows that both draw from the same noise.
+
+A teacher of many guided steps is drawn once (`reference`), and a student with each number of steps is held
+against it (`measure`). What goes wrong in distillations is measured apart: clips that are no longer those of
+the teacher, that move less or more, that lose or gain colour, that are the same whatever the noise, or that
+hardly depend on the brain any more.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode.disk.clip_file import Pixels
+from rtdecode.scores.accuracy import bootstrap_ci, correlations, identification_nway
+
+# Evaluations of the teacher on the way from noise to a clip.
+TEACHER_STEPS = 50
+STEPS = (1, 2, 4)
+# What a student's figures must reach. Changes of a clip are ratios to the teacher's.
+LEAST_SENSITIVITY = 0.9
+MOTION = (0.9, 1.1)
+SATURATION = (0.95, 1.05)
+LEAST_DIVERSITY = 0.85
+# Largest loss of 2-way identification against the teacher, at its upper 95 % limit.
+MOST_LOST = 0.02
+
+# Whose signals condition a clip: the window's own, another window's, or none.
+OWN = "own"
+OTHER = "other"
+NONE = "none"
+BRAINS = (OWN, OTHER, NONE)
+
+Latents = NDArray[np.float32]
+# Brain, rows of windows, their noise and the number of steps -> latents.
+Sampler = Callable[[str, NDArray[np.int64], Latents, int], Latents]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Held-out windows on which a student is held against its teacher.
+
+    Attributes
+    ----------
+    truths : sequence of uint8 (frame, row, column, 3)
+        What was shown.
+    sessions : int, (window,)
+        Windows are identified among those of their session.
+    groups : int, (window,)
+        Windows with the same number are resampled together for intervals.
+    mean_clip : (frame, row, column, 3)
+        The mean training clip, which is subtracted before clips are correlated.
+    frames : callable
+        Latents -> clips, (window, frame, row, column, 3) uint8.
+    latent : tuple of int
+        Shape of a window's latents.
+    """
+
+    truths: Sequence[Pixels]
+    sessions: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    mean_clip: Pixels
+    frames: Callable[[Latents], NDArray[np.uint8]]
+    latent: tuple[int, ...]
+
+    def noise(self, seed: int) -> Latents:
+        """Draw the noise of all windows, the same for the same seed."""
+        shape = (len(self.truths), *self.latent)
+        return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the teacher draws.
+
+    Attributes
+    ----------
+    few : int, (window,)
+        The windows that are drawn again from other brains and other noise.
+    latents : dict
+        Brain -> latents; all windows for their own brain, and the few for the others.
+    seeds : list
+        Latents of the few windows from other noise.
+    wins : (window,)
+        Share of 2-way comparisons that each clip wins.
+    """
+
+    few: NDArray[np.int64]
+    latents: dict[str, Latents]
+    seeds: list[Latents]
+    wins: NDArray[np.float64]
+
+
+def reference(
+    teacher: Sampler, windows: Windows, few: int, seeds: int, steps: int = TEACHER_STEPS
+) -> Reference:
+    """Let the teacher draw.
+
+    Parameters
+    ----------
+    teacher : callable
+    windows : Windows
+    few : int
+        So many windows, evenly spaced, are drawn from other brains and from other noise.
+    seeds : int
+        Number of other noises.
+    steps : int
+    """
+    picked = np.linspace(0, len(windows.truths) - 1, min(few, len(windows.truths))).astype(np.int64)
+    latents = _of_brains(teacher, windows, picked, steps)
+    others = _of_seeds(teacher, windows, picked, seeds, steps)
+    return Reference(picked, latents, others, _wins(windows, latents[OWN]))
+
+
+def measure(student: Sampler, windows: Windows, held: Reference, steps: int) -> dict[str, Any]:
+    """Hold a student of so many steps against its teacher.
+
+    Returns
+    -------
+    dict
+        ``error``, the squared error of its latents over the variance of the teacher's;
+        ``identification``, what is lost of 2-way identification, paired (value, ci95, n);
+        ``motion``, ``saturation`` and ``diversity``, ratios to the teacher's; ``brain_sensitivity``, the
+        smaller one of such ratios of what changes with another window's brain, and with none.
+    """
+    latents = _of_brains(student, windows, held.few, steps)
+    true = held.latents[OWN]
+    clips = windows.frames(latents[OWN])
+    theirs = windows.frames(true)
+    lost = held.wins - _wins(windows, latents[OWN])
+    changed = {
+        brain: _change(latents[OWN][held.few], latents[brain]) / _change(true[held.few], held.latents[brain])
+        for brain in (OTHER, NONE)
+    }
+    seeds = _of_seeds(student, windows, held.few, len(held.seeds), steps)
+    return {
+        "error": float(np.square(latents[OWN] - true).mean() / true.var()),
+        "identification": {
+            "value": float(lost.mean()),
+            "ci95": bootstrap_ci(lost, windows.groups),
+            "n": len(lost),
+        },
+        "motion": float(_motion(clips) / _motion(theirs)),
+        "saturation": float(_saturation(clips) / _saturation(theirs)),
+        "diversity": _spread(latents[OWN][held.few], seeds) / _spread(true[held.few], held.seeds),
+        "brain_sensitivity": min(changed.values()),
+        "brain_sensitivity_other": changed[OTHER],
+        "brain_sensitivity_none": changed[NONE],
+    }
+
+
+def failed(figures: Mapping[str, Any]) -> list[str]:
+    """Name the gates that a student with these figures does not pass, but for the one of its error."""
+    within = {
+        "identification": figures["identification"]["ci95"][1] <= MOST_LOST,
+        "motion": MOTION[0] <= figures["motion"] <= MOTION[1],
+        "saturation": SATURATION[0] <= figures["saturation"] <= SATURATION[1],
+        "diversity": figures["diversity"] >= LEAST_DIVERSITY,
+        "brain_sensitivity": figures["brain_sensitivity"] >= LEAST_SENSITIVITY,
+    }
+    return [name for name, passed in within.items() if not passed]
+
+
+def _of_brains(sampler: Sampler, windows: Windows, few: NDArray[np.int64], steps: int) -> dict[str, Latents]:
+    noise = windows.noise(0)
+    rows = {OWN: np.arange(len(noise)), OTHER: few, NONE: few}
+    return {brain: sampler(brain, rows[brain], noise[rows[brain]], steps) for brain in BRAINS}
+
+
+def _of_seeds(
+    sampler: Sampler, windows: Windows, few: NDArray[np.int64], seeds: int, steps: int
+) -> list[Latents]:
+    return [sampler(OWN, few, windows.noise(1 + seed)[few], steps) for seed in range(seeds)]
+
+
+def _wins(windows: Windows, latents: Latents) -> NDArray[np.float64]:
+    """Compute the share of 2-way comparisons that each clip wins within its session.
+
+    The last frame belongs to the next window, too, and is left out.
+    """
+    clips = windows.frames(latents)
+    truths = [truth[:-1] for truth in windows.truths]
+    corr = correlations([clip[:-1] for clip in clips], truths, windows.mean_clip)
+    same = windows.sessions[:, None] == windows.sessions
+    return identification_nway(corr, same & ~np.eye(len(clips), dtype=bool), 2)
+
+
+def _change(one: Latents, other: Latents) -> float:
+    """Return the root mean square of what differs between latents."""
+    return float(np.sqrt(np.square(one - other).mean()))
+
+
+def _spread(first: Latents, others: Sequence[Latents]) -> float:
+    """Return the root mean square of the latents about their mean over noises."""
+    drawn = np.stack([first, *others])
+    return float(np.sqrt(drawn.var(0).mean()))
+
+
+def _motion(clips: NDArray[np.uint8]) -> float:
+    """Return the mean absolute difference of consecutive frames."""
+    return float(np.mean([np.abs(np.diff(clip.astype(np.float32), axis=0)).mean() for clip in clips]))
+
+
+def _saturation(clips: NDArray[np.uint8]) -> float:
+    """Return the mean difference between the strongest and the weakest colour of a pixel."""
+    return float(np.mean([np.ptp(clip, axis=-1).mean() for clip in clips]))

@@ -1,0 +1,136 @@
+"""What a student is to predict: the mean velocity of its teacher between two noise levels.
+
+On the clock of a rectified flow, latents go from noise at level 1 to clean ones at level 0 along the
+teacher's velocity v. The student predicts u(x, t, r), the mean velocity from level t to level r, so that one
+step ``x + (r - t) u`` arrives where the teacher's path does. Two targets are offered:
+
+- `followed` takes both ends from the teacher's own path from noise, which it follows in small steps.
+- `differentiated` needs one velocity of the teacher only, and the student's own change along the path: the
+  identity ``u = v - (t - r) du/dt`` (Geng et al. 2025, Mean flows for one-step generative modeling,
+  arXiv:2505.13447, equation 6), with a central difference in place of the derivative.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+# Latents (row, channel, latent frame, row, column) and levels (row,) -> velocity.
+Velocity = Callable[[Tensor, Tensor], Tensor]
+# Latents, level t and level r (row,) -> mean velocity from t to r.
+MeanVelocity = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+# Half of the step of the central difference, on the clock.
+EPSILON = 5e-3
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a student is asked, and what it should answer.
+
+    Attributes
+    ----------
+    latents : (row, channel, latent frame, row, column)
+        Where on the path the student stands.
+    now, until : (row,)
+        Levels from and to which it predicts the mean velocity.
+    velocity : like `latents`
+        The mean velocity.
+    rows : (row,) int
+        Row of the batch that each belongs to, whose condition the student is given.
+    """
+
+    latents: Tensor
+    now: Tensor
+    until: Tensor
+    velocity: Tensor
+    rows: Tensor
+
+
+def followed(
+    teacher: Velocity, noise: Tensor, levels: Sequence[float], pairs: int, shares: tuple[float, float, float]
+) -> Wanted:
+    """Follow the teacher from noise through all levels, and pick pairs of points of its path.
+
+    Each step is a midpoint step: the velocity half way carries the latents the whole way. Every point of the
+    path is the teacher's, so any two of them give the exact mean velocity in between.
+
+    Parameters
+    ----------
+    teacher : callable
+    noise : (batch, channel, latent frame, row, column)
+    levels : sequence of float
+        From 1 to 0, falling.
+    pairs : int
+        Pairs that are picked from the path of each row.
+    shares : (float, float, float)
+        Shares of the pairs that end at level 0, that start at level 1, and that have no length, for which
+        the mean velocity is the velocity. A pair may have both ends so.
+    """
+    points = [noise]
+    velocities: list[Tensor] = []
+    for now, then in pairwise(levels):
+        start = points[-1]
+        velocity = teacher(start, _rows(start, now))
+        half_way = start + (then - now) / 2 * velocity
+        middle = teacher(half_way, _rows(start, (now + then) / 2))
+        velocities.append(velocity)
+        points.append(start + (then - now) * middle)
+    at = torch.tensor(levels)
+    first, last, standing = _picked(len(noise) * pairs, len(levels), shares)
+    rows = torch.arange(len(noise)).repeat_interleave(pairs)
+    path = torch.stack(points)
+    begin = path[first, rows]
+    now = at[first]
+    until = at[last]
+    moved = (path[last, rows] - begin) / (until - now).view(-1, 1, 1, 1, 1)
+    still = torch.stack(velocities)[first, rows]
+    velocity = torch.where(standing.view(-1, 1, 1, 1, 1), still, moved)
+    return Wanted(begin, now, torch.where(standing, now, until), velocity, rows)
+
+
+def differentiated(
+    teacher: Velocity, student: MeanVelocity, latents: Tensor, now: Tensor, until: Tensor
+) -> Wanted:
+    """Take the teacher's velocity less the student's own change along it.
+
+    Parameters
+    ----------
+    teacher, student : callable
+    latents : (row, channel, latent frame, row, column)
+        Noisy latents at level `now`.
+    now, until : (row,)
+    """
+    velocity = teacher(latents, now)
+    step = torch.minimum(torch.full_like(now, EPSILON), 1 - now).clamp(min=EPSILON / 10)
+    wide = step.view(-1, 1, 1, 1, 1)
+    ahead = student(latents + wide * velocity, now + step, until)
+    behind = student(latents - wide * velocity, now - step, until)
+    change = (ahead - behind) / (2 * wide)
+    span = (now - until).view(-1, 1, 1, 1, 1)
+    return Wanted(latents, now, until, velocity - span * change, torch.arange(len(latents)))
+
+
+def jittered(steps: int, shift: Callable[[float], float]) -> list[float]:
+    """Draw levels from 1 to 0 for a path of so many steps; each inner level lies anywhere in its share."""
+    inner = [1 - (n + float(torch.rand(()))) / steps for n in range(1, steps)]
+    return [shift(t) for t in (1.0, *inner, 0.0)]
+
+
+def _picked(count: int, points: int, shares: tuple[float, float, float]) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw pairs of points: number of the first, number of the last, and whether only the first counts."""
+    to_end, from_start, standing = shares
+    last_point = points - 1
+    first = torch.randint(0, last_point, (count,))
+    first = torch.where(torch.rand(count) < from_start, torch.zeros_like(first), first)
+    # Any point after the first one.
+    ahead = (torch.rand(count) * (last_point - first)).long()
+    last = first + 1 + ahead
+    last = torch.where(torch.rand(count) < to_end, torch.full_like(last, last_point), last)
+    return first, last, torch.rand(count) < standing
+
+
+def _rows(latents: Tensor, level: float) -> Tensor:
+    return torch.full((len(latents),), level, dtype=latents.dtype, device=latents.device)
