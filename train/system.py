@@ -224,6 +224,10 @@ class System(ABC):
         """
         return None
 
+    def teacher(self) -> "System | None":
+        """Return the system that this one was distilled from; None for one that was not distilled."""
+        return None
+
     def without_adapters(self) -> "System | None":
         """Return this system with its generator as it was before adapters; None where it has none."""
         return None

@@ -57,6 +57,9 @@ class VideoFlow(nn.Module):
         Heads of the attention among all places and times at half resolution.
     spread : list of float, optional
         Root mean square of each channel of what the network draws; 1 where not given.
+    spans : bool
+        Whether the network is also told at which level a step ends, so that it can learn to take large
+        steps (`train.distillation`). Before it has learned, that makes no difference.
 
     Attributes
     ----------
@@ -80,6 +83,8 @@ class VideoFlow(nn.Module):
         blocks: tuple[int, int] = (2, 3),
         heads: int = 4,
         spread: list[float] | None = None,
+        *,
+        spans: bool = False,
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {
@@ -93,6 +98,7 @@ class VideoFlow(nn.Module):
             "blocks": blocks,
             "heads": heads,
             "spread": spread,
+            "spans": spans,
         }
         # The order of these modules fixes which random numbers each of them begins with.
         wide, deep = widths
@@ -112,6 +118,8 @@ class VideoFlow(nn.Module):
         self.register_buffer("place", torch.stack(torch.meshgrid(*sides, indexing="ij"))[None])
         self.register_buffer("deviation", torch.tensor(spread or [1.0] * channels).view(1, -1, 1, 1, 1))
         self.register_buffer("frequencies", torch.logspace(0, 3, _FREQUENCIES))
+        # Last, so that the other modules begin with the same random numbers with it and without.
+        self.span = _spans(embedding) if spans else None
 
     def forward(self, noisy: Tensor, level: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:
         """Predict the velocity.
@@ -129,26 +137,46 @@ class VideoFlow(nn.Module):
         clean = self.clean(noisy, level, condition, embedding)
         return (noisy - clean) / level.view(-1, 1, 1, 1, 1)
 
-    def clean(self, noisy: Tensor, level: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:
-        """Predict the clean latents. The arguments are those of `forward`."""
+    def clean(
+        self,
+        noisy: Tensor,
+        level: Tensor,
+        condition: Tensor,
+        embedding: Tensor,
+        until: Tensor | None = None,
+    ) -> Tensor:
+        """Predict the clean latents. The first arguments are those of `forward`.
+
+        With `until`, (batch,), a flow with spans predicts where the straight line to level `until` of the
+        path would arrive at level 0: ``(noisy - clean) / level`` is then the mean velocity in between.
+        """
         known = self.known(condition)
         # Noisy latents are linear in the clean ones, so what is known is taken from them by its share.
         rest = noisy - (1 - level.view(-1, 1, 1, 1, 1)) * known
         keep, gain, scale = preconditioning(level, self.deviation)
-        return known + keep * rest + gain * self.network(rest * scale, level, condition, embedding).float()
+        kept = known + keep * rest
+        return kept + gain * self.network(rest * scale, level, condition, embedding, until).float()
 
     def known(self, condition: Tensor) -> Tensor:
         """Return the part of the clean latents that the network does not draw: the encoder's clip."""
         return condition[:, : self.config["channels"]]
 
-    def network(self, scaled: Tensor, level: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:
+    def network(
+        self,
+        scaled: Tensor,
+        level: Tensor,
+        condition: Tensor,
+        embedding: Tensor,
+        until: Tensor | None = None,
+    ) -> Tensor:
         """Return the network's own output, which has about unit variance.
 
         `scaled` are the noisy latents without what is `known`, scaled to unit variance. The other arguments
-        are those of `forward`.
+        are those of `clean`.
         """
-        angles = level[:, None] * self.frequencies
-        e = embedding + self.time(torch.cat([angles.sin(), angles.cos()], 1))
+        e = embedding + self.time(self._waves(level))
+        if until is not None and self.span is not None:
+            e = e + self.span(self._waves(level - until))
         place = self.place.expand(len(scaled), -1, -1, -1, -1)
         seen = condition[:, : self.config["condition_channels"]]
         h = self.enter(torch.cat([scaled, seen, place], 1))
@@ -164,6 +192,11 @@ class VideoFlow(nn.Module):
         for block in self.after:
             h = block(h, e)
         return self.leave(functional.silu(self.norm(h)))
+
+    def _waves(self, level: Tensor) -> Tensor:
+        """Turn levels, (batch,), into sines and cosines, (batch, 2 frequency)."""
+        angles = level[:, None] * self.frequencies
+        return torch.cat([angles.sin(), angles.cos()], 1)
 
 
 def preconditioning(level: Tensor, spread: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -255,6 +288,12 @@ def _silenced(layer: Layer) -> Layer:
     return layer
 
 
+def _spans(embedding: int) -> nn.Sequential:
+    """Make the layers that are told how far a step goes; they begin with saying nothing."""
+    last = _silenced(nn.Linear(embedding, embedding))
+    return nn.Sequential(nn.Linear(2 * _FREQUENCIES, embedding), nn.SiLU(), last)
+
+
 class Denoiser(nn.Module):
     """One step of the sampler, with its schedule inside. This is what ``denoise.onnx`` computes.
 
@@ -265,6 +304,8 @@ class Denoiser(nn.Module):
     The clean latents are guided away from what the flow expects of no brain at all,
     ``brain + (guidance - 1) (brain - null)`` (Ho and Salimans 2022, arXiv:2207.12598, equation 6, for
     the clean latents). Guidance has no effect at level 1, and nearly its full effect from about 0.6 on.
+    A flow with spans is told where the step ends. It has learned the guidance with its steps
+    (`train.models.compact.student`), and is not guided again.
 
     A clip that continues the one before is not guided, but joined to it: its first latent frame becomes the
     last video frame of that clip, standing still, and the later latent frames are moved by the same
@@ -315,9 +356,9 @@ class Denoiser(nn.Module):
     ) -> Tensor:
         """Take step number `step`, from 0, of `steps`; both (1,) float."""
         now, after = (shifted(1 - (step + n) / steps, self.shift) for n in (0, 1))
-        slow = functional.interpolate(functional.avg_pool3d(latent, _SLOW), scale_factor=_SLOW)
+        slow = slow_part(latent)
         latent = latent - self.calm * (step <= 0).float() * slow
-        clean = self.clean(latent, now, condition, embedding)
+        clean = self.clean(latent, now, condition, embedding, after)
         found = clean + (latent - clean) * (after / now)
         # Conditions are factors and not branches, because this module is traced into one graph.
         # A flag of the condition has one value everywhere in its channel, so the mean is that value.
@@ -341,19 +382,42 @@ class Denoiser(nn.Module):
             frames.append(found)
         return torch.cat([torch.stack(frames, 2), clean[:, :, len(frames) :]], 2)
 
-    def clean(self, latent: Tensor, level: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:
-        """Predict the clean latents with guidance; arguments as of `VideoFlow.clean`, level (1,)."""
+    def clean(
+        self,
+        latent: Tensor,
+        level: Tensor,
+        condition: Tensor,
+        embedding: Tensor,
+        until: Tensor | None = None,
+    ) -> Tensor:
+        """Predict the clean latents, guided; arguments as of `VideoFlow.clean`, levels (1,) or (batch,)."""
+        if self.flow.span is None:
+            brain, null = self._with_and_without(latent, level, condition, embedding)
+            carried = self.carried(condition)
+            # In a session all clips of a call are at one level; in distillation each may be at its own.
+            wide = level if len(level) == 1 else level.view(-1, 1, 1, 1, 1)
+            # At level 1 the prediction is a mean of many clips, which guidance would only exaggerate.
+            strength = (self.guidance - 1) * (1 - wide**_RISE) * (1 - carried)
+            clean = brain + strength * (brain - null)
+        else:
+            ends = level if until is None else until
+            rows = len(latent)
+            clean = self.flow.clean(latent, level.expand(rows), condition, embedding, ends.expand(rows))
+            carried = self.carried(condition)
+        # `joining` falls from 1 at latent frame 0 to 0: a joined clip begins exactly with `start`.
+        return clean + carried * self.joining * (self.start(condition) - clean[:, :, :1])
+
+    def _with_and_without(
+        self, latent: Tensor, level: Tensor, condition: Tensor, embedding: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Predict the clean latents with the brain, and without one."""
         # The clips with the brain and those without one are predicted in one call, of twice the batch.
         given = torch.cat([condition, torch.zeros_like(condition)])
         told = torch.cat([embedding, self.null.expand_as(embedding)])
         twice = torch.cat([latent, latent])
-        brain, null = self.flow.clean(twice, level.expand(len(twice)), given, told).chunk(2)
-        carried = self.carried(condition)
-        # At level 1 the prediction is a mean of many clips, which guidance would only exaggerate.
-        strength = (self.guidance - 1) * (1 - level**_RISE) * (1 - carried)
-        clean = brain + strength * (brain - null)
-        # `joining` falls from 1 at latent frame 0 to 0: a joined clip begins exactly with `start`.
-        return clean + carried * self.joining * (self.start(condition) - clean[:, :, :1])
+        levels = level.expand(len(twice)) if len(level) == 1 else torch.cat([level, level])
+        brain, null = self.flow.clean(twice, levels, given, told).chunk(2)
+        return brain, null
 
     def carried(self, condition: Tensor) -> Tensor:
         """Return 1 for clips that continue the one before and 0 for others, (batch, 1, 1, 1, 1)."""
@@ -362,6 +426,11 @@ class Denoiser(nn.Module):
     def start(self, condition: Tensor) -> Tensor:
         """Return the latent frame of the last video frame before, (batch, channel, 1, row, column)."""
         return condition[:, -1 - self.flow.config["channels"] : -1, :1]
+
+
+def slow_part(noise: Tensor) -> Tensor:
+    """Return the means of noise over blocks of `_SLOW` latents, in the noise's own shape."""
+    return functional.interpolate(functional.avg_pool3d(noise, _SLOW), scale_factor=_SLOW)
 
 
 def shifted(u: Any, shift: float) -> Any:

@@ -1,6 +1,6 @@
 """Held-out windows that the video model draws, in the form that `train.tuning` takes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from train.closed_form.refine import ROUTES
 from train.metrics.pixels import gradient_energy
 from train.models.compact.batches import Clips
-from train.models.compact.encoder import CARRIED
+from train.models.compact.encoder import CARRIED, BrainEncoder
 from train.models.compact.evidence import COUNT, KNOWN
+from train.models.compact.flow import Denoiser
 from train.models.compact.system import decode, decoder_of, sample
-from train.models.compact.trainable import Trainables
 from train.tuning import Drawn
 from train.work import Arrays
 
@@ -29,13 +29,15 @@ class HeldOutClips:
 
     Parameters
     ----------
-    system : Trainables
+    encoder : BrainEncoder
     codec : dict
     clips : Clips
     measured : (clip, number)
         Evidence of their windows, see `train.models.compact.evidence`.
-    shift, steps
-        Shift and number of steps of the sampler.
+    sampler : callable
+        Settings -> the sampler that draws under them.
+    steps : int
+        Number of its steps.
     """
 
     settings: Mapping[str, Sequence[float]] = {
@@ -47,15 +49,15 @@ class HeldOutClips:
 
     def __init__(
         self,
-        system: Trainables,
+        encoder: BrainEncoder,
         codec: Arrays,
         clips: Clips,
         measured: NDArray[np.float64],
-        shift: float,
+        sampler: Callable[[Mapping[str, float]], Denoiser],
         steps: int,
     ) -> None:
-        self._system = system
-        self._shift = shift
+        self._encoder = encoder
+        self._sampler = sampler
         self._steps = steps
         self._decoder = decoder_of(codec)
         every = -(-len(clips.joined) // _ENOUGH)
@@ -67,14 +69,18 @@ class HeldOutClips:
         self.truths = decode(self._decoder, self._latents)
         self.mean_clip = codec["mean_clip"]
 
+    def drawn_by(self, sampler: Denoiser) -> None:
+        """Draw with this sampler from now on, which leaves nothing to be tried."""
+        self.settings = {}
+        self._sampler = lambda settings: sampler
+
     @torch.no_grad()
     def draw(self, route: str, settings: Mapping[str, float]) -> Drawn:
         """Draw every clip from what one route tells of it."""
         known = torch.zeros(COUNT)
         known[KNOWN[route]] = 1
-        encoder = self._system.encoder
-        chosen = settings["guidance"], settings["calm"]
-        denoiser = self._system.denoiser(self._decoder, self._shift, *chosen)
+        encoder = self._encoder
+        denoiser = self._sampler(settings)
         # The same noise for all settings, so that they differ in nothing else.
         rng = np.random.default_rng(0)
         shown: list[NDArray[np.float32]] = []

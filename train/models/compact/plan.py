@@ -1,12 +1,14 @@
 """The plan `compact`: a small flow model draws the film that the signals point to, in a few steps.
 
 Training fits the codec, chooses the voxels that follow films, lets the simulated participant watch films,
-fits the brain encoder, trains the flow on the encoder's held-out predictions, and tunes the guidance on
-sessions that neither encoder nor flow was trained on. Nothing in it knows what the films show. Everything
+fits the brain encoder, trains the flow on the encoder's held-out predictions, tunes the guidance on
+sessions that neither encoder nor flow was trained on, and distils the guided flow into a student that takes
+few steps (`train.models.compact.distilled`). Nothing in it knows what the films show. Everything
 that takes long is kept on disk, so that a stopped run goes on after it.
 """
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -32,13 +34,15 @@ from train.loop import Machine
 from train.models.compact import build as systems
 from train.models.compact import presence
 from train.models.compact.batches import Clips, Mixture, batch
+from train.models.compact.distilled import distil, teaches_student
 from train.models.compact.encoder import CARRIED, BrainEncoder, routes
 from train.models.compact.evidence import CLIP
-from train.models.compact.flow import levels
+from train.models.compact.flow import Denoiser, levels
 from train.models.compact.held_out import HeldOutClips
 from train.models.compact.refiner import RefinerSizes
 from train.models.compact.space import SpaceSizes
-from train.models.compact.system import Compact, decode, decoder_of, pack, sample
+from train.models.compact.student import FLOW, Distillation, Student
+from train.models.compact.system import Compact, decode, decoder_of, pack, sample, student
 from train.models.compact.trainable import Trainables
 from train.models.compact.voxels import find_voxels
 from train.models.compact.watched import (
@@ -96,6 +100,8 @@ class FlowSizes:
         Default number of steps.
     mixture : Mixture
         How its training batches are put together.
+    distillation : Distillation, optional
+        How it is distilled, for recipes with a phase that trains the student.
     """
 
     widths: list[int]
@@ -103,6 +109,7 @@ class FlowSizes:
     shift: float
     steps: int
     mixture: Mixture
+    distillation: Distillation | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +128,9 @@ class CompactPlan:
     def train(self, work: Work, data: FilmSessions | RecordedSessions, phases: dict[str, Phase]) -> Trained:
         """Simulate sessions, fit the encoder, train the flow on held-out predictions, and tune."""
         # The loop checks this too, but only after films were watched and the encoder was fitted.
-        check_losses(phases, Trainables.offered)
+        check_losses(phases, (*Trainables.offered, *Student.offered))
+        drawing = {name: phase for name, phase in phases.items() if not teaches_student(phase)}
+        distilling = {name: phase for name, phase in phases.items() if teaches_student(phase)}
         generator = self.generator
         taught: list[AnyShowing] = [*data.showings(work), *data.showings(work, "free")]
         watched, projection, fitted = self._watch(work, data, taught)
@@ -132,12 +141,40 @@ class CompactPlan:
             "blocks": generator.blocks,
         }
         system = systems.build(fitted, watched.codec, clips, held_clips, work.seed, **shape)
-        log = _train_flow(work, system, watched.codec, clips, phases, self.machine, generator)
+        log = _train_flow(work, system, watched.codec, clips, drawing, self.machine, generator)
         # Guidance and confidence are chosen on sessions that neither encoder nor flow was trained on.
         measured = fit_brain(system.encoder, watched, fitted, work.seed)
-        held = HeldOutClips(system, watched.codec, held_clips, measured, generator.shift, generator.steps)
+        decoder = decoder_of(watched.codec)
+
+        def guided(settings: Mapping[str, float]) -> Denoiser:
+            return system.denoiser(decoder, generator.shift, settings["guidance"], settings["calm"])
+
+        held = HeldOutClips(system.encoder, watched.codec, held_clips, measured, guided, generator.steps)
         tuned = tune(held)
-        for route, weights in tuned.confidence.items():
+        tables: dict[str, Any] = {"loss": log, "calibration": tuned.table}
+        confidence = tuned.confidence
+        learned: Arrays = {}
+        if distilling:
+            made = distil(
+                work,
+                system.encoder,
+                guided(tuned.settings),
+                watched.codec,
+                clips,
+                held_clips,
+                distilling,
+                self.machine,
+                generator.mixture,
+                generator.distillation or Distillation(),
+            )
+            tables["loss"] += made.log
+            tables["distillation"] = made.gates
+            attached = {name: phase.adapters[FLOW] for name, phase in distilling.items()}
+            learned = student(made.system, attached)
+            # How sure it is of a clip depends on who draws it.
+            held.drawn_by(made.system.student)
+            confidence = tune(held).confidence
+        for route, weights in confidence.items():
             system.encoder.get_buffer(f"confidence_{route}").copy_(torch.from_numpy(weights))
         draft = replace(
             data.manifest(projection),
@@ -150,15 +187,15 @@ class CompactPlan:
         )
         stats = {name: fitted[name] for name in STATISTICS} | codec_statistics(watched.codec, fitted)
         # The loop draws a sheet after the last step of every phase.
-        last, phase = list(phases.items())[-1]
+        last, phase = list(drawing.items())[-1]
         samples = Image.open(_sheet(work, last, phase.steps))
         return Trained(
-            system=Compact(pack(system, watched.codec, generator.shift, tuned.settings)),
+            system=Compact(pack(system, watched.codec, generator.shift, tuned.settings) | learned),
             manifest=draft,
             stats=stats,
             projection=projection,
             golden=golden_of(work, taught[0], stats),
-            tables={"loss": log, "calibration": tuned.table},
+            tables=tables,
             pictures={"samples.png": samples},
         )
 

@@ -2,12 +2,13 @@
 
 Windows of signals become a condition (`BrainEncoder`), noise becomes latents under that condition in a few
 steps (`Denoiser`), and latents become frames (`ClipDecoder`). `pack` puts the weights of all three into the
-arrays that a run stores, and `unpack` makes the modules from these arrays again.
+arrays that a run stores, and `unpack` makes the modules from these arrays again. A distilled model also
+stores what its student learned beside the teacher (`student`), and draws with the student.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,14 @@ from torch import Tensor
 
 from rtdecode.bundle import Manifest
 from rtdecode.disk import strict_json
+from rtdecode.errors import UsageError
+from train import adapters
+from train.adapters import Adapter
 from train.closed_form.refine import PREFIX
 from train.models.compact.codec import ClipDecoder, First, Next, load_decoder, making_up
 from train.models.compact.encoder import CARRIED, LEARNED, BrainEncoder
 from train.models.compact.flow import Denoiser, VideoFlow, levels
+from train.models.compact.student import Student, student_of
 from train.models.compact.trainable import Trainables
 from train.system import Condition, Port, Stage, System, Traced, signal_ports
 from train.work import Arrays
@@ -83,6 +88,11 @@ class Compact(System):
     def weights(self) -> Arrays:
         """Return the weights as they were given."""
         return self._weights
+
+    def teacher(self) -> "Compact | None":
+        """Return the model that this one was distilled from; None for one that was not distilled."""
+        own = {name: value for name, value in self._weights.items() if not name.startswith(_STUDENT)}
+        return Compact(own) if len(own) < len(self._weights) else None
 
     @torch.no_grad()
     def stages(self, manifest: Manifest) -> Sequence[Stage]:
@@ -159,12 +169,36 @@ def pack(system: Trainables, codec: Arrays, shift: float, settings: Mapping[str,
 
 # The parts of the flow that are not learned.
 _BUFFERS = ("place", "deviation", "frequencies")
+# What a student learned lies under this name, and its adapters as JSON under the other one.
+_STUDENT = "student."
+_ADAPTERS = "student.adapters"
+
+
+def student(system: Student, attached: Mapping[str, Adapter]) -> Arrays:
+    """Collect what a student learned beside its teacher, in half precision.
+
+    Parameters
+    ----------
+    system : Student
+    attached : mapping
+        Name -> an adapter of the flow, as it was put on.
+    """
+    before = system.teacher.flow.state_dict()
+    learned: dict[str, Tensor] = {}
+    for name, value in system.student.flow.state_dict().items():
+        # PEFT calls a layer under an adapter its base layer.
+        known = before.get(name.replace(".base_layer", ""))
+        if known is None or not torch.equal(known, value):
+            learned[name] = value
+    arrays: Arrays = {f"{_STUDENT}{name}": value.half().numpy() for name, value in learned.items()}
+    told = {name: asdict(adapter) for name, adapter in attached.items()}
+    return arrays | {_ADAPTERS: np.array(strict_json.dumps(told))}
 
 
 def unpack(weights: Arrays) -> Model:
     """Make the modules from a run's weights, which `pack` made."""
     told = json.loads(str(weights["config"]))
-    parts: dict[str, dict[str, Any]] = {"encoder": {}, "flow": {}, "decoder": {}}
+    parts: dict[str, dict[str, Any]] = {"encoder": {}, "flow": {}, "decoder": {}, "student": {}}
     for name, value in weights.items():
         part, dot, rest = name.partition(".")
         if dot:
@@ -182,7 +216,29 @@ def unpack(weights: Arrays) -> Model:
     decoder = decoder_of(weights)
     settings = told["shift"], told["guidance"], told["calm"]
     denoiser = Denoiser(flow, *settings, encoder.null, making_up(decoder)).eval()
+    if parts["student"]:
+        denoiser = distilled(denoiser, parts["student"])
     return Model(encoder, denoiser, decoder)
+
+
+def distilled(teacher: Denoiser, arrays: Arrays) -> Denoiser:
+    """Make the student of a teacher, its adapters merged.
+
+    Merged weights are rounded to half precision, as all others are kept.
+    """
+    made = student_of(teacher)
+    told = json.loads(str(arrays["adapters"]))
+    for name, adapter in told.items():
+        adapters.inject(made.flow, "", name, Adapter(**adapter))
+    learned = {name: torch.from_numpy(np.array(x)) for name, x in arrays.items() if name != "adapters"}
+    # Strict but for the teacher's own weights, which are there already.
+    unknown = made.flow.load_state_dict(learned, strict=False).unexpected_keys
+    if unknown:
+        raise UsageError(f"the run's student has weights that its flow does not: {', '.join(unknown[:4])}.")
+    adapters.merge(made.flow)
+    for parameter in made.flow.parameters():
+        parameter.data = parameter.data.half().float()
+    return made.eval()
 
 
 def decoder_of(arrays: Arrays) -> ClipDecoder:
