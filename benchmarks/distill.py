@@ -1,0 +1,233 @@
+"""A distilled run against its teacher: what its few steps lost of fifty guided ones, and what they gained.
+
+    python -m benchmarks.distill RUN [--film natural] [--preset easy] [--seeds 1000-1003] [--seconds 400]
+                                     [--json] [--out FILE]
+
+Fresh sessions of the simulated participant go through the run and through the teacher that it was distilled
+from, window by window from the same noise, each window without the clip before. For 1, 2 and 4 steps it
+prints what `train.distillation.gates` measures, for the student and beside it for the teacher in as few
+steps, and how long a clip takes. Intervals resample sessions if there are 20, and else blocks of 30 s.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.phantom.film.watched import KINDS
+from train.data.phantom import film_clips, session_arrays, spans
+from train.data.simulated import SimulatedSessions
+from train.distillation import gates
+from train.distillation.gates import Latents, Windows
+from train.judging.film_figures import groups
+from train.judging.film_scores import describe
+from train.judging.identification import judging_seeds
+from train.judging.references import watch
+from train.recipe import build
+from train.reconstruct import clips_of, conditions_alone
+from train.run_folder import draft_of, read_run, restored
+from train.system import System
+from train.work import Arrays, tracked
+
+# Windows that are drawn from other brains and from another noise.
+FEW = 48
+SEEDS = 1
+# A student takes at least so much less time than its teacher, and comes at least so much nearer to it than
+# the teacher does in as few steps.
+LEAST_FASTER = 10.0
+LEAST_NEARER = 0.3
+# Windows whose clips are timed, one by one.
+_TIMED = 5
+_JUDGED_STEPS = 4
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """A system and the windows that it draws.
+
+    Attributes
+    ----------
+    system : System
+    inputs : dict
+        Signals by port, with a row for each window.
+    """
+
+    system: System
+    inputs: Arrays
+
+    def __call__(self, brain: str, rows: NDArray[np.int64], noise: Latents, steps: int) -> Latents:
+        """Draw windows; see `train.distillation.gates.Sampler`."""
+        count = len(next(iter(self.inputs.values())))
+        # Half of all windows on lies one of another session.
+        shown = (rows + count // 2) % count if brain == gates.OTHER else rows
+        given = {name: values[shown] for name, values in self.inputs.items()}
+        if brain == gates.NONE:
+            given = {name: np.zeros_like(values) for name, values in given.items()}
+        found: list[Latents] = []
+        drawn = 0
+        for condition in conditions_alone(self.system, given):
+            few = len(condition.pooled if condition.pooled is not None else condition.tokens)
+            found.append(self.system.sample(condition, noise[drawn : drawn + few], steps))
+            drawn += few
+        return np.concatenate(found)
+
+
+def measure(run: Path, film: str, preset: str, seeds: str, seconds: float) -> dict[str, Any]:
+    """Hold a run against its teacher.
+
+    Returns
+    -------
+    dict
+        ``steps`` and ``undistilled`` (number of steps -> figures of `train.distillation.gates.measure`),
+        ``failed`` (number of steps -> gates that are not passed), ``nearer`` (how much nearer than the
+        undistilled teacher in 4 steps, 0 to 1), ``clip_s`` and ``faster``, ``n`` and ``intervals``.
+
+    Raises
+    ------
+    UsageError
+        If the run was not distilled, or not trained on the simulated participant.
+    """
+    tree = read_run(run)
+    parts = build(tree["arguments"])
+    data = parts["data"]
+    if not isinstance(data, SimulatedSessions):
+        raise UsageError(f"{run} was not trained on the simulated participant, who watches the films here.")
+    system = restored(run, parts["system"])
+    teacher = system.teacher()
+    if teacher is None:
+        raise UsageError(
+            f"{run} was not distilled: it has no student beside its teacher. Train a recipe with a phase "
+            "whose loss is flow_map."
+        )
+    bundle = draft_of(run)
+    arrays: list[Arrays] = []
+    films = []
+    truths: list[NDArray[np.uint8]] = []
+    for seed in tracked(judging_seeds(seeds), f"{film}, {preset}"):
+        session = watch(replace(data.who, film=film, preset=preset), seed, seconds)
+        arrays.append(session_arrays(bundle, session))
+        films.append(describe(session.film, spans(seed, session.film.windows, bundle.manifest.grid)))
+        truths.append(film_clips(session.film))
+    inputs = {name: np.concatenate([one[name] for one in arrays]) for name in arrays[0]}
+    kept, words = groups(films, by_session=True)
+    windows = Windows(
+        truths=list(np.concatenate(truths)),
+        sessions=np.repeat(np.arange(len(truths)), [len(one) for one in truths]),
+        groups=kept,
+        mean_clip=bundle.stats["mean_clip"][:-1],
+        frames=lambda latents: np.stack(clips_of(system, latents)),
+        latent=system.latent_shape,
+    )
+    theirs = Decoding(teacher, inputs)
+    ours = Decoding(system, inputs)
+    reference = gates.reference(theirs, windows, FEW, SEEDS)
+    found = {str(n): gates.measure(ours, windows, reference, n) for n in gates.STEPS}
+    before = {str(n): gates.measure(theirs, windows, reference, n) for n in gates.STEPS}
+    clip_s = _times(ours, theirs, windows)
+    four = str(_JUDGED_STEPS)
+    return {
+        "run": run.name,
+        "film": film,
+        "preset": preset,
+        "n": len(windows.truths),
+        "intervals": words,
+        "teacher": {"steps": gates.TEACHER_STEPS, "identification": float(reference.wins.mean())},
+        "steps": found,
+        "undistilled": before,
+        "failed": {n: gates.failed(figures) for n, figures in found.items()},
+        "nearer": 1 - found[four]["error"] / before[four]["error"],
+        "clip_s": clip_s,
+        "faster": clip_s["teacher"] / clip_s[four],
+    }
+
+
+def _times(ours: Decoding, theirs: Decoding, windows: Windows) -> dict[str, float]:
+    """Time single clips in turn, median seconds: of the student by number of steps, and of the teacher."""
+    ways = {str(n): (ours, n) for n in gates.STEPS} | {"teacher": (theirs, gates.TEACHER_STEPS)}
+    noise = windows.noise(0)
+    spent: dict[str, list[float]] = {name: [] for name in ways}
+    for row in range(min(_TIMED, len(noise))):
+        for name, (decoding, steps) in ways.items():
+            began = time.perf_counter()
+            decoding(gates.OWN, np.array([row]), noise[row : row + 1], steps)
+            spent[name].append(time.perf_counter() - began)
+    return {name: round(float(np.median(values)), 4) for name, values in spent.items()}
+
+
+def table(found: dict[str, Any]) -> Table:
+    """Lay out the figures as they are printed."""
+    first = f"{found['run']}, {found['film']}, preset {found['preset']}, {found['n']} windows"
+    laid = Table(first, *[f"{n} step{'s' if n > 1 else ''}" for n in gates.STEPS], title_justify="left")
+    for name in ("error", "motion", "saturation", "diversity", "brain_sensitivity"):
+        for words, rows in (("", found["steps"]), (", undistilled", found["undistilled"])):
+            laid.add_row(name + words, *[f"{rows[str(n)][name]:.3f}" for n in gates.STEPS])
+    for words, rows in (("", found["steps"]), (", undistilled", found["undistilled"])):
+        lost = [rows[str(n)]["identification"] for n in gates.STEPS]
+        cells = ["{:.3f} ({:.3f} to {:.3f})".format(one["value"], *one["ci95"]) for one in lost]
+        laid.add_row(f"identification lost{words}", *cells)
+    laid.add_row("gates not passed", *[", ".join(found["failed"][str(n)]) or "-" for n in gates.STEPS])
+    laid.add_row(
+        "s a clip (teacher's in 50 steps: {:.3f})".format(found["clip_s"]["teacher"]),
+        *[f"{found['clip_s'][str(n)]:.3f}" for n in gates.STEPS],
+    )
+    return laid
+
+
+def verdicts(found: dict[str, Any]) -> list[str]:
+    """Say of each bar whether it is met."""
+    four = found["steps"][str(_JUDGED_STEPS)]
+    errors = [found["steps"][str(n)]["error"] for n in gates.STEPS]
+    upper = four["identification"]["ci95"][1]
+    bars = {
+        f"nearer to the teacher by {found['nearer']:.0%} (at least {LEAST_NEARER:.0%})": found["nearer"]
+        >= LEAST_NEARER,
+        f"identification lost at most {upper:.3f} at its upper limit ({gates.MOST_LOST})": upper
+        <= gates.MOST_LOST,
+        f"{found['faster']:.1f} times faster (at least {LEAST_FASTER:g})": found["faster"] >= LEAST_FASTER,
+        "more steps come nearer": errors == sorted(errors, reverse=True),
+        f"every gate at {_JUDGED_STEPS} steps": not found["failed"][str(_JUDGED_STEPS)],
+    }
+    return [f"{'pass' if met else 'FAIL'}: {words}" for words, met in bars.items()]
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="a folder that `train.run` wrote")
+    parser.add_argument("--film", default="natural", choices=KINDS)
+    parser.add_argument("--preset", default="easy", help="easy, default or hard")
+    parser.add_argument("--seeds", default="1000-1003", help="of the judging sessions, 1000 and up")
+    parser.add_argument("--seconds", type=float, default=400.0, help="of film in each session")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--out", type=Path, help="a JSON file for the figures")
+    asked = parser.parse_args(words)
+    try:
+        found = measure(asked.run, asked.film, asked.preset, asked.seeds, asked.seconds)
+    except RtDecodeError as error:
+        Console(stderr=True).print(str(error), markup=False)
+        return error.exit_code
+    if asked.json:
+        print(json.dumps(found))  # noqa: T201
+    else:
+        console = Console(width=None if Console().is_terminal else 140)
+        console.print(table(found))
+        for line in verdicts(found):
+            console.print(line, markup=False)
+    if asked.out is not None:
+        asked.out.write_text(json.dumps(found, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
