@@ -77,6 +77,8 @@ def write(
     manifest = _with_own(base.manifest, graphs)
     # Leave out weight files of the stages that are replaced: the new graphs hold their own weights.
     apart = {name for stage in graphs for name in base.manifest.built[stage].data}
+    # Engines of these stages were built from the graphs that are replaced.
+    apart |= {engine.file for engine in base.manifest.engines if engine.stage in graphs}
     files = {name: base.path / name for name in base.manifest.files if name not in apart}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -91,9 +93,13 @@ def write(
 
 
 def _with_own(manifest: Manifest, graphs: Mapping[str, ModelProto]) -> Manifest:
-    """Return a copy of a manifest whose own stages hold their weights in the graph itself."""
+    """Return a copy of a manifest whose own stages hold their weights in the graph itself.
+
+    The new graphs have no engines, and were not run on a GPU.
+    """
     own = {name: replace(manifest.built[name], data=[]) for name in graphs}
-    return replace(manifest, stages=manifest.stages | own)
+    engines = [engine for engine in manifest.engines if engine.stage not in graphs]
+    return replace(manifest, stages=manifest.stages | own, engines=engines, gpu=None)
 
 
 def golden_inputs(base: Bundle, recorded: Recorded, fitted: Fitted) -> Arrays:

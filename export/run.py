@@ -7,7 +7,7 @@ statistics and memories are written to the bundle's folder in one step.
 """
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, ValueInfoProto, helper
 
+from export import engines
 from export.digest import digest
 from export.files import beside, packed
 from export.parity import compare, expected
@@ -30,7 +31,9 @@ from train.run_folder import arrays, read_run, restored, subject_of
 from train.system import Plan, Stage, System, Table, Traced, Written
 from train.work import Arrays
 
-TARGETS = ("onnx",)
+# The target whose bundle holds engines beside its graphs.
+ENGINES = "tensorrt"
+TARGETS = ("onnx", ENGINES)
 PRECISIONS = ("fp32",)
 # Packages that tracing needs; graphs of closed forms are written without them.
 _TO_TRACE = ("torch", "onnxscript")
@@ -42,6 +45,7 @@ def run(
     target: str | None = None,
     precision: str | None = None,
     steps: int | None = None,
+    capabilities: Sequence[str] | None = None,
 ) -> Bundle:
     """Write the bundle of a run.
 
@@ -52,10 +56,13 @@ def run(
     out : Path
         The bundle's folder. A bundle that is already there is replaced.
     target, precision : str, optional
-        Only ``onnx`` and ``fp32`` are supported. The default is what the run's recipe says.
+        Only ``fp32`` is supported. With ``tensorrt`` the bundle also holds engines built ahead, see
+        `export.engines`. The default is what the run's recipe says.
     steps : int or None
         Default number of denoising steps, for a run with a denoiser. If not given, the run's own number
         is kept.
+    capabilities : sequence of str, optional
+        Compute capabilities that engines are built for.
 
     Raises
     ------
@@ -73,7 +80,14 @@ def run(
     arguments = tree["arguments"]
     defaults: ExportDefaults = build(arguments["export"])
     plan: Plan = build(arguments["system"])
-    _check(target or defaults.target, precision or defaults.precision)
+    form = target or defaults.target
+    _check(form, precision or defaults.precision)
+    if form == ENGINES:
+        engines.require()
+    elif capabilities is not None:
+        raise UsageError(
+            f"--sm goes with --target {ENGINES}, and the target is {form}. Leave one of them out."
+        )
     # Writing would refuse this folder too, but only after all the work.
     bundle.check_target(out)
     system = restored(run_dir, plan)
@@ -97,7 +111,10 @@ def run(
     }
     subjects = {name: _subject(name, other) for name, other in others.items()}
     manifest = replace(manifest, parity=parity, provenance=provenance, subjects=subjects)
-    return _write(run_dir, out, manifest, {None: made, **others})
+    written = _write(run_dir, out, manifest, {None: made, **others})
+    if form != ENGINES:
+        return written
+    return engines.add(written, capabilities=capabilities or (engines.CAPABILITY,))
 
 
 @dataclass(frozen=True)

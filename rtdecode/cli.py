@@ -230,7 +230,7 @@ def export(
     run: Annotated[Path, typer.Argument(help="A training run.")],
     out: Annotated[Path, typer.Option(help="The bundle's folder.", metavar="BUNDLE")],
     target: Annotated[
-        str | None, typer.Option(help="Form of the graphs: onnx; default: the recipe's.")
+        str | None, typer.Option(help="onnx, or tensorrt: engines too; default: the recipe's.")
     ] = None,
     precision: Annotated[
         str | None, typer.Option(help="Precision of the graphs: fp32; default: the recipe's.")
@@ -238,13 +238,18 @@ def export(
     steps: Annotated[
         int | None, typer.Option(help="Denoising steps, 1 or more; only with a denoiser.")
     ] = None,
+    sm: Annotated[
+        str | None, typer.Option(help="Compute capabilities that engines are for; default: 8.0.")
+    ] = None,
 ) -> None:
     """Turn a training run into a bundle."""
     _needs("onnx", "export")
     _needs("onnxruntime", "cpu")
+    from export import engines
     from export import run as command
 
-    made = command.run(run, out, target, precision, steps)
+    capabilities = None if sm is None else engines.capabilities_of(sm)
+    made = command.run(run, out, target, precision, steps, capabilities)
     parity = made.manifest.parity["largest_difference"]
     typer.echo(f"{made.path}  {made.digest}  largest difference from the run: {parity}")
 

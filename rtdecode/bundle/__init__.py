@@ -22,6 +22,7 @@ from rtdecode.bundle.brain import Brain
 from rtdecode.bundle.folder import SHIPPED, Bundle, check_target, load, resolve, write
 from rtdecode.bundle.manifest import (
     SCHEMA,
+    BuiltEngine,
     ClipGeometry,
     EegInput,
     FmriInput,
@@ -40,6 +41,7 @@ __all__ = [
     "SCHEMA",
     "SHIPPED",
     "Brain",
+    "BuiltEngine",
     "Bundle",
     "ClipGeometry",
     "EegInput",

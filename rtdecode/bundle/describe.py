@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from rtdecode.bundle import Brain, Bundle
+from rtdecode.bundle import Brain, BuiltEngine, Bundle
 from rtdecode.bundle.manifest import CAUSAL, OFFLINE
 from rtdecode.types import PRESENCES
 
@@ -37,6 +37,8 @@ def show(bundle: Bundle) -> None:
         "graphs": ", ".join(manifest.built),
         "subjects": ", ".join(manifest.subjects) or None,
         "fitter": manifest.fitter,
+        "engines": _engines(manifest.engines),
+        "run on a GPU": manifest.gpu or "not run on a GPU",
         "parity": manifest.parity.get("largest_difference"),
         "trained": manifest.provenance.get("trained"),
         "on": manifest.provenance.get("participant") or manifest.provenance.get("data"),
@@ -50,3 +52,8 @@ def show(bundle: Bundle) -> None:
 
 def _prior(brain: Brain) -> str:
     return ", ".join(f"{name} {getattr(brain.prior, name):g}" for name in PRESENCES)
+
+
+def _engines(engines: list[BuiltEngine]) -> str | None:
+    kinds = {f"{one.builder} {one.version} for {one.compute_capability}": one for one in engines}
+    return ", ".join(kinds) or None

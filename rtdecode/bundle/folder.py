@@ -223,6 +223,13 @@ def _check_listed(file: Path, manifest: Manifest) -> None:
                 f"{file}: {place} is in the file {name!r}, which is not listed under files: the "
                 f"name of a file in the bundle's own folder was expected. {_AGAIN}"
             )
+    for n, engine in enumerate(manifest.engines):
+        graph = manifest.built[engine.stage].file
+        if engine.graph != manifest.files[graph]:
+            raise BundleError(
+                f"{file}: engines[{n}] {engine.file!r} was built from another graph than {graph!r}. "
+                "Build the engines again: `rtdecode export RUN --out DIR --target tensorrt`."
+            )
     # Provenance may hold anything, but a session computes with this value.
     correction = manifest.provenance.get("onset_correction_s")
     typed.read(float | None, correction, f"{file}: provenance.onset_correction_s")
@@ -239,6 +246,8 @@ def _named(manifest: Manifest) -> Iterator[tuple[str, str]]:
             yield f"a weight of {place}", name
     for name, memory in manifest.memories.items():
         yield f"memories.{name}", memory.file
+    for n, engine in enumerate(manifest.engines):
+        yield f"engines[{n}]", engine.file
 
 
 def _of_subject(subject: str | None, name: str) -> str:

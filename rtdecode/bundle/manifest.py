@@ -34,6 +34,11 @@ DTYPES = ("float32", "float16", "float64", "int64", "int32", "int16", "int8", "u
 # would reading the bundle.
 _MOST_STEPS = 1000
 _KEY_DIGITS = 64
+# What can build engines ahead, each by the name under which it is imported.
+BUILDERS = ("tensorrt", "tensorrt_rtx")
+# How attention stands in a graph: as one node of opset 23, or as the products and the softmax it consists of.
+FLAVOURS = ("fused", "decomposed")
+_CAPABILITY = re.compile(r"[1-9][0-9]?\.[0-9]", re.ASCII)
 # A subject's name is also the name of its folder.
 _SUBJECT = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
@@ -90,6 +95,43 @@ class Stage:
     inputs: dict[str, Input]
     outputs: dict[str, Output]
     data: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltEngine:
+    """An engine that was built ahead from the graph of one stage, for one kind of GPU.
+
+    Attributes
+    ----------
+    builder : str
+        ``tensorrt`` or ``tensorrt_rtx``.
+    version : str
+        The builder's version. No other version runs the engine.
+    compute_capability : str
+        Of the GPUs that it runs on, such as ``8.0``.
+    stage : str
+    file : str
+    graph : str
+        SHA-256 of the file of the graph that it was built from.
+    flavour : str
+        ``fused`` or ``decomposed``: how attention stood in the graph when the engine was built.
+    """
+
+    builder: str
+    version: str
+    compute_capability: str
+    stage: str
+    file: str
+    graph: str
+    flavour: str
+
+    def __post_init__(self) -> None:
+        if self.builder not in BUILDERS:
+            raise ValueError(f"builder is one of {', '.join(BUILDERS)}, found {self.builder[:80]!r}")
+        if self.flavour not in FLAVOURS:
+            raise ValueError(f"flavour is one of {', '.join(FLAVOURS)}, found {self.flavour[:80]!r}")
+        if not _CAPABILITY.fullmatch(self.compute_capability):
+            raise ValueError(f"compute_capability is text like '8.0', found {self.compute_capability[:80]!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +307,11 @@ class Manifest:
     chain : str
         How the signals that it was trained on had been prepared: ``causal`` or ``offline``. In a session they
         are always prepared from the past alone, so an offline bundle decodes what it was not trained on.
+    engines : list of BuiltEngine
+        Engines built ahead, at most one of a builder, compute capability and stage.
+    gpu : str or None
+        The GPU on which its graphs decoded the golden windows as they should; None if they were never run on
+        one.
 
     The other attributes are plain values.
     """
@@ -297,6 +344,8 @@ class Manifest:
     fitter: str | None = None
     brain: Brain | None = None
     chain: str = CAUSAL
+    engines: list[BuiltEngine] = field(default_factory=list)
+    gpu: str | None = None
 
     def __post_init__(self) -> None:
         if self.eeg is None and self.fmri is None:
@@ -319,6 +368,7 @@ class Manifest:
             raise ValueError(f"names of subjects have letters, digits, '-' and '_', found {bad}")
         _check_key(self.noise_key)
         _check_sigmas(self.sigmas)
+        _check_engines(self.engines, self.built)
 
     @property
     def modalities(self) -> list[str]:
@@ -353,7 +403,9 @@ def of_subject(manifest: Manifest, name: str) -> Manifest:
         )
     found = manifest.subjects[name]
     # A subject without a front must not run the default subject's.
+    # Engines of the stages that the subject has of its own were built from the default subject's graphs.
     own = {
+        "engines": [engine for engine in manifest.engines if engine.stage not in OWN_STAGES],
         "eeg": found.eeg,
         "fmri": found.fmri,
         "stages": {**manifest.stages, "front": None, **found.stages},
@@ -374,9 +426,11 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
     """
     tree = asdict(manifest)
     # A bundle without these keys keeps its digest when it is written again.
-    for key in ("fitter", "brain"):
+    for key in ("fitter", "brain", "gpu"):
         if tree[key] is None:
             del tree[key]
+    if not tree["engines"]:
+        del tree["engines"]
     if tree["chain"] == CAUSAL:
         del tree["chain"]
     for subject in tree["subjects"].values():
@@ -412,6 +466,17 @@ def _check_key(key: str) -> None:
     digits = "0123456789abcdef"
     if not 0 < len(key) <= _KEY_DIGITS or any(letter not in digits for letter in key):
         raise ValueError(f"noise_key is 1 to {_KEY_DIGITS} hexadecimal digits, found {key[:80]!r}")
+
+
+def _check_engines(engines: list[BuiltEngine], built: dict[str, Stage]) -> None:
+    known = set[tuple[str, str, str]]()
+    for engine in engines:
+        kind = (engine.builder, engine.compute_capability, engine.stage)
+        if engine.stage not in built:
+            raise ValueError(f"engines: {engine.file!r} is of the stage {engine.stage!r}, which has no graph")
+        if kind in known:
+            raise ValueError(f"engines: there are two of {' '.join(kind)}, and one was expected")
+        known.add(kind)
 
 
 def _check_sigmas(sigmas: dict[str, list[float]]) -> None:

@@ -70,7 +70,7 @@ def test_exporting_twice_gives_the_same_bytes(recipe: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("asked", "what"),
     [
-        ({"target": "tensorrt"}, "tensorrt is not supported; choose from onnx"),
+        ({"target": "coreml"}, "coreml is not supported; choose from onnx, tensorrt"),
         ({"precision": "fp16"}, "fp16 is not supported; choose from fp32"),
         ({"steps": 4}, "needs a run with a denoiser"),
     ],

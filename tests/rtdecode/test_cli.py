@@ -138,7 +138,7 @@ def test_inspect_reads_the_shipped_bundles(name: str, run: Callable[..., Done]) 
         (["simulate", "--lsl", "X", "--faults", "earthquake=1"], 2, "volume-drop"),
         (["replay", "/no/such/recording"], 2, "is no recording"),
         (["volumes", "/no/such/folder"], 2, "no folder"),
-        (["export", "/no/such/run", "--out", "/tmp/x", "--target", "tensorrt"], 2, "onnx"),
+        (["export", "/no/such/run", "--out", "/tmp/x", "--target", "coreml"], 2, "onnx, tensorrt"),
         (["export", ROOT / "train" / "runs" / "haxby", "--out", ROOT], 2, "something other than a bundle"),
         (["demo", "--out", ROOT], 2, "is in use. Give a new or empty folder."),
         (["demo", "--film", "/no/such.mp4"], 2, "no film /no/such.mp4. Give shapes, known-shapes, natural"),

@@ -1,0 +1,217 @@
+"""Engines built ahead: real ones by TensorRT-RTX, which needs no GPU to build, and what is refused."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import ModelProto, TensorProto, helper
+
+from export import engines
+from export.fitted import _with_own
+from rtdecode import bundle as bundles
+from rtdecode.bundle import BuiltEngine, Bundle
+from rtdecode.disk.sealed import digest_of, file_hash
+from rtdecode.errors import BundleError, RtDecodeError, UsageError
+from tests.streaming.bundles import make_bundle
+
+# Of heads that TensorRT-RTX has a kernel for: 32 values each.
+_SHAPE = [1, 4, 64, 32]
+
+
+def attention(kind: int) -> ModelProto:
+    """A graph of one attention node, with values of this type."""
+    inputs = [helper.make_tensor_value_info(name, kind, _SHAPE) for name in ("q", "k", "v")]
+    outputs = [helper.make_tensor_value_info("y", kind, _SHAPE)]
+    graph = helper.make_graph([helper.make_node("Attention", ["q", "k", "v"], ["y"])], "g", inputs, outputs)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
+    onnx.checker.check_model(model)
+    return model
+
+
+def with_engine(made: Bundle, **changes: str) -> Bundle:
+    """Write a bundle again with an engine that nothing built, described as its manifest would."""
+    stage = made.manifest.built["encode"]
+    about = {
+        "builder": "tensorrt_rtx",
+        "version": "1.7.1.116",
+        "compute_capability": "8.0",
+        "stage": "encode",
+        "file": "engines/tensorrt_rtx-sm80/encode.engine",
+        "graph": made.manifest.files[stage.file],
+        "flavour": "decomposed",
+    }
+    engine = BuiltEngine(**about | changes)
+    source = made.path.with_name("encode.engine")
+    source.write_bytes(b"not read before it is run" * 100)
+    files = {name: made.path / name for name in made.manifest.files}
+    manifest = replace(made.manifest, engines=[engine])
+    return bundles.write(made.path, manifest, files | {about["file"]: source})
+
+
+def test_engines_are_listed_and_hashed_and_left_out_where_there_are_none(tmp_path: Path) -> None:
+    plain = make_bundle(tmp_path / "bundle")
+    assert "engines" not in bundles.to_json(plain.manifest)
+    assert "gpu" not in bundles.to_json(plain.manifest)
+    made = with_engine(plain)
+    (engine,) = made.manifest.engines
+    assert engine.file in made.manifest.files
+    assert made.digest != plain.digest
+    assert bundles.load(made.path).manifest == made.manifest
+
+
+@pytest.mark.parametrize("harm", ["truncated", "altered", "missing"])
+def test_a_damaged_engine_is_refused_by_name(harm: str, tmp_path: Path) -> None:
+    made = with_engine(make_bundle(tmp_path / "bundle"))
+    file = made.path / made.manifest.engines[0].file
+    data = file.read_bytes()
+    if harm == "truncated":
+        file.write_bytes(data[:100])
+    elif harm == "altered":
+        file.write_bytes(data[:-1] + b"!")
+    else:
+        # Beside another file, for the folder to be there.
+        file.rename(file.with_name("other.engine"))
+    with pytest.raises(BundleError, match=r"encode\.engine.* was changed|'engines/.*other\.engine'"):
+        bundles.load(made.path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "what"),
+    [
+        ("builder", "tvm", "builder is one of tensorrt, tensorrt_rtx"),
+        ("flavour", "sour", "flavour is one of fused, decomposed"),
+        ("compute_capability", "80", "compute_capability is text like '8.0'"),
+        ("stage", "denoise", "which has no graph"),
+        ("file", "engines/other.engine", "not listed under files"),
+        ("graph", "0" * 64, "was built from another graph than 'encode.onnx'"),
+        ("version", 1, "must be text"),
+        ("extra", "x", "unknown keys"),
+    ],
+)
+def test_a_wrong_description_of_an_engine_is_refused(
+    key: str, value: object, what: str, tmp_path: Path
+) -> None:
+    made = with_engine(make_bundle(tmp_path / "bundle"))
+    head = made.path / "manifest.json"
+    tree = json.loads(head.read_text())
+    tree["engines"][0][key] = value
+    del tree["digest"]
+    tree["digest"] = digest_of(tree)
+    head.write_text(json.dumps(tree))
+    with pytest.raises(BundleError, match=what):
+        bundles.load(made.path)
+
+
+def test_two_engines_of_one_kind_are_refused(tmp_path: Path) -> None:
+    made = with_engine(make_bundle(tmp_path / "bundle"))
+    with pytest.raises(ValueError, match=r"there are two of tensorrt_rtx 8\.0 encode"):
+        replace(made.manifest, engines=made.manifest.engines * 2)
+
+
+def test_a_fit_leaves_out_the_engines_of_the_graphs_that_it_replaces(tmp_path: Path) -> None:
+    made = with_engine(make_bundle(tmp_path / "bundle"))
+    manifest = replace(made.manifest, gpu="some GPU")
+    assert _with_own(manifest, {"encode": ModelProto()}).engines == []
+    assert _with_own(manifest, {"encode": ModelProto()}).gpu is None
+    assert _with_own(manifest, {}).engines == made.manifest.engines
+
+
+@pytest.mark.parametrize("text", ["80", "8.x", "8.0,", ""])
+def test_other_words_than_compute_capabilities_are_refused(text: str) -> None:
+    assert engines.capabilities_of("8.0, 12.0") == ["8.0", "12.0"]
+    with pytest.raises(UsageError, match=r"compute capabilities such as 8\.0,8\.9 were expected"):
+        engines.capabilities_of(text)
+
+
+def test_without_a_builder_the_command_that_installs_one_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    with pytest.raises(RtDecodeError, match=r"\[tensorrt-rtx\]"):
+        engines.add(make_bundle(tmp_path / "bundle"))
+
+
+def test_a_decomposed_attention_computes_the_same() -> None:
+    fused = attention(TensorProto.FLOAT)
+    plain = engines.decomposed(fused)
+    assert "Attention" not in {node.op_type for node in plain.graph.node}
+    rng = np.random.default_rng(0)
+    given = {name: rng.normal(0, 1, _SHAPE).astype(np.float32) for name in ("q", "k", "v")}
+    sessions = [onnxruntime.InferenceSession(model.SerializeToString()) for model in (fused, plain)]
+    first, second = (session.run(None, given)[0] for session in sessions)
+    np.testing.assert_allclose(first, second, atol=1e-6)
+
+
+@pytest.mark.full
+def test_tensorrt_rtx_builds_engines_of_the_shipped_video_model(tmp_path: Path) -> None:
+    shipped = bundles.load("phantom")
+    words: list[str] = []
+    made = engines.add(shipped, tmp_path / "bundle", ["8.0"], words.append)
+    assert {engine.stage for engine in made.manifest.engines} == set(shipped.manifest.built)
+    assert {engine.compute_capability for engine in made.manifest.engines} == {"8.0"}
+    # Whatever else is there, the graphs and golden windows are the same files.
+    kept = {name: made.manifest.files[name] for name in shipped.manifest.files}
+    assert kept == shipped.manifest.files
+    for engine in made.manifest.engines:
+        assert file_hash(made.path / engine.file) == made.manifest.files[engine.file]
+        assert (made.path / engine.file).stat().st_size > 100_000
+    # The ports of the denoising step are those that the manifest states.
+    one = engines.of_stage(shipped, "denoise", "tensorrt_rtx", "8.0")
+    stated = shipped.manifest.built["denoise"]
+    assert one.inputs == {name: (port.shape, port.dtype) for name, port in stated.inputs.items()}
+    assert one.outputs == {name: (port.shape, port.dtype) for name, port in stated.outputs.items()}
+    # Built again, the engines take the place of those that are there.
+    again = engines.add(made, None, ["8.6"], words.append)
+    assert {engine.compute_capability for engine in again.manifest.engines} == {"8.6"}
+    assert not (made.path / "engines" / "tensorrt_rtx-sm80").exists()
+
+
+@pytest.mark.full
+def test_the_flavour_is_the_one_that_the_builder_can_make() -> None:
+    # TensorRT-RTX 1.7 has a kernel of attention for half precision, and none for single precision.
+    models = {kind: attention(kind) for kind in (TensorProto.FLOAT, TensorProto.FLOAT16)}
+    flavours = {
+        kind: engines.build("tensorrt_rtx", model.SerializeToString(), "8.0", Path("one node")).flavour
+        for kind, model in models.items()
+    }
+    assert flavours == {TensorProto.FLOAT: "decomposed", TensorProto.FLOAT16: "fused"}
+
+
+@pytest.mark.full
+def test_what_the_builder_refuses_is_told_in_its_words(tmp_path: Path) -> None:
+    unknown = attention(TensorProto.FLOAT)
+    unknown.graph.node[0].op_type = "Inattention"
+    with pytest.raises(engines.NotBuiltError, match=r"tensorrt_rtx .* cannot read unknown: .*Inattention"):
+        engines.build("tensorrt_rtx", unknown.SerializeToString(), "8.0", Path("unknown"))
+    # Hopper is no target of TensorRT-RTX.
+    with pytest.raises(RtDecodeError, match=r"no engine could be built: .*SM90 was asked for"):
+        engines.add(bundles.load("phantom"), tmp_path / "bundle", ["9.0"], lambda words: None)
+
+
+@pytest.mark.full
+def test_ports_that_differ_from_the_manifest_are_refused(tmp_path: Path) -> None:
+    made = make_bundle(tmp_path / "bundle")
+    stage = made.manifest.built["decode_next"]
+    other = SimpleNamespace(
+        path=made.path,
+        read=made.read,
+        mapped=made.mapped,
+        manifest=SimpleNamespace(built={"decode_first": replace(stage, file="decode_first.onnx")}),
+    )
+    with pytest.raises(BundleError, match=r"stages\.decode_first: its engine has the outputs"):
+        engines.of_stage(other, "decode_first", "tensorrt_rtx", "8.0")  # type: ignore[arg-type]
+
+
+@pytest.mark.full
+def test_a_bundle_gets_engines_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(make_bundle(tmp_path / "bundle").path, tmp_path / "copy")
+    engines.command(str(tmp_path / "copy"), tmp_path / "made", "8.9")
+    told = capsys.readouterr()
+    assert "engines/tensorrt_rtx-sm89/encode.engine: " in told.err
+    assert "3 engines" in told.out
