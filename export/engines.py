@@ -28,6 +28,7 @@ from rich.console import Console
 from rtdecode import bundle as bundles
 from rtdecode import installing
 from rtdecode.bundle import BuiltEngine, Bundle, Input, Manifest, Output, Stage, gpu
+from rtdecode.bundle.ahead import logger
 from rtdecode.bundle.manifest import BUILDERS
 from rtdecode.errors import BundleError, RtDecodeError, UsageError
 
@@ -315,16 +316,7 @@ class _Network:
 def _parsed(builder: str, model: bytes, path: Path) -> _Network:
     module = import_module(builder)
     logged: list[str] = []
-
-    class Log(module.ILogger):
-        def __init__(self) -> None:
-            module.ILogger.__init__(self)
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (module.ILogger.INTERNAL_ERROR, module.ILogger.ERROR):
-                logged.append(message)
-
-    made = module.Builder(Log())
+    made = module.Builder(logger(module, logged))
     # Types are those of the graph: nothing is computed in another precision than was checked.
     strict = 1 << int(module.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = made.create_network(strict)

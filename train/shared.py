@@ -4,7 +4,6 @@ A run that asks for a training which another one has finished finds its weights 
 """
 
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -15,13 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.disk import strict_json
+from rtdecode.disk.cache import place
 from train import checkpoints, loop
 from train.loader import Place
 from train.loop import Machine, Trainable
 from train.phases import Phase
 
-# Where results are kept, if another place than the user's cache is wanted.
-VARIABLE = "RTDECODE_CACHE"
 # Part of every key. It grows when the same phases on the same data give other weights.
 _VERSION = 1
 
@@ -59,14 +57,6 @@ def train(
     if not kept.exists():
         _keep(folder, kept)
     return log
-
-
-def place() -> Path:
-    """Return the folder of what several runs share: `VARIABLE`, or ``rtdecode`` in the user's cache."""
-    named = os.environ.get(VARIABLE)
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rtdecode"
 
 
 def digest(data: Iterable[NDArray[Any]]) -> str:

@@ -1,18 +1,22 @@
 """A loaded bundle: its graphs, which any number of sessions share.
 
 `load` reads the graphs, weights and memories of a bundle, holds each to its hash and checks them against the
-manifest. The resulting `Engine` begins sessions, each of which has its own state.
+manifest. The resulting `Engine` begins sessions, each of which has its own state. A stage runs on an engine
+that was built ahead for this GPU (`ahead`) where the bundle has one, and otherwise from its graph in ONNX
+Runtime (`graph`).
 """
 
 import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rtdecode.bundle import wiring
+from rtdecode.bundle import ahead, providers, room, wiring
+from rtdecode.bundle.ahead import AheadGraph
 from rtdecode.bundle.folder import Bundle
-from rtdecode.bundle.graph import Graph, Provider, check_providers
-from rtdecode.bundle.manifest import Input, Manifest, Output, Stage
+from rtdecode.bundle.graph import Graph
+from rtdecode.bundle.manifest import BUILDERS, Input, Manifest, Output, Stage
 from rtdecode.bundle.memory import Rows, rows
+from rtdecode.bundle.providers import Provider
 from rtdecode.bundle.runner import Program
 from rtdecode.bundle.session import Session
 from rtdecode.errors import BundleError, UsageError
@@ -34,12 +38,18 @@ class Engine:
         Stage -> the files that hold its external weights, by the names under which the graph knows them.
     memories : dict, optional
         Name of each memory -> its rows.
+    built : dict, optional
+        Stage -> the engine built ahead that runs it in place of its graph.
+    notes : sequence of str, optional
+        Why engines that the bundle has are not used.
 
     Attributes
     ----------
     manifest : Manifest
     graphs : dict
-        Stage -> `Graph`.
+        Stage -> `Graph`, or the engine built ahead.
+    notes : list of str
+        What is not used although it is there and would be faster, and why; a sentence each.
     program : Program
         The graphs and how they are joined, for the sessions.
 
@@ -59,20 +69,32 @@ class Engine:
         chosen: Sequence[Provider] | None = None,
         beside: Mapping[str, Mapping[str, Any]] | None = None,
         memories: Mapping[str, Rows] | None = None,
+        built: Mapping[str, AheadGraph] | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         # `wiring.check` lets a manifest without stages pass, which an engine cannot run.
         if "encode" not in manifest.built:
             raise BundleError(f"{name} has no stage 'encode', which decoding needs. Export it again.")
         wiring.check(manifest, name)
         if chosen is not None:
-            check_providers(chosen)
+            providers.check(chosen)
         self.manifest = manifest
         self._name = name
         weights = beside or {}
-        self.graphs = {
-            stage: self._graph(stage, models[stage], chosen, weights.get(stage)) for stage in manifest.built
-        }
+        self.graphs: dict[str, Graph | AheadGraph] = {}
+        for stage in manifest.built:
+            ready = (built or {}).get(stage)
+            graph = self._graph(stage, models[stage], chosen, weights.get(stage)) if ready is None else ready
+            self.graphs[stage] = graph
+        # Every stage has the same to tell of a provider that failed.
+        told = [note for graph in self.graphs.values() for note in graph.notes]
+        self.notes = [*dict.fromkeys([*notes, *told])]
         self.program = Program(manifest, self.graphs, memories)
+
+    @property
+    def runs_on(self) -> dict[str, str]:
+        """What runs each stage, in words."""
+        return {stage: graph.runs_on for stage, graph in self.graphs.items()}
 
     def session(self, *, carry: bool = True) -> Session:
         """Begin a session, which has its own state and shares the graphs.
@@ -122,20 +144,37 @@ def load(
     ----------
     bundle : Bundle
     chosen
-        See `Engine`.
+        See `Engine`. By default an engine built ahead that fits this machine goes before all providers. The
+        names of builders (``tensorrt``, ``tensorrt_rtx``) ask for such engines alone.
     instead : dict, optional
         Stage -> the bytes of a graph that replaces the bundle's own, with the same ports.
+
+    Raises
+    ------
+    RtDecodeError
+        If this machine has not the memory that the files take, or an engine that was asked for does not fit
+        this machine.
     """
     manifest = bundle.manifest
     models = dict(instead or {})
-    kept = {name: stage for name, stage in manifest.built.items() if name not in models}
+    wanted = [stage for stage in manifest.built if stage not in models]
+    room.check(bundle, wanted)
+    builders = [name for name in providers.names(chosen or []) if name in BUILDERS]
+    if chosen is None or builders:
+        built, notes = ahead.fitting(bundle, wanted, builders or BUILDERS, must=bool(builders))
+    else:
+        built, notes = {}, []
+    if builders:
+        chosen = None
+    kept = {name: manifest.built[name] for name in wanted if name not in built}
     models |= {name: bundle.read(stage.file) for name, stage in kept.items()}
     beside = {name: _beside(bundle, stage) for name, stage in kept.items()}
     memories = {
         name: rows(bundle.mapped(memory.file), memory, str(bundle.path / memory.file))
         for name, memory in manifest.memories.items()
     }
-    return Engine(manifest, models, f"bundle {bundle.path}", chosen, beside, memories)
+    where = f"bundle {bundle.path}"
+    return Engine(manifest, models, where, chosen, beside, memories, built, notes)
 
 
 def _beside(bundle: Bundle, stage: Stage) -> dict[str, Any]:

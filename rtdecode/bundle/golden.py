@@ -115,11 +115,16 @@ def take(where: str, kept: Mapping[str, Array], names: Iterable[str]) -> dict[st
     return {name: kept[name].astype(np.float32) for name in names}
 
 
-def compare(bundle: Bundle, kept: Mapping[str, Array], found: Mapping[str, NDArray[Any]]) -> None:
+def compare(bundle: Bundle, kept: Mapping[str, Array], found: Mapping[str, NDArray[Any]]) -> dict[str, float]:
     """Compare what was decoded from a golden window with what is expected.
 
     A closed-form latent may be off by 1e-4. A denoised latent, which went through many more operations, may
     be off by a thousandth of its standard deviation. Frames of 8 bits may differ by rounding.
+
+    Returns
+    -------
+    dict
+        Output -> its largest difference; of frames in grey levels of 8 bits.
 
     Raises
     ------
@@ -127,6 +132,7 @@ def compare(bundle: Bundle, kept: Mapping[str, Array], found: Mapping[str, NDArr
         If anything is further off. The message says what, and by how much.
     """
     denoised = "denoise" in bundle.manifest.built
+    differences: dict[str, float] = {}
     for name in (name for name in _COMPARED if name in kept and name in found):
         expected = kept[name].astype(np.float64)
         eight_bits = kept[name].dtype == np.uint8
@@ -140,3 +146,5 @@ def compare(bundle: Bundle, kept: Mapping[str, Array], found: Mapping[str, NDArr
                 f"bundle {bundle.path}: its golden window gives {name} {error:.2g} away from golden.npz "
                 f"(allowed {tolerance:.2g}). Export the bundle again with this ONNX Runtime."
             )
+        differences[name] = error
+    return differences

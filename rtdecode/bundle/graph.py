@@ -1,59 +1,28 @@
-"""Run ONNX graphs through one class, `Graph`, with checked providers and external weights."""
+"""Run ONNX graphs in ONNX Runtime through one class, `Graph`, with checked providers and external weights."""
 
 import os
+import threading
+import warnings
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode import installing
+from rtdecode.bundle import providers
+from rtdecode.bundle.providers import CPU, RTX, Provider
 from rtdecode.errors import BundleError, RtDecodeError
 
 if TYPE_CHECKING:
     import onnxruntime
 
-# An array, or a value that ONNX Runtime holds on a device (`OrtValue`).
+# An array, or a value on a device: of ONNX Runtime (`OrtValue`), or of an engine built ahead.
 Value = Any
-# A provider's name, or its name with its options.
-Provider = str | tuple[str, dict[str, Any]]
 
-_PROVIDERS = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
-_ON_A_GPU = _PROVIDERS[:2]
 _DTYPES = {"float": "float32", "double": "float64"}
-
-
-def providers() -> list[str]:
-    """Name the available execution providers that are used by default, the fastest first.
-
-    Raises
-    ------
-    RtDecodeError
-        If ONNX Runtime is not installed.
-    """
-    there = _runtime().get_available_providers()
-    return [name for name in _PROVIDERS if name in there]
-
-
-def check_providers(chosen: Sequence[Provider]) -> None:
-    """Refuse providers that are not available, because ONNX Runtime would use another one instead.
-
-    Raises
-    ------
-    RtDecodeError
-    """
-    there = _runtime().get_available_providers()
-    if missing := [name for name in _names(chosen) if name not in there]:
-        raise RtDecodeError(
-            f"{', '.join(missing)} was asked for, but this ONNX Runtime has only {', '.join(there)}. Ask for "
-            "one of these, or install another ONNX Runtime."
-        )
-
-
-def device_of(chosen: Sequence[Provider]) -> str | None:
-    """Return the device on which the outputs of a graph can stay; None for the host's memory."""
-    return "cuda" if any(name in _ON_A_GPU for name in _names(chosen)) else None
+# The options by which a provider captures a graph.
+_CAPTURED = ("enable_cuda_graph", "trt_cuda_graph_enable")
 
 
 class Graph:
@@ -67,9 +36,8 @@ class Graph:
     name : str
         Where it is from, for messages.
     chosen : sequence of str or (str, dict), optional
-        Execution providers, with their options if any; by default `providers`.
-    device : str, optional
-        Device on which outputs may stay; by default `device_of` the providers.
+        Execution providers, with their options if any. By default those that are installed are tried, the
+        fastest first, and `notes` tells of those that failed.
     beside : dict, optional
         The files that hold its external weights, by the names under which the graph knows them.
 
@@ -77,9 +45,15 @@ class Graph:
     ----------
     inputs, outputs : dict
         Name of each port -> its shape and dtype.
+    runs_on : str
+        What runs it, in words.
+    notes : list of str
+        A sentence on each faster provider that failed.
 
     Raises
     ------
+    RtDecodeError
+        If a provider that was asked for cannot be loaded.
     BundleError
         If ONNX Runtime cannot run the graph, or its weights lie in a file that was not given.
     """
@@ -89,25 +63,17 @@ class Graph:
         model: bytes,
         name: str,
         chosen: Sequence[Provider] | None = None,
-        device: str | None = None,
         beside: Mapping[str, Any] | None = None,
     ) -> None:
         self._name = name
-        runtime = _runtime()
-        used: list[Provider] = [*providers()] if chosen is None else list(chosen)
-        self._device = device_of(used) if device is None else device
-        try:
-            options = _options()
-            if beside:
-                sizes = [len(data) for data in beside.values()]
-                options.add_external_initializers_from_files_in_memory(
-                    list(beside), list(beside.values()), sizes
-                )
-            self._session = runtime.InferenceSession(model, options, providers=used)
-        except (*_faults(), ValueError) as error:
-            raise BundleError(f"{name} cannot be run ({error}). Export the bundle again.") from error
+        self.notes: list[str] = []
+        self._session, used = self._loaded(model, chosen, beside)
+        self._device = providers.device_of(used)
         self.inputs = {port.name: (port.shape, _dtype(port.type)) for port in self._session.get_inputs()}
         self.outputs = {port.name: (port.shape, _dtype(port.type)) for port in self._session.get_outputs()}
+        self.runs_on = _runs_on(self._session, used)
+        # A captured graph reads and writes where it read and wrote when it was captured.
+        self._fixed = _Fixed(self._session, self.inputs, self.outputs, "cuda") if _is_captured(used) else None
 
     def __call__(self, arrays: Mapping[str, Value], stay: Collection[str] = ()) -> dict[str, Value]:
         """Run the graph on arrays by port name, and return its outputs by name, in their own dtypes.
@@ -126,19 +92,56 @@ class Graph:
         """
         given = {name: self._fitting(name, value) for name, value in arrays.items()}
         try:
+            if self._fixed is not None:
+                return self._fixed.run(given, stay)
             if self._device is None:
                 found = self._session.run(list(self.outputs), given)
                 return dict(zip(self.outputs, found, strict=True))
             return self._bound(given, stay, self._device)
-        except (*_faults(), ValueError) as error:
+        except (*providers.faults(), ValueError) as error:
             shapes = {name: tuple(np.shape(host(value))) for name, value in given.items()}
             raise BundleError(
                 f"{self._name} cannot be run on {shapes} ({error}). Export the bundle again."
             ) from error
 
+    def _loaded(
+        self, model: bytes, chosen: Sequence[Provider] | None, beside: Mapping[str, Any] | None
+    ) -> tuple[Any, list[Provider]]:
+        """Load the graph with the first providers that can run it; return these too."""
+        if chosen is None:
+            tried, fallback = providers.attempts()
+        else:
+            tried = [[*chosen]]
+            fallback = None
+        if fallback is not None:
+            self.notes.append(fallback)
+        fault: Exception | None = None
+        for used in tried:
+            first = providers.names(used)[0]
+            try:
+                session = _session(model, used, beside)
+            except (*providers.faults(), RtDecodeError, RuntimeError, ValueError) as error:
+                fault = error
+                reason = str(error).strip()
+            else:
+                if first in session.get_providers():
+                    return session, used
+                reason = "ONNX Runtime could not load it: a library or a newer driver is missing"
+            if first == CPU:
+                break
+            self.notes.append(f"{_words(used)} did not load ({reason}).")
+        if chosen is not None and self.notes:
+            raise RtDecodeError(
+                f"{self._name} cannot be run as it was asked for: {' '.join(self.notes)} "
+                "`rtdecode doctor` says what this machine has."
+            )
+        raise BundleError(f"{self._name} cannot be run ({fault}). Export the bundle again.") from fault
+
     def _fitting(self, name: str, value: Value) -> Value:
-        if not isinstance(value, np.ndarray):
+        # A value on the device stays there, if this graph runs on the same one.
+        if self._device is not None and isinstance(value, providers.runtime().OrtValue):
             return value
+        value = host(value)
         dtype = self.inputs[name][1] if name in self.inputs else value.dtype
         return np.ascontiguousarray(value, dtype)
 
@@ -162,8 +165,107 @@ def host(value: Value) -> NDArray[Any]:
     return value if isinstance(value, np.ndarray) else value.numpy()
 
 
-def _names(chosen: Sequence[Provider]) -> list[str]:
-    return [provider if isinstance(provider, str) else provider[0] for provider in chosen]
+class _Fixed:
+    """The inputs and outputs of a captured graph, which stay at their addresses; one call at a time.
+
+    Parameters
+    ----------
+    session
+        Of ONNX Runtime.
+    inputs, outputs : dict
+        Name of each port -> its shape and dtype.
+    device : str
+    """
+
+    def __init__(
+        self,
+        session: Any,
+        inputs: Mapping[str, tuple[list[int], str]],
+        outputs: Mapping[str, tuple[list[int], str]],
+        device: str,
+    ) -> None:
+        self._session = session
+        self._device = device
+        self._kinds = outputs
+        self._lock = threading.Lock()
+        self._inputs = {name: self._empty(*port) for name, port in inputs.items()}
+        self._outputs = {name: self._empty(*port) for name, port in outputs.items()}
+        self._binding = session.io_binding()
+        for name, value in self._inputs.items():
+            self._binding.bind_ortvalue_input(name, value)
+        for name, value in self._outputs.items():
+            self._binding.bind_ortvalue_output(name, value)
+
+    def run(self, given: Mapping[str, Value], stay: Collection[str]) -> dict[str, Value]:
+        """Copy the inputs to where the graph reads them, run it, and copy its outputs away."""
+        # Sessions share the graph, and each call overwrites the values of the one before.
+        with self._lock:
+            for name, value in given.items():
+                self._inputs[name].update_inplace(value)
+            self._session.run_with_iobinding(self._binding)
+            return {name: self._taken(name, stays=name in stay) for name in self._outputs}
+
+    def _taken(self, name: str, *, stays: bool) -> Value:
+        value = self._outputs[name]
+        if not stays:
+            return value.numpy()
+        copy = self._empty(*self._kinds[name])
+        copy.update_inplace(value)
+        return copy
+
+    def _empty(self, shape: Sequence[int], dtype: str) -> Any:
+        value = providers.runtime().OrtValue
+        return value.ortvalue_from_shape_and_type(list(shape), np.dtype(dtype).type, self._device, 0)
+
+
+def _session(model: bytes, used: Sequence[Provider], beside: Mapping[str, Any] | None) -> Any:
+    options = _options()
+    if beside:
+        sizes = [len(data) for data in beside.values()]
+        options.add_external_initializers_from_files_in_memory(list(beside), list(beside.values()), sizes)
+    if providers.device_of(used) is not None:
+        # For `runs_on`: which provider got which nodes.
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    make = providers.runtime().InferenceSession
+    if providers.names(used)[0] == RTX:
+        # Plugins are given by their devices, and not by name.
+        devices = providers.plugin()
+        if not devices:
+            raise RtDecodeError("the plugin of TensorRT-RTX offers no device on this machine")
+        settings = used[0][1] if isinstance(used[0], tuple) else {}
+        options.add_provider_for_devices(list(devices), settings)
+        return make(model, options, enable_fallback=0)
+    if providers.device_of(used) is not None:
+        providers.preload()
+    with warnings.catch_warnings():
+        # ONNX Runtime warns of a provider that it lacks and goes on without it. `Graph` says so itself.
+        warnings.simplefilter("ignore", UserWarning)
+        # Without its own fallback, which prints to stdout.
+        return make(model, options, providers=list(used), enable_fallback=0)
+
+
+def _is_captured(used: Sequence[Provider]) -> bool:
+    first = used[0]
+    settings = first[1] if isinstance(first, tuple) else {}
+    return any(str(settings.get(name, "0")) in ("1", "True") for name in _CAPTURED)
+
+
+def _words(used: Sequence[Provider]) -> str:
+    first = providers.names(used)[0]
+    return f"{first} with a CUDA graph" if _is_captured(used) else first
+
+
+def _runs_on(session: Any, used: Sequence[Provider]) -> str:
+    """Say what runs a graph, and how many of its nodes fell to the CPU although it runs on a GPU."""
+    version = f"ONNX Runtime {providers.runtime().__version__}"
+    if providers.device_of(used) is None:
+        return f"{version} on the CPU"
+    places = Counter[str]()
+    for part in session.get_provider_graph_assignment_info():
+        places[part.ep_name] += len(part.get_nodes())
+    on_the_cpu = places[CPU]
+    more = f", {on_the_cpu} of {places.total()} nodes on the CPU" if on_the_cpu else ""
+    return f"{version}, {_words(used)}{more}"
 
 
 def _dtype(said: str) -> str:
@@ -172,15 +274,8 @@ def _dtype(said: str) -> str:
     return _DTYPES.get(inner, inner)
 
 
-def _faults() -> tuple[type[Exception], ...]:
-    """List what ONNX Runtime raises for a graph it cannot run; the exceptions have no common base."""
-    state = import_module("onnxruntime.capi.onnxruntime_pybind11_state")
-    names = ("Fail", "InvalidGraph", "InvalidProtobuf", "InvalidArgument", "NoSuchFile", "NotImplemented")
-    return tuple(getattr(state, name) for name in names)
-
-
 def _options() -> "onnxruntime.SessionOptions":
-    options = _runtime().SessionOptions()
+    options = providers.runtime().SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     # Spinning threads would take the cores that acquisition needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -191,14 +286,3 @@ def _options() -> "onnxruntime.SessionOptions":
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     options.log_severity_level = 3  # errors only
     return options
-
-
-def _runtime() -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise RtDecodeError(
-            "decoding needs ONNX Runtime, which is not installed. Install it with "
-            f"`{installing.command('cpu')}`, or the extra gpu for CUDA and TensorRT."
-        ) from error
-    return onnxruntime

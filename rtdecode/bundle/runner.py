@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.bundle import condition
+from rtdecode.bundle.ahead import AheadGraph
 from rtdecode.bundle.graph import Graph, Value, host
 from rtdecode.bundle.manifest import Input, Manifest, Stage
 from rtdecode.bundle.memory import Rows
@@ -71,7 +72,10 @@ class Program:
     """
 
     def __init__(
-        self, manifest: Manifest, graphs: Mapping[str, Graph], memories: Mapping[str, Rows] | None = None
+        self,
+        manifest: Manifest,
+        graphs: Mapping[str, Graph | AheadGraph],
+        memories: Mapping[str, Rows] | None = None,
     ) -> None:
         self.manifest = manifest
         self.graphs = graphs

@@ -88,6 +88,12 @@ class Decoder:
         The numbers of steps that can be taken; None for any.
     cost : Cost
         What the golden window cost when the decoder was made.
+    differences : dict
+        Output -> how far the golden window's was from what the bundle expects.
+    runs_on : dict
+        Stage -> what runs it, in words.
+    notes : list of str
+        What is not used although it is there and would be faster, and why; a sentence each.
 
     Raises
     ------
@@ -111,6 +117,9 @@ class Decoder:
         self._session = self._engine.session(carry=carry)
         self.steps = self._engine.steps()
         self.numbers_of_steps = wiring.numbers_of_steps(bundle.manifest)
+        self.runs_on = self._engine.runs_on
+        self.notes = self._engine.notes
+        self.differences: dict[str, float] = {}
         self.cost = self._check_golden()
 
     def decode(self, window: Window, steps: int | None = None, *, null: bool = False) -> Decoded:
@@ -217,7 +226,7 @@ class Decoder:
                 f"bundle {self._bundle.path}: its graphs draw clips of {found['frames'].shape}, the clip of "
                 f"manifest.json is {stated}. Export it again."
             )
-        golden.compare(self._bundle, kept, found)
+        self.differences = golden.compare(self._bundle, kept, found)
         if self._bundle.manifest.brain is not None:
             self._check_probabilities(found["brain"])
         encode_s = encoded_at - started_at

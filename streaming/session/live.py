@@ -175,17 +175,20 @@ class _Session:
     def run(self) -> None:
         with interrupts.told(self._interrupt), self._running():
             self._truth = Truth(self._options.truth, self._bundle)
+            decoder = Decoder(
+                self._bundle,
+                time.monotonic,
+                carry=self._options.carry,
+                tell_condition=self._options.outlet is not None,
+            )
+            for note in decoder.notes:
+                self._console.print(note, highlight=False, markup=False, soft_wrap=True)
             with writing():
                 self._output = Emitter(
                     self._out,
                     self._name,
                     self._bundle,
-                    Decoder(
-                        self._bundle,
-                        time.monotonic,
-                        carry=self._options.carry,
-                        tell_condition=self._options.outlet is not None,
-                    ),
+                    decoder,
                     self._truth,
                     time.monotonic,
                     simulated=self._bundle.manifest.simulated,

@@ -93,6 +93,8 @@ def run(
     assembler = _assembler(kept, loaded)
     decoder = Decoder(loaded, carry=carry)
     console = Console(stderr=True)
+    for note in decoder.notes:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
     with held(folder, "--out", f"replay {name}"), ExitStack() as running:
         page = open_page(_options(kept, subject, dashboard), loaded, folder, running, console)
         prepare(folder, overwrite=False)

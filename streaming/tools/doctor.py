@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rtdecode import __version__, installing
+from rtdecode import __version__
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle
 from rtdecode.disk import calibration as calibrations
@@ -21,7 +21,7 @@ from rtdecode.disk import strict_json
 from rtdecode.disk.calibration import Calibration
 from rtdecode.errors import RtDecodeError
 from rtdecode.types import Volume
-from streaming.tools import doctor_disk, doctor_fmri
+from streaming.tools import doctor_disk, doctor_engine, doctor_fmri
 from streaming.tools.doctor_disk import DiskFolder
 from streaming.tools.finding import Finding
 from streaming.tools.heard import Heard
@@ -125,11 +125,12 @@ def check(asked: Asked, listen_s: float = 0.0) -> Checked:
         Listen to the stream for so long at least, s.
     """
     # Bundle and calibration are loaded first, since everything else is judged against them.
+    of_runtime = doctor_engine.runtime()
     loaded, of_bundle = _bundle(asked.bundle)
     placed, of_calibration = _calibration(asked.calibration, loaded)
     of_eeg, heard = _eeg(asked.lsl, loaded, listen_s)
     of_fmri, volume = _fmri(asked.fmri_dir, loaded, placed)
-    findings = [_machine(), *of_eeg, *of_fmri, _providers(), of_bundle, *of_calibration]
+    findings = [_machine(), *of_eeg, *of_fmri, of_runtime, *of_bundle, *of_calibration]
     if loaded is not None:
         findings += _sources(asked, loaded)
         places = [DiskFolder("disk", asked.out or Path("runs"), doctor_disk.clips_a_minute(loaded))]
@@ -212,30 +213,17 @@ def _fmri(
     return doctor_fmri.judge(doctor_fmri.look(directory), bundle, calibration)
 
 
-def _providers() -> Finding:
-    from rtdecode.bundle.graph import providers
-
-    try:
-        names = providers()
-    except RtDecodeError as error:
-        return Finding("graphs", "bad", str(error))
-    if names[0] == "CPUExecutionProvider":
-        return Finding("graphs", "ok", "ONNX Runtime on the CPU", f"on a GPU: {installing.command('gpu')}")
-    return Finding("graphs", "ok", f"ONNX Runtime with {', '.join(names)}")
-
-
-def _bundle(name: str) -> tuple[Bundle | None, Finding]:
+def _bundle(name: str) -> tuple[Bundle | None, list[Finding]]:
+    """Load the bundle, decode its golden window on what a session would use, and say what that was."""
     from streaming.decode.decoder import Decoder
 
     try:
         read = bundles.load(name)
-        # Loading the decoder runs the golden window on this machine.
-        Decoder(read)
+        # Making the decoder runs the golden window on this machine.
+        decoder = Decoder(read)
     except RtDecodeError as error:
-        return None, Finding("bundle", "bad", str(error))
-    reads = " + ".join(read.manifest.modalities)
-    found = f"{read.manifest.name} {read.digest} reads {reads}; its golden window agrees"
-    return read, Finding("bundle", "ok", found)
+        return None, [Finding("bundle", "bad", str(error))]
+    return read, doctor_engine.judge(read, decoder)
 
 
 def _calibration(folder: Path | None, bundle: Bundle | None) -> tuple[Calibration | None, list[Finding]]:

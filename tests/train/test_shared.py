@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rtdecode.disk import cache
 from tests.train.lines import CPU, EXACT, Line, equal, nothing, points
 from train import shared
 from train.loader import Place
@@ -16,7 +17,7 @@ DATA = [np.arange(6.0)]
 
 @pytest.fixture(autouse=True)
 def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(shared.VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
 
 
 def refused(place: Place) -> None:
@@ -43,8 +44,8 @@ def test_another_training_is_done(tmp_path: Path, change: str) -> None:
 
 
 def test_what_is_kept_lies_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv(shared.VARIABLE)
+    monkeypatch.delenv(cache.VARIABLE)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert shared.place() == tmp_path / "rtdecode"
+    assert cache.place() == tmp_path / "rtdecode"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert shared.place() == Path.home() / ".cache" / "rtdecode"
+    assert cache.place() == Path.home() / ".cache" / "rtdecode"

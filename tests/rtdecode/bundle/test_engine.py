@@ -10,7 +10,8 @@ from onnx import TensorProto, helper
 
 from rtdecode.bundle import Bundle
 from rtdecode.bundle.engine import Engine, load
-from rtdecode.bundle.graph import Graph, device_of, host, providers
+from rtdecode.bundle.graph import Graph, host
+from rtdecode.bundle.providers import available, device_of
 from rtdecode.bundle.session import Session
 from rtdecode.errors import RtDecodeError
 from rtdecode.types import Window
@@ -113,7 +114,7 @@ def test_outputs_that_stay_on_a_device_give_the_same_clips(bundle: Bundle) -> No
 def test_providers_are_those_that_were_asked_for_or_none(bundle: Bundle) -> None:
     engine = load(bundle, [("CPUExecutionProvider", {})])
     assert engine.graphs["encode"]._session.get_providers() == ["CPUExecutionProvider"]
-    assert "CPUExecutionProvider" in providers()
+    assert "CPUExecutionProvider" in available()
     with pytest.raises(RtDecodeError, match="NpuExecutionProvider was asked for, but this ONNX Runtime"):
         load(bundle, ["CPUExecutionProvider", ("NpuExecutionProvider", {})])
     assert device_of([("CUDAExecutionProvider", {}), "CPUExecutionProvider"]) == "cuda"

@@ -103,6 +103,13 @@ def test_a_trained_cap_and_grid_pass(capsys: pytest.CaptureFixture[str], tmp_pat
     assert states.pop("triggers") == "note"
     # All volumes were written at once, which a session does not mind.
     assert states.pop("delivery") == "note"
+    # No shipped bundle was ever run on a GPU, which is said of each.
+    assert states.pop("GPU") == "note"
+    assert "not run on a GPU" in found["GPU"]["found"]
+    assert "off by latent" in found["bundle"]["found"]
+    assert "denoise" in found["engines"]["found"]
+    # Where a provider is installed whose GPU is missing, that is told.
+    assert states.pop("engines") in ("ok", "note")
     judged = {"LSL", "cap", "rate", "unit", "samples", "level", "folder", "grid", "TR", "voxels", "disk"}
     assert states.keys() == judged | {"machine", "graphs", "bundle"}
     assert set(states.values()) == {"ok"}, found

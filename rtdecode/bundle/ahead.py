@@ -1,0 +1,342 @@
+"""Run engines that were built ahead, with TensorRT or TensorRT-RTX: `fitting` and `AheadGraph`.
+
+An engine runs on GPUs of one compute capability, by one version of its builder. `fitting` loads those of a
+bundle that this machine can run, and says of the others why it cannot. An `AheadGraph` is called as a `Graph`
+of ONNX Runtime is; what stays on the device is a `DeviceArray`.
+"""
+
+import threading
+import weakref
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdecode import installing
+from rtdecode.bundle import gpu
+from rtdecode.bundle.folder import Bundle
+from rtdecode.bundle.graph import Value, host
+from rtdecode.bundle.manifest import BuiltEngine, Stage
+from rtdecode.errors import BundleError, RtDecodeError
+
+# The package that gives Python the CUDA runtime: memory, streams and graphs.
+_CUDA = "cuda.bindings"
+
+
+class UnfitError(RtDecodeError):
+    """An engine cannot run on this machine; the message says why."""
+
+
+def fitting(
+    bundle: Bundle, stages: Iterable[str], builders: Collection[str], *, must: bool = False
+) -> tuple[dict[str, "AheadGraph"], list[str]]:
+    """Load the engines of a bundle that this machine can run.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    stages : iterable of str
+        The stages that are to be run.
+    builders : collection of str
+        The builders whose engines may be used, the first one first.
+    must : bool
+        Whether an engine is asked for, so that a stage without one is an error.
+
+    Returns
+    -------
+    found : dict
+        Stage -> its engine, ready to run.
+    notes : list of str
+        Why engines that the bundle has are not used; a sentence each.
+
+    Raises
+    ------
+    RtDecodeError
+        If a stage has no engine that fits, and `must` is true.
+    BundleError
+        If the file of an engine was changed, or its ports are not those of the manifest.
+    """
+    found: dict[str, AheadGraph] = {}
+    notes: list[str] = []
+    for stage in stages:
+        there = [engine for engine in bundle.manifest.engines if engine.stage == stage]
+        there = [engine for builder in builders for engine in there if engine.builder == builder]
+        faults: list[str] = []
+        for engine in there:
+            try:
+                found[stage] = _loaded(bundle, engine)
+                break
+            except UnfitError as error:
+                faults.append(str(error))
+        if stage in found:
+            continue
+        notes += faults
+        if must:
+            reason = " ".join(faults) or f"The bundle has none of {' or '.join(builders)}."
+            raise RtDecodeError(
+                f"bundle {bundle.path}: an engine built ahead was asked for, and none runs {stage} here. "
+                f"{reason}"
+            )
+    return found, [*dict.fromkeys(notes)]
+
+
+def check_fit(engine: BuiltEngine) -> None:
+    """Refuse an engine of another GPU, of another version of its builder, or of one that is not installed.
+
+    Raises
+    ------
+    UnfitError
+    """
+    name = f"Engines of {engine.builder} {engine.version} for compute capability {engine.compute_capability}"
+    instead = "The graphs run in ONNX Runtime instead."
+    try:
+        found = gpu.find()
+    except gpu.NoGpuError as error:
+        raise UnfitError(f"{name} are not used: {error}. {instead}") from error
+    if found.capability != engine.compute_capability:
+        raise UnfitError(
+            f"{name} are not used: {found.name} has {found.capability}. {instead} Build them for this GPU: "
+            f"`python -m export.engines BUNDLE --out DIR --sm {found.capability}`."
+        )
+    package = engine.builder.replace("_", "-")
+    extra = installing.command(package)
+    for module in (engine.builder, _CUDA):
+        if not _is_installed(module):
+            raise UnfitError(
+                f"{name} are not used: {module} is not installed. {instead} Install it: `{extra}`."
+            )
+    version = import_module(engine.builder).__version__
+    if version != engine.version:
+        raise UnfitError(
+            f"{name} are not used: version {version} of the builder is installed, and an engine runs in the "
+            f"version that built it alone. {instead} Install that one (`pip install {package}"
+            f"=={engine.version}`), or build the engines again."
+        )
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        # Of a module in a package that is not there.
+        return False
+
+
+def _loaded(bundle: Bundle, engine: BuiltEngine) -> "AheadGraph":
+    check_fit(engine)
+    # Read last: its hash is checked, and what was hashed is what is run.
+    data = bundle.read(engine.file)
+    return AheadGraph(data, engine, bundle.manifest.built[engine.stage], f"{bundle.path}/{engine.file}")
+
+
+class DeviceArray:
+    """An array in the GPU's memory, which is freed with it.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    dtype : numpy.dtype
+    address : int
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self.nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        (address,) = _cuda("cudaMalloc", max(1, self.nbytes))
+        self.address = int(address)
+        # Not at the end of the program, when the CUDA runtime may be gone already.
+        weakref.finalize(self, _cuda, "cudaFree", self.address).atexit = False
+
+    def numpy(self) -> NDArray[Any]:
+        """Copy the values to the host."""
+        found = np.empty(self.shape, self.dtype)
+        _cuda("cudaMemcpy", found.ctypes.data, self.address, self.nbytes, _kind("DeviceToHost"))
+        return found
+
+
+@dataclass(frozen=True)
+class _Captured:
+    """A CUDA graph of one run of the engine, and the stream that it runs on."""
+
+    stream: Any
+    graph: Any
+
+
+class AheadGraph:
+    """One engine that was built ahead, run on the GPU that it was built for.
+
+    Parameters
+    ----------
+    data : bytes
+        The engine. Its hash was checked.
+    engine : BuiltEngine
+        What the manifest says of it. It fits this machine, see `check_fit`.
+    stage : Stage
+        Its ports.
+    name : str
+        Where it is from, for messages.
+
+    Attributes
+    ----------
+    inputs, outputs : dict
+        Name of each port -> its shape and dtype.
+    runs_on : str
+        What runs it, in words.
+    notes : list of str
+        Empty: an engine that does not run raises an error.
+
+    Raises
+    ------
+    UnfitError
+        If the builder refuses the engine on this machine, for example because the driver is too old.
+    BundleError
+        If the ports are not those of the manifest.
+    """
+
+    def __init__(self, data: bytes, engine: BuiltEngine, stage: Stage, name: str) -> None:
+        self._name = name
+        self.notes: list[str] = []
+        self._log: list[str] = []
+        self._runtime, self._engine = deserialised(engine.builder, data, self._log, name)
+        self._context = self._engine.create_execution_context()
+        self.inputs = {port: (kind.shape, kind.dtype) for port, kind in stage.inputs.items()}
+        self.outputs = {port: (kind.shape, kind.dtype) for port, kind in stage.outputs.items()}
+        self._check_ports()
+        # Sessions share the engine, and each call overwrites the values of the one before.
+        self._lock = threading.Lock()
+        self._values: dict[str, DeviceArray] = {}
+        for port, (shape, dtype) in (self.inputs | self.outputs).items():
+            self._values[port] = DeviceArray(tuple(shape), np.dtype(dtype))
+            self._context.set_tensor_address(port, self._values[port].address)
+        self._captured = self._capture()
+        self.runs_on = (
+            f"{engine.builder} {engine.version}, built ahead for compute capability "
+            f"{engine.compute_capability} ({engine.flavour}), with a CUDA graph"
+        )
+
+    def __call__(self, arrays: Mapping[str, Value], stay: Collection[str] = ()) -> dict[str, Value]:
+        """Run the engine on arrays by port name; see `rtdecode.bundle.graph.Graph`.
+
+        Raises
+        ------
+        BundleError
+            If an array has not the shape of its port.
+        """
+        with self._lock:
+            for name, value in arrays.items():
+                self._give(name, value)
+            _cuda("cudaGraphLaunch", self._captured.graph, self._captured.stream)
+            _cuda("cudaStreamSynchronize", self._captured.stream)
+            return {name: self._take(name, stays=name in stay) for name in self.outputs}
+
+    def _give(self, name: str, value: Value) -> None:
+        """Copy a value to where the engine reads it."""
+        there = self._values[name]
+        if isinstance(value, DeviceArray) and value.dtype == there.dtype and value.shape == there.shape:
+            _cuda("cudaMemcpy", there.address, value.address, there.nbytes, _kind("DeviceToDevice"))
+            return
+        given = np.ascontiguousarray(host(value), there.dtype)
+        if given.shape != there.shape:
+            raise BundleError(
+                f"{self._name} cannot be run: its port '{name}' has the shape {there.shape}, and "
+                f"{given.shape} was given. Export the bundle again."
+            )
+        _cuda("cudaMemcpy", there.address, given.ctypes.data, there.nbytes, _kind("HostToDevice"))
+
+    def _take(self, name: str, *, stays: bool) -> Value:
+        """Copy an output away, because the next call overwrites it."""
+        value = self._values[name]
+        if not stays:
+            return value.numpy()
+        copy = DeviceArray(value.shape, value.dtype)
+        _cuda("cudaMemcpy", copy.address, value.address, value.nbytes, _kind("DeviceToDevice"))
+        return copy
+
+    def _capture(self) -> _Captured:
+        """Capture one run, which later calls replay: shapes and addresses never change."""
+        (stream,) = _cuda("cudaStreamCreate")
+        # The first run may allocate memory, which a capture must not.
+        self._enqueue(stream)
+        _cuda("cudaStreamSynchronize", stream)
+        modes = _runtime().cudaStreamCaptureMode
+        _cuda("cudaStreamBeginCapture", stream, modes.cudaStreamCaptureModeThreadLocal)
+        self._enqueue(stream)
+        (graph,) = _cuda("cudaStreamEndCapture", stream)
+        (ready,) = _cuda("cudaGraphInstantiate", graph, 0)
+        return _Captured(stream, ready)
+
+    def _enqueue(self, stream: Any) -> None:
+        if not self._context.execute_async_v3(int(stream)):
+            raise UnfitError(f"{self._name} does not run here: {' '.join(self._log)}")
+
+    def _check_ports(self) -> None:
+        names = [self._engine.get_tensor_name(n) for n in range(self._engine.num_io_tensors)]
+        found = {name: list(self._engine.get_tensor_shape(name)) for name in names}
+        stated = {name: shape for name, (shape, _) in (self.inputs | self.outputs).items()}
+        if found != stated:
+            raise BundleError(
+                f"{self._name} has the ports {found}, manifest.json says {stated}. Build the engines again."
+            )
+
+
+def deserialised(builder: str, data: bytes, log: list[str], name: str) -> tuple[Any, Any]:
+    """Hand an engine to its builder's runtime; return the runtime, which has to outlive it, and the engine.
+
+    Raises
+    ------
+    UnfitError
+        If the builder refuses it; the message has its words.
+    """
+    module = import_module(builder)
+    runtime = module.Runtime(logger(module, log))
+    engine = runtime.deserialize_cuda_engine(data)
+    if engine is None:
+        words = " ".join(log) or "without a word"
+        raise UnfitError(
+            f"{name} is refused by {builder} {module.__version__} ({words[:400]}). The graphs run in ONNX "
+            "Runtime instead. If a driver is named, install a newer one; else build the engines again."
+        )
+    return runtime, engine
+
+
+def logger(module: Any, kept: list[str]) -> Any:
+    """Return a logger for a builder or its runtime, which keeps errors and nothing else.
+
+    Parameters
+    ----------
+    module
+        ``tensorrt`` or ``tensorrt_rtx``.
+    kept : list of str
+        Grows by each error.
+    """
+
+    class Log(module.ILogger):
+        def __init__(self) -> None:
+            module.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (module.ILogger.INTERNAL_ERROR, module.ILogger.ERROR):
+                kept.append(message)
+
+    return Log()
+
+
+def _runtime() -> Any:
+    return import_module(f"{_CUDA}.runtime")
+
+
+def _kind(name: str) -> Any:
+    return getattr(_runtime().cudaMemcpyKind, f"cudaMemcpy{name}")
+
+
+def _cuda(function: str, *arguments: Any) -> tuple[Any, ...]:
+    """Call a function of the CUDA runtime, and return what it gives besides its error."""
+    error, *found = getattr(_runtime(), function)(*arguments)
+    if int(error) != 0:
+        raise RtDecodeError(f"the GPU failed in {function}: {error.name}. Start the session again.")
+    return tuple(found)

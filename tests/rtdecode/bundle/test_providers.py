@@ -1,0 +1,175 @@
+"""What runs a bundle's graphs, what is told of what does not, and what is refused before anything is read."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rtdecode import bundle as bundles
+from rtdecode.bundle import BuiltEngine, ahead, gpu, providers
+from rtdecode.bundle.engine import load
+from rtdecode.bundle.graph import Graph, _Fixed
+from rtdecode.bundle.manifest import Stage
+from rtdecode.errors import RtDecodeError
+from tests.streaming.bundles import make_bundle
+
+A_GPU = gpu.Gpu("Some GPU", "8.6", "13.0")
+ENGINE = BuiltEngine("tensorrt_rtx", "0.1", "8.0", "encode", "engines/encode.engine", "0" * 64, "decomposed")
+
+
+def present(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pretend that the driver has offered a GPU; everything that would use it is really missing."""
+    monkeypatch.setattr(gpu, "find", lambda: A_GPU)
+
+
+def test_each_stage_says_what_runs_it(tmp_path: Path) -> None:
+    engine = load(make_bundle(tmp_path / "bundle"))
+    assert set(engine.runs_on) == set(engine.manifest.built)
+    assert all("ONNX Runtime" in words for words in engine.runs_on.values())
+
+
+def test_a_provider_that_does_not_load_is_told_and_the_next_one_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made = make_bundle(tmp_path / "bundle")
+    # The ONNX Runtime of the tests has no CUDA, and leaves such a provider out without an error.
+    tried = [[providers.CUDA, providers.CPU], [providers.CPU]]
+    monkeypatch.setattr(providers, "attempts", lambda: (tried, None))
+    graph = Graph(made.read("encode.onnx"), "encode.onnx")
+    assert graph.runs_on.endswith("on the CPU")
+    assert len(graph.notes) == 1
+    assert "CUDAExecutionProvider did not load" in graph.notes[0]
+    with pytest.raises(RtDecodeError, match=r"as it was asked for: CUDAExecutionProvider did not load"):
+        Graph(made.read("encode.onnx"), "encode.onnx", [providers.CUDA])
+
+
+def test_without_a_driver_no_provider_on_a_gpu_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> gpu.Gpu:
+        raise gpu.NoGpuError("there is no NVIDIA driver")
+
+    monkeypatch.setattr(gpu, "find", none)
+    monkeypatch.setattr(providers, "available", lambda: [providers.CUDA, providers.CPU])
+    tried, note = providers.attempts()
+    assert tried == [[providers.CPU]]
+    assert note is not None
+    assert "CUDAExecutionProvider cannot be used: there is no NVIDIA driver" in note
+
+
+def test_on_a_gpu_the_fastest_is_tried_first_with_and_without_a_cuda_graph(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RTDECODE_CACHE", str(tmp_path))
+    monkeypatch.setattr(providers, "available", lambda: [providers.TENSORRT, providers.CUDA, providers.CPU])
+    present(monkeypatch)
+    tried, note = providers.attempts()
+    assert note is None
+    assert [providers.names(one)[0] for one in tried] == [providers.TENSORRT] * 2 + [providers.CUDA] * 2 + [
+        providers.CPU
+    ]
+    first = tried[0][0]
+    assert isinstance(first, tuple)
+    assert first[1]["trt_cuda_graph_enable"] == "1"
+    # What is built is kept for this GPU and driver alone.
+    assert first[1]["trt_engine_cache_path"].startswith(
+        f"{tmp_path}/engines/{providers.TENSORRT}/Some-GPU-sm8.6"
+    )
+
+
+def test_values_at_fixed_addresses_give_what_a_call_gives(tmp_path: Path) -> None:
+    """The host's memory serves as the device of a captured graph."""
+    made = make_bundle(tmp_path / "bundle", steps=2)
+    graph = Graph(made.read("denoise.onnx"), "denoise.onnx", [providers.CPU])
+    fixed = _Fixed(graph._session, graph.inputs, graph.outputs, "cpu")
+    rng = np.random.default_rng(0)
+    kept = []
+    for _ in range(2):
+        given = {name: rng.normal(0, 1, shape).astype(dtype) for name, (shape, dtype) in graph.inputs.items()}
+        wanted = graph(given)
+        kept.append((wanted, fixed.run(given, stay=list(graph.outputs))))
+    # The second call has not overwritten what the first one gave.
+    for wanted, found in kept:
+        for name, value in wanted.items():
+            np.testing.assert_array_equal(found[name].numpy(), value)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({}, r"for compute capability 8\.0 are not used: Some GPU has 8\.6.*--sm 8\.6"),
+        ({"compute_capability": "8.6", "builder": "tensorrt"}, r"tensorrt is not installed.*\[tensorrt\]"),
+    ],
+)
+def test_an_engine_that_does_not_fit_is_refused_with_the_reason(
+    change: dict[str, str], what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    present(monkeypatch)
+    with pytest.raises(ahead.UnfitError, match=what):
+        ahead.check_fit(replace(ENGINE, **change))
+
+
+def test_engines_that_are_not_used_are_told_unless_they_were_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    present(monkeypatch)
+    plain = make_bundle(tmp_path / "bundle")
+    manifest = replace(plain.manifest, engines=[ENGINE])
+    made = replace(plain, manifest=manifest)
+    engine = load(made)
+    assert engine.runs_on["encode"].startswith("ONNX Runtime")
+    assert "Some GPU has 8.6" in engine.notes[0]
+    with pytest.raises(RtDecodeError, match=r"none runs encode here\. .*Some GPU has 8\.6"):
+        load(made, ["tensorrt_rtx"])
+    with pytest.raises(RtDecodeError, match="The bundle has none of tensorrt"):
+        load(plain, ["tensorrt"])
+
+
+@pytest.mark.full
+def test_an_engine_that_the_builder_refuses_names_it_and_its_words() -> None:
+    with pytest.raises(ahead.UnfitError, match=r"x\.engine is refused by tensorrt_rtx .*\(.+\)"):
+        ahead.deserialised("tensorrt_rtx", b"no engine at all" * 100, [], "x.engine")
+
+
+def test_a_bundle_that_memory_cannot_hold_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    made = make_bundle(tmp_path / "bundle")
+    # A file of a terabyte that takes no room on the disk.
+    weights = made.path / "encode.weights"
+    weights.touch()
+    os.truncate(weights, 2**40)
+    stage = made.manifest.built["encode"]
+    large = Stage(stage.file, stage.inputs, stage.outputs, ["encode.weights"])
+    files = {**made.manifest.files, "encode.weights": "0" * 64}
+    manifest = replace(made.manifest, stages={**made.manifest.stages, "encode": large}, files=files)
+    with pytest.raises(RtDecodeError, match=r"takes 1099\.5 GB of memory at least.* are free"):
+        load(replace(made, manifest=manifest))
+
+
+def test_two_packages_of_one_module_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("onnxruntime", "onnxruntime_gpu"):
+        folder = tmp_path / f"{name}-1.31.1.dist-info"
+        folder.mkdir()
+        about = f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 1.31.1\n"
+        (folder / "METADATA").write_text(about)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    told = providers.clash()
+    assert told is not None
+    assert "onnxruntime and onnxruntime-gpu are both installed" in told
+    assert "pip uninstall onnxruntime onnxruntime-gpu" in told
+
+
+def test_a_module_that_lost_its_files_is_told(tmp_path: Path) -> None:
+    (tmp_path / "onnxruntime").mkdir()
+    (tmp_path / "onnxruntime" / "__init__.py").write_text("")
+    code = "from rtdecode.bundle import providers; providers.runtime()"
+    where = os.pathsep.join([str(tmp_path), str(bundles.SHIPPED.parents[1])])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": where},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "holds no ONNX Runtime: two packages install it" in done.stderr
