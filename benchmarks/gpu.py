@@ -1,0 +1,286 @@
+"""Wan2.1-1.3B and CogVideoX-5B at full size on a GPU, from brain vector to pixels, with random weights.
+
+    python -m benchmarks.gpu                                   # every part, each in a process of its own
+    python -m benchmarks.gpu wan.compiled wan.stock            # some of them
+    python -m benchmarks.gpu --scale tiny --device cpu         # the same code paths
+
+A clip has 33 frames of 480 x 720 (12,150 tokens, 226 that condition). A part is a model and an engine:
+`compiled` (torch: blocks and tiny decoder compiled, every stage one CUDA graph), `eager` (torch), `onnx`
+(the step in ONNX Runtime), `stock` (diffusers' own pipeline, whole), and for Wan `causal` (the shapes of
+Self-Forcing and Causal-Forcing). Each takes at most the seconds given, and what it has found is in the file
+beside this one at once. Parts that the file has are left out, unless `--again`. Nothing is downloaded.
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import gpu_parts
+from benchmarks.gpu_parts import Record
+from benchmarks.gpu_rates import Clock
+from benchmarks.gpu_stages import case_of
+from rtdecode.errors import UsageError
+
+_OUT = Path(__file__).with_suffix(".json")
+PARTS = (
+    "wan.compiled",
+    "wan.eager",
+    "wan.stock",
+    "wan.causal",
+    "wan.onnx",
+    "cogvideox.compiled",
+    "cogvideox.eager",
+    "cogvideox.stock",
+    "cogvideox.onnx",
+)
+# The bars of a clip of four steps with the tiny decoder, at p95, s; None where there is none.
+WHOLE_S = {"wan": 0.6, "cogvideox": 2.0}
+FIRST_S = {"wan": 0.56, "cogvideox": None}
+# Times that the guided pipeline of 50 steps takes as long, and TFLOP/s of the denoiser.
+FASTER = 20.0
+TFLOPS = 480.0
+STATE_MB = 64.0
+# Time for a process to end by itself, s, after what a part may take.
+_GRACE_S = 45.0
+_PACKAGES = ("torch", "triton", "diffusers", "onnx", "onnxruntime", "onnxruntime-gpu")
+
+# Part, what was measured, found, bar ("at most" or "at least"), and the bar's number.
+Row = tuple[str, str, float, str, float | None]
+
+
+def main() -> None:
+    """Measure the parts that are asked for and not there yet, print and write."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("parts", nargs="*", help=f"all of {', '.join(PARTS)} if none is named")
+    parser.add_argument("--seconds", type=float, default=540.0, help="for each part")
+    parser.add_argument("--again", action="store_true", help="also parts that were measured before")
+    parser.add_argument("--scale", choices=("full", "narrow", "tiny"), default="full")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--out", type=Path, help="where figures are kept; on a CPU nowhere by default")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if unknown := {*asked.parts} - {*PARTS}:
+        raise UsageError(f"there is no part {sorted(unknown)[0]}; choose from {', '.join(PARTS)}.")
+    if asked.device == "cuda" and not torch.cuda.is_available():
+        sys.exit(
+            f"torch {torch.__version__} finds no GPU here, and nothing was measured or written. Run this "
+            "where `torch.cuda.is_available()` is true, or give `--scale tiny --device cpu` for the same "
+            "code paths."
+        )
+    out = asked.out or (_OUT if asked.device == "cuda" else None)
+    machine = machine_of(asked.device)
+    found = there(out, machine)
+    for part in asked.parts or PARTS:
+        if not asked.again and found["parts"].get(part, {}).get("finished"):
+            Console().print(f"{part}: measured before; --again measures it again")
+        elif asked.device == "cpu" or asked.child:
+            began = psutil.Process().create_time() if asked.child else time.time()
+            measure(part, asked.scale, asked.device, asked.seconds, began, found, out)
+        else:
+            _apart(part, asked, out)
+            found = there(out, machine)
+    if not asked.child:
+        show(found)
+
+
+def measure(
+    part: str,
+    scale: str,
+    device: str,
+    most_s: float,
+    began: float,
+    found: dict[str, Any],
+    out: Path | None,
+) -> None:
+    """Measure one part in this process, and put its figures into `found` and the file one by one.
+
+    Parameters
+    ----------
+    part : str
+    scale, device : str
+    most_s : float
+        Time that it may take, s.
+    began : float
+        From when on a cold start counts, s since the epoch.
+    found : dict
+        The figures of all parts.
+    out : Path, optional
+    """
+    model, _, engine = part.partition(".")
+    console = Console()
+
+    def keep(figures: dict[str, Any]) -> None:
+        console.print(f"{part}: {list(figures)[-1]}")
+        found["parts"][part] = {"finished": False, **figures}
+        _write(found, out)
+
+    clock = Clock(most_s - (time.time() - began))
+    record = Record(case_of(model, scale, device), clock, keep, began)
+    try:
+        if engine == "stock":
+            gpu_parts.stock(record)
+        elif engine == "causal":
+            gpu_parts.causal(record)
+        else:
+            gpu_parts.student(record, engine)
+    except Exception as error:  # noqa: BLE001
+        # What was found before is kept, and the other parts are measured.
+        record.found["failed"] = {"error": f"{type(error).__name__}: {str(error)[:600]}"}
+    took_s = round(time.time() - began, 1)
+    found["parts"][part] = {"finished": record.finished, "took_s": took_s, **record.found}
+    _write(found, out)
+
+
+def rows(found: dict[str, Any]) -> list[Row]:
+    """List what has a bar, and what stands beside it, of all parts."""
+    made: list[Row] = []
+    for part, figures in found["parts"].items():
+        model, _, engine = part.partition(".")
+        if engine == "causal":
+            made += _causal_rows(part, figures)
+            continue
+        if engine == "stock":
+            for name in ("clip_4", "guided_50"):
+                made += _row(part, f"{name}, own decoder, p50 s", figures, (name, "whole", "p50_s"))
+            continue
+        most = ("at most", WHOLE_S[model])
+        made += _row(part, "4 steps, brain to pixels, p95 s", figures, ("clip_4", "whole", "p95_s"), *most)
+        first = ("at most", FIRST_S[model])
+        made += _row(part, "4 steps, first frame, p95 s", figures, ("clip_4", "first_frame", "p95_s"), *first)
+        for steps in ("2", "1"):
+            made += _row(
+                part, f"{steps} step(s), brain to pixels, p95 s", figures, (f"clip_{steps}", "whole", "p95_s")
+            )
+        whole = ("full_decoder", "clip_4", "whole", "p95_s")
+        made += _row(part, "4 steps, own decoder, p95 s", figures, whole)
+        made += _row(part, "50 steps, guided, p50 s", figures, ("guided_50", "whole", "p50_s"))
+        times = ("ratios", "guided_50_over_clip_4")
+        made += _row(part, "50 guided steps over 4", figures, times, "at least", FASTER)
+        made += _row(part, "denoiser, TFLOP/s", figures, ("denoiser", "tflops"), "at least", TFLOPS)
+        made += _row(part, "denoiser over a large product", figures, ("denoiser", "share_of_product"))
+        made += _row(part, "state of a session, MB", figures, ("memory", "state_mb"), "at most", STATE_MB)
+        made += _row(part, "cold start, s", figures, ("cold_start", "process_to_first_clip_s"))
+        made += _row(part, "memory of the device, GB", figures, ("memory", "device_gb"))
+    return made
+
+
+def verdict(found: float, kind: str, bar: float | None) -> str:
+    """Say whether a figure reaches its bar."""
+    if bar is None:
+        return ""
+    reached = found <= bar if kind == "at most" else found >= bar
+    return "pass" if reached else "FAIL"
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print every figure that has a bar, its verdict, and what was left out or failed."""
+    console = Console()
+    table = Table(title=found["machine"]["device"], title_justify="left")
+    for column in ("part", "what", "found", "bar", "verdict"):
+        table.add_column(column)
+    for part, what, value, kind, bar in rows(found):
+        scale = found["parts"][part]["case"]["scale"]
+        counts = scale == "full" and found["machine"]["gpu"] is not None
+        judged = verdict(value, kind, bar) if counts else "not judged at this scale" if bar else ""
+        table.add_row(part, what, f"{value:.4g}", "" if bar is None else f"{kind} {bar:g}", judged)
+    console.print(table)
+    for part, figures in found["parts"].items():
+        for name, group in figures.items():
+            if isinstance(group, dict):
+                for key in {"error", "left_out"} & {*group}:
+                    console.print(f"{part}, {name}: {key}: {group[key]}", markup=False)
+        if (figures.get("guided_50") or {}).get("extrapolated"):
+            console.print(f"{part}: the time of 50 guided steps is extrapolated from a few of them")
+
+
+def there(out: Path | None, machine: dict[str, Any]) -> dict[str, Any]:
+    """Read the figures that were kept on this machine with these versions; begin anew on another."""
+    if out is not None and out.exists():
+        found = json.loads(out.read_text())
+        if found["machine"] == machine:
+            return found
+    return {"machine": machine, "parts": {}}
+
+
+def machine_of(device: str) -> dict[str, Any]:
+    """Tell the device, and the versions of what runs on it."""
+    on_gpu = device == "cuda"
+    gpu = torch.cuda.get_device_name() if on_gpu else None
+    return {
+        "device": gpu or f"CPU ({platform.machine()})",
+        "gpu": gpu,
+        "gpu_gb": round(torch.cuda.get_device_properties(0).total_memory / 1e9, 1) if on_gpu else None,
+        "cuda": torch.version.cuda,
+        "cores": psutil.cpu_count(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def _causal_rows(part: str, figures: dict[str, Any]) -> list[Row]:
+    made: list[Row] = []
+    for name in figures:
+        for decoder in ("tiny_decoder", "full_decoder"):
+            for kind in ("first_frame", "whole"):
+                words = f"{name}, {decoder.replace('_', ' ')}, {kind.replace('_', ' ')}, p50 s"
+                made += _row(part, words, figures, (name, decoder, kind, "p50_s"))
+    return made
+
+
+def _row(
+    part: str,
+    what: str,
+    figures: dict[str, Any],
+    path: tuple[str, ...],
+    kind: str = "",
+    bar: float | None = None,
+) -> list[Row]:
+    """Make the row of a figure at a path, or none where it is missing."""
+    value: Any = figures
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return [] if value is None else [(part, what, float(value), kind, bar)]
+
+
+def _apart(part: str, asked: argparse.Namespace, out: Path | None) -> None:
+    """Measure a part in a process of its own, so that cold start and memory are its own."""
+    words = [sys.executable, "-m", "benchmarks.gpu", part, "--child", "--again", "--out", str(out)]
+    words += ["--scale", asked.scale, "--device", asked.device, "--seconds", str(asked.seconds)]
+    try:
+        done = subprocess.run(words, check=False, timeout=asked.seconds + _GRACE_S)
+    except subprocess.TimeoutExpired:
+        Console().print(f"{part}: stopped after {asked.seconds + _GRACE_S:.0f} s; what it had found is kept")
+        return
+    if done.returncode:
+        Console().print(f"{part}: its process ended with {done.returncode}; what it had found is kept")
+
+
+def _write(found: dict[str, Any], out: Path | None) -> None:
+    """Write all figures; a process that is stopped meanwhile leaves the file as it was."""
+    if out is None:
+        return
+    beside = out.with_suffix(".part")
+    beside.write_text(json.dumps(found, indent=1) + "\n")
+    beside.replace(out)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+if __name__ == "__main__":
+    main()
