@@ -187,8 +187,10 @@ class Presence:
         wins = np.concatenate(self._wins)
         if len(self._confidence) == len(self._wins):
             known = np.isfinite(wins)
-            sure = np.concatenate(self._confidence)[known]
-            found |= _promises("confidence", sure, wins[known], kept[known])
+            # A film of one window has nothing that it could be told from.
+            if known.any():
+                sure = np.concatenate(self._confidence)[known]
+                found |= _promises("confidence", sure, wins[known], kept[known])
         if INCONSISTENT in self._seen:
             true = self._brain(_TRUE, "")
             told = np.concatenate([true, self._mixture()])

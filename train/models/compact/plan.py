@@ -169,8 +169,11 @@ class CompactPlan:
             )
             tables["loss"] += made.log
             tables["distillation"] = made.gates
-            attached = {name: phase.adapters[FLOW] for name, phase in distilling.items()}
-            learned = student(made.system, attached)
+            every = {
+                name: phase.adapters[FLOW] for name, phase in distilling.items() if FLOW in phase.adapters
+            }
+            beside = {name: adapter for name, adapter in every.items() if not adapter.merge}
+            learned = student(made.system, beside)
             # How sure it is of a clip depends on who draws it.
             held.drawn_by(made.system.student)
             confidence = tune(held).confidence

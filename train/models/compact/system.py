@@ -181,7 +181,7 @@ def student(system: Student, attached: Mapping[str, Adapter]) -> Arrays:
     ----------
     system : Student
     attached : mapping
-        Name -> an adapter of the flow, as it was put on.
+        Name -> an adapter that stays beside the flow's weights, as it was put on.
     """
     before = system.teacher.flow.state_dict()
     learned: dict[str, Tensor] = {}
