@@ -69,14 +69,14 @@ def signals(rng: np.random.Generator, *, code: bool = True, place: int = 0) -> A
     }
 
 
-def judge(sessions: int = SESSIONS, kept: Any = KEPT) -> Figures:
+def judge(sessions: int = SESSIONS, kept: Any = KEPT, won: float = 1.0) -> Figures:
     rng = np.random.default_rng(0)
     judge = Presence(Reader({"latent_shape": np.ones(4)}), HOP_S)
     for _ in range(sessions):
         inputs = signals(rng)
         controls = {"rest": signals(rng, code=False), "other_subject": signals(rng, place=1)}
         # A promise of 0.7 that is kept in 0.75 of the comparisons.
-        judge.add(inputs, controls, np.full(WINDOWS, 0.7), np.tile([1.0, 0.5], WINDOWS // 2))
+        judge.add(inputs, controls, np.full(WINDOWS, 0.7), np.tile([won, 0.5 * won], WINDOWS // 2))
     return judge.figures(kept)
 
 
@@ -144,6 +144,12 @@ def test_one_session_has_no_energy_and_mixes_with_its_other_half() -> None:
     assert not any("energy" in name for name in found)
     # With so few windows, some codes agree by chance.
     assert found["brain_auroc_inconsistent"]["value"] > 0.8
+
+
+def test_windows_that_cannot_be_identified_hold_no_promise_against_anything() -> None:
+    found = judge(won=np.nan)
+    assert not any(name.startswith("confidence") for name in found)
+    assert "brain_calibration_error" in found
 
 
 def test_kinds_are_what_they_are_called() -> None:
