@@ -215,7 +215,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         found = measure(asked.run, asked.film, asked.preset, asked.seeds, asked.seconds)
     except RtDecodeError as error:
-        Console(stderr=True).print(str(error), markup=False)
+        Console(stderr=True).print(str(error), markup=False, soft_wrap=True)
         return error.exit_code
     if asked.json:
         print(json.dumps(found))  # noqa: T201
