@@ -235,7 +235,8 @@ def _with_steps(system: System, manifest: Manifest, steps: int) -> Manifest:
         raise UsageError(f"--steps {steps} needs a run with a denoiser, and this one has none. Leave it out.")
     if steps < 1:
         raise UsageError(f"--steps {steps}: one step or more was expected.")
-    return replace(manifest, steps=steps, sigmas={str(steps): system.levels(steps)})
+    levels = system.levels(steps)
+    return replace(manifest, steps=steps, sigmas={str(steps): levels} if levels else {})
 
 
 def _opset(graphs: dict[str, ModelProto]) -> int:

@@ -199,7 +199,11 @@ class System(ABC):
         """Return the arrays from which `Plan.restore` makes this system again."""
 
     def levels(self, steps: int) -> list[float]:
-        """Return the noise level before each of `steps` steps; none for a system that does not denoise."""
+        """Return the noise level before each of `steps` steps.
+
+        None for a system that does not denoise, or whose denoiser has the schedule inside and takes any
+        number of steps.
+        """
         return []
 
     def memories(self) -> dict[str, Table]:

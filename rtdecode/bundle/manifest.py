@@ -286,7 +286,8 @@ class Manifest:
         Default number of denoising steps per clip; 0 without a denoiser.
     sigmas : dict
         Number of steps, as text -> the noise level at which each step begins. A denoiser that reads levels
-        (sources ``t`` and ``r``) takes these numbers of steps and no others.
+        (sources ``t`` and ``r``) takes these numbers of steps and no others. Where it is empty, the levels
+        are evenly spaced from 1 down, for any number of steps.
     stages : dict
         Name -> `Stage`, or None for a stage that the bundle does without.
     states : dict

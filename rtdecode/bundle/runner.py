@@ -237,8 +237,8 @@ class Pass:
 
     def _levels(self) -> list[float]:
         """Return the noise level at the beginning of each step."""
-        # A denoiser that reads no levels may take numbers of steps for which the manifest has none.
-        sigmas = self._program.manifest.sigmas.get(str(self._steps), [0.0] * self._steps)
+        evenly = [1 - step / self._steps for step in range(self._steps)]
+        sigmas = self._program.manifest.sigmas.get(str(self._steps), evenly)
         return [float(self._level()) * sigma for sigma in sigmas]
 
     def _run(self, stage: str, now: Mapping[str, Any]) -> dict[str, Value]:

@@ -397,12 +397,13 @@ class _Check:
 def numbers_of_steps(manifest: Manifest) -> set[int] | None:
     """Return the possible numbers of denoising steps; None if any number is possible.
 
-    A denoiser that reads noise levels can take the numbers of steps for which `sigmas` has levels.
+    A denoiser that reads noise levels can take the numbers of steps for which `sigmas` has levels; without
+    any `sigmas` the levels are evenly spaced.
     """
     denoise = manifest.built.get("denoise")
     if denoise is None:
         return {0}
-    if any(port.source in ("t", "r") for port in denoise.inputs.values()):
+    if manifest.sigmas and any(port.source in ("t", "r") for port in denoise.inputs.values()):
         return {int(steps) for steps in manifest.sigmas}
     return None
 

@@ -147,7 +147,8 @@ def expected(
     features = eeg.mean(axis=2)
     condition = gain * features.sum() + who + (0.0 if mood is None else mood + 1)
     words = ROWS[[features.argmax(), features.argmin()]].mean()
-    levels = [LEVEL * sigma for sigma in SIGMAS[str(steps)]] + [0.0]
+    evenly = [1 - step / steps for step in range(steps)]
+    levels = [LEVEL * sigma for sigma in SIGMAS.get(str(steps), evenly)] + [0.0]
     chunks = []
     kv = 0.0
     for chunk in range(2):

@@ -84,6 +84,12 @@ def test_only_steps_that_have_noise_levels_are_taken(bundle: Bundle) -> None:
         Decoder(bundle).decode(rich.window(), 3)
 
 
+def test_without_a_list_noise_levels_are_evenly_spaced_for_any_number_of_steps(bundle: Bundle) -> None:
+    evenly = replace(bundle, manifest=replace(bundle.manifest, sigmas={}))
+    found = Decoder(evenly).decode(rich.window(), 3).clip
+    np.testing.assert_allclose(found.latent, expected(0, 3, None)[0], atol=1e-4)
+
+
 def test_a_subject_has_its_own_signals_and_shares_the_rest(bundle: Bundle) -> None:
     second = load(bundle.path, subject="two")
     assert second.digest == bundle.digest

@@ -297,9 +297,10 @@ def _spans(embedding: int) -> nn.Sequential:
 class Denoiser(nn.Module):
     """One step of the sampler, with its schedule inside. This is what ``denoise.onnx`` computes.
 
-    The levels of n steps are ``u = 1, 1 - 1/n, ..., 0``, moved towards noise by
-    ``t = shift u / (1 + (shift - 1) u)`` (Esser et al. 2024, Scaling rectified flow transformers,
-    equation 23). Each step is an Euler step.
+    A step goes from level t to level r of an evenly spaced clock: n steps from noise to clean latents are at
+    ``1, 1 - 1/n, ..., 0``. The noise levels are those of the clock moved towards noise,
+    ``shift t / (1 + (shift - 1) t)`` (Esser et al. 2024, Scaling rectified flow transformers, equation 23).
+    Each step is an Euler step.
 
     The clean latents are guided away from what the flow expects of no brain at all,
     ``brain + (guidance - 1) (brain - null)`` (Ho and Salimans 2022, arXiv:2207.12598, equation 6, for
@@ -351,19 +352,18 @@ class Denoiser(nn.Module):
         joining = (1 - torch.arange(flow.place.shape[2]) / _JOINED).clamp(min=0)
         self.register_buffer("joining", joining.view(1, 1, -1, 1, 1))
 
-    def forward(
-        self, latent: Tensor, condition: Tensor, embedding: Tensor, step: Tensor, steps: Tensor
-    ) -> Tensor:
-        """Take step number `step`, from 0, of `steps`; both (1,) float."""
-        now, after = (shifted(1 - (step + n) / steps, self.shift) for n in (0, 1))
+    def forward(self, latent: Tensor, condition: Tensor, embedding: Tensor, t: Tensor, r: Tensor) -> Tensor:
+        """Take a step from `t` to `r` of the clock, both (1,) float."""
+        now = shifted(t, self.shift)
+        after = shifted(r, self.shift)
         slow = slow_part(latent)
-        latent = latent - self.calm * (step <= 0).float() * slow
+        latent = latent - self.calm * (t >= 1).float() * slow
         clean = self.clean(latent, now, condition, embedding, after)
         found = clean + (latent - clean) * (after / now)
         # Conditions are factors and not branches, because this module is traced into one graph.
         # A flag of the condition has one value everywhere in its channel, so the mean is that value.
         known = condition[:, -1].mean((1, 2, 3)).view(-1, 1, 1, 1, 1)
-        apart = (known - self.carried(condition)) * (after <= 0).float()
+        apart = (known - self.carried(condition)) * (r <= 0).float()
         return found + apart * (self.dissolved(found, condition) - found)
 
     def dissolved(self, clean: Tensor, condition: Tensor) -> Tensor:
@@ -438,6 +438,6 @@ def shifted(u: Any, shift: float) -> Any:
     return shift * u / (1 + (shift - 1) * u)
 
 
-def levels(steps: int, shift: float) -> list[float]:
-    """Return the noise level before each of `steps` steps."""
-    return [shifted(1 - n / steps, shift) for n in range(steps)]
+def clock(steps: int) -> list[float]:
+    """Return where on the clock so many steps begin, and at last where they end: 1, 1 - 1/n, ..., 0."""
+    return [1 - n / steps for n in range(steps + 1)]

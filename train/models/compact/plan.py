@@ -37,7 +37,7 @@ from train.models.compact.batches import Clips, Mixture, batch
 from train.models.compact.distilled import distil, teaches_student
 from train.models.compact.encoder import CARRIED, BrainEncoder, routes
 from train.models.compact.evidence import CLIP
-from train.models.compact.flow import Denoiser, levels
+from train.models.compact.flow import Denoiser
 from train.models.compact.held_out import HeldOutClips
 from train.models.compact.refiner import RefinerSizes
 from train.models.compact.space import SpaceSizes
@@ -183,7 +183,8 @@ class CompactPlan:
             data.manifest(projection),
             brain=Brain("brain", Presence(**presence.PRIOR)),
             confidence={"fitted_on": data.held_out},
-            sigmas={str(generator.steps): levels(generator.steps, generator.shift)},
+            # The schedule is inside the denoiser, which takes any number of steps.
+            sigmas={},
             steps=generator.steps,
             fitter="compact-fitter",
             provenance=data.provenance(work) | {"shift": generator.shift},

@@ -9,6 +9,7 @@ stores what its student learned beside the teacher (`student`), and draws with t
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from train.adapters import Adapter
 from train.closed_form.refine import PREFIX
 from train.models.compact.codec import ClipDecoder, First, Next, load_decoder, making_up
 from train.models.compact.encoder import CARRIED, LEARNED, BrainEncoder
-from train.models.compact.flow import Denoiser, VideoFlow, levels
+from train.models.compact.flow import Denoiser, VideoFlow, clock
 from train.models.compact.student import Student, student_of
 from train.models.compact.trainable import Trainables
 from train.system import Condition, Port, Stage, System, Traced, signal_ports
@@ -81,10 +82,6 @@ class Compact(System):
         """Decode scaled latents to frames."""
         return self._model.decoder(torch.from_numpy(latents.astype(np.float32))).numpy()
 
-    def levels(self, steps: int) -> list[float]:
-        """Return the noise level before each of `steps` steps."""
-        return levels(steps, self._model.denoiser.shift)
-
     def weights(self) -> Arrays:
         """Return the weights as they were given."""
         return self._weights
@@ -107,8 +104,8 @@ class Compact(System):
             "latent": torch.randn(1, *self.latent_shape),
             "condition": drawn,
             "embedding": pooled,
-            "step": torch.zeros(1),
-            "steps": 4 * torch.ones(1),
+            "t": torch.ones(1),
+            "r": 0.75 * torch.ones(1),
         }
         return [
             Traced("encode", model.encoder, signals, ["condition", "embedding", "confidence", "brain"]),
@@ -251,9 +248,8 @@ def decoder_of(arrays: Arrays) -> ClipDecoder:
 def sample(denoiser: Denoiser, start: Tensor, condition: Tensor, embedding: Tensor, steps: int) -> Tensor:
     """Take all steps of the sampler, from noise to clean latents."""
     latent = start
-    total = torch.tensor([float(steps)])
-    for step in range(steps):
-        latent = denoiser(latent, condition, embedding, torch.tensor([float(step)]), total)
+    for t, r in pairwise(clock(steps)):
+        latent = denoiser(latent, condition, embedding, torch.tensor([t]), torch.tensor([r]))
     return latent
 
 

@@ -19,7 +19,7 @@ from train.loader import Place
 from train.loop import Machine
 from train.models.compact.batches import Mixture, batch
 from train.models.compact.codec import fit_decoder, making_up
-from train.models.compact.flow import Denoiser, VideoFlow, levels, preconditioning
+from train.models.compact.flow import Denoiser, VideoFlow, clock, preconditioning, shifted
 from train.models.compact.trainable import Trainables
 from train.run import run
 
@@ -83,13 +83,15 @@ def test_velocity_and_clean_latents_say_the_same(flow):
 def test_the_last_step_ends_at_the_clean_latents_and_levels_fall_from_noise(flow):
     given = torch.randn(1, WIDE, *SHAPE[1:]), torch.randn(1, 16)
     latent = torch.randn(1, *SHAPE)
-    steps = torch.tensor([4.0])
     given[0][:, 32] = given[0][:, -1] = 0
-    last = Denoiser(flow, 5.0, 1.0, 0.0, torch.zeros(16), NOTHING)(latent, *given, torch.tensor([3.0]), steps)
-    at = torch.tensor([levels(4, 5.0)[3]])
+    denoiser = Denoiser(flow, 5.0, 1.0, 0.0, torch.zeros(16), NOTHING)
+    last = denoiser(latent, *given, torch.tensor([0.25]), torch.zeros(1))
+    at = torch.tensor([shifted(0.25, 5.0)])
     torch.testing.assert_close(last, flow.clean(latent, at, *given))
-    assert levels(4, 5.0)[0] == 1.0
-    assert np.all(np.diff(levels(4, 5.0)) < 0)
+    assert clock(4) == [1.0, 0.75, 0.5, 0.25, 0.0]
+    levels = [shifted(t, 5.0) for t in clock(4)]
+    assert levels[0] == 1.0
+    assert np.all(np.diff(levels) < 0)
 
 
 def test_a_calm_start_leaves_slow_noise_out_before_the_first_step_alone(flow):
@@ -101,11 +103,10 @@ def test_a_calm_start_leaves_slow_noise_out_before_the_first_step_alone(flow):
     blocks = latent.unflatten(4, (6, 2)).unflatten(3, (4, 2)).unflatten(2, (3, 3))
     slow = blocks.mean((3, 5, 7), keepdim=True).expand_as(blocks).reshape(latent.shape)
     whole, calm = (Denoiser(flow, 5.0, 1.0, share, torch.zeros(16), NOTHING) for share in (0.0, 0.7))
-    steps = torch.tensor([4.0])
-    for n, given in ((0, latent - 0.7 * slow), (2, latent)):
-        at = torch.tensor([float(n)])
-        expected = whole(given, condition, embedding, at, steps)
-        torch.testing.assert_close(calm(latent, condition, embedding, at, steps), expected)
+    for begin, given in ((1.0, latent - 0.7 * slow), (0.5, latent)):
+        t = torch.tensor([begin])
+        expected = whole(given, condition, embedding, t, t - 0.25)
+        torch.testing.assert_close(calm(latent, condition, embedding, t, t - 0.25), expected)
 
 
 def test_guidance_leads_away_from_the_null_brain_and_a_clip_that_carries_on_is_joined_instead(flow):
@@ -141,7 +142,6 @@ def test_guidance_leads_away_from_the_null_brain_and_a_clip_that_carries_on_is_j
 def test_a_clip_that_shows_something_else_dissolves_from_the_one_before_in_its_last_step(flow):
     torch.manual_seed(3)
     latent = torch.randn(1, *SHAPE)
-    steps = torch.tensor([4.0])
     condition = torch.randn(1, WIDE, *SHAPE[1:])
     embedding = torch.randn(1, 16)
     condition[:, 32] = 0
@@ -149,10 +149,10 @@ def test_a_clip_that_shows_something_else_dissolves_from_the_one_before_in_its_l
     step = Denoiser(flow, 5.0, 1.0, 0.0, torch.zeros(16), NOTHING)
     alone = condition.clone()
     alone[:, -1] = 0
-    for n in range(4):
-        at = torch.tensor([float(n)])
-        found, cut = (step(latent, each, embedding, at, steps) for each in (condition, alone))
-        if n < 3:
+    for begin in clock(4)[:-1]:
+        t = torch.tensor([begin])
+        found, cut = (step(latent, each, embedding, t, t - 0.25) for each in (condition, alone))
+        if begin > 0.25:
             assert torch.equal(found, cut)
     before = condition[:, SEEN : SEEN + 16, :1]
     torch.testing.assert_close(found[:, :, :1], before)
