@@ -42,7 +42,8 @@ class Common:
     """The keys of every recipe.
 
     They are output and data folders, scale, seed, the run to resume, the films that a simulated participant
-    watches (`films`), and those that were watched in recordings (`film`).
+    watches (`films`), those that were watched in recordings (`film`), and the run that is distilled
+    (`teacher`).
     """
 
     out: Path | None = None
@@ -52,6 +53,7 @@ class Common:
     resume: Path | None = None
     films: "tuple[TrainingFilm, ...]" = ()
     film: tuple[Path, ...] = ()
+    teacher: Path | None = None
 
     @property
     def recordings(self) -> list[Path]:
@@ -98,6 +100,11 @@ class Recipe:
         if self.common.film:
             found["recordings"] = [Recording(path).digest() for path in self.common.recordings]
             found["film"] = [file_hash(path) for path in self.common.film]
+        if self.common.teacher is not None:
+            # Imported here, because `train.run_folder` imports this module.
+            from train.run_folder import weights_digest
+
+            found["teacher"] = weights_digest(self.common.teacher)
         return found
 
     @property
@@ -234,7 +241,7 @@ def _change(text: str) -> tuple[str, Any]:
 
 def _common(given: dict[str, Any]) -> Common:
     values: dict[str, Any] = dict(given)
-    for key in ("out", "data", "resume"):
+    for key in ("out", "data", "resume", "teacher"):
         if values.get(key) is not None:
             values[key] = Path(str(values[key]))
     values["film"] = tuple(_listed(values.get("film")))

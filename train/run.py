@@ -31,6 +31,7 @@ _USAGE = """python -m train.run RECIPE [key=value ...]   recipes: {recipes}
   data=REC,REC film=FILE     your own recordings, of `rtdecode stream --record`, and the film that was watched
                              in all of them, or one for each (film=FILE,FILE); the last run is held and
                              judged (film)
+  teacher=RUN                distil this finished run, and train nothing before it (compact-distilled)
   data=DIR                   a data set, as `python -m train.data DIR` describes it (ridge, cinesync), or the
                              folder of the recorded data (haxby)
   SLOT.KEY=value             any argument of the recipe"""
@@ -45,7 +46,8 @@ def run(recipe: str, overrides: list[str]) -> Path:
         Name of a shipped recipe, or a path.
     overrides : list of str
         ``key=value``. Every recipe takes ``out``, ``data``, ``scale``, ``seed`` and ``resume``; one whose
-        system learns any film takes ``films``, and one that learns from recordings ``film``.
+        system learns any film takes ``films``, one that learns from recordings ``film``, and one that distils
+        ``teacher``.
 
     Returns
     -------
@@ -67,7 +69,8 @@ def run(recipe: str, overrides: list[str]) -> Path:
     out, part = _folders(wanted)
     common = wanted.common
     # Recordings are handed to the data themselves.
-    work = Work(None if common.film else common.data, common.seed, part / "stages", noise_key=wanted.digest)
+    data = None if common.film else common.data
+    work = Work(data, common.seed, part / "stages", noise_key=wanted.digest, teacher=common.teacher)
     parts = build(wanted.tree)
     shows = getattr(parts["data"], "shows", "")
     if common.film:
@@ -80,6 +83,8 @@ def run(recipe: str, overrides: list[str]) -> Path:
     elif shows:
         parts["data"] = parts["data"].with_films(training_films(shows))
     # All that can be refused is refused before the folder is claimed and the long work begins.
+    if common.teacher is not None:
+        _check_teacher(common.teacher, wanted.name, parts["system"], parts["phases"])
     parts["data"].check(work)
     parts["judge"].check(parts["data"])
     _claim(part, out, wanted)
@@ -104,6 +109,13 @@ def run(recipe: str, overrides: list[str]) -> Path:
     whole.rename(out)
     clear(part)
     return out
+
+
+def _check_teacher(run: Path, recipe: str, system: Plan, phases: dict[str, Any]) -> None:
+    check = getattr(system, "check_teacher", None)
+    if check is None:
+        raise UsageError(f"teacher= cannot be used: '{recipe}' distils nothing. Leave it out.")
+    check(run, phases)
 
 
 def _train(

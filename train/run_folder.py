@@ -68,6 +68,7 @@ def write(folder: Path, recipe: Recipe, trained: Trained, found: Judged) -> None
         "seed": recipe.common.seed,
         "films": [film.value | {"name": film.name} for film in recipe.common.films],
         "recordings": recipe.values.get("recordings", []),
+        "teacher": recipe.values.get("teacher"),
         "date": datetime.now(UTC).date().isoformat(),
         "versions": {"rtdecode": __version__, "numpy": np.__version__, "python": sys.version.split()[0]},
         "figures": found.figures,
@@ -162,6 +163,16 @@ def restored(folder: Path, plan: Plan) -> System:
 def weights(folder: Path) -> Arrays:
     """Read the weights of a run; a shipped run has most of them in the graphs of its bundle."""
     return arrays(folder, "weights") | bundled_weights.read(folder)
+
+
+def weights_digest(folder: Path) -> str:
+    """Hash the weights of a run, so that another one of the same recipe is told from it."""
+    # Imported here, because it imports torch, without which systems in closed form work.
+    from train.shared import digest
+
+    read_run(folder)
+    found = weights(folder)
+    return digest(found[name] for name in sorted(found))
 
 
 def arrays(folder: Path, name: str) -> Arrays:

@@ -334,7 +334,9 @@ class Trained(OfSubject):
 class Plan(Protocol):
     """How a system is made. The builder of a recipe's `system` node returns one.
 
-    A plan that can be trained on any film (``films=``) has an attribute `learns_any_film`, which is true.
+    A plan that can be trained on any film (``films=``) has an attribute `learns_any_film`, which is true. One
+    that can distil a finished run (``teacher=``, `train.work.Work.teacher`) has a method
+    ``check_teacher(run, phases)``, which raises a `UsageError` for a run that it cannot take.
     """
 
     def train(self, work: Work, data: Any, phases: dict[str, Any]) -> Trained:

@@ -42,12 +42,15 @@ class Work:
         Folder of finished stages, which are not computed again.
     noise_key : str
         Hexadecimal key of the noise that clips start from when the run is judged (`rtdecode.bundle.noise`).
+    teacher : Path or None
+        Folder of the finished run given with ``teacher=``, which is distilled.
     """
 
     data: Path | None
     seed: int
     stages: Path
     noise_key: str = "0"
+    teacher: Path | None = None
 
     def refuse_data(self) -> None:
         """Raise a `UsageError` if a recipe that simulates its data was given a folder of data."""

@@ -3,8 +3,8 @@
 Training fits the codec, chooses the voxels that follow films, lets the simulated participant watch films,
 fits the brain encoder, trains the flow on the encoder's held-out predictions, tunes the guidance on
 sessions that neither encoder nor flow was trained on, and distils the guided flow into a student that takes
-few steps (`train.models.compact.distilled`). Nothing in it knows what the films show. Everything
-that takes long is kept on disk, so that a stopped run goes on after it.
+few steps (`train.models.compact.distilled`). The flow may also be that of a finished run. Nothing in it
+knows what the films show. Everything that takes long is kept on disk, so that a stopped run goes on after it.
 """
 
 import copy
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rtdecode.bundle import Brain
+from rtdecode.errors import UsageError
 from rtdecode.signal.volume.projection import Projection
 from rtdecode.types import Presence
 from train import loop
@@ -35,14 +36,23 @@ from train.models.compact import build as systems
 from train.models.compact import presence
 from train.models.compact.batches import Clips, Mixture, batch
 from train.models.compact.distilled import distil, teaches_student
-from train.models.compact.encoder import CARRIED, BrainEncoder, routes
+from train.models.compact.encoder import CARRIED, LEARNED, BrainEncoder, routes
 from train.models.compact.evidence import CLIP
 from train.models.compact.flow import Denoiser
 from train.models.compact.held_out import HeldOutClips
 from train.models.compact.refiner import RefinerSizes
 from train.models.compact.space import SpaceSizes
 from train.models.compact.student import FLOW, Distillation, Student
-from train.models.compact.system import Compact, decode, decoder_of, pack, sample, student
+from train.models.compact.system import (
+    Compact,
+    decode,
+    decoder_of,
+    pack,
+    sample,
+    student,
+    undistilled,
+    unpack,
+)
 from train.models.compact.trainable import Trainables
 from train.models.compact.voxels import find_voxels
 from train.models.compact.watched import (
@@ -55,6 +65,9 @@ from train.models.compact.watched import (
     varied,
 )
 from train.phases import Phase, check_losses
+from train.recipe import differences
+from train.run_folder import read_run
+from train.run_folder import weights as weights_of
 from train.system import Trained
 from train.tuning import tune
 from train.work import Arrays, Work
@@ -62,6 +75,8 @@ from train.work import Arrays, Work
 # Clips on a sheet of samples, and the frames that are shown of each.
 _SHOWN = 6
 _SHOWN_FRAMES = (0, 8, 16, 24, 32)
+# A codec that is fitted again to the same films differs by the rounding of weights to half precision alone.
+_SAME_CODEC = 0.01
 
 
 @dataclass(frozen=True)
@@ -141,7 +156,11 @@ class CompactPlan:
             "blocks": generator.blocks,
         }
         system = systems.build(fitted, watched.codec, clips, held_clips, work.seed, **shape)
-        log = _train_flow(work, system, watched.codec, clips, drawing, self.machine, generator)
+        log: list[dict[str, Any]] = []
+        if work.teacher is None:
+            log = _train_flow(work, system, watched.codec, clips, drawing, self.machine, generator)
+        else:
+            take_flow(system, watched.codec, work.teacher)
         # Guidance and confidence are chosen on sessions that neither encoder nor flow was trained on.
         measured = fit_brain(system.encoder, watched, fitted, work.seed)
         decoder = decoder_of(watched.codec)
@@ -153,12 +172,13 @@ class CompactPlan:
         tuned = tune(held)
         tables: dict[str, Any] = {"loss": log, "calibration": tuned.table}
         confidence = tuned.confidence
+        draws = guided(tuned.settings)
         learned: Arrays = {}
         if distilling:
             made = distil(
                 work,
                 system.encoder,
-                guided(tuned.settings),
+                draws,
                 watched.codec,
                 clips,
                 held_clips,
@@ -175,7 +195,8 @@ class CompactPlan:
             beside = {name: adapter for name, adapter in every.items() if not adapter.merge}
             learned = student(made.system, beside)
             # How sure it is of a clip depends on who draws it.
-            held.drawn_by(made.system.student)
+            draws = made.system.student
+            held.drawn_by(draws)
             confidence = tune(held).confidence
         for route, weights in confidence.items():
             system.encoder.get_buffer(f"confidence_{route}").copy_(torch.from_numpy(weights))
@@ -190,9 +211,6 @@ class CompactPlan:
             provenance=data.provenance(work) | {"shift": generator.shift},
         )
         stats = {name: fitted[name] for name in STATISTICS} | codec_statistics(watched.codec, fitted)
-        # The loop draws a sheet after the last step of every phase.
-        last, phase = list(drawing.items())[-1]
-        samples = Image.open(_sheet(work, last, phase.steps))
         return Trained(
             system=Compact(pack(system, watched.codec, generator.shift, tuned.settings) | learned),
             manifest=draft,
@@ -200,8 +218,21 @@ class CompactPlan:
             projection=projection,
             golden=golden_of(work, taught[0], stats),
             tables=tables,
-            pictures={"samples.png": samples},
+            pictures={"samples.png": _sheet(system.encoder, draws, watched.codec, clips, generator.steps)},
         )
+
+    def check_teacher(self, run: Path, phases: dict[str, Phase]) -> None:
+        """Refuse a run that is none of this plan, and phases of which none distils."""
+        builder = read_run(run)["arguments"]["system"]["builder"]
+        if builder != "compact":
+            raise UsageError(
+                f"teacher={run} cannot be distilled here: its system is '{builder}', not 'compact'."
+            )
+        if not any(map(teaches_student, phases.values())):
+            raise UsageError(
+                f"teacher={run} is a run to distil, and this recipe has no phase with the loss flow_map. "
+                "Use compact-distilled, or leave teacher= out."
+            )
 
     def restore(self, weights: Arrays) -> Compact:
         """Make the system again from the weights of a run."""
@@ -266,29 +297,58 @@ def _train_flow(
     )
 
 
-def _sheet(work: Work, phase: str, step: int) -> Path:
-    return work.stages / "training" / f"{phase}-{step}.png"
+def take_flow(system: Trainables, codec: Arrays, run: Path) -> None:
+    """Take the flow of a finished run, and the encoder's parts that were learned with it.
+
+    Raises
+    ------
+    UsageError
+        If the run's flow is of another size, or its codec is not this one, so that its latents mean
+        something else.
+    """
+    found = unpack(undistilled(weights_of(run)))
+    flow = found.denoiser.flow
+    # The spread is measured, and comes with the weights.
+    theirs, ours = (sizes | {"spread": None} for sizes in (flow.config, system.flow.config))
+    if told := "; ".join(differences(theirs, ours)):
+        raise UsageError(f"teacher={run} has a flow of another size than this recipe: {told}.")
+    fitted = decoder_of(codec).state_dict()
+    for name, value in found.decoder.state_dict().items():
+        off = float((fitted[name] - value).abs().max() / value.abs().max())
+        if off > _SAME_CODEC:
+            raise UsageError(
+                f"teacher={run} has another codec than these films give: {name} is {off:.2g} off, and its "
+                "latents would mean something else. Give the films, the seed and the arguments of that run."
+            )
+    system.flow.load_state_dict(flow.state_dict())
+    learned = {n: x for n, x in found.encoder.state_dict().items() if n.split(".")[0] in LEARNED}
+    system.encoder.load_state_dict(learned, strict=False)
 
 
-@torch.no_grad()
 def _show(
     work: Work, system: Trainables, codec: Arrays, clips: Clips, sizes: FlowSizes, phase: str, step: int
 ) -> None:
-    """Draw a few training clips from what is told of them, held out: the truth, all steps, one step."""
     # A copy on the CPU: the system may be on an accelerator, and must stay there for the next steps.
     system = copy.deepcopy(system).cpu()
+    denoiser = system.denoiser(decoder_of(codec), sizes.shift, guidance=1.0, calm=0.0)
+    sheet = _sheet(system.encoder, denoiser, codec, clips, sizes.steps)
+    sheet.save(work.stages / "training" / f"{phase}-{step}.png")
+
+
+@torch.no_grad()
+def _sheet(encoder: BrainEncoder, denoiser: Denoiser, codec: Arrays, clips: Clips, steps: int) -> Image.Image:
+    """Draw a few training clips from what is told of them, held out: the truth, all steps, one step."""
     picked = np.linspace(0, len(clips.latents) - 1, _SHOWN).astype(int)
     truth = clips.latents[picked].astype(np.float32)
     blank = torch.zeros_like(torch.from_numpy(truth[:, :, -CARRIED:]))
     glimpses = torch.from_numpy(clips.glimpses["both"][picked])
     route = routes(torch.ones(_SHOWN, 2))
     cuts = torch.from_numpy(clips.cuts_told[picked])
-    condition, embedding = system.encoder.condition(glimpses, cuts, route, blank, torch.zeros(_SHOWN, 1))
+    condition, embedding = encoder.condition(glimpses, cuts, route, blank, torch.zeros(_SHOWN, 1))
     noise = torch.from_numpy(np.random.default_rng(0).standard_normal(truth.shape, np.float32))
-    ways = (sizes.steps, 1)
+    ways = (steps, 1)
     decoder = decoder_of(codec)
-    denoiser = system.denoiser(decoder, sizes.shift, guidance=1.0, calm=0.0)
     drawn = [sample(denoiser, noise, condition, embedding, n).numpy() for n in ways]
     videos = [decode(decoder, latents) for latents in (truth, *drawn)]
     sheet = [video[n] for n in range(_SHOWN) for video in videos]
-    pictures.rows(sheet, _SHOWN_FRAMES).save(_sheet(work, phase, step))
+    return pictures.rows(sheet, _SHOWN_FRAMES)

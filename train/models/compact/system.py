@@ -88,7 +88,7 @@ class Compact(System):
 
     def teacher(self) -> "Compact | None":
         """Return the model that this one was distilled from; None for one that was not distilled."""
-        own = {name: value for name, value in self._weights.items() if not name.startswith(_STUDENT)}
+        own = undistilled(self._weights)
         return Compact(own) if len(own) < len(self._weights) else None
 
     @torch.no_grad()
@@ -190,6 +190,11 @@ def student(system: Student, attached: Mapping[str, Adapter]) -> Arrays:
     arrays: Arrays = {f"{_STUDENT}{name}": value.half().numpy() for name, value in learned.items()}
     told = {name: asdict(adapter) for name, adapter in attached.items()}
     return arrays | {_ADAPTERS: np.array(strict_json.dumps(told))}
+
+
+def undistilled(weights: Arrays) -> Arrays:
+    """Leave out of a run's weights what a student learned."""
+    return {name: value for name, value in weights.items() if not name.startswith(_STUDENT)}
 
 
 def unpack(weights: Arrays) -> Model:
