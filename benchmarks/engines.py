@@ -1,0 +1,172 @@
+"""Engines of every shipped bundle for four generations of GPUs, built on a machine without one.
+
+    python -m benchmarks.engines [--bundle phantom,haxby] [--sm 8.0,8.6,8.9,12.0] [--again] [--json]
+
+Each builder that is installed builds the engine of each stage for each compute capability, as `rtdecode
+export --target tensorrt` does, and the ports are held against the manifest. No engine is run. It prints
+whether each was built or why not, in how many seconds, and its size, and writes that to the file beside this
+one engine by engine. An engine whose figures the file has is not built again unless `--again` is given, as
+long as graph, builder's version and machine are the same.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from export import engines
+from export.engines import NotBuiltError
+from rtdecode import bundle as bundles
+from rtdecode.bundle import Bundle
+from rtdecode.errors import BundleError, RtDecodeError
+from streaming.tools import bench
+
+# Ampere's large and small GPUs, Ada and Blackwell. Hopper (9.0) is no target of TensorRT-RTX.
+CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
+_OUT = Path(__file__).with_suffix(".json")
+# What tells an engine from all others, whatever it was built from.
+_PLACE = ("bundle", "stage", "builder", "compute_capability")
+
+Figures = dict[str, Any]
+
+
+def wanted(made: Bundle, name: str, capabilities: Sequence[str]) -> Iterator[Figures]:
+    """Yield what tells each engine of a bundle from all others, among it the hash of its graph.
+
+    Parameters
+    ----------
+    made : Bundle
+    name : str
+        What it is called among the figures.
+    capabilities : sequence of str
+        Compute capabilities to build for, such as ``8.0``.
+    """
+    for builder in engines.installed():
+        for capability in capabilities:
+            for stage, about in made.manifest.built.items():
+                yield {
+                    "bundle": name,
+                    "stage": stage,
+                    "graph": made.manifest.files[about.file],
+                    "builder": builder,
+                    "version": engines.version(builder),
+                    "compute_capability": capability,
+                }
+
+
+def measure(made: Bundle, about: Figures) -> Figures:
+    """Build one engine, hold its ports against the manifest, and forget it.
+
+    Parameters
+    ----------
+    made : Bundle
+    about : dict
+        One engine of `wanted`.
+
+    Returns
+    -------
+    dict
+        `about`; `built`; `why` not (None if it was built); `seconds` that building took without the probes
+        of attention; `mb`, its size; `flavour`, see `rtdecode.bundle.BuiltEngine`; and the numbers of
+        `inputs` and `outputs` whose shapes and types are those of the manifest.
+    """
+    builder = about["builder"]
+    capability = about["compute_capability"]
+    try:
+        engines.check_target(builder, capability)
+        one = engines.of_stage(made, about["stage"], builder, capability)
+    except (NotBuiltError, BundleError) as error:
+        nothing = dict.fromkeys(("seconds", "mb", "flavour", "inputs", "outputs"))
+        return {**about, "built": False, "why": str(error), **nothing}
+    return {
+        **about,
+        "built": True,
+        "why": None,
+        "seconds": round(one.seconds, 2),
+        "mb": round(len(one.engine) / 1e6, 2),
+        "flavour": one.flavour,
+        "inputs": len(one.inputs),
+        "outputs": len(one.outputs),
+    }
+
+
+def there(out: Path, machine: Figures) -> list[Figures]:
+    """Read the figures that were kept on this machine; there are none on another one."""
+    if not out.exists():
+        return []
+    found = json.loads(out.read_text())
+    return found["engines"] if found["machine"] == machine else []
+
+
+def is_kept(figures: Sequence[Figures], about: Figures) -> bool:
+    """Tell whether there are figures of an engine, of this graph and this version of its builder."""
+    return any(all(one[key] == value for key, value in about.items()) for one in figures)
+
+
+def without(figures: Sequence[Figures], about: Figures) -> list[Figures]:
+    """Leave out the figures of one engine, of whatever graph and version they are."""
+    return [one for one in figures if any(one[key] != about[key] for key in _PLACE)]
+
+
+def table(figures: Sequence[Figures]) -> Table:
+    """Show one row for each engine."""
+    shown = Table(title="engines built ahead; none was run", title_justify="left")
+    for column in ("bundle", "stage", "builder", "GPU", "built", "s", "MB", "ports", "attention"):
+        shown.add_column(column, justify="right" if column in ("s", "MB", "ports") else "left")
+    for one in figures:
+        place = [one["bundle"], one["stage"], f"{one['builder']} {one['version']}", one["compute_capability"]]
+        if one["built"]:
+            ports = f"{one['inputs']} + {one['outputs']}"
+            shown.add_row(*place, "yes", f"{one['seconds']:.2f}", f"{one['mb']:.2f}", ports, one["flavour"])
+        else:
+            shown.add_row(*place, f"no: {one['why']}")
+    return shown
+
+
+def main(words: Sequence[str] | None = None, out: Path = _OUT) -> int:
+    """Build what is asked for and not there yet, print and write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    shipped = sorted(folder.name for folder in bundles.SHIPPED.iterdir() if folder.is_dir())
+    parser.add_argument("--bundle", default=",".join(shipped), help="bundles, separated by commas")
+    parser.add_argument("--sm", default=",".join(CAPABILITIES), help="compute capabilities to build for")
+    parser.add_argument("--again", action="store_true", help="also engines that were built before")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    asked = parser.parse_args(words)
+    # The load of the moment is no property of the machine.
+    machine = {key: value for key, value in bench._machine().items() if key != "load"}
+    figures = there(out, machine)
+    try:
+        engines.require()
+        capabilities = engines.capabilities_of(asked.sm)
+        for name in asked.bundle.split(","):
+            made = bundles.load(name)
+            for about in wanted(made, name, capabilities):
+                if is_kept(figures, about) and not asked.again:
+                    continue
+                figures = [*without(figures, about), measure(made, about)]
+                _write(out, machine, figures)
+    except RtDecodeError as error:
+        Console(stderr=True).print(str(error), markup=False, soft_wrap=True)
+        return error.exit_code
+    if asked.json:
+        print(json.dumps({"machine": machine, "engines": figures}))  # noqa: T201
+    else:
+        Console(width=None if Console().is_terminal else 140).print(table(figures))
+    return 0
+
+
+def _write(out: Path, machine: Figures, figures: Sequence[Figures]) -> None:
+    """Write all figures; a process that is stopped meanwhile leaves the file as it was."""
+    part = out.with_suffix(".part")
+    part.write_text(json.dumps({"machine": machine, "engines": figures}, indent=1) + "\n")
+    part.replace(out)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
