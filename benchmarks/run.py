@@ -19,10 +19,19 @@ from benchmarks.bars import SPEED
 from streaming.tools import bench
 
 # At p99, ms; from the table of bars in the project's design. Stages without code have none.
-STAGES = {**volumes.BARS, "eeg_push": 10.0, "first_frame": 100.0, "clip_4_steps": 250.0}
+STAGES = {
+    **volumes.BARS,
+    "eeg_push": 10.0,
+    "first_frame": 100.0,
+    "clip_4_steps": 250.0,
+    "host_overhead": 10.0,
+    # From the start of a program to its first clip.
+    "cold_start": 3000.0,
+}
 # At p95, ms, with the simulator on the same machine.
 LIVE = {"beyond_floor": 600.0, "beyond_floor_preview": 400.0}
 MEMORY_MB = 600.0
+STATE_MB = 64.0
 INSTALL_S = 60.0
 # Stream time of the EEG in the magnet, s; `python -m benchmarks.eeg` takes an hour.
 _MAGNET_S = 900.0
@@ -42,6 +51,7 @@ def main() -> None:
         (name, min(r["stages"][name]["p99_ms"] for r in rounds), bar, "ms, p99")
         for name, bar in STAGES.items()
     ]
+    rows += [("state of a session", rounds[0]["state_mb"], STATE_MB, "MB at most")]
     quicker = [r["stages"]["clip_4_steps"]["p50_ms"] / r["stages"]["clip_50_steps"]["p50_ms"] for r in rounds]
     rows += [("clip_4_steps over clip_50_steps", max(quicker), 1 / SPEED["fifty_steps_over_four"], "of p50")]
     rows += [(f"live {name}", live["latency_ms"][name]["p95"], bar, "ms, p95") for name, bar in LIVE.items()]

@@ -177,6 +177,20 @@ def load(
     return Engine(manifest, models, where, chosen, beside, memories, built, notes)
 
 
+def places(runs_on: Mapping[str, str]) -> str:
+    """Say what runs each stage; stages that run on the same are told together.
+
+    Parameters
+    ----------
+    runs_on : dict
+        See `Engine.runs_on`.
+    """
+    stages: dict[str, list[str]] = {}
+    for stage, words in runs_on.items():
+        stages.setdefault(words, []).append(stage)
+    return "; ".join(f"{', '.join(names)} on {words}" for words, names in stages.items())
+
+
 def _beside(bundle: Bundle, stage: Stage) -> dict[str, Any]:
     """Map the files that hold a graph's weights, by their paths relative to the graph's own folder."""
     # Names in a manifest have slashes on every system.

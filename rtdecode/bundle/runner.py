@@ -8,6 +8,7 @@ says, and after it keeps what later calls will read. What does not change from w
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -117,6 +118,11 @@ class Pass:
         Number of denoising steps; 0 in closed form.
     before : dict or None
         The session's states that the window carries on from; None to start afresh.
+
+    Attributes
+    ----------
+    calls : list of (str, float)
+        Each call of an engine so far, in order: its stage, and how long it took, s.
     """
 
     def __init__(
@@ -140,6 +146,7 @@ class Pass:
         self._drawn = 0
         # Apart from `_made`, where in closed form the frames that are drawn take the latent's place.
         self._encoded: dict[str, Value] = {}
+        self.calls: list[tuple[str, float]] = []
 
     def encode(self) -> dict[str, NDArray[Any]]:
         """Encode the window, and return by name the outputs of ``encode`` that are in the host's memory."""
@@ -245,7 +252,9 @@ class Pass:
         """Run one graph and keep what it writes; `now` holds the sources that change from call to call."""
         ports = self._program.stages[stage]
         arrays = {name: self._value(port, now) for name, port in ports.inputs.items()}
+        began = perf_counter()
         found = self._program.graphs[stage](arrays, self._program.stay[stage])
+        self.calls.append((stage, perf_counter() - began))
         for name, port in ports.outputs.items():
             self._made[f"{stage}.{name}"] = found[name]
             if port.state is not None:

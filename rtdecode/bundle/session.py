@@ -4,6 +4,7 @@
 states of a finished pass for the windows that follow.
 """
 
+import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.bundle.graph import Value
+from rtdecode.bundle.manifest import Manifest, State
 from rtdecode.bundle.noise import noise
 from rtdecode.bundle.runner import Noise, Pass, Program
 from rtdecode.bundle.wiring import SIGNALS
@@ -111,6 +113,17 @@ class Session:
         return Noise(noise(key, window.run, window.index, self._program.latent), more)
 
 
+def most_bytes(manifest: Manifest) -> int:
+    """Return how many bytes of state one session holds at most.
+
+    The window that is being decoded has every state once. Those that the next window carries on from are
+    kept besides, of the last windows of each revision.
+    """
+    sizes = {name: _bytes(state) for name, state in manifest.states.items()}
+    carried = sum(sizes[name] for name, state in manifest.states.items() if state.scope == "session")
+    return sum(sizes.values()) + len(_CHAINS) * _KEPT * carried
+
+
 def signals(window: Window) -> dict[str, NDArray[Any]]:
     """Return the signals of a window by source, with a leading axis of 1; absent ones are left out."""
     found: dict[str, NDArray[Any]] = {}
@@ -118,6 +131,10 @@ def signals(window: Window) -> dict[str, NDArray[Any]]:
         if getattr(window, source.removesuffix("_mask")) is not None:
             found[source] = getattr(window, source)[np.newaxis]
     return found
+
+
+def _bytes(state: State) -> int:
+    return math.prod(state.shape) * np.dtype(state.dtype).itemsize
 
 
 def _windowed_at(window: Window) -> float:

@@ -43,6 +43,8 @@ class Decoded:
         Time that denoising took, over all chunks.
     condition : float32, (value,), or None
         What the encoder told the next stage, if that was asked for; see `rtdecode.bundle.condition`.
+    calls : list of (str, float)
+        Each call of an engine, in order: its stage, and how long it took, s.
     """
 
     clip: Clip
@@ -53,6 +55,7 @@ class Decoded:
     last_frame_at: float
     denoising_s: float
     condition: Float | None
+    calls: list[tuple[str, float]]
 
     @property
     def stamps(self) -> dict[str, float]:
@@ -182,7 +185,17 @@ class Decoder:
         last_at = self._now()
         # Read last: on a GPU the condition stays on the device until then.
         condition = opened.condition() if self._tell_condition else None
-        return Decoded(clip, started_at, encoded_at, denoised_at, first_at, last_at, denoising_s, condition)
+        return Decoded(
+            clip,
+            started_at,
+            encoded_at,
+            denoised_at,
+            first_at,
+            last_at,
+            denoising_s,
+            condition,
+            opened.calls,
+        )
 
     def _scores(self, encoded: dict[str, NDArray[Any]]) -> dict[str, float] | None:
         labels = self._bundle.manifest.labels

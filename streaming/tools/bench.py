@@ -1,7 +1,8 @@
 """Measure how long the stages of the runtime take on this machine: the command ``rtdecode bench``.
 
 `run` forecasts how long it will take, then times each stage in turn: volumes from file to vector, EEG from
-chunk to ring, clips from window to frames, and a cold start. It prints percentiles as a table or as JSON.
+chunk to ring, clips from window to frames, each call of an engine, and a cold start. It prints percentiles as
+a table or as JSON, with what runs each stage of the bundle.
 """
 
 import math
@@ -19,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rtdecode import bundle as bundles
-from rtdecode.bundle import Bundle, golden
+from rtdecode.bundle import Bundle, engine, golden, session
 from rtdecode.disk import strict_json
 from streaming.decode.decoder import Decoder
 from streaming.tools import bench_volumes
@@ -64,7 +65,8 @@ def run(bundle: str, as_json: bool, *, samples: int = SAMPLES, quick: bool = Fal
     Returns
     -------
     dict
-        What was printed: machine, stages (ms), memory_mb, probe (ms).
+        What was printed: machine, stages (ms), engines (what runs each stage of the bundle, and ms of a
+        call), fallbacks, memory_mb, state_mb, probe (ms).
     """
     pace = Pace.of(samples, quick=quick)
     read = bundles.load(bundle)
@@ -79,11 +81,12 @@ def run(bundle: str, as_json: bool, *, samples: int = SAMPLES, quick: bool = Fal
     probe = {"p99_ms": _percentiles(_probe(pace))["p99_ms"]}
     stages: dict[str, Any] = dict.fromkeys(_UNKNOWN)
     volumes = bench_volumes.timed(made, pace.repeat, pace.samples)
+    clips, calls = _clips(read, decoder, pace)
     timings = {
         **{name: spent.wall for name, spent in volumes.items()},
         "parse_mosaic": volumes["volume_to_vector"].parse,
         "eeg_push": _eeg_push(pace, quick=quick),
-        **_clips(read, decoder, pace),
+        **clips,
         "cold_start": _cold_start(read.path, pace),
     }
     stages |= {name: _percentiles(values) for name, values in timings.items()}
@@ -97,11 +100,17 @@ def run(bundle: str, as_json: bool, *, samples: int = SAMPLES, quick: bool = Fal
         "bundle": read.digest,
         "quick": quick,
         "stages": stages,
+        "engines": {
+            stage: {"runs_on": decoder.runs_on[stage], **_percentiles(ms)} for stage, ms in calls.items()
+        },
+        "fallbacks": decoder.notes,
         "memory_mb": round(getattr(memory, "pss", memory.rss) / 2**20, 1),
+        "state_mb": round(session.most_bytes(read.manifest) / 1e6, 3),
         "probe": probe,
         "notes": {
             "volume_to_vector": "104 x 104 x 72, 10,000 features, folder poll and alignment included",
             "eeg_push": "64 channels at 5 kHz, chunk to ring, every cleaning step on, no transport",
+            "host_overhead": "a whole clip, without the time inside of the calls of the engines",
         },
     }
     if as_json:
@@ -153,23 +162,36 @@ def _probe(pace: Pace) -> list[float]:
     return late
 
 
-def _clips(bundle: Bundle, decoder: Decoder, pace: Pace) -> Timings:
+def _clips(bundle: Bundle, decoder: Decoder, pace: Pace) -> tuple[Timings, Timings]:
     """Time a window to its condition, first frame and whole clip, for each number of steps.
 
-    Condition and first frame are taken at the bundle's own number of steps.
+    Condition, first frame and everything about the engines are taken at the bundle's own number of steps.
+
+    Returns
+    -------
+    spent : dict
+        Stage of the runtime -> its times, ms. ``host_overhead`` is what a whole clip takes outside of the
+        calls of the engines.
+    calls : dict
+        Stage of the bundle -> the times of its calls, ms.
     """
     window = golden.window(bundle)
-    spent: Timings = {"encode": [], "first_frame": []}
+    spent: Timings = {"encode": [], "first_frame": [], "host_overhead": []}
+    calls: Timings = {stage: [] for stage in decoder.runs_on}
     for steps in _all_steps(decoder):
         name = f"clip_{steps}_step{'s' if steps != 1 else ''}"
         spent[name] = []
         for _ in pace.repeat(_repetitions(steps, pace.samples), name):
             done = decoder.decode(window, steps or None)
-            spent[name].append(1e3 * (done.last_frame_at - done.started_at))
+            whole_ms = 1e3 * (done.last_frame_at - done.started_at)
+            spent[name].append(whole_ms)
             if steps == decoder.steps:
                 spent["encode"].append(1e3 * (done.encoded_at - done.started_at))
                 spent["first_frame"].append(1e3 * (done.first_frame_at - done.started_at))
-    return spent
+                spent["host_overhead"].append(whole_ms - 1e3 * sum(took_s for _, took_s in done.calls))
+                for stage, took_s in done.calls:
+                    calls[stage].append(1e3 * took_s)
+    return spent, calls
 
 
 def _cold_start(path: Path, pace: Pace) -> list[float]:
@@ -212,11 +234,24 @@ def _processor() -> str:
 
 def _show(report: dict[str, Any]) -> None:
     machine = report["machine"]
-    table = Table(title=f"{machine['processor']}, {machine['cores']} cores", title_justify="left")
+    console = Console()
+    console.print(_table(f"{machine['processor']}, {machine['cores']} cores", report["stages"]))
+    engines = report["engines"]
+    console.print(_table("one call of each stage of the bundle", engines))
+    places = engine.places({stage: found["runs_on"] for stage, found in engines.items()})
+    for sentence in [f"{places}.", *report["fallbacks"]]:
+        console.print(sentence, highlight=False, markup=False)
+    console.print(
+        f"memory {report['memory_mb']} MB; a session's state at most {report['state_mb']} MB; the machine's "
+        f"own lateness {report['probe']}"
+    )
+
+
+def _table(title: str, timed: dict[str, Any]) -> Table:
+    table = Table(title=title, title_justify="left")
     for column in ("stage", "median ms", "p95", "p99", "n"):
         table.add_column(column, justify="left" if column == "stage" else "right")
-    for name, s in report["stages"].items():
+    for name, s in timed.items():
         cells = [str(s[k]) for k in ("p50_ms", "p95_ms", "p99_ms", "n")] if s else ["-"]
         table.add_row(name, *cells)
-    Console().print(table)
-    Console().print(f"memory {report['memory_mb']} MB; the machine's own lateness {report['probe']}")
+    return table

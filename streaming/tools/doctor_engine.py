@@ -5,7 +5,7 @@ when it was made.
 """
 
 from rtdecode import installing
-from rtdecode.bundle import Bundle, providers
+from rtdecode.bundle import Bundle, engine, providers
 from rtdecode.errors import RtDecodeError
 from streaming.decode.decoder import Decoder
 from streaming.tools.finding import Finding
@@ -42,13 +42,8 @@ def judge(bundle: Bundle, decoder: Decoder) -> list[Finding]:
     status = manifest.parity.get("status")
     if status is not None:
         found += f"; parity of its export: {status}"
-    # Two stages that run on the same are told together.
-    stages: dict[str, list[str]] = {}
-    for stage, words in decoder.runs_on.items():
-        stages.setdefault(words, []).append(stage)
-    runs = "; ".join(f"{', '.join(names)} on {words}" for words, names in stages.items())
     state = "note" if decoder.notes else "ok"
-    engines = Finding("engines", state, " ".join([f"{runs}.", *decoder.notes]))
+    engines = Finding("engines", state, " ".join([f"{engine.places(decoder.runs_on)}.", *decoder.notes]))
     return [Finding("bundle", "ok", found), engines, _of_gpu(bundle)]
 
 

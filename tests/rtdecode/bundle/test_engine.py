@@ -1,6 +1,7 @@
 """One engine, several sessions: each decodes what it would decode alone."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from rtdecode.bundle import Bundle
-from rtdecode.bundle.engine import Engine, load
+from rtdecode.bundle.engine import Engine, load, places
 from rtdecode.bundle.graph import Graph, host
 from rtdecode.bundle.providers import available, device_of
-from rtdecode.bundle.session import Session
+from rtdecode.bundle.session import Session, most_bytes
 from rtdecode.errors import RtDecodeError
 from rtdecode.types import Window
 from streaming.decode.decoder import Decoder
@@ -76,6 +77,40 @@ def test_the_graphs_are_loaded_once_and_sessions_hold_their_states_alone(bundle:
         decoder.decode(window(0))
         held = decoder._session.snapshot()["final"][-1].states
         assert {name: host(value).shape for name, value in held.items()} == {"carry": (1, 4, 1, 4, 6)}
+
+
+def test_a_session_holds_at_most_the_bytes_that_are_told(bundle: Bundle) -> None:
+    """It is filled with more windows of each revision than it keeps."""
+    session = load(bundle).session()
+    for index in range(40):
+        for revision in ("preview", "final", "refined"):
+            given = replace(window(index), revision=revision)
+            opened = session.open(given, STEPS)
+            opened.encode()
+            for latent in opened.latents():
+                for _ in opened.draw(latent):
+                    pass
+            session.keep(given, opened)
+    kept = [last.states.values() for every in session.snapshot().values() for last in every]
+    held = sum(host(value).nbytes for values in kept for value in values)
+    once = sum(np.zeros(state.shape, state.dtype).nbytes for state in bundle.manifest.states.values())
+    assert held > once > 0
+    assert most_bytes(bundle.manifest) == held + once
+
+
+def test_each_call_of_an_engine_is_timed(bundle: Bundle) -> None:
+    opened = load(bundle).session().open(window(0), STEPS)
+    opened.encode()
+    (latent,) = opened.latents()
+    assert [stage for stage, _ in opened.calls] == ["encode", "denoise", "denoise"]
+    drawn = len(list(opened.draw(latent)))
+    assert [stage for stage, _ in opened.calls[3:]] == ["decode_first"] + ["decode_next"] * (drawn - 1)
+    assert all(seconds > 0 for _, seconds in opened.calls)
+
+
+def test_stages_that_run_on_the_same_are_told_together() -> None:
+    found = places({"encode": "the CPU", "denoise": "some GPU", "decode_first": "the CPU"})
+    assert found == "encode, decode_first on the CPU; denoise on some GPU"
 
 
 def test_a_session_goes_back_to_what_it_was(bundle: Bundle) -> None:

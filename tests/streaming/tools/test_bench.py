@@ -14,27 +14,41 @@ from tests.streaming.bundles import make_bundle
 STAGES = {
     "volume_to_vector", "volume_to_vector_enhanced", "volume_to_vector_nifti", "volume_to_vector_slices",
     "parse_mosaic", "eeg_push", "encode", "first_frame", "clip_0_steps", "clip_1_step", "clip_2_steps",
-    "clip_4_steps", "clip_8_steps", "clip_50_steps", "cold_start",
+    "clip_4_steps", "clip_8_steps", "clip_50_steps", "host_overhead", "cold_start",
 }  # fmt: skip
 
 
-def clips(bundle: Bundle, samples: int) -> dict[str, list[float]]:
+def clips(bundle: Bundle, samples: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     return bench._clips(bundle, Decoder(bundle), Pace(samples))
 
 
 def test_every_number_of_steps_is_timed(tmp_path: Path) -> None:
-    spent = clips(make_bundle(tmp_path / "bundle", steps=3), 10)
+    spent, calls = clips(make_bundle(tmp_path / "bundle", steps=3), 10)
     steps = {"clip_1_step": 10, "clip_2_steps": 10, "clip_3_steps": 10, "clip_4_steps": 10}
     steps |= {"clip_8_steps": 3, "clip_50_steps": 3}
     assert {name: len(times) for name, times in spent.items() if name.startswith("clip")} == steps
     assert len(spent["encode"]) == len(spent["first_frame"]) == 10
     assert max(spent["first_frame"]) <= max(spent["clip_3_steps"])
     assert min(spent["clip_50_steps"]) > min(spent["clip_1_step"])
+    # At the bundle's own three steps. A clip has nine latent frames.
+    assert {stage: len(times) for stage, times in calls.items()} == {
+        "encode": 10,
+        "denoise": 30,
+        "decode_first": 10,
+        "decode_next": 80,
+    }
+    inside = sum(sum(times) for times in calls.values())
+    assert inside + sum(spent["host_overhead"]) == pytest.approx(sum(spent["clip_3_steps"]))
+    assert all(
+        0 < outside < whole
+        for outside, whole in zip(spent["host_overhead"], spent["clip_3_steps"], strict=True)
+    )
 
 
 def test_a_closed_form_bundle_takes_no_step(tmp_path: Path) -> None:
-    spent = clips(make_bundle(tmp_path / "bundle"), 5)
-    assert set(spent) == {"encode", "first_frame", "clip_0_steps"}
+    spent, calls = clips(make_bundle(tmp_path / "bundle"), 5)
+    assert set(spent) == {"encode", "first_frame", "host_overhead", "clip_0_steps"}
+    assert "denoise" not in calls
     assert len(spent["encode"]) == 5
 
 
@@ -65,6 +79,10 @@ def test_a_quick_benchmark_has_the_stages_of_a_whole_one(
     counts = {name: stage["n"] for name, stage in report["stages"].items()}
     assert counts.pop("eeg_push") == 100
     assert all(1 <= n <= 40 for n in counts.values())
+    assert report["engines"].keys() == {"encode", "denoise", "decode_first", "decode_next"}
+    assert all(found["runs_on"].endswith("on the CPU") for found in report["engines"].values())
+    assert report["fallbacks"] == []
+    assert report["state_mb"] > 0
     assert "at most a minute" in said.err
 
 
