@@ -22,8 +22,8 @@ from train.data import haxby
 
 _FAULTS = "volume-drop@12,volume-late@20,volume-dup@26,eeg-drop@16:0.5,eeg-clip@30:1,trigger-drop@24"
 _PARTICIPANT = 2
-# What of a report differs from replay to replay, or from version to version.
-_PASSING = ("session", "version", "bundle", "latency_ms", "memory_mb")
+# What of a report differs from replay to replay, from version to version, or from machine to machine.
+_PASSING = ("session", "version", "bundle", "latency_ms", "memory_mb", "runs_on")
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,8 @@ class Emitter:
         Whether to write the twin of each final beside it from here on; it may be changed.
     newest_twin : tuple of (int, str), or None
         Number of the final whose twin was written last, and the twin's file in the session's folder.
+    runs_on : dict
+        Stage -> what runs it, in words.
     meter : Meter
     """
 
@@ -174,6 +176,7 @@ class Emitter:
         self.presence = PresenceLog(manifest.brain)
         self.twins_wanted = False
         self.newest_twin: tuple[int, str] | None = None
+        self.runs_on = decoder.runs_on
         self.meter = meter.Meter()
 
     def emit(self, job: Job, left_s: float = math.inf) -> None:

@@ -58,6 +58,8 @@ def test_each_clip_says_its_steps_and_how_sure_it_is(live: Ended) -> None:
     steps = live.report["steps"]
     assert sum(steps.values()) == len(live.clips)
     assert steps["4"] == sum(clip["steps"] == 4 for clip in live.clips)
+    assert live.report["runs_on"].keys() == {"encode", "denoise", "decode_first", "decode_next"}
+    assert all(words.startswith("ONNX Runtime") for words in live.report["runs_on"].values())
     assert live.report["baselines"] is None
     assert live.report["confidence"] is None
 

@@ -181,6 +181,7 @@ def test_the_report_has_it_and_shows_it(
     output, _, _ = emitted(bundle, tmp_path)
     made = reported(bundle, output)
     assert made["brain"] == output.presence.section()
+    assert made["runs_on"] == Decoder(bundle).runs_on
     report.show(made)
     assert "58% of 12   times gone 1" in capsys.readouterr().out
 
