@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode import installing
-from rtdecode.bundle import gpu
+from rtdecode.bundle import driver, gpu
 from rtdecode.bundle.folder import Bundle
 from rtdecode.bundle.graph import Value, host
 from rtdecode.bundle.manifest import BuiltEngine, Stage
@@ -87,6 +87,8 @@ def fitting(
 def check_fit(engine: BuiltEngine) -> None:
     """Refuse an engine of another GPU, of another version of its builder, or of one that is not installed.
 
+    So is one whose builder was made for a newer CUDA than the driver supports.
+
     Raises
     ------
     UnfitError
@@ -109,6 +111,8 @@ def check_fit(engine: BuiltEngine) -> None:
             raise UnfitError(
                 f"{name} are not used: {module} is not installed. {instead} Install it: `{extra}`."
             )
+    if too_old := driver.fault(found, [engine.builder, _CUDA]):
+        raise UnfitError(f"{name} are not used: {too_old} {instead}")
     version = import_module(engine.builder).__version__
     if version != engine.version:
         raise UnfitError(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rtdecode import installing
-from rtdecode.bundle import gpu
+from rtdecode.bundle import driver, gpu
 from rtdecode.disk.cache import place
 from rtdecode.errors import RtDecodeError
 
@@ -101,7 +101,9 @@ def available() -> list[str]:
 
 
 def check(chosen: Sequence[Provider]) -> None:
-    """Refuse providers that are not installed, because ONNX Runtime would use another one instead.
+    """Refuse providers that this machine cannot run, because ONNX Runtime would use another one instead.
+
+    They are refused if they are not installed, if there is no GPU for them, and if its driver is too old.
 
     Raises
     ------
@@ -113,6 +115,19 @@ def check(chosen: Sequence[Provider]) -> None:
             f"{', '.join(missing)} was asked for, but this ONNX Runtime has only {', '.join(sorted(there))}. "
             "Ask for one of these, or install another ONNX Runtime."
         )
+    on_a_gpu = [name for name in names(chosen) if name in _ON_A_GPU]
+    if not on_a_gpu:
+        return
+    asked = " and ".join(on_a_gpu)
+    try:
+        found = gpu.find()
+    except gpu.NoGpuError as error:
+        raise RtDecodeError(
+            f"{asked} was asked for, and {error}. Leave it out to decode on the CPU, or decode on a machine "
+            "with an NVIDIA GPU."
+        ) from error
+    if too_old := driver.fault(found, [_module_of(name) for name in on_a_gpu]):
+        raise RtDecodeError(f"{asked} was asked for: {too_old}")
 
 
 def names(chosen: Sequence[Provider]) -> list[str]:
@@ -142,15 +157,22 @@ def attempts() -> tuple[list[list[Provider]], str | None]:
     if not on_a_gpu:
         return [[CPU]], None
     try:
-        gpu.find()
+        here = gpu.find()
     except gpu.NoGpuError as error:
         words = f"{' and '.join(on_a_gpu)} cannot be used: {error}. The graphs run on the CPU instead."
         return [[CPU]], words
     found: list[list[Provider]] = []
+    too_old: dict[str, list[str]] = {}
     for name in on_a_gpu:
+        if fault := driver.fault(here, [_module_of(name)]):
+            too_old.setdefault(fault, []).append(name)
+            continue
         rest: list[Provider] = [CUDA] if name == TENSORRT and CUDA in there else []
         found += [[(name, options(name, captured=captured)), *rest, CPU] for captured in (True, False)]
-    return [*found, [CPU]], None
+    told = [f"{' and '.join(same)} cannot be used: {fault}" for fault, same in too_old.items()]
+    if not found:
+        told.append("The graphs run on the CPU instead.")
+    return [*found, [CPU]], " ".join(told) or None
 
 
 def options(name: str, *, captured: bool) -> dict[str, str]:
@@ -187,6 +209,11 @@ def cached(name: str) -> Path:
     versions = [f"onnxruntime-{runtime().__version__}"]
     versions += [f"{module}-{import_module(module).__version__}" for module in _beside(name)]
     return place() / "engines" / name / machine / "-".join(versions)
+
+
+def _module_of(name: str) -> str:
+    """Name the module that brings a provider."""
+    return _PLUGIN if name == RTX else "onnxruntime"
 
 
 def _beside(name: str) -> list[str]:

@@ -1,6 +1,7 @@
 """What runs a bundle's graphs, what is told of what does not, and what is refused before anything is read."""
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from rtdecode import bundle as bundles
-from rtdecode.bundle import BuiltEngine, ahead, gpu, providers
+from rtdecode.bundle import BuiltEngine, ahead, driver, gpu, providers
 from rtdecode.bundle.engine import load
 from rtdecode.bundle.graph import Graph, _Fixed
 from rtdecode.bundle.manifest import Stage
@@ -79,6 +80,84 @@ def test_on_a_gpu_the_fastest_is_tried_first_with_and_without_a_cuda_graph(
     )
 
 
+def packaged(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, version: str = "1.0") -> None:
+    """Let a package be installed, of which there is nothing but its name and its version."""
+    about = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    monkeypatch.syspath_prepend(str(folder))
+
+
+OLD = gpu.Gpu("Some GPU", "8.6", "12.4")
+TOO_OLD = (
+    r"is built for CUDA 13, and the driver of Some GPU supports CUDA 12\.4 at most\. "
+    r"Install driver 580 or newer"
+)
+
+
+def test_packages_say_which_cuda_they_are_built_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The ONNX Runtime of the tests is for the CPU, where any driver will do.
+    assert driver.cuda_of("onnxruntime") is None
+    assert driver.fault(gpu.Gpu("Some GPU", "8.6", "9.0"), ["onnxruntime"]) is None
+    monkeypatch.setattr(providers.runtime(), "cuda_version", "13.0")
+    assert driver.cuda_of("onnxruntime") == 13
+    packaged(tmp_path, monkeypatch, "cuda-bindings", "12.9.4")
+    assert driver.cuda_of("cuda.bindings") == 12
+    assert driver.cuda_of("a_module_that_is_not_there") is None
+    packaged(tmp_path, monkeypatch, "tensorrt_cu12_libs")
+    packaged(tmp_path, monkeypatch, "onnxruntime-ep-nv-tensorrt-rtx-cu14")
+    assert driver.cuda_of("tensorrt") == 12
+    assert driver.cuda_of("onnxruntime_ep_nv_tensorrt_rtx") == 14
+    # Of a version that nobody knows yet.
+    told = driver.fault(A_GPU, ["cuda.bindings", "tensorrt", "onnxruntime_ep_nv_tensorrt_rtx"])
+    assert told is not None
+    assert "onnxruntime_ep_nv_tensorrt_rtx is built for CUDA 14" in told
+    assert "Install a newer driver" in told
+
+
+def test_providers_that_need_a_newer_driver_are_told_or_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RTDECODE_CACHE", str(tmp_path))
+    monkeypatch.setattr(providers, "available", lambda: [providers.TENSORRT, providers.CUDA, providers.CPU])
+    monkeypatch.setattr(providers.runtime(), "cuda_version", "13.0")
+    present(monkeypatch)
+    providers.check([providers.CUDA])
+    monkeypatch.setattr(gpu, "find", lambda: OLD)
+    tried, note = providers.attempts()
+    assert tried == [[providers.CPU]]
+    assert note is not None
+    both = "TensorrtExecutionProvider and CUDAExecutionProvider cannot be used: onnxruntime "
+    assert re.match(both + TOO_OLD, note)
+    assert note.endswith("The graphs run on the CPU instead.")
+    made = make_bundle(tmp_path / "bundle")
+    with pytest.raises(RtDecodeError, match="CUDAExecutionProvider was asked for: onnxruntime " + TOO_OLD):
+        load(made, [providers.CUDA])
+
+
+def test_a_provider_that_was_asked_for_is_refused_without_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(providers, "available", lambda: [providers.CUDA, providers.CPU])
+    monkeypatch.setattr(gpu, "_LIBRARY", str(tmp_path / "libcuda.so.1"))
+    what = "CUDAExecutionProvider was asked for, and there is no NVIDIA driver .* Leave it out"
+    with pytest.raises(RtDecodeError, match=what):
+        load(make_bundle(tmp_path / "bundle"), [providers.CUDA])
+
+
+def test_an_engine_whose_builder_needs_a_newer_driver_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cuda" / "bindings").mkdir(parents=True)
+    (tmp_path / "cuda" / "bindings" / "__init__.py").write_text("")
+    (tmp_path / "tensorrt.py").write_text("")
+    packaged(tmp_path, monkeypatch, "tensorrt-cu13-libs")
+    monkeypatch.setattr(gpu, "find", lambda: OLD)
+    engine = replace(ENGINE, builder="tensorrt", compute_capability="8.6")
+    with pytest.raises(ahead.UnfitError, match="are not used: tensorrt " + TOO_OLD):
+        ahead.check_fit(engine)
+
+
 def test_values_at_fixed_addresses_give_what_a_call_gives(tmp_path: Path) -> None:
     """The host's memory serves as the device of a captured graph."""
     made = make_bundle(tmp_path / "bundle", steps=2)
@@ -131,6 +210,7 @@ def test_engines_that_are_not_used_are_told_unless_they_were_asked_for(
 def test_an_engine_that_the_builder_refuses_names_it_and_its_words() -> None:
     with pytest.raises(ahead.UnfitError, match=r"x\.engine is refused by tensorrt_rtx .*\(.+\)"):
         ahead.deserialised("tensorrt_rtx", b"no engine at all" * 100, [], "x.engine")
+    assert driver.cuda_of("tensorrt_rtx") in (12, 13)
 
 
 def test_a_bundle_that_memory_cannot_hold_is_refused_before_it_is_read(tmp_path: Path) -> None:
@@ -148,12 +228,8 @@ def test_a_bundle_that_memory_cannot_hold_is_refused_before_it_is_read(tmp_path:
 
 
 def test_two_packages_of_one_module_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("onnxruntime", "onnxruntime_gpu"):
-        folder = tmp_path / f"{name}-1.31.1.dist-info"
-        folder.mkdir()
-        about = f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 1.31.1\n"
-        (folder / "METADATA").write_text(about)
-    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        packaged(tmp_path, monkeypatch, name, "1.31.1")
     told = providers.clash()
     assert told is not None
     assert "onnxruntime and onnxruntime-gpu are both installed" in told
