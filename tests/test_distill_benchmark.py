@@ -11,7 +11,8 @@ from rtdecode.errors import UsageError
 from tests.train.tiny import tiny, tiny_bundle
 from train.distillation import gates
 from train.recipe import build
-from train.run_folder import arrays, read_run, restored
+from train.run import run
+from train.run_folder import arrays, read_run, restored, weights_digest
 
 RECIPE = "compact-distilled"
 ROOT = Path(__file__).parents[1]
@@ -19,8 +20,8 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.full
 def test_a_distilled_run_is_exported_and_held_against_its_teacher():
-    run = tiny(RECIPE)
-    found = distill.measure(run, "natural", "easy", "1000", 24)
+    folder = tiny(RECIPE)
+    found = distill.measure(folder, "natural", "easy", "1000", 24)
     assert found["n"] == 6
     for n in gates.STEPS:
         figures = found["steps"][str(n)]
@@ -31,22 +32,55 @@ def test_a_distilled_run_is_exported_and_held_against_its_teacher():
     json.dumps(found)
     assert len(distill.verdicts(found)) == 5
     assert tiny_bundle(RECIPE).manifest.parity["largest_difference"]["latent"] < 1e-4
-    rows = read_run(run)["tables"]["distillation"]
+    rows = read_run(folder)["tables"]["distillation"]
     assert {row["steps"] for row in rows} == {*gates.STEPS}
 
 
 @pytest.mark.full
 def test_the_run_keeps_the_teacher_and_what_the_student_learned_beside_it():
-    run = tiny(RECIPE)
-    weights = arrays(run, "weights")
+    folder = tiny(RECIPE)
+    weights = arrays(folder, "weights")
     student = {name for name in weights if name.startswith("student.")}
     assert any(".lora_A." in name for name in student)
-    system = restored(run, build(read_run(run)["arguments"]["system"]))
+    system = restored(folder, build(read_run(folder)["arguments"]["system"]))
     teacher = system.teacher()
     assert teacher is not None
     assert teacher.teacher() is None
     assert set(teacher.weights()) == set(weights) - student
     assert all(np.array_equal(values, weights[name]) for name, values in teacher.weights().items())
+
+
+@pytest.mark.full
+def test_a_finished_run_is_distilled_without_being_trained_again(tmp_path: Path):
+    out = run(RECIPE, ["scale=tiny", f"teacher={tiny('compact')}", f"out={tmp_path / 'run'}"])
+    made = arrays(out, "weights")
+    taken = arrays(tiny("compact"), "weights")
+    flow = {name for name in taken if name.startswith("flow.")}
+    assert flow
+    assert all(np.array_equal(made[name], taken[name]) for name in flow)
+    assert any(name.startswith("student.") for name in made)
+    tree = read_run(out)
+    assert tree["teacher"] == weights_digest(tiny("compact"))
+    assert {row["phase"] for row in tree["tables"]["loss"]} == {"distill"}
+    others = ["scale=tiny", "data.sessions=40-41", f"teacher={tiny('compact')}", f"out={tmp_path / 'other'}"]
+    with pytest.raises(UsageError, match="has another codec than these films give"):
+        run(RECIPE, others)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "teacher", "words"),
+    [
+        ("compact", "phantom", "has no phase with the loss flow_map"),
+        ("ridge", "phantom", "teacher= cannot be used: 'ridge' distils nothing"),
+        (RECIPE, "haxby", "cannot be distilled here: its system is"),
+        (RECIPE, "nowhere", "is no run: a folder with run.json was expected"),
+    ],
+)
+def test_what_cannot_be_distilled_is_refused_at_once(recipe: str, teacher: str, words: str, tmp_path: Path):
+    place = ROOT / "train" / "runs" / teacher
+    with pytest.raises(UsageError, match=words):
+        run(recipe, ["scale=tiny", "films=none", f"teacher={place}", f"out={tmp_path / 'run'}"])
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_run_that_was_not_distilled_is_refused():
