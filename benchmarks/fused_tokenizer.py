@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from export.trace import graph
+from rtdecode.bundle.manifest import FUSED
 from train.models.cinesync.encoder import BrainEncoder, EncoderSizes, Signals
 from train.parts.tokenizers import FusedVoxelTokenizer, VoxelTokenizer
 from train.recipe import build, read
@@ -98,7 +99,7 @@ def graphs(slots: int, voxels: int, tokens: int, width: int) -> tuple[float, flo
     volumes = mean + scale * torch.randn(1, slots, voxels)
     found = []
     for module in (Published(tokenizer, mean, scale), FusedVoxelTokenizer(tokenizer, mean, scale)):
-        model = graph(Traced("encode", module, {"fmri": volumes}, ["tokens"]))
+        model = graph(Traced("encode", module, {"fmri": volumes}, ["tokens"]), FUSED)
         session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
         found.append(np.asarray(session.run(None, {"fmri": volumes.numpy()})[0]))
     return float(np.abs(found[0] - found[1]).max()), float(found[0].std())

@@ -23,7 +23,7 @@ from export.files import beside, packed
 from export.parity import compare, expected
 from rtdecode import bundle, installing
 from rtdecode.bundle import Bundle, Manifest, Memory, Subject, wiring
-from rtdecode.bundle.manifest import OWN_STAGES
+from rtdecode.bundle.manifest import FUSED, OWN_STAGES
 from rtdecode.bundle.wiring import Said
 from rtdecode.errors import RtDecodeError, UsageError
 from train.recipe import ExportDefaults, build
@@ -169,7 +169,8 @@ def _made(
     manifest = wired(manifest, graphs, {stage.name: stage.said for stage in stages}, system.scopes)
     # The system states the shape of the whole latent. `wired` only sees what one call of a graph
     # gives, which for a denoiser that works in chunks has fewer latent frames.
-    manifest = replace(manifest, latent=[1, *system.latent_shape], memories=kept)
+    flavour = FUSED if any(isinstance(stage, Traced) for stage in stages) else None
+    manifest = replace(manifest, latent=[1, *system.latent_shape], memories=kept, flavour=flavour)
     digests = {stage.name: digest(graphs[stage.name]) for stage in own}
     parity = compare(manifest, graphs, golden, memories) | {"digests": digests}
     # Keep frames as a session emits them, in 8 bits: a quarter of the size. Keep those of the first
@@ -190,18 +191,27 @@ def _subject(name: str, made: _Made) -> Subject:
     return Subject(manifest.eeg, manifest.fmri, stages, manifest.subject, manifest.confidence, manifest.brain)
 
 
-def graphs_of(stages: Iterable[Stage]) -> dict[str, ModelProto]:
+def graphs_of(stages: Iterable[Stage], flavour: str = FUSED) -> dict[str, ModelProto]:
     """Make the graph of each stage; return them by the stage's name.
+
+    Parameters
+    ----------
+    stages : iterable of Stage
+    flavour : str
+        ``fused`` or ``decomposed``: how attentions stand in graphs that are traced. A graph that its system
+        writes stays as it is.
 
     Raises
     ------
     RtDecodeError
         If a package that tracing needs is missing.
     """
-    return {stage.name: stage.model if isinstance(stage, Written) else _traced(stage) for stage in stages}
+    return {
+        stage.name: stage.model if isinstance(stage, Written) else _traced(stage, flavour) for stage in stages
+    }
 
 
-def _traced(stage: Traced) -> ModelProto:
+def _traced(stage: Traced, flavour: str) -> ModelProto:
     missing = [name for name in _TO_TRACE if find_spec(name) is None]
     if missing:
         raise RtDecodeError(
@@ -211,7 +221,7 @@ def _traced(stage: Traced) -> ModelProto:
     # Imported here because the module needs torch, and closed forms are exported without it.
     from export.trace import graph
 
-    return graph(stage)
+    return graph(stage, flavour)
 
 
 def _check(target: str | None, precision: str | None) -> None:

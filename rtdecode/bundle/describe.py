@@ -35,6 +35,7 @@ def show(bundle: Bundle) -> None:
         "categories": manifest.labels and ", ".join(manifest.labels),
         "tells a brain": manifest.brain and f"at the prior {_prior(manifest.brain)}",
         "graphs": ", ".join(manifest.built),
+        "flavour": manifest.flavour,
         "subjects": ", ".join(manifest.subjects) or None,
         "fitter": manifest.fitter,
         "engines": _engines(manifest.engines),

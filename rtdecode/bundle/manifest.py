@@ -36,8 +36,11 @@ _MOST_STEPS = 1000
 _KEY_DIGITS = 64
 # What can build engines ahead, each by the name under which it is imported.
 BUILDERS = ("tensorrt", "tensorrt_rtx")
-# How attention stands in a graph: as one node of opset 23, or as the products and the softmax it consists of.
-FLAVOURS = ("fused", "decomposed")
+# How an attention stands in a graph: as one node, for ONNX Runtime, or as matrix products and a softmax, for
+# TensorRT.
+FUSED = "fused"
+DECOMPOSED = "decomposed"
+FLAVOURS = (FUSED, DECOMPOSED)
 _CAPABILITY = re.compile(r"[1-9][0-9]?\.[0-9]", re.ASCII)
 # A subject's name is also the name of its folder.
 _SUBJECT = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
@@ -313,6 +316,8 @@ class Manifest:
     gpu : str or None
         The GPU on which its graphs decoded the golden windows as they should; None if they were never run on
         one.
+    flavour : str or None
+        How attentions stand in its graphs, ``fused`` or ``decomposed``; None if none of them was traced.
 
     The other attributes are plain values.
     """
@@ -347,6 +352,7 @@ class Manifest:
     chain: str = CAUSAL
     engines: list[BuiltEngine] = field(default_factory=list)
     gpu: str | None = None
+    flavour: str | None = None
 
     def __post_init__(self) -> None:
         if self.eeg is None and self.fmri is None:
@@ -355,6 +361,8 @@ class Manifest:
             raise ValueError("it reads fmri, and grid.tr is null: the repetition time was expected")
         if self.chain not in (CAUSAL, OFFLINE):
             raise ValueError(f"chain is {CAUSAL} or {OFFLINE}, found {self.chain[:80]!r}")
+        if self.flavour is not None and self.flavour not in FLAVOURS:
+            raise ValueError(f"flavour is one of {', '.join(FLAVOURS)}, found {self.flavour[:80]!r}")
         if not 0 <= self.steps <= _MOST_STEPS:
             raise ValueError(f"steps lies between 0 and {_MOST_STEPS}, found {self.steps}")
         if unknown := sorted(set(self.stages) - set(STAGES)):
@@ -427,7 +435,7 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
     """
     tree = asdict(manifest)
     # A bundle without these keys keeps its digest when it is written again.
-    for key in ("fitter", "brain", "gpu"):
+    for key in ("fitter", "brain", "gpu", "flavour"):
         if tree[key] is None:
             del tree[key]
     if not tree["engines"]:

@@ -78,6 +78,16 @@ def test_how_the_signals_were_prepared_is_stated_where_they_knew_the_future() ->
         bundles.from_json(tree | {"chain": "both"})
 
 
+def test_the_flavour_of_the_graphs_is_stated_where_they_have_one() -> None:
+    assert "flavour" not in bundles.to_json(small.manifest())
+    fused = dataclasses.replace(small.manifest(), flavour="fused")
+    tree = bundles.to_json(fused)
+    assert tree["flavour"] == "fused"
+    assert bundles.from_json(tree) == fused
+    with pytest.raises(BundleError, match="flavour is one of fused, decomposed, found 'both'"):
+        bundles.from_json(tree | {"flavour": "both"})
+
+
 def test_a_changed_byte_is_found(written: Path) -> None:
     raw = bytearray((written / "stats.npz").read_bytes())
     raw[-40] ^= 1

@@ -1,0 +1,82 @@
+"""Torch modules become graphs of a stated flavour."""
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from export import trace
+from export.run import graphs_of
+from export.trace import OPSETS, graph
+from rtdecode.bundle.graph import Graph
+from rtdecode.bundle.manifest import DECOMPOSED, FUSED
+from rtdecode.errors import RtDecodeError
+from train.closed_form.graph_writer import GraphWriter
+from train.system import Traced, Written
+
+
+class Attending(nn.Module):
+    """Tokens attend to each other, with a mask that leaves the last one out, and are attended to again."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        there = torch.ones(1, 1, 1, tokens.shape[2], dtype=torch.bool)
+        there[..., -1] = False
+        found = functional.scaled_dot_product_attention(tokens, tokens, tokens, attn_mask=there)
+        return functional.scaled_dot_product_attention(tokens, found, found)
+
+
+def attending() -> Traced:
+    return Traced("denoise", Attending(), {"tokens": torch.randn(1, 2, 5, 4)}, ["next"])
+
+
+def kinds(model: onnx.ModelProto) -> Counter[str]:
+    return Counter(node.op_type for node in model.graph.node)
+
+
+@pytest.mark.parametrize(("flavour", "nodes", "softmaxes"), [(FUSED, 2, 0), (DECOMPOSED, 0, 2)])
+def test_each_attention_is_one_node_or_none(flavour: str, nodes: int, softmaxes: int) -> None:
+    stage = attending()
+    model = graphs_of([stage], flavour)["denoise"]
+    assert [opset.version for opset in model.opset_import] == [OPSETS[flavour]]
+    assert (kinds(model)["Attention"], kinds(model)["Softmax"]) == (nodes, softmaxes)
+    found = Graph(model.SerializeToString(), "the test")({"tokens": stage.inputs["tokens"].numpy()})
+    expected = stage.module(*stage.inputs.values()).numpy()
+    np.testing.assert_allclose(found["next"], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("flavour", "opset", "said"),
+    [(FUSED, 22, "0 Attention nodes, where 2 were expected"), (DECOMPOSED, 23, "2 Attention nodes, where 0")],
+)
+def test_a_graph_that_is_not_of_its_flavour_is_refused(
+    flavour: str, opset: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(trace.OPSETS, flavour, opset)
+    with pytest.raises(RtDecodeError, match=f"attends 2 times, and its {flavour} graph has {said}"):
+        graph(attending(), flavour)
+
+
+@pytest.mark.parametrize(
+    ("flavour", "kind"), [(FUSED, "InstanceNormalization"), (DECOMPOSED, "GroupNormalization")]
+)
+def test_norms_of_groups_are_those_of_torch(flavour: str, kind: str) -> None:
+    torch.manual_seed(0)
+    norm = nn.GroupNorm(3, 6)
+    norm.weight.data = torch.randn(6)
+    norm.bias.data = torch.randn(6)
+    values = 5 + torch.randn(2, 6, 4, 3, 2)
+    model = graph(Traced("decode_first", norm, {"latent": values}, ["frames"]), flavour)
+    assert kinds(model)[kind] == 1
+    found = Graph(model.SerializeToString(), "the test")({"latent": values.numpy()})["frames"]
+    np.testing.assert_allclose(found, norm(values).detach().numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_graph_that_a_system_writes_stays_as_it_is() -> None:
+    writer = GraphWriter()
+    model = writer.model("mean", {"fmri": [1, 5]}, {"mean": (writer.add("Identity", "fmri"), [1, 5])})
+    for flavour in OPSETS:
+        assert graphs_of([Written("encode", model)], flavour)["encode"] is model
