@@ -34,10 +34,11 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from benchmarks.full_size import DTYPES, LATENT, STEPS, layered, weights_bytes
+from export.structural import looked_at
+from export.trace import OPSETS
 from rtdecode.errors import UsageError
 
-# Opset -> how many nodes an attention takes.
-FLAVOURS = {23: "fused", 22: "decomposed"}
+FLAVOURS = {opset: flavour for flavour, opset in OPSETS.items()}
 # The same code paths in little time: full width, and 12 tokens.
 _NARROW = (16, 2, 4, 6)
 _FEW_LAYERS = 2
@@ -118,9 +119,7 @@ def measure(model: str, dtype: str, layers: int | None, opset: int, folder: Path
         "nodes": len(graph.graph.node),
         "counts": {kind: nodes[kind] for kind in _COUNTED},
         "one_node_each": nodes["Attention"] == expected,
-        "checker": _told(lambda: onnx.checker.check_model(path)),
-        "shapes": _told(lambda: _infer(path, folder)),
-        "load": _told(lambda: _load(path)),
+        **looked_at(Path(path)),
     }
 
 
@@ -163,27 +162,6 @@ def exported(step: nn.Module, inputs: dict[str, Tensor], opset: int, folder: Pat
         assert program is not None
         program.save(path, external_data=True)
     return str(path)
-
-
-def _infer(path: str, folder: Path) -> None:
-    """Infer the shapes of every value; raise if one does not fit."""
-    onnx.shape_inference.infer_shapes_path(path, str(folder / "shapes.onnx"), strict_mode=True)
-
-
-def _load(path: str) -> None:
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
-def _told(check: Any) -> str:
-    """Run a check; return "ok" or what it says."""
-    try:
-        check()
-    except Exception as error:  # noqa: BLE001
-        return f"{type(error).__name__}: {str(error)[:300]}"
-    return "ok"
 
 
 def _apart(model: str, opset: int, folder: str, asked: argparse.Namespace, *, parity: bool) -> dict[str, Any]:

@@ -1,11 +1,9 @@
-"""Pack a graph into the bytes of its files.
+"""Write a graph into its files.
 
 A graph is one file as long as that stays below the limit of a protocol buffer. A larger one is split: the
 graph itself, and beside it a file with its weights (ONNX external data).
 """
 
-import tempfile
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
@@ -19,23 +17,8 @@ LARGEST = 2**31 - 2**26
 _SMALL = 1024
 
 
-@dataclass(frozen=True)
-class Packed:
-    """The bytes of a graph's files.
-
-    Attributes
-    ----------
-    graph : bytes
-    beside : dict
-        File name -> the weights it holds; empty for a graph in one file.
-    """
-
-    graph: bytes
-    beside: dict[str, bytes] = field(default_factory=dict)
-
-
 def check(model: ModelProto) -> None:
-    """Check a graph that fits into memory as one message; `packed` checks larger ones."""
+    """Check a graph that fits into memory as one message; `write` checks larger ones."""
     if not _is_large(model):
         onnx.checker.check_model(model)
 
@@ -45,23 +28,22 @@ def beside(model: ModelProto, name: str) -> list[str]:
     return [f"{name}.weights"] if _is_large(model) else []
 
 
-def packed(model: ModelProto, name: str) -> Packed:
-    """Pack a graph, without changing it; `name` is its file's name without the ending."""
+def write(model: ModelProto, name: str, folder: Path) -> list[Path]:
+    """Write a graph as ``NAME.onnx``, without changing it; return its files, the graph first."""
+    graph = folder / f"{name}.onnx"
     if not _is_large(model):
-        return Packed(model.SerializeToString(deterministic=True))
+        graph.write_bytes(model.SerializeToString(deterministic=True))
+        return [graph]
     (weights,) = beside(model, name)
     # onnx moves the weights out of the model it is given: work on a copy.
     apart = ModelProto()
     apart.CopyFrom(model)
     convert_model_to_external_data(apart, location=weights, size_threshold=_SMALL)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        write_external_data_tensors(apart, str(folder))
-        graph = folder / f"{name}.onnx"
-        graph.write_bytes(apart.SerializeToString(deterministic=True))
-        # Given a path, the checker finds the weights beside the graph.
-        onnx.checker.check_model(str(graph))
-        return Packed(graph.read_bytes(), {weights: (folder / weights).read_bytes()})
+    write_external_data_tensors(apart, str(folder))
+    graph.write_bytes(apart.SerializeToString(deterministic=True))
+    # Given a path, the checker finds the weights beside the graph.
+    onnx.checker.check_model(str(graph))
+    return [graph, folder / weights]
 
 
 def _is_large(model: ModelProto) -> bool:

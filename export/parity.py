@@ -1,10 +1,15 @@
-"""Compare exported graphs with the run's own decoder on the golden windows.
+"""Hold exported graphs against the run's own decoder on the golden windows.
 
-`expected` decodes the golden windows with the system that was trained; `compare` decodes them with the
-graphs, through the engine that a session uses, and raises an error where the two differ too much.
+`expected` decodes the golden windows with the system that was trained. `checked` has the graphs decode them
+in a process of its own, through the engine that a session uses, and raises an error where the two differ too
+much. Where a machine cannot run the graphs, nothing is said to have passed: they are looked at as far as that
+goes.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -12,20 +17,27 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from export.files import packed
+from export import decoded, structural
+from export.files import write
 from rtdecode.bundle import Manifest
-from rtdecode.bundle.engine import Engine
-from rtdecode.bundle.golden import decode
-from rtdecode.bundle.memory import Rows
+from rtdecode.bundle.golden import CLIP_DB, psnr_db
 from rtdecode.errors import BundleError
+from rtdecode.types import Array
 from train.data.arrays import golden_noise
-from train.system import System, Table
+from train.system import Stage, System, Table, Traced
 from train.work import Arrays
 
-# Largest difference allowed of an output.
+PASSED = "passed"
+STRUCTURAL = "structural"
+# Largest difference allowed of an output in single precision.
 _TOLERANCE = 1e-4
 # A probability far from one half amplifies the rounding of what it is computed from.
+_PROBABILITIES = ("confidence", "brain", "scores")
 _LOOSE = {"confidence": 1e-3, "brain": 1e-3}
+# Largest difference allowed of what the denoiser is told, of its largest value where that is above 1.
+_CONDITION = 1e-5
+# Largest difference allowed of a probability in a lower precision.
+_LOWER = {"fp16": 0.01, "bf16": 0.05, "int8": 0.05}
 
 
 def expected(system: System, windows: Arrays, steps: int = 0) -> Arrays:
@@ -65,9 +77,94 @@ def _nothing_carried(system: System, count: int) -> Arrays:
     return {"carry": carry, "carry_mask": np.zeros((count, 1), np.float32)}
 
 
-def allowed(name: str) -> float:
-    """Return how far an output of this name may be off."""
-    return _LOOSE.get(name, _TOLERANCE)
+def condition(stages: list[Stage], windows: Mapping[str, Array]) -> Arrays:
+    """Compute what ``encode`` tells the denoiser in the golden windows, with the module that was traced.
+
+    Parameters
+    ----------
+    stages : list of Stage
+    windows : mapping
+        The golden windows, as `expected` returns them.
+
+    Returns
+    -------
+    dict
+        Port -> (window, ...), without the probabilities. Empty where no ``encode`` is traced, or where it
+        reads anything that the golden windows do not hold.
+    """
+    encode = next((stage for stage in stages if stage.name == "encode"), None)
+    if not isinstance(encode, Traced) or not set(encode.inputs) <= set(windows):
+        return {}
+    import torch
+
+    rows: list[list[NDArray[Any]]] = []
+    for n in range(len(windows["latent"])):
+        given = [
+            torch.from_numpy(np.asarray(windows[name][n : n + 1])).to(example.dtype)
+            for name, example in encode.inputs.items()
+        ]
+        with torch.no_grad():
+            found = encode.module(*given)
+        rows.append([value.numpy() for value in (found if isinstance(found, tuple) else (found,))])
+    ports = dict(zip(encode.outputs, zip(*rows, strict=True), strict=True))
+    return {name: np.concatenate(values) for name, values in ports.items() if name not in _PROBABILITIES}
+
+
+def allowed(name: str, precision: str = "fp32") -> float:
+    """Return how far an output may be off; in a lower precision clips are judged by their PSNR."""
+    if precision == "fp32":
+        return _LOOSE.get(name, _TOLERANCE)
+    return _LOWER[precision] if name in _PROBABILITIES else float("inf")
+
+
+def checked(
+    manifest: Manifest,
+    graphs: dict[str, ModelProto],
+    golden: Arrays,
+    memories: Mapping[str, Table] | None = None,
+    told: Mapping[str, Array] | None = None,
+    single: dict[str, ModelProto] | None = None,
+) -> dict[str, Any]:
+    """Hold graphs against the run's own decoder, or look at them where this machine cannot run them.
+
+    Parameters
+    ----------
+    manifest, graphs, golden, memories, told
+        See `compare`.
+    single : dict, optional
+        The same graphs in single precision, where the others are in a lower one.
+
+    Returns
+    -------
+    dict
+        What `compare` returns, with the ``status`` ``passed``. Else the ``status`` is ``structural``, with
+        the ``reason`` and what each of the ``checks`` of a graph said; ``fp32`` is then what this function
+        returns of the graphs in single precision, and ``largest_difference`` and ``clip_psnr_db`` are None.
+
+    Raises
+    ------
+    BundleError
+        If an output is too far off, see `compare`, or a graph is refused, see `structural.held`.
+    """
+    with TemporaryDirectory() as place:
+        files = [file for name, model in graphs.items() for file in write(model, name, Path(place))]
+        reason = structural.cannot_run(files, manifest.precision)
+        checks = {name: structural.held(Path(place) / f"{name}.onnx") for name in graphs} if reason else {}
+    if reason is None:
+        return {"status": PASSED} | compare(manifest, graphs, golden, memories, told)
+    found = None
+    if single is not None and manifest.precision != "fp32":
+        found = checked(replace(manifest, precision="fp32"), single, golden, memories, told)
+    return {
+        "status": STRUCTURAL,
+        "reason": reason,
+        "windows": 0,
+        "runtime": onnxruntime.__version__,
+        "largest_difference": None,
+        "clip_psnr_db": None,
+        "checks": checks,
+        "fp32": found,
+    }
 
 
 def compare(
@@ -75,13 +172,14 @@ def compare(
     graphs: dict[str, ModelProto],
     golden: Arrays,
     memories: Mapping[str, Table] | None = None,
+    told: Mapping[str, Array] | None = None,
 ) -> dict[str, Any]:
-    """Decode the golden windows with the graphs, and measure how far they are off.
+    """Decode the golden windows with the graphs in a process of its own, and measure how far they are off.
 
     Parameters
     ----------
     manifest : Manifest
-        It must have the stages of the graphs.
+        It must have the stages of the graphs. Its precision says what is allowed.
     graphs : dict
         Stage -> graph.
     golden : dict
@@ -89,66 +187,112 @@ def compare(
         first window only.
     memories : mapping, optional
         Name -> table, as in `System.memories`.
+    told : mapping, optional
+        What ``encode`` tells the denoiser, as `condition` returns it.
 
     Raises
     ------
     BundleError
         If an output is too far off, see `held_to`.
     """
-    tables = (memories or {}).items()
-    rows = {name: Rows(table.values, table.dtype, f"the memory '{name}'") for name, table in tables}
-    # Run the graphs from the bytes that will be written, large ones with their weights apart.
-    files = {name: packed(model, name) for name, model in graphs.items()}
-    models = {name: file.graph for name, file in files.items()}
-    beside = {name: file.beside for name, file in files.items()}
-    engine = Engine(manifest, models, "the export", beside=beside, memories=rows)
-    # Frames may be there for fewer windows, latents are there for all.
-    count = len(golden["latent"])
-    found = []
-    for n in range(count):
-        window = {name: values[n : n + 1] for name, values in golden.items()}
-        found.append(decode(engine, window, manifest.steps, "the run's golden.npz"))
-    return {
-        "windows": count,
-        "runtime": onnxruntime.__version__,
-        "largest_difference": held_to(golden, found),
-    }
+    with TemporaryDirectory() as place:
+        folder = Path(place)
+        # Run the files that will be written, large graphs with their weights apart.
+        for name, model in graphs.items():
+            write(model, name, folder)
+        kept = {name: (_file(name, table, folder), table.dtype) for name, table in (memories or {}).items()}
+        made = decoded.apart(manifest, folder, golden, kept)
+    found: dict[str, Any] = {"windows": len(golden["latent"]), "runtime": onnxruntime.__version__}
+    found["largest_difference"] = held_to(golden, made, told or {}, manifest.precision)
+    # Frames of 8 bits are off by their rounding, so that they do not tell how far off a clip is.
+    if golden["frames"].dtype != np.uint8:
+        found["clip_psnr_db"] = _clips_held_to(golden["frames"], made["frames"], manifest.precision)
+    return found
 
 
-def held_to(golden: Arrays, found: list[dict[str, NDArray[Any]]]) -> dict[str, float]:
+def _file(name: str, table: Table, folder: Path) -> Path:
+    """Return the file of a memory, which is written only if the table is not mapped from a whole file."""
+    values = table.values
+    if isinstance(values, np.memmap) and values.filename is not None:
+        mapped = Path(values.filename)
+        if mapped.stat().st_size == values.offset + values.nbytes:
+            return mapped
+    path = folder / f"{name}.npy"
+    np.save(path, values)
+    return path
+
+
+def held_to(
+    golden: Mapping[str, Array],
+    found: Mapping[str, Array],
+    told: Mapping[str, Array] | None = None,
+    precision: str = "fp32",
+) -> dict[str, float]:
     """Measure how far decoded windows are from the expected ones.
 
     Parameters
     ----------
-    golden : dict
+    golden : mapping
         What is expected, one row per window.
-    found : list of dict
-        What was decoded, one window each, with a leading axis of 1.
+    found : mapping
+        What was decoded, one row per window.
+    told : mapping, optional
+        What is expected of the condition.
+    precision : str
+        The precision that the graphs compute in.
 
     Returns
     -------
     dict
-        The largest difference of each output.
+        The largest difference of each output. That of a condition is a share of its largest value, where that
+        is above 1.
 
     Raises
     ------
     BundleError
-        If an output is off by more than 1e-4 (the confidence and ``brain`` by more than 1e-3). Frames kept in
-        8 bits may be off by their rounding as well.
+        If an output is off by more than 1e-4 (the confidence and ``brain`` by more than 1e-3, what is told of
+        the condition by more than 1e-5), in a lower precision a probability by more than it allows; or if an
+        output is not a number. Frames kept in 8 bits may be off by their rounding as well.
     """
+    conditions = told or {}
     worst: dict[str, float] = {}
-    for n, window in enumerate(found):
-        for name, value in ((name, window[name]) for name in window if n < len(golden.get(name, ()))):
-            # Half a grey level is what rounding to 8 bits costs.
-            unit, slack = (255, 0.5) if golden[name].dtype == np.uint8 else (1, 0.0)
-            error = float(np.abs(value[0] - golden[name][n].astype(np.float64) / unit).max()) - slack / unit
-            # NaN is neither smaller nor larger than a limit: count it as infinitely far off.
-            worst[name] = max(worst.get(name, 0.0), error if np.isfinite(error) else np.inf)
-    beyond = {name: error for name, error in worst.items() if error > allowed(name)}
+    limits: dict[str, float] = {}
+    for name, value in found.items():
+        wanted = conditions.get(name, golden.get(name))
+        if wanted is None:
+            continue
+        # Frames may be there for fewer windows than latents.
+        given = value[: len(wanted)].astype(np.float64)
+        limits[name] = allowed(name, precision)
+        scale = 1.0
+        if name in conditions:
+            scale = max(1.0, float(np.abs(wanted.astype(np.float64)).max()))
+            limits[name] = _CONDITION if precision == "fp32" else float("inf")
+        # Half a grey level is what rounding to 8 bits costs.
+        eight_bits = wanted.dtype == np.uint8
+        unit = 255 if eight_bits else 1
+        slack = 0.5 / unit if eight_bits else 0.0
+        error = float(np.abs(given - wanted.astype(np.float64) / unit).max()) / scale - slack
+        # NaN is neither smaller nor larger than a limit: count it as infinitely far off.
+        worst[name] = max(0.0, error) if np.isfinite(error) else np.inf
+    beyond = {name: error for name, error in worst.items() if error > limits[name] or not np.isfinite(error)}
     if beyond:
-        limits = {name: allowed(name) for name in beyond}
+        refused = {name: limits[name] for name in beyond}
         raise BundleError(
-            f"the graphs differ from the run's own decoder: {beyond}, allowed {limits}. "
+            f"the graphs differ from the run's own decoder: {beyond}, allowed {refused}. "
             "Nothing was exported; train the run again, or report the ONNX Runtime version."
         )
     return {name: float(f"{error:.2g}") for name, error in worst.items()}
+
+
+def _clips_held_to(wanted: Array, found: Array, precision: str) -> float:
+    """Return the lowest PSNR of a clip in dB, before its values become 8 bits; refuse one that is too low."""
+    lowest = min(psnr_db(one, other) for one, other in zip(wanted, found, strict=True))
+    # Written so that a NaN fails too.
+    if not lowest >= CLIP_DB[precision]:
+        raise BundleError(
+            f"the clips of the graphs differ from those of the run's own decoder: a PSNR of {lowest:.1f} dB, "
+            f"where {precision} has to reach {CLIP_DB[precision]:.0f} dB. Nothing was exported; take a "
+            "higher --precision, or report the ONNX Runtime version."
+        )
+    return float(f"{lowest:.4g}")

@@ -250,8 +250,11 @@ def export(
 
     capabilities = None if sm is None else engines.capabilities_of(sm)
     made = command.run(run, out, target, precision, steps, capabilities)
-    parity = made.manifest.parity["largest_difference"]
-    typer.echo(f"{made.path}  {made.digest}  largest difference from the run: {parity}")
+    parity = made.manifest.parity
+    told = f"largest difference from the run: {parity['largest_difference']}"
+    if parity["status"] != "passed":
+        told = f"the graphs were not run: {parity['reason']}"
+    typer.echo(f"{made.path}  {made.digest}  {told}")
 
 
 @app.command()

@@ -1,5 +1,7 @@
 """Print a bundle's manifest as a table, for `rtdecode inspect`."""
 
+from typing import Any
+
 from rich.console import Console
 from rich.table import Table
 
@@ -36,11 +38,12 @@ def show(bundle: Bundle) -> None:
         "tells a brain": manifest.brain and f"at the prior {_prior(manifest.brain)}",
         "graphs": ", ".join(manifest.built),
         "flavour": manifest.flavour,
+        "precision": manifest.precision,
         "subjects": ", ".join(manifest.subjects) or None,
         "fitter": manifest.fitter,
         "engines": _engines(manifest.engines),
         "run on a GPU": manifest.gpu or "not run on a GPU",
-        "parity": manifest.parity.get("largest_difference"),
+        "parity": _parity(manifest.parity),
         "trained": manifest.provenance.get("trained"),
         "on": manifest.provenance.get("participant") or manifest.provenance.get("data"),
         "licence": manifest.licence,
@@ -49,6 +52,18 @@ def show(bundle: Bundle) -> None:
     for name, value in rows.items():
         table.add_row(name, "-" if value is None else str(value))
     Console().print(table)
+
+
+def _parity(parity: dict[str, Any]) -> str | None:
+    """Say whether the graphs were held against the run's own decoder, and how far off they are."""
+    status = parity.get("status")
+    if status is None:
+        return None
+    if "reason" in parity:
+        return f"{status}: {parity['reason']}"
+    clips = parity.get("clip_psnr_db")
+    shown = "" if clips is None else f", clips at {clips:g} dB"
+    return f"{status}: {parity.get('largest_difference')}{shown}"
 
 
 def _prior(brain: Brain) -> str:

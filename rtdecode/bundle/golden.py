@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rtdecode.bundle.engine import Engine
 from rtdecode.bundle.folder import Bundle
-from rtdecode.bundle.manifest import Manifest
+from rtdecode.bundle.manifest import PRECISIONS, Manifest
 from rtdecode.bundle.noise import noise
 from rtdecode.bundle.runner import Noise, Pass
 from rtdecode.bundle.wiring import SIGNALS
@@ -26,6 +26,10 @@ _COMPARED = ("latent", "confidence", "brain", "scores", "frames")
 # Largest differences allowed in closed form and after denoising, see `compare`.
 _CLOSED = 1e-4
 _DENOISED = 1e-3
+# The lowest PSNR of a clip against that of the run's own decoder, for graphs of each precision, dB.
+CLIP_DB = {"fp32": 80.0, "fp16": 40.0, "bf16": 40.0, "int8": 30.0}
+# Stands for clips that are the same to the bit, dB.
+_SAME_DB = 200.0
 
 
 def first(bundle: Bundle) -> dict[str, Array]:
@@ -102,6 +106,13 @@ def decode(engine: Engine, kept: Mapping[str, Array], steps: int, where: str) ->
     return found | {"latent": opened.latent, "frames": np.concatenate(frames, axis=1)}
 
 
+def psnr_db(expected: Array, found: Array) -> float:
+    """Return the peak signal-to-noise ratio of values whose peak is 1, in dB; at most 200."""
+    error = float(np.mean((found.astype(np.float64) - expected.astype(np.float64)) ** 2))
+    # Written so that a NaN stays one.
+    return _SAME_DB if error < 10 ** (-_SAME_DB / 10) else float(-10 * np.log10(error))
+
+
 def take(where: str, kept: Mapping[str, Array], names: Iterable[str]) -> dict[str, Float]:
     """Pick arrays of a golden window by name, as float32.
 
@@ -119,7 +130,9 @@ def compare(bundle: Bundle, kept: Mapping[str, Array], found: Mapping[str, NDArr
     """Compare what was decoded from a golden window with what is expected.
 
     A closed-form latent may be off by 1e-4. A denoised latent, which went through many more operations, may
-    be off by a thousandth of its standard deviation. Frames of 8 bits may differ by rounding.
+    be off by a thousandth of its standard deviation. Frames of 8 bits may differ by rounding. Graphs in a
+    lower precision are held to the PSNR of their latent, whose peak is its range, and of their frames
+    (`CLIP_DB`).
 
     Returns
     -------
@@ -131,20 +144,48 @@ def compare(bundle: Bundle, kept: Mapping[str, Array], found: Mapping[str, NDArr
     BundleError
         If anything is further off. The message says what, and by how much.
     """
-    denoised = "denoise" in bundle.manifest.built
     differences: dict[str, float] = {}
     for name in (name for name in _COMPARED if name in kept and name in found):
-        expected = kept[name].astype(np.float64)
+        unit = _unit(kept[name])
+        differences[name] = float(np.abs(found[name] * unit - kept[name].astype(np.float64)).max())
+    if bundle.manifest.precision == PRECISIONS[0]:
+        _check_differences(bundle, kept, differences)
+    else:
+        _check_psnr(bundle, kept, found)
+    return differences
+
+
+def _unit(kept: Array) -> float:
+    """Return what a value of 1 is kept as: in 8 bits, the largest grey level."""
+    return 255.0 if kept.dtype == np.uint8 else 1.0
+
+
+def _check_differences(bundle: Bundle, kept: Mapping[str, Array], differences: Mapping[str, float]) -> None:
+    denoised = "denoise" in bundle.manifest.built
+    for name, error in differences.items():
         eight_bits = kept[name].dtype == np.uint8
         tolerance = 0.6 if eight_bits else _DENOISED if denoised else _CLOSED
         if name == "latent" and denoised:
-            tolerance *= float(expected.std())
-        error = float(np.abs(found[name] * (255.0 if eight_bits else 1.0) - expected).max())
+            tolerance *= float(kept[name].astype(np.float64).std())
         # Written so that a NaN fails too.
         if not error <= tolerance:
             raise BundleError(
                 f"bundle {bundle.path}: its golden window gives {name} {error:.2g} away from golden.npz "
                 f"(allowed {tolerance:.2g}). Export the bundle again with this ONNX Runtime."
             )
-        differences[name] = error
-    return differences
+
+
+def _check_psnr(bundle: Bundle, kept: Mapping[str, Array], found: Mapping[str, NDArray[Any]]) -> None:
+    precision = bundle.manifest.precision
+    # A latent has no largest value of its own. One that is the same everywhere is compared as it is.
+    peaks = {"latent": float(np.ptp(kept["latent"])) or 1.0, "frames": 1.0}
+    for name, peak in peaks.items():
+        expected = kept[name] / _unit(kept[name])
+        reached = psnr_db(expected / peak, found[name] / peak)
+        # Written so that a NaN fails too.
+        if not reached >= CLIP_DB[precision]:
+            raise BundleError(
+                f"bundle {bundle.path}: its golden window gives {name} with a PSNR of {reached:.1f} dB to "
+                f"golden.npz, where {precision} has to reach {CLIP_DB[precision]:.0f} dB. Export the bundle "
+                "again with this ONNX Runtime, or in a higher --precision."
+            )

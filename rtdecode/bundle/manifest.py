@@ -28,6 +28,8 @@ SCOPES = ("chunk", "window", "session")
 # with knowledge of what came later.
 CAUSAL = "causal"
 OFFLINE = "offline"
+# What graphs compute matrix products, convolutions and attentions in, from the most exact on.
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 # Types that numpy and ONNX Runtime both know by these names.
 DTYPES = ("float32", "float16", "float64", "int64", "int32", "int16", "int8", "uint16", "uint8", "bool")
 # Far above any schedule: a clip with this many steps would take minutes, and so
@@ -318,6 +320,9 @@ class Manifest:
         one.
     flavour : str or None
         How attentions stand in its graphs, ``fused`` or ``decomposed``; None if none of them was traced.
+    precision : str
+        What its graphs compute matrix products, convolutions and attentions in. Their ports are the same in
+        every precision.
 
     The other attributes are plain values.
     """
@@ -353,6 +358,7 @@ class Manifest:
     engines: list[BuiltEngine] = field(default_factory=list)
     gpu: str | None = None
     flavour: str | None = None
+    precision: str = PRECISIONS[0]
 
     def __post_init__(self) -> None:
         if self.eeg is None and self.fmri is None:
@@ -363,6 +369,8 @@ class Manifest:
             raise ValueError(f"chain is {CAUSAL} or {OFFLINE}, found {self.chain[:80]!r}")
         if self.flavour is not None and self.flavour not in FLAVOURS:
             raise ValueError(f"flavour is one of {', '.join(FLAVOURS)}, found {self.flavour[:80]!r}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, found {self.precision[:80]!r}")
         if not 0 <= self.steps <= _MOST_STEPS:
             raise ValueError(f"steps lies between 0 and {_MOST_STEPS}, found {self.steps}")
         if unknown := sorted(set(self.stages) - set(STAGES)):
@@ -442,6 +450,8 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
         del tree["engines"]
     if tree["chain"] == CAUSAL:
         del tree["chain"]
+    if tree["precision"] == PRECISIONS[0]:
+        del tree["precision"]
     for subject in tree["subjects"].values():
         if subject["brain"] is None:
             del subject["brain"]

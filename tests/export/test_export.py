@@ -58,7 +58,12 @@ def test_a_run_becomes_a_bundle(recipe: str, steps: int) -> None:
     # Of these recipes none tells its denoiser levels from a list.
     assert manifest.sigmas == {}
     assert manifest.noise_key == manifest.recipe_digest
-    assert all(error <= allowed(name) for name, error in manifest.parity["largest_difference"].items())
+    assert manifest.parity["status"] == "passed"
+    differences = manifest.parity["largest_difference"]
+    assert all(error <= allowed(name) for name, error in differences.items())
+    # What the denoiser is told is held against the module that was traced.
+    assert ("condition" in differences) == (steps > 0)
+    assert manifest.flavour == ("fused" if steps else None)
     assert read_run(tiny(recipe))["figures"]
     assert manifest.recipe_digest == read_run(tiny(recipe))["digest"]
 
@@ -126,22 +131,20 @@ def test_a_compact_run_says_that_it_needs_torch(tmp_path: Path) -> None:
 def test_how_far_off_is_too_far_is_said_of_each_output() -> None:
     off = {"latent": np.zeros((1, 2), np.float32), "confidence": np.full((1, 1), 5e-4, np.float32)}
     truth = {name: np.zeros_like(value) for name, value in off.items()}
-    assert held_to(truth, [off]) == {"latent": 0.0, "confidence": 5e-4}
+    assert held_to(truth, off) == {"latent": 0.0, "confidence": 5e-4}
     off["confidence"][:] = 2e-3
     with pytest.raises(BundleError, match=r"allowed {'confidence': 0.001}"):
-        held_to(truth, [off])
+        held_to(truth, off)
     off["latent"][:] = 5e-4
     with pytest.raises(BundleError, match=r"allowed {'latent': 0.0001, 'confidence': 0.001}"):
-        held_to(truth, [off])
+        held_to(truth, off)
 
 
 def test_probabilities_of_a_brain_may_be_off_as_the_confidence_may() -> None:
     truth = {"brain": np.array([[0.9, 0.06, 0.04]], np.float32)}
-    assert held_to(truth, [{"brain": truth["brain"] + np.float32(5e-4)}])["brain"] == pytest.approx(
-        5e-4, 0.01
-    )
+    assert held_to(truth, {"brain": truth["brain"] + np.float32(5e-4)})["brain"] == pytest.approx(5e-4, 0.01)
     with pytest.raises(BundleError, match=r"allowed {'brain': 0.001}"):
-        held_to(truth, [{"brain": truth["brain"] + np.float32(2e-3)}])
+        held_to(truth, {"brain": truth["brain"] + np.float32(2e-3)})
 
 
 def test_what_a_system_tells_of_a_brain_is_expected_of_its_graphs() -> None:

@@ -1,0 +1,128 @@
+"""Decode golden windows in a process of its own.
+
+`apart` starts ``python -m export.decoded JOB``, which decodes golden windows with graphs from their files,
+through the engine that a session uses. Nothing of torch, and nothing that the export holds in memory, reaches
+that process: what it decodes are the files.
+"""
+
+import json
+import mmap
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rtdecode import bundle
+from rtdecode.bundle import Manifest
+from rtdecode.bundle.engine import Engine
+from rtdecode.bundle.golden import decode
+from rtdecode.bundle.memory import Rows
+from rtdecode.errors import BundleError, RtDecodeError
+from rtdecode.types import Array
+from train.work import read_arrays
+
+_JOB = "job.json"
+_GOLDEN = "golden.npz"
+_FOUND = "found.npz"
+
+
+def apart(
+    manifest: Manifest,
+    folder: Path,
+    golden: Mapping[str, Array],
+    memories: Mapping[str, tuple[Path, str]],
+) -> dict[str, Array]:
+    """Decode golden windows with the graphs in a folder, in a process of its own.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        It must have the stages of the graphs.
+    folder : Path
+        The graphs and their weights, by the names that the manifest has. Other files are written beside them.
+    golden : mapping
+        The golden windows, one row for each.
+    memories : mapping
+        Name -> the ``.npy`` file of a memory, and the type of its values.
+
+    Returns
+    -------
+    dict
+        What was decoded, one row for each window.
+
+    Raises
+    ------
+    BundleError
+        If the graphs cannot be run.
+    RtDecodeError
+        If the process was ended from outside.
+    """
+    files = {name: [str(path), dtype] for name, (path, dtype) in memories.items()}
+    job = {"manifest": bundle.to_json(manifest), "memories": files}
+    (folder / _JOB).write_text(json.dumps(job))
+    np.savez(folder / _GOLDEN, allow_pickle=False, **golden)
+    # The process has to find this package wherever it is started.
+    root = str(Path(__file__).parents[1])
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    done = subprocess.run(
+        [sys.executable, "-m", "export.decoded", str(folder)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode < 0:
+        raise RtDecodeError(
+            f"the process that decodes the golden windows was ended by signal {-done.returncode}, perhaps "
+            "for want of memory. Export on a machine with more of it."
+        )
+    if done.returncode:
+        raise BundleError(f"the graphs do not decode the golden windows: {done.stderr.strip()[-2000:]}")
+    return read_arrays(folder / _FOUND)
+
+
+def run(folder: Path) -> None:
+    """Decode the golden windows of a folder that `apart` filled, and write what was found beside them."""
+    job = json.loads((folder / _JOB).read_text())
+    manifest = bundle.from_json(job["manifest"], str(folder / _JOB))
+    golden = read_arrays(folder / _GOLDEN)
+    models = {name: (folder / stage.file).read_bytes() for name, stage in manifest.built.items()}
+    beside = {
+        name: {weights: _mapped(folder / weights) for weights in stage.data}
+        for name, stage in manifest.built.items()
+    }
+    memories = {
+        name: Rows(np.load(path, mmap_mode="r", allow_pickle=False), dtype, f"the memory '{name}'")
+        for name, (path, dtype) in job["memories"].items()
+    }
+    engine = Engine(manifest, models, "the export", beside=beside, memories=memories)
+    found: list[dict[str, Any]] = []
+    # Frames may be there for fewer windows, latents are there for all.
+    for n in range(len(golden["latent"])):
+        window = {name: values[n : n + 1] for name, values in golden.items()}
+        found.append(decode(engine, window, manifest.steps, "the run's golden.npz"))
+    made = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+    np.savez(folder / _FOUND, allow_pickle=False, **made)
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def main(folder: str) -> int:
+    """Run the job in a folder; print a fault on stderr and return its exit code."""
+    try:
+        run(Path(folder))
+    except RtDecodeError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1]))

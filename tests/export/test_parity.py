@@ -1,0 +1,167 @@
+"""What is said to have passed was run, in a process of its own."""
+
+import subprocess
+import sys
+from collections import namedtuple
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import psutil
+import pytest
+import torch
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from export import decoded, structural
+from export.files import write
+from export.parity import checked, condition, expected, held_to
+from rtdecode.bundle import Bundle
+from rtdecode.errors import BundleError, RtDecodeError
+from tests.train.tiny import tiny, tiny_bundle
+from train.models.haxby.system import Category
+from train.run_folder import arrays
+from train.system import Traced
+from train.work import Arrays
+
+
+def golden() -> Arrays:
+    return expected(Category(arrays(tiny("haxby"), "weights")), arrays(tiny("haxby"), "golden"))
+
+
+def graphs(made: Bundle) -> dict[str, ModelProto]:
+    return {name: onnx.load(made.path / stage.file) for name, stage in made.manifest.built.items()}
+
+
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = namedtuple("memory", "available")
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory(1000))
+
+
+def test_graphs_that_were_run_have_passed() -> None:
+    made = tiny_bundle("haxby")
+    assert made.manifest.parity["status"] == "passed"
+    assert made.manifest.parity["clip_psnr_db"] >= 80
+    found = checked(made.manifest, graphs(made), golden())
+    assert found["largest_difference"] == made.manifest.parity["largest_difference"]
+
+
+def test_the_process_that_decodes_knows_nothing_of_torch() -> None:
+    code = "import sys, export.decoded; assert not {'torch', 'onnx', 'onnxscript'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_graphs_that_cannot_be_run_are_refused_in_the_process_that_decodes(tmp_path: Path) -> None:
+    made = tiny_bundle("haxby")
+    for name in made.manifest.built:
+        (tmp_path / f"{name}.onnx").write_bytes(b"no graph")
+    with pytest.raises(
+        BundleError, match=r"do not decode the golden windows: the export/encode\.onnx cannot"
+    ):
+        decoded.apart(made.manifest, tmp_path, golden(), {})
+
+
+def test_a_process_that_is_ended_from_outside_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\nkill -9 $$\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    with pytest.raises(RtDecodeError, match="ended by signal 9, perhaps for want of memory"):
+        decoded.apart(tiny_bundle("haxby").manifest, tmp_path, golden(), {})
+
+
+def test_what_does_not_fit_into_memory_is_looked_at_and_has_not_passed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = tiny_bundle("haxby")
+    little_memory(monkeypatch)
+    found = checked(made.manifest, graphs(made), golden())
+    assert found["status"] == "structural"
+    assert found["reason"].startswith("decoding takes about 0.0 GB of memory, and 0.0 GB were free")
+    assert found["largest_difference"] is found["clip_psnr_db"] is found["fp32"] is None
+    assert found["checks"] == {
+        name: {"checker": "ok", "shapes": "ok", "load": "ok"} for name in made.manifest.built
+    }
+
+
+def test_a_precision_without_kernels_is_looked_at_and_the_same_graphs_are_run_in_fp32() -> None:
+    made = tiny_bundle("haxby")
+    single = graphs(made)
+    found = checked(replace(made.manifest, precision="bf16"), single, golden(), single=single)
+    assert (found["status"], found["largest_difference"]) == ("structural", None)
+    assert "no kernels for bf16 on the CPU" in found["reason"]
+    assert found["fp32"]["status"] == "passed"
+    assert found["fp32"]["largest_difference"] == made.manifest.parity["largest_difference"]
+
+
+def one_node(kind: str, dtype: int, *weights: np.ndarray, says: list[int], opset: int = 22) -> ModelProto:
+    """Write a graph of one node, which says that its output has a shape."""
+    held = [numpy_helper.from_array(value, f"w{n}") for n, value in enumerate(weights)]
+    for tensor in held:
+        tensor.data_type = dtype
+    graph = helper.make_graph(
+        [helper.make_node(kind, ["x", *(tensor.name for tensor in held)], ["y"])],
+        "one",
+        [helper.make_tensor_value_info("x", dtype, [1, 2, 3])],
+        [helper.make_tensor_value_info("y", dtype, says)],
+        held,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+
+
+def test_a_graph_whose_shapes_do_not_fit_is_refused(tmp_path: Path) -> None:
+    (path,) = write(one_node("Relu", TensorProto.FLOAT, says=[1, 2, 4]), "encode", tmp_path)
+    with pytest.raises(BundleError, match=r"the graph encode\.onnx is refused: .*shapes"):
+        structural.held(path)
+
+
+def test_a_graph_that_is_no_graph_is_refused_by_the_checker(tmp_path: Path) -> None:
+    (path,) = write(one_node("NoSuchNode", TensorProto.FLOAT, says=[1, 2, 3]), "encode", tmp_path)
+    with pytest.raises(BundleError, match=r"checker.*NoSuchNode"):
+        structural.held(path)
+
+
+def test_a_missing_kernel_is_recorded_in_words(tmp_path: Path) -> None:
+    weights = np.zeros((4, 2, 1), np.uint16)
+    model = one_node("Conv", TensorProto.BFLOAT16, weights, says=[1, 4, 3])
+    (path,) = write(model, "encode", tmp_path)
+    found = structural.held(path)
+    assert (found["checker"], found["shapes"]) == ("ok", "ok")
+    assert "NOT_IMPLEMENTED" in found["load"]
+
+
+class Told(nn.Module):
+    def __init__(self, bias: float) -> None:
+        super().__init__()
+        self.bias = bias
+
+    def forward(self, fmri: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        return (fmri * mask[:, :, None]).sum(1) + self.bias, fmri.mean((1, 2), keepdim=True)
+
+
+def test_what_the_denoiser_is_told_is_held_more_tightly() -> None:
+    inputs = {"fmri": torch.randn(1, 2, 3), "fmri_mask": torch.ones(1, 2)}
+    windows: Arrays = {name: np.repeat(x.numpy(), 2, axis=0) for name, x in inputs.items()}
+    windows["latent"] = np.zeros((2, 1), np.float32)
+    stage = Traced("encode", Told(0.0), inputs, ["condition", "confidence"])
+    told = condition([stage], windows)
+    # The confidence is compared with what the system itself says.
+    assert told.keys() == {"condition"}
+    assert told["condition"].shape == (2, 3)
+    near = {"condition": told["condition"] + np.float32(5e-6)}
+    assert held_to(windows, near, told)["condition"] <= 1e-5
+    off = {"condition": told["condition"] + np.float32(5e-5) * max(1, np.abs(told["condition"]).max())}
+    with pytest.raises(BundleError, match=r"{'condition': 1e-05}"):
+        held_to(windows, off, told)
+    # A stage that reads what the golden windows lack cannot be asked.
+    assert condition([replace(stage, inputs=inputs | {"features": inputs["fmri"]})], windows) == {}
+
+
+def test_values_that_are_no_numbers_are_refused_in_every_precision() -> None:
+    truth = {"latent": np.zeros((1, 2), np.float32)}
+    for precision in ("fp32", "fp16", "int8"):
+        with pytest.raises(BundleError, match="'latent': inf"):
+            held_to(truth, {"latent": np.full((1, 2), np.nan, np.float32)}, precision=precision)
