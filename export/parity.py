@@ -123,7 +123,7 @@ def checked(
     golden: Arrays,
     memories: Mapping[str, Table] | None = None,
     told: Mapping[str, Array] | None = None,
-    single: dict[str, ModelProto] | None = None,
+    stand_ins: Mapping[str, dict[str, ModelProto]] | None = None,
 ) -> dict[str, Any]:
     """Hold graphs against the run's own decoder, or look at them where this machine cannot run them.
 
@@ -131,15 +131,16 @@ def checked(
     ----------
     manifest, graphs, golden, memories, told
         See `compare`.
-    single : dict, optional
-        The same graphs in single precision, where the others are in a lower one.
+    stand_ins : mapping, optional
+        What is run where the graphs themselves cannot be: ``fp32``, the graphs in single precision, and
+        ``emulated``, graphs in single precision that round to the lower one.
 
     Returns
     -------
     dict
         What `compare` returns, with the ``status`` ``passed``. Else the ``status`` is ``structural``, with
-        the ``reason`` and what each of the ``checks`` of a graph said; ``fp32`` is then what this function
-        returns of the graphs in single precision, and ``largest_difference`` and ``clip_psnr_db`` are None.
+        the ``reason`` and what each of the ``checks`` of a graph said; ``largest_difference`` and
+        ``clip_psnr_db`` are None, and beside them stands what this function returns of each stand-in.
 
     Raises
     ------
@@ -152,9 +153,9 @@ def checked(
         checks = {name: structural.held(Path(place) / f"{name}.onnx") for name in graphs} if reason else {}
     if reason is None:
         return {"status": PASSED} | compare(manifest, graphs, golden, memories, told)
-    found = None
-    if single is not None and manifest.precision != "fp32":
-        found = checked(replace(manifest, precision="fp32"), single, golden, memories, told)
+    found: dict[str, Any] = {}
+    for name, others in (stand_ins or {}).items():
+        found[name] = _stand_in(name, manifest, others, golden, memories, told)
     return {
         "status": STRUCTURAL,
         "reason": reason,
@@ -163,8 +164,21 @@ def checked(
         "largest_difference": None,
         "clip_psnr_db": None,
         "checks": checks,
-        "fp32": found,
-    }
+    } | found
+
+
+def _stand_in(
+    name: str,
+    manifest: Manifest,
+    graphs: dict[str, ModelProto],
+    golden: Arrays,
+    memories: Mapping[str, Table] | None,
+    told: Mapping[str, Array] | None,
+) -> dict[str, Any]:
+    """Run graphs of single precision, and hold them to what the precision that they stand for allows."""
+    if name == "fp32":
+        return checked(replace(manifest, precision="fp32"), graphs, golden, memories, told)
+    return {"status": PASSED} | compare(manifest, graphs, golden, memories, told)
 
 
 def compare(

@@ -21,9 +21,10 @@ from export import engines
 from export.digest import digest
 from export.files import beside, write
 from export.parity import checked, condition, expected
+from export.precision import CLOCK, ROUNDED, converted, emulated
 from rtdecode import bundle, installing
 from rtdecode.bundle import Bundle, Manifest, Memory, Subject, wiring
-from rtdecode.bundle.manifest import FUSED, OWN_STAGES
+from rtdecode.bundle.manifest import FUSED, OWN_STAGES, PRECISIONS
 from rtdecode.bundle.wiring import Said
 from rtdecode.errors import RtDecodeError, UsageError
 from train.recipe import ExportDefaults, build
@@ -34,7 +35,6 @@ from train.work import Arrays
 # The target whose bundle holds engines beside its graphs.
 ENGINES = "tensorrt"
 TARGETS = ("onnx", ENGINES)
-PRECISIONS = ("fp32",)
 # Packages that tracing needs; graphs of closed forms are written without them.
 _TO_TRACE = ("torch", "onnxscript")
 
@@ -55,9 +55,11 @@ def run(
         A folder that `train.run` wrote.
     out : Path
         The bundle's folder. A bundle that is already there is replaced.
-    target, precision : str, optional
-        Only ``fp32`` is supported. With ``tensorrt`` the bundle also holds engines built ahead, see
-        `export.engines`. The default is what the run's recipe says.
+    target : str, optional
+        With ``tensorrt`` the bundle also holds engines built ahead, see `export.engines`. The default is what
+        the run's recipe says.
+    precision : str, optional
+        One of `rtdecode.bundle.manifest.PRECISIONS`. The default is what the run's recipe says.
     steps : int or None
         Default number of denoising steps, for a run with a denoiser. If not given, the run's own number
         is kept.
@@ -92,12 +94,14 @@ def run(
     bundle.check_target(out)
     system = restored(run_dir, plan)
     _check_scopes(system)
+    asked = precision or defaults.precision
+    _check_refused(system, asked)
     memories = system.memories()
     # The default participant comes first: the others share its stages.
-    made = _made(system, run_dir, None, steps, {}, memories)
+    made = _made(system, run_dir, None, steps, asked, None, memories)
     others: dict[str, _Made] = {}
     for name in tree.get("subjects", {}):
-        others[name] = _made(system.of_subject(name), run_dir, name, steps, made.graphs, memories)
+        others[name] = _made(system.of_subject(name), run_dir, name, steps, asked, made, memories)
     manifest = made.manifest
     graphs = made.graphs
     parity: dict[str, Any] = made.parity
@@ -134,6 +138,8 @@ class _Made:
         The golden windows and what is expected of them, as ``golden.npz`` holds them.
     parity : dict
         The result of the check, for the manifest.
+    stand_ins : dict
+        What was run where the graphs themselves cannot be, see `export.parity.checked`.
     """
 
     manifest: Manifest
@@ -141,6 +147,7 @@ class _Made:
     own: list[str]
     golden: Arrays
     parity: dict[str, Any]
+    stand_ins: dict[str, dict[str, ModelProto]]
 
 
 def _made(
@@ -148,7 +155,8 @@ def _made(
     run_dir: Path,
     subject: str | None,
     steps: int | None,
-    shared: dict[str, ModelProto],
+    precision: str,
+    shared: _Made | None,
     memories: dict[str, Table],
 ) -> _Made:
     """Make the graphs of one participant and check them against the run's own decoder.
@@ -162,22 +170,52 @@ def _made(
     stages = list(system.stages(manifest))
     own = [stage for stage in stages if subject is None or stage.name in OWN_STAGES]
     # Shared stages are traced once, and every participant is checked with the same graphs.
-    graphs = {name: graph for name, graph in shared.items() if name not in OWN_STAGES}
-    graphs |= graphs_of(own)
+    graphs = graphs_of(own)
+    flavour = FUSED if any(isinstance(stage, Traced) for stage in stages) else None
+    said = {stage.name: stage.said for stage in stages}
+    shared_graphs = {} if shared is None else _of_others(shared.graphs)
+    # The ports of a graph are the same in every precision, and so is their wiring.
+    clocks = _clocks(wired(manifest, shared_graphs | graphs, said, system.scopes))
+    stand_ins: dict[str, dict[str, ModelProto]] = {}
+    if precision in ROUNDED:
+        rounded = {name: emulated(graph, precision, clocks[name]) for name, graph in graphs.items()}
+        stand_ins = {"fp32": graphs, "emulated": rounded}
+    graphs = {name: converted(graph, precision, clocks[name]) for name, graph in graphs.items()}
+    if shared is not None:
+        graphs |= shared_graphs
+        stand_ins = {name: one | _of_others(shared.stand_ins[name]) for name, one in stand_ins.items()}
     golden = expected(system, arrays(place, "golden"), manifest.steps)
     kept = {name: _memory(name, table) for name, table in memories.items()}
-    manifest = wired(manifest, graphs, {stage.name: stage.said for stage in stages}, system.scopes)
+    manifest = wired(manifest, graphs, said, system.scopes)
     # The system states the shape of the whole latent. `wired` only sees what one call of a graph
     # gives, which for a denoiser that works in chunks has fewer latent frames.
-    flavour = FUSED if any(isinstance(stage, Traced) for stage in stages) else None
-    manifest = replace(manifest, latent=[1, *system.latent_shape], memories=kept, flavour=flavour)
+    manifest = replace(
+        manifest,
+        latent=[1, *system.latent_shape],
+        memories=kept,
+        flavour=flavour,
+        precision=precision,
+    )
     digests = {stage.name: digest(graphs[stage.name]) for stage in own}
     told = condition(stages, golden)
-    parity = checked(manifest, graphs, golden, memories, told) | {"digests": digests}
+    parity = checked(manifest, graphs, golden, memories, told, stand_ins) | {"digests": digests}
     # Keep frames as a session emits them, in 8 bits: a quarter of the size. Keep those of the first
     # window only: frames would otherwise be most of the file. Latents are kept for every window.
     golden["frames"] = np.rint(255 * golden["frames"][:1]).astype(np.uint8)
-    return _Made(manifest, graphs, [stage.name for stage in own], golden, parity)
+    return _Made(manifest, graphs, [stage.name for stage in own], golden, parity, stand_ins)
+
+
+def _of_others(graphs: dict[str, ModelProto]) -> dict[str, ModelProto]:
+    """Return the graphs that all participants share."""
+    return {name: graph for name, graph in graphs.items() if name not in OWN_STAGES}
+
+
+def _clocks(manifest: Manifest) -> dict[str, list[str]]:
+    """Name the inputs of each stage that say where the sampler is."""
+    return {
+        name: [port for port, read in stage.inputs.items() if read.source in CLOCK]
+        for name, stage in manifest.built.items()
+    }
 
 
 def _subject(name: str, made: _Made) -> Subject:
@@ -226,9 +264,19 @@ def _traced(stage: Traced, flavour: str) -> ModelProto:
 
 
 def _check(target: str | None, precision: str | None) -> None:
+    if precision == "fp8":
+        raise UsageError(
+            "--precision fp8 is not supported: it needs scales that nvidia-modelopt measures on a GPU, and "
+            f"this version does not call it. Choose from {', '.join(PRECISIONS)}."
+        )
     for name, value, there in (("target", target, TARGETS), ("precision", precision, PRECISIONS)):
         if value is not None and value not in there:
             raise UsageError(f"--{name} {value} is not supported; choose from {', '.join(there)}.")
+
+
+def _check_refused(system: System, precision: str) -> None:
+    if precision in system.refused:
+        raise UsageError(f"--precision {precision} is refused: {system.refused[precision]}")
 
 
 def _check_scopes(system: System) -> None:

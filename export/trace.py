@@ -10,11 +10,12 @@ import warnings
 
 import numpy as np
 import torch
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, helper, numpy_helper
 from onnx_ir.passes.common import DeduplicateInitializersPass
 from torch.onnx import ONNXProgram
 
 from export.files import check
+from export.halves import halved
 from rtdecode.bundle.manifest import DECOMPOSED, FUSED
 from rtdecode.errors import RtDecodeError
 from train.system import Traced
@@ -24,8 +25,6 @@ from train.system import Traced
 # not within a larger graph (NVIDIA/TensorRT issues 4705 and 4738), so its flavour ends before it.
 OPSETS = {FUSED: 23, DECOMPOSED: 22}
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
-# Weights with fewer elements stay in single precision.
-_SMALL = 256
 # Weights with more elements are not compared with each other: their bytes are held for it.
 _MERGED = 2**20
 
@@ -167,22 +166,3 @@ def _plain_group_norm(model: ModelProto, node: NodeProto, shape: list[int]) -> l
         helper.make_node("Mul", [names["out"], names["scale"]], [names["scaled"]]),
         helper.make_node("Add", [names["scaled"], names["bias"]], [out]),
     ]
-
-
-def halved(model: ModelProto) -> ModelProto:
-    """Store weights in half precision where that loses nothing, cast where they are used."""
-    casts = []
-    for tensor in model.graph.initializer:
-        value = numpy_helper.to_array(tensor)
-        if value.dtype != np.float32 or value.size < _SMALL:
-            continue
-        half = value.astype(np.float16)
-        if not np.array_equal(half.astype(np.float32), value):
-            continue
-        name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
-        casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
-    nodes = [*casts, *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    return model

@@ -233,7 +233,8 @@ def export(
         str | None, typer.Option(help="onnx, or tensorrt: engines too; default: the recipe's.")
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="Precision of the graphs: fp32; default: the recipe's.")
+        str | None,
+        typer.Option(help="Precision of the graphs: fp32, bf16, fp16 or int8; default: the recipe's."),
     ] = None,
     steps: Annotated[
         int | None, typer.Option(help="Denoising steps, 1 or more; only with a denoiser.")

@@ -159,6 +159,8 @@ class System(ABC):
         ``carry_mask``; 0 for none.
     denoises : bool
         Whether it samples from noise. A system that does not decodes in closed form.
+    refused : mapping
+        Precision that its graphs cannot be exported in -> why, in a sentence.
     scopes : mapping
         State that its stages write -> how long it lives, ``chunk`` or ``window``; ``window`` for states that
         are not named.
@@ -167,7 +169,8 @@ class System(ABC):
     latent_shape: tuple[int, int, int, int]
     carried: int = 0
     denoises: bool = False
-    # Read-only, because all systems that set no scopes share this mapping.
+    # Read-only, because all systems that do not set them share these mappings.
+    refused: Mapping[str, str] = MappingProxyType({})
     scopes: Mapping[str, str] = MappingProxyType({})
 
     @abstractmethod

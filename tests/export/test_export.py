@@ -13,13 +13,16 @@ from export.digest import digest
 from export.parity import allowed, compare, expected, held_to
 from export.run import graphs_of, run, wired
 from rtdecode import bundle, installing
-from rtdecode.bundle import Manifest
+from rtdecode.bundle import Manifest, describe
 from rtdecode.bundle.engine import load
+from rtdecode.bundle.golden import compare as compare_golden
 from rtdecode.bundle.golden import decode as decode_golden
+from rtdecode.bundle.golden import first
 from rtdecode.errors import BundleError, UsageError
 from rtdecode.types import Window
 from streaming.decode.decoder import Decoder
 from tests.train.tiny import tiny, tiny_bundle
+from train.models.cinesync.system import CineSync
 from train.models.haxby.system import Category
 from train.models.ridge.system import PatchRidge
 from train.recipe import build
@@ -77,7 +80,8 @@ def test_exporting_twice_gives_the_same_bytes(recipe: str, tmp_path: Path) -> No
     ("asked", "what"),
     [
         ({"target": "coreml"}, "coreml is not supported; choose from onnx, tensorrt"),
-        ({"precision": "fp16"}, "fp16 is not supported; choose from fp32"),
+        ({"precision": "fp4"}, "fp4 is not supported; choose from fp32, bf16, fp16, int8"),
+        ({"precision": "fp8"}, "fp8 is not supported: it needs scales that nvidia-modelopt measures"),
         ({"steps": 4}, "needs a run with a denoiser"),
     ],
 )
@@ -85,6 +89,61 @@ def test_what_is_not_built_is_said(asked: dict, what: str, tmp_path: Path) -> No
     with pytest.raises(UsageError, match=what):
         run(tiny("haxby"), tmp_path / "bundle", **asked)
     assert not (tmp_path / "bundle").exists()
+
+
+def test_a_precision_that_a_system_refuses_is_refused_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Category, "refused", {"bf16": "its sums are long."})
+    with pytest.raises(UsageError, match="--precision bf16 is refused: its sums are long"):
+        run(tiny("haxby"), tmp_path / "bundle", precision="bf16")
+    assert not (tmp_path / "bundle").exists()
+    assert list(CineSync.refused) == ["fp16"]
+    assert "overflows" in CineSync.refused["fp16"]
+
+
+def test_a_bundle_of_int8_has_passed_and_says_its_precision(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = run(tiny("ridge"), tmp_path / "bundle", precision="int8")
+    assert made.manifest.precision == bundle.to_json(made.manifest)["precision"] == "int8"
+    parity = made.manifest.parity
+    assert parity["status"] == "passed"
+    assert 30 <= parity["clip_psnr_db"] < 80
+    whole = tiny_bundle("ridge")
+    assert "precision" not in bundle.to_json(whole.manifest)
+    size, whole_size = ((one.path / "encode.onnx").stat().st_size for one in (made, whole))
+    assert size < 0.7 * whole_size
+    describe.show(made)
+    shown = capsys.readouterr().out
+    assert "int8" in shown
+    assert "passed" in shown
+    # A session holds the graphs to what their precision allows.
+    kept = first(made)
+    found = decode_golden(load(made), kept, 0, "golden.npz")
+    compare_golden(made, kept, found)
+    found["frames"] = 1 - found["frames"]
+    with pytest.raises(BundleError, match=r"frames with a PSNR of -?\d+\.\d dB .* int8 has to reach 30 dB"):
+        compare_golden(made, kept, found)
+    found["latent"] = -found["latent"]
+    with pytest.raises(BundleError, match=r"latent with a PSNR of -?\d+\.\d dB"):
+        compare_golden(made, kept, found)
+    with pytest.raises(BundleError, match="precision is one of fp32, bf16, fp16, int8, found 'fp4'"):
+        bundle.from_json(bundle.to_json(made.manifest) | {"precision": "fp4"})
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_precision_that_does_not_run_here_is_rounded_to_and_has_not_passed(
+    precision: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = run(tiny("haxby"), tmp_path / "bundle", precision=precision)
+    parity = made.manifest.parity
+    assert (parity["status"], parity["largest_difference"]) == ("structural", None)
+    assert parity["fp32"]["largest_difference"] == tiny_bundle("haxby").manifest.parity["largest_difference"]
+    assert parity["emulated"]["status"] == "passed"
+    assert parity["emulated"]["largest_difference"]["scores"] > 1e-5
+    describe.show(made)
+    assert f"{precision}" in capsys.readouterr().out
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:

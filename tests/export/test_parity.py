@@ -81,7 +81,7 @@ def test_what_does_not_fit_into_memory_is_looked_at_and_has_not_passed(
     found = checked(made.manifest, graphs(made), golden())
     assert found["status"] == "structural"
     assert found["reason"].startswith("decoding takes about 0.0 GB of memory, and 0.0 GB were free")
-    assert found["largest_difference"] is found["clip_psnr_db"] is found["fp32"] is None
+    assert found["largest_difference"] is found["clip_psnr_db"] is None
     assert found["checks"] == {
         name: {"checker": "ok", "shapes": "ok", "load": "ok"} for name in made.manifest.built
     }
@@ -90,11 +90,28 @@ def test_what_does_not_fit_into_memory_is_looked_at_and_has_not_passed(
 def test_a_precision_without_kernels_is_looked_at_and_the_same_graphs_are_run_in_fp32() -> None:
     made = tiny_bundle("haxby")
     single = graphs(made)
-    found = checked(replace(made.manifest, precision="bf16"), single, golden(), single=single)
+    lower = replace(made.manifest, precision="bf16")
+    found = checked(lower, single, golden(), stand_ins={"fp32": single, "emulated": single})
     assert (found["status"], found["largest_difference"]) == ("structural", None)
     assert "no kernels for bf16 on the CPU" in found["reason"]
     assert found["fp32"]["status"] == "passed"
     assert found["fp32"]["largest_difference"] == made.manifest.parity["largest_difference"]
+    assert found["emulated"]["clip_psnr_db"] == made.manifest.parity["clip_psnr_db"]
+
+
+def test_clips_of_a_lower_precision_are_held_to_its_psnr() -> None:
+    made = tiny_bundle("haxby")
+    single = graphs(made)
+    wanted = golden()
+    # A PSNR of 38 dB: enough for int8, and not for bf16.
+    wanted["frames"] = wanted["frames"] + np.float32(10 ** (-38 / 20))
+    for precision, enough in (("int8", True), ("bf16", False)):
+        lower = replace(made.manifest, precision=precision)
+        if enough:
+            assert checked(lower, single, wanted)["clip_psnr_db"] == pytest.approx(38, abs=0.01)
+            continue
+        with pytest.raises(BundleError, match=r"a PSNR of 38\.0 dB, where bf16 has to reach 40 dB"):
+            checked(lower, single, wanted, stand_ins={"emulated": single})
 
 
 def one_node(kind: str, dtype: int, *weights: np.ndarray, says: list[int], opset: int = 22) -> ModelProto:

@@ -4,6 +4,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,12 @@ class BrainConditioned(System):
     """
 
     denoises = True
+    refused = MappingProxyType(
+        {
+            "fp16": "a CogVideoX overflows in it, and its clips are black (THUDM/CogVideo issue 637). "
+            "Take bf16 or fp32."
+        }
+    )
 
     def __init__(
         self,
