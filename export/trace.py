@@ -1,23 +1,28 @@
 """Trace a torch module into an ONNX graph, in one of two flavours.
 
-`graph` exports the module at the opset of the flavour, stores equal weights once and in half precision where
-that loses nothing, strips what the exporter notes about itself, and checks the result. This is the one module
-of the export that needs torch.
+`graph` adds low-rank adapters to the weights, exports the module at the opset of the flavour, stores equal
+weights once and in half precision where that loses nothing, strips what the exporter notes about itself, and
+checks the result. This is the one module of the export that needs torch.
 """
 
 import logging
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 from onnx_ir.passes.common import DeduplicateInitializersPass
+from torch import nn
 from torch.onnx import ONNXProgram
 
 from export.files import check
 from export.halves import halved
 from rtdecode.bundle.manifest import DECOMPOSED, FUSED
 from rtdecode.errors import RtDecodeError
+from train import adapters
 from train.system import Traced
 
 # The opset is stated, because the exporter's default one changes with its release. From 23 on ONNX has a node
@@ -44,11 +49,13 @@ def graph(stage: Traced, flavour: str) -> ModelProto:
         If an attention of the module became anything but one node in a fused graph, or if one is left as a
         node in a decomposed graph.
     """
-    program = _exported(stage, OPSETS[flavour])
-    attentions = _attentions(program)
-    # torch merges small ones alone. Tables that every layer reads, such as rotary positions, are larger.
-    DeduplicateInitializersPass(size_limit=_MERGED)(program.model)
-    model = program.model_proto
+    with _merged(stage.module):
+        program = _exported(stage, OPSETS[flavour])
+        attentions = _attentions(program)
+        # torch merges small ones alone. Tables that every layer reads, such as rotary positions, are larger.
+        DeduplicateInitializersPass(size_limit=_MERGED)(program.model)
+        # Until here the program holds the module's own weights, and not copies.
+        model = program.model_proto
     _check_attentions(model, stage.name, flavour, attentions)
     if flavour == FUSED:
         _fit_to_runtime(model)
@@ -62,6 +69,24 @@ def graph(stage: Traced, flavour: str) -> ModelProto:
     del model.metadata_props[:]
     check(model)
     return model
+
+
+@contextmanager
+def _merged(module: nn.Module) -> Iterator[None]:
+    """Add the low-rank adapters of a module to its weights for a while.
+
+    Not on a copy, which a large model has no room for. Taken off again, an adapter leaves the weights off by
+    their rounding, so that the run's own decoder, which keeps them apart, still tells whether the sum is right.
+    """
+    # Whoever put adapters on has imported PEFT, and to import it takes seconds.
+    layers = adapters.adapted(module).values() if "peft" in sys.modules else ()
+    for layer in layers:
+        layer.merge()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.unmerge()
 
 
 def _exported(stage: Traced, opset: int) -> ONNXProgram:

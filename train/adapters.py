@@ -76,24 +76,25 @@ def inject(system: nn.Module, part: str, name: str, adapter: Adapter) -> None:
     # PEFT keeps a note of what it put there, and would warn about it when a second adapter comes.
     del module.peft_config
     # All adapters of a layer stay active together; PEFT would leave only one of them so.
-    for layer in _adapted(module).values():
+    for layer in adapted(module).values():
         layer.set_adapter(list(layer.r))
 
 
 def merge(module: nn.Module) -> None:
     """Add all adapters of a module to its weights, and remove them."""
-    for layer in _adapted(module).values():
+    for layer in adapted(module).values():
         layer.merge()
     remove(module)
 
 
 def remove(module: nn.Module) -> None:
     """Take all adapters of a module off, and leave its weights as they were without them."""
-    for name, layer in _adapted(module).items():
+    for name, layer in adapted(module).items():
         module.set_submodule(name, layer.get_base_layer())
 
 
-def _adapted(module: nn.Module) -> dict[str, Any]:
+def adapted(module: nn.Module) -> dict[str, Any]:
+    """Return the layers of a module that have adapters, by their names."""
     from peft.tuners.lora import LoraLayer
 
     return {name: layer for name, layer in module.named_modules() if isinstance(layer, LoraLayer)}

@@ -15,6 +15,8 @@ from export.trace import OPSETS, graph
 from rtdecode.bundle.graph import Graph
 from rtdecode.bundle.manifest import DECOMPOSED, FUSED
 from rtdecode.errors import RtDecodeError
+from train import adapters
+from train.adapters import Adapter
 from train.closed_form.graph_writer import GraphWriter
 from train.system import Traced, Written
 
@@ -73,6 +75,26 @@ def test_norms_of_groups_are_those_of_torch(flavour: str, kind: str) -> None:
     assert kinds(model)[kind] == 1
     found = Graph(model.SerializeToString(), "the test")({"latent": values.numpy()})["frames"]
     np.testing.assert_allclose(found, norm(values).detach().numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_adapters_are_added_to_the_weights() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(6, 6), nn.Tanh())
+    adapters.inject(module, "", "tuned", Adapter(["0"], rank=2, alpha=2))
+    (layer,) = adapters.adapted(module).values()
+    nn.init.normal_(layer.lora_B["tuned"].weight)
+    values = torch.randn(1, 6)
+    with torch.no_grad():
+        expected = module(values).numpy()
+    model = graph(Traced("encode", module, {"fmri": values}, ["latent"]), FUSED)
+    # One product, and not three.
+    assert kinds(model)["Gemm"] + kinds(model)["MatMul"] == 1
+    found = Graph(model.SerializeToString(), "the test")({"fmri": values.numpy()})["latent"]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    # The run's own decoder keeps them apart.
+    assert not layer.merged
+    with torch.no_grad():
+        np.testing.assert_allclose(module(values).numpy(), expected, atol=1e-6)
 
 
 def test_a_graph_that_a_system_writes_stays_as_it_is() -> None:
