@@ -29,7 +29,7 @@ from rtdecode import bundle as bundles
 from rtdecode import installing
 from rtdecode.bundle import BuiltEngine, Bundle, Input, Manifest, Output, Stage, gpu
 from rtdecode.bundle.ahead import logger
-from rtdecode.bundle.manifest import BUILDERS
+from rtdecode.bundle.manifest import BUILDERS, DECOMPOSED, FUSED
 from rtdecode.errors import BundleError, RtDecodeError, UsageError
 
 # The GPUs that engines are built for unless others are asked for.
@@ -225,11 +225,11 @@ def build(builder: str, model: bytes, capability: str, path: Path) -> Made:
     NotBuiltError
         If the builder refuses the graph; the message has its words.
     """
-    flavour = "decomposed"
+    flavour = DECOMPOSED
     graph = onnx.load_model_from_string(model)
     if _kinds(graph):
         flavour = probe(builder, graph, capability)
-        if flavour == "decomposed":
+        if flavour == DECOMPOSED:
             graph = decomposed(graph)
             model = graph.SerializeToString(deterministic=True)
     started = time.monotonic()
@@ -254,8 +254,8 @@ def probe(builder: str, model: ModelProto, capability: str) -> str:
             network = _parsed(builder, block.SerializeToString(deterministic=True), Path("a probe"))
             _built(network, capability)
         except NotBuiltError:
-            return "decomposed"
-    return "fused"
+            return DECOMPOSED
+    return FUSED
 
 
 def decomposed(model: ModelProto) -> ModelProto:

@@ -24,7 +24,7 @@ from export.parity import checked, condition, expected
 from export.precision import CLOCK, ROUNDED, converted, emulated
 from rtdecode import bundle, installing
 from rtdecode.bundle import Bundle, Manifest, Memory, Subject, wiring
-from rtdecode.bundle.manifest import FUSED, OWN_STAGES, PRECISIONS
+from rtdecode.bundle.manifest import DECOMPOSED, FUSED, OWN_STAGES, PRECISIONS
 from rtdecode.bundle.wiring import Said
 from rtdecode.errors import RtDecodeError, UsageError
 from train.recipe import ExportDefaults, build
@@ -34,7 +34,8 @@ from train.work import Arrays
 
 # The target whose bundle holds engines beside its graphs.
 ENGINES = "tensorrt"
-TARGETS = ("onnx", ENGINES)
+# Target -> the flavour of the graphs that are traced for it.
+TARGETS = {"onnx": FUSED, ENGINES: DECOMPOSED}
 # Packages that tracing needs; graphs of closed forms are written without them.
 _TO_TRACE = ("torch", "onnxscript")
 
@@ -56,8 +57,9 @@ def run(
     out : Path
         The bundle's folder. A bundle that is already there is replaced.
     target : str, optional
-        With ``tensorrt`` the bundle also holds engines built ahead, see `export.engines`. The default is what
-        the run's recipe says.
+        ``onnx`` or ``tensorrt``. With ``tensorrt`` attentions are decomposed, and the bundle also holds
+        engines that are built from its graphs, see `export.engines`. The default is what the run's recipe
+        says.
     precision : str, optional
         One of `rtdecode.bundle.manifest.PRECISIONS`. The default is what the run's recipe says.
     steps : int or None
@@ -84,6 +86,7 @@ def run(
     plan: Plan = build(arguments["system"])
     form = target or defaults.target
     _check(form, precision or defaults.precision)
+    asked = _Asked(TARGETS[form], precision or defaults.precision, steps)
     if form == ENGINES:
         engines.require()
     elif capabilities is not None:
@@ -94,14 +97,13 @@ def run(
     bundle.check_target(out)
     system = restored(run_dir, plan)
     _check_scopes(system)
-    asked = precision or defaults.precision
-    _check_refused(system, asked)
+    _check_refused(system, asked.precision)
     memories = system.memories()
     # The default participant comes first: the others share its stages.
-    made = _made(system, run_dir, None, steps, asked, None, memories)
+    made = _made(system, run_dir, None, asked, None, memories)
     others: dict[str, _Made] = {}
     for name in tree.get("subjects", {}):
-        others[name] = _made(system.of_subject(name), run_dir, name, steps, asked, made, memories)
+        others[name] = _made(system.of_subject(name), run_dir, name, asked, made, memories)
     manifest = made.manifest
     graphs = made.graphs
     parity: dict[str, Any] = made.parity
@@ -119,6 +121,24 @@ def run(
     if form != ENGINES:
         return written
     return engines.add(written, capabilities=capabilities or (engines.CAPABILITY,))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked of the graphs.
+
+    Attributes
+    ----------
+    flavour : str
+        Of the graphs that are traced, see `rtdecode.bundle.Manifest`.
+    precision : str
+    steps : int or None
+        Default number of denoising steps; None for the run's own number.
+    """
+
+    flavour: str
+    precision: str
+    steps: int | None
 
 
 @dataclass(frozen=True)
@@ -154,8 +174,7 @@ def _made(
     system: System,
     run_dir: Path,
     subject: str | None,
-    steps: int | None,
-    precision: str,
+    asked: _Asked,
     shared: _Made | None,
     memories: dict[str, Table],
 ) -> _Made:
@@ -165,26 +184,27 @@ def _made(
     for the stages through which its own signals enter (`OWN_STAGES`).
     """
     manifest, place = subject_of(run_dir, subject)
-    if steps is not None:
-        manifest = _with_steps(system, manifest, steps)
+    if asked.steps is not None:
+        manifest = _with_steps(system, manifest, asked.steps)
+    # Before anything is traced, which adds adapters to weights for a while.
+    golden = expected(system, arrays(place, "golden"), manifest.steps)
     stages = list(system.stages(manifest))
     own = [stage for stage in stages if subject is None or stage.name in OWN_STAGES]
     # Shared stages are traced once, and every participant is checked with the same graphs.
-    graphs = graphs_of(own)
-    flavour = FUSED if any(isinstance(stage, Traced) for stage in stages) else None
+    graphs = graphs_of(own, asked.flavour)
+    traced = any(isinstance(stage, Traced) for stage in stages)
     said = {stage.name: stage.said for stage in stages}
     shared_graphs = {} if shared is None else _of_others(shared.graphs)
     # The ports of a graph are the same in every precision, and so is their wiring.
     clocks = _clocks(wired(manifest, shared_graphs | graphs, said, system.scopes))
     stand_ins: dict[str, dict[str, ModelProto]] = {}
-    if precision in ROUNDED:
-        rounded = {name: emulated(graph, precision, clocks[name]) for name, graph in graphs.items()}
+    if asked.precision in ROUNDED:
+        rounded = {name: emulated(graph, asked.precision, clocks[name]) for name, graph in graphs.items()}
         stand_ins = {"fp32": graphs, "emulated": rounded}
-    graphs = {name: converted(graph, precision, clocks[name]) for name, graph in graphs.items()}
+    graphs = {name: converted(graph, asked.precision, clocks[name]) for name, graph in graphs.items()}
     if shared is not None:
         graphs |= shared_graphs
         stand_ins = {name: one | _of_others(shared.stand_ins[name]) for name, one in stand_ins.items()}
-    golden = expected(system, arrays(place, "golden"), manifest.steps)
     kept = {name: _memory(name, table) for name, table in memories.items()}
     manifest = wired(manifest, graphs, said, system.scopes)
     # The system states the shape of the whole latent. `wired` only sees what one call of a graph
@@ -193,8 +213,8 @@ def _made(
         manifest,
         latent=[1, *system.latent_shape],
         memories=kept,
-        flavour=flavour,
-        precision=precision,
+        flavour=asked.flavour if traced else None,
+        precision=asked.precision,
     )
     digests = {stage.name: digest(graphs[stage.name]) for stage in own}
     told = condition(stages, golden)
