@@ -27,7 +27,9 @@ _TYPES = {
 }
 ROUNDED = tuple(_TYPES)
 _MATRICES = ("MatMul", "Gemm")
-_CONVOLUTIONS = ("Conv", "ConvTranspose")
+# Precision -> the nodes beside matrix products that compute in it. TensorRT-RTX 1.7 cannot build a transposed
+# convolution in bfloat16.
+_OTHERS = {"fp16": ("Conv", "ConvTranspose", "Attention"), "bf16": ("Conv", "Attention")}
 # ONNX allows bfloat16 for convolutions from this opset on.
 _BF16_CONVOLUTIONS = 22
 # Nodes that only move values: between two nodes of a lower precision they move the lower ones.
@@ -118,7 +120,7 @@ def emulated(model: ModelProto, precision: str, clock: Collection[str] = ()) -> 
 
 def _to_lower(model: ModelProto, precision: str, clock: Collection[str]) -> set[int]:
     """Return the numbers of the nodes that compute in a lower precision."""
-    kinds = (*_MATRICES, *_CONVOLUTIONS, "Attention")
+    kinds = (*_MATRICES, *_OTHERS[precision])
     opset = max(opset.version for opset in model.opset_import if opset.domain == "")
     if precision == "bf16" and opset < _BF16_CONVOLUTIONS:
         kinds = (*_MATRICES, "Attention")

@@ -292,6 +292,11 @@ def _check(target: str | None, precision: str | None) -> None:
     for name, value, there in (("target", target, TARGETS), ("precision", precision, PRECISIONS)):
         if value is not None and value not in there:
             raise UsageError(f"--{name} {value} is not supported; choose from {', '.join(there)}.")
+    if target == ENGINES and precision == "int8":
+        raise UsageError(
+            f"--precision int8 is for ONNX Runtime on a CPU, and no engine is built from its graphs. With "
+            f"--target {ENGINES}, choose from {', '.join(name for name in PRECISIONS if name != 'int8')}."
+        )
 
 
 def _check_refused(system: System, precision: str) -> None:

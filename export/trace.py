@@ -64,7 +64,7 @@ def graph(stage: Traced, flavour: str) -> ModelProto:
     for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
-    del model.graph.value_info[:]
+    _keep_types(model)
     del model.graph.metadata_props[:]
     del model.metadata_props[:]
     check(model)
@@ -75,8 +75,8 @@ def graph(stage: Traced, flavour: str) -> ModelProto:
 def _merged(module: nn.Module) -> Iterator[None]:
     """Add the low-rank adapters of a module to its weights for a while.
 
-    Not on a copy, which a large model has no room for. Taken off again, an adapter leaves the weights off by
-    their rounding, so that the run's own decoder, which keeps them apart, still tells whether the sum is right.
+    Not on a copy, which a large model has no room for. An adapter that is taken off again leaves the weights
+    off by their rounding alone.
     """
     # Whoever put adapters on has imported PEFT, and to import it takes seconds.
     layers = adapters.adapted(module).values() if "peft" in sys.modules else ()
@@ -146,6 +146,18 @@ def _fit_to_runtime(model: ModelProto) -> None:
         nodes.append(node)
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+
+
+def _keep_types(model: ModelProto) -> None:
+    """Leave out the types of values, except where ONNX cannot infer them.
+
+    onnx 1.23 infers nothing for the output of a GroupNormalization, nor then for what is computed from it.
+    """
+    untold = {node.output[0] for node in model.graph.node if node.op_type == "GroupNormalization"}
+    kept = [value for value in model.graph.value_info if value.name in untold]
+    del model.graph.value_info[:]
+    for value in kept:
+        model.graph.value_info.append(helper.make_value_info(value.name, value.type))
 
 
 def _whole_mask(model: ModelProto, node: NodeProto, queries: int) -> NodeProto:

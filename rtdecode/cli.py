@@ -230,7 +230,7 @@ def export(
     run: Annotated[Path, typer.Argument(help="A training run.")],
     out: Annotated[Path, typer.Option(help="The bundle's folder.", metavar="BUNDLE")],
     target: Annotated[
-        str | None, typer.Option(help="onnx, or tensorrt: engines too; default: the recipe's.")
+        str | None, typer.Option(help="onnx, or tensorrt: for engines, and with them; default: the recipe's.")
     ] = None,
     precision: Annotated[
         str | None,

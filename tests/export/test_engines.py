@@ -14,11 +14,14 @@ from onnx import ModelProto, TensorProto, helper
 
 from export import engines
 from export.fitted import _with_own
+from export.run import run
+from export.trace import OPSETS
 from rtdecode import bundle as bundles
 from rtdecode.bundle import BuiltEngine, Bundle
 from rtdecode.disk.sealed import digest_of, file_hash
 from rtdecode.errors import BundleError, RtDecodeError, UsageError
 from tests.streaming.bundles import make_bundle
+from tests.train.tiny import tiny
 
 # Of heads that TensorRT-RTX has a kernel for: 32 values each.
 _SHAPE = [1, 4, 64, 32]
@@ -170,6 +173,19 @@ def test_tensorrt_rtx_builds_engines_of_the_shipped_video_model(tmp_path: Path) 
     again = engines.add(made, None, ["8.6"], words.append)
     assert {engine.compute_capability for engine in again.manifest.engines} == {"8.6"}
     assert not (made.path / "engines" / "tensorrt_rtx-sm80").exists()
+
+
+@pytest.mark.full
+def test_a_run_exported_for_tensorrt_has_decomposed_graphs_and_engines_of_them(tmp_path: Path) -> None:
+    made = run(tiny("compact"), tmp_path / "bundle", target="tensorrt", precision="bf16")
+    manifest = made.manifest
+    assert (manifest.flavour, manifest.precision) == ("decomposed", "bf16")
+    assert {(engine.stage, engine.flavour) for engine in manifest.engines} == {
+        (stage, "decomposed") for stage in manifest.built
+    }
+    graphs = [onnx.load(made.path / stage.file) for stage in manifest.built.values()]
+    assert {opset.version for graph in graphs for opset in graph.opset_import} == {OPSETS["decomposed"]}
+    assert not [node for graph in graphs for node in graph.graph.node if node.op_type == "Attention"]
 
 
 @pytest.mark.full

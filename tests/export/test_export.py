@@ -82,6 +82,7 @@ def test_exporting_twice_gives_the_same_bytes(recipe: str, tmp_path: Path) -> No
         ({"target": "coreml"}, "coreml is not supported; choose from onnx, tensorrt"),
         ({"precision": "fp4"}, "fp4 is not supported; choose from fp32, bf16, fp16, int8"),
         ({"precision": "fp8"}, "fp8 is not supported: it needs scales that nvidia-modelopt measures"),
+        ({"target": "tensorrt", "precision": "int8"}, "int8 is for ONNX Runtime on a CPU"),
         ({"steps": 4}, "needs a run with a denoiser"),
     ],
 )

@@ -132,6 +132,15 @@ def test_rounding_sees_what_overflows_and_the_cpu_does_not() -> None:
     assert np.isfinite(unseen["y"]).all()
 
 
+@pytest.mark.parametrize(("precision", "kind"), [("fp16", TensorProto.FLOAT16), ("bf16", TensorProto.FLOAT)])
+def test_a_transposed_convolution_goes_no_lower_than_engines_can_be_built(precision: str, kind: int) -> None:
+    weights = {"w": np.ones((2, 2, 1), np.float32)}
+    model = written([helper.make_node("ConvTranspose", ["x", "w"], ["y"])], weights, [1, 2, 3])
+    made = converted(model, precision)
+    (node,) = (node for node in made.graph.node if node.op_type == "ConvTranspose")
+    assert kinds_of(made)[node.input[0]] == kinds_of(made)[node.input[1]] == kind
+
+
 def test_a_weight_that_half_precision_cannot_hold_is_refused() -> None:
     model = written(
         [helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": np.full((2, 2), 1e5, np.float32)}, [1, 2]
