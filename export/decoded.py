@@ -2,7 +2,7 @@
 
 `apart` starts ``python -m export.decoded JOB``, which decodes golden windows with graphs from their files,
 through the engine that a session uses. Nothing of torch, and nothing that the export holds in memory, reaches
-that process: what it decodes are the files.
+that process: what it decodes are the files. `providers_for` says what it decodes them on.
 """
 
 import json
@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from rtdecode import bundle
-from rtdecode.bundle import Manifest
+from rtdecode.bundle import Manifest, providers
 from rtdecode.bundle.engine import Engine
 from rtdecode.bundle.golden import decode
 from rtdecode.bundle.memory import Rows
+from rtdecode.bundle.providers import CPU, Provider
 from rtdecode.errors import BundleError, RtDecodeError
 from rtdecode.types import Array
 from train.work import read_arrays
@@ -28,6 +29,8 @@ from train.work import read_arrays
 _JOB = "job.json"
 _GOLDEN = "golden.npz"
 _FOUND = "found.npz"
+# On a CPU, ONNX Runtime computes in neither of these.
+_ON_A_GPU = ("fp16", "bf16")
 
 
 def apart(
@@ -85,6 +88,17 @@ def apart(
     return read_arrays(folder / _FOUND)
 
 
+def providers_for(precision: str) -> list[Provider]:
+    """Return what graphs of a precision are decoded on: the CPU, unless only a GPU computes in it.
+
+    A session would fall back to the CPU, and say so. Here that would be a check of something else, and
+    providers that are asked for by name either run or fail.
+    """
+    attempts, _ = providers.attempts()
+    # The last attempt is the CPU. The one before it is on a GPU, if there is one.
+    return attempts[-2] if precision in _ON_A_GPU and len(attempts) > 1 else [CPU]
+
+
 def run(folder: Path) -> None:
     """Decode the golden windows of a folder that `apart` filled, and write what was found beside them."""
     job = json.loads((folder / _JOB).read_text())
@@ -99,7 +113,8 @@ def run(folder: Path) -> None:
         name: Rows(np.load(path, mmap_mode="r", allow_pickle=False), dtype, f"the memory '{name}'")
         for name, (path, dtype) in job["memories"].items()
     }
-    engine = Engine(manifest, models, "the export", beside=beside, memories=memories)
+    chosen = providers_for(manifest.precision)
+    engine = Engine(manifest, models, "the export", chosen, beside, memories)
     found: list[dict[str, Any]] = []
     # Frames may be there for fewer windows, latents are there for all.
     for n in range(len(golden["latent"])):

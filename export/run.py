@@ -18,13 +18,15 @@ import onnx
 from onnx import ModelProto, ValueInfoProto, helper
 
 from export import engines
+from export.decoded import providers_for
 from export.digest import digest
 from export.files import beside, write
-from export.parity import checked, condition, expected
+from export.parity import PASSED, checked, condition, expected
 from export.precision import CLOCK, ROUNDED, converted, emulated
 from rtdecode import bundle, installing
-from rtdecode.bundle import Bundle, Manifest, Memory, Subject, wiring
+from rtdecode.bundle import Bundle, Manifest, Memory, Subject, gpu, wiring
 from rtdecode.bundle.manifest import DECOMPOSED, FUSED, OWN_STAGES, PRECISIONS
+from rtdecode.bundle.providers import CPU
 from rtdecode.bundle.wiring import Said
 from rtdecode.errors import RtDecodeError, UsageError
 from train.recipe import ExportDefaults, build
@@ -222,6 +224,8 @@ def _made(
     # Keep frames as a session emits them, in 8 bits: a quarter of the size. Keep those of the first
     # window only: frames would otherwise be most of the file. Latents are kept for every window.
     golden["frames"] = np.rint(255 * golden["frames"][:1]).astype(np.uint8)
+    if parity["status"] == PASSED and providers_for(asked.precision) != [CPU]:
+        manifest = replace(manifest, gpu=gpu.find().name)
     return _Made(manifest, graphs, [stage.name for stage in own], golden, parity, stand_ins)
 
 

@@ -11,7 +11,9 @@ from tempfile import TemporaryDirectory
 import onnx
 import onnxruntime
 
-from rtdecode.bundle import providers, room
+from export.decoded import providers_for
+from rtdecode.bundle import room
+from rtdecode.bundle.providers import CPU
 from rtdecode.errors import BundleError
 
 OK = "ok"
@@ -37,8 +39,7 @@ def cannot_run(files: Sequence[Path], precision: str) -> str | None:
     precision : str
         The precision that they compute in.
     """
-    attempts, _ = providers.attempts()
-    if precision in _NOT_ON_THE_CPU and attempts == [[providers.CPU]]:
+    if precision in _NOT_ON_THE_CPU and providers_for(precision) == [CPU]:
         return f"{_NOT_ON_THE_CPU[precision]}, and this machine offers no other provider"
     need = _COPIES * sum(file.stat().st_size for file in files)
     free = room.available()
@@ -90,7 +91,7 @@ def _load(graph: Path) -> None:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
-    onnxruntime.InferenceSession(str(graph), options, providers=[providers.CPU])
+    onnxruntime.InferenceSession(str(graph), options, providers=[CPU])
 
 
 def _told(check: Callable[[], None]) -> str:

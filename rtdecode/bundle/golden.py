@@ -180,7 +180,7 @@ def _check_psnr(bundle: Bundle, kept: Mapping[str, Array], found: Mapping[str, N
     # A latent has no largest value of its own. One that is the same everywhere is compared as it is.
     peaks = {"latent": float(np.ptp(kept["latent"])) or 1.0, "frames": 1.0}
     for name, peak in peaks.items():
-        expected = kept[name] / _unit(kept[name])
+        expected = kept[name].astype(np.float64) / _unit(kept[name])
         reached = psnr_db(expected / peak, found[name] / peak)
         # Written so that a NaN fails too.
         if not reached >= CLIP_DB[precision]:

@@ -147,7 +147,7 @@ def test_a_decomposed_attention_computes_the_same() -> None:
     rng = np.random.default_rng(0)
     given = {name: rng.normal(0, 1, _SHAPE).astype(np.float32) for name in ("q", "k", "v")}
     sessions = [onnxruntime.InferenceSession(model.SerializeToString()) for model in (fused, plain)]
-    first, second = (session.run(None, given)[0] for session in sessions)
+    first, second = (np.asarray(session.run(None, given)[0]) for session in sessions)
     np.testing.assert_allclose(first, second, atol=1e-6)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from export import decoded, structural
 from export.files import write
 from export.parity import checked, condition, expected, held_to
-from rtdecode.bundle import Bundle
+from rtdecode.bundle import Bundle, providers
 from rtdecode.errors import BundleError, RtDecodeError
 from tests.train.tiny import tiny, tiny_bundle
 from train.models.haxby.system import Category
@@ -97,6 +97,16 @@ def test_a_precision_without_kernels_is_looked_at_and_the_same_graphs_are_run_in
     assert found["fp32"]["status"] == "passed"
     assert found["fp32"]["largest_difference"] == made.manifest.parity["largest_difference"]
     assert found["emulated"]["clip_psnr_db"] == made.manifest.parity["clip_psnr_db"]
+
+
+def test_a_precision_of_gpus_is_decoded_on_a_gpu_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert decoded.providers_for("bf16") == decoded.providers_for("fp32") == [providers.CPU]
+    without_capture = [(providers.CUDA, {"enable_cuda_graph": "0"}), providers.CPU]
+    tried = [[(providers.CUDA, {"enable_cuda_graph": "1"}), providers.CPU], without_capture, [providers.CPU]]
+    monkeypatch.setattr(providers, "attempts", lambda: (tried, None))
+    assert decoded.providers_for("bf16") == decoded.providers_for("fp16") == without_capture
+    assert decoded.providers_for("fp32") == decoded.providers_for("int8") == [providers.CPU]
+    assert structural.cannot_run([], "bf16") is None
 
 
 def test_clips_of_a_lower_precision_are_held_to_its_psnr() -> None:
