@@ -43,7 +43,7 @@ SHIPPED = {
     "refined-encoder": "train.models.compact.plan:EncoderSizes",
     "video-flow": "train.models.compact.plan:FlowSizes",
     "mixture": "train.models.compact.batches:Mixture",
-    "distillation": "train.models.compact.student:Distillation",
+    "distillation": "train.distillation.targets:Distillation",
     "patch-ridge": "train.models.ridge.plan:PatchRidgePlan",
     "category": "train.models.haxby.plan:CategoryPlan",
     "compact": "train.models.compact.plan:CompactPlan",

@@ -17,6 +17,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from rtdecode.errors import UsageError
+
+ROLLOUT = "teacher_rollout"
+DIFFERENCE = "central_difference"
+TARGETS = (ROLLOUT, DIFFERENCE)
+
 # Latents (row, channel, latent frame, row, column) and levels (row,) -> velocity.
 Velocity = Callable[[Tensor, Tensor], Tensor]
 # Latents, level t and level r (row,) -> mean velocity from t to r.
@@ -49,6 +55,82 @@ class Wanted:
     rows: Tensor
 
 
+@dataclass(frozen=True)
+class Distillation:
+    """How a student is taught.
+
+    Attributes
+    ----------
+    target : str
+        ``teacher_rollout`` (`followed`) or ``central_difference`` (`differentiated`).
+    steps : int
+        Steps of the teacher's path, each of two of its predictions.
+    pairs : int
+        Pairs of points that are taken from each path.
+    shares : list of float
+        See `followed`.
+    """
+
+    target: str = ROLLOUT
+    steps: int = 8
+    pairs: int = 4
+    shares: tuple[float, float, float] = (0.35, 0.3, 0.15)
+
+    def __post_init__(self) -> None:
+        if self.target not in TARGETS:
+            raise UsageError(f"target must be one of {', '.join(TARGETS)}, found '{self.target}'.")
+
+
+@dataclass(frozen=True)
+class Path:
+    """What a batch gives of the path between noise and clips.
+
+    Attributes
+    ----------
+    start : (batch, channel, latent frame, row, column)
+        Where the sampler starts from.
+    clean, noise : like `start`
+        Latents of clips, and noise that is mixed with them.
+    now : (batch,)
+        Level at which they are mixed.
+    """
+
+    start: Tensor
+    clean: Tensor
+    noise: Tensor
+    now: Tensor
+
+
+def asked(
+    how: Distillation,
+    teacher: Velocity,
+    student: MeanVelocity,
+    path: Path,
+    shift: Callable[[float], float],
+) -> Wanted:
+    """Say what the student is asked on a batch.
+
+    Parameters
+    ----------
+    how : Distillation
+    teacher, student : callable
+    path : Path
+    shift : callable
+        Share of a sampler's steps that is left -> level.
+    """
+    if how.target == ROLLOUT:
+        return followed(teacher, path.start, jittered(how.steps, shift), how.pairs, how.shares)
+    now = path.now
+    wide = now.view(-1, 1, 1, 1, 1)
+    noisy = (1 - wide) * path.clean + wide * path.noise
+    to_end, _, standing = how.shares
+    chance = torch.rand_like(now)
+    until = now * torch.rand_like(now)
+    until = torch.where(chance < to_end, torch.zeros_like(now), until)
+    until = torch.where(chance > 1 - standing, now, until)
+    return differentiated(teacher, student, noisy, now, until)
+
+
 def followed(
     teacher: Velocity, noise: Tensor, levels: Sequence[float], pairs: int, shares: tuple[float, float, float]
 ) -> Wanted:
@@ -62,7 +144,7 @@ def followed(
     teacher : callable
     noise : (batch, channel, latent frame, row, column)
     levels : sequence of float
-        From 1 to 0, falling.
+        From the level at which sampling starts to 0, falling.
     pairs : int
         Pairs that are picked from the path of each row.
     shares : (float, float, float)
@@ -78,9 +160,11 @@ def followed(
         middle = teacher(half_way, _rows(start, (now + then) / 2))
         velocities.append(velocity)
         points.append(start + (then - now) * middle)
-    at = torch.tensor(levels)
-    first, last, standing = _picked(len(noise) * pairs, len(levels), shares)
-    rows = torch.arange(len(noise)).repeat_interleave(pairs)
+    device = noise.device
+    at = torch.tensor(levels, device=device)
+    picked = _picked(len(noise) * pairs, len(levels), shares)
+    first, last, standing = (values.to(device) for values in picked)
+    rows = torch.arange(len(noise), device=device).repeat_interleave(pairs)
     path = torch.stack(points)
     begin = path[first, rows]
     now = at[first]
@@ -110,11 +194,12 @@ def differentiated(
     behind = student(latents - wide * velocity, now - step, until)
     change = (ahead - behind) / (2 * wide)
     span = (now - until).view(-1, 1, 1, 1, 1)
-    return Wanted(latents, now, until, velocity - span * change, torch.arange(len(latents)))
+    rows = torch.arange(len(latents), device=latents.device)
+    return Wanted(latents, now, until, velocity - span * change, rows)
 
 
 def jittered(steps: int, shift: Callable[[float], float]) -> list[float]:
-    """Draw levels from 1 to 0 for a path of so many steps; each inner level lies anywhere in its share."""
+    """Draw levels for a path of so many steps, the start first; each inner level lies anywhere in its share."""
     inner = [1 - (n + float(torch.rand(()))) / steps for n in range(1, steps)]
     return [shift(t) for t in (1.0, *inner, 0.0)]
 

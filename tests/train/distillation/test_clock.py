@@ -22,7 +22,7 @@ def path(t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 @pytest.mark.parametrize(("shares", "predicts"), [(COG, VELOCITY), (STABLE, NOISE), (STABLE, VELOCITY)])
 def test_a_network_that_is_right_gives_noise_less_the_clean_latents(shares, predicts):
-    schedule = Schedule(shares, predicts)
+    schedule = Schedule(predicts, shares)
     t = torch.linspace(0.1, schedule.last, 5)
     clean, noise, latents = path(t)
     seen: dict[str, Tensor] = {}
@@ -47,7 +47,7 @@ def test_a_network_that_is_right_gives_noise_less_the_clean_latents(shares, pred
 
 
 def test_trained_levels_lie_where_they_are_on_the_clock():
-    schedule = Schedule(COG, VELOCITY)
+    schedule = Schedule(VELOCITY, COG)
     whole = torch.tensor([3, 200, 700, 998])
     torch.testing.assert_close(schedule.level(schedule.clock[whole]), whole.float(), atol=2e-2, rtol=0)
     assert schedule.last == 1.0
@@ -57,6 +57,6 @@ def test_trained_levels_lie_where_they_are_on_the_clock():
 
 
 def test_a_model_of_noise_starts_at_its_last_trained_level():
-    assert Schedule(STABLE, NOISE).last == pytest.approx(0.936, abs=0.001)
+    assert Schedule(NOISE, STABLE).last == pytest.approx(0.936, abs=0.001)
     with pytest.raises(ValueError, match="zero terminal SNR"):
-        Schedule(COG, NOISE)
+        Schedule(NOISE, COG)

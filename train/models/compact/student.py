@@ -5,52 +5,21 @@ told where each of its steps ends. A `train.models.compact.batches.Batch` comes 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rtdecode.errors import UsageError
 from train.distillation import targets
-from train.distillation.targets import Wanted
+from train.distillation.targets import Distillation, Path, Wanted
 from train.loop import Trainable
 from train.models.compact.batches import Batch
 from train.models.compact.encoder import BrainEncoder
 from train.models.compact.flow import Denoiser, VideoFlow, shifted, slow_part
 
-ROLLOUT = "teacher_rollout"
-DIFFERENCE = "central_difference"
-TARGETS = (ROLLOUT, DIFFERENCE)
 # The part that takes an adapter.
 FLOW = "student.flow"
-
-
-@dataclass(frozen=True)
-class Distillation:
-    """How a student is taught.
-
-    Attributes
-    ----------
-    target : str
-        ``teacher_rollout`` or ``central_difference``, see `train.distillation.targets`.
-    steps : int
-        Steps of the teacher's path, each of two of its predictions.
-    pairs : int
-        Pairs of points that are taken from each path.
-    shares : list of float
-        See `train.distillation.targets.followed`.
-    """
-
-    target: str = ROLLOUT
-    steps: int = 8
-    pairs: int = 4
-    shares: tuple[float, float, float] = (0.35, 0.3, 0.15)
-
-    def __post_init__(self) -> None:
-        if self.target not in TARGETS:
-            raise UsageError(f"target must be one of {', '.join(TARGETS)}, found '{self.target}'.")
 
 
 class Student(Trainable):
@@ -93,21 +62,18 @@ class Student(Trainable):
         return (found.float() - wanted.velocity.float()).square().mean()
 
     def _wanted(self, batch: Batch, condition: Tensor, embedding: Tensor) -> Wanted:
-        teacher = partial(velocity, self.teacher, condition, embedding)
-        if self.how.target == ROLLOUT:
-            levels = targets.jittered(self.how.steps, partial(shifted, shift=self.teacher.shift))
-            noise = batch.noise - self.teacher.calm * slow_part(batch.noise)
-            return targets.followed(teacher, noise, levels, self.how.pairs, self.how.shares)
-        student = partial(mean_velocity, self.student, condition, embedding)
-        now = batch.level
-        wide = now.view(-1, 1, 1, 1, 1)
-        noisy = (1 - wide) * batch.latents + wide * batch.noise
-        to_end, _, standing = self.how.shares
-        chance = torch.rand_like(now)
-        until = now * torch.rand_like(now)
-        until = torch.where(chance < to_end, torch.zeros_like(now), until)
-        until = torch.where(chance > 1 - standing, now, until)
-        return targets.differentiated(teacher, student, noisy, now, until)
+        return targets.asked(
+            self.how,
+            partial(velocity, self.teacher, condition, embedding),
+            partial(mean_velocity, self.student, condition, embedding),
+            Path(
+                start=batch.noise - self.teacher.calm * slow_part(batch.noise),
+                clean=batch.latents,
+                noise=batch.noise,
+                now=batch.level,
+            ),
+            partial(shifted, shift=self.teacher.shift),
+        )
 
 
 def student_of(teacher: Denoiser) -> Denoiser:

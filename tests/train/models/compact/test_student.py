@@ -9,10 +9,11 @@ from tests.train.models.compact.small import few_clips
 from tests.train.models.compact.test_flow import FLOW, MIXTURE, NOTHING, SHAPE, WIDE, _Encoder
 from train import adapters
 from train.adapters import Adapter
+from train.distillation.targets import DIFFERENCE, ROLLOUT, Distillation
 from train.loader import Place
 from train.models.compact.batches import batch
 from train.models.compact.flow import Denoiser, VideoFlow
-from train.models.compact.student import DIFFERENCE, ROLLOUT, Distillation, Student, student_of
+from train.models.compact.student import Student, student_of
 from train.models.compact.system import distilled, sample, student
 
 LAYERS = ["space1", "space2", "modulate", "to_q", "to_k", "to_v", "to_out", "down"]
