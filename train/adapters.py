@@ -1,5 +1,7 @@
 """Low-rank adapters on any part of a system, by PEFT. `inject` puts them on, and `merge` takes them off."""
 
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,6 +93,23 @@ def remove(module: nn.Module) -> None:
     """Take all adapters of a module off, and leave its weights as they were without them."""
     for name, layer in adapted(module).items():
         module.set_submodule(name, layer.get_base_layer())
+
+
+@contextmanager
+def bypassed(module: nn.Module, names: Collection[str]) -> Iterator[None]:
+    """Leave out the adapters of some names inside a ``with`` block."""
+    layers = list(adapted(module).values())
+    # PEFT, told which adapters are in use, also decides which of them learn.
+    learns = [(p, p.requires_grad) for layer in layers for p in layer.parameters()]
+    for layer in layers:
+        layer.set_adapter([name for name in layer.r if name not in names])
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.set_adapter(list(layer.r))
+        for parameter, learned in learns:
+            parameter.requires_grad_(learned)
 
 
 def adapted(module: nn.Module) -> dict[str, Any]:

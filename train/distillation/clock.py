@@ -71,7 +71,7 @@ class Schedule(nn.Module):
         place = left * len(self.clock)
         below = place.long().clamp(max=len(self.clock) - 1)
         # No noise at all comes before the first level.
-        ends = torch.cat([torch.zeros_like(self.clock[:1]), self.clock])
+        ends = torch.cat([torch.zeros_like(self.clock[:1]), self.clock]).to(left.device)
         return torch.lerp(ends[below], ends[below + 1], place - below)
 
     def levels(self, steps: int) -> list[float]:

@@ -199,7 +199,7 @@ def differentiated(
 
 
 def jittered(steps: int, shift: Callable[[float], float]) -> list[float]:
-    """Draw levels for a path of so many steps, the start first; each inner level lies anywhere in its share."""
+    """Draw levels from the start to 0 for so many steps; each inner one lies anywhere in its share."""
     inner = [1 - (n + float(torch.rand(()))) / steps for n in range(1, steps)]
     return [shift(t) for t in (1.0, *inner, 0.0)]
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rtdecode.errors import UsageError
+from train.distillation.clock import VELOCITY, Schedule
 
 if TYPE_CHECKING:
     from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
@@ -129,15 +130,18 @@ class VideoDiffusion(nn.Module):
         self.register_buffer("cosines", cosines, persistent=False)
         self.register_buffer("sines", sines, persistent=False)
 
-    def forward(self, noisy: Tensor, level: Tensor, tokens: Tensor) -> Tensor:
+    def forward(self, noisy: Tensor, level: Tensor, tokens: Tensor, span: Tensor | None = None) -> Tensor:
         """Predict the velocity.
 
         Parameters
         ----------
         noisy : (batch, channel, latent frame, row, column)
         level : (batch,)
-            Number of the noise level, from 0 to 999.
+            Number of the noise level, from 0 to 999; between two of them it may be fractional.
         tokens : (batch, token, text)
+        span : (batch,), optional
+            How far a step goes on the clock, from 0 to 1, for a transformer with spans
+            (`train.distillation.spans`).
 
         Returns
         -------
@@ -149,10 +153,15 @@ class VideoDiffusion(nn.Module):
             hidden_states=noisy.transpose(1, 2).to(kind),
             encoder_hidden_states=tokens.to(kind),
             timestep=level,
+            timestep_cond=None if span is None else self.transformer.time_proj(LEVELS * span).to(kind),
             image_rotary_emb=(self.cosines, self.sines),
             return_dict=False,
         )
         return found[0].transpose(1, 2).to(noisy.dtype)
+
+    def schedule(self) -> Schedule:
+        """Return its noise levels on the clock of a flow."""
+        return Schedule(VELOCITY, self.shares[1:])
 
     def loss(self, latents: Tensor, noise: Tensor, level: Tensor, tokens: Tensor) -> Tensor:
         """Compute the mean squared error of the velocity.
@@ -166,12 +175,13 @@ class VideoDiffusion(nn.Module):
         return (self(noisy, level, tokens).float() - velocity).square().mean()
 
 
-class Sampler(nn.Module):
-    """One step of deterministic DDIM with guidance, its schedule inside: what ``denoise.onnx`` computes.
+def guided(
+    video: VideoDiffusion, null: Tensor, strength: float, noisy: Tensor, level: Tensor, tokens: Tensor
+) -> Tensor:
+    """Predict the velocity with guidance.
 
-    The levels are spaced from the last one on ("trailing", Lin et al. 2023, table 2). Guidance leads away
-    from the null condition by ``1 + (strength - 1) (1 - cos(pi p^5)) / 2``, where p is the share of the steps
-    that were taken (``DynamicCFG`` of CogVideoX).
+    It leads away from the null condition by ``1 + (strength - 1) (1 - cos(pi p^5)) / 2``, where p is the
+    share of the noise levels that were left behind (``DynamicCFG`` of CogVideoX).
 
     Parameters
     ----------
@@ -179,7 +189,29 @@ class Sampler(nn.Module):
     null : (token, text)
         The condition without a brain.
     strength : float
-        Guidance of the last step; 1 for none at all.
+        Guidance at the last level; 1 for none at all.
+    noisy, level, tokens
+        See `VideoDiffusion.forward`.
+    """
+    velocity = video(noisy, level, tokens)
+    if strength == 1:
+        return velocity
+    away = video(noisy, level, null.expand(len(noisy), -1, -1))
+    done = 1 - (level + 1) / LEVELS
+    rise = (1 - torch.cos(math.pi * done**_RISE)) / 2
+    return velocity + (strength - 1) * rise.view(-1, 1, 1, 1, 1) * (velocity - away)
+
+
+class Sampler(nn.Module):
+    """One step of deterministic DDIM with guidance, its schedule inside: what ``denoise.onnx`` computes.
+
+    The levels are spaced from the last one on ("trailing", Lin et al. 2023, table 2).
+
+    Parameters
+    ----------
+    video : VideoDiffusion
+    null, strength
+        See `guided`.
     """
 
     null: Tensor
@@ -198,12 +230,7 @@ class Sampler(nn.Module):
         now = self.video.shares[at].view(-1, 1, 1, 1, 1)
         then = self.video.shares[after].view(-1, 1, 1, 1, 1)
         level = (at - 1).expand(len(latent))
-        velocity = self.video(latent, level, condition)
-        if self.strength != 1:
-            null = self.null.expand(len(latent), -1, -1)
-            away = self.video(latent, level, null)
-            rise = (1 - torch.cos(math.pi * (step / steps) ** _RISE)) / 2
-            velocity = velocity + (self.strength - 1) * rise.view(-1, 1, 1, 1, 1) * (velocity - away)
+        velocity = guided(self.video, self.null, self.strength, latent, level, condition)
         clean = now.sqrt() * latent - (1 - now).sqrt() * velocity
         noise = (1 - now).sqrt() * latent + now.sqrt() * velocity
         return then.sqrt() * clean + (1 - then).sqrt() * noise

@@ -93,7 +93,7 @@ class VideoFlow(nn.Module):
         transformer.set_attn_processor(processor)
         self.transformer = transformer
 
-    def forward(self, noisy: Tensor, level: Tensor, tokens: Tensor) -> Tensor:
+    def forward(self, noisy: Tensor, level: Tensor, tokens: Tensor, span: Tensor | None = None) -> Tensor:
         """Predict the velocity.
 
         Parameters
@@ -102,6 +102,8 @@ class VideoFlow(nn.Module):
         level : (batch,)
             Standard deviation of the noise, from 0 to 1.
         tokens : (batch, token, text)
+        span : (batch,), optional
+            How far a step goes, for a transformer with spans (`train.distillation.spans`).
 
         Returns
         -------
@@ -109,21 +111,21 @@ class VideoFlow(nn.Module):
         """
         # The transformer may be in half precision; what surrounds it is not.
         kind = self.transformer.patch_embedding.weight.dtype
+        # The transformer hands its levels on to the time embedding, several for each clip as well.
+        told = level if span is None else torch.stack([level, span], dim=1)
         found = self.transformer(
             hidden_states=noisy.to(kind),
-            timestep=LEVELS * level,
+            timestep=LEVELS * told,
             encoder_hidden_states=tokens.to(kind),
             return_dict=False,
         )
         return found[0].to(noisy.dtype)
 
 
-class FlowStep(nn.Module):
-    """One step of the flow with guidance, its schedule inside: ``x + (s_r - s_t) v``.
-
-    A clock from 1 (nothing but noise) to 0 says where a step begins and where it ends. Noise levels follow
-    from it by the schedule's shift, ``s = shift t / (1 + (shift - 1) t)`` (Esser et al. 2024,
-    arXiv:2403.03206, equation 23). Guidance leads away from the null condition by `strength`.
+def guided(
+    flow: VideoFlow, null: Tensor, strength: float, noisy: Tensor, level: Tensor, tokens: Tensor
+) -> Tensor:
+    """Predict the velocity, guided away from the null condition by `strength`.
 
     Parameters
     ----------
@@ -132,6 +134,28 @@ class FlowStep(nn.Module):
         The condition without a brain.
     strength : float
         1 for no guidance at all.
+    noisy, level, tokens
+        See `VideoFlow.forward`.
+    """
+    velocity = flow(noisy, level, tokens)
+    if strength == 1:
+        return velocity
+    away = flow(noisy, level, null.expand(len(noisy), -1, -1))
+    return away + strength * (velocity - away)
+
+
+class FlowStep(nn.Module):
+    """One step of the flow with guidance, its schedule inside: ``x + (s_r - s_t) v``.
+
+    A clock from 1 (nothing but noise) to 0 says where a step begins and where it ends. Noise levels follow
+    from it by the schedule's shift, ``s = shift t / (1 + (shift - 1) t)`` (Esser et al. 2024,
+    arXiv:2403.03206, equation 23).
+
+    Parameters
+    ----------
+    flow : VideoFlow
+    null, strength
+        See `guided`.
     shift : float
         5 is what Wan takes for 720 lines, and its distilled students for 480 as well.
     """
@@ -150,11 +174,7 @@ class FlowStep(nn.Module):
         now = shifted(t, self.shift)
         then = shifted(r, self.shift)
         level = now.expand(len(latent))
-        velocity = self.flow(latent, level, condition)
-        if self.strength != 1:
-            null = self.null.expand(len(latent), -1, -1)
-            away = self.flow(latent, level, null)
-            velocity = away + self.strength * (velocity - away)
+        velocity = guided(self.flow, self.null, self.strength, latent, level, condition)
         return latent + (then - now).view(-1, 1, 1, 1, 1) * velocity
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rtdecode.errors import UsageError
 from train.data.arrays import normalised_eeg
+from train.distillation.teaching import FLOW_MAP
 from train.loader import Place
 from train.models.cinesync.trainable import CAPTION, CONTRASTS, DENOISING, VIDEO
 from train.parts.cogvideox import LEVELS
@@ -78,8 +79,8 @@ class Dropout:
     words : float
         Share of captions without a word.
     modalities : list of float
-        Shares of windows with both modalities, with fMRI alone, with EEG alone, and with neither. Only the
-        phase that draws videos leaves any out.
+        Shares of windows with both modalities, with fMRI alone, with EEG alone, and with neither. Only phases
+        that draw videos leave any out.
     voxels, channels : float
         Shares of the voxels and of the EEG channels that are zero throughout a window; each window has its
         own. MinD-Video leaves out a fifth of the voxels.
@@ -101,7 +102,13 @@ class Dropout:
             )
 
 
-def batch(windows: Windows, dropout: Dropout, losses: Mapping[str, Sequence[str]], place: Place) -> Any:
+def batch(
+    windows: Windows,
+    dropout: Dropout,
+    losses: Mapping[str, Sequence[str]],
+    place: Place,
+    count: int | None = None,
+) -> Any:
     """Draw a batch with what the losses of its phase need. It depends on its place alone.
 
     Parameters
@@ -111,11 +118,13 @@ def batch(windows: Windows, dropout: Dropout, losses: Mapping[str, Sequence[str]
     losses : mapping
         Name of a phase -> names of its losses.
     place : Place
+    count : int, optional
+        So many windows, the first ones, are drawn from; all by default.
     """
-    rows = place.rows(len(windows.latents))
+    rows = place.rows(len(windows.latents) if count is None else count)
     wanted = {*losses[place.phase]}
     found: dict[str, Tensor] = {}
-    if wanted & {VIDEO, DENOISING}:
+    if wanted & {VIDEO, DENOISING, FLOW_MAP}:
         found |= _noised(windows.latents[rows], place)
     if wanted & {VIDEO, CAPTION}:
         share = dropout.words if VIDEO in wanted else 0.0
@@ -125,14 +134,17 @@ def batch(windows: Windows, dropout: Dropout, losses: Mapping[str, Sequence[str]
         found["text"] = torch.from_numpy(windows.text[rows])
     if wanted - {VIDEO}:
         signals = _fewer_places(windows.normalised(rows), dropout, place)
-        if DENOISING in wanted:
+        if wanted & {DENOISING, FLOW_MAP}:
             signals = _fewer_modalities(signals, dropout.modalities, place)
         found |= {name: torch.from_numpy(x) for name, x in signals.items()}
     return found
 
 
 def _noised(latents: NDArray[Any], place: Place) -> dict[str, Tensor]:
-    """Return clean latents, and noise and a level for each; levels are drawn evenly."""
+    """Return clean latents, and noise and a level for each; levels are drawn evenly.
+
+    ``left`` is the share of a sampler's steps that is left at the level.
+    """
     draws = [place.draws(n) for n in range(place.size)]
     noise = np.stack([rng.standard_normal(latents.shape[1:], np.float32) for rng in draws])
     level = np.array([rng.integers(LEVELS) for rng in draws])
@@ -140,6 +152,7 @@ def _noised(latents: NDArray[Any], place: Place) -> dict[str, Tensor]:
         "latents": torch.from_numpy(latents.astype(np.float32)),
         "noise": torch.from_numpy(noise),
         "level": torch.from_numpy(level),
+        "left": torch.from_numpy(((level + 1) / LEVELS).astype(np.float32)),
     }
 
 

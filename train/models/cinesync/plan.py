@@ -2,9 +2,10 @@
 
 LoRA cannot make random weights draw, and no text encoder, no SigLIP and no video model can be had without a
 download. So the plan first trains a film net in place of SigLIP and, under captions, a small CogVideoX. Then
-it goes on as at full scale: the brain encoders are aligned with the film net's embeddings, and a low-rank
-adapter of the video model learns to draw under their condition. Everything that takes long is kept on disk,
-so that a stopped run goes on after it.
+it goes on as at full scale: the brain encoders are aligned with the film net's embeddings, a low-rank adapter
+of the video model learns to draw under their condition, and a student of it learns to take few steps
+(`train.models.cinesync.distilled`). Everything that takes long is kept on disk, so that a stopped run goes on
+after it.
 """
 
 import copy
@@ -28,17 +29,20 @@ from train import loop, shared
 from train.adapters import Adapter
 from train.data.set_node import DataSetWindows
 from train.data.simulated import FilmSessions
+from train.distillation.targets import Distillation
+from train.distillation.teaching import teaches_student
 from train.judging import pictures as sheets
 from train.loop import Machine
 from train.models.cinesync import batches
 from train.models.cinesync.batches import Dropout, Rows, Windows
+from train.models.cinesync.distilled import Drawn, distil
 from train.models.cinesync.encoder import MODALITIES, BrainEncoder, EncoderSizes, Signals
 from train.models.cinesync.material import FilmSizes, of_sessions, of_set
 from train.models.cinesync.system import CineSync, Sampling, Shape, encoded, pack
 from train.models.cinesync.trainable import CONTRASTS, BrainVideo, Captioned
 from train.models.compact.system import decode, decoder_of
 from train.parts import film_net
-from train.parts.cogvideox import Sampler, VideoDiffusion, VideoSizes, levels, sample, transformer_of
+from train.parts.cogvideox import Sampler, VideoDiffusion, VideoSizes, sample, transformer_of
 from train.parts.film_net import FilmNet
 from train.parts.words import Vocabulary, WordTable, line_up
 from train.phases import Phase, check_losses
@@ -74,6 +78,8 @@ class CineSyncPlan:
         Number of voxels that are read, those that follow films best.
     normalised : bool
         See `train.models.cinesync.trainable.BrainVideo`.
+    distillation : Distillation, optional
+        How the video model is distilled, for recipes with a phase that trains a student.
     """
 
     encoder: EncoderSizes
@@ -83,6 +89,7 @@ class CineSyncPlan:
     dropout: Dropout
     voxels: int
     normalised: bool = True
+    distillation: Distillation | None = None
     machine: Machine = field(default_factory=Machine)
 
     # `train.run` asks for it where it is given films.
@@ -90,7 +97,7 @@ class CineSyncPlan:
 
     def train(self, work: Work, data: FilmSessions | DataSetWindows, phases: dict[str, Phase]) -> Trained:
         """Train the film net and the video model, align the encoders, and adapt the video model."""
-        brains = _apart(phases)
+        brains, distilling = _apart(phases)
         check_read(brains, self.encoder)
         _check_tokens(self.encoder, self.films.tokens)
         films = self.films
@@ -132,23 +139,45 @@ class CineSyncPlan:
             work.seed,
             self.machine,
         )
+        tables: dict[str, Any] = {
+            "loss": log,
+            "notes": [{"note": _own_identification(net, material.pictures)}],
+        }
+        weights = pack(encoder, video, net.frames, system.pooling, codec, shape)
+        if distilling:
+            student, lessons = distil(
+                work,
+                encoder,
+                video,
+                windows,
+                Drawn(partial(decode, decoder_of(codec)), codec["mean_clip"]),
+                distilling,
+                self.machine,
+                self.dropout,
+                self.sampling.guidance,
+                self.distillation or Distillation(),
+            )
+            weights |= student
+            tables["loss"] += lessons.log
+            tables["distillation"] = lessons.gates
+        trained = self.restore(weights)
         sampling = self.sampling
         read = self.encoder.trunks
         draft = replace(
             material.manifest,
             eeg=material.manifest.eeg if "eeg" in read else None,
             fmri=material.manifest.fmri if "fmri" in read else None,
-            sigmas={str(sampling.steps): levels(video, sampling.steps)},
+            sigmas=trained.sigmas(sampling.steps),
             steps=sampling.steps,
             provenance=material.manifest.provenance | {"guidance": sampling.guidance},
         )
         return Trained(
-            system=self.restore(pack(encoder, video, net.frames, system.pooling, codec, shape)),
+            system=trained,
             manifest=draft,
             stats=read_by(read, material.stats),
             projection=material.projection if "fmri" in read else None,
             golden=read_by(read, material.golden),
-            tables={"loss": log, "notes": [{"note": _own_identification(net, material.pictures)}]},
+            tables=tables,
             pictures={"samples.png": Image.open(_sheet(work, list(brains)[-1]))},
         )
 
@@ -243,15 +272,22 @@ class CineSyncPlan:
         sheets.rows(rows, _SHOWN_FRAMES).save(_sheet(work, phase))
 
 
-def _apart(phases: Mapping[str, Phase]) -> dict[str, Phase]:
-    """Check all phases, and return those that train on brains."""
+def _apart(phases: Mapping[str, Phase]) -> tuple[dict[str, Phase], dict[str, Phase]]:
+    """Check all phases, and return those that train on brains, and those that teach a student."""
     for name, offered in ((FILMS, FilmNet.offered), (PRETRAIN, Captioned.offered)):
         if name not in phases:
             raise UsageError(f"the recipe has no phase '{name}', which a small CineSync begins with.")
         check_losses({name: phases[name]}, offered)
-    brains = {name: phase for name, phase in phases.items() if name not in (FILMS, PRETRAIN)}
+    rest = {name: phase for name, phase in phases.items() if name not in (FILMS, PRETRAIN)}
+    brains, distilling = distilling_apart(rest)
     check_losses(brains, BrainVideo.offered)
-    return brains
+    return brains, distilling
+
+
+def distilling_apart(phases: Mapping[str, Phase]) -> tuple[dict[str, Phase], dict[str, Phase]]:
+    """Divide phases into those that train on brains, and those that teach a student."""
+    distilling = {name: phase for name, phase in phases.items() if teaches_student(phase)}
+    return {name: phase for name, phase in phases.items() if name not in distilling}, distilling
 
 
 def check_read(phases: Mapping[str, Phase], encoder: EncoderSizes) -> None:

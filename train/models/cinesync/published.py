@@ -19,15 +19,16 @@ from rtdecode.errors import UsageError
 from train import loop
 from train.data.arrays import golden
 from train.data.set_node import DataSetWindows
+from train.distillation.targets import Distillation
 from train.loop import Machine
 from train.models.cinesync import batches
 from train.models.cinesync.batches import Dropout, Windows
+from train.models.cinesync.distilled import Drawn, distil
 from train.models.cinesync.encoder import BrainEncoder, EncoderSizes
-from train.models.cinesync.plan import beside, check_read, losses_of, read_by, seen_by
-from train.models.cinesync.published_system import Built, PublishedCineSync, PublishedVideo, packed
+from train.models.cinesync.plan import beside, check_read, distilling_apart, losses_of, read_by, seen_by
+from train.models.cinesync.published_system import Built, Clips, PublishedCineSync, PublishedVideo, packed
 from train.models.cinesync.system import Sampling
 from train.models.cinesync.trainable import CONTRASTS, DENOISING, BrainVideo
-from train.parts.cogvideox import levels
 from train.phases import Phase, check_losses
 from train.system import Trained
 from train.targets import cache
@@ -58,6 +59,8 @@ class PublishedPlan:
     dropout : Dropout
     normalised : bool
         See `train.models.cinesync.trainable.BrainVideo`.
+    distillation : Distillation, optional
+        How the video model is distilled, for recipes with a phase that trains a student.
     """
 
     encoder: EncoderSizes
@@ -67,13 +70,15 @@ class PublishedPlan:
     targets: str = ""
     conditions: int = 226
     normalised: bool = True
+    distillation: Distillation | None = None
     machine: Machine = field(default_factory=Machine)
 
     def train(self, work: Work, data: DataSetWindows, phases: dict[str, Phase]) -> Trained:
         """Align the encoders with the targets, and adapt the video model."""
         # All that can be refused comes before the signals are read, which takes long.
-        check_losses(phases, _LOSSES)
-        check_read(phases, self.encoder)
+        brains, distilling = distilling_apart(phases)
+        check_losses(brains, _LOSSES)
+        check_read(brains, self.encoder)
         self.video.check()
         windows = data.opened(work.data)
         targets = {name: cache.read(Path(self.targets), name) for name in _TARGETS}
@@ -96,7 +101,7 @@ class PublishedPlan:
             width=int(video.transformer.config["text_embed_dim"]),
             frames=frames,
             size=(manifest.clip.height, manifest.clip.width),
-            adapters=beside(phases),
+            adapters=beside(brains),
             transformer=digest,
         )
         encoder = BrainEncoder(self.encoder, shape.signals, embedding, shape.conditions, shape.width)
@@ -111,13 +116,33 @@ class PublishedPlan:
         )
         log = loop.train(
             system,
-            phases,
-            partial(batches.batch, read, self.dropout, losses_of(phases)),
+            brains,
+            partial(batches.batch, read, self.dropout, losses_of(brains)),
             work.stages / "brains",
             _show_nothing,
             work.seed,
             self.machine,
         )
+        tables: dict[str, Any] = {"loss": log, "notes": [{"note": windows.division}]}
+        weights = packed(system, shape)
+        if distilling:
+            clips = Clips(self.video.autoencoder(), shape.size)
+            student, lessons = distil(
+                work,
+                encoder,
+                video,
+                read,
+                Drawn(clips.shown, taught.stats["mean_clip"]),
+                distilling,
+                self.machine,
+                self.dropout,
+                self.sampling.guidance,
+                self.distillation or Distillation(),
+            )
+            weights |= student
+            tables["loss"] += lessons.log
+            tables["distillation"] = lessons.gates
+        trained = self.restore(weights)
         steps = self.sampling.steps
         names = self.encoder.trunks
         models = {name: cached.index["model"] for name, cached in targets.items()}
@@ -126,17 +151,17 @@ class PublishedPlan:
             licence=self.video.licence,
             eeg=manifest.eeg if "eeg" in names else None,
             fmri=manifest.fmri if "fmri" in names else None,
-            sigmas={str(steps): levels(video, steps)},
+            sigmas=trained.sigmas(steps),
             steps=steps,
             provenance=manifest.provenance | {"guidance": self.sampling.guidance, "weights": models},
         )
         return Trained(
-            system=self.restore(packed(system, shape)),
+            system=trained,
             manifest=draft,
             stats=read_by(names, taught.stats),
             projection=taught.projection if "fmri" in names else None,
             golden=read_by(names, golden(taught.signals)),
-            tables={"loss": log, "notes": [{"note": windows.division}]},
+            tables=tables,
             pictures={},
         )
 

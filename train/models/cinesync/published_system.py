@@ -17,6 +17,8 @@ from rtdecode.disk import strict_json
 from rtdecode.errors import UsageError
 from train import adapters
 from train.adapters import Adapter
+from train.distillation.kept import of_student, of_teacher, put_on
+from train.distillation.spans import add_spans
 from train.models.cinesync.encoder import BrainEncoder, EncoderSizes, Signals
 from train.models.cinesync.system import BrainConditioned, Sampling
 from train.models.cinesync.trainable import BrainVideo
@@ -167,21 +169,28 @@ class PublishedCineSync(BrainConditioned):
             for name, adapter in shape.adapters.items():
                 adapters.inject(diffusion, "transformer", name, adapter)
             _fill(diffusion.transformer, weights, "transformer", whole=False)
+        learned = of_student(weights) if adapted else {}
+        if learned:
+            add_spans(diffusion.transformer)
+            put_on(diffusion.transformer, learned)
         made = BrainEncoder(encoder, shape.signals, shape.embedding, shape.conditions, shape.width)
         _fill(made, weights, "encoder", whole=True)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        super().__init__(made.eval(), diffusion, shape.signals, sampling, device)
-        self._drawn = _Drawn(video.autoencoder(), shape.size).eval().to(device)
+        super().__init__(made.eval(), diffusion, shape.signals, sampling, device, distilled=bool(learned))
+        self._drawn = Clips(video.autoencoder(), shape.size).eval().to(device)
 
-    @torch.no_grad()
     def frames(self, latents: NDArray[Any]) -> NDArray[np.float32]:
         """Decode latents to frames in the size of the bundle's clips."""
-        given = torch.from_numpy(latents.astype(np.float32)).to(self._device)
-        return torch.cat([self._drawn(one[None]).cpu() for one in given]).numpy()
+        return self._drawn.frames(latents)
 
     def weights(self) -> Arrays:
         """Return the weights as they were given."""
         return self._weights
+
+    def teacher(self) -> "PublishedCineSync | None":
+        """Return the system that this one was distilled from; None for one that was not distilled."""
+        own = of_teacher(self._weights)
+        return None if own is None else PublishedCineSync(own, *self._how)
 
     def without_adapters(self) -> "PublishedCineSync | None":
         """Return the same system with the video model as it was published."""
@@ -195,7 +204,7 @@ class PublishedCineSync(BrainConditioned):
         return [Traced("decode_first", self._drawn.cpu(), latent, ["frames"])]
 
 
-class _Drawn(nn.Module):
+class Clips(nn.Module):
     """From latents in the video model's units to frames in [0, 1], (clip, frame, row, column, 3)."""
 
     def __init__(self, autoencoder: Any, size: tuple[int, int]) -> None:
@@ -204,12 +213,24 @@ class _Drawn(nn.Module):
         self.size = size
 
     def forward(self, latent: Tensor) -> Tensor:
+        """Decode latents of some clips at once."""
         video = self.autoencoder.decode(latent / self.autoencoder.config.scaling_factor, return_dict=False)[0]
         pictures = video.transpose(1, 2).flatten(0, 1)
         if tuple(pictures.shape[2:]) != self.size:
             pictures = functional.interpolate(pictures, self.size, mode="bilinear", antialias=True)
         grey = (pictures / 2 + 0.5).clamp(0, 1)
         return grey.unflatten(0, (len(latent), -1)).permute(0, 1, 3, 4, 2)
+
+    @torch.no_grad()
+    def frames(self, latents: NDArray[Any]) -> NDArray[np.float32]:
+        """Decode latents one clip after the other, which bounds the memory."""
+        device = next(self.parameters()).device
+        given = torch.from_numpy(latents.astype(np.float32)).to(device)
+        return torch.cat([self(one[None]).cpu() for one in given]).numpy()
+
+    def shown(self, latents: NDArray[Any]) -> NDArray[np.uint8]:
+        """Decode latents to clips of uint8, as a session emits them."""
+        return np.rint(self.frames(latents) * 255).astype(np.uint8)
 
 
 def packed(system: BrainVideo, shape: Built) -> Arrays:

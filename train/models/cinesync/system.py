@@ -16,6 +16,10 @@ from rtdecode.bundle import Manifest
 from rtdecode.disk import strict_json
 from train import adapters
 from train.adapters import Adapter
+from train.distillation import student
+from train.distillation.kept import of_student, of_teacher, put_on
+from train.distillation.spans import add_spans
+from train.distillation.student import FlowMap
 from train.models.cinesync.encoder import BrainEncoder, EncoderSizes, Signals
 from train.models.cinesync.trainable import FramePooling
 from train.models.compact.codec import ClipDecoder
@@ -26,6 +30,8 @@ from train.system import Condition, Port, Stage, System, Traced, signal_ports
 from train.work import Arrays
 
 _PARTS = ("encoder", "transformer", "frames", "pooling")
+# Numbers of steps that a student's bundle can take besides its own.
+_FEW = range(1, 9)
 
 
 @dataclass(frozen=True)
@@ -76,13 +82,14 @@ class Shape:
 
 @dataclass(frozen=True)
 class Model:
-    """The modules of a trained system."""
+    """The modules of a trained system. The video model of a distilled one is the student."""
 
     encoder: BrainEncoder
     video: VideoDiffusion
     decoder: ClipDecoder
     frames: FrameNet
     pooling: FramePooling
+    distilled: bool
 
 
 class BrainConditioned(System):
@@ -96,6 +103,8 @@ class BrainConditioned(System):
     sampling : Sampling
     device : torch.device, optional
         Where it computes.
+    distilled : bool
+        Whether the video model is a student (`train.distillation.student`), which needs no guidance.
     """
 
     denoises = True
@@ -113,11 +122,17 @@ class BrainConditioned(System):
         signals: Signals,
         sampling: Sampling,
         device: torch.device | None = None,
+        *,
+        distilled: bool = False,
     ) -> None:
         self._device = device or torch.device("cpu")
         self._encoder = encoder.to(self._device)
-        null = _null(self._encoder, signals, self._device)
-        self._sampler = Sampler(video, null, sampling.guidance).eval().to(self._device)
+        self._null = _null(self._encoder, signals, self._device)
+        self._video = video
+        step: nn.Module = Sampler(video, self._null, sampling.guidance)
+        if distilled:
+            step = FlowMap(video, video.schedule())
+        self._step = step.eval().to(self._device)
 
     @abstractmethod
     def drawing(self) -> list[Stage]:
@@ -139,16 +154,29 @@ class BrainConditioned(System):
 
     def negative(self, condition: Condition) -> Condition:
         """Return the tokens without a brain."""
-        return Condition(tokens=self._sampler.null.expand_as(condition.tokens))
+        return Condition(tokens=self._null.expand_as(condition.tokens))
 
     def sample(self, condition: Condition, noise: NDArray[np.float32], steps: int) -> NDArray[np.float32]:
         """Take all steps from noise to latents. The sampler applies guidance itself."""
         start = torch.from_numpy(np.ascontiguousarray(noise)).to(self._device)
-        return sample(self._sampler, start, condition.tokens, steps).cpu().numpy()
+        return self._draw(start, condition.tokens, steps).cpu().numpy()
+
+    def _draw(self, start: Tensor, tokens: Tensor, steps: int) -> Tensor:
+        if isinstance(self._step, FlowMap):
+            return student.sample(self._step, start, tokens, steps)
+        return sample(self._step, start, tokens, steps)
 
     def levels(self, steps: int) -> list[float]:
-        """Return the standard deviation of the noise before each step."""
-        return levels(self._sampler.video, steps)
+        """Return the standard deviation of the noise before each step; of a student, the clock."""
+        if isinstance(self._step, FlowMap):
+            return self._step.schedule.levels(steps)
+        return levels(self._video, steps)
+
+    def sigmas(self, steps: int) -> dict[str, list[float]]:
+        """Return the levels that a bundle states: of `steps` steps, and of a student of any few."""
+        # The denoiser of a student is told levels, so that it can take no number of steps without them.
+        numbers = {steps, *_FEW} if isinstance(self._step, FlowMap) else {steps}
+        return {str(count): self.levels(count) for count in sorted(numbers)}
 
     @torch.no_grad()
     def stages(self, manifest: Manifest) -> Sequence[Stage]:
@@ -158,7 +186,7 @@ class BrainConditioned(System):
         """
         self._device = torch.device("cpu")
         self._encoder.to(self._device)
-        self._sampler.to(self._device, torch.float32)
+        self._step.to(self._device, torch.float32)
         # The examples are only traced: their shapes matter, their values do not.
         signals = {port.name: torch.randn(1, *port.shape) for port in self.ports(manifest)}
         for name in signals:
@@ -166,15 +194,14 @@ class BrainConditioned(System):
                 signals[name] = torch.ones_like(signals[name])
         encode = _Encode(self._encoder, list(signals))
         tokens, _ = encode(*signals.values())
-        step = {
-            "latent": torch.randn(1, *self.latent_shape),
-            "condition": tokens,
-            "step": torch.zeros(1),
-            "steps": 4 * torch.ones(1),
-        }
+        clock = {"step": torch.zeros(1), "steps": 4 * torch.ones(1)}
+        if isinstance(self._step, FlowMap):
+            clock = {"t": torch.ones(1), "r": 0.5 * torch.ones(1)}
+        latent = torch.randn(1, *self.latent_shape)
+        step = {"latent": latent, "condition": tokens, **clock}
         return [
             Traced("encode", encode, signals, ["condition", "embedding"]),
-            Traced("denoise", self._sampler, step, ["next"]),
+            Traced("denoise", self._step, step, ["next"]),
             *self.drawing(),
         ]
 
@@ -207,7 +234,13 @@ class CineSync(BrainConditioned):
         self._shape = _shape(weights)
         self.latent_shape = self._shape.latent
         self._model = _unpack(weights, self._shape, encoder, video, sampling.shift, adapted=adapted)
-        super().__init__(self._model.encoder, self._model.video, self._shape.signals, sampling)
+        super().__init__(
+            self._model.encoder,
+            self._model.video,
+            self._shape.signals,
+            sampling,
+            distilled=self._model.distilled,
+        )
 
     @torch.no_grad()
     def frames(self, latents: NDArray[Any]) -> NDArray[np.float32]:
@@ -234,6 +267,11 @@ class CineSync(BrainConditioned):
         if not self._shape.adapters:
             return None
         return CineSync(self._weights, *self._how, adapted=False)
+
+    def teacher(self) -> "CineSync | None":
+        """Return the system that this one was distilled from; None for one that was not distilled."""
+        own = of_teacher(self._weights)
+        return None if own is None else CineSync(own, *self._how)
 
     def drawing(self) -> list[Stage]:
         """List the two ways to decode a latent frame."""
@@ -307,10 +345,20 @@ def _unpack(
     pooling = FramePooling(shape.frames)
     for part, module in zip(_PARTS, (encoder, diffusion.transformer, frames, pooling), strict=True):
         module.load_state_dict(parts[part])
+    learned = of_student(weights)
     if not adapted:
         adapters.remove(diffusion.transformer)
-    decoder = decoder_of(weights)
-    return Model(encoder.eval(), diffusion.eval(), decoder, frames.eval(), pooling.eval())
+    elif learned:
+        add_spans(diffusion.transformer)
+        put_on(diffusion.transformer, learned)
+    return Model(
+        encoder=encoder.eval(),
+        video=diffusion.eval(),
+        decoder=decoder_of(weights),
+        frames=frames.eval(),
+        pooling=pooling.eval(),
+        distilled=adapted and bool(learned),
+    )
 
 
 @torch.no_grad()

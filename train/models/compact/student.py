@@ -13,6 +13,7 @@ from torch import Tensor
 
 from train.distillation import targets
 from train.distillation.targets import Distillation, Path, Wanted
+from train.distillation.teaching import FLOW_MAP
 from train.loop import Trainable
 from train.models.compact.batches import Batch
 from train.models.compact.encoder import BrainEncoder
@@ -34,7 +35,7 @@ class Student(Trainable):
     how : Distillation
     """
 
-    offered = ("flow_map",)
+    offered = (FLOW_MAP,)
 
     def __init__(self, encoder: BrainEncoder, teacher: Denoiser, how: Distillation) -> None:
         super().__init__()
@@ -47,7 +48,7 @@ class Student(Trainable):
 
     def losses(self, batch: Batch, names: Sequence[str]) -> dict[str, Tensor]:
         """Return the losses with these names, name -> scalar."""
-        return {name: {"flow_map": self.flow_map}[name](batch) for name in names}
+        return {name: {FLOW_MAP: self.flow_map}[name](batch) for name in names}
 
     def flow_map(self, batch: Batch) -> Tensor:
         """Compute the mean squared error of the mean velocity."""

@@ -8,7 +8,7 @@ stores what its student learned beside the teacher (`student`), and draws with t
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -19,10 +19,9 @@ from torch import Tensor
 
 from rtdecode.bundle import Manifest
 from rtdecode.disk import strict_json
-from rtdecode.errors import UsageError
-from train import adapters
 from train.adapters import Adapter
 from train.closed_form.refine import PREFIX
+from train.distillation.kept import of_teacher, packed, put_on
 from train.models.compact.codec import ClipDecoder, First, Next, load_decoder, making_up
 from train.models.compact.encoder import CARRIED, LEARNED, BrainEncoder
 from train.models.compact.flow import Denoiser, VideoFlow, clock
@@ -88,8 +87,8 @@ class Compact(System):
 
     def teacher(self) -> "Compact | None":
         """Return the model that this one was distilled from; None for one that was not distilled."""
-        own = undistilled(self._weights)
-        return Compact(own) if len(own) < len(self._weights) else None
+        own = of_teacher(self._weights)
+        return None if own is None else Compact(own)
 
     @torch.no_grad()
     def stages(self, manifest: Manifest) -> Sequence[Stage]:
@@ -166,20 +165,10 @@ def pack(system: Trainables, codec: Arrays, shift: float, settings: Mapping[str,
 
 # The parts of the flow that are not learned.
 _BUFFERS = ("place", "deviation", "frequencies")
-# What a student learned lies under this name, and its adapters as JSON under the other one.
-_STUDENT = "student."
-_ADAPTERS = "student.adapters"
 
 
 def student(system: Student, attached: Mapping[str, Adapter]) -> Arrays:
-    """Collect what a student learned beside its teacher, in half precision.
-
-    Parameters
-    ----------
-    system : Student
-    attached : mapping
-        Name -> an adapter that stays beside the flow's weights, as it was put on.
-    """
+    """Collect what a student learned beside its teacher, see `train.distillation.kept.packed`."""
     before = system.teacher.flow.state_dict()
     learned: dict[str, Tensor] = {}
     for name, value in system.student.flow.state_dict().items():
@@ -187,14 +176,7 @@ def student(system: Student, attached: Mapping[str, Adapter]) -> Arrays:
         known = before.get(name.replace(".base_layer", ""))
         if known is None or not torch.equal(known, value):
             learned[name] = value
-    arrays: Arrays = {f"{_STUDENT}{name}": value.half().numpy() for name, value in learned.items()}
-    told = {name: asdict(adapter) for name, adapter in attached.items()}
-    return arrays | {_ADAPTERS: np.array(strict_json.dumps(told))}
-
-
-def undistilled(weights: Arrays) -> Arrays:
-    """Leave out of a run's weights what a student learned."""
-    return {name: value for name, value in weights.items() if not name.startswith(_STUDENT)}
+    return packed(learned, attached)
 
 
 def unpack(weights: Arrays) -> Model:
@@ -224,22 +206,9 @@ def unpack(weights: Arrays) -> Model:
 
 
 def distilled(teacher: Denoiser, arrays: Arrays) -> Denoiser:
-    """Make the student of a teacher, its adapters merged.
-
-    Merged weights are rounded to half precision, as all others are kept.
-    """
+    """Make the student of a teacher, its adapters merged."""
     made = student_of(teacher)
-    told = json.loads(str(arrays["adapters"]))
-    for name, adapter in told.items():
-        adapters.inject(made.flow, "", name, Adapter(**adapter))
-    learned = {name: torch.from_numpy(np.array(x)) for name, x in arrays.items() if name != "adapters"}
-    # Strict but for the teacher's own weights, which are there already.
-    unknown = made.flow.load_state_dict(learned, strict=False).unexpected_keys
-    if unknown:
-        raise UsageError(f"the run's student has weights that its flow does not: {', '.join(unknown[:4])}.")
-    adapters.merge(made.flow)
-    for parameter in made.flow.parameters():
-        parameter.data = parameter.data.half().float()
+    put_on(made.flow, arrays)
     return made.eval()
 
 

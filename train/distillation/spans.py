@@ -1,0 +1,82 @@
+"""Tell a video model of diffusers how far a step goes, besides the noise level at which it begins.
+
+Each of these models turns the noise level into waves, and the waves into a vector that modulates its layers.
+A second embedding of waves is added to that vector (as in Boffi et al. 2024, arXiv:2406.07507, and in Geng et
+al. 2025, arXiv:2505.13447). It begins with zeros, so that the model is what it was before.
+"""
+
+from torch import Tensor, nn
+
+from rtdecode.errors import UsageError
+
+# The names of the parameters that are added have this in them.
+SPAN = ".span."
+
+
+class Spanned(nn.Module):
+    """A time embedding of diffusers that may also be told how far a step goes.
+
+    Parameters
+    ----------
+    own : TimestepEmbedding
+        The model's own time embedding.
+    """
+
+    def __init__(self, own: nn.Module) -> None:
+        super().__init__()
+        first = own.get_submodule("linear_1")
+        last = own.get_submodule("linear_2")
+        assert isinstance(first, nn.Linear)
+        assert isinstance(last, nn.Linear)
+        weight = first.weight
+        width = last.out_features
+        self.own = own
+        self.span = nn.Sequential(nn.Linear(first.in_features, width), nn.SiLU(), nn.Linear(width, width))
+        nn.init.zeros_(self.span[2].weight)
+        nn.init.zeros_(self.span[2].bias)
+        self.span.to(weight.device, weight.dtype)
+
+    def forward(self, waves: Tensor, span: Tensor | None = None) -> Tensor:
+        """Embed noise levels, and spans where they are told.
+
+        Parameters
+        ----------
+        waves : (row, wave)
+            Of the noise level. Where a model hands on no second argument (Wan), (row, 2, wave) has the waves
+            of the span behind them.
+        span : (row, wave), optional
+            Waves of the span.
+
+        Returns
+        -------
+        (row, value), or (row, 1, value) for waves of three axes
+        """
+        if waves.ndim == 3:
+            waves, span = waves.split(1, dim=1)
+        found = self.own(waves)
+        if span is None:
+            return found
+        # What learns is in single precision, whatever the precision of the rest.
+        return found + self.span(span.to(self.span[0].weight.dtype)).to(found.dtype)
+
+
+def add_spans(model: nn.Module) -> None:
+    """Put spans on the time embedding of a model, in place.
+
+    Raises
+    ------
+    UsageError
+        If the model has no time embedding of diffusers.
+    """
+    # Imported where it is used: it takes seconds.
+    from diffusers.models.embeddings import TimestepEmbedding
+
+    found = [name for name, one in model.named_modules() if isinstance(one, TimestepEmbedding)]
+    if not found:
+        raise UsageError(
+            f"a {type(model).__name__} has no TimestepEmbedding of diffusers, and cannot be told how far a "
+            "step goes. Distil a CogVideoX, a Wan or a UNet of diffusers."
+        )
+    # The first one is that of the noise level; models that continue a picture have another one.
+    name = found[0]
+    model.set_submodule(name, Spanned(model.get_submodule(name)))

@@ -1,0 +1,139 @@
+"""Train a student, and hold it against its teacher on held-out windows while it trains.
+
+The teacher draws the windows once, in many guided steps. At every picture of the training the student draws
+them in few, and how it compares is kept (`train.distillation.gates`). The training ends when it no longer
+comes nearer, and its best weights stay.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rtdecode.disk import strict_json
+from train import loop
+from train.distillation import gates
+from train.distillation.gates import Reference, Sampler, Windows
+from train.loader import Place
+from train.loop import Machine, Trainable
+from train.phases import Phase
+from train.work import Arrays, Work
+
+# The loss of every student.
+FLOW_MAP = "flow_map"
+# Held-out windows that the teacher draws.
+WINDOWS = 64
+# Those of them that it draws from other brains and other noise, and how many noises these are.
+_FEW = 16
+_SEEDS = 1
+# What a gate that is not passed adds to the figure by which the best weights are chosen: more than any error.
+_FAILED = 10.0
+
+
+@dataclass(frozen=True)
+class Held:
+    """Held-out windows, and who draws them.
+
+    Attributes
+    ----------
+    windows : Windows
+    teacher : callable
+    student : callable
+        The system that is trained, as it is at this moment -> what draws with its student.
+    """
+
+    windows: Windows
+    teacher: Sampler
+    student: Callable[[Any], Sampler]
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What was measured while a student was taught.
+
+    Attributes
+    ----------
+    log : list of dict
+        As `train.loop.train` returns it.
+    gates : list of dict
+        What was measured at each picture: phase, step, number of the student's steps, and the figures.
+    """
+
+    log: list[dict[str, Any]]
+    gates: list[dict[str, Any]]
+
+
+def teaches_student(phase: Phase) -> bool:
+    """Whether a phase trains a student, by its losses."""
+    return set(phase.losses) <= {FLOW_MAP}
+
+
+def teach(
+    work: Work,
+    system: Trainable,
+    phases: Mapping[str, Phase],
+    draw: Callable[[Place], Any],
+    machine: Machine,
+    held: Held,
+) -> Lessons:
+    """Train a system with a student.
+
+    Parameters
+    ----------
+    work : Work
+    system : Trainable
+        It offers the loss `FLOW_MAP`.
+    phases, draw, machine
+        See `train.loop.train`.
+    held : Held
+    """
+    reference = _reference(work, held)
+    watch = partial(_hold, work, system, held, reference)
+    log = loop.train(system, phases, draw, _folder(work), watch, work.seed, machine)
+    return Lessons(log, _rows(work))
+
+
+def _reference(work: Work, held: Held) -> Reference:
+    """Let the teacher draw, once: what it drew is kept with the stages."""
+
+    def drawn() -> Arrays:
+        found = gates.reference(held.teacher, held.windows, _FEW, _SEEDS)
+        return {"few": found.few, "wins": found.wins, "seeds": np.stack(found.seeds), **found.latents}
+
+    kept = work.stage("teacher", drawn)
+    latents = {brain: kept[brain] for brain in gates.BRAINS}
+    return Reference(kept["few"], latents, list(kept["seeds"]), kept["wins"])
+
+
+def _hold(work: Work, system: Trainable, held: Held, reference: Reference, phase: str, step: int) -> float:
+    """Hold the student against its teacher, and write what was found; return how far it is from it."""
+    # A resumed phase comes by the steps after its checkpoint again.
+    rows = [row for row in _rows(work) if (row["phase"], row["step"]) != (phase, step)]
+    student = held.student(system)
+    distance = 0.0
+    for steps in gates.STEPS:
+        found = gates.measure(student, held.windows, reference, steps)
+        rows.append({"phase": phase, "step": step, "steps": steps, **found})
+        # With so few windows the interval of identification is wide, and says little.
+        missed = [name for name in gates.failed(found) if name != "identification"]
+        distance += found["error"] + _FAILED * len(missed)
+    _folder(work).mkdir(parents=True, exist_ok=True)
+    _path(work).write_text("".join(strict_json.dumps(row) + "\n" for row in rows))
+    return distance
+
+
+def _rows(work: Work) -> list[dict[str, Any]]:
+    path = _path(work)
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def _folder(work: Work) -> Path:
+    return work.stages / "distillation"
+
+
+def _path(work: Work) -> Path:
+    return _folder(work) / "gates.jsonl"

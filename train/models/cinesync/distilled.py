@@ -1,0 +1,182 @@
+"""Distil the adapted video model of CineSync into a student of few steps (`train.distillation.student`).
+
+The last windows that teach are kept from the student. It is held against its teacher on them, which draws
+them with the same encoder and in many guided steps.
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from train.distillation import gates, student
+from train.distillation.gates import Latents, Sampler
+from train.distillation.kept import packed
+from train.distillation.spans import add_spans
+from train.distillation.student import FlowMap, Student, attached, learned
+from train.distillation.targets import Distillation
+from train.distillation.teaching import WINDOWS, Held, Lessons, teach
+from train.loop import Machine
+from train.models.cinesync import batches
+from train.models.cinesync.batches import Dropout, Windows
+from train.models.cinesync.encoder import BrainEncoder
+from train.parts import cogvideox
+from train.parts.cogvideox import VideoDiffusion
+from train.phases import Phase
+from train.work import Arrays, Work
+
+# Windows that are drawn at once, to bound the memory.
+_AT_ONCE = 16
+# One window of so many is kept from the student, but no more than `WINDOWS`.
+_KEPT = 10
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """How latents become clips.
+
+    Attributes
+    ----------
+    frames : callable
+        Latents -> clips, (window, frame, row, column, 3) uint8.
+    mean_clip : (frame, row, column, 3)
+    """
+
+    frames: Callable[[Latents], NDArray[np.uint8]]
+    mean_clip: NDArray[np.uint8]
+
+
+def distil(
+    work: Work,
+    encoder: BrainEncoder,
+    video: VideoDiffusion,
+    windows: Windows,
+    drawn: Drawn,
+    phases: Mapping[str, Phase],
+    machine: Machine,
+    dropout: Dropout,
+    guidance: float,
+    how: Distillation,
+) -> tuple[Arrays, Lessons]:
+    """Train a student, in place of the video model, and return what it learned beside the teacher's weights.
+
+    Parameters
+    ----------
+    work : Work
+    encoder : BrainEncoder
+    video : VideoDiffusion
+        With the adapters that stay beside its weights.
+    windows : Windows
+        Those that teach.
+    drawn : Drawn
+    phases : mapping
+    machine : Machine
+    dropout : Dropout
+    guidance : float
+        Of the teacher.
+    how : Distillation
+    """
+    device = torch.device("cpu")
+    if machine.device != "cpu" and torch.accelerator.is_available():
+        device = torch.accelerator.current_accelerator() or device
+    encoder.eval().to(device)
+    video.eval().to(device)
+    few = _Few(encoder, windows, drawn)
+    null = few.null()
+    sampler = cogvideox.Sampler(video, null, guidance).to(device)
+    add_spans(video.transformer)
+    step = FlowMap(video, video.schedule()).to(device)
+    guided = partial(_guided, null=null, strength=guidance)
+    system = Student(encoder, step, guided, list(phases), how)
+    beside = attached(phases, system)
+    losses = {name: list(phase.losses) for name, phase in phases.items()}
+    found = teach(
+        work,
+        system,
+        phases,
+        partial(batches.batch, windows, dropout, losses, count=few.first),
+        machine,
+        Held(few.windows, partial(few.draw, partial(cogvideox.sample, sampler)), few.student),
+    )
+    return packed(learned(video.transformer, list(phases)), beside), found
+
+
+def _guided(
+    video: nn.Module, noisy: Tensor, level: Tensor, tokens: Tensor, null: Tensor, strength: float
+) -> Tensor:
+    assert isinstance(video, VideoDiffusion)
+    return cogvideox.guided(video, null.to(noisy.device), strength, noisy, level, tokens)
+
+
+class _Few:
+    """The windows that are kept from the student.
+
+    Attributes
+    ----------
+    first : int
+        Number of the first one.
+    windows : gates.Windows
+    """
+
+    def __init__(self, encoder: BrainEncoder, windows: Windows, drawn: Drawn) -> None:
+        count = len(windows.latents)
+        kept = min(WINDOWS, max(2, count // _KEPT))
+        self.first = count - kept
+        rows = np.arange(self.first, count)
+        latents = windows.latents[rows].astype(np.float32)
+        self._encoder = encoder
+        self._signals = windows.normalised(rows)
+        self.windows = gates.Windows(
+            truths=list(drawn.frames(latents)),
+            # They lie one after the other, mostly within a session, and intervals are wide anyway.
+            sessions=np.zeros(kept, np.int64),
+            groups=np.arange(kept),
+            mean_clip=drawn.mean_clip,
+            frames=drawn.frames,
+            latent=latents.shape[1:],
+        )
+
+    def student(self, system: Student) -> Sampler:
+        """Draw with a student as it is at this moment."""
+        # A copy, because dropout of its adapters must go on in training and has no place here.
+        step: FlowMap = copy.deepcopy(system.student).eval()
+        return partial(self.draw, partial(student.sample, step))
+
+    @torch.no_grad()
+    def draw(
+        self,
+        sampler: Callable[[Tensor, Tensor, int], Tensor],
+        brain: str,
+        rows: NDArray[np.int64],
+        noise: Latents,
+        steps: int,
+    ) -> Latents:
+        """Draw windows; see `train.distillation.gates.Sampler`."""
+        found: list[Latents] = []
+        for n in range(0, len(rows), _AT_ONCE):
+            tokens = self._tokens(brain, rows[n : n + _AT_ONCE])
+            start = torch.from_numpy(noise[n : n + _AT_ONCE]).to(tokens.device)
+            found.append(sampler(start, tokens, steps).cpu().numpy())
+        return np.concatenate(found)
+
+    def null(self) -> Tensor:
+        """Encode a window without a signal, (token, text)."""
+        with torch.no_grad():
+            return self._tokens(gates.NONE, np.zeros(1, np.int64))[0]
+
+    def _tokens(self, brain: str, rows: NDArray[np.int64]) -> Tensor:
+        count = len(self.windows.truths)
+        shown = (rows + count // 2) % count if brain == gates.OTHER else rows
+        there = 0.0 if brain == gates.NONE else 1.0
+        device = next(self._encoder.parameters()).device
+        signals: dict[str, Any] = {
+            name: there * torch.from_numpy(values[shown]).to(device) for name, values in self._signals.items()
+        }
+        tokens: Tensor = self._encoder(signals).tokens
+        return tokens
