@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from train.distillation.clock import NOISE, VELOCITY, Schedule
+from train.distillation.clock import FLOW, NOISE, VELOCITY, Schedule
 from train.parts.cogvideox import LEVELS, _shares
 
 COG = _shares(1.0)[1:]
@@ -60,3 +60,35 @@ def test_a_model_of_noise_starts_at_its_last_trained_level():
     assert Schedule(NOISE, STABLE).last == pytest.approx(0.936, abs=0.001)
     with pytest.raises(ValueError, match="zero terminal SNR"):
         Schedule(NOISE, COG)
+
+
+def test_a_flow_is_left_as_it_is():
+    schedule = Schedule(FLOW, shift=5.0)
+    t = torch.tensor([0.9, 0.4])
+    _, _, latents = path(t)
+    found = schedule.velocity(lambda native, level: native + level.view(-1, 1, 1), latents, t)
+    torch.testing.assert_close(found, latents + t.view(-1, 1, 1))
+    assert torch.equal(schedule.norm(t), torch.ones(2))
+    # 5 * 0.5 / (1 + 4 * 0.5)
+    assert schedule.levels(2) == pytest.approx([1.0, 5 / 6])
+
+
+@pytest.mark.parametrize(("shares", "predicts"), [(COG, VELOCITY), (STABLE, NOISE)])
+def test_steps_begin_at_the_levels_at_which_a_sampler_has_them(shares, predicts):
+    schedule = Schedule(predicts, shares)
+    # Four trailing steps begin at the levels 999, 749, 499 and 249.
+    assert schedule.levels(4) == pytest.approx(schedule.clock[[999, 749, 499, 249]].tolist(), abs=1e-6)
+    assert float(schedule.at(torch.zeros(1))) == 0
+    # The model's own latents have unit variance where clip and noise have.
+    t = schedule.clock[[100, 900]]
+    signal = shares[[100, 900]].sqrt()
+    torch.testing.assert_close((1 - t) / schedule.norm(t), signal, atol=1e-5, rtol=1e-4)
+
+
+def test_only_what_is_no_flow_has_shares():
+    with pytest.raises(ValueError, match="to no flow"):
+        Schedule(FLOW, COG)
+    with pytest.raises(ValueError, match="to no flow"):
+        Schedule(NOISE)
+    with pytest.raises(ValueError, match="predicts is flow, velocity or noise, found 'x'"):
+        Schedule("x", COG)

@@ -14,6 +14,9 @@ from torch import Tensor
 
 from benchmarks.full_size_export import exported
 from rtdecode.errors import UsageError
+from train.distillation.clock import FLOW, Schedule
+from train.distillation.spans import add_spans
+from train.distillation.student import FlowMap
 from train.parts.wan import FlowStep, VideoFlow, WanSizes, sample, transformer_of
 
 _SIZES = WanSizes(heads=2, head=12, layers=2, inner=24, text=8, time=16)
@@ -104,3 +107,32 @@ def test_a_transformer_that_wants_an_image_is_refused() -> None:
         )
     with pytest.raises(UsageError, match="image-to-video Wan, which wants a first frame"):
         VideoFlow(transformer)
+
+
+def test_the_graph_of_a_students_step_computes_the_same(tmp_path: Path) -> None:
+    flow = VideoFlow(_transformer())
+    add_spans(flow.transformer)
+    step = FlowMap(flow, Schedule(FLOW, shift=_SHIFT)).eval()
+    noise, tokens = _inputs()
+    with torch.no_grad():
+        for name, parameter in step.named_parameters():
+            if ".span." in name:
+                parameter.normal_(std=0.1)
+    inputs = {
+        "latent": noise[:1],
+        "condition": tokens[:1],
+        "t": torch.tensor([0.75]),
+        "r": torch.tensor([0.25]),
+    }
+    path = exported(step, inputs, 23, tmp_path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    # A graph that did not read where the step ends would be right at one end alone.
+    for end in (0.25, 0.5):
+        given = inputs | {"r": torch.tensor([end])}
+        with torch.no_grad():
+            expected = step(*given.values())
+        (found,) = session.run(None, {name: x.numpy() for name, x in given.items()})
+        assert np.allclose(found, expected.numpy(), atol=1e-5)
+    mean = step.velocity(tokens[:1], noise[:1], torch.tensor([0.75]), torch.tensor([0.25]))
+    shorter = step.velocity(tokens[:1], noise[:1], torch.tensor([0.75]), torch.tensor([0.5]))
+    assert not torch.allclose(mean, shorter, atol=1e-3)

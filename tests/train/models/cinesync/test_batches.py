@@ -12,7 +12,12 @@ from train.models.cinesync.batches import Dropout, Windows, batch
 
 _COUNT = 300
 _ALL = Dropout(words=0.0, modalities=[1.0, 0.0, 0.0, 0.0])
-_LOSSES = {"pretrain": ["video"], "align": ["fmri_frames", "fmri_eeg"], "diffuse": ["denoising"]}
+_LOSSES = {
+    "pretrain": ["video"],
+    "align": ["fmri_frames", "fmri_eeg"],
+    "diffuse": ["denoising"],
+    "distill": ["flow_map"],
+}
 
 
 def windows() -> Windows:
@@ -39,13 +44,22 @@ def place(phase: str, size: int = 8, number: int = 0) -> Place:
 
 def test_each_phase_gets_what_its_losses_need() -> None:
     signals = {"eeg", "eeg_mask", "fmri", "fmri_mask"}
-    noised = {"latents", "noise", "level"}
+    noised = {"latents", "noise", "level", "left"}
     kept = {phase: {*batch(windows(), _ALL, _LOSSES, place(phase))} for phase in _LOSSES}
     assert kept == {
         "pretrain": noised | {"words"},
         "align": signals | {"frames", "text"},
         "diffuse": noised | signals,
+        "distill": noised | signals,
     }
+
+
+def test_a_student_learns_on_the_first_windows_alone() -> None:
+    made = windows()
+    drawn = batch(made, _ALL, _LOSSES, place("distill", size=40), count=20)
+    taught = {values.tobytes() for values in made.latents[:20]}
+    assert {values.numpy().tobytes() for values in drawn["latents"]} == taught
+    assert (drawn["left"] == (drawn["level"] + 1) / 1000).all()
 
 
 @pytest.mark.parametrize("phase", _LOSSES)

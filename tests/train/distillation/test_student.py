@@ -1,0 +1,297 @@
+"""Students of every kind of prediction: a flow, velocity with zero terminal SNR, and noise."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from torch import Tensor, nn
+
+from rtdecode.errors import UsageError
+from tests.train.lines import EXACT
+from train import adapters
+from train.adapters import Adapter
+from train.distillation import student
+from train.distillation.clock import FLOW, NOISE, Schedule
+from train.distillation.kept import of_student, of_teacher, packed, put_on
+from train.distillation.spans import SPAN, add_spans
+from train.distillation.student import PART, FlowMap, Student, attached, learned
+from train.distillation.targets import DIFFERENCE, ROLLOUT, Distillation
+from train.parts import cogvideox, wan
+
+LATENT = (4, 3, 4, 6)
+TOKENS = (5, 8)
+LEVELS = 1000
+SHIFT = 3.0
+STRENGTH = 4.0
+ADAPTER = Adapter(["to_q", "to_k", "to_v", "to_out.0", "proj_out", "conv_out", "net.2"], 8, 8, merge=False)
+# The schedule of Stable Diffusion 1.5.
+STABLE = DDIMScheduler(
+    beta_start=0.00085,
+    beta_end=0.012,
+    beta_schedule="scaled_linear",
+    clip_sample=False,
+    timestep_spacing="trailing",
+)
+
+
+class Noise(nn.Module):
+    """A transformer of CogVideoX that predicts the noise, at the levels of Stable Diffusion 1.5."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        own = velocity_model()
+        self.own = [own]
+        self.transformer: Any = own.transformer
+
+    def forward(self, noisy: Tensor, level: Tensor, tokens: Tensor, span: Tensor | None = None) -> Tensor:
+        found: Tensor = self.own[0](noisy, level, tokens, span)
+        return found
+
+    def schedule(self) -> Schedule:
+        return Schedule(NOISE, STABLE.alphas_cumprod)
+
+
+class Unet(nn.Module):
+    """A small UNet of diffusers, which predicts the noise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transformer: Any = UNet3DConditionModel(
+            sample_size=4,
+            in_channels=4,
+            out_channels=4,
+            down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
+            up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
+            block_out_channels=(8, 8),
+            layers_per_block=1,
+            cross_attention_dim=TOKENS[1],
+            attention_head_dim=4,
+            norm_num_groups=4,
+        )
+
+    def forward(self, noisy: Tensor, level: Tensor, tokens: Tensor, span: Tensor | None = None) -> Tensor:
+        told = None if span is None else self.transformer.time_proj(LEVELS * span)
+        found: Tensor = self.transformer(noisy, level, tokens, timestep_cond=told, return_dict=False)[0]
+        return found
+
+    def schedule(self) -> Schedule:
+        return Schedule(NOISE, STABLE.alphas_cumprod)
+
+
+def velocity_model() -> nn.Module:
+    sizes = cogvideox.VideoSizes(heads=2, head=16, layers=1, text=8, time=16, patch=2)
+    return cogvideox.VideoDiffusion(cogvideox.transformer_of(sizes, LATENT), LATENT)
+
+
+def flow_model() -> nn.Module:
+    sizes = wan.WanSizes(heads=2, head=12, layers=1, inner=24, text=8, time=16)
+    return wan.VideoFlow(wan.transformer_of(sizes, LATENT[0]))
+
+
+def schedule_of(model: Any) -> Schedule:
+    return Schedule(FLOW, shift=SHIFT) if isinstance(model, wan.VideoFlow) else model.schedule()
+
+
+KINDS: dict[str, Callable[[], nn.Module]] = {
+    "flow": flow_model,
+    "velocity": velocity_model,
+    "noise": Noise,
+    "unet": Unet,
+}
+LEARNING = ("flow", "velocity", "noise")
+
+
+def made(kind: str) -> nn.Module:
+    """Every call makes the same model. Its random weights attend strongly, so that conditions matter."""
+    torch.manual_seed(0)
+    model = KINDS[kind]()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "to_v." in name or "to_out." in name:
+                parameter *= 5
+    return model.eval()
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a batch is, and what its windows tell."""
+
+    noise: Tensor
+    tokens: Tensor
+    null: Tensor
+
+    @property
+    def batch(self) -> dict[str, Tensor]:
+        left = torch.linspace(0.9, 0.3, len(self.noise))
+        return {"noise": self.noise, "latents": 0.5 * self.noise.flip(0), "left": left, "told": self.tokens}
+
+
+def given(rows: int = 2) -> Given:
+    torch.manual_seed(1)
+    return Given(torch.randn(rows, *LATENT), 3 * torch.randn(rows, *TOKENS), 3 * torch.randn(*TOKENS))
+
+
+class Told(nn.Module):
+    """An encoder whose windows tell the tokens themselves."""
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Any:
+        return SimpleNamespace(tokens=batch["told"])
+
+
+def guided(
+    model: nn.Module, noisy: Tensor, level: Tensor, tokens: Tensor, null: Tensor, strength: float = STRENGTH
+) -> Tensor:
+    away = model(noisy, level, null.expand(len(noisy), -1, -1))
+    return away + strength * (model(noisy, level, tokens) - away)
+
+
+def system(kind: str, told: Given, how: Distillation, model: nn.Module | None = None) -> Student:
+    """A student with its adapter, which may learn."""
+    model = model or made(kind)
+    add_spans(model.transformer)  # type: ignore[arg-type]
+    step = FlowMap(model, schedule_of(model))
+
+    def teacher(model: nn.Module, noisy: Tensor, level: Tensor, tokens: Tensor) -> Tensor:
+        return guided(model, noisy, level, tokens, told.null)
+
+    found = Student(Told(), step, teacher, ["distill"], how)
+    torch.manual_seed(2)
+    adapters.inject(found, PART, "distill", ADAPTER)
+    for name, parameter in found.named_parameters():
+        parameter.requires_grad_(".lora_" in name or SPAN in name)
+    return found
+
+
+def drawn(
+    velocity: Callable[[Tensor, Tensor], Tensor], schedule: Schedule, noise: Tensor, steps: int
+) -> Tensor:
+    """Take Euler steps along a velocity on the clock."""
+    levels = [*schedule.levels(steps), 0.0]
+    latents = noise * schedule.norm(torch.tensor(levels[0]))
+    for now, until in pairwise(levels):
+        latents = latents + (until - now) * velocity(latents, torch.full((len(noise),), now))
+    return latents
+
+
+def stock(kind: str, noise: Tensor, tokens: Tensor, steps: int) -> Tensor:
+    """Let the model draw with the sampler of its own kind, without guidance."""
+    model: Any = made(kind)
+    null = torch.zeros(*TOKENS)
+    if kind == "flow":
+        return wan.sample(wan.FlowStep(model, null, shift=SHIFT), noise, tokens, steps)
+    if kind == "velocity":
+        return cogvideox.sample(cogvideox.Sampler(model, null, 1.0), noise, tokens, steps)
+    STABLE.set_timesteps(steps)
+    latent = noise
+    for t in STABLE.timesteps:
+        latent = STABLE.step(model(latent, t.expand(len(noise)), tokens), int(t), latent, return_dict=False)[
+            0
+        ]
+    return latent
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_a_student_that_has_not_learned_is_a_single_pass_of_its_teacher(kind: str, steps: int) -> None:
+    told = given()
+    untrained = system(kind, told, Distillation()).student
+    found = student.sample(untrained, told.noise, told.tokens, steps)
+    expected = stock(kind, told.noise, told.tokens, steps)
+    assert (expected - told.noise).abs().max() > 0.1
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", LEARNING)
+def test_a_student_learns_its_guided_teacher_which_stays_as_it_is(kind: str) -> None:
+    told = given()
+    taught = system(kind, told, Distillation(ROLLOUT, steps=4, pairs=6, shares=(0.4, 0.4, 0.1)))
+    schedule = taught.student.schedule
+
+    @torch.no_grad()
+    def teacher(latents: Tensor, now: Tensor) -> Tensor:
+        return taught.teacher(told.tokens, latents, now)
+
+    with torch.no_grad():
+        unguided = stock(kind, told.noise, told.tokens, 20)
+        before = drawn(teacher, schedule, told.noise, 20)
+    losses = trained(taught, told, 60, 1e-2)
+    assert losses[-1] < 0.2 * losses[0]
+    torch.testing.assert_close(drawn(teacher, schedule, told.noise, 20), before)
+    found = student.sample(taught.student, told.noise, told.tokens, 2)
+    undistilled = stock(kind, told.noise, told.tokens, 2)
+    error = (found - before).square().mean()
+    assert error < 0.3 * (undistilled - before).square().mean()
+    assert error < 0.3 * (found - unguided).square().mean()
+
+
+def test_a_student_learns_from_the_central_difference() -> None:
+    told = given()
+    taught = system("flow", told, Distillation(DIFFERENCE))
+    losses = trained(taught, told, 40, 1e-3)
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def trained(taught: Student, told: Given, steps: int, rate: float) -> list[float]:
+    """Train on the same pairs at every step, so that the loss says what was learned."""
+    optimizer = torch.optim.Adam([p for p in taught.parameters() if p.requires_grad], lr=rate)
+    learns = {name for name, p in taught.named_parameters() if p.requires_grad}
+    found = []
+    for _ in range(steps):
+        torch.manual_seed(3)
+        loss = taught.losses(told.batch, ["flow_map"])["flow_map"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        found.append(float(loss.detach()))
+    assert {name for name, p in taught.named_parameters() if p.requires_grad} == learns
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_what_a_run_keeps_makes_the_same_student_again(kind: str) -> None:
+    told = given()
+    taught = system(kind, told, Distillation())
+    torch.manual_seed(4)
+    for parameter in taught.parameters():
+        if parameter.requires_grad:
+            nn.init.normal_(parameter, std=0.05)
+    model: Any = taught.student.video
+    kept = packed(learned(model.transformer, ["distill"]), {"distill": ADAPTER})
+    teachers = {"transformer.x": kept["student.adapters"]}
+    assert of_teacher(teachers | kept) == teachers
+    assert of_teacher(teachers) is None
+    again: Any = made(kind)
+    add_spans(again.transformer)
+    put_on(again.transformer, of_student(kept))
+    assert not any(".lora_" in name for name, _ in again.named_parameters())
+    found = student.sample(FlowMap(again, schedule_of(again)), told.noise, told.tokens, 2)
+    expected = student.sample(taught.student, told.noise, told.tokens, 2)
+    assert not torch.allclose(expected, stock(kind, told.noise, told.tokens, 2), atol=0.1)
+    # Weights are rounded to half precision.
+    torch.testing.assert_close(found, expected, atol=0.05, rtol=0.05)
+
+
+def test_a_phase_that_would_change_the_teacher_is_refused() -> None:
+    taught = system("velocity", given(), Distillation())
+    phase = replace(EXACT, trained=["*.span.*"], adapters={PART: ADAPTER})
+    assert attached({"distill": phase}, taught) == {"distill": ADAPTER}
+    merging = replace(phase, adapters={PART: replace(ADAPTER, merge=True)})
+    with pytest.raises(UsageError, match="with merge=True"):
+        attached({"distill": merging}, taught)
+    with pytest.raises(UsageError, match="an adapter of 'encoder'"):
+        attached({"distill": replace(phase, adapters={"encoder": ADAPTER})}, taught)
+    with pytest.raises(UsageError, match=r"trains '\*proj_out\*', and .*proj_out.* is the teacher's as well"):
+        attached({"distill": replace(phase, trained=["*proj_out*"])}, taught)
+
+
+def test_a_model_without_a_time_embedding_is_refused() -> None:
+    with pytest.raises(UsageError, match="a Linear has no TimestepEmbedding"):
+        add_spans(nn.Linear(2, 2))

@@ -1,0 +1,84 @@
+"""A small CineSync is distilled: its bundle goes from level to level, in any few steps."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import distill
+from export import run as exporting
+from rtdecode import bundle as bundles
+from tests.train.models.cinesync.test_cinesync import SMALL
+from train.distillation import gates
+from train.recipe import build
+from train.run import main as train
+from train.run_folder import arrays, read_run, restored, weights
+
+_FEW = ("steps", "show_every", "keep_every")
+CHANGES = [change for change in SMALL if not change.endswith(".steps=10")] + [
+    *(f"phases.{phase}.steps=4" for phase in ("films", "pretrain", "align", "diffuse")),
+    *(f"phases.distill.{name}={n}" for name, n in zip(_FEW, (4, 2, 2), strict=True)),
+    "phases.distill.batch=2",
+    # So that four steps are seen in half precision.
+    "phases.distill.rate=0.05",
+    "phases.distill.warmup=0",
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "cinesync-distilled"
+    assert train(["cinesync-distilled", *CHANGES, f"out={out}"]) == 0
+    return out
+
+
+@pytest.mark.full
+def test_the_student_is_held_against_its_teacher_while_it_learns(run: Path) -> None:
+    tables = read_run(run)["tables"]
+    assert tables["loss"][-1]["phase"] == "distill"
+    rows = tables["distillation"]
+    assert [(row["step"], row["steps"]) for row in rows] == [(s, n) for s in (2, 4) for n in gates.STEPS]
+    assert all(0 < row["error"] < 10 for row in rows)
+
+
+@pytest.mark.full
+def test_the_run_keeps_the_teacher_as_it_was(run: Path) -> None:
+    kept = weights(run)
+    student = {name for name in kept if name.startswith("student.")}
+    assert any(".lora_B.distill." in name for name in student)
+    assert any(".span." in name for name in student)
+    assert all(name.startswith("student.transformer_blocks.") for name in student if ".lora_" in name)
+    system = restored(run, build(read_run(run)["arguments"])["system"])
+    teacher = system.teacher()
+    assert teacher is not None
+    assert teacher.teacher() is None
+    assert set(teacher.weights()) == set(kept) - student
+    golden = arrays(run, "golden")
+    inputs = {name: golden[name] for name in ("eeg", "eeg_mask", "fmri", "fmri_mask")}
+    noise = np.random.default_rng(0).standard_normal((3, *system.latent_shape), np.float32)
+    drawn = system.sample(system.condition(inputs), noise, 2)
+    assert not np.allclose(drawn, teacher.sample(teacher.condition(inputs), noise, 2), atol=1e-2)
+
+
+@pytest.mark.full
+def test_the_bundle_goes_from_level_to_level_in_any_few_steps(run: Path, tmp_path: Path) -> None:
+    exporting.run(run, tmp_path / "bundle")
+    manifest = bundles.load(tmp_path / "bundle").manifest
+    denoise = manifest.built["denoise"]
+    assert {name: port.source for name, port in denoise.inputs.items()} == {
+        "latent": "start",
+        "condition": "encode.condition",
+        "t": "t",
+        "r": "r",
+    }
+    assert set(manifest.sigmas) == {str(n) for n in range(1, 9)}
+    assert manifest.steps == 4
+    assert manifest.parity["largest_difference"]["latent"] < 1e-4
+
+
+@pytest.mark.full
+def test_the_benchmark_holds_it_against_its_teacher(run: Path) -> None:
+    found = distill.measure(run, "shapes", "easy", "1000", 24)
+    assert found["n"] == 6
+    for n in gates.STEPS:
+        assert found["steps"][str(n)]["error"] != found["undistilled"][str(n)]["error"]
