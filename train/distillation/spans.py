@@ -28,13 +28,13 @@ class Spanned(nn.Module):
         last = own.get_submodule("linear_2")
         assert isinstance(first, nn.Linear)
         assert isinstance(last, nn.Linear)
-        weight = first.weight
         width = last.out_features
+        silent = nn.Linear(width, width)
+        nn.init.zeros_(silent.weight)
+        nn.init.zeros_(silent.bias)
         self.own = own
-        self.span = nn.Sequential(nn.Linear(first.in_features, width), nn.SiLU(), nn.Linear(width, width))
-        nn.init.zeros_(self.span[2].weight)
-        nn.init.zeros_(self.span[2].bias)
-        self.span.to(weight.device, weight.dtype)
+        self.span = nn.Sequential(nn.Linear(first.in_features, width), nn.SiLU(), silent)
+        self.span.to(first.weight.device, first.weight.dtype)
 
     def forward(self, waves: Tensor, span: Tensor | None = None) -> Tensor:
         """Embed noise levels, and spans where they are told.
@@ -57,7 +57,8 @@ class Spanned(nn.Module):
         if span is None:
             return found
         # What learns is in single precision, whatever the precision of the rest.
-        return found + self.span(span.to(self.span[0].weight.dtype)).to(found.dtype)
+        kind = next(self.span.parameters()).dtype
+        return found + self.span(span.to(kind)).to(found.dtype)
 
 
 def add_spans(model: nn.Module) -> None:

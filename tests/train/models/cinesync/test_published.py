@@ -136,6 +136,30 @@ def test_it_becomes_a_bundle_that_draws_a_clip_at_once(run: Path, tmp_path: Path
     assert [one["licence"] for one in manifest.provenance["weights"].values()] == ["MIT"] * 3
 
 
+@pytest.mark.full
+def test_a_distilled_run_keeps_its_student_beside_the_adapters(changes: list[str], tmp_path: Path) -> None:
+    few = [f"phases.distill.{change}" for change in ("steps=2", "batch=2", "accumulate=2", "show_every=2")]
+    learning = ["phases.distill.rate=0.1", "phases.distill.warmup=0", "phases.distill.keep_every=2"]
+    out = tmp_path / "run"
+    assert train(["cinesync-distilled", *changes, *few, *learning, f"out={out}"]) == 0
+    kept = weights(out)
+    assert any(name.startswith("student.") and ".lora_B.distill." in name for name in kept)
+    assert not any(".distill." in name for name in kept if name.startswith("transformer."))
+    rows = read_run(out)["tables"]["distillation"]
+    assert [row["steps"] for row in rows] == [1, 2, 4]
+    system = restored(out, build(read_run(out)["arguments"])["system"])
+    teacher = system.teacher()
+    assert teacher is not None
+    inputs = _golden(out)
+    noise = np.random.default_rng(0).standard_normal((3, *system.latent_shape), np.float32)
+    drawn = system.sample(system.condition(inputs), noise, 2)
+    assert np.isfinite(drawn).all()
+    assert not np.allclose(drawn, teacher.sample(teacher.condition(inputs), noise, 2), atol=1e-2)
+    exporting.run(out, tmp_path / "bundle")
+    ports = bundles.load(tmp_path / "bundle").manifest.built["denoise"].inputs
+    assert {"t", "r"} <= ports.keys()
+
+
 def test_other_weights_are_refused(run: Path, pipeline: Path, tmp_path: Path) -> None:
     other = _pipeline(tmp_path / "other")
     found = read_run(run)["arguments"]
