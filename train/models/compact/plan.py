@@ -30,6 +30,7 @@ from train.data.chain import draft_bundle, unit_statistics
 from train.data.recorded_sessions import RecordedSessions
 from train.data.showing import AnyShowing
 from train.data.simulated import FilmSessions
+from train.distillation.kept import of_teacher
 from train.judging import pictures
 from train.loop import Machine
 from train.models.compact import build as systems
@@ -50,7 +51,6 @@ from train.models.compact.system import (
     pack,
     sample,
     student,
-    undistilled,
     unpack,
 )
 from train.models.compact.trainable import Trainables
@@ -306,7 +306,8 @@ def take_flow(system: Trainables, codec: Arrays, run: Path) -> None:
         If the run's flow is of another size, or its codec is not this one, so that its latents mean
         something else.
     """
-    found = unpack(undistilled(weights_of(run)))
+    kept = weights_of(run)
+    found = unpack(of_teacher(kept) or kept)
     flow = found.denoiser.flow
     # The spread is measured, and comes with the weights.
     theirs, ours = (sizes | {"spread": None} for sizes in (flow.config, system.flow.config))
