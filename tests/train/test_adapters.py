@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.train.lines import CPU, EXACT, equal, nothing
 from tests.train.weights.models import cogvideox
 from train import loop
-from train.adapters import Adapter, merge
+from train.adapters import Adapter, bypassed, inject, merge, remove
 from train.loader import Place
 from train.loop import Trainable
 
@@ -127,3 +127,29 @@ def test_what_learns_is_kept_in_single_precision_and_the_rest_as_it_was(tmp_path
     loop.train(system, {"tuned": phase}, latents, tmp_path, nothing, machine=CPU)
     kinds = {("lora_" in name, p.dtype) for name, p in system.named_parameters()}
     assert kinds == {(True, torch.float32), (False, torch.bfloat16)}
+
+
+@torch.no_grad()
+def test_some_adapters_are_bypassed_for_a_while() -> None:
+    torch.manual_seed(0)
+    film = Film()
+    one = torch.randn(1, 2, 4, 4, 4)
+    found = {"neither": film.drawn(one)}
+    for name in ("first", "second"):
+        inject(film, "generator", name, LORA)
+        for parameter_name, parameter in film.named_parameters():
+            if f".lora_B.{name}." in parameter_name:
+                parameter.normal_(std=0.5)
+        found[name] = film.drawn(one)
+    learns = {name: n % 2 == 0 for n, (name, _) in enumerate(film.named_parameters())}
+    for name, parameter in film.named_parameters():
+        parameter.requires_grad_(learns[name])
+    with bypassed(film, ["second"]):
+        assert torch.equal(film.drawn(one), found["first"])
+    with bypassed(film, ["first", "second"]):
+        assert torch.equal(film.drawn(one), found["neither"])
+    assert torch.equal(film.drawn(one), found["second"])
+    assert not torch.allclose(found["second"], found["first"], atol=1e-3)
+    assert {name: p.requires_grad for name, p in film.named_parameters()} == learns
+    remove(film)
+    assert torch.equal(film.drawn(one), found["neither"])

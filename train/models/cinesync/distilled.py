@@ -8,7 +8,7 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from train.loop import Machine
 from train.models.cinesync import batches
 from train.models.cinesync.batches import Dropout, Windows
 from train.models.cinesync.encoder import BrainEncoder
+from train.models.cinesync.system import Sampling
 from train.parts import cogvideox
 from train.parts.cogvideox import VideoDiffusion
 from train.phases import Phase
@@ -35,6 +36,30 @@ from train.work import Arrays, Work
 _AT_ONCE = 16
 # One window of so many is kept from the student, but no more than `WINDOWS`.
 _KEPT = 10
+
+
+class Distils(Protocol):
+    """What a plan says of its distillation."""
+
+    @property
+    def machine(self) -> Machine:
+        """Where the student is taught."""
+        ...
+
+    @property
+    def dropout(self) -> Dropout:
+        """What is left out of the signals of its windows."""
+        ...
+
+    @property
+    def sampling(self) -> Sampling:
+        """Whose guidance is the teacher's."""
+        ...
+
+    @property
+    def distillation(self) -> Distillation:
+        """How it is taught."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -59,10 +84,7 @@ def distil(
     windows: Windows,
     drawn: Drawn,
     phases: Mapping[str, Phase],
-    machine: Machine,
-    dropout: Dropout,
-    guidance: float,
-    how: Distillation,
+    plan: Distils,
 ) -> tuple[Arrays, Lessons]:
     """Train a student, in place of the video model, and return what it learned beside the teacher's weights.
 
@@ -76,12 +98,10 @@ def distil(
         Those that teach.
     drawn : Drawn
     phases : mapping
-    machine : Machine
-    dropout : Dropout
-    guidance : float
-        Of the teacher.
-    how : Distillation
+    plan : Distils
     """
+    machine = plan.machine
+    guidance = plan.sampling.guidance
     device = torch.device("cpu")
     if machine.device != "cpu" and torch.accelerator.is_available():
         device = torch.accelerator.current_accelerator() or device
@@ -93,14 +113,14 @@ def distil(
     add_spans(video.transformer)
     step = FlowMap(video, video.schedule()).to(device)
     guided = partial(_guided, null=null, strength=guidance)
-    system = Student(encoder, step, guided, list(phases), how)
+    system = Student(encoder, step, guided, list(phases), plan.distillation)
     beside = attached(phases, system)
     losses = {name: list(phase.losses) for name, phase in phases.items()}
     found = teach(
         work,
         system,
         phases,
-        partial(batches.batch, windows, dropout, losses, count=few.first),
+        partial(batches.batch, windows, plan.dropout, losses, count=few.first),
         machine,
         Held(few.windows, partial(few.draw, partial(cogvideox.sample, sampler)), few.student),
     )

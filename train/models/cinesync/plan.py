@@ -78,8 +78,8 @@ class CineSyncPlan:
         Number of voxels that are read, those that follow films best.
     normalised : bool
         See `train.models.cinesync.trainable.BrainVideo`.
-    distillation : Distillation, optional
-        How the video model is distilled, for recipes with a phase that trains a student.
+    distillation : Distillation
+        How the video model is distilled, for recipes with a phase that teaches a student.
     """
 
     encoder: EncoderSizes
@@ -89,7 +89,8 @@ class CineSyncPlan:
     dropout: Dropout
     voxels: int
     normalised: bool = True
-    distillation: Distillation | None = None
+    # Both are made where they are not given, so that a recipe's values do not depend on them.
+    distillation: Distillation = field(default_factory=Distillation)
     machine: Machine = field(default_factory=Machine)
 
     # `train.run` asks for it where it is given films.
@@ -152,10 +153,7 @@ class CineSyncPlan:
                 windows,
                 Drawn(partial(decode, decoder_of(codec)), codec["mean_clip"]),
                 distilling,
-                self.machine,
-                self.dropout,
-                self.sampling.guidance,
-                self.distillation or Distillation(),
+                self,
             )
             weights |= student
             tables["loss"] += lessons.log

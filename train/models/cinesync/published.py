@@ -59,8 +59,8 @@ class PublishedPlan:
     dropout : Dropout
     normalised : bool
         See `train.models.cinesync.trainable.BrainVideo`.
-    distillation : Distillation, optional
-        How the video model is distilled, for recipes with a phase that trains a student.
+    distillation : Distillation
+        How the video model is distilled, for recipes with a phase that teaches a student.
     """
 
     encoder: EncoderSizes
@@ -70,7 +70,8 @@ class PublishedPlan:
     targets: str = ""
     conditions: int = 226
     normalised: bool = True
-    distillation: Distillation | None = None
+    # Both are made where they are not given, so that a recipe's values do not depend on them.
+    distillation: Distillation = field(default_factory=Distillation)
     machine: Machine = field(default_factory=Machine)
 
     def train(self, work: Work, data: DataSetWindows, phases: dict[str, Phase]) -> Trained:
@@ -134,10 +135,7 @@ class PublishedPlan:
                 read,
                 Drawn(clips.shown, taught.stats["mean_clip"]),
                 distilling,
-                self.machine,
-                self.dropout,
-                self.sampling.guidance,
-                self.distillation or Distillation(),
+                self,
             )
             weights |= student
             tables["loss"] += lessons.log

@@ -186,6 +186,7 @@ class BrainConditioned(System):
         """
         self._device = torch.device("cpu")
         self._encoder.to(self._device)
+        self._null = self._null.to(self._device)
         self._step.to(self._device, torch.float32)
         # The examples are only traced: their shapes matter, their values do not.
         signals = {port.name: torch.randn(1, *port.shape) for port in self.ports(manifest)}
