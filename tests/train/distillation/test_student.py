@@ -280,16 +280,15 @@ def test_what_a_run_keeps_makes_the_same_student_again(kind: str) -> None:
 
 
 def test_a_phase_that_would_change_the_teacher_is_refused() -> None:
-    taught = system("velocity", given(), Distillation())
     phase = replace(EXACT, trained=["*.span.*"], adapters={PART: ADAPTER})
-    assert attached({"distill": phase}, taught) == {"distill": ADAPTER}
+    assert attached({"distill": phase}) == {"distill": ADAPTER}
     merging = replace(phase, adapters={PART: replace(ADAPTER, merge=True)})
     with pytest.raises(UsageError, match="with merge=True"):
-        attached({"distill": merging}, taught)
+        attached({"distill": merging})
     with pytest.raises(UsageError, match="an adapter of 'encoder'"):
-        attached({"distill": replace(phase, adapters={"encoder": ADAPTER})}, taught)
-    with pytest.raises(UsageError, match=r"trains '\*proj_out\*', and .*proj_out.* is the teacher's as well"):
-        attached({"distill": replace(phase, trained=["*proj_out*"])}, taught)
+        attached({"distill": replace(phase, adapters={"encoder": ADAPTER})})
+    with pytest.raises(UsageError, match=r"trains '\*proj_out\*', which the teacher has as well"):
+        attached({"distill": replace(phase, trained=["*proj_out*"])})
 
 
 def test_a_model_without_a_time_embedding_is_refused() -> None:

@@ -4,7 +4,6 @@ The last windows that teach are kept from the student. It is held against its te
 them with the same encoder and in many guided steps.
 """
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -100,11 +99,8 @@ def distil(
     phases : mapping
     plan : Distils
     """
-    machine = plan.machine
     guidance = plan.sampling.guidance
-    device = torch.device("cpu")
-    if machine.device != "cpu" and torch.accelerator.is_available():
-        device = torch.accelerator.current_accelerator() or device
+    device = device_of(plan.machine)
     encoder.eval().to(device)
     video.eval().to(device)
     few = _Few(encoder, windows, drawn)
@@ -114,17 +110,23 @@ def distil(
     step = FlowMap(video, video.schedule()).to(device)
     guided = partial(_guided, null=null, strength=guidance)
     system = Student(encoder, step, guided, list(phases), plan.distillation)
-    beside = attached(phases, system)
     losses = {name: list(phase.losses) for name, phase in phases.items()}
     found = teach(
         work,
         system,
         phases,
         partial(batches.batch, windows, plan.dropout, losses, count=few.first),
-        machine,
+        plan.machine,
         Held(few.windows, partial(few.draw, partial(cogvideox.sample, sampler)), few.student),
     )
-    return packed(learned(video.transformer, list(phases)), beside), found
+    return packed(learned(video.transformer, list(phases)), attached(phases)), found
+
+
+def device_of(machine: Machine) -> torch.device:
+    """Return where teacher and student draw: the accelerator, if there is one that may be used."""
+    if machine.device != "cpu" and torch.accelerator.is_available():
+        return torch.accelerator.current_accelerator() or torch.device("cpu")
+    return torch.device("cpu")
 
 
 def _guided(
@@ -132,6 +134,16 @@ def _guided(
 ) -> Tensor:
     assert isinstance(video, VideoDiffusion)
     return cogvideox.guided(video, null.to(noisy.device), strength, noisy, level, tokens)
+
+
+def _sample(step: FlowMap, noise: Tensor, tokens: Tensor, steps: int) -> Tensor:
+    """Draw without the dropout of adapters, which goes on in training afterwards."""
+    learning = [(module, module.training) for module in step.modules()]
+    step.eval()
+    found = student.sample(step, noise, tokens, steps)
+    for module, was in learning:
+        module.training = was
+    return found
 
 
 class _Few:
@@ -164,9 +176,7 @@ class _Few:
 
     def student(self, system: Student) -> Sampler:
         """Draw with a student as it is at this moment."""
-        # A copy, because dropout of its adapters must go on in training and has no place here.
-        step: FlowMap = copy.deepcopy(system.student).eval()
-        return partial(self.draw, partial(student.sample, step))
+        return partial(self.draw, partial(_sample, system.student))
 
     @torch.no_grad()
     def draw(

@@ -23,7 +23,7 @@ from train.distillation.targets import Distillation
 from train.loop import Machine
 from train.models.cinesync import batches
 from train.models.cinesync.batches import Dropout, Windows
-from train.models.cinesync.distilled import Drawn, distil
+from train.models.cinesync.distilled import Drawn, device_of, distil
 from train.models.cinesync.encoder import BrainEncoder, EncoderSizes
 from train.models.cinesync.plan import beside, check_read, distilling_apart, losses_of, read_by, seen_by
 from train.models.cinesync.published_system import Built, Clips, PublishedCineSync, PublishedVideo, packed
@@ -127,7 +127,7 @@ class PublishedPlan:
         tables: dict[str, Any] = {"loss": log, "notes": [{"note": windows.division}]}
         weights = packed(system, shape)
         if distilling:
-            clips = Clips(self.video.autoencoder(), shape.size)
+            clips = Clips(self.video.autoencoder(), shape.size).eval().to(device_of(self.machine))
             student, lessons = distil(
                 work,
                 encoder,
