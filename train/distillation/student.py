@@ -166,8 +166,8 @@ def attached(phases: Mapping[str, Phase]) -> dict[str, Adapter]:
         shared = [pattern for pattern in phase.trained if SPAN not in pattern]
         if shared:
             raise UsageError(
-                f"phase '{name}' trains '{shared[0]}', which the teacher has as well. A student learns adapters "
-                f"and '*{SPAN}*'."
+                f"phase '{name}' trains '{shared[0]}', which the teacher has as well. A student learns "
+                f"adapters and '*{SPAN}*'."
             )
         for part, adapter in phase.adapters.items():
             if part != PART or adapter.merge:
