@@ -70,7 +70,7 @@ class PublishedPlan:
     targets: str = ""
     conditions: int = 226
     normalised: bool = True
-    # Both are made where they are not given, so that a recipe's values do not depend on them.
+    # Made where it is not given, and no default value: recipes without a student keep the values they had.
     distillation: Distillation = field(default_factory=Distillation)
     machine: Machine = field(default_factory=Machine)
 
