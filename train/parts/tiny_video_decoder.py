@@ -44,10 +44,14 @@ class TinyVideoDecoder(VideoDecoder):
     ----------
     channels : int
         Of the latents.
+    keeps : torch.dtype
+        Of the features that are kept between turns. In float16 they take half of what they take in float32,
+        and turns differ by their rounding from the whole clip.
     """
 
-    def __init__(self, channels: int = _CHANNELS) -> None:
+    def __init__(self, channels: int = _CHANNELS, keeps: torch.dtype = torch.float32) -> None:
         super().__init__()
+        self.keeps = keeps
         layers: dict[int, nn.Module] = {_IN: _conv(channels, WIDTHS[0])}
         for level, growth in enumerate(_GROWTH):
             width = WIDTHS[level]
@@ -63,17 +67,22 @@ class TinyVideoDecoder(VideoDecoder):
     def first(self, latent: Tensor) -> tuple[Tensor, Kept]:
         """Decode latent frame 0 to one picture."""
         grown, kept = self._grown(latent, {})
-        return self._drawn(grown[:, FRAMES - 1 :]), kept
+        return self._drawn(grown[:, FRAMES - 1 :]).clamp(0, 1), kept
 
     def next(self, latent: Tensor, kept: Mapping[str, Tensor]) -> tuple[Tensor, Kept]:
         """Decode a later latent frame to four pictures."""
         grown, kept = self._grown(latent, kept)
-        return self._drawn(grown), kept
+        return self._drawn(grown).clamp(0, 1), kept
 
     def forward(self, latent: Tensor) -> Tensor:
         """Decode all latent frames of whole clips at once, (clip, frame, colour, row, column)."""
+        return self.unlimited(latent).clamp(0, 1)
+
+    def unlimited(self, latent: Tensor) -> Tensor:
+        """Decode whole clips without cutting off at black and white, where a training would learn nothing."""
         # Nothing is remembered before the first latent frame, so this is `first` with more frames.
-        return self.first(latent)[0]
+        grown, _ = self._grown(latent, {})
+        return self._drawn(grown[:, FRAMES - 1 :])
 
     def _grown(self, latent: Tensor, kept: Mapping[str, Tensor]) -> tuple[Tensor, Kept]:
         """Compute features of all frames, (clip, frame, channel, row, column), at half a picture's size."""
@@ -87,8 +96,9 @@ class TinyVideoDecoder(VideoDecoder):
             for block in range(start, start + _BLOCKS):
                 name = f"features_{block}"
                 # What was last read is what the next turn remembers.
-                found[name] = features[:, -1]
-                features = self.decoder[str(block)](features, kept.get(name))
+                found[name] = features[:, -1].to(self.keeps)
+                before = kept[name].to(features.dtype) if name in kept else None
+                features = self.decoder[str(block)](features, before)
             # Before the doubling, where the published order has it after: the growth looks at single
             # pixels, so the result is the same, and costs a quarter.
             features = self.decoder[str(start + _BLOCKS + 1)](features)
@@ -102,10 +112,12 @@ class TinyVideoDecoder(VideoDecoder):
     def _drawn(self, grown: Tensor) -> Tensor:
         """Draw pictures from the features of their frames."""
         features = functional.relu(self._larger(grown, _OUT - 2))
-        return _each(self.decoder[str(_OUT)], features).clamp(0, 1)
+        return _each(self.decoder[str(_OUT)], features)
 
 
-def from_published(path: Path, licence: str) -> tuple[TinyVideoDecoder, Source]:
+def from_published(
+    path: Path, licence: str, keeps: torch.dtype = torch.float32
+) -> tuple[TinyVideoDecoder, Source]:
     """Open the weights of a tiny decoder, published or of `train.tiny_decoder`, and say what was read.
 
     Parameters
@@ -114,6 +126,8 @@ def from_published(path: Path, licence: str) -> tuple[TinyVideoDecoder, Source]:
         A ``.pth`` or ``.safetensors`` with the names ``decoder.N...``; the encoder's are knowingly left out.
     licence : str
         Licence of the weights, as the user states it.
+    keeps : torch.dtype
+        See `TinyVideoDecoder`.
 
     Raises
     ------
@@ -121,7 +135,7 @@ def from_published(path: Path, licence: str) -> tuple[TinyVideoDecoder, Source]:
         If there is no such file, or a name is left over, missing or of another shape.
     """
     reads = single_file.read(path).get(f"decoder.{_IN}.weight")
-    decoder = TinyVideoDecoder(_CHANNELS if reads is None else reads.shape[1])
+    decoder = TinyVideoDecoder(_CHANNELS if reads is None else reads.shape[1], keeps)
     source = single_file.load(decoder, path, licence=licence, unused=_UNUSED)
     return decoder.eval(), source
 

@@ -81,6 +81,12 @@ def kept_shapes(decoder: VideoDecoder, latent: Latent) -> dict[str, tuple[int, .
     return {name: tuple(values.shape) for name, values in kept.items()}
 
 
+def kept_bytes(decoder: VideoDecoder, latent: Latent) -> int:
+    """Count the bytes that one session keeps between turns, without computing or allocating them."""
+    _, kept = _rehearsed(decoder, latent)
+    return sum(values.nbytes for values in kept.values())
+
+
 def stages(decoder: VideoDecoder, latent: Latent, size: tuple[int, int]) -> list[Traced]:
     """List the stages that decode clips with these latents in turns, and give frames of a size.
 
