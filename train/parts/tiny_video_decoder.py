@@ -44,14 +44,10 @@ class TinyVideoDecoder(VideoDecoder):
     ----------
     channels : int
         Of the latents.
-    keeps : torch.dtype
-        Of the features that are kept between turns. In float16 they take half of what they take in float32,
-        and turns differ by their rounding from the whole clip.
     """
 
-    def __init__(self, channels: int = _CHANNELS, keeps: torch.dtype = torch.float32) -> None:
+    def __init__(self, channels: int = _CHANNELS) -> None:
         super().__init__()
-        self.keeps = keeps
         layers: dict[int, nn.Module] = {_IN: _conv(channels, WIDTHS[0])}
         for level, growth in enumerate(_GROWTH):
             width = WIDTHS[level]
@@ -96,9 +92,8 @@ class TinyVideoDecoder(VideoDecoder):
             for block in range(start, start + _BLOCKS):
                 name = f"features_{block}"
                 # What was last read is what the next turn remembers.
-                found[name] = features[:, -1].to(self.keeps)
-                before = kept[name].to(features.dtype) if name in kept else None
-                features = self.decoder[str(block)](features, before)
+                found[name] = features[:, -1]
+                features = self.decoder[str(block)](features, kept.get(name))
             # Before the doubling, where the published order has it after: the growth looks at single
             # pixels, so the result is the same, and costs a quarter.
             features = self.decoder[str(start + _BLOCKS + 1)](features)
@@ -115,9 +110,7 @@ class TinyVideoDecoder(VideoDecoder):
         return _each(self.decoder[str(_OUT)], features)
 
 
-def from_published(
-    path: Path, licence: str, keeps: torch.dtype = torch.float32
-) -> tuple[TinyVideoDecoder, Source]:
+def from_published(path: Path, licence: str) -> tuple[TinyVideoDecoder, Source]:
     """Open the weights of a tiny decoder, published or of `train.tiny_decoder`, and say what was read.
 
     Parameters
@@ -126,8 +119,6 @@ def from_published(
         A ``.pth`` or ``.safetensors`` with the names ``decoder.N...``; the encoder's are knowingly left out.
     licence : str
         Licence of the weights, as the user states it.
-    keeps : torch.dtype
-        See `TinyVideoDecoder`.
 
     Raises
     ------
@@ -135,7 +126,7 @@ def from_published(
         If there is no such file, or a name is left over, missing or of another shape.
     """
     reads = single_file.read(path).get(f"decoder.{_IN}.weight")
-    decoder = TinyVideoDecoder(_CHANNELS if reads is None else reads.shape[1], keeps)
+    decoder = TinyVideoDecoder(_CHANNELS if reads is None else reads.shape[1])
     source = single_file.load(decoder, path, licence=licence, unused=_UNUSED)
     return decoder.eval(), source
 

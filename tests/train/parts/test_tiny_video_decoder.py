@@ -11,7 +11,7 @@ from torch.nn import functional
 from rtdecode.errors import UsageError
 from tests.train.parts.decoders import tiny_state
 from train.parts.tiny_video_decoder import TinyVideoDecoder, from_published
-from train.parts.video_decoder import kept_shapes
+from train.parts.video_decoder import kept_bytes, kept_shapes
 
 _LICENCE = "MIT"
 # Latents of 13 frames of 16 x 24 pixels.
@@ -106,6 +106,51 @@ def test_it_keeps_nine_frames_of_features(decoder: TinyVideoDecoder) -> None:
     assert sorted(shapes.values()) == sorted(
         [(1, 256, 60, 90)] * 3 + [(1, 128, 120, 180)] * 3 + [(1, 64, 240, 360)] * 3
     )
+
+
+@pytest.mark.parametrize(
+    ("columns", "dtype", "wanted"),
+    [
+        (90, torch.float32, 116_121_600),
+        (90, torch.float16, 58_060_800),
+        (90, torch.bfloat16, 58_060_800),
+        (104, torch.float32, 134_184_960),
+        (104, torch.bfloat16, 67_092_480),
+    ],
+)
+def test_a_session_keeps_so_many_bytes_at_published_sizes(
+    columns: int, dtype: torch.dtype, wanted: int
+) -> None:
+    """33 frames of 480 x 720 and of 480 x 832; what is kept has the precision of the decoder."""
+    with torch.device("meta"):
+        decoder = TinyVideoDecoder().to(dtype)
+    assert kept_bytes(decoder, (16, 9, 60, columns)) == wanted
+
+
+@torch.no_grad()
+def test_the_first_frame_leaves_before_the_others_are_decoded(decoder: TinyVideoDecoder) -> None:
+    latent = _latents(1)
+    whole = decoder(latent)
+    drawn: list[int] = []
+    last = decoder.decoder["22"]
+    hook = last.register_forward_hook(lambda layer, given, found: drawn.append(len(found)))
+    turns = decoder.in_turns(latent)
+    first = next(turns)
+    assert drawn == [1]
+    # What comes later has no part in it.
+    latent[:, :, 1:] = torch.nan
+    again = next(decoder.in_turns(latent))
+    hook.remove()
+    assert torch.equal(first, again)
+    assert (first - whole[:, :1]).abs().max() < 1e-5
+
+
+@torch.no_grad()
+def test_without_limits_it_draws_beyond_black_and_white(decoder: TinyVideoDecoder) -> None:
+    latent = 3 * _latents(1)
+    free = decoder.unlimited(latent)
+    assert free.min() < 0
+    assert torch.equal(free.clamp(0, 1), decoder(latent))
 
 
 def _latents(clips: int) -> Tensor:
