@@ -1,7 +1,11 @@
-"""Read a film from a file, at any size and frame rate, as the simulated participant watches it."""
+"""Read a film from a file, at any size and frame rate, as the simulated participant watches it.
+
+`film_from_file` gives all frames at once, and `frames_from_file` one after the other.
+"""
 
 import math
 from collections.abc import Iterator
+from itertools import islice, repeat
 from pathlib import Path
 
 import av
@@ -46,19 +50,8 @@ def film_from_file(path: Path, size: tuple[int, int], fps: float, count: int) ->
     frames: list[Frames] = []
     fault = ""
     try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise UsageError(f"{path} has no video. Give a film.")
-            stream = container.streams.video[0]
-            # The width of a pixel, where its height is 1.
-            pixel = float(stream.sample_aspect_ratio or 1)
-            for frame, until_s in _with_ends(container.decode(stream), stream):
-                # As often as instants of the rate fall on this frame: several times or never.
-                stop = min(math.ceil(until_s * fps - _SLACK), count)
-                if stop > len(frames):
-                    frames += [filling(frame.to_image(), size, pixel)] * (stop - len(frames))
-                if len(frames) == count:
-                    break
+        for frame in islice(frames_from_file(path, size, fps), count):
+            frames.append(frame)
     except (OSError, av.error.FFmpegError, av.error.MemoryError) as error:
         if not frames:
             raise UsageError(
@@ -68,6 +61,31 @@ def film_from_file(path: Path, size: tuple[int, int], fps: float, count: int) ->
     if not frames:
         raise UsageError(f"{path} has no frame that can be decoded. Give another film.")
     return np.stack(frames), fault
+
+
+def frames_from_file(path: Path, size: tuple[int, int], fps: float) -> Iterator[Frames]:
+    """Yield the frames of a film, (row, column, 3) each, as `film_from_file` reads them.
+
+    Raises
+    ------
+    UsageError
+        If the file has no video.
+    OSError, av.error.FFmpegError, av.error.MemoryError
+        Where the file cannot be opened, or not be decoded any further.
+    """
+    with av.open(str(path)) as container:
+        if not container.streams.video:
+            raise UsageError(f"{path} has no video. Give a film.")
+        stream = container.streams.video[0]
+        # The width of a pixel, where its height is 1.
+        pixel = float(stream.sample_aspect_ratio or 1)
+        shown = 0
+        for frame, until_s in _with_ends(container.decode(stream), stream):
+            # As often as instants of the rate fall on this frame: several times or never.
+            stop = math.ceil(until_s * fps - _SLACK)
+            if stop > shown:
+                yield from repeat(filling(frame.to_image(), size, pixel), stop - shown)
+                shown = stop
 
 
 def _with_ends(frames: Iterator[av.VideoFrame], stream: VideoStream) -> Iterator[tuple[av.VideoFrame, float]]:
