@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rtdecode.bundle.wiring import Said, Source
+from rtdecode.errors import UsageError
 from train.system import Traced
 
 # What the turns of a clip keep, by name.
@@ -87,12 +88,33 @@ def kept_bytes(decoder: VideoDecoder, latent: Latent) -> int:
     return sum(values.nbytes for values in kept.values())
 
 
+def check_turns(decoder: VideoDecoder, count: int) -> None:
+    """Refuse latents whose frames do not make whole turns of a decoder.
+
+    Raises
+    ------
+    UsageError
+    """
+    first, later = decoder.turns
+    if count < first or (count - first) % later:
+        raise UsageError(
+            f"{count} latent frames cannot be decoded in turns: {first} were expected, and {later} for each "
+            "later turn. Take clips of another length; 33 frames have 9 latent frames."
+        )
+
+
 def stages(decoder: VideoDecoder, latent: Latent, size: tuple[int, int]) -> list[Traced]:
     """List the stages that decode clips with these latents in turns, and give frames of a size.
 
     A later turn may keep more than the first: a state that nothing has written is zeros, as the runtime has
     it, and means the same to the decoder.
+
+    Raises
+    ------
+    UsageError
+        If the latent frames do not make whole turns.
     """
+    check_turns(decoder, latent[1])
     begun, kept = _rehearsed(decoder, latent)
     # The examples are only traced: their shapes matter, their values do not.
     examples = {name: torch.zeros_like(values, device="cpu") for name, values in kept.items()}
@@ -104,7 +126,7 @@ def stages(decoder: VideoDecoder, latent: Latent, size: tuple[int, int]) -> list
         ["frames", *map(_port, begun)],
         Said(writes={_port(name): name for name in begun}),
     )
-    if latent[1] <= decoder.turns[0]:
+    if latent[1] == decoder.turns[0]:
         return [first]
     reads = {name: Source("state", state=name) for name in kept}
     writes = {_port(name): name for name in kept}

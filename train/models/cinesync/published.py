@@ -91,6 +91,8 @@ class PublishedPlan:
         manifest = taught.manifest
         _, channels, times, height, width = aimed["vae"].shape
         latent = (channels, times, height, width)
+        # It is opened here so that it is refused before the training, not after.
+        decoder, drawing = self.video.drawing(latent)
         torch.manual_seed(work.seed)
         video, digest = self.video.diffusion(latent, self.sampling.shift)
         _, frames, embedding = aimed["image"].shape
@@ -104,6 +106,7 @@ class PublishedPlan:
             size=(manifest.clip.height, manifest.clip.width),
             adapters=beside(brains),
             transformer=digest,
+            decoder=drawing.digest,
         )
         encoder = BrainEncoder(self.encoder, shape.signals, embedding, shape.conditions, shape.width)
         system = BrainVideo(encoder, video, frames, normalised=self.normalised)
@@ -127,7 +130,7 @@ class PublishedPlan:
         tables: dict[str, Any] = {"loss": log, "notes": [{"note": windows.division}]}
         weights = packed(system, shape)
         if distilling:
-            clips = Clips(self.video.autoencoder(), shape.size).eval().to(device_of(self.machine))
+            clips = Clips(decoder, shape.size).to(device_of(self.machine))
             student, lessons = distil(
                 work,
                 encoder,
@@ -144,6 +147,7 @@ class PublishedPlan:
         steps = self.sampling.steps
         names = self.encoder.trunks
         models = {name: cached.index["model"] for name, cached in targets.items()}
+        models["decoder"] = drawing.stated()
         draft = replace(
             manifest,
             licence=self.video.licence,

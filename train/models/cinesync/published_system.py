@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from rtdecode.disk import strict_json
@@ -22,13 +21,21 @@ from train.distillation.spans import add_spans
 from train.models.cinesync.encoder import BrainEncoder, EncoderSizes, Signals
 from train.models.cinesync.system import BrainConditioned, Sampling
 from train.models.cinesync.trainable import BrainVideo
+from train.parts import video_decoder
 from train.parts.cogvideox import VideoDiffusion, transformer_from
-from train.system import Stage, Traced
+from train.parts.full_video_decoder import full_decoder
+from train.parts.tiny_video_decoder import from_published
+from train.parts.video_decoder import VideoDecoder
+from train.system import Stage
 from train.targets.models import PRECISIONS
 from train.weights.folders import diffusers_model
+from train.weights.source import Source
 from train.work import Arrays
 
 _VAE = "AutoencoderKLCogVideoX"
+# What draws latents: the pipeline's own autoencoder, or a tiny decoder.
+FULL = "full"
+TINY = "tiny"
 
 
 @dataclass(frozen=True)
@@ -44,18 +51,30 @@ class PublishedVideo:
         Of its weights in memory: ``bfloat16`` or ``float32``.
     recompute : bool
         Whether the backward pass computes activations again, which takes less memory and more time.
+    decoder : str
+        What draws latents: ``full``, the pipeline's ``vae``, or ``tiny``, faster and less exact.
+    tiny : str
+        Weights of the tiny decoder: those that were published (``taecvx.pth``), or of
+        ``python -m train.tiny_decoder``.
+    tiny_licence : str
+        Of these weights, as the user states it.
     """
 
     folder: str = ""
     licence: str = ""
     precision: str = "bfloat16"
     recompute: bool = True
+    decoder: str = FULL
+    tiny: str = ""
+    tiny_licence: str = ""
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise UsageError(
                 f"system.video.precision must be one of {', '.join(PRECISIONS)}, found '{self.precision}'."
             )
+        if self.decoder not in (FULL, TINY):
+            raise UsageError(f"system.video.decoder must be {FULL} or {TINY}, found '{self.decoder}'.")
 
     def check(self) -> None:
         """Refuse a folder that is none, before anything is read.
@@ -84,12 +103,37 @@ class PublishedVideo:
             transformer.enable_gradient_checkpointing(_recomputed)
         return VideoDiffusion(transformer, latent, shift), source.digest
 
-    def autoencoder(self) -> Any:
-        """Open the autoencoder."""
-        model, _ = diffusers_model(Path(self.folder), "vae", licence=self.licence)
+    def drawing(self, latent: tuple[int, int, int, int]) -> tuple[VideoDecoder, Source]:
+        """Open what draws latents of this shape.
+
+        Raises
+        ------
+        UsageError
+            If it is not there, is another one, or draws latents of another shape.
+        """
+        decoder, source = self._tiny(latent[0]) if self.decoder == TINY else self._full()
+        video_decoder.check_turns(decoder, latent[1])
+        return decoder, source
+
+    def _tiny(self, channels: int) -> tuple[VideoDecoder, Source]:
+        if not self.tiny:
+            raise UsageError(
+                "system.video.decoder=tiny needs the weights of a tiny decoder. Give system.video.tiny=FILE "
+                "and system.video.tiny_licence=TEXT, or system.video.decoder=full."
+            )
+        decoder, source = from_published(Path(self.tiny), self.tiny_licence)
+        if decoder.channels != channels:
+            raise UsageError(
+                f"the tiny decoder in {self.tiny} draws latents of {decoder.channels} channels, and the "
+                f"video model's have {channels}. Give one that was made for this model."
+            )
+        return decoder, source
+
+    def _full(self) -> tuple[VideoDecoder, Source]:
+        model, source = diffusers_model(Path(self.folder), "vae", licence=self.licence)
         if type(model).__name__ != _VAE:
             raise UsageError(f"{self.folder}/vae holds a {type(model).__name__}; {_VAE} was expected.")
-        return model
+        return full_decoder(model).eval(), source
 
 
 @dataclass(frozen=True)
@@ -110,8 +154,8 @@ class Built:
         Of the clips of the bundle.
     adapters : dict
         Name -> the adapter of the video model.
-    transformer : str
-        Digest of the weights that the adapter was trained on.
+    transformer, decoder : str
+        Digests of the weights that the adapter was trained on, and of those that draw latents.
     """
 
     signals: Signals
@@ -123,6 +167,7 @@ class Built:
     size: tuple[int, int]
     adapters: dict[str, Adapter]
     transformer: str = ""
+    decoder: str = ""
 
 
 class PublishedCineSync(BrainConditioned):
@@ -160,11 +205,9 @@ class PublishedCineSync(BrainConditioned):
         self._built = shape
         self.latent_shape = shape.latent
         diffusion, digest = video.diffusion(shape.latent, sampling.shift)
-        if digest != shape.transformer:
-            raise UsageError(
-                f"the run was trained on a transformer with the digest {shape.transformer[:16]}, and "
-                f"{video.folder} holds one with {digest[:16]}. Give the same weights."
-            )
+        decoder, drawing = video.drawing(shape.latent)
+        _check_same("transformer", shape.transformer, digest)
+        _check_same("decoder", shape.decoder, drawing.digest)
         if adapted:
             for name, adapter in shape.adapters.items():
                 adapters.inject(diffusion, "transformer", name, adapter)
@@ -177,7 +220,7 @@ class PublishedCineSync(BrainConditioned):
         _fill(made, weights, "encoder", whole=True)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         super().__init__(made.eval(), diffusion, shape.signals, sampling, device, distilled=bool(learned))
-        self._drawn = Clips(video.autoencoder(), shape.size).eval().to(device)
+        self._drawn = Clips(decoder, shape.size).to(device)
 
     def frames(self, latents: NDArray[Any]) -> NDArray[np.float32]:
         """Decode latents to frames in the size of the bundle's clips."""
@@ -199,38 +242,47 @@ class PublishedCineSync(BrainConditioned):
         return PublishedCineSync(self._weights, *self._how, adapted=False)
 
     def drawing(self) -> list[Stage]:
-        """List the one way to decode latents: all latent frames of a clip at once."""
-        latent = {"latent": torch.randn(1, *self.latent_shape)}
-        return [Traced("decode_first", self._drawn.cpu(), latent, ["frames"])]
+        """List the first turn of decoding latents, and the later ones."""
+        return list(video_decoder.stages(self._drawn.decoder.cpu(), self.latent_shape, self._built.size))
 
 
 class Clips(nn.Module):
-    """From latents in the video model's units to frames in [0, 1], (clip, frame, row, column, 3)."""
+    """From latents to clips in the size of the bundle.
 
-    def __init__(self, autoencoder: Any, size: tuple[int, int]) -> None:
+    Parameters
+    ----------
+    decoder : VideoDecoder
+    size : (row, column)
+    """
+
+    def __init__(self, decoder: VideoDecoder, size: tuple[int, int]) -> None:
         super().__init__()
-        self.autoencoder = autoencoder
+        self.decoder = decoder
         self.size = size
-
-    def forward(self, latent: Tensor) -> Tensor:
-        """Decode latents of some clips at once."""
-        video = self.autoencoder.decode(latent / self.autoencoder.config.scaling_factor, return_dict=False)[0]
-        pictures = video.transpose(1, 2).flatten(0, 1)
-        if tuple(pictures.shape[2:]) != self.size:
-            pictures = functional.interpolate(pictures, self.size, mode="bilinear", antialias=True)
-        grey = (pictures / 2 + 0.5).clamp(0, 1)
-        return grey.unflatten(0, (len(latent), -1)).permute(0, 1, 3, 4, 2)
 
     @torch.no_grad()
     def frames(self, latents: NDArray[Any]) -> NDArray[np.float32]:
-        """Decode latents one clip after the other, which bounds the memory."""
+        """Decode latents to (clip, frame, row, column, 3) in [0, 1].
+
+        They are decoded one clip after the other, which bounds the memory.
+        """
         device = next(self.parameters()).device
         given = torch.from_numpy(latents.astype(np.float32)).to(device)
-        return torch.cat([self(one[None]).cpu() for one in given]).numpy()
+        drawn = [video_decoder.frames(self.decoder(one[None]), self.size) for one in given]
+        return torch.cat([clip.cpu() for clip in drawn]).numpy()
 
     def shown(self, latents: NDArray[Any]) -> NDArray[np.uint8]:
         """Decode latents to clips of uint8, as a session emits them."""
         return np.rint(self.frames(latents) * 255).astype(np.uint8)
+
+
+def _check_same(part: str, wanted: str, found: str) -> None:
+    """Refuse other weights than those that a run states."""
+    if found != wanted:
+        raise UsageError(
+            f"the run was trained with a {part} of the digest {wanted[:16]}, and its recipe now leads to one "
+            f"of {found[:16]}. Give the same weights."
+        )
 
 
 def packed(system: BrainVideo, shape: Built) -> Arrays:

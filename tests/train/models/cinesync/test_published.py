@@ -5,13 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
+from safetensors.torch import save_file
 
 from export import run as exporting
 from rtdecode import bundle as bundles
 from rtdecode.errors import UsageError
+from tests.train.parts.decoders import tiny_state
 from tests.train.targets.models import cogvideox_vae, siglip
 from tests.train.test_data_set import release
+from train.models.cinesync.published_system import PublishedVideo
+from train.parts.tiny_video_decoder import from_published
+from train.parts.video_decoder import kept_shapes
 from train.recipe import build, check, read
 from train.run import main as train
 from train.run_folder import read_run, restored, weights
@@ -127,13 +133,69 @@ def test_without_adapters_it_is_the_published_model(run: Path) -> None:
     assert not np.allclose(drawn, bare.sample(bare.condition(inputs), noise, 2))
 
 
-def test_it_becomes_a_bundle_that_draws_a_clip_at_once(run: Path, tmp_path: Path) -> None:
+def test_it_becomes_a_bundle_that_draws_in_turns(run: Path, tmp_path: Path) -> None:
     exporting.run(run, tmp_path / "bundle")
     manifest = bundles.load(tmp_path / "bundle").manifest
-    assert {*manifest.built} == {"encode", "denoise", "decode_first"}
+    assert {*manifest.built} == {"encode", "denoise", "decode_first", "decode_next"}
+    # The first frames are of three latent frames, as the autoencoder of CogVideoX has it.
+    assert _drawn_from(manifest) == {"decode_first": 3, "decode_next": 2}
     assert manifest.licence == "MIT"
     assert manifest.chain == "offline"
-    assert [one["licence"] for one in manifest.provenance["weights"].values()] == ["MIT"] * 3
+    weights = manifest.provenance["weights"]
+    assert {name: one["licence"] for name, one in weights.items()} == {
+        "vae": "MIT",
+        "image": "MIT",
+        "text": "MIT",
+        "decoder": "MIT",
+    }
+
+
+@pytest.mark.full
+def test_a_tiny_decoder_draws_in_its_place(changes: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "tiny.safetensors"
+    save_file(tiny_state(4), file)
+    tiny = ["system.video.decoder=tiny", f"system.video.tiny={file}", "system.video.tiny_licence=MIT-0"]
+    out = tmp_path / "run"
+    assert train(["cinesync", *changes, *tiny, f"out={out}"]) == 0
+    # The export compares what the graphs draw of the golden windows with what torch draws.
+    exporting.run(out, tmp_path / "bundle")
+    manifest = bundles.load(tmp_path / "bundle").manifest
+    assert _drawn_from(manifest) == {"decode_first": 1, "decode_next": 1}
+    assert manifest.provenance["weights"]["decoder"]["licence"] == "MIT-0"
+    decoder, _ = from_published(file, "MIT-0")
+    kept = {name: tuple(state.shape) for name, state in manifest.states.items()}
+    assert kept == kept_shapes(decoder, (4, 9, 2, 4))
+    found = read_run(out)["arguments"]
+    save_file(tiny_state(4, seed=1), file)
+    with pytest.raises(UsageError, match="trained with a decoder of the digest"):
+        restored(out, build(found)["system"])
+
+
+@pytest.mark.parametrize(
+    ("name", "licence", "message"),
+    [
+        ("", "MIT", "needs the weights of a tiny decoder"),
+        ("nowhere.pth", "MIT", "no weights at .*nowhere.pth"),
+        ("tiny.pth", "", "no licence was stated"),
+        ("tiny.pth", "MIT", "draws latents of 16 channels, and the video model's have 4"),
+    ],
+)
+def test_a_tiny_decoder_that_cannot_draw_is_refused(
+    tmp_path: Path, name: str, licence: str, message: str
+) -> None:
+    torch.save(tiny_state(16), tmp_path / "tiny.pth")
+    file = str(tmp_path / name) if name else ""
+    video = PublishedVideo(decoder="tiny", tiny=file, tiny_licence=licence)
+    with pytest.raises(UsageError, match=message):
+        video.drawing((4, 9, 2, 4))
+
+
+def test_latents_that_make_no_whole_turns_are_refused(pipeline: Path) -> None:
+    video = PublishedVideo(folder=str(pipeline), licence="MIT")
+    with pytest.raises(
+        UsageError, match="10 latent frames cannot be decoded in turns: 3 were expected, and 2"
+    ):
+        video.drawing((4, 10, 2, 4))
 
 
 @pytest.mark.full
@@ -164,7 +226,7 @@ def test_other_weights_are_refused(run: Path, pipeline: Path, tmp_path: Path) ->
     other = _pipeline(tmp_path / "other")
     found = read_run(run)["arguments"]
     found["system"]["video"]["folder"] = str(other)
-    with pytest.raises(UsageError, match="holds one with"):
+    with pytest.raises(UsageError, match="trained with a transformer of the digest"):
         restored(run, build(found)["system"])
 
 
@@ -174,6 +236,8 @@ def test_other_weights_are_refused(run: Path, pipeline: Path, tmp_path: Path) ->
         ("system.video.folder=nowhere", "the folder of a CogVideoX pipeline was expected"),
         ("system.targets=nowhere", "no targets at nowhere/vae"),
         ("system.video.precision=float8", "must be one of float32, bfloat16"),
+        ("system.video.decoder=small", "must be full or tiny, found 'small'"),
+        ("system.video.decoder=tiny", "needs the weights of a tiny decoder"),
         ("phases.align.losses={contrast: 1}", "phase 'align' asks for 'contrast'"),
     ],
 )
@@ -192,6 +256,12 @@ def test_the_recipes_are_of_published_size(recipe: str) -> None:
     encoder = built["system"].encoder
     assert encoder.counts == {"fmri": 226, "eeg": 226}
     assert built["system"].conditions == 226
+
+
+def _drawn_from(manifest: bundles.Manifest) -> dict[str, int]:
+    """Return how many latent frames the stages that draw take at a time."""
+    stages = {name: manifest.built[name] for name in ("decode_first", "decode_next")}
+    return {name: stage.inputs["latent"].shape[2] for name, stage in stages.items()}
 
 
 def _golden(run: Path) -> Arrays:
