@@ -22,6 +22,8 @@ WIDTHS = (256, 128, 64, 64)
 # Frames that each level makes of one, and what they make of a latent frame together.
 _GROWTH = (1, 2, 2)
 FRAMES = 4
+# Rows of pixels that a row of latents gives, and columns likewise.
+SCALE = 8
 # Memory blocks of a level, and the layers of a level in the published list of layers: blocks, doubling,
 # growth, convolution.
 _BLOCKS = 3
@@ -48,6 +50,7 @@ class TinyVideoDecoder(VideoDecoder):
 
     def __init__(self, channels: int = _CHANNELS) -> None:
         super().__init__()
+        self.channels = channels
         layers: dict[int, nn.Module] = {_IN: _conv(channels, WIDTHS[0])}
         for level, growth in enumerate(_GROWTH):
             width = WIDTHS[level]

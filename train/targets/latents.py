@@ -1,6 +1,6 @@
 """Latents of clips, by the video autoencoder of Wan or of CogVideoX (diffusers)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def latents(
         (Wan: mean subtracted and divided by the spread that ``config.json`` states for each channel;
         CogVideoX: times ``scaling_factor``).
     """
-    wanted = _size(size)
+    wanted = None if size is None else read_size(size, "vae.size")
 
     def opened() -> Callable[[NDArray[Any]], Arrays]:
         model, _ = diffusers_model(folder, licence=licence, dtype=hardware.dtype)
@@ -58,15 +58,6 @@ def latents(
     return Target("vae", "clips", files_of(folder, "diffusers folder", licence), options, opened)
 
 
-def _size(size: str | None) -> tuple[int, int] | None:
-    if size is None:
-        return None
-    rows, _, columns = size.partition("x")
-    if not (rows.isdigit() and columns.isdigit()):
-        raise UsageError(f"vae.size={size} is no size. Give ROWSxCOLUMNS, such as 480x720.")
-    return int(rows), int(columns)
-
-
 def _latents(
     clip: NDArray[np.uint8], frames: int | None, size: tuple[int, int] | None, model: Any, hardware: Hardware
 ) -> NDArray[np.float32]:
@@ -76,29 +67,75 @@ def _latents(
     pictures = torch.from_numpy(clip[:frames]).to(hardware.device).permute(0, 3, 1, 2).float() / _HALF - 1
     if size is not None:
         pictures = interpolate(pictures, size, mode="bilinear", antialias=True).clamp(-1, 1)
-    _check(pictures, model)
-    with torch.inference_mode():
-        video = pictures.transpose(0, 1)[None].to(hardware.dtype)
-        found = model.encode(video).latent_dist.mode().float()
-    return _SCALED[type(model).__name__](found, model.config).cpu().numpy()
+    check_clip(pictures.shape, model, "vae.")
+    return encode(pictures.to(hardware.dtype), model).cpu().numpy()
 
 
-def _check(pictures: Tensor, model: Any) -> None:
-    """Refuse a clip of which the autoencoder would leave something out."""
-    count, _, rows, columns = pictures.shape
-    time, space = _FACTORS[type(model).__name__](model.config)
+@torch.inference_mode()
+def encode(pictures: Tensor, model: Any) -> Tensor:
+    """Encode a clip into latents in the generator's units.
+
+    Parameters
+    ----------
+    pictures : (frame, channel, row, column)
+        In [-1, 1], in the precision and on the device of the model.
+    model : AutoencoderKLWan or AutoencoderKLCogVideoX
+
+    Returns
+    -------
+    (1, channel, latent frame, row, column) float32
+        The posterior's mode.
+    """
+    found = model.encode(pictures.transpose(0, 1)[None]).latent_dist.mode().float()
+    return _SCALED[type(model).__name__](found, model.config)
+
+
+def check_clip(shape: Sequence[int], model: Any, given: str = "") -> None:
+    """Refuse a clip of which the autoencoder would leave something out.
+
+    Parameters
+    ----------
+    shape : (frame, channel, row, column)
+    model : AutoencoderKLWan or AutoencoderKLCogVideoX
+    given : str
+        What stands before ``frames=`` and ``size=`` where the user gives them.
+
+    Raises
+    ------
+    UsageError
+    """
+    count, _, rows, columns = shape
+    time, space = factors(model)
     if count % time != 1 % time:
         fewer = (count - 1) // time * time + 1
         raise UsageError(
             f"clips of {count} frames cannot be encoded: 1 and a multiple of {time} were expected. Give "
-            f"vae.frames={fewer}."
+            f"{given}frames={fewer}."
         )
     if rows % space or columns % space:
         fits = f"{rows // space * space or space}x{columns // space * space or space}"
         raise UsageError(
             f"frames of {rows} x {columns} pixels cannot be encoded: multiples of {space} were expected. "
-            f"Give vae.size={fits}, or the size that the generator was trained on."
+            f"Give {given}size={fits}, or the size that the generator was trained on."
         )
+
+
+def factors(model: Any) -> tuple[int, int]:
+    """Return how many frames an autoencoder makes a latent frame of, and how many rows a row of latents."""
+    return _FACTORS[type(model).__name__](model.config)
+
+
+def read_size(text: str, key: str) -> tuple[int, int]:
+    """Read rows and columns that were given as ``480x720`` under a key.
+
+    Raises
+    ------
+    UsageError
+    """
+    rows, _, columns = text.partition("x")
+    if not (rows.isdigit() and columns.isdigit()):
+        raise UsageError(f"{key}={text} is no size. Give ROWSxCOLUMNS, such as 480x720.")
+    return int(rows), int(columns)
 
 
 def _wan(found: Tensor, config: Any) -> Tensor:
