@@ -1,0 +1,236 @@
+"""A tiny decoder is distilled from small autoencoders of the real classes, with random weights."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+from safetensors.torch import load_file
+
+from rtdecode.disk.video import write_mp4
+from rtdecode.errors import UsageError
+from rtdecode.phantom.film.film import FPS, Film
+from tests.train.parts.decoders import tiny_state
+from tests.train.targets.models import cogvideox_vae, wan_vae
+from train import tiny_decoder
+from train.data import decoded_films
+from train.loader import Place
+from train.parts.decoder_distillation import draw
+from train.parts.tiny_video_decoder import from_published
+from train.tiny_decoder import FIGURES, WEIGHTS, Settings, main, read_arguments, run
+
+_SMALL = ["licence=MIT", "frames=9", "size=16x24", "steps=24", "rate=0.001", "crop=2", "device=cpu"]
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A film of 40 frames: four clips of nine."""
+    path = tmp_path_factory.mktemp("films") / "film.mp4"
+    write_mp4(path, Film(5, 1).frames, FPS)
+    return path
+
+
+@pytest.fixture(scope="module")
+def wan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("vae") / "wan"
+    wan_vae(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cogvideox(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline's folder, of which the autoencoder alone is read."""
+    folder = tmp_path_factory.mktemp("vae") / "cogvideox"
+    cogvideox_vae(folder / "vae")
+    parts = {"_class_name": "CogVideoXPipeline", "vae": ["diffusers", "AutoencoderKLCogVideoX"]}
+    (folder / "model_index.json").write_text(json.dumps(parts))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(wan: Path, film: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a training leaves that nothing stops."""
+    out = tmp_path_factory.mktemp("made") / "tiny"
+    assert main([str(wan), *_SMALL, f"films={film}", f"out={out}"]) == 0
+    return out
+
+
+def _check_learned(out: Path) -> None:
+    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert len(rows) == 4
+    assert rows[-1]["loss"] < 0.8 * rows[0]["loss"]
+    figures = json.loads((out / FIGURES).read_text())
+    psnr = figures["psnr"]
+    assert psnr["tiny"] > psnr["untrained"] + 1
+    assert psnr["constant"] > psnr["untrained"]
+    assert figures["clips"] == {"taught": 3, "held_out": 1}
+
+
+def test_it_learns_to_draw_what_wan_draws(made: Path) -> None:
+    _check_learned(made)
+
+
+def test_it_learns_to_draw_what_cogvideox_draws(
+    cogvideox: Path, film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "tiny"
+    assert main([str(cogvideox), *_SMALL, f"films={film}", f"out={out}"]) == 0
+    _check_learned(out)
+    told = capsys.readouterr().out
+    assert "tiny decoder" in told
+    assert "the same, untrained" in told
+    assert "mean of the other clips" in told
+    assert told.splitlines()[-1] == str(out)
+
+
+def test_what_is_written_has_the_published_layout(made: Path) -> None:
+    assert {path.name for path in made.iterdir()} == {WEIGHTS, FIGURES, "log.jsonl"}
+    assert not made.with_name("tiny.part").exists()
+    state = load_file(made / WEIGHTS)
+    published = {name: x.shape for name, x in tiny_state(4).items() if name.startswith("decoder.")}
+    assert {name: x.shape for name, x in state.items()} == published
+    decoder, source = from_published(made / WEIGHTS, "Apache-2.0")
+    assert decoder.channels == 4
+    assert source.licence == "Apache-2.0"
+    figures = json.loads((made / FIGURES).read_text())
+    # Nine tensors of 16 x 24 pixels.
+    count = 3 * 2 * 3 * (256 + 4 * 128 + 16 * 64)
+    assert figures["state_bytes"] == {"float32": 4 * count, "bfloat16": 2 * count}
+    assert figures["vae"]["licence"] == "MIT"
+
+
+@pytest.mark.parametrize("at", ["clips", "steps"])
+def test_a_stopped_distillation_goes_on_to_the_same_weights(
+    made: Path,
+    wan: Path,
+    film: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    at: str,
+) -> None:
+    out = tmp_path / "tiny"
+    command = [str(wan), *_SMALL, f"films={film}", f"out={out}"]
+    encode = decoded_films.encode
+    encoded: list[Any] = []
+
+    def counting(pictures: torch.Tensor, model: Any) -> torch.Tensor:
+        if at == "clips" and len(encoded) == 2:
+            raise KeyboardInterrupt
+        encoded.append(pictures)
+        return encode(pictures, model)
+
+    def stopping(clips: Any, side: int, place: Place) -> Any:
+        if place.number == 13:
+            raise KeyboardInterrupt
+        return draw(clips, side, place)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(decoded_films, "encode", counting)
+        patched.setattr(tiny_decoder, "draw", stopping)
+        assert main(command) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert not out.exists()
+    before = len(encoded)
+    with monkeypatch.context() as patched:
+        patched.setattr(decoded_films, "encode", lambda *given: encoded.append(given) or encode(*given))
+        assert main(command) == 0
+    assert len(encoded) == 4
+    assert before == (2 if at == "clips" else 4)
+    found = load_file(out / WEIGHTS)
+    assert all(torch.equal(x, found[name]) for name, x in load_file(made / WEIGHTS).items())
+    assert json.loads((out / FIGURES).read_text()) == json.loads((made / FIGURES).read_text())
+
+
+def test_it_goes_on_with_the_same_values_alone(wan: Path, film: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tiny"
+    part = tmp_path / "tiny.part"
+    part.mkdir()
+    settings = read_arguments([*_SMALL, f"films={film}", f"out={out}"])
+    (part / "request.json").write_text(json.dumps({"frames": 33}))
+    with pytest.raises(UsageError, match=r"was begun with other values: .*frames was 33 and is 9"):
+        run(wan, settings)
+    assert os.listdir(part) == ["request.json"]
+
+
+def test_a_folder_that_holds_something_is_refused(made: Path, wan: Path, film: Path) -> None:
+    settings = read_arguments([*_SMALL, f"films={film}", f"out={made}"])
+    with pytest.raises(UsageError, match="already exists and is not empty"):
+        run(wan, settings)
+
+
+def test_another_autoencoder_is_refused(film: Path, tmp_path: Path) -> None:
+    AutoencoderKL(block_out_channels=(4,), norm_num_groups=1, layers_per_block=1).save_pretrained(
+        tmp_path / "vae"
+    )
+    _refused(
+        tmp_path / "vae",
+        film,
+        tmp_path,
+        "AutoencoderKLWan or .* expected as an autoencoder, found AutoencoderKL",
+    )
+
+
+def test_latents_of_other_scale_are_refused(film: Path, tmp_path: Path) -> None:
+    """As those of Wan 2.2, which are of 16 x 16 pixels."""
+    vae = AutoencoderKLWan(base_dim=4, z_dim=4, scale_factor_spatial=16)
+    vae.save_pretrained(tmp_path / "vae")
+    _refused(
+        tmp_path / "vae", film, tmp_path, "a latent of 4 frames of 16 x 16 pixels, and a tiny decoder draws"
+    )
+
+
+def test_a_folder_without_a_model_is_refused(film: Path, tmp_path: Path) -> None:
+    _refused(tmp_path / "nowhere", film, tmp_path, "no model in .*nowhere")
+
+
+def _refused(vae: Path, film: Path, folder: Path, message: str) -> None:
+    settings = read_arguments([*_SMALL, f"films={film}", f"out={folder / 'tiny'}"])
+    with pytest.raises(UsageError, match=message):
+        run(vae, settings)
+    assert not (folder / "tiny.part").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("films=nowhere.mp4", "films=nowhere.mp4: there is no such film"),
+        ("films=natural", "films=natural is a word for films that are drawn"),
+        ("frames=33", "40 frames of it can be read at 8 a second, and 2 clips of 33 are needed"),
+        ("frames=10", "clips of 10 frames cannot be encoded"),
+        ("size=20x24", "Give size=16x24"),
+        ("size=large", "size=large is no size"),
+        ("licence= ", "no licence was stated"),
+        ("steps=0", "steps=0 cannot be used"),
+        ("fps=nan", "fps=nan cannot be used"),
+        ("rate=fast", "rate=fast is no number"),
+        ("precision=fp8", "precision must be one of no, bf16"),
+        ("device=tpu", "device must be one of auto, cpu"),
+        ("colour=red", "cannot take 'colour=red'. Known keys: out, films, licence"),
+    ],
+)
+def test_what_cannot_be_used_is_said_in_words(
+    wan: Path, film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str, message: str
+) -> None:
+    out = tmp_path / "tiny"
+    assert main([str(wan), *_SMALL, f"films={film}", f"out={out}", change]) == 2
+    assert message in capsys.readouterr().err
+    assert not out.with_name("tiny.part").exists()
+
+
+@pytest.mark.parametrize("key", ["out", "films", "licence"])
+def test_what_is_missing_is_said(key: str) -> None:
+    given = [text for text in ("out=x", "films=y", "licence=MIT") if not text.startswith(key)]
+    with pytest.raises(UsageError, match=f"{key}= is missing"):
+        read_arguments(given)
+
+
+def test_the_defaults_are_of_published_size() -> None:
+    settings = read_arguments(["out=x", "films=y", "licence=MIT"])
+    assert settings == Settings(Path("x"), "y", "MIT")
+    assert settings.frames == 33
+    assert settings.size == "480x720"

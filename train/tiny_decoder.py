@@ -1,0 +1,346 @@
+"""Distil a tiny video decoder from a full one: ``python -m train.tiny_decoder VAE out=DIR films=FILES ...``.
+
+Films are cut into clips, which the video autoencoder of Wan or CogVideoX encodes and decodes. The tiny
+decoder learns to draw from the latents what the full one drew. What is written has the layout of the
+published tiny decoders, so that `train.parts.tiny_video_decoder.from_published` reads both.
+"""
+
+import json
+import math
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from itertools import repeat
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import save_file
+
+from rtdecode.disk import strict_json
+from rtdecode.disk.folders import vacate
+from rtdecode.errors import RtDecodeError, UsageError
+from train import loop
+from train.data import decoded_films
+from train.data.decoded_films import Cut, DecodedClips
+from train.data.training_films import TrainingFilm, training_films
+from train.loop import Machine
+from train.parts.decoder_distillation import (
+    CHANGES,
+    PICTURES,
+    Distilled,
+    decibels,
+    draw,
+    mean_clip,
+    redrawn,
+    truths,
+)
+from train.parts.full_video_decoder import full_decoder
+from train.parts.tiny_video_decoder import FRAMES, SCALE, TinyVideoDecoder
+from train.parts.video_decoder import kept_bytes
+from train.phases import Phase
+from train.recipe import differences
+from train.targets.latents import factors, read_size
+from train.weights import source
+from train.weights.folders import diffusers_model
+from train.weights.source import Source
+from train.work import check_new, clear
+
+_USAGE = """python -m train.tiny_decoder VAE out=DIR films=FILE,FOLDER licence=TEXT [key=value ...]
+  VAE                        folder of an autoencoder of Wan or CogVideoX (diffusers), or of their pipeline
+  out=DIR                    where the tiny decoder goes; the same command goes on where it was stopped
+  films=FILE,FOLDER          films to learn from; the last tenth of each is held out
+  licence=TEXT               licence of the autoencoder's weights
+  frames=33                  frames of a clip
+  size=480x720               rows and columns
+  fps=8                      frames per second
+  seconds=600                no more of each film is read
+  steps=20000                steps of the optimizer
+  batch=2                    clips that are seen at once
+  crop=32                    rows and columns of latents that are seen of each
+  rate=0.0005                largest learning rate
+  precision=no|bf16          of the training
+  device=auto|cpu
+  workers=0                  processes that read clips ahead
+  seed=0"""
+
+WEIGHTS = "tiny_decoder.safetensors"
+FIGURES = "figures.json"
+_PHASE = "distil"
+# What is kept while a training lasts.
+_REQUEST = "request.json"
+_CLIPS = "clips"
+_TRAINING = "training"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line says; see the program's help."""
+
+    out: Path
+    films: str
+    licence: str
+    frames: int = 33
+    size: str = "480x720"
+    fps: float = 8.0
+    seconds: float = 600.0
+    steps: int = 20000
+    batch: int = 2
+    crop: int = 32
+    rate: float = 0.0005
+    precision: str = "no"
+    device: str = "auto"
+    workers: int = 0
+    seed: int = 0
+
+
+def run(vae: Path, settings: Settings) -> Path:
+    """Distil a tiny decoder, judge it, and write it.
+
+    Parameters
+    ----------
+    vae : Path
+        Folder of an autoencoder, or of a pipeline with the part ``vae``.
+    settings : Settings
+
+    Returns
+    -------
+    Path
+        The folder with ``tiny_decoder.safetensors``, ``figures.json`` and the log of the losses. It appears
+        when all is done; until then ``<folder>.part`` keeps clips and checkpoints.
+
+    Raises
+    ------
+    UsageError
+        If the autoencoder, a film or a value cannot be used, or the folder is in use.
+    """
+    check_new(settings.out)
+    films = training_films(settings.films)
+    cut = Cut(settings.frames, read_size(settings.size, "size"), settings.fps, settings.seconds)
+    phases = {_PHASE: _phase(settings)}
+    machine = Machine(device=settings.device, workers=settings.workers)
+    autoencoder, origin = _opened(vae, settings.licence)
+    decoded_films.check(cut, autoencoder)
+    counts = decoded_films.counted(films, cut)
+    part = settings.out.with_name(f"{settings.out.name}.part")
+    _claim(part, _request(settings, films, origin))
+    device = _device(settings.device)
+    taught, held = decoded_films.prepare(films, counts, cut, autoencoder.to(device), part / _CLIPS)
+    # The autoencoder is not needed any more, and takes memory.
+    del autoencoder
+    torch.manual_seed(settings.seed)
+    system = Distilled(TinyVideoDecoder(taught.latents.shape[1]))
+    before = _psnr(system.decoder, held, device)
+    draws = partial(draw, taught, settings.crop)
+    loop.train(system, phases, draws, part / _TRAINING, _show_nothing, settings.seed, machine)
+    figures = {
+        "psnr": {
+            "tiny": _psnr(system.decoder, held, device),
+            "untrained": before,
+            "constant": decibels(repeat(mean_clip(taught), len(held)), truths(held)),
+        },
+        "clips": {"taught": len(taught), "held_out": len(held)},
+        "state_bytes": _state_bytes(system.decoder, taught),
+        "vae": origin.stated(),
+        "films": [film.value | {"name": film.name} for film in films],
+        "settings": _values(settings),
+    }
+    _write(settings.out, part, system.decoder, figures)
+    return settings.out
+
+
+def _phase(settings: Settings) -> Phase:
+    return Phase(
+        losses={PICTURES: 1.0, CHANGES: 1.0},
+        trained=["*"],
+        steps=settings.steps,
+        batch=settings.batch,
+        rate=settings.rate,
+        warmup=min(100, settings.steps // 10),
+        schedule="cosine",
+        decay=0.0,
+        ema=0.999,
+        precision=settings.precision,
+        # A short training is logged a few times, too.
+        keep_every=max(1, min(500, settings.steps // 4)),
+        show_every=settings.steps,
+    )
+
+
+def _opened(vae: Path, licence: str) -> tuple[Any, Source]:
+    """Open the autoencoder, and refuse one whose latents a tiny decoder cannot draw."""
+    source.check_licence(licence, vae)
+    part = "vae" if (vae / "model_index.json").is_file() else None
+    autoencoder, origin = diffusers_model(vae, part, licence=licence)
+    # It refuses autoencoders of other kinds, which state no such factors.
+    full_decoder(autoencoder)
+    time, space = factors(autoencoder)
+    if (time, space) != (FRAMES, SCALE):
+        raise UsageError(
+            f"{vae} makes a latent of {time} frames of {space} x {space} pixels, and a tiny decoder draws "
+            f"{FRAMES} frames of {SCALE} x {SCALE}. Give the autoencoder of Wan 2.1 or of CogVideoX."
+        )
+    return autoencoder, origin
+
+
+def _device(asked: str) -> str:
+    return "cuda" if asked == "auto" and torch.cuda.is_available() else "cpu"
+
+
+def _request(settings: Settings, films: Sequence[TrainingFilm], origin: Source) -> dict[str, Any]:
+    """Return everything that the weights depend on, but the machine."""
+    values = _values(settings)
+    return values | {"vae": origin.digest, "films": [film.value for film in films]}
+
+
+def _values(settings: Settings) -> dict[str, Any]:
+    """Return the settings that make a difference wherever they are used, as JSON values."""
+    apart = ("out", "films", "licence", "device", "workers")
+    return {one.name: getattr(settings, one.name) for one in fields(settings) if one.name not in apart}
+
+
+def _claim(part: Path, wanted: dict[str, Any]) -> None:
+    """Claim the working folder, or go on in it if it was begun with the same values."""
+    note = part / _REQUEST
+    if note.is_file():
+        changed = "; ".join(differences(json.loads(note.read_text()), wanted))
+        if changed:
+            raise UsageError(
+                f"{part} was begun with other values: {changed}. Give the same ones to go on, or another "
+                f"out=DIR, or remove {part}."
+            )
+        return
+    part.mkdir(parents=True, exist_ok=True)
+    note.write_text(strict_json.dumps(wanted) + "\n")
+
+
+def _psnr(decoder: TinyVideoDecoder, held: DecodedClips, device: str) -> float:
+    """Compare what the tiny decoder draws of held-out clips with what the full one drew, dB."""
+    found = decibels(redrawn(decoder.to(device), held), truths(held))
+    decoder.to("cpu")
+    return found
+
+
+def _state_bytes(decoder: TinyVideoDecoder, clips: DecodedClips) -> dict[str, int]:
+    """Count what a session keeps of clips of this size, by the precision of the decoder."""
+    _, channels, times, rows, columns = clips.latents.shape
+    with torch.device("meta"):
+        hollow = TinyVideoDecoder(decoder.channels)
+    counts: dict[str, int] = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        name = str(dtype).removeprefix("torch.")
+        counts[name] = kept_bytes(hollow.to(dtype), (channels, times, rows, columns))
+    return counts
+
+
+def _write(out: Path, part: Path, decoder: TinyVideoDecoder, figures: dict[str, Any]) -> None:
+    """Write the folder of what was made, completely or not at all, and remove the working folder."""
+    whole = part / "whole"
+    clear(whole)
+    whole.mkdir()
+    state = {name: value.contiguous() for name, value in decoder.state_dict().items()}
+    save_file(state, whole / WEIGHTS, metadata={"distilled_from": strict_json.dumps(figures["vae"])})
+    (whole / FIGURES).write_text(strict_json.dumps(figures, indent=1) + "\n")
+    (part / _TRAINING / "log.jsonl").rename(whole / "log.jsonl")
+    # `check_new` accepts an empty folder. It makes room.
+    if out.exists():
+        vacate(out)
+    whole.rename(out)
+    clear(part)
+
+
+def _show_nothing(phase: str, step: int) -> None:
+    """Show nothing: the held-out clips are for the end alone."""
+
+
+def show(figures: dict[str, Any]) -> None:
+    """Print the figures as a table."""
+    psnr = figures["psnr"]
+    clips = figures["clips"]
+    told = Table(
+        title=f"{clips['held_out']} clips held out of {sum(clips.values())}, PSNR to the full decoder"
+    )
+    told.add_column("what draws them", no_wrap=True)
+    told.add_column("dB", justify="right")
+    names = {
+        "tiny": "tiny decoder",
+        "untrained": "the same, untrained",
+        "constant": "mean of the other clips",
+    }
+    for key, name in names.items():
+        told.add_row(name, f"{psnr[key]:.2f}" if psnr[key] is not None else "equal")
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    console.print(told)
+    state = ", ".join(f"{count / 1e6:.1f} MB in {name}" for name, count in figures["state_bytes"].items())
+    console.print(f"a session keeps {state}")
+
+
+def read_arguments(changes: Sequence[str]) -> Settings:
+    """Read ``key=value`` arguments.
+
+    Raises
+    ------
+    UsageError
+        If one cannot be taken, or one that is needed is missing.
+    """
+    kinds = {one.name: one.type for one in fields(Settings)}
+    found: dict[str, Any] = {}
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not equals or key not in kinds:
+            raise UsageError(f"cannot take '{change}'. Known keys: {', '.join(kinds)}.")
+        found[key] = _value(key, text, kinds[key])
+    needed = {"out": "out=DIR", "films": "films=FILE,FOLDER", "licence": "licence=Apache-2.0"}
+    for key, example in needed.items():
+        if key not in found:
+            raise UsageError(f"{key}= is missing. Give it, such as {example}.")
+    return Settings(**found)
+
+
+def _value(key: str, text: str, kind: Any) -> Any:
+    if kind is Path:
+        return Path(text)
+    if kind is str:
+        return text
+    try:
+        value = kind(text)
+    except ValueError as error:
+        raise UsageError(f"{key}={text} is no number.") from error
+    least = 0 if key in ("seed", "workers") else 1e-9
+    if not least <= value < math.inf:
+        raise UsageError(f"{key}={text} cannot be used: a number above 0 was expected.")
+    return value
+
+
+def main(arguments: list[str]) -> int:
+    """Run the program; return its exit status."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_USAGE, file=sys.stderr)  # noqa: T201
+        return 0 if arguments else 2
+    # A terminated run, too, says how it goes on.
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        out = run(Path(arguments[0]), read_arguments(arguments[1:]))
+    except RtDecodeError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped; what was made is kept, and the same command goes on", file=sys.stderr)  # noqa: T201
+        # The exit status of shells for a program that Ctrl-C has ended: 128 + SIGINT.
+        return 130
+    show(json.loads((out / FIGURES).read_text()))
+    print(out)  # noqa: T201
+    return 0
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
