@@ -391,9 +391,11 @@ class Denoiser(nn.Module):
         until: Tensor | None = None,
     ) -> Tensor:
         """Predict the clean latents, guided; arguments as of `VideoFlow.clean`, levels (1,) or (batch,)."""
-        if self.flow.span is None:
+        carried = self.carried(condition)
+        if self.flow.span is None and self.guidance == 1:
+            clean = self.flow.clean(latent, level.expand(len(latent)), condition, embedding)
+        elif self.flow.span is None:
             brain, null = self._with_and_without(latent, level, condition, embedding)
-            carried = self.carried(condition)
             # In a session all clips of a call are at one level; in distillation each may be at its own.
             wide = level if len(level) == 1 else level.view(-1, 1, 1, 1, 1)
             # At level 1 the prediction is a mean of many clips, which guidance would only exaggerate.
@@ -403,7 +405,6 @@ class Denoiser(nn.Module):
             ends = level if until is None else until
             rows = len(latent)
             clean = self.flow.clean(latent, level.expand(rows), condition, embedding, ends.expand(rows))
-            carried = self.carried(condition)
         # `joining` falls from 1 at latent frame 0 to 0: a joined clip begins exactly with `start`.
         return clean + carried * self.joining * (self.start(condition) - clean[:, :, :1])
 

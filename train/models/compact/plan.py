@@ -69,7 +69,7 @@ from train.recipe import differences
 from train.run_folder import read_run
 from train.run_folder import weights as weights_of
 from train.system import Trained
-from train.tuning import tune
+from train.tuning import Tuned, tune
 from train.work import Arrays, Work
 
 # Clips on a sheet of samples, and the frames that are shown of each.
@@ -115,6 +115,8 @@ class FlowSizes:
         Default number of steps.
     mixture : Mixture
         How its training batches are put together.
+    settings : dict, optional
+        Guidance and calm of the sampler, by name, where they are given and not tuned.
     distillation : Distillation, optional
         How it is distilled, for recipes with a phase that trains the student.
     """
@@ -124,6 +126,7 @@ class FlowSizes:
     shift: float
     steps: int
     mixture: Mixture
+    settings: dict[str, float] | None = None
     distillation: Distillation | None = None
 
 
@@ -169,10 +172,14 @@ class CompactPlan:
             return system.denoiser(decoder, generator.shift, settings["guidance"], settings["calm"])
 
         held = HeldOutClips(system.encoder, watched.codec, held_clips, measured, guided, generator.steps)
-        tuned = tune(held)
-        tables: dict[str, Any] = {"loss": log, "calibration": tuned.table}
-        confidence = tuned.confidence
-        draws = guided(tuned.settings)
+        tables: dict[str, Any] = {"loss": log}
+        settings = generator.settings
+        tuned: Tuned | None = None
+        if settings is None:
+            tuned = tune(held)
+            settings = tuned.settings
+            tables["calibration"] = tuned.table
+        draws = guided(settings)
         learned: Arrays = {}
         if distilling:
             made = distil(
@@ -194,11 +201,13 @@ class CompactPlan:
             }
             beside = {name: adapter for name, adapter in every.items() if not adapter.merge}
             learned = student(made.system, beside)
-            # How sure it is of a clip depends on who draws it.
             draws = made.system.student
+            tuned = None
+        if tuned is None:
+            # How sure it is of a clip depends on who draws it.
             held.drawn_by(draws)
-            confidence = tune(held).confidence
-        for route, weights in confidence.items():
+            tuned = tune(held)
+        for route, weights in tuned.confidence.items():
             system.encoder.get_buffer(f"confidence_{route}").copy_(torch.from_numpy(weights))
         draft = replace(
             data.manifest(projection),
@@ -212,7 +221,7 @@ class CompactPlan:
         )
         stats = {name: fitted[name] for name in STATISTICS} | codec_statistics(watched.codec, fitted)
         return Trained(
-            system=Compact(pack(system, watched.codec, generator.shift, tuned.settings) | learned),
+            system=Compact(pack(system, watched.codec, generator.shift, settings) | learned),
             manifest=draft,
             stats=stats,
             projection=projection,
