@@ -156,8 +156,9 @@ def test_it_goes_on_with_the_same_values_alone(wan: Path, film: Path, tmp_path: 
     assert os.listdir(part) == ["request.json"]
 
 
-def test_a_folder_that_holds_something_is_refused(made: Path, wan: Path, film: Path) -> None:
-    settings = read_arguments([*_SMALL, f"films={film}", f"out={made}"])
+def test_a_folder_that_holds_something_is_refused(wan: Path, film: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    settings = read_arguments([*_SMALL, f"films={film}", f"out={tmp_path}"])
     with pytest.raises(UsageError, match="already exists and is not empty"):
         run(wan, settings)
 
