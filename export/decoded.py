@@ -10,9 +10,9 @@ import mmap
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from rtdecode import bundle
 from rtdecode.bundle import Manifest, providers
 from rtdecode.bundle.engine import Engine
 from rtdecode.bundle.golden import decode
+from rtdecode.bundle.graph import Graph, Value, host
 from rtdecode.bundle.memory import Rows
 from rtdecode.bundle.providers import CPU, Provider
 from rtdecode.errors import BundleError, RtDecodeError
@@ -38,6 +39,8 @@ def apart(
     folder: Path,
     golden: Mapping[str, Array],
     memories: Mapping[str, tuple[Path, str]],
+    *,
+    calls: bool = False,
 ) -> dict[str, Array]:
     """Decode golden windows with the graphs in a folder, in a process of its own.
 
@@ -51,11 +54,13 @@ def apart(
         The golden windows, one row for each.
     memories : mapping
         Name -> the ``.npy`` file of a memory, and the type of its values.
+    calls : bool
+        Whether to return what the graphs were given in place of what was decoded.
 
     Returns
     -------
     dict
-        What was decoded, one row for each window.
+        What was decoded, one row for each window. With `calls`, ``STAGE.PORT`` -> one row for each call.
 
     Raises
     ------
@@ -65,7 +70,7 @@ def apart(
         If the process was ended from outside.
     """
     files = {name: [str(path), dtype] for name, (path, dtype) in memories.items()}
-    job = {"manifest": bundle.to_json(manifest), "memories": files}
+    job = {"manifest": bundle.to_json(manifest), "memories": files, "calls": calls}
     (folder / _JOB).write_text(json.dumps(job))
     np.savez(folder / _GOLDEN, allow_pickle=False, **golden)
     # The process has to find this package wherever it is started.
@@ -115,13 +120,31 @@ def run(folder: Path) -> None:
     }
     chosen = providers_for(manifest.precision)
     engine = Engine(manifest, models, "the export", chosen, beside, memories)
+    given: dict[str, list[Array]] = {}
+    if job["calls"]:
+        for stage, graph in engine.graphs.items():
+            engine.graphs[stage] = cast("Graph", _noted(stage, graph, given))
     found: list[dict[str, Any]] = []
     # Frames may be there for fewer windows, latents are there for all.
     for n in range(len(golden["latent"])):
         window = {name: values[n : n + 1] for name, values in golden.items()}
         found.append(decode(engine, window, manifest.steps, "the run's golden.npz"))
     made = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
-    np.savez(folder / _FOUND, allow_pickle=False, **made)
+    rows = {name: np.concatenate(values) for name, values in given.items()}
+    np.savez(folder / _FOUND, allow_pickle=False, **(rows if job["calls"] else made))
+
+
+def _noted(
+    stage: str, graph: Callable[..., dict[str, Value]], given: dict[str, list[Array]]
+) -> Callable[..., dict[str, Value]]:
+    """Return a graph that notes in `given` what it is called with."""
+
+    def call(arrays: Mapping[str, Value], stay: Collection[str] = ()) -> dict[str, Value]:
+        for name, value in arrays.items():
+            given.setdefault(f"{stage}.{name}", []).append(np.array(host(value)))
+        return graph(arrays, stay)
+
+    return call
 
 
 def _mapped(path: Path) -> mmap.mmap:

@@ -6,7 +6,8 @@ much. Where a machine cannot run the graphs, nothing is said to have passed: the
 goes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,7 +38,7 @@ _LOOSE = {"confidence": 1e-3, "brain": 1e-3}
 # Largest difference allowed of what the denoiser is told, of its largest value where that is above 1.
 _CONDITION = 1e-5
 # Largest difference allowed of a probability in a lower precision.
-_LOWER = {"fp16": 0.01, "bf16": 0.05, "int8": 0.05}
+_LOWER = {"fp16": 0.01, "bf16": 0.05, "int8": 0.05, "fp8": 0.05}
 
 
 def expected(system: System, windows: Arrays, steps: int = 0) -> Arrays:
@@ -209,12 +210,7 @@ def compare(
     BundleError
         If an output is too far off, see `held_to`.
     """
-    with TemporaryDirectory() as place:
-        folder = Path(place)
-        # Run the files that will be written, large graphs with their weights apart.
-        for name, model in graphs.items():
-            write(model, name, folder)
-        kept = {name: (_file(name, table, folder), table.dtype) for name, table in (memories or {}).items()}
+    with _laid_out(graphs, memories or {}) as (folder, kept):
         made = decoded.apart(manifest, folder, golden, kept)
     found: dict[str, Any] = {"windows": len(golden["latent"]), "runtime": onnxruntime.__version__}
     found["largest_difference"] = held_to(golden, made, told or {}, manifest.precision)
@@ -222,6 +218,37 @@ def compare(
     if golden["frames"].dtype != np.uint8:
         found["clip_psnr_db"] = _clips_held_to(golden["frames"], made["frames"], manifest.precision)
     return found
+
+
+def calls(
+    manifest: Manifest, graphs: dict[str, ModelProto], golden: Arrays, memories: Mapping[str, Table]
+) -> dict[str, Arrays]:
+    """Decode the golden windows as `compare` does, and return what each graph was given.
+
+    Returns
+    -------
+    dict
+        Stage -> port -> one row for each call.
+    """
+    with _laid_out(graphs, memories) as (folder, kept):
+        made = decoded.apart(manifest, folder, golden, kept, calls=True)
+    found: dict[str, Arrays] = {name: {} for name in graphs}
+    for name, rows in made.items():
+        stage, _, port = name.partition(".")
+        found[stage][port] = rows
+    return found
+
+
+@contextmanager
+def _laid_out(
+    graphs: Mapping[str, ModelProto], memories: Mapping[str, Table]
+) -> Iterator[tuple[Path, dict[str, tuple[Path, str]]]]:
+    """Write graphs as a bundle has them, large ones with their weights apart; name the files of memories."""
+    with TemporaryDirectory() as place:
+        folder = Path(place)
+        for name, model in graphs.items():
+            write(model, name, folder)
+        yield folder, {name: (_file(name, table, folder), table.dtype) for name, table in memories.items()}
 
 
 def _file(name: str, table: Table, folder: Path) -> Path:

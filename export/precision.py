@@ -26,7 +26,7 @@ _TYPES = {
     "bf16": (TensorProto.BFLOAT16, np.dtype(ml_dtypes.bfloat16)),
 }
 ROUNDED = tuple(_TYPES)
-_MATRICES = ("MatMul", "Gemm")
+MATRICES = ("MatMul", "Gemm")
 # Precision -> the nodes beside matrix products that compute in it. TensorRT-RTX 1.7 cannot build a transposed
 # convolution in bfloat16.
 _OTHERS = {"fp16": ("Conv", "ConvTranspose", "Attention"), "bf16": ("Conv", "Attention")}
@@ -120,16 +120,20 @@ def emulated(model: ModelProto, precision: str, clock: Collection[str] = ()) -> 
 
 def _to_lower(model: ModelProto, precision: str, clock: Collection[str]) -> set[int]:
     """Return the numbers of the nodes that compute in a lower precision."""
-    kinds = (*_MATRICES, *_OTHERS[precision])
-    opset = max(opset.version for opset in model.opset_import if opset.domain == "")
-    if precision == "bf16" and opset < _BF16_CONVOLUTIONS:
-        kinds = (*_MATRICES, "Attention")
-    early = set(_of_clock_alone(model.graph, clock))
+    kinds = (*MATRICES, *_OTHERS[precision])
+    if precision == "bf16" and opset_of(model) < _BF16_CONVOLUTIONS:
+        kinds = (*MATRICES, "Attention")
+    early = set(of_clock_alone(model.graph, clock))
     return {
         number
         for number, node in enumerate(model.graph.node)
         if node.op_type in kinds and not early & set(node.output)
     }
+
+
+def opset_of(model: ModelProto) -> int:
+    """Return the version of ONNX's own operators that a graph is written in."""
+    return max(opset.version for opset in model.opset_import if opset.domain == "")
 
 
 def _values(node: NodeProto) -> int:
@@ -253,13 +257,13 @@ def _quantised(model: ModelProto, clock: Collection[str]) -> ModelProto:
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
     widened(model)
-    early = set(_of_clock_alone(model.graph, clock))
+    early = set(of_clock_alone(model.graph, clock))
     flat = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) == 2}
     excluded: list[str] = []
     for number, node in enumerate(model.graph.node):
         # The nodes to leave out are told by their names.
         node.name = f"{number}"
-        if node.op_type in _MATRICES and (early & set(node.output) or node.input[1] not in flat):
+        if node.op_type in MATRICES and (early & set(node.output) or node.input[1] not in flat):
             # The quantiser turns a Gemm into a MatMul of this second name before it looks.
             excluded += [node.name, f"{node.name}_MatMul"]
     # Without this note, the quantiser warns that the graph was not optimised before.
@@ -269,7 +273,7 @@ def _quantised(model: ModelProto, clock: Collection[str]) -> ModelProto:
         quantize_dynamic(
             model,
             path,
-            op_types_to_quantize=list(_MATRICES),
+            op_types_to_quantize=list(MATRICES),
             nodes_to_exclude=excluded,
             per_channel=True,
             weight_type=QuantType.QInt8,
@@ -283,7 +287,7 @@ def _quantised(model: ModelProto, clock: Collection[str]) -> ModelProto:
     return halved(made)
 
 
-def _of_clock_alone(graph: GraphProto, clock: Collection[str]) -> Iterator[str]:
+def of_clock_alone(graph: GraphProto, clock: Collection[str]) -> Iterator[str]:
     """Yield the values that are computed from the clock, and from nothing else but constants."""
     early = set(clock)
     constant = {tensor.name for tensor in graph.initializer} | {""}

@@ -17,15 +17,15 @@ import numpy as np
 import onnx
 from onnx import ModelProto, ValueInfoProto, helper
 
-from export import engines
+from export import engines, float8
 from export.decoded import providers_for
 from export.digest import digest
 from export.files import beside, write
-from export.parity import PASSED, checked, condition, expected
-from export.precision import CLOCK, ROUNDED, converted, emulated
+from export.parity import PASSED, calls, checked, condition, expected
+from export.precision import CLOCK, ROUNDED, converted, emulated, opset_of
 from rtdecode import bundle, installing
 from rtdecode.bundle import Bundle, Manifest, Memory, Subject, gpu, wiring
-from rtdecode.bundle.manifest import DECOMPOSED, FUSED, OWN_STAGES, PRECISIONS
+from rtdecode.bundle.manifest import DECOMPOSED, FLOAT8, FUSED, OWN_STAGES, PRECISIONS
 from rtdecode.bundle.providers import CPU
 from rtdecode.bundle.wiring import Said
 from rtdecode.errors import RtDecodeError, UsageError
@@ -89,6 +89,8 @@ def run(
     form = target or defaults.target
     _check(form, precision or defaults.precision)
     asked = _Asked(TARGETS[form], precision or defaults.precision, steps)
+    if asked.precision == FLOAT8:
+        float8.require()
     if form == ENGINES:
         engines.require()
     elif capabilities is not None:
@@ -111,11 +113,12 @@ def run(
     parity: dict[str, Any] = made.parity
     if others:
         parity["subjects"] = {name: other.parity for name, other in others.items()}
+    opset = max(opset_of(graph) for graph in graphs.values())
     provenance = manifest.provenance | {
         "trained": tree["date"],
         "seed": tree["seed"],
         "scale": tree["scale"],
-        "versions": tree["versions"] | {"onnx": onnx.__version__, "opset": _opset(graphs)},
+        "versions": tree["versions"] | {"onnx": onnx.__version__, "opset": opset},
     }
     subjects = {name: _subject(name, other) for name, other in others.items()}
     manifest = replace(manifest, parity=parity, provenance=provenance, subjects=subjects)
@@ -192,32 +195,28 @@ def _made(
     golden = expected(system, arrays(place, "golden"), manifest.steps)
     stages = list(system.stages(manifest))
     own = [stage for stage in stages if subject is None or stage.name in OWN_STAGES]
+    traced = any(isinstance(stage, Traced) for stage in stages)
+    kept = {name: _memory(name, table) for name, table in memories.items()}
+    manifest = replace(manifest, memories=kept, flavour=asked.flavour if traced else None)
     # Shared stages are traced once, and every participant is checked with the same graphs.
     graphs = graphs_of(own, asked.flavour)
-    traced = any(isinstance(stage, Traced) for stage in stages)
-    said = {stage.name: stage.said for stage in stages}
-    shared_graphs = {} if shared is None else _of_others(shared.graphs)
+    others = {} if shared is None else _of_others(shared.graphs)
     # The ports of a graph are the same in every precision, and so is their wiring.
-    clocks = _clocks(wired(manifest, shared_graphs | graphs, said, system.scopes))
+    single = _joined(manifest, others | graphs, system, stages)
+    clocks = _clocks(single)
     stand_ins: dict[str, dict[str, ModelProto]] = {}
     if asked.precision in ROUNDED:
         rounded = {name: emulated(graph, asked.precision, clocks[name]) for name, graph in graphs.items()}
         stand_ins = {"fp32": graphs, "emulated": rounded}
-    graphs = {name: converted(graph, asked.precision, clocks[name]) for name, graph in graphs.items()}
+    if asked.precision == FLOAT8:
+        given = calls(single, others | graphs, golden, memories)
+        graphs = float8.quantised(graphs, given, clocks)
+    else:
+        graphs = {name: converted(graph, asked.precision, clocks[name]) for name, graph in graphs.items()}
+    graphs |= others
     if shared is not None:
-        graphs |= shared_graphs
         stand_ins = {name: one | _of_others(shared.stand_ins[name]) for name, one in stand_ins.items()}
-    kept = {name: _memory(name, table) for name, table in memories.items()}
-    manifest = wired(manifest, graphs, said, system.scopes)
-    # The system states the shape of the whole latent. `wired` only sees what one call of a graph
-    # gives, which for a denoiser that works in chunks has fewer latent frames.
-    manifest = replace(
-        manifest,
-        latent=[1, *system.latent_shape],
-        memories=kept,
-        flavour=asked.flavour if traced else None,
-        precision=asked.precision,
-    )
+    manifest = replace(_joined(manifest, graphs, system, stages), precision=asked.precision)
     digests = {stage.name: digest(graphs[stage.name]) for stage in own}
     told = condition(stages, golden)
     parity = checked(manifest, graphs, golden, memories, told, stand_ins) | {"digests": digests}
@@ -227,6 +226,18 @@ def _made(
     if parity["status"] == PASSED and providers_for(asked.precision) != [CPU]:
         manifest = replace(manifest, gpu=gpu.find().name)
     return _Made(manifest, graphs, [stage.name for stage in own], golden, parity, stand_ins)
+
+
+def _joined(
+    manifest: Manifest, graphs: dict[str, ModelProto], system: System, stages: list[Stage]
+) -> Manifest:
+    """Return a copy of a manifest with the stages of these graphs, joined as their system says.
+
+    The system states the shape of the whole latent. `wired` only sees what one call of a graph gives, which
+    for a denoiser that works in chunks has fewer latent frames.
+    """
+    said = {stage.name: stage.said for stage in stages}
+    return replace(wired(manifest, graphs, said, system.scopes), latent=[1, *system.latent_shape])
 
 
 def _of_others(graphs: dict[str, ModelProto]) -> dict[str, ModelProto]:
@@ -288,11 +299,6 @@ def _traced(stage: Traced, flavour: str) -> ModelProto:
 
 
 def _check(target: str | None, precision: str | None) -> None:
-    if precision == "fp8":
-        raise UsageError(
-            "--precision fp8 is not supported: it needs scales that nvidia-modelopt measures on a GPU, and "
-            f"this version does not call it. Choose from {', '.join(PRECISIONS)}."
-        )
     for name, value, there in (("target", target, TARGETS), ("precision", precision, PRECISIONS)):
         if value is not None and value not in there:
             raise UsageError(f"--{name} {value} is not supported; choose from {', '.join(there)}.")
@@ -325,10 +331,6 @@ def _with_steps(system: System, manifest: Manifest, steps: int) -> Manifest:
         raise UsageError(f"--steps {steps}: one step or more was expected.")
     levels = system.levels(steps)
     return replace(manifest, steps=steps, sigmas={str(steps): levels} if levels else {})
-
-
-def _opset(graphs: dict[str, ModelProto]) -> int:
-    return max(opset.version for model in graphs.values() for opset in model.opset_import)
 
 
 def wired(

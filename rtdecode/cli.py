@@ -234,7 +234,7 @@ def export(
     ] = None,
     precision: Annotated[
         str | None,
-        typer.Option(help="Precision of the graphs: fp32, bf16, fp16 or int8; default: the recipe's."),
+        typer.Option(help="Precision of the graphs: fp32, bf16, fp16, int8 or fp8; default: the recipe's."),
     ] = None,
     steps: Annotated[
         int | None, typer.Option(help="Denoising steps, 1 or more; only with a denoiser.")

@@ -27,7 +27,7 @@ _COMPARED = ("latent", "confidence", "brain", "scores", "frames")
 _CLOSED = 1e-4
 _DENOISED = 1e-3
 # The lowest PSNR of a clip against that of the run's own decoder, for graphs of each precision, dB.
-CLIP_DB = {"fp32": 80.0, "fp16": 40.0, "bf16": 40.0, "int8": 30.0}
+CLIP_DB = {"fp32": 80.0, "fp16": 40.0, "bf16": 40.0, "int8": 30.0, "fp8": 30.0}
 # Stands for clips that are the same to the bit, dB.
 _SAME_DB = 200.0
 

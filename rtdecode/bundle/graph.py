@@ -280,6 +280,8 @@ def _options() -> "onnxruntime.SessionOptions":
     # Spinning threads would take the cores that acquisition needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    # It would join a convolution in fp8 with its scales to one node, which has no such type.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     # ONNX Runtime looks for external weights in this folder, by default in the working directory.
     # Nothing can lie below a device, so a graph gets only the weights that it holds and the files
     # that the manifest lists, whose hashes were checked.

@@ -29,7 +29,8 @@ SCOPES = ("chunk", "window", "session")
 CAUSAL = "causal"
 OFFLINE = "offline"
 # What graphs compute matrix products, convolutions and attentions in, from the most exact on.
-PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+FLOAT8 = "fp8"
+PRECISIONS = ("fp32", "bf16", "fp16", "int8", FLOAT8)
 # Types that numpy and ONNX Runtime both know by these names.
 DTYPES = ("float32", "float16", "float64", "int64", "int32", "int16", "int8", "uint16", "uint8", "bool")
 # Far above any schedule: a clip with this many steps would take minutes, and so

@@ -80,8 +80,7 @@ def test_exporting_twice_gives_the_same_bytes(recipe: str, tmp_path: Path) -> No
     ("asked", "what"),
     [
         ({"target": "coreml"}, "coreml is not supported; choose from onnx, tensorrt"),
-        ({"precision": "fp4"}, "fp4 is not supported; choose from fp32, bf16, fp16, int8"),
-        ({"precision": "fp8"}, "fp8 is not supported: it needs scales that nvidia-modelopt measures"),
+        ({"precision": "fp4"}, "fp4 is not supported; choose from fp32, bf16, fp16, int8, fp8"),
         ({"target": "tensorrt", "precision": "int8"}, "int8 is for ONNX Runtime on a CPU"),
         ({"steps": 4}, "needs a run with a denoiser"),
     ],
@@ -129,7 +128,7 @@ def test_a_bundle_of_int8_has_passed_and_says_its_precision(
     found["latent"] = -found["latent"]
     with pytest.raises(BundleError, match=r"latent with a PSNR of -?\d+\.\d dB"):
         compare_golden(made, kept, found)
-    with pytest.raises(BundleError, match="precision is one of fp32, bf16, fp16, int8, found 'fp4'"):
+    with pytest.raises(BundleError, match="precision is one of fp32, bf16, fp16, int8, fp8, found 'fp4'"):
         bundle.from_json(bundle.to_json(made.manifest) | {"precision": "fp4"})
 
 
