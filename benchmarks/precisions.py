@@ -1,0 +1,275 @@
+"""What a run's graphs take and lose in each precision, side by side.
+
+    python -m benchmarks.precisions RUN [--steps N] [--film natural] [--preset easy] [--seeds 1000-1003]
+                                        [--seconds 400] [--json] [--out FILE]
+
+The run is exported in every precision to a temporary folder. For each it prints the size of the graphs, the
+parity that the export found, and, where this machine runs the graphs, how long the encoder, a denoising step
+and a clip take, each in turn with fp32 in the same process, on one thread. Fresh sessions of the simulated
+participant then go through the graphs that run here, window by window from the same noise, each window
+without the clip before: what is lost of 2-way identification against fp32 is paired. Intervals resample
+sessions if there are 20, and else blocks of 30 s.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from export import run as exporting
+from export.parity import PASSED
+from rtdecode.bundle import Bundle, golden
+from rtdecode.bundle.engine import Engine, load
+from rtdecode.bundle.manifest import PRECISIONS
+from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.phantom.film.watched import KINDS
+from rtdecode.scores.accuracy import bootstrap_ci, correlations, identification_nway
+from rtdecode.types import Array
+from train.data.phantom import film_clips, session_arrays, spans
+from train.data.simulated import SimulatedSessions
+from train.judging.film_figures import groups
+from train.judging.film_scores import describe
+from train.judging.identification import judging_seeds
+from train.judging.references import watch
+from train.recipe import build
+from train.run_folder import read_run
+from train.work import Arrays, tracked
+
+# Clips that are timed in every precision, after one that is not.
+_TIMED = 40
+_SINGLE = PRECISIONS[0]
+_PARTS = ("encode", "step", "clip")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Fresh sessions that are decoded.
+
+    Attributes
+    ----------
+    film, preset : str
+    seeds : str
+        Of the sessions, such as ``1000-1003``.
+    seconds : float
+        Of film in each session.
+    """
+
+    film: str
+    preset: str
+    seeds: str
+    seconds: float
+
+
+def measure(run: Path, steps: int | None, shown: Shown) -> dict[str, Any]:
+    """Export a run in every precision, and measure each.
+
+    Returns
+    -------
+    dict
+        ``run``; ``precisions``, precision -> ``mb`` (of the graphs), ``parity`` (``status``, ``reason`` and
+        the PSNR of the clips, of graphs that round where the graphs themselves were not run), ``ms`` (median
+        milliseconds by part), ``times`` (the median of their ratios to fp32), ``identification`` (``value``
+        and what is ``lost``) and ``refused``, each None where it was not found; ``n``, the windows that
+        were identified, and how ``intervals`` were made.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        made: dict[str, Bundle] = {}
+        found: dict[str, dict[str, Any]] = {}
+        for precision in PRECISIONS:
+            row: dict[str, Any] = dict.fromkeys(("mb", "parity", "ms", "times", "identification", "refused"))
+            found[precision] = row
+            try:
+                exported = exporting.run(run, Path(place) / precision, None, precision, steps)
+            except UsageError as error:
+                row["refused"] = str(error)
+                continue
+            row["mb"] = _megabytes(exported)
+            row["parity"] = _parity(exported)
+            if row["parity"]["status"] == PASSED:
+                made[precision] = exported
+        engines = {precision: load(one) for precision, one in made.items()}
+        for precision, spent in _times(made, engines).items():
+            found[precision] |= spent
+        n, words = _identify(run, made, engines, found, shown)
+    told = {"run": run.name, "precisions": found, "n": n, "intervals": words}
+    return told | {"film": shown.film, "preset": shown.preset}
+
+
+def _megabytes(made: Bundle) -> float:
+    stages = made.manifest.built.values()
+    files = [name for stage in stages for name in (stage.file, *stage.data)]
+    return round(sum((made.path / name).stat().st_size for name in files) / 1e6, 2)
+
+
+def _parity(made: Bundle) -> dict[str, Any]:
+    parity = made.manifest.parity
+    emulated = parity.get("emulated", {})
+    return {
+        "status": parity["status"],
+        "reason": parity.get("reason"),
+        "clip_psnr_db": parity["clip_psnr_db"],
+        "emulated_clip_psnr_db": emulated.get("clip_psnr_db"),
+    }
+
+
+def _times(made: Mapping[str, Bundle], engines: Mapping[str, Engine]) -> dict[str, dict[str, Any]]:
+    """Decode the golden window in each precision in turn; see `measure` for what is told of it."""
+    spent = {precision: [] for precision in made}
+    for _ in range(1 + _TIMED):
+        for precision, one in made.items():
+            spent[precision].append(_timed(one, engines[precision]))
+    # The first round warms up.
+    seconds = {precision: np.array(rows[1:]) for precision, rows in spent.items()}
+    ratios = {precision: np.median(rows / seconds[_SINGLE], axis=0) for precision, rows in seconds.items()}
+    return {
+        precision: {
+            "ms": _by_part(1000 * np.median(rows, axis=0)),
+            "times": _by_part(ratios[precision]),
+        }
+        for precision, rows in seconds.items()
+    }
+
+
+def _timed(made: Bundle, engine: Engine) -> tuple[float, float, float]:
+    """Return the seconds that encoding, a denoising step, and the whole clip take."""
+    steps = made.manifest.steps
+    opened = golden.open_pass(engine, golden.first(made), steps, str(made.path))
+    began = time.perf_counter()
+    opened.encode()
+    encoded = time.perf_counter()
+    latents = list(opened.latents())
+    denoised = time.perf_counter()
+    for latent in latents:
+        for _ in opened.draw(latent):
+            pass
+    drawn = time.perf_counter()
+    return encoded - began, (denoised - encoded) / max(1, steps), drawn - began
+
+
+def _by_part(values: NDArray[np.floating]) -> dict[str, float]:
+    return {part: float(f"{value:.3g}") for part, value in zip(_PARTS, values.tolist(), strict=True)}
+
+
+def _identify(
+    run: Path,
+    made: Mapping[str, Bundle],
+    engines: Mapping[str, Engine],
+    found: dict[str, dict[str, Any]],
+    shown: Shown,
+) -> tuple[int, str | None]:
+    """Fill in what each precision identifies of fresh sessions, and what it loses against fp32."""
+    data = build(read_run(run)["arguments"]["data"])
+    if not isinstance(data, SimulatedSessions):
+        return 0, None
+    bundle = made[_SINGLE]
+    mean_clip = bundle.stats["mean_clip"][:-1]
+    wins: dict[str, list[NDArray[np.float64]]] = {precision: [] for precision in made}
+    films = []
+    who = replace(data.who, film=shown.film, preset=shown.preset)
+    for seed in tracked(judging_seeds(shown.seeds), f"{shown.film}, {shown.preset}"):
+        session = watch(who, seed, shown.seconds)
+        inputs = session_arrays(bundle, session)
+        films.append(describe(session.film, spans(seed, session.film.windows, bundle.manifest.grid)))
+        truths = film_clips(session.film)
+        shape = (len(truths), *engines[_SINGLE].program.latent[1:])
+        noise = np.random.default_rng(seed).standard_normal(shape, np.float32)
+        for precision, engine in engines.items():
+            clips = [_clip(engine, made[precision], inputs, noise, row) for row in range(len(truths))]
+            # The last frame belongs to the next window, too.
+            corr = correlations(clips, [clip[:-1] for clip in truths], mean_clip)
+            others = ~np.eye(len(truths), dtype=bool)
+            wins[precision].append(identification_nway(corr, others, 2))
+    kept, words = groups(films, by_session=True)
+    won = {precision: np.concatenate(rows) for precision, rows in wins.items()}
+    for precision, scores in won.items():
+        lost = won[_SINGLE] - scores
+        found[precision]["identification"] = {
+            "value": float(scores.mean()),
+            "lost": float(lost.mean()),
+            "ci95": bootstrap_ci(lost, kept),
+        }
+    return len(won[_SINGLE]), words
+
+
+def _clip(engine: Engine, made: Bundle, inputs: Arrays, noise: Array, row: int) -> Array:
+    """Decode a window without the clip before, and return its frames but for the last, uint8."""
+    window = {name: values[row : row + 1] for name, values in inputs.items()} | {
+        "noise": noise[row : row + 1]
+    }
+    frames = golden.decode(engine, window, made.manifest.steps, "a fresh session")["frames"][0]
+    return np.rint(255 * frames[:-1]).astype(np.uint8)
+
+
+def table(found: dict[str, Any]) -> Table:
+    """Lay out the figures as they are printed."""
+    laid = Table(
+        f"{found['run']}, {found['n']} windows of {found['film']}, preset {found['preset']}",
+        *found["precisions"],
+        title_justify="left",
+    )
+    rows = found["precisions"].values()
+    laid.add_row("graphs, MB", *[_shown(row["mb"], "{:g}") for row in rows])
+    laid.add_row("parity", *[(row["parity"] or {"status": "refused"})["status"] for row in rows])
+    for name in ("clip_psnr_db", "emulated_clip_psnr_db"):
+        laid.add_row(name, *[_shown((row["parity"] or {}).get(name), "{:g}") for row in rows])
+    for part in _PARTS:
+        laid.add_row(f"{part}, ms", *[_shown(row["ms"] and row["ms"][part], "{:.3g}") for row in rows])
+        laid.add_row(
+            f"{part}, times fp32", *[_shown(row["times"] and row["times"][part], "{:.2f}") for row in rows]
+        )
+    laid.add_row("identification, 2-way", *[_identified(row["identification"]) for row in rows])
+    return laid
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)
+
+
+def _identified(figure: dict[str, Any] | None) -> str:
+    if figure is None:
+        return "-"
+    low, high = figure["ci95"]
+    return f"{figure['value']:.4f}, lost {figure['lost']:.4f} ({low:.4f} to {high:.4f})"
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="a folder that `train.run` wrote")
+    parser.add_argument("--steps", type=int, help="denoising steps; default: the run's")
+    parser.add_argument("--film", default="natural", choices=KINDS)
+    parser.add_argument("--preset", default="easy", help="easy, default or hard")
+    parser.add_argument("--seeds", default="1000-1003", help="of the judging sessions, 1000 and up")
+    parser.add_argument("--seconds", type=float, default=400.0, help="of film in each session")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--out", type=Path, help="a JSON file for the figures")
+    asked = parser.parse_args(words)
+    try:
+        shown = Shown(asked.film, asked.preset, asked.seeds, asked.seconds)
+        found = measure(asked.run, asked.steps, shown)
+    except RtDecodeError as error:
+        Console(stderr=True).print(str(error), markup=False, soft_wrap=True)
+        return error.exit_code
+    if asked.json:
+        print(json.dumps(found))  # noqa: T201
+    else:
+        console = Console(width=None if Console().is_terminal else 140)
+        console.print(table(found))
+    if asked.out is not None:
+        asked.out.write_text(json.dumps(found, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
