@@ -16,8 +16,8 @@ import onnx
 from onnx import ModelProto, version_converter
 
 from export.files import beside, write
-from export.halves import halved, widened
-from export.precision import MATRICES, of_clock_alone, opset_of
+from export.halves import widened
+from export.precision import MATRICES, of_clock_alone, opset_of, tidied
 from rtdecode.errors import UsageError
 from train.work import Arrays
 
@@ -90,8 +90,4 @@ def _quantised(name: str, graph: ModelProto, given: Arrays, clock: Collection[st
             high_precision_dtype="fp32",
         )
         made = onnx.load(out)
-    del made.metadata_props[:]
-    del made.graph.value_info[:]
-    for node in made.graph.node:
-        node.name = ""
-    return halved(made)
+    return tidied(made)

@@ -280,11 +280,16 @@ def _quantised(model: ModelProto, clock: Collection[str]) -> ModelProto:
             use_external_data_format=model.ByteSize() >= 2**31,
         )
         made = onnx.load(path)
-    del made.metadata_props[:]
-    del made.graph.value_info[:]
-    for node in made.graph.node:
+    return tidied(made)
+
+
+def tidied(model: ModelProto) -> ModelProto:
+    """Take out what a quantiser notes in a graph; store weights in half precision where that is exact."""
+    del model.metadata_props[:]
+    del model.graph.value_info[:]
+    for node in model.graph.node:
         node.name = ""
-    return halved(made)
+    return halved(model)
 
 
 def of_clock_alone(graph: GraphProto, clock: Collection[str]) -> Iterator[str]:
