@@ -96,13 +96,13 @@ def remove(module: nn.Module) -> None:
 
 
 @contextmanager
-def bypassed(module: nn.Module, names: Collection[str]) -> Iterator[None]:
-    """Leave out the adapters of some names inside a ``with`` block."""
+def bypassed(module: nn.Module, names: Collection[str] | None = None) -> Iterator[None]:
+    """Leave out the adapters of some names, or all of them, inside a ``with`` block."""
     layers = list(adapted(module).values())
     # PEFT, told which adapters are in use, also decides which of them learn.
     learns = [(p, p.requires_grad) for layer in layers for p in layer.parameters()]
     for layer in layers:
-        layer.set_adapter([name for name in layer.r if name not in names])
+        layer.set_adapter([name for name in layer.r if names is not None and name not in names])
     try:
         yield
     finally:

@@ -1,7 +1,8 @@
 """Distil the trained video flow into a student of few steps (`train.distillation.teaching`).
 
 Sessions that trained neither encoder nor flow give the windows on which the student is held against its
-teacher.
+teacher. After the phase that teaches it large steps there may be another one, in which the clips that it
+draws are matched with its teacher's (`train.distillation.matching`).
 """
 
 import copy
@@ -15,17 +16,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rtdecode.errors import UsageError
+from train import adapters
 from train.closed_form.refine import ROUTES
 from train.distillation import gates
 from train.distillation.gates import Latents, Sampler, Windows
+from train.distillation.matching import CRITIC, MATCHING
 from train.distillation.targets import Distillation
 from train.distillation.teaching import WINDOWS, Held, teach
-from train.distillation.teaching import teaches_student as teaches_student
 from train.loop import Machine
 from train.models.compact.batches import Clips, Mixture, batch
 from train.models.compact.encoder import CARRIED, BrainEncoder
 from train.models.compact.flow import Denoiser
-from train.models.compact.student import Student
+from train.models.compact.student import TEACHER, Student
 from train.models.compact.system import decode, decoder_of, sample
 from train.phases import Phase
 from train.work import Arrays, Work
@@ -48,6 +51,40 @@ class Distilled:
     system: Student
     log: list[dict[str, Any]] = field(default_factory=list)
     gates: list[dict[str, Any]] = field(default_factory=list)
+
+
+def teaches_student(phase: Phase) -> bool:
+    """Whether a phase trains a student, by its losses."""
+    return set(phase.losses) <= {*Student.offered}
+
+
+def check_critics(phases: Mapping[str, Phase]) -> None:
+    """Refuse phases that match clips without a critic, or that would change the teacher.
+
+    Raises
+    ------
+    UsageError
+    """
+    for name, phase in phases.items():
+        critic = phase.adapters.get(TEACHER)
+        if MATCHING in phase.losses and CRITIC not in phase.losses:
+            raise UsageError(
+                f"phase '{name}' has the loss {MATCHING} without the loss {CRITIC}, by which its critic "
+                "learns. Give both."
+            )
+        if CRITIC not in phase.losses:
+            continue
+        if critic is None or critic.merge:
+            raise UsageError(
+                f"phase '{name}' has the loss {CRITIC}, and no adapter of '{TEACHER}' with merge: false. The "
+                "critic is the teacher under that adapter, which is thrown away in the end."
+            )
+        shared = [pattern for pattern in phase.trained if not pattern.startswith("student.")]
+        if shared:
+            raise UsageError(
+                f"phase '{name}' trains '{shared[0]}', which may be the teacher's. Where a critic learns, "
+                "patterns begin with 'student.'."
+            )
 
 
 def distil(
@@ -89,6 +126,8 @@ def distil(
         machine,
         Held(few.windows, partial(few.draw, teacher), few.student),
     )
+    # The critics, and the teacher's flow is as it was.
+    adapters.remove(teacher.flow)
     return Distilled(system, found.log, found.gates)
 
 

@@ -389,12 +389,15 @@ class Denoiser(nn.Module):
         condition: Tensor,
         embedding: Tensor,
         until: Tensor | None = None,
+        *,
+        guided: bool = True,
     ) -> Tensor:
-        """Predict the clean latents, guided; arguments as of `VideoFlow.clean`, levels (1,) or (batch,)."""
+        """Predict the clean latents; arguments as of `VideoFlow.clean`, levels (1,) or (batch,).
+
+        A flow without spans is guided, unless that is not wanted.
+        """
         carried = self.carried(condition)
-        if self.flow.span is None and self.guidance == 1:
-            clean = self.flow.clean(latent, level.expand(len(latent)), condition, embedding)
-        elif self.flow.span is None:
+        if self.flow.span is None and guided and self.guidance != 1:
             brain, null = self._with_and_without(latent, level, condition, embedding)
             # In a session all clips of a call are at one level; in distillation each may be at its own.
             wide = level if len(level) == 1 else level.view(-1, 1, 1, 1, 1)

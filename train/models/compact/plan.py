@@ -36,7 +36,7 @@ from train.loop import Machine
 from train.models.compact import build as systems
 from train.models.compact import presence
 from train.models.compact.batches import Clips, Mixture, batch
-from train.models.compact.distilled import distil, teaches_student
+from train.models.compact.distilled import check_critics, distil, teaches_student
 from train.models.compact.encoder import CARRIED, LEARNED, BrainEncoder, routes
 from train.models.compact.evidence import CLIP
 from train.models.compact.flow import Denoiser
@@ -147,6 +147,7 @@ class CompactPlan:
         """Simulate sessions, fit the encoder, train the flow on held-out predictions, and tune."""
         # The loop checks this too, but only after films were watched and the encoder was fitted.
         check_losses(phases, (*Trainables.offered, *Student.offered))
+        check_critics(phases)
         drawing = {name: phase for name, phase in phases.items() if not teaches_student(phase)}
         distilling = {name: phase for name, phase in phases.items() if teaches_student(phase)}
         generator = self.generator

@@ -1,7 +1,10 @@
 """The video flow as a student of itself: few steps in place of many, and no second pass for guidance.
 
 The teacher is the trained sampler with its guidance. The student is the same flow under a low-rank adapter,
-told where each of its steps ends. A `train.models.compact.batches.Batch` comes in, a scalar loss goes out.
+told where each of its steps ends. A `train.models.compact.batches.Batch` comes in, scalar losses go out.
+
+In a second stage the student's own clips are matched with the teacher's (`train.distillation.matching`). The
+critic is the teacher's flow under a low-rank adapter of its own, which is thrown away afterwards.
 """
 
 from collections.abc import Sequence
@@ -11,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from train.distillation import targets
-from train.distillation.targets import Distillation, Path, Wanted
+from train import adapters
+from train.distillation import matching, targets
+from train.distillation.matching import CRITIC, MATCHING
+from train.distillation.targets import Distillation, Path
 from train.distillation.teaching import FLOW_MAP
 from train.loop import Trainable
 from train.models.compact.batches import Batch
@@ -21,21 +26,26 @@ from train.models.compact.flow import Denoiser, VideoFlow, shifted, slow_part
 
 # The part that takes an adapter.
 FLOW = "student.flow"
+# The part that takes the critic's.
+TEACHER = "teacher.flow"
 
 
 class Student(Trainable):
-    """The teacher, the student, and the loss ``flow_map`` between them.
+    """The teacher, the student, and the losses between them.
+
+    The loss ``flow_map`` holds the student's mean velocities against the teacher's. The loss
+    ``distribution_matching`` moves the clips that the student draws, and ``critic`` is that of its critic.
 
     Parameters
     ----------
     encoder : BrainEncoder
         Its parts stand still.
     teacher : Denoiser
-        The trained sampler.
+        The trained sampler. All adapters on its flow are the critic's.
     how : Distillation
     """
 
-    offered = (FLOW_MAP,)
+    offered = (FLOW_MAP, MATCHING, CRITIC)
 
     def __init__(self, encoder: BrainEncoder, teacher: Denoiser, how: Distillation) -> None:
         super().__init__()
@@ -48,33 +58,56 @@ class Student(Trainable):
 
     def losses(self, batch: Batch, names: Sequence[str]) -> dict[str, Tensor]:
         """Return the losses with these names, name -> scalar."""
-        return {name: {FLOW_MAP: self.flow_map}[name](batch) for name in names}
-
-    def flow_map(self, batch: Batch) -> Tensor:
-        """Compute the mean squared error of the mean velocity."""
         with torch.no_grad():
             told = self.encoder.condition(
                 batch.glimpses, batch.cuts, batch.route, batch.carry, batch.carry_mask
             )
-            wanted = self._wanted(batch, *told)
+        found: dict[str, Tensor] = {}
+        if FLOW_MAP in names:
+            found[FLOW_MAP] = self._flow_map(batch, *told)
+        if MATCHING in names or CRITIC in names:
+            found |= self._matching(batch, *told)
+        return {name: found[name] for name in names}
+
+    def _flow_map(self, batch: Batch, *told: Tensor) -> Tensor:
+        """Compute the mean squared error of the mean velocity."""
+        with torch.no_grad():
+            wanted = targets.asked(
+                self.how,
+                partial(self._guided, *told),
+                partial(mean_velocity, self.student, *told),
+                Path(start=self._start(batch), clean=batch.latents, noise=batch.noise, now=batch.level),
+                self._shift,
+            )
         condition, embedding = (part[wanted.rows] for part in told)
         found = mean_velocity(self.student, condition, embedding, wanted.latents, wanted.now, wanted.until)
         # The forward pass may run in bf16; the loss is computed in single precision.
         return (found.float() - wanted.velocity.float()).square().mean()
 
-    def _wanted(self, batch: Batch, condition: Tensor, embedding: Tensor) -> Wanted:
-        return targets.asked(
-            self.how,
-            partial(velocity, self.teacher, condition, embedding),
-            partial(mean_velocity, self.student, condition, embedding),
-            Path(
-                start=batch.noise - self.teacher.calm * slow_part(batch.noise),
-                clean=batch.latents,
-                noise=batch.noise,
-                now=batch.level,
-            ),
-            partial(shifted, shift=self.teacher.shift),
+    def _matching(self, batch: Batch, *told: Tensor) -> dict[str, Tensor]:
+        """Compute the losses of the student and of its critic on clips that the student draws."""
+        return matching.losses(
+            partial(mean_velocity, self.student, *told),
+            partial(self._guided, *told),
+            partial(self._critic, *told),
+            self._start(batch),
+            self._shift,
         )
+
+    def _guided(self, condition: Tensor, embedding: Tensor, latents: Tensor, now: Tensor) -> Tensor:
+        """Return the teacher's velocity, without what the critic learned beside it."""
+        with adapters.bypassed(self.teacher.flow):
+            return mean_velocity(self.teacher, condition, embedding, latents, now, now)
+
+    def _critic(self, condition: Tensor, embedding: Tensor, latents: Tensor, now: Tensor) -> Tensor:
+        clean = self.teacher.clean(latents, now, condition, embedding, guided=False)
+        return _velocity(latents, clean, now)
+
+    def _start(self, batch: Batch) -> Tensor:
+        return batch.noise - self.teacher.calm * slow_part(batch.noise)
+
+    def _shift(self, left: Any) -> Any:
+        return shifted(left, self.teacher.shift)
 
 
 def student_of(teacher: Denoiser) -> Denoiser:
@@ -88,11 +121,6 @@ def student_of(teacher: Denoiser) -> Denoiser:
     ).eval()
 
 
-def velocity(sampler: Denoiser, condition: Tensor, embedding: Tensor, latents: Tensor, now: Tensor) -> Tensor:
-    """Return the velocity at noise levels `now`, (row,)."""
-    return mean_velocity(sampler, condition, embedding, latents, now, now)
-
-
 def mean_velocity(
     sampler: Denoiser, condition: Tensor, embedding: Tensor, latents: Tensor, now: Tensor, until: Tensor
 ) -> Tensor:
@@ -100,5 +128,8 @@ def mean_velocity(
 
     A flow without spans tells the velocity at `now`.
     """
-    clean = sampler.clean(latents, now, condition, embedding, until)
+    return _velocity(latents, sampler.clean(latents, now, condition, embedding, until), now)
+
+
+def _velocity(latents: Tensor, clean: Tensor, now: Tensor) -> Tensor:
     return (latents - clean) / now.view(-1, 1, 1, 1, 1)

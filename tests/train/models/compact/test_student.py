@@ -1,22 +1,46 @@
 """The student of the video flow begins as its teacher and comes nearer to its many guided steps."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from rtdecode.errors import UsageError
+from tests.train.lines import CPU, EXACT, nothing
 from tests.train.models.compact.small import few_clips
 from tests.train.models.compact.test_flow import FLOW, MIXTURE, NOTHING, SHAPE, WIDE, _Encoder
-from train import adapters
+from train import adapters, loop
 from train.adapters import Adapter
+from train.distillation.matching import CRITIC, MATCHING
 from train.distillation.targets import DIFFERENCE, ROLLOUT, Distillation
+from train.distillation.teaching import FLOW_MAP
 from train.loader import Place
-from train.models.compact.batches import batch
+from train.models.compact.batches import Batch, batch
+from train.models.compact.distilled import check_critics, teaches_student
 from train.models.compact.flow import Denoiser, VideoFlow
-from train.models.compact.student import Student, student_of
+from train.models.compact.student import FLOW as STUDENT
+from train.models.compact.student import TEACHER, Student, mean_velocity, student_of
 from train.models.compact.system import distilled, sample, student
 
 LAYERS = ["space1", "space2", "modulate", "to_q", "to_k", "to_v", "to_out", "down"]
+LORA = Adapter(LAYERS, 4, 4, merge=False)
+DISTILLED = replace(
+    EXACT,
+    losses={FLOW_MAP: 1.0},
+    trained=["student.flow.span.*", "student.flow.leave.*"],
+    adapters={STUDENT: LORA},
+    steps=2,
+    accumulate=1,
+)
+# The student's own adapter goes on learning, and the critic has one of its own.
+MATCHED = replace(
+    DISTILLED,
+    losses={MATCHING: 1.0, CRITIC: 1.0},
+    trained=["student.flow.*.lora_*", *DISTILLED.trained],
+    adapters={TEACHER: LORA},
+)
 
 
 def teacher(guidance: float = 1.0) -> Denoiser:
@@ -75,6 +99,107 @@ def test_levels_of_their_own_give_each_row_what_it_has_alone():
         one = slice(row, row + 1)
         alone = guided.clean(latents[one], level[one], *(part[one] for part in given))
         torch.testing.assert_close(together[one], alone, atol=1e-5, rtol=1e-4)
+
+
+def few(place: Place) -> Batch:
+    return batch(few_clips(), MIXTURE, 5.0, place)
+
+
+def criticised(guidance: float) -> Student:
+    """A student that may learn, whose clips are brighter than its teacher's, and a critic."""
+    system = taught(Distillation(), guidance)
+    adapters.inject(system, TEACHER, "match", LORA)
+    for name, parameter in system.teacher.named_parameters():
+        parameter.requires_grad_(".lora_" in name)
+    with torch.no_grad():
+        system.student.flow.leave.bias += 1
+    return system
+
+
+@pytest.mark.parametrize(("name", "part"), [(MATCHING, "student."), (CRITIC, "teacher.")])
+def test_each_loss_of_the_second_stage_teaches_its_own_side(name: str, part: str):
+    system = criticised(2.0)
+    # So that the other matrix of each adapter has a gradient, too.
+    for one, parameter in system.named_parameters():
+        if ".lora_B." in one:
+            torch.nn.init.normal_(parameter, std=0.05)
+    torch.manual_seed(0)
+    system.losses(few(Place("match", 2, 0, 0, 0)), [name])[name].backward()
+    reached = {one for one, parameter in system.named_parameters() if parameter.grad is not None}
+    own = {one for one, p in system.named_parameters() if p.requires_grad and one.startswith(part)}
+    assert any(".lora_A." in one for one in own)
+    assert reached == own
+    assert all(system.get_parameter(one).grad.any() for one in own if ".lora_" in one)  # type: ignore[union-attr]
+
+
+def test_what_a_critic_learns_of_clips_that_are_too_bright_darkens_them():
+    system = criticised(1.0)
+    drawn = few(Place("match", 4, 0, 0, 0))
+    # No clip before.
+    drawn = replace(drawn, glimpses=torch.zeros_like(drawn.glimpses))
+
+    def losses() -> dict[str, torch.Tensor]:
+        # The same draws each time, so that the losses say what was learned.
+        torch.manual_seed(0)
+        return system.losses(drawn, [MATCHING, CRITIC])
+
+    before = losses()
+    # Without guidance, a critic that has not learned is the teacher.
+    assert before[MATCHING] == 0
+    assert before[CRITIC] > 0
+    learned = [p for name, p in system.teacher.named_parameters() if ".lora_" in name]
+    optimizer = torch.optim.Adam(learned, lr=1e-2)
+    for _ in range(15):
+        optimizer.zero_grad()
+        losses()[CRITIC].backward()
+        optimizer.step()
+    after = losses()
+    assert after[CRITIC] < 0.99 * before[CRITIC]
+    after[MATCHING].backward()
+    slope = system.student.flow.leave.bias.grad
+    assert slope is not None
+    assert slope.mean() > 0
+
+
+def test_critics_are_nothing_to_the_teacher_and_to_what_a_run_keeps(tmp_path: Path):
+    system = Student(_Encoder(), teacher(2.0), Distillation(steps=1, pairs=1))  # type: ignore[arg-type]
+    before = {name: value.clone() for name, value in system.teacher.state_dict().items()}
+    torch.manual_seed(1)
+    path = torch.randn(2, *SHAPE), torch.tensor([0.9, 0.4])
+    given = told(2)
+    with torch.no_grad():
+        expected = mean_velocity(system.teacher, *given, *path, path[1])
+    phases = {"distill": DISTILLED, "match": MATCHED}
+    loop.train(system, phases, few, tmp_path, nothing, machine=CPU)
+    critics = {name: p for name, p in system.teacher.named_parameters() if ".match." in name}
+    assert any(p.any() for name, p in critics.items() if ".lora_B." in name)
+    with torch.no_grad():
+        torch.testing.assert_close(system._guided(*given, *path), expected, rtol=0, atol=0)
+    adapters.remove(system.teacher.flow)
+    after = system.teacher.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    kept = student(system, {"distill": LORA})
+    assert any(".lora_B.distill." in name for name in kept)
+    assert not any("match" in name or "base_layer" in name for name in kept if "leave" not in name)
+    arrays = {name.removeprefix("student."): value for name, value in kept.items()}
+    made = distilled(system.teacher, arrays)
+    torch.testing.assert_close(
+        sample(made, path[0], *given, 2), sample(system.student, path[0], *given, 2), atol=0.02, rtol=0.02
+    )
+
+
+def test_phases_that_would_match_clips_wrongly_are_refused():
+    assert teaches_student(MATCHED)
+    assert not teaches_student(replace(MATCHED, losses={"velocity": 1.0, CRITIC: 1.0}))
+    check_critics({"distill": DISTILLED, "match": MATCHED})
+    with pytest.raises(UsageError, match="has the loss distribution_matching without the loss critic"):
+        check_critics({"match": replace(MATCHED, losses={MATCHING: 1.0})})
+    for put_on in ({}, {TEACHER: replace(LORA, merge=True)}):
+        with pytest.raises(UsageError, match=r"no adapter of 'teacher\.flow' with merge: false"):
+            check_critics({"match": replace(MATCHED, adapters=put_on)})
+    with pytest.raises(UsageError, match=r"trains '\*', which may be the teacher's"):
+        check_critics({"match": replace(MATCHED, trained=["*"])})
 
 
 @pytest.mark.parametrize("target", [ROLLOUT, DIFFERENCE])
