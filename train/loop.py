@@ -350,6 +350,9 @@ def _go_on(
     drawn = iter(loader(batches, first, last, machine.workers, machine.prefetch, pinned=pinned))
     meter = _Meter(list(phase.losses))
     started = time.monotonic() - position.seconds
+    if phase.patience and batches.first.order > 0 and position.step == 0:
+        # What the phases before left counts as well: this one may make nothing of it better.
+        _picture(running, name, show)
     with _progress(accelerator) as bar, _tracked(accelerator, name, position.step):
         task = bar.add_task(name, total=phase.steps, completed=position.step)
         at_end = False
@@ -360,12 +363,7 @@ def _go_on(
             # Pictures come before the checkpoint: a run that is stopped in between draws them again.
             # The other way round, they would be missing for good.
             if at_end or position.step % phase.show_every == 0:
-                figure: float | None = None
-                if accelerator.is_main_process:
-                    with _averaged(running.ema, running.learned):
-                        figure = show(name, position.step)
-                        if phase.patience and figure is not None:
-                            _keep_best(running, figure)
+                _picture(running, name, show)
                 at_end = at_end or _enough(running)
             if at_end or position.step % phase.keep_every == 0:
                 # Time and log are part of the position, which the checkpoint keeps.
@@ -374,6 +372,16 @@ def _go_on(
                     _write_log(running, name, meter, log)
                     if not at_end:
                         checkpoints.keep(accelerator, running.folder, position.step)
+
+
+def _picture(running: _Running, name: str, show: Show) -> None:
+    """Show a picture in the first process, and keep the weights of the best one of a phase with patience."""
+    if not running.accelerator.is_main_process:
+        return
+    with _averaged(running.ema, running.learned):
+        figure = show(name, running.position.step)
+        if running.phase.patience and figure is not None:
+            _keep_best(running, figure)
 
 
 def _keep_best(running: _Running, figure: float) -> None:

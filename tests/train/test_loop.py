@@ -365,6 +365,25 @@ def test_a_phase_with_patience_ends_and_leaves_its_best_weights(tmp_path):
     assert not list((tmp_path / "line").glob("best*"))
 
 
+def test_a_later_phase_with_patience_that_makes_nothing_better_leaves_what_it_found(tmp_path):
+    figures = {("line", 2): 5.0, ("more", 0): 1.0, ("more", 2): 2.0, ("more", 4): 1.5}
+    seen: list[tuple[str, int]] = []
+    system = Line()
+
+    def show(phase: str, step: int) -> float:
+        seen.append((phase, step))
+        return figures[phase, step]
+
+    phase = replace(EXACT, steps=2, accumulate=1, keep_every=2, show_every=2, patience=2)
+    phases = {"line": phase, "more": replace(phase, steps=20)}
+    log = loop.train(system, phases, points, tmp_path, show, machine=CPU)
+    assert seen == list(figures)
+    assert [row["step"] for row in log if row["phase"] == "more"] == [2, 4]
+    first = torch.load(tmp_path / "line" / "done.pt", weights_only=True)["weights"]
+    for name, value in system.named_parameters():
+        assert torch.equal(first[name], value), name
+
+
 def test_without_patience_figures_end_nothing(tmp_path):
     phase = replace(EXACT, steps=6, accumulate=1, keep_every=2, show_every=2)
     log = loop.train(Line(), {"line": phase}, points, tmp_path, lambda name, step: 1.0, machine=CPU)
