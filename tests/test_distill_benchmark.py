@@ -5,12 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from benchmarks import distill
 from rtdecode.errors import UsageError
 from tests.train.tiny import tiny, tiny_bundle
 from train.distillation import gates
-from train.recipe import build
+from train.distillation.matching import CRITIC, MATCHING
+from train.models.compact.system import Compact
+from train.recipe import FOLDER, build
+from train.reconstruct import conditions_alone
 from train.run import run
 from train.run_folder import arrays, read_run, restored, weights_digest
 
@@ -65,6 +69,47 @@ def test_a_finished_run_is_distilled_without_being_trained_again(tmp_path: Path)
     others = ["scale=tiny", "data.sessions=40-41", f"teacher={tiny('compact')}", f"out={tmp_path / 'other'}"]
     with pytest.raises(UsageError, match="has another codec than these films give"):
         run(RECIPE, others)
+
+
+@pytest.mark.full
+def test_a_second_stage_matches_the_students_clips_and_leaves_no_critic(tmp_path: Path):
+    recipe = yaml.safe_load((FOLDER / f"{RECIPE}.yaml").read_text())
+    distilling = recipe["phases"]["distill"]
+    lora = distilling["adapters"]["student.flow"]
+    recipe["phases"]["match"] = distilling | {
+        "losses": {"flow_map": 1, MATCHING: 1, CRITIC: 1},
+        "trained": ["student.flow.*.lora_*", *distilling["trained"]],
+        "adapters": {"teacher.flow": lora},
+    }
+    recipe["tiny"]["phases"]["match"] = recipe["tiny"]["phases"]["distill"]
+    path = tmp_path / "matched.yaml"
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False))
+    out = run(str(path), ["scale=tiny", f"teacher={tiny('compact')}", f"out={tmp_path / 'run'}"])
+
+    tables = read_run(out)["tables"]
+    rows = [row for row in tables["loss"] if row["phase"] == "match"]
+    assert set(rows[-1]["losses"]) == {"flow_map", MATCHING, CRITIC}
+    held = {(row["phase"], row["step"]) for row in tables["distillation"]}
+    assert held == {("distill", 4), ("match", 0), ("match", 4)}
+    weights = arrays(out, "weights")
+    assert not any(".match." in name or "teacher" in name for name in weights)
+    assert not [file for file in out.rglob("*") if "match" in file.name]
+    taken = arrays(tiny("compact"), "weights")
+    assert all(np.array_equal(weights[name], taken[name]) for name in taken if name.startswith("flow."))
+    # The student is made of the run's arrays again, and draws other clips than its teacher.
+    system = restored(out, build(read_run(out)["arguments"]["system"]))
+    assert isinstance(system, Compact)
+    teacher = system.teacher()
+    assert teacher is not None
+    golden = arrays(out, "golden")
+    inputs = {port: golden[port] for port in ("eeg", "eeg_mask", "fmri", "fmri_mask")}
+    condition = next(conditions_alone(system, inputs))
+    noise = np.random.default_rng(0).standard_normal(
+        (len(condition.pooled), *system.latent_shape), np.float32
+    )
+    drawn = system.sample(condition, noise, 2)
+    assert np.isfinite(drawn).all()
+    assert not np.allclose(drawn, teacher.sample(condition, noise, 2), atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,8 @@ class Phase:
         Name of a part of the system, such as ``flow`` -> the low-rank adapter that is put on it.
     patience : int
         So many pictures in a row without a better held-out figure end the phase, and it leaves behind the
-        weights of the best one. 0 trains to the last step. See `train.loop.train`.
+        weights of the best one. A phase after the first also shows one before its first step, so that it may
+        leave what it found. 0 trains to the last step. See `train.loop.train`.
     """
 
     losses: dict[str, float]
