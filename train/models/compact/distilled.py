@@ -126,7 +126,7 @@ def distil(
         machine,
         Held(few.windows, partial(few.draw, teacher), few.student),
     )
-    # The critics, and the teacher's flow is as it was.
+    # No critic stays on the teacher's flow, which is the one that the run keeps.
     adapters.remove(teacher.flow)
     return Distilled(system, found.log, found.gates)
 
