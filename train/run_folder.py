@@ -57,7 +57,7 @@ def write(folder: Path, recipe: Recipe, trained: Trained, found: Judged) -> None
         np.save(place, table.values, allow_pickle=False)
     for name, picture in (trained.pictures | found.pictures).items():
         # A palette keeps large sheets small enough to ship.
-        picture.convert("RGB").quantize(256).save(folder / name, optimize=True)
+        picture.convert("RGB").quantize(64).save(folder / name, optimize=True)
     tree = {
         "schema": SCHEMA,
         "recipe": recipe.name,
