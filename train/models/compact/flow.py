@@ -327,6 +327,11 @@ class Denoiser(nn.Module):
         The embedding without a brain.
     making_up : (channel, channel, k, k)
         See `train.models.compact.codec.making_up`.
+    detail : float
+        Share that is kept of what the flow draws beyond the encoder's own clip. On the line from the mean of
+        all clips that fit to one clip drawn from them lies the best trade of fidelity for realism (Freirich,
+        Michaeli and Meir 2021, A theory of the distortion-perception tradeoff in Wasserstein space,
+        arXiv:2107.02555). The encoder's clip stands for the mean.
     """
 
     null: Tensor
@@ -341,12 +346,14 @@ class Denoiser(nn.Module):
         calm: float,
         null: Tensor,
         making_up: Tensor,
+        detail: float = 1.0,
     ) -> None:
         super().__init__()
         self.flow = flow
         self.shift = shift
         self.guidance = guidance
         self.calm = calm
+        self.detail = detail
         self.register_buffer("null", null.detach().clone())
         self.register_buffer("making_up", making_up.detach().clone())
         joining = (1 - torch.arange(flow.place.shape[2]) / _JOINED).clamp(min=0)
@@ -358,7 +365,9 @@ class Denoiser(nn.Module):
         after = shifted(r, self.shift)
         slow = slow_part(latent)
         latent = latent - self.calm * (t >= 1).float() * slow
-        clean = self.clean(latent, now, condition, embedding, after)
+        # The path to the clip stays what it is, and its last step ends nearer to the encoder's.
+        detail = 1 - (1 - self.detail) * (r <= 0).float()
+        clean = self.clean(latent, now, condition, embedding, after, detail=detail)
         found = clean + (latent - clean) * (after / now)
         # Conditions are factors and not branches, because this module is traced into one graph.
         # A flag of the condition has one value everywhere in its channel, so the mean is that value.
@@ -391,10 +400,11 @@ class Denoiser(nn.Module):
         until: Tensor | None = None,
         *,
         guided: bool = True,
+        detail: Tensor | float = 1.0,
     ) -> Tensor:
         """Predict the clean latents; arguments as of `VideoFlow.clean`, levels (1,) or (batch,).
 
-        A flow without spans is guided, unless that is not wanted.
+        A flow without spans is guided, unless that is not wanted. `detail` is the share of what it draws.
         """
         carried = self.carried(condition)
         if self.flow.span is None and guided and self.guidance != 1:
@@ -408,6 +418,8 @@ class Denoiser(nn.Module):
             ends = level if until is None else until
             rows = len(latent)
             clean = self.flow.clean(latent, level.expand(rows), condition, embedding, ends.expand(rows))
+        known = self.flow.known(condition)
+        clean = known + detail * (clean - known)
         # `joining` falls from 1 at latent frame 0 to 0: a joined clip begins exactly with `start`.
         return clean + carried * self.joining * (self.start(condition) - clean[:, :, :1])
 

@@ -116,7 +116,7 @@ class FlowSizes:
     mixture : Mixture
         How its training batches are put together.
     settings : dict, optional
-        Guidance and calm of the sampler, by name, where they are given and not tuned.
+        Guidance, calm and detail of the sampler, by name, where they are given and not tuned.
     distillation : Distillation, optional
         How it is distilled, for recipes with a phase that trains the student.
     """
@@ -170,7 +170,7 @@ class CompactPlan:
         decoder = decoder_of(watched.codec)
 
         def guided(settings: Mapping[str, float]) -> Denoiser:
-            return system.denoiser(decoder, generator.shift, settings["guidance"], settings["calm"])
+            return system.denoiser(decoder, generator.shift, **settings)
 
         held = HeldOutClips(system.encoder, watched.codec, held_clips, measured, guided, generator.steps)
         tables: dict[str, Any] = {"loss": log}

@@ -117,7 +117,13 @@ def student_of(teacher: Denoiser) -> Denoiser:
     # What is missing are the spans alone, whose last layer begins with zeros.
     flow.load_state_dict(teacher.flow.state_dict(), strict=False)
     return Denoiser(
-        flow, teacher.shift, teacher.guidance, teacher.calm, teacher.null, teacher.making_up
+        flow,
+        teacher.shift,
+        teacher.guidance,
+        teacher.calm,
+        teacher.null,
+        teacher.making_up,
+        teacher.detail,
     ).eval()
 
 

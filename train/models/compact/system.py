@@ -198,8 +198,15 @@ def unpack(weights: Arrays) -> Model:
         module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in found.items()})
         module.eval()
     decoder = decoder_of(weights)
-    settings = told["shift"], told["guidance"], told["calm"]
-    denoiser = Denoiser(flow, *settings, encoder.null, making_up(decoder)).eval()
+    denoiser = Denoiser(
+        flow,
+        told["shift"],
+        told["guidance"],
+        told["calm"],
+        encoder.null,
+        making_up(decoder),
+        told["detail"],
+    ).eval()
     if parts["student"]:
         denoiser = distilled(denoiser, parts["student"])
     return Model(encoder, denoiser, decoder)

@@ -28,9 +28,12 @@ class Trainables(Trainable):
         self.encoder = encoder
         self.flow = flow
 
-    def denoiser(self, decoder: ClipDecoder, shift: float, guidance: float, calm: float) -> Denoiser:
+    def denoiser(
+        self, decoder: ClipDecoder, shift: float, guidance: float, calm: float, detail: float = 1.0
+    ) -> Denoiser:
         """Make a step of the sampler from the parts as they are at this moment."""
-        return Denoiser(self.flow, shift, guidance, calm, self.encoder.null, making_up(decoder))
+        null = self.encoder.null
+        return Denoiser(self.flow, shift, guidance, calm, null, making_up(decoder), detail)
 
     def losses(self, batch: Batch, names: Sequence[str]) -> dict[str, Tensor]:
         """Return the losses with these names, name -> scalar."""
