@@ -2,9 +2,10 @@
 
 `converted` takes a graph in single precision to half precision, bfloat16 or int8 weights. All else stays in
 single precision: norms, softmaxes, activations, sums, positions, and what is computed from the clock of the
-sampler alone (time embeddings and the schedule). The ports stay in single precision too, so that sessions,
-golden windows and states are the same in every precision. `emulated` rounds to a lower precision on machines
-that do not compute in it.
+sampler alone (time embeddings and the schedule). The ports stay in single precision too, so that signals and
+golden windows are the same in every precision. In half precision and bfloat16, those of states do not, so
+that a session holds half the bytes (`export.states`). `emulated` rounds to a lower precision on machines that
+do not compute in it.
 """
 
 from collections.abc import Collection, Iterator
@@ -17,6 +18,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from export import states
 from export.halves import halved, widened
 from rtdecode.errors import BundleError
 
@@ -38,7 +40,9 @@ _MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity",
 CLOCK = ("t", "r", "step", "steps", "chunk")
 
 
-def converted(model: ModelProto, precision: str, clock: Collection[str] = ()) -> ModelProto:
+def converted(
+    model: ModelProto, precision: str, clock: Collection[str] = (), kept: Collection[str] = ()
+) -> ModelProto:
     """Return a copy of a graph in a lower precision; the graph itself in ``fp32``.
 
     Parameters
@@ -48,6 +52,8 @@ def converted(model: ModelProto, precision: str, clock: Collection[str] = ()) ->
         ``fp32``, ``fp16``, ``bf16`` or ``int8``.
     clock : collection of str
         Inputs that say where the sampler is. What is computed from them alone stays in single precision.
+    kept : collection of str
+        Ports that read and write states, which ``fp16`` and ``bf16`` keep in half precision.
 
     Raises
     ------
@@ -59,21 +65,26 @@ def converted(model: ModelProto, precision: str, clock: Collection[str] = ()) ->
     copy = ModelProto()
     copy.CopyFrom(model)
     made = _quantised(copy, clock) if precision == "int8" else _lowered(copy, precision, clock)
+    if precision in ROUNDED:
+        _narrow(made, precision, kept)
     if made.ByteSize() < 2**31:
         onnx.checker.check_model(made)
     return made
 
 
-def emulated(model: ModelProto, precision: str, clock: Collection[str] = ()) -> ModelProto:
+def emulated(
+    model: ModelProto, precision: str, clock: Collection[str] = (), kept: Collection[str] = ()
+) -> ModelProto:
     """Return a copy of a graph in single precision that rounds where `converted` computes in a lower one.
 
     What goes into a matrix product, a convolution or an attention is rounded, and what comes out of it; sums
     within it are taken in single precision, as tensor cores take them. ONNX Runtime leaves out a cast to half
-    precision that a cast back follows. Between the two the values are therefore laid out flat.
+    precision that a cast back follows. Between the two the values are therefore laid out flat. Its ports are
+    those of the graph that `converted` returns.
 
     Parameters
     ----------
-    model, clock
+    model, clock, kept
         See `converted`.
     precision : str
         ``fp16`` or ``bf16``.
@@ -115,7 +126,17 @@ def emulated(model: ModelProto, precision: str, clock: Collection[str] = ()) -> 
         nodes += rounding(f"{out}.exact", out)
     del graph.node[:]
     graph.node.extend(nodes)
+    _narrow(made, precision, kept)
     return made
+
+
+def _narrow(model: ModelProto, precision: str, kept: Collection[str]) -> None:
+    """Keep states in half precision, beside bfloat16 too.
+
+    Sessions hold them in numpy, which has no bfloat16. Half precision takes as many bytes and rounds less,
+    but bfloat16 reaches further: beside it, a value must not become infinite by being kept.
+    """
+    states.narrowed(model, kept, limited=precision == "bf16")
 
 
 def _to_lower(model: ModelProto, precision: str, clock: Collection[str]) -> set[int]:
