@@ -8,7 +8,7 @@ goes.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -39,6 +39,23 @@ _LOOSE = {"confidence": 1e-3, "brain": 1e-3}
 _CONDITION = 1e-5
 # Largest difference allowed of a probability in a lower precision.
 _LOWER = {"fp16": 0.01, "bf16": 0.05, "int8": 0.05, "fp8": 0.05}
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """Graphs that are run where others cannot be.
+
+    Attributes
+    ----------
+    manifest : Manifest
+        It has the stages of these graphs, whose states may have other types. Its precision says what is
+        allowed.
+    graphs : dict
+        Stage -> graph.
+    """
+
+    manifest: Manifest
+    graphs: dict[str, ModelProto]
 
 
 def expected(system: System, windows: Arrays, steps: int = 0) -> Arrays:
@@ -124,7 +141,7 @@ def checked(
     golden: Arrays,
     memories: Mapping[str, Table] | None = None,
     told: Mapping[str, Array] | None = None,
-    stand_ins: Mapping[str, dict[str, ModelProto]] | None = None,
+    stand_ins: Mapping[str, StandIn] | None = None,
 ) -> dict[str, Any]:
     """Hold graphs against the run's own decoder, or look at them where this machine cannot run them.
 
@@ -134,7 +151,7 @@ def checked(
         See `compare`.
     stand_ins : mapping, optional
         What is run where the graphs themselves cannot be: ``fp32``, the graphs in single precision, and
-        ``emulated``, graphs in single precision that round to the lower one.
+        ``emulated``, graphs that compute in single precision and round to the lower one.
 
     Returns
     -------
@@ -155,8 +172,8 @@ def checked(
     if reason is None:
         return {"status": PASSED} | compare(manifest, graphs, golden, memories, told)
     found: dict[str, Any] = {}
-    for name, others in (stand_ins or {}).items():
-        found[name] = _stand_in(name, manifest, others, golden, memories, told)
+    for name, other in (stand_ins or {}).items():
+        found[name] = _stand_in(name, other, golden, memories, told)
     return {
         "status": STRUCTURAL,
         "reason": reason,
@@ -170,16 +187,15 @@ def checked(
 
 def _stand_in(
     name: str,
-    manifest: Manifest,
-    graphs: dict[str, ModelProto],
+    other: StandIn,
     golden: Arrays,
     memories: Mapping[str, Table] | None,
     told: Mapping[str, Array] | None,
 ) -> dict[str, Any]:
-    """Run graphs of single precision, and hold them to what the precision that they stand for allows."""
+    """Run graphs that compute in single precision, and hold them to what their manifest allows."""
     if name == "fp32":
-        return checked(replace(manifest, precision="fp32"), graphs, golden, memories, told)
-    return {"status": PASSED} | compare(manifest, graphs, golden, memories, told)
+        return checked(other.manifest, other.graphs, golden, memories, told)
+    return {"status": PASSED} | compare(other.manifest, other.graphs, golden, memories, told)
 
 
 def compare(

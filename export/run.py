@@ -17,11 +17,11 @@ import numpy as np
 import onnx
 from onnx import ModelProto, ValueInfoProto, helper
 
-from export import engines, float8
+from export import engines, float8, states
 from export.decoded import providers_for
 from export.digest import digest
 from export.files import beside, write
-from export.parity import PASSED, calls, checked, condition, expected
+from export.parity import PASSED, StandIn, calls, checked, condition, expected
 from export.precision import CLOCK, ROUNDED, converted, emulated, opset_of
 from rtdecode import bundle, installing
 from rtdecode.bundle import Bundle, Manifest, Memory, Subject, gpu, wiring
@@ -201,25 +201,37 @@ def _made(
     # Shared stages are traced once, and every participant is checked with the same graphs.
     graphs = graphs_of(own, asked.flavour)
     others = {} if shared is None else _of_others(shared.graphs)
-    # The ports of a graph are the same in every precision, and so is their wiring.
+    # The ports of a graph have the same names in every precision, and so they are joined alike.
     single = _joined(manifest, others | graphs, system, stages)
     clocks = _clocks(single)
+    kept_in = states.ports(single)
     stand_ins: dict[str, dict[str, ModelProto]] = {}
     if asked.precision in ROUNDED:
-        rounded = {name: emulated(graph, asked.precision, clocks[name]) for name, graph in graphs.items()}
+        rounded = {
+            name: emulated(graph, asked.precision, clocks[name], kept_in[name])
+            for name, graph in graphs.items()
+        }
         stand_ins = {"fp32": graphs, "emulated": rounded}
     if asked.precision == FLOAT8:
         given = calls(single, others | graphs, golden, memories)
         graphs = float8.quantised(graphs, given, clocks)
     else:
-        graphs = {name: converted(graph, asked.precision, clocks[name]) for name, graph in graphs.items()}
+        graphs = {
+            name: converted(graph, asked.precision, clocks[name], kept_in[name])
+            for name, graph in graphs.items()
+        }
     graphs |= others
     if shared is not None:
         stand_ins = {name: one | _of_others(shared.stand_ins[name]) for name, one in stand_ins.items()}
     manifest = replace(_joined(manifest, graphs, system, stages), precision=asked.precision)
     digests = {stage.name: digest(graphs[stage.name]) for stage in own}
     told = condition(stages, golden)
-    parity = checked(manifest, graphs, golden, memories, told, stand_ins) | {"digests": digests}
+    instead: dict[str, StandIn] = {}
+    for name, one in stand_ins.items():
+        held_to = "fp32" if name == "fp32" else asked.precision
+        joined = _joined(manifest, one, system, stages)
+        instead[name] = StandIn(replace(joined, precision=held_to), one)
+    parity = checked(manifest, graphs, golden, memories, told, instead) | {"digests": digests}
     # Keep frames as a session emits them, in 8 bits: a quarter of the size. Keep those of the first
     # window only: frames would otherwise be most of the file. Latents are kept for every window.
     golden["frames"] = np.rint(255 * golden["frames"][:1]).astype(np.uint8)

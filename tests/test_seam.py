@@ -240,6 +240,22 @@ def test_a_state_that_outlives_its_window_is_refused(
         exporting.run(trained, tmp_path / "bundle")
 
 
+def test_in_a_lower_precision_the_states_of_every_participant_are_in_half_precision(
+    trained: Path, bundle: Bundle, tmp_path: Path
+) -> None:
+    lower = exporting.run(trained, tmp_path / "bundle", precision="bf16").manifest
+    kept = {name: state.dtype for name, state in lower.states.items()}
+    assert kept == {"carry": "float32", "past": "float16", "cache_last": "float16", "cache_mean": "float16"}
+    wanted = bundle.manifest.parity
+    own = (lower.parity, wanted)
+    others = [(lower.parity["subjects"][name], one) for name, one in wanted["subjects"].items()]
+    assert others
+    for found, single in (own, *others):
+        assert found["status"] == "structural"
+        assert found["fp32"]["largest_difference"] == single["largest_difference"]
+        assert found["emulated"]["clip_psnr_db"] >= 40
+
+
 def recorded(folder: Path, data: Scans, name: str, seed: int = SHOWN) -> Path:
     """A session of one of the participants that nothing was trained on."""
     path = folder / f"{name}-{seed}"

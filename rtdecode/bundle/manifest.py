@@ -323,7 +323,7 @@ class Manifest:
         How attentions stand in its graphs, ``fused`` or ``decomposed``; None if none of them was traced.
     precision : str
         What its graphs compute matrix products, convolutions and attentions in. Their ports are the same in
-        every precision.
+        every precision, but those of states may be in half precision.
 
     The other attributes are plain values.
     """

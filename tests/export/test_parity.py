@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from export import decoded, structural
 from export.files import write
-from export.parity import checked, condition, expected, held_to
+from export.parity import StandIn, checked, condition, expected, held_to
 from rtdecode.bundle import Bundle, providers
 from rtdecode.errors import BundleError, RtDecodeError
 from tests.train.tiny import tiny, tiny_bundle
@@ -91,7 +91,8 @@ def test_a_precision_without_kernels_is_looked_at_and_the_same_graphs_are_run_in
     made = tiny_bundle("haxby")
     single = graphs(made)
     lower = replace(made.manifest, precision="bf16")
-    found = checked(lower, single, golden(), stand_ins={"fp32": single, "emulated": single})
+    stand_ins = {"fp32": StandIn(made.manifest, single), "emulated": StandIn(lower, single)}
+    found = checked(lower, single, golden(), stand_ins=stand_ins)
     assert (found["status"], found["largest_difference"]) == ("structural", None)
     assert "no kernels for bf16 on the CPU" in found["reason"]
     assert found["fp32"]["status"] == "passed"
@@ -121,7 +122,7 @@ def test_clips_of_a_lower_precision_are_held_to_its_psnr() -> None:
             assert checked(lower, single, wanted)["clip_psnr_db"] == pytest.approx(38, abs=0.01)
             continue
         with pytest.raises(BundleError, match=r"a PSNR of 38\.0 dB, where bf16 has to reach 40 dB"):
-            checked(lower, single, wanted, stand_ins={"emulated": single})
+            checked(lower, single, wanted, stand_ins={"emulated": StandIn(lower, single)})
 
 
 def one_node(kind: str, dtype: int, *weights: np.ndarray, says: list[int], opset: int = 22) -> ModelProto:
