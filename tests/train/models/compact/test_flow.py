@@ -109,6 +109,23 @@ def test_a_calm_start_leaves_slow_noise_out_before_the_first_step_alone(flow):
         torch.testing.assert_close(calm(latent, condition, embedding, t, t - 0.25), expected)
 
 
+def test_a_share_of_the_detail_is_kept_and_the_path_to_it_stays_what_it_is(flow):
+    torch.manual_seed(5)
+    for p in flow.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    condition = torch.randn(1, WIDE, *SHAPE[1:])
+    condition[:, 32] = condition[:, -1] = 0
+    given = condition, torch.randn(1, 16)
+    latent = torch.randn(1, *SHAPE)
+    whole, share = (Denoiser(flow, 5.0, 1.0, 0.0, torch.zeros(16), NOTHING, part) for part in (1.0, 0.25))
+    half = torch.tensor([0.5])
+    assert torch.equal(whole(latent, *given, half, half - 0.25), share(latent, *given, half, half - 0.25))
+    known = flow.known(condition)
+    drawn = whole(latent, *given, half, torch.zeros(1)) - known
+    found = share(latent, *given, half, torch.zeros(1))
+    torch.testing.assert_close(found, known + 0.25 * drawn, rtol=1e-3, atol=1e-4)
+
+
 def test_guidance_leads_away_from_the_null_brain_and_a_clip_that_carries_on_is_joined_instead(flow):
     torch.manual_seed(2)
     for p in flow.parameters():
