@@ -205,6 +205,9 @@ def _clip(engine: Engine, made: Bundle, inputs: Arrays, noise: Array, row: int) 
     window = {name: values[row : row + 1] for name, values in inputs.items()} | {
         "noise": noise[row : row + 1]
     }
+    for name, state in made.manifest.states.items():
+        if state.scope == "session":
+            window |= {name: np.zeros(state.shape, np.float32), f"{name}_mask": np.zeros((1, 1), np.float32)}
     frames = golden.decode(engine, window, made.manifest.steps, "a fresh session")["frames"][0]
     return np.rint(255 * frames[:-1]).astype(np.uint8)
 
