@@ -23,6 +23,7 @@ from rtdecode.bundle.golden import decode
 from rtdecode.bundle.graph import Graph, Value, host
 from rtdecode.bundle.memory import Rows
 from rtdecode.bundle.providers import CPU, Provider
+from rtdecode.disk import strict_json
 from rtdecode.errors import BundleError, RtDecodeError
 from rtdecode.types import Array
 from train.work import read_arrays
@@ -71,7 +72,7 @@ def apart(
     """
     files = {name: [str(path), dtype] for name, (path, dtype) in memories.items()}
     job = {"manifest": bundle.to_json(manifest), "memories": files, "calls": calls}
-    (folder / _JOB).write_text(json.dumps(job))
+    (folder / _JOB).write_text(strict_json.dumps(job))
     np.savez(folder / _GOLDEN, allow_pickle=False, **golden)
     # The process has to find this package wherever it is started.
     root = str(Path(__file__).parents[1])

@@ -130,4 +130,4 @@ def test_what_cannot_be_distilled_is_refused_at_once(recipe: str, teacher: str, 
 
 def test_a_run_that_was_not_distilled_is_refused():
     with pytest.raises(UsageError, match="was not distilled: it has no student beside its teacher"):
-        distill.measure(ROOT / "train" / "runs" / "phantom", "natural", "easy", "1000", 24)
+        distill.measure(ROOT / "train" / "runs" / "cinesync-tiny", "natural", "easy", "1000", 24)

@@ -30,7 +30,8 @@ def test_weights_that_the_graphs_hold_are_kept_once_and_come_back_to_the_bit(run
     held, kept = move(run, "phantom")
 
     assert held + kept == len(whole)
-    assert (run / "weights.npz").stat().st_size < 0.05 * size
+    # The teacher's flow is in no graph: the bundle holds the student's.
+    assert (run / "weights.npz").stat().st_size < 0.3 * size
     found = weights(run)
     assert found.keys() == whole.keys()
     for name, values in whole.items():

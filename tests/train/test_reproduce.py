@@ -12,8 +12,8 @@ from train.reproduce import SHIPPED, compare, main, retrain, shipped
 
 
 def test_a_figure_agrees_where_the_intervals_meet(tmp_path: Path) -> None:
-    assert set(shipped()) == {"cinesync", "compact", "haxby"}
-    tree = json.loads((shipped()["compact"] / "run.json").read_text())
+    assert set(shipped()) == {"cinesync", "compact-distilled", "haxby"}
+    tree = json.loads((shipped()["compact-distilled"] / "run.json").read_text())
     figures = tree["figures"]
     high = figures["identification_2way"]["ci95"][1]
     figures["identification_2way"] |= {"value": high + 0.02, "ci95": [high - 0.01, high + 0.04]}
@@ -33,12 +33,16 @@ def test_a_run_of_another_size_does_not(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_a_recipe_that_does_not_ship_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ridge"]) == 2
-    assert "cinesync, haxby, compact" in capsys.readouterr().err
+    assert "cinesync, haxby, compact-distilled" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("name", "recipe", "scale"),
-    [("compact", "compact", "full"), ("phantom", "compact", "full"), ("cinesync-tiny", "cinesync", "tiny")],
+    [
+        ("compact-distilled", "compact-distilled", "full"),
+        ("phantom", "compact-distilled", "full"),
+        ("cinesync-tiny", "cinesync", "tiny"),
+    ],
 )
 def test_a_shipped_run_is_trained_again_at_its_own_scale(
     name: str, recipe: str, scale: str, monkeypatch: pytest.MonkeyPatch

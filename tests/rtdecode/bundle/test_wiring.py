@@ -122,7 +122,10 @@ def test_a_draft_has_no_stages_and_passes(manifest: Manifest) -> None:
             r"start_level is one number, found \[2\]",
         ),
         (lambda m: replace(m, steps=0), "has a stage 'denoise', and steps is 0"),
-        (lambda m: extra(replace(m, steps=3), "denoise", "t"), "sigmas has none for 3 steps: found 4"),
+        (
+            lambda m: extra(replace(m, steps=3, sigmas={"4": [1.0, 0.9, 0.8, 0.6]}), "denoise", "t"),
+            "sigmas has none for 3 steps: found 4",
+        ),
         (lambda m: replace(m, clip=replace(m.clip, frames=34)), r"draw clips of \(1, 33, 64, 96, 3\)"),
         (lambda m: stage(m, "decode_next", {}, {"frames": None}), "decode_next has no output 'frames'"),
         (
