@@ -191,9 +191,10 @@ def _made(
     manifest, place = subject_of(run_dir, subject)
     if asked.steps is not None:
         manifest = _with_steps(system, manifest, asked.steps)
-    # Before anything is traced, which adds adapters to weights for a while.
-    golden = expected(system, arrays(place, "golden"), manifest.steps)
     stages = list(system.stages(manifest))
+    # After the stages are listed, for which a system goes to single precision, and before anything is traced,
+    # which adds adapters to weights for a while.
+    golden = expected(system, arrays(place, "golden"), manifest.steps)
     own = [stage for stage in stages if subject is None or stage.name in OWN_STAGES]
     traced = any(isinstance(stage, Traced) for stage in stages)
     kept = {name: _memory(name, table) for name, table in memories.items()}
