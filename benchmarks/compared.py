@@ -11,7 +11,7 @@ resample sessions if there are 20, and blocks of 30 s with fewer. A run that was
 import argparse
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +19,20 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import sessions
+from benchmarks.sessions import Sessions
 from rtdecode.bundle import Bundle
 from rtdecode.errors import RtDecodeError, UsageError
-from rtdecode.phantom.film.watched import KINDS
 from rtdecode.phantom.session import PhantomSession
-from train.data.phantom import Participant, session_arrays, spans
-from train.data.simulated import SimulatedSessions
+from train.data.phantom import Participant, session_arrays
 from train.judging import conditions
 from train.judging.film_figures import difference, figure, gathered, groups
-from train.judging.film_scores import Scores, Shown, describe, told_apart
-from train.judging.identification import ROUTES, judging_seeds, only
+from train.judging.film_scores import Scores, Shown, told_apart
+from train.judging.identification import ROUTES, only
 from train.judging.judged import Show, shown
-from train.judging.references import watch
 from train.recipe import build
 from train.run_folder import draft_of, read_run, restored
 from train.system import System
-from train.work import tracked
 
 _METRICS = (conditions.IDENTIFIED, "identification_2way", "identification_2way_matched")
 # Bits are not compared, and all else does not depend on it.
@@ -71,26 +69,20 @@ class _Decoder:
 def _opened(run: Path) -> _Decoder:
     tree = read_run(run)
     recipe = build(tree["arguments"])
-    data = recipe["data"]
-    if not isinstance(data, SimulatedSessions):
-        raise UsageError(f"{run} was not trained on the simulated participant, who watches the films here.")
+    data = sessions.simulated(run, recipe["data"])
     system = restored(run, recipe["system"])
     held = draft_of(run)
     return _Decoder(run.name, data.who, held, system, shown(system, held.manifest, tree["noise_key"]))
 
 
-def measure(runs: Sequence[Path], film: str, preset: str, seeds: str, seconds: float) -> list[Row]:
+def measure(runs: Sequence[Path], asked: Sessions) -> list[Row]:
     """Compare runs on the same sessions.
 
     Parameters
     ----------
     runs : sequence of Path
         Runs of one participant. All others are compared with the first.
-    film, preset : str
-    seeds : str
-        Of the sessions, from 1000 on.
-    seconds : float
-        Length of each.
+    asked : Sessions
 
     Returns
     -------
@@ -104,12 +96,10 @@ def measure(runs: Sequence[Path], film: str, preset: str, seeds: str, seconds: f
     first = decoders[0]
     scores: dict[str, list[Scores]] = {}
     films: list[Shown] = []
-    for seed in tracked(judging_seeds(seeds), f"{film}, {preset}"):
-        session = watch(replace(first.who, film=film, preset=preset), seed, seconds)
-        where = spans(seed, session.film.windows, first.bundle.manifest.grid)
-        films.append(describe(session.film, where))
+    for session, film in asked.watched(first.who, first.bundle.manifest.grid):
+        films.append(film)
         for one in decoders:
-            for name, found in one.scores(session, films[-1], routes=one is first):
+            for name, found in one.scores(session, film, routes=one is first):
                 scores.setdefault(name, []).append(found)
     kept, _ = groups(films, by_session=True)
     rows = []
@@ -152,14 +142,11 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", type=Path, nargs="+", help="folders that `train.run` wrote")
-    parser.add_argument("--film", default="shapes", choices=KINDS)
-    parser.add_argument("--preset", default="easy", help="easy, default or hard")
-    parser.add_argument("--seeds", default="1000-1019", help="of the judging sessions, 1000 and up")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of film in each session")
+    sessions.add_options(parser, "shapes", "1000-1019", 60.0)
     parser.add_argument("--out", type=Path, help="a JSON file for the rows")
     given = parser.parse_args()
     try:
-        rows = measure(given.runs, given.film, given.preset, given.seeds, given.seconds)
+        rows = measure(given.runs, sessions.of(given))
     except RtDecodeError as error:
         Console(stderr=True).print(str(error), markup=False)
         return error.exit_code

@@ -13,7 +13,7 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +22,18 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import sessions
+from benchmarks.sessions import Sessions
 from rtdecode.errors import RtDecodeError, UsageError
-from rtdecode.phantom.film.watched import KINDS
-from train.data.phantom import film_clips, session_arrays, spans
-from train.data.simulated import SimulatedSessions
+from train.data.phantom import film_clips, session_arrays
 from train.distillation import gates
 from train.distillation.gates import Latents, Windows
 from train.judging.film_figures import groups
-from train.judging.film_scores import describe
-from train.judging.identification import judging_seeds
-from train.judging.references import watch
 from train.recipe import build
 from train.reconstruct import clips_of, conditions_alone
 from train.run_folder import draft_of, read_run, restored
 from train.system import System
-from train.work import Arrays, tracked
+from train.work import Arrays
 
 # Windows that are drawn from other brains and from another noise.
 FEW = 48
@@ -66,9 +63,7 @@ class Decoding:
 
     def __call__(self, brain: str, rows: NDArray[np.int64], noise: Latents, steps: int) -> Latents:
         """Draw windows; see `train.distillation.gates.Sampler`."""
-        count = len(next(iter(self.inputs.values())))
-        # Half of all windows on lies one of another session.
-        shown = (rows + count // 2) % count if brain == gates.OTHER else rows
+        shown = gates.shown(brain, rows, len(next(iter(self.inputs.values()))))
         given = {name: values[shown] for name, values in self.inputs.items()}
         if brain == gates.NONE:
             given = {name: np.zeros_like(values) for name, values in given.items()}
@@ -81,8 +76,8 @@ class Decoding:
         return np.concatenate(found)
 
 
-def measure(run: Path, film: str, preset: str, seeds: str, seconds: float) -> dict[str, Any]:
-    """Hold a run against its teacher.
+def measure(run: Path, asked: Sessions) -> dict[str, Any]:
+    """Hold a run against its teacher, on sessions.
 
     Returns
     -------
@@ -98,9 +93,7 @@ def measure(run: Path, film: str, preset: str, seeds: str, seconds: float) -> di
     """
     tree = read_run(run)
     parts = build(tree["arguments"])
-    data = parts["data"]
-    if not isinstance(data, SimulatedSessions):
-        raise UsageError(f"{run} was not trained on the simulated participant, who watches the films here.")
+    data = sessions.simulated(run, parts["data"])
     system = restored(run, parts["system"])
     teacher = system.teacher()
     if teacher is None:
@@ -112,10 +105,9 @@ def measure(run: Path, film: str, preset: str, seeds: str, seconds: float) -> di
     arrays: list[Arrays] = []
     films = []
     truths: list[NDArray[np.uint8]] = []
-    for seed in tracked(judging_seeds(seeds), f"{film}, {preset}"):
-        session = watch(replace(data.who, film=film, preset=preset), seed, seconds)
+    for session, film in asked.watched(data.who, bundle.manifest.grid):
         arrays.append(session_arrays(bundle, session))
-        films.append(describe(session.film, spans(seed, session.film.windows, bundle.manifest.grid)))
+        films.append(film)
         truths.append(film_clips(session.film))
     inputs = {name: np.concatenate([one[name] for one in arrays]) for name in arrays[0]}
     kept, words = groups(films, by_session=True)
@@ -136,8 +128,8 @@ def measure(run: Path, film: str, preset: str, seeds: str, seconds: float) -> di
     four = str(_JUDGED_STEPS)
     return {
         "run": run.name,
-        "film": film,
-        "preset": preset,
+        "film": asked.film,
+        "preset": asked.preset,
         "n": len(windows.truths),
         "intervals": words,
         "teacher": {"steps": gates.TEACHER_STEPS, "identification": float(reference.wins.mean())},
@@ -205,15 +197,12 @@ def main(words: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path, help="a folder that `train.run` wrote")
-    parser.add_argument("--film", default="natural", choices=KINDS)
-    parser.add_argument("--preset", default="easy", help="easy, default or hard")
-    parser.add_argument("--seeds", default="1000-1003", help="of the judging sessions, 1000 and up")
-    parser.add_argument("--seconds", type=float, default=400.0, help="of film in each session")
+    sessions.add_options(parser, "natural", "1000-1003", 400.0)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--out", type=Path, help="a JSON file for the figures")
     asked = parser.parse_args(words)
     try:
-        found = measure(asked.run, asked.film, asked.preset, asked.seeds, asked.seconds)
+        found = measure(asked.run, sessions.of(asked))
     except RtDecodeError as error:
         Console(stderr=True).print(str(error), markup=False, soft_wrap=True)
         return error.exit_code

@@ -16,7 +16,6 @@ import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +24,23 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import sessions
+from benchmarks.sessions import Sessions
 from export import run as exporting
 from export.parity import PASSED
 from rtdecode.bundle import Bundle, golden
 from rtdecode.bundle.engine import Engine, load
 from rtdecode.bundle.manifest import PRECISIONS
 from rtdecode.errors import RtDecodeError, UsageError
-from rtdecode.phantom.film.watched import KINDS
-from rtdecode.scores.accuracy import bootstrap_ci, correlations, identification_nway
+from rtdecode.scores.accuracy import bootstrap_ci
 from rtdecode.types import Array
-from train.data.phantom import film_clips, session_arrays, spans
+from train.data.phantom import film_clips, session_arrays
 from train.data.simulated import SimulatedSessions
 from train.judging.film_figures import groups
-from train.judging.film_scores import describe
-from train.judging.identification import judging_seeds
-from train.judging.references import watch
+from train.metrics.wins import wins_in_session
 from train.recipe import build
 from train.run_folder import read_run
-from train.work import Arrays, tracked
+from train.work import Arrays
 
 # Clips that are timed in every precision, after one that is not.
 _TIMED = 40
@@ -50,26 +48,7 @@ _SINGLE = PRECISIONS[0]
 _PARTS = ("encode", "step", "clip")
 
 
-@dataclass(frozen=True)
-class Shown:
-    """Fresh sessions that are decoded.
-
-    Attributes
-    ----------
-    film, preset : str
-    seeds : str
-        Of the sessions, such as ``1000-1003``.
-    seconds : float
-        Of film in each session.
-    """
-
-    film: str
-    preset: str
-    seeds: str
-    seconds: float
-
-
-def measure(run: Path, steps: int | None, shown: Shown) -> dict[str, Any]:
+def measure(run: Path, steps: int | None, asked: Sessions) -> dict[str, Any]:
     """Export a run in every precision, and measure each.
 
     Returns
@@ -99,9 +78,9 @@ def measure(run: Path, steps: int | None, shown: Shown) -> dict[str, Any]:
         engines = {precision: load(one) for precision, one in made.items()}
         for precision, spent in _times(made, engines).items():
             found[precision] |= spent
-        n, words = _identify(run, made, engines, found, shown)
+        n, words = _identify(run, made, engines, found, asked)
     told = {"run": run.name, "precisions": found, "n": n, "intervals": words}
-    return told | {"film": shown.film, "preset": shown.preset}
+    return told | {"film": asked.film, "preset": asked.preset}
 
 
 def _megabytes(made: Bundle) -> float:
@@ -164,7 +143,7 @@ def _identify(
     made: Mapping[str, Bundle],
     engines: Mapping[str, Engine],
     found: dict[str, dict[str, Any]],
-    shown: Shown,
+    asked: Sessions,
 ) -> tuple[int, str | None]:
     """Fill in what each precision identifies of fresh sessions, and what it loses against fp32."""
     data = build(read_run(run)["arguments"]["data"])
@@ -174,20 +153,16 @@ def _identify(
     mean_clip = bundle.stats["mean_clip"][:-1]
     wins: dict[str, list[NDArray[np.float64]]] = {precision: [] for precision in made}
     films = []
-    who = replace(data.who, film=shown.film, preset=shown.preset)
-    for seed in tracked(judging_seeds(shown.seeds), f"{shown.film}, {shown.preset}"):
-        session = watch(who, seed, shown.seconds)
+    for session, film in asked.watched(data.who, bundle.manifest.grid):
+        films.append(film)
         inputs = session_arrays(bundle, session)
-        films.append(describe(session.film, spans(seed, session.film.windows, bundle.manifest.grid)))
         truths = film_clips(session.film)
+        alike = np.zeros(len(truths), np.int64)
         shape = (len(truths), *engines[_SINGLE].program.latent[1:])
-        noise = np.random.default_rng(seed).standard_normal(shape, np.float32)
+        noise = np.random.default_rng(film.where[0][0]).standard_normal(shape, np.float32)
         for precision, engine in engines.items():
             clips = [_clip(engine, made[precision], inputs, noise, row) for row in range(len(truths))]
-            # The last frame belongs to the next window, too.
-            corr = correlations(clips, [clip[:-1] for clip in truths], mean_clip)
-            others = ~np.eye(len(truths), dtype=bool)
-            wins[precision].append(identification_nway(corr, others, 2))
+            wins[precision].append(wins_in_session(clips, list(truths), alike, mean_clip))
     kept, words = groups(films, by_session=True)
     won = {precision: np.concatenate(rows) for precision, rows in wins.items()}
     for precision, scores in won.items():
@@ -201,7 +176,7 @@ def _identify(
 
 
 def _clip(engine: Engine, made: Bundle, inputs: Arrays, noise: Array, row: int) -> Array:
-    """Decode a window without the clip before, and return its frames but for the last, uint8."""
+    """Decode a window without the clip before, and return its frames, uint8."""
     window = {name: values[row : row + 1] for name, values in inputs.items()} | {
         "noise": noise[row : row + 1]
     }
@@ -209,7 +184,7 @@ def _clip(engine: Engine, made: Bundle, inputs: Arrays, noise: Array, row: int) 
         if state.scope == "session":
             window |= {name: np.zeros(state.shape, np.float32), f"{name}_mask": np.zeros((1, 1), np.float32)}
     frames = golden.decode(engine, window, made.manifest.steps, "a fresh session")["frames"][0]
-    return np.rint(255 * frames[:-1]).astype(np.uint8)
+    return np.rint(255 * frames).astype(np.uint8)
 
 
 def table(found: dict[str, Any]) -> Table:
@@ -251,16 +226,12 @@ def main(words: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("run", type=Path, help="a folder that `train.run` wrote")
     parser.add_argument("--steps", type=int, help="denoising steps; default: the run's")
-    parser.add_argument("--film", default="natural", choices=KINDS)
-    parser.add_argument("--preset", default="easy", help="easy, default or hard")
-    parser.add_argument("--seeds", default="1000-1003", help="of the judging sessions, 1000 and up")
-    parser.add_argument("--seconds", type=float, default=400.0, help="of film in each session")
+    sessions.add_options(parser, "natural", "1000-1003", 400.0)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--out", type=Path, help="a JSON file for the figures")
     asked = parser.parse_args(words)
     try:
-        shown = Shown(asked.film, asked.preset, asked.seeds, asked.seconds)
-        found = measure(asked.run, asked.steps, shown)
+        found = measure(asked.run, asked.steps, sessions.of(asked))
     except RtDecodeError as error:
         Console(stderr=True).print(str(error), markup=False, soft_wrap=True)
         return error.exit_code

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.compared import measure, table
+from benchmarks.sessions import Sessions
 from rtdecode.errors import UsageError
 from tests.train.tiny import tiny
 
@@ -14,7 +15,7 @@ from tests.train.tiny import tiny
 def test_a_run_lies_level_with_a_copy_of_itself_and_above_one_modality(tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(tiny("ridge"), copy)
-    rows = measure([tiny("ridge"), copy], "shapes", "easy", "1000", 120.0)
+    rows = measure([tiny("ridge"), copy], Sessions("shapes", "easy", "1000", 120.0))
     found = {(row["decoder"], row["metric"]): row for row in rows}
     # A closed form has no condition that aims at anything.
     assert {metric for _, metric in found} == {"identification_2way", "identification_2way_matched"}
@@ -32,6 +33,6 @@ def test_a_run_lies_level_with_a_copy_of_itself_and_above_one_modality(tmp_path:
 
 def test_runs_that_cannot_be_told_apart_or_watch_no_film_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="told apart by the names of their folders"):
-        measure([tiny("ridge"), tiny("ridge")], "shapes", "easy", "1000", 24.0)
+        measure([tiny("ridge"), tiny("ridge")], Sessions("shapes", "easy", "1000", 24.0))
     with pytest.raises(UsageError, match="was not trained on the simulated participant"):
-        measure([tiny("haxby")], "shapes", "easy", "1000", 24.0)
+        measure([tiny("haxby")], Sessions("shapes", "easy", "1000", 24.0))

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from benchmarks import distill
+from benchmarks.sessions import Sessions
 from rtdecode.errors import UsageError
 from tests.train.tiny import tiny, tiny_bundle
 from train.distillation import gates
@@ -25,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.full
 def test_a_distilled_run_is_exported_and_held_against_its_teacher():
     folder = tiny(RECIPE)
-    found = distill.measure(folder, "natural", "easy", "1000", 24)
+    found = distill.measure(folder, Sessions("natural", "easy", "1000", 24))
     assert found["n"] == 6
     for n in gates.STEPS:
         figures = found["steps"][str(n)]
@@ -130,4 +131,4 @@ def test_what_cannot_be_distilled_is_refused_at_once(recipe: str, teacher: str, 
 
 def test_a_run_that_was_not_distilled_is_refused():
     with pytest.raises(UsageError, match="was not distilled: it has no student beside its teacher"):
-        distill.measure(ROOT / "train" / "runs" / "cinesync-tiny", "natural", "easy", "1000", 24)
+        distill.measure(ROOT / "train" / "runs" / "cinesync-tiny", Sessions("natural", "easy", "1000", 24))

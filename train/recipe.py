@@ -19,6 +19,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any
@@ -69,7 +70,8 @@ class ExportDefaults:
     precision: str = "fp32"
 
 
-@dataclass(frozen=True, slots=True)
+# Without slots: `values` and `digest` are kept once they were made.
+@dataclass(frozen=True)
 class Recipe:
     """A recipe with the command line's changes in it.
 
@@ -85,7 +87,7 @@ class Recipe:
     tree: dict[str, Any]
     common: Common
 
-    @property
+    @cached_property
     def values(self) -> dict[str, Any]:
         """Everything that a run's result depends on: seed, films, and every argument, defaults included.
 
@@ -107,7 +109,7 @@ class Recipe:
             found["teacher"] = weights_digest(self.common.teacher)
         return found
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of `values`, first 16 hexadecimal digits."""
         text = strict_json.dumps(self.values, sort_keys=True)

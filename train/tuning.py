@@ -11,8 +11,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdecode.scores.accuracy import correlations, identification_nway
 from train.closed_form.brain_maps import fit_logistic
+from train.metrics.wins import wins_in_session
 
 # The loss of identification that is accepted for a better value of the preferred figure.
 _SLACK = 0.002
@@ -124,10 +124,4 @@ def _best(table: list[dict[str, float]], preferred: str) -> dict[str, float]:
 
 
 def _wins(clips: NDArray[np.uint8], held: HeldOut) -> NDArray[np.float64]:
-    """Compute the share of 2-way comparisons that each clip wins, without the last frame of the clips.
-
-    That frame belongs to the next window, too.
-    """
-    corr = correlations(list(clips[:, :-1]), list(held.truths[:, :-1]), held.mean_clip)
-    allowed = (held.sessions[:, None] == held.sessions) & ~np.eye(len(clips), dtype=bool)
-    return identification_nway(corr, allowed, 2)
+    return wins_in_session(list(clips), list(held.truths), held.sessions, held.mean_clip)

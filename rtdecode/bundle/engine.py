@@ -163,7 +163,8 @@ def load(
     if chosen is None or builders:
         built, notes = ahead.fitting(bundle, wanted, builders or BUILDERS, must=bool(builders))
     else:
-        built, notes = {}, []
+        built = {}
+        notes = []
     if builders:
         chosen = None
     kept = {name: manifest.built[name] for name in wanted if name not in built}

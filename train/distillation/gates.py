@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.disk.clip_file import Pixels
-from rtdecode.scores.accuracy import bootstrap_ci, correlations, identification_nway
+from rtdecode.scores.accuracy import bootstrap_ci
+from train.metrics.wins import wins_in_session
 
 # Evaluations of the teacher on the way from noise to a clip.
 TEACHER_STEPS = 50
@@ -91,6 +92,12 @@ class Reference:
     latents: dict[str, Latents]
     seeds: list[Latents]
     wins: NDArray[np.float64]
+
+
+def shown(brain: str, rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return the windows, of `count`, whose signals stand for those of `rows`."""
+    # Half of all windows on lies one of another session, or of another time.
+    return (rows + count // 2) % count if brain == OTHER else rows
 
 
 def reference(
@@ -176,15 +183,8 @@ def _of_seeds(
 
 
 def _wins(windows: Windows, latents: Latents) -> NDArray[np.float64]:
-    """Compute the share of 2-way comparisons that each clip wins within its session.
-
-    The last frame belongs to the next window, too, and is left out.
-    """
-    clips = windows.frames(latents)
-    truths = [truth[:-1] for truth in windows.truths]
-    corr = correlations([clip[:-1] for clip in clips], truths, windows.mean_clip)
-    same = windows.sessions[:, None] == windows.sessions
-    return identification_nway(corr, same & ~np.eye(len(clips), dtype=bool), 2)
+    clips = list(windows.frames(latents))
+    return wins_in_session(clips, windows.truths, windows.sessions, windows.mean_clip)
 
 
 def _change(one: Latents, other: Latents) -> float:

@@ -6,7 +6,7 @@ comes nearer, and its best weights stay.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -67,9 +67,15 @@ class Lessons:
     gates: list[dict[str, Any]]
 
 
-def teaches_student(phase: Phase) -> bool:
-    """Whether a phase trains a student, by its losses."""
-    return set(phase.losses) <= {FLOW_MAP}
+def teaches_student(phase: Phase, offered: Collection[str]) -> bool:
+    """Whether a phase trains a student, by its losses; `offered` are the student's."""
+    return set(phase.losses) <= {*offered}
+
+
+def apart(phases: Mapping[str, Phase], offered: Collection[str]) -> tuple[dict[str, Phase], dict[str, Phase]]:
+    """Divide phases into those that train something else, and those that teach a student."""
+    distilling = {name: phase for name, phase in phases.items() if teaches_student(phase, offered)}
+    return {name: phase for name, phase in phases.items() if name not in distilling}, distilling
 
 
 def teach(

@@ -201,8 +201,7 @@ class _Few:
             return self._tokens(gates.NONE, np.zeros(1, np.int64))[0]
 
     def _tokens(self, brain: str, rows: NDArray[np.int64]) -> Tensor:
-        count = len(self.windows.truths)
-        shown = (rows + count // 2) % count if brain == gates.OTHER else rows
+        shown = gates.shown(brain, rows, len(self.windows.truths))
         there = 0.0 if brain == gates.NONE else 1.0
         device = next(self._encoder.parameters()).device
         signals: dict[str, Any] = {

@@ -29,9 +29,9 @@ from train import loop, shared
 from train.adapters import Adapter
 from train.data.set_node import DataSetWindows
 from train.data.simulated import FilmSessions
-from train.distillation.student import attached
+from train.distillation.student import Student, attached
 from train.distillation.targets import Distillation
-from train.distillation.teaching import teaches_student
+from train.distillation.teaching import apart
 from train.judging import pictures as sheets
 from train.loop import Machine
 from train.models.cinesync import batches
@@ -285,9 +285,9 @@ def _apart(phases: Mapping[str, Phase]) -> tuple[dict[str, Phase], dict[str, Pha
 
 def distilling_apart(phases: Mapping[str, Phase]) -> tuple[dict[str, Phase], dict[str, Phase]]:
     """Divide phases into those that train on brains, and those that teach a student, which are checked."""
-    distilling = {name: phase for name, phase in phases.items() if teaches_student(phase)}
+    brains, distilling = apart(phases, Student.offered)
     attached(distilling)
-    return {name: phase for name, phase in phases.items() if name not in distilling}, distilling
+    return brains, distilling
 
 
 def check_read(phases: Mapping[str, Phase], encoder: EncoderSizes) -> None:

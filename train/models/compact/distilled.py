@@ -7,9 +7,7 @@ draws are matched with its teacher's (`train.distillation.matching`).
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +21,7 @@ from train.distillation import gates
 from train.distillation.gates import Latents, Sampler, Windows
 from train.distillation.matching import CRITIC, MATCHING
 from train.distillation.targets import Distillation
-from train.distillation.teaching import WINDOWS, Held, teach
+from train.distillation.teaching import WINDOWS, Held, Lessons, teach
 from train.loop import Machine
 from train.models.compact.batches import Clips, Mixture, batch
 from train.models.compact.encoder import CARRIED, BrainEncoder
@@ -35,27 +33,6 @@ from train.work import Arrays, Work
 
 # Windows that are drawn at once, to bound the memory.
 _AT_ONCE = 16
-
-
-@dataclass
-class Distilled:
-    """A student that was taught.
-
-    Attributes
-    ----------
-    system : Student
-    log, gates : list of dict
-        See `train.distillation.teaching.Lessons`.
-    """
-
-    system: Student
-    log: list[dict[str, Any]] = field(default_factory=list)
-    gates: list[dict[str, Any]] = field(default_factory=list)
-
-
-def teaches_student(phase: Phase) -> bool:
-    """Whether a phase trains a student, by its losses."""
-    return set(phase.losses) <= {*Student.offered}
 
 
 def check_critics(phases: Mapping[str, Phase]) -> None:
@@ -98,8 +75,8 @@ def distil(
     machine: Machine,
     mixture: Mixture,
     how: Distillation,
-) -> Distilled:
-    """Train the student of a tuned teacher.
+) -> tuple[Student, Lessons]:
+    """Train the student of a teacher, and return it with what was measured meanwhile.
 
     Parameters
     ----------
@@ -128,7 +105,7 @@ def distil(
     )
     # No critic stays on the teacher's flow, which is the one that the run keeps.
     adapters.remove(teacher.flow)
-    return Distilled(system, found.log, found.gates)
+    return system, found
 
 
 class _Few:
@@ -168,8 +145,7 @@ class _Few:
         return np.concatenate(found)
 
     def _told(self, brain: str, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        # Half of all windows on lies one of another session.
-        shown = (rows + len(self._cuts) // 2) % len(self._cuts) if brain == gates.OTHER else rows
+        shown = gates.shown(brain, rows, len(self._cuts))
         there = 0.0 if brain == gates.NONE else 1.0
         glimpses = there * torch.from_numpy(self._glimpses[shown])
         route = there * torch.eye(len(ROUTES))[:1].expand(len(rows), -1)

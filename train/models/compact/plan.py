@@ -31,12 +31,13 @@ from train.data.recorded_sessions import RecordedSessions
 from train.data.showing import AnyShowing
 from train.data.simulated import FilmSessions
 from train.distillation.kept import of_teacher
+from train.distillation.teaching import apart
 from train.judging import pictures
 from train.loop import Machine
 from train.models.compact import build as systems
 from train.models.compact import presence
 from train.models.compact.batches import Clips, Mixture, batch
-from train.models.compact.distilled import check_critics, distil, teaches_student
+from train.models.compact.distilled import check_critics, distil
 from train.models.compact.encoder import CARRIED, LEARNED, BrainEncoder, routes
 from train.models.compact.evidence import CLIP
 from train.models.compact.flow import Denoiser
@@ -148,8 +149,7 @@ class CompactPlan:
         # The loop checks this too, but only after films were watched and the encoder was fitted.
         check_losses(phases, (*Trainables.offered, *Student.offered))
         check_critics(phases)
-        drawing = {name: phase for name, phase in phases.items() if not teaches_student(phase)}
-        distilling = {name: phase for name, phase in phases.items() if teaches_student(phase)}
+        drawing, distilling = apart(phases, Student.offered)
         generator = self.generator
         taught: list[AnyShowing] = [*data.showings(work), *data.showings(work, "free")]
         watched, projection, fitted = self._watch(work, data, taught)
@@ -183,7 +183,7 @@ class CompactPlan:
         draws = guided(settings)
         learned: Arrays = {}
         if distilling:
-            made = distil(
+            taught_student, lessons = distil(
                 work,
                 system.encoder,
                 draws,
@@ -195,14 +195,14 @@ class CompactPlan:
                 generator.mixture,
                 generator.distillation or Distillation(),
             )
-            tables["loss"] += made.log
-            tables["distillation"] = made.gates
+            tables["loss"] += lessons.log
+            tables["distillation"] = lessons.gates
             every = {
                 name: phase.adapters[FLOW] for name, phase in distilling.items() if FLOW in phase.adapters
             }
             beside = {name: adapter for name, adapter in every.items() if not adapter.merge}
-            learned = student(made.system, beside)
-            draws = made.system.student
+            learned = student(taught_student, beside)
+            draws = taught_student.student
             tuned = None
         if tuned is None:
             # How sure it is of a clip depends on who draws it.
@@ -238,7 +238,8 @@ class CompactPlan:
             raise UsageError(
                 f"teacher={run} cannot be distilled here: its system is '{builder}', not 'compact'."
             )
-        if not any(map(teaches_student, phases.values())):
+        _, distilling = apart(phases, Student.offered)
+        if not distilling:
             raise UsageError(
                 f"teacher={run} is a run to distil, and this recipe has no phase with the loss flow_map. "
                 "Use compact-distilled, or leave teacher= out."

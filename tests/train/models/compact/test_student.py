@@ -15,10 +15,10 @@ from train import adapters, loop
 from train.adapters import Adapter
 from train.distillation.matching import CRITIC, MATCHING
 from train.distillation.targets import DIFFERENCE, ROLLOUT, Distillation
-from train.distillation.teaching import FLOW_MAP
+from train.distillation.teaching import FLOW_MAP, teaches_student
 from train.loader import Place
 from train.models.compact.batches import Batch, batch
-from train.models.compact.distilled import check_critics, teaches_student
+from train.models.compact.distilled import check_critics
 from train.models.compact.flow import Denoiser, VideoFlow
 from train.models.compact.student import FLOW as STUDENT
 from train.models.compact.student import TEACHER, Student, mean_velocity, student_of
@@ -190,8 +190,8 @@ def test_critics_are_nothing_to_the_teacher_and_to_what_a_run_keeps(tmp_path: Pa
 
 
 def test_phases_that_would_match_clips_wrongly_are_refused():
-    assert teaches_student(MATCHED)
-    assert not teaches_student(replace(MATCHED, losses={"velocity": 1.0, CRITIC: 1.0}))
+    assert teaches_student(MATCHED, Student.offered)
+    assert not teaches_student(replace(MATCHED, losses={"velocity": 1.0, CRITIC: 1.0}), Student.offered)
     check_critics({"distill": DISTILLED, "match": MATCHED})
     with pytest.raises(UsageError, match="has the loss distribution_matching without the loss critic"):
         check_critics({"match": replace(MATCHED, losses={MATCHING: 1.0})})

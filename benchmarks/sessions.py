@@ -1,0 +1,64 @@
+"""The fresh sessions on which benchmarks hold runs against each other, and the options that name them."""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rtdecode.errors import UsageError
+from rtdecode.phantom.film.watched import KINDS
+from rtdecode.phantom.session import PhantomSession
+from rtdecode.timing import TimingGrid
+from train.data.phantom import Participant, spans
+from train.data.simulated import SimulatedSessions
+from train.judging.film_scores import Shown, describe
+from train.judging.identification import judging_seeds
+from train.judging.references import watch
+from train.work import tracked
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """Sessions in which the simulated participant watches a film.
+
+    Attributes
+    ----------
+    film, preset : str
+    seeds : str
+        Such as ``1000-1003``, from 1000 on.
+    seconds : float
+        Of film in each session.
+    """
+
+    film: str
+    preset: str
+    seeds: str
+    seconds: float
+
+    def watched(self, who: Participant, grid: TimingGrid) -> Iterator[tuple[PhantomSession, Shown]]:
+        """Yield each session, and what was shown in it, with a progress bar."""
+        asked = replace(who, film=self.film, preset=self.preset)
+        for seed in tracked(judging_seeds(self.seeds), f"{self.film}, {self.preset}"):
+            session = watch(asked, seed, self.seconds)
+            yield session, describe(session.film, spans(seed, session.film.windows, grid))
+
+
+def simulated(run: Path, data: Any) -> SimulatedSessions:
+    """Refuse a run whose data are not of the simulated participant."""
+    if not isinstance(data, SimulatedSessions):
+        raise UsageError(f"{run} was not trained on the simulated participant, who watches the films here.")
+    return data
+
+
+def add_options(parser: argparse.ArgumentParser, film: str, seeds: str, seconds: float) -> None:
+    """Add the options that name sessions, with these defaults; `of` reads them."""
+    parser.add_argument("--film", default=film, choices=KINDS)
+    parser.add_argument("--preset", default="easy", help="easy, default or hard")
+    parser.add_argument("--seeds", default=seeds, help="of the judging sessions, 1000 and up")
+    parser.add_argument("--seconds", type=float, default=seconds, help="of film in each session")
+
+
+def of(asked: argparse.Namespace) -> Sessions:
+    """Return the sessions that a command line names."""
+    return Sessions(asked.film, asked.preset, asked.seeds, asked.seconds)
