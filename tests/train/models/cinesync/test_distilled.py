@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import distill
+from benchmarks.sessions import Sessions
 from export import run as exporting
 from rtdecode import bundle as bundles
 from tests.train.models.cinesync.test_cinesync import SMALL
@@ -78,7 +79,7 @@ def test_the_bundle_goes_from_level_to_level_in_any_few_steps(run: Path, tmp_pat
 
 @pytest.mark.full
 def test_the_benchmark_holds_it_against_its_teacher(run: Path) -> None:
-    found = distill.measure(run, "shapes", "easy", "1000", 24)
+    found = distill.measure(run, Sessions("shapes", "easy", "1000", 24.0))
     assert found["n"] == 6
     for n in gates.STEPS:
         assert found["steps"][str(n)]["error"] != found["undistilled"][str(n)]["error"]
