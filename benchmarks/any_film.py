@@ -214,7 +214,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--freeze", action="store_true", help="put the oracle's figures into bars.json")
-    parser.add_argument("--only", default="", help="cells whose names begin so, which changes no file")
+    parser.add_argument(
+        "--only", default="", help="cells whose names begin so; the others stay in the file as they are"
+    )
     given = parser.parse_args()
     if "RTDECODE_DATA" not in os.environ:
         raise SystemExit(
@@ -229,12 +231,11 @@ def main() -> None:
         made = jobs.map(lambda cell: judge(cell, real), cells)
         found = {cell.name: figures for cell, figures in zip(cells, made, strict=True)}
     Console(width=None if sys.stdout.isatty() else 1000).print(markdown(found), markup=False)
-    if given.only:
-        return
-    found = {name: rounded(figures) for name, figures in found.items()}
-    _OUT.write_text(json.dumps(found, indent=1) + "\n")
+    kept: dict[str, Figures] = json.loads(_OUT.read_text()) if given.only else {}
+    every = kept | {name: rounded(figures) for name, figures in found.items()}
+    _OUT.write_text(json.dumps(every, indent=1) + "\n")
     if given.freeze:
-        freeze(found)
+        freeze(every)
 
 
 if __name__ == "__main__":
