@@ -70,31 +70,26 @@ class HeldOut(Protocol):
 
 
 @dataclass(frozen=True)
-class Tuned:
-    """The chosen settings and the fitted confidence.
+class Chosen:
+    """The chosen settings.
 
     Attributes
     ----------
     settings : dict
         Name -> the chosen value.
-    confidence : dict
-        Route -> weights of the features of doubt, and an offset, (feature + 1,).
     table : list of dict
         Settings, identification and further figures of everything that was tried.
     """
 
     settings: dict[str, float]
-    confidence: dict[str, NDArray[np.float64]]
     table: list[dict[str, float]]
 
 
-def tune(held: HeldOut) -> Tuned:
-    """Choose the settings one after the other, and fit the confidence at the chosen ones.
+def choose(held: HeldOut) -> Chosen:
+    """Choose the settings one after the other.
 
     A setting that is not chosen yet has its middle value. Among the values of a setting whose 2-way
-    identification lies within 0.002 of the best, the one with the best preferred figure is chosen. The
-    confidence of each route is a logistic regression, on the features of doubt, of the share of 2-way
-    comparisons that a clip wins.
+    identification lies within 0.002 of the best, the one with the best preferred figure is chosen.
     """
     chosen = {name: values[len(values) // 2] for name, values in held.settings.items()}
     table: list[dict[str, float]] = []
@@ -105,11 +100,19 @@ def tune(held: HeldOut) -> Tuned:
         found = [_tried(held, chosen | {name: value}) for value in values if value not in known]
         chosen[name] = _best(rows + found, held.preferred)[name]
         table += found
-    confidence: dict[str, NDArray[np.float64]] = {}
+    return Chosen(chosen, table)
+
+
+def fit_confidence(held: HeldOut, settings: Mapping[str, float]) -> dict[str, NDArray[np.float64]]:
+    """Fit how sure a system is of its clips: weights of the features of doubt and an offset, by route.
+
+    They are a logistic regression of the share of 2-way comparisons that a clip wins.
+    """
+    found: dict[str, NDArray[np.float64]] = {}
     for route in held.routes:
-        drawn = held.draw(route, chosen)
-        confidence[route] = fit_logistic(drawn.doubt, _wins(drawn.clips, held))
-    return Tuned(chosen, confidence, table)
+        drawn = held.draw(route, settings)
+        found[route] = fit_logistic(drawn.doubt, _wins(drawn.clips, held))
+    return found
 
 
 def _tried(held: HeldOut, settings: dict[str, float]) -> dict[str, float]:

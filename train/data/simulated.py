@@ -148,7 +148,7 @@ class SimulatedSessions:
         Grid of the windows, EEG filter, and how the resting level of the volumes is followed.
     sessions, free, held : str
         Seeds of the sessions that are watched: those cut on the window grid, those cut freely, and those on
-        which choices are made and no weights are trained.
+        which choices are made and no weights are trained, which are cut freely too.
     seconds : float
         Length of the film under each seed; of a film from a file no more is shown.
     """
@@ -295,9 +295,9 @@ class FilmSessions(SimulatedSessions):
     def showings(self, work: Work, kind: str = "sessions") -> list[Showing]:
         """List the sessions of one kind (of `KINDS`): every film under every seed.
 
-        Films from files are for training alone: who has seen them in one session knows them in all. Of
-        freely cut sessions there are those of shapes, as other films have cuts of their own. Sessions that
-        are held are watched at every preset, and in `controls` nothing is watched.
+        Films from files are for training alone: who has seen them in one session knows them in all. `free`
+        are sessions of shapes, as other films have cuts of their own. Sessions that are held are cut freely
+        as well, like any that is decoded, and watched at every preset; in `controls` nothing is watched.
         """
         if kind == "controls":
             return self._resting(work)
@@ -316,7 +316,7 @@ class FilmSessions(SimulatedSessions):
                         seed=seed,
                         seconds=seconds,
                         kind=film.name if film.drawn else REAL,
-                        cuts="free" if kind == "free" else "grid",
+                        cuts="grid" if kind == "sessions" else "free",
                     )
                 )
         return found

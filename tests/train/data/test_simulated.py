@@ -63,6 +63,8 @@ def test_every_film_teaches_under_every_seed_at_the_preset_of_the_participant(se
 def test_choices_rest_on_films_that_are_drawn_at_every_preset(sessions: FilmSessions) -> None:
     held = sessions.showings(work(), "held")
     assert {one.kind for one in held} == {"natural", "shapes"}
+    # A brain is easily told from rest where every window begins with a cut, which no session promises.
+    assert {one.cuts for one in held} == {"free"}
     assert {(one.who.preset, one.seed) for one in held} == {
         (p, s) for p in ("easy", "hard") for s in (60, 61)
     }

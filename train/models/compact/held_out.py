@@ -18,8 +18,6 @@ from train.work import Arrays
 
 # Clips that are drawn at once, to bound the memory.
 _AT_ONCE = 20
-# So many clips are enough for a choice.
-_ENOUGH = 240
 
 
 class HeldOutClips:
@@ -38,6 +36,8 @@ class HeldOutClips:
         Settings -> the sampler that draws under them.
     steps : int
         Number of its steps.
+    most : int
+        So many clips, evenly spread over the sessions, are drawn at most.
     """
 
     settings: Mapping[str, Sequence[float]] = {
@@ -57,12 +57,13 @@ class HeldOutClips:
         measured: NDArray[np.float64],
         sampler: Callable[[Mapping[str, float]], Denoiser],
         steps: int,
+        most: int,
     ) -> None:
         self._encoder = encoder
         self._sampler = sampler
         self._steps = steps
         self._decoder = decoder_of(codec)
-        every = -(-len(clips.joined) // _ENOUGH)
+        every = -(-len(clips.joined) // most)
         self._latents = clips.latents[::every].astype(np.float32)
         self._glimpses = {route: told[::every] for route, told in clips.glimpses.items()}
         self._cuts = torch.from_numpy(clips.cuts_told[::every])
@@ -70,11 +71,6 @@ class HeldOutClips:
         self.sessions = clips.sessions[::every]
         self.truths = decode(self._decoder, self._latents)
         self.mean_clip = codec["mean_clip"]
-
-    def drawn_by(self, sampler: Denoiser) -> None:
-        """Draw with this sampler from now on, which leaves nothing to be tried."""
-        self.settings = {}
-        self._sampler = lambda settings: sampler
 
     @torch.no_grad()
     def draw(self, route: str, settings: Mapping[str, float]) -> Drawn:

@@ -70,7 +70,7 @@ from train.recipe import differences
 from train.run_folder import read_run
 from train.run_folder import weights as weights_of
 from train.system import Trained
-from train.tuning import Tuned, tune
+from train.tuning import choose, fit_confidence
 from train.work import Arrays, Work
 
 # Clips on a sheet of samples, and the frames that are shown of each.
@@ -78,6 +78,9 @@ _SHOWN = 6
 _SHOWN_FRAMES = (0, 8, 16, 24, 32)
 # A codec that is fitted again to the same films differs by the rounding of weights to half precision alone.
 _SAME_CODEC = 0.01
+# Held-out clips on which settings are chosen, and on which the confidence is fitted: that has more weights.
+_CHOSEN_ON = 240
+_CONFIDENT_OF = 900
 
 
 @dataclass(frozen=True)
@@ -172,14 +175,15 @@ class CompactPlan:
         def guided(settings: Mapping[str, float]) -> Denoiser:
             return system.denoiser(decoder, generator.shift, **settings)
 
-        held = HeldOutClips(system.encoder, watched.codec, held_clips, measured, guided, generator.steps)
+        held = partial(
+            HeldOutClips, system.encoder, watched.codec, held_clips, measured, steps=generator.steps
+        )
         tables: dict[str, Any] = {"loss": log}
         settings = generator.settings
-        tuned: Tuned | None = None
         if settings is None:
-            tuned = tune(held)
-            settings = tuned.settings
-            tables["calibration"] = tuned.table
+            chosen = choose(held(guided, most=_CHOSEN_ON))
+            settings = chosen.settings
+            tables["calibration"] = chosen.table
         draws = guided(settings)
         learned: Arrays = {}
         if distilling:
@@ -203,12 +207,9 @@ class CompactPlan:
             beside = {name: adapter for name, adapter in every.items() if not adapter.merge}
             learned = student(taught_student, beside)
             draws = taught_student.student
-            tuned = None
-        if tuned is None:
-            # How sure it is of a clip depends on who draws it.
-            held.drawn_by(draws)
-            tuned = tune(held)
-        for route, weights in tuned.confidence.items():
+        # How sure it is of a clip depends on who draws it.
+        confidence = fit_confidence(held(lambda settings: draws, most=_CONFIDENT_OF), settings)
+        for route, weights in confidence.items():
             system.encoder.get_buffer(f"confidence_{route}").copy_(torch.from_numpy(weights))
         draft = replace(
             data.manifest(projection),
