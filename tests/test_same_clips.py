@@ -13,11 +13,11 @@ from tests import same_clips
 from tests.same_clips import Case
 
 # Of the processor that the hashes are from, see `tests.same_clips.rounding`.
-ROUNDING = "9da7dc7148261e88"
-EASY = ("90eba3b64dd68dd7", "6f1956b605355fff")
-MAGNET = ("12200c2f98357b6b", "7b645c9a5d70e404")
+ROUNDING = "862e04af6cdcb09a"
+EASY = ("96993c87ff708552", "3a9e7e3652165355")
+MAGNET = ("03b55d82a834be7d", "6c6bc17d9ae5b025")
 RECORDED = ("65945f562263e9cd", "483ef6f879bcda72")
-FITTED = ("90d2b4dd6ccba9c4", "da6df7cb3826db57")
+FITTED = ("0c5697f9437ac06c", "9df45d24e4130c8f")
 
 
 @pytest.mark.full
