@@ -159,7 +159,9 @@ def _identify(
         truths = film_clips(session.film)
         alike = np.zeros(len(truths), np.int64)
         shape = (len(truths), *engines[_SINGLE].program.latent[1:])
-        noise = np.random.default_rng(film.where[0][0]).standard_normal(shape, np.float32)
+        # A run bears the number of its session's seed.
+        seed, _, _ = film.where[0]
+        noise = np.random.default_rng(seed).standard_normal(shape, np.float32)
         for precision, engine in engines.items():
             clips = [_clip(engine, made[precision], inputs, noise, row) for row in range(len(truths))]
             wins[precision].append(wins_in_session(clips, list(truths), alike, mean_clip))
