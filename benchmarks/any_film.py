@@ -78,6 +78,7 @@ CELLS = (
     Cell("ridge", 1, "shapes", "easy"),
     Cell("ridge", 1, "natural", "default"),
     *(Cell("phantom", 1, films, "easy") for films in ("natural", "shapes", _REAL)),
+    *(Cell("phantom", 1, films, "default") for films in ("natural", _REAL)),
 )
 
 

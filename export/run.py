@@ -343,7 +343,9 @@ def _with_steps(system: System, manifest: Manifest, steps: int) -> Manifest:
     if steps < 1:
         raise UsageError(f"--steps {steps}: one step or more was expected.")
     levels = system.levels(steps)
-    return replace(manifest, steps=steps, sigmas={str(steps): levels} if levels else {})
+    # A session that has little time takes other numbers of steps, whose levels stay beside the new ones.
+    sigmas = manifest.sigmas | {str(steps): levels} if levels else {}
+    return replace(manifest, steps=steps, sigmas=sigmas)
 
 
 def wired(

@@ -78,6 +78,17 @@ def test_the_bundle_goes_from_level_to_level_in_any_few_steps(run: Path, tmp_pat
 
 
 @pytest.mark.full
+def test_another_default_of_steps_leaves_the_few_steps_that_a_session_falls_back_to(
+    run: Path, tmp_path: Path
+) -> None:
+    exporting.run(run, tmp_path / "bundle", steps=10)
+    manifest = bundles.load(tmp_path / "bundle").manifest
+    assert manifest.steps == 10
+    assert set(manifest.sigmas) == {"10", *(str(n) for n in range(1, 9))}
+    assert len(manifest.sigmas["10"]) == 10
+
+
+@pytest.mark.full
 def test_the_benchmark_holds_it_against_its_teacher(run: Path) -> None:
     found = distill.measure(run, Sessions("shapes", "easy", "1000", 24.0))
     assert found["n"] == 6
