@@ -1,33 +1,42 @@
-"""One session under everything at once, and the ideal one: what a decoder reads of each, in a small table.
+"""Sessions under everything at once, and ideal ones: what a decoder reads of each, in a small table.
 
-python -m benchmarks.headline BUNDLE|RUN [--film shapes|natural|FILE] [--seconds S] [--seed N]
+python -m benchmarks.headline BUNDLE|RUN [--film shapes|natural|FILE] [--seconds S] [--seeds 1000-1003]
 
-Both sessions go through the runtime on its virtual clock. In the real one the preset is `default`, the head
-moves, the EEG is recorded inside the magnet, the eyes look about, and volumes come late. In the ideal one the
-preset is `easy`, the head lies still, the EEG is clean, the eyes rest and every volume comes in time. Only
-the brain's noise differs between seeds for a film from a file; intervals are over the windows of the session.
+All sessions go through the runtime on its virtual clock. In the real ones the preset is `default`, the head
+moves, the EEG is recorded inside the magnet, the eyes look about, and volumes come late. In the ideal ones
+the preset is `easy`, the head lies still, the EEG is clean, the eyes rest and every volume comes in time. A
+film from a file is the same in all sessions, and only the brain's noise differs: a window's share of won
+comparisons is then its mean over them. Intervals resample blocks of 30 s of film, or windows where there are
+fewer than five blocks. What the brain gave is the difference to the null brain, window by window.
 """
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.played import Played, opened, played, record, told
+from benchmarks.played import Figure, Played, opened, played, record, told
 from rtdecode.phantom.body.bore import SFREQ, Artifacts
 from rtdecode.phantom.body.gaze import FIXED, FREE
 from rtdecode.phantom.film.watched import KINDS, SHAPES
 from rtdecode.phantom.session import STEADY, PhantomSession
-from rtdecode.scores.accuracy import MIN_SHUFFLED
+from rtdecode.scores.accuracy import MIN_SESSIONS, MIN_SHUFFLED, entry
+from rtdecode.scores.events import Span
+from train.judging.identification import judging_seeds
+from train.work import tracked
 
 # Where no table of delays is given: volumes that come 2 s late, so many a minute.
 _LATE = "volume-late=10"
 # Long enough for the figures to have 50 windows of 4 s.
 _SECONDS = 4.0 * MIN_SHUFFLED
-_SEED = 1000
+_SEEDS = "1000"
+# Windows of one block are resampled together, s.
+_BLOCK_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -78,10 +87,31 @@ CASES = {
 }
 
 
+@dataclass(frozen=True)
+class Held:
+    """What the sessions of one case came to; each figure is {value, chance, shuffled, ci95, n}.
+
+    Attributes
+    ----------
+    finals, last, null : dict or None
+        As of `benchmarks.played.Played`, over all sessions.
+    gained : dict or None
+        By how much the finals are above the null brain, paired.
+    windows : dict
+        How many windows came out, by revision.
+    """
+
+    finals: Figure | None
+    last: Figure | None
+    null: Figure | None
+    gained: Figure | None
+    windows: dict[str, int]
+
+
 def measure(
-    bundle: str, subject: int, seed: int, seconds: float | None, film: str, delivery: str = STEADY
-) -> dict[str, Played]:
-    """Play each case through a bundle.
+    bundle: str, subject: int, seeds: Sequence[int], seconds: float | None, film: str, delivery: str = STEADY
+) -> dict[str, Held]:
+    """Play each case through a bundle, once for each seed.
 
     Parameters
     ----------
@@ -89,36 +119,77 @@ def measure(
         Path or name of a bundle, or the folder of a run.
     subject : int
         The simulated participant whom it knows.
-    seed, seconds, film, delivery
+    seeds : sequence of int
+    seconds, film, delivery
         As of `PhantomSession`.
     """
     found = {}
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         loaded = opened(bundle, scratch / "bundle")
-        for number, (title, case) in enumerate(CASES.items()):
-            session = case.session(subject, seed, seconds, film, delivery)
-            recording = record(session, scratch / f"recording-{number}")
-            found[title] = played(recording, loaded, scratch / f"out-{number}")
+        for title, case in CASES.items():
+            sessions = []
+            for seed in tracked(seeds, title):
+                session = case.session(subject, seed, seconds, film, delivery)
+                recording = record(session, scratch / f"{title}-{seed}")
+                sessions.append(played(recording, loaded, scratch / f"{title}-{seed}-out"))
+            found[title] = held(sessions, fixed=film not in KINDS)
     return found
 
 
-def table(found: dict[str, Played]) -> Table:
+def held(sessions: Sequence[Played], *, fixed: bool) -> Held:
+    """Put sessions together.
+
+    Parameters
+    ----------
+    sessions : sequence of Played
+    fixed : bool
+        Whether all of them showed the same film.
+    """
+    every: dict[str, dict[tuple[int, Span], float]] = {name: {} for name in sessions[0].wins}
+    for name, found in every.items():
+        places: dict[tuple[int, Span], list[float]] = {}
+        for number, session in enumerate(sessions):
+            for span, won in session.wins[name].items():
+                places.setdefault((0 if fixed else number, span), []).append(won)
+        found.update((place, float(np.mean(won))) for place, won in places.items())
+    both = [place for place in every["finals"] if place in every["null"]]
+    gains = {place: every["finals"][place] - every["null"][place] for place in both}
+    counts = {name: sum(one.windows[name] for one in sessions) for name in sessions[0].windows}
+    return Held(
+        finals=_figure(every["finals"], 1 / 2),
+        last=_figure(every["last"], 1 / 2),
+        null=_figure(every["null"], 1 / 2),
+        gained=_figure(gains, 0.0),
+        windows=counts,
+    )
+
+
+def _figure(scores: dict[tuple[int, Span], float], chance: float) -> Figure | None:
+    blocks = [(number, start_s // _BLOCK_S) for number, (_, start_s, _) in scores]
+    numbers = {block: n for n, block in enumerate(dict.fromkeys(blocks))}
+    enough = len(numbers) >= MIN_SESSIONS
+    kept = np.array([numbers[block] for block in blocks]) if enough else None
+    return entry(np.array(list(scores.values())), chance, groups=kept)
+
+
+def table(found: dict[str, Held]) -> Table:
     """Lay out what was found."""
     laid = Table(
         "session",
         "2-way, finals",
         "2-way, last revisions",
         "2-way, null brain",
+        "finals above null brain, paired",
         "windows",
         "refined",
         "skipped",
-        title="2-way identification (95 % interval over windows), chance 0.5",
+        title="2-way identification (95 % intervals), chance 0.5",
         title_justify="left",
     )
     for title, one in found.items():
         counts = [str(one.windows[name]) for name in ("final", "refined", "skipped")]
-        laid.add_row(title, told(one.finals), told(one.last), told(one.null), *counts)
+        laid.add_row(title, told(one.finals), told(one.last), told(one.null), told(one.gained), *counts)
     return laid
 
 
@@ -130,15 +201,16 @@ def main() -> None:
     parser.add_argument("bundle", nargs="?", default="phantom", help="a bundle, or the folder of a run")
     parser.add_argument("--film", default=SHAPES, help="shapes, natural, or a file, which is shown whole")
     parser.add_argument("--seconds", type=float, help=f"length of the film; {_SECONDS:g} of an endless one")
-    parser.add_argument("--seed", type=int, default=_SEED)
+    parser.add_argument("--seeds", default=_SEEDS, help="a session for each, 1000 and up")
     parser.add_argument("--subject", type=int, default=1, help="the participant whom the bundle knows")
     parser.add_argument("--delivery", default=STEADY, help="a table of delays for the late volumes")
     given = parser.parse_args()
     seconds = given.seconds
     if seconds is None and given.film in KINDS:
         seconds = _SECONDS
-    found = measure(given.bundle, given.subject, given.seed, seconds, given.film, given.delivery)
-    Console(width=150).print(table(found))
+    seeds = judging_seeds(given.seeds)
+    found = measure(given.bundle, given.subject, seeds, seconds, given.film, given.delivery)
+    Console(width=170).print(table(found))
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ from rtdecode.disk.clip_file import Pixels
 from rtdecode.disk.recording import RecordingWriter
 from rtdecode.disk.video import unpack_mp4
 from rtdecode.phantom.session import PhantomSession
-from rtdecode.scores.accuracy import correlations, identification
-from rtdecode.scores.events import Span, apart, film_clip, read_events
+from rtdecode.scores.accuracy import correlations, identification, identification_nway
+from rtdecode.scores.events import Span, apart, distractors, film_clip, read_events
 from streaming.session import replay
 
 # An amplifier sends ten times as many chunks; the same windows come of them, in more time.
@@ -45,12 +45,15 @@ class Played:
         Of the clips without any signal, from the same noise.
     windows : dict
         How many windows came out, by revision.
+    wins : dict
+        ``finals``, ``last`` and ``null`` -> window -> the share of its 2-way comparisons that it won.
     """
 
     finals: Figure | None
     last: Figure | None
     null: Figure | None
     windows: dict[str, int]
+    wins: dict[str, dict[Span, float]]
 
 
 def opened(path: str, scratch: Path) -> Bundle:
@@ -100,12 +103,16 @@ def played(recording: Path, bundle: Bundle, out: Path) -> Played:
         replay.run(recording, str(bundle.path), "max", out=out, report=report, twin=True)
     told = json.loads(report.read_text())
     finals, last = revisions(out)
+    in_time, in_time_wins = _identified(recording, bundle, out, finals)
+    refined, refined_wins = _identified(recording, bundle, out, last)
     twins = (told["baselines"] or {}).get("null_brain") or {}
+    null_wins = {_span(line): line["null_wins"] for line in told["identified"] or [] if "null_wins" in line}
     return Played(
-        finals=_identified(recording, bundle, out, finals),
-        last=_identified(recording, bundle, out, last),
+        finals=in_time,
+        last=refined,
         null=twins.get("identification_2way"),
         windows={name: told["windows"][name] for name in ("final", "refined", "skipped", "degraded")},
+        wins={"finals": in_time_wins, "last": refined_wins, "null": null_wins},
     )
 
 
@@ -123,8 +130,17 @@ def _span(line: dict[str, Any]) -> Span:
     return line["run"], start, stop
 
 
-def _identified(recording: Path, bundle: Bundle, out: Path, files: dict[Span, str]) -> Figure | None:
-    """Identify the clips of windows that do not overlap, off the files that the session wrote."""
+def _identified(
+    recording: Path, bundle: Bundle, out: Path, files: dict[Span, str]
+) -> tuple[Figure | None, dict[Span, float]]:
+    """Identify the clips of windows that do not overlap, off the files that the session wrote.
+
+    Returns
+    -------
+    figure : dict or None
+    wins : dict
+        Window -> the share of its comparisons that it won.
+    """
     manifest = bundle.manifest
     film = unpack_mp4(recording / "truth" / "film.mp4")
     frames = manifest.grid.hop_frames
@@ -134,11 +150,13 @@ def _identified(recording: Path, bundle: Bundle, out: Path, files: dict[Span, st
     # The film may end inside the last window.
     whole = [span for span in kept if len(truths[span]) == frames]
     if len(whole) < 2:
-        return None
+        return None, {}
     clips: Sequence[Pixels] = [unpack_mp4(out / files[span]) for span in whole]
     corr = correlations(clips, [np.asarray(truths[span]) for span in whole], bundle.stats["mean_clip"])
     events = {0: read_events(recording / "truth" / "events.tsv")}
-    return identification(corr, whole, events)["identification_2way"]
+    wins = identification_nway(corr, distractors(whole, events), 2)
+    won = {span: float(one) for span, one in zip(whole, wins, strict=True) if np.isfinite(one)}
+    return identification(corr, whole, events)["identification_2way"], won
 
 
 def told(figure: Figure | None) -> str:

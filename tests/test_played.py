@@ -31,6 +31,9 @@ def test_finals_and_last_revisions_are_judged_off_the_files_of_a_session(tmp_pat
     # A decoder in closed form shows the same clip wherever there is no signal.
     assert steady.null is not None
     assert steady.null["value"] == pytest.approx(0.5)
+    assert steady.wins["null"].keys() == steady.wins["finals"].keys()
+    assert sum(steady.wins["finals"].values()) / 6 == pytest.approx(steady.finals["value"])
+    assert sum(steady.wins["null"].values()) / 6 == pytest.approx(steady.null["value"])
     late = play(tmp_path / "late", ",".join(f"volume-late@{second}:6" for second in range(6, 22)))
     assert late.windows["refined"] > 3
     assert late.finals is not None
@@ -43,6 +46,38 @@ def test_finals_and_last_revisions_are_judged_off_the_files_of_a_session(tmp_pat
     assert len(refined) > 3
     assert all("refined" in file for file in refined)
     assert late.last["n"] == late.finals["n"] == steady.finals["n"]
+
+
+def session_of(finals: list[float], null: list[float]) -> Played:
+    spans = [(0, 4.0 * k, 4.0 * k + 4) for k in range(len(finals))]
+    wins = {"finals": finals, "last": finals, "null": null}
+    return Played(
+        finals=None,
+        last=None,
+        null=None,
+        windows={"final": len(finals), "refined": 0, "skipped": 1},
+        wins={name: dict(zip(spans, won, strict=True)) for name, won in wins.items()},
+    )
+
+
+def test_sessions_of_one_film_are_one_score_a_window_and_the_null_brain_is_paired() -> None:
+    sessions = [session_of([1.0, 0.8], [0.5, 0.0]), session_of([0.6, 0.8], [0.5, 0.0])]
+    same = headline.held(sessions, fixed=True)
+    assert same.finals is not None
+    assert same.finals["n"] == 2
+    assert same.finals["value"] == pytest.approx(0.8)
+    assert same.null is not None
+    assert same.null["value"] == pytest.approx(0.25)
+    assert same.gained is not None
+    assert same.gained["value"] == pytest.approx(0.55)
+    assert same.gained["chance"] == 0
+    # The windows gain 0.3 and 0.8, and an interval of two windows reaches from one to the other.
+    assert same.gained["ci95"] == pytest.approx([0.3, 0.8])
+    assert same.windows == {"final": 4, "refined": 0, "skipped": 2}
+    other = headline.held(sessions, fixed=False)
+    assert other.finals is not None
+    assert other.finals["n"] == 4
+    assert headline.table({"ideal": same}).row_count == 1
 
 
 def test_a_run_is_exported_and_a_bundle_is_loaded(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ class Sections(TypedDict):
         See `rtdecode.scores.seams`.
     identified : list of dict or None
         Of each clip that was judged its ``run``, ``window_s`` and ``wins``, the share of its 2-way
-        comparisons that it won.
+        comparisons that it won; if twins were made, ``null_wins`` too, the share that its twin won.
     """
 
     accuracy: dict[str, Any]
@@ -103,7 +103,8 @@ def _clips(shown: Archive, events: Events, mean_clip: Array) -> Sections:
     corr = correlations(parts["clip"], parts["truth"], mean_clip)
     found = nothing()
     found["accuracy"] |= identification(corr, spans, events)
-    wins = identification_nway(corr, distractors(spans, events), 2)
+    allowed = distractors(spans, events)
+    wins = identification_nway(corr, allowed, 2)
     found["confidence"] = _confidence([shown.confidences[i] for i in kept], wins)
     onsets = {run: [event.onset_s for event in known] for run, known in events.items()}
     found["seam"] = seam_ratio(parts["clip"], parts["truth"], spans, onsets)
@@ -114,10 +115,12 @@ def _clips(shown: Archive, events: Events, mean_clip: Array) -> Sections:
     ]
     if "twin" in parts:
         others = {"null_brain": parts["twin"], "mean_clip": [mean_clip] * len(kept)}
-        found["baselines"] = {
-            name: identification(correlations(clips, parts["truth"], mean_clip), spans, events)
-            for name, clips in others.items()
-        }
+        held = {name: correlations(clips, parts["truth"], mean_clip) for name, clips in others.items()}
+        found["baselines"] = {name: identification(one, spans, events) for name, one in held.items()}
+        null_wins = identification_nway(held["null_brain"], allowed, 2)
+        # A twin has the same distractors as its clip, so that it can be scored where the clip can.
+        for line, won in zip(found["identified"], null_wins[np.isfinite(wins)], strict=True):
+            line["null_wins"] = float(won)
     return found
 
 

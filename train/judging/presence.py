@@ -31,7 +31,7 @@ _REST = "rest"
 # Kinds that need a modality beside or instead of the other say nothing of a route without it.
 _ROUTES = {"cap": ("", "_eeg"), INCONSISTENT: ("",)}
 # Column of the probability that there is a brain.
-_BRAIN = 0
+BRAIN = 0
 # Columns of the energies that a route has.
 _ENERGIES = {"": [0, 1], "_eeg": [0], "_fmri": [1]}
 # Seeds of the noise and of the order in which the cap's channels are plugged.
@@ -120,7 +120,7 @@ class Presence:
         for route in _ROUTES.get(kind, tuple(ROUTES)):
             said = brain_of(self.system, only(windows, ROUTES[route]))
             assert said is not None, "asked of a system that says nothing of brains"
-            brain[route] = said[:, _BRAIN]
+            brain[route] = said[:, BRAIN]
         return _Seen(brain, energies(windows))
 
     def figures(self, kept: NDArray[np.int64]) -> Figures:
@@ -190,12 +190,12 @@ class Presence:
             # A film of one window has nothing that it could be told from.
             if known.any():
                 sure = np.concatenate(self._confidence)[known]
-                found |= _promises("confidence", sure, wins[known], kept[known])
+                found |= promises("confidence", sure, wins[known], kept[known])
         if INCONSISTENT in self._seen:
             true = self._brain(_TRUE, "")
             told = np.concatenate([true, self._mixture()])
             right = np.repeat([1.0, 0.0], len(true))
-            found |= _promises("brain", told, right, np.concatenate([kept, kept]))
+            found |= promises("brain", told, right, np.concatenate([kept, kept]))
         return found
 
     def _mixture(self) -> Matrix:
@@ -276,8 +276,23 @@ def _drawn(count: int) -> Matrix:
     return np.stack([np.bincount(draw, minlength=count) for draw in draws]).astype(np.float64)
 
 
-def _promises(name: str, told: Matrix, right: Matrix, kept: NDArray[np.int64]) -> Figures:
-    """Make the figures of probabilities against what came true."""
+def promises(name: str, told: Matrix, right: Matrix, kept: NDArray[np.int64]) -> Figures:
+    """Make the figures of probabilities against what came true.
+
+    Parameters
+    ----------
+    name : str
+        What the figures' names begin with.
+    told, right : (promise,)
+        Probabilities, and whether (or how often) each came true, from 0 to 1.
+    kept : (promise,) int
+        Promises with the same number are resampled together.
+
+    Returns
+    -------
+    dict
+        ``NAME_calibration_error`` and ``NAME_brier_skill`` (`rtdecode.scores.reliability`).
+    """
     found: Figures = {}
     error = calibration_error(told, right)
     if np.isfinite(error):

@@ -45,10 +45,12 @@ def test_twins_are_scored_by_their_own_clips(bundle: Bundle, tmp_path: Path) -> 
     found = sections(truth, archive, bundle)
     archive.close()
     assert found["accuracy"]["identification_2way"]["value"] == 1
-    assert found["identified"] == [
-        {"run": 0, "window_s": [4.0 * k, 4.0 * k + 4], "wins": 1.0} for k in range(8)
-    ]
-    # One clip for every window wins against half of the others.
+    identified = found["identified"]
+    assert [line["window_s"] for line in identified] == [[4.0 * k, 4.0 * k + 4] for k in range(8)]
+    assert all(line["run"] == 0 and line["wins"] == 1.0 for line in identified)
+    # One clip for every window wins against half of the others: against all of them for one window, against
+    # none for another.
+    assert sorted(line["null_wins"] for line in identified) == pytest.approx([k / 7 for k in range(8)])
     assert found["baselines"]["null_brain"]["identification_2way"]["value"] == pytest.approx(0.5)
 
 

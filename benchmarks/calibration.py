@@ -1,0 +1,209 @@
+"""Whether a decoder's probabilities can be believed: `brain` and `confidence` held against what is true.
+
+    python -m benchmarks.calibration RUN [--presets easy,default,hard] [--films natural,shapes]
+                                         [--sessions 67] [--seconds 60] [--out FILE]
+
+In each fresh session the participant watches another film. ``confidence``, the promised share of 2-way
+comparisons that a clip wins, is held against the share that it won. ``brain`` is held against whether there
+is one. Beside each window of film stands one of another kind, in the shares of the prior for which systems
+are trained (`train.judging.presence`): every second one has the EEG of the session before, and the others of
+a session are all of one kind (rest, another participant, noise, a cap put on wrongly). The kinds take turns
+from session to session. Intervals resample sessions.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import sessions
+from rtdecode.bundle import Bundle
+from rtdecode.errors import RtDecodeError, UsageError
+from rtdecode.phantom.body.presets import preset_named
+from rtdecode.phantom.film.watched import KINDS, NONE
+from train.data.phantom import Participant, session_arrays, spans
+from train.judging import presence
+from train.judging.film_scores import describe, told_apart
+from train.judging.judged import Figures, Show, shown
+from train.judging.references import watch
+from train.recipe import build
+from train.reconstruct import brain_of
+from train.run_folder import draft_of, read_run, restored
+from train.system import System
+from train.work import Arrays, tracked
+
+# Sessions for judging begin here.
+_FIRST_SEED = 1000
+# Bits are not looked at, and nothing else depends on it.
+_TEMPERATURE = 1.0
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Promised:
+    """What was promised in one session, and what came true.
+
+    Attributes
+    ----------
+    confidence, wins : (window,)
+    brain, other : (window,)
+        Probability of a brain in the windows of film, and in those of other kinds that stand beside them.
+    """
+
+    confidence: Matrix
+    wins: Matrix
+    brain: Matrix
+    other: Matrix
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """A decoder and its participant, who watches one kind of film under one preset."""
+
+    system: System
+    bundle: Bundle
+    show: Show
+    who: Participant
+    seconds: float
+
+    def sessions(self, count: int) -> Iterator[_Promised]:
+        """Judge so many sessions."""
+        # The first session lends its EEG to the one after it, and is not judged.
+        before = self._inputs(self.who, _FIRST_SEED)
+        seeds = range(_FIRST_SEED + 1, _FIRST_SEED + 1 + count)
+        for number, seed in enumerate(tracked(seeds, f"{self.who.film}, {self.who.preset}")):
+            session = watch(self.who, seed, self.seconds)
+            inputs = session_arrays(self.bundle, session)
+            where = spans(seed, session.film.windows, self.bundle.manifest.grid)
+            made = self.show(inputs, where)
+            if made.confidence is None:
+                raise UsageError("This run gives its clips no confidence that could be held against wins.")
+            mean_clip = self.bundle.stats["mean_clip"][:-1]
+            scores = told_apart(made.clips, describe(session.film, where), mean_clip, _TEMPERATURE)
+            wins, _ = scores["identification_2way"]
+            kind = presence.NEITHER[number % len(presence.NEITHER)]
+            other = self._brain(self._of_kind(kind, inputs, seed))
+            other[::2] = self._brain(presence.together(inputs, before))[::2]
+            yield _Promised(made.confidence, wins, self._brain(inputs), other)
+            before = inputs
+
+    def _of_kind(self, kind: str, inputs: Arrays, seed: int) -> Arrays:
+        """Return windows of a kind, as many as the session has."""
+        if kind == "rest":
+            return self._inputs(replace(self.who, film=NONE), seed)
+        if kind == "other_subject":
+            return self._inputs(replace(self.who, subject=self.who.subject + 1), seed)
+        if kind == "noise":
+            return presence.noise(inputs, np.random.default_rng(seed))
+        return presence.permuted(inputs)
+
+    def _inputs(self, who: Participant, seed: int) -> Arrays:
+        return session_arrays(self.bundle, watch(who, seed, self.seconds))
+
+    def _brain(self, inputs: Arrays) -> Matrix:
+        said = brain_of(self.system, inputs)
+        if said is None:
+            raise UsageError("This run says nothing of brains that could be held against what is true.")
+        return said[:, presence.BRAIN]
+
+
+def measure(run: Path, films: Sequence[str], preset: str, count: int, seconds: float) -> Figures:
+    """Hold a run's probabilities against what is true, under one preset.
+
+    Parameters
+    ----------
+    run : Path
+        A folder that `train.run` wrote.
+    films : sequence of str
+        Kinds of film, of which each session shows another.
+    preset : str
+    count : int
+        Number of sessions of each kind of film.
+    seconds : float
+        Length of each.
+
+    Returns
+    -------
+    dict
+        ``brain_calibration_error``, ``brain_brier_skill`` and the same of ``confidence``, as
+        `train.judging.presence` makes them.
+
+    Raises
+    ------
+    UsageError
+        If the run was not trained on the simulated participant, or promises nothing.
+    """
+    tree = read_run(run)
+    recipe = build(tree["arguments"])
+    data = sessions.simulated(run, recipe["data"])
+    system = restored(run, recipe["system"])
+    bundle = draft_of(run)
+    show = shown(system, bundle.manifest, tree["noise_key"])
+    found: list[_Promised] = []
+    for film in films:
+        who = replace(data.who, film=film, preset=preset_named(preset).name)
+        found += _Judge(system, bundle, show, who, seconds).sessions(count)
+    session = np.repeat(np.arange(len(found)), [len(one.wins) for one in found])
+    confidence = np.concatenate([one.confidence for one in found])
+    wins = np.concatenate([one.wins for one in found])
+    # A window that has no other to be told from wins nothing and loses nothing.
+    known = np.isfinite(wins)
+    figures = presence.promises("confidence", confidence[known], wins[known], session[known])
+    told = np.concatenate([one.brain for one in found] + [one.other for one in found])
+    right = np.repeat([1.0, 0.0], len(session))
+    return figures | presence.promises("brain", told, right, np.tile(session, 2))
+
+
+def table(found: dict[str, Figures]) -> Table:
+    """Lay out the figures of every preset."""
+    names = list(dict.fromkeys(name for figures in found.values() for name in figures))
+    laid = Table("", *found, title="95 % intervals over sessions", title_justify="left")
+    for name in names:
+        laid.add_row(name, *(_told(figures.get(name)) for figures in found.values()))
+    return laid
+
+
+def _told(figure: dict[str, Any] | None) -> str:
+    if figure is None:
+        return "-"
+    low, high = figure["ci95"]
+    return f"{figure['value']:.3f} ({low:.3f} to {high:.3f}), n {figure['n']}"
+
+
+def main() -> int:
+    """Read the arguments, measure, print, write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="a folder that `train.run` wrote")
+    parser.add_argument("--presets", default="easy,default,hard")
+    kinds = ", ".join(kind for kind in KINDS if kind != NONE)
+    parser.add_argument("--films", default="natural,shapes", help=f"of {kinds}")
+    parser.add_argument("--sessions", type=int, default=67, help="of each kind of film")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of film in each session")
+    parser.add_argument("--out", type=Path, help="a JSON file for the figures")
+    given = parser.parse_args()
+    found: dict[str, Figures] = {}
+    try:
+        for preset in given.presets.split(","):
+            films = given.films.split(",")
+            found[preset] = measure(given.run, films, preset, given.sessions, given.seconds)
+            if given.out is not None:
+                given.out.write_text(json.dumps(found, indent=1) + "\n")
+    except RtDecodeError as error:
+        Console(stderr=True).print(str(error), markup=False)
+        return error.exit_code
+    Console(width=None if Console().is_terminal else 140).print(table(found))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,28 @@
+"""The benchmark that holds a decoder's probabilities against what is true."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import calibration
+from rtdecode.errors import UsageError
+
+RUNS = Path(__file__).parents[1] / "train" / "runs"
+
+
+@pytest.mark.full
+def test_probabilities_of_the_shipped_model_are_held_against_wins_and_kinds() -> None:
+    found = calibration.measure(RUNS / "phantom", ["natural"], "easy", 3, 24.0)
+    # Six windows a session; beside each of them stands one of another kind.
+    assert found["confidence_calibration_error"]["n"] == 18
+    assert found["brain_calibration_error"]["n"] == 36
+    # Half of the windows hold no brain whose signals belong together, and a constant is easily beaten.
+    assert found["brain_brier_skill"]["value"] > 0.2
+    assert calibration.table({"easy": found}).row_count == len(found)
+
+
+def test_a_run_that_promises_nothing_is_refused() -> None:
+    with pytest.raises(UsageError, match="not trained on the simulated participant"):
+        calibration.measure(RUNS / "haxby", ["natural"], "easy", 1, 24.0)
+    with pytest.raises(UsageError, match="says nothing of brains|no confidence"):
+        calibration.measure(RUNS / "cinesync-tiny", ["shapes"], "easy", 1, 24.0)
