@@ -32,6 +32,7 @@ from train import checkpoints
 from train.loader import Batches, Place, loader
 from train.phases import Phase, begin, check, check_losses, end
 from train.processes import together
+from train.work import Lines
 
 if TYPE_CHECKING:
     from diffusers.training_utils import EMAModel
@@ -355,10 +356,14 @@ def _go_on(
         _picture(running, name, show)
     with _progress(accelerator) as bar, _tracked(accelerator, name, position.step):
         task = bar.add_task(name, total=phase.steps, completed=position.step)
+        lines = Lines(phase.steps)
         at_end = False
         while position.step < phase.steps and not at_end:
             _step(running, batches, drawn, meter)
-            bar.update(task, advance=1, description=f"{name}, loss {meter.loss:.4f}")
+            told = f"{name}, loss {meter.loss:.4f}"
+            bar.update(task, advance=1, description=told)
+            if bar.disable and accelerator.is_main_process:
+                lines.tell(told, position.step)
             at_end = position.step == phase.steps
             # Pictures come before the checkpoint: a run that is stopped in between draws them again.
             # The other way round, they would be missing for good.

@@ -7,7 +7,8 @@ stopped does not make it again.
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -25,6 +26,8 @@ from rtdecode.errors import UsageError
 T = TypeVar("T")
 Arrays = dict[str, NDArray[Any]]
 
+# Seconds from one line to the next, where no progress bar can be drawn.
+_BETWEEN_LINES_S = 60.0
 # Least number of jobs for each process; with fewer, a process is not worth its start.
 _JOBS = 8
 
@@ -103,15 +106,41 @@ class Work:
                     one.cancel()
 
     def track(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
-        """Yield the items, with a progress bar if standard error is a terminal."""
+        """Yield the items, and show how far they are, see `tracked`."""
         yield from tracked(items, label, total)
 
 
 def tracked(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
-    """Yield items, with a progress bar if standard error is a terminal."""
-    console = Console(file=sys.stderr)
-    hidden = not sys.stderr.isatty()
-    yield from track(items, label, total, console=console, disable=hidden)
+    """Yield items, with a progress bar if standard error is a terminal, and else with a line a minute."""
+    if sys.stderr.isatty():
+        yield from track(items, label, total, console=Console(file=sys.stderr))
+        return
+    lines = Lines(len(items) if total is None and isinstance(items, Sized) else total)
+    for done, item in enumerate(items):
+        lines.tell(label, done)
+        yield item
+
+
+class Lines:
+    """Says on standard error how far long work is, where no bar can be drawn: in a log, or into a pipe.
+
+    Parameters
+    ----------
+    total : int or None
+        How much there is to do; None where that is not known.
+    """
+
+    def __init__(self, total: int | None) -> None:
+        self._total = "" if total is None else f" of {total}"
+        self._told = time.monotonic()
+
+    def tell(self, label: str, done: int) -> None:
+        """Write a line, unless there was one less than a minute ago."""
+        now = time.monotonic()
+        if now - self._told >= _BETWEEN_LINES_S:
+            console = Console(file=sys.stderr, soft_wrap=True)
+            console.print(f"{label}: {done}{self._total}", markup=False, highlight=False)
+            self._told = now
 
 
 def _make(work: Work, name: str, make: Callable[[], Arrays]) -> None:
