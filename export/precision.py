@@ -298,6 +298,9 @@ def _quantised(model: ModelProto, clock: Collection[str]) -> ModelProto:
             nodes_to_exclude=excluded,
             per_channel=True,
             weight_type=QuantType.QInt8,
+            # Weights of 7 bits. Processors without VNNI (before AVX512-VNNI and AVX-VNNI) add two products of
+            # an unsigned and a signed byte in 16 bits, where products of full bytes would be cut off.
+            reduce_range=True,
             use_external_data_format=model.ByteSize() >= 2**31,
         )
         made = onnx.load(path)
