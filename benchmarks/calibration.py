@@ -16,31 +16,27 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import sessions
-from rtdecode.bundle import Bundle
+from benchmarks.any_film import rounded
+from benchmarks.compared import Decoder, opened
+from benchmarks.played import told
 from rtdecode.errors import RtDecodeError, UsageError
 from rtdecode.phantom.body.presets import preset_named
 from rtdecode.phantom.film.watched import KINDS, NONE
-from train.data.phantom import Participant, session_arrays, spans
+from train.data.phantom import TRAINING_SEEDS, Participant, session_arrays, spans
 from train.judging import presence
 from train.judging.film_scores import describe, told_apart
-from train.judging.judged import Figures, Show, shown
+from train.judging.judged import Figures
 from train.judging.references import watch
-from train.recipe import build
 from train.reconstruct import brain_of
-from train.run_folder import draft_of, read_run, restored
-from train.system import System
 from train.work import Arrays, tracked
 
-# Sessions for judging begin here.
-_FIRST_SEED = 1000
+_FIRST_SEED = TRAINING_SEEDS.stop
 # Bits are not looked at, and nothing else depends on it.
 _TEMPERATURE = 1.0
 
@@ -66,11 +62,9 @@ class _Promised:
 
 @dataclass(frozen=True)
 class _Judge:
-    """A decoder and its participant, who watches one kind of film under one preset."""
+    """A decoder, and its participant, who watches one kind of film under one preset."""
 
-    system: System
-    bundle: Bundle
-    show: Show
+    decoder: Decoder
     who: Participant
     seconds: float
 
@@ -81,12 +75,12 @@ class _Judge:
         seeds = range(_FIRST_SEED + 1, _FIRST_SEED + 1 + count)
         for number, seed in enumerate(tracked(seeds, f"{self.who.film}, {self.who.preset}")):
             session = watch(self.who, seed, self.seconds)
-            inputs = session_arrays(self.bundle, session)
-            where = spans(seed, session.film.windows, self.bundle.manifest.grid)
-            made = self.show(inputs, where)
+            inputs = session_arrays(self.decoder.bundle, session)
+            where = spans(seed, session.film.windows, self.decoder.bundle.manifest.grid)
+            made = self.decoder.show(inputs, where)
             if made.confidence is None:
                 raise UsageError("This run gives its clips no confidence that could be held against wins.")
-            mean_clip = self.bundle.stats["mean_clip"][:-1]
+            mean_clip = self.decoder.bundle.stats["mean_clip"][:-1]
             scores = told_apart(made.clips, describe(session.film, where), mean_clip, _TEMPERATURE)
             wins, _ = scores["identification_2way"]
             kind = presence.NEITHER[number % len(presence.NEITHER)]
@@ -106,10 +100,10 @@ class _Judge:
         return presence.permuted(inputs)
 
     def _inputs(self, who: Participant, seed: int) -> Arrays:
-        return session_arrays(self.bundle, watch(who, seed, self.seconds))
+        return session_arrays(self.decoder.bundle, watch(who, seed, self.seconds))
 
     def _brain(self, inputs: Arrays) -> Matrix:
-        said = brain_of(self.system, inputs)
+        said = brain_of(self.decoder.system, inputs)
         if said is None:
             raise UsageError("This run says nothing of brains that could be held against what is true.")
         return said[:, presence.BRAIN]
@@ -141,25 +135,20 @@ def measure(run: Path, films: Sequence[str], preset: str, count: int, seconds: f
     UsageError
         If the run was not trained on the simulated participant, or promises nothing.
     """
-    tree = read_run(run)
-    recipe = build(tree["arguments"])
-    data = sessions.simulated(run, recipe["data"])
-    system = restored(run, recipe["system"])
-    bundle = draft_of(run)
-    show = shown(system, bundle.manifest, tree["noise_key"])
+    decoder = opened(run)
     found: list[_Promised] = []
     for film in films:
-        who = replace(data.who, film=film, preset=preset_named(preset).name)
-        found += _Judge(system, bundle, show, who, seconds).sessions(count)
+        who = replace(decoder.who, film=film, preset=preset_named(preset).name)
+        found += _Judge(decoder, who, seconds).sessions(count)
     session = np.repeat(np.arange(len(found)), [len(one.wins) for one in found])
     confidence = np.concatenate([one.confidence for one in found])
     wins = np.concatenate([one.wins for one in found])
     # A window that has no other to be told from wins nothing and loses nothing.
     known = np.isfinite(wins)
     figures = presence.promises("confidence", confidence[known], wins[known], session[known])
-    told = np.concatenate([one.brain for one in found] + [one.other for one in found])
+    brain = np.concatenate([one.brain for one in found] + [one.other for one in found])
     right = np.repeat([1.0, 0.0], len(session))
-    return figures | presence.promises("brain", told, right, np.tile(session, 2))
+    return figures | presence.promises("brain", brain, right, np.tile(session, 2))
 
 
 def table(found: dict[str, Figures]) -> Table:
@@ -167,15 +156,9 @@ def table(found: dict[str, Figures]) -> Table:
     names = list(dict.fromkeys(name for figures in found.values() for name in figures))
     laid = Table("", *found, title="95 % intervals over sessions", title_justify="left")
     for name in names:
-        laid.add_row(name, *(_told(figures.get(name)) for figures in found.values()))
+        cells = (figures.get(name) for figures in found.values())
+        laid.add_row(name, *(f"{told(one)}, n {one['n']}" if one else "-" for one in cells))
     return laid
-
-
-def _told(figure: dict[str, Any] | None) -> str:
-    if figure is None:
-        return "-"
-    low, high = figure["ci95"]
-    return f"{figure['value']:.3f} ({low:.3f} to {high:.3f}), n {figure['n']}"
 
 
 def main() -> int:
@@ -195,7 +178,7 @@ def main() -> int:
     try:
         for preset in given.presets.split(","):
             films = given.films.split(",")
-            found[preset] = measure(given.run, films, preset, given.sessions, given.seconds)
+            found[preset] = rounded(measure(given.run, films, preset, given.sessions, given.seconds))
             if given.out is not None:
                 given.out.write_text(json.dumps(found, indent=1) + "\n")
     except RtDecodeError as error:

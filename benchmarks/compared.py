@@ -42,7 +42,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class _Decoder:
+class Decoder:
     """A run, opened."""
 
     name: str
@@ -66,13 +66,14 @@ class _Decoder:
             yield self.name + suffix, found
 
 
-def _opened(run: Path) -> _Decoder:
+def opened(run: Path) -> Decoder:
+    """Open a run that was trained on the simulated participant."""
     tree = read_run(run)
     recipe = build(tree["arguments"])
     data = sessions.simulated(run, recipe["data"])
     system = restored(run, recipe["system"])
     held = draft_of(run)
-    return _Decoder(run.name, data.who, held, system, shown(system, held.manifest, tree["noise_key"]))
+    return Decoder(run.name, data.who, held, system, shown(system, held.manifest, tree["noise_key"]))
 
 
 def measure(runs: Sequence[Path], asked: Sessions) -> list[Row]:
@@ -89,7 +90,7 @@ def measure(runs: Sequence[Path], asked: Sessions) -> list[Row]:
     list of {decoder, metric, value, ci95, n, less, less_ci95}
         `less` is the paired difference to the first run.
     """
-    decoders = [_opened(run) for run in runs]
+    decoders = [opened(run) for run in runs]
     names = [one.name for one in decoders]
     if len({*names}) < len(names):
         raise UsageError(f"runs are told apart by the names of their folders, found {', '.join(names)}.")

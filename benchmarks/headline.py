@@ -25,8 +25,9 @@ from rtdecode.phantom.body.bore import SFREQ, Artifacts
 from rtdecode.phantom.body.gaze import FIXED, FREE
 from rtdecode.phantom.film.watched import KINDS, SHAPES
 from rtdecode.phantom.session import STEADY, PhantomSession
-from rtdecode.scores.accuracy import MIN_SESSIONS, MIN_SHUFFLED, entry
+from rtdecode.scores.accuracy import MIN_SHUFFLED, entry
 from rtdecode.scores.events import Span
+from train.judging.film_figures import in_blocks
 from train.judging.identification import judging_seeds
 from train.work import tracked
 
@@ -35,8 +36,9 @@ _LATE = "volume-late=10"
 # Long enough for the figures to have 50 windows of 4 s.
 _SECONDS = 4.0 * MIN_SHUFFLED
 _SEEDS = "1000"
-# Windows of one block are resampled together, s.
-_BLOCK_S = 30.0
+
+# Number of a film, and a window of it.
+_Place = tuple[int, Span]
 
 
 @dataclass(frozen=True)
@@ -146,13 +148,7 @@ def held(sessions: Sequence[Played], *, fixed: bool) -> Held:
     fixed : bool
         Whether all of them showed the same film.
     """
-    every: dict[str, dict[tuple[int, Span], float]] = {name: {} for name in sessions[0].wins}
-    for name, found in every.items():
-        places: dict[tuple[int, Span], list[float]] = {}
-        for number, session in enumerate(sessions):
-            for span, won in session.wins[name].items():
-                places.setdefault((0 if fixed else number, span), []).append(won)
-        found.update((place, float(np.mean(won))) for place, won in places.items())
+    every = {name: _means([one.wins[name] for one in sessions], fixed=fixed) for name in sessions[0].wins}
     both = [place for place in every["finals"] if place in every["null"]]
     gains = {place: every["finals"][place] - every["null"][place] for place in both}
     counts = {name: sum(one.windows[name] for one in sessions) for name in sessions[0].windows}
@@ -165,11 +161,17 @@ def held(sessions: Sequence[Played], *, fixed: bool) -> Held:
     )
 
 
-def _figure(scores: dict[tuple[int, Span], float], chance: float) -> Figure | None:
-    blocks = [(number, start_s // _BLOCK_S) for number, (_, start_s, _) in scores]
-    numbers = {block: n for n, block in enumerate(dict.fromkeys(blocks))}
-    enough = len(numbers) >= MIN_SESSIONS
-    kept = np.array([numbers[block] for block in blocks]) if enough else None
+def _means(sessions: Sequence[dict[Span, float]], *, fixed: bool) -> dict[_Place, float]:
+    """Return what was won at each place of each film, the mean where sessions showed the same one."""
+    won: dict[_Place, list[float]] = {}
+    for number, session in enumerate(sessions):
+        for span, one in session.items():
+            won.setdefault((0 if fixed else number, span), []).append(one)
+    return {place: float(np.mean(ones)) for place, ones in won.items()}
+
+
+def _figure(scores: dict[_Place, float], chance: float) -> Figure | None:
+    kept, _ = in_blocks([(film, start_s) for film, (_, start_s, _) in scores])
     return entry(np.array(list(scores.values())), chance, groups=kept)
 
 

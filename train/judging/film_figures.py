@@ -132,9 +132,26 @@ def groups(shown: Sequence[Shown], *, by_session: bool) -> tuple[NDArray[np.int6
     words : str
         What is resampled.
     """
-    blocks = [(n, start // _BLOCK_S) for n, one in enumerate(shown) for _, start, _ in one.where]
+    starts = [(n, start) for n, one in enumerate(shown) for _, start, _ in one.where]
     if by_session and len(shown) >= _SESSIONS:
-        return np.array([n for n, _ in blocks]), "sessions"
+        return np.array([n for n, _ in starts]), "sessions"
+    return in_blocks(starts)
+
+
+def in_blocks(starts: Sequence[tuple[int, float]]) -> tuple[NDArray[np.int64], str]:
+    """Tell which windows lie in one block of 30 s of a film.
+
+    Parameters
+    ----------
+    starts : sequence of (int, float)
+        Of each window its film and where it starts there, s.
+
+    Returns
+    -------
+    ids, words
+        As of `groups`.
+    """
+    blocks = [(film, start // _BLOCK_S) for film, start in starts]
     numbers = {block: number for number, block in enumerate(dict.fromkeys(blocks))}
     # An interval over fewer groups would rest on too few numbers. Windows are then resampled singly.
     if len(numbers) < MIN_SESSIONS:
