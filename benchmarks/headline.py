@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.played import Figure, Played, opened, played, record, told
+from rtdecode.errors import RtDecodeError
 from rtdecode.phantom.body.bore import SFREQ, Artifacts
 from rtdecode.phantom.body.gaze import FIXED, FREE
 from rtdecode.phantom.film.watched import KINDS, SHAPES
@@ -195,7 +196,7 @@ def table(found: dict[str, Held]) -> Table:
     return laid
 
 
-def main() -> None:
+def main() -> int:
     """Read the arguments, measure, print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -210,10 +211,15 @@ def main() -> None:
     seconds = given.seconds
     if seconds is None and given.film in KINDS:
         seconds = _SECONDS
-    seeds = judging_seeds(given.seeds)
-    found = measure(given.bundle, given.subject, seeds, seconds, given.film, given.delivery)
+    try:
+        seeds = judging_seeds(given.seeds)
+        found = measure(given.bundle, given.subject, seeds, seconds, given.film, given.delivery)
+    except RtDecodeError as error:
+        Console(stderr=True).print(str(error), markup=False)
+        return error.exit_code
     Console(width=170).print(table(found))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

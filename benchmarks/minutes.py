@@ -122,7 +122,7 @@ def table(found: dict[str, Played | str]) -> Table:
     return laid
 
 
-def main() -> None:
+def main() -> int:
     """Read the arguments, measure, print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -135,9 +135,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=400.0, help="length of the judged session")
     given = parser.parse_args()
     minutes = [float(word) for word in given.minutes.split(",")]
-    found = measure(given.bundle, minutes, given.subject, given.film, given.preset, given.seconds)
+    try:
+        found = measure(given.bundle, minutes, given.subject, given.film, given.preset, given.seconds)
+    except RtDecodeError as error:
+        Console(stderr=True).print(str(error), markup=False)
+        return error.exit_code
     Console(width=150).print(table(found))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -1,11 +1,14 @@
 """Simulated sessions played through the runtime for a benchmark, with a tiny decoder."""
 
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from benchmarks import headline, minutes
 from benchmarks.played import Played, opened, played, record, revisions
+from rtdecode.errors import BundleError, UsageError
 from rtdecode.phantom.body.bore import SFREQ
 from rtdecode.phantom.session import STEADY, PhantomSession
 from tests.train.tiny import tiny, tiny_bundle
@@ -105,6 +108,26 @@ def test_everything_at_once_is_what_it_says(tmp_path: Path) -> None:
     played_back = cases["everything at once"].session(1, 1000, 60, "shapes", str(table))
     assert played_back.faults == ()
     assert max(played_back.delays) > max(ideal.delays)
+
+
+@pytest.mark.parametrize(
+    ("module", "given", "code", "said"),
+    [
+        (headline, ["phantom", "--seeds", "999"], UsageError.exit_code, "judge with 1000 and up"),
+        (minutes, ["no-such-bundle"], BundleError.exit_code, "no-such-bundle"),
+    ],
+)
+def test_what_is_asked_wrongly_is_told_in_words(
+    module: ModuleType,
+    given: list[str],
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", [module.__name__, *given])
+    assert module.main() == code
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.full
