@@ -24,6 +24,7 @@ from rtdecode import bundle as bundles
 from rtdecode.errors import RtDecodeError
 from rtdecode.phantom.film.watched import NATURAL, SHAPES
 from rtdecode.phantom.session import PhantomSession
+from train.work import tracked
 
 _AS_GIVEN = "all (the bundle as it is)"
 # Sessions that are fitted, of which no shipped recipe trains on any, and the one that is judged.
@@ -73,7 +74,7 @@ def measure(
         judged = _recorded(scratch / "judged", preset, subject, _JUDGED, seconds, film)
         recordings: list[Path] = []
         recorded = 0.0
-        for length in sorted(minutes):
+        for length in tracked(sorted(minutes), "fits"):
             while recorded < length:
                 more = min(session_min, length - recorded)
                 number = len(recordings)
