@@ -37,9 +37,12 @@ def ridge_hat(inside: Matrix, outside: Matrix, penalty: float) -> Matrix:
 
     Both (row, feature), centred; `penalty` counts in units of the features' mean square.
     """
+    return outside @ np.linalg.solve(_lifted(inside, penalty), inside.T)
+
+
+def _lifted(inside: Matrix, penalty: float) -> Matrix:
     gram = inside.T @ inside
-    lifted = gram + penalty * np.trace(gram) / len(gram) * np.eye(len(gram))
-    return outside @ np.linalg.solve(lifted, inside.T)
+    return gram + penalty * np.trace(gram) / len(gram) * np.eye(len(gram))
 
 
 def fold_errors(
@@ -66,13 +69,18 @@ def fold_errors(
         Sum of squares of the residual, and of the volumes.
     """
     x = x - x.mean(0)
+    single = x.astype(np.float32)
+    # There are far more volumes than features. So volumes are never weighed by volumes, as `ridge_hat` does:
+    # two hours would take 144 times as long as ten minutes. A fold is taken off what all volumes tell.
+    told = single.T @ volumes
     errors = []
     sizes = []
     for n in range(int(fold.max()) + 1):
         outside = fold == n
-        inside = ~widened(outside, gap)
-        hat = ridge_hat(x[inside], x[outside], penalty).astype(np.float32)
-        residual = volumes[outside] - hat @ volumes[inside]
+        near = widened(outside, gap)
+        inside_told = told - single[near].T @ volumes[near]
+        from_told = np.linalg.solve(_lifted(x[~near], penalty), x[outside].T).T.astype(np.float32)
+        residual = volumes[outside] - from_told @ inside_told
         errors.append(np.einsum("tv,tv->v", residual, residual, dtype=np.float64))
         sizes.append(np.einsum("tv,tv->v", volumes[outside], volumes[outside], dtype=np.float64))
     return np.stack(errors), np.stack(sizes)

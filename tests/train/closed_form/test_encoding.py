@@ -44,6 +44,21 @@ def test_voxels_that_follow_the_film_are_found(film):
     assert explained[100:].mean() < 0.02, "held out, noise is not explained"
 
 
+def test_each_fold_is_predicted_by_a_ridge_from_the_volumes_that_are_not_near_it():
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(120, 7))
+    volumes = rng.normal(size=(120, 5)).astype(np.float32) + x[:, :5].astype(np.float32)
+    fold = np.arange(120) // 40
+    errors, sizes = fold_errors(x, volumes, fold, 3, 2.0)
+    for n in range(3):
+        outside = fold == n
+        inside = ~widened(outside, 3)
+        centred = x - x.mean(0)
+        residual = volumes[outside] - ridge_hat(centred[inside], centred[outside], 2.0) @ volumes[inside]
+        np.testing.assert_allclose(errors[n], np.square(residual).sum(0), rtol=1e-5)
+        np.testing.assert_allclose(sizes[n], np.square(volumes[outside]).sum(0), rtol=1e-5)
+
+
 def test_the_model_turned_around_tells_the_film(film):
     space, features, series, targets = film
     rng = np.random.default_rng(2)
