@@ -2,6 +2,7 @@
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import eigh
 
 from train.closed_form.stem import fixed_signs
 
@@ -26,10 +27,16 @@ def principal_components(x: NDArray[np.float32], count: int) -> tuple[Matrix, Ma
     mean = x.mean(0, dtype=np.float64)
     centred = x - mean.astype(np.float32)
     if len(x) > x.shape[1]:
-        _, axes = np.linalg.eigh((centred.T @ centred).astype(np.float64))
-        basis = fixed_signs(axes[:, ::-1][:, :count]).T
+        _, axes = _leading((centred.T @ centred).astype(np.float64), count)
+        basis = fixed_signs(axes).T
         return mean, basis, centred @ basis.T
-    values, vectors = np.linalg.eigh((centred @ centred.T).astype(np.float64))
-    values = values[::-1][:count]
-    vectors = fixed_signs(vectors[:, ::-1][:, :count])
+    values, vectors = _leading((centred @ centred.T).astype(np.float64), count)
+    vectors = fixed_signs(vectors)
     return mean, (vectors / np.sqrt(values)).T @ centred, vectors * np.sqrt(values)
+
+
+def _leading(gram: Matrix, count: int) -> tuple[Matrix, Matrix]:
+    """Find the largest eigenvalues, largest first, and their vectors, in less time than all of them."""
+    size = len(gram)
+    values, vectors = eigh(gram, subset_by_index=[size - min(count, size), size - 1])
+    return values[::-1], vectors[:, ::-1]

@@ -11,9 +11,9 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh
 
 from train.closed_form.brain_maps import GROUPS
+from train.closed_form.components import principal_components
 from train.closed_form.cuts import binned, fit_cuts
 from train.closed_form.encoding import (
     FOLDS,
@@ -244,15 +244,8 @@ def _components(volumes: Reals, count: int) -> tuple[Reals, NDArray[np.float16],
     scale = np.maximum(volumes.std(0), 1e-3).astype(np.float32)
     z = volumes / scale
     # Centring leaves one direction without variance.
-    count = min(count, len(z) - 1, z.shape[1])
-    # The eigenvectors are found among volumes or among voxels, whichever are fewer.
-    wide = len(z) <= z.shape[1]
-    gram = (z @ z.T if wide else z.T @ z).astype(np.float64)
-    values, vectors = eigh(gram, subset_by_index=[len(gram) - count, len(gram) - 1])
-    axes = vectors[:, ::-1]
-    if wide:
-        axes = z.T @ axes / np.sqrt(values[::-1])
-    axes = fixed_signs(axes).astype(np.float16)
+    _, basis, _ = principal_components(z, min(count, len(z) - 1))
+    axes = fixed_signs(basis.T).astype(np.float16)
     return z @ axes.astype(np.float32), axes, scale
 
 
